@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from db.command_lines import as_typed_here
 from db.engine import first_line
+from db.steps.block_codec import DamagedBlock
 from lossguard.protocol import NO_SUCH_PATH
 
 log = logging.getLogger(__name__)
@@ -209,6 +210,11 @@ def _handle_database_error(request: Request, error: Exception) -> JSONResponse:
     return _handle_problem(request, no_database(detail))
 
 
+def _handle_damaged_block(request: Request, error: Exception) -> JSONResponse:
+    log.error("the store is damaged: %s", error)
+    return _handle_problem(request, Problem(500, "the store is damaged", str(error), ["database"]))
+
+
 def internal_error() -> JSONResponse:
     """500: an error in the collector itself."""
     detail = "the collector failed; nothing of the request was stored. Its log has the cause under this X-Request-ID"
@@ -224,6 +230,7 @@ HANDLERS: dict[Any, Callable[[Request, Exception], JSONResponse]] = {
     sa.exc.OperationalError: _handle_database_error,
     sa.exc.ProgrammingError: _handle_database_error,
     sa.exc.TimeoutError: _handle_database_error,
+    DamagedBlock: _handle_damaged_block,
 }
 ERRORS = tuple(HANDLERS)
 """The errors that have a response of their own; any other one is a defect of the collector."""
