@@ -116,6 +116,7 @@ def _take(
     if restorable is not None:
         tiers = None if report.restorable_tiers is None else [tier.model_dump() for tier in report.restorable_tiers]
         cached.run.restorable_steps, cached.run.restorable_tiers = restorable, tiers
+        cached.engine.set_restorable(restorable, tiers)
 
     # Detect, decide, write the effects, update the status. Late reports of an abandoned segment are stored only.
     if cached.follows(segment):
@@ -123,8 +124,6 @@ def _take(
         cached.engine.throughput.expect_pauses(pauses)
         has_state_changes = bool(changes or pauses) or restorable is not None or (bool(new.steps) and not in_order)
         if new.steps or has_state_changes:
-            if restorable is not None:
-                cached.engine.set_restorable(restorable, cached.run.restorable_tiers)
             # The detection and the status are past steps that arrive after their successors.
             effects = _detect(cached.engine, new if in_order else StepColumns(), changes)
             # Rows in order can be fed again from the store. All else is in the engine's state alone.
@@ -138,6 +137,9 @@ def _take(
             stalls.set_limit(cached.status, cached.engine, has_order=bool(cached.open_orders))
         if pause is not None and not _is_over(pause, new):
             cached.status.expected_by = now + float(pause.details["next_report_in"])
+    elif restorable is not None:  # the holder's checkpoints, while another process leads the live line
+        assert cached.newest_segment is not None
+        cached.save(session, cached.newest_segment, [], now=now)
     if is_holder:
         cached.status.undelivered_bytes = undelivered_bytes
         if report.preflight is not None:
