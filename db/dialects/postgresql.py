@@ -1,6 +1,6 @@
 """PostgreSQL (through psycopg): a server, for teams and for several collectors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,10 @@ class PostgreSQL(Dialect):
             _copy(connection, table, names, rows)
         else:
             super().insert(connection, table, names, rows)
+
+    def partitions(self, connection: sa.Connection) -> Collection[str]:
+        found = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace = current_schema()::regnamespace"
+        return set(connection.exec_driver_sql(found).scalars())
 
     def lock_schema(self, connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
