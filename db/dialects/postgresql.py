@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import psycopg
 import sqlalchemy as sa
 
-from db.dialects.base import CannotBackUp, Dialect, Rows, quoted
+from db.dialects.base import CannotBackUp, Columns, Dialect, Rows, quoted
 
 CONNECT_SECONDS = 10
 """How long the server may take to accept a connection."""
@@ -47,6 +48,21 @@ class PostgreSQL(Dialect):
             _copy(connection, table, names, rows)
         else:
             super().insert(connection, table, names, rows)
+
+    def update(
+        self, connection: sa.Connection, table: str, keys: Columns, changed: Columns, rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """One statement, and one parameter: the rows as JSON, which the server takes apart faster than parameters."""
+        columns = [
+            (f"c{at}", name, kind.compile(connection.dialect)) for at, (name, kind) in enumerate((*keys, *changed))
+        ]
+        marks = [mark for mark, _, _ in columns]
+        assign = ", ".join(f'"{name}" = new.{mark}' for mark, name, _ in columns[len(keys) :])
+        where = " AND ".join(f'{table}."{name}" = new.{mark}' for mark, name, _ in columns[: len(keys)])
+        source = f"json_to_recordset(%s) AS new({', '.join(f'{mark} {kind}' for mark, _, kind in columns)})"
+        values = orjson.dumps([dict(zip(marks, row, strict=True)) for row in rows], option=orjson.OPT_SERIALIZE_NUMPY)
+        statement = f"UPDATE {table} SET {assign} FROM {source} WHERE {where}"
+        connection.exec_driver_sql(statement, (values.decode(),))
 
     def lock_schema(self, connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
