@@ -86,7 +86,7 @@ class _Target(NamedTuple):
 @lru_cache
 def _target(kind: type[DeclarativeBase], names: tuple[str, ...]) -> _Target:
     mapper = sa.inspect(kind)
-    columns = {name: mapper.column_attrs[name].columns[0] for name in mapper.column_attrs.keys()}
+    columns = {attribute.key: attribute.columns[0] for attribute in mapper.column_attrs}
     described = {name: (name, column.name, column.type) for name, column in columns.items()}
     keys = [described[name] for name, column in columns.items() if column.primary_key]
     return _Target(kind.__tablename__, keys, [described[name] for name in names])

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import bulk, queries
+from db import bulk, features, queries
 from db.dialects import dialect_of
 from db.models import Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches
 from lossguard.states import OrderState, RunState, SegmentReason
@@ -101,6 +101,8 @@ def open_segment(
         order_id=order_id,
         opened_at=opened_at,
         num_steps=0,
+        has_blocks=features.is_enabled(session, features.BLOCKS),
+        num_packed=0,
     )
     session.add(segment)
     session.flush()

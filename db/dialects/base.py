@@ -1,7 +1,7 @@
 """What the store needs of a database, beyond the SQL that all of them share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,10 @@ class Dialect(ABC):
     def json_text(self, column: str) -> str:
         """SQL for the text of a JSON column, which the driver would parse otherwise."""
         return f"CAST({column} AS TEXT)"
+
+    def partitions(self, connection: sa.Connection) -> Collection[str]:
+        """The names of the tables that are partitions of others."""
+        return ()
 
     @abstractmethod
     def lock_schema(self, connection: sa.Connection) -> None:
