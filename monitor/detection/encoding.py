@@ -12,7 +12,7 @@ from monitor.detection.rows import Floats
 Part = TypeVar("Part")
 
 
-def pack(values: Floats, dtype: str = "<f8") -> str:
+def pack(values: Floats | Sequence[float], dtype: str = "<f8") -> str:
     """float64[N] as base64 of its little-endian bytes; as "<f4" only what four bytes hold exactly."""
     return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode("ascii")
 
@@ -23,16 +23,19 @@ def unpack(text: str, dtype: str = "<f8") -> Floats:
 
 
 def dump_fields(owner: object, numbers: Sequence[str], arrays: Sequence[str]) -> dict[str, Any]:
-    """The named attributes as JSON."""
+    """The named attributes as JSON. `arrays`: also those that are lists of floats."""
     return {name: getattr(owner, name) for name in numbers} | {name: pack(getattr(owner, name)) for name in arrays}
 
 
-def load_fields(owner: object, state: Mapping[str, Any], numbers: Sequence[str], arrays: Sequence[str]) -> None:
-    """The inverse of `dump_fields`. Raises KeyError for a field that the state lacks."""
+def load_fields(
+    owner: object, state: Mapping[str, Any], numbers: Sequence[str], arrays: Sequence[str], lists: Sequence[str] = ()
+) -> None:
+    """The inverse of `dump_fields`; `lists`: those of the arrays that are lists. Raises KeyError for a missing field."""
     for name in numbers:
         setattr(owner, name, state[name])
     for name in arrays:
-        setattr(owner, name, unpack(state[name]))
+        values = unpack(state[name])
+        setattr(owner, name, values.tolist() if name in lists else values)
 
 
 def known_fields(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -130,10 +130,10 @@ class LevelDrift:
     """The level at every scale, the present rise, and the lowest level so far (for the plateau advisory)."""
 
     NUMBERS = ("lowest_level", "lowest_step", "drift", "rise_step", "reference", "num_outside")
-    ARRAYS = ("block", "halves")
+    ARRAYS, LISTS = ("block", "halves"), ("block",)
 
     def __init__(self) -> None:
-        self.block = np.empty(0)  # values since the last full block, winsorised
+        self.block: list[float] = []  # values since the last full block, winsorised
         self.num_outside = 0  # of these, how many were out of band
         self.halves = np.full(NUM_SCALES, np.nan)  # first halves of the present blocks of each scale
         self.scales = [Scale() for _ in range(NUM_SCALES)]
@@ -158,7 +158,7 @@ class LevelDrift:
         outside = inside != x
         values = np.concatenate([self.block, inside])
         full = len(values) // BLOCK * BLOCK
-        self.block = values[full:]
+        self.block = values[full:].tolist()
         if not full:
             self.num_outside += int(np.count_nonzero(outside))
             return np.array(self._row())[:, None]
@@ -184,7 +184,20 @@ class LevelDrift:
             columns[0, end] = drift
         return columns
 
-    def _row(self) -> tuple[float, ...]:
+    def add(
+        self, x: float, lower_limit: float, upper_limit: float, noise: float, step: int
+    ) -> tuple[float, float, float, float]:
+        """`update` with one value; its column."""
+        if len(self.block) == BLOCK - 1:
+            limits = np.array([[lower_limit], [upper_limit], [noise]])
+            drift, low, rise, reference = self.update(np.array([x]), *limits, np.array([step]))[:, 0].tolist()
+            return drift, low, rise, reference
+        inside = max(min(x, upper_limit), lower_limit)
+        self.block.append(inside)
+        self.num_outside += inside != x
+        return self._row()
+
+    def _row(self) -> tuple[float, float, float, float]:
         return self.drift, self.lowest_step, self.rise_step, self.reference
 
     def _add_block(self, mean: float, noise: float, end: int) -> bool:
@@ -253,6 +266,6 @@ class LevelDrift:
         return dump_fields(self, self.NUMBERS, self.ARRAYS) | {"scales": scales, "rise": rise}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        load_fields(self, state, self.NUMBERS, self.ARRAYS)
+        load_fields(self, state, self.NUMBERS, self.ARRAYS, self.LISTS)
         self.scales = [Scale.from_state(*scale) for scale in state["scales"]]
         self.rise = None if state["rise"] is None else Rise(**state["rise"])

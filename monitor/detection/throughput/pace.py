@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from monitor.detection.row import Row
 from monitor.detection.rows import Rows
 from monitor.detection.throughput.blocks import Block, Blocks
 
@@ -101,7 +102,7 @@ class Pace:
         if rows.times is None or not len(rows):
             return
         start = 0
-        if self.changes_at is not None and rows.steps[-1] >= self.changes_at:
+        if self.changes_at is not None and self.is_due(int(rows.steps[-1])):
             start = int(np.searchsorted(rows.steps, self.changes_at))
             yield from self._judge_all(rows[:start], 0)
             if self.slow is not None and self.blocks:
@@ -113,6 +114,15 @@ class Pace:
         for end, block in self.making.read(rows):
             if (finding := self._judge(block)) is not None:
                 yield start + end, finding
+
+    def observe_row(self, row: Row) -> Finding | None:
+        """The same for one row, which no declared change applies to (`is_due`)."""
+        block = None if row.time is None else self.making.read_row(row)
+        return None if block is None else self._judge(block)
+
+    def is_due(self, step: int) -> bool:
+        """Whether a declared change applies to a row."""
+        return self.changes_at is not None and step >= self.changes_at
 
     def _judge(self, block: Block) -> Finding | None:
         if self.is_warming_up:

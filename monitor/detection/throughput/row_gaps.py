@@ -51,17 +51,18 @@ class RowGaps:
         """Read the rows, where they have times."""
         if rows.times is None:
             return
-        last, shortest = self.last_time, self._shortest()
         for time in rows.times.tolist():
-            if last is not None:
-                gap = time - last
-                self.num_gaps += 1
-                self.seconds += gap
-                if gap > shortest:
-                    self._keep(gap)
-                    shortest = self._shortest()
-            last = time
-        self.last_time = last
+            self.add(time)
+
+    def add(self, time: float) -> None:
+        """Read one row."""
+        last, self.last_time = self.last_time, time
+        if last is not None:
+            gap = time - last
+            self.num_gaps += 1
+            self.seconds += gap
+            if gap > self._shortest():
+                self._keep(gap)
 
     def _shortest(self) -> float:
         """A longer gap is kept."""
