@@ -99,6 +99,20 @@ def _tallies(
     }
 
 
+def num_waiting(session: Session) -> int:
+    """What needs an operator, in all runs that are not archived: the sum of `Tally.waiting`."""
+    asked = _count_of_listed(Intervention, needs_a_person_in_sql())
+    unresolved = _count_of_listed(Incident, is_unanswered())
+    return session.scalar(sa.select(asked + unresolved)) or 0
+
+
+def _count_of_listed(
+    table: type[Incident] | type[Intervention], condition: sa.ColumnElement[bool]
+) -> sa.ScalarSelect[int]:
+    found = sa.select(sa.func.count()).select_from(table).join(Run, Run.pk == table.run_pk)
+    return found.where(condition, Run.archived_at.is_(None)).scalar_subquery()
+
+
 def metric_names(session: Session) -> list[str]:
     """The names of the metrics of any run: those with a column of their own first."""
     seen = set(session.scalars(sa.select(Metric.name).distinct()))

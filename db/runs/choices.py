@@ -50,5 +50,11 @@ def settings(session: Session) -> list[str]:
     return [path for path, _ in counted.most_common()]
 
 
+def has_setting(session: Session, name: str) -> bool:
+    """Whether a setting of any run has this name, which is its path or the last part of it."""
+    is_set = dialect_of(session.get_bind()).json.setting(Run.config, name)
+    return session.scalar(sa.select(Run.pk).where(is_set).limit(1)) is not None
+
+
 def _read(text: str | None) -> Iterator[str]:
     yield from tags_of(None if text is None else json.loads(text), {})
