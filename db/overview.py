@@ -19,7 +19,7 @@ from db.steps.summaries import LiveSpan
 from db.steps.summaries import MetricSummary as MetricSummary
 from db.steps.summaries import StepTime as StepTime
 from lossguard.metrics import COLUMNS
-from lossguard.states import IncidentState
+from lossguard.states import IncidentState, RunState
 
 RUNS_PER_QUERY = 500
 """Runs in one IN; databases limit the number of parameters."""
@@ -87,7 +87,8 @@ def _tallies(
     open_incidents = _count_by_run(session, Incident, sa.and_(of_incidents, is_open))
     interventions = _count_by_run(session, Intervention, of_interventions)
     waiting = _count_by_run(session, Intervention, sa.and_(of_interventions, needs_a_person_in_sql()))
-    unresolved = _count_by_run(session, Incident, sa.and_(of_incidents, is_unanswered()))
+    has_ended = Incident.run_pk.in_(sa.select(Run.pk).where(Run.state != RunState.RUNNING))
+    unresolved = _count_by_run(session, Incident, sa.and_(of_incidents, is_unanswered(has_ended)))
     return {
         pk: Tally(
             open_incidents=open_incidents.get(pk, 0),

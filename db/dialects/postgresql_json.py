@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
@@ -20,12 +21,14 @@ class PostgreSQLJson(JsonConditions):
         return _exists(column, f'{start} ? (@.type() == "array")[*] ? ({_passes(test)})', strict=True)
 
     def setting(self, column: Column, name: str, test: ValueTest | None = None) -> Test:
-        paths = [".".join(map(_text, keys)) for keys in key_paths(name)]
-        is_exact = _any(f"exists(@.{path})" for path in paths)
-        at_path = is_exact if test is None else _any(f"exists(@.{path}[*] ? ({_passes(test)}))" for path in paths)
-        ends = _any(_ends_with(name, paths, "" if test is None else f"[*] ? ({_passes(test)})"))
-        found = _exists(column, f"$ ? (({is_exact}) && ({at_path}) || !({is_exact}) && ({ends}))")
-        return sa.and_(_may_have(column, name), found)
+        key = name.rpartition(".")[2]
+        plain, dotted = (_exists(column, _setting(name, test, dotted=dotted)) for dotted in (False, True))
+        if not key.isascii() or json.dumps(key) != f'"{key}"':
+            return dotted
+        # Quick to see: whether the text has such a key at all. CASE keeps this order, which AND does not promise.
+        text = sa.cast(column, sa.Text)
+        has_dotted, has_any = (sa.func.strpos(text, f'{start}{key}"') > 0 for start in (".", ""))
+        return sa.case((has_dotted, dotted), (has_any, plain), else_=sa.false())
 
     def member_text(self, column: Column, key: str) -> sa.ColumnElement[str | None]:
         found = sa.func.json_extract_path(column, key)
@@ -39,26 +42,25 @@ def _exists(column: Column, path: str, *, strict: bool = False) -> Test:
     return sa.func.coalesce(found, sa.false())
 
 
-def _may_have(column: Column, name: str) -> Test:
-    """Quick to see: whether the text has such a key at all."""
-    key = name.rpartition(".")[2]
-    if not key.isascii() or json.dumps(key) != f'"{key}"':
-        return sa.true()
-    return sa.func.strpos(sa.cast(column, sa.Text), f'{key}"') > 0
-
-
-def _ends_with(name: str, paths: list[str], test: str) -> list[str]:
-    """At any depth: keys in a row, the first of which may itself be a dotted path that ends so."""
-    dotted = f'@.** ? (@.type() == "object").keyvalue() ? (@.key like_regex {_text(_ending(name))}).value{test}'
-    return [*(f"exists(@.**.{path}{test})" for path in paths), f"exists({dotted})"]
+def _setting(name: str, test: ValueTest | None, *, dotted: bool) -> str:
+    """`dotted`: also where the last key is itself a dotted path that ends so, which takes longer."""
+    passes = "" if test is None else f"[*] ? ({_passes(test)})"
+    paths = [".".join(map(_text, keys)) for keys in key_paths(name)]
+    is_exact = _any(f"exists(@.{path})" for path in paths)
+    at_path = _any(f"exists(@.{path}{passes})" for path in paths)
+    ends = [f"exists(@.**.{path}{passes})" for path in paths]
+    if dotted:
+        objects, key = '@.** ? (@.type() == "object")', f"@.key like_regex {_text(_ending(name))}"
+        ends.append(f"exists({objects}.keyvalue() ? ({key}).value{passes})")
+    return f"$ ? (({is_exact}) && ({at_path}) || !({is_exact}) && ({_any(ends)}))"
 
 
 def _ending(name: str) -> str:
     return f"{_literal('.' + name)}$"
 
 
-def _any(tests: object) -> str:
-    return " || ".join(tests)  # type: ignore[arg-type]
+def _any(tests: Iterable[str]) -> str:
+    return " || ".join(tests)
 
 
 def _text(text: str) -> str:

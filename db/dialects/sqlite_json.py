@@ -29,7 +29,7 @@ class SQLiteJson(JsonConditions):
         ends = _ends_with(column, name, test)
         at_path = is_exact if test is None else sa.or_(*(_value_at(column, keys, test) for keys in paths))
         found = sa.case((is_exact, at_path), else_=ends)
-        return _known(sa.and_(_may_have(column, name), found))
+        return sa.case((_may_have(column, name), _known(found)), else_=sa.false())
 
     def member_text(self, column: Column, key: str) -> sa.ColumnElement[str | None]:
         found = sa.func.json_extract(_valid(column), _path((key,)))

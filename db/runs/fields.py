@@ -35,16 +35,17 @@ TEXTS: dict[str, sa.ColumnElement[str]] = {
 """By the name that a search has for it."""
 
 
-def is_unanswered() -> sa.ColumnElement[bool]:
-    """An open incident that only a person ends: the run has ended, or no policy answers its kind."""
-    has_ended = Incident.run_pk.in_(sa.select(Run.pk).where(Run.state != RunState.RUNNING))
+def is_unanswered(
+    has_ended: sa.ColumnElement[bool] = Run.state != RunState.RUNNING,
+) -> sa.ColumnElement[bool]:
+    """An open incident that only a person ends: its run has ended, or no policy answers its kind."""
     return sa.and_(Incident.state == IncidentState.OPEN, sa.or_(has_ended, Incident.kind.in_(NEED_A_PERSON)))
 
 
 def needs_a_person() -> sa.ColumnElement[bool]:
     """Whether something of the run waits for an operator, as `db.overview.Tally.waiting` counts it."""
     asked = sa.select(Intervention.run_pk).where(needs_a_person_in_sql())
-    left = sa.select(Incident.run_pk).where(is_unanswered())
+    left = sa.select(Incident.run_pk).join(Run, Run.pk == Incident.run_pk).where(is_unanswered())
     return sa.or_(Run.pk.in_(asked), Run.pk.in_(left))
 
 

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from db.dialects import dialect_of
 from db.models import Metric, Run
 from db.runs import fields
-from db.runs.conditions import Conditions, Test
-from lossguard.run_search import Search
+from db.runs.conditions import FIELDS, Conditions, Test
+from lossguard.run_search import METRIC, Search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +43,18 @@ class Selection:
 
 def selection(session: Session, where: RunFilter, *, now: float) -> Selection:
     """The filter at a time (unix seconds)."""
-    metrics = frozenset(session.scalars(sa.select(Metric.name).distinct())) if where.search.names else frozenset()
+    metrics = _metrics_named(session, where.search.names)
     conditions = Conditions(dialect=dialect_of(session.get_bind()), metrics=metrics, now=now)
     tests = [*_tests(where, now), *conditions.all_of(where.search), *map(conditions.tagged, where.tags)]
     return Selection(tests, conditions.of_steps(where.search))
+
+
+def _metrics_named(session: Session, names: Collection[str]) -> frozenset[str]:
+    """Those metrics of any run that these names may mean."""
+    asked = sorted({name.removeprefix(METRIC) for name in names} - FIELDS)
+    if not asked:
+        return frozenset()
+    return frozenset(session.scalars(sa.select(Metric.name).where(Metric.name.in_(asked)).distinct()))
 
 
 def _tests(where: RunFilter, now: float) -> list[Test]:

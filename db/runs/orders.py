@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +17,7 @@ from db.dialects.base import Dialect
 from db.models import Run
 from db.runs import fields
 from db.runs.silence import is_silent_in_sql
+from lossguard.run_order import RunOrder as RunOrder
 from lossguard.states import RunState
 
 Value = float | int | str
@@ -25,16 +25,6 @@ Value = float | int | str
 
 class BadCursor(ValueError):
     """The message is one sentence."""
-
-
-class RunOrder(StrEnum):
-    """Equal runs are sorted newest first."""
-
-    NEWEST = "newest"  # that started last
-    REPORT = "last_report"  # that reported last
-    ATTENTION = "attention"  # that need a person, then silent ones, then running ones
-    INCIDENTS = "open_incidents"  # with most open incidents
-    NAME = "name"  # by project and name
 
 
 @dataclass(frozen=True, slots=True)
