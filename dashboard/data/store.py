@@ -42,7 +42,12 @@ def open_store(url: str) -> Iterator[Session]:
 
 def cached_briefly(function: Callable[P, T]) -> Callable[P, T]:
     """Caches results that change during a run, for all viewers: they share the object and must not modify it."""
-    return st.cache_resource(ttl=CACHE_SECONDS, show_spinner=False, max_entries=256)(function)
+    return cached_for(CACHE_SECONDS)(function)
+
+
+def cached_for(seconds: float) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """The same for a time of one's own."""
+    return st.cache_resource(ttl=seconds, show_spinner=False, max_entries=256)
 
 
 @st.cache_resource

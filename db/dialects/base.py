@@ -8,6 +8,8 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
+from db.dialects.json_conditions import JsonConditions
+
 WRITES = {"lossguard_writes": True}
 """Execution options of a transaction that is going to write."""
 BINARY = {"lossguard_binary": True}
@@ -40,6 +42,8 @@ class Dialect(ABC):
     """Execution options under which all queries of a transaction see the moment of the first."""
     clock: str
     """SQL for the present time in unix seconds, by the clock of the database and not as of the transaction's start."""
+    json: JsonConditions
+    """Conditions on the values in a JSON column."""
     row_lock = ""
     """Suffix of a SELECT that locks its rows in the order of the SELECT; empty where a writer locks the whole store."""
 
@@ -81,6 +85,14 @@ class Dialect(ABC):
     def partitions(self, connection: sa.Connection) -> Collection[str]:
         """The names of the tables that are partitions of others."""
         return ()
+
+    @abstractmethod
+    def lower(self, text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        """The text in small letters, of any alphabet."""
+
+    @abstractmethod
+    def contains(self, text: sa.ColumnElement[str], part: str) -> sa.ColumnElement[bool]:
+        """Whether a text that is not NULL has `part`, which is in small letters, in any case."""
 
     @abstractmethod
     def lock_schema(self, connection: sa.Connection) -> None:

@@ -10,6 +10,7 @@ import psycopg
 import sqlalchemy as sa
 
 from db.dialects.base import CannotBackUp, Columns, Dialect, Rows, quoted
+from db.dialects.postgresql_json import PostgreSQLJson
 
 CONNECT_SECONDS = 10
 """How long the server may take to accept a connection."""
@@ -27,6 +28,7 @@ class PostgreSQL(Dialect):
     is_file = False
     parameter = "%s"
     read_options: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
+    json = PostgreSQLJson()
     row_lock = " FOR UPDATE"
     clock = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 
@@ -62,6 +64,12 @@ class PostgreSQL(Dialect):
     def partitions(self, connection: sa.Connection) -> Collection[str]:
         found = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace = current_schema()::regnamespace"
         return set(connection.exec_driver_sql(found).scalars())
+
+    def lower(self, text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        return sa.func.lower(text)
+
+    def contains(self, text: sa.ColumnElement[str], part: str) -> sa.ColumnElement[bool]:
+        return sa.func.strpos(self.lower(text), part) > 0
 
     def lock_schema(self, connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
