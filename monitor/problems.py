@@ -202,7 +202,8 @@ def _handle_database_error(request: Request, error: Exception) -> JSONResponse:
     reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
     if isinstance(error, sa.exc.ProgrammingError) or reason.startswith("no such"):
         log.error("the database schema does not fit this release: %s", reason)
-        return _handle_problem(request, no_schema("the database does not have the schema that this release needs"))
+        missing = "a partition of its tables" if "no partition" in reason else "the schema that this release needs"
+        return _handle_problem(request, no_schema(f"the database does not have {missing}"))
     log.error("the database failed: %s", reason)
     detail = "the database cannot be reached or is busy; nothing of the request was stored, so send it again"
     return _handle_problem(request, no_database(detail))
