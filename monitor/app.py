@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from db.engine import create_engine
+from db.leader import Lease
 from lossguard.writer import Writer
 from monitor import problems
 from monitor.api import routes
@@ -27,6 +27,7 @@ from monitor.ingestion.reports import ReportResult, take_report
 from monitor.ingestion.run_cache import RunCache
 from monitor.ingestion.run_updates import Limits, RunUpdate, take_update
 from monitor.ingestion.waiting_rows import WaitingRows
+from monitor.leader.file_removal import FileRemoval
 from monitor.leader.leadership import Leadership
 from monitor.leader.stall_check import look
 from monitor.settings import Settings
@@ -80,7 +81,13 @@ def create_app(
         engine.dispose()
 
     def lead() -> Leadership:
-        return Leadership(engine, partial(look, engine), observe_clock=store_clock.observe)
+        return Leadership(engine, work, observe_clock=store_clock.observe)
+
+    file_removal = FileRemoval(engine)
+
+    def work(lease: Lease) -> None:
+        file_removal.start_if_due()
+        look(engine, lease)
 
     # The OpenAPI document is served by routes of our own, which require a token like all others.
     app = CollectorApp(title="Lossguard collector", version="1", lifespan=lifespan, openapi_url=None)

@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from db import migrate
+from db.archive.reading import UnreadableArchive
 from db.command_lines import as_typed_here
 from db.dialects import parse_url
 from db.engine import DEFAULT_URL, create_engine, reading
@@ -38,6 +39,8 @@ def open_store(url: str) -> Iterator[Session]:
             yield session
     except sa.exc.DBAPIError as error:
         raise StoreUnavailable(_why(url, error)) from error
+    except UnreadableArchive as error:
+        raise StoreUnavailable(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
 
 
 def cached_briefly(function: Callable[P, T]) -> Callable[P, T]:
