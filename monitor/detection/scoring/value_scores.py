@@ -98,7 +98,8 @@ def _prewhitened(recent: RecentResiduals, z: float, autocorrelation: float) -> f
     last, recent.last_z = recent.last_z, z
     if autocorrelation == 0.0:
         return z
-    return (z - autocorrelation * last) / sqrt(1.0 - float(np.float_power(autocorrelation, 2)))
+    innovation: float = (z - autocorrelation * last) / sqrt(1.0 - float(np.float_power(autocorrelation, 2)))
+    return innovation
 
 
 def _drift(
