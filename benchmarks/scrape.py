@@ -72,7 +72,9 @@ def _add(session: sa.orm.Session, number: int, *, ended: bool) -> None:
     for report in range(run_status.NUM_RATE_REPORTS):
         steps = range(report * STEPS_PER_REPORT, (report + 1) * STEPS_PER_REPORT)
         columns = {name: MetricColumn.of([float(step) for step in steps]) for name in run_status.GAUGES}
-        run_status.record_steps(status, StepColumns(steps, [now + 0.4 * step for step in steps], columns), now)
+        new = StepColumns(steps, [now + 0.4 * step for step in steps], columns)
+        for name, value in run_status.with_steps(status, new, now).items():
+            setattr(status, name, value)
 
 
 def _add_incidents(session: sa.orm.Session, run: Run, now: float) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     Integer,
+    LargeBinary,
     MetaData,
     SmallInteger,
     String,
@@ -85,6 +86,7 @@ class Base(DeclarativeBase):
         dict[str, Any]: JsonObject(),
         list[Any]: JsonList(),
         float: Float(53),
+        bytes: LargeBinary(),
     }
 
 
@@ -160,12 +162,17 @@ class Segment(Base):
     first_step: Mapped[int | None] = mapped_column(BigInteger)
     last_step: Mapped[int | None] = mapped_column(BigInteger)
     num_steps: Mapped[int] = mapped_column(BigInteger, default=0)
+    has_blocks: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+    """Whether its steps become blocks and it has roll-ups from `db.steps.rollups.FINEST` on. Otherwise they stay rows
+    until `python -m db pack`, and it has the finer roll-ups too, which a collector of an earlier release needs."""
+    num_packed: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Steps in blocks; the other ones are rows of `steps`."""
 
 
 class Step(Base):
-    """The step report of one optimizer step: one wide row.
+    """The step report of one optimizer step that is in no block: one wide row.
 
-    The metrics of `lossguard.metrics.COLUMNS` are columns too, added below; `db.steps.reader` reads them.
+    Only `db.steps` reads and writes the table. The metrics of `lossguard.metrics.COLUMNS` are columns too, added below.
     """
 
     __tablename__ = "steps"
@@ -185,6 +192,49 @@ METRIC_TYPES: dict[ColumnType, sa.types.TypeEngine[Any]] = {
     ColumnType.FLOAT: Float(53),
     ColumnType.COUNT: BigInteger(),
 }
+
+
+class StoredBlock(Base):
+    """Some hundreds of steps of a segment, one after another; blocks of a segment do not overlap: `db.steps.blocks`."""
+
+    __tablename__ = "step_blocks"
+    __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
+
+    run_pk: Mapped[int] = _run_key(primary=True)
+    segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    last_step: Mapped[int] = mapped_column(BigInteger)
+    num_steps: Mapped[int]
+    steps: Mapped[bytes | None]
+    """Their numbers; NULL where none is missing between the first and the last. See `db.steps.block_codec`."""
+    times: Mapped[bytes]
+
+
+class BlockValues(Base):
+    """One metric of the steps of a block: the values that were reported, not-finite ones as they are."""
+
+    __tablename__ = "block_values"
+    __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
+
+    run_pk: Mapped[int] = _run_key(primary=True)
+    segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    metric: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """`Metric.number`"""
+    first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """That of the block."""
+    values: Mapped[bytes]
+    reported: Mapped[bytes | None]
+    """Which steps have a value; NULL where all have."""
+
+
+class Feature(Base):
+    """A way to store that is switched on, because no process of an earlier release uses the store any more."""
+
+    __tablename__ = "features"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    enabled_at: Mapped[Time]
+
 
 for _metric, _type in COLUMNS.items():
     setattr(Step, _metric, mapped_column(METRIC_TYPES[_type], nullable=True))

@@ -17,6 +17,7 @@ from lossguard.writer import Writer
 from monitor import problems
 from monitor.api import routes
 from monitor.api.auth import Authentication, FailedAttempts
+from monitor.api.plain_reports import PlainReports
 from monitor.api.request_limits import RequestLimits
 from monitor.api.response_headers import ResponseHeaders
 from monitor.ingestion.lease import Claim
@@ -94,6 +95,7 @@ def create_app(
     metrics.leader.set_function(lambda: float(app.state.leadership.is_leader))
     problems.install(app)
     # The last one added is the outermost.
+    app.add_middleware(PlainReports, reports=app.state.report_queue, metrics=metrics)
     app.add_middleware(RequestLimits, settings=settings)
     app.add_middleware(Authentication)
     app.add_middleware(ResponseHeaders)

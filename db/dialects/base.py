@@ -1,10 +1,11 @@
 """What the store needs of a database, beyond the SQL that all of them share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 WRITES = {"lossguard_writes": True}
@@ -13,6 +14,8 @@ BINARY = {"lossguard_binary": True}
 """Execution options of a query with many numbers: they come as the database has them, where the driver can do that."""
 
 Rows = Sequence[tuple[Any, ...]]
+Columns = Sequence[tuple[str, sa.types.TypeEngine[Any]]]
+"""Names and types."""
 
 
 class BadDatabaseUrl(ValueError):
@@ -59,9 +62,25 @@ class Dialect(ABC):
         # One row alone is not passed as "many": psycopg would open a pipeline for it.
         connection.exec_driver_sql(statement, list(rows) if len(rows) > 1 else rows[0])
 
+    def update(
+        self, connection: sa.Connection, table: str, keys: Columns, changed: Columns, rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Update rows, at least one, which consist of their keys and their changed columns. JSON is given as objects.
+
+        The caller has locked them, so that their order does not matter.
+        """
+        assign = ", ".join(f'"{name}" = {self.parameter}' for name, _ in changed)
+        where = " AND ".join(f'"{name}" = {self.parameter}' for name, _ in keys)
+        values = [tuple(map(_cell, (*row[len(keys) :], *row[: len(keys)]))) for row in rows]
+        connection.exec_driver_sql(f"UPDATE {table} SET {assign} WHERE {where}", values)
+
     def json_text(self, column: str) -> str:
         """SQL for the text of a JSON column, which the driver would parse otherwise."""
         return f"CAST({column} AS TEXT)"
+
+    def partitions(self, connection: sa.Connection) -> Collection[str]:
+        """The names of the tables that are partitions of others."""
+        return ()
 
     @abstractmethod
     def lock_schema(self, connection: sa.Connection) -> None:
@@ -71,3 +90,8 @@ class Dialect(ABC):
 def quoted(names: Sequence[str]) -> list[str]:
     """Column names in quotes, so that none of them is taken for a keyword."""
     return [f'"{name}"' for name in names]
+
+
+def _cell(value: Any) -> Any:
+    is_json = isinstance(value, (dict, list))
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode() if is_json else value

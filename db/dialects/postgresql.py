@@ -1,13 +1,15 @@
 """PostgreSQL (through psycopg): a server, for teams and for several collectors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import orjson
 import psycopg
 import sqlalchemy as sa
 
-from db.dialects.base import CannotBackUp, Dialect, Rows, quoted
+from db.dialects.base import CannotBackUp, Columns, Dialect, Rows, quoted
 
 CONNECT_SECONDS = 10
 """How long the server may take to accept a connection."""
@@ -48,6 +50,19 @@ class PostgreSQL(Dialect):
         else:
             super().insert(connection, table, names, rows)
 
+    def update(
+        self, connection: sa.Connection, table: str, keys: Columns, changed: Columns, rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """One statement, and one parameter: the rows as JSON, which the server takes apart faster than parameters."""
+        marks = [f"c{at}" for at in range(len(keys) + len(changed))]
+        values = orjson.dumps([dict(zip(marks, row, strict=True)) for row in rows], option=orjson.OPT_SERIALIZE_NUMPY)
+        statement = _update_statement(connection.dialect, table, tuple(keys), tuple(changed))
+        connection.exec_driver_sql(statement, (values.decode(),))
+
+    def partitions(self, connection: sa.Connection) -> Collection[str]:
+        found = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace = current_schema()::regnamespace"
+        return set(connection.exec_driver_sql(found).scalars())
+
     def lock_schema(self, connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
 
@@ -56,6 +71,15 @@ def _choose_format(_connection: Any, cursor: Any, _statement: str, _values: Any,
     """Numbers are text by default: to write and to parse it is three times the cost of reading them."""
     if context is not None and context.execution_options.get("lossguard_binary"):
         cursor.format = psycopg.pq.Format.BINARY
+
+
+@lru_cache
+def _update_statement(dialect: sa.Dialect, table: str, keys: Columns, changed: Columns) -> str:
+    columns = [(f"c{at}", name, kind.compile(dialect)) for at, (name, kind) in enumerate((*keys, *changed))]
+    assign = ", ".join(f'"{name}" = new.{mark}' for mark, name, _ in columns[len(keys) :])
+    where = " AND ".join(f'{table}."{name}" = new.{mark}' for mark, name, _ in columns[: len(keys)])
+    source = f"json_to_recordset(%s) AS new({', '.join(f'{mark} {kind}' for mark, _, kind in columns)})"
+    return f"UPDATE {table} SET {assign} FROM {source} WHERE {where}"
 
 
 def _copy(connection: sa.Connection, table: str, names: Sequence[str], rows: Rows) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -119,7 +119,7 @@ def buckets_by_range(
     ends = _ends(session, run)
     spans = [_span(step_range, ends, first, last) for step_range in step_ranges]
     width = _width([span for span in spans if span is not None], points)
-    level_ranges = list(_level_ranges(step_ranges, spans, ends, rollups.level_for(width)))
+    level_ranges = list(_level_ranges(step_ranges, spans, ends, width))
     found: dict[str, Buckets] = {}
     for start in range(0, len(numbers), METRICS_AT_ONCE):
         some = dict(list(numbers.items())[start : start + METRICS_AT_ONCE])
@@ -133,19 +133,31 @@ def buckets_by_range(
     return width, found
 
 
-def _ends(session: Session, run: Run) -> dict[int, tuple[int, int]]:
-    """Segment -> its (first, last) step, of those that have steps."""
-    found = sa.select(Segment.number, Segment.first_step, Segment.last_step).where(Segment.run_pk == run.pk)
-    return {number: (low, high) for number, low, high in session.execute(found) if low is not None and high is not None}
+class _Ends(NamedTuple):
+    """The first and the last step of a segment, and its finest level of roll-ups."""
+
+    first: int
+    last: int
+    finest: int
+
+
+def _ends(session: Session, run: Run) -> dict[int, _Ends]:
+    """By number, of the segments that have steps."""
+    columns = (Segment.number, Segment.first_step, Segment.last_step, Segment.has_blocks)
+    return {
+        number: _Ends(low, high, rollups.finest_level(has_blocks))
+        for number, low, high, has_blocks in session.execute(sa.select(*columns).where(Segment.run_pk == run.pk))
+        if low is not None and high is not None
+    }
 
 
 def _span(
-    step_range: StepRange, ends: dict[int, tuple[int, int]], first: int | None, last: int | None
+    step_range: StepRange, ends: Mapping[int, _Ends], first: int | None, last: int | None
 ) -> tuple[int, int] | None:
     """The steps [low, high) of a range between `first` and `last`; None when there is none."""
     if step_range.segment not in ends:
         return None
-    begin, end = ends[step_range.segment]
+    begin, end, _ = ends[step_range.segment]
     low = max(step_range.first, begin, begin if first is None else first)
     high = min(end + 1 if step_range.last is None else step_range.last, end + 1, end + 1 if last is None else last + 1)
     return (low, high) if low < high else None
@@ -162,13 +174,14 @@ def _width(spans: Sequence[tuple[int, int]], points: int) -> int:
 def _level_ranges(
     step_ranges: Sequence[StepRange],
     spans: Sequence[tuple[int, int] | None],
-    ends: dict[int, tuple[int, int]],
-    level: int,
+    ends: Mapping[int, _Ends],
+    width: int,
 ) -> Iterator[_LevelRange]:
     for index, (step_range, span) in enumerate(zip(step_ranges, spans, strict=True)):
         if span is not None:
-            sealed = ends[step_range.segment][1] + 1
-            for at_level, low, high in rollups.split_by_level(level, *span, sealed):
+            _, last, finest = ends[step_range.segment]
+            level = rollups.level_for(width, finest)
+            for at_level, low, high in rollups.split_by_level(level, *span, last + 1, finest):
                 yield _LevelRange(index, step_range.segment, at_level, low, high)
 
 

@@ -24,7 +24,7 @@ from monitor.problems import unknown
 
 MAX_UNSAVED_ROWS = 64
 """The saved detection state lags at most so many rows behind: whoever loads it feeds them again."""
-MAX_CACHED_RUNS = 512
+MAX_CACHED_RUNS = 2_048
 """About 0.1 MB each."""
 LOCKED_RUNS = "locked_runs"
 """Key in a session's `info`: (key, revision) by id of the runs that were locked ahead."""
@@ -64,6 +64,15 @@ class CachedRun:
             num_unsaved_rows=num_replayed,
             proposal=preflights.proposal(session, run),
         )
+
+    def attach(self, session: Session) -> None:
+        """Put its rows into the session, for everything that reads or changes them by the ORM."""
+        session.add_all(row for row in (self.run, self.newest_segment, self.status) if row is not None)
+
+    def attach_changed(self, session: Session) -> None:
+        """Put the run into the session, if it was changed without."""
+        if sa.inspect(self.run).modified:
+            session.add(self.run)
 
     def segment(self, session: Session, number: int) -> Segment | None:
         if self.newest_segment is not None and self.newest_segment.number == number:
@@ -109,10 +118,11 @@ class RunCache:
         """Lock these runs with one statement, before `lock` takes each of them."""
         session.info[LOCKED_RUNS] = commands.lock_runs(session, run_ids=sorted(set(run_ids)), last_report_at=now)
 
-    def lock(self, session: Session, run_id: str, now: float | None) -> CachedRun:
+    def lock(self, session: Session, run_id: str, now: float | None, *, attach: bool = True) -> CachedRun:
         """Lock the run, and return it from the cache or the store. Raises Problem 404 when there is no such run.
 
         It has reported at `now`; None: it has not. A second report of the run in a transaction locks it again.
+        Without `attach`, its rows need not be in the session: that costs more than what a plain report writes.
         """
         locked = session.info.get(LOCKED_RUNS, {})
         if run_id not in locked:
@@ -126,7 +136,10 @@ class RunCache:
             session.flush()
             cached = CachedRun.load(session, session.get_one(Run, key, populate_existing=True))
         else:
-            session.add_all(row for row in (cached.run, cached.newest_segment, cached.status) if row is not None)
+            if attach:
+                cached.attach(session)
+            elif cached.newest_segment is not None:
+                session.add(cached.newest_segment)  # `insert_steps` asks for it
             set_committed_value(cached.run, "revision", revision)
         if RUNS_IN_USE not in session.info:
             session.info[RUNS_IN_USE] = {}

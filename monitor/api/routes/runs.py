@@ -8,11 +8,12 @@ from db import queries
 from db.goodput import reading, rollback_costs
 from lossguard.protocol import SPOOL_HEADER
 from monitor.actions import decisions, run_edits, verdicts
-from monitor.api import auth, responses
+from monitor.api import auth, plain_reports, responses
 from monitor.api.auth import Operator, Reader, Reporter
 from monitor.api.dependencies import Claimed, Config, Metrics, Now, ReadSession, Reports, SentBy, WriteSession
 from monitor.api.parsing import TypedJsonRoute
-from monitor.ingestion import order_terms, runs, segments
+from monitor.api.plain_reports import Head
+from monitor.ingestion import runs, segments
 from monitor.problems import unknown
 from monitor.schemas import FinishIn, Name, RecordId, ReportIn, RunEditIn, RunId, RunIn, SegmentIn, VerdictIn
 
@@ -107,18 +108,7 @@ async def report(
 
     Only the process that holds the lease of the run gets orders; `lease` says for how many seconds it does.
     """
-    result = await reports.store(run_id, spec, undelivered_bytes=spool, writer=writer)
-    metrics.count_report(result)
-    answer = {
-        "accepted": result.num_accepted,
-        "duplicates": result.num_duplicates,
-        "orders": [order_terms.to_wire(order) for order in result.open_orders],
-    }
-    if result.question is not None:
-        answer["preflight"] = result.question
-    if writer is not None:
-        answer |= {"lease": result.lease_seconds, "writer": result.lease_process}
-    return answer
+    return await plain_reports.answer(reports, metrics, spec, Head(run_id, writer, spool))
 
 
 @router.post("/{run_id}/finish")
