@@ -124,7 +124,8 @@ def _evidence(detector: SignalDetector, fit: BaselineFit, gap: int) -> float:
         ratios[0] = 0.0
     if detector.baseline.count <= CHUNK and fit.scale > fit.noise:
         del ratios[2:]
-    return max(*ratios, 0.0) / detector.signal.threshold_factor
+    largest: float = max(*ratios, 0.0)
+    return largest / detector.signal.threshold_factor
 
 
 def _fall(recent: RecentResiduals, x: float, lower_limit: float, count: int) -> float:
