@@ -19,7 +19,7 @@ from lossguard.json_values import plain_json
 from lossguard.protocol import EXPECT, PROBE, REMEDY, is_pause
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, lease, preflights, run_status, stalls
-from monitor.ingestion.columns import StepColumns, decode, detector_rows
+from monitor.ingestion.columns import StepColumns, decode, detector_row, detector_rows
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.run_cache import CachedRun, RunCache
 from monitor.problems import bad_report
@@ -255,6 +255,10 @@ def _detect(engine: DetectionEngine, columns: StepColumns, events: Sequence[Even
 
 
 def _feed(engine: DetectionEngine, columns: StepColumns) -> list[Effect]:
+    if len(columns.steps) == 1:
+        row = detector_row(columns.steps[0], columns.times[0], columns.metrics)
+        if row is not None:
+            return engine.feed_row(row)
     return engine.feed(detector_rows(columns.steps, columns.times, columns.metrics))
 
 
