@@ -36,15 +36,25 @@ def checkpoints_in(directory: Path) -> dict[int, Path]:
 
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     """Write the manifest, and flush it to the disk."""
-    write_bytes(folder / MANIFEST, _sealed(json.dumps(content, indent=1).encode()))
+    write_bytes(folder / MANIFEST, encoded(content))
+
+
+def encoded(content: Mapping[str, Any]) -> bytes:
+    """A manifest with its checksum, as it is written."""
+    return _sealed(json.dumps(content, indent=1).encode())
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The content of a manifest. Raises CheckpointError if it is damaged, ValueError if it is not JSON, and OSError."""
-    written = (folder / MANIFEST).read_bytes()
+    return decoded((folder / MANIFEST).read_bytes())
+
+
+def decoded(written: bytes) -> dict[str, Any]:
+    """Undo `encoded`. Raises CheckpointError if it is damaged, and ValueError if it is not JSON."""
     content: dict[str, Any] = json.loads(written)
     if _sealed(written[:-_SEAL_BYTES] + _END) == written:
         del content["sha256"]
+        return content
     if not set(content) <= UNSEALED_KEYS:
         raise CheckpointError(f"{MANIFEST} is damaged (checksum)")
     return content
