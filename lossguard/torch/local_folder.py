@@ -19,9 +19,7 @@ from lossguard.ranks import Ranks
 from lossguard.states import Tier
 from lossguard.torch.directory_lock import clean_up_unless_in_use, lock_on_all_ranks, locked
 from lossguard.torch.files import PARTIAL, check_files, clean_up, publish, remove
-from lossguard.torch.manifest import checkpoints_in, folder_name, read_manifest, write_manifest
-
-DISCARDED = "discarded"
+from lossguard.torch.manifest import DISCARDED, checkpoints_in, folder_name, read_manifest, write_manifest
 
 
 class ReadFolder:

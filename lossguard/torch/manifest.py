@@ -15,6 +15,8 @@ from lossguard.errors import CheckpointError
 from lossguard.torch.files import write_bytes
 
 MANIFEST = "manifest.json"
+DISCARDED = "discarded"
+"""The folder of what the last rollback discarded."""
 UNSEALED_KEYS = {"step", "format", "files", "objects", "ranks"}
 """All that a manifest of an earlier release holds, which has no checksum of itself."""
 

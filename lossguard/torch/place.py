@@ -8,7 +8,8 @@ from typing import Any
 from lossguard.ranks import Ranks
 from lossguard.remote_files import RemoteFiles, is_remote, local_path
 from lossguard.torch.local_folder import LocalFolder, ReadFolder
-from lossguard.torch.remote_folder import RemoteFolder, RemoteReadFolder
+from lossguard.torch.remote_folder import RemoteFolder
+from lossguard.torch.remote_reading import RemoteReadFolder
 
 Place = LocalFolder | RemoteFolder
 ReadPlace = ReadFolder | RemoteReadFolder

@@ -293,7 +293,7 @@ def test_a_place_that_cannot_be_listed_or_written_is_one_sentence_before_the_fir
 
 def test_a_staging_folder_that_cannot_be_made_is_one_sentence(url: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"file cannot hold the files of checkpoints \(staging\): Not a directory"):
+    with pytest.raises(ValueError, match=r"file cannot hold their files on the way \(staging\): Not a directory"):
         At(url, tmp_path / "file")
     with pytest.raises(ValueError, match="leave out staging"):
         Checkpoints(tmp_path / "c", staging=tmp_path)
