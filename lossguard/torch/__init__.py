@@ -27,6 +27,7 @@ from lossguard.torch.remedies import (
     reset_damaged_moments,
     z_loss_remedy,
 )
+from lossguard.torch.remote_reading import DownloadedCheckpoints
 from lossguard.torch.source_loss import loss_by_source, token_losses
 from lossguard.torch.stateful import Stateful
 from lossguard.torch.update_norm import UpdateNorm
@@ -35,6 +36,7 @@ __all__ = [
     "AttentionLogits",
     "Batches",
     "Checkpoints",
+    "DownloadedCheckpoints",
     "Gate",
     "Knob",
     "LayerGradNorms",

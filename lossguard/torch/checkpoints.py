@@ -102,7 +102,8 @@ class Checkpoints:
         self.ranks = current_ranks() if ranks is None else ranks
         self._restored_from: ReadPlace | None = None  # while the objects load
         self._place = self._open_place(directory, staging=staging, options=storage_options)
-        self.directory: Path | str = self._place.path
+        self.directory: Any = self._place.path
+        """A Path, or a URL as text."""
         self.objects = {name: _unwrapped(name, instance) for name, instance in objects.items()}
         self._uncompared = frozenset(uncompared or {})
         self._pinned: frozenset[int] = frozenset()

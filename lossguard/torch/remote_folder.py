@@ -54,6 +54,8 @@ class RemoteFolder:
     def __init__(self, files: RemoteFiles, ranks: Ranks, staging: Path | None) -> None:
         """Raises ValueError where the URL cannot be listed, and where `staging` cannot be written."""
         self._files, self._ranks = files, ranks
+        self.path = files.url
+        """Without user name and password."""
         self._log_once = LogOnce(quiet=ranks.rank > 0)
         self._writer = RemoteWriter(files)  # rank 0
         self._listing = RemoteListing()  # rank 0
@@ -81,11 +83,6 @@ class RemoteFolder:
     def folder(self, step: int) -> Path:
         """Only a folder on a disk has one."""
         raise AssertionError(f"{self} has no folder of step {step}")
-
-    @property
-    def path(self) -> str:
-        """The URL."""
-        return self._files.url
 
     def _look(self) -> None:
         """Learn which checkpoints are there."""
