@@ -19,7 +19,6 @@ from rich.console import Console
 from torch import nn
 
 import lossguard
-from lossguard.remote_files import is_remote
 from lossguard.torch import Checkpoints, Gate, over_ranks, tokens_per_rank
 from trainer.checkpoint_place import checkpoint_place
 from trainer.components import Components, build_components
@@ -250,9 +249,7 @@ def open_checkpoints(folder: Path, place: str | None, recipe: Recipe, **objects:
     plan = recipe.checkpoint
     options: dict[str, Any] = {"keep": plan.keep, "memory": plan.memory, "memory_every": plan.memory_every}
     try:
-        if place is not None and is_remote(place):
-            return Checkpoints(place, staging=folder / "staging", **options, **objects)
-        return Checkpoints(place or folder / "checkpoints", **options, **objects)
+        return Checkpoints(place or folder / "checkpoints", staging=folder / "staging", **options, **objects)
     except ValueError as mistake:
         raise UsageError(f"{mistake}.") from None
 

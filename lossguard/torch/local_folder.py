@@ -19,7 +19,7 @@ from lossguard.ranks import Ranks
 from lossguard.states import Tier
 from lossguard.torch.directory_lock import clean_up_unless_in_use, lock_on_all_ranks, locked
 from lossguard.torch.files import PARTIAL, check_files, clean_up, publish, remove
-from lossguard.torch.manifest import DISCARDED, checkpoints_in, folder_name, read_manifest, write_manifest
+from lossguard.torch.manifest import DISCARDED, folder_name, folders_in, read_manifest, write_manifest
 
 
 class ReadFolder:
@@ -83,7 +83,7 @@ class LocalFolder:
 
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, ascending."""
-        return list(checkpoints_in(self.path))
+        return list(folders_in(self.path))
 
     def check(self, step: int) -> str | None:
         """See `Checkpoints.check`."""

@@ -26,7 +26,7 @@ def folder_name(step: int) -> str:
     return f"step-{step:09d}"
 
 
-def checkpoints_in(directory: Path) -> dict[int, Path]:
+def folders_in(directory: Path) -> dict[int, Path]:
     """Step -> folder of each complete checkpoint in `directory`, ascending; also of links to such folders."""
     paths = {int(path.name[5:]): path for path in directory.glob("step-*") if re.fullmatch("[0-9]+", path.name[5:])}
     return {

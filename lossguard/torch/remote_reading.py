@@ -47,16 +47,14 @@ class RemoteReadFolder:
 
 
 class DownloadedCheckpoints(Mapping[int, Path]):
-    """Step -> folder of a checkpoint of one run at `url`. Each is downloaded into `folder` when it is asked for.
+    """Step -> folder of a checkpoint of one run at a URL. Each is downloaded into `folder` when it is asked for.
 
-    `discarded`: those that the last rollback discarded. Raises ConfigurationError and OSError for a URL that cannot be
-    opened or read, and CheckpointError for a checkpoint that is not intact.
+    `discarded`: those that the last rollback discarded. Raises OSError for a URL that cannot be read, and
+    CheckpointError for a checkpoint that is not intact.
     """
 
-    def __init__(
-        self, url: str, folder: Path, *, discarded: bool = False, storage_options: Mapping[str, Any] | None = None
-    ) -> None:
-        self._files, self._folder = RemoteFiles(url, storage_options), folder
+    def __init__(self, files: RemoteFiles, folder: Path, *, discarded: bool) -> None:
+        self._files, self._folder = files, folder
         listing = RemoteListing.of(self._files)
         self._steps = sorted(listing.discarded if discarded else listing.folders)
         self._parent = DISCARDED if discarded else ""

@@ -109,8 +109,8 @@ def drill(
 ) -> DrillResult:
     """Run all strategies, one after the other; `report` gets progress messages. Raises UsageError and Stopped.
 
-    `checkpoints`: where those of all runs are kept (see Job); `gate`: also Lossguard with the gate; `compare`: also those
-    that are not Lossguard's.
+    `checkpoints`: where those of all runs are kept (see Job); `gate`: also Lossguard with the gate; `compare`: also
+    those that are not Lossguard's.
     """
     if recipe.data.held_out == 0.0:
         raise UsageError("data.held_out = 0.0 cannot be used in a drill, which compares held-out losses.")

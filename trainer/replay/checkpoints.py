@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lossguard import ConfigurationError
-from lossguard.remote_files import is_remote, local_path
-from lossguard.torch import DownloadedCheckpoints, checkpoints_in
+from lossguard.torch import checkpoints_in
 from trainer.errors import UsageError
 
 Found = Mapping[int, Path]
@@ -34,11 +33,7 @@ def find_checkpoints(place: str | Path, downloads: Path) -> tuple[Found, Found]:
 
     Those at a URL are downloaded into the folder `downloads` when they are asked for.
     """
-    if not is_remote(place):
-        folder = local_path(place)
-        return checkpoints_in(folder), checkpoints_in(folder / "discarded")
     try:
-        kept = DownloadedCheckpoints(str(place), downloads)
-        return kept, DownloadedCheckpoints(str(place), downloads, discarded=True)
+        return checkpoints_in(place, downloads=downloads), checkpoints_in(place, discarded=True, downloads=downloads)
     except (ConfigurationError, OSError) as problem:
         raise UsageError(f"The checkpoints cannot be read: {problem}.") from None
