@@ -36,6 +36,14 @@ def cpu_seconds(process: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
+def tree_cpu_seconds(process: int) -> float:
+    """The same for a process and its children, those that have ended included if it has waited for them."""
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    ended = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return cpu_seconds(process) + ended + sum(cpu_seconds(int(child)) for child in children)
+
+
 def _answers(client: Client) -> bool:
     try:
         client.ping()

@@ -1,8 +1,9 @@
 """Many rows at once, and short queries that run all the time: by the driver, at a tenth of what the ORM costs."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -17,6 +18,8 @@ MAX_WAITING_ROWS = 2_000
 """Rows of one table that `insert_soon` lets wait."""
 WAITING = "waiting_rows"
 """Key in a session's `info`: the rows given to `insert_soon`, by table and columns."""
+CHANGED = "changed_rows"
+"""Key in a session's `info`: the rows given to `update_soon`, by identity, by class and attributes."""
 
 
 def insert(session: Session, table: type[DeclarativeBase], columns: dict[str, Any]) -> None:
@@ -29,22 +32,74 @@ def insert_soon(session: Session, table: type[DeclarativeBase], columns: dict[st
 
     Not for a transaction with savepoints, which the waiting rows would ignore.
     """
-    if WAITING not in session.info:
-        session.info[WAITING] = {}
-        sa.event.listen(session, "do_orm_execute", lambda query: _insert_waiting(query.session))
-        sa.event.listen(session, "before_commit", _insert_waiting)
-        sa.event.listen(session, "after_rollback", lambda session: session.info[WAITING].clear())
+    _listen(session)
     rows = session.info[WAITING].setdefault((table.__tablename__, tuple(columns)), [])
     rows.extend(_rows(columns))
     if len(rows) >= MAX_WAITING_ROWS:
-        _insert_waiting(session)
+        _write_waiting(session)
 
 
-def _insert_waiting(session: Session) -> None:
-    waiting = session.info.get(WAITING)
+def update_soon(session: Session, row: DeclarativeBase, values: Mapping[str, Any]) -> None:
+    """Set these attributes of a stored row, and write all rows of a class that were changed so by one statement: before
+    the session's next query or commit.
+
+    The row need not be in the session, and no flush sees the change: that saves most of what the ORM costs.
+    Not for a transaction with savepoints either.
+    """
+    _listen(session)
+    vars(row).update(values)
+    session.info[CHANGED].setdefault((type(row), tuple(values)), {})[id(row)] = row
+
+
+def _listen(session: Session) -> None:
+    if WAITING in session.info:
+        return
+    session.info[WAITING], session.info[CHANGED] = {}, {}
+    sa.event.listen(session, "do_orm_execute", lambda query: _write_waiting(query.session))
+    sa.event.listen(session, "before_commit", _write_waiting)
+    sa.event.listen(session, "after_rollback", _forget_waiting)
+
+
+def _forget_waiting(session: Session) -> None:
+    session.info[WAITING].clear()
+    session.info[CHANGED].clear()
+
+
+def _write_waiting(session: Session) -> None:
+    waiting, changed = session.info.get(WAITING), session.info.get(CHANGED)
     while waiting:
         (table, names), rows = waiting.popitem()
         _insert(session, table, names, rows)
+    while changed:
+        (kind, names), objects = changed.popitem()
+        _update(session, _target(kind, names), list(objects.values()))
+
+
+class _Target(NamedTuple):
+    """Columns of a table that are updated: attributes, with the column and its SQL type."""
+
+    table: str
+    keys: list[tuple[str, str, sa.types.TypeEngine[Any]]]
+    changed: list[tuple[str, str, sa.types.TypeEngine[Any]]]
+
+
+@lru_cache
+def _target(kind: type[DeclarativeBase], names: tuple[str, ...]) -> _Target:
+    mapper = sa.inspect(kind)
+    columns = {attribute.key: attribute.columns[0] for attribute in mapper.column_attrs}
+    described = {name: (name, column.name, column.type) for name, column in columns.items()}
+    keys = [described[name] for name, column in columns.items() if column.primary_key]
+    return _Target(kind.__tablename__, keys, [described[name] for name in names])
+
+
+def _update(session: Session, target: _Target, rows: Sequence[DeclarativeBase]) -> None:
+    if session.new:
+        session.flush()
+    connection = session.connection()
+    attributes = [name for name, _, _ in (*target.keys, *target.changed)]
+    values = [[vars(row)[name] for name in attributes] for row in rows]
+    keys, changed = ([(name, kind) for _, name, kind in columns] for columns in (target.keys, target.changed))
+    dialect_of(connection).update(connection, target.table, keys, changed, values)
 
 
 def _rows(columns: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -61,12 +116,13 @@ def _insert(session: Session, table: str, names: Sequence[str], rows: list[tuple
 
 
 def run(session: Session, statement: str, values: tuple[Any, ...]) -> None:
-    """Execute a statement with ? for its values."""
+    """Execute a statement with ? for its values. It sees neither the rows that wait nor unflushed objects."""
     _execute(session, statement, values)
 
 
 def read(session: Session, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     """The rows of a query with ? for its values. It sees the rows given to `insert_soon`, but no unflushed objects."""
+    _write_waiting(session)
     return list(_execute(session, statement, values).fetchall())
 
 
@@ -74,6 +130,7 @@ def read_chunks(
     session: Session, statement: str, values: tuple[Any, ...], *, chunk_rows: int = CHUNK_ROWS
 ) -> Iterator[Sequence[Any]]:
     """The same rows, at most `chunk_rows` at a time."""
+    _write_waiting(session)
     cursor = _execute(session, statement, values, BINARY)
     while rows := cursor.fetchmany(chunk_rows):
         yield rows
@@ -83,7 +140,6 @@ def _execute(
     session: Session, statement: str, values: tuple[Any, ...], options: Mapping[str, Any] | None = None
 ) -> Any:
     """The driver's cursor."""
-    _insert_waiting(session)
     connection = session.connection()
     statement = statement.replace("?", dialect_of(connection).parameter)
     return connection.exec_driver_sql(statement, values, options).cursor

@@ -2,7 +2,7 @@
 
 python -m db upgrade                         create the database, or upgrade it to the newest schema
 python -m db downgrade REVISION              undo the migrations after REVISION
-python -m db check                           check that the database fits the code (exit 1 when it does not)
+python -m db check [--verify]                check that the database fits the code (exit 1 when it does not)
 python -m db pack [--enable]                 store the steps of ended runs and of an earlier release in blocks
 python -m db prune --days 90 [--dry-run]     delete runs that ended at least this long ago
 python -m db retention set PROJECT 30        let prune keep the runs of a project so long, whatever its --days say
@@ -65,12 +65,17 @@ def downgrade(
 
 
 @app.command()
-def check(url: Url = DEFAULT_URL) -> None:
-    """Check that the database fits the code."""
+def check(
+    url: Url = DEFAULT_URL,
+    verify: Annotated[bool, typer.Option("--verify", help="read every file of archived steps, too")] = False,
+) -> None:
+    """Check that the database fits the code, and say what is archived."""
     if difference := _on_engine(url, migrate.drift):
         typer.echo(as_typed_here(difference), err=True)
         raise typer.Exit(1)
     typer.echo("the database fits the code")
+    if not _on_engine(url, lambda engine: archive_cli.check(engine, verify=verify)):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -113,6 +118,8 @@ def prune(
     A project with a retention of its own keeps its runs that long.
     """
     _on_engine(url, lambda engine: _dry_run(engine, days) if dry_run else _prune(engine, days, vacuum))
+    if not dry_run:
+        _on_engine(url, archive_cli.remove_files)
 
 
 def _dry_run(engine: sa.Engine, days: float | None) -> None:

@@ -29,12 +29,15 @@ def lock_runs(
 
     Nothing else locks a run: revisions, and the caches that rely on them, depend on it.
     """
-    among = f"WHERE id IN ({', '.join('?' * len(run_ids))})"
     row_lock = dialect_of(session.get_bind()).row_lock
-    if row_lock and len(run_ids) > 1:  # an UPDATE locks its rows in no particular order: two could wait for each other
-        bulk.read(session, f"SELECT pk FROM runs {among} ORDER BY id{row_lock}", tuple(run_ids))
+    if row_lock:
+        # An UPDATE alone locks its rows in no particular order: two of them could wait for each other.
+        locked = f"SELECT pk AS locked FROM runs WHERE id = ANY(?) ORDER BY id{row_lock}"
+        among, ids = f"FROM ({locked}) AS in_order WHERE pk = locked", (list(run_ids),)
+    else:
+        among, ids = f"WHERE id IN ({', '.join('?' * len(run_ids))})", tuple(run_ids)
     reported = "" if last_report_at is None else ", last_report_at = ?"
-    values = tuple(run_ids) if last_report_at is None else (last_report_at, *run_ids)
+    values = ids if last_report_at is None else (last_report_at, *ids)
     statement = f"UPDATE runs SET revision = revision + 1{reported} {among} RETURNING id, pk, revision"
     return {run_id: (pk, revision) for run_id, pk, revision in bulk.read(session, statement, values)}
 
@@ -116,11 +119,28 @@ def set_fork_step(session: Session, *, run: Run, segment: Segment, first_step: i
     session.flush()
 
 
+EXTENT = ("first_step", "last_step", "num_steps")
+"""What a segment says of its steps."""
+
+
 def grow_segment(segment: Segment, *, steps: Sequence[int]) -> None:
     """Count steps that were inserted; `steps` rise."""
-    segment.first_step = min(steps[0], steps[0] if segment.first_step is None else segment.first_step)
-    segment.last_step = max(steps[-1], steps[-1] if segment.last_step is None else segment.last_step)
-    segment.num_steps += len(steps)
+    for name, value in zip(EXTENT, _grown(segment, steps), strict=True):
+        setattr(segment, name, value)
+
+
+def grow_segment_soon(session: Session, segment: Segment, *, steps: Sequence[int]) -> None:
+    """The same, written together with other segments, see `bulk.update_soon`."""
+    bulk.update_soon(session, segment, dict(zip(EXTENT, _grown(segment, steps), strict=True)))
+
+
+def _grown(segment: Segment, steps: Sequence[int]) -> tuple[int, int, int]:
+    first, last = segment.first_step, segment.last_step
+    return (
+        steps[0] if first is None else min(steps[0], first),
+        steps[-1] if last is None else max(steps[-1], last),
+        segment.num_steps + len(steps),
+    )
 
 
 def add_event(

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from db.archive.reading import UnreadableArchive
 from db.command_lines import as_typed_here
 from db.engine import first_line
 from db.steps.block_codec import DamagedBlock
@@ -215,6 +216,12 @@ def _handle_damaged_block(request: Request, error: Exception) -> JSONResponse:
     return _handle_problem(request, Problem(500, "the store is damaged", str(error), ["database"]))
 
 
+def _handle_unreadable_archive(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s", first_line(error))
+    problem = Problem(503, "archived steps cannot be read", first_line(error), ["archive"], RETRY)
+    return _handle_problem(request, problem)
+
+
 def internal_error() -> JSONResponse:
     """500: an error in the collector itself."""
     detail = "the collector failed; nothing of the request was stored. Its log has the cause under this X-Request-ID"
@@ -231,6 +238,7 @@ HANDLERS: dict[Any, Callable[[Request, Exception], JSONResponse]] = {
     sa.exc.ProgrammingError: _handle_database_error,
     sa.exc.TimeoutError: _handle_database_error,
     DamagedBlock: _handle_damaged_block,
+    UnreadableArchive: _handle_unreadable_archive,
 }
 ERRORS = tuple(HANDLERS)
 """The errors that have a response of their own; any other one is a defect of the collector."""

@@ -56,6 +56,10 @@ class Server:
         with engine.connect() as connection:
             connection.exec_driver_sql(statement)
 
+    def process(self) -> int:
+        """Process id of the server; its other processes are children of it."""
+        return int(Path(f"{self.folder}/data/postmaster.pid").read_text().split()[0])
+
     def start(self) -> None:
         self._control("start", "-l", f"{self.folder}/log", "-o", self.options)
 

@@ -17,13 +17,14 @@ import typer
 from sqlalchemy.orm import Session
 
 from db import features, queries
-from db.archive import archiving, files, places, removal, selection, turn, unarchiving
+from db.archive import archiving, checking, files, places, removal, selection, turn, unarchiving
 from db.archive.archiving import Written
 from db.archive.selection import Candidate
 from db.archive.turn import Turn
 from db.command_engine import Url, check_schema, error, on_engine
 from db.engine import DEFAULT_URL, reading
 
+WOULD_ARCHIVE = "would archive"
 NOTHING = "there are no steps to archive"
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and do nothing")]
@@ -51,7 +52,8 @@ class RunResult:
         if self.reason is not None:
             return f"skipped {self.run}: {self.reason}"
         size = f" in {self.files:,} {'file' if self.files == 1 else 'files'}, {self.bytes / 1e6:,.1f} MB"
-        return f"{self.outcome} {self.run}: {self.steps:,} steps{size if self.files else ''}"
+        at_most = "up to " if self.outcome == WOULD_ARCHIVE else ""
+        return f"{self.outcome} {self.run}: {at_most}{self.steps:,} steps{size if self.files else ''}"
 
 
 @dataclass(slots=True)
@@ -122,6 +124,28 @@ def unarchive(
     _print(report, as_json, "no steps are archived")
 
 
+def check(engine: sa.Engine, *, verify: bool) -> bool:
+    """Print what is archived: whether all is well. `verify`: read every file, and print what is wrong."""
+    with reading(engine) as session:
+        summary = checking.summary(session)
+        waiting = len(files.left_over(session, unfinished=False))
+    if summary is not None:
+        typer.echo(summary)
+    if waiting:
+        typer.echo(f"{waiting:,} files that nothing needs any more wait to be removed by `archive` or `prune`")
+    found = checking.problems(engine) if verify else []
+    for problem in found:
+        typer.echo(f"db: {problem}", err=True)
+    return not found
+
+
+def remove_files(engine: sa.Engine) -> None:
+    """Remove the files of runs that were deleted. Exits with one sentence when some of them have to wait."""
+    removed = removal.remove_left_over(engine)
+    if removed.problems:
+        raise error(f"{removed.num_left:,} files of deleted runs are left for the next call: {removed.problems[0]}")
+
+
 def _archive(
     engine: sa.Engine,
     report: Report,
@@ -140,7 +164,7 @@ def _archive(
         _check_ids(session, run_ids)
         found = selection.candidates(session, ended_before=ended_before, run_ids=run_ids)
     if dry_run:
-        report.runs += [RunResult(one.run_id, "would archive", steps=one.num_steps) for one in found]
+        report.runs += [RunResult(one.run_id, WOULD_ARCHIVE, steps=one.num_steps) for one in found]
         return
     with _turn(engine, report) as ours, _progress(sum(one.num_steps for one in found), "archiving") as advance:
         report.note_removal(removal.remove_left_over(engine, unfinished=True))

@@ -40,7 +40,8 @@ def candidates(session: Session, *, ended_before: float | None, run_ids: Sequenc
 
     `ended_before`: those that last reported before, in unix seconds; None: whenever. `run_ids`: only these; (): all.
     """
-    is_long = Segment.last_step - Segment.last_step % BUCKET > Segment.first_step
+    whole_buckets = Segment.first_step + (BUCKET - Segment.first_step % BUCKET) % BUCKET
+    is_long = Segment.last_step - Segment.last_step % BUCKET > whole_buckets
     steps = sa.select(Segment.run_pk, sa.func.sum(Segment.num_steps).label("steps")).where(is_long)
     long_ones = steps.group_by(Segment.run_pk).subquery()
     is_kept = ArchivedFile.state == FileState.KEPT

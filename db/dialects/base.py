@@ -6,7 +6,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
+
+from db.dialects.json_conditions import JsonConditions
 
 WRITES = {"lossguard_writes": True}
 """Execution options of a transaction that is going to write."""
@@ -14,6 +17,8 @@ BINARY = {"lossguard_binary": True}
 """Execution options of a query with many numbers: they come as the database has them, where the driver can do that."""
 
 Rows = Sequence[tuple[Any, ...]]
+Columns = Sequence[tuple[str, sa.types.TypeEngine[Any]]]
+"""Names and types."""
 
 
 class BadDatabaseUrl(ValueError):
@@ -38,6 +43,8 @@ class Dialect(ABC):
     """Execution options under which all queries of a transaction see the moment of the first."""
     clock: str
     """SQL for the present time in unix seconds, by the clock of the database and not as of the transaction's start."""
+    json: JsonConditions
+    """Conditions on the values in a JSON column."""
     has_partitions = False
     """Whether the tables of blocks are partitioned (see db.partitions)."""
     row_lock = ""
@@ -62,6 +69,18 @@ class Dialect(ABC):
         # One row alone is not passed as "many": psycopg would open a pipeline for it.
         connection.exec_driver_sql(statement, list(rows) if len(rows) > 1 else rows[0])
 
+    def update(
+        self, connection: sa.Connection, table: str, keys: Columns, changed: Columns, rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Update rows, at least one, which consist of their keys and their changed columns. JSON is given as objects.
+
+        The caller has locked them, so that their order does not matter.
+        """
+        assign = ", ".join(f'"{name}" = {self.parameter}' for name, _ in changed)
+        where = " AND ".join(f'"{name}" = {self.parameter}' for name, _ in keys)
+        values = [tuple(map(_cell, (*row[len(keys) :], *row[: len(keys)]))) for row in rows]
+        connection.exec_driver_sql(f"UPDATE {table} SET {assign} WHERE {where}", values)
+
     def json_text(self, column: str) -> str:
         """SQL for the text of a JSON column, which the driver would parse otherwise."""
         return f"CAST({column} AS TEXT)"
@@ -79,6 +98,14 @@ class Dialect(ABC):
         return ()
 
     @abstractmethod
+    def lower(self, text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        """The text in small letters, of any alphabet."""
+
+    @abstractmethod
+    def contains(self, text: sa.ColumnElement[str], part: str) -> sa.ColumnElement[bool]:
+        """Whether a text that is not NULL has `part`, which is in small letters, in any case."""
+
+    @abstractmethod
     def changing_schema(self, engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
         """A connection that may change the schema. Other processes that want the same wait until the block ends."""
 
@@ -94,3 +121,8 @@ class Dialect(ABC):
 def quoted(names: Sequence[str]) -> list[str]:
     """Column names in quotes, so that none of them is taken for a keyword."""
     return [f'"{name}"' for name in names]
+
+
+def _cell(value: Any) -> Any:
+    is_json = isinstance(value, (dict, list))
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode() if is_json else value

@@ -3,13 +3,16 @@
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import orjson
 import psycopg
 import sqlalchemy as sa
 
-from db.dialects.base import CannotBackUp, Dialect, Rows, quoted
+from db.dialects.base import CannotBackUp, Columns, Dialect, Rows, quoted
+from db.dialects.postgresql_json import PostgreSQLJson
 
 CONNECT_SECONDS = 10
 """How long the server may take to accept a connection."""
@@ -40,6 +43,7 @@ class PostgreSQL(Dialect):
     is_file = False
     parameter = "%s"
     read_options: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
+    json = PostgreSQLJson()
     has_partitions = True
     row_lock = " FOR UPDATE"
     clock = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
@@ -66,6 +70,15 @@ class PostgreSQL(Dialect):
         else:
             super().insert(connection, table, names, rows)
 
+    def update(
+        self, connection: sa.Connection, table: str, keys: Columns, changed: Columns, rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """One statement, and one parameter: the rows as JSON, which the server takes apart faster than parameters."""
+        marks = [f"c{at}" for at in range(len(keys) + len(changed))]
+        values = orjson.dumps([dict(zip(marks, row, strict=True)) for row in rows], option=orjson.OPT_SERIALIZE_NUMPY)
+        statement = _update_statement(connection.dialect, table, tuple(keys), tuple(changed))
+        connection.exec_driver_sql(statement, (values.decode(),))
+
     def num_bytes(self, engine: sa.Engine) -> int:
         with engine.connect() as connection:
             return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
@@ -80,6 +93,12 @@ class PostgreSQL(Dialect):
     def partitions(self, connection: sa.Connection) -> Collection[str]:
         found = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace = current_schema()::regnamespace"
         return set(connection.exec_driver_sql(found).scalars())
+
+    def lower(self, text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        return sa.func.lower(text)
+
+    def contains(self, text: sa.ColumnElement[str], part: str) -> sa.ColumnElement[bool]:
+        return sa.func.strpos(self.lower(text), part) > 0
 
     @contextmanager
     def changing_schema(self, engine: sa.Engine) -> Iterator[sa.Connection]:
@@ -125,6 +144,15 @@ def _choose_format(_connection: Any, cursor: Any, _statement: str, _values: Any,
     """Numbers are text by default: to write and to parse it is three times the cost of reading them."""
     if context is not None and context.execution_options.get("lossguard_binary"):
         cursor.format = psycopg.pq.Format.BINARY
+
+
+@lru_cache
+def _update_statement(dialect: sa.Dialect, table: str, keys: Columns, changed: Columns) -> str:
+    columns = [(f"c{at}", name, kind.compile(dialect)) for at, (name, kind) in enumerate((*keys, *changed))]
+    assign = ", ".join(f'"{name}" = new.{mark}' for mark, name, _ in columns[len(keys) :])
+    where = " AND ".join(f'{table}."{name}" = new.{mark}' for mark, name, _ in columns[: len(keys)])
+    source = f"json_to_recordset(%s) AS new({', '.join(f'{mark} {kind}' for mark, _, kind in columns)})"
+    return f"UPDATE {table} SET {assign} FROM {source} WHERE {where}"
 
 
 def _check_partition(error: BaseException) -> None:

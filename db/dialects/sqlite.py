@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from db.dialects.base import WRITES, BadDatabaseUrl, CannotBackUp, Dialect
+from db.dialects.sqlite_json import LOWER, SQLiteJson
 
 BUSY_SECONDS = 30
 """How long a writer waits for another one."""
@@ -33,6 +34,7 @@ class SQLite(Dialect):
     url_example = "sqlite:///path/to/file.db"
     is_file = True
     parameter = "?"
+    json = SQLiteJson()
     clock = "((julianday('now') - 2440587.5) * 86400.0)"
 
     def create_engine(self, url: sa.URL, **options: Any) -> sa.Engine:
@@ -45,6 +47,12 @@ class SQLite(Dialect):
 
     def store_file(self, url: sa.URL) -> Path | None:
         return None if url.database in (None, "", ":memory:") else Path(url.database)
+
+    def lower(self, text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        return getattr(sa.func, LOWER)(text, type_=sa.String)  # type: ignore[no-any-return]
+
+    def contains(self, text: sa.ColumnElement[str], part: str) -> sa.ColumnElement[bool]:
+        return sa.func.instr(self.lower(text), part) > 0
 
     @contextmanager
     def changing_schema(self, engine: sa.Engine) -> Iterator[sa.Connection]:
@@ -94,12 +102,17 @@ def _make_folder(database: str | None) -> None:
 
 def _prepare(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver's own BEGIN comes too late to lock anything; see _begin
+    connection.create_function(LOWER, 1, _lower, deterministic=True)
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA auto_vacuum={INCREMENTAL}")  # of a new file, or of one that VACUUM rewrites
     _write_ahead(cursor)
     for pragma in PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _lower(text: object) -> object:
+    return text.lower() if isinstance(text, str) else text
 
 
 def _write_ahead(cursor: sqlite3.Cursor) -> None:

@@ -1,8 +1,7 @@
 """Budgets of concurrent work: no client can use up one of them, so that there is room for the others."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from starlette.types import Scope
@@ -30,6 +29,7 @@ class Client(NamedTuple):
         principal, address = scope.get("state", {}).get("principal"), scope.get("client")
         return cls("" if principal is None else principal.name, "" if address is None else address[0])
 
+    @lru_cache(maxsize=1024)  # noqa: B019 - of values, not of objects that would be kept alive
     def shares(self) -> Shares:
         """The three that its work counts for, each with its largest part of a budget."""
         token, address = ("token", self.principal), ("address", self.address)
@@ -42,37 +42,52 @@ class Budget:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.taken = 0
-        self._taken_by: Counter[tuple[str, ...]] = Counter()
+        self._taken_by: dict[tuple[str, ...], int] = {}
 
-    @contextmanager
-    def holding(self, client: Client) -> Iterator[Callable[[int], None]]:
-        """A function that takes so much for the client, and raises Problem 429 if there is no room. What was taken is
-        given back at the end."""
-        shares = client.shares()
-        held = 0
+    def holding(self, client: Client) -> "Holding":
+        """A context in which so much may be taken for the client, and which gives it back at its end."""
+        return Holding(self, client.shares())
 
-        def take(amount: int) -> None:
-            nonlocal held
-            is_alone = self.taken == held
-            if amount and not is_alone and not self._has_room(shares, amount):
-                raise problems.busy()
-            self._add(shares, amount)
-            held += amount
-
-        try:
-            yield take
-        finally:
-            self._add(shares, -held)
+    def take(self, shares: Shares, amount: int, held: int) -> None:
+        """Take `amount` for a request that has `held` already. Raises Problem 429 if there is no room."""
+        is_alone = self.taken == held
+        if amount and not is_alone and not self._has_room(shares, amount):
+            raise problems.busy()
+        self.add(shares, amount)
 
     def _has_room(self, shares: Shares, amount: int) -> bool:
         if self.taken + amount > self._limit:
             return False
-        taken = [(self._taken_by[holder], share * self._limit) for holder, share in shares]
+        taken = [(self._taken_by.get(holder, 0), share * self._limit) for holder, share in shares]
         return all(not before or before + amount <= most for before, most in taken)
 
-    def _add(self, shares: Shares, amount: int) -> None:
+    def add(self, shares: Shares, amount: int) -> None:
+        """Count so much more, or less."""
+        if not amount:
+            return
         self.taken += amount
         for holder, _ in shares:
-            self._taken_by[holder] += amount
-            if not self._taken_by[holder]:
+            left = self._taken_by.get(holder, 0) + amount
+            if left:
+                self._taken_by[holder] = left
+            else:
                 del self._taken_by[holder]
+
+
+class Holding:
+    """What one request holds of a budget. Not a generator: every request enters three of these."""
+
+    __slots__ = ("_budget", "_held", "_shares")
+
+    def __init__(self, budget: Budget, shares: Shares) -> None:
+        self._budget, self._shares, self._held = budget, shares, 0
+
+    def __enter__(self) -> Callable[[int], None]:
+        return self._take
+
+    def __exit__(self, *error: object) -> None:
+        self._budget.add(self._shares, -self._held)
+
+    def _take(self, amount: int) -> None:
+        self._budget.take(self._shares, amount, self._held)
+        self._held += amount

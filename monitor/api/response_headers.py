@@ -12,8 +12,9 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    ACCEPTS_HEADER: " ".join(sorted(NEGOTIATED_FIELDS)),
+    ACCEPTS_HEADER.lower(): " ".join(sorted(NEGOTIATED_FIELDS)),
 }
+RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 DOCS_POLICY = (
     "default-src 'self'; img-src * data:; "
     "script-src 'unsafe-inline' cdn.jsdelivr.net; style-src 'unsafe-inline' cdn.jsdelivr.net"
@@ -30,11 +31,10 @@ class ResponseHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
+                own = {name.lower() for name, _ in message.setdefault("headers", [])}
+                message["headers"] += [header for header in RAW_HEADERS if header[0] not in own]
                 if scope["path"] == "/docs":
-                    headers["content-security-policy"] = DOCS_POLICY
+                    MutableHeaders(scope=message)["content-security-policy"] = DOCS_POLICY
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

@@ -1,6 +1,6 @@
 """Detection state as JSON: arrays exactly, and parts that another release stored as far as they can be read."""
 
-import base64
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -12,27 +12,30 @@ from monitor.detection.rows import Floats
 Part = TypeVar("Part")
 
 
-def pack(values: Floats, dtype: str = "<f8") -> str:
+def pack(values: Floats | Sequence[float], dtype: str = "<f8") -> str:
     """float64[N] as base64 of its little-endian bytes; as "<f4" only what four bytes hold exactly."""
-    return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode("ascii")
+    return b2a_base64(np.asarray(values, dtype=dtype).tobytes(), newline=False).decode("ascii")
 
 
 def unpack(text: str, dtype: str = "<f8") -> Floats:
     """The inverse of `pack`, as a writable array."""
-    return np.frombuffer(base64.b64decode(text), dtype=dtype).astype(np.float64)
+    return np.frombuffer(a2b_base64(text), dtype=dtype).astype(np.float64)
 
 
 def dump_fields(owner: object, numbers: Sequence[str], arrays: Sequence[str]) -> dict[str, Any]:
-    """The named attributes as JSON."""
+    """The named attributes as JSON. `arrays`: also those that are lists of floats."""
     return {name: getattr(owner, name) for name in numbers} | {name: pack(getattr(owner, name)) for name in arrays}
 
 
-def load_fields(owner: object, state: Mapping[str, Any], numbers: Sequence[str], arrays: Sequence[str]) -> None:
-    """The inverse of `dump_fields`. Raises KeyError for a field that the state lacks."""
+def load_fields(
+    owner: object, state: Mapping[str, Any], numbers: Sequence[str], arrays: Sequence[str], lists: Sequence[str] = ()
+) -> None:
+    """The inverse of `dump_fields`; `lists`: the arrays that are lists. Raises KeyError for a field that is missing."""
     for name in numbers:
         setattr(owner, name, state[name])
     for name in arrays:
-        setattr(owner, name, unpack(state[name]))
+        values = unpack(state[name])
+        setattr(owner, name, values.tolist() if name in lists else values)
 
 
 def known_fields(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from monitor.ingestion.reports import ReportResult
 from monitor.ingestion.run_updates import RunUpdate
 from monitor.schemas import ReportIn
 
-MAX_GROUP_REPORTS, MAX_GROUP_STEPS = 64, 10_000
+MAX_GROUP_REPORTS, MAX_GROUP_STEPS = 256, 10_000
 """A group stays small, because its runs are locked until it is stored."""
 
 Reported = ReportIn | RunUpdate

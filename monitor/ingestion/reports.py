@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import commands, hardware, queries
+from db import bulk, commands, hardware, queries
 from db.models import Order, Segment
 from db.steps import writer
 from db.steps.rollups import TooManyMetrics
@@ -19,7 +19,7 @@ from lossguard.json_values import plain_json
 from lossguard.protocol import EXPECT, PROBE, REMEDY, is_pause
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, lease, preflights, run_status, stalls
-from monitor.ingestion.columns import StepColumns, decode, detector_rows
+from monitor.ingestion.columns import StepColumns, decode, detector_row, detector_rows
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.run_cache import CachedRun, RunCache
 from monitor.problems import bad_report
@@ -63,7 +63,7 @@ def take_report(
     pause = _announced_pause(report)
 
     # Lock, and read what the next steps need.
-    cached = cache.lock(session, run_id, claim.now)
+    cached = cache.lock(session, run_id, claim.now, attach=False)
     return _take(
         session,
         cached,
@@ -95,6 +95,8 @@ def _take(
     undelivered_bytes: int | None = None,
 ) -> ReportResult:
     now = claim.now
+    if _says_more_than_steps(report):
+        cached.attach(session)
     is_holder = lease.take(cached.run, claim)
     segment = cached.segment(session, report.segment)
     if segment is None:
@@ -111,43 +113,57 @@ def _take(
         _settle_fork(session, cached, segment, new.steps[0], now)
     _store_steps(session, cached, segment, new, max_metrics)
     changes = _store_events(session, cached, segment, report)
-    hardware.add_samples(session, run=cached.run, samples=[sample.model_dump() for sample in report.hardware])
+    if report.hardware:
+        hardware.add_samples(session, run=cached.run, samples=[sample.model_dump() for sample in report.hardware])
     restorable = report.restorable_steps if is_holder else None
     if restorable is not None:
         tiers = None if report.restorable_tiers is None else [tier.model_dump() for tier in report.restorable_tiers]
         cached.run.restorable_steps, cached.run.restorable_tiers = restorable, tiers
+        cached.engine.set_restorable(restorable, tiers)
 
     # Detect, decide, write the effects, update the status. Late reports of an abandoned segment are stored only.
+    status: dict[str, Any] = {}
     if cached.follows(segment):
         pauses = [_effective_step(event, new) for event in report.events if event.kind == EXPECT]
         cached.engine.throughput.expect_pauses(pauses)
         has_state_changes = bool(changes or pauses) or restorable is not None or (bool(new.steps) and not in_order)
         if new.steps or has_state_changes:
-            if restorable is not None:
-                cached.engine.set_restorable(restorable, cached.run.restorable_tiers)
             # The detection and the status are past steps that arrive after their successors.
             effects = _detect(cached.engine, new if in_order else StepColumns(), changes)
             # Rows in order can be fed again from the store. All else is in the engine's state alone.
             if effects or has_state_changes:
+                cached.attach(session)
                 cached.save(session, segment, effects, now=now)
             else:
                 cached.save_later(session, segment, len(new.steps), now=now)
         if in_order:
             cached.snapshot(session, segment, previous_step, new.steps[-1])
-            run_status.record_steps(cached.status, new, now)
-            stalls.set_limit(cached.status, cached.engine, has_order=bool(cached.open_orders))
+            status = run_status.with_steps(cached.status, new, now)
+            has_order = bool(cached.open_orders)
+            status["stall_after"] = stalls.limit(cached.engine, status["report_gaps"], has_order=has_order)
         if pause is not None and not _is_over(pause, new):
-            cached.status.expected_by = now + float(pause.details["next_report_in"])
+            status["expected_by"] = now + float(pause.details["next_report_in"])
+    elif restorable is not None:  # the holder's checkpoints, while another process leads the live line
+        assert cached.newest_segment is not None
+        cached.save(session, cached.newest_segment, [], now=now)
     if is_holder:
-        cached.status.undelivered_bytes = undelivered_bytes
+        if status or cached.status.undelivered_bytes != undelivered_bytes:
+            status["undelivered_bytes"] = undelivered_bytes
         if report.preflight is not None:
             cached.proposal = preflights.take(session, cached.run, cached.proposal, report.preflight, now)
+    if status:
+        bulk.update_soon(session, cached.status, status)
+    cached.attach_changed(session)
 
     # Answer.
     left = None if claim.writer is None else lease.seconds_left(cached.run, now) if is_holder else 0.0
     orders = cached.open_orders if is_holder else ()
     question = cached.proposal.to_wire(now) if is_holder and cached.proposal is not None else None
     return ReportResult(len(new.steps), len(known), orders, left, cached.run.lease_process, question)
+
+
+def _says_more_than_steps(report: ReportIn) -> bool:
+    return bool(report.events or report.hardware or report.preflight or report.restorable_steps is not None)
 
 
 def _announced_pause(report: ReportIn) -> EventIn | None:
@@ -174,6 +190,7 @@ def _known_steps(session: Session, cached: CachedRun, segment: Segment, columns:
 
 def _settle_fork(session: Session, cached: CachedRun, segment: Segment, first_step: int, now: float) -> None:
     """The first step of a segment that was opened without one tells where it forks."""
+    cached.attach(session)
     commands.set_fork_step(session, run=cached.run, segment=segment, first_step=first_step)
     cached.newest_segment = queries.newest_segment(session, run=cached.run)
     if segment.number > 0 and cached.follows(segment):
@@ -200,7 +217,7 @@ def _store_steps(
         )
     except TooManyMetrics as error:
         raise bad_report(f"{error}; to allow more, raise LOSSGUARD_MAX_METRICS", "metrics") from None
-    commands.grow_segment(segment, steps=new.steps)
+    commands.grow_segment_soon(session, segment, steps=new.steps)
 
 
 def _store_events(session: Session, cached: CachedRun, segment: Segment, report: ReportIn) -> list[EventIn]:
@@ -238,6 +255,10 @@ def _detect(engine: DetectionEngine, columns: StepColumns, events: Sequence[Even
 
 
 def _feed(engine: DetectionEngine, columns: StepColumns) -> list[Effect]:
+    if len(columns.steps) == 1:
+        row = detector_row(columns.steps[0], columns.times[0], columns.metrics)
+        if row is not None:
+            return engine.feed_row(row)
     return engine.feed(detector_rows(columns.steps, columns.times, columns.metrics))
 
 

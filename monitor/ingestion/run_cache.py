@@ -22,9 +22,12 @@ from monitor.ingestion.logged_run import LoggedRun
 from monitor.ingestion.preflights import Proposal
 from monitor.problems import unknown
 
-MAX_UNSAVED_ROWS = 64
-"""The saved detection state lags at most so many rows behind: whoever loads it feeds them again."""
-MAX_CACHED_RUNS = 512
+MAX_UNSAVED_ROWS = 256
+"""The saved detection state lags at most so many rows behind: whoever loads it feeds them again, in about 2 ms."""
+MAX_REPLAYED_ROWS = 32
+"""A run of which so many rows were fed again when it was loaded is saved with its next report: two collectors that take
+turns load it for each."""
+MAX_CACHED_RUNS = 2_048
 """About 0.1 MB each."""
 LOCKED_RUNS = "locked_runs"
 """Key in a session's `info`: (key, revision) by id of the runs that were locked ahead."""
@@ -44,7 +47,7 @@ class CachedRun:
     engine: DetectionEngine
     status: RunStatus
     num_unsaved_rows: int
-    """Rows that the engine has seen and its saved state has not."""
+    """Rows that the engine has seen and its saved state has not; MAX_UNSAVED_ROWS where it is to be saved soon."""
     proposal: Proposal | None = None
     """What the trainer is asked while a rollback waits for approval."""
     logged: LoggedRun | None = None
@@ -54,6 +57,7 @@ class CachedRun:
     def load(cls, session: Session, run: Run) -> "CachedRun":
         """From the store."""
         engine, num_replayed = detection_state.load_and_replay(session, run)
+        is_due = num_replayed >= MAX_REPLAYED_ROWS
         return cls(
             run=run,
             newest_segment=queries.newest_segment(session, run=run),
@@ -61,9 +65,18 @@ class CachedRun:
             open_orders=_open_orders(session, run),
             engine=engine,
             status=commands.run_status_of(session, run=run, now=run.last_report_at),
-            num_unsaved_rows=num_replayed,
+            num_unsaved_rows=MAX_UNSAVED_ROWS if is_due else num_replayed,
             proposal=preflights.proposal(session, run),
         )
+
+    def attach(self, session: Session) -> None:
+        """Put its rows into the session, for everything that reads or changes them by the ORM."""
+        session.add_all(row for row in (self.run, self.newest_segment, self.status) if row is not None)
+
+    def attach_changed(self, session: Session) -> None:
+        """Put the run into the session, if it was changed without."""
+        if sa.inspect(self.run).modified:
+            session.add(self.run)
 
     def segment(self, session: Session, number: int) -> Segment | None:
         if self.newest_segment is not None and self.newest_segment.number == number:
@@ -109,10 +122,11 @@ class RunCache:
         """Lock these runs with one statement, before `lock` takes each of them."""
         session.info[LOCKED_RUNS] = commands.lock_runs(session, run_ids=sorted(set(run_ids)), last_report_at=now)
 
-    def lock(self, session: Session, run_id: str, now: float | None) -> CachedRun:
+    def lock(self, session: Session, run_id: str, now: float | None, *, attach: bool = True) -> CachedRun:
         """Lock the run, and return it from the cache or the store. Raises Problem 404 when there is no such run.
 
         It has reported at `now`; None: it has not. A second report of the run in a transaction locks it again.
+        Without `attach`, its rows need not be in the session: that costs more than what a plain report writes.
         """
         locked = session.info.get(LOCKED_RUNS, {})
         if run_id not in locked:
@@ -126,7 +140,10 @@ class RunCache:
             session.flush()
             cached = CachedRun.load(session, session.get_one(Run, key, populate_existing=True))
         else:
-            session.add_all(row for row in (cached.run, cached.newest_segment, cached.status) if row is not None)
+            if attach:
+                cached.attach(session)
+            elif cached.newest_segment is not None:
+                session.add(cached.newest_segment)  # `insert_steps` asks for it
             set_committed_value(cached.run, "revision", revision)
         if RUNS_IN_USE not in session.info:
             session.info[RUNS_IN_USE] = {}

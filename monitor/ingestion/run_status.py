@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from db.live_runs import ShownRun
 from db.models import RunStatus
+from db.steps.buckets import Floats
 from db.steps.columns import MetricColumn
 from lossguard.gating import SKIPPED
 from lossguard.metrics import METRICS, SIGNALS
@@ -32,26 +34,33 @@ MAX_SKIPPED_IN_ROW = 10**6
 NUM_GAPS = 32
 """Times between reports with steps that are kept."""
 
+Status = RunStatus | ShownRun
 Rates = list[list[Any]]
 """[time, step, tokens, seconds per step] of each report; tokens and seconds may be None."""
 Peaks = list[list[Any]]
 """[slot, {metric: maximum}] of each slot."""
 
 
-def record_steps(status: RunStatus, columns: StepColumns, now: float) -> None:
-    """Record new steps, which arrived in order at `now` (unix seconds)."""
+def with_steps(status: RunStatus, columns: StepColumns, now: float) -> dict[str, Any]:
+    """What changes in the status with new steps, which arrived in order at `now` (unix seconds)."""
     shown = {name: columns.metrics[name] for name in GAUGES if name in columns.metrics}
+    gaps = status.report_gaps or []
     if status.expected_by is None:  # an announced pause is no usual gap
-        status.report_gaps = [*(status.report_gaps or []), round(now - status.last_step_at, 3)][-NUM_GAPS:]
-    status.recent_reports = extend_rates(status.recent_reports, status.step, columns)
-    status.step, status.last_step_at, status.expected_by = columns.steps[-1], now, None
-    status.latest_values = {**status.latest_values, **_newest_values(shown)}
-    status.peaks = extend_peaks(status.peaks, _maxima(columns.metrics), int(now // SLOT_SECONDS))
-    status.nonfinite_steps += _num_nonfinite(columns)
-    status.skipped_steps += _num_skipped(columns)
+        gaps = [*gaps, round(now - status.last_step_at, 3)][-NUM_GAPS:]
+    return {
+        "report_gaps": gaps,
+        "recent_reports": extend_rates(status.recent_reports, status.step, columns),
+        "step": columns.steps[-1],
+        "last_step_at": now,
+        "expected_by": None,
+        "latest_values": {**status.latest_values, **_newest_values(shown)},
+        "peaks": extend_peaks(status.peaks, _maxima(columns.metrics), int(now // SLOT_SECONDS)),
+        "nonfinite_steps": status.nonfinite_steps + _num_nonfinite(columns),
+        "skipped_steps": status.skipped_steps + _num_skipped(columns),
+    }
 
 
-def value(status: RunStatus, name: str) -> float | None:
+def value(status: Status, name: str) -> float | None:
     """The newest value of a metric; perplexity is exp(loss) unless the loop reports it."""
     known = decode_number(status.latest_values.get(name))
     if known is None and name == "perplexity" and (loss := decode_number(status.latest_values.get("loss"))) is not None:
@@ -59,20 +68,23 @@ def value(status: RunStatus, name: str) -> float | None:
     return known
 
 
-def peak(status: RunStatus, name: str, now: float) -> float | None:
+def peak(status: Status, name: str, now: float) -> float | None:
     """The maximum over the last PEAK_WINDOW_SECONDS; NaN if any value was NaN. None when none was reported."""
     first = int(now // SLOT_SECONDS) - NUM_SLOTS + 1
     found = [decode_number(maxima[name]) for slot, maxima in status.peaks if slot >= first and name in maxima]
-    return None if not found else float(np.max(np.array(found, dtype=np.float64)))  # NaN outranks every number
+    known = [one for one in found if one is not None]
+    if any(one != one for one in known):  # NaN outranks every number
+        return math.nan
+    return max(known, default=None)
 
 
-def step_seconds(status: RunStatus) -> float | None:
+def step_seconds(status: Status) -> float | None:
     """Seconds per step: the median over the last reports, so that a pause does not count."""
     known = [seconds for *_, seconds in status.recent_reports if seconds is not None]
     return median(known) if known else None
 
 
-def tokens_per_second(status: RunStatus) -> float | None:
+def tokens_per_second(status: Status) -> float | None:
     """Over the last reports, pauses included."""
     known = [(time, tokens) for time, _, tokens, _ in status.recent_reports if tokens is not None]
     if len(known) < 2 or known[-1][0] <= known[0][0]:
@@ -89,28 +101,38 @@ def extend_peaks(peaks: Peaks, maxima: Mapping[str, float], slot: int) -> Peaks:
     newest = recent[-1][1]
     for name, new in maxima.items():
         old = decode_number(newest.get(name))
-        newest[name] = encode_number(new if old is None else float(np.maximum(old, new)))
+        newest[name] = encode_number(new if old is None or not (old >= new or old != old) else old)  # NaN outranks all
     return recent
 
 
 def extend_rates(rates: Rates, last_step: int | None, columns: StepColumns) -> Rates:
     """The rates of the last reports, with one more report. They start over when the steps go back."""
     recent = rates if last_step is not None and last_step < columns.steps[0] else []
-    previous = [(time, step) for time, step, *_ in recent[-1:]]
-    times = np.array([time for time, _ in previous] + list(columns.times))
-    steps = np.array([step for _, step in previous] + list(columns.steps))
-    seconds = np.diff(times) / np.diff(steps)
-    seconds = seconds[seconds > 0]
     tokens = columns.metrics.get("tokens")
     num_tokens = float(tokens.values[-1]) if tokens is not None and tokens.finite[-1] else None
-    seconds_per_step = float(fast_median(seconds)) if seconds.size else None
-    newest = [float(columns.times[-1]), columns.steps[-1], num_tokens, seconds_per_step]
+    seconds = _seconds_per_step(recent[-1] if recent else None, columns)
+    newest = [float(columns.times[-1]), columns.steps[-1], num_tokens, seconds]
     return [*recent, newest][-NUM_RATE_REPORTS:]
+
+
+def _seconds_per_step(previous: list[Any] | None, columns: StepColumns) -> float | None:
+    """The median over these steps, the first of them since the `previous` report; None where time stood still."""
+    if len(columns.steps) == 1:  # most reports: arrays of one or two numbers would cost ten times as much
+        if previous is None:
+            return None
+        seconds = (columns.times[0] - previous[0]) / (columns.steps[0] - previous[1])
+        return float(seconds) if seconds > 0 else None
+    known = [] if previous is None else [previous]
+    times = np.array([time for time, *_ in known] + list(columns.times))
+    steps = np.array([step for _, step, *_ in known] + list(columns.steps))
+    rates = np.diff(times) / np.diff(steps)
+    rates = rates[rates > 0]
+    return float(fast_median(rates)) if rates.size else None
 
 
 def _num_nonfinite(columns: StepColumns) -> int:
     """Steps at which any signal was reported as NaN or infinite."""
-    signals = [column for name, column in columns.metrics.items() if name in SIGNALS]
+    signals = [column for name, column in columns.metrics.items() if name in SIGNALS and not column.plain]
     nonfinite = [column.reported & ~column.finite for column in signals]
     return int(np.logical_or.reduce(nonfinite).sum()) if nonfinite else 0
 
@@ -124,10 +146,14 @@ def _num_skipped(columns: StepColumns) -> int:
 
 
 def _newest_values(metrics: Mapping[str, MetricColumn]) -> dict[str, Any]:
-    reported = {name: column.values[column.reported] for name, column in metrics.items()}
+    reported = {name: _reported(column) for name, column in metrics.items()}
     return {name: encode_number(float(values[-1])) for name, values in reported.items() if values.size}
 
 
 def _maxima(metrics: Mapping[str, MetricColumn]) -> dict[str, float]:
-    reported = {name: metrics[name].values[metrics[name].reported] for name in SIGNALS if name in metrics}
+    reported = {name: _reported(metrics[name]) for name in SIGNALS if name in metrics}
     return {name: float(values.max()) for name, values in reported.items() if values.size}
+
+
+def _reported(column: MetricColumn) -> Floats:
+    return column.values if column.plain else column.values[column.reported]

@@ -3,13 +3,14 @@
 The caller owns the transaction.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 from sqlalchemy.orm import Session
 
 from db import commands, live_runs
 from db.live_runs import LiveRun
-from db.models import Run, RunStatus, Segment
+from db.models import Run, Segment
 from lossguard.protocol import NO_HEARTBEAT
 from monitor.detection import DetectionEngine, Effect
 from monitor.detection.incidents.stall import Sign, Silence
@@ -20,9 +21,9 @@ HEARTBEAT_SECONDS = 60.0
 """A process that lives reports more often, also after its collector was away."""
 
 
-def set_limit(status: RunStatus, engine: DetectionEngine, *, has_order: bool) -> None:
+def limit(engine: DetectionEngine, gaps: Sequence[float], *, has_order: bool) -> float | None:
     """After new steps: how long the next ones may take. It is not known while an order is carried out."""
-    status.stall_after = None if has_order else engine.throughput.limit(status.report_gaps or [])
+    return None if has_order else engine.throughput.limit(gaps)
 
 
 def open_stall(session: Session, run_id: str, *, now: float, since: float) -> bool:

@@ -21,6 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from monitor import problems
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+PLAIN = re.compile(r"[^\s\"=]+")
+"""A text that needs no quotes in a line of text."""
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Id of the request that is being served."""
 log = logging.getLogger("monitor.requests")
@@ -69,7 +71,7 @@ def _logfmt(values: dict[str, Any]) -> str:
 
 def _quoted(text: str) -> str:
     """`text`, quoted unless it is plain: a client's text must not control the terminal that shows the log."""
-    if text.isprintable() and re.fullmatch(r"[^\s\"=]+", text):
+    if text.isprintable() and PLAIN.fullmatch(text):
         return text
     return json.dumps(text).replace("\x7f", "\\u007f")  # the one control character that JSON does not escape
 

@@ -41,12 +41,18 @@ class ProcessMetrics:
             "lossguard_leader", "Whether this collector is the one that looks for stalled runs", registry=registry
         )
         ProcessCollector(registry=registry)
-        for outcome in OUTCOMES:
-            self.reports.labels(outcome)
+        self._outcomes = {outcome: self.reports.labels(outcome) for outcome in OUTCOMES}
 
     def count_report(self, result: ReportResult) -> None:
+        """Count its steps."""
         self.steps.inc(result.num_accepted)
-        self.duplicates.inc(result.num_duplicates)
+        if result.num_duplicates:
+            self.duplicates.inc(result.num_duplicates)
+
+    def count_response(self, status: int, seconds: float) -> None:
+        """Count a report that was answered with this HTTP status after so many seconds."""
+        self.report_seconds.observe(seconds)
+        self._outcomes[outcome(status)].inc()
 
     @contextmanager
     def time_transaction(self) -> Iterator[None]:
@@ -77,8 +83,7 @@ class RequestMetrics:
                 await self._app(scope, receive, send_and_keep_status)
         finally:
             if scope["method"] == "POST" and scope["path"].endswith("/reports"):
-                self._metrics.report_seconds.observe(self._clock() - start)
-                self._metrics.reports.labels(outcome(status)).inc()
+                self._metrics.count_response(status, self._clock() - start)
 
 
 def outcome(status: int) -> str:

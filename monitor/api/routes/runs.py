@@ -8,13 +8,15 @@ from db import queries
 from db.goodput import reading, rollback_costs
 from lossguard.protocol import SPOOL_HEADER
 from monitor.actions import decisions, run_edits, verdicts
-from monitor.api import auth, responses
+from monitor.api import auth, plain_reports, responses
 from monitor.api.auth import Operator, Reader, Reporter
 from monitor.api.dependencies import Claimed, Config, Metrics, Now, ReadSession, Reports, SentBy, WriteSession
 from monitor.api.parsing import TypedJsonRoute
-from monitor.ingestion import order_terms, runs, segments
+from monitor.api.plain_reports import Head
+from monitor.api.run_lists import Lists
+from monitor.ingestion import runs, segments
 from monitor.problems import unknown
-from monitor.schemas import FinishIn, Name, RecordId, ReportIn, RunEditIn, RunId, RunIn, SegmentIn, VerdictIn
+from monitor.schemas import FinishIn, RecordId, ReportIn, RunEditIn, RunId, RunIn, SegmentIn, VerdictIn
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=TypedJsonRoute)
 
@@ -33,12 +35,11 @@ def register(
 
 
 @router.get("")
-def list_runs(who: Reader, session: ReadSession, project: Name | None = None) -> list[dict[str, Any]]:
-    """All runs, the newest first."""
-    if who.project is not None and project not in (None, who.project):
-        return []
-    found = queries.runs(session, project=who.project or project)
-    return [responses.run(run) for run in found if who.run in (None, run.id)]
+def list_runs(who: Reader, session: ReadSession, now: Now, lists: Lists) -> list[dict[str, Any]]:
+    """Runs, the newest first: with `limit`, in pages, whose `Link` header names the next one; without it, all."""
+    fields = lists.fields(responses.RUN_FIELDS)
+    found = lists.page(session, who, now=now, columns=fields or ())
+    return [responses.run(run, fields) for run in found]
 
 
 @router.get("/{run_id}")
@@ -107,18 +108,7 @@ async def report(
 
     Only the process that holds the lease of the run gets orders; `lease` says for how many seconds it does.
     """
-    result = await reports.store(run_id, spec, undelivered_bytes=spool, writer=writer)
-    metrics.count_report(result)
-    answer = {
-        "accepted": result.num_accepted,
-        "duplicates": result.num_duplicates,
-        "orders": [order_terms.to_wire(order) for order in result.open_orders],
-    }
-    if result.question is not None:
-        answer["preflight"] = result.question
-    if writer is not None:
-        answer |= {"lease": result.lease_seconds, "writer": result.lease_process}
-    return answer
+    return await plain_reports.answer(reports, metrics, spec, Head(run_id, writer, spool))
 
 
 @router.post("/{run_id}/finish")

@@ -27,6 +27,7 @@ from monitor.detection.incidents.states import IncidentEvent, advance
 from monitor.detection.rows import Bools
 from monitor.detection.scoring.recent_rows import RecentRows
 from monitor.detection.scoring.recomputed_steps import Verdict
+from monitor.detection.scoring.scored_row import ScoredRow
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.settings import DetectionSettings
 
@@ -74,6 +75,13 @@ class IncidentTracker:
             return np.zeros(len(scored.rows), dtype=bool)
         age = scored.rows.steps - loss.low_step
         return (age >= self.settings.plateau_steps) & (loss.low_step > self.plateau_step)
+
+    def is_plateau(self, scored: ScoredRow) -> bool:
+        """The same for one row."""
+        loss = scored.scores.get("loss")
+        if loss is None or self.settings.plateau_steps == 0:
+            return False
+        return scored.row.step - loss.low_step >= self.settings.plateau_steps and loss.low_step > self.plateau_step
 
     def report_plateau(self, step: int, readings: Readings) -> list[Effect]:
         """The plateau advisory, once for each lowest level; nothing is done about it."""

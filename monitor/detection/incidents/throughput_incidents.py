@@ -16,6 +16,7 @@ from monitor.detection.incidents.open_incident import incident_from_dict, incide
 from monitor.detection.incidents.slowdown import END_REASONS, in_unit, slowdown
 from monitor.detection.incidents.stall import Silence, duration, stall
 from monitor.detection.incidents.states import IncidentEvent, advance
+from monitor.detection.row import Row
 from monitor.detection.rows import Rows
 from monitor.detection.throughput.pace import Change, Finding, Pace
 from monitor.detection.throughput.row_gaps import RowGaps
@@ -62,6 +63,16 @@ class ThroughputIncidents:
             self.gaps.skip()
             self.pace.skip()
         yield from self._read(rows[start:], start)
+
+    def is_plain(self, step: int) -> bool:
+        """Whether nothing but the time matters of a row at this step: then `observe_row` may read it."""
+        return self.stall is None and not (self.pauses and step >= self.pauses[0]) and not self.pace.is_due(step)
+
+    def observe_row(self, row: Row) -> Finding | None:
+        """What a single row shows."""
+        if row.time is not None:
+            self.gaps.add(row.time)
+        return self.pace.observe_row(row)
 
     def _read(self, rows: Rows, start: int) -> Iterator[tuple[int, Finding]]:
         self.gaps.update(rows)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from lossguard.protocol import MAX_COUNT
+from monitor.detection.row import Row
 from monitor.detection.rows import Rows
 
 
@@ -31,6 +33,12 @@ class BatchIndex:
         last = np.concatenate([self.offsets[-1:], offsets[:-1]])
         for k in np.flatnonzero(offsets != last):
             self._change(int(rows.steps[known][k]), int(offsets[k]))
+
+    def read_row(self, row: Row) -> None:
+        """The same for one row."""
+        batch = row.values.get("batch_index")
+        if batch is not None and not (abs(batch) < MAX_COUNT and int(batch) - row.step == self.offsets[-1]):
+            self.update(row.as_rows())
 
     def _change(self, step: int, offset: int) -> None:
         """From `step` on the offset is this one."""

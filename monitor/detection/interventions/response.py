@@ -28,9 +28,11 @@ from monitor.detection.interventions.policy import Mode, Policy
 from monitor.detection.interventions.refusal import after_refusal, with_limits
 from monitor.detection.interventions.restorable import RestorableStep, Tiers, by_tier, restorable_steps, thinned
 from monitor.detection.interventions.step_times import StepTimes
+from monitor.detection.row import Row
 from monitor.detection.rows import Bools, Ints, Rows
 from monitor.detection.scoring.readings import IN_BAND_Z
 from monitor.detection.scoring.recent_rows import RecentRows
+from monitor.detection.scoring.scored_row import ScoredRow
 from monitor.detection.settings import DetectionSettings
 
 WOULD: Mapping[OrderKind, str] = {
@@ -94,6 +96,18 @@ class IncidentResponse:
         """Read what the signals do not show: which batches the steps used, and how long they took."""
         self.batches.update(rows)
         self.step_times.update(rows)
+
+    def read_row(self, row: Row) -> None:
+        """The same for one row."""
+        self.batches.read_row(row)
+        self.step_times.read_row(row)
+
+    def is_notable(self, scored: ScoredRow) -> bool:
+        """Whether a row needs a closer look: see `next_row`."""
+        if scored.is_alarm or self.incidents.needs_every_row() or self.incidents.is_plateau(scored):
+            return True
+        rollback = self.interventions.under_verification()
+        return rollback is not None and rollback.verify_at is not None and scored.row.step >= rollback.verify_at
 
     def next_row(self, notable: Bools, steps: Ints, k: int) -> int:
         """The next row, from k on, that needs a closer look: an alarm, or the end of a verification."""

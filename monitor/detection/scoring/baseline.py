@@ -5,7 +5,7 @@ Both are fitted on an absolute grid of observations, so any split of a stream in
 """
 
 from collections.abc import Iterator
-from math import sqrt
+from math import inf, nan, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +53,7 @@ class Baseline:
         *("count", "level", "noise", "old_noise", "declared", "autocorrelation"),
         *("values_without_update", "values_fallen", "may_adopt"),
     )
-    ARRAYS = ("window", "residuals", "block")
+    ARRAYS, LISTS = ("window", "residuals", "block"), ("block",)
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Baseline:
         self.count = 0  # finite observations since the start, or since the last declared change
         self.window = np.empty(0)  # the last values in band
         self.residuals = np.empty(0)  # the last residuals in band
-        self.block = np.empty(0)  # values since the last fit
+        self.block: list[float] = []  # values since the last fit
         self.autocorrelation = 0.0  # of neighbouring residuals
         self.values_without_update = 0  # observations since one last updated the baseline
         self.values_fallen = 0  # of these, the last ones that are too low
@@ -101,21 +101,31 @@ class Baseline:
 
     def _update_block(self, x: Floats) -> BaselineFit:
         """Take in the rest of the present block, or what there is of it."""
-        size = next((size for below, size in EARLY_BLOCKS if self.count < below), BLOCK)
-        part = x[: size - self.count % size]
-        level, scale = self.level if self.count > 0 else np.nan, self.scale()
-        upper_limit = self.level + UPDATE_Z * scale if self.count > 0 or self.declared else np.inf
-        present = (level, scale, upper_limit, self.noise, self.autocorrelation)
-        self.block = np.concatenate([self.block, part])
-        self.count += len(part)
+        size = self._block_size()
+        return self.add(x[: size - self.count % size].tolist(), size)
+
+    def _block_size(self) -> int:
+        """Observations between two fits."""
+        if self.count >= CHUNK:
+            return BLOCK
+        return next(size for below, size in EARLY_BLOCKS if self.count < below)
+
+    def add(self, x: list[float], size: int | None = None) -> BaselineFit:
+        """Take in values x[N], N > 0, that do not reach beyond the present block of `size` values."""
+        size = size or self._block_size()
+        level, scale = self.level if self.count > 0 else nan, self.scale()
+        upper_limit = self.level + UPDATE_Z * scale if self.count > 0 or self.declared else inf
+        noise, autocorrelation = self.noise, self.autocorrelation
+        self.block += x
+        self.count += len(x)
         full = self.count % size == 0
         is_level_shift = full and self._fit(scale)
         next_level = self.level if full and self.is_settled() and len(self.window) else None
-        return BaselineFit(len(part), *present, is_level_shift, next_level)
+        return BaselineFit(len(x), level, scale, upper_limit, noise, autocorrelation, is_level_shift, next_level)
 
     def _fit(self, scale: float) -> bool:
         """Fit level and noise to the full block; True when it takes a long out-of-band level as the new normal."""
-        settled, x = self.is_settled(), self.block
+        settled, x = self.is_settled(), np.array(self.block)
         residual = x - self.level if self.count > len(x) else np.zeros(len(x))
         in_band = self._in_band(residual, scale)
         num_in_band = np.count_nonzero(in_band)
@@ -134,7 +144,7 @@ class Baseline:
         if settled:
             self.residuals = np.concatenate([self.residuals, residual])[-WINDOW:]
         self.window = np.concatenate([self.window, x])[-WINDOW:]
-        self.block = np.empty(0)
+        self.block = []
         if len(self.window):
             levels = median(self.window[None, -LEVEL_VALUES:])
             noises, autocorrelations = self._noise_of(self.window[None], self.residuals[None], levels)
@@ -223,7 +233,7 @@ class Baseline:
         return dump_fields(self, self.NUMBERS, self.ARRAYS)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        load_fields(self, state, self.NUMBERS, self.ARRAYS)
+        load_fields(self, state, self.NUMBERS, self.ARRAYS, self.LISTS)
 
 
 def _autocorrelations(centred: Floats) -> Floats:

@@ -15,6 +15,7 @@ Levels are fitted on an absolute grid of observations, so any split of a stream 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any, Self
 
 import numpy as np
@@ -32,6 +33,7 @@ MIN_THRESHOLDS = np.array([6.0, 4.5, 5.0, 6.0, 7.2])
 """Lower bound of the threshold of each span, in standard deviations: less is not worth an alarm."""
 PRIOR_THRESHOLDS = np.array([PRIOR_THRESHOLD] * len(SPANS))
 """Thresholds of a run whose tail is not known yet."""
+MIN_Z, MAX_Z = -4.0, 60.0  # limits of the residuals that are summed
 HUGE = 1e100  # no training reaches it: as good as infinite, and sums of squares below it do not overflow
 LONG_PERIOD = 4 * CHUNK  # observations between two calibrations of the thresholds, in a run that has more
 FALL = 0.3  # of the loss, within a row or two: repeated data, a label that leaks, a mask that is gone
@@ -69,13 +71,13 @@ class Scores:
 class RecentResiduals:
     """What the detector keeps of the last observations beside its baseline."""
 
-    z: Floats = field(default_factory=lambda: np.zeros(LEAD))
+    z: list[float] = field(default_factory=lambda: [0.0] * LEAD)
     """Prewhitened residuals of this chunk, after the LEAD before it."""
     last_z: float = 0.0
     """The last residual as it was before prewhitening."""
     last_alarm: int = -CHUNK
     """The observation of the last alarm."""
-    values: Floats = field(default_factory=lambda: np.full(4, np.nan))
+    values: list[float] = field(default_factory=lambda: [nan] * 4)
     """The last values, oldest first."""
 
     NUMBERS = ("last_z", "last_alarm")
@@ -149,7 +151,8 @@ class SignalDetector:
         lower_limit = table[4] - FALL_Z * table[5]
         table[9] = self._fall(x, lower_limit) if self.signal.is_guarded else 0.0
         z = self._prewhitened(table[0], autocorrelation)
-        recent.z = np.concatenate([recent.z, np.minimum(np.maximum(z, -4.0), 60.0)])
+        known = np.concatenate([recent.z, np.minimum(np.maximum(z, MIN_Z), MAX_Z)])
+        recent.z = known.tolist()
         if self.drift is None:
             table[3] = table[6:9] = 0.0
         else:
@@ -158,10 +161,10 @@ class SignalDetector:
                 of_means = noise * np.sqrt((1.0 + autocorrelation) / (1.0 - autocorrelation))
             drift = self._drift(self.drift, fits, x, (lower_limit, upper_limit, of_means), steps)
             table[3], table[6:9] = drift[0], drift[1:]
-        chunk_size = len(recent.z) - LEAD
+        chunk_size = len(known) - LEAD
         size = chunk_size if chunk_size >= CHUNK else len(x)
         statistics = np.empty((len(SPANS), size))
-        scan_statistics(recent.z[-size - LEAD :], statistics)
+        scan_statistics(known[-size - LEAD :], statistics)
         ratios = statistics[:, -len(x) :] / thresholds[:, None]
         table[2] = np.maximum(ratios[0], 0.0)
         ratios[0] *= gaps >= SPARSE_STEPS
@@ -203,7 +206,7 @@ class SignalDetector:
     def _fall(self, x: Floats, lower_limits: Floats) -> Floats | float:
         """Two rows that lie far below the three before them, in units of FALL: no learning makes such a step."""
         known = np.concatenate([self.recent.values, x])
-        self.recent.values = known[-4:]
+        self.recent.values = known[-4:].tolist()
         low = x < lower_limits
         if not np.count_nonzero(low):
             return 0.0
@@ -228,7 +231,7 @@ class SignalDetector:
         x = values[np.isfinite(values)]
         if len(x):
             self.baseline.accept(x)
-        np.minimum(self.recent.z, 0.0, out=self.recent.z)  # the sums over the last rows begin anew
+        self.recent.z = np.minimum(self.recent.z, 0.0).tolist()  # the sums over the last rows begin anew
         if self.drift is not None:
             self.drift.accept()
 
@@ -271,7 +274,8 @@ class SignalDetector:
         self.baseline.load_state_dict(state["baseline"])
         if self.drift is not None:
             self.drift.load_state_dict(state["drift"])
-        load_fields(self.recent, state["recent"], RecentResiduals.NUMBERS, RecentResiduals.ARRAYS)
+        arrays = RecentResiduals.ARRAYS
+        load_fields(self.recent, state["recent"], RecentResiduals.NUMBERS, arrays, lists=arrays)
         self.thresholds.load_state_dict(state["thresholds"])
 
     @classmethod

@@ -3,20 +3,25 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import Any
 
 import numpy as np
 
+from lossguard.gating import SKIPPED
 from lossguard.metrics import is_advisory
 from lossguard.sources.facts import EVERY_STEP, SourceFacts
 from monitor.detection.encoding import pack, restore, unpack
+from monitor.detection.row import Row
 from monitor.detection.rows import Rows
 from monitor.detection.scoring.detector import SignalDetector
-from monitor.detection.scoring.recent_rows import MAX_RECENT_ROWS, RecentRows
+from monitor.detection.scoring.recent_rows import MAX_RECENT_ROWS, RecentRows, RecentRowsBuffer
+from monitor.detection.scoring.scored_row import ScoredRow
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.scoring.signals import MAX_ADVISORY, SIGNALS, parameters
 from monitor.detection.scoring.skipped_updates import SkippedUpdates
 from monitor.detection.scoring.source import SourceCorrection
+from monitor.detection.scoring.value_scores import feed_value
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.stored_state import VERSION, migrate_detectors
 
@@ -37,14 +42,23 @@ class DetectorSet:
         self.declared: list[int] = []  # steps of declared events still to come
         self.accepted: list[int] = []  # steps before which a person accepted the level
         self.log_lr: float | None = None  # the last learning rate that was reported
-        self.recent = RecentRows.none(list(self.by_signal))
+        self._recent = RecentRowsBuffer(RecentRows.none(list(self.by_signal)))
         self.source = SourceCorrection()
         self.skipped = SkippedUpdates()
 
     @property
+    def recent(self) -> RecentRows:
+        """The last rows."""
+        return self._recent.rows
+
+    @recent.setter
+    def recent(self, rows: RecentRows) -> None:
+        self._recent.rows = rows
+
+    @property
     def last_step(self) -> int:
         """The step of the last row; -1 before the first one."""
-        return int(self.recent.steps[-1]) if len(self.recent.steps) else -1
+        return -1 if self._recent.last_step is None else self._recent.last_step
 
     @classmethod
     def at(
@@ -97,6 +111,39 @@ class DetectorSet:
                     detector.shift()
             yield self._score(rows[start:end] if cuts else rows)
 
+    def feed_row(self, row: Row) -> ScoredRow | None:
+        """Score a single row. None, and nothing has changed, where it is no plain one: then `feed` has to."""
+        log_lr = self._log_lr(row)
+        if not self._is_plain(row, log_lr):
+            return None
+        self.log_lr, self.skipped.last_step = log_lr, row.step
+        values, last_step = row.values, self._recent.last_step
+        gap = 1 if last_step is None else row.step - last_step
+        scores, is_alarm = {}, False
+        for name, detector in self.by_signal.items():
+            if name in values:
+                scores[name] = one = feed_value(detector, values[name], row.step, gap)
+                is_alarm = is_alarm or one.is_alarm(is_advisory=detector.signal.is_advisory)
+        self._recent.add(row.step, {name: one.z for name, one in scores.items()}, values)
+        return ScoredRow(row, scores, is_alarm)
+
+    def _is_plain(self, row: Row, log_lr: float | None) -> bool:
+        """Whether nothing but the values of the signals matters."""
+        values, facts, before = row.values, self.source.facts, self.log_lr
+        if (facts.nan_filtered or facts.smoothing) and "loss" in values:
+            return False
+        if log_lr is not None and before is not None and abs(log_lr - before) > LR_JUMP:
+            return False
+        if (self.declared and self.declared[0] <= row.step) or (self.accepted and self.accepted[0] <= row.step):
+            return False
+        others = values.keys() - self.by_signal.keys()
+        is_new_signal = any(map(is_advisory, others)) and self._num_free() > 0
+        return not is_new_signal and not values.get(SKIPPED, 0.0) > 0.0
+
+    def _log_lr(self, row: Row) -> float | None:
+        lr = row.values.get("lr", 0.0)
+        return float(np.log(lr)) if 0.0 < lr < inf else self.log_lr
+
     def _begin_advisory(self, rows: Rows) -> None:
         """A detector for each advisory signal that these rows are the first to report."""
         first_rows = {
@@ -106,12 +153,16 @@ class DetectorSet:
         }
         if not first_rows or "loss" not in self.by_signal:  # a learner of other signals
             return
-        num_free = MAX_ADVISORY - sum(detector.signal.is_advisory for detector in self.by_signal.values())
+        num_free = self._num_free()
         steps, z, values = self.recent.steps, {**self.recent.z}, {**self.recent.values}
         for name in sorted(first_rows, key=lambda name: (first_rows[name], name))[: max(num_free, 0)]:
             self.by_signal[name] = SignalDetector(parameters(name), self.settings)
             z[name], values[name] = np.zeros(len(steps)), np.full(len(steps), np.nan)
         self.recent = RecentRows(steps, z, values)
+
+    def _num_free(self) -> int:
+        """Advisory signals that may still begin."""
+        return MAX_ADVISORY - sum(detector.signal.is_advisory for detector in self.by_signal.values())
 
     def is_raised(self) -> bool:
         """A guarded signal is out of band since an alarm, and nobody has decided about it."""

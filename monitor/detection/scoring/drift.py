@@ -16,6 +16,7 @@ One rise is one alarm. It lasts until half of it is gone, and is an alarm again 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from math import sqrt
 from typing import Any
 
@@ -100,9 +101,9 @@ class Scale:
             del self.means[0], self.ends[0]
 
     def state(self) -> list[Any]:
-        numbers = np.array([self.num_rises, self.mean, self.largest, self.borrowed])
-        values = np.array([*self.means, *self.recent])
-        return [np.diff(self.ends, prepend=0).tolist(), pack(values), pack(numbers)]
+        numbers = [self.num_rises, self.mean, self.largest, self.borrowed]
+        steps = [end - before for before, end in pairwise([0, *self.ends])]
+        return [steps, pack([*self.means, *self.recent]), pack(numbers)]
 
     @classmethod
     def from_state(cls, steps: Sequence[int], values: str, numbers: str) -> "Scale":
@@ -130,10 +131,10 @@ class LevelDrift:
     """The level at every scale, the present rise, and the lowest level so far (for the plateau advisory)."""
 
     NUMBERS = ("lowest_level", "lowest_step", "drift", "rise_step", "reference", "num_outside")
-    ARRAYS = ("block", "halves")
+    ARRAYS, LISTS = ("block", "halves"), ("block",)
 
     def __init__(self) -> None:
-        self.block = np.empty(0)  # values since the last full block, winsorised
+        self.block: list[float] = []  # values since the last full block, winsorised
         self.num_outside = 0  # of these, how many were out of band
         self.halves = np.full(NUM_SCALES, np.nan)  # first halves of the present blocks of each scale
         self.scales = [Scale() for _ in range(NUM_SCALES)]
@@ -158,7 +159,7 @@ class LevelDrift:
         outside = inside != x
         values = np.concatenate([self.block, inside])
         full = len(values) // BLOCK * BLOCK
-        self.block = values[full:]
+        self.block = values[full:].tolist()
         if not full:
             self.num_outside += int(np.count_nonzero(outside))
             return np.array(self._row())[:, None]
@@ -184,7 +185,20 @@ class LevelDrift:
             columns[0, end] = drift
         return columns
 
-    def _row(self) -> tuple[float, ...]:
+    def add(
+        self, x: float, lower_limit: float, upper_limit: float, noise: float, step: int
+    ) -> tuple[float, float, float, float]:
+        """`update` with one value; its column."""
+        if len(self.block) == BLOCK - 1:
+            values, lower, upper, noises = np.array([[x], [lower_limit], [upper_limit], [noise]])
+            column = self.update(values, lower, upper, noises, np.array([step]))[:, 0].tolist()
+            return column[0], column[1], column[2], column[3]
+        inside = max(min(x, upper_limit), lower_limit)
+        self.block.append(inside)
+        self.num_outside += inside != x
+        return self._row()
+
+    def _row(self) -> tuple[float, float, float, float]:
         return self.drift, self.lowest_step, self.rise_step, self.reference
 
     def _add_block(self, mean: float, noise: float, end: int) -> bool:
@@ -253,6 +267,6 @@ class LevelDrift:
         return dump_fields(self, self.NUMBERS, self.ARRAYS) | {"scales": scales, "rise": rise}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        load_fields(self, state, self.NUMBERS, self.ARRAYS)
+        load_fields(self, state, self.NUMBERS, self.ARRAYS, self.LISTS)
         self.scales = [Scale.from_state(*scale) for scale in state["scales"]]
         self.rise = None if state["rise"] is None else Rise(**state["rise"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 
@@ -60,6 +61,46 @@ class RecentRows:
         """Another signal was far out of band in the rows just before: then even a single row is no hard batch."""
         others = {name: z for name, z in self.z.items() if name not in (signal, "loss") and not is_advisory(name)}
         return any((z[-4:-1] >= PRECURSOR_Z).any() for z in others.values())
+
+
+class RecentRowsBuffer:
+    """The last rows, of which those that came one by one wait in lists until somebody asks for them."""
+
+    def __init__(self, rows: RecentRows) -> None:
+        self.rows = rows
+
+    @property
+    def rows(self) -> RecentRows:
+        """At most MAX_RECENT_ROWS."""
+        if self._steps:
+            self.rows = self._joined()
+        return self._rows
+
+    @rows.setter
+    def rows(self, rows: RecentRows) -> None:
+        self._rows = rows
+        self.last_step: int | None = int(rows.steps[-1]) if len(rows.steps) else None
+        self._steps: list[int] = []
+        self._z: dict[str, list[float]] = {name: [] for name in rows.z}
+        self._values: dict[str, list[float]] = {name: [] for name in rows.values}
+
+    def add(self, step: int, z: Mapping[str, float], values: Mapping[str, float]) -> None:
+        """The next row; a signal that it lacks was not reported."""
+        self.last_step = step
+        self._steps.append(step)
+        for name, column in self._z.items():
+            column.append(z.get(name, 0.0))
+        for name, column in self._values.items():
+            column.append(values.get(name, nan))
+        if len(self._steps) == 2 * MAX_RECENT_ROWS:
+            self.rows = self._joined()
+
+    def _joined(self) -> RecentRows:
+        rows = self._rows
+        steps = np.concatenate([rows.steps, np.array(self._steps, dtype=np.int64)])
+        z = {name: np.concatenate([rows.z[name], column]) for name, column in self._z.items()}
+        values = {name: np.concatenate([rows.values[name], column]) for name, column in self._values.items()}
+        return RecentRows(steps, z, values)[-MAX_RECENT_ROWS:]
 
 
 def deviation(signal: str, values: Floats, expected: float, *, down: bool = False) -> Floats:

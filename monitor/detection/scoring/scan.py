@@ -1,5 +1,6 @@
 """Sums over the last observations: the scan statistics of residuals, and a rolling mean."""
 
+from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
@@ -26,6 +27,24 @@ def scan_statistics(z: Floats, out: Floats) -> None:
         else:  # twice the span before
             total, top = total[shift:] + total[:-shift], np.maximum(top[shift:], top[:-shift])
         out[row] = (total[-size:] - top[-size:]) / sqrt(span - 1.0)
+
+
+def last_statistics(z: Sequence[float]) -> tuple[float, float, float, float, float]:
+    """The same of the last value alone, to the last bit; z has the LEAD values before it too."""
+    a, b, c, d, e, f, g, h, i, j, k, x = z
+    three, three_before = (x + k) + j, (i + h) + g
+    six, six_before = three + three_before, ((f + e) + d) + ((c + b) + a)
+    top_two = max(x, k)
+    top_three = max(top_two, j)
+    top_six = max(top_three, i, h, g)
+    top_twelve = max(top_six, f, e, d, c, b, a)
+    return (
+        x,
+        x + k - top_two,
+        (three - top_three) / sqrt(2.0),
+        (six - top_six) / sqrt(5.0),
+        (six + six_before - top_twelve) / sqrt(11.0),
+    )
 
 
 def rolling_mean(values: Floats) -> Floats:

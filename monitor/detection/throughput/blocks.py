@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from monitor.detection.encoding import known_fields
+from monitor.detection.row import Row
 from monitor.detection.rows import Rows
 
 MIN_INTERVAL = 0.5
@@ -32,6 +33,10 @@ class Block:
     waiting: float | None
     """The share of the time in which the loop waited for data; None where it does not say."""
     counts_tokens: bool
+
+    def to_list(self) -> list[Any]:
+        """Its fields in their order."""
+        return [self.first_step, self.last_step, self.level, self.waiting, self.counts_tokens]
 
 
 @dataclass(slots=True)
@@ -69,17 +74,30 @@ class Blocks:
         """The blocks that these rows complete, each with the number of the rows up to its end."""
         assert rows.times is not None
         tokens, waited = _column(rows, "tokens"), _column(rows, "data_seconds")
-        for index, (step, time) in enumerate(zip(rows.steps.tolist(), rows.times.tolist(), strict=True)):
-            if self.last_step is None or time < self.last_time:
-                self.last_step, self.last_time, self.last_tokens = step, time, tokens[index]
-            else:
-                self.waited += waited[index] * (step - self.previous_step)
-                is_measured = not self.counts_tokens or not math.isnan(tokens[index])
-                if is_measured and time - self.last_time >= MIN_INTERVAL:
-                    self._add_interval(step, time, tokens[index])
-                    if len(self.levels) >= MIN_INTERVALS and self.seconds >= MIN_SECONDS:
-                        yield index + 1, self._take(step)
-            self.previous_step = step
+        columns = zip(rows.steps.tolist(), rows.times.tolist(), tokens, waited, strict=True)
+        for index, row in enumerate(columns):
+            if (block := self.add(*row)) is not None:
+                yield index + 1, block
+
+    def read_row(self, row: Row) -> Block | None:
+        """The block that this row completes, if any."""
+        assert row.time is not None
+        values = (row.values.get(name, math.nan) for name in ("tokens", "data_seconds"))
+        tokens, waited = (value if abs(value) < MAX_VALUE else math.nan for value in values)
+        return self.add(row.step, row.time, tokens, waited)
+
+    def add(self, step: int, time: float, tokens: float, waited: float) -> Block | None:
+        """Read one row; NaN stands for what was not reported."""
+        previous_step, self.previous_step = self.previous_step, step
+        if self.last_step is None or time < self.last_time:
+            self.last_step, self.last_time, self.last_tokens = step, time, tokens
+            return None
+        self.waited += waited * (step - previous_step)
+        is_measured = not self.counts_tokens or not math.isnan(tokens)
+        if not is_measured or time - self.last_time < MIN_INTERVAL:
+            return None
+        self._add_interval(step, time, tokens)
+        return self._take(step) if len(self.levels) >= MIN_INTERVALS and self.seconds >= MIN_SECONDS else None
 
     def _add_interval(self, step: int, time: float, tokens: float) -> None:
         assert self.last_step is not None
@@ -103,9 +121,9 @@ class Blocks:
         return block
 
     def to_dict(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in self.__slots__} | {"levels": list(self.levels)}
         return {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in asdict(self).items()
+            name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()
         }
 
     @classmethod

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from monitor.detection.rows import Rows
@@ -51,17 +51,18 @@ class RowGaps:
         """Read the rows, where they have times."""
         if rows.times is None:
             return
-        last, shortest = self.last_time, self._shortest()
         for time in rows.times.tolist():
-            if last is not None:
-                gap = time - last
-                self.num_gaps += 1
-                self.seconds += gap
-                if gap > shortest:
-                    self._keep(gap)
-                    shortest = self._shortest()
-            last = time
-        self.last_time = last
+            self.add(time)
+
+    def add(self, time: float) -> None:
+        """Read one row."""
+        last, self.last_time = self.last_time, time
+        if last is not None:
+            gap = time - last
+            self.num_gaps += 1
+            self.seconds += gap
+            if gap > self._shortest():
+                self._keep(gap)
 
     def _shortest(self) -> float:
         """A longer gap is kept."""
@@ -89,7 +90,12 @@ class RowGaps:
         return max(*limits, min(TIMES_MEAN * self.seconds / self.num_gaps, MAX_TIMES_MEAN))
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {
+            "num_gaps": self.num_gaps,
+            "seconds": self.seconds,
+            "longest": [list(each) for each in self.longest],
+            "last_time": self.last_time,
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "RowGaps":

@@ -33,10 +33,10 @@ def test_neither_a_clock_that_was_set_back_nor_the_way_to_another_segment_is_a_s
     steps.update(rows(0, [100.0, 101.0, 50.0, 51.0]))
     steps.rewind()
     steps.update(rows(2, [900.0, 901.0]))
-    assert steps.durations.tolist() == [1.0, 1.0, 1.0]
+    assert steps.durations == [1.0, 1.0, 1.0]
     steps.update(rows(3, [902.0]))  # the same step again, without a new segment
     steps.update(rows(1, [903.0]))
-    assert steps.durations.tolist() == [1.0, 1.0, 1.0]
+    assert steps.durations == [1.0, 1.0, 1.0]
 
 
 def test_rows_without_times_teach_nothing() -> None:

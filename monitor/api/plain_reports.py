@@ -1,0 +1,185 @@
+"""The short way of a report: most requests are one, and FastAPI's routing and dependencies cost more than the rest.
+
+A plain report is well-formed, in the most usual form, and from a client whose token is bound to nothing. Every other
+request goes on to the routes, which say what is wrong with it: nothing is refused here.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+from fastapi import Request, Response
+from pydantic import TypeAdapter
+from pydantic_core import from_json, to_json
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from db.access import Scope as TokenScope
+from lossguard.protocol import API, MAX_STEP, MAX_TIME, RUN_ID_PATTERN, SPOOL_HEADER
+from lossguard.writer import WRITER_HEADER, Writer
+from monitor import problems
+from monitor.api.parsing import SMALL_BODY
+from monitor.ingestion import order_terms
+from monitor.ingestion.queue import ReportQueue
+from monitor.ingestion.reports import ReportResult
+from monitor.schemas import MAX_FIELDS, ReportIn
+from monitor.telemetry.process_metrics import ProcessMetrics
+
+PATH = re.compile(f"{API}/runs/({RUN_ID_PATTERN})/reports")
+JSON = b"application/json"
+SPOOL, WRITER = SPOOL_HEADER.lower().encode(), WRITER_HEADER.lower().encode()
+MAX_SPOOL_DIGITS = 18
+PLAIN_FIELDS = frozenset(("segment", "steps", "times", "metrics"))
+MAX_KNOWN_NAMES = 10_000
+"""Metric names that are kept as well-formed: at most 128 characters each."""
+
+
+class Head(NamedTuple):
+    """What the path and the headers of a report say."""
+
+    run_id: str
+    writer: Writer | None
+    undelivered_bytes: int | None
+
+
+class Route(NamedTuple):
+    """What the log shows as the route of a request."""
+
+    path_format: str
+
+
+ROUTE = Route(f"{API}/runs/{{run_id}}/reports")
+
+
+class PlainReports:
+    """ASGI middleware, the innermost one: behind the authentication, and behind the limits, which have the body."""
+
+    def __init__(self, app: ASGIApp, reports: ReportQueue, metrics: ProcessMetrics) -> None:
+        self._app, self._reports, self._metrics = app, reports, metrics
+        self._parser = Parser()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = plain_head(scope)
+        if head is None:
+            await self._app(scope, receive, send)
+            return
+        message = await receive()
+        body = message.get("body", b"")
+        report = None if message.get("more_body", False) else await self._parser.parse(body)
+        if report is None:
+            await self._app(scope, _again(message, receive), send)
+            return
+        scope["route"], scope["path_params"] = ROUTE, {"run_id": head.run_id}
+        try:
+            content = to_json(await answer(self._reports, self._metrics, report, head))
+        except problems.ERRORS as error:
+            await problems.response_to(Request(scope), error)(scope, receive, send)
+            return
+        await Response(content, media_type="application/json")(scope, receive, send)
+
+
+async def answer(reports: ReportQueue, metrics: ProcessMetrics, report: ReportIn, head: Head) -> dict[str, Any]:
+    """Store the report: what its sender is answered, once it is stored. Raises what prevented it."""
+    run_id, writer, undelivered_bytes = head
+    result = await reports.store(run_id, report, undelivered_bytes=undelivered_bytes, writer=writer)
+    metrics.count_report(result)
+    return to_wire(result, writer)
+
+
+def to_wire(result: ReportResult, writer: Writer | None) -> dict[str, Any]:
+    """The answer as the trainer gets it."""
+    answer: dict[str, Any] = {
+        "accepted": result.num_accepted,
+        "duplicates": result.num_duplicates,
+        "orders": [order_terms.to_wire(order) for order in result.open_orders],
+    }
+    if result.question is not None:
+        answer["preflight"] = result.question
+    if writer is not None:
+        answer |= {"lease": result.lease_seconds, "writer": result.lease_process}
+    return answer
+
+
+def plain_head(scope: Scope) -> Head | None:
+    """What a plain report says before its body; None: it is none."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return None
+    match = PATH.fullmatch(scope["path"])
+    if match is None or not _may_report(scope):
+        return None
+    headers = dict(scope["headers"])
+    if len(headers) != len(scope["headers"]) or headers.get(b"content-type") != JSON:  # one of them came twice
+        return None
+    spool, writer = headers.get(SPOOL), headers.get(WRITER)
+    if spool is not None and not (spool.isdigit() and len(spool) <= MAX_SPOOL_DIGITS):
+        return None
+    try:
+        sent_by = None if writer is None else Writer.from_header(writer.decode("latin-1"))
+    except ValueError:
+        return None
+    return Head(match[1], sent_by, None if spool is None else int(spool))
+
+
+def _may_report(scope: Scope) -> bool:
+    principal = scope["state"]["principal"]
+    return TokenScope.REPORT in principal.scopes and not principal.is_bound
+
+
+def _again(message: Message, receive: Receive) -> Receive:
+    """A `receive` that returns the message, which was received already, first."""
+    messages = [message]
+
+    async def again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return again
+
+
+class Parser:
+    """From the bytes of a report to the report."""
+
+    def __init__(self) -> None:
+        self._adapter = TypeAdapter(ReportIn)
+        self._known_names: set[str] = set()
+
+    async def parse(self, body: bytes) -> ReportIn | None:
+        """The report; None for a body that the routes refuse. A large one is parsed in a thread."""
+        return self._parse(body) if len(body) <= SMALL_BODY else await run_in_threadpool(self._parse, body)
+
+    def _parse(self, body: bytes) -> ReportIn | None:
+        try:
+            parsed = from_json(body)
+            if self._is_plain(parsed):
+                return ReportIn.model_construct(PLAIN_FIELDS, **parsed)
+            report = self._adapter.validate_python(parsed)
+        except ValueError:
+            return None
+        if len(self._known_names) + len(report.metrics) <= MAX_KNOWN_NAMES:
+            self._known_names.update(report.metrics)
+        return report
+
+    def _is_plain(self, parsed: Any) -> bool:
+        """Whether the parsed body is a `ReportIn` as it stands: pydantic takes ten times as long to find that out.
+
+        Every comparison with NaN is false, so that a time which is none is not plain.
+        """
+        if type(parsed) is not dict or not parsed.keys() <= PLAIN_FIELDS or len(parsed) != len(PLAIN_FIELDS):
+            return False
+        segment, steps, times, metrics = parsed["segment"], parsed["steps"], parsed["times"], parsed["metrics"]
+        return (
+            type(segment) is int
+            and 0 <= segment < 2**31
+            and _are(int, steps)
+            and all(0 <= step < MAX_STEP for step in steps)
+            and _are(float, times)
+            and all(0 <= time < MAX_TIME for time in times)
+            and self._are_columns(metrics)
+        )
+
+    def _are_columns(self, metrics: Any) -> bool:
+        if type(metrics) is not dict or len(metrics) > MAX_FIELDS:
+            return False
+        return metrics.keys() <= self._known_names and all(type(values) is list for values in metrics.values())
+
+
+def _are(kind: type, values: Any) -> bool:
+    return type(values) is list and all(type(value) is kind for value in values)

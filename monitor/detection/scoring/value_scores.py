@@ -1,0 +1,139 @@
+"""One value at a time: the scores that `SignalDetector.feed` gives it, by plain numbers instead of arrays of length 1.
+
+Most reports of a live run have one row. Its arithmetic is some dozen operations, which cost far less than the calls of
+numpy for them. Every operation and its order is that of the detector, so the scores are the same to the last bit;
+logarithms and powers are numpy's, whose last bit differs from that of the standard library.
+"""
+
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from monitor.detection.scoring.baseline import CHUNK, FALL_Z, WINDOW, BaselineFit
+from monitor.detection.scoring.detector import (
+    FALL,
+    HUGE,
+    MAX_Z,
+    MIN_ALARM_Z,
+    MIN_Z,
+    SPARSE_STEPS,
+    RecentResiduals,
+    SignalDetector,
+)
+from monitor.detection.scoring.readings import SignalReading
+from monitor.detection.scoring.scan import LEAD, last_statistics
+
+FULL = LEAD + CHUNK - 1
+"""Residuals that are kept when the next one completes a chunk: then the thresholds are calibrated."""
+
+
+class ValueScores(NamedTuple):
+    """One row of `Scores`."""
+
+    z: float
+    evidence: float
+    single: float
+    drift: float
+    expected: float
+    scale: float
+    low_step: float
+    rise_step: float
+    reference: float
+    fall: float
+    non_finite: bool
+
+    def is_alarm(self, *, is_advisory: bool) -> bool:
+        """Whether the row needs a closer look, whatever the state of incidents: see `ScoredRows.alarms`."""
+        if self.non_finite or self.evidence >= 1.0:
+            return True
+        return not is_advisory and (self.single >= 1.0 or self.drift >= 1.0 or self.fall >= 1.0)
+
+    def reading(self, value: float) -> SignalReading:
+        return SignalReading(
+            value,
+            self.z,
+            self.evidence,
+            self.single,
+            self.drift,
+            self.expected,
+            self.scale,
+            int(self.low_step),
+            int(self.rise_step),
+            self.reference,
+            self.fall,
+            self.non_finite,
+        )
+
+
+def feed_value(detector: SignalDetector, value: float, step: int, gap: int) -> ValueScores:
+    """Judge one reported value; `gap`: steps since the row before."""
+    baseline, recent, signal = detector.baseline, detector.recent, detector.signal
+    if not abs(value) < HUGE or baseline.count == 0 or len(recent.z) == FULL:
+        return _by_columns(detector, value, step, gap)
+    x = float(np.log(max(value, 1e-30))) if signal.log else value
+    fit = baseline.add([x])
+    residual = (x - fit.level) / fit.scale
+    residual = abs(residual) if signal.two_sided else residual
+    lower_limit = fit.level - FALL_Z * fit.scale
+    fall = _fall(recent, x, lower_limit, baseline.count) if signal.is_guarded else 0.0
+    z = min(max(_prewhitened(recent, residual, fit.autocorrelation), MIN_Z), MAX_Z)
+    recent.z.append(z)
+    drift = _drift(detector, fit, x, lower_limit, step)
+    single = z / detector.thresholds.values.item(0)
+    evidence = _evidence(detector, fit, gap) if residual >= MIN_ALARM_Z else 0.0
+    expected, scale = fit.level, fit.scale
+    if signal.log:
+        expected = float(np.exp(expected))
+        scale *= expected
+    return ValueScores(residual, evidence, max(0.0, single), drift[0], expected, scale, *drift[1:], fall, False)
+
+
+def _by_columns(detector: SignalDetector, value: float, step: int, gap: int) -> ValueScores:
+    scores = detector.feed(np.array([value]), np.ones(1, dtype=bool), np.array([step]), np.array([gap]))
+    return ValueScores(*(getattr(scores, name).item() for name in ValueScores._fields))
+
+
+def _prewhitened(recent: RecentResiduals, z: float, autocorrelation: float) -> float:
+    last, recent.last_z = recent.last_z, z
+    if autocorrelation == 0.0:
+        return z
+    innovation: float = (z - autocorrelation * last) / sqrt(1.0 - float(np.float_power(autocorrelation, 2)))
+    return innovation
+
+
+def _drift(
+    detector: SignalDetector, fit: BaselineFit, x: float, lower_limit: float, step: int
+) -> tuple[float, float, float, float]:
+    if detector.drift is None:
+        return 0.0, 0.0, 0.0, 0.0
+    noise, autocorrelation = fit.noise, fit.autocorrelation
+    if autocorrelation != 0.0:  # means of correlated values vary more
+        noise *= sqrt((1.0 + autocorrelation) / (1.0 - autocorrelation))
+    row = detector.drift.add(x, lower_limit, fit.upper_limit, noise, step)
+    if fit.is_level_shift:
+        detector.drift.accept()
+    return row
+
+
+def _evidence(detector: SignalDetector, fit: BaselineFit, gap: int) -> float:
+    """The sums that end at the value, in thresholds."""
+    statistics = last_statistics(detector.recent.z[-LEAD - 1 :])
+    ratios = [each / least for each, least in zip(statistics, detector.thresholds.values.tolist(), strict=True)]
+    if gap < SPARSE_STEPS:
+        ratios[0] = 0.0
+    if detector.baseline.count <= CHUNK and fit.scale > fit.noise:
+        del ratios[2:]
+    largest: float = max(0.0, *ratios)
+    return largest / detector.signal.threshold_factor
+
+
+def _fall(recent: RecentResiduals, x: float, lower_limit: float, count: int) -> float:
+    first, second, third, last = recent.values
+    recent.values = [second, third, last, x]
+    if not (x < lower_limit and last < lower_limit and count > WINDOW):
+        return 0.0
+    if not (first > 0.0 and second > 0.0 and third > 0.0):  # nor where one is unknown
+        return 0.0
+    part = 1.0 - max(x, last) / min(first, second, third)
+    return max(0.0, part) / FALL
