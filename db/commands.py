@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from db import bulk, features, queries
 from db.dialects import dialect_of
 from db.models import Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches
+from db.steps import backlog
 from lossguard.states import OrderState, RunState, SegmentReason
 
 
@@ -299,6 +300,7 @@ def finish_run(session: Session, *, run: Run, state: RunState, at: float, now: f
     run.finished_at = at
     run.last_report_at = now
     session.flush()
+    backlog.pack_ended(session, run=run)
 
 
 def delete_run(session: Session, *, run: Run) -> None:

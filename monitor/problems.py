@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from db.archive.reading import UnreadableArchive
 from db.command_lines import as_typed_here
 from db.engine import first_line
+from db.steps.block_codec import DamagedBlock
 from lossguard.protocol import NO_SUCH_PATH
 
 log = logging.getLogger(__name__)
@@ -215,6 +216,11 @@ def _handle_unreadable_archive(request: Request, error: Exception) -> JSONRespon
     return _handle_problem(request, problem)
 
 
+def _handle_damaged_block(request: Request, error: Exception) -> JSONResponse:
+    log.error("the store is damaged: %s", error)
+    return _handle_problem(request, Problem(500, "the store is damaged", str(error), ["database"]))
+
+
 def internal_error() -> JSONResponse:
     """500: an error in the collector itself."""
     detail = "the collector failed; nothing of the request was stored. Its log has the cause under this X-Request-ID"
@@ -231,6 +237,7 @@ HANDLERS: dict[Any, Callable[[Request, Exception], JSONResponse]] = {
     sa.exc.ProgrammingError: _handle_database_error,
     sa.exc.TimeoutError: _handle_database_error,
     UnreadableArchive: _handle_unreadable_archive,
+    DamagedBlock: _handle_damaged_block,
 }
 ERRORS = tuple(HANDLERS)
 """The errors that have a response of their own; any other one is a defect of the collector."""

@@ -170,7 +170,7 @@ def _from_steps(
 ) -> _Found:
     """In buckets of the run's width, besides the last step that has a value."""
     ranges = [RunRange(one.run_pk, StepRange(one.segment, one.low, one.high)) for one in wanted]
-    for (pk, part), block in zip(ranges, reader.read_runs(session, ranges=ranges, metrics=metrics), strict=True):
+    for (pk, part), block in zip(ranges, reader.read_values(session, ranges=ranges, metrics=metrics), strict=True):
         for name, column in block.metrics.items():
             for piece in _pieces(
                 part.segment, block.steps[column.reported], column.values[column.reported], widths[pk]
