@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from db import commands, overview, queries
+from db.archive import reading as archive_reading
 from db.archive.places import Place
 from db.archive.reading import UnreadableArchive
 from db.engine import reading, writing
@@ -57,6 +58,7 @@ def test_one_metric_of_a_window_reads_its_own_bytes_alone(
     sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     column(sqlite_engine, 0, 10)  # reads the footer
+    archive_reading.forget_contents()
     num_bytes: list[int] = []
     read = Place.read_range
 
@@ -90,10 +92,12 @@ def test_a_damaged_page_is_one_sentence_and_the_other_pages_are_read(sqlite_engi
     content = bytearray(file.read_bytes())
     content[len(content) - 20_000] ^= 1  # in a column behind m3
     file.write_bytes(content)
+    archive_reading.forget_contents()
     assert np.array_equal(column(sqlite_engine, 0, 50).values, before)
     middle = len(content) // 2
     content[middle - 60_000 : middle + 120_000] = bytes(180_000)
     file.write_bytes(content)
+    archive_reading.forget_contents()
     with pytest.raises(UnreadableArchive) as failed:
         column(sqlite_engine, 0, 50)
     assert f"{file} is damaged" in str(failed.value)
