@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -80,7 +81,14 @@ def _calls(engine: sa.Engine, num_steps: int) -> dict[str, Callable[[str], objec
 def fill(engine: sa.Engine, run_id: str, num_steps: int) -> None:
     """An ended run: noise around trends, of which half is float32 as a trainer has it."""
     random = np.random.default_rng(0)
-    values = {"id": run_id, "project": "benchmark", "name": None, "config": {}, "command": None, "git_commit": None}
+    values: dict[str, Any] = {
+        "id": run_id,
+        "project": "benchmark",
+        "name": None,
+        "config": {},
+        "command": None,
+        "git_commit": None,
+    }
     values |= {"host": None, "devices": [], "versions": {}, "capabilities": [], "policy": None, "total_steps": None}
     with writing(engine) as session:
         run, _ = commands.register_run(session, values=values | {"started_at": 0.0}, now=0.0)
