@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fsspec import registry
+from fsspec.registry import known_implementations
 
 from db.archive import places
 from db.archive.places import FileMissing, Place, PlaceError, RemoteFile
@@ -98,7 +98,7 @@ def test_a_url_that_cannot_keep_steps_is_refused_in_one_sentence(url: str, why: 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "_use_obstore", lambda protocol: None)
-    monkeypatch.setitem(registry.known_implementations, "gs", {"class": "no_such_gcsfs.FS", "err": "install it"})
+    monkeypatch.setitem(known_implementations, "gs", {"class": "no_such_gcsfs.FS", "err": "install it"})
     with pytest.raises(PlaceError, match=r"the package for gs:// is not installed; run: pip install gcsfs$"):
         Place("gs://bucket/x")
 
