@@ -14,6 +14,7 @@ from db.steps.block_codec import (
     encode_floats,
     encode_steps,
 )
+from db.steps.buckets import Floats
 
 bits64 = st.lists(st.integers(0, 2**64 - 1), max_size=40)
 
@@ -39,12 +40,13 @@ def test_steps_and_bits_come_back(steps: list[int], bits: list[bool]) -> None:
 def test_what_neighbouring_steps_have_in_common_takes_little_space() -> None:
     steps = np.arange(1000)
     noise = np.random.default_rng(0).normal(0, 0.02, 1000)
-    for values, most in (
+    columns: list[tuple[Floats, int]] = [
         (np.full(1000, 3e-4), 50),  # a constant learning rate
         ((steps + 1) * 8192.0, 150),  # tokens
         (1.8e9 + 0.5 * steps, 200),  # regular times
         ((2.5 + noise).astype(np.float32).astype(np.float64), 3600),
-    ):
+    ]
+    for values, most in columns:
         assert len(encode_floats(values)) < most
 
 
