@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from db import commands, frames, queries
 from db.engine import reading, writing
 from db.lineage import Line, StepRange
-from db.models import BlockValues, Run, Segment, Step, StoredBlock
+from db.models import BlockValues, Run, Step, StoredBlock
 from db.steps import backlog, blocks, newest, packing, reader, writer
 from db.steps.block_codec import DamagedBlock
 from lossguard.states import RunState
@@ -156,7 +156,7 @@ def test_a_segment_of_an_earlier_release_is_packed_little_by_little_and_reads_th
             add_steps(session, run, segment, [segment.last_step + 1])  # it goes on meanwhile
             before = _all_of(session, run)
         assert _levels(session) == {3, 4}
-        assert segment.num_packed == 3000
+        assert segment.num_packed == segment.num_steps > 3000
 
 
 def _levels(session: Session) -> set[int]:
@@ -179,12 +179,3 @@ def test_a_damaged_block_is_named_in_one_sentence(engine: sa.Engine) -> None:
         session.execute(sa.update(BlockValues).values(values=b"\x01cut"))
     with reading(engine) as session, pytest.raises(DamagedBlock, match=r"run 'r1', segment 0, steps 0 to 599, is dama"):
         frames.steps(session, run=run)
-
-
-def test_a_deleted_run_takes_its_blocks_along(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session)
-        add_steps(session, run, add_segment(session, run, "a"), range(600))
-        commands.delete_run(session, run=run)
-        assert (count(session, StoredBlock), count(session, BlockValues)) == (0, 0)
-        assert session.get(Segment, (run.pk, 0)) is None
