@@ -111,7 +111,8 @@ def read_steps(session: Session, run_pk: int, step_range: StepRange) -> Ints:
 
 def find(session: Session, ranges: Sequence[RunRange], *, with_times: bool = True) -> list[list[Block]]:
     """The blocks that overlap each range, in their order."""
-    columns = f"first_step, last_step, num_steps, steps, {'times' if with_times else 'NULL'}, archived_file"
+    times = "times" if with_times else "NULL"
+    columns = f"first_step, last_step, num_steps, steps, {times}, archived_file"
     statement = " UNION ALL ".join(
         f"SELECT {index} AS position, {columns} FROM step_blocks WHERE {OVERLAPS}" for index in range(len(ranges))
     )

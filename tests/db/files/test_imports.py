@@ -164,10 +164,8 @@ def test_what_is_imported_before_the_bad_line_does_not_stay(engine: sa.Engine, t
     path.write_text(f"step,loss\n{rows}x,1\n", encoding="utf-8")
     refused(engine, path, "line 4002: step: 'x' is not a whole number")
     with reading(engine) as session:
-        assert [session.scalar(sa.select(sa.func.count()).select_from(table)) for table in (Step, StoredBlock)] == [
-            0,
-            0,
-        ]
+        for table in (Step, StoredBlock):
+            assert session.scalar(sa.select(sa.func.count()).select_from(table)) == 0
 
 
 def test_a_metric_that_is_called_like_a_formula_is_no_formula_in_a_csv(engine: sa.Engine, tmp_path: Path) -> None:
