@@ -200,7 +200,8 @@ class StoredBlock(Base):
     __tablename__ = "step_blocks"
     __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    run_pk: Mapped[int] = _run_key(primary=True)
+    run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Without a foreign key, see db.partitions."""
     segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     last_step: Mapped[int] = mapped_column(BigInteger)
@@ -208,6 +209,8 @@ class StoredBlock(Base):
     steps: Mapped[bytes | None]
     """Their numbers; NULL where none is missing between the first and the last. See `db.steps.block_codec`."""
     times: Mapped[bytes]
+    archived_file: Mapped[int | None]
+    """`db.archive.files.ArchivedFile.id`: the file has the values, `block_values` none; NULL: they are in the store."""
 
 
 class BlockValues(Base):
@@ -216,7 +219,7 @@ class BlockValues(Base):
     __tablename__ = "block_values"
     __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    run_pk: Mapped[int] = _run_key(primary=True)
+    run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     metric: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     """`Metric.number`"""

@@ -12,6 +12,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from db import bulk
+from db.archive import reading
 from db.lineage import StepRange
 from db.steps.block_codec import DamagedBlock, decode_bits, decode_floats, decode_steps
 from db.steps.buckets import Floats, Ints
@@ -37,6 +38,8 @@ class Block:
     num_steps: int
     stored_steps: bytes | None
     stored_times: bytes
+    archived_file: int | None = None
+    """`db.archive.files.ArchivedFile.id` where a file outside the store has its values."""
 
     @property
     def steps(self) -> Ints:
@@ -103,7 +106,7 @@ def read_steps(session: Session, run_pk: int, step_range: StepRange) -> Ints:
 
 def find(session: Session, ranges: Sequence[RunRange]) -> list[list[Block]]:
     """The blocks that overlap each range, in their order."""
-    columns = "first_step, last_step, num_steps, steps, times"
+    columns = "first_step, last_step, num_steps, steps, times, archived_file"
     statement = " UNION ALL ".join(
         f"SELECT {index} AS position, {columns} FROM step_blocks WHERE {OVERLAPS}" for index in range(len(ranges))
     )
@@ -137,7 +140,8 @@ def _read_values(
     found: list[dict[tuple[int, int], _Stored]] = [{} for _ in ranges]
     selects, values = [], []
     for index, (one, some) in enumerate(zip(ranges, blocks, strict=True)):
-        if some and (among := ", ".join(map(str, numbers[one.run_pk].values()))):
+        in_store = any(block.archived_file is None for block in some)
+        if in_store and (among := ", ".join(map(str, numbers[one.run_pk].values()))):
             selects.append(
                 f'SELECT {index}, metric, first_step, "values", reported FROM block_values WHERE run_pk = ?'
                 f" AND segment = ? AND metric IN ({among}) AND first_step >= ? AND first_step <= ?"
@@ -157,12 +161,13 @@ def _as_step_block(
     numbers: Mapping[str, int],
     metrics: Sequence[str],
 ) -> StepBlock:
+    archived = _read_archived(session, one.steps.segment, blocks, [name for name in metrics if name in numbers])
     try:
         whole = StepBlock(
             one.steps.segment,
             np.concatenate([np.empty(0, dtype=np.int64), *(block.steps for block in blocks)]),
             np.concatenate([np.empty(0), *(block.times for block in blocks)]),
-            {name: _column(numbers.get(name, -1), blocks, stored) for name in metrics},
+            {name: _column(name, numbers.get(name, -1), blocks, stored, archived) for name in metrics},
         )
     except DamagedBlock as error:
         raise _with_place(session, one, blocks, error) from None
@@ -170,7 +175,21 @@ def _as_step_block(
     return whole if last - first == len(whole) else whole.at(slice(int(first), int(last)))
 
 
-def _column(number: int, blocks: Sequence[Block], stored: Mapping[tuple[int, int], _Stored]) -> MetricColumn:
+def _read_archived(
+    session: Session, segment: int, blocks: Sequence[Block], metrics: Sequence[str]
+) -> dict[int, Mapping[str, MetricColumn]]:
+    """First step of a block -> these metrics of it, for the blocks whose values are archived."""
+    wanted = [reading.Wanted(one.archived_file, one.first, one.last) for one in blocks if one.archived_file is not None]
+    return reading.read_blocks(session, segment=segment, wanted=wanted, metrics=metrics) if wanted and metrics else {}
+
+
+def _column(
+    name: str,
+    number: int,
+    blocks: Sequence[Block],
+    stored: Mapping[tuple[int, int], _Stored],
+    archived: Mapping[int, Mapping[str, MetricColumn]],
+) -> MetricColumn:
     """A metric over all steps of the blocks."""
     num_steps = sum(block.num_steps for block in blocks)
     values, reported = np.full(num_steps, np.nan), np.zeros(num_steps, dtype=np.bool_)
@@ -184,6 +203,9 @@ def _column(number: int, blocks: Sequence[Block], stored: Mapping[tuple[int, int
                 reported[part] = decode_bits(found.reported, block.num_steps)
                 positions = np.flatnonzero(reported[part])
                 values[start + positions] = decode_floats(found.values, len(positions))
+        elif column := archived.get(block.first, {}).get(name):
+            part = slice(start, start + block.num_steps)
+            values[part], reported[part] = column.values, column.reported
         start += block.num_steps
     return MetricColumn.of_arrays(values, reported)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db import bulk
+from db import bulk, partitions
 from db.lineage import StepRange
 from db.models import BlockValues, Segment, StoredBlock
 from db.steps import blocks, loose_rows
@@ -46,6 +46,7 @@ def becomes_block(segment: Segment, num_new: int) -> bool:
 
 def store(session: Session, segment: Segment, numbers: Mapping[str, int], new: StepBlock) -> None:
     """Store steps, and all rows of the segment, in blocks. Call `commands.grow_segment` afterwards."""
+    _make_partition(session, segment)
     parts = [new]
     if segment.num_steps > segment.num_packed:
         everything = StepRange(segment.number, 0, None)
@@ -62,6 +63,7 @@ def pack_rows(session: Session, segment: Segment, numbers: Mapping[str, int], *,
     if found is None:
         segment.num_packed = segment.num_steps
         return 0
+    _make_partition(session, segment)
     bounds, count = found
     (rows,) = loose_rows.read_rows(session, [RunRange(segment.run_pk, bounds)], list(numbers))
     pack(session, Place(segment.run_pk, segment.number, numbers), rows)
@@ -70,6 +72,12 @@ def pack_rows(session: Session, segment: Segment, numbers: Mapping[str, int], *,
     bulk.run(session, f"DELETE FROM steps WHERE {condition}", values)
     segment.num_packed += count
     return count
+
+
+def _make_partition(session: Session, segment: Segment) -> None:
+    """Before the first block: that of a run which an earlier release registered may be missing."""
+    if not segment.num_packed:
+        partitions.make_for(session, segment.run_pk)
 
 
 def pack(session: Session, place: Place, new: StepBlock) -> None:
@@ -90,8 +98,18 @@ def rewrite(session: Session, place: Place, block: Block, changed: StepBlock) ->
     _write(session, place, changed)
 
 
+def split(session: Session, place: Place, block: Block, edge: int) -> None:
+    """Let a second block begin at step `edge`, within a block."""
+    steps = _take(session, place, block)
+    at = int(np.searchsorted(steps.steps, edge))
+    for part in (steps.at(slice(at)), steps.at(slice(at, None))):
+        if len(part):
+            _write(session, place, part)
+
+
 def _stands_alone(part: StepBlock, block: Block) -> bool:
-    return int(part.steps[0]) > block.last and len(part) >= SMALL
+    """An archived block is left alone where it can be: its values would have to be fetched."""
+    return int(part.steps[0]) > block.last and (len(part) >= SMALL or block.archived_file is not None)
 
 
 def _take(session: Session, place: Place, block: Block) -> StepBlock:
@@ -120,7 +138,13 @@ def _write(session: Session, place: Place, steps: StepBlock) -> None:
     same = {"run_pk": place.run_pk, "segment": place.segment}
     parts = list(_split(steps))
     bulk.insert(session, StoredBlock, same | _columns([_block_row(part) for part in parts]))
+    write_values(session, place, parts)
+
+
+def write_values(session: Session, place: Place, parts: Sequence[StepBlock]) -> None:
+    """Store the values of blocks, each given whole."""
     if values := [row for part in parts for row in _value_rows(place, part)]:
+        same = {"run_pk": place.run_pk, "segment": place.segment}
         bulk.insert(session, BlockValues, same | _columns(values))
 
 

@@ -11,6 +11,7 @@ from monitor.detection.incidents.states import (
     advance,
 )
 from monitor.detection.interventions.policy import Mode, Policy
+from monitor.detection.row import Row
 from monitor.detection.rows import Rows
 from monitor.detection.settings import DetectionSettings
 
@@ -30,6 +31,7 @@ __all__ = [
     "Mode",
     "Outlier",
     "Policy",
+    "Row",
     "Rows",
     "advance",
 ]

@@ -1,6 +1,6 @@
 """Detection state as JSON: arrays exactly, and parts that another release stored as far as they can be read."""
 
-import base64
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -14,12 +14,12 @@ Part = TypeVar("Part")
 
 def pack(values: Floats | Sequence[float], dtype: str = "<f8") -> str:
     """float64[N] as base64 of its little-endian bytes; as "<f4" only what four bytes hold exactly."""
-    return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode("ascii")
+    return b2a_base64(np.asarray(values, dtype=dtype).tobytes(), newline=False).decode("ascii")
 
 
 def unpack(text: str, dtype: str = "<f8") -> Floats:
     """The inverse of `pack`, as a writable array."""
-    return np.frombuffer(base64.b64decode(text), dtype=dtype).astype(np.float64)
+    return np.frombuffer(a2b_base64(text), dtype=dtype).astype(np.float64)
 
 
 def dump_fields(owner: object, numbers: Sequence[str], arrays: Sequence[str]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def dump_fields(owner: object, numbers: Sequence[str], arrays: Sequence[str]) ->
 def load_fields(
     owner: object, state: Mapping[str, Any], numbers: Sequence[str], arrays: Sequence[str], lists: Sequence[str] = ()
 ) -> None:
-    """The inverse of `dump_fields`; `lists`: those of the arrays that are lists. Raises KeyError for a missing field."""
+    """The inverse of `dump_fields`; `lists`: the arrays that are lists. Raises KeyError for a field that is missing."""
     for name in numbers:
         setattr(owner, name, state[name])
     for name in arrays:

@@ -11,7 +11,7 @@ from db.steps.columns import MetricColumn
 from db.steps.reader import StepBlock
 from lossguard.metrics import COUNTS, detector_inputs
 from lossguard.protocol import MAX_COUNT, decode_number
-from monitor.detection import Rows
+from monitor.detection import Row, Rows
 from monitor.problems import bad_report
 from monitor.schemas import ReportIn
 
@@ -102,6 +102,14 @@ def detector_rows(
         present={name: column.reported for name, column in inputs.items()},
         times=np.asarray(times, dtype=np.float64),
     )
+
+
+def detector_row(step: int, time: float, metrics: Mapping[str, MetricColumn]) -> Row | None:
+    """The same for a single step; None where one of its metrics was not reported."""
+    inputs = {name: metrics[name] for name in detector_inputs(metrics) if name in metrics}
+    if not all(column.plain or column.reported.item() for column in inputs.values()):
+        return None
+    return Row(step, {name: column.values.item() for name, column in inputs.items()}, float(time))
 
 
 def stored_rows(block: StepBlock) -> Rows:

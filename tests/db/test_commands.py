@@ -84,7 +84,9 @@ def test_an_event_is_recorded_once_per_key(engine: sa.Engine) -> None:
 
 
 def test_a_deleted_run_leaves_nothing_behind(engine: sa.Engine) -> None:
-    of_runs = [table for table in Base.metadata.sorted_tables if table.name == "runs" or "run_pk" in table.columns]
+    """Besides the files of archived steps, which are known until they are removed (tests/db/archive)."""
+    tables = [table for table in Base.metadata.sorted_tables if table.name != "archived_files"]
+    of_runs = [table for table in tables if table.name == "runs" or "run_pk" in table.columns]
     with writing(engine) as session:
         run = add_run(session)
         add_steps(session, run, add_segment(session, run, "a"), range(20))

@@ -1,14 +1,17 @@
 """Migrations go up and down, and drift is found."""
 
 import math
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
 
 from db import access, commands, hardware, leader, migrate, mlflow, policies, preflights, retention
+from db.archive.files import ArchivedFile, FileState
 from db.engine import create_engine, reading, writing
-from db.models import Base, Metric, Rollup
+from db.models import Base, Metric, Rollup, Run
 from db.steps import rollups
 from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps
 
@@ -84,6 +87,7 @@ FORGOTTEN: dict[str, set[str] | None] = {
     "leaders": None,
     "preflights": None,
     "step_notes": None,
+    "archived_files": None,
 }
 """Columns and whole tables whose contents a migration down gives up."""
 
@@ -102,6 +106,13 @@ def everything(engine: sa.Engine, *, lasting: bool) -> dict[str, list[str]]:
     return found
 
 
+def removable_file(run: Run) -> ArchivedFile:
+    """One that holds no archived steps any more: with others a migration down is refused."""
+    values: dict[str, Any] = {"place": "file:///x", "name": "r1/0.parquet", "sha256": "0" * 64, "num_bytes": 1}
+    bounds = {"segment": 0, "first_step": 0, "last_step": 9, "num_steps": 10}
+    return ArchivedFile(run_pk=run.pk, run=run.id, state=FileState.REMOVING, changed_at=NOW, **values, **bounds)
+
+
 def fill_every_table(engine: sa.Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)
@@ -117,6 +128,7 @@ def fill_every_table(engine: sa.Engine) -> None:
         preflights.save_answer(session, run=run, intervention=1, answer={}, now=NOW)
         sample = {"time": NOW, "step": 3, "host": "h", "device": "gpu0", "values": {"power": 1.0}}
         hardware.add_samples(session, run=run, samples=[sample])
+        session.add(removable_file(run))
         leader.claim(session, role="r", holder="me", seconds=1.0)
         access.create_token(session, name="t", scopes=[access.Scope.READ], project=None, now=NOW)
         access.record(session, who="me", action="rollback", run="r1", details={}, now=NOW)
@@ -152,3 +164,14 @@ def test_a_database_without_a_schema_asks_for_an_upgrade(database_url: str) -> N
     engine = create_engine(database_url)
     assert "python -m db upgrade" in (migrate.drift(engine) or "")
     engine.dispose()
+
+
+def test_a_schema_that_knows_no_files_is_refused_while_they_have_steps(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        file = removable_file(run)
+        file.state = FileState.KEPT
+        session.add(file)
+    with pytest.raises(CommandError, match="python -m db unarchive --all"):
+        migrate.downgrade(engine, "0020")
+    assert migrate.drift(engine) is None

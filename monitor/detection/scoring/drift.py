@@ -16,6 +16,7 @@ One rise is one alarm. It lasts until half of it is gone, and is an alarm again 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from math import sqrt
 from typing import Any
 
@@ -100,9 +101,9 @@ class Scale:
             del self.means[0], self.ends[0]
 
     def state(self) -> list[Any]:
-        numbers = np.array([self.num_rises, self.mean, self.largest, self.borrowed])
-        values = np.array([*self.means, *self.recent])
-        return [np.diff(self.ends, prepend=0).tolist(), pack(values), pack(numbers)]
+        numbers = [self.num_rises, self.mean, self.largest, self.borrowed]
+        steps = [end - before for before, end in pairwise([0, *self.ends])]
+        return [steps, pack([*self.means, *self.recent]), pack(numbers)]
 
     @classmethod
     def from_state(cls, steps: Sequence[int], values: str, numbers: str) -> "Scale":
@@ -189,9 +190,9 @@ class LevelDrift:
     ) -> tuple[float, float, float, float]:
         """`update` with one value; its column."""
         if len(self.block) == BLOCK - 1:
-            limits = np.array([[lower_limit], [upper_limit], [noise]])
-            drift, low, rise, reference = self.update(np.array([x]), *limits, np.array([step]))[:, 0].tolist()
-            return drift, low, rise, reference
+            values, lower, upper, noises = np.array([[x], [lower_limit], [upper_limit], [noise]])
+            column = self.update(values, lower, upper, noises, np.array([step]))[:, 0].tolist()
+            return column[0], column[1], column[2], column[3]
         inside = max(min(x, upper_limit), lower_limit)
         self.block.append(inside)
         self.num_outside += inside != x

@@ -30,7 +30,7 @@ def scan_statistics(z: Floats, out: Floats) -> None:
 
 
 def last_statistics(z: Sequence[float]) -> tuple[float, float, float, float, float]:
-    """The same of the last value alone; z has the LEAD values before it too. Sums in the same order, to the last bit."""
+    """The same of the last value alone, to the last bit; z has the LEAD values before it too."""
     a, b, c, d, e, f, g, h, i, j, k, x = z
     three, three_before = (x + k) + j, (i + h) + g
     six, six_before = three + three_before, ((f + e) + d) + ((c + b) + a)

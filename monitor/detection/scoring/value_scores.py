@@ -86,7 +86,7 @@ def feed_value(detector: SignalDetector, value: float, step: int, gap: int) -> V
     if signal.log:
         expected = float(np.exp(expected))
         scale *= expected
-    return ValueScores(residual, evidence, max(single, 0.0), drift[0], expected, scale, *drift[1:], fall, False)
+    return ValueScores(residual, evidence, max(0.0, single), drift[0], expected, scale, *drift[1:], fall, False)
 
 
 def _by_columns(detector: SignalDetector, value: float, step: int, gap: int) -> ValueScores:
@@ -98,7 +98,8 @@ def _prewhitened(recent: RecentResiduals, z: float, autocorrelation: float) -> f
     last, recent.last_z = recent.last_z, z
     if autocorrelation == 0.0:
         return z
-    return (z - autocorrelation * last) / sqrt(1.0 - float(np.float_power(autocorrelation, 2)))
+    innovation: float = (z - autocorrelation * last) / sqrt(1.0 - float(np.float_power(autocorrelation, 2)))
+    return innovation
 
 
 def _drift(
@@ -123,7 +124,8 @@ def _evidence(detector: SignalDetector, fit: BaselineFit, gap: int) -> float:
         ratios[0] = 0.0
     if detector.baseline.count <= CHUNK and fit.scale > fit.noise:
         del ratios[2:]
-    return max(*ratios, 0.0) / detector.signal.threshold_factor
+    largest: float = max(0.0, *ratios)
+    return largest / detector.signal.threshold_factor
 
 
 def _fall(recent: RecentResiduals, x: float, lower_limit: float, count: int) -> float:
@@ -134,4 +136,4 @@ def _fall(recent: RecentResiduals, x: float, lower_limit: float, count: int) -> 
     if not (first > 0.0 and second > 0.0 and third > 0.0):  # nor where one is unknown
         return 0.0
     part = 1.0 - max(x, last) / min(first, second, third)
-    return max(part, 0.0) / FALL
+    return max(0.0, part) / FALL

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,10 @@ class Block:
     waiting: float | None
     """The share of the time in which the loop waited for data; None where it does not say."""
     counts_tokens: bool
+
+    def to_list(self) -> list[Any]:
+        """Its fields in their order."""
+        return [self.first_step, self.last_step, self.level, self.waiting, self.counts_tokens]
 
 
 @dataclass(slots=True)
@@ -117,9 +121,9 @@ class Blocks:
         return block
 
     def to_dict(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in self.__slots__} | {"levels": list(self.levels)}
         return {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in asdict(self).items()
+            name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()
         }
 
     @classmethod

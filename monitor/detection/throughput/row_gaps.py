@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from monitor.detection.rows import Rows
@@ -90,7 +90,12 @@ class RowGaps:
         return max(*limits, min(TIMES_MEAN * self.seconds / self.num_gaps, MAX_TIMES_MEAN))
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {
+            "num_gaps": self.num_gaps,
+            "seconds": self.seconds,
+            "longest": [list(each) for each in self.longest],
+            "last_time": self.last_time,
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "RowGaps":

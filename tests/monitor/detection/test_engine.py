@@ -13,11 +13,13 @@ from lossguard.sources.facts import SOURCE, Clock, SourceFacts
 from lossguard.states import IncidentKind, Outcome
 from monitor.detection import (
     DetectionEngine,
+    DetectionSettings,
     Effect,
     IncidentChanged,
     InterventionChanged,
     Outlier,
     Policy,
+    Row,
     Rows,
 )
 from tests.monitor.detection.runs import EffectLog, detected, healthy, rows_of, spiked
@@ -595,6 +597,49 @@ def test_any_split_and_a_save_anywhere_give_the_verdicts_of_one_pass(cuts: list[
         effects += fed(split, [part])
     assert repr(effects) == repr(expected)
     assert split.state_dict() == whole.state_dict()
+
+
+class ByColumns(DetectionEngine):
+    """Judges every row as columns of length 1: the slow reference."""
+
+    def feed_row(self, row: Row) -> list[Effect]:
+        return self._feed(row.as_rows())
+
+
+def every_metric(seed: int) -> Rows:
+    """What an eventful run may report beside its signals, at times that show a slowdown."""
+    rows, random, at = eventful(), np.random.default_rng(seed), np.arange(500)
+    others = {
+        "tokens": 8192.0 * (at + 1),
+        "batch_index": at + 7.0 * (at > 100),
+        "skipped": (random.random(500) < 0.03) * 1.0,
+        "data_seconds": random.random(500) * (at > 250),
+        "update_norm": np.exp(0.1 * random.standard_normal(500)) * np.where(at // 5 == 60, 40.0, 1.0),
+    }
+    metrics = {**rows.metrics, **others}
+    times = 1.8e9 + np.cumsum(1.0 + random.random(500) + 2.0 * (at > 300) + 50.0 * (random.random(500) < 0.01))
+    return Rows(rows.steps, metrics, dict.fromkeys(metrics, np.ones(500, dtype=bool)), times)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_single_row_is_judged_as_columns_are(seed: int) -> None:
+    rows, settings = every_metric(seed), DetectionSettings(plateau_steps=180)
+    policy = (AUTO, APPROVE, Policy())[seed]
+    single, columns = DetectionEngine(settings, policy), ByColumns(settings, policy)
+    for k in range(len(rows)):
+        for engine in (single, columns):
+            if k == 290:
+                engine.declare(k + 5, "batch_size")
+                engine.throughput.expect_pauses([k + 20])
+            if k == 460:
+                engine.fork(400, "rollback", [rows[:400]], None, recorded=rows[400:])
+            if k == 480:
+                engine.set_source(SourceFacts(smoothing=0.5))
+        row, steps = rows[k : k + 1], range(0, k + 1, 50)
+        assert repr(single.feed(row, restorable=steps)) == repr(columns.feed(row, restorable=steps)), k
+        if k % 7 == 0:
+            assert single.state_dict() == columns.state_dict(), k
+    assert single.response.incidents.num_incidents >= 2
 
 
 def test_the_state_is_small() -> None:

@@ -14,7 +14,7 @@ from db.models import DetectionState
 from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.ingestion import detection_state
-from monitor.ingestion.run_cache import MAX_UNSAVED_ROWS, RunCache
+from monitor.ingestion.run_cache import MAX_REPLAYED_ROWS, MAX_UNSAVED_ROWS, RunCache
 from monitor.problems import Problem
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
@@ -65,8 +65,10 @@ def test_the_saved_state_lags_and_is_loaded_to_the_same(engine: sa.Engine) -> No
     with TestClient(create_app(Settings(), engine=engine, clock=lambda: NOW)) as http:
         trainer = Trainer(http)
         segment = trainer.open("a")
-        for step in range(2 * MAX_UNSAVED_ROWS + 10):
-            trainer.report(segment, [step], {"loss": [loss(step, -1)], "grad_norm": [1.0 + step % 5]})
+        for first in range(0, 2 * MAX_UNSAVED_ROWS + 16, 8):
+            steps = range(first, first + 8)
+            metrics = {"loss": [loss(step, -1) for step in steps], "grad_norm": [1.0 + step % 5 for step in steps]}
+            trainer.report(segment, steps, metrics)
         with reading(engine) as session:
             run = queries.run_named(session, run_id="r1")
             assert run is not None
@@ -99,15 +101,15 @@ def test_steps_that_were_passed_over_stay_so_when_the_state_is_loaded(pair: list
 def test_a_young_run_without_a_saved_state_is_loaded_too(pair: list[TestClient]) -> None:
     trainer = Trainer(pair[0])
     segment = trainer.open("a")
-    for step in range(MAX_UNSAVED_ROWS // 2):
+    for step in range(MAX_REPLAYED_ROWS):
         trainer.http = pair[step % 2]
         trainer.report(segment, [step], {"loss": [loss(step, -1)]})
     ((_, cached),) = _cached_runs(trainer.http)
-    assert cached.engine.last_step == MAX_UNSAVED_ROWS // 2 - 1
+    assert cached.engine.last_step == MAX_REPLAYED_ROWS - 1
     with reading(trainer.http.app.state.engine) as session:  # type: ignore[attr-defined]
         assert session.scalar(sa.select(DetectionState)) is None
     alone = Trainer(pair[0], "alone")
-    steps = range(MAX_UNSAVED_ROWS // 2)
+    steps = range(MAX_REPLAYED_ROWS)
     alone.report(alone.open("a"), steps, {"loss": [loss(step, -1) for step in steps]})
     alike = [one for _, one in _cached_runs(pair[0]) if one.run.id == "alone"]
     assert cached.engine.state_dict() == alike[0].engine.state_dict()
@@ -118,13 +120,13 @@ def test_a_run_that_is_loaded_for_every_report_is_saved_all_the_same(pair: list[
     """Each collector started to count again, so that nothing was ever saved and every report read the whole run."""
     trainer = Trainer(pair[0])
     segment = trainer.open("a")
-    for step in range(3 * MAX_UNSAVED_ROWS):
+    for step in range(3 * MAX_REPLAYED_ROWS):
         trainer.http = pair[step % 2]
         trainer.report(segment, [step], {"loss": [loss(step, -1)]})
     with reading(pair[0].app.state.engine) as session:  # type: ignore[attr-defined]
         (state,) = session.scalars(sa.select(DetectionState)).all()
     assert state.seen_step is not None
-    assert state.seen_step >= 2 * MAX_UNSAVED_ROWS - 1
+    assert state.seen_step >= 2 * MAX_REPLAYED_ROWS - 1
 
 
 def test_a_run_that_was_deleted_leaves_nothing_cached_for_the_next_of_its_key(pair: list[TestClient]) -> None:

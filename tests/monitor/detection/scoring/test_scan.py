@@ -1,6 +1,6 @@
 import numpy as np
 
-from monitor.detection.scoring.scan import LEAD, SPANS, rolling_mean, scan_statistics
+from monitor.detection.scoring.scan import LEAD, SPANS, last_statistics, rolling_mean, scan_statistics
 
 
 def test_the_statistics_are_those_of_a_plain_loop() -> None:
@@ -17,3 +17,11 @@ def test_the_statistics_are_those_of_a_plain_loop() -> None:
 def test_the_rolling_mean_is_that_of_twelve_values() -> None:
     values = np.random.default_rng(0).standard_normal(30)
     np.testing.assert_allclose(rolling_mean(values), np.convolve(values, np.ones(12) / 12, "valid"), atol=1e-12)
+
+
+def test_the_statistics_of_the_last_value_alone_are_the_same_to_the_last_bit() -> None:
+    z = np.random.default_rng(0).standard_normal(400)
+    statistics = np.empty((len(SPANS), len(z) - LEAD))
+    scan_statistics(z, statistics)
+    alone = [last_statistics(z[k : k + LEAD + 1].tolist()) for k in range(len(z) - LEAD)]
+    assert [list(each) for each in alone] == statistics.T.tolist()
