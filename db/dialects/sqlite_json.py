@@ -17,7 +17,10 @@ _NAMES = {True: "true", False: "false", None: "null"}
 
 class SQLiteJson(JsonConditions):
     def member(self, column: Column, key: str, test: ValueTest) -> Test:
-        return _known(_value_at(column, (key,), test))
+        if '"' not in key:
+            return _known(_value_at(column, (key,), test))
+        each = sa.func.json_each(_valid(column)).table_valued("key", "type", "atom").alias()  # no path can name it
+        return _known(sa.exists().select_from(each).where(each.c.key == key, _passes(each.c, test)))
 
     def element(self, column: Column, test: ValueTest, *, of: str | None = None) -> Test:
         path = _path(()) if of is None else _path((of,))
