@@ -98,6 +98,7 @@ class Run(Base):
     """One training job, through all of its restarts and rollbacks."""
 
     __tablename__ = "runs"
+    __table_args__ = (sa.Index("ix_runs_started_at", "started_at", "pk"),)
 
     pk: Mapped[int] = mapped_column(primary_key=True)
     id: Mapped[str] = mapped_column(String(128), unique=True)
@@ -428,7 +429,7 @@ class Metric(Base):
 
     run_pk: Mapped[int] = _run_key(primary=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    name: Mapped[str] = mapped_column(String(128))
+    name: Mapped[str] = mapped_column(String(128), index=True)
 
 
 class Rollup(Base):
