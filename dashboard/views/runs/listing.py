@@ -66,5 +66,5 @@ def limit_sentence(total: int, what: str) -> str:
     """That not all runs were read, and how to have all of those that one is interested in. `what`: "sorted"."""
     return (
         f"Only the {MAX_READ:,} newest of the {total:,} runs found are {what}. Narrow the search or the filters to "
-        "have all of them."
+        "include them all."
     )
