@@ -22,6 +22,7 @@ from lossguard import run_search
 from lossguard.run_search import Search
 
 REFRESH_SECONDS = {"Cards": 2.0, "Table": 10.0}
+NUM_FIRST_CARDS = 4  # as many as a window shows: they are drawn before the others
 # In the session (Streamlit would show a bare string in a page script, so these are comments):
 NUM_SHOWN = {"Cards": "runs_shown", "Table": "rows_shown"}  # number of runs on the page
 
@@ -136,7 +137,10 @@ def rows_of_table(found: FoundRuns, chosen: Filters, columns: Sequence[Column], 
 
 
 def show_cards(found: FoundRuns) -> None:
-    for (_, tally), card in zip(found.rows, cached.cards([run for run, _ in found.rows]), strict=True):
+    shown = cached.cards([run for run, _ in found.rows])
+    for place, ((_, tally), card) in enumerate(zip(found.rows, shown, strict=True)):
+        if place == NUM_FIRST_CARDS:
+            frame.wait_for_drawing("cards")
         cards.show(card, tally)
 
 
