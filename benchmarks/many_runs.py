@@ -25,6 +25,26 @@ def fill(engine: sa.Engine, count: int, *, live: int = 1) -> None:
             _add(session, numbers, count=count, live=live)
 
 
+def report(engine: sa.Engine) -> None:
+    """Every live run has reported since: none of its lines in /metrics are as they were."""
+    now = time.time()
+    with writing(engine) as session:
+        is_live = Run.state == RunState.RUNNING
+        pks = session.scalars(sa.select(RunStatus.run_pk).join(Run, Run.pk == RunStatus.run_pk).where(is_live)).all()
+        changed = {"last_report_at": now, "revision": Run.revision + 1}
+        session.execute(sa.update(Run).where(is_live).values(changed).execution_options(synchronize_session=False))
+        session.execute(sa.update(RunStatus), [_reported(number, pk, now) for number, pk in enumerate(pks)])
+
+
+def _reported(number: int, pk: int, now: float) -> dict[str, Any]:
+    status = _status(number, pk, now)
+    values = {name: value + now % 1 for name, value in status["latest_values"].items()}
+    return {name: status[name] for name in ("run_pk", "last_step_at", "peaks", "recent_reports")} | {
+        "step": int(now) % 10**6,
+        "latest_values": values,
+    }
+
+
 def _add(session: Session, numbers: Sequence[int], *, count: int, live: int) -> None:
     now = time.time()
     session.execute(sa.insert(Run), [_run(number, count, live, now) for number in numbers])

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     Integer,
+    LargeBinary,
     MetaData,
     SmallInteger,
     String,
@@ -85,6 +86,7 @@ class Base(DeclarativeBase):
         dict[str, Any]: JsonObject(),
         list[Any]: JsonList(),
         float: Float(53),
+        bytes: LargeBinary(),
     }
 
 
@@ -96,6 +98,7 @@ class Run(Base):
     """One training job, through all of its restarts and rollbacks."""
 
     __tablename__ = "runs"
+    __table_args__ = (sa.Index("ix_runs_started_at", "started_at", "pk"),)
 
     pk: Mapped[int] = mapped_column(primary_key=True)
     id: Mapped[str] = mapped_column(String(128), unique=True)
@@ -160,12 +163,17 @@ class Segment(Base):
     first_step: Mapped[int | None] = mapped_column(BigInteger)
     last_step: Mapped[int | None] = mapped_column(BigInteger)
     num_steps: Mapped[int] = mapped_column(BigInteger, default=0)
+    has_blocks: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+    """Whether its steps become blocks and it has roll-ups from `db.steps.rollups.FINEST` on. Otherwise they stay rows
+    until `python -m db pack`, and it has the finer roll-ups too, which a collector of an earlier release needs."""
+    num_packed: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Steps in blocks; the other ones are rows of `steps`."""
 
 
 class Step(Base):
-    """The step report of one optimizer step: one wide row.
+    """The step report of one optimizer step that is in no block: one wide row.
 
-    The metrics of `lossguard.metrics.COLUMNS` are columns too, added below; `db.steps.reader` reads them.
+    Only `db.steps` reads and writes the table. The metrics of `lossguard.metrics.COLUMNS` are columns too, added below.
     """
 
     __tablename__ = "steps"
@@ -185,6 +193,52 @@ METRIC_TYPES: dict[ColumnType, sa.types.TypeEngine[Any]] = {
     ColumnType.FLOAT: Float(53),
     ColumnType.COUNT: BigInteger(),
 }
+
+
+class StoredBlock(Base):
+    """Some hundreds of steps of a segment, one after another; blocks of a segment do not overlap: `db.steps.blocks`."""
+
+    __tablename__ = "step_blocks"
+    __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
+
+    run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Without a foreign key, see db.partitions."""
+    segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    last_step: Mapped[int] = mapped_column(BigInteger)
+    num_steps: Mapped[int]
+    steps: Mapped[bytes | None]
+    """Their numbers; NULL where none is missing between the first and the last. See `db.steps.block_codec`."""
+    times: Mapped[bytes]
+    archived_file: Mapped[int | None]
+    """`db.archive.files.ArchivedFile.id`: the file has the values, `block_values` none; NULL: they are in the store."""
+
+
+class BlockValues(Base):
+    """One metric of the steps of a block: the values that were reported, not-finite ones as they are."""
+
+    __tablename__ = "block_values"
+    __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
+
+    run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    metric: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """`Metric.number`"""
+    first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """That of the block."""
+    values: Mapped[bytes]
+    reported: Mapped[bytes | None]
+    """Which steps have a value; NULL where all have."""
+
+
+class Feature(Base):
+    """A way to store that is switched on, because no process of an earlier release uses the store any more."""
+
+    __tablename__ = "features"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    enabled_at: Mapped[Time]
+
 
 for _metric, _type in COLUMNS.items():
     setattr(Step, _metric, mapped_column(METRIC_TYPES[_type], nullable=True))
@@ -375,16 +429,19 @@ class Metric(Base):
 
     run_pk: Mapped[int] = _run_key(primary=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    name: Mapped[str] = mapped_column(String(128))
+    name: Mapped[str] = mapped_column(String(128), index=True)
 
 
 class Rollup(Base):
     """A metric over one bucket of a segment's steps (see db.steps.rollups). No number in it is NaN or infinite."""
 
     __tablename__ = "rollups"
-    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
+    __table_args__ = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        "sqlite_with_rowid": False,
+        "postgresql_partition_by": "RANGE (run_pk)",
+    }
 
-    run_pk: Mapped[int] = _run_key(primary=True)
+    run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     metric: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     """`Metric.number`"""

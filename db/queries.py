@@ -20,18 +20,18 @@ from db.models import (
     Run,
     Segment,
     SkippedBatches,
-    Step,
 )
+from db.steps import nearest, newest, reader
+from db.steps.nearest import At, StepTime
+from db.steps.newest import Span, StoredStep
 from db.steps.series import Series as Series
 from db.steps.series import many_series as many_series
 from db.steps.series import series as series
+from db.steps.step_block import end_of
 from lossguard.metrics import COLUMNS
 from lossguard.probe import Probe
 from lossguard.protocol import PROBE
 from lossguard.states import OrderState
-
-MAX_STEPS_PER_QUERY = 500
-"""Steps in one IN; databases limit the number of parameters."""
 
 
 def runs(session: Session, *, project: str | None = None) -> Sequence[Run]:
@@ -157,12 +157,10 @@ class StepCounts:
 
 
 def step_counts(session: Session, *, run: Run) -> StepCounts:
-    """Only the discarded branches, which are short, are counted row by row."""
+    """Only the discarded branches, which are short, are counted step by step."""
     tree = segments(session, run=run)
     consumed = sum(segment.num_steps for segment in tree)
-    num_discarded = 0
-    for step_range in discarded(tree):
-        num_discarded += session.scalar(_within(sa.select(sa.func.count()).select_from(Step), run, step_range)) or 0
+    num_discarded = sum(len(reader.read_steps(session, run_pk=run.pk, step_range=part)) for part in discarded(tree))
     return StepCounts(consumed, consumed - num_discarded)
 
 
@@ -314,34 +312,24 @@ def metric_names(session: Session, *, run: Run) -> list[str]:
 
 def times(session: Session, *, run: Run, step_ranges: Sequence[StepRange], steps: Sequence[int]) -> dict[int, float]:
     """Step -> when the trainer logged it, in unix seconds, of these steps within the ranges; in step order."""
-    found: dict[int, float] = {}
-    for step_range in step_ranges:
-        wanted = [step for step in steps if step_range.holds(step)]
-        for start in range(0, len(wanted), MAX_STEPS_PER_QUERY):
-            some = sa.select(Step.step, Step.time).where(
-                Step.run_pk == run.pk,
-                Step.segment == step_range.segment,
-                Step.step.in_(wanted[start : start + MAX_STEPS_PER_QUERY]),
-            )
-            found.update((step, time) for step, time in session.execute(some))
+    wanted = [At(run.pk, one.segment, step) for one in step_ranges for step in steps if one.holds(step)]
+    found = {at.step: time for at, time in nearest.times_of(session, wanted).items()}
     return dict(sorted(found.items()))
 
 
-def newest_step(session: Session, *, run: Run) -> Step | None:
+def newest_times(session: Session, *, run: Run, count: int = 100) -> tuple[int | None, list[StepTime]]:
+    """The last `count` steps of the newest segment on the live line that has any, in order; with its number."""
+    for part in reversed(live(session, run=run)):
+        span = Span(run.pk, part.segment, part.first, end_of(part))
+        if found := newest.newest_times(session, [span], count=count):
+            return part.segment, found[span]
+    return None, []
+
+
+def newest_step(session: Session, *, run: Run) -> StoredStep | None:
     """The last step of the live line."""
-    newest = newest_steps(session, run=run, count=1)
-    return newest[-1] if newest else None
-
-
-def newest_steps(session: Session, *, run: Run, count: int = 100) -> Sequence[Step]:
-    """The last `count` steps of the newest segment on the live line that has any, in order."""
-    for step_range in reversed(live(session, run=run)):
-        newest_first = _within(sa.select(Step), run, step_range).order_by(Step.step.desc()).limit(count)
-        if steps := session.scalars(newest_first).all():
-            return steps[::-1]
-    return []
-
-
-def _within(select: sa.Select[Any], run: Run, step_range: StepRange) -> sa.Select[Any]:
-    select = select.where(Step.run_pk == run.pk, Step.segment == step_range.segment, Step.step >= step_range.first)
-    return select if step_range.last is None else select.where(Step.step < step_range.last)
+    segment, last = newest_times(session, run=run, count=1)
+    if segment is None:
+        return None
+    names = metric_names(session, run=run)
+    return newest.stored_step(session, run_pk=run.pk, segment=segment, step=last[-1].step, metrics=names)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from db import bulk, queries
 from db.lineage import Line
-from db.models import Incident, Intervention, Metric, Order, Run, Segment, Step
-from db.steps import rollups
+from db.models import Incident, Intervention, Metric, Order, Run, Segment
+from db.steps import nearest, rollups
+from db.steps.nearest import At
 
 COARSE = 1024
 """Steps of a roll-up from which the mean time of a step is read; what follows the last complete one is left out."""
@@ -157,7 +158,8 @@ def _reported_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]
     reporting = set()
     for run, segment, metric in session.execute(lines):
         reporting.add(run)
-        ((total, count),) = bulk.read(session, COARSE_SUMS, (run, segment, metric, rollups.level_for(COARSE)))
+        level = rollups.level_for(COARSE, rollups.FINEST)
+        ((total, count),) = bulk.read(session, COARSE_SUMS, (run, segment, metric, level))
         sums[run] = [sums[run][0] + float(total or 0), sums[run][1] + float(count or 0)]
     found = {run: total / count for run, (total, count) in sums.items() if count}
     short = [run for run in runs if run.pk in reporting - found.keys()]
@@ -174,12 +176,17 @@ def _mean(session: Session, run: Run) -> float | None:
 
 
 def _seconds(session: Session, keys: Sequence[int]) -> dict[int, float]:
-    """Seconds a step by `Run.pk`, from the first row of each segment to its last one: what lies in between counts."""
-    first, last = aliased(Step), aliased(Step)
-    chosen = sa.select(Segment.run_pk, sa.func.sum(last.time - first.time), sa.func.sum(last.step - first.step))
-    for row, step in ((first, Segment.first_step), (last, Segment.last_step)):
-        chosen = chosen.join(
-            row, sa.and_(row.run_pk == Segment.run_pk, row.segment == Segment.number, row.step == step)
-        )
-    chosen = chosen.where(Segment.run_pk.in_(keys), last.time > first.time).group_by(Segment.run_pk)
-    return {run: float(seconds) / float(steps) for run, seconds, steps in session.execute(chosen) if steps}
+    """Seconds a step by `Run.pk`, from the first step of each segment to its last one: what lies in between counts."""
+    columns = sa.select(Segment.run_pk, Segment.number, Segment.first_step, Segment.last_step)
+    chosen = columns.where(Segment.run_pk.in_(keys))
+    ends = []
+    for run, number, first_step, last_step in session.execute(chosen):
+        if first_step is not None and last_step is not None:
+            ends.append((At(run, number, first_step), At(run, number, last_step)))
+    times = nearest.times_of(session, list({at for pair in ends for at in pair}))
+    sums: dict[int, tuple[float, int]] = {}
+    for first, last in ends:
+        if first in times and last in times and times[last] > times[first]:
+            seconds, steps = sums.get(first.run_pk, (0.0, 0))
+            sums[first.run_pk] = seconds + times[last] - times[first], steps + last.step - first.step
+    return {run: seconds / steps for run, (seconds, steps) in sums.items() if steps}

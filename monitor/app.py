@@ -32,7 +32,7 @@ from monitor.settings import Settings
 from monitor.store_clock import StoreClock
 from monitor.telemetry.logs import RequestLog
 from monitor.telemetry.process_metrics import ProcessMetrics, RequestMetrics
-from monitor.telemetry.run_metrics import RunsCollector
+from monitor.telemetry.run_metrics import RunMetrics
 
 Clock = Callable[[], float]
 
@@ -62,7 +62,6 @@ def create_app(
     )
     engine = terms.attached_to(engine or create_engine(settings.database_url))
     registry = registry or CollectorRegistry()
-    registry.register(RunsCollector(engine, limit=settings.max_runs_in_metrics, clock=clock))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -86,6 +85,7 @@ def create_app(
     metrics = ProcessMetrics(registry)
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
     app.state.registry, app.state.metrics, app.state.failed_attempts = registry, metrics, FailedAttempts()
+    app.state.run_metrics = RunMetrics(engine, limit=settings.max_runs_in_metrics, clock=clock)
     app.state.needs_token = settings.token is not None
     app.state.run_cache = RunCache()
     app.state.report_queue = _report_queue(settings, engine, clock, app.state.run_cache, metrics)

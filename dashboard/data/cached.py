@@ -33,7 +33,6 @@ from db.models import Incident, Run, Segment
 from db.overview import RunSummary, StepTime
 from db.queries import StoredProbe
 from db.step_notes import step_notes
-from db.steps.reader import metric_value
 from lossguard.states import RunState
 
 BREAKDOWN_SECONDS = 4.0
@@ -153,7 +152,8 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             return None
-        newest = queries.newest_steps(session, run=run)
+        _, times = queries.newest_times(session, run=run)
+        newest = queries.newest_step(session, run=run)
         names = queries.metric_names(session, run=run)
         segments = queries.segments(session, run=run)
         return RunFacts(
@@ -164,10 +164,10 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
             orders={order.intervention: order for order in queries.orders(session, run=run)},
             ledger=queries.skip_ledger(session, run=run),
             events=queries.events(session, run=run),
-            progress=progress(run, newest),
+            progress=progress(run, times),
             metrics=names + ([throughput.DERIVED] if throughput.derivable(names) else []),
             mfu=_last_finite(session, run, segments, "mfu") if "mfu" in names else None,
-            newest={name: metric_value(newest[-1], name) for name in names} if newest else {},
+            newest={} if newest is None else {name: newest.metrics.get(name) for name in names},
             layers=policies.layers(session, project=run.project, run_id=run.id),
             notes=step_notes(session, run=run),
         )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from db.models import Run, Step
+from db.models import Run
 from db.overview import StepTime
 from db.runs.silence import SILENT as SILENT
 from db.runs.silence import is_silent as is_silent
@@ -30,7 +30,7 @@ class Progress:
         return max(0, self.total - self.done) * self.seconds_per_step
 
 
-def progress(run: Run, newest: Sequence[Step] | Sequence[StepTime]) -> Progress:
+def progress(run: Run, newest: Sequence[StepTime]) -> Progress:
     """Progress from the newest steps of the live line, in order."""
     if not newest:
         return Progress(0, run.total_steps, None)

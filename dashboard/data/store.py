@@ -14,6 +14,7 @@ from db import migrate
 from db.command_lines import as_typed_here
 from db.dialects import parse_url
 from db.engine import DEFAULT_URL, create_engine, reading
+from db.steps.block_codec import DamagedBlock
 
 CACHE_SECONDS = 0.4
 """Adds to the delay of a live page, which follows a report within two seconds."""
@@ -38,6 +39,8 @@ def open_store(url: str) -> Iterator[Session]:
             yield session
     except sa.exc.DBAPIError as error:
         raise StoreUnavailable(_why(url, error)) from error
+    except DamagedBlock as error:
+        raise StoreUnavailable(f"The store is damaged: {error}.") from error
 
 
 def cached_briefly(function: Callable[P, T]) -> Callable[P, T]:

@@ -1,6 +1,8 @@
 """PostgreSQL (through psycopg): a server, for teams and for several collectors."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,19 @@ MAX_INSERT_ROWS = 8
 """Up to this number of rows an INSERT is cheaper than a COPY."""
 SCHEMA_LOCK = 0x10555
 """Key of the advisory lock under which the schema changes; any number that nobody else uses."""
+SCHEMA_LOCK_SECONDS = 0.2
+"""How often a process that waits for it asks again."""
+LOCK_MS = 200
+"""How long a change of the schema may wait for a table: all reports queue up behind it meanwhile."""
+PLAIN_TABLES = (
+    "SELECT relname FROM pg_class WHERE relkind = 'r' AND NOT relispartition"
+    " AND relnamespace = current_schema()::regnamespace"
+)
+OLDEST_TRANSACTION = (
+    "SELECT pid, extract(epoch FROM clock_timestamp() - xact_start) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+    " ORDER BY xact_start LIMIT 1"
+)
 
 
 class PostgreSQL(Dialect):
@@ -27,6 +42,7 @@ class PostgreSQL(Dialect):
     parameter = "%s"
     read_options: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
     json = PostgreSQLJson()
+    has_partitions = True
     row_lock = " FOR UPDATE"
     clock = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 
@@ -35,6 +51,7 @@ class PostgreSQL(Dialect):
         arguments = {"connect_timeout": CONNECT_SECONDS}
         engine = sa.create_engine(driver, pool_pre_ping=True, hide_parameters=True, connect_args=arguments, **options)
         sa.event.listen(engine, "before_cursor_execute", _choose_format)
+        sa.event.listen(engine, "handle_error", lambda context: _check_partition(context.original_exception))
         return engine
 
     def store_file(self, url: sa.URL) -> Path | None:
@@ -56,14 +73,65 @@ class PostgreSQL(Dialect):
     def contains(self, text: sa.ColumnElement[str], part: str) -> sa.ColumnElement[bool]:
         return sa.func.strpos(self.lower(text), part) > 0
 
-    def lock_schema(self, connection: sa.Connection) -> None:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+    def num_bytes(self, engine: sa.Engine) -> int:
+        with engine.connect() as connection:
+            return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
+
+    def vacuum(self, engine: sa.Engine, *, rewrite: bool) -> str:
+        """Only the free end of a table is returned; the rest is for later rows. `rewrite` has no effect."""
+        with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            for table in connection.exec_driver_sql(PLAIN_TABLES).scalars().all():
+                connection.exec_driver_sql(f"VACUUM (ANALYZE) {table}")
+        return ""
+
+    def partitions(self, connection: sa.Connection) -> Collection[str]:
+        found = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace = current_schema()::regnamespace"
+        return set(connection.exec_driver_sql(found).scalars())
+
+    @contextmanager
+    def changing_schema(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        """Not in a transaction: each migration has one of its own, so that it locks what it changes for a moment only.
+
+        The advisory lock and the timeout belong to the connection, which is closed at the end.
+        """
+        with engine.connect() as connection:
+            try:
+                _lock_schema(connection)
+                connection.exec_driver_sql(f"SET lock_timeout = {LOCK_MS}")
+                connection.commit()
+                yield connection
+            finally:
+                connection.invalidate()
+
+    def must_retry(self, error: sa.exc.DBAPIError) -> bool:
+        return isinstance(error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected)
+
+    def oldest_transaction(self, connection: sa.Connection) -> str | None:
+        found = connection.exec_driver_sql(OLDEST_TRANSACTION).one_or_none()
+        return (
+            None
+            if found is None
+            else f"the oldest transaction is that of process {found[0]}, open for {found[1]:.0f} s"
+        )
+
+
+def _lock_schema(connection: sa.Connection) -> None:
+    """Ask until it is free: a statement that waits has a snapshot, for which CREATE INDEX CONCURRENTLY would wait."""
+    while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(SCHEMA_LOCK))):
+        connection.commit()
+        time.sleep(SCHEMA_LOCK_SECONDS)
 
 
 def _choose_format(_connection: Any, cursor: Any, _statement: str, _values: Any, context: Any, _many: bool) -> None:
     """Numbers are text by default: to write and to parse it is three times the cost of reading them."""
     if context is not None and context.execution_options.get("lossguard_binary"):
         cursor.format = psycopg.pq.Format.BINARY
+
+
+def _check_partition(error: BaseException) -> None:
+    """Raise an error of the schema where PostgreSQL has one of the row: the table has no partition for it."""
+    if isinstance(error, psycopg.errors.CheckViolation) and str(error).startswith("no partition of relation"):
+        raise sa.exc.ProgrammingError(None, None, error) from error
 
 
 def _copy(connection: sa.Connection, table: str, names: Sequence[str], rows: Rows) -> None:
@@ -75,4 +143,5 @@ def _copy(connection: sa.Connection, table: str, names: Sequence[str], rows: Row
             for row in rows:
                 copy.write_row(row)
     except psycopg.Error as error:  # as SQLAlchemy would have raised it
+        _check_partition(error)
         raise sa.exc.DBAPIError.instance(statement, None, error, psycopg.Error) from error

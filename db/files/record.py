@@ -9,7 +9,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands, queries
+from db import commands, features, queries
 from db.files.rules import BadRecord, check_row
 from db.models import (
     Base,
@@ -73,7 +73,7 @@ def _table(model: type[Base]) -> sa.Table:
 
 def _names(model: type[Base]) -> list[str]:
     """The columns that have a meaning outside this store. Segments and the ledger refer to orders by id."""
-    inner = {"pk", "run_pk", "revision"} if model in (Run, Order) else {"id", "run_pk"}
+    inner = {"pk", "run_pk", "revision"} if model in (Run, Order) else {"id", "run_pk", "has_blocks", "num_packed"}
     names = [column.key for column in _table(model).columns if column.key not in inner]
     return [name for name in names if not (model is Run and name.startswith("lease_"))]
 
@@ -91,8 +91,10 @@ def restore(session: Session, described: Mapping[str, Any], *, run_id: str | Non
     """
     run = add_run(session, _storable(Run, described["run"]) | {"id": run_id or described["run"]["id"]})
     ids: dict[int | None, int] = {}
+    has_blocks = features.is_enabled(session, features.BLOCKS)
     for name, model in PARTS.items():
-        values = [_new_row(model, row, ids) | {"run_pk": run.pk} for row in _part(described, name)]
+        own = {"run_pk": run.pk} | ({"has_blocks": has_blocks} if model is Segment else {})
+        values = [_new_row(model, row, ids) | own for row in _part(described, name)]
         if model is Order and values:
             returned = session.scalars(sa.insert(Order).returning(Order.id, sort_by_parameter_order=True), values)
             ids = dict(zip([row["id"] for row in described[name]], returned, strict=True))
@@ -139,7 +141,7 @@ def _new_row(model: type[Base], row: Mapping[str, Any], ids: Mapping[int | None,
     if "order_id" in values:  # an order that is not of this run is dropped
         values["order_id"] = ids.get(values["order_id"])
     if model is Segment:
-        values |= {"first_step": None, "last_step": None, "num_steps": 0}
+        values |= {"first_step": None, "last_step": None, "num_steps": 0, "num_packed": 0}
     return values
 
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
-from db import bulk, lineage, queries
+from db import lineage, queries
 from db.goodput import accounting
 from db.goodput.accounting import Breakdown, Interval, RunTimes, SegmentTimes, Stretch, TimeCause
 from db.lineage import StepRange
 from db.models import Intervention, Order, Run, RunStatus, Segment
+from db.steps import nearest
 from db.steps.buckets import Buckets
+from db.steps.nearest import At, StepTime
 from db.steps.reader import END
 from db.steps.series import buckets_by_range
 from lossguard.metrics import CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS
@@ -31,9 +33,6 @@ MAX_SUSPECTS = 64
 """Stretches that are cut again, those with the most unexplained time first."""
 MAX_ROUNDS = 16
 """Times that suspects are cut, each time into eight or more: enough for 10^14 steps."""
-ROWS_AT_ONCE = 100
-"""Rows found by one statement: one SELECT of a UNION ALL each, of which SQLite takes at most 500."""
-
 
 Row = tuple[int, float]
 """A stored step, and when it was logged."""
@@ -218,29 +217,18 @@ def _ends_of_parts(opened: Sequence[Segment]) -> dict[int, list[tuple[int, TimeC
     }
 
 
-def _rows_at(session: Session, run: Run, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Row]:
-    """(segment, step) -> the newest stored row of the segment at or before that step, where there is one."""
-    return _rows(session, run, wanted, "step <= ? ORDER BY step DESC")
+def _rows_at(session: Session, run: Run, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], StepTime]:
+    """(segment, step) -> the newest stored step of the segment at or before that step, where there is one."""
+    return _by_step(nearest.at_or_before(session, [At(run.pk, *one) for one in wanted]))
 
 
-def _rows_after(session: Session, run: Run, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Row]:
-    """(segment, step) -> the first stored row of the segment after that step, where there is one."""
-    return _rows(session, run, wanted, "step > ? ORDER BY step")
+def _rows_after(session: Session, run: Run, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], StepTime]:
+    """(segment, step) -> the first stored step of the segment after that step, where there is one."""
+    return _by_step(nearest.after(session, [At(run.pk, *one) for one in wanted]))
 
 
-def _rows(session: Session, run: Run, wanted: Sequence[tuple[int, int]], which: str) -> dict[tuple[int, int], Row]:
-    found: dict[tuple[int, int], Row] = {}
-    for start in range(0, len(wanted), ROWS_AT_ONCE):
-        some = wanted[start : start + ROWS_AT_ONCE]
-        selects = [
-            f"SELECT * FROM (SELECT {position} AS position, step, time FROM steps"
-            f" WHERE run_pk = ? AND segment = ? AND {which} LIMIT 1) AS row"
-            for position in range(len(some))
-        ]
-        values = tuple(value for segment, step in some for value in (run.pk, segment, step))
-        for position, step, at in bulk.read(session, " UNION ALL ".join(selects), values):
-            found[some[position]] = (step, at)
-    return found
+def _by_step(found: Mapping[At, StepTime]) -> dict[tuple[int, int], StepTime]:
+    return {(at.segment, at.step): step for at, step in found.items()}
 
 
 def _run_times(session: Session, run: Run, opened: Sequence[Segment], now: float) -> RunTimes:

@@ -63,6 +63,17 @@ class MetricColumn:
         return cls(values, reported, finite, False)
 
     @classmethod
+    def of_arrays(cls, values: Floats, reported: Bools) -> "MetricColumn":
+        """Values, NaN where they were not reported, and which of them were."""
+        finite = np.isfinite(values)
+        return cls(values, reported, finite, bool(finite.all()))
+
+    @classmethod
+    def unreported(cls, num_steps: int) -> "MetricColumn":
+        """A metric that none of the steps reported."""
+        return cls.of_arrays(np.full(num_steps, np.nan), np.zeros(num_steps, dtype=np.bool_))
+
+    @classmethod
     def joined(cls, parts: Sequence["MetricColumn"]) -> "MetricColumn":
         """Columns that follow one another, as one."""
         if len(parts) == 1:

@@ -1,14 +1,15 @@
 """Roll-ups: charts of long runs read them instead of the steps.
 
-A bucket of level 1 covers FINEST steps, one of every further level FACTOR buckets of the level below. A bucket is
-written once, when the segment has passed its end (it is *sealed*), in the transaction of the report that passed it;
+A bucket of level 1 covers NARROWEST steps, one of every further level FACTOR buckets of the level below. A segment
+whose steps become blocks has no levels below FINEST: one metric of so few steps is read from the blocks as fast, and
+the finer levels would weigh more than the steps. A bucket is written once, when the segment has passed its end (it is
+*sealed*), in the transaction of the report that passed it;
 steps without a sealed bucket are read from the level below, down to the steps themselves. So a step costs the same
-whatever the length of the run, and a report of one step writes roll-ups only every FINEST steps. Steps that arrive
+whatever the length of the run, and a report of one step writes roll-ups only at the end of a bucket. Steps that arrive
 after their successors rewrite the sealed buckets.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,14 +19,16 @@ from sqlalchemy.orm import Session
 
 from db import bulk
 from db.lineage import StepRange
-from db.models import Metric, Rollup, Segment
+from db.models import Metric, Rollup
 from db.steps import reader
 from db.steps.buckets import Buckets, Ints, coarsen, joined, nothing, points
 from db.steps.columns import MetricColumn
-from lossguard.metrics import COLUMNS
+from db.steps.step_block import RunRange, StepBlock, end_of
 
-FINEST = 16
+NARROWEST = 16
 FACTOR = 4
+FINEST = 3
+"""The first level of a segment with blocks: buckets of 256 steps."""
 
 BUCKET_COLUMNS = [field.name for field in fields(Buckets) if field.name != "key"]
 VALUE_COLUMNS = ("min", "max", "mean", "first", "last")
@@ -33,31 +36,36 @@ VALUE_COLUMNS = ("min", "max", "mean", "first", "last")
 
 def width(level: int) -> int:
     """Steps in a bucket; level 0 is the steps themselves."""
-    return FINEST * FACTOR ** (level - 1) if level else 1
+    return NARROWEST * FACTOR ** (level - 1) if level else 1
 
 
-def level_for(bucket: int) -> int:
-    """The coarsest level whose buckets fill one of `bucket` steps, a power of two, exactly."""
+def finest_level(has_blocks: bool) -> int:
+    """The first level that a segment has roll-ups of."""
+    return FINEST if has_blocks else 1
+
+
+def level_for(bucket: int, finest: int) -> int:
+    """The coarsest level whose buckets fill one of `bucket` steps, a power of two, exactly: 0 or from `finest` on."""
     level = 0
     while width(level + 1) <= bucket:
         level += 1
-    return level
+    return level if level >= finest else 0
 
 
-def split_by_level(level: int, low: int, high: int, sealed: int) -> Iterator[tuple[int, int, int]]:
+def split_by_level(level: int, low: int, high: int, sealed: int, finest: int) -> Iterator[tuple[int, int, int]]:
     """Split the steps [low, high) into (level, from, to), as coarse as possible; buckets end at `sealed`."""
     if low >= high:
         return
-    size = width(level)
+    size, finer = width(level), level - 1 if level > finest else 0
     begin, end = -(-low // size) * size, min(high, sealed) // size * size
     if level == 0:
         yield 0, low, high
     elif begin >= end:
-        yield from split_by_level(level - 1, low, high, sealed)
+        yield from split_by_level(finer, low, high, sealed, finest)
     else:
-        yield from split_by_level(level - 1, low, begin, sealed)
+        yield from split_by_level(finer, low, begin, sealed, finest)
         yield level, begin, end
-        yield from split_by_level(level - 1, end, high, sealed)
+        yield from split_by_level(finer, end, high, sealed, finest)
 
 
 class TooManyMetrics(ValueError):
@@ -87,6 +95,9 @@ def metric_numbers(
     return numbers | fresh
 
 
+ReadValues = Callable[..., Sequence[StepBlock]]
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """The segment whose roll-ups are meant, and the numbers of the run's metrics by name."""
@@ -94,12 +105,16 @@ class Target:
     run_pk: int
     segment: int
     numbers: Mapping[str, int]
+    finest: int
+    """The first level of the segment, see `finest_level`."""
+    read_values: ReadValues = reader.read_values
+    """Reads its steps."""
 
 
-def affects_buckets(before: int | None, first: int, last: int) -> bool:
+def affects_buckets(before: int | None, first: int, last: int, finest: int) -> bool:
     """Whether steps `first` to `last` complete a bucket, or change one, of a segment that ended at `before`."""
-    known = 0 if before is None else before + 1
-    return first < known or (last + 1) // FINEST > known // FINEST
+    known, size = 0 if before is None else before + 1, width(finest)
+    return first < known or (last + 1) // size > known // size
 
 
 def grow(session: Session, target: Target, new_points: Buckets, *, before: int | None, after: int) -> None:
@@ -117,7 +132,7 @@ def grow(session: Session, target: Target, new_points: Buckets, *, before: int |
 
 def _seal(session: Session, target: Target, below: Buckets, known: int, after: int) -> None:
     """Write the buckets that end within (known, after + 1]; `below` holds all from `known` on."""
-    level, reached = 1, known
+    level, reached = target.finest, known
     while (after + 1) // (size := width(level)) > known // size:
         begin, end = known // size * size, (after + 1) // size * size
         older = children(session, target, level=level, low=begin, high=reached)
@@ -129,7 +144,7 @@ def _seal(session: Session, target: Target, below: Buckets, known: int, after: i
 
 def _rewrite(session: Session, target: Target, steps: Ints, before: int) -> None:
     """Compute every sealed bucket again that holds one of these steps."""
-    level = 1
+    level = target.finest
     while (size := width(level)) <= before + 1:  # no wider bucket is sealed, and its width may be beyond int64
         starts = np.unique(steps // size * size)
         starts = starts[starts + size <= before + 1]
@@ -158,7 +173,7 @@ def children(session: Session, target: Target, *, level: int, low: int, high: in
     """The buckets (or the steps) one level below the buckets [low, high) of `level`, of every metric of the run."""
     if low >= high or not target.numbers:
         return nothing()
-    if level == 1:
+    if level == target.finest:
         return stored_points(session, target, low=low, high=high)
     rows = bulk.read(
         session,
@@ -168,6 +183,16 @@ def children(session: Session, target: Target, *, level: int, low: int, high: in
         (target.run_pk, target.segment, level - 1, low, high, *target.numbers.values()),  # every metric: the key serves
     )
     return from_rows(rows)
+
+
+def delete_finer(session: Session, run_pk: int, numbers: Iterable[int], steps: StepRange) -> None:
+    """Delete the roll-ups of these steps that a segment with blocks has no use for."""
+    among = ", ".join(map(str, numbers))
+    if among:
+        condition = f"run_pk = ? AND segment = ? AND metric IN ({among}) AND level >= 1 AND level < ?"
+        first = steps.first // width(FINEST) * width(FINEST)
+        values = (run_pk, steps.segment, FINEST, first, end_of(steps))
+        bulk.run(session, f"DELETE FROM rollups WHERE {condition} AND start >= ? AND start < ?", values)
 
 
 def from_rows(rows: Sequence[Any]) -> Buckets:
@@ -183,8 +208,8 @@ def from_rows(rows: Sequence[Any]) -> Buckets:
 
 def stored_points(session: Session, target: Target, *, low: int, high: int) -> Buckets:
     """The stored steps [low, high) of a segment, every metric of them."""
-    steps = StepRange(target.segment, low, high)
-    (block,) = reader.read_ranges(session, run_pk=target.run_pk, ranges=[steps], metrics=list(target.numbers))
+    steps = RunRange(target.run_pk, StepRange(target.segment, low, high))
+    (block,) = target.read_values(session, ranges=[steps], metrics=list(target.numbers))
     return points_of(block.steps, block.metrics, target.numbers)
 
 
@@ -208,32 +233,3 @@ def _write(session: Session, target: Target, level: int, buckets: Buckets) -> No
             columns[name] = [None if value != value else value for value in columns[name]]
     same = {"run_pk": target.run_pk, "segment": target.segment, "level": level, "metric": buckets.key.tolist()}
     bulk.insert(session, Rollup, same | columns)
-
-
-def fill_in(session: Session, max_steps: int = 50_000) -> None:
-    """Make the roll-ups of a store that has none, segment by segment, at most `max_steps` in memory."""
-    for run_pk, segment in session.execute(sa.select(Segment.run_pk, Segment.number)).all():
-        names = _reported_names(session, run_pk, segment)
-        target = Target(run_pk, segment, metric_numbers(session, run_pk=run_pk, names=names))
-        before: int | None = None
-        for block in reader.read_blocks(
-            session, run_pk=run_pk, step_range=StepRange(segment, 0, None), metrics=names, max_steps=max_steps
-        ):
-            after = int(block.steps[-1])
-            grow(session, target, points_of(block.steps, block.metrics, target.numbers), before=before, after=after)
-            before = after
-
-
-def _reported_names(session: Session, run_pk: int, segment: int) -> list[str]:
-    """The metrics that a segment's steps have. A column that a later migration adds is not there yet."""
-    table = {column["name"] for column in sa.inspect(session.connection()).get_columns("steps")}
-    own = [name for name in COLUMNS if name in table]
-    where = "FROM steps WHERE run_pk = ? AND segment = ?"
-    counts = ", ".join(f"count({name})" for name in bulk.quoted(own))
-    (found,) = bulk.read(session, f"SELECT {counts} {where}", (run_pk, segment))
-    names = {name for name, count in zip(own, found, strict=True) if count}
-    texts = f"{bulk.json_text(session, 'extra')}, {bulk.json_text(session, 'non_finite')}"
-    for rows in bulk.read_chunks(session, f"SELECT {texts} {where}", (run_pk, segment)):
-        for text in {text for row in rows for text in row if text}:
-            names |= json.loads(text).keys() - (COLUMNS.keys() - table)
-    return [name for name in own if name in names] + sorted(names - set(own))

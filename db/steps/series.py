@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -11,6 +11,7 @@ from db.lineage import StepRange
 from db.models import Metric, Rollup, Run, Segment
 from db.steps import reader, rollups
 from db.steps.buckets import Buckets, Floats, coarsen, joined
+from db.steps.step_block import RunRange
 
 METRICS_AT_ONCE = 50
 """Metrics read by one statement: with reader.MAX_RANGES they stay far below the parameters that a database takes."""
@@ -47,6 +48,8 @@ class _LevelRange:
     level: int
     low: int
     high: int
+    finest: int
+    """The first level of the segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +122,15 @@ def buckets_by_range(
     ends = _ends(session, run)
     spans = [_span(step_range, ends, first, last) for step_range in step_ranges]
     width = _width([span for span in spans if span is not None], points)
-    level_ranges = list(_level_ranges(step_ranges, spans, ends, rollups.level_for(width)))
+    level_ranges = list(_level_ranges(step_ranges, spans, ends, width))
     found: dict[str, Buckets] = {}
     for start in range(0, len(numbers), METRICS_AT_ONCE):
         some = dict(list(numbers.items())[start : start + METRICS_AT_ONCE])
         keys = _Keys(some, len(step_ranges))
-        buckets = [_from_rollups(session, run, keys, level_ranges), *_from_steps(session, run, keys, level_ranges)]
+        buckets = [
+            _from_rollups(session, run, keys, level_ranges),
+            *_from_steps(session, run, keys, level_ranges, width),
+        ]
         read = coarsen(joined(buckets), width)
         number_of = read.key // len(step_ranges)
         for name, number in some.items():
@@ -133,19 +139,31 @@ def buckets_by_range(
     return width, found
 
 
-def _ends(session: Session, run: Run) -> dict[int, tuple[int, int]]:
-    """Segment -> its (first, last) step, of those that have steps."""
-    found = sa.select(Segment.number, Segment.first_step, Segment.last_step).where(Segment.run_pk == run.pk)
-    return {number: (low, high) for number, low, high in session.execute(found) if low is not None and high is not None}
+class _Ends(NamedTuple):
+    """The first and the last step of a segment, and its finest level of roll-ups."""
+
+    first: int
+    last: int
+    finest: int
+
+
+def _ends(session: Session, run: Run) -> dict[int, _Ends]:
+    """By number, of the segments that have steps."""
+    columns = (Segment.number, Segment.first_step, Segment.last_step, Segment.has_blocks)
+    return {
+        number: _Ends(low, high, rollups.finest_level(has_blocks))
+        for number, low, high, has_blocks in session.execute(sa.select(*columns).where(Segment.run_pk == run.pk))
+        if low is not None and high is not None
+    }
 
 
 def _span(
-    step_range: StepRange, ends: dict[int, tuple[int, int]], first: int | None, last: int | None
+    step_range: StepRange, ends: Mapping[int, _Ends], first: int | None, last: int | None
 ) -> tuple[int, int] | None:
     """The steps [low, high) of a range between `first` and `last`; None when there is none."""
     if step_range.segment not in ends:
         return None
-    begin, end = ends[step_range.segment]
+    begin, end, _ = ends[step_range.segment]
     low = max(step_range.first, begin, begin if first is None else first)
     high = min(end + 1 if step_range.last is None else step_range.last, end + 1, end + 1 if last is None else last + 1)
     return (low, high) if low < high else None
@@ -162,14 +180,15 @@ def _width(spans: Sequence[tuple[int, int]], points: int) -> int:
 def _level_ranges(
     step_ranges: Sequence[StepRange],
     spans: Sequence[tuple[int, int] | None],
-    ends: dict[int, tuple[int, int]],
-    level: int,
+    ends: Mapping[int, _Ends],
+    width: int,
 ) -> Iterator[_LevelRange]:
     for index, (step_range, span) in enumerate(zip(step_ranges, spans, strict=True)):
         if span is not None:
-            sealed = ends[step_range.segment][1] + 1
-            for at_level, low, high in rollups.split_by_level(level, *span, sealed):
-                yield _LevelRange(index, step_range.segment, at_level, low, high)
+            _, last, finest = ends[step_range.segment]
+            level = rollups.level_for(width, finest)
+            for at_level, low, high in rollups.split_by_level(level, *span, last + 1, finest):
+                yield _LevelRange(index, step_range.segment, at_level, low, high, finest)
 
 
 def _from_rollups(session: Session, run: Run, keys: _Keys, level_ranges: Sequence[_LevelRange]) -> Buckets:
@@ -188,12 +207,15 @@ def _from_rollups(session: Session, run: Run, keys: _Keys, level_ranges: Sequenc
     return rollups.from_rows(rows)
 
 
-def _from_steps(session: Session, run: Run, keys: _Keys, level_ranges: Sequence[_LevelRange]) -> Iterator[Buckets]:
+def _from_steps(
+    session: Session, run: Run, keys: _Keys, level_ranges: Sequence[_LevelRange], width: int
+) -> Iterator[Buckets]:
     unsealed = [one for one in level_ranges if one.level == 0]
-    ranges = [StepRange(one.segment, one.low, one.high) for one in unsealed]
-    blocks = reader.read_ranges(session, run_pk=run.pk, ranges=ranges, metrics=list(keys.numbers))
+    ranges = [RunRange(run.pk, StepRange(one.segment, one.low, one.high)) for one in unsealed]
+    blocks = reader.read_values(session, ranges=ranges, metrics=list(keys.numbers))
     for one, block in zip(unsealed, blocks, strict=True):
-        yield rollups.points_of(block.steps, block.metrics, keys.of_range(one.index))
+        found = rollups.points_of(block.steps, block.metrics, keys.of_range(one.index))
+        yield coarsen(found, min(width, rollups.width(one.finest)))  # wider ones would overlap those of the roll-ups
 
 
 def _as_series(buckets: Buckets) -> Series:

@@ -4,21 +4,23 @@ A run is read from the roll-ups of the level that covers it in SPARKLINE_POINTS 
 down to the steps (see `rollups.split_by_level`): some tens of rows, whatever the length of the run.
 """
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 from sqlalchemy.orm import Session
 
 from db import bulk
 from db.lineage import StepRange
 from db.models import Run
-from db.steps import rollups
+from db.steps import newest, reader, rollups
+from db.steps.buckets import Floats, Ints, coarsen, points
+from db.steps.nearest import StepTime
+from db.steps.newest import Span
 from db.steps.series import series
-from lossguard.metrics import COLUMNS
-from lossguard.protocol import NON_FINITE
+from db.steps.step_block import RunRange
 
 SPARKLINE_POINTS = 32
 """Buckets of a run at most, besides incomplete ones at the ends of its segments."""
@@ -42,18 +44,15 @@ class MetricSummary:
 
 @dataclass(frozen=True, slots=True)
 class LiveSpan:
-    """Stored steps [first, last) of the live line, and the end of their segment: roll-ups reach so far."""
+    """Stored steps [first, last) of the live line."""
 
     segment: int
     first: int
     last: int
     sealed: int
-
-
-class StepTime(NamedTuple):
-    step: int
-    time: float
-    """When the trainer logged it, in unix seconds."""
+    """The end of their segment: roll-ups reach so far."""
+    finest: int
+    """The first level of roll-ups that the segment has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +96,10 @@ def summaries(
         for run, line in lines
         for span in line
         for part in rollups.split_by_level(
-            rollups.level_for(widths[run.pk]), span.first, span.last, span.sealed
+            rollups.level_for(widths[run.pk], span.finest), span.first, span.last, span.sealed, span.finest
         )
     ]  # fmt: skip
-    pieces = _read(session, wanted, metrics)
+    pieces = _read(session, wanted, metrics, widths)
     return {
         run.pk: {
             name: _summary(session, run, name, pieces[run.pk, name], widths[run.pk])
@@ -115,19 +114,8 @@ def newest_times(
     session: Session, *, lines: Sequence[tuple[Run, Sequence[LiveSpan]]], count: int = 100
 ) -> dict[int, list[StepTime]]:
     """By `Run.pk`: the last `count` steps of the newest segment with steps, in order."""
-    wanted = [_Wanted(run.pk, line[-1].segment, 0, line[-1].first, line[-1].last) for run, line in lines if line]
-    found: dict[int, list[StepTime]] = {}
-    within = "{0}.run_pk = w.run_pk AND {0}.segment = w.segment AND {0}.step >= w.low AND {0}.step < w.high".format
-    for start in range(0, len(wanted), SPANS_PER_QUERY):
-        nth = f"SELECT t.step FROM steps t WHERE {within('t')} ORDER BY t.step DESC LIMIT 1 OFFSET {count - 1}"
-        statement = (
-            f"{_with(wanted[start : start + SPANS_PER_QUERY])} SELECT s.run_pk, s.step, s.time"
-            f" FROM wanted w CROSS JOIN steps s WHERE {within('s')} AND s.step >= COALESCE(({nth}), w.low)"
-            " ORDER BY s.run_pk, s.step"
-        )
-        for pk, step, time in bulk.read(session, statement, ()):
-            found.setdefault(pk, []).append(StepTime(step, time))
-    return found
+    spans = [Span(run.pk, line[-1].segment, line[-1].first, line[-1].last) for run, line in lines if line]
+    return {span.run_pk: steps for span, steps in newest.newest_times(session, spans, count=count).items()}
 
 
 def _width(line: Sequence[LiveSpan]) -> int:
@@ -138,15 +126,17 @@ def _width(line: Sequence[LiveSpan]) -> int:
     return width
 
 
-def _read(session: Session, wanted: Sequence[_Wanted], metrics: Sequence[str]) -> dict[tuple[int, str], list[_Piece]]:
+def _read(
+    session: Session, wanted: Sequence[_Wanted], metrics: Sequence[str], widths: Mapping[int, int]
+) -> dict[tuple[int, str], list[_Piece]]:
     """The pieces in step order."""
     found: dict[tuple[int, str], list[_Piece]] = {}
-    for start in range(0, len(wanted) if metrics else 0, SPANS_PER_QUERY):
-        some = wanted[start : start + SPANS_PER_QUERY]
-        for read, is_level in ((_from_rollups, bool), (_from_steps, lambda level: not level)):
-            chosen = [one for one in some if is_level(one.level)]
-            for pk, name, piece in read(session, chosen, metrics) if chosen else ():
-                found.setdefault((pk, name), []).append(piece)
+    in_levels = [one for one in wanted if one.level]
+    for start in range(0, len(in_levels) if metrics else 0, SPANS_PER_QUERY):
+        for pk, name, piece in _from_rollups(session, in_levels[start : start + SPANS_PER_QUERY], metrics):
+            found.setdefault((pk, name), []).append(piece)
+    for pk, name, piece in _from_steps(session, [one for one in wanted if not one.level], metrics, widths):
+        found.setdefault((pk, name), []).append(piece)
     for each in found.values():
         each.sort(key=lambda piece: piece.first_step)
     return found
@@ -168,33 +158,34 @@ def _from_rollups(session: Session, wanted: Sequence[_Wanted], metrics: Sequence
         yield pk, name, _Piece(*columns)
 
 
-def _from_steps(session: Session, wanted: Sequence[_Wanted], metrics: Sequence[str]) -> _Found:
-    own = [name for name in metrics if name in COLUMNS]
-    columns = "".join(f", s.{name}" for name in bulk.quoted(own))
-    texts = f"{bulk.json_text(session, 's.extra')}, {bulk.json_text(session, 's.non_finite')}"
-    statement = (
-        f"{_with(wanted)} SELECT s.run_pk, s.segment, s.step, {texts}{columns} FROM wanted w CROSS JOIN steps s"
-        " WHERE s.run_pk = w.run_pk AND s.segment = w.segment AND s.step >= w.low AND s.step < w.high"
-    )
-    for pk, segment, step, extra, non_finite, *values in bulk.read(session, statement, ()):
-        for name, value in _reported(dict(zip(own, values, strict=True)), extra, non_finite, metrics).items():
-            finite = value if math.isfinite(value) else None
-            yield pk, name, _Piece(segment, step, step, int(finite is None), finite, finite, value)
+def _from_steps(
+    session: Session, wanted: Sequence[_Wanted], metrics: Sequence[str], widths: Mapping[int, int]
+) -> _Found:
+    """In buckets of the run's width, besides the last step that has a value."""
+    ranges = [RunRange(one.run_pk, StepRange(one.segment, one.low, one.high)) for one in wanted]
+    for (pk, part), block in zip(ranges, reader.read_values(session, ranges=ranges, metrics=metrics), strict=True):
+        for name, column in block.metrics.items():
+            for piece in _pieces(
+                part.segment, block.steps[column.reported], column.values[column.reported], widths[pk]
+            ):
+                yield pk, name, piece
+
+
+def _pieces(segment: int, steps: Ints, values: Floats, width: int) -> Iterator[_Piece]:
+    if len(steps) == 0:
+        return
+    key = np.zeros(len(steps), dtype=np.int64)
+    before = coarsen(points(key[:-1], steps[:-1], values[:-1]), width)
+    columns = (before.first_step, before.last_step, before.non_finite, before.min, before.max, before.last)
+    for first, last, non_finite, *numbers in zip(*(column.tolist() for column in columns), strict=True):
+        yield _Piece(segment, first, last, non_finite, *(None if number != number else number for number in numbers))
+    step, value = int(steps[-1]), float(values[-1])
+    finite = value if math.isfinite(value) else None
+    yield _Piece(segment, step, step, int(finite is None), finite, finite, value)
 
 
 def _with(wanted: Sequence[_Wanted]) -> str:
     return f"WITH wanted(run_pk, segment, level, low, high) AS (VALUES {', '.join(map(str, wanted))})"
-
-
-def _reported(
-    values: dict[str, float | None], extra: str | None, non_finite: str | None, metrics: Iterable[str]
-) -> dict[str, float]:
-    """The metrics of one step: its columns, the JSON of those without one, and that of the values not finite."""
-    others: Mapping[str, Any] = json.loads(extra) if extra else {}
-    encoded: Mapping[str, str] = json.loads(non_finite) if non_finite else {}
-    found = {name: values.get(name, others.get(name)) for name in metrics}
-    found |= {name: NON_FINITE[encoded[name]] for name in metrics if name in encoded}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _summary(session: Session, run: Run, name: str, pieces: Sequence[_Piece], width: int) -> MetricSummary:

@@ -9,11 +9,11 @@ from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind
 from db.hardware import HardwareSample
 from db.lineage import live_line, source_of
-from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, Step
+from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.overview import Standing, Tally
 from db.queries import Series
 from db.step_notes import StepNote
-from db.steps.reader import metric_value
+from db.steps.newest import StoredStep
 from lossguard.protocol import encode_number
 from lossguard.run_tags import tags_of
 from monitor.detection.interventions import run_policy
@@ -89,11 +89,11 @@ def standing(row: Run, newest: Standing, tally: Tally, fields: Sequence[str]) ->
     return {name: values[name]() if name in values else getattr(row, name) for name in fields}
 
 
-def step(row: Step | None, names: list[str]) -> dict[str, Any] | None:
+def step(row: StoredStep | None, names: list[str]) -> dict[str, Any] | None:
     """The metrics of one step."""
     if row is None:
         return None
-    values = {name: encode_number(metric_value(row, name)) for name in names}
+    values = {name: encode_number(row.metrics.get(name)) for name in names}
     return {"step": row.step, "segment": row.segment, "time": row.time, "metrics": values}
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from db import commands, mlflow
 from db.models import MlflowRun, Run
 from db.steps import writer
+from db.steps.completing import complete_steps
 from lossguard.masking import mask_json
 from lossguard.metrics import COUNTS
 from lossguard.protocol import MAX_COUNT, checked_json
@@ -186,7 +187,7 @@ class _Intake:
             if new := [row for row in rows if row.step not in known]:
                 self._report(number, new)
             values = {row.step: row.values for row in rows if row.step in known}
-            self.cached.metric_numbers = writer.complete_steps(
+            self.cached.metric_numbers = complete_steps(
                 self.session, run=run, segment=segment, values=values, numbers=self.cached.metric_numbers
             )
 

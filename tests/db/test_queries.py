@@ -147,13 +147,13 @@ def test_the_newest_steps_come_from_the_live_line_in_order(engine: sa.Engine) ->
         run = add_run(session)
         add_steps(session, run, add_segment(session, run, "a"), range(150))
         forked = add_segment(session, run, "b", fork_step=100)
-        before = queries.newest_steps(session, run=run, count=3)
-        assert [(step.segment, step.step) for step in before] == [(0, 97), (0, 98), (0, 99)]
+        segment, before = queries.newest_times(session, run=run, count=3)
+        assert (segment, [step for step, _ in before]) == (0, [97, 98, 99])
         add_steps(session, run, forked, range(100, 102))
     with reading(engine) as session:
         run = queries.runs(session)[0]
-        after = queries.newest_steps(session, run=run, count=3)
-        assert [(step.segment, step.step) for step in after] == [(1, 100), (1, 101)]
+        segment, after = queries.newest_times(session, run=run, count=3)
+        assert (segment, [step for step, _ in after]) == (1, [100, 101])
 
 
 @pytest.mark.slow

@@ -46,9 +46,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_pk", "segment", "metric", "level", "start", name=op.f("pk_rollups")),
         sqlite_with_rowid=False,
     )
-    # Two tables that only this revision brings, filled by the code that fills them from now on. A later change of them
-    # must freeze that code here.
-    from db.steps.rollups import fill_in
+    # Two tables that only this revision brings, filled by code that reads rows of steps and nothing of later revisions.
+    from db.steps.filling import fill_in
 
     with Session(op.get_bind(), join_transaction_mode="create_savepoint") as session:
         fill_in(session)

@@ -1,11 +1,12 @@
 """How far a run is."""
 
 from dashboard.data.progress import Progress, progress
-from db.models import Run, Step
+from db.models import Run
+from db.overview import StepTime
 
 
-def steps(*numbers: int) -> list[Step]:
-    return [Step(step=number, time=2.0 * number) for number in numbers]
+def steps(*numbers: int) -> list[StepTime]:
+    return [StepTime(step=number, time=2.0 * number) for number in numbers]
 
 
 def test_time_left_is_steps_left_times_the_pace_of_the_newest_steps() -> None:
@@ -24,5 +25,5 @@ def test_a_run_past_its_total_is_complete() -> None:
 
 
 def test_a_clock_that_went_back_gives_no_pace() -> None:
-    back = progress(Run(total_steps=100), [Step(step=0, time=9.0), Step(step=1, time=8.0)])
+    back = progress(Run(total_steps=100), [StepTime(step=0, time=9.0), StepTime(step=1, time=8.0)])
     assert (back.seconds_per_step, back.seconds_left) == (None, None)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from db import bulk, queries
 from db.engine import reading, writing
 from db.lineage import StepRange
-from db.steps.reader import MAX_RANGES, StepBlock, _floats, metric_value, read_blocks, read_line, read_ranges
+from db.steps.loose_rows import _floats
+from db.steps.reader import MAX_RANGES, StepBlock, read_blocks, read_line, read_ranges
 from tests.db.seed import add_run, add_segment, add_steps
 
 # SQLite stores -0.0 as 0 in a column of floats: the sign of zero is the one bit that it does not keep.
@@ -112,7 +113,7 @@ def test_a_metric_of_one_step_is_what_was_reported(engine: sa.Engine) -> None:
     with reading(engine) as session:
         step = queries.newest_step(session, run=run)
         assert step is not None
-        found = {name: metric_value(step, name) for name in (*reported, "lr", "never")}
+        found = {name: step.metrics.get(name) for name in (*reported, "lr", "never")}
     assert found == {name: value for name, (value,) in reported.items()} | {"lr": None, "never": None}
     assert isinstance(found["tokens"], int)
 
@@ -127,8 +128,8 @@ def test_an_arrow_column_becomes_the_same_numbers_with_nan_for_null(values: list
 
 READ_A_CUSTOM_METRIC = """
 import sys
-from db.steps import reader
-values = reader._custom(3, reader.np.arange(2), ['{"mine": 0.1}', None], ["mine"])["mine"].tolist()
+from db.steps import loose_rows
+values = loose_rows._custom(3, loose_rows.np.arange(2), ['{"mine": 0.1}', None], ["mine"])["mine"].tolist()
 assert values[0] == 0.1 and values[1] != values[1] and values[2] != values[2], values
 assert "pandas" not in sys.modules
 """

@@ -1,5 +1,6 @@
 """Roll-ups hold what the steps hold, whenever these come."""
 
+import itertools
 import math
 
 import sqlalchemy as sa
@@ -21,9 +22,9 @@ def test_steps_that_come_late_mend_the_roll_ups(engine: sa.Engine) -> None:
         run = add_run(session)
         report(session, run, values, [step for step in range(300) if step not in late], "loss")
         report(session, run, values, late, "loss")
-        found = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="loss", points=8)
-        assert session.scalar(sa.select(sa.func.count()).where(Rollup.level == 2)) == 4 * 3  # loss, lr, perplexity
-    assert_same(found, plain_loop(values, 0, 299, 64))
+        found = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="loss", points=2)
+        assert session.scalar(sa.select(sa.func.count()).where(Rollup.level == rollups.FINEST)) == 3  # with the lr
+    assert_same(found, plain_loop(values, 0, 299, 256))
 
 
 def test_a_metric_that_is_reported_now_and_then_keeps_its_points(engine: sa.Engine) -> None:
@@ -67,8 +68,10 @@ def test_steps_at_the_end_of_what_was_once_allowed_are_read_and_joined_by_late_o
 
 
 def test_level_ranges_cover_a_range_once_and_reach_into_no_open_bucket() -> None:
-    for low, high, sealed in [(0, 1000, 1000), (37, 995, 1000), (5, 9, 9), (17, 70, 64), (0, 5000, 64)]:
-        parts = list(rollups.split_by_level(4, low, high, sealed))
+    spans = [(0, 1000, 1000), (37, 995, 1000), (5, 9, 9), (17, 70, 64), (0, 5000, 64), (100, 5000, 4999)]
+    for finest, (low, high, sealed) in itertools.product((1, rollups.FINEST), spans):
+        parts = list(rollups.split_by_level(4, low, high, sealed, finest))
         assert [part[1] for part in parts] == [low, *(part[2] for part in parts[:-1])]
         assert parts[-1][2] == high
         assert all(level == 0 or (end <= sealed and begin % rollups.width(level) == 0) for level, begin, end in parts)
+        assert all(level == 0 or level >= finest for level, _, _ in parts)

@@ -74,7 +74,7 @@ def test_the_newest_steps_are_summed_up_alone_and_have_their_times(engine: sa.En
                 session, run, segment, range(0, 6000, every), loss=[float(-step) for step in range(0, 6000, every)]
             )
         found = overview.newest(session, runs=runs, metrics=["loss"], num_steps=1000)
-        plain = [[each.step for each in queries.newest_steps(session, run=run)] for run in runs]
+        plain = [[each.step for each in queries.newest_times(session, run=run)[1]] for run in runs]
     for run, steps in zip(runs[:2], plain, strict=False):
         summary, times = found[run.pk]
         assert summary.metrics["loss"].max == -5000.0

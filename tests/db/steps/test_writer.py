@@ -12,6 +12,7 @@ from db import queries
 from db.engine import reading, writing
 from db.lineage import StepRange
 from db.steps import reader, rollups, writer
+from db.steps.completing import complete_steps
 from tests.db.seed import add_run, add_segment, add_steps
 
 numbers = st.none() | st.floats(allow_nan=True, allow_infinity=True)
@@ -72,9 +73,9 @@ def test_steps_that_are_completed_later_are_as_if_they_had_come_whole(
         segment = add_segment(session, completed, "a")
         add_steps(session, completed, segment, steps, loss=losses)
         known = rollups.metric_numbers(session, run_pk=completed.pk)
-        writer.complete_steps(session, run=completed, segment=segment, values=late, numbers=known)
+        complete_steps(session, run=completed, segment=segment, values=late, numbers=known)
         again = rollups.metric_numbers(session, run_pk=completed.pk)
-        assert writer.complete_steps(session, run=completed, segment=segment, values=late, numbers=again) == again
+        assert complete_steps(session, run=completed, segment=segment, values=late, numbers=again) == again
     with reading(engine) as session:
         for name in {"perplexity", *columns}:
             for points in (2, 5, 200):

@@ -59,7 +59,7 @@ def test_a_collector_of_an_earlier_release_sends_all_runs_which_are_filtered_her
         known | {"id": "old", "state": "finished", "tags": []},
     ]
     collector.accepts = frozenset()
-    collector.fault = lambda method, path, body: (200, runs)  # type: ignore[return-value]
+    collector.fault = lambda method, path, body: (200, runs)  # type: ignore[assignment]
     monkeypatch.setenv("LOSSGUARD_URL", collector.url)
     for options, listed in (
         (["--state", "running"], ["new"]),

@@ -1,0 +1,223 @@
+"""The blocks of `step_blocks` and `block_values`: hundreds of steps of a segment, each metric in a row of its own.
+
+Blocks of a segment do not overlap, so the one that holds a step is the last one that begins at or before it. One metric
+is one range of the key of `block_values`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from db import bulk
+from db.archive import reading
+from db.lineage import StepRange
+from db.steps.block_codec import DamagedBlock, decode_bits, decode_floats, decode_steps
+from db.steps.buckets import Floats, Ints
+from db.steps.columns import MetricColumn
+from db.steps.step_block import END, RunRange, StepBlock, end_of
+
+MANY = 64
+"""Blocks whose numbers are read at a time, to find where so many steps end."""
+
+OVERLAPS = (
+    "run_pk = ? AND segment = ? AND first_step < ? AND last_step >= ? AND first_step >= COALESCE((SELECT"
+    " max(first_step) FROM step_blocks WHERE run_pk = ? AND segment = ? AND first_step <= ?), 0)"
+)
+"""Of the blocks of a range. The last condition bounds what is read of the key from below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A row of `step_blocks`."""
+
+    first: int
+    last: int
+    num_steps: int
+    stored_steps: bytes | None
+    stored_times: bytes | None
+    """None where they were not read."""
+    archived_file: int | None = None
+    """`db.archive.files.ArchivedFile.id` where a file outside the store has its values."""
+
+    @property
+    def steps(self) -> Ints:
+        """int64[num_steps]. Raises DamagedBlock."""
+        if self.stored_steps is None:
+            return np.arange(self.first, self.last + 1)
+        return decode_steps(self.stored_steps, self.num_steps)
+
+    @property
+    def times(self) -> Floats:
+        """float64[num_steps], in unix seconds; NaN where they were not read. Raises DamagedBlock."""
+        if self.stored_times is None:
+            return np.full(self.num_steps, np.nan)
+        return decode_floats(self.stored_times, self.num_steps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A row of `block_values`, without its key."""
+
+    values: bytes
+    reported: bytes | None
+
+
+def _overlapping(run_pk: int, step_range: StepRange) -> tuple[Any, ...]:
+    """The values of the parameters of OVERLAPS."""
+    segment, first = step_range.segment, step_range.first
+    return (run_pk, segment, end_of(step_range), first, run_pk, segment, first)
+
+
+def end_of_first(session: Session, run_pk: int, step_range: StepRange, max_steps: int) -> int | None:
+    """The step before which the blocks of a range hold `max_steps` steps or more; END where there are no more of them.
+
+    None where the range has no blocks. The first block may begin before the range: it is not counted.
+    """
+    low, count = step_range.first, None
+    while True:
+        statement = f"SELECT last_step, num_steps FROM step_blocks WHERE {OVERLAPS} ORDER BY first_step LIMIT {MANY}"
+        found = bulk.read(session, statement, _overlapping(run_pk, StepRange(step_range.segment, low, step_range.last)))
+        for last, num_steps in found:
+            count = 0 if count is None else count + num_steps
+            if count >= max_steps:
+                return int(last) + 1
+        if len(found) < MANY:
+            return None if count is None else END
+        low = int(found[-1][0]) + 1
+
+
+def read_blocks(
+    session: Session, ranges: Sequence[RunRange], metrics: Sequence[str], *, with_times: bool = True
+) -> list[StepBlock]:
+    """What the blocks hold of each range, read together. Without times these are NaN. Raises DamagedBlock."""
+    found = find(session, ranges, with_times=with_times)
+    numbers = _numbers(session, {one.run_pk for one, blocks in zip(ranges, found, strict=True) if blocks}, metrics)
+    stored = _read_values(session, ranges, found, numbers)
+    return [
+        _as_step_block(session, one, blocks, values, numbers.get(one.run_pk, {}), metrics)
+        for one, blocks, values in zip(ranges, found, stored, strict=True)
+    ]
+
+
+def read_steps(session: Session, run_pk: int, step_range: StepRange) -> Ints:
+    """The numbers of the steps of a range that are in blocks. Raises DamagedBlock."""
+    (blocks,) = find(session, [RunRange(run_pk, step_range)], with_times=False)
+    steps = np.concatenate([np.empty(0, dtype=np.int64), *(block.steps for block in blocks)])
+    return steps[(steps >= step_range.first) & (steps < end_of(step_range))]
+
+
+def find(session: Session, ranges: Sequence[RunRange], *, with_times: bool = True) -> list[list[Block]]:
+    """The blocks that overlap each range, in their order."""
+    columns = f"first_step, last_step, num_steps, steps, {'times' if with_times else 'NULL'}, archived_file"
+    statement = " UNION ALL ".join(
+        f"SELECT {index} AS position, {columns} FROM step_blocks WHERE {OVERLAPS}" for index in range(len(ranges))
+    )
+    values = tuple(value for one in ranges for value in _overlapping(*one))
+    found: list[list[Block]] = [[] for _ in ranges]
+    for rows in bulk.read_chunks(session, f"{statement} ORDER BY position, first_step", values) if ranges else ():
+        for index, *block in rows:
+            found[index].append(Block(*block))
+    return found
+
+
+def _numbers(session: Session, run_pks: Collection[int], metrics: Sequence[str]) -> dict[int, dict[str, int]]:
+    """By run and name: the numbers of these metrics."""
+    numbers: dict[int, dict[str, int]] = {run_pk: {} for run_pk in run_pks}
+    if run_pks and metrics:
+        statement = f"SELECT run_pk, name, number FROM metrics WHERE run_pk IN ({', '.join(map(str, run_pks))})"
+        wanted = set(metrics)
+        for run_pk, name, number in bulk.read(session, statement, ()):
+            if name in wanted:
+                numbers[run_pk][name] = number
+    return numbers
+
+
+def _read_values(
+    session: Session,
+    ranges: Sequence[RunRange],
+    blocks: Sequence[Sequence[Block]],
+    numbers: Mapping[int, Mapping[str, int]],
+) -> list[dict[tuple[int, int], _Stored]]:
+    """For each range: (number of a metric, first step of a block) -> what is stored of it."""
+    found: list[dict[tuple[int, int], _Stored]] = [{} for _ in ranges]
+    selects, values = [], []
+    for index, (one, some) in enumerate(zip(ranges, blocks, strict=True)):
+        in_store = any(block.archived_file is None for block in some)
+        if in_store and (among := ", ".join(map(str, numbers[one.run_pk].values()))):
+            selects.append(
+                f'SELECT {index}, metric, first_step, "values", reported FROM block_values WHERE run_pk = ?'
+                f" AND segment = ? AND metric IN ({among}) AND first_step >= ? AND first_step <= ?"
+            )
+            values += [one.run_pk, one.steps.segment, some[0].first, some[-1].first]
+    for rows in bulk.read_chunks(session, " UNION ALL ".join(selects), tuple(values)) if selects else ():
+        for index, metric, first, *stored in rows:
+            found[index][metric, first] = _Stored(*stored)
+    return found
+
+
+def _as_step_block(
+    session: Session,
+    one: RunRange,
+    blocks: Sequence[Block],
+    stored: Mapping[tuple[int, int], _Stored],
+    numbers: Mapping[str, int],
+    metrics: Sequence[str],
+) -> StepBlock:
+    archived = _read_archived(session, one.steps.segment, blocks, [name for name in metrics if name in numbers])
+    try:
+        whole = StepBlock(
+            one.steps.segment,
+            np.concatenate([np.empty(0, dtype=np.int64), *(block.steps for block in blocks)]),
+            np.concatenate([np.empty(0), *(block.times for block in blocks)]),
+            {name: _column(name, numbers.get(name, -1), blocks, stored, archived) for name in metrics},
+        )
+    except DamagedBlock as error:
+        raise _with_place(session, one, blocks, error) from None
+    first, last = np.searchsorted(whole.steps, [one.steps.first, end_of(one.steps)])
+    return whole if last - first == len(whole) else whole.at(slice(int(first), int(last)))
+
+
+def _read_archived(
+    session: Session, segment: int, blocks: Sequence[Block], metrics: Sequence[str]
+) -> dict[int, Mapping[str, MetricColumn]]:
+    """First step of a block -> these metrics of it, for the blocks whose values are archived."""
+    wanted = [reading.Wanted(one.archived_file, one.first, one.last) for one in blocks if one.archived_file is not None]
+    return reading.read_blocks(session, segment=segment, wanted=wanted, metrics=metrics) if wanted and metrics else {}
+
+
+def _column(
+    name: str,
+    number: int,
+    blocks: Sequence[Block],
+    stored: Mapping[tuple[int, int], _Stored],
+    archived: Mapping[int, Mapping[str, MetricColumn]],
+) -> MetricColumn:
+    """A metric over all steps of the blocks."""
+    num_steps = sum(block.num_steps for block in blocks)
+    values, reported = np.full(num_steps, np.nan), np.zeros(num_steps, dtype=np.bool_)
+    start = 0
+    for block in blocks:
+        if found := stored.get((number, block.first)):
+            part = slice(start, start + block.num_steps)
+            if found.reported is None:
+                values[part], reported[part] = decode_floats(found.values, block.num_steps), True
+            else:
+                reported[part] = decode_bits(found.reported, block.num_steps)
+                positions = np.flatnonzero(reported[part])
+                values[start + positions] = decode_floats(found.values, len(positions))
+        elif column := archived.get(block.first, {}).get(name):
+            part = slice(start, start + block.num_steps)
+            values[part], reported[part] = column.values, column.reported
+        start += block.num_steps
+    return MetricColumn.of_arrays(values, reported)
+
+
+def _with_place(session: Session, one: RunRange, blocks: Sequence[Block], error: DamagedBlock) -> DamagedBlock:
+    ((run_id,),) = bulk.read(session, "SELECT id FROM runs WHERE pk = ?", (one.run_pk,))
+    return DamagedBlock(
+        f"a block of run {run_id!r}, segment {one.steps.segment}, steps {blocks[0].first} to {blocks[-1].last}, is "
+        f"damaged: {error}; restore the store from a backup, or delete the run"
+    )

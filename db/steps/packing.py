@@ -1,0 +1,201 @@
+"""Make blocks of steps: of reports as they come, and of rows that are stored already.
+
+A segment with blocks keeps its newest steps as rows until they are `PACK_AT`; then they become a block, in the
+transaction of the report that brings the last of them. A report of so many steps becomes a block at once. Steps that
+arrive after their successors stay rows until the next block is made: then they join the blocks that they belong in.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from db import bulk, partitions
+from db.lineage import StepRange
+from db.models import BlockValues, Segment, StoredBlock
+from db.steps import blocks, loose_rows, rollups
+from db.steps.block_codec import encode_bits, encode_floats, encode_steps
+from db.steps.blocks import Block
+from db.steps.buckets import Floats
+from db.steps.step_block import RunRange, StepBlock, end_of, joined
+from lossguard.metrics import COUNTS
+
+PACK_AT = 512
+"""Rows of a segment that become a block. Larger blocks are no lighter, and smaller ones take longer to read."""
+MAX_BLOCK_STEPS = 1024
+MAX_ROWS = 4 * PACK_AT
+"""A segment that has more rows, because it is of an earlier release, is left to `db.steps.backlog`."""
+SMALL = 256
+"""Fewer steps than this behind a block join it instead of making one of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The segment whose steps are packed, and the numbers of all of its run's metrics by name."""
+
+    run_pk: int
+    segment: int
+    numbers: Mapping[str, int]
+
+
+def becomes_block(segment: Segment, num_new: int) -> bool:
+    """Whether `num_new` steps that the segment does not count yet become a block, with its rows if these are few."""
+    num_rows = segment.num_steps - segment.num_packed
+    return segment.has_blocks and (num_new if num_rows > MAX_ROWS else num_rows + num_new) >= PACK_AT
+
+
+def store(session: Session, segment: Segment, numbers: Mapping[str, int], new: StepBlock) -> None:
+    """Store steps, and the rows of the segment if these are few, in blocks. Call `commands.grow_segment` afterwards."""
+    _make_partition(session, segment)
+    parts, num_rows = [new], segment.num_steps - segment.num_packed
+    if 0 < num_rows <= MAX_ROWS:
+        parts.append(_take_rows(session, segment, numbers, StepRange(segment.number, 0, None)))
+    pack(session, Place(segment.run_pk, segment.number, numbers), _together(parts))
+    segment.num_packed += len(new) + (num_rows if num_rows <= MAX_ROWS else 0)
+
+
+def pack_rows(session: Session, segment: Segment, numbers: Mapping[str, int], *, max_steps: int) -> int:
+    """Pack the first `max_steps` rows of a segment with blocks: how many there were. The caller has locked the run."""
+    everything = StepRange(segment.number, 0, None)
+    found = loose_rows.first_rows(session, segment.run_pk, everything, 0, max_steps)
+    if found is None:
+        segment.num_packed = segment.num_steps
+        return 0
+    _make_partition(session, segment)
+    bounds, count = found
+    rows = _take_rows(session, segment, numbers, bounds)
+    pack(session, Place(segment.run_pk, segment.number, numbers), rows)
+    segment.num_packed = min(segment.num_packed + count, segment.num_steps)
+    return count
+
+
+def _make_partition(session: Session, segment: Segment) -> None:
+    """Before the first block: that of a run which an earlier release registered may be missing."""
+    if not segment.num_packed:
+        partitions.make_for(session, segment.run_pk)
+
+
+def _take_rows(session: Session, segment: Segment, numbers: Mapping[str, int], steps: StepRange) -> StepBlock:
+    """The rows of these steps, which are deleted, with the roll-ups that only rows need."""
+    (rows,) = loose_rows.read_rows(session, [RunRange(segment.run_pk, steps)], list(numbers))
+    condition = "run_pk = ? AND segment = ? AND step >= ? AND step < ?"
+    values = (segment.run_pk, segment.number, steps.first, end_of(steps))
+    bulk.run(session, f"DELETE FROM steps WHERE {condition}", values)
+    rollups.delete_finer(session, segment.run_pk, numbers.values(), steps)
+    return rows
+
+
+def pack(session: Session, place: Place, new: StepBlock) -> None:
+    """Put steps that are in no block into blocks; those that they fall into are written anew."""
+    behind = StepRange(place.segment, int(new.steps[0]), None)
+    (known,) = blocks.find(session, [RunRange(place.run_pk, behind)])
+    home = np.searchsorted([block.first for block in known], new.steps, side="right") - 1
+    for at in np.unique(home).tolist():
+        part = new.at(np.flatnonzero(home == at))
+        if at >= 0 and not _stands_alone(part, known[at]):
+            part = _together([_take(session, place, known[at]), part])
+        _write(session, place, part)
+
+
+def rewrite(session: Session, place: Place, block: Block, changed: StepBlock) -> None:
+    """Replace a block; `changed` has every metric of it."""
+    _delete(session, place, block)
+    _write(session, place, changed)
+
+
+def split(session: Session, place: Place, block: Block, edge: int) -> None:
+    """Let a second block begin at step `edge`, within a block."""
+    steps = _take(session, place, block)
+    at = int(np.searchsorted(steps.steps, edge))
+    for part in (steps.at(slice(at)), steps.at(slice(at, None))):
+        if len(part):
+            _write(session, place, part)
+
+
+def _stands_alone(part: StepBlock, block: Block) -> bool:
+    """An archived block is left alone where it can be: its values would have to be fetched."""
+    return int(part.steps[0]) > block.last and (len(part) >= SMALL or block.archived_file is not None)
+
+
+def _take(session: Session, place: Place, block: Block) -> StepBlock:
+    """The steps of a block, which is deleted."""
+    steps = StepRange(place.segment, block.first, block.last + 1)
+    (found,) = blocks.read_blocks(session, [RunRange(place.run_pk, steps)], list(place.numbers))
+    _delete(session, place, block)
+    return found
+
+
+def _delete(session: Session, place: Place, block: Block) -> None:
+    among = ", ".join(map(str, place.numbers.values()))
+    key = (place.run_pk, place.segment, block.first)
+    if among:
+        condition = f"run_pk = ? AND segment = ? AND first_step = ? AND metric IN ({among})"
+        bulk.run(session, f"DELETE FROM block_values WHERE {condition}", key)
+    bulk.run(session, "DELETE FROM step_blocks WHERE run_pk = ? AND segment = ? AND first_step = ?", key)
+
+
+def _together(parts: Sequence[StepBlock]) -> StepBlock:
+    names = list(dict.fromkeys(name for part in parts for name in part.metrics))
+    return joined([part.with_metrics(names) for part in parts], names)
+
+
+def _write(session: Session, place: Place, steps: StepBlock) -> None:
+    same = {"run_pk": place.run_pk, "segment": place.segment}
+    parts = list(_split(steps))
+    bulk.insert(session, StoredBlock, same | _columns([_block_row(part) for part in parts]))
+    write_values(session, place, parts)
+
+
+def write_values(session: Session, place: Place, parts: Sequence[StepBlock]) -> None:
+    """Store the values of blocks, each given whole."""
+    if values := [row for part in parts for row in _value_rows(place, part)]:
+        same = {"run_pk": place.run_pk, "segment": place.segment}
+        bulk.insert(session, BlockValues, same | _columns(values))
+
+
+def _split(steps: StepBlock) -> Iterator[StepBlock]:
+    """In blocks of equal size."""
+    num_parts = -(-len(steps) // MAX_BLOCK_STEPS)
+    edges = [len(steps) * part // num_parts for part in range(num_parts + 1)]
+    for first, last in itertools.pairwise(edges):
+        yield steps.at(slice(first, last))
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _block_row(part: StepBlock) -> dict[str, Any]:
+    first, last = int(part.steps[0]), int(part.steps[-1])
+    is_gapless = last - first + 1 == len(part)
+    return {
+        "first_step": first,
+        "last_step": last,
+        "num_steps": len(part),
+        "steps": None if is_gapless else encode_steps(part.steps),
+        "times": encode_floats(part.times),
+    }
+
+
+def _value_rows(place: Place, part: StepBlock) -> Iterator[dict[str, Any]]:
+    for name, column in part.metrics.items():
+        if column.reported.all():
+            values, reported = column.values, None
+        elif column.reported.any():
+            values, reported = column.values[column.reported], encode_bits(column.reported)
+        else:
+            continue
+        yield {
+            "metric": place.numbers[name],
+            "first_step": int(part.steps[0]),
+            "values": encode_floats(_whole(values) if name in COUNTS else values),
+            "reported": reported,
+        }
+
+
+def _whole(values: Floats) -> Floats:
+    """As a column of whole numbers holds them."""
+    return np.trunc(values) + 0.0  # -0.5 becomes 0, not -0
