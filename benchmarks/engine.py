@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ WARM_ROWS = 1_000
 """Rows of each run before the measurement: its thresholds are known."""
 NUM_ROWS = 20_000
 """Rows that are measured."""
-detector_row = getattr(columns, "detector_row", None)  # an earlier release has none
+detector_row: Any = getattr(columns, "detector_row", None)  # an earlier release has none
 
 
 def measure() -> Iterator[Row]:
@@ -77,7 +78,7 @@ def cost_per_row(
     num_rows = size * len(in_turn)
     is_row = size == 1 and detector_row is not None
 
-    def make() -> list[object]:
+    def make() -> list[Any]:
         if is_row:
             return [detector_row(one.steps[0], one.times[0], one.metrics) for _, one in in_turn]
         return [columns.detector_rows(one.steps, one.times, one.metrics) for _, one in in_turn]

@@ -18,10 +18,10 @@ from monitor.detection.scoring.detector import (
     MIN_ALARM_Z,
     MIN_Z,
     SPARSE_STEPS,
-    RecentResiduals,
     SignalDetector,
 )
 from monitor.detection.scoring.readings import SignalReading
+from monitor.detection.scoring.recent_residuals import RecentResiduals
 from monitor.detection.scoring.scan import LEAD, last_statistics
 
 FULL = LEAD + CHUNK - 1
