@@ -155,7 +155,7 @@ class SignalDetector:
             columns[1] = np.where(columns[0] >= MIN_ALARM_Z, evidence, 0.0)
             waiting = statistics[:, num_calibrated : num_before + end]
             if waiting.shape[1] >= CHUNK:
-                num_calibrated += self._calibrate(waiting, gaps[:end], count)
+                num_calibrated += self.calibrate(waiting, gaps[:end], count)
             start = end
         return num_calibrated
 
@@ -217,7 +217,7 @@ class SignalDetector:
         if self.drift is not None:
             self.drift.accept()
 
-    def _calibrate(self, statistics: Floats, gaps: Ints, count: int) -> int:
+    def calibrate(self, statistics: Floats, gaps: Ints, count: int) -> int:
         """Add the full chunks to the tail histograms, without alarms and the rows around them; fit the thresholds.
 
         `count`: observations up to the last value, which statistics and gaps end with. Returns the size of the chunks.
