@@ -20,7 +20,7 @@ from lossguard.remote_files import RemoteFiles, is_remote, local_path, within
         (Path("s3:/bucket"), False),
     ],
 )
-def test_a_url_of_another_place_is_told_from_a_path(place: str | Path, remote: bool) -> None:
+def test_a_url_of_another_place_differs_from_a_path(place: str | Path, remote: bool) -> None:
     assert is_remote(place) == remote
 
 
