@@ -127,7 +127,7 @@ def test_checkpoints_at_a_url_are_restored_exactly(tmp_path: Path, store: str) -
     run = LoggingRun({19: rollback(1, rewind_to=10, skip_from=10, skip_to=14)})
     url = f"memory://{tmp_path.name}-{store}/run"
     watching = guard(run, store=store, directory=url)
-    module = Module(before_step=lambda module: watching.controller.checkpoints.settle(wait=True))  # type: ignore[union-attr]
+    module = Module(before_step=lambda module: watching.controller.checkpoints.settle(True))  # type: ignore[union-attr]
     guarded = fit(tmp_path, shuffled(44), watching, module=module, max_steps=20)
     assert_same(guarded, fit(tmp_path, filtered(44, [(10, 14)], steps=20, accumulate=1), max_steps=20))
     assert run.recorded[1][:3] == ("rollback", 10, 1)

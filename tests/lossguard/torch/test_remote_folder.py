@@ -295,8 +295,8 @@ def test_a_staging_folder_that_cannot_be_made_is_one_sentence(url: str, tmp_path
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"file cannot hold their files on the way \(staging\): Not a directory"):
         At(url, tmp_path / "file")
-    with pytest.raises(ValueError, match="leave out staging"):
-        Checkpoints(tmp_path / "c", staging=tmp_path)
+    with pytest.raises(ValueError, match="is no URL of another place: leave out storage_options"):
+        Checkpoints(tmp_path / "c", storage_options={})
 
 
 def test_a_quick_look_finds_what_is_missing(name: str, url: str, tmp_path: Path) -> None:
