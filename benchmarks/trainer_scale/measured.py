@@ -22,12 +22,12 @@ QUIET = 0.05
 """Seconds after which the last bytes of an operation are on their way."""
 PREDICTED: dict[str, Callable[[int], Traffic]] = {
     "exchange at a boundary": operations.boundary,
-    "the same, release 2.8": operations.boundary_before,
+    "exchange by all-gather (before)": operations.boundary_before,
     "action on all ranks": operations.run_on_all,
-    "the same, release 2.8 ": operations.run_on_all_before,
-    "save in the background": lambda ranks: operations.save_in_background(ranks, TENSORS),
-    "restore": operations.restore,
-    "plan of torch's checkpoint": lambda ranks: operations.plan_by_torch(ranks, TENSORS),
+    "action on all ranks by all-gather (before)": operations.run_on_all_before,
+    "save": lambda ranks: operations.save(ranks, TENSORS),
+    "restore": lambda ranks: operations.restore(ranks, checkpoints=1),
+    "the same planned by torch (before)": lambda ranks: operations.plan_by_torch(ranks, TENSORS),
 }
 
 

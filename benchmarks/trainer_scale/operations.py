@@ -1,4 +1,4 @@
-"""What Lossguard has the ranks exchange: at a step boundary, for a checkpoint, for a restore; and what torch does. Pure.
+"""What Lossguard has the ranks exchange at a step boundary, for a checkpoint and for a restore, and what torch does.
 
 The lengths of pickles are those of typical contents; `measured` compares them with what is sent.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.trainer_scale import traffic
 from benchmarks.trainer_scale.traffic import Traffic
 
-PATH = 150
+PATH = 140
 """Bytes of the pickled path of a checkpoint that is being written."""
 FILES_OF_RANK, LIST_ITEM = 330, 8
 """Bytes of the pickled fingerprints of one rank's three files, and of a place in a list."""
@@ -27,7 +27,7 @@ def boundary(ranks: int) -> Traffic:
 
 
 def boundary_before(ranks: int) -> Traffic:
-    """One exchange up to release 2.8: four integers of every rank to every rank."""
+    """One exchange before: four integers of every rank to every rank."""
     return traffic.all_gather(ranks, 32)
 
 
@@ -37,30 +37,32 @@ def run_on_all(ranks: int) -> Traffic:
 
 
 def run_on_all_before(ranks: int) -> Traffic:
-    """The same up to release 2.8: a pickled report of every rank to every rank."""
-    return traffic.all_gather(ranks, 8) + traffic.all_gather(ranks, 9)
+    """The same before: a pickled report of every rank to every rank."""
+    return traffic.all_gather(ranks, 8) + traffic.all_gather(ranks, 19)
 
 
-def save_in_loop(ranks: int) -> Traffic:
-    """What the training loop waits for when a save begins: all ranks have a copy of their state."""
-    return run_on_all(ranks)
+def save(ranks: int, tensors: int) -> Traffic:
+    """All messages of a save on a disk that the ranks share, those in the loop included.
 
-
-def save_in_background(ranks: int, tensors: int) -> Traffic:
-    """All messages of a save on a disk that the ranks share, of so many tensors that are sharded over all ranks."""
+    `tensors`: their number; all are sharded over all ranks.
+    """
     plan = traffic.maxima(ranks, 2) + traffic.all_reduce(ranks, 8 * tensors)
-    pieces = traffic.gather_on_rank_0(ranks, lambda count: 20 + (5 + LIST_ITEM) * count)  # none
+    pieces = traffic.gather_on_rank_0(ranks, lambda count: 20 + (5 + LIST_ITEM) * count)  # of whole tensors: none
     files = traffic.gather_on_rank_0(ranks, lambda count: 20 + (FILES_OF_RANK + LIST_ITEM) * count)
-    return run_on_all(ranks).times(7) + traffic.broadcast_object(ranks, PATH) + plan + pieces + files
+    return run_on_all(ranks).times(8) + traffic.broadcast_object(ranks, PATH) + plan + pieces + files
 
 
-def restore(ranks: int) -> Traffic:
-    """All messages of a load: the list of steps, whether it is in memory, reading, loading."""
-    return traffic.broadcast_object(ranks, 60) + traffic.broadcast_object(ranks, 5) + run_on_all(ranks).times(2)
+def restore(ranks: int, checkpoints: int = 20) -> Traffic:
+    """All messages of a load: the list of checkpoints, those in memory, reading, loading."""
+    return (
+        traffic.broadcast_object(ranks, 16 + 3 * checkpoints)
+        + traffic.broadcast_object(ranks, 5)
+        + run_on_all(ranks).times(2)
+    )
 
 
 def plan_by_torch(ranks: int, tensors: int) -> Traffic:
-    """The messages of torch.distributed.checkpoint.save: plans to rank 0 and back, results to rank 0, metadata to all."""
+    """torch.distributed.checkpoint.save: plans to rank 0 and back, results to rank 0, metadata to all."""
     plans = traffic.gather_object_by_torch(ranks, PLANNED * tensors)
     back = traffic.scatter_object_by_torch(ranks, PLANNED * tensors)
     results = traffic.gather_object_by_torch(ranks, RESULT * tensors)
