@@ -1,11 +1,12 @@
-"""How long reports wait while a store of many steps is upgraded under them.
+"""How long reports wait while a store of many steps is upgraded under them, and while its rows are packed.
 
     python -m benchmarks.live_migration [--steps 10000000] [--trainers 20] [--release COMMIT]
 
 A temporary PostgreSQL server with safe settings, a store of the previous release with synthetic runs of 100,000 steps,
 and a collector of that release (its code is taken from git), to which trainers report one step at a time. Meanwhile
-`python -m db upgrade` of this code brings the store to the newest schema. The seconds before it, when nothing else
-happens, are the comparison. In the end every acknowledged step must be stored.
+`python -m db upgrade` of this code brings the store to the newest schema. Then a collector of this code takes the
+reports while `python -m db pack --enable` makes blocks of the rows. The seconds before each command, when nothing else
+happens, are the comparison. Every acknowledged step must be stored.
 """
 
 import argparse
@@ -16,8 +17,9 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -59,21 +61,40 @@ def measure(steps: int = 10_000_000, *, trainers: int = 20, release: str | None 
         database = stack.enter_context(postgres.running(durable=True)).url()
         _run(old_code, "-m", "db", "upgrade", "--url", database)
         fill(database, steps)
-        url, _ = stack.enter_context(collector(database, code=old_code))
-        with steady_reports(url, runs=trainers) as reports:
-            began = time.monotonic()
-            time.sleep(QUIET_SECONDS)
-            quiet = _gaps(reports, began)
-            began = time.monotonic()
-            _run(ROOT, "-m", "db", "upgrade", "--url", database)
-            took = time.monotonic() - began
-            time.sleep(2.0)
-            gap, wait = _gaps(reports, began)
-        check_stored(database, len(reports.times))
-    label = f"{trainers} trainers, upgrade of {steps:,} stored steps"
-    note = f"quiet: {quiet[0]:.0f} ms; the upgrade took {took:.1f} s"
+        load = Load(database, trainers)
+        upgrade = ("-m", "db", "upgrade", "--url", database)
+        yield from _during(upgrade, load, old_code, f"{trainers} trainers, upgrade of {steps:,} stored steps")
+        pack = ("-m", "db", "pack", "--enable", "--url", database)
+        yield from _during(pack, load, ROOT, f"{trainers} trainers, {steps:,} stored steps are packed")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A store, and the number of trainers that report to a collector of it."""
+
+    database: str
+    trainers: int
+
+
+def _during(command: Sequence[str], load: Load, code: Path, label: str) -> Iterator[Row]:
+    """Run the command of this release while trainers report to a collector whose code is in `code`."""
+    project = f"during-{command[2]}"
+    with (
+        collector(load.database, code=code) as (url, _),
+        steady_reports(url, runs=load.trainers, project=project) as reports,
+    ):
+        began = time.monotonic()
+        time.sleep(QUIET_SECONDS)
+        quiet_gap, quiet_wait = _gaps(reports, began)
+        began = time.monotonic()
+        _run(ROOT, *command)
+        took = time.monotonic() - began
+        time.sleep(2.0)
+        gap, wait = _gaps(reports, began)
+    check_stored(load.database, project, len(reports.times))
+    note = f"quiet: {quiet_gap:.0f} ms; `{' '.join(command[1:3])}` took {took:.1f} s"
     yield Row(f"{label}: longest time without an acknowledged report", gap, "ms", LIMIT_MS, note)
-    note = f"quiet: {quiet[1]:.0f} ms; {reports.num_refused} reports were refused and sent again"
+    note = f"quiet: {quiet_wait:.0f} ms; {reports.num_refused} reports were refused and sent again"
     yield Row(f"{label}: the slowest report", wait, "ms", LIMIT_MS, note)
 
 
@@ -101,12 +122,12 @@ def fill(database: str, steps: int) -> None:
     engine.dispose()
 
 
-def check_stored(database: str, acknowledged: int) -> None:
+def check_stored(database: str, project: str, acknowledged: int) -> None:
     """Raise RuntimeError unless the store counts exactly the steps that the trainers were told are stored."""
     engine = create_engine(database)
     with engine.connect() as connection:
-        counted = "SELECT sum(num_steps) FROM segments JOIN runs ON pk = run_pk WHERE project = 'live'"
-        stored = connection.scalar(sa.text(counted))
+        counted = "SELECT sum(num_steps) FROM segments JOIN runs ON pk = run_pk WHERE project = :project"
+        stored = connection.scalar(sa.text(counted), {"project": project})
     engine.dispose()
     if stored != acknowledged:
         raise RuntimeError(f"{acknowledged} steps were acknowledged, {stored} are stored")

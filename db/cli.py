@@ -3,6 +3,7 @@
 python -m db upgrade                         create the database, or upgrade it to the newest schema
 python -m db downgrade REVISION              undo the migrations after REVISION
 python -m db check [--verify]                check that the database fits the code (exit 1 when it does not)
+python -m db pack [--enable]                 store the steps of ended runs and of an earlier release in blocks
 python -m db prune --days 90 [--dry-run]     delete runs that ended at least this long ago
 python -m db retention set PROJECT 30        let prune keep the runs of a project so long, whatever its --days say
 python -m db export RUN -o FILE              write a run to FILE.parquet (the whole run) or FILE.csv (its steps)
@@ -24,6 +25,7 @@ import typer
 from sqlalchemy.orm import Session
 
 from db import access, compaction, migrate, pruning, retention
+from db import pack as pack_
 from db.archive import cli as archive_cli
 from db.command_engine import Url
 from db.command_engine import check_schema as _check_schema
@@ -74,6 +76,29 @@ def check(
     typer.echo("the database fits the code")
     if not _on_engine(url, lambda engine: archive_cli.check(engine, verify=verify)):
         raise typer.Exit(1)
+
+
+@app.command()
+def pack(
+    enable: Annotated[
+        bool, typer.Option("--enable", help="every collector and dashboard of this store runs this release by now")
+    ] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Store steps that are still rows in blocks, which weigh a fifth: those of ended runs and of an earlier release.
+
+    Collectors go on meanwhile. It may be stopped at any moment, and continues where it stopped.
+    """
+
+    def do(engine: sa.Engine) -> None:
+        _check_schema(engine)
+        for line in pack_.pack_store(engine, enable=enable, now=time.time()):
+            typer.echo(line)
+
+    try:
+        _on_engine(url, do)
+    except pack_.NotEnabled as error:
+        raise _error(str(error)) from None
 
 
 @app.command()

@@ -10,16 +10,8 @@ from sqlalchemy.orm import Session
 
 from db import bulk, features, partitions, queries
 from db.dialects import dialect_of
-from db.models import (
-    Event,
-    Incident,
-    Intervention,
-    Order,
-    Run,
-    RunStatus,
-    Segment,
-    SkippedBatches,
-)
+from db.models import Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches
+from db.steps import backlog
 from lossguard.states import OrderState, RunState, SegmentReason
 
 
@@ -327,6 +319,7 @@ def finish_run(session: Session, *, run: Run, state: RunState, at: float, now: f
     run.finished_at = at
     run.last_report_at = now
     session.flush()
+    backlog.pack_ended(session, run=run)
 
 
 def delete_run(session: Session, *, run: Run) -> None:
@@ -337,4 +330,4 @@ def delete_run(session: Session, *, run: Run) -> None:
 def delete_runs(session: Session, *, run_pks: Sequence[int]) -> None:
     """Delete runs, which the transaction has locked, and everything that belongs to them (the foreign keys cascade)."""
     session.execute(sa.delete(Run).where(Run.pk.in_(run_pks)))
-    partitions.delete_blocks(session, run_pks)
+    partitions.delete_rows(session, run_pks)

@@ -4,6 +4,7 @@ import io
 import random
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -45,8 +46,14 @@ def upgrade(engine: sa.Engine, revision: str = "head", *, patience: float = PATI
 
 
 def downgrade(engine: sa.Engine, revision: str, *, patience: float = PATIENCE_SECONDS) -> None:
-    """Undo the migrations after `revision`, as `upgrade` makes them. Raises StoreInUse."""
-    _change(engine, command.downgrade, revision, patience)
+    """Undo the migrations after `revision`, all or none: one of them may refuse. Raises StoreInUse, CommandError."""
+    _change(engine, _downgrade_at_once, revision, patience)
+
+
+def _downgrade_at_once(config: Config, revision: str) -> None:
+    connection: sa.Connection = config.attributes["connection"]
+    with nullcontext() if connection.in_transaction() else connection.begin():
+        command.downgrade(config, revision)
 
 
 def _change(engine: sa.Engine, change: Callable[[Config, str], None], revision: str, patience: float) -> None:

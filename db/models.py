@@ -98,6 +98,7 @@ class Run(Base):
     """One training job, through all of its restarts and rollbacks."""
 
     __tablename__ = "runs"
+    __table_args__ = (sa.Index("ix_runs_started_at", "started_at", "pk"),)
 
     pk: Mapped[int] = mapped_column(primary_key=True)
     id: Mapped[str] = mapped_column(String(128), unique=True)
@@ -428,16 +429,19 @@ class Metric(Base):
 
     run_pk: Mapped[int] = _run_key(primary=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    name: Mapped[str] = mapped_column(String(128))
+    name: Mapped[str] = mapped_column(String(128), index=True)
 
 
 class Rollup(Base):
     """A metric over one bucket of a segment's steps (see db.steps.rollups). No number in it is NaN or infinite."""
 
     __tablename__ = "rollups"
-    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
+    __table_args__ = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        "sqlite_with_rowid": False,
+        "postgresql_partition_by": "RANGE (run_pk)",
+    }
 
-    run_pk: Mapped[int] = _run_key(primary=True)
+    run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     metric: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     """`Metric.number`"""

@@ -10,6 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from db.archive import files
+from db.archive.extent import BUCKET
 from db.interventions import needs_a_person_in_sql
 from db.lineage import live_line
 from db.models import Incident, Intervention, Metric, Run, RunStatus, Segment
@@ -135,7 +137,8 @@ def newest(
     """By `Run.pk`: the same of the last `num_steps` steps alone, and the times of the newest ones."""
     segments = _segments(session, [run.pk for run in runs])
     lines = [(run, _live_spans(segments.get(run.pk, []))) for run in runs]
-    ends = [(run, _last_steps(line, num_steps)) for run, line in lines]
+    archived = files.runs_with_files(session, run_pks=[run.pk for run in runs])
+    ends = [(run, _last_steps(line, num_steps, whole_buckets=run.pk in archived)) for run, line in lines]
     found = metric_summaries.summaries(session, lines=ends, metrics=metrics)
     times = metric_summaries.newest_times(session, lines=lines)
     return {
@@ -151,8 +154,10 @@ def _run_summary(
     return RunSummary(steps, sum(segment.num_steps for segment in segments), metrics)
 
 
-def _last_steps(line: Sequence[LiveSpan], num_steps: int) -> list[LiveSpan]:
+def _last_steps(line: Sequence[LiveSpan], num_steps: int, *, whole_buckets: bool) -> list[LiveSpan]:
+    """`whole_buckets`: some more of them, so that they begin where a bucket of the roll-ups begins."""
     first = max((span.last for span in line), default=0) - num_steps
+    first -= first % BUCKET if whole_buckets else 0
     return [replace(span, first=max(span.first, first)) for span in line if span.last > first]
 
 

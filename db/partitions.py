@@ -1,10 +1,12 @@
-"""Partitions of the tables of blocks on PostgreSQL: docs/store.md#partitions. SQLite has none.
+"""Partitions on PostgreSQL of the tables with the most rows: docs/store.md#partitions. SQLite has none.
 
-A partition holds the blocks of NUM_KEYS runs that were registered one after another, so the runs of one partition grow
-old together: when all of them are deleted, it is truncated, which returns its space at once.
+A partition holds what belongs to NUM_KEYS runs that were registered one after another, so its runs grow old together:
+when all of them are deleted, it is truncated, which returns its space at once. These tables have no foreign key to
+`runs`, which would have to be locked whenever a partition is made or dropped; `delete_rows` does what it would do.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 import sqlalchemy as sa
@@ -12,15 +14,20 @@ from sqlalchemy.orm import Session
 
 from db.dialects import dialect_of
 from db.dialects.postgresql import LOCK_MS
-from db.models import BlockValues, Run, StoredBlock
+from db.models import BlockValues, Rollup, Run, StoredBlock
 from lossguard.states import RunState
 
-TABLES = {"step_blocks": ("steps", "times"), "block_values": ("values", "reported")}
-"""The tables of blocks, and the columns that take their space."""
+MODELS = (StoredBlock, BlockValues, Rollup)
+LARGE_COLUMNS = {"step_blocks": ("steps", "times"), "block_values": ("values", "reported"), "rollups": ()}
+"""The tables that are partitioned, and the columns of each that take bytes of their own."""
+ROW_BYTES = 170
+"""What a row takes besides them at most, with its part of the index."""
 NUM_KEYS = 100
 """Keys of runs in a partition: a gigabyte of runs with 100,000 steps. It is in the bounds of the stored partitions."""
-ROW_BYTES = 100
-"""What a row takes besides them, in the table and its index."""
+FEW = 4
+"""A partition is written anew where at most one run is left for so many deleted ones."""
+PARTITION = re.compile(rf"({'|'.join(LARGE_COLUMNS)})_(before_)?(\d+)")
+"""The name of a partition: of that number, or of all before the number (the table of a store before revision 0023)."""
 LOCK = 0x10556
 """Key of the advisory lock under which partitions are made, so that two collectors do not make the same."""
 
@@ -30,14 +37,12 @@ def number_of(run_pk: int) -> int:
     return run_pk // NUM_KEYS
 
 
-def keys(number: int) -> range:
-    """The keys of runs that the partition holds."""
-    return range(number * NUM_KEYS, (number + 1) * NUM_KEYS)
-
-
-def names(number: int) -> dict[str, str]:
-    """Of each table, the name of the partition."""
-    return {table: f"{table}_{number}" for table in TABLES}
+def _keys(partition: str) -> range:
+    """The keys of runs that a partition holds."""
+    found = PARTITION.fullmatch(partition)
+    assert found is not None
+    first = int(found[3]) * NUM_KEYS
+    return range(first) if found[2] else range(first, first + NUM_KEYS)
 
 
 def make_ahead(session: Session, run_pk: int) -> None:
@@ -57,7 +62,7 @@ def make_missing(engine: sa.Engine) -> None:
     if not dialect_of(engine).has_partitions:
         return
     with engine.connect() as connection:
-        if not set(TABLES) <= set(sa.inspect(connection).get_table_names()):
+        if "runs" not in sa.inspect(connection).get_table_names():
             return
         last = connection.scalar(sa.select(sa.func.max(Run.pk))) or 0
     for number in range(number_of(last + NUM_KEYS // 2) + 1):
@@ -67,56 +72,95 @@ def make_missing(engine: sa.Engine) -> None:
 
 def _make(connection: sa.Connection, numbers: Iterable[int]) -> None:
     """Make those that are missing. Others read and write the table meanwhile: it has no default partition."""
-    wanted = {partition: (table, number) for number in numbers for table, partition in names(number).items()}
-    if not _missing(connection, wanted):
+    if not list(_missing(connection, numbers)):
         return
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
-    for partition in _missing(connection, wanted):
-        table, number = wanted[partition]
-        bounds = keys(number)
+    for table, partition in _missing(connection, numbers):
+        bounds = _keys(partition)
         connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {partition} (LIKE {table} INCLUDING ALL)")
         connection.exec_driver_sql(
             f"ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ({bounds.start}) TO ({bounds.stop})"
         )
 
 
-def _missing(connection: sa.Connection, wanted: Iterable[str]) -> list[str]:
-    found = "SELECT n FROM unnest(%s::text[]) n WHERE (SELECT relispartition FROM pg_class WHERE oid = to_regclass(n))"
-    attached = set(connection.exec_driver_sql(found, (sorted(wanted),)).scalars())
-    return sorted(set(wanted) - attached)
+def _missing(connection: sa.Connection, numbers: Iterable[int]) -> Iterator[tuple[str, str]]:
+    """(table, partition) where no partition holds the runs of a number."""
+    wanted = sorted(numbers)
+    partitions = _partitions(connection)
+    for table in connection.exec_driver_sql(PARTITIONED, (list(LARGE_COLUMNS),)).scalars():
+        known = [_keys(one) for one in partitions if one.startswith(f"{table}_")]
+        for number in wanted:
+            if not any(number * NUM_KEYS in keys for keys in known):
+                yield table, f"{table}_{number}"
 
 
-def delete_blocks(session: Session, run_pks: Sequence[int]) -> None:
-    """Delete the blocks of runs that this transaction has deleted. A partition without any other run is truncated."""
+PARTITIONED = (
+    "SELECT relname FROM pg_class WHERE relkind = 'p' AND oid = ANY(SELECT to_regclass(n) FROM unnest(%s::text[]) n)"
+)
+
+
+def _partitions(connection: sa.Connection) -> list[str]:
+    return sorted(filter(PARTITION.fullmatch, dialect_of(connection).partitions(connection)))
+
+
+def delete_rows(session: Session, run_pks: Sequence[int]) -> None:
+    """Delete the rows of runs that this transaction has deleted. A partition with little left is written anew."""
     for number, pks in groupby(sorted(run_pks), number_of):
-        if not (dialect_of(session.get_bind()).has_partitions and _truncate(session.connection(), number)):
-            among = list(pks)
-            for table in (BlockValues, StoredBlock):
+        among = list(pks)
+        is_partitioned = dialect_of(session.get_bind()).has_partitions
+        rewritten = _rewrite(session.connection(), number, len(among)) if is_partitioned else []
+        for table in MODELS:
+            if table.__tablename__ not in rewritten:
                 session.execute(sa.delete(table).where(table.run_pk.in_(among)))
 
 
-def _truncate(connection: sa.Connection, number: int) -> bool:
-    """Whether the partition could be truncated: it has no runs any more, and nobody reads it now."""
-    partitions = names(number).values()
-    if _has_runs(connection, number) or _missing(connection, partitions):
-        return False
+def _rewrite(connection: sa.Connection, number: int, num_deleted: int) -> list[str]:
+    """The tables whose partition has been truncated, and then got the rows of the runs that are left.
+
+    Empty where too many runs are left, or one is running, or somebody reads the partition: to find and delete the rows
+    of a run takes as long as to write those of another one again.
+    """
+    known = set(_partitions(connection))
+    partitions = {table: f"{table}_{number}" for table in LARGE_COLUMNS if f"{table}_{number}" in known}
+    if not partitions or _few_left(connection, number, num_deleted) is None:
+        return []
     try:
         with connection.begin_nested():
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_MS}")
-            connection.exec_driver_sql(f"LOCK TABLE {', '.join(partitions)} IN ACCESS EXCLUSIVE MODE")
+            connection.exec_driver_sql(f"LOCK TABLE {', '.join(partitions.values())} IN ACCESS EXCLUSIVE MODE")
             connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
-            if _has_runs(connection, number):  # registered a moment ago; its first block waits for the lock
-                return False
-            connection.exec_driver_sql(f"TRUNCATE {', '.join(partitions)}")
-            return True
+            left = _few_left(connection, number, num_deleted)  # one may have been registered a moment ago
+            if left is None:
+                return []
+            for partition in partitions.values():
+                _keep_only(connection, partition, left)
+            return list(partitions)
     except sa.exc.OperationalError as error:
         if not dialect_of(connection).must_retry(error):
             raise
-        return False
+        return []
+
+
+def _few_left(connection: sa.Connection, number: int, num_deleted: int) -> list[int] | None:
+    """The runs of the partition; None where they are not far fewer than those deleted, or one of them is running."""
+    among = sa.select(Run.pk, Run.state).where(Run.pk >= number * NUM_KEYS, Run.pk < (number + 1) * NUM_KEYS)
+    left = connection.execute(among).all()
+    is_worth_it = FEW * len(left) <= num_deleted and all(state != RunState.RUNNING for _, state in left)
+    return [pk for pk, _ in left] if is_worth_it else None
+
+
+def _keep_only(connection: sa.Connection, partition: str, run_pks: list[int]) -> None:
+    if run_pks:
+        copied = f"CREATE TEMP TABLE kept_rows ON COMMIT DROP AS SELECT * FROM {partition} WHERE run_pk = ANY(%s)"
+        connection.exec_driver_sql(copied, (run_pks,))
+    connection.exec_driver_sql(f"TRUNCATE {partition}")
+    if run_pks:
+        connection.exec_driver_sql(f"INSERT INTO {partition} SELECT * FROM kept_rows")
+        connection.exec_driver_sql("DROP TABLE kept_rows")
 
 
 def compact(engine: sa.Engine) -> None:
-    """Give back the space of deleted blocks. What somebody uses at the moment is left for the next time.
+    """Give back the space of deleted rows. What somebody uses at the moment is left for the next time.
 
     A partition that no run needs any more is dropped. Where at least half is free, and no run is running, the rest is
     rewritten: only readers of the runs of this partition wait for it.
@@ -124,21 +168,19 @@ def compact(engine: sa.Engine) -> None:
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         try:
             connection.exec_driver_sql(f"SET lock_timeout = {LOCK_MS}")
-            last = number_of(connection.scalar(sa.select(sa.func.max(Run.pk))) or 0)
-            for partition in sorted(dialect_of(connection).partitions(connection)):
-                table, _, number = partition.rpartition("_")
-                if table in TABLES and number.isdigit():
-                    _compact(connection, table, int(number), is_last=int(number) >= last)
+            newest = connection.scalar(sa.select(sa.func.max(Run.pk))) or 0
+            for partition in _partitions(connection):
+                _compact(connection, partition, newest)
         finally:
             connection.invalidate()  # with its lock_timeout
 
 
-def _compact(connection: sa.Connection, table: str, number: int, *, is_last: bool) -> None:
-    partition = names(number)[table]
+def _compact(connection: sa.Connection, partition: str, newest: int) -> None:
+    keys = _keys(partition)
     try:
-        if not is_last and not _has_runs(connection, number):
+        if keys.stop <= newest and not _has_runs(connection, keys):
             connection.exec_driver_sql(f"DROP TABLE {partition}")
-        elif not _has_runs(connection, number, RunState.RUNNING) and _is_half_free(connection, table, partition):
+        elif not _has_runs(connection, keys, RunState.RUNNING) and _is_half_free(connection, partition):
             connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {partition}")
         else:
             connection.exec_driver_sql(f"VACUUM (ANALYZE) {partition}")
@@ -147,16 +189,18 @@ def _compact(connection: sa.Connection, table: str, number: int, *, is_last: boo
             raise
 
 
-def _is_half_free(connection: sa.Connection, table: str, partition: str) -> bool:
-    columns = " + ".join(f'coalesce(pg_column_size("{column}"), 0)' for column in TABLES[table])
-    used = f"SELECT coalesce(sum({columns} + {ROW_BYTES}), 0) FROM {partition}"
+def _is_half_free(connection: sa.Connection, partition: str) -> bool:
+    found = PARTITION.fullmatch(partition)
+    assert found is not None
+    parts = [str(ROW_BYTES), *(f'coalesce(pg_column_size("{column}"), 0)' for column in LARGE_COLUMNS[found[1]])]
+    used = f"SELECT coalesce(sum({' + '.join(parts)}), 0) FROM {partition}"
     size = f"SELECT pg_total_relation_size('{partition}')"
     return bool(connection.exec_driver_sql(f"SELECT 2 * ({used}) + 1e6 < ({size})").scalar_one())
 
 
-def _has_runs(connection: sa.Connection, number: int, state: RunState | None = None) -> bool:
-    """Whether there are runs of the partition, or of it in this state."""
-    found = sa.select(Run.pk).where(Run.pk >= keys(number).start, Run.pk < keys(number).stop)
-    return (
-        connection.execute((found if state is None else found.where(Run.state == state)).limit(1)).first() is not None
-    )
+def _has_runs(connection: sa.Connection, keys: range, state: RunState | None = None) -> bool:
+    """Whether there are runs with these keys, or some in this state."""
+    found = sa.select(Run.pk).where(Run.pk >= keys.start, Run.pk < keys.stop)
+    if state is not None:
+        found = found.where(Run.state == state)
+    return connection.execute(found.limit(1)).first() is not None

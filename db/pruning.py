@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -14,8 +14,8 @@ from db.models import Run
 from lossguard.states import RunState
 
 WHO = "python -m db prune"
-BATCH_RUNS = {True: partitions.NUM_KEYS, False: 5}
-"""Runs that one transaction deletes: many where it locks these runs alone, few where it locks the whole store."""
+BATCH_RUNS = 5
+"""Runs that one transaction deletes where it locks the whole store; else it deletes those of a partition at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,17 @@ def prune(engine: sa.Engine, *, days: float | None, now: float) -> Generator[Old
 
     Killed at any moment, each run is either there with all that belongs to it, or gone; the next call goes on.
     """
-    waiting = iter(sorted(old_runs(engine, days=days, now=now), key=lambda run: run.pk))
-    size = BATCH_RUNS[bool(dialect_of(engine).row_lock)]
-    while batch := list(islice(waiting, size)):
+    old = sorted(old_runs(engine, days=days, now=now), key=lambda run: run.pk)
+    for batch in _batches(old, by_partition=dialect_of(engine).has_partitions):
         with writing(engine) as session:
             deleted = _delete(session, batch, now)
         yield from deleted
+
+
+def _batches(runs: Sequence[OldRun], *, by_partition: bool) -> list[Sequence[OldRun]]:
+    if by_partition:
+        return [list(group) for _, group in groupby(runs, lambda run: partitions.number_of(run.pk))]
+    return [runs[at : at + BATCH_RUNS] for at in range(0, len(runs), BATCH_RUNS)]
 
 
 def _delete(session: Session, batch: Sequence[OldRun], now: float) -> list[OldRun]:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from db.archive.reading import UnreadableArchive
 from db.command_lines import as_typed_here
 from db.engine import first_line
+from db.steps.block_codec import DamagedBlock
 from lossguard.protocol import NO_SUCH_PATH
 
 log = logging.getLogger(__name__)
@@ -210,6 +211,11 @@ def _handle_database_error(request: Request, error: Exception) -> JSONResponse:
     return _handle_problem(request, no_database(detail))
 
 
+def _handle_damaged_block(request: Request, error: Exception) -> JSONResponse:
+    log.error("the store is damaged: %s", error)
+    return _handle_problem(request, Problem(500, "the store is damaged", str(error), ["database"]))
+
+
 def _handle_unreadable_archive(request: Request, error: Exception) -> JSONResponse:
     log.error("%s", first_line(error))
     problem = Problem(503, "archived steps cannot be read", first_line(error), ["archive"], RETRY)
@@ -231,6 +237,7 @@ HANDLERS: dict[Any, Callable[[Request, Exception], JSONResponse]] = {
     sa.exc.OperationalError: _handle_database_error,
     sa.exc.ProgrammingError: _handle_database_error,
     sa.exc.TimeoutError: _handle_database_error,
+    DamagedBlock: _handle_damaged_block,
     UnreadableArchive: _handle_unreadable_archive,
 }
 ERRORS = tuple(HANDLERS)

@@ -14,11 +14,19 @@ from db import overview, queries
 from db.models import Run
 from db.overview import Tally
 from db.runs import choices, pages
+from db.runs.fields import NEEDS_A_PERSON
 from db.runs.filters import RunFilter
 from db.runs.orders import RunOrder
+from db.runs.silence import SILENT
+from lossguard.states import RunState
 
 CHOICES_SECONDS = 10.0
-"""For so long the projects, tags and settings that a viewer can choose from are kept."""
+"""For so long the projects and tags that a viewer can choose from are kept."""
+
+SETTINGS_SECONDS = 60.0
+"""The same of settings, for which the configurations of many runs are read."""
+LIVE_STATES = frozenset({NEEDS_A_PERSON, SILENT, RunState.RUNNING.value})
+"""Of runs that come first in the order of attention."""
 
 CountedRun = tuple[Run, Tally]
 
@@ -95,9 +103,36 @@ def has_setting(name: str) -> bool:
 def _found(url: str, where: RunFilter, order: RunOrder, limit: int) -> FoundRuns:
     now = time.time()
     with open_store(url) as session:
-        page = pages.page(session, where=where, order=order, limit=limit, now=now)
-        total = len(page.runs) if page.next is None else pages.count(session, where=where, now=now)
-        return FoundRuns(_counted(session, page.runs), total)
+        read = _attention_first if order is RunOrder.ATTENTION else _in_order
+        runs, is_all = read(session, where, order, limit, now)
+        total = len(runs) if is_all else pages.count(session, where=where, now=now)
+        return FoundRuns(_counted(session, runs), total)
+
+
+def _in_order(
+    session: Session, where: RunFilter, order: RunOrder, limit: int, now: float
+) -> tuple[Sequence[Run], bool]:
+    """The first runs, and whether they are all."""
+    page = pages.page(session, where=where, order=order, limit=limit, now=now)
+    return page.runs, page.next is None
+
+
+def _attention_first(
+    session: Session, where: RunFilter, order: RunOrder, limit: int, now: float
+) -> tuple[Sequence[Run], bool]:
+    """The same in the order of attention: the few runs that come first, then the newest others, by an index.
+
+    To sort all runs by what is computed of each would cost more with every run that has ended.
+    """
+    states = LIVE_STATES if where.shown_states is None else LIVE_STATES & set(where.shown_states)
+    first, is_all = _in_order(session, replace(where, shown_states=tuple(sorted(states))), order, limit, now)
+    if not is_all:
+        return first, False
+    newest, is_all = _in_order(session, where, RunOrder.NEWEST, limit + len(first), now)
+    seen = {run.pk for run in first}
+    others = [run for run in newest if run.pk not in seen]
+    runs = [*first, *others][:limit]
+    return runs, is_all and len(first) + len(others) <= limit
 
 
 @cached_briefly
@@ -143,7 +178,7 @@ def _tags(url: str) -> list[str]:
         return choices.tags(session)
 
 
-@cached_for(CHOICES_SECONDS)
+@cached_for(SETTINGS_SECONDS)
 def _settings(url: str) -> list[str]:
     with open_store(url) as session:
         return choices.settings(session)

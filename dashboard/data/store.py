@@ -15,6 +15,7 @@ from db.archive.reading import UnreadableArchive
 from db.command_lines import as_typed_here
 from db.dialects import parse_url
 from db.engine import DEFAULT_URL, create_engine, reading
+from db.steps.block_codec import DamagedBlock
 
 CACHE_SECONDS = 0.4
 """Adds to the delay of a live page, which follows a report within two seconds."""
@@ -39,6 +40,8 @@ def open_store(url: str) -> Iterator[Session]:
             yield session
     except sa.exc.DBAPIError as error:
         raise StoreUnavailable(_why(url, error)) from error
+    except DamagedBlock as error:
+        raise StoreUnavailable(f"The store is damaged: {error}.") from error
     except UnreadableArchive as error:
         raise StoreUnavailable(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
 

@@ -18,8 +18,8 @@ METRIC_WIDTH_PIXELS = 165  # two metrics fit side by side on a phone
 
 LAST_RUN = "last_run"
 """In the session: id of the run shown last. The links at the top of the page name no run."""
-LOWER_PART_RUN = "lower_part_run"
-"""In the session: id of the run whose lower part was shown last."""
+LOWER_PART = "lower_part"
+"""In the session: what the lower part of the page showed last: that of a run by its id."""
 LOWER_PART_DELAY_SECONDS = 0.3
 RUNNING_REFRESH_SECONDS = 1.3
 LOWER_PART_REFRESH_SECONDS = 4.0
@@ -65,9 +65,7 @@ def show_run(page: Callable[[RunFacts], None], *, lower_part: Callable[[RunFacts
 
     def show_lower_part() -> None:
         run_id = url_state.run()
-        if st.session_state.get(LOWER_PART_RUN) != run_id:
-            st.session_state[LOWER_PART_RUN] = run_id
-            time.sleep(LOWER_PART_DELAY_SECONDS)
+        wait_for_drawing(run_id)
         facts = None if run_id is None else cached.facts(run_id)
         if facts is not None and lower_part is not None:
             lower_part(facts)
@@ -76,6 +74,13 @@ def show_run(page: Callable[[RunFacts], None], *, lower_part: Callable[[RunFacts
     if lower_part is not None:
         seconds = LOWER_PART_REFRESH_SECONDS if running else IDLE_REFRESH_SECONDS
         show_live(show_lower_part, refresh_seconds=seconds, warn=False)
+
+
+def wait_for_drawing(shown: str | None) -> None:
+    """Where the lower part of the page shows something else than before: the browser draws first what is above it."""
+    if st.session_state.get(LOWER_PART) != shown:
+        st.session_state[LOWER_PART] = shown
+        time.sleep(LOWER_PART_DELAY_SECONDS)
 
 
 def current_run_id() -> str | None:

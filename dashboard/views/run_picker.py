@@ -22,7 +22,7 @@ def offered_runs(*, key: str) -> Sequence[Run]:
     num_runs = run_pages.num_runs()
     search = run_search.Search()
     if num_runs > MAX_OFFERED:
-        placeholder = f"the newest of {num_runs:,} runs, or those found"
+        placeholder = f"search {num_runs:,} runs"
         search = run_search.parse(search_box("Find runs", key=key, placeholder=placeholder))
     found = run_pages.found(RunFilter(search=search), RunOrder.NEWEST, MAX_OFFERED)
     show_problems([*search.problems, *_sentences(search, found)])

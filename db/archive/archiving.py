@@ -24,14 +24,12 @@ from db.archive.turn import Busy, Turn
 from db.engine import reading, writing
 from db.lineage import StepRange
 from db.models import Run, Segment
-from db.steps import packing, rollups
+from db.steps import backlog
 from db.steps.blocks import read_blocks
 from db.steps.step_block import RunRange, StepBlock, end_of
 from lossguard.states import RunState
 
 MAX_STEPS = 262_144
-PACKED_AT_ONCE = 20_000
-"""Rows that become blocks in one transaction."""
 MAX_VALUES = 16_777_216
 """Steps times metrics of a file: 128 MB of memory for its numbers."""
 
@@ -98,13 +96,9 @@ def pack(engine: sa.Engine, *, run_id: str, turn: Turn) -> None:
         with writing(engine) as session:
             turn.renew(session)
             run = _ended(commands.lock_run(session, run_id=run_id))
-            tree = queries.segments(session, run=run)
-            loose = [one for one in tree if one.num_steps > one.num_packed]
-            if loose:
-                numbers = rollups.metric_numbers(session, run_pk=run.pk)
-                packing.pack_rows(session, loose[0], numbers, max_steps=PACKED_AT_ONCE)
+            if backlog.pack_some(session, run=run):
                 continue
-            for part in _archivable(tree):
+            for part in _archivable(queries.segments(session, run=run)):
                 blocks.cut(session, run=run, segment=part.segment, edges=[part.first, end_of(part)])
             is_packed = True
 

@@ -5,7 +5,7 @@ whatever is killed. The values that a file holds are deleted from the store in t
 `kept`. When its run is deleted, the row stays without a run until the file is removed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,6 +14,9 @@ from sqlalchemy import BigInteger, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.models import Base, Time
+
+RUNS_PER_QUERY = 500
+"""Runs in one IN; databases limit the number of parameters."""
 
 
 class FileState(StrEnum):
@@ -74,6 +77,17 @@ def steps_by_run(session: Session) -> Sequence[tuple[str, int]]:
         .group_by(ArchivedFile.run)
     )
     return [(run, int(steps)) for run, steps in session.execute(found.order_by(ArchivedFile.run))]
+
+
+def runs_with_files(session: Session, *, run_pks: Collection[int]) -> set[int]:
+    """Which of these runs have archived steps, by `Run.pk`."""
+    found: set[int] = set()
+    pks = list(run_pks)
+    for start in range(0, len(pks), RUNS_PER_QUERY):
+        some = pks[start : start + RUNS_PER_QUERY]
+        of_runs = sa.select(ArchivedFile.run_pk).where(ArchivedFile.run_pk.in_(some))
+        found.update(session.scalars(of_runs.where(ArchivedFile.state == FileState.KEPT)))
+    return found
 
 
 def kept(session: Session, *, after: int, limit: int) -> Sequence[ArchivedFile]:

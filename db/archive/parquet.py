@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 
 from db.steps.buckets import Floats
 from db.steps.columns import Bools, MetricColumn, column_of, metric_of
-from db.steps.step_block import END, StepBlock
+from db.steps.step_block import StepBlock
 
 ROW_GROUP_STEPS = 65_536
+ROW_GROUP_VALUES = 2_097_152
+"""16 MB of memory for one that is read whole."""
 COMPRESSION_LEVEL = 3
 
 
@@ -36,7 +38,7 @@ def encode(block: StepBlock) -> bytes:
     pq.write_table(
         pa.table(columns),
         sink,
-        row_group_size=ROW_GROUP_STEPS,
+        row_group_size=max(1, min(ROW_GROUP_STEPS, ROW_GROUP_VALUES // len(columns))),
         compression="zstd",
         compression_level=COMPRESSION_LEVEL,
         use_dictionary=["segment"],
@@ -62,12 +64,13 @@ def metadata_of(file: Any) -> pq.FileMetaData:
         raise DamagedFile(f"it is no whole Parquet file ({_first_line(error)})") from error
 
 
-def decode(file: Any, *, metadata: pq.FileMetaData, first: int, end: int, metrics: Sequence[str]) -> StepBlock:
-    """The steps [first, end) of a file with these metrics; what lies in other columns and row groups is not read.
+def groups_of(metadata: pq.FileMetaData, *, first: int, end: int) -> list[int]:
+    """The row groups that hold steps of [first, end)."""
+    return [number for number in range(metadata.num_row_groups) if _overlaps(metadata, number, first, end)]
 
-    Raises DamagedFile.
-    """
-    groups = [number for number in range(metadata.num_row_groups) if _overlaps(metadata, number, first, end)]
+
+def decode(file: Any, *, metadata: pq.FileMetaData, groups: Sequence[int], metrics: Sequence[str]) -> StepBlock:
+    """These row groups of a file with these metrics; what lies in other columns is not read. Raises DamagedFile."""
     stored = set(metric_names(metadata))
     wanted = ["segment", "step", "time", *(column_of(name) for name in metrics if name in stored)]
     try:
@@ -76,22 +79,18 @@ def decode(file: Any, *, metadata: pq.FileMetaData, first: int, end: int, metric
     except (pa.ArrowException, OSError) as error:
         raise DamagedFile(f"a page of it cannot be read ({_first_line(error)})") from error
     steps = _numbers(table["step"], np.int64)
-    chosen = slice(*np.searchsorted(steps, [first, end]).tolist())
     columns = {
         name: _metric(table[column_of(name)]) if name in stored else _not_reported(len(steps)) for name in metrics
     }
     segment = int(table["segment"][0].as_py()) if len(steps) else 0
-    times: Floats = _numbers(table["time"], np.float64)
-    return StepBlock(
-        segment, steps[chosen], times[chosen], {name: column.at(chosen) for name, column in columns.items()}
-    )
+    return StepBlock(segment, steps, _numbers(table["time"], np.float64), columns)
 
 
 def decode_whole(file: Any, *, metrics: Sequence[str] | None = None) -> StepBlock:
     """All steps of a file, with these metrics; None: those that it has. Raises DamagedFile."""
     metadata = metadata_of(file)
     names = metric_names(metadata) if metrics is None else metrics
-    return decode(file, metadata=metadata, first=0, end=END, metrics=names)
+    return decode(file, metadata=metadata, groups=range(metadata.num_row_groups), metrics=names)
 
 
 def _overlaps(metadata: pq.FileMetaData, number: int, first: int, end: int) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
 
 import fsspec
@@ -142,17 +142,19 @@ def opened(url: str) -> Place:
 def absolute(url: str) -> str:
     """The URL as the store keeps it: a path becomes an absolute `file://` URL. Raises PlaceError."""
     if "://" not in url:
-        return f"file://{Path(url).expanduser().absolute()}" if url else _refuse(url, "it is empty")
+        if not url:
+            _refuse(url, "it is empty")
+        return f"file://{Path(url).expanduser().absolute()}"
     if "::" in url:
-        return _refuse(url, "chained URLs are not supported")
+        _refuse(url, "chained URLs are not supported")
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        return _refuse(url, str(error))
+        _refuse(url, str(error))
     if parts.password is not None:
-        return _refuse(f"{parts.scheme}://..", "put the credentials into the environment, not into the URL")
+        _refuse(f"{parts.scheme}://..", "put the credentials into the environment, not into the URL")
     if parts.scheme in VOLATILE:
-        return _refuse(url, f"{parts.scheme} keeps no files; give a folder, s3://.. or another object store")
+        _refuse(url, f"{parts.scheme} keeps no files; give a folder, s3://.. or another object store")
     return url.rstrip("/")
 
 
@@ -161,7 +163,7 @@ def path_segment(text: str) -> str:
     return quote(text, safe="").replace(".", "%2E")
 
 
-def _refuse(url: str, why: str) -> Any:
+def _refuse(url: str, why: str) -> NoReturn:
     raise PlaceError(f"{url!r} is no place for archived steps: {why}")
 
 

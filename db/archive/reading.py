@@ -1,6 +1,6 @@
 """Values of archived steps for `db.steps.blocks`: of each file only the columns and row groups that are needed.
 
-The footer of a file is read once by a process, for files never change.
+The footers of files and the row groups read last are kept, for files never change.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +15,11 @@ from sqlalchemy.orm import Session
 from db.archive import parquet, places
 from db.archive.files import ArchivedFile
 from db.steps.columns import MetricColumn
-from db.steps.step_block import StepBlock
+from db.steps.step_block import StepBlock, joined
 
 MAX_FOOTERS = 256
+MAX_GROUPS = 4
+"""Row groups that stay in memory, of 16 MB at most."""
 
 
 class UnreadableArchive(RuntimeError):
@@ -55,16 +57,33 @@ def read_blocks(
 
 def read_file(file: ArchivedFile, *, first: int, end: int, metrics: Sequence[str]) -> StepBlock:
     """The steps [first, end) of a file. Raises UnreadableArchive."""
+    content = _Content(file.place, file.name, file.num_bytes)
     try:
-        metadata = _footer(file.place, file.name, file.num_bytes)
-        source = places.RemoteFile(places.opened(file.place), file.name, file.num_bytes)
-        return parquet.decode(source, metadata=metadata, first=first, end=end, metrics=metrics)
+        groups = parquet.groups_of(_footer(content), first=first, end=end)
+        parts = [_between(_group(content, group, tuple(metrics)), first, end) for group in groups]
     except places.PlaceError as error:
         raise UnreadableArchive(f"{_what(file)}: {error}") from error
     except parquet.DamagedFile as error:
         raise UnreadableArchive(
             f"{_what(file)}: {file.place}/{file.name} is damaged: {error}; restore that file from a backup of the place"
         ) from error
+    return joined(parts, metrics)
+
+
+class _Content(NamedTuple):
+    """A file, which never changes."""
+
+    place: str
+    name: str
+    num_bytes: int
+
+    def open(self) -> places.RemoteFile:
+        return places.RemoteFile(places.opened(self.place), self.name, self.num_bytes)
+
+
+def _between(steps: StepBlock, first: int, end: int) -> StepBlock:
+    low, high = np.searchsorted(steps.steps, [first, end]).tolist()
+    return steps.at(slice(low, high))
 
 
 def _split(steps: StepBlock, blocks: Sequence[Wanted]) -> Iterator[tuple[int, StepBlock]]:
@@ -75,8 +94,19 @@ def _split(steps: StepBlock, blocks: Sequence[Wanted]) -> Iterator[tuple[int, St
 
 
 @lru_cache(maxsize=MAX_FOOTERS)
-def _footer(place: str, name: str, num_bytes: int) -> pq.FileMetaData:
-    return parquet.metadata_of(places.RemoteFile(places.opened(place), name, num_bytes))
+def _footer(content: _Content) -> pq.FileMetaData:
+    return parquet.metadata_of(content.open())
+
+
+@lru_cache(maxsize=MAX_GROUPS)
+def _group(content: _Content, group: int, metrics: tuple[str, ...]) -> StepBlock:
+    """A row group: who reads a run from its first step to its last asks for each several times."""
+    return parquet.decode(content.open(), metadata=_footer(content), groups=[group], metrics=metrics)
+
+
+def forget_contents() -> None:
+    """Read row groups anew; footers stay known. For measurements and tests."""
+    _group.cache_clear()
 
 
 def _what(file: ArchivedFile) -> str:

@@ -52,6 +52,7 @@ class PostgreSQL(Dialect):
         driver = url.set(drivername="postgresql+psycopg")
         arguments = {"connect_timeout": CONNECT_SECONDS}
         engine = sa.create_engine(driver, pool_pre_ping=True, hide_parameters=True, connect_args=arguments, **options)
+        sa.event.listen(engine, "connect", _plan_each_time)
         sa.event.listen(engine, "before_cursor_execute", _choose_format)
         sa.event.listen(engine, "handle_error", lambda context: _check_partition(context.original_exception))
         return engine
@@ -131,6 +132,12 @@ def _lock_schema(connection: sa.Connection) -> None:
     while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(SCHEMA_LOCK))):
         connection.commit()
         time.sleep(SCHEMA_LOCK_SECONDS)
+
+
+def _plan_each_time(connection: psycopg.Connection[Any], _record: Any) -> None:
+    """A plan that is kept for all runs locks all partitions, so that it waits for one that is written anew."""
+    connection.execute("SET plan_cache_mode = force_custom_plan")
+    connection.commit()
 
 
 def _choose_format(_connection: Any, cursor: Any, _statement: str, _values: Any, context: Any, _many: bool) -> None:

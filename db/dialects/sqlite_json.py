@@ -17,7 +17,10 @@ _NAMES = {True: "true", False: "false", None: "null"}
 
 class SQLiteJson(JsonConditions):
     def member(self, column: Column, key: str, test: ValueTest) -> Test:
-        return _known(_value_at(column, (key,), test))
+        if '"' not in key:
+            return _known(_value_at(column, (key,), test))
+        each = sa.func.json_each(_valid(column)).table_valued("key", "type", "atom").alias()  # no path can name it
+        return _known(sa.exists().select_from(each).where(each.c.key == key, _passes(each.c, test)))
 
     def element(self, column: Column, test: ValueTest, *, of: str | None = None) -> Test:
         path = _path(()) if of is None else _path((of,))
@@ -68,11 +71,14 @@ def _any(column: Column, path: str, test: ValueTest) -> Test:
 def _ends_with(column: Column, name: str, test: ValueTest | None) -> Test:
     """Over all values; the path of an element is that of its list. A path is written $.optimizer.lr or $."a b".lr."""
     each = sa.func.json_tree(_valid(column)).table_valued("key", "type", "atom", "path", "fullkey").alias()
-    path = sa.case((sa.func.typeof(each.c.key) == "integer", each.c.path), else_=each.c.fullkey)
-    plain = sa.func.replace(path, '"', "")
-    # Keys may be stored with escapes, and are shown so.
+    is_element, last = sa.func.typeof(each.c.key) == "integer", name.rpartition(".")[2]
+    plain = sa.func.replace(sa.case((is_element, each.c.path), else_=each.c.fullkey), '"', "")
+    # Keys may be stored with escapes, and are shown so in paths.
     endings = {f".{name}", "." + json.dumps(name)[1:-1]}
-    found = sa.or_(*(sa.func.substr(plain, -len(ending)) == ending for ending in sorted(endings)))
+    has_path = sa.or_(*(sa.func.substr(plain, -len(ending)) == ending for ending in sorted(endings)))
+    # To compare keys costs a third of comparing paths.
+    has_key = sa.or_(is_element, each.c.key == last, sa.func.substr(each.c.key, -len(last) - 1) == f".{last}")
+    found = sa.case((has_key, has_path), else_=sa.false())
     conditions = [found] if test is None else [found, _passes(each.c, test)]
     return sa.exists().select_from(each).where(*conditions)
 

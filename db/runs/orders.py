@@ -23,6 +23,9 @@ from lossguard.states import RunState
 Value = float | int | str
 
 
+NO_CURSOR = "the cursor is none of this list: take it from the answer with the page before"
+
+
 class BadCursor(ValueError):
     """The message is one sentence."""
 
@@ -53,8 +56,7 @@ class Cursor:
     values: Sequence[Value]
 
     def __str__(self) -> str:
-        text = json.dumps([self.order, self.now, *self.values], separators=(",", ":"))
-        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        return cursor_text([self.order, self.now, *self.values])
 
 
 def keys(order: RunOrder, dialect: Dialect, now: float) -> list[Key]:
@@ -92,17 +94,37 @@ def after(keys: Sequence[Key], values: Sequence[Value]) -> sa.ColumnElement[bool
 
 def parse(text: str, order: RunOrder, keys: Sequence[Key]) -> Cursor:
     """The cursor that `text` is, for a list in this order. Raises BadCursor."""
-    try:
-        found = json.loads(base64.urlsafe_b64decode(text.encode("ascii") + b"=="))
-        given, now, *values = found
-        cursor = Cursor(RunOrder(given), float(now), tuple(values))
-    except (ValueError, TypeError, RecursionError):
-        raise BadCursor("the cursor is none of this list: take it from the answer with the page before") from None
+    match cursor_values(text):
+        case [str(given), float(now) | int(now), *values] if given in tuple(RunOrder):
+            cursor = Cursor(RunOrder(given), now, tuple(values))
+        case _:
+            raise BadCursor(NO_CURSOR)
     if cursor.order is not order:
         raise BadCursor(f"the cursor belongs to a list sorted by {cursor.order}, not by {order}: start without it")
-    if not math.isfinite(cursor.now) or len(keys) != len(values) or not all(map(_fits, keys, values)):
-        raise BadCursor("the cursor is none of this list: take it from the answer with the page before")
+    check(cursor.values, keys)
+    if not math.isfinite(cursor.now):
+        raise BadCursor(NO_CURSOR)
     return cursor
+
+
+def cursor_text(values: Sequence[Value]) -> str:
+    """Values as one word that can stand in a URL."""
+    text = json.dumps(values, separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def cursor_values(text: str) -> Any:
+    """What was in the word. Raises BadCursor."""
+    try:
+        return json.loads(base64.urlsafe_b64decode(text.encode("ascii") + b"=="))
+    except (ValueError, RecursionError):
+        raise BadCursor(NO_CURSOR) from None
+
+
+def check(values: Any, keys: Sequence[Key]) -> None:
+    """Raise BadCursor unless these are values of the keys."""
+    if not isinstance(values, list | tuple) or len(keys) != len(values) or not all(map(_fits, keys, values)):
+        raise BadCursor(NO_CURSOR)
 
 
 def _fits(key: Key, value: Any) -> bool:

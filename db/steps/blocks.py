@@ -37,7 +37,8 @@ class Block:
     last: int
     num_steps: int
     stored_steps: bytes | None
-    stored_times: bytes
+    stored_times: bytes | None
+    """None where they were not read."""
     archived_file: int | None = None
     """`db.archive.files.ArchivedFile.id` where a file outside the store has its values."""
 
@@ -50,7 +51,9 @@ class Block:
 
     @property
     def times(self) -> Floats:
-        """float64[num_steps], in unix seconds. Raises DamagedBlock."""
+        """float64[num_steps], in unix seconds; NaN where they were not read. Raises DamagedBlock."""
+        if self.stored_times is None:
+            return np.full(self.num_steps, np.nan)
         return decode_floats(self.stored_times, self.num_steps)
 
 
@@ -86,9 +89,11 @@ def end_of_first(session: Session, run_pk: int, step_range: StepRange, max_steps
         low = int(found[-1][0]) + 1
 
 
-def read_blocks(session: Session, ranges: Sequence[RunRange], metrics: Sequence[str]) -> list[StepBlock]:
-    """What the blocks hold of each range, read together. Raises DamagedBlock."""
-    found = find(session, ranges)
+def read_blocks(
+    session: Session, ranges: Sequence[RunRange], metrics: Sequence[str], *, with_times: bool = True
+) -> list[StepBlock]:
+    """What the blocks hold of each range, read together. Without times these are NaN. Raises DamagedBlock."""
+    found = find(session, ranges, with_times=with_times)
     numbers = _numbers(session, {one.run_pk for one, blocks in zip(ranges, found, strict=True) if blocks}, metrics)
     stored = _read_values(session, ranges, found, numbers)
     return [
@@ -99,14 +104,15 @@ def read_blocks(session: Session, ranges: Sequence[RunRange], metrics: Sequence[
 
 def read_steps(session: Session, run_pk: int, step_range: StepRange) -> Ints:
     """The numbers of the steps of a range that are in blocks. Raises DamagedBlock."""
-    (blocks,) = find(session, [RunRange(run_pk, step_range)])
+    (blocks,) = find(session, [RunRange(run_pk, step_range)], with_times=False)
     steps = np.concatenate([np.empty(0, dtype=np.int64), *(block.steps for block in blocks)])
     return steps[(steps >= step_range.first) & (steps < end_of(step_range))]
 
 
-def find(session: Session, ranges: Sequence[RunRange]) -> list[list[Block]]:
+def find(session: Session, ranges: Sequence[RunRange], *, with_times: bool = True) -> list[list[Block]]:
     """The blocks that overlap each range, in their order."""
-    columns = "first_step, last_step, num_steps, steps, times, archived_file"
+    times = "times" if with_times else "NULL"
+    columns = f"first_step, last_step, num_steps, steps, {times}, archived_file"
     statement = " UNION ALL ".join(
         f"SELECT {index} AS position, {columns} FROM step_blocks WHERE {OVERLAPS}" for index in range(len(ranges))
     )

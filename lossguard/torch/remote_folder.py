@@ -80,10 +80,6 @@ class RemoteFolder:
     def __str__(self) -> str:
         return self._files.url
 
-    def folder(self, step: int) -> Path:
-        """Only a folder on a disk has one."""
-        raise AssertionError(f"{self} has no folder of step {step}")
-
     def _look(self) -> None:
         """Learn which checkpoints are there."""
         self._listing = RemoteListing.of(self._files)
@@ -177,13 +173,15 @@ class RemoteFolder:
         self._unless_stopped(self._writer.check)
         with self._changing:
             self._delete_doubtful()
-            self._doubtful.add(step)  # a request that fails may have been carried out
-            self._files.write(manifest_name(step), encoded(content))
-            self._doubtful.discard(step)
-            if (earlier := self._listing.folders.get(step)) is not None:
+            if (earlier := self._listing.folders.pop(step, None)) is not None:
                 self._listing.garbage.add(earlier)
-            self._listing.folders[step] = self._where
-            self._steps = tuple(sorted(self._listing.folders))
+            self._doubtful.add(step)  # a request that fails may have been carried out
+            try:
+                self._files.write(manifest_name(step), encoded(content))
+                self._doubtful.discard(step)
+                self._listing.folders[step] = self._where
+            finally:
+                self._steps = tuple(sorted(self._listing.folders))
 
     def delete(self, steps: Sequence[int]) -> None:
         """Delete the checkpoints of these steps. A failure is reported, and the files are deleted later."""
@@ -258,6 +256,7 @@ class RemoteFolder:
 
     def _begin_to_write(self) -> None:
         self._writer.begin()
+        self._delete_doubtful()
         self._look()  # once more: until now another process may have written
         self._delete_garbage()
 

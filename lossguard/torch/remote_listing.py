@@ -22,7 +22,7 @@ FOLDER = "folder"
 """The key of a manifest that says where the files are."""
 _MANIFEST = re.compile(rf"(?:({DISCARDED})/)?step-(\d{{9,}})/{MANIFEST}")
 NUM_REQUESTS = 8
-"""At once, where many small files are read."""
+"""At once, where several files are read."""
 
 
 @dataclass(slots=True)

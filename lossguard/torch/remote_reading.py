@@ -1,6 +1,7 @@
 """Checkpoints at a URL, on their way to a disk of this machine."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from lossguard.ranks import Ranks
 from lossguard.remote_files import RemoteFiles
 from lossguard.torch.files import check_files, check_name
 from lossguard.torch.manifest import DISCARDED, decoded, folder_name, write_manifest
-from lossguard.torch.remote_listing import FOLDER, RemoteListing, manifest_name
+from lossguard.torch.remote_listing import FOLDER, NUM_REQUESTS, RemoteListing, manifest_name
 
 
 class RemoteReadFolder:
@@ -34,10 +35,11 @@ class RemoteReadFolder:
 
     def need(self, files: Mapping[str, Any], names: Collection[str]) -> None:
         """Have these files in `folder`. Raises CheckpointError if one is not intact, and OSError."""
+        folder = self.folder
         for name in names:
-            place = self.folder / check_name(name)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            self._files.get(f"{self._where}/{name}", place)
+            (folder / check_name(name)).parent.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(NUM_REQUESTS) as pool:
+            list(pool.map(lambda name: self._files.get(f"{self._where}/{name}", folder / name), names))
         check_files(self.folder, files, names)
 
     need_more = need

@@ -27,7 +27,7 @@ SMALL_TABLES = {
 REFUSED = {
     r"ALTER TABLE \S+ ALTER COLUMN \S+ TYPE": "rewrites the table; add a column and fill it in the background",
     r"ALTER TABLE \S+ ALTER COLUMN \S+ SET NOT NULL": "reads the whole table; add a CHECK .. NOT VALID and validate it",
-    r"ALTER TABLE \S+ (DROP|RENAME)": "breaks the collectors of the previous release; do it in the next release",
+    r"ALTER TABLE \S+ (DROP COLUMN|RENAME)": "breaks the collectors of the previous release; do it in the next release",
     r"ALTER TABLE \S+ ADD COLUMN .*(GENERATED|SERIAL|random|clock_timestamp)": "rewrites the table",
     r"DROP TABLE": "breaks the collectors of the previous release; do it in the next release",
     r"(CLUSTER|VACUUM FULL|REINDEX (?!.*CONCURRENTLY))": "locks the table while it is rewritten",
@@ -40,8 +40,9 @@ def refusals(statements: list[str]) -> Iterator[str]:
     """Why these statements of one migration would stop the reports of a store in use."""
     created = {name for one in statements for name in re.findall(r"^\s*CREATE TABLE (\S+)", one)}
     for statement in (" ".join(one.split()) for one in statements):
+        renamed = re.match(r"ALTER (?:TABLE|INDEX) (\S+) RENAME", statement)
         for pattern, reason in REFUSED.items():
-            if re.match(pattern, statement, re.IGNORECASE):
+            if re.match(pattern, statement, re.IGNORECASE) and not (renamed and renamed[1] in created):
                 yield f"{statement[:80]}: {reason}"
         table = re.match(r"ALTER TABLE (\S+) ADD (CONSTRAINT|FOREIGN|CHECK|UNIQUE|PRIMARY)", statement)
         if table and table[1] not in created and "NOT VALID" not in statement and "USING INDEX" not in statement:
@@ -112,7 +113,7 @@ def test_the_migrations_of_a_store_in_use_rewrite_no_table_and_lock_few(store: s
         assert not list(refusals(statements)), revision
         old = locked & files.keys()
         assert len(old) <= MAX_LOCKED_TABLES, f"{revision} locks {sorted(old)} at once; make several migrations of it"
-        assert files.items() <= _table_files(store).items(), f"{revision} rewrites a table"
+        assert set(files.values()) <= set(_table_files(store).values()), f"{revision} rewrites a table"
 
 
 def _locked_tables(connection: sa.Connection) -> list[str]:

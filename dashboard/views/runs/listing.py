@@ -12,6 +12,11 @@ from db.runs.orders import RunOrder
 from db.runs.silence import SILENT, is_silent
 from lossguard.run_search import METRIC, SETTING, Search
 
+PAGE_SIZE = {"Cards": 20, "Table": 100}
+"""Runs that a layout shows at first, and more of on request."""
+MAX_READ = 1_000
+"""Runs that are sorted by a column or grouped: the values of each are read."""
+
 
 class SortOrder(StrEnum):
     """The values are the labels of the page."""
@@ -55,3 +60,11 @@ def _unknown(name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
     return f"{name}: no run has a setting or a metric of this name.{hint}"
+
+
+def limit_sentence(total: int, what: str) -> str:
+    """That not all runs were read, and how to have all of those that one is interested in. `what`: "sorted"."""
+    return (
+        f"Only the {MAX_READ:,} newest of the {total:,} runs found are {what}. Narrow the search or the filters to "
+        "include them all."
+    )

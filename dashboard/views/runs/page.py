@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard import formatting
 from dashboard.data import cached, run_list, run_pages
 from dashboard.data.run_list import ListedRun
 from dashboard.data.run_pages import FoundRuns
@@ -23,8 +22,7 @@ from lossguard import run_search
 from lossguard.run_search import Search
 
 REFRESH_SECONDS = {"Cards": 2.0, "Table": 10.0}
-PAGE_SIZE = {"Cards": 20, "Table": 100}
-MAX_READ = 1_000  # runs that are sorted by a column or grouped: their values are not in the database's index
+NUM_FIRST_CARDS = 4  # as many as a window shows: they are drawn before the others
 # In the session (Streamlit would show a bare string in a page script, so these are comments):
 NUM_SHOWN = {"Cards": "runs_shown", "Table": "rows_shown"}  # number of runs on the page
 
@@ -74,11 +72,13 @@ def page() -> None:
     show_problems([*search.problems, *unknown.values()])
     where = chosen.where(search.without(unknown))
     reads_many = bool(group_by) or chosen.by_column
-    num_shown = st.session_state.setdefault(NUM_SHOWN[layout], PAGE_SIZE[layout])
-    found = run_pages.found(where, chosen.run_order, MAX_READ if reads_many else num_shown)
+    num_shown = st.session_state.setdefault(NUM_SHOWN[layout], listing.PAGE_SIZE[layout])
+    found = run_pages.found(where, chosen.run_order, listing.MAX_READ if reads_many else num_shown)
     selection.bar(found, where, chosen.run_order, hint=is_table and not group_by)
-    if reads_many and found.total > MAX_READ:
-        st.info(limit_sentence(found.total, "in groups" if group_by else "sorted"), icon=":material/filter_list:")
+    if reads_many and found.total > listing.MAX_READ:
+        st.info(
+            listing.limit_sentence(found.total, "in groups" if group_by else "sorted"), icon=":material/filter_list:"
+        )
     if not found.rows:
         st.info("No run matches these filters.", icon=":material/filter_alt_off:")
     elif not is_table:
@@ -121,14 +121,6 @@ def group_control() -> list[str]:
     return chosen
 
 
-def limit_sentence(total: int, what: str) -> str:
-    """That not all runs were read, and how to have all of those that one is interested in."""
-    return (
-        f"Only the {MAX_READ:,} newest of the {total:,} runs found are {what}. Narrow the search or the filters to "
-        f"have all of them."
-    )
-
-
 def metrics_of(columns: Sequence[Column]) -> set[str]:
     return {each.name for each in columns if each.is_metric}
 
@@ -145,15 +137,22 @@ def rows_of_table(found: FoundRuns, chosen: Filters, columns: Sequence[Column], 
 
 
 def show_cards(found: FoundRuns) -> None:
-    for (_, tally), card in zip(found.rows, cached.cards([run for run, _ in found.rows]), strict=True):
+    shown = cached.cards([run for run, _ in found.rows])
+    for place, ((_, tally), card) in enumerate(zip(found.rows, shown, strict=True)):
+        if place == NUM_FIRST_CARDS:
+            frame.wait_for_drawing("cards")
         cards.show(card, tally)
 
 
 def show_more(total: int, num_shown: int) -> None:
     """A button, where there are more runs."""
-    if total > num_shown and st.button(f"Show more ({num_shown} of {formatting.plural(total, 'run')})"):
-        st.session_state[NUM_SHOWN[layout]] = num_shown + PAGE_SIZE[layout]
-        st.rerun(scope="fragment")
+
+    def more() -> None:
+        st.session_state[NUM_SHOWN[layout]] = num_shown + listing.PAGE_SIZE[layout]
+
+    if total > num_shown:
+        label = f"Show more ({num_shown:,} of {total:,} runs)"
+        st.button(label, key=f"more-{layout}", on_click=more)
 
 
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):

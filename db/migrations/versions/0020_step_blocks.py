@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("num_steps", sa.Integer(), nullable=False),
         sa.Column("steps", sa.LargeBinary(), nullable=True),
         sa.Column("times", sa.LargeBinary(), nullable=False),
+        sa.Column("archived_file", sa.Integer(), nullable=True),  # used from 0021 on, but the way back reads it here
         sa.PrimaryKeyConstraint("run_pk", "segment", "first_step", name=op.f("pk_step_blocks")),
         postgresql_partition_by="RANGE (run_pk)",
     )

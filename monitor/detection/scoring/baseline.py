@@ -4,7 +4,6 @@ The level is the median of the last few values in band; the noise is the robust 
 Both are fitted on an absolute grid of observations, so any split of a stream into reports gives the same fits.
 """
 
-from collections.abc import Iterator
 from math import inf, nan, sqrt
 from typing import Any, NamedTuple
 
@@ -92,12 +91,12 @@ class Baseline:
         gross_rise = max(self.signal.gross_rise, self.signal.gross_fraction * abs(self.level))
         return max(self.noise, gross_rise / PRIOR_THRESHOLD)
 
-    def update(self, x: Floats) -> Iterator[BaselineFit]:
-        """Update with values x[N]. Yields the fits that judge them, each made before its own values were seen."""
-        while len(x):
-            fits = self._update_blocks(x) or [self._update_block(x)]
-            yield from fits
-            x = x[sum(fit.num_values for fit in fits) :]
+    def update(self, x: Floats) -> list[BaselineFit]:
+        """Update with the first of the values x[N], N > 0: as many as can be taken in at once.
+
+        Returns the fits that judge them, each made before its own values were seen.
+        """
+        return self._update_blocks(x) or [self._update_block(x)]
 
     def _update_block(self, x: Floats) -> BaselineFit:
         """Take in the rest of the present block, or what there is of it."""

@@ -14,8 +14,6 @@ Levels are fitted on an absolute grid of observations, so any split of a stream 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import nan
 from typing import Any, Self
 
 import numpy as np
@@ -24,7 +22,9 @@ from monitor.detection.encoding import dump_fields, load_fields
 from monitor.detection.rows import Bools, Floats, Ints
 from monitor.detection.scoring.baseline import CHUNK, FALL_Z, PRIOR_THRESHOLD, WINDOW, Baseline, BaselineFit
 from monitor.detection.scoring.drift import LevelDrift
+from monitor.detection.scoring.recent_residuals import RecentResiduals
 from monitor.detection.scoring.scan import LEAD, SPANS, scan_statistics
+from monitor.detection.scoring.scores import Scores
 from monitor.detection.scoring.signals import SignalParameters
 from monitor.detection.scoring.threshold import TailThresholds
 from monitor.detection.settings import DetectionSettings
@@ -41,47 +41,6 @@ MIN_ALARM_Z = 2.0  # a row below this is no alarm, whatever came before it
 SPARSE_STEPS = 5
 """In rows so many steps apart a real spike may be one row: there the size against the tail decides. In closer rows a
 single one is a hard batch, whatever its size, unless the next row is out of band too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Columns over N rows; a row without an observation has z = evidence = single = drift = 0.
-
-    `z`: residual in robust standard deviations, positive in the direction of an alarm; `evidence`, `single` (of the row
-    alone), `drift` and `fall` (sudden): 1.0 is the alarm threshold; `expected` and `scale` in the signal's own unit, of
-    non-finite rows too, nan where nothing is known; `low_step`: when the level was lowest; `rise_step`, `reference`:
-    when the present slow rise began, and the level before it or else the usual level; `non_finite`: reported, and nan,
-    infinite or at least HUGE.
-    """
-
-    z: Floats
-    evidence: Floats
-    single: Floats
-    drift: Floats
-    expected: Floats
-    scale: Floats
-    low_step: Floats
-    rise_step: Floats
-    reference: Floats
-    fall: Floats
-    non_finite: Bools
-
-
-@dataclass(slots=True)
-class RecentResiduals:
-    """What the detector keeps of the last observations beside its baseline."""
-
-    z: list[float] = field(default_factory=lambda: [0.0] * LEAD)
-    """Prewhitened residuals of this chunk, after the LEAD before it."""
-    last_z: float = 0.0
-    """The last residual as it was before prewhitening."""
-    last_alarm: int = -CHUNK
-    """The observation of the last alarm."""
-    values: list[float] = field(default_factory=lambda: [nan] * 4)
-    """The last values, oldest first."""
-
-    NUMBERS = ("last_z", "last_alarm")
-    ARRAYS = ("z", "values")
 
 
 class SignalDetector:
@@ -121,9 +80,9 @@ class SignalDetector:
         baseline, start = self.baseline, 0
         for end in sorted({*num_before.tolist(), len(x)}):
             while start < end:
-                period = self._period()
-                at = where[start : min(start + period - baseline.count % period, end)]
-                table[:, at] = self._score(x[start : start + len(at)], steps[at], gaps[at])
+                fits = self._fits(x[start:end])
+                at = where[start : start + sum(fit.num_values for fit in fits)]
+                table[:, at] = self._score(x[start : start + len(at)], fits, steps[at], gaps[at])
                 start += len(at)
             if len(non_finite_rows) and baseline.count > 0:
                 table[4:6, non_finite_rows[num_before == end]] = [[baseline.level], [baseline.scale()]]
@@ -133,14 +92,20 @@ class SignalDetector:
         z, evidence, single, drift, expected, scale, low_step, rise_step, reference, fall = table
         return Scores(z, evidence, single, drift, expected, scale, low_step, rise_step, reference, fall, non_finite)
 
-    def _period(self) -> int:
-        """Observations between two calibrations of the thresholds."""
-        return LONG_PERIOD if self.baseline.count >= LONG_PERIOD else CHUNK
+    def _fits(self, x: Floats) -> list[BaselineFit]:
+        """The fits of the first of these values: up to a calibration that may change what the baseline adopts."""
+        baseline, fits, start = self.baseline, list[BaselineFit](), 0
+        while start < len(x):
+            count = baseline.count
+            fits += baseline.update(x[start:])
+            start += baseline.count - count
+            if baseline.values_without_update and baseline.count % _period(baseline.count) == 0:
+                break
+        return fits
 
-    def _score(self, x: Floats, steps: Ints, gaps: Ints) -> Floats:
-        """Judge values between two calibrations. Returns the table of `feed` for them."""
-        recent, thresholds = self.recent, self.thresholds.values
-        fits = list(self.baseline.update(x))
+    def _score(self, x: Floats, fits: Sequence[BaselineFit], steps: Ints, gaps: Ints) -> Floats:
+        """Judge values that the baseline has taken in. Returns the table of `feed` for them."""
+        recent = self.recent
         level, scale, upper_limit, noise, autocorrelation = _by_value(fits)
         table = np.empty((10, len(x)))
         table[4] = level if self.baseline.count > len(x) else np.where(np.isnan(level), x, level)
@@ -152,7 +117,6 @@ class SignalDetector:
         table[9] = self._fall(x, lower_limit) if self.signal.is_guarded else 0.0
         z = self._prewhitened(table[0], autocorrelation)
         known = np.concatenate([recent.z, np.minimum(np.maximum(z, MIN_Z), MAX_Z)])
-        recent.z = known.tolist()
         if self.drift is None:
             table[3] = table[6:9] = 0.0
         else:
@@ -161,21 +125,39 @@ class SignalDetector:
                 of_means = noise * np.sqrt((1.0 + autocorrelation) / (1.0 - autocorrelation))
             drift = self._drift(self.drift, fits, x, (lower_limit, upper_limit, of_means), steps)
             table[3], table[6:9] = drift[0], drift[1:]
-        chunk_size = len(known) - LEAD
-        size = chunk_size if chunk_size >= CHUNK else len(x)
-        statistics = np.empty((len(SPANS), size))
-        scan_statistics(known[-size - LEAD :], statistics)
-        ratios = statistics[:, -len(x) :] / thresholds[:, None]
-        table[2] = np.maximum(ratios[0], 0.0)
-        ratios[0] *= gaps >= SPARSE_STEPS
-        if self.baseline.count <= CHUNK:  # long sums would make an alarm of less than a gross rise
-            ratios[2:, table[5] > noise] = 0.0
-        # the sums of a spike outlast it: an alarm needs a row that adds to them
-        evidence = np.maximum(np.maximum.reduce(ratios), 0.0) / self.signal.threshold_factor
-        table[1] = np.where(table[0] >= MIN_ALARM_Z, evidence, 0.0)
-        if size >= CHUNK:
-            self._calibrate(statistics, gaps)
+        statistics = np.empty((len(SPANS), len(known) - LEAD))
+        scan_statistics(known, statistics)
+        num_calibrated = self._compare(statistics, table, noise, gaps)
+        recent.z = known[num_calibrated:].tolist()
         return table
+
+    def _compare(self, statistics: Floats, table: Floats, noise: Floats, gaps: Ints) -> int:
+        """Compare statistics[S, M + N] of the last N values with the thresholds, from one calibration to the next.
+
+        The M values before them were compared before, and wait for a calibration. Returns how many values had theirs.
+        """
+        size = table.shape[1]
+        first, num_before, num_calibrated, start = self.baseline.count - size, statistics.shape[1] - size, 0, 0
+        while start < size:
+            end = min(start + _period(first + start) - (first + start) % _period(first + start), size)
+            part, columns, count = (
+                statistics[:, num_before + start : num_before + end],
+                table[:, start:end],
+                first + end,
+            )
+            ratios = part / self.thresholds.values[:, None]
+            columns[2] = np.maximum(ratios[0], 0.0)
+            ratios[0] *= gaps[start:end] >= SPARSE_STEPS
+            if count <= CHUNK:  # long sums would make an alarm of less than a gross rise
+                ratios[2:, (table[5] > noise)[start:end]] = 0.0
+            # the sums of a spike outlast it: an alarm needs a row that adds to them
+            evidence = np.maximum(np.maximum.reduce(ratios), 0.0) / self.signal.threshold_factor
+            columns[1] = np.where(columns[0] >= MIN_ALARM_Z, evidence, 0.0)
+            waiting = statistics[:, num_calibrated : num_before + end]
+            if waiting.shape[1] >= CHUNK:
+                num_calibrated += self.calibrate(waiting, gaps[:end], count)
+            start = end
+        return num_calibrated
 
     def _prewhitened(self, z: Floats, autocorrelation: Floats) -> Floats:
         """z without what the value before it predicts (Box and Jenkins 1970); of unit variance like z."""
@@ -235,13 +217,17 @@ class SignalDetector:
         if self.drift is not None:
             self.drift.accept()
 
-    def _calibrate(self, statistics: Floats, gaps: Ints) -> None:
-        """Add the full chunks to the tail histograms, without alarms and the rows around them; fit the thresholds."""
+    def calibrate(self, statistics: Floats, gaps: Ints, count: int) -> int:
+        """Add the full chunks to the tail histograms, without alarms and the rows around them; fit the thresholds.
+
+        `count`: observations up to the last value, which statistics and gaps end with. Returns the size of the chunks.
+        """
         recent, num_values = self.recent, statistics.shape[1]
-        first, size = self.baseline.count - num_values, num_values // CHUNK * CHUNK
+        first = count - num_values
+        size: int = num_values // CHUNK * CHUNK
         ends = np.arange(CHUNK - 1, size, CHUNK)
-        sparse = gaps[ends - num_values] >= SPARSE_STEPS  # counted from the last value, which both end with
-        statistics, recent.z = statistics[:, :size], recent.z[size:]
+        sparse = gaps[ends - num_values] >= SPARSE_STEPS  # counted from the last value
+        statistics = statistics[:, :size]
         counted = statistics < self.thresholds.values[:, None]
         counted[0] |= np.repeat(~sparse, CHUNK)  # hard batches count
         rows = np.arange(first, first + size)
@@ -253,13 +239,14 @@ class SignalDetector:
             counted &= ~_leads_to_alarm(np.asarray(~quiet))
         if first == 0:
             counted[:, : self.settings.warmup_rows] = False
-        for start in range(0, size, CHUNK):
-            self.thresholds.add(statistics[:, start : start + CHUNK], counted[:, start : start + CHUNK])
-        if self.baseline.count % self._period() == 0:
+        self.thresholds.add(statistics, counted, CHUNK)
+        if count % _period(count) == 0:
             self.thresholds.fit(self.probability)
-            stretch = self.baseline.values_without_update
-            if stretch and recent.last_alarm < self.baseline.count - stretch:
+            # a baseline that has taken in more values already had no such stretch here: see `_fits`
+            stretch = self.baseline.values_without_update if count == self.baseline.count else 0
+            if stretch and recent.last_alarm < count - stretch:
                 self.baseline.may_adopt = True  # nobody was alarmed
+        return size
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -284,6 +271,11 @@ class SignalDetector:
         detector = cls(signal, settings)
         detector.load_state_dict(state)
         return detector
+
+
+def _period(count: int) -> int:
+    """Observations between two calibrations of the thresholds, after so many."""
+    return LONG_PERIOD if count >= LONG_PERIOD else CHUNK
 
 
 def _by_value(fits: Sequence[BaselineFit]) -> Floats:

@@ -189,14 +189,17 @@ class LevelDrift:
         self, x: float, lower_limit: float, upper_limit: float, noise: float, step: int
     ) -> tuple[float, float, float, float]:
         """`update` with one value; its column."""
-        if len(self.block) == BLOCK - 1:
-            values, lower, upper, noises = np.array([[x], [lower_limit], [upper_limit], [noise]])
-            column = self.update(values, lower, upper, noises, np.array([step]))[:, 0].tolist()
-            return column[0], column[1], column[2], column[3]
         inside = max(min(x, upper_limit), lower_limit)
         self.block.append(inside)
         self.num_outside += inside != x
-        return self._row()
+        if len(self.block) < BLOCK:
+            return self._row()
+        mean, num_outside = float(np.add.reduce(np.array(self.block))) / BLOCK, self.num_outside
+        self.block, self.num_outside = [], 0
+        if not (num_outside <= BLOCK // 2 and self._add_block(mean, noise, step)):
+            return self._row()
+        alarm, self.drift = self.drift, HELD_SCORE
+        return (alarm, *self._row()[1:])
 
     def _row(self) -> tuple[float, float, float, float]:
         return self.drift, self.lowest_step, self.rise_step, self.reference

@@ -7,9 +7,9 @@ import numpy as np
 
 from lossguard.metrics import is_advisory
 from monitor.detection.rows import Bools, Rows
-from monitor.detection.scoring.detector import Scores
 from monitor.detection.scoring.readings import SignalReading
 from monitor.detection.scoring.recent_rows import MAX_RECENT_ROWS, RecentRows
+from monitor.detection.scoring.scores import Scores
 from monitor.detection.scoring.skipped_updates import Skips
 
 

@@ -51,13 +51,19 @@ class TailThresholds:
         self.offsets = np.arange(len(floors))[:, None] * NUM_BINS
         self.values = priors
 
-    def add(self, statistics: Floats, counted: Bools) -> None:
-        """Age the histograms by N values, then add statistics[S, N] where counted[S, N]."""
+    def add(self, statistics: Floats, counted: Bools, chunk: int | None = None) -> None:
+        """Age the histograms by N values and add statistics[S, N] where counted[S, N], `chunk` values at a time."""
+        num_values = statistics.shape[1]
+        chunk = chunk or num_values
         bins = np.searchsorted(BIN_EDGES, statistics) + self.offsets
-        new = np.bincount(bins[counted], minlength=self.histograms.size).reshape(self.histograms.shape)
-        # float32 keeps the state small; rounding here, always, keeps a restored state exact
-        aged = self.histograms * 0.5 ** (statistics.shape[1] / HALF_LIFE) + new
-        self.histograms = aged.astype(np.float32).astype(np.float64)
+        bins += np.arange(num_values) // chunk * self.histograms.size
+        num_chunks = num_values // chunk
+        new = np.bincount(bins[counted], minlength=num_chunks * self.histograms.size)
+        weight = 0.5 ** (chunk / HALF_LIFE)
+        for each in new.reshape(num_chunks, *self.histograms.shape):
+            # float32 keeps the state small; rounding here, always, keeps a restored state exact
+            aged = self.histograms * weight + each
+            self.histograms = aged.astype(np.float32).astype(np.float64)
 
     def fit(self, probability: float) -> None:
         """Thresholds that each statistic exceeds with its share of this probability at a value."""

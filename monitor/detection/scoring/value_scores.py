@@ -18,14 +18,11 @@ from monitor.detection.scoring.detector import (
     MIN_ALARM_Z,
     MIN_Z,
     SPARSE_STEPS,
-    RecentResiduals,
     SignalDetector,
 )
 from monitor.detection.scoring.readings import SignalReading
-from monitor.detection.scoring.scan import LEAD, last_statistics
-
-FULL = LEAD + CHUNK - 1
-"""Residuals that are kept when the next one completes a chunk: then the thresholds are calibrated."""
+from monitor.detection.scoring.recent_residuals import RecentResiduals
+from monitor.detection.scoring.scan import LEAD, SPANS, last_statistics, scan_statistics
 
 
 class ValueScores(NamedTuple):
@@ -69,7 +66,7 @@ class ValueScores(NamedTuple):
 def feed_value(detector: SignalDetector, value: float, step: int, gap: int) -> ValueScores:
     """Judge one reported value; `gap`: steps since the row before."""
     baseline, recent, signal = detector.baseline, detector.recent, detector.signal
-    if not abs(value) < HUGE or baseline.count == 0 or len(recent.z) == FULL:
+    if not abs(value) < HUGE or baseline.count == 0:
         return _by_columns(detector, value, step, gap)
     x = float(np.log(max(value, 1e-30))) if signal.log else value
     fit = baseline.add([x])
@@ -82,6 +79,8 @@ def feed_value(detector: SignalDetector, value: float, step: int, gap: int) -> V
     drift = _drift(detector, fit, x, lower_limit, step)
     single = z / detector.thresholds.values.item(0)
     evidence = _evidence(detector, fit, gap) if residual >= MIN_ALARM_Z else 0.0
+    if len(recent.z) >= LEAD + CHUNK:
+        _calibrate(detector, gap)
     expected, scale = fit.level, fit.scale
     if signal.log:
         expected = float(np.exp(expected))
@@ -126,6 +125,15 @@ def _evidence(detector: SignalDetector, fit: BaselineFit, gap: int) -> float:
         del ratios[2:]
     largest: float = max(0.0, *ratios)
     return largest / detector.signal.threshold_factor
+
+
+def _calibrate(detector: SignalDetector, gap: int) -> None:
+    """The value completes a chunk."""
+    known = np.array(detector.recent.z)
+    statistics = np.empty((len(SPANS), len(known) - LEAD))
+    scan_statistics(known, statistics)
+    size = detector.calibrate(statistics, np.array([gap]), detector.baseline.count)
+    del detector.recent.z[:size]
 
 
 def _fall(recent: RecentResiduals, x: float, lower_limit: float, count: int) -> float:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from monitor.detection.rows import Rows
 
 MIN_SECONDS = 120.0
@@ -24,6 +26,8 @@ MAX_SECONDS = 3600.0
 NUM_KEPT = 4
 MAX_AGE_ROWS = 20_000
 """After so many rows a gap no longer counts."""
+MIN_VECTOR_ROWS = 32
+"""Of fewer rows the times are read one by one."""
 
 
 def stall_limit(longest: float, second: float) -> float:
@@ -51,8 +55,19 @@ class RowGaps:
         """Read the rows, where they have times."""
         if rows.times is None:
             return
-        for time in rows.times.tolist():
-            self.add(time)
+        if len(rows) < MIN_VECTOR_ROWS:
+            for time in rows.times.tolist():
+                self.add(time)
+            return
+        known = rows.times if self.last_time is None else np.append(self.last_time, rows.times)
+        gaps, num_before, start = known[1:] - known[:-1], self.num_gaps, 0
+        while (longer := gaps[start:] > self._shortest()).any():
+            start += int(longer.argmax()) + 1
+            self.num_gaps = num_before + start
+            self._keep(float(gaps[start - 1]))
+        self.num_gaps = num_before + len(gaps)
+        self.seconds = float(np.append(self.seconds, gaps).cumsum()[-1])  # one after the other, as `add` does
+        self.last_time = float(rows.times[-1])
 
     def add(self, time: float) -> None:
         """Read one row."""

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from db import access, commands, queries
-from db.archive import archiving, checking, files, removal, turn
+from db.archive import archiving, blocks, checking, files, removal, turn
 from db.archive.archiving import RunChanged
 from db.archive.comparison import difference
 from db.archive.files import ArchivedFile, FileState
@@ -86,10 +86,10 @@ def dying(patch: pytest.MonkeyPatch, moment: str, killed: type[BaseException]) -
     def die(*_: object, **__: object) -> None:
         raise killed
 
-    put_away = archiving.blocks.put_away
+    put_away: Callable[..., None] = blocks.put_away
 
     def after_deletion(*args: object, **named: object) -> None:
-        put_away(*args, **named)  # type: ignore[arg-type]
+        put_away(*args, **named)
         raise killed
 
     where: dict[str, Callable[[], None]] = {
@@ -97,7 +97,7 @@ def dying(patch: pytest.MonkeyPatch, moment: str, killed: type[BaseException]) -
         "half of the file": lambda: patch.setattr(Place, "write", half),
         "before the check": lambda: patch.setattr(archiving, "check_copy", die),
         "before the commit": lambda: patch.setattr(archiving, "_commit", die),
-        "in the commit": lambda: patch.setattr(archiving.blocks, "put_away", after_deletion),
+        "in the commit": lambda: patch.setattr(blocks, "put_away", after_deletion),
     }
     where[moment]()
 

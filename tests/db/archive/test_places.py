@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fsspec.registry import known_implementations
 
 from db.archive import places
 from db.archive.places import FileMissing, Place, PlaceError, RemoteFile
@@ -48,7 +49,8 @@ def test_nothing_counts_as_removed_from_a_folder_that_is_not_mounted(tmp_path: P
     place.write("run/1", b"1")
     (tmp_path / "mount").rename(tmp_path / "elsewhere")
     (tmp_path / "mount").mkdir()
-    for attempt in (lambda: place.remove("run/1"), lambda: place.prepare(has_files=True)):
+    attempts: list[Callable[[], None]] = [lambda: place.remove("run/1"), lambda: place.prepare(has_files=True)]
+    for attempt in attempts:
         with pytest.raises(PlaceError, match="is it mounted"):
             attempt()
     with pytest.raises(FileMissing, match="not mounted"):
@@ -96,7 +98,7 @@ def test_a_url_that_cannot_keep_steps_is_refused_in_one_sentence(url: str, why: 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "_use_obstore", lambda protocol: None)
-    monkeypatch.setitem(places.known_implementations, "gs", {"class": "no_such_gcsfs.FS", "err": "install it"})
+    monkeypatch.setitem(known_implementations, "gs", {"class": "no_such_gcsfs.FS", "err": "install it"})
     with pytest.raises(PlaceError, match=r"the package for gs:// is not installed; run: pip install gcsfs$"):
         Place("gs://bucket/x")
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from db import commands, queries
+from db import commands, overview, queries
+from db.archive import reading as archive_reading
 from db.archive.places import Place
 from db.archive.reading import UnreadableArchive
 from db.engine import reading, writing
@@ -16,7 +17,7 @@ from db.steps import reader
 from db.steps.columns import MetricColumn
 from db.steps.series import Series, many_series
 from lossguard.states import RunState
-from tests.db.archive.stored import archive, parquet_files
+from tests.db.archive.stored import add_ended_run, archive, parquet_files
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
 NUM_STEPS = 20_000
@@ -57,6 +58,7 @@ def test_one_metric_of_a_window_reads_its_own_bytes_alone(
     sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     column(sqlite_engine, 0, 10)  # reads the footer
+    archive_reading.forget_contents()
     num_bytes: list[int] = []
     read = Place.read_range
 
@@ -90,11 +92,31 @@ def test_a_damaged_page_is_one_sentence_and_the_other_pages_are_read(sqlite_engi
     content = bytearray(file.read_bytes())
     content[len(content) - 20_000] ^= 1  # in a column behind m3
     file.write_bytes(content)
+    archive_reading.forget_contents()
     assert np.array_equal(column(sqlite_engine, 0, 50).values, before)
     middle = len(content) // 2
     content[middle - 60_000 : middle + 120_000] = bytes(180_000)
     file.write_bytes(content)
+    archive_reading.forget_contents()
     with pytest.raises(UnreadableArchive) as failed:
         column(sqlite_engine, 0, 50)
     assert f"{file} is damaged" in str(failed.value)
     assert "\n" not in str(failed.value)
+
+
+def test_a_list_of_runs_needs_no_file_however_short_the_run_is(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    with writing(sqlite_engine) as session:
+        add_ended_run(session)
+    with reading(sqlite_engine) as session:
+        (before,) = overview.summaries(session, runs=queries.runs(session), metrics=["loss", "eval/a.b"]).values()
+    archive(sqlite_engine, Place(str(tmp_path / "place")))
+    shutil.rmtree(tmp_path / "place")
+    with reading(sqlite_engine) as session:
+        runs = queries.runs(session)
+        (after,) = overview.summaries(session, runs=runs, metrics=["loss", "eval/a.b"]).values()
+        ((newest, _),) = overview.newest(session, runs=runs, metrics=["loss"], num_steps=100).values()
+    for name in ("loss", "eval/a.b"):
+        one, other = before.metrics[name], after.metrics[name]
+        assert (one.last, one.min, one.max) == (other.last, other.min, other.max)
+        assert max(one.sparkline) == max(other.sparkline)
+    assert newest.metrics["loss"].last == 2.0

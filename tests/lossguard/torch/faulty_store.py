@@ -1,4 +1,4 @@
-"""An object store in this process that fails as it is told: `faulty://NAME/..` for fsspec."""
+"""An object store in this process that fails on demand: `faulty://NAME/..` for fsspec."""
 
 import threading
 from collections.abc import Callable

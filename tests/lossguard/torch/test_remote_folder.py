@@ -184,6 +184,7 @@ def test_a_step_may_be_saved_again_and_is_whole_at_every_moment(name: str, url: 
     FaultyStore.faults[name] = refusing("pipe", path="manifest")
     at.fails(10)
     assert At(url, tmp_path).checkpoints.load(10) == {"step": 10}
+    assert at.checkpoints.steps() == [], "it may be the earlier one or the later one that is there"
     del FaultyStore.faults[name]
     at.box.value = "later"
     at.checkpoints.save(10, {"step": 10})
@@ -249,6 +250,9 @@ def test_what_a_rollback_could_not_delete_is_deleted_before_anything_new_is_publ
     assert at.checkpoints.steps() == [0]
     assert "cannot be" in at.fails(5)
     del FaultyStore.faults[name]
+    at.checkpoints.lock(wait=1)
+    assert at.checkpoints.steps() == [0], "nor does another loop of this process find it"
+    at.checkpoints.unlock()
     at.save(5)
     assert At(url, tmp_path).checkpoints.steps() == at.checkpoints.steps() == [0, 5]
 
@@ -295,8 +299,8 @@ def test_a_staging_folder_that_cannot_be_made_is_one_sentence(url: str, tmp_path
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"file cannot hold their files on the way \(staging\): Not a directory"):
         At(url, tmp_path / "file")
-    with pytest.raises(ValueError, match="leave out staging"):
-        Checkpoints(tmp_path / "c", staging=tmp_path)
+    with pytest.raises(ValueError, match="is no URL of another place: leave out storage_options"):
+        Checkpoints(tmp_path / "c", storage_options={})
 
 
 def test_a_quick_look_finds_what_is_missing(name: str, url: str, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from benchmarks.wandering import RISE_STEP, RISES, ROWS, WANDERING, RiseSuite, WanderingSuite
 from monitor.detection import DetectionSettings
 from monitor.detection.rows import Floats
-from monitor.detection.scoring.detector import Scores, SignalDetector
+from monitor.detection.scoring.detector import SignalDetector
+from monitor.detection.scoring.scores import Scores
 from monitor.detection.scoring.signals import SIGNALS
 
 
