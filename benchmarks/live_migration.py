@@ -145,7 +145,7 @@ def fill(database: str, steps: int) -> None:
 
 
 def check_stored(database: str, project: str, acknowledged: int) -> None:
-    """Raise RuntimeError unless the store counts exactly the steps that the trainers were told are stored."""
+    """Raise RuntimeError unless the store counts exactly the steps that were acknowledged."""
     engine = create_engine(database)
     with engine.connect() as connection:
         counted = "SELECT sum(num_steps) FROM segments JOIN runs ON pk = run_pk WHERE project = :project"
