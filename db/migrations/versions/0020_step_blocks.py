@@ -35,6 +35,7 @@ def upgrade() -> None:
         sa.Column("num_steps", sa.Integer(), nullable=False),
         sa.Column("steps", sa.LargeBinary(), nullable=True),
         sa.Column("times", sa.LargeBinary(), nullable=False),
+        sa.Column("archived_file", sa.Integer(), nullable=True),  # of 0021, whose downgrade leaves no value in it
         sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_step_blocks_run_pk_runs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("run_pk", "segment", "first_step", name=op.f("pk_step_blocks")),
         postgresql_partition_by="RANGE (run_pk)",

@@ -1,8 +1,8 @@
 """Files of archived steps
 
 Why: the values of ended runs can be moved to Parquet files outside the store. A row says where a file is, and outlives
-its run until the file is removed. A block says which file has its values; its steps and times stay. To the previous
-release, steps with archived values are steps without metrics.
+its run until the file is removed. A block says which file has its values (`step_blocks.archived_file`, of 0020 already,
+whose downgrade reads the blocks); its steps and times stay.
 
 Revision: 0021, after 0020
 """
@@ -42,12 +42,10 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_archived_files_run_pk"), "archived_files", ["run_pk"])
     op.create_index(op.f("ix_archived_files_state"), "archived_files", ["state"])
-    op.add_column("step_blocks", sa.Column("archived_file", sa.Integer(), nullable=True))
 
 
 def downgrade() -> None:
     # The files alone have these steps, and the older schema would not know where they are.
     if op.get_bind().scalar(sa.text("SELECT count(*) FROM archived_files WHERE state = 'kept' AND run_pk IS NOT NULL")):
         raise CommandError("steps are archived outside the store; bring them back first: python -m db unarchive --all")
-    op.drop_column("step_blocks", "archived_file")
     op.drop_table("archived_files")
