@@ -6,9 +6,9 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from db.models import BlockValues
 from db import migrate
 from db.engine import create_engine
+from db.models import BlockValues
 from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
@@ -113,6 +113,8 @@ def test_a_damaged_block_of_steps_is_named_and_the_rest_of_the_run_is_served(
     assert (answer.status_code, answer.json()["title"]) == (500, "the store is damaged")
     assert "segment 0, steps 0 to 599, is damaged" in answer.json()["detail"]
     assert trainer.get("/series", metric="lr", points=1)["count"] == [600]
+
+
 @pytest.mark.needs("postgresql")
 def test_a_report_without_a_partition_is_refused_in_one_sentence_until_an_upgrade_has_made_it(
     postgres_server: postgres.Server, migrated_template: str
