@@ -17,8 +17,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from benchmarks.rows import Row, print_rows
-from db.engine import create_engine
-from db.models import Intervention, Step
+from db import queries
+from db.engine import create_engine, reading
+from db.lineage import StepRange
+from db.models import Intervention
 from lossguard_server.processes import Processes
 from tests.deploy.stack import TOKEN, Stack, Webhook, webhook
 from tests.loop import small_settings
@@ -64,9 +66,11 @@ def await_resolution(stack: Stack, receiver: Webhook) -> tuple[float, float]:
     wait_for(lambda: receiver.first("LossSpike", "firing"), seconds=300, what="the alert")
     wait_for(lambda: receiver.first("LossSpike", "resolved"), seconds=300, what="its resolution")
     engine = create_engine(stack.database)
-    with engine.connect() as connection:
-        spiked = connection.scalar(sa.select(Step.time).where(Step.step == FAULT_STEP).order_by(Step.segment).limit(1))
-        verified = connection.scalar(sa.select(Intervention.changed_at).where(Intervention.state == "verified"))
+    with reading(engine) as session:
+        (run,) = queries.runs(session)
+        first = [StepRange(0, 0, None)]
+        spiked = queries.times(session, run=run, step_ranges=first, steps=[FAULT_STEP]).get(FAULT_STEP)
+        verified = session.scalar(sa.select(Intervention.changed_at).where(Intervention.state == "verified"))
     engine.dispose()
     assert spiked is not None
     assert verified is not None, "it resolved before the rollback was verified"

@@ -13,12 +13,13 @@ from tests.waiting import wait_for
 
 
 @contextmanager
-def collector(database: str, **more: str) -> Iterator[tuple[str, int]]:
-    """The URL and the process id of a collector; `more` goes into its environment."""
+def collector(database: str, *, code: Path | None = None, **more: str) -> Iterator[tuple[str, int]]:
+    """The URL and the process id of a collector; `more` goes into its environment, `code` is another release's."""
     port = free_port()
     environment = os.environ | more | {"LOSSGUARD_DATABASE_URL": database, "OMP_NUM_THREADS": "1"}
+    environment |= {} if code is None else {"PYTHONPATH": str(code)}
     command = [sys.executable, "-m", "monitor", "serve", "--port", str(port)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, cwd=code, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
         with Client(url) as client:

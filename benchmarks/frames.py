@@ -3,8 +3,8 @@
     python -m benchmarks.frames [--steps 1000000]
 
 The run has a rollback and three metrics, in a SQLite file in a temporary folder. The frame of one metric
-alternates with pandas.read_sql of the same two columns from the same file in this process; minima of 7. Each export and
-import is a process of its own; its peak memory is compared with that for a run of a tenth of the length.
+alternates with pandas.read_sql of the same two columns from a SQLite table of rows in this process; minima of 7. Each
+export and import is a process of its own; its peak memory is compared with that for a run of a tenth of the length.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from benchmarks.rows import Row, print_rows
 from benchmarks.store import fill
 from db import frames, migrate, queries
 from db.engine import create_engine, reading
+from db.lineage import Line
 
 CALLS = 7
 LIMIT_SECONDS = 0.6
@@ -50,11 +51,12 @@ def _frame(engine: sa.Engine, store: Path, length: int) -> Iterator[Row]:
             return len(frames.steps(session, run=run, metrics=["loss"]))
 
     def plain() -> int:
-        where = "run_pk = 2 AND (segment = 0 AND step < ? OR segment = 1) ORDER BY segment, step"
-        fork = length // 2 - length // 7
-        return len(pd.read_sql(f"SELECT step, loss FROM steps WHERE {where}", connection, params=(fork,)))
+        return len(pd.read_sql("SELECT step, loss FROM rows WHERE live ORDER BY segment, step", connection))
 
-    connection = sqlite3.connect(store)
+    connection = sqlite3.connect(store.with_name("plain.db"))
+    with reading(engine) as session:
+        (run,) = (one for one in queries.runs(session) if one.id == f"run-{length}")
+        frames.steps(session, run=run, line=Line.ALL).reset_index().to_sql("rows", connection, index=False)
     (ours, theirs), (busy, _) = (
         _in_turn(clock, frame, plain, length) for clock in (time.perf_counter, time.process_time)
     )

@@ -61,17 +61,18 @@ def _report(noise: random.Random, first: int) -> dict[str, object]:
     return {"segment": 0, "steps": list(steps), "times": [1.8e9 + 0.4 * step for step in steps], "metrics": metrics}
 
 
-def post_all(url: str, bodies: Sequence[Sequence[bytes]]) -> float:
-    """Seconds until every run has delivered all of its reports."""
+def post_all(url: str, bodies: Sequence[Sequence[bytes]], prefix: str = "r") -> float:
+    """Seconds until every run has delivered all of its reports; their ids begin with `prefix`."""
+    prefix = prefix.replace(" ", "-")
     with urllib3.PoolManager(maxsize=len(bodies), retries=False) as http:
         for number in range(len(bodies)):
-            _post(http, f"{url}{API}/runs", {"id": f"r{number}", "project": "bench", "started_at": 0.0})
+            _post(http, f"{url}{API}/runs", {"id": f"{prefix}{number}", "project": "bench", "started_at": 0.0})
             body = {"key": "a", "fork_step": 0, "reason": "start", "opened_at": 0.0}
-            _post(http, f"{url}{API}/runs/r{number}/segments", body)
+            _post(http, f"{url}{API}/runs/{prefix}{number}/segments", body)
 
         def deliver(number: int) -> None:
             for body in bodies[number]:
-                _post(http, f"{url}{API}/runs/r{number}/reports", body)
+                _post(http, f"{url}{API}/runs/{prefix}{number}/reports", body)
 
         threads = [threading.Thread(target=deliver, args=(number,)) for number in range(len(bodies))]
         began = time.perf_counter()

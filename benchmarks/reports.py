@@ -27,8 +27,10 @@ import uvloop
 
 from benchmarks.collectors import collector, cpu_seconds, tree_cpu_seconds
 from benchmarks.rows import Row, print_rows
-from db.engine import create_engine
-from db.models import Step
+from db.engine import create_engine, reading
+from db.lineage import StepRange
+from db.models import Segment
+from db.steps import reader
 from lossguard.protocol import API
 from tests import postgres
 
@@ -168,8 +170,12 @@ class _Trainer:
 
 def _check_stored(database: str, num_acknowledged: int) -> None:
     engine = create_engine(database)
-    with engine.connect() as connection:
-        stored = connection.scalar(sa.select(sa.func.count()).select_from(Step))
+    with reading(engine) as session:
+        segments = session.execute(sa.select(Segment.run_pk, Segment.number)).all()
+        stored = sum(
+            len(reader.read_steps(session, run_pk=run_pk, step_range=StepRange(number, 0, None)))
+            for run_pk, number in segments
+        )
     engine.dispose()
     if stored != num_acknowledged:
         raise RuntimeError(f"{num_acknowledged} steps were acknowledged, {stored} are stored")

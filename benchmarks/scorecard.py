@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate
 from db.engine import create_engine, reading, writing
-from db.models import Base, Incident, Metric, Rollup, Run, Segment, Step
+from db.models import Base, BlockValues, Incident, Metric, Rollup, Run, Segment, Step, StoredBlock
 from db.scorecard import stored_runs
 from db.steps import writer
 from db.steps.columns import MetricColumn
@@ -38,7 +38,7 @@ from monitor.detection.scorecard.scored_run import score
 
 CHUNK, CALLS, PROCESSES = 20_000, 7, 3
 LIMIT_SECONDS = 2.0
-COPIED: tuple[type[Base], ...] = (Segment, Step, Metric, Rollup, Incident)
+COPIED: tuple[type[Base], ...] = (Segment, Step, StoredBlock, BlockValues, Metric, Rollup, Incident)
 
 
 def measure(num_runs: int, steps: int, incidents: int) -> Iterator[Row]:

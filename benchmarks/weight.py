@@ -5,15 +5,19 @@
 A real collector with a new store receives a run over HTTP in reports of 1,000 steps with 8 metrics, all detectors on.
 The growth of the store (rows, roll-ups, indexes, states of the detectors) is divided by the number of steps. SQLite's
 log is emptied into the file before it is measured; PostgreSQL's log, which does not grow with the run, is not counted.
-The memory is that of the collector's process: idle, and its peak with one run and with 50 runs that report at once.
+Shorter runs follow: of the same numbers in float32, and with many metrics of their own. The memory is that of the
+collector's process: idle, and its peak with one run and with 50 runs that report at once.
 """
 
 import argparse
+import json
+import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import sqlalchemy as sa
 
 from benchmarks.collectors import collector
@@ -23,14 +27,15 @@ from db.engine import create_engine
 from lossguard.spooling.lines import to_line
 from tests import postgres
 
-NUM_RUNS = 50
-NAMED_TABLES = ("steps", "rollups")
+NUM_RUNS, NUM_CUSTOM, LIMIT_BYTES = 50, 100, 150.0
+NAMED_TABLES = ("steps", "step_blocks", "block_values", "rollups")
 TABLE_SIZES = {
     "sqlite": "SELECT m.tbl_name, sum(s.pgsize) FROM dbstat s JOIN sqlite_schema m ON m.name = s.name GROUP BY 1",
-    "postgresql": "SELECT relname, pg_total_relation_size(oid) FROM pg_class "
-    "WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
+    "postgresql": "SELECT COALESCE(p.relname, c.relname), sum(pg_total_relation_size(c.oid)) FROM pg_class c"
+    " LEFT JOIN pg_inherits i ON i.inhrelid = c.oid LEFT JOIN pg_class p ON p.oid = i.inhparent"
+    " WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace GROUP BY 1",
 }
-"""SQL for the bytes of each table, with its indexes."""
+"""SQL for the bytes of each table, with its indexes and its partitions."""
 
 
 def measure(reports: int = 300) -> Iterator[Row]:
@@ -49,15 +54,47 @@ def _measure(name: str, database: str, reports: int) -> Iterator[Row]:
         full, one_run = _table_sizes(database), _memory(process, "VmHWM")
         post_all(url, [encoded_reports(seed, 2) for seed in range(NUM_RUNS)])
         many_runs = _memory(process, "VmHWM")
-    grown = {table: (full[table] - empty.get(table, 0)) / (reports * SIZE) for table in full}
+    label = f"{name}: a step with {NUM_METRICS} metrics"
+    yield _weight(label, empty, full, reports, f"; {_spool_bytes():.0f} bytes in the trainer's spool")
+    for what, bodies in _other_reports(max(reports // 10, 1)).items():
+        with collector(database) as (url, _):
+            empty = _table_sizes(database)
+            post_all(url, [bodies], prefix=what)
+            yield _weight(f"{name}: a step {what}", empty, _table_sizes(database), len(bodies))
+    note = f"at rest {at_rest:.0f} MiB; one run, reports of {SIZE:,} steps: peak {one_run:.0f} MiB"
+    yield Row(f"{name}: peak memory of a collector, {NUM_RUNS} runs at once", many_runs, "MiB", None, note)
+
+
+def _weight(label: str, empty: Mapping[str, int], full: Mapping[str, int], reports: int, note: str = "") -> Row:
+    grown = {table: float(full[table] - empty.get(table, 0)) / (reports * SIZE) for table in full}
     total = sum(grown.values())
     parts = ", ".join(f"{part} {grown[part]:.0f}" for part in NAMED_TABLES)
     rest = total - sum(grown[part] for part in NAMED_TABLES)
-    note = f"{parts}, everything else {rest:.1f}; {1e3 / total:.1f} million steps a GB; "
-    note += f"{_spool_bytes():.0f} bytes in the trainer's spool"
-    yield Row(f"{name}: a step with {NUM_METRICS} metrics, {reports * SIZE:,} steps", total, "bytes", None, note)
-    note = f"at rest {at_rest:.0f} MiB; one run, reports of {SIZE:,} steps: peak {one_run:.0f} MiB"
-    yield Row(f"{name}: peak memory of a collector, {NUM_RUNS} runs at once", many_runs, "MiB", None, note)
+    note = f"{parts}, everything else {rest:.1f}; {1e3 / total:.1f} million steps a GB{note}"
+    limit = None if "custom" in label else LIMIT_BYTES
+    return Row(f"{label}, {reports * SIZE:,} steps", total, "bytes", limit, note)
+
+
+def _other_reports(count: int) -> dict[str, list[bytes]]:
+    """Reports of the same run, as it would report float32 numbers, and with many metrics of its own."""
+    noise = random.Random(0)
+    plain = [json.loads(body) for body in encoded_reports(0, count)]
+    rounded = [
+        body | {"metrics": {name: _float32(values) for name, values in body["metrics"].items()}} for body in plain
+    ]
+    custom = {f"layer/{index}": 2.0**-index for index in range(NUM_CUSTOM)}
+    many = [
+        body | {"metrics": {name: [noise.gauss(1, 0.1) * scale for _ in range(SIZE)] for name, scale in custom.items()}}
+        for body in plain
+    ]
+    return {
+        f"with {NUM_METRICS} metrics in float32": [json.dumps(body).encode() for body in rounded],
+        f"with {NUM_CUSTOM} custom metrics": [json.dumps(body).encode() for body in many],
+    }
+
+
+def _float32(values: Sequence[float]) -> list[float]:
+    return [float(value) for value in np.array(values, dtype=np.float32)]
 
 
 def _table_sizes(database: str) -> dict[str, int]:

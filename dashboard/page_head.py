@@ -18,29 +18,29 @@ HERE = Path(__file__).parent
 STREAMLIT_TITLE = b"<title>Streamlit</title>"
 STATIC = Path(st.__file__).parent / "static"
 """Streamlit's client."""
-ELEMENTS = (
-    "BidiComponent",
-    "Metric",
-    "PageLink",
-    "ButtonGroup",
-    "DownloadButton",
-    "Multiselect",
-    "Selectbox",
-    "Checkbox",
-    "Html",
-)
-"""The elements of a run's page. Streamlit's client asks for the script of each when the page first shows one."""
+CONTROLS = ("Metric", "PageLink", "ButtonGroup", "Multiselect", "Selectbox", "Checkbox", "Html")
+ELEMENTS = {
+    "run": (*CONTROLS, "BidiComponent", "DownloadButton"),
+    "cards": (*CONTROLS, "TextInput", "Progress"),
+    "table": (*CONTROLS, "TextInput", "DataFrame"),
+}
+"""The elements of a run's page, and of the list of runs in both layouts. Streamlit's client asks for the script of each
+when the page first shows one."""
+LIST = "/"
+"""Path of the list of runs: it has no figure."""
+PLOTLY_DELAY_MS = 3000
+"""The list has plotly.js so long after it was loaded, for the page of a run that a viewer opens from there."""
 IMPORT = re.compile(r"""(?:from|import)["'`]\./([\w.~-]+\.js)["'`]""")
 
 
 @cache
-def scripts_of_elements(static: Path = STATIC) -> tuple[str, ...]:
-    """Paths of the scripts of ELEMENTS and of all that they import, below the server's root.
+def scripts_of_elements(elements: tuple[str, ...], static: Path = STATIC) -> tuple[str, ...]:
+    """Paths of the scripts of these elements and of all that they import, below the server's root.
 
     A release of Streamlit may name its scripts otherwise: those are loaded when they are needed, as without this.
     """
     folder = static / "static/js"
-    waiting = [path.name for name in ELEMENTS for path in folder.glob(f"{name}.*.js")]
+    waiting = [path.name for name in elements for path in folder.glob(f"{name}.*.js")]
     found: list[str] = []
     while waiting:
         name = waiting.pop()
@@ -71,7 +71,7 @@ class PageHead:
             body += message.get("body", b"")
             if not message.get("more_body", False):
                 page = body.replace(STREAMLIT_TITLE, _title(), 1)
-                await _send_page(send, start, page.replace(b"</head>", _tags(), 1))
+                await _send_page(send, start, page.replace(b"</head>", _tags(_page_of(scope)), 1))
 
         # The page is 15 kB, so it needs no compression. "304 Not Modified" would be wrong: the file may be unchanged
         # while the tags that are added here have changed.
@@ -79,23 +79,42 @@ class PageHead:
         await self._app({**scope, "headers": headers}, receive, collect)
 
 
+def _page_of(scope: Scope) -> str:
+    """One of ELEMENTS."""
+    if scope["path"] != LIST:
+        return "run"
+    return "table" if b"layout=Table" in scope["query_string"] else "cards"
+
+
 @cache
-def _tags() -> bytes:
+def _tags(page: str) -> bytes:
     """A script that names the server's URL: Streamlit's client would otherwise try the page's own path first and wait
-    0.1 s before it tries the root. Then plotly.js, our script of the charts and those of a run's page, which the
+    0.1 s before it tries the root. Then plotly.js, our script of the charts and those of the page's elements, which the
     browser loads while it still fetches Streamlit's own. At last what says that the dashboard does not answer, while
     it does not.
     """
-    preloads = "".join(
-        f'<link rel="modulepreload" crossorigin href="{path}">' for path in (CHART_URL, *scripts_of_elements())
-    )
     tags = (
         "<script>window.__streamlit = {BACKEND_BASE_URL: location.origin}</script>"
-        f'<script async src="{PLOTLY_URL}"></script>{preloads}'
+        f"{_scripts(page)}"
         f"<style>{(HERE / 'connection.css').read_text()}</style>"
         f"<script>(() => {{{(HERE / 'connection.js').read_text()}}})()</script></head>"
     )
     return tags.encode()
+
+
+def _scripts(page: str) -> str:
+    """To start plotly.js takes the browser a tenth of a second, for which the first run of the list would wait."""
+    preloads = scripts_of_elements(ELEMENTS[page])
+    if page == "run":
+        plotly = f'<script async src="{PLOTLY_URL}"></script>'
+        return plotly + "".join(map(_preload, (CHART_URL, *preloads)))
+    later = f"document.head.append(Object.assign(document.createElement('script'), {{src: '{PLOTLY_URL}'}}))"
+    plotly = f"<script>addEventListener('load', () => setTimeout(() => {{{later}}}, {PLOTLY_DELAY_MS}))</script>"
+    return plotly + "".join(map(_preload, preloads))
+
+
+def _preload(path: str) -> str:
+    return f'<link rel="modulepreload" crossorigin href="{path}">'
 
 
 @cache

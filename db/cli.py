@@ -2,11 +2,14 @@
 
 python -m db upgrade                         create the database, or upgrade it to the newest schema
 python -m db downgrade REVISION              undo the migrations after REVISION
-python -m db check                           check that the database fits the code (exit 1 when it does not)
+python -m db check [--verify]                check that the database fits the code (exit 1 when it does not)
+python -m db pack [--enable]                 store the steps of ended runs and of an earlier release in blocks
 python -m db prune --days 90 [--dry-run]     delete runs that ended at least this long ago
 python -m db retention set PROJECT 30        let prune keep the runs of a project so long, whatever its --days say
 python -m db export RUN -o FILE              write a run to FILE.parquet (the whole run) or FILE.csv (its steps)
 python -m db import FILE [--as NEW_ID]       read a run from such a file; an existing run is never overwritten
+python -m db archive --older-than 30d --to URL   move the steps of ended runs to Parquet files in a folder or bucket
+python -m db unarchive RUN... | --all        bring them back
 python -m db backup -o FILE                  copy a SQLite store while collectors write to it
 
 The database is --url or LOSSGUARD_DATABASE_URL; by default sqlite:///.lossguard/lossguard.db.
@@ -19,51 +22,29 @@ from typing import Annotated, Any, TypeVar
 
 import sqlalchemy as sa
 import typer
-from alembic.util.exc import CommandError
 from sqlalchemy.orm import Session
 
-from db import access, commands, migrate, retention
+from db import access, compaction, migrate, pruning, retention
+from db import pack as pack_
+from db.archive import cli as archive_cli
+from db.command_engine import Url
+from db.command_engine import check_schema as _check_schema
+from db.command_engine import error as _error
+from db.command_engine import no_store as _no_store
+from db.command_engine import on_engine as _on_engine
 from db.command_lines import as_typed_here
-from db.engine import (
-    DEFAULT_URL,
-    BadDatabaseUrl,
-    NoStore,
-    check_store,
-    create_engine,
-    first_line,
-    reading,
-    shown,
-    writing,
-)
+from db.engine import DEFAULT_URL, BadDatabaseUrl, NoStore, reading, writing
 from db.files import backup, imports, memory
 from db.files.export import Format, RunChanged, UnknownRun, stream
 from db.files.record import RunExists
 from lossguard.protocol import MAX_METRICS, is_name
-from lossguard.states import RunState
 
 app = typer.Typer(
     help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
+archive_cli.add_to(app)
 T = TypeVar("T")
 NOTHING_TO_PRUNE = "nothing is that old"
-Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:/// or postgresql:// URL")]
-
-
-def _on_engine(url: str, do: Callable[[sa.Engine], T], *, new: bool = False) -> T:
-    """The result of `do`. Exits with one sentence when the database cannot be used. `new`: it may not exist yet."""
-    try:
-        if not new:
-            check_store(url)
-        engine = create_engine(url)
-        try:
-            return do(engine)
-        finally:
-            engine.dispose()
-    except NoStore as error:
-        raise _no_store(error) from None
-    except (BadDatabaseUrl, sa.exc.DBAPIError, CommandError) as error:
-        reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
-        raise _error(f"cannot use the database {shown(url)}: {reason}") from None
 
 
 @app.command()
@@ -84,12 +65,40 @@ def downgrade(
 
 
 @app.command()
-def check(url: Url = DEFAULT_URL) -> None:
-    """Check that the database fits the code."""
+def check(
+    url: Url = DEFAULT_URL,
+    verify: Annotated[bool, typer.Option("--verify", help="read every file of archived steps, too")] = False,
+) -> None:
+    """Check that the database fits the code, and say what is archived."""
     if difference := _on_engine(url, migrate.drift):
         typer.echo(as_typed_here(difference), err=True)
         raise typer.Exit(1)
     typer.echo("the database fits the code")
+    if not _on_engine(url, lambda engine: archive_cli.check(engine, verify=verify)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def pack(
+    enable: Annotated[
+        bool, typer.Option("--enable", help="every collector and dashboard of this store runs this release by now")
+    ] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Store steps that are still rows in blocks, which weigh a fifth: those of ended runs and of an earlier release.
+
+    Collectors go on meanwhile. It may be stopped at any moment, and continues where it stopped.
+    """
+
+    def do(engine: sa.Engine) -> None:
+        _check_schema(engine)
+        for line in pack_.pack_store(engine, enable=enable, now=time.time()):
+            typer.echo(line)
+
+    try:
+        _on_engine(url, do)
+    except pack_.NotEnabled as error:
+        raise _error(str(error)) from None
 
 
 @app.command()
@@ -100,31 +109,38 @@ def prune(
     ] = None,
     url: Url = DEFAULT_URL,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs, and delete nothing")] = False,
+    vacuum: Annotated[
+        bool, typer.Option("--vacuum", help="SQLite: rewrite the file of an earlier release, while reports wait")
+    ] = False,
 ) -> None:
     """Delete runs that ended long ago, with everything that belongs to them. Running runs are never deleted.
 
     A project with a retention of its own keeps its runs that long.
     """
-    for line in _on_engine(url, lambda engine: _prune(engine, days, dry_run)):
-        typer.echo(line)
+    _on_engine(url, lambda engine: _dry_run(engine, days) if dry_run else _prune(engine, days, vacuum))
+    if not dry_run:
+        _on_engine(url, archive_cli.remove_files)
 
 
-def _prune(engine: sa.Engine, days: float | None, dry_run: bool) -> list[str]:
-    now = time.time()
-    with reading(engine) as session:
-        old = [(run.id, run.project, run.state) for run in retention.expired(session, days=days, now=now)]
-    if dry_run:
-        return [f"would delete {run_id} ({project}, {state})" for run_id, project, state in old] or [NOTHING_TO_PRUNE]
-    deleted = []
-    for run_id, project, state in old:
-        with writing(engine) as session:  # a transaction for each run: no report of another one waits long
-            run = commands.lock_run(session, run_id=run_id)
-            if run is None or run.state == RunState.RUNNING:
-                continue  # deleted or resumed in the meantime
-            access.record(session, who="python -m db prune", action="delete", run=run_id, details={}, now=now)
-            commands.delete_run(session, run=run)
-        deleted.append(f"deleted {run_id} ({project}, {state})")
-    return deleted or [NOTHING_TO_PRUNE]
+def _dry_run(engine: sa.Engine, days: float | None) -> None:
+    old = pruning.old_runs(engine, days=days, now=time.time())
+    for run in old:
+        typer.echo(f"would delete {run.id} ({run.project}, {run.state})")
+    if not old:
+        typer.echo(NOTHING_TO_PRUNE)
+
+
+def _prune(engine: sa.Engine, days: float | None, vacuum: bool) -> None:
+    _check_schema(engine)
+    before = compaction.num_bytes(engine)
+    num_deleted = 0
+    for run in pruning.prune(engine, days=days, now=time.time()):
+        typer.echo(f"deleted {run.id} ({run.project}, {run.state})")
+        num_deleted += 1
+    if not num_deleted:
+        typer.echo(NOTHING_TO_PRUNE)
+    if num_deleted or vacuum:
+        typer.echo(compaction.compact(engine, before=before, rewrite=vacuum))
 
 
 retention_app = typer.Typer(help="How long `prune` keeps the ended runs of a project.", no_args_is_help=True)
@@ -260,25 +276,6 @@ def _import(engine: sa.Engine, source: dict[str, Any]) -> str:
         details = {"file": source["path"].name, "steps": count}
         access.record(session, who="python -m db import", action="import", run=run.id, details=details, now=now)
         return f"imported {run.id} ({run.project}, {run.state}): {count:,} steps"
-
-
-def _check_schema(engine: sa.Engine) -> None:
-    """Exit with one sentence unless the database is at the newest revision."""
-    current, newest = migrate.revisions(engine)
-    if current != newest:
-        state = f"is at revision {current}, not {newest}" if current else "has no tables yet"
-        raise _error(f"the database {state}; run: python -m db upgrade")
-
-
-def _no_store(error: NoStore) -> typer.Exit:
-    return _error(
-        f"{error}; name the store with --url or LOSSGUARD_DATABASE_URL; to create it, run: python -m db upgrade"
-    )
-
-
-def _error(sentence: str) -> typer.Exit:
-    typer.echo(as_typed_here(f"db: {sentence}"), err=True)
-    return typer.Exit(2)
 
 
 @app.command("backup")

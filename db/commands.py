@@ -8,9 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import bulk, features, queries
+from db import bulk, features, partitions, queries
 from db.dialects import dialect_of
 from db.models import Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches
+from db.steps import backlog
 from lossguard.states import OrderState, RunState, SegmentReason
 
 
@@ -49,6 +50,7 @@ def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> 
         try:
             with session.begin_nested():
                 session.add(new)
+            partitions.make_ahead(session, new.pk)
             return new, True
         except sa.exc.IntegrityError:  # another collector has just created it
             return register_run(session, values=values, now=now)
@@ -319,8 +321,15 @@ def finish_run(session: Session, *, run: Run, state: RunState, at: float, now: f
     run.finished_at = at
     run.last_report_at = now
     session.flush()
+    backlog.pack_ended(session, run=run)
 
 
 def delete_run(session: Session, *, run: Run) -> None:
-    """Delete a run and everything that belongs to it (the foreign keys cascade)."""
-    session.execute(sa.delete(Run).where(Run.pk == run.pk))
+    """Delete a run and everything that belongs to it."""
+    delete_runs(session, run_pks=[run.pk])
+
+
+def delete_runs(session: Session, *, run_pks: Sequence[int]) -> None:
+    """Delete runs, which the transaction has locked, and everything that belongs to them (the foreign keys cascade)."""
+    session.execute(sa.delete(Run).where(Run.pk.in_(run_pks)))
+    partitions.delete_rows(session, run_pks)

@@ -5,7 +5,7 @@ ones are complete and the oldest ones ever farther apart.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, ForeignKey, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db import bulk
+from db.live_runs import RunPks
 from db.models import Base, Run, Time
 from lossguard.hardware.values import ERRORS, MAX_DEVICE, num_errors
 
@@ -102,7 +103,7 @@ def samples(
     return session.scalars(found.order_by(*order)).all()
 
 
-def num_errors_since(session: Session, *, run_pks: Collection[int], since: float) -> Mapping[Device, dict[str, float]]:
+def num_errors_since(session: Session, *, run_pks: RunPks, since: float) -> Mapping[Device, dict[str, float]]:
     """The errors of each device since `since` (unix seconds), by their names."""
     found = sa.select(HardwareSample).where(
         HardwareSample.run_pk.in_(run_pks), HardwareSample.time >= since, HardwareSample.num_errors > 0
@@ -115,7 +116,7 @@ def num_errors_since(session: Session, *, run_pks: Collection[int], since: float
     return totals
 
 
-def newest(session: Session, *, run_pks: Collection[int], since: float) -> Sequence[HardwareSample]:
+def newest(session: Session, *, run_pks: RunPks, since: float) -> Sequence[HardwareSample]:
     """The newest sample of each device of these runs, none from before `since` (unix seconds)."""
     by = (HardwareSample.run_pk, HardwareSample.host, HardwareSample.device)
     recent = sa.and_(HardwareSample.run_pk.in_(run_pks), HardwareSample.time >= since)

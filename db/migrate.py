@@ -1,8 +1,10 @@
 """Migrations: upgrade a database to the newest schema, and detect drift."""
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+import random
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -12,10 +14,18 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
+from db import partitions
 from db.dialects import dialect_of
-from db.dialects.base import WRITES
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+PATIENCE_SECONDS = 300.0
+"""How long a migration is tried again before it is given up."""
+RETRY_SECONDS = 1.0
+"""At most so long after an attempt the next one is made; reports that queued up are stored in between."""
+
+
+class StoreInUse(CommandError):
+    """A migration did not get its locks; the message says who may have them, and what to do."""
 
 
 def _config(connection: sa.Connection) -> Config:
@@ -25,23 +35,50 @@ def _config(connection: sa.Connection) -> Config:
     return config
 
 
-@contextmanager
-def _changing(engine: sa.Engine) -> Iterator[Config]:
-    """A transaction that may change the schema: a second collector that starts meanwhile waits, and finds it done."""
-    with engine.execution_options(**WRITES).begin() as connection:
-        dialect_of(connection).lock_schema(connection)
-        yield _config(connection)
+def upgrade(engine: sa.Engine, revision: str = "head", *, patience: float = PATIENCE_SECONDS) -> None:
+    """Upgrade the schema to `revision`; a migration and its entry in the version table commit together.
+
+    On PostgreSQL each migration is a transaction of its own, which gives up when it does not get its locks at once, and
+    is tried again for `patience` seconds: collectors write meanwhile. Raises StoreInUse.
+    """
+    _change(engine, command.upgrade, revision, patience)
+    partitions.make_missing(engine)
 
 
-def upgrade(engine: sa.Engine, revision: str = "head") -> None:
-    """Upgrade the schema to `revision`; a migration and its entry in the version table commit together."""
-    with _changing(engine) as config:
-        command.upgrade(config, revision)
+def downgrade(engine: sa.Engine, revision: str, *, patience: float = PATIENCE_SECONDS) -> None:
+    """Undo the migrations after `revision`, all or none: one of them may refuse. Raises StoreInUse, CommandError."""
+    _change(engine, _downgrade_at_once, revision, patience)
 
 
-def downgrade(engine: sa.Engine, revision: str) -> None:
-    with _changing(engine) as config:
+def _downgrade_at_once(config: Config, revision: str) -> None:
+    connection: sa.Connection = config.attributes["connection"]
+    with nullcontext() if connection.in_transaction() else connection.begin():
         command.downgrade(config, revision)
+
+
+def _change(engine: sa.Engine, change: Callable[[Config, str], None], revision: str, patience: float) -> None:
+    dialect = dialect_of(engine)
+    latest = time.monotonic() + patience
+    with dialect.changing_schema(engine) as connection:
+        while True:
+            try:
+                return change(_config(connection), revision)
+            except sa.exc.DBAPIError as error:
+                if not dialect.must_retry(error):
+                    raise
+            connection.rollback()
+            if time.monotonic() > latest:
+                raise StoreInUse(_in_use(connection, patience))
+            time.sleep(random.uniform(0.5, 1.0) * RETRY_SECONDS)
+
+
+def _in_use(connection: sa.Connection, patience: float) -> str:
+    current = MigrationContext.configure(connection).get_current_revision()
+    oldest = dialect_of(connection).oldest_transaction(connection) or "no other transaction is open now"
+    return (
+        f"the migration after {current or 'none'} got no lock on its tables for {patience:.0f} s, and changed nothing;"
+        f" {oldest}: end it, then run: python -m db upgrade"
+    )
 
 
 def revisions(engine: sa.Engine) -> tuple[str | None, str | None]:

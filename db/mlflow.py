@@ -1,15 +1,24 @@
 """Experiments and runs of MLflow clients, as they are stored. The caller owns the transaction."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import bulk
+from db.dialects import dialect_of
+from db.dialects.json_conditions import ValueTest
 from db.models import MlflowExperiment, MlflowRun, Run
+from db.runs import orders
 
+CHUNK = 200
+"""Runs that are read at once."""
+KEYS = (
+    orders.Key(sa.type_coerce(Run.started_at, sa.Float(53)), True, float),
+    orders.Key(sa.type_coerce(Run.id, sa.String), False, str),
+)
 DEFAULT_EXPERIMENT = 0, "Default"
 """Id and name of the experiment that every MLflow server has."""
 
@@ -59,11 +68,48 @@ def run_named(session: Session, *, run_id: str) -> tuple[Run, MlflowRun] | None:
     return None if row is None else (row[0], row[1])
 
 
-def runs(session: Session, *, experiments: Sequence[int]) -> Sequence[tuple[Run, MlflowRun]]:
-    """The runs of these experiments, the newest first, those of one moment by id."""
+def runs(
+    session: Session,
+    *,
+    experiments: Sequence[int],
+    params: Sequence[tuple[str, str]] = (),
+    tags: Sequence[tuple[str, str]] = (),
+    after: str = "",
+    chunk: int = CHUNK,
+) -> Iterator[tuple[Run, MlflowRun]]:
+    """The runs of these experiments with these params and tags, the newest first, those of one moment by id.
+
+    They are read in chunks, each when it is needed. `after`: the `cursor` of the run before the first one. Raises
+    BadCursor.
+    """
+    values = orders.cursor_values(after) if after else None
+    if values is not None:
+        orders.check(values, KEYS)
+    json = dialect_of(session.get_bind()).json
+    logged = [(MlflowRun.params, params), (MlflowRun.tags, tags)]
+    tests = [
+        json.member(column, key, ValueTest(exactly=frozenset([value])))
+        for column, wanted in logged
+        for key, value in wanted
+    ]
     found = sa.select(Run, MlflowRun).join(MlflowRun, MlflowRun.run_pk == Run.pk)
-    found = found.where(MlflowRun.experiment.in_(experiments)).order_by(Run.started_at.desc(), Run.id)
-    return [(run, logged) for run, logged in session.execute(found)]
+    found = found.where(MlflowRun.experiment.in_(experiments), *tests).order_by(*(key.ordered for key in KEYS))
+    while True:
+        part = found if values is None else found.where(orders.after(KEYS, values))
+        rows = session.execute(part.limit(chunk)).all()
+        yield from ((run, logged_run) for run, logged_run in rows)
+        if len(rows) < chunk:
+            return
+        values = _place(rows[-1][0])
+
+
+def cursor(run: Run) -> str:
+    """Where in the list a run is."""
+    return orders.cursor_text(_place(run))
+
+
+def _place(run: Run) -> list[float | str]:
+    return [run.started_at, run.id]
 
 
 def save_state(session: Session, *, run_pk: int, state: dict[str, Any], has_open_rows: bool) -> None:

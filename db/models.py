@@ -98,6 +98,7 @@ class Run(Base):
     """One training job, through all of its restarts and rollbacks."""
 
     __tablename__ = "runs"
+    __table_args__ = (sa.Index("ix_runs_started_at", "started_at", "pk"),)
 
     pk: Mapped[int] = mapped_column(primary_key=True)
     id: Mapped[str] = mapped_column(String(128), unique=True)
@@ -200,7 +201,8 @@ class StoredBlock(Base):
     __tablename__ = "step_blocks"
     __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    run_pk: Mapped[int] = _run_key(primary=True)
+    run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Without a foreign key, see db.partitions."""
     segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     last_step: Mapped[int] = mapped_column(BigInteger)
@@ -208,6 +210,8 @@ class StoredBlock(Base):
     steps: Mapped[bytes | None]
     """Their numbers; NULL where none is missing between the first and the last. See `db.steps.block_codec`."""
     times: Mapped[bytes]
+    archived_file: Mapped[int | None]
+    """`db.archive.files.ArchivedFile.id`: the file has the values, `block_values` none; NULL: they are in the store."""
 
 
 class BlockValues(Base):
@@ -216,7 +220,7 @@ class BlockValues(Base):
     __tablename__ = "block_values"
     __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    run_pk: Mapped[int] = _run_key(primary=True)
+    run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     metric: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     """`Metric.number`"""
@@ -425,16 +429,19 @@ class Metric(Base):
 
     run_pk: Mapped[int] = _run_key(primary=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    name: Mapped[str] = mapped_column(String(128))
+    name: Mapped[str] = mapped_column(String(128), index=True)
 
 
 class Rollup(Base):
     """A metric over one bucket of a segment's steps (see db.steps.rollups). No number in it is NaN or infinite."""
 
     __tablename__ = "rollups"
-    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
+    __table_args__ = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        "sqlite_with_rowid": False,
+        "postgresql_partition_by": "RANGE (run_pk)",
+    }
 
-    run_pk: Mapped[int] = _run_key(primary=True)
+    run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     metric: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     """`Metric.number`"""

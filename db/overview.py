@@ -3,26 +3,27 @@
 `summaries` takes the runs of one page, whatever chose them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from db.archive import files
+from db.archive.extent import BUCKET
 from db.interventions import needs_a_person_in_sql
 from db.lineage import live_line
 from db.models import Incident, Intervention, Metric, Run, RunStatus, Segment
+from db.runs.fields import is_unanswered
 from db.steps import rollups
 from db.steps import summaries as metric_summaries
 from db.steps.nearest import StepTime as StepTime
 from db.steps.summaries import LiveSpan
 from db.steps.summaries import MetricSummary as MetricSummary
 from lossguard.metrics import COLUMNS
-from lossguard.states import IncidentKind, IncidentState, RunState
+from lossguard.states import IncidentState, RunState
 
-NEED_A_PERSON = (IncidentKind.REPLAY_MISMATCH, IncidentKind.STALL)
-"""Kinds of incidents that neither a policy nor the run itself gets over."""
 RUNS_PER_QUERY = 500
 """Runs in one IN; databases limit the number of parameters."""
 
@@ -61,22 +62,36 @@ class Standing:
     """Non-finite numbers encoded."""
 
 
-def standings(session: Session) -> dict[int, Standing]:
-    """By `Run.pk`, of the runs that have reported: one row of each. `summaries` reads more, from the steps."""
-    found = sa.select(RunStatus.run_pk, RunStatus.step, RunStatus.latest_values)
-    return {pk: Standing(step, values) for pk, step, values in session.execute(found)}
+def standings(session: Session, *, runs: Sequence[Run]) -> dict[int, Standing]:
+    """By `Run.pk`, of those of the runs that have reported: one row of each. `summaries` reads more, from the steps."""
+    found: dict[int, Standing] = {}
+    columns = sa.select(RunStatus.run_pk, RunStatus.step, RunStatus.latest_values)
+    for some in _parts([run.pk for run in runs]):
+        rows = session.execute(columns.where(RunStatus.run_pk.in_(some)))
+        found |= {pk: Standing(step, values) for pk, step, values in rows}
+    return found
 
 
-def tallies(session: Session) -> dict[int, Tally]:
-    """Counts by `Run.pk`, of the runs with an incident or an intervention."""
-    incidents = _count_by_run(session, Incident, sa.true())
-    open_incidents = _count_by_run(session, Incident, Incident.state != IncidentState.CLOSED)
-    interventions = _count_by_run(session, Intervention, sa.true())
-    waiting = _count_by_run(session, Intervention, needs_a_person_in_sql())
-    ended = sa.select(Run.pk).where(Run.state != RunState.RUNNING)
-    unanswered = sa.or_(Incident.run_pk.in_(ended), Incident.kind.in_(NEED_A_PERSON))
-    left_open = sa.and_(Incident.state == IncidentState.OPEN, unanswered)
-    unresolved = _count_by_run(session, Incident, left_open)
+def tallies(session: Session, *, runs: Sequence[Run] | None = None) -> dict[int, Tally]:
+    """Counts by `Run.pk`, of those of the runs with an incident or an intervention; without `runs`, of any run."""
+    if runs is None:
+        return _tallies(session, sa.true(), sa.true())
+    found: dict[int, Tally] = {}
+    for some in _parts([run.pk for run in runs]):
+        found |= _tallies(session, Incident.run_pk.in_(some), Intervention.run_pk.in_(some))
+    return found
+
+
+def _tallies(
+    session: Session, of_incidents: sa.ColumnElement[bool], of_interventions: sa.ColumnElement[bool]
+) -> dict[int, Tally]:
+    incidents = _count_by_run(session, Incident, of_incidents)
+    is_open = Incident.state != IncidentState.CLOSED
+    open_incidents = _count_by_run(session, Incident, sa.and_(of_incidents, is_open))
+    interventions = _count_by_run(session, Intervention, of_interventions)
+    waiting = _count_by_run(session, Intervention, sa.and_(of_interventions, needs_a_person_in_sql()))
+    has_ended = Incident.run_pk.in_(sa.select(Run.pk).where(Run.state != RunState.RUNNING))
+    unresolved = _count_by_run(session, Incident, sa.and_(of_incidents, is_unanswered(has_ended)))
     return {
         pk: Tally(
             open_incidents=open_incidents.get(pk, 0),
@@ -86,6 +101,20 @@ def tallies(session: Session) -> dict[int, Tally]:
         )
         for pk in incidents.keys() | interventions.keys()
     }
+
+
+def num_waiting(session: Session) -> int:
+    """What needs an operator, in all runs that are not archived: the sum of `Tally.waiting`."""
+    asked = _count_of_listed(Intervention, needs_a_person_in_sql())
+    unresolved = _count_of_listed(Incident, is_unanswered())
+    return session.scalar(sa.select(asked + unresolved)) or 0
+
+
+def _count_of_listed(
+    table: type[Incident] | type[Intervention], condition: sa.ColumnElement[bool]
+) -> sa.ScalarSelect[int]:
+    found = sa.select(sa.func.count()).select_from(table).join(Run, Run.pk == table.run_pk)
+    return found.where(condition, Run.archived_at.is_(None)).scalar_subquery()
 
 
 def metric_names(session: Session) -> list[str]:
@@ -108,7 +137,8 @@ def newest(
     """By `Run.pk`: the same of the last `num_steps` steps alone, and the times of the newest ones."""
     segments = _segments(session, [run.pk for run in runs])
     lines = [(run, _live_spans(segments.get(run.pk, []))) for run in runs]
-    ends = [(run, _last_steps(line, num_steps)) for run, line in lines]
+    archived = files.runs_with_files(session, run_pks=[run.pk for run in runs])
+    ends = [(run, _last_steps(line, num_steps, whole_buckets=run.pk in archived)) for run, line in lines]
     found = metric_summaries.summaries(session, lines=ends, metrics=metrics)
     times = metric_summaries.newest_times(session, lines=lines)
     return {
@@ -124,19 +154,25 @@ def _run_summary(
     return RunSummary(steps, sum(segment.num_steps for segment in segments), metrics)
 
 
-def _last_steps(line: Sequence[LiveSpan], num_steps: int) -> list[LiveSpan]:
+def _last_steps(line: Sequence[LiveSpan], num_steps: int, *, whole_buckets: bool) -> list[LiveSpan]:
+    """`whole_buckets`: some more of them, so that they begin where a bucket of the roll-ups begins."""
     first = max((span.last for span in line), default=0) - num_steps
+    first -= first % BUCKET if whole_buckets else 0
     return [replace(span, first=max(span.first, first)) for span in line if span.last > first]
 
 
 def _segments(session: Session, pks: Sequence[int]) -> dict[int, list[Segment]]:
     """By run, in the order of their numbers."""
     found: dict[int, list[Segment]] = {}
-    for start in range(0, len(pks), RUNS_PER_QUERY):
-        some = sa.select(Segment).where(Segment.run_pk.in_(pks[start : start + RUNS_PER_QUERY]))
-        for segment in session.scalars(some.order_by(Segment.run_pk, Segment.number)):
+    for some in _parts(pks):
+        of_runs = sa.select(Segment).where(Segment.run_pk.in_(some))
+        for segment in session.scalars(of_runs.order_by(Segment.run_pk, Segment.number)):
             found.setdefault(segment.run_pk, []).append(segment)
     return found
+
+
+def _parts(pks: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (pks[start : start + RUNS_PER_QUERY] for start in range(0, len(pks), RUNS_PER_QUERY))
 
 
 def _live_spans(segments: Iterable[Segment]) -> list[LiveSpan]:

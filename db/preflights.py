@@ -1,17 +1,18 @@
 """What is known of a rollback that waits for approval: what the store holds of the run, and the trainer's answer."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import queries
+from db.live_runs import RunPks
 from db.models import Intervention, PreflightAnswer, Run, RunStatus
 from lossguard.states import InterventionState, OrderKind
 
 
-def proposed(session: Session, *, run_pks: Collection[int]) -> Sequence[Intervention]:
+def proposed(session: Session, *, run_pks: RunPks) -> Sequence[Intervention]:
     """The interventions of these runs that wait for approval, in the order in which they were proposed."""
     found = sa.select(Intervention).where(
         Intervention.run_pk.in_(run_pks), Intervention.state == InterventionState.PROPOSED

@@ -48,6 +48,12 @@ def run_named(session: Session, *, run_id: str) -> Run | None:
     return session.scalar(sa.select(Run).where(Run.id == run_id))
 
 
+def runs_called(session: Session, *, text: str) -> Sequence[Run]:
+    """Those that a person may mean: by id or its beginning, by name, or by project/name; the newest first."""
+    called = (Run.id.startswith(text, autoescape=True), Run.name == text, Run.project + "/" + Run.name == text)
+    return session.scalars(sa.select(Run).where(sa.or_(*called)).order_by(Run.started_at.desc(), Run.pk.desc())).all()
+
+
 def segments(session: Session, *, run: Run) -> Sequence[Segment]:
     """The run's segments by number: a tree through `parent`."""
     return session.scalars(sa.select(Segment).where(Segment.run_pk == run.pk).order_by(Segment.number)).all()

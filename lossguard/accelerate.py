@@ -21,6 +21,7 @@ except ModuleNotFoundError as missing:
         f"lossguard.accelerate needs accelerate ({missing.name} is not installed): pip install 'lossguard[accelerate]'"
     ) from missing
 
+from lossguard.remote_files import is_remote, local_path
 from lossguard.torch.digest import Digest, digest
 from lossguard.torch.framework_checkpoints import FrameworkCheckpoints
 
@@ -49,7 +50,8 @@ class AcceleratorCheckpoints(FrameworkCheckpoints):
     def __init__(self, accelerator: Accelerator, directory: str | os.PathLike[str], *, keep: int = 20) -> None:
         check_strategy(accelerator)
         self._accelerator = accelerator
-        _refuse_folder_of_accelerate(accelerator, Path(directory))
+        if not is_remote(directory):
+            _refuse_folder_of_accelerate(accelerator, local_path(directory))
         super().__init__(directory, keep=keep, blocking=True)
 
     def _write_by_framework(self, folder: Path) -> None:
@@ -68,7 +70,8 @@ class AcceleratorCheckpoints(FrameworkCheckpoints):
             configuration.automatic_checkpoint_naming, configuration.iteration = before
 
     def _load_states(self, step: int, states: Mapping[str, Any]) -> None:
-        self._accelerator.load_state(str(self._path(step) / STATE))
+        assert self._restored_from is not None
+        self._accelerator.load_state(str(self._restored_from.folder / STATE))
 
     def _digests(self) -> dict[str, Digest]:
         accelerator: Any = self._accelerator

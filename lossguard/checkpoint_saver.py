@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lossguard.checkpoint_store import CheckpointStore, KeepsInMemory
+from lossguard.checkpoint_store import CheckpointStore, KeepsInMemory, Uploads, durable_tier
 from lossguard.checkpoint_times import CheckpointTimes
 from lossguard.errors import ConfigurationError
 from lossguard.log_once import LogOnce
@@ -21,6 +21,7 @@ class CheckpointSaver:
     def __init__(self, run: Run, checkpoints: CheckpointStore, ranks: Ranks, log_once: LogOnce, *, every: int) -> None:
         """`every`: steps between two durable checkpoints."""
         self._run, self._checkpoints, self._log_once, self._every = run, checkpoints, log_once, every
+        self._ranks = ranks
         self._is_saved_by_another = run.rank > 0 and ranks.size == 1  # rank 0 saves for ranks that cannot communicate
         self._memory = checkpoints if isinstance(checkpoints, KeepsInMemory) and checkpoints.memory_every else None
         self._times = CheckpointTimes(checkpoints)
@@ -47,11 +48,25 @@ class CheckpointSaver:
         self._saved_step = None
 
     def save_if_due(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
-        """Save before `step` if it is one of every so many: durably, or else in memory."""
-        if step % self._every == 0:
+        """Save before `step` if it is one of every so many: durably, or else in memory.
+
+        A durable one would have to wait while an earlier one is being uploaded, so it is left out then.
+        """
+        is_due = step % self._every == 0
+        if is_due and not self._is_uploading(step):
             self.save(step, state)
-        elif self._memory is not None and step % (self._memory.memory_every or self._every) == 0:
+        elif self._memory is not None and (is_due or step % (self._memory.memory_every or self._every) == 0):
             self._save_in_memory(self._memory, step, state)
+
+    def _is_uploading(self, step: int) -> bool:
+        if not isinstance(self._checkpoints, Uploads) or not self._ranks.broadcast(self._checkpoints.is_uploading()):
+            return False
+        self._log_once.warn_once(
+            "uploading",
+            f"the checkpoint of step {step} is left out, because an earlier one is still being uploaded: "
+            f"an upload takes longer than {self._every} steps",
+        )
+        return True
 
     def save(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
         """Save durably, or begin to, unless the present state is saved. `state()` is what the controller must know."""
@@ -68,7 +83,7 @@ class CheckpointSaver:
             self._report_failed_save(problem)
         else:
             self._saved_step = step
-            self._times.saved(Tier.DISK, began)
+            self._times.saved(durable_tier(self._checkpoints), began)
         self._run.add_seconds(CHECKPOINT_SECONDS, time.perf_counter() - began)
         self.report_restorable()
 
@@ -93,6 +108,12 @@ class CheckpointSaver:
                 self._log_once.reset("save")
         except Exception as problem:
             self._report_failed_save(problem)
+
+    def settle_for_rollback(self) -> None:
+        """The same, without waiting for an upload: what the run is about to leave need not be durable."""
+        if isinstance(self._checkpoints, Uploads):
+            self._checkpoints.stop_uploading()
+        self.settle(wait=True)
 
     def _report_failed_save(self, problem: Exception) -> None:
         self._saved_step = None

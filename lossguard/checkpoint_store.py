@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from lossguard.states import Tier
+
 
 class CheckpointStore(Protocol):
     """What a guard requires of checkpoints; `lossguard.torch.Checkpoints` is one implementation.
@@ -57,6 +59,20 @@ class KeepsInMemory(Protocol):
 
 
 @runtime_checkable
+class Uploads(Protocol):
+    """What a store may offer in addition if it keeps its durable checkpoints where a save takes long.
+
+    `is_uploading` is called on all ranks, and rank 0's answer counts for all.
+    """
+
+    def is_uploading(self) -> bool:
+        """Whether `save` would wait until an earlier checkpoint is uploaded: a guard leaves the one that is due out."""
+
+    def stop_uploading(self) -> None:
+        """Give up what is being uploaded, up to the next `save`: a rollback does not wait for it."""
+
+
+@runtime_checkable
 class CanCheck(Protocol):
     """What a store of checkpoints may offer in addition: a quick look at one of them."""
 
@@ -65,3 +81,8 @@ class CanCheck(Protocol):
 
         Called on rank 0 alone, in another thread than the loop's; only what is cheap is looked at, such as sizes.
         """
+
+
+def durable_tier(checkpoints: CheckpointStore) -> Tier:
+    """Where those checkpoints are kept that another process could restore: on the disk, unless the store says it."""
+    return Tier(getattr(checkpoints, "durable_tier", Tier.DISK))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lossguard.checkpoint_store import CheckpointStore, KeepsInMemory
+from lossguard.checkpoint_store import CheckpointStore, KeepsInMemory, durable_tier
 from lossguard.states import Tier
 
 
@@ -42,7 +42,7 @@ class CheckpointTimes:
     def load(self, step: int) -> dict[str, Any]:
         """The same as `CheckpointStore.load`. The time counts unless an older checkpoint took the place of a damaged
         one."""
-        tier = Tier.MEMORY if step in self._memory_steps() else Tier.DISK
+        tier = Tier.MEMORY if step in self._memory_steps() else durable_tier(self._checkpoints)
         began = time.perf_counter()
         state = self._checkpoints.load(step)
         if state.get("step") == step:
@@ -52,12 +52,12 @@ class CheckpointTimes:
     def tiers(self, steps: Sequence[int]) -> list[RestorableTier]:
         """`steps`, which can be restored, by tier. A step that both hold counts as in memory: it is loaded from there.
 
-        A store that does not say that it keeps some in memory has them all on the disk.
+        A store that does not say that it keeps some in memory, or at a URL, has them all on the disk.
         """
         in_memory = self._memory_steps()
         by_tier = {
             Tier.MEMORY: tuple(step for step in steps if step in in_memory),
-            Tier.DISK: tuple(step for step in steps if step not in in_memory),
+            durable_tier(self._checkpoints): tuple(step for step in steps if step not in in_memory),
         }
         return [
             RestorableTier(

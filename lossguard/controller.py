@@ -283,7 +283,8 @@ class Controller:
         self.remedies.revert_ended(left_step)  # before the restore may bring them back
         if self.ranks.broadcast(self.limits.now.max_depth) is not None:  # should a damaged checkpoint lead too far back
             self._saver.save(left_step, self._position.state)
-        self._saver.settle(wait=True)
+            self._saver.settle(wait=True)
+        self._saver.settle_for_rollback()
         if not self._restore_for(order):
             return False
         # Before the line is written: if the process dies in between, the order is still open and is executed again.

@@ -7,7 +7,7 @@ thread, because it is the loop's. Nothing raises into the loop.
 import threading
 from collections.abc import Callable
 
-from lossguard.checkpoint_store import CanCheck, CheckpointStore, KeepsInMemory
+from lossguard.checkpoint_store import CanCheck, CheckpointStore, KeepsInMemory, durable_tier
 from lossguard.json_values import storable
 from lossguard.limits_in_force import LimitsInForce
 from lossguard.log_once import LogOnce
@@ -48,7 +48,7 @@ class PreflightCheck:
             self._log_once.warn_once("preflight", f"a preflight could not be answered: {problem}")
 
     def _look(self, question: Question, refused: str, texts: tuple[tuple[int, str], ...], is_in_memory: bool) -> None:
-        tier: Tier | None = Tier.MEMORY if is_in_memory else Tier.DISK
+        tier: Tier | None = Tier.MEMORY if is_in_memory else durable_tier(self._checkpoints)
         try:
             problem = None if is_in_memory else self._problem_with(question.step)
         except Exception as error:  # of a store of the loop's own

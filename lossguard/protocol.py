@@ -48,7 +48,11 @@ ACCEPTS_HEADER = "Lossguard-Accepts"
 """Header of every answer of a collector: the NEGOTIATED_FIELDS that it reads, with blanks between."""
 EXPORT_LINE = "line"
 """Field of a request for an export: a collector that names it sends a selection of steps and metrics, and Arrow."""
-NEGOTIATED_FIELDS = frozenset({"hardware", EXPORT_LINE, "policy", "preflight", "refusal", "restorable_tiers"})
+RUN_CURSOR = "cursor"
+"""Field of a request for a list of runs: a collector that names it filters, searches and sorts, and sends pages."""
+NEGOTIATED_FIELDS = frozenset(
+    {RUN_CURSOR, "hardware", EXPORT_LINE, "policy", "preflight", "refusal", "restorable_tiers"}
+)
 """Fields of requests that collectors of earlier releases refuse or ignore: an SDK relies on such a field only with a
 collector whose last answer names it."""
 NO_SUCH_PATH = "there is nothing at this path"

@@ -140,6 +140,7 @@ class RecordingRun(Run):
                 keep=keep,
                 hardware=sampler,
                 ask=self._ask,
+                appended=self._writer.appended,
             )
             self._sender.start()
         _open_runs.add(self)

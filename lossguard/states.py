@@ -49,6 +49,7 @@ class Tier(StrEnum):
 
     MEMORY = "memory"  # of the host: it is lost with the process
     DISK = "disk"  # or whatever else another process can restore from
+    REMOTE = "remote"  # at a URL, from where a restore downloads it
 
 
 class IncidentState(StrEnum):

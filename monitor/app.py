@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from db.engine import create_engine
+from db.leader import Lease
 from lossguard.writer import Writer
 from monitor import problems
 from monitor.api import routes
@@ -27,13 +27,14 @@ from monitor.ingestion.reports import ReportResult, take_report
 from monitor.ingestion.run_cache import RunCache
 from monitor.ingestion.run_updates import Limits, RunUpdate, take_update
 from monitor.ingestion.waiting_rows import WaitingRows
+from monitor.leader.file_removal import FileRemoval
 from monitor.leader.leadership import Leadership
 from monitor.leader.stall_check import look
 from monitor.settings import Settings
 from monitor.store_clock import StoreClock
 from monitor.telemetry.logs import RequestLog
 from monitor.telemetry.process_metrics import ProcessMetrics, RequestMetrics
-from monitor.telemetry.run_metrics import RunsCollector
+from monitor.telemetry.run_metrics import RunMetrics
 
 Clock = Callable[[], float]
 
@@ -63,7 +64,6 @@ def create_app(
     )
     engine = terms.attached_to(engine or create_engine(settings.database_url))
     registry = registry or CollectorRegistry()
-    registry.register(RunsCollector(engine, limit=settings.max_runs_in_metrics, clock=clock))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -80,13 +80,20 @@ def create_app(
         engine.dispose()
 
     def lead() -> Leadership:
-        return Leadership(engine, partial(look, engine), observe_clock=store_clock.observe)
+        return Leadership(engine, work, observe_clock=store_clock.observe)
+
+    file_removal = FileRemoval(engine)
+
+    def work(lease: Lease) -> None:
+        file_removal.start_if_due()
+        look(engine, lease)
 
     # The OpenAPI document is served by routes of our own, which require a token like all others.
     app = CollectorApp(title="Lossguard collector", version="1", lifespan=lifespan, openapi_url=None)
     metrics = ProcessMetrics(registry)
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
     app.state.registry, app.state.metrics, app.state.failed_attempts = registry, metrics, FailedAttempts()
+    app.state.run_metrics = RunMetrics(engine, limit=settings.max_runs_in_metrics, clock=clock)
     app.state.needs_token = settings.token is not None
     app.state.run_cache = RunCache()
     app.state.report_queue = _report_queue(settings, engine, clock, app.state.run_cache, metrics)

@@ -11,8 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from db.archive.reading import UnreadableArchive
 from db.command_lines import as_typed_here
 from db.engine import first_line
+from db.steps.block_codec import DamagedBlock
 from lossguard.protocol import NO_SUCH_PATH
 
 log = logging.getLogger(__name__)
@@ -202,10 +204,22 @@ def _handle_database_error(request: Request, error: Exception) -> JSONResponse:
     reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
     if isinstance(error, sa.exc.ProgrammingError) or reason.startswith("no such"):
         log.error("the database schema does not fit this release: %s", reason)
-        return _handle_problem(request, no_schema("the database does not have the schema that this release needs"))
+        missing = "a partition of its tables" if "no partition" in reason else "the schema that this release needs"
+        return _handle_problem(request, no_schema(f"the database does not have {missing}"))
     log.error("the database failed: %s", reason)
     detail = "the database cannot be reached or is busy; nothing of the request was stored, so send it again"
     return _handle_problem(request, no_database(detail))
+
+
+def _handle_damaged_block(request: Request, error: Exception) -> JSONResponse:
+    log.error("the store is damaged: %s", error)
+    return _handle_problem(request, Problem(500, "the store is damaged", str(error), ["database"]))
+
+
+def _handle_unreadable_archive(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s", first_line(error))
+    problem = Problem(503, "archived steps cannot be read", first_line(error), ["archive"], RETRY)
+    return _handle_problem(request, problem)
 
 
 def internal_error() -> JSONResponse:
@@ -223,6 +237,8 @@ HANDLERS: dict[Any, Callable[[Request, Exception], JSONResponse]] = {
     sa.exc.OperationalError: _handle_database_error,
     sa.exc.ProgrammingError: _handle_database_error,
     sa.exc.TimeoutError: _handle_database_error,
+    DamagedBlock: _handle_damaged_block,
+    UnreadableArchive: _handle_unreadable_archive,
 }
 ERRORS = tuple(HANDLERS)
 """The errors that have a response of their own; any other one is a defect of the collector."""

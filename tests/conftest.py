@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from db import migrate
 from db.engine import create_engine
-from tests import postgres, scheduling
+from tests import object_store, postgres, scheduling
 
 # The models under test are tiny: synchronising threads costs more than it saves. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -53,6 +53,7 @@ INSTALLED = {
     "prometheus": all(map(shutil.which, ("prometheus", "promtool"))),
     "alertmanager": all(map(shutil.which, ("prometheus-alertmanager", "amtool"))),
     "kustomize": shutil.which("kustomize") is not None,
+    "moto_server": object_store.PROGRAM is not None and object_store.HAS_CLIENT,
     "nginx": shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None,
 }
 
@@ -93,6 +94,22 @@ def postgres_server() -> Iterator[postgres.Server]:
     """A PostgreSQL server that the tests of this process share."""
     with postgres.running() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def object_store_server() -> Iterator[object_store.Server]:
+    """An S3-compatible server that the tests of this process share; each makes a bucket of its own."""
+    with object_store.running() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(object_store_server: object_store.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a new bucket, which fsspec reaches with the credentials of the environment."""
+    for name, value in object_store_server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield object_store_server.create_bucket(f"b{os.urandom(6).hex()}")
+    object_store_server.accept_requests()
 
 
 @pytest.fixture(scope="session")

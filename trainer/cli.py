@@ -43,6 +43,7 @@ from trainer.signals import parse_signals
 from trainer.train import Job, train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+CHECKPOINTS = "Keep checkpoints there (s3://bucket/runs, or a folder) instead of in the run's folder."
 SKIP = re.compile(r"(\d+):(\d+)")
 
 
@@ -60,6 +61,7 @@ def run(
     out: Annotated[Path, Option(envvar="LOSSGUARD_DIR", help="Folder for spools and checkpoints.")] = Path(
         ".lossguard"
     ),
+    checkpoints: Annotated[str | None, Option(metavar="URL", help=CHECKPOINTS)] = None,
     fault: Annotated[list[str] | None, Option(metavar="KIND@STEP[xN]", help="Inject a fault. Repeatable.")] = None,
     skip: Annotated[list[str] | None, Option(metavar="A:B", help="Skip the batches A to B - 1. Repeatable.")] = None,
     gate: Annotated[bool, Option("--gate", help="Skip updates whose loss or gradient norm is out of bounds.")] = False,
@@ -76,6 +78,7 @@ def run(
         chosen = load_recipe(recipe, _overrides(data=data, steps=steps, seed=seed) + (set_ or []))
         job = Job(
             directory=out,
+            checkpoints=checkpoints,
             run_id=run_id,
             mode=mode,
             url=url,
@@ -98,6 +101,7 @@ def drill(
     seed: Annotated[list[int] | None, Option(help="Seed of a drill. Repeatable.")] = None,
     data: Annotated[str | None, Option(help="A text file, a folder of text, or .bin shards of uint16 tokens.")] = None,
     out: Annotated[Path | None, Option(help="Folder for databases and checkpoints; default: a temporary one.")] = None,
+    checkpoints: Annotated[str | None, Option(metavar="URL", help=CHECKPOINTS)] = None,
     compare: Annotated[
         bool, Option(help="Also run other strategies: the gate, do nothing, skip the step, fixed PaLM rule.")
     ] = True,
@@ -119,7 +123,9 @@ def drill(
                 place.mkdir(parents=True)
                 report = partial(print, file=sys.stderr)
                 with_gate = compare if gate is None else gate
-                drills.append(run_drill(chosen, faults, place, compare=compare, gate=with_gate, report=report))
+                url = None if checkpoints is None else f"{checkpoints.rstrip('/')}/{place.name}"
+                how = {"compare": compare, "gate": with_gate}
+                drills.append(run_drill(chosen, faults, place, checkpoints=url, report=report, **how))
     if not json_:
         for one in drills:
             show_drill(one)
@@ -203,6 +209,9 @@ def replay(
     out: Annotated[Path, Option(envvar="LOSSGUARD_DIR", help="Folder with the run's spools and checkpoints.")] = Path(
         ".lossguard"
     ),
+    checkpoints: Annotated[
+        str | None, Option(metavar="URL", help="Where the checkpoints are now; default: where the run kept them.")
+    ] = None,
     write: Annotated[bool, Option(help="Write the verdict to the incident.")] = True,
     json_: Annotated[
         bool, Option("--json", help="Print the verdict as one JSON object, including all curves.")
@@ -222,8 +231,16 @@ def replay(
         if int(os.environ.get("WORLD_SIZE") or "1") > 1:
             raise UsageError("A replay runs in one process: start it without torchrun.")
         replayed, client = find_incident(incident, at=at, url=url)
-        record = read_record(run_folder(out, replayed.run_id), key=replayed.segment, step=replayed.detected)
-        verdict = run_replay(replayed, record, report=partial(print, file=sys.stderr))
+        folder = run_folder(out, replayed.run_id)
+        with tempfile.TemporaryDirectory(prefix="lossguard-replay-") as downloads:
+            record = read_record(
+                folder,
+                key=replayed.segment,
+                step=replayed.detected,
+                checkpoints=checkpoints,
+                downloads=Path(downloads),
+            )
+            verdict = run_replay(replayed, record, report=partial(print, file=sys.stderr))
     body = verdict.to_dict()
     if json_:
         print(json.dumps({"incident": str(replayed)} | body, allow_nan=False))

@@ -20,6 +20,7 @@ from torch import nn
 
 import lossguard
 from lossguard.torch import Checkpoints, Gate, over_ranks, tokens_per_rank
+from trainer.checkpoint_place import checkpoint_place
 from trainer.components import Components, build_components
 from trainer.config import Recipe
 from trainer.data.batches import Batch, tokenizer
@@ -49,6 +50,8 @@ class Job:
 
     directory: Path
     """Folder that contains the folders of the runs."""
+    checkpoints: str | None = None
+    """A folder, or a URL, that contains the checkpoints of the runs; None: each in the folder of its run."""
     run_id: str | None = None
     """A run to resume, or the name of a new one."""
     mode: str | None = None
@@ -152,7 +155,8 @@ def open_run(recipe: Recipe, job: Job, components: Components) -> tuple[lossguar
         "model": components.model,
         "optimizer": components.optimizer,
     }
-    checkpoints = open_checkpoints(folder, recipe, **objects)
+    place = checkpoint_place(job.checkpoints, folder)
+    checkpoints = open_checkpoints(folder, place, recipe, **objects)
     decode = partial(batch_text, as_bytes=components.batches.windows.bytewise)
     guard = lossguard.Guard(run, checkpoints=checkpoints, every=recipe.checkpoint.every, decode=decode)
     for skip in job.skips:
@@ -240,22 +244,26 @@ def held_out_metrics(evaluation: HeldOutLoss, token_bytes: float | None) -> dict
     return metrics
 
 
-def open_checkpoints(folder: Path, recipe: Recipe, **objects: Any) -> Checkpoints:
-    """The checkpoints of a run. Raises UsageError when the folder cannot be written."""
+def open_checkpoints(folder: Path, place: str | None, recipe: Recipe, **objects: Any) -> Checkpoints:
+    """The checkpoints of a run, in its folder or at `place`. Raises UsageError when they cannot be kept there."""
     plan = recipe.checkpoint
+    options: dict[str, Any] = {"keep": plan.keep, "memory": plan.memory, "memory_every": plan.memory_every}
     try:
-        return Checkpoints(
-            folder / "checkpoints", keep=plan.keep, memory=plan.memory, memory_every=plan.memory_every, **objects
-        )
+        return Checkpoints(place or folder / "checkpoints", staging=folder / "staging", **options, **objects)
     except ValueError as mistake:
         raise UsageError(f"{mistake}.") from None
 
 
 def describe(recipe: Recipe, job: Job) -> dict[str, object]:
     """The configuration that is recorded with the run; only here are the injected faults named."""
-    return recipe.to_dict() | {
-        "faults": [str(fault) for fault in job.faults],
-        "faults_in_data": [str(fault) for fault in job.faults if FAULTS[fault.kind].on_data is not None],
-        "faults_at_steps": job.faults_at_steps,
-        "skips": [[skip.skip_from, skip.skip_to] for skip in job.skips],
-    }
+    place = {} if job.checkpoints is None else {"checkpoints": job.checkpoints}  # where a replay finds them
+    return (
+        recipe.to_dict()
+        | place
+        | {
+            "faults": [str(fault) for fault in job.faults],
+            "faults_in_data": [str(fault) for fault in job.faults if FAULTS[fault.kind].on_data is not None],
+            "faults_at_steps": job.faults_at_steps,
+            "skips": [[skip.skip_from, skip.skip_to] for skip in job.skips],
+        }
+    )

@@ -9,6 +9,7 @@ Arguments with a leading underscore are not part of a cache key (Streamlit's con
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import streamlit as st
 from sqlalchemy.orm import Session
@@ -18,6 +19,7 @@ from dashboard.data import incident_window as windows
 from dashboard.data.curve_reader import CurveReader
 from dashboard.data.facts import Curve, LatestValue, LineCurves, RunCard, RunCurves, RunFacts
 from dashboard.data.incident_window import IncidentWindow
+from dashboard.data.known_runs import KnownRuns
 from dashboard.data.progress import progress
 from dashboard.data.store import cached_briefly, database_url, open_store
 from dashboard.figures.axis import PLAIN_STEPS, RunAxes, XAxis
@@ -28,7 +30,7 @@ from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind
 from db.lineage import Line
 from db.models import Incident, Run, Segment
-from db.overview import RunSummary, StepTime, Tally
+from db.overview import RunSummary, StepTime
 from db.queries import StoredProbe
 from db.step_notes import step_notes
 from lossguard.states import RunState
@@ -41,14 +43,16 @@ MAX_POINTS = 800
 Every bucket shows its smallest and its largest value, so that fewer buckets hide nothing and are drawn sooner."""
 
 
-def runs() -> list[tuple[Run, Tally]]:
-    """All runs, the newest first."""
-    return _runs(database_url())
-
-
 def cards(runs: Sequence[Run]) -> list[RunCard]:
-    """What the cards of these runs show, read together."""
-    return _cards(database_url(), tuple(run.id for run in runs), tuple(run.revision for run in runs), runs)
+    """What the cards of these runs show. Those of runs that have changed are read, together."""
+    url = database_url()
+    known = _known_cards(url)
+    found = {run.pk: known.current(run) for run in runs}
+    changed = [run for run in runs if found[run.pk] is None]
+    for run, read in zip(changed, _cards(url, changed) if changed else (), strict=True):
+        known.keep(run, read)
+        found[run.pk] = read
+    return [replace(card, run=run) for run in runs if (card := found[run.pk]) is not None]
 
 
 def facts(run_id: str) -> RunFacts | None:
@@ -120,18 +124,15 @@ def probes(facts: RunFacts, prompt: str) -> list[StoredProbe]:
     return _probes(url, run.id, _num_probes(url, run.id, run), forks, prompt, run)
 
 
-@cached_briefly
-def _runs(url: str) -> list[tuple[Run, Tally]]:
-    with open_store(url) as session:
-        tallies = overview.tallies(session)
-        return [(run, tallies.get(run.pk, Tally())) for run in queries.runs(session)]
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _known_cards(url: str) -> KnownRuns[RunCard]:
+    return KnownRuns()
 
 
-@cached_briefly
-def _cards(url: str, run_ids: tuple[str, ...], revisions: tuple[int, ...], _runs: Sequence[Run]) -> list[RunCard]:
+def _cards(url: str, runs: Sequence[Run]) -> list[RunCard]:
     with open_store(url) as session:
-        newest = overview.newest(session, runs=_runs, metrics=("loss", "tokens"), num_steps=SPARKLINE_STEPS)
-    return [_card(run, *newest[run.pk]) for run in _runs]
+        newest = overview.newest(session, runs=runs, metrics=("loss", "tokens"), num_steps=SPARKLINE_STEPS)
+    return [_card(run, *newest[run.pk]) for run in runs]
 
 
 def _card(run: Run, summary: RunSummary, times: Sequence[StepTime]) -> RunCard:

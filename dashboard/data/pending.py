@@ -6,7 +6,7 @@ from dashboard import formatting
 from dashboard.data.facts import RunFacts
 from db.interventions import is_holding, is_proposed, needs_a_person
 from db.models import Incident, Intervention
-from db.overview import NEED_A_PERSON
+from db.runs.fields import NEED_A_PERSON
 from lossguard.states import IncidentKind, IncidentState, InterventionState, RunState
 
 HELD_SENTENCE = "The run is on hold until an operator decides."

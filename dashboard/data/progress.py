@@ -5,22 +5,8 @@ from dataclasses import dataclass
 
 from db.models import Run
 from db.overview import StepTime
-from lossguard.protocol import NO_HEARTBEAT
-from lossguard.states import RunState
-
-SILENT = "silent"
-"""Shown instead of the state of a run that is silent."""
-SILENT_SECONDS = 60.0
-"""The SDK reports every two seconds: a run without a report for this long was killed, or cannot reach the collector."""
-
-QUIET_SECONDS = 600.0
-"""The same where the client has no heartbeat and reports when it has a row."""
-
-
-def is_silent(run: Run, now: float) -> bool:
-    """Whether the run counts as running but has stopped reporting: `kill -9` leaves no other trace."""
-    patience = QUIET_SECONDS if NO_HEARTBEAT in run.capabilities else SILENT_SECONDS
-    return run.state == RunState.RUNNING and now - run.last_report_at > patience
+from db.runs.silence import SILENT as SILENT
+from db.runs.silence import is_silent as is_silent
 
 
 @dataclass(frozen=True, slots=True)

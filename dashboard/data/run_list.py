@@ -1,7 +1,7 @@
-"""The list of runs: what it shows of each, and the values that a search, a column or a sort order asks for.
+"""The list of runs: what it shows of each, and the values that a column or a sort order asks for.
 
-A run is read again only when its revision has risen: a list of a thousand ended runs is read once. `listed` takes the
-rows that are to be shown, so that a list in pages can pass those of one page.
+A run is read again only when its revision has risen: ended runs are read once. `listed` takes the rows that are to be
+shown (`dashboard.data.run_pages`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,12 +10,16 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.data.store import cached_briefly, database_url, open_store
+from dashboard.data.known_runs import KnownRuns
+from dashboard.data.store import cached_for, database_url, open_store
 from db import overview
 from db.models import Run
 from db.overview import RunSummary, Tally
 from lossguard.config_paths import flattened
 from lossguard.masking import mask_json
+
+NAMES_SECONDS = 10.0
+"""For so long the names of the metrics are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +33,10 @@ class ListedRun:
     """Its configuration by dotted path, without secrets."""
 
 
-Identity = tuple[int, str, float]
-"""Key, id and start of a run: a key is used again after a run was deleted, and so may its id be."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What was read of a run at some revision."""
+    """What was read of a run."""
 
-    revision: int
     asked: frozenset[str]
     """The metrics that were asked for."""
     summary: RunSummary
@@ -53,24 +52,30 @@ def listed(rows: Sequence[tuple[Run, Tally]], metrics: Iterable[str]) -> list[Li
     """These runs with their settings, their progress and these metrics. Raises StoreUnavailable."""
     url, asked = database_url(), frozenset(metrics)
     known = _known_runs(url)
-    old = [run for run, _ in rows if not _is_current(known.get(_identity(run)), run, asked)]
+    found = {run.pk: _current(known, run, asked) for run, _ in rows}
+    old = [run for run, _ in rows if found[run.pk] is None]
     if old:
-        known.update(_read(url, old, asked.union(*(known[key].asked for key in map(_identity, old) if key in known))))
-    return [ListedRun(run, tally, known[_identity(run)].summary, known[_identity(run)].settings) for run, tally in rows]
+        found |= _read(url, known, old, asked)
+    return [
+        ListedRun(run, tally, each.summary, each.settings) for run, tally in rows if (each := found[run.pk]) is not None
+    ]
 
 
-def _is_current(known: _Known | None, run: Run, asked: frozenset[str]) -> bool:
-    return known is not None and known.revision == run.revision and asked <= known.asked
+def _current(known: KnownRuns[_Known], run: Run, asked: frozenset[str]) -> _Known | None:
+    each = known.current(run)
+    return each if each is not None and asked <= each.asked else None
 
 
-def _identity(run: Run) -> Identity:
-    return run.pk, run.id, run.started_at
-
-
-def _read(url: str, runs: Sequence[Run], asked: frozenset[str]) -> dict[Identity, _Known]:
+def _read(url: str, known: KnownRuns[_Known], runs: Sequence[Run], asked: frozenset[str]) -> dict[int, _Known]:
+    """By key, also kept in `known`. What was asked for earlier is read too: another column of another viewer."""
+    earlier = (known.earlier(run) for run in runs)
+    asked = asked.union(*(each.asked for each in earlier if each is not None))
     with open_store(url) as session:
         summaries = overview.summaries(session, runs=runs, metrics=sorted(asked))
-    return {_identity(run): _Known(run.revision, asked, summaries[run.pk], _settings(run)) for run in runs}
+    found = {run.pk: _Known(asked, summaries[run.pk], _settings(run)) for run in runs}
+    for run in runs:
+        known.keep(run, found[run.pk])
+    return found
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -78,12 +83,12 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
-def _known_runs(url: str) -> dict[Identity, _Known]:
+def _known_runs(url: str) -> KnownRuns[_Known]:
     """All viewers share it."""
-    return {}
+    return KnownRuns()
 
 
-@cached_briefly
+@cached_for(NAMES_SECONDS)
 def _metric_names(url: str) -> list[str]:
     with open_store(url) as session:
         return overview.metric_names(session)

@@ -11,9 +11,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from db import migrate
+from db.archive.reading import UnreadableArchive
 from db.command_lines import as_typed_here
 from db.dialects import parse_url
 from db.engine import DEFAULT_URL, create_engine, reading
+from db.steps.block_codec import DamagedBlock
 
 CACHE_SECONDS = 0.4
 """Adds to the delay of a live page, which follows a report within two seconds."""
@@ -38,11 +40,20 @@ def open_store(url: str) -> Iterator[Session]:
             yield session
     except sa.exc.DBAPIError as error:
         raise StoreUnavailable(_why(url, error)) from error
+    except DamagedBlock as error:
+        raise StoreUnavailable(f"The store is damaged: {error}.") from error
+    except UnreadableArchive as error:
+        raise StoreUnavailable(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
 
 
 def cached_briefly(function: Callable[P, T]) -> Callable[P, T]:
     """Caches results that change during a run, for all viewers: they share the object and must not modify it."""
-    return st.cache_resource(ttl=CACHE_SECONDS, show_spinner=False, max_entries=256)(function)
+    return cached_for(CACHE_SECONDS)(function)
+
+
+def cached_for(seconds: float) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """The same for a time of one's own."""
+    return st.cache_resource(ttl=seconds, show_spinner=False, max_entries=256)
 
 
 @st.cache_resource

@@ -70,12 +70,12 @@ def _page(run: str, database: str, zone: tzinfo) -> tuple[str, str]:
     os.environ["LOSSGUARD_DATABASE_URL"] = (
         database  # the modules that read the store take it from there, as on the pages
     )
-    from dashboard.data import cached, run_lookup  # late: Streamlit takes a second to import, an error should not
+    from dashboard.data import run_lookup, run_pages  # late: Streamlit takes a second to import, an error should not
     from dashboard.data.store import StoreUnavailable
     from dashboard.report import contents, document
 
     try:
-        chosen = run_lookup.find_run([each for each, _ in cached.runs()], run).id
+        chosen = run_lookup.find_run(run_pages.called(run), run).id
         read = contents.read_contents(chosen, now=time.time(), zone=zone)
         return document.render(read, contents.read_incidents(read.facts, read.limits)), chosen
     except (run_lookup.NoSuchRun, StoreUnavailable) as reason:

@@ -6,20 +6,20 @@ from collections.abc import Callable
 import streamlit as st
 
 from dashboard import formatting, url_state
-from dashboard.data import cached, pending
+from dashboard.data import cached, pending, run_pages
 from dashboard.data.facts import RunFacts
-from dashboard.data.run_list import ListedRun
 from dashboard.data.store import StoreUnavailable
 from dashboard.views import session, tab
-from dashboard.views.runs.listing import filtered
+from db.runs.filters import RunFilter
+from db.runs.orders import RunOrder
 from lossguard.states import RunState
 
 METRIC_WIDTH_PIXELS = 165  # two metrics fit side by side on a phone
 
 LAST_RUN = "last_run"
 """In the session: id of the run shown last. The links at the top of the page name no run."""
-LOWER_PART_RUN = "lower_part_run"
-"""In the session: id of the run whose lower part was shown last."""
+LOWER_PART = "lower_part"
+"""In the session: what the lower part of the page showed last: that of a run by its id."""
 LOWER_PART_DELAY_SECONDS = 0.3
 RUNNING_REFRESH_SECONDS = 1.3
 LOWER_PART_REFRESH_SECONDS = 4.0
@@ -65,9 +65,7 @@ def show_run(page: Callable[[RunFacts], None], *, lower_part: Callable[[RunFacts
 
     def show_lower_part() -> None:
         run_id = url_state.run()
-        if st.session_state.get(LOWER_PART_RUN) != run_id:
-            st.session_state[LOWER_PART_RUN] = run_id
-            time.sleep(LOWER_PART_DELAY_SECONDS)
+        wait_for_drawing(run_id)
         facts = None if run_id is None else cached.facts(run_id)
         if facts is not None and lower_part is not None:
             lower_part(facts)
@@ -78,20 +76,27 @@ def show_run(page: Callable[[RunFacts], None], *, lower_part: Callable[[RunFacts
         show_live(show_lower_part, refresh_seconds=seconds, warn=False)
 
 
+def wait_for_drawing(shown: str | None) -> None:
+    """Where the lower part of the page shows something else than before: the browser draws first what is above it."""
+    if st.session_state.get(LOWER_PART) != shown:
+        st.session_state[LOWER_PART] = shown
+        time.sleep(LOWER_PART_DELAY_SECONDS)
+
+
 def current_run_id() -> str | None:
     """The run of the URL, else the one shown last, else the first one of the list. Afterwards the URL names it."""
     if url_state.run() is None:
-        last = st.session_state.get(LAST_RUN)
-        run_ids = [last] if last is not None else _ids_in_order()
-        if run_ids:
-            url_state.set_run(run_ids[0])
+        run_id = st.session_state.get(LAST_RUN) or _first_run_id()
+        if run_id is not None:
+            url_state.set_run(run_id)
     st.session_state[LAST_RUN] = url_state.run()
     return url_state.run()
 
 
-def _ids_in_order() -> list[str]:
+def _first_run_id() -> str | None:
     """Of the runs as the list shows them without filters."""
-    return [row.run.id for row in filtered([ListedRun(*row) for row in cached.runs()], now=time.time())]
+    first = run_pages.found(RunFilter(archived=False), RunOrder.ATTENTION, 1).rows
+    return first[0][0].id if first else None
 
 
 def back_to_run(facts: RunFacts) -> None:

@@ -8,8 +8,8 @@ import streamlit as st
 from dashboard import clock
 from dashboard.data import collector_watch
 from dashboard.data.progress import is_silent
-from dashboard.views.runs.listing import NEEDS_A_PERSON
 from db.models import Run
+from db.runs.fields import NEEDS_A_PERSON
 from lossguard.states import IncidentState, InterventionState, RunState
 
 SILENT_HELP = (

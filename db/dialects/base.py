@@ -2,11 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
+
+from db.dialects.json_conditions import JsonConditions
 
 WRITES = {"lossguard_writes": True}
 """Execution options of a transaction that is going to write."""
@@ -40,6 +43,10 @@ class Dialect(ABC):
     """Execution options under which all queries of a transaction see the moment of the first."""
     clock: str
     """SQL for the present time in unix seconds, by the clock of the database and not as of the transaction's start."""
+    json: JsonConditions
+    """Conditions on the values in a JSON column."""
+    has_partitions = False
+    """Whether the tables of blocks are partitioned (see db.partitions)."""
     row_lock = ""
     """Suffix of a SELECT that locks its rows in the order of the SELECT; empty where a writer locks the whole store."""
 
@@ -78,13 +85,37 @@ class Dialect(ABC):
         """SQL for the text of a JSON column, which the driver would parse otherwise."""
         return f"CAST({column} AS TEXT)"
 
+    @abstractmethod
+    def num_bytes(self, engine: sa.Engine) -> int:
+        """The size of the store, with what is free in it."""
+
+    @abstractmethod
+    def vacuum(self, engine: sa.Engine, *, rewrite: bool) -> str:
+        """Make the space of deleted rows free: what a person should know about it, to end a sentence, or nothing."""
+
     def partitions(self, connection: sa.Connection) -> Collection[str]:
         """The names of the tables that are partitions of others."""
         return ()
 
     @abstractmethod
-    def lock_schema(self, connection: sa.Connection) -> None:
-        """Wait until no other process changes the schema, and keep them out until the transaction ends."""
+    def lower(self, text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        """The text in small letters, of any alphabet."""
+
+    @abstractmethod
+    def contains(self, text: sa.ColumnElement[str], part: str) -> sa.ColumnElement[bool]:
+        """Whether a text that is not NULL has `part`, which is in small letters, in any case."""
+
+    @abstractmethod
+    def changing_schema(self, engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
+        """A connection that may change the schema. Other processes that want the same wait until the block ends."""
+
+    def must_retry(self, error: sa.exc.DBAPIError) -> bool:
+        """Whether a change of the schema was given up because others use a table, so that it may work later."""
+        return False
+
+    def oldest_transaction(self, connection: sa.Connection) -> str | None:
+        """What a person needs to find the other transaction that has been open the longest; None without one."""
+        return None
 
 
 def quoted(names: Sequence[str]) -> list[str]:

@@ -1,6 +1,8 @@
 """PostgreSQL (through psycopg): a server, for teams and for several collectors."""
 
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import psycopg
 import sqlalchemy as sa
 
 from db.dialects.base import CannotBackUp, Columns, Dialect, Rows, quoted
+from db.dialects.postgresql_json import PostgreSQLJson
 
 CONNECT_SECONDS = 10
 """How long the server may take to accept a connection."""
@@ -17,6 +20,19 @@ MAX_INSERT_ROWS = 8
 """Up to this number of rows an INSERT is cheaper than a COPY."""
 SCHEMA_LOCK = 0x10555
 """Key of the advisory lock under which the schema changes; any number that nobody else uses."""
+SCHEMA_LOCK_SECONDS = 0.2
+"""How often a process that waits for it asks again."""
+LOCK_MS = 200
+"""How long a change of the schema may wait for a table: all reports queue up behind it meanwhile."""
+PLAIN_TABLES = (
+    "SELECT relname FROM pg_class WHERE relkind = 'r' AND NOT relispartition"
+    " AND relnamespace = current_schema()::regnamespace"
+)
+OLDEST_TRANSACTION = (
+    "SELECT pid, extract(epoch FROM clock_timestamp() - xact_start) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+    " ORDER BY xact_start LIMIT 1"
+)
 
 
 class PostgreSQL(Dialect):
@@ -27,6 +43,8 @@ class PostgreSQL(Dialect):
     is_file = False
     parameter = "%s"
     read_options: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
+    json = PostgreSQLJson()
+    has_partitions = True
     row_lock = " FOR UPDATE"
     clock = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 
@@ -34,7 +52,9 @@ class PostgreSQL(Dialect):
         driver = url.set(drivername="postgresql+psycopg")
         arguments = {"connect_timeout": CONNECT_SECONDS}
         engine = sa.create_engine(driver, pool_pre_ping=True, hide_parameters=True, connect_args=arguments, **options)
+        sa.event.listen(engine, "connect", _plan_each_time)
         sa.event.listen(engine, "before_cursor_execute", _choose_format)
+        sa.event.listen(engine, "handle_error", lambda context: _check_partition(context.original_exception))
         return engine
 
     def store_file(self, url: sa.URL) -> Path | None:
@@ -59,12 +79,65 @@ class PostgreSQL(Dialect):
         statement = _update_statement(connection.dialect, table, tuple(keys), tuple(changed))
         connection.exec_driver_sql(statement, (values.decode(),))
 
+    def num_bytes(self, engine: sa.Engine) -> int:
+        with engine.connect() as connection:
+            return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
+
+    def vacuum(self, engine: sa.Engine, *, rewrite: bool) -> str:
+        """Only the free end of a table is returned; the rest is for later rows. `rewrite` has no effect."""
+        with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            for table in connection.exec_driver_sql(PLAIN_TABLES).scalars().all():
+                connection.exec_driver_sql(f"VACUUM (ANALYZE) {table}")
+        return ""
+
     def partitions(self, connection: sa.Connection) -> Collection[str]:
         found = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace = current_schema()::regnamespace"
         return set(connection.exec_driver_sql(found).scalars())
 
-    def lock_schema(self, connection: sa.Connection) -> None:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+    def lower(self, text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        return sa.func.lower(text)
+
+    def contains(self, text: sa.ColumnElement[str], part: str) -> sa.ColumnElement[bool]:
+        return sa.func.strpos(self.lower(text), part) > 0
+
+    @contextmanager
+    def changing_schema(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        """Not in a transaction: each migration has one of its own, so that it locks what it changes for a moment only.
+
+        The advisory lock and the timeout belong to the connection, which is closed at the end.
+        """
+        with engine.connect() as connection:
+            try:
+                _lock_schema(connection)
+                connection.exec_driver_sql(f"SET lock_timeout = {LOCK_MS}")
+                connection.commit()
+                yield connection
+            finally:
+                connection.invalidate()
+
+    def must_retry(self, error: sa.exc.DBAPIError) -> bool:
+        return isinstance(error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected)
+
+    def oldest_transaction(self, connection: sa.Connection) -> str | None:
+        found = connection.exec_driver_sql(OLDEST_TRANSACTION).one_or_none()
+        return (
+            None
+            if found is None
+            else f"the oldest transaction is that of process {found[0]}, open for {found[1]:.0f} s"
+        )
+
+
+def _lock_schema(connection: sa.Connection) -> None:
+    """Ask until it is free: a statement that waits has a snapshot, for which CREATE INDEX CONCURRENTLY would wait."""
+    while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(SCHEMA_LOCK))):
+        connection.commit()
+        time.sleep(SCHEMA_LOCK_SECONDS)
+
+
+def _plan_each_time(connection: psycopg.Connection[Any], _record: Any) -> None:
+    """A plan that is kept for all runs locks all partitions, so that it waits for one that is written anew."""
+    connection.execute("SET plan_cache_mode = force_custom_plan")
+    connection.commit()
 
 
 def _choose_format(_connection: Any, cursor: Any, _statement: str, _values: Any, context: Any, _many: bool) -> None:
@@ -82,6 +155,12 @@ def _update_statement(dialect: sa.Dialect, table: str, keys: Columns, changed: C
     return f"UPDATE {table} SET {assign} FROM {source} WHERE {where}"
 
 
+def _check_partition(error: BaseException) -> None:
+    """Raise an error of the schema where PostgreSQL has one of the row: the table has no partition for it."""
+    if isinstance(error, psycopg.errors.CheckViolation) and str(error).startswith("no partition of relation"):
+        raise sa.exc.ProgrammingError(None, None, error) from error
+
+
 def _copy(connection: sa.Connection, table: str, names: Sequence[str], rows: Rows) -> None:
     statement = f"COPY {table} ({', '.join(quoted(names))}) FROM STDIN"
     driver = connection.connection.driver_connection
@@ -91,4 +170,5 @@ def _copy(connection: sa.Connection, table: str, names: Sequence[str], rows: Row
             for row in rows:
                 copy.write_row(row)
     except psycopg.Error as error:  # as SQLAlchemy would have raised it
+        _check_partition(error)
         raise sa.exc.DBAPIError.instance(statement, None, error, psycopg.Error) from error

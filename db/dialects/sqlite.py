@@ -8,16 +8,22 @@ the middle.
 import os
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from db.dialects.base import BadDatabaseUrl, CannotBackUp, Dialect
+from db.dialects.base import WRITES, BadDatabaseUrl, CannotBackUp, Dialect
+from db.dialects.sqlite_json import LOWER, SQLiteJson
 
 BUSY_SECONDS = 30
 """How long a writer waits for another one."""
+INCREMENTAL = 2
+"""Value of SQLite's auto_vacuum: free pages are returned when they are asked for, a few at a time."""
+VACUUM_PAGES = 1_000
+"""Pages that one transaction returns, while reports wait."""
 PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "cache_size=-32000")
 
 
@@ -28,6 +34,7 @@ class SQLite(Dialect):
     url_example = "sqlite:///path/to/file.db"
     is_file = True
     parameter = "?"
+    json = SQLiteJson()
     clock = "((julianday('now') - 2440587.5) * 86400.0)"
 
     def create_engine(self, url: sa.URL, **options: Any) -> sa.Engine:
@@ -41,8 +48,34 @@ class SQLite(Dialect):
     def store_file(self, url: sa.URL) -> Path | None:
         return None if url.database in (None, "", ":memory:") else Path(url.database)
 
-    def lock_schema(self, connection: sa.Connection) -> None:
-        """The BEGIN of a writing transaction has locked the whole store."""
+    def lower(self, text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        return getattr(sa.func, LOWER)(text, type_=sa.String)  # type: ignore[no-any-return]
+
+    def contains(self, text: sa.ColumnElement[str], part: str) -> sa.ColumnElement[bool]:
+        return sa.func.instr(self.lower(text), part) > 0
+
+    @contextmanager
+    def changing_schema(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        """One transaction for all changes: its BEGIN locks the whole store."""
+        with engine.execution_options(**WRITES).begin() as connection:
+            yield connection
+
+    def num_bytes(self, engine: sa.Engine) -> int:
+        with _driver(engine) as connection:
+            return _pragma(connection, "page_count") * _pragma(connection, "page_size")
+
+    def vacuum(self, engine: sa.Engine, *, rewrite: bool) -> str:
+        """A file of this release shrinks in small transactions. One of an earlier release must be rewritten first."""
+        with _driver(engine) as connection:
+            if rewrite:
+                connection.execute("VACUUM")
+            elif _pragma(connection, "auto_vacuum") != INCREMENTAL:
+                free = _pragma(connection, "freelist_count") * _pragma(connection, "page_size") / 1e6
+                return f"; {free:,.1f} MB of its file are free for later runs (--vacuum makes the file smaller)"
+            while _pragma(connection, "freelist_count"):
+                connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return ""
 
     def back_up(self, url: sa.URL, target: Path) -> None:
         """The copy is one read transaction, so no writer waits for it. `target` exists only once it is complete."""
@@ -69,11 +102,17 @@ def _make_folder(database: str | None) -> None:
 
 def _prepare(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver's own BEGIN comes too late to lock anything; see _begin
+    connection.create_function(LOWER, 1, _lower, deterministic=True)
     cursor = connection.cursor()
+    cursor.execute(f"PRAGMA auto_vacuum={INCREMENTAL}")  # of a new file, or of one that VACUUM rewrites
     _write_ahead(cursor)
     for pragma in PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _lower(text: object) -> object:
+    return text.lower() if isinstance(text, str) else text
 
 
 def _write_ahead(cursor: sqlite3.Cursor) -> None:
@@ -92,6 +131,20 @@ def _write_ahead(cursor: sqlite3.Cursor) -> None:
 def _begin(connection: sa.Connection) -> None:
     writes = connection.get_execution_options().get("lossguard_writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _driver(engine: sa.Engine) -> Iterator[sqlite3.Connection]:
+    """A connection of the driver, for what SQLite does not do in a transaction."""
+    with closing(engine.raw_connection()) as connection:
+        driver = connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        yield driver
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    (value,) = connection.execute(f"PRAGMA {name}").fetchone()
+    return int(value)
 
 
 def _copy(source: Path, target: Path) -> None:

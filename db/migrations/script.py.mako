@@ -1,6 +1,7 @@
 """${message}
 
 Why: (say it in one sentence, and that the previous release still runs on the result)
+A store in use is migrated: no table is rewritten or read whole, see docs/operations.md and tests/db/test_live_migrations.py.
 
 Revision: ${up_revision}, after ${down_revision}
 """

@@ -12,6 +12,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from db import bulk
+from db.archive import reading
 from db.lineage import StepRange
 from db.steps.block_codec import DamagedBlock, decode_bits, decode_floats, decode_steps
 from db.steps.buckets import Floats, Ints
@@ -36,7 +37,10 @@ class Block:
     last: int
     num_steps: int
     stored_steps: bytes | None
-    stored_times: bytes
+    stored_times: bytes | None
+    """None where they were not read."""
+    archived_file: int | None = None
+    """`db.archive.files.ArchivedFile.id` where a file outside the store has its values."""
 
     @property
     def steps(self) -> Ints:
@@ -47,7 +51,9 @@ class Block:
 
     @property
     def times(self) -> Floats:
-        """float64[num_steps], in unix seconds. Raises DamagedBlock."""
+        """float64[num_steps], in unix seconds; NaN where they were not read. Raises DamagedBlock."""
+        if self.stored_times is None:
+            return np.full(self.num_steps, np.nan)
         return decode_floats(self.stored_times, self.num_steps)
 
 
@@ -83,9 +89,11 @@ def end_of_first(session: Session, run_pk: int, step_range: StepRange, max_steps
         low = int(found[-1][0]) + 1
 
 
-def read_blocks(session: Session, ranges: Sequence[RunRange], metrics: Sequence[str]) -> list[StepBlock]:
-    """What the blocks hold of each range, read together. Raises DamagedBlock."""
-    found = find(session, ranges)
+def read_blocks(
+    session: Session, ranges: Sequence[RunRange], metrics: Sequence[str], *, with_times: bool = True
+) -> list[StepBlock]:
+    """What the blocks hold of each range, read together. Without times these are NaN. Raises DamagedBlock."""
+    found = find(session, ranges, with_times=with_times)
     numbers = _numbers(session, {one.run_pk for one, blocks in zip(ranges, found, strict=True) if blocks}, metrics)
     stored = _read_values(session, ranges, found, numbers)
     return [
@@ -96,14 +104,15 @@ def read_blocks(session: Session, ranges: Sequence[RunRange], metrics: Sequence[
 
 def read_steps(session: Session, run_pk: int, step_range: StepRange) -> Ints:
     """The numbers of the steps of a range that are in blocks. Raises DamagedBlock."""
-    (blocks,) = find(session, [RunRange(run_pk, step_range)])
+    (blocks,) = find(session, [RunRange(run_pk, step_range)], with_times=False)
     steps = np.concatenate([np.empty(0, dtype=np.int64), *(block.steps for block in blocks)])
     return steps[(steps >= step_range.first) & (steps < end_of(step_range))]
 
 
-def find(session: Session, ranges: Sequence[RunRange]) -> list[list[Block]]:
+def find(session: Session, ranges: Sequence[RunRange], *, with_times: bool = True) -> list[list[Block]]:
     """The blocks that overlap each range, in their order."""
-    columns = "first_step, last_step, num_steps, steps, times"
+    times = "times" if with_times else "NULL"
+    columns = f"first_step, last_step, num_steps, steps, {times}, archived_file"
     statement = " UNION ALL ".join(
         f"SELECT {index} AS position, {columns} FROM step_blocks WHERE {OVERLAPS}" for index in range(len(ranges))
     )
@@ -137,7 +146,8 @@ def _read_values(
     found: list[dict[tuple[int, int], _Stored]] = [{} for _ in ranges]
     selects, values = [], []
     for index, (one, some) in enumerate(zip(ranges, blocks, strict=True)):
-        if some and (among := ", ".join(map(str, numbers[one.run_pk].values()))):
+        in_store = any(block.archived_file is None for block in some)
+        if in_store and (among := ", ".join(map(str, numbers[one.run_pk].values()))):
             selects.append(
                 f'SELECT {index}, metric, first_step, "values", reported FROM block_values WHERE run_pk = ?'
                 f" AND segment = ? AND metric IN ({among}) AND first_step >= ? AND first_step <= ?"
@@ -157,12 +167,13 @@ def _as_step_block(
     numbers: Mapping[str, int],
     metrics: Sequence[str],
 ) -> StepBlock:
+    archived = _read_archived(session, one.steps.segment, blocks, [name for name in metrics if name in numbers])
     try:
         whole = StepBlock(
             one.steps.segment,
             np.concatenate([np.empty(0, dtype=np.int64), *(block.steps for block in blocks)]),
             np.concatenate([np.empty(0), *(block.times for block in blocks)]),
-            {name: _column(numbers.get(name, -1), blocks, stored) for name in metrics},
+            {name: _column(name, numbers.get(name, -1), blocks, stored, archived) for name in metrics},
         )
     except DamagedBlock as error:
         raise _with_place(session, one, blocks, error) from None
@@ -170,7 +181,21 @@ def _as_step_block(
     return whole if last - first == len(whole) else whole.at(slice(int(first), int(last)))
 
 
-def _column(number: int, blocks: Sequence[Block], stored: Mapping[tuple[int, int], _Stored]) -> MetricColumn:
+def _read_archived(
+    session: Session, segment: int, blocks: Sequence[Block], metrics: Sequence[str]
+) -> dict[int, Mapping[str, MetricColumn]]:
+    """First step of a block -> these metrics of it, for the blocks whose values are archived."""
+    wanted = [reading.Wanted(one.archived_file, one.first, one.last) for one in blocks if one.archived_file is not None]
+    return reading.read_blocks(session, segment=segment, wanted=wanted, metrics=metrics) if wanted and metrics else {}
+
+
+def _column(
+    name: str,
+    number: int,
+    blocks: Sequence[Block],
+    stored: Mapping[tuple[int, int], _Stored],
+    archived: Mapping[int, Mapping[str, MetricColumn]],
+) -> MetricColumn:
     """A metric over all steps of the blocks."""
     num_steps = sum(block.num_steps for block in blocks)
     values, reported = np.full(num_steps, np.nan), np.zeros(num_steps, dtype=np.bool_)
@@ -184,6 +209,9 @@ def _column(number: int, blocks: Sequence[Block], stored: Mapping[tuple[int, int
                 reported[part] = decode_bits(found.reported, block.num_steps)
                 positions = np.flatnonzero(reported[part])
                 values[start + positions] = decode_floats(found.values, len(positions))
+        elif column := archived.get(block.first, {}).get(name):
+            part = slice(start, start + block.num_steps)
+            values[part], reported[part] = column.values, column.reported
         start += block.num_steps
     return MetricColumn.of_arrays(values, reported)
 

@@ -27,7 +27,7 @@ def fill_in_segment(session: Session, run_pk: int, segment: int, max_steps: int 
     """The same for one of them."""
     names = _reported_names(session, run_pk, segment)
     numbers = rollups.metric_numbers(session, run_pk=run_pk, names=names)
-    target = Target(run_pk, segment, numbers, rollups.finest_level(has_blocks=False), _read_ranges)
+    target = Target(run_pk, segment, numbers, rollups.finest_level(has_blocks=False), _read_values)
     before: int | None = None
     for block in _blocks(session, run_pk, segment, names, max_steps):
         after, points = int(block.steps[-1]), rollups.points_of(block.steps, block.metrics, numbers)
@@ -42,10 +42,8 @@ def _blocks(session: Session, run_pk: int, segment: int, names: Sequence[str], m
         rest = StepRange(segment, end_of(found[0]), None)
 
 
-def _read_ranges(
-    session: Session, *, run_pk: int, ranges: Sequence[StepRange], metrics: Sequence[str]
-) -> list[StepBlock]:
-    return loose_rows.read_rows(session, [RunRange(run_pk, one) for one in ranges], metrics)
+def _read_values(session: Session, *, ranges: Sequence[RunRange], metrics: Sequence[str]) -> list[StepBlock]:
+    return loose_rows.read_rows(session, ranges, metrics)
 
 
 def _reported_names(session: Session, run_pk: int, segment: int) -> list[str]:

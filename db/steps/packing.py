@@ -13,19 +13,21 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db import bulk
+from db import bulk, partitions
 from db.lineage import StepRange
 from db.models import BlockValues, Segment, StoredBlock
-from db.steps import blocks, loose_rows
+from db.steps import blocks, loose_rows, rollups
 from db.steps.block_codec import encode_bits, encode_floats, encode_steps
 from db.steps.blocks import Block
 from db.steps.buckets import Floats
-from db.steps.step_block import RunRange, StepBlock, joined
+from db.steps.step_block import RunRange, StepBlock, end_of, joined
 from lossguard.metrics import COUNTS
 
 PACK_AT = 512
 """Rows of a segment that become a block. Larger blocks are no lighter, and smaller ones take longer to read."""
 MAX_BLOCK_STEPS = 1024
+MAX_ROWS = 4 * PACK_AT
+"""A segment that has more rows, because it is of an earlier release, is left to `db.steps.backlog`."""
 SMALL = 256
 """Fewer steps than this behind a block join it instead of making one of their own."""
 
@@ -40,36 +42,50 @@ class Place:
 
 
 def becomes_block(segment: Segment, num_new: int) -> bool:
-    """Whether the rows of a segment become blocks together with `num_new` steps that are not counted in it yet."""
-    return segment.has_blocks and segment.num_steps - segment.num_packed + num_new >= PACK_AT
+    """Whether `num_new` steps that the segment does not count yet become a block, with its rows if these are few."""
+    num_rows = segment.num_steps - segment.num_packed
+    return segment.has_blocks and (num_new if num_rows > MAX_ROWS else num_rows + num_new) >= PACK_AT
 
 
 def store(session: Session, segment: Segment, numbers: Mapping[str, int], new: StepBlock) -> None:
-    """Store steps, and all rows of the segment, in blocks. Call `commands.grow_segment` afterwards."""
-    parts = [new]
-    if segment.num_steps > segment.num_packed:
-        everything = StepRange(segment.number, 0, None)
-        parts += loose_rows.read_rows(session, [RunRange(segment.run_pk, everything)], list(numbers))
-        bulk.run(session, "DELETE FROM steps WHERE run_pk = ? AND segment = ?", (segment.run_pk, segment.number))
+    """Store steps, and the rows of the segment if these are few, in blocks. Call `commands.grow_segment` afterwards."""
+    _make_partition(session, segment)
+    parts, num_rows = [new], segment.num_steps - segment.num_packed
+    if 0 < num_rows <= MAX_ROWS:
+        parts.append(_take_rows(session, segment, numbers, StepRange(segment.number, 0, None)))
     pack(session, Place(segment.run_pk, segment.number, numbers), _together(parts))
-    segment.num_packed = segment.num_steps + len(new)
+    segment.num_packed += len(new) + (num_rows if num_rows <= MAX_ROWS else 0)
 
 
 def pack_rows(session: Session, segment: Segment, numbers: Mapping[str, int], *, max_steps: int) -> int:
-    """Pack the first `max_steps` rows of a segment: how many there were. The caller has locked the run."""
+    """Pack the first `max_steps` rows of a segment with blocks: how many there were. The caller has locked the run."""
     everything = StepRange(segment.number, 0, None)
     found = loose_rows.first_rows(session, segment.run_pk, everything, 0, max_steps)
     if found is None:
         segment.num_packed = segment.num_steps
         return 0
+    _make_partition(session, segment)
     bounds, count = found
-    (rows,) = loose_rows.read_rows(session, [RunRange(segment.run_pk, bounds)], list(numbers))
+    rows = _take_rows(session, segment, numbers, bounds)
     pack(session, Place(segment.run_pk, segment.number, numbers), rows)
-    condition = "run_pk = ? AND segment = ? AND step >= ? AND step < ?"
-    values = (segment.run_pk, segment.number, bounds.first, bounds.last)
-    bulk.run(session, f"DELETE FROM steps WHERE {condition}", values)
-    segment.num_packed += count
+    segment.num_packed = min(segment.num_packed + count, segment.num_steps)
     return count
+
+
+def _make_partition(session: Session, segment: Segment) -> None:
+    """Before the first block: that of a run which an earlier release registered may be missing."""
+    if not segment.num_packed:
+        partitions.make_for(session, segment.run_pk)
+
+
+def _take_rows(session: Session, segment: Segment, numbers: Mapping[str, int], steps: StepRange) -> StepBlock:
+    """The rows of these steps, which are deleted, with the roll-ups that only rows need."""
+    (rows,) = loose_rows.read_rows(session, [RunRange(segment.run_pk, steps)], list(numbers))
+    condition = "run_pk = ? AND segment = ? AND step >= ? AND step < ?"
+    values = (segment.run_pk, segment.number, steps.first, end_of(steps))
+    bulk.run(session, f"DELETE FROM steps WHERE {condition}", values)
+    rollups.delete_finer(session, segment.run_pk, numbers.values(), steps)
+    return rows
 
 
 def pack(session: Session, place: Place, new: StepBlock) -> None:
@@ -90,8 +106,18 @@ def rewrite(session: Session, place: Place, block: Block, changed: StepBlock) ->
     _write(session, place, changed)
 
 
+def split(session: Session, place: Place, block: Block, edge: int) -> None:
+    """Let a second block begin at step `edge`, within a block."""
+    steps = _take(session, place, block)
+    at = int(np.searchsorted(steps.steps, edge))
+    for part in (steps.at(slice(at)), steps.at(slice(at, None))):
+        if len(part):
+            _write(session, place, part)
+
+
 def _stands_alone(part: StepBlock, block: Block) -> bool:
-    return int(part.steps[0]) > block.last and len(part) >= SMALL
+    """An archived block is left alone where it can be: its values would have to be fetched."""
+    return int(part.steps[0]) > block.last and (len(part) >= SMALL or block.archived_file is not None)
 
 
 def _take(session: Session, place: Place, block: Block) -> StepBlock:
@@ -120,7 +146,13 @@ def _write(session: Session, place: Place, steps: StepBlock) -> None:
     same = {"run_pk": place.run_pk, "segment": place.segment}
     parts = list(_split(steps))
     bulk.insert(session, StoredBlock, same | _columns([_block_row(part) for part in parts]))
+    write_values(session, place, parts)
+
+
+def write_values(session: Session, place: Place, parts: Sequence[StepBlock]) -> None:
+    """Store the values of blocks, each given whole."""
     if values := [row for part in parts for row in _value_rows(place, part)]:
+        same = {"run_pk": place.run_pk, "segment": place.segment}
         bulk.insert(session, BlockValues, same | _columns(values))
 
 

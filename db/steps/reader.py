@@ -4,7 +4,7 @@ N is the number of steps that are read together. Most steps of a segment are in 
 are rows (`db.steps.loose_rows`); both are read and put in order here, so that nobody else needs to know.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,16 +96,19 @@ def read_ranges(
     session: Session, *, run_pk: int, ranges: Sequence[StepRange], metrics: Sequence[str]
 ) -> list[StepBlock]:
     """The steps of each of these ranges with these metrics, read together: in memory as a whole."""
-    return read_runs(session, ranges=[RunRange(run_pk, one) for one in ranges], metrics=metrics)
+    return _read_some([RunRange(run_pk, one) for one in ranges], lambda some: _read(session, some, metrics))
 
 
-def read_runs(session: Session, *, ranges: Sequence[RunRange], metrics: Sequence[str]) -> list[StepBlock]:
-    """The same for ranges of several runs."""
-    return [
-        block
-        for start in range(0, len(ranges), MAX_RANGES)
-        for block in _read(session, ranges[start : start + MAX_RANGES], metrics)
-    ]
+def read_values(session: Session, *, ranges: Sequence[RunRange], metrics: Sequence[str]) -> list[StepBlock]:
+    """The same for ranges of several runs, and without the times, which are NaN where they are in blocks."""
+    return _read_some(ranges, lambda some: _read(session, some, metrics, with_times=False))
+
+
+def _read_some(
+    ranges: Sequence[RunRange], read: Callable[[Sequence[RunRange]], Sequence[StepBlock]]
+) -> list[StepBlock]:
+    """As many ranges at a time as one statement takes."""
+    return [block for start in range(0, len(ranges), MAX_RANGES) for block in read(ranges[start : start + MAX_RANGES])]
 
 
 def read_steps(session: Session, *, run_pk: int, step_range: StepRange) -> Ints:
@@ -114,10 +117,12 @@ def read_steps(session: Session, *, run_pk: int, step_range: StepRange) -> Ints:
     return np.union1d(rows, blocks.read_steps(session, run_pk, step_range))
 
 
-def _read(session: Session, ranges: Sequence[RunRange], metrics: Sequence[str]) -> list[StepBlock]:
+def _read(
+    session: Session, ranges: Sequence[RunRange], metrics: Sequence[str], *, with_times: bool = True
+) -> list[StepBlock]:
     """Rows first: what another process packs in between is found twice then, and not lost."""
     rows = loose_rows.read_rows(session, ranges, metrics)
-    packed = blocks.read_blocks(session, ranges, metrics)
+    packed = blocks.read_blocks(session, ranges, metrics, with_times=with_times)
     return [_together(pair, metrics) for pair in zip(rows, packed, strict=True)]
 
 

@@ -23,7 +23,7 @@ from db.models import Metric, Rollup
 from db.steps import reader
 from db.steps.buckets import Buckets, Ints, coarsen, joined, nothing, points
 from db.steps.columns import MetricColumn
-from db.steps.step_block import StepBlock
+from db.steps.step_block import RunRange, StepBlock, end_of
 
 NARROWEST = 16
 FACTOR = 4
@@ -95,7 +95,7 @@ def metric_numbers(
     return numbers | fresh
 
 
-ReadRanges = Callable[..., Sequence[StepBlock]]
+ReadValues = Callable[..., Sequence[StepBlock]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Target:
     numbers: Mapping[str, int]
     finest: int
     """The first level of the segment, see `finest_level`."""
-    read_ranges: ReadRanges = reader.read_ranges
+    read_values: ReadValues = reader.read_values
     """Reads its steps."""
 
 
@@ -185,6 +185,16 @@ def children(session: Session, target: Target, *, level: int, low: int, high: in
     return from_rows(rows)
 
 
+def delete_finer(session: Session, run_pk: int, numbers: Iterable[int], steps: StepRange) -> None:
+    """Delete the roll-ups of these steps that a segment with blocks has no use for."""
+    among = ", ".join(map(str, numbers))
+    if among:
+        condition = f"run_pk = ? AND segment = ? AND metric IN ({among}) AND level >= 1 AND level < ?"
+        first = steps.first // width(FINEST) * width(FINEST)
+        values = (run_pk, steps.segment, FINEST, first, end_of(steps))
+        bulk.run(session, f"DELETE FROM rollups WHERE {condition} AND start >= ? AND start < ?", values)
+
+
 def from_rows(rows: Sequence[Any]) -> Buckets:
     """Buckets from stored rows: key, then the columns of BUCKET_COLUMNS."""
     if not rows:
@@ -198,8 +208,8 @@ def from_rows(rows: Sequence[Any]) -> Buckets:
 
 def stored_points(session: Session, target: Target, *, low: int, high: int) -> Buckets:
     """The stored steps [low, high) of a segment, every metric of them."""
-    steps = StepRange(target.segment, low, high)
-    (block,) = target.read_ranges(session, run_pk=target.run_pk, ranges=[steps], metrics=list(target.numbers))
+    steps = RunRange(target.run_pk, StepRange(target.segment, low, high))
+    (block,) = target.read_values(session, ranges=[steps], metrics=list(target.numbers))
     return points_of(block.steps, block.metrics, target.numbers)
 
 

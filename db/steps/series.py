@@ -11,6 +11,7 @@ from db.lineage import StepRange
 from db.models import Metric, Rollup, Run, Segment
 from db.steps import reader, rollups
 from db.steps.buckets import Buckets, Floats, coarsen, joined
+from db.steps.step_block import RunRange
 
 METRICS_AT_ONCE = 50
 """Metrics read by one statement: with reader.MAX_RANGES they stay far below the parameters that a database takes."""
@@ -47,6 +48,8 @@ class _LevelRange:
     level: int
     low: int
     high: int
+    finest: int
+    """The first level of the segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,10 @@ def buckets_by_range(
     for start in range(0, len(numbers), METRICS_AT_ONCE):
         some = dict(list(numbers.items())[start : start + METRICS_AT_ONCE])
         keys = _Keys(some, len(step_ranges))
-        buckets = [_from_rollups(session, run, keys, level_ranges), *_from_steps(session, run, keys, level_ranges)]
+        buckets = [
+            _from_rollups(session, run, keys, level_ranges),
+            *_from_steps(session, run, keys, level_ranges, width),
+        ]
         read = coarsen(joined(buckets), width)
         number_of = read.key // len(step_ranges)
         for name, number in some.items():
@@ -182,7 +188,7 @@ def _level_ranges(
             _, last, finest = ends[step_range.segment]
             level = rollups.level_for(width, finest)
             for at_level, low, high in rollups.split_by_level(level, *span, last + 1, finest):
-                yield _LevelRange(index, step_range.segment, at_level, low, high)
+                yield _LevelRange(index, step_range.segment, at_level, low, high, finest)
 
 
 def _from_rollups(session: Session, run: Run, keys: _Keys, level_ranges: Sequence[_LevelRange]) -> Buckets:
@@ -201,12 +207,15 @@ def _from_rollups(session: Session, run: Run, keys: _Keys, level_ranges: Sequenc
     return rollups.from_rows(rows)
 
 
-def _from_steps(session: Session, run: Run, keys: _Keys, level_ranges: Sequence[_LevelRange]) -> Iterator[Buckets]:
+def _from_steps(
+    session: Session, run: Run, keys: _Keys, level_ranges: Sequence[_LevelRange], width: int
+) -> Iterator[Buckets]:
     unsealed = [one for one in level_ranges if one.level == 0]
-    ranges = [StepRange(one.segment, one.low, one.high) for one in unsealed]
-    blocks = reader.read_ranges(session, run_pk=run.pk, ranges=ranges, metrics=list(keys.numbers))
+    ranges = [RunRange(run.pk, StepRange(one.segment, one.low, one.high)) for one in unsealed]
+    blocks = reader.read_values(session, ranges=ranges, metrics=list(keys.numbers))
     for one, block in zip(unsealed, blocks, strict=True):
-        yield rollups.points_of(block.steps, block.metrics, keys.of_range(one.index))
+        found = rollups.points_of(block.steps, block.metrics, keys.of_range(one.index))
+        yield coarsen(found, min(width, rollups.width(one.finest)))  # wider ones would overlap those of the roll-ups
 
 
 def _as_series(buckets: Buckets) -> Series:

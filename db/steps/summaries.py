@@ -13,6 +13,9 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from db import bulk
+from db.archive import files
+from db.archive.extent import BUCKET
+from db.archive.reading import UnreadableArchive
 from db.lineage import StepRange
 from db.models import Run
 from db.steps import newest, reader, rollups
@@ -89,8 +92,12 @@ _Found = Iterator[tuple[int, str, _Piece]]
 def summaries(
     session: Session, *, lines: Sequence[tuple[Run, Sequence[LiveSpan]]], metrics: Sequence[str]
 ) -> dict[int, dict[str, MetricSummary]]:
-    """By `Run.pk` and name: these metrics along the live line of each run; those that it reported."""
-    widths = {run.pk: _width(line) for run, line in lines}
+    """By `Run.pk` and name: these metrics along the live line of each run; those that it reported.
+
+    A run with archived steps is read in buckets of the roll-ups, so that no list waits for a file.
+    """
+    archived = files.runs_with_files(session, run_pks=[run.pk for run, _ in lines])
+    widths = {run.pk: max(_width(line), BUCKET if run.pk in archived else 1) for run, line in lines}
     wanted = [
         _Wanted(run.pk, span.segment, *part)
         for run, line in lines
@@ -163,7 +170,7 @@ def _from_steps(
 ) -> _Found:
     """In buckets of the run's width, besides the last step that has a value."""
     ranges = [RunRange(one.run_pk, StepRange(one.segment, one.low, one.high)) for one in wanted]
-    for (pk, part), block in zip(ranges, reader.read_runs(session, ranges=ranges, metrics=metrics), strict=True):
+    for (pk, part), block in zip(ranges, reader.read_values(session, ranges=ranges, metrics=metrics), strict=True):
         for name, column in block.metrics.items():
             for piece in _pieces(
                 part.segment, block.steps[column.reported], column.values[column.reported], widths[pk]
@@ -211,7 +218,10 @@ def _last(session: Session, run: Run, name: str, piece: _Piece) -> float | None:
     first, last, non_finite, value = piece.first_step, piece.last_step, piece.non_finite, piece.last
     while non_finite and first < last:
         steps = StepRange(piece.segment, first, last + 1)
-        finer = series(session, run=run, step_ranges=[steps], metric=name, points=REFINED_POINTS)
+        try:
+            finer = series(session, run=run, step_ranges=[steps], metric=name, points=REFINED_POINTS)
+        except UnreadableArchive:  # a list is shown without a file; this is the last value that is finite
+            break
         first, last, non_finite, value = (
             finer.first_step[-1], finer.last_step[-1], finer.non_finite[-1], finer.last[-1],
         )  # fmt: skip

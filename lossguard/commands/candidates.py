@@ -3,17 +3,19 @@
 import argparse
 import re
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from lossguard.commands.arguments import MODULE_OF, parser_of
 from lossguard.commands.connection import connected
-from lossguard.commands.named_run import LATEST, find, listed
+from lossguard.commands.named_run import LATEST, Found, find, listed
 from lossguard.delivery.client import Client
 from lossguard.errors import LossguardError
 
 SECONDS = 1.0
 """For which a shell waits for the collector."""
+NUM_RUNS = 1_000
+"""Of which the names are offered."""
 SAFE = re.compile(r"[A-Za-z0-9._/@+-]+")
 """What needs no quotes in any shell: other names are not offered."""
 
@@ -49,7 +51,7 @@ def _values(action: argparse.Action, before: Sequence[str]) -> Iterable[str]:
     if action.choices is not None:
         return [str(each) for each in action.choices]
     if action.dest == "project":
-        return _names(run["project"] for run in _asked(before, listed))
+        return _names(run["project"] for run in _asked(before, lambda client: _newest(client, "project")))
     return _run_names(before) if action.dest == "run_id" else []
 
 
@@ -86,8 +88,13 @@ def _of_policy(given: Sequence[str], before: Sequence[str]) -> Iterable[str]:
 
 
 def _run_names(before: Sequence[str]) -> Iterable[str]:
-    runs = _asked(before, listed)
+    runs = _asked(before, lambda client: _newest(client, "id,name"))
     return _names([*(run["id"] for run in runs), *(run["name"] or "" for run in runs), LATEST])
+
+
+def _newest(client: Client, fields: str) -> Iterable[Found]:
+    """These fields of the newest runs."""
+    return islice(listed(client, [("fields", fields)], limit=NUM_RUNS), NUM_RUNS)
 
 
 def _names(found: Iterable[str]) -> list[str]:

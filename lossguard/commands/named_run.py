@@ -1,19 +1,25 @@
 """RUN on the command line: the id of a run, the beginning of one, its name, or `latest`."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from lossguard.commands.errors import CommandError, ExitCode
 from lossguard.delivery.client import Client
 from lossguard.errors import NotFound
-from lossguard.protocol import is_run_id
+from lossguard.protocol import RUN_CURSOR, is_run_id
 from lossguard.run_tags import tags_of
 
 LATEST = "latest"
 MAX_CANDIDATES = 8
 Found = dict[str, Any]
+Query = Sequence[tuple[str, str | float]]
+PAGE = 500
+"""Runs that are asked for at once."""
+NAMED: Query = (("fields", "id,name,state,started_at"),)
+"""What tells runs apart."""
 UNKNOWN: Found = {"metrics": {}} | dict.fromkeys(("step", "note", "archived_at", "open_incidents", "waiting"))
 """What a collector of an earlier release does not say in its list."""
 
@@ -23,15 +29,19 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("which_run", metavar="RUN", help="id of the run, the beginning of one, its name, or `latest`")
 
 
-def listed(client: Client, *, project: str | None = None, config: bool = False) -> list[Found]:
-    """Where each run stands, the newest first; from a collector of an earlier release, without its newest values."""
-    query = urlencode({"project": project} if project is not None else {})
+def listed(client: Client, query: Query = (), *, limit: int = PAGE) -> Iterator[Found]:
+    """Where each run stands, the newest first, `limit` at a time, each page when it is needed.
+
+    `query`: fields of GET /overview, which a collector of an earlier release does not know but for `project` and
+    `config`. From an even earlier one, the runs come without their newest values.
+    """
+    path = urlencode([*query, ("limit", limit)])
     try:
-        found = client.get(f"/overview?{query}&config=true" if config else f"/overview?{query}")
+        for found in client.pages(f"/overview?{path}"):
+            yield from found
     except NotFound:
-        runs = client.get(f"/runs?{query}")
-        found = [{**UNKNOWN, **run, "tags": tags_of(run.get("tags"), run["config"])} for run in runs]
-    return list(found)
+        for runs in client.pages(f"/runs?{urlencode([pair for pair in query if pair[0] == 'project'])}"):
+            yield from ({**UNKNOWN, **run, "tags": tags_of(run.get("tags"), run["config"])} for run in runs)
 
 
 def find(client: Client, text: str) -> Found:
@@ -41,7 +51,22 @@ def find(client: Client, text: str) -> Found:
             return of(client, text)
         except NotFound:
             pass
-    return of(client, chosen(text, listed(client)))
+    return of(client, chosen(text, _candidates(client, text)))
+
+
+def _candidates(client: Client, text: str) -> list[Found]:
+    """The runs that `text` may name: all of these, and others."""
+    newest = listed(client, NAMED, limit=1)
+    first = list(islice(newest, 1))
+    if RUN_CURSOR not in client.accepts:
+        return [*first, *newest]
+    if not first or text == LATEST:
+        return first
+    if '"' in text or not text:  # a search cannot name it
+        return list(listed(client, NAMED))
+    searched = (listed(client, [*NAMED, ("search", f'{field}"{text}"')]) for field in ("name=", "id:"))
+    found = {run["id"]: run for runs in searched for run in runs}
+    return list(found.values()) or first
 
 
 def of(client: Client, run_id: str) -> Found:

@@ -1,8 +1,9 @@
 """A collector's HTTP API: one keep-alive connection, JSON in both directions, and errors sorted by what to do next."""
 
 import json
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -30,6 +31,8 @@ DOWNLOAD_PIECE = 1 << 20
 """Bytes."""
 TOKEN_FIELD = "header.authorization"
 """Where a refused token stands: the sentence says so already."""
+NEXT = re.compile(r'<(\?[^>]*)>;\s*rel="?next"?')
+"""In a Link header."""
 TRY_AGAIN = (408, 429)
 """Client errors that may pass."""
 
@@ -67,17 +70,42 @@ class Client:
         """The JSON value at `path`, such as "/runs" or "/runs/ID/series?metric=loss"."""
         return self.request("GET", path)
 
+    def pages(self, path: str) -> Iterator[list[Any]]:
+        """The lists at `path`, such as "/runs?limit=500", one page after another, each when it is asked for.
+
+        A collector of an earlier release has no pages: it sends everything at once, whatever `limit` says.
+        """
+        following: str | None = path
+        while following is not None:
+            answer = self._send("GET", API + following, None, self._headers)
+            following = _next_page(following, answer.headers.get("link", ""))
+            yield self._decoded(answer, list)
+
     def run(self, run_id: str) -> "StoredRun":
         """A run as the collector has it: its steps, incidents and costs as frames. Asks nothing yet."""
         from lossguard.reading.stored_run import StoredRun  # what a trainer's process never needs
 
         return StoredRun(self, run_id)
 
-    def runs(self, *, project: str | None = None, state: str | None = None) -> Any:
-        """All runs, the newest first, or those of a project or in a state (such as "running"): one row per run."""
-        from lossguard.reading.stored_run import list_runs
+    def runs(
+        self,
+        *,
+        project: str | None = None,
+        state: str | None = None,
+        tags: Sequence[str] = (),
+        search: str | None = None,
+        since: float | None = None,
+        limit: int | None = None,
+    ) -> Any:
+        """Runs, the newest first: one row per run. They are read in pages; without `limit`, all of them.
 
-        return list_runs(self, project=project, state=state)
+        `state`: such as "running". `tags`: only runs with all of these. `search`: words and conditions as on the page
+        of runs, such as "lr>1e-3 loss<2.5". `since`: only runs that reported since then (unix seconds). A collector of
+        an earlier release knows `project` and `state` alone: for the others this raises Rejected.
+        """
+        from lossguard.reading.run_list import list_runs
+
+        return list_runs(self, project=project, state=state, tags=tags, search=search, since=since, limit=limit)
 
     def request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, headers: Mapping[str, str] | None = None
@@ -186,6 +214,12 @@ class Client:
 
     def _not_a_collector(self, status: int) -> Unreachable:
         return Unreachable(f"the server at {self.url} ({status}) is not a Lossguard collector", status=status)
+
+
+def _next_page(path: str, link: str) -> str | None:
+    """The path of the next page, which `link` (RFC 8288) gives relative to this one."""
+    found = NEXT.search(link)
+    return None if found is None else path.partition("?")[0] + found[1]
 
 
 def _is_problem(answer: urllib3.BaseHTTPResponse) -> bool:

@@ -19,8 +19,10 @@ from lossguard.spooling.spool import session_of, spools_in
 from lossguard.spooling.spool_reader import is_delivered
 from lossguard.writer import Writer
 
+PAUSE_SECONDS = 0.1
+"""Pause after a report: the steps of a fast loop gather in the next one."""
 POLL_SECONDS = 0.1
-"""Pause between two looks at the spool."""
+"""Pause between two looks at a spool that nothing is known to have been added to."""
 HEARTBEAT = 2.0
 """Seconds without a report after which a heartbeat asks for orders."""
 TRIM_SECONDS = 5.0
@@ -47,9 +49,11 @@ class Sender(threading.Thread):
         keep: Keep = Keep.ALL,
         hardware: HardwareSampler | None = None,
         ask: Ask = unasked,
+        appended: threading.Event | None = None,
     ) -> None:
         """`current` is the spool of this session; None: deliver the spools in `directory` and end. `keep`: what stays
-        of delivered spools. `hardware`: sampled in a thread of its own, which a driver may hold up.
+        of delivered spools. `hardware`: sampled in a thread of its own, which a driver may hold up. `appended` is set
+        after each line of the current spool, which then need not wait for the next look.
 
         `receive` is called with all open orders, at least every `heartbeat` seconds while the collector answers.
         `ask` is called with what the collector asks before a person approves a rollback, or with None.
@@ -66,6 +70,7 @@ class Sender(threading.Thread):
         self._keep = keep
         self._hardware = hardware
         self._ask = ask
+        self._appended = appended or threading.Event()
         self._send_hardware_at = 0.0  # by the monotonic clock
         self._paths: deque[Path] = deque()  # to be delivered after the present one
         self._delivery: Delivery | None = None
@@ -90,6 +95,7 @@ class Sender(threading.Thread):
     def close(self, timeout: float) -> None:
         """Deliver the rest within `timeout` seconds; log how to deliver later what is left then."""
         self._closing.set()
+        self._appended.set()  # it ends the pause
         self.join(timeout)
         self._abandoned.set()
         if not self.delivered:
@@ -123,6 +129,7 @@ class Sender(threading.Thread):
     def _deliver(self) -> None:
         while not self._abandoned.is_set():
             try:
+                self._appended.clear()  # before the look: a line that comes after it ends the pause
                 advanced = self._advance()
                 self._send_hardware()
                 if not advanced and self._closing.is_set():
@@ -135,7 +142,10 @@ class Sender(threading.Thread):
                 elif self._delivery and time.monotonic() - self._last_exchange_at >= self._heartbeat:
                     self._delivery.heartbeat()
                     self._note_exchange()
-                self._closing.wait(POLL_SECONDS)
+                if advanced:
+                    self._closing.wait(PAUSE_SECONDS)
+                else:
+                    self._appended.wait(POLL_SECONDS)
             except Unauthorised as problem:
                 self._back_off(problem)
                 if self._closing.is_set():

@@ -21,12 +21,21 @@ from transformers import Trainer
 from lossguard.hf.hooks import Hooks
 from lossguard.hf.progress import Part, Progress
 from lossguard.log_once import logger
+from lossguard.torch.directory_lock import locked
 from lossguard.torch.files import flush, remove
 from lossguard.torch.framework_checkpoints import FrameworkCheckpoints
+from lossguard.torch.local_folder import LocalFolder
 from lossguard.torch.manifest import MANIFEST, write_manifest
 
 NAME = re.compile(r"checkpoint-(\d+)")
 PARTS = ("model", "optimizer", "lr_scheduler")
+
+
+class _OutputFolder(LocalFolder):
+    """`output_dir`, with the names of the Trainer."""
+
+    def folder(self, step: int) -> Path:
+        return self.path / f"checkpoint-{step}"
 
 
 class TrainerCheckpoints(FrameworkCheckpoints):
@@ -69,7 +78,7 @@ class TrainerCheckpoints(FrameworkCheckpoints):
         """Rename later ones, of the Trainer too: `resume_from_checkpoint=True` takes the highest number."""
         later = [known for known in self._folders() if known > step]
         if later and self.ranks.rank == 0:
-            for earlier in self.directory.glob("discarded-checkpoint-*"):
+            for earlier in self._output.path.glob("discarded-checkpoint-*"):
                 shutil.rmtree(earlier)
             for each in later:
                 self._set_aside(each, "discarded")
@@ -86,10 +95,15 @@ class TrainerCheckpoints(FrameworkCheckpoints):
         self._saved_by_trainer = None
         return original(*arguments, **options)
 
-    def _write_locked(self, step: int, states: Mapping[str, Any]) -> None:
+    def _open_place(self, directory: str | os.PathLike[str], **_: Any) -> LocalFolder:
+        self._output = _OutputFolder(self.ranks.broadcast(Path(directory)), self.ranks)
+        return self._output
+
+    def _write(self, step: int, states: Mapping[str, Any]) -> None:
         """In its place, with the manifest last."""
-        manifest = self._write_files(self._path(step), states)
-        self.ranks.run_on_all(self._finish, self._path(step), step, manifest)
+        with locked(self._output.path, self.ranks):
+            manifest = self._write_files(self._path(step), states)
+            self.ranks.run_on_all(self._finish, self._path(step), step, manifest)
 
     def _write_by_framework(self, folder: Path) -> None:
         if self._saved_by_trainer == self.trainer.state.global_step:
@@ -101,11 +115,11 @@ class TrainerCheckpoints(FrameworkCheckpoints):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    def _finish(self, partial: Path, step: int, manifest: Mapping[str, Any]) -> None:
+    def _finish(self, folder: Path, step: int, manifest: Mapping[str, Any]) -> None:
         if self.ranks.rank == 0:
-            write_manifest(partial, {"step": step, **manifest})
-            flush(partial)
-            flush(self.directory)
+            write_manifest(folder, {"step": step, **manifest})
+            flush(folder)
+            flush(self._output.path)
             self._delete_old()
 
     def _delete_old(self) -> None:
@@ -126,11 +140,11 @@ class TrainerCheckpoints(FrameworkCheckpoints):
         self._saved_by_trainer = None
 
     def _folders(self) -> dict[int, Path]:
-        found = ((NAME.fullmatch(path.name), path) for path in self.directory.glob("checkpoint-*"))
+        found = ((NAME.fullmatch(path.name), path) for path in self._output.path.glob("checkpoint-*"))
         return {step: path for step, path in sorted((int(match[1]), path) for match, path in found if match)}
 
     def _path(self, step: int) -> Path:
-        return self.directory / f"checkpoint-{step}"
+        return self._output.folder(step)
 
     def _set_aside(self, step: int, why: str) -> None:
         folder = self._path(step)

@@ -41,16 +41,18 @@ def guard(
     keep: int = 20,
     memory: int = 0,
     memory_every: int = 10,
+    directory: str | Path | None = None,
     log_z: bool = False,
     skips: Iterable[Skip | tuple[int, int]] = (),
     limits: Limits | None = None,
 ) -> Controller:
     """As `watch`, and the training is rolled back in place, past the batches that the collector names.
 
-    Checkpoints are saved every `every` steps, and at least `keep` of them stay. `store="lossguard"`: in
-    `output_dir/lossguard`, in the background, and with `memory` in host memory too (see `Checkpoints`). `store="hf"`:
-    the Trainer's own in `output_dir`, which it can resume from without Lossguard as well. `skips`: batches that are
-    never used. A batch is what one step uses, over all ranks and micro-batches. `limits`: see `lossguard.Limits`.
+    Checkpoints are saved every `every` steps, and at least `keep` of them stay. `store="lossguard"`: in `directory` (a
+    path or a URL; default: `output_dir/lossguard`), in the background, and with `memory` in host memory too (see
+    `Checkpoints`). `store="hf"`: the Trainer's own in `output_dir`, which it can resume from without Lossguard as well.
+    `skips`: batches that are never used. A batch is what one step uses, over all ranks and micro-batches. `limits`: see
+    `lossguard.Limits`.
 
     Returns the controller, with which remedies are registered: `learning_rate_remedy(guard(trainer, run))`.
 
@@ -61,10 +63,15 @@ def guard(
     progress = Progress(trainer)
     if store == "hf" and memory:
         raise ValueError(f"memory={memory} needs store='lossguard': the Trainer's checkpoints are on the disk alone")
+    if store == "hf" and directory is not None:
+        raise ValueError(
+            f"directory={str(directory)!r} needs store='lossguard': the Trainer writes into its output_dir"
+        )
     if store == "hf":
         checkpoints: CheckpointStore = TrainerCheckpoints(trainer, progress, keep=keep)
     elif store == "lossguard":
-        checkpoints = _checkpoints(trainer, progress, keep=keep, memory=memory, memory_every=memory_every)
+        folder = directory or Path(str(trainer.args.output_dir)) / "lossguard"
+        checkpoints = _checkpoints(trainer, folder, progress, keep=keep, memory=memory, memory_every=memory_every)
     else:
         raise ValueError(f"store={store!r} must be 'lossguard' or 'hf'")
     controller = Controller(run, checkpoints=checkpoints, every=every, skips=skips, limits=limits)
@@ -72,10 +79,9 @@ def guard(
     return controller
 
 
-def _checkpoints(trainer: Trainer, progress: Progress, **options: Any) -> Checkpoints:
+def _checkpoints(trainer: Trainer, folder: str | Path, progress: Progress, **options: Any) -> Checkpoints:
     objects: dict[str, Any] = {"model": Part(trainer, "model"), "optimizer": Part(trainer, "optimizer")}
     objects["scheduler"] = Part(trainer, "lr_scheduler")
     if getattr(trainer.accelerator, "scaler", None) is not None:
         objects["scaler"] = trainer.accelerator.scaler
-    folder = Path(str(trainer.args.output_dir)) / "lossguard"
     return Checkpoints(folder, uncompared={"trainer": progress}, **objects, **options)

@@ -26,6 +26,7 @@ from lossguard.lightning.refusals import refuse_arguments, refuse_setup, refuse_
 from lossguard.lightning.trainer_checkpoints import TrainerCheckpoints
 from lossguard.lightning.watch import Watch
 from lossguard.limits import Limits
+from lossguard.remote_files import within
 from lossguard.run import Run
 from lossguard.torch.batches import MicroBatches
 from lossguard.torch.checkpoints import Checkpoints
@@ -138,7 +139,7 @@ class Lossguard(Watch):
         objects |= {f"schedule{i}": each.scheduler for i, each in enumerate(trainer.lr_scheduler_configs)}
         objects |= {"model": trainer.lightning_module, "precision": trainer.precision_plugin, "loops": self._loops}
         uncompared: Any = {"callbacks": Callbacks(trainer, self.log_once), "data": self._data}
-        directory = Path(self.directory or Path(trainer.default_root_dir) / "lossguard")
+        directory = self.directory or within(trainer.default_root_dir, "lossguard")
         if self.store == "lightning":
             return TrainerCheckpoints(trainer, directory, keep=self.storage["keep"], uncompared=uncompared, **objects)
         return Checkpoints(directory, uncompared=uncompared, **objects, **self.storage)

@@ -145,13 +145,6 @@ class StoredRun:
         return Rejected(message, status=status)
 
 
-def list_runs(client: "Client", *, project: str | None, state: str | None) -> Frame:
-    """The runs of a collector, the newest first, `id` as index."""
-    asked = "" if project is None else "?" + urlencode({"project": project})
-    found = [run for run in client.get(f"/runs{asked}") if state in (None, run["state"])]
-    return table_of(tables.RUNS, found)
-
-
 def _query(metrics: str | Sequence[str] | None, steps: Steps | None, discarded: bool) -> list[tuple[str, Any]]:
     names = [metrics] if isinstance(metrics, str) else metrics
     if names is not None and not names:

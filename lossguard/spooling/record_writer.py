@@ -24,6 +24,8 @@ class RecordWriter:
 
     def __init__(self, spool: Spool, log_once: LogOnce) -> None:
         self.lock = threading.RLock()
+        self.appended = threading.Event()
+        """Set after each line; whoever waits for lines clears it."""
         self._spool = spool
         self._log_once = log_once
         self._waiting: deque[Record] = deque()
@@ -42,7 +44,7 @@ class RecordWriter:
                 self._resolver = threading.Thread(target=self._resolve_all, name="lossguard-resolver", daemon=True)
                 self._resolver.start()
         else:
-            self._spool.append(to_line(record))
+            self._append(record)
 
     def close(self, timeout: float) -> bool:
         """Wait for the device and the disk, at most `timeout` seconds. Returns whether every record is in the file."""
@@ -54,6 +56,11 @@ class RecordWriter:
             self._more.notify_all()
             self._spool.close()
         return done
+
+    def _append(self, record: Record) -> None:
+        self._spool.append(to_line(record))
+        if not self.appended.is_set():  # a tenth of the cost of setting it
+            self.appended.set()
 
     def _resolve_all(self) -> None:
         while True:
@@ -68,7 +75,7 @@ class RecordWriter:
             with self._more:
                 if self._closed:
                     return
-                self._spool.append(to_line(record))
+                self._append(record)
                 self._waiting.popleft()  # only now: later records must wait until it is in the file
                 self._more.notify_all()
 

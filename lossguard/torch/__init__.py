@@ -15,8 +15,8 @@ from lossguard.torch.experts import expert_imbalance, expert_loads
 from lossguard.torch.gate import Gate
 from lossguard.torch.layer_norms import LayerGradNorms
 from lossguard.torch.loss import LossTerms, causal_lm_loss
-from lossguard.torch.manifest import checkpoints_in
 from lossguard.torch.next_token import next_token
+from lossguard.torch.place import checkpoints_in
 from lossguard.torch.ranks import TorchRanks
 from lossguard.torch.reduce import over_ranks, tokens_per_rank
 from lossguard.torch.remedies import (

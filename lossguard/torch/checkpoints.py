@@ -8,15 +8,15 @@
 
 Several ranks write a checkpoint together: see `sharded_checkpoint`. Any number of ranks can load it.
 
-`save` copies the state to host memory and returns; a thread writes it. A checkpoint is written to a temporary folder,
-flushed to the disk and renamed, so that it is always complete.
+`save` copies the state to host memory and returns; a thread writes it. A checkpoint is always complete: on a disk
+(`local_folder`) it is written to a temporary folder, flushed and renamed; at a URL (`remote_folder`) it is there when
+its manifest is, which is written last.
 """
 
 import os
-import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,16 +24,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lossguard.distributed import current_ranks
 from lossguard.errors import CheckpointError
-from lossguard.folder_lock import LOCK_WAIT, FolderLock
+from lossguard.folder_lock import LOCK_WAIT
 from lossguard.log_once import logger
 from lossguard.ranks import Ranks
+from lossguard.states import Tier
 from lossguard.torch.digest import Digest, check_digests, digest
-from lossguard.torch.directory_lock import clean_up_unless_in_use, lock_on_all_ranks, locked
-from lossguard.torch.files import PARTIAL, clean_up, fingerprint, publish, read_state, remove, write_state
+from lossguard.torch.files import read_state, write_state
 from lossguard.torch.generators import generators, restore_generators
 from lossguard.torch.host_copy import HostCopier
-from lossguard.torch.manifest import checkpoints_in, folder_name, read_manifest, write_manifest
 from lossguard.torch.memory import MemoryCheckpoints
+from lossguard.torch.place import Place, ReadPlace, place_of
 from lossguard.torch.ranks import TorchRanks
 from lossguard.torch.retention import steps_to_delete
 from lossguard.torch.stateful import Stateful
@@ -42,29 +42,33 @@ FORMAT: Any = 2
 SHARDED_FORMAT: Any = 3
 """Written by several ranks."""
 RUN = "run"
-DISCARDED = "discarded"
 KEEP_DISCARDED = 3
 """Newest checkpoints of a discarded branch that stay; of the older ones, one per doubling of the age, as always."""
 
 
 class Checkpoints:
-    """Checkpoints of `objects`, such as model=, optimizer=, scheduler=, in one directory.
+    """Checkpoints of `objects`, such as model=, optimizer=, scheduler=, in one directory, or at one URL.
 
+    `directory`: a path, or a URL that fsspec reaches (s3://bucket/run), with `storage_options` for its filesystem. What
+    is saved at a URL lies in a folder of this machine's disk (`staging`) until it is uploaded: at most one checkpoint,
+    or this rank's part of it. While an upload takes longer than a guard's interval between checkpoints, those that are
+    due are left out, so that the loop does not wait.
     `keep`: how many of the newest checkpoints stay; of the older ones, one per doubling of the age and the first stay.
     `memory`: how many of the newest states also stay in host memory, one every `memory_every` steps: a guard saves them
     and restores from them without the disk. They are lost with the process. Each takes as much memory as a checkpoint
     takes of the disk (with several ranks: this rank's part of it).
-    `blocking`: whether `save` returns only when the checkpoint is on the disk. Otherwise it takes the time, and the
+    `blocking`: whether `save` returns only when the checkpoint is durable. Otherwise it takes the time, and the
     memory, of one copy of the state in host memory.
     `uncompared`: more objects by name, which are saved and restored like the others, but not compared afterwards: those
     whose `load_state_dict` does not take all of the state back, such as callbacks of a framework.
     `ranks`: the processes that train together, by default those of torch.distributed if it is initialised. They must
-    see the same directory, and call `save`, `settle(wait=True)`, `load` and `discard_after` at the same place.
+    see the same directory (or URL), and call `save`, `settle(wait=True)`, `load` and `discard_after` at the same place.
 
     One process at a time (or one group of ranks) writes a directory: a guard locks it until its loop has ended, and
     `save` and `discard_after` lock it while they write.
 
-    Raises ValueError for an invalid argument and for a directory that cannot be created.
+    Raises ValueError for an invalid argument, for a directory that cannot be created, and for a URL that cannot be
+    opened and listed.
     """
 
     formats: ClassVar[tuple[Any, ...]] = (FORMAT, SHARDED_FORMAT)
@@ -78,6 +82,8 @@ class Checkpoints:
         memory: int = 0,
         memory_every: int = 10,
         blocking: bool = False,
+        staging: str | os.PathLike[str] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
         ranks: Ranks | None = None,
         uncompared: Mapping[str, Stateful] | None = None,
         **objects: Stateful,
@@ -94,7 +100,10 @@ class Checkpoints:
         self.keep = keep
         self.blocking = blocking
         self.ranks = current_ranks() if ranks is None else ranks
-        self.directory = self.ranks.broadcast(Path(directory))
+        self._restored_from: ReadPlace | None = None  # while the objects load
+        self._place = self._open_place(directory, staging=staging, options=storage_options)
+        self.directory: Any = self._place.path
+        """A Path, or a URL as text."""
         self.objects = {name: _unwrapped(name, instance) for name, instance in objects.items()}
         self._uncompared = frozenset(uncompared or {})
         self._pinned: frozenset[int] = frozenset()
@@ -105,13 +114,14 @@ class Checkpoints:
         self._writing: threading.Thread | None = None
         self._has_ended = False  # a background save, since the last call of `settle`
         self._problems: list[Exception] = []
-        self._lock: FolderLock | None = None  # on rank 0
-        self._is_locked = False  # the same on all ranks
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            clean_up_unless_in_use(self.directory, self.ranks.rank)
-        except OSError as problem:
-            raise ValueError(f"{self.directory} cannot hold checkpoints: {problem.strerror}") from problem
+
+    def _open_place(self, directory: str | os.PathLike[str], **options: Any) -> Place:
+        return place_of(directory, self.ranks, **options)
+
+    @property
+    def durable_tier(self) -> Tier:
+        """The tier of `durable_steps`."""
+        return self._place.tier
 
     def lock(self, *, wait: float = LOCK_WAIT) -> None:
         """Keep other processes from writing the directory until `unlock`; all ranks call it, and rank 0 locks.
@@ -119,15 +129,11 @@ class Checkpoints:
         Waits at most `wait` seconds for another process, then raises ConfigurationError, which names it.
         """
         self._join()
-        if not self._is_locked:
-            self._lock = lock_on_all_ranks(self.directory, self.ranks, wait=wait)
-            self._is_locked = True
+        self._place.lock(wait=wait)
 
     def unlock(self) -> None:
         """Let other processes write the directory, once a background save has ended."""
-        lock, self._lock, self._is_locked = self._lock, None, False
-        if lock is not None:
-            lock.release()
+        self._place.unlock()
 
     def steps(self) -> list[int]:
         """Steps that can be restored, ascending. Whether a checkpoint is intact is checked when it is loaded."""
@@ -138,23 +144,15 @@ class Checkpoints:
         return self._memory.steps()
 
     def durable_steps(self) -> list[int]:
-        """Steps with a complete checkpoint on the disk, ascending."""
-        return list(checkpoints_in(self.directory))
+        """Steps with a complete checkpoint in the directory, ascending."""
+        return self._place.steps()
 
     def check(self, step: int) -> str | None:
         """Why the files of the checkpoint of `step` cannot be restored; None if all are there with their full size.
 
         Their checksums are compared only when it is loaded.
         """
-        folder = self._path(step)
-        try:
-            files = read_manifest(folder)["files"]
-            damaged = [name for name, written in files.items() if _size(folder / name) != written["bytes"]]
-        except FileNotFoundError:
-            return f"{folder} is no longer there"
-        except (CheckpointError, OSError, ValueError, LookupError, TypeError) as problem:
-            return f"{folder} cannot be read: {problem}"
-        return f"{folder / damaged[0]} is missing or has another size than it was written with" if damaged else None
+        return self._place.check(step)
 
     def save_in_memory(self, step: int, state: Mapping[str, Any]) -> None:
         """Keep a copy of what `save` would write. Raises what an object's `state_dict` raises, and MemoryError.
@@ -170,6 +168,7 @@ class Checkpoints:
         object's state could not be read back safely; otherwise `settle` raises them later.
         """
         self._join()
+        self._place.allow()
         states = self.ranks.run_on_all(self._collect_states, state)
         if self.blocking:
             self._write(step, states)
@@ -192,6 +191,14 @@ class Checkpoints:
             raise self._problems.pop(0)
         return has_ended
 
+    def is_uploading(self) -> bool:
+        """Whether `save` would wait for the network: an earlier checkpoint is still on its way to a URL."""
+        return self.durable_tier is Tier.REMOTE and self._writing is not None and self._writing.is_alive()
+
+    def stop_uploading(self) -> None:
+        """Give up what is on its way to a URL, so that nothing has to wait for it: that step cannot be restored."""
+        self._place.stop()
+
     def pin(self, steps: Iterable[int]) -> None:
         """Keep the checkpoints of these steps, whatever their age, until another call names others."""
         self._pinned = frozenset(steps)
@@ -205,15 +212,18 @@ class Checkpoints:
         """
         self._join()
         for candidate in reversed([known for known in self.ranks.broadcast(self.steps()) if known <= step]):
-            try:
-                read = self._read_memory if candidate in self.ranks.broadcast(self.memory_steps()) else self._read
-                states, digests = self.ranks.run_on_all(read, candidate)
-            except CheckpointError as problem:
-                if self.ranks.rank == 0:
-                    logger.warning("skipping the checkpoint of step %d: %s", candidate, problem)
-                continue
-            self.ranks.run_on_all(self._load_objects, candidate, states, digests)
-            return dict(states[RUN]["state"])
+            with self._place.reading(candidate) as place:
+                try:
+                    in_memory = candidate in self.ranks.broadcast(self.memory_steps())
+                    read = self._read_memory if in_memory else partial(self._read, place)
+                    states, digests = self.ranks.run_on_all(read, candidate)
+                except CheckpointError as problem:
+                    if self.ranks.rank == 0:
+                        logger.warning("skipping the checkpoint of step %d: %s", candidate, problem)
+                    continue
+                self._restored_from = place
+                self.ranks.run_on_all(self._load_objects, candidate, states, digests)
+                return dict(states[RUN]["state"])
         raise CheckpointError(f"{self.directory} holds no intact checkpoint at or before step {step}")
 
     def discard_after(self, step: int) -> None:
@@ -225,26 +235,7 @@ class Checkpoints:
         self._join()
         self._memory.discard_after(step)
         later = [known for known in self.durable_steps() if known > step]
-        if not later or self.ranks.rank > 0:
-            return
-        with locked(self.directory, Ranks()):  # rank 0 alone
-            self._discard(later)
-
-    def _discard(self, later: Sequence[int]) -> None:
-        discarded = self.directory / DISCARDED
-        if os.path.lexists(discarded):
-            remove(discarded)
-        with suppress(OSError):  # a full disk: then all are deleted
-            discarded.mkdir()
-        moved = set(later).difference(steps_to_delete(later, keep=KEEP_DISCARDED)) if discarded.is_dir() else ()
-        for each in later:
-            if each in moved:
-                self._path(each).rename(discarded / self._path(each).name)
-            else:
-                remove(self._path(each))
-
-    def _path(self, step: int) -> Path:
-        return self.directory / folder_name(step)
+        self._place.discard(later, set(later).difference(steps_to_delete(later, keep=KEEP_DISCARDED)))
 
     def _join(self) -> None:
         if self._writing is not None:
@@ -255,7 +246,8 @@ class Checkpoints:
         try:
             self._write(step, states)
         except Exception as problem:  # `settle` raises it in the loop's thread
-            self._problems.append(problem)
+            if not self._place.is_stopped:
+                self._problems.append(problem)
 
     def _collect_states(self, state: Mapping[str, Any]) -> dict[str, Any]:
         states = self._states(state)
@@ -266,46 +258,28 @@ class Checkpoints:
         return states | {RUN: {"generators": generators(), "state": dict(state)}}
 
     def _write(self, step: int, states: Mapping[str, Any]) -> None:
-        with locked(self.directory, self.ranks):
-            self._write_locked(step, states)
+        with self._place.writing(step) as folder:
+            manifest = self._write_files(folder, states)
+            if not self._place.all_ranks_see_it:
+                self.ranks.run_on_all(self._place.upload, folder)
+            self.ranks.run_on_all(self._finish, folder, step, manifest)
+        self._place.agree()
 
-    def _write_locked(self, step: int, states: Mapping[str, Any]) -> None:
-        partial = self.ranks.broadcast(self.directory / f"{PARTIAL}{step}-{os.getpid()}")
-        try:
-            self.ranks.run_on_all(self._begin, partial)
-            manifest = self._write_files(partial, states)
-            self.ranks.run_on_all(self._finish, partial, step, manifest)
-        finally:
-            if self.ranks.rank == 0:
-                shutil.rmtree(partial, ignore_errors=True)
-                clean_up(self.directory)
-
-    def _begin(self, partial: Path) -> None:
-        if self.ranks.rank == 0:
-            partial.mkdir()
-
-    def _write_files(self, partial: Path, states: Mapping[str, Any]) -> dict[str, Any]:
+    def _write_files(self, folder: Path, states: Mapping[str, Any]) -> dict[str, Any]:
         """Write all files but the manifest; return the content of the manifest."""
         if isinstance(self.ranks, TorchRanks):
             from lossguard.torch.sharded_checkpoint import write_sharded  # loads torch.distributed.checkpoint
 
             objects = {name: states[name] for name in self.objects}
-            files = write_sharded(partial, objects, states[RUN], self.ranks)
+            files = write_sharded(folder, objects, states[RUN], self.ranks)
             return {"format": SHARDED_FORMAT, "ranks": self.ranks.size, "files": files}
-        files = {f"{name}.pt": write_state(partial / f"{name}.pt", content) for name, content in states.items()}
+        files = {f"{name}.pt": write_state(folder / f"{name}.pt", content) for name, content in states.items()}
         return {"format": FORMAT, "files": files, "objects": {name: digest(states[name]) for name in self.objects}}
 
-    def _finish(self, partial: Path, step: int, manifest: Mapping[str, Any]) -> None:
-        """Give the checkpoint its name, and delete those that are no longer needed."""
-        if self.ranks.rank > 0:
-            return
-        write_manifest(partial, {"step": step, **manifest})
-        publish(partial, self._path(step))
-        self._delete_old()
-
-    def _delete_old(self) -> None:
-        for old in self._steps_to_delete():
-            remove(self._path(old))
+    def _finish(self, folder: Path, step: int, manifest: Mapping[str, Any]) -> None:
+        """Make a checkpoint of the files in `folder`, and delete those that are no longer needed."""
+        self._place.publish(folder, step, {"step": step, **manifest})
+        self._place.delete(self._steps_to_delete())
 
     def _steps_to_delete(self) -> list[int]:
         return steps_to_delete(self.durable_steps(), keep=self.keep, pinned=self._pinned)
@@ -334,10 +308,10 @@ class Checkpoints:
             raise CheckpointError("it is not in the memory of this rank") from None
         return states, {name: digest(states[name]) for name in self.objects}
 
-    def _read(self, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
+    def _read(self, place: ReadPlace, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
         """All states of a checkpoint and their digests, by name. Raises CheckpointError when it is damaged."""
         try:
-            states, digests = self._read_files(self._path(step), step)
+            states, digests = self._read_files(place, step)
             if not isinstance(states[RUN]["state"], Mapping) or "generators" not in states[RUN]:
                 raise CheckpointError(f"the files of {RUN!r} do not hold the state of a run")
             return states, digests
@@ -346,20 +320,20 @@ class Checkpoints:
         except Exception as problem:  # unreadable in whatever way: torch and json raise many kinds
             raise CheckpointError(f"{type(problem).__name__}: {problem}".splitlines()[0]) from problem
 
-    def _read_files(self, folder: Path, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
-        manifest = read_manifest(folder)
+    def _read_files(self, place: ReadPlace, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
+        manifest = place.manifest()
         if manifest["format"] not in self.formats or manifest["step"] != step:
             raise CheckpointError(f"its manifest names step {manifest['step']} and format {manifest['format']}")
-        return self._read_contents(folder, manifest)
+        return self._read_contents(place, manifest)
 
-    def _read_contents(self, folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
+    def _read_contents(self, place: ReadPlace, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
         read = self._read_whole if manifest["format"] == FORMAT else self._read_sharded
-        return read(folder, manifest)
+        return read(place, manifest)
 
-    def _read_whole(self, folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
+    def _read_whole(self, place: ReadPlace, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
         names = [*self.objects, RUN]
-        check_files(folder, manifest["files"], [f"{name}.pt" for name in names])
-        states = {name: read_state(folder / f"{name}.pt") for name in names}
+        place.need(manifest["files"], [f"{name}.pt" for name in names])
+        states = {name: read_state(place.folder / f"{name}.pt") for name in names}
         digests = {name: digest(states[name]) for name in self.objects}
         if any(digests[name] != manifest["objects"][name] for name in self.objects):
             raise CheckpointError("its contents are not those that its manifest names (digests)")
@@ -370,28 +344,15 @@ class Checkpoints:
         states |= shard_states({name: states[name] for name in self.objects}, self.objects)
         return states, {name: digest(states[name]) for name in self.objects}
 
-    def _read_sharded(self, folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
+    def _read_sharded(self, place: ReadPlace, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
         from lossguard.torch.sharded_checkpoint import read_rank_state, read_states
 
         files = manifest["files"]
-        check_files(folder, files, sorted(files)[self.ranks.rank :: self.ranks.size])  # each rank checks its share
-        states = read_states(folder, files, self.objects)
+        place.check_all(files, self.ranks)
+        need = partial(place.need_more, files)
+        states = read_states(place.folder, files, self.objects, need)
         digests = {name: digest(state) for name, state in states.items()}
-        return states | {RUN: read_rank_state(folder, manifest["ranks"], self.ranks.rank)}, digests
-
-
-def _size(path: Path) -> int | None:
-    return os.path.getsize(path) if os.path.isfile(path) else None
-
-
-def check_files(folder: Path, files: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Raise CheckpointError if one of these files is not there, lies elsewhere, or has another fingerprint."""
-    for name in names:
-        is_inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-        if not is_inside or not os.path.isfile(folder / name):  # a pipe would block
-            raise CheckpointError(f"{name} is not a file of this checkpoint")
-        if fingerprint(folder / name) != files[name]:
-            raise CheckpointError(f"{name} is damaged (checksum)")
+        return states | {RUN: read_rank_state(place.folder, manifest["ranks"], self.ranks.rank, need)}, digests
 
 
 WHOLE_STATE_MISSING = {"FullyShardedDataParallel", "DeepSpeedEngine", "DeepSpeedEngineWrapper"}

@@ -7,6 +7,7 @@ renamed first, too: a kill at any moment leaves no incomplete folder under a val
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +25,22 @@ def fingerprint(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def check_files(folder: Path, files: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raise CheckpointError if one of these files is not there, lies elsewhere, or has another fingerprint."""
+    for name in names:
+        if not os.path.isfile(folder / check_name(name)):  # a pipe would block
+            raise CheckpointError(f"{name} is not a file of this checkpoint")
+        if fingerprint(folder / name) != files[name]:
+            raise CheckpointError(f"{name} is damaged (checksum)")
+
+
+def check_name(name: str) -> str:
+    """The same. Raises CheckpointError for the name of a file outside of its folder."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise CheckpointError(f"{name} is not a file of this checkpoint")
+    return name
 
 
 def write_state(path: Path, content: Any) -> dict[str, Any]:

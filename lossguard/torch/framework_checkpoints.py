@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lossguard.errors import CheckpointError
-from lossguard.torch.checkpoints import RUN, Checkpoints, check_files
+from lossguard.torch.checkpoints import RUN, Checkpoints
 from lossguard.torch.digest import Digest
 from lossguard.torch.files import fingerprint, flush, read_state, write_state
 from lossguard.torch.generators import generators
+from lossguard.torch.place import ReadPlace
 
 DIGESTS = "digests"
 
 
 class FrameworkCheckpoints(Checkpoints):
-    """Checkpoints that are written while the loop waits. As many processes restore one as have written it."""
+    """Checkpoints that are written while the loop waits, uploads to a URL included.
+
+    As many processes restore one as have written it.
+    """
 
     own: ClassVar[tuple[str, ...]] = ()
     """Names of the objects that the framework leaves out."""
@@ -37,24 +41,28 @@ class FrameworkCheckpoints(Checkpoints):
         own = {name: self.objects[name].state_dict() for name in self.own}
         return own | {RUN: {"generators": generators(), "state": dict(state)}}
 
-    def _write_files(self, partial: Path, states: Mapping[str, Any]) -> dict[str, Any]:
-        self.ranks.run_on_all(self._write_by_framework, partial)
+    def _write_files(self, folder: Path, states: Mapping[str, Any]) -> dict[str, Any]:
+        self.ranks.run_on_all(self._write_by_framework, folder)
         own = {**states, DIGESTS: self._digests()}
-        self.ranks.run_on_all(write_state, partial / self._own_file(), own)
+        self.ranks.run_on_all(write_state, folder / self._own_file(), own)
         files = {}
-        if self.ranks.rank == 0:
-            for path in sorted(path for path in partial.rglob("*") if path.is_file()):
+        if self.ranks.rank == 0 or not self._place.all_ranks_see_it:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
                 flush(path)
-                files[path.relative_to(partial).as_posix()] = fingerprint(path)
+                files[path.relative_to(folder).as_posix()] = fingerprint(path)
+        if not self._place.all_ranks_see_it:
+            files = {name: written for of_rank in self.ranks.gather(files) for name, written in of_rank.items()}
         return {"format": self.formats[0], "ranks": self.ranks.size, "files": files}
 
-    def _read_contents(self, folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
+    def _read_contents(self, place: ReadPlace, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
         if manifest["ranks"] != self.ranks.size:
             raise CheckpointError(f"{manifest['ranks']} processes have written it, and these are {self.ranks.size}")
-        check_files(folder, manifest["files"], sorted(manifest["files"])[self.ranks.rank :: self.ranks.size])
-        own = read_state(folder / self._own_file())
+        files = manifest["files"]
+        place.check_all(files, self.ranks)
+        place.need_more(files, files.keys())
+        own = read_state(place.folder / self._own_file())
         digests = own.pop(DIGESTS)
-        return own | self._read_by_framework(folder), digests
+        return own | self._read_by_framework(place.folder), digests
 
     def _own_file(self) -> str:
         return f"lossguard-{self.ranks.rank}.pt"

@@ -15,6 +15,8 @@ from lossguard.errors import CheckpointError
 from lossguard.torch.files import write_bytes
 
 MANIFEST = "manifest.json"
+DISCARDED = "discarded"
+"""The folder of what the last rollback discarded."""
 UNSEALED_KEYS = {"step", "format", "files", "objects", "ranks"}
 """All that a manifest of an earlier release holds, which has no checksum of itself."""
 
@@ -24,7 +26,7 @@ def folder_name(step: int) -> str:
     return f"step-{step:09d}"
 
 
-def checkpoints_in(directory: Path) -> dict[int, Path]:
+def folders_in(directory: Path) -> dict[int, Path]:
     """Step -> folder of each complete checkpoint in `directory`, ascending; also of links to such folders."""
     paths = {int(path.name[5:]): path for path in directory.glob("step-*") if re.fullmatch("[0-9]+", path.name[5:])}
     return {
@@ -36,15 +38,25 @@ def checkpoints_in(directory: Path) -> dict[int, Path]:
 
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     """Write the manifest, and flush it to the disk."""
-    write_bytes(folder / MANIFEST, _sealed(json.dumps(content, indent=1).encode()))
+    write_bytes(folder / MANIFEST, encoded(content))
+
+
+def encoded(content: Mapping[str, Any]) -> bytes:
+    """A manifest with its checksum, as it is written."""
+    return _sealed(json.dumps(content, indent=1).encode())
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The content of a manifest. Raises CheckpointError if it is damaged, ValueError if it is not JSON, and OSError."""
-    written = (folder / MANIFEST).read_bytes()
+    return decoded((folder / MANIFEST).read_bytes())
+
+
+def decoded(written: bytes) -> dict[str, Any]:
+    """Undo `encoded`. Raises CheckpointError if it is damaged, and ValueError if it is not JSON."""
     content: dict[str, Any] = json.loads(written)
     if _sealed(written[:-_SEAL_BYTES] + _END) == written:
         del content["sha256"]
+        return content
     if not set(content) <= UNSEALED_KEYS:
         raise CheckpointError(f"{MANIFEST} is damaged (checksum)")
     return content

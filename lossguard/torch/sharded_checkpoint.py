@@ -8,7 +8,7 @@
 Any number of ranks can read it, however their tensors are sharded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from lossguard.torch.tensor_shard import TensorShard
 
 Files = dict[str, dict[str, Any]]
 """File name -> fingerprint."""
+Need = Callable[[Collection[str]], None]
+"""Has files of these names in the folder, intact."""
 
 
 def write_sharded(folder: Path, states: Mapping[str, Any], rank_state: Any, ranks: TorchRanks) -> Files:
@@ -50,15 +52,21 @@ def _write_rank_files(folder: Path, skeletons: Mapping[str, Any], rank_state: An
     return files | {path.name: fingerprint(path) for path in written}
 
 
-def read_rank_state(folder: Path, num_written: int, rank: int) -> dict[str, Any]:
+def read_rank_state(folder: Path, num_written: int, rank: int, need: Need) -> dict[str, Any]:
     """The state that this rank wrote. A rank that did not exist then gets rank 0's, without its generators."""
     existed = rank < num_written
-    state: dict[str, Any] = read_state(folder / f"rank-{rank if existed else 0}.pt")
+    name = f"rank-{rank if existed else 0}.pt"
+    need([name])
+    state: dict[str, Any] = read_state(folder / name)
     return state if existed else {**state, "generators": None}
 
 
-def read_states(folder: Path, files: Files, objects: Mapping[str, Stateful]) -> dict[str, Any]:
-    """The states of the objects, with tensors sharded as those that the objects have now."""
+def read_states(folder: Path, files: Files, objects: Mapping[str, Stateful], need: Need) -> dict[str, Any]:
+    """The states of the objects, with tensors sharded as those that the objects have now.
+
+    `need` is called with the names of files before they are read: only what this rank reads must lie in `folder`.
+    """
+    need([INDEX, *(f"{name}.pt" for name in objects)])
     content = TensorFiles(folder, files)
     layouts = _layouts(objects)
     shards: dict[str, TensorShard] = {}
@@ -66,7 +74,7 @@ def read_states(folder: Path, files: Files, objects: Mapping[str, Stateful]) -> 
         layout = _layout_of(path, stored.shape, layouts)
         place = TensorShard.of(torch.empty(stored.shape, dtype=stored.dtype) if layout is None else layout)
         shards[path] = place.with_local(torch.empty_like(place.local, dtype=stored.dtype))
-    content.read(shards)
+    content.read(shards, need)
     tensors = {path: _with_layout(path, shard.local, shard.shape, layouts) for path, shard in shards.items()}
     return {name: join_tensors(name, read_state(folder / f"{name}.pt"), tensors) for name in objects}
 

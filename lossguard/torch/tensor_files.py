@@ -5,7 +5,7 @@ only tensors, which torch reads with `weights_only`: no code in a checkpoint is 
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,14 +70,18 @@ class TensorFiles:
         tensors: dict[str, Any] = self._metadata.state_dict_metadata
         return {name: StoredTensor(each.size, each.properties.dtype) for name, each in tensors.items()}
 
-    def read(self, shards: Mapping[str, TensorShard]) -> None:
-        """Fill `shards`, which may divide the tensors differently than when they were written. No communication."""
+    def read(self, shards: Mapping[str, TensorShard], need: Callable[[Collection[str]], None]) -> None:
+        """Fill `shards`, which may divide the tensors differently than when they were written. No communication.
+
+        `need` is called with the names of the files before they are read.
+        """
         reader, planner = FileSystemReader(self._folder), _LoadPlanner(False, False)
         reader.set_up_storage_reader(self._metadata, True)
         planner.set_up_planner(dict(shards), self._metadata, True)
         plan = planner.finish_plan(planner.create_local_plan())
         if sum(item.lengths.numel() for item in plan.items) != sum(shard.local.numel() for shard in shards.values()):
             raise CheckpointError("its tensors are incomplete")
+        need(sorted({self._metadata.storage_data[item.storage_index].relative_path for item in plan.items}))
         with checked_sparse_tensors():
             reader.read_data(plan, planner).wait()
 

@@ -1,8 +1,7 @@
 """The filters of MLflow's searches that its loggers use: equality of names, tags and params, joined by AND."""
 
 import re
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
 
 from db.models import MlflowRun, Run
 from monitor.api.mlflow_responses import run_info
@@ -26,23 +25,40 @@ def named(text: str) -> str | None:
     return match["value"]
 
 
-def matches(text: str) -> Callable[[Run, MlflowRun], bool]:
-    """Whether a run passes the filter. Raises Problem for a filter with other comparisons."""
-    wanted: list[tuple[str, str, str]] = []
+Pairs = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSearch:
+    """What a filter of runs asks for: names and values."""
+
+    params: Pairs = field(default_factory=list)
+    tags: Pairs = field(default_factory=list)
+    attributes: Pairs = field(default_factory=list)
+
+    def fits(self, run: Run, logged: MlflowRun) -> bool:
+        """Whether the run has these attributes."""
+        info = run_info(run, logged)
+        return all(info.get(name) == value for name, value in self.attributes)
+
+
+def run_search(text: str) -> RunSearch:
+    """What a filter of runs asks for. Raises Problem for a filter with other comparisons."""
+    wanted = RunSearch()
+    of_kind = {"att": wanted.attributes, "tag": wanted.tags, "par": wanted.params}
     at = 0
     while text[at:].strip():
         term = _TERM.match(text, at)
         if term is None:
             raise _unsupported(text, "attributes.run_name = '..', tags.key = '..' and params.key = '..', joined by AND")
-        wanted.append(((term["kind"] or "attribute")[:3].lower(), term["key"].strip('`"'), term["value"]))
+        kind = (term["kind"] or "attribute")[:3].lower()
+        of_kind[kind].append((_unquoted(term["key"]), term["value"]))
         at = term.end()
-    return lambda run, logged: all(_value(run, logged, kind, key) == value for kind, key, value in wanted)
+    return wanted
 
 
-def _value(run: Run, logged: MlflowRun, kind: str, key: str) -> Any:
-    if kind == "att":
-        return run_info(run, logged).get(key)
-    return (logged.tags if kind == "tag" else logged.params).get(key)
+def _unquoted(name: str) -> str:
+    return name[1:-1] if name[0] in ("`", '"') else name
 
 
 def _unsupported(text: str, supported: str) -> Problem:

@@ -143,9 +143,10 @@ class Parser:
 
     async def parse(self, body: bytes) -> ReportIn | None:
         """The report; None for a body that the routes refuse. A large one is parsed in a thread."""
-        return self._parse(body) if len(body) <= SMALL_BODY else await run_in_threadpool(self._parse, body)
+        return self.parse_now(body) if len(body) <= SMALL_BODY else await run_in_threadpool(self.parse_now, body)
 
-    def _parse(self, body: bytes) -> ReportIn | None:
+    def parse_now(self, body: bytes) -> ReportIn | None:
+        """The same in this thread."""
         try:
             parsed = from_json(body)
             if self._is_plain(parsed):

@@ -1,6 +1,6 @@
 """Stored rows as the API returns them: JSON-able, with non-finite numbers encoded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,11 +23,18 @@ Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Even
 HIDDEN = frozenset({"pk", "run_pk", "revision", "lease_writer", "lease_session"})
 
 
-def record(row: Stored) -> dict[str, Any]:
-    """Every column of a stored row, without those that only the store needs and those that a trainer has to prove."""
-    hidden = HIDDEN | ({"key", "signature"} if isinstance(row, Order) else set())
-    names = [column.key for column in row.__table__.columns if column.key not in hidden]
-    return {name: getattr(row, name) for name in names}
+def record(row: Stored, fields: Sequence[str] | None = None) -> dict[str, Any]:
+    """Every column of a stored row, without those that only the store needs and those that a trainer has to prove.
+
+    `fields`: only these.
+    """
+    return {name: getattr(row, name) for name in (columns(type(row)) if fields is None else fields)}
+
+
+def columns(table: type[Stored]) -> list[str]:
+    """The names of the columns of a table that are shown."""
+    hidden = HIDDEN | ({"key", "signature"} if issubclass(table, Order) else set())
+    return [column.key for column in table.__table__.columns if column.key not in hidden]
 
 
 def segments(rows: Sequence[Segment]) -> list[dict[str, Any]]:
@@ -41,23 +48,45 @@ def segments(rows: Sequence[Segment]) -> list[dict[str, Any]]:
     return shown
 
 
-def run(row: Run) -> dict[str, Any]:
-    """A run with its complete policy."""
-    return record(row) | {
-        "policy": run_policy.to_rule(run_policy.policy_of(row.policy), run_policy.settings_of(row.policy))
-    }
+RUN_FIELDS = frozenset(columns(Run))
+
+
+def run(row: Run, fields: Sequence[str] | None = None) -> dict[str, Any]:
+    """A run with its complete policy, or these fields of it alone."""
+    shown = record(row, fields)
+    if "policy" in shown:
+        rule = run_policy.to_rule(run_policy.policy_of(row.policy), run_policy.settings_of(row.policy))
+        shown["policy"] = rule
+    return shown
 
 
 LISTED = ("id", "project", "name", "state", "note", "total_steps")
 LISTED_TIMES = ("started_at", "last_report_at", "finished_at", "archived_at")
+COUNTED = ("tags", "step", "metrics", "open_incidents", "waiting")
+STANDING_FIELDS = frozenset({*LISTED, *LISTED_TIMES, *COUNTED, "config"})
 
 
-def standing(row: Run, newest: Standing, tally: Tally, *, with_config: bool) -> dict[str, Any]:
+def standing_fields(*, with_config: bool) -> list[str]:
+    """The fields of a run in a list that nobody has chosen."""
+    return [*LISTED, *LISTED_TIMES, *COUNTED, *(["config"] if with_config else [])]
+
+
+def columns_of_standing(fields: Sequence[str]) -> set[str]:
+    """The columns of a run that these fields of a list show."""
+    of_tags = {"tags", "config"} if "tags" in fields else set()
+    return (set(fields) & {*LISTED, *LISTED_TIMES, "config"}) | of_tags
+
+
+def standing(row: Run, newest: Standing, tally: Tally, fields: Sequence[str]) -> dict[str, Any]:
     """A run in a list: where it stands, and how much of it is open."""
-    shown = {name: getattr(row, name) for name in (*LISTED, *LISTED_TIMES)}
-    shown |= {"tags": tags_of(row.tags, row.config), "step": newest.step, "metrics": dict(newest.metrics)}
-    shown |= {"open_incidents": tally.open_incidents, "waiting": tally.waiting}
-    return shown | ({"config": row.config} if with_config else {})
+    values: dict[str, Callable[[], Any]] = {
+        "tags": lambda: tags_of(row.tags, row.config),
+        "step": lambda: newest.step,
+        "metrics": lambda: dict(newest.metrics),
+        "open_incidents": lambda: tally.open_incidents,
+        "waiting": lambda: tally.waiting,
+    }
+    return {name: values[name]() if name in values else getattr(row, name) for name in fields}
 
 
 def step(row: StoredStep | None, names: list[str]) -> dict[str, Any] | None:

@@ -119,6 +119,7 @@ def _take(
     if restorable is not None:
         tiers = None if report.restorable_tiers is None else [tier.model_dump() for tier in report.restorable_tiers]
         cached.run.restorable_steps, cached.run.restorable_tiers = restorable, tiers
+        cached.engine.set_restorable(restorable, tiers)
 
     # Detect, decide, write the effects, update the status. Late reports of an abandoned segment are stored only.
     status: dict[str, Any] = {}
@@ -127,8 +128,6 @@ def _take(
         cached.engine.throughput.expect_pauses(pauses)
         has_state_changes = bool(changes or pauses) or restorable is not None or (bool(new.steps) and not in_order)
         if new.steps or has_state_changes:
-            if restorable is not None:
-                cached.engine.set_restorable(restorable, cached.run.restorable_tiers)
             # The detection and the status are past steps that arrive after their successors.
             effects = _detect(cached.engine, new if in_order else StepColumns(), changes)
             # Rows in order can be fed again from the store. All else is in the engine's state alone.
@@ -144,6 +143,9 @@ def _take(
             status["stall_after"] = stalls.limit(cached.engine, status["report_gaps"], has_order=has_order)
         if pause is not None and not _is_over(pause, new):
             status["expected_by"] = now + float(pause.details["next_report_in"])
+    elif restorable is not None:  # the holder's checkpoints, while another process leads the live line
+        assert cached.newest_segment is not None
+        cached.save(session, cached.newest_segment, [], now=now)
     if is_holder:
         if status or cached.status.undelivered_bytes != undelivered_bytes:
             status["undelivered_bytes"] = undelivered_bytes

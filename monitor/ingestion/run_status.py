@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from db.live_runs import ShownRun
 from db.models import RunStatus
 from db.steps.buckets import Floats
 from db.steps.columns import MetricColumn
@@ -33,6 +34,7 @@ MAX_SKIPPED_IN_ROW = 10**6
 NUM_GAPS = 32
 """Times between reports with steps that are kept."""
 
+Status = RunStatus | ShownRun
 Rates = list[list[Any]]
 """[time, step, tokens, seconds per step] of each report; tokens and seconds may be None."""
 Peaks = list[list[Any]]
@@ -58,7 +60,7 @@ def with_steps(status: RunStatus, columns: StepColumns, now: float) -> dict[str,
     }
 
 
-def value(status: RunStatus, name: str) -> float | None:
+def value(status: Status, name: str) -> float | None:
     """The newest value of a metric; perplexity is exp(loss) unless the loop reports it."""
     known = decode_number(status.latest_values.get(name))
     if known is None and name == "perplexity" and (loss := decode_number(status.latest_values.get("loss"))) is not None:
@@ -66,20 +68,23 @@ def value(status: RunStatus, name: str) -> float | None:
     return known
 
 
-def peak(status: RunStatus, name: str, now: float) -> float | None:
+def peak(status: Status, name: str, now: float) -> float | None:
     """The maximum over the last PEAK_WINDOW_SECONDS; NaN if any value was NaN. None when none was reported."""
     first = int(now // SLOT_SECONDS) - NUM_SLOTS + 1
     found = [decode_number(maxima[name]) for slot, maxima in status.peaks if slot >= first and name in maxima]
-    return None if not found else float(np.max(np.array(found, dtype=np.float64)))  # NaN outranks every number
+    known = [one for one in found if one is not None]
+    if any(one != one for one in known):  # NaN outranks every number
+        return math.nan
+    return max(known, default=None)
 
 
-def step_seconds(status: RunStatus) -> float | None:
+def step_seconds(status: Status) -> float | None:
     """Seconds per step: the median over the last reports, so that a pause does not count."""
     known = [seconds for *_, seconds in status.recent_reports if seconds is not None]
     return median(known) if known else None
 
 
-def tokens_per_second(status: RunStatus) -> float | None:
+def tokens_per_second(status: Status) -> float | None:
     """Over the last reports, pauses included."""
     known = [(time, tokens) for time, _, tokens, _ in status.recent_reports if tokens is not None]
     if len(known) < 2 or known[-1][0] <= known[0][0]:

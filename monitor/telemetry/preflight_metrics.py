@@ -1,12 +1,12 @@
 """What is known of the rollbacks that wait for approval, for the text of the alert and its link to the dialog."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from sqlalchemy.orm import Session
 
 from db import preflights
-from db.live_runs import LiveRun
+from db.live_runs import RunPks
 from db.models import Run
 from monitor.detection.interventions.preflight import Known, Preflight, preflight
 
@@ -45,10 +45,9 @@ GAUGES: dict[tuple[str, str], Value] = {
 """By name and help."""
 
 
-def families(session: Session, runs: Sequence[LiveRun], now: float) -> Iterator[Metric]:
+def families(session: Session, run_pks: RunPks, now: float) -> Iterator[Metric]:
     """Gauges of the proposed interventions of these runs. A value that is not known is left out."""
-    by_pk = {run.RunStatus.run_pk: run for run in runs}
-    waiting = sorted(preflights.proposed(session, run_pks=by_pk), key=lambda each: each.created_at)
+    waiting = sorted(preflights.proposed(session, run_pks=run_pks), key=lambda each: each.created_at)
     shown: list[tuple[list[str], Preflight]] = []
     for each in waiting[-MAX_SHOWN:]:
         row = session.get_one(Run, each.run_pk)

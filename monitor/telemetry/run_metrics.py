@@ -7,189 +7,221 @@ nothing: any number of scrapers see the same maxima.
 
 import shutil
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.orm import Session
 
 from db import live_runs
 from db.dialects import DIALECTS
 from db.engine import reading
-from db.goodput.accounting import Breakdown
-from db.live_runs import LiveRun
+from db.live_runs import ShownRun
 from lossguard.metrics import BY_NAME, SIGNALS
 from lossguard.states import IncidentKind
 from monitor.detection.incidents.states import INTERVENTION_TERMINAL
 from monitor.ingestion import run_status
 from monitor.telemetry import preflight_metrics
-from monitor.telemetry.hardware_metrics import hardware_gauges
+from monitor.telemetry.hardware_metrics import HardwareFamilies
+from monitor.telemetry.run_family import FamilyType, RunFamily, Samples, label, run_labels
 from monitor.telemetry.run_time import RunTimeCache
 
-RUN_LABELS = ["run", "project"]
 INCIDENT_LINGER_SECONDS = 20.0
 """For so long a closed incident is still shown: otherwise one between two scrapes would never be seen."""
+Labelled = Sequence[tuple[str, ShownRun]]
+"""Runs, each with its labels."""
+Value = Callable[[ShownRun], float | None]
 
 
-class RunsCollector(Collector):
-    """A prometheus_client collector over the store."""
+class RunMetrics:
+    """The metrics of the runs of a store as text. It keeps what did not change between two scrapes."""
 
     def __init__(self, engine: sa.Engine, *, limit: int, clock: Callable[[], float] = time.time) -> None:
         """`limit`: number of runs that are shown at most. `clock` returns unix seconds, as reports are stamped."""
         self._engine, self._limit, self._clock = engine, limit, clock
-        self._run_time = RunTimeCache()
+        self._run_time, self._hardware = RunTimeCache(), HardwareFamilies()
+        self._families: dict[str, RunFamily] = {}
 
-    def describe(self) -> Iterator[Metric]:
-        """Nothing: registering must not query the store."""
-        return iter(())
-
-    def collect(self) -> Iterator[Metric]:
+    def text(self) -> bytes:
         """A store that does not answer shows as `lossguard_database_up` 0; the runs are missing then."""
         try:
             with reading(self._engine) as session:
-                families = list(self._families(session))
+                of_store, of_runs = self._read(session)
         except sa.exc.SQLAlchemyError:
-            families = []
+            of_store, of_runs = [], ""
         text = "Whether the database answered this scrape"
-        yield GaugeMetricFamily("lossguard_database_up", text, value=float(bool(families)))
-        yield from families
-        yield from disk(self._engine.url)
+        up = GaugeMetricFamily("lossguard_database_up", text, value=float(bool(of_store)))
+        return generate_latest(_Read([up, *of_store, *disk(self._engine.url)])) + of_runs.encode()
 
-    def _families(self, session: Session) -> Iterator[Metric]:
-        num_running = live_runs.num_running(session)
-        runs = live_runs.running(session, limit=self._limit)
-        yield GaugeMetricFamily("lossguard_running_runs", "Runs that have not ended", value=num_running)
-        text = "Running runs that are not shown, see LOSSGUARD_MAX_RUNS_IN_METRICS"
-        yield GaugeMetricFamily("lossguard_running_runs_left_out", text, value=num_running - len(runs))
-        yield from _values(runs)
-        yield from _peaks(runs, self._clock())
-        yield from _progress(runs)
-        yield from _totals(session, runs)
-        yield from _incidents(session, runs, self._clock())
-        yield from _interventions(session, runs)
-        yield from preflight_metrics.families(session, runs, self._clock())
-        yield from _run_time(self._run_time.read(session, runs, self._clock()), runs)
-        yield from hardware_gauges(session, runs, self._clock())
+    def _read(self, session: Session) -> tuple[list[Metric], str]:
+        """What is of no single run, or of few; and the text of all others."""
+        now, num_running = self._clock(), live_runs.num_running(session)
+        pks = live_runs.shown_pks(limit=self._limit)
+        runs = live_runs.shown(session, limit=self._limit)
+        left_out = "Running runs that are not shown, see LOSSGUARD_MAX_RUNS_IN_METRICS"
+        few = [
+            GaugeMetricFamily("lossguard_running_runs", "Runs that have not ended", value=num_running),
+            GaugeMetricFamily("lossguard_running_runs_left_out", left_out, value=num_running - len(runs)),
+            *preflight_metrics.families(session, pks, now),
+        ]
+        labelled = [(run_labels(run.id, run.project), run) for run in runs]
+        return few, "".join(self._texts(session, labelled, pks, now))
+
+    def _texts(self, session: Session, runs: Labelled, pks: live_runs.RunPks, now: float) -> Iterator[str]:
+        for name, (text, value) in _gauges(now).items():
+            yield self._family(name, text).plain_text((labels, value(run)) for labels, run in runs)
+        yield from self._totals(session, runs, pks)
+        yield from self._incidents(session, runs, pks, now)
+        yield from self._interventions(session, runs, pks)
+        yield self._run_time_text(session, runs, now)
+        yield from self._hardware.texts(session, runs, pks, now)
+
+    def _family(self, name: str, text: str, kind: FamilyType = FamilyType.GAUGE) -> RunFamily:
+        return self._families.setdefault(name, RunFamily(f"lossguard_{name}", text, kind))
+
+    def _totals(self, session: Session, runs: Labelled, pks: live_runs.RunPks) -> Iterator[str]:
+        skipped, lost = live_runs.skipped_batches(session, run_pks=pks), live_runs.lost_steps(session, run_pks=pks)
+        totals: dict[str, tuple[str, Value]] = {
+            "nonfinite_steps": (
+                "Steps with a non-finite loss, gradient norm or log Z",
+                lambda run: run.nonfinite_steps,
+            ),
+            "skipped_steps": (
+                "Updates that the optimizer did not take: the gate's, or what the loop logs as skipped",
+                lambda run: run.skipped_steps,
+            ),
+            "batches_skipped": ("Batches that the run skipped by order", lambda run: skipped.get(run.run_pk, 0)),
+            "steps_lost": ("Optimizer steps on discarded branches", lambda run: lost.get(run.run_pk, 0)),
+        }
+        for name, (text, value) in totals.items():
+            family = self._family(name, text, FamilyType.COUNTER)
+            yield family.plain_text((labels, value(run)) for labels, run in runs)
+
+    def _incidents(self, session: Session, runs: Labelled, pks: live_runs.RunPks, now: float) -> Iterator[str]:
+        """Counters start at 0 for every kind: Prometheus sees no increase in a counter that appears with 1."""
+        family = self._family("incidents_closed", "Closed incidents by kind", FamilyType.COUNTER)
+        closed = live_runs.closed_incidents(session, run_pks=pks)
+        counts: dict[int, dict[str, int]] = defaultdict(lambda: dict.fromkeys(IncidentKind, 0))
+        for (pk, kind), count in closed.items():
+            counts[pk][kind] = count
+        yield family.text(_by(runs, "kind", counts, dict.fromkeys(IncidentKind, 0)))
+        text = (
+            f"Onset step of the newest incident by kind and state, until {INCIDENT_LINGER_SECONDS:.0f} s after its end"
+        )
+        shown = live_runs.incidents_since(session, run_pks=pks, time=now - INCIDENT_LINGER_SECONDS)
+        newest: dict[int, dict[tuple[str, str], int]] = defaultdict(dict)
+        for one in shown:
+            newest[one.run_pk][one.kind, one.state] = one.onset_step
+        yield self._family("incident_onset_step", text).text(_by_kind_and_state(runs, newest))
+
+    def _interventions(self, session: Session, runs: Labelled, pks: live_runs.RunPks) -> Iterator[str]:
+        none = dict.fromkeys(sorted(INTERVENTION_TERMINAL), 0)
+        ended: dict[int, Counter[str]] = defaultdict(lambda: Counter(none))
+        pending: dict[int, dict[tuple[str, str], int]] = defaultdict(dict)
+        for (pk, kind, state), count in live_runs.interventions(session, run_pks=pks).items():
+            if state in INTERVENTION_TERMINAL:
+                ended[pk][state] += count
+            else:
+                pending[pk][kind, state] = count
+        family = self._family("interventions", "Completed interventions by outcome", FamilyType.COUNTER)
+        yield family.text(_by(runs, "outcome", ended, none))
+        text = "Interventions without an outcome yet"
+        yield self._family("interventions_pending", text).text(_by_kind_and_state(runs, pending))
+
+    def _run_time_text(self, session: Session, runs: Labelled, now: float) -> str:
+        """A gauge: steps that a rollback discards move from one cause to another."""
+        text = "Time since the start of the run by what it was used for; the share of the cause training is the goodput"
+        read = self._run_time.read(session, [run.run_pk for _, run in runs], now)
+        seconds = {pk: breakdown.seconds for pk, breakdown in read.items()}
+        return self._family("run_time_seconds", text).text(_by(runs, "cause", seconds, {}))
 
 
-def _gauge(name: str, text: str, runs: Sequence[tuple[LiveRun, float | None]]) -> Metric:
-    """A gauge with one sample for each run that has a value."""
-    family = GaugeMetricFamily(name, text, labels=RUN_LABELS)
-    for run, value in runs:
-        if value is not None:
-            family.add_metric([run.id, run.project], value)
-    return family
+class _Read(Collector):
+    """Metrics that were read already."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Sequence[Metric]:
+        return self._families
 
 
-def _values(runs: Sequence[LiveRun]) -> Iterator[Metric]:
+def _gauges(now: float) -> dict[str, tuple[str, Value]]:
+    """By name: help, and the value of a run."""
+    found: dict[str, tuple[str, Value]] = {}
     for name in run_status.GAUGES:
         metric = BY_NAME[name]
-        text = f"{metric.gauge_help}; newest value"
-        yield _gauge(metric.gauge, text, [(run, run_status.value(run.RunStatus, name)) for run in runs])
-
-
-def _peaks(runs: Sequence[LiveRun], now: float) -> Iterator[Metric]:
+        found[_own_name(metric.gauge)] = f"{metric.gauge_help}; newest value", _newest(name)
     window = f"{run_status.PEAK_WINDOW_SECONDS:.0f} s or slightly longer"
     for name in SIGNALS:
         metric = BY_NAME[name]
-        gauge = metric.gauge.replace("lossguard_", "lossguard_peak_", 1)
         text = f"{metric.gauge_help}; maximum over the last {window}, NaN if any value was NaN"
-        yield _gauge(gauge, text, [(run, run_status.peak(run.RunStatus, name, now)) for run in runs])
+        found[f"peak_{_own_name(metric.gauge)}"] = text, _peak(name, now)
+    return found | PROGRESS
 
 
-def _progress(runs: Sequence[LiveRun]) -> Iterator[Metric]:
-    statuses = [(run, run.RunStatus) for run in runs]
-    yield _gauge("lossguard_step", "Newest step", [(run, status.step) for run, status in statuses])
-    text = "When the last report of the run arrived, heartbeats included"
-    yield _gauge("lossguard_last_report_timestamp_seconds", text, [(run, run.last_report_at) for run in runs])
-    text = "When the newest step arrived, or the run was registered; heartbeats do not count"
-    yield _gauge(
-        "lossguard_last_step_timestamp_seconds", text, [(run, status.last_step_at) for run, status in statuses]
-    )
-    text = "End of the pause that the loop announced (run.expect); absent without one"
-    yield _gauge(
-        "lossguard_expected_by_timestamp_seconds", text, [(run, status.expected_by) for run, status in statuses]
-    )
-    text = "Median time per step over the last reports"
-    yield _gauge("lossguard_step_seconds", text, [(run, run_status.step_seconds(status)) for run, status in statuses])
-    text = "Tokens per second over the last reports"
-    yield _gauge(
-        "lossguard_tokens_per_second", text, [(run, run_status.tokens_per_second(status)) for run, status in statuses]
-    )
-    text = "Undelivered bytes in the trainer's spool, as of its last report"
-    yield _gauge("lossguard_spool_bytes", text, [(run, status.undelivered_bytes) for run, status in statuses])
+PROGRESS: dict[str, tuple[str, Value]] = {
+    "step": ("Newest step", lambda run: run.step),
+    "last_report_timestamp_seconds": (
+        "When the last report of the run arrived, heartbeats included",
+        lambda run: run.last_report_at,
+    ),
+    "last_step_timestamp_seconds": (
+        "When the newest step arrived, or the run was registered; heartbeats do not count",
+        lambda run: run.last_step_at,
+    ),
+    "expected_by_timestamp_seconds": (
+        "End of the pause that the loop announced (run.expect); absent without one",
+        lambda run: run.expected_by,
+    ),
+    "step_seconds": ("Median time per step over the last reports", run_status.step_seconds),
+    "tokens_per_second": ("Tokens per second over the last reports", run_status.tokens_per_second),
+    "spool_bytes": (
+        "Undelivered bytes in the trainer's spool, as of its last report",
+        lambda run: run.undelivered_bytes,
+    ),
+}
 
 
-def _totals(session: Session, runs: Sequence[LiveRun]) -> Iterator[Metric]:
-    pks = [run.RunStatus.run_pk for run in runs]
-    skipped, lost = live_runs.skipped_batches(session, run_pks=pks), live_runs.lost_steps(session, run_pks=pks)
-    totals = {
-        "nonfinite_steps": "Steps with a non-finite loss, gradient norm or log Z",
-        "skipped_steps": "Updates that the optimizer did not take: the gate's, or what the loop logs as skipped",
-        "batches_skipped": "Batches that the run skipped by order",
-        "steps_lost": "Optimizer steps on discarded branches",
-    }
-    families = {
-        name: CounterMetricFamily(f"lossguard_{name}", text, labels=RUN_LABELS) for name, text in totals.items()
-    }
-    for run in runs:
-        labels, status = [run.id, run.project], run.RunStatus
-        families["nonfinite_steps"].add_metric(labels, status.nonfinite_steps)
-        families["skipped_steps"].add_metric(labels, status.skipped_steps)
-        families["batches_skipped"].add_metric(labels, skipped.get(status.run_pk, 0))
-        families["steps_lost"].add_metric(labels, lost.get(status.run_pk, 0))
-    yield from families.values()
+def _own_name(gauge: str) -> str:
+    return gauge.removeprefix("lossguard_")
 
 
-def _incidents(session: Session, runs: Sequence[LiveRun], now: float) -> Iterator[Metric]:
-    """Counters start at 0 for every kind: Prometheus sees no increase in a counter that appears with 1."""
-    by_pk = {run.RunStatus.run_pk: run for run in runs}
-    closed = CounterMetricFamily("lossguard_incidents_closed", "Closed incidents by kind", labels=[*RUN_LABELS, "kind"])
-    num_closed = live_runs.closed_incidents(session, run_pks=by_pk)
-    for pk, run in by_pk.items():
-        for kind in IncidentKind:
-            closed.add_metric([run.id, run.project, kind], num_closed.get((pk, kind), 0))
-    text = f"Onset step of the newest incident by kind and state, until {INCIDENT_LINGER_SECONDS:.0f} s after its end"
-    onset = GaugeMetricFamily("lossguard_incident_onset_step", text, labels=[*RUN_LABELS, "kind", "state"])
-    shown = live_runs.incidents_since(session, run_pks=by_pk, time=now - INCIDENT_LINGER_SECONDS)
-    newest = {(one.run_pk, one.kind, one.state): one for one in shown}
-    for (pk, name, state), incident in newest.items():
-        onset.add_metric([by_pk[pk].id, by_pk[pk].project, name, state], incident.onset_step)
-    yield from (closed, onset)
+def _newest(name: str) -> Value:
+    return lambda run: run_status.value(run, name)
 
 
-def _interventions(session: Session, runs: Sequence[LiveRun]) -> Iterator[Metric]:
-    by_pk = {run.RunStatus.run_pk: run for run in runs}
-    counts = live_runs.interventions(session, run_pks=by_pk)
-    num_ended: Counter[tuple[int, str]] = Counter()
-    for (pk, _, state), count in counts.items():
-        num_ended[pk, state] += count
-    ended = CounterMetricFamily(
-        "lossguard_interventions", "Completed interventions by outcome", labels=[*RUN_LABELS, "outcome"]
-    )
-    for pk, run in by_pk.items():
-        for outcome in sorted(INTERVENTION_TERMINAL):
-            ended.add_metric([run.id, run.project, outcome], num_ended[pk, outcome])
-    pending = GaugeMetricFamily(
-        "lossguard_interventions_pending", "Interventions without an outcome yet", labels=[*RUN_LABELS, "kind", "state"]
-    )
-    for (pk, kind, state), count in counts.items():
-        if state not in INTERVENTION_TERMINAL:
-            pending.add_metric([by_pk[pk].id, by_pk[pk].project, kind, state], count)
-    yield from (ended, pending)
+def _peak(name: str, now: float) -> Value:
+    return lambda run: run_status.peak(run, name, now)
 
 
-def _run_time(breakdowns: Mapping[int, Breakdown], runs: Sequence[LiveRun]) -> Iterator[Metric]:
-    """A gauge: steps that a rollback discards move from one cause to another."""
-    text = "Time since the start of the run by what it was used for; the share of the cause training is the goodput"
-    family = GaugeMetricFamily("lossguard_run_time_seconds", text, labels=[*RUN_LABELS, "cause"])
-    for run in runs:
-        if (found := breakdowns.get(run.RunStatus.run_pk)) is not None:
-            for cause, seconds in found.seconds.items():
-                family.add_metric([run.id, run.project, cause], seconds)
-    yield family
+def _by(
+    runs: Labelled, name: str, values: Mapping[int, Mapping[Any, float]], none: Mapping[Any, float]
+) -> Iterator[tuple[str, Samples]]:
+    """A sample for each value of one more label, which stands before those of the run; `none`: of the other runs."""
+    of_others = _samples(name, none)
+    for labels, run in runs:
+        yield labels, _samples(name, values[run.run_pk]) if run.run_pk in values else of_others
+
+
+def _samples(name: str, values: Mapping[Any, float]) -> Samples:
+    return [(f"{label(name, value)},", "", number) for value, number in values.items()]
+
+
+def _by_kind_and_state(
+    runs: Labelled, values: Mapping[int, Mapping[tuple[str, str], float]]
+) -> Iterator[tuple[str, Samples]]:
+    for labels, run in runs:
+        if run.run_pk in values:
+            found = values[run.run_pk].items()
+            yield (
+                labels,
+                [(f"{label('kind', kind)},", f",{label('state', state)}", number) for (kind, state), number in found],
+            )
 
 
 def disk(url: sa.URL) -> Iterator[Metric]:

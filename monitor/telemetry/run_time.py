@@ -6,7 +6,6 @@ from sqlalchemy.orm import Session
 
 from db.goodput import reading
 from db.goodput.accounting import Breakdown
-from db.live_runs import LiveRun
 from db.models import Run
 
 MAX_AGE_SECONDS = 30.0
@@ -21,9 +20,8 @@ class RunTimeCache:
     def __init__(self) -> None:
         self._read: dict[int, tuple[float, Breakdown]] = {}
 
-    def read(self, session: Session, runs: Sequence[LiveRun], now: float) -> Mapping[int, Breakdown]:
-        """Run -> its breakdown, where it was read already; `now` in unix seconds."""
-        shown = [run.RunStatus.run_pk for run in runs]
+    def read(self, session: Session, shown: Sequence[int], now: float) -> Mapping[int, Breakdown]:
+        """Key of a run -> its breakdown, where it was read already; `now` in unix seconds."""
         before = self._read  # replaced as a whole: scrapes may overlap
         known = {pk: before[pk] for pk in shown if pk in before}
         ages = {pk: now - known[pk][0] if pk in known else float("inf") for pk in shown}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Mount
@@ -17,17 +18,29 @@ def test_a_page_in_the_browsers_cache_is_sent_again_with_the_current_plotly(tmp_
     (tmp_path / "index.html").write_text("<html><head></head></html>")
     app = Starlette(routes=[Mount("/", StaticFiles(directory=tmp_path, html=True))], middleware=[Middleware(PageHead)])
     with TestClient(app, headers={"accept": "text/html"}) as http:
-        first = http.get("/")
+        first = http.get("/index.html")
         cached = {"if-none-match": first.headers["etag"], "if-modified-since": first.headers["last-modified"]}
-        again = http.get("/", headers=cached)
+        again = http.get("/index.html", headers=cached)
     assert (again.status_code, again.text) == (200, first.text)
     assert PLOTLY_URL in again.text
 
 
-def test_the_script_of_each_element_is_one_of_the_installed_streamlit() -> None:
-    for element in ELEMENTS:
-        assert any(f"/static/js/{element}." in path for path in scripts_of_elements()), element
-    assert all((STATIC / path.removeprefix("/")).is_file() for path in scripts_of_elements())
+@pytest.mark.parametrize("page", ELEMENTS)
+def test_the_script_of_each_element_is_one_of_the_installed_streamlit(page: str) -> None:
+    scripts = scripts_of_elements(ELEMENTS[page])
+    for element in ELEMENTS[page]:
+        assert any(f"/static/js/{element}." in path for path in scripts), element
+    assert all((STATIC / path.removeprefix("/")).is_file() for path in scripts)
+
+
+def test_the_list_of_runs_waits_for_its_own_elements_and_not_for_the_charts() -> None:
+    app = Starlette(routes=[Mount("/", StaticFiles(directory=STATIC, html=True))], middleware=[Middleware(PageHead)])
+    with TestClient(app, headers={"accept": "text/html"}) as http:
+        cards, table, run = (http.get(path).text for path in ("/", "/?layout=Table", "/index.html"))
+    assert [f'<script async src="{PLOTLY_URL}">' in text for text in (cards, table, run)] == [False, False, True]
+    assert [PLOTLY_URL in text for text in (cards, table, run)] == [True, True, True]
+    assert ["/static/js/DataFrame." in text for text in (cards, table, run)] == [False, True, False]
+    assert ["/static/js/Progress." in text for text in (cards, table, run)] == [True, False, False]
 
 
 def test_a_script_is_loaded_with_all_that_it_imports(tmp_path: Path) -> None:
@@ -37,12 +50,12 @@ def test_a_script_is_loaded_with_all_that_it_imports(tmp_path: Path) -> None:
     (folder / "number.b2.js").write_text('import{t as e}from"./Metric.a1.js";')
     (folder / "side.c3.js").write_text('import("./later.d4.js")')
     (folder / "later.d4.js").write_text("")
-    found = scripts_of_elements(tmp_path)
+    found = scripts_of_elements(("Metric",), tmp_path)
     assert found == ("/static/js/Metric.a1.js", "/static/js/number.b2.js", "/static/js/side.c3.js")
 
 
 def test_a_streamlit_with_other_scripts_is_served_without_them(tmp_path: Path) -> None:
-    assert scripts_of_elements(tmp_path) == ()
+    assert scripts_of_elements(("Metric",), tmp_path) == ()
 
 
 def test_a_page_is_ours_from_its_first_byte_and_its_scripts_may_run() -> None:

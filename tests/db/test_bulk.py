@@ -4,10 +4,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import bulk
+from db import bulk, commands
 from db.engine import reading, writing
-from db.models import Run, Step
-from tests.db.seed import add_run
+from db.models import Run, RunStatus, Segment, Step
+from tests.db.seed import add_run, add_segment
 
 
 def give(session: Session, run: Run, *steps: int) -> None:
@@ -76,3 +76,43 @@ def test_a_transaction_that_is_rolled_back_leaves_nothing_for_the_next(engine: s
         give(session, run, 2)
         session.commit()
     assert stored(engine) == [2]
+
+
+def test_changes_of_rows_outside_of_the_session_are_one_statement_for_each_class(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        runs = [add_run(session, f"r{number}") for number in range(3)]
+        segments = [add_segment(session, run, "a") for run in runs]
+        statuses = [commands.run_status_of(session, run=run, now=1.0) for run in runs]
+    statements: list[str] = []
+    sa.event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: statements.append(statement))
+    gaps = [[0.1, 1e-300, 2.5], [], None]
+    with writing(engine) as session:
+        for segment, status, report_gaps in zip(segments, statuses, gaps, strict=True):
+            bulk.update_soon(session, segment, {"last_step": 2**53 - 1, "num_steps": 1})
+            bulk.update_soon(session, segment, {"last_step": 7, "num_steps": 2})
+            changed = {"last_step_at": 1.8e9 + 0.1, "expected_by": None, "latest_values": {'a"\\b': "NaN"}}
+            bulk.update_soon(session, status, changed | {"report_gaps": report_gaps})
+    assert sorted(statement.split()[1] for statement in statements if statement.startswith("UPDATE")) == [
+        "pulses",
+        "segments",
+    ]
+    with reading(engine) as session:
+        assert [(one.last_step, one.num_steps) for one in session.scalars(sa.select(Segment))] == [(7, 2)] * 3
+        stored = session.scalars(sa.select(RunStatus).order_by(RunStatus.run_pk)).all()
+        assert [one.report_gaps for one in stored] == gaps
+        assert {(one.last_step_at, one.expected_by) for one in stored} == {(1.8e9 + 0.1, None)}
+        assert stored[0].latest_values == {'a"\\b': "NaN"}
+
+
+def test_every_question_sees_such_changes_and_a_rollback_forgets_them(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        segment = add_segment(session, add_run(session), "a")
+    found = sa.select(Segment.num_steps)
+    with Session(engine) as session:
+        bulk.update_soon(session, segment, {"num_steps": 3})
+        assert session.scalar(found) == 3
+        bulk.update_soon(session, segment, {"num_steps": 4})
+        session.rollback()
+        assert session.scalar(found) == 0
+        session.commit()
+        assert session.scalar(found) == 0

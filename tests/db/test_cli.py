@@ -1,8 +1,10 @@
 """The store's commands as a user runs them."""
 
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,9 @@ def test_runs_that_ended_long_ago_are_pruned_whole_and_audited(engine: sa.Engine
     assert prune(database_url, "--dry-run") == "would delete old (gpt, finished)\n"
     with reading(engine) as session:
         assert len(queries.runs(session)) == 3
-    assert prune(database_url) == "deleted old (gpt, finished)\n"
+    deleted, space = prune(database_url).splitlines()
+    assert deleted == "deleted old (gpt, finished)"
+    assert re.fullmatch(r"the store takes \d+\.\d MB, \d+\.\d MB less than before", space)
     assert prune(database_url) == "nothing is that old\n"
     with reading(engine) as session:
         kept = {run.pk for run in queries.runs(session)}
@@ -59,15 +63,13 @@ def test_a_run_that_is_resumed_at_this_moment_is_neither_pruned_nor_listed_as_de
     sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs_of_three_ages(sqlite_engine)
-    lock = commands.lock_run
+    lock = commands.lock_runs
 
-    def resumed_first(session: Session, *, run_id: str) -> Run | None:
-        run = lock(session, run_id=run_id)
-        assert run is not None
-        run.state = RunState.RUNNING
-        return run
+    def resumed_first(session: Session, *, run_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        session.execute(sa.update(Run).values(state=RunState.RUNNING))
+        return lock(session, run_ids=run_ids)
 
-    monkeypatch.setattr(commands, "lock_run", resumed_first)
+    monkeypatch.setattr(commands, "lock_runs", resumed_first)
     assert prune(str(sqlite_engine.url)) == "nothing is that old\n"
     with reading(sqlite_engine) as session:
         assert len(queries.runs(session)) == 3

@@ -1,15 +1,33 @@
 """Migrations go up and down, and drift is found."""
 
 import math
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
 
-from db import access, commands, hardware, leader, migrate, mlflow, policies, preflights, retention
+from db import (
+    access,
+    commands,
+    features,
+    frames,
+    hardware,
+    leader,
+    migrate,
+    mlflow,
+    policies,
+    preflights,
+    queries,
+    retention,
+)
+from db.archive.files import ArchivedFile, FileState
+from db.dialects import dialect_of
 from db.engine import create_engine, reading, writing
-from db.models import Base, Metric, Rollup
-from db.steps import rollups
+from db.lineage import StepRange
+from db.models import Base, Feature, Metric, Rollup, Run
+from db.steps import filling
 from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps
 
 
@@ -42,6 +60,7 @@ def test_roll_ups_are_filled_in_for_stored_steps(engine: sa.Engine) -> None:
         return [sorted(names), sorted(rows, key=repr)]
 
     with writing(engine) as session:
+        session.execute(sa.delete(Feature))  # only segments without blocks have every level
         for run_id in ("r1", "r2"):
             run = add_run(session, run_id)
             first = add_segment(session, run, "a")
@@ -57,7 +76,7 @@ def test_roll_ups_are_filled_in_for_stored_steps(engine: sa.Engine) -> None:
     assert migrate.drift(engine) is None
     with writing(engine) as session:
         session.execute(sa.delete(Rollup))
-        rollups.fill_in(session, max_steps=33)  # the chunks do not matter
+        filling.fill_in(session, max_steps=33)  # the chunks do not matter
     assert kept() == before
 
 
@@ -84,16 +103,22 @@ FORGOTTEN: dict[str, set[str] | None] = {
     "leaders": None,
     "preflights": None,
     "step_notes": None,
+    "segments": {"has_blocks", "num_packed"},
+    "features": None,
+    "step_blocks": None,
+    "block_values": None,
+    "archived_files": None,
 }
 """Columns and whole tables whose contents a migration down gives up."""
 
 
 def everything(engine: sa.Engine, *, lasting: bool) -> dict[str, list[str]]:
-    """Every row of every table that there is; `lasting`: without what a migration down gives up."""
+    """Every row of every table that there is, each once; `lasting`: without what a migration down gives up."""
     tables = sa.MetaData()
     found = {}
     with engine.connect() as connection:
-        tables.reflect(connection)
+        partitions = dialect_of(connection).partitions(connection)
+        tables.reflect(connection, only=lambda name, _: name not in partitions)
         for name, table in tables.tables.items():
             gone = FORGOTTEN.get(name, set()) if lasting else set()
             if gone is not None and name != "alembic_version":
@@ -102,12 +127,22 @@ def everything(engine: sa.Engine, *, lasting: bool) -> dict[str, list[str]]:
     return found
 
 
+def removable_file(run: Run) -> ArchivedFile:
+    """One that holds no archived steps any more: with others a migration down is refused."""
+    values: dict[str, Any] = {"place": "file:///x", "name": "r1/0.parquet", "sha256": "0" * 64, "num_bytes": 1}
+    bounds = {"segment": 0, "first_step": 0, "last_step": 9, "num_steps": 10}
+    return ArchivedFile(run_pk=run.pk, run=run.id, state=FileState.REMOVING, changed_at=NOW, **values, **bounds)
+
+
 def fill_every_table(engine: sa.Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)
         add_steps(session, run, add_segment(session, run, "a"), range(150), loss=[1.0, math.nan, None] * 50)
         add_steps(session, run, add_segment(session, run, "b", fork_step=100), range(100, 200))
         add_incident_records(session, run, {"why": "so"})
+        other = add_run(session, "r2")
+        for steps in (range(800), range(800, 810)):  # a block, and rows
+            add_steps(session, other, add_segment(session, other, "a"), steps)
         commands.save_snapshot(session, run=run, segment=0, step=100, state={"x": 1})
         commands.run_status_of(session, run=run, now=NOW)
         mlflow.create_experiment(session, name="gpt", tags={}, now=NOW)
@@ -117,6 +152,7 @@ def fill_every_table(engine: sa.Engine) -> None:
         preflights.save_answer(session, run=run, intervention=1, answer={}, now=NOW)
         sample = {"time": NOW, "step": 3, "host": "h", "device": "gpu0", "values": {"power": 1.0}}
         hardware.add_samples(session, run=run, samples=[sample])
+        session.add(removable_file(run))
         leader.claim(session, role="r", holder="me", seconds=1.0)
         access.create_token(session, name="t", scopes=[access.Scope.READ], project=None, now=NOW)
         access.record(session, who="me", action="rollback", run="r1", details={}, now=NOW)
@@ -126,6 +162,8 @@ def fill_every_table(engine: sa.Engine) -> None:
 def test_migrations_step_by_step_down_and_up_lose_no_row(engine: sa.Engine) -> None:
     fill_every_table(engine)
     assert all(everything(engine, lasting=False).values()), "every table has rows, so that there is something to lose"
+    migrate.downgrade(engine, "0019")  # blocks become rows and stay rows: the test below
+    migrate.upgrade(engine)
     before = everything(engine, lasting=True)
     revisions = [one.revision for one in ScriptDirectory(str(migrate.MIGRATIONS)).walk_revisions()]  # newest first
     for move, revision in [(migrate.downgrade, one) for one in revisions[1:]] + [
@@ -136,6 +174,48 @@ def test_migrations_step_by_step_down_and_up_lose_no_row(engine: sa.Engine) -> N
         assert now == {name: before[name] for name in now}, (move.__name__, revision)
     assert set(now) == set(before)
     assert migrate.drift(engine) is None
+
+
+def test_blocks_become_rows_with_all_their_roll_ups_when_the_schema_goes_back(engine: sa.Engine) -> None:
+    def read() -> list[str]:
+        with reading(engine) as session:
+            (run,) = queries.runs(session)
+            series = [
+                queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="loss", points=points)
+                for points in (5, 40)
+            ]
+            extremes = [(one.first_step, one.min, one.max, one.count, one.non_finite) for one in series]
+            return [frames.steps(session, run=run).to_csv(), *map(str, extremes)]
+
+    loss = [math.nan if step % 40 == 0 else step / 7 for step in range(1200)]
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(
+            session, run, add_segment(session, run, "a"), range(1200), loss=loss, **{"eval/loss": [None, 1.5] * 600}
+        )
+        assert session.scalar(sa.text("SELECT count(*) FROM steps")) == 0
+    before = read()
+    migrate.downgrade(engine, "0019")
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM steps")) == 1200
+        finest = "SELECT count(*) FROM rollups WHERE level = 1"
+        assert connection.scalar(sa.text(finest)) == 3 * 1200 // 16  # with the perplexity
+    migrate.upgrade(engine)
+    assert read() == before
+
+
+def test_an_upgraded_server_stores_rows_until_blocks_are_enabled(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        add_run(session)
+    migrate.downgrade(engine, "0019")
+    migrate.upgrade(engine)
+    with writing(engine) as session:
+        is_file = engine.dialect.name == "sqlite"
+        assert features.is_enabled(session, features.BLOCKS) == is_file
+        run = queries.runs(session)[0]
+        segment = add_segment(session, run, "a")
+        add_steps(session, run, segment, range(600))
+        assert segment.num_packed == (600 if is_file else 0)
 
 
 def test_a_fresh_store_has_no_drift(engine: sa.Engine) -> None:
@@ -152,3 +232,14 @@ def test_a_database_without_a_schema_asks_for_an_upgrade(database_url: str) -> N
     engine = create_engine(database_url)
     assert "python -m db upgrade" in (migrate.drift(engine) or "")
     engine.dispose()
+
+
+def test_a_schema_that_knows_no_files_is_refused_while_they_have_steps(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        file = removable_file(run)
+        file.state = FileState.KEPT
+        session.add(file)
+    with pytest.raises(CommandError, match="python -m db unarchive --all"):
+        migrate.downgrade(engine, "0020")
+    assert migrate.drift(engine) is None

@@ -4,7 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db import commands, overview
+from db import commands, overview, queries
 from db.engine import reading, writing
 from db.overview import Standing, Tally
 from tests.db.seed import NOW, add_run
@@ -77,6 +77,6 @@ def test_the_newest_step_and_values_of_every_run_that_has_reported(http: TestCli
     trainer = Trainer(http)
     trainer.report(trainer.open("a"), range(3), {"loss": [3.0, 2.0, float("inf")], "mine": [1.0, 2.0, 3.0]})
     with reading(http.app.state.engine) as session:  # type: ignore[attr-defined]
-        found = list(overview.standings(session).values())
+        found = list(overview.standings(session, runs=queries.runs(session)).values())
     assert Standing(2, {"loss": "Infinity"}) in found
     assert all(each.step in (None, 2) for each in found)

@@ -166,6 +166,19 @@ def test_a_folder_without_its_manifest_is_no_checkpoint(tmp_path: Path) -> None:
     assert checkpoints.steps() == [0, 1, 2]
 
 
+def test_a_checkpoint_at_a_url_is_restored_and_read_from_a_copy_that_does_not_stay(tmp_path: Path) -> None:
+    training = Training(Options())
+    url = f"memory://{tmp_path.name}/run"
+    checkpoints = AcceleratorCheckpoints(training.accelerator, url)
+    checkpoints.save(3, {"step": 3})
+    saved = training.final()
+    for parameter in training.model.parameters():
+        parameter.data.zero_()
+    assert checkpoints.load(3) == {"step": 3}
+    assert training.final() == saved
+    assert AcceleratorCheckpoints(training.accelerator, url).steps() == [3]
+
+
 def test_the_discarded_branch_moves_aside(tmp_path: Path) -> None:
     _, checkpoints = trained(tmp_path)
     checkpoints.discard_after(1)

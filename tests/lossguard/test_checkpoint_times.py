@@ -71,3 +71,15 @@ def test_a_load_that_fell_back_to_an_older_checkpoint_or_failed_is_no_measuremen
     with pytest.raises(CheckpointError):
         times.load(-1)
     assert [each.load_seconds for each in times.tiers([0, 60])] == [None, None]
+
+
+def test_a_store_that_keeps_its_durable_checkpoints_elsewhere_names_that_tier() -> None:
+    class Elsewhere(Tiered):
+        durable_tier = Tier.REMOTE
+
+    times = CheckpointTimes(Elsewhere())
+    times.saved(Tier.REMOTE, time.perf_counter())
+    times.load(0)
+    memory, remote = times.tiers([0, 60])
+    assert (memory.tier, remote.tier) == ("memory", "remote")
+    assert None not in (remote.load_seconds, remote.save_seconds)

@@ -13,7 +13,9 @@ class MlflowClient:
 
     def __init__(self, http: TestClient, **values: Any) -> None:
         self.http = http
-        self.run_id: str = self.post("runs/create", start_time=int(NOW * 1000), **values)["run"]["info"]["run_id"]
+        self.run_id: str = self.post("runs/create", **{"start_time": int(NOW * 1000), **values})["run"]["info"][
+            "run_id"
+        ]
 
     def post(self, route: str, *, answered: int = 200, **body: Any) -> Any:
         answer = self.http.post(f"{MLFLOW_API}/{route}", json=body)

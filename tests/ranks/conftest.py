@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from lossguard import Run
+from tests import object_store
 from tests.ranks.launch import run_scenarios
-from tests.ranks.saving import Small
+from tests.ranks.saving import BUCKET, Small
 
 Results = list[dict[str, Any]]
 
@@ -20,8 +21,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def two(folder: Path) -> Results:
-    return run_scenarios(2, folder)
+def two(folder: Path, request: pytest.FixtureRequest) -> Results:
+    if object_store.PROGRAM is None:
+        return run_scenarios(2, folder)
+    server: object_store.Server = request.getfixturevalue("object_store_server")
+    return run_scenarios(2, folder, **server.environment, **{BUCKET: server.create_bucket("ranks")})
 
 
 @pytest.fixture(scope="session")

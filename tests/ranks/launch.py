@@ -10,11 +10,11 @@ from typing import Any
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
-def run_scenarios(num_ranks: int, folder: Path) -> list[dict[str, Any]]:
-    """What each rank saw, by rank and by the name of the scenario."""
+def run_scenarios(num_ranks: int, folder: Path, **environment: str) -> list[dict[str, Any]]:
+    """What each rank saw, by rank and by the name of the scenario. `environment`: further variables."""
     done = subprocess.run(
         [*TORCHRUN, f"--nproc-per-node={num_ranks}", "-m", "tests.ranks.scenarios", str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         capture_output=True,
         text=True,
         timeout=200,

@@ -1,6 +1,7 @@
 """Models under DDP and FSDP2: rolled back, interrupted, damaged. Each function is one scenario."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lossguard import Guard, Order, Run, Skip
 from lossguard.errors import CheckpointError, CheckpointMismatch
+from lossguard.remote_files import RemoteFiles
 from lossguard.torch import Checkpoints, TorchRanks, reset_damaged_moments, sharded_checkpoint
 from tests.lossguard.scripted import rollback
 from tests.ranks.agreement import Result, run_of
 
 KINDS = ("ddp", "fsdp")
+BUCKET = "OBJECT_STORE_BUCKET"
+"""Variable with the URL of a bucket, where an object store runs."""
 ROWS = 6
 """Not a multiple of 4: the shards of 4 ranks differ in size, and one rank has none of the last layer."""
 
@@ -39,7 +43,7 @@ def network() -> nn.Sequential:
 class Small:
     """A model with dropout, AdamW and a schedule: everything that a checkpoint must restore."""
 
-    def __init__(self, kind: str, folder: Path, blocking: bool = False, memory: int = 0) -> None:
+    def __init__(self, kind: str, folder: str | Path, blocking: bool = False, memory: int = 0) -> None:
         self.model: nn.Module = network()
         if kind == "fsdp":
             fully_shard(self.model)
@@ -202,7 +206,37 @@ def a_state_that_is_not_plain_values(folder: Path) -> Result:
     return {}
 
 
+def checkpoints_at_a_url(folder: Path) -> Result:
+    """A rollback, and a rank whose upload is refused; nothing where no object store runs."""
+    bucket = os.environ.get(BUCKET)
+    if bucket is None:
+        return {}
+    results: Result = {}
+    for kind in KINDS:
+        small = Small(kind, f"{bucket}/{kind}")
+        run = run_of({18: rollback(rewind_to=12, skip_from=12, skip_to=17)})
+        losses = {}
+        for step, loss in small.run(25, run):
+            losses[step] = loss
+            small.checkpoints._join()  # an upload takes longer than such a step
+        results[kind] = {"losses": losses, "full_state": small.full_state(), "steps": small.checkpoints.steps()}
+    with pytest.MonkeyPatch.context() as patch:
+        if dist.get_rank() == 1:
+            patch.setattr(RemoteFiles, "put", refused)
+        small.checkpoints.save(30, {"step": 30})
+        try:
+            small.checkpoints.settle(wait=True)
+        except Exception as problem:
+            results["problem"] = f"{type(problem).__name__}: {problem}"
+    return results | {"after": Small("fsdp", f"{bucket}/fsdp").checkpoints.steps()}
+
+
+def refused(*_: Any) -> None:
+    raise OSError("the credentials have expired")
+
+
 ON_TWO_RANKS = [
+    checkpoints_at_a_url,
     a_checkpoint_of_each_kind,
     a_checkpoint_of_one_process,
     a_rollback_that_skips,

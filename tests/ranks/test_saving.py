@@ -10,6 +10,7 @@ import pytest
 from lossguard.errors import CheckpointError
 from lossguard.torch.files import fingerprint
 from lossguard.torch.manifest import folder_name, read_manifest, write_manifest
+from tests import object_store
 from tests.lossguard.torch.payloads import PAYLOADS, as_torch_saves_it, runs_when_trusted
 from tests.ranks.saving import KINDS, Small, restored
 
@@ -23,6 +24,30 @@ def test_a_rollback_from_memory_equals_one_from_the_disk_bit_for_bit(two: Result
         from_memory, from_disk = each["a_rollback_from_memory"][kind]
         assert from_memory["losses"] == from_disk["losses"]
         assert from_memory["full_state"] == from_disk["full_state"]
+
+
+@pytest.mark.needs("moto_server")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rollback_from_an_object_store_equals_one_from_the_disk_bit_for_bit(
+    two: Results, kind: str, object_store_server: object_store.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in two:
+        from_url, from_disk = each["checkpoints_at_a_url"][kind], each["a_rollback_from_memory"][kind][1]
+        assert from_url["losses"] == from_disk["losses"]
+        assert from_url["full_state"] == from_disk["full_state"]
+        assert from_url["steps"] == [0, 5, 10, 15, 20, 25]
+    for name, value in object_store_server.environment.items():
+        monkeypatch.setenv(name, value)
+    alone = restored(Small("alone", f"s3://ranks/{kind}"))
+    assert alone["full_state"] == two[0]["checkpoints_at_a_url"][kind]["full_state"]
+
+
+@pytest.mark.needs("moto_server")
+def test_a_checkpoint_that_one_rank_cannot_upload_does_not_count(two: Results) -> None:
+    found = [each["checkpoints_at_a_url"] for each in two]
+    assert found[0]["problem"] == "RuntimeError: rank 1: OSError: the credentials have expired"
+    assert found[1]["problem"] == "OSError: the credentials have expired"
+    assert [each["after"] for each in found] == [[0, 5, 10, 15, 20, 25]] * 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -98,11 +98,19 @@ def plan(num_faults: int) -> list[Fault]:
 
 
 def drill(
-    recipe: Recipe, num_faults: int, folder: Path, *, compare: bool, gate: bool = False, report: Callable[[str], None]
+    recipe: Recipe,
+    num_faults: int,
+    folder: Path,
+    *,
+    checkpoints: str | None = None,
+    compare: bool,
+    gate: bool = False,
+    report: Callable[[str], None],
 ) -> DrillResult:
     """Run all strategies, one after the other; `report` gets progress messages. Raises UsageError and Stopped.
 
-    `gate`: also Lossguard with the gate; `compare`: also those that are not Lossguard's.
+    `checkpoints`: where those of all runs are kept (see Job); `gate`: also Lossguard with the gate; `compare`: also
+    those that are not Lossguard's.
     """
     if recipe.data.held_out == 0.0:
         raise UsageError("data.held_out = 0.0 cannot be used in a drill, which compares held-out losses.")
@@ -110,10 +118,11 @@ def drill(
     steps = FIRST_FAULT + num_faults * FAULT_INTERVAL
     recipe = replace(recipe, steps=steps, evaluate_every=EVALUATION_INTERVAL)
     held_out: dict[str, HeldOutLoss] = {}
+    everywhere: dict[str, Any] = {"faults": faults, "checkpoints": checkpoints}
 
     def run(name: str, **job: Any) -> list[LoggedStep]:
         report(f"seed {recipe.seed}: {name}, {steps} steps")
-        history, last = run_strategy(recipe, Job(directory=folder / name, **({"faults": faults} | job)))
+        history, last = run_strategy(recipe, Job(directory=folder / name, **(everywhere | job)))
         assert last is not None
         held_out[name] = last
         return history

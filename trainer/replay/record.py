@@ -5,7 +5,7 @@ segment, and those of its ancestors before it.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lossguard import SegmentReason, decode_number, read_spools
-from lossguard.torch import checkpoints_in
+from trainer.checkpoint_place import checkpoint_place
 from trainer.errors import UsageError
+from trainer.replay.checkpoints import ChosenCheckpoints, Found, find_checkpoints
 
 SIGNALS = ("loss", "grad_norm", "log_z")
 WENT_BACK = (SegmentReason.ROLLBACK, SegmentReason.REWIND)
@@ -73,13 +74,24 @@ class RunRecord:
     first_batches: Mapping[int, int]
     """Step -> the batch with which the run reached it for the first time."""
     checkpoints: Mapping[int, Path]
-    """Step -> folder of the checkpoint."""
+    """Step -> folder of the checkpoint, which is downloaded when it is asked for."""
     skipped: tuple[int, int] | None
     """The batches that the rollback after these steps skipped."""
 
 
-def read_record(folder: Path, *, key: str | None = None, step: int) -> RunRecord:
-    """The record of the segment with this key, or (None) of the first segment with `step`. Raises UsageError."""
+def read_record(
+    folder: Path,
+    *,
+    key: str | None = None,
+    step: int,
+    checkpoints: str | None = None,
+    downloads: Path | None = None,
+) -> RunRecord:
+    """The record of the segment with this key, or (None) of the first segment with `step`. Raises UsageError.
+
+    `checkpoints`: the folder or URL with the checkpoints of all runs, by default the one that the run names. From a URL
+    they are downloaded into `downloads` (by default `folder`) when they are asked for.
+    """
     segments = list(_segments(folder))
     last = _find_segment(segments, key, step)
     if last is None or step not in segments[last].steps:
@@ -94,13 +106,15 @@ def read_record(folder: Path, *, key: str | None = None, step: int) -> RunRecord
             first_batches.setdefault(each, values.batch)
     steps = _without_gaps(steps, step)
     later = segments[last + 1 :]
+    config = segments[last].config
+    place = checkpoint_place(checkpoints or config.get("checkpoints"), folder) or folder / "checkpoints"
     departure = next((each for each in later if each.reason in WENT_BACK), None)
     return RunRecord(
         folder=folder,
-        config=segments[last].config,
+        config=config,
         steps=steps,
         first_batches=first_batches,
-        checkpoints={each: path for each, path in _checkpoints(folder / "checkpoints", later) if each >= min(steps)},
+        checkpoints=_choose(find_checkpoints(place, downloads or folder), later, first=min(steps)),
         skipped=None if departure is None else departure.skipped,
     )
 
@@ -143,13 +157,13 @@ def _opened(key: str, line: Mapping[str, Any], config: Mapping[str, Any]) -> Rec
     return RecordedSegment(key=key, fork_step=line["fork_step"], reason=line["reason"], config=config, skipped=skipped)
 
 
-def _checkpoints(folder: Path, later: Sequence[RecordedSegment]) -> Iterable[tuple[int, Path]]:
-    """Those before the later segments forked off, and those that the next rollback moved to `discarded`."""
+def _choose(found: tuple[Found, Found], later: Sequence[RecordedSegment], *, first: int) -> ChosenCheckpoints:
+    """Those before the later segments forked off, and those that the next rollback discarded; from step `first` on."""
+    kept, discarded = found
     forks = [each.fork_step for each in later]
-    found = {step: path for step, path in checkpoints_in(folder).items() if all(step <= fork for fork in forks)}
+    places = {step: kept for step in kept if all(step <= fork for fork in forks)}
     rollbacks = [each for each in later if each.reason in WENT_BACK]
-    if len(rollbacks) == 1:  # `discarded` belongs to the last rollback
+    if len(rollbacks) == 1:  # what is discarded belongs to the last rollback
         before = [each.fork_step for each in later[: later.index(rollbacks[0])]]
-        discarded = checkpoints_in(folder / "discarded")
-        found |= {step: path for step, path in discarded.items() if all(step <= fork for fork in before)}
-    return found.items()
+        places |= {step: discarded for step in discarded if all(step <= fork for fork in before)}
+    return ChosenCheckpoints({step: place for step, place in places.items() if step >= first})

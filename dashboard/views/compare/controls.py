@@ -11,7 +11,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.figures.axis import XAxis
 from dashboard.figures.value_axes import AxisChoices
-from dashboard.views import chart_controls, chart_view
+from dashboard.views import chart_controls, chart_view, run_picker
 from dashboard.views.compare import lines
 from dashboard.views.compare.lines import MAX_LINES, ComparedLine, LineId
 from db.models import Run
@@ -37,10 +37,12 @@ class CompareOptions:
     axes: AxisChoices
 
 
-def select_lines(runs: Sequence[Run]) -> list[ComparedLine]:
+def select_lines() -> list[ComparedLine]:
     """The lines of the URL, else those compared last (the URL names them from then on), with a box to change them."""
     found = existing(selected_ids())
-    show_line_selector(runs, found)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        runs = run_picker.offered_runs(key="find-compared")
+        show_line_selector(runs, found)
     st.session_state[LAST_COMPARED] = [line_id for line_id, _ in found]
     return lines.compared_lines(found)
 
@@ -77,7 +79,7 @@ def missing_message(line_id: LineId, facts: RunFacts | None) -> str:
 
 
 def show_line_selector(runs: Sequence[Run], found: Sequence[tuple[LineId, RunFacts]]) -> None:
-    """All runs, and the segments of those that are selected."""
+    """Some runs, and the selected ones with their segments."""
     labels = {run.id: formatting.run_label(run) for run in runs}
     for line_id, facts in found:
         labels.setdefault(line_id.run, formatting.run_title(facts.run))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard import formatting, url_state
-from dashboard.data import cached
+from dashboard.data import run_pages
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE
 from dashboard.figures import component
 from dashboard.figures.axis import XAxis
@@ -29,11 +29,10 @@ MISSING = {
 
 
 def page() -> None:
-    runs = [run for run, _ in cached.runs()]
-    if not runs:
+    if not run_pages.num_runs():
         frame.show_no_runs()
         return
-    compared = controls.select_lines(runs)
+    compared = controls.select_lines()
     if not compared:
         st.info("Choose two or more runs, or one run and its segments.", icon=":material/info:")
         return

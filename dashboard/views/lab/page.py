@@ -16,12 +16,13 @@ from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.operator_actions import OperatorAction
 from dashboard.upload_limits import MAX_FILE_MIB
-from dashboard.views import frame, operate
+from dashboard.views import frame, operate, run_picker
 from dashboard.views.lab import trial_input, trial_results
 from dashboard.views.lab.figure import trial_figure
 from dashboard.views.lab.trial_input import TrialInput
 from dashboard.views.lab.trial_results import TrialResult
 from dashboard.views.table import show_table
+from db.models import Run
 from monitor.detection import DetectionSettings, Policy
 from monitor.detection.curve import CurveError
 from monitor.detection.interventions import policies, run_policy
@@ -90,14 +91,15 @@ def curve_trial() -> None:
 def select_run() -> RunFacts | None:
     """The selected run as it was when it was selected: results stay comparable while the run continues."""
     run_id = frame.current_run_id()
-    names = {run.id: formatting.run_label(run) for run, _ in cached.runs()}
     if run_id is None:
         st.info(f'No runs yet. To try a curve of your own, choose "{CURVE}".', icon=":material/info:")
         return None
-    if run_id not in names:
+    current = cached.facts(run_id)
+    if current is None:
         st.warning(frame.no_such_run(run_id), icon=":material/search_off:")
         return None
     with st.container(horizontal=True, vertical_alignment="bottom"):
+        names = run_labels(current.run)
         selected = st.selectbox(
             "Run", list(names), index=list(names).index(run_id), format_func=names.__getitem__, key=f"lab-run-{run_id}"
         )
@@ -112,6 +114,12 @@ def select_run() -> RunFacts | None:
         st.session_state[key] = cached.facts(run_id)
     facts: RunFacts | None = st.session_state[key]
     return facts
+
+
+def run_labels(current: Run) -> dict[str, str]:
+    """The runs to choose from, by id: the current one is always among them."""
+    names = {run.id: formatting.run_label(run) for run in run_picker.offered_runs(key="find-lab")}
+    return names if current.id in names else {current.id: formatting.run_label(current), **names}
 
 
 def steps(facts: RunFacts) -> tuple[int, int]:

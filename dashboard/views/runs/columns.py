@@ -4,8 +4,7 @@ A label names a column in the URL: `optimizer.lr`, `last loss`, `min loss`.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -58,16 +57,10 @@ def column(label: str) -> Column:
     return Column(label, name, Value(first)) if name and first in tuple(Value) else Column(label, label)
 
 
-def available(rows: Iterable[ListedRun], metrics: Sequence[str]) -> list[str]:
-    """The labels of all columns: those of metrics, then those of settings."""
+def available(settings: Sequence[str], metrics: Sequence[str]) -> list[str]:
+    """The labels of all columns: those of metrics, then those of settings (those of most runs first)."""
     of_metrics = [f"{value} {name}" for name in metrics for value in Value]
-    return of_metrics + setting_names(rows)
-
-
-def setting_names(rows: Iterable[ListedRun]) -> list[str]:
-    """The settings of most runs, by name."""
-    counted = Counter(name for row in rows for name in row.settings)
-    return sorted(name for name, _ in counted.most_common(MAX_SETTINGS))
+    return of_metrics + sorted(settings[:MAX_SETTINGS])
 
 
 def groups_of(row: ListedRun, name: str) -> list[str]:

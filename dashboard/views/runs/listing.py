@@ -1,48 +1,21 @@
-"""Filters, search and sort orders of the list of runs. Pure."""
+"""The states and the sort orders of the list of runs as a viewer reads them, and the names of a search. Pure."""
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
-from typing import Any
 
-from dashboard.data.progress import SILENT, is_silent
-from dashboard.data.run_list import ListedRun
 from db.models import Run
 from db.overview import Tally
-from lossguard.config_paths import settings_named
-from lossguard.masking import mask_command_line
-from lossguard.run_search import ARCHIVED, METRIC, SETTING, Search, settings_or_metric
-from lossguard.run_tags import tags_of
-from lossguard.states import RunState
+from db.runs.conditions import FIELDS
+from db.runs.fields import NEEDS_A_PERSON
+from db.runs.orders import RunOrder
+from db.runs.silence import SILENT, is_silent
+from lossguard.run_search import METRIC, SETTING, Search
 
-NEEDS_A_PERSON = "needs a person"
-STATES = (
-    NEEDS_A_PERSON,
-    RunState.RUNNING.value,
-    SILENT,
-    RunState.FINISHED.value,
-    RunState.INTERRUPTED.value,
-    RunState.FAILED.value,
-)
-"""What a viewer can filter by."""
-
-FIELDS: Mapping[str, Callable[[ListedRun, float], list[Any]]] = {
-    "state": lambda row, now: states_of(row.run, row.tally, now),
-    "project": lambda row, _: [row.run.project],
-    "name": lambda row, _: [row.run.name or row.run.id],
-    "id": lambda row, _: [row.run.id],
-    "tag": lambda row, _: tags_of(row.run.tags, row.run.config),
-    "host": lambda row, _: [row.run.host or ""],
-    "device": lambda row, _: row.run.devices,
-    "command": lambda row, _: [mask_command_line(row.run.command or "")],
-    "note": lambda row, _: [row.run.note or ""],
-    ARCHIVED: lambda row, _: [row.run.archived_at is not None],
-    "steps": lambda row, _: [row.summary.steps],
-    "incidents": lambda row, _: [row.tally.incidents],
-    "open_incidents": lambda row, _: [row.tally.open_incidents],
-    "interventions": lambda row, _: [row.tally.interventions],
-}
-"""Names of a search that every run has: their values, at a time."""
+PAGE_SIZE = {"Cards": 20, "Table": 100}
+"""Runs that a layout shows at first, and more of on request."""
+MAX_READ = 1_000
+"""Runs that are sorted by a column or grouped: the values of each are read."""
 
 
 class SortOrder(StrEnum):
@@ -55,95 +28,43 @@ class SortOrder(StrEnum):
     NAME = "by name"
 
 
+ORDERS: Mapping[SortOrder, RunOrder] = {
+    SortOrder.ATTENTION: RunOrder.ATTENTION,
+    SortOrder.NEWEST: RunOrder.NEWEST,
+    SortOrder.REPORT: RunOrder.REPORT,
+    SortOrder.INCIDENTS: RunOrder.INCIDENTS,
+    SortOrder.NAME: RunOrder.NAME,
+}
+
+
 def state_of(run: Run, tally: Tally, now: float) -> str:
-    """One of STATES."""
-    return states_of(run, tally, now)[0]
+    """One of `db.runs.fields.SHOWN_STATES`."""
+    if tally.waiting:
+        return NEEDS_A_PERSON
+    return SILENT if is_silent(run, now) else run.state
 
 
-def states_of(run: Run, tally: Tally, now: float) -> list[str]:
-    """Those of STATES that a search finds it by; the first one is the one to filter by."""
-    state = SILENT if is_silent(run, now) else run.state
-    return [NEEDS_A_PERSON, state] if tally.waiting else [state]
+def unknown_names(
+    search: Search, *, metrics: Collection[str], settings: Collection[str], has_setting: Callable[[str], bool]
+) -> dict[str, str]:
+    """The names in a search that are no field, no metric and no setting of any run, and a sentence about each.
 
-
-def filtered(
-    rows: Sequence[ListedRun],
-    *,
-    search: Search | None = None,
-    states: Sequence[str] = (),
-    tags: Sequence[str] = (),
-    order: SortOrder = SortOrder.ATTENTION,
-    archived: bool = False,
-    now: float,
-) -> list[ListedRun]:
-    """The runs that match the search, one of `states` (if there are any) and all `tags`, sorted.
-
-    Without `archived`, the archived ones are left out, unless the search says something of them.
-
-    `rows` must be newest first; the sort is stable, so that equal runs stay newest first.
+    `has_setting`: whether any run has a setting of this name; `settings` are some of them, for a suggestion.
     """
-    search = search or Search()
-    archived = archived or ARCHIVED in search.names
-    found = [
-        row
-        for row in rows
-        if (archived or row.run.archived_at is None)
-        and (not states or state_of(row.run, row.tally, now) in states)
-        and set(tags) <= set(tags_of(row.run.tags, row.run.config))
-        and search.matches(_searched_text(row.run), lambda name, row=row: values_of(row, name, now))  # type: ignore[misc]
-    ]
-    key = _sort_keys(now)[order]
-    return sorted(found, key=lambda row: key(row.run, row.tally))
-
-
-def values_of(row: ListedRun, name: str, now: float) -> list[Any]:
-    """What a search means by a name: a field, a setting, or the newest value of a metric; the first that there is."""
-    if name in FIELDS:
-        return FIELDS[name](row, now)
-    metrics = row.summary.metrics
-    return settings_or_metric(name, row.settings, lambda metric: metrics[metric].last if metric in metrics else None)
-
-
-def searched_metrics(search: Search, metrics: Collection[str]) -> set[str]:
-    """The metrics that a search may ask for."""
-    return {name.removeprefix(METRIC) for name in search.names if name not in FIELDS} & set(metrics)
-
-
-def unknown_names(search: Search, rows: Iterable[ListedRun], metrics: Collection[str]) -> dict[str, str]:
-    """The names in a search that are no field, no metric and no setting of any run, and a sentence about each."""
     asked = {name for name in search.names if name not in FIELDS and name.removeprefix(METRIC) not in metrics}
-    paths: dict[str, None] = {}
-    for row in rows if asked else ():
-        paths |= dict.fromkeys(row.settings)
-    return {
-        name: _unknown(name, [*FIELDS, *metrics, *paths])
-        for name in sorted(asked)
-        if not settings_named(paths, name.removeprefix(SETTING))
-    }
+    unknown = (name for name in sorted(asked) if not has_setting(name.removeprefix(SETTING)))
+    return {name: _unknown(name, [*sorted(FIELDS), *metrics, *settings]) for name in unknown}
 
 
-def _unknown(name: str, known: Sequence[str]) -> str:
+def _unknown(name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
     return f"{name}: no run has a setting or a metric of this name.{hint}"
 
 
-def _searched_text(run: Run) -> str:
-    devices, command = map(str, run.devices), run.command or ""
-    tags = tags_of(run.tags, run.config)
-    parts = [run.project, run.name or "", run.id, run.host or "", *devices, command, *tags, run.note or ""]
-    return "\n".join(parts)
-
-
-def _sort_keys(now: float) -> dict[SortOrder, Callable[[Run, Tally], Any]]:
-    return {
-        SortOrder.ATTENTION: lambda run, tally: (
-            tally.waiting == 0,
-            not is_silent(run, now),
-            run.state != RunState.RUNNING,
-        ),
-        SortOrder.NEWEST: lambda run, _: -run.started_at,
-        SortOrder.REPORT: lambda run, _: -run.last_report_at,
-        SortOrder.INCIDENTS: lambda _, tally: -tally.open_incidents,
-        SortOrder.NAME: lambda run, _: (run.project.casefold(), (run.name or run.id).casefold()),
-    }
+def limit_sentence(total: int, what: str) -> str:
+    """That not all runs were read, and how to have all of those that one is interested in. `what`: "sorted"."""
+    return (
+        f"Only the {MAX_READ:,} newest of the {total:,} runs found are {what}. Narrow the search or the filters to "
+        "include them all."
+    )

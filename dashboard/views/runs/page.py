@@ -8,20 +8,23 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard import formatting
-from dashboard.data import cached, run_list
+from dashboard.data import cached, run_list, run_pages
 from dashboard.data.run_list import ListedRun
+from dashboard.data.run_pages import FoundRuns
 from dashboard.views import frame, operate, tab
 from dashboard.views.runs import cards, filters, listing, selection, table
-from dashboard.views.runs.columns import DEFAULT_COLUMNS, HOST, PROJECT, TAG, Column, available, column, setting_names
+from dashboard.views.runs.columns import DEFAULT_COLUMNS, HOST, PROJECT, TAG, Column, available, column
+from dashboard.views.runs.filters import Filters
 from dashboard.views.runs.groups import grouped
+from dashboard.views.search_box import show_problems
 from db.command_lines import as_typed_here
 from lossguard import run_search
+from lossguard.run_search import Search
 
 REFRESH_SECONDS = {"Cards": 2.0, "Table": 10.0}
-PAGE_SIZE = 20
+NUM_FIRST_CARDS = 4  # as many as a window shows: they are drawn before the others
 # In the session (Streamlit would show a bare string in a page script, so these are comments):
-NUM_SHOWN = "runs_shown"  # number of cards on the page
+NUM_SHOWN = {"Cards": "runs_shown", "Table": "rows_shown"}  # number of runs on the page
 
 GETTING_STARTED = """\
 Start the collector, then any training loop that reports to it:
@@ -48,45 +51,59 @@ The run appears here after its first report. `make demo` shows everything in thr
 
 
 def page() -> None:
-    rows = cached.runs()
-    tab.show(waiting=sum(tally.waiting for run, tally in rows if run.archived_at is None))
-    if not rows:
+    tab.show(waiting=run_pages.num_waiting())
+    if not run_pages.num_runs():
         st.subheader("No runs yet")
         st.markdown(as_typed_here(GETTING_STARTED))
         return
     operate.show_success()
+    is_table = layout == "Table"
     metrics = run_list.metric_names()
     upper, lower = filters.rows_of_controls()
     with upper:
         search = run_search.parse(filters.search_text())
         filters.fold_button()
-    asked = listing.searched_metrics(search, metrics)
-    all_runs = run_list.listed(rows, asked)
+    unknown = unknown_names(search, metrics)
     with lower:
-        columns = column_controls(all_runs, metrics) if layout == "Table" else []
-        group_by = group_control(all_runs) if layout == "Table" else []
+        columns = column_controls(metrics) if is_table else []
+        group_by = group_control() if is_table else []
     with upper:
-        chosen = filters.filter_controls(all_runs, columns)
-    if columns:
-        asked |= {each.name for each in columns if each.is_metric} | {table.SPARKLINE}
-        all_runs = run_list.listed(rows, asked)
-    unknown = listing.unknown_names(search, all_runs, metrics)
-    filters.show_problems([*search.problems, *unknown.values()])
-    found = chosen.applied(all_runs, search.without(unknown))
-    selection.bar(all_runs, found, hint=layout == "Table" and not group_by)
-    if not found:
+        chosen = filters.filter_controls(run_pages.tags(), columns)
+    show_problems([*search.problems, *unknown.values()])
+    where = chosen.where(search.without(unknown))
+    reads_many = bool(group_by) or chosen.by_column
+    num_shown = st.session_state.setdefault(NUM_SHOWN[layout], listing.PAGE_SIZE[layout])
+    found = run_pages.found(where, chosen.run_order, listing.MAX_READ if reads_many else num_shown)
+    selection.bar(found, where, chosen.run_order, hint=is_table and not group_by)
+    if reads_many and found.total > listing.MAX_READ:
+        st.info(
+            listing.limit_sentence(found.total, "in groups" if group_by else "sorted"), icon=":material/filter_list:"
+        )
+    if not found.rows:
         st.info("No run matches these filters.", icon=":material/filter_alt_off:")
-    elif layout == "Cards":
+    elif not is_table:
         show_cards(found)
+        show_more(found.total, num_shown)
     elif group_by:
-        table.show_groups(grouped(found, by=group_by, columns=columns), group_by, columns)
+        rows = run_list.listed(found.rows, metrics_of(columns))
+        table.show_groups(grouped(rows, by=group_by, columns=columns), group_by, columns)
     else:
-        table.show_runs(found, columns, time.time())
+        table.show_runs(rows_of_table(found, chosen, columns, num_shown), columns, time.time())
+        show_more(found.total if not reads_many else len(found.rows), num_shown)
 
 
-def column_controls(rows: Sequence[ListedRun], metrics: Sequence[str]) -> list[Column]:
+def unknown_names(search: Search, metrics: Sequence[str]) -> dict[str, str]:
+    """The names in the search that no run has, and a sentence about each."""
+    if not search.names:
+        return {}
+    return listing.unknown_names(
+        search, metrics=metrics, settings=run_pages.settings(), has_setting=run_pages.has_setting
+    )
+
+
+def column_controls(metrics: Sequence[str]) -> list[Column]:
     """The columns of the table that a viewer chooses."""
-    offered = available(rows, metrics)
+    offered = available(run_pages.settings(), metrics)
     default = [name for name in DEFAULT_COLUMNS if name in offered]
     labels = st.multiselect(
         "Columns", offered, default, key="columns", bind="query-params", width=600,
@@ -95,8 +112,8 @@ def column_controls(rows: Sequence[ListedRun], metrics: Sequence[str]) -> list[C
     return [column(label) for label in labels]
 
 
-def group_control(rows: Sequence[ListedRun]) -> list[str]:
-    names = dict.fromkeys([PROJECT, TAG, HOST, *setting_names(rows)])
+def group_control() -> list[str]:
+    names = dict.fromkeys([PROJECT, TAG, HOST, *available(run_pages.settings(), ())])
     chosen: list[str] = st.multiselect(
         "Group by", list(names), placeholder="nothing", key="group", bind="query-params", width=400,
         accept_new_options=True, help="Mean, standard deviation and n of each column over the runs of a group.",
@@ -104,14 +121,38 @@ def group_control(rows: Sequence[ListedRun]) -> list[str]:
     return chosen
 
 
-def show_cards(found: Sequence[ListedRun]) -> None:
-    num_shown = st.session_state.setdefault(NUM_SHOWN, PAGE_SIZE)
-    shown = found[:num_shown]
-    for row, card in zip(shown, cached.cards([row.run for row in shown]), strict=True):
-        cards.show(card, row.tally)
-    if len(found) > num_shown and st.button(f"Show more ({num_shown} of {formatting.plural(len(found), 'run')})"):
-        st.session_state[NUM_SHOWN] = num_shown + PAGE_SIZE
-        st.rerun(scope="fragment")
+def metrics_of(columns: Sequence[Column]) -> set[str]:
+    return {each.name for each in columns if each.is_metric}
+
+
+def rows_of_table(found: FoundRuns, chosen: Filters, columns: Sequence[Column], num_shown: int) -> list[ListedRun]:
+    """In their order, with all that the table shows of each. To be sorted, the runs need the values of one column."""
+    rows = found.rows
+    if chosen.by_column:
+        rows = [
+            (row.run, row.tally)
+            for row in chosen.sorted_by_column(run_list.listed(rows, metrics_of([chosen.column])))[:num_shown]
+        ]
+    return run_list.listed(rows, metrics_of(columns) | {table.SPARKLINE})
+
+
+def show_cards(found: FoundRuns) -> None:
+    shown = cached.cards([run for run, _ in found.rows])
+    for place, ((_, tally), card) in enumerate(zip(found.rows, shown, strict=True)):
+        if place == NUM_FIRST_CARDS:
+            frame.wait_for_drawing("cards")
+        cards.show(card, tally)
+
+
+def show_more(total: int, num_shown: int) -> None:
+    """A button, where there are more runs."""
+
+    def more() -> None:
+        st.session_state[NUM_SHOWN[layout]] = num_shown + listing.PAGE_SIZE[layout]
+
+    if total > num_shown:
+        label = f"Show more ({num_shown:,} of {total:,} runs)"
+        st.button(label, key=f"more-{layout}", on_click=more)
 
 
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):

@@ -5,12 +5,19 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard import formatting
+from dashboard.data import run_list, run_pages
 from dashboard.data.run_list import ListedRun
+from dashboard.data.run_pages import FoundRuns
+from dashboard.views.compare.lines import MAX_LINES
 from dashboard.views.run import edit, report_download
 from dashboard.views.runs import actions
+from db.runs.filters import RunFilter
+from db.runs.orders import RunOrder
 
 SELECTED = "selected_runs"
 """In the session: ids of the selected runs, in the order in which they were selected."""
+MAX_SELECTED = 1_000
+"""Runs that "Select all" selects."""
 
 
 def selected_ids() -> list[str]:
@@ -34,15 +41,14 @@ def clear() -> None:
     st.session_state[SELECTED] = []
 
 
-def bar(rows: Sequence[ListedRun], shown: Sequence[ListedRun], *, hint: bool) -> None:
-    """What can be done with the selected runs. `rows`: all runs of the store; `shown`: those that the filters leave.
+def bar(found: FoundRuns, where: RunFilter, order: RunOrder, *, hint: bool) -> None:
+    """What can be done with the selected runs. `found`: the runs that match `where`.
 
     `hint`: whether there is a sentence where none is selected. It keeps the place, so that a table does not move under
     the pointer.
     """
-    by_id = {row.run.id: row for row in rows}
-    st.session_state[SELECTED] = [each for each in selected_ids() if each in by_id]  # the others were deleted
-    chosen = [by_id[each] for each in selected_ids()]
+    chosen = run_list.listed(run_pages.named(selected_ids()), ())
+    st.session_state[SELECTED] = [row.run.id for row in chosen]  # the others were deleted
     if not chosen and not hint:
         return
     with st.container(horizontal=True, vertical_alignment="center", key="selection", gap="small"):
@@ -53,12 +59,36 @@ def bar(rows: Sequence[ListedRun], shown: Sequence[ListedRun], *, hint: bool) ->
         if len(chosen) == 1:
             _single(chosen[0])
         _buttons(chosen)
-        hidden = {row.run.id for row in chosen} - {row.run.id for row in shown}
-        if hidden:
-            st.caption(f"{len(hidden)} not shown")
+        num_matching = run_pages.num_matching(where, selected_ids())
+        _select_all(found, num_matching, where, order)
+        if len(chosen) > num_matching:
+            st.caption(f"{len(chosen) - num_matching} not shown")
+
+
+def _select_all(found: FoundRuns, num_selected: int, where: RunFilter, order: RunOrder) -> None:
+    """Where there are more that match than the list shows: select them too, up to MAX_SELECTED."""
+    if found.total <= max(len(found.rows), num_selected) or num_selected >= MAX_SELECTED:
+        return
+    all_of_them = found.total <= MAX_SELECTED
+    label = f"Select all {found.total:,}" if all_of_them else f"Select the first {MAX_SELECTED:,} of {found.total:,}"
+    st.button(
+        label,
+        key="select-all",
+        icon=":material/select_all:",
+        type="tertiary",
+        on_click=_choose_found,
+        args=(where, order),
+    )
+
+
+def _choose_found(where: RunFilter, order: RunOrder) -> None:
+    st.session_state[SELECTED] = run_pages.found_ids(where, order, MAX_SELECTED)
 
 
 def _links(chosen: Sequence[ListedRun]) -> None:
+    if len(chosen) > MAX_LINES:
+        st.caption(f"**{actions.runs_text(chosen)} selected** (at most {MAX_LINES} can be compared)")
+        return
     label = f"**Compare {actions.runs_text(chosen)}**"
     query = {"runs": ",".join(row.run.id for row in chosen)}
     st.page_link("views/compare/page.py", label=label, icon=":material/compare_arrows:", query_params=query)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard import formatting
-from dashboard.data import cached
+from dashboard.data import run_pages
 from dashboard.data.scorecards import scored_runs
 from dashboard.views import frame
 from dashboard.views.scorecard import tables
@@ -45,7 +45,7 @@ SITES_HELP = (
 
 
 def page() -> None:
-    names = sorted({run.project for run, _ in cached.runs()})
+    names = run_pages.projects()
     if not names:
         frame.show_no_runs()
         return

@@ -24,8 +24,6 @@ BYTES = {"step_blocks": ("steps", "times"), "block_values": ("values", "reported
 
 
 def upgrade() -> None:
-    op.add_column("segments", sa.Column("has_blocks", sa.Boolean(), server_default=sa.false(), nullable=False))
-    op.add_column("segments", sa.Column("num_packed", sa.BigInteger(), server_default="0", nullable=False))
     op.create_table(
         "step_blocks",
         sa.Column("run_pk", sa.Integer(), nullable=False),
@@ -35,7 +33,7 @@ def upgrade() -> None:
         sa.Column("num_steps", sa.Integer(), nullable=False),
         sa.Column("steps", sa.LargeBinary(), nullable=True),
         sa.Column("times", sa.LargeBinary(), nullable=False),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_step_blocks_run_pk_runs"), ondelete="CASCADE"),
+        sa.Column("archived_file", sa.Integer(), nullable=True),  # used from 0021 on, but the way back reads it here
         sa.PrimaryKeyConstraint("run_pk", "segment", "first_step", name=op.f("pk_step_blocks")),
         postgresql_partition_by="RANGE (run_pk)",
     )
@@ -47,7 +45,6 @@ def upgrade() -> None:
         sa.Column("first_step", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("values", sa.LargeBinary(), nullable=False),
         sa.Column("reported", sa.LargeBinary(), nullable=True),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_block_values_run_pk_runs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("run_pk", "segment", "metric", "first_step", name=op.f("pk_block_values")),
         postgresql_partition_by="RANGE (run_pk)",
     )
@@ -58,20 +55,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_features")),
     )
     if _is_postgresql():
-        _partition()
+        _store_as_they_are()
     if not _is_postgresql() or op.get_bind().scalar(sa.text("SELECT count(*) FROM runs")) == 0:
         op.get_bind().execute(sa.text("INSERT INTO features VALUES ('blocks', :now)"), {"now": time.time()})
+    # The only existing table comes last: it is locked until the end.
+    op.add_column("segments", sa.Column("has_blocks", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column("segments", sa.Column("num_packed", sa.BigInteger(), server_default="0", nullable=False))
 
 
 def _is_postgresql() -> bool:
     return op.get_bind().dialect.name == "postgresql"
 
 
-def _partition() -> None:
+def _store_as_they_are() -> None:
     for table, columns in BYTES.items():
         for column in columns:  # they are compressed already
             op.execute(f'ALTER TABLE {table} ALTER COLUMN "{column}" SET STORAGE EXTERNAL')
-        op.execute(f"CREATE TABLE {table}_default PARTITION OF {table} DEFAULT")
 
 
 def downgrade() -> None:

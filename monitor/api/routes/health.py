@@ -38,7 +38,8 @@ def readyz(request: Request, _who: Reader) -> dict[str, str]:
 def metrics(request: Request, who: Reader) -> Response:
     """Metrics of all projects in the Prometheus text format."""
     auth.check_unbound(who, "the list of metrics")
-    return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)
+    state = request.app.state
+    return Response(state.run_metrics.text() + generate_latest(state.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/openapi.json", include_in_schema=False)

@@ -5,6 +5,7 @@ An experiment is a project here. Whatever an MLflow server does besides is answe
 
 import uuid
 from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -13,12 +14,13 @@ from starlette.concurrency import run_in_threadpool
 
 from db import mlflow
 from db.models import MlflowExperiment
+from db.runs.orders import BadCursor
 from lossguard.masking import mask_command_line, mask_json
 from lossguard.protocol import MAX_COMMIT, MAX_SHORT_TEXT, MAX_TEXT, NO_HEARTBEAT, decode_number
 from monitor.api import auth, mlflow_history, mlflow_responses
 from monitor.api.auth import Principal, Reader, Reporter
 from monitor.api.dependencies import Claimed, Config, Now, ReadSession, Reports, WriteSession
-from monitor.api.mlflow_search import matches, named
+from monitor.api.mlflow_search import named, run_search
 from monitor.api.parsing import TypedJsonRoute
 from monitor.ingestion import run_updates, runs
 from monitor.ingestion.logged_run import LoggedMetric
@@ -215,11 +217,25 @@ async def log_outputs(spec: LogOutputsIn, updates: Updates) -> Answer:
 
 @router.post("/runs/search")
 def search_runs(spec: SearchRunsIn, who: Reader, session: ReadSession) -> Answer:
-    """The runs of these experiments, the newest first."""
-    found = mlflow.runs(session, experiments=[int(number) for number in spec.experiment_ids])
-    is_match = matches(spec.filter)
-    shown = [mlflow_responses.run(*row) for row in found if auth.covers_run(who, row[0]) and is_match(*row)]
-    return _page("runs", [] if spec.run_view_type == "DELETED_ONLY" else shown, spec)
+    """The runs of these experiments, the newest first, in pages."""
+    wanted = run_search(spec.filter)
+    if spec.run_view_type == "DELETED_ONLY":
+        return {"runs": []}
+    found = mlflow.runs(
+        session,
+        experiments=[int(number) for number in spec.experiment_ids],
+        params=wanted.params,
+        tags=wanted.tags,
+        after=spec.page_token,
+    )
+    shown = (row for row in found if auth.covers_run(who, row[0]) and wanted.fits(*row))
+    try:
+        rows = list(islice(shown, spec.max_results + 1))
+    except BadCursor as error:
+        raise Problem(422, "the request is malformed", str(error), ["body", "page_token"]) from None
+    page = rows[: spec.max_results]
+    answer: Answer = {"runs": [mlflow_responses.run(*row) for row in page]}
+    return answer | ({"next_page_token": mlflow.cursor(page[-1][0])} if len(rows) > len(page) else {})
 
 
 @router.get("/metrics/get-history")
@@ -258,7 +274,7 @@ def _info(request: Request, run_id: str) -> dict[str, Any]:
         return mlflow_responses.run_info(*found)
 
 
-def _page(name: str, rows: Sequence[dict[str, Any]], spec: SearchExperimentsIn | SearchRunsIn) -> Answer:
+def _page(name: str, rows: Sequence[dict[str, Any]], spec: SearchExperimentsIn) -> Answer:
     begin = int(spec.page_token) if spec.page_token.isdecimal() else 0
     end = begin + spec.max_results
     return {name: rows[begin:end]} | ({"next_page_token": str(end)} if end < len(rows) else {})

@@ -4,30 +4,27 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from db import queries
 from db.overview import Standing, Tally, standings, tallies
 from monitor.api import responses
 from monitor.api.auth import Reader
-from monitor.api.dependencies import ReadSession
-from monitor.schemas import Name
+from monitor.api.dependencies import Now, ReadSession
+from monitor.api.run_lists import Lists
 
 router = APIRouter(tags=["runs"])
 
 
 @router.get("/overview")
 def overview(
-    who: Reader, session: ReadSession, project: Name | None = None, config: Annotated[bool, Query()] = False
+    who: Reader, session: ReadSession, now: Now, lists: Lists, config: Annotated[bool, Query()] = False
 ) -> list[dict[str, Any]]:
-    """All runs, the newest first, with newest step, last values and what is open; `config=true`: with configurations.
+    """The same runs as GET /runs, with newest step, last values and what is open; `config=true`: with configurations.
 
     Its cost does not depend on the length of the runs.
     """
-    if who.project is not None and project not in (None, who.project):
-        return []
-    counts, newest = tallies(session), standings(session)
-    found = queries.runs(session, project=who.project or project)
+    fields = lists.fields(responses.STANDING_FIELDS) or responses.standing_fields(with_config=config)
+    found = lists.page(session, who, now=now, columns=responses.columns_of_standing(fields))
+    newest = standings(session, runs=found) if {"step", "metrics"} & set(fields) else {}
+    counts = tallies(session, runs=found) if {"open_incidents", "waiting"} & set(fields) else {}
     return [
-        responses.standing(run, newest.get(run.pk, Standing()), counts.get(run.pk, Tally()), with_config=config)
-        for run in found
-        if who.run in (None, run.id)
+        responses.standing(run, newest.get(run.pk, Standing()), counts.get(run.pk, Tally()), fields) for run in found
     ]

@@ -13,9 +13,10 @@ from monitor.api.auth import Operator, Reader, Reporter
 from monitor.api.dependencies import Claimed, Config, Metrics, Now, ReadSession, Reports, SentBy, WriteSession
 from monitor.api.parsing import TypedJsonRoute
 from monitor.api.plain_reports import Head
+from monitor.api.run_lists import Lists
 from monitor.ingestion import runs, segments
 from monitor.problems import unknown
-from monitor.schemas import FinishIn, Name, RecordId, ReportIn, RunEditIn, RunId, RunIn, SegmentIn, VerdictIn
+from monitor.schemas import FinishIn, RecordId, ReportIn, RunEditIn, RunId, RunIn, SegmentIn, VerdictIn
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=TypedJsonRoute)
 
@@ -34,12 +35,11 @@ def register(
 
 
 @router.get("")
-def list_runs(who: Reader, session: ReadSession, project: Name | None = None) -> list[dict[str, Any]]:
-    """All runs, the newest first."""
-    if who.project is not None and project not in (None, who.project):
-        return []
-    found = queries.runs(session, project=who.project or project)
-    return [responses.run(run) for run in found if who.run in (None, run.id)]
+def list_runs(who: Reader, session: ReadSession, now: Now, lists: Lists) -> list[dict[str, Any]]:
+    """Runs, the newest first: with `limit`, in pages, whose `Link` header names the next one; without it, all."""
+    fields = lists.fields(responses.RUN_FIELDS)
+    found = lists.page(session, who, now=now, columns=fields or ())
+    return [responses.run(run, fields) for run in found]
 
 
 @router.get("/{run_id}")

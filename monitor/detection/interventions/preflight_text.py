@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 SILENT_SECONDS = 60.0
 """A trainer that has not reported for longer is said to be silent: heartbeats come every few seconds."""
-TIERS = {"memory": "in host memory", "disk": "on the disk"}
+TIERS = {"memory": "in host memory", "disk": "on the disk", "remote": "at a URL"}
 
 
 def asked(

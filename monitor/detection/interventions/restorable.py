@@ -11,6 +11,10 @@ Tiers = Sequence[Mapping[str, Any]]
 """As a report names them: tier, steps, and optionally load_seconds (None or missing: not measured)."""
 
 
+NAMES = {"remote": "a URL"}
+"""Tiers whose name would not be understood in a sentence."""
+
+
 @dataclass(frozen=True, slots=True)
 class RestorableStep:
     """A step whose checkpoint can be loaded."""
@@ -25,7 +29,9 @@ class RestorableStep:
         """Such as "from memory, 0.1 s"; empty if nothing is known."""
         if self.tier is None:
             return ""
-        return f"from {self.tier}" + ("" if self.load_seconds is None else f", {_seconds(self.load_seconds)}")
+        return f"from {NAMES.get(self.tier, self.tier)}" + (
+            "" if self.load_seconds is None else f", {_seconds(self.load_seconds)}"
+        )
 
 
 def _seconds(value: float) -> str:

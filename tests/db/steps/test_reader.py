@@ -1,8 +1,10 @@
 """Steps come back in blocks of any size, in ranges and along lines, every value to the last bit."""
 
+import re
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -15,6 +17,7 @@ from db.engine import reading, writing
 from db.lineage import StepRange
 from db.steps.loose_rows import _floats
 from db.steps.reader import MAX_RANGES, StepBlock, read_blocks, read_line, read_ranges
+from db.steps.reader import __file__ as reader_file
 from tests.db.seed import add_run, add_segment, add_steps
 
 # SQLite stores -0.0 as 0 in a column of floats: the sign of zero is the one bit that it does not keep.
@@ -139,3 +142,17 @@ assert "pandas" not in sys.modules
 def test_a_custom_metric_is_read_without_pandas() -> None:
     """A collector reads them with every roll-up; importing pandas there would take half a second and 50 MB."""
     subprocess.run([sys.executable, "-c", READ_A_CUSTOM_METRIC], check=True)
+
+
+def test_only_db_steps_reads_the_rows_of_steps_so_that_nobody_forgets_the_blocks() -> None:
+    root = Path(reader_file).parents[2]
+    direct = re.compile(r"(FROM|JOIN|INTO|UPDATE) steps\b|\bmodels import [^\n]*\bStep\b|^    Step,$", re.MULTILINE)
+    found = [
+        path.relative_to(root).as_posix()
+        for folder in ("db", "monitor", "dashboard", "benchmarks")
+        for path in (root / folder).rglob("*.py")
+        if direct.search(path.read_text(encoding="utf-8"))
+    ]
+    outside = [path for path in found if not path.startswith(("db/steps/", "db/migrations/"))]
+    assert outside == ["benchmarks/scorecard.py"], "use db.steps.reader"  # it copies all tables of a run
+    assert len(found) > 1

@@ -51,12 +51,22 @@ def test_without_any_run_the_error_says_so() -> None:
 
 
 def test_the_run_of_a_real_collector_is_found(collector_client: Client) -> None:
+    with pytest.raises(CommandError, match="there are no runs"):
+        find(collector_client, "x")
+    SmallRun(collector_client, "another", started_at=1.0)
     SmallRun(collector_client, "only-one", name="my run/1")
+    for unknown in ("nobody", 'quoted "name"', ""):
+        with pytest.raises(CommandError, match="no run has the id or the name"):
+            find(collector_client, unknown)
     assert {find(collector_client, text)["id"] for text in ("only-one", "on", "my run/1", "latest")} == {"only-one"}
+    SmallRun(collector_client, "one-more")
+    with pytest.raises(CommandError, match=r"'on' names 2 runs: one-more .*, only-one"):
+        find(collector_client, "on")
 
 
 def test_a_collector_of_an_earlier_release_lists_its_runs_too(collector: FakeCollector) -> None:
-    collector.fault = lambda method, path, body: (404, {}) if "overview" in path else (200, {})
+    collector.fault = lambda method, path, body: (404, {}) if "overview" in path else (200, [])  # type: ignore[assignment]
     with Client(collector.url) as client:
-        assert listed(client, project="a b") == []
-    assert [path for _, path, _ in collector.requests] == ["/api/v1/overview?project=a+b", "/api/v1/runs?project=a+b"]
+        assert list(listed(client, [("project", "a b")])) == []
+    asked = [path for _, path, _ in collector.requests]
+    assert asked == ["/api/v1/overview?project=a+b&limit=500", "/api/v1/runs?project=a+b"]

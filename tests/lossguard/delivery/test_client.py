@@ -16,6 +16,16 @@ def test_a_list_is_read_with_the_token_from_below_the_base_path() -> None:
     assert (method, path, headers["authorization"], body) == ("GET", "/behind/api/v1/runs", "Bearer secret", b"")
 
 
+def test_pages_are_read_one_after_another_by_the_link_to_the_next() -> None:
+    with serving(body=b"[1]", link='<?limit=1&cursor=a%2Bb>; rel="next"') as server, Client(server.url) as client:
+        pages = client.pages("/runs?limit=1")
+        assert next(pages) == [1]
+        server.headers["link"] = '<https://elsewhere.example/?cursor=c>; rel="next", <?limit=1>; rel="first"'
+        assert list(pages) == [[1]]
+    paths = [path for _, path, _, _ in server.requests]
+    assert paths == ["/api/v1/runs?limit=1", "/api/v1/runs?limit=1&cursor=a%2Bb"]
+
+
 def test_a_body_is_sent_as_json_with_the_callers_headers() -> None:
     with serving(201, b'{"id": "r"}') as server, Client(server.url) as client:
         assert client.request("POST", "/runs", {"id": "r"}, headers={"Lossguard-Spool-Bytes": "7"}) == {"id": "r"}

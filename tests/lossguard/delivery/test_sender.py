@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import lossguard
+from lossguard.delivery import sender
 from lossguard.delivery.sender import HEARTBEAT
 from lossguard.hardware.sampler import HardwareSampler
 from lossguard.recording import RecordingRun
@@ -36,6 +37,17 @@ def test_an_idle_run_gets_orders_by_heartbeat(collector: FakeCollector, tmp_path
         assert order is not None
         assert (order.id, order.rewind_to) == (7, 0)
         assert run.take_order() is None
+
+
+def test_a_line_ends_the_wait_for_the_next_look_at_the_spool(
+    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "POLL_SECONDS", 600.0)
+    with online(collector, tmp_path) as run:
+        for step in range(3):
+            run.log(step, loss=1.0)
+            assert eventually(lambda: len(collector.rows) == step + 1)  # noqa: B023 - called at once
+            time.sleep(2 * sender.PAUSE_SECONDS)  # the sender waits for more
 
 
 def test_log_never_waits_for_a_collector_that_is_slow_or_down(collector: FakeCollector, tmp_path: Path) -> None:

@@ -97,6 +97,8 @@ def test_another_store_is_refused(tmp_path: Path) -> None:
         guard(trainer_in(tmp_path, Rows(46)), LoggedRun(), store="disk")
     with pytest.raises(ValueError, match="memory=3 needs store='lossguard'"):
         guard(trainer_in(tmp_path, Rows(46)), LoggedRun(), store="hf", memory=3)
+    with pytest.raises(ValueError, match="directory='s3://b/run' needs store='lossguard': the Trainer writes into"):
+        guard(trainer_in(tmp_path, Rows(46)), LoggedRun(), store="hf", directory="s3://b/run")
     with pytest.raises(ValueError, match="save_only_model"):
         guarded(tmp_path, Rows(46), save_only_model=True)
 

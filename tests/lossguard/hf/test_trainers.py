@@ -15,7 +15,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, set_
 
 from lossguard import Skip
 from lossguard.hf import guard
-from lossguard.torch import learning_rate_remedy
+from lossguard.torch import checkpoints_in, learning_rate_remedy
 from tests.lossguard.hf.small import (
     LENGTH,
     VOCABULARY,
@@ -83,6 +83,15 @@ def test_rows_that_are_grouped_by_length_keep_their_order(tmp_path: Path) -> Non
 
     trainer, reference = both(lambda folder: trainer_in(folder, Rows(200), max_steps=30, cls=Grouped), tmp_path)
     assert trainer.live() == reference.live()
+
+
+def test_checkpoints_may_lie_at_a_url(tmp_path: Path) -> None:
+    trainer, run, url = trainer_in(tmp_path, Rows(46), max_steps=6), LoggedRun(), f"memory://{tmp_path.name}/run"
+    guard(trainer, run, every=6, directory=url)
+    trainer.train()
+    assert list(checkpoints_in(url, downloads=tmp_path)) == run.restorable
+    assert run.restorable[-1] == 6
+    assert not (tmp_path / "lossguard").exists()
 
 
 class Pairs(Dataset[dict[str, torch.Tensor]]):

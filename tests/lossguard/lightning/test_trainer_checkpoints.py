@@ -120,3 +120,15 @@ def test_a_plugin_that_writes_in_the_background_is_refused(tmp_path: Path) -> No
     with pytest.raises(ConfigurationError, match="store='lightning' with AsyncCheckpointIO cannot be guarded"):
         fit(tmp_path, shuffled(40), guard(LoggingRun()), module=module, max_steps=3, plugins=[AsyncCheckpointIO()])
     assert module.seen == {}
+
+
+@pytest.mark.parametrize("store", ["lightning", "lossguard"])
+def test_checkpoints_at_a_url_are_restored_exactly(tmp_path: Path, store: str) -> None:
+    run = LoggingRun({19: rollback(1, rewind_to=10, skip_from=10, skip_to=14)})
+    url = f"memory://{tmp_path.name}-{store}/run"
+    watching = guard(run, store=store, directory=url)
+    module = Module(before_step=lambda module: watching.controller.checkpoints.settle(True))  # type: ignore[union-attr]
+    guarded = fit(tmp_path, shuffled(44), watching, module=module, max_steps=20)
+    assert_same(guarded, fit(tmp_path, filtered(44, [(10, 14)], steps=20, accumulate=1), max_steps=20))
+    assert run.recorded[1][:3] == ("rollback", 10, 1)
+    assert run.restorable == list(checkpoints_in(url, downloads=tmp_path)) == [0, 5, 10, 15, 20]

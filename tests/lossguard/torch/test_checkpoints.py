@@ -226,11 +226,11 @@ def test_a_folder_that_became_read_only_is_reported_and_the_earlier_checkpoints_
     checkpoints = Checkpoints(tmp_path / "c", box=Box())
     checkpoints.save(0, {})
     assert checkpoints.settle(wait=True)
-    checkpoints.directory = Path("/proc/self")  # refuses new folders, also to root
+    checkpoints._place.path = Path("/proc/self")  # refuses new folders, also to root
     checkpoints.save(1, {})
     with pytest.raises(OSError, match=r"/proc/self/\.partial-1"):
         checkpoints.settle(wait=True)
-    checkpoints.directory = tmp_path / "c"
+    checkpoints._place.path = tmp_path / "c"
     assert checkpoints.steps() == [0]
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lossguard.errors import CheckpointError
-from lossguard.torch import Checkpoints
+from lossguard.torch import Checkpoints, checkpoints_in
 from lossguard.torch.digest import Digest, digest
 from lossguard.torch.files import write_bytes
-from lossguard.torch.manifest import checkpoints_in, folder_name, read_manifest, write_manifest
+from lossguard.torch.manifest import folder_name, read_manifest, write_manifest
 
 CONTENT = {"step": 1, "format": 2, "files": {}, "objects": {"box": {"value": "'\u00e9'"}}}
 

@@ -150,6 +150,20 @@ def test_the_other_folder_takes_over_when_the_lease_has_run_out(
     assert first.get()["restorable_steps"] == CHECKPOINTS
 
 
+def test_the_checkpoints_of_the_holder_count_while_the_newest_segment_is_that_of_another_process(
+    pair: tuple[TestClient, TestClient], clock: list[float]
+) -> None:
+    first, second = (Trainer(http, writer=writer(name)) for http, name in zip(pair, "ab", strict=True))
+    segment = first.open("a")
+    first.report(segment, range(10), {"loss": noise(1, 10)})
+    copy = second.open("b", 0, "resume")
+    second.report(copy, range(10), {"loss": noise(1, 10)})
+    first.report(segment, range(10, 300), {"loss": noise(1, 290)}, restorable_steps=CHECKPOINTS)
+    roll_back(pair[0], CHECKPOINTS[-1])
+    (order,) = first.report(segment, [300], {"loss": [3.0]})["orders"]
+    assert order["rewind_to"] == CHECKPOINTS[-1]
+
+
 def test_neither_the_end_nor_the_start_of_another_process_changes_the_run(http: TestClient) -> None:
     first, _ = begin(http, writer("a", 2))
     for other in (writer("a", 1), writer("b")):

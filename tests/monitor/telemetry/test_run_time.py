@@ -24,7 +24,8 @@ def test_each_scrape_reads_few_runs_anew_and_the_oldest_first(
 
     def totals(after: float, limit: int = 3) -> list[float]:
         with reading(sqlite_engine) as session:
-            found = cache.read(session, live_runs.running(session, limit=limit), NOW + after)
+            shown = [run.run_pk for run in live_runs.shown(session, limit=limit)]
+            found = cache.read(session, shown, NOW + after)
             return sorted(breakdown.total for breakdown in found.values())
 
     assert totals(10) == [10, 10]

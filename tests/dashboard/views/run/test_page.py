@@ -1,12 +1,15 @@
 """The Run page: curves, incidents, compute and tables of one run."""
 
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 import streamlit as st
 
 from db import commands, hardware
+from db.archive.places import Place
 from db.engine import writing
 from lossguard.protocol import IMPORTED
 from lossguard.sources.facts import SOURCE, SourceFacts
@@ -15,6 +18,7 @@ from tests.dashboard.app_content import column, figure, incident_rows, metrics, 
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.report.reader import read
 from tests.dashboard.seed import STEPS, seed
+from tests.db.archive.stored import archive
 from tests.db.seed import add_run, add_segment, add_steps
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -45,6 +49,25 @@ def test_the_run_page_draws_the_live_line_the_discarded_branch_and_what_happened
     assert "Onset at step 409, detected at 413, peak at 420 (loss 7.28), ended at 427." in text
     assert "Rewind to step 300, skip 200 batches [300, 500)." in text
     assert "31 robust deviations" in text
+
+
+def test_archived_steps_are_drawn_like_stored_ones_and_named_where_their_place_is_away(
+    open_page: OpenPage, store: sa.Engine, tmp_path: Path
+) -> None:
+    seed(store, state=RunState.FINISHED, now=time.time())
+    before = figure(open_page("run", run="spiky-1"))
+    archive(store, Place(str(tmp_path / "place")), "spiky-1")
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    app = open_page("run", run="spiky-1")
+    assert [trace.get("y") for trace in figure(app)["data"]] == [trace.get("y") for trace in before["data"]]
+    shutil.rmtree(tmp_path / "place")
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    (warning,) = open_page("run", run="spiky-1").warning
+    assert warning.value.startswith("The archived steps 0 to 255 of the run 'spiky-1' cannot be read: there is no file")
+    runs = open_page("runs")
+    assert (list(runs.warning), list(runs.exception)) == ([], []), "a list needs no file"
 
 
 @pytest.mark.parametrize(

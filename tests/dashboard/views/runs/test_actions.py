@@ -6,11 +6,13 @@ import pytest
 import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
-from dashboard.data import cached, run_list
+from dashboard.data import run_list, run_pages
 from dashboard.data.run_list import ListedRun
 from dashboard.views.runs import actions
 from db import access, queries
 from db.engine import reading
+from db.runs.filters import RunFilter
+from db.runs.orders import RunOrder
 from lossguard.states import RunState
 from tests.dashboard.seed import SEGMENT_END, STEPS, seed
 from tests.dashboard.serving import serving
@@ -47,7 +49,11 @@ def confirm(app: AppTest, word: str) -> AppTest:
 
 
 def both() -> list[ListedRun]:
-    return sorted(run_list.listed(cached.runs(), []), key=lambda row: row.run.id, reverse=True)
+    return sorted(
+        run_list.listed(run_pages.found(RunFilter(), RunOrder.NEWEST, 10).rows, []),
+        key=lambda row: row.run.id,
+        reverse=True,
+    )
 
 
 def test_runs_that_could_not_be_archived_are_named_with_the_reason_and_the_others_are(collector: sa.Engine) -> None:

@@ -27,7 +27,7 @@ def test_a_column_is_a_setting_by_its_path_or_its_last_part_or_a_value_of_a_metr
     assert values("max loss") == [None, 2.0, 3.0, None]
     assert values("last loss")[1:] == [2.0, 3.0, None]
     assert column("last").is_metric is False
-    assert available(ROWS, ["loss"]) == ["last loss", "min loss", "max loss", "lr", "model.width"]
+    assert available(["model.width", "lr"], ["loss"]) == ["last loss", "min loss", "max loss", "lr", "model.width"]
 
 
 def test_runs_without_a_value_come_last_either_way_and_texts_after_numbers() -> None:

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
+from dashboard.views.runs import listing, selection
 from db import commands, queries
 from db.engine import writing
 from lossguard.states import RunState
@@ -99,6 +100,47 @@ def test_the_table_has_the_columns_the_search_and_the_order_of_its_url(open_page
     found = rows(open_page(layout="Table", columns=["seed", "odd.list", "last loss"]))
     assert [row[0] for row in found] == ["gpt / r3", "gpt / r2", "gpt / r1", "gpt / r0"]
     assert found[0][5:8] == [2, '[1, {"a": null}]', "NaN"]
+
+
+def test_what_a_list_of_many_runs_does_not_show_is_said_and_can_be_had(
+    open_page: OpenPage, store: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_swept(store)
+    monkeypatch.setattr(listing, "PAGE_SIZE", {"Cards": 1, "Table": 2})
+    monkeypatch.setattr(listing, "MAX_READ", 3)
+    app = open_page(layout="Table")
+    assert [row[0] for row in rows(app)] == ["gpt / r3", "gpt / r2"]
+    more = app.button(key="more-Table")
+    assert more.label == "Show more (2 of 4 runs)"
+    assert len(rows(more.click().run())) == 4
+    assert "more-Table" not in [button.key for button in app.button]
+    sorted_page = open_page(layout="Table", sort="last loss, ascending")
+    assert [row[0] for row in rows(sorted_page)] == ["gpt / r1", "gpt / r2"]
+    assert sorted_page.info[0].value.startswith("Only the 3 newest of the 4 runs found are sorted. Narrow the search")
+    grouped = open_page(layout="Table", group="lr", columns="last loss")
+    assert grouped.info[0].value.startswith("Only the 3 newest of the 4 runs found are in groups.")
+    assert [row[:2] for row in rows(grouped)] == [["0.2", 2], ["0.1", 1]]
+    assert not open_page(layout="Table", group="lr", find="lr=0.1").info
+
+
+def test_all_runs_that_match_can_be_selected_and_more_than_a_figure_holds_are_not_compared(
+    open_page: OpenPage, store: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_swept(store)
+    monkeypatch.setattr(listing, "PAGE_SIZE", {"Cards": 1, "Table": 2})
+    monkeypatch.setattr(selection, "MAX_LINES", 2)
+    app = open_page(find="id!=r3")
+    app.checkbox[0].check().run()
+    assert app.button(key="select-all").label == "Select all 3"
+    app.button(key="select-all").click().run()
+    assert app.session_state["selected_runs"] == ["r2", "r1", "r0"]
+    assert app.caption[0].value == "**3 runs selected** (at most 2 can be compared)"
+    assert "select-all" not in [button.key for button in app.button]
+    monkeypatch.setattr(selection, "MAX_SELECTED", 2)
+    app.button(key="clear-selected").click().run()
+    app.checkbox[0].check().run()
+    app.button(key="select-all").click().run()
+    assert app.session_state["selected_runs"] == ["r2", "r1"]
 
 
 def test_groups_of_runs_have_mean_deviation_and_n(open_page: OpenPage, store: sa.Engine) -> None:

@@ -69,6 +69,33 @@ def test_a_run_is_shown_as_it_was_logged(http: TestClient) -> None:
     assert client.run()["project"] == "gpt"
 
 
+def test_runs_are_found_by_params_and_tags_in_pages_also_while_new_ones_start(http_on_both: TestClient) -> None:
+    number = http_on_both.post(f"{MLFLOW_API}/experiments/create", json={"name": "gpt"}).json()["experiment_id"]
+    clients = []
+    for place in range(7):
+        tags = [{"key": 'a "b"', "value": str(place % 2)}]
+        clients.append(MlflowClient(http_on_both, experiment_id=number, start_time=1000 * (place // 2), tags=tags))
+        clients[-1].post("runs/log-parameter", run_id=clients[-1].run_id, key="optimizer.lr", value="0.1")
+    client = clients[0]
+    newest_first = sorted(clients, key=lambda each: (-(clients.index(each) // 2), each.run_id))
+
+    def ids(page: dict[str, Any]) -> list[str]:
+        return [one["info"]["run_id"] for one in page["runs"]]
+
+    asked: dict[str, Any] = {"experiment_ids": [number], "max_results": 3, "filter": "params.optimizer.lr = '0.1'"}
+    first = client.post("runs/search", **asked)
+    MlflowClient(http_on_both, experiment_id=number, start_time=9000)
+    second = client.post("runs/search", **asked, page_token=first["next_page_token"])
+    third = client.post("runs/search", **asked, page_token=second["next_page_token"])
+    assert ids(first) + ids(second) + ids(third) == [each.run_id for each in newest_first]
+    assert "next_page_token" not in third
+    odd = client.post("runs/search", experiment_ids=[number], filter="""tags.`a "b"` = '1'""")
+    assert set(ids(odd)) == {each.run_id for each in clients[1::2]}
+    assert client.post("runs/search", experiment_ids=[number], filter="params.optimizer.lr = '1'") == {"runs": []}
+    refused = client.post("runs/search", answered=400, experiment_ids=[number], page_token="3")
+    assert "take it from the answer with the page before" in refused["message"]
+
+
 def test_a_history_has_stored_and_open_rows_under_the_name_of_the_client(http: TestClient) -> None:
     client = MlflowClient(http)
     client.log_rows(0, {"train/loss": [1.0, math.nan, 3.0] * 30})

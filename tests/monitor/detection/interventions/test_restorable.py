@@ -47,6 +47,7 @@ def test_of_an_older_sdk_only_the_steps_are_known(tiers: Any) -> None:
 )
 def test_a_step_says_where_it_is_loaded_from_and_how_long_that_takes(seconds: float | None, words: str) -> None:
     assert RestorableStep(50, "disk", seconds).describe() == words
+    assert RestorableStep(50, "remote", seconds).describe() == words.replace("disk", "a URL")
 
 
 @given(st.sets(st.integers(0, 3000), max_size=800), st.sets(st.integers(0, 3000), max_size=20))

@@ -1,0 +1,138 @@
+"""Steps of a segment as one Parquet file, bit for bit, and back.
+
+Columns: `segment`, `step`, `time` (unix seconds), then each metric that any of the steps reported, called as in an
+export. A null is a value that was not reported; NaN and infinities were. Rows are sorted by step. Row groups are small
+enough that one metric of a few steps is a small read, and large enough that a metric of the whole file is few reads.
+Each page has a checksum, which is verified when it is read.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from db.steps.buckets import Floats
+from db.steps.columns import Bools, MetricColumn, column_of, metric_of
+from db.steps.step_block import StepBlock
+
+ROW_GROUP_STEPS = 65_536
+ROW_GROUP_VALUES = 2_097_152
+"""16 MB of memory for one that is read whole."""
+COMPRESSION_LEVEL = 3
+
+
+class DamagedFile(ValueError):
+    """The bytes are not the file that was written; the message is one sentence without the file's name."""
+
+
+def encode(block: StepBlock) -> bytes:
+    """The file of these steps. A metric that none of them reported has no column."""
+    metrics = {column_of(name): column for name, column in block.metrics.items() if column.reported.any()}
+    segment = pa.array(np.full(len(block), block.segment, dtype=np.int32))
+    columns = {"segment": segment, "step": pa.array(block.steps), "time": pa.array(block.times)}
+    columns |= {name: _array(column) for name, column in metrics.items()}
+    sink = io.BytesIO()
+    pq.write_table(
+        pa.table(columns),
+        sink,
+        row_group_size=max(1, min(ROW_GROUP_STEPS, ROW_GROUP_VALUES // len(columns))),
+        compression="zstd",
+        compression_level=COMPRESSION_LEVEL,
+        use_dictionary=["segment"],
+        column_encoding={"step": "DELTA_BINARY_PACKED", **dict.fromkeys(["time", *metrics], "BYTE_STREAM_SPLIT")},
+        write_statistics=["step"],
+        write_page_checksum=True,
+        store_schema=False,
+    )
+    return sink.getvalue()
+
+
+def metric_names(metadata: pq.FileMetaData) -> list[str]:
+    """The metrics that the file has a column for."""
+    names = (metadata.schema.column(number).name for number in range(metadata.num_columns))
+    return [metric for name in names if (metric := metric_of(name)) is not None]
+
+
+def metadata_of(file: Any) -> pq.FileMetaData:
+    """What the file's footer says. Raises DamagedFile."""
+    try:
+        return pq.read_metadata(file)
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedFile(f"it is no whole Parquet file ({_first_line(error)})") from error
+
+
+def groups_of(metadata: pq.FileMetaData, *, first: int, end: int) -> list[int]:
+    """The row groups that hold steps of [first, end)."""
+    return [number for number in range(metadata.num_row_groups) if _overlaps(metadata, number, first, end)]
+
+
+def decode(file: Any, *, metadata: pq.FileMetaData, groups: Sequence[int], metrics: Sequence[str]) -> StepBlock:
+    """These row groups of a file with these metrics; what lies in other columns is not read. Raises DamagedFile."""
+    stored = set(metric_names(metadata))
+    wanted = ["segment", "step", "time", *(column_of(name) for name in metrics if name in stored)]
+    try:
+        source = pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
+        table = source.read_row_groups(groups, columns=wanted, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedFile(f"a page of it cannot be read ({_first_line(error)})") from error
+    steps = _numbers(table["step"], np.int64)
+    columns = {
+        name: _metric(table[column_of(name)]) if name in stored else _not_reported(len(steps)) for name in metrics
+    }
+    segment = int(table["segment"][0].as_py()) if len(steps) else 0
+    return StepBlock(segment, steps, _numbers(table["time"], np.float64), columns)
+
+
+def decode_whole(file: Any, *, metrics: Sequence[str] | None = None) -> StepBlock:
+    """All steps of a file, with these metrics; None: those that it has. Raises DamagedFile."""
+    metadata = metadata_of(file)
+    names = metric_names(metadata) if metrics is None else metrics
+    return decode(file, metadata=metadata, groups=range(metadata.num_row_groups), metrics=names)
+
+
+def _overlaps(metadata: pq.FileMetaData, number: int, first: int, end: int) -> bool:
+    bounds = metadata.row_group(number).column(1).statistics
+    return bool(bounds.min < end and bounds.max >= first)
+
+
+def _array(column: MetricColumn) -> pa.Array:
+    return pa.array(column.values) if column.reported.all() else pa.array(column.values, mask=~column.reported)
+
+
+def _metric(column: pa.ChunkedArray) -> MetricColumn:
+    values: Floats = _numbers(column, np.float64)
+    reported = np.concatenate([np.empty(0, dtype=np.bool_), *map(_is_valid, column.chunks)])
+    values[~reported] = np.nan
+    finite = np.isfinite(values)
+    return MetricColumn(values, reported, finite, bool(finite.all()))
+
+
+def _not_reported(num_steps: int) -> MetricColumn:
+    never = np.zeros(num_steps, dtype=np.bool_)
+    return MetricColumn(np.full(num_steps, np.nan), never, never, not num_steps)
+
+
+# Arrow's own conversion to numpy imports pandas: 50 MB that a collector does not need.
+def _numbers(column: pa.ChunkedArray, dtype: Any) -> Any:
+    found = np.empty(len(column), dtype=dtype)
+    start = 0
+    for chunk in column.chunks:
+        data = chunk.buffers()[1]
+        found[start : start + len(chunk)] = np.frombuffer(data, dtype=dtype, count=len(chunk), offset=8 * chunk.offset)
+        start += len(chunk)
+    return found
+
+
+def _is_valid(chunk: pa.Array) -> Bools:
+    valid = chunk.buffers()[0]
+    if valid is None:
+        return np.ones(len(chunk), dtype=np.bool_)
+    bits = np.unpackbits(np.frombuffer(valid, dtype=np.uint8), bitorder="little")
+    return bits[chunk.offset : chunk.offset + len(chunk)].astype(np.bool_)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")

@@ -1,0 +1,113 @@
+"""Values of archived steps for `db.steps.blocks`: of each file only the columns and row groups that are needed.
+
+The footers of files and the row groups read last are kept, for files never change.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from sqlalchemy.orm import Session
+
+from db.archive import parquet, places
+from db.archive.files import ArchivedFile
+from db.steps.columns import MetricColumn
+from db.steps.step_block import StepBlock, joined
+
+MAX_FOOTERS = 256
+MAX_GROUPS = 4
+"""Row groups that stay in memory, of 16 MB at most."""
+
+
+class UnreadableArchive(RuntimeError):
+    """Archived steps are needed, and their file cannot be read; the message is one sentence."""
+
+
+class Wanted(NamedTuple):
+    """A block whose values are in a file."""
+
+    file: int
+    """`ArchivedFile.id`"""
+    first: int
+    last: int
+    """The block's last step."""
+
+
+def read_blocks(
+    session: Session, *, segment: int, wanted: Sequence[Wanted], metrics: Sequence[str]
+) -> dict[int, Mapping[str, MetricColumn]]:
+    """First step of a block -> these metrics over its steps; blocks are given in their order.
+
+    Raises UnreadableArchive.
+    """
+    found: dict[int, Mapping[str, MetricColumn]] = {}
+    for file_id, some in groupby(wanted, key=lambda one: one.file):
+        blocks = list(some)
+        file = session.get(ArchivedFile, file_id)
+        if file is None:
+            where = f"archived steps {blocks[0].first:,} to {blocks[-1].last:,} of segment {segment} cannot be read"
+            raise UnreadableArchive(f"{where}: the store has lost their file; restore the store from a backup")
+        steps = read_file(file, first=blocks[0].first, end=blocks[-1].last + 1, metrics=metrics)
+        found.update((first, part.metrics) for first, part in _split(steps, blocks))
+    return found
+
+
+def read_file(file: ArchivedFile, *, first: int, end: int, metrics: Sequence[str]) -> StepBlock:
+    """The steps [first, end) of a file. Raises UnreadableArchive."""
+    content = _Content(file.place, file.name, file.num_bytes)
+    try:
+        groups = parquet.groups_of(_footer(content), first=first, end=end)
+        parts = [_between(_group(content, group, tuple(metrics)), first, end) for group in groups]
+    except places.PlaceError as error:
+        raise UnreadableArchive(f"{_what(file)}: {error}") from error
+    except parquet.DamagedFile as error:
+        raise UnreadableArchive(
+            f"{_what(file)}: {file.place}/{file.name} is damaged: {error}; restore that file from a backup of the place"
+        ) from error
+    return joined(parts, metrics)
+
+
+class _Content(NamedTuple):
+    """A file, which never changes."""
+
+    place: str
+    name: str
+    num_bytes: int
+
+    def open(self) -> places.RemoteFile:
+        return places.RemoteFile(places.opened(self.place), self.name, self.num_bytes)
+
+
+def _between(steps: StepBlock, first: int, end: int) -> StepBlock:
+    low, high = np.searchsorted(steps.steps, [first, end]).tolist()
+    return steps.at(slice(low, high))
+
+
+def _split(steps: StepBlock, blocks: Sequence[Wanted]) -> Iterator[tuple[int, StepBlock]]:
+    firsts = np.searchsorted(steps.steps, [block.first for block in blocks]).tolist()
+    ends = np.searchsorted(steps.steps, [block.last + 1 for block in blocks]).tolist()
+    for block, first, end in zip(blocks, firsts, ends, strict=True):
+        yield block.first, steps.at(slice(first, end))
+
+
+@lru_cache(maxsize=MAX_FOOTERS)
+def _footer(content: _Content) -> pq.FileMetaData:
+    return parquet.metadata_of(content.open())
+
+
+@lru_cache(maxsize=MAX_GROUPS)
+def _group(content: _Content, group: int, metrics: tuple[str, ...]) -> StepBlock:
+    """A row group: who reads a run from its first step to its last asks for each several times."""
+    return parquet.decode(content.open(), metadata=_footer(content), groups=[group], metrics=metrics)
+
+
+def forget_contents() -> None:
+    """Read row groups anew; footers stay known. For measurements and tests."""
+    _group.cache_clear()
+
+
+def _what(file: ArchivedFile) -> str:
+    return f"the archived steps {file.first_step:,} to {file.last_step:,} of the run {file.run!r} cannot be read"

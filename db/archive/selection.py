@@ -1,0 +1,63 @@
+"""Which runs have steps to archive. The caller owns the transaction."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db.archive.extent import BUCKET
+from db.archive.files import ArchivedFile, FileState
+from db.models import Run, Segment
+from lossguard.states import RunState
+
+AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([dh]?)")
+SECONDS = {"": 86_400.0, "d": 86_400.0, "h": 3_600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An ended run with steps in the store."""
+
+    run_id: str
+    project: str
+    state: str
+    num_steps: int
+    """Those in the store of segments that are long enough to be archived; a few of them stay."""
+
+
+def age_seconds(text: str) -> float:
+    """`30d` or `12h`, or a number of days. Raises ValueError."""
+    found = AGE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no age: give days or hours, such as 30d or 12h")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+def candidates(session: Session, *, ended_before: float | None, run_ids: Sequence[str] = ()) -> Sequence[Candidate]:
+    """Ended runs that may have steps to archive, the oldest first.
+
+    `ended_before`: those that last reported before, in unix seconds; None: whenever. `run_ids`: only these; (): all.
+    """
+    whole_buckets = Segment.first_step + (BUCKET - Segment.first_step % BUCKET) % BUCKET
+    is_long = Segment.last_step - Segment.last_step % BUCKET > whole_buckets
+    steps = sa.select(Segment.run_pk, sa.func.sum(Segment.num_steps).label("steps")).where(is_long)
+    long_ones = steps.group_by(Segment.run_pk).subquery()
+    is_kept = ArchivedFile.state == FileState.KEPT
+    in_files = sa.select(ArchivedFile.run_pk, sa.func.sum(ArchivedFile.num_steps).label("steps")).where(is_kept)
+    archived = in_files.group_by(ArchivedFile.run_pk).subquery()
+    is_complete = sa.exists().where(ArchivedFile.run_pk == Run.pk, ArchivedFile.complete_at_revision == Run.revision)
+    left = long_ones.c.steps - sa.func.coalesce(archived.c.steps, 0)
+    found = (
+        sa.select(Run.id, Run.project, Run.state, left)
+        .join(long_ones, long_ones.c.run_pk == Run.pk)
+        .outerjoin(archived, archived.c.run_pk == Run.pk)
+        .where(Run.state != RunState.RUNNING, left > 0, ~is_complete)
+        .order_by(Run.last_report_at)
+    )
+    if ended_before is not None:
+        found = found.where(Run.last_report_at < ended_before)
+    if run_ids:
+        found = found.where(Run.id.in_(run_ids))
+    return [Candidate(run_id, project, state, int(steps)) for run_id, project, state, steps in session.execute(found)]

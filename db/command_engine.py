@@ -1,0 +1,53 @@
+"""How a command uses the store: it ends with one sentence and exit code 2 when it cannot."""
+
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import sqlalchemy as sa
+import typer
+from alembic.util.exc import CommandError
+
+from db import migrate
+from db.command_lines import as_typed_here
+from db.engine import BadDatabaseUrl, NoStore, check_store, create_engine, first_line, shown
+
+T = TypeVar("T")
+Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:/// or postgresql:// URL")]
+
+
+def on_engine(url: str, do: Callable[[sa.Engine], T], *, new: bool = False) -> T:
+    """The result of `do`. Exits with one sentence when the database cannot be used. `new`: it may not exist yet."""
+    try:
+        if not new:
+            check_store(url)
+        engine = create_engine(url)
+        try:
+            return do(engine)
+        finally:
+            engine.dispose()
+    except NoStore as missing:
+        raise no_store(missing) from None
+    except (BadDatabaseUrl, sa.exc.DBAPIError, CommandError) as failed:
+        reason = first_line(failed.orig if isinstance(failed, sa.exc.DBAPIError) else failed)
+        raise error(f"cannot use the database {shown(url)}: {reason}") from None
+
+
+def check_schema(engine: sa.Engine) -> None:
+    """Exit with one sentence unless the database is at the newest revision."""
+    current, newest = migrate.revisions(engine)
+    if current != newest:
+        state = f"is at revision {current}, not {newest}" if current else "has no tables yet"
+        raise error(f"the database {state}; run: python -m db upgrade")
+
+
+def no_store(missing: NoStore) -> typer.Exit:
+    """Say that there is no store, and how to name or create one; raise what is returned."""
+    return error(
+        f"{missing}; name the store with --url or LOSSGUARD_DATABASE_URL; to create it, run: python -m db upgrade"
+    )
+
+
+def error(sentence: str) -> typer.Exit:
+    """Print one line on standard error; raise what is returned, to exit with code 2."""
+    typer.echo(as_typed_here(f"db: {sentence}"), err=True)
+    return typer.Exit(2)

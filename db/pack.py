@@ -1,0 +1,45 @@
+"""Pack what no report packs by the way, run by run: `python -m db pack`."""
+
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+from db import commands, features
+from db.engine import writing
+from db.steps import backlog
+
+
+class NotEnabled(ValueError):
+    """The store may have collectors that know no blocks; the message says what to do."""
+
+
+def pack_store(engine: sa.Engine, *, enable: bool, now: float) -> Iterator[str]:
+    """Pack everything that waits, and say what was done. Raises NotEnabled.
+
+    A transaction locks one run for some tenths of a second. Stopped in between, everything is there once.
+    """
+    with writing(engine) as session:
+        if enable and features.enable(session, features.BLOCKS, now=now):
+            yield "steps of new segments are stored in blocks from now on"
+        if not features.is_enabled(session, features.BLOCKS):
+            raise NotEnabled(
+                "this store keeps steps in rows, as collectors of the previous release need them; once every collector "
+                "and dashboard runs this release, run: python -m db pack --enable"
+            )
+        run_ids = backlog.waiting_runs(session)
+    for run_id in run_ids:
+        if num_steps := sum(_pack_run(engine, run_id)):
+            yield f"packed {num_steps:,} steps of {run_id}"
+    if not run_ids:
+        yield "nothing is left to pack"
+
+
+def _pack_run(engine: sa.Engine, run_id: str) -> Iterator[int]:
+    """The number of steps that each transaction packed."""
+    while True:
+        with writing(engine) as session:
+            run = commands.lock_run(session, run_id=run_id)
+            num_steps = 0 if run is None else backlog.pack_some(session, run=run)
+        if num_steps == 0:
+            return
+        yield num_steps

@@ -1,0 +1,60 @@
+"""What the runs of a store can be filtered and grouped by."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db.dialects import dialect_of
+from db.models import Run
+from db.runs import fields
+from db.runs.filters import RunFilter, selection
+from db.runs.silence import SILENT, is_silent_in_sql
+from lossguard.config_paths import flattened
+from lossguard.masking import mask_json
+from lossguard.run_tags import tags_of
+
+NUM_READ = 1_000
+"""Runs whose settings are offered, the newest ones."""
+
+
+def projects(session: Session) -> list[str]:
+    """All projects, by name."""
+    return sorted(session.scalars(sa.select(Run.project).distinct()))
+
+
+def tags(session: Session) -> list[str]:
+    """The tags of any run, by name: those that people gave, and of the other runs those of the loop."""
+    found = dialect_of(session.get_bind()).json.member_text(Run.config, "tags")
+    of_people = sa.select(sa.cast(Run.tags, sa.Text)).where(Run.tags.is_not(None)).distinct()
+    of_loops = sa.select(found).where(Run.tags.is_(None)).distinct()
+    return sorted({tag for text in (*session.scalars(of_people), *session.scalars(of_loops)) for tag in _read(text)})
+
+
+def shown_states(session: Session, *, where: RunFilter, now: float) -> dict[str, int]:
+    """How many of the runs lists show in each of `fields.SHOWN_STATES` (`now`: unix seconds)."""
+    state = sa.case(
+        (fields.needs_a_person(), fields.NEEDS_A_PERSON), (is_silent_in_sql(now), SILENT), else_=Run.state
+    ).label("shown_state")
+    chosen = selection(session, where, now=now)
+    found = sa.select(state, sa.func.count()).select_from(Run).where(*chosen.tests).group_by(state)
+    return {shown: count for shown, count in session.execute(found)}
+
+
+def settings(session: Session) -> list[str]:
+    """The settings of the NUM_READ newest runs by dotted path, those of most runs first."""
+    newest = sa.select(Run.config).order_by(Run.started_at.desc(), Run.pk.desc()).limit(NUM_READ)
+    counted = Counter(path for config in session.scalars(newest) for path in flattened(mask_json(config)))
+    return [path for path, _ in counted.most_common()]
+
+
+def has_setting(session: Session, name: str) -> bool:
+    """Whether a setting of any run has this name, which is its path or the last part of it."""
+    is_set = dialect_of(session.get_bind()).json.setting(Run.config, name)
+    return session.scalar(sa.select(Run.pk).where(is_set).limit(1)) is not None
+
+
+def _read(text: str | None) -> Iterator[str]:
+    yield from tags_of(None if text is None else json.loads(text), {})

@@ -1,0 +1,71 @@
+"""Which runs a list shows, as conditions of a query."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db.dialects import dialect_of
+from db.models import Metric, Run
+from db.runs import fields
+from db.runs.conditions import FIELDS, Conditions, Test
+from lossguard.run_search import METRIC, Search
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """The runs that meet all of this."""
+
+    projects: Collection[str] | None = None
+    states: Collection[str] | None = None
+    """As the runs say: of `RunState`."""
+    shown_states: Collection[str] | None = None
+    """As lists show them: of `fields.SHOWN_STATES`."""
+    tags: Collection[str] = ()
+    """All of these."""
+    since: float | None = None
+    """Those that reported since then (unix seconds)."""
+    archived: bool | None = None
+    """None: whether archived or not, False: only the others, True: only archived ones."""
+    search: Search = field(default_factory=Search)
+    run_ids: Collection[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A filter for the database."""
+
+    tests: Sequence[Test]
+    of_steps: Search
+    """What is left of the search: only the steps answer it."""
+
+
+def selection(session: Session, where: RunFilter, *, now: float) -> Selection:
+    """The filter at a time (unix seconds)."""
+    metrics = _metrics_named(session, where.search.names)
+    conditions = Conditions(dialect=dialect_of(session.get_bind()), metrics=metrics, now=now)
+    tests = [*_tests(where, now), *conditions.all_of(where.search), *map(conditions.tagged, where.tags)]
+    return Selection(tests, conditions.of_steps(where.search))
+
+
+def _metrics_named(session: Session, names: Collection[str]) -> frozenset[str]:
+    """Those metrics of any run that these names may mean."""
+    asked = {name.removeprefix(METRIC) for name in names} - FIELDS
+    known = (session.scalar(sa.select(Metric.name).where(Metric.name == name).limit(1)) for name in asked)
+    return frozenset(name for name in known if name is not None)
+
+
+def _tests(where: RunFilter, now: float) -> list[Test]:
+    """What stands in columns comes first."""
+    tests: list[Test] = []
+    for column, among in ((Run.project, where.projects), (Run.state, where.states), (Run.id, where.run_ids)):
+        if among is not None:
+            tests.append(column.in_(sorted(among)))
+    if where.archived is not None:
+        tests.append(Run.archived_at.is_not(None) if where.archived else Run.archived_at.is_(None))
+    if where.since is not None:
+        tests.append(sa.type_coerce(Run.last_report_at, sa.Float) >= where.since)
+    if where.shown_states is not None:
+        tests.append(sa.or_(sa.false(), *(fields.is_shown_as(state, now) for state in where.shown_states)))
+    return tests

@@ -1,0 +1,116 @@
+"""Pages of the list of runs: filtered, searched and sorted by the database.
+
+A page costs the same wherever it is in the list, and no run is read that is not shown. Only a search for the newest
+value of a metric without a Prometheus gauge has to read the runs that match otherwise, `CHUNK` at a time.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, load_only
+
+from db.dialects import dialect_of
+from db.models import Run
+from db.overview import summaries
+from db.runs import orders
+from db.runs.filters import RunFilter as RunFilter
+from db.runs.filters import selection
+from db.runs.orders import Cursor, RunOrder
+from lossguard.config_paths import flattened
+from lossguard.run_search import METRIC, Search, settings_or_metric
+
+CHUNK = 500
+"""Runs that are read at once where the database alone cannot tell which ones match."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    runs: Sequence[Run]
+    next: str | None
+    """Cursor of the next page; None: there is none."""
+
+
+def page(
+    session: Session,
+    *,
+    where: RunFilter,
+    order: RunOrder = RunOrder.NEWEST,
+    limit: int | None,
+    cursor: str | None = None,
+    now: float,
+    columns: Collection[str] = (),
+) -> RunPage:
+    """The first `limit` runs, or those after `cursor`; None: all.
+
+    `now`: unix seconds, for who is silent. `columns`: those of `Run` that are read at once; without them all.
+    Raises BadCursor.
+    """
+    keys = orders.keys(order, dialect_of(session.get_bind()), now)
+    values: Sequence[Any] | None = None
+    if cursor is not None:
+        known = orders.parse(cursor, order, keys)
+        now, values = known.now, known.values
+        keys = orders.keys(order, dialect_of(session.get_bind()), now)
+    found: list[Run] = []
+    for run, *run_values in _matching(session, where, keys, values, limit, now, columns):
+        if limit is not None and len(found) == limit:
+            return RunPage(found, str(Cursor(order, now, values or ())))
+        found.append(run)
+        values = run_values
+    return RunPage(found, None)
+
+
+def count(session: Session, *, where: RunFilter, now: float) -> int:
+    """How many runs match."""
+    chosen = selection(session, where, now=now)
+    if chosen.of_steps.terms:
+        return len(page(session, where=where, limit=None, now=now).runs)
+    found = sa.select(sa.func.count()).select_from(Run).where(*chosen.tests)
+    return session.scalar(found) or 0
+
+
+def ids(session: Session, *, where: RunFilter, order: RunOrder = RunOrder.NEWEST, now: float) -> list[str]:
+    """The ids of all runs that match."""
+    found = page(session, where=where, order=order, limit=None, now=now, columns=("pk", "id"))
+    return [run.id for run in found.runs]
+
+
+def _matching(
+    session: Session,
+    where: RunFilter,
+    keys: Sequence[orders.Key],
+    values: Sequence[Any] | None,
+    limit: int | None,
+    now: float,
+    columns: Collection[str],
+) -> Iterator[Sequence[Any]]:
+    """The runs after these values in their order, each with its own values."""
+    chosen = selection(session, where, now=now)
+    left = chosen.of_steps
+    sort_values = (key.value.label(f"key_{number}") for number, key in enumerate(keys))
+    found = sa.select(Run, *sort_values).where(*chosen.tests)
+    found = found.order_by(*(key.ordered for key in keys))
+    if columns and not left.terms:
+        found = found.options(load_only(*(getattr(Run, name) for name in sorted({"pk", "id", *columns}))))
+    size = CHUNK if left.terms else None if limit is None else limit + 1
+    while True:
+        part = found if values is None else found.where(orders.after(keys, values))
+        rows = session.execute(part if size is None else part.limit(size)).all()
+        yield from _with_metrics(session, rows, left) if left.terms else rows
+        if not left.terms or len(rows) < CHUNK:
+            return
+        values = rows[-1][1:]
+
+
+def _with_metrics(session: Session, rows: Sequence[Sequence[Any]], search: Search) -> Iterator[Sequence[Any]]:
+    """Those of the runs that match what only the steps answer."""
+    names = sorted(name.removeprefix(METRIC) for name in search.names)
+    found = summaries(session, runs=[row[0] for row in rows], metrics=names)
+    for row in rows:
+        run, metrics = row[0], found[row[0].pk].metrics
+        settings = flattened(run.config)
+        newest = {name: metric.last for name, metric in metrics.items()}
+        if search.matches("", lambda name: settings_or_metric(name, settings, newest.get)):  # noqa: B023
+            yield row

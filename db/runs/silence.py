@@ -1,0 +1,27 @@
+"""Runs that count as running but have stopped reporting: `kill -9` leaves no other trace."""
+
+import sqlalchemy as sa
+
+from db.models import Run
+from lossguard.protocol import NO_HEARTBEAT
+from lossguard.states import RunState
+
+SILENT = "silent"
+"""Shown instead of the state of a run that is silent."""
+SILENT_SECONDS = 60.0
+"""The SDK reports every two seconds: a run without a report for this long was killed, or cannot reach the collector."""
+QUIET_SECONDS = 600.0
+"""The same where the client has no heartbeat and reports when it has a row."""
+
+
+def is_silent(run: Run, now: float) -> bool:
+    """Whether the run is silent at a time (unix seconds)."""
+    patience = QUIET_SECONDS if NO_HEARTBEAT in run.capabilities else SILENT_SECONDS
+    return run.state == RunState.RUNNING and now - run.last_report_at > patience
+
+
+def is_silent_in_sql(now: float) -> sa.ColumnElement[bool]:
+    """`is_silent` as a condition of a query."""
+    has_no_heartbeat = sa.cast(Run.capabilities, sa.String).like(f'%"{NO_HEARTBEAT}"%')
+    patience = sa.case((has_no_heartbeat, QUIET_SECONDS), else_=SILENT_SECONDS)
+    return sa.and_(Run.state == RunState.RUNNING, sa.type_coerce(Run.last_report_at, sa.Float) < now - patience)

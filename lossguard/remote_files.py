@@ -1,0 +1,147 @@
+"""The files below a URL, through fsspec: an object store (s3://, gs://, az://) or whatever else fsspec reaches.
+
+fsspec and the package for a kind of store are imported when a URL is opened: the SDK does not need them otherwise.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from lossguard.errors import ConfigurationError
+from lossguard.masking import mask_text
+
+T = TypeVar("T")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+(?=::|://)")
+_ON_DISK = ("file", "local")
+_IN_OBSTORE = ("s3", "s3a", "gs", "gcs", "az", "abfs", "adl")
+"""Kinds of stores that obstore reaches without a further package."""
+MAX_REASON = 300
+
+
+def is_remote(place: object) -> bool:
+    """Whether `place` is a URL of files that lie elsewhere than on a disk of this machine."""
+    match = _SCHEME.match(place) if isinstance(place, str) else None
+    return match is not None and match[0] not in _ON_DISK
+
+
+def local_path(place: str | os.PathLike[str]) -> Path:
+    """A path, or a file:// URL, as a path."""
+    match = _SCHEME.match(place) if isinstance(place, str) else None
+    return Path(place) if match is None else Path(unquote(urlsplit(str(place)).path))
+
+
+def within(place: str | Path, name: str) -> str | Path:
+    """What is called `name` in a folder or at a URL."""
+    return f"{str(place).rstrip('/')}/{name}" if is_remote(place) else local_path(place) / name
+
+
+class RemoteFiles:
+    """The files below `url`. `options` are those of the fsspec filesystem, such as `{"endpoint_url": ..}` of s3fs.
+
+    Names are relative to the URL, with slashes. Every method raises FileNotFoundError where a file is missing, and
+    OSError with one sentence for whatever else goes wrong there or on the way.
+    Raises ConfigurationError for a URL that cannot be opened.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        self.url = re.sub(r"(?<=://)[^/@]*@", "", mask_text(url)).rstrip("/")
+        """For people: without user name and password."""
+        self._files, root = _open(url, self.url, dict(options or {}))
+        self._root = root.rstrip("/")
+
+    def __str__(self) -> str:
+        return self.url
+
+    def put(self, path: Path, name: str) -> None:
+        """Write what a local file holds."""
+        self._call("written", name, self._files.put_file, str(path), self._path(name))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file at once. On an object store, others see all of it or none."""
+        self._call("written", name, self._files.pipe_file, self._path(name), content)
+
+    def get(self, name: str, path: Path) -> None:
+        """Write the content to a local file."""
+        self._call("read", name, self._files.get_file, self._path(name), str(path))
+
+    def read(self, name: str) -> bytes:
+        """The content of a small file."""
+        content: bytes = self._call("read", name, self._files.cat_file, self._path(name))
+        return content
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Name -> bytes of each file below a folder."""
+        self._files.invalidate_cache()
+        found = self._call("listed", folder, self._files.find, self._path(folder), detail=True)
+        return {path[len(self._root) :].lstrip("/"): facts["size"] for path, facts in found.items()}
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete files; one that is not there is as good as deleted."""
+        for name in names:
+            try:
+                self._call("deleted", name, self._files.rm_file, self._path(name))
+            except FileNotFoundError:
+                continue
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}".rstrip("/")
+
+    def _call(self, what: str, name: str, action: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        place = f"{self.url}/{name}".rstrip("/")
+        try:
+            return action(*arguments, **options)
+        except FileNotFoundError as problem:
+            raise FileNotFoundError(f"{place} is not there") from problem
+        except Exception as problem:  # each package has errors of its own
+            raise OSError(f"{place} cannot be {what}: {_reason(problem)}") from problem
+
+
+def _open(url: str, shown: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """The filesystem of a URL, and the path in it."""
+    try:
+        import fsspec
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError(f"{shown} needs fsspec, which is not installed: pip install fsspec") from missing
+    options = {"skip_instance_cache": True, **options}  # credentials and listings of nobody else
+    try:
+        opened: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
+    except ImportError as missing:
+        return _open_with_obstore(url, shown, options, missing)
+    except Exception as problem:  # each package has errors of its own
+        raise ConfigurationError(f"{shown} cannot be opened: {_reason(problem)}") from problem
+    return opened
+
+
+def _open_with_obstore(url: str, shown: str, options: dict[str, Any], missing: ImportError) -> tuple[Any, str]:
+    """What s3fs, gcsfs and adlfs serve, where none of them is installed."""
+    scheme, _, path = url.partition("://")
+    package = _package_of(scheme, missing)
+    if scheme not in _IN_OBSTORE:
+        raise ConfigurationError(f"{shown} needs {package}, which is not installed: pip install {package}") from missing
+    try:
+        from obstore.fsspec import FsspecStore
+    except ImportError:
+        sentence = f"{shown} needs {package} or obstore, and neither is installed: pip install obstore"
+        raise ConfigurationError(sentence) from missing
+    try:
+        return FsspecStore(scheme, **options), path
+    except Exception as problem:  # its own errors
+        raise ConfigurationError(f"{shown} cannot be opened: {_reason(problem)}") from problem
+
+
+def _package_of(scheme: str, missing: ImportError) -> str:
+    from fsspec.registry import known_implementations
+
+    module: str = known_implementations.get(scheme, {}).get("class", "").partition(".")[0]
+    cause = missing.__cause__ or missing.__context__
+    of_cause = getattr(cause, "name", None) or getattr(missing, "name", None) or scheme
+    return of_cause if module in ("fsspec", "") else module
+
+
+def _reason(problem: Exception) -> str:
+    """An error in a few words. Those of obstore bring the whole answer of the server."""
+    text = str(problem).strip().partition("\n")[0].partition(": <?xml")[0][:MAX_REASON].rstrip(" :.")
+    return text or type(problem).__name__

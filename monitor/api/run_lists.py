@@ -1,0 +1,122 @@
+"""Lists of runs as the routes answer them: what a client asks for, in pages of the store's."""
+
+from collections.abc import Collection, Sequence
+from typing import Annotated
+
+from fastapi import Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from db.models import Run
+from db.runs import pages
+from db.runs.orders import BadCursor, RunOrder
+from db.runs.pages import RunFilter, RunPage
+from lossguard.protocol import MAX_ITEMS, MAX_TIME
+from lossguard.run_search import Search, Word, parse
+from lossguard.states import RunState
+from monitor.api.auth import Principal
+from monitor.problems import Problem
+from monitor.schemas import Name, Text
+
+MAX_PAGE = 1_000
+"""Runs in one page."""
+
+
+class RunListIn(BaseModel):
+    """What a list shows. Without `limit` it has all runs that match."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    project: Name | None = None
+    state: Annotated[list[RunState], Field(max_length=MAX_ITEMS)] = []
+    """Any of these."""
+    tag: Annotated[list[Text], Field(max_length=MAX_ITEMS)] = []
+    """All of these."""
+    text: Text = ""
+    """In the project, name, id, host, devices, command, tags or note."""
+    search: Text = ""
+    """Words and conditions, as `lossguard runs --search` and the dashboard have them."""
+    since: Annotated[float, Field(ge=0, le=MAX_TIME)] | None = None
+    """Runs that reported since then, in unix seconds."""
+    archived: bool | None = None
+    sort: RunOrder = RunOrder.NEWEST
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] | None = None
+    cursor: Text | None = None
+    """Where the page before ended: from its `Link` header."""
+    fields: Text = ""
+    """Names of fields with commas between: only these are shown."""
+
+
+Asked = Annotated[RunListIn, Query()]
+
+
+class RunLists:
+    """The runs that a request asks for."""
+
+    def __init__(self, asked: Asked, request: Request, response: Response) -> None:
+        self._asked, self._request, self._response = asked, request, response
+
+    def page(self, session: Session, who: Principal, *, now: float, columns: Collection[str] = ()) -> Sequence[Run]:
+        """The runs of the page; where there are more, the answer's `Link` header says how to get them.
+
+        `columns`: the columns of `Run` that are shown, without them all. Raises Problem 422.
+        """
+        asked = self._asked
+        if asked.cursor is not None and asked.limit is None:
+            raise _malformed("a cursor is for pages: give limit=, too", "limit")
+        try:
+            found = pages.page(
+                session,
+                where=_filter(asked, who),
+                order=asked.sort,
+                limit=asked.limit,
+                cursor=asked.cursor,
+                now=now,
+                columns=columns,
+            )
+        except BadCursor as error:
+            raise _malformed(str(error), "cursor") from None
+        self._link(found)
+        return found.runs
+
+    def fields(self, known: Collection[str]) -> list[str] | None:
+        """The fields that are asked for, of those that are known; None: all. Raises Problem 422."""
+        asked = [name for name in map(str.strip, self._asked.fields.split(",")) if name]
+        unknown = [name for name in asked if name not in known]
+        if unknown:
+            raise _malformed(f"there is no field {unknown[0]!r:.200}; there are {', '.join(sorted(known))}", "fields")
+        return asked or None
+
+    def _link(self, found: RunPage) -> None:
+        if found.next is not None:
+            url = self._request.url.include_query_params(cursor=found.next)
+            self._response.headers["Link"] = f'<?{url.query}>; rel="next"'
+
+
+Lists = Annotated[RunLists, Depends()]
+
+
+def _filter(asked: RunListIn, who: Principal) -> RunFilter:
+    """What is asked for, as far as the token covers it."""
+    projects = {asked.project, who.project} - {None}
+    words = (Word(asked.text),) if asked.text else ()
+    return RunFilter(
+        projects=(projects if len(projects) == 1 else ()) if projects else None,  # type: ignore[arg-type]
+        run_ids=None if who.run is None else (who.run,),
+        states=asked.state or None,
+        tags=asked.tag,
+        since=asked.since,
+        archived=asked.archived,
+        search=Search((*words, *_search(asked.search).terms)),
+    )
+
+
+def _search(text: str) -> Search:
+    search = parse(text)
+    if search.problems:
+        raise _malformed(" ".join(search.problems), "search")
+    return search
+
+
+def _malformed(detail: str, field: str) -> Problem:
+    return Problem(422, "the request is malformed", detail, ["query", field])

@@ -1,0 +1,216 @@
+"""Values move from the store to files: verified, one transaction a file, nothing lost whatever happens in between."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from db import access, commands, queries
+from db.archive import archiving, blocks, checking, files, removal, turn
+from db.archive.archiving import RunChanged
+from db.archive.comparison import difference
+from db.archive.files import ArchivedFile, FileState
+from db.archive.places import Place, PlaceError
+from db.engine import reading, writing
+from db.steps import writer
+from db.steps.step_block import StepBlock
+from lossguard.states import RunState
+from tests.db.archive.stored import add_ended_run, archive, parquet_files, value_bytes, whole
+from tests.db.seed import NOW, add_segment, add_steps
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "place"
+
+
+def assert_same(before: list[StepBlock], after: list[StepBlock]) -> None:
+    assert [difference(*pair) for pair in zip(before, after, strict=True)] == [None] * len(before)
+
+
+def test_archived_steps_read_as_before_to_the_last_bit(engine: sa.Engine, folder: Path) -> None:
+    with writing(engine) as session:
+        add_ended_run(session)
+    before, values = whole(engine), value_bytes(engine)
+    written = archive(engine, Place(str(folder)))
+    names = [path.name for path in parquet_files(folder)]
+    assert names == ["0000-000000000000.parquet", "0000-000000000768.parquet"]
+    assert sum(one.num_steps for one in written) == 1021, "not the buckets of the fork and of the end"
+    assert sum(map(len, before)) == 1540
+    assert value_bytes(engine) < values * 0.6
+    assert_same(before, whole(engine))
+    with reading(engine) as session:
+        assert [(line.action, line.run) for line in access.trail(session)] == [("archive steps", "r1")]
+        assert {file.state for file in session.scalars(sa.select(ArchivedFile))} == {FileState.KEPT}
+    assert archive(engine, Place(str(folder))) == []
+
+
+@pytest.mark.parametrize(
+    "moment", ["before the file", "half of the file", "before the check", "before the commit", "in the commit"]
+)
+def test_killed_at_any_moment_nothing_is_lost_or_twice_and_the_next_call_finishes(
+    sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    engine = sqlite_engine
+    with writing(engine) as session:
+        add_ended_run(session)
+    before = whole(engine)
+
+    class Killed(BaseException):
+        pass
+
+    with monkeypatch.context() as patch:
+        dying(patch, moment, Killed)
+        with pytest.raises(Killed):
+            archive(engine, Place(str(folder)))
+    assert_same(before, whole(engine))
+    leftovers = len(parquet_files(folder))
+    assert leftovers == (0 if moment == "before the file" else 1)
+    removed = removal.remove_left_over(engine, unfinished=True)
+    assert (removed.num_files, removed.num_left, parquet_files(folder)) == (1, 0, [])
+    archive(engine, Place(str(folder)))
+    assert_same(before, whole(engine))
+    assert len(parquet_files(folder)) == 2
+    assert checking.problems(engine) == []
+
+
+def dying(patch: pytest.MonkeyPatch, moment: str, killed: type[BaseException]) -> None:
+    """Raise where a kill would end the process."""
+    write = Place.write
+
+    def half(self: Place, name: str, content: bytes) -> None:
+        write(self, name, content[: len(content) // 2])
+        raise killed
+
+    def die(*_: object, **__: object) -> None:
+        raise killed
+
+    put_away: Callable[..., None] = blocks.put_away
+
+    def after_deletion(*args: object, **named: object) -> None:
+        put_away(*args, **named)
+        raise killed
+
+    where: dict[str, Callable[[], None]] = {
+        "before the file": lambda: patch.setattr(Place, "write", die),
+        "half of the file": lambda: patch.setattr(Place, "write", half),
+        "before the check": lambda: patch.setattr(archiving, "check_copy", die),
+        "before the commit": lambda: patch.setattr(archiving, "_commit", die),
+        "in the commit": lambda: patch.setattr(blocks, "put_away", after_deletion),
+    }
+    where[moment]()
+
+
+@pytest.mark.parametrize("fault", ["full", "cut", "flipped"])
+def test_a_place_that_fails_or_lies_keeps_the_steps_in_the_store(
+    sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    engine = sqlite_engine
+    with writing(engine) as session:
+        add_ended_run(session)
+    before, values = whole(engine), value_bytes(engine)
+    write = Place.write
+
+    def faulty(self: Place, name: str, content: bytes) -> None:
+        if fault == "full":
+            write(self, name, content[:100])
+            raise PlaceError(f"cannot write {self.url}/{name}: No space left on device")
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        write(self, name, content[:-20] if fault == "cut" else flipped)
+
+    monkeypatch.setattr(Place, "write", faulty)
+    with pytest.raises(PlaceError, match=r"^cannot write|was read back with|is no whole") as failed:
+        archive(engine, Place(str(folder)))
+    assert "\n" not in str(failed.value)
+    assert_same(before, whole(engine))
+    assert value_bytes(engine) >= values
+    assert parquet_files(folder) == []
+    with reading(engine) as session:
+        assert session.scalars(sa.select(ArchivedFile)).all() == []
+
+
+@pytest.mark.parametrize("change", ["resumed", "a late step", "deleted"])
+def test_a_run_that_changes_while_its_file_is_written_keeps_its_steps(
+    engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    with writing(engine) as session:
+        add_ended_run(session)
+    write = Place.write
+
+    def changed_meanwhile(self: Place, name: str, content: bytes) -> None:
+        write(self, name, content)
+        with writing(engine) as session:
+            run = commands.lock_run(session, run_id="r1")
+            assert run is not None
+            if change == "resumed":
+                run.state = RunState.RUNNING
+            elif change == "deleted":
+                commands.delete_run(session, run=run)
+            else:
+                add_steps(session, run, queries.segments(session, run=run)[0], [300])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "write", changed_meanwhile)
+        with pytest.raises(RunChanged):
+            archive(engine, Place(str(folder)))
+    assert parquet_files(folder) == []
+    if change == "a late step":
+        before = whole(engine)
+        archive(engine, Place(str(folder)))
+        assert_same(before, whole(engine))
+        assert sum(map(len, before)) == 1541
+
+
+def test_two_calls_do_not_work_at_the_same_time(sqlite_engine: sa.Engine) -> None:
+    with (
+        turn.taken(sqlite_engine),
+        pytest.raises(turn.Busy, match="another process archives"),
+        turn.taken(sqlite_engine),
+    ):
+        pass
+    with turn.taken(sqlite_engine):
+        pass
+
+
+def test_a_resumed_run_goes_on_and_knows_its_archived_steps(engine: sa.Engine, folder: Path) -> None:
+    with writing(engine) as session:
+        add_ended_run(session)
+    archive(engine, Place(str(folder)))
+    with writing(engine) as session:
+        run = commands.lock_run(session, run_id="r1")
+        assert run is not None
+        run.state = RunState.RUNNING
+        assert writer.known_steps(session, run=run, segment=0, steps=[0, 299, 300, 1503, 1504]) == {0, 299, 1503}
+        add_steps(session, run, queries.segments(session, run=run)[0], [300])  # it was missing
+        add_steps(session, run, add_segment(session, run, "c", fork_step=1000), range(1000, 1600))
+    after = whole(engine)
+    assert [len(block) for block in after] == [1501, 40, 600]
+    assert 300 in after[0].steps
+    with writing(engine) as session:
+        run = commands.lock_run(session, run_id="r1")
+        assert run is not None
+        commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
+    written = archive(engine, Place(str(folder)))
+    assert sum(one.num_steps for one in written) >= 512, "of the new segment, and the block with the late step"
+    assert_same(after, whole(engine))
+
+
+def test_files_of_a_deleted_run_are_forgotten_only_once_they_are_removed(engine: sa.Engine, folder: Path) -> None:
+    with writing(engine) as session:
+        add_ended_run(session)
+    archive(engine, Place(str(folder)))
+    with writing(engine) as session:
+        run = commands.lock_run(session, run_id="r1")
+        assert run is not None
+        commands.delete_run(session, run=run)
+    away = folder.rename(folder.with_name("away"))
+    removed = removal.remove_left_over(engine)
+    assert (removed.num_files, removed.num_left, len(removed.problems)) == (0, 2, 1)
+    away.rename(folder)
+    removed = removal.remove_left_over(engine)
+    assert (removed.num_files, removed.num_left, removed.problems) == (2, 0, [])
+    assert parquet_files(folder) == []
+    with reading(engine) as session:
+        assert files.left_over(session, unfinished=True) == []

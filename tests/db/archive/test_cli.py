@@ -1,0 +1,198 @@
+"""`python -m db archive`, `unarchive`, `check` and `prune` as a user runs them."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from typer.testing import CliRunner
+
+from db.archive.comparison import difference
+from db.archive.places import Place, PlaceError
+from db.cli import app
+from db.engine import writing
+from db.models import Feature, Run
+from lossguard.states import RunState
+from tests import object_store
+from tests.db.archive.stored import add_ended_run, parquet_files, value_bytes, whole
+from tests.waiting import wait_for
+
+DAY = 86_400.0
+
+
+def run_command(engine: sa.Engine, *words: str) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error)"""
+    url = engine.url.render_as_string(hide_password=False)
+    done = CliRunner().invoke(app, [*words, "--url", url])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def runs_of_two_ages(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        for run_id, days in (("old", 40), ("young", 2)):
+            add_ended_run(session, run_id, at=time.time() - days * DAY)
+
+
+def test_old_runs_are_archived_brought_back_and_said_so(engine: sa.Engine, tmp_path: Path) -> None:
+    runs_of_two_ages(engine)
+    before = {run: whole(engine, run) for run in ("old", "young")}
+    where = ("--older-than", "30d", "--to", str(tmp_path / "place"))
+    code, out, _ = run_command(engine, "archive", *where, "--dry-run")
+    assert (code, out) == (0, "would archive old: up to 1,500 steps\n")
+    assert parquet_files(tmp_path) == []
+    code, out, _ = run_command(engine, "archive", *where)
+    assert (code, out.startswith("archived old: 1,021 steps in 2 files, 0.0 MB"), out.count("\n")) == (0, True, 1)
+    assert run_command(engine, "archive", *where)[:2] == (0, "there are no steps to archive\n")
+    code, out, _ = run_command(engine, "check")
+    assert (code, f"archived: 1,021 steps of 1 run in 2 files, 0.0 MB, at file://{tmp_path}/place" in out) == (0, True)
+    code, out, _ = run_command(engine, "unarchive", "--all", "--json")
+    assert code == 0
+    report = json.loads(out)
+    (one,) = report["runs"]
+    assert (one["run"], one["outcome"], one["steps"], one["files"]) == ("old", "brought back", 1021, 2)
+    assert report | {"runs": []} == {"runs": [], "removed_files": 0, "left_files": 0, "error": None}
+    assert parquet_files(tmp_path) == []
+    assert "archived" not in run_command(engine, "check")[1]
+    for run, blocks in before.items():
+        assert [difference(*pair) for pair in zip(blocks, whole(engine, run), strict=True)] == [None, None]
+
+
+def test_runs_are_named_one_by_one_whatever_their_age(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    runs_of_two_ages(sqlite_engine)
+    code, out, _ = run_command(sqlite_engine, "archive", "young", "--to", str(tmp_path))
+    assert (code, out.startswith("archived young: ")) == (0, True)
+    code, out, _ = run_command(sqlite_engine, "unarchive", "young", "--dry-run")
+    assert (code, out) == (0, "would bring back young: 1,021 steps\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["archive", "--to", "x"], "say which runs: --older-than 30d, or their ids"),
+        (["archive", "--older-than", "soon", "--to", "x"], "'soon' is no age: give days or hours, such as 30d or 12h"),
+        (["archive", "r9", "--to", "x"], "there is no run 'r9'"),
+        (["archive", "r1", "--to", "memory://x"], "'memory://x' is no place for archived steps: memory keeps no files"),
+        (["unarchive"], "say which runs: their ids, or --all"),
+        (["unarchive", "r1", "--all"], "say which runs: their ids, or --all"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(
+    sqlite_engine: sa.Engine, words: list[str], sentence: str
+) -> None:
+    with writing(sqlite_engine) as session:
+        add_ended_run(session)
+    code, out, err = run_command(sqlite_engine, *words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"db: {sentence}")
+
+
+def test_a_store_that_an_older_collector_may_use_is_refused(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    """It would store archived steps a second time."""
+    with writing(sqlite_engine) as session:
+        add_ended_run(session)
+        session.execute(sa.delete(Feature))
+    code, _, err = run_command(sqlite_engine, "archive", "r1", "--to", str(tmp_path))
+    assert (code, "run: python -m db pack --enable" in err) == (2, True)
+
+
+def test_running_runs_are_never_archived(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    with writing(sqlite_engine) as session:
+        add_ended_run(session, at=1.0)
+        session.execute(sa.update(Run).values(state=RunState.RUNNING))
+    for which in (["r1"], ["--older-than", "1d"]):
+        assert (
+            run_command(sqlite_engine, "archive", *which, "--to", str(tmp_path))[1] == "there are no steps to archive\n"
+        )
+
+
+def test_a_place_that_fails_says_so_and_what_was_done(
+    sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs_of_two_ages(sqlite_engine)
+    write = Place.write
+
+    def fill(self: Place, name: str, content: bytes) -> None:
+        if len(parquet_files(tmp_path)) == 2:
+            raise PlaceError(f"cannot write {self.url}/{name}: No space left on device")
+        write(self, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "write", fill)
+        code, out, err = run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(tmp_path))
+    assert (code, out.count("archived old: 1,021 steps"), err.count("\n")) == (2, 1, 1)
+    assert "No space left on device" in err
+    code, out, _ = run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(tmp_path))
+    assert (code, out.startswith("archived young: 1,021 steps")) == (0, True)
+
+
+def test_damaged_and_missing_files_are_found_by_a_check(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    runs_of_two_ages(sqlite_engine)
+    run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(tmp_path))
+    assert run_command(sqlite_engine, "check", "--verify")[0] == 0
+    first, second, *_ = parquet_files(tmp_path)
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-1] + b"x")
+    code, _, err = run_command(sqlite_engine, "check", "--verify")
+    lines = err.splitlines()
+    assert (code, len(lines)) == (1, 2)
+    assert ("are missing" in lines[0], str(first) in lines[0]) == (True, True)
+    assert ("are damaged" in lines[1], str(second) in lines[1]) == (True, True)
+
+
+def test_pruned_runs_lose_their_files_now_or_later(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    runs_of_two_ages(sqlite_engine)
+    run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(place))
+    place.rename(tmp_path / "away")
+    code, out, err = run_command(sqlite_engine, "prune", "--days", "30")
+    assert (code, out, "is it mounted" in err) == (2, "deleted old (gpt, finished)\n", True)
+    (tmp_path / "away").rename(place)
+    assert run_command(sqlite_engine, "prune", "--days", "30")[0] == 0
+    assert [path.parts[-3] for path in parquet_files(place)] == ["young", "young"]
+
+
+@pytest.mark.slow(5)
+@pytest.mark.needs("moto_server")
+def test_a_kill_and_expired_credentials_in_the_middle_lose_nothing_in_an_object_store(
+    sqlite_engine: sa.Engine, bucket: str, object_store_server: object_store.Server
+) -> None:
+    """One process is killed while it archives, the next call loses its credentials, and the one after that finishes."""
+    with writing(sqlite_engine) as session:
+        for number in range(6):
+            add_ended_run(session, f"r{number}", at=1.0)
+    before = {f"r{number}": whole(sqlite_engine, f"r{number}") for number in range(6)}
+    full = value_bytes(sqlite_engine)
+    words = ["archive", "--older-than", "1d", "--to", f"{bucket}/steps"]
+    command = [sys.executable, "-m", "db", *words, "--url", str(sqlite_engine.url)]
+
+    def num_kept() -> int:
+        with sqlite_engine.connect() as connection:
+            return connection.scalar(sa.text("SELECT count(*) FROM archived_files WHERE state = 'kept'")) or 0
+
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    wait_for(lambda: num_kept() > 1, seconds=60, what="a file is archived")
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(30)
+    with sqlite_engine.begin() as connection:  # its turn ends by itself after two minutes
+        connection.execute(sa.text("DELETE FROM leaders"))
+    object_store_server.refuse_requests(after=7)
+    code, _, err = run_command(sqlite_engine, *words)
+    assert (code, err.count("\n"), "cannot " in err) == (2, 1, True)
+    object_store_server.accept_requests()
+    code, out, err = run_command(sqlite_engine, *words, "--json")
+    assert (code, err) == (0, "")
+    report: dict[str, Any] = json.loads(out)
+    assert (report["error"], report["left_files"]) == (None, 0)
+    assert (num_kept(), value_bytes(sqlite_engine) < full * 0.6) == (12, True)
+    for run, blocks in before.items():
+        assert [difference(*pair) for pair in zip(blocks, whole(sqlite_engine, run), strict=True)] == [None, None]
+    assert run_command(sqlite_engine, "check", "--verify")[0] == 0
+    assert run_command(sqlite_engine, "unarchive", "--all")[0] == 0
+    for run, blocks in before.items():
+        assert [difference(*pair) for pair in zip(blocks, whole(sqlite_engine, run), strict=True)] == [None, None]

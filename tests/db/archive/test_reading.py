@@ -1,0 +1,122 @@
+"""Charts and columns of archived steps: what is read of the files, and what is said when they cannot be read."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from db import commands, overview, queries
+from db.archive import reading as archive_reading
+from db.archive.places import Place
+from db.archive.reading import UnreadableArchive
+from db.engine import reading, writing
+from db.lineage import StepRange
+from db.steps import reader
+from db.steps.columns import MetricColumn
+from db.steps.series import Series, many_series
+from lossguard.states import RunState
+from tests.db.archive.stored import add_ended_run, archive, parquet_files
+from tests.db.seed import NOW, add_run, add_segment, add_steps
+
+NUM_STEPS = 20_000
+METRICS = [f"m{number}" for number in range(6)]
+
+
+@pytest.fixture
+def folder(sqlite_engine: sa.Engine, tmp_path: Path) -> Path:
+    """The place of an archived run whose values compress badly."""
+    random = np.random.default_rng(0)
+    with writing(sqlite_engine) as session:
+        run = add_run(session)
+        values = {name: random.normal(size=NUM_STEPS).tolist() for name in METRICS}
+        add_steps(session, run, add_segment(session, run, "a"), range(NUM_STEPS), **values)
+        commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
+    archive(sqlite_engine, Place(str(tmp_path / "place")))
+    return tmp_path / "place"
+
+
+def chart(engine: sa.Engine, first: int | None = None, last: int | None = None) -> dict[str, Series]:
+    with reading(engine) as session:
+        run = queries.run_named(session, run_id="r1")
+        assert run is not None
+        line = queries.live(session, run=run)
+        return many_series(session, run=run, step_ranges=line, metrics=["m3"], first=first, last=last, points=60)
+
+
+def column(engine: sa.Engine, first: int, last: int) -> MetricColumn:
+    with reading(engine) as session:
+        run = queries.run_named(session, run_id="r1")
+        assert run is not None
+        part = StepRange(0, first, last)
+        (block,) = reader.read_ranges(session, run_pk=run.pk, ranges=[part], metrics=["m3"])
+        return block.metrics["m3"]
+
+
+def test_one_metric_of_a_window_reads_its_own_bytes_alone(
+    sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    column(sqlite_engine, 0, 10)  # reads the footer
+    archive_reading.forget_contents()
+    num_bytes: list[int] = []
+    read = Place.read_range
+
+    def counted(self: Place, name: str, start: int, end: int) -> bytes:
+        num_bytes.append(end - start)
+        return read(self, name, start, end)
+
+    monkeypatch.setattr(Place, "read_range", counted)
+    assert len(column(sqlite_engine, 5000, 6000).values) == 1000
+    size = parquet_files(folder)[0].stat().st_size
+    assert 0 < sum(num_bytes) < size / len(METRICS) + 60_000, "the column of the metric, and those of the steps"
+
+
+def test_a_chart_of_the_whole_run_and_its_newest_step_need_no_file(sqlite_engine: sa.Engine, folder: Path) -> None:
+    whole = chart(sqlite_engine)
+    shutil.rmtree(folder)
+    assert chart(sqlite_engine) == whole
+    with reading(sqlite_engine) as session:
+        run = queries.run_named(session, run_id="r1")
+        assert run is not None
+        newest = queries.newest_step(session, run=run)
+        assert newest is not None
+        assert (newest.step, set(newest.metrics)) == (NUM_STEPS - 1, set(METRICS))
+    with pytest.raises(UnreadableArchive, match=r"^the archived steps 0 to 19,967 of the run 'r1' cannot be read: .*$"):
+        chart(sqlite_engine, 5000, 5100)
+
+
+def test_a_damaged_page_is_one_sentence_and_the_other_pages_are_read(sqlite_engine: sa.Engine, folder: Path) -> None:
+    before = column(sqlite_engine, 0, 50).values
+    (file,) = parquet_files(folder)
+    content = bytearray(file.read_bytes())
+    content[len(content) - 20_000] ^= 1  # in a column behind m3
+    file.write_bytes(content)
+    archive_reading.forget_contents()
+    assert np.array_equal(column(sqlite_engine, 0, 50).values, before)
+    middle = len(content) // 2
+    content[middle - 60_000 : middle + 120_000] = bytes(180_000)
+    file.write_bytes(content)
+    archive_reading.forget_contents()
+    with pytest.raises(UnreadableArchive) as failed:
+        column(sqlite_engine, 0, 50)
+    assert f"{file} is damaged" in str(failed.value)
+    assert "\n" not in str(failed.value)
+
+
+def test_a_list_of_runs_needs_no_file_however_short_the_run_is(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    with writing(sqlite_engine) as session:
+        add_ended_run(session)
+    with reading(sqlite_engine) as session:
+        (before,) = overview.summaries(session, runs=queries.runs(session), metrics=["loss", "eval/a.b"]).values()
+    archive(sqlite_engine, Place(str(tmp_path / "place")))
+    shutil.rmtree(tmp_path / "place")
+    with reading(sqlite_engine) as session:
+        runs = queries.runs(session)
+        (after,) = overview.summaries(session, runs=runs, metrics=["loss", "eval/a.b"]).values()
+        ((newest, _),) = overview.newest(session, runs=runs, metrics=["loss"], num_steps=100).values()
+    for name in ("loss", "eval/a.b"):
+        one, other = before.metrics[name], after.metrics[name]
+        assert (one.last, one.min, one.max) == (other.last, other.min, other.max)
+        assert max(one.sparkline) == max(other.sparkline)
+    assert newest.metrics["loss"].last == 2.0

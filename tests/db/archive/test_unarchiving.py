@@ -1,0 +1,150 @@
+"""Archived values come back into the store, verified, and their files go."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from db import access, commands, queries
+from db.archive import blocks, checking, places, removal, turn, unarchiving
+from db.archive.archiving import Written
+from db.archive.comparison import difference
+from db.archive.places import Place, PlaceError
+from db.archive.unarchiving import CannotBringBack
+from db.engine import reading, writing
+from db.steps import completing, rollups
+from tests.db.archive.stored import add_ended_run, archive, parquet_files, value_bytes, whole
+from tests.db.seed import NOW, add_steps
+
+
+def unarchive(engine: sa.Engine) -> list[Written]:
+    written: list[Written] = []
+    with turn.taken(engine) as ours:
+        unarchiving.unarchive_run(engine, run_id="r1", turn=ours, now=NOW, who="me", on_file=written.append)
+    return written
+
+
+def test_values_come_back_to_the_last_bit_and_the_files_go(engine: sa.Engine, tmp_path: Path) -> None:
+    with writing(engine) as session:
+        add_ended_run(session)
+    before = whole(engine)
+    files = archive(engine, Place(str(tmp_path)))
+    values = value_bytes(engine)
+    assert unarchive(engine) == files
+    assert value_bytes(engine) > values
+    assert [difference(*pair) for pair in zip(before, whole(engine), strict=True)] == [None, None]
+    assert parquet_files(tmp_path) == []
+    assert unarchive(engine) == []
+    with reading(engine) as session:
+        assert [line.action for line in access.trail(session)] == ["unarchive steps", "archive steps"]
+        assert checking.summary(session) is None
+    archive(engine, Place(str(tmp_path)))
+    assert [difference(*pair) for pair in zip(before, whole(engine), strict=True)] == [None, None]
+
+
+def test_blocks_with_late_steps_and_values_are_not_overwritten(engine: sa.Engine, tmp_path: Path) -> None:
+    """They were written anew in the store; the file has their old values."""
+    with writing(engine) as session:
+        add_ended_run(session)
+    archive(engine, Place(str(tmp_path)))
+    with writing(engine) as session:
+        run = commands.lock_run(session, run_id="r1")
+        assert run is not None
+        first = queries.segments(session, run=run)[0]
+        numbers = rollups.metric_numbers(session, run_pk=run.pk)
+        add_steps(session, run, first, [300])
+        late = {3: {"loss": 99.0, "new": 1.5}}
+        completing.complete_steps(session, run=run, segment=first, values=late, numbers=numbers)
+    changed = whole(engine)
+    assert changed[0].metrics["loss"].values[3] == 99.0
+    unarchive(engine)
+    assert [difference(*pair) for pair in zip(changed, whole(engine), strict=True)] == [None, None]
+
+
+@pytest.mark.parametrize("moment", ["before the commit", "in the commit", "after the commit"])
+def test_killed_at_any_moment_nothing_is_lost_or_twice(
+    sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    engine = sqlite_engine
+    with writing(engine) as session:
+        add_ended_run(session)
+    before = whole(engine)
+    archive(engine, Place(str(tmp_path)))
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    put_back = blocks.put_back
+
+    def after(*args: object, **named: object) -> None:
+        put_back(*args, **named)  # type: ignore[arg-type]
+        raise Killed
+
+    where: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+        "before the commit": lambda patch: patch.setattr(unarchiving, "bring_back", die),
+        "in the commit": lambda patch: patch.setattr(blocks, "put_back", after),
+        "after the commit": lambda patch: patch.setattr(unarchiving, "_remove", die),
+    }
+    with monkeypatch.context() as patch:
+        where[moment](patch)
+        with pytest.raises(Killed):
+            unarchive(engine)
+    assert [difference(*pair) for pair in zip(before, whole(engine), strict=True)] == [None, None]
+    unarchive(engine)
+    removal.remove_left_over(engine)
+    assert [difference(*pair) for pair in zip(before, whole(engine), strict=True)] == [None, None]
+    assert parquet_files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [("flipped", "its checksum is not"), ("cut", "its checksum is not"), ("missing", "there is no file")],
+)
+def test_a_file_that_is_damaged_or_missing_stays_archived_and_says_so(
+    sqlite_engine: sa.Engine, tmp_path: Path, damage: str, why: str
+) -> None:
+    engine = sqlite_engine
+    with writing(engine) as session:
+        add_ended_run(session)
+    archive(engine, Place(str(tmp_path)))
+    file = parquet_files(tmp_path)[0]
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        file.write_bytes(flipped if damage == "flipped" else content[:middle])
+    (problem,) = checking.problems(engine)
+    with pytest.raises(CannotBringBack, match=why) as failed:
+        unarchive(engine)
+    for sentence in (problem, str(failed.value)):
+        assert "\n" not in sentence
+        assert "r1" in sentence
+        assert str(file) in sentence
+    file.write_bytes(content)
+    assert checking.problems(engine) == []
+    unarchive(engine)
+
+
+def test_a_file_that_cannot_be_removed_is_removed_later(
+    sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = sqlite_engine
+    with writing(engine) as session:
+        add_ended_run(session)
+    archive(engine, Place(str(tmp_path)))
+
+    def refuse(self: places.Place, name: str) -> None:
+        raise PlaceError("the credentials have expired")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "remove", refuse)
+        assert len(unarchive(engine)) == 2
+    assert len(parquet_files(tmp_path)) == 2
+    assert removal.remove_left_over(engine).num_files == 2
+    assert parquet_files(tmp_path) == []

@@ -1,0 +1,24 @@
+"""What runs can be filtered by, on both databases."""
+
+import sqlalchemy as sa
+
+from db.engine import reading, writing
+from db.runs import choices
+from db.runs.filters import RunFilter
+from tests.db.seed import NOW, add_run
+
+
+def test_projects_tags_states_and_settings_are_those_of_the_runs(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        add_run(session, "a", project="p", config={"tags": ["of the loop", 3], "optimizer": {"lr": 1}}).tags = ["given"]
+        add_run(session, "b", project="p", config={"tags": ["of the loop", "naïve"], "optimizer": {"lr": 1}})
+        add_run(session, "c", project="o", config={"tags": "no list", "api_key": "x"}).state = "failed"
+        session.flush()
+    with reading(engine) as session:
+        assert choices.projects(session) == ["o", "p"]
+        assert choices.tags(session) == ["given", "naïve", "of the loop"]
+        everything, one = RunFilter(), RunFilter(projects=["p"])
+        assert choices.shown_states(session, where=everything, now=NOW) == {"running": 2, "failed": 1}
+        assert choices.shown_states(session, where=one, now=NOW + 61) == {"silent": 2}
+        assert set(choices.settings(session)) == {"tags", "optimizer.lr", "api_key"}
+        assert choices.settings(session)[-1] == "api_key"

@@ -1,0 +1,195 @@
+"""Pages of the list of runs, on both databases."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db import commands
+from db.engine import reading, writing
+from db.models import Metric, Run
+from db.runs import pages
+from db.runs.orders import BadCursor, RunOrder
+from db.runs.pages import RunFilter
+from lossguard.run_search import parse
+from tests.db.seed import NOW, add_run, add_segment, add_steps
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "flat": {"lr": 1e-3, "seed": 7, "name": "AdamW", "resume": True, "betas": [0.9, 0.95], "parent": None},
+    "nested": {"optimizer": {"lr": 3e-4, "name": "Lion"}, "model": {"width": 512, "tied": False}, "resume": False},
+    "dotted": {"optimizer.lr": 1e-2, "model.width": "512", "tags": ["Sweep", "naïve"]},
+    "both": {"lr": 1e-4, "inner": {"lr": 1.0}, "scale": {"lr": 2.0, "min.lr": 5e-1}, "tags": "no list"},
+    "nothing": {},
+    "hostile": {'a"b': 1, "percent%": 2, "back\\slash": "x.y", "Größe": {"Länge": "Äpfel"}, "lr_": 1e-3},
+}
+SEARCHES = {
+    "lr=1e-3": {"flat"},
+    "lr>=1e-3": {"flat", "dotted"},
+    "lr>0": {"flat", "nested", "dotted", "both"},
+    "lr>1.5": set(),
+    "lr<2e-4": {"both"},
+    "optimizer.lr>1e-4": {"nested", "dotted"},
+    "config.lr=0.0003": {"nested"},
+    "min.lr=0.5": {"both"},
+    "-lr>0": {"nothing", "hostile"},
+    "name:adam": set(),  # a field comes before a setting
+    "config.name:adam": {"flat"},
+    "config.name=adamw": {"flat"},
+    "config.name=adam": set(),
+    "config.name!=adamw": {"nested", "dotted", "both", "nothing", "hostile"},
+    "width=512": {"nested", "dotted"},
+    "width:51": {"dotted"},
+    "resume=yes": {"flat"},
+    "resume:false": {"nested"},
+    "betas=0.95": {"flat"},
+    "betas>0.99": set(),
+    "parent:none": {"flat"},
+    "slash=x.y": set(),
+    "länge=äpfel": set(),  # names are compared as they are
+    "Länge:äpf": {"hostile"},
+    "percent%=2": {"hostile"},
+    "lr_=1e-3": {"hostile"},
+    "tag:sweep": {"dotted"},
+    "tag=naïve": {"dotted"},
+    "tag:no": set(),
+    "NAÏVE": {"dotted"},
+    "dotted": {"dotted"},
+    "-t": {"flat"} - {"flat"},
+    "train.py": set(CONFIGS),
+    "host:h device:cpu": set(CONFIGS),
+    "project=GPT state:running": set(CONFIGS),
+    "state:finished": set(),
+    "state!=finished": set(CONFIGS),
+    "archived": set(),
+    "-archived": set(CONFIGS),
+    "id=nested": {"nested"},
+    "steps>=3": {"nested"},
+    "steps=0": set(CONFIGS) - {"nested"},
+    "loss<2.5": {"flat"},
+    "loss=nan": {"nested"},
+    "loss>1e9": {"dotted"},
+    "metric.loss>0": {"flat", "dotted"},
+    "custom=3": {"nested"},
+    "custom!=3": set(CONFIGS) - {"nested"},
+    "-custom>1 lr>0": {"flat", "dotted", "both"},
+    "unheard_of=1": set(),
+    "incidents=0 waiting<1 open_incidents<=0 interventions=0": set(CONFIGS),
+}
+
+
+@pytest.fixture
+def session(engine: sa.Engine) -> Iterator[Session]:
+    with writing(engine) as session:
+        _fill(session)
+    with reading(engine) as session:
+        yield session
+
+
+def _fill(session: Session) -> None:
+    for number, (run_id, config) in enumerate(CONFIGS.items()):
+        run = add_run(session, run_id, config=config, started_at=NOW + number)
+        session.flush()
+        status = commands.run_status_of(session, run=run, now=NOW)
+        if run_id in ("flat", "nested", "dotted"):
+            status.latest_values = {"loss": {"flat": 2.25, "nested": "NaN", "dotted": "Infinity"}[run_id]}
+        if run_id == "nested":
+            segment = add_segment(session, run, "a")
+            add_steps(session, run, segment, [0, 1, 2], custom=[1.0, 2.0, 3.0], loss=[1.0, 1.0, 1.0])
+            status.step = 2
+    if session.scalar(sa.select(Metric).where(Metric.name == "loss")) is None:
+        raise AssertionError("the metrics of the steps are known")
+
+
+def test_a_search_finds_the_runs_that_its_terms_mean(session: Session) -> None:
+    found = {text: set(pages.ids(session, where=_search(text), now=NOW)) for text in SEARCHES}
+    assert found == SEARCHES
+    counts = {text: pages.count(session, where=_search(text), now=NOW) for text in SEARCHES}
+    assert counts == {text: len(runs) for text, runs in SEARCHES.items()}
+
+
+def test_pages_show_every_run_once_also_while_new_ones_arrive(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        for number in range(7):
+            add_run(session, f"run-{number}", started_at=NOW + number // 2, name=f"n{number % 3}")
+    for order in RunOrder:
+        shown: list[str] = []
+        cursor: str | None = None
+        with writing(engine) as session:
+            while True:
+                found = pages.page(session, where=RunFilter(), order=order, limit=2, cursor=cursor, now=NOW)
+                shown += [run.id for run in found.runs]
+                add_run(session, f"new-{order}-{len(shown)}", started_at=NOW + 100, project="a")
+                session.flush()
+                if (cursor := found.next) is None:
+                    break
+            known = [run_id for run_id in shown if run_id.startswith("run-")]
+            assert sorted(known) == [f"run-{number}" for number in range(7)], order
+            session.execute(sa.delete(Run).where(Run.id.like("new-%")))
+
+
+def test_runs_that_need_a_person_come_first_then_silent_ones_then_running_ones(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        runs = {name: add_run(session, name) for name in ("ended", "running", "silent", "asks", "asks-ended")}
+        session.flush()
+        runs["silent"].last_report_at = NOW - 61
+        runs["ended"].state = runs["asks-ended"].state = "finished"
+        for name in ("asks", "asks-ended"):
+            _propose(session, runs[name])
+    with reading(engine) as session:
+        order = pages.ids(session, where=RunFilter(), order=RunOrder.ATTENTION, now=NOW)
+        assert order == ["asks", "asks-ended", "silent", "running", "ended"]
+        shown = {
+            state: set(pages.ids(session, where=RunFilter(shown_states=[state]), now=NOW))
+            for state in ("needs a person", "silent", "running", "finished")
+        }
+        assert shown == {
+            "needs a person": {"asks", "asks-ended"},
+            "silent": {"silent"},
+            "running": {"running"},
+            "finished": {"ended"},
+        }
+        assert pages.ids(session, where=_search("waiting>0 state:running"), now=NOW) == ["asks"]
+        assert pages.ids(session, where=_search("state:silent"), now=NOW) == ["silent"]
+
+
+def test_filters_apply_together(session: Session) -> None:
+    def found(**filters: Any) -> set[str]:
+        return set(pages.ids(session, where=RunFilter(**filters), now=NOW))
+
+    everything = set(CONFIGS)
+    assert found(projects=["gpt"], states=["running"], archived=False) == everything
+    assert found(projects=["other"]) == set()
+    assert found(states=[]) == set()
+    assert found(archived=True) == set()
+    assert found(tags=["Sweep", "naïve"]) == {"dotted"}
+    assert found(tags=["sweep"]) == found(tags=["Sweep", "other"]) == set()
+    assert found(since=NOW) == everything
+    assert found(since=NOW + 1) == set()
+    assert found(run_ids=["flat", "x"]) == {"flat"}
+
+
+def test_a_cursor_of_another_list_is_refused_in_one_sentence(session: Session) -> None:
+    newest = pages.page(session, where=RunFilter(), limit=1, now=NOW).next
+    assert newest is not None
+    with pytest.raises(BadCursor, match="belongs to a list sorted by newest, not by name: start without it"):
+        _page(session, newest, RunOrder.NAME)
+    for bad in ("", "?", "bm8", newest[:-3], newest + "A", "Ä", "WyJuZXdlc3QiLDEsMSwiYSJd", "W1tbW1tb" * 1000):
+        with pytest.raises(BadCursor, match="take it from the answer with the page before"):
+            _page(session, bad, RunOrder.NEWEST)
+
+
+def _page(session: Session, cursor: str, order: RunOrder) -> Sequence[Run]:
+    return pages.page(session, where=RunFilter(), order=order, limit=1, cursor=cursor, now=NOW).runs
+
+
+def _search(text: str) -> RunFilter:
+    search = parse(text)
+    assert not search.problems
+    return RunFilter(search=search)
+
+
+def _propose(session: Session, run: Run) -> None:
+    values: dict[str, Any] = {"incident": None, "kind": "hold", "attempt": 1, "details": {}}
+    commands.save_intervention(session, run=run, number=1, now=NOW, state="proposed", **values)

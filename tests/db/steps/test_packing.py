@@ -1,0 +1,181 @@
+"""Steps read the same whether they are rows or blocks, however they came."""
+
+import math
+import random
+import uuid
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session
+
+from db import commands, frames, queries
+from db.engine import reading, writing
+from db.lineage import Line, StepRange
+from db.models import BlockValues, Run, Step, StoredBlock
+from db.steps import backlog, blocks, newest, packing, reader, writer
+from db.steps.block_codec import DamagedBlock
+from lossguard.states import RunState
+from tests.db.seed import NOW, add_run, add_segment, add_steps
+from tests.db.steps.plain_series import Value, assert_same, plain_loop
+
+RULES = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+numbers = st.none() | st.floats(allow_nan=True, allow_infinity=True).map(lambda value: value or 0.0)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handful of steps becomes a block."""
+    for module, name, value in (
+        (packing, "PACK_AT", 7),
+        (packing, "MAX_BLOCK_STEPS", 12),
+        (packing, "MAX_ROWS", 28),
+        (packing, "SMALL", 3),
+        (newest, "SMALL", 3),
+        (blocks, "MANY", 2),
+        (backlog, "MIN_ROWS", 1),
+    ):
+        monkeypatch.setattr(module, name, value)
+
+
+def count(session: Session, table: type[Step | StoredBlock | BlockValues]) -> int:
+    return session.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+
+
+def parts_of(steps: list[int], seed: int) -> Iterator[list[int]]:
+    """The steps in reports of any size, in any order."""
+    shuffle = random.Random(seed)
+    parts = []
+    while steps:
+        size = shuffle.choice([1, 1, 2, 3, 8, 20])
+        parts.append(steps[:size])
+        steps = steps[size:]
+    for at in range(len(parts) - 1):
+        if shuffle.random() < 0.3:
+            parts[at], parts[at + 1] = parts[at + 1], parts[at]
+    if parts and shuffle.random() < 0.3:
+        parts.append(parts.pop(0))
+    yield from parts
+
+
+@RULES
+@given(
+    steps=st.lists(st.integers(0, 90), min_size=1, max_size=70, unique=True).map(sorted),
+    seed=st.integers(0, 10**6),
+    column=st.lists(numbers, min_size=70, max_size=70),
+    window=st.tuples(st.integers(0, 90), st.integers(0, 90)),
+)
+@pytest.mark.usefixtures("small_blocks")
+def test_reports_of_any_size_and_order_read_the_same_in_rows_and_in_blocks(
+    sqlite_engine: sa.Engine, steps: list[int], seed: int, column: list[float | None], window: tuple[int, int]
+) -> None:
+    values: dict[int, Value] = dict(zip(steps, column, strict=False))
+    with writing(sqlite_engine) as session:
+        runs = []
+        for has_blocks in (True, False):
+            run = add_run(session, uuid.uuid4().hex)
+            segment = add_segment(session, run, "a")
+            segment.has_blocks = has_blocks
+            for part in parts_of(steps, seed):
+                add_steps(session, run, segment, part, loss=[values[step] for step in part], tokens=part)
+            assert writer.known_steps(session, run=run, segment=0, steps=[*steps, 91]) == set(steps)
+            assert segment.num_packed == 0 or has_blocks
+            runs.append(run)
+        packed, rows = (frames.steps(session, run=run, line=Line.ALL) for run in runs)
+        assert packed.equals(rows)
+        assert packed.index.tolist() == steps
+        first, last = sorted(window)
+        line = [StepRange(0, 0, None)]
+        for points in (1, 3, 200):
+            one, other = (
+                queries.series(session, run=run, step_ranges=line, metric="loss", first=first, last=last, points=points)
+                for run in runs
+            )
+            assert_same(one, other)
+        assert_same(one, plain_loop(values, first, last, 1))
+        for run in runs:
+            at = steps[len(steps) // 2]
+            assert queries.times(session, run=run, step_ranges=line, steps=[at]) == {at: NOW + at}
+            _, newest_times = queries.newest_times(session, run=run, count=5)
+            assert [step for step, _ in newest_times] == steps[-5:]
+
+
+def test_a_report_of_many_steps_is_a_block_at_once_and_single_steps_become_one(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        segment = add_segment(session, run, "a")
+        add_steps(session, run, segment, range(1000))
+        assert (count(session, Step), count(session, StoredBlock)) == (0, 1)
+        for step in range(1000, 1000 + packing.PACK_AT - 1):
+            add_steps(session, run, segment, [step])
+        assert (count(session, Step), count(session, StoredBlock)) == (packing.PACK_AT - 1, 1)
+        add_steps(session, run, segment, [999 + packing.PACK_AT])
+        assert (count(session, Step), count(session, StoredBlock)) == (0, 2)
+        assert segment.num_packed == segment.num_steps == 1000 + packing.PACK_AT
+
+
+def test_numbers_come_back_from_a_block_bit_for_bit_and_counts_whole(engine: sa.Engine) -> None:
+    strange = np.array([-0.0, 5e-324, math.pi, math.inf, -math.inf, math.nan, 1e308, 0.1] * 128)
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(1024), odd=strange.tolist(), tokens=[7.5] * 1024)
+    with reading(engine) as session:
+        (block,) = reader.read_ranges(session, run_pk=run.pk, ranges=[StepRange(0, 0, None)], metrics=["odd", "tokens"])
+    assert block.metrics["odd"].values.tobytes() == strange.tobytes()
+    assert block.metrics["odd"].reported.all()
+    assert set(block.metrics["tokens"].values.tolist()) == {7.0}
+
+
+def test_the_rest_of_a_run_is_packed_when_it_ends(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(700))
+        add_steps(session, run, add_segment(session, run, "b", fork_step=600), range(600, 640))
+        commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
+        assert count(session, Step) == 0
+        assert [each.num_packed for each in queries.segments(session, run=run)] == [700, 40]
+
+
+def test_a_segment_of_an_earlier_release_is_packed_little_by_little_and_reads_the_same(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "ROWS_AT_ONCE", 600)
+    with writing(engine) as session:
+        run = add_run(session)
+        segment = add_segment(session, run, "a")
+        segment.has_blocks = False
+        loss = [math.nan if step % 97 == 0 else 1 / (1 + step) for step in range(3000)]
+        add_steps(session, run, segment, range(3000), loss=loss, **{"eval/loss": [None, 2.0] * 1500})
+        before = _all_of(session, run)
+        assert _levels(session) == {1, 2, 3, 4}
+        while backlog.waiting_runs(session) and backlog.pack_some(session, run=run):
+            assert _all_of(session, run) == before
+            add_steps(session, run, segment, [segment.last_step + 1])  # it goes on meanwhile
+            before = _all_of(session, run)
+        assert _levels(session) == {3, 4}
+        assert segment.num_packed == segment.num_steps > 3000
+
+
+def _levels(session: Session) -> set[int]:
+    return set(session.scalars(sa.text("SELECT DISTINCT level FROM rollups")))
+
+
+def _all_of(session: Session, run: Run) -> list[str]:
+    line = [StepRange(0, 0, None)]
+    series = [
+        queries.series(session, run=run, step_ranges=line, metric="loss", points=points) for points in (4, 60, 5000)
+    ]
+    exact = [[each.first_step, each.count, each.non_finite, each.min, each.max, each.last] for each in series]
+    return [frames.steps(session, run=run).to_csv(), *map(str, exact)]
+
+
+def test_a_damaged_block_is_named_in_one_sentence(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(600))
+        session.execute(sa.update(BlockValues).values(values=b"\x01cut"))
+    with reading(engine) as session, pytest.raises(DamagedBlock, match=r"run 'r1', segment 0, steps 0 to 599, is dama"):
+        frames.steps(session, run=run)

@@ -1,0 +1,73 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from lossguard.errors import ConfigurationError
+from lossguard.remote_files import RemoteFiles, is_remote, local_path, within
+
+
+@pytest.mark.parametrize(
+    ("place", "remote"),
+    [
+        ("s3://bucket/run", True),
+        ("simplecache::s3://bucket/run", True),
+        ("memory://run", True),
+        ("file:///data/run", False),
+        ("out/run", False),
+        ("/data/a:b", False),
+        (Path("s3:/bucket"), False),
+    ],
+)
+def test_a_url_of_another_place_differs_from_a_path(place: str | Path, remote: bool) -> None:
+    assert is_remote(place) == remote
+
+
+def test_a_file_url_is_a_path_like_any_other() -> None:
+    assert local_path("file:///data/a%20run") == local_path("local:///data/a run") == Path("/data/a run")
+    assert local_path("out/run") == Path("out/run")
+    assert within("s3://bucket/", "lossguard") == "s3://bucket/lossguard"
+    assert within("out", "lossguard") == within(Path("out"), "lossguard") == Path("out/lossguard")
+
+
+@pytest.mark.parametrize(
+    ("url", "hidden", "sentence"),
+    [
+        ("s3://bucket/run", ("s3fs", "obstore", "obstore.fsspec"), "s3fs or obstore, and neither is installed: pip"),
+        ("sftp://host/run", ("paramiko",), "needs paramiko, which is not installed: pip install paramiko"),
+        ("memory://run", ("fsspec",), "memory://run needs fsspec, which is not installed: pip install fsspec"),
+        ("nowhere://run", (), "nowhere://run cannot be opened: Protocol not known: nowhere"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_in_one_sentence(
+    url: str, hidden: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in hidden:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigurationError) as refused:
+        RemoteFiles(url)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_files_are_written_listed_read_and_deleted(tmp_path: Path) -> None:
+    files = RemoteFiles(f"memory://{tmp_path.name}-{os.getpid()}/run/")
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    assert files.sizes() == {}
+    files.put(tmp_path / "model.pt", "files/a/model.pt")
+    files.write("manifest.json", b"{}")
+    assert files.sizes() == {"files/a/model.pt": 7, "manifest.json": 2}
+    assert files.sizes("files/a") == {"files/a/model.pt": 7}
+    files.get("files/a/model.pt", tmp_path / "copy.pt")
+    assert (tmp_path / "copy.pt").read_bytes() == b"weights"
+    assert files.read("manifest.json") == b"{}"
+    files.delete(["manifest.json", "manifest.json", "never.json"])
+    with pytest.raises(FileNotFoundError, match=r"run/manifest\.json is not there"):
+        files.read("manifest.json")
+
+
+def test_no_message_shows_a_password() -> None:
+    files = RemoteFiles("memory://user:hunter2@host/run")
+    assert "hunter2" not in str(files)
+    assert "user" not in str(files)

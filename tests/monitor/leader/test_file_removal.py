@@ -1,0 +1,36 @@
+"""The leader removes the files of runs that were deleted, in the background."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from db import commands
+from db.archive.places import Place
+from db.engine import writing
+from monitor.leader.file_removal import FileRemoval
+from tests.db.archive.stored import add_ended_run, archive, parquet_files
+from tests.waiting import wait_for
+
+
+def test_files_of_deleted_runs_go_and_a_place_that_is_away_is_said_once(
+    sqlite_engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with writing(sqlite_engine) as session:
+        add_ended_run(session)
+    archive(sqlite_engine, Place(str(tmp_path / "place")))
+    with writing(sqlite_engine) as session:
+        run = commands.lock_run(session, run_id="r1")
+        assert run is not None
+        commands.delete_run(session, run=run)
+    shutil.move(tmp_path / "place", tmp_path / "away")
+    file_removal = FileRemoval(sqlite_engine, every_seconds=0.0)
+    with caplog.at_level(logging.WARNING):
+        file_removal.remove()
+        file_removal.remove()
+    assert ["is it mounted" in record.message for record in caplog.records] == [True]
+    shutil.move(tmp_path / "away", tmp_path / "place")
+    file_removal.start_if_due()
+    wait_for(lambda: not parquet_files(tmp_path), seconds=20, what="the files are removed")
