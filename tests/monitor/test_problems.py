@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from db.models import BlockValues
 from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
@@ -96,3 +97,16 @@ def test_half_a_character_is_refused_and_leaves_nothing_behind(http_on_both: Tes
     answer = http_on_both.post(f"{API}/runs/r1/reports", content=event, headers={"content-type": "application/json"})
     assert answer.status_code == 422
     assert trainer.get()["events"] == []
+
+
+def test_a_damaged_block_of_steps_is_named_and_the_rest_of_the_run_is_served(
+    http: TestClient, sqlite_engine: sa.Engine
+) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(600), {"loss": [1.0] * 600, "lr": [0.1] * 600})
+    with sqlite_engine.begin() as connection:
+        connection.execute(sa.update(BlockValues).where(BlockValues.metric == 0).values(values=b"\x01cut"))
+    answer = http.get(f"{API}/runs/{trainer.run_id}/series", params={"metric": "loss"})
+    assert (answer.status_code, answer.json()["title"]) == (500, "the store is damaged")
+    assert "segment 0, steps 0 to 599, is damaged" in answer.json()["detail"]
+    assert trainer.get("/series", metric="lr", points=1)["count"] == [600]
