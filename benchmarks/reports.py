@@ -7,8 +7,8 @@ process as all trainers: one persistent connection per run, the next report when
 reported once before the clock starts. Every report must be acknowledged, and in the end every acknowledged step must be
 stored. With --in-turn the reports of a run go to the collectors in turn, as with a load balancer without sticky
 sessions. With --every a run reports at most once in that many seconds, like a run that trains: then the share of a core
-counts. The CPU time of the collectors, of the database and of this process is told apart. --code names a checkout of
-another release whose collectors are measured.
+counts. The CPU time of the collectors, of the database and of this process is printed for each. --code names a
+checkout of another release whose collectors are measured.
 """
 
 import argparse
