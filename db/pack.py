@@ -39,7 +39,7 @@ def _pack_run(engine: sa.Engine, run_id: str) -> Iterator[int]:
     while True:
         with writing(engine) as session:
             run = commands.lock_run(session, run_id=run_id)
-            num_steps = 0 if run is None else backlog.pack_some(session, run=run)
-        if num_steps == 0:
+            num_steps = None if run is None else backlog.pack_some(session, run=run)
+        if num_steps is None:
             return
         yield num_steps
