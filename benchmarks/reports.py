@@ -29,6 +29,7 @@ import uvloop
 
 from benchmarks.collectors import collector, cpu_seconds, tree_cpu_seconds
 from benchmarks.rows import Row, print_rows
+from db import migrate
 from db.engine import create_engine, reading
 from db.lineage import StepRange
 from db.models import Segment
@@ -173,6 +174,7 @@ class _Trainer:
 
 def _check_stored(database: str, num_acknowledged: int) -> None:
     engine = create_engine(database)
+    migrate.upgrade(engine)  # for the store of another release
     with reading(engine) as session:
         segments = session.execute(sa.select(Segment.run_pk, Segment.number)).all()
         stored = sum(
