@@ -19,18 +19,16 @@ import pyarrow.parquet
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands, queries
+from db import queries, run_statuses
 from db.engine import first_line
 from db.files import csv_file, record
 from db.files.export import KEY
 from db.files.rules import BadRecord
 from db.files.step_import import StepImport
 from db.models import Run
-from db.overview import summaries
-from db.runs.conditions import IN_STATUS
 from db.steps.columns import column_of, metric_of
 from db.steps.reader import MAX_BLOCK_STEPS
-from lossguard.protocol import MAX_METRICS, encode_number, is_name
+from lossguard.protocol import MAX_METRICS, is_name
 from lossguard.states import RunState
 
 MAX_FOOTER_BYTES = 2**31 - 1
@@ -70,7 +68,7 @@ def import_file(
             run, count = _import_parquet(session, path, run_id, max_metrics)
         else:
             run, count = _import_csv(session, path, run_id or path.stem, project or "imported", now, max_metrics)
-        _save_status(session, run)
+        run_statuses.fill_in(session, run=run)
         return run, count
     except FileNotFoundError:
         raise BadFile(f"there is no file {path}; name a file of `python -m db export`, or a CSV") from None
@@ -87,15 +85,6 @@ def import_file(
         raise BadFile(f"{path}: the file is damaged ({reason}); export the run again") from error
     except (sa.exc.IntegrityError, sa.exc.DataError) as error:
         raise BadFile(f"{path}: the file contradicts itself: {first_line(error.orig)}") from error
-
-
-def _save_status(session: Session, run: Run) -> None:
-    """What its reports would have left: lists show and search the newest values that stand there."""
-    names = IN_STATUS.intersection(queries.metric_names(session, run=run))
-    found = summaries(session, runs=[run], metrics=sorted(names))[run.pk]
-    status = commands.run_status_of(session, run=run, now=run.last_report_at)
-    status.step = found.steps - 1 if found.stored_steps else None
-    status.latest_values = {name: encode_number(metric.last) for name, metric in found.metrics.items()}
 
 
 def _import_parquet(session: Session, path: Path, run_id: str | None, max_metrics: int) -> tuple[Run, int]:
