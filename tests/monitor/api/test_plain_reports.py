@@ -69,11 +69,12 @@ def test_a_body_is_the_report_that_pydantic_makes_of_it_or_none(parts: dict[str,
         assert repr(None if report is None else report.model_dump()) == repr(validated(body.encode()))
 
 
-EDGES = [
+EDGES: list[dict[str, Any]] = [
     *({"steps": [step]} for step in (0, MAX_STEP - 1, MAX_STEP, -1, True, 1.0, 1.5, None)),
     *({"times": [time]} for time in (0.0, -0.1, MAX_TIME, math.nextafter(MAX_TIME, 0), math.nan, math.inf, 1, True)),
     *({"segment": number} for number in (2**31 - 1, 2**31, -1, True, 0.0, "0")),
-    *({"metrics": metrics} for metrics in ({"loss": 1}, {"loss": []}, {"": [1]}, {"a\nb": [1]}, [], None)),
+    *({"metrics": {name: value}} for name, value in (("loss", 1), ("loss", []), ("", [1]), ("a\nb", [1]))),
+    {"metrics": []},
 ]
 
 
