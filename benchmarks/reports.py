@@ -7,7 +7,8 @@ process as all trainers: one persistent connection per run, the next report when
 reported once before the clock starts. Every report must be acknowledged, and in the end every acknowledged step must be
 stored. With --in-turn the reports of a run go to the collectors in turn, as with a load balancer without sticky
 sessions. With --every a run reports at most once in that many seconds, like a run that trains: then the share of a core
-counts. The CPU time of the collectors, of the database's server and of this process is told apart.
+counts. The CPU time of the collectors, of the database and of this process is printed for each. --code names a
+checkout of another release whose collectors are measured.
 """
 
 import argparse
@@ -21,12 +22,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
+from pathlib import Path
 
 import sqlalchemy as sa
 import uvloop
 
 from benchmarks.collectors import collector, cpu_seconds, tree_cpu_seconds
 from benchmarks.rows import Row, print_rows
+from db import migrate
 from db.engine import create_engine, reading
 from db.lineage import StepRange
 from db.models import Segment
@@ -59,13 +62,14 @@ def measure(
     sqlite: bool = False,
     in_turn: bool = False,
     every: float = 0.0,
+    code: Path | None = None,
 ) -> Iterator[Row]:
     with ExitStack() as stack:
         server = None if sqlite else stack.enter_context(postgres.running(durable=True))
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         database = f"sqlite:///{folder}/store.db" if server is None else server.url()
         settings = {"LOSSGUARD_TOKEN": TOKEN, "LOSSGUARD_MAX_REQUESTS_AT_ONCE": str(max(128, 2 * runs))}
-        started = [stack.enter_context(collector(database, **settings)) for _ in range(collectors)]
+        started = [stack.enter_context(collector(database, code=code, **settings)) for _ in range(collectors)]
         load = Load(seconds, every)
         cpu_time = partial(_cpu_time, [process for _, process in started], server)
         used = uvloop.run(_all_trainers([url for url, _ in started], runs, load, cpu_time, in_turn=in_turn))
@@ -170,6 +174,7 @@ class _Trainer:
 
 def _check_stored(database: str, num_acknowledged: int) -> None:
     engine = create_engine(database)
+    migrate.upgrade(engine)  # for the store of another release
     with reading(engine) as session:
         segments = session.execute(sa.select(Segment.run_pk, Segment.number)).all()
         stored = sum(
@@ -188,5 +193,6 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--sqlite", action="store_true", help="use SQLite instead of PostgreSQL")
     parser.add_argument("--every", type=float, default=0.0, help="seconds between two reports of a run")
+    parser.add_argument("--code", type=Path, help="checkout of another release whose collectors are measured")
     parser.add_argument("--in-turn", action="store_true", help="send a run's reports to the collectors in turn")
     print_rows(measure(**vars(parser.parse_args())))

@@ -163,6 +163,12 @@ def plural(count: int, noun: str, several: str | None = None) -> str:
     return f"{short_count(count)} {noun if count == 1 else several or noun + 's'}"
 
 
+def first_named(names: Sequence[str], count: int) -> list[str]:
+    """The first `count` names, and how many more there are."""
+    more = len(names) - count
+    return [*names[:count], *([f"and {more:,} more"] if more > 0 else [])]
+
+
 def batches(skip_from: int | None, skip_to: int | None) -> str:
     """A half-open range of batches: "[300, 700)"."""
     return "-" if skip_from is None or skip_to is None else f"[{skip_from:,}, {skip_to:,})"

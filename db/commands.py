@@ -30,12 +30,10 @@ def lock_runs(
     Nothing else locks a run: revisions, and the caches that rely on them, depend on it.
     """
     row_lock = dialect_of(session.get_bind()).row_lock
-    if row_lock:
-        # An UPDATE alone locks its rows in no particular order: two of them could wait for each other.
+    among, ids = f"WHERE id IN ({', '.join('?' * len(run_ids))})", tuple[Any, ...](run_ids)
+    if row_lock:  # an UPDATE alone locks its rows in no particular order: two of them could wait for each other
         locked = f"SELECT pk AS locked FROM runs WHERE id = ANY(?) ORDER BY id{row_lock}"
         among, ids = f"FROM ({locked}) AS in_order WHERE pk = locked", (list(run_ids),)
-    else:
-        among, ids = f"WHERE id IN ({', '.join('?' * len(run_ids))})", tuple(run_ids)
     reported = "" if last_report_at is None else ", last_report_at = ?"
     values = ids if last_report_at is None else (last_report_at, *ids)
     statement = f"UPDATE runs SET revision = revision + 1{reported} {among} RETURNING id, pk, revision"

@@ -24,6 +24,8 @@ SUCCESS = "operator_success"
 FAILURE = "operator_failure"
 """In the session: why the last press of an open dialog did nothing, and its icon."""
 DIALOG_REFRESH_SECONDS = 2.0
+MAX_FAILURES_NAMED = 20
+"""Requests that a dialog names; it counts the others."""
 
 Obsolete = Callable[[], str | None]
 """Why an action has nothing to act on any more, as a sentence; None while it has."""
@@ -144,7 +146,8 @@ def _perform(action: OperatorAction, requests: Sequence[OperatorAction], token: 
         _show_failure("Enter a token with the scope `operate`.", ":material/key:")
         return
     try:
-        failures = operator_actions.perform_all(requests, token, None if person is None else person.name)
+        with st.spinner(f"The collector is asked for {formatting.plural(len(requests), 'change')} ..", show_time=True):
+            failures = operator_actions.perform_all(requests, token, None if person is None else person.name)
     except operator_actions.TokenRequired as error:
         st.session_state[TOKEN_REQUESTED] = True
         st.session_state.pop(TOKEN, None)
@@ -164,7 +167,9 @@ def _perform(action: OperatorAction, requests: Sequence[OperatorAction], token: 
 def _show_failures(failures: Sequence[tuple[OperatorAction, operator_actions.ActionFailed]], num_requests: int) -> None:
     """In the dialog, which stays open: what some of the requests failed at."""
     done = f"{num_requests - len(failures)} of {num_requests} done. These were not:"
-    reasons = formatting.bullet_list([f"{request.label}: {error}" for request, error in failures])
+    reasons = formatting.bullet_list(
+        formatting.first_named([f"{request.label}: {error}" for request, error in failures], MAX_FAILURES_NAMED)
+    )
     st.error(f"{done}\n\n{reasons}", icon=":material/block:")
 
 

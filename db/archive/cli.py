@@ -178,13 +178,13 @@ def _archive_one(
     candidate: Candidate,
     place: places.Place,
     ours: Turn,
-    advance: Callable[[Written], object],
+    advance: Callable[[int], object],
 ) -> None:
     result = RunResult(candidate.run_id, "archived")
 
     def note(written: Written) -> None:
         result.add(written)
-        advance(written)
+        advance(written.num_steps)
 
     try:
         archiving.archive_run(
@@ -199,6 +199,7 @@ def _archive_one(
     except archiving.RunChanged as changed:
         result.reason = str(changed)
     finally:
+        advance(candidate.num_steps - result.steps)  # the steps that stay
         if result.files or result.reason:
             report.runs.append(result)
 
@@ -217,14 +218,12 @@ def _unarchive(engine: sa.Engine, report: Report, run_ids: Sequence[str], dry_ru
         report.note_removal(removal.remove_left_over(engine, unfinished=True))
 
 
-def _unarchive_one(
-    engine: sa.Engine, report: Report, run: str, ours: Turn, advance: Callable[[Written], object]
-) -> None:
+def _unarchive_one(engine: sa.Engine, report: Report, run: str, ours: Turn, advance: Callable[[int], object]) -> None:
     result = RunResult(run, "brought back")
 
     def note(written: Written) -> None:
         result.add(written)
-        advance(written)
+        advance(written.num_steps)
 
     try:
         unarchiving.unarchive_run(
@@ -259,13 +258,13 @@ def _turn(engine: sa.Engine, report: Report) -> Iterator[Turn]:
 
 
 @contextmanager
-def _progress(num_steps: int, label: str) -> Iterator[Callable[[Written], object]]:
+def _progress(num_steps: int, label: str) -> Iterator[Callable[[int], object]]:
     """A bar on a terminal, which moves with every file; elsewhere nothing."""
     if not sys.stderr.isatty():
-        yield lambda written: None
+        yield lambda num_steps: None
         return
     with typer.progressbar(length=num_steps, label=label, file=sys.stderr) as bar:
-        yield lambda written: bar.update(written.num_steps)
+        yield bar.update
 
 
 def _print(report: Report, as_json: bool, nothing: str) -> None:

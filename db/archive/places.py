@@ -36,7 +36,7 @@ MARKER = "lossguard-archive.txt"
 """A file at the top of a folder with archived steps: without it, the folder is not mounted."""
 MARKER_TEXT = "The folders beside this file hold steps of training runs that a Lossguard store refers to.\n"
 
-NOT_THERE = "was it moved, or is the place not mounted here?"
+NOT_THERE = "it was moved, or the place is not mounted here"
 
 MAX_REASON = 300
 """Characters of another package's error that ours quote."""

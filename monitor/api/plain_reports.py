@@ -150,7 +150,7 @@ class Parser:
         try:
             parsed = from_json(body)
             if self._is_plain(parsed):
-                return ReportIn.model_construct(PLAIN_FIELDS, **parsed)
+                return ReportIn.model_construct(set(parsed), **parsed)
             report = self._adapter.validate_python(parsed)
         except ValueError:
             return None

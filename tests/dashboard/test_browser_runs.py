@@ -11,11 +11,12 @@ pytest.importorskip("playwright", reason="the package playwright is not installe
 from playwright.sync_api import Browser, Locator, expect
 
 from db import migrate, queries
-from db.engine import create_engine, reading
+from db.engine import create_engine, reading, writing
 from lossguard.states import RunState
 from tests.dashboard.browser import chromium, dashboard
 from tests.dashboard.seed import seed
 from tests.dashboard.serving import serving
+from tests.db.seed import add_run
 
 pytestmark = [pytest.mark.slow(5), pytest.mark.needs("chromium")]
 HEADER_PIXELS = ROW_PIXELS = 35
@@ -83,3 +84,31 @@ def test_a_phone_shows_the_first_run_and_unfolds_the_filters(browser: Browser, e
         expect(page.locator(".st-key-state")).to_be_hidden()
         page.get_by_role("button", name="Filters (1)").click()
         expect(page.locator(".st-key-state")).to_be_visible(timeout=30_000)
+
+
+def test_a_list_of_many_runs_shows_a_page_selects_all_and_boxes_offer_those_found(
+    browser: Browser, engine: sa.Engine
+) -> None:
+    with writing(engine) as session:
+        for number in range(128):
+            run = add_run(session, f"many-{number}", name=f"sweep {number}", started_at=float(number))
+            run.state = RunState.FINISHED
+    with (
+        dashboard(str(engine.url)) as served,
+        browser.new_context(viewport={"width": 1440, "height": 1200}) as context,
+    ):
+        page = context.new_page()
+        page.goto(f"{served.url}/?layout=Table")
+        expect(page.get_by_role("button", name="Show more (100 of 130 runs)")).to_be_visible(timeout=60_000)
+        tick(page.get_by_test_id("stDataFrame"), 0)
+        page.get_by_role("button", name="Select all 130").click(timeout=30_000)
+        expect(page.get_by_text("130 runs selected (at most 12 can be compared)")).to_be_visible(timeout=30_000)
+        page.goto(f"{served.url}/compare?runs=one")
+        find = page.get_by_role("textbox", name="Find runs")
+        find.fill('name="sweep 3"')
+        find.press("Enter")
+        runs = page.locator(".st-key-compared").get_by_role("combobox")
+        runs.click()
+        options = page.get_by_role("option")
+        expect(options.filter(has_text="sweep 3 (many-3)")).to_be_visible(timeout=30_000)
+        expect(options).to_have_count(1)

@@ -111,3 +111,9 @@ def test_a_name_cannot_reverse_the_text_after_it() -> None:
 def test_a_stall_says_how_long_no_step_came(state: str, end: int | None, sentence: str) -> None:
     incident = Incident(kind="stall", state=state, onset_step=1200, end_step=end, details={"peak_value": 130.0})
     assert formatting.incident_sentence(incident) == sentence
+
+
+def test_of_many_names_the_first_are_named_and_the_others_counted() -> None:
+    names = [f"r{number}" for number in range(1, 1_204)]
+    assert formatting.first_named(names, 2) == ["r1", "r2", "and 1,201 more"]
+    assert formatting.first_named(names[:2], 2) == ["r1", "r2"]

@@ -6,9 +6,13 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from db import migrate
+from db.engine import create_engine
+from db.models import BlockValues
 from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
+from tests import postgres
 from tests.monitor.client import TestClient, Trainer
 
 GOOD: dict[str, Any] = {"segment": 0, "steps": [0, 1], "times": [1.0, 2.0], "metrics": {"loss": [1.0, 2.0]}}
@@ -96,3 +100,49 @@ def test_half_a_character_is_refused_and_leaves_nothing_behind(http_on_both: Tes
     answer = http_on_both.post(f"{API}/runs/r1/reports", content=event, headers={"content-type": "application/json"})
     assert answer.status_code == 422
     assert trainer.get()["events"] == []
+
+
+def test_a_damaged_block_of_steps_is_named_and_the_rest_of_the_run_is_served(
+    http: TestClient, sqlite_engine: sa.Engine
+) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(600), {"loss": [1.0] * 600, "lr": [0.1] * 600})
+    with sqlite_engine.begin() as connection:
+        connection.execute(sa.update(BlockValues).where(BlockValues.metric == 0).values(values=b"\x01cut"))
+    answer = http.get(f"{API}/runs/{trainer.run_id}/series", params={"metric": "loss"})
+    assert (answer.status_code, answer.json()["title"]) == (500, "the store is damaged")
+    assert "segment 0, steps 0 to 599, is damaged" in answer.json()["detail"]
+    assert trainer.get("/series", metric="lr", points=1)["count"] == [600]
+
+
+@pytest.mark.needs("postgresql")
+def test_a_report_without_a_partition_is_refused_in_one_sentence_until_an_upgrade_has_made_it(
+    postgres_server: postgres.Server, migrated_template: str
+) -> None:
+    engine = create_engine(postgres_server.create_database("no_partition", template=migrated_template))
+
+    def body(first: int) -> dict[str, Any]:
+        steps = list(range(first, first + 600))
+        return {
+            "segment": 0,
+            "steps": steps,
+            "times": [float(step) for step in steps],
+            "metrics": {"loss": [2.0] * 600},
+        }
+
+    with TestClient(create_app(Settings(), engine=engine)) as http:
+        trainer = Trainer(http)
+        trainer.open("a")
+        reports = f"{API}/runs/r1/reports"
+        assert http.post(reports, json=body(0)).status_code == 200
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE step_blocks_0, block_values_0")
+        refused = http.post(reports, json=body(600))
+        assert refused.status_code == 503
+        detail = "the database does not have a partition of its tables; if no migration is running, run: {}"
+        assert refused.json()["detail"] == detail.format("python -m db upgrade")
+        migrate.upgrade(engine)
+        assert http.post(reports, json=body(600)).status_code == 200
+        assert trainer.get()["newest_step"]["step"] == 1199
+    engine.dispose()
+    postgres_server.drop_database("no_partition")

@@ -81,10 +81,8 @@ def _request(row: ListedRun, method: str, body: dict[str, Any]) -> OperatorActio
 
 def _names(rows: Sequence[ListedRun]) -> str:
     """A list in Markdown."""
-    names = [f"{formatting.run_title(row.run)} ({row.run.id})" for row in rows[:MAX_NAMED]]
-    if len(rows) > MAX_NAMED:
-        names.append(f"and {len(rows) - MAX_NAMED} more")
-    return formatting.bullet_list(names)
+    names = [f"{formatting.run_title(row.run)} ({row.run.id})" for row in rows]
+    return formatting.bullet_list(formatting.first_named(names, MAX_NAMED))
 
 
 def _what_goes(rows: Sequence[ListedRun]) -> str:

@@ -1,8 +1,8 @@
 """Files of archived steps
 
 Why: the values of ended runs can be moved to Parquet files outside the store. A row says where a file is, and outlives
-its run until the file is removed. A block says which file has its values; its steps and times stay. To the previous
-release, steps with archived values are steps without metrics.
+its run until the file is removed. A block says which file has its values (`step_blocks.archived_file`, of 0020 already,
+whose downgrade reads the blocks); its steps and times stay.
 
 Revision: 0021, after 0020
 """

@@ -5,13 +5,13 @@ visit; else the row moves, and the indexes and the table grow until a vacuum. Of
 four to a page, one in eight had room. Rows that are stored keep their pages until they move. To the previous release
 nothing changes.
 
-Revision: 0024, after 0021
+Revision: 0024, after 0023
 """
 
 from alembic import op
 
 revision = "0024"
-down_revision = "0021"
+down_revision = "0023"
 branch_labels = None
 depends_on = None
 

@@ -10,6 +10,10 @@ import streamlit as st
 
 from dashboard.login import Right, Viewer
 from dashboard.views import frame, session
+from db import queries
+from db.engine import writing
+from db.models import BlockValues
+from db.steps import backlog
 from tests.dashboard.app_content import badges, metrics
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.seed import seed
@@ -69,6 +73,21 @@ def test_a_run_id_in_the_url_is_never_rendered_as_markup(open_page: OpenPage, st
     seed(store, now=time.time())
     app = open_page(page, run="x`\n\n[click](http://evil.example)")
     assert r"There is no run x\` \[click\]\(http\://evil.example\) in this store." in app.warning[0].value
+
+
+def test_a_run_with_a_damaged_block_of_steps_says_so_instead_of_its_charts(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    seed(store, now=time.time())
+    with writing(store) as session:
+        backlog.pack_ended(session, run=queries.runs(session)[0])
+        session.execute(sa.update(BlockValues).values(values=b"\x01cut"))
+    app = open_page("run", run="spiky-1")
+    assert not app.exception
+    assert (
+        "The store is damaged: a block of run 'spiky-1', segment 1, steps 300 to 799, is damaged"
+        in app.warning[0].value
+    )
 
 
 @pytest.mark.parametrize("page", ["runs", "run"])

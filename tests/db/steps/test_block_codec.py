@@ -38,7 +38,7 @@ def test_steps_and_bits_come_back(steps: list[int], bits: list[bool]) -> None:
 
 
 def test_what_neighbouring_steps_have_in_common_takes_little_space() -> None:
-    steps = np.arange(1000)
+    steps: Floats = np.arange(1000.0)
     noise = np.random.default_rng(0).normal(0, 0.02, 1000)
     columns: list[tuple[Floats, int]] = [
         (np.full(1000, 3e-4), 50),  # a constant learning rate

@@ -153,7 +153,7 @@ def test_a_segment_of_an_earlier_release_is_packed_little_by_little_and_reads_th
         assert _levels(session) == {1, 2, 3, 4}
         while backlog.waiting_runs(session) and backlog.pack_some(session, run=run):
             assert _all_of(session, run) == before
-            add_steps(session, run, segment, [segment.last_step + 1])  # it goes on meanwhile
+            add_steps(session, run, segment, [segment.num_steps])  # it goes on meanwhile
             before = _all_of(session, run)
         assert _levels(session) == {3, 4}
         assert segment.num_packed == segment.num_steps > 3000

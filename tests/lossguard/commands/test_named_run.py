@@ -65,7 +65,7 @@ def test_the_run_of_a_real_collector_is_found(collector_client: Client) -> None:
 
 
 def test_a_collector_of_an_earlier_release_lists_its_runs_too(collector: FakeCollector) -> None:
-    collector.fault = lambda method, path, body: (404, {}) if "overview" in path else (200, [])  # type: ignore[assignment]
+    collector.fault = lambda method, path, body: (404, {}) if "overview" in path else (200, [])  # type: ignore[assignment, return-value]
     with Client(collector.url) as client:
         assert list(listed(client, [("project", "a b")])) == []
     asked = [path for _, path, _ in collector.requests]

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,14 @@ def test_runs_are_sorted_and_limited_to_those_that_reported_lately(
 def test_a_collector_of_an_earlier_release_sends_all_runs_which_are_filtered_here(
     collector: FakeCollector, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = {"project": "gpt", "name": None, "note": None, "step": 3, "metrics": {"loss": 2.0}, "archived_at": None}
+    known: dict[str, Any] = {
+        "project": "gpt",
+        "name": None,
+        "note": None,
+        "step": 3,
+        "metrics": {"loss": 2.0},
+        "archived_at": None,
+    }
     known |= {"open_incidents": 0, "waiting": 0, "config": {"lr": 1e-3}, "last_report_at": 1.0}
     runs = [
         known | {"id": "new", "state": "running", "tags": ["a"]},
@@ -59,7 +67,7 @@ def test_a_collector_of_an_earlier_release_sends_all_runs_which_are_filtered_her
         known | {"id": "old", "state": "finished", "tags": []},
     ]
     collector.accepts = frozenset()
-    collector.fault = lambda method, path, body: (200, runs)  # type: ignore[assignment]
+    collector.fault = lambda method, path, body: (200, runs)  # type: ignore[assignment, return-value]
     monkeypatch.setenv("LOSSGUARD_URL", collector.url)
     for options, listed in (
         (["--state", "running"], ["new"]),

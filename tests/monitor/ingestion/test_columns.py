@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from monitor.ingestion.columns import decode, detector_rows
+from monitor.detection import Row
+from monitor.ingestion.columns import decode, detector_row, detector_rows
 from monitor.problems import Problem
 from monitor.schemas import ReportIn
 
@@ -43,6 +44,14 @@ def test_the_detection_gets_its_inputs_only() -> None:
     rows = detector_rows(columns.steps, columns.times, columns.metrics)
     assert set(rows.metrics) == {"loss", "tokens"}
     assert rows.present["loss"].tolist() == [True, True, False]
+
+
+def test_a_single_step_is_a_row_of_the_same_inputs_unless_one_of_them_was_not_reported() -> None:
+    first, last = decode(REPORT).between(0, 1), decode(REPORT).between(2, 3)
+    row = detector_row(first.steps[0], first.times[0], first.metrics)
+    assert row == Row.of(detector_rows(first.steps, first.times, first.metrics))
+    assert row == Row(3, {"loss": 2.5, "tokens": 10.0}, 1.0)
+    assert detector_row(last.steps[0], last.times[0], last.metrics) is None
 
 
 def test_a_count_beyond_64_bits_is_refused_with_its_index() -> None:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 import streamlit as st
 
 from db import commands, hardware
+from db.archive import reading
 from db.archive.places import Place
 from db.engine import writing
 from lossguard.protocol import IMPORTED
@@ -62,6 +63,7 @@ def test_archived_steps_are_drawn_like_stored_ones_and_named_where_their_place_i
     app = open_page("run", run="spiky-1")
     assert [trace.get("y") for trace in figure(app)["data"]] == [trace.get("y") for trace in before["data"]]
     shutil.rmtree(tmp_path / "place")
+    reading.forget_contents()
     st.cache_data.clear()
     st.cache_resource.clear()
     (warning,) = open_page("run", run="spiky-1").warning
