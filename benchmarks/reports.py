@@ -7,8 +7,8 @@ process as all trainers: one persistent connection per run, the next report when
 reported once before the clock starts. Every report must be acknowledged, and in the end every acknowledged step must be
 stored. With --in-turn the reports of a run go to the collectors in turn, as with a load balancer without sticky
 sessions. With --every a run reports at most once in that many seconds, like a run that trains: then the share of a core
-counts. The CPU time of the collectors, of the database and of this process is told apart. --code names a checkout of
-another release whose collectors are measured.
+counts. The CPU time of the collectors, of the database and of this process is printed for each. --code names a
+checkout of another release whose collectors are measured.
 """
 
 import argparse
@@ -29,6 +29,7 @@ import uvloop
 
 from benchmarks.collectors import collector, cpu_seconds, tree_cpu_seconds
 from benchmarks.rows import Row, print_rows
+from db import migrate
 from db.engine import create_engine, reading
 from db.lineage import StepRange
 from db.models import Segment
@@ -185,6 +186,7 @@ class _Trainer:
 
 def _check_stored(database: str, num_acknowledged: int) -> None:
     engine = create_engine(database)
+    migrate.upgrade(engine)  # for the store of another release
     with reading(engine) as session:
         segments = session.execute(sa.select(Segment.run_pk, Segment.number)).all()
         stored = sum(

@@ -1,6 +1,6 @@
 """The list of runs with many runs: the first run on the screen, a search, what an open page costs, what its reads cost.
 
-    python -m benchmarks.runs_page [--runs 10 1000 10000] [--steps 100] [--layouts Cards Table] [--pages-only]
+    python -m benchmarks.runs_page [--runs 10 100 1000 10000] [--steps 100] [--layouts Cards Table] [--pages-only]
 
 Page: Chromium and a dashboard process on this machine, medians of 5 views with a warm browser cache; beside them the
 first view of the process, and the CPU time that the dashboard used for a view. The machine decides the seconds: the
@@ -40,7 +40,7 @@ FOUND = {
     "Table": "document.querySelector('[data-testid=stDataFrame] canvas table')?.getAttribute('aria-rowcount') === '{}'",
 }
 """Whether so many runs are on the screen; the table counts its header."""
-SEARCHES = {"a name": 'name="sweep 7"', "a setting": "id=r7 lr=0.001", "a metric": "id=r7 loss<100"}
+SEARCHES = {"a name": '"sweep 7" id=r7', "a setting": "id=r7 lr=0.001", "a metric": "id=r7 loss<100"}
 
 
 def measure(counts: Sequence[int], steps: int, layouts: Sequence[str], pages_only: bool) -> Iterator[Row]:
@@ -132,7 +132,7 @@ def _cpu_seconds(engine: sa.Engine) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, nargs="+", default=[10, 1000, 10_000])
+    parser.add_argument("--runs", type=int, nargs="+", default=[10, 100, 1000, 10_000])
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--layouts", nargs="+", choices=list(FIRST_RUN), default=list(FIRST_RUN))
     parser.add_argument("--pages-only", action="store_true", help="leave out the reads")

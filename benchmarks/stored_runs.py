@@ -65,6 +65,8 @@ def _write(session: Session, run: Run, steps: int, noise: np.random.Generator) -
         metrics={"loss": loss.tolist(), "grad_norm": (loss / 5).tolist()},
     )  # fmt: skip
     commands.grow_segment(segment, steps=range(steps))
+    status = commands.run_status_of(session, run=run, now=run.started_at)
+    status.step, status.latest_values = steps - 1, {"loss": float(loss[-1]), "grad_norm": float(loss[-1] / 5)}
     session.flush()
 
 

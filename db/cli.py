@@ -51,7 +51,9 @@ NOTHING_TO_PRUNE = "nothing is that old"
 def upgrade(url: Url = DEFAULT_URL) -> None:
     """Create the database, or upgrade it to the newest schema."""
     _on_engine(url, migrate.upgrade, new=True)
-    typer.echo("the database is at the newest revision")
+    current, newest = _on_engine(url, migrate.revisions)
+    newer = f"the database stays at revision {current}, which is newer than this release ({newest}) and fits it"
+    typer.echo("the database is at the newest revision" if current == newest else newer)
 
 
 @app.command()

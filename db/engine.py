@@ -20,13 +20,18 @@ class NoStore(BadDatabaseUrl):
     """There is no store at the URL."""
 
 
-def create_engine(url: str = DEFAULT_URL, **options: Any) -> sa.Engine:
+def create_engine(url: str = DEFAULT_URL, *, max_idle_seconds: float | None = None, **options: Any) -> sa.Engine:
     """An engine for `url`; its errors do not show the values of a statement.
 
-    Raises BadDatabaseUrl when the database is not supported, or when its folder cannot be made.
+    `max_idle_seconds`: a server rolls back a transaction in which this process does nothing for so long, because others
+    wait for the runs that it has locked. Raises BadDatabaseUrl when the database is not supported, or when its folder
+    cannot be made.
     """
     dialect, parsed = parse_url(url)
-    return dialect.create_engine(parsed, **options)
+    engine = dialect.create_engine(parsed, **options)
+    if max_idle_seconds is not None:
+        dialect.bound_idle_transactions(engine, max_idle_seconds)
+    return engine
 
 
 def store_file(url: str) -> Path | None:

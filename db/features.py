@@ -9,6 +9,8 @@ from db.models import Feature
 
 BLOCKS = "blocks"
 """Steps of new segments are stored in blocks (`db.steps.blocks`)."""
+KNOWN = frozenset((BLOCKS,))
+"""A release may not use a store that has another feature: see `db.compatibility`."""
 
 
 def is_enabled(session: Session, name: str) -> bool:

@@ -4,7 +4,7 @@ import io
 import random
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
-from db import partitions
+from db import compatibility, partitions
 from db.dialects import dialect_of
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -22,6 +22,10 @@ PATIENCE_SECONDS = 300.0
 """How long a migration is tried again before it is given up."""
 RETRY_SECONDS = 1.0
 """At most so long after an attempt the next one is made; reports that queued up are stored in between."""
+
+
+class NewerSchema(CommandError):
+    """The schema is of a newer release, and this one may not use it; the message says so, and what to do."""
 
 
 class StoreInUse(CommandError):
@@ -39,9 +43,10 @@ def upgrade(engine: sa.Engine, revision: str = "head", *, patience: float = PATI
     """Upgrade the schema to `revision`; a migration and its entry in the version table commit together.
 
     On PostgreSQL each migration is a transaction of its own, which gives up when it does not get its locks at once, and
-    is tried again for `patience` seconds: collectors write meanwhile. Raises StoreInUse.
+    is tried again for `patience` seconds: collectors write meanwhile. A schema of a newer release that this one may use
+    stays as it is. Raises StoreInUse, NewerSchema.
     """
-    _change(engine, command.upgrade, revision, patience)
+    _change(engine, _upgrade_unless_newer, revision, patience)
     partitions.make_missing(engine)
 
 
@@ -50,9 +55,29 @@ def downgrade(engine: sa.Engine, revision: str, *, patience: float = PATIENCE_SE
     _change(engine, _downgrade_at_once, revision, patience)
 
 
+def _upgrade_unless_newer(config: Config, revision: str) -> None:
+    connection: sa.Connection = config.attributes["connection"]
+    script = ScriptDirectory.from_config(config)
+    with _one_transaction(connection):  # it ends here: each migration begins one of its own
+        current = MigrationContext.configure(connection).get_current_revision()
+        is_newer = not _knows(script, current)
+        if is_newer and (reason := compatibility.misfit(connection, script, str(current))):
+            raise NewerSchema(reason)
+    if not is_newer:
+        command.upgrade(config, revision)
+
+
+def _one_transaction(connection: sa.Connection) -> AbstractContextManager[object]:
+    return nullcontext() if connection.in_transaction() else connection.begin()
+
+
+def _knows(script: ScriptDirectory, revision: str | None) -> bool:
+    return revision is None or revision in {one.revision for one in script.walk_revisions()}
+
+
 def _downgrade_at_once(config: Config, revision: str) -> None:
     connection: sa.Connection = config.attributes["connection"]
-    with nullcontext() if connection.in_transaction() else connection.begin():
+    with _one_transaction(connection):
         command.downgrade(config, revision)
 
 
@@ -88,11 +113,29 @@ def revisions(engine: sa.Engine) -> tuple[str | None, str | None]:
         return MigrationContext.configure(connection).get_current_revision(), script.get_current_head()
 
 
+def misfit(engine: sa.Engine) -> str | None:
+    """Why this release may not use the database as it is, in one sentence that says how to mend it; None: it may."""
+    script = ScriptDirectory(str(MIGRATIONS))
+    newest = script.get_current_head()
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current is not None and not _knows(script, current):
+            return compatibility.misfit(connection, script, current)
+    if current == newest:
+        return None
+    return (
+        f"the schema is at {current or 'nothing'}, this release needs {newest};"
+        " if no migration is running, run: python -m db upgrade"
+    )
+
+
 def drift(engine: sa.Engine) -> str | None:
     """How the database differs from the models, in one sentence; None when it does not."""
     current, newest = revisions(engine)
+    if reason := misfit(engine):
+        return reason
     if current != newest:
-        return f"the database is at revision {current or 'none'}, the code at {newest}; run: python -m db upgrade"
+        return f"the database is at revision {current}, newer than this release ({newest}), which may go on using it"
     with engine.connect() as connection:
         try:
             command.check(_config(connection))

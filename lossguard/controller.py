@@ -223,7 +223,7 @@ class Controller:
 
     def _resume(self) -> None:
         reason = SegmentReason.RESUME if self.run.history.num_segments else SegmentReason.START
-        known = self.ranks.broadcast(self.checkpoints.steps())
+        known = self.ranks.ask_rank_0(self.checkpoints.steps)
         if known:
             self._restore(known[-1])
             reason = SegmentReason.RESUME
@@ -341,7 +341,7 @@ class Controller:
             f"recover {why}", f"a rollback failed ({why}): the newest checkpoint is restored instead"
         )
         try:
-            self._restore(self.ranks.broadcast(max(self.checkpoints.steps(), default=left_step)))
+            self._restore(max(self.ranks.ask_rank_0(self.checkpoints.steps), default=left_step))
         except CheckpointMismatch:
             raise
         except Exception as problem:

@@ -126,8 +126,9 @@ def _open_with_obstore(url: str, shown: str, options: dict[str, Any], missing: I
     except ImportError:
         sentence = f"{shown} needs {package} or obstore, and neither is installed: pip install obstore"
         raise ConfigurationError(sentence) from missing
+    open_store: Any = FsspecStore  # its types name the options of each scheme
     try:
-        return FsspecStore(scheme, **options), path
+        return open_store(scheme, **options), path
     except Exception as problem:  # its own errors
         raise ConfigurationError(f"{shown} cannot be opened: {_reason(problem)}") from problem
 

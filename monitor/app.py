@@ -22,10 +22,11 @@ from monitor.api.request_limits import RequestLimits
 from monitor.api.response_headers import ResponseHeaders
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.order_terms import OrderTerms
-from monitor.ingestion.queue import Reported, ReportQueue
+from monitor.ingestion.queue import ReportQueue
 from monitor.ingestion.reports import ReportResult, take_report
 from monitor.ingestion.run_cache import RunCache
 from monitor.ingestion.run_updates import Limits, RunUpdate, take_update
+from monitor.ingestion.waiting_reports import Reported
 from monitor.ingestion.waiting_rows import WaitingRows
 from monitor.leader.file_removal import FileRemoval
 from monitor.leader.leadership import Leadership

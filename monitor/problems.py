@@ -191,8 +191,7 @@ RETRY = {"Retry-After": "1"}
 
 def no_schema(detail: str) -> Problem:
     """503: the schema is not the one that this release needs."""
-    detail = as_typed_here(f"{detail}; if no migration is running, run: python -m db upgrade")
-    return Problem(503, "starting up", detail, ["schema"], RETRY)
+    return Problem(503, "starting up", as_typed_here(detail), ["schema"], RETRY)
 
 
 def no_database(detail: str) -> Problem:
@@ -205,7 +204,8 @@ def _handle_database_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, sa.exc.ProgrammingError) or reason.startswith("no such"):
         log.error("the database schema does not fit this release: %s", reason)
         missing = "a partition of its tables" if "no partition" in reason else "the schema that this release needs"
-        return _handle_problem(request, no_schema(f"the database does not have {missing}"))
+        mend = "if no migration is running, run: python -m db upgrade"
+        return _handle_problem(request, no_schema(f"the database does not have {missing}; {mend}"))
     log.error("the database failed: %s", reason)
     detail = "the database cannot be reached or is busy; nothing of the request was stored, so send it again"
     return _handle_problem(request, no_database(detail))

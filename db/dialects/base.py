@@ -54,6 +54,9 @@ class Dialect(ABC):
     def create_engine(self, url: sa.URL, **options: Any) -> sa.Engine:
         """An engine whose errors do not show the values of a statement. Raises BadDatabaseUrl."""
 
+    def bound_idle_transactions(self, engine: sa.Engine, seconds: float) -> None:  # noqa: B027 - a file has no server
+        """Let the server roll back a transaction of the engine in which nothing happened for so long."""
+
     @abstractmethod
     def store_file(self, url: sa.URL) -> Path | None:
         """The file of the store, whether it exists or not; None where the store is not in a file."""

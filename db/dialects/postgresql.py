@@ -16,6 +16,8 @@ from db.dialects.postgresql_json import PostgreSQLJson
 
 CONNECT_SECONDS = 10
 """How long the server may take to accept a connection."""
+LOST_SERVER = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+"""When a connection to a server that answers nothing any more is given up: after 20 to 25 s. By default hours."""
 MAX_INSERT_ROWS = 8
 """Up to this number of rows an INSERT is cheaper than a COPY."""
 SCHEMA_LOCK = 0x10555
@@ -50,12 +52,19 @@ class PostgreSQL(Dialect):
 
     def create_engine(self, url: sa.URL, **options: Any) -> sa.Engine:
         driver = url.set(drivername="postgresql+psycopg")
-        arguments = {"connect_timeout": CONNECT_SECONDS}
+        arguments = {"connect_timeout": CONNECT_SECONDS} | LOST_SERVER
         engine = sa.create_engine(driver, pool_pre_ping=True, hide_parameters=True, connect_args=arguments, **options)
         sa.event.listen(engine, "connect", _plan_each_time)
         sa.event.listen(engine, "before_cursor_execute", _choose_format)
-        sa.event.listen(engine, "handle_error", lambda context: _check_partition(context.original_exception))
+        sa.event.listen(engine, "handle_error", lambda context: _name(context.original_exception))
         return engine
+
+    def bound_idle_transactions(self, engine: sa.Engine, seconds: float) -> None:
+        def bound(connection: psycopg.Connection[Any], _record: Any) -> None:
+            connection.execute(f"SET idle_in_transaction_session_timeout = {round(1e3 * seconds)}")
+            connection.commit()
+
+        sa.event.listen(engine, "connect", bound)
 
     def store_file(self, url: sa.URL) -> Path | None:
         return None
@@ -155,8 +164,14 @@ def _update_statement(dialect: sa.Dialect, table: str, keys: Columns, changed: C
     return f"UPDATE {table} SET {assign} FROM {source} WHERE {where}"
 
 
-def _check_partition(error: BaseException) -> None:
-    """Raise an error of the schema where PostgreSQL has one of the row: the table has no partition for it."""
+def _name(error: BaseException) -> None:
+    """Raise the error as what it is to the store, where the driver takes it for another kind.
+
+    PostgreSQL has an error of the row where the table has no partition for it. A transaction that was idle for too long
+    may be tried again.
+    """
+    if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
+        raise sa.exc.OperationalError(None, None, error) from error
     if isinstance(error, psycopg.errors.CheckViolation) and str(error).startswith("no partition of relation"):
         raise sa.exc.ProgrammingError(None, None, error) from error
 
@@ -170,5 +185,5 @@ def _copy(connection: sa.Connection, table: str, names: Sequence[str], rows: Row
             for row in rows:
                 copy.write_row(row)
     except psycopg.Error as error:  # as SQLAlchemy would have raised it
-        _check_partition(error)
+        _name(error)
         raise sa.exc.DBAPIError.instance(statement, None, error, psycopg.Error) from error

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import context
 
-from db import hardware, leader, step_notes  # noqa: F401 - their tables belong to the metadata
+from db import compatibility, hardware, leader, step_notes  # noqa: F401 - their tables belong to the metadata
 from db.archive import files  # noqa: F401 - its table too
 from db.dialects import dialect_of
 from db.models import Base
@@ -37,6 +37,7 @@ context.configure(
     render_as_batch=True,
     transaction_per_migration=True,
     include_name=is_compared,
+    on_version_apply=compatibility.note,
 )
 with context.begin_transaction():
     context.run_migrations()

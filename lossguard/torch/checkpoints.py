@@ -211,7 +211,7 @@ class Checkpoints:
         counts and weights are compared. Exceptions of an object's own `load_state_dict` are not caught.
         """
         self._join()
-        for candidate in reversed([known for known in self.ranks.broadcast(self.steps()) if known <= step]):
+        for candidate in reversed([known for known in self.ranks.ask_rank_0(self.steps) if known <= step]):
             with self._place.reading(candidate) as place:
                 try:
                     in_memory = candidate in self.ranks.broadcast(self.memory_steps())
@@ -279,7 +279,8 @@ class Checkpoints:
     def _finish(self, folder: Path, step: int, manifest: Mapping[str, Any]) -> None:
         """Make a checkpoint of the files in `folder`, and delete those that are no longer needed."""
         self._place.publish(folder, step, {"step": step, **manifest})
-        self._place.delete(self._steps_to_delete())
+        if self.ranks.rank == 0:
+            self._place.delete(self._steps_to_delete())
 
     def _steps_to_delete(self) -> list[int]:
         return steps_to_delete(self.durable_steps(), keep=self.keep, pinned=self._pinned)

@@ -30,7 +30,7 @@ Need = Callable[[Collection[str]], None]
 
 
 def write_sharded(folder: Path, states: Mapping[str, Any], rank_state: Any, ranks: TorchRanks) -> Files:
-    """Write the `states`, sharded over the ranks, and each rank's `rank_state`. Returns all files.
+    """Write the `states`, sharded over the ranks, and each rank's `rank_state`. Returns all files on rank 0.
 
     If it fails on one rank, it raises on all.
     """
@@ -42,7 +42,7 @@ def write_sharded(folder: Path, states: Mapping[str, Any], rank_state: Any, rank
     ranks.run_on_all(write_tensors, folder, shards, ranks.group)
     own_skeletons = skeletons if ranks.rank == 0 else {}
     files = ranks.run_on_all(_write_rank_files, folder, own_skeletons, rank_state, ranks.rank)
-    return {name: written for of_rank in ranks.gather(files) for name, written in of_rank.items()}
+    return {name: written for of_rank in ranks.gather_on_rank_0(files) for name, written in of_rank.items()}
 
 
 def _write_rank_files(folder: Path, skeletons: Mapping[str, Any], rank_state: Any, rank: int) -> Files:

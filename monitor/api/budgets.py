@@ -12,6 +12,9 @@ CLIENT_SHARE, PARTY_SHARE = 0.5, 0.75
 """The largest part of a budget for one token at one address; and for one token at all addresses, as for one address
 with all tokens. Many trainers may share either, so both are large. They differ, so that there is still room for other
 trainers behind the address of a hostile one, and for those elsewhere with the same token."""
+RUN_SHARE = 1 / 16
+"""The largest part of a budget for what writes one run. Its writes wait for each other, and each holds a thread and a
+connection to the database meanwhile; a trainer sends one or two at a time."""
 
 
 Shares = Sequence[tuple[tuple[str, ...], float]]
@@ -44,9 +47,13 @@ class Budget:
         self.taken = 0
         self._taken_by: dict[tuple[str, ...], int] = {}
 
-    def holding(self, client: Client) -> "Holding":
-        """A context in which so much may be taken for the client, and which gives it back at its end."""
-        return Holding(self, client.shares())
+    def holding(self, client: Client, *, run_id: str | None = None) -> "Holding":
+        """A context in which so much may be taken for the client, and which gives it back at its end.
+
+        `run_id`: the run that is written.
+        """
+        shares = client.shares()
+        return Holding(self, shares if run_id is None else (*shares, (("run", run_id), RUN_SHARE)))
 
     def take(self, shares: Shares, amount: int, held: int) -> None:
         """Take `amount` for a request that has `held` already. Raises Problem 429 if there is no room."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lossguard.protocol import API
+from lossguard.protocol import API, RUN_ID_PATTERN
 from monitor import problems
 from monitor.api.budgets import Budget, Client
 from monitor.problems import Problem
@@ -22,6 +22,7 @@ from monitor.settings import Settings
 UNLIMITED_PATHS = ("/healthz", "/metrics")
 """A busy collector is healthy, and must be able to say that it is busy."""
 EXPORT_PATH = re.compile(f"{API}/runs/[^/]+/export")
+RUN_PATH = re.compile(f"{API}/runs/({RUN_ID_PATTERN})/.*")
 STRUCTURE = b'{[,:"'
 """Each of these bytes stands for at most about 50 bytes of memory in a parsed body, so that their number bounds it."""
 
@@ -60,7 +61,7 @@ class RequestLimits:
         with (
             self.bytes.holding(client) as take_bytes,
             self.values.holding(client) as take_values,
-            self.requests.holding(client) as take_request,
+            self.requests.holding(client, run_id=_written_run(scope)) as take_request,
         ):
             try:
                 has_body = _has_body(scope)
@@ -123,6 +124,11 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
+
+
+def _written_run(scope: Scope) -> str | None:
+    match = None if scope["method"] == "GET" else RUN_PATH.fullmatch(scope["path"])
+    return None if match is None else match[1]
 
 
 def _has_body(scope: Scope) -> bool:

@@ -20,6 +20,10 @@ from monitor.telemetry import logs
 SHUTDOWN_SECONDS = 25
 """Time for requests in progress to complete after the signal to stop."""
 
+MAX_IDLE_SECONDS = 5.0
+"""A collector that stands still in a transaction keeps the others from its runs so long. A step of a transaction takes
+milliseconds; the longest, detection in a report of 10,000 steps, some tenths of a second."""
+
 
 def serve(
     host: Annotated[str, typer.Option(help="address to listen on; without a token only loopback")] = "127.0.0.1",
@@ -31,7 +35,7 @@ def serve(
     with one_line_errors():
         settings = Settings()
         logs.configure(settings.log_format, settings.log_level)
-        engine = create_engine(settings.database_url)
+        engine = create_engine(settings.database_url, max_idle_seconds=MAX_IDLE_SECONDS)
         migrate.upgrade(engine)
         with reading(engine) as session:
             check_bind(host, settings, has_tokens=access.any_token(session))

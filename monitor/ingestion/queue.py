@@ -9,39 +9,20 @@ import asyncio
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from functools import partial
 
 import sqlalchemy as sa
+from anyio import CapacityLimiter, to_thread
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from db.engine import writing
 from lossguard.writer import Writer
 from monitor.ingestion.reports import ReportResult
-from monitor.ingestion.run_updates import RunUpdate
-from monitor.schemas import ReportIn
+from monitor.ingestion.waiting_reports import PendingReport, Reported, WaitingReports
 
-MAX_GROUP_REPORTS, MAX_GROUP_STEPS = 256, 10_000
-"""A group stays small, because its runs are locked until it is stored."""
-
-Reported = ReportIn | RunUpdate
-"""What a request reports: by the SDK, or by an MLflow client."""
 TakeReport = Callable[[Session, str, Reported, int | None, Writer | None], ReportResult]
 LockRuns = Callable[[Session, Sequence[str]], None]
 Timer = Callable[[], AbstractContextManager[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class PendingReport:
-    """A report that waits to be stored."""
-
-    run_id: str
-    report: Reported
-    undelivered_bytes: int | None
-    """Size of the trainer's spool behind this report, if the trainer sent it."""
-    writer: Writer | None
-    """The process that sent it, if it says so."""
-    result: asyncio.Future[ReportResult]
 
 
 class ReportQueue:
@@ -53,7 +34,7 @@ class ReportQueue:
 
     def __init__(self, engine: sa.Engine, take: TakeReport, lock: LockRuns, *, timer: Timer = nullcontext) -> None:
         self._engine, self._take, self._lock, self._timer = engine, take, lock, timer
-        self._pending: list[PendingReport] = []
+        self._waiting = WaitingReports()
         self._storing: asyncio.Task[None] | None = None
 
     async def store(
@@ -66,7 +47,7 @@ class ReportQueue:
     ) -> ReportResult:
         """Store the report: the result, once it is committed. Raises what prevented it."""
         future = asyncio.get_running_loop().create_future()
-        self._pending.append(PendingReport(run_id, report, undelivered_bytes, writer, future))
+        self._waiting.add(PendingReport(run_id, report, undelivered_bytes, writer, future))
         if self._storing is None:
             self._storing = asyncio.create_task(self._store_all())
         try:
@@ -76,9 +57,10 @@ class ReportQueue:
             del future  # with the traceback of its exception it is a cycle, which would keep the report in memory
 
     async def _store_all(self) -> None:
+        own_thread = CapacityLimiter(1)  # not one of those that all requests share: they may all wait for a run
         try:
-            while group := self._next_group():
-                results = await run_in_threadpool(self._store_group, group)
+            while group := self._waiting.next_group():
+                results = await to_thread.run_sync(partial(self._store_group, group), limiter=own_thread)
                 for pending, result in zip(group, results, strict=True):
                     if pending.result.done():  # the client has gone away
                         continue
@@ -89,15 +71,6 @@ class ReportQueue:
                         pending.result.set_result(result)
         finally:
             self._storing = None
-
-    def _next_group(self) -> list[PendingReport]:
-        num_steps, size = 0, 0
-        while size < min(len(self._pending), MAX_GROUP_REPORTS) and num_steps < MAX_GROUP_STEPS:
-            num_steps += self._pending[size].report.num_steps
-            size += 1
-        group, self._pending = self._pending[:size], self._pending[size:]
-        # Every collector locks runs in the same order, so that two of them cannot deadlock.
-        return sorted(group, key=lambda pending: pending.run_id)
 
     def _store_group(self, group: Sequence[PendingReport]) -> list[ReportResult | Exception]:
         try:

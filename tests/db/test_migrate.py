@@ -108,6 +108,7 @@ FORGOTTEN: dict[str, set[str] | None] = {
     "step_blocks": None,
     "block_values": None,
     "archived_files": None,
+    "schema_compatibility": None,
 }
 """Columns and whole tables whose contents a migration down gives up."""
 

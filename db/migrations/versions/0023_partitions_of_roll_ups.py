@@ -1,10 +1,8 @@
-"""Partitions of the roll-ups on PostgreSQL, and room for the next version of a row
+"""Partitions of the roll-ups on PostgreSQL
 
 Why: the roll-ups of deleted runs were the most rows that a prune had to find, and their space stayed in the table. Now
 they are partitioned as blocks are (db/partitions.py). The table as it is becomes the partition of the runs that there
-are, and of those that are registered until every collector makes partitions. And every report updates rows of three
-tables: with room in its page, the new version of a row needs no entry in an index, and the old one needs no vacuum. To
-the previous release nothing changes.
+are, and of those that are registered until every collector makes partitions. To the previous release nothing changes.
 
 Revision: 0023, after 0022
 """
@@ -23,7 +21,6 @@ NUM_KEYS = 100
 """Runs of a partition, as in db.partitions."""
 MARGIN = 1_000
 """Runs that collectors of the previous release may register until they are stopped."""
-OFTEN_UPDATED = ("runs", "segments", "pulses")
 KEY = "run_pk, segment, metric, level, start"
 COLUMNS = "LIKE {} INCLUDING DEFAULTS INCLUDING STORAGE"
 
@@ -36,8 +33,6 @@ def upgrade() -> None:
     before = f"rollups_before_{first}"
     with unhurried():  # no vacuum of the table is to be waited for later
         op.execute("ALTER TABLE rollups SET (autovacuum_enabled = false)")
-        for table in OFTEN_UPDATED:
-            op.execute(f"ALTER TABLE {table} SET (fillfactor = 50)")
     op.execute("ALTER TABLE rollups DROP CONSTRAINT IF EXISTS ck_rollups_before")  # of an attempt that was killed
     op.execute(f"ALTER TABLE rollups ADD CONSTRAINT ck_rollups_before CHECK (run_pk < {first * NUM_KEYS}) NOT VALID")
     with unhurried():  # reads the whole table, so that attaching it need not
@@ -58,8 +53,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     if op.get_bind().dialect.name != "postgresql":
         return
-    for table in OFTEN_UPDATED:
-        op.execute(f"ALTER TABLE {table} RESET (fillfactor)")
     op.execute("ALTER TABLE rollups RENAME TO rollups_of_partitions")
     op.execute("ALTER INDEX pk_rollups RENAME TO pk_rollups_of_partitions")
     op.execute(f"CREATE TABLE rollups ({COLUMNS.format('rollups_of_partitions')})")

@@ -23,14 +23,15 @@ async def healthz() -> dict[str, str]:  # not in a thread: it answers also while
 
 @router.get("/readyz")
 def readyz(request: Request, _who: Reader) -> dict[str, str]:
-    """The database answers and has the schema that this release needs; else 503, and which of the two is missing."""
+    """The database answers and has a schema that this release may use, which may be a newer one; else 503, and which of
+    the two is missing."""
     try:
-        current, newest = migrate.revisions(request.app.state.engine)
+        reason = migrate.misfit(request.app.state.engine)
     except sa.exc.SQLAlchemyError as error:
         detail = f"it does not answer ({type(error).__name__}); check that it runs, and LOSSGUARD_DATABASE_URL"
         raise no_database(detail) from None
-    if current != newest:
-        raise no_schema(f"the schema is at {current or 'nothing'}, this release needs {newest}")
+    if reason is not None:
+        raise no_schema(reason)
     return {"status": "ready"}
 
 

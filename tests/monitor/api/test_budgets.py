@@ -54,6 +54,24 @@ def test_one_request_always_has_room_and_a_first_one_may_be_larger_than_a_share(
     assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "1"})
 
 
+def test_what_writes_one_run_gets_a_sixteenth_whoever_sends_it() -> None:
+    def num_writes(held: ExitStack, budget: Budget, who: Client, run_id: str) -> int:
+        for number in range(100):
+            take = held.enter_context(budget.holding(who, run_id=run_id))
+            try:
+                take(1)
+            except Problem:
+                return number
+        raise AssertionError("there is no limit")
+
+    budget = Budget(128)
+    with ExitStack() as held:
+        assert num_writes(held, budget, Client("p", "a"), "noisy") == 8
+        assert num_writes(held, budget, Client("q", "b"), "noisy") == 0
+        assert num_writes(held, budget, Client("p", "a"), "quiet") == 8
+    assert budget.taken == 0
+
+
 Step = tuple[int, int, int]
 
 

@@ -254,3 +254,26 @@ def test_a_client_that_falls_silent_in_its_body_gets_408_and_makes_room(sqlite_e
     asyncio.run(play())
     assert sent[0]["status"] == 408
     assert b"send it again" in sent[1]["body"]
+
+
+@pytest.mark.parametrize(
+    ("method", "other", "status"),
+    [
+        ("POST", "/runs/noisy/segments", 429),
+        ("POST", "/runs/quiet/reports", 200),
+        ("GET", "/runs/noisy", 200),
+    ],
+)
+def test_writes_of_one_run_leave_room_for_those_of_others(method: str, other: str, status: int) -> None:
+    async def play() -> int:
+        slow = Slow()
+        app = RequestLimits(slow, Settings(max_requests_at_once=16))  # one of them for a run
+        noisy = asyncio.create_task(ask(app, b"{}", path=f"{API}/runs/noisy/reports"))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(ask(app, b"{}", path=f"{API}{other}", method=method))
+        await asyncio.sleep(0)
+        slow.go.set()
+        assert (await noisy)[0] == 200
+        return (await second)[0]
+
+    assert asyncio.run(play()) == status
