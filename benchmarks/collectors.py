@@ -47,10 +47,13 @@ def tree_cpu_seconds(process: int) -> float:
 def exact_cpu_seconds(process: int, *, children: bool = False) -> float:
     """What the living threads of a process, and those of its children if asked, have used: to the microsecond (Linux).
 
-    `cpu_seconds` counts in hundredths of a second, but also what has ended.
+    0 for a process that has ended. `cpu_seconds` counts in hundredths of a second, but also what has ended.
     """
     tasks = Path(f"/proc/{process}/task")
-    used = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
+    try:
+        used = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
+    except (FileNotFoundError, ProcessLookupError):  # a thread, or all of it, has ended while it was read
+        return 0.0
     if not children:
         return used
     found = (tasks / str(process) / "children").read_text().split()

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.growth import sizing, tables
 from benchmarks.growth.axes import AXES, Axis, curves
+from benchmarks.growth.curve import Curve
 from benchmarks.growth.measured import measure
 from benchmarks.growth.places import NAMES, Place, place
 
@@ -49,7 +50,7 @@ def _print(lines: Iterator[str]) -> None:
 
 
 def _of_axis(axis: Axis, stores: Sequence[str], sizes: Sequence[int]) -> Iterator[str]:
-    found = []
+    found: list[Curve] = []
     for name in stores:
         with place(name) as where:
             found += curves(axis, where, sizes)

@@ -117,7 +117,7 @@ LIVE_RUNS = Axis(
         Cost("scrape of /metrics, all runs have reported", "ms", _scrape_of_all), costs.PAGE, costs.ATTENTION,
         costs.PER_STEP, Cost("ingestion, a report of one step among those of all live runs", "us", _report_among_all),
     ),
-    settings=lambda count: {"LOSSGUARD_MAX_REQUESTS_AT_ONCE": str(max(128, 2 * count))},
+    settings=reports.settings,
 )  # fmt: skip
 METRICS = Axis(
     "metrics of a run",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 from benchmarks import store
 from benchmarks.growth.places import NAMES, SQLITE
@@ -54,17 +55,13 @@ def _ingestion(site: Site, subject: Subject, bodies: list[bytes]) -> float:
     """The median seconds of one of the reports but the first, with which the collector learns to know the run."""
     path, waiting = f"/runs/{subject.run}/reports", iter(bodies)
     site.post(path, next(waiting))
-    return _median_seconds(site, [lambda body=body: site.post(path, body) for body in waiting])
-
-
-def _median_seconds(site: Site, calls: list[Callable[[], object]]) -> float:
     each = []
-    for call in calls:
+    for body in waiting:
         start = site.spent()
-        call()
+        site.post(path, body)
         spent = site.spent()
         each.append(spent.collector + spent.database - start.collector - start.database)
-    return sorted(each)[len(each) // 2]
+    return median(each)
 
 
 def overview(site: Site, subject: Subject) -> float:

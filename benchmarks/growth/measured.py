@@ -64,7 +64,7 @@ def _register(at: Site, run: Subject) -> None:
 
 def _live_runs(place: Place) -> tuple[Spent, float, float, float]:
     """(what a report of one step costs, KiB of a live run in the store, MiB of a collector at rest, KiB for a run)"""
-    with site(place, lambda engine: None, LOSSGUARD_MAX_REQUESTS_AT_ONCE=str(2 * NUM_RUNS)) as at:
+    with site(place, lambda engine: None, **reports.settings(NUM_RUNS)) as at:
         idle, before = memory_mib(at.process, "VmRSS"), sum(table_sizes(at.database).values())
         load = reports.Load(LOAD_SECONDS)
         used = reports.apply(load, [(at.url, at.process)], at.server, runs=NUM_RUNS)

@@ -91,7 +91,7 @@ def site(place: Place, fill: Callable[[sa.Engine], object], **settings: str) -> 
             _analyse(engine)
             headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
             with (
-                collector(database, LOSSGUARD_TOKEN=TOKEN, **settings) as (url, process),
+                collector(database, code=None, **{"LOSSGUARD_TOKEN": TOKEN} | settings) as (url, process),
                 urllib3.PoolManager(retries=False, headers=headers) as http,
             ):
                 yield Site(engine, url, process, place.server, http)
