@@ -102,7 +102,7 @@ def table_sizes(database: str) -> dict[str, int]:
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        sizes = {table: size for table, size in connection.execute(sa.text(TABLE_SIZES[engine.dialect.name]))}
+        sizes = {table: int(size) for table, size in connection.execute(sa.text(TABLE_SIZES[engine.dialect.name]))}
     engine.dispose()
     return sizes
 

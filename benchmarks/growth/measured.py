@@ -1,11 +1,12 @@
 """The figures of the sizing table, measured at one site after the other."""
 
+import random
 import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks import many_runs, reports, runs_page
+from benchmarks import ingest, many_runs, reports, runs_page
 from benchmarks.collectors import memory_mib
 from benchmarks.growth import subject
 from benchmarks.growth.costs import MANY
@@ -20,6 +21,8 @@ NUM_REPORTS = 50
 """Reports of MANY steps after which a step is weighed."""
 NUM_RUNS, LOAD_SECONDS = 200, 10.0
 """Runs that report at once, and for how long."""
+NUM_ROWS, FIRST_ROW = 300, 1_000_000
+"""Further steps of each that are not in blocks yet, of 511 at most; the first is behind all those of the load."""
 NUM_SCRAPED = 1_000
 LENGTH = 10_000
 """Steps of the run of an open page."""
@@ -68,6 +71,9 @@ def _live_runs(place: Place) -> tuple[Spent, float, float, float]:
         idle, before = memory_mib(at.process, "VmRSS"), sum(table_sizes(at.database).values())
         load = reports.Load(LOAD_SECONDS)
         used = reports.apply(load, [(at.url, at.process)], at.server, runs=NUM_RUNS)
+        for number in range(NUM_RUNS):
+            rows = ingest.report(random.Random(number), FIRST_ROW, NUM_ROWS)
+            at.post(f"/runs/r{number}/reports", rows)
         grown = sum(table_sizes(at.database).values()) - before
         held = memory_mib(at.process, "VmRSS") - idle
     each = {who: seconds / load.num_acknowledged for who, seconds in used.items()}

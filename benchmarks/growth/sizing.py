@@ -33,7 +33,7 @@ class Figures:
     step_bytes: float
     """Of a stored step with 8 metrics, everything included."""
     live_run_kib: float
-    """Of the store, for a run that has just begun: what its reports touch again and again."""
+    """Of the store, for a run with some hundred steps that are not in blocks yet: what its reports touch."""
     collector_mib: float
     """Memory of a collector without runs."""
     collector_run_kib: float
