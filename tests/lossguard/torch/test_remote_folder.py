@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -361,7 +361,7 @@ def test_a_restart_never_goes_on_from_what_a_rollback_without_a_network_could_no
 ) -> None:
     """The process dies before its next save, which would have deleted it."""
 
-    def loop(at: At) -> Iterator[int]:
+    def loop(at: At) -> Generator[int, None, None]:
         with offline(tmp_path / "spool", run_id="r") as run:
             for step, _ in Guard(run, checkpoints=at.checkpoints, every=2).steps(Indices(), 6):
                 at.box.value = step + 1
