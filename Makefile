@@ -85,6 +85,10 @@ bench: setup ## run the measurements of docs/benchmarks.md
 bench-detection: setup ## evaluate the detection on labelled curves and synthetic suites (CURVES=folder with labels.json)
 	$(BIN)/python -m benchmarks.detection --compare $(if $(CURVES),--curves $(CURVES))
 
+.PHONY: bench-growth
+bench-growth: setup ## measure how costs grow with steps, runs and incidents, and what live runs need (under ten minutes)
+	@$(BIN)/python -m benchmarks.growth $(ARGS)
+
 .PHONY: lock
 lock: ## renew the hashes of deploy/requirements after a change of deploy/constraints.txt (needs the network)
 	@PYTHON=$(PYTHON) deploy/lock.sh

@@ -16,12 +16,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
 
-from benchmarks.collectors import collector, cpu_seconds
+from benchmarks.collectors import collector, cpu_seconds, memory_mib
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate, queries
 from db.engine import create_engine, writing
@@ -85,11 +84,11 @@ def measure(length: int = 1_000_000) -> Iterator[Row]:
 def _measure(name: str, database: str, length: int) -> Iterator[Row]:
     with collector(database) as (url, process):
         _read(url, "arrow", METRICS, length // 10)
-        small = _peak_mib(process)
+        small = memory_mib(process, "VmHWM")
         for metrics in (METRICS[:1], METRICS):
             before = cpu_seconds(process)
             seconds, used = _read(url, "arrow", metrics, length)
-            busy, peak = (cpu_seconds(process) - before) / CALLS, _peak_mib(process)
+            busy, peak = (cpu_seconds(process) - before) / CALLS, memory_mib(process, "VmHWM")
             store, store_used = _read(database, "store", metrics, length)
             note = f"CPU time: {busy:.2f} s of the collector, {used:.2f} s of the client"
             note += f"; from the store itself {store:.2f} s ({store_used:.2f} s of CPU)"
@@ -109,12 +108,6 @@ def _read(url: str, way: str, metrics: tuple[str, ...], steps: int, calls: int =
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     seconds, used = json.loads(done.stdout)
     return seconds, used
-
-
-def _peak_mib(process: int) -> float:
-    """The peak memory of a process (Linux)."""
-    (line,) = (line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 def fill(engine: sa.Engine, length: int) -> None:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 import urllib3
 
@@ -42,23 +43,25 @@ def measure(reports: int = 300) -> Iterator[Row]:
 def encoded_reports(seed: int, count: int) -> list[bytes]:
     """Report bodies of a quiet run: a slowly falling loss with noise."""
     noise = random.Random(seed)
-    return [json.dumps(_report(noise, at * SIZE)).encode() for at in range(count)]
+    return [json.dumps(report(noise, at * SIZE)).encode() for at in range(count)]
 
 
-def _report(noise: random.Random, first: int) -> dict[str, object]:
-    steps = range(first, first + SIZE)
+def report(noise: random.Random, first: int, size: int = SIZE, *, segment: int = 0) -> dict[str, Any]:
+    """The body of a report of `size` steps, the first of which is `first`."""
+    steps = range(first, first + size)
     metrics = {
         "loss": [2.5 + 3 / (1 + step / 500) + noise.gauss(0, 0.02) for step in steps],
         "grad_norm": [0.5 + abs(noise.gauss(0, 0.05)) for _ in steps],
         "log_z": [1.0 + noise.gauss(0, 0.01) for _ in steps],
         "log_z_max": [2.0 + noise.random() for _ in steps],
         "z_loss": [1e-4 * noise.random() for _ in steps],
-        "lr": [3e-4] * SIZE,
+        "lr": [3e-4] * size,
         "tokens": [(step + 1) * 8192 for step in steps],
         "step_seconds": [0.4 + noise.random() / 100 for _ in steps],
     }
     assert len(metrics) == NUM_METRICS
-    return {"segment": 0, "steps": list(steps), "times": [1.8e9 + 0.4 * step for step in steps], "metrics": metrics}
+    times = [1.8e9 + 0.4 * step for step in steps]
+    return {"segment": segment, "steps": list(steps), "times": times, "metrics": metrics}
 
 
 def post_all(url: str, bodies: Sequence[Sequence[bytes]], prefix: str = "r") -> float:

@@ -7,8 +7,8 @@ process as all trainers: one persistent connection per run, the next report when
 reported once before the clock starts. Every report must be acknowledged, and in the end every acknowledged step must be
 stored. With --in-turn the reports of a run go to the collectors in turn, as with a load balancer without sticky
 sessions. With --every a run reports at most once in that many seconds, like a run that trains: then the share of a core
-counts. The CPU time of the collectors, of the database and of this process is told apart. --code names a checkout of
-another release whose collectors are measured.
+counts. The CPU time of the collectors, of the database and of this process is printed for each. --code names a
+checkout of another release whose collectors are measured.
 """
 
 import argparse
@@ -29,6 +29,7 @@ import uvloop
 
 from benchmarks.collectors import collector, cpu_seconds, tree_cpu_seconds
 from benchmarks.rows import Row, print_rows
+from db import migrate
 from db.engine import create_engine, reading
 from db.lineage import StepRange
 from db.models import Segment
@@ -67,11 +68,10 @@ def measure(
         server = None if sqlite else stack.enter_context(postgres.running(durable=True))
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         database = f"sqlite:///{folder}/store.db" if server is None else server.url()
-        settings = {"LOSSGUARD_TOKEN": TOKEN, "LOSSGUARD_MAX_REQUESTS_AT_ONCE": str(max(128, 2 * runs))}
-        started = [stack.enter_context(collector(database, code=code, **settings)) for _ in range(collectors)]
+        limits = {"LOSSGUARD_TOKEN": TOKEN} | settings(runs)
+        started = [stack.enter_context(collector(database, code=code, **limits)) for _ in range(collectors)]
         load = Load(seconds, every)
-        cpu_time = partial(_cpu_time, [process for _, process in started], server)
-        used = uvloop.run(_all_trainers([url for url, _ in started], runs, load, cpu_time, in_turn=in_turn))
+        used = apply(load, started, server, runs=runs, in_turn=in_turn)
         _check_stored(database, load.num_acknowledged + runs)
     load.latencies.sort()
     median, p99 = (1e3 * load.latencies[int(part * len(load.latencies))] for part in (0.5, 0.99))
@@ -82,6 +82,26 @@ def measure(
         f"answered in {median:.1f} ms (median), {p99:.1f} ms (p99); CPU time per report: {_shares(used, load)}"
     )
     yield Row(name, 1e6 * load.took / load.num_acknowledged, "us per report", None if every else TARGET_US, comparison)
+
+
+def settings(runs: int) -> dict[str, str]:
+    """Of a collector that takes the reports of so many runs at once, from one address."""
+    limit = str(max(1_000, 2 * runs))
+    names = ("MAX_REQUESTS_AT_ONCE", "MAX_CONNECTIONS", "MAX_CONNECTIONS_PER_ADDRESS")
+    return {f"LOSSGUARD_{name}": limit for name in names}
+
+
+def apply(
+    load: Load,
+    collectors: Sequence[tuple[str, int]],
+    server: postgres.Server | None,
+    *,
+    runs: int,
+    in_turn: bool = False,
+) -> dict[str, float]:
+    """Let new runs report to collectors, each a URL and a process: seconds of CPU time meanwhile, by who used them."""
+    cpu_time = partial(_cpu_time, [process for _, process in collectors], server)
+    return uvloop.run(_all_trainers([url for url, _ in collectors], runs, load, cpu_time, in_turn=in_turn))
 
 
 def _cpu_time(collectors: Sequence[int], server: postgres.Server | None) -> dict[str, float]:
@@ -173,6 +193,7 @@ class _Trainer:
 
 def _check_stored(database: str, num_acknowledged: int) -> None:
     engine = create_engine(database)
+    migrate.upgrade(engine)  # for the store of another release
     with reading(engine) as session:
         segments = session.execute(sa.select(Segment.run_pk, Segment.number)).all()
         stored = sum(

@@ -82,23 +82,41 @@ def _median_ms(call: Callable[[], object]) -> float:
     return 1e3 * statistics.median(seconds)
 
 
-def fill(engine: sa.Engine, length: int, spikes: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-    """Store a run that was rolled back from its middle, as the collector stores it."""
+def fill(
+    engine: sa.Engine,
+    length: int,
+    spikes: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]] = (),
+    *,
+    more: Sequence[str] = (),
+    chunk: int = CHUNK,
+) -> None:
+    """Store a run that was rolled back from its middle, as the collector stores it: loss, lr, and `more` metrics.
+
+    `chunk`: steps of a transaction.
+    """
     loss = 3.0 + 0.01 * np.sin(np.arange(length))
-    loss[spikes] = 9.0
+    loss[np.asarray(spikes, dtype=np.int64)] = 9.0
     fork = length // 2 - length // 7
     values = {"id": f"run-{length}", "project": "bench", "config": {}, "devices": [], "versions": {}}
     with writing(engine) as session:
         commands.register_run(session, values=values | {"capabilities": [], "policy": None, "started_at": 0.0}, now=0.0)
-    _segment(engine, length, "a", SegmentReason.START, 0, np.where(np.arange(length) < fork, loss, 5.0)[: length // 2])
-    _segment(engine, length, "b", SegmentReason.REWIND, fork, loss[fork:])
+    first = np.where(np.arange(length // 2) < fork, loss[: length // 2], 5.0)
+    for key, reason, begin, part in (
+        ("a", SegmentReason.START, 0, first),
+        ("b", SegmentReason.REWIND, fork, loss[fork:]),
+    ):
+        _segment(engine, length, key, reason, begin, part, more, chunk)
 
 
-def _segment(engine: sa.Engine, length: int, key: str, reason: SegmentReason, fork: int, loss: Floats) -> None:
-    for at in range(0, len(loss), CHUNK):
-        part = loss[at : at + CHUNK]
+def _segment(
+    engine: sa.Engine, length: int, key: str, reason: SegmentReason, fork: int, loss: Floats, more: Sequence[str],
+    chunk: int,
+) -> None:  # fmt: skip
+    for at in range(0, len(loss), chunk):
+        part = loss[at : at + chunk]
         steps = range(fork + at, fork + at + len(part))
-        metrics = {"loss": MetricColumn.of(part.tolist()), "lr": MetricColumn.of([3e-4] * len(part))}
+        metrics = {name: MetricColumn.of(part.tolist()) for name in ("loss", *more)}
+        metrics["lr"] = MetricColumn.of([3e-4] * len(part))
         with writing(engine) as session:
             run = queries.run_named(session, run_id=f"run-{length}")
             assert run is not None

@@ -15,12 +15,11 @@ import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
 
-from benchmarks.collectors import collector
+from benchmarks.collectors import collector, memory_mib
 from benchmarks.ingest import NUM_METRICS, SIZE, encoded_reports, post_all
 from benchmarks.rows import Row, print_rows
 from db.engine import create_engine
@@ -49,18 +48,18 @@ def measure(reports: int = 300) -> Iterator[Row]:
 
 def _measure(name: str, database: str, reports: int) -> Iterator[Row]:
     with collector(database) as (url, process):
-        at_rest, empty = _memory(process, "VmRSS"), _table_sizes(database)
+        at_rest, empty = memory_mib(process, "VmRSS"), table_sizes(database)
         post_all(url, [encoded_reports(0, reports)])
-        full, one_run = _table_sizes(database), _memory(process, "VmHWM")
+        full, one_run = table_sizes(database), memory_mib(process, "VmHWM")
         post_all(url, [encoded_reports(seed, 2) for seed in range(NUM_RUNS)])
-        many_runs = _memory(process, "VmHWM")
+        many_runs = memory_mib(process, "VmHWM")
     label = f"{name}: a step with {NUM_METRICS} metrics"
     yield _weight(label, empty, full, reports, f"; {_spool_bytes():.0f} bytes in the trainer's spool")
     for what, bodies in _other_reports(max(reports // 10, 1)).items():
         with collector(database) as (url, _):
-            empty = _table_sizes(database)
+            empty = table_sizes(database)
             post_all(url, [bodies], prefix=what)
-            yield _weight(f"{name}: a step {what}", empty, _table_sizes(database), len(bodies))
+            yield _weight(f"{name}: a step {what}", empty, table_sizes(database), len(bodies))
     note = f"at rest {at_rest:.0f} MiB; one run, reports of {SIZE:,} steps: peak {one_run:.0f} MiB"
     yield Row(f"{name}: peak memory of a collector, {NUM_RUNS} runs at once", many_runs, "MiB", None, note)
 
@@ -97,20 +96,15 @@ def _float32(values: Sequence[float]) -> list[float]:
     return [float(value) for value in np.array(values, dtype=np.float32)]
 
 
-def _table_sizes(database: str) -> dict[str, int]:
+def table_sizes(database: str) -> dict[str, int]:
+    """Bytes of each table with its indexes; SQLite's log is emptied into the file first."""
     engine = create_engine(database)
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        sizes = {table: size for table, size in connection.execute(sa.text(TABLE_SIZES[engine.dialect.name]))}
+        sizes = {table: int(size) for table, size in connection.execute(sa.text(TABLE_SIZES[engine.dialect.name]))}
     engine.dispose()
     return sizes
-
-
-def _memory(process: int, what: str) -> float:
-    """MiB (Linux): VmRSS is the current value, VmHWM the peak so far."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
 def _spool_bytes() -> float:

@@ -1,10 +1,13 @@
-"""Pack what no report packs by the way, run by run: `python -m db pack`."""
+"""Pack what no report packs by the way, run by run: `python -m db pack`.
+
+It also fills in what lists search of runs that an earlier release imported.
+"""
 
 from collections.abc import Iterator
 
 import sqlalchemy as sa
 
-from db import commands, features
+from db import commands, features, run_statuses
 from db.engine import writing
 from db.steps import backlog
 
@@ -27,10 +30,14 @@ def pack_store(engine: sa.Engine, *, enable: bool, now: float) -> Iterator[str]:
                 "and dashboard runs this release, run: python -m db pack --enable"
             )
         run_ids = backlog.waiting_runs(session)
+        without_status = run_statuses.missing(session)
     for run_id in run_ids:
         if num_steps := sum(_pack_run(engine, run_id)):
             yield f"packed {num_steps:,} steps of {run_id}"
-    if not run_ids:
+    for run_id in without_status:
+        _fill_in_status(engine, run_id)
+        yield f"filled in the newest values of {run_id} for lists and searches"
+    if not (run_ids or without_status):
         yield "nothing is left to pack"
 
 
@@ -39,7 +46,14 @@ def _pack_run(engine: sa.Engine, run_id: str) -> Iterator[int]:
     while True:
         with writing(engine) as session:
             run = commands.lock_run(session, run_id=run_id)
-            num_steps = 0 if run is None else backlog.pack_some(session, run=run)
-        if num_steps == 0:
+            num_steps = None if run is None else backlog.pack_some(session, run=run)
+        if num_steps is None:
             return
         yield num_steps
+
+
+def _fill_in_status(engine: sa.Engine, run_id: str) -> None:
+    with writing(engine) as session:
+        run = commands.lock_run(session, run_id=run_id)
+        if run is not None:
+            run_statuses.fill_in(session, run=run)

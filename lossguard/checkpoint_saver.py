@@ -120,7 +120,9 @@ class CheckpointSaver:
         self._log_once.warn_once("save", f"a checkpoint could not be saved; the run continues without it: {problem}")
 
     def report_restorable(self) -> None:
-        """Tell the collector which steps can be restored."""
+        """Tell the collector which steps can be restored; rank 0 alone looks."""
+        if self._run.rank > 0:
+            return
         steps: Sequence[int] = self._checkpoints.steps()
         self._run.set_restorable(steps, self._times.tiers(steps))
 

@@ -42,9 +42,23 @@ class Ranks:
         """The `value` of every rank, in the order of the ranks."""
         return [value]
 
+    def gather_on_rank_0(self, value: Any) -> list[Any]:
+        """The same on rank 0; an empty list on the others."""
+        values = self.gather(value)
+        return values if self.rank == 0 else []
+
+    def maximum(self, number: int) -> int:
+        """The largest `number` of any rank."""
+        largest: int = max(self.gather(number))
+        return largest
+
     def broadcast(self, value: T) -> T:
         """Rank 0's `value`."""
         return value
+
+    def ask_rank_0(self, question: Callable[[], T]) -> T:
+        """What `question()` returns on rank 0, which alone calls it: all at once would overload a shared disk."""
+        return self.broadcast(question() if self.rank == 0 else None)  # type: ignore[return-value]
 
     def exchange(self, state: RankState, *, wait: bool = False) -> RankState:
         """Send this rank's `state`; return the combined state of all ranks.
@@ -78,11 +92,12 @@ class Ranks:
             raise  # the other ranks cannot be reached
         except Exception as caught:
             problem = caught
-        reports: list[tuple[int, str]] = self.gather(_report(problem))
-        worst, why = max(reports)
-        if not worst:
+        report = _report(problem)
+        if not self.maximum(report[0]):
             return result
-        if problem is not None and _report(problem)[0] == worst:
+        reports: list[tuple[int, str]] = self.gather(report)
+        worst, why = max(reports)
+        if problem is not None and report[0] == worst:
             raise problem
         raise _BY_SEVERITY[worst](f"rank {reports.index((worst, why))}: {why}")
 

@@ -126,8 +126,9 @@ def _open_with_obstore(url: str, shown: str, options: dict[str, Any], missing: I
     except ImportError:
         sentence = f"{shown} needs {package} or obstore, and neither is installed: pip install obstore"
         raise ConfigurationError(sentence) from missing
+    open_store: Any = FsspecStore  # its types name the options of each scheme
     try:
-        return FsspecStore(scheme, **options), path
+        return open_store(scheme, **options), path
     except Exception as problem:  # its own errors
         raise ConfigurationError(f"{shown} cannot be opened: {_reason(problem)}") from problem
 
@@ -142,6 +143,6 @@ def _package_of(scheme: str, missing: ImportError) -> str:
 
 
 def _reason(problem: Exception) -> str:
-    """An error in a few words. Those of obstore bring the whole answer of the server."""
-    text = str(problem).strip().partition("\n")[0].partition(": <?xml")[0][:MAX_REASON].rstrip(" :.")
+    """An error in a few words, without secrets. Those of obstore bring the whole answer of the server."""
+    text = mask_text(str(problem)).strip().partition("\n")[0].partition(": <?xml")[0][:MAX_REASON].rstrip(" :.")
     return text or type(problem).__name__

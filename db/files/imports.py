@@ -19,7 +19,7 @@ import pyarrow.parquet
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import queries
+from db import queries, run_statuses
 from db.engine import first_line
 from db.files import csv_file, record
 from db.files.export import KEY
@@ -65,8 +65,11 @@ def import_file(
         with path.open("rb") as file:
             is_parquet = file.read(4) == b"PAR1"
         if is_parquet:
-            return _import_parquet(session, path, run_id, max_metrics)
-        return _import_csv(session, path, run_id or path.stem, project or "imported", now, max_metrics)
+            run, count = _import_parquet(session, path, run_id, max_metrics)
+        else:
+            run, count = _import_csv(session, path, run_id or path.stem, project or "imported", now, max_metrics)
+        run_statuses.fill_in(session, run=run)
+        return run, count
     except FileNotFoundError:
         raise BadFile(f"there is no file {path}; name a file of `python -m db export`, or a CSV") from None
     except UnicodeDecodeError:

@@ -51,7 +51,7 @@ def settings(session: Session) -> list[str]:
 
 
 def has_setting(session: Session, name: str) -> bool:
-    """Whether a setting of any run has this name, which is its path or the last part of it."""
+    """Whether a setting of any run, or a section of them, has this name: its path or the last part of it."""
     is_set = dialect_of(session.get_bind()).json.setting(Run.config, name)
     return session.scalar(sa.select(Run.pk).where(is_set).limit(1)) is not None
 

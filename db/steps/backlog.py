@@ -34,12 +34,12 @@ def waiting_runs(session: Session) -> list[str]:
     return list(session.scalars(found.order_by(Run.pk)))
 
 
-def pack_some(session: Session, *, run: Run) -> int:
-    """Pack some rows of the run, those of one segment: how many; 0 when nothing is left to pack."""
+def pack_some(session: Session, *, run: Run) -> int | None:
+    """Pack some rows of the run, those of one segment: how many; None when nothing is left to pack."""
     found = sa.select(Segment).join(Run, Run.pk == Segment.run_pk).where(Segment.run_pk == run.pk, _is_waiting())
     segment = session.scalar(found.order_by(Segment.number).limit(1))
     if segment is None:
-        return 0
+        return None
     segment.has_blocks = True  # from now on its finer roll-ups are not read
     numbers = rollups.metric_numbers(session, run_pk=run.pk)
     max_steps = min(ROWS_AT_ONCE, max(packing.PACK_AT, VALUES_AT_ONCE // max(len(numbers), 1)))

@@ -130,7 +130,7 @@ class Lossguard(Watch):
         for optimizer in trainer.optimizers:
             self._undo.callback(optimizer.register_step_pre_hook(self._scale).remove)
             self._undo.callback(optimizer.register_step_post_hook(self._unscale).remove)
-        if max(self.controller.ranks.broadcast(store.steps()), default=0) >= self._until:
+        if max(self.controller.ranks.ask_rank_0(store.steps), default=0) >= self._until:
             with suppress(StopIteration):
                 self._boundary()  # nothing is left to train, so no epoch begins
 

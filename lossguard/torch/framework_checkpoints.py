@@ -51,7 +51,9 @@ class FrameworkCheckpoints(Checkpoints):
                 flush(path)
                 files[path.relative_to(folder).as_posix()] = fingerprint(path)
         if not self._place.all_ranks_see_it:
-            files = {name: written for of_rank in self.ranks.gather(files) for name, written in of_rank.items()}
+            files = {
+                name: written for of_rank in self.ranks.gather_on_rank_0(files) for name, written in of_rank.items()
+            }
         return {"format": self.formats[0], "ranks": self.ranks.size, "files": files}
 
     def _read_contents(self, place: ReadPlace, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:

@@ -70,6 +70,10 @@ def test_a_proposal_and_a_hold_wait_for_a_person_and_a_closed_incident_is_not_op
         ]:
             commands.save_intervention(session, run=run, number=number, now=NOW, kind=kind, state=state, **INTERVENTION)
         assert overview.tallies(session) == {run.pk: Tally(open_incidents=2, interventions=4, waiting=2, incidents=3)}
+        assert overview.num_waiting(session) == 2
+        run.archived_at = NOW
+        session.flush()
+        assert overview.num_waiting(session) == 0
 
 
 def test_the_newest_step_and_values_of_every_run_that_has_reported(http: TestClient) -> None:

@@ -28,7 +28,11 @@ def test_a_store_of_an_earlier_release_is_packed_once_an_operator_enables_it(eng
     code, output = pack(engine)
     assert (code, "python -m db pack --enable" in output) == (2, True)
     code, output = pack(engine, "--enable")
-    assert output.splitlines() == ["steps of new segments are stored in blocks from now on", "packed 5,000 steps of r1"]
+    assert output.splitlines() == [
+        "steps of new segments are stored in blocks from now on",
+        "packed 5,000 steps of r1",
+        "filled in the newest values of r1 for lists and searches",
+    ]
     assert pack(engine) == (0, "nothing is left to pack\n")
     with reading(engine) as session:
         assert features.is_enabled(session, features.BLOCKS)

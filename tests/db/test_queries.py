@@ -183,3 +183,16 @@ def test_the_end_of_the_live_line_is_read_without_the_rest(forks: list[tuple[int
         assert end == line[len(line) - len(end) :]
         assert end == line or end[0].first <= step
     engine.dispose()
+
+
+def test_a_person_means_a_run_by_id_or_its_beginning_by_name_or_by_project_and_name(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        for number, run_id in enumerate(("a-1", "a-2", "a%", "b")):
+            add_run(session, run_id, name=f"name {run_id}", started_at=float(number))
+        session.flush()
+        texts = ("a-", "b", "name a-1", "gpt/name a-2", "a%", "name", "")
+        found = {text: [run.id for run in queries.runs_called(session, text=text)] for text in texts}
+    assert found == {
+        "a-": ["a-2", "a-1"], "b": ["b"], "name a-1": ["a-1"], "gpt/name a-2": ["a-2"], "a%": ["a%"], "name": [],
+        "": ["b", "a%", "a-2", "a-1"],
+    }  # fmt: skip

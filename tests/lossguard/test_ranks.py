@@ -17,6 +17,9 @@ class Two(Ranks):
     def gather(self, value: Any) -> list[Any]:
         return [value, self.other]
 
+    def maximum(self, number: int) -> int:
+        return max(number, int(self.other[0]))
+
 
 def fail(problem: Exception) -> None:
     raise problem

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lossguard.protocol import API, MAX_DEPTH, MAX_NODES, MAX_STEP, NEGOTIATED_FIELDS
 from monitor import schemas
 from monitor.api.routes import export
+from monitor.api.run_lists import RunListIn
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
@@ -228,8 +229,8 @@ def test_a_whole_number_with_a_point_is_a_step_and_any_other_fraction_is_not(htt
 
 def test_a_collector_names_only_fields_that_it_reads() -> None:
     bodies = [each for each in vars(schemas).values() if isinstance(each, type) and issubclass(each, schemas.Body)]
-    parameters = inspect.signature(export.export).parameters
-    assert {name for body in bodies for name in body.model_fields} | set(parameters) >= NEGOTIATED_FIELDS
+    parameters = {*inspect.signature(export.export).parameters, *RunListIn.model_fields}
+    assert {name for body in bodies for name in body.model_fields} | parameters >= NEGOTIATED_FIELDS
 
 
 @pytest.mark.parametrize("steps", [{}, {"restorable_steps": None}, {"restorable_steps": [0, 60]}])

@@ -19,11 +19,14 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db import frames, queries
+from db import frames, overview, queries
 from db.engine import reading, writing
 from db.files import imports, record
 from db.lineage import Line
 from db.models import Step, StoredBlock
+from db.runs import pages
+from db.runs.pages import RunFilter
+from lossguard.run_search import parse
 from tests.db.files.exported import add_forked_run, all_of, small_run, values_of, write
 from tests.db.files.hostile import write_run, write_run_with_a_bomb
 from tests.db.files.refusals import refused
@@ -96,6 +99,17 @@ def test_a_run_that_was_running_is_interrupted_where_it_is_imported(sqlite_engin
     with writing(sqlite_engine) as session:
         copy, _ = imports.import_file(session, path=path, now=NOW, run_id="copy")
         assert copy.state == "interrupted"
+
+
+def test_an_imported_run_is_found_by_the_newest_values_of_its_metrics(engine: sa.Engine, tmp_path: Path) -> None:
+    path = tmp_path / "run.csv"
+    path.write_text("step,loss,custom\n0,9.5,1\n7,2.25,\n8,NaN,3\n")
+    with writing(engine) as session:
+        run, _ = imports.import_file(session, path=path, now=NOW, run_id="r1", project="p")
+        standing = overview.standings(session, runs=[run])[run.pk]
+        assert (standing.step, standing.metrics["loss"]) == (8, "NaN")
+        for text, found in (("loss=nan steps=9 custom=3", ["r1"]), ("loss<9", [])):
+            assert pages.ids(session, where=RunFilter(search=parse(text)), now=NOW) == found
 
 
 def test_a_csv_needs_steps_and_metrics_alone(sqlite_engine: sa.Engine, tmp_path: Path) -> None:

@@ -22,3 +22,5 @@ def test_projects_tags_states_and_settings_are_those_of_the_runs(engine: sa.Engi
         assert choices.shown_states(session, where=one, now=NOW + 61) == {"silent": 2}
         assert set(choices.settings(session)) == {"tags", "optimizer.lr", "api_key"}
         assert choices.settings(session)[-1] == "api_key"
+        found = [name for name in ("lr", "optimizer.lr", "r", "l") if choices.has_setting(session, name)]
+        assert found == ["lr", "optimizer.lr"]

@@ -1,6 +1,7 @@
 """The short way of a report stores, answers and refuses what the routes do."""
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -66,6 +67,24 @@ def test_a_body_is_the_report_that_pydantic_makes_of_it_or_none(parts: dict[str,
     for body in (json.dumps(PLAIN | parts), json.dumps(parts)):
         report = parser.parse_now(body.encode())
         assert repr(None if report is None else report.model_dump()) == repr(validated(body.encode()))
+
+
+EDGES: list[dict[str, Any]] = [
+    *({"steps": [step]} for step in (0, MAX_STEP - 1, MAX_STEP, -1, True, 1.0, 1.5, None)),
+    *({"times": [time]} for time in (0.0, -0.1, MAX_TIME, math.nextafter(MAX_TIME, 0), math.nan, math.inf, 1, True)),
+    *({"segment": number} for number in (2**31 - 1, 2**31, -1, True, 0.0, "0")),
+    *({"metrics": {name: value}} for name, value in (("loss", 1), ("loss", []), ("", [1]), ("a\nb", [1]))),
+    {"metrics": []},
+]
+
+
+@pytest.mark.parametrize("edge", EDGES, ids=repr)
+def test_what_is_just_plain_and_what_is_just_not_are_what_pydantic_finds(edge: dict[str, Any]) -> None:
+    parser = Parser()
+    parser.parse_now(json.dumps(PLAIN).encode())
+    body = json.dumps(PLAIN | edge).encode()
+    report = parser.parse_now(body)
+    assert repr(None if report is None else report.model_dump()) == repr(validated(body))
 
 
 def test_a_report_in_the_usual_form_is_not_validated_by_pydantic(monkeypatch: pytest.MonkeyPatch) -> None:

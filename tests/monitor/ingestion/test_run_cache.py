@@ -10,14 +10,14 @@ import sqlalchemy as sa
 
 from db import queries
 from db.engine import reading, writing
-from db.models import DetectionState
+from db.models import DetectionState, Run
 from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.ingestion import detection_state
 from monitor.ingestion.run_cache import MAX_REPLAYED_ROWS, MAX_UNSAVED_ROWS, RunCache
 from monitor.problems import Problem
 from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer, writer
 
 CHECKPOINTS = list(range(0, 1000, 50))
 
@@ -164,3 +164,16 @@ def test_runs_that_were_locked_together_are_taken_one_by_one_and_a_second_report
         assert cache.lock(session, "a", NOW).run.revision == before["a"] + 1
         with pytest.raises(Problem, match="no-such-run"):
             cache.lock(session, "no-such-run", NOW)
+
+
+def test_a_cached_run_whose_lease_a_plain_report_renews_is_written(engine: sa.Engine) -> None:
+    """Its rows are outside of the session, which would not see the change by itself."""
+    now, process = [NOW], writer("a")
+    http = TestClient(create_app(Settings(), engine=engine, clock=lambda: now[0]))
+    trainer = Trainer(http, writer=process)
+    segment = trainer.open("a")
+    for step in range(2):
+        now[0] = NOW + 10 * step
+        trainer.report(segment, [step], {"loss": [1.0]})
+    with reading(engine) as session:
+        assert session.scalar(sa.select(Run.lease_until)) == NOW + 10 + Settings().lease_seconds
