@@ -76,7 +76,7 @@ def _work(rank: int, ranks: int, num_times: int, folder: Path, barrier: Any, res
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), ranks), rank=rank, world_size=ranks)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
     for name, call in zip(PREDICTED, _calls(folder), strict=True):
         call()
         sent, cpu_seconds, seconds = 0, 0.0, 0.0
@@ -105,8 +105,8 @@ def _calls(folder: Path) -> Iterator[Callable[[], object]]:
 
     from lossguard.ranks import RankState
     from lossguard.torch import Checkpoints, TorchRanks
-    from lossguard.torch.sharded_checkpoint import write_planned_by_torch
     from lossguard.torch.state_tree import split_tensors
+    from lossguard.torch.tensor_files import write_planned_by_torch
 
     ranks = TorchRanks(pause=0)
     group, size = ranks.group, ranks.size
