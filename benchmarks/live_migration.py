@@ -10,12 +10,10 @@ happens, are the comparison. Every acknowledged step must be stored.
 """
 
 import argparse
-import io
 import os
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -29,11 +27,9 @@ from benchmarks.collectors import collector
 from benchmarks.rows import Row, print_rows
 from benchmarks.steady_reports import METRICS, SteadyReports, steady_reports
 from db.engine import create_engine
-from tests import postgres
+from tests import postgres, previous_release
 
 ROOT = Path(__file__).parents[1]
-FIRST_LIVE = "db/migrations/versions/0020*"
-"""The release before this migration is the previous one."""
 RUN_STEPS = 100_000
 LIMIT_MS = 1_000.0
 QUIET_SECONDS = 15.0
@@ -60,9 +56,9 @@ FILL = (
 """SQL for a store of the previous release; a bucket of 64 steps has one roll-up a metric."""
 
 
-def measure(steps: int = 10_000_000, *, trainers: int = 20, release: str | None = None) -> Iterator[Row]:
+def measure(steps: int = 10_000_000, *, trainers: int = 20, release: str = previous_release.COMMIT) -> Iterator[Row]:
     with ExitStack() as stack:
-        old_code = previous_release(Path(stack.enter_context(tempfile.TemporaryDirectory())), release)
+        old_code = previous_release.unpack(Path(stack.enter_context(tempfile.TemporaryDirectory())), release)
         server = stack.enter_context(postgres.running(durable=True))
         database = server.url()
         _log_waits(database)
@@ -120,18 +116,6 @@ def _log_waits(database: str) -> None:
     engine.dispose()
 
 
-def previous_release(folder: Path, commit: str | None) -> Path:
-    """The code of the commit, unpacked in `folder`; by default the last one before the first live migration."""
-    if commit is None:
-        log = ("git", "log", "--diff-filter=A", "--format=%H", "-1", "--", FIRST_LIVE)
-        added = subprocess.run(log, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-        commit = f"{added}^" if added else "HEAD"
-    packed = subprocess.run(("git", "archive", commit), cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
-
-
 def fill(database: str, steps: int) -> None:
     """Store ended runs, as the previous release would have them."""
     engine = create_engine(database)
@@ -169,5 +153,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live_migration")
     parser.add_argument("--steps", type=int, default=10_000_000, help="stored before the upgrade")
     parser.add_argument("--trainers", type=int, default=20)
-    parser.add_argument("--release", help="commit of the previous release; default: that before migration 0020")
+    parser.add_argument("--release", default=previous_release.COMMIT, help="commit of the previous release")
     print_rows(measure(**vars(parser.parse_args())))

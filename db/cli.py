@@ -125,6 +125,7 @@ def prune(
 
 
 def _dry_run(engine: sa.Engine, days: float | None) -> None:
+    _check_schema(engine)
     old = pruning.old_runs(engine, days=days, now=time.time())
     for run in old:
         typer.echo(f"would delete {run.id} ({run.project}, {run.state})")

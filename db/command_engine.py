@@ -33,11 +33,9 @@ def on_engine(url: str, do: Callable[[sa.Engine], T], *, new: bool = False) -> T
 
 
 def check_schema(engine: sa.Engine) -> None:
-    """Exit with one sentence unless the database is at the newest revision."""
-    current, newest = migrate.revisions(engine)
-    if current != newest:
-        state = f"is at revision {current}, not {newest}" if current else "has no tables yet"
-        raise error(f"the database {state}; run: python -m db upgrade")
+    """Exit with one sentence unless this release may use the database as it is."""
+    if reason := migrate.misfit(engine):
+        raise error(reason)
 
 
 def no_store(missing: NoStore) -> typer.Exit:

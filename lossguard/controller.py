@@ -225,11 +225,28 @@ class Controller:
         reason = SegmentReason.RESUME if self.run.history.num_segments else SegmentReason.START
         known = self.ranks.ask_rank_0(self.checkpoints.steps)
         if known:
-            self._restore(known[-1])
+            self._restore_newest_of(known)
             reason = SegmentReason.RESUME
             self.tell(f"resumed from the checkpoint of step {self.step}")
         self.run.open_segment(self.step, reason)
         self._saver.report_restorable()
+
+    def _restore_newest_of(self, known: Sequence[int]) -> None:
+        """Restore the newest one that no rollback has discarded, and delete those after it.
+
+        A rollback goes on where a checkpoint cannot be deleted, such as without a network.
+        """
+        for step in reversed(known):
+            self._restore(step)
+            if not self.ranks.broadcast(self._position.is_discarded):
+                break
+        else:
+            raise CheckpointError(
+                f"a rollback has discarded all checkpoints that are left (steps {', '.join(map(str, known))}): "
+                "delete them to train from the beginning"
+            )
+        if step < known[-1]:
+            self._saver.discard_after(step)
 
     def _restore(self, step: int) -> None:
         self._position.restore(step)

@@ -38,6 +38,8 @@ class Position:
         self.cursor = 0
         """Batch index from which the next step takes its batch."""
         self.lr_scale = 1.0
+        self.is_discarded = False
+        """Whether a rollback has left the step that was restored: its checkpoint could not be deleted then."""
         self.data: Any = None
         """The training data, if its state belongs into checkpoints: its `state_dict` returns plain values."""
         self.gate: Any = None
@@ -59,6 +61,7 @@ class Position:
         skips = [[skip.skip_from, skip.skip_to, skip.reason] for skip in self.ledger.skips]
         state: dict[str, Any] = {"step": self.step, "cursor": self.cursor, "lr_scale": self.lr_scale, "ledger": skips}
         state |= {"run": self._owner, "remedies": dict(self._remedies.ends)}
+        state["rollbacks"] = len(self._run.history.rewound_to)
         if self.data is not None:
             state["data"] = self.data.state_dict()
         if self.gate is not None:
@@ -74,6 +77,8 @@ class Position:
         self._check_owner(state.get("run"))
         _check_position(state, step)
         self.step = state["step"]
+        history = self._run.history
+        self.is_discarded = history.has_discarded(self.step, state.get("rollbacks", len(history.rewound_to)))
         self._saver.restored(self.step)
         self.cursor = state["cursor"]
         self.lr_scale = state["lr_scale"] if self._run.history.lr_scale is None else self._run.history.lr_scale

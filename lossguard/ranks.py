@@ -49,14 +49,15 @@ class Ranks:
 
     def maximum(self, number: int) -> int:
         """The largest `number` of any rank."""
-        return max(self.gather(number))
+        largest: int = max(self.gather(number))
+        return largest
 
     def broadcast(self, value: T) -> T:
         """Rank 0's `value`."""
         return value
 
     def ask_rank_0(self, question: Callable[[], T]) -> T:
-        """What `question()` returns on rank 0, which alone calls it: thousands of ranks would overload a shared disk."""
+        """What `question()` returns on rank 0, which alone calls it: all at once would overload a shared disk."""
         return self.broadcast(question() if self.rank == 0 else None)  # type: ignore[return-value]
 
     def exchange(self, state: RankState, *, wait: bool = False) -> RankState:

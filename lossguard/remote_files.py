@@ -143,6 +143,6 @@ def _package_of(scheme: str, missing: ImportError) -> str:
 
 
 def _reason(problem: Exception) -> str:
-    """An error in a few words. Those of obstore bring the whole answer of the server."""
-    text = str(problem).strip().partition("\n")[0].partition(": <?xml")[0][:MAX_REASON].rstrip(" :.")
+    """An error in a few words, without secrets. Those of obstore bring the whole answer of the server."""
+    text = mask_text(str(problem)).strip().partition("\n")[0].partition(": <?xml")[0][:MAX_REASON].rstrip(" :.")
     return text or type(problem).__name__

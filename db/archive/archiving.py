@@ -149,7 +149,7 @@ def _archive(
         check_copy(block, place.read(name), where=f"{place.url}/{name}")
         with writing(engine) as session:
             _commit(session, work, file_id, turn=turn, who=who, now=now)
-    except (PlaceError, RunChanged):
+    except (PlaceError, RunChanged, Busy):  # its name is ours alone, whoever has the turn now
         _give_up(engine, place, name, file_id)
         raise
     return Written(len(block), len(content))

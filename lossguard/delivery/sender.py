@@ -129,10 +129,11 @@ class Sender(threading.Thread):
     def _deliver(self) -> None:
         while not self._abandoned.is_set():
             try:
+                is_last = self._closing.is_set()  # before the look: the last lines are written before `close` is called
                 self._appended.clear()  # before the look: a line that comes after it ends the pause
                 advanced = self._advance()
                 self._send_hardware()
-                if not advanced and self._closing.is_set():
+                if not advanced and is_last:
                     self._leave()
                     self.problem = self._undeliverable
                     self.delivered = not self.problem
@@ -142,7 +143,7 @@ class Sender(threading.Thread):
                 elif self._delivery and time.monotonic() - self._last_exchange_at >= self._heartbeat:
                     self._delivery.heartbeat()
                     self._note_exchange()
-                if advanced:
+                if advanced or (self._delivery is not None and self._delivery.refused):  # then no line changes that
                     self._closing.wait(PAUSE_SECONDS)
                 else:
                     self._appended.wait(POLL_SECONDS)

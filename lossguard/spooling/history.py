@@ -32,6 +32,8 @@ class History:
     """Keys of the segments, as the collector knows them, since the last rewind."""
     left: set[str] = field(default_factory=set)
     """Keys of those that a rewind has left behind."""
+    rewound_to: list[int] = field(default_factory=list)
+    """The step to which each rollback led, in their order."""
 
     @classmethod
     def read(cls, directory: Path) -> "History":
@@ -44,12 +46,18 @@ class History:
                         history._add(record, session_of(path)[0])
         return history
 
-    def begin_segment(self, key: str, reason: str) -> None:
+    def begin_segment(self, key: str, reason: str, fork_step: int) -> None:
         """A segment was opened: an order that was decided before a rewind is about a state that is gone."""
+        if reason == SegmentReason.ROLLBACK:
+            self.rewound_to.append(fork_step)
         if reason in (SegmentReason.ROLLBACK, SegmentReason.REWIND):
             self.left.update(self.segments)
             self.segments = []
         self.segments.append(key)
+
+    def has_discarded(self, step: int, num_rollbacks: int) -> bool:
+        """Whether a rollback led to before `step`, of those that came after the first `num_rollbacks`."""
+        return any(rewound_to < step for rewound_to in self.rewound_to[num_rollbacks:])
 
     def _add(self, record: dict[str, Any], session: str) -> None:
         if "segment" in record:
@@ -66,6 +74,6 @@ class History:
         if "segment" in record:
             self.newest_segment_at = max(self.newest_segment_at, record["time"])
         if "segment" in record and "repeated" not in record:
-            self.begin_segment(f"{session}-{record['segment']}", record["reason"])
+            self.begin_segment(f"{session}-{record['segment']}", record["reason"], record["fork_step"])
             if record["reason"] == SegmentReason.ROLLBACK:
                 self.rollback_times.append(record["time"])

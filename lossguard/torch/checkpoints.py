@@ -41,6 +41,8 @@ from lossguard.torch.stateful import Stateful
 FORMAT: Any = 2
 SHARDED_FORMAT: Any = 3
 """Written by several ranks."""
+DIVIDED_FORMAT: Any = 4
+"""The same, and each rank has an index of its own."""
 RUN = "run"
 KEEP_DISCARDED = 3
 """Newest checkpoints of a discarded branch that stay; of the older ones, one per doubling of the age, as always."""
@@ -71,7 +73,7 @@ class Checkpoints:
     opened and listed.
     """
 
-    formats: ClassVar[tuple[Any, ...]] = (FORMAT, SHARDED_FORMAT)
+    formats: ClassVar[tuple[Any, ...]] = (FORMAT, SHARDED_FORMAT, DIVIDED_FORMAT)
     """Those that a manifest may name."""
 
     def __init__(
@@ -268,11 +270,13 @@ class Checkpoints:
     def _write_files(self, folder: Path, states: Mapping[str, Any]) -> dict[str, Any]:
         """Write all files but the manifest; return the content of the manifest."""
         if isinstance(self.ranks, TorchRanks):
-            from lossguard.torch.sharded_checkpoint import write_sharded  # loads torch.distributed.checkpoint
+            # Loads torch.distributed.checkpoint.
+            from lossguard.torch.sharded_checkpoint import has_divided_index, write_sharded
 
             objects = {name: states[name] for name in self.objects}
             files = write_sharded(folder, objects, states[RUN], self.ranks)
-            return {"format": SHARDED_FORMAT, "ranks": self.ranks.size, "files": files}
+            layout = DIVIDED_FORMAT if has_divided_index(files) else SHARDED_FORMAT
+            return {"format": layout, "ranks": self.ranks.size, "files": files}
         files = {f"{name}.pt": write_state(folder / f"{name}.pt", content) for name, content in states.items()}
         return {"format": FORMAT, "files": files, "objects": {name: digest(states[name]) for name in self.objects}}
 
@@ -351,7 +355,7 @@ class Checkpoints:
         files = manifest["files"]
         place.check_all(files, self.ranks)
         need = partial(place.need_more, files)
-        states = read_states(place.folder, files, self.objects, need)
+        states = read_states(place.folder, files, self.objects, need, self.ranks.rank)
         digests = {name: digest(state) for name, state in states.items()}
         return states | {RUN: read_rank_state(place.folder, manifest["ranks"], self.ranks.rank, need)}, digests
 

@@ -16,6 +16,15 @@ def local_part(tensor: Tensor) -> Tensor:
     return part
 
 
+def is_first_copy(tensor: Tensor) -> bool:
+    """Whether this rank's part of a DTensor is the first one of its copies: those of replicated mesh dimensions."""
+    coordinate = tensor.device_mesh.get_coordinate()  # type: ignore[attr-defined]
+    if coordinate is None:
+        return False
+    placements = tensor.placements  # type: ignore[attr-defined]
+    return not any(at for at, placement in zip(coordinate, placements, strict=True) if not placement.is_shard())
+
+
 def with_local(tensor: Tensor, local: Tensor) -> Tensor:
     """A DTensor with the layout of `tensor` and the content `local`."""
     from torch.distributed.tensor import DTensor

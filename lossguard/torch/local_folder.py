@@ -7,6 +7,7 @@ the folder; its lock is a file in it.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -38,7 +39,7 @@ class ReadFolder:
 
     def check_all(self, files: Mapping[str, Any], ranks: Ranks) -> None:
         """Compare all files of the checkpoint, which the ranks divide among them. Raises CheckpointError."""
-        check_files(self.folder, files, sorted(files)[ranks.rank :: ranks.size])
+        check_files(self.folder, files, share_of(files, ranks.rank, ranks.size))
 
     def need_more(self, files: Mapping[str, Any], names: Collection[str]) -> None:
         """The same as `need`, after `check_all`: all files are there."""
@@ -159,6 +160,17 @@ class LocalFolder:
         """A disk is fast enough to be waited for."""
 
     is_stopped = False
+
+
+def share_of(names: Collection[str], rank: int, num_ranks: int) -> list[str]:
+    """Which of the files this rank compares. What a rank has written is what it reads most likely: not twice then."""
+    writers = {name: int(match[1] or match[2]) for name in sorted(names) if (match := _OF_RANK.fullmatch(name))}
+    own = [name for name, writer in writers.items() if writer % num_ranks == rank]
+    return own + sorted(set(names) - writers.keys())[rank::num_ranks]
+
+
+_OF_RANK = re.compile(r"__(\d+)_\d+\.distcp|(?:rank|tensors)-(\d+)\.(?:pt|json)")
+"""The names that `sharded_checkpoint` gives to the files of one rank."""
 
 
 def _size(path: Path) -> int | None:

@@ -2,12 +2,13 @@
 
     <directory>/step-000000050/manifest.json     size and SHA-256 of each file
                                model.pt ...      everything but the tensors of each object's state, from rank 0
-                               tensors.json, *.distcp    the tensors of all objects (`tensor_files`)
+                               tensors*.json, *.distcp    the tensors of all objects (`tensor_files`)
                                rank-0.pt ...     the random number generators of each rank, and the guard's state
 
 Any number of ranks can read it, however their tensors are sharded.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,18 @@ from lossguard.torch.files import fingerprint, read_state, write_state
 from lossguard.torch.ranks import TorchRanks
 from lossguard.torch.state_tree import join_tensors, split_tensors, tensors_in
 from lossguard.torch.stateful import Stateful
-from lossguard.torch.tensor_files import INDEX, SUFFIX, TensorFiles, write_tensors
+from lossguard.torch.tensor_files import (
+    INDEX,
+    INDEX_OF_RANK,
+    SUFFIX,
+    Content,
+    TensorFiles,
+    index_of_rank,
+    write_index,
+    write_items,
+    write_planned_by_torch,
+)
+from lossguard.torch.tensor_plan import items_of_rank
 from lossguard.torch.tensor_shard import TensorShard
 
 Files = dict[str, dict[str, Any]]
@@ -37,19 +49,40 @@ def write_sharded(folder: Path, states: Mapping[str, Any], rank_state: Any, rank
     skeletons: dict[str, Any] = {}
     shards: dict[str, TensorShard] = {}
     for name, state in states.items():
-        skeletons[name], found = split_tensors(name, state)
+        skeletons[name], found = split_tensors(name, state, keep_scalars=True)
         shards |= found
-    ranks.run_on_all(write_tensors, folder, shards, ranks.group)
+    _write_tensors(folder, shards, ranks)
     own_skeletons = skeletons if ranks.rank == 0 else {}
     files = ranks.run_on_all(_write_rank_files, folder, own_skeletons, rank_state, ranks.rank)
     return {name: written for of_rank in ranks.gather_on_rank_0(files) for name, written in of_rank.items()}
 
 
+def _write_tensors(folder: Path, shards: Mapping[str, TensorShard], ranks: TorchRanks) -> None:
+    items = ranks.run_on_all(items_of_rank, shards, ranks.group)
+    if items is None:
+        ranks.run_on_all(write_planned_by_torch, folder, shards, ranks.group)
+        return
+    written = ranks.run_on_all(write_items, folder, items, shards, ranks.rank)
+    whole = {name: pieces for of_rank in ranks.gather_on_rank_0(written) for name, pieces in of_rank.items()}
+    ranks.run_on_all(_write_index_on_rank_0, folder, shards, whole, ranks.rank)
+
+
+def _write_index_on_rank_0(folder: Path, shards: Mapping[str, TensorShard], whole: Content, rank: int) -> None:
+    if rank == 0:
+        write_index(folder, shards, whole)
+
+
 def _write_rank_files(folder: Path, skeletons: Mapping[str, Any], rank_state: Any, rank: int) -> Files:
     files = {f"{name}.pt": write_state(folder / f"{name}.pt", skeleton) for name, skeleton in skeletons.items()}
     files[f"rank-{rank}.pt"] = write_state(folder / f"rank-{rank}.pt", rank_state)
-    written = [path for path in folder.glob(f"__{rank}_*{SUFFIX}")] + [folder / INDEX] * (rank == 0)
+    indexes = [folder / index_of_rank(rank)] + [folder / INDEX] * (rank == 0)
+    written = [*folder.glob(f"__{rank}_*{SUFFIX}"), *(path for path in indexes if path.exists())]
     return files | {path.name: fingerprint(path) for path in written}
+
+
+def has_divided_index(files: Files) -> bool:
+    """Whether ranks have written indexes of their own."""
+    return any(re.fullmatch(INDEX_OF_RANK, name) for name in files)
 
 
 def read_rank_state(folder: Path, num_written: int, rank: int, need: Need) -> dict[str, Any]:
@@ -61,13 +94,13 @@ def read_rank_state(folder: Path, num_written: int, rank: int, need: Need) -> di
     return state if existed else {**state, "generators": None}
 
 
-def read_states(folder: Path, files: Files, objects: Mapping[str, Stateful], need: Need) -> dict[str, Any]:
+def read_states(folder: Path, files: Files, objects: Mapping[str, Stateful], need: Need, rank: int) -> dict[str, Any]:
     """The states of the objects, with tensors sharded as those that the objects have now.
 
     `need` is called with the names of files before they are read: only what this rank reads must lie in `folder`.
     """
     need([INDEX, *(f"{name}.pt" for name in objects)])
-    content = TensorFiles(folder, files)
+    content = TensorFiles(folder, files, rank)
     layouts = _layouts(objects)
     shards: dict[str, TensorShard] = {}
     for path, stored in content.stored.items():

@@ -12,12 +12,15 @@ from torch import Tensor
 from lossguard.torch.tensor_shard import TensorShard
 
 
-def split_tensors(name: str, state: Any) -> tuple[Any, dict[str, TensorShard]]:
-    """The state with None in place of each tensor, and the tensors by path."""
+def split_tensors(name: str, state: Any, *, keep_scalars: bool = False) -> tuple[Any, dict[str, TensorShard]]:
+    """The state with None in place of each tensor, and the tensors by path.
+
+    `keep_scalars`: tensors of no dimension, such as an optimizer's step counts, stay where they are.
+    """
     shards: dict[str, TensorShard] = {}
 
     def remove(path: str, value: Any) -> Any:
-        if isinstance(value, Tensor | TensorShard):
+        if isinstance(value, TensorShard) or (isinstance(value, Tensor) and not (keep_scalars and value.dim() == 0)):
             shards[path] = value if isinstance(value, TensorShard) else TensorShard.of(value)
             return None
         return value

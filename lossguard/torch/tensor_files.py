@@ -1,11 +1,18 @@
-"""The tensors of a checkpoint that several ranks write, by torch.distributed.checkpoint: `*.distcp` and `tensors.json`.
+"""The tensors of a checkpoint that several ranks write, by torch.distributed.checkpoint, and where each of them is.
+
+    *.distcp          the tensors that one rank has written
+    tensors.json      all tensors, and the pieces of those that are not sharded, from rank 0
+    tensors-0.json    the pieces of sharded tensors that this rank has written
+
+A rank that restores the shards that it has written reads one such file, however many ranks there are.
 
 The reader of torch unpickles the metadata and all values but tensors. Here the metadata is JSON and the files contain
 only tensors, which torch reads with `weights_only`: no code in a checkpoint is ever executed.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +25,7 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, Def
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, MetadataIndex, TensorProperties
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata as TensorMetadata
+from torch.distributed.checkpoint.planner import LoadPlan, SavePlan, WriteItem
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.storage import WriteResult
 
@@ -26,7 +34,10 @@ from lossguard.torch.files import checked_sparse_tensors, write_bytes
 from lossguard.torch.tensor_shard import TensorShard
 
 INDEX = "tensors.json"
+INDEX_OF_RANK = r"tensors-\d+\.json"
 SUFFIX = ".distcp"
+Content = dict[str, list[dict[str, Any]]]
+"""Name of a tensor -> its pieces: what they are of it, and where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +58,61 @@ class StoredTensor:
     dtype: torch.dtype
 
 
-def write_tensors(folder: Path, shards: Mapping[str, TensorShard], group: dist.ProcessGroup) -> None:
-    """Write the tensors of all ranks into `folder`, which they share. If it fails on one, all raise CheckpointError."""
-    planner = _SavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+def write_planned_by_torch(folder: Path, shards: Mapping[str, TensorShard], group: dist.ProcessGroup) -> None:
+    """Write the tensors of all ranks into `folder`, which they share. If it fails on one, all raise CheckpointError.
+
+    The index has all pieces of all ranks.
+    """
     try:
-        save(dict(shards), storage_writer=_Writer(folder), planner=planner, process_group=group)
+        save(dict(shards), storage_writer=_Writer(folder), planner=_planner(), process_group=group)
     except CheckpointException as problem:  # a BaseException, not an Exception
         rank, (cause, _) = next(iter(problem.failures.items()))
         raise CheckpointError(f"rank {rank} could not write: {type(cause).__name__}: {cause}") from None
 
 
+def write_items(folder: Path, items: list[WriteItem], shards: Mapping[str, TensorShard], rank: int) -> Content:
+    """Write what this rank writes, and its index. Returns the pieces of tensors that are not sharded."""
+    writer, planner = FileSystemWriter(folder), _planner()
+    planner.set_up_planner(dict(shards))
+    writer.set_up_storage_writer(rank == 0)
+    plans = [*(SavePlan([]) for _ in range(rank)), SavePlan(items)]
+    plan = writer.prepare_global_plan(plans)[rank]  # it names the file after the place in the list
+    places = {result.index: result.storage_data for result in writer.write_data(plan, planner).wait()}
+    whole: Content = {}
+    divided: Content = {}
+    for item in items:
+        assert item.tensor_data is not None
+        name, chunk = item.index.fqn, item.tensor_data.chunk
+        content = whole if shards[name].is_first_copy is None else divided
+        content[name] = [_piece(chunk, places[item.index])]
+    if divided:
+        write_bytes(folder / index_of_rank(rank), json.dumps(divided).encode())
+    return whole
+
+
+def write_index(folder: Path, shards: Mapping[str, TensorShard], whole: Content) -> None:
+    """Write the index of all ranks. `whole`: the pieces of tensors that are not sharded."""
+    content = {}
+    for name, shard in shards.items():
+        pieces = {"pieces": whole[name]} if name in whole else {}
+        content[name] = _described(shard.local.dtype, shard.shape) | pieces
+    write_bytes(folder / INDEX, json.dumps(content).encode())
+
+
+def index_of_rank(rank: int) -> str:
+    """The name of the file with the pieces of sharded tensors that this rank has written."""
+    return f"tensors-{rank}.json"
+
+
 class TensorFiles:
     """The tensors in a folder. Raises CheckpointError when the index names a file that is not in `known`."""
 
-    def __init__(self, folder: Path, known: Collection[str]) -> None:
-        self._folder = folder
-        self._metadata = _from_json(json.loads((folder / INDEX).read_bytes()), known)
+    def __init__(self, folder: Path, known: Collection[str], rank: int = 0) -> None:
+        """`rank`: the one that reads; what it has written itself is looked at first."""
+        self._folder, self._known = folder, known
+        self._content: dict[str, Any] = json.loads((folder / INDEX).read_bytes())
+        self._own = index_of_rank(rank)
+        self._metadata = _from_json(self._content, known)
 
     @property
     def stored(self) -> dict[str, StoredTensor]:
@@ -75,15 +125,42 @@ class TensorFiles:
 
         `need` is called with the names of the files before they are read.
         """
-        reader, planner = FileSystemReader(self._folder), _LoadPlanner(False, False)
+        plan, planner = self._complete_plan(shards, need)
+        reader = FileSystemReader(self._folder)
         reader.set_up_storage_reader(self._metadata, True)
-        planner.set_up_planner(dict(shards), self._metadata, True)
-        plan = planner.finish_plan(planner.create_local_plan())
-        if sum(item.lengths.numel() for item in plan.items) != sum(shard.local.numel() for shard in shards.values()):
-            raise CheckpointError("its tensors are incomplete")
         need(sorted({self._metadata.storage_data[item.storage_index].relative_path for item in plan.items}))
         with checked_sparse_tensors():
             reader.read_data(plan, planner).wait()
+
+    def _complete_plan(
+        self, shards: Mapping[str, TensorShard], need: Callable[[Collection[str]], None]
+    ) -> tuple[LoadPlan, DefaultLoadPlanner]:
+        """A plan to read all `shards`, from as few indexes as possible."""
+        indexes = sorted(name for name in self._known if re.fullmatch(INDEX_OF_RANK, name))
+        own = [self._own] if self._own in indexes else []
+        for names in (own, indexes):
+            need(names)
+            pieces = [json.loads((self._folder / name).read_bytes()) for name in names]
+            self._metadata = _from_json(_joined(self._content, pieces), self._known)
+            planner = _LoadPlanner(False, False)
+            planner.set_up_planner(dict(shards), self._metadata, True)
+            plan = planner.finish_plan(planner.create_local_plan())
+            if sum(item.lengths.numel() for item in plan.items) == sum(each.local.numel() for each in shards.values()):
+                return plan, planner
+        raise CheckpointError("its tensors are incomplete")
+
+
+def _planner() -> DefaultSavePlanner:
+    return _SavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+
+
+def _joined(content: Mapping[str, Any], pieces: Sequence[Content]) -> dict[str, Any]:
+    """The content of the index with the pieces that several ranks have written."""
+    found: Content = {}
+    for of_rank in pieces:
+        for name, more in of_rank.items():
+            found.setdefault(name, []).extend(more)
+    return {name: {"pieces": found.get(name, []), **tensor} for name, tensor in content.items()}
 
 
 class _SavePlanner(DefaultSavePlanner):
@@ -116,12 +193,18 @@ def _to_json(metadata: Metadata, places: Mapping[MetadataIndex, Any]) -> dict[st
         assert isinstance(tensor, TensorMetadata)
         chunks = []
         for chunk in tensor.chunks:
-            place = places[MetadataIndex(name, chunk.offsets)]
-            where = {"file": place.relative_path, "at": place.offset, "bytes": place.length}
-            chunks.append({"offsets": list(chunk.offsets), "shape": list(chunk.sizes), **where})
-        dtype = str(tensor.properties.dtype).removeprefix("torch.")
-        content[name] = {"dtype": dtype, "shape": list(tensor.size), "pieces": chunks}
+            chunks.append(_piece(chunk, places[MetadataIndex(name, chunk.offsets)]))
+        content[name] = _described(tensor.properties.dtype, tensor.size) | {"pieces": chunks}
     return content
+
+
+def _piece(chunk: ChunkStorageMetadata, place: Any) -> dict[str, Any]:
+    where = {"file": place.relative_path, "at": place.offset, "bytes": place.length}
+    return {"offsets": list(chunk.offsets), "shape": list(chunk.sizes), **where}
+
+
+def _described(dtype: torch.dtype, shape: torch.Size) -> dict[str, Any]:
+    return {"dtype": str(dtype).removeprefix("torch."), "shape": list(shape)}
 
 
 def _from_json(content: Mapping[str, Any], known: Collection[str]) -> Metadata:
@@ -129,7 +212,7 @@ def _from_json(content: Mapping[str, Any], known: Collection[str]) -> Metadata:
     places = {}
     for name, tensor in content.items():
         chunks = []
-        for number, shard in enumerate(tensor["pieces"]):
+        for number, shard in enumerate(tensor.get("pieces", ())):
             if shard["file"] not in known:
                 raise CheckpointError(f"{INDEX} names the file {shard['file']!r}, which the manifest does not list")
             chunk = ChunkStorageMetadata(torch.Size(shard["offsets"]), torch.Size(shard["shape"]))

@@ -12,14 +12,20 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
-from lossguard.torch.dtensor import is_sharded, local_part
+from lossguard.torch.dtensor import is_first_copy, is_sharded, local_part
 
 
 class TensorShard:
-    """`local`: this rank's part of a tensor of `shape`, which begins at `offsets`."""
+    """`local`: this rank's part of a tensor of `shape`, which begins at `offsets`.
 
-    def __init__(self, local: Tensor, offsets: Sequence[int], shape: Sequence[int]) -> None:
+    `is_first_copy`: whether this rank is the one of those with the same part that writes it; None if each has it whole.
+    """
+
+    def __init__(
+        self, local: Tensor, offsets: Sequence[int], shape: Sequence[int], is_first_copy: bool | None = None
+    ) -> None:
         self.local = local
+        self.is_first_copy = is_first_copy
         self.chunk = ChunkStorageMetadata(torch.Size(offsets), local.shape)
         self.shape = torch.Size(shape)
 
@@ -29,11 +35,11 @@ class TensorShard:
         if not is_sharded(tensor):
             return cls(tensor.detach(), [0] * tensor.dim(), tensor.shape)
         (chunk,) = tensor.__create_chunk_list__()  # type: ignore[attr-defined]
-        return cls(local_part(tensor), chunk.offsets, tensor.shape)
+        return cls(local_part(tensor), chunk.offsets, tensor.shape, is_first_copy(tensor))
 
     def with_local(self, local: Tensor) -> "TensorShard":
         """The same part of the tensor, in other memory."""
-        return TensorShard(local, self.chunk.offsets, self.shape)
+        return TensorShard(local, self.chunk.offsets, self.shape, self.is_first_copy)
 
     def size(self) -> torch.Size:
         """The shape of the whole tensor; the planner calls it."""

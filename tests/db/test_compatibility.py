@@ -110,3 +110,12 @@ def test_what_the_schema_needs_goes_back_with_it(store: sa.Engine, tmp_path: Pat
         migrate.downgrade(store, revision)
     with reading(store) as session:
         assert session.scalars(sa.select(SchemaCompatibility.compatible_from)).all() == before
+
+
+@pytest.mark.parametrize("command", ["pack", "prune --dry-run", "unarchive --all"])
+def test_a_command_under_a_schema_that_leaves_this_release_out_does_not_advise_to_upgrade(
+    store: sa.Engine, url: str, tmp_path: Path, command: str
+) -> None:
+    upgrade_by_a_later_release(store, tmp_path, "9998")
+    done = CliRunner().invoke(app, [*command.split(), "--url", url])
+    assert (done.exit_code, "install the release that upgraded the store" in done.output) == (2, True), done.output

@@ -61,10 +61,7 @@ class Proxy:
 
 @contextmanager
 def proxied(folder: Path, *, collectors: int = 1) -> Iterator[Proxy]:
-    """Run all of them until the block ends; at most two collectors, `collector-0` and `collector-1`."""
-    make_certificate(folder)
-    hashed = openssl("passwd", "-6", PASSWORD).strip()
-    (folder / "lossguard.htpasswd").write_text(f"{USER}:{hashed}\n")
+    """Run all of them until the block ends; the collectors are `collector-0`, `collector-1`, .."""
     database = f"sqlite:///{folder}/l.db"
     settings = {"LOSSGUARD_DATABASE_URL": database, "LOSSGUARD_TOKEN": TOKEN}
     ports, dashboard = [free_port() for _ in range(collectors)], free_port()
@@ -79,10 +76,18 @@ def proxied(folder: Path, *, collectors: int = 1) -> Iterator[Proxy]:
             processes.wait_until_up(f"collector-{at}", f"http://127.0.0.1:{port}/healthz")
         processes.wait_until_up("dashboard", f"http://127.0.0.1:{dashboard}/_stcore/health")
         proxy = Proxy(free_port(), free_port(), folder / "lossguard.crt", database, processes, started)
-        main = write_configuration(folder, proxy, ports, dashboard)
-        start_program(processes, "nginx", nginx(), "-c", main, "-g", "daemon off;", environment={})
-        processes.wait_until_up("nginx", f"http://127.0.0.1:{proxy.plain_port}/up")
+        start_nginx(folder, proxy, ports, dashboard)
         yield proxy
+
+
+def start_nginx(folder: Path, proxy: Proxy, collectors: Sequence[int], dashboard: int) -> None:
+    """Start nginx in front of what listens on these ports."""
+    make_certificate(folder)
+    hashed = openssl("passwd", "-6", PASSWORD).strip()
+    (folder / "lossguard.htpasswd").write_text(f"{USER}:{hashed}\n")
+    main = write_configuration(folder, proxy, collectors, dashboard)
+    start_program(proxy.processes, "nginx", nginx(), "-c", main, "-g", "daemon off;", environment={})
+    proxy.processes.wait_until_up("nginx", f"http://127.0.0.1:{proxy.plain_port}/up")
 
 
 def nginx() -> Path:
@@ -117,8 +122,8 @@ def write_configuration(folder: Path, proxy: Proxy, collectors: Sequence[int], d
         r"return 308 .*?;": "location / { \\g<0> }",
         r"collector\.example\.org": COLLECTOR,
         r"dashboard\.example\.org": DASHBOARD,
-        r"127\.0\.0\.1:8000;": f"127.0.0.1:{collectors[0]};",
-        r"# server 127\.0\.0\.1:8001;": "".join(f"server 127.0.0.1:{port};" for port in collectors[1:]),
+        r"127\.0\.0\.1:8000 ": f"127.0.0.1:{collectors[0]} ",
+        r"# server 127\.0\.0\.1:8001( .*)": "\n".join(rf"server 127.0.0.1:{port}\1" for port in collectors[1:]),
         r"127\.0\.0\.1:8501;": f"127.0.0.1:{dashboard};",
         r"/etc/nginx/": f"{folder}/",
     }

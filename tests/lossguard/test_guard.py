@@ -393,6 +393,20 @@ def test_a_run_restarted_after_a_rollback_equals_one_that_was_not_interrupted(tm
     assert first | dict(Tiny(tmp_path / "b").run(ScriptedRun(), 25)) == whole
 
 
+def test_checkpoints_that_a_rollback_has_discarded_and_could_not_delete_are_passed_over_or_end_the_run() -> None:
+    checkpoints = Memory([])
+    for step, num_rollbacks in ((0, 0), (4, 1), (6, 0), (8, 1)):
+        state = {"step": step, "cursor": step, "lr_scale": 1.0, "ledger": [], "run": None, "rollbacks": num_rollbacks}
+        checkpoints.save(step, state | {"pinned": [], "pinned_until": 0})
+    run = ScriptedRun()
+    run.history.rewound_to = [2, 6]  # the second one goes back to a step of the branch that the first one opened
+    assert next(Guard(run, checkpoints=checkpoints, every=50).steps(Indices(), 9))[0] == 4
+    assert checkpoints.steps() == [0, 4]
+    run.history.rewound_to = [-1, -1]
+    with pytest.raises(CheckpointError, match=r"a rollback has discarded all checkpoints that are left \(steps 0, 4\)"):
+        next(Guard(run, checkpoints=checkpoints, every=50).steps(Indices(), 9))
+
+
 def test_a_restarted_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
     whole = dict(Tiny(tmp_path / "a").run(ScriptedRun(), 12))
     parts = dict(Tiny(tmp_path / "b").run(ScriptedRun(), 7)) | dict(Tiny(tmp_path / "b").run(ScriptedRun(), 12))

@@ -71,3 +71,16 @@ def test_no_message_shows_a_password() -> None:
     files = RemoteFiles("memory://user:hunter2@host/run")
     assert "hunter2" not in str(files)
     assert "user" not in str(files)
+
+
+def test_no_reason_of_a_failure_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = RemoteFiles("memory://run")
+
+    def fails(path: str) -> bytes:
+        raise RuntimeError("403 for https://user:hunter2@host/run?X-Amz-Signature=hunter2")
+
+    monkeypatch.setattr(files._files, "cat_file", fails)
+    with pytest.raises(
+        OSError, match=r"run/a cannot be read: 403 for https://\*\*\*@host/run\?X-Amz-Signature=\*\*\*$"
+    ):
+        files.read("a")

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,6 +18,8 @@ from lossguard import Guard, Order, Run, Skip
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.remote_files import RemoteFiles
 from lossguard.torch import Checkpoints, TorchRanks, reset_damaged_moments, sharded_checkpoint
+from lossguard.torch.tensor_files import TensorFiles
+from lossguard.torch.tensor_shard import TensorShard
 from tests.lossguard.scripted import rollback
 from tests.ranks.agreement import Result, run_of
 
@@ -47,6 +50,8 @@ class Small:
         self.model: nn.Module = network()
         if kind == "fsdp":
             fully_shard(self.model)
+        if kind == "hybrid":
+            fully_shard(self.model, mesh=init_device_mesh("cpu", (2, 2), mesh_dim_names=("copies", "shards")))
         self.network = DistributedDataParallel(self.model) if kind == "ddp" else self.model
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.1)
         self.scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 0.9)
@@ -258,4 +263,22 @@ def what_two_ranks_wrote(folder: Path) -> Result:
     return results | {"after": {kind: Small(kind, folder / kind).checkpoints.load(8)["step"] for kind in KINDS}}
 
 
-ON_FOUR_RANKS = [a_rollback_that_skips, what_two_ranks_wrote]
+def copies_of_shards(folder: Path) -> Result:
+    """Two copies of the model, each sharded over two ranks; and one that the same ranks restore."""
+    saved = trained("hybrid", folder / "hybrid", 7)["full_state"]
+    return {"saved": saved, "restored": restored(Small("hybrid", folder / "hybrid"))["full_state"]}
+
+
+def different_tensors_on_each_rank(folder: Path) -> Result:
+    """As with pipeline parallelism: torch plans who writes what. Returns what one rank reads of all of them."""
+    ranks = TorchRanks()
+    place: Path = ranks.broadcast(folder / "stages")
+    place.mkdir(exist_ok=True)
+    state = {"model": {"shared": torch.arange(4), f"stage{ranks.rank}": torch.full((3,), ranks.rank)}}
+    content = TensorFiles(place, ranks.broadcast(sharded_checkpoint.write_sharded(place, state, {}, ranks)))
+    shards = {name: TensorShard.of(torch.zeros(each.shape, dtype=each.dtype)) for name, each in content.stored.items()}
+    content.read(shards, lambda names: None)
+    return {name: shard.local.tolist() for name, shard in shards.items()}
+
+
+ON_FOUR_RANKS = [a_rollback_that_skips, what_two_ranks_wrote, copies_of_shards, different_tensors_on_each_rank]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lossguard.errors import CheckpointError
 from lossguard.torch.files import fingerprint
@@ -136,7 +137,7 @@ def test_one_changed_byte_in_any_file_makes_the_next_older_checkpoint_count(
     small = Small("alone", tmp_path)
     older = restored(small, 5)
     files = sorted((tmp_path / folder_name(7)).iterdir())
-    assert len(files) == 9
+    assert len(files) == 11
     for path in files:
         written = path.read_bytes()
         for place in range(0, len(written), max(1, len(written) // 9)):
@@ -211,6 +212,37 @@ def test_an_index_that_points_outside_its_checkpoint_is_refused(two: Results, fo
     (tmp_path / "tensors.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"names the file '[.][.]/elsewhere', which the manifest does not list"):
         TensorFiles(tmp_path, ["__0_0.distcp", "__1_0.distcp"])
+
+
+def test_of_shards_with_copies_each_is_written_once_and_one_process_can_restore_them(
+    four: Results, folder: Path
+) -> None:
+    saved = four[0]["copies_of_shards"]["saved"]
+    assert all(each["copies_of_shards"] == {"saved": saved, "restored": saved} for each in four)
+    assert restored(Small("alone", folder / "hybrid"), 7)["full_state"] == saved
+    assert len(list((folder / "hybrid" / folder_name(7)).glob("tensors-*.json"))) == 2
+
+
+def test_a_rank_that_restores_its_own_shards_reads_no_index_of_another_rank(two: Results, folder: Path) -> None:
+    from lossguard.torch.tensor_files import TensorFiles
+    from lossguard.torch.tensor_shard import TensorShard
+
+    place = folder / "fsdp" / folder_name(7)
+    content = TensorFiles(place, read_manifest(place)["files"], rank=1)
+    pieces = json.loads((place / "tensors-1.json").read_text())
+    shards = {
+        name: TensorShard(torch.zeros(piece["shape"]), piece["offsets"], content.stored[name].shape)
+        for name, (piece,) in pieces.items()
+    }
+    needed: list[str] = []
+    content.read(shards, needed.extend)
+    assert needed == ["tensors-1.json", "__1_0.distcp"]
+    assert any(shard.local.any() for shard in shards.values())
+
+
+def test_tensors_that_not_all_ranks_have_are_written_too(four: Results) -> None:
+    expected = {"model.shared": [0, 1, 2, 3]} | {f"model.stage{rank}": [rank] * 3 for rank in range(4)}
+    assert all(each["different_tensors_on_each_rank"] == expected for each in four)
 
 
 def test_of_a_sharded_tensor_only_the_damaged_shard_is_reset_and_the_step_count_stays(two: Results) -> None:

@@ -21,10 +21,14 @@ CHECKPOINTS = list(range(0, 20_000, 50))
 
 
 class CollectorProcess:
-    """`python -m monitor serve` on a port of its own, with one database; it can be killed and started again."""
+    """`python -m monitor serve` on a port of its own, with one database; it can be killed and started again.
 
-    def __init__(self, database_url: str, log: Path, **environment: str) -> None:
+    `code`: the folder of another release, whose collector it is.
+    """
+
+    def __init__(self, database_url: str, log: Path, *, code: Path | None = None, **environment: str) -> None:
         self.port = free_port()
+        self.code = code
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         self._environment = os.environ | environment | {"LOSSGUARD_DATABASE_URL": database_url, "OMP_NUM_THREADS": "1"}
@@ -34,7 +38,10 @@ class CollectorProcess:
         """Start the process; do not wait until it answers."""
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "monitor", "serve", "--port", str(self.port)]
-            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+            path = {} if self.code is None else {"PYTHONPATH": str(self.code)}
+            self._process = subprocess.Popen(
+                command, env=self._environment | path, cwd=self.code, stdout=log, stderr=log
+            )
 
     def wait_until_up(self, path: str = "/readyz", *, timeout: float = 60.0) -> None:
         """`path`: /healthz for a collector with a token, which answers nothing else without it."""

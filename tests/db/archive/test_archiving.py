@@ -163,6 +163,27 @@ def test_a_run_that_changes_while_its_file_is_written_keeps_its_steps(
         assert sum(map(len, before)) == 1541
 
 
+def test_a_process_that_was_taken_for_a_dead_one_leaves_no_file(
+    sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it stood still, another one took the turn and removed what seemed to be left over."""
+    with writing(sqlite_engine) as session:
+        add_ended_run(session)
+    write = Place.write
+
+    def late(place: Place, name: str, content: bytes) -> None:
+        removal.remove_left_over(sqlite_engine, unfinished=True)
+        write(place, name, content)
+
+    before = whole(sqlite_engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "write", late)
+        with pytest.raises(turn.Busy, match="took this archiving for a dead one"):
+            archive(sqlite_engine, Place(str(folder)))
+    assert parquet_files(folder) == []
+    assert_same(before, whole(sqlite_engine))
+
+
 def test_two_calls_do_not_work_at_the_same_time(sqlite_engine: sa.Engine) -> None:
     with (
         turn.taken(sqlite_engine),

@@ -151,7 +151,9 @@ def test_pruned_runs_lose_their_files_now_or_later(sqlite_engine: sa.Engine, tmp
     run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(place))
     place.rename(tmp_path / "away")
     code, out, err = run_command(sqlite_engine, "prune", "--days", "30")
-    assert (code, out, "is it mounted" in err) == (2, "deleted old (gpt, finished)\n", True)
+    deleted, space = out.splitlines()
+    assert (code, deleted, "is it mounted" in err) == (2, "deleted old (gpt, finished)", True)
+    assert space.startswith("the store takes ")
     (tmp_path / "away").rename(place)
     assert run_command(sqlite_engine, "prune", "--days", "30")[0] == 0
     assert [path.parts[-3] for path in parquet_files(place)] == ["young", "young"]

@@ -17,12 +17,14 @@ import lossguard
 from lossguard.delivery import sender
 from lossguard.delivery.sender import HEARTBEAT
 from lossguard.hardware.sampler import HardwareSampler
+from lossguard.log_once import LogOnce
 from lossguard.recording import RecordingRun
 from lossguard.spooling.archive import Keep
 from lossguard.spooling.spool import spools_in
 from tests.lossguard.collectors import Answer, FakeCollector, serving
-from tests.lossguard.delivery.direct import deliver
+from tests.lossguard.delivery.direct import DirectClient, deliver
 from tests.lossguard.delivery.runs import online, with_heartbeat
+from tests.lossguard.recorded import offline
 from tests.ports import free_port
 from tests.waiting import eventually
 
@@ -48,6 +50,55 @@ def test_a_line_ends_the_wait_for_the_next_look_at_the_spool(
             run.log(step, loss=1.0)
             assert eventually(lambda: len(collector.rows) == step + 1)  # noqa: B023 - called at once
             time.sleep(2 * sender.PAUSE_SECONDS)  # the sender waits for more
+
+
+def test_a_line_that_comes_between_the_last_look_and_the_end_is_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector, run = FakeCollector(), offline(tmp_path)
+    run.log(0, loss=1.0)
+    assert run.directory is not None
+    (spool,) = spools_in(run.directory)
+    client, log_once = DirectClient(collector), LogOnce(quiet=True)
+    delivering = sender.Sender(run.directory, spool, client, lambda orders, until: None, log_once)
+    looks_after_delivery: list[tuple[int, int]] = []
+
+    def log_and_end() -> None:
+        looks_after_delivery.extend(collector.rows)
+        if len(looks_after_delivery) == 2:  # the first look since, which found nothing
+            run.log(1, loss=2.0)
+            delivering._closing.set()
+
+    monkeypatch.setattr(delivering, "_send_hardware", log_and_end)
+    delivering.start()
+    delivering.join(10)
+    assert delivering.delivered
+    assert collector.losses(0) == {0: 1.0, 1: 2.0}
+
+
+def test_the_lines_of_a_refused_spool_wake_nobody(
+    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector.fault = lambda method, path, body: (422, {"detail": "no"}) if path.endswith("runs") else None
+    with online(collector, tmp_path) as run:
+        assert isinstance(run, RecordingRun)
+        run.log(0, loss=1.0)
+        assert run._sender is not None
+        delivering = run._sender
+        assert eventually(lambda: delivering._delivery is not None and bool(delivering._delivery.refused))
+        looks = 0
+
+        def look() -> bool:
+            nonlocal looks
+            looks += 1
+            return False
+
+        monkeypatch.setattr(sender, "PAUSE_SECONDS", 600.0)  # it ends with the run
+        delivering._advance = look  # type: ignore[method-assign]
+        for step in range(1, 100):
+            run.log(step, loss=1.0)
+            time.sleep(0.002)
+        assert looks <= 1
 
 
 def test_log_never_waits_for_a_collector_that_is_slow_or_down(collector: FakeCollector, tmp_path: Path) -> None:

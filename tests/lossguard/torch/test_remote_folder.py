@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lossguard import Guard
 from lossguard.errors import CheckpointError, ConfigurationError
 from lossguard.torch import Checkpoints
 from tests import object_store
+from tests.lossguard.recorded import offline
 from tests.lossguard.scripted import Indices, ScriptedRun, rollback
 from tests.lossguard.torch.box import Box
 from tests.lossguard.torch.faulty_store import FaultyStore, Silent, files_at, refusing
@@ -352,6 +353,32 @@ def test_a_rollback_does_not_wait_for_an_upload_and_gives_it_up(name: str, url: 
     assert list(steps) == [3, 4, 5, 6, 7, 8]
     assert 9 in At(url, tmp_path).checkpoints.steps()
     wait_for(lambda: not uploading(), seconds=10, what="the given-up upload has ended")
+
+
+@pytest.mark.parametrize("durable", [2, 3])
+def test_a_restart_never_goes_on_from_what_a_rollback_without_a_network_could_not_delete(
+    durable: int, name: str, url: str, tmp_path: Path
+) -> None:
+    """The process dies before its next save, which would have deleted it."""
+
+    def loop(at: At) -> Generator[int, None, None]:
+        with offline(tmp_path / "spool", run_id="r") as run:
+            for step, _ in Guard(run, checkpoints=at.checkpoints, every=2).steps(Indices(), 6):
+                at.box.value = step + 1
+                if step == 5:
+                    run._receive([rollback(rewind_to=durable)])  # type: ignore[attr-defined]
+                    FaultyStore.faults[name] = refusing("rm", "pipe", "put")
+                yield step
+                at.checkpoints.settle(wait=True)
+
+    before = loop(At(url, tmp_path, memory=8, memory_every=1))
+    assert [next(before) for _ in range(7)] == [0, 1, 2, 3, 4, 5, durable]
+    before.close()
+    del FaultyStore.faults[name]
+    assert At(url, tmp_path).checkpoints.steps() == [0, 2, 4]
+    after = At(url, tmp_path)
+    assert next(loop(after)) == 2
+    assert after.checkpoints.steps() == [0, 2]
 
 
 def uploading() -> list[str]:
