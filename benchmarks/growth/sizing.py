@@ -99,7 +99,7 @@ def described(figures: Figures) -> str:
 def lines(figures: Figures, *, one_writer: bool) -> Iterator[str]:
     """A Markdown table. `one_writer`: of a database that gains nothing from a second collector."""
     yield (
-        "| runs, steps/s each | reports/s | collectors (cores used) | memory of each "
+        "| runs, steps/s | reports/s | collectors (cores used) | memory of each "
         "| database cores | memory | disk a month | scraped every | pages |"
     )
     yield "|---|---|---|---|---|---|---|---|---|"
