@@ -44,7 +44,7 @@ class Measured:
     """Mean of the ranks."""
 
 
-def measure(ranks: int, num_times: int = 5) -> list[Measured]:
+def measure(ranks: int, num_times: int = 20) -> list[Measured]:
     """Every operation of PREDICTED, on so many processes."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(ranks), context.Queue()
@@ -76,21 +76,20 @@ def _work(rank: int, ranks: int, num_times: int, folder: Path, barrier: Any, res
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), ranks), rank=rank, world_size=ranks)
+    store = dist.FileStore(str(folder / "store"), ranks)  # type: ignore[attr-defined]  # its own list lacks it
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
     for name, call in zip(PREDICTED, _calls(folder), strict=True):
         call()
-        sent, cpu_seconds, seconds = 0, 0.0, 0.0
+        barrier.wait()
+        time.sleep(QUIET)
+        before, began_cpu, began = wire.bytes_sent(), time.process_time(), time.perf_counter()
+        barrier.wait()
         for _ in range(num_times):
-            barrier.wait()
-            time.sleep(QUIET)
-            before, began_cpu, began = wire.bytes_sent(), time.process_time(), time.perf_counter()
-            barrier.wait()
             call()
-            seconds += time.perf_counter() - began
-            cpu_seconds += time.process_time() - began_cpu
-            barrier.wait()
-            time.sleep(QUIET)
-            sent += wire.bytes_sent() - before
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
+        barrier.wait()
+        time.sleep(QUIET)
+        sent = wire.bytes_sent() - before
         results.put(Measured(name, ranks, sent / num_times, seconds / num_times, cpu_seconds / num_times))
     barrier.wait()
     dist.destroy_process_group()
@@ -105,8 +104,8 @@ def _calls(folder: Path) -> Iterator[Callable[[], object]]:
 
     from lossguard.ranks import RankState
     from lossguard.torch import Checkpoints, TorchRanks
-    from lossguard.torch.sharded_checkpoint import write_planned_by_torch
     from lossguard.torch.state_tree import split_tensors
+    from lossguard.torch.tensor_files import write_planned_by_torch
 
     ranks = TorchRanks(pause=0)
     group, size = ranks.group, ranks.size
