@@ -4,7 +4,7 @@ Each migration names the oldest revision whose release may use the store afterwa
 the newest of those, so that a release which does not know these migrations can tell whether it may go on.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,7 +27,7 @@ class SchemaCompatibility(Base):
     compatible_from: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
 
 
-def note(*, ctx: MigrationContext, heads: Collection[str], **_: Any) -> None:
+def note(ctx: MigrationContext, step: object, heads: Collection[Any], run_args: Mapping[str, Any]) -> None:
     """Store what the schema needs after a migration, in its transaction (alembic's `on_version_apply`)."""
     assert ctx.script is not None
     assert ctx.connection is not None

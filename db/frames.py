@@ -32,7 +32,7 @@ from db.goodput import reading
 from db.goodput.accounting import TimeCause
 from db.hardware import samples
 from db.lineage import Line, StepRange, live_line, step_ranges
-from db.models import Base, Event, Incident, Intervention, Order, Run, Segment, UnixTime
+from db.models import STORAGE_COLUMNS, Base, Event, Incident, Intervention, Order, Run, Segment, UnixTime
 from db.steps.columns import MetricColumn, column_of
 from db.steps.reader import StepBlock, read_blocks
 from lossguard.hardware.values import BY_NAME as VALUES_BY_NAME
@@ -114,7 +114,8 @@ def hardware(session: Session, *, run: Run) -> pd.DataFrame:
 
 def segments(session: Session, *, run: Run) -> pd.DataFrame:
     """One row per segment; its steps [live_from, live_to) are on the live line (both missing if none is)."""
-    frame = _table(session, sa.select(*_columns(Segment)).where(Segment.run_pk == run.pk).order_by(Segment.number))
+    columns = [column for column in _columns(Segment) if column.name not in STORAGE_COLUMNS]
+    frame = _table(session, sa.select(*columns).where(Segment.run_pk == run.pk).order_by(Segment.number))
     line = {step_range.segment: step_range for step_range in queries.live(session, run=run)}
     parts = [line.get(number) for number in frame.index]
     frame["live_from"] = pd.array([None if part is None else part.first for part in parts], dtype="Int64")

@@ -170,6 +170,10 @@ class Segment(Base):
     """Steps in blocks; the other ones are rows of `steps`."""
 
 
+STORAGE_COLUMNS = ("has_blocks", "num_packed")
+"""Columns of a segment that say how its steps are stored: no list or table shows them."""
+
+
 class Step(Base):
     """The step report of one optimizer step that is in no block: one wide row.
 

@@ -9,7 +9,7 @@ from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind
 from db.hardware import HardwareSample
 from db.lineage import live_line, source_of
-from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
+from db.models import STORAGE_COLUMNS, Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.overview import Standing, Tally
 from db.queries import Series
 from db.step_notes import StepNote
@@ -44,7 +44,7 @@ def segments(rows: Sequence[Segment]) -> list[dict[str, Any]]:
     for row in rows:
         part = line.get(row.number)
         live = {"live_from": None, "live_to": None} if part is None else {"live_from": part.first, "live_to": part.last}
-        shown.append(record(row) | live)
+        shown.append({name: value for name, value in record(row).items() if name not in STORAGE_COLUMNS} | live)
     return shown
 
 

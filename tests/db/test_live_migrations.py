@@ -41,6 +41,8 @@ def refusals(statements: list[str]) -> Iterator[str]:
     created = {name for one in statements for name in re.findall(r"^\s*CREATE TABLE (\S+)", one)}
     for statement in (" ".join(one.split()) for one in statements):
         renamed = re.match(r"ALTER (?:TABLE|INDEX) (\S+) RENAME", statement)
+        if statement.startswith("DELETE FROM schema_compatibility"):
+            continue  # it has one row
         for pattern, reason in REFUSED.items():
             if re.match(pattern, statement, re.IGNORECASE) and not (renamed and renamed[1] in created):
                 yield f"{statement[:80]}: {reason}"

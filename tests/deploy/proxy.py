@@ -80,12 +80,14 @@ def proxied(folder: Path, *, collectors: int = 1) -> Iterator[Proxy]:
         yield proxy
 
 
-def start_nginx(folder: Path, proxy: Proxy, collectors: Sequence[int], dashboard: int) -> None:
-    """Start nginx in front of what listens on these ports."""
+def start_nginx(
+    folder: Path, proxy: Proxy, collectors: Sequence[int], dashboard: int, changes: Mapping[str, str] | None = None
+) -> None:
+    """Start nginx in front of what listens on these ports; `changes`: to patterns of the shipped file."""
     make_certificate(folder)
     hashed = openssl("passwd", "-6", PASSWORD).strip()
     (folder / "lossguard.htpasswd").write_text(f"{USER}:{hashed}\n")
-    main = write_configuration(folder, proxy, collectors, dashboard)
+    main = write_configuration(folder, proxy, collectors, dashboard, changes or {})
     start_program(proxy.processes, "nginx", nginx(), "-c", main, "-g", "daemon off;", environment={})
     proxy.processes.wait_until_up("nginx", f"http://127.0.0.1:{proxy.plain_port}/up")
 
@@ -112,7 +114,9 @@ def make_certificate(folder: Path) -> None:
     )  # fmt: skip
 
 
-def write_configuration(folder: Path, proxy: Proxy, collectors: Sequence[int], dashboard: int) -> Path:
+def write_configuration(
+    folder: Path, proxy: Proxy, collectors: Sequence[int], dashboard: int, more: Mapping[str, str]
+) -> Path:
     """Write the shipped file with the names, ports and files of this test, and a minimal main file; the main file."""
     text = CONF.read_text()
     changes = {
@@ -126,6 +130,7 @@ def write_configuration(folder: Path, proxy: Proxy, collectors: Sequence[int], d
         r"# server 127\.0\.0\.1:8001( .*)": "\n".join(rf"server 127.0.0.1:{port}\1" for port in collectors[1:]),
         r"127\.0\.0\.1:8501;": f"127.0.0.1:{dashboard};",
         r"/etc/nginx/": f"{folder}/",
+        **more,
     }
     for pattern, change in changes.items():
         text, found = re.subn(pattern, change, text)

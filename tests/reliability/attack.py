@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import urllib3
 
@@ -146,7 +147,7 @@ def carry_out(name: str, collector: CollectorProcess, tokens: tuple[str, str], s
 
 
 @contextlib.contextmanager
-def collector_with_tokens(folder: Path, **environment: str) -> Iterator[tuple[CollectorProcess, tuple[str, str]]]:
+def collector_with_tokens(folder: Path, **environment: Any) -> Iterator[tuple[CollectorProcess, tuple[str, str]]]:
     """A collector with a file limit of 1,024 that is up, and two of its tokens of scope report."""
     url = f"sqlite:///{folder}/store.db"
     collector = CollectorProcess(url, folder / "log", **environment)

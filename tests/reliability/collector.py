@@ -77,16 +77,23 @@ class CollectorProcess:
 class Trainer:
     """Reports a run to several collectors in turn, retries until it is answered, and counts the answers."""
 
-    def __init__(self, urls: Sequence[str], run_id: str, *, patience: float = 120.0) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        run_id: str,
+        *,
+        patience: float = 120.0,
+        http: urllib3.PoolManager | None = None,
+    ) -> None:
         self.urls, self.run_id, self.patience = list(urls), run_id, patience
-        self.http = urllib3.PoolManager(retries=False, timeout=20.0)
+        self.http = http or urllib3.PoolManager(retries=False, timeout=20.0)
         self.accepted = self.duplicates = self.retries = 0
         self.orders: dict[int, dict[str, Any]] = {}
         self._turn = 0
         self.send("POST", "/runs", {"id": run_id, "project": "p", "capabilities": ["rollback"], "started_at": NOW})
 
     def send(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, url: str | None = None) -> Any:
-        """The answer as JSON. Retries lost connections, truncated answers, 429, 502 and 503; any other status fails."""
+        """The answer as JSON. Retries lost connections, truncated answers, 429, 502 to 504; any other status fails."""
         deadline = time.monotonic() + self.patience
         while True:
             target = url or self.urls[self._turn % len(self.urls)]
@@ -95,7 +102,7 @@ class Trainer:
                 answer = self.http.request(method, f"{target}{API}{path}", json=body)
                 if answer.status < 300:
                     return json.loads(answer.data)
-                assert answer.status in (429, 502, 503), (answer.status, answer.data)
+                assert answer.status in (429, 502, 503, 504), (answer.status, answer.data)
             except (urllib3.exceptions.HTTPError, json.JSONDecodeError):
                 pass  # down, or cut off in the middle of its answer: the next attempt may succeed
             assert time.monotonic() < deadline, f"{path} was not accepted within {self.patience} s"

@@ -2,12 +2,8 @@
 
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 import urllib3
@@ -15,63 +11,10 @@ import urllib3
 from db.engine import create_engine, reading
 from db.features import BLOCKS, is_enabled
 from tests import postgres, previous_release
-from tests.reliability.collector import CollectorProcess, Trainer, history, reports, verdicts
-from tests.waiting import wait_for
+from tests.reliability.collector import CollectorProcess
+from tests.reliability.training import Training, trainings, wait_for_reports
 
 NUM_RUNS = 3
-NAN_STEP, NUM_STEPS = 600, 1_200
-
-
-class Training(threading.Thread):
-    """Reports a run whose loss is NaN once, up to the verification of the rollback, and waits between two reports."""
-
-    def __init__(self, urls: Sequence[str], run_id: str, *, seconds: float = 0.0) -> None:
-        super().__init__()
-        self.trainer, self.seconds = Trainer(urls, run_id), seconds
-        self.failure: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            self._deliver(reports(self.trainer.open("a"), 0, NAN_STEP + 10, 10, seed=1, nan_at=NAN_STEP))
-            (order,) = self.trainer.orders.values()
-            segment = self.trainer.obey(order, "b")
-            self._deliver(reports(segment, order["rewind_to"], NUM_STEPS, 10, seed=7))
-        except Exception as error:  # shown by the test, not by the thread
-            self.failure = error
-
-    def _deliver(self, bodies: Sequence[Any]) -> None:
-        for body in bodies:
-            self.trainer.report(body)
-            time.sleep(self.seconds)
-
-    def outcome(self) -> tuple[Any, Any]:
-        """Everything that is stored of the run."""
-        self.join(120)
-        assert self.failure is None, self.failure
-        return verdicts(self.trainer), history(self.trainer)
-
-
-@contextmanager
-def trainings(urls: Sequence[str]) -> Iterator[list[Training]]:
-    """Runs that report all the while, each to the collectors in turn, and at full speed after the block."""
-    started = [Training(urls, f"run-{number}", seconds=0.3) for number in range(NUM_RUNS)]
-    for one in started:
-        one.start()
-    try:
-        yield started
-    finally:
-        for one in started:
-            one.seconds = 0.0
-
-
-def wait_for_reports(runs: Sequence[Training]) -> None:
-    """Wait until each run has two more reports."""
-    before = [one.trainer.accepted for one in runs]
-
-    def have_gone_on() -> bool:
-        return all(one.trainer.accepted >= steps + 20 or one.failure for one, steps in zip(runs, before, strict=True))
-
-    wait_for(have_gone_on, seconds=60, what="two more reports of each run")
 
 
 def db(*arguments: str) -> None:
@@ -98,7 +41,7 @@ def test_collectors_are_replaced_one_by_one_without_a_lost_report(tmp_path: Path
             stack.callback(collector.stop)
         for collector in collectors:
             collector.wait_until_up()
-        with trainings([collector.url for collector in collectors]) as runs:
+        with trainings([collector.url for collector in collectors], num_runs=NUM_RUNS) as runs:
             wait_for_reports(runs)
             db("upgrade", "--url", server.url())
             wait_for_reports(runs)
