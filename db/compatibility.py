@@ -45,7 +45,8 @@ def needed_by(script: ScriptDirectory, revision: str | None) -> str | None:
     if FIRST_STATED not in passed:
         return None
     stated = passed[: passed.index(FIRST_STATED) + 1]
-    return max(str(script.get_revision(one).module.compatible_from) for one in stated)
+    # What does not say from which revision on it is compatible is so with itself alone.
+    return max(str(getattr(script.get_revision(one).module, "compatible_from", one)) for one in stated)
 
 
 def misfit(connection: sa.Connection, script: ScriptDirectory, current: str) -> str | None:

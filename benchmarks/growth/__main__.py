@@ -2,7 +2,7 @@
 
     python -m benchmarks.growth                              all of it, and the sizing table: under ten minutes
     python -m benchmarks.growth --only steps runs            some of it
-    python -m benchmarks.growth --only steps --large         also a run of 100 million steps (4 GB of disk a store)
+    python -m benchmarks.growth --only steps --large         also a run of 100 million steps (3 GB of disk)
     python -m benchmarks.growth --most 1000 --stores SQLite  only sizes up to 1,000; one database
 
 Every size is a store of its own with a collector of its own. Costs are CPU time, of collector, database and reader

@@ -115,7 +115,7 @@ LIVE_RUNS = Axis(
     lambda engine, count: _among_runs(engine, count, live=count),
     (
         Cost("scrape of /metrics, all runs have reported", "ms", _scrape_of_all), costs.PAGE, costs.ATTENTION,
-        costs.PER_STEP, Cost("ingestion, a report of one step among those of all live runs", "us", _report_among_all),
+        costs.PER_STEP, Cost("ingestion, the same beside all live runs", "us", _report_among_all),
     ),
     settings=reports.settings,
 )  # fmt: skip

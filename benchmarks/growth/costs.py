@@ -126,7 +126,7 @@ def report(what: str) -> Callable[[Site, Subject], float]:
 
 PER_STEP = Cost("ingestion, a step in reports of 1,000", "us", per_step)
 PER_VALUE = Cost("ingestion, a value in them", "us", per_value)
-PER_REPORT = Cost("ingestion, a report of one step alone", "us", per_report)
+PER_REPORT = Cost("ingestion, one report of one step", "us", per_report)
 OVERVIEW = Cost("overview of the loss", "ms", overview)
 ZOOM = Cost("zoom to 1,500 steps", "ms", zoom)
 FRAME = Cost("frame of the loss, a million steps", "ms", frame)

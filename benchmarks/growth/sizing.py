@@ -99,8 +99,8 @@ def described(figures: Figures) -> str:
 def lines(figures: Figures, *, one_writer: bool) -> Iterator[str]:
     """A Markdown table. `one_writer`: of a database that gains nothing from a second collector."""
     yield (
-        "| live runs, steps a second of each | reports a second | collectors (cores used) | memory of each | database "
-        "cores | its memory | disk a month | scrape every | open pages a dashboard core |"
+        "| runs, steps/s | reports/s | collectors (cores used) | memory of each "
+        "| database cores | memory | disk a month | scraped every | pages |"
     )
     yield "|---|---|---|---|---|---|---|---|---|"
     for rate in STEP_RATES:

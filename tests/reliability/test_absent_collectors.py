@@ -27,7 +27,7 @@ CHANGES = {"proxy_read_timeout 10s": "proxy_read_timeout 2s", r"hash \$lossguard
 
 
 class Wire:
-    """A port that leads to PostgreSQL's socket. While it is `cut`, nothing passes, and nobody is told."""
+    """A port that leads to PostgreSQL's socket. While it is `cut`, nothing passes, and no connection is closed."""
 
     def __init__(self, server: postgres.Server) -> None:
         self._server = f"{server.folder}/.s.PGSQL.5432"
