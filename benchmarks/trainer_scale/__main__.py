@@ -31,7 +31,7 @@ def main() -> None:
     scales = [(billions, ranks) for billions in given.billions for ranks in given.ranks]
     _print(
         ("parameters", "ranks", "state of a rank", "copy (loop)", "agreement (loop)", "SHA-256", "write", "messages",
-         "own index", "manifest", "before: items at rank 0", "bytes", "CPU", "index of all"),
+         "own index", "manifest", "before: items at rank 0", "bytes", "time", "index of all"),
         (_save(billions, ranks, rates) for billions, ranks in scales),
     )  # fmt: skip
     _print(

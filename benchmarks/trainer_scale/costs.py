@@ -47,7 +47,7 @@ class Save:
     planned_bytes: int
     """the bytes that rank 0 receives,"""
     planned_seconds: float
-    """its CPU,"""
+    """its CPU and the messages,"""
     planned_index_bytes: int
     """and the index that each rank parses for a restore."""
 

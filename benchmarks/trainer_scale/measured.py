@@ -44,7 +44,7 @@ class Measured:
     """Mean of the ranks."""
 
 
-def measure(ranks: int, num_times: int = 5) -> list[Measured]:
+def measure(ranks: int, num_times: int = 20) -> list[Measured]:
     """Every operation of PREDICTED, on so many processes."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(ranks), context.Queue()
@@ -79,18 +79,16 @@ def _work(rank: int, ranks: int, num_times: int, folder: Path, barrier: Any, res
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
     for name, call in zip(PREDICTED, _calls(folder), strict=True):
         call()
-        sent, cpu_seconds, seconds = 0, 0.0, 0.0
+        barrier.wait()
+        time.sleep(QUIET)
+        before, began_cpu, began = wire.bytes_sent(), time.process_time(), time.perf_counter()
+        barrier.wait()
         for _ in range(num_times):
-            barrier.wait()
-            time.sleep(QUIET)
-            before, began_cpu, began = wire.bytes_sent(), time.process_time(), time.perf_counter()
-            barrier.wait()
             call()
-            seconds += time.perf_counter() - began
-            cpu_seconds += time.process_time() - began_cpu
-            barrier.wait()
-            time.sleep(QUIET)
-            sent += wire.bytes_sent() - before
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
+        barrier.wait()
+        time.sleep(QUIET)
+        sent = wire.bytes_sent() - before
         results.put(Measured(name, ranks, sent / num_times, seconds / num_times, cpu_seconds / num_times))
     barrier.wait()
     dist.destroy_process_group()

@@ -2,7 +2,7 @@
 
 At a step boundary the ranks begin to find the maxima of five integers, and read those of an earlier boundary, which
 arrived long ago: the decision is the same on all ranks, and one exchange late. Short steps share an exchange, about two
-a second, because an exchange costs each rank a few system calls: the same number of messages for any number of ranks.
+a second, because an exchange costs each rank a few system calls: log2(ranks) messages (`tree`).
 """
 
 import math
@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from lossguard.errors import ConfigurationError, RanksError
 from lossguard.ranks import Ranks, RankState
@@ -47,7 +46,7 @@ class TorchRanks(Ranks):
         self.size = dist.get_world_size()
         self.timeout = timeout
         self.pause = pause
-        self._pending: tuple[dist.Work, Tensor] | None = None
+        self._pending: tree.MaximaInBackground | None = None
         self._interval = 1  # boundaries from one exchange to the next, the same on all ranks
         self._num_boundaries = 0  # since the last exchange began
         self._last_exchange_at = time.monotonic()
@@ -132,16 +131,14 @@ class TorchRanks(Ranks):
         self._last_exchange_at, self._num_boundaries = now, 0
         # The lowest step is the highest of the negated ones.
         highest = torch.tensor([state.signal, int(state.order), state.step, -state.step, step_us], device="cpu")
-        work = self._call(dist.all_reduce, highest, dist.ReduceOp.MAX, self.group, async_op=True)
-        self._pending = work, highest
+        self._pending = tree.MaximaInBackground(highest, self.group)
 
     def _finish_exchange(self) -> RankState | None:
         """The combined state of the pending exchange; None without one. Raises RanksError."""
         if self._pending is None:
             return None
-        (work, highest), self._pending = self._pending, None
-        self._call(work.wait)
-        signal, order, step, negated_lowest, step_us = highest.tolist()
+        pending, self._pending = self._pending, None
+        signal, order, step, negated_lowest, step_us = self._call(pending.wait).tolist()
         if -negated_lowest != step:
             raise RanksError(
                 f"the ranks are at different steps, {-negated_lowest} to {step}: they cannot continue together"

@@ -5,6 +5,7 @@ Here a rank sends at most log2(ranks) messages of a few numbers, or one message 
 """
 
 import pickle
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,11 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-TAG = 0
-"""Of all messages here: between two ranks they arrive in the order in which they were sent."""
+TAG, BACKGROUND_TAG = 0, 1
+"""Between two ranks, messages of the same tag arrive in the order in which they were sent."""
 
 
-def maxima(values: Tensor, group: dist.ProcessGroup) -> Tensor:
+def maxima(values: Tensor, group: dist.ProcessGroup, tag: int = TAG) -> Tensor:
     """The element-wise maxima of the `values` of all ranks, on each of them.
 
     In each round a rank sends what it knows twice as far as in the round before; a maximum may arrive twice.
@@ -24,11 +25,35 @@ def maxima(values: Tensor, group: dist.ProcessGroup) -> Tensor:
     rank, size = group.rank(), group.size()
     for distance in distances(size):
         received = torch.empty_like(values)
-        sending = group.send([values], (rank + distance) % size, TAG)
-        group.recv([received], (rank - distance) % size, TAG).wait()
+        sending = group.send([values], (rank + distance) % size, tag)
+        group.recv([received], (rank - distance) % size, tag).wait()
         sending.wait()
         values = torch.maximum(values, received)
     return values
+
+
+class MaximaInBackground:
+    """The same in a thread, while this rank does something else; one at a time in a group."""
+
+    def __init__(self, values: Tensor, group: dist.ProcessGroup) -> None:
+        self._values, self._group = values, group
+        self._problem: Exception | None = None
+        # A daemon: a process that leaves its loop must not wait for ranks that wait for it in theirs.
+        self._thread = threading.Thread(target=self._run, name="lossguard-exchange", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> Tensor:
+        """The maxima. Raises RuntimeError when a rank has left."""
+        self._thread.join()
+        if self._problem is not None:
+            raise self._problem
+        return self._values
+
+    def _run(self) -> None:
+        try:
+            self._values = maxima(self._values, self._group, BACKGROUND_TAG)
+        except Exception as problem:
+            self._problem = problem
 
 
 def gather_on_rank_0(value: Any, group: dist.ProcessGroup) -> list[Any]:

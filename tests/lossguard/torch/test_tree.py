@@ -32,6 +32,26 @@ def test_every_rank_learns_the_maxima_of_all(size: int) -> None:
     assert on_ranks(size, maxima) == [[[size - 1, 0, 1], [7 * (size - 1), 0, 7]]] * size
 
 
+def test_maxima_in_the_background_are_not_confused_with_others_that_are_found_meanwhile() -> None:
+    def both(group: Any) -> list[list[int]]:
+        background = tree.MaximaInBackground(torch.tensor([group.rank()]), group)
+        meanwhile = tree.maxima(torch.tensor([100 + group.rank()]), group)
+        return [meanwhile.tolist(), background.wait().tolist()]
+
+    assert on_ranks(5, both) == [[[104], [4]]] * 5
+
+
+def test_a_rank_that_has_left_is_an_error_where_the_maxima_are_waited_for() -> None:
+    def leave(group: Any) -> str:
+        if group.rank() == 1:
+            return "left"
+        with pytest.raises(RuntimeError):
+            tree.MaximaInBackground(torch.tensor([0]), group).wait()
+        return "noticed"
+
+    assert on_ranks(2, leave) == ["noticed", "left"]
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_rank_0_gathers_the_values_of_all_ranks_in_their_order(size: int) -> None:
     def gather(group: Any) -> list[Any]:
