@@ -26,8 +26,8 @@ CHANGES = {"proxy_read_timeout 10s": "proxy_read_timeout 2s", r"hash \$lossguard
 """To the shipped file: a report waits for 2 s, and every collector gets reports of every run."""
 
 
-class Wire:
-    """A port that leads to PostgreSQL's socket. While it is `cut`, nothing passes, and no connection is closed."""
+class Link:
+    """A port that leads to PostgreSQL's socket. While it is interrupted, nothing passes, and no end is closed."""
 
     def __init__(self, server: postgres.Server) -> None:
         self._server = f"{server.folder}/.s.PGSQL.5432"
@@ -39,7 +39,7 @@ class Wire:
         threading.Thread(target=self._accept, daemon=True).start()
 
     @contextmanager
-    def cut(self) -> Iterator[None]:
+    def interrupted(self) -> Iterator[None]:
         self._open.clear()
         try:
             yield
@@ -95,8 +95,8 @@ def test_reports_go_on_when_a_collector_stands_still_or_dies_or_has_no_database_
 ) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(postgres.running())
-        wire = stack.enter_context(closing(Wire(server)))
-        urls = [server.url(), server.url(), wire.url]
+        link = stack.enter_context(closing(Link(server)))
+        urls = [server.url(), server.url(), link.url]
         collectors = [CollectorProcess(url, tmp_path / f"{at}.log") for at, url in enumerate(urls)]
         still, dying, apart = collectors
         for one in collectors:
@@ -119,7 +119,7 @@ def test_reports_go_on_when_a_collector_stands_still_or_dies_or_has_no_database_
             wait_for_reports(runs)
             dying.start()
             wait_until_it_is_used(dying)
-            with wire.cut():
+            with link.interrupted():
                 wait_for_reports(runs)
             wait_until_it_is_used(apart)
         for run in runs:
