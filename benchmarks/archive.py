@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from benchmarks.databases import databases
 from benchmarks.rows import Row, print_rows
 from db import commands, frames, migrate, queries
 from db.archive import archiving, turn, unarchiving
@@ -28,7 +29,6 @@ from db.engine import create_engine, reading, writing
 from db.steps import writer
 from db.steps.columns import MetricColumn
 from lossguard.states import RunState, SegmentReason
-from tests import postgres
 
 STEPS, POINTS, CHUNK, CALLS = 1_000_000, 1_500, 10_000, 15
 STORED, ARCHIVED = "stored", "archived"
@@ -39,10 +39,7 @@ WHO = "benchmark"
 def measure(num_steps: int = STEPS, to: str | None = None) -> Iterator[Row]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        urls = {"SQLite": f"sqlite:///{folder}/store.db"}
-        if postgres.PROGRAMS:
-            urls["PostgreSQL"] = stack.enter_context(postgres.running()).url()
-        for name, url in urls.items():
+        for name, url in databases(stack, folder).items():
             engine = create_engine(url)
             migrate.upgrade(engine)
             for run_id in (STORED, ARCHIVED):

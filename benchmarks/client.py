@@ -21,13 +21,13 @@ import numpy as np
 import sqlalchemy as sa
 
 from benchmarks.collectors import collector, cpu_seconds, memory_mib
+from benchmarks.databases import databases
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate, queries
 from db.engine import create_engine, writing
 from db.steps import writer
 from db.steps.columns import MetricColumn
 from lossguard.states import SegmentReason
-from tests import postgres
 
 METRICS = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "step_seconds")
 CALLS, CHUNK = 5, 20_000
@@ -70,10 +70,7 @@ print(json.dumps([best, (time.process_time() - used) / calls]))
 def measure(length: int = 1_000_000) -> Iterator[Row]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        stores = {"SQLite": f"sqlite:///{folder}/store.db"}
-        if postgres.PROGRAMS:
-            stores["PostgreSQL"] = stack.enter_context(postgres.running()).url()
-        for name, database in stores.items():
+        for name, database in databases(stack, folder).items():
             engine = create_engine(database)
             migrate.upgrade(engine)
             fill(engine, length)

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 import numpy as np
 import sqlalchemy as sa
 
+from benchmarks.databases import databases
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate, queries
 from db.engine import create_engine, reading, writing
@@ -24,7 +25,6 @@ from db.steps import writer
 from db.steps.buckets import Floats
 from db.steps.columns import MetricColumn
 from lossguard.states import SegmentReason
-from tests import postgres
 
 LENGTHS = (10_000, 100_000, 1_000_000)
 POINTS, SPIKES, CALLS, CHUNK = 1_500, 20, 30, 20_000
@@ -34,10 +34,7 @@ LIMIT_MS = 20.0
 def measure(lengths: Sequence[int] = LENGTHS) -> Iterator[Row]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        urls = {"SQLite": f"sqlite:///{folder}/store.db"}
-        if postgres.PROGRAMS:
-            urls["PostgreSQL"] = stack.enter_context(postgres.running()).url()
-        for name, url in urls.items():
+        for name, url in databases(stack, folder).items():
             engine = create_engine(url)
             migrate.upgrade(engine)
             for length in lengths:

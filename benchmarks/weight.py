@@ -20,11 +20,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from benchmarks.collectors import collector, memory_mib
+from benchmarks.databases import databases
 from benchmarks.ingest import NUM_METRICS, SIZE, encoded_reports, post_all
 from benchmarks.rows import Row, print_rows
 from db.engine import create_engine
 from lossguard.spooling.lines import to_line
-from tests import postgres
 
 NUM_RUNS, NUM_CUSTOM, LIMIT_BYTES = 50, 100, 150.0
 NAMED_TABLES = ("steps", "step_blocks", "block_values", "rollups")
@@ -39,10 +39,8 @@ TABLE_SIZES = {
 
 def measure(reports: int = 300) -> Iterator[Row]:
     with ExitStack() as stack:
-        urls = {"SQLite": f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/store.db"}
-        if postgres.PROGRAMS:
-            urls["PostgreSQL"] = stack.enter_context(postgres.running()).url()
-        for name, url in urls.items():
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        for name, url in databases(stack, folder).items():
             yield from _measure(name, url, reports)
 
 

@@ -114,8 +114,7 @@ def hardware(session: Session, *, run: Run) -> pd.DataFrame:
 
 def segments(session: Session, *, run: Run) -> pd.DataFrame:
     """One row per segment; its steps [live_from, live_to) are on the live line (both missing if none is)."""
-    columns = [column for column in _columns(Segment) if column.name not in STORAGE_COLUMNS]
-    frame = _table(session, sa.select(*columns).where(Segment.run_pk == run.pk).order_by(Segment.number))
+    frame = _table(session, sa.select(*_columns(Segment)).where(Segment.run_pk == run.pk).order_by(Segment.number))
     line = {step_range.segment: step_range for step_range in queries.live(session, run=run)}
     parts = [line.get(number) for number in frame.index]
     frame["live_from"] = pd.array([None if part is None else part.first for part in parts], dtype="Int64")
@@ -187,7 +186,7 @@ def runs(session: Session, *, project: str | None = None) -> pd.DataFrame:
 
 def _columns(model: type[Base]) -> list[sa.ColumnElement[Any]]:
     """The columns of a table without the keys that only the store needs."""
-    inner = {"run_pk", "pk", "revision"} if model is Run else {"run_pk", "id"}
+    inner = {"run_pk", "pk", "revision"} if model is Run else {"run_pk", "id", *STORAGE_COLUMNS}
     return [column for column in model.__table__.columns if column.key not in inner]
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from db.steps.buckets import Floats
-from db.steps.columns import Bools, MetricColumn, column_of, metric_of
+from db.steps.arrow_columns import floats, is_valid, numbers
+from db.steps.columns import MetricColumn, column_of, metric_of
 from db.steps.step_block import StepBlock
 
 ROW_GROUP_STEPS = 65_536
@@ -78,12 +78,12 @@ def decode(file: Any, *, metadata: pq.FileMetaData, groups: Sequence[int], metri
         table = source.read_row_groups(groups, columns=wanted, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DamagedFile(f"a page of it cannot be read ({_first_line(error)})") from error
-    steps = _numbers(table["step"], np.int64)
+    steps = numbers(table["step"], np.int64)
     columns = {
         name: _metric(table[column_of(name)]) if name in stored else _not_reported(len(steps)) for name in metrics
     }
     segment = int(table["segment"][0].as_py()) if len(steps) else 0
-    return StepBlock(segment, steps, _numbers(table["time"], np.float64), columns)
+    return StepBlock(segment, steps, numbers(table["time"], np.float64), columns)
 
 
 def decode_whole(file: Any, *, metrics: Sequence[str] | None = None) -> StepBlock:
@@ -103,9 +103,7 @@ def _array(column: MetricColumn) -> pa.Array:
 
 
 def _metric(column: pa.ChunkedArray) -> MetricColumn:
-    values: Floats = _numbers(column, np.float64)
-    reported = np.concatenate([np.empty(0, dtype=np.bool_), *map(_is_valid, column.chunks)])
-    values[~reported] = np.nan
+    values, reported = floats(column), is_valid(column)
     finite = np.isfinite(values)
     return MetricColumn(values, reported, finite, bool(finite.all()))
 
@@ -113,25 +111,6 @@ def _metric(column: pa.ChunkedArray) -> MetricColumn:
 def _not_reported(num_steps: int) -> MetricColumn:
     never = np.zeros(num_steps, dtype=np.bool_)
     return MetricColumn(np.full(num_steps, np.nan), never, never, not num_steps)
-
-
-# Arrow's own conversion to numpy imports pandas: 50 MB that a collector does not need.
-def _numbers(column: pa.ChunkedArray, dtype: Any) -> Any:
-    found = np.empty(len(column), dtype=dtype)
-    start = 0
-    for chunk in column.chunks:
-        data = chunk.buffers()[1]
-        found[start : start + len(chunk)] = np.frombuffer(data, dtype=dtype, count=len(chunk), offset=8 * chunk.offset)
-        start += len(chunk)
-    return found
-
-
-def _is_valid(chunk: pa.Array) -> Bools:
-    valid = chunk.buffers()[0]
-    if valid is None:
-        return np.ones(len(chunk), dtype=np.bool_)
-    bits = np.unpackbits(np.frombuffer(valid, dtype=np.uint8), bitorder="little")
-    return bits[chunk.offset : chunk.offset + len(chunk)].astype(np.bool_)
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from db import commands, features, queries
 from db.files.rules import BadRecord, check_row
 from db.models import (
+    STORAGE_COLUMNS,
     Base,
     DetectionState,
     Event,
@@ -73,7 +74,7 @@ def _table(model: type[Base]) -> sa.Table:
 
 def _names(model: type[Base]) -> list[str]:
     """The columns that have a meaning outside this store. Segments and the ledger refer to orders by id."""
-    inner = {"pk", "run_pk", "revision"} if model in (Run, Order) else {"id", "run_pk", "has_blocks", "num_packed"}
+    inner = {"pk", "run_pk", "revision"} if model in (Run, Order) else {"id", "run_pk", *STORAGE_COLUMNS}
     names = [column.key for column in _table(model).columns if column.key not in inner]
     return [name for name in names if not (model is Run and name.startswith("lease_"))]
 

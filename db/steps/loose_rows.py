@@ -18,8 +18,9 @@ from sqlalchemy.orm import Session
 
 from db import bulk
 from db.lineage import StepRange
+from db.steps.arrow_columns import floats
 from db.steps.buckets import Floats, Ints
-from db.steps.columns import Bools, MetricColumn
+from db.steps.columns import MetricColumn
 from db.steps.step_block import RunRange, StepBlock, end_of
 from lossguard.metrics import COLUMNS
 from lossguard.protocol import NON_FINITE
@@ -138,29 +139,8 @@ def _custom(num_steps: int, positions: Ints, texts: Sequence[str | None], names:
         ),
     )
     for name in names:
-        values[name][positions] = _floats(table[name])
+        values[name][positions] = floats(table[name])
     return values
-
-
-def _floats(column: pa.ChunkedArray) -> Floats:
-    """float64[N] with NaN for null. Arrow's own conversion imports pandas: 50 MB that a collector does not need."""
-    found = np.full(len(column), np.nan)
-    start = 0
-    for chunk in column.chunks:
-        if chunk.null_count < len(chunk):
-            valid, data = chunk.buffers()
-            values = np.frombuffer(data, dtype=np.float64, count=len(chunk), offset=8 * chunk.offset)
-            found[start : start + len(chunk)] = np.where(_bits(valid, chunk), values, np.nan)
-        start += len(chunk)
-    return found
-
-
-def _bits(valid: pa.Buffer | None, chunk: pa.Array) -> Bools:
-    """bool[N]: which values of the chunk are not null, from the bitmap that Arrow has where any is."""
-    if valid is None:
-        return np.ones(len(chunk), dtype=np.bool_)
-    bits = np.unpackbits(np.frombuffer(valid, dtype=np.uint8), bitorder="little")
-    return bits[chunk.offset : chunk.offset + len(chunk)].astype(np.bool_)
 
 
 def _marks(positions: Ints, texts: Sequence[str | None]) -> dict[str, dict[int, float]]:

@@ -20,7 +20,7 @@ from monitor.detection.interventions import run_policy
 
 Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit | StepNote
 
-HIDDEN = frozenset({"pk", "run_pk", "revision", "lease_writer", "lease_session"})
+HIDDEN = frozenset({"pk", "run_pk", "revision", "lease_writer", "lease_session", *STORAGE_COLUMNS})
 
 
 def record(row: Stored, fields: Sequence[str] | None = None) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def segments(rows: Sequence[Segment]) -> list[dict[str, Any]]:
     for row in rows:
         part = line.get(row.number)
         live = {"live_from": None, "live_to": None} if part is None else {"live_from": part.first, "live_to": part.last}
-        shown.append({name: value for name, value in record(row).items() if name not in STORAGE_COLUMNS} | live)
+        shown.append(record(row) | live)
     return shown
 
 

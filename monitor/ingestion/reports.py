@@ -83,6 +83,28 @@ def take_rows(
     return _take(session, cached, report, decode(report), None, claim=claim, max_metrics=max_metrics)
 
 
+@dataclass(frozen=True, slots=True)
+class _Intake:
+    """A report on its way: its run is locked, and what is known of it has been dropped."""
+
+    session: Session
+    cached: CachedRun
+    segment: Segment
+    report: ReportIn
+    pause: EventIn | None
+    """The last pause that it announces."""
+    new: StepColumns
+    """Its steps that are not stored yet."""
+    previous_step: int | None
+    """The last step of the segment before them."""
+    now: float
+
+    @property
+    def in_order(self) -> bool:
+        """Whether it has new steps, all of them after those that are stored."""
+        return bool(self.new.steps) and (self.previous_step is None or self.new.steps[0] > self.previous_step)
+
+
 def _take(
     session: Session,
     cached: CachedRun,
@@ -94,7 +116,6 @@ def _take(
     max_metrics: int | None,
     undelivered_bytes: int | None = None,
 ) -> ReportResult:
-    now = claim.now
     if _says_more_than_steps(report):
         cached.attach(session)
     is_holder = lease.take(cached.run, claim)
@@ -105,61 +126,92 @@ def _take(
     # Drop what is known.
     known = _known_steps(session, cached, segment, columns)
     new = columns.without(known)
-    previous_step = segment.last_step
-    in_order = bool(new.steps) and (previous_step is None or new.steps[0] > previous_step)
+    intake = _Intake(session, cached, segment, report, pause, new, segment.last_step, claim.now)
 
-    # Store. A segment that was opened without a first step gets its place in the tree now.
-    if new.steps and segment.fork_step is None:
-        _settle_fork(session, cached, segment, new.steps[0], now)
-    _store_steps(session, cached, segment, new, max_metrics)
-    changes = _store_events(session, cached, segment, report)
-    if report.hardware:
-        hardware.add_samples(session, run=cached.run, samples=[sample.model_dump() for sample in report.hardware])
-    restorable = report.restorable_steps if is_holder else None
-    if restorable is not None:
-        tiers = None if report.restorable_tiers is None else [tier.model_dump() for tier in report.restorable_tiers]
-        cached.run.restorable_steps, cached.run.restorable_tiers = restorable, tiers
-        cached.engine.set_restorable(restorable, tiers)
-
-    # Detect, decide, write the effects, update the status. Late reports of an abandoned segment are stored only.
-    status: dict[str, Any] = {}
-    if cached.follows(segment):
-        pauses = [_effective_step(event, new) for event in report.events if event.kind == EXPECT]
-        cached.engine.throughput.expect_pauses(pauses)
-        has_state_changes = bool(changes or pauses) or restorable is not None or (bool(new.steps) and not in_order)
-        if new.steps or has_state_changes:
-            # The detection and the status are past steps that arrive after their successors.
-            effects = _detect(cached.engine, new if in_order else StepColumns(), changes)
-            # Rows in order can be fed again from the store. All else is in the engine's state alone.
-            if effects or has_state_changes:
-                cached.attach(session)
-                cached.save(session, segment, effects, now=now)
-            else:
-                cached.save_later(session, segment, len(new.steps), now=now)
-        if in_order:
-            cached.snapshot(session, segment, previous_step, new.steps[-1])
-            status = run_status.with_steps(cached.status, new, now)
-            has_order = bool(cached.open_orders)
-            status["stall_after"] = stalls.limit(cached.engine, status["report_gaps"], has_order=has_order)
-        if pause is not None and not _is_over(pause, new):
-            status["expected_by"] = now + float(pause.details["next_report_in"])
-    elif restorable is not None:  # the holder's checkpoints, while another process leads the live line
-        assert cached.newest_segment is not None
-        cached.save(session, cached.newest_segment, [], now=now)
+    # Store, detect, decide, write the effects, update the status.
+    changes = _store(intake, max_metrics)
+    has_restorable = is_holder and _keep_restorable(cached, report)
+    status = _detect_and_decide(intake, changes, has_restorable=has_restorable)
     if is_holder:
         if status or cached.status.undelivered_bytes != undelivered_bytes:
             status["undelivered_bytes"] = undelivered_bytes
         if report.preflight is not None:
-            cached.proposal = preflights.take(session, cached.run, cached.proposal, report.preflight, now)
+            cached.proposal = preflights.take(session, cached.run, cached.proposal, report.preflight, claim.now)
     if status:
         bulk.update_soon(session, cached.status, status)
     cached.attach_changed(session)
 
     # Answer.
-    left = None if claim.writer is None else lease.seconds_left(cached.run, now) if is_holder else 0.0
+    left = None if claim.writer is None else lease.seconds_left(cached.run, claim.now) if is_holder else 0.0
     orders = cached.open_orders if is_holder else ()
-    question = cached.proposal.to_wire(now) if is_holder and cached.proposal is not None else None
+    question = cached.proposal.to_wire(claim.now) if is_holder and cached.proposal is not None else None
     return ReportResult(len(new.steps), len(known), orders, left, cached.run.lease_process, question)
+
+
+def _store(intake: _Intake, max_metrics: int | None) -> list[EventIn]:
+    """Store steps, events and samples: the new events that the detection needs.
+
+    A segment that was opened without a first step gets its place in the tree now.
+    """
+    session, cached, segment, report, new = intake.session, intake.cached, intake.segment, intake.report, intake.new
+    if new.steps and segment.fork_step is None:
+        _settle_fork(session, cached, segment, new.steps[0], intake.now)
+    _store_steps(session, cached, segment, new, max_metrics)
+    changes = _store_events(session, cached, segment, report)
+    if report.hardware:
+        hardware.add_samples(session, run=cached.run, samples=[sample.model_dump() for sample in report.hardware])
+    return changes
+
+
+def _keep_restorable(cached: CachedRun, report: ReportIn) -> bool:
+    """Keep which steps the trainer can restore, as its report says: whether it says so."""
+    steps = report.restorable_steps
+    if steps is None:
+        return False
+    tiers = None if report.restorable_tiers is None else [tier.model_dump() for tier in report.restorable_tiers]
+    cached.run.restorable_steps, cached.run.restorable_tiers = steps, tiers
+    cached.engine.set_restorable(steps, tiers)
+    return True
+
+
+def _detect_and_decide(intake: _Intake, changes: list[EventIn], *, has_restorable: bool) -> dict[str, Any]:
+    """Feed what is new to the engine, and write what it concludes: what changes in the status of the run.
+
+    Late reports of an abandoned segment are stored only.
+    """
+    session, cached, new, now = intake.session, intake.cached, intake.new, intake.now
+    if not cached.follows(intake.segment):
+        if has_restorable:  # the holder's checkpoints, while another process leads the live line
+            assert cached.newest_segment is not None
+            cached.save(session, cached.newest_segment, [], now=now)
+        return {}
+    pauses = [_effective_step(event, new) for event in intake.report.events if event.kind == EXPECT]
+    cached.engine.throughput.expect_pauses(pauses)
+    is_late = bool(new.steps) and not intake.in_order
+    has_state_changes = bool(changes or pauses) or has_restorable or is_late
+    if new.steps or has_state_changes:
+        # The detection and the status are past steps that arrive after their successors.
+        effects = _detect(cached.engine, StepColumns() if is_late else new, changes)
+        # Rows in order can be fed again from the store. All else is in the engine's state alone.
+        if effects or has_state_changes:
+            cached.attach(session)
+            cached.save(session, intake.segment, effects, now=now)
+        else:
+            cached.save_later(session, intake.segment, len(new.steps), now=now)
+    return _changed_status(intake)
+
+
+def _changed_status(intake: _Intake) -> dict[str, Any]:
+    cached, new, pause = intake.cached, intake.new, intake.pause
+    status: dict[str, Any] = {}
+    if intake.in_order:
+        cached.snapshot(intake.session, intake.segment, intake.previous_step, new.steps[-1])
+        status = run_status.with_steps(cached.status, new, intake.now)
+        has_order = bool(cached.open_orders)
+        status["stall_after"] = stalls.limit(cached.engine, status["report_gaps"], has_order=has_order)
+    if pause is not None and not _is_over(pause, new):
+        status["expected_by"] = intake.now + float(pause.details["next_report_in"])
+    return status
 
 
 def _says_more_than_steps(report: ReportIn) -> bool:

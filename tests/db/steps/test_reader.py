@@ -6,7 +6,6 @@ import sys
 import uuid
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from db import bulk, queries
 from db.engine import reading, writing
 from db.lineage import StepRange
-from db.steps.loose_rows import _floats
 from db.steps.reader import MAX_RANGES, StepBlock, read_blocks, read_line, read_ranges
 from db.steps.reader import __file__ as reader_file
 from tests.db.seed import add_run, add_segment, add_steps
@@ -119,14 +117,6 @@ def test_a_metric_of_one_step_is_what_was_reported(engine: sa.Engine) -> None:
         found = {name: step.metrics.get(name) for name in (*reported, "lr", "never")}
     assert found == {name: value for name, (value,) in reported.items()} | {"lr": None, "never": None}
     assert isinstance(found["tokens"], int)
-
-
-@given(st.lists(st.one_of(st.none(), st.floats(allow_nan=False)), max_size=40), st.integers(0, 10))
-def test_an_arrow_column_becomes_the_same_numbers_with_nan_for_null(values: list[float | None], start: int) -> None:
-    chunks = [pa.array(values, pa.float64()).slice(start), pa.array(values, pa.float64())]
-    expected = [*values[start:], *values]
-    found = _floats(pa.chunked_array(chunks)).tolist()
-    assert [None if value != value else value for value in found] == expected
 
 
 READ_A_CUSTOM_METRIC = """
