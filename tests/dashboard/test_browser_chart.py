@@ -232,8 +232,9 @@ def test_the_x_axis_stays_in_sight_below_long_panels_and_follows_a_zoom(page: Pa
     assert box["y"] + box["height"] == pytest.approx(900, abs=1)
     before = strip.locator("span").all_inner_texts()
     assert before == ["0", "100", "200", "300", "400", "500", "600", "700"]
+    text = strip.inner_text()  # before the zoom, which may be drawn at once
     press_plus(page)
-    page.wait_for_function(f"before => document.querySelector('{STRIP}').innerText !== before", arg=strip.inner_text())
+    page.wait_for_function(f"before => document.querySelector('{STRIP}').innerText !== before", arg=text)
     assert len(strip.locator("span").all_inner_texts()) > 2
     page.evaluate("document.querySelector('[data-testid=stMain]').scrollTo(0, 1000)")
     expect(strip).to_have_count(0)
