@@ -30,6 +30,7 @@ IMPORTS = {
     "trainer": ("trainer.cli", "torch._dynamo"),
     # Not `dashboard.server`, which reads the environment when it is imported.
     "dashboard": ("dashboard.data.tables", "dashboard.views.run.figure", "dashboard.views.run.hardware"),
+    "tests.ranks.scenarios": ("tests.ranks.gating", "tests.ranks.saving", "tests.ranks.token_means", "torch._dynamo"),
     "examples.analysis": ("pandas", "db.frames", "plotly.graph_objects"),
 }
 """What each module loads when it runs."""

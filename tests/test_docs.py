@@ -51,27 +51,34 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", text)) for text in texts}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_lines_of_a_page_fit_a_screen(page: Path) -> None:
-    lines = page.read_text(encoding="utf-8").splitlines()
-    assert [number for number, line in enumerate(lines, 1) if len(line) > MAX_LINE_LENGTH] == []
+def test_the_lines_of_a_page_fit_a_screen() -> None:
+    too_long = [
+        f"{page.relative_to(ROOT)}:{number}"
+        for page in PAGES
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > MAX_LINE_LENGTH
+    ]
+    assert too_long == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+def broken_links(page: Path) -> Iterator[str]:
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if re.match(r"https?:", target):
             continue
         path, _, anchor = target.partition("#")
         file = page.parent / path if path else page
-        assert file.exists(), target
-        assert not anchor or anchor in anchors(file), target
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            yield f"{page.relative_to(ROOT)}: {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_paths_that_a_page_names_exist(page: Path) -> None:
-    for path in IN_REPOSITORY.findall(page.read_text(encoding="utf-8")):
-        assert path in NO_PATHS or any(ROOT.glob(path.rstrip("/"))), path
+def test_the_links_of_a_page_lead_somewhere() -> None:
+    assert [link for page in PAGES for link in broken_links(page)] == []
+
+
+def test_the_paths_that_a_page_names_exist() -> None:
+    named = {(page, path) for page in PAGES for path in IN_REPOSITORY.findall(page.read_text(encoding="utf-8"))}
+    unknown = [(page, path) for page, path in named if path not in NO_PATHS and not any(ROOT.glob(path.rstrip("/")))]
+    assert sorted(f"{page.relative_to(ROOT)}: {path}" for page, path in unknown) == []
 
 
 def test_every_public_name_is_on_the_reference_pages() -> None:

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "tests"
 
@@ -61,13 +59,11 @@ def is_system_test(test: Path) -> bool:
     return any(str(each) in SYSTEM_TESTS for each in (path, *path.parents))
 
 
-FILES = sorted(TESTS.rglob("test_*.py"))
-
-
-@pytest.mark.parametrize("test", FILES, ids=lambda path: str(path.relative_to(TESTS)))
-def test_a_test_file_belongs_to_the_module_of_its_name(test: Path) -> None:
-    has_module = any(map(Path.is_file, modules_of(test)))
-    assert has_module != is_system_test(test), "move the tests to the file of their module, or say in the table why not"
+def test_every_test_file_belongs_to_the_module_of_its_name() -> None:
+    """Move the tests to the file of their module, or say in the table why not."""
+    files = sorted(TESTS.rglob("test_*.py"))
+    misplaced = [file for file in files if any(map(Path.is_file, modules_of(file))) == is_system_test(file)]
+    assert [str(file.relative_to(TESTS)) for file in misplaced] == []
 
 
 def test_every_entry_of_the_table_still_exists() -> None:

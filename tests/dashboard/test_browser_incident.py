@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 pytest.importorskip("playwright", reason="the package playwright is not installed")
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from db import access, queries
 from db.engine import reading
@@ -22,10 +22,16 @@ from tests.ports import free_port
 pytestmark = [pytest.mark.slow(8), pytest.mark.needs("chromium")]
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
 @pytest.fixture
-def page() -> Iterator[Page]:
-    with chromium() as browser:
-        yield browser.new_page(viewport={"width": 1440, "height": 900})
+def page(browser: Browser) -> Iterator[Page]:
+    with browser.new_context(viewport={"width": 1440, "height": 900}) as context:
+        yield context.new_page()
 
 
 def problems(page: Page) -> list[str]:

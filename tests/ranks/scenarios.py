@@ -1,4 +1,4 @@
-"""For torchrun on 2 or 4 ranks: `python -m tests.ranks.scenarios FOLDER` writes results to rank-N-of-SIZE.json."""
+"""On each of 2 or 4 ranks, `python -m tests.ranks.scenarios FOLDER` writes results to rank-N-of-SIZE.json."""
 
 import json
 import sys

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
+pytestmark = pytest.mark.slow
 
 
 def test_a_nan_on_one_rank_skips_the_update_on_all(results: list[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import urllib3
 
 from lossguard.protocol import API
+from tests import fork_server
 from tests.ports import free_port
 from tests.waiting import eventually
 
@@ -35,13 +36,15 @@ class CollectorProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the process; do not wait until it answers."""
+        """Start the process, warm if it is of this release; do not wait until it answers."""
+        arguments = ["serve", "--port", str(self.port)]
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "monitor", "serve", "--port", str(self.port)]
-            path = {} if self.code is None else {"PYTHONPATH": str(self.code)}
-            self._process = subprocess.Popen(
-                command, env=self._environment | path, cwd=self.code, stdout=log, stderr=log
-            )
+            if self.code is None:
+                self._process = fork_server.started("monitor", *arguments, env=self._environment, log=log)
+                return
+            environment = self._environment | {"PYTHONPATH": str(self.code)}
+            command = [sys.executable, "-m", "monitor", *arguments]
+            self._process = subprocess.Popen(command, env=environment, cwd=self.code, stdout=log, stderr=log)
 
     def wait_until_up(self, path: str = "/readyz", *, timeout: float = 60.0) -> None:
         """`path`: /healthz for a collector with a token, which answers nothing else without it."""
