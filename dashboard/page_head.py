@@ -22,7 +22,7 @@ CONTROLS = ("Metric", "PageLink", "ButtonGroup", "Multiselect", "Selectbox", "Ch
 ELEMENTS = {
     "run": (*CONTROLS, "BidiComponent", "DownloadButton"),
     "cards": (*CONTROLS, "TextInput", "Progress"),
-    "table": (*CONTROLS, "TextInput", "DataFrame"),
+    "table": (*CONTROLS, "TextInput", "BidiComponent"),
 }
 """The elements of a run's page, and of the list of runs in both layouts. Streamlit's client asks for the script of each
 when the page first shows one."""

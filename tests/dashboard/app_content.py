@@ -33,6 +33,12 @@ def incident_rows(app: AppTest) -> list[dict[str, Any]]:
     return next((data["rows"] for data in _data(app) if "rows" in data), [])
 
 
+def run_table(app: AppTest) -> list[list[Any]]:
+    """The rows of the table of runs, or of groups, each cell as it is shown; of a line its corners."""
+    (columns,) = [data["columns"] for data in _data(app) if "columns" in data]
+    return [list(row) for row in zip(*(column["cells"] for column in columns), strict=True)]
+
+
 def _data(app: AppTest) -> list[dict[str, Any]]:
     """What the page sends to each of its components."""
     found = [each.proto for each in app.get("bidi_component")]
