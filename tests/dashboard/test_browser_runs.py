@@ -56,7 +56,7 @@ def test_selected_rows_are_archived_and_the_report_of_one_is_downloaded(browser:
         expect(page.get_by_role("link", name="Compare 1 run")).to_be_visible(timeout=30_000)
         assert table.bounding_box() == before  # else the next press hits another row
         with page.expect_download(timeout=60_000) as download:
-            page.get_by_role("button", name="Report").click()
+            page.get_by_test_id("stDownloadButton").get_by_role("button").click()
         assert "<title>" in download.value.path().read_text(encoding="utf-8")
         rows.nth(2).get_by_role("checkbox").check()
         expect(page.get_by_role("link", name="Compare 2 runs")).to_be_visible(timeout=30_000)

@@ -15,11 +15,13 @@ function element(tag, className = "", ...content) {
 
 // What a column is sorted by; null and NaN come last.
 function keysOf(column) {
-  if (column.kind === "number") return column.values.map((value) => (NUMBERS.has(value) ? NUMBERS.get(value) : value));
+  if (column.values.length) return column.values.map((value) => (NUMBERS.has(value) ? NUMBERS.get(value) : value));
   return column.cells.map((cell) => (Array.isArray(cell) ? cell.join(" ") || null : cell));
 }
 
+// Numbers before texts.
 function compare(a, b) {
+  if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
   return typeof a === "number" ? Number(a > b) - Number(a < b) : byWords(a, b);
 }
 

@@ -40,7 +40,7 @@ _component = st.components.v2.component(
 
 
 class Kind(StrEnum):
-    """How table.js draws the cells of a column, and what it sorts them by."""
+    """How table.js draws the cells of a column."""
 
     TEXT = "text"
     NUMBER = "number"
@@ -57,7 +57,7 @@ class TableColumn:
     cells: Sequence[str | Sequence[str] | None]
     """None: the run has no value."""
     values: Sequence[float | str | None] = ()
-    """The numbers of a NUMBER, by which it is sorted; those that are not finite as `encode_number` writes them."""
+    """What it is sorted by where that is not the cells: numbers, as `encode_number` writes them, before texts."""
     help: str = ""
 
 
@@ -101,12 +101,13 @@ def group_table(groups: Sequence[Group], by: Sequence[str], columns: Sequence[Co
 def values_column(label: str, values: Sequence[Any], digits: int, *, help: str = "") -> TableColumn:
     """Numbers with so many digits; where one is no number, all as text."""
     numbers = [number(value) for value in values]
-    if any(found is None and value is not None for found, value in zip(numbers, values, strict=True)):
-        texts = [None if value is None else formatting.visible(setting_text(value)) for value in values]
-        return TableColumn(label, Kind.TEXT, texts, help=help)
-    written = _format(numbers, digits)
-    texts = [None if found is None else _text(found, written) for found in numbers]
-    return TableColumn(label, Kind.NUMBER, texts, [encode_number(found) for found in numbers], help)
+    if all(found is not None or value is None for found, value in zip(numbers, values, strict=True)):
+        written = _format(numbers, digits)
+        cells = [None if found is None else _text(found, written) for found in numbers]
+        return TableColumn(label, Kind.NUMBER, cells, [encode_number(found) for found in numbers], help)
+    texts = [None if value is None else formatting.visible(setting_text(value)) for value in values]
+    keys = [text if found is None else encode_number(found) for found, text in zip(numbers, texts, strict=True)]
+    return TableColumn(label, Kind.TEXT, texts, keys, help)
 
 
 def _format(numbers: Sequence[float | None], digits: int) -> str:
