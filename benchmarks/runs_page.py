@@ -32,7 +32,7 @@ NUM_READ = 1000
 """Runs of the reads at most."""
 TARGET_SECONDS, SEARCH_SECONDS = 1.0, 0.3
 FIRST_RUN = {
-    "Cards": "[class*=st-key-card-] [data-testid=stMetricValue]",
+    "Cards": "[class*=st-key-card-] .card-facts dd",
     "Table": "[data-testid=stBidiComponentIsolated] tbody tr",
 }
 FOUND = {

@@ -2,7 +2,9 @@
 
 import base64
 import gzip
+import html
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,13 @@ from dashboard.figures.component import FIGURES_ROUTE, figure_cache
 def metrics(app: AppTest) -> dict[str, str]:
     assert not app.exception
     return {metric.label: metric.value for metric in app.metric}
+
+
+def card_facts(app: AppTest) -> dict[str, str]:
+    """The numbers of the last card in the list of runs, by name."""
+    assert not app.exception
+    found = re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", " ".join(each.proto.body for each in app.get("html")))
+    return {html.unescape(name): html.unescape(value) for name, value in found}
 
 
 def badges(app: AppTest) -> list[str]:

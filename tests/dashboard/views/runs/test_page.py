@@ -12,7 +12,7 @@ from dashboard.views.runs import listing, selection
 from db import commands, queries
 from db.engine import writing
 from lossguard.states import RunState
-from tests.dashboard.app_content import metrics, run_table
+from tests.dashboard.app_content import card_facts, run_table
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.seed import seed
 from tests.db.seed import add_run, add_segment, add_steps, spoil
@@ -32,7 +32,7 @@ def test_a_card_shows_loss_progress_incidents_and_the_age_of_the_last_report(
 ) -> None:
     seed(store, now=time.time() - 90)
     app = open_page()
-    shown = metrics(app)
+    shown = card_facts(app)
     assert shown["Steps of 1,200"] == "800"
     assert (shown["Open incidents"], shown["Interventions"]) == ("0", "1")
     assert shown["Last report"].startswith("1 min 3")
