@@ -32,14 +32,15 @@ NUM_READ = 1000
 """Runs of the reads at most."""
 TARGET_SECONDS, SEARCH_SECONDS = 1.0, 0.3
 FIRST_RUN = {
-    "Cards": "[class*=st-key-card-] [data-testid=stMetricValue]",
-    "Table": "[data-testid=stDataFrame] canvas [role=gridcell]",
+    "Cards": "[class*=st-key-card-] .card-facts dd",
+    "Table": "[data-testid=stBidiComponentIsolated] tbody tr",
 }
 FOUND = {
     "Cards": "document.querySelectorAll('[class*=st-key-card-]').length === {}",
-    "Table": "document.querySelector('[data-testid=stDataFrame] canvas table')?.getAttribute('aria-rowcount') === '{}'",
+    "Table": "document.querySelector('[data-testid=stBidiComponentIsolated]')"
+    "?.shadowRoot.querySelectorAll('tbody tr').length === {}",
 }
-"""Whether so many runs are on the screen; the table counts its header."""
+"""Whether so many runs are on the screen."""
 SEARCHES = {"a name": '"sweep 7" id=r7', "a setting": "id=r7 lr=0.001", "a metric": "id=r7 loss<100"}
 
 
@@ -109,15 +110,15 @@ def idle_ms(served: Served) -> float:
 
 def _search(page: Page, text: str, layout: str) -> float:
     """Seconds from Enter to the one run found; the search is emptied again."""
-    box, header = page.get_by_role("textbox", name="Search"), 1 if layout == "Table" else 0
+    box, found = page.get_by_role("textbox", name="Search"), FOUND[layout].format(1)
     box.fill(text)
     began = time.perf_counter()
     box.press("Enter")
-    page.wait_for_function(f"() => {FOUND[layout].format(1 + header)}", timeout=60_000)
+    page.wait_for_function(f"() => {found}", timeout=60_000)
     seconds = time.perf_counter() - began
     box.fill("")
     box.press("Enter")
-    page.wait_for_function(f"() => !({FOUND[layout].format(1 + header)})", timeout=60_000)
+    page.wait_for_function(f"() => !({found})", timeout=60_000)
     return seconds
 
 

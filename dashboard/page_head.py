@@ -18,11 +18,11 @@ HERE = Path(__file__).parent
 STREAMLIT_TITLE = b"<title>Streamlit</title>"
 STATIC = Path(st.__file__).parent / "static"
 """Streamlit's client."""
-CONTROLS = ("Metric", "PageLink", "ButtonGroup", "Multiselect", "Selectbox", "Checkbox", "Html")
+CONTROLS = ("PageLink", "ButtonGroup", "Multiselect", "Selectbox", "Checkbox", "Html")
 ELEMENTS = {
-    "run": (*CONTROLS, "BidiComponent", "DownloadButton"),
-    "cards": (*CONTROLS, "TextInput", "Progress"),
-    "table": (*CONTROLS, "TextInput", "DataFrame"),
+    "run": (*CONTROLS, "Metric", "BidiComponent", "DownloadButton"),
+    "cards": (*CONTROLS, "TextInput"),
+    "table": (*CONTROLS, "TextInput", "BidiComponent"),
 }
 """The elements of a run's page, and of the list of runs in both layouts. Streamlit's client asks for the script of each
 when the page first shows one."""

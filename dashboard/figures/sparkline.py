@@ -16,15 +16,15 @@ WIDTH, HEIGHT, MARGIN = 150, 48, 3
 def sparkline(values: Sequence[float], *, label: str) -> str:
     """HTML of the line through finite values at equal distances; `label` is for screen readers."""
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"><polyline points="{_points(values)}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"><polyline points="{points(values)}" '
         f'fill="none" stroke="{BLUE}" stroke-width="2" stroke-linecap="round" stroke-linejoin="round"/></svg>'
     )
     size = f'width="{WIDTH}" height="{HEIGHT}" style="display: block"'
     return f'<img src="data:image/svg+xml,{quote(svg)}" {size} alt="{html.escape(label)}">'
 
 
-def _points(values: Sequence[float]) -> str:
-    """Corners of the line; a constant, as a single value is, lies in the middle."""
+def points(values: Sequence[float]) -> str:
+    """Corners of the line, within WIDTH and HEIGHT; a constant, as a single value is, lies in the middle."""
     values = values if len(values) > 1 else [*values, *values]
     halves = [value / 2 for value in values]  # their difference does not overflow
     low, height = min(halves), max(halves) - min(halves)

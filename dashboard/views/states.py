@@ -5,7 +5,7 @@ from typing import Literal
 
 import streamlit as st
 
-from dashboard import clock
+from dashboard import clock, formatting
 from dashboard.data import collector_watch
 from dashboard.data.progress import is_silent
 from db.models import Run
@@ -36,21 +36,34 @@ BADGES: dict[str, tuple[Color, str]] = {
 }
 
 
-def run_badge(run: Run) -> None:
-    """The state of a run, or since when it has been silent."""
+def run_badge(run: Run, *others: str) -> None:
+    """The state of a run, or since when it has been silent; `others` are badges beside it, in Markdown."""
+    text, help_text = _state(run)
+    st.markdown(" ".join((text, *others)), width="content", help=help_text)
+
+
+def _state(run: Run) -> tuple[str, str | None]:
+    """The badge, and what it means."""
     now = time.time()
-    if is_silent(run, now) and collector_watch.has_address() and collector_watch.outage() is not None:
-        since = clock.moment(run.last_report_at, clock.zone(st.context.timezone), now=now)
-        st.badge(f"no news since {since}", color="gray", icon=":material/cloud_off:", help=NO_NEWS_HELP)
-    elif is_silent(run, now):
-        since = clock.moment(run.last_report_at, clock.zone(st.context.timezone), now=now)
-        st.badge(f"silent since {since}", color="orange", icon=":material/signal_disconnected:", help=SILENT_HELP)
-    else:
-        badge(run.state)
+    if not is_silent(run, now):
+        return badge_text(formatting.escape_markdown(run.state), *_look(run.state)), None
+    since = clock.moment(run.last_report_at, clock.zone(st.context.timezone), now=now)
+    if collector_watch.has_address() and collector_watch.outage() is not None:
+        return badge_text(f"no news since {since}", "gray", ":material/cloud_off:"), NO_NEWS_HELP
+    return badge_text(f"silent since {since}", "orange", ":material/signal_disconnected:"), SILENT_HELP
+
+
+def badge_text(label: str, color: Color, icon: str) -> str:
+    """A badge in Markdown, as is its label."""
+    return f":{color}-badge[{icon} {label}]"
+
+
+def _look(state: str) -> tuple[Color, str]:
+    return BADGES.get(state, ("gray", ":material/circle:"))
 
 
 def badge(state: str) -> None:
-    color, icon = BADGES.get(state, ("gray", ":material/circle:"))
+    color, icon = _look(state)
     st.badge(state, color=color, icon=icon)
 
 
@@ -58,5 +71,5 @@ def needs_a_person(run: Run, count: int) -> None:
     """A link to the incident that waits for a decision (the page chooses it); nothing where none does."""
     if count:
         text = NEEDS_A_PERSON if count == 1 else f"{NEEDS_A_PERSON} ({count})"
-        label = f":orange-badge[:material/person_raised_hand: {text}]"
+        label = badge_text(text, "orange", ":material/person_raised_hand:")
         st.page_link("views/incident/page.py", label=label, query_params={"run": run.id})

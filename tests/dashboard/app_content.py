@@ -2,7 +2,9 @@
 
 import base64
 import gzip
+import html
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,13 @@ from dashboard.figures.component import FIGURES_ROUTE, figure_cache
 def metrics(app: AppTest) -> dict[str, str]:
     assert not app.exception
     return {metric.label: metric.value for metric in app.metric}
+
+
+def card_facts(app: AppTest) -> dict[str, str]:
+    """The numbers of the last card in the list of runs, by name."""
+    assert not app.exception
+    found = re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", " ".join(each.proto.body for each in app.get("html")))
+    return {html.unescape(name): html.unescape(value) for name, value in found}
 
 
 def badges(app: AppTest) -> list[str]:
@@ -31,6 +40,12 @@ def figures(app: AppTest) -> list[dict[str, Any]]:
 def incident_rows(app: AppTest) -> list[dict[str, Any]]:
     """Of the table of incidents."""
     return next((data["rows"] for data in _data(app) if "rows" in data), [])
+
+
+def run_table(app: AppTest) -> list[list[Any]]:
+    """The rows of the table of runs, or of groups, each cell as it is shown; of a line its corners."""
+    (columns,) = [data["columns"] for data in _data(app) if "columns" in data]
+    return [list(row) for row in zip(*(column["cells"] for column in columns), strict=True)]
 
 
 def _data(app: AppTest) -> list[dict[str, Any]]:

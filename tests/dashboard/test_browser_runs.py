@@ -1,5 +1,6 @@
 """The list of runs in the system's Chromium: select rows, edit them, download a report; and on a phone."""
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 pytest.importorskip("playwright", reason="the package playwright is not installed")
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Browser, expect
 
 from db import migrate, queries
 from db.engine import create_engine, reading, writing
@@ -16,10 +17,11 @@ from lossguard.states import RunState
 from tests.dashboard.browser import chromium, dashboard
 from tests.dashboard.seed import seed
 from tests.dashboard.serving import serving
-from tests.db.seed import add_run
+from tests.db.seed import add_run, add_segment, add_steps
 
 pytestmark = [pytest.mark.slow(5), pytest.mark.needs("chromium")]
-HEADER_PIXELS = ROW_PIXELS = 35
+NAMES = "table => [...table.querySelectorAll('tbody th')].map(cell => cell.textContent)"
+FOCUSED = "document.activeElement.shadowRoot.activeElement.dataset.focus"
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +40,6 @@ def engine(tmp_path: Path) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
-def tick(table: Locator, row: int) -> None:
-    """The grid is drawn on a canvas: its checkboxes are places."""
-    table.click(position={"x": 18, "y": HEADER_PIXELS + row * ROW_PIXELS + ROW_PIXELS / 2})
-
-
 def test_selected_rows_are_archived_and_the_report_of_one_is_downloaded(browser: Browser, engine: sa.Engine) -> None:
     with (
         serving(engine) as url,
@@ -51,16 +48,17 @@ def test_selected_rows_are_archived_and_the_report_of_one_is_downloaded(browser:
     ):
         page = context.new_page()
         page.goto(f"{served.url}/?layout=Table&columns=last+loss&sort=by+name")
-        table = page.get_by_test_id("stDataFrame")
+        table = page.get_by_role("table", name="Runs")
+        rows = table.get_by_role("row")
         expect(page.get_by_text("Select runs to compare")).to_be_visible(timeout=60_000)
         before = table.bounding_box()
-        tick(table, 0)
+        rows.nth(1).get_by_role("checkbox").check()
         expect(page.get_by_role("link", name="Compare 1 run")).to_be_visible(timeout=30_000)
         assert table.bounding_box() == before  # else the next press hits another row
         with page.expect_download(timeout=60_000) as download:
-            page.get_by_role("button", name="Report").click()
+            page.get_by_test_id("stDownloadButton").get_by_role("button").click()
         assert "<title>" in download.value.path().read_text(encoding="utf-8")
-        tick(table, 1)
+        rows.nth(2).get_by_role("checkbox").check()
         expect(page.get_by_role("link", name="Compare 2 runs")).to_be_visible(timeout=30_000)
         page.get_by_role("button", name="Archive", exact=True).click()
         page.get_by_label('To confirm, type "archive"').fill("archive")
@@ -70,6 +68,44 @@ def test_selected_rows_are_archived_and_the_report_of_one_is_downloaded(browser:
         expect(page.get_by_text("2 not shown")).to_be_visible()
     with reading(engine) as session:
         assert all(run.archived_at is not None for run in queries.runs(session))
+
+
+def test_a_header_sorts_the_rows_with_nan_and_nothing_last_and_keys_select_a_range(
+    browser: Browser, engine: sa.Engine
+) -> None:
+    with writing(engine) as session:
+        for number, last in enumerate((10.0, math.nan, 9.5, math.inf, None)):
+            run = add_run(session, f"r{number}", name=f"<b>{number}", started_at=10.0 - number)
+            if last is not None:
+                add_steps(session, run, add_segment(session, run, f"k{number}"), range(2), loss=[1.0, last])
+    with (
+        dashboard(str(engine.url)) as served,
+        browser.new_context(viewport={"width": 1440, "height": 900}) as context,
+    ):
+        page = context.new_page()
+        page.goto(f"{served.url}/?layout=Table&columns=last+loss&find=-id%3Done+-id%3Dtwo&sort=newest+first")
+        table = page.get_by_role("table", name="Runs")
+        expect(table.get_by_role("row")).to_have_count(6, timeout=60_000)
+        assert table.evaluate(NAMES) == [f"gpt / <b>{number}" for number in range(5)]
+        header = table.get_by_role("columnheader", name="last loss")
+        header.get_by_role("button").press("Enter")
+        expect(header).to_have_attribute("aria-sort", "ascending")
+        assert table.evaluate(NAMES) == [f"gpt / <b>{number}" for number in (2, 0, 3, 1, 4)]
+        assert page.evaluate(FOCUSED).startswith("sort ")
+        page.keyboard.press("Enter")
+        expect(header).to_have_attribute("aria-sort", "descending")
+        assert table.evaluate(NAMES) == [f"gpt / <b>{number}" for number in (3, 0, 2, 1, 4)]
+        boxes = table.get_by_role("checkbox")
+        boxes.nth(1).focus()
+        page.keyboard.press("Space")
+        boxes.nth(3).click(modifiers=["Shift"])
+        expect(page.get_by_role("link", name="Compare 3 runs")).to_be_visible(timeout=30_000)
+        assert page.evaluate(FOCUSED) == "select r2"
+        with page.expect_download() as download:
+            page.get_by_role("button", name="CSV").click()
+        lines = download.value.path().read_text(encoding="utf-8").splitlines()
+        assert lines[0] == '"Run","State","Steps","last loss","Open incidents","Last report","Tags"'
+        assert [line.split(",")[3] for line in lines[1:]] == ['"Infinity"', '"10"', '"9.5"', '"NaN"', '""']
 
 
 def test_a_phone_shows_the_first_run_and_unfolds_the_filters(browser: Browser, engine: sa.Engine) -> None:
@@ -100,7 +136,7 @@ def test_a_list_of_many_runs_shows_a_page_selects_all_and_boxes_offer_those_foun
         page = context.new_page()
         page.goto(f"{served.url}/?layout=Table")
         expect(page.get_by_role("button", name="Show more (100 of 130 runs)")).to_be_visible(timeout=60_000)
-        tick(page.get_by_test_id("stDataFrame"), 0)
+        page.get_by_role("table", name="Runs").get_by_role("checkbox").nth(1).check()
         page.get_by_role("button", name="Select all 130").click(timeout=30_000)
         expect(page.get_by_text("130 runs selected (at most 12 can be compared)")).to_be_visible(timeout=30_000)
         page.goto(f"{served.url}/compare?runs=one")

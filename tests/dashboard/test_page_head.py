@@ -39,8 +39,8 @@ def test_the_list_of_runs_waits_for_its_own_elements_and_not_for_the_charts() ->
         cards, table, run = (http.get(path).text for path in ("/", "/?layout=Table", "/index.html"))
     assert [f'<script async src="{PLOTLY_URL}">' in text for text in (cards, table, run)] == [False, False, True]
     assert [PLOTLY_URL in text for text in (cards, table, run)] == [True, True, True]
-    assert ["/static/js/DataFrame." in text for text in (cards, table, run)] == [False, True, False]
-    assert ["/static/js/Progress." in text for text in (cards, table, run)] == [True, False, False]
+    assert ["/static/js/BidiComponent." in text for text in (cards, table, run)] == [False, True, True]
+    assert ["/static/js/Metric." in text for text in (cards, table, run)] == [False, False, True]
 
 
 def test_a_script_is_loaded_with_all_that_it_imports(tmp_path: Path) -> None:

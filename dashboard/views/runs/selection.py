@@ -1,6 +1,6 @@
 """The selected runs, in the session, and what can be done with them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
@@ -30,11 +30,11 @@ def toggle(run_id: str) -> None:
     st.session_state[SELECTED] = [each for each in ids if each != run_id] if run_id in ids else [*ids, run_id]
 
 
-def choose(shown: Sequence[str], chosen: Sequence[str]) -> None:
-    """Select `chosen` of the runs that are shown; what is selected of the others stays."""
-    others = [each for each in selected_ids() if each not in shown]
-    kept = [each for each in selected_ids() if each in chosen]
-    st.session_state[SELECTED] = [*others, *kept, *(each for each in chosen if each not in kept)]
+def change(changes: Mapping[str, bool]) -> None:
+    """Select the runs with these ids, or no longer; the others stay as they are."""
+    kept = [each for each in selected_ids() if changes.get(each, True)]
+    added = [run_id for run_id, is_selected in changes.items() if is_selected and run_id not in kept]
+    st.session_state[SELECTED] = [*kept, *added]
 
 
 def clear() -> None:

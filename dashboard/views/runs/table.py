@@ -1,146 +1,161 @@
-"""The runs as a dense table: one row for each run, or for each group of runs."""
+"""The runs as a dense table: one row for each run, or for each group of runs.
 
-import hashlib
+The table is HTML of its own: Streamlit's grid takes the browser half a second to load, and is made anew whenever other
+runs are shown.
+"""
+
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pyarrow as pa
 import streamlit as st
 
 from dashboard import formatting
 from dashboard.data.configurations import setting_text
 from dashboard.data.run_list import ListedRun
+from dashboard.figures.sparkline import points
 from dashboard.views.runs import selection
 from dashboard.views.runs.columns import Column, number
 from dashboard.views.runs.groups import Group
 from dashboard.views.runs.listing import state_of
+from lossguard.protocol import encode_number
 from lossguard.run_tags import tags_of
 
+HERE = Path(__file__).parent
+KEY = "runs-table"
 SPARKLINE = "loss"
 """The metric of the sparkline."""
-ROW_PIXELS, MAX_HEIGHT_PIXELS = 35, 700
 METRIC_DIGITS, SPREAD_DIGITS, SETTING_DIGITS = 5, 2, 8
 
+_component = st.components.v2.component(
+    "lossguard_runs",
+    html='<div class="runs"></div>',
+    css=(HERE / "table.css").read_text(encoding="utf-8"),
+    js=(HERE / "table.js").read_text(encoding="utf-8"),
+)
 
-@dataclass(slots=True)
-class _Table:
-    """Columns with how they are shown; a name made of the position keeps equal labels apart."""
 
-    arrays: dict[str, pa.Array] = field(default_factory=dict)
-    shown: dict[str, Any] = field(default_factory=dict)
+class Kind(StrEnum):
+    """How table.js draws the cells of a column."""
 
-    def add(self, values: Sequence[Any], shown: Any, kind: pa.DataType | None = None) -> None:
-        name = f"column {len(self.arrays)}"
-        self.arrays[name] = pa.array(values, type=kind)
-        self.shown[name] = shown
+    TEXT = "text"
+    NUMBER = "number"
+    LINE = "line"  # corners of a sparkline; the table is not sorted by it
+    TAGS = "tags"  # a list of texts
 
-    def add_values(self, label: str, values: Sequence[Any], digits: int, **options: Any) -> None:
-        """Numbers with so many digits; where one is no number, all as text."""
-        numbers = [number(value) for value in values]
-        if any(found is None and value is not None for found, value in zip(numbers, values, strict=True)):
-            texts = [None if value is None else formatting.visible(setting_text(value)) for value in values]
-            self.add(texts, st.column_config.TextColumn(label, **options), pa.string())
-        elif any(found is not None and not math.isfinite(found) for found in numbers):
-            # A browser's table has no NaN and no infinity.
-            texts = [None if found is None else _text(found, digits) for found in numbers]
-            self.add(texts, st.column_config.TextColumn(label, alignment="right", **options), pa.string())
-        else:
-            self.add(
-                numbers, st.column_config.NumberColumn(label, format=_format(numbers, digits), **options), pa.float64()
-            )
 
-    @property
-    def data(self) -> pa.Table:
-        return pa.table(self.arrays)
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """A column as the browser draws it: text as it is, never markup."""
+
+    label: str
+    kind: Kind
+    cells: Sequence[str | Sequence[str] | None]
+    """None: the run has no value."""
+    values: Sequence[float | str | None] = ()
+    """What it is sorted by where that is not the cells: numbers, as `encode_number` writes them, before texts."""
+    help: str = ""
+
+
+def run_table(rows: Sequence[ListedRun], columns: Sequence[Column], now: float) -> list[TableColumn]:
+    """One row for each run. Pure."""
+    shape = "The largest loss of each range of steps, over the whole run."
+    reported = [row.run.last_report_at for row in rows]
+    ago = [formatting.ago(now - moment) for moment in reported]
+    tags = [[formatting.visible(tag) for tag in tags_of(row.run.tags, row.run.config)] for row in rows]
+    return [
+        TableColumn("Run", Kind.TEXT, [formatting.run_title(row.run) for row in rows]),
+        TableColumn("State", Kind.TEXT, [state_of(row.run, row.tally, now) for row in rows]),
+        TableColumn("Loss", Kind.LINE, [_line(row) for row in rows], help=shape),
+        _counts("Steps", [row.summary.steps for row in rows]),
+        *(_chosen(column, rows) for column in columns),
+        _counts("Open incidents", [row.tally.open_incidents for row in rows]),
+        TableColumn("Last report", Kind.NUMBER, ago, [encode_number(moment) for moment in reported]),
+        TableColumn("Tags", Kind.TAGS, tags),
+    ]
+
+
+def group_table(groups: Sequence[Group], by: Sequence[str], columns: Sequence[Column]) -> list[TableColumn]:
+    """One row for each group: number of runs, then mean, standard deviation and n of each column. Pure."""
+    table = [
+        TableColumn(name, Kind.TEXT, [formatting.visible(group.names[place]) for group in groups])
+        for place, name in enumerate(by)
+    ]
+    table.append(_counts("Runs", [group.num_runs for group in groups]))
+    for column in columns:
+        spreads = [group.spreads[column.label] for group in groups]
+        of_finite = f"Of the runs whose {column.label} is a finite number."
+        deviation = "Standard deviation of the sample."
+        table += [
+            values_column(f"{column.label}: mean", [each.mean for each in spreads], METRIC_DIGITS, help=of_finite),
+            values_column(f"{column.label}: SD", [each.deviation for each in spreads], SPREAD_DIGITS, help=deviation),
+            _counts(f"{column.label}: n", [each.count for each in spreads], help=of_finite),
+        ]
+    return table
+
+
+def values_column(label: str, values: Sequence[Any], digits: int, *, help: str = "") -> TableColumn:
+    """Numbers with so many digits; where one is no number, all as text."""
+    numbers = [number(value) for value in values]
+    if all(found is not None or value is None for found, value in zip(numbers, values, strict=True)):
+        written = _format(numbers, digits)
+        cells = [None if found is None else _text(found, written) for found in numbers]
+        return TableColumn(label, Kind.NUMBER, cells, [encode_number(found) for found in numbers], help)
+    texts = [None if value is None else formatting.visible(setting_text(value)) for value in values]
+    keys = [text if found is None else encode_number(found) for found, text in zip(numbers, texts, strict=True)]
+    return TableColumn(label, Kind.TEXT, texts, keys, help)
 
 
 def _format(numbers: Sequence[float | None], digits: int) -> str:
     """Whole numbers as they are, others with so many digits."""
-    return "%d" if all(each is None or (each.is_integer() and abs(each) < 1e15) for each in numbers) else f"%.{digits}g"
+    finite = [each for each in numbers if each is not None and math.isfinite(each)]
+    return ".0f" if all(each.is_integer() and abs(each) < 1e15 for each in finite) else f".{digits}g"
 
 
-def _text(value: float, digits: int) -> str:
-    return f"{value:.{digits}g}" if math.isfinite(value) else formatting.number(value)
-
-
-def run_table(rows: Sequence[ListedRun], columns: Sequence[Column], now: float) -> tuple[pa.Table, Mapping[str, Any]]:
-    """One row for each run, and how its columns are shown. Pure."""
-    table, text, config = _Table(), pa.string(), st.column_config
-    table.add([formatting.run_title(row.run) for row in rows], config.TextColumn("Run", pinned=True, width=230), text)
-    links = [f"run?run={quote(row.run.id, safe='')}" for row in rows]
-    opens = config.LinkColumn("Open", display_text=":material/open_in_new:", width=55, help="In a new tab.")
-    table.add(links, opens, text)
-    table.add([state_of(row.run, row.tally, now) for row in rows], config.TextColumn("State", width=110), text)
-    lines = [list(_sparkline(row)) for row in rows]
-    shape = "The largest loss of each range of steps, over the whole run."
-    table.add(lines, config.LineChartColumn("Loss", width=130, help=shape), pa.list_(pa.float64()))
-    table.add([row.summary.steps for row in rows], config.NumberColumn("Steps", format="localized", width=90))
-    for column in columns:
-        digits = METRIC_DIGITS if column.is_metric else SETTING_DIGITS
-        table.add_values(column.label, [column.of(row) for row in rows], digits)
-    counts = [row.tally.open_incidents for row in rows]
-    table.add(counts, config.NumberColumn("Open incidents", width=110), pa.int64())
-    moments = [datetime.fromtimestamp(row.run.last_report_at, UTC) for row in rows]
-    reported = config.DatetimeColumn("Last report", format="distance", width=120)
-    table.add(moments, reported, pa.timestamp("ms", "UTC"))
-    tags = [[formatting.visible(tag) for tag in tags_of(row.run.tags, row.run.config)] for row in rows]
-    table.add(tags, config.ListColumn("Tags"), pa.list_(text))
-    return table.data, table.shown
-
-
-def group_table(
-    groups: Sequence[Group], by: Sequence[str], columns: Sequence[Column]
-) -> tuple[pa.Table, Mapping[str, Any]]:
-    """One row for each group: number of runs, then mean, standard deviation and n of each column. Pure."""
-    table, config = _Table(), st.column_config
-    for place, name in enumerate(by):
-        values = [formatting.visible(group.names[place]) for group in groups]
-        table.add(values, config.TextColumn(name, pinned=True), pa.string())
-    table.add([group.num_runs for group in groups], config.NumberColumn("Runs"), pa.int64())
-    for column in columns:
-        spreads = [group.spreads[column.label] for group in groups]
-        of_finite = f"Of the runs whose {column.label} is a finite number."
-        table.add_values(f"{column.label}: mean", [each.mean for each in spreads], METRIC_DIGITS, help=of_finite)
-        deviations = [each.deviation for each in spreads]
-        table.add_values(f"{column.label}: SD", deviations, SPREAD_DIGITS, help="Standard deviation of the sample.")
-        table.add([each.count for each in spreads], config.NumberColumn(f"{column.label}: n", help=of_finite))
-    return table.data, table.shown
+def _text(value: float, written: str) -> str:
+    return format(value, written) if math.isfinite(value) else formatting.number(value)
 
 
 def show_runs(rows: Sequence[ListedRun], columns: Sequence[Column], now: float) -> None:
     """The table, whose selected rows are the selected runs."""
     ids = [row.run.id for row in rows]
-    data, shown = run_table(rows, columns, now)
-    # A selection is a list of positions. Under a key made of the order of the runs, no position means another run.
-    key = f"runs-{hashlib.sha256(' '.join(ids).encode()).hexdigest()[:16]}"
     selected = set(selection.selected_ids())
-    chosen = [place for place, each in enumerate(ids) if each in selected]
-
-    def select() -> None:
-        places = st.session_state[key]["selection"]["rows"]
-        selection.choose(ids, [ids[place] for place in places if place < len(ids)])
-
-    st.dataframe(
-        data, column_config=shown, hide_index=True, key=key, on_select=select, selection_mode="multi-row",
-        selection_default={"selection": {"rows": chosen}}, height=_height(len(rows)), placeholder="-", alt="Runs",
-    )  # fmt: skip
+    runs = {
+        "ids": ids,
+        "links": [f"run?run={quote(run_id, safe='')}" for run_id in ids],
+        "selected": [each for each in ids if each in selected],
+    }
+    _show("Runs", run_table(rows, columns, now), runs)
 
 
 def show_groups(groups: Sequence[Group], by: Sequence[str], columns: Sequence[Column]) -> None:
-    data, shown = group_table(groups, by, columns)
-    st.dataframe(
-        data, column_config=shown, hide_index=True, height=_height(len(groups)), placeholder="-", alt="Groups of runs"
-    )
+    _show("Groups of runs", group_table(groups, by, columns), {})
 
 
-def _sparkline(row: ListedRun) -> Sequence[float]:
+def _show(label: str, table: Sequence[TableColumn], runs: Mapping[str, Any]) -> None:
+    data = {"label": label, "columns": [asdict(column) for column in table], **runs}
+    _component(data=data, key=KEY, on_changes_change=_change_selection)
+
+
+def _change_selection() -> None:
+    """What the viewer selected and unselected since the table last showed the selection of the session."""
+    changes = st.session_state[KEY].get("changes") or []
+    selection.change({str(run_id): bool(is_selected) for run_id, is_selected in changes})
+
+
+def _chosen(column: Column, rows: Sequence[ListedRun]) -> TableColumn:
+    digits = METRIC_DIGITS if column.is_metric else SETTING_DIGITS
+    return values_column(column.label, [column.of(row) for row in rows], digits)
+
+
+def _counts(label: str, counts: Sequence[int], *, help: str = "") -> TableColumn:
+    return TableColumn(label, Kind.NUMBER, [formatting.count(each) for each in counts], counts, help)
+
+
+def _line(row: ListedRun) -> str | None:
     metric = row.summary.metrics.get(SPARKLINE)
-    return () if metric is None else metric.sparkline
-
-
-def _height(num_rows: int) -> int:
-    return min(MAX_HEIGHT_PIXELS, ROW_PIXELS * (num_rows + 1) + 3)
+    return None if metric is None or not metric.sparkline else points(metric.sparkline)
