@@ -15,9 +15,11 @@ from lossguard.masking import mask_text
 
 T = TypeVar("T")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+(?=::|://)")
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^/@]*|[^@:]*:[^@]*)@")
+"""Also with a slash in the password, where it should have been quoted."""
 _ON_DISK = ("file", "local")
-_IN_OBSTORE = ("s3", "s3a", "gs", "gcs", "az", "abfs", "adl")
-"""Kinds of stores that obstore reaches without a further package."""
+_IN_OBSTORE = {name: name for name in ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl")} | {"gcs": "gs"}
+"""Scheme -> what obstore calls it: the stores that it reaches without a further package."""
 MAX_REASON = 300
 
 
@@ -47,9 +49,9 @@ class RemoteFiles:
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
-        self.url = re.sub(r"(?<=://)[^/@]*@", "", mask_text(url)).rstrip("/")
+        self.url = shown_url(url)
         """For people: without user name and password."""
-        self._files, root = _open(url, self.url, dict(options or {}))
+        self._files, root = open_files(url, options)
         self._root = root.rstrip("/")
 
     def __str__(self) -> str:
@@ -96,28 +98,33 @@ class RemoteFiles:
         except FileNotFoundError as problem:
             raise FileNotFoundError(f"{place} is not there") from problem
         except Exception as problem:  # each package has errors of its own
-            raise OSError(f"{place} cannot be {what}: {_reason(problem)}") from problem
+            raise OSError(f"{place} cannot be {what}: {reason(problem)}") from problem
 
 
-def _open(url: str, shown: str, options: dict[str, Any]) -> tuple[Any, str]:
-    """The filesystem of a URL, and the path in it."""
+def open_files(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
+    """The fsspec filesystem of a URL, and the path in it. `options` are those of the filesystem.
+
+    It is opened anew, and nothing is registered for the process. Raises ConfigurationError.
+    """
+    shown = shown_url(url)
     try:
         import fsspec
     except ModuleNotFoundError as missing:
         raise ConfigurationError(f"{shown} needs fsspec, which is not installed: pip install fsspec") from missing
-    options = {"skip_instance_cache": True, **options}  # credentials and listings of nobody else
+    own = {"skip_instance_cache": True, **(options or {})}  # credentials and listings of nobody else
     try:
-        opened: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
+        opened: tuple[Any, str] = fsspec.core.url_to_fs(url, **own)
     except ImportError as missing:
-        return _open_with_obstore(url, shown, options, missing)
+        return _open_with_obstore(url, own, missing)
     except Exception as problem:  # each package has errors of its own
-        raise ConfigurationError(f"{shown} cannot be opened: {_reason(problem)}") from problem
+        raise ConfigurationError(f"{shown} cannot be opened: {reason(problem)}") from problem
     return opened
 
 
-def _open_with_obstore(url: str, shown: str, options: dict[str, Any], missing: ImportError) -> tuple[Any, str]:
+def _open_with_obstore(url: str, options: Mapping[str, Any], missing: ImportError) -> tuple[Any, str]:
     """What s3fs, gcsfs and adlfs serve, where none of them is installed."""
     scheme, _, path = url.partition("://")
+    shown = shown_url(url)
     package = _package_of(scheme, missing)
     if scheme not in _IN_OBSTORE:
         raise ConfigurationError(f"{shown} needs {package}, which is not installed: pip install {package}") from missing
@@ -128,9 +135,9 @@ def _open_with_obstore(url: str, shown: str, options: dict[str, Any], missing: I
         raise ConfigurationError(sentence) from missing
     open_store: Any = FsspecStore  # its types name the options of each scheme
     try:
-        return open_store(scheme, **options), path
+        return open_store(_IN_OBSTORE[scheme], **options), path
     except Exception as problem:  # its own errors
-        raise ConfigurationError(f"{shown} cannot be opened: {_reason(problem)}") from problem
+        raise ConfigurationError(f"{shown} cannot be opened: {reason(problem)}") from problem
 
 
 def _package_of(scheme: str, missing: ImportError) -> str:
@@ -142,7 +149,13 @@ def _package_of(scheme: str, missing: ImportError) -> str:
     return of_cause if module in ("fsspec", "") else module
 
 
-def _reason(problem: Exception) -> str:
+def shown_url(url: str) -> str:
+    """A URL for people: without user name, password and signature."""
+    return _CREDENTIALS.sub("", mask_text(url)).rstrip("/")
+
+
+def reason(problem: Exception) -> str:
     """An error in a few words, without secrets. Those of obstore bring the whole answer of the server."""
-    text = mask_text(str(problem)).strip().partition("\n")[0].partition(": <?xml")[0][:MAX_REASON].rstrip(" :.")
-    return text or type(problem).__name__
+    said = str(getattr(problem, "strerror", None) or problem).strip()
+    first = mask_text(said).partition("\n")[0].partition(": <?xml")[0]
+    return first[:MAX_REASON].rstrip(" :.") or type(problem).__name__

@@ -4,30 +4,19 @@ Credentials come from the environment, as the package of the protocol reads them
 the store keeps the URL of each file.
 """
 
-import importlib.util
 import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import quote, urlsplit
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.registry import known_implementations
 
-PACKAGES = {
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
-}
-"""Protocol -> the package of fsspec that serves it; obstore serves them too."""
+from lossguard.errors import ConfigurationError
+from lossguard.remote_files import open_files, reason
 
 VOLATILE = {"memory", "http", "https", "data", "reference"}
 """Protocols of fsspec that keep nothing, or cannot be written."""
@@ -37,9 +26,6 @@ MARKER = "lossguard-archive.txt"
 MARKER_TEXT = "The folders beside this file hold steps of training runs that a Lossguard store refers to.\n"
 
 NOT_THERE = "it was moved, or the place is not mounted here"
-
-MAX_REASON = 300
-"""Characters of another package's error that ours quote."""
 
 
 class PlaceError(Exception):
@@ -56,7 +42,10 @@ class Place:
     def __init__(self, url: str) -> None:
         """`url` as the user gives it, or a path. Raises PlaceError."""
         self.url = absolute(url)
-        self._files, self._root = _file_system(self.url)
+        try:
+            self._files, self._root = open_files(self.url)
+        except ConfigurationError as error:
+            raise PlaceError(str(error)) from error
 
     def prepare(self, *, has_files: bool) -> None:
         """Make a folder ready for its first file. `has_files`: the store has some there, so it must be the same folder.
@@ -128,9 +117,9 @@ class Place:
         except FileNotFoundError as error:
             if verb == "read":
                 raise FileMissing(f"there is no file {self.url}/{name}; {NOT_THERE}") from error
-            raise PlaceError(f"cannot {verb} {self.url}/{name}: {_reason(error)}") from error
+            raise PlaceError(f"cannot {verb} {self.url}/{name}: {reason(error)}") from error
         except Exception as error:
-            raise PlaceError(f"cannot {verb} {self.url}/{name}: {_reason(error)}") from error
+            raise PlaceError(f"cannot {verb} {self.url}/{name}: {reason(error)}") from error
 
 
 @lru_cache(maxsize=32)
@@ -165,34 +154,6 @@ def path_segment(text: str) -> str:
 
 def _refuse(url: str, why: str) -> NoReturn:
     raise PlaceError(f"{url!r} is no place for archived steps: {why}")
-
-
-def _file_system(url: str) -> tuple[Any, str]:
-    protocol = url.partition("://")[0]
-    _use_obstore(protocol)
-    try:
-        return fsspec.core.url_to_fs(url)  # type: ignore[no-any-return]
-    except ImportError:
-        package = PACKAGES.get(protocol)
-        remedy = f"run: pip install {package}" if package else "fsspec's documentation names it"
-        raise PlaceError(f"{url}: the package for {protocol}:// is not installed; {remedy}") from None
-    except Exception as error:
-        raise PlaceError(f"cannot use the place {url}: {_reason(error)}") from error
-
-
-def _use_obstore(protocol: str) -> None:
-    """Let obstore serve the protocol where fsspec's own package for it is not installed."""
-    known = known_implementations.get(protocol, {}).get("class", "").partition(".")[0]
-    if protocol not in PACKAGES or importlib.util.find_spec(known) or not importlib.util.find_spec("obstore"):
-        return
-    from obstore.fsspec import register
-
-    register(protocol)
-
-
-def _reason(error: BaseException) -> str:
-    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return text.strip().partition("\n")[0][:MAX_REASON].rstrip(".")
 
 
 def _write_durably(path: Path, content: bytes) -> None:

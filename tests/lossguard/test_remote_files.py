@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lossguard.errors import ConfigurationError
-from lossguard.remote_files import RemoteFiles, is_remote, local_path, within
+from lossguard.remote_files import RemoteFiles, is_remote, local_path, open_files, shown_url, within
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,19 @@ def test_a_package_that_is_missing_is_named_in_one_sentence(
     assert "\n" not in str(refused.value)
 
 
+def test_obstore_serves_a_url_without_being_registered_for_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore")
+    for package in ("s3fs", "gcsfs"):
+        monkeypatch.setitem(sys.modules, package, None)
+    for url in ("s3://bucket/run", "gcs://bucket/run"):
+        opened, path = open_files(url)
+        assert (type(opened).__module__, path) == ("obstore.fsspec", "bucket/run")
+    for name in ("obstore", "obstore.fsspec"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigurationError, match="neither is installed"):
+        open_files("s3://bucket/run")
+
+
 def test_files_are_written_listed_read_and_deleted(tmp_path: Path) -> None:
     files = RemoteFiles(f"memory://{tmp_path.name}-{os.getpid()}/run/")
     (tmp_path / "model.pt").write_bytes(b"weights")
@@ -65,6 +78,21 @@ def test_files_are_written_listed_read_and_deleted(tmp_path: Path) -> None:
     files.delete(["manifest.json", "manifest.json", "never.json"])
     with pytest.raises(FileNotFoundError, match=r"run/manifest\.json is not there"):
         files.read("manifest.json")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "github://org:hunter2@repo/run",
+        "sftp://hunter1:hunter2@host/run",
+        "sftp://hunter1:hunter/2@host/run",
+        "simplecache::sftp://hunter1:hunter2@host/run",
+        "s3://bucket/run?X-Amz-Signature=hunter2",
+    ],
+)
+def test_a_url_is_shown_without_a_secret(url: str) -> None:
+    assert "hunter" not in shown_url(url)
+    assert shown_url("s3://bucket/run@2/") == "s3://bucket/run@2"
 
 
 def test_no_message_shows_a_password() -> None:
