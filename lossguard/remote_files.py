@@ -4,35 +4,31 @@ fsspec and the package for a kind of store are imported when a URL is opened: th
 """
 
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from lossguard.errors import ConfigurationError
-from lossguard.masking import mask_text
+from lossguard.remote_errors import is_missing_bucket, reason, scheme_of, shown_url
 
 T = TypeVar("T")
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+(?=::|://)")
-_CREDENTIALS = re.compile(r"(?<=://)(?:[^/@]*|[^@:]*:[^@]*)@")
-"""Also with a slash in the password, where it should have been quoted."""
-_ON_DISK = ("file", "local")
+ON_DISK = ("file", "local")
+"""Schemes of paths on this machine."""
 _IN_OBSTORE = {name: name for name in ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl")} | {"gcs": "gs"}
 """Scheme -> what obstore calls it: the stores that it reaches without a further package."""
-MAX_REASON = 300
 
 
 def is_remote(place: object) -> bool:
     """Whether `place` is a URL of files that lie elsewhere than on a disk of this machine."""
-    match = _SCHEME.match(place) if isinstance(place, str) else None
-    return match is not None and match[0] not in _ON_DISK
+    scheme = scheme_of(place) if isinstance(place, str) else None
+    return scheme is not None and scheme not in ON_DISK
 
 
 def local_path(place: str | os.PathLike[str]) -> Path:
     """A path, or a file:// URL, as a path."""
-    match = _SCHEME.match(place) if isinstance(place, str) else None
-    return Path(place) if match is None else Path(unquote(urlsplit(str(place)).path))
+    scheme = scheme_of(place) if isinstance(place, str) else None
+    return Path(place) if scheme is None else Path(unquote(urlsplit(str(place)).path))
 
 
 def within(place: str | Path, name: str) -> str | Path:
@@ -95,10 +91,10 @@ class RemoteFiles:
         place = f"{self.url}/{name}".rstrip("/")
         try:
             return action(*arguments, **options)
-        except FileNotFoundError as problem:
-            raise FileNotFoundError(f"{place} is not there") from problem
         except Exception as problem:  # each package has errors of its own
-            raise OSError(f"{place} cannot be {what}: {reason(problem)}") from problem
+            if isinstance(problem, FileNotFoundError) and not is_missing_bucket(problem):
+                raise FileNotFoundError(f"{place} is not there") from problem
+            raise OSError(f"{place} cannot be {what}: {reason(problem, self.url)}") from problem
 
 
 def open_files(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
@@ -117,7 +113,7 @@ def open_files(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any,
     except ImportError as missing:
         return _open_with_obstore(url, own, missing)
     except Exception as problem:  # each package has errors of its own
-        raise ConfigurationError(f"{shown} cannot be opened: {reason(problem)}") from problem
+        raise ConfigurationError(f"{shown} cannot be opened: {reason(problem, url)}") from problem
     return opened
 
 
@@ -137,7 +133,7 @@ def _open_with_obstore(url: str, options: Mapping[str, Any], missing: ImportErro
     try:
         return open_store(_IN_OBSTORE[scheme], **options), path
     except Exception as problem:  # its own errors
-        raise ConfigurationError(f"{shown} cannot be opened: {reason(problem)}") from problem
+        raise ConfigurationError(f"{shown} cannot be opened: {reason(problem, url)}") from problem
 
 
 def _package_of(scheme: str, missing: ImportError) -> str:
@@ -147,15 +143,3 @@ def _package_of(scheme: str, missing: ImportError) -> str:
     cause = missing.__cause__ or missing.__context__
     of_cause = getattr(cause, "name", None) or getattr(missing, "name", None) or scheme
     return of_cause if module in ("fsspec", "") else module
-
-
-def shown_url(url: str) -> str:
-    """A URL for people: without user name, password and signature."""
-    return _CREDENTIALS.sub("", mask_text(url)).rstrip("/")
-
-
-def reason(problem: Exception) -> str:
-    """An error in a few words, without secrets. Those of obstore bring the whole answer of the server."""
-    said = str(getattr(problem, "strerror", None) or problem).strip()
-    first = mask_text(said).partition("\n")[0].partition(": <?xml")[0]
-    return first[:MAX_REASON].rstrip(" :.") or type(problem).__name__

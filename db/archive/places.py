@@ -7,22 +7,23 @@ the store keeps the URL of each file.
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from fsspec.implementations.local import LocalFileSystem
 
 from lossguard.errors import ConfigurationError
-from lossguard.remote_files import open_files, reason
+from lossguard.remote_errors import holds_secret, is_missing_bucket, reason, shown_url
+from lossguard.remote_files import ON_DISK, open_files
 
 VOLATILE = {"memory", "http", "https", "data", "reference"}
 """Protocols of fsspec that keep nothing, or cannot be written."""
 
 MARKER = "lossguard-archive.txt"
-"""A file at the top of a folder with archived steps: without it, the folder is not mounted."""
+"""A file at the top of a place with archived steps: a folder without it is not mounted."""
 MARKER_TEXT = "The folders beside this file hold steps of training runs that a Lossguard store refers to.\n"
 
 NOT_THERE = "it was moved, or the place is not mounted here"
@@ -48,13 +49,14 @@ class Place:
             raise PlaceError(str(error)) from error
 
     def prepare(self, *, has_files: bool) -> None:
-        """Make a folder ready for its first file. `has_files`: the store has some there, so it must be the same folder.
+        """Write the marker, so that a place that cannot be written is known before the store says that it has a file.
 
-        Raises PlaceError.
+        `has_files`: the store has some there, so a folder must be the same one. Raises PlaceError.
         """
-        if not isinstance(self._files, LocalFileSystem):
-            return
         with self._failing_as("write", MARKER):
+            if not isinstance(self._files, LocalFileSystem):
+                self._files.pipe_file(self._path(MARKER), MARKER_TEXT.encode())
+                return
             marker = Path(self._root, MARKER)
             if has_files:
                 self._check_mounted()
@@ -63,14 +65,19 @@ class Place:
                 _write_durably(marker, MARKER_TEXT.encode())
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file; when this returns it is durable. What fails half-way may leave a part of it."""
+        """Write a file of a place that is prepared; when this returns it is durable.
+
+        What fails half-way may leave a part of it. Raises PlaceError.
+        """
         path = self._path(name)
         with self._failing_as("write", name):
-            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            if not isinstance(self._files, LocalFileSystem):
+            if isinstance(self._files, LocalFileSystem):
+                self._check_mounted()
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                _write_durably(Path(path), content)
+            else:
+                self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
                 self._files.pipe_file(path, content)
-                return
-            _write_durably(Path(path), content)
 
     def read(self, name: str) -> bytes:
         """A whole file. Raises FileMissing, PlaceError."""
@@ -94,12 +101,18 @@ class Place:
         path = self._path(name)
         with self._failing_as("remove", name):
             if not isinstance(self._files, LocalFileSystem):
-                with suppress(FileNotFoundError):
-                    self._files.rm_file(path)
+                self._remove_remotely(path)
                 return
             self._check_mounted()  # else a file that is there again tomorrow is forgotten
             Path(path).unlink(missing_ok=True)
             _remove_empty(Path(path).parent, Path(self._root))
+
+    def _remove_remotely(self, path: str) -> None:
+        try:
+            self._files.rm_file(path)
+        except FileNotFoundError as error:
+            if is_missing_bucket(error):  # of another server, perhaps
+                raise
 
     def _check_mounted(self) -> None:
         if not Path(self._root, MARKER).exists():
@@ -114,12 +127,10 @@ class Place:
         self._files.invalidate_cache()  # of listings: another process may have written or removed the file
         try:
             yield
-        except FileNotFoundError as error:
-            if verb == "read":
-                raise FileMissing(f"there is no file {self.url}/{name}; {NOT_THERE}") from error
-            raise PlaceError(f"cannot {verb} {self.url}/{name}: {reason(error)}") from error
         except Exception as error:
-            raise PlaceError(f"cannot {verb} {self.url}/{name}: {reason(error)}") from error
+            if verb == "read" and isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
+                raise FileMissing(f"there is no file {self.url}/{name}; {NOT_THERE}") from error
+            raise PlaceError(f"cannot {verb} {self.url}/{name}: {reason(error, self.url)}") from error
 
 
 @lru_cache(maxsize=32)
@@ -136,14 +147,15 @@ def absolute(url: str) -> str:
         return f"file://{Path(url).expanduser().absolute()}"
     if "::" in url:
         _refuse(url, "chained URLs are not supported")
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        _refuse(url, str(error))
-    if parts.password is not None:
-        _refuse(f"{parts.scheme}://..", "put the credentials into the environment, not into the URL")
-    if parts.scheme in VOLATILE:
-        _refuse(url, f"{parts.scheme} keeps no files; give a folder, s3://.. or another object store")
+    if holds_secret(url):
+        _refuse(url, "put the credentials into the environment, not into the URL")
+    scheme, _, path = url.partition("://")
+    if scheme in VOLATILE:
+        _refuse(url, f"{scheme} keeps no files; give a folder, s3://.. or another object store")
+    if scheme in ON_DISK and not path.startswith("/"):
+        _refuse(url, f"give a folder as {scheme}:///path, or as a path")
+    if not path.rstrip("/") or (scheme not in ON_DISK and path.startswith("/")):
+        _refuse(url, f"it names no bucket or folder; give {scheme}://NAME/folder")
     return url.rstrip("/")
 
 
@@ -153,7 +165,7 @@ def path_segment(text: str) -> str:
 
 
 def _refuse(url: str, why: str) -> NoReturn:
-    raise PlaceError(f"{url!r} is no place for archived steps: {why}")
+    raise PlaceError(f"{shown_url(url)!r} is no place for archived steps: {why}")
 
 
 def _write_durably(path: Path, content: bytes) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lossguard.errors import ConfigurationError
-from lossguard.remote_files import RemoteFiles, is_remote, local_path, open_files, shown_url, within
+from lossguard.remote_files import RemoteFiles, is_remote, local_path, open_files, within
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_file_url_is_a_path_like_any_other() -> None:
         ("s3://bucket/run", ("s3fs", "obstore", "obstore.fsspec"), "s3fs or obstore, and neither is installed: pip"),
         ("sftp://host/run", ("paramiko",), "needs paramiko, which is not installed: pip install paramiko"),
         ("memory://run", ("fsspec",), "memory://run needs fsspec, which is not installed: pip install fsspec"),
-        ("nowhere://run", (), "nowhere://run cannot be opened: Protocol not known: nowhere"),
+        ("s4://b/run", (), "s4://b/run cannot be opened: s4:// is not supported; use a folder, s3://, gs://, az:// or"),
     ],
 )
 def test_a_package_that_is_missing_is_named_in_one_sentence(
@@ -78,21 +78,6 @@ def test_files_are_written_listed_read_and_deleted(tmp_path: Path) -> None:
     files.delete(["manifest.json", "manifest.json", "never.json"])
     with pytest.raises(FileNotFoundError, match=r"run/manifest\.json is not there"):
         files.read("manifest.json")
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "github://org:hunter2@repo/run",
-        "sftp://hunter1:hunter2@host/run",
-        "sftp://hunter1:hunter/2@host/run",
-        "simplecache::sftp://hunter1:hunter2@host/run",
-        "s3://bucket/run?X-Amz-Signature=hunter2",
-    ],
-)
-def test_a_url_is_shown_without_a_secret(url: str) -> None:
-    assert "hunter" not in shown_url(url)
-    assert shown_url("s3://bucket/run@2/") == "s3://bucket/run@2"
 
 
 def test_no_message_shows_a_password() -> None:

@@ -62,6 +62,7 @@ def whole(engine: sa.Engine, run_id: str = "r1") -> list[StepBlock]:
 def archive(engine: sa.Engine, place: Place, run_id: str = "r1") -> list[archiving.Written]:
     """Archive a run: its files."""
     written: list[archiving.Written] = []
+    archiving.prepare(engine, place)
     with turn.taken(engine) as ours:
         archiving.archive_run(engine, run_id=run_id, place=place, turn=ours, now=NOW, who=WHO, on_file=written.append)
     return written

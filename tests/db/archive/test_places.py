@@ -48,7 +48,11 @@ def test_nothing_counts_as_removed_from_a_folder_that_is_not_mounted(tmp_path: P
     place.write("run/1", b"1")
     (tmp_path / "mount").rename(tmp_path / "elsewhere")
     (tmp_path / "mount").mkdir()
-    attempts: list[Callable[[], None]] = [lambda: place.remove("run/1"), lambda: place.prepare(has_files=True)]
+    attempts: list[Callable[[], None]] = [
+        lambda: place.remove("run/1"),
+        lambda: place.prepare(has_files=True),
+        lambda: place.write("run/2", b"2"),
+    ]
     for attempt in attempts:
         with pytest.raises(PlaceError, match="is it mounted"):
             attempt()
@@ -77,6 +81,22 @@ def test_expired_credentials_are_one_sentence_for_each_thing_to_do(
     assert place.read("run/1") == b"1"
 
 
+@pytest.mark.slow
+@pytest.mark.needs("moto_server")
+def test_a_file_in_a_bucket_that_is_not_there_counts_neither_as_missing_nor_as_removed(bucket: str) -> None:
+    """The address of another server says so too."""
+    place = Place(f"{bucket}x/runs")
+    attempts: list[Callable[[], object]] = [
+        lambda: place.read("run/1"),
+        lambda: place.size("run/1"),
+        lambda: place.remove("run/1"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(PlaceError, match=f": the bucket '{bucket[5:]}x' does not exist; create it") as failed:
+            attempt()
+        assert not isinstance(failed.value, FileMissing)
+
+
 @pytest.mark.parametrize(
     ("url", "why"),
     [
@@ -85,6 +105,14 @@ def test_expired_credentials_are_one_sentence_for_each_thing_to_do(
         ("https://host/x", "https keeps no files"),
         ("simplecache::s3://b/x", "chained URLs"),
         ("sftp://me:secret@host/x", "put the credentials into the environment"),
+        ("github://org:secret@repo", "put the credentials into the environment"),
+        ("sftp://me:secret/1@host/x", "put the credentials into the environment"),
+        ("sftp://me:secret@[host/x", "put the credentials into the environment"),
+        ("az://container/x?sig=secret", "put the credentials into the environment"),
+        ("simplecache::sftp://me:secret@host/x", "chained URLs"),
+        ("s3://", "it names no bucket or folder"),
+        ("s3:///x", "it names no bucket or folder"),
+        ("file://x/y", "give a folder as file:///path"),
         ("nonsense://x", "nonsense://x cannot be opened"),
     ],
 )
@@ -99,9 +127,11 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
+    place = Place(str(tmp_path))
+    place.prepare(has_files=False)
     monkeypatch.setattr(places, "_write_durably", full)
     with pytest.raises(PlaceError, match=r"^cannot write file://.*/run/1: No space left on device$"):
-        Place(str(tmp_path)).write("run/1", b"1")
+        place.write("run/1", b"1")
 
 
 def test_a_relative_folder_is_kept_as_an_absolute_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
