@@ -13,9 +13,9 @@ MAX_REASON = 300
 """Characters of another package's error that ours quote."""
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+(?=::|://)")
-_PASSWORD = r"[^@:]*:[^@]*@"
-"""Also with a slash in it, which should have been quoted."""
-_CREDENTIALS = re.compile(rf"(?<=://)(?:[^/@]*@|{_PASSWORD})")
+_USER = re.compile(r"(?<=://)[^/@]*@")
+_NAME = re.compile(r"(?<=://)[^/@:]*@")
+"""A user without a password, or a container of Azure."""
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|The specified (?:bucket|container) does not exist")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _HOST = re.compile(r"https?://([^/\s?\"']+)")
@@ -76,13 +76,13 @@ _UNKNOWN_SCHEME = re.compile(r"Protocol not known: (\S+)")
 
 def shown_url(url: str) -> str:
     """A URL for people: without user name, password and signature."""
-    return _CREDENTIALS.sub("", mask_text(url)).rstrip("/")
+    return _USER.sub("", mask_text(url)).rstrip("/")
 
 
 def holds_secret(url: str) -> bool:
     """Whether there is a password, a key or a signature in a URL; a name before an @ is none."""
-    rest = url.partition("://")[2]
-    return re.match(_PASSWORD, rest) is not None or mask_text(rest) != rest
+    rest = _NAME.sub("", url)
+    return mask_text(rest) != rest
 
 
 def scheme_of(url: str) -> str | None:
