@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 from urllib.parse import quote
 
 from fsspec.implementations.local import LocalFileSystem
@@ -26,6 +26,9 @@ MARKER = "lossguard-archive.txt"
 """A file at the top of a place with archived steps: a folder without it is not mounted."""
 MARKER_TEXT = "The folders beside this file hold steps of training runs that a Lossguard store refers to.\n"
 
+VERSION_KEYS = ("mtime", "e_tag", "ETag", "etag", "last_modified", "LastModified", "generation")
+"""Of what fsspec's packages say about a file: its version, under the names that each has for it."""
+
 NOT_THERE = "it was moved, or the place is not mounted here"
 
 
@@ -35,6 +38,14 @@ class PlaceError(Exception):
 
 class FileMissing(PlaceError):
     """The place can be read, and the file is not there."""
+
+
+class FileVersion(NamedTuple):
+    """A file at a moment."""
+
+    num_bytes: int
+    marks: tuple[str, ...]
+    """Such as the time of its last change; other ones once the file is written anew."""
 
 
 class Place:
@@ -91,10 +102,11 @@ class Place:
             content: bytes = self._files.cat_file(self._path(name), start=start, end=end)
         return content
 
-    def size(self, name: str) -> int:
-        """Bytes of a file. Raises FileMissing, PlaceError."""
+    def look_at(self, name: str) -> "FileVersion":
+        """What tells whether a file is the one that was seen before: one request. Raises FileMissing, PlaceError."""
         with self._failing_as("read", name):
-            return int(self._files.info(self._path(name))["size"])
+            facts = self._files.info(self._path(name))
+        return FileVersion(int(facts["size"]), tuple(str(facts.get(key)) for key in VERSION_KEYS))
 
     def remove(self, name: str) -> None:
         """Remove a file, whether it is there or not; a folder that it leaves empty goes too."""

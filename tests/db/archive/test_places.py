@@ -22,13 +22,17 @@ def test_a_file_comes_back_whole_in_parts_and_is_removed_once(url: str) -> None:
     place.write("a%2Fb/1.parquet", content)
     assert place.read("a%2Fb/1.parquet") == content
     assert place.read_range("a%2Fb/1.parquet", 300, 310) == content[300:310]
-    assert place.size("a%2Fb/1.parquet") == len(content)
+    seen = place.look_at("a%2Fb/1.parquet")
+    assert (seen.num_bytes, place.look_at("a%2Fb/1.parquet")) == (len(content), seen)
+    place.write("a%2Fb/1.parquet", content[::-1])
+    assert place.look_at("a%2Fb/1.parquet") != seen, "as long as before"
+    place.write("a%2Fb/1.parquet", content)
     file = RemoteFile(place, "a%2Fb/1.parquet", len(content))
     file.seek(-10, io.SEEK_END)
     assert (file.read(4), file.tell(), file.read(), file.read()) == (content[-10:-6], 10_234, content[-6:], b"")
     place.remove("a%2Fb/1.parquet")
     place.remove("a%2Fb/1.parquet")
-    for look in (place.read, place.size):
+    for look in (place.read, place.look_at):
         with pytest.raises(FileMissing, match=r"there is no file .*1\.parquet"):
             look("a%2Fb/1.parquet")
 
@@ -88,7 +92,7 @@ def test_a_file_in_a_bucket_that_is_not_there_counts_neither_as_missing_nor_as_r
     place = Place(f"{bucket}x/runs")
     attempts: list[Callable[[], object]] = [
         lambda: place.read("run/1"),
-        lambda: place.size("run/1"),
+        lambda: place.look_at("run/1"),
         lambda: place.remove("run/1"),
     ]
     for attempt in attempts:
