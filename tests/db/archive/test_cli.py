@@ -12,7 +12,6 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from db.archive.comparison import difference
 from db.archive.files import ArchivedFile, FileState
 from db.archive.places import Place, PlaceError
 from db.cli import app
@@ -20,7 +19,7 @@ from db.engine import reading, writing
 from db.models import Feature, Run
 from lossguard.states import RunState
 from tests import object_store
-from tests.db.archive.stored import add_ended_run, parquet_files, value_bytes, whole
+from tests.db.archive.stored import add_ended_run, assert_same, parquet_files, value_bytes, whole
 from tests.waiting import wait_for
 
 DAY = 86_400.0
@@ -61,7 +60,7 @@ def test_old_runs_are_archived_brought_back_and_said_so(engine: sa.Engine, tmp_p
     assert parquet_files(tmp_path) == []
     assert "archived" not in run_command(engine, "check")[1]
     for run, blocks in before.items():
-        assert [difference(*pair) for pair in zip(blocks, whole(engine, run), strict=True)] == [None, None]
+        assert_same(blocks, whole(engine, run))
 
 
 def test_runs_are_named_one_by_one_whatever_their_age(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
@@ -266,8 +265,8 @@ def test_a_kill_and_expired_credentials_in_the_middle_lose_nothing_in_an_object_
     assert (report["error"], report["left_files"]) == (None, 0)
     assert (num_kept(), value_bytes(sqlite_engine) < full * 0.6) == (12, True)
     for run, blocks in before.items():
-        assert [difference(*pair) for pair in zip(blocks, whole(sqlite_engine, run), strict=True)] == [None, None]
+        assert_same(blocks, whole(sqlite_engine, run))
     assert run_command(sqlite_engine, "check", "--verify")[0] == 0
     assert run_command(sqlite_engine, "unarchive", "--all")[0] == 0
     for run, blocks in before.items():
-        assert [difference(*pair) for pair in zip(blocks, whole(sqlite_engine, run), strict=True)] == [None, None]
+        assert_same(blocks, whole(sqlite_engine, run))
