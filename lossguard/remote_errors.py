@@ -76,7 +76,7 @@ _UNKNOWN_SCHEME = re.compile(r"Protocol not known: (\S+)")
 
 def shown_url(url: str) -> str:
     """A URL for people: without user name, password and signature."""
-    return _USER.sub("", mask_text(url)).rstrip("/")
+    return _USER.sub("", mask_text(url))
 
 
 def holds_secret(url: str) -> bool:

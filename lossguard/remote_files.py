@@ -45,7 +45,7 @@ class RemoteFiles:
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
-        self.url = shown_url(url)
+        self.url = shown_url(url).rstrip("/")
         """For people: without user name and password."""
         self._files, root = open_files(url, options)
         self._root = root.rstrip("/")

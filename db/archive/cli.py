@@ -68,6 +68,8 @@ class Report:
     """Such files that could not be removed; the next call tries again."""
     given_up: list[str] = field(default_factory=list)
     """Why an earlier call's unfinished file was not looked for at a place that kept none: a sentence each."""
+    problems: list[str] = field(default_factory=list)
+    """Why steps of a run stay archived, although they were to be brought back: a sentence each."""
     error: str | None = None
     """Why the command ended early."""
 
@@ -239,6 +241,8 @@ def _unarchive_one(engine: sa.Engine, report: Report, run: str, ours: Turn, adva
         unarchiving.unarchive_run(
             engine, run_id=run, turn=ours, now=time.time(), who="python -m db unarchive", on_file=note
         )
+    except unarchiving.CannotBringBack as failed:  # the other runs may be whole
+        report.problems.append(str(failed))
     finally:
         if result.files:
             report.runs.append(result)
@@ -262,7 +266,7 @@ def _ending_with(report: Report) -> Iterator[None]:
     """What ends the block early becomes the error of the report, so that what was done is printed too."""
     try:
         yield
-    except (turn.Busy, places.PlaceError, unarchiving.CannotBringBack) as failed:
+    except (turn.Busy, places.PlaceError) as failed:
         report.error = str(failed)
 
 
@@ -280,10 +284,11 @@ def _print(report: Report, as_json: bool, nothing: str) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(report)))
     else:
-        for line in _lines(report) or ([] if report.error else [nothing]):
+        for line in _lines(report) or ([] if report.error or report.problems else [nothing]):
             typer.echo(line)
-    if report.error is not None:
-        raise error(report.error)
+    sentences = [*report.problems, *([] if report.error is None else [report.error])]
+    if failures := [error(sentence) for sentence in sentences]:
+        raise failures[0]
 
 
 def _lines(report: Report) -> list[str]:

@@ -29,7 +29,7 @@ MARKER_TEXT = "The folders beside this file hold steps of training runs that a L
 VERSION_KEYS = ("mtime", "e_tag", "ETag", "etag", "last_modified", "LastModified", "generation")
 """Of what fsspec's packages say about a file: its version, under the names that each has for it."""
 
-NOT_THERE = "it was moved, or the place is not mounted here"
+NOT_MOUNTED = f"is it mounted? The folder has no file {MARKER}"
 
 
 class PlaceError(Exception):
@@ -127,8 +127,11 @@ class Place:
                 raise
 
     def _check_mounted(self) -> None:
-        if not Path(self._root, MARKER).exists():
-            raise OSError(f"the folder has no file {MARKER}; is it mounted?")
+        if not self._is_mounted():
+            raise OSError(NOT_MOUNTED)
+
+    def _is_mounted(self) -> bool:
+        return not isinstance(self._files, LocalFileSystem) or Path(self._root, MARKER).exists()
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -140,9 +143,12 @@ class Place:
         try:
             yield
         except Exception as error:
+            why = reason(error, self.url)
             if verb == "read" and isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
-                raise FileMissing(f"there is no file {self.url}/{name}; {NOT_THERE}") from error
-            raise PlaceError(f"cannot {verb} {self.url}/{name}: {reason(error, self.url)}") from error
+                if self._is_mounted():
+                    raise FileMissing(f"there is no file {self.url}/{name}; it was moved or deleted") from error
+                why = NOT_MOUNTED
+            raise PlaceError(f"cannot {verb} {self.url}/{name}: {why}") from error
 
 
 @lru_cache(maxsize=32)

@@ -132,4 +132,4 @@ def test_a_url_is_shown_without_a_secret(url: str) -> None:
     assert "hunter" not in shown_url(url)
     assert holds_secret(url)
     assert not holds_secret("abfs://container@account.dfs.core.windows.net/run")
-    assert shown_url("s3://bucket/run@2/") == "s3://bucket/run@2"
+    assert shown_url("s3://bucket/run@2/") == "s3://bucket/run@2/"

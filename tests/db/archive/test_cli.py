@@ -56,7 +56,8 @@ def test_old_runs_are_archived_brought_back_and_said_so(engine: sa.Engine, tmp_p
     report = json.loads(out)
     (one,) = report["runs"]
     assert (one["run"], one["outcome"], one["steps"], one["files"]) == ("old", "brought back", 1021, 2)
-    assert report | {"runs": []} == {**{"runs": [], "removed_files": 0, "left_files": 0, "given_up": [], "error": None}}
+    nothing: dict[str, Any] = {"runs": [], "given_up": [], "problems": [], "error": None}
+    assert report | {"runs": []} == nothing | {"removed_files": 0, "left_files": 0}
     assert parquet_files(tmp_path) == []
     assert "archived" not in run_command(engine, "check")[1]
     for run, blocks in before.items():
@@ -215,6 +216,34 @@ def test_damaged_and_missing_files_are_found_by_a_check(sqlite_engine: sa.Engine
     assert (code, len(lines)) == (1, 2)
     assert ("are missing" in lines[0], str(first) in lines[0]) == (True, True)
     assert ("are damaged" in lines[1], str(second) in lines[1]) == (True, True)
+
+
+def test_a_damaged_file_keeps_no_other_run_from_being_brought_back(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    runs_of_two_ages(sqlite_engine)
+    before = whole(sqlite_engine, "young")
+    run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(tmp_path))
+    parquet_files(tmp_path / "old")[1].unlink()
+    code, out, err = run_command(sqlite_engine, "unarchive", "--all")
+    brought_back = [line.partition(" in ")[0] for line in out.splitlines()]
+    assert brought_back == ["brought back old: 511 steps", "brought back young: 1,021 steps"]
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("db: the steps 768 to ")
+    assert "of the run 'old' stay archived: there is no file " in err
+    assert_same(before, whole(sqlite_engine, "young"))
+
+
+def test_a_place_that_is_away_is_one_sentence_whatever_it_keeps(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    runs_of_two_ages(sqlite_engine)
+    run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(tmp_path / "place"))
+    (tmp_path / "place").rename(tmp_path / "away")
+    (tmp_path / "place").mkdir()
+    for words, expected in ((["check", "--verify"], 1), (["unarchive", "--all"], 2)):
+        code, _, err = run_command(sqlite_engine, *words)
+        assert (code, err.count("\n"), "is it mounted? The folder has no file lossguard-archive.txt" in err) == (
+            expected,
+            1,
+            True,
+        )
 
 
 def test_pruned_runs_lose_their_files_now_or_later(sqlite_engine: sa.Engine, tmp_path: Path) -> None:

@@ -56,12 +56,11 @@ def test_nothing_counts_as_removed_from_a_folder_that_is_not_mounted(tmp_path: P
         lambda: place.remove("run/1"),
         lambda: place.prepare(has_files=True),
         lambda: place.write("run/2", b"2"),
+        lambda: place.read("run/1"),
     ]
     for attempt in attempts:
         with pytest.raises(PlaceError, match="is it mounted"):
             attempt()
-    with pytest.raises(FileMissing, match="not mounted"):
-        place.read("run/1")
 
 
 @pytest.mark.slow
@@ -114,7 +113,7 @@ def test_a_file_in_a_bucket_that_is_not_there_counts_neither_as_missing_nor_as_r
         ("sftp://me:secret@[host/x", "put the credentials into the environment"),
         ("az://container/x?sig=secret", "put the credentials into the environment"),
         ("simplecache::sftp://me:secret@host/x", "chained URLs"),
-        ("s3://", "it names no bucket or folder"),
+        ("s3://", "'s3://' is no place for archived steps: it names no bucket or folder"),
         ("s3:///x", "it names no bucket or folder"),
         ("file://x/y", "give a folder as file:///path"),
         ("nonsense://x", "nonsense://x cannot be opened"),
