@@ -113,6 +113,7 @@ def fill(engine: sa.Engine, run_id: str, num_steps: int) -> None:
 def _timed_archive(engine: sa.Engine, place: Place) -> tuple[list[Written], float]:
     files: list[Written] = []
     began = time.perf_counter()
+    archiving.prepare(engine, place)
     with turn.taken(engine) as ours:
         archiving.archive_run(engine, run_id=ARCHIVED, place=place, turn=ours, now=2.0, who=WHO, on_file=files.append)
     return files, time.perf_counter() - began

@@ -1,8 +1,8 @@
 """Many rows at once, and short queries that run all the time: by the driver, at a tenth of what the ORM costs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -14,6 +14,8 @@ from db.dialects.base import quoted as quoted
 
 CHUNK_ROWS = 2_000
 """Rows that `read_chunks` yields at a time."""
+KEYS_PER_QUERY = 500
+"""Keys in one IN; databases limit the number of parameters."""
 MAX_WAITING_ROWS = 2_000
 """Rows of one table that `insert_soon` lets wait."""
 WAITING = "waiting_rows"
@@ -49,6 +51,13 @@ def update_soon(session: Session, row: DeclarativeBase, values: Mapping[str, Any
     _listen(session)
     vars(row).update(values)
     session.info[CHANGED].setdefault((type(row), tuple(values)), {})[id(row)] = row
+
+
+def key_parts(keys: Iterable[int]) -> Iterator[Sequence[int]]:
+    """Keys of rows, as many at a time as one query takes."""
+    remaining = iter(keys)
+    while some := list(islice(remaining, KEYS_PER_QUERY)):
+        yield some
 
 
 def _listen(session: Session) -> None:

@@ -3,13 +3,14 @@
 `summaries` takes the runs of one page, whatever chose them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from db import bulk
 from db.archive import files
 from db.archive.extent import BUCKET
 from db.interventions import needs_a_person_in_sql
@@ -23,9 +24,6 @@ from db.steps.summaries import LiveSpan
 from db.steps.summaries import MetricSummary as MetricSummary
 from lossguard.metrics import COLUMNS
 from lossguard.states import IncidentState, RunState
-
-RUNS_PER_QUERY = 500
-"""Runs in one IN; databases limit the number of parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def standings(session: Session, *, runs: Sequence[Run]) -> dict[int, Standing]:
     """By `Run.pk`, of those of the runs that have reported: one row of each. `summaries` reads more, from the steps."""
     found: dict[int, Standing] = {}
     columns = sa.select(RunStatus.run_pk, RunStatus.step, RunStatus.latest_values)
-    for some in _parts([run.pk for run in runs]):
+    for some in bulk.key_parts(run.pk for run in runs):
         rows = session.execute(columns.where(RunStatus.run_pk.in_(some)))
         found |= {pk: Standing(step, values) for pk, step, values in rows}
     return found
@@ -77,7 +75,7 @@ def tallies(session: Session, *, runs: Sequence[Run] | None = None) -> dict[int,
     if runs is None:
         return _tallies(session, sa.true(), sa.true())
     found: dict[int, Tally] = {}
-    for some in _parts([run.pk for run in runs]):
+    for some in bulk.key_parts(run.pk for run in runs):
         found |= _tallies(session, Incident.run_pk.in_(some), Intervention.run_pk.in_(some))
     return found
 
@@ -164,15 +162,11 @@ def _last_steps(line: Sequence[LiveSpan], num_steps: int, *, whole_buckets: bool
 def _segments(session: Session, pks: Sequence[int]) -> dict[int, list[Segment]]:
     """By run, in the order of their numbers."""
     found: dict[int, list[Segment]] = {}
-    for some in _parts(pks):
+    for some in bulk.key_parts(pks):
         of_runs = sa.select(Segment).where(Segment.run_pk.in_(some))
         for segment in session.scalars(of_runs.order_by(Segment.run_pk, Segment.number)):
             found.setdefault(segment.run_pk, []).append(segment)
     return found
-
-
-def _parts(pks: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (pks[start : start + RUNS_PER_QUERY] for start in range(0, len(pks), RUNS_PER_QUERY))
 
 
 def _live_spans(segments: Iterable[Segment]) -> list[LiveSpan]:

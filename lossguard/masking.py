@@ -25,7 +25,8 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ASSIGNED_NAME = re.compile(r"""(?<![\w.-])([\w.-]++)['"]?\]?\s*[:=]\s*""")
 _VALUE = re.compile(r"""(["']?)(?!\*\*\*)[^\s'",;&})\]]+\1""")
 _FORMS = (
-    (re.compile(r"(?<=://)[^\s/@'\"]+(?=@)"), MASK),  # user:password@ of a URL
+    # user:password@ of a URL; a slash in the password should be %2F, and a number before a slash is a port
+    (re.compile(r"(?<=://)(?:[^\s/@'\"]+|[^\s/@:'\"]*:(?!\d+/)[^\s@'\"]*)(?=@)"), MASK),
     (re.compile(r"(?i)\b(bearer|authorization['\"]?\s*[:=]\s*basic)\s+[\w.~+/=-]{8,}"), rf"\1 {MASK}"),
     (
         re.compile(

@@ -4,33 +4,31 @@ fsspec and the package for a kind of store are imported when a URL is opened: th
 """
 
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from lossguard.errors import ConfigurationError
-from lossguard.masking import mask_text
+from lossguard.remote_errors import is_missing_bucket, reason, scheme_of, shown_url
 
 T = TypeVar("T")
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+(?=::|://)")
-_ON_DISK = ("file", "local")
-_IN_OBSTORE = ("s3", "s3a", "gs", "gcs", "az", "abfs", "adl")
-"""Kinds of stores that obstore reaches without a further package."""
-MAX_REASON = 300
+ON_DISK = ("file", "local")
+"""Schemes of paths on this machine."""
+_IN_OBSTORE = {name: name for name in ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl")} | {"gcs": "gs"}
+"""Scheme -> what obstore calls it: the stores that it reaches without a further package."""
 
 
 def is_remote(place: object) -> bool:
     """Whether `place` is a URL of files that lie elsewhere than on a disk of this machine."""
-    match = _SCHEME.match(place) if isinstance(place, str) else None
-    return match is not None and match[0] not in _ON_DISK
+    scheme = scheme_of(place) if isinstance(place, str) else None
+    return scheme is not None and scheme not in ON_DISK
 
 
 def local_path(place: str | os.PathLike[str]) -> Path:
     """A path, or a file:// URL, as a path."""
-    match = _SCHEME.match(place) if isinstance(place, str) else None
-    return Path(place) if match is None else Path(unquote(urlsplit(str(place)).path))
+    scheme = scheme_of(place) if isinstance(place, str) else None
+    return Path(place) if scheme is None else Path(unquote(urlsplit(str(place)).path))
 
 
 def within(place: str | Path, name: str) -> str | Path:
@@ -47,9 +45,9 @@ class RemoteFiles:
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
-        self.url = re.sub(r"(?<=://)[^/@]*@", "", mask_text(url)).rstrip("/")
+        self.url = shown_url(url).rstrip("/")
         """For people: without user name and password."""
-        self._files, root = _open(url, self.url, dict(options or {}))
+        self._files, root = open_files(url, options)
         self._root = root.rstrip("/")
 
     def __str__(self) -> str:
@@ -93,31 +91,36 @@ class RemoteFiles:
         place = f"{self.url}/{name}".rstrip("/")
         try:
             return action(*arguments, **options)
-        except FileNotFoundError as problem:
-            raise FileNotFoundError(f"{place} is not there") from problem
         except Exception as problem:  # each package has errors of its own
-            raise OSError(f"{place} cannot be {what}: {_reason(problem)}") from problem
+            if isinstance(problem, FileNotFoundError) and not is_missing_bucket(problem):
+                raise FileNotFoundError(f"{place} is not there") from problem
+            raise OSError(f"{place} cannot be {what}: {reason(problem, self.url)}") from problem
 
 
-def _open(url: str, shown: str, options: dict[str, Any]) -> tuple[Any, str]:
-    """The filesystem of a URL, and the path in it."""
+def open_files(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
+    """The fsspec filesystem of a URL, and the path in it. `options` are those of the filesystem.
+
+    It is opened anew, and nothing is registered for the process. Raises ConfigurationError.
+    """
+    shown = shown_url(url)
     try:
         import fsspec
     except ModuleNotFoundError as missing:
         raise ConfigurationError(f"{shown} needs fsspec, which is not installed: pip install fsspec") from missing
-    options = {"skip_instance_cache": True, **options}  # credentials and listings of nobody else
+    own = {"skip_instance_cache": True, **(options or {})}  # credentials and listings of nobody else
     try:
-        opened: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
+        opened: tuple[Any, str] = fsspec.core.url_to_fs(url, **own)
     except ImportError as missing:
-        return _open_with_obstore(url, shown, options, missing)
+        return _open_with_obstore(url, own, missing)
     except Exception as problem:  # each package has errors of its own
-        raise ConfigurationError(f"{shown} cannot be opened: {_reason(problem)}") from problem
+        raise ConfigurationError(f"{shown} cannot be opened: {reason(problem, url)}") from problem
     return opened
 
 
-def _open_with_obstore(url: str, shown: str, options: dict[str, Any], missing: ImportError) -> tuple[Any, str]:
+def _open_with_obstore(url: str, options: Mapping[str, Any], missing: ImportError) -> tuple[Any, str]:
     """What s3fs, gcsfs and adlfs serve, where none of them is installed."""
     scheme, _, path = url.partition("://")
+    shown = shown_url(url)
     package = _package_of(scheme, missing)
     if scheme not in _IN_OBSTORE:
         raise ConfigurationError(f"{shown} needs {package}, which is not installed: pip install {package}") from missing
@@ -128,9 +131,9 @@ def _open_with_obstore(url: str, shown: str, options: dict[str, Any], missing: I
         raise ConfigurationError(sentence) from missing
     open_store: Any = FsspecStore  # its types name the options of each scheme
     try:
-        return open_store(scheme, **options), path
+        return open_store(_IN_OBSTORE[scheme], **options), path
     except Exception as problem:  # its own errors
-        raise ConfigurationError(f"{shown} cannot be opened: {_reason(problem)}") from problem
+        raise ConfigurationError(f"{shown} cannot be opened: {reason(problem, url)}") from problem
 
 
 def _package_of(scheme: str, missing: ImportError) -> str:
@@ -140,9 +143,3 @@ def _package_of(scheme: str, missing: ImportError) -> str:
     cause = missing.__cause__ or missing.__context__
     of_cause = getattr(cause, "name", None) or getattr(missing, "name", None) or scheme
     return of_cause if module in ("fsspec", "") else module
-
-
-def _reason(problem: Exception) -> str:
-    """An error in a few words, without secrets. Those of obstore bring the whole answer of the server."""
-    text = mask_text(str(problem)).strip().partition("\n")[0].partition(": <?xml")[0][:MAX_REASON].rstrip(" :.")
-    return text or type(problem).__name__

@@ -56,6 +56,13 @@ class _Work:
     block: StepBlock
 
 
+def prepare(engine: sa.Engine, place: Place) -> None:
+    """See that a place can be written, before the first run is archived there. Raises PlaceError."""
+    with reading(engine) as session:
+        has_files = place.url in files.places(session)
+    place.prepare(has_files=has_files)
+
+
 def archive_run(
     engine: sa.Engine,
     *,
@@ -66,13 +73,12 @@ def archive_run(
     who: str,
     on_file: Callable[[Written], object],
 ) -> None:
-    """Archive all steps of the run whose values are in the store. `on_file` is called after each file.
+    """Archive all steps of the run whose values are in the store, to a place that is prepared. `on_file` is called
+    after each file.
 
     Raises RunChanged, PlaceError, Busy; what was archived before that stays archived.
     """
     folder = f"{path_segment(run_id)}/{secrets.token_hex(8)}"
-    with reading(engine) as session:
-        place.prepare(has_files=place.url in files.places(session))
     is_first = True
     pack(engine, run_id=run_id, turn=turn)
     while work := _next_work(engine, run_id):

@@ -20,8 +20,8 @@ def summary(session: Session) -> str | None:
         return None
     where = ", ".join(files.places(session))
     return (
-        f"archived: {total.num_steps:,} steps of {total.num_runs:,} {_plural('run', total.num_runs)} "
-        f"in {total.num_files:,} {_plural('file', total.num_files)}, {total.num_bytes / 1e6:,.1f} MB, at {where}"
+        f"archived: {counted(total.num_steps, 'step')} of {counted(total.num_runs, 'run')} "
+        f"in {counted(total.num_files, 'file')}, {total.num_bytes / 1e6:,.1f} MB, at {where}"
     )
 
 
@@ -63,5 +63,6 @@ def _problem(file: ArchivedFile, unusable: set[str]) -> list[str]:
     return []
 
 
-def _plural(noun: str, count: int) -> str:
-    return noun if count == 1 else f"{noun}s"
+def counted(count: int, noun: str) -> str:
+    """Such as "1 file" or "1,200 files"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from db import features, queries
 from db.archive import archiving, checking, files, places, removal, selection, turn, unarchiving
 from db.archive.archiving import Written
+from db.archive.checking import counted
 from db.archive.selection import Candidate
 from db.archive.turn import Turn
 from db.command_engine import Url, check_schema, error, on_engine
@@ -51,9 +52,9 @@ class RunResult:
     def line(self) -> str:
         if self.reason is not None:
             return f"skipped {self.run}: {self.reason}"
-        size = f" in {self.files:,} {'file' if self.files == 1 else 'files'}, {self.bytes / 1e6:,.1f} MB"
+        size = f" in {counted(self.files, 'file')}, {self.bytes / 1e6:,.1f} MB"
         at_most = "up to " if self.outcome == WOULD_ARCHIVE else ""
-        return f"{self.outcome} {self.run}: {at_most}{self.steps:,} steps{size if self.files else ''}"
+        return f"{self.outcome} {self.run}: {at_most}{counted(self.steps, 'step')}{size if self.files else ''}"
 
 
 @dataclass(slots=True)
@@ -65,12 +66,17 @@ class Report:
     """Files that nothing needed any more."""
     left_files: int = 0
     """Such files that could not be removed; the next call tries again."""
+    given_up: list[str] = field(default_factory=list)
+    """Why an earlier call's unfinished file was not looked for at a place that kept none: a sentence each."""
+    problems: list[str] = field(default_factory=list)
+    """Why steps of a run stay archived, although they were to be brought back: a sentence each."""
     error: str | None = None
     """Why the command ended early."""
 
     def note_removal(self, removed: removal.Removed) -> None:
         self.removed_files += removed.num_files
         self.left_files = removed.num_left
+        self.given_up += removed.given_up
         self.error = self.error or next(iter(removed.problems), None)
 
 
@@ -132,7 +138,9 @@ def check(engine: sa.Engine, *, verify: bool) -> bool:
     if summary is not None:
         typer.echo(summary)
     if waiting:
-        typer.echo(f"{waiting:,} files that nothing needs any more wait to be removed by `archive` or `prune`")
+        one = waiting == 1
+        unneeded = f"{counted(waiting, 'file')} that nothing needs any more"
+        typer.echo(f"{unneeded} {'waits' if one else 'wait'} to be removed by `archive` or `prune`")
     found = checking.problems(engine) if verify else []
     for problem in found:
         typer.echo(f"db: {problem}", err=True)
@@ -143,7 +151,8 @@ def remove_files(engine: sa.Engine) -> None:
     """Remove the files of runs that were deleted. Exits with one sentence when some of them have to wait."""
     removed = removal.remove_left_over(engine)
     if removed.problems:
-        raise error(f"{removed.num_left:,} files of deleted runs are left for the next call: {removed.problems[0]}")
+        left = counted(removed.num_left, "file")
+        raise error(f"{left} of deleted runs {_be(removed.num_left)} left for the next call: {removed.problems[0]}")
 
 
 def _archive(
@@ -166,10 +175,12 @@ def _archive(
     if dry_run:
         report.runs += [RunResult(one.run_id, WOULD_ARCHIVE, steps=one.num_steps) for one in found]
         return
-    with _turn(engine, report) as ours, _progress(sum(one.num_steps for one in found), "archiving") as advance:
-        report.note_removal(removal.remove_left_over(engine, unfinished=True))
-        for candidate in found:
-            _archive_one(engine, report, candidate, place, ours, advance)
+    with _ending_with(report):
+        archiving.prepare(engine, place)
+        with turn.taken(engine) as ours, _progress(sum(one.num_steps for one in found), "archiving") as advance:
+            report.note_removal(removal.remove_left_over(engine, unfinished=True))
+            for candidate in found:
+                _archive_one(engine, report, candidate, place, ours, advance)
 
 
 def _archive_one(
@@ -212,7 +223,8 @@ def _unarchive(engine: sa.Engine, report: Report, run_ids: Sequence[str], dry_ru
     if dry_run:
         report.runs += [RunResult(run, "would bring back", steps=steps) for run, steps in archived.items()]
         return
-    with _turn(engine, report) as ours, _progress(sum(archived.values()), "bringing back") as advance:
+    total = sum(archived.values())
+    with _ending_with(report), turn.taken(engine) as ours, _progress(total, "bringing back") as advance:
         for run in archived:
             _unarchive_one(engine, report, run, ours, advance)
         report.note_removal(removal.remove_left_over(engine, unfinished=True))
@@ -229,6 +241,8 @@ def _unarchive_one(engine: sa.Engine, report: Report, run: str, ours: Turn, adva
         unarchiving.unarchive_run(
             engine, run_id=run, turn=ours, now=time.time(), who="python -m db unarchive", on_file=note
         )
+    except unarchiving.CannotBringBack as failed:  # the other runs may be whole
+        report.problems.append(str(failed))
     finally:
         if result.files:
             report.runs.append(result)
@@ -248,12 +262,11 @@ def _place(url: str) -> places.Place:
 
 
 @contextmanager
-def _turn(engine: sa.Engine, report: Report) -> Iterator[Turn]:
-    """The turn. What ends the block early becomes the error of the report, so that what was done is printed too."""
+def _ending_with(report: Report) -> Iterator[None]:
+    """What ends the block early becomes the error of the report, so that what was done is printed too."""
     try:
-        with turn.taken(engine) as ours:
-            yield ours
-    except (turn.Busy, places.PlaceError, unarchiving.CannotBringBack) as failed:
+        yield
+    except (turn.Busy, places.PlaceError) as failed:
         report.error = str(failed)
 
 
@@ -271,16 +284,23 @@ def _print(report: Report, as_json: bool, nothing: str) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(report)))
     else:
-        for line in _lines(report) or ([] if report.error else [nothing]):
+        for line in _lines(report) or ([] if report.error or report.problems else [nothing]):
             typer.echo(line)
-    if report.error is not None:
-        raise error(report.error)
+    sentences = [*report.problems, *([] if report.error is None else [report.error])]
+    if failures := [error(sentence) for sentence in sentences]:
+        raise failures[0]
 
 
 def _lines(report: Report) -> list[str]:
     lines = [result.line() for result in report.runs]
     if report.removed_files:
-        lines.append(f"removed {report.removed_files:,} files that nothing needed any more")
+        lines.append(f"removed {counted(report.removed_files, 'file')} that nothing needed any more")
     if report.left_files:
-        lines.append(f"{report.left_files:,} files are to be removed and could not be; the next call tries again")
+        left = f"{counted(report.left_files, 'file')} {_be(report.left_files)}"
+        lines.append(f"{left} to be removed and could not be; the next call tries again")
+    lines += [f"gave up an unfinished file at a place that never kept one: {problem}" for problem in report.given_up]
     return lines
+
+
+def _be(count: int) -> str:
+    return "is" if count == 1 else "are"

@@ -13,10 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from db import bulk
 from db.models import Base, Time
-
-RUNS_PER_QUERY = 500
-"""Runs in one IN; databases limit the number of parameters."""
 
 
 class FileState(StrEnum):
@@ -82,9 +80,7 @@ def steps_by_run(session: Session) -> Sequence[tuple[str, int]]:
 def runs_with_files(session: Session, *, run_pks: Collection[int]) -> set[int]:
     """Which of these runs have archived steps, by `Run.pk`."""
     found: set[int] = set()
-    pks = list(run_pks)
-    for start in range(0, len(pks), RUNS_PER_QUERY):
-        some = pks[start : start + RUNS_PER_QUERY]
+    for some in bulk.key_parts(run_pks):
         of_runs = sa.select(ArchivedFile.run_pk).where(ArchivedFile.run_pk.in_(some))
         found.update(session.scalars(of_runs.where(ArchivedFile.state == FileState.KEPT)))
     return found
@@ -124,3 +120,8 @@ def places(session: Session) -> Sequence[str]:
     """The places that keep archived steps, sorted."""
     found = sa.select(ArchivedFile.place).where(ArchivedFile.state == FileState.KEPT).distinct()
     return session.scalars(found.order_by(ArchivedFile.place)).all()
+
+
+def proven_places(session: Session) -> set[str]:
+    """The places that keep files, or kept some that are to be removed."""
+    return set(session.scalars(sa.select(ArchivedFile.place).where(ArchivedFile.state != FileState.WRITING).distinct()))

@@ -4,42 +4,32 @@ Credentials come from the environment, as the package of the protocol reads them
 the store keeps the URL of each file.
 """
 
-import importlib.util
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
-from urllib.parse import quote, urlsplit
+from typing import NamedTuple, NoReturn
+from urllib.parse import quote
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.registry import known_implementations
 
-PACKAGES = {
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
-}
-"""Protocol -> the package of fsspec that serves it; obstore serves them too."""
+from lossguard.errors import ConfigurationError
+from lossguard.remote_errors import holds_secret, is_missing_bucket, reason, shown_url
+from lossguard.remote_files import ON_DISK, open_files
 
 VOLATILE = {"memory", "http", "https", "data", "reference"}
 """Protocols of fsspec that keep nothing, or cannot be written."""
 
 MARKER = "lossguard-archive.txt"
-"""A file at the top of a folder with archived steps: without it, the folder is not mounted."""
+"""A file at the top of a place with archived steps: a folder without it is not mounted."""
 MARKER_TEXT = "The folders beside this file hold steps of training runs that a Lossguard store refers to.\n"
 
-NOT_THERE = "it was moved, or the place is not mounted here"
+VERSION_KEYS = ("mtime", "e_tag", "ETag", "etag", "last_modified", "LastModified", "generation")
+"""Of what fsspec's packages say about a file: its version, under the names that each has for it."""
 
-MAX_REASON = 300
-"""Characters of another package's error that ours quote."""
+NOT_MOUNTED = f"is it mounted? The folder has no file {MARKER}"
 
 
 class PlaceError(Exception):
@@ -50,22 +40,34 @@ class FileMissing(PlaceError):
     """The place can be read, and the file is not there."""
 
 
+class FileVersion(NamedTuple):
+    """A file at a moment."""
+
+    num_bytes: int
+    marks: tuple[str, ...]
+    """Such as the time of its last change; other ones once the file is written anew."""
+
+
 class Place:
     """A folder of files that are written once, whole, and never changed."""
 
     def __init__(self, url: str) -> None:
         """`url` as the user gives it, or a path. Raises PlaceError."""
         self.url = absolute(url)
-        self._files, self._root = _file_system(self.url)
+        try:
+            self._files, self._root = open_files(self.url)
+        except ConfigurationError as error:
+            raise PlaceError(str(error)) from error
 
     def prepare(self, *, has_files: bool) -> None:
-        """Make a folder ready for its first file. `has_files`: the store has some there, so it must be the same folder.
+        """Write the marker, so that a place that cannot be written is known before the store says that it has a file.
 
-        Raises PlaceError.
+        `has_files`: the store has some there, so a folder must be the same one. Raises PlaceError.
         """
-        if not isinstance(self._files, LocalFileSystem):
-            return
         with self._failing_as("write", MARKER):
+            if not isinstance(self._files, LocalFileSystem):
+                self._files.pipe_file(self._path(MARKER), MARKER_TEXT.encode())
+                return
             marker = Path(self._root, MARKER)
             if has_files:
                 self._check_mounted()
@@ -74,14 +76,19 @@ class Place:
                 _write_durably(marker, MARKER_TEXT.encode())
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file; when this returns it is durable. What fails half-way may leave a part of it."""
+        """Write a file of a place that is prepared; when this returns it is durable.
+
+        What fails half-way may leave a part of it. Raises PlaceError.
+        """
         path = self._path(name)
         with self._failing_as("write", name):
-            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            if not isinstance(self._files, LocalFileSystem):
+            if isinstance(self._files, LocalFileSystem):
+                self._check_mounted()
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                _write_durably(Path(path), content)
+            else:
+                self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
                 self._files.pipe_file(path, content)
-                return
-            _write_durably(Path(path), content)
 
     def read(self, name: str) -> bytes:
         """A whole file. Raises FileMissing, PlaceError."""
@@ -95,26 +102,36 @@ class Place:
             content: bytes = self._files.cat_file(self._path(name), start=start, end=end)
         return content
 
-    def size(self, name: str) -> int:
-        """Bytes of a file. Raises FileMissing, PlaceError."""
+    def look_at(self, name: str) -> "FileVersion":
+        """What tells whether a file is the one that was seen before: one request. Raises FileMissing, PlaceError."""
         with self._failing_as("read", name):
-            return int(self._files.info(self._path(name))["size"])
+            facts = self._files.info(self._path(name))
+        return FileVersion(int(facts["size"]), tuple(str(facts.get(key)) for key in VERSION_KEYS))
 
     def remove(self, name: str) -> None:
         """Remove a file, whether it is there or not; a folder that it leaves empty goes too."""
         path = self._path(name)
         with self._failing_as("remove", name):
             if not isinstance(self._files, LocalFileSystem):
-                with suppress(FileNotFoundError):
-                    self._files.rm_file(path)
+                self._remove_remotely(path)
                 return
             self._check_mounted()  # else a file that is there again tomorrow is forgotten
             Path(path).unlink(missing_ok=True)
             _remove_empty(Path(path).parent, Path(self._root))
 
+    def _remove_remotely(self, path: str) -> None:
+        try:
+            self._files.rm_file(path)
+        except FileNotFoundError as error:
+            if is_missing_bucket(error):  # of another server, perhaps
+                raise
+
     def _check_mounted(self) -> None:
-        if not Path(self._root, MARKER).exists():
-            raise OSError(f"the folder has no file {MARKER}; is it mounted?")
+        if not self._is_mounted():
+            raise OSError(NOT_MOUNTED)
+
+    def _is_mounted(self) -> bool:
+        return not isinstance(self._files, LocalFileSystem) or Path(self._root, MARKER).exists()
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -125,12 +142,13 @@ class Place:
         self._files.invalidate_cache()  # of listings: another process may have written or removed the file
         try:
             yield
-        except FileNotFoundError as error:
-            if verb == "read":
-                raise FileMissing(f"there is no file {self.url}/{name}; {NOT_THERE}") from error
-            raise PlaceError(f"cannot {verb} {self.url}/{name}: {_reason(error)}") from error
         except Exception as error:
-            raise PlaceError(f"cannot {verb} {self.url}/{name}: {_reason(error)}") from error
+            why = reason(error, self.url)
+            if verb == "read" and isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
+                if self._is_mounted():
+                    raise FileMissing(f"there is no file {self.url}/{name}; it was moved or deleted") from error
+                why = NOT_MOUNTED
+            raise PlaceError(f"cannot {verb} {self.url}/{name}: {why}") from error
 
 
 @lru_cache(maxsize=32)
@@ -147,14 +165,15 @@ def absolute(url: str) -> str:
         return f"file://{Path(url).expanduser().absolute()}"
     if "::" in url:
         _refuse(url, "chained URLs are not supported")
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        _refuse(url, str(error))
-    if parts.password is not None:
-        _refuse(f"{parts.scheme}://..", "put the credentials into the environment, not into the URL")
-    if parts.scheme in VOLATILE:
-        _refuse(url, f"{parts.scheme} keeps no files; give a folder, s3://.. or another object store")
+    if holds_secret(url):
+        _refuse(url, "put the credentials into the environment, not into the URL")
+    scheme, _, path = url.partition("://")
+    if scheme in VOLATILE:
+        _refuse(url, f"{scheme} keeps no files; give a folder, s3://.. or another object store")
+    if scheme in ON_DISK and not path.startswith("/"):
+        _refuse(url, f"give a folder as {scheme}:///path, or as a path")
+    if not path.rstrip("/") or (scheme not in ON_DISK and path.startswith("/")):
+        _refuse(url, f"it names no bucket or folder; give {scheme}://NAME/folder")
     return url.rstrip("/")
 
 
@@ -164,35 +183,7 @@ def path_segment(text: str) -> str:
 
 
 def _refuse(url: str, why: str) -> NoReturn:
-    raise PlaceError(f"{url!r} is no place for archived steps: {why}")
-
-
-def _file_system(url: str) -> tuple[Any, str]:
-    protocol = url.partition("://")[0]
-    _use_obstore(protocol)
-    try:
-        return fsspec.core.url_to_fs(url)  # type: ignore[no-any-return]
-    except ImportError:
-        package = PACKAGES.get(protocol)
-        remedy = f"run: pip install {package}" if package else "fsspec's documentation names it"
-        raise PlaceError(f"{url}: the package for {protocol}:// is not installed; {remedy}") from None
-    except Exception as error:
-        raise PlaceError(f"cannot use the place {url}: {_reason(error)}") from error
-
-
-def _use_obstore(protocol: str) -> None:
-    """Let obstore serve the protocol where fsspec's own package for it is not installed."""
-    known = known_implementations.get(protocol, {}).get("class", "").partition(".")[0]
-    if protocol not in PACKAGES or importlib.util.find_spec(known) or not importlib.util.find_spec("obstore"):
-        return
-    from obstore.fsspec import register
-
-    register(protocol)
-
-
-def _reason(error: BaseException) -> str:
-    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return text.strip().partition("\n")[0][:MAX_REASON].rstrip(".")
+    raise PlaceError(f"{shown_url(url)!r} is no place for archived steps: {why}")
 
 
 def _write_durably(path: Path, content: bytes) -> None:

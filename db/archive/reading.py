@@ -1,8 +1,10 @@
 """Values of archived steps for `db.steps.blocks`: of each file only the columns and row groups that are needed.
 
-The footers of files and the row groups read last are kept, for files never change.
+The footers of files and the row groups read last are kept. Whether a file is still there, and the same, is looked at
+when it is read for the first time in `CHECK_SECONDS`: one request, or one look at the folder.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
@@ -17,6 +19,7 @@ from db.archive.files import ArchivedFile
 from db.steps.columns import MetricColumn
 from db.steps.step_block import StepBlock, joined
 
+CHECK_SECONDS = 30.0
 MAX_FOOTERS = 256
 MAX_GROUPS = 4
 """Row groups that stay in memory, of 16 MB at most."""
@@ -57,8 +60,8 @@ def read_blocks(
 
 def read_file(file: ArchivedFile, *, first: int, end: int, metrics: Sequence[str]) -> StepBlock:
     """The steps [first, end) of a file. Raises UnreadableArchive."""
-    content = _Content(file.place, file.name, file.num_bytes)
     try:
+        content = _content(file)
         groups = parquet.groups_of(_footer(content), first=first, end=end)
         parts = [_between(_group(content, group, tuple(metrics)), first, end) for group in groups]
     except places.PlaceError as error:
@@ -71,14 +74,28 @@ def read_file(file: ArchivedFile, *, first: int, end: int, metrics: Sequence[str
 
 
 class _Content(NamedTuple):
-    """A file, which never changes."""
+    """A file as it was when it was looked at."""
 
     place: str
     name: str
-    num_bytes: int
+    version: places.FileVersion
 
     def open(self) -> places.RemoteFile:
-        return places.RemoteFile(places.opened(self.place), self.name, self.num_bytes)
+        return places.RemoteFile(places.opened(self.place), self.name, self.version.num_bytes)
+
+
+def _content(file: ArchivedFile) -> _Content:
+    """Raises PlaceError, DamagedFile."""
+    version = _version(file.place, file.name, int(time.monotonic() // CHECK_SECONDS))
+    if version.num_bytes != file.num_bytes:
+        raise parquet.DamagedFile(f"it has {version.num_bytes:,} bytes instead of {file.num_bytes:,}")
+    return _Content(file.place, file.name, version)
+
+
+@lru_cache(maxsize=MAX_FOOTERS)
+def _version(place: str, name: str, period: int) -> places.FileVersion:
+    """As it was at the first call in the period."""
+    return places.opened(place).look_at(name)
 
 
 def _between(steps: StepBlock, first: int, end: int) -> StepBlock:
@@ -105,7 +122,8 @@ def _group(content: _Content, group: int, metrics: tuple[str, ...]) -> StepBlock
 
 
 def forget_contents() -> None:
-    """Read row groups anew; footers stay known. For measurements and tests."""
+    """Look at files and read row groups anew; footers stay known. For measurements and tests."""
+    _version.cache_clear()
     _group.cache_clear()
 
 

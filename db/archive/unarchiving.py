@@ -32,8 +32,8 @@ def unarchive_run(
 ) -> None:
     """Bring back all archived steps of a run, and remove their files. `on_file` is called after each file.
 
-    A file that cannot be removed is left to the next archiving. Raises CannotBringBack, Busy; what was brought back
-    before that stays so.
+    A file that cannot be removed is left to the next archiving. Raises CannotBringBack, PlaceError, Busy; what was
+    brought back before that stays so.
     """
     is_first = True
     while file := _next_file(engine, run_id):
@@ -54,14 +54,20 @@ def unarchive_run(
 
 
 def read_whole(file: ArchivedFile) -> StepBlock:
-    """All steps of a file. Raises CannotBringBack unless it is, to the last byte, the one that was written."""
+    """All steps of a file. Raises CannotBringBack unless it is, to the last byte, the one that was written.
+
+    Raises PlaceError where the place cannot be used.
+    """
     try:
         content = places.opened(file.place).read(file.name)
         if hashlib.sha256(content).hexdigest() != file.sha256:
             raise parquet.DamagedFile("its checksum is not the one that it was written with")
         return parquet.decode_whole(io.BytesIO(content))
-    except places.PlaceError as error:
-        raise CannotBringBack(f"the steps of the run {file.run!r} stay archived: {error}") from error
+    except places.FileMissing as error:
+        raise CannotBringBack(
+            f"the steps {file.first_step:,} to {file.last_step:,} of the run {file.run!r} stay archived: {error}; "
+            "restore it from a backup of the place"
+        ) from error
     except parquet.DamagedFile as error:
         raise CannotBringBack(
             f"the steps {file.first_step:,} to {file.last_step:,} of the run {file.run!r} stay archived: "

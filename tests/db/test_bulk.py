@@ -116,3 +116,10 @@ def test_every_question_sees_such_changes_and_a_rollback_forgets_them(engine: sa
         assert session.scalar(found) == 0
         session.commit()
         assert session.scalar(found) == 0
+
+
+def test_keys_are_asked_for_in_parts_and_all_of_them() -> None:
+    parts = list(bulk.key_parts(iter(range(1001))))
+    assert [len(part) for part in parts] == [bulk.KEYS_PER_QUERY, bulk.KEYS_PER_QUERY, 1]
+    assert [key for part in parts for key in part] == list(range(1001))
+    assert list(bulk.key_parts([])) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lossguard.errors import ConfigurationError
-from lossguard.remote_files import RemoteFiles, is_remote, local_path, within
+from lossguard.remote_files import RemoteFiles, is_remote, local_path, open_files, within
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_file_url_is_a_path_like_any_other() -> None:
         ("s3://bucket/run", ("s3fs", "obstore", "obstore.fsspec"), "s3fs or obstore, and neither is installed: pip"),
         ("sftp://host/run", ("paramiko",), "needs paramiko, which is not installed: pip install paramiko"),
         ("memory://run", ("fsspec",), "memory://run needs fsspec, which is not installed: pip install fsspec"),
-        ("nowhere://run", (), "nowhere://run cannot be opened: Protocol not known: nowhere"),
+        ("s4://b/run", (), "s4://b/run cannot be opened: s4:// is not supported; use a folder, s3://, gs://, az:// or"),
     ],
 )
 def test_a_package_that_is_missing_is_named_in_one_sentence(
@@ -49,6 +49,19 @@ def test_a_package_that_is_missing_is_named_in_one_sentence(
         RemoteFiles(url)
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_obstore_serves_a_url_without_being_registered_for_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore")
+    for package in ("s3fs", "gcsfs"):
+        monkeypatch.setitem(sys.modules, package, None)
+    for url in ("s3://bucket/run", "gcs://bucket/run"):
+        opened, path = open_files(url)
+        assert (type(opened).__module__, path) == ("obstore.fsspec", "bucket/run")
+    for name in ("obstore", "obstore.fsspec"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigurationError, match="neither is installed"):
+        open_files("s3://bucket/run")
 
 
 def test_files_are_written_listed_read_and_deleted(tmp_path: Path) -> None:

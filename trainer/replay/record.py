@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard import SegmentReason, decode_number, read_spools
+from lossguard.masking import MASK
 from trainer.checkpoint_place import checkpoint_place
 from trainer.errors import UsageError
 from trainer.replay.checkpoints import ChosenCheckpoints, Found, find_checkpoints
@@ -107,7 +108,7 @@ def read_record(
     steps = _without_gaps(steps, step)
     later = segments[last + 1 :]
     config = segments[last].config
-    place = checkpoint_place(checkpoints or config.get("checkpoints"), folder) or folder / "checkpoints"
+    place = checkpoint_place(checkpoints or _recorded_place(config), folder) or folder / "checkpoints"
     departure = next((each for each in later if each.reason in WENT_BACK), None)
     return RunRecord(
         folder=folder,
@@ -117,6 +118,16 @@ def read_record(
         checkpoints=_choose(find_checkpoints(place, downloads or folder), later, first=min(steps)),
         skipped=None if departure is None else departure.skipped,
     )
+
+
+def _recorded_place(config: Mapping[str, Any]) -> str | None:
+    """Where the run kept its checkpoints if not in its folder. Raises UsageError for a URL that was recorded masked."""
+    place: str | None = config.get("checkpoints")
+    if place is not None and MASK in place:
+        raise UsageError(
+            f"The run kept its checkpoints at {place}, not wholly recorded: give the URL with --checkpoints."
+        )
+    return place
 
 
 def _find_segment(segments: Sequence[RecordedSegment], key: str | None, step: int) -> int | None:

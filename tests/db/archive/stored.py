@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.archive import archiving, turn
+from db.archive.comparison import difference
 from db.archive.places import Place
 from db.engine import reading
 from db.lineage import Line, step_ranges
@@ -62,9 +63,29 @@ def whole(engine: sa.Engine, run_id: str = "r1") -> list[StepBlock]:
 def archive(engine: sa.Engine, place: Place, run_id: str = "r1") -> list[archiving.Written]:
     """Archive a run: its files."""
     written: list[archiving.Written] = []
+    archiving.prepare(engine, place)
     with turn.taken(engine) as ours:
         archiving.archive_run(engine, run_id=run_id, place=place, turn=ours, now=NOW, who=WHO, on_file=written.append)
     return written
+
+
+def assert_same(before: list[StepBlock], after: list[StepBlock]) -> None:
+    """The same steps of each segment, to the last bit."""
+    assert [difference(*pair) for pair in zip(before, after, strict=True)] == [None] * len(before)
+
+
+def flipped(content: bytes) -> bytes:
+    """With one bit in the middle that is another."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+class Killed(BaseException):
+    """In place of the end of the process."""
+
+
+def die(*_: object, **__: object) -> None:
+    raise Killed
 
 
 def value_bytes(engine: sa.Engine) -> int:

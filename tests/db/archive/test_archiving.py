@@ -9,24 +9,28 @@ import sqlalchemy as sa
 from db import access, commands, queries
 from db.archive import archiving, blocks, checking, files, removal, turn
 from db.archive.archiving import RunChanged
-from db.archive.comparison import difference
 from db.archive.files import ArchivedFile, FileState
 from db.archive.places import Place, PlaceError
 from db.engine import reading, writing
 from db.steps import writer
-from db.steps.step_block import StepBlock
 from lossguard.states import RunState
-from tests.db.archive.stored import add_ended_run, archive, parquet_files, value_bytes, whole
+from tests.db.archive.stored import (
+    Killed,
+    add_ended_run,
+    archive,
+    assert_same,
+    die,
+    flipped,
+    parquet_files,
+    value_bytes,
+    whole,
+)
 from tests.db.seed import NOW, add_segment, add_steps
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "place"
-
-
-def assert_same(before: list[StepBlock], after: list[StepBlock]) -> None:
-    assert [difference(*pair) for pair in zip(before, after, strict=True)] == [None] * len(before)
 
 
 def test_archived_steps_read_as_before_to_the_last_bit(engine: sa.Engine, folder: Path) -> None:
@@ -57,11 +61,8 @@ def test_killed_at_any_moment_nothing_is_lost_or_twice_and_the_next_call_finishe
         add_ended_run(session)
     before = whole(engine)
 
-    class Killed(BaseException):
-        pass
-
     with monkeypatch.context() as patch:
-        dying(patch, moment, Killed)
+        dying(patch, moment)
         with pytest.raises(Killed):
             archive(engine, Place(str(folder)))
     assert_same(before, whole(engine))
@@ -75,22 +76,19 @@ def test_killed_at_any_moment_nothing_is_lost_or_twice_and_the_next_call_finishe
     assert checking.problems(engine) == []
 
 
-def dying(patch: pytest.MonkeyPatch, moment: str, killed: type[BaseException]) -> None:
+def dying(patch: pytest.MonkeyPatch, moment: str) -> None:
     """Raise where a kill would end the process."""
     write = Place.write
 
     def half(self: Place, name: str, content: bytes) -> None:
         write(self, name, content[: len(content) // 2])
-        raise killed
-
-    def die(*_: object, **__: object) -> None:
-        raise killed
+        raise Killed
 
     put_away: Callable[..., None] = blocks.put_away
 
     def after_deletion(*args: object, **named: object) -> None:
         put_away(*args, **named)
-        raise killed
+        raise Killed
 
     where: dict[str, Callable[[], None]] = {
         "before the file": lambda: patch.setattr(Place, "write", die),
@@ -116,9 +114,7 @@ def test_a_place_that_fails_or_lies_keeps_the_steps_in_the_store(
         if fault == "full":
             write(self, name, content[:100])
             raise PlaceError(f"cannot write {self.url}/{name}: No space left on device")
-        middle = len(content) // 2
-        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-        write(self, name, content[:-20] if fault == "cut" else flipped)
+        write(self, name, content[:-20] if fault == "cut" else flipped(content))
 
     monkeypatch.setattr(Place, "write", faulty)
     with pytest.raises(PlaceError, match=r"^cannot write|was read back with|is no whole") as failed:

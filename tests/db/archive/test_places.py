@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fsspec.registry import known_implementations
 
 from db.archive import places
 from db.archive.places import FileMissing, Place, PlaceError, RemoteFile
@@ -23,13 +22,17 @@ def test_a_file_comes_back_whole_in_parts_and_is_removed_once(url: str) -> None:
     place.write("a%2Fb/1.parquet", content)
     assert place.read("a%2Fb/1.parquet") == content
     assert place.read_range("a%2Fb/1.parquet", 300, 310) == content[300:310]
-    assert place.size("a%2Fb/1.parquet") == len(content)
+    seen = place.look_at("a%2Fb/1.parquet")
+    assert (seen.num_bytes, place.look_at("a%2Fb/1.parquet")) == (len(content), seen)
+    place.write("a%2Fb/1.parquet", content[::-1])
+    assert place.look_at("a%2Fb/1.parquet") != seen, "as long as before"
+    place.write("a%2Fb/1.parquet", content)
     file = RemoteFile(place, "a%2Fb/1.parquet", len(content))
     file.seek(-10, io.SEEK_END)
     assert (file.read(4), file.tell(), file.read(), file.read()) == (content[-10:-6], 10_234, content[-6:], b"")
     place.remove("a%2Fb/1.parquet")
     place.remove("a%2Fb/1.parquet")
-    for look in (place.read, place.size):
+    for look in (place.read, place.look_at):
         with pytest.raises(FileMissing, match=r"there is no file .*1\.parquet"):
             look("a%2Fb/1.parquet")
 
@@ -49,12 +52,15 @@ def test_nothing_counts_as_removed_from_a_folder_that_is_not_mounted(tmp_path: P
     place.write("run/1", b"1")
     (tmp_path / "mount").rename(tmp_path / "elsewhere")
     (tmp_path / "mount").mkdir()
-    attempts: list[Callable[[], None]] = [lambda: place.remove("run/1"), lambda: place.prepare(has_files=True)]
+    attempts: list[Callable[[], None]] = [
+        lambda: place.remove("run/1"),
+        lambda: place.prepare(has_files=True),
+        lambda: place.write("run/2", b"2"),
+        lambda: place.read("run/1"),
+    ]
     for attempt in attempts:
         with pytest.raises(PlaceError, match="is it mounted"):
             attempt()
-    with pytest.raises(FileMissing, match="not mounted"):
-        place.read("run/1")
 
 
 @pytest.mark.slow
@@ -78,6 +84,22 @@ def test_expired_credentials_are_one_sentence_for_each_thing_to_do(
     assert place.read("run/1") == b"1"
 
 
+@pytest.mark.slow
+@pytest.mark.needs("moto_server")
+def test_a_file_in_a_bucket_that_is_not_there_counts_neither_as_missing_nor_as_removed(bucket: str) -> None:
+    """The address of another server says so too."""
+    place = Place(f"{bucket}x/runs")
+    attempts: list[Callable[[], object]] = [
+        lambda: place.read("run/1"),
+        lambda: place.look_at("run/1"),
+        lambda: place.remove("run/1"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(PlaceError, match=f": the bucket '{bucket[5:]}x' does not exist; create it") as failed:
+            attempt()
+        assert not isinstance(failed.value, FileMissing)
+
+
 @pytest.mark.parametrize(
     ("url", "why"),
     [
@@ -86,7 +108,15 @@ def test_expired_credentials_are_one_sentence_for_each_thing_to_do(
         ("https://host/x", "https keeps no files"),
         ("simplecache::s3://b/x", "chained URLs"),
         ("sftp://me:secret@host/x", "put the credentials into the environment"),
-        ("nonsense://x", "cannot use the place nonsense://x"),
+        ("github://org:secret@repo", "put the credentials into the environment"),
+        ("sftp://me:secret/1@host/x", "put the credentials into the environment"),
+        ("sftp://me:secret@[host/x", "put the credentials into the environment"),
+        ("az://container/x?sig=secret", "put the credentials into the environment"),
+        ("simplecache::sftp://me:secret@host/x", "chained URLs"),
+        ("s3://", "'s3://' is no place for archived steps: it names no bucket or folder"),
+        ("s3:///x", "it names no bucket or folder"),
+        ("file://x/y", "give a folder as file:///path"),
+        ("nonsense://x", "nonsense://x cannot be opened"),
     ],
 )
 def test_a_url_that_cannot_keep_steps_is_refused_in_one_sentence(url: str, why: str) -> None:
@@ -96,20 +126,15 @@ def test_a_url_that_cannot_keep_steps_is_refused_in_one_sentence(url: str, why: 
     assert "\n" not in str(refused.value)
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "_use_obstore", lambda protocol: None)
-    monkeypatch.setitem(known_implementations, "gs", {"class": "no_such_gcsfs.FS", "err": "install it"})
-    with pytest.raises(PlaceError, match=r"the package for gs:// is not installed; run: pip install gcsfs$"):
-        Place("gs://bucket/x")
-
-
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
+    place = Place(str(tmp_path))
+    place.prepare(has_files=False)
     monkeypatch.setattr(places, "_write_durably", full)
     with pytest.raises(PlaceError, match=r"^cannot write file://.*/run/1: No space left on device$"):
-        Place(str(tmp_path)).write("run/1", b"1")
+        place.write("run/1", b"1")
 
 
 def test_a_relative_folder_is_kept_as_an_absolute_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,10 @@
 """Charts and columns of archived steps: what is read of the files, and what is said when they cannot be read."""
 
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +105,64 @@ def test_a_damaged_page_is_one_sentence_and_the_other_pages_are_read(sqlite_engi
         column(sqlite_engine, 0, 50)
     assert f"{file} is damaged" in str(failed.value)
     assert "\n" not in str(failed.value)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "written anew"])
+def test_a_file_that_is_damaged_or_goes_while_it_is_in_memory_is_noticed_in_the_next_period(
+    sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    clock = FakeClock(time.monotonic())
+    monkeypatch.setattr(archive_reading, "time", clock)
+    column(sqlite_engine, 0, 50)
+    (file,) = parquet_files(folder)
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(content[:-1] if damage == "cut" else bytes(len(content)))
+    column(sqlite_engine, 0, 50)
+    clock.now += archive_reading.CHECK_SECONDS
+    with pytest.raises(
+        UnreadableArchive, match="there is no file" if damage == "missing" else "is damaged: it "
+    ) as bad:
+        column(sqlite_engine, 0, 50)
+    assert "\n" not in str(bad.value)
+    file.write_bytes(content)
+    clock.now += archive_reading.CHECK_SECONDS
+    assert len(column(sqlite_engine, 0, 50).values) == 50
+
+
+class FakeClock:
+    """`time`, as far as the reader uses it."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_file_is_looked_at_once_in_a_period_however_often_it_is_read(
+    sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_reading, "time", FakeClock(time.monotonic()))
+    requests: list[str] = []
+    for name in ("look_at", "read_range"):
+        monkeypatch.setattr(Place, name, counted(getattr(Place, name), name, requests))
+    column(sqlite_engine, 0, 50)
+    first = len(requests)
+    assert requests.count("look_at") == 1
+    for start in range(0, 5000, 100):
+        column(sqlite_engine, start, start + 100)
+    assert len(requests) == first
+
+
+def counted(method: Callable[..., Any], name: str, requests: list[str]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        requests.append(name)
+        return method(*arguments)
+
+    return call
 
 
 def test_a_list_of_runs_needs_no_file_however_short_the_run_is(sqlite_engine: sa.Engine, tmp_path: Path) -> None:

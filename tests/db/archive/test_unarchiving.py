@@ -9,12 +9,21 @@ import sqlalchemy as sa
 from db import access, commands, queries
 from db.archive import blocks, checking, places, removal, turn, unarchiving
 from db.archive.archiving import Written
-from db.archive.comparison import difference
 from db.archive.places import Place, PlaceError
 from db.archive.unarchiving import CannotBringBack
 from db.engine import reading, writing
 from db.steps import completing, rollups
-from tests.db.archive.stored import add_ended_run, archive, parquet_files, value_bytes, whole
+from tests.db.archive.stored import (
+    Killed,
+    add_ended_run,
+    archive,
+    assert_same,
+    die,
+    flipped,
+    parquet_files,
+    value_bytes,
+    whole,
+)
 from tests.db.seed import NOW, add_steps
 
 
@@ -33,14 +42,14 @@ def test_values_come_back_to_the_last_bit_and_the_files_go(engine: sa.Engine, tm
     values = value_bytes(engine)
     assert unarchive(engine) == files
     assert value_bytes(engine) > values
-    assert [difference(*pair) for pair in zip(before, whole(engine), strict=True)] == [None, None]
+    assert_same(before, whole(engine))
     assert parquet_files(tmp_path) == []
     assert unarchive(engine) == []
     with reading(engine) as session:
         assert [line.action for line in access.trail(session)] == ["unarchive steps", "archive steps"]
         assert checking.summary(session) is None
     archive(engine, Place(str(tmp_path)))
-    assert [difference(*pair) for pair in zip(before, whole(engine), strict=True)] == [None, None]
+    assert_same(before, whole(engine))
 
 
 def test_blocks_with_late_steps_and_values_are_not_overwritten(engine: sa.Engine, tmp_path: Path) -> None:
@@ -59,7 +68,7 @@ def test_blocks_with_late_steps_and_values_are_not_overwritten(engine: sa.Engine
     changed = whole(engine)
     assert changed[0].metrics["loss"].values[3] == 99.0
     unarchive(engine)
-    assert [difference(*pair) for pair in zip(changed, whole(engine), strict=True)] == [None, None]
+    assert_same(changed, whole(engine))
 
 
 @pytest.mark.parametrize("moment", ["before the commit", "in the commit", "after the commit"])
@@ -71,12 +80,6 @@ def test_killed_at_any_moment_nothing_is_lost_or_twice(
         add_ended_run(session)
     before = whole(engine)
     archive(engine, Place(str(tmp_path)))
-
-    class Killed(BaseException):
-        pass
-
-    def die(*_: object, **__: object) -> None:
-        raise Killed
 
     put_back = blocks.put_back
 
@@ -93,10 +96,10 @@ def test_killed_at_any_moment_nothing_is_lost_or_twice(
         where[moment](patch)
         with pytest.raises(Killed):
             unarchive(engine)
-    assert [difference(*pair) for pair in zip(before, whole(engine), strict=True)] == [None, None]
+    assert_same(before, whole(engine))
     unarchive(engine)
     removal.remove_left_over(engine)
-    assert [difference(*pair) for pair in zip(before, whole(engine), strict=True)] == [None, None]
+    assert_same(before, whole(engine))
     assert parquet_files(tmp_path) == []
 
 
@@ -116,9 +119,7 @@ def test_a_file_that_is_damaged_or_missing_stays_archived_and_says_so(
     if damage == "missing":
         file.unlink()
     else:
-        middle = len(content) // 2
-        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-        file.write_bytes(flipped if damage == "flipped" else content[:middle])
+        file.write_bytes(flipped(content) if damage == "flipped" else content[: len(content) // 2])
     (problem,) = checking.problems(engine)
     with pytest.raises(CannotBringBack, match=why) as failed:
         unarchive(engine)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lossguard.masking import mask_json
 from trainer.errors import UsageError
 from trainer.replay.record import read_record
 
@@ -41,6 +42,16 @@ def gone_back(folder: Path) -> None:
     spool(folder, "2", segment(0, 5, "resume"), *[line(step, step + 6, 1.0) for step in range(5, 9)], config="b")
     saved(folder / "checkpoints", 0, 3, 5, 7)
     saved(folder / "checkpoints" / "discarded", 4, 6)
+
+
+def test_checkpoints_at_a_url_whose_password_was_not_recorded_are_asked_for(tmp_path: Path) -> None:
+    gone_back(tmp_path)
+    for path in tmp_path.glob("*.spool"):
+        config = mask_json({"checkpoints": "sftp://me:hunter2@host/runs"})
+        path.write_text(path.read_text().replace('"config": {', f'"config": {{{json.dumps(config)[1:-1]}, '))
+    with pytest.raises(UsageError, match=r"at sftp://\*\*\*@host/runs, .*: give the URL with --checkpoints\.$"):
+        read_record(tmp_path, key="1-0", step=6)
+    assert read_record(tmp_path, key="1-0", step=6, checkpoints=str(tmp_path / "there")).checkpoints == {}
 
 
 def test_a_discarded_branch_has_its_own_steps_and_discarded_checkpoints(tmp_path: Path) -> None:

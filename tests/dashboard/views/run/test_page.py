@@ -67,7 +67,8 @@ def test_archived_steps_are_drawn_like_stored_ones_and_named_where_their_place_i
     st.cache_data.clear()
     st.cache_resource.clear()
     (warning,) = open_page("run", run="spiky-1").warning
-    assert warning.value.startswith("The archived steps 0 to 255 of the run 'spiky-1' cannot be read: there is no file")
+    assert warning.value.startswith("The archived steps 0 to 255 of the run 'spiky-1' cannot be read: ")
+    assert ": is it mounted? The folder has no file lossguard-archive.txt. " in warning.value
     runs = open_page("runs")
     assert (list(runs.warning), list(runs.exception)) == ([], []), "a list needs no file"
 
