@@ -256,7 +256,7 @@ def _store_steps(
     if not new.steps:
         return
     try:
-        cached.metric_numbers = writer.insert_steps(
+        cached.kept = writer.insert_steps(
             session,
             run=cached.run,
             segment=segment.number,
@@ -264,7 +264,7 @@ def _store_steps(
             times=new.times,
             metrics=new.metrics,
             max_metrics=max_metrics,
-            numbers=cached.metric_numbers,
+            kept=cached.kept,
             soon=True,
         )
     except TooManyMetrics as error:

@@ -14,7 +14,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from db import commands, queries
 from db.models import Order, Run, RunStatus, Segment
-from db.steps import rollups
+from db.steps import rollups, writer
 from lossguard.protocol import CAN_ROLL_BACK
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, preflights
@@ -42,7 +42,8 @@ class CachedRun:
     run: Run
     newest_segment: Segment | None
     """The segment that the detection follows: late reports of an abandoned one are stored only."""
-    metric_numbers: dict[str, int]
+    kept: writer.Kept
+    """What the next steps need not read."""
     open_orders: Sequence[Order]
     engine: DetectionEngine
     status: RunStatus
@@ -61,7 +62,7 @@ class CachedRun:
         return cls(
             run=run,
             newest_segment=queries.newest_segment(session, run=run),
-            metric_numbers=rollups.metric_numbers(session, run_pk=run.pk),
+            kept=writer.Kept(rollups.metric_numbers(session, run_pk=run.pk)),
             open_orders=_open_orders(session, run),
             engine=engine,
             status=commands.run_status_of(session, run=run, now=run.last_report_at),
