@@ -6,12 +6,15 @@ until each of their rows stands alone: only then a hang differs from slow steps.
 first row after the gap is set apart at once, so that a gap costs no further cuts.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import lineage, queries
+from db import lineage
 from db.goodput import accounting
 from db.goodput.accounting import Breakdown, Interval, RunTimes, SegmentTimes, Stretch, TimeCause
 from db.lineage import StepRange
@@ -57,16 +60,64 @@ class _Part:
         return StepRange(self.segment, self.last if self.is_row else self.before[0] + 1, self.last + 1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """A run with what is stored of it besides its steps."""
+
+    run: Run
+    opened: Sequence[Segment]
+    """Its segments in the order in which they were opened."""
+    acted: Sequence[tuple[Intervention, Order | None]]
+    status: RunStatus | None
+
+
 def breakdown(session: Session, *, run: Run, now: float) -> Breakdown:
     """What the time of a run was used for since its start, until it ended or `now` (unix seconds)."""
-    opened = sorted(queries.segments(session, run=run), key=lambda one: (one.opened_at, one.number))
-    stretches = _Stretches(session, run, opened)
-    times = _run_times(session, run, opened, now)
+    return breakdowns(session, runs=[run], now=now)[run.pk]
+
+
+def breakdowns(session: Session, *, runs: Sequence[Run], now: float) -> dict[int, Breakdown]:
+    """The same for some runs, by their keys: all but their steps is read together."""
+    return {records.run.pk: _breakdown(session, records, now) for records in _read_records(session, runs)}
+
+
+def _breakdown(session: Session, records: _Records, now: float) -> Breakdown:
+    stretches = _Stretches(session, records.run, records.opened)
+    times = _run_times(records, now)
     usual = accounting.usual_step_seconds(stretches.segments())
     for _ in range(MAX_ROUNDS):
         if not stretches.cut_suspects(usual, times.holds):
             break
     return accounting.break_down(replace(times, segments=stretches.segments()), usual)
+
+
+def _read_records(session: Session, runs: Sequence[Run]) -> Iterator[_Records]:
+    segments = _by_run(session, runs, Segment)
+    orders, interventions = _by_run(session, runs, Order), _by_run(session, runs, Intervention)
+    statuses = _by_run(session, [run for run in runs if run.state == RunState.RUNNING], RunStatus)
+    for run in runs:
+        order_of = {order.intervention: order for order in orders[run.pk]}
+        yield _Records(
+            run=run,
+            opened=sorted(segments[run.pk], key=lambda one: (one.opened_at, one.number)),
+            acted=[
+                (one, order_of.get(one.number)) for one in sorted(interventions[run.pk], key=lambda one: one.number)
+            ],
+            status=next(iter(statuses[run.pk]), None),
+        )
+
+
+OfRun = TypeVar("OfRun", Segment, Order, Intervention, RunStatus)
+
+
+def _by_run(session: Session, runs: Sequence[Run], kind: type[OfRun]) -> Mapping[int, Sequence[OfRun]]:
+    """Key of a run -> its rows of a table, in the order of their keys."""
+    found = defaultdict[int, list[OfRun]](list)
+    if runs:
+        of_runs = sa.select(kind).where(kind.run_pk.in_([run.pk for run in runs]))
+        for row in session.scalars(of_runs.order_by(*sa.inspect(kind).primary_key)):
+            found[row.run_pk].append(row)
+    return found
 
 
 class _Stretches:
@@ -231,20 +282,17 @@ def _by_step(found: Mapping[At, StepTime]) -> dict[tuple[int, int], StepTime]:
     return {(at.segment, at.step): step for at, step in found.items()}
 
 
-def _run_times(session: Session, run: Run, opened: Sequence[Segment], now: float) -> RunTimes:
+def _run_times(records: _Records, now: float) -> RunTimes:
     """All but the segments."""
-    is_running = run.state == RunState.RUNNING
+    run, status = records.run, records.status
     ended_at = run.last_report_at if run.finished_at is None else run.finished_at
-    status = session.get(RunStatus, run.pk) if is_running else None
-    orders = {order.intervention: order for order in queries.orders(session, run=run)}
-    acted = [(each, orders.get(each.number)) for each in queries.interventions(session, run=run)]
-    openings = [segment.opened_at for segment in opened]
+    openings = [segment.opened_at for segment in records.opened]
     return RunTimes(
         started_at=run.started_at,
-        until=max(run.started_at, now if is_running else ended_at),
+        until=max(run.started_at, now if run.state == RunState.RUNNING else ended_at),
         state=run.state,
-        holds=accounting.merged([_hold(*each, openings, now) for each in acted]),
-        decisions=accounting.merged([_decision(*each) for each in acted]),
+        holds=accounting.merged([_hold(*each, openings, now) for each in records.acted]),
+        decisions=accounting.merged([_decision(*each) for each in records.acted]),
         expected_by=None if status is None else status.expected_by,
     )
 

@@ -34,11 +34,8 @@ def complete_steps(
     changed = [*_complete_rows(session, place, values), *_complete_blocks(session, place, values)]
     if changed:
         assert segment.last_step is not None
-        steps = np.array(sorted(changed), dtype=np.int64)
-        column = MetricColumn.of([0.0] * len(steps))  # only its steps count: the buckets are made from what is stored
-        points = rollups.points_of(steps, {names[0]: column}, known)
         target = rollups.Target(run.pk, segment.number, known, rollups.finest_level(segment.has_blocks))
-        rollups.grow(session, target, points, before=segment.last_step, after=segment.last_step)
+        rollups.rewrite(session, target, np.array(sorted(changed), dtype=np.int64), segment.last_step)
     return known
 
 

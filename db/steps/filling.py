@@ -30,9 +30,8 @@ def fill_in_segment(session: Session, run_pk: int, segment: int, max_steps: int 
     target = Target(run_pk, segment, numbers, rollups.finest_level(has_blocks=False), _read_values)
     before: int | None = None
     for block in _blocks(session, run_pk, segment, names, max_steps):
-        after, points = int(block.steps[-1]), rollups.points_of(block.steps, block.metrics, numbers)
-        rollups.grow(session, target, points, before=before, after=after)
-        before = after
+        rollups.grow(session, target, block, before=before)
+        before = int(block.steps[-1])
 
 
 def _blocks(session: Session, run_pk: int, segment: int, names: Sequence[str], max_steps: int) -> Iterator[StepBlock]:

@@ -20,7 +20,7 @@ from db.steps import blocks, loose_rows, rollups
 from db.steps.block_codec import encode_bits, encode_floats, encode_steps
 from db.steps.blocks import Block
 from db.steps.buckets import Floats
-from db.steps.step_block import RunRange, StepBlock, end_of, joined
+from db.steps.step_block import RunRange, StepBlock, end_of, merged
 from lossguard.metrics import COUNTS
 
 PACK_AT = 512
@@ -50,10 +50,14 @@ def becomes_block(segment: Segment, num_new: int) -> bool:
 def store(session: Session, segment: Segment, numbers: Mapping[str, int], new: StepBlock) -> None:
     """Store steps, and the rows of the segment if these are few, in blocks. Call `commands.grow_segment` afterwards."""
     _make_partition(session, segment)
-    parts, num_rows = [new], segment.num_steps - segment.num_packed
+    place, num_rows = Place(segment.run_pk, segment.number, numbers), segment.num_steps - segment.num_packed
     if 0 < num_rows <= MAX_ROWS:
-        parts.append(_take_rows(session, segment, numbers, StepRange(segment.number, 0, None)))
-    pack(session, Place(segment.run_pk, segment.number, numbers), _together(parts))
+        rows = _take_rows(session, segment, numbers, StepRange(segment.number, 0, None))
+        pack(session, place, merged([new, rows]))
+    elif segment.last_step is None or new.steps[0] > segment.last_step:  # behind all blocks: none is asked for
+        _write(session, place, new)
+    else:
+        pack(session, place, new)
     segment.num_packed += len(new) + (num_rows if num_rows <= MAX_ROWS else 0)
 
 
@@ -96,7 +100,7 @@ def pack(session: Session, place: Place, new: StepBlock) -> None:
     for at in np.unique(home).tolist():
         part = new.at(np.flatnonzero(home == at))
         if at >= 0 and not _stands_alone(part, known[at]):
-            part = _together([_take(session, place, known[at]), part])
+            part = merged([_take(session, place, known[at]), part])
         _write(session, place, part)
 
 
@@ -135,11 +139,6 @@ def _delete(session: Session, place: Place, block: Block) -> None:
         condition = f"run_pk = ? AND segment = ? AND first_step = ? AND metric IN ({among})"
         bulk.run(session, f"DELETE FROM block_values WHERE {condition}", key)
     bulk.run(session, "DELETE FROM step_blocks WHERE run_pk = ? AND segment = ? AND first_step = ?", key)
-
-
-def _together(parts: Sequence[StepBlock]) -> StepBlock:
-    names = list(dict.fromkeys(name for part in parts for name in part.metrics))
-    return joined([part.with_metrics(names) for part in parts], names)
 
 
 def _write(session: Session, place: Place, steps: StepBlock) -> None:

@@ -23,7 +23,7 @@ from db.models import Metric, Rollup
 from db.steps import reader
 from db.steps.buckets import Buckets, Ints, coarsen, joined, nothing, points
 from db.steps.columns import MetricColumn
-from db.steps.step_block import RunRange, StepBlock, end_of
+from db.steps.step_block import RunRange, StepBlock, end_of, merged
 
 NARROWEST = 16
 FACTOR = 4
@@ -111,38 +111,86 @@ class Target:
     """Reads its steps."""
 
 
-def affects_buckets(before: int | None, first: int, last: int, finest: int) -> bool:
-    """Whether steps `first` to `last` complete a bucket, or change one, of a segment that ended at `before`."""
-    known, size = 0 if before is None else before + 1, width(finest)
-    return first < known or (last + 1) // size > known // size
+MAX_OPEN_VALUES = 4_096
+"""Values of an open bucket that is kept in memory: about 40 kB of a run."""
 
 
-def grow(session: Session, target: Target, new_points: Buckets, *, before: int | None, after: int) -> None:
-    """Add points whose steps were just stored: the segment's last step was `before` and is `after` now."""
-    if before is None:
-        _seal(session, target, new_points, 0, after)
-        return
-    late = new_points.start <= before
-    if late.any():
-        _rewrite(session, target, np.unique(new_points.start[late]), before)
-        new_points = new_points.where(~late)
-    if after > before:
-        _seal(session, target, new_points, before + 1, after)
+@dataclass(frozen=True, slots=True)
+class OpenBucket:
+    """The steps of a segment in its open bucket of the finest level: they are sealed together with later ones."""
+
+    begin: int
+    end: int
+    """The step behind the segment's last one."""
+    steps: StepBlock
+
+    @classmethod
+    def of(cls, begin: int, end: int, steps: StepBlock) -> "OpenBucket | None":
+        """None where it has too many values to be kept."""
+        if len(steps) * len(steps.metrics) > MAX_OPEN_VALUES:
+            return None
+        return cls(begin, end, steps.at(np.arange(len(steps))))  # a copy: a slice would keep the whole report
+
+    def holds(self, segment: int, begin: int, end: int) -> bool:
+        """Whether these are the steps [begin, end) of the segment."""
+        return (self.steps.segment, self.begin, self.end) == (segment, begin, end)
 
 
-def _seal(session: Session, target: Target, below: Buckets, known: int, after: int) -> None:
-    """Write the buckets that end within (known, after + 1]; `below` holds all from `known` on."""
-    level, reached = target.finest, known
-    while (after + 1) // (size := width(level)) > known // size:
-        begin, end = known // size * size, (after + 1) // size * size
+def grow(
+    session: Session, target: Target, new: StepBlock, *, before: int | None, open_bucket: OpenBucket | None = None
+) -> OpenBucket | None:
+    """Add steps that were just stored: the last step of the segment was `before`.
+
+    `open_bucket`: what the last call returned, if nothing of the segment has changed since: it need not be read then.
+    """
+    known, last, size = 0 if before is None else before + 1, int(new.steps[-1]), width(target.finest)
+    if new.steps[0] < known:
+        num_late, open_bucket = int(np.searchsorted(new.steps, known)), None
+        rewrite(session, target, new.steps[:num_late], known - 1)
+        new = new.at(slice(num_late, None))
+    if (last + 1) // size <= known // size:
+        return None
+    return _seal(session, target, new, known, last, open_bucket)
+
+
+def _seal(
+    session: Session, target: Target, new: StepBlock, known: int, last: int, open_bucket: OpenBucket | None
+) -> OpenBucket | None:
+    """Write the buckets that end within (known, last + 1]; `new` holds all steps from `known` on."""
+    level, size = target.finest, width(target.finest)
+    begin, end = known // size * size, (last + 1) // size * size
+    steps = _with_open_bucket(session, target, new, begin, known, open_bucket)
+    num_sealed = int(np.searchsorted(steps.steps, end))
+    below = _first_buckets(target, steps.at(slice(num_sealed)))
+    _write(session, target, level, below)
+    open_from, reached = end, begin
+    while (last + 1) // (size := width(level := level + 1)) > known // size:
+        begin, end = known // size * size, (last + 1) // size * size
         older = children(session, target, level=level, low=begin, high=reached)
         ready = joined([older, below])
         below = coarsen(ready.where(ready.start < end), size)
         _write(session, target, level, below)
-        level, reached = level + 1, begin
+        reached = begin
+    return OpenBucket.of(open_from, last + 1, steps.at(slice(num_sealed, None)))
 
 
-def _rewrite(session: Session, target: Target, steps: Ints, before: int) -> None:
+def _with_open_bucket(
+    session: Session, target: Target, new: StepBlock, begin: int, known: int, open_bucket: OpenBucket | None
+) -> StepBlock:
+    """The steps from `begin` on: those before `known`, and the new ones."""
+    if begin == known or not target.numbers:
+        return new
+    if open_bucket is not None and open_bucket.holds(target.segment, begin, known):
+        return merged([open_bucket.steps, new])
+    return merged([stored_steps(session, target, low=begin, high=known), new])
+
+
+def _first_buckets(target: Target, steps: StepBlock) -> Buckets:
+    """Steps in buckets of the segment's finest level."""
+    return coarsen(points_of(steps.steps, steps.metrics, target.numbers), width(target.finest))
+
+
+def rewrite(session: Session, target: Target, steps: Ints, before: int) -> None:
     """Compute every sealed bucket again that holds one of these steps."""
     level = target.finest
     while (size := width(level)) <= before + 1:  # no wider bucket is sealed, and its width may be beyond int64
@@ -174,7 +222,8 @@ def children(session: Session, target: Target, *, level: int, low: int, high: in
     if low >= high or not target.numbers:
         return nothing()
     if level == target.finest:
-        return stored_points(session, target, low=low, high=high)
+        block = stored_steps(session, target, low=low, high=high)
+        return points_of(block.steps, block.metrics, target.numbers)
     rows = bulk.read(
         session,
         f"SELECT metric, {', '.join(bulk.quoted(BUCKET_COLUMNS))} FROM rollups"
@@ -206,11 +255,11 @@ def from_rows(rows: Sequence[Any]) -> Buckets:
     return Buckets(*columns)
 
 
-def stored_points(session: Session, target: Target, *, low: int, high: int) -> Buckets:
+def stored_steps(session: Session, target: Target, *, low: int, high: int) -> StepBlock:
     """The stored steps [low, high) of a segment, every metric of them."""
     steps = RunRange(target.run_pk, StepRange(target.segment, low, high))
     (block,) = target.read_values(session, ranges=[steps], metrics=list(target.numbers))
-    return points_of(block.steps, block.metrics, target.numbers)
+    return block
 
 
 def points_of(steps: Ints, metrics: Mapping[str, MetricColumn], numbers: Mapping[str, int]) -> Buckets:

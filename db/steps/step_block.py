@@ -68,3 +68,12 @@ def joined(parts: Sequence[StepBlock], metrics: Sequence[str]) -> StepBlock:
     if (np.diff(steps) > 0).all():
         return together
     return together.at(np.unique(steps, return_index=True)[1])
+
+
+def merged(parts: Sequence[StepBlock]) -> StepBlock:
+    """The same, with every metric that any of them has."""
+    filled = [part for part in parts if len(part)] or parts[:1]
+    if len(filled) == 1:
+        return filled[0]
+    names = list(dict.fromkeys(name for part in filled for name in part.metrics))
+    return joined([part.with_metrics(names) for part in filled], names)

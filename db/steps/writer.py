@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sqlalchemy.orm import Session
@@ -12,6 +12,7 @@ from db.lineage import StepRange
 from db.models import Run, Segment, Step
 from db.steps import packing, reader, rollups
 from db.steps.columns import MetricColumn, perplexity
+from db.steps.rollups import OpenBucket
 from db.steps.step_block import StepBlock
 from lossguard.metrics import COLUMNS, COUNTS
 from lossguard.protocol import encode_number
@@ -30,6 +31,15 @@ def known_steps(session: Session, *, run: Run, segment: int, steps: Sequence[int
     return set(reader.read_steps(session, run_pk=run.pk, step_range=between).tolist()) & set(steps)
 
 
+class Kept(NamedTuple):
+    """What of a run is kept between two reports, so that the next one need not read it."""
+
+    numbers: Mapping[str, int]
+    """Those of all of its metrics, by name."""
+    open_bucket: OpenBucket | None = None
+    """Of the segment that has grown last, if nothing of it has changed since."""
+
+
 def insert_steps(
     session: Session,
     *,
@@ -39,36 +49,35 @@ def insert_steps(
     times: Sequence[float],
     metrics: Mapping[str, Column | MetricColumn],
     max_metrics: int | None = None,
-    numbers: Mapping[str, int] | None = None,
+    kept: Kept | None = None,
     soon: bool = False,
-) -> dict[str, int]:
+) -> Kept:
     """Store new steps, and update the roll-ups. Call `commands.grow_segment` afterwards.
 
-    `steps` rise. `metrics` holds columns of the same length, with None where a metric was not reported. `numbers` are
-    those of all of the run's metrics by name, if the caller knows them; returned are these and those of new metrics.
-    `soon` inserts the rows together with those of other calls in this transaction, see `bulk.insert_soon`.
-    Raises rollups.TooManyMetrics when the run would have more than `max_metrics`.
+    `steps` rise. `metrics` holds columns of the same length, with None where a metric was not reported. `kept` is what
+    the last call for the run returned, if the caller has it. `soon` inserts the rows together with those of other calls
+    in this transaction, see `bulk.insert_soon`. Raises rollups.TooManyMetrics when the run would have more than
+    `max_metrics`.
     """
     if not steps:
-        return dict(numbers or {})
+        return kept or Kept({})
     columns = {
         name: given if isinstance(given, MetricColumn) else MetricColumn.of(given) for name, given in metrics.items()
     }
     if "loss" in columns and "perplexity" not in columns:
         columns["perplexity"] = perplexity(columns["loss"])
-    known = rollups.metric_numbers(session, run_pk=run.pk, names=columns, limit=max_metrics, known=numbers)
+    known = None if kept is None else kept.numbers
+    numbers = rollups.metric_numbers(session, run_pk=run.pk, names=columns, limit=max_metrics, known=known)
     stored = session.get(Segment, (run.pk, segment))
+    new = StepBlock(segment, np.array(steps, dtype=np.int64), np.array(times, dtype=np.float64), columns)
     if stored is not None and packing.becomes_block(stored, len(steps)):
-        packing.store(session, stored, known, StepBlock(segment, np.array(steps), np.array(times), columns))
+        packing.store(session, stored, numbers, new)
     else:
         _insert_rows(session, run, segment, steps, times, columns, soon=soon)
     before = None if stored is None else stored.last_step
-    finest = rollups.finest_level(stored is not None and stored.has_blocks)
-    if rollups.affects_buckets(before, steps[0], steps[-1], finest):
-        target = rollups.Target(run.pk, segment, known, finest)
-        new_points = rollups.points_of(np.asarray(steps, dtype=np.int64), columns, known)
-        rollups.grow(session, target, new_points, before=before, after=max(steps[-1], before or 0))
-    return known
+    target = rollups.Target(run.pk, segment, numbers, rollups.finest_level(stored is not None and stored.has_blocks))
+    open_bucket = None if kept is None else kept.open_bucket
+    return Kept(numbers, rollups.grow(session, target, new, before=before, open_bucket=open_bucket))
 
 
 def _insert_rows(

@@ -5,6 +5,7 @@ request goes on to the routes, which say what is wrong with it: nothing is refus
 """
 
 import re
+from math import isnan
 from typing import Any, NamedTuple
 
 from fastapi import Request, Response
@@ -159,20 +160,15 @@ class Parser:
         return report
 
     def _is_plain(self, parsed: Any) -> bool:
-        """Whether the parsed body is a `ReportIn` as it stands: pydantic takes ten times as long to find that out.
-
-        Every comparison with NaN is false, so that a time which is none is not plain.
-        """
+        """Whether the parsed body is a `ReportIn` as it stands: pydantic takes ten times as long to find that out."""
         if type(parsed) is not dict or not parsed.keys() <= PLAIN_FIELDS or len(parsed) != len(PLAIN_FIELDS):
             return False
         segment, steps, times, metrics = parsed["segment"], parsed["steps"], parsed["times"], parsed["metrics"]
         return (
             type(segment) is int
             and 0 <= segment < 2**31
-            and _are(int, steps)
-            and all(0 <= step < MAX_STEP for step in steps)
-            and _are(float, times)
-            and all(0 <= time < MAX_TIME for time in times)
+            and _are(int, steps, below=MAX_STEP)
+            and _are(float, times, below=MAX_TIME)
             and self._are_columns(metrics)
         )
 
@@ -182,5 +178,8 @@ class Parser:
         return metrics.keys() <= self._known_names and all(type(values) is list for values in metrics.values())
 
 
-def _are(kind: type, values: Any) -> bool:
-    return type(values) is list and all(type(value) is kind for value in values)
+def _are(kind: type, values: Any, *, below: float) -> bool:
+    """Whether this is a list of such numbers, from 0 on and below a limit. NaN is none: it makes the sum NaN."""
+    if type(values) is not list or not set(map(type, values)) <= {kind}:
+        return False
+    return not values or (min(values) >= 0 and max(values) < below and not isnan(sum(values)))

@@ -3,7 +3,8 @@
 The caller has locked the run; everything here happens inside the caller's transaction.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -100,11 +101,14 @@ def save(
     segment: Segment | None,
     now: float,
     approved_by: str | None = None,
-) -> None:
-    """Write what the engine concluded, and its state: it follows `segment` and has seen all of its rows."""
+) -> dict[str, Any]:
+    """Write what the engine concluded, and its state, which is returned: it follows `segment` and has seen all of its
+    rows."""
     number, seen_step = (0, None) if segment is None else (segment.number, segment.last_step)
     effects.write(session, run, concluded, segment=number, now=now, approved_by=approved_by)
-    commands.save_detection_state(session, run=run, state=engine.state_dict(), segment=number, seen_step=seen_step)
+    state = engine.state_dict()
+    commands.save_detection_state(session, run=run, state=state, segment=number, seen_step=seen_step)
+    return state
 
 
 def update(
@@ -126,11 +130,22 @@ def update(
 
 
 def snapshot(
-    session: Session, run: Run, engine: DetectionEngine, *, segment: int, before: int | None, step: int
+    session: Session,
+    run: Run,
+    engine: DetectionEngine,
+    *,
+    segment: int,
+    before: int | None,
+    step: int,
+    state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Keep the detectors' state if the segment, at `before` so far, passed a multiple of SNAPSHOT_EVERY steps."""
+    """Keep the detectors' state if the segment, at `before` so far, passed a multiple of SNAPSHOT_EVERY steps.
+
+    `state`: that of the engine, where it has just been saved.
+    """
     if before is None or step // SNAPSHOT_EVERY > before // SNAPSHOT_EVERY:
-        commands.save_snapshot(session, run=run, segment=segment, step=step, state=engine.detectors_state())
+        detectors = engine.detectors_state() if state is None else state["detectors"]
+        commands.save_snapshot(session, run=run, segment=segment, step=step, state=detectors)
 
 
 def fork(session: Session, run: Run, engine: DetectionEngine, segment: Segment, *, now: float) -> list[Effect]:

@@ -189,23 +189,25 @@ def _detect_and_decide(intake: _Intake, changes: list[EventIn], *, has_restorabl
     cached.engine.throughput.expect_pauses(pauses)
     is_late = bool(new.steps) and not intake.in_order
     has_state_changes = bool(changes or pauses) or has_restorable or is_late
+    saved: dict[str, Any] | None = None
     if new.steps or has_state_changes:
         # The detection and the status are past steps that arrive after their successors.
         effects = _detect(cached.engine, StepColumns() if is_late else new, changes)
         # Rows in order can be fed again from the store. All else is in the engine's state alone.
         if effects or has_state_changes:
             cached.attach(session)
-            cached.save(session, intake.segment, effects, now=now)
+            saved = cached.save(session, intake.segment, effects, now=now)
         else:
-            cached.save_later(session, intake.segment, len(new.steps), now=now)
-    return _changed_status(intake)
+            saved = cached.save_later(session, intake.segment, len(new.steps), now=now)
+    return _changed_status(intake, saved)
 
 
-def _changed_status(intake: _Intake) -> dict[str, Any]:
+def _changed_status(intake: _Intake, saved: dict[str, Any] | None) -> dict[str, Any]:
+    """`saved`: the state of the engine, if this report saved it."""
     cached, new, pause = intake.cached, intake.new, intake.pause
     status: dict[str, Any] = {}
     if intake.in_order:
-        cached.snapshot(intake.session, intake.segment, intake.previous_step, new.steps[-1])
+        cached.snapshot(intake.session, intake.segment, intake.previous_step, new.steps[-1], saved)
         status = run_status.with_steps(cached.status, new, intake.now)
         has_order = bool(cached.open_orders)
         status["stall_after"] = stalls.limit(cached.engine, status["report_gaps"], has_order=has_order)
@@ -256,7 +258,7 @@ def _store_steps(
     if not new.steps:
         return
     try:
-        cached.metric_numbers = writer.insert_steps(
+        cached.kept = writer.insert_steps(
             session,
             run=cached.run,
             segment=segment.number,
@@ -264,7 +266,7 @@ def _store_steps(
             times=new.times,
             metrics=new.metrics,
             max_metrics=max_metrics,
-            numbers=cached.metric_numbers,
+            kept=cached.kept,
             soon=True,
         )
     except TooManyMetrics as error:

@@ -5,8 +5,9 @@ other transaction has locked the run: every lock raises the run's revision.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -14,7 +15,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from db import commands, queries
 from db.models import Order, Run, RunStatus, Segment
-from db.steps import rollups
+from db.steps import rollups, writer
 from lossguard.protocol import CAN_ROLL_BACK
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, preflights
@@ -42,7 +43,8 @@ class CachedRun:
     run: Run
     newest_segment: Segment | None
     """The segment that the detection follows: late reports of an abandoned one are stored only."""
-    metric_numbers: dict[str, int]
+    kept: writer.Kept
+    """What the next steps need not read."""
     open_orders: Sequence[Order]
     engine: DetectionEngine
     status: RunStatus
@@ -61,7 +63,7 @@ class CachedRun:
         return cls(
             run=run,
             newest_segment=queries.newest_segment(session, run=run),
-            metric_numbers=rollups.metric_numbers(session, run_pk=run.pk),
+            kept=writer.Kept(rollups.metric_numbers(session, run_pk=run.pk)),
             open_orders=_open_orders(session, run),
             engine=engine,
             status=commands.run_status_of(session, run=run, now=run.last_report_at),
@@ -87,24 +89,35 @@ class CachedRun:
         """Whether the detection follows this segment."""
         return self.newest_segment is None or segment.number == self.newest_segment.number
 
-    def save(self, session: Session, segment: Segment, effects: Sequence[Effect], *, now: float) -> None:
-        """Write what the detection concluded, and its state."""
-        detection_state.save(session, self.run, self.engine, effects, segment=segment, now=now)
+    def save(self, session: Session, segment: Segment, effects: Sequence[Effect], *, now: float) -> dict[str, Any]:
+        """Write what the detection concluded, and the state of its engine, which is returned."""
+        state = detection_state.save(session, self.run, self.engine, effects, segment=segment, now=now)
         self.num_unsaved_rows = 0
         if effects:
             self.open_orders = _open_orders(session, self.run)
             self.proposal = preflights.proposal(session, self.run)
+        return state
 
-    def save_later(self, session: Session, segment: Segment, num_rows: int, *, now: float) -> None:
-        """The engine has seen `num_rows` stored rows that had no effects: save its state once enough have come."""
+    def save_later(self, session: Session, segment: Segment, num_rows: int, *, now: float) -> dict[str, Any] | None:
+        """The engine has seen `num_rows` stored rows that had no effects: save its state once enough have come.
+
+        Returns the state, if it was saved.
+        """
         self.num_unsaved_rows += num_rows
-        if self.num_unsaved_rows >= MAX_UNSAVED_ROWS:
-            self.save(session, segment, [], now=now)
+        return self.save(session, segment, [], now=now) if self.num_unsaved_rows >= MAX_UNSAVED_ROWS else None
 
-    def snapshot(self, session: Session, segment: Segment, previous_step: int | None, step: int) -> None:
-        """Keep the detectors' state for later forks, every now and then."""
+    def snapshot(
+        self,
+        session: Session,
+        segment: Segment,
+        previous_step: int | None,
+        step: int,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep the detectors' state for later forks, every now and then. `state`: the engine's, if just saved."""
+        number = segment.number
         detection_state.snapshot(
-            session, self.run, self.engine, segment=segment.number, before=previous_step, step=step
+            session, self.run, self.engine, segment=number, before=previous_step, step=step, state=state
         )
 
 

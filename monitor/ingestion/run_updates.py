@@ -187,9 +187,10 @@ class _Intake:
             if new := [row for row in rows if row.step not in known]:
                 self._report(number, new)
             values = {row.step: row.values for row in rows if row.step in known}
-            self.cached.metric_numbers = complete_steps(
-                self.session, run=run, segment=segment, values=values, numbers=self.cached.metric_numbers
+            numbers = complete_steps(
+                self.session, run=run, segment=segment, values=values, numbers=self.cached.kept.numbers
             )
+            self.cached.kept = writer.Kept(numbers)  # the steps of the open bucket may have changed
 
     def _report(self, segment: int, rows: Sequence[OpenRow], events: Sequence[EventIn] = ()) -> None:
         names = sorted({name for row in rows for name in row.values})

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.goodput import reading
@@ -26,7 +27,8 @@ class RunTimeCache:
         known = {pk: before[pk] for pk in shown if pk in before}
         ages = {pk: now - known[pk][0] if pk in known else float("inf") for pk in shown}
         due = sorted((pk for pk in shown if ages[pk] >= MAX_AGE_SECONDS), key=lambda pk: -ages[pk])
-        for pk in due[:MAX_READS]:
-            known[pk] = now, reading.breakdown(session, run=session.get_one(Run, pk), now=now)
+        if due:
+            runs = session.scalars(sa.select(Run).where(Run.pk.in_(due[:MAX_READS]))).all()
+            known |= {pk: (now, found) for pk, found in reading.breakdowns(session, runs=runs, now=now).items()}
         self._read = known
         return {pk: breakdown for pk, (_, breakdown) in known.items()}

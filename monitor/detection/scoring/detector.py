@@ -230,13 +230,14 @@ class SignalDetector:
         statistics = statistics[:, :size]
         counted = statistics < self.thresholds.values[:, None]
         counted[0] |= np.repeat(~sparse, CHUNK)  # hard batches count
-        rows = np.arange(first, first + size)
-        quiet = counted.all(axis=0)
-        last_alarms = np.maximum.accumulate(np.where(quiet, recent.last_alarm, rows))
-        recent.last_alarm = int(last_alarms[-1])
-        counted &= rows - last_alarms > LEAD
-        if not quiet.all():
-            counted &= ~_leads_to_alarm(np.asarray(~quiet))
+        if first - recent.last_alarm <= LEAD or not counted.all():
+            rows = np.arange(first, first + size)
+            quiet = counted.all(axis=0)
+            last_alarms = np.maximum.accumulate(np.where(quiet, recent.last_alarm, rows))
+            recent.last_alarm = int(last_alarms[-1])
+            counted &= rows - last_alarms > LEAD
+            if not quiet.all():
+                counted &= ~_leads_to_alarm(np.asarray(~quiet))
         if first == 0:
             counted[:, : self.settings.warmup_rows] = False
         self.thresholds.add(statistics, counted, CHUNK)

@@ -12,6 +12,7 @@ hard batches it needs no extrapolation: what two of them in a row make once in 2
 seen once in 450.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ BIN_EDGES = np.geomspace(1.0, 120.0, 40)  # ratio 1.13; below 1.0 only the numbe
 LOG_EDGES = np.log(BIN_EDGES)
 BIN_CENTRES = np.concatenate([[0.0], (BIN_EDGES[1:] + BIN_EDGES[:-1]) / 2, [BIN_EDGES[-1]]])[None, :]
 NUM_BINS = BIN_CENTRES.size
+EXCESSES = np.maximum(BIN_CENTRES - BIN_EDGES[np.maximum(np.arange(NUM_BINS) - 1, 0)][:, None], 0.0)
+"""float64[NUM_BINS, NUM_BINS]: of the values of each bin, over the lower edge of each bin but the first."""
 TAIL_FRACTION = 0.03
 """Of the values, the largest: they count as the tail."""
 MIN_VALUES = 64.0
@@ -48,7 +51,8 @@ class TailThresholds:
     def __init__(self, floors: Floats, priors: Floats) -> None:
         self.floors, self.priors = floors, priors
         self.histograms = np.zeros((len(floors), NUM_BINS))
-        self.offsets = np.arange(len(floors))[:, None] * NUM_BINS
+        self.rows = np.arange(len(floors))
+        self.offsets = self.rows[:, None] * NUM_BINS
         self.values = priors
 
     def add(self, statistics: Floats, counted: Bools, chunk: int | None = None) -> None:
@@ -67,21 +71,21 @@ class TailThresholds:
 
     def fit(self, probability: float) -> None:
         """Thresholds that each statistic exceeds with its share of this probability at a value."""
-        above = np.cumsum(self.histograms[:, ::-1], axis=1)[:, ::-1]
+        above = np.add.accumulate(self.histograms[:, ::-1], axis=1)[:, ::-1]
         total = above[:, 0]
-        first = np.maximum((above >= np.maximum(TAIL_FRACTION * total, 4.0)[:, None]).sum(axis=1) - 1, 1)
-        edge = BIN_EDGES[first - 1]
-        num_excesses = above[np.arange(len(total)), first]
-        excess = np.maximum(BIN_CENTRES - edge[:, None], 0.0)
-        weights = self.histograms / np.maximum(num_excesses, 1e-9)[:, None]
-        mean = (weights * excess).sum(axis=1)
-        variance = np.maximum((weights * excess * excess).sum(axis=1) - mean * mean, 1e-9)
+        is_tail = above >= np.maximum(TAIL_FRACTION * total, 4.0)[:, None]
+        first = np.maximum(np.add.reduce(is_tail, axis=1) - 1, 1)
+        num_excesses = above[self.rows, first]
+        excess = EXCESSES[first]
+        weighted = self.histograms / np.maximum(num_excesses, 1e-9)[:, None] * excess
+        mean = np.add.reduce(weighted, axis=1)
+        variance = np.maximum(np.add.reduce(weighted * excess, axis=1) - mean * mean, 1e-9)
         shape = 0.5 * (1.0 - mean * mean / variance)
         shape = (num_excesses * shape + PRIOR_WEIGHT * PRIOR_SHAPES) / (num_excesses + PRIOR_WEIGHT)
         shape = np.minimum(np.maximum(shape, 0.01), MAX_SHAPES)
         rarity = np.maximum(num_excesses / np.maximum(total, 1.0) / (probability * SHARES), 1.0)
-        level = edge + mean * (1.0 - shape) / shape * (rarity**shape - 1.0)
-        level[1:] = np.maximum(level[1:], _of_pairs(above[0, 1:] / max(total[0], 1.0), probability * SHARES[1:]))
+        level = BIN_EDGES[first - 1] + mean * (1.0 - shape) / shape * (rarity**shape - 1.0)
+        level[1:] = np.maximum(level[1:], _of_pairs(above[0, 1:] / max(total[0], 1.0), probability))
         self.values = np.maximum(self.floors, np.where(total >= MIN_VALUES, level, self.priors))
 
     def state_dict(self) -> dict[str, Any]:
@@ -96,13 +100,19 @@ class TailThresholds:
         self.values = unpack(state["values"])
 
 
-def _of_pairs(survival: Floats, probabilities: Floats) -> Floats:
-    """Sums of independent values that are exceeded with these probabilities.
+def _of_pairs(survival: Floats, probability: float) -> Floats:
+    """Sums of independent values that are exceeded with their shares of this probability.
 
     `survival`: the probabilities that a single value exceeds BIN_EDGES. A sum leaves out its largest value, so two
     large ones make it, and every pair of its values may. The others, of unit variance, add one standard deviation.
     """
-    both = -0.5 * np.log(probabilities / NUM_PAIRS)  # minus the logarithm of the probability of each of the two
-    second = np.exp(np.interp(both, -np.log(np.maximum(survival, 1e-12)), LOG_EDGES))
+    second = np.exp(np.interp(_of_both(probability), -np.log(np.maximum(survival, 1e-12)), LOG_EDGES))
     sums: Floats = (second + np.sqrt(NUM_OTHERS)) / np.sqrt(NUM_OTHERS + 1.0)
     return sums
+
+
+@lru_cache
+def _of_both(probability: float) -> Floats:
+    """Minus the logarithm of the probability of each of the two large values of a pair."""
+    both: Floats = -0.5 * np.log(probability * SHARES[1:] / NUM_PAIRS)
+    return both

@@ -74,30 +74,40 @@ class Blocks:
         """The blocks that these rows complete, each with the number of the rows up to its end."""
         assert rows.times is not None
         tokens, waited = _column(rows, "tokens"), _column(rows, "data_seconds")
-        columns = zip(rows.steps.tolist(), rows.times.tolist(), tokens, waited, strict=True)
-        for index, row in enumerate(columns):
-            if (block := self.add(*row)) is not None:
-                yield index + 1, block
+        numbered = enumerate(zip(rows.steps.tolist(), rows.times.tolist(), tokens, waited, strict=True), start=1)
+        while (found := self._next_block(numbered)) is not None:
+            yield found
 
     def read_row(self, row: Row) -> Block | None:
         """The block that this row completes, if any."""
         assert row.time is not None
         values = (row.values.get(name, math.nan) for name in ("tokens", "data_seconds"))
         tokens, waited = (value if abs(value) < MAX_VALUE else math.nan for value in values)
-        return self.add(row.step, row.time, tokens, waited)
+        found = self._next_block(iter([(1, (row.step, row.time, tokens, waited))]))
+        return None if found is None else found[1]
 
-    def add(self, step: int, time: float, tokens: float, waited: float) -> Block | None:
-        """Read one row; NaN stands for what was not reported."""
-        previous_step, self.previous_step = self.previous_step, step
-        if self.last_step is None or time < self.last_time:
-            self.last_step, self.last_time, self.last_tokens = step, time, tokens
-            return None
-        self.waited += waited * (step - previous_step)
-        is_measured = not self.counts_tokens or not math.isnan(tokens)
-        if not is_measured or time - self.last_time < MIN_INTERVAL:
-            return None
-        self._add_interval(step, time, tokens)
-        return self._take(step) if len(self.levels) >= MIN_INTERVALS and self.seconds >= MIN_SECONDS else None
+    def _next_block(self, numbered: Iterator[tuple[int, tuple[int, float, float, float]]]) -> tuple[int, Block] | None:
+        """Read rows up to the end of the present block: the number of the last one, and the block.
+
+        None: there are too few rows. A row is a step, a time, tokens and seconds waited; NaN was not reported.
+        """
+        last_time, previous_step = self.last_time, self.previous_step
+        for number, (step, time, tokens, waited) in numbered:
+            num_steps, previous_step = step - previous_step, step
+            if self.last_step is None or time < last_time:
+                self.last_step, self.last_time, self.last_tokens = step, time, tokens
+                last_time = time
+                continue
+            self.waited += waited * num_steps
+            if time - last_time < MIN_INTERVAL or (self.counts_tokens and tokens != tokens):
+                continue
+            self._add_interval(step, time, tokens)
+            last_time = time
+            if len(self.levels) >= MIN_INTERVALS and self.seconds >= MIN_SECONDS:
+                self.previous_step = step
+                return number, self._take(step)
+        self.previous_step = previous_step
+        return None
 
     def _add_interval(self, step: int, time: float, tokens: float) -> None:
         assert self.last_step is not None

@@ -7,7 +7,7 @@ learnt from a trailing window, which would follow a slow fall.
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from enum import StrEnum
-from math import nan, sqrt
+from math import isnan, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -153,29 +153,34 @@ class Pace:
         self.num_quiet += 1
         if self.num_quiet < QUIET_BLOCKS:
             return None
-        noise = self._noise()
-        candidates = ((cause, *self._slowness(cause, noise)) for cause in Cause)
-        found = next((each for each in candidates if each[1] >= each[2]), None)
-        if found is None:
-            return None
-        cause, value, threshold = found
-        self.slow = Slow(cause, 0, value)
-        return self._finding(Change.BEGAN, block, value, value / threshold)
+        for cause in Cause:
+            value = self._value(cause)
+            if value >= self._threshold(cause, 0.0) and value >= (threshold := self._threshold(cause, self._noise())):
+                self.slow = Slow(cause, 0, value)
+                return self._finding(Change.BEGAN, block, value, value / threshold)
+        return None
 
-    def _slowness(self, cause: Cause, noise: float) -> tuple[float, float]:
-        """The level that all of the deciding blocks have reached, and the threshold for it."""
+    def _value(self, cause: Cause) -> float:
+        """What all of the deciding blocks have reached."""
+        match cause:
+            case Cause.SUDDEN:
+                return min([each.level for each in self.blocks[-FAST_BLOCKS:]])
+            case Cause.GRADUAL:
+                return _median_level(self.blocks[-SLOW_BLOCKS:]) if len(self.blocks) >= SLOW_BLOCKS else 0.0
+            case Cause.WAITING:
+                return min([each.waiting or 0.0 for each in self.blocks[-FAST_BLOCKS:]])
+
+    def _threshold(self, cause: Cause, noise: float) -> float:
+        """From this on the value is a slowdown. It does not fall as the noise rises."""
         assert self.usual is not None
         match cause:
             case Cause.SUDDEN:
-                lowest = min(each.level for each in self.blocks[-FAST_BLOCKS:])
-                return lowest, max(SUDDEN * self.usual, self.usual + SUDDEN_NOISES * noise)
+                return max(SUDDEN * self.usual, self.usual + SUDDEN_NOISES * noise)
             case Cause.GRADUAL:
-                level = _median_level(self.blocks[-SLOW_BLOCKS:]) if len(self.blocks) >= SLOW_BLOCKS else 0.0
-                return level, max(GRADUAL * self.usual, self.usual + GRADUAL_NOISES * noise)
+                return max(GRADUAL * self.usual, self.usual + GRADUAL_NOISES * noise)
             case Cause.WAITING:
-                shares = [each.waiting or 0.0 for each in self.blocks[-FAST_BLOCKS:]]
                 usual = min(self.usual_waiting or 0.0, self.accepted_waiting)
-                return min(shares), max(MIN_WAITING, 2 * usual + MIN_WAITING / 2)
+                return max(MIN_WAITING, 2 * usual + MIN_WAITING / 2)
 
     def _noise(self) -> float:
         """From block to block: a slow fall is no noise."""
@@ -184,14 +189,14 @@ class Pace:
 
     def _follow(self, block: Block, slow: Slow) -> Finding | None:
         slow.num_blocks += 1
-        value, threshold = self._slowness(slow.cause, self._noise())
+        value = self._value(slow.cause)
         if slow.num_blocks >= ADOPT_BLOCKS:
             return self._end(Change.ADOPTED, block, slow)
         if slow.num_blocks >= END_BLOCKS and self._present(slow.cause) <= self._end_level(slow.cause):
             return self._end(Change.RECOVERED, block, slow)
         if value >= 1.1 * slow.worst:
             slow.worst = value
-            return self._finding(Change.GREW, block, value, value / threshold)
+            return self._finding(Change.GREW, block, value, value / self._threshold(slow.cause, self._noise()))
         return None
 
     def _present(self, cause: Cause) -> float:
@@ -203,8 +208,8 @@ class Pace:
         """Half-way between the usual level and the lowest at which a slowdown begins."""
         assert self.usual is not None
         if cause is Cause.WAITING:
-            return (min(self.usual_waiting or 0.0, self.accepted_waiting) + self._slowness(cause, self._noise())[1]) / 2
-        return (self.usual + self._slowness(Cause.GRADUAL, self._noise())[1]) / 2
+            return (min(self.usual_waiting or 0.0, self.accepted_waiting) + self._threshold(cause, self._noise())) / 2
+        return (self.usual + self._threshold(Cause.GRADUAL, self._noise())) / 2
 
     def _end(self, change: Change, block: Block, slow: Slow) -> Finding:
         finding = self._finding(change, block, self._present(slow.cause), 0.0)
@@ -285,6 +290,6 @@ def _median(values: list[float]) -> float:
     """NaN where one of the values is. np.median is ten times slower on so few."""
     ordered = sorted(values)
     half = len(ordered) // 2
-    if any(value != value for value in ordered):
+    if any(map(isnan, ordered)):
         return nan
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

@@ -3,13 +3,19 @@
 import json
 import math
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.orm import Session
 
+from db import queries
+from db.engine import reading
+from db.lineage import StepRange
+from db.steps import reader
 from lossguard.protocol import API, MAX_STEP, MAX_TIME, SPOOL_HEADER
 from lossguard.writer import WRITER_HEADER
 from monitor.api import plain_reports
@@ -98,8 +104,15 @@ def post(
     http: TestClient, run_id: str, content_type: str, body: Any, **headers: str
 ) -> tuple[int, Any, dict[str, str]]:
     """Status, body and headers of the answer to a report."""
+    return post_raw(http, run_id, content_type, json.dumps(body).encode(), **headers)
+
+
+def post_raw(
+    http: TestClient, run_id: str, content_type: str, body: bytes, **headers: str
+) -> tuple[int, Any, dict[str, str]]:
+    """The same for a body as it is sent."""
     headers |= {"content-type": content_type}
-    answer = http.post(f"{API}/runs/{run_id}/reports", content=json.dumps(body), headers=headers)
+    answer = http.post(f"{API}/runs/{run_id}/reports", content=body, headers=headers)
     same = {name: value for name, value in answer.headers.items() if name != "x-request-id"}
     return answer.status_code, answer.json(), same
 
@@ -129,6 +142,60 @@ def test_both_ways_answer_alike_whether_they_store_or_refuse(sqlite_engine: sa.E
         assert post(http, "nobody", SHORT_WAY, PLAIN) == post(http, "nobody", ROUTES, PLAIN)
         for wrong in ({SPOOL_HEADER: "-1"}, {SPOOL_HEADER: str(2**62)}, {WRITER_HEADER: "me"}):
             assert post(http, "short", SHORT_WAY, PLAIN, **wrong)[0] == 422
+
+
+NUMBERS = ("0", "1", "2.5", "-1", "-0", "-0.0", "1e400", "-1e400", "NaN", "Infinity", "-Infinity", "1" * 20, "1" * 400)
+OTHERS = ("true", "null", "[]", "{}", '""', '"x"', '"NaN"', '"-Infinity"', '"nan"', '"1"', r'"\ud800"', "[[1]]")
+NO_JSON = ("01", "1.", "tru", "nan")
+tokens = st.sampled_from([*NUMBERS, *OTHERS, *NO_JSON])
+"""JSON values as they are written, and some that are no JSON."""
+texts = st.lists(tokens, max_size=3).map(lambda some: f"[{','.join(some)}]")
+rising = st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True).map(lambda steps: json.dumps(sorted(steps)))
+columns = st.lists(st.tuples(names, st.one_of(texts, tokens)), max_size=3).map(
+    lambda pairs: "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in pairs) + "}"
+)
+fields = st.one_of(
+    st.tuples(st.just("segment"), st.one_of(st.just("0"), tokens)),
+    st.tuples(st.just("steps"), st.one_of(rising, texts, tokens)),
+    st.tuples(st.just("times"), st.one_of(st.sampled_from(["[1.0]", "[1.0,2.0]", "[3.0,2.0,1.0]"]), texts, tokens)),
+    st.tuples(st.just("metrics"), st.one_of(columns, tokens)),
+    st.tuples(st.sampled_from(["events", "hardware", "restorable_steps", "unknown"]), st.one_of(st.just("[]"), tokens)),
+)
+USUAL = [("segment", "0"), ("steps", "[0,1]"), ("times", "[1.0,2.0]"), ("metrics", '{"loss":[2.0,2.5]}')]
+
+
+@st.composite
+def raw_bodies(draw: st.DrawFn) -> bytes:
+    """A report as text: in the usual form but for some fields, which may be there twice; or cut off."""
+    changed = draw(st.lists(fields, max_size=3))
+    kept = [field for field in USUAL if field[0] not in dict(changed) or draw(st.booleans())]
+    body = "{" + ",".join(f'"{name}":{text}' for name, text in draw(st.permutations([*kept, *changed]))) + "}"
+    return body.encode()[: draw(st.sampled_from([None, None, None, -1, 9]))]
+
+
+def stored(session: Session, run_id: str) -> str:
+    """All that is stored of the steps of a run."""
+    run = queries.run_named(session, run_id=run_id)
+    assert run is not None
+    metrics = sorted(queries.metric_names(session, run=run))
+    blocks = reader.read_blocks(session, run_pk=run.pk, step_range=StepRange(0, 0, None), metrics=metrics)
+    return repr([(block.steps.tolist(), block.times.tolist(), block.metrics) for block in blocks])
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(raw=st.lists(raw_bodies(), min_size=1, max_size=4))
+def test_any_body_is_answered_and_stored_alike_in_both_ways(sqlite_engine: sa.Engine, raw: list[bytes]) -> None:
+    run_ids = uuid4().hex, uuid4().hex
+    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
+        for run_id in run_ids:
+            Trainer(http, run_id).open("a")
+        for body in [json.dumps(PLAIN | {"steps": [20, 21]}).encode(), *raw]:  # now the parser knows the names
+            short, long = (
+                post_raw(http, run_id, way, body) for run_id, way in zip(run_ids, (SHORT_WAY, ROUTES), strict=True)
+            )
+            assert short == long
+    with reading(sqlite_engine) as session:
+        assert stored(session, run_ids[0]) == stored(session, run_ids[1])
 
 
 def test_a_plain_report_goes_the_short_way(http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

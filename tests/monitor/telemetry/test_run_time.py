@@ -34,3 +34,20 @@ def test_each_scrape_reads_few_runs_anew_and_the_oldest_first(
     assert totals(20 + MAX_AGE_SECONDS) == [40, 40, 50]
     assert len(totals(21 + MAX_AGE_SECONDS, limit=1)) == 1
     assert len(cache._read) == 1
+
+
+def test_what_is_stored_of_several_runs_is_read_by_as_many_statements_as_of_one(engine: sa.Engine) -> None:
+    with TestClient(create_app(Settings(), engine=engine, clock=lambda: NOW)) as http:
+        for number in range(4):
+            Trainer(http, f"r{number}").open("a")
+    statements: list[str] = []
+    sa.event.listen(engine, "before_cursor_execute", lambda _, __, statement, *___: statements.append(statement))
+
+    def num_statements(limit: int) -> int:
+        with reading(engine) as session:
+            shown = [run.run_pk for run in live_runs.shown(session, limit=limit)]
+            statements.clear()
+            assert len(RunTimeCache().read(session, shown, NOW)) == limit
+            return len(statements)
+
+    assert num_statements(1) == num_statements(4)
