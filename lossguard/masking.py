@@ -26,7 +26,7 @@ _ASSIGNED_NAME = re.compile(r"""(?<![\w.-])([\w.-]++)['"]?\]?\s*[:=]\s*""")
 _VALUE = re.compile(r"""(["']?)(?!\*\*\*)[^\s'",;&})\]]+\1""")
 _FORMS = (
     # user:password@ of a URL; a slash in the password should be %2F, and a number before a slash is a port
-    (re.compile(r"(?<=://)(?:[^\s/@'\"]+|[^\s/@:'\"]*:(?!\d+/)[^\s@'\"]*)(?=@)"), MASK),
+    (re.compile(r"(?<=://)(?:[^\s/@'\"]+|[^\s/@:'\"]{0,256}+:(?!\d+/)[^\s@'\"]{0,256}+)(?=@)"), MASK),
     (re.compile(r"(?i)\b(bearer|authorization['\"]?\s*[:=]\s*basic)\s+[\w.~+/=-]{8,}"), rf"\1 {MASK}"),
     (
         re.compile(
@@ -87,8 +87,9 @@ def _hidden(value: Any) -> Any:
 def _without_assigned_secrets(text: str) -> Iterator[str]:
     begin = 0
     for name in _ASSIGNED_NAME.finditer(text):
-        value = _VALUE.match(text, name.end())
-        if name.start() >= begin and value is not None and is_secret_name(name[1]):
+        if name.start() < begin or not is_secret_name(name[1]):
+            continue
+        if value := _VALUE.match(text, name.end()):
             yield f"{text[begin : name.end()]}{value[1]}{MASK}{value[1]}"
             begin = value.end()
     yield text[begin:]

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from lossguard import SegmentReason, decode_number, read_spools
-from lossguard.masking import MASK
 from trainer.checkpoint_place import checkpoint_place
 from trainer.errors import UsageError
 from trainer.replay.checkpoints import ChosenCheckpoints, Found, find_checkpoints
 
 SIGNALS = ("loss", "grad_norm", "log_z")
+MASKED = "***"
+"""What `lossguard.init` records in place of a secret."""
 WENT_BACK = (SegmentReason.ROLLBACK, SegmentReason.REWIND)
 
 
@@ -123,7 +124,7 @@ def read_record(
 def _recorded_place(config: Mapping[str, Any]) -> str | None:
     """Where the run kept its checkpoints if not in its folder. Raises UsageError for a URL that was recorded masked."""
     place: str | None = config.get("checkpoints")
-    if place is not None and MASK in place:
+    if place is not None and MASKED in place:
         raise UsageError(
             f"The run kept its checkpoints at {place}, not wholly recorded: give the URL with --checkpoints."
         )

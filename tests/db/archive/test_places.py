@@ -52,7 +52,7 @@ def test_nothing_counts_as_removed_from_a_folder_that_is_not_mounted(tmp_path: P
     place.write("run/1", b"1")
     (tmp_path / "mount").rename(tmp_path / "elsewhere")
     (tmp_path / "mount").mkdir()
-    attempts: list[Callable[[], None]] = [
+    attempts: list[Callable[[], object]] = [
         lambda: place.remove("run/1"),
         lambda: place.prepare(has_files=True),
         lambda: place.write("run/2", b"2"),
