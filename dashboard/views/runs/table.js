@@ -76,11 +76,10 @@ function cell(column, row, isFirst, link) {
   return found;
 }
 
-function tick(label, focus, isSelected, clicked) {
+function tick(label, focus, clicked) {
   const box = element("input");
   box.type = "checkbox";
   box.ariaLabel = label;
-  box.checked = isSelected;
   box.dataset.focus = focus;
   box.addEventListener("click", clicked);
   return box;
@@ -94,8 +93,9 @@ function save(columns, rows) {
     return `"${safe.replaceAll('"', '""')}"`;
   };
   const valuesOf = (column) => (column.kind === "number" ? column.values : column.cells);
-  const lines = [shown.map((column) => column.label), ...rows.map((row) => shown.map((column) => valuesOf(column)[row]))];
-  const text = lines.map((each) => each.map(written).join(",")).join("\r\n");
+  const head = shown.map((column) => column.label);
+  const lines = rows.map((row) => shown.map((column) => valuesOf(column)[row]));
+  const text = [head, ...lines].map((each) => each.map(written).join(",")).join("\r\n");
   const link = element("a");
   link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   link.download = "runs.csv";
@@ -117,14 +117,14 @@ class Table {
 
   update(data, report) {
     this.report = report;
-    const content = JSON.stringify(data);
-    if (content === this.content) return;
-    [this.content, this.data] = [content, data];
     this.selected = new Set(data.selected);
     const shown = new Set(data.ids);
     for (const [id, isSelected] of this.changes) {
       if (!shown.has(id) || this.selected.has(id) === isSelected) this.changes.delete(id);
     }
+    const content = JSON.stringify(data);
+    if (content === this.content) return;
+    [this.content, this.data] = [content, data];
     this.draw();
   }
 
@@ -134,7 +134,7 @@ class Table {
 
   select(ids, isSelected) {
     for (const id of ids) this.changes.set(id, isSelected);
-    this.draw();
+    this.mark();
     this.report([...this.changes]);
   }
 
@@ -146,15 +146,30 @@ class Table {
     this.select(event.shiftKey && last >= 0 ? ids.slice(from, to + 1) : [id], event.target.checked);
   }
 
+  // Shows which rows are selected.
+  mark() {
+    let count = 0;
+    for (const [id, box] of this.boxes) {
+      box.checked = this.isSelected(id);
+      box.closest("tr").className = box.checked ? "selected" : "";
+      count += Number(box.checked);
+    }
+    if (!this.all) return;
+    this.all.checked = count === this.boxes.size;
+    this.all.indeterminate = count > 0 && count < this.boxes.size;
+  }
+
   draw() {
     const { columns, label } = this.data;
     const rows = order(columns, this.sort);
+    [this.all, this.boxes] = [undefined, new Map()];
     const ids = this.data.ids && rows.map((row) => this.data.ids[row]);
     const focused = this.host.getRootNode().activeElement?.dataset.focus;
     const table = element("table");
     table.ariaLabel = label;
     table.createTHead().append(this.header(columns, ids));
     table.createTBody().append(...rows.map((row) => this.row(columns, row, ids)));
+    this.mark();
     this.scroll.replaceChildren(table);
     const again = focused && [...table.querySelectorAll("[data-focus]")].find((each) => each.dataset.focus === focused);
     if (again) again.focus({ preventScroll: true });
@@ -163,10 +178,8 @@ class Table {
   header(columns, ids) {
     const found = element("tr");
     if (ids) {
-      const count = ids.filter((id) => this.isSelected(id)).length;
-      const all = tick("Select all rows", "all", count === ids.length, (event) => this.select(ids, event.target.checked));
-      all.indeterminate = count > 0 && count < ids.length;
-      found.append(element("th", "tick", all));
+      this.all = tick("Select all rows", "all", () => this.select(ids, this.all.checked));
+      found.append(element("th", "tick", this.all));
     }
     columns.forEach((column, place) => found.append(this.title(column, place)));
     return found;
@@ -197,12 +210,12 @@ class Table {
     const found = element("tr");
     if (ids) {
       const id = this.data.ids[row];
-      const isSelected = this.isSelected(id);
-      found.className = isSelected ? "selected" : "";
-      const box = tick(`Select ${columns[0].cells[row]}`, `select ${id}`, isSelected, (event) => this.clicked(id, ids, event));
+      const box = tick(`Select ${columns[0].cells[row]}`, `select ${id}`, (event) => this.clicked(id, ids, event));
+      this.boxes.set(id, box);
       found.append(element("td", "tick", box));
     }
-    found.append(...columns.map((column, place) => cell(column, row, place === 0, place === 0 && this.data.links?.[row])));
+    const link = this.data.links?.[row];
+    found.append(...columns.map((column, place) => cell(column, row, place === 0, place === 0 && link)));
     return found;
   }
 }
