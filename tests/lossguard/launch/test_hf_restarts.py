@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lossguard import Client, CollectorError, Ledger, Skip
-from lossguard_server.processes import Processes
+from tests.fork_server import WarmProcesses
 from tests.lossguard.launch.hf_script import BATCH, SAMPLES, order_of
 from tests.ports import free_port
 from tests.waiting import wait_for
@@ -46,7 +46,7 @@ def watched(folder: Path) -> dict[str, Any]:
     train += ["--pause", "0.04"]  # or it may be over before the order comes
     train += ["--steps", str(STEPS), "--output_dir", str(folder / "out"), "--trace", str(folder / "restarted.jsonl")]
     options = ["--run-id", "r", "--project", "p", "--restart-with", "hf"]
-    with Processes(folder) as processes:
+    with WarmProcesses(folder) as processes:
         database = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{folder}/collector.db"}
         processes.start("collector", "-m", "monitor", "serve", "--port", str(port), environment=database)
         processes.wait_until_up("collector", f"{url}/healthz")
