@@ -1,9 +1,11 @@
 """How many steps per second the collector ingests: over HTTP, into SQLite, with all detectors on.
 
-    python -m benchmarks.ingest [--reports 300] [--peers]
+    python -m benchmarks.ingest [--reports 300] [--peers] [--code ../other]
 
 A collector process with a new store; this process posts pre-encoded reports of 1,000 steps with 8 metrics over one
 persistent connection per run. First one run, then four at once. --peers also measures mlflow's server and trackio.
+--code names a checkout of another release whose collector is measured. The CPU time is printed of the collector, which
+has the store in its process, and of this process.
 """
 
 import argparse
@@ -13,7 +15,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -27,16 +31,19 @@ SIZE, NUM_METRICS = 1_000, 8
 TARGET_US = 1e6 / 50_000
 
 
-def measure(reports: int = 300) -> Iterator[Row]:
+def measure(reports: int = 300, code: Path | None = None) -> Iterator[Row]:
     for runs in (1, 4):
-        with tempfile.TemporaryDirectory() as folder, collector(f"sqlite:///{folder}/store.db") as (url, process):
+        with ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            url, process = stack.enter_context(collector(f"sqlite:///{folder}/store.db", code=code))
             bodies = [encoded_reports(seed, reports // runs) for seed in range(runs)]
-            before = cpu_seconds(process)
+            before, own = cpu_seconds(process), time.process_time()
             seconds = post_all(url, bodies)
-            used = cpu_seconds(process) - before
+            used, own = cpu_seconds(process) - before, time.process_time() - own
         steps = runs * (reports // runs) * SIZE
         label = f"ingestion over HTTP into SQLite, {runs} run(s), {NUM_METRICS} metrics, reports of {SIZE:,}"
         comparison = f"{steps / seconds:,.0f} steps/s; CPU time of the collector: {1e6 * used / steps:.1f} us per step"
+        comparison += f", of the client: {1e6 * own / steps:.1f}"
         yield Row(label, 1e6 * seconds / steps, "us per step", TARGET_US, comparison)
 
 
@@ -99,5 +106,6 @@ if __name__ == "__main__":
     parser.add_argument(
         "--peers", action="store_true", help="also measure mlflow and trackio, installed into a temporary folder"
     )
+    parser.add_argument("--code", type=Path, help="checkout of another release whose collector is measured")
     arguments = parser.parse_args()
-    print_rows(chain(measure(arguments.reports), ingest_peers.measure() if arguments.peers else ()))
+    print_rows(chain(measure(arguments.reports, arguments.code), ingest_peers.measure() if arguments.peers else ()))

@@ -2,14 +2,20 @@
 
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
 
 import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session
 
-from db import queries
+from db import commands, queries
 from db.engine import reading, writing
 from db.lineage import StepRange
 from db.models import Rollup
-from db.steps import rollups
+from db.steps import rollups, writer
 from tests.db.seed import add_run, add_segment, add_steps
 from tests.db.steps.plain_series import Value, assert_same, plain_loop, report
 
@@ -65,6 +71,44 @@ def test_steps_at_the_end_of_what_was_once_allowed_are_read_and_joined_by_late_o
             step_ranges = [StepRange(0, 0, None)]
             found = queries.series(session, run=run, step_ranges=step_ranges, metric="loss", points=points)
             assert_same(found, plain_loop(values, 0, last, width))
+
+
+reports = st.lists(st.tuples(st.integers(1, 700), st.integers(0, 3), st.booleans()), min_size=2, max_size=8)
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(reports=reports, late=st.none() | st.integers(1, 7))
+def test_the_roll_ups_are_the_same_whether_the_open_bucket_is_kept_or_read(
+    sqlite_engine: sa.Engine, reports: list[tuple[int, int, bool]], late: int | None
+) -> None:
+    """Reports of so many steps after a gap, some with a second metric; two of them may change places."""
+    parts, first = list[tuple[list[int], bool]](), 0
+    for size, gap, has_other in reports:
+        parts.append((list(range(first + gap, first + gap + size)), has_other))
+        first += gap + size
+    if late is not None and late < len(parts):
+        parts[late - 1 : late + 1] = parts[late - 1 : late + 1][::-1]
+    with writing(sqlite_engine) as session:
+        assert roll_ups(session, parts, keeps=True) == roll_ups(session, parts, keeps=False)
+
+
+def roll_ups(session: Session, parts: Sequence[tuple[Sequence[int], bool]], *, keeps: bool) -> list[Any]:
+    """Those of a run whose steps come in these parts, the ones with True with a second metric."""
+    run, kept = add_run(session, id=uuid4().hex), None
+    segment = add_segment(session, run, "a")
+    for steps, has_other in parts:
+        metrics: dict[str, list[Value]] = {"loss": [math.nan if step % 97 == 0 else step**0.5 for step in steps]}
+        metrics |= {"other": [None if step % 3 else 0.1 * step for step in steps]} if has_other else {}
+        times = [1.0 * step for step in steps]
+        found = writer.insert_steps(
+            session, run=run, segment=segment.number, steps=steps, times=times, metrics=metrics, kept=kept
+        )
+        commands.grow_segment(segment, steps=steps)
+        kept = found if keeps else None
+    names = {number: name for name, number in rollups.metric_numbers(session, run_pk=run.pk).items()}
+    found_rows = session.scalars(sa.select(Rollup).where(Rollup.run_pk == run.pk)).all()
+    columns = ("level", "start", *rollups.BUCKET_COLUMNS)
+    return sorted((names[row.metric], *(getattr(row, name) for name in columns)) for row in found_rows)
 
 
 def test_level_ranges_cover_a_range_once_and_reach_into_no_open_bucket() -> None:

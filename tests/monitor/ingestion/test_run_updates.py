@@ -108,6 +108,16 @@ def test_a_metric_that_comes_after_its_row_joins_it_and_the_charts_know_it(http_
     assert len(client.run()["segments"]) == 1
 
 
+def test_a_metric_that_comes_late_within_an_open_bucket_is_in_its_roll_up(http: TestClient) -> None:
+    client = MlflowClient(http)
+    client.log_rows(0, {"loss": [3.0] * 600})
+    client.log("accuracy", 0.5, step=580, at=700)
+    client.log_rows(600, {"loss": [3.0] * 400})
+    client.end()
+    series = client.run("/series", metric="accuracy", points=2)
+    assert sum(series["count"]) == 1
+
+
 def test_a_loss_of_a_stored_step_is_replaced_with_its_perplexity(http: TestClient) -> None:
     client = MlflowClient(http)
     client.log_rows(0, {"loss": [3.0] * 100})
