@@ -23,7 +23,7 @@ def collector(database: str, *, code: Path | None = None, **more: str) -> Iterat
     try:
         url = f"http://127.0.0.1:{port}"
         with Client(url) as client:
-            wait_for(lambda: _answers(client), seconds=30, what="a collector that answers")
+            wait_for(lambda: _answers(client), seconds=120, what="a collector that answers")
         yield url, process.pid
     finally:
         process.terminate()
