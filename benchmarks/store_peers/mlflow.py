@@ -117,7 +117,8 @@ def measure(python: Path, database: postgres.Server, folder: Path, sizes: Sizes)
 @contextmanager
 def _served(python: Path, database: postgres.Server, folder: Path) -> Iterator[Server]:
     port = free_port()
-    store = database.create_database("mlflow")
+    url = database.create_database("mlflow")
+    store = url.replace("postgresql:", "postgresql+psycopg2:")
     command = [str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", store, "--no-serve-artifacts", "--default-artifact-root", str(folder / "files")]
     log = folder / "mlflow.log"
@@ -125,12 +126,14 @@ def _served(python: Path, database: postgres.Server, folder: Path) -> Iterator[S
         process = subprocess.Popen(
             command, stdout=output, stderr=output, cwd=folder, env=os.environ | QUIET, start_new_session=True
         )
-    engine = create_engine(store)
+    engine = create_engine(url)
     try:
         with urllib3.PoolManager(retries=False, maxsize=NUM_CLIENTS, timeout=120) as http:
-            url = f"http://127.0.0.1:{port}"
-            wait_for(lambda: _answers(http, url), seconds=300, what=f"MLflow's server; its log is {log}")
-            yield Server(python, url, store, engine, process.pid, database, http)
+            address = f"http://127.0.0.1:{port}"
+            wait_for(lambda: process.poll() is not None or _answers(http, address), seconds=300, what="MLflow's server")
+            if process.poll() is not None:
+                raise RuntimeError(f"MLflow's server did not start: {log.read_text()[-500:]}")
+            yield Server(python, address, store, engine, process.pid, database, http)
     finally:
         engine.dispose()
         os.killpg(process.pid, signal.SIGKILL)  # the server and its workers: a session of their own

@@ -41,9 +41,9 @@ from tests.reliability.collector import CollectorProcess
 
 KEPT, PRUNED, DELETED = "kept", "pruned", "deleted"
 """Projects: their ended runs stay, are deleted by `prune`, or over HTTP."""
-LENGTH = 3_000
+LENGTH = 2_000
 """Steps of a run."""
-NUM_OLD = 8
+NUM_OLD = 4
 """Runs that an earlier release has stored as rows."""
 REPORT_SIZES = (1, 7, 700, 1, 40, 1_100, 3)
 METRICS = ("loss", "eval/acc")
