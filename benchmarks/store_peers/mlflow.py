@@ -5,9 +5,9 @@ Runs are written through the API; most of those of the lists are copies of the r
 
 import json
 import os
+import resource
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -236,14 +236,15 @@ def _deletion(server: Server, sizes: Sizes) -> float:
     for each in runs:
         server.post("/runs/delete", {"run_id": each})
     command = [str(server.python), "-m", "mlflow", "gc", "--backend-store-uri", server.store, "--older-than", "0d"]
-    began = time.monotonic()
-    process = subprocess.Popen(command, env=os.environ | QUIET, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"mlflow gc ended with {process.returncode} after {time.monotonic() - began:.0f} s")
+    command += ["--tracking-uri", server.url]
+    waited = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, env=os.environ | QUIET, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"mlflow gc ended with {done.returncode}: {done.stderr[-300:]}")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = server.cpu_seconds() - before + used.ru_utime - waited.ru_utime + used.ru_stime - waited.ru_stime
     with server.engine.connect() as connection:
         left = connection.scalar(sa.text("SELECT count(*) FROM runs WHERE experiment_id = :e"), {"e": int(experiment)})
     if left:
         raise RuntimeError(f"mlflow gc has left {left} of {sizes.deleted} runs")
-    return server.cpu_seconds() - before + used.ru_utime + used.ru_stime
+    return spent

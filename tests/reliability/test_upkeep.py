@@ -15,6 +15,7 @@ DONE = (
 
 
 @pytest.mark.slow(12)
+@pytest.mark.timeout(600)
 def test_every_read_is_exact_and_nothing_is_refused_while_a_store_is_packed_archived_and_pruned(tmp_path: Path) -> None:
     latest = time.monotonic() + 200
 
