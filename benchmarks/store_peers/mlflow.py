@@ -163,8 +163,14 @@ def _reports(server: Server, count: int) -> float:
     for run in runs:
         _log(server, run, [0])
     before, each = server.cpu_seconds(), count // NUM_CLIENTS
+
+    def train(run: str) -> None:
+        for step in range(1, 1 + each):
+            _log(server, run, [step])
+
     with ThreadPoolExecutor(NUM_CLIENTS) as pool:
-        list(pool.map(lambda run: [_log(server, run, [step]) for step in range(1, 1 + each)], runs))
+        for done in [pool.submit(train, run) for run in runs]:
+            done.result()
     return (server.cpu_seconds() - before) / (each * NUM_CLIENTS)
 
 

@@ -186,13 +186,15 @@ def _read_archived(
     session: Session, one: RunRange, blocks: Sequence[Block], metrics: Sequence[str]
 ) -> dict[int, Mapping[str, MetricColumn]]:
     """First step of a block -> these metrics of it, for the blocks whose values are archived."""
-    archived = [block for block in blocks if block.archived_file is not None]
-    wanted = [reading.Wanted(block.archived_file, block.first, block.last) for block in archived]
+    wanted = [
+        reading.Wanted(some.archived_file, some.first, some.last) for some in blocks if some.archived_file is not None
+    ]
     if not (wanted and metrics):
         return {}
     try:
         return reading.read_blocks(session, segment=one.steps.segment, wanted=wanted, metrics=metrics)
     except reading.FileGone as gone:
+        archived = [block for block in blocks if block.archived_file is not None]
         return _read_anew(session, one, archived, metrics, gone)
 
 

@@ -163,7 +163,8 @@ class Reader:
             live = queries.live(session, run=run)
             (series,) = queries.many_series(session, run=run, step_ranges=live, metrics=["loss"], points=50).values()
         self._check(run_id, acknowledged, frame, "from the store")
-        if sum(series.count) != len(frame) or (len(frame) and max(series.max) != frame["loss"].max()):
+        highest = max((value for value in series.max if value is not None), default=None)
+        if sum(series.count) != len(frame) or (len(frame) and highest != frame["loss"].max()):
             self._ledger.problems.append(f"{run_id}: the chart shows {sum(series.count)} of {len(frame)} steps")
         self._ledger.counts["read from the store"] += 1
 
