@@ -23,7 +23,7 @@ def collector(database: str, *, code: Path | None = None, **more: str) -> Iterat
     try:
         url = f"http://127.0.0.1:{port}"
         with Client(url) as client:
-            wait_for(lambda: _answers(client), seconds=30, what="a collector that answers")
+            wait_for(lambda: _answers(client), seconds=120, what="a collector that answers")
         yield url, process.pid
     finally:
         process.terminate()
@@ -37,11 +37,11 @@ def cpu_seconds(process: int) -> float:
 
 
 def tree_cpu_seconds(process: int) -> float:
-    """The same for a process and its children, those that have ended included if it has waited for them."""
+    """The same for a process and all below it, those that have ended included if their parent has waited for them."""
     fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
     ended = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return cpu_seconds(process) + ended + sum(cpu_seconds(int(child)) for child in children)
+    return cpu_seconds(process) + ended + sum(tree_cpu_seconds(int(child)) for child in children)
 
 
 def exact_cpu_seconds(process: int, *, children: bool = False) -> float:

@@ -7,14 +7,16 @@ process as all trainers: one persistent connection per run, the next report when
 reported once before the clock starts. Every report must be acknowledged, and in the end every acknowledged step must be
 stored. With --in-turn the reports of a run go to the collectors in turn, as with a load balancer without sticky
 sessions. With --every a run reports at most once in that many seconds, like a run that trains: then the share of a core
-counts. The CPU time of the collectors, of the database and of this process is printed for each. --code names a
-checkout of another release whose collectors are measured.
+counts. With --nginx they go over TLS to nginx with deploy/nginx/lossguard.conf, which chooses the collector. The CPU
+time of the collectors, of the database, of nginx and of this process is printed for each. --code names a checkout of
+another release whose collectors are measured.
 """
 
 import argparse
 import asyncio
 import json
 import random
+import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,9 +38,12 @@ from db.models import Segment
 from db.steps import reader
 from lossguard.protocol import API
 from tests import postgres
+from tests.deploy.proxy import COLLECTOR, Proxy, in_front_of
 
 TOKEN = "of-the-benchmark"
 TARGET_US = 1e6 / 3_000
+STARTED_AT_ONCE = 20
+"""Runs that are registered at once, before the clock starts: a first report takes longer than the next ones."""
 
 
 @dataclass(slots=True)
@@ -62,6 +67,7 @@ def measure(
     sqlite: bool = False,
     in_turn: bool = False,
     every: float = 0.0,
+    nginx: bool = False,
     code: Path | None = None,
 ) -> Iterator[Row]:
     with ExitStack() as stack:
@@ -70,13 +76,15 @@ def measure(
         database = f"sqlite:///{folder}/store.db" if server is None else server.url()
         limits = {"LOSSGUARD_TOKEN": TOKEN} | settings(runs)
         started = [stack.enter_context(collector(database, code=code, **limits)) for _ in range(collectors)]
+        ports = [_port(url) for url, _ in started]
+        front = stack.enter_context(in_front_of(Path(folder), ports)) if nginx else None
         load = Load(seconds, every)
-        used = apply(load, started, server, runs=runs, in_turn=in_turn)
+        used = apply(load, started, server, runs=runs, in_turn=in_turn, front=front)
         _check_stored(database, load.num_acknowledged + runs)
     load.latencies.sort()
     median, p99 = (1e3 * load.latencies[int(part * len(load.latencies))] for part in (0.5, 0.99))
     name = f"reports of one step, {runs} runs, {collectors} collector(s){' in turn' if in_turn else ''}, "
-    name += "SQLite" if sqlite else "PostgreSQL"
+    name += f"{'nginx, ' if nginx else ''}{'SQLite' if sqlite else 'PostgreSQL'}"
     comparison = (
         f"{load.num_acknowledged / load.took:,.0f} reports/s; "
         f"answered in {median:.1f} ms (median), {p99:.1f} ms (p99); CPU time per report: {_shares(used, load)}"
@@ -98,17 +106,30 @@ def apply(
     *,
     runs: int,
     in_turn: bool = False,
+    front: Proxy | None = None,
 ) -> dict[str, float]:
-    """Let new runs report to collectors, each a URL and a process: seconds of CPU time meanwhile, by who used them."""
-    cpu_time = partial(_cpu_time, [process for _, process in collectors], server)
-    return uvloop.run(_all_trainers([url for url, _ in collectors], runs, load, cpu_time, in_turn=in_turn))
+    """Let new runs report to collectors, each a URL and a process: seconds of CPU time meanwhile, by who used them.
+
+    `front`: the nginx to which they report.
+    """
+    cpu_time = partial(_cpu_time, [process for _, process in collectors], server, front)
+    addresses = [_Address(_port(url)) for url, _ in collectors]
+    if front is not None:
+        addresses = [_Address(front.port, ssl.create_default_context(cafile=front.certificate))]
+    return uvloop.run(_all_trainers(addresses, runs, load, cpu_time, in_turn=in_turn))
 
 
-def _cpu_time(collectors: Sequence[int], server: postgres.Server | None) -> dict[str, float]:
+def _port(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def _cpu_time(collectors: Sequence[int], server: postgres.Server | None, front: Proxy | None) -> dict[str, float]:
     """Seconds of CPU time so far, by who used them."""
     used = {"collectors": sum(cpu_seconds(process) for process in collectors)}
     if server is not None:
         used["database"] = tree_cpu_seconds(server.process())
+    if front is not None:
+        used["nginx"] = tree_cpu_seconds(front.process())
     return used | {"client": time.process_time()}
 
 
@@ -120,13 +141,32 @@ def _shares(used: Mapping[str, float], load: Load) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """A port of this machine to which trainers connect."""
+
+    port: int
+    tls: ssl.SSLContext | None = None
+
+    async def connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        name = None if self.tls is None else COLLECTOR
+        return await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls, server_hostname=name)
+
+
 async def _all_trainers(
-    urls: Sequence[str], runs: int, load: Load, cpu_time: Callable[[], dict[str, float]], *, in_turn: bool
+    addresses: Sequence[_Address],
+    runs: int,
+    load: Load,
+    cpu_time: Callable[[], dict[str, float]],
+    *,
+    in_turn: bool,
 ) -> dict[str, float]:
     """Register every run and report once, then report for the load's time: what that used of CPU time, by who."""
-    ports = [int(url.rpartition(":")[2]) for url in urls]
-    chosen = [ports if in_turn else [ports[number % len(ports)]] for number in range(runs)]
-    trainers = await asyncio.gather(*(_Trainer.started(f"r{number}", ports) for number, ports in enumerate(chosen)))
+    chosen = [addresses if in_turn else [addresses[number % len(addresses)]] for number in range(runs)]
+    at_once = asyncio.Semaphore(STARTED_AT_ONCE)
+    trainers = await asyncio.gather(
+        *(_Trainer.started(f"r{number}", some, at_once) for number, some in enumerate(chosen))
+    )
     await asyncio.gather(*(trainer.connect() for trainer in trainers))
     before, began = cpu_time(), time.perf_counter()
     await asyncio.gather(*(trainer.report_until(began + load.seconds, load) for trainer in trainers))
@@ -137,23 +177,24 @@ async def _all_trainers(
 class _Trainer:
     """One run with one connection to each of its collectors, by a minimal HTTP client."""
 
-    def __init__(self, run: str, ports: Sequence[int]) -> None:
-        self.run, self._ports = run, ports
+    def __init__(self, run: str, addresses: Sequence[_Address]) -> None:
+        self.run, self._addresses = run, addresses
         self._noise = random.Random(run)
 
     async def connect(self) -> None:
         """Open its connections; older ones are dropped. A collector closes those that are idle for some seconds."""
-        self._in_turn = cycle([await asyncio.open_connection("127.0.0.1", port) for port in self._ports])
+        self._in_turn = cycle([await address.connection() for address in self._addresses])
 
     @classmethod
-    async def started(cls, run: str, ports: Sequence[int]) -> "_Trainer":
-        trainer = cls(run, ports)
-        await trainer.connect()
+    async def started(cls, run: str, addresses: Sequence[_Address], at_once: asyncio.Semaphore) -> "_Trainer":
+        trainer = cls(run, addresses)
         new = {"id": run, "project": "bench", "capabilities": ["rollback"], "started_at": 0.0}
-        await trainer._post("", json.dumps(new))
         segment = {"key": "a", "fork_step": 0, "reason": "start", "opened_at": 0.0}
-        await trainer._post(f"/{run}/segments", json.dumps(segment))
-        await trainer._post(f"/{run}/reports", trainer._report(0))
+        async with at_once:
+            await trainer.connect()
+            await trainer._post("", json.dumps(new))
+            await trainer._post(f"/{run}/segments", json.dumps(segment))
+            await trainer._post(f"/{run}/reports", trainer._report(0))
         return trainer
 
     async def report_until(self, end: float, load: Load) -> None:
@@ -189,6 +230,8 @@ class _Trainer:
         payload = await reader.readexactly(length)
         if not answer.startswith(b"HTTP/1.1 2"):
             raise RuntimeError(f"{path} was answered {answer[:80]!r}: {payload[:300]!r}")
+        if b"connection: close" in answer.lower():  # nginx: after 1,000 requests
+            await self.connect()
 
 
 def _check_stored(database: str, num_acknowledged: int) -> None:
@@ -213,5 +256,6 @@ if __name__ == "__main__":
     parser.add_argument("--sqlite", action="store_true", help="use SQLite instead of PostgreSQL")
     parser.add_argument("--every", type=float, default=0.0, help="seconds between two reports of a run")
     parser.add_argument("--code", type=Path, help="checkout of another release whose collectors are measured")
+    parser.add_argument("--nginx", action="store_true", help="report to nginx, over TLS")
     parser.add_argument("--in-turn", action="store_true", help="send a run's reports to the collectors in turn")
     print_rows(measure(**vars(parser.parse_args())))

@@ -61,6 +61,15 @@ def reading(engine: sa.Engine) -> Iterator[Session]:
 
 
 @contextmanager
+def reading_anew(session: Session) -> Iterator[Session]:
+    """A session for queries of the same store, which sees what was committed since the other one's first query."""
+    engine = session.get_bind()
+    assert isinstance(engine, sa.Engine), "the sessions of a store are made with its engine"
+    with reading(engine.execution_options(**dict.fromkeys(WRITES, False))) as anew:
+        yield anew
+
+
+@contextmanager
 def writing(engine: sa.Engine) -> Iterator[Session]:
     """A session whose transaction is committed at the end of the block, or rolled back whole if the block raises."""
     with Session(engine.execution_options(**WRITES), expire_on_commit=False) as session, session.begin():

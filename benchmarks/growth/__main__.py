@@ -32,13 +32,20 @@ def main() -> None:
     parser.add_argument("--most", type=int, metavar="SIZE", help="leave larger sizes out")
     parser.add_argument("--large", action="store_true", help="also a run of 100 million steps")
     chosen = parser.parse_args()
+    sizes = {name: _sizes(axis, chosen.most, chosen.large) for name, axis in AXES.items() if name in chosen.only}
+    for name, some in sizes.items():
+        if sum(size > 0 for size in some) < 2:
+            parser.error(f"--most {chosen.most} leaves fewer than two sizes of {name} above 0, so no growth: raise it")
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}", flush=True)
-    for name, axis in AXES.items():
-        if name in chosen.only:
-            sizes = [*axis.sizes, *(axis.large if chosen.large else ())]
-            _print(_of_axis(axis, chosen.stores, [size for size in sizes if size <= (chosen.most or size)]))
+    for name, some in sizes.items():
+        _print(_of_axis(AXES[name], chosen.stores, some))
     if SIZING in chosen.only:
         _print(_of_sizing(chosen.stores))
+
+
+def _sizes(axis: Axis, most: int | None, large: bool) -> list[int]:
+    sizes = [*axis.sizes, *(axis.large if large else ())]
+    return [size for size in sizes if size <= (most or size)]
 
 
 def _print(lines: Iterator[str]) -> None:

@@ -50,19 +50,13 @@ def _step(place: Place) -> tuple[Spent, float]:
     """What a step of large reports costs, and its bytes in the store."""
     run = Subject(0)
     with site(place, lambda engine: None) as at:
-        _register(at, run)
+        at.register(run.run, subject.SEGMENT + 1)
         before, start = sum(table_sizes(at.database).values()), at.spent()
         for _ in range(NUM_REPORTS):
             at.post(f"/runs/{run.run}/reports", run.report(MANY))
         used, grown = at.spent(), sum(table_sizes(at.database).values()) - before
     num_steps = NUM_REPORTS * MANY
     return Spent(*((now - then) / num_steps for now, then in zip(used, start, strict=True))), grown / num_steps
-
-
-def _register(at: Site, run: Subject) -> None:
-    at.post("/runs", {"id": run.run, "project": "bench", "started_at": 0.0})
-    for number in range(subject.SEGMENT + 1):
-        at.post(f"/runs/{run.run}/segments", {"key": f"{number}", "fork_step": 0, "reason": "start", "opened_at": 0.0})
 
 
 def _live_runs(place: Place) -> tuple[Spent, float, float, float]:

@@ -57,6 +57,13 @@ class Site:
         """To the API; `body` may be encoded already."""
         self._request("POST", f"{self.url}{API}{path}", body if isinstance(body, bytes) else json.dumps(body).encode())
 
+    def register(self, run: str, num_segments: int = 1) -> None:
+        """A new run with so many segments."""
+        self.post("/runs", {"id": run, "project": "bench", "started_at": 0.0})
+        for number in range(num_segments):
+            segment = {"key": f"{number}", "fork_step": 0, "reason": "start", "opened_at": 0.0}
+            self.post(f"/runs/{run}/segments", segment)
+
     def _request(self, method: str, url: str, body: bytes | None = None) -> bytes:
         answer = self.http.request(method, url, body=body)
         if answer.status >= 300:

@@ -29,6 +29,15 @@ class UnreadableArchive(RuntimeError):
     """Archived steps are needed, and their file cannot be read; the message is one sentence."""
 
 
+class FileGone(UnreadableArchive):
+    """The place can be read, and the file is not there: lost, or removed since the session's snapshot."""
+
+    def __init__(self, what: str, why: object) -> None:
+        super().__init__(f"{what}: {why}")
+        self.what = what
+        """The first half of the sentence."""
+
+
 class Wanted(NamedTuple):
     """A block whose values are in a file."""
 
@@ -44,7 +53,7 @@ def read_blocks(
 ) -> dict[int, Mapping[str, MetricColumn]]:
     """First step of a block -> these metrics over its steps; blocks are given in their order.
 
-    Raises UnreadableArchive.
+    Raises UnreadableArchive; FileGone where the file may have been removed since the session's snapshot.
     """
     found: dict[int, Mapping[str, MetricColumn]] = {}
     for file_id, some in groupby(wanted, key=lambda one: one.file):
@@ -64,6 +73,8 @@ def read_file(file: ArchivedFile, *, first: int, end: int, metrics: Sequence[str
         content = _content(file)
         groups = parquet.groups_of(_footer(content), first=first, end=end)
         parts = [_between(_group(content, group, tuple(metrics)), first, end) for group in groups]
+    except places.FileMissing as error:
+        raise FileGone(_what(file), error) from error
     except places.PlaceError as error:
         raise UnreadableArchive(f"{_what(file)}: {error}") from error
     except parquet.DamagedFile as error:

@@ -37,7 +37,13 @@ def unarchive_run(
     """
     is_first = True
     while file := _next_file(engine, run_id):
-        steps = read_whole(file)
+        try:
+            steps = read_whole(file)
+        except CannotBringBack:
+            again = _next_file(engine, run_id)
+            if again is not None and again.id == file.id:
+                raise
+            continue  # the run was deleted meanwhile, and its file removed
         with writing(engine) as session:
             turn.renew(session)
             run = commands.lock_run(session, run_id=run_id)

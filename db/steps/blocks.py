@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import bulk
 from db.archive import reading
+from db.engine import reading_anew
 from db.lineage import StepRange
 from db.steps.block_codec import DamagedBlock, decode_bits, decode_floats, decode_steps
 from db.steps.buckets import Floats, Ints
@@ -167,7 +168,7 @@ def _as_step_block(
     numbers: Mapping[str, int],
     metrics: Sequence[str],
 ) -> StepBlock:
-    archived = _read_archived(session, one.steps.segment, blocks, [name for name in metrics if name in numbers])
+    archived = _read_archived(session, one, blocks, [name for name in metrics if name in numbers])
     try:
         whole = StepBlock(
             one.steps.segment,
@@ -182,11 +183,38 @@ def _as_step_block(
 
 
 def _read_archived(
-    session: Session, segment: int, blocks: Sequence[Block], metrics: Sequence[str]
+    session: Session, one: RunRange, blocks: Sequence[Block], metrics: Sequence[str]
 ) -> dict[int, Mapping[str, MetricColumn]]:
     """First step of a block -> these metrics of it, for the blocks whose values are archived."""
-    wanted = [reading.Wanted(one.archived_file, one.first, one.last) for one in blocks if one.archived_file is not None]
-    return reading.read_blocks(session, segment=segment, wanted=wanted, metrics=metrics) if wanted and metrics else {}
+    wanted = [
+        reading.Wanted(some.archived_file, some.first, some.last) for some in blocks if some.archived_file is not None
+    ]
+    if not (wanted and metrics):
+        return {}
+    try:
+        return reading.read_blocks(session, segment=one.steps.segment, wanted=wanted, metrics=metrics)
+    except reading.FileGone as gone:
+        archived = [block for block in blocks if block.archived_file is not None]
+        return _read_anew(session, one, archived, metrics, gone)
+
+
+def _read_anew(
+    session: Session, one: RunRange, blocks: Sequence[Block], metrics: Sequence[str], gone: reading.FileGone
+) -> dict[int, Mapping[str, MetricColumn]]:
+    """The same where a file was removed since the session's snapshot, because its steps were brought back.
+
+    A reported value never changes, so it is what the snapshot would give. Raises UnreadableArchive where the file is
+    lost, or the run was deleted.
+    """
+    whole = RunRange(one.run_pk, StepRange(one.steps.segment, blocks[0].first, blocks[-1].last + 1))
+    with reading_anew(session) as now:
+        (found,) = find(now, [whole], with_times=False)
+        if not found:
+            raise reading.UnreadableArchive(f"{gone.what}: the run was deleted meanwhile") from gone
+        if {block.archived_file for block in found} & {block.archived_file for block in blocks}:
+            raise gone
+        (steps,) = read_blocks(now, [whole], metrics, with_times=False)
+    return {block.first: steps.at(np.searchsorted(steps.steps, block.steps)).metrics for block in blocks}
 
 
 def _column(

@@ -39,6 +39,10 @@ class Proxy:
     def dashboard(self) -> str:
         return f"https://{DASHBOARD}:{self.port}"
 
+    def process(self) -> int:
+        """Process id of nginx; its workers are children of it."""
+        return int((self.certificate.parent / "nginx.pid").read_text())
+
     def ask(
         self,
         method: str,
@@ -77,6 +81,15 @@ def proxied(folder: Path, *, collectors: int = 1) -> Iterator[Proxy]:
         processes.wait_until_up("dashboard", f"http://127.0.0.1:{dashboard}/_stcore/health")
         proxy = Proxy(free_port(), free_port(), folder / "lossguard.crt", database, processes, started)
         start_nginx(folder, proxy, ports, dashboard)
+        yield proxy
+
+
+@contextmanager
+def in_front_of(folder: Path, collectors: Sequence[int], changes: Mapping[str, str] | None = None) -> Iterator[Proxy]:
+    """Run nginx alone in front of what listens on these ports; `changes`: to patterns of the shipped file."""
+    with Processes(folder / "logs") as processes:
+        proxy = Proxy(free_port(), free_port(), folder / "lossguard.crt", "", processes, [])
+        start_nginx(folder, proxy, collectors, free_port(), changes)
         yield proxy
 
 
@@ -136,13 +149,14 @@ def write_configuration(
         text, found = re.subn(pattern, change, text)
         assert found, f"{CONF} has no {pattern}"
     (folder / "lossguard.conf").write_text(text)
-    user = "user root;\n" if os.geteuid() == 0 else ""  # the workers read the folder of this test
+    start = "user root;\n" if os.geteuid() == 0 else ""  # the workers read the folder of this test
+    start += "worker_processes auto;\nworker_rlimit_nofile 8192;\nevents { worker_connections 4096; }\n"
     places = "".join(
         f"    {kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     main = folder / "nginx.conf"
     main.write_text(
-        f"{user}pid {folder}/nginx.pid;\nerror_log stderr;\nevents {{}}\n"
+        f"{start}pid {folder}/nginx.pid;\nerror_log stderr;\n"
         f"http {{\n    access_log off;\n{places}    include {folder}/lossguard.conf;\n}}\n"
     )
     return main

@@ -4,10 +4,13 @@ import json
 import socket
 import ssl
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import urllib3
@@ -21,7 +24,7 @@ from lossguard.protocol import API
 from monitor.api.auth import MAX_FAILED_ATTEMPTS
 from monitor.settings import Settings
 from tests.dashboard.live import report_a_spike
-from tests.deploy.proxy import COLLECTOR, DASHBOARD, PASSWORD, USER, Proxy, nginx, proxied
+from tests.deploy.proxy import COLLECTOR, DASHBOARD, PASSWORD, USER, Proxy, in_front_of, nginx, proxied
 from tests.deploy.stack import TOKEN
 from tests.waiting import wait_for
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import HttpCredentials
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx")]
+MANY = 100
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 BASIC = urllib3.make_headers(basic_auth=f"{USER}:{PASSWORD}")
 LIMIT = Settings().max_report_bytes
@@ -180,6 +184,45 @@ def test_a_run_stays_with_one_of_two_collectors_and_the_other_takes_it_over(
             proxy.collectors[used].terminate()
             proxy.collectors[used].wait(30)
             report(range(50, 60))
+
+
+class Together(BaseHTTPRequestHandler):
+    """Answers MANY requests at once, when all of them are there, as a collector that stores them in one transaction."""
+
+    protocol_version = "HTTP/1.1"
+    connections: ClassVar[set[Any]] = set()
+    all_there: ClassVar[threading.Barrier]
+
+    def do_POST(self) -> None:
+        self.connections.add(self.client_address)
+        self.rfile.read(int(self.headers["content-length"]))
+        self.all_there.wait(60)
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are not logged."""
+
+
+class Upstream(ThreadingHTTPServer):
+    request_queue_size, daemon_threads = MANY, True
+
+
+def test_reports_that_are_answered_at_once_leave_their_connections_to_the_next_ones(tmp_path: Path) -> None:
+    Together.all_there, Together.connections = threading.Barrier(MANY), set()
+    with Upstream(("127.0.0.1", 0), Together) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with in_front_of(tmp_path, [server.server_port]) as proxy, ThreadPoolExecutor(MANY) as pool:
+            http = urllib3.PoolManager(maxsize=MANY, block=True, ca_certs=str(proxy.certificate), retries=False)
+            for _ in range(2):
+                sent = [
+                    pool.submit(http.request, "POST", f"{proxy.collector}{API}/runs/{number}/reports", body=b"{}")
+                    for number in range(MANY)
+                ]
+                assert {one.result().status for one in sent} == {200}
+        server.shutdown()
+    assert len(Together.connections) == MANY
 
 
 def stored(proxy: Proxy, run_id: str) -> int:

@@ -11,11 +11,8 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from lossguard_server.processes import Processes
 from tests import postgres
-from tests.deploy import proxy as nginx
-from tests.deploy.proxy import Proxy
-from tests.ports import free_port
+from tests.deploy.proxy import in_front_of
 from tests.reliability.collector import CollectorProcess
 from tests.reliability.training import Training, trainings, wait_for_reports
 from tests.waiting import wait_for
@@ -71,12 +68,12 @@ class Link:
 @contextmanager
 def behind_nginx(folder: Path, collectors: list[CollectorProcess]) -> Iterator[tuple[str, urllib3.PoolManager]]:
     """The URL of nginx with the shipped file, and what trusts its certificate."""
-    with Processes(folder / "logs") as processes:
-        front = Proxy(free_port(), free_port(), folder / "lossguard.crt", "", processes, [])
-        ports = [collector.port for collector in collectors]
-        nginx.start_nginx(folder, front, ports, free_port(), CHANGES)
-        with urllib3.PoolManager(maxsize=NUM_RUNS, ca_certs=str(front.certificate), retries=False, timeout=30) as http:
-            yield front.collector, http
+    ports = [collector.port for collector in collectors]
+    with (
+        in_front_of(folder, ports, CHANGES) as front,
+        urllib3.PoolManager(maxsize=NUM_RUNS, ca_certs=str(front.certificate), retries=False, timeout=30) as http,
+    ):
+        yield front.collector, http
 
 
 def answers(collector: CollectorProcess) -> int:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.archive import archiving, turn
+from db.archive import archiving, turn, unarchiving
 from db.archive.comparison import difference
 from db.archive.places import Place
 from db.engine import reading
@@ -50,14 +50,19 @@ def add_ended_run(session: Session, run_id: str = "r1", *, num_steps: int = 1500
 def whole(engine: sa.Engine, run_id: str = "r1") -> list[StepBlock]:
     """Every stored step of the run with every metric, segment by segment."""
     with reading(engine) as session:
-        run = queries.run_named(session, run_id=run_id)
-        assert run is not None
-        metrics = queries.metric_names(session, run=run)
-        tree = queries.segments(session, run=run)
-        return [
-            joined(list(reader.read_blocks(session, run_pk=run.pk, step_range=part, metrics=metrics)), metrics)
-            for part in step_ranges(tree, Line.ALL)
-        ]
+        return whole_of(session, run_id)
+
+
+def whole_of(session: Session, run_id: str = "r1") -> list[StepBlock]:
+    """The same, as a session sees it."""
+    run = queries.run_named(session, run_id=run_id)
+    assert run is not None
+    metrics = queries.metric_names(session, run=run)
+    tree = queries.segments(session, run=run)
+    return [
+        joined(list(reader.read_blocks(session, run_pk=run.pk, step_range=part, metrics=metrics)), metrics)
+        for part in step_ranges(tree, Line.ALL)
+    ]
 
 
 def archive(engine: sa.Engine, place: Place, run_id: str = "r1") -> list[archiving.Written]:
@@ -86,6 +91,14 @@ class Killed(BaseException):
 
 def die(*_: object, **__: object) -> None:
     raise Killed
+
+
+def unarchive(engine: sa.Engine) -> list[archiving.Written]:
+    """Bring the run r1 back: what was in its files."""
+    written: list[archiving.Written] = []
+    with turn.taken(engine) as ours:
+        unarchiving.unarchive_run(engine, run_id="r1", turn=ours, now=NOW, who="me", on_file=written.append)
+    return written
 
 
 def value_bytes(engine: sa.Engine) -> int:

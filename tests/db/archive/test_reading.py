@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from db import commands, overview, queries
 from db.archive import reading as archive_reading
+from db.archive import removal
 from db.archive.places import Place
 from db.archive.reading import UnreadableArchive
 from db.engine import reading, writing
@@ -20,7 +21,7 @@ from db.steps import reader
 from db.steps.columns import MetricColumn
 from db.steps.series import Series, many_series
 from lossguard.states import RunState
-from tests.db.archive.stored import add_ended_run, archive, parquet_files
+from tests.db.archive.stored import add_ended_run, archive, assert_same, parquet_files, unarchive, whole, whole_of
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
 NUM_STEPS = 20_000
@@ -163,6 +164,34 @@ def counted(method: Callable[..., Any], name: str, requests: list[str]) -> Calla
         return method(*arguments)
 
     return call
+
+
+def test_a_read_that_began_before_its_steps_were_brought_back_gets_the_same_values(
+    engine: sa.Engine, tmp_path: Path
+) -> None:
+    with writing(engine) as session:
+        add_ended_run(session)
+    before = whole(engine)
+    archive(engine, Place(str(tmp_path / "place")))
+    with reading(engine) as session:
+        queries.run_named(session, run_id="r1")  # the moment that the session sees
+        unarchive(engine)
+        assert parquet_files(tmp_path) == []
+        assert_same(before, whole_of(session))
+
+
+def test_a_read_of_a_run_that_is_deleted_meanwhile_says_so(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    with writing(sqlite_engine) as session:
+        add_ended_run(session)
+    archive(sqlite_engine, Place(str(tmp_path / "place")))
+    with reading(sqlite_engine) as session:
+        queries.run_named(session, run_id="r1")
+        with writing(sqlite_engine) as other:
+            pks = [pk for pk, _ in commands.lock_runs(other, run_ids=["r1"]).values()]
+            commands.delete_runs(other, run_pks=pks)
+        removal.remove_left_over(sqlite_engine)
+        with pytest.raises(UnreadableArchive, match=r"of the run 'r1' cannot be read: the run was deleted meanwhile$"):
+            whole_of(session)
 
 
 def test_a_list_of_runs_needs_no_file_however_short_the_run_is(sqlite_engine: sa.Engine, tmp_path: Path) -> None:

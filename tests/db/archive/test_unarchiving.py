@@ -7,8 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from db import access, commands, queries
-from db.archive import blocks, checking, places, removal, turn, unarchiving
-from db.archive.archiving import Written
+from db.archive import blocks, checking, places, removal, unarchiving
 from db.archive.places import Place, PlaceError
 from db.archive.unarchiving import CannotBringBack
 from db.engine import reading, writing
@@ -21,17 +20,11 @@ from tests.db.archive.stored import (
     die,
     flipped,
     parquet_files,
+    unarchive,
     value_bytes,
     whole,
 )
-from tests.db.seed import NOW, add_steps
-
-
-def unarchive(engine: sa.Engine) -> list[Written]:
-    written: list[Written] = []
-    with turn.taken(engine) as ours:
-        unarchiving.unarchive_run(engine, run_id="r1", turn=ours, now=NOW, who="me", on_file=written.append)
-    return written
+from tests.db.seed import add_steps
 
 
 def test_values_come_back_to_the_last_bit_and_the_files_go(engine: sa.Engine, tmp_path: Path) -> None:
@@ -149,3 +142,22 @@ def test_a_file_that_cannot_be_removed_is_removed_later(
     assert len(parquet_files(tmp_path)) == 2
     assert removal.remove_left_over(engine).num_files == 2
     assert parquet_files(tmp_path) == []
+
+
+def test_a_run_that_is_deleted_while_its_file_is_read_is_passed_over(
+    sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing(sqlite_engine) as session:
+        add_ended_run(session)
+    archive(sqlite_engine, Place(str(tmp_path)))
+    read = Place.read
+
+    def read_too_late(place: Place, name: str) -> bytes:
+        with writing(sqlite_engine) as session:
+            pks = [pk for pk, _ in commands.lock_runs(session, run_ids=["r1"]).values()]
+            commands.delete_runs(session, run_pks=pks)
+        removal.remove_left_over(sqlite_engine)
+        return read(place, name)
+
+    monkeypatch.setattr(Place, "read", read_too_late)
+    assert unarchive(sqlite_engine) == []
