@@ -28,7 +28,9 @@ from monitor.ingestion.run_cache import RunCache
 from monitor.ingestion.run_updates import Limits, RunUpdate, take_update
 from monitor.ingestion.waiting_reports import Reported
 from monitor.ingestion.waiting_rows import WaitingRows
+from monitor.leader.background import Background
 from monitor.leader.file_removal import FileRemoval
+from monitor.leader.last_rows import LastRows
 from monitor.leader.leadership import Leadership
 from monitor.leader.stall_check import look
 from monitor.settings import Settings
@@ -84,9 +86,15 @@ def create_app(
         return Leadership(engine, work, observe_clock=store_clock.observe)
 
     file_removal = FileRemoval(engine)
+    last_rows = LastRows(engine)
+    in_background = (
+        Background("file-removal", lambda lease: file_removal.remove()),
+        Background("packing", last_rows.pack),
+    )
 
     def work(lease: Lease) -> None:
-        file_removal.start_if_due()
+        for each in in_background:
+            each.start_if_due(lease)
         look(engine, lease)
 
     # The OpenAPI document is served by routes of our own, which require a token like all others.

@@ -80,7 +80,7 @@ def test_a_run_with_a_damaged_block_of_steps_says_so_instead_of_its_charts(
 ) -> None:
     seed(store, now=time.time())
     with writing(store) as session:
-        backlog.pack_ended(session, run=queries.runs(session)[0])
+        backlog.pack_last_rows(session, run=queries.runs(session)[0])
         session.execute(sa.update(BlockValues).values(values=b"\x01cut"))
     app = open_page("run", run="spiky-1")
     assert not app.exception
