@@ -28,13 +28,12 @@ from benchmarks.rows import Row, print_rows
 from db import commands, migrate
 from db.engine import create_engine, reading, writing
 from db.models import Base, BlockValues, Incident, Metric, Rollup, Run, Segment, Step, StoredBlock
-from db.scorecard import stored_runs
 from db.steps import writer
 from db.steps.columns import MetricColumn
 from lossguard.states import OrderKind, RunState, SegmentReason
 from monitor.detection.interventions.response import WOULD
 from monitor.detection.scorecard import wording
-from monitor.detection.scorecard.scored_run import score
+from monitor.scored_runs import ScoredRuns
 
 CHUNK, CALLS, PROCESSES = 20_000, 7, 3
 LIMIT_SECONDS = 2.0
@@ -51,7 +50,8 @@ def measure(num_runs: int, steps: int, incidents: int) -> Iterator[Row]:
 
         def scorecard() -> None:
             with reading(engine) as session:
-                card = wording.to_dict(score(stored_runs(session)))
+                found = ScoredRuns().read(session)
+                card = wording.to_dict([each.score for each in found if each.score is not None])
             assert card["totals"]["incidents"] == num_runs * incidents
 
         scorecard()

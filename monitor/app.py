@@ -33,6 +33,7 @@ from monitor.leader.file_removal import FileRemoval
 from monitor.leader.last_rows import LastRows
 from monitor.leader.leadership import Leadership
 from monitor.leader.stall_check import look
+from monitor.scored_runs import ScoredRuns
 from monitor.settings import Settings
 from monitor.store_clock import StoreClock
 from monitor.telemetry.logs import RequestLog
@@ -103,6 +104,7 @@ def create_app(
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
     app.state.registry, app.state.metrics, app.state.failed_attempts = registry, metrics, FailedAttempts()
     app.state.run_metrics = RunMetrics(engine, limit=settings.max_runs_in_metrics, clock=clock)
+    app.state.scored_runs = ScoredRuns()
     app.state.needs_token = settings.token is not None
     app.state.run_cache = RunCache()
     app.state.report_queue = _report_queue(settings, engine, clock, app.state.run_cache, metrics)
