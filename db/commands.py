@@ -324,7 +324,7 @@ def finish_run(session: Session, *, run: Run, state: RunState, at: float, now: f
     run.finished_at = at
     run.last_report_at = now
     session.flush()
-    backlog.pack_ended(session, run=run)
+    backlog.pack_last_rows(session, run=run)
 
 
 def delete_run(session: Session, *, run: Run) -> None:

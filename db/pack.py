@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from db import commands, features, run_statuses
 from db.engine import writing
+from db.runs import silence
 from db.steps import backlog
 
 
@@ -21,6 +22,7 @@ def pack_store(engine: sa.Engine, *, enable: bool, now: float) -> Iterator[str]:
 
     A transaction locks one run for some tenths of a second. Stopped in between, everything is there once.
     """
+    before = silence.stopped_before(now)
     with writing(engine) as session:
         if enable and features.enable(session, features.BLOCKS, now=now):
             yield "steps of new segments are stored in blocks from now on"
@@ -29,10 +31,10 @@ def pack_store(engine: sa.Engine, *, enable: bool, now: float) -> Iterator[str]:
                 "this store keeps steps in rows, as collectors of the previous release need them; once every collector "
                 "and dashboard runs this release, run: python -m db pack --enable"
             )
-        run_ids = backlog.waiting_runs(session)
+        run_ids = backlog.waiting_runs(session, stopped_before=before)
         without_status = run_statuses.missing(session)
     for run_id in run_ids:
-        if num_steps := sum(_pack_run(engine, run_id)):
+        if num_steps := sum(_pack_run(engine, run_id, before)):
             yield f"packed {num_steps:,} steps of {run_id}"
     for run_id in without_status:
         _fill_in_status(engine, run_id)
@@ -41,12 +43,12 @@ def pack_store(engine: sa.Engine, *, enable: bool, now: float) -> Iterator[str]:
         yield "nothing is left to pack"
 
 
-def _pack_run(engine: sa.Engine, run_id: str) -> Iterator[int]:
+def _pack_run(engine: sa.Engine, run_id: str, stopped_before: float) -> Iterator[int]:
     """The number of steps that each transaction packed."""
     while True:
         with writing(engine) as session:
             run = commands.lock_run(session, run_id=run_id)
-            num_steps = None if run is None else backlog.pack_some(session, run=run)
+            num_steps = None if run is None else backlog.pack_some(session, run=run, stopped_before=stopped_before)
         if num_steps is None:
             return
         yield num_steps

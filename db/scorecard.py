@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -72,18 +72,36 @@ class StoredRun:
     interventions: list[dict[str, Any]]
 
 
-def stored_runs(
+class ChosenRun(NamedTuple):
+    """A run of which the scorecard asks, at its revision."""
+
+    pk: int
+    id: str
+    project: str
+    started_at: float
+    revision: int
+    last_report_at: float
+
+
+def chosen_runs(
     session: Session, *, project: str | None = None, run_id: str | None = None, since: float | None = None
-) -> list[StoredRun]:
+) -> list[ChosenRun]:
     """The runs of a project, one run, or all, the newest first; `since`: those that reported at this time or later."""
-    chosen = [
-        run
-        for run in queries.runs(session, project=project)
-        if run_id in (None, run.id) and (since is None or run.last_report_at >= since)
-    ]
+    columns = (getattr(Run, name) for name in ChosenRun._fields)
+    found = sa.select(*columns).order_by(Run.started_at.desc(), Run.pk.desc())
+    found = found if project is None else found.where(Run.project == project)
+    found = found if run_id is None else found.where(Run.id == run_id)
+    chosen = [ChosenRun(*row) for row in session.execute(found)]
+    return [run for run in chosen if since is None or run.last_report_at >= since]
+
+
+def read_runs(session: Session, chosen: Sequence[ChosenRun]) -> list[StoredRun]:
+    """What the scorecard needs of these runs, in their order."""
     found: list[StoredRun] = []
     for start in range(0, len(chosen), SOME_RUNS):
-        found += _read(session, chosen[start : start + SOME_RUNS])
+        keys = [run.pk for run in chosen[start : start + SOME_RUNS]]
+        runs = {run.pk: run for run in session.scalars(sa.select(Run).where(Run.pk.in_(keys)))}
+        found += _read(session, [runs[key] for key in keys])
     return found
 
 

@@ -28,9 +28,12 @@ from monitor.ingestion.run_cache import RunCache
 from monitor.ingestion.run_updates import Limits, RunUpdate, take_update
 from monitor.ingestion.waiting_reports import Reported
 from monitor.ingestion.waiting_rows import WaitingRows
+from monitor.leader.background import Background
 from monitor.leader.file_removal import FileRemoval
+from monitor.leader.last_rows import LastRows
 from monitor.leader.leadership import Leadership
 from monitor.leader.stall_check import look
+from monitor.scored_runs import ScoredRuns
 from monitor.settings import Settings
 from monitor.store_clock import StoreClock
 from monitor.telemetry.logs import RequestLog
@@ -84,9 +87,15 @@ def create_app(
         return Leadership(engine, work, observe_clock=store_clock.observe)
 
     file_removal = FileRemoval(engine)
+    last_rows = LastRows(engine)
+    in_background = (
+        Background("file-removal", lambda lease: file_removal.remove()),
+        Background("packing", last_rows.pack),
+    )
 
     def work(lease: Lease) -> None:
-        file_removal.start_if_due()
+        for each in in_background:
+            each.start_if_due(lease)
         look(engine, lease)
 
     # The OpenAPI document is served by routes of our own, which require a token like all others.
@@ -95,6 +104,7 @@ def create_app(
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
     app.state.registry, app.state.metrics, app.state.failed_attempts = registry, metrics, FailedAttempts()
     app.state.run_metrics = RunMetrics(engine, limit=settings.max_runs_in_metrics, clock=clock)
+    app.state.scored_runs = ScoredRuns()
     app.state.needs_token = settings.token is not None
     app.state.run_cache = RunCache()
     app.state.report_queue = _report_queue(settings, engine, clock, app.state.run_cache, metrics)

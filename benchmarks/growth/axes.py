@@ -105,8 +105,8 @@ RUNS = Axis(
     (10, 100, 1_000, 10_000),
     partial(_among_runs, live=1),
     (
-        costs.OVERVIEW, costs.ZOOM, costs.PAGE, costs.ATTENTION, costs.WORDS, costs.SETTING, costs.SCRAPE,
-        costs.PER_STEP, costs.PER_REPORT,
+        costs.OVERVIEW, costs.ZOOM, costs.PAGE, costs.ATTENTION, costs.WORDS, costs.SETTING, costs.SCORECARD,
+        costs.SCRAPE, costs.PER_STEP, costs.PER_REPORT,
     ),
 )  # fmt: skip
 LIVE_RUNS = Axis(

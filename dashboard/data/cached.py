@@ -19,7 +19,6 @@ from dashboard.data import incident_window as windows
 from dashboard.data.curve_reader import CurveReader
 from dashboard.data.facts import Curve, LatestValue, LineCurves, RunCard, RunCurves, RunFacts
 from dashboard.data.incident_window import IncidentWindow
-from dashboard.data.known_runs import KnownRuns
 from dashboard.data.progress import progress
 from dashboard.data.store import cached_briefly, database_url, open_store
 from dashboard.figures.axis import PLAIN_STEPS, RunAxes, XAxis
@@ -28,6 +27,7 @@ from db.goodput import reading as goodput
 from db.goodput import rollback_costs
 from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind
+from db.known_runs import KnownRuns
 from db.lineage import Line
 from db.models import Incident, Run, Segment
 from db.overview import RunSummary, StepTime

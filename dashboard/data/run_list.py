@@ -10,9 +10,9 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.data.known_runs import KnownRuns
 from dashboard.data.store import cached_for, database_url, open_store
 from db import overview
+from db.known_runs import KnownRuns
 from db.models import Run
 from db.overview import RunSummary, Tally
 from lossguard.config_paths import flattened

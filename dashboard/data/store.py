@@ -27,6 +27,25 @@ T = TypeVar("T")
 class StoreUnavailable(Exception):
     """The store cannot be read now; the message gives the reason and the remedy."""
 
+    outlook = "This page updates when the store answers again."
+    """What a page that refreshes itself may promise, after the message."""
+
+
+class StepsUnreadable(StoreUnavailable):
+    """Some steps of one run cannot be read; everything else of the store can."""
+
+
+class StepsAway(StepsUnreadable):
+    """They are in a file outside the store."""
+
+    outlook = "This page updates when the file can be read again."
+
+
+class StepsDamaged(StepsUnreadable):
+    """A block of them is damaged, and does not mend by itself."""
+
+    outlook = ""
+
 
 def database_url() -> str:
     return os.environ.get("LOSSGUARD_DATABASE_URL") or DEFAULT_URL
@@ -34,16 +53,16 @@ def database_url() -> str:
 
 @contextmanager
 def open_store(url: str) -> Iterator[Session]:
-    """A read-only session. Raises StoreUnavailable."""
+    """A read-only session. Raises StoreUnavailable, of which StepsUnreadable is one kind."""
     try:
         with reading(_engine(url)) as session:
             yield session
     except sa.exc.DBAPIError as error:
         raise StoreUnavailable(_why(url, error)) from error
     except DamagedBlock as error:
-        raise StoreUnavailable(f"The store is damaged: {error}.") from error
+        raise StepsDamaged(f"The store is damaged: {error}.") from error
     except UnreadableArchive as error:
-        raise StoreUnavailable(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+        raise StepsAway(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
 
 
 def cached_briefly(function: Callable[P, T]) -> Callable[P, T]:

@@ -65,6 +65,16 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
     )
 
 
+REFUSAL = Markup(
+    '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{run}</title><p>There is no report of run {run}: {why}'
+)
+
+
+def refusal(run_id: str, why: str) -> str:
+    """A page that says why a report cannot be made."""
+    return str(REFUSAL.format(run=formatting.visible(run_id), why=formatting.visible(why)))
+
+
 def _visible(value: object) -> object:
     """Text with marks of direction as escapes; markup remains markup."""
     return type(value)(formatting.visible(value)) if isinstance(value, str) else value

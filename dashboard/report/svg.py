@@ -17,6 +17,7 @@ from dashboard.figures.axis import Floats
 from dashboard.figures.style import BLUE
 from dashboard.report import svg_paths
 from dashboard.report.legend import legend
+from dashboard.report.plain_figure import PlainFigure
 from dashboard.report.scales import EPSILON, EXACT, PADDING, Scale, scale_for, tick_text
 
 PICTURE_WIDTH = 760
@@ -48,8 +49,9 @@ class Box:
         return self.bottom - share * (self.bottom - self.top)
 
 
-def render_svg(figure: go.Figure, *, name: str, label: str, height: int | None = None) -> str:
+def render_svg(drawn: go.Figure, *, name: str, label: str, height: int | None = None) -> str:
     """A legend and an SVG. `name` makes ids unique, `label` is for screen readers, `height` replaces the figure's."""
+    figure = PlainFigure(drawn)
     layout = figure.layout
     entries = [trace for trace in figure.data if trace.showlegend is not False and layout.showlegend is not False]
     margin = layout.margin
@@ -82,7 +84,7 @@ def _clips(axes: dict[str, Scale], box: Box, name: str) -> Iterator[str]:
             )
 
 
-def _axes(figure: go.Figure, box: Box) -> dict[str, Scale]:
+def _axes(figure: PlainFigure, box: Box) -> dict[str, Scale]:
     """ "x" and "y", "y2", ..: the scales that the traces name."""
     layout = figure.layout
     found = {"x": _x_axis(figure, box)}
@@ -96,12 +98,12 @@ def _axes(figure: go.Figure, box: Box) -> dict[str, Scale]:
     return found
 
 
-def _x_axis(figure: go.Figure, box: Box) -> Scale:
+def _x_axis(figure: PlainFigure, box: Box) -> Scale:
     columns = [trace.x for trace in figure.data]
     return _axis(figure.layout.xaxis, columns, box.left, box.right, _x_padding(figure), EXACT)
 
 
-def _x_padding(figure: go.Figure) -> float:
+def _x_padding(figure: PlainFigure) -> float:
     """Padding of the x axis: lines reach the edges, markers with text keep a distance."""
     return 0.01 if any("lines" in trace.mode for trace in figure.data) else 0.1
 
@@ -117,7 +119,7 @@ def _axis(
     return scale_for(columns, axis.range, start, end, log=log, padding=padding, resolution=resolution)
 
 
-def _grid(figure: go.Figure, axes: dict[str, Scale], box: Box) -> Iterator[str]:
+def _grid(figure: PlainFigure, axes: dict[str, Scale], box: Box) -> Iterator[str]:
     """Grid lines, tick labels, and the title of the x axis."""
     layout = figure.layout
     lines, labels = _x_grid(layout.xaxis, axes["x"], box)

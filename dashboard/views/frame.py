@@ -1,14 +1,14 @@
 """What all pages share: refresh rates, the run that the URL names, and messages when there is nothing to show."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
 from dashboard import formatting, url_state
 from dashboard.data import cached, pending, run_pages
 from dashboard.data.facts import RunFacts
-from dashboard.data.store import StoreUnavailable
+from dashboard.data.store import StepsUnreadable, StoreUnavailable
 from dashboard.views import session, tab
 from db.runs.filters import RunFilter
 from db.runs.orders import RunOrder
@@ -29,7 +29,8 @@ IDLE_REFRESH_SECONDS = 15.0  # a run that is not running can be resumed
 def show_live(part: Callable[[], None], *, refresh_seconds: float | None, warn: bool = True) -> None:
     """Show a part of the page and refresh it every `refresh_seconds` (None: never), without touching the rest.
 
-    `warn` is False where another part of the page already shows the warning that the store cannot be read.
+    `warn` is False where another part of the page already shows the warning that the store cannot be read; that steps
+    cannot be read, each part says for itself.
     """
 
     def show() -> None:
@@ -38,10 +39,28 @@ def show_live(part: Callable[[], None], *, refresh_seconds: float | None, warn: 
         try:
             part()
         except StoreUnavailable as error:
-            if warn:
-                st.warning(f"{error} This page updates when the store answers again.", icon=":material/cloud_off:")
+            if warn or isinstance(error, StepsUnreadable):
+                warn_unavailable(error, refreshes=refresh_seconds is not None)
 
     st.fragment(show, run_every=refresh_seconds)()
+
+
+def warn_unavailable(error: StoreUnavailable, *, refreshes: bool = True, what: str = "") -> None:
+    """Why something cannot be shown, and what becomes of it; `what`: the beginning of the sentence."""
+    outlook = error.outlook if refreshes or not error.outlook else "Reload the page to try again."
+    st.warning(f"{what}{error} {outlook}".rstrip(), icon=":material/cloud_off:")
+
+
+def show_parts(facts: RunFacts, parts: Sequence[Callable[[RunFacts], None]]) -> None:
+    """Parts of a page, one below the other: instead of one whose steps cannot be read, the reason, each reason once."""
+    reasons = set()
+    for part in parts:
+        try:
+            part(facts)
+        except StepsUnreadable as error:
+            if str(error) not in reasons:
+                warn_unavailable(error)
+            reasons.add(str(error))
 
 
 def show_run(page: Callable[[RunFacts], None], *, lower_part: Callable[[RunFacts], None] | None = None) -> None:

@@ -25,3 +25,22 @@ def is_silent_in_sql(now: float) -> sa.ColumnElement[bool]:
     has_no_heartbeat = sa.cast(Run.capabilities, sa.String).like(f'%"{NO_HEARTBEAT}"%')
     patience = sa.case((has_no_heartbeat, QUIET_SECONDS), else_=SILENT_SECONDS)
     return sa.and_(Run.state == RunState.RUNNING, sa.type_coerce(Run.last_report_at, sa.Float) < now - patience)
+
+
+def stopped_before(now: float, *, since: float = 0.0) -> float:
+    """The reports of a running run have stopped where the last one came before this time (unix seconds).
+
+    A silence counts from `since` on at the earliest: before it nobody took reports.
+    """
+    time = now - QUIET_SECONDS
+    return time if since <= time else 0.0
+
+
+def has_stopped(run: Run, before: float) -> bool:
+    """Whether no report of the run is awaited: it has ended, or its reports have stopped (see `stopped_before`)."""
+    return run.state != RunState.RUNNING or run.last_report_at < before
+
+
+def has_stopped_in_sql(before: float) -> sa.ColumnElement[bool]:
+    """`has_stopped` as a condition of a query."""
+    return sa.or_(Run.state != RunState.RUNNING, sa.type_coerce(Run.last_report_at, sa.Float) < before)

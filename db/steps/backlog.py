@@ -1,14 +1,16 @@
-"""Rows that nobody packs by the way: those of runs that have ended, and those of an earlier release.
+"""Rows that no report packs: the last ones of runs that have ended or were killed, and those of an earlier release.
 
 The caller has locked the run, and owns the transaction.
 """
+
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.models import Run, Segment
+from db.runs import silence
 from db.steps import packing, rollups
-from lossguard.states import RunState
 
 MIN_ROWS = 16
 """So few rows weigh less than a block with its metrics."""
@@ -16,27 +18,30 @@ ROWS_AT_ONCE = 4096
 """Rows packed in one transaction, of a run with a handful of metrics: some tenths of a second."""
 VALUES_AT_ONCE = 100_000
 """The same of a run with many metrics."""
-MAX_SEGMENTS_AT_END = 8
-"""Segments that are packed when a run ends, the newest ones: it may have thousands, and its trainer waits."""
+SEGMENTS_AT_ONCE = 8
+"""Segments whose last rows are packed in one transaction, the newest ones: a run that ends may have thousands, and its
+trainer waits."""
 
 NUM_ROWS = Segment.num_steps - Segment.num_packed
+HAS_LAST_ROWS = sa.and_(Segment.has_blocks, NUM_ROWS >= MIN_ROWS)
 
 
-def _is_waiting() -> sa.ColumnElement[bool]:
+def _is_waiting(stopped_before: float) -> sa.ColumnElement[bool]:
     """Whether a segment has rows that no report will pack."""
-    has_ended = Run.state != RunState.RUNNING
-    return sa.and_(NUM_ROWS >= MIN_ROWS, sa.or_(~Segment.has_blocks, has_ended, NUM_ROWS >= packing.MAX_ROWS))
+    has_stopped = silence.has_stopped_in_sql(stopped_before)
+    return sa.and_(NUM_ROWS >= MIN_ROWS, sa.or_(~Segment.has_blocks, has_stopped, NUM_ROWS >= packing.MAX_ROWS))
 
 
-def waiting_runs(session: Session) -> list[str]:
-    """The ids of the runs that have such segments, the oldest run first."""
-    found = sa.select(Run.id).where(sa.exists().where(Segment.run_pk == Run.pk, _is_waiting()))
+def waiting_runs(session: Session, *, stopped_before: float = 0.0) -> list[str]:
+    """The ids of the runs that have such segments, the oldest run first (see `db.runs.silence.stopped_before`)."""
+    found = sa.select(Run.id).where(sa.exists().where(Segment.run_pk == Run.pk, _is_waiting(stopped_before)))
     return list(session.scalars(found.order_by(Run.pk)))
 
 
-def pack_some(session: Session, *, run: Run) -> int | None:
+def pack_some(session: Session, *, run: Run, stopped_before: float = 0.0) -> int | None:
     """Pack some rows of the run, those of one segment: how many; None when nothing is left to pack."""
-    found = sa.select(Segment).join(Run, Run.pk == Segment.run_pk).where(Segment.run_pk == run.pk, _is_waiting())
+    found = sa.select(Segment).join(Run, Run.pk == Segment.run_pk)
+    found = found.where(Segment.run_pk == run.pk, _is_waiting(stopped_before))
     segment = session.scalar(found.order_by(Segment.number).limit(1))
     if segment is None:
         return None
@@ -46,9 +51,27 @@ def pack_some(session: Session, *, run: Run) -> int | None:
     return packing.pack_rows(session, segment, numbers, max_steps=max_steps)
 
 
-def pack_ended(session: Session, *, run: Run) -> None:
-    """Pack the rest of a run that ends now."""
-    found = sa.select(Segment).where(Segment.run_pk == run.pk, Segment.has_blocks, NUM_ROWS >= MIN_ROWS)
-    for segment in session.scalars(found.order_by(Segment.number.desc()).limit(MAX_SEGMENTS_AT_END)):
-        numbers = rollups.metric_numbers(session, run_pk=run.pk)
-        packing.pack_rows(session, segment, numbers, max_steps=packing.MAX_ROWS)
+class Looked(NamedTuple):
+    """A run that was looked at."""
+
+    pk: int
+    id: str
+    is_waiting: bool
+    """Whether no report is awaited of it, and it has last rows to be packed."""
+
+
+def look(session: Session, *, after: int, limit: int, stopped_before: float) -> list[Looked]:
+    """The `limit` runs that follow the key `after`: what a look costs does not grow with the store."""
+    columns = Run.pk, Run.id, silence.has_stopped_in_sql(stopped_before).label("has_stopped")
+    some = sa.select(*columns).where(Run.pk > after).order_by(Run.pk).limit(limit).subquery()
+    has_rows = sa.exists().where(Segment.run_pk == some.c.pk, HAS_LAST_ROWS)
+    found = sa.select(some.c.pk, some.c.id, sa.and_(some.c.has_stopped, has_rows)).order_by(some.c.pk)
+    return [Looked(pk, run_id, bool(is_waiting)) for pk, run_id, is_waiting in session.execute(found)]
+
+
+def pack_last_rows(session: Session, *, run: Run) -> int:
+    """Pack the last rows of a run that ends now, or has stopped: how many."""
+    found = sa.select(Segment).where(Segment.run_pk == run.pk, HAS_LAST_ROWS)
+    segments = session.scalars(found.order_by(Segment.number.desc()).limit(SEGMENTS_AT_ONCE)).all()
+    numbers = rollups.metric_numbers(session, run_pk=run.pk) if segments else {}
+    return sum(packing.pack_rows(session, one, numbers, max_steps=packing.MAX_ROWS) for one in segments)

@@ -4,7 +4,8 @@ Blocks of a segment do not overlap, so the one that holds a step is the last one
 is one range of the key of `block_values`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +107,11 @@ def read_blocks(
 def read_steps(session: Session, run_pk: int, step_range: StepRange) -> Ints:
     """The numbers of the steps of a range that are in blocks. Raises DamagedBlock."""
     (blocks,) = find(session, [RunRange(run_pk, step_range)], with_times=False)
-    steps = np.concatenate([np.empty(0, dtype=np.int64), *(block.steps for block in blocks)])
+    parts = [np.empty(0, dtype=np.int64)]
+    for block in blocks:
+        with naming(session, run_pk, step_range.segment, block):
+            parts.append(block.steps)
+    steps = np.concatenate(parts)
     return steps[(steps >= step_range.first) & (steps < end_of(step_range))]
 
 
@@ -176,8 +181,9 @@ def _as_step_block(
             np.concatenate([np.empty(0), *(block.times for block in blocks)]),
             {name: _column(name, numbers.get(name, -1), blocks, stored, archived) for name in metrics},
         )
-    except DamagedBlock as error:
-        raise _with_place(session, one, blocks, error) from None
+    except DamagedBlock:
+        _raise_first(session, one, blocks, stored, numbers.values())
+        raise
     first, last = np.searchsorted(whole.steps, [one.steps.first, end_of(one.steps)])
     return whole if last - first == len(whole) else whole.at(slice(int(first), int(last)))
 
@@ -244,9 +250,30 @@ def _column(
     return MetricColumn.of_arrays(values, reported)
 
 
-def _with_place(session: Session, one: RunRange, blocks: Sequence[Block], error: DamagedBlock) -> DamagedBlock:
-    ((run_id,),) = bulk.read(session, "SELECT id FROM runs WHERE pk = ?", (one.run_pk,))
-    return DamagedBlock(
-        f"a block of run {run_id!r}, segment {one.steps.segment}, steps {blocks[0].first} to {blocks[-1].last}, is "
-        f"damaged: {error}; restore the store from a backup, or delete the run"
-    )
+def _raise_first(
+    session: Session,
+    one: RunRange,
+    blocks: Sequence[Block],
+    stored: Mapping[tuple[int, int], _Stored],
+    numbers: Collection[int],
+) -> None:
+    """Raise DamagedBlock for the first of these blocks that is damaged."""
+    for block in blocks:
+        with naming(session, one.run_pk, one.steps.segment, block):
+            _ = block.steps, block.times
+            for number in numbers:
+                if (number, block.first) in stored:
+                    _column("", number, [block], stored, {})
+
+
+@contextmanager
+def naming(session: Session, run_pk: int, segment: int, block: Block) -> Iterator[None]:
+    """Let the error of a damaged block say which one it is, and what to do."""
+    try:
+        yield
+    except DamagedBlock as error:
+        ((run_id,),) = bulk.read(session, "SELECT id FROM runs WHERE pk = ?", (run_pk,))
+        raise DamagedBlock(
+            f"a block of run {run_id!r}, segment {segment}, steps {block.first} to {block.last}, is damaged: {error}; "
+            "restore the store from a backup, or delete the run"
+        ) from None

@@ -10,7 +10,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from db import bulk
-from db.steps.blocks import Block
+from db.steps.blocks import Block, naming
 from db.steps.buckets import Floats, Ints
 
 WANTED_PER_QUERY = 2000
@@ -98,8 +98,10 @@ def _blocks_at(session: Session, keys: Sequence[At]) -> Iterator[tuple[At, tuple
     )
     for rows in bulk.read_chunks(session, statement, ()) if keys else ():
         for position, *columns in rows:
-            block = Block(*columns)
-            yield keys[position], (block.steps, block.times)
+            block, key = Block(*columns), keys[position]
+            with naming(session, key.run_pk, key.segment, block):
+                found = block.steps, block.times
+            yield key, found
 
 
 def _some(wanted: Sequence[At]) -> Iterator[Sequence[At]]:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from db import bulk
 from db.lineage import StepRange
 from db.steps import reader
-from db.steps.blocks import Block
+from db.steps.blocks import Block, naming
 from db.steps.nearest import OF_SEGMENT, StepTime
 from db.steps.packing import SMALL
 from lossguard.metrics import COUNTS
@@ -59,8 +59,10 @@ def newest_times(session: Session, spans: Sequence[Span], *, count: int) -> dict
         found[span][step.step] = step.time
     for span, blocks in _newest_blocks(session, spans, count).items():
         for block in blocks:
-            inside = (block.steps >= span.first) & (block.steps < span.last)
-            found[span].update(zip(block.steps[inside].tolist(), block.times[inside].tolist(), strict=True))
+            with naming(session, span.run_pk, span.segment, block):
+                steps, times = block.steps, block.times
+            inside = (steps >= span.first) & (steps < span.last)
+            found[span].update(zip(steps[inside].tolist(), times[inside].tolist(), strict=True))
     return {
         span: [StepTime(step, times[step]) for step in sorted(times)[-count:]] for span, times in found.items() if times
     }
@@ -88,13 +90,18 @@ def _newest_blocks(session: Session, spans: Sequence[Span], count: int) -> dict[
     while left:
         read = _last_blocks(session, left, limit)
         found |= read
-        left = [span for span, blocks in read.items() if len(blocks) == limit and _num_steps(span, blocks) < count]
+        full = [span for span, blocks in read.items() if len(blocks) == limit]
+        left = [span for span in full if _num_steps(session, span, read[span]) < count]
         limit *= 4
     return found
 
 
-def _num_steps(span: Span, blocks: Sequence[Block]) -> int:
-    return sum(int(np.count_nonzero((block.steps >= span.first) & (block.steps < span.last))) for block in blocks)
+def _num_steps(session: Session, span: Span, blocks: Sequence[Block]) -> int:
+    count = 0
+    for block in blocks:
+        with naming(session, span.run_pk, span.segment, block):
+            count += int(np.count_nonzero((block.steps >= span.first) & (block.steps < span.last)))
+    return count
 
 
 def _last_blocks(session: Session, spans: Sequence[Span], limit: int) -> dict[Span, list[Block]]:

@@ -15,13 +15,13 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from db.scorecard import StoredRun, stored_runs
 from lossguard.json_values import plain_json
 from monitor.cli.errors import exit_with
 from monitor.cli.store import open_store
 from monitor.detection.scorecard import wording
-from monitor.detection.scorecard.scored_run import ScoredRun, score
+from monitor.detection.scorecard.scored_run import ScoredRun
 from monitor.detection.scorecard.totals import Totals, total
+from monitor.scored_runs import Scored, ScoredRuns
 
 
 def scorecard(
@@ -33,9 +33,9 @@ def scorecard(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of tables")] = False,
 ) -> None:
     """Print what the policy would have done in auto, and what happened without it."""
-    records = _records(project, run, since)
-    scored = score(records)
-    num_auto = len(records) - len(scored)
+    found = _read(project, run, since)
+    scored = [each.score for each in found if each.score is not None]
+    num_auto = len(found) - len(scored)
     if as_json:
         typer.echo(json.dumps(plain_json(wording.to_dict(scored, num_auto=num_auto)), allow_nan=False))
         return
@@ -48,14 +48,14 @@ def scorecard(
         console.print(runs_table(scored) if run is None else sites_table(scored))
 
 
-def _records(project: str | None, run: str | None, since: datetime | None) -> list[StoredRun]:
+def _read(project: str | None, run: str | None, since: datetime | None) -> list[Scored]:
     begin = None if since is None else since.replace(tzinfo=UTC).timestamp()
     with open_store() as session:
-        records = stored_runs(session, project=project, run_id=run, since=begin)
-    if run is not None and not records:
+        found = ScoredRuns().read(session, project=project, run_id=run, since=begin)
+    if run is not None and not found:
         chosen = " in this project and time" if project is not None or since is not None else ""
         raise exit_with(f"the store has no run {run!r}{chosen}; the dashboard lists all runs")
-    return records
+    return found
 
 
 COLUMNS = (

@@ -1,11 +1,6 @@
-"""What the leader does besides: remove the files of archived steps whose run was deleted.
-
-A place may take minutes to answer, so this has a thread of its own: the lease is renewed meanwhile.
-"""
+"""What the leader does besides: remove the files of archived steps whose run was deleted."""
 
 import logging
-import threading
-import time
 
 import sqlalchemy as sa
 
@@ -13,25 +8,13 @@ from db.archive import removal
 
 log = logging.getLogger(__name__)
 
-EVERY_SECONDS = 60.0
-
 
 class FileRemoval:
-    """Removes them at most once a minute; what a place refuses stays listed in the store for the next time."""
+    """Removes them; what a place refuses stays listed in the store for the next time."""
 
-    def __init__(self, engine: sa.Engine, *, every_seconds: float = EVERY_SECONDS) -> None:
-        self._engine, self._every_seconds = engine, every_seconds
-        self._due = 0.0  # by the monotonic clock
-        self._thread: threading.Thread | None = None
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
         self._last_problem: str | None = None
-
-    def start_if_due(self) -> None:
-        """Begin in the background, unless it is too early or the last time goes on."""
-        is_working = self._thread is not None and self._thread.is_alive()
-        if not is_working and time.monotonic() >= self._due:
-            self._due = time.monotonic() + self._every_seconds
-            self._thread = threading.Thread(target=self.remove, name="lossguard-file-removal", daemon=True)
-            self._thread.start()
 
     def remove(self) -> None:
         """Remove what can be removed now. A problem is logged when it is not that of the time before."""

@@ -1,5 +1,7 @@
 """`python -m db pack` makes blocks of what an earlier release stored, and says what it did."""
 
+import time
+
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
@@ -41,8 +43,13 @@ def test_a_store_of_an_earlier_release_is_packed_once_an_operator_enables_it(eng
         assert session.scalar(sa.text("SELECT count(*) FROM steps")) == 3
 
 
-def test_a_run_that_still_reports_keeps_its_newest_steps_as_rows(engine: sa.Engine) -> None:
+def test_the_last_rows_of_a_run_that_was_killed_are_packed_and_those_of_one_that_reports_are_not(
+    engine: sa.Engine,
+) -> None:
     with writing(engine) as session:
-        run = add_run(session)
-        add_steps(session, run, add_segment(session, run, "a"), range(100))
+        for run_id in ("killed", "alive"):
+            run = add_run(session, run_id)
+            add_steps(session, run, add_segment(session, run, "a"), range(100))
+        commands.lock_runs(session, run_ids=["alive"], last_report_at=time.time())
+    assert pack(engine) == (0, "packed 100 steps of killed\n")
     assert pack(engine) == (0, "nothing is left to pack\n")

@@ -2,11 +2,16 @@
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from db import commands
 from db.engine import reading, writing
-from db.scorecard import StoredSegment, stored_runs
+from db.scorecard import StoredRun, StoredSegment, chosen_runs, read_runs
 from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps
+
+
+def stored_runs(session: Session) -> list[StoredRun]:
+    return read_runs(session, chosen_runs(session))
 
 
 def test_a_run_has_its_segments_with_their_orders_and_its_incidents(engine: sa.Engine) -> None:
@@ -78,4 +83,4 @@ def test_runs_are_chosen_by_project_id_and_last_report(
         commands.lock_run(session, run_id=late.id)
         late.last_report_at = NOW + 5
     with reading(sqlite_engine) as session:
-        assert [run.id for run in stored_runs(session, **chosen)] == ids  # type: ignore[arg-type]
+        assert [run.id for run in chosen_runs(session, **chosen)] == ids  # type: ignore[arg-type]

@@ -9,9 +9,10 @@ from dashboard import formatting, url_state
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
+from dashboard.data.store import StepsUnreadable
 from dashboard.figures.axis import XAxis
 from dashboard.figures.value_axes import AxisChoices
-from dashboard.views import chart_controls, chart_view, run_picker
+from dashboard.views import chart_controls, chart_view, frame, run_picker
 from dashboard.views.compare import lines
 from dashboard.views.compare.lines import MAX_LINES, ComparedLine, LineId
 from db.models import Run
@@ -61,7 +62,11 @@ def existing(ids: Sequence[LineId]) -> list[tuple[LineId, RunFacts]]:
     """Those in the store, with a warning for each of the others."""
     found = []
     for line_id in ids[:MAX_LINES]:
-        facts = cached.facts(line_id.run)
+        try:
+            facts = cached.facts(line_id.run)
+        except StepsUnreadable as error:
+            frame.warn_unavailable(error, what=f"`{line_id.run}` is not shown. ")
+            continue
         if facts is not None and (line_id.segment is None or line_id.segment < len(facts.segments)):
             found.append((line_id, facts))
         else:

@@ -15,6 +15,7 @@ from dashboard.figures.value_axes import AxisChoices
 from dashboard.views.cached_figure import cached_figure
 from dashboard.views.compare.lines import ComparedLine
 from dashboard.views.compare.overlay import OverlayLine, overlay_figure
+from dashboard.views.compare.unreadable import reading
 
 MAX_DETAILED_LINES, REDUCED_POINTS = 3, 400
 """More lines than this are drawn in fewer buckets, to be as fast. The envelopes still show every extreme value."""
@@ -30,7 +31,10 @@ def draw(
     baseline: int,
     axes: AxisChoices,
 ) -> PackedFigure:
-    """`view` is the range of the x axis in view, None for all of it; `baseline` is the position of a line."""
+    """`view` is the range of the x axis in view, None for all of it; `baseline` is the position of a line.
+
+    Raises UnreadableLine.
+    """
     data = tuple((str(line.id), line.label, line.facts.stamp) for line in lines)
     key = ("compare", database_url(), data, metrics, x_axis, view, smooth, baseline, axes)
     chart = ChartOptions(x_axis=x_axis, window=view, smooth=smooth, revision="compare", axes=axes)
@@ -53,10 +57,11 @@ def _figure(
 def _read(
     line: ComparedLine, metrics: tuple[str, ...], x_axis: XAxis, view: tuple[int, int] | None, points: int
 ) -> OverlayLine:
-    """What is in view of a line, in at most `points` buckets."""
+    """What is in view of a line, in at most `points` buckets. Raises UnreadableLine."""
     segment, window = line.id.segment, None
-    if view is not None:
-        step_axis = cached.line_curves(line.facts, segment, (), x_axis=x_axis).step_axis
-        window = (math.floor(step_axis.step_at(view[0])), math.ceil(step_axis.step_at(view[1])))
-    curves = cached.line_curves(line.facts, segment, metrics, x_axis=x_axis, window=window, points=points)
+    with reading(line):
+        if view is not None:
+            step_axis = cached.line_curves(line.facts, segment, (), x_axis=x_axis).step_axis
+            window = (math.floor(step_axis.step_at(view[0])), math.ceil(step_axis.step_at(view[1])))
+        curves = cached.line_curves(line.facts, segment, metrics, x_axis=x_axis, window=window, points=points)
     return OverlayLine(line.style, curves.by_metric, curves.step_axis)

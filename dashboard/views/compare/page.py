@@ -12,10 +12,12 @@ from dashboard.data import run_pages
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE
 from dashboard.figures import component
 from dashboard.figures.axis import XAxis
+from dashboard.figures.component import PackedFigure
 from dashboard.views import chart_view, frame, states
 from dashboard.views.compare import controls, figure, lines, tables
 from dashboard.views.compare.controls import FIGURE, CompareOptions
 from dashboard.views.compare.lines import ComparedLine
+from dashboard.views.compare.unreadable import UnreadableLine, Warnings
 
 REFRESH_SECONDS = 2.0
 EXPLANATION = (
@@ -40,8 +42,9 @@ def page() -> None:
         st.info("Choose another run or a segment to compare this one with.", icon=":material/info:")
     options = controls.compare_options(compared)
     legend(compared, options.baseline)
-    curves(compared, options)
-    tables.show_results(compared, options.x_axis, options.baseline)
+    warnings = Warnings()
+    curves(compared, options, warnings)
+    tables.show_results(compared, options.x_axis, options.baseline, warnings)
     tables.show_configurations(compared, options.baseline)
 
 
@@ -58,7 +61,7 @@ def legend(compared: Sequence[ComparedLine], baseline: int) -> None:
                 states.run_badge(line.facts.run)
 
 
-def curves(compared: Sequence[ComparedLine], options: CompareOptions) -> None:
+def curves(compared: Sequence[ComparedLine], options: CompareOptions, warnings: Warnings) -> None:
     if not any(line.facts.metrics for line in compared):
         st.info("No steps reported yet.", icon=":material/info:")
         return
@@ -67,22 +70,13 @@ def curves(compared: Sequence[ComparedLine], options: CompareOptions) -> None:
         if line not in drawable:
             label = formatting.escape_markdown(line.label)
             st.warning(f"{label} is not drawn: {MISSING[options.x_axis]}.", icon=":material/straighten:")
-    baseline = compared[options.baseline]
-    has_baseline = baseline in drawable
-    metrics = tuple(name for name in options.metrics if name != HELD_OUT_DIFFERENCE or has_baseline)
-    if not drawable or not metrics:
+    if not drawable or not options.metrics:
         st.info("Choose at least one curve." if drawable else "Choose another x axis.", icon=":material/info:")
         return
     view = chart_view.shown(FIGURE, "view")
-    drawing = figure.draw(
-        drawable,
-        metrics,
-        x_axis=options.x_axis,
-        view=url_state.view(),
-        smooth=options.smooth,
-        baseline=drawable.index(baseline) if has_baseline else 0,
-        axes=options.axes,
-    )
+    drawing = draw_readable(drawable, compared[options.baseline], options, warnings)
+    if drawing is None:
+        return
     component.show(
         drawing,
         key=FIGURE,
@@ -91,6 +85,28 @@ def curves(compared: Sequence[ComparedLine], options: CompareOptions) -> None:
         on_view=lambda: chart_view.save(FIGURE, "view", url_state.set_view),
     )
     st.caption(EXPLANATION)
+
+
+def draw_readable(
+    drawable: Sequence[ComparedLine], baseline: ComparedLine, options: CompareOptions, warnings: Warnings
+) -> PackedFigure | None:
+    """The figure of those lines whose steps can be read, and a warning for each of the others; None without any."""
+    while drawable:
+        has_baseline = baseline in drawable
+        try:
+            return figure.draw(
+                drawable,
+                tuple(name for name in options.metrics if name != HELD_OUT_DIFFERENCE or has_baseline),
+                x_axis=options.x_axis,
+                view=url_state.view(),
+                smooth=options.smooth,
+                baseline=drawable.index(baseline) if has_baseline else 0,
+                axes=options.axes,
+            )
+        except UnreadableLine as error:
+            warnings.show(error)
+            drawable = [line for line in drawable if line is not error.line]
+    return None
 
 
 st.title("Compare", anchor=False)

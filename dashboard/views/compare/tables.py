@@ -18,6 +18,7 @@ from dashboard.figures.axis import XAxis
 from dashboard.views.compare import lines, results, tokenizers
 from dashboard.views.compare.lines import ComparedLine
 from dashboard.views.compare.results import LineResult
+from dashboard.views.compare.unreadable import UnreadableLine, Warnings, reading
 from dashboard.views.table import show_table
 
 NO_LOSS = (
@@ -31,14 +32,21 @@ NO_BITS = (
 NO_DIFFERENCE = Difference(np.empty(0), np.empty(0), True)
 
 
-def show_results(compared: Sequence[ComparedLine], x_axis: XAxis, baseline: int) -> None:
+def show_results(compared: Sequence[ComparedLine], x_axis: XAxis, baseline: int, warnings: Warnings) -> None:
     st.subheader("Held-out loss, perplexity, bits per byte", anchor=False)
     runs = lines.runs_of(compared)
     names = lines.run_names(runs)
     warning = tokenizers.warning({names[run.id]: tokenizers.vocabulary_of(run.config) for run in runs})
     if warning is not None:
         st.warning(warning, icon=":material/translate:")
-    rows = [line_result(line, compared[baseline], x_axis) for line in compared]
+    rows = []
+    for line in compared:
+        try:
+            rows.append(line_result(line, compared[baseline], x_axis))
+        except UnreadableLine as error:
+            warnings.show(error)
+    if not rows:
+        return
     table = results.table(rows, x_axis)
     show_table(table, key="results", numbers=set(table.columns) - set(results.TEXT_COLUMNS))
     show_missing(rows)
@@ -47,12 +55,18 @@ def show_results(compared: Sequence[ComparedLine], x_axis: XAxis, baseline: int)
 
 
 def line_result(line: ComparedLine, baseline: ComparedLine, x_axis: XAxis) -> LineResult:
+    """Raises UnreadableLine."""
     segment = line.id.segment
+    with reading(line):
+        loss, error, bits = (
+            cached.latest_value(line.facts, segment, name)
+            for name in (HELD_OUT_LOSS, HELD_OUT_LOSS_SE, HELD_OUT_BITS_PER_BYTE)
+        )
     return LineResult(
         label=line.label,
-        loss=cached.latest_value(line.facts, segment, HELD_OUT_LOSS),
-        standard_error=cached.latest_value(line.facts, segment, HELD_OUT_LOSS_SE),
-        bits_per_byte=cached.latest_value(line.facts, segment, HELD_OUT_BITS_PER_BYTE),
+        loss=loss,
+        standard_error=error,
+        bits_per_byte=bits,
         vocabulary=tokenizers.vocabulary_of(line.facts.run.config),
         difference=None if line is baseline else difference(line, baseline, x_axis),
     )
@@ -61,11 +75,17 @@ def line_result(line: ComparedLine, baseline: ComparedLine, x_axis: XAxis) -> Li
 def difference(line: ComparedLine, baseline: ComparedLine, x_axis: XAxis) -> Difference:
     if not (lines.has_x_axis(line, x_axis) and lines.has_x_axis(baseline, x_axis)):
         return NO_DIFFERENCE
-    return held_out.difference(held_out_curve(line, x_axis), held_out_curve(baseline, x_axis))
+    curve = held_out_curve(line, x_axis)
+    try:
+        return held_out.difference(curve, held_out_curve(baseline, x_axis))
+    except UnreadableLine:  # the row of the baseline says so
+        return NO_DIFFERENCE
 
 
 def held_out_curve(line: ComparedLine, x_axis: XAxis) -> HeldOutCurve:
-    curves = cached.line_curves(line.facts, line.id.segment, (HELD_OUT_LOSS,), x_axis=x_axis)
+    """Raises UnreadableLine."""
+    with reading(line):
+        curves = cached.line_curves(line.facts, line.id.segment, (HELD_OUT_LOSS,), x_axis=x_axis)
     return HeldOutCurve.from_series(curves.by_metric[HELD_OUT_LOSS], curves.step_axis)
 
 

@@ -29,19 +29,13 @@ def page(facts: RunFacts) -> None:
     header(facts)
     waiting.show(facts)
     above = st.container()  # filled last: the browser draws the curves meanwhile
-    metrics(facts)
-    curves.show(facts)
+    frame.show_parts(facts, (metrics, curves.show))
     with above:
         story.show(facts)
 
 
 def lower_part(facts: RunFacts) -> None:
-    notes.show(facts)
-    goodput.show(facts)
-    families.show(facts)
-    hardware.show(facts)
-    costs.show(facts)
-    details(facts)
+    frame.show_parts(facts, (notes.show, goodput.show, families.show, hardware.show, costs.show, details))
 
 
 def header(facts: RunFacts) -> None:

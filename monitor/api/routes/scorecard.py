@@ -2,17 +2,16 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
-from db.scorecard import stored_runs
 from lossguard.json_values import plain_json
 from lossguard.protocol import MAX_TIME
 from monitor.api.auth import Reader
 from monitor.api.dependencies import ReadSession
 from monitor.detection.scorecard import wording
-from monitor.detection.scorecard.scored_run import score
 from monitor.problems import unknown
 from monitor.schemas import Name, RunId
+from monitor.scored_runs import ScoredRuns
 
 router = APIRouter(prefix="/scorecard", tags=["scorecard"])
 
@@ -20,18 +19,20 @@ router = APIRouter(prefix="/scorecard", tags=["scorecard"])
 @router.get("")
 def scorecard(
     who: Reader,
+    request: Request,
     session: ReadSession,
     project: Name | None = None,
     run: RunId | None = None,
     since: Annotated[float | None, Query(ge=0, le=MAX_TIME)] = None,
 ) -> dict[str, Any]:
     """The runs of a project, one run, or all; `since`: those that reported at this unix time or later."""
-    found = stored_runs(
+    scored_runs: ScoredRuns = request.app.state.scored_runs
+    found = scored_runs.read(
         session, project=who.project if project is None else project, run_id=run or who.run, since=since
     )
-    records = [each for each in found if who.project in (None, each.project) and who.run in (None, each.id)]
-    if run is not None and not records:
+    permitted = [each for each in found if who.project in (None, each.project) and who.run in (None, each.id)]
+    if run is not None and not permitted:
         raise unknown("run", run)
-    scored = score(records)
-    answer: dict[str, Any] = plain_json(wording.to_dict(scored, num_auto=len(records) - len(scored)))
+    scores = [each.score for each in permitted if each.score is not None]
+    answer: dict[str, Any] = plain_json(wording.to_dict(scores, num_auto=len(permitted) - len(scores)))
     return answer

@@ -1,5 +1,6 @@
 """What all pages share: the run that the URL names, and a store that is empty or cannot be read."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ import streamlit as st
 from dashboard.login import Right, Viewer
 from dashboard.views import frame, session
 from db import queries
+from db.archive import reading
 from db.engine import writing
 from db.models import BlockValues
 from db.steps import backlog
 from tests.dashboard.app_content import badges, card_facts, metrics
+from tests.dashboard.archived import archive_run
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.seed import seed
 
@@ -80,7 +83,7 @@ def test_a_run_with_a_damaged_block_of_steps_says_so_instead_of_its_charts(
 ) -> None:
     seed(store, now=time.time())
     with writing(store) as session:
-        backlog.pack_ended(session, run=queries.runs(session)[0])
+        backlog.pack_last_rows(session, run=queries.runs(session)[0])
         session.execute(sa.update(BlockValues).values(values=b"\x01cut"))
     app = open_page("run", run="spiky-1")
     assert not app.exception
@@ -88,6 +91,22 @@ def test_a_run_with_a_damaged_block_of_steps_says_so_instead_of_its_charts(
         "The store is damaged: a block of run 'spiky-1', segment 1, steps 300 to 799, is damaged"
         in app.warning[0].value
     )
+    assert app.warning[0].value.endswith("; restore the store from a backup, or delete the run.")
+
+
+@pytest.mark.parametrize(("page", "outlook"), [("run", "This page updates when the file"), ("lab", "Reload the page")])
+def test_a_run_whose_archive_is_away_shows_what_can_be_read_and_says_what_becomes_of_the_rest(
+    open_page: OpenPage, store: sa.Engine, tmp_path: Path, page: str, outlook: str
+) -> None:
+    archive_run(store, "r1", tmp_path / "place")
+    shutil.move(tmp_path / "place", tmp_path / "away")
+    reading.forget_contents()
+    app = open_page(page, run="r1")
+    assert not app.exception
+    warnings = [each.value for each in app.warning if each.icon == ":material/cloud_off:"]
+    assert all("is not mounted here. " + outlook in each for each in warnings)
+    assert warnings
+    assert page == "lab" or {"Last report", "Interventions"} <= metrics(app).keys()
 
 
 @pytest.mark.parametrize("page", ["runs", "run"])

@@ -3,7 +3,7 @@
 import math
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -179,3 +179,34 @@ def test_a_damaged_block_is_named_in_one_sentence(engine: sa.Engine) -> None:
         session.execute(sa.update(BlockValues).values(values=b"\x01cut"))
     with reading(engine) as session, pytest.raises(DamagedBlock, match=r"run 'r1', segment 0, steps 0 to 599, is dama"):
         frames.steps(session, run=run)
+
+
+def test_the_damaged_one_of_many_blocks_is_named_whatever_of_it_is_damaged(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        steps = range(0, 4096, 2)  # their numbers are stored
+        add_steps(session, run, add_segment(session, run, "a"), steps)
+    named = (
+        r"run 'r1', segment 0, steps 2048 to 4094, is damaged: .*; restore the store from a backup, or delete the ru"
+    )
+    line = [StepRange(0, 0, None)]
+    reads: dict[str, list[Callable[[Session], object]]] = {
+        "block_values.values": [lambda session: frames.steps(session, run=run)],
+        "step_blocks.times": [
+            lambda session: frames.steps(session, run=run),
+            lambda session: queries.newest_times(session, run=run, count=1500),
+            lambda session: queries.times(session, run=run, step_ranges=line, steps=[2500]),
+        ],
+        "step_blocks.steps": [lambda session: writer.known_steps(session, run=run, segment=0, steps=[2500])],
+    }
+    for place, some in reads.items():
+        table, column = place.split(".")
+        with engine.connect() as connection:
+            damage = sa.text(f'UPDATE {table} SET "{column}" = :cut WHERE first_step = 2048')
+            connection.execute(damage, {"cut": b"\x01cut"})
+            session = Session(connection)
+            for read in some:
+                with pytest.raises(DamagedBlock, match=named):
+                    read(session)
+            session.close()
+            connection.rollback()

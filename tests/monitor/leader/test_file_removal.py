@@ -1,4 +1,4 @@
-"""The leader removes the files of runs that were deleted, in the background."""
+"""The leader removes the files of runs that were deleted."""
 
 import logging
 import shutil
@@ -12,7 +12,6 @@ from db.archive.places import Place
 from db.engine import writing
 from monitor.leader.file_removal import FileRemoval
 from tests.db.archive.stored import add_ended_run, archive, parquet_files
-from tests.waiting import wait_for
 
 
 def test_files_of_deleted_runs_go_and_a_place_that_is_away_is_said_once(
@@ -26,11 +25,11 @@ def test_files_of_deleted_runs_go_and_a_place_that_is_away_is_said_once(
         assert run is not None
         commands.delete_run(session, run=run)
     shutil.move(tmp_path / "place", tmp_path / "away")
-    file_removal = FileRemoval(sqlite_engine, every_seconds=0.0)
+    file_removal = FileRemoval(sqlite_engine)
     with caplog.at_level(logging.WARNING):
         file_removal.remove()
         file_removal.remove()
     assert ["is it mounted" in record.message for record in caplog.records] == [True]
     shutil.move(tmp_path / "away", tmp_path / "place")
-    file_removal.start_if_due()
-    wait_for(lambda: not parquet_files(tmp_path), seconds=20, what="the files are removed")
+    file_removal.remove()
+    assert not parquet_files(tmp_path)

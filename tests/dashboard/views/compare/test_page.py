@@ -1,7 +1,9 @@
 """The Compare page: what a link shows, and the messages when there is nothing to compare."""
 
 import math
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +11,11 @@ import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
 from dashboard.data import cached
+from db.archive import reading
 from db.engine import writing
+from db.models import BlockValues
 from tests.dashboard.app_content import column, figure, names
+from tests.dashboard.archived import archive_run
 from tests.dashboard.conftest import OpenPage
 from tests.db.seed import add_run, add_segment, add_steps
 
@@ -295,3 +300,46 @@ def test_many_long_runs_are_drawn_in_fewer_buckets_and_no_spike_is_lost(open_pag
     assert 200 < sizes[1] <= 400
     highest = {trace["legendgroup"]: max(column(trace["y"])) for trace in many if trace.get("fill") == "tonexty"}
     assert highest == dict.fromkeys(runs, 25.0)
+
+
+def test_a_run_whose_archive_is_away_is_named_and_the_others_are_drawn(
+    open_page: OpenPage, store: sa.Engine, tmp_path: Path
+) -> None:
+    add(store, "here", held_out=[2.0, 1.5, 1.2, 1.1])
+    archive_run(store, "away", tmp_path / "place")
+    add(store, "also-here")
+    shutil.move(tmp_path / "place", tmp_path / "elsewhere")
+    reading.forget_contents()
+    app = open_page("compare", runs="away,here,also-here", curves="loss")
+    (warning,) = [each.value for each in app.warning if each.icon == ":material/cloud_off:"]
+    assert warning.startswith("away is not shown. The archived steps 0 to")
+    assert warning.endswith("is not mounted here. This page updates when the file can be read again.")
+    assert set(names(figure(app))) == {"here", "also-here"}
+    assert set(rows(app)) == {"away", "here", "also-here"}
+
+
+def test_when_no_run_can_be_read_each_is_named_and_the_page_remains(
+    open_page: OpenPage, store: sa.Engine, tmp_path: Path
+) -> None:
+    archive_run(store, "away", tmp_path / "place")
+    shutil.move(tmp_path / "place", tmp_path / "elsewhere")
+    reading.forget_contents()
+    app = open_page("compare", runs="away", curves="loss")
+    assert not app.exception
+    assert len(app.warning) == 1
+    assert [each.value for each in app.subheader] == ["Held-out loss, perplexity, bits per byte", "Configurations"]
+
+
+def test_a_run_of_which_a_block_is_damaged_is_named_without_a_promise(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "here")
+    with writing(store) as session:
+        run = add_run(session, "damaged")
+        add_steps(session, run, add_segment(session, run, "a"), range(600))
+        session.execute(sa.update(BlockValues).values(values=b"\x01cut"))
+    app = open_page("compare", runs="damaged,here", curves="loss")
+    assert [each.value for each in app.warning] == [
+        "`damaged` is not shown. The store is damaged: a block of run 'damaged', segment 0, steps 0 to 599, is "
+        "damaged: it cannot be decompressed (ZSTD decompression failed: Src size is incorrect); restore the store from "
+        "a backup, or delete the run."
+    ]
+    assert set(names(figure(app))) == {"here"}

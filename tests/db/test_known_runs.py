@@ -1,6 +1,6 @@
 """What is kept of runs: by their revision, and of those that were asked for last."""
 
-from dashboard.data.known_runs import KnownRuns
+from db.known_runs import KnownRuns
 from db.models import Run
 
 

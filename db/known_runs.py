@@ -2,14 +2,27 @@
 
 import threading
 from collections import OrderedDict
-from typing import Generic, TypeVar
-
-from db.models import Run
+from typing import Generic, Protocol, TypeVar
 
 MAX_RUNS = 5_000
 """Of so many runs it is kept; then those that were asked for longest ago are forgotten."""
 
 Value = TypeVar("Value")
+
+
+class RevisedRun(Protocol):
+    """A row of `runs`, or these columns of it."""
+
+    @property
+    def pk(self) -> int: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def started_at(self) -> float: ...
+    @property
+    def revision(self) -> int: ...
+
+
 Identity = tuple[int, str, float]
 """Key, id and start of a run: a key is used again after a run was deleted, and so may its id be."""
 
@@ -22,7 +35,7 @@ class KnownRuns(Generic[Value]):
         self._max_runs = max_runs
         self._known: OrderedDict[Identity, tuple[int, Value]] = OrderedDict()
 
-    def current(self, run: Run) -> Value | None:
+    def current(self, run: RevisedRun) -> Value | None:
         """What is known of the run at its revision; None where it has to be read."""
         with self._lock:
             revision, value = self._known.get(_identity(run), (None, None))
@@ -31,12 +44,12 @@ class KnownRuns(Generic[Value]):
             self._known.move_to_end(_identity(run))
             return value if revision == run.revision else None
 
-    def earlier(self, run: Run) -> Value | None:
+    def earlier(self, run: RevisedRun) -> Value | None:
         """What is known of the run at any revision."""
         with self._lock:
             return self._known.get(_identity(run), (None, None))[1]
 
-    def keep(self, run: Run, value: Value) -> None:
+    def keep(self, run: RevisedRun, value: Value) -> None:
         """What was read of the run at its revision."""
         with self._lock:
             self._known[_identity(run)] = run.revision, value
@@ -45,5 +58,5 @@ class KnownRuns(Generic[Value]):
                 self._known.popitem(last=False)
 
 
-def _identity(run: Run) -> Identity:
+def _identity(run: RevisedRun) -> Identity:
     return run.pk, run.id, run.started_at
