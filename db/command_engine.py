@@ -13,8 +13,11 @@ from db.engine import BadDatabaseUrl, NoStore, check_store, create_engine, first
 
 T = TypeVar("T")
 Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:/// or postgresql:// URL")]
-_CAUSES = {"disk I/O error": ": is the disk full, or read-only?"}
-"""What SQLite does not say: it answers so when it cannot write its log."""
+_CAUSES = {
+    "disk I/O error": ": is the disk full, or read-only?",
+    "unable to open database file": ": may this user write to it, and into its folder?",
+}
+"""What SQLite does not say: it answers so when it cannot write the files beside its own, even if it only reads."""
 
 
 def on_engine(url: str, do: Callable[[sa.Engine], T], *, new: bool = False) -> T:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from lossguard.remote_files import is_remote
 from trainer.errors import UsageError
 
 
@@ -14,6 +13,6 @@ def checkpoint_place(given: str | None, folder: Path) -> str | None:
     if given is None:
         return None
     place = given.rstrip("/")
-    if is_remote(given) and place.endswith(":"):  # without its slashes it would be the name of a folder
+    if "://" in given and place.endswith(":"):  # without its slashes it would be the name of a folder
         raise UsageError(f"--checkpoints {given!r} names no place: give a bucket too, as in s3://bucket/runs.")
     return f"{place}/{folder.parent.name}/{folder.name}"
