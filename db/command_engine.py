@@ -13,6 +13,11 @@ from db.engine import BadDatabaseUrl, NoStore, check_store, create_engine, first
 
 T = TypeVar("T")
 Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:/// or postgresql:// URL")]
+_CAUSES = {
+    "disk I/O error": ": is the disk full, or read-only?",
+    "unable to open database file": ": may this user write to it, and into its folder?",
+}
+"""What SQLite does not say: it answers so when it cannot write the files beside its own, even if it only reads."""
 
 
 def on_engine(url: str, do: Callable[[sa.Engine], T], *, new: bool = False) -> T:
@@ -29,7 +34,7 @@ def on_engine(url: str, do: Callable[[sa.Engine], T], *, new: bool = False) -> T
         raise no_store(missing) from None
     except (BadDatabaseUrl, sa.exc.DBAPIError, CommandError) as failed:
         reason = first_line(failed.orig if isinstance(failed, sa.exc.DBAPIError) else failed)
-        raise error(f"cannot use the database {shown(url)}: {reason}") from None
+        raise error(f"cannot use the database {shown(url)}: {reason}{_CAUSES.get(reason, '')}") from None
 
 
 def check_schema(engine: sa.Engine) -> None:

@@ -148,6 +148,15 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
 def open_run(recipe: Recipe, job: Job, components: Components) -> tuple[lossguard.Run, lossguard.Guard]:
     """Open the run and its checkpoints. Raises UsageError and LossguardError."""
     run = job.run or _init_run(recipe, job, components)
+    try:
+        guard = _open_guard(run, recipe, job, components)
+    except (ValueError, lossguard.LossguardError):
+        run.finish("failed")
+        raise
+    return run, guard
+
+
+def _open_guard(run: lossguard.Run, recipe: Recipe, job: Job, components: Components) -> lossguard.Guard:
     folder = run.directory or job.directory / recipe.project / run.id
     # The names of the objects are the names of their files.
     objects = {
@@ -161,7 +170,7 @@ def open_run(recipe: Recipe, job: Job, components: Components) -> tuple[lossguar
     guard = lossguard.Guard(run, checkpoints=checkpoints, every=recipe.checkpoint.every, decode=decode)
     for skip in job.skips:
         guard.ledger.add(skip)
-    return run, guard
+    return guard
 
 
 def _init_run(recipe: Recipe, job: Job, components: Components) -> lossguard.Run:

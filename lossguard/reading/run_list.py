@@ -27,9 +27,11 @@ def list_runs(
     since: float | None = None,
     limit: int | None = None,
 ) -> Frame:
-    """The runs of a collector, the newest first, `id` as index. Raises Rejected (see `Client.runs`)."""
+    """The runs of a collector, the newest first, `id` as index. Raises Rejected (see `Client.runs`) and ValueError."""
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} must be a number of runs, from 1")
+    if isinstance(tags, str):
+        raise ValueError(f"tags={tags!r} must be a list of tags, as in [{tags!r}]")
     new: list[tuple[str, str | float]] = [("tag", tag) for tag in tags]
     new += [(name, value) for name, value in (("search", search), ("since", since)) if value is not None]
     old = [(name, value) for name, value in (("project", project), ("state", state)) if value is not None]

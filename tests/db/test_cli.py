@@ -122,6 +122,25 @@ def test_a_database_that_cannot_be_used_is_one_sentence_without_its_password(url
     assert "secret" not in output
 
 
+@pytest.mark.slow
+def test_a_disk_on_which_nothing_can_be_written_is_named_as_a_cause(sqlite_engine: sa.Engine) -> None:
+    sqlite_engine.dispose()
+    command = [sys.executable, "-m", "db", "check", "--url", sqlite_engine.url.render_as_string()]
+    full = ["bash", "-c", 'ulimit -f 0; exec "$@"', "-", *command]
+    done = subprocess.run(full, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "disk I/O error: is the disk full, or read-only?" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_log_that_cannot_be_opened_is_one_sentence_with_a_cause(sqlite_engine: sa.Engine) -> None:
+    sqlite_engine.dispose()
+    Path(f"{sqlite_engine.url.database}-wal").mkdir()
+    code, output = run_command("check", "--url", sqlite_engine.url.render_as_string())
+    assert (code, output.count("\n")) == (2, 1)
+    assert "unable to open database file: may this user write to it, and into its folder?" in output
+
+
 @pytest.mark.parametrize(
     "command",
     [

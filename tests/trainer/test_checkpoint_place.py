@@ -14,8 +14,10 @@ from tests import object_store
 from tests.lossguard.scripted import ScriptedRun, rollback
 from tests.trainer.small import small_recipe
 from tests.waiting import wait_for
+from trainer.checkpoint_place import checkpoint_place
 from trainer.cli import app
 from trainer.config import CheckpointConfig
+from trainer.errors import UsageError
 from trainer.faults import parse_fault
 from trainer.train import Job, train
 
@@ -42,6 +44,19 @@ def numbers_of(folder: Path, run: ScriptedRun, **job: Any) -> dict[int, Any]:
     recipe = small_recipe(folder, steps=30, evaluate_every=0, probe_every=0, checkpoint=plan)
     model = train(recipe, Job(directory=folder, run=run, quiet=True, on_step=note, **job)).model
     return found | {-1: torch.nn.utils.parameters_to_vector(model.parameters()).tolist()}
+
+
+@pytest.mark.parametrize("given", ["s3://", "s3:///", "gs://"])
+def test_a_url_that_ends_with_its_scheme_is_no_place_and_no_folder_of_that_name(given: str) -> None:
+    with pytest.raises(UsageError, match=f"'{given}' names no place"):
+        checkpoint_place(given, Path("runs", "gpt", "night"))
+
+
+def test_each_run_has_a_place_of_its_own_below_that_of_all_runs() -> None:
+    folder = Path("runs", "gpt", "night")
+    assert checkpoint_place(None, folder) is None
+    assert checkpoint_place("s3://bucket/", folder) == "s3://bucket/gpt/night"
+    assert checkpoint_place("/mnt/all", folder) == "/mnt/all/gpt/night"
 
 
 @pytest.mark.slow(8)

@@ -174,6 +174,13 @@ def test_a_checkpoint_of_another_model_is_not_continued(tmp_path: Path) -> None:
         _run(other, tmp_path)
 
 
+def test_a_run_whose_checkpoints_cannot_be_opened_has_failed(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be opened"):
+        _run(small_recipe(tmp_path), tmp_path, checkpoints="nowhere://bucket/runs")
+    lines = next(tmp_path.glob("*/r/*.spool")).read_text().splitlines()
+    assert json.loads(lines[-1])["finish"] == "failed"
+
+
 @pytest.mark.slow
 def test_a_run_without_recording_trains_the_same_and_keeps_its_checkpoints(tmp_path: Path) -> None:
     _run(small_recipe(tmp_path), tmp_path / "recorded")

@@ -28,6 +28,8 @@ def test_runs_are_read_in_pages_and_the_collector_filters_them(
     assert client.runs(project="none").dtypes.to_dict() == client.runs().dtypes.to_dict()
     with pytest.raises(ValueError, match="limit=0 must be a number of runs, from 1"):
         client.runs(limit=0)
+    with pytest.raises(ValueError, match=r"tags='t0' must be a list of tags, as in \['t0'\]"):
+        client.runs(tags="t0")
 
 
 def test_a_collector_of_an_earlier_release_sends_all_and_cannot_search() -> None:
