@@ -4,8 +4,8 @@ import shutil
 from datetime import UTC
 from pathlib import Path
 
-import pytest
 import sqlalchemy as sa
+import streamlit as st
 
 from dashboard.views.run import report_download
 from db.archive import reading
@@ -16,7 +16,7 @@ def test_a_report_of_steps_whose_place_is_away_is_a_page_that_says_so(store: sa.
     archive_run(store, "r1", tmp_path / "place")
     assert "There is no report" not in report_download.page("r1", UTC)
     shutil.move(tmp_path / "place", tmp_path / "away")
-    pytest.importorskip("streamlit").cache_resource.clear()
+    st.cache_resource.clear()
     reading.forget_contents()
     page = report_download.page("r1", UTC)
     assert "There is no report of run r1: The archived steps" in page
