@@ -164,7 +164,7 @@ class Segment(Base):
     last_step: Mapped[int | None] = mapped_column(BigInteger)
     num_steps: Mapped[int] = mapped_column(BigInteger, default=0)
     has_blocks: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
-    """Whether its steps become blocks and it has roll-ups from `db.steps.rollups.FINEST` on. Otherwise they stay rows
+    """Whether its steps become blocks and it has roll-ups from `db.steps.levels.FINEST` on. Otherwise they stay rows
     until `python -m db pack`, and it has the finer roll-ups too, which a collector of an earlier release needs."""
     num_packed: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     """Steps in blocks; the other ones are rows of `steps`."""

@@ -17,7 +17,7 @@ from db.interventions import needs_a_person_in_sql
 from db.lineage import live_line
 from db.models import Incident, Intervention, Metric, Run, RunStatus, Segment
 from db.runs.fields import is_unanswered
-from db.steps import rollups
+from db.steps import levels
 from db.steps import summaries as metric_summaries
 from db.steps.nearest import StepTime as StepTime
 from db.steps.summaries import LiveSpan
@@ -179,7 +179,7 @@ def _live_spans(segments: Iterable[Segment]) -> list[LiveSpan]:
             end = segment.last_step + 1
             low, high = max(part.first, segment.first_step), end if part.last is None else min(part.last, end)
             if low < high:
-                finest = rollups.finest_level(segment.has_blocks)
+                finest = levels.finest_level(segment.has_blocks)
                 spans.append(LiveSpan(part.segment, low, high, end, finest))
     return spans
 

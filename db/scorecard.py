@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from db import bulk, queries
 from db.lineage import Line
 from db.models import Incident, Intervention, Metric, Order, Run, Segment
-from db.steps import nearest, rollups
+from db.steps import levels, nearest
 from db.steps.nearest import At
 
 COARSE = 1024
@@ -176,7 +176,7 @@ def _reported_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]
     reporting = set()
     for run, segment, metric in session.execute(lines):
         reporting.add(run)
-        level = rollups.level_for(COARSE, rollups.FINEST)
+        level = levels.level_for(COARSE, levels.FINEST)
         ((total, count),) = bulk.read(session, COARSE_SUMS, (run, segment, metric, level))
         sums[run] = [sums[run][0] + float(total or 0), sums[run][1] + float(count or 0)]
     found = {run: total / count for run, (total, count) in sums.items() if count}

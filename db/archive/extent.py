@@ -6,9 +6,9 @@ segment begins, ends, or another one forks off. So lists, overviews and the newe
 
 from collections.abc import Iterable, Sequence
 
-from db.steps import rollups
+from db.steps import levels
 
-BUCKET = rollups.width(rollups.FINEST)
+BUCKET = levels.width(levels.FINEST)
 """Steps in a bucket."""
 
 

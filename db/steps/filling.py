@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from db import bulk
 from db.lineage import StepRange
-from db.steps import loose_rows, rollups
+from db.steps import levels, loose_rows, rollups
 from db.steps.rollups import Target
 from db.steps.step_block import RunRange, StepBlock, end_of
 from lossguard.metrics import COLUMNS
@@ -27,7 +27,7 @@ def fill_in_segment(session: Session, run_pk: int, segment: int, max_steps: int 
     """The same for one of them."""
     names = _reported_names(session, run_pk, segment)
     numbers = rollups.metric_numbers(session, run_pk=run_pk, names=names)
-    target = Target(run_pk, segment, numbers, rollups.finest_level(has_blocks=False), _read_values)
+    target = Target(run_pk, segment, numbers, levels.finest_level(has_blocks=False), _read_values)
     before: int | None = None
     for block in _blocks(session, run_pk, segment, names, max_steps):
         rollups.grow(session, target, block, before=before)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
 from db.models import Metric, Rollup, Run, Segment
-from db.steps import reader, rollups
+from db.steps import levels, reader, rollups
 from db.steps.buckets import Buckets, Floats, coarsen, joined
 from db.steps.step_block import RunRange
 
@@ -151,7 +151,7 @@ def _ends(session: Session, run: Run) -> dict[int, _Ends]:
     """By number, of the segments that have steps."""
     columns = (Segment.number, Segment.first_step, Segment.last_step, Segment.has_blocks)
     return {
-        number: _Ends(low, high, rollups.finest_level(has_blocks))
+        number: _Ends(low, high, levels.finest_level(has_blocks))
         for number, low, high, has_blocks in session.execute(sa.select(*columns).where(Segment.run_pk == run.pk))
         if low is not None and high is not None
     }
@@ -186,8 +186,8 @@ def _level_ranges(
     for index, (step_range, span) in enumerate(zip(step_ranges, spans, strict=True)):
         if span is not None:
             _, last, finest = ends[step_range.segment]
-            level = rollups.level_for(width, finest)
-            for at_level, low, high in rollups.split_by_level(level, *span, last + 1, finest):
+            level = levels.level_for(width, finest)
+            for at_level, low, high in levels.split_by_level(level, *span, last + 1, finest):
                 yield _LevelRange(index, step_range.segment, at_level, low, high, finest)
 
 
@@ -215,7 +215,7 @@ def _from_steps(
     blocks = reader.read_values(session, ranges=ranges, metrics=list(keys.numbers))
     for one, block in zip(unsealed, blocks, strict=True):
         found = rollups.points_of(block.steps, block.metrics, keys.of_range(one.index))
-        yield coarsen(found, min(width, rollups.width(one.finest)))  # wider ones would overlap those of the roll-ups
+        yield coarsen(found, min(width, levels.width(one.finest)))  # wider ones would overlap those of the roll-ups
 
 
 def _as_series(buckets: Buckets) -> Series:

@@ -1,7 +1,7 @@
 """A metric of many runs in a few statements: its last value, its extremes and a sparkline of each run.
 
 A run is read from the roll-ups of the level that covers it in SPARKLINE_POINTS buckets, and its ends from finer ones
-down to the steps (see `rollups.split_by_level`): some tens of rows, whatever the length of the run.
+down to the steps (see `levels.split_by_level`): some tens of rows, whatever the length of the run.
 """
 
 import math
@@ -18,7 +18,7 @@ from db.archive.extent import BUCKET
 from db.archive.reading import UnreadableArchive
 from db.lineage import StepRange
 from db.models import Run
-from db.steps import newest, reader, rollups
+from db.steps import levels, newest, reader
 from db.steps.buckets import Floats, Ints, coarsen, points
 from db.steps.nearest import StepTime
 from db.steps.newest import Span
@@ -102,8 +102,8 @@ def summaries(
         _Wanted(run.pk, span.segment, *part)
         for run, line in lines
         for span in line
-        for part in rollups.split_by_level(
-            rollups.level_for(widths[run.pk], span.finest), span.first, span.last, span.sealed, span.finest
+        for part in levels.split_by_level(
+            levels.level_for(widths[run.pk], span.finest), span.first, span.last, span.sealed, span.finest
         )
     ]  # fmt: skip
     pieces = _read(session, wanted, metrics, widths)

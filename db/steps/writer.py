@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from db import bulk
 from db.lineage import StepRange
 from db.models import Run, Segment, Step
-from db.steps import packing, reader, rollups
+from db.steps import levels, packing, reader, rollups
 from db.steps.columns import MetricColumn, perplexity
 from db.steps.rollups import OpenBucket
 from db.steps.step_block import StepBlock
@@ -75,7 +75,7 @@ def insert_steps(
     else:
         _insert_rows(session, run, segment, steps, times, columns, soon=soon)
     before = None if stored is None else stored.last_step
-    target = rollups.Target(run.pk, segment, numbers, rollups.finest_level(stored is not None and stored.has_blocks))
+    target = rollups.Target(run.pk, segment, numbers, levels.finest_level(stored is not None and stored.has_blocks))
     open_bucket = None if kept is None else kept.open_bucket
     return Kept(numbers, rollups.grow(session, target, new, before=before, open_bucket=open_bucket))
 

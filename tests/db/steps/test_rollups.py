@@ -1,6 +1,5 @@
 """Roll-ups hold what the steps hold, whenever these come."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from db import commands, queries
 from db.engine import reading, writing
 from db.lineage import StepRange
 from db.models import Rollup
-from db.steps import rollups, writer
+from db.steps import levels, rollups, writer
 from tests.db.seed import add_run, add_segment, add_steps
 from tests.db.steps.plain_series import Value, assert_same, plain_loop, report
 
@@ -29,7 +28,7 @@ def test_steps_that_come_late_mend_the_roll_ups(engine: sa.Engine) -> None:
         report(session, run, values, [step for step in range(300) if step not in late], "loss")
         report(session, run, values, late, "loss")
         found = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="loss", points=2)
-        assert session.scalar(sa.select(sa.func.count()).where(Rollup.level == rollups.FINEST)) == 3  # with the lr
+        assert session.scalar(sa.select(sa.func.count()).where(Rollup.level == levels.FINEST)) == 3  # with the lr
     assert_same(found, plain_loop(values, 0, 299, 256))
 
 
@@ -109,13 +108,3 @@ def roll_ups(session: Session, parts: Sequence[tuple[Sequence[int], bool]], *, k
     found_rows = session.scalars(sa.select(Rollup).where(Rollup.run_pk == run.pk)).all()
     columns = ("level", "start", *rollups.BUCKET_COLUMNS)
     return sorted((names[row.metric], *(getattr(row, name) for name in columns)) for row in found_rows)
-
-
-def test_level_ranges_cover_a_range_once_and_reach_into_no_open_bucket() -> None:
-    spans = [(0, 1000, 1000), (37, 995, 1000), (5, 9, 9), (17, 70, 64), (0, 5000, 64), (100, 5000, 4999)]
-    for finest, (low, high, sealed) in itertools.product((1, rollups.FINEST), spans):
-        parts = list(rollups.split_by_level(4, low, high, sealed, finest))
-        assert [part[1] for part in parts] == [low, *(part[2] for part in parts[:-1])]
-        assert parts[-1][2] == high
-        assert all(level == 0 or (end <= sealed and begin % rollups.width(level) == 0) for level, begin, end in parts)
-        assert all(level == 0 or level >= finest for level, _, _ in parts)
