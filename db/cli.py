@@ -24,7 +24,7 @@ import sqlalchemy as sa
 import typer
 from sqlalchemy.orm import Session
 
-from db import access, compaction, migrate, pruning, retention
+from db import access, compaction, migrate, partitions, pruning, retention
 from db import pack as pack_
 from db.archive import cli as archive_cli
 from db.command_engine import Url
@@ -72,6 +72,15 @@ def check(
     verify: Annotated[bool, typer.Option("--verify", help="read every file of archived steps, too")] = False,
 ) -> None:
     """Check that the database fits the code, and say what is archived."""
+    missing = _on_engine(url, partitions.missing)
+    for partition, keys in missing:
+        held = f"which held values of the runs with the keys {keys.start} to {keys.stop - 1}"
+        typer.echo(
+            f"db: the partition {partition} is missing, {held}: attach it again, or restore the store from a backup",
+            err=True,
+        )
+    if missing:
+        raise typer.Exit(1)
     if difference := _on_engine(url, migrate.drift):
         typer.echo(as_typed_here(difference), err=True)
         raise typer.Exit(1)

@@ -8,8 +8,10 @@ import typer
 from alembic.util.exc import CommandError
 
 from db import migrate
+from db.archive.reading import UnreadableArchive
 from db.command_lines import as_typed_here
 from db.engine import BadDatabaseUrl, NoStore, check_store, create_engine, first_line, shown
+from db.steps.block_codec import DamagedBlock
 
 T = TypeVar("T")
 Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:/// or postgresql:// URL")]
@@ -32,6 +34,8 @@ def on_engine(url: str, do: Callable[[sa.Engine], T], *, new: bool = False) -> T
             engine.dispose()
     except NoStore as missing:
         raise no_store(missing) from None
+    except (DamagedBlock, UnreadableArchive) as damaged:
+        raise error(str(damaged)) from None
     except (BadDatabaseUrl, sa.exc.DBAPIError, CommandError) as failed:
         reason = first_line(failed.orig if isinstance(failed, sa.exc.DBAPIError) else failed)
         raise error(f"cannot use the database {shown(url)}: {reason}{_CAUSES.get(reason, '')}") from None

@@ -70,6 +70,17 @@ def make_missing(engine: sa.Engine) -> None:
             _make(connection, {number})
 
 
+def missing(engine: sa.Engine) -> list[tuple[str, range]]:
+    """The partitions of stored runs that somebody dropped or detached, each with the keys of the runs that need it."""
+    if not dialect_of(engine).has_partitions:
+        return []
+    with engine.connect() as connection:
+        if not connection.exec_driver_sql(PARTITIONED, (list(LARGE_COLUMNS),)).all():
+            return []
+        numbers = {number_of(pk) for pk in connection.execute(sa.select(Run.pk)).scalars()}
+        return [(partition, _keys(partition)) for _, partition in _missing(connection, numbers)]
+
+
 def _make(connection: sa.Connection, numbers: Iterable[int]) -> None:
     """Make those that are missing. Others read and write the table meanwhile: it has no default partition."""
     if not list(_missing(connection, numbers)):

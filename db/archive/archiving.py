@@ -24,7 +24,7 @@ from db.archive.turn import Busy, Turn
 from db.engine import reading, writing
 from db.lineage import StepRange
 from db.models import Run, Segment
-from db.steps import backlog
+from db.steps import backlog, lost_values
 from db.steps.blocks import read_blocks
 from db.steps.step_block import RunRange, StepBlock, end_of
 from lossguard.states import RunState
@@ -76,7 +76,7 @@ def archive_run(
     """Archive all steps of the run whose values are in the store, to a place that is prepared. `on_file` is called
     after each file.
 
-    Raises RunChanged, PlaceError, Busy; what was archived before that stays archived.
+    Raises RunChanged, DamagedBlock, PlaceError, Busy; what was archived before that stays archived.
     """
     folder = f"{path_segment(run_id)}/{secrets.token_hex(8)}"
     is_first = True
@@ -110,7 +110,7 @@ def pack(engine: sa.Engine, *, run_id: str, turn: Turn) -> None:
 
 
 def _next_work(engine: sa.Engine, run_id: str) -> _Work | None:
-    """The next steps to archive; None without any. Raises RunChanged."""
+    """The next steps to archive; None without any. Raises RunChanged, DamagedBlock."""
     with reading(engine) as session:
         run = _ended(queries.run_named(session, run_id=run_id))
         metrics = queries.metric_names(session, run=run)
@@ -118,6 +118,7 @@ def _next_work(engine: sa.Engine, run_id: str) -> _Work | None:
         for part in _archivable(queries.segments(session, run=run)):
             if found := blocks.first_in_store(session, run_pk=run.pk, within=part, max_steps=limit):
                 (block,) = read_blocks(session, [RunRange(run.pk, found)], metrics)
+                lost_values.check(session, [(RunRange(run.pk, found), block)])
                 return _Work(run.pk, run.id, run.revision, block)
     return None
 

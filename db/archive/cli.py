@@ -24,6 +24,7 @@ from db.archive.selection import Candidate
 from db.archive.turn import Turn
 from db.command_engine import Url, check_schema, error, on_engine
 from db.engine import DEFAULT_URL, reading
+from db.steps.block_codec import DamagedBlock
 
 WOULD_ARCHIVE = "would archive"
 NOTHING = "there are no steps to archive"
@@ -69,7 +70,7 @@ class Report:
     given_up: list[str] = field(default_factory=list)
     """Why an earlier call's unfinished file was not looked for at a place that kept none: a sentence each."""
     problems: list[str] = field(default_factory=list)
-    """Why steps of a run stay archived, although they were to be brought back: a sentence each."""
+    """Why steps of a run stay where they are, although they were to be moved: a sentence each."""
     error: str | None = None
     """Why the command ended early."""
 
@@ -209,6 +210,8 @@ def _archive_one(
         )
     except archiving.RunChanged as changed:
         result.reason = str(changed)
+    except DamagedBlock as damaged:  # the other runs may be whole
+        report.problems.append(str(damaged))
     finally:
         advance(candidate.num_steps - result.steps)  # the steps that stay
         if result.files or result.reason:

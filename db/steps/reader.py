@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
 from db.models import Run
-from db.steps import blocks, loose_rows
+from db.steps import blocks, loose_rows, lost_values
 from db.steps.buckets import Floats, Ints
 from db.steps.columns import MetricColumn
 from db.steps.step_block import END as END
@@ -123,6 +123,8 @@ def _read(
     """Rows first: what another process packs in between is found twice then, and not lost."""
     rows = loose_rows.read_rows(session, ranges, metrics)
     packed = blocks.read_blocks(session, ranges, metrics, with_times=with_times)
+    in_blocks = [(one, found) for one, row, found in zip(ranges, rows, packed, strict=True) if not len(row)]
+    lost_values.check(session, in_blocks)
     return [_together(pair, metrics) for pair in zip(rows, packed, strict=True)]
 
 

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
+from typer.testing import CliRunner
 
-from db import bulk, commands, migrate, partitions
-from db.engine import create_engine, writing
+from db import bulk, commands, frames, migrate, partitions
+from db.cli import app
+from db.engine import create_engine, reading, writing
 from db.models import BlockValues, Run, StoredBlock
+from db.steps.block_codec import DamagedBlock
 from tests import postgres
-from tests.db.seed import add_run
+from tests.db.seed import add_run, add_segment, add_steps
 
 pytestmark = pytest.mark.needs("postgresql")
 
@@ -96,6 +99,34 @@ def test_a_partition_that_somebody_dropped_or_detached_is_made_again(store: sa.E
         partitions.make_for(session, 1)
         add_block(session, 1)
     assert (numbers(store), count(store)) == ({0}, 1)
+
+
+def test_values_of_a_partition_that_somebody_dropped_are_missed_also_when_it_was_made_again(store: sa.Engine) -> None:
+    with writing(store) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(2000))
+    with store.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE block_values_0")
+    assert partitions.missing(store) == [("block_values_0", range(100))]
+    for _ in range(2):
+        with reading(store) as session, pytest.raises(DamagedBlock, match="the values of loss of run 'r1', segment 0"):
+            frames.steps(session, run=run)
+        partitions.make_missing(store)
+    assert partitions.missing(store) == []
+
+
+def test_a_check_names_a_partition_that_is_missing(store: sa.Engine) -> None:
+    add_runs(store, 1, 1)
+    url = store.url.render_as_string(hide_password=False)
+    assert CliRunner().invoke(app, ["check", "--url", url]).exit_code == 0
+    with store.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE block_values DETACH PARTITION block_values_0")
+    found = CliRunner().invoke(app, ["check", "--url", url])
+    assert (found.exit_code, found.stderr) == (
+        1,
+        "db: the partition block_values_0 is missing, which held values of the runs with the keys 0 to 99: attach it "
+        "again, or restore the store from a backup\n",
+    )
 
 
 def test_an_upgrade_makes_those_of_the_stored_runs(store: sa.Engine) -> None:

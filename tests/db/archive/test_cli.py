@@ -16,7 +16,7 @@ from db.archive.files import ArchivedFile, FileState
 from db.archive.places import Place, PlaceError
 from db.cli import app
 from db.engine import reading, writing
-from db.models import Feature, Run
+from db.models import BlockValues, Feature, Run
 from lossguard.states import RunState
 from tests import object_store
 from tests.db.archive.stored import add_ended_run, assert_same, parquet_files, value_bytes, whole
@@ -216,6 +216,16 @@ def test_damaged_and_missing_files_are_found_by_a_check(sqlite_engine: sa.Engine
     assert (code, len(lines)) == (1, 2)
     assert ("are missing" in lines[0], str(first) in lines[0]) == (True, True)
     assert ("are damaged" in lines[1], str(second) in lines[1]) == (True, True)
+
+
+def test_a_damaged_block_keeps_no_other_run_from_being_archived(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    runs_of_two_ages(sqlite_engine)
+    with writing(sqlite_engine) as session:
+        session.execute(sa.update(BlockValues).where(BlockValues.run_pk == 1).values(values=b"\x01cut"))
+    code, out, err = run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(tmp_path))
+    assert [line.partition(":")[0] for line in out.splitlines()] == ["archived young"]
+    assert (code, err.count("\n"), "a block of run 'old', segment 0, steps 0 to " in err) == (2, 1, True)
+    assert run_command(sqlite_engine, "export", "old", "-o", str(tmp_path / "old.parquet"))[::2] == (2, err)
 
 
 def test_a_damaged_file_keeps_no_other_run_from_being_brought_back(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
