@@ -36,6 +36,8 @@ from tests.waiting import eventually
 NUM_TRAINERS = 4
 MIN_SERVED, MAX_HEALTH, MAX_MEMORY, MAX_RECOVERY = 0.95, 2.0, 488, 10.0
 """Share of honest requests; seconds; MiB (512 MB); seconds."""
+MIN_REQUESTS = 6
+"""Of all honest trainers during an attack."""
 NO_ANSWER = 5.0
 """Seconds after which a health check is given up."""
 
@@ -119,7 +121,7 @@ def peak_memory(pid: int) -> int:
 
 
 def carry_out(name: str, collector: CollectorProcess, tokens: tuple[str, str], seconds: float) -> Outcome:
-    """Attack a collector that is up. `tokens`: of the honest trainers and of the attacker."""
+    """Attack a collector that is up for so long at least. `tokens`: of the honest trainers and of the attacker."""
     target = Target(collector.port, tokens[1])
     HonestTrainer(collector.url, tokens[1], "mine")
     trainers = [HonestTrainer(collector.url, tokens[0], f"honest-{number}") for number in range(NUM_TRAINERS)]
@@ -132,6 +134,7 @@ def carry_out(name: str, collector: CollectorProcess, tokens: tuple[str, str], s
     end = time.monotonic() + seconds
     ATTACKS[name](attack, target)
     time.sleep(max(end - time.monotonic(), 0.0))
+    eventually(lambda: sum(one.num_requests for one in trainers) >= MIN_REQUESTS, 15.0)  # a busy machine sends few
     stopping.set()
     for thread in threads:
         thread.join(30)
