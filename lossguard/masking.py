@@ -25,8 +25,12 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ASSIGNED_NAME = re.compile(r"""(?<![\w.-])([\w.-]++)['"]?\]?\s*[:=]\s*""")
 _VALUE = re.compile(r"""(["']?)(?!\*\*\*)[^\s'",;&})\]]+\1""")
 _FORMS = (
-    # user:password@ of a URL; a slash in the password should be %2F, and a number before a slash is a port
-    (re.compile(r"(?<=://)(?:[^\s/@'\"]+|[^\s/@:'\"]{0,256}+:(?!\d+/)[^\s@'\"]{0,256}+)(?=@)"), MASK),
+    # user:password@ of a URL, up to the last @ before the path; a slash or an @ in the password should be %2F or %40,
+    # and a number before a slash is a port
+    (
+        re.compile(r"(?<=://)(?:[^\s/'\"]+|[^\s/@:'\"]{0,256}+:(?!\d+/)[^\s@'\"]{0,256}+(?:@[^\s/'\"]{0,256})?)(?=@)"),
+        MASK,
+    ),
     (re.compile(r"(?i)\b(bearer|authorization['\"]?\s*[:=]\s*basic)\s+[\w.~+/=-]{8,}"), rf"\1 {MASK}"),
     (
         re.compile(

@@ -90,6 +90,11 @@ class MetricColumn:
         finite = self.finite[positions]
         return MetricColumn(self.values[positions], self.reported[positions], finite, bool(finite.all()))
 
+    def whole(self) -> "MetricColumn":
+        """The values as a count is stored: without their fractions."""
+        values = np.trunc(self.values) + 0.0  # -0.5 becomes 0, not -0
+        return MetricColumn(values, self.reported, self.finite, self.plain)
+
     def stored(self, convert: Callable[[float], float] | None = None) -> list[float | None]:
         """The cells of a numeric column: NULL where the value was not reported or is not finite."""
         values: list[float] = self.values.tolist()

@@ -19,7 +19,6 @@ from db.models import BlockValues, Segment, StoredBlock
 from db.steps import blocks, loose_rows, rollups
 from db.steps.block_codec import encode_bits, encode_floats, encode_steps
 from db.steps.blocks import Block
-from db.steps.buckets import Floats
 from db.steps.step_block import RunRange, StepBlock, end_of, merged
 from lossguard.metrics import COUNTS
 
@@ -180,7 +179,8 @@ def _block_row(part: StepBlock) -> dict[str, Any]:
 
 
 def _value_rows(place: Place, part: StepBlock) -> Iterator[dict[str, Any]]:
-    for name, column in part.metrics.items():
+    for name, given in part.metrics.items():
+        column = given.whole() if name in COUNTS else given
         if column.reported.all():
             values, reported = column.values, None
         elif column.reported.any():
@@ -190,11 +190,6 @@ def _value_rows(place: Place, part: StepBlock) -> Iterator[dict[str, Any]]:
         yield {
             "metric": place.numbers[name],
             "first_step": int(part.steps[0]),
-            "values": encode_floats(_whole(values) if name in COUNTS else values),
+            "values": encode_floats(values),
             "reported": reported,
         }
-
-
-def _whole(values: Floats) -> Floats:
-    """As a column of whole numbers holds them."""
-    return np.trunc(values) + 0.0  # -0.5 becomes 0, not -0

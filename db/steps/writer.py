@@ -61,9 +61,7 @@ def insert_steps(
     """
     if not steps:
         return kept or Kept({})
-    columns = {
-        name: given if isinstance(given, MetricColumn) else MetricColumn.of(given) for name, given in metrics.items()
-    }
+    columns = {name: _as_stored(name, given) for name, given in metrics.items()}
     if "loss" in columns and "perplexity" not in columns:
         columns["perplexity"] = perplexity(columns["loss"])
     known = None if kept is None else kept.numbers
@@ -78,6 +76,12 @@ def insert_steps(
     target = rollups.Target(run.pk, segment, numbers, levels.finest_level(stored is not None and stored.has_blocks))
     open_bucket = None if kept is None else kept.open_bucket
     return Kept(numbers, rollups.grow(session, target, new, before=before, open_bucket=open_bucket))
+
+
+def _as_stored(name: str, given: Column | MetricColumn) -> MetricColumn:
+    """The values that the store gives back: those that the roll-ups must hold."""
+    column = given if isinstance(given, MetricColumn) else MetricColumn.of(given)
+    return column.whole() if name in COUNTS else column
 
 
 def _insert_rows(

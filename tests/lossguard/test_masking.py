@@ -25,6 +25,8 @@ SECRET = "Zq81xYvLmT93kd"
         [f"AWS_SECRET_ACCESS_KEY={SECRET}"],
         [f"--db=postgresql://user:{SECRET}@host/name"],
         [f"--checkpoints=sftp://user:a/{SECRET}@host/name"],
+        [f"--db=postgresql://user:a@{SECRET}@host/name"],
+        [f"--checkpoints=sftp://user:a/b@{SECRET}@host/name"],
         [f"https://host/data?x=1&token={SECRET}&y=2"],
         [f"https://host/data?X-Amz-Signature={SECRET}"],
         [f"--header=Authorization: Bearer {SECRET}"],

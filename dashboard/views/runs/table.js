@@ -122,9 +122,10 @@ class Table {
     for (const [id, isSelected] of this.changes) {
       if (!shown.has(id) || this.selected.has(id) === isSelected) this.changes.delete(id);
     }
-    const content = JSON.stringify(data);
-    if (content === this.content) return;
-    [this.content, this.data] = [content, data];
+    const { selected, ...content } = data;
+    const drawn = JSON.stringify(content);
+    if (drawn === this.drawn) return this.mark();
+    [this.drawn, this.data] = [drawn, data];
     this.draw();
   }
 

@@ -72,6 +72,15 @@ def test_steps_at_the_end_of_what_was_once_allowed_are_read_and_joined_by_late_o
             assert_same(found, plain_loop(values, 0, last, width))
 
 
+def test_the_roll_ups_of_a_count_hold_the_whole_numbers_that_are_stored(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        segment = add_segment(session, run, "a")
+        add_steps(session, run, segment, range(256), tokens=[step + 0.5 for step in range(256)])
+        (bucket,) = session.scalars(sa.select(Rollup).where(Rollup.level == rollups.FINEST)).all()
+    assert (bucket.min, bucket.max, bucket.mean, bucket.last) == (0.0, 255.0, 127.5, 255.0)
+
+
 reports = st.lists(st.tuples(st.integers(1, 700), st.integers(0, 3), st.booleans()), min_size=2, max_size=8)
 
 
