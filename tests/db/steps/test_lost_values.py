@@ -18,9 +18,7 @@ from lossguard.states import RunState
 from tests.db.archive.stored import archive
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
-MISSING = (
-    r"the values of lr of run .r1., segment 0, steps 0 to (1999|1791), are missing; restore the store from a backup"
-)
+MISSING = r"the values of lr of run .r1., segment 0, steps 0 to (1999|1791), are missing; restore the store"
 
 
 @pytest.fixture
