@@ -13,6 +13,7 @@ from db import bulk, queries
 from db.lineage import Line
 from db.models import Incident, Intervention, Metric, Order, Run, Segment
 from db.steps import nearest, rollups
+from db.steps.block_codec import DamagedBlock
 from db.steps.nearest import At
 
 COARSE = 1024
@@ -109,8 +110,7 @@ def _read(session: Session, runs: Sequence[Run]) -> list[StoredRun]:
     keys = [run.pk for run in runs]
     segments, incidents = _segments(session, keys), _incidents(session, keys)
     interventions = _interventions(session, keys)
-    seconds = _reported_seconds(session, runs)
-    seconds |= _seconds(session, [key for key in keys if key not in seconds])
+    seconds = _step_seconds(session, runs)
     return [
         StoredRun(
             id=run.id,
@@ -162,6 +162,16 @@ def _interventions(session: Session, keys: Sequence[int]) -> dict[int, list[dict
     for run, details, *values in session.execute(chosen.order_by(Intervention.run_pk, Intervention.number)):
         found[run].append(details | dict(zip(INTERVENTION_COLUMNS, values, strict=True)))
     return found
+
+
+def _step_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]:
+    """Mean duration of a step by `Run.pk`, where it is known: not of a run of which a block is needed and damaged."""
+    try:
+        reported = _reported_seconds(session, runs)
+        return reported | _seconds(session, [run.pk for run in runs if run.pk not in reported])
+    except DamagedBlock:  # of one of them: the others have theirs
+        half = len(runs) // 2
+        return _step_seconds(session, runs[:half]) | _step_seconds(session, runs[half:]) if half else {}
 
 
 def _reported_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]:
