@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from db import bulk, queries
 from db.lineage import Line
 from db.models import Incident, Intervention, Metric, Order, Run, Segment
 from db.steps import nearest, rollups
-from db.steps.block_codec import DamagedBlock
+from db.steps.blocks import without_damaged
 from db.steps.nearest import At
 
 COARSE = 1024
@@ -110,7 +111,7 @@ def _read(session: Session, runs: Sequence[Run]) -> list[StoredRun]:
     keys = [run.pk for run in runs]
     segments, incidents = _segments(session, keys), _incidents(session, keys)
     interventions = _interventions(session, keys)
-    seconds = _step_seconds(session, runs)
+    seconds = without_damaged(partial(_step_seconds, session), runs)
     return [
         StoredRun(
             id=run.id,
@@ -165,13 +166,9 @@ def _interventions(session: Session, keys: Sequence[int]) -> dict[int, list[dict
 
 
 def _step_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]:
-    """Mean duration of a step by `Run.pk`, where it is known: not of a run of which a block is needed and damaged."""
-    try:
-        reported = _reported_seconds(session, runs)
-        return reported | _seconds(session, [run.pk for run in runs if run.pk not in reported])
-    except DamagedBlock:  # of one of them: the others have theirs
-        half = len(runs) // 2
-        return _step_seconds(session, runs[:half]) | _step_seconds(session, runs[half:]) if half else {}
+    """Mean duration of a step by `Run.pk`, where it is known. Raises DamagedBlock."""
+    reported = _reported_seconds(session, runs)
+    return reported | _seconds(session, [run.pk for run in runs if run.pk not in reported])
 
 
 def _reported_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]:
