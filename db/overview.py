@@ -19,6 +19,7 @@ from db.models import Incident, Intervention, Metric, Run, RunStatus, Segment
 from db.runs.fields import is_unanswered
 from db.steps import levels
 from db.steps import summaries as metric_summaries
+from db.steps.blocks import without_damaged
 from db.steps.nearest import StepTime as StepTime
 from db.steps.summaries import LiveSpan
 from db.steps.summaries import MetricSummary as MetricSummary
@@ -122,11 +123,11 @@ def metric_names(session: Session) -> list[str]:
 
 
 def summaries(session: Session, *, runs: Sequence[Run], metrics: Sequence[str]) -> dict[int, RunSummary]:
-    """By `Run.pk`: the progress of these runs, and these metrics of each."""
+    """By `Run.pk`: the progress of these runs, and these metrics of each; none where a block of them is damaged."""
     segments = _segments(session, [run.pk for run in runs])
     lines = [(run, _live_spans(segments.get(run.pk, []))) for run in runs]
-    found = metric_summaries.summaries(session, lines=lines, metrics=metrics)
-    return {run.pk: _run_summary(line, segments.get(run.pk, []), found[run.pk]) for run, line in lines}
+    found = _metrics(session, lines, metrics)
+    return {run.pk: _run_summary(line, segments.get(run.pk, []), found.get(run.pk, {})) for run, line in lines}
 
 
 def newest(
@@ -137,12 +138,18 @@ def newest(
     lines = [(run, _live_spans(segments.get(run.pk, []))) for run in runs]
     archived = files.runs_with_files(session, run_pks=[run.pk for run in runs])
     ends = [(run, _last_steps(line, num_steps, whole_buckets=run.pk in archived)) for run, line in lines]
-    found = metric_summaries.summaries(session, lines=ends, metrics=metrics)
-    times = metric_summaries.newest_times(session, lines=lines)
+    found = _metrics(session, ends, metrics)
+    times = without_damaged(lambda some: metric_summaries.newest_times(session, lines=some), lines)
     return {
-        run.pk: (_run_summary(line, segments.get(run.pk, []), found[run.pk]), times.get(run.pk, []))
+        run.pk: (_run_summary(line, segments.get(run.pk, []), found.get(run.pk, {})), times.get(run.pk, []))
         for run, line in lines
     }
+
+
+def _metrics(
+    session: Session, lines: Sequence[tuple[Run, Sequence[LiveSpan]]], metrics: Sequence[str]
+) -> Mapping[int, Mapping[str, MetricSummary]]:
+    return without_damaged(lambda some: metric_summaries.summaries(session, lines=some, metrics=metrics), lines)
 
 
 def _run_summary(

@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from db import bulk, queries
 from db.lineage import Line
 from db.models import Incident, Intervention, Metric, Order, Run, Segment
 from db.steps import levels, nearest
+from db.steps.blocks import without_damaged
 from db.steps.nearest import At
 
 COARSE = 1024
@@ -109,8 +111,7 @@ def _read(session: Session, runs: Sequence[Run]) -> list[StoredRun]:
     keys = [run.pk for run in runs]
     segments, incidents = _segments(session, keys), _incidents(session, keys)
     interventions = _interventions(session, keys)
-    seconds = _reported_seconds(session, runs)
-    seconds |= _seconds(session, [key for key in keys if key not in seconds])
+    seconds = without_damaged(partial(_step_seconds, session), runs)
     return [
         StoredRun(
             id=run.id,
@@ -162,6 +163,12 @@ def _interventions(session: Session, keys: Sequence[int]) -> dict[int, list[dict
     for run, details, *values in session.execute(chosen.order_by(Intervention.run_pk, Intervention.number)):
         found[run].append(details | dict(zip(INTERVENTION_COLUMNS, values, strict=True)))
     return found
+
+
+def _step_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]:
+    """Mean duration of a step by `Run.pk`, where it is known. Raises DamagedBlock."""
+    reported = _reported_seconds(session, runs)
+    return reported | _seconds(session, [run.pk for run in runs if run.pk not in reported])
 
 
 def _reported_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]:

@@ -8,6 +8,7 @@ first row after the gap is set apart at once, so that a gap costs no further cut
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -15,11 +16,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import lineage
+from db.archive.reading import UnreadableArchive
 from db.goodput import accounting
 from db.goodput.accounting import Breakdown, Interval, RunTimes, SegmentTimes, Stretch, TimeCause
 from db.lineage import StepRange
 from db.models import Intervention, Order, Run, RunStatus, Segment
 from db.steps import nearest
+from db.steps.block_codec import DamagedBlock
 from db.steps.buckets import Buckets
 from db.steps.nearest import At, StepTime
 from db.steps.reader import END
@@ -72,13 +75,24 @@ class _Records:
 
 
 def breakdown(session: Session, *, run: Run, now: float) -> Breakdown:
-    """What the time of a run was used for since its start, until it ended or `now` (unix seconds)."""
-    return breakdowns(session, runs=[run], now=now)[run.pk]
+    """What the time of a run was used for since its start, until it ended or `now` (unix seconds).
+
+    Raises DamagedBlock and UnreadableArchive.
+    """
+    (records,) = _read_records(session, [run])
+    return _breakdown(session, records, now)
 
 
 def breakdowns(session: Session, *, runs: Sequence[Run], now: float) -> dict[int, Breakdown]:
-    """The same for some runs, by their keys: all but their steps is read together."""
-    return {records.run.pk: _breakdown(session, records, now) for records in _read_records(session, runs)}
+    """The same for some runs, by their keys: all but their steps is read together.
+
+    A run whose steps cannot be read is left out: the others have theirs.
+    """
+    found = {}
+    for records in _read_records(session, runs):
+        with suppress(DamagedBlock, UnreadableArchive):
+            found[records.run.pk] = _breakdown(session, records, now)
+    return found
 
 
 def _breakdown(session: Session, records: _Records, now: float) -> Breakdown:

@@ -4,10 +4,10 @@ Blocks of a segment do not overlap, so the one that holds a step is the last one
 is one range of the key of `block_values`.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from sqlalchemy.orm import Session
@@ -29,6 +29,10 @@ OVERLAPS = (
     " max(first_step) FROM step_blocks WHERE run_pk = ? AND segment = ? AND first_step <= ?), 0)"
 )
 """Of the blocks of a range. The last condition bounds what is read of the key from below."""
+
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,3 +281,16 @@ def naming(session: Session, run_pk: int, segment: int, block: Block) -> Iterato
             f"a block of run {run_id!r}, segment {segment}, steps {block.first} to {block.last}, is damaged: {error}; "
             "restore the store from a backup, or delete the run"
         ) from None
+
+
+def without_damaged(
+    read: Callable[[Sequence[Item]], Mapping[int, Found]], items: Sequence[Item]
+) -> Mapping[int, Found]:
+    """What `read` finds of some runs, without those of which it needs a damaged block: the others have theirs."""
+    try:
+        return read(items)
+    except DamagedBlock:
+        half = len(items) // 2
+        if not half:
+            return {}
+        return {**without_damaged(read, items[:half]), **without_damaged(read, items[half:])}

@@ -47,6 +47,7 @@ class LastRows:
                 looked = backlog.look(session, after=self._after, limit=RUNS_AT_ONCE, stopped_before=before)
             packed = [run for run in looked if run.is_waiting][:PACKED_AT_ONCE]
             for run in packed:
+                self._after = run.pk  # if the database refuses this one, the others have their turn
                 self._pack_run(run.id, before)
                 time.sleep(self._pause_seconds)
         except sa.exc.SQLAlchemyError as error:  # the next time may do better

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from db import commands, overview, queries
 from db.engine import reading, writing
+from db.models import BlockValues, StoredBlock
 from db.overview import Standing, Tally
-from tests.db.seed import NOW, add_run
+from db.steps import packing
+from tests.db.seed import NOW, add_run, add_segment, add_steps
 from tests.monitor.client import TestClient, Trainer
 from tests.monitor.conftest import http as http
 
@@ -84,3 +87,22 @@ def test_the_newest_step_and_values_of_every_run_that_has_reported(http: TestCli
         found = list(overview.standings(session, runs=queries.runs(session)).values())
     assert Standing(2, {"loss": "Infinity"}) in found
     assert all(each.step in (None, 2) for each in found)
+
+
+@pytest.mark.parametrize(("table", "column"), [(StoredBlock, "times"), (BlockValues, "values")])
+def test_a_damaged_block_hides_no_other_run_of_a_list(
+    sqlite_engine: sa.Engine, table: type[StoredBlock] | type[BlockValues], column: str
+) -> None:
+    with writing(sqlite_engine) as session:
+        runs = [add_run(session, run_id) for run_id in "abc"]
+        for run in runs:
+            add_steps(session, run, add_segment(session, run, "a"), range(packing.PACK_AT + 100))
+        pks = [run.pk for run in runs]
+        session.execute(sa.update(table).where(table.run_pk == pks[1]).values({column: b"\x01cut"}))
+    with reading(sqlite_engine) as session:
+        listed = queries.runs(session)
+        whole = overview.summaries(session, runs=listed, metrics=["loss"])
+        newest = overview.newest(session, runs=listed, metrics=["loss"], num_steps=50)
+    assert {pk: found.steps for pk, found in whole.items()} == dict.fromkeys(pks, packing.PACK_AT + 100)
+    assert [bool(whole[pk].metrics) for pk in pks] == [True, column == "times", True]
+    assert [bool(newest[pk][1]) for pk in pks] == [True, column == "values", True]

@@ -6,7 +6,9 @@ from sqlalchemy.orm import Session
 
 from db import commands
 from db.engine import reading, writing
+from db.models import StoredBlock
 from db.scorecard import StoredRun, StoredSegment, chosen_runs, read_runs
+from db.steps import packing
 from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps
 
 
@@ -61,6 +63,22 @@ def test_rows_that_all_have_one_time_say_nothing_about_it(engine: sa.Engine) -> 
         session.execute(sa.text("UPDATE steps SET time = 7"))
     with reading(engine) as session:
         assert stored_runs(session)[0].step_seconds is None
+
+
+def test_a_damaged_block_leaves_the_step_time_of_its_run_unknown_and_that_of_others_as_it_is(
+    sqlite_engine: sa.Engine,
+) -> None:
+    with writing(sqlite_engine) as session:
+        for run_id in "abc":
+            run = add_run(session, run_id)
+            add_steps(session, run, add_segment(session, run, "a"), range(packing.PACK_AT))
+            if run_id == "b":
+                damaged = sa.update(StoredBlock).where(StoredBlock.run_pk == run.pk)
+                session.execute(damaged.values(times=b"\x01cut"))
+    with reading(sqlite_engine) as session:
+        found = {run.id: run.step_seconds for run in stored_runs(session)}
+    assert found["a"] == found["c"] is not None
+    assert found["b"] is None
 
 
 @pytest.mark.parametrize(

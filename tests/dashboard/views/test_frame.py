@@ -13,6 +13,7 @@ from dashboard.login import Right, Viewer
 from dashboard.views import frame, session
 from db import queries
 from db.archive import reading
+from db.archive.places import NOT_MOUNTED
 from db.engine import writing
 from db.models import BlockValues
 from db.steps import backlog
@@ -104,7 +105,7 @@ def test_a_run_whose_archive_is_away_shows_what_can_be_read_and_says_what_become
     app = open_page(page, run="r1")
     assert not app.exception
     warnings = [each.value for each in app.warning if each.icon == ":material/cloud_off:"]
-    assert all("is not mounted here. " + outlook in each for each in warnings)
+    assert all(f"{NOT_MOUNTED}. {outlook}" in each for each in warnings)
     assert warnings
     assert page == "lab" or {"Last report", "Interventions"} <= metrics(app).keys()
 

@@ -77,7 +77,7 @@ def test_the_roll_ups_of_a_count_hold_the_whole_numbers_that_are_stored(engine: 
         run = add_run(session)
         segment = add_segment(session, run, "a")
         add_steps(session, run, segment, range(256), tokens=[step + 0.5 for step in range(256)])
-        (bucket,) = session.scalars(sa.select(Rollup).where(Rollup.level == rollups.FINEST)).all()
+        (bucket,) = session.scalars(sa.select(Rollup).where(Rollup.level == levels.FINEST)).all()
     assert (bucket.min, bucket.max, bucket.mean, bucket.last) == (0.0, 255.0, 127.5, 255.0)
 
 

@@ -222,3 +222,16 @@ def test_a_run_that_cannot_be_packed_is_said_once_and_does_not_stop_the_others(
     assert len(warnings) == 1
     assert "run 'damaged', segment 0, steps 0 to 1022, is damaged" in warnings[0]
     assert num_rows(sqlite_engine) == 20
+
+
+def test_a_run_that_the_database_refuses_to_pack_has_the_others_packed_the_next_time(sqlite_engine: sa.Engine) -> None:
+    add_running(sqlite_engine, "refused", "whole")
+    refusal = "BEFORE INSERT ON step_blocks WHEN NEW.run_pk = 1 BEGIN SELECT RAISE(ABORT, 'no'); END"
+    with writing(sqlite_engine) as session:
+        session.execute(sa.text(f"CREATE TRIGGER refusal {refusal}"))
+    last = LastRows(sqlite_engine, pause_seconds=0.0)
+    left = []
+    for _ in range(2):
+        last.pack(LATER)
+        left.append(num_rows(sqlite_engine))
+    assert left == [80, 40]

@@ -4,7 +4,9 @@ import pytest
 import sqlalchemy as sa
 
 from db import live_runs
-from db.engine import reading
+from db.engine import reading, writing
+from db.models import Run, StoredBlock
+from db.steps import packing
 from monitor.app import create_app
 from monitor.settings import Settings
 from monitor.telemetry import run_time
@@ -51,3 +53,17 @@ def test_what_is_stored_of_several_runs_is_read_by_as_many_statements_as_of_one(
             return len(statements)
 
     assert num_statements(1) == num_statements(4)
+
+
+def test_a_run_with_a_damaged_block_has_no_time_and_the_others_have_theirs(sqlite_engine: sa.Engine) -> None:
+    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
+        for run_id in ("damaged", "whole"):
+            trainer = Trainer(http, run_id)
+            trainer.report(trainer.open("a"), range(packing.PACK_AT), {"loss": [1.0] * packing.PACK_AT})
+        with writing(sqlite_engine) as session:
+            damaged = sa.select(Run.pk).where(Run.id == "damaged").scalar_subquery()
+            session.execute(sa.update(StoredBlock).where(StoredBlock.run_pk == damaged).values(times=b"\x01cut"))
+        lines = http.get("/metrics").text.splitlines()
+    of_time = [line for line in lines if line.startswith("lossguard_run_time_seconds{")]
+    assert {line.partition('run="')[2].partition('"')[0] for line in of_time} == {"whole"}
+    assert any(line.startswith("lossguard_step{") and 'run="damaged"' in line for line in lines)

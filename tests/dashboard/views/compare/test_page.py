@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import cached
 from db.archive import reading
+from db.archive.places import NOT_MOUNTED
 from db.engine import writing
 from db.models import BlockValues
 from tests.dashboard.app_content import column, figure, names
@@ -313,7 +314,7 @@ def test_a_run_whose_archive_is_away_is_named_and_the_others_are_drawn(
     app = open_page("compare", runs="away,here,also-here", curves="loss")
     (warning,) = [each.value for each in app.warning if each.icon == ":material/cloud_off:"]
     assert warning.startswith("away is not shown. The archived steps 0 to")
-    assert warning.endswith("is not mounted here. This page updates when the file can be read again.")
+    assert warning.endswith(f"{NOT_MOUNTED}. This page updates when the file can be read again.")
     assert set(names(figure(app))) == {"here", "also-here"}
     assert set(rows(app)) == {"away", "here", "also-here"}
 

@@ -9,6 +9,7 @@ import streamlit as st
 
 from dashboard.views.run import report_download
 from db.archive import reading
+from db.archive.places import NOT_MOUNTED
 from tests.dashboard.archived import archive_run
 
 
@@ -20,4 +21,4 @@ def test_a_report_of_steps_whose_place_is_away_is_a_page_that_says_so(store: sa.
     reading.forget_contents()
     page = report_download.page("r1", UTC)
     assert "There is no report of run r1: The archived steps" in page
-    assert "the place is not mounted here" in page
+    assert NOT_MOUNTED in page
