@@ -28,4 +28,6 @@ def test_archived_steps_that_cannot_be_read_are_one_sentence_and_a_chart_of_the_
     assert http.get(f"{path}3").status_code == 200
     answer = http.get(f"{path}2000")
     assert (answer.status_code, answer.json()["title"]) == (503, "archived steps cannot be read")
-    assert answer.json()["detail"].startswith("the archived steps 0 to 511 of the run 'r1' cannot be read: there is no")
+    detail = answer.json()["detail"]
+    assert detail.startswith("the archived steps 0 to 511 of the run 'r1' cannot be read: cannot read file://")
+    assert detail.endswith("is it mounted? The folder has no file lossguard-archive.txt")
