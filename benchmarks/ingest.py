@@ -1,11 +1,12 @@
-"""How many steps per second the collector ingests: over HTTP, into SQLite, with all detectors on.
+"""How many steps per second collectors ingest: over HTTP, with all detectors on.
 
-    python -m benchmarks.ingest [--reports 300] [--peers] [--code ../other]
+    python -m benchmarks.ingest [--reports 300] [--collectors 2] [--peers] [--code ../other]
 
-A collector process with a new store; this process posts pre-encoded reports of 1,000 steps with 8 metrics over one
-persistent connection per run. First one run, then four at once. --peers also measures mlflow's server and trackio.
---code names a checkout of another release whose collector is measured. The CPU time is printed of the collector, which
-has the store in its process, and of this process.
+A collector process with a new SQLite store; this process posts pre-encoded reports of 1,000 steps with 8 metrics over
+one persistent connection per run. First one run, then four at once. --collectors measures so many instead, on one
+PostgreSQL server with safe settings, with two runs each. --peers also measures mlflow's server and trackio. --code
+names a checkout of another release whose collectors are measured. The CPU time is printed of the collectors, of the
+database where it is a process of its own, and of this process.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -23,9 +25,10 @@ from typing import Any
 import urllib3
 
 from benchmarks import ingest_peers
-from benchmarks.collectors import collector, cpu_seconds
+from benchmarks.collectors import collector, cpu_seconds, tree_cpu_seconds
 from benchmarks.rows import Row, print_rows
 from lossguard.protocol import API
+from tests import postgres
 
 SIZE, NUM_METRICS = 1_000, 8
 TARGET_US = 1e6 / 50_000
@@ -45,6 +48,35 @@ def measure(reports: int = 300, code: Path | None = None) -> Iterator[Row]:
         comparison = f"{steps / seconds:,.0f} steps/s; CPU time of the collector: {1e6 * used / steps:.1f} us per step"
         comparison += f", of the client: {1e6 * own / steps:.1f}"
         yield Row(label, 1e6 * seconds / steps, "us per step", TARGET_US, comparison)
+
+
+def measure_collectors(collectors: int, reports: int = 300, code: Path | None = None) -> Iterator[Row]:
+    """The same for so many collectors of one PostgreSQL."""
+    with ExitStack() as stack:
+        server = stack.enter_context(postgres.running(durable=True))
+        started = [stack.enter_context(collector(server.url(), code=code)) for _ in range(collectors)]
+        bodies = [
+            [encoded_reports(seed, reports) for seed in range(number, number + 2)] for number in range(collectors)
+        ]
+        before, database = sum(cpu_seconds(process) for _, process in started), tree_cpu_seconds(server.process())
+        own, began = time.process_time(), time.perf_counter()
+        with ThreadPoolExecutor(collectors) as posting:
+            urls, names = [url for url, _ in started], [f"c{number}-" for number in range(collectors)]
+            list(posting.map(post_all, urls, bodies, names))
+        seconds, own = time.perf_counter() - began, time.process_time() - own
+        used = sum(cpu_seconds(process) for _, process in started) - before
+        database = tree_cpu_seconds(server.process()) - database
+    steps = 2 * collectors * reports * SIZE
+    label = f"ingestion over HTTP into PostgreSQL, {collectors} collector(s) with 2 runs each, {NUM_METRICS} metrics"
+    shares = {"collectors": used, "database": database, "client": own}
+    told = ", ".join(f"of the {name} {1e6 * share / steps:.1f}" for name, share in shares.items())
+    yield Row(
+        f"{label}, reports of {SIZE:,}",
+        1e6 * seconds / steps,
+        "us per step",
+        TARGET_US,
+        f"{steps / seconds:,.0f} steps/s; CPU time in us per step: {told}",
+    )
 
 
 def encoded_reports(seed: int, count: int) -> list[bytes]:
@@ -107,5 +139,11 @@ if __name__ == "__main__":
         "--peers", action="store_true", help="also measure mlflow and trackio, installed into a temporary folder"
     )
     parser.add_argument("--code", type=Path, help="checkout of another release whose collector is measured")
+    parser.add_argument("--collectors", type=int, help="measure so many collectors of one PostgreSQL instead")
     arguments = parser.parse_args()
-    print_rows(chain(measure(arguments.reports, arguments.code), ingest_peers.measure() if arguments.peers else ()))
+    rows = (
+        measure_collectors(arguments.collectors, arguments.reports, arguments.code)
+        if arguments.collectors
+        else measure(arguments.reports, arguments.code)
+    )
+    print_rows(chain(rows, ingest_peers.measure() if arguments.peers else ()))
