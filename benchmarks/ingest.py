@@ -69,13 +69,13 @@ def measure_collectors(collectors: int, reports: int = 300, code: Path | None = 
     steps = 2 * collectors * reports * SIZE
     label = f"ingestion over HTTP into PostgreSQL, {collectors} collector(s) with 2 runs each, {NUM_METRICS} metrics"
     shares = {"collectors": used, "database": database, "client": own}
-    told = ", ".join(f"of the {name} {1e6 * share / steps:.1f}" for name, share in shares.items())
+    cpu = ", ".join(f"of the {name} {1e6 * share / steps:.1f}" for name, share in shares.items())
     yield Row(
         f"{label}, reports of {SIZE:,}",
         1e6 * seconds / steps,
         "us per step",
         TARGET_US,
-        f"{steps / seconds:,.0f} steps/s; CPU time in us per step: {told}",
+        f"{steps / seconds:,.0f} steps/s; CPU time in us per step: {cpu}",
     )
 
 
