@@ -54,6 +54,7 @@ def test_selected_rows_are_archived_and_the_report_of_one_is_downloaded(browser:
         before = table.bounding_box()
         rows.nth(1).get_by_role("checkbox").check()
         expect(page.get_by_role("link", name="Compare 1 run")).to_be_visible(timeout=30_000)
+        expect(table).to_be_visible(timeout=30_000)
         assert table.bounding_box() == before  # else the next press hits another row
         with page.expect_download(timeout=60_000) as download:
             page.get_by_test_id("stDownloadButton").get_by_role("button").click()
