@@ -23,7 +23,7 @@ WIDTH = 8
 
 
 class DamagedBlock(ValueError):
-    """Stored bytes that are not a block; the message says where."""
+    """Stored bytes that are not a block, or values that are gone; the message says where."""
 
 
 def encode_floats(values: Floats) -> bytes:

@@ -24,4 +24,4 @@ def test_every_read_is_exact_and_nothing_is_refused_while_a_store_is_packed_arch
 
     found = stress(tmp_path, is_enough=is_enough)
     assert found.problems == []
-    assert [what for what in DONE if not found.counts[what]] == []
+    assert [what for what in DONE if found.counts[what] < 2] == []
