@@ -29,10 +29,9 @@ import sqlalchemy as sa
 import urllib3
 from typer.testing import CliRunner
 
-from db import commands, features, frames, migrate, queries
+from db import commands, frames, migrate, queries
 from db.cli import app
 from db.engine import create_engine, reading, writing
-from db.models import Feature
 from lossguard import Client
 from lossguard.protocol import API
 from lossguard.states import RunState
@@ -43,8 +42,6 @@ KEPT, PRUNED, DELETED = "kept", "pruned", "deleted"
 """Projects: their ended runs stay, are deleted by `prune`, or over HTTP."""
 LENGTH = 2_000
 """Steps of a run."""
-NUM_OLD = 4
-"""Runs that an earlier release has stored as rows."""
 REPORT_SIZES = (1, 7, 700, 1, 40, 1_100, 3)
 METRICS = ("loss", "eval/acc")
 UPKEEP: Mapping[str, tuple[tuple[str, ...], ...]] = {
@@ -197,6 +194,25 @@ class Reader:
                 self._ledger.problems.append(f"{run_id} {where}: {name} is not what was reported")
 
 
+class OldRuns:
+    """Adds ended runs whose steps are rows, as an earlier release has stored them, to a store that has blocks."""
+
+    def __init__(self, engine: sa.Engine, ledger: Ledger) -> None:
+        self._engine, self._ledger, self._numbers = engine, ledger, count()
+
+    def add(self) -> None:
+        run_id = f"{KEPT}-old-{next(self._numbers)}"
+        with writing(self._engine) as session:
+            run = add_run(session, run_id)
+            segment = add_segment(session, run, "a")
+            segment.has_blocks = False
+            values = {name: truth(run_id, name, range(LENGTH)).tolist() for name in METRICS}
+            add_steps(session, run, segment, range(LENGTH), **values)
+            commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
+        self._ledger.steps[run_id] = LENGTH
+        self._ledger.ended.add(run_id)
+
+
 def keep_up(name: str, url: str, place: str, end: Event, output: Any) -> None:
     """The main function of a process: call the commands of this name in turn; (command, exit code, what it said)."""
     while not end.wait(0.1):
@@ -234,7 +250,8 @@ def stress(folder: Path, *, is_enough: Callable[[Ledger], bool]) -> Ledger:
     """All of it at once until it is enough or something is wrong; afterwards every run is compared once more."""
     url, ledger, end = f"sqlite:///{folder}/store.db", Ledger(), threading.Event()
     engine = create_engine(url)
-    _add_old_runs(engine, ledger)
+    migrate.upgrade(engine)
+    old_runs = OldRuns(engine, ledger)
     _run("retention", "set", PRUNED, "0.00001", "--url", url)
     collector = CollectorProcess(url, folder / "collector.log")
     collector.start()
@@ -245,6 +262,7 @@ def stress(folder: Path, *, is_enough: Callable[[Ledger], bool]) -> Ledger:
         actors = [Actor(ledger, end, trainer.report, pause=0.01) for trainer in trainers]
         actors += [Actor(ledger, end, act, pause=0.05) for act in (reader.read, reader.read_over_http)]
         actors.append(Actor(ledger, end, lambda: _delete_oldest(collector.url, ledger), pause=0.2))
+        actors.append(Actor(ledger, end, old_runs.add, pause=1.0))
         with upkeep(url, folder / "place", ledger) as note:
             for actor in actors:
                 actor.start()
@@ -263,21 +281,6 @@ def stress(folder: Path, *, is_enough: Callable[[Ledger], bool]) -> Ledger:
         collector.stop()
         engine.dispose()
     return ledger
-
-
-def _add_old_runs(engine: sa.Engine, ledger: Ledger) -> None:
-    """Ended runs whose steps are rows, in a store that has blocks from now on."""
-    migrate.upgrade(engine)
-    with writing(engine) as session:
-        session.execute(sa.delete(Feature))
-        for number in range(NUM_OLD):
-            run = add_run(session, f"{KEPT}-old-{number}")
-            values = {name: truth(run.id, name, range(LENGTH)).tolist() for name in METRICS}
-            add_steps(session, run, add_segment(session, run, "a"), range(LENGTH), **values)
-            commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
-            ledger.steps[run.id] = LENGTH
-            ledger.ended.add(run.id)
-        features.enable(session, features.BLOCKS, now=NOW)
 
 
 def _delete_oldest(url: str, ledger: Ledger) -> None:
