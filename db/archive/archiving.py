@@ -34,6 +34,9 @@ MAX_VALUES = 16_777_216
 """Steps times metrics of a file: 128 MB of memory for its numbers."""
 
 
+CHANGED = "it was resumed, changed or deleted meanwhile; its other steps stay in the store"
+
+
 class RunChanged(RuntimeError):
     """The run was resumed, changed or deleted meanwhile; the steps at hand stay in the store."""
 
@@ -148,6 +151,7 @@ def _archive(
     file = _row(work, place, name, content, now)
     with writing(engine) as session:
         turn.renew(session)
+        _see_that_run_exists(session, work)
         session.add(file)
         session.flush()
         file_id = file.id
@@ -160,6 +164,13 @@ def _archive(
         _give_up(engine, place, name, file_id)
         raise
     return Written(len(block), len(content))
+
+
+def _see_that_run_exists(session: Session, work: _Work) -> None:
+    """Raises RunChanged without it. With it, it cannot be deleted before the transaction ends."""
+    same_run = sa.select(Run.pk).where(Run.pk == work.run_pk)
+    if session.scalar(same_run.with_for_update(read=True, key_share=True)) is None:
+        raise RunChanged(CHANGED)
 
 
 def _row(work: _Work, place: Place, name: str, content: bytes, now: float) -> ArchivedFile:
@@ -197,7 +208,7 @@ def _commit(session: Session, work: _Work, file_id: int, *, turn: Turn, who: str
     turn.renew(session)
     run = commands.lock_run(session, run_id=work.run_id)
     if run is None or not _is_unchanged(run, work):
-        raise RunChanged("it was resumed, changed or deleted meanwhile; its other steps stay in the store")
+        raise RunChanged(CHANGED)
     file = session.get(ArchivedFile, file_id, populate_existing=True)
     if file is None or file.state != FileState.WRITING:
         raise Busy("another process took this archiving for a dead one, and removed its file; start again")

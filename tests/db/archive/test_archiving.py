@@ -7,12 +7,13 @@ import pytest
 import sqlalchemy as sa
 
 from db import access, commands, queries
-from db.archive import archiving, blocks, checking, files, removal, turn
+from db.archive import archiving, blocks, checking, files, parquet, removal, turn
 from db.archive.archiving import RunChanged
 from db.archive.files import ArchivedFile, FileState
 from db.archive.places import Place, PlaceError
 from db.engine import reading, writing
 from db.steps import writer
+from db.steps.step_block import StepBlock
 from lossguard.states import RunState
 from tests.db.archive.stored import (
     Killed,
@@ -125,6 +126,26 @@ def test_a_place_that_fails_or_lies_keeps_the_steps_in_the_store(
     assert parquet_files(folder) == []
     with reading(engine) as session:
         assert session.scalars(sa.select(ArchivedFile)).all() == []
+
+
+def test_a_run_that_is_deleted_while_its_steps_are_encoded_is_left_out(
+    engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing(engine) as session:
+        add_ended_run(session)
+    encode = parquet.encode
+
+    def deleted_meanwhile(block: StepBlock) -> bytes:
+        with writing(engine) as session:
+            run = commands.lock_run(session, run_id="r1")
+            assert run is not None
+            commands.delete_run(session, run=run)
+        return encode(block)
+
+    monkeypatch.setattr(parquet, "encode", deleted_meanwhile)
+    with pytest.raises(RunChanged):
+        archive(engine, Place(str(folder)))
+    assert parquet_files(folder) == []
 
 
 @pytest.mark.parametrize("change", ["resumed", "a late step", "deleted"])
