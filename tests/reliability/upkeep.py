@@ -8,20 +8,19 @@ frame and chart with that function.
 """
 
 import argparse
-import multiprocessing
+import json
 import random
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count
-from multiprocessing.synchronize import Event
+from itertools import count, cycle
 from pathlib import Path
-from queue import Empty
 from typing import Any
 
 import numpy as np
@@ -213,37 +212,28 @@ class OldRuns:
         self._ledger.ended.add(run_id)
 
 
-def keep_up(name: str, url: str, place: str, end: Event, output: Any) -> None:
-    """The main function of a process: call the commands of this name in turn; (command, exit code, what it said)."""
-    while not end.wait(0.1):
-        for words in UPKEEP[name]:
-            to = (place,) if words[-1] == "--to" else ()
-            done = CliRunner().invoke(app, [*words, *to, "--url", url])
-            output.put((words[0], done.exit_code, f"{done.output}{done.exception or ''}"))
+class Upkeep:
+    """A process that calls commands of `python -m db` in turn."""
 
+    def __init__(self, name: str, url: str, place: Path, ledger: Ledger) -> None:
+        words = [[*each, str(place)] if each[-1] == "--to" else [*each] for each in UPKEEP[name]]
+        self._commands = cycle([*each, "--url", url] for each in words)
+        self._ledger = ledger
+        program = [sys.executable, "-m", "tests.reliability.db_commands"]
+        self._process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-@contextmanager
-def upkeep(url: str, place: Path, ledger: Ledger) -> Iterator[Callable[[], None]]:
-    """Every kind of it, each in a process of its own, for the duration of the block; yields what notes its results."""
-    context = multiprocessing.get_context("spawn")
-    output, end = context.Queue(), context.Event()
-    processes = [context.Process(target=keep_up, args=(name, url, str(place), end, output)) for name in UPKEEP]
-    for process in processes:
-        process.start()
+    def call_next(self) -> None:
+        command = next(self._commands)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(command), file=self._process.stdin, flush=True)
+        code, said = json.loads(self._process.stdout.readline())
+        self._ledger.counts.update(line.split()[0] for line in said.splitlines())
+        if code:
+            self._ledger.problems.append(f"{command[0]} ended with {code}: {said}")
 
-    def note() -> None:
-        with suppress(Empty):
-            command, code, said = output.get(timeout=0.1)
-            ledger.counts.update(line.split()[0] for line in said.splitlines())
-            if code:
-                ledger.problems.append(f"{command} ended with {code}: {said}")
-
-    try:
-        yield note
-    finally:
-        end.set()
-        while any(process.is_alive() for process in processes) or not output.empty():
-            note()
+    def end(self) -> None:
+        self._process.communicate()
 
 
 def stress(folder: Path, *, is_enough: Callable[[Ledger], bool]) -> Ledger:
@@ -255,6 +245,7 @@ def stress(folder: Path, *, is_enough: Callable[[Ledger], bool]) -> Ledger:
     _run("retention", "set", PRUNED, "0.00001", "--url", url)
     collector = CollectorProcess(url, folder / "collector.log")
     collector.start()
+    upkeep = [Upkeep(name, url, folder / "place", ledger) for name in UPKEEP]
     try:
         collector.wait_until_up(timeout=120.0)
         trainers = [Trainer(collector.url, project, ledger) for project in (KEPT, PRUNED, DELETED)]
@@ -263,14 +254,14 @@ def stress(folder: Path, *, is_enough: Callable[[Ledger], bool]) -> Ledger:
         actors += [Actor(ledger, end, act, pause=0.05) for act in (reader.read, reader.read_over_http)]
         actors.append(Actor(ledger, end, lambda: _delete_oldest(collector.url, ledger), pause=0.2))
         actors.append(Actor(ledger, end, old_runs.add, pause=1.0))
-        with upkeep(url, folder / "place", ledger) as note:
-            for actor in actors:
-                actor.start()
-            while not (ledger.problems or is_enough(ledger)):
-                note()
-            end.set()
-            for actor in actors:
-                actor.join(60)
+        actors += [Actor(ledger, end, process.call_next, pause=0.1) for process in upkeep]
+        for actor in actors:
+            actor.start()
+        while not (ledger.problems or is_enough(ledger)):
+            time.sleep(0.1)
+        end.set()
+        for actor in actors:
+            actor.join(60)
         for run_id in list(ledger.steps):
             reader.compare(run_id)
         _run("check", "--verify", "--url", url)
@@ -278,6 +269,8 @@ def stress(folder: Path, *, is_enough: Callable[[Ledger], bool]) -> Ledger:
             assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
     finally:
         end.set()
+        for process in upkeep:
+            process.end()
         collector.stop()
         engine.dispose()
     return ledger
