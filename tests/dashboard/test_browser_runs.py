@@ -18,6 +18,7 @@ from tests.dashboard.browser import chromium, dashboard
 from tests.dashboard.seed import seed
 from tests.dashboard.serving import serving
 from tests.db.seed import add_run, add_segment, add_steps
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow(5), pytest.mark.needs("chromium")]
 NAMES = "table => [...table.querySelectorAll('tbody th')].map(cell => cell.textContent)"
@@ -54,8 +55,8 @@ def test_selected_rows_are_archived_and_the_report_of_one_is_downloaded(browser:
         before = table.bounding_box()
         rows.nth(1).get_by_role("checkbox").check()
         expect(page.get_by_role("link", name="Compare 1 run")).to_be_visible(timeout=30_000)
-        expect(table).to_be_visible(timeout=30_000)
-        assert table.bounding_box() == before  # else the next press hits another row
+        # Else the next press hits another row. A table that is drawn anew at this moment has no box.
+        wait_for(lambda: table.bounding_box() == before, seconds=30, what="the table where it was before")
         with page.expect_download(timeout=60_000) as download:
             page.get_by_test_id("stDownloadButton").get_by_role("button").click()
         assert "<title>" in download.value.path().read_text(encoding="utf-8")
