@@ -1,5 +1,8 @@
 """`python -m trainer`: see trainer.cli."""
 
-from trainer.cli import app
+from lossguard.interrupts import quiet_interrupts
 
-app(prog_name="python -m trainer")
+with quiet_interrupts():
+    from trainer.cli import app
+
+    app(prog_name="python -m trainer")
