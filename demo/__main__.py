@@ -6,27 +6,24 @@ python -m demo serve           start only the collector and the dashboard, until
 Without a terminal the demo exits at its end, with code 0 only if the fault was detected, rolled back and verified.
 """
 
-from lossguard.interrupts import quiet_interrupts
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
-with quiet_interrupts():
-    import os
-    import shlex
-    import shutil
-    import sys
-    import time
-    from collections.abc import Sequence
-    from pathlib import Path
-    from typing import Annotated
+import typer
+from rich.console import Console
+from rich.table import Table
 
-    import typer
-    from rich.console import Console
-    from rich.table import Table
-
-    from demo.report import Report, read_report
-    from lossguard import Client
-    from lossguard_server.processes import CannotRun, Processes
-    from lossguard_server.services import Ports, one_sentence, services, stay, store_in
-    from lossguard_server.services import serve as serve_both
+from demo.report import Report, read_report
+from lossguard import Client
+from lossguard_server.processes import CannotRun, Processes
+from lossguard_server.services import Ports, one_sentence, services, stay, store_in
+from lossguard_server.services import serve as serve_both
 
 FOLDER = Path(os.environ.get("LOSSGUARD_DIR", ".lossguard")).absolute()
 STEPS = 600

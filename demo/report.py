@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lossguard import Client
-from lossguard.plurals import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +26,11 @@ class Report:
 
     def lines(self) -> list[tuple[str, str]]:
         """(label, text) pairs in reading order."""
-        if self.onset is None or self.detected_after is None:
+        if self.onset is None:
             return [("spike", "not detected"), *self._end()]
         spike = [
             ("spike", f"{self.kind}, onset at step {self.onset}"),
-            ("detected", f"{plural(self.detected_after, 'step')} after the onset"),
+            ("detected", f"{self.detected_after} step{'' if self.detected_after == 1 else 's'} after the onset"),
         ]
         if self.rewound_to is None:
             return [*spike, ("rolled back", "no"), *self._end()]
@@ -47,7 +46,7 @@ class Report:
     def _skipped(self) -> str:
         if self.skip_from is None or self.skip_to is None:
             return "no batches: they are used again"
-        return f"{plural(self.skip_to - self.skip_from, 'batch', 'batches')} [{self.skip_from}, {self.skip_to})"
+        return f"{self.skip_to - self.skip_from} batches [{self.skip_from}, {self.skip_to})"
 
     def _end(self) -> list[tuple[str, str]]:
         loss = f"{self.final_loss:.4f} nats per token" if isinstance(self.final_loss, float) else str(self.final_loss)

@@ -1,8 +1,8 @@
 """`python -m trainer`: see trainer.cli."""
 
-from lossguard.interrupts import quiet_interrupts
-
-with quiet_interrupts():
+try:
     from trainer.cli import app
 
     app(prog_name="python -m trainer")
+except KeyboardInterrupt:  # while it imports
+    raise SystemExit(130) from None

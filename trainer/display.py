@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lossguard
-from lossguard.plurals import plural
 from trainer.config import Recipe
 from trainer.throughput import Throughput
 
@@ -48,7 +47,7 @@ class Display:
         millions = self.throughput.num_parameters / 1e6
         self.say(
             f"run {self.run.id}: {self.recipe.name}, {millions:.2f} M parameters, "
-            f"{plural(self.recipe.steps, 'step')} of {self.recipe.tokens_per_step} tokens"
+            f"{self.recipe.steps} steps of {self.recipe.tokens_per_step} tokens"
         )
         if self.run.directory is not None:
             self.say(f"recorded in {self.run.directory}")
@@ -89,8 +88,7 @@ class Display:
         if not self._last_metrics:
             return [f"nothing to do: {self.guard.step} of {self.recipe.steps} steps are done"]
         loss = self._last_metrics["loss"]
-        steps = plural(self.guard.step, "step")
-        summary = f"finished {steps}: loss {loss:.3f} nats per token ({loss / math.log(2):.3f} bits)"
+        summary = f"finished {self.guard.step} steps: loss {loss:.3f} nats per token ({loss / math.log(2):.3f} bits)"
         return [summary + self._held_out_part(), *self.throughput.summary()]
 
     def _held_out_part(self) -> str:

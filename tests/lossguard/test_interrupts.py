@@ -14,7 +14,6 @@ IMPORTED_BY = [
     ("monitor serve", "fastapi"),
     ("dashboard", "sqlalchemy"),
     ("trainer run", "torch"),
-    ("demo", "rich"),
 ]
 
 
