@@ -5,22 +5,25 @@ python -m dashboard --port 8600 --database postgresql://lossguard@db/lossguard
 python -m dashboard report RUN -o report.html -o report.pdf       writes a run's report to files
 """
 
-import os
-import socket
-import sys
-from pathlib import Path
-from typing import Annotated, Any
+from lossguard.interrupts import quiet_interrupts
 
-import typer
-from sqlalchemy.exc import SQLAlchemyError
+with quiet_interrupts():
+    import os
+    import socket
+    import sys
+    from pathlib import Path
+    from typing import Annotated, Any
 
-from dashboard.allowed_hosts import HOSTS_VARIABLE, BadHostName, parse_names
-from dashboard.login import LOGIN_VARIABLE, BadLogin
-from dashboard.login import read as read_login
-from dashboard.operator_actions import OPERATE_VARIABLE
-from dashboard.report.command import Database, report
-from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
-from lossguard.addresses import is_loopback
+    import typer
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from dashboard.allowed_hosts import HOSTS_VARIABLE, BadHostName, parse_names
+    from dashboard.login import LOGIN_VARIABLE, BadLogin
+    from dashboard.login import read as read_login
+    from dashboard.operator_actions import OPERATE_VARIABLE
+    from dashboard.report.command import Database, report
+    from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
+    from lossguard.addresses import is_loopback
 
 THEMES = {
     "theme.light.primaryColor": "#0072B2",  # blue and sky blue of Okabe and Ito, the colours of the live line

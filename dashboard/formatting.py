@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 from db.interventions import rewind_target
 from db.models import Incident, Intervention, Order, Run
 from lossguard.metrics import short_name
+from lossguard.plurals import form
 from lossguard.protocol import NON_FINITE
 from lossguard.states import IncidentKind, IncidentState, OrderKind
 
@@ -160,7 +161,8 @@ def escape_plotly(text: str) -> str:
 
 
 def plural(count: int, noun: str, several: str | None = None) -> str:
-    return f"{short_count(count)} {noun if count == 1 else several or noun + 's'}"
+    """Such as "1 step" or "2 batches", with the count as `short_count` writes it."""
+    return f"{short_count(count)} {form(count, noun, several)}"
 
 
 def first_named(names: Sequence[str], count: int) -> list[str]:
@@ -221,8 +223,8 @@ def _rollback_sentence(intervention: Intervention, order: Order | None) -> str:
     if actual != intervention.rewind_to:
         sentence += f" (step {count(intervention.rewind_to)} was requested)"
     if intervention.skip_from is not None and intervention.skip_to is not None:
-        num_skipped = intervention.skip_to - intervention.skip_from
-        sentence += f", skip {num_skipped:,} batches {batches(intervention.skip_from, intervention.skip_to)}"
+        num_skipped = plural(intervention.skip_to - intervention.skip_from, "batch", "batches")
+        sentence += f", skip {num_skipped} {batches(intervention.skip_from, intervention.skip_to)}"
     if intervention.lr_scale is not None:
         sentence += f", learning rate x {intervention.lr_scale:g}"
     if intervention.remedies:

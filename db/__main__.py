@@ -1,6 +1,9 @@
 """`python -m db`: the commands of db.cli."""
 
-from db.cli import app
+from lossguard.interrupts import quiet_interrupts
 
 if __name__ == "__main__":
-    app()
+    with quiet_interrupts():
+        from db.cli import app
+
+        app()

@@ -37,6 +37,7 @@ from db.engine import DEFAULT_URL, BadDatabaseUrl, NoStore, reading, writing
 from db.files import backup, imports, memory
 from db.files.export import Format, RunChanged, UnknownRun, stream
 from db.files.record import RunExists
+from lossguard.plurals import plural
 from lossguard.protocol import MAX_METRICS, is_name
 
 app = typer.Typer(
@@ -287,7 +288,7 @@ def _import(engine: sa.Engine, source: dict[str, Any]) -> str:
         run, count = imports.import_file(session, now=now, **source)
         details = {"file": source["path"].name, "steps": count}
         access.record(session, who="python -m db import", action="import", run=run.id, details=details, now=now)
-        return f"imported {run.id} ({run.project}, {run.state}): {count:,} steps"
+        return f"imported {run.id} ({run.project}, {run.state}): {plural(count, 'step')}"
 
 
 @app.command("backup")

@@ -11,6 +11,7 @@ from db import commands, features, run_statuses
 from db.engine import writing
 from db.runs import silence
 from db.steps import backlog
+from lossguard.plurals import plural
 
 
 class NotEnabled(ValueError):
@@ -35,7 +36,7 @@ def pack_store(engine: sa.Engine, *, enable: bool, now: float) -> Iterator[str]:
         without_status = run_statuses.missing(session)
     for run_id in run_ids:
         if num_steps := sum(_pack_run(engine, run_id, before)):
-            yield f"packed {num_steps:,} steps of {run_id}"
+            yield f"packed {plural(num_steps, 'step')} of {run_id}"
     for run_id in without_status:
         _fill_in_status(engine, run_id)
         yield f"filled in the newest values of {run_id} for lists and searches"

@@ -193,6 +193,7 @@ def _reported_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]
 
 
 def _mean(session: Session, run: Run) -> float | None:
+    """In so wide buckets that no archived file is read: its place may be away."""
     ranges = queries.step_ranges(session, run=run, line=Line.ALL)
     series = queries.series(session, run=run, step_ranges=ranges, metric="step_seconds", points=len(ranges))
     weighed = [(mean, count) for mean, count in zip(series.mean, series.count, strict=True) if mean is not None]

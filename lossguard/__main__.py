@@ -4,17 +4,26 @@ The exit codes are those of `lossguard.commands.errors.ExitCode`; 0: done, 1: so
 printed; 2: the arguments are invalid.
 """
 
-import argparse
-import os
-import sys
+from lossguard.interrupts import INTERRUPTED, quiet_interrupts
 
-from lossguard.commands.arguments import MODULE_OF, parser_of
-from lossguard.commands.errors import ERRORS, ExitCode, fail
+with quiet_interrupts():
+    import argparse
+    import os
+    import sys
+
+    from lossguard.commands.arguments import MODULE_OF, parser_of
+    from lossguard.commands.errors import ERRORS, ExitCode, fail
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(arguments: list[str]) -> int:
     asked = [name for name in arguments[:1] if name in MODULE_OF]
     if not arguments:
         parser_of(MODULE_OF).print_help(sys.stderr)
@@ -22,14 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
     # of the others nothing is imported: a launched command waits for it
     options = parser_of(asked or MODULE_OF, as_json=_wants_json(arguments)).parse_args(arguments)
     try:
-        return _run(options)
+        return _answer(options)
     except ERRORS as problem:
         return fail(problem, as_json=getattr(options, "json", False))
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
 
 
-def _run(options: argparse.Namespace) -> int:
+def _answer(options: argparse.Namespace) -> int:
     try:
         code: int = options.run(options)
         sys.stdout.flush()

@@ -11,6 +11,7 @@ from typing import Any
 
 from lossguard.errors import ConfigurationError
 from lossguard.orders import Order
+from lossguard.plurals import plural
 from lossguard.protocol import HAS_LIMITS, is_step
 from lossguard.states import OrderKind, OrderMode, Refusal
 
@@ -114,8 +115,8 @@ class Limits:
         if (problem := problem or self.too_wide(num_skipped)) is not None:
             return problem
         if self.rollbacks_per_day is not None and num_rollbacks >= self.rollbacks_per_day:
-            rollbacks = "rollback" if num_rollbacks == 1 else "rollbacks"
-            return f"{num_rollbacks} {rollbacks} within 24 hours, and rollbacks_per_day={self.rollbacks_per_day}"
+            rollbacks = plural(num_rollbacks, "rollback")
+            return f"{rollbacks} within 24 hours, and rollbacks_per_day={self.rollbacks_per_day}"
         if order.lr_scale is not None and not self.allow_lr_scale:
             return f"it multiplies the learning rate by {order.lr_scale:g}, and allow_lr_scale=false"
         return None
@@ -124,13 +125,14 @@ class Limits:
         """Why a run before `step` must not go back to `rewind_to`, or None."""
         if self.max_depth is None or step - rewind_to <= self.max_depth:
             return None
-        return f"it discards {step - rewind_to} steps, from {rewind_to} to {step}, and max_depth={self.max_depth}"
+        discarded = plural(step - rewind_to, "step")
+        return f"it discards {discarded}, from {rewind_to} to {step}, and max_depth={self.max_depth}"
 
     def too_wide(self, num_skipped: int) -> str | None:
         """Why so many batches must not be skipped, or None."""
         if self.max_skip is None or num_skipped <= self.max_skip:
             return None
-        return f"it skips {num_skipped} batches, and max_skip={self.max_skip}"
+        return f"it skips {plural(num_skipped, 'batch', 'batches')}, and max_skip={self.max_skip}"
 
     def _too_late(self, step: int, until: int | None) -> str | None:
         if self.not_after is None:

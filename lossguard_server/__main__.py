@@ -14,15 +14,18 @@ The store is LOSSGUARD_DATABASE_URL; by default a SQLite file in LOSSGUARD_DIR, 
 Each command has --help.
 """
 
-import argparse
-import os
-import sys
-from dataclasses import dataclass
-from importlib import import_module, metadata
-from importlib.util import find_spec
-from pathlib import Path
+from lossguard.interrupts import quiet_interrupts
 
-from lossguard_server.services import Ports, default_folder, serve, store_in
+with quiet_interrupts():
+    import argparse
+    import os
+    import sys
+    from dataclasses import dataclass
+    from importlib import import_module, metadata
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    from lossguard_server.services import Ports, default_folder, serve, store_in
 
 PROGRAM = "lossguard-server"
 
@@ -50,6 +53,7 @@ COMMANDS = {
 }
 
 
+@quiet_interrupts()
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with the code of the command, and with 2 if an argument cannot be used."""
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -10,10 +10,13 @@ python -m monitor policy show|set|unset                  the policy of all runs,
 python -m monitor settings                               the settings in the environment
 """
 
-import typer
+from lossguard.interrupts import quiet_interrupts
 
-from db.command_lines import as_typed_here
-from monitor.cli import backtest, lease, policy, scorecard, serve, settings, tokens
+with quiet_interrupts():
+    import typer
+
+    from db.command_lines import as_typed_here
+    from monitor.cli import backtest, lease, policy, scorecard, serve, settings, tokens
 
 app = typer.Typer(
     help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False

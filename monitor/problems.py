@@ -66,6 +66,16 @@ def bad_report(detail: str, *where: str | int) -> Problem:
     return Problem(422, "the report is malformed; nothing of it was stored", detail, where)
 
 
+def among_damaged(steps: Sequence[int], damaged: DamagedBlock) -> Problem:
+    """409: steps that come late belong among stored ones that cannot be read.
+
+    The SDK keeps their lines in rejected.jsonl, and delivers those after them. An answer of 5xx would hold up the run.
+    """
+    which = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+    detail = f"{which} came late and cannot be stored: {damaged}; then send the report again"
+    return Problem(409, "the steps around these are damaged; nothing of the report was stored", detail, ["steps"])
+
+
 def unknown(what: str, name: object) -> Problem:
     """404: there is no run, order, ... of this name."""
     return Problem(404, f"no such {what}", f"there is no {what} {name!r}", ["path"])

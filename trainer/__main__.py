@@ -1,5 +1,8 @@
 """`python -m trainer`: see trainer.cli."""
 
-from trainer.cli import app
+try:
+    from trainer.cli import app
 
-app(prog_name="python -m trainer")
+    app(prog_name="python -m trainer")
+except KeyboardInterrupt:  # while it imports
+    raise SystemExit(130) from None

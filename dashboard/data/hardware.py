@@ -10,6 +10,7 @@ from db import hardware, queries
 from db.hardware import HardwareSample
 from db.models import Incident
 from lossguard.hardware.values import describe_errors
+from lossguard.plurals import plural
 
 CACHE_SECONDS = 15.0
 """Between two samples. Reading all that a run keeps takes a third of a second."""
@@ -55,7 +56,6 @@ def errors_before(incident: Incident, found: Sequence[HardwareSample]) -> list[s
             continue
         if incident.onset_step - LOOK_BACK_STEPS <= sample.step <= incident.detected_step:
             steps = incident.onset_step - sample.step
-            unit = "step" if abs(steps) == 1 else "steps"
-            when = f"{abs(steps)} {unit} {'before' if steps >= 0 else 'after'} the onset"
+            when = f"{plural(abs(steps), 'step')} {'before' if steps >= 0 else 'after'} the onset"
             sentences.append(f"{describe_errors(sample.readings)} of {sample.device} on {sample.host}, {when}.")
     return sentences

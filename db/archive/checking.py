@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from db.archive import files, places
 from db.archive.files import ArchivedFile
 from db.engine import reading
+from lossguard.plurals import plural
 
 FILES_AT_A_TIME = 500
 
@@ -20,8 +21,8 @@ def summary(session: Session) -> str | None:
         return None
     where = ", ".join(files.places(session))
     return (
-        f"archived: {counted(total.num_steps, 'step')} of {counted(total.num_runs, 'run')} "
-        f"in {counted(total.num_files, 'file')}, {total.num_bytes / 1e6:,.1f} MB, at {where}"
+        f"archived: {plural(total.num_steps, 'step')} of {plural(total.num_runs, 'run')} "
+        f"in {plural(total.num_files, 'file')}, {total.num_bytes / 1e6:,.1f} MB, at {where}"
     )
 
 
@@ -61,8 +62,3 @@ def _problem(file: ArchivedFile, unusable: set[str]) -> list[str]:
     if len(content) != file.num_bytes or hashlib.sha256(content).hexdigest() != file.sha256:
         return [f"{what} are damaged: {file.place}/{file.name} has changed; restore it from a backup of the place"]
     return []
-
-
-def counted(count: int, noun: str) -> str:
-    """Such as "1 file" or "1,200 files"."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

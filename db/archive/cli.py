@@ -19,12 +19,12 @@ from sqlalchemy.orm import Session
 from db import features, queries
 from db.archive import archiving, checking, files, places, removal, selection, turn, unarchiving
 from db.archive.archiving import Written
-from db.archive.checking import counted
 from db.archive.selection import Candidate
 from db.archive.turn import Turn
 from db.command_engine import Url, check_schema, error, on_engine
 from db.engine import DEFAULT_URL, reading
 from db.steps.block_codec import DamagedBlock
+from lossguard.plurals import form, plural
 
 WOULD_ARCHIVE = "would archive"
 NOTHING = "there are no steps to archive"
@@ -53,9 +53,9 @@ class RunResult:
     def line(self) -> str:
         if self.reason is not None:
             return f"skipped {self.run}: {self.reason}"
-        size = f" in {counted(self.files, 'file')}, {self.bytes / 1e6:,.1f} MB"
+        size = f" in {plural(self.files, 'file')}, {self.bytes / 1e6:,.1f} MB"
         at_most = "up to " if self.outcome == WOULD_ARCHIVE else ""
-        return f"{self.outcome} {self.run}: {at_most}{counted(self.steps, 'step')}{size if self.files else ''}"
+        return f"{self.outcome} {self.run}: {at_most}{plural(self.steps, 'step')}{size if self.files else ''}"
 
 
 @dataclass(slots=True)
@@ -139,9 +139,8 @@ def check(engine: sa.Engine, *, verify: bool) -> bool:
     if summary is not None:
         typer.echo(summary)
     if waiting:
-        one = waiting == 1
-        unneeded = f"{counted(waiting, 'file')} that nothing needs any more"
-        typer.echo(f"{unneeded} {'waits' if one else 'wait'} to be removed by `archive` or `prune`")
+        unneeded = f"{plural(waiting, 'file')} that nothing needs any more"
+        typer.echo(f"{unneeded} {form(waiting, 'waits', 'wait')} to be removed by `archive` or `prune`")
     found = checking.problems(engine) if verify else []
     for problem in found:
         typer.echo(f"db: {problem}", err=True)
@@ -152,8 +151,8 @@ def remove_files(engine: sa.Engine) -> None:
     """Remove the files of runs that were deleted. Exits with one sentence when some of them have to wait."""
     removed = removal.remove_left_over(engine)
     if removed.problems:
-        left = counted(removed.num_left, "file")
-        raise error(f"{left} of deleted runs {_be(removed.num_left)} left for the next call: {removed.problems[0]}")
+        left = f"{plural(removed.num_left, 'file')} of deleted runs {form(removed.num_left, 'is', 'are')} left"
+        raise error(f"{left} for the next call: {removed.problems[0]}")
 
 
 def _archive(
@@ -297,13 +296,9 @@ def _print(report: Report, as_json: bool, nothing: str) -> None:
 def _lines(report: Report) -> list[str]:
     lines = [result.line() for result in report.runs]
     if report.removed_files:
-        lines.append(f"removed {counted(report.removed_files, 'file')} that nothing needed any more")
+        lines.append(f"removed {plural(report.removed_files, 'file')} that nothing needed any more")
     if report.left_files:
-        left = f"{counted(report.left_files, 'file')} {_be(report.left_files)}"
+        left = plural(report.left_files, "file is", "files are")
         lines.append(f"{left} to be removed and could not be; the next call tries again")
     lines += [f"gave up an unfinished file at a place that never kept one: {problem}" for problem in report.given_up]
     return lines
-
-
-def _be(count: int) -> str:
-    return "is" if count == 1 else "are"

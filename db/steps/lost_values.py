@@ -35,7 +35,12 @@ def check(session: Session, found: Sequence[tuple[RunRange, StepBlock]]) -> None
         if low < high:
             statement = COUNTED.format(names=", ".join("?" * len(absent)))
             for run_id, name in bulk.read(session, statement, (run_pk, *absent, steps.segment, low, high)):
-                raise DamagedBlock(
-                    f"the values of {name} of run {run_id!r}, segment {steps.segment}, steps {first} to {last}, are "
-                    "missing; restore the store from a backup, or delete the run"
-                )
+                raise missing(run_id, name, steps.segment, first, last)
+
+
+def missing(run_id: str, metric: str, segment: int, first: int, last: int) -> DamagedBlock:
+    """The error that names the values, and what to do."""
+    return DamagedBlock(
+        f"the values of {metric} of run {run_id!r}, segment {segment}, steps {first} to {last}, are missing; restore "
+        "the store from a backup, or delete the run"
+    )

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from db import bulk
 from db.lineage import StepRange
 from db.models import Metric, Rollup
-from db.steps import reader
+from db.steps import lost_values, reader
 from db.steps.buckets import Buckets, Ints, coarsen, joined, nothing, points
 from db.steps.columns import MetricColumn
 from db.steps.levels import FINEST, width
@@ -150,7 +150,7 @@ def _first_buckets(target: Target, steps: StepBlock) -> Buckets:
 
 
 def rewrite(session: Session, target: Target, steps: Ints, before: int) -> None:
-    """Compute every sealed bucket again that holds one of these steps."""
+    """Compute every sealed bucket again that holds one of these steps. Raises DamagedBlock where values are gone."""
     level = target.finest
     while (size := width(level)) <= before + 1:  # no wider bucket is sealed, and its width may be beyond int64
         starts = np.unique(steps // size * size)
@@ -159,6 +159,8 @@ def rewrite(session: Session, target: Target, steps: Ints, before: int) -> None:
             return
         for begin, end in _adjacent(starts, size):
             rewritten = coarsen(children(session, target, level=level, low=begin, high=end), size)
+            if level == target.finest:
+                _check_nothing_is_lost(session, target, rewritten, begin, end)
             session.execute(
                 sa.delete(Rollup).where(
                     *(Rollup.run_pk == target.run_pk, Rollup.segment == target.segment, Rollup.level == level),
@@ -167,6 +169,26 @@ def rewrite(session: Session, target: Target, steps: Ints, before: int) -> None:
             )
             _write(session, target, level, rewritten)
         level += 1
+
+
+def _check_nothing_is_lost(session: Session, target: Target, rewritten: Buckets, begin: int, end: int) -> None:
+    """No bucket may get fewer values: of values that somebody dropped, the roll-ups alone tell.
+
+    But a perplexity goes when its loss is replaced by one that has none.
+    """
+    places = zip(rewritten.key.tolist(), rewritten.start.tolist(), strict=True)
+    found = dict(zip(places, (rewritten.count + rewritten.non_finite).tolist(), strict=True))
+    statement = (
+        "SELECT runs.id, metrics.name, number, start, count + non_finite FROM rollups JOIN metrics"
+        " ON metrics.run_pk = rollups.run_pk AND number = metric JOIN runs ON pk = metrics.run_pk"
+        " WHERE rollups.run_pk = ? AND segment = ? AND level = ? AND start >= ? AND start < ?"
+        f" AND metric IN ({', '.join('?' * len(target.numbers))}) ORDER BY number, start"  # so that the key serves
+    )
+    values = (target.run_pk, target.segment, target.finest, begin, end, *target.numbers.values())
+    for run_id, metric, number, start, num_values in bulk.read(session, statement, values):
+        if metric != "perplexity" and found.get((number, start), 0) < num_values:
+            last = start + width(target.finest) - 1
+            raise lost_values.missing(run_id, metric, target.segment, start, last)
 
 
 def _adjacent(starts: Ints, size: int) -> Iterator[tuple[int, int]]:

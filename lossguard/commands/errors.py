@@ -18,6 +18,7 @@ from lossguard.errors import (
     Unauthorised,
     Unreachable,
 )
+from lossguard.interrupts import INTERRUPTED
 
 
 class ExitCode(IntEnum):
@@ -29,7 +30,7 @@ class ExitCode(IntEnum):
     NOT_FOUND = 3  # no run, or several, of that name; no such incident, metric or route
     UNREACHABLE = 4  # no collector answers
     UNAUTHORISED = 5  # the collector refuses the token
-    INTERRUPTED = 130  # Ctrl-C
+    INTERRUPTED = INTERRUPTED  # Ctrl-C
 
 
 class CommandError(LossguardError):

@@ -13,6 +13,7 @@ from lossguard.commands.source_options import add_source_options, settings_of
 from lossguard.commands.sync import delivered
 from lossguard.commands.terminal import print_json, printable
 from lossguard.errors import ConfigurationError
+from lossguard.plurals import plural
 from lossguard.protocol import is_name
 from lossguard.settings import Mode, Settings
 from lossguard.sources import formats
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             raise CommandError("stopped; the same command goes on where it was", ExitCode.INTERRUPTED) from None
         num_done = sum(each["imported"] for each in runs)
-        progress.say(f"{num_done} of {len(found) + num_failed} runs imported")
+        progress.say(f"{num_done} of {plural(len(found) + num_failed, 'run')} imported")
     if options.json:
         print_json({"imported": num_done, "unreadable_paths": num_failed, "runs": runs})
     return 0 if num_done == len(found) and not num_failed else 1
@@ -118,7 +119,8 @@ def _import(
 
 
 def _sentence(stored: SourceRun, done: Imported, names: NameMap, problem: str, *, online: bool) -> str:
-    rows = f"{done.num_rows:,} rows" + (f" more ({done.num_known:,} were there)" if done.num_known else "")
+    more = f" more ({plural(done.num_known, 'was', 'were')} there)" if done.num_known else ""
+    rows = plural(done.num_rows, "row") + more
     what = f"{stored.place}: {rows if done.num_rows or not done.num_known else 'nothing new'}, run {done.run_id}"
     if online:
         return f"{what}, {problem or 'delivered'}"

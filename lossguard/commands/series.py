@@ -12,6 +12,7 @@ from lossguard.commands.sparkline import cells, sparkline
 from lossguard.commands.terminal import Style, Terminal, Text, print_json
 from lossguard.delivery.client import Client
 from lossguard.errors import ConfigurationError
+from lossguard.plurals import plural
 from lossguard.protocol import is_step
 
 POINTS = 1500
@@ -106,5 +107,6 @@ def _draw(terminal: Terminal, name: str, series: Series) -> None:
     terminal.say(Text(name, Style.BOLD), Text(f"  {steps}", Style.DIM))
     terminal.say(*sparkline(cells(series, terminal.chart_width), has_unicode=terminal.has_unicode))
     figures = "  ".join(f"{each} {number(found[each])}" for each in ("min", "max", "last"))
-    bad = [Text(f"  NaN or infinite at {count(found['non_finite'])} steps", Style.RED)] if found["non_finite"] else []
+    num_bad = found["non_finite"]
+    bad = [Text(f"  NaN or infinite at {plural(num_bad, 'step')}", Style.RED)] if num_bad else []
     terminal.say(figures, *bad)

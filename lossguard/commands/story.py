@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from lossguard.commands.readable import count, duration, percent
+from lossguard.commands.readable import duration, percent
+from lossguard.plurals import plural
 from lossguard.states import THROUGHPUT_KINDS
 
 LOST_TO_SPIKES = "spike"
@@ -20,13 +21,12 @@ def story(run: dict[str, Any], goodput: dict[str, Any], incidents: list[dict[str
     newest, progress = run["newest_step"], progress_of(run)
     if newest is None:
         return "No step has been reported yet."
-    parts = [f"{count(newest['step'] + 1)} steps"]
+    parts = [plural(newest["step"] + 1, "step")]
     parts += [] if progress is None else [percent(progress)]
     lost = goodput["seconds"].get(LOST_TO_SPIKES, 0.0)
     spikes = [each for each in incidents if each["kind"] not in THROUGHPUT_KINDS]
     if spikes:
-        noun = "incident" if len(spikes) == 1 else "incidents"
-        parts.append(f"{'under 1 s' if 0 < lost < 1 else duration(lost)} lost to {count(len(spikes))} {noun}")
+        parts.append(f"{'under 1 s' if 0 < lost < 1 else duration(lost)} lost to {plural(len(spikes), 'incident')}")
     else:
         parts.append("no incident")
     if goodput["goodput"] is not None:

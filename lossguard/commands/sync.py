@@ -11,6 +11,7 @@ from lossguard.commands.terminal import print_json, printable
 from lossguard.delivery.client import Client
 from lossguard.delivery.sender import Sender
 from lossguard.log_once import LogOnce
+from lossguard.plurals import plural
 from lossguard.settings import Settings
 from lossguard.spooling.identity import known_writer
 from lossguard.spooling.spool import session_of, spools_in
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         shown = [{"folder": str(run), "delivered": not left, "left": left or None} for run, left in problems.items()]
         print_json({"delivered": num_delivered, "runs": shown})
     else:
-        print(f"{num_delivered} of {len(runs)} runs delivered completely")
+        print(f"{num_delivered} of {plural(len(runs), 'run')} delivered completely")
     return 0 if num_delivered == len(runs) else 1
 
 

@@ -8,6 +8,7 @@ from lossguard.commands.connection import add_json_option
 from lossguard.commands.errors import CommandError
 from lossguard.commands.run_folders import run_folders_in
 from lossguard.commands.terminal import print_json
+from lossguard.plurals import form, plural
 from lossguard.spooling import archive
 from lossguard.spooling.archive import Keep
 
@@ -45,8 +46,7 @@ def _trim(directory: Path, keep: Keep, *, as_json: bool) -> int:
         if as_json:
             print_json({"spools": num_spools, "bytes_before": num_before, "bytes_after": num_after})
         else:
-            spools = "1 delivered spool" if num_spools == 1 else f"{num_spools:,} delivered spools"
-            print(f"{spools} trimmed from {num_before:,} to {num_after:,} bytes")
+            print(f"{plural(num_spools, 'delivered spool')} trimmed from {num_before:,} to {num_after:,} bytes")
     return 0
 
 
@@ -58,5 +58,5 @@ def _restore(directory: Path, *, as_json: bool) -> int:
     if as_json:
         print_json({"restored": num_spools})
     else:
-        print(f"{num_spools} spools restored; sync delivers them again")
+        print(f"{plural(num_spools, 'spool')} restored; sync delivers {form(num_spools, 'it', 'them')} again")
     return 0

@@ -74,12 +74,16 @@ class Client:
         """The lists at `path`, such as "/runs?limit=500", one page after another, each when it is asked for.
 
         A collector of an earlier release has no pages: it sends everything at once, whatever `limit` says.
+        Raises Rejected where the collector has one object instead.
         """
         following: str | None = path
         while following is not None:
             answer = self._send("GET", API + following, None, self._headers)
             following = _next_page(following, answer.headers.get("link", ""))
-            yield self._decoded(answer, list)
+            page = self._decoded(answer, (dict, list) if self.accepts else list)
+            if isinstance(page, dict):
+                raise Rejected(f"{path} is one object and no list, so it has no pages: read it with get({path!r})")
+            yield page
 
     def run(self, run_id: str) -> "StoredRun":
         """A run as the collector has it: its steps, incidents and costs as frames. Asks nothing yet."""

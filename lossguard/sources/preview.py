@@ -51,8 +51,7 @@ class Preview:
         """The table, without colours: name in the source, metric, first and last value, rows. Ends with a newline."""
         if not self._columns:
             return "no rows yet\n"
-        rows = f"the first {self.num_rows} rows" if self.num_rows > 1 else "the first row"
-        lines = [f"{rows}, steps {self.first_step} to {self.last_step}:"]
+        lines = [f"{self._rows()}, steps {self.first_step} to {self.last_step}:"]
         cells = [("name in the source", "recorded as", "first", "last", "rows")]
         mapped = {name: self.names.target_of(name) for name in self._columns}
         known = [name for name, target in mapped.items() if self.names.chosen.get(target) == name]
@@ -74,6 +73,9 @@ class Preview:
             )
         return "\n".join([*lines, *self.facts.describe(), *self.missing()]) + "\n"
 
+    def _rows(self) -> str:
+        return f"the first {self.num_rows} rows" if self.num_rows > 1 else "the first row"
+
     def _own(self, name: str) -> str:
         """What the table says of a name that is no metric here."""
         metric = self.names.metric_of(name)
@@ -82,7 +84,7 @@ class Preview:
     def missing(self) -> list[str]:
         """A sentence for each name of --map that has not come."""
         return [
-            f"--map {metric}={self.names.overrides[metric]}: no such name in the first {self.num_rows} rows; "
+            f"--map {metric}={self.names.overrides[metric]}: no such name in {self._rows()}; "
             f"names there: {', '.join(list(self._columns)[:20])}."
             for metric in self.names.missing()
         ]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lossguard.plurals import plural
 from lossguard.private_files import open_private
 
 DAMAGED = "damaged.jsonl"
@@ -80,9 +81,10 @@ class SetAside:
         if damaged := self.damaged:
             num_bytes = sum(each.end - each.begin for each in damaged)
             first = "; ".join(map(str, damaged[:3])) + ("; .." if len(damaged) > 3 else "")
-            parts.append(f"{num_bytes} damaged bytes in {len(damaged)} places ({first}; listed in {self.damaged_path})")
+            where = f"{plural(len(damaged), 'place')} ({first}; listed in {self.damaged_path})"
+            parts.append(f"{plural(num_bytes, 'damaged byte')} in {where}")
         if num_rejected := self.num_rejected():
-            parts.append(f"{num_rejected} lines that the collector rejected (kept in {self.rejected_path})")
+            parts.append(f"{plural(num_rejected, 'line')} that the collector rejected (kept in {self.rejected_path})")
         return " and ".join(parts)
 
 

@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lossguard.log_once import LogOnce
+from lossguard.plurals import plural
 from lossguard.private_files import open_private
 from lossguard.spooling.lines import from_line, to_line
 
@@ -98,10 +99,11 @@ class Spool:
     def close(self) -> None:
         """Close the file. Never raises: a file system over the network may report only now that it lost lines."""
         if self._num_lost:
-            self._log_once.warn(f"{self._num_lost} lines could not be written to {self.path} and are lost")
+            lost = plural(self._num_lost, "line is", "lines are")
+            self._log_once.warn(f"{lost} lost: {self.path} could not be written")
         if self._backlog:
-            num_lines = self._backlog.count(b"\n")
-            self._log_once.warn(f"{self.path} cannot be written: {num_lines} lines in memory are lost")
+            lost = plural(self._backlog.count(b"\n"), "line in memory is", "lines in memory are")
+            self._log_once.warn(f"{self.path} cannot be written: {lost} lost")
         self._close_file()
 
     def _write_chunk(self) -> bool:
@@ -113,7 +115,8 @@ class Spool:
             return False
         del self._backlog[:written]
         if not self._backlog and self._log_once.reset("spool"):
-            self._log_once.warn(f"{self.path} can be written again; {self._num_lost} lines were lost meanwhile")
+            lost = plural(self._num_lost, "line was", "lines were")
+            self._log_once.warn(f"{self.path} can be written again; {lost} lost meanwhile")
             self._num_lost = 0
             self._log_once.reset("spool-full")
         return True

@@ -22,6 +22,7 @@ from db.lineage import source_of
 from db.steps import reader
 from lossguard.json_values import plain_json
 from lossguard.metrics import detector_inputs
+from lossguard.plurals import plural
 from lossguard.states import OrderKind
 from monitor.backtesting.backtest import CurveError, backtest_file, backtest_rows
 from monitor.backtesting.comparison import comparison
@@ -91,7 +92,7 @@ def table(results: Iterable[Mapping[str, Any]]) -> Table:
     for result in results:
         name = Path(str(result.get("file", "run"))).name
         if not result["incidents"]:
-            shown.add_row(name, f"none in {result['steps']} rows", *[""] * 8)
+            shown.add_row(name, f"none in {plural(result['steps'], 'row')}", *[""] * 8)
         for incident in result["incidents"]:
             steps = [str(incident[key]) for key in ("onset_step", "detected_step", "peak_step")]
             end = "-" if incident["end_step"] is None else str(incident["end_step"])

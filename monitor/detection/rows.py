@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lossguard.plurals import plural
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -31,7 +33,7 @@ class Rows:
             lengths["times"] = len(self.times)
         for name, length in lengths.items():
             if length != len(self.steps):
-                raise ValueError(f"{name} has {length} values for {len(self.steps)} steps")
+                raise ValueError(f"{name} has {plural(length, 'value')} for {plural(len(self.steps), 'step')}")
         if set(self.metrics) != set(self.present):
             raise ValueError("metrics and present must have the same names")
         if len(self.steps) > 1 and not (np.diff(self.steps) > 0).all():

@@ -10,6 +10,7 @@ from db.steps.buckets import Floats, Ints
 from db.steps.columns import MetricColumn
 from db.steps.reader import StepBlock
 from lossguard.metrics import COUNTS, detector_inputs
+from lossguard.plurals import plural
 from lossguard.protocol import MAX_COUNT, decode_number
 from monitor.detection import Row, Rows
 from monitor.problems import bad_report
@@ -47,7 +48,8 @@ def decode(report: ReportIn) -> StepColumns:
     """The report's steps as numbers, NaN and infinities included. Raises Problem 422 with the metric and the index."""
     num_steps = len(report.steps)
     if len(report.times) != num_steps:
-        raise bad_report(f"times has {len(report.times)} entries for {num_steps} steps", "times")
+        entries = plural(len(report.times), "entry", "entries")
+        raise bad_report(f"times has {entries} for {plural(num_steps, 'step')}", "times")
     if num_steps > 1 and (falls := np.flatnonzero(np.diff(np.array(report.steps)) <= 0)).size:
         index = int(falls[0]) + 1
         detail = f"step {report.steps[index]} follows {report.steps[index - 1]}; the steps of a report must increase"
@@ -58,7 +60,8 @@ def decode(report: ReportIn) -> StepColumns:
 
 def _decode_column(name: str, values: Sequence[Any], num_steps: int) -> MetricColumn:
     if len(values) != num_steps:
-        raise bad_report(f"metric {name!r} has {len(values)} values for {num_steps} steps", "metrics", name)
+        found, expected = plural(len(values), "value"), plural(num_steps, "step")
+        raise bad_report(f"metric {name!r} has {found} for {expected}", "metrics", name)
     column = _numbers(name, values)
     if name in COUNTS:
         with np.errstate(invalid="ignore"):

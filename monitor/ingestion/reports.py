@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from db import bulk, commands, hardware, queries
 from db.models import Order, Segment
 from db.steps import writer
+from db.steps.block_codec import DamagedBlock
 from db.steps.rollups import TooManyMetrics
 from lossguard.json_values import plain_json
 from lossguard.protocol import EXPECT, PROBE, REMEDY, is_pause
@@ -22,7 +23,7 @@ from monitor.ingestion import detection_state, lease, preflights, run_status, st
 from monitor.ingestion.columns import StepColumns, decode, detector_row, detector_rows
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.run_cache import CachedRun, RunCache
-from monitor.problems import bad_report
+from monitor.problems import among_damaged, bad_report
 from monitor.schemas import EventIn, ReportIn
 
 
@@ -239,7 +240,10 @@ def _known_steps(session: Session, cached: CachedRun, segment: Segment, columns:
     """The steps that the segment has already. Nearly always none: then the store is not asked."""
     if not columns.steps or segment.last_step is None or columns.steps[0] > segment.last_step:
         return set()
-    return writer.known_steps(session, run=cached.run, segment=segment.number, steps=columns.steps)
+    try:
+        return writer.known_steps(session, run=cached.run, segment=segment.number, steps=columns.steps)
+    except DamagedBlock as error:
+        raise among_damaged(columns.steps, error) from None
 
 
 def _settle_fork(session: Session, cached: CachedRun, segment: Segment, first_step: int, now: float) -> None:
@@ -271,6 +275,10 @@ def _store_steps(
         )
     except TooManyMetrics as error:
         raise bad_report(f"{error}; to allow more, raise LOSSGUARD_MAX_METRICS", "metrics") from None
+    except DamagedBlock as error:
+        if segment.last_step is None or new.steps[0] > segment.last_step:
+            raise
+        raise among_damaged(new.steps, error) from None
     commands.grow_segment_soon(session, segment, steps=new.steps)
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from db import commands, mlflow
 from db.models import MlflowRun, Run
 from db.steps import writer
+from db.steps.block_codec import DamagedBlock
 from db.steps.completing import complete_steps
 from lossguard.masking import mask_json
 from lossguard.metrics import COUNTS
@@ -29,7 +30,7 @@ from monitor.ingestion.logged_run import LoggedMetric, LoggedRun
 from monitor.ingestion.open_rows import OpenRow, Place, Scalar
 from monitor.ingestion.reports import ReportResult
 from monitor.ingestion.run_cache import CachedRun, RunCache
-from monitor.problems import Problem, run_not_found, unknown, without_retry
+from monitor.problems import Problem, among_damaged, run_not_found, unknown, without_retry
 from monitor.schemas import EventIn, ReportIn, SegmentIn
 
 RUN_NAME = "mlflow.runName"
@@ -180,17 +181,23 @@ class _Intake:
         for (number, _), row in sorted(self.late.items(), key=lambda item: item[0]):
             by_segment[number].append(row)
         for number, rows in by_segment.items():
-            segment = self.cached.segment(self.session, number)
-            assert segment is not None
-            run, steps = self.cached.run, [row.step for row in rows]
-            known = writer.known_steps(self.session, run=run, segment=number, steps=steps)
-            if new := [row for row in rows if row.step not in known]:
-                self._report(number, new)
-            values = {row.step: row.values for row in rows if row.step in known}
-            numbers = complete_steps(
-                self.session, run=run, segment=segment, values=values, numbers=self.cached.kept.numbers
-            )
-            self.cached.kept = writer.Kept(numbers)  # the steps of the open bucket may have changed
+            try:
+                self._store_late_rows(number, rows)
+            except DamagedBlock as error:
+                raise among_damaged([row.step for row in rows], error) from None
+
+    def _store_late_rows(self, number: int, rows: Sequence[OpenRow]) -> None:
+        segment = self.cached.segment(self.session, number)
+        assert segment is not None
+        run, steps = self.cached.run, [row.step for row in rows]
+        known = writer.known_steps(self.session, run=run, segment=number, steps=steps)
+        if new := [row for row in rows if row.step not in known]:
+            self._report(number, new)
+        values = {row.step: row.values for row in rows if row.step in known}
+        numbers = complete_steps(
+            self.session, run=run, segment=segment, values=values, numbers=self.cached.kept.numbers
+        )
+        self.cached.kept = writer.Kept(numbers)  # the steps of the open bucket may have changed
 
     def _report(self, segment: int, rows: Sequence[OpenRow], events: Sequence[EventIn] = ()) -> None:
         names = sorted({name for row in rows for name in row.values})

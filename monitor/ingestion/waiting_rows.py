@@ -14,6 +14,9 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from db import mlflow
+from db.archive.reading import UnreadableArchive
+from db.engine import first_line
+from db.steps.block_codec import DamagedBlock
 from monitor.ingestion.queue import ReportQueue
 from monitor.ingestion.run_updates import RunUpdate
 from monitor.problems import Problem
@@ -21,6 +24,8 @@ from monitor.problems import Problem
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+RETRY_SECONDS = 60.0
+"""Until rows are tried again that could not be stored because older steps of their run cannot be read."""
 
 
 class WaitingRows:
@@ -71,6 +76,9 @@ class WaitingRows:
             except Problem as problem:  # the run was deleted
                 log.warning("the open rows of run %s are left: %s", run_id, problem.detail)
                 self.note(run_id, None)
+            except (DamagedBlock, UnreadableArchive) as error:
+                log.warning("the open rows of run %s wait: %s", run_id, first_line(error))
+                self.note(run_id, now + RETRY_SECONDS)
 
     def _stored(self) -> list[str]:
         with Session(self._engine) as session:

@@ -22,6 +22,10 @@ from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow(5), pytest.mark.needs("chromium")]
 NAMES = "table => [...table.querySelectorAll('tbody th')].map(cell => cell.textContent)"
+TICK_AND_CLEAR = """table => {
+    table.querySelectorAll('tbody input')[4].click(); // the session does not know of it yet when all are cleared
+    document.querySelector('.st-key-clear-selected button').click();
+}"""
 FOCUSED = "document.activeElement.shadowRoot.activeElement.dataset.focus"
 
 
@@ -72,7 +76,7 @@ def test_selected_rows_are_archived_and_the_report_of_one_is_downloaded(browser:
         assert all(run.archived_at is not None for run in queries.runs(session))
 
 
-def test_a_header_sorts_the_rows_with_nan_and_nothing_last_and_keys_select_a_range(
+def test_a_header_sorts_the_rows_with_nan_and_nothing_last_keys_select_a_range_and_clear_unselects_all(
     browser: Browser, engine: sa.Engine
 ) -> None:
     with writing(engine) as session:
@@ -105,6 +109,9 @@ def test_a_header_sorts_the_rows_with_nan_and_nothing_last_and_keys_select_a_ran
         expect(page.get_by_role("link", name="Compare 3 runs")).to_be_visible(timeout=30_000)
         assert table.evaluate("table => table.isSame")  # ticks do not draw it anew
         assert page.evaluate(FOCUSED) == "select r2"
+        table.evaluate(TICK_AND_CLEAR)
+        expect(page.get_by_text("Select runs to compare")).to_be_visible(timeout=30_000)
+        expect(table.get_by_role("checkbox", checked=True)).to_have_count(0)
         with page.expect_download() as download:
             page.get_by_role("button", name="CSV").click()
         lines = download.value.path().read_text(encoding="utf-8").splitlines()

@@ -1,14 +1,21 @@
 """What the scorecard reads of the store, on SQLite and PostgreSQL."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands
+from db.archive import files
+from db.archive.places import Place
 from db.engine import reading, writing
 from db.models import StoredBlock
 from db.scorecard import StoredRun, StoredSegment, chosen_runs, read_runs
 from db.steps import packing
+from lossguard.states import RunState
+from tests.db.archive.stored import archive
 from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps
 
 
@@ -52,6 +59,26 @@ def test_the_time_of_a_step_of_a_long_run_is_read_from_its_roll_ups(engine: sa.E
         add_steps(session, run, add_segment(session, run, "a"), range(len(seconds)), step_seconds=seconds)
     with reading(engine) as session:
         assert stored_runs(session)[0].step_seconds == 3.0
+
+
+def test_the_time_of_a_step_needs_no_archived_file_however_short_the_run_is(engine: sa.Engine, tmp_path: Path) -> None:
+    """A place that is away would take the card of all other runs with it."""
+    with writing(engine) as session:
+        run = add_run(session)
+        for key, first in enumerate((0, 300, 310, 320)):  # no roll-up of 1,024 steps is complete
+            steps = range(first, first + 600)
+            segment = add_segment(session, run, str(key), first)
+            add_steps(session, run, segment, steps, step_seconds=[1.0 + step % 7 for step in steps])
+        commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
+    with reading(engine) as session:
+        (before,) = stored_runs(session)
+    archive(engine, Place(str(tmp_path / "place")))
+    shutil.rmtree(tmp_path / "place")
+    with reading(engine) as session:
+        assert files.total(session).num_steps > 1000
+        (after,) = stored_runs(session)
+    assert before.step_seconds is not None
+    assert after.step_seconds == pytest.approx(before.step_seconds)
 
 
 def test_rows_that_all_have_one_time_say_nothing_about_it(engine: sa.Engine) -> None:

@@ -71,6 +71,11 @@ def references(value: Any) -> Iterator[tuple[str, str, str | None]]:
         yield from references(each)
 
 
+def services_behind(ingress: Resource) -> set[str]:
+    paths = [path for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]]
+    return {path["backend"]["service"]["name"] for path in paths}
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_resource_fits_the_schema_of_kubernetes(resources: list[Resource], version: str) -> None:
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
@@ -131,6 +136,16 @@ def test_the_ingress_lets_trainers_reach_what_a_client_asks_of_a_collector(resou
     (rule,) = ingress["spec"]["rules"]
     paths = {(path["path"], path["pathType"]) for path in rule["http"]["paths"]}
     assert paths == {(API, "Prefix"), ("/healthz", "Exact")}
+
+
+def test_the_ingress_sends_all_reports_of_a_run_to_one_collector(resources: list[Resource]) -> None:
+    """ingress-nginx has one upstream for each service: a second ingress to it could change the hash."""
+    prefix = "nginx.ingress.kubernetes.io"
+    (collector,) = [each for each in of_kind(resources, "Ingress") if "collector" in services_behind(each)]
+    annotations = collector["metadata"]["annotations"]
+    assert annotations[f"{prefix}/upstream-hash-by"] == "$uri"
+    # these would hash something else, or leave the choice to the service
+    assert not annotations.keys() & {f"{prefix}/{name}" for name in ("rewrite-target", "service-upstream")}
 
 
 def test_every_pod_has_few_rights_and_limited_memory(resources: list[Resource]) -> None:

@@ -106,7 +106,7 @@ def test_sync_counts_the_lines_that_the_collector_rejects(
     spool_offline(tmp_path)
     collector.fault = lambda method, path, body: (422, {}) if path.endswith("reports") else None
     assert main(["sync", str(tmp_path), "--url", collector.url]) == 1
-    assert "1 lines that the collector rejected" in capsys.readouterr().out
+    assert "1 line that the collector rejected" in capsys.readouterr().out
 
 
 def test_trim_compresses_what_is_delivered_and_restore_undoes_it(

@@ -213,7 +213,8 @@ def policy(facts: RunFacts) -> None:
 
 def skipped_batches(facts: RunFacts, interventions: list[Intervention]) -> None:
     ranges = [
-        f"{formatting.batches(each.skip_from, each.skip_to)}: {(each.skip_to or 0) - (each.skip_from or 0):,} batches"
+        f"{formatting.batches(each.skip_from, each.skip_to)}: "
+        + formatting.plural((each.skip_to or 0) - (each.skip_from or 0), "batch", "batches")
         for each in interventions
         if incident_window.rewound_step(facts, each) is not None
     ]

@@ -33,11 +33,11 @@ def show_metrics(found: Preflight) -> None:
     with st.container(horizontal=True):
         st.metric("Checkpoint", checkpoint(found), width=width, help=formatting.escape_markdown(found.asked))
         st.metric("Restore", restore, width=width, help="How long the last load from there took.")
-        st.metric("Discards", f"{formatting.short_count(found.recomputed_steps or 0)} steps", width=width)
+        st.metric("Discards", formatting.plural(found.recomputed_steps or 0, "step"), width=width)
         cost_help = f"{unit}: the restore, and the steps up to the newest one."
         st.metric("Rolling back costs", cost, width=width, help=cost_help)
         st.metric("Each hour adds", f"+{found.hours_per_hour:,.0f}", width=width, help=f"{unit}, if you wait.")
-        st.metric("Skips", f"{formatting.short_count(found.skipped_batches)} batches", width=width)
+        st.metric("Skips", formatting.plural(found.skipped_batches, "batch", "batches"), width=width)
 
 
 def checkpoint(found: Preflight) -> str:

@@ -254,7 +254,7 @@ def metrics(data: TrialInput, results: list[TrialResult]) -> None:
 
 
 def summary(data: TrialInput, seconds: float, num_outliers: int) -> str:
-    rows = f"{data.num_rows:,} steps scored in {formatting.seconds(seconds)}"
+    rows = f"{formatting.plural(data.num_rows, 'step')} scored in {formatting.seconds(seconds)}"
     if data.num_rows < data.num_available:
         rows += f" (the newest of {data.num_available:,}; a link with `steps=A-B` selects others)"
     truth = f", compared with {data.truth}" if data.truth else ""

@@ -48,9 +48,10 @@ def _marks(card: RunCard) -> list[str]:
 
 
 def _tick(pk: int, run_id: str) -> None:
-    key = f"select-{pk}"
-    st.session_state[key] = run_id in selection.selected_ids()  # it can be cleared elsewhere
-    st.checkbox("Select", key=key, on_change=selection.toggle, args=(run_id,))
+    version = selection.version()
+    key = f"select-{pk}-{version}"  # a refresh that was on its way when the selection was cleared has the old key
+    st.session_state[key] = run_id in selection.selected_ids()
+    st.checkbox("Select", key=key, on_change=selection.toggle, args=(run_id, version))
 
 
 def facts_html(card: RunCard, tally: Tally, now: float) -> str:

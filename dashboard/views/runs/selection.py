@@ -16,6 +16,9 @@ from db.runs.orders import RunOrder
 
 SELECTED = "selected_runs"
 """In the session: ids of the selected runs, in the order in which they were selected."""
+VERSION = "selection_version"
+"""In the session: how often the selection was replaced as a whole. What a browser says of an earlier version does not
+count: it was on its way meanwhile, and would undo it."""
 MAX_SELECTED = 1_000
 """Runs that "Select all" selects."""
 
@@ -25,20 +28,35 @@ def selected_ids() -> list[str]:
     return ids
 
 
-def toggle(run_id: str) -> None:
+def version() -> int:
+    number: int = st.session_state.setdefault(VERSION, 0)
+    return number
+
+
+def toggle(run_id: str, at_version: int) -> None:
+    """Select the run, or no longer."""
+    if at_version != version():
+        return
     ids = selected_ids()
     st.session_state[SELECTED] = [each for each in ids if each != run_id] if run_id in ids else [*ids, run_id]
 
 
-def change(changes: Mapping[str, bool]) -> None:
+def change(changes: Mapping[str, bool], at_version: int) -> None:
     """Select the runs with these ids, or no longer; the others stay as they are."""
+    if at_version != version():
+        return
     kept = [each for each in selected_ids() if changes.get(each, True)]
     added = [run_id for run_id, is_selected in changes.items() if is_selected and run_id not in kept]
     st.session_state[SELECTED] = [*kept, *added]
 
 
 def clear() -> None:
-    st.session_state[SELECTED] = []
+    _replace([])
+
+
+def _replace(ids: list[str]) -> None:
+    st.session_state[SELECTED] = ids
+    st.session_state[VERSION] = version() + 1
 
 
 def bar(found: FoundRuns, where: RunFilter, order: RunOrder, *, hint: bool) -> None:
@@ -82,7 +100,7 @@ def _select_all(found: FoundRuns, num_selected: int, where: RunFilter, order: Ru
 
 
 def _choose_found(where: RunFilter, order: RunOrder) -> None:
-    st.session_state[SELECTED] = run_pages.found_ids(where, order, MAX_SELECTED)
+    _replace(run_pages.found_ids(where, order, MAX_SELECTED))
 
 
 def _links(chosen: Sequence[ListedRun]) -> None:

@@ -1,5 +1,6 @@
 // Draws data.columns as a table. A click on a header sorts the rows that are shown. Where the rows are runs (data.ids),
-// they can be selected: what the viewer changed is reported as the trigger "changes", pairs of id and whether selected.
+// they can be selected: what the viewer changed is reported as the trigger "changes": pairs of id and whether selected, and
+// the version of the selection (data.version) that they change.
 
 const NUMBERS = new Map([["NaN", NaN], ["Infinity", Infinity], ["-Infinity", -Infinity]]); // JSON has none of them
 const NONE = "-";
@@ -118,11 +119,13 @@ class Table {
   update(data, report) {
     this.report = report;
     this.selected = new Set(data.selected);
+    if (data.version !== this.version) this.changes.clear(); // the whole selection was replaced, such as cleared
+    this.version = data.version;
     const shown = new Set(data.ids);
     for (const [id, isSelected] of this.changes) {
       if (!shown.has(id) || this.selected.has(id) === isSelected) this.changes.delete(id);
     }
-    const { selected, ...content } = data;
+    const { selected, version, ...content } = data;
     const drawn = JSON.stringify(content);
     if (drawn === this.drawn) return this.mark();
     [this.drawn, this.data] = [drawn, data];
@@ -136,7 +139,7 @@ class Table {
   select(ids, isSelected) {
     for (const id of ids) this.changes.set(id, isSelected);
     this.mark();
-    this.report([...this.changes]);
+    this.report({ version: this.version, runs: [...this.changes] });
   }
 
   // With shift, all from the row clicked last to this one.

@@ -128,6 +128,7 @@ def show_runs(rows: Sequence[ListedRun], columns: Sequence[Column], now: float) 
         "ids": ids,
         "links": [f"run?run={quote(run_id, safe='')}" for run_id in ids],
         "selected": [each for each in ids if each in selected],
+        "version": selection.version(),
     }
     _show("Runs", run_table(rows, columns, now), runs)
 
@@ -143,8 +144,10 @@ def _show(label: str, table: Sequence[TableColumn], runs: Mapping[str, Any]) -> 
 
 def _change_selection() -> None:
     """What the viewer selected and unselected since the table last showed the selection of the session."""
-    changes = st.session_state[KEY].get("changes") or []
-    selection.change({str(run_id): bool(is_selected) for run_id, is_selected in changes})
+    reported = st.session_state[KEY].get("changes")
+    if reported:
+        changes = {str(run_id): bool(is_selected) for run_id, is_selected in reported["runs"]}
+        selection.change(changes, reported["version"])
 
 
 def _chosen(column: Column, rows: Sequence[ListedRun]) -> TableColumn:

@@ -12,6 +12,7 @@ Once an attempt of the run has failed, the remedy joins it that is expected to s
 import math
 from collections.abc import Iterator
 
+from lossguard.plurals import plural
 from lossguard.states import OrderKind, Tier
 from monitor.detection.interventions.belief import Belief, believe, looks_like_damage
 from monitor.detection.interventions.decision import BatchOf, Candidate, Decision, Situation
@@ -71,7 +72,7 @@ def _too_slow(now: Situation, roll_back: float) -> str | None:
         return None
     pace = f"would take {remaining:.0f} more steps" if halvings >= 0.1 else "is not falling back"
     return (
-        f"In the {waited} steps since the detection the excess over the expected loss went from a peak of "
+        f"In the {plural(waited, 'step')} since the detection the excess over the expected loss went from a peak of "
         f"{now.peak_excess:.3g} to {now.excess:.3g} nats: the loss {pace}, and going back loses {roll_back:.0f}."
     )
 
@@ -110,11 +111,12 @@ def _missing(now: Situation) -> str:
 def _explain(best: Candidate, now: Situation) -> str:
     depth = now.onset_step - best.rewind_to
     origin = best.source.describe()
-    rewind = f"Rewind to {best.rewind_to}{origin and f' ({origin})'}, {depth} steps before the onset"
+    rewind = f"Rewind to {best.rewind_to}{origin and f' ({origin})'}, {plural(depth, 'step')} before the onset"
     if best.skip_from is None or best.skip_to is None:
         why = "nothing shows yet that they are to blame" if now.can_skip else "this run cannot leave batches out"
         return f"{rewind}, and use the same batches again: {why}."
-    return f"{rewind}, and skip batches {best.skip_from} to {best.skip_to - 1} ({best.num_skipped} batches)."
+    num_skipped = plural(best.num_skipped, "batch", "batches")
+    return f"{rewind}, and skip batches {best.skip_from} to {best.skip_to - 1} ({num_skipped})."
 
 
 def _compare(candidates: list[Candidate]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lossguard.plurals import plural
 from lossguard.states import IncidentKind, OrderKind
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.restorable import RestorableStep
@@ -35,10 +36,11 @@ class Attempt:
 
     def describe(self) -> str:
         """A clause such as "40 steps before the onset, 120 batches skipped, with learning_rate"."""
-        skipped = f"{self.num_skipped} batches skipped" if self.num_skipped else "the same batches again"
+        num_skipped = plural(self.num_skipped, "batch", "batches")
+        skipped = f"{num_skipped} skipped" if self.num_skipped else "the same batches again"
         remedies = f", with {', '.join(self.remedies)}" if self.remedies else ""
         failed = "" if self.executed else " (not carried out)"
-        return f"{self.onset_step - self.rewind_to} steps before the onset, {skipped}{remedies}{failed}"
+        return f"{plural(self.onset_step - self.rewind_to, 'step')} before the onset, {skipped}{remedies}{failed}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 Around it: patience for a loss that is falling back, escalation, budgets.
 """
 
+from lossguard.plurals import plural
 from lossguard.states import IncidentKind, OrderKind
 from monitor.detection.interventions.decision import BatchOf, Decision, Situation
 from monitor.detection.interventions.policy import Policy
@@ -36,7 +37,8 @@ def act(
     width = min(policy.skip_min * 2 ** (now.attempt - 1), policy.skip_max)
     skip_to = min(max(batch_of(now.detected_step) + 1, skip_from + width), skip_from + policy.skip_max)
     lr_scale = policy.lr_scale if now.attempt > policy.attempts_per_site else None
-    reasons += [depth_reason, f"Skip batches {skip_from} to {skip_to - 1} ({skip_to - skip_from} batches)."]
+    num_skipped = plural(skip_to - skip_from, "batch", "batches")
+    reasons += [depth_reason, f"Skip batches {skip_from} to {skip_to - 1} ({num_skipped})."]
     if lr_scale is not None:
         reasons.append(f"Rollbacks alone did not prevent a recurrence: the learning rate is scaled by {lr_scale:g}.")
     return Decision(OrderKind.ROLLBACK, rewind_to, skip_from, skip_to, lr_scale, reasons)
@@ -58,8 +60,8 @@ def choose_checkpoint(policy: Policy, now: Situation) -> tuple[int | None, str]:
             return None, f"There is no restorable checkpoint before {limit}."
     if not candidates:
         return None, f"There is no restorable checkpoint before the onset at step {now.onset_step}."
-    deep, depth = [step for step in candidates if step <= newest], now.onset_step - newest
+    deep, steps = [step for step in candidates if step <= newest], plural(now.onset_step - newest, "step")
     if deep:
-        return deep[-1], f"Rewind to {deep[-1]}, the newest checkpoint at least {depth} steps before the onset."
+        return deep[-1], f"Rewind to {deep[-1]}, the newest checkpoint at least {steps} before the onset."
     oldest = candidates[0]
-    return oldest, f"Rewind to {oldest}, the oldest checkpoint: none is {depth} steps before the onset."
+    return oldest, f"Rewind to {oldest}, the oldest checkpoint: none is {steps} before the onset."

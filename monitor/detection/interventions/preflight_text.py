@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from lossguard.plurals import plural
 from lossguard.states import OrderKind
 
 if TYPE_CHECKING:
@@ -112,12 +113,6 @@ def _skipped(found: "Preflight", known: "Known") -> str:
     if not found.skipped_batches or known.skip_from is None or known.skip_to is None:
         return "No batches are skipped."
     tokens = "" if found.skipped_tokens is None else f", about {found.skipped_tokens:,.0f} tokens"
-    one = found.skipped_batches == 1
-    count = f"{found.skipped_batches:,} {'batch is' if one else 'batches are'} skipped"
+    count = f"{plural(found.skipped_batches, 'batch is', 'batches are')} skipped"
     first, last = known.skip_from, known.skip_to - 1
-    return f"{count}: {first:,}{tokens}." if one else f"{count}: {first:,} to {last:,}{tokens}."
-
-
-def plural(count: int, word: str) -> str:
-    """Such as "1 step" or "1,200 steps"."""
-    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+    return f"{count}: {first:,}{tokens}." if first == last else f"{count}: {first:,} to {last:,}{tokens}."

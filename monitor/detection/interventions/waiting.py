@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lossguard.plurals import plural
 from lossguard.states import IncidentKind
 from monitor.detection.interventions.decision import Decision, Situation
 from monitor.detection.interventions.policy import Policy
@@ -52,7 +53,7 @@ def reason_to_act(policy: Policy, now: Situation, price: Costs) -> str | None:
     waited = now.step - now.check_step
     if waited >= policy.patience and now.excess > 0.5 * now.check_excess:
         return (
-            f"In {waited} steps the excess over the expected loss went from {now.check_excess:.3g} to "
+            f"In {plural(waited, 'step')} the excess over the expected loss went from {now.check_excess:.3g} to "
             f"{now.excess:.3g} nats: it did not halve, so the policy stops waiting."
         )
     if price.recovery_probability < HOPELESS_PROBABILITY and price.wait > price.roll_back:

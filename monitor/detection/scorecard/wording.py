@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lossguard.plurals import plural
 from lossguard.states import OrderKind
 from monitor.detection.scorecard.action import Action
 from monitor.detection.scorecard.endings import Ending
@@ -28,23 +29,19 @@ def sentence(totals: Totals) -> str:
     """What the policy would have done in `auto`, and what is known of whether that would have been right."""
     if totals.num_runs == 0:
         return "There is no run in observe or approve, and none that only reports: nothing can be scored."
-    where = f"in {_plural(totals.num_runs, 'run')}{_hours_clause(totals)}"
+    where = f"in {plural(totals.num_runs, 'run')}{_hours_clause(totals)}"
     if totals.actions == 0:
         return f"In auto it would have done nothing {where}.{_rate(totals)}{_missed(totals)}"
-    done = [_plural(totals.rollbacks, "time", prefix="rolled back ")] if totals.rollbacks else []
-    done += [_plural(totals.holds, "time", prefix="held the run ")] if totals.holds else []
+    done = [f"rolled back {plural(totals.rollbacks, 'time')}"] if totals.rollbacks else []
+    done += [f"held the run {plural(totals.holds, 'time')}"] if totals.holds else []
     parts = [f"In auto it would have {' and '.join(done)} {where}.", _needed(totals)]
     return "".join(parts) + _rate(totals) + _undecided(totals) + _agreement(totals) + _missed(totals) + _saved(totals)
-
-
-def _plural(count: int, noun: str, *, prefix: str = "") -> str:
-    return f"{prefix}{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _hours_clause(totals: Totals) -> str:
     if totals.gpu_hours == 0:
         return ", whose GPU-hours are not known"
-    unknown = f" (without {_plural(totals.runs_without_hours, 'run')} whose time per step is not known)"
+    unknown = f" (without {plural(totals.runs_without_hours, 'run')} whose time per step is not known)"
     return f" and {number(totals.gpu_hours)} GPU-hours{unknown if totals.runs_without_hours else ''}"
 
 
@@ -52,7 +49,7 @@ def _needed(totals: Totals) -> str:
     if totals.false_actions == 0:
         return " No action is known to be false."
     verb = "was" if totals.false_actions == 1 else "were"
-    of = f"{totals.false_actions} of {_plural(totals.actions, 'action')}"
+    of = f"{totals.false_actions} of {plural(totals.actions, 'action')}"
     return f" {of} {verb} not needed: nobody acted, and the run was fine."
 
 
@@ -72,32 +69,32 @@ def rate(totals: Totals) -> str:
 def not_scored(num_auto: int) -> str:
     """About the runs that the scorecard leaves out."""
     verb = "is not scored: its orders were" if num_auto == 1 else "are not scored: their orders were"
-    return f"{_plural(num_auto, 'run')} in auto {verb} carried out."
+    return f"{plural(num_auto, 'run')} in auto {verb} carried out."
 
 
 def _undecided(totals: Totals) -> str:
     if totals.undecided_actions == 0:
         return ""
-    return f" Of {_plural(totals.undecided_actions, 'action')} it is not known yet."
+    return f" Of {plural(totals.undecided_actions, 'action')} it is not known yet."
 
 
 def _agreement(totals: Totals) -> str:
     if totals.compared == 0:
         return ""
-    return f" People and policy agreed at {totals.agreed} of {_plural(totals.compared, 'site')}."
+    return f" People and policy agreed at {totals.agreed} of {plural(totals.compared, 'site')}."
 
 
 def _missed(totals: Totals) -> str:
     if totals.missed == 0:
         return ""
-    return f" It would have waited at {_plural(totals.missed, 'site')} where a person rolled back or the run died."
+    return f" It would have waited at {plural(totals.missed, 'site')} where a person rolled back or the run died."
 
 
 def _saved(totals: Totals) -> str:
     if totals.hours_saved is None:
         return ""
     verb = "saved" if totals.hours_saved >= 0 else "lost"
-    at = _plural(totals.sites_with_hours, "site")
+    at = plural(totals.sites_with_hours, "site")
     return f" About {number(abs(totals.hours_saved))} GPU-hours would have been {verb}, by an estimate for {at}."
 
 
@@ -119,7 +116,7 @@ def action_text(action: Action | None) -> str:
         return "hold the run"
     if action.rewind_to is None:
         return "roll back"
-    skip = f", skip {action.num_skipped} batches" if action.num_skipped else ""
+    skip = f", skip {plural(action.num_skipped, 'batch', 'batches')}" if action.num_skipped else ""
     return f"rewind to {action.rewind_to}{skip}{' (estimated)' if action.is_estimated else ''}"
 
 

@@ -16,7 +16,7 @@ def test_a_series_is_a_sparkline_or_its_buckets(
     head, line, figures = capsys.readouterr().out.splitlines()
     assert head == "loss  steps 0 to 101"
     assert (len(line), line[0], line[-1]) == (34, "▃", "✕")
-    assert figures == "min 2.01  max 9  last 9  NaN or infinite at 1 steps"
+    assert figures == "min 2.01  max 9  last 9  NaN or infinite at 1 step"
     assert main(["series", "r", "loss", "--from", "98", "--json"]) == 0
     (shown,) = json.loads(capsys.readouterr().out)
     assert [bucket["first_step"] for bucket in shown["buckets"]] == [98, 99, 100, 101]

@@ -13,6 +13,7 @@ SPIKE, STALL = {"kind": "loss_spike"}, {"kind": "stall"}
     [
         (RUN, 0.931, [SPIKE] * 6, "861 steps, 26.4%, 28 s lost to 6 incidents, goodput 93.1%."),
         (RUN | {"total_steps": None}, None, [STALL], "861 steps, no incident."),
+        ({"newest_step": {"step": 0}, "total_steps": 4}, None, [SPIKE], "1 step, 25.0%, 28 s lost to 1 incident."),
         ({"newest_step": None, "total_steps": 5}, None, [], "No step has been reported yet."),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 
 import lossguard
 from lossguard import Client, Conflict, NotFound, Rejected, Unauthorised, Unreachable
+from lossguard.protocol import ACCEPTS_HEADER
 from tests.lossguard.delivery.answers import HTML, JSON, PROBLEM, serving
 
 
@@ -24,6 +25,15 @@ def test_pages_are_read_one_after_another_by_the_link_to_the_next() -> None:
         assert list(pages) == [[1]]
     paths = [path for _, path, _, _ in server.requests]
     assert paths == ["/api/v1/runs?limit=1", "/api/v1/runs?limit=1&cursor=a%2Bb"]
+
+
+def test_pages_of_one_object_are_refused_with_how_to_read_it() -> None:
+    with serving(body=b'{"id": "r"}') as server, Client(server.url) as client:
+        with pytest.raises(Unreachable, match="is not a Lossguard collector"):
+            list(client.pages("/runs/r"))
+        server.headers[ACCEPTS_HEADER] = "line"
+        with pytest.raises(Rejected, match=r"/runs/r is one object and no list, .* read it with get\('/runs/r'\)"):
+            list(client.pages("/runs/r"))
 
 
 def test_a_body_is_sent_as_json_with_the_callers_headers() -> None:

@@ -263,4 +263,4 @@ def test_a_folder_that_cannot_be_written_is_delivered_and_its_damage_named(
     assert sender.delivered
     assert len(losses(collector)) == 10
     assert [path.name for path in (tmp_path / "p" / "r").iterdir()] == [NAME]
-    assert "damaged bytes in 1 places" in sender.set_aside.describe()
+    assert "damaged bytes in 1 place" in sender.set_aside.describe()

@@ -105,11 +105,14 @@ def test_an_answer_lost_on_the_way_makes_no_duplicates(collector: FakeCollector,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("status", [409, 422])
 def test_a_rejected_line_is_kept_and_its_neighbours_arrive(
-    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
+    problem = {"detail": "step 13 is unlucky", "where": ["steps", 1]}
+
     def refuse(method: str, path: str, body: dict[str, Any]) -> Answer | None:
-        return (422, {"detail": "step 13 is unlucky", "where": ["steps", 1]}) if 13 in body.get("steps", ()) else None
+        return (status, problem) if 13 in body.get("steps", ()) else None
 
     collector.fault = refuse
     with online(collector, tmp_path) as run:

@@ -26,7 +26,7 @@ def test_a_source_without_a_loss_says_how_to_name_it() -> None:
 
 def test_an_override_that_never_came_is_one_sentence() -> None:
     text = preview(NameMap({"loss": "train/ce"}), [{"train/loss": 3.0}])
-    assert "--map loss=train/ce: no such name in the first 1 rows; names there: train/loss." in text
+    assert "--map loss=train/ce: no such name in the first row; names there: train/loss." in text
 
 
 def test_many_names_are_counted_and_no_rows_is_said() -> None:

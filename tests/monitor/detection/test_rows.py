@@ -18,7 +18,7 @@ def test_parts_of_the_rows_are_the_rows() -> None:
 
 
 def test_columns_that_do_not_fit_are_named() -> None:
-    with pytest.raises(ValueError, match=r"metrics\[loss\] has 1 values for 2 steps"):
+    with pytest.raises(ValueError, match=r"metrics\[loss\] has 1 value for 2 steps"):
         Rows.of([0, 1], loss=[1.0])
     with pytest.raises(ValueError, match="strictly increasing"):
         Rows.of([1, 1], loss=[1.0, 1.0])

@@ -1,6 +1,7 @@
 """The closed loop as the protocol shows it: spike, order, rollback, verification."""
 
 import math
+import re
 import time
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import torch
 from sqlalchemy.orm import Session
 
 from db import frames, queries
+from db.models import BlockValues
 from lossguard import Guard
 from lossguard.protocol import API
 from lossguard.recording import RecordingRun
 from lossguard.sources.facts import SourceFacts
 from lossguard.torch import Checkpoints
-from tests.monitor.client import AppClient, TestClient, Trainer
+from tests.monitor.client import NOW, AppClient, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, source_event, train_until_nan
 from tests.waiting import eventually
 
@@ -175,6 +177,37 @@ def test_a_guard_reports_its_memory_and_the_process_after_it_the_disk_alone(http
     (disk,) = http.get(f"{API}/runs/r1").json()["restorable_tiers"]
     assert (disk["tier"], disk["steps"][-1]) == ("disk", 22)
     assert disk["load_seconds"] > 0
+
+
+CUT = sa.update(BlockValues).values(values=b"\x01cut")
+DROPPED = sa.delete(BlockValues)
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"), [(CUT, "a block of run 'r1'"), (DROPPED, "the values of loss of run 'r1'")]
+)
+def test_a_step_that_comes_late_among_damaged_ones_is_refused_until_the_store_is_whole(
+    http_on_both: TestClient, engine: sa.Engine, damage: sa.Update | sa.Delete, found: str
+) -> None:
+    trainer = Trainer(http_on_both)
+    segment = trainer.open("a")
+    trainer.report(segment, [step for step in range(600) if step != 100], {"loss": [2.0] * 599})
+    with engine.begin() as connection:
+        whole = [row._asdict() for row in connection.execute(sa.select(BlockValues.__table__))]
+        connection.execute(damage)
+    late = {"segment": segment, "steps": [100], "times": [NOW], "metrics": {"loss": [2.0]}}
+    refused = http_on_both.post(f"{API}/runs/r1/reports", json=late)
+    assert refused.status_code == 409  # with 5xx the SDK would hold back all later steps of the run
+    sentence = (
+        f"step 100 came late and cannot be stored: {found}, segment 0, steps 0 to (599|255), .*; restore the store"
+    )
+    assert re.match(sentence, refused.json()["detail"])
+    assert trainer.report(segment, range(600, 610), {"loss": [2.0] * 10})["accepted"] == 10
+    with engine.begin() as connection:
+        connection.execute(sa.delete(BlockValues))
+        connection.execute(sa.insert(BlockValues), whole)
+    assert trainer.report(segment, [100], {"loss": [2.0]})["accepted"] == 1
+    assert trainer.get("/series", metric="loss", points=1)["count"] == [610]
 
 
 def test_what_is_declared_of_a_source_reaches_the_detection_from_its_step_on(http_on_both: TestClient) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
+from db.models import BlockValues
 from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.problems import MLFLOW_API
@@ -116,6 +117,20 @@ def test_a_metric_that_comes_late_within_an_open_bucket_is_in_its_roll_up(http: 
     client.end()
     series = client.run("/series", metric="accuracy", points=2)
     assert sum(series["count"]) == 1
+
+
+@pytest.mark.parametrize("key", ["accuracy", "loss"])
+def test_a_metric_that_comes_late_for_steps_whose_values_are_gone_is_refused(
+    http: TestClient, sqlite_engine: sa.Engine, key: str
+) -> None:
+    client = MlflowClient(http)
+    client.log_rows(0, {"loss": [3.0] * 600})
+    client.log_rows(600, {"loss": [3.0] * 10})
+    with sqlite_engine.begin() as connection:
+        connection.execute(sa.delete(BlockValues))
+    message = client.log(key, 0.5, step=100, at=100, answered=400)["message"]
+    assert message.startswith("step 100 came late and cannot be stored: the values of loss of run ")
+    client.log("loss", 3.0, step=610)
 
 
 def test_a_loss_of_a_stored_step_is_replaced_with_its_perplexity(http: TestClient) -> None:

@@ -1,13 +1,17 @@
 """Rows of which nothing more comes are completed after a while, also those of a collector that has gone."""
 
+import asyncio
 import math
 import time
+from typing import Any
 
 import sqlalchemy as sa
 
+from db.steps.block_codec import DamagedBlock
 from monitor.app import create_app
 from monitor.ingestion.open_rows import HOLD_SECONDS
-from monitor.ingestion.waiting_rows import POLL_SECONDS
+from monitor.ingestion.reports import ReportResult
+from monitor.ingestion.waiting_rows import POLL_SECONDS, RETRY_SECONDS, WaitingRows
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient
 from tests.monitor.mlflow import MlflowClient
@@ -55,3 +59,29 @@ def test_the_rows_of_a_run_that_is_deleted_are_forgotten(sqlite_engine: sa.Engin
         assert http.delete(f"/api/v1/runs/{client.run_id}").status_code == 204
         clock.now += HOLD_SECONDS
         eventually(lambda: app.state.waiting_rows.num_waiting == 0)
+
+
+class DamagedRun:
+    """A queue of reports that cannot store those of the run `a`, until its steps can be read again."""
+
+    is_damaged = True
+
+    async def store(self, run_id: str, *_others: Any) -> ReportResult:
+        if run_id == "a" and self.is_damaged:
+            raise DamagedBlock("a block of run 'a' is damaged")
+        return ReportResult(1, 0, ())
+
+
+def test_a_run_whose_stored_steps_are_damaged_keeps_its_rows_and_delays_no_other(sqlite_engine: sa.Engine) -> None:
+    clock, queue = Clock(), DamagedRun()
+    waiting = WaitingRows(sqlite_engine, queue, clock)  # type: ignore[arg-type]
+    for run_id in ("a", "b"):
+        waiting.note(run_id, NOW)
+    asyncio.run(waiting.complete_due())
+    assert waiting.num_waiting == 1
+    queue.is_damaged = False
+    asyncio.run(waiting.complete_due())  # not before its time: the log would be full
+    assert waiting.num_waiting == 1
+    clock.now += RETRY_SECONDS
+    asyncio.run(waiting.complete_due())
+    assert waiting.num_waiting == 0

@@ -171,3 +171,16 @@ def test_ticked_cards_are_selected_until_they_are_cleared(open_page: OpenPage, s
     assert app.session_state["selected_runs"] == ["r3", "r1"]
     app.button(key="clear-selected").click().run()
     assert [each.value for each in app.checkbox] == [False] * 4
+
+
+def test_a_refresh_that_is_on_its_way_when_the_selection_is_cleared_does_not_select_again(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    add_swept(store)
+    app = open_page()
+    app.checkbox[0].check().run()
+    on_its_way = app._tree.get_widget_states()  # as the browser sends them before it hears of the cleared selection
+    app.button(key="clear-selected").click().run()
+    app._run(on_its_way)
+    assert app.session_state["selected_runs"] == []
+    assert [each.value for each in app.checkbox] == [False] * 4
