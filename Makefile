@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-# Test processes side by side; `make test JOBS=0` runs the tests in one process.
-JOBS ?= auto
+# Test processes side by side, one more than cores: tests also wait. `make test JOBS=0` runs the tests in one process.
+JOBS ?= $(shell cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((cores + 1)))
 # Bytecode is written whatever the environment says: without it every process compiles all tests and plugins anew.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8
 
