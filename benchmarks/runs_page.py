@@ -5,9 +5,9 @@
 Page: Chromium and a dashboard process on this machine, medians of 5 views with a warm browser cache, from the request
 until the browser has drawn the first run whole, by the browser's clock; beside them the first view of the process, and
 the CPU time that the dashboard used for a view. The machine decides the seconds: the ratio to the smallest number of
-runs says what a longer list costs. Search: from Enter to the only run that is found on
-the screen, by its name, by a setting and by a metric. Idle: the CPU time of the dashboard for a minute of an open page.
-Reads: progress, two metrics and a sparkline of 1,000 runs, in one session; the median of 5, as CPU time.
+runs says what a longer list costs. Search: from Enter to the only run that is found on the screen, by its name, by a
+setting and by a metric. Idle: the CPU time of the dashboard for a minute of an open page. Reads: progress, two metrics
+and a sparkline of 1,000 runs, in one session; the median of 5, as CPU time.
 """
 
 import argparse

@@ -67,12 +67,13 @@ def bad_report(detail: str, *where: str | int) -> Problem:
 
 
 def among_damaged(steps: Sequence[int], damaged: DamagedBlock) -> Problem:
-    """409: steps that come late belong among stored ones that cannot be read.
+    """409: these steps came late and belong among stored ones that cannot be read, which the log says.
 
     The SDK keeps their lines in rejected.jsonl, and delivers those after them. An answer of 5xx would hold up the run.
     """
-    which = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
-    detail = f"{which} came late and cannot be stored: {damaged}; then send the report again"
+    log.error("the store is damaged: %s", damaged)
+    which = f"step {steps[0]} comes" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]} come"
+    detail = f"{which} among stored steps that cannot be read: {damaged}; then send the report again"
     return Problem(409, "the steps around these are damaged; nothing of the report was stored", detail, ["steps"])
 
 

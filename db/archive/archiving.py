@@ -151,7 +151,7 @@ def _archive(
     file = _row(work, place, name, content, now)
     with writing(engine) as session:
         turn.renew(session)
-        _see_that_run_exists(session, work)
+        _hold_run(session, work)
         session.add(file)
         session.flush()
         file_id = file.id
@@ -166,8 +166,8 @@ def _archive(
     return Written(len(block), len(content))
 
 
-def _see_that_run_exists(session: Session, work: _Work) -> None:
-    """Raises RunChanged without it. With it, it cannot be deleted before the transaction ends."""
+def _hold_run(session: Session, work: _Work) -> None:
+    """Raises RunChanged if the run is gone; else it cannot be deleted before the transaction ends."""
     same_run = sa.select(Run.pk).where(Run.pk == work.run_pk)
     if session.scalar(same_run.with_for_update(read=True, key_share=True)) is None:
         raise RunChanged(CHANGED)

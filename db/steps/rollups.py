@@ -172,7 +172,7 @@ def rewrite(session: Session, target: Target, steps: Ints, before: int) -> None:
 
 
 def _check_nothing_is_lost(session: Session, target: Target, rewritten: Buckets, begin: int, end: int) -> None:
-    """No bucket may get fewer values: of values that somebody dropped, the roll-ups alone tell.
+    """No bucket may get fewer values: of values that somebody dropped, the roll-ups alone tell. Raises DamagedBlock.
 
     But a perplexity goes when its loss is replaced by one that has none.
     """

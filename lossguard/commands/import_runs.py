@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             raise CommandError("stopped; the same command goes on where it was", ExitCode.INTERRUPTED) from None
         num_done = sum(each["imported"] for each in runs)
-        progress.say(f"{num_done} of {plural(len(found) + num_failed, 'run')} imported")
+        progress.say(f"{num_done:,} of {plural(len(found) + num_failed, 'run')} imported")
     if options.json:
         print_json({"imported": num_done, "unreadable_paths": num_failed, "runs": runs})
     return 0 if num_done == len(found) and not num_failed else 1

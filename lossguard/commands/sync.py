@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         shown = [{"folder": str(run), "delivered": not left, "left": left or None} for run, left in problems.items()]
         print_json({"delivered": num_delivered, "runs": shown})
     else:
-        print(f"{num_delivered} of {plural(len(runs), 'run')} delivered completely")
+        print(f"{num_delivered:,} of {plural(len(runs), 'run')} delivered completely")
     return 0 if num_delivered == len(runs) else 1
 
 

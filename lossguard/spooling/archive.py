@@ -44,14 +44,17 @@ def trim(directory: Path, keep: Keep) -> Iterator[tuple[Path, int, int]]:
     """Archive the delivered spools of a run: (spool, bytes before, bytes after) of each.
 
     A spool stays as it is if a process writes it, or if its last session may go on: it was written by a release that
-    does not lock its files and is not finished. Raises OSError when an archive cannot be written; nothing is lost then.
+    does not lock its files and is not finished. Steps that the collector rejected may be sent again once it takes them:
+    then all of it is kept, compressed. Raises OSError when an archive cannot be written; nothing is lost then.
     """
-    with_damage = {each.spool for each in SetAside(directory).damaged}
+    set_aside = SetAside(directory)
+    with_damage = {each.spool for each in set_aside.damaged}
+    is_compressed = keep is Keep.COMPRESSED or set_aside.num_rejected() > 0
     for path in [] if keep is Keep.ALL else spools_in(directory):
         with suppress(FileNotFoundError), path.open("rb+") as file:  # NFS wants a writable file for an exclusive lock
             if _is_over(path, file):  # and locked until it is replaced: two trims would delete each other's files
                 before = path.stat().st_size
-                yield path, before, _archive(path, keep is Keep.COMPRESSED or path.name in with_damage)
+                yield path, before, _archive(path, is_compressed or path.name in with_damage)
 
 
 def restore(directory: Path) -> Iterator[Path]:

@@ -243,7 +243,12 @@ def _known_steps(session: Session, cached: CachedRun, segment: Segment, columns:
     try:
         return writer.known_steps(session, run=cached.run, segment=segment.number, steps=columns.steps)
     except DamagedBlock as error:
-        raise among_damaged(columns.steps, error) from None
+        raise among_damaged(_late(columns, segment.last_step), error) from None
+
+
+def _late(columns: StepColumns, last_step: int) -> list[int]:
+    """The steps that come before the last one that is stored."""
+    return [step for step in columns.steps if step <= last_step]
 
 
 def _settle_fork(session: Session, cached: CachedRun, segment: Segment, first_step: int, now: float) -> None:
@@ -276,9 +281,9 @@ def _store_steps(
     except TooManyMetrics as error:
         raise bad_report(f"{error}; to allow more, raise LOSSGUARD_MAX_METRICS", "metrics") from None
     except DamagedBlock as error:
-        if segment.last_step is None or new.steps[0] > segment.last_step:
-            raise
-        raise among_damaged(new.steps, error) from None
+        if segment.last_step is None or not (late := _late(new, segment.last_step)):
+            raise  # the run cannot go on until the store is whole: the SDK keeps its steps and tries again
+        raise among_damaged(late, error) from None
     commands.grow_segment_soon(session, segment, steps=new.steps)
 
 

@@ -184,7 +184,7 @@ class _Intake:
             try:
                 self._store_late_rows(number, rows)
             except DamagedBlock as error:
-                raise among_damaged([row.step for row in rows], error) from None
+                raise without_retry(among_damaged([row.step for row in rows], error)) from None
 
     def _store_late_rows(self, number: int, rows: Sequence[OpenRow]) -> None:
         segment = self.cached.segment(self.session, number)

@@ -22,9 +22,8 @@ IMPORTED_BY = [
 def test_ctrl_c_during_the_imports_of_a_command_ends_it_with_130_and_without_a_word(
     command: str, module: str, tmp_path: Path
 ) -> None:
-    (tmp_path / f"{module}.py").write_text(
-        "import signal\nsignal.raise_signal(signal.SIGINT)\n"
-    )  # found before the real one
+    found_before_the_real_one = tmp_path / f"{module}.py"
+    found_before_the_real_one.write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     process = [sys.executable, "-m", *command.split()]
     done = subprocess.run(process, env=environment, capture_output=True, text=True, timeout=60, check=False)

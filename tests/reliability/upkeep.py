@@ -245,8 +245,9 @@ def stress(folder: Path, *, is_enough: Callable[[Ledger], bool]) -> Ledger:
     _run("retention", "set", PRUNED, "0.00001", "--url", url)
     collector = CollectorProcess(url, folder / "collector.log")
     collector.start()
-    upkeep = [Upkeep(name, url, folder / "place", ledger) for name in UPKEEP]
+    upkeep = []
     try:
+        upkeep += [Upkeep(name, url, folder / "place", ledger) for name in UPKEEP]
         collector.wait_until_up(timeout=120.0)
         trainers = [Trainer(collector.url, project, ledger) for project in (KEPT, PRUNED, DELETED)]
         reader = Reader(engine, collector.url, ledger)

@@ -79,4 +79,4 @@ def wait(now: Situation, price: Costs) -> Decision:
 
 def budget_reason(now: Situation) -> str:
     """Why a run that needs a rollback is held instead."""
-    return f"The run has used up its budget of {now.rollbacks_used} rollbacks."
+    return f"The run has used up its budget of {plural(now.rollbacks_used, 'rollback')}."

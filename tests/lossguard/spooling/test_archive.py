@@ -13,6 +13,7 @@ from lossguard.orders import Order
 from lossguard.spooling import archive
 from lossguard.spooling.archive import Keep, restore, trim
 from lossguard.spooling.history import History
+from lossguard.spooling.set_aside import SetAside
 from lossguard.spooling.spool import spools_in
 from lossguard.states import OrderKind, SegmentReason
 from tests.lossguard.collectors import FakeCollector
@@ -135,6 +136,15 @@ def test_a_damaged_spool_keeps_its_damaged_bytes(tmp_path: Path) -> None:
     spool.write_bytes(spool.read_bytes().replace(b'"loss":7.0', b'"loss":8.0'))
     content = spool.read_bytes()
     deliver(directory, FakeCollector())
+    assert trimmed(directory, Keep.UNDELIVERED) == 1
+    assert gzip.decompress(spool.with_suffix(".spool.gz").read_bytes()) == content
+
+
+def test_a_run_with_rejected_steps_keeps_all_of_its_steps_to_send_them_again(tmp_path: Path) -> None:
+    directory = delivered(tmp_path)
+    (spool,) = spools_in(directory)
+    content = spool.read_bytes()
+    SetAside(directory).reject(content.splitlines(keepends=True)[-1])
     assert trimmed(directory, Keep.UNDELIVERED) == 1
     assert gzip.decompress(spool.with_suffix(".spool.gz").read_bytes()) == content
 

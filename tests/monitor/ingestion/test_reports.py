@@ -11,7 +11,7 @@ import torch
 from sqlalchemy.orm import Session
 
 from db import frames, queries
-from db.models import BlockValues
+from db.models import BlockValues, StoredBlock
 from lossguard import Guard
 from lossguard.protocol import API
 from lossguard.recording import RecordingRun
@@ -199,7 +199,7 @@ def test_a_step_that_comes_late_among_damaged_ones_is_refused_until_the_store_is
     refused = http_on_both.post(f"{API}/runs/r1/reports", json=late)
     assert refused.status_code == 409  # with 5xx the SDK would hold back all later steps of the run
     sentence = (
-        f"step 100 came late and cannot be stored: {found}, segment 0, steps 0 to (599|255), .*; restore the store"
+        f"step 100 comes among stored steps that cannot be read: {found}, segment 0, steps 0 to (599|255), .*; restore"
     )
     assert re.match(sentence, refused.json()["detail"])
     assert trainer.report(segment, range(600, 610), {"loss": [2.0] * 10})["accepted"] == 10
@@ -208,6 +208,21 @@ def test_a_step_that_comes_late_among_damaged_ones_is_refused_until_the_store_is
         connection.execute(sa.insert(BlockValues), whole)
     assert trainer.report(segment, [100], {"loss": [2.0]})["accepted"] == 1
     assert trainer.get("/series", metric="loss", points=1)["count"] == [610]
+
+
+def test_steps_among_numbers_that_are_damaged_are_refused_and_those_in_order_wait_for_the_store(
+    http_on_both: TestClient, engine: sa.Engine
+) -> None:
+    trainer = Trainer(http_on_both)
+    segment = trainer.open("a")
+    trainer.report(segment, [step for step in range(600) if step != 100], {"loss": [2.0] * 599})
+    with engine.begin() as connection:
+        connection.execute(sa.update(StoredBlock).values(steps=b"\x01cut"))
+    mixed = {"segment": segment, "steps": [100, 600], "times": [NOW] * 2, "metrics": {"loss": [2.0] * 2}}
+    refused = http_on_both.post(f"{API}/runs/r1/reports", json=mixed)
+    assert refused.status_code == 409
+    assert refused.json()["detail"].startswith("step 100 comes among stored steps that cannot be read: a block of")
+    assert trainer.report(segment, range(600, 610), {"loss": [2.0] * 10})["accepted"] == 10
 
 
 def test_what_is_declared_of_a_source_reaches_the_detection_from_its_step_on(http_on_both: TestClient) -> None:

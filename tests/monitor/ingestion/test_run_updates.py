@@ -129,7 +129,7 @@ def test_a_metric_that_comes_late_for_steps_whose_values_are_gone_is_refused(
     with sqlite_engine.begin() as connection:
         connection.execute(sa.delete(BlockValues))
     message = client.log(key, 0.5, step=100, at=100, answered=400)["message"]
-    assert message.startswith("step 100 came late and cannot be stored: the values of loss of run ")
+    assert message.startswith("step 100 comes among stored steps that cannot be read: the values of loss of run ")
     client.log("loss", 3.0, step=610)
 
 
