@@ -126,7 +126,7 @@ class Limits:
         if self.max_depth is None or step - rewind_to <= self.max_depth:
             return None
         discarded = plural(step - rewind_to, "step")
-        return f"it discards {discarded}, from {rewind_to:,} to {step:,}, and max_depth={self.max_depth}"
+        return f"it discards {discarded}, from {rewind_to} to {step}, and max_depth={self.max_depth}"
 
     def too_wide(self, num_skipped: int) -> str | None:
         """Why so many batches must not be skipped, or None."""
