@@ -247,7 +247,7 @@ def _known_steps(session: Session, cached: CachedRun, segment: Segment, columns:
 
 
 def _late(columns: StepColumns, last_step: int) -> list[int]:
-    """The steps that come before the last one that is stored."""
+    """The steps that are no newer than the last one of the segment."""
     return [step for step in columns.steps if step <= last_step]
 
 
