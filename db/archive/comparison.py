@@ -5,12 +5,13 @@ from numpy.typing import NDArray
 
 from db.steps.columns import MetricColumn
 from db.steps.step_block import StepBlock
+from lossguard.plurals import plural
 
 
 def difference(expected: StepBlock, found: StepBlock) -> str | None:
     """What differs first, as the end of a sentence; None where nothing does. NaN payloads and signs of zero count."""
     if len(expected) != len(found):
-        return f"{len(found):,} steps instead of {len(expected):,}"
+        return f"{plural(len(found), 'step')} instead of {len(expected):,}"
     if expected.segment != found.segment:
         return f"segment {found.segment} instead of {expected.segment}"
     if not np.array_equal(expected.steps, found.steps):

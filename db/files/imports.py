@@ -28,6 +28,7 @@ from db.files.step_import import StepImport
 from db.models import Run
 from db.steps.columns import column_of, metric_of
 from db.steps.reader import MAX_BLOCK_STEPS
+from lossguard.plurals import plural
 from lossguard.protocol import MAX_METRICS, is_name
 from lossguard.states import RunState
 
@@ -130,7 +131,9 @@ def _check_size(metadata: pyarrow.parquet.FileMetaData, described: dict[str, Any
     """Of what the file says about itself, before any of it is read."""
     num_steps = sum(segment["num_steps"] for segment in described["segments"])
     if metadata.num_rows > num_steps:
-        raise BadRecord(f"it has {metadata.num_rows:,} rows, but its description counts {num_steps:,} steps")
+        raise BadRecord(
+            f"it has {plural(metadata.num_rows, 'row')}, but its description counts {plural(num_steps, 'step')}"
+        )
     for group in range(metadata.num_row_groups):
         if (size := metadata.row_group(group).total_byte_size) > MAX_GROUP_BYTES:
             raise BadRecord(f"row group {group} has {size:,} bytes, but {MAX_GROUP_BYTES:,} is the most that is read")
@@ -140,7 +143,7 @@ def _check_complete(session: Session, run: Run, described: dict[str, Any]) -> No
     for segment, description in zip(queries.segments(session, run=run), described["segments"], strict=True):
         if segment.num_steps != description["num_steps"]:
             raise BadRecord(
-                f"segment {segment.number} has {segment.num_steps} steps, but its description says "
+                f"segment {segment.number} has {plural(segment.num_steps, 'step')}, but its description says "
                 f"{description['num_steps']} (export the run again)"
             )
 

@@ -137,7 +137,7 @@ class Journal:
             self.write({"ended": uncaught and uncaught.__name__, "time": time.time()})
             if self._backlog:
                 num_lines = self._backlog.count(b"\n")
-                warn_once(f"{self._path} cannot be written: {num_lines} lines in memory are lost")
+                warn_once(f"{self._path} cannot be written: the lines in memory are lost ({num_lines})")
             self._close()
 
     def _close(self) -> None:

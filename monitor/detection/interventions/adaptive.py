@@ -19,7 +19,7 @@ from monitor.detection.interventions.decision import BatchOf, Candidate, Decisio
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.remedies import explain, untried, worth
 from monitor.detection.interventions.restorable import RestorableStep
-from monitor.detection.interventions.structural import give_up
+from monitor.detection.interventions.structural import all_failed, give_up
 from monitor.detection.interventions.waiting import budget_reason, costs, reason_to_act, wait, why
 
 ONSET_BATCHES = 1
@@ -82,7 +82,7 @@ def _structural(policy: Policy, now: Situation, has_candidates: bool) -> str | N
     max_attempts = policy.max_attempts + (1 if policy.allow_lr_scale else 0)
     if now.attempt > max_attempts:
         return (
-            f"All {max_attempts} attempts at this site failed, at every depth and width that the policy may try: "
+            f"{all_failed(max_attempts)}, at every depth and width that the policy may try: "
             "the cause is structural (the recipe or the data as a whole)"
         )
     if has_candidates:

@@ -7,7 +7,7 @@ from lossguard.plurals import plural
 from lossguard.states import IncidentKind, OrderKind
 from monitor.detection.interventions.decision import BatchOf, Decision, Situation
 from monitor.detection.interventions.policy import Policy
-from monitor.detection.interventions.structural import give_up
+from monitor.detection.interventions.structural import all_failed, give_up
 from monitor.detection.interventions.waiting import budget_reason, costs, reason_to_act, wait, why
 
 
@@ -28,7 +28,7 @@ def act(
     """What to do when there is nothing to wait for: roll back, or hold the run."""
     max_attempts = policy.attempts_per_site + (1 if policy.allow_lr_scale else 0)
     if now.attempt > max_attempts:
-        return give_up(policy, now, reasons, f"All {max_attempts} attempts at this site failed")
+        return give_up(policy, now, reasons, all_failed(max_attempts))
     if now.rollbacks_used >= policy.budget_per_run:
         return Decision(OrderKind.HOLD, reasons=[*reasons, budget_reason(now)])
     if rewind_to is None:

@@ -18,6 +18,12 @@ def evidence(now: Situation) -> str:
     return f"None of these rollbacks got past it: {'; '.join(listed)}."
 
 
+def all_failed(max_attempts: int) -> str:
+    """As a clause."""
+    attempts = "The only attempt" if max_attempts == 1 else f"All {max_attempts} attempts"
+    return f"{attempts} at this site failed"
+
+
 def give_up(policy: Policy, now: Situation, reasons: list[str], why: str) -> Decision:
     """Hold the run or let it go on, as the policy says. `why`: a clause that gives the reason."""
     shown = [*reasons, *filter(None, [evidence(now)])]

@@ -85,7 +85,7 @@ def test_lines_that_are_lost_at_the_end_are_counted(
         patched.setattr(os, "write", full)
         journal.write({"step": 1})
         journal.close()
-    assert "2 lines in memory are lost" in capsys.readouterr().err
+    assert "the lines in memory are lost (2)" in capsys.readouterr().err
 
 
 def test_a_script_that_reports_itself_ends_the_journal(journal: Journal, entries: Entries) -> None:

@@ -63,6 +63,12 @@ def test_after_the_last_attempt_the_run_is_held() -> None:
     assert decide(Policy(allow_lr_scale=True), attempts=[attempt(3)]).kind is OrderKind.HOLD
 
 
+def test_the_hold_says_how_many_attempts_there_were() -> None:
+    assert decide(attempts=[attempt(2)]).reasons[-1].startswith("All 2 attempts at this site failed")
+    only = decide(Policy(attempts_per_site=1), attempts=[attempt(1)])
+    assert only.reasons[-1].startswith("The only attempt at this site failed")
+
+
 def test_a_run_without_a_checkpoint_before_the_onset_is_held() -> None:
     decision = decide(restorable=[5010])
     assert decision.kind is OrderKind.HOLD
