@@ -1,6 +1,7 @@
 """A process that resumes a run in a new folder asks who writes the run."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def test_a_run_that_another_process_writes_is_not_resumed_and_nothing_is_touched
 
 @pytest.mark.slow
 def test_a_process_waits_for_the_one_that_ends(collector: FakeCollector) -> None:
-    answers = iter([(409, {"detail": IN_USE}), (409, {"detail": IN_USE}), (200, {"lease": 20.0})])
+    answers: Iterator[Answer] = iter([(409, {"detail": IN_USE}), (409, {"detail": IN_USE}), (200, {"lease": 20.0})])
     collector.fault = lambda _method, _path, _body: next(answers)
     began = time.monotonic()
     wait_for_lease(lossguard.Client(collector.url), "r", ME, wait=600.0)

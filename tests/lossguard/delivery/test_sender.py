@@ -128,8 +128,8 @@ def test_the_lines_of_a_refused_spool_wake_nobody(
 
 def test_log_never_waits_for_a_collector_that_is_slow_or_down(collector: FakeCollector, tmp_path: Path) -> None:
     collector.open.clear()  # whoever waits for it waits until the end of the test
-    for url in (collector.url, "http://127.0.0.1:9"):
-        run = lossguard.init("project", url=url, directory=tmp_path)
+    runs = [lossguard.init("project", url=url, directory=tmp_path) for url in (collector.url, "http://127.0.0.1:9")]
+    for run in runs:
         seconds = []
         for step in range(100):
             began = time.perf_counter()
@@ -139,6 +139,8 @@ def test_log_never_waits_for_a_collector_that_is_slow_or_down(collector: FakeCol
         assert median(seconds) < 0.005
     assert collector.requests == []
     collector.open.set()
+    for run in runs:
+        run._sender.join(60)  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow
