@@ -68,7 +68,7 @@ class Server:
         self._control("stop", "-m", mode)
 
     def _control(self, verb: str, *more: str) -> None:
-        _run(*self.as_postgres, self.programs / "pg_ctl", "-D", f"{self.folder}/data", "-w", verb, *more)
+        _run(*self.as_postgres, self.programs / "pg_ctl", "-D", f"{self.folder}/data", "-w", "-t", "200", verb, *more)
 
 
 @contextmanager

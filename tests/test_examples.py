@@ -166,7 +166,7 @@ def restart_loop(collector: FakeCollector, folder: Path) -> None:
     script = [str(EXAMPLES / "restart_loop.py"), "--out", str(folder / "out"), "--steps", str(num_steps)]
     launch = [sys.executable, "-m", "lossguard", "launch", *options, "--", sys.executable, *script]
     with subprocess.Popen(launch, cwd=EXAMPLES.parent, env=os.environ | ours) as process:
-        wait_for(lambda: (0, 100) in collector.rows, seconds=60, what="step 100 at the collector")
+        wait_for(lambda: (0, 100) in collector.rows, seconds=120, what="step 100 at the collector")
         order = {"rewind_to": 30, "skip_from": skip.skip_from, "skip_to": skip.skip_to}
         collector.order(id=1, key="k1", kind="rollback", **order)
         assert process.wait(timeout=120) == 0

@@ -48,10 +48,10 @@ def test_a_spike_in_the_tracker_of_an_unchanged_script_is_an_incident(loop: Loop
     (loop.folder / "train.py").write_text(script())
     ours = {"LOSSGUARD_URL": loop.url, "LOSSGUARD_DIR": str(loop.folder / "spools"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "lossguard", "launch", "--run-id", "r", "--", sys.executable, "train.py"]
-    subprocess.run(command, cwd=loop.folder, env=os.environ | ours, check=True, timeout=90)
-    run = wait_for(loop.ask, seconds=20, what="the run")
+    subprocess.run(command, cwd=loop.folder, env=os.environ | ours, check=True, timeout=200)
+    run = wait_for(loop.ask, seconds=60, what="the run")
     assert (run["state"], run["newest_step"]["step"]) == ("finished", 400)
-    incidents = wait_for(lambda: loop.ask("/incidents"), seconds=20, what="an incident")
+    incidents = wait_for(lambda: loop.ask("/incidents"), seconds=60, what="an incident")
     kinds = {incident["kind"]: incident["onset_step"] for incident in incidents}
     assert kinds["loss_spike"] == SPIKE_AT
     assert kinds["nonfinite"] == 400

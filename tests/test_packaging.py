@@ -185,7 +185,7 @@ def test_a_spike_is_detected_rolled_back_and_verified_with_the_two_wheels_alone(
         trained = call(str(training.programs / "python"), "train.py", LOSSGUARD_URL=url)
         assert trained.returncode == 0, trained.stderr
         with Client(url) as client:
-            wait_for(lambda: verified(client.get("/runs/floats")), seconds=20, what="a verified rollback")
+            wait_for(lambda: verified(client.get("/runs/floats")), seconds=60, what="a verified rollback")
             assert [(one["kind"], one["onset_step"]) for one in client.get("/runs/floats/incidents")] == [
                 ("loss_spike", 300)
             ]

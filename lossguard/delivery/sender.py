@@ -129,8 +129,8 @@ class Sender(threading.Thread):
     def _deliver(self) -> None:
         while not self._abandoned.is_set():
             try:
+                self._appended.clear()  # before the look: a line, or `close`, that comes after it ends the pause
                 is_last = self._closing.is_set()  # before the look: the last lines are written before `close` is called
-                self._appended.clear()  # before the look: a line that comes after it ends the pause
                 advanced = self._advance()
                 self._send_hardware()
                 if not advanced and is_last:

@@ -100,11 +100,23 @@ def _archive(path: Path, compressed: bool) -> int:
 
 
 def files_in(directory: Path, *suffixes: str) -> list[Path]:
-    """One file for each spool that is or was in `directory`, oldest first: with the first of `suffixes` that exists."""
-    found = {
-        path.name.removesuffix(suffix): path for suffix in reversed(suffixes) for path in directory.glob(f"*{suffix}")
-    }
+    """One file for each spool that is or was in `directory`, oldest first: with the first of `suffixes` that exists.
+
+    A spool may be archived meanwhile: then its archive is found, or the spool is no longer there when it is opened.
+    """
+    found: dict[str, Path] = {}
+    for suffix in suffixes:  # in this order: an archive is there before its spool is gone
+        for path in directory.glob(f"*{suffix}"):
+            found.setdefault(path.name.removesuffix(suffix), path)
     return [found[name] for name in sorted(found)]
+
+
+def control_lines(path: Path) -> SpoolReader:
+    """Reads a file that `files_in` has found, which has the lines that a resumed run needs. Raises OSError."""
+    try:
+        return SpoolReader(path)
+    except FileNotFoundError:  # archived since it was listed
+        return SpoolReader(path.with_suffix(".control"))
 
 
 def _verify(path: Path, archive: Path) -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.ledger import Skip
-from lossguard.spooling.archive import files_in
+from lossguard.spooling.archive import control_lines, files_in
 from lossguard.spooling.spool import session_of
-from lossguard.spooling.spool_reader import SpoolReader
 from lossguard.states import SegmentReason
 
 
@@ -40,7 +39,7 @@ class History:
         """The history of the run whose spools are in `directory`."""
         history = cls()
         for path in files_in(directory, ".spool", ".control"):
-            with SpoolReader(path) as reader:
+            with control_lines(path) as reader:
                 for _, record in reader.records("segment", "answer"):
                     with suppress(KeyError, TypeError):  # of a release without checksums, and damaged by the disk
                         history._add(record, session_of(path)[0])

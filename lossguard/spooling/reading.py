@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lossguard.spooling.archive import files_in
+from lossguard.spooling.archive import control_lines, files_in
 from lossguard.spooling.lines import DamagedLine, Record, from_line, has_checksum
 from lossguard.spooling.spool import session_of
 from lossguard.spooling.spool_reader import SpoolReader
@@ -22,13 +22,21 @@ def read_spools(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     for path in files_in(directory, ".spool", ".spool.gz", ".control"):
         session, _ = session_of(path)
-        for record in _compressed_records(path) if path.suffix == ".gz" else _records(path):
+        for record in _records(path):
             if "repeated" not in record:
                 yield session, record
 
 
 def _records(path: Path) -> Iterator[Record]:
-    with SpoolReader(path) as reader:
+    try:
+        compressed, reader = path, None if path.suffix == ".gz" else SpoolReader(path)
+    except FileNotFoundError:  # archived since it was listed
+        compressed = path.with_suffix(".spool.gz")
+        reader = None if compressed.exists() else control_lines(path)
+    if reader is None:
+        yield from _compressed_records(compressed)
+        return
+    with reader:
         for _, record in reader.records():
             yield record
 

@@ -56,7 +56,7 @@ def test_a_port_in_use_is_reported_and_nothing_is_started(tmp_path: Path) -> Non
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_an_interrupted_demo_leaves_no_process_and_a_second_one_names_the_first(tmp_path: Path) -> None:
     first = demo(tmp_path, *ports())
-    assert eventually(lambda: len(children(first.pid)) == 3, 60)
+    assert eventually(lambda: len(children(first.pid)) == 3, 120)
     second = demo(tmp_path, *ports())
     output, _ = second.communicate()
     assert second.returncode == 2

@@ -23,5 +23,5 @@ class DeviceTensor:
 
     def item(self) -> float:
         assert threading.current_thread() is not threading.main_thread()
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         return self.value

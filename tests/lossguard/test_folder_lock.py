@@ -71,7 +71,7 @@ def test_a_second_process_waits_and_then_names_the_first_and_what_to_do(tmp_path
         assert sentence.endswith("did not end within 0.5 s (LOSSGUARD_LOCK_WAIT): stop it")
         process.kill()
         process.wait()
-        lock(tmp_path, 5.0).release()
+        lock(tmp_path, 60.0).release()
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_a_forked_child_does_not_keep_the_lock_of_its_parent(tmp_path: Path) -> 
         try:
             process.kill()
             process.wait()
-            lock(tmp_path, 5.0).release()
+            lock(tmp_path, 60.0).release()
             os.kill(int(children[0]), 0)  # it still lives
         finally:
             os.kill(int(children[0]), signal.SIGKILL)

@@ -217,7 +217,7 @@ def test_only_durable_checkpoints_are_reported_as_restorable(tmp_path: Path) -> 
             return self
 
         def __reduce__(self) -> Any:
-            assert durable.wait(10)
+            assert durable.wait(60)
             return (OrderedDict, ())
 
     run = ScriptedRun()

@@ -103,10 +103,10 @@ def test_names_of_secrets(name: str) -> None:
 
 
 def test_a_long_word_costs_no_more_than_its_length() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     mask_text("a" * 1_000_000 + "=1")
     mask_text("s3://b:c" * 20_000)
-    assert time.perf_counter() - begin < 5.0, "a quadratic search would take hours"
+    assert time.process_time() - begin < 5.0, "a quadratic search would take hours"
 
 
 def test_the_key_that_signs_orders_is_a_secret() -> None:

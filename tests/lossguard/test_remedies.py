@@ -219,7 +219,7 @@ for step, _ in loop.guard.steps(range(100), 100):
 @pytest.mark.slow
 def test_a_process_that_follows_a_killed_one_applies_the_remedy_again(tmp_path: Path) -> None:
     spools, saved = tmp_path / "spools", tmp_path / "saved"
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(spools), str(saved)], timeout=60, check=False)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(spools), str(saved)], timeout=200, check=False)
     assert killed.returncode == -signal.SIGKILL
     checkpoints = Checkpoints(saved, box=Box())
     assert checkpoints.steps()[-1] == 4

@@ -167,8 +167,12 @@ def a_restart_for_an_order(folder: Path) -> Result:
 
 
 def num_threads() -> int:
-    time.sleep(0.05)  # the kernel has a thread of Python for a moment longer than `join` waits
-    return len(os.listdir("/proc/self/task"))
+    """Once it no longer changes: the kernel has a thread of Python for a moment longer than `join` waits."""
+    numbers: list[int] = []
+    while len(numbers) < 10 or len(set(numbers[-10:])) > 1:
+        numbers.append(len(os.listdir("/proc/self/task")))
+        time.sleep(0.02)
+    return numbers[-1]
 
 
 def a_nan_on_the_last_rank(folder: Path) -> Result:

@@ -1,9 +1,16 @@
 """The smallest recipe that really trains, shared by the tests."""
 
 import json
+import math
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from lossguard import Order
+from lossguard.recording import RecordingRun
 from trainer.config import CheckpointConfig, DataConfig, ModelConfig, OptimizerConfig, Recipe
 
 TEXT = b"".join(b"%d bottles of beer on the wall, %d bottles of beer.\n" % (n, n) for n in range(99, 0, -1))
@@ -25,6 +32,22 @@ def small_recipe(folder: Path, **overrides: Any) -> Recipe:
         "checkpoint": CheckpointConfig(every=5),
     }
     return Recipe(**(settings | overrides))
+
+
+def waits_for_an_order(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int, dict[str, float]], None]:
+    """`Job.on_step` of a run that gets an order: after `step` it waits for that, or it might end before."""
+    has_order, receive = threading.Event(), RecordingRun._receive
+
+    def noted(run: RecordingRun, orders: list[Order], valid_until: float = math.inf) -> None:
+        receive(run, orders, valid_until)
+        if orders:
+            has_order.set()
+
+    def wait(done: int, batch: int, metrics: dict[str, float]) -> None:
+        assert done < step or has_order.wait(60)
+
+    monkeypatch.setattr(RecordingRun, "_receive", noted)
+    return wait
 
 
 def logged(directory: Path, run_id: str) -> dict[int, dict[str, Any]]:

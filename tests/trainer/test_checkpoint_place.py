@@ -28,7 +28,7 @@ def wait_until_uploaded() -> None:
     def is_uploaded() -> bool:
         return all(thread.name != "lossguard-checkpoint" for thread in threading.enumerate())
 
-    wait_for(is_uploaded, seconds=30, what="the upload ends")
+    wait_for(is_uploaded, seconds=120, what="the upload ends")
 
 
 def numbers_of(folder: Path, run: ScriptedRun, **job: Any) -> dict[int, Any]:

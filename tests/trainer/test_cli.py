@@ -38,10 +38,10 @@ def test_a_signal_saves_a_checkpoint_and_the_same_run_id_continues_exactly(
         command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     )
     checkpoint = tmp_path / "out/trainer/r/checkpoints/step-000000010"
-    assert eventually(lambda: checkpoint.exists() or stopped.poll() is not None, 60.0)
+    assert eventually(lambda: checkpoint.exists() or stopped.poll() is not None, 120.0)
     assert stopped.poll() is None
     stopped.send_signal(number)
-    output, errors = stopped.communicate(timeout=60)
+    output, errors = stopped.communicate(timeout=120)
     assert (stopped.returncode, errors) == (128 + number, "")
     assert "resume with --run-id r" in output
     num_steps = len(logged(tmp_path / "out", "r"))

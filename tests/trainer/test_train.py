@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from lossguard import Skip
 from lossguard.torch import Checkpoints
-from tests.trainer.small import logged, small_recipe
+from tests.trainer.small import logged, small_recipe, waits_for_an_order
 from trainer.components import build_components, choose_device
 from trainer.config import DataConfig, ModelConfig, ObjectiveConfig, Recipe
 from trainer.errors import UsageError
@@ -134,11 +134,14 @@ def test_skipped_batches_are_never_seen_and_the_schedule_does_not_notice(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_rollback_that_skips_is_bit_for_bit_a_run_that_skips_from_the_start(tmp_path: Path) -> None:
+def test_a_rollback_that_skips_is_bit_for_bit_a_run_that_skips_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = small_recipe(tmp_path, steps=150, evaluate_every=0)
     order = {"id": 1, "kind": "rollback", "incident": 1, "rewind_to": 7, "skip_from": 5, "skip_to": 9, "reason": "test"}
     with _collector_that_orders(order) as url:
-        _run(recipe, tmp_path / "ordered", mode="online", url=url)
+        wait = waits_for_an_order(20, monkeypatch)
+        _run(recipe, tmp_path / "ordered", mode="online", url=url, on_step=wait)
     _run(recipe, tmp_path / "skipped", skips=[Skip(5, 9)])
     assert _final_state(tmp_path / "ordered")["step"] == 150
     assert _numbers(tmp_path / "ordered") == _numbers(tmp_path / "skipped")

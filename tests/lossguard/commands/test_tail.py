@@ -82,6 +82,6 @@ def test_tail_survives_a_collector_that_restarts_and_ctrl_c_ends_it(sqlite_engin
             trained(client, "r", 3)
             assert next_event(process) == "step"
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=10) == 130
+            assert process.wait(timeout=60) == 130
             assert process.stderr is not None
             assert process.stderr.read() == ""

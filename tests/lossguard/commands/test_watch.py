@@ -39,12 +39,12 @@ def test_no_row_is_lost_and_none_is_there_twice_whenever_the_watcher_is_killed(
     for kill in range(1, 4):
         watcher = start(path, spools, collector.url)
         append(path, 100 * kill, 100 * kill + 60)
-        wait_for(lambda: num_rows(collector) > 100 * kill - 40, seconds=30, what="rows")  # noqa: B023 - used at once
+        wait_for(lambda: num_rows(collector) > 100 * kill - 40, seconds=120, what="rows")  # noqa: B023 - used at once
         append(path, 100 * kill + 60, 100 * kill + 100)
         watcher.kill()
         watcher.communicate()
     watcher = start(path, spools, collector.url, "--until-idle", "0.5")
-    out, errors = watcher.communicate(timeout=60)
+    out, errors = watcher.communicate(timeout=120)
     assert (watcher.returncode, errors) == (0, "")
     assert "is recorded as run" in out
     assert sorted(step for _, step in collector.rows) == list(range(400))
@@ -55,9 +55,9 @@ def test_an_interrupted_watcher_leaves_a_run_that_can_be_resumed(collector: Fake
     path = tmp_path / "train.log"
     append(path, 0, 10)
     watcher = start(path, tmp_path / "spools", collector.url)
-    wait_for(lambda: num_rows(collector) == 10, seconds=30, what="rows")
+    wait_for(lambda: num_rows(collector) == 10, seconds=120, what="rows")
     watcher.send_signal(signal.SIGINT)
-    _, errors = watcher.communicate(timeout=30)
+    _, errors = watcher.communicate(timeout=120)
     assert (watcher.returncode, errors) == (0, "")
     assert collector.finished == ["interrupted"]
 
@@ -68,11 +68,11 @@ def test_a_second_watcher_of_a_run_says_who_has_it(
     path, spools = tmp_path / "train.log", tmp_path / "spools"
     append(path, 0, 10)
     watcher = start(path, spools, collector.url)
-    wait_for(lambda: num_rows(collector) == 10, seconds=30, what="rows")
+    wait_for(lambda: num_rows(collector) == 10, seconds=120, what="rows")
     assert main(["watch", str(path), "--directory", str(spools), "--url", collector.url, "--once"]) == 2
     assert f"is in use by process {watcher.pid} on" in capsys.readouterr().err
     watcher.terminate()
-    watcher.communicate(timeout=30)
+    watcher.communicate(timeout=120)
 
 
 def test_what_is_not_delivered_stays_in_the_spool_and_the_exit_code_says_so(

@@ -301,7 +301,7 @@ def test_a_spool_from_before_a_collector_knew_tiers_is_delivered_with_them_later
         Path(str(run.directory)), None, lossguard.Client(collector.url), lambda orders, until: None, LogOnce(quiet=True)
     )
     sender.start()
-    sender.close(10.0)
+    sender.close(60.0)
     assert sender.delivered
     assert collector.tiers is not None
 

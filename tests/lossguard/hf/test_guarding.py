@@ -11,6 +11,7 @@ from lossguard import Limits, Order, OrderKind, Skip
 from lossguard.hf import guard
 from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, Traced, filtered, state_of, trainer_in
 from tests.lossguard.scripted import rollback
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +67,7 @@ def test_over_epochs_with_evaluation_and_workers_it_is_the_training_that_never_u
     assert trainer.live() == reference.live()
     assert state_of(trainer) == state_of(reference)
     assert _without_times(trainer.state.log_history) == _without_times(reference.state.log_history)
-    assert not multiprocessing.active_children()  # the workers have ended with the training
+    assert eventually(lambda: not multiprocessing.active_children()), "the workers end with the training"
     evaluated = [(each["step"], round(each["epoch"], 2)) for each in trainer.state.log_history if "eval_loss" in each]
     assert evaluated == [(12, 1.0), (13, 1.09), (22, 3.0), (34, 4.0), (45, 4.96)]  # 23 micro-batches in 12 steps
 

@@ -8,6 +8,7 @@
 
 import argparse
 import json
+import os
 import sysconfig
 import time
 import zlib
@@ -89,7 +90,8 @@ def main() -> None:
     parser.add_argument("--bad", type=int, nargs=2, default=(0, 0))
     parser.add_argument("--order")
     parser.add_argument("--report", default="none")
-    parser.add_argument("--pause", type=float, default=0.0, help="seconds after each step")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds before each step")
+    parser.add_argument("--wait-at", type=int, help="a step before which a process waits that does not resume")
     options = parser.parse_args()
     bad = {sample for batch in range(*options.bad) for sample in order_of(0)[batch * BATCH : (batch + 1) * BATCH]}
     torch.manual_seed(7)
@@ -119,6 +121,8 @@ def main() -> None:
 
     def watched(model: Any, inputs: Any, *more: Any) -> Any:
         time.sleep(options.pause)
+        while trainer.state.global_step == options.wait_at and "LOSSGUARD_RESUME_CHECKPOINT" not in os.environ:
+            time.sleep(0.1)
         trace.contents = zlib.crc32(inputs["input_ids"].numpy().tobytes())
         return training_step(model, inputs, *more)
 

@@ -6,10 +6,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from lossguard.launch.child import Child
 from tests.lossguard.collectors import FakeCollector
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
+SECONDS = 120.0
+"""Within which a step arrives or a command ends: Python alone takes long to start on a busy machine."""
 
 FAKE_TRACKER = '''
 class Run:
@@ -77,12 +80,12 @@ class Launching:
     def run(self, text: str, *arguments: str, options: tuple[str, ...] = (), **variables: str) -> "Ended":
         """The same, to its end."""
         process = self.script(text, *arguments, options=options, **variables)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=SECONDS)
         return Ended(process.returncode, out, err)
 
     def wait_for_step(self, step: int) -> None:
         """Until the collector has this step of the first segment."""
-        wait_for(lambda: (0, step) in self.collector.rows, seconds=20, what=f"step {step} at the collector")
+        wait_for(lambda: (0, step) in self.collector.rows, seconds=SECONDS, what=f"step {step} at the collector")
 
     def metric(self, name: str, segment: int = 0) -> dict[int, object]:
         """The values of a metric that the collector has, by step."""
@@ -105,3 +108,13 @@ class Ended:
         lines = self.err.splitlines(keepends=True)
         preview = [number for number, line in enumerate(lines) if line.startswith("lossguard: the first ")]
         return "".join(lines[: preview[0]] if preview else lines)
+
+
+def exit_code(child: Child) -> int:
+    """Of a child of this process, once it has ended."""
+
+    def ended() -> tuple[int] | None:
+        code = child.ended()
+        return None if code is None else (code,)
+
+    return wait_for(ended, seconds=SECONDS, what="the end of the child")[0]

@@ -18,6 +18,8 @@ parser.add_argument("--wait-at", type=int, default=-1)  # for the file "go", unl
 options = parser.parse_args()
 skips = json.loads(os.environ.get("LOSSGUARD_SKIPS", "[]"))
 os.makedirs("out", exist_ok=True)
+if os.path.exists("hangs"):
+    os.remove("hangs")  # it was killed
 state = json.load(open(options.resume)) if options.resume else {"step": 0, "batch": 0, "model": []}
 with open("starts.jsonl", "a") as file:
     file.write(json.dumps([os.getpid(), options.resume, state["step"], time.time()]) + "\\n")
@@ -33,6 +35,7 @@ while state["step"] < options.until:
         open("died", "w").close()
         sys.exit(3)
     while state["step"] == options.hang_at and not os.path.exists("hung"):
+        open("hangs", "w").close()
         time.sleep(60)
     while state["step"] == options.wait_at and options.resume is None and not os.path.exists("go"):
         time.sleep(0.02)

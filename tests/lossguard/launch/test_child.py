@@ -7,20 +7,11 @@ from typing import Any
 import pytest
 
 from lossguard.launch.child import CHILD_FILE, Child, CommandNotStarted
-from tests.waiting import wait_for
+from tests.lossguard.launch.launching import exit_code
 
 
 def start(folder: Path, *command: str) -> Child:
     return Child.start(command, dict(os.environ), folder / "x.journal")
-
-
-def end(child: Child) -> int:
-    return wait_for(lambda: _outcome(child), seconds=10, what="the end of the child")[0]
-
-
-def _outcome(child: Child) -> tuple[int] | None:
-    code = child.ended()
-    return None if code is None else (code,)
 
 
 def test_a_child_that_another_launcher_left_behind_is_found_again(tmp_path: Path) -> None:
@@ -35,7 +26,7 @@ def test_a_child_that_another_launcher_left_behind_is_found_again(tmp_path: Path
         False,
     )
     found.send(signal.SIGTERM)
-    assert end(child) == -signal.SIGTERM
+    assert exit_code(child) == -signal.SIGTERM
     assert Child.find(tmp_path) is None
 
 
@@ -47,12 +38,12 @@ def test_another_process_is_not_taken_for_the_child(tmp_path: Path, changed: dic
     note.write_text(json.dumps(json.loads(note.read_text()) | changed))
     assert Child.find(tmp_path) is None
     child.send(signal.SIGKILL)
-    end(child)
+    exit_code(child)
 
 
 def test_a_process_that_has_ended_gets_no_signal(tmp_path: Path) -> None:
     child = start(tmp_path, "true")
-    assert end(child) == 0
+    assert exit_code(child) == 0
     assert not child.lives()
     child.send(signal.SIGTERM)
 
@@ -65,7 +56,7 @@ def test_the_child_has_the_signals_that_the_launcher_blocks(tmp_path: Path) -> N
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{child.pid}/status").read_text().splitlines())
     child.send(signal.SIGTERM)
-    assert end(child) == -signal.SIGTERM
+    assert exit_code(child) == -signal.SIGTERM
     assert int(status["SigBlk"], 16) == 0
     assert not int(status["SigIgn"], 16) >> signal.SIGPIPE - 1 & 1  # as Python itself ignores it
 

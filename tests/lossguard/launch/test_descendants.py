@@ -27,7 +27,7 @@ def test_processes_below_another_one_are_found_in_any_session_and_killed() -> No
         ours = [each for each in found if each.pid in (process.pid, below)]
         assert all(each.lives() for each in ours)
         kill_all(ours)
-        wait_for(lambda: not any(each.lives() for each in ours), seconds=10, what="both have ended")
+        wait_for(lambda: not any(each.lives() for each in ours), seconds=60, what="both have ended")
 
 
 def test_another_process_with_the_same_pid_is_left_alone() -> None:

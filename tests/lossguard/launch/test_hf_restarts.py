@@ -43,7 +43,7 @@ def watched(folder: Path) -> dict[str, Any]:
     url = f"http://127.0.0.1:{port}"
     variables = {"LOSSGUARD_URL": url, "LOSSGUARD_DIR": str(folder / "lossguard"), **QUIET}
     train = [sys.executable, SCRIPT, "--save", "20", "--bad", *map(str, BAD), "--report", "tensorboard"]
-    train += ["--pause", "0.04"]  # or it may be over before the order comes
+    train += ["--pause", "0.04", "--wait-at", "220"]  # or it may be over before the order comes
     train += ["--steps", str(STEPS), "--output_dir", str(folder / "out"), "--trace", str(folder / "restarted.jsonl")]
     options = ["--run-id", "r", "--project", "p", "--restart-with", "hf"]
     with WarmProcesses(folder) as processes:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.lossguard.launch.launching import Launching
+from tests.lossguard.launch.launching import SECONDS, Launching
 
 pytestmark = pytest.mark.slow(2)
 
@@ -212,7 +212,7 @@ def test_workers_of_torchrun_are_one_run(launching: Launching) -> None:
     )
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
     process = launching.start(sys.executable, *torchrun, "train.py", options=("--run-id", "outside"))
-    _, err = process.communicate(timeout=90)
+    _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
     assert launching.metric("loss") == dict.fromkeys(range(5), 0.0)
     assert json.dumps(launching.collector.runs["outside"]["command"]).count("torch.distributed.run") == 1

@@ -13,7 +13,7 @@ from lossguard.launch.child import Child, CommandNotStarted
 from lossguard.launch.launcher import ChildEnd, Launcher, Restart, Supervisor
 from lossguard.run import Run
 from lossguard.states import RunState
-from tests.lossguard.launch.launching import Launching
+from tests.lossguard.launch.launching import SECONDS, Launching
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -95,14 +95,14 @@ def test_the_launcher_dies_by_the_signal_of_the_command(launching: Launching, nu
 
 def test_a_command_that_does_not_exist_ends_with_127_and_one_sentence(launching: Launching) -> None:
     process = launching.start("no-such-command")
-    assert process.communicate(timeout=30)[1] == "lossguard: no-such-command: there is no such command\n"
+    assert process.communicate(timeout=SECONDS)[1] == "lossguard: no-such-command: there is no such command\n"
     assert process.returncode == 127
 
 
 def test_a_file_that_is_not_executable_ends_with_126_and_one_sentence(launching: Launching) -> None:
     (launching.folder / "data").write_text("no program")
     process = launching.start("./data")
-    assert process.communicate(timeout=30)[1] == "lossguard: ./data cannot be executed (Permission denied)\n"
+    assert process.communicate(timeout=SECONDS)[1] == "lossguard: ./data cannot be executed (Permission denied)\n"
     assert process.returncode == 126
 
 
@@ -134,7 +134,7 @@ sys.exit(7)
     )
     launching.wait_for_step(0)
     process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=SECONDS)
     assert out == f"[{int(number)}]\n"
     assert process.returncode == 7
     assert launching.collector.finished == ["failed" if number == signal.SIGUSR1 else "interrupted"]
@@ -144,7 +144,7 @@ def test_a_command_that_sigterm_ends_is_interrupted(launching: Launching) -> Non
     process = launching.script(TRAINS_ON)
     launching.wait_for_step(5)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=SECONDS)
     assert process.returncode == -signal.SIGTERM
     assert launching.collector.finished == ["interrupted"]
 
@@ -154,7 +154,7 @@ def test_every_step_that_was_logged_before_kill_9_of_the_command_arrives(launchi
     launching.wait_for_step(100)
     child = json.loads(next(launching.folder.glob("lossguard/.launch/*/child.json")).read_text())
     os.kill(child["pid"], signal.SIGKILL)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=SECONDS)
     logged = int(out.split()[-1])
     assert process.returncode == -signal.SIGKILL
     losses = launching.metric("loss")
@@ -163,15 +163,18 @@ def test_every_step_that_was_logged_before_kill_9_of_the_command_arrives(launchi
 
 
 def test_the_next_launcher_takes_over_the_command_of_a_killed_launcher(launching: Launching) -> None:
-    text = TRAINS_ON.replace("100_000", "1500").replace("print(step, flush=True)", "pass")
+    waits = "while step == 1000 and not os.path.exists('go'): time.sleep(0.01)"
+    text = TRAINS_ON.replace("100_000", "1500").replace("print(step, flush=True)", waits).replace("sys,", "os,")
     first = launching.script(text, options=("--run-id", "r"))
     launching.wait_for_step(50)
     first.kill()
     first.wait()
     second = launching.script(text, options=("--run-id", "r"))
-    _, err = second.communicate(timeout=60)
-    first.communicate(timeout=30)
-    assert "which an earlier launcher started, is still running" in err
+    assert second.stderr is not None
+    assert "which an earlier launcher started, is still running" in second.stderr.readline()
+    (launching.folder / "go").touch()
+    second.communicate(timeout=SECONDS)
+    first.communicate(timeout=SECONDS)
     assert second.returncode == 0
     losses = {step for segment in range(2) for step in launching.metric("loss", segment)}
     assert losses == set(range(1500))
@@ -183,7 +186,7 @@ def test_what_a_killed_launcher_had_not_recorded_is_recorded_by_the_next_one(lau
     first = launching.script(TRAINS_ON.replace("100_000", "500"), options=("--run-id", "r"))
     launching.wait_for_step(50)
     first.kill()
-    first.communicate(timeout=30)  # the command holds the other ends of the pipes until it ends
+    first.communicate(timeout=SECONDS)  # the command holds the other ends of the pipes until it ends
     launching.run("pass", options=("--run-id", "r"))
     losses = {step for segment in range(2) for step in launching.metric("loss", segment)}
     assert losses == set(range(500))
@@ -203,11 +206,11 @@ def test_another_launcher_of_a_run_that_is_running_is_refused_before_it_starts_t
     first = launching.script(TRAINS_ON, options=("--run-id", "r"))
     launching.wait_for_step(1)
     ended = launching.start("echo", "started", options=("--run-id", "r"), LOSSGUARD_LOCK_WAIT="0")
-    out, err = ended.communicate(timeout=30)
+    out, err = ended.communicate(timeout=SECONDS)
     first.kill()
     child = json.loads((launching.folder / "lossguard/.launch/r/child.json").read_text())
     os.kill(child["pid"], signal.SIGKILL)
-    first.communicate(timeout=30)
+    first.communicate(timeout=SECONDS)
     assert (ended.returncode, out) == (2, "")
     assert "is in use by process" in err
 
@@ -221,7 +224,7 @@ def test_the_command_runs_without_a_collector_and_the_next_run_delivers(launchin
     command = [sys.executable, "-c", main, "launch", "--run-id", "r", "--", sys.executable, "train.py"]
     environment = launching.environment(LOSSGUARD_URL="http://127.0.0.1:9")
     ended = subprocess.run(
-        command, cwd=launching.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=launching.folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )
     assert ended.returncode == 0
     assert "no collector answers" in ended.stderr
@@ -276,7 +279,7 @@ os.kill(os.getpid(), 9)
 @pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "JOB_COMPLETION_INDEX"])
 def test_the_launcher_of_another_rank_becomes_the_command(launching: Launching, variable: str) -> None:
     process = launching.script(TRAINS + "import os; print(os.getpid())", **{variable: "1"})  # type: ignore[arg-type]
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=SECONDS)
     assert int(out) == process.pid
     assert launching.collector.runs == {}
 
@@ -285,7 +288,7 @@ def test_a_launcher_inside_of_a_launched_command_becomes_its_command(launching: 
     path = launching.folder / "train.py"
     path.write_text(TRAINS)
     process = launching.start(sys.executable, "-m", "lossguard", "launch", "--", sys.executable, str(path))
-    assert process.communicate(timeout=30)[1].count("the first 20 rows") == 1
+    assert process.communicate(timeout=SECONDS)[1].count("the first 20 rows") == 1
     assert len(launching.collector.runs) == 1
 
 
@@ -371,9 +374,9 @@ while True:
     time.sleep(1)
 """
     )
-    wait_for(lambda: launching.metric("loss") == {0: 1.0}, seconds=20, what="the only step")
+    wait_for(lambda: launching.metric("loss") == {0: 1.0}, seconds=SECONDS, what="the only step")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=SECONDS)
 
 
 def test_the_exit_code_is_that_of_the_command_when_stdout_and_stderr_are_closed(launching: Launching) -> None:
@@ -399,7 +402,10 @@ class FakeRecorder:
 
 
 class FailingSupervisor(Supervisor):
+    """Of a command that stops itself: it does not end before this has looked."""
+
     def watch(self, child: Child, run: Run | None) -> None:
+        child.send(signal.SIGCONT)
         raise ValueError("a checkpoint is not what it seems")
 
 
@@ -408,22 +414,22 @@ class GoneCommand(Supervisor):
         return Restart(command=["/nonexistent/command"])
 
 
-def launcher(folder: Path, supervisor: Supervisor) -> tuple[Launcher, FakeRecorder]:
+def launcher(folder: Path, supervisor: Supervisor, script: str) -> tuple[Launcher, FakeRecorder]:
     recorder: Any = FakeRecorder()
-    command = ["sh", "-c", "sleep 0.2; exit 3"]
+    command = ["sh", "-c", script]
     return Launcher(command, folder=folder, recorder=recorder, environment={}, supervisor=supervisor), recorder
 
 
 def test_a_command_runs_on_to_its_end_when_its_supervisor_fails(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    launching, _ = launcher(tmp_path, FailingSupervisor())
+    launching, _ = launcher(tmp_path, FailingSupervisor(), "kill -STOP $$; exit 3")
     assert launching.run().code == 3
     assert caplog.messages == ["the command is not supervised: ValueError: a checkpoint is not what it seems"]
 
 
 def test_a_command_that_is_gone_at_its_restart_leaves_a_failed_run(tmp_path: Path) -> None:
-    launching, recorder = launcher(tmp_path, GoneCommand())
+    launching, recorder = launcher(tmp_path, GoneCommand(), "exit 3")
     with pytest.raises(CommandNotStarted, match="there is no such command"):
         launching.run()
     assert recorder.state is RunState.FAILED

@@ -4,6 +4,7 @@ import errno
 import gzip
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -241,3 +242,33 @@ def test_a_collector_that_lost_the_run_gets_compressed_spools_again(tmp_path: Pa
     assert sender.delivered
     assert set(empty.losses(0)) == set(range(100))
     assert empty.losses(2) == {51: 2.0}
+
+
+@pytest.mark.parametrize("keep", [Keep.COMPRESSED, Keep.UNDELIVERED])
+def test_a_run_that_is_archived_while_it_is_read_is_read_to_its_end(tmp_path: Path, keep: Keep) -> None:
+    def is_kept(record: dict[str, Any]) -> bool:
+        return keep is Keep.COMPRESSED or not record.keys().isdisjoint(("run", "segment", "answer"))
+
+    for _ in range(2):
+        directory = delivered(tmp_path)
+    records = [record for _, record in lossguard.read_spools(directory) if is_kept(record)]
+    reading = lossguard.read_spools(directory)
+    _, first = next(reading)  # by now the spools are listed
+    assert trimmed(directory, keep) == 2
+    assert [first, *(record for _, record in reading if is_kept(record))] == records
+
+
+def test_a_run_that_is_archived_while_its_files_are_listed_keeps_its_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = delivered(tmp_path)
+    before, glob = History.read(directory), Path.glob
+
+    def archived_after_the_first_listing(folder: Path, pattern: str) -> list[Path]:
+        monkeypatch.undo()
+        found = list(glob(folder, pattern))
+        assert trimmed(directory, Keep.UNDELIVERED) == 1
+        return found
+
+    monkeypatch.setattr(Path, "glob", archived_after_the_first_listing)
+    assert History.read(directory) == before

@@ -89,4 +89,4 @@ class Silent:
     def __call__(self, kind: str, path: str) -> None:
         if kind == self.kind:
             self.asked.set()
-            assert self.answer.wait(30)
+            assert self.answer.wait(60)

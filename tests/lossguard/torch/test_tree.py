@@ -17,7 +17,7 @@ def on_ranks(size: int, call: Callable[[Any], Any]) -> list[Any]:
     store = dist.HashStore()  # type: ignore[attr-defined]  # its own list lacks it
 
     def on_rank(rank: int) -> Any:
-        return call(dist.ProcessGroupGloo(store, rank, size, timedelta(seconds=20)))
+        return call(dist.ProcessGroupGloo(store, rank, size, timedelta(seconds=120)))
 
     with ThreadPoolExecutor(size) as pool:
         return list(pool.map(on_rank, range(size)))

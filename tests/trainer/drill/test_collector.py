@@ -1,13 +1,13 @@
 import math
 import random
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import lossguard
 from tests.lossguard.scripted import Indices, Memory
+from tests.waiting import eventually
 from trainer.drill.collector import release_holds, run_collector
 from trainer.errors import UsageError
 
@@ -22,7 +22,8 @@ def test_a_held_run_is_released_without_an_operator(tmp_path: Path) -> None:
         with run, release_holds(client, "r"):
             for step, _ in lossguard.Guard(run, checkpoints=checkpoints).steps(Indices(), 300):
                 run.log(step, loss=math.nan if step == 150 else 2.0 + noise.gauss(0, 0.02), grad_norm=1.0)
-                time.sleep(0.01)  # a step takes time, or the run ends before an order can reach it
+                if step == 200:  # or the run ends before an order can reach it
+                    assert eventually(lambda: bool(run._inbox))  # type: ignore[attr-defined]
         orders = client.get("/runs/r")["orders"]
     assert {"hold", "release"} <= {order["kind"] for order in orders}
     assert {order["state"] for order in orders} == {"applied"}

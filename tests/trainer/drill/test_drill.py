@@ -169,6 +169,6 @@ def test_a_small_drill_with_its_own_collector_gets_past_its_fault(tmp_path: Path
 @pytest.mark.slow(10)
 def test_a_drill_of_an_unknown_recipe_is_one_sentence_with_exit_code_2(tmp_path: Path) -> None:
     command = ["drill", "--recipe", "nope", "--out", str(tmp_path)]
-    done = fork_server.run("trainer", *command, env=environment(), timeout=60)
+    done = fork_server.run("trainer", *command, env=environment())
     assert done.returncode == 2
     assert done.stderr.startswith("There is no recipe 'nope'; choose one of: ")

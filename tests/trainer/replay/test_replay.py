@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from typer.testing import CliRunner
 
 import lossguard
 from lossguard import Cause
-from tests.trainer.small import small_recipe
+from tests.trainer.small import small_recipe, waits_for_an_order
 from trainer.cli import app
 from trainer.config import CheckpointConfig, OptimizerConfig, Recipe
 from trainer.data.batches import open_batches
@@ -204,7 +203,7 @@ def test_the_verdict_on_an_incident_that_was_rolled_back_reaches_the_collector(
     with run_collector(tmp_path) as client:
         faults = [parse_fault("nan_gradient@130")]
         job = Job(directory=tmp_path, run_id="r", mode="online", url=client.url, quiet=True, faults=faults)
-        train(recipe(tmp_path), replace(job, on_step=lambda *_: time.sleep(0.02)))
+        train(recipe(tmp_path), replace(job, on_step=waits_for_an_order(135, monkeypatch)))
         (order,) = client.get("/runs/r")["orders"]
         number = next(each["number"] for each in client.get("/runs/r/incidents") if each["kind"] == "nonfinite")
         arguments = ["replay", f"r/{number}", "--out", str(tmp_path), "--url", client.url]

@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 0.02
+WAIT_AT = int(os.environ.get("WAIT_AT", -1))
+"""The step at which a process that does not resume waits, to be stopped."""
 trackio: Any = import_module("trackio")  # the fake tracker of the tests
+
+
+def pause(step: int, *, resumed: bool) -> None:
+    """What a step takes."""
+    time.sleep(SECONDS)
+    while step == WAIT_AT and not resumed:
+        time.sleep(SECONDS)
 
 
 def megatron(arguments: list[str]) -> list[int]:
@@ -57,7 +66,7 @@ def megatron(arguments: list[str]) -> list[int]:
             continue
         model.append(iteration - 1)
         run.log({"lm loss": 2.0}, step=iteration)
-        time.sleep(SECONDS)
+        pause(iteration, resumed=options.load is not None)
         if stopped:
             save()
             sys.exit(0)
@@ -82,8 +91,8 @@ def torchtitan(arguments: list[str]) -> list[int]:
         step += 1
         model.append(step - 1)
         run.log({"loss_metrics/global_avg_loss": 2.0}, step=step)
-        time.sleep(SECONDS)
         is_restarted = options.load_step != -1
+        pause(step, resumed=is_restarted)
         if step == 33 and is_restarted and not Path("died").exists():  # as `torch._assert_async` ends it
             Path("died").touch()
             os.abort()
@@ -116,7 +125,7 @@ def nanochat(arguments: list[str]) -> list[int]:
                 archive.writestr("data", b"")
         model.append(step)
         run.log({"train/loss": 2.0}, step=step)
-        time.sleep(SECONDS)
+        pause(step, resumed=options.resume_from_step != -1)
         step += 1
     return model
 

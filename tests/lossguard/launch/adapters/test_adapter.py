@@ -10,7 +10,7 @@ import pytest
 
 from lossguard import Skip
 from lossguard.launch.adapters.adapter import skips_in_environment
-from tests.lossguard.launch.launching import Launching
+from tests.lossguard.launch.launching import SECONDS, Launching
 from tests.lossguard.launch.resuming import plain, trained
 from tests.waiting import wait_for
 
@@ -20,12 +20,11 @@ OPTIONS = ("--run-id", "r", "--project", "p", "--restart-backoff", "0.05", "--re
 
 def rolled_back(launching: Launching, name: str, *arguments: str, **order: Any) -> str:
     """Launch the fake of a framework, order a rollback at step 12, and wait for the end. Returns what was printed."""
-    base = {"NANOCHAT_BASE_DIR": str(launching.folder)}
-    environment = {"NANOCHAT_BASE_DIR": base["NANOCHAT_BASE_DIR"]}
+    environment = {"NANOCHAT_BASE_DIR": str(launching.folder), "WAIT_AT": "14"}
     process = launching.start(sys.executable, FAKES, name, *arguments, options=(*OPTIONS, name), **environment)
     launching.wait_for_step(12)
     launching.collector.order(**{"id": 1, "key": "k1", "kind": "rollback", **order})
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
     return err
 
@@ -69,11 +68,11 @@ def test_a_folder_of_another_program_ends_with_one_sentence_only_once_something_
     options = (*OPTIONS, "megatron", "--checkpoints", str(launching.folder / "ckpt"))
     arguments = ("--save", "elsewhere", "--save-interval", "500", "--train-iters", "20")
     process = launching.start(sys.executable, FAKES, "megatron", *arguments, options=options)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0
     assert err.count("there is nothing to roll back to: ") == 1
     assert "ckpt holds no checkpoints of Megatron-LM" in err
-    wait_for(lambda: launching.collector.finished, seconds=5, what="the end of the run")
+    wait_for(lambda: launching.collector.finished, seconds=SECONDS, what="the end of the run")
 
 
 def test_the_skips_are_in_the_environment_and_in_a_file_with_their_reasons(tmp_path: Path) -> None:
