@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], seconds: float = 10.0, *, interval: float = 0.02) -> T:
+def eventually(condition: Callable[[], T], seconds: float = 60.0, *, interval: float = 0.02) -> T:
     """What `condition` returns as soon as that is true; after `seconds`, whatever it returns then.
 
     `interval`: seconds between two calls of it.
