@@ -15,7 +15,7 @@ from lossguard import Client, CollectorError, Conflict
 from tests.reliability.collector import CollectorProcess
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow(10)
+pytestmark = [pytest.mark.slow(10), pytest.mark.timeout(600)]
 
 LEASE_SECONDS = 3.0
 
@@ -85,14 +85,16 @@ class Jobs:
 
     def wait_until_it_can_roll_back(self, *, before: float = float("inf")) -> None:
         """`before`: with checkpoints before this step alone, as those of a folder that has just begun."""
-        wait_for(lambda: len(self.restorable()) >= 3 and self.restorable()[-1] < before, seconds=60, what="checkpoints")
+        wait_for(
+            lambda: len(self.restorable()) >= 3 and self.restorable()[-1] < before, seconds=120, what="checkpoints"
+        )
 
     def roll_back(self) -> dict[str, Any]:
         """Order a rollback; returns the order once it has been answered."""
-        wait_for(self._order, seconds=60, what="an order that the collector can give")
+        wait_for(self._order, seconds=120, what="an order that the collector can give")
         return wait_for(
             lambda: next((one for one in self.run()["orders"][-1:] if one["state"] != "open"), None),
-            seconds=60,
+            seconds=120,
             what="the answer to the order",
         )
 
@@ -133,9 +135,11 @@ def test_a_second_process_in_the_same_folder_stops_before_it_touches_anything_an
     spools = first.spools()
     second = jobs.start("shared", "second", wait=1.0)
     requeued = jobs.start("shared", "requeued", wait=120.0)
-    assert second.process.wait(60) == 3
+    assert second.process.wait(120) == 3
     assert f"is in use by process {first.process.pid} on " in second.log
-    wait_for(lambda: f"waiting up to 120 s for process {first.process.pid}" in requeued.log, seconds=60, what="waiting")
+    wait_for(
+        lambda: f"waiting up to 120 s for process {first.process.pid}" in requeued.log, seconds=120, what="waiting"
+    )
 
     order = jobs.roll_back()
     assert (order["state"], len(jobs.segments_of(order))) == ("applied", 1)
@@ -144,9 +148,9 @@ def test_a_second_process_in_the_same_folder_stops_before_it_touches_anything_an
     assert [one["reason"] for one in jobs.run()["segments"]] == ["start", "rollback"]
 
     first.process.terminate()
-    assert first.process.wait(60) == 0
+    assert first.process.wait(120) == 0
     kept = first.files()
-    wait_for(lambda: "resumed from the checkpoint" in requeued.log, seconds=60, what="the requeued job")
+    wait_for(lambda: "resumed from the checkpoint" in requeued.log, seconds=120, what="the requeued job")
     second_order = jobs.roll_back()
     assert (second_order["state"], len(jobs.segments_of(second_order))) == ("applied", 1)
     assert (first.num_rollbacks, requeued.num_rollbacks) == (1, 1)
@@ -160,19 +164,19 @@ def test_a_process_in_another_folder_stops_while_the_first_reports_and_takes_ove
     first = jobs.start("node-1", "first")
     jobs.wait_until_it_can_roll_back()
     second = jobs.start("node-2", "second", wait=1.0)
-    assert second.process.wait(60) == 3
+    assert second.process.wait(120) == 3
     assert f"process {first.process.pid}@" in second.log
     assert "python -m monitor lease end r" in second.log
     assert second.files() == {}
     assert len(jobs.run()["segments"]) == 1
 
     requeued = jobs.start("node-2", "requeued")
-    wait_for(lambda: "waiting up to 60 s" in requeued.log, seconds=60, what="waiting")
+    wait_for(lambda: "waiting up to 60 s" in requeued.log, seconds=120, what="waiting")
     last = jobs.restorable()[-1]
     first.process.kill()
-    killed_at = time.monotonic()
-    wait_for(lambda: len(jobs.run()["segments"]) == 2, seconds=60, what="the takeover")
-    assert time.monotonic() - killed_at < LEASE_SECONDS + 20
+    killed_at = time.time()
+    wait_for(lambda: len(jobs.run()["segments"]) == 2, seconds=120, what="the takeover")
+    assert jobs.run()["segments"][1]["opened_at"] - killed_at < LEASE_SECONDS + 20
     jobs.wait_until_it_can_roll_back(before=last)
     order = jobs.roll_back()
     assert (order["state"], len(jobs.segments_of(order)), requeued.num_rollbacks) == ("applied", 1, 1)
@@ -182,10 +186,10 @@ def test_of_two_processes_that_could_not_ask_one_carries_out_the_order_and_the_o
     """Both began while the collector was down."""
     pair = [jobs.start("node-1", "first"), jobs.start("node-2", "second")]
     for job in pair:
-        wait_for(job.files, seconds=60, what="a spool")
+        wait_for(job.files, seconds=120, what="a spool")
     jobs.collector.start()
     jobs.collector.wait_until_up()
-    wait_for(lambda: len(jobs.run()["segments"]) == 2, seconds=60, what="both processes")
+    wait_for(lambda: len(jobs.run()["segments"]) == 2, seconds=120, what="both processes")
     jobs.wait_until_it_can_roll_back()
     order = jobs.roll_back()
     assert (order["state"], len(jobs.segments_of(order))) == ("applied", 1)
@@ -199,7 +203,7 @@ def test_of_two_processes_that_could_not_ask_one_carries_out_the_order_and_the_o
     def is_taken_over() -> bool:
         return f"{other.process.pid}@" in str(jobs.run().get("lease_process"))
 
-    wait_for(is_taken_over, seconds=60, what="the takeover")
+    wait_for(is_taken_over, seconds=120, what="the takeover")
     jobs.wait_until_it_can_roll_back()
     second_order = jobs.roll_back()
     assert (second_order["state"], len(jobs.segments_of(second_order))) == ("applied", 1)
