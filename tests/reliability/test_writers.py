@@ -17,7 +17,7 @@ from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow(10), pytest.mark.timeout(600)]
 
-LEASE_SECONDS = 3.0
+LEASE_SECONDS = 5.0
 
 
 class Job:
@@ -54,6 +54,10 @@ class Job:
                 found[str(path)] = path.stat().st_ino
         return found
 
+    def saved(self) -> set[int]:
+        """The steps of its checkpoints."""
+        return {int(path.name.removeprefix("step-")) for path in self.checkpoints.glob("step-*")}
+
     def spools(self) -> set[Path]:
         """Not of the whole folder: below `checkpoints` the process renames folders meanwhile."""
         return set((self.folder / "spools").rglob("*.spool"))
@@ -83,11 +87,14 @@ class Jobs:
         steps: list[int] = self.run()["restorable_steps"]
         return steps
 
-    def wait_until_it_can_roll_back(self, *, before: float = float("inf")) -> None:
-        """`before`: with checkpoints before this step alone, as those of a folder that has just begun."""
-        wait_for(
-            lambda: len(self.restorable()) >= 3 and self.restorable()[-1] < before, seconds=120, what="checkpoints"
-        )
+    def wait_until_it_can_roll_back(self, job: Job | None = None) -> None:
+        """`job`: to checkpoints that this one has, and not only another one, which has ended."""
+
+        def knows_checkpoints() -> bool:
+            steps = self.restorable()
+            return len(steps) >= 3 and (job is None or set(steps[-2:]) <= job.saved())
+
+        wait_for(knows_checkpoints, seconds=120, what="checkpoints")
 
     def roll_back(self) -> dict[str, Any]:
         """Order a rollback; returns the order once it has been answered."""
@@ -172,12 +179,11 @@ def test_a_process_in_another_folder_stops_while_the_first_reports_and_takes_ove
 
     requeued = jobs.start("node-2", "requeued")
     wait_for(lambda: "waiting up to 60 s" in requeued.log, seconds=120, what="waiting")
-    last = jobs.restorable()[-1]
     first.process.kill()
     killed_at = time.time()
     wait_for(lambda: len(jobs.run()["segments"]) == 2, seconds=120, what="the takeover")
     assert jobs.run()["segments"][1]["opened_at"] - killed_at < LEASE_SECONDS + 20
-    jobs.wait_until_it_can_roll_back(before=last)
+    jobs.wait_until_it_can_roll_back(requeued)
     order = jobs.roll_back()
     assert (order["state"], len(jobs.segments_of(order)), requeued.num_rollbacks) == ("applied", 1, 1)
 
@@ -204,7 +210,7 @@ def test_of_two_processes_that_could_not_ask_one_carries_out_the_order_and_the_o
         return f"{other.process.pid}@" in str(jobs.run().get("lease_process"))
 
     wait_for(is_taken_over, seconds=120, what="the takeover")
-    jobs.wait_until_it_can_roll_back()
+    jobs.wait_until_it_can_roll_back(other)
     second_order = jobs.roll_back()
     assert (second_order["state"], len(jobs.segments_of(second_order))) == ("applied", 1)
     assert (holder.num_rollbacks, other.num_rollbacks) == (1, 1)
