@@ -69,7 +69,7 @@ class Server:
     def stop(self) -> None:
         """End the process: from then on connections are refused."""
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(60)
         self._http.clear()
 
     def _answers(self) -> bool:

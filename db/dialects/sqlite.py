@@ -104,7 +104,8 @@ def _prepare(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver's own BEGIN comes too late to lock anything; see _begin
     connection.create_function(LOWER, 1, _lower, deterministic=True)
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA auto_vacuum={INCREMENTAL}")  # of a new file, or of one that VACUUM rewrites
+    if cursor.execute("PRAGMA auto_vacuum").fetchone() != (INCREMENTAL,):  # else this would wait for another writer
+        cursor.execute(f"PRAGMA auto_vacuum={INCREMENTAL}")  # of a new file, or of one that VACUUM rewrites
     _write_ahead(cursor)
     for pragma in PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")

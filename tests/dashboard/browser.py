@@ -7,11 +7,16 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Locator, Page, expect, sync_playwright
 
 from tests.dashboard.serving import ROOT as ROOT
 from tests.dashboard.serving import Served as Served
 from tests.dashboard.serving import dashboard as dashboard
+from tests.waiting import wait_for
+
+WAIT_MS = 60_000
+"""How long a busy machine may take for what a page shows at last; Playwright's own limit is 5 s."""
+expect.set_options(timeout=WAIT_MS)
 
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 FIGURE = ".lossguard-figure"
@@ -46,6 +51,17 @@ def drawn(page: Page, *, other_than: str | None = None, seconds: float = 60) -> 
     page.wait_for_function(f"old => {DRAWN} && {DRAWN} !== old", arg=other_than, timeout=1000 * seconds)
     name: str = page.evaluate(DRAWN)
     return name
+
+
+def box_of(locator: Locator) -> FloatRect:
+    """Where an element lies, once it stays there: what is drawn above it later would move it away from the mouse."""
+
+    def settled() -> FloatRect | None:
+        before = locator.bounding_box()
+        locator.page.wait_for_timeout(300)
+        return before if before == locator.bounding_box() else None
+
+    return wait_for(settled, seconds=60, what="the place of an element")
 
 
 def wait_for_refreshes(page: Page, count: int = 3) -> None:

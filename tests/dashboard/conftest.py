@@ -53,10 +53,10 @@ def open_page(store: sa.Engine, registered_pages: list[Any]) -> OpenPage:
     """Opens a page of the app as a browser would, without another page before it: `open_page("run", run="r1")`."""
 
     def opened(page: str = "runs", **query: str | list[str]) -> AppTest:
-        app = AppTest.from_file(APP, default_timeout=30)
+        app = AppTest.from_file(APP, default_timeout=120)
         if page != "runs":
             if not registered_pages:
-                registered_pages.append(AppTest.from_file(APP, default_timeout=30).run()._registered_pages)
+                registered_pages.append(AppTest.from_file(APP, default_timeout=120).run()._registered_pages)
             (app._registered_pages,) = registered_pages  # else `switch_page` needs a run of the first page before
             app.switch_page(f"views/{page}/page.py")
         for name, value in query.items():

@@ -65,7 +65,7 @@ def dashboard(database: str, port: int | None = None, **settings: str) -> Iterat
         yield Served(url, process.pid)
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
 
 def wait_until_up(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:

@@ -17,9 +17,10 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from db import migrate
 from db.engine import create_engine
 from lossguard.states import RunState
-from tests.dashboard.browser import FIGURE, chromium, dashboard, drawn
+from tests.dashboard.browser import FIGURE, box_of, chromium, dashboard, drawn
 from tests.dashboard.seed import seed
 from tests.dashboard.serving import Served
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow(5), pytest.mark.needs("chromium")]
 
@@ -108,7 +109,7 @@ def test_a_refresh_with_the_url_from_before_a_zoom_does_not_undo_it(page: Page, 
     page.wait_for_timeout(1000)
     first, last = in_figure(page)
     assert 150 < first < last < 650
-    assert "steps=" in page.url
+    page.wait_for_url("**steps=*")
 
 
 def test_the_chart_asks_again_where_the_answer_is_for_an_earlier_view(page: Page, served: Served) -> None:
@@ -153,6 +154,15 @@ def view(page: Page) -> dict[str, Any]:
     return found
 
 
+NOTE_MESSAGES = """() => {
+    window.messages = []; // those that were shown: each is gone after 2.5 s, which a busy machine may need to look
+    const note = (added) => added.className === 'lossguard-message' && added.checkVisibility() && added.textContent;
+    new MutationObserver((changes) => {
+        for (const change of changes) window.messages.push(...[...change.addedNodes].map(note));
+    }).observe(document.body, {childList: true, subtree: true});
+}"""
+
+
 def press(page: Page, title: str) -> None:
     page.locator(f'.modebar-btn[data-title="{title}"]').first.click()
 
@@ -165,11 +175,12 @@ def test_hidden_lines_collapsed_panels_and_a_zoom_along_y_survive_a_reload_and_b
     whole = view(page)
     page.get_by_text("Grad norm (L2, before clipping)").click()
     page.wait_for_url("**collapsed=grad_norm*")
+    closed = whole["height"] - 130
+    wait_for(lambda: view(page)["height"] == closed, seconds=60, what="the chart without the closed panel")
     page.locator(".legendtoggle").nth(1).click()
     page.wait_for_url("**hidden=live+line*")
     unzoomed = view(page)
-    box = page.locator(f"{FIGURE} .nsewdrag").first.bounding_box()
-    assert box is not None
+    box = box_of(page.locator(f"{FIGURE} .nsewdrag").first)
     x, top = box["x"] + box["width"] / 2, box["y"] + 0.2 * box["height"]
     page.mouse.move(x, top)
     page.mouse.down()
@@ -180,7 +191,7 @@ def test_hidden_lines_collapsed_panels_and_a_zoom_along_y_survive_a_reload_and_b
     changed = view(page)
     assert changed["hidden"] == ["live line"]
     assert changed["titles"] == "\u25be\u25b8\u25be\u25be\u25be"  # the second of five is closed
-    assert changed["height"] == whole["height"] - 130
+    assert changed["height"] == closed
     assert changed["loss"] != whole["loss"]
     page.reload()
     drawn(page)
@@ -214,8 +225,9 @@ def test_the_buttons_of_a_chart_make_a_picture_a_file_and_a_link_and_show_it_on_
     rows = list(csv.DictReader((tmp_path / "values.csv").read_text().splitlines()))
     assert [row["first_step"] for row in rows if row["metric"] == "loss"] == [str(step) for step in range(100, 201)]
     page.evaluate("navigator.clipboard.writeText = text => { window.copied = text; return Promise.resolve() }")
+    page.evaluate(NOTE_MESSAGES)
     press(page, "Copy a link to this view")
-    expect(page.get_by_text("Link copied.")).to_be_visible()
+    page.wait_for_function("() => window.messages.includes('Link copied.')")
     assert page.evaluate("window.copied") == page.url
     press(page, "Full screen")
     page.wait_for_function("() => document.fullscreenElement?.className === 'lossguard-chart'")
@@ -227,11 +239,9 @@ def test_the_x_axis_stays_in_sight_below_long_panels_and_follows_a_zoom(page: Pa
     drawn(page)
     strip = page.locator(STRIP)
     expect(strip).to_be_visible()
-    box = strip.bounding_box()
-    assert box is not None
+    box = box_of(strip)
     assert box["y"] + box["height"] == pytest.approx(900, abs=1)
-    before = strip.locator("span").all_inner_texts()
-    assert before == ["0", "100", "200", "300", "400", "500", "600", "700"]
+    expect(strip.locator("span")).to_have_text(["0", "100", "200", "300", "400", "500", "600", "700"])
     text = strip.inner_text()  # before the zoom, which may be drawn at once
     press_plus(page)
     page.wait_for_function(f"before => document.querySelector('{STRIP}').innerText !== before", arg=text)
@@ -252,6 +262,7 @@ def test_no_page_writes_an_error_or_a_warning_to_the_console(page: Page, served:
     page.on("pageerror", lambda error: written.append(f"{page.url}: {error}"))
     for path in PAGES:
         page.goto(f"{served.url}/{path}")
+        page.get_by_role("heading").first.wait_for()  # before its first run a script is not running either
         page.wait_for_selector('[data-testid=stApp][data-test-script-state="notRunning"]', timeout=60_000)
         page.wait_for_timeout(300)
     assert written == []

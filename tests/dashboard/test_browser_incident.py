@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from db import access, queries
 from db.engine import reading
 from lossguard import Client
-from tests.dashboard.browser import chromium, dashboard, drawn, wait_for_refreshes
+from tests.dashboard.browser import box_of, chromium, dashboard, drawn, wait_for_refreshes
 from tests.dashboard.live import report_a_spike
 from tests.dashboard.seed import seed
 from tests.dashboard.serving import serving
@@ -57,8 +57,8 @@ def test_a_dialog_stays_open_while_the_page_is_refreshed_and_a_local_operator_ne
             wait_for_refreshes(page, 2)
             dialog.get_by_label("To confirm, type").fill("roll back")
             dialog.get_by_role("button", name="Roll back", exact=True).click()
-            expect(page.get_by_text("Rollback to step 500 ordered.")).to_be_visible(timeout=30_000)
-            expect(dialog).to_have_count(0, timeout=30_000)
+            expect(page.get_by_text("Rollback to step 500 ordered.")).to_be_visible()
+            expect(dialog).to_have_count(0)
     with reading(sqlite_engine) as session:
         (line, *_) = access.trail(session)
         assert (line.action, line.details["reason"]) == ("rollback", "the shard is bad")
@@ -82,14 +82,13 @@ def test_a_warning_on_the_run_page_leads_to_the_incident_and_to_an_approval(
             row.click()
             page.wait_for_url("**incident=1")
             details = page.get_by_text("Onset at step 6")
-            expect(details).to_be_visible(timeout=30_000)
+            expect(details).to_be_visible()
             row.press("Enter")
             page.wait_for_url(lambda address: "incident=" not in address)
-            expect(details).to_have_count(0, timeout=30_000)  # the curves are back in their place
+            expect(details).to_have_count(0)  # the curves are back in their place
             name = page.locator(".lossguard-figure g.textpoint").filter(has_text="#1").first
             name.scroll_into_view_if_needed()
-            number = name.bounding_box()
-            assert number is not None
+            number = box_of(name)
             page.mouse.click(number["x"] + number["width"] / 2, number["y"] + number["height"] / 2)
             page.wait_for_url("**/incident?run=asking&incident=1")
             page.go_back()
@@ -98,9 +97,9 @@ def test_a_warning_on_the_run_page_leads_to_the_incident_and_to_an_approval(
             dialog.get_by_label("To confirm, type").fill("approve")
             wait_for_refreshes(page, 4)  # of the dialog, too
             dialog.get_by_role("button", name="Approve", exact=True).click()
-            expect(page.get_by_text("Intervention 1 approved.")).to_be_visible(timeout=30_000)
-            expect(page).to_have_title("Run gpt-small / asking - Lossguard", timeout=30_000)
-            expect(page.get_by_role("button", name="Approve")).to_have_count(0, timeout=30_000)
+            expect(page.get_by_text("Intervention 1 approved.")).to_be_visible()
+            expect(page).to_have_title("Run gpt-small / asking - Lossguard")
+            expect(page.get_by_role("button", name="Approve")).to_have_count(0)
     with reading(sqlite_engine) as session:
         assert access.trail(session)[0].action == "approve"
     assert not [text for text in found if "disconnected" not in text and "Failed to load" not in text]
@@ -115,13 +114,13 @@ def test_an_open_dialog_offers_nothing_once_somebody_else_has_decided(
         with dashboard(str(sqlite_engine.url)) as served:
             page.goto(f"{served.url}/incident?run=asking&approve=1")
             dialog = page.get_by_role("dialog")
-            expect(dialog.get_by_label("To confirm, type")).to_be_visible(timeout=30_000)
+            expect(dialog.get_by_label("To confirm, type")).to_be_visible()
             (proposal,) = client.get("/runs/asking")["interventions"]
             client.request("POST", f"/interventions/{proposal['id']}/reject", {})
-            expect(dialog.get_by_text("no longer waits for a decision: it was rejected")).to_be_visible(timeout=30_000)
+            expect(dialog.get_by_text("no longer waits for a decision: it was rejected")).to_be_visible()
             expect(dialog.get_by_label("To confirm, type")).to_have_count(0)
             dialog.get_by_role("button", name="Close").last.click()
-            expect(dialog).to_have_count(0, timeout=30_000)
+            expect(dialog).to_have_count(0)
 
 
 def test_the_page_says_what_does_not_answer_and_no_longer_when_it_does(
@@ -137,12 +136,12 @@ def test_the_page_says_what_does_not_answer_and_no_longer_when_it_does(
         dashboard(str(sqlite_engine.url), port) as served,
     ):
         page.goto(f"{served.url}/run?run=spiky-1")
-        expect(banner).to_be_visible(timeout=30_000)
+        expect(banner).to_be_visible()
         with serving(sqlite_engine, port=collector_port):
-            expect(banner).to_have_count(0, timeout=30_000)
-        expect(banner).to_be_visible(timeout=30_000)
-    expect(notice).to_be_visible(timeout=30_000)
+            expect(banner).to_have_count(0)
+        expect(banner).to_be_visible()
+    expect(notice).to_be_visible()
     expect(page.get_by_text("Connecting")).to_be_hidden()
     expect(page.get_by_role("dialog")).to_have_count(0)  # Streamlit's own, which would have asked that
     with dashboard(str(sqlite_engine.url), port):
-        expect(notice).to_have_count(0, timeout=60_000)
+        expect(notice).to_have_count(0)

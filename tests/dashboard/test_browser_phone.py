@@ -16,6 +16,7 @@ from tests.dashboard.browser import FIGURE, chromium, dashboard, drawn
 from tests.dashboard.report.reader import page as report_of
 from tests.dashboard.seed import seed
 from tests.dashboard.serving import serving
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow(6), pytest.mark.needs("chromium")]
 
@@ -70,17 +71,18 @@ def test_a_note_that_is_added_on_a_phone_is_listed_and_pinned_one_press_deletes_
             dialog.get_by_label("Note", exact=True).fill("the shard was bad")
             dialog.get_by_label("Step", exact=True).fill("409")
             dialog.get_by_role("button", name="Add", exact=True).click()
-            expect(page.get_by_text("The note was added.")).to_be_visible(timeout=30_000)
-            expect(dialog).to_have_count(0, timeout=30_000)
-            expect(page.get_by_text("the shard was bad")).to_be_visible(timeout=30_000)
+            expect(page.get_by_text("The note was added.")).to_be_visible()
+            expect(dialog).to_have_count(0)
+            expect(page.get_by_text("the shard was bad")).to_be_visible()
             drawn(page, other_than=before)
-            assert page.evaluate(PINNED) == [409]
+            wait_for(lambda: page.evaluate(PINNED) == [409], seconds=60, what="the note at its step")
             page.get_by_role("button", name="delete").click()
             dialog.get_by_role("button", name="Delete", exact=True).click()
-            expect(page.get_by_text("the shard was bad")).to_have_count(0, timeout=30_000)
+            expect(page.get_by_text("the shard was bad")).to_have_count(0)
             page.goto(f"{served.url}/trainer-lab")
             page.locator(".dvn-scroller").first.wait_for()
-            assert page.evaluate(SCROLLS) == [True, True, True, "auto"]
+            fits = [True, True, True, "auto"]
+            wait_for(lambda: page.evaluate(SCROLLS) == fits, seconds=60, what="a table that scrolls in its box")
     with reading(store) as session:
         run = queries.run_named(session, run_id="spiky-1")
         assert run is not None

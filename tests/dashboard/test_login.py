@@ -132,29 +132,29 @@ def test_people_log_in_act_as_their_groups_may_and_the_audit_trail_has_their_nam
             def logged_in(name: str) -> Any:
                 page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
                 page.goto(served.url)
-                playwright.expect(page.get_by_text("Log in to see the runs.")).to_be_visible(timeout=30_000)
+                playwright.expect(page.get_by_text("Log in to see the runs.")).to_be_visible()
                 assert page.get_by_text("asking").count() == 0
                 page.get_by_role("button", name="Log in").click()
                 page.get_by_role("button", name=name).or_(page.get_by_text(name, exact=False)).first.click()
                 return page
 
             page = logged_in("ron")
-            playwright.expect(page.get_by_text("asking").first).to_be_visible(timeout=30_000)
+            playwright.expect(page.get_by_text("asking").first).to_be_visible()
             page.goto(f"{served.url}/run?run=asking")
             page.get_by_role("button", name="Edit").click()
             dialog = page.get_by_role("dialog")
-            playwright.expect(dialog.get_by_text("Token with the scope")).to_be_visible(timeout=30_000)
+            playwright.expect(dialog.get_by_text("Token with the scope")).to_be_visible()
 
             page = logged_in("ada")
-            playwright.expect(page.get_by_text("Ada L\u00f6w <ada@example.org>")).to_be_visible(timeout=30_000)
+            playwright.expect(page.get_by_text("Ada L\u00f6w <ada@example.org>")).to_be_visible()
             page.goto(f"{served.url}/incident?run=asking")
             page.get_by_role("button", name="Roll back manually").click()
             dialog = page.get_by_role("dialog")
             dialog.get_by_label("To confirm, type").fill("roll back")
             dialog.get_by_role("button", name="Roll back", exact=True).click()
-            playwright.expect(page.get_by_text("Rollback to step 500 ordered.")).to_be_visible(timeout=30_000)
+            playwright.expect(page.get_by_text("Rollback to step 500 ordered.")).to_be_visible()
             with reading(sqlite_engine) as session:
                 assert access.trail(session)[0].who == "Ada L\u00f6w <ada@example.org> (token anybody)"
 
             page = logged_in("eve")
-            playwright.expect(page.get_by_text("none of your groups may read here")).to_be_visible(timeout=30_000)
+            playwright.expect(page.get_by_text("none of your groups may read here")).to_be_visible()

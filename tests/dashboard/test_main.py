@@ -41,7 +41,7 @@ def test_it_serves_the_app_and_plotly(tmp_path: Path) -> None:
     port = free_port()
     process = start("--port", str(port), "--database", f"sqlite:///{tmp_path}/lossguard.db")
     try:
-        http = urllib3.PoolManager(retries=False, timeout=5)
+        http = urllib3.PoolManager(retries=False, timeout=20)
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -63,7 +63,7 @@ def test_it_serves_the_app_and_plotly(tmp_path: Path) -> None:
         assert int(page.headers["Content-Length"]) == len(page.data)
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "trainer.example"])

@@ -16,6 +16,7 @@ from websockets.sync.client import connect
 
 from dashboard import upload_limits
 from dashboard.upload_limits import MAX_FILE_MIB, MAX_STORED_BYTES, MAX_UPLOADS_AT_ONCE, UploadLimits
+from tests import virtual_time
 from tests.dashboard.serving import Served, dashboard
 
 MIB = 2**20
@@ -53,7 +54,7 @@ def test_uploads_that_never_end_hold_their_places_only_until_the_timeout(monkeyp
         sent.clear()
         await upload(limits, sent)
 
-    asyncio.run(scenario())
+    virtual_time.run(scenario())
     assert [message["status"] for message in sent if "status" in message] == [408]
 
 
@@ -67,7 +68,7 @@ def test_a_file_that_might_not_fit_is_refused_before_it_is_read(
     async def scenario() -> None:
         await upload(UploadLimits(read_body, timeout_seconds=0.05), sent, length)
 
-    asyncio.run(scenario())
+    virtual_time.run(scenario())
     assert sent[0]["status"] == status
     assert status == 408 or b"Uploaded files fill the 128 MiB for them; remove one" in sent[1]["body"]
 

@@ -32,7 +32,8 @@ def newest() -> str:
 
 def upgrade_by_a_later_release(engine: sa.Engine, folder: Path, compatible_from: str) -> None:
     migrations = folder / "migrations"
-    shutil.copytree(migrate.MIGRATIONS, migrations)
+    # Other processes may be writing their bytecode beside the files.
+    shutil.copytree(migrate.MIGRATIONS, migrations, ignore=shutil.ignore_patterns("__pycache__"))
     text = LATER.format(newest=newest(), compatible_from=compatible_from)
     (migrations / "versions" / "9998_later.py").write_text(text)
     with pytest.MonkeyPatch.context() as patch:

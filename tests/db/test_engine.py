@@ -1,11 +1,14 @@
 """Engines of a URL, and sessions whose transactions are whole."""
 
 import re
+import sqlite3
+from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
 
 from db import queries
+from db.dialects import sqlite
 from db.dialects.base import BadDatabaseUrl
 from db.engine import create_engine, reading, writing
 from tests.db.seed import add_run
@@ -34,3 +37,15 @@ def test_a_block_that_raises_writes_nothing(engine: sa.Engine) -> None:
         pass
     with reading(engine) as session:
         assert queries.runs(session) == []
+
+
+def test_a_new_connection_of_a_reader_does_not_wait_for_a_writer(
+    sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
+    with closing(sqlite3.connect(str(sqlite_engine.url.database), isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        another = create_engine(str(sqlite_engine.url))
+        with reading(another) as session:
+            assert queries.runs(session) == []
+        another.dispose()

@@ -80,7 +80,7 @@ def test_a_partition_is_made_while_others_write_and_only_once(store: sa.Engine) 
         for maker in makers:
             maker.start()
         for maker in makers:
-            maker.join(10)
+            maker.join(60)
         assert numbers(store) == {0, 1}
     assert count(store) == 1
 

@@ -24,7 +24,7 @@ from tests.deploy.files import DEPLOY, read
 from tests.ports import free_port
 
 TOKEN = "a-token-of-the-tests"
-HTTP = urllib3.PoolManager(retries=False, timeout=5.0)
+HTTP = urllib3.PoolManager(retries=False, timeout=30.0)
 
 
 @dataclass

@@ -58,11 +58,11 @@ def test_the_example_raises_an_alert_and_its_end_resolves_it(tmp_path: Path) -> 
         stack = Stack(processes, tmp_path, receiver.url, seconds=1)
         environment = {"LOSSGUARD_URL": stack.collector, "LOSSGUARD_TOKEN": TOKEN, "LOSSGUARD_DIR": str(tmp_path)}
         processes.start("example", str(EXAMPLE), "--seconds", "8", environment=environment)
-        _, alert = wait_for(lambda: receiver.first("NonFiniteLoss", "firing"), seconds=60, what="the alert")
+        _, alert = wait_for(lambda: receiver.first("NonFiniteLoss", "firing"), seconds=90, what="the alert")
         assert alert["labels"]["severity"] == "critical"
         assert alert["labels"]["project"] == "first-page"
         assert alert["annotations"]["summary"].endswith("at step 100")
-        wait_for(lambda: receiver.first("NonFiniteLoss", "resolved"), seconds=60, what="its resolution")
+        wait_for(lambda: receiver.first("NonFiniteLoss", "resolved"), seconds=90, what="its resolution")
 
 
 @pytest.mark.slow(15)
@@ -75,8 +75,8 @@ def test_a_run_of_a_project_with_a_hostile_name_alerts_with_that_name_as_plain_t
         run = lossguard.init(HOSTILE, run_id="r", **where)  # type: ignore[arg-type]
         for step in range(5):
             run.log(step, loss=math.nan)
-        _, alert = wait_for(lambda: receiver.first("NonFiniteLoss", "firing"), seconds=60, what="the alert")
-        wait_for(lambda: slack_messages(receiver), seconds=30, what="the message to Slack")
+        _, alert = wait_for(lambda: receiver.first("NonFiniteLoss", "firing"), seconds=90, what="the alert")
+        wait_for(lambda: slack_messages(receiver), seconds=90, what="the message to Slack")
         run.finish()
     assert alert["labels"]["project"] == HOSTILE
     assert alert["annotations"]["summary"] == f"NaN or infinity in run r of {HOSTILE} at step 0"

@@ -138,7 +138,7 @@ def test_the_name_of_a_project_reaches_slack_and_mail_as_plain_text_and_a_webhoo
         processes.wait_until_up("alertmanager", f"http://127.0.0.1:{port}/-/ready")
         answer = HTTP.request("POST", f"http://127.0.0.1:{port}/api/v2/alerts", json=[hostile_alert()])
         assert answer.status == 200, answer.data
-        wait_for(lambda: len(hook.messages) == 2 and mail.mails, seconds=30, what="the notifications")
+        wait_for(lambda: len(hook.messages) == 2 and mail.mails, seconds=60, what="the notifications")
 
     (slack,) = (each["attachments"][0] for each in hook.messages if "attachments" in each)
     assert slack["title"] == slack["fallback"] == f"{AS_SLACK_SHOWS_IT} r: firing (1)"

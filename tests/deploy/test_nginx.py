@@ -182,7 +182,7 @@ def test_a_run_stays_with_one_of_two_collectors_and_the_other_takes_it_over(
                 report(range(first, first + 10))
             (used,) = [at for at in (0, 1) if "run=moves" in proxy.processes.log_of(f"collector-{at}").read_text()]
             proxy.collectors[used].terminate()
-            proxy.collectors[used].wait(30)
+            proxy.collectors[used].wait(60)
             report(range(50, 60))
 
 
@@ -205,6 +205,10 @@ class Together(BaseHTTPRequestHandler):
         """Requests are not logged."""
 
 
+PATIENT = {"proxy_read_timeout 10s": "proxy_read_timeout 60s"}
+"""To the shipped file: the last of MANY requests may come so much later than the first."""
+
+
 class Upstream(ThreadingHTTPServer):
     request_queue_size, daemon_threads = MANY, True
 
@@ -213,7 +217,7 @@ def test_reports_that_are_answered_at_once_leave_their_connections_to_the_next_o
     Together.all_there, Together.connections = threading.Barrier(MANY), set()
     with Upstream(("127.0.0.1", 0), Together) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with in_front_of(tmp_path, [server.server_port]) as proxy, ThreadPoolExecutor(MANY) as pool:
+        with in_front_of(tmp_path, [server.server_port], PATIENT) as proxy, ThreadPoolExecutor(MANY) as pool:
             http = urllib3.PoolManager(maxsize=MANY, block=True, ca_certs=str(proxy.certificate), retries=False)
             for _ in range(2):
                 sent = [

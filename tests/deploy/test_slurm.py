@@ -118,7 +118,7 @@ def test_a_job_that_is_stopped_is_requeued_and_the_same_run_continues(loop: Loop
     first = job.start(*train)
     wait_for(lambda: (found := run()) and (found["newest_step"] or {}).get("step", 0) > 30, seconds=90, what="steps")
     first.send_signal(signal.SIGTERM)  # as Slurm does with --signal=B:TERM
-    _, errors = first.communicate(timeout=60)
+    _, errors = first.communicate(timeout=120)
     assert first.returncode == 0, errors
     assert job.log("scancel") == ["--signal=TERM 7"]
     assert job.log("scontrol") == ["requeue 7"]
@@ -143,7 +143,7 @@ def test_each_task_of_an_array_is_a_run(loop: Loop, job: Job) -> None:
         for task in range(3)
     ]
     for task in tasks:
-        _, errors = task.communicate(timeout=60)
+        _, errors = task.communicate(timeout=120)
         assert task.returncode == 0, errors
     with Client(loop.url) as client:
         runs = {one["id"]: client.get(f"/runs/{one['id']}") for one in client.get("/runs")}
@@ -154,7 +154,7 @@ def test_each_task_of_an_array_is_a_run(loop: Loop, job: Job) -> None:
 
 def run_to_end(job: Job, *arguments: str, **more: str) -> tuple[int, str]:
     process = job.start(*arguments, **more)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     return process.returncode, errors
 
 

@@ -1,6 +1,5 @@
 """Whether a process still runs, and which ones it has started (Linux)."""
 
-import os
 from pathlib import Path
 
 from tests.waiting import eventually
@@ -8,10 +7,9 @@ from tests.waiting import eventually
 
 def alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):  # it has ended, before the file was opened or before it was read
         return False
-    state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     return state != "Z"
 
 

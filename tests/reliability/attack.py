@@ -134,13 +134,13 @@ def carry_out(name: str, collector: CollectorProcess, tokens: tuple[str, str], s
     end = time.monotonic() + seconds
     ATTACKS[name](attack, target)
     time.sleep(max(end - time.monotonic(), 0.0))
-    eventually(lambda: sum(one.num_requests for one in trainers) >= MIN_REQUESTS, 15.0)  # a busy machine sends few
+    eventually(lambda: sum(one.num_requests for one in trainers) >= MIN_REQUESTS)  # a busy machine sends few
     stopping.set()
     for thread in threads:
         thread.join(30)
     ended = time.monotonic()
     attack.stop()
-    answers = eventually(lambda: is_healthy(collector.url, 1.0) and all(one.report() for one in trainers[:1]), 30.0)
+    answers = eventually(lambda: is_healthy(collector.url, NO_ANSWER) and trainers[0].report())
     recovery = time.monotonic() - ended if answers else float("inf")
     attack.close()
     num_requests = sum(one.num_requests for one in trainers)

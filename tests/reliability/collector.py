@@ -68,13 +68,13 @@ class CollectorProcess:
         """Send SIGKILL: no handler runs, nothing is flushed."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(30)
+        self._process.wait(60)
 
     def stop(self) -> int:
         """Send SIGTERM, as an operator does; return the exit code."""
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(30)
+        return self._process.wait(60)
 
 
 class Trainer:

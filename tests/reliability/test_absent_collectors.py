@@ -87,6 +87,7 @@ def wait_until_it_is_used(collector: CollectorProcess) -> None:
 
 
 @pytest.mark.slow(20)
+@pytest.mark.timeout(600)
 def test_reports_go_on_when_a_collector_stands_still_or_dies_or_has_no_database_and_it_comes_back(
     tmp_path: Path,
 ) -> None:

@@ -16,6 +16,7 @@ from tests.monitor.client import NOW, TestClient
 from tests.monitor.client import Trainer as InProcess
 from tests.reliability.collector import CollectorProcess, Trainer, history, reports, verdicts
 from tests.reliability.drill import drill, train
+from tests.reliability.training import Training, trainings, wait_for_reports
 from tests.waiting import eventually
 
 
@@ -64,25 +65,22 @@ def test_a_collector_reconnects_to_a_database_that_crashed(tmp_path: Path) -> No
         collector = CollectorProcess(server.url(), tmp_path / "log")
         collector.start()
         collector.wait_until_up()
-        undisturbed, trainer = Trainer([collector.url], "undisturbed"), Trainer([collector.url], "crashes")
-        train(undisturbed)
-        worker = threading.Thread(target=train, args=(trainer,))
-        worker.start()
-        for _ in range(3):
-            _wait_for_more(trainer, "accepted")
-            server.stop("immediate")
-            _wait_for_more(trainer, "retries")
-            server.start()
-        worker.join(120)
-        assert not worker.is_alive()
-        assert trainer.retries > 0
-        assert (verdicts(trainer), history(trainer)) == (verdicts(undisturbed), history(undisturbed))
+        undisturbed = Training([collector.url], "undisturbed")
+        undisturbed.start()
+        expected = undisturbed.outcome()
+        with trainings([collector.url], num_runs=1, seconds=0.05) as (crashes,):
+            for _ in range(3):
+                wait_for_reports([crashes])
+                server.stop("immediate")
+                _wait_for_a_retry(crashes.trainer)
+                server.start()
+        assert crashes.outcome() == expected
         collector.stop()
 
 
-def _wait_for_more(trainer: Trainer, counter: str) -> None:
-    before = getattr(trainer, counter)
-    assert eventually(lambda: getattr(trainer, counter) > before, 30), f"no more {counter}"
+def _wait_for_a_retry(trainer: Trainer) -> None:
+    before = trainer.retries
+    assert eventually(lambda: trainer.retries > before)
 
 
 @pytest.mark.slow(10)

@@ -27,6 +27,7 @@ def readiness(collector: CollectorProcess) -> int:
 
 
 @pytest.mark.slow(15)
+@pytest.mark.timeout(600)
 @pytest.mark.needs("postgresql")
 def test_collectors_are_replaced_one_by_one_without_a_lost_report(tmp_path: Path) -> None:
     try:

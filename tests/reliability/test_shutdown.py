@@ -1,6 +1,7 @@
 """SIGTERM: reports in flight are answered and stored, new requests are refused, and the log is complete."""
 
 import json
+import re
 import signal
 import sqlite3
 import threading
@@ -13,7 +14,7 @@ import urllib3
 
 from lossguard.protocol import API
 from tests.reliability.collector import CollectorProcess, Trainer, reports
-from tests.waiting import eventually
+from tests.waiting import eventually, wait_for
 
 
 @pytest.mark.slow
@@ -30,7 +31,8 @@ def test_a_report_in_flight_is_finished_before_the_collector_exits(tmp_path: Pat
     holder.execute("BEGIN IMMEDIATE")
     sender = threading.Thread(target=lambda: answers.append(trainer.report(body)))
     sender.start()
-    time.sleep(0.3)  # nothing outside shows that the report has arrived; it waits for the lock that long at least
+    wait_for(lambda: _num_in_progress(collector.url) == 2, seconds=60, what="the report arrives, beside our question")
+    time.sleep(0.3)  # so long it waits for the lock at least
     stopper = threading.Thread(target=lambda: codes.append(collector.stop()))
     codes: list[int] = []
     stopper.start()
@@ -38,8 +40,8 @@ def test_a_report_in_flight_is_finished_before_the_collector_exits(tmp_path: Pat
     assert answers == []
     holder.execute("ROLLBACK")
     holder.close()
-    sender.join(20)
-    stopper.join(20)
+    sender.join(60)
+    stopper.join(60)
     assert answers == [{"accepted": 10, "duplicates": 0, "orders": []}]
     assert codes[0] in (0, -signal.SIGTERM)  # uvicorn raises the signal again after its shutdown
     with sqlite3.connect(store) as reader:
@@ -48,6 +50,12 @@ def test_a_report_in_flight_is_finished_before_the_collector_exits(tmp_path: Pat
     requests = [line for line in lines if "route" in line]  # the leader's line may follow once the lock is free
     assert (requests[-1]["route"], requests[-1]["status"]) == (f"{API}/runs/{{run_id}}/reports", 200)
     assert requests[-1]["ms"] > 300
+
+
+def _num_in_progress(url: str) -> float:
+    metrics = urllib3.request("GET", f"{url}/metrics", retries=False, timeout=20.0).data.decode()
+    (value,) = re.findall(r"^lossguard_requests_in_progress (.*)$", metrics, re.MULTILINE)
+    return float(value)
 
 
 def _refuses_requests(url: str) -> bool:

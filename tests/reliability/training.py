@@ -15,7 +15,10 @@ NAN_STEP, NUM_STEPS = 600, 1_200
 
 
 class Training(threading.Thread):
-    """Reports a run whose loss is NaN once, up to the verification of the rollback, and waits between two reports."""
+    """Reports a run whose loss is NaN once, up to the verification of the rollback, and waits between two reports.
+
+    As long as it waits, it does not come to its end: it sends the last report but one again and again.
+    """
 
     def __init__(
         self,
@@ -36,7 +39,11 @@ class Training(threading.Thread):
             self._deliver(reports(self.trainer.open("a"), 0, NAN_STEP + 10, self.size, seed=1, nan_at=NAN_STEP))
             (order,) = self.trainer.orders.values()
             segment = self.trainer.obey(order, "b")
-            self._deliver(reports(segment, order["rewind_to"], NUM_STEPS, self.size, seed=7))
+            *most, last = reports(segment, order["rewind_to"], NUM_STEPS, self.size, seed=7)
+            self._deliver(most)
+            while self.seconds:
+                self._deliver(most[-1:])
+            self._deliver([last])
         except Exception as error:  # shown by the test, not by the thread
             self.failure = error
 
@@ -44,6 +51,11 @@ class Training(threading.Thread):
         for body in bodies:
             self.trainer.report(body)
             time.sleep(self.seconds)
+
+    @property
+    def num_answered(self) -> int:
+        """Steps in the reports that were answered, also in those that were sent again."""
+        return self.trainer.accepted + self.trainer.duplicates
 
     def outcome(self) -> tuple[Any, Any]:
         """Everything that is stored of the run, once it has ended."""
@@ -75,11 +87,11 @@ def trainings(
 
 def wait_for_reports(runs: Sequence[Training]) -> None:
     """Wait until each run has two more reports."""
-    before = [one.trainer.accepted for one in runs]
+    before = [one.num_answered for one in runs]
 
     def have_gone_on() -> bool:
         return all(
-            one.trainer.accepted >= steps + 2 * one.size or one.failure for one, steps in zip(runs, before, strict=True)
+            one.num_answered >= steps + 2 * one.size or one.failure for one, steps in zip(runs, before, strict=True)
         )
 
     wait_for(have_gone_on, seconds=60, what="two more reports of each run")

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from dashboard.report.printing import CannotPrint, print_pdf
 from tests.dashboard.report.reader import hostile_run, page
-from tests.waiting import eventually
+from tests.lossguard_server.process_state import wait_until_gone
 
 
 def picture(width: int, height: int) -> bytes:
@@ -59,7 +59,7 @@ def test_a_browser_that_hangs_or_fails_is_reported_in_time_with_one_sentence(
     with pytest.raises(CannotPrint, match=why) as raised:
         print_pdf("<p>", tmp_path / "r.pdf", browser=browser, timeout_seconds=timeout)
     assert "\n" not in str(raised.value)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25  # whoever waits for what hangs waits for 30 s at least
     assert not (tmp_path / "r.pdf").exists()
 
 
@@ -68,14 +68,7 @@ def test_no_process_of_the_browser_outlives_the_call(tmp_path: Path) -> None:
     browser = program(tmp_path, f"#!/bin/sh\nsleep 60 &\necho $! > {pid}\nexit 1\n")
     with pytest.raises(CannotPrint):
         print_pdf("<p>", tmp_path / "r.pdf", browser=browser)
-    assert eventually(lambda: has_ended(int(pid.read_text())))
-
-
-def has_ended(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+    assert wait_until_gone(int(pid.read_text()))
 
 
 @contextmanager

@@ -90,7 +90,7 @@ LOSS_AXIS = """() => {
 @pytest.mark.needs("chromium")
 def test_in_a_browser_an_axis_follows_the_view_and_the_popover_and_a_reload_keeps_it(tmp_path: Path) -> None:
     pytest.importorskip("playwright", reason="the package playwright is not installed")
-    from tests.dashboard.browser import FIGURE, chromium, dashboard, drawn
+    from tests.dashboard.browser import FIGURE, box_of, chromium, dashboard, drawn
 
     engine = create_engine(f"sqlite:///{tmp_path}/lossguard.db")
     migrate.upgrade(engine)
@@ -103,8 +103,7 @@ def test_in_a_browser_an_axis_follows_the_view_and_the_popover_and_a_reload_keep
         kind, low, high = page.evaluate(LOSS_AXIS)
         assert kind == "linear"
         assert 1 < low < high < PEAK
-        box = page.locator(f"{FIGURE} .nsewdrag").first.bounding_box()
-        assert box is not None
+        box = box_of(page.locator(f"{FIGURE} .nsewdrag").first)
         page.mouse.dblclick(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         page.wait_for_timeout(600)  # a double click makes no room for the discarded spike
         assert page.evaluate(LOSS_AXIS) == [kind, low, high]

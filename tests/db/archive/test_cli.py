@@ -270,6 +270,14 @@ def test_pruned_runs_lose_their_files_now_or_later(sqlite_engine: sa.Engine, tmp
     assert [path.parts[-3] for path in parquet_files(place)] == ["young", "young"]
 
 
+HANG = f"""
+CREATE TRIGGER hang BEFORE UPDATE OF state ON archived_files
+WHEN (SELECT count(*) FROM archived_files WHERE state = 'kept') = 2
+BEGIN SELECT count(*) FROM {", ".join(f"sqlite_master AS t{number}" for number in range(10))}; END
+"""
+"""Whoever wants to keep a third file is at it for ever."""
+
+
 @pytest.mark.slow(5)
 @pytest.mark.needs("moto_server")
 def test_a_kill_and_expired_credentials_in_the_middle_lose_nothing_in_an_object_store(
@@ -288,12 +296,15 @@ def test_a_kill_and_expired_credentials_in_the_middle_lose_nothing_in_an_object_
         with sqlite_engine.connect() as connection:
             return connection.scalar(sa.text("SELECT count(*) FROM archived_files WHERE state = 'kept'")) or 0
 
+    with sqlite_engine.begin() as connection:
+        connection.execute(sa.text(HANG))
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    wait_for(lambda: num_kept() > 1, seconds=60, what="a file is archived")
+    wait_for(lambda: num_kept() > 1, seconds=60, what="two files are archived")
     killed.send_signal(signal.SIGKILL)
-    killed.wait(30)
+    killed.wait(60)
     with sqlite_engine.begin() as connection:  # its turn ends by itself after two minutes
         connection.execute(sa.text("DELETE FROM leaders"))
+        connection.execute(sa.text("DROP TRIGGER hang"))
     object_store_server.refuse_requests(after=7)
     code, _, err = run_command(sqlite_engine, *words)
     assert (code, err.count("\n"), "cannot " in err) == (2, 1, True)

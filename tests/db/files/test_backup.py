@@ -38,7 +38,7 @@ def while_written(engine: sa.Engine, do: Callable[[], None]) -> int:
     over, started = threading.Event(), threading.Event()
     writer = threading.Thread(target=write_until, args=(over, engine, started))
     writer.start()
-    assert started.wait(30)
+    assert started.wait(60)
     do()
     over.set()
     writer.join()

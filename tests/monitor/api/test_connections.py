@@ -207,7 +207,7 @@ async def server(**settings: Any) -> AsyncIterator[tuple[int, Connections]]:
             await asyncio.sleep(0.001)
         yield listener.getsockname()[1], limits
         running.should_exit = True
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 60)
 
 
 @contextlib.asynccontextmanager
@@ -227,7 +227,7 @@ async def answer_to(port: int, request: bytes) -> bytes:
     async with connected(port) as (reader, writer):
         writer.write(request)
         with contextlib.suppress(ConnectionError):
-            while part := await asyncio.wait_for(reader.read(65_536), 5):
+            while part := await asyncio.wait_for(reader.read(65_536), 60):
                 answer += part
     return bytes(answer)
 
@@ -258,7 +258,7 @@ def test_a_half_request_is_closed_by_a_real_server(begun: bytes) -> None:
         assert answer.startswith(b"HTTP/1.1 200" if b"/a" in begun else b"")
         assert len(limits) == 0
 
-    with_server(play, header_timeout=0.05)
+    with_server(play, header_timeout=0.2)
 
 
 @pytest.mark.usefixtures("quick")
@@ -271,7 +271,7 @@ def test_the_rest_of_a_body_that_nobody_reads_may_not_come_for_ever() -> None:
                 await _drip(writer)
         assert len(limits) == 0
 
-    with_server(play, header_timeout=0.1)
+    with_server(play, header_timeout=0.2)
 
 
 @pytest.mark.parametrize(

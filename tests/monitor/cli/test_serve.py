@@ -31,7 +31,7 @@ def test_serve_makes_its_database_and_answers(processes: Processes, tmp_path: Pa
         paths = http.request("GET", f"http://127.0.0.1:{port}/openapi.json").json()["paths"]
     assert "/api/v1/runs/{run_id}/reports" in paths
     process.terminate()
-    assert process.wait(20) in (0, -15)
+    assert process.wait(60) in (0, -15)
 
 
 @pytest.mark.slow

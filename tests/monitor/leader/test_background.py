@@ -15,11 +15,11 @@ def test_work_that_is_going_on_is_not_begun_again() -> None:
 
     def work(lease: Lease) -> None:
         begun.append(lease)
-        may_end.wait(10.0)
+        may_end.wait(60.0)
 
     background = Background("test", work, every_seconds=0.0)
     background.start_if_due(LEASE)
-    wait_for(lambda: begun, seconds=10, what="the work begins")
+    wait_for(lambda: begun, seconds=60, what="the work begins")
     background.start_if_due(LEASE)
     assert begun == [LEASE]
     may_end.set()
@@ -28,13 +28,13 @@ def test_work_that_is_going_on_is_not_begun_again() -> None:
         background.start_if_due(LEASE)
         return len(begun) > 1
 
-    wait_for(has_begun_again, seconds=10, what="the work begins again")
+    wait_for(has_begun_again, seconds=60, what="the work begins again")
 
 
 def test_work_that_was_done_is_not_due_at_once() -> None:
     done: list[Lease] = []
     background = Background("test", done.append)
     background.start_if_due(LEASE)
-    wait_for(lambda: done, seconds=10, what="the work is done")
+    wait_for(lambda: done, seconds=60, what="the work is done")
     background.start_if_due(LEASE)
     assert done == [LEASE]

@@ -58,7 +58,7 @@ def dialog(action: OperatorAction, *, with_reason: bool = False) -> AppTest:
         operate.confirmation_form(action, fields=operate.reason if with_reason else dict)  # type: ignore[arg-type]
 
     arguments = {"action": action, "with_reason": with_reason}
-    return AppTest.from_function(script, default_timeout=30, kwargs=arguments).run()
+    return AppTest.from_function(script, default_timeout=120, kwargs=arguments).run()
 
 
 def stored_facts() -> RunFacts:
@@ -194,7 +194,7 @@ def test_a_dialog_that_is_refreshed_keeps_why_the_last_press_did_nothing(asking:
         operate.form_until(lambda: None, action)  # type: ignore[arg-type]
 
     action = reject(stored_facts().interventions[0])
-    app = AppTest.from_function(script, default_timeout=30, kwargs={"action": action}).run()
+    app = AppTest.from_function(script, default_timeout=120, kwargs={"action": action}).run()
     app.text_input(key="confirm-word").input("no")
     refused = press(app, "Reject").run()
     assert [each.value[:20] for each in refused.error] == ["Nothing was changed."]

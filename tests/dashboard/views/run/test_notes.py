@@ -82,7 +82,7 @@ def form(notes_form: str, **arguments: Any) -> AppTest:
 
         getattr(notes, notes_form)(**arguments)
 
-    return AppTest.from_function(script, default_timeout=30, kwargs={"notes_form": notes_form, "arguments": arguments})
+    return AppTest.from_function(script, default_timeout=120, kwargs={"notes_form": notes_form, "arguments": arguments})
 
 
 def facts() -> RunFacts:

@@ -40,7 +40,7 @@ def dialog(name: str, rows: list[ListedRun]) -> AppTest:
 
         getattr(actions, name).__wrapped__(rows)
 
-    return AppTest.from_function(script, default_timeout=30, kwargs={"name": name, "rows": rows}).run()
+    return AppTest.from_function(script, default_timeout=120, kwargs={"name": name, "rows": rows}).run()
 
 
 def confirm(app: AppTest, word: str) -> AppTest:
