@@ -28,14 +28,17 @@ def read_spools(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _records(path: Path) -> Iterator[Record]:
+    if path.suffix == ".gz":
+        yield from _compressed_records(path)
+        return
     try:
-        compressed, reader = path, None if path.suffix == ".gz" else SpoolReader(path)
+        reader = SpoolReader(path)
     except FileNotFoundError:  # archived since it was listed
         compressed = path.with_suffix(".spool.gz")
-        reader = None if compressed.exists() else control_lines(path)
-    if reader is None:
-        yield from _compressed_records(compressed)
-        return
+        if compressed.exists():
+            yield from _compressed_records(compressed)
+            return
+        reader = control_lines(path)
     with reader:
         for _, record in reader.records():
             yield record
