@@ -58,7 +58,7 @@ def test_nobody_waits_for_a_collector_that_hangs_and_it_is_asked_once() -> None:
 
     def hangs(url: str) -> None:
         num_asked.append(url)
-        release.wait(10)
+        release.wait(60)
 
     watch = CollectorWatch(URL, hangs, Clock())
     assert [watch.outage() for _ in range(50)] == [None] * 50

@@ -36,7 +36,7 @@ class Store:
         self, session: Session, run_id: str, _report: Reported, _bytes: int | None, _writer: Writer | None
     ) -> ReportResult:
         self.taking.set()
-        self.go.wait(10)
+        self.go.wait(60)
         if self.is_away:
             raise sa.exc.OperationalError("", None, Exception("away"))
         self.transactions.append(session)
@@ -52,7 +52,7 @@ async def play(
     """Send the first report, the others while it is being stored, and let it go."""
     queue = ReportQueue(engine, store.take, store.lock)
     first = asyncio.create_task(queue.store("first", report))
-    assert await asyncio.to_thread(store.taking.wait, 10)
+    assert await asyncio.to_thread(store.taking.wait, 60)
     others = [asyncio.create_task(queue.store(name, report)) for name in names]
     await asyncio.sleep(0)  # each of them runs until it waits for its result
     store.go.set()

@@ -381,7 +381,7 @@ def test_a_collector_that_is_killed_loses_nothing_that_it_has_acknowledged(tmp_p
         first.kill()
         first.wait()
     with script, served(tmp_path, port):
-        assert script.wait(120) == 0
+        assert script.wait(240) == 0
         (run,) = ask(url, f"{API}/runs")
         assert run["state"] == "finished"
         shown = ask(url, f"{API}/runs/{run['id']}")
