@@ -45,7 +45,7 @@ class Loop:
     def ask(self, path: str = "") -> Any:
         """The collector's answer about the run; None while it is down or does not know the run."""
         try:
-            with Client(self.url, timeout=5.0) as client:
+            with Client(self.url, timeout=30.0) as client:
                 return client.get(f"/runs/r{path}")
         except CollectorError:
             return None
