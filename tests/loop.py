@@ -64,6 +64,6 @@ def small_settings() -> list[str]:
 
 
 def wait_while_it_runs(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
-    """Wait until `condition` holds, at most 90 s, and while `process` lives."""
-    wait_for(lambda: condition() or process.poll() is not None, seconds=90, what="the condition of the test")
+    """Wait until `condition` holds, at most 200 s, and while `process` lives."""
+    wait_for(lambda: condition() or process.poll() is not None, seconds=200, what="the condition of the test")
     assert process.poll() is None, "the process ended before it happened"
