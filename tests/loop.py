@@ -45,7 +45,7 @@ class Loop:
     def ask(self, path: str = "") -> Any:
         """The collector's answer about the run; None while it is down or does not know the run."""
         try:
-            with Client(self.url, timeout=5.0) as client:
+            with Client(self.url, timeout=30.0) as client:
                 return client.get(f"/runs/r{path}")
         except CollectorError:
             return None
@@ -64,6 +64,6 @@ def small_settings() -> list[str]:
 
 
 def wait_while_it_runs(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
-    """Wait until `condition` holds, at most 90 s, and while `process` lives."""
-    wait_for(lambda: condition() or process.poll() is not None, seconds=90, what="the condition of the test")
+    """Wait until `condition` holds, at most 200 s, and while `process` lives."""
+    wait_for(lambda: condition() or process.poll() is not None, seconds=200, what="the condition of the test")
     assert process.poll() is None, "the process ended before it happened"

@@ -14,11 +14,21 @@ from tests.loop import Loop, wait_while_it_runs
 
 pytestmark = pytest.mark.slow(5)
 
+ENDLESS = (100_000, "--set", "optimizer.decay_steps=400")
+"""Steps and arguments of a trainer that goes on until the test has seen enough."""
+STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGINT)
+
 
 @pytest.fixture
 def loop(tmp_path: Path) -> Iterator[Loop]:
     with WarmProcesses(tmp_path / "logs") as processes:
         yield Loop(processes, tmp_path)
+
+
+def is_verified(loop: Loop) -> bool:
+    """Whether the only rollback of the run is."""
+    run = loop.ask()
+    return run is not None and [one["state"] for one in run["interventions"]] == ["verified"]
 
 
 def test_a_collector_killed_in_the_middle_loses_nothing(loop: Loop) -> None:
@@ -58,15 +68,16 @@ def test_a_trainer_killed_in_the_middle_continues_the_same_run(loop: Loop) -> No
 
 def test_a_trainer_asked_to_stop_says_interrupted_and_resumes_without_losing_a_step(loop: Loop) -> None:
     loop.start_collector()
-    trainer = loop.start_trainer(400)
+    trainer = loop.start_trainer(*ENDLESS)
     wait_while_it_runs(trainer, lambda: loop.newest_step() > 60)
     trainer.send_signal(signal.SIGTERM)
-    assert trainer.wait(60) in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    assert trainer.wait(60) in STOPPED
     assert loop.ask()["state"] == "interrupted"
-    assert loop.start_trainer(400).wait(120) == 0, loop.log("trainer")
+    num_steps = loop.newest_step() + 100
+    assert loop.start_trainer(num_steps, *ENDLESS[1:]).wait(120) == 0, loop.log("trainer")
     first, second = loop.ask()["segments"]
     assert second["fork_step"] == first["last_step"] + 1
-    assert first["num_steps"] + second["num_steps"] == 400
+    assert first["num_steps"] + second["num_steps"] == num_steps
 
 
 def test_a_run_without_a_collector_is_delivered_later(loop: Loop) -> None:
@@ -85,15 +96,18 @@ def test_a_run_without_a_collector_is_delivered_later(loop: Loop) -> None:
 def test_an_injected_bit_flip_is_rolled_back_and_verified(loop: Loop) -> None:
     """The fault makes the loss NaN or huge at once; after the rollback it does not come back."""
     loop.start_collector()
-    assert loop.start_trainer(450, "--fault", "bit_flip@260").wait(180) == 0, loop.log("trainer")
-    run = loop.ask()
+    trainer = loop.start_trainer(*ENDLESS, "--fault", "bit_flip@260")
+    wait_while_it_runs(trainer, lambda: is_verified(loop))
+    trainer.send_signal(signal.SIGTERM)
+    assert trainer.wait(60) in STOPPED
+    run, num_steps = loop.ask(), loop.newest_step() + 1
     (order,) = run["orders"]
     assert order["state"] == "applied"
     assert order["rewound_to"] < 260
     assert [one["state"] for one in run["interventions"]] == ["verified"]
     assert [one["reason"] for one in run["segments"]] == ["start", "rollback"]
-    assert loop.ask("/series?metric=loss&points=5000")["first_step"] == list(range(450))
+    assert loop.ask("/series?metric=loss&points=5000")["first_step"] == list(range(num_steps))
     batches = loop.ask("/series?metric=batch_index&points=5000")["last"]
     skipped = [range(entry["skip_from"], entry["skip_to"]) for entry in run["skip_ledger"]]
     assert not any(index in each for each in skipped for index in batches)
-    assert len(set(batches)) == 450
+    assert len(set(batches)) == num_steps

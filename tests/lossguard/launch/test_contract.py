@@ -4,7 +4,7 @@ import pytest
 
 from lossguard.launch.contract import ContractSupervisor
 from lossguard.launch.launcher import ChildEnd
-from tests.lossguard.launch.launching import Launching
+from tests.lossguard.launch.launching import SECONDS, Launching
 
 SCRIPT = """
 import json, os, pathlib, sys, time
@@ -29,6 +29,9 @@ while state["step"] < 60:
         plan.saved(files)
     plan.check()
     time.sleep(0.02)
+    while state["step"] == 14 and step is None:  # until it is stopped
+        plan.check()
+        time.sleep(0.02)
 print(json.dumps(state["model"]))
 run.finish()
 """
@@ -65,7 +68,7 @@ def test_a_launched_script_that_keeps_the_contract_is_rolled_back(launching: Lau
     process = launching.script(SCRIPT, options=("--restart-with", "script", "--run-id", "r", "--project", "p"))
     launching.wait_for_step(12)
     launching.collector.order(id=1, key="k1", kind="rollback", rewind_to=7, skip_from=5, skip_to=9)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
     assert json.loads(out) == [*range(5), *range(9, 64)]
     assert [each["reason"] for each in launching.collector.segments] == ["start", "rollback"]
