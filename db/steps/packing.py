@@ -46,8 +46,11 @@ def becomes_block(segment: Segment, num_new: int) -> bool:
     return segment.has_blocks and (num_new if num_rows > MAX_ROWS else num_rows + num_new) >= PACK_AT
 
 
-def store(session: Session, segment: Segment, numbers: Mapping[str, int], new: StepBlock) -> None:
-    """Store steps, and the rows of the segment if these are few, in blocks. Call `commands.grow_segment` afterwards."""
+def store(session: Session, segment: Segment, numbers: Mapping[str, int], new: StepBlock, *, soon: bool) -> None:
+    """Store steps, and the rows of the segment if these are few, in blocks. Call `commands.grow_segment` afterwards.
+
+    `soon`: the segment is written as by `bulk.update_soon`.
+    """
     _make_partition(session, segment)
     place, num_rows = Place(segment.run_pk, segment.number, numbers), segment.num_steps - segment.num_packed
     if 0 < num_rows <= MAX_ROWS:
@@ -57,7 +60,11 @@ def store(session: Session, segment: Segment, numbers: Mapping[str, int], new: S
         _write(session, place, new)
     else:
         pack(session, place, new)
-    segment.num_packed += len(new) + (num_rows if num_rows <= MAX_ROWS else 0)
+    num_packed = segment.num_packed + len(new) + (num_rows if num_rows <= MAX_ROWS else 0)
+    if soon:
+        bulk.update_soon(session, segment, {"num_packed": num_packed})
+    else:
+        segment.num_packed = num_packed
 
 
 def pack_rows(session: Session, segment: Segment, numbers: Mapping[str, int], *, max_steps: int) -> int:

@@ -69,7 +69,7 @@ def insert_steps(
     stored = session.get(Segment, (run.pk, segment))
     new = StepBlock(segment, np.array(steps, dtype=np.int64), np.array(times, dtype=np.float64), columns)
     if stored is not None and packing.becomes_block(stored, len(steps)):
-        packing.store(session, stored, numbers, new)
+        packing.store(session, stored, numbers, new, soon=soon)
     else:
         _insert_rows(session, run, segment, steps, times, columns, soon=soon)
     before = None if stored is None else stored.last_step
