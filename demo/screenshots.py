@@ -54,6 +54,8 @@ MAX_HEIGHT = 3000
 """Pixels; of a page that is longer, the picture shows the beginning."""
 MAX_ATTEMPTS = 3
 
+CONTENT = "[data-testid=stMetric], .card-facts, .lossguard-figure"
+"""What every page has once it shows its run."""
 HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight"
 DRAWN = "[...document.querySelectorAll('.lossguard-figure')].every(figure => figure.dataset.drawn)"
 QUIET = "document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'"
@@ -160,7 +162,7 @@ def _open(browser: Browser, picture: Picture, *, height: int) -> Page:
 
 def _settle(page: Page) -> None:
     """Until everything is drawn, and nothing moves any more."""
-    page.wait_for_selector("[data-testid=stMetric], .lossguard-figure", timeout=60_000)
+    page.wait_for_selector(CONTENT, timeout=60_000)
     page.wait_for_timeout(1500)
     page.wait_for_function(f"() => {QUIET} && {DRAWN}", timeout=60_000)
     page.wait_for_timeout(500)

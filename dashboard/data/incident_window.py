@@ -4,7 +4,7 @@ The band is computed again from a stored snapshot of the detectors and the rows 
 (monitor.detection.expected_bands).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,6 +86,15 @@ def interventions_of(facts: RunFacts, incident: Incident) -> list[Intervention]:
 def rewound_step(facts: RunFacts, intervention: Intervention) -> int | None:
     """The step to which the trainer rewound; None when it did not (yet)."""
     return interventions.rewound_step(intervention, facts.orders.get(intervention.number))
+
+
+def skipped_batches(facts: RunFacts, interventions: Iterable[Intervention]) -> list[tuple[int, int]]:
+    """The half-open ranges that the trainer skipped; a rollback that uses the same batches again has none."""
+    return [
+        (each.skip_from, each.skip_to)
+        for each in interventions
+        if each.skip_from is not None and each.skip_to is not None and rewound_step(facts, each) is not None
+    ]
 
 
 def detection_key(facts: RunFacts) -> tuple[str, int]:

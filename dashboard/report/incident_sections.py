@@ -10,7 +10,7 @@ from dashboard import clock, formatting
 from dashboard.data import cause
 from dashboard.data.before_after import before_and_after
 from dashboard.data.facts import RunFacts
-from dashboard.data.incident_window import MAX_WINDOW_STEPS, IncidentWindow, rewound_step
+from dashboard.data.incident_window import MAX_WINDOW_STEPS, IncidentWindow, rewound_step, skipped_batches
 from dashboard.data.timeline import timeline
 from dashboard.figures.incident import incident_figure
 from dashboard.report.contents import ReportContents, ReportIncident
@@ -38,7 +38,6 @@ def incident_sections(contents: ReportContents, incidents: Iterable[ReportIncide
 
 def _section(contents: ReportContents, each: ReportIncident) -> dict[str, Any]:
     incident, interventions, facts = each.incident, each.interventions, contents.facts
-    rewound = [one for one in interventions if rewound_step(facts, one) is not None]
     return {
         "number": incident.number,
         "kind": formatting.incident_kind(incident.kind),
@@ -49,7 +48,7 @@ def _section(contents: ReportContents, each: ReportIncident) -> dict[str, Any]:
         "timeline": _timeline(contents, each),
         "reasons": _reasons(contents, incident.details),
         "interventions": [_intervention(contents, one) for one in interventions],
-        "skipped": [formatting.batches(one.skip_from, one.skip_to) for one in rewound],
+        "skipped": [formatting.batches(*skipped) for skipped in skipped_batches(facts, interventions)],
         "verdict": _verdict(contents, each),
     }
 

@@ -16,6 +16,7 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 
 from db import migrate
 from db.engine import create_engine
+from demo import screenshots
 from lossguard.states import RunState
 from tests.dashboard.browser import FIGURE, box_of, chromium, dashboard, drawn
 from tests.dashboard.seed import seed
@@ -250,19 +251,19 @@ def test_the_x_axis_stays_in_sight_below_long_panels_and_follows_a_zoom(page: Pa
     expect(strip).to_have_count(0)
 
 
-PAGES = (
-    "", "run?run=done-1", "compare?runs=done-1,done-1:0", "incident?run=done-1", "next-token?run=done-1", "scorecard",
-    "lab?run=done-1", "trainer-lab",
-)  # fmt: skip
+PAGES = {"scorecard": "/scorecard"} | {
+    name: path.format(run="done-1", other="done-1:0") for name, path in screenshots.PAGES.items()
+}
 
 
 def test_no_page_writes_an_error_or_a_warning_to_the_console(page: Page, served: Served) -> None:
     written: list[str] = []
     page.on("console", lambda each: written.append(f"{page.url}: {each.type}: {each.text}"))
     page.on("pageerror", lambda error: written.append(f"{page.url}: {error}"))
-    for path in PAGES:
-        page.goto(f"{served.url}/{path}")
-        page.get_by_role("heading").first.wait_for()  # before its first run a script is not running either
+    for name, path in PAGES.items():
+        page.goto(served.url + path)
+        content = screenshots.CONTENT if name in screenshots.PAGES else "[data-testid=stHeading]"
+        page.wait_for_selector(content, timeout=60_000)
         page.wait_for_selector('[data-testid=stApp][data-test-script-state="notRunning"]', timeout=60_000)
         page.wait_for_timeout(300)
     assert written == []

@@ -96,7 +96,7 @@ def metrics(facts: RunFacts, incident: Incident, interventions: list[Interventio
     applied = [
         (each, step) for each in interventions if (step := incident_window.rewound_step(facts, each)) is not None
     ]
-    skipped = sum((each.skip_to or 0) - (each.skip_from or 0) for each, _ in applied)
+    skipped = sum(end - first for first, end in incident_window.skipped_batches(facts, interventions))
     discarded = sum(max(0, _segment_end(facts, each) - step) for each, step in applied)
     peak = formatting.number(details.get("peak_value"))
     lag = formatting.plural(incident.detected_step - incident.onset_step, "step")
@@ -213,10 +213,8 @@ def policy(facts: RunFacts) -> None:
 
 def skipped_batches(facts: RunFacts, interventions: list[Intervention]) -> None:
     ranges = [
-        f"{formatting.batches(each.skip_from, each.skip_to)}: "
-        + formatting.plural((each.skip_to or 0) - (each.skip_from or 0), "batch", "batches")
-        for each in interventions
-        if incident_window.rewound_step(facts, each) is not None
+        f"{formatting.batches(first, end)}: {formatting.plural(end - first, 'batch', 'batches')}"
+        for first, end in incident_window.skipped_batches(facts, interventions)
     ]
     if ranges:
         st.subheader("Batches skipped", anchor=False)

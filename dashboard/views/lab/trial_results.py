@@ -110,7 +110,9 @@ def describe(intervention: Intervention | None) -> str:
         return "none"
     if intervention.rewind_to is None:
         return "hold until an operator decides"
-    batches = formatting.batches(intervention.skip_from, intervention.skip_to)
+    batches = "no batches"
+    if intervention.skip_from is not None:
+        batches = formatting.batches(intervention.skip_from, intervention.skip_to)
     start = "" if intervention.rewind_to else " (the start of the run)"
     return f"rewind to {formatting.count(intervention.rewind_to)}{start}, skip {batches}"
 

@@ -66,6 +66,13 @@ def test_every_incident_has_its_picture_its_numbers_its_timeline_and_its_reasons
     assert "#incident-1" in run.attributes("href")
 
 
+def test_a_rollback_that_uses_the_same_batches_again_skips_none(store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    with store.begin() as connection:
+        connection.execute(sa.text("UPDATE interventions SET skip_from = NULL, skip_to = NULL"))
+    assert "Batches skipped:" not in Reader(page()).text
+
+
 def test_it_says_which_curves_are_omitted(store: sa.Engine) -> None:
     seed(store, now=time.time())
     contents = read_contents("spiky-1", now=time.time(), zone=UTC)

@@ -176,6 +176,15 @@ def test_the_confirmed_action_is_performed_and_recorded_in_the_audit_trail(
         assert queries.interventions(session, run=facts.run)[0].state == state
 
 
+def test_a_rollback_that_uses_the_same_batches_again_lists_none(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    with store.begin() as connection:
+        connection.execute(sa.text("UPDATE interventions SET skip_from = NULL, skip_to = NULL"))
+    app = open_page("incident", run="spiky-1", incident="1")
+    assert metrics(app)["Batches skipped"] == "0"
+    assert "Batches skipped" not in [each.value for each in app.subheader]
+
+
 @pytest.mark.parametrize("typed", ["", "reject", "approv"])
 def test_clicks_alone_decide_nothing_because_a_page_that_frames_this_one_can_steal_them(
     asking: sa.Engine, typed: str

@@ -1,8 +1,11 @@
 """Detected incidents are matched with the known ones."""
 
+from dataclasses import replace
+
 from dashboard.views.lab.trial_input import KnownIncident
-from dashboard.views.lab.trial_results import table, totals, trial_results
-from monitor.detection import DetectionSettings, Policy, Rows
+from dashboard.views.lab.trial_results import describe, table, totals, trial_results
+from lossguard.states import InterventionState, OrderKind
+from monitor.detection import DetectionSettings, Intervention, Policy, Rows
 from monitor.detection.simulation import SegmentRows, Simulation, score, simulate
 from tests.dashboard.views.lab.curves import spiked
 
@@ -31,3 +34,9 @@ def test_a_known_incident_of_another_segment_is_not_matched_by_its_step() -> Non
         "new",
         "missed",
     ]
+
+
+def test_what_a_rollback_would_skip_is_said() -> None:
+    again = Intervention(1, 1, OrderKind.ROLLBACK, InterventionState.PROPOSED, 1, 100, None, None, None, 210, None)
+    assert describe(again) == "rewind to 100, skip no batches"
+    assert describe(replace(again, skip_from=120, skip_to=220)) == "rewind to 100, skip [120, 220)"
