@@ -14,7 +14,7 @@ from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, panel_figure, panel_layout, vertical_band
 from dashboard.figures.style import BLUE, GREEN, GREY, NUMBER, ORANGE, PURPLE, VERMILLION, with_alpha
 from dashboard.views.lab.trial_input import TrialInput
-from dashboard.views.lab.trial_results import TrialResult, Verdict, describe
+from dashboard.views.lab.trial_results import TrialResult, Verdict, describe, rollbacks
 from monitor.detection import Intervention, Rows
 
 MAX_BUCKETS = 800
@@ -39,7 +39,7 @@ def trial_figure(data: TrialInput, results: Sequence[TrialResult]) -> go.Figure:
         traces += _non_finite(panel, segment.rows)
     for verdict in Verdict:
         traces += _markers(layout.label_row, verdict, [each for each in results if each.verdict is verdict])
-    traces += [_rewind(panel, each.rollback) for each in results if each.rollback is not None]
+    traces += [_rewind(panel, rollback) for _, rollback in rollbacks(results)]
     return panel_figure(layout, without_repeated_legend_entries(traces), XAxis.STEP, None, "lab", shapes=bands)
 
 

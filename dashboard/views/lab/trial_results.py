@@ -117,9 +117,15 @@ def describe(intervention: Intervention | None) -> str:
     return f"rewind to {formatting.count(intervention.rewind_to)}{start}, skip {batches}"
 
 
+def rollbacks(results: Sequence[TrialResult]) -> list[tuple[int, Intervention]]:
+    """Each rollback once, after the step of its incident: several known incidents may match one that was detected."""
+    found = [(each.step, each.rollback) for each in results if each.rollback is not None]
+    return list({rollback.incident: (step, rollback) for step, rollback in found}.values())
+
+
 def rewinds_to_start(results: Sequence[TrialResult]) -> str | None:
     """A warning, if a rollback would discard all steps of the run; else None."""
-    steps = [each.step for each in results if each.rollback is not None and each.rollback.rewind_to == 0]
+    steps = [step for step, rollback in rollbacks(results) if rollback.rewind_to == 0]
     if not steps:
         return None
     shown = ", ".join(map(formatting.count, steps[:MAX_NAMED])) + (", .." if len(steps) > MAX_NAMED else "")
@@ -139,12 +145,12 @@ class Totals:
 
 def totals(results: Sequence[TrialResult]) -> Totals:
     verdicts = [each.verdict for each in results]
-    rollbacks = [each.rollback for each in results if each.rollback is not None]
+    ordered = [rollback for _, rollback in rollbacks(results)]
     return Totals(
         caught=verdicts.count(Verdict.CAUGHT),
         missed=verdicts.count(Verdict.MISSED),
         new=verdicts.count(Verdict.NEW),
-        rollbacks=len(rollbacks),
-        steps_discarded=sum(each.decided_step + 1 - (each.rewind_to or 0) for each in rollbacks),
-        batches_skipped=sum((each.skip_to or 0) - (each.skip_from or 0) for each in rollbacks),
+        rollbacks=len(ordered),
+        steps_discarded=sum(each.decided_step + 1 - (each.rewind_to or 0) for each in ordered),
+        batches_skipped=sum((each.skip_to or 0) - (each.skip_from or 0) for each in ordered),
     )

@@ -29,6 +29,13 @@ def test_a_known_incident_is_caught_or_missed_and_an_unknown_one_is_new() -> Non
     assert table(results)["Known incident"].tolist() == ["quiet", "injected", "-"]
 
 
+def test_two_known_incidents_that_match_one_detected_incident_count_its_rollback_once() -> None:
+    known = KnownIncident("one", 300, 311)
+    one, both = totals(trial_results(simulated(300), [known])), totals(trial_results(simulated(300), [known] * 2))
+    assert (both.caught, both.rollbacks, both.steps_discarded) == (2, 1, one.steps_discarded)
+    assert both.batches_skipped == one.batches_skipped > 0
+
+
 def test_a_known_incident_of_another_segment_is_not_matched_by_its_step() -> None:
     assert [each.verdict for each in trial_results(simulated(300), [KnownIncident("there", 300, 311, segment=1)])] == [
         "new",
