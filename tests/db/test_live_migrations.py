@@ -150,7 +150,7 @@ def test_a_migration_waits_for_an_open_transaction_without_holding_up_the_others
         for _ in range(5):
             time.sleep(0.1)
             with store.begin() as other:
-                other.exec_driver_sql("SET LOCAL statement_timeout = 20000")
+                other.exec_driver_sql("SET LOCAL statement_timeout = 1000")
                 other.exec_driver_sql("UPDATE runs SET note = 'y' WHERE id = 'r2'")
         assert upgrade.is_alive()
     upgrade.join(60)
@@ -198,7 +198,7 @@ def test_an_index_of_a_big_table_is_created_while_a_transaction_writes_to_it(
         upgrade.start()
         assert eventually(lambda: _waits(store))
         with store.begin() as other:
-            other.exec_driver_sql("SET LOCAL statement_timeout = 20000")
+            other.exec_driver_sql("SET LOCAL statement_timeout = 1000")
             other.exec_driver_sql("INSERT INTO steps (run_pk, segment, step, time) VALUES (1, 0, 1001, 0)")
     upgrade.join(60)
     with store.connect() as connection:

@@ -140,7 +140,7 @@ def carry_out(name: str, collector: CollectorProcess, tokens: tuple[str, str], s
         thread.join(30)
     ended = time.monotonic()
     attack.stop()
-    answers = eventually(lambda: is_healthy(collector.url, NO_ANSWER) and trainers[0].report())
+    answers = eventually(lambda: is_healthy(collector.url, 1.0) and trainers[0].report())
     recovery = time.monotonic() - ended if answers else float("inf")
     attack.close()
     num_requests = sum(one.num_requests for one in trainers)

@@ -44,6 +44,6 @@ def test_a_collector_without_files_for_new_connections_recovers_while_they_are_s
                 with contextlib.suppress(OSError):  # refused: there is no file for it
                     client = opened.enter_context(socket.create_connection(("127.0.0.1", collector.port), timeout=5.0))
                     client.sendall(b"GET /healthz HTTP/1.1\r\n")
-            assert eventually(lambda: is_healthy(collector.url, 5.0))
+            assert eventually(lambda: is_healthy(collector.url, 1.0))
             assert eventually(trainer.report)
             assert eventually(lambda: "no complete headers in time" in collector.log.read_text())

@@ -29,7 +29,7 @@ def test_all_steps_arrive_once_whatever_fault_every_other_connection_has(
     losses, slowest = log_through(network, tmp_path, steps=200, run_id=fault)
     assert network.injected[fault] > 0
     assert stored(on_sqlite.url, fault) == (losses, len(losses))
-    assert slowest < 2 * DELAY  # a call that waited for an answer would take at least that long
+    assert slowest < DELAY  # a call that waited for the network would take at least that long
     network.close()
 
 

@@ -36,7 +36,7 @@ def test_a_process_waits_for_the_one_that_ends(collector: FakeCollector) -> None
     collector.fault = lambda _method, _path, _body: next(answers)
     began = time.monotonic()
     wait_for_lease(lossguard.Client(collector.url), "r", ME, wait=600.0)
-    assert time.monotonic() - began > 1.0
+    assert 1.0 < time.monotonic() - began < 20.0
     assert len(collector.requests) == 3, "it waits no longer than the other process has the lease"
 
 
@@ -44,7 +44,7 @@ def test_a_new_run_an_older_collector_and_one_that_is_down_are_no_obstacle(colle
     for url in (collector.url, "http://127.0.0.1:9"):
         began = time.monotonic()
         wait_for_lease(lossguard.Client(url), "r", ME, wait=600.0)
-        assert time.monotonic() - began < 60.0
+        assert time.monotonic() - began < 5.0
 
 
 def test_a_run_with_a_folder_here_and_a_run_with_a_new_id_ask_nothing(collector: FakeCollector, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from lossguard.run import Run
 from lossguard.states import OrderKind, Refusal
 from tests.lossguard.launch.launching import SECONDS, Launching
 from tests.lossguard.launch.resuming import GENERIC, SCRIPT, plain, starts, trained
+from tests.lossguard_server.process_state import alive
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -190,18 +191,10 @@ def test_a_launcher_and_a_command_that_were_both_killed_leave_the_order_to_the_n
     assert not kept.exists()
 
 
-def is_running(pid: int) -> bool:
-    """Whether it runs; what nobody waits for stays as a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def kill_and_look(pid: int) -> bool:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    return not is_running(pid)
+    return not alive(pid)
 
 
 def test_a_command_that_ignores_sigterm_is_killed_after_the_grace_with_all_below_it(launching: Launching) -> None:
@@ -216,7 +209,7 @@ open("workers", "a").write(f"{worker.pid}\\n")
     order(launching, rewind_to=7, skip_from=5, skip_to=9)
     wait_for_start(launching, 2)
     first, second = map(int, (launching.folder / "workers").read_text().split())
-    wait_for(lambda: not is_running(first), seconds=SECONDS, what="the end of what was below the first one")
+    wait_for(lambda: not alive(first), seconds=SECONDS, what="the end of what was below the first one")
     kill_and_look(second)  # it has the pipes of the launcher, too
     process.communicate(timeout=SECONDS)
     assert trained(launching.folder) == plain(60, (5, 9))
