@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lossguard.states import IncidentKind
+from lossguard.vocabulary.states import IncidentKind
 from monitor.backtesting.backtest import backtest_rows
 from monitor.detection import DetectionSettings, Rows
 from monitor.detection.interventions.policy import Policy

@@ -18,9 +18,9 @@ import sqlalchemy as sa
 
 from benchmarks.rows import Row, print_rows
 from db import queries
-from db.engine import create_engine, reading
 from db.lineage import StepRange
 from db.models import Intervention
+from db.store.engine import create_engine, reading
 from lossguard_server.processes import Processes
 from tests.deploy.stack import TOKEN, Stack, Webhook, webhook
 from tests.loop import small_settings

@@ -22,13 +22,13 @@ from benchmarks.databases import databases
 from benchmarks.rows import Row, print_rows
 from db import commands, frames, migrate, queries
 from db.archive import archiving, turn, unarchiving
-from db.archive import reading as archive_reading
 from db.archive.archiving import Written
-from db.archive.places import Place
-from db.engine import create_engine, reading, writing
 from db.steps import writer
+from db.steps.archived import reading as archive_reading
+from db.steps.archived.places import Place
 from db.steps.columns import MetricColumn
-from lossguard.states import RunState, SegmentReason
+from db.store.engine import create_engine, reading, writing
+from lossguard.vocabulary.states import RunState, SegmentReason
 
 STEPS, POINTS, CHUNK, CALLS = 1_000_000, 1_500, 10_000, 15
 STORED, ARCHIVED = "stored", "archived"

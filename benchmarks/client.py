@@ -24,10 +24,10 @@ from benchmarks.collectors import collector, cpu_seconds, memory_mib
 from benchmarks.databases import databases
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate, queries
-from db.engine import create_engine, writing
 from db.steps import writer
 from db.steps.columns import MetricColumn
-from lossguard.states import SegmentReason
+from db.store.engine import create_engine, writing
+from lossguard.vocabulary.states import SegmentReason
 
 METRICS = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "step_seconds")
 CALLS, CHUNK = 5, 20_000
@@ -43,7 +43,7 @@ else:
     import pyarrow
 if ways == "store":
     from db import frames, queries
-    from db.engine import create_engine, reading
+    from db.store.engine import create_engine, reading
     engine = create_engine(url)
 else:
     from lossguard import Client

@@ -27,10 +27,10 @@ from playwright.sync_api import Browser, Page, ViewportSize
 from benchmarks import dashboard_peers
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate, queries
-from db.engine import create_engine, reading, writing
 from db.steps import writer
 from db.steps.columns import MetricColumn
-from lossguard.states import RunState, SegmentReason
+from db.store.engine import create_engine, reading, writing
+from lossguard.vocabulary.states import RunState, SegmentReason
 from tests.dashboard.browser import DRAWN, FIGURE, MainThread, Served, chromium, dashboard, drawn
 from tests.db.seed import add_run
 

@@ -23,8 +23,8 @@ import sqlalchemy as sa
 from benchmarks.rows import Row, print_rows
 from benchmarks.store import fill
 from db import frames, migrate, queries
-from db.engine import create_engine, reading
 from db.lineage import Line
+from db.store.engine import create_engine, reading
 
 CALLS = 7
 LIMIT_SECONDS = 0.6

@@ -16,11 +16,11 @@ import sqlalchemy as sa
 
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate, queries
-from db.engine import create_engine, reading, writing
 from db.goodput.reading import breakdown
 from db.models import Run, Segment
 from db.steps import writer
-from lossguard.states import SegmentReason
+from db.store.engine import create_engine, reading, writing
+from lossguard.vocabulary.states import SegmentReason
 
 CHUNK = 10_000
 REPEATS = 10

@@ -22,12 +22,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.sink import sink
-from lossguard.delivery.client import Client
-from lossguard.hardware import sampler as module
-from lossguard.hardware.gpus import GpuReader
-from lossguard.hardware.sampler import HardwareSampler
+from lossguard.client.client import Client
+from lossguard.delivery import hardware as module
+from lossguard.delivery.hardware import GpuReader, HardwareSampler
 from lossguard.torch import LayerGradNorms, UpdateNorm, max_attention_logit
-from tests.lossguard.hardware.nvml import FakeNvml
+from tests.lossguard.delivery.nvml import FakeNvml
 from trainer.components import build_components
 from trainer.config import load_recipe
 from trainer.signals import ATTENTION_EVERY, SIGNALS

@@ -27,7 +27,7 @@ import urllib3
 from benchmarks import ingest_peers
 from benchmarks.collectors import collector, cpu_seconds, tree_cpu_seconds
 from benchmarks.rows import Row, print_rows
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from tests import postgres
 
 SIZE, NUM_METRICS = 1_000, 8

@@ -21,7 +21,7 @@ from benchmarks.collectors import collector
 from benchmarks.peers import python_with
 from benchmarks.rows import Row, print_rows
 from lossguard import Client, CollectorError
-from lossguard.sources import event_files
+from lossguard.sources.readers import event_files
 from tests.waiting import wait_for
 
 NUM_QUIET = 200

@@ -26,7 +26,7 @@ import sqlalchemy as sa
 from benchmarks.collectors import collector
 from benchmarks.rows import Row, print_rows
 from benchmarks.steady_reports import METRICS, SteadyReports, steady_reports
-from db.engine import create_engine
+from db.store.engine import create_engine
 from tests import postgres, previous_release
 
 ROOT = Path(__file__).parents[1]

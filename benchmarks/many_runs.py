@@ -7,9 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.engine import writing
 from db.models import Incident, Intervention, Metric, Run, RunStatus, Segment, SkippedBatches
-from lossguard.states import RunState
+from db.store.engine import writing
+from lossguard.vocabulary.states import RunState
 from monitor.ingestion import run_status
 
 RUNS_PER_COMMIT = 2_000

@@ -21,7 +21,7 @@ import urllib3
 
 from benchmarks.collectors import collector
 from benchmarks.rows import Row, print_rows
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from tests import postgres
 
 TOKEN = "of-the-benchmark"

@@ -26,13 +26,14 @@ from benchmarks.client import CHUNK
 from benchmarks.collectors import collector
 from benchmarks.rows import Row, print_rows
 from benchmarks.steady_reports import METRICS, SteadyReports, steady_reports
-from db import commands, compaction, migrate, partitions
-from db.engine import create_engine, writing
+from db import commands, migrate
 from db.models import Base, Run
 from db.steps import writer
 from db.steps.columns import MetricColumn
-from lossguard.protocol import API
-from lossguard.states import RunState, SegmentReason
+from db.store import compaction, partitions
+from db.store.engine import create_engine, writing
+from lossguard.vocabulary.protocol import API
+from lossguard.vocabulary.states import RunState, SegmentReason
 from tests import postgres
 
 LIMIT_SECONDS, LIMIT_MS = 10.0, 1_000.0

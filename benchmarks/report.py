@@ -22,8 +22,8 @@ import sqlalchemy as sa
 from benchmarks.dashboard import NUM_STEPS, fill
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate, queries
-from db.engine import create_engine, reading, writing
-from lossguard.states import OrderState
+from db.store.engine import create_engine, reading, writing
+from lossguard.vocabulary.states import OrderState
 
 NUM_INCIDENTS = 100
 TARGET_HTML_SECONDS, TARGET_MEGABYTES = 60.0, 10.0

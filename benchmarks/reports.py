@@ -32,11 +32,11 @@ import uvloop
 from benchmarks.collectors import collector, cpu_seconds, tree_cpu_seconds
 from benchmarks.rows import Row, print_rows
 from db import migrate
-from db.engine import create_engine, reading
 from db.lineage import StepRange
 from db.models import Segment
 from db.steps import reader
-from lossguard.protocol import API
+from db.store.engine import create_engine, reading
+from lossguard.vocabulary.protocol import API
 from tests import postgres
 from tests.deploy.proxy import COLLECTOR, Proxy, in_front_of
 

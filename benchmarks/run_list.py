@@ -28,8 +28,8 @@ from benchmarks.peers import python_with
 from benchmarks.rows import Row, print_rows
 from benchmarks.scrape import database
 from db import migrate
-from db.engine import create_engine
-from lossguard.protocol import API
+from db.store.engine import create_engine
+from lossguard.vocabulary.protocol import API
 
 Ask = Callable[[], int]
 REQUESTS = 9

@@ -23,7 +23,7 @@ from playwright.sync_api import Page
 from benchmarks.rows import Row, print_rows
 from benchmarks.stored_runs import fill
 from db import migrate, queries
-from db.engine import create_engine, reading
+from db.store.engine import create_engine, reading
 from tests.dashboard.browser import chromium, dashboard
 from tests.dashboard.serving import Served
 
@@ -79,7 +79,7 @@ def _row(
 
 
 def _read(engine: sa.Engine) -> None:
-    from db import overview
+    from db.runs import overview
 
     with reading(engine) as session:
         found = overview.summaries(session, runs=queries.runs(session)[:NUM_READ], metrics=["loss", "grad_norm"])

@@ -26,11 +26,11 @@ from sqlalchemy.orm import Session
 
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate
-from db.engine import create_engine, reading, writing
 from db.models import Base, BlockValues, Incident, Metric, Rollup, Run, Segment, Step, StoredBlock
 from db.steps import writer
 from db.steps.columns import MetricColumn
-from lossguard.states import OrderKind, RunState, SegmentReason
+from db.store.engine import create_engine, reading, writing
+from lossguard.vocabulary.states import OrderKind, RunState, SegmentReason
 from monitor.detection.interventions.response import WOULD
 from monitor.detection.scorecard import wording
 from monitor.scored_runs import ScoredRuns

@@ -19,7 +19,7 @@ from benchmarks import many_runs
 from benchmarks.collectors import collector, cpu_seconds
 from benchmarks.rows import Row, print_rows
 from db import migrate
-from db.engine import create_engine
+from db.store.engine import create_engine
 from tests import postgres
 
 TARGET_MS = 300.0

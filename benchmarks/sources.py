@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.detection import heading
-from lossguard.sources.facts import EVERY_STEP, SourceFacts
 from lossguard.sources.importing import LOOK_AHEAD
 from lossguard.sources.recognition import Recognition
+from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from monitor.backtesting.labelled_curves import MAX_DELAY, MAX_LEAD, Curve, Score, read_folder, score
 from monitor.detection import DetectionEngine, Incident, IncidentChanged, InterventionChanged, Mode, Policy, Rows
 from monitor.detection.simulation import CHECKPOINT_STEPS

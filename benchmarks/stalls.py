@@ -26,10 +26,12 @@ import urllib3
 
 from benchmarks.collectors import collector
 from benchmarks.rows import Row, print_rows
-from db import leader, live_runs, migrate
-from db.engine import create_engine, reading, writing
+from db import migrate
 from db.models import Incident, Run, RunStatus
-from lossguard.states import IncidentKind, RunState
+from db.records import live_runs
+from db.store import leader
+from db.store.engine import create_engine, reading, writing
+from lossguard.vocabulary.states import IncidentKind, RunState
 from monitor.detection.rows import Floats, Rows
 from monitor.detection.throughput.pace import Change, Pace
 from monitor.detection.throughput.row_gaps import MIN_GAPS, RowGaps

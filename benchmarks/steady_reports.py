@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import urllib3
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 
 EVERY = 0.1
 """Seconds between two reports of a run."""

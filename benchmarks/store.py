@@ -20,11 +20,11 @@ import sqlalchemy as sa
 from benchmarks.databases import databases
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate, queries
-from db.engine import create_engine, reading, writing
 from db.steps import writer
 from db.steps.buckets import Floats
 from db.steps.columns import MetricColumn
-from lossguard.states import SegmentReason
+from db.store.engine import create_engine, reading, writing
+from lossguard.vocabulary.states import SegmentReason
 
 LENGTHS = (10_000, 100_000, 1_000_000)
 POINTS, SPIKES, CALLS, CHUNK = 1_500, 20, 30, 20_000

@@ -8,10 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.engine import writing
 from db.models import Base, Run
 from db.steps import writer
-from lossguard.states import IncidentState, RunState, SegmentReason
+from db.store.engine import writing
+from lossguard.vocabulary.states import IncidentState, RunState, SegmentReason
 
 NUM_WRITTEN = 20
 """Runs that are written; each of the others has the rows of one of them."""

@@ -24,7 +24,7 @@ from benchmarks.collectors import collector
 from benchmarks.ingest import SIZE, encoded_reports, post_all
 from benchmarks.rows import Row, print_rows
 from db import migrate, queries
-from db.engine import create_engine, writing
+from db.store.engine import create_engine, writing
 from tests.dashboard.browser import ROOT, chromium, dashboard, drawn
 from tests.dashboard.seed import STEPS, report, seed
 

@@ -23,8 +23,8 @@ from benchmarks.collectors import collector, memory_mib
 from benchmarks.databases import databases
 from benchmarks.ingest import NUM_METRICS, SIZE, encoded_reports, post_all
 from benchmarks.rows import Row, print_rows
-from db.engine import create_engine
-from lossguard.spooling.lines import to_line
+from db.store.engine import create_engine
+from lossguard.spool.lines import to_line
 
 NUM_RUNS, NUM_CUSTOM, LIMIT_BYTES = 50, 100, 150.0
 NAMED_TABLES = ("steps", "step_blocks", "block_values", "rollups")

@@ -5,7 +5,7 @@ python -m dashboard --port 8600 --database postgresql://lossguard@db/lossguard
 python -m dashboard report RUN -o report.html -o report.pdf       writes a run's report to files
 """
 
-from lossguard.interrupts import quiet_interrupts
+from lossguard.run.interrupts import quiet_interrupts
 
 with quiet_interrupts():
     import os
@@ -22,8 +22,8 @@ with quiet_interrupts():
     from dashboard.login import read as read_login
     from dashboard.operator_actions import OPERATE_VARIABLE
     from dashboard.report.command import Database, report
-    from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
-    from lossguard.addresses import is_loopback
+    from db.store.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
+    from lossguard.vocabulary.secrets import is_loopback
 
 THEMES = {
     "theme.light.primaryColor": "#0072B2",  # blue and sky blue of Okabe and Ito, the colours of the live line

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lossguard.addresses import host_of
+from lossguard.vocabulary.secrets import host_of
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from dashboard.figures.axis import Floats
+from dashboard.axes import Floats
 
 DAY = 86_400.0
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC).timestamp() + DAY

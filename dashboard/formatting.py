@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeGuard
 
-from db.interventions import rewind_target
 from db.models import Incident, Intervention, Order, Run
-from lossguard.metrics import short_name
-from lossguard.plurals import form
-from lossguard.protocol import NON_FINITE
-from lossguard.states import IncidentKind, IncidentState, OrderKind
+from db.run_states import rewind_target
+from lossguard.vocabulary.metrics import short_name
+from lossguard.vocabulary.protocol import NON_FINITE
+from lossguard.vocabulary.states import IncidentKind, IncidentState, OrderKind
+from lossguard.vocabulary.wording import form
 
 INCIDENT_KINDS: Mapping[str, str] = {
     IncidentKind.NONFINITE: "non-finite value",

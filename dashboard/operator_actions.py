@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from lossguard import Client, CollectorError, ConfigurationError, Unreachable
-from lossguard.addresses import host_of, is_loopback
-from lossguard.delivery.no_answer import reason_of
-from lossguard.protocol import MAX_PERSON, PERSON_HEADER
+from lossguard.client.answers import reason_of
+from lossguard.vocabulary.protocol import MAX_PERSON, PERSON_HEADER
+from lossguard.vocabulary.secrets import host_of, is_loopback
 
 DEFAULT_COLLECTOR = "http://127.0.0.1:8000"
 OPERATE_VARIABLE = "LOSSGUARD_DASHBOARD_OPERATE"

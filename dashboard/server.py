@@ -16,7 +16,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from dashboard.allowed_hosts import HOSTS_VARIABLE, AllowedHosts, parse_names
-from dashboard.data import tables  # noqa: F401 - this and `dashboard.views.run`: the first viewer need not wait for them
+from dashboard.data import (  # noqa: F401 - this and `dashboard.views.run`: the first viewer need not wait for them
+    tables,
+)
 from dashboard.data.store import StoreUnavailable
 from dashboard.data.values_file import VALUES_ROUTE, values_files
 from dashboard.figures.component import CHART_JS, CHART_ROUTE, FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, figure_cache

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urlencode
 
 import streamlit as st
 
-from dashboard.figures.value_axes import AxisChoices
+from dashboard.axes import AxisChoices
 
 _STEPS = re.compile(r"([0-9]{1,15})-([0-9]{1,15})")
 _VIEW = re.compile(r"([0-9]{1,30})-([0-9]{1,30})")  # numbers of FLOPs are long

@@ -1,9 +1,9 @@
-"""`python -m db`: the commands of db.cli."""
+"""`python -m db`: the commands of db.cli.app."""
 
-from lossguard.interrupts import quiet_interrupts
+from lossguard.run.interrupts import quiet_interrupts
 
 if __name__ == "__main__":
     with quiet_interrupts():
-        from db.cli import app
+        from db.cli.app import app
 
         app()

@@ -8,11 +8,12 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import bulk, features, partitions, queries
+from db import queries
 from db.dialects import dialect_of
 from db.models import Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches
 from db.steps import backlog
-from lossguard.states import OrderState, RunState, SegmentReason
+from db.store import bulk, features, partitions
+from lossguard.vocabulary.states import OrderState, RunState, SegmentReason
 
 
 def lock_run(session: Session, *, run_id: str) -> Run | None:

@@ -30,15 +30,15 @@ from sqlalchemy.orm import Session
 from db import queries
 from db.goodput import reading
 from db.goodput.accounting import TimeCause
-from db.hardware import samples
 from db.lineage import Line, StepRange, live_line, step_ranges
 from db.models import STORAGE_COLUMNS, Base, Event, Incident, Intervention, Order, Run, Segment, UnixTime
+from db.records.hardware import samples
 from db.steps.columns import MetricColumn, column_of
 from db.steps.reader import StepBlock, read_blocks
-from lossguard.hardware.values import BY_NAME as VALUES_BY_NAME
-from lossguard.protocol import PROBE
-from lossguard.reading.pandas_frames import cells, step_frame, to_times
-from lossguard.reading.tables import Kind
+from lossguard.client.pandas_frames import cells, step_frame, to_times
+from lossguard.client.tables import Kind
+from lossguard.vocabulary.hardware import BY_NAME as VALUES_BY_NAME
+from lossguard.vocabulary.protocol import PROBE
 
 
 def steps(

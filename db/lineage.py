@@ -6,9 +6,9 @@ from enum import StrEnum
 from itertools import pairwise
 
 from db.models import Event, Segment
-from lossguard.protocol import REMEDY
-from lossguard.sources.facts import EVERY_STEP, SourceFacts, says_source
-from lossguard.states import SegmentReason
+from lossguard.vocabulary.protocol import REMEDY
+from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts, says_source
+from lossguard.vocabulary.states import SegmentReason
 
 OUTLIER = "outlier"
 """Kind of the event that the detection stores for a row out of band without an incident."""

@@ -14,8 +14,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
-from db import compatibility, partitions
 from db.dialects import dialect_of
+from db.store import features as compatibility
+from db.store import partitions
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PATIENCE_SECONDS = 300.0

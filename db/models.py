@@ -25,8 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from lossguard.metrics import COLUMNS, ColumnType
-from lossguard.protocol import MAX_TIME
+from lossguard.vocabulary.metrics import COLUMNS, ColumnType
+from lossguard.vocabulary.protocol import MAX_TIME
 
 MAX_AUTHOR = 320
 """Characters of who did something: a person and the token that acted for them, or a token, or a command."""
@@ -130,7 +130,8 @@ class Run(Base):
     """When the run last reported, by the collector's clock."""
     finished_at: Mapped[Time | None]
     lease_writer: Mapped[str | None] = mapped_column(String(64))
-    """The folder whose process carries out the run's orders (`lossguard.writer.Writer`); a secret of that folder."""
+    """The folder whose process carries out the run's orders (`lossguard.spool.writer.Writer`); a secret of that
+    folder."""
     lease_session: Mapped[str | None] = mapped_column(String(64))
     """That process: an older one of the same folder has lost the run for good."""
     lease_process: Mapped[str | None] = mapped_column(String(256))
@@ -177,7 +178,8 @@ STORAGE_COLUMNS = ("has_blocks", "num_packed")
 class Step(Base):
     """The step report of one optimizer step that is in no block: one wide row.
 
-    Only `db.steps` reads and writes the table. The metrics of `lossguard.metrics.COLUMNS` are columns too, added below.
+    Only `db.steps` reads and writes the table. The metrics of `lossguard.vocabulary.metrics.COLUMNS` are columns too,
+    added below.
     """
 
     __tablename__ = "steps"
@@ -206,7 +208,7 @@ class StoredBlock(Base):
     __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
     run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    """Without a foreign key, see db.partitions."""
+    """Without a foreign key, see db.store.partitions."""
     segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     last_step: Mapped[int] = mapped_column(BigInteger)
@@ -215,7 +217,8 @@ class StoredBlock(Base):
     """Their numbers; NULL where none is missing between the first and the last. See `db.steps.block_codec`."""
     times: Mapped[bytes]
     archived_file: Mapped[int | None]
-    """`db.archive.files.ArchivedFile.id`: the file has the values, `block_values` none; NULL: they are in the store."""
+    """`db.steps.archived.files.ArchivedFile.id`: the file has the values, `block_values` none; NULL: they are in the
+    store."""
 
 
 class BlockValues(Base):
@@ -364,9 +367,9 @@ class Order(Base):
     approved_by: Mapped[str | None] = mapped_column(String(MAX_AUTHOR))
     """Who approved or gave it, as the audit trail names them; NULL: the policy ordered it by itself."""
     signature: Mapped[str | None] = mapped_column(String(64))
-    """See `lossguard.order_signature`."""
+    """See `lossguard.vocabulary.orders`."""
     refusal: Mapped[str | None] = mapped_column(String(16))
-    """One of `lossguard.states.Refusal`, if the trainer would not carry it out."""
+    """One of `lossguard.vocabulary.states.Refusal`, if the trainer would not carry it out."""
     created_at: Mapped[Time]
     answered_at: Mapped[Time | None]
 
@@ -494,7 +497,7 @@ class MlflowRun(Base):
 
 
 class PolicyLayer(Base):
-    """Values of the policy that are set for the collector, for a project or for a run: see `db/policies.py`."""
+    """Values of the policy that are set for the collector, for a project or for a run: see `db/records/policies.py`."""
 
     __tablename__ = "policy_layers"
 
@@ -552,7 +555,8 @@ class Audit(Base):
 
 
 class PreflightAnswer(Base):
-    """What the trainer last answered about the rollback of a run that waits for approval: see `db/preflights.py`."""
+    """What the trainer last answered about the rollback of a run that waits for approval: see
+    `db/records/preflights.py`."""
 
     __tablename__ = "preflights"
 
@@ -564,4 +568,5 @@ class PreflightAnswer(Base):
     answered_at: Mapped[Time]
     """By the collector's clock."""
     answer: Mapped[dict[str, Any]]
-    """As `lossguard.preflight.Answer` writes it, with `order_seconds` and `order_steps`: the terms of an order."""
+    """As `lossguard.vocabulary.wire.Answer` writes it, with `order_seconds` and `order_steps`: the terms of an
+    order."""

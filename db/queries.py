@@ -28,10 +28,10 @@ from db.steps.series import Series as Series
 from db.steps.series import many_series as many_series
 from db.steps.series import series as series
 from db.steps.step_block import end_of
-from lossguard.metrics import COLUMNS
-from lossguard.probe import Probe
-from lossguard.protocol import PROBE
-from lossguard.states import OrderState
+from lossguard.vocabulary.metrics import COLUMNS
+from lossguard.vocabulary.protocol import PROBE
+from lossguard.vocabulary.states import OrderState
+from lossguard.vocabulary.wire import Probe
 
 
 def runs(session: Session, *, project: str | None = None) -> Sequence[Run]:

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import bulk, queries
+from db import queries
 from db.lineage import Line
 from db.models import Incident, Intervention, Metric, Order, Run, Segment
 from db.steps import levels, nearest
 from db.steps.blocks import without_damaged
 from db.steps.nearest import At
+from db.store import bulk
 
 COARSE = 1024
 """Steps of a roll-up from which the mean time of a step is read; what follows the last complete one is left out."""

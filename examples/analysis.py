@@ -51,8 +51,8 @@ def from_store(run_id: str, url: str) -> Frames:
     import sqlalchemy as sa
 
     from db import frames, queries
-    from db.engine import BadDatabaseUrl, NoStore, check_store, create_engine, first_line, reading, shown
     from db.lineage import Line
+    from db.store.engine import BadDatabaseUrl, NoStore, check_store, create_engine, first_line, reading, shown
 
     try:
         check_store(url)

@@ -12,9 +12,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lossguard.batches import Indexable
-    from lossguard.delivery.client import Client
-    from lossguard.errors import (
+    from lossguard.client.client import Client
+    from lossguard.client.stored_run import StoredRun
+    from lossguard.guard.guard import Guard, Indexable
+    from lossguard.guard.restart_plan import RestartPlan, restart
+    from lossguard.run.ranks import Ranks
+    from lossguard.run.run import Run
+    from lossguard.run.start import init
+    from lossguard.spool.history import read_spools
+    from lossguard.vocabulary.errors import (
         CheckpointError,
         CheckpointMismatch,
         CollectorError,
@@ -27,19 +33,11 @@ if TYPE_CHECKING:
         Unauthorised,
         Unreachable,
     )
-    from lossguard.guard import Guard
-    from lossguard.ledger import Ledger, Skip
-    from lossguard.limits import Limits
-    from lossguard.orders import Order
-    from lossguard.probe import Probe
-    from lossguard.protocol import decode_number, encode_number, is_run_id
-    from lossguard.ranks import Ranks
-    from lossguard.reading.stored_run import StoredRun
-    from lossguard.restart_plan import RestartPlan, restart
-    from lossguard.run import Run
-    from lossguard.spooling.reading import read_spools
-    from lossguard.start import init
-    from lossguard.states import Cause, OrderKind, RunState, SegmentReason
+    from lossguard.vocabulary.limits import Limits
+    from lossguard.vocabulary.orders import Ledger, Order, Skip
+    from lossguard.vocabulary.protocol import decode_number, encode_number, is_run_id
+    from lossguard.vocabulary.states import Cause, OrderKind, RunState, SegmentReason
+    from lossguard.vocabulary.wire import Probe
 
 __all__ = [
     "Cause",
@@ -78,9 +76,15 @@ __all__ = [
 ]
 
 _NAMES_OF = {
-    "batches": ("Indexable",),
-    "delivery.client": ("Client",),
-    "errors": (
+    "client.client": ("Client",),
+    "client.stored_run": ("StoredRun",),
+    "guard.guard": ("Guard", "Indexable"),
+    "guard.restart_plan": ("RestartPlan", "restart"),
+    "run.ranks": ("Ranks",),
+    "run.run": ("Run",),
+    "run.start": ("init",),
+    "spool.history": ("read_spools",),
+    "vocabulary.errors": (
         "CheckpointError",
         "CheckpointMismatch",
         "CollectorError",
@@ -93,19 +97,11 @@ _NAMES_OF = {
         "Unauthorised",
         "Unreachable",
     ),
-    "guard": ("Guard",),
-    "ledger": ("Ledger", "Skip"),
-    "limits": ("Limits",),
-    "orders": ("Order",),
-    "probe": ("Probe",),
-    "protocol": ("decode_number", "encode_number", "is_run_id"),
-    "ranks": ("Ranks",),
-    "reading.stored_run": ("StoredRun",),
-    "restart_plan": ("RestartPlan", "restart"),
-    "run": ("Run",),
-    "spooling.reading": ("read_spools",),
-    "start": ("init",),
-    "states": ("Cause", "OrderKind", "RunState", "SegmentReason"),
+    "vocabulary.limits": ("Limits",),
+    "vocabulary.orders": ("Ledger", "Order", "Skip"),
+    "vocabulary.protocol": ("decode_number", "encode_number", "is_run_id"),
+    "vocabulary.states": ("Cause", "OrderKind", "RunState", "SegmentReason"),
+    "vocabulary.wire": ("Probe",),
 }
 """The exported names by the module that defines them: it is imported when one of them is first used, because a command
 or a hook that needs none of them must not wait for the HTTP client."""

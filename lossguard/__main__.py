@@ -1,18 +1,18 @@
 """The command line of the SDK: `lossguard COMMAND ..`, or `python -m lossguard COMMAND ..`.
 
-The exit codes are those of `lossguard.commands.errors.ExitCode`; 0: done, 1: something is left, as the command has
+The exit codes are those of `lossguard.cli.errors.ExitCode`; 0: done, 1: something is left, as the command has
 printed; 2: the arguments are invalid.
 """
 
-from lossguard.interrupts import INTERRUPTED, quiet_interrupts
+from lossguard.run.interrupts import INTERRUPTED, quiet_interrupts
 
 with quiet_interrupts():
     import argparse
     import os
     import sys
 
-    from lossguard.commands.arguments import MODULE_OF, parser_of
-    from lossguard.commands.errors import ERRORS, ExitCode, fail
+    from lossguard.cli.arguments import MODULE_OF, parser_of
+    from lossguard.cli.errors import ERRORS, ExitCode, fail
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,9 +21,9 @@ except ModuleNotFoundError as missing:
         f"lossguard.accelerate needs accelerate ({missing.name} is not installed): pip install 'lossguard[accelerate]'"
     ) from missing
 
-from lossguard.remote_files import is_remote, local_path
-from lossguard.torch.digest import Digest, digest
-from lossguard.torch.framework_checkpoints import FrameworkCheckpoints
+from lossguard.checkpoints.framework_checkpoints import FrameworkCheckpoints
+from lossguard.checkpoints.remote.files import is_remote, local_path
+from lossguard.checkpoints.state import Digest, digest
 
 __all__ = ["AcceleratorCheckpoints", "check_strategy"]
 

@@ -14,7 +14,7 @@ The store is LOSSGUARD_DATABASE_URL; by default a SQLite file in LOSSGUARD_DIR, 
 Each command has --help.
 """
 
-from lossguard.interrupts import quiet_interrupts
+from lossguard.run.interrupts import quiet_interrupts
 
 with quiet_interrupts():
     import argparse
@@ -47,7 +47,7 @@ COMMANDS = {
     "collector": Command("monitor.__main__", default=("serve",)),
     "dashboard": Command("dashboard.__main__"),
     "report": Command("dashboard.__main__", inner=("report",)),
-    "db": Command("db.cli"),
+    "db": Command("db.cli.app"),
     "replay": Command("trainer.cli", inner=("replay",), needs_torch=True),
     "trainer": Command("trainer.cli", needs_torch=True),
 }

@@ -10,12 +10,12 @@ python -m monitor policy show|set|unset                  the policy of all runs,
 python -m monitor settings                               the settings in the environment
 """
 
-from lossguard.interrupts import quiet_interrupts
+from lossguard.run.interrupts import quiet_interrupts
 
 with quiet_interrupts():
     import typer
 
-    from db.command_lines import as_typed_here
+    from db.cli.command_engine import as_typed_here
     from monitor.cli import backtest, lease, policy, scorecard, serve, settings, tokens
 
 app = typer.Typer(

@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from db.engine import create_engine
-from db.leader import Lease
-from lossguard.writer import Writer
+from db.store.engine import create_engine
+from db.store.leader import Lease
+from lossguard.spool.writer import Writer
 from monitor import problems
 from monitor.api import routes
 from monitor.api.auth import Authentication, FailedAttempts

@@ -14,8 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from lossguard.protocol import MAX_ITEMS, MAX_STEP, MAX_TIME, checked_json
-from lossguard.states import RunState
+from lossguard.vocabulary.protocol import MAX_ITEMS, MAX_STEP, MAX_TIME, checked_json
+from lossguard.vocabulary.states import RunState
 from monitor.schemas import Json, Name, Number, RunId, Text, few_fields, whole
 
 STATES = {

@@ -11,11 +11,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from db.archive.reading import UnreadableArchive
-from db.command_lines import as_typed_here
-from db.engine import first_line
+from db.cli.command_engine import as_typed_here
+from db.steps.archived.reading import UnreadableArchive
 from db.steps.block_codec import DamagedBlock
-from lossguard.protocol import NO_SUCH_PATH
+from db.store.engine import first_line
+from lossguard.vocabulary.protocol import NO_SUCH_PATH
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from lossguard.hardware.values import MAX_DEVICE, MAX_SAMPLES_PER_REPORT, MAX_VALUES
-from lossguard.preflight import MAX_CHARACTERS, MAX_SENTENCE, MAX_TEXTS
-from lossguard.probe import Probe
-from lossguard.protocol import (
+from lossguard.vocabulary.hardware import MAX_DEVICE, MAX_SAMPLES_PER_REPORT, MAX_VALUES
+from lossguard.vocabulary.protocol import (
     MAX_COMMIT,
     MAX_ITEMS,
     MAX_KIND,
@@ -24,7 +22,8 @@ from lossguard.protocol import (
     TIER_PATTERN,
     checked_json,
 )
-from lossguard.states import Cause, SegmentReason
+from lossguard.vocabulary.states import Cause, SegmentReason
+from lossguard.vocabulary.wire import MAX_CHARACTERS, MAX_SENTENCE, MAX_TEXTS, Probe
 
 
 def whole(value: Any) -> Any:
@@ -142,7 +141,7 @@ class EventIn(Body):
 
     @model_validator(mode="after")
     def well_formed(self) -> Self:
-        """The details of a probe have a fixed form (lossguard.probe); those of any other event are free."""
+        """The details of a probe have a fixed form (lossguard.vocabulary.wire); those of any other event are free."""
         if self.kind == PROBE:
             Probe.from_details(self.details)
         return self
@@ -179,7 +178,7 @@ class BatchTextIn(Body):
 
 
 class PreflightIn(Body):
-    """The trainer's answer about a rollback that waits for approval (`lossguard.preflight.Answer`)."""
+    """The trainer's answer about a rollback that waits for approval (`lossguard.vocabulary.wire.Answer`)."""
 
     id: Short
     problem: Sentence = ""
@@ -226,7 +225,8 @@ class AnswerIn(Body):
     skip_to: StepNumber | None = None
     detail: Text = ""
     refusal: Annotated[str, StringConstraints(pattern="^[a-z_]{1,16}$")] | None = None
-    """With `failed`: why the trainer would not carry it out, a word of `lossguard.states.Refusal` or of a later one."""
+    """With `failed`: why the trainer would not carry it out, a word of `lossguard.vocabulary.states.Refusal` or of a
+    later one."""
 
 
 class FinishIn(Body):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from sqlalchemy.orm import Session
 
 from db import scorecard
-from db.known_runs import KnownRuns
+from db.store.known_runs import KnownRuns
 from monitor.detection.scorecard.scored_run import ScoredRun, is_scored, score_run
 
 MAX_RUNS = 100_000

@@ -5,10 +5,10 @@ from ipaddress import ip_network
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from db.engine import DEFAULT_URL
-from lossguard.addresses import is_loopback
-from lossguard.order_signature import KEY, KEY_FILE, read_key
-from lossguard.protocol import MAX_METRICS
+from db.store.engine import DEFAULT_URL
+from lossguard.vocabulary.orders import KEY, KEY_FILE, read_key
+from lossguard.vocabulary.protocol import MAX_METRICS
+from lossguard.vocabulary.secrets import is_loopback
 from monitor.telemetry.logs import LogFormat, LogLevel
 
 

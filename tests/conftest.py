@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from db import migrate
-from db.engine import create_engine
+from db.store.engine import create_engine
 from tests import object_store, postgres, scheduling
 
 # The models under test are tiny: synchronising threads costs more than it saves. Set before torch is imported.

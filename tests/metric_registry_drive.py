@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from db import migrate
-from db.engine import create_engine
-from lossguard.protocol import API
+from db.store.engine import create_engine
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 
@@ -60,7 +60,7 @@ def draw(result: dict[str, Any]) -> None:
     from dashboard.figures.curves import run_figure
     from dashboard.figures.incident import incident_figure
     from dashboard.figures.marks import Marks
-    from lossguard.metrics import default_charts
+    from lossguard.vocabulary.metrics import default_charts
 
     facts = cached.facts("r1")
     assert facts is not None

@@ -16,7 +16,7 @@ import lossguard
 import lossguard.torch
 import monitor.__main__
 import trainer.cli
-from db import cli as db_cli
+from db.cli import app as db_cli
 from tests.frameworks import ROWS
 from tests.monitor.client import TestClient
 from tests.monitor.conftest import http as http

@@ -14,7 +14,7 @@ import torch
 from benchmarks.collectors import collector
 from examples.restart_loop import batch_at
 from lossguard import Ledger, Skip
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests import fork_server

@@ -64,7 +64,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("lossguard", "db", "monitor", "dashboard"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "tests/metric_registry_drive.py", folder)
-    _insert(folder / "lossguard/metrics.py", ROWS, before=END_OF_METRICS)
+    _insert(folder / "lossguard/vocabulary/metrics.py", ROWS, before=END_OF_METRICS)
     _insert(folder / "monitor/detection/scoring/signals.py", START_OF_PARAMETERS + PARAMETERS, at=START_OF_PARAMETERS)
     migration = folder / "db/migrations/versions/9999_two_metrics.py"
     newest = ScriptDirectory(str(migrate.MIGRATIONS)).get_current_head()

@@ -17,7 +17,7 @@ SYSTEM_TESTS = {
     "dashboard/test_hostile_runs.py": "every page, report and frame on runs with extreme values",
     "db/test_earlier_release.py": "a store that an earlier release wrote, through every module of db",
     "deploy": "the files in deploy/, which are no modules",
-    "lossguard/commands/test_documented_fields.py": "the JSON of the commands, as docs/terminal.md lists it",
+    "lossguard/cli/test_documented_fields.py": "the JSON of the commands, as docs/terminal.md lists it",
     "lossguard/launch/test_hf_restarts.py": "the Trainer of transformers under a launcher, and a collector",
     "lossguard/test_exported_members.py": "every public name of the SDK",
     "lossguard/hf/test_private_names.py": "the private names of transformers that the adapter uses",
@@ -50,6 +50,9 @@ def modules_of(test: Path) -> Iterator[Path]:
     name = test.stem.removeprefix("test_")
     yield folder / f"{name}.py"
     yield folder / name / "__init__.py"
+    for module in sorted(folder.glob("*.py")):  # a part of a module may have a file of its own: test_<module>_<part>.py
+        if name.startswith(f"{module.stem}_"):
+            yield module
     if name == "main":
         yield folder / "__main__.py"
 

@@ -30,7 +30,7 @@ METHODS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "accelerate": {
         "lossguard.guard.Guard": ("boundary",),
-        "lossguard.recording.RecordingRun": ("log",),
+        "lossguard.run.recording.RecordingRun": ("log",),
         "benchmarks.frameworks.with_accelerate": ("over_ranks",),
     },
 }

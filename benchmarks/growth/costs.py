@@ -17,7 +17,7 @@ from benchmarks.growth.site import Site
 from benchmarks.growth.subject import Subject
 from benchmarks.reports import TOKEN
 from lossguard import Client
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 
 MANY, NUM_REPORTS = 1_000, 8
 MILLION = 1_000_000

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from db import migrate
-from db.engine import create_engine
+from db.store.engine import create_engine
 from tests import postgres
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"

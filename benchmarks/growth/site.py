@@ -14,8 +14,8 @@ import urllib3
 from benchmarks.collectors import collector, exact_cpu_seconds
 from benchmarks.growth.places import Place
 from benchmarks.reports import TOKEN
-from db.engine import create_engine
-from lossguard.protocol import API
+from db.store.engine import create_engine
+from lossguard.vocabulary.protocol import API
 from tests import postgres
 
 MIN_CALLS, MAX_CALLS = 5, 60

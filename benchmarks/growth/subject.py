@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from benchmarks import ingest, store
 from benchmarks.client import METRICS
 from db import commands, queries
-from db.engine import writing
 from db.lineage import StepRange
 from db.models import Incident
 from db.steps.reader import read_blocks
+from db.store.engine import writing
 from monitor.detection import DetectionEngine
 from monitor.ingestion import detection_state
 from monitor.ingestion.columns import stored_rows

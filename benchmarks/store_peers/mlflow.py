@@ -33,7 +33,7 @@ from benchmarks.store_peers.costs import (
     Sizes,
 )  # fmt: skip
 from benchmarks.weight import table_sizes
-from db.engine import create_engine
+from db.store.engine import create_engine
 from tests import postgres
 from tests.ports import free_port
 from tests.waiting import wait_for

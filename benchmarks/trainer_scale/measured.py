@@ -101,10 +101,10 @@ def _calls(folder: Path) -> Iterator[Callable[[], object]]:
     from torch import nn
     from torch.distributed.fsdp import fully_shard
 
-    from lossguard.ranks import RankState
+    from lossguard.checkpoints.sharded.checkpoint import split_tensors
+    from lossguard.checkpoints.sharded.tensor_files import write_planned_by_torch
+    from lossguard.run.ranks import RankState
     from lossguard.torch import Checkpoints, TorchRanks
-    from lossguard.torch.state_tree import split_tensors
-    from lossguard.torch.tensor_files import write_planned_by_torch
 
     ranks = TorchRanks(pause=0)
     group, size = ranks.group, ranks.size

@@ -62,7 +62,7 @@ def _planning_seconds(ranks: int = 128, tensors: int = 100) -> float:
     from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
     from torch.distributed.checkpoint.planner import SavePlan
 
-    from lossguard.torch.tensor_shard import TensorShard
+    from lossguard.checkpoints.sharded.tensor_shard import TensorShard
 
     local = torch.empty(64, 8)
 

@@ -1,4 +1,4 @@
-"""Messages and bytes of gloo's collectives and of `lossguard.torch.tree`, counted exactly. Pure functions.
+"""Messages and bytes of gloo's collectives and of `lossguard.run.collectives`, counted exactly. Pure functions.
 
 gloo/transport/tcp/pair.cc: for each message the sender announces it and the receiver says that it is ready, each with a
 header of HEADER bytes; then the content follows, with a header of its own.

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from dashboard import formatting
+from dashboard.axes import Floats
 from dashboard.data.incident_window import IncidentWindow
-from dashboard.figures.axis import Floats
 from db.models import Incident
-from lossguard.metrics import short_name
+from lossguard.vocabulary.metrics import short_name
 
 RECENT_STEPS = 20
 """The value now is the median of the last steps shown, so many of them."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 import streamlit as st
 from sqlalchemy.orm import Session
 
+from dashboard.axes import PLAIN_STEPS, RunAxes, XAxis
 from dashboard.data import changed_rows, throughput
 from dashboard.data import incident_window as windows
 from dashboard.data.curve_reader import CurveReader
@@ -21,19 +22,20 @@ from dashboard.data.facts import Curve, LatestValue, LineCurves, RunCard, RunCur
 from dashboard.data.incident_window import IncidentWindow
 from dashboard.data.progress import progress
 from dashboard.data.store import cached_briefly, database_url, open_store
-from dashboard.figures.axis import PLAIN_STEPS, RunAxes, XAxis
-from db import lineage, overview, policies, queries
+from db import lineage, queries
 from db.goodput import reading as goodput
 from db.goodput import rollback_costs
 from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind
-from db.known_runs import KnownRuns
 from db.lineage import Line
 from db.models import Incident, Run, Segment
-from db.overview import RunSummary, StepTime
 from db.queries import StoredProbe
-from db.step_notes import step_notes
-from lossguard.states import RunState
+from db.records import policies
+from db.records.step_notes import step_notes
+from db.runs import overview
+from db.runs.overview import RunSummary, StepTime
+from db.store.known_runs import KnownRuns
+from lossguard.vocabulary.states import RunState
 
 BREAKDOWN_SECONDS = 4.0
 """For so long the breakdown of a running run is shown, to all viewers, before it is read again."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboard import formatting
-from lossguard.states import Cause
+from lossguard.vocabulary.states import Cause
 
 CAUSES: Mapping[str, str] = {
     Cause.HARDWARE: "hardware, or something else transient",

@@ -9,7 +9,7 @@ from functools import cache
 
 from dashboard.operator_actions import collector_url
 from lossguard import Client, CollectorError, ConfigurationError, Unauthorised
-from lossguard.delivery.no_answer import reason_of
+from lossguard.client.answers import reason_of
 
 CHECK_SECONDS = 2.0
 TIMEOUT_SECONDS = 3.0

@@ -9,8 +9,8 @@ import pandas as pd
 
 from dashboard import formatting
 from db.models import Run
-from lossguard.config_paths import flattened
-from lossguard.masking import mask_command_line, mask_json
+from lossguard.vocabulary.run_search import flattened
+from lossguard.vocabulary.secrets import mask_command_line, mask_json
 from monitor.detection.interventions import run_policy
 
 ABSENT = "-"

@@ -5,10 +5,10 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy.orm import Session
 
+from dashboard.axes import PLAIN_STEPS, StepAxis, XAxis
 from dashboard.data import compute, throughput
 from dashboard.data.facts import LatestValue
 from dashboard.data.perplexity import LOSS, PERPLEXITY, perplexity
-from dashboard.figures.axis import PLAIN_STEPS, StepAxis, XAxis
 from db import queries
 from db.lineage import StepRange
 from db.models import Run

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dashboard.axes import RunAxes, StepAxis
 from dashboard.data.progress import Progress
-from dashboard.figures.axis import RunAxes, StepAxis
 from db.lineage import source_of
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.queries import Series
-from db.step_notes import StepNote
-from lossguard.sources.facts import SourceFacts
+from db.records.step_notes import StepNote
+from lossguard.vocabulary.source_facts import SourceFacts
 from monitor.detection.interventions.policy_layers import Layers
 
 

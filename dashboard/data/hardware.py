@@ -6,11 +6,12 @@ import streamlit as st
 
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import cached_briefly, database_url, open_store
-from db import hardware, queries
-from db.hardware import HardwareSample
+from db import queries
 from db.models import Incident
-from lossguard.hardware.values import describe_errors
-from lossguard.plurals import plural
+from db.records import hardware
+from db.records.hardware import HardwareSample
+from lossguard.vocabulary.hardware import describe_errors
+from lossguard.vocabulary.wording import plural
 
 CACHE_SECONDS = 15.0
 """Between two samples. Reading all that a run keeps takes a third of a second."""

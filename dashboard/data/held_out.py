@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboard.figures.axis import Floats, StepAxis
+from dashboard.axes import Floats, StepAxis
 from db.queries import Series
 
 HELD_OUT_LOSS, HELD_OUT_BITS_PER_BYTE = "held_out_loss", "held_out_bits_per_byte"

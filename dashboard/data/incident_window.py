@@ -12,12 +12,13 @@ from sqlalchemy.orm import Session
 
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import database_url, open_store
-from db import interventions, lineage, queries
+from db import lineage, queries
+from db import run_states as interventions
 from db.lineage import StepRange
 from db.models import Incident, Intervention, Run
 from db.steps import reader
-from lossguard.metrics import detector_inputs
-from lossguard.states import OrderKind
+from lossguard.vocabulary.metrics import detector_inputs
+from lossguard.vocabulary.states import OrderKind
 from monitor.detection import Rows
 from monitor.detection.expected_bands import Band, bands
 from monitor.detection.interventions import run_policy

@@ -21,8 +21,8 @@ from dashboard.data.lab_results import (
     TemperatureRun,
     UnstableRun,
 )
-from db.command_lines import as_typed_here
-from lossguard.protocol import decode_number
+from db.cli.command_engine import as_typed_here
+from lossguard.vocabulary.protocol import decode_number
 
 INSTALLED = Path(__file__).parent / "measurements"
 """Of the wheel, which has no docs/."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from dashboard import formatting
 from dashboard.data.facts import RunFacts
-from db.interventions import is_holding, is_proposed, needs_a_person
 from db.models import Incident, Intervention
+from db.run_states import is_holding, is_proposed, needs_a_person
 from db.runs.fields import NEED_A_PERSON
-from lossguard.states import IncidentKind, IncidentState, InterventionState, RunState
+from lossguard.vocabulary.states import IncidentKind, IncidentState, InterventionState, RunState
 
 HELD_SENTENCE = "The run is on hold until an operator decides."
 NO_LONGER_HELD = (
@@ -81,7 +81,7 @@ def unresolved_sentence(facts: RunFacts, incident: Incident) -> str:
 
 
 def count(facts: RunFacts) -> int:
-    """How many decisions wait for a person, as the list of runs counts them (db/overview.py)."""
+    """How many decisions wait for a person, as the list of runs counts them (db/runs/overview.py)."""
     return sum(map(needs_a_person, facts.interventions)) + len(unresolved(facts))
 
 

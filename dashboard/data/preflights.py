@@ -4,8 +4,9 @@ import time
 
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import cached_briefly, database_url, open_store
-from db import preflights, queries
+from db import queries
 from db.models import Intervention
+from db.records import preflights
 from monitor.detection.interventions.preflight import Known, Preflight, preflight
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from db.models import Run
-from db.overview import StepTime
-from db.runs.silence import SILENT as SILENT
-from db.runs.silence import is_silent as is_silent
+from db.run_states import SILENT as SILENT
+from db.run_states import is_silent as is_silent
+from db.runs.overview import StepTime
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from typing import Any
 import streamlit as st
 
 from dashboard.data.store import cached_for, database_url, open_store
-from db import overview
-from db.known_runs import KnownRuns
 from db.models import Run
-from db.overview import RunSummary, Tally
-from lossguard.config_paths import flattened
-from lossguard.masking import mask_json
+from db.runs import overview
+from db.runs.overview import RunSummary, Tally
+from db.store.known_runs import KnownRuns
+from lossguard.vocabulary.run_search import flattened
+from lossguard.vocabulary.secrets import mask_json
 
 NAMES_SECONDS = 10.0
 """For so long the names of the metrics are kept."""

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from sqlalchemy.orm import Session
 
 from dashboard.data.store import cached_briefly, cached_for, database_url, open_store
-from db import overview, queries
+from db import queries
 from db.models import Run
-from db.overview import Tally
-from db.runs import choices, pages
+from db.run_states import SILENT
+from db.runs import choices, overview, pages
 from db.runs.fields import NEEDS_A_PERSON
 from db.runs.filters import RunFilter
 from db.runs.orders import RunOrder
-from db.runs.silence import SILENT
-from lossguard.states import RunState
+from db.runs.overview import Tally
+from lossguard.vocabulary.states import RunState
 
 CHOICES_SECONDS = 10.0
 """For so long the projects and tags that a viewer can choose from are kept."""

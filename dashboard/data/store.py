@@ -11,11 +11,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from db import migrate
-from db.archive.reading import UnreadableArchive
-from db.command_lines import as_typed_here
+from db.cli.command_engine import as_typed_here
 from db.dialects import parse_url
-from db.engine import DEFAULT_URL, create_engine, reading
+from db.steps.archived.reading import UnreadableArchive
 from db.steps.block_codec import DamagedBlock
+from db.store.engine import DEFAULT_URL, create_engine, reading
 
 CACHE_SECONDS = 0.4
 """Adds to the delay of a live page, which follows a report within two seconds."""

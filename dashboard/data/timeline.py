@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dashboard import formatting
-from db.interventions import rewind_target
 from db.models import Incident, Intervention, Order
-from lossguard.metrics import short_name
-from lossguard.states import IncidentKind, IncidentState, InterventionState, OrderKind
+from db.run_states import rewind_target
+from lossguard.vocabulary.metrics import short_name
+from lossguard.vocabulary.states import IncidentKind, IncidentState, InterventionState, OrderKind
 
 StepTime = Callable[[int], float | None]
 """Unix seconds at which a step of the incident's line was done."""

@@ -30,7 +30,7 @@ from db.lineage import StepRange
 from db.models import Run, Segment
 from db.queries import Series
 from db.steps import reader
-from lossguard.reading.csv_names import safe_name
+from lossguard.client.tables import safe_name
 
 VALUES_ROUTE = "/lossguard/values/"
 """Where server.py serves the files."""

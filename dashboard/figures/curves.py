@@ -12,8 +12,8 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
+from dashboard.axes import AxisChoices, Floats, RunAxes, XAxis, compact
 from dashboard.data.facts import Curve
-from dashboard.figures.axis import Floats, RunAxes, XAxis, compact
 from dashboard.figures.edges import edge_markers
 from dashboard.figures.float32 import as_float32
 from dashboard.figures.line_style import DISCARDED, LIVE, LineStyle
@@ -23,8 +23,8 @@ from dashboard.figures.panels import Panel, panel_figure, panel_layout
 from dashboard.figures.placed_line import PlacedLine, floats
 from dashboard.figures.smoothing import smoothed
 from dashboard.figures.style import number_format, with_alpha
-from dashboard.figures.value_axes import AxisChoices, value_axes
-from lossguard.metrics import short_name
+from dashboard.figures.value_axes import value_axes
+from lossguard.vocabulary.metrics import short_name
 
 
 @dataclass(frozen=True, slots=True)

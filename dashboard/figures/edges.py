@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from dashboard import formatting
-from dashboard.figures.axis import compact
+from dashboard.axes import compact
 from dashboard.figures.line_style import LineStyle
 from dashboard.figures.panels import Panel
 from dashboard.figures.placed_line import PlacedLine
-from lossguard.metrics import short_name
+from lossguard.vocabulary.metrics import short_name
 
 NAME = "beyond the axis"
 NEAR = 0.01

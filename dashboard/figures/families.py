@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
+from dashboard.axes import XAxis
 from dashboard.data.facts import Curve
-from dashboard.figures.axis import XAxis
 from dashboard.figures.line_panels import Line, LinePanel, line_panels
 from dashboard.figures.panels import X_AXES
-from lossguard.metrics import FAMILIES, LogAxis, family_of
+from lossguard.vocabulary.metrics import FAMILIES, LogAxis, family_of
 
 
 def family_figure(curves: Mapping[str, Curve], *, revision: str) -> go.Figure | None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboard.figures.axis import Floats
+from dashboard.axes import Floats
 
 SMALLEST, LARGEST = 1e-300, 1e300
 """Sizes that plotly.js can draw: it ignores larger values, and a range of smaller ones stops it."""

@@ -6,7 +6,7 @@ lies outside is marked on the edge of the panel (edges.py).
 
 import numpy as np
 
-from dashboard.figures.axis import Floats
+from dashboard.axes import Floats
 from dashboard.figures.float32 import LARGEST
 
 Range = tuple[float, float]

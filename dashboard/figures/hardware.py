@@ -7,11 +7,11 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import clock
-from dashboard.figures.axis import XAxis
+from dashboard.axes import XAxis
 from dashboard.figures.line_panels import Line, LinePanel, line_panels
 from dashboard.figures.panels import X_AXES
-from db.hardware import HardwareSample
-from lossguard.hardware.values import MACHINE, VALUES
+from db.records.hardware import HardwareSample
+from lossguard.vocabulary.hardware import MACHINE, VALUES
 
 PANEL_HEIGHT = 76
 """Pixels."""

@@ -8,8 +8,8 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
+from dashboard.axes import Floats, XAxis, compact
 from dashboard.data.incident_window import IncidentWindow
-from dashboard.figures.axis import Floats, XAxis, compact
 from dashboard.figures.curves import without_repeated_legend_entries
 from dashboard.figures.log_scale import log_axes
 from dashboard.figures.non_finite import non_finite_crosses
@@ -29,8 +29,8 @@ from dashboard.figures.style import (
     with_alpha,
 )
 from db.models import Incident, Intervention
-from lossguard.metrics import COUNTS, DETECTOR_INPUTS, SIGNALS, short_name
-from lossguard.states import THROUGHPUT_KINDS
+from lossguard.vocabulary.metrics import COUNTS, DETECTOR_INPUTS, SIGNALS, short_name
+from lossguard.vocabulary.states import THROUGHPUT_KINDS
 from monitor.detection import Rows
 from monitor.detection.expected_bands import Band
 

@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.figures.axis import Floats, compact
+from dashboard.axes import Floats, compact
 from dashboard.figures.float32 import as_float32
 from dashboard.figures.panels import SPIKES
 from dashboard.figures.style import NUMBER, RUN_COLOURS, VERMILLION, base_figure

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.figures.axis import Floats
-from lossguard.metrics import METRICS, LogAxis
+from dashboard.axes import Floats
+from lossguard.vocabulary.metrics import METRICS, LogAxis
 
 ALWAYS_LOG = frozenset(metric.name for metric in METRICS if metric.log_axis is LogAxis.ALWAYS)
 AUTO_LOG = frozenset(metric.name for metric in METRICS if metric.log_axis is LogAxis.AUTO)

@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboard import formatting
+from dashboard.axes import Floats, RunAxes
 from dashboard.data.facts import Curve
-from dashboard.figures.axis import Floats, RunAxes
 from dashboard.figures.panels import Panel, PanelLayout, vertical_band, vertical_line
 from dashboard.figures.skipped_updates import skipped_update_marks
 from dashboard.figures.style import GREEN, GREY, OLIVE, ORANGE, VERMILLION
 from dashboard.url_state import incident_url
-from db.interventions import rewound_step
 from db.lineage import OUTLIER
 from db.models import Event, Incident, Intervention, Order
-from db.step_notes import StepNote
-from lossguard.sources.facts import says_source
-from lossguard.states import IncidentState
+from db.records.step_notes import StepNote
+from db.run_states import rewound_step
+from lossguard.vocabulary.source_facts import says_source
+from lossguard.vocabulary.states import IncidentState
 
 ARROW_HEIGHT = 0.86
 """Of the arrows in the first panel, 0..1: in the upper part, which curves seldom reach."""

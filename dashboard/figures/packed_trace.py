@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dashboard import formatting
-from dashboard.figures.axis import Floats
+from dashboard.axes import Floats
 from dashboard.figures.float32 import LARGEST, as_float32, drawable
 
 FAR = 1e6

@@ -12,13 +12,13 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.figures.axis import Floats, XAxis
+from dashboard.axes import Floats, XAxis
 from dashboard.figures.float32 import LARGEST, SMALLEST
 from dashboard.figures.frame import CONSTANT, Range, axis_range
 from dashboard.figures.log_scale import ALWAYS_LOG
 from dashboard.figures.packed_trace import packed
 from dashboard.figures.style import GREY, base_figure, metric_axis, number_format, with_alpha
-from lossguard.metrics import title
+from lossguard.vocabulary.metrics import title
 
 FIRST_PANEL_HEIGHT, PANEL_HEIGHT, GAP, LABEL_ROW = 250, 130, 42, 18
 """Heights in pixels; the gap holds the title of the next panel, the label row the names of the incidents."""

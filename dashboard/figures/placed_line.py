@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dashboard.figures.axis import Floats, StepAxis
+from dashboard.axes import Floats, StepAxis
 from dashboard.figures.line_style import LineStyle
 from db.queries import Series
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from dashboard import formatting
+from dashboard.axes import RunAxes, StepAxis
 from dashboard.data.facts import Curve
-from dashboard.figures.axis import RunAxes, StepAxis
 from dashboard.figures.panels import Panel
 from dashboard.figures.style import ORANGE
 from db.queries import Series

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from dashboard.figures.axis import Floats
+from dashboard.axes import Floats
 from db.queries import Series
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
-from lossguard.metrics import BY_NAME
+from lossguard.vocabulary.metrics import BY_NAME
 
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#2F86C4", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"
 ORANGE, SKY, OLIVE = "#E69F00", "#56B4E9", "#A79A00"

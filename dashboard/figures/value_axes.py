@@ -1,52 +1,14 @@
 """Scale and range of the value axis of each panel: from its live line, and from what the viewer chose. Pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
-from dashboard.figures.axis import Floats
+from dashboard.axes import AxisChoices, Floats
 from dashboard.figures.frame import Range, axis_range
 from dashboard.figures.log_scale import AUTO_LOG, always_log, log_axes
 from dashboard.figures.placed_line import PlacedLine, extent
-
-
-class Scale(StrEnum):
-    """Of a value axis."""
-
-    AUTO = "auto"  # as the metric registry says
-    LINEAR = "linear"
-    LOG = "log"
-
-
-@dataclass(frozen=True, slots=True)
-class AxisChoices:
-    """What a viewer chose for the value axes, by metric; the others are as the metric registry says."""
-
-    log: frozenset[str] = frozenset()
-    linear: frozenset[str] = frozenset()
-    fit_all: frozenset[str] = frozenset()
-    """Those that show all values, and not only what the live line needs."""
-
-    def of(self, metrics: Collection[str]) -> "AxisChoices":
-        """Those for some metrics."""
-        return AxisChoices(*(chosen.intersection(metrics) for chosen in (self.log, self.linear, self.fit_all)))
-
-    def scale(self, metric: str) -> Scale:
-        return Scale.LOG if metric in self.log else Scale.LINEAR if metric in self.linear else Scale.AUTO
-
-    def changed(self, metric: str, scale: Scale, *, fit_all: bool) -> "AxisChoices":
-        """With other choices for one metric."""
-
-        def chosen(names: frozenset[str], *, is_chosen: bool) -> frozenset[str]:
-            return names | {metric} if is_chosen else names - {metric}
-
-        return AxisChoices(
-            log=chosen(self.log, is_chosen=scale is Scale.LOG),
-            linear=chosen(self.linear, is_chosen=scale is Scale.LINEAR),
-            fit_all=chosen(self.fit_all, is_chosen=fit_all),
-        )
 
 
 @dataclass(frozen=True, slots=True)

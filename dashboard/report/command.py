@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.engine import DEFAULT_URL, BadDatabaseUrl, check_store, create_engine
+from db.store.engine import DEFAULT_URL, BadDatabaseUrl, check_store, create_engine
 
 SUFFIXES = (".html", ".pdf")
 

@@ -11,9 +11,9 @@ from dashboard.data.run_lookup import NoSuchRun
 from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind
 from db.models import Incident, Intervention
-from lossguard.gating import SKIPPED
-from lossguard.metrics import CHECKPOINT_SECONDS, COLUMNS, EVALUATION_SECONDS, PAUSE_SECONDS, default_charts
-from lossguard.states import IncidentState
+from lossguard.vocabulary.gating import SKIPPED
+from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS, COLUMNS, EVALUATION_SECONDS, PAUSE_SECONDS, default_charts
+from lossguard.vocabulary.states import IncidentState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,7 +26,7 @@ from dashboard.report.incident_sections import incident_sections
 from dashboard.report.svg import PICTURE_SCALE, render_svg
 from dashboard.report.tables import Table, bounded_table
 from db.goodput.accounting import Breakdown
-from lossguard.metrics import short_name
+from lossguard.vocabulary.metrics import short_name
 
 HERE = Path(__file__).parent
 CURVES_PER_PICTURE = 4

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dashboard import formatting
-from dashboard.figures.axis import Floats
+from dashboard.axes import Floats
 
 PADDING = 0.05
 """Free share of the value range at both ends."""

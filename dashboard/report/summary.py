@@ -14,7 +14,7 @@ from db.goodput import rollback_costs
 from db.goodput.rollback_costs import Rewind
 from db.models import Intervention
 from db.queries import Series
-from lossguard.states import IncidentState, RunState
+from lossguard.vocabulary.states import IncidentState, RunState
 
 RECENT_SHARE = 50
 """The final loss is the mean over the last 1/50 of the run."""

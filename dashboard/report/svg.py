@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
-from dashboard.figures.axis import Floats
+from dashboard.axes import Floats
 from dashboard.figures.style import BLUE
 from dashboard.report import svg_paths
 from dashboard.report.legend import legend

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dashboard.figures.axis import Floats
+from dashboard.axes import Floats
 
 COLUMN_WIDTH = 1.0
 """In units of the picture."""

@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from dashboard import formatting, url_state
-from dashboard.figures.axis import XAxis
-from dashboard.figures.value_axes import AxisChoices, Scale
+from dashboard.axes import AxisChoices, Scale, XAxis
 from dashboard.views import url_warning
-from lossguard.metrics import short_name
+from lossguard.vocabulary.metrics import short_name
 
 SMOOTHING_STEPS = (0, 10, 30, 100, 300, 1000, 3000)
 LINKED_SMOOTHING = "linked_smoothing"

@@ -12,7 +12,7 @@ from dashboard.data.store import StepsUnreadable, StoreUnavailable
 from dashboard.views import session, tab
 from db.runs.filters import RunFilter
 from db.runs.orders import RunOrder
-from lossguard.states import RunState
+from lossguard.vocabulary.states import RunState
 
 METRIC_WIDTH_PIXELS = 165  # two metrics fit side by side on a phone
 

@@ -11,8 +11,8 @@ from dashboard.data.progress import is_silent
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import operate
 from db.models import Incident
-from lossguard.protocol import CAN_ROLL_BACK
-from lossguard.states import RunState
+from lossguard.vocabulary.protocol import CAN_ROLL_BACK
+from lossguard.vocabulary.states import RunState
 from monitor.detection.interventions import run_policy
 from monitor.detection.interventions.restorable import RestorableStep, restorable_steps
 

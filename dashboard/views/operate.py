@@ -12,8 +12,8 @@ from dashboard.login import Right
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import session
 from dashboard.views.frame import show_live
-from db.command_lines import as_typed_here
-from lossguard.protocol import MAX_SHORT_TEXT
+from db.cli.command_engine import as_typed_here
+from lossguard.vocabulary.protocol import MAX_SHORT_TEXT
 
 TOKEN = "operator_token"
 """In the session: the viewer's own token. It is never written to the URL or to the store."""

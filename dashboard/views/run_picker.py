@@ -9,7 +9,7 @@ from dashboard.views.search_box import search_box, show_problems
 from db.models import Run
 from db.runs.filters import RunFilter
 from db.runs.orders import RunOrder
-from lossguard import run_search
+from lossguard.vocabulary import run_search
 
 MAX_OFFERED = 50
 

@@ -1,4 +1,5 @@
-"""The box for a search of runs (`lossguard.run_search`), and the sentences about what cannot be read in it."""
+"""The box for a search of runs (`lossguard.vocabulary.run_search`), and the sentences about what cannot be read in
+it."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -10,7 +10,7 @@ from dashboard.data import collector_watch
 from dashboard.data.progress import is_silent
 from db.models import Run
 from db.runs.fields import NEEDS_A_PERSON
-from lossguard.states import IncidentState, InterventionState, RunState
+from lossguard.vocabulary.states import IncidentState, InterventionState, RunState
 
 SILENT_HELP = (
     "The run has not ended, but it no longer reports. Either it was killed, or it cannot reach the collector; then its "

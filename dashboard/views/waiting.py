@@ -9,8 +9,8 @@ from dashboard.data import pending, preflights
 from dashboard.data.facts import RunFacts
 from dashboard.views import banner, decisions, manual_rollback
 from db.models import Incident, Intervention
-from lossguard.protocol import CAN_ROLL_BACK
-from lossguard.states import RunState
+from lossguard.vocabulary.protocol import CAN_ROLL_BACK
+from lossguard.vocabulary.states import RunState
 from monitor.detection.interventions import preflight_text
 
 MAX_UNRESOLVED = 3

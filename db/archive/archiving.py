@@ -15,19 +15,22 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import access, commands, queries
-from db.archive import blocks, extent, files, parquet
+from db import commands, queries
+from db.archive import blocks
 from db.archive.comparison import difference
-from db.archive.files import ArchivedFile, FileState
-from db.archive.places import Place, PlaceError, path_segment
 from db.archive.turn import Busy, Turn
-from db.engine import reading, writing
 from db.lineage import StepRange
 from db.models import Run, Segment
+from db.records import access
 from db.steps import backlog, lost_values
+from db.steps.archived import files, parquet
+from db.steps.archived import files as extent
+from db.steps.archived.files import ArchivedFile, FileState
+from db.steps.archived.places import Place, PlaceError, path_segment
 from db.steps.blocks import read_blocks
 from db.steps.step_block import RunRange, StepBlock, end_of
-from lossguard.states import RunState
+from db.store.engine import reading, writing
+from lossguard.vocabulary.states import RunState
 
 MAX_STEPS = 262_144
 MAX_VALUES = 16_777_216

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db import bulk
-from db.archive.files import ArchivedFile
 from db.lineage import StepRange
 from db.models import Run
 from db.steps import blocks, packing, rollups
+from db.steps.archived.files import ArchivedFile
 from db.steps.step_block import RunRange, StepBlock, end_of
+from db.store import bulk
 
 OF_SEGMENT = "run_pk = ? AND segment = ?"
 BETWEEN = f"{OF_SEGMENT} AND first_step >= ? AND first_step <= ?"

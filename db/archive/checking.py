@@ -6,10 +6,10 @@ from collections.abc import Callable
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.archive import files, places
-from db.archive.files import ArchivedFile
-from db.engine import reading
-from lossguard.plurals import plural
+from db.steps.archived import files, places
+from db.steps.archived.files import ArchivedFile
+from db.store.engine import reading
+from lossguard.vocabulary.wording import plural
 
 FILES_AT_A_TIME = 500
 

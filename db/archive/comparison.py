@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from db.steps.columns import MetricColumn
 from db.steps.step_block import StepBlock
-from lossguard.plurals import plural
+from lossguard.vocabulary.wording import plural
 
 
 def difference(expected: StepBlock, found: StepBlock) -> str | None:

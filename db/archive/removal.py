@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from db.archive import files, places
-from db.archive.files import FileState
-from db.engine import reading, writing
+from db.steps.archived import files, places
+from db.steps.archived.files import FileState
+from db.store.engine import reading, writing
 
 
 @dataclass(slots=True)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.archive.extent import BUCKET
-from db.archive.files import ArchivedFile, FileState
 from db.models import Run, Segment
-from lossguard.states import RunState
+from db.steps.archived.files import BUCKET, ArchivedFile, FileState
+from lossguard.vocabulary.states import RunState
 
 AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([dh]?)")
 SECONDS = {"": 86_400.0, "d": 86_400.0, "h": 3_600.0}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import leader
-from db.engine import writing
+from db.store import leader
+from db.store.engine import writing
 
 ROLE = "archive"
 LEASE_SECONDS = 120.0

@@ -12,15 +12,17 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import access, commands, queries
-from db.archive import blocks, files, parquet, places, removal
+from db import commands, queries
+from db.archive import blocks, removal
 from db.archive.archiving import Written
 from db.archive.comparison import difference
-from db.archive.files import ArchivedFile, FileState
 from db.archive.turn import Turn
-from db.engine import reading, writing
 from db.models import Run
+from db.records import access
+from db.steps.archived import files, parquet, places
+from db.steps.archived.files import ArchivedFile, FileState
 from db.steps.step_block import StepBlock
+from db.store.engine import reading, writing
 
 
 class CannotBringBack(RuntimeError):

@@ -46,7 +46,7 @@ class Dialect(ABC):
     json: JsonConditions
     """Conditions on the values in a JSON column."""
     has_partitions = False
-    """Whether the tables of blocks are partitioned (see db.partitions)."""
+    """Whether the tables of blocks are partitioned (see db.store.partitions)."""
     row_lock = ""
     """Suffix of a SELECT that locks its rows in the order of the SELECT; empty where a writer locks the whole store."""
 

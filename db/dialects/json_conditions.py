@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute
 
-from lossguard.run_search import Operator
+from lossguard.vocabulary.run_search import Operator
 
 Column = sa.ColumnElement[Any] | InstrumentedAttribute[Any]
 Test = sa.ColumnElement[bool]
@@ -49,7 +49,7 @@ class JsonConditions(ABC):
         """Whether a setting passes, or without a test: whether there is one.
 
         The setting is the one whose dotted path `name` is, else each whose path ends with it, as in
-        `lossguard.config_paths.settings_named`; sections in lists count too.
+        `lossguard.vocabulary.run_search.settings_named`; sections in lists count too.
         """
 
     @abstractmethod

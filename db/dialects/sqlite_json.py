@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from db.dialects.json_conditions import Column, JsonConditions, Test, ValueTest, key_paths
-from lossguard.run_search import Operator
+from lossguard.vocabulary.run_search import Operator
 
 LOWER = "lossguard_lower"
 """A function that `db.dialects.sqlite` adds: SQLite's own changes ASCII letters only."""

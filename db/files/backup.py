@@ -4,7 +4,7 @@ from pathlib import Path
 
 from db.dialects import parse_url
 from db.dialects.base import CannotBackUp as CannotBackUp
-from db.engine import check_store
+from db.store.engine import check_store
 
 
 def backup(url: str, target: Path) -> int:

@@ -13,7 +13,7 @@ from typing import TextIO
 import pyarrow as pa
 import pyarrow.csv
 
-from lossguard.reading.csv_names import original_name
+from lossguard.client.tables import original_name
 
 MAX_LINE = 2**20
 """Characters of a line: a header of 1,000 metrics with the longest names has 131,000."""

@@ -5,7 +5,7 @@ Parquet   one row per step, and the rest of the run: the schema's metadata holds
 Arrow     the steps alone, as a stream of Arrow's record batches (IPC), uncompressed: what a client makes a frame of. A
           null is a value that was not reported.
 CSV       the steps alone. An empty cell is a value that was not reported; `nan`, `inf` and `-inf` were reported. A name
-          that a spreadsheet would take for a formula begins with an apostrophe (see `lossguard.reading.csv_names`).
+          that a spreadsheet would take for a formula begins with an apostrophe (see `lossguard.client.tables`).
 
 All have the columns `segment`, `step`, `time` (unix seconds), `live` (whether the step is on the live line), then the
 metrics; a metric that is called like one of these has the column `metric.<name>`. Rows are sorted by segment and step,
@@ -29,13 +29,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import queries
-from db.engine import reading
 from db.files import record
 from db.lineage import Line, StepRange, live_line, step_ranges
 from db.models import Run, Segment
 from db.steps.columns import MetricColumn, column_of
 from db.steps.reader import END, MAX_BLOCK_STEPS, StepBlock, next_block
-from lossguard.reading.csv_names import safe_name
+from db.store.engine import reading
+from lossguard.client.tables import safe_name
 
 KEY = b"lossguard"
 MAX_NAMES_SHOWN = 20

@@ -19,18 +19,19 @@ import pyarrow.parquet
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import queries, run_statuses
-from db.engine import first_line
+from db import queries
 from db.files import csv_file, record
 from db.files.export import KEY
 from db.files.rules import BadRecord
 from db.files.step_import import StepImport
 from db.models import Run
+from db.runs import overview as run_statuses
 from db.steps.columns import column_of, metric_of
 from db.steps.reader import MAX_BLOCK_STEPS
-from lossguard.plurals import plural
-from lossguard.protocol import MAX_METRICS, is_name
-from lossguard.states import RunState
+from db.store.engine import first_line
+from lossguard.vocabulary.protocol import MAX_METRICS, is_name
+from lossguard.vocabulary.states import RunState
+from lossguard.vocabulary.wording import plural
 
 MAX_FOOTER_BYTES = 2**31 - 1
 """Of a Parquet file, which holds the description; a run with a million events needs more than the default of 100 MB."""

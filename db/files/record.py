@@ -9,7 +9,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands, features, queries
+from db import commands, queries
 from db.files.rules import BadRecord, check_row
 from db.models import (
     STORAGE_COLUMNS,
@@ -25,10 +25,11 @@ from db.models import (
     Segment,
     SkippedBatches,
 )
-from db.step_notes import StepNote
-from lossguard.json_values import plain_json
-from lossguard.protocol import is_name, is_run_id
-from lossguard.states import RunState
+from db.records.step_notes import StepNote
+from db.store import features
+from lossguard.vocabulary.protocol import is_name, is_run_id
+from lossguard.vocabulary.states import RunState
+from lossguard.vocabulary.values import plain_json
 
 FORMAT = 1
 """It rises when a reader of the previous format would misread the object."""

@@ -1,4 +1,5 @@
-"""What each column of an imported run may hold: what a request may send, by the rules of `lossguard.protocol`."""
+"""What each column of an imported run may hold: what a request may send, by the rules of
+`lossguard.vocabulary.protocol`."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -21,10 +22,9 @@ from db.models import (
     Segment,
     UnixTime,
 )
-from db.step_notes import StepNote
-from lossguard import states
-from lossguard.probe import Probe
-from lossguard.protocol import (
+from db.records.step_notes import StepNote
+from lossguard.vocabulary import states
+from lossguard.vocabulary.protocol import (
     MAX_ITEMS,
     MAX_KIND,
     MAX_NODES,
@@ -43,6 +43,7 @@ from lossguard.protocol import (
     is_tier,
     is_time,
 )
+from lossguard.vocabulary.wire import Probe
 
 MAX_REASON = 4 * MAX_TEXT
 """Characters of a reason: the collector puts sentences of its own around the text of an operator."""

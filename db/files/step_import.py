@@ -14,9 +14,9 @@ from db.steps import rollups, writer
 from db.steps.buckets import Floats, Ints
 from db.steps.columns import Bools, MetricColumn, column_of
 from db.steps.reader import MAX_BLOCK_STEPS, StepBlock
-from lossguard.metrics import COUNTS
-from lossguard.protocol import MAX_COUNT, MAX_STEP, MAX_TIME
-from lossguard.states import SegmentReason
+from lossguard.vocabulary.metrics import COUNTS
+from lossguard.vocabulary.protocol import MAX_COUNT, MAX_STEP, MAX_TIME
+from lossguard.vocabulary.states import SegmentReason
 
 MAX_MISSING_SEGMENTS = 100
 """How many numbers of segments a CSV may leave out before one that has steps."""

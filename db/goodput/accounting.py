@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
 
-from lossguard.states import RunState, SegmentReason
+from lossguard.vocabulary.states import RunState, SegmentReason
 
 
 class TimeCause(StrEnum):

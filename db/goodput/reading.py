@@ -16,19 +16,19 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import lineage
-from db.archive.reading import UnreadableArchive
 from db.goodput import accounting
 from db.goodput.accounting import Breakdown, Interval, RunTimes, SegmentTimes, Stretch, TimeCause
 from db.lineage import StepRange
 from db.models import Intervention, Order, Run, RunStatus, Segment
 from db.steps import nearest
+from db.steps.archived.reading import UnreadableArchive
 from db.steps.block_codec import DamagedBlock
 from db.steps.buckets import Buckets
 from db.steps.nearest import At, StepTime
 from db.steps.reader import END
 from db.steps.series import buckets_by_range
-from lossguard.metrics import CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS
-from lossguard.states import InterventionState, OrderKind, OrderState, RunState
+from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS
+from lossguard.vocabulary.states import InterventionState, OrderKind, OrderState, RunState
 
 STEP_SECONDS = "step_seconds"
 METRICS = (STEP_SECONDS, CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS)

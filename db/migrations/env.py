@@ -7,10 +7,12 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import context
 
-from db import compatibility, hardware, leader, step_notes  # noqa: F401 - their tables belong to the metadata
-from db.archive import files  # noqa: F401 - its table too
 from db.dialects import dialect_of
 from db.models import Base
+from db.records import hardware, step_notes  # noqa: F401 - their tables belong to the metadata
+from db.steps.archived import files  # noqa: F401 - its table too
+from db.store import features as compatibility
+from db.store import leader  # noqa: F401 - its table too
 
 connection: sa.Connection = context.config.attributes["connection"]
 

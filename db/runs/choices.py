@@ -9,12 +9,11 @@ from sqlalchemy.orm import Session
 
 from db.dialects import dialect_of
 from db.models import Run
+from db.run_states import SILENT, is_silent_in_sql
 from db.runs import fields
 from db.runs.filters import RunFilter, selection
-from db.runs.silence import SILENT, is_silent_in_sql
-from lossguard.config_paths import flattened
-from lossguard.masking import mask_json
-from lossguard.run_tags import tags_of
+from lossguard.vocabulary.run_search import flattened, tags_of
+from lossguard.vocabulary.secrets import mask_json
 
 NUM_READ = 1_000
 """Runs whose settings are offered, the newest ones."""

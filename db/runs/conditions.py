@@ -1,4 +1,5 @@
-"""A search for runs (`lossguard.run_search`) as a condition of a query, so that no run is read that does not match."""
+"""A search for runs (`lossguard.vocabulary.run_search`) as a condition of a query, so that no run is read that does not
+match."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -8,11 +9,11 @@ import sqlalchemy as sa
 from db.dialects.base import Dialect
 from db.dialects.json_conditions import ValueTest
 from db.models import Run, RunStatus
+from db.run_states import SILENT, is_silent_in_sql
 from db.runs import fields
-from db.runs.silence import SILENT, is_silent_in_sql
-from lossguard.metrics import METRICS
-from lossguard.protocol import decode_number
-from lossguard.run_search import (
+from lossguard.vocabulary.metrics import METRICS
+from lossguard.vocabulary.protocol import decode_number
+from lossguard.vocabulary.run_search import (
     ARCHIVED,
     FALSE,
     METRIC,
@@ -25,7 +26,7 @@ from lossguard.run_search import (
     Word,
     number_of,
 )
-from lossguard.states import RunState
+from lossguard.vocabulary.states import RunState
 
 Test = sa.ColumnElement[bool]
 IN_STATUS = frozenset(metric.name for metric in METRICS if metric.gauge)

@@ -4,10 +4,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db.interventions import needs_a_person_in_sql
 from db.models import Incident, Intervention, Run, RunStatus, Segment
-from db.runs.silence import SILENT, is_silent_in_sql
-from lossguard.states import IncidentKind, IncidentState, RunState
+from db.run_states import SILENT, is_silent_in_sql, needs_a_person_in_sql
+from lossguard.vocabulary.states import IncidentKind, IncidentState, RunState
 
 NEED_A_PERSON = (IncidentKind.REPLAY_MISMATCH, IncidentKind.STALL)
 """Kinds of incidents that neither a policy nor the run itself gets over."""
@@ -43,7 +42,7 @@ def is_unanswered(
 
 
 def needs_a_person() -> sa.ColumnElement[bool]:
-    """Whether something of the run waits for an operator, as `db.overview.Tally.waiting` counts it."""
+    """Whether something of the run waits for an operator, as `db.runs.overview.Tally.waiting` counts it."""
     asked = sa.select(Intervention.run_pk).where(needs_a_person_in_sql())
     left = sa.select(Incident.run_pk).join(Run, Run.pk == Incident.run_pk).where(is_unanswered())
     return sa.or_(Run.pk.in_(asked), Run.pk.in_(left))

@@ -10,7 +10,7 @@ from db.dialects import dialect_of
 from db.models import Metric, Run
 from db.runs import fields
 from db.runs.conditions import FIELDS, Conditions, Test
-from lossguard.run_search import METRIC, Search
+from lossguard.vocabulary.run_search import METRIC, Search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

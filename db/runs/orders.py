@@ -15,10 +15,10 @@ import sqlalchemy as sa
 
 from db.dialects.base import Dialect
 from db.models import Run
+from db.run_states import is_silent_in_sql
 from db.runs import fields
-from db.runs.silence import is_silent_in_sql
-from lossguard.run_order import RunOrder as RunOrder
-from lossguard.states import RunState
+from lossguard.vocabulary.run_search import RunOrder as RunOrder
+from lossguard.vocabulary.states import RunState
 
 Value = float | int | str
 

@@ -13,13 +13,12 @@ from sqlalchemy.orm import Session, load_only
 
 from db.dialects import dialect_of
 from db.models import Run
-from db.overview import summaries
 from db.runs import orders
 from db.runs.filters import RunFilter as RunFilter
 from db.runs.filters import selection
 from db.runs.orders import Cursor, RunOrder
-from lossguard.config_paths import flattened
-from lossguard.run_search import METRIC, Search, settings_or_metric
+from db.runs.overview import summaries
+from lossguard.vocabulary.run_search import METRIC, Search, flattened, settings_or_metric
 
 CHUNK = 500
 """Runs that are read at once where the database alone cannot tell which ones match."""

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from db import run_states as silence
 from db.models import Run, Segment
-from db.runs import silence
 from db.steps import packing, rollups
 
 MIN_ROWS = 16
@@ -33,7 +33,7 @@ def _is_waiting(stopped_before: float) -> sa.ColumnElement[bool]:
 
 
 def waiting_runs(session: Session, *, stopped_before: float = 0.0) -> list[str]:
-    """The ids of the runs that have such segments, the oldest run first (see `db.runs.silence.stopped_before`)."""
+    """The ids of the runs that have such segments, the oldest run first (see `db.run_states.stopped_before`)."""
     found = sa.select(Run.id).where(sa.exists().where(Segment.run_pk == Run.pk, _is_waiting(stopped_before)))
     return list(session.scalars(found.order_by(Run.pk)))
 

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db import bulk
-from db.archive import reading
-from db.engine import reading_anew
 from db.lineage import StepRange
+from db.steps.archived import reading
 from db.steps.block_codec import DamagedBlock, decode_bits, decode_floats, decode_steps
 from db.steps.buckets import Floats, Ints
 from db.steps.columns import MetricColumn
 from db.steps.step_block import END, RunRange, StepBlock, end_of
+from db.store import bulk
+from db.store.engine import reading_anew
 
 MANY = 64
 """Blocks whose numbers are read at a time, to find where so many steps end."""
@@ -46,7 +46,7 @@ class Block:
     stored_times: bytes | None
     """None where they were not read."""
     archived_file: int | None = None
-    """`db.archive.files.ArchivedFile.id` where a file outside the store has its values."""
+    """`db.steps.archived.files.ArchivedFile.id` where a file outside the store has its values."""
 
     @property
     def steps(self) -> Ints:

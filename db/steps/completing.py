@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db import bulk
 from db.lineage import StepRange
 from db.models import Run, Segment, Step
 from db.steps import blocks, levels, loose_rows, packing, rollups
@@ -15,6 +14,7 @@ from db.steps.packing import Place
 from db.steps.reader import MAX_RANGES
 from db.steps.step_block import RunRange, StepBlock
 from db.steps.writer import table_of
+from db.store import bulk
 
 LateValues = Mapping[int, Mapping[str, float]]
 """Step -> metric -> value."""

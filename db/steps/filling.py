@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import bulk
 from db.lineage import StepRange
 from db.steps import levels, loose_rows, rollups
 from db.steps.rollups import Target
 from db.steps.step_block import RunRange, StepBlock, end_of
-from lossguard.metrics import COLUMNS
+from db.store import bulk
+from lossguard.vocabulary.metrics import COLUMNS
 
 
 def fill_in(session: Session, max_steps: int = 50_000) -> None:

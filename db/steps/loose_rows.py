@@ -16,14 +16,14 @@ import pyarrow.json
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from db import bulk
 from db.lineage import StepRange
 from db.steps.arrow_columns import floats
 from db.steps.buckets import Floats, Ints
 from db.steps.columns import MetricColumn
 from db.steps.step_block import RunRange, StepBlock, end_of
-from lossguard.metrics import COLUMNS
-from lossguard.protocol import NON_FINITE
+from db.store import bulk
+from lossguard.vocabulary.metrics import COLUMNS
+from lossguard.vocabulary.protocol import NON_FINITE
 
 FROM_STEPS = " FROM steps WHERE run_pk = ? AND segment = ? AND step >= ? AND step < ?"
 

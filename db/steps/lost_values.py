@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from db import bulk
 from db.steps.block_codec import DamagedBlock
 from db.steps.levels import FINEST, width
 from db.steps.step_block import RunRange, StepBlock
+from db.store import bulk
 
 COUNTED = (
     "SELECT runs.id, metrics.name FROM metrics JOIN runs ON pk = run_pk WHERE run_pk = ? AND metrics.name IN ({names})"

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db import bulk
 from db.steps.blocks import Block, naming
 from db.steps.buckets import Floats, Ints
+from db.store import bulk
 
 WANTED_PER_QUERY = 2000
 """Rows of VALUES in one statement."""

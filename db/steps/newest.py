@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db import bulk
 from db.lineage import StepRange
 from db.steps import reader
 from db.steps.blocks import Block, naming
 from db.steps.nearest import OF_SEGMENT, StepTime
 from db.steps.packing import SMALL
-from lossguard.metrics import COUNTS
+from db.store import bulk
+from lossguard.vocabulary.metrics import COUNTS
 
 SPANS_PER_QUERY = 2000
 """Rows of VALUES in one statement."""

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db import bulk, partitions
 from db.lineage import StepRange
 from db.models import BlockValues, Segment, StoredBlock
 from db.steps import blocks, loose_rows, rollups
 from db.steps.block_codec import encode_bits, encode_floats, encode_steps
 from db.steps.blocks import Block
 from db.steps.step_block import RunRange, StepBlock, end_of, merged
-from lossguard.metrics import COUNTS
+from db.store import bulk, partitions
+from lossguard.vocabulary.metrics import COUNTS
 
 PACK_AT = 512
 """Rows of a segment that become a block. Larger blocks are no lighter, and smaller ones take longer to read."""

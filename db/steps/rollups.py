@@ -14,7 +14,6 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import bulk
 from db.lineage import StepRange
 from db.models import Metric, Rollup
 from db.steps import lost_values, reader
@@ -22,6 +21,7 @@ from db.steps.buckets import Buckets, Ints, coarsen, joined, nothing, points
 from db.steps.columns import MetricColumn
 from db.steps.levels import FINEST, width
 from db.steps.step_block import RunRange, StepBlock, end_of, merged
+from db.store import bulk
 
 BUCKET_COLUMNS = [field.name for field in fields(Buckets) if field.name != "key"]
 VALUE_COLUMNS = ("min", "max", "mean", "first", "last")

@@ -12,18 +12,18 @@ from typing import NamedTuple
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db import bulk
-from db.archive import files
-from db.archive.extent import BUCKET
-from db.archive.reading import UnreadableArchive
 from db.lineage import StepRange
 from db.models import Run
 from db.steps import levels, newest, reader
+from db.steps.archived import files
+from db.steps.archived.files import BUCKET
+from db.steps.archived.reading import UnreadableArchive
 from db.steps.buckets import Floats, Ints, coarsen, points
 from db.steps.nearest import StepTime
 from db.steps.newest import Span
 from db.steps.series import series
 from db.steps.step_block import RunRange
+from db.store import bulk
 
 SPARKLINE_POINTS = 32
 """Buckets of a run at most, besides incomplete ones at the ends of its segments."""

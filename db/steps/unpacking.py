@@ -5,12 +5,12 @@ It reads the tables as revision 0020 of the schema has them.
 
 from sqlalchemy.orm import Session
 
-from db import bulk
 from db.lineage import StepRange
 from db.models import Step
 from db.steps import blocks, filling, rollups
 from db.steps.step_block import RunRange
 from db.steps.writer import table_of
+from db.store import bulk
 
 
 def unpack_all(session: Session) -> None:

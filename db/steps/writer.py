@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db import bulk
 from db.lineage import StepRange
 from db.models import Run, Segment, Step
 from db.steps import levels, packing, reader, rollups
 from db.steps.columns import MetricColumn, perplexity
 from db.steps.rollups import OpenBucket
 from db.steps.step_block import StepBlock
-from lossguard.metrics import COLUMNS, COUNTS
-from lossguard.protocol import encode_number
+from db.store import bulk
+from lossguard.vocabulary.metrics import COLUMNS, COUNTS
+from lossguard.vocabulary.protocol import encode_number
 
 Column = Sequence[float | None]
 

@@ -8,16 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
-from lossguard.delivery.client import Client
+from lossguard.client.client import Client
+from lossguard.delivery.hardware import HardwareSampler
 from lossguard.delivery.spool_delivery import Ask, Delivery, Receive, unasked
-from lossguard.errors import CollectorError, NotFound, Unauthorised
-from lossguard.hardware.sampler import HardwareSampler
-from lossguard.log_once import LogOnce
-from lossguard.spooling.archive import Keep, restore, trim
-from lossguard.spooling.set_aside import SetAside
-from lossguard.spooling.spool import session_of, spools_in
-from lossguard.spooling.spool_reader import is_delivered
-from lossguard.writer import Writer
+from lossguard.spool.archive import Keep, restore, trim
+from lossguard.spool.set_aside import SetAside
+from lossguard.spool.spool import session_of, spools_in
+from lossguard.spool.spool_reader import is_delivered
+from lossguard.spool.writer import Writer
+from lossguard.vocabulary.errors import CollectorError, LogOnce, NotFound, Unauthorised
 
 PAUSE_SECONDS = 0.1
 """Pause after a report: the steps of a fast loop gather in the next one."""

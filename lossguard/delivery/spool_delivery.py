@@ -14,21 +14,18 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from lossguard.delivery.client import Client
-from lossguard.delivery.intact_lines import IntactLines
-from lossguard.delivery.registration import registration_of
-from lossguard.delivery.report import Body, Line, in_report, report, restorable
-from lossguard.errors import Conflict, NotFound, Rejected, Unreachable
-from lossguard.hardware.sampler import Sample
-from lossguard.log_once import LogOnce
-from lossguard.orders import Order
-from lossguard.preflight import Question
-from lossguard.protocol import NEGOTIATED_FIELDS, SPOOL_HEADER
-from lossguard.spooling.lines import Record
-from lossguard.spooling.set_aside import DamagedRange, SetAside
-from lossguard.spooling.spool import session_of
-from lossguard.states import SegmentReason
-from lossguard.writer import WRITER_HEADER, Writer
+from lossguard.client.client import Client
+from lossguard.delivery.hardware import Sample
+from lossguard.delivery.reports import Body, IntactLines, Line, in_report, registration_of, report, restorable
+from lossguard.spool.lines import Record
+from lossguard.spool.set_aside import DamagedRange, SetAside
+from lossguard.spool.spool import session_of
+from lossguard.spool.writer import WRITER_HEADER, Writer
+from lossguard.vocabulary.errors import Conflict, LogOnce, NotFound, Rejected, Unreachable
+from lossguard.vocabulary.orders import Order
+from lossguard.vocabulary.protocol import NEGOTIATED_FIELDS, SPOOL_HEADER
+from lossguard.vocabulary.states import SegmentReason
+from lossguard.vocabulary.wire import Question
 
 MAX_STEPS_PER_REPORT = 1000
 APPLIED_FIELDS = ("rewound_to", "skip_from", "skip_to", "detail")

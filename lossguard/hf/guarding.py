@@ -15,15 +15,13 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
-from lossguard.controller import Boundary, Controller
-from lossguard.errors import LossguardError
-from lossguard.hf.hooks import Hooks
-from lossguard.hf.loader import Filling, Loader, empty_like, set_epoch
+from lossguard.guard.controller import Boundary, Controller
+from lossguard.hf.loader import Filling, Hooks, Loader, empty_like, set_epoch
 from lossguard.hf.measuring import Measuring
-from lossguard.hf.progress import Progress
-from lossguard.hf.trainer_checkpoints import TrainerCheckpoints
+from lossguard.hf.trainer_checkpoints import Progress, TrainerCheckpoints
 from lossguard.torch.batches import Batches
-from lossguard.torch.scaled_rates import ScaledRates
+from lossguard.torch.remedies import ScaledRates
+from lossguard.vocabulary.errors import LossguardError
 
 
 class Guarding(Measuring):

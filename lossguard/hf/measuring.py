@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
-from lossguard.hf.hooks import Hooks
+from lossguard.hf.loader import Hooks
 from lossguard.hf.log_z import LogZ
-from lossguard.log_once import LogOnce, never_raises
-from lossguard.metrics import EVALUATION_SECONDS
-from lossguard.run import Run
-from lossguard.torch.reduce import gathered, num_ranks
+from lossguard.run.collectives import num_ranks
+from lossguard.run.run import Run
+from lossguard.torch.reduce import gathered
+from lossguard.vocabulary.errors import LogOnce, never_raises
+from lossguard.vocabulary.metrics import EVALUATION_SECONDS
 
 
 class Measuring(TrainerCallback):

@@ -1,17 +1,77 @@
-"""The command as a child process: started with the terminal as it is, or found again after its launcher was killed."""
+"""The command as a child process: started or found again, with its descendants, their stacks, and how all are
+stopped."""
 
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from lossguard.errors import LossguardError
-from lossguard.private_files import open_private
+from lossguard.spool.folders import open_private
+from lossguard.vocabulary.errors import LossguardError
+
+# The processes below another one, as /proc shows them: torchrun's workers have sessions of their own.
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that was seen; another one with the same pid started at another time."""
+
+    pid: int
+    started: str
+    """Clock ticks since boot, as the kernel says it."""
+
+    def lives(self) -> bool:
+        """Whether it is there; one that has ended but is not waited for is not."""
+        found = _read(self.pid)
+        return found is not None and found[1] == self.started
+
+    def kill(self) -> None:
+        """Send SIGKILL, if it still is this process."""
+        if self.lives():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+def descendants(pid: int) -> list[Process]:
+    """The processes below `pid`, parents before their children."""
+    children: dict[int, list[Process]] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        if (found := _read(int(path.name))) is not None:
+            children.setdefault(found[0], []).append(Process(int(path.name), found[1]))
+    below: list[Process] = []
+    nearest = [pid]
+    while nearest:
+        level = [each for parent in nearest for each in children.get(parent, [])]
+        below += level
+        nearest = [each.pid for each in level]
+    return below
+
+
+def kill_all(processes: Iterable[Process]) -> None:
+    """Kill them in this order: a parent first, so that it does not start its children again."""
+    for each in processes:
+        each.kill()
+
+
+def _read(pid: int) -> tuple[int, str] | None:
+    """(parent, start) of a process; None for one that has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else (int(fields[1]), fields[19])
+
+
+# The command as a child process: started with the terminal as it is, or found again after its launcher was killed.
 
 CHILD_FILE = "child.json"
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -108,3 +168,57 @@ def _not_started(name: str, problem: Exception) -> CommandNotStarted:
         return CommandNotStarted(f"{name}: there is no such command", NOT_FOUND)
     reason = problem.strerror if isinstance(problem, OSError) else str(problem)
     return CommandNotStarted(f"{name} cannot be executed ({reason})", NOT_EXECUTABLE)
+
+
+# Stopping a command with everything below it: a signal, a time of grace, then SIGKILL.
+
+
+class Stop:
+    """One child that is being stopped. `advance` is called again and again until it has ended."""
+
+    def __init__(self, child: Child, now: float, *, grace: float) -> None:
+        """`grace`: seconds between SIGTERM and SIGKILL; 0: SIGKILL at once. `now`: monotonic seconds."""
+        self.began_at = now
+        self._kill_at = now + grace
+        self._below: dict[Process, None] = {}  # what was seen below it, parents first
+        self.advance(child, now, number=signal.SIGTERM if grace > 0 else None)
+
+    def advance(self, child: Child, now: float, number: int | None = None) -> None:
+        """Look what is below the child now; kill all of it once the time of grace is over."""
+        self._below.update(dict.fromkeys(descendants(child.pid)))
+        if number is not None:
+            child.send(number)
+        elif now >= self._kill_at:
+            child.send(signal.SIGKILL)
+            kill_all(self._below)
+
+    def finish(self) -> None:
+        """The child has ended: what it has left behind is killed, or it would hold the devices and the ports."""
+        kill_all(self._below)
+
+
+# The stacks of all processes of a command that hangs, taken with py-spy where it is installed.
+
+SECONDS_EACH = 20.0
+
+
+def write_stacks(pids: Iterable[int], file: Path) -> bool:
+    """Write what `py-spy dump` shows of each process to `file`. Returns whether py-spy is there. Raises OSError."""
+    beside = Path(sys.executable).with_name("py-spy")
+    program = shutil.which("py-spy") or (str(beside) if beside.exists() else None)
+    if program is None:
+        return False
+    with file.open("w") as output:
+        for pid in pids:
+            output.write(f"process {pid}\n{_dump(program, pid)}\n")
+            output.flush()
+    return True
+
+
+def _dump(program: str, pid: int) -> str:
+    command = [program, "dump", "--pid", str(pid)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_EACH, check=False)
+    except (OSError, subprocess.SubprocessError) as problem:
+        return f"py-spy failed: {problem}"
+    return done.stdout or f"py-spy: {done.stderr.strip()}"

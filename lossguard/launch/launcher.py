@@ -14,10 +14,10 @@ from typing import NoReturn
 from lossguard.launch.child import CHILD_FILE, Child, CommandNotStarted
 from lossguard.launch.hooks import JOURNAL_VARIABLE
 from lossguard.launch.recorder import JOURNAL, Recorder
-from lossguard.log_once import LogOnce
-from lossguard.run import Run
-from lossguard.spooling.spool import new_session
-from lossguard.states import RunState
+from lossguard.run.run import Run
+from lossguard.spool.spool import new_session
+from lossguard.vocabulary.errors import LogOnce
+from lossguard.vocabulary.states import RunState
 
 PASSED = frozenset(
     (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)

@@ -3,17 +3,15 @@
 import time
 from pathlib import Path
 
-from lossguard.delivery.client import Client
+from lossguard.client.client import Client
 from lossguard.delivery.sender import Sender
-from lossguard.errors import CollectorError, ConfigurationError
-from lossguard.folder_lock import lock_folder
-from lossguard.log_once import LogOnce, logger
-from lossguard.settings import Mode, Settings
-from lossguard.spooling.identity import known_writer
-from lossguard.spooling.spool import session_of, spools_in
-from lossguard.spooling.spool_reader import SpoolReader
-from lossguard.states import RunState
-from lossguard.writer import WRITER_HEADER
+from lossguard.run.settings import Mode, Settings
+from lossguard.spool.folders import lock_folder
+from lossguard.spool.spool import session_of, spools_in
+from lossguard.spool.spool_reader import SpoolReader
+from lossguard.spool.writer import WRITER_HEADER, known_writer
+from lossguard.vocabulary.errors import CollectorError, ConfigurationError, LogOnce, logger
+from lossguard.vocabulary.states import RunState
 
 LOCK_WAIT = 1.0
 """Seconds; a process that holds the folder any longer is another one, which goes on with the run."""

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lossguard.launch.journal_rows import JournalRows
-from lossguard.log_once import LogOnce
-from lossguard.run import Run
-from lossguard.sources.configured import facts_of
+from lossguard.run.run import Run
 from lossguard.sources.names import NameMap
 from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.rows import Row
-from lossguard.spooling.spool import spools_in
-from lossguard.spooling.spool_reader import AcknowledgedOffset, SpoolReader
-from lossguard.states import RunState, SegmentReason
+from lossguard.spool.spool import spools_in
+from lossguard.spool.spool_reader import AcknowledgedOffset, SpoolReader
+from lossguard.vocabulary.errors import LogOnce
+from lossguard.vocabulary.source_facts import facts_of
+from lossguard.vocabulary.states import RunState, SegmentReason
 
 if TYPE_CHECKING:
-    from lossguard.recording import RecordingRun  # with the HTTP client: imported once a run begins
+    from lossguard.run.recording import RecordingRun  # with the HTTP client: imported once a run begins
 
 POLL_SECONDS = 0.1
 RETRY_SECONDS = 30.0
@@ -228,14 +228,14 @@ class Recorder(threading.Thread):
             self._at_once = True
 
     def _begin_or_stand_back(self) -> None:
-        importlib.import_module("lossguard.start")  # takes a while, in which the script may begin to report itself
+        importlib.import_module("lossguard.run.start")  # takes a while, in which the script may begin to report itself
         if self._following is not None and self._following.has("script_reports"):
             self._hand_over()
         else:
             self._begin()
 
     def _begin(self) -> None:
-        from lossguard.recording import RecordingRun
+        from lossguard.run.recording import RecordingRun
 
         run = self._origin.begin(self._facts)
         assert isinstance(run, RecordingRun)

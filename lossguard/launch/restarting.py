@@ -15,25 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lossguard.errors import ConfigurationError
+from lossguard.guard.limits_in_force import LimitsInForce
+from lossguard.guard.restart_state import RestartState
 from lossguard.launch.adapters import Adapter, Resume
 from lossguard.launch.adapters.adapter import skips_in_environment
-from lossguard.launch.child import Child
-from lossguard.launch.descendants import descendants
-from lossguard.launch.hang import HangDetector
+from lossguard.launch.child import Child, Stop, descendants, write_stacks
 from lossguard.launch.launcher import STOPPING, ChildEnd, Restart, Supervisor
-from lossguard.launch.restart_budget import RestartBudget
-from lossguard.launch.stacks import write_stacks
-from lossguard.launch.stopping import Stop
-from lossguard.ledger import Ledger, Skip
-from lossguard.limits import Refused
-from lossguard.limits_in_force import LimitsInForce
-from lossguard.log_once import LogOnce
-from lossguard.orders import Order
-from lossguard.restart_state import RestartState
-from lossguard.run import Run
-from lossguard.spooling.history import History
-from lossguard.states import OrderKind, Refusal, SegmentReason
+from lossguard.launch.restart_rules import HangDetector, RestartBudget
+from lossguard.run.run import Run
+from lossguard.spool.history import History
+from lossguard.vocabulary.errors import ConfigurationError, LogOnce
+from lossguard.vocabulary.limits import Refused
+from lossguard.vocabulary.orders import Ledger, Order, Skip
+from lossguard.vocabulary.states import OrderKind, Refusal, SegmentReason
 
 LIST_SECONDS = 1.0
 """Pause between two looks into the folder of the checkpoints."""

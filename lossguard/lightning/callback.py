@@ -17,20 +17,25 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from lossguard.controller import Controller
-from lossguard.errors import LossguardError
-from lossguard.ledger import Skip
-from lossguard.lightning.framework import LightningModule, Trainer
-from lossguard.lightning.loops import Callbacks, Loops
-from lossguard.lightning.refusals import refuse_arguments, refuse_setup, refuse_several_loaders, refuse_without_length
-from lossguard.lightning.trainer_checkpoints import TrainerCheckpoints
+from lossguard.checkpoints.checkpoints import Checkpoints
+from lossguard.checkpoints.remote.files import within
+from lossguard.guard.controller import Controller
+from lossguard.lightning.framework import (
+    LightningModule,
+    Trainer,
+    refuse_arguments,
+    refuse_setup,
+    refuse_several_loaders,
+    refuse_without_length,
+)
+from lossguard.lightning.trainer_checkpoints import Callbacks, Loops, TrainerCheckpoints
 from lossguard.lightning.watch import Watch
-from lossguard.limits import Limits
-from lossguard.remote_files import within
-from lossguard.run import Run
+from lossguard.run.run import Run
 from lossguard.torch.batches import MicroBatches
-from lossguard.torch.checkpoints import Checkpoints
-from lossguard.torch.scaled_rates import ScaledRates
+from lossguard.torch.remedies import ScaledRates
+from lossguard.vocabulary.errors import LossguardError
+from lossguard.vocabulary.limits import Limits
+from lossguard.vocabulary.orders import Skip
 
 SHORT_GROUP = "too few micro-batches for the step"
 """Why the last batch of an epoch of the data is passed over, where a step within Lightning's epoch needs a full one."""

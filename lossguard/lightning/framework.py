@@ -1,9 +1,12 @@
-"""What comes from the package of the Trainer: `lightning`, or `pytorch_lightning` if that is the imported one."""
+"""The package of the Trainer, `lightning` or `pytorch_lightning`, and what of it is refused before the first step."""
 
 import importlib
 import importlib.util
+import inspect
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from lossguard.vocabulary.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -21,6 +24,8 @@ else:
     TorchCheckpointIO = pytorch.plugins.io.TorchCheckpointIO
     DDPStrategy, SingleDeviceStrategy = pytorch.strategies.DDPStrategy, pytorch.strategies.SingleDeviceStrategy
 
+# What comes from the package of the Trainer: `lightning`, or `pytorch_lightning` if that is the imported one.
+
 __all__ = [
     "Callback",
     "DDPStrategy",
@@ -31,3 +36,62 @@ __all__ = [
     "TorchCheckpointIO",
     "Trainer",
 ]
+
+
+# What cannot be guarded is refused before the first step, each with one sentence that says what to do.
+
+OR_WATCH = "or use lossguard.lightning.Watch(run), which reports and never rolls back"
+
+
+def refuse_arguments(*, every: int, store: str, keep: int, memory: int, memory_every: int) -> None:
+    """Raise ConfigurationError for what the callback cannot be called with."""
+    least = {"every": (every, 1), "keep": (keep, 1), "memory": (memory, 0), "memory_every": (memory_every, 1)}
+    for name, (given, minimum) in least.items():
+        if given < minimum:
+            raise ConfigurationError(f"{name}={given} must be at least {minimum}")
+    if store not in ("lossguard", "lightning"):
+        raise ConfigurationError(f"store={store!r} must be 'lossguard' or 'lightning'")
+    if store == "lightning" and memory:
+        raise ConfigurationError(f"memory={memory} needs store='lossguard': Lightning's checkpoints are files alone")
+
+
+def refuse_setup(trainer: Trainer, module: LightningModule, *, store: str = "lossguard") -> None:
+    """Raise ConfigurationError for what a rollback in the middle of `fit` cannot restore."""
+    strategy: Any = trainer.strategy
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        _refuse(f"{type(strategy).__name__}", "it is not tested: use one device or strategy='ddp'")
+    if (method := getattr(strategy, "_start_method", "popen")) != "popen":
+        _refuse(
+            f"strategy='ddp_{method}'", "the run belongs to the process that began it: use strategy='ddp' or torchrun"
+        )
+    if not module.automatic_optimization:
+        _refuse("manual optimization", "only the module knows where a step begins: let Lightning optimize")
+    if "dataloader_iter" in inspect.signature(module.training_step).parameters:
+        _refuse("a training_step(dataloader_iter)", "it reads ahead by itself: take the batch instead")
+    if any(isinstance(each, GradientAccumulationScheduler) for each in callbacks):
+        _refuse("GradientAccumulationScheduler", "batches change their size: use Trainer(accumulate_grad_batches=..)")
+    if store == "lightning" and not isinstance(strategy.checkpoint_io, TorchCheckpointIO):
+        _refuse(
+            f"store='lightning' with {type(strategy.checkpoint_io).__name__}",
+            "only files that TorchCheckpointIO writes can be verified: use store='lossguard'",
+        )
+    if getattr(trainer, "reload_dataloaders_every_n_epochs", 0):
+        _refuse("reload_dataloaders_every_n_epochs", "the batches of a new loader have no fixed order: keep one loader")
+
+
+def refuse_several_loaders() -> NoReturn:
+    """Raise ConfigurationError."""
+    _refuse("training with several loaders", "their common position is not known: combine their datasets")
+
+
+def refuse_without_length(loader: Any) -> None:
+    """Raise ConfigurationError for a training loader without a length."""
+    try:
+        len(loader)
+    except TypeError:
+        _refuse("a training loader without a length", "its epochs have no known end: give its dataset a __len__")
+
+
+def _refuse(what: str, why: str) -> NoReturn:
+    raise ConfigurationError(f"{what} cannot be guarded, because {why}, {OR_WATCH}")

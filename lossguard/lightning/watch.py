@@ -7,11 +7,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from lossguard.errors import ConfigurationError
 from lossguard.lightning.framework import Callback, LightningModule, Trainer
-from lossguard.log_once import LogOnce, never_raises
-from lossguard.metrics import EVALUATION_SECONDS
-from lossguard.run import Run, check_run
+from lossguard.run.run import Run, check_run
+from lossguard.vocabulary.errors import ConfigurationError, LogOnce, never_raises
+from lossguard.vocabulary.metrics import EVALUATION_SECONDS
 
 MEANS = ("log_z", "z_loss")
 """What `training_step` may return in its dictionary besides the loss, each as the mean over the micro-batch."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from lossguard.protocol import MAX_STEP, is_time
+from lossguard.vocabulary.protocol import MAX_STEP, is_time
 
 STEP_NAMES = (
     "step",

@@ -1,6 +1,6 @@
 """The formats of stored runs, and which of them a path holds.
 
-A reader is a module of this package that satisfies `Format`; add it to `FORMATS`.
+A reader is a module of `lossguard.sources.readers` that satisfies `Format`; add it to `FORMATS`.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -8,10 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from lossguard.errors import ConfigurationError
 from lossguard.sources.columns import Columns
 from lossguard.sources.joining import Joiner
 from lossguard.sources.source_run import BadSource, SourceRun
+from lossguard.vocabulary.errors import ConfigurationError
 
 FORMATS: Mapping[str, str] = {
     "csv": "csv_file",
@@ -25,7 +25,8 @@ FORMATS: Mapping[str, str] = {
     "wandb": "wandb_offline",
     "wandb-export": "wandb_export",
 }
-"""Name for `--format` -> module of `lossguard.sources`. It is imported when it is needed, and what it needs, too."""
+"""Name for `--format` -> module of `lossguard.sources.readers`. It is imported when it is needed, and what it needs,
+too."""
 WATCHED = ("csv", "jsonl", "log", "tensorboard", "trainer_state")
 """Formats that can be followed while they grow: their modules have `places_in` and `follow`, too."""
 STORES = ("mlflow", "neptune", "trackio", "wandb")
@@ -104,7 +105,7 @@ def _asked(known: Collection[str], only: str | None, columns: Columns) -> list[s
 
 
 def _reader(name: str) -> Any:
-    return import_module(f"lossguard.sources.{FORMATS[name]}")
+    return import_module(f"lossguard.sources.readers.{FORMATS[name]}")
 
 
 def _call(name: str, function: str, columns: Columns, *arguments: Any) -> Any:

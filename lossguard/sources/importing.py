@@ -9,18 +9,17 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from lossguard.errors import ConfigurationError
-from lossguard.folder_lock import lock_folder
-from lossguard.private_files import make_folder
-from lossguard.protocol import IMPORTED, encode_number
-from lossguard.settings import Settings
+from lossguard.run.settings import Settings
+from lossguard.run.start import IN_USE, folder_of, record, storable_config
 from lossguard.sources import positions
 from lossguard.sources.names import NameMap
 from lossguard.sources.positions import Recorded, Saved
 from lossguard.sources.recorder import RunRecorder, recognised
 from lossguard.sources.rows import Row
 from lossguard.sources.source_run import BadSource, SourceRun
-from lossguard.start import IN_USE, folder_of, record, storable_config
+from lossguard.spool.folders import lock_folder, make_folder
+from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.protocol import IMPORTED, encode_number
 
 LOOK_AHEAD = 2048
 """Rows by which it is recognised how all of them were made."""

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lossguard.protocol import encode_number
 from lossguard.sources.names import NameMap
 from lossguard.sources.positions import Recorded
 from lossguard.sources.rows import Row, RowBuilder
 from lossguard.sources.source_run import BadSource
+from lossguard.vocabulary.protocol import encode_number
 
 HOLD_SECONDS = 1.0
 """For so long a row waits for names that its predecessors had."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 
-from lossguard.errors import ConfigurationError
-from lossguard.metrics import BY_NAME
+from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.metrics import BY_NAME
 
 AS_LOGGED = "logged/"
 """Before a name of the source that would be mistaken for a metric which another of its names has."""

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lossguard.private_files import open_private
-from lossguard.spooling.archive import files_in
-from lossguard.spooling.lines import DamagedLine, Record, from_line
-from lossguard.spooling.reading import read_spools
-from lossguard.spooling.spool_reader import WINDOW, SpoolReader
+from lossguard.spool.archive import files_in
+from lossguard.spool.folders import open_private
+from lossguard.spool.history import read_spools
+from lossguard.spool.lines import DamagedLine, Record, from_line
+from lossguard.spool.spool_reader import WINDOW, SpoolReader
 
 POSITION_FILE = "position"
 

@@ -1,22 +1,23 @@
-"""How the rows of a source are made, recognised from the rows.
-
-**Smoothing.** The losses of a training step are a slow level plus noise that is new at each step. So neighbouring
-differences of a raw loss have an autocorrelation of -1/2. Those of an exponential moving average (EMA) that keeps the
-part a of its past have -(1 - a)/2, which is nearly 0. A loss that still falls fast looks smooth too, but its level
-moves farther in 8 rows than noise does: by the variance ratio (Lo and MacKinlay 1988) of 8 rows to one, which is 1/8
-for raw noise, below 1 for an EMA, and above 1 for a trend. Then nothing is decided yet. The part a itself is the
-autocorrelation of the level around its trend, corrected for its bias in a short window.
-"""
+"""How the rows of a source are made, recognised from the rows; and a short table of the first ones for people."""
 
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from math import exp, isfinite, log, sqrt
 from statistics import median
 
-from lossguard.sources.facts import EVERY_STEP, MAX_STRIDE, Clock, SourceFacts
-from lossguard.sources.names import canonical
+from lossguard.sources.names import NameMap, canonical
+from lossguard.vocabulary.source_facts import EVERY_STEP, MAX_STRIDE, Clock, SourceFacts
+
+# How the rows of a source are made, recognised from the rows.
+#
+# **Smoothing.** The losses of a training step are a slow level plus noise that is new at each step. So neighbouring
+# differences of a raw loss have an autocorrelation of -1/2. Those of an exponential moving average (EMA) that keeps the
+# part a of its past have -(1 - a)/2, which is nearly 0. A loss that still falls fast looks smooth too, but its level
+# moves farther in 8 rows than noise does: by the variance ratio (Lo and MacKinlay 1988) of 8 rows to one, which is 1/8
+# for raw noise, below 1 for an EMA, and above 1 for a trend. Then nothing is decided yet. The part a itself is the
+# autocorrelation of the level around its trend, corrected for its bias in a short window.
 
 WINDOW = 512
 """Losses that are looked at together, at most."""
@@ -194,3 +195,89 @@ def _without(values: list[float], basis: list[list[float]]) -> list[float]:
 def _rounded(weight: float) -> float:
     """The nearest of WEIGHTS, by the number of rows that they average."""
     return min(WEIGHTS, key=lambda each: abs(log((1.0 - weight) / (1.0 - each))))
+
+
+# What the first rows of a source were, and what they were mapped to: a short table for people.
+
+PREVIEW_ROWS = 100
+"""Rows after which the preview is complete."""
+MAX_OWN_NAMES = 12
+"""Names without a metric that the table lists; it counts the others."""
+
+
+@dataclass(slots=True)
+class _Column:
+    first: float
+    last: float
+    num_rows: int = 1
+
+
+@dataclass(slots=True)
+class Preview:
+    """The first PREVIEW_ROWS rows of a source."""
+
+    names: NameMap
+    facts: SourceFacts = EVERY_STEP
+    """How the rows are made, as far as it is known."""
+    num_rows: int = 0
+    first_step: int | None = None
+    last_step: int | None = None
+    _columns: dict[str, _Column] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.num_rows >= PREVIEW_ROWS
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Take in the next row, under the names of the source."""
+        self.num_rows += 1
+        self.first_step = step if self.first_step is None else self.first_step
+        self.last_step = step
+        for name, value in values.items():
+            column = self._columns.get(name)
+            if column is None:
+                self._columns[name] = _Column(value, value)
+            else:
+                column.last, column.num_rows = value, column.num_rows + 1
+
+    def text(self) -> str:
+        """The table, without colours: name in the source, metric, first and last value, rows. Ends with a newline."""
+        if not self._columns:
+            return "no rows yet\n"
+        lines = [f"{self._rows()}, steps {self.first_step} to {self.last_step}:"]
+        cells = [("name in the source", "recorded as", "first", "last", "rows")]
+        mapped = {name: self.names.target_of(name) for name in self._columns}
+        known = [name for name, target in mapped.items() if self.names.chosen.get(target) == name]
+        own = [name for name in mapped if name not in known]
+        for name in [*known, *own[:MAX_OWN_NAMES]]:
+            column = self._columns[name]
+            target = mapped[name] if mapped[name] != name or name in known else self._own(name)
+            cells.append((name, target, f"{column.first:.6g}", f"{column.last:.6g}", str(column.num_rows)))
+        widths = [max(len(row[k]) for row in cells) for k in range(5)]
+        for row in cells:
+            name, target, *numbers = row
+            right = "  ".join(cell.rjust(width) for cell, width in zip(numbers, widths[2:], strict=True))
+            lines.append(f"  {name.ljust(widths[0])}  {target.ljust(widths[1])}  {right}")
+        if len(own) > MAX_OWN_NAMES:
+            lines.append(f"  and {len(own) - MAX_OWN_NAMES} more under their own names")
+        if "loss" not in self.names.chosen:
+            lines.append(
+                "No name is known to be the loss, so nothing is detected on it: --map loss=NAME says which one is."
+            )
+        return "\n".join([*lines, *self.facts.describe(), *self.missing()]) + "\n"
+
+    def _rows(self) -> str:
+        return f"the first {self.num_rows} rows" if self.num_rows > 1 else "the first row"
+
+    def _own(self, name: str) -> str:
+        """What the table says of a name that is no metric here."""
+        metric = self.names.metric_of(name)
+        return "(its own name)" if metric is None else f"(its own name: {metric} is {self.names.chosen[metric]})"
+
+    def missing(self) -> list[str]:
+        """A sentence for each name of --map that has not come."""
+        return [
+            f"--map {metric}={self.names.overrides[metric]}: no such name in {self._rows()}; "
+            f"names there: {', '.join(list(self._columns)[:20])}."
+            for metric in self.names.missing()
+        ]

@@ -4,15 +4,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from lossguard.log_once import logger
-from lossguard.metrics import BY_NAME, COUNTS, DETECTOR_INPUTS
-from lossguard.protocol import MAX_METRICS
-from lossguard.run import Run
-from lossguard.sources.facts import EVERY_STEP, SOURCE, Clock, SourceFacts
+from lossguard.run.run import Run
 from lossguard.sources.names import NameMap
-from lossguard.sources.preview import Preview
-from lossguard.sources.recognition import Recognition
+from lossguard.sources.recognition import Preview, Recognition
 from lossguard.sources.rows import Row, counts_samples
+from lossguard.vocabulary.errors import logger
+from lossguard.vocabulary.metrics import BY_NAME, COUNTS, DETECTOR_INPUTS
+from lossguard.vocabulary.protocol import MAX_METRICS
+from lossguard.vocabulary.source_facts import EVERY_STEP, SOURCE, Clock, SourceFacts
 
 MAX_EQUAL_TOKENS = 4
 """Rows in a row with the same number of tokens, which a count from the start of the run cannot have."""

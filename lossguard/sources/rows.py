@@ -1,8 +1,13 @@
-"""Rows of a source: what it logged for one step, under its own names."""
+"""Rows of a source: what it logged for one step, under its own names, or scalar by scalar."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import NamedTuple
+
+from lossguard.vocabulary.protocol import MAX_STEP
+
+# Rows of a source: what it logged for one step, under its own names.
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +128,25 @@ def merged(rows: Iterable[Row]) -> Iterator[Row]:
         pending = row
     if pending is not None:
         yield pending
+
+
+# Scalars of a store, in the order in which they were logged, as rows.
+
+
+class StoredScalar(NamedTuple):
+    """One value of a metric, as a store keeps it."""
+
+    time: float
+    """Unix seconds."""
+    step: int
+    name: str
+    value: float
+
+
+def joined(scalars: Iterable[StoredScalar]) -> Iterator[Row]:
+    """Scalars of one step are one row. Those without a valid step are left out."""
+    builder = RowBuilder()
+    for time, step, name, value in scalars:
+        if 0 <= step < MAX_STEP:
+            yield from builder.add(name, value, step, time)
+    yield from builder.flush()

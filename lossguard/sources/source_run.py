@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lossguard.sources.facts import SourceFacts
 from lossguard.sources.rows import Row
-from lossguard.states import RunState
+from lossguard.vocabulary.source_facts import SourceFacts
+from lossguard.vocabulary.states import RunState
 
 MAX_SLUG = 80
 """Characters of a run's name in its id."""

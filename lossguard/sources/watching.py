@@ -12,22 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from lossguard.errors import ConfigurationError
-from lossguard.log_once import LogOnce
-from lossguard.settings import Mode, Settings
+from lossguard.run.settings import Mode, Settings
+from lossguard.run.start import folder_of, record, storable_config
 from lossguard.sources import formats, positions
 from lossguard.sources.columns import Columns
-from lossguard.sources.facts import SourceFacts
 from lossguard.sources.joining import Joiner, PlacedRow
-from lossguard.sources.line_format import name_of
 from lossguard.sources.names import NameMap
 from lossguard.sources.positions import Saved
+from lossguard.sources.readers.line_format import name_of
 from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.source_run import BadSource, run_id_of
-from lossguard.spooling.spool import spools_in
-from lossguard.spooling.spool_reader import is_delivered
-from lossguard.start import folder_of, record, storable_config
-from lossguard.states import RunState
+from lossguard.spool.spool import spools_in
+from lossguard.spool.spool_reader import is_delivered
+from lossguard.vocabulary.errors import ConfigurationError, LogOnce
+from lossguard.vocabulary.source_facts import SourceFacts
+from lossguard.vocabulary.states import RunState
 
 POLL_SECONDS = 0.2
 """Pause between two looks at the source."""

@@ -8,16 +8,15 @@ except ModuleNotFoundError as missing:
         name=missing.name,
     ) from missing
 
+from lossguard.checkpoints.checkpoints import Checkpoints
+from lossguard.checkpoints.place import checkpoints_in
+from lossguard.checkpoints.state import Stateful
+from lossguard.guard.gate import Gate
+from lossguard.run.torch_ranks import TorchRanks
 from lossguard.torch.attention import AttentionLogits, max_attention_logit
 from lossguard.torch.batches import Batches, MicroBatches
-from lossguard.torch.checkpoints import Checkpoints
-from lossguard.torch.experts import expert_imbalance, expert_loads
-from lossguard.torch.gate import Gate
-from lossguard.torch.layer_norms import LayerGradNorms
-from lossguard.torch.loss import LossTerms, causal_lm_loss
-from lossguard.torch.next_token import next_token
-from lossguard.torch.place import checkpoints_in
-from lossguard.torch.ranks import TorchRanks
+from lossguard.torch.loss import LossTerms, causal_lm_loss, loss_by_source, token_losses
+from lossguard.torch.measurements import LayerGradNorms, UpdateNorm, expert_imbalance, expert_loads, next_token
 from lossguard.torch.reduce import over_ranks, tokens_per_rank
 from lossguard.torch.remedies import (
     Knob,
@@ -27,9 +26,6 @@ from lossguard.torch.remedies import (
     reset_damaged_moments,
     z_loss_remedy,
 )
-from lossguard.torch.source_loss import loss_by_source, token_losses
-from lossguard.torch.stateful import Stateful
-from lossguard.torch.update_norm import UpdateNorm
 
 __all__ = [
     "AttentionLogits",

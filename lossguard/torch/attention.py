@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from lossguard.log_once import LogOnce, never_raises
+from lossguard.vocabulary.errors import LogOnce, never_raises
 
 MAX_SEQUENCES, MAX_HEADS, MAX_QUERIES = 2, 4, 128
 

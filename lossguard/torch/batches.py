@@ -9,12 +9,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from lossguard.errors import ConfigurationError
-from lossguard.log_once import LogOnce
+from lossguard.checkpoints.state import generators
 from lossguard.torch import loaders
-from lossguard.torch.epoch_orders import EpochOrders, changed_generators
-from lossguard.torch.generators import generators
-from lossguard.torch.loaders import draws_base_seed, entered_at, is_by_index, leave, refuse_without_order
+from lossguard.torch.loaders import (
+    EpochOrders,
+    changed_generators,
+    draws_base_seed,
+    entered_at,
+    is_by_index,
+    leave,
+    refuse_without_order,
+)
+from lossguard.vocabulary.errors import ConfigurationError, LogOnce
 
 END = object()
 NOTHING = "the loader gave no batch: there is nothing to train on"

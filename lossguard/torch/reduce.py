@@ -4,13 +4,13 @@ Shapes: R sets of terms, F fields of one.
 """
 
 from collections.abc import Sequence
-from typing import TypeAlias, overload
+from typing import overload
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lossguard.torch.dtensor import is_sharded
+from lossguard.run.collectives import Scalar, is_sharded, num_ranks
 from lossguard.torch.loss import LossTerms, max_where
 
 
@@ -28,10 +28,6 @@ def tokens_per_rank(*targets: Tensor, ignore_index: int = -100) -> Tensor:
     if size > 1:
         dist.all_reduce(total)
     return total.clamp(min=1).float() / size
-
-
-Scalar: TypeAlias = float | Tensor
-"""A number, or a 0-dim tensor."""
 
 
 @overload
@@ -85,11 +81,6 @@ def gathered(mine_F: Tensor) -> Tensor:
     gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the older name, before torch 2.13
     gather(everyone, mine_F)
     return everyone.view(num_ranks(), -1)
-
-
-def num_ranks() -> int:
-    """Processes of the default process group; 1 without one."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def _whole(norm: Scalar) -> Scalar:

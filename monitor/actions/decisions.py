@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from sqlalchemy.orm import Session
 
-from db import access, commands, queries
+from db import commands, queries
 from db.models import Intervention, Run
-from lossguard.states import IncidentKind, RunState
+from db.records import access
+from lossguard.vocabulary.states import IncidentKind, RunState
 from monitor.detection import DetectionEngine, Effect, IllegalTransition
 from monitor.detection.scoring.detectors import LEVEL_ACCEPTED
 from monitor.ingestion import detection_state, lease, runs

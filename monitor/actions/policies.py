@@ -6,9 +6,10 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import access, commands, policies, queries
+from db import commands, queries
 from db.models import Run
-from lossguard.states import Layer, RunState
+from db.records import access, policies
+from lossguard.vocabulary.states import Layer, RunState
 from monitor.detection.interventions import policy_layers, run_policy
 from monitor.detection.interventions.policy_layers import Fields, Layers
 from monitor.detection.interventions.run_policy import DETECTION

@@ -2,9 +2,9 @@
 
 from sqlalchemy.orm import Session
 
-from db import access
 from db.models import Run
-from lossguard.states import RunState
+from db.records import access
+from lossguard.vocabulary.states import RunState
 from monitor.ingestion import runs
 from monitor.problems import Problem
 from monitor.schemas import RunEditIn

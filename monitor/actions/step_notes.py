@@ -2,10 +2,11 @@
 
 from sqlalchemy.orm import Session
 
-from db import access, queries, step_notes
+from db import queries
 from db.models import Run
-from db.step_notes import StepNote
-from lossguard.protocol import MAX_STEP_NOTES
+from db.records import access, step_notes
+from db.records.step_notes import StepNote
+from lossguard.vocabulary.protocol import MAX_STEP_NOTES
 from monitor.ingestion import runs
 from monitor.problems import Problem, unknown
 from monitor.schemas import StepNoteIn

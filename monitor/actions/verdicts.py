@@ -4,8 +4,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import access, commands, queries
+from db import commands, queries
 from db.models import Incident
+from db.records import access
 from monitor.ingestion import runs
 from monitor.problems import unknown
 

@@ -24,11 +24,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as RequestScope
 
-from db import access
-from db.access import Owner, Scope
 from db.models import Run
-from lossguard.addresses import host_of, is_loopback
-from lossguard.protocol import MAX_PERSON, PERSON_HEADER, is_text
+from db.records import access
+from db.records.access import Owner, Scope
+from lossguard.vocabulary.protocol import MAX_PERSON, PERSON_HEADER, is_text
+from lossguard.vocabulary.secrets import host_of, is_loopback
 from monitor import problems
 from monitor.problems import Problem, unknown
 

@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 from sqlalchemy.orm import Session
 
-from db.engine import reading, writing
-from lossguard.writer import WRITER_HEADER, Writer
+from db.store.engine import reading, writing
+from lossguard.spool.writer import WRITER_HEADER, Writer
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.queue import ReportQueue
 from monitor.problems import Problem

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from db.models import MlflowExperiment, MlflowRun, Run
-from lossguard.protocol import encode_number
+from lossguard.vocabulary.protocol import encode_number
 from monitor.ingestion.run_updates import RUN_NAME
 from monitor.mlflow_schemas import STATES
 

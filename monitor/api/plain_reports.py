@@ -14,9 +14,9 @@ from pydantic_core import from_json, to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from db.access import Scope as TokenScope
-from lossguard.protocol import API, MAX_STEP, MAX_TIME, RUN_ID_PATTERN, SPOOL_HEADER
-from lossguard.writer import WRITER_HEADER, Writer
+from db.records.access import Scope as TokenScope
+from lossguard.spool.writer import WRITER_HEADER, Writer
+from lossguard.vocabulary.protocol import API, MAX_STEP, MAX_TIME, RUN_ID_PATTERN, SPOOL_HEADER
 from monitor import problems
 from monitor.api.parsing import SMALL_BODY
 from monitor.ingestion import order_terms

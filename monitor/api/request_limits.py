@@ -14,7 +14,7 @@ import numpy as np
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lossguard.protocol import API, RUN_ID_PATTERN
+from lossguard.vocabulary.protocol import API, RUN_ID_PATTERN
 from monitor import problems
 from monitor.api.budgets import Budget, Client
 from monitor.problems import Problem

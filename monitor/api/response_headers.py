@@ -4,7 +4,7 @@ reads."""
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lossguard.protocol import ACCEPTS_HEADER, NEGOTIATED_FIELDS
+from lossguard.vocabulary.protocol import ACCEPTS_HEADER, NEGOTIATED_FIELDS
 
 HEADERS = {
     "x-content-type-options": "nosniff",

@@ -7,15 +7,15 @@ from typing import Any
 from db.goodput import rollback_costs
 from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind
-from db.hardware import HardwareSample
 from db.lineage import live_line, source_of
 from db.models import STORAGE_COLUMNS, Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
-from db.overview import Standing, Tally
 from db.queries import Series
-from db.step_notes import StepNote
+from db.records.hardware import HardwareSample
+from db.records.step_notes import StepNote
+from db.runs.overview import Standing, Tally
 from db.steps.newest import StoredStep
-from lossguard.protocol import encode_number
-from lossguard.run_tags import tags_of
+from lossguard.vocabulary.protocol import encode_number
+from lossguard.vocabulary.run_search import tags_of
 from monitor.detection.interventions import run_policy
 
 Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit | StepNote

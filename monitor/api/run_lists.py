@@ -11,9 +11,9 @@ from db.models import Run
 from db.runs import pages
 from db.runs.orders import BadCursor, RunOrder
 from db.runs.pages import RunFilter, RunPage
-from lossguard.protocol import MAX_ITEMS, MAX_TIME
-from lossguard.run_search import Search, Word, parse
-from lossguard.states import RunState
+from lossguard.vocabulary.protocol import MAX_ITEMS, MAX_TIME
+from lossguard.vocabulary.run_search import Search, Word, parse
+from lossguard.vocabulary.states import RunState
 from monitor.api.auth import Principal
 from monitor.problems import Problem
 from monitor.schemas import Name, Text

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lossguard.sources.facts import EVERY_STEP, SourceFacts
+from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from monitor.detection import DetectionSettings, Incident, Intervention, Mode, Policy, Rows
 from monitor.detection.curve import CurveError as CurveError
 from monitor.detection.curve import parse_curve

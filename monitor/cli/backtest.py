@@ -20,10 +20,10 @@ from rich.table import Column, Table
 from db import queries
 from db.lineage import source_of
 from db.steps import reader
-from lossguard.json_values import plain_json
-from lossguard.metrics import detector_inputs
-from lossguard.plurals import plural
-from lossguard.states import OrderKind
+from lossguard.vocabulary.metrics import detector_inputs
+from lossguard.vocabulary.states import OrderKind
+from lossguard.vocabulary.values import plain_json
+from lossguard.vocabulary.wording import plural
 from monitor.backtesting.backtest import CurveError, backtest_file, backtest_rows
 from monitor.backtesting.comparison import comparison
 from monitor.cli import parameters

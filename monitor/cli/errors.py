@@ -8,9 +8,9 @@ import typer
 from alembic.util.exc import CommandError
 from pydantic import ValidationError
 
-from db.command_lines import as_typed_here, server_is_installed
-from db.engine import BadDatabaseUrl, NoStore, first_line, shown
-from lossguard.errors import ConfigurationError
+from db.cli.command_engine import as_typed_here, server_is_installed
+from db.store.engine import BadDatabaseUrl, NoStore, first_line, shown
+from lossguard.vocabulary.errors import ConfigurationError
 from monitor.settings import Settings, UnsafeBind
 
 

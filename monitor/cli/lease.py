@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from db import queries
-from db.command_lines import as_typed_here
+from db.cli.command_engine import as_typed_here
 from monitor.actions import decisions
 from monitor.cli.errors import exit_with
 from monitor.cli.store import open_store

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from db.command_lines import as_typed_here
-from lossguard.protocol import is_name
+from db.cli.command_engine import as_typed_here
+from lossguard.vocabulary.protocol import is_name
 from monitor.actions import policies
 from monitor.cli import parameters
 from monitor.cli.errors import exit_with

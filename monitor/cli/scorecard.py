@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from lossguard.json_values import plain_json
+from lossguard.vocabulary.values import plain_json
 from monitor.cli.errors import exit_with
 from monitor.cli.store import open_store
 from monitor.detection.scorecard import wording

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from db import access, migrate
-from db.engine import create_engine, reading
+from db import migrate
+from db.records import access
+from db.store.engine import create_engine, reading
 from monitor.api import connections
 from monitor.app import create_app
 from monitor.cli.errors import exit_with, one_line_errors

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from sqlalchemy.orm import Session
 
 from db import migrate
-from db.engine import check_store, create_engine, reading, writing
+from db.store.engine import check_store, create_engine, reading, writing
 from monitor.cli.errors import one_line_errors
 from monitor.settings import Settings
 

@@ -16,9 +16,9 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.orm import Session
 
-from db import access
-from db.access import Scope, TokenExists
-from db.command_lines import as_typed_here
+from db.cli.command_engine import as_typed_here
+from db.records import access
+from db.records.access import Scope, TokenExists
 from monitor.cli.errors import exit_with
 from monitor.cli.store import open_store
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from lossguard.metrics import DETECTOR_INPUTS, detector_inputs
+from lossguard.vocabulary.metrics import DETECTOR_INPUTS, detector_inputs
 from monitor.detection.rows import Rows
 
 COLUMNS = DETECTOR_INPUTS

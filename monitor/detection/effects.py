@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from lossguard.states import IncidentKind, IncidentState, InterventionState, OrderKind, Outcome
+from lossguard.vocabulary.states import IncidentKind, IncidentState, InterventionState, OrderKind, Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ interventions through to their verification. Nothing here reads a clock or does 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lossguard.limits import Limits
-from lossguard.sources.facts import SourceFacts, says_source
-from lossguard.states import Outcome, Refusal, SegmentReason
+from lossguard.vocabulary.limits import Limits
+from lossguard.vocabulary.source_facts import SourceFacts, says_source
+from lossguard.vocabulary.states import Outcome, Refusal, SegmentReason
 from monitor.detection.effects import Effect
 from monitor.detection.encoding import restore
 from monitor.detection.incidents.replay_mismatch import describe_match

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from lossguard.sources.facts import EVERY_STEP, SourceFacts
+from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from monitor.detection.rows import Floats, Rows
 from monitor.detection.scoring.detectors import DetectorSet
 from monitor.detection.scoring.readings import IN_BAND_Z

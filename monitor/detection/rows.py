@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lossguard.plurals import plural
+from lossguard.vocabulary.wording import plural
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lossguard.sources.facts import EVERY_STEP, SourceFacts
-from lossguard.states import SegmentReason
+from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
+from lossguard.vocabulary.states import SegmentReason
 from monitor.detection.effects import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
 from monitor.detection.engine import DetectionEngine
 from monitor.detection.interventions.policy import Mode, Policy

@@ -5,9 +5,10 @@ import logging
 
 from sqlalchemy.orm import Session
 
-from db import access, commands, queries
+from db import commands, queries
 from db.models import Order, Run
-from lossguard.states import OrderKind, OrderState, Refusal
+from db.records import access
+from lossguard.vocabulary.states import OrderKind, OrderState, Refusal
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, lease, order_checks, runs
 from monitor.ingestion.lease import Claim

@@ -9,9 +9,9 @@ import numpy as np
 from db.steps.buckets import Floats, Ints
 from db.steps.columns import MetricColumn
 from db.steps.reader import StepBlock
-from lossguard.metrics import COUNTS, detector_inputs
-from lossguard.plurals import plural
-from lossguard.protocol import MAX_COUNT, decode_number
+from lossguard.vocabulary.metrics import COUNTS, detector_inputs
+from lossguard.vocabulary.protocol import MAX_COUNT, decode_number
+from lossguard.vocabulary.wording import plural
 from monitor.detection import Row, Rows
 from monitor.problems import bad_report
 from monitor.schemas import ReportIn

@@ -12,10 +12,10 @@ from db import commands, lineage, queries
 from db.lineage import StepRange
 from db.models import Order, Run, Segment
 from db.steps.reader import StepBlock, read_blocks
-from lossguard.limits import limits_in
-from lossguard.metrics import detector_inputs
-from lossguard.protocol import CAN_ROLL_BACK, CANNOT_SKIP, remedies_in
-from lossguard.states import RunState
+from lossguard.vocabulary.limits import limits_in
+from lossguard.vocabulary.metrics import detector_inputs
+from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CANNOT_SKIP, remedies_in
+from lossguard.vocabulary.states import RunState
 from monitor.detection import DetectionEngine, Effect, Rows
 from monitor.detection.interventions import run_policy
 from monitor.ingestion import effects, recorded_steps, run_policies

@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 from db import commands, lineage, queries
 from db.models import Intervention as Row
 from db.models import Run
-from lossguard.json_values import plain_json
-from lossguard.protocol import encode_number
-from lossguard.states import InterventionState
+from lossguard.vocabulary.protocol import encode_number
+from lossguard.vocabulary.states import InterventionState
+from lossguard.vocabulary.values import plain_json
 from monitor.detection import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
 from monitor.ingestion import order_terms
 

@@ -7,9 +7,9 @@ locked the run, so that several collectors agree.
 
 from dataclasses import dataclass
 
-from db.command_lines import as_typed_here
+from db.cli.command_engine import as_typed_here
 from db.models import Run
-from lossguard.writer import Writer
+from lossguard.spool.writer import Writer
 from monitor.problems import Problem
 
 RENEW_BELOW = 0.75

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-from lossguard.protocol import encode_number
-from lossguard.sources.facts import SourceFacts
 from lossguard.sources.names import NameMap
 from lossguard.sources.recognition import Recognition
+from lossguard.vocabulary.protocol import encode_number
+from lossguard.vocabulary.source_facts import SourceFacts
 from monitor.ingestion.open_rows import OpenRow, OpenRows, Scalar
 
 MAX_SEGMENTS = 16

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
-from lossguard.metrics import DETECTOR_INPUTS, SIGNALS
-from lossguard.protocol import decode_number, encode_number
+from lossguard.vocabulary.metrics import DETECTOR_INPUTS, SIGNALS
+from lossguard.vocabulary.protocol import decode_number, encode_number
 
 HOLD_SECONDS = 2.0
 """Wait so long for what may still come of a row that has its signals, or for rows before it."""

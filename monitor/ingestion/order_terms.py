@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 
 from db import queries
 from db.models import Intervention, Order, Run, Segment
-from lossguard.order_signature import sign, signed_text
-from lossguard.states import OrderKind
+from lossguard.vocabulary.orders import sign, signed_text
+from lossguard.vocabulary.states import OrderKind
 
 FIELDS = (
     "id", "key", "kind", "incident", "rewind_to", "skip_from", "skip_to", "lr_scale", "remedies", "reason",

@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import preflights
 from db.models import Run
-from lossguard.protocol import ANSWERS_PREFLIGHT
+from db.records import preflights
+from lossguard.vocabulary.protocol import ANSWERS_PREFLIGHT
 from monitor.ingestion import order_terms
 from monitor.schemas import PreflightIn
 

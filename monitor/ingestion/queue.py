@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy.orm import Session
 
-from db.engine import writing
-from lossguard.writer import Writer
+from db.store.engine import writing
+from lossguard.spool.writer import Writer
 from monitor.ingestion.reports import ReportResult
 from monitor.ingestion.waiting_reports import PendingReport, Reported, WaitingReports
 

@@ -8,8 +8,8 @@ from db import queries
 from db.lineage import StepRange
 from db.models import Run, Segment
 from db.steps.reader import next_block
-from lossguard.metrics import DETECTOR_INPUTS
-from lossguard.states import IncidentKind
+from lossguard.vocabulary.metrics import DETECTOR_INPUTS
+from lossguard.vocabulary.states import IncidentKind
 from monitor.detection import Rows
 from monitor.detection.scoring.recomputed_steps import first_doubtful_step
 from monitor.ingestion.columns import stored_rows

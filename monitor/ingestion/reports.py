@@ -11,13 +11,15 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import bulk, commands, hardware, queries
+from db import commands, queries
 from db.models import Order, Segment
+from db.records import hardware
 from db.steps import writer
 from db.steps.block_codec import DamagedBlock
 from db.steps.rollups import TooManyMetrics
-from lossguard.json_values import plain_json
-from lossguard.protocol import EXPECT, PROBE, REMEDY, is_pause
+from db.store import bulk
+from lossguard.vocabulary.protocol import EXPECT, PROBE, REMEDY, is_pause
+from lossguard.vocabulary.values import plain_json
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, lease, preflights, run_status, stalls
 from monitor.ingestion.columns import StepColumns, decode, detector_row, detector_rows

@@ -16,7 +16,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from db import commands, queries
 from db.models import Order, Run, RunStatus, Segment
 from db.steps import rollups, writer
-from lossguard.protocol import CAN_ROLL_BACK
+from lossguard.vocabulary.protocol import CAN_ROLL_BACK
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, preflights
 from monitor.ingestion.logged_run import LoggedRun

@@ -4,9 +4,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import access, policies
 from db.models import Run
-from lossguard.states import Layer
+from db.records import access, policies
+from lossguard.vocabulary.states import Layer
 from monitor.detection import Mode, Policy
 from monitor.detection.interventions import policy_layers
 from monitor.detection.interventions.policy_layers import Fields, Layers

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from db.live_runs import ShownRun
 from db.models import RunStatus
+from db.records.live_runs import ShownRun
 from db.steps.buckets import Floats
 from db.steps.columns import MetricColumn
-from lossguard.gating import SKIPPED
-from lossguard.metrics import METRICS, SIGNALS
-from lossguard.protocol import decode_number, encode_number
+from lossguard.vocabulary.gating import SKIPPED
+from lossguard.vocabulary.metrics import METRICS, SIGNALS
+from lossguard.vocabulary.protocol import decode_number, encode_number
 from monitor.detection.scoring.robust import median as fast_median
 from monitor.ingestion.columns import StepColumns
 

@@ -12,18 +12,19 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import commands, mlflow
+from db import commands
 from db.models import MlflowRun, Run
+from db.runs import mlflow
 from db.steps import writer
 from db.steps.block_codec import DamagedBlock
 from db.steps.completing import complete_steps
-from lossguard.masking import mask_json
-from lossguard.metrics import COUNTS
-from lossguard.protocol import MAX_COUNT, checked_json
-from lossguard.sources.facts import EVERY_STEP, SOURCE
-from lossguard.sources.mlflow_run import facts_in
 from lossguard.sources.names import AS_LOGGED
-from lossguard.states import RunState, SegmentReason
+from lossguard.sources.readers.mlflow_files import facts_in
+from lossguard.vocabulary.metrics import COUNTS
+from lossguard.vocabulary.protocol import MAX_COUNT, checked_json
+from lossguard.vocabulary.secrets import mask_json
+from lossguard.vocabulary.source_facts import EVERY_STEP, SOURCE
+from lossguard.vocabulary.states import RunState, SegmentReason
 from monitor.ingestion import lease, reports, segments, stalls
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.logged_run import LoggedMetric, LoggedRun

@@ -6,9 +6,9 @@ from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.models import Run
-from lossguard.json_values import plain_json
-from lossguard.masking import mask_command_line, mask_json
-from lossguard.states import RunState
+from lossguard.vocabulary.secrets import mask_command_line, mask_json
+from lossguard.vocabulary.states import RunState
+from lossguard.vocabulary.values import plain_json
 from monitor.ingestion import lease, run_policies, stalls
 from monitor.ingestion.lease import Claim
 from monitor.problems import Problem, too_many_runs, unknown

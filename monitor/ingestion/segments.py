@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.models import Order, Run, Segment
-from lossguard.states import OrderKind, OrderState, SegmentReason
+from lossguard.vocabulary.states import OrderKind, OrderState, SegmentReason
 from monitor.ingestion import detection_state, lease, order_checks, runs
 from monitor.ingestion.lease import Claim
 from monitor.problems import Problem, too_many_segments

@@ -8,10 +8,11 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from db import commands, live_runs
-from db.live_runs import LiveRun
+from db import commands
 from db.models import Run, Segment
-from lossguard.protocol import NO_HEARTBEAT
+from db.records import live_runs
+from db.records.live_runs import LiveRun
+from lossguard.vocabulary.protocol import NO_HEARTBEAT
 from monitor.detection import DetectionEngine, Effect
 from monitor.detection.incidents.stall import Sign, Silence
 from monitor.detection.throughput.row_gaps import FIRST_SECONDS

@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 
-from lossguard.writer import Writer
+from lossguard.spool.writer import Writer
 from monitor.ingestion.reports import ReportResult
 from monitor.ingestion.run_updates import RunUpdate
 from monitor.schemas import ReportIn

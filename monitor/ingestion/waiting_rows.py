@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from db import mlflow
-from db.archive.reading import UnreadableArchive
-from db.engine import first_line
+from db.runs import mlflow
+from db.steps.archived.reading import UnreadableArchive
 from db.steps.block_codec import DamagedBlock
+from db.store.engine import first_line
 from monitor.ingestion.queue import ReportQueue
 from monitor.ingestion.run_updates import RunUpdate
 from monitor.problems import Problem

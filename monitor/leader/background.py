@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from db.leader import Lease
+from db.store.leader import Lease
 
 EVERY_SECONDS = 60.0
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from db import commands
-from db.archive.reading import UnreadableArchive
-from db.engine import reading, writing
-from db.leader import Lease
-from db.runs import silence
+from db import run_states as silence
 from db.steps import backlog
+from db.steps.archived.reading import UnreadableArchive
 from db.steps.backlog import Looked
 from db.steps.block_codec import DamagedBlock
+from db.store.engine import reading, writing
+from db.store.leader import Lease
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """One of several collectors does what only one may do, in a thread of its own; another takes over if it fails.
 
-The lease is a row of the database (`db.leader`), so collectors need not know each other. A leader that is killed is
+The lease is a row of the database (`db.store.leader`), so collectors need not know each other. A leader that is killed
+is
 replaced after LEASE_SECONDS + BEAT_SECONDS at most; one that is stopped resigns.
 """
 
@@ -13,9 +14,9 @@ from collections.abc import Callable
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import leader
-from db.engine import writing
-from db.leader import Lease
+from db.store import leader
+from db.store.engine import writing
+from db.store.leader import Lease
 
 log = logging.getLogger(__name__)
 

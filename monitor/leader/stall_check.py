@@ -8,9 +8,10 @@ import logging
 
 import sqlalchemy as sa
 
-from db import leader, live_runs
-from db.engine import reading, writing
-from db.leader import Lease
+from db.records import live_runs
+from db.store import leader
+from db.store.engine import reading, writing
+from db.store.leader import Lease
 from monitor.detection.throughput.row_gaps import FIRST_SECONDS
 from monitor.ingestion import stalls
 

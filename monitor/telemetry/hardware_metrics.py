@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sqlalchemy.orm import Session
 
-from db import hardware
-from db.live_runs import RunPks, ShownRun
-from lossguard.hardware.values import VALUES, HardwareValue
+from db.records import hardware
+from db.records.live_runs import RunPks, ShownRun
+from lossguard.vocabulary.hardware import VALUES, HardwareValue
 from monitor.telemetry.run_family import FamilyType, RunFamily, label
 
 FRESH_SECONDS = 120.0

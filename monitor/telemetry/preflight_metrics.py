@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from prometheus_client.core import GaugeMetricFamily, Metric
 from sqlalchemy.orm import Session
 
-from db import preflights
-from db.live_runs import RunPks
 from db.models import Run
+from db.records import preflights
+from db.records.live_runs import RunPks
 from monitor.detection.interventions.preflight import Known, Preflight, preflight
 
 LABELS = ["run", "project", "kind", "incident", "intervention"]

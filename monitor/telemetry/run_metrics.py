@@ -17,12 +17,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.orm import Session
 
-from db import live_runs
 from db.dialects import DIALECTS
-from db.engine import reading
-from db.live_runs import ShownRun
-from lossguard.metrics import BY_NAME, SIGNALS
-from lossguard.states import IncidentKind
+from db.records import live_runs
+from db.records.live_runs import ShownRun
+from db.store.engine import reading
+from lossguard.vocabulary.metrics import BY_NAME, SIGNALS
+from lossguard.vocabulary.states import IncidentKind
 from monitor.detection.incidents.states import INTERVENTION_TERMINAL
 from monitor.ingestion import run_status
 from monitor.telemetry import preflight_metrics

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import urllib3
 import yaml
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from tests.ports import free_port
 from tests.waiting import eventually
 

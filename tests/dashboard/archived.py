@@ -4,8 +4,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from db.archive.places import Place
-from db.engine import writing
+from db.steps.archived.places import Place
+from db.store.engine import writing
 from tests.db.archive.stored import add_ended_run, archive
 
 

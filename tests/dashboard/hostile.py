@@ -12,9 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from db import commands, queries
-from db.engine import writing
-from lossguard.protocol import API
-from lossguard.states import OrderState
+from db.store.engine import writing
+from lossguard.vocabulary.protocol import API
+from lossguard.vocabulary.states import OrderState
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer

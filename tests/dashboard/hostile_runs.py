@@ -10,9 +10,9 @@ from itertools import cycle, islice
 from typing import Any
 
 from db import migrate
-from db.engine import create_engine
-from lossguard.probe import Probe
-from lossguard.protocol import PROBE
+from db.store.engine import create_engine
+from lossguard.vocabulary.protocol import PROBE
+from lossguard.vocabulary.wire import Probe
 from tests.dashboard.hostile import LONG, MAX_STEP, Column, HostileRun, Part
 from tests.monitor.client import NOW
 

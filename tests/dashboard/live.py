@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from db.engine import create_engine
-from lossguard.protocol import API
+from db.store.engine import create_engine
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import TestClient

@@ -12,12 +12,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, migrate
-from db.engine import create_engine, writing
 from db.models import Run, Segment
 from db.steps import writer
-from lossguard.probe import Probe
-from lossguard.protocol import PROBE
-from lossguard.states import OrderState, RunState, SegmentReason
+from db.store.engine import create_engine, writing
+from lossguard.vocabulary.protocol import PROBE
+from lossguard.vocabulary.states import OrderState, RunState, SegmentReason
+from lossguard.vocabulary.wire import Probe
 
 SPIKE, REWIND, STEPS = 412, 300, 800
 """First bad step; the step of the rollback; the end of the run."""

@@ -12,7 +12,7 @@ pytest.importorskip("playwright", reason="the package playwright is not installe
 from playwright.sync_api import Browser, Page, Route, expect
 
 from db import migrate, queries
-from db.engine import create_engine, writing
+from db.store.engine import create_engine, writing
 from tests.dashboard.browser import DRAWN, FIGURE, box_of, chromium, dashboard, drawn, wait_for_refreshes
 from tests.dashboard.seed import STEPS, report, seed
 from tests.ports import free_port

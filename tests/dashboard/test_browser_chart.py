@@ -15,9 +15,9 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 
 from db import migrate
-from db.engine import create_engine
+from db.store.engine import create_engine
 from demo import screenshots
-from lossguard.states import RunState
+from lossguard.vocabulary.states import RunState
 from tests.dashboard.browser import FIGURE, box_of, chromium, dashboard, drawn
 from tests.dashboard.seed import seed
 from tests.dashboard.serving import Served

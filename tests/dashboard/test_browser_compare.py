@@ -11,8 +11,8 @@ pytest.importorskip("playwright", reason="the package playwright is not installe
 from playwright.sync_api import Page, expect
 
 from db import migrate
-from db.engine import create_engine
-from lossguard.states import RunState
+from db.store.engine import create_engine
+from lossguard.vocabulary.states import RunState
 from tests.dashboard.browser import FIGURE, chromium, dashboard, drawn
 from tests.dashboard.seed import STEPS, seed
 

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 pytest.importorskip("playwright", reason="the package playwright is not installed")
 from playwright.sync_api import Browser, Page, expect
 
-from db import access, queries
-from db.engine import reading
+from db import queries
+from db.records import access
+from db.store.engine import reading
 from lossguard import Client
 from tests.dashboard.browser import box_of, chromium, dashboard, drawn, wait_for_refreshes
 from tests.dashboard.live import report_a_spike

@@ -9,9 +9,10 @@ import sqlalchemy as sa
 pytest.importorskip("playwright", reason="the package playwright is not installed")
 from playwright.sync_api import Browser, Page, expect
 
-from db import queries, step_notes
-from db.engine import reading
-from lossguard.states import RunState
+from db import queries
+from db.records import step_notes
+from db.store.engine import reading
+from lossguard.vocabulary.states import RunState
 from tests.dashboard.browser import FIGURE, chromium, dashboard, drawn
 from tests.dashboard.report.reader import page as report_of
 from tests.dashboard.seed import seed

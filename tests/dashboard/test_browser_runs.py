@@ -12,8 +12,8 @@ pytest.importorskip("playwright", reason="the package playwright is not installe
 from playwright.sync_api import Browser, expect
 
 from db import migrate, queries
-from db.engine import create_engine, reading, writing
-from lossguard.states import RunState
+from db.store.engine import create_engine, reading, writing
+from lossguard.vocabulary.states import RunState
 from tests.dashboard.browser import box_of, chromium, dashboard
 from tests.dashboard.seed import seed
 from tests.dashboard.serving import serving

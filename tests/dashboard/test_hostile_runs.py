@@ -14,8 +14,8 @@ from dashboard.figures.edges import NAME
 from dashboard.figures.float32 import LARGEST, SMALLEST
 from dashboard.figures.panels import NOTHING
 from db import frames, queries
-from db.engine import reading, writing
 from db.models import Base
+from db.store.engine import reading, writing
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.dashboard.app_content import column as unpacked

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from dashboard import login
 from dashboard.__main__ import app
 from dashboard.login import BadLogin, Login, Right
-from db import access
-from db.engine import reading
+from db.records import access
+from db.store.engine import reading
 from tests.dashboard.live import report_a_spike
 from tests.dashboard.serving import dashboard, serving
 from tests.ports import free_port

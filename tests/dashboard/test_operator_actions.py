@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from dashboard import operator_actions
 from dashboard.operator_actions import ActionFailed, OperatorAction, TokenRequired, may_use_own_token
-from db import access
-from db.engine import writing
+from db.records import access
+from db.store.engine import writing
 from monitor.settings import Settings
 from tests.dashboard.serving import serving
 from tests.db.seed import add_run

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from dashboard.data.values_file import VALUES_ROUTE, ValuesFile, values_files
 from dashboard.security_headers import HEADERS
 from dashboard.server import create_app
-from db.engine import writing
+from db.store.engine import writing
 from tests.dashboard.serving import Served, dashboard
 from tests.db.seed import add_run, add_segment, add_steps
 

@@ -6,10 +6,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands, queries, step_notes
+from db import commands, queries
 from db.models import Run, Segment
+from db.records import step_notes
 from db.steps import writer
-from lossguard.states import OrderState, RunState, SegmentReason
+from lossguard.vocabulary.states import OrderState, RunState, SegmentReason
 
 NOW = 1_000_000.0
 

@@ -3,10 +3,12 @@
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands, hardware, mlflow, policies, preflights, queries, step_notes
-from db.engine import reading, writing
+from db import commands, queries
 from db.models import Base, Order, Run
-from lossguard.states import OrderState
+from db.records import hardware, policies, preflights, step_notes
+from db.runs import mlflow
+from db.store.engine import reading, writing
+from lossguard.vocabulary.states import OrderState
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
 OF_THE_STORE = ["features", "schema_compatibility"]

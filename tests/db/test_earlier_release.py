@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from db import frames, queries
-from db.cli import app
-from db.engine import create_engine, reading
+from db.cli.app import app
 from db.files import export
-from lossguard.states import IncidentState, OrderState
+from db.store.engine import create_engine, reading
+from lossguard.vocabulary.states import IncidentState, OrderState
 from tests.db.stores import scenario
 
 STORES = Path(scenario.__file__).parent

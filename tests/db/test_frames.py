@@ -6,10 +6,11 @@ import pandas as pd
 import sqlalchemy as sa
 from hypothesis import strategies as st
 
-from db import commands, frames, hardware, queries
-from db.engine import reading, writing
+from db import commands, frames, queries
 from db.lineage import Line
+from db.records import hardware
 from db.steps import writer
+from db.store.engine import reading, writing
 from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps, before_statement
 
 TIME = "datetime64[us, UTC]"

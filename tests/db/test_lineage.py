@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from db.lineage import Line, StepRange, discarded, line_to, live_line, parent_at, source_of, step_ranges, tree
 from db.models import Event, Segment
-from lossguard.sources.facts import EVERY_STEP, SourceFacts
+from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 
 
 def segment(number: int, parent: int | None, fork_step: int | None, last_step: int | None = None) -> Segment:

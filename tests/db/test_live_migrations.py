@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
 from db import migrate
-from db.engine import create_engine
+from db.store.engine import create_engine
 from tests import postgres
 from tests.waiting import eventually
 

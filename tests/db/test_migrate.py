@@ -8,26 +8,17 @@ import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
-from db import (
-    access,
-    commands,
-    features,
-    frames,
-    hardware,
-    leader,
-    migrate,
-    mlflow,
-    policies,
-    preflights,
-    queries,
-    retention,
-)
-from db.archive.files import ArchivedFile, FileState
+from db import commands, frames, migrate, queries
 from db.dialects import dialect_of
-from db.engine import create_engine, reading, writing
 from db.lineage import StepRange
 from db.models import Base, Feature, Metric, Rollup, Run
+from db.records import access, hardware, policies, preflights
+from db.runs import mlflow
 from db.steps import filling
+from db.steps.archived.files import ArchivedFile, FileState
+from db.store import features, leader
+from db.store.engine import create_engine, reading, writing
+from db.upkeep import retention
 from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps
 
 

@@ -3,10 +3,10 @@
 import sqlalchemy as sa
 
 from db import frames, queries
-from db.engine import reading, writing
 from db.models import Run, Step
-from lossguard.metrics import COLUMNS, ColumnType
-from lossguard.protocol import MAX_TIME
+from db.store.engine import reading, writing
+from lossguard.vocabulary.metrics import COLUMNS, ColumnType
+from lossguard.vocabulary.protocol import MAX_TIME
 from tests.db.seed import NOW, add_run, spoil
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from db import commands, lineage, queries
-from db.engine import create_engine, reading, writing
 from db.lineage import Line, StepRange
 from db.models import Base, Step
-from lossguard.states import SegmentReason
+from db.store.engine import create_engine, reading, writing
+from lossguard.vocabulary.states import SegmentReason
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
 

@@ -8,13 +8,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands
-from db.archive import files
-from db.archive.places import Place
-from db.engine import reading, writing
 from db.models import StoredBlock
 from db.scorecard import StoredRun, StoredSegment, chosen_runs, read_runs
 from db.steps import packing
-from lossguard.states import RunState
+from db.steps.archived import files
+from db.steps.archived.places import Place
+from db.store.engine import reading, writing
+from lossguard.vocabulary.states import RunState
 from tests.db.archive.stored import archive
 from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps
 

@@ -18,7 +18,7 @@ from typing import Any
 import urllib3
 import yaml
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from lossguard_server.processes import Processes
 from tests.deploy.files import DEPLOY, read
 from tests.ports import free_port

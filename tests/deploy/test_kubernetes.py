@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from tests.deploy.files import DEPLOY, RULES, read
 
 pytestmark = pytest.mark.needs("kustomize")

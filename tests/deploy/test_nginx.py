@@ -17,10 +17,10 @@ import urllib3
 
 import lossguard
 from db import queries
-from db.engine import create_engine, reading
-from lossguard.delivery.client import Client
-from lossguard.errors import Rejected, Unreachable
-from lossguard.protocol import API
+from db.store.engine import create_engine, reading
+from lossguard.client.client import Client
+from lossguard.vocabulary.errors import Rejected, Unreachable
+from lossguard.vocabulary.protocol import API
 from monitor.api.auth import MAX_FAILED_ATTEMPTS
 from monitor.settings import Settings
 from tests.dashboard.live import report_a_spike

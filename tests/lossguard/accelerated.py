@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lossguard import Guard, Ledger, Run, Skip
-from lossguard.ranks import Ranks
+from lossguard.run.ranks import Ranks
 from lossguard.torch import Batches, Checkpoints, TorchRanks
 from tests.lossguard.scripted import ScriptedRun, rollback
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from lossguard.protocol import ACCEPTS_HEADER, NEGOTIATED_FIELDS, SPOOL_HEADER
-from lossguard.writer import WRITER_HEADER, Writer
+from lossguard.spool.writer import WRITER_HEADER, Writer
+from lossguard.vocabulary.protocol import ACCEPTS_HEADER, NEGOTIATED_FIELDS, SPOOL_HEADER
 
 Answer = tuple[int, dict[str, Any]]
 

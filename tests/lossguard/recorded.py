@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lossguard
-from lossguard.spooling.spool import spools_in
+from lossguard.spool.spool import spools_in
 
 
 def offline(folder: Path, **options: Any) -> lossguard.Run:

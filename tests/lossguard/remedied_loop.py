@@ -3,7 +3,7 @@
 from typing import Any
 
 from lossguard import Guard, Run
-from lossguard.orders import Order
+from lossguard.vocabulary.orders import Order
 from tests.lossguard.scripted import Indices, Memory, rollback
 
 

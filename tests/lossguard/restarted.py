@@ -7,7 +7,7 @@ from typing import Any
 
 import lossguard
 from lossguard import Order
-from lossguard.restart_plan import EXIT_CODE, RestartPlan
+from lossguard.guard.restart_plan import EXIT_CODE, RestartPlan
 from tests.lossguard.recorded import offline
 
 EVERY = 2

@@ -3,9 +3,9 @@
 from typing import Any
 
 from lossguard import Order, OrderKind, Run
-from lossguard.checkpoint_times import RestorableTier
-from lossguard.errors import CheckpointError
-from lossguard.states import Refusal
+from lossguard.vocabulary.errors import CheckpointError
+from lossguard.vocabulary.states import Refusal
+from lossguard.vocabulary.wire import RestorableTier
 
 
 class Memory:

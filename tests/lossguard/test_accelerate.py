@@ -14,8 +14,8 @@ from accelerate.utils import ProjectConfiguration
 from torch.utils.data import DataLoader, IterableDataset
 
 from lossguard.accelerate import AcceleratorCheckpoints, check_strategy
-from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Batches, MicroBatches
+from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch
 from tests.lossguard.accelerated import Options, Training, train_guarded, train_plain
 
 SEEDABLE = {"use_seedable_sampler": True}

@@ -8,7 +8,7 @@ import pytest
 
 import lossguard
 import lossguard.torch
-from lossguard.reading.stored_run import StoredRun
+from lossguard.client.stored_run import StoredRun
 
 
 def test_every_exported_name_exists_and_is_documented() -> None:
@@ -29,7 +29,9 @@ def test_importing_the_sdk_imports_neither_torch_nor_numpy() -> None:
 
 
 def test_a_launched_command_does_not_wait_for_the_http_client() -> None:
-    code = "import sys, lossguard.commands.launch; assert not {'urllib3', 'http', 'ssl', 'email'} & set(sys.modules)"
+    code = (
+        "import sys, lossguard.cli.commands.launch; assert not {'urllib3', 'http', 'ssl', 'email'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -34,7 +34,7 @@ def test_sync_reports_that_no_collector_answers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool_offline(tmp_path)
-    monkeypatch.setattr("lossguard.commands.sync.MAX_FAILURES", 2)
+    monkeypatch.setattr("lossguard.cli.commands.sync.MAX_FAILURES", 2)
     assert main(["sync", str(tmp_path), "--url", "http://127.0.0.1:9"]) == 1
     assert "no collector answers" in capsys.readouterr().out
 
@@ -55,9 +55,9 @@ def test_sync_and_trim_print_json_for_scripts(
 
 
 def test_a_launched_command_does_not_wait_for_the_commands_that_ask_a_collector() -> None:
-    code = "import sys; from lossguard.commands.arguments import parser_of; parser_of(['launch']); print(*sys.modules)"
+    code = "import sys; from lossguard.cli.arguments import parser_of; parser_of(['launch']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"urllib3", "lossguard.delivery.client", "lossguard.commands.connection"} & set(done.stdout.split())
+    assert not {"urllib3", "lossguard.client.client", "lossguard.cli.connection"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("arguments", [["sync", "/nonexistent", "--url", "http://h"], ["sync", "."], ["sync"]])

@@ -8,8 +8,8 @@ import urllib3
 from fastapi import FastAPI, testclient
 
 from lossguard import Client
-from lossguard.protocol import API, encode_number
-from lossguard.writer import WRITER_HEADER, Writer
+from lossguard.spool.writer import WRITER_HEADER, Writer
+from lossguard.vocabulary.protocol import API, encode_number
 
 NOW = 1_800_000_000.0
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lossguard.protocol import API, encode_number
+from lossguard.vocabulary.protocol import API, encode_number
 from monitor.problems import MLFLOW_API
 from tests.monitor.client import NOW, TestClient
 

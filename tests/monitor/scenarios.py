@@ -5,9 +5,9 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from lossguard.probe import Probe
-from lossguard.protocol import API, EXPECT
-from lossguard.sources.facts import SOURCE, SourceFacts
+from lossguard.vocabulary.protocol import API, EXPECT
+from lossguard.vocabulary.source_facts import SOURCE, SourceFacts
+from lossguard.vocabulary.wire import Probe
 from tests.monitor.client import NOW, TestClient, Trainer
 
 CHECKPOINTS = [0, 50, 100, 150, 200, 250, 300]

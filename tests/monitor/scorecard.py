@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from db import commands
 from db.models import Run
-from lossguard.states import RunState
+from lossguard.vocabulary.states import RunState
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
 

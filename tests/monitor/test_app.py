@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from monitor import problems
 from monitor.app import create_app
 from monitor.problems import MLFLOW_API

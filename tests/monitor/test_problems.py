@@ -7,9 +7,9 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from db import migrate
-from db.engine import create_engine
 from db.models import BlockValues
-from lossguard.protocol import API
+from db.store.engine import create_engine
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests import postgres

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lossguard.protocol import API, MAX_DEPTH, MAX_NODES, MAX_STEP, NEGOTIATED_FIELDS
+from lossguard.vocabulary.protocol import API, MAX_DEPTH, MAX_NODES, MAX_STEP, NEGOTIATED_FIELDS
 from monitor import schemas
 from monitor.api.routes import export
 from monitor.api.run_lists import RunListIn

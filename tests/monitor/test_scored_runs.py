@@ -5,9 +5,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from db import commands
-from db.engine import reading, writing
 from db.scorecard import chosen_runs, read_runs
-from lossguard.states import RunState
+from db.store.engine import reading, writing
+from lossguard.vocabulary.states import RunState
 from monitor.detection.scorecard.scored_run import ScoredRun, score
 from monitor.scored_runs import ScoredRuns
 from tests.db.seed import NOW, add_segment, add_steps

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from lossguard.errors import ConfigurationError
+from lossguard.vocabulary.errors import ConfigurationError
 from monitor.settings import Settings, UnsafeBind, check_bind, table
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db import access
-from db.access import Scope
-from db.engine import writing
-from lossguard.protocol import API
+from db.records import access
+from db.records.access import Scope
+from db.store.engine import writing
+from lossguard.vocabulary.protocol import API
 from tests.monitor.client import NOW, TestClient
 
 

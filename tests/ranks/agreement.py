@@ -12,10 +12,9 @@ import torch.distributed as dist
 
 import lossguard
 from lossguard import Guard, Order, OrderKind, RanksError, Run
-from lossguard.distributed import current_ranks
-from lossguard.errors import CheckpointMismatch
-from lossguard.ranks import RankState
+from lossguard.run.ranks import RankState, current_ranks
 from lossguard.torch import LossTerms, TorchRanks, over_ranks
+from lossguard.vocabulary.errors import CheckpointMismatch
 from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
 
 Result = dict[str, Any]

@@ -15,11 +15,12 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from lossguard import Guard, Order, Run, Skip
-from lossguard.errors import CheckpointError, CheckpointMismatch
-from lossguard.remote_files import RemoteFiles
-from lossguard.torch import Checkpoints, TorchRanks, reset_damaged_moments, sharded_checkpoint
-from lossguard.torch.tensor_files import TensorFiles
-from lossguard.torch.tensor_shard import TensorShard
+from lossguard.checkpoints.remote.files import RemoteFiles
+from lossguard.checkpoints.sharded import checkpoint as sharded_checkpoint
+from lossguard.checkpoints.sharded.tensor_files import TensorFiles
+from lossguard.checkpoints.sharded.tensor_shard import TensorShard
+from lossguard.torch import Checkpoints, TorchRanks, reset_damaged_moments
+from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch
 from tests.lossguard.scripted import rollback
 from tests.ranks.agreement import Result, run_of
 

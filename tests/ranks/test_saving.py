@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from lossguard.errors import CheckpointError
-from lossguard.torch.files import fingerprint
-from lossguard.torch.manifest import folder_name, read_manifest, write_manifest
+from lossguard.checkpoints.files import fingerprint, folder_name, read_manifest, write_manifest
+from lossguard.vocabulary.errors import CheckpointError
 from tests import object_store
 from tests.lossguard.torch.payloads import PAYLOADS, as_torch_saves_it, runs_when_trusted
 from tests.ranks.saving import KINDS, Small, restored
@@ -205,7 +204,7 @@ def test_a_manifest_that_lists_files_elsewhere_or_a_pipe_is_refused_without_read
 
 
 def test_an_index_that_points_outside_its_checkpoint_is_refused(two: Results, folder: Path, tmp_path: Path) -> None:
-    from lossguard.torch.tensor_files import TensorFiles
+    from lossguard.checkpoints.sharded.tensor_files import TensorFiles
 
     content = json.loads((folder / "ddp" / "step-000000007" / "tensors.json").read_text())
     content["model.0.weight"]["pieces"][0]["file"] = "../elsewhere"
@@ -224,8 +223,8 @@ def test_of_shards_with_copies_each_is_written_once_and_one_process_can_restore_
 
 
 def test_a_rank_that_restores_its_own_shards_reads_no_index_of_another_rank(two: Results, folder: Path) -> None:
-    from lossguard.torch.tensor_files import TensorFiles
-    from lossguard.torch.tensor_shard import TensorShard
+    from lossguard.checkpoints.sharded.tensor_files import TensorFiles
+    from lossguard.checkpoints.sharded.tensor_shard import TensorShard
 
     place = folder / "fsdp" / folder_name(7)
     content = TensorFiles(place, read_manifest(place)["files"], rank=1)

@@ -25,10 +25,10 @@ from typing import Any
 
 import urllib3
 
-from db import access
-from db.access import Scope
-from db.engine import create_engine, writing
-from lossguard.protocol import API
+from db.records import access
+from db.records.access import Scope
+from db.store.engine import create_engine, writing
+from lossguard.vocabulary.protocol import API
 from tests.reliability.collector import NOW, CollectorProcess, reports
 from tests.reliability.hostile_requests import ATTACKS, FILE_LIMIT, Attack, Target
 from tests.waiting import eventually

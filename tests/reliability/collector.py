@@ -12,7 +12,7 @@ from typing import Any
 
 import urllib3
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from tests import fork_server
 from tests.ports import free_port
 from tests.waiting import eventually

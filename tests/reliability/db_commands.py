@@ -10,7 +10,7 @@ import sys
 
 from typer.testing import CliRunner
 
-from db.cli import app
+from db.cli.app import app
 
 for line in sys.stdin:
     done = CliRunner().invoke(app, json.loads(line))

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 
 FULL_BODY = 16 * 2**20
 """Bytes of the largest body that the collector accepts."""

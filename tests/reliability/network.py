@@ -24,7 +24,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import lossguard
-from lossguard.recording import RecordingRun
+from lossguard.run.recording import RecordingRun
 from tests.reliability.collector import CollectorProcess
 
 DELAY = 0.4

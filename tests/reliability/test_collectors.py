@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from db import commands, migrate, queries
-from db.engine import create_engine, reading, writing
+from db.store.engine import create_engine, reading, writing
 from tests.db.seed import NOW, add_run, add_segment
 from tests.reliability.collector import CollectorProcess, Trainer, history, reports, verdicts
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from db.engine import create_engine, reading
-from db.features import BLOCKS, is_enabled
+from db.store.engine import create_engine, reading
+from db.store.features import BLOCKS, is_enabled
 from tests import postgres, previous_release
 from tests.reliability.collector import CollectorProcess
 from tests.reliability.training import Training, trainings, wait_for_reports

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from tests.reliability.collector import CollectorProcess, Trainer, reports
 from tests.waiting import eventually, wait_for
 

@@ -29,11 +29,11 @@ import urllib3
 from typer.testing import CliRunner
 
 from db import commands, frames, migrate, queries
-from db.cli import app
-from db.engine import create_engine, reading, writing
+from db.cli.app import app
+from db.store.engine import create_engine, reading, writing
 from lossguard import Client
-from lossguard.protocol import API
-from lossguard.states import RunState
+from lossguard.vocabulary.protocol import API
+from lossguard.vocabulary.states import RunState
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 from tests.reliability.collector import CollectorProcess
 

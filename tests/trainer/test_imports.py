@@ -36,10 +36,10 @@ def test_a_user_of_the_sdk_takes_only_what_it_exports() -> None:
 
 
 def test_the_check_sees_every_way_of_taking_an_internal_name() -> None:
-    source = "import lossguard.run\nfrom lossguard.spooling.spool import Spool\nlossguard.guard\nlossguard.init()"
+    source = "import lossguard.run\nfrom lossguard.spool.spool import Spool\nlossguard.guard\nlossguard.init()"
     assert set(used_names(source)) == {
         ("lossguard.run", ""),
-        ("lossguard.spooling.spool", "Spool"),
+        ("lossguard.spool.spool", "Spool"),
         ("lossguard", "guard"),
         ("lossguard", "init"),
     }

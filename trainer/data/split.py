@@ -14,7 +14,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.config import DataConfig
+from trainer.config import DataConfig
 from trainer.data.tokens import Shard, is_text
 from trainer.data.windows import Windows
 from trainer.errors import UsageError

@@ -10,14 +10,7 @@ from trainer.errors import UsageError
 from trainer.replay.attribution import Reproduced, cause_of
 from trainer.replay.incident import ReplayedIncident
 from trainer.replay.record import RecordedStep, RunRecord
-from trainer.replay.reference import (
-    NEIGHBOURS,
-    Reference,
-    calibrate,
-    finite_values,
-    first_divergence,
-    loss_difference,
-)
+from trainer.replay.reference import NEIGHBOURS, Reference, calibrate, finite_values, first_divergence, loss_difference
 from trainer.replay.rerun import Rerun
 from trainer.replay.verdict import Arm, ReplayVerdict, describe, describe_too_small
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import streamlit as st
 
 from dashboard import formatting, url_state
+from dashboard.axes import AxisChoices, XAxis
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.data.store import StepsUnreadable
-from dashboard.figures.axis import XAxis
-from dashboard.figures.value_axes import AxisChoices
 from dashboard.views import chart_controls, chart_view, frame, run_picker
 from dashboard.views.compare import lines
 from dashboard.views.compare.lines import MAX_LINES, ComparedLine, LineId

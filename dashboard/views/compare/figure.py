@@ -5,13 +5,12 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
+from dashboard.axes import AxisChoices, XAxis
 from dashboard.data import cached
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.data.store import database_url
-from dashboard.figures.axis import XAxis
 from dashboard.figures.component import PackedFigure
 from dashboard.figures.curves import ChartOptions
-from dashboard.figures.value_axes import AxisChoices
 from dashboard.views.cached_figure import cached_figure
 from dashboard.views.compare.lines import ComparedLine
 from dashboard.views.compare.overlay import OverlayLine, overlay_figure

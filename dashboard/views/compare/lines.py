@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dashboard import formatting
+from dashboard.axes import XAxis
 from dashboard.data import compute
 from dashboard.data.facts import RunFacts
-from dashboard.figures.axis import XAxis
 from dashboard.figures.line_style import LineStyle
 from dashboard.figures.style import RUN_COLOURS
 from db.models import Run
-from lossguard.protocol import RUN_ID_PATTERN
+from lossguard.vocabulary.protocol import RUN_ID_PATTERN
 
 MAX_LINES = 12
 """Per figure: readers cannot distinguish more."""

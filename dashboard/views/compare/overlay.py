@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
+from dashboard.axes import StepAxis
 from dashboard.data import held_out
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS, HELD_OUT_METRICS, Difference, HeldOutCurve
-from dashboard.figures.axis import StepAxis
 from dashboard.figures.curves import MAX_POINTS_WITH_MARKERS, ChartOptions, draw_lines
 from dashboard.figures.line_style import LineStyle
 from dashboard.figures.non_finite import non_finite_crosses

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard import formatting, url_state
+from dashboard.axes import XAxis
 from dashboard.data import run_pages
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE
 from dashboard.figures import component
-from dashboard.figures.axis import XAxis
 from dashboard.figures.component import PackedFigure
 from dashboard.views import chart_view, frame, states
 from dashboard.views.compare import controls, figure, lines, tables

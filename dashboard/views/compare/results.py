@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dashboard import formatting
+from dashboard.axes import XAxis
 from dashboard.data.facts import LatestValue
 from dashboard.data.held_out import Difference
-from dashboard.figures.axis import XAxis
 from dashboard.views.compare.tokenizers import Vocabulary
 
 PLURAL_UNITS = {XAxis.STEP: "steps", XAxis.TOKENS: "tokens", XAxis.FLOPS: "FLOPs"}

@@ -6,15 +6,9 @@ import numpy as np
 import streamlit as st
 
 from dashboard import formatting
+from dashboard.axes import XAxis
 from dashboard.data import cached, configurations, held_out
-from dashboard.data.held_out import (
-    HELD_OUT_BITS_PER_BYTE,
-    HELD_OUT_LOSS,
-    HELD_OUT_LOSS_SE,
-    Difference,
-    HeldOutCurve,
-)
-from dashboard.figures.axis import XAxis
+from dashboard.data.held_out import HELD_OUT_BITS_PER_BYTE, HELD_OUT_LOSS, HELD_OUT_LOSS_SE, Difference, HeldOutCurve
 from dashboard.views.compare import lines, results, tokenizers
 from dashboard.views.compare.lines import ComparedLine
 from dashboard.views.compare.results import LineResult

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dashboard import formatting
-from lossguard.config_paths import flattened
+from lossguard.vocabulary.run_search import flattened
 
 TOKENIZER_KEYS = ("tokenizer", "tokenizer_name", "tokenizer_path", "encoding")
 SIZE_KEYS = ("vocab_size", "vocabulary_size", "n_vocab")

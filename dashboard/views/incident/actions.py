@@ -8,7 +8,7 @@ from dashboard.operator_actions import OperatorAction
 from dashboard.views import decisions, manual_rollback, operate, waiting
 from dashboard.views.incident import preflight
 from db.models import Incident
-from lossguard.states import IncidentKind, IncidentState, RunState
+from lossguard.vocabulary.states import IncidentKind, IncidentState, RunState
 
 NOT_OF_THE_LEVEL = (IncidentKind.NONFINITE, IncidentKind.REPLAY_MISMATCH)
 

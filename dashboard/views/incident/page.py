@@ -19,9 +19,9 @@ from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.incident import actions, figure, verdict
 from dashboard.views.table import show_table
 from db.models import Incident, Intervention
-from lossguard.limits import limits_in
-from lossguard.metrics import short_name
-from lossguard.states import IncidentKind
+from lossguard.vocabulary.limits import limits_in
+from lossguard.vocabulary.metrics import short_name
+from lossguard.vocabulary.states import IncidentKind
 
 
 def page(facts: RunFacts) -> None:

@@ -7,9 +7,9 @@ from dashboard import formatting
 from dashboard.data import cause
 from dashboard.data.facts import RunFacts
 from dashboard.views.table import show_table
-from db.command_lines import as_typed_here
+from db.cli.command_engine import as_typed_here
 from db.models import Incident
-from lossguard.states import THROUGHPUT_KINDS, IncidentKind
+from lossguard.vocabulary.states import THROUGHPUT_KINDS, IncidentKind
 
 NOT_REPLAYED = (IncidentKind.PLATEAU, IncidentKind.REPLAY_MISMATCH, *THROUGHPUT_KINDS)
 """Kinds without an anomalous step: a replay has nothing to look for."""

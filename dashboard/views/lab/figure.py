@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.figures.axis import XAxis
+from dashboard.axes import XAxis
 from dashboard.figures.curves import without_repeated_legend_entries
 from dashboard.figures.log_scale import log_axes
 from dashboard.figures.non_finite import non_finite_crosses

@@ -22,8 +22,8 @@ from db import lineage
 from db.lineage import StepRange
 from db.models import Segment
 from db.steps import reader
-from lossguard.metrics import detector_inputs
-from lossguard.states import THROUGHPUT_KINDS, IncidentKind
+from lossguard.vocabulary.metrics import detector_inputs
+from lossguard.vocabulary.states import THROUGHPUT_KINDS, IncidentKind
 from monitor.detection import DetectionSettings, Rows
 from monitor.detection.curve import parse_curve
 from monitor.detection.simulation import ScoredSegment, SegmentRows, score

@@ -8,7 +8,7 @@ import pandas as pd
 
 from dashboard import formatting
 from dashboard.views.lab.trial_input import KnownIncident
-from lossguard.states import IncidentKind
+from lossguard.vocabulary.states import IncidentKind
 from monitor.detection import Incident, Intervention
 from monitor.detection.simulation import Simulation
 

@@ -10,8 +10,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from dashboard.figures.axis import Floats
-from lossguard.probe import Probe
+from dashboard.axes import Floats
+from lossguard.vocabulary.wire import Probe
 
 ROUNDING = 1e-3
 """Nats."""

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.figures.axis import XAxis
+from dashboard.axes import XAxis
 from dashboard.figures.curves import without_repeated_legend_entries
 from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, panel_figure, panel_layout, vertical_line
@@ -16,7 +16,7 @@ from dashboard.figures.style import BLUE, GREEN, GREY, NUMBER, RUN_COLOURS, base
 from dashboard.views.next_token import distribution
 from dashboard.views.next_token.distribution import Distribution
 from db.queries import StoredProbe
-from lossguard.probe import Probe
+from lossguard.vocabulary.wire import Probe
 
 TOKEN_COLOURS = (GREEN, *(color for color in RUN_COLOURS if color not in (GREEN, BLUE, GREY)))
 """The first is for the true token. Blue is reserved for the live line, grey for discarded branches."""

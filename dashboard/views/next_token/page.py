@@ -12,9 +12,9 @@ from dashboard.figures import component
 from dashboard.views import frame
 from dashboard.views.next_token import distribution, figure
 from dashboard.views.next_token.distribution import Distribution, Precision
-from db.command_lines import as_typed_here
+from db.cli.command_engine import as_typed_here
 from db.queries import StoredProbe
-from lossguard.probe import Probe
+from lossguard.vocabulary.wire import Probe
 
 METRIC_WIDTH_PIXELS = 175  # two metrics fit side by side on a phone
 NEWEST = "newest"

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import streamlit as st
 
 from dashboard import clock, url_state
+from dashboard.axes import AxisChoices, XAxis
 from dashboard.data import cached, compute
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
-from dashboard.figures.axis import XAxis
-from dashboard.figures.value_axes import AxisChoices
 from dashboard.views import chart_controls, chart_view
 from dashboard.views.run import figure, tools
-from lossguard.metrics import default_charts
+from lossguard.vocabulary.metrics import default_charts
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from dashboard.data.facts import RunFacts
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import operate
 from db.models import Run
-from lossguard.protocol import MAX_SHORT_TEXT, MAX_TEXT
-from lossguard.run_tags import tags_of
-from lossguard.states import RunState
+from lossguard.vocabulary.protocol import MAX_SHORT_TEXT, MAX_TEXT
+from lossguard.vocabulary.run_search import tags_of
+from lossguard.vocabulary.states import RunState
 
 
 def button(facts: RunFacts) -> None:

@@ -6,7 +6,7 @@ from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.figures.families import family_figure
-from lossguard.metrics import family_of
+from lossguard.vocabulary.metrics import family_of
 
 MAX_SERIES = 32
 

@@ -5,16 +5,15 @@ from datetime import tzinfo
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import clock
+from dashboard.axes import AxisChoices, RunAxes, XAxis
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import database_url
-from dashboard.figures.axis import RunAxes, XAxis
 from dashboard.figures.component import PackedFigure
 from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.marks import Marks
-from dashboard.figures.value_axes import AxisChoices
 from dashboard.views.cached_figure import cached_figure
-from lossguard.gating import SKIPPED
+from lossguard.vocabulary.gating import SKIPPED
 
 
 def draw(

@@ -7,7 +7,7 @@ from dashboard.data import hardware
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.figures.hardware import hardware_figure
-from lossguard.hardware.values import describe_errors
+from lossguard.vocabulary.hardware import describe_errors
 
 MAX_ERRORS = 20
 """The newest errors, which are listed."""

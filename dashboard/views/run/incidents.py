@@ -14,7 +14,7 @@ from dashboard.figures.marks import MAX_INCIDENTS
 from dashboard.views import states, waiting
 from db.goodput.rollback_costs import Rewind, total_seconds
 from db.models import Incident
-from lossguard.states import IncidentState
+from lossguard.vocabulary.states import IncidentState
 
 HERE = Path(__file__).parent
 PAGE_SIZE = 20

@@ -9,8 +9,8 @@ from dashboard import clock, formatting
 from dashboard.data.facts import RunFacts
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import operate
-from db.step_notes import StepNote
-from lossguard.protocol import MAX_STEP, MAX_STEP_NOTE
+from db.records.step_notes import StepNote
+from lossguard.vocabulary.protocol import MAX_STEP, MAX_STEP_NOTE
 
 NUM_LISTED = 20
 """Notes that are listed unless the viewer asks for all."""

@@ -18,10 +18,10 @@ from dashboard.views import frame, operate, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.run import costs, curves, edit, families, goodput, hardware, notes, report_download, story
 from dashboard.views.table import show_table
-from lossguard.gating import SKIPPED
-from lossguard.limits import limits_in
-from lossguard.protocol import IMPORTED
-from lossguard.states import IncidentState, RunState
+from lossguard.vocabulary.gating import SKIPPED
+from lossguard.vocabulary.limits import limits_in
+from lossguard.vocabulary.protocol import IMPORTED
+from lossguard.vocabulary.states import IncidentState, RunState
 
 
 def page(facts: RunFacts) -> None:

@@ -12,8 +12,8 @@ from dashboard import formatting
 from dashboard.data.run_list import ListedRun
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import operate
-from lossguard.run_tags import tags_of
-from lossguard.states import RunState
+from lossguard.vocabulary.run_search import tags_of
+from lossguard.vocabulary.states import RunState
 
 MAX_NAMED = 10
 """Runs that a dialog names; it counts the others."""

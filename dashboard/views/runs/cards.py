@@ -15,9 +15,9 @@ from dashboard.data.progress import is_silent
 from dashboard.figures.sparkline import sparkline
 from dashboard.views import states
 from dashboard.views.runs import selection
-from db.overview import Tally
-from lossguard.run_tags import tags_of
-from lossguard.states import RunState
+from db.runs.overview import Tally
+from lossguard.vocabulary.run_search import tags_of
+from lossguard.vocabulary.states import RunState
 
 LOSS_HELP = f"The newest value. The line shows the largest values of the last {cached.SPARKLINE_STEPS:,} steps."
 

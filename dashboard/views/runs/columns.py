@@ -11,8 +11,7 @@ from typing import Any
 
 from dashboard.data.configurations import setting_text
 from dashboard.data.run_list import ListedRun
-from lossguard.config_paths import settings_named
-from lossguard.run_tags import tags_of
+from lossguard.vocabulary.run_search import settings_named, tags_of
 
 MAX_SETTINGS = 300
 """Settings that are offered, those of most runs first; any other can be typed."""

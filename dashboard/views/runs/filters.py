@@ -13,7 +13,7 @@ from dashboard.views.search_box import search_box
 from db.runs.fields import SHOWN_STATES
 from db.runs.filters import RunFilter
 from db.runs.orders import RunOrder
-from lossguard.run_search import ARCHIVED, Search
+from lossguard.vocabulary.run_search import ARCHIVED, Search
 
 UNFOLDED = "filters_unfolded"
 """In the session: whether a narrow screen shows the filters."""

@@ -5,12 +5,12 @@ from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 
 from db.models import Run
-from db.overview import Tally
+from db.run_states import SILENT, is_silent
 from db.runs.conditions import FIELDS
 from db.runs.fields import NEEDS_A_PERSON
 from db.runs.orders import RunOrder
-from db.runs.silence import SILENT, is_silent
-from lossguard.run_search import METRIC, SETTING, Search
+from db.runs.overview import Tally
+from lossguard.vocabulary.run_search import METRIC, SETTING, Search
 
 PAGE_SIZE = {"Cards": 20, "Table": 100}
 """Runs that a layout shows at first, and more of on request."""

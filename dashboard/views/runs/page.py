@@ -17,9 +17,9 @@ from dashboard.views.runs.columns import DEFAULT_COLUMNS, HOST, PROJECT, TAG, Co
 from dashboard.views.runs.filters import Filters
 from dashboard.views.runs.groups import grouped
 from dashboard.views.search_box import show_problems
-from db.command_lines import as_typed_here
-from lossguard import run_search
-from lossguard.run_search import Search
+from db.cli.command_engine import as_typed_here
+from lossguard.vocabulary import run_search
+from lossguard.vocabulary.run_search import Search
 
 REFRESH_SECONDS = {"Cards": 2.0, "Table": 10.0}
 NUM_FIRST_CARDS = 4  # as many as a window shows: they are drawn before the others

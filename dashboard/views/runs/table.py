@@ -22,8 +22,8 @@ from dashboard.views.runs import selection
 from dashboard.views.runs.columns import Column, number
 from dashboard.views.runs.groups import Group
 from dashboard.views.runs.listing import state_of
-from lossguard.protocol import encode_number
-from lossguard.run_tags import tags_of
+from lossguard.vocabulary.protocol import encode_number
+from lossguard.vocabulary.run_search import tags_of
 
 HERE = Path(__file__).parent
 KEY = "runs-table"

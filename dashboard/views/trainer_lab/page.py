@@ -16,7 +16,7 @@ from dashboard.views.cached_figure import cached_figure
 from dashboard.views.table import show_table
 from dashboard.views.trainer_lab import tables
 from dashboard.views.trainer_lab.sections import Section, sections
-from db.command_lines import as_typed_here
+from db.cli.command_engine import as_typed_here
 
 INTRODUCTION = (
     "`python -m trainer lab` trains small models that differ in one setting, over several seeds. Numbers are means "

@@ -11,7 +11,7 @@ from dashboard import formatting
 from dashboard.data.lab_results import LabResults, ScalingRun
 from dashboard.data.power_law import fit, sizes
 from dashboard.views.trainer_lab import figure, tables
-from db.command_lines import as_typed_here
+from db.cli.command_engine import as_typed_here
 
 RECIPE = re.compile("[a-zA-Z0-9_]+")
 

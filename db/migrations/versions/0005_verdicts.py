@@ -1,6 +1,7 @@
 """The cause of an incident, as a replay found it
 
-Why: what `python -m trainer replay` finds belongs to the incident and not into somebody's terminal. The previous release
+Why: what `python -m trainer replay` finds belongs to the incident and not into somebody's terminal. The previous
+release
 ignores the column.
 
 Revision: 0005, after 0004

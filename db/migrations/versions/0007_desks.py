@@ -16,7 +16,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Not as a batch: that would make the table anew on SQLite, and dropping the old one takes along all that refers to it.
+    # Not as a batch: that would make the table anew on SQLite, and dropping the old one takes along all that refers to
+    # it.
     op.add_column("runs", sa.Column("revision", sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("watch_states", sa.Column("segment", sa.Integer(), nullable=True))
     op.add_column("watch_states", sa.Column("seen_step", sa.BigInteger(), nullable=True))

@@ -1,6 +1,7 @@
 """How every run is doing right now
 
-Why: /metrics must not miss a spike of one step between two scrapes, must tell a hung loop from a planned pause, and must
+Why: /metrics must not miss a spike of one step between two scrapes, must tell a hung loop from a planned pause, and
+must
 not read the steps of every run for it.
 
 Revision: 0008, after 0007

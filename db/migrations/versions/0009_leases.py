@@ -16,7 +16,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Not as a batch: that would make the table anew on SQLite, and dropping the old one takes along all that refers to it.
+    # Not as a batch: that would make the table anew on SQLite, and dropping the old one takes along all that refers to
+    # it.
     op.add_column("runs", sa.Column("lease_writer", sa.String(length=64), nullable=True))
     op.add_column("runs", sa.Column("lease_session", sa.String(length=64), nullable=True))
     op.add_column("runs", sa.Column("lease_process", sa.String(length=256), nullable=True))

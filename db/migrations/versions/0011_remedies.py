@@ -16,7 +16,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Not as a batch: that would make the table anew on SQLite, and dropping the old one takes along all that refers to it.
+    # Not as a batch: that would make the table anew on SQLite, and dropping the old one takes along all that refers to
+    # it.
     for table in ("interventions", "orders"):
         op.add_column(table, sa.Column("remedies", sa.JSON(none_as_null=True), nullable=True))
 

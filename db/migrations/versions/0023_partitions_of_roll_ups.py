@@ -1,7 +1,8 @@
 """Partitions of the roll-ups on PostgreSQL
 
 Why: the roll-ups of deleted runs were the most rows that a prune had to find, and their space stayed in the table. Now
-they are partitioned as blocks are (db/partitions.py). The table as it is becomes the partition of the runs that there
+they are partitioned as blocks are (db/store/partitions.py). The table as it is becomes the partition of the runs that
+there
 are, and of those that are registered until every collector makes partitions. To the previous release nothing changes.
 
 Revision: 0023, after 0022
@@ -18,7 +19,7 @@ branch_labels = None
 depends_on = None
 
 NUM_KEYS = 100
-"""Runs of a partition, as in db.partitions."""
+"""Runs of a partition, as in db.store.partitions."""
 MARGIN = 1_000
 """Runs that collectors of the previous release may register until they are stopped."""
 KEY = "run_pk, segment, metric, level, start"

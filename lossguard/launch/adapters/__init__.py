@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from lossguard.errors import ConfigurationError
 from lossguard.launch.adapters.adapter import Adapter, Options, Resume
 from lossguard.launch.adapters.generic import GenericAdapter
 from lossguard.launch.adapters.hf import HFAdapter
 from lossguard.launch.adapters.megatron import MegatronAdapter
 from lossguard.launch.adapters.nanochat import NanochatAdapter
 from lossguard.launch.adapters.torchtitan import TorchtitanAdapter
+from lossguard.vocabulary.errors import ConfigurationError
 
 ADAPTERS: dict[str, type[Adapter]] = {
     each.name: each for each in (HFAdapter, MegatronAdapter, TorchtitanAdapter, NanochatAdapter, GenericAdapter)

@@ -1,19 +1,92 @@
-"""What the supervisor of a command needs to know of its framework.
-
-An adapter counts optimizer steps as its framework's checkpoints do: the checkpoint of n holds the state after n steps.
-Its trackers may number the steps from 1; then the first step of the run is 1, and that checkpoint is the state before
-the step n + 1 (`Adapter.first_step`).
-"""
+"""What the supervisor of a command needs to know of its framework: its options, and its checkpoints on the disk."""
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lossguard.errors import ConfigurationError
-from lossguard.launch.adapters.checkpoints import move_aside
-from lossguard.ledger import Ledger, Skip
+from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.orders import Ledger, Skip
+
+# Options in a command line that is written for another program.
+
+
+def option(command: Sequence[str], *names: str) -> str | None:
+    """The value of the last option of one of these names, as `--name value` or `--name=value`; None without one."""
+    found = None
+    for place, argument in enumerate(command):
+        name, equals, value = argument.partition("=")
+        if name in names:
+            if equals:
+                found = value
+            elif place + 1 < len(command):
+                found = command[place + 1]
+    return found
+
+
+def has_option(command: Sequence[str], *names: str) -> bool:
+    """Whether one of these options is given, with a value or without."""
+    return any(argument.partition("=")[0] in names for argument in command)
+
+
+def values(command: Sequence[str], name: str) -> list[str]:
+    """The values of an option that takes several, up to the next option."""
+    found: list[str] = []
+    for place, argument in enumerate(command):
+        if argument == name:
+            for value in command[place + 1 :]:
+                if value.startswith("-"):
+                    break
+                found.append(value)
+        elif argument.startswith(f"{name}="):
+            found.append(argument.partition("=")[2])
+    return found
+
+
+# Checkpoints on the disk by their step, and how those of rolled-back steps are put aside.
+
+DISCARDED = ".discarded"
+"""Ending of the folder beside the checkpoints that takes the discarded ones: no framework looks there."""
+
+
+def numbered(folder: Path, pattern: str) -> dict[int, Path]:
+    """The entries of `folder` whose whole name matches `pattern`, by the number in its first group.
+
+    Empty for a folder that does not exist. Raises OSError when it cannot be read.
+    """
+    if not folder.exists():
+        return {}
+    matches = ((re.fullmatch(pattern, path.name), path) for path in folder.iterdir())
+    return {int(match[1]): path for match, path in matches if match is not None}
+
+
+def move_aside(path: Path, folder: Path) -> Path:
+    """Move a checkpoint into the folder beside `folder` that takes the discarded ones. Returns its new path."""
+    aside = folder.with_name(folder.name + DISCARDED)
+    aside.mkdir(parents=True, exist_ok=True)
+    target = aside / path.name
+    number = 2
+    while target.exists():
+        target = aside / f"{path.name}-{number}"
+        number += 1
+    return path.rename(target)
+
+
+def is_complete_archive(path: Path) -> bool:
+    """Whether a file that `torch.save` wrote is complete: the directory of a zip archive stands at its end."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1024))
+        return b"PK\x05\x06" in file.read()
+
+
+# What the supervisor of a command needs to know of its framework.
+#
+# An adapter counts optimizer steps as its framework's checkpoints do: the checkpoint of n holds the state after n
+# steps. Its trackers may number the steps from 1; then the first step of the run is 1, and that checkpoint is the state
+# before the step n + 1 (`Adapter.first_step`).
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,10 +9,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lossguard.errors import ConfigurationError
-from lossguard.launch.adapters.adapter import Adapter, Resume, not_a_folder_of
-from lossguard.launch.adapters.checkpoints import numbered
-from lossguard.ledger import Skip
+from lossguard.launch.adapters.adapter import Adapter, Resume, not_a_folder_of, numbered
+from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.orders import Skip
 
 
 class GenericAdapter(Adapter):

@@ -9,11 +9,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lossguard.errors import ConfigurationError
-from lossguard.launch.adapters.adapter import Adapter, Resume, not_a_folder_of
-from lossguard.launch.adapters.arguments import has_option, option
-from lossguard.launch.adapters.checkpoints import numbered
-from lossguard.ledger import Skip
+from lossguard.launch.adapters.adapter import Adapter, Resume, has_option, not_a_folder_of, numbered, option
+from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.orders import Skip
 
 FOLDER = r"checkpoint-(\d+)"
 STATE = "trainer_state.json"

@@ -8,11 +8,9 @@ counts once the tracker file names it or a later one.
 from collections.abc import Sequence
 from pathlib import Path
 
-from lossguard.errors import ConfigurationError
-from lossguard.launch.adapters.adapter import Adapter, Resume, not_a_folder_of
-from lossguard.launch.adapters.arguments import has_option, option, values
-from lossguard.launch.adapters.checkpoints import numbered
-from lossguard.ledger import Ledger, Skip
+from lossguard.launch.adapters.adapter import Adapter, Resume, has_option, not_a_folder_of, numbered, option, values
+from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.orders import Ledger, Skip
 
 TRACKER = "latest_checkpointed_iteration.txt"
 FOLDER = r"iter_(\d{7,})"

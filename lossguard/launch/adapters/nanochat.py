@@ -7,11 +7,9 @@ the optimizer, last. Its loader streams, and has no skip. Without `--save-every`
 from collections.abc import Sequence
 from pathlib import Path
 
-from lossguard.errors import ConfigurationError
-from lossguard.launch.adapters.adapter import Adapter, Resume, not_a_folder_of
-from lossguard.launch.adapters.arguments import option
-from lossguard.launch.adapters.checkpoints import is_complete_archive, numbered
-from lossguard.ledger import Skip
+from lossguard.launch.adapters.adapter import Adapter, Resume, is_complete_archive, not_a_folder_of, numbered, option
+from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.orders import Skip
 
 MODEL, META, OPTIMIZER = r"model_(\d{6,})\.pt", r"meta_(\d{6,})\.json", r"optim_(\d{6,})_rank\d+\.pt"
 DEFAULT_DEPTH = "20"

@@ -8,10 +8,8 @@ process. Its loader has a state and no skip.
 from collections.abc import Sequence
 from pathlib import Path
 
-from lossguard.launch.adapters.adapter import Adapter, Resume, not_a_folder_of
-from lossguard.launch.adapters.arguments import option
-from lossguard.launch.adapters.checkpoints import numbered
-from lossguard.ledger import Skip
+from lossguard.launch.adapters.adapter import Adapter, Resume, not_a_folder_of, numbered, option
+from lossguard.vocabulary.orders import Skip
 
 FOLDER = r"step-(\d+)"
 

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from monitor import problems
 from monitor.api.routes import (
     audit,

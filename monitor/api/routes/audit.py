@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from db.access import trail
+from db.records.access import trail
 from monitor.api import auth, responses
 from monitor.api.auth import Operator
 from monitor.api.dependencies import ReadSession

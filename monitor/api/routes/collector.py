@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from lossguard.environment import versions
+from lossguard.run.environment import versions
 from monitor.api.auth import Client
 from monitor.api.dependencies import Now
 

@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 
 from db.files.export import WHOLE, Format, Selection, UnknownMetric, UnknownRun, stream
 from db.lineage import Line
-from lossguard.protocol import MAX_METRICS, MAX_STEP
+from lossguard.vocabulary.protocol import MAX_METRICS, MAX_STEP
 from monitor.api.auth import Reader
 from monitor.problems import MALFORMED, Problem, unknown
 from monitor.schemas import Name, RunId

@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from db import hardware, queries
-from lossguard.protocol import MAX_TIME
+from db import queries
+from db.records import hardware
+from lossguard.vocabulary.protocol import MAX_TIME
 from monitor.api import responses
 from monitor.api.auth import Reader
 from monitor.api.dependencies import ReadSession

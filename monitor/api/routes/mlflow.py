@@ -12,11 +12,11 @@ from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from db import mlflow
 from db.models import MlflowExperiment
+from db.runs import mlflow
 from db.runs.orders import BadCursor
-from lossguard.masking import mask_command_line, mask_json
-from lossguard.protocol import MAX_COMMIT, MAX_SHORT_TEXT, MAX_TEXT, NO_HEARTBEAT, decode_number
+from lossguard.vocabulary.protocol import MAX_COMMIT, MAX_SHORT_TEXT, MAX_TEXT, NO_HEARTBEAT, decode_number
+from lossguard.vocabulary.secrets import mask_command_line, mask_json
 from monitor.api import auth, mlflow_history, mlflow_responses
 from monitor.api.auth import Principal, Reader, Reporter
 from monitor.api.dependencies import Claimed, Config, Now, ReadSession, Reports, WriteSession

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 
 from db import queries
-from db.step_notes import step_notes
+from db.records.step_notes import step_notes
 from monitor.actions import step_notes as actions
 from monitor.api import responses
 from monitor.api.auth import Operator, Reader

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from db.overview import Standing, Tally, standings, tallies
+from db.runs.overview import Standing, Tally, standings, tallies
 from monitor.api import responses
 from monitor.api.auth import Reader
 from monitor.api.dependencies import Now, ReadSession

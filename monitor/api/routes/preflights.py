@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 
-from db import preflights
 from db.models import Intervention, Run
+from db.records import preflights
 from monitor.api.auth import Reader
 from monitor.api.dependencies import Now, ReadSession
 from monitor.api.parsing import TypedJsonRoute

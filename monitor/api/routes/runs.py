@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Response
 
 from db import queries
 from db.goodput import reading, rollback_costs
-from lossguard.protocol import SPOOL_HEADER
+from lossguard.vocabulary.protocol import SPOOL_HEADER
 from monitor.actions import decisions, run_edits, verdicts
 from monitor.api import auth, plain_reports, responses
 from monitor.api.auth import Operator, Reader, Reporter

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from lossguard.json_values import plain_json
-from lossguard.protocol import MAX_TIME
+from lossguard.vocabulary.protocol import MAX_TIME
+from lossguard.vocabulary.values import plain_json
 from monitor.api.auth import Reader
 from monitor.api.dependencies import ReadSession
 from monitor.detection.scorecard import wording

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from db import queries
 from db.lineage import StepRange
-from lossguard.protocol import MAX_STEP
+from lossguard.vocabulary.protocol import MAX_STEP
 from monitor.api import responses
 from monitor.api.auth import Reader
 from monitor.api.dependencies import ReadSession

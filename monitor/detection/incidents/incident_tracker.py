@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lossguard.sources.facts import EVERY_STEP, SourceFacts
-from lossguard.states import IncidentKind, IncidentState, Outcome
+from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
+from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Effect, Incident, IncidentChanged, Outlier, Proposal
 from monitor.detection.encoding import known_fields, restore
 from monitor.detection.incidents.open_incident import (

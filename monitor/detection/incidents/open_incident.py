@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lossguard.metrics import is_advisory
-from lossguard.protocol import decode_number, encode_number
-from lossguard.states import IncidentKind, IncidentState, OrderKind, Outcome
+from lossguard.vocabulary.metrics import is_advisory
+from lossguard.vocabulary.protocol import decode_number, encode_number
+from lossguard.vocabulary.states import IncidentKind, IncidentState, OrderKind, Outcome
 from monitor.detection.effects import Incident, Proposal
 from monitor.detection.encoding import known_fields, restore
 from monitor.detection.incidents.states import IncidentEvent, advance

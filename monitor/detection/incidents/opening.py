@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from lossguard.gating import MAX_SKIPPED, SKIP_WINDOW
-from lossguard.metrics import BY_NAME, is_advisory
-from lossguard.sources.facts import SourceFacts
-from lossguard.states import IncidentKind, IncidentState, Outcome
+from lossguard.vocabulary.gating import MAX_SKIPPED, SKIP_WINDOW
+from lossguard.vocabulary.metrics import BY_NAME, is_advisory
+from lossguard.vocabulary.source_facts import SourceFacts
+from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident
 from monitor.detection.incidents.open_incident import OpenIncident, Readings
 from monitor.detection.scoring.baseline import FALL_Z

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lossguard.states import IncidentKind, IncidentState, Outcome
+from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident
 from monitor.detection.scoring.recomputed_steps import RELATIVE_TOLERANCE, SLACK, Verdict
 

@@ -2,7 +2,7 @@
 
 import math
 
-from lossguard.states import IncidentKind, IncidentState, Outcome
+from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident
 from monitor.detection.throughput.pace import Cause, Change, Finding
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
-from lossguard.states import IncidentState, InterventionState
+from lossguard.vocabulary.states import IncidentState, InterventionState
 
 
 class IllegalTransition(ValueError):

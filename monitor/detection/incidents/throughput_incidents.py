@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lossguard.states import Outcome
+from lossguard.vocabulary.states import Outcome
 from monitor.detection.effects import Effect, Incident, IncidentChanged
 from monitor.detection.encoding import restore
 from monitor.detection.incidents.open_incident import incident_from_dict, incident_to_dict

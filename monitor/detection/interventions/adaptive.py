@@ -12,8 +12,8 @@ Once an attempt of the run has failed, the remedy joins it that is expected to s
 import math
 from collections.abc import Iterator
 
-from lossguard.plurals import plural
-from lossguard.states import OrderKind, Tier
+from lossguard.vocabulary.states import OrderKind, Tier
+from lossguard.vocabulary.wording import plural
 from monitor.detection.interventions.belief import Belief, believe, looks_like_damage
 from monitor.detection.interventions.decision import BatchOf, Candidate, Decision, Situation
 from monitor.detection.interventions.policy import Policy

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lossguard.protocol import MAX_COUNT
+from lossguard.vocabulary.protocol import MAX_COUNT
 from monitor.detection.row import Row
 from monitor.detection.rows import Rows
 

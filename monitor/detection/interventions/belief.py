@@ -11,7 +11,7 @@ switches a remedy on.
 
 from dataclasses import dataclass
 
-from lossguard.states import IncidentKind
+from lossguard.vocabulary.states import IncidentKind
 from monitor.detection.interventions.decision import BatchOf, Situation
 from monitor.detection.interventions.remedies import Worth, untried, worth
 

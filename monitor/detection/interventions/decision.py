@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lossguard.plurals import plural
-from lossguard.states import IncidentKind, OrderKind
+from lossguard.vocabulary.states import IncidentKind, OrderKind
+from lossguard.vocabulary.wording import plural
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.restorable import RestorableStep
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from lossguard.states import IncidentKind, InterventionState, OrderKind
+from lossguard.vocabulary.states import IncidentKind, InterventionState, OrderKind
 from monitor.detection.effects import Effect, Intervention, InterventionChanged
 from monitor.detection.encoding import known_fields, restore
 from monitor.detection.incidents.states import INTERVENTION_TERMINAL, InterventionEvent, advance

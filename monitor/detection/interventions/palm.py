@@ -3,8 +3,8 @@
 Around it: patience for a loss that is falling back, escalation, budgets.
 """
 
-from lossguard.plurals import plural
-from lossguard.states import IncidentKind, OrderKind
+from lossguard.vocabulary.states import IncidentKind, OrderKind
+from lossguard.vocabulary.wording import plural
 from monitor.detection.interventions.decision import BatchOf, Decision, Situation
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.structural import all_failed, give_up

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from lossguard.limits import Limits
-from lossguard.states import OrderMode
+from lossguard.vocabulary.limits import Limits
+from lossguard.vocabulary.states import OrderMode
 from monitor.detection.validation import check_types
 
 PATIENCE_ROWS = 4

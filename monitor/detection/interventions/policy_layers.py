@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from lossguard.states import Layer
+from lossguard.vocabulary.states import Layer
 from monitor.detection.interventions.policies import policy_named
 from monitor.detection.interventions.policy import Mode, Policy
 from monitor.detection.interventions.run_policy import DETECTION, policy_of, settings_of, to_rule

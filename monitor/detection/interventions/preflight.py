@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from lossguard.limits import limits_in
-from lossguard.orders import Order
-from lossguard.protocol import ANSWERS_PREFLIGHT
-from lossguard.states import OrderKind, RunState
+from lossguard.vocabulary.limits import limits_in
+from lossguard.vocabulary.orders import Order
+from lossguard.vocabulary.protocol import ANSWERS_PREFLIGHT
+from lossguard.vocabulary.states import OrderKind, RunState
 from monitor.detection.interventions import preflight_text as say
 from monitor.detection.interventions.restorable import restorable_steps
 
@@ -50,7 +50,7 @@ class Known:
     answered_at: float | None = None
     """None: the trainer has not answered about this rollback."""
     answer: Mapping[str, Any] = field(default_factory=dict)
-    """`lossguard.preflight.Answer` as it was sent, with order_seconds and order_steps."""
+    """`lossguard.vocabulary.wire.Answer` as it was sent, with order_seconds and order_steps."""
 
     def on_terms(self, seconds: float, steps: int) -> "Known":
         """The same, for an order that expires after so many seconds and steps."""

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lossguard.plurals import plural
-from lossguard.states import OrderKind
+from lossguard.vocabulary.states import OrderKind
+from lossguard.vocabulary.wording import plural
 
 if TYPE_CHECKING:
     from monitor.detection.interventions.preflight import Known, Preflight

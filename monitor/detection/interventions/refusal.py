@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lossguard.limits import Limits
-from lossguard.states import OrderKind, Refusal
+from lossguard.vocabulary.limits import Limits
+from lossguard.vocabulary.states import OrderKind, Refusal
 from monitor.detection.effects import Intervention
 from monitor.detection.interventions.decision import Decision, Situation
 from monitor.detection.interventions.policy import Mode, Policy, WhenStructural

@@ -8,7 +8,7 @@ remedy that did not help is then held against the recipe's being to blame, and i
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lossguard.states import IncidentKind
+from lossguard.vocabulary.states import IncidentKind
 from monitor.detection.interventions.decision import Situation
 
 FITS, MAY_HELP = 0.5, 0.1

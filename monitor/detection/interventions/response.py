@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lossguard.limits import Limits
-from lossguard.sources.facts import EVERY_STEP, Clock, SourceFacts
-from lossguard.states import IncidentKind, InterventionState, OrderKind, Outcome, Refusal, SegmentReason
+from lossguard.vocabulary.limits import Limits
+from lossguard.vocabulary.source_facts import EVERY_STEP, Clock, SourceFacts
+from lossguard.vocabulary.states import IncidentKind, InterventionState, OrderKind, Outcome, Refusal, SegmentReason
 from monitor.detection.effects import Effect, Intervention, Proposal
 from monitor.detection.encoding import restore
 from monitor.detection.incidents.incident_tracker import IncidentTracker

@@ -1,6 +1,6 @@
 """The verdict that no rollback helps: the cause is structural, the recipe or the data as a whole."""
 
-from lossguard.states import OrderKind
+from lossguard.vocabulary.states import OrderKind
 from monitor.detection.interventions.decision import Decision, Situation
 from monitor.detection.interventions.policy import Policy, WhenStructural
 

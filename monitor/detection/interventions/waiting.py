@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from lossguard.plurals import plural
-from lossguard.states import IncidentKind
+from lossguard.vocabulary.states import IncidentKind
+from lossguard.vocabulary.wording import plural
 from monitor.detection.interventions.decision import Decision, Situation
 from monitor.detection.interventions.policy import Policy
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lossguard.states import IncidentKind, OrderKind
+from lossguard.vocabulary.states import IncidentKind, OrderKind
 from monitor.detection.effects import Incident, Intervention
 from monitor.detection.interventions.decision import Decision, Situation
 from monitor.detection.interventions.policies import decide

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lossguard.states import IncidentKind, IncidentState, InterventionState, OrderKind, Outcome, RunState
+from lossguard.vocabulary.states import IncidentKind, IncidentState, InterventionState, OrderKind, Outcome, RunState
 from monitor.detection.interventions.policy import Mode, Policy
 from monitor.detection.interventions.response import ACCEPTED
 from monitor.detection.scorecard.records import SegmentRecord

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lossguard.states import OrderKind
+from lossguard.vocabulary.states import OrderKind
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.scorecard.endings import After, Ending
 from monitor.detection.scorecard.sites import Site

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from lossguard.states import InterventionState, OrderKind
+from lossguard.vocabulary.states import InterventionState, OrderKind
 from monitor.detection.effects import Incident, Intervention
 from monitor.detection.encoding import known_fields, restore
 from monitor.detection.incidents.open_incident import incident_from_dict

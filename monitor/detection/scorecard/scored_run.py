@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lossguard.protocol import CAN_ROLL_BACK
+from lossguard.vocabulary.protocol import CAN_ROLL_BACK
 from monitor.detection.effects import Intervention
 from monitor.detection.interventions import run_policy
 from monitor.detection.interventions.policy import Mode, Policy

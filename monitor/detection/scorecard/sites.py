@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lossguard.states import IncidentKind, Outcome
+from lossguard.vocabulary.states import IncidentKind, Outcome
 from monitor.detection.effects import Incident, Intervention
 from monitor.detection.interventions.intervention_tracker import site_end
 from monitor.detection.interventions.policy import Policy

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lossguard.states import OrderKind
+from lossguard.vocabulary.states import OrderKind
 from monitor.detection.scorecard.endings import BY_PERSON, NOT_NEEDED, Ending
 from monitor.detection.scorecard.rates import poisson_interval
 from monitor.detection.scorecard.scored_run import ScoredRun, ScoredSite

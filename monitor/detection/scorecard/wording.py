@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lossguard.plurals import plural
-from lossguard.states import OrderKind
+from lossguard.vocabulary.states import OrderKind
+from lossguard.vocabulary.wording import plural
 from monitor.detection.scorecard.action import Action
 from monitor.detection.scorecard.endings import Ending
 from monitor.detection.scorecard.scored_run import ScoredRun, ScoredSite

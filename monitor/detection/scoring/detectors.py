@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lossguard.gating import SKIPPED
-from lossguard.metrics import is_advisory
-from lossguard.sources.facts import EVERY_STEP, SourceFacts
+from lossguard.vocabulary.gating import SKIPPED
+from lossguard.vocabulary.metrics import is_advisory
+from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from monitor.detection.encoding import pack, restore, unpack
 from monitor.detection.row import Row
 from monitor.detection.rows import Rows

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lossguard.states import IncidentKind
+from lossguard.vocabulary.states import IncidentKind
 from monitor.detection.scoring.baseline import FALL_Z
 
 IN_BAND_Z = 3.0

@@ -6,7 +6,7 @@ from math import nan
 
 import numpy as np
 
-from lossguard.metrics import is_advisory
+from lossguard.vocabulary.metrics import is_advisory
 from monitor.detection.rows import Floats, Ints
 from monitor.detection.scoring.readings import IN_BAND_Z, PRECURSOR_Z
 from monitor.detection.scoring.signals import parameters

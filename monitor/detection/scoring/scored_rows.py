@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lossguard.metrics import is_advisory
+from lossguard.vocabulary.metrics import is_advisory
 from monitor.detection.rows import Bools, Rows
 from monitor.detection.scoring.readings import SignalReading
 from monitor.detection.scoring.recent_rows import MAX_RECENT_ROWS, RecentRows

@@ -1,6 +1,7 @@
 """The signals that are judged, and the parameters of each one's detector.
 
-Which metrics are signals is decided in the metric registry (`lossguard.metrics`); each of them needs parameters here.
+Which metrics are signals is decided in the metric registry (`lossguard.vocabulary.metrics`); each of them needs
+parameters here.
 An advisory signal is judged only in runs that report it, and only warns: it neither opens nor prolongs an incident of
 another signal, and no policy answers it.
 """
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lossguard import metrics
+from lossguard.vocabulary import metrics
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +80,7 @@ def parameters_of(signals: Iterable[str]) -> Mapping[str, SignalParameters]:
     missing = [name for name in signals if name not in PARAMETERS]
     if missing:
         raise LookupError(
-            f"the metric registry (lossguard/metrics.py) names the signals {', '.join(missing)}, "
+            f"the metric registry (lossguard/vocabulary/metrics.py) names the signals {', '.join(missing)}, "
             f"for which {__name__}.PARAMETERS has no detection parameters"
         )
     return {name: PARAMETERS[name] for name in signals}
@@ -93,6 +94,6 @@ def parameters(signal: str) -> SignalParameters:
     if signal in SIGNALS:
         return SIGNALS[signal]
     if not metrics.is_advisory(signal):
-        raise LookupError(f"{signal!r} is no signal of the metric registry (lossguard/metrics.py)")
+        raise LookupError(f"{signal!r} is no signal of the metric registry (lossguard/vocabulary/metrics.py)")
     family = metrics.family_of(signal)
     return ADVISORY[signal if family is None else family.name]

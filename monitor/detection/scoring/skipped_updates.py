@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from lossguard.gating import MAX_SKIPPED, SKIP_WINDOW, SKIPPED
-from lossguard.metrics import SIGNALS
+from lossguard.vocabulary.gating import MAX_SKIPPED, SKIP_WINDOW, SKIPPED
+from lossguard.vocabulary.metrics import SIGNALS
 from monitor.detection.encoding import known_fields
 from monitor.detection.rows import Bools, Rows
 

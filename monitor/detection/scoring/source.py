@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from lossguard.sources.facts import SourceFacts
+from lossguard.vocabulary.source_facts import SourceFacts
 from monitor.detection.rows import Bools, Floats, Rows
 
 MIN_LEVEL = 0.05

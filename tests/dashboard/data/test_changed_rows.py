@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from dashboard.data import changed_rows
 from dashboard.data.changed_rows import ChangedRows
 from db import commands
-from db.engine import reading, writing
 from db.models import Incident, Run
+from db.store.engine import reading, writing
 from tests.db.seed import add_run
 
 pytestmark = pytest.mark.usefixtures("store")

@@ -2,14 +2,7 @@
 
 from typing import Any
 
-from dashboard.data.configurations import (
-    ABSENT,
-    DIFFERENT,
-    Setting,
-    evaluation_differences,
-    side_by_side,
-    table,
-)
+from dashboard.data.configurations import ABSENT, DIFFERENT, Setting, evaluation_differences, side_by_side, table
 from db.models import Run
 from monitor.detection import DetectionSettings
 from monitor.detection.interventions import run_policy

@@ -1,8 +1,8 @@
 """Errors of the hardware beside an incident."""
 
 from dashboard.data.hardware import errors_before
-from db.hardware import HardwareSample
 from db.models import Incident
+from db.records.hardware import HardwareSample
 
 
 def error(step: int | None, *, time: float = 5.0, **readings: float) -> HardwareSample:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from dashboard.axes import PLAIN_STEPS
 from dashboard.data.held_out import Difference, HeldOutCurve, difference
-from dashboard.figures.axis import PLAIN_STEPS
 from db.queries import Series
 
 

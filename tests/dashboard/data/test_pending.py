@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from dashboard.data import cached, pending
 from dashboard.data.facts import RunFacts
 from db import commands, queries
-from db.engine import writing
-from lossguard.states import RunState
+from db.store.engine import writing
+from lossguard.vocabulary.states import RunState
 from tests.db.seed import add_run
 
 pytestmark = pytest.mark.usefixtures("store")

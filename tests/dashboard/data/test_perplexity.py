@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from dashboard.data.curve_reader import CurveReader
 from dashboard.data.perplexity import perplexity
 from db import queries
-from db.engine import reading, writing
 from db.lineage import StepRange
 from db.queries import Series
+from db.store.engine import reading, writing
 from tests.db.seed import add_run, add_segment, add_steps
 
 LOSSES = [2.0] * 31 + [100.0]

@@ -2,7 +2,7 @@
 
 from dashboard.data.progress import Progress, progress
 from db.models import Run
-from db.overview import StepTime
+from db.runs.overview import StepTime
 
 
 def steps(*numbers: int) -> list[StepTime]:

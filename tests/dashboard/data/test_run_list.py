@@ -5,10 +5,11 @@ import sqlalchemy as sa
 
 from dashboard.data import run_list
 from dashboard.data.run_list import ListedRun
-from db import commands, overview, queries
-from db.engine import reading, writing
+from db import commands, queries
 from db.models import Run
-from db.overview import Tally
+from db.runs import overview
+from db.runs.overview import Tally
+from db.store.engine import reading, writing
 from tests.db.seed import add_run, add_segment, add_steps
 
 

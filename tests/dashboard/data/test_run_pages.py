@@ -7,10 +7,10 @@ import sqlalchemy as sa
 
 from dashboard.data import run_pages
 from db import commands
-from db.engine import reading, writing
 from db.runs import pages
 from db.runs.filters import RunFilter
 from db.runs.orders import RunOrder
+from db.store.engine import reading, writing
 from tests.db.seed import add_run
 
 pytestmark = pytest.mark.usefixtures("store")

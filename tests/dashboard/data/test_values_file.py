@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from dashboard.data import values_file
 from dashboard.data.store import StoreUnavailable
 from dashboard.data.values_file import ValuesFile, ValuesFiles
-from db.engine import writing
+from db.store.engine import writing
 from tests.dashboard.seed import REWIND, SEGMENT_END, STEPS, seed
 from tests.db.seed import add_run, add_segment, add_steps
 

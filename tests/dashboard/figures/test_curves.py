@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dashboard.axes import AxisChoices
 from dashboard.data.facts import Curve
 from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.edges import NAME
 from dashboard.figures.marks import Marks
-from dashboard.figures.value_axes import AxisChoices
 from db.models import Event, Incident, Intervention, Order
 from tests.dashboard.series import bucketed, plain, traces
 

@@ -4,15 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard import formatting
+from dashboard.axes import PLAIN_STEPS, AxisChoices
 from dashboard.data.facts import Curve
-from dashboard.figures.axis import PLAIN_STEPS
 from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.edges import NAME, edge_markers
 from dashboard.figures.line_style import LIVE
 from dashboard.figures.marks import Marks
 from dashboard.figures.panels import panel_layout
 from dashboard.figures.placed_line import PlacedLine
-from dashboard.figures.value_axes import AxisChoices
 from tests.dashboard.series import plain, traces
 
 PANEL = panel_layout(["loss"], ranges={"loss": (1.0, 3.0)}).panels[0]

@@ -3,8 +3,8 @@
 from datetime import UTC
 
 from dashboard.figures.hardware import hardware_figure, thinned
-from db.hardware import HardwareSample
-from lossguard.hardware.values import num_errors
+from db.records.hardware import HardwareSample
+from lossguard.vocabulary.hardware import num_errors
 
 
 def sample(time: float, device: str = "gpu0", host: str = "h", **readings: float) -> HardwareSample:

@@ -4,7 +4,7 @@ from dashboard.data.facts import Curve
 from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.marks import HOVER_LINE_LETTERS, MAX_HOVER_LETTERS, MAX_INCIDENTS, Marks
 from db.models import Event, Incident
-from db.step_notes import StepNote
+from db.records.step_notes import StepNote
 from tests.dashboard.series import plain, traces
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.figures.axis import XAxis
+from dashboard.axes import XAxis
 from dashboard.figures.panels import NOTHING, NOTHING_ABOVE_0, panel_figure, panel_layout
 
 

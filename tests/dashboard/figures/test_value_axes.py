@@ -1,6 +1,6 @@
 """What a viewer chooses for the value axes."""
 
-from dashboard.figures.value_axes import AxisChoices, Scale
+from dashboard.axes import AxisChoices, Scale
 
 
 def test_a_choice_for_one_metric_leaves_the_others_and_replaces_its_own() -> None:

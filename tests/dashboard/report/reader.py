@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from dashboard.report.contents import Limits, read_contents, read_incidents
 from dashboard.report.document import render
-from db import commands, queries, step_notes
-from db.engine import writing
+from db import commands, queries
+from db.records import step_notes
+from db.store.engine import writing
 from tests.db.seed import add_run
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(2)> & "quoted"'

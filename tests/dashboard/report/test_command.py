@@ -10,7 +10,7 @@ import streamlit as st
 from typer.testing import CliRunner, Result
 
 from dashboard.__main__ import app
-from db.engine import writing
+from db.store.engine import writing
 from tests.dashboard.browser import chromium
 from tests.dashboard.report.reader import hostile_run, page
 from tests.dashboard.seed import seed

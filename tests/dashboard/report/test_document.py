@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from dashboard.report.contents import Limits, read_contents
 from dashboard.report.document import render
 from db import commands, queries
-from db.engine import writing
-from lossguard.sources.facts import SOURCE, SourceFacts
-from lossguard.states import RunState
+from db.store.engine import writing
+from lossguard.vocabulary.source_facts import SOURCE, SourceFacts
+from lossguard.vocabulary.states import RunState
 from tests.dashboard.live import report_a_spike
 from tests.dashboard.report.reader import Reader, hostile_run, page, read
 from tests.dashboard.seed import REWIND, SEGMENT_END, seed

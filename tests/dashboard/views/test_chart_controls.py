@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from dashboard.figures.edges import NAME
 from db import migrate
-from db.engine import create_engine, writing
-from lossguard.states import RunState
+from db.store.engine import create_engine, writing
+from lossguard.vocabulary.states import RunState
 from tests.dashboard.app_content import figure, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.seed import seed

@@ -12,11 +12,11 @@ import streamlit as st
 from dashboard.login import Right, Viewer
 from dashboard.views import frame, session
 from db import queries
-from db.archive import reading
-from db.archive.places import NOT_MOUNTED
-from db.engine import writing
 from db.models import BlockValues
 from db.steps import backlog
+from db.steps.archived import reading
+from db.steps.archived.places import NOT_MOUNTED
+from db.store.engine import writing
 from tests.dashboard.app_content import badges, card_facts, metrics
 from tests.dashboard.archived import archive_run
 from tests.dashboard.conftest import OpenPage

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
 from dashboard.views import run_picker
-from db.engine import writing
+from db.store.engine import writing
 from tests.dashboard.conftest import OpenPage
 from tests.db.seed import add_run, add_segment, add_steps
 

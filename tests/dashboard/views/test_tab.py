@@ -8,7 +8,7 @@ import sqlalchemy as sa
 import streamlit as st
 
 from db import queries
-from db.engine import writing
+from db.store.engine import writing
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import report_a_spike
 from tests.dashboard.seed import seed

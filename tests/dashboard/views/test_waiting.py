@@ -9,9 +9,9 @@ from streamlit.testing.v1 import AppTest
 from dashboard.data import collector_watch
 from dashboard.data.collector_watch import Outage
 from db import commands, queries
-from db.engine import writing
 from db.models import Intervention
-from lossguard.states import InterventionState, RunState
+from db.store.engine import writing
+from lossguard.vocabulary.states import InterventionState, RunState
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import report_a_spike
 from tests.dashboard.seed import seed

@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.archive import archiving, turn, unarchiving
 from db.archive.comparison import difference
-from db.archive.places import Place
-from db.engine import reading
 from db.lineage import Line, step_ranges
 from db.steps import reader
+from db.steps.archived.places import Place
 from db.steps.step_block import StepBlock, joined
-from lossguard.states import RunState
+from db.store.engine import reading
+from lossguard.vocabulary.states import RunState
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
 PAYLOAD = struct.unpack("<d", struct.pack("<Q", 0x7FF8_0000_DEAD_BEEF))[0]

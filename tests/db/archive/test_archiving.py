@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from db import access, commands, queries
-from db.archive import archiving, blocks, checking, files, parquet, removal, turn
+from db import commands, queries
+from db.archive import archiving, blocks, checking, removal, turn
 from db.archive.archiving import RunChanged
-from db.archive.files import ArchivedFile, FileState
-from db.archive.places import Place, PlaceError
-from db.engine import reading, writing
+from db.records import access
 from db.steps import writer
+from db.steps.archived import files, parquet
+from db.steps.archived.files import ArchivedFile, FileState
+from db.steps.archived.places import Place, PlaceError
 from db.steps.step_block import StepBlock
-from lossguard.states import RunState
+from db.store.engine import reading, writing
+from lossguard.vocabulary.states import RunState
 from tests.db.archive.stored import (
     Killed,
     add_ended_run,

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from db import access, commands, queries
-from db.archive import blocks, checking, places, removal, unarchiving
-from db.archive.places import Place, PlaceError
+from db import commands, queries
+from db.archive import blocks, checking, removal, unarchiving
 from db.archive.unarchiving import CannotBringBack
-from db.engine import reading, writing
+from db.records import access
 from db.steps import completing, rollups
+from db.steps.archived import places
+from db.steps.archived.places import Place, PlaceError
+from db.store.engine import reading, writing
 from tests.db.archive.stored import (
     Killed,
     add_ended_run,

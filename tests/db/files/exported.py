@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import queries
-from db.engine import writing
 from db.files import export, record
 from db.files.export import Format
 from db.lineage import StepRange
 from db.models import Run
 from db.steps import reader
+from db.store.engine import writing
 from tests.db.seed import add_incident_records, add_run, add_segment, add_steps
 
 

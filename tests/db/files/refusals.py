@@ -6,8 +6,8 @@ import pytest
 import sqlalchemy as sa
 
 from db import queries
-from db.engine import reading, writing
 from db.files import imports
+from db.store.engine import reading, writing
 from tests.db.seed import NOW
 
 

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from db import commands, migrate, queries
-from db.cli import app
-from db.engine import create_engine, reading, writing
+from db.cli.app import app
 from db.lineage import StepRange
 from db.steps import reader
+from db.store.engine import create_engine, reading, writing
 from tests import postgres
 from tests.db.seed import add_run, add_segment, add_steps
 

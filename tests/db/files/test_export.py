@@ -11,11 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from db import commands, queries
-from db.engine import writing
 from db.files import export
 from db.files.export import Format
 from db.lineage import Line
 from db.models import Segment
+from db.store.engine import writing
 from tests.db.files.exported import small_run, write
 from tests.db.seed import add_steps, before_statement
 

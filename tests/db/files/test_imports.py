@@ -19,14 +19,14 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db import frames, overview, queries
-from db.engine import reading, writing
+from db import frames, queries
 from db.files import imports, record
 from db.lineage import Line
 from db.models import Step, StoredBlock
-from db.runs import pages
+from db.runs import overview, pages
 from db.runs.pages import RunFilter
-from lossguard.run_search import parse
+from db.store.engine import reading, writing
+from lossguard.vocabulary.run_search import parse
 from tests.db.files.exported import add_forked_run, all_of, small_run, values_of, write
 from tests.db.files.hostile import write_run, write_run_with_a_bomb
 from tests.db.files.refusals import refused
@@ -249,7 +249,7 @@ def test_a_small_file_takes_little_memory_whatever_it_holds(sqlite_engine: sa.En
 
 MEASURED = """
 import atexit, re
-from db.cli import app
+from db.cli.app import app
 status = lambda: open("/proc/self/status").read()
 atexit.register(lambda: print(re.search(r"VmHWM: *(.*) kB", status().replace(chr(9), " "))[1]))
 app()

@@ -10,10 +10,11 @@ import pyarrow.parquet
 import pytest
 import sqlalchemy as sa
 
-from db import commands, queries, step_notes
-from db.engine import writing
+from db import commands, queries
 from db.files import export, imports, record
 from db.files.rules import BadRecord
+from db.records import step_notes
+from db.store.engine import writing
 from tests.db.files.exported import add_forked_run, small_run, write
 from tests.db.files.refusals import refused
 from tests.db.seed import NOW

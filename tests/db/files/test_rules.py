@@ -7,12 +7,12 @@ import pytest
 import sqlalchemy as sa
 
 from db import queries
-from db.engine import writing
 from db.files import record
 from db.files.rules import OF_COLUMN, BadRecord, check_row, rule_of
 from db.models import DetectionState, Event, Intervention, Order, Run
-from lossguard.probe import Probe
-from lossguard.protocol import PROBE
+from db.store.engine import writing
+from lossguard.vocabulary.protocol import PROBE
+from lossguard.vocabulary.wire import Probe
 from tests.db.files.exported import add_forked_run
 
 MODELS = [Run, DetectionState, *record.PARTS.values()]

@@ -18,7 +18,7 @@ from db.goodput.accounting import (
     hang_seconds,
     merged,
 )
-from lossguard.states import RunState, SegmentReason
+from lossguard.vocabulary.states import RunState, SegmentReason
 
 
 def steps(begin: float, end: float, num: int = 1, **more: Any) -> Stretch:

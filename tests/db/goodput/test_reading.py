@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.engine import create_engine, reading, writing
 from db.goodput import reading as goodput
 from db.goodput.accounting import TimeCause
 from db.models import Base, Run, Segment
 from db.steps import writer
-from lossguard.states import OrderState, RunState, SegmentReason
+from db.store.engine import create_engine, reading, writing
+from lossguard.vocabulary.states import OrderState, RunState, SegmentReason
 from tests.db.seed import NOW, add_run, add_segment
 
 STARTUP = 7.0

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db import lineage, queries
-from db.engine import reading
 from db.goodput.rollback_costs import Rewind, find_rewinds, read_rewinds, total_seconds
 from db.models import Segment
+from db.store.engine import reading
 from tests.dashboard.seed import REWIND, SEGMENT_END, seed
 
 

@@ -2,9 +2,9 @@
 
 import sqlalchemy as sa
 
-from db.engine import reading, writing
 from db.runs import choices
 from db.runs.filters import RunFilter
+from db.store.engine import reading, writing
 from tests.db.seed import NOW, add_run
 
 

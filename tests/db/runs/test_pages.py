@@ -8,12 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands
-from db.engine import reading, writing
 from db.models import Metric, Run
 from db.runs import pages
 from db.runs.orders import BadCursor, RunOrder
 from db.runs.pages import RunFilter
-from lossguard.run_search import parse
+from db.store.engine import reading, writing
+from lossguard.vocabulary.run_search import parse
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
 CONFIGS: dict[str, dict[str, Any]] = {

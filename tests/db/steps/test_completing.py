@@ -6,10 +6,10 @@ import pytest
 import sqlalchemy as sa
 
 from db import frames, queries
-from db.engine import writing
 from db.lineage import StepRange
 from db.steps import rollups
 from db.steps.completing import complete_steps
+from db.store.engine import writing
 from tests.db.seed import add_run, add_segment, add_steps
 
 LATE = {3: {"eval/loss": 2.5, "loss": math.inf}, 600: {"loss": 0.25}, 1205: {"eval/loss": math.nan}}

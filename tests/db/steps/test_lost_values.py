@@ -6,15 +6,15 @@ import pytest
 import sqlalchemy as sa
 
 from db import commands
-from db.archive import files
-from db.archive.places import Place
-from db.engine import reading, writing
 from db.lineage import StepRange
 from db.models import BlockValues, Metric, Run
 from db.steps import reader
+from db.steps.archived import files
+from db.steps.archived.places import Place
 from db.steps.block_codec import DamagedBlock
 from db.steps.step_block import RunRange, StepBlock
-from lossguard.states import RunState
+from db.store.engine import reading, writing
+from lossguard.vocabulary.states import RunState
 from tests.db.archive.stored import archive
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 

@@ -4,9 +4,9 @@ import bisect
 
 import sqlalchemy as sa
 
-from db.engine import reading, writing
 from db.steps import nearest
 from db.steps.nearest import At, StepTime
+from db.store.engine import reading, writing
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
 IN_BLOCKS, IN_ROWS = [*range(10, 1500, 2), *range(2000, 2600)], [9, 1555, 2601]

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from db import commands, frames, queries
-from db.engine import reading, writing
 from db.lineage import Line, StepRange
 from db.models import BlockValues, Run, Step, StoredBlock
 from db.steps import backlog, blocks, newest, packing, reader, writer
 from db.steps.block_codec import DamagedBlock
-from lossguard.states import RunState
+from db.store.engine import reading, writing
+from lossguard.vocabulary.states import RunState
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 from tests.db.steps.plain_series import Value, assert_same, plain_loop
 

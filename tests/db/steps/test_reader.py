@@ -11,11 +11,12 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db import bulk, queries
-from db.engine import reading, writing
+from db import queries
 from db.lineage import StepRange
 from db.steps.reader import MAX_RANGES, StepBlock, read_blocks, read_line, read_ranges
 from db.steps.reader import __file__ as reader_file
+from db.store import bulk
+from db.store.engine import reading, writing
 from tests.db.seed import add_run, add_segment, add_steps
 
 # SQLite stores -0.0 as 0 in a column of floats: the sign of zero is the one bit that it does not keep.

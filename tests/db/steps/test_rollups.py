@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.engine import reading, writing
 from db.lineage import StepRange
 from db.models import Rollup
 from db.steps import levels, rollups, writer
+from db.store.engine import reading, writing
 from tests.db.seed import add_run, add_segment, add_steps
 from tests.db.steps.plain_series import Value, assert_same, plain_loop, report
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from db import queries
-from db.engine import reading, writing
 from db.lineage import StepRange
 from db.steps.series import METRICS_AT_ONCE, Series
+from db.store.engine import reading, writing
 from tests.db.seed import add_run, add_segment, add_steps
 from tests.db.steps.plain_series import Value, assert_same, plain_loop, report
 

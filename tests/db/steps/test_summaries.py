@@ -6,9 +6,10 @@ import random
 import pytest
 import sqlalchemy as sa
 
-from db import overview, queries
-from db.engine import writing
+from db import queries
+from db.runs import overview
 from db.steps.summaries import SPARKLINE_POINTS
+from db.store.engine import writing
 from tests.db.seed import add_run, add_segment, add_steps
 
 LENGTHS = (1, 15, 33, 700, 3_000)

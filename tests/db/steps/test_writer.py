@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from db import queries
-from db.engine import reading, writing
 from db.lineage import StepRange
 from db.steps import reader, rollups, writer
 from db.steps.completing import complete_steps
+from db.store.engine import reading, writing
 from tests.db.seed import add_run, add_segment, add_steps
 
 numbers = st.none() | st.floats(allow_nan=True, allow_infinity=True)

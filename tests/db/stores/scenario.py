@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from db import migrate
-from db.engine import create_engine
-from lossguard.protocol import API
+from db.store.engine import create_engine
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lossguard.delivery.client import Client
+from lossguard.client.client import Client
 from lossguard.delivery.sender import Sender
-from lossguard.errors import CollectorError, NotFound, Rejected
-from lossguard.log_once import LogOnce
+from lossguard.vocabulary.errors import CollectorError, LogOnce, NotFound, Rejected
 from tests.lossguard.collectors import FakeCollector
 
 ERRORS = {404: NotFound, 422: Rejected}

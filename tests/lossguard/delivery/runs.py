@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import lossguard
-from lossguard.recording import RecordingRun
+from lossguard.run.recording import RecordingRun
 from tests.lossguard.collectors import FakeCollector
 
 

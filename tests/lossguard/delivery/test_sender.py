@@ -17,12 +17,12 @@ import pytest
 
 import lossguard
 from lossguard.delivery import sender
+from lossguard.delivery.hardware import HardwareSampler
 from lossguard.delivery.sender import HEARTBEAT
-from lossguard.hardware.sampler import HardwareSampler
-from lossguard.log_once import LogOnce
-from lossguard.recording import RecordingRun
-from lossguard.spooling.archive import Keep
-from lossguard.spooling.spool import spools_in
+from lossguard.run.recording import RecordingRun
+from lossguard.spool.archive import Keep
+from lossguard.spool.spool import spools_in
+from lossguard.vocabulary.errors import LogOnce
 from tests.lossguard.collectors import Answer, FakeCollector, serving
 from tests.lossguard.delivery.direct import DirectClient, deliver
 from tests.lossguard.delivery.runs import online, with_heartbeat
@@ -281,7 +281,7 @@ def test_a_run_sends_heartbeats_as_often_as_configured(collector: FakeCollector,
 def test_a_long_run_is_trimmed_while_it_runs_and_arrives_completely(
     collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Keep
 ) -> None:
-    monkeypatch.setattr("lossguard.recording.FILE_LIMIT", 20_000)
+    monkeypatch.setattr("lossguard.run.recording.FILE_LIMIT", 20_000)
     monkeypatch.setattr("lossguard.delivery.sender.TRIM_SECONDS", 0.05)
     monkeypatch.setenv("LOSSGUARD_SPOOL_KEEP", keep)
     num_steps = 3000
@@ -329,7 +329,7 @@ def test_an_error_of_the_disk_delays_the_spool_that_is_being_written_and_does_no
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(fd, size, offset)
 
-    monkeypatch.setattr("lossguard.spooling.spool_reader.os.pread", pread)
+    monkeypatch.setattr("lossguard.spool.spool_reader.os.pread", pread)
     with online(collector, tmp_path) as run:
         run.log(0, loss=1.0)
     assert collector.losses(0) == {0: 1.0}
@@ -351,7 +351,7 @@ class FakeSampler(HardwareSampler):
 def sampled(
     collector: FakeCollector, folder: Path, monkeypatch: pytest.MonkeyPatch, *, heartbeat: float = HEARTBEAT
 ) -> RecordingRun:
-    monkeypatch.setattr("lossguard.recording.HardwareSampler", lambda directory, **_: FakeSampler(directory))
+    monkeypatch.setattr("lossguard.run.recording.HardwareSampler", lambda directory, **_: FakeSampler(directory))
     client = lossguard.Client(collector.url)
     registration = {"id": "r", "capabilities": []}
     return RecordingRun(

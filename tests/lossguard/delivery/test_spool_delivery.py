@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lossguard
-from lossguard.checkpoint_times import RestorableTier
-from lossguard.delivery.report import report
+from lossguard.delivery.reports import report
 from lossguard.delivery.sender import Sender
 from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT, Delivery
-from lossguard.log_once import LogOnce
-from lossguard.protocol import decode_number
-from lossguard.spooling.lines import to_line
-from lossguard.spooling.set_aside import SetAside
-from lossguard.spooling.spool import spools_in
-from lossguard.states import Refusal, Tier
+from lossguard.spool.lines import to_line
+from lossguard.spool.set_aside import SetAside
+from lossguard.spool.spool import spools_in
+from lossguard.vocabulary.errors import LogOnce
+from lossguard.vocabulary.protocol import decode_number
+from lossguard.vocabulary.states import Refusal, Tier
+from lossguard.vocabulary.wire import RestorableTier
 from tests.lossguard.collectors import Answer, FakeCollector
 from tests.lossguard.delivery.runs import online, with_heartbeat
 from tests.waiting import eventually

@@ -11,8 +11,8 @@ import pytest
 
 from lossguard.launch.child import Child, CommandNotStarted
 from lossguard.launch.launcher import ChildEnd, Launcher, Restart, Supervisor
-from lossguard.run import Run
-from lossguard.states import RunState
+from lossguard.run.run import Run
+from lossguard.vocabulary.states import RunState
 from tests.lossguard.launch.launching import SECONDS, Launching
 from tests.waiting import wait_for
 

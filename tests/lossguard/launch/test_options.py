@@ -3,10 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from lossguard.errors import ConfigurationError
-from lossguard.launch.contract import ContractSupervisor
-from lossguard.launch.options import add_restart_options, limit_orders, supervisor_for
+from lossguard.launch.options import ContractSupervisor, add_restart_options, limit_orders, supervisor_for
 from lossguard.launch.restarting import RestartSupervisor
+from lossguard.vocabulary.errors import ConfigurationError
 
 
 def chosen(*arguments: str, tmp_path: Path) -> object:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from lossguard.errors import ConfigurationError
 from lossguard.launch.recorder import Recorder
-from lossguard.run import Run
+from lossguard.run.run import Run
+from lossguard.run.start import init, storable_config
 from lossguard.sources.names import NameMap
-from lossguard.spooling.reading import read_spools
-from lossguard.start import init, storable_config
-from lossguard.states import RunState
+from lossguard.spool.history import read_spools
+from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.states import RunState
 
 
 class Origin:

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from lossguard.guard.restart_state import RestartState
 from lossguard.launch.adapters import Options, adapter_for
 from lossguard.launch.child import Child
 from lossguard.launch.launcher import ChildEnd, Restart
 from lossguard.launch.restarting import RestartLimits, RestartSupervisor
-from lossguard.orders import Order
-from lossguard.restart_state import RestartState
-from lossguard.run import Run
-from lossguard.states import OrderKind, Refusal
+from lossguard.run.run import Run
+from lossguard.vocabulary.orders import Order
+from lossguard.vocabulary.states import OrderKind, Refusal
 from tests.lossguard.launch.launching import SECONDS, Launching
 from tests.lossguard.launch.resuming import GENERIC, SCRIPT, plain, starts, trained
 from tests.lossguard_server.process_state import alive

@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder, Learn
 from torch.utils.data import DataLoader
 
 from lossguard import Limits
-from lossguard.errors import ConfigurationError
 from lossguard.lightning import Lossguard, Watch
+from lossguard.vocabulary.errors import ConfigurationError
 from tests.lossguard.lightning.fitting import (
     LoggingRun,
     Module,

@@ -7,9 +7,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
-from lossguard.errors import ConfigurationError
 from lossguard.lightning import Lossguard
 from lossguard.torch import checkpoints_in
+from lossguard.vocabulary.errors import ConfigurationError
 from tests.lossguard.lightning.fitting import LoggingRun, Module, assert_same, break_weight, filtered, fit, shuffled
 from tests.lossguard.scripted import rollback
 

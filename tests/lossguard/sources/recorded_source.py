@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lossguard.protocol import encode_number
 from lossguard.sources import formats
 from lossguard.sources.columns import Columns
 from lossguard.sources.joining import Joiner
 from lossguard.sources.names import NameMap
 from lossguard.sources.positions import Recorded
+from lossguard.vocabulary.protocol import encode_number
 
 
 class RecordedSource:

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from lossguard.errors import ConfigurationError
 from lossguard.sources import formats
 from lossguard.sources.columns import Columns
 from lossguard.sources.source_run import BadSource
+from lossguard.vocabulary.errors import ConfigurationError
 
 
 def test_a_format_is_found_by_itself(tmp_path: Path) -> None:

@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from lossguard.errors import ConfigurationError
-from lossguard.protocol import IMPORTED
-from lossguard.settings import Settings
+from lossguard.run.settings import Settings
 from lossguard.sources.importing import Imported, import_run
 from lossguard.sources.names import NameMap
 from lossguard.sources.rows import Row
 from lossguard.sources.source_run import BadSource, SourceRun
-from lossguard.spooling import archive
-from lossguard.spooling.archive import Keep
-from lossguard.spooling.reading import read_spools
-from lossguard.spooling.record_writer import RecordWriter
-from lossguard.spooling.spool import spools_in
+from lossguard.spool import archive
+from lossguard.spool.archive import Keep
+from lossguard.spool.history import read_spools
+from lossguard.spool.record_writer import RecordWriter
+from lossguard.spool.spool import spools_in
+from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.protocol import IMPORTED
 
 Rows = list[Row]
 

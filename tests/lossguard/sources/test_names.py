@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossguard.errors import ConfigurationError
 from lossguard.sources.names import NameMap
+from lossguard.vocabulary.errors import ConfigurationError
 
 NAMES = {
     "loss": [

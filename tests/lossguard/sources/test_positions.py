@@ -4,9 +4,9 @@ import pytest
 
 from lossguard.sources import positions
 from lossguard.sources.positions import Saved
-from lossguard.spooling import archive
-from lossguard.spooling.archive import Keep
-from lossguard.spooling.spool import spools_in
+from lossguard.spool import archive
+from lossguard.spool.archive import Keep
+from lossguard.spool.spool import spools_in
 from tests.lossguard.recorded import offline
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lossguard.sources.facts import Clock, SourceFacts
 from lossguard.sources.recognition import Recognition, smoothing_of
+from lossguard.vocabulary.source_facts import Clock, SourceFacts
 
 CURVES = Path(__file__).parents[4] / "shared" / "curves"
 SMOOTHED = "nanochat_d24_speedrun"  # its trainer prints a moving average

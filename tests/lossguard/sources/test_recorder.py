@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from lossguard.sources.facts import Clock, SourceFacts
 from lossguard.sources.names import NameMap
 from lossguard.sources.recorder import RunRecorder, recognised
 from lossguard.sources.rows import Row
+from lossguard.vocabulary.source_facts import Clock, SourceFacts
 from tests.lossguard.recorded import offline, records, steps
 
 

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
-from lossguard.protocol import is_run_id
 from lossguard.sources.source_run import SourceRun, run_id_of
+from lossguard.vocabulary.protocol import is_run_id
 
 
 def test_the_id_follows_from_the_identity_and_begins_with_the_name() -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from lossguard.errors import ConfigurationError
-from lossguard.settings import Settings
+from lossguard.run.settings import Settings
 from lossguard.sources.columns import Columns
 from lossguard.sources.names import NameMap
 from lossguard.sources.source_run import BadSource
 from lossguard.sources.watching import Watch
-from lossguard.spooling.reading import read_spools
-from lossguard.spooling.record_writer import RecordWriter
+from lossguard.spool.history import read_spools
+from lossguard.spool.record_writer import RecordWriter
+from lossguard.vocabulary.errors import ConfigurationError
 from tests.waiting import wait_for
 
 

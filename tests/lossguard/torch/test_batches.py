@@ -16,9 +16,9 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lossguard.errors import ConfigurationError
+from lossguard.checkpoints.state import generators
 from lossguard.torch import Batches, MicroBatches
-from lossguard.torch.generators import generators
+from lossguard.vocabulary.errors import ConfigurationError
 
 N, SIZE = 83, 8
 LENGTH = 11  # batches of an epoch, the last one smaller

@@ -8,13 +8,7 @@ import torch
 from torch import nn
 
 from lossguard import Guard
-from lossguard.torch import (
-    clip_remedy,
-    learning_rate_remedy,
-    moments_remedy,
-    reset_damaged_moments,
-    z_loss_remedy,
-)
+from lossguard.torch import clip_remedy, learning_rate_remedy, moments_remedy, reset_damaged_moments, z_loss_remedy
 from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from tests.monitor.client import TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, train_until_nan
 

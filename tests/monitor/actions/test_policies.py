@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from db import policies
-from db.access import Scope
-from db.engine import reading, writing
 from db.models import Order
-from lossguard.protocol import API, CAN_ROLL_BACK, MAX_PERSON, PERSON_HEADER
-from lossguard.states import Layer
+from db.records import policies
+from db.records.access import Scope
+from db.store.engine import reading, writing
+from lossguard.vocabulary.protocol import API, CAN_ROLL_BACK, MAX_PERSON, PERSON_HEADER
+from lossguard.vocabulary.states import Layer
 from monitor.actions.policies import set_default
 from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, train_until_nan

@@ -6,8 +6,8 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy as sa
 
-from db.access import Scope
-from lossguard.protocol import API, PERSON_HEADER
+from db.records.access import Scope
+from lossguard.vocabulary.protocol import API, PERSON_HEADER
 from tests.monitor.client import TestClient, Trainer
 from tests.monitor.tokens import create_token
 

@@ -6,8 +6,8 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy as sa
 
-from db.access import Scope
-from lossguard.protocol import API, MAX_STEP_NOTE, PERSON_HEADER
+from db.records.access import Scope
+from lossguard.vocabulary.protocol import API, MAX_STEP_NOTE, PERSON_HEADER
 from monitor.actions import step_notes
 from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.tokens import create_token

@@ -7,10 +7,10 @@ import pytest
 import sqlalchemy as sa
 
 from db import frames, queries
-from db.access import Scope
-from db.engine import reading
-from lossguard.protocol import API
-from lossguard.states import Cause
+from db.records.access import Scope
+from db.store.engine import reading
+from lossguard.vocabulary.protocol import API
+from lossguard.vocabulary.states import Cause
 from tests.monitor.client import TestClient, Trainer
 from tests.monitor.tokens import TokenClient, create_token
 from tests.monitor.verdict import VERDICT

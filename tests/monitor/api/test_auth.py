@@ -9,11 +9,11 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 from starlette.types import Message
 
-from db import access
-from db.access import Scope
-from db.engine import reading, writing
 from db.models import Token
-from lossguard.protocol import API
+from db.records import access
+from db.records.access import Scope
+from db.store.engine import reading, writing
+from lossguard.vocabulary.protocol import API
 from monitor.api.auth import MAX_FAILED_ATTEMPTS, FailedAttempts
 from monitor.app import create_app
 from monitor.settings import Settings

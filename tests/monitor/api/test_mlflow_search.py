@@ -3,7 +3,7 @@
 import pytest
 
 from db.models import MlflowRun, Run
-from lossguard.states import RunState
+from lossguard.vocabulary.states import RunState
 from monitor.api.mlflow_search import RunSearch, named, run_search
 from monitor.problems import Problem
 

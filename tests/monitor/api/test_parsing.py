@@ -8,7 +8,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from pydantic import AfterValidator, BaseModel
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from monitor.api.parsing import MAX_MISTAKES, SMALL_BODY, TypedJsonRoute
 from monitor.schemas import MAX_FIELDS
 from tests.monitor.client import TestClient, Trainer

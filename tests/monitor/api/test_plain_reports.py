@@ -13,11 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
 from db import queries
-from db.engine import reading
 from db.lineage import StepRange
 from db.steps import reader
-from lossguard.protocol import API, MAX_STEP, MAX_TIME, SPOOL_HEADER
-from lossguard.writer import WRITER_HEADER
+from db.store.engine import reading
+from lossguard.spool.writer import WRITER_HEADER
+from lossguard.vocabulary.protocol import API, MAX_STEP, MAX_TIME, SPOOL_HEADER
 from monitor.api import plain_reports
 from monitor.api.plain_reports import Parser
 from monitor.app import create_app

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from monitor.api.request_limits import RequestLimits
 from monitor.app import create_app
 from monitor.settings import Settings

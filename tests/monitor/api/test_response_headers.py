@@ -1,6 +1,6 @@
 """The headers that every response has, whoever sends it."""
 
-from lossguard.protocol import ACCEPTS_HEADER, API, NEGOTIATED_FIELDS
+from lossguard.vocabulary.protocol import ACCEPTS_HEADER, API, NEGOTIATED_FIELDS
 from tests.monitor.client import TestClient
 
 PATHS = ("/healthz", f"{API}/runs", f"{API}/runs/nobody", "/nowhere", "/docs")

@@ -1,4 +1,4 @@
-from lossguard.sources.facts import SourceFacts
+from lossguard.vocabulary.source_facts import SourceFacts
 from tests.monitor.client import TestClient, Trainer
 from tests.monitor.scenarios import source_event
 

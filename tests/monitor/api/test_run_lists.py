@@ -3,8 +3,8 @@
 import pytest
 import sqlalchemy as sa
 
-from db.access import Scope
-from lossguard.protocol import API
+from db.records.access import Scope
+from lossguard.vocabulary.protocol import API
 from tests.monitor.client import NOW, AppClient, TestClient, Trainer
 from tests.monitor.tokens import create_token
 

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.cli import lease
 from monitor.settings import Settings

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner, Result
 
-from db.engine import writing
+from db.store.engine import writing
 from monitor.cli import policy
 from tests.db.seed import add_run
 

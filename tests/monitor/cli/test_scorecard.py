@@ -7,8 +7,8 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner, Result
 
-from db.engine import writing
-from lossguard.states import RunState
+from db.store.engine import writing
+from lossguard.vocabulary.states import RunState
 from monitor.__main__ import app
 from tests.monitor.scorecard import store_run
 

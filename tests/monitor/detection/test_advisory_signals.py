@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lossguard.states import IncidentKind, IncidentState, InterventionState, Outcome
+from lossguard.vocabulary.states import IncidentKind, IncidentState, InterventionState, Outcome
 from monitor.detection import DetectionEngine, Policy
 from monitor.detection.interventions.policy import Mode
 from monitor.detection.scoring.signals import MAX_ADVISORY

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lossguard.sources.facts import SOURCE, Clock, SourceFacts
-from lossguard.states import IncidentKind, Outcome
+from lossguard.vocabulary.source_facts import SOURCE, Clock, SourceFacts
+from lossguard.vocabulary.states import IncidentKind, Outcome
 from monitor.detection import (
     DetectionEngine,
     DetectionSettings,

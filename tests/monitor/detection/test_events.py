@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lossguard.sources.facts import SOURCE, SourceFacts
-from lossguard.states import IncidentState, InterventionState
+from lossguard.vocabulary.source_facts import SOURCE, SourceFacts
+from lossguard.vocabulary.states import IncidentState, InterventionState
 from monitor.detection import (
     INCIDENT_TRANSITIONS,
     INTERVENTION_TRANSITIONS,

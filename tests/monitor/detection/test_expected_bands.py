@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lossguard.sources.facts import SourceFacts
+from lossguard.vocabulary.source_facts import SourceFacts
 from monitor.detection import DetectionEngine, DetectionSettings, IncidentChanged, Rows
 from monitor.detection.expected_bands import bands
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lossguard.json_values import plain_json
+from lossguard.vocabulary.values import plain_json
 from monitor.detection import DetectionEngine, Effect, IncidentChanged, Policy, Rows
 from tests.monitor.detection.runs import healthy, rows_of, spiked
 

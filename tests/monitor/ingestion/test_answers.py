@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from tests.monitor.client import TestClient, Trainer
 from tests.monitor.scenarios import noise, obey, train_until_nan
 

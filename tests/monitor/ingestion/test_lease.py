@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.models import Run
-from lossguard.protocol import API
-from lossguard.writer import WRITER_HEADER, Writer
+from lossguard.spool.writer import WRITER_HEADER, Writer
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.ingestion import lease
 from monitor.ingestion.lease import Claim

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from db.models import Order as OrderRow
 from lossguard import Order
-from lossguard.order_signature import problem_with
-from lossguard.protocol import API
+from lossguard.vocabulary.orders import problem_with
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.ingestion.preflights import ASK_SECONDS
 from monitor.settings import Settings

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from lossguard.writer import Writer
+from lossguard.spool.writer import Writer
 from monitor.ingestion.queue import ReportQueue
 from monitor.ingestion.reports import ReportResult
 from monitor.ingestion.waiting_reports import MAX_GROUP_REPORTS, MAX_GROUP_STEPS, Reported

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.models import Order
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from tests.monitor.client import TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, obey
 

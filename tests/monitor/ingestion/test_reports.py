@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 from db import frames, queries
 from db.models import BlockValues, StoredBlock
 from lossguard import Guard
-from lossguard.protocol import API
-from lossguard.recording import RecordingRun
-from lossguard.sources.facts import SourceFacts
+from lossguard.run.recording import RecordingRun
 from lossguard.torch import Checkpoints
+from lossguard.vocabulary.protocol import API
+from lossguard.vocabulary.source_facts import SourceFacts
 from tests.monitor.client import NOW, AppClient, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, source_event, train_until_nan
 from tests.waiting import eventually

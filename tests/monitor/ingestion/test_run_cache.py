@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from db import queries
-from db.engine import reading, writing
 from db.models import DetectionState, Run
-from lossguard.protocol import API
+from db.store.engine import reading, writing
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.ingestion import detection_state
 from monitor.ingestion.run_cache import MAX_REPLAYED_ROWS, MAX_UNSAVED_ROWS, RunCache

@@ -4,9 +4,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db import policies
-from db.engine import writing
-from lossguard.protocol import API
+from db.records import policies
+from db.store.engine import writing
+from lossguard.vocabulary.protocol import API
 from tests.db.seed import spoil
 from tests.monitor.client import TestClient, Trainer
 from tests.monitor.scenarios import train_until_nan

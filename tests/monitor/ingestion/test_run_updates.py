@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from db.models import BlockValues
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.problems import MLFLOW_API
 from monitor.settings import Settings

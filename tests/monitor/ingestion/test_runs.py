@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 import urllib3
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.dashboard.serving import serving

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from db.models import Segment
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer

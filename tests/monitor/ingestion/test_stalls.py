@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from db import leader
-from db.engine import writing
 from db.models import Intervention, Order, Run, RunStatus
-from lossguard.protocol import API, IMPORTED, NO_HEARTBEAT
+from db.store import leader
+from db.store.engine import writing
+from lossguard.vocabulary.protocol import API, IMPORTED, NO_HEARTBEAT
 from monitor.app import create_app
 from monitor.leader import stall_check
 from monitor.leader.leadership import ROLE

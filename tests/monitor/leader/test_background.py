@@ -2,7 +2,7 @@
 
 import threading
 
-from db.leader import Lease
+from db.store.leader import Lease
 from monitor.leader.background import Background
 from tests.waiting import wait_for
 

@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from db import commands
-from db.archive.places import Place
-from db.engine import writing
+from db.steps.archived.places import Place
+from db.store.engine import writing
 from monitor.leader.file_removal import FileRemoval
 from tests.db.archive.stored import add_ended_run, archive, parquet_files
 

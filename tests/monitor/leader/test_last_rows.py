@@ -9,12 +9,12 @@ import pytest
 import sqlalchemy as sa
 
 from db import commands, frames, queries
-from db.engine import reading, writing
-from db.leader import Lease
 from db.lineage import Line
 from db.models import BlockValues, Step
 from db.steps import backlog, packing
-from lossguard.states import RunState
+from db.store.engine import reading, writing
+from db.store.leader import Lease
+from lossguard.vocabulary.states import RunState
 from monitor.app import create_app
 from monitor.leader import last_rows
 from monitor.leader.last_rows import LastRows, next_start

@@ -6,9 +6,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import leader
-from db.engine import writing
-from db.leader import Lease
+from db.store import leader
+from db.store.engine import writing
+from db.store.leader import Lease
 from monitor.leader.leadership import ROLE, Leadership
 
 

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from db.engine import writing
-from lossguard.protocol import API
+from db.store.engine import writing
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from monitor.telemetry import logs

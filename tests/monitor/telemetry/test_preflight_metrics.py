@@ -1,6 +1,6 @@
 """The metrics from which the alert about a waiting intervention takes its text and its link."""
 
-from lossguard.protocol import API
+from lossguard.vocabulary.protocol import API
 from tests.monitor.client import TestClient
 from tests.monitor.scenarios import ANSWERS_PREFLIGHT, proposed
 

@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
-from db.engine import writing
 from db.goodput.accounting import TimeCause
 from db.models import RunStatus
-from lossguard.protocol import API, IMPORTED, SPOOL_HEADER
+from db.store.engine import writing
+from lossguard.vocabulary.protocol import API, IMPORTED, SPOOL_HEADER
 from monitor.app import create_app
 from monitor.ingestion.run_status import PEAK_WINDOW_SECONDS
 from monitor.settings import Settings

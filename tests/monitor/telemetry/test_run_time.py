@@ -3,10 +3,10 @@
 import pytest
 import sqlalchemy as sa
 
-from db import live_runs
-from db.engine import reading, writing
 from db.models import Run, StoredBlock
+from db.records import live_runs
 from db.steps import packing
+from db.store.engine import reading, writing
 from monitor.app import create_app
 from monitor.settings import Settings
 from monitor.telemetry import run_time

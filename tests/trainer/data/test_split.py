@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data.config import DataConfig
+from trainer.config import DataConfig
 from trainer.data.split import BY_HASH, MIN_DOCUMENTS, NUM_BLOCKS, THE_END, rows_of, split, without_near_copies
 from trainer.data.tokens import Shard
 from trainer.errors import UsageError

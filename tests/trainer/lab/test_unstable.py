@@ -6,15 +6,7 @@ import pytest
 from rich.console import Console
 
 from trainer.config import load_recipe
-from trainer.lab.unstable import (
-    RECIPE,
-    SAFEGUARDS,
-    Safeguard,
-    UnstableRun,
-    plot_unstable,
-    show_unstable,
-    unstable_runs,
-)
+from trainer.lab.unstable import RECIPE, SAFEGUARDS, Safeguard, UnstableRun, plot_unstable, show_unstable, unstable_runs
 
 
 def _run(seed: int, num_jumps: int) -> UnstableRun:

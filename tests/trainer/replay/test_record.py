@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lossguard.masking import mask_json
+from lossguard.vocabulary.secrets import mask_json
 from trainer.errors import UsageError
 from trainer.replay.record import read_record
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from dashboard.axes import XAxis
 from dashboard.data.facts import RunFacts
 from dashboard.data.progress import Progress
-from dashboard.figures.axis import XAxis
 from dashboard.figures.style import RUN_COLOURS
 from dashboard.views.compare import lines
 from dashboard.views.compare.lines import LineId

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dashboard.axes import PLAIN_STEPS, StepAxis, XAxis
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
-from dashboard.figures.axis import PLAIN_STEPS, StepAxis, XAxis
 from dashboard.figures.curves import ChartOptions
 from dashboard.figures.panels import NOTHING
 from dashboard.views.compare.lines import line_style

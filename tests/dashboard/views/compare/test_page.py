@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
 from dashboard.data import cached
-from db.archive import reading
-from db.archive.places import NOT_MOUNTED
-from db.engine import writing
 from db.models import BlockValues
+from db.steps.archived import reading
+from db.steps.archived.places import NOT_MOUNTED
+from db.store.engine import writing
 from tests.dashboard.app_content import column, figure, names
 from tests.dashboard.archived import archive_run
 from tests.dashboard.conftest import OpenPage

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
+from dashboard.axes import XAxis
 from dashboard.data.facts import LatestValue
 from dashboard.data.held_out import Difference
-from dashboard.figures.axis import XAxis
 from dashboard.views.compare.results import LineResult, table
 from dashboard.views.compare.tokenizers import Vocabulary
 

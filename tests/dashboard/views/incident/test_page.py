@@ -14,10 +14,11 @@ from dashboard.data.store import CACHE_SECONDS
 from dashboard.operator_actions import OperatorAction
 from dashboard.views.decisions import approve, reject
 from dashboard.views.manual_rollback import rollback
-from db import access, commands, preflights, queries
-from db.engine import reading, writing
+from db import commands, queries
 from db.models import Run
-from lossguard.states import RunState
+from db.records import access, preflights
+from db.store.engine import reading, writing
+from lossguard.vocabulary.states import RunState
 from tests.dashboard.app_content import badges, column, figure, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import SPIKE, report_a_spike

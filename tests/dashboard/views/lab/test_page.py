@@ -6,8 +6,9 @@ import pytest
 import sqlalchemy as sa
 
 from dashboard.data.store import CACHE_SECONDS
-from db import access, queries
-from db.engine import reading, writing
+from db import queries
+from db.records import access
+from db.store.engine import reading, writing
 from tests.dashboard.app_content import figure, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import report_a_spike

@@ -11,7 +11,7 @@ from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.views.lab.trial_input import KnownIncident, of_curve, of_run, scored
 from dashboard.views.lab.trial_results import trial_results
-from db.engine import writing
+from db.store.engine import writing
 from monitor.detection import DetectionSettings, Policy
 from monitor.detection.curve import CurveError
 from monitor.detection.simulation import simulate

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from dashboard.views.lab.trial_input import KnownIncident
 from dashboard.views.lab.trial_results import describe, table, totals, trial_results
-from lossguard.states import InterventionState, OrderKind
+from lossguard.vocabulary.states import InterventionState, OrderKind
 from monitor.detection import DetectionSettings, Intervention, Policy, Rows
 from monitor.detection.simulation import SegmentRows, Simulation, score, simulate
 from tests.dashboard.views.lab.curves import spiked

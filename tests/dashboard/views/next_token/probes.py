@@ -2,7 +2,7 @@
 
 import math
 
-from lossguard.probe import Probe
+from lossguard.vocabulary.wire import Probe
 
 
 def probe(*shares: float, target: int | None = None, rest: float = 0.0, rest_count: int = 0) -> Probe:

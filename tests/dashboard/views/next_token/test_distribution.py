@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dashboard.views.next_token.distribution import Precision, at_temperature, surprisal
-from lossguard.probe import Probe
+from lossguard.vocabulary.wire import Probe
 from tests.dashboard.views.next_token.probes import probe
 
 

@@ -10,7 +10,7 @@ from dashboard.figures.panels import NOTHING
 from dashboard.views.next_token.distribution import at_temperature
 from dashboard.views.next_token.figure import ENTROPY_BOUND, bars, history, quoted
 from db.queries import StoredProbe
-from lossguard.probe import Probe
+from lossguard.vocabulary.wire import Probe
 from tests.dashboard.views.next_token.probes import probe
 
 

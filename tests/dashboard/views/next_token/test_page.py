@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from dashboard.data import cached
 from dashboard.data.store import CACHE_SECONDS
 from db import commands
-from db.engine import writing
-from lossguard.protocol import PROBE
+from db.store.engine import writing
+from lossguard.vocabulary.protocol import PROBE
 from tests.dashboard.app_content import metrics
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.seed import seed

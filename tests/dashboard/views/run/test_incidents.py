@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from dashboard.data import cached
 from dashboard.views.run import incidents
 from db import commands
-from db.engine import writing
 from db.goodput.rollback_costs import Rewind
 from db.lineage import StepRange
+from db.store.engine import writing
 from tests.dashboard.app_content import incident_rows
 from tests.dashboard.conftest import OpenPage
 from tests.db.seed import add_run

@@ -10,8 +10,9 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
-from db import queries, step_notes
-from db.engine import reading, writing
+from db import queries
+from db.records import step_notes
+from db.store.engine import reading, writing
 from tests.dashboard.app_content import figure
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.report.reader import read

@@ -8,13 +8,14 @@ import pytest
 import sqlalchemy as sa
 import streamlit as st
 
-from db import commands, hardware
-from db.archive import reading
-from db.archive.places import Place
-from db.engine import writing
-from lossguard.protocol import IMPORTED
-from lossguard.sources.facts import SOURCE, SourceFacts
-from lossguard.states import RunState, SegmentReason
+from db import commands
+from db.records import hardware
+from db.steps.archived import reading
+from db.steps.archived.places import Place
+from db.store.engine import writing
+from lossguard.vocabulary.protocol import IMPORTED
+from lossguard.vocabulary.source_facts import SOURCE, SourceFacts
+from lossguard.vocabulary.states import RunState, SegmentReason
 from tests.dashboard.app_content import column, figure, incident_rows, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.report.reader import read

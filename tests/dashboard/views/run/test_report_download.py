@@ -8,8 +8,8 @@ import sqlalchemy as sa
 import streamlit as st
 
 from dashboard.views.run import report_download
-from db.archive import reading
-from db.archive.places import NOT_MOUNTED
+from db.steps.archived import reading
+from db.steps.archived.places import NOT_MOUNTED
 from tests.dashboard.archived import archive_run
 
 

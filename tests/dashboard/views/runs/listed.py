@@ -5,8 +5,8 @@ from typing import Any
 
 from dashboard.data.run_list import ListedRun
 from db.models import Run
-from db.overview import MetricSummary, RunSummary, Tally
-from lossguard.config_paths import flattened
+from db.runs.overview import MetricSummary, RunSummary, Tally
+from lossguard.vocabulary.run_search import flattened
 
 NOW = 10_000.0
 

@@ -9,11 +9,12 @@ from streamlit.testing.v1 import AppTest
 from dashboard.data import run_list, run_pages
 from dashboard.data.run_list import ListedRun
 from dashboard.views.runs import actions
-from db import access, queries
-from db.engine import reading
+from db import queries
+from db.records import access
 from db.runs.filters import RunFilter
 from db.runs.orders import RunOrder
-from lossguard.states import RunState
+from db.store.engine import reading
+from lossguard.vocabulary.states import RunState
 from tests.dashboard.seed import SEGMENT_END, STEPS, seed
 from tests.dashboard.serving import serving
 from tests.dashboard.views.runs.listed import NOW, listed

@@ -5,8 +5,8 @@ import math
 from dashboard.data.facts import RunCard
 from dashboard.data.progress import Progress
 from dashboard.views.runs.cards import facts_html
-from db.overview import Tally
-from lossguard.states import RunState
+from db.runs.overview import Tally
+from lossguard.vocabulary.states import RunState
 from tests.dashboard.views.runs.listed import NOW, listed
 
 

@@ -12,9 +12,9 @@ from dashboard.data import run_pages
 from dashboard.views.runs.filters import Filters
 from dashboard.views.runs.listing import SortOrder
 from db import commands
-from db.engine import writing
 from db.models import Metric, Run
-from lossguard.run_search import parse
+from db.store.engine import writing
+from lossguard.vocabulary.run_search import parse
 from tests.db.seed import add_run
 
 OLD, LONG_AGO = 100.0, 600.0

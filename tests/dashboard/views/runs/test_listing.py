@@ -1,10 +1,10 @@
 """How the list calls the state of a run, and what it says of names in a search that no run has."""
 
 from dashboard.views.runs.listing import ORDERS, SortOrder, state_of, unknown_names
-from db.overview import Tally
 from db.runs.fields import SHOWN_STATES
 from db.runs.orders import RunOrder
-from lossguard.run_search import parse
+from db.runs.overview import Tally
+from lossguard.vocabulary.run_search import parse
 from tests.dashboard.views.runs.listed import NOW, listed
 
 

@@ -11,8 +11,8 @@ from streamlit.testing.v1 import AppTest
 from dashboard import formatting
 from dashboard.views.runs import listing, selection
 from db import commands, queries
-from db.engine import writing
-from lossguard.states import RunState
+from db.store.engine import writing
+from lossguard.vocabulary.states import RunState
 from tests.dashboard.app_content import card_facts, run_table
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.seed import seed

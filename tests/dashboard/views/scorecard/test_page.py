@@ -5,8 +5,8 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from db.engine import writing
-from lossguard.states import RunState
+from db.store.engine import writing
+from lossguard.vocabulary.states import RunState
 from tests.dashboard.app_content import metrics
 from tests.dashboard.conftest import OpenPage
 from tests.monitor.scorecard import store_run

@@ -1,7 +1,7 @@
 """The tables of the scorecard."""
 
 from dashboard.views.scorecard import tables
-from lossguard.states import IncidentKind
+from lossguard.vocabulary.states import IncidentKind
 from monitor.detection.scorecard.endings import Ending
 from monitor.detection.scorecard.scored_run import score
 from tests.monitor.detection.scorecard.stories import STILL_BAD, incident, six_runs, stored_run

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from lossguard import Skip
-from lossguard.errors import ConfigurationError
 from lossguard.launch.adapters import Options, adapter_for
+from lossguard.vocabulary.errors import ConfigurationError
 
 
 def options(folder: Path, **changes: object) -> Options:

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from lossguard import Ledger, Skip
-from lossguard.errors import ConfigurationError
 from lossguard.launch.adapters import Adapter, Options, adapter_for
+from lossguard.vocabulary.errors import ConfigurationError
 from tests.lossguard.launch.adapters import folders
 
 

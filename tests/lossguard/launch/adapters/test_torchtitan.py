@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from lossguard.errors import ConfigurationError
 from lossguard.launch.adapters import Adapter, Options, adapter_for
+from lossguard.vocabulary.errors import ConfigurationError
 from tests.lossguard.launch.adapters import folders
 
 

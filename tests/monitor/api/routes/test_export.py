@@ -9,11 +9,12 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from db import access, queries
-from db.access import Scope
-from db.engine import reading, writing
+from db import queries
 from db.files import imports, record
-from lossguard.protocol import API
+from db.records import access
+from db.records.access import Scope
+from db.store.engine import reading, writing
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from lossguard.hardware.values import MAX_ERRORS
-from lossguard.protocol import API
+from lossguard.vocabulary.hardware import MAX_ERRORS
+from lossguard.vocabulary.protocol import API
 from tests.monitor.client import NOW, TestClient, Trainer
 
 

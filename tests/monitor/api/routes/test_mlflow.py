@@ -14,9 +14,9 @@ import pytest
 import sqlalchemy as sa
 import urllib3
 
-from db import access
-from db.engine import writing
-from lossguard.protocol import API
+from db.records import access
+from db.store.engine import writing
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.problems import MLFLOW_API
 from monitor.settings import Settings

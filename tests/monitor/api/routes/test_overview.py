@@ -1,7 +1,7 @@
 import sqlalchemy as sa
 
-from db.access import Scope
-from lossguard.protocol import API
+from db.records.access import Scope
+from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer

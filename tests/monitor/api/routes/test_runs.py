@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lossguard.protocol import API, decode_number
+from lossguard.vocabulary.protocol import API, decode_number
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.db.seed import spoil

@@ -2,9 +2,9 @@
 
 import sqlalchemy as sa
 
-from db.access import Scope, create_token
-from db.engine import writing
-from lossguard.protocol import API
+from db.records.access import Scope, create_token
+from db.store.engine import writing
+from lossguard.vocabulary.protocol import API
 from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise
 from tests.monitor.scorecard import store_run

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from db.archive.places import Place
-from db.engine import writing
-from lossguard.protocol import API
+from db.steps.archived.places import Place
+from db.store.engine import writing
+from lossguard.vocabulary.protocol import API
 from tests.db.archive.stored import add_ended_run, archive
 from tests.monitor.client import TestClient, Trainer
 

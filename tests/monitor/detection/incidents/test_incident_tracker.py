@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lossguard.states import IncidentState, Outcome
+from lossguard.vocabulary.states import IncidentState, Outcome
 from monitor.detection import INCIDENT_TRANSITIONS, DetectionEngine, IllegalTransition, IncidentEvent
 from monitor.detection.incidents.incident_tracker import IncidentTracker
 from tests.monitor.detection.runs import rows_of, spiked

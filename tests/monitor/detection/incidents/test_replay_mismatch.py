@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lossguard.states import IncidentState
+from lossguard.vocabulary.states import IncidentState
 from monitor.detection.incidents.replay_mismatch import describe_match, replay_mismatch
 from monitor.detection.scoring.recomputed_steps import Verdict
 

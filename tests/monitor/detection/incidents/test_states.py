@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossguard.states import IncidentState, InterventionState
+from lossguard.vocabulary.states import IncidentState, InterventionState
 from monitor.detection.incidents.states import (
     INCIDENT_TERMINAL,
     INCIDENT_TRANSITIONS,

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lossguard.states import IncidentKind, IncidentState, Outcome
+from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection import DetectionEngine, Effect, Incident, IncidentChanged, InterventionChanged, Mode, Policy
 from monitor.detection.incidents.stall import Sign, Silence
 from monitor.detection.rows import Rows

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lossguard.states import IncidentKind
+from lossguard.vocabulary.states import IncidentKind
 from monitor.detection.interventions.decision import Attempt, Situation
 from monitor.detection.interventions.restorable import RestorableStep
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossguard.states import IncidentKind, OrderKind
+from lossguard.vocabulary.states import IncidentKind, OrderKind
 from monitor.detection import DetectionEngine, Policy
 from monitor.detection.interventions.adaptive import adaptive
 from monitor.detection.interventions.decision import Attempt, Decision

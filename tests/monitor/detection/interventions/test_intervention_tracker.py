@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lossguard.states import InterventionState, OrderKind
+from lossguard.vocabulary.states import InterventionState, OrderKind
 from monitor.detection import (
     INTERVENTION_TRANSITIONS,
     IllegalTransition,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lossguard.states import IncidentKind, OrderKind
+from lossguard.vocabulary.states import IncidentKind, OrderKind
 from monitor.detection import Policy
 from monitor.detection.interventions.palm import palm
 from tests.monitor.detection.interventions.situations import attempt, batch_of, situation

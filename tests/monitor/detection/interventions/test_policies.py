@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lossguard.states import OrderKind
+from lossguard.vocabulary.states import OrderKind
 from monitor.detection import Policy
 from monitor.detection.interventions import policies
 from monitor.detection.interventions.adaptive import adaptive

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossguard.states import Layer
+from lossguard.vocabulary.states import Layer
 from monitor.detection import DetectionSettings, Mode, Policy
 from monitor.detection.interventions import policy_layers, run_policy
 

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from lossguard.protocol import ANSWERS_PREFLIGHT
-from lossguard.states import RunState
+from lossguard.vocabulary.protocol import ANSWERS_PREFLIGHT
+from lossguard.vocabulary.states import RunState
 from monitor.detection.interventions.preflight import FRESH_SECONDS, Known, preflight
 
 NOW = 1_800_000_000.0

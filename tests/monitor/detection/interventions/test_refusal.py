@@ -3,7 +3,7 @@
 import pytest
 
 from lossguard import Limits
-from lossguard.states import OrderMode, Refusal
+from lossguard.vocabulary.states import OrderMode, Refusal
 from monitor.detection import DetectionEngine, Policy
 from tests.monitor.detection.runs import EffectLog, Trainer, rows_of, spiked
 

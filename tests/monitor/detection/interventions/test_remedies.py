@@ -1,6 +1,6 @@
 import pytest
 
-from lossguard.states import IncidentKind
+from lossguard.vocabulary.states import IncidentKind
 from monitor.detection.interventions.remedies import FITS, MAY_HELP, untried, worth
 from tests.monitor.detection.interventions.situations import attempt, situation
 

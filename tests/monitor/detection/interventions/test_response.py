@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lossguard.states import Outcome
+from lossguard.vocabulary.states import Outcome
 from monitor.detection import (
     DetectionEngine,
     IllegalTransition,

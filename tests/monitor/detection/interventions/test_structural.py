@@ -1,6 +1,6 @@
 import pytest
 
-from lossguard.states import OrderKind
+from lossguard.vocabulary.states import OrderKind
 from monitor.detection import Policy
 from monitor.detection.interventions.palm import palm
 from monitor.detection.interventions.structural import MAX_SHOWN, evidence, give_up

@@ -4,8 +4,8 @@ from dataclasses import asdict
 from typing import Any
 
 from db.scorecard import StoredIncident, StoredRun, StoredSegment
-from lossguard.json_values import plain_json
-from lossguard.states import IncidentKind, IncidentState, InterventionState, OrderKind, Outcome
+from lossguard.vocabulary.states import IncidentKind, IncidentState, InterventionState, OrderKind, Outcome
+from lossguard.vocabulary.values import plain_json
 from monitor.detection import Incident, Intervention
 from monitor.detection.effects import Proposal
 from monitor.detection.scorecard.scored_run import ScoredSite, score, score_run

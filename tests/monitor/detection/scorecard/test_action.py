@@ -2,7 +2,7 @@
 
 import pytest
 
-from lossguard.states import IncidentKind, OrderKind
+from lossguard.vocabulary.states import IncidentKind, OrderKind
 from monitor.detection import Policy
 from monitor.detection.effects import Proposal
 from monitor.detection.interventions.response import WOULD

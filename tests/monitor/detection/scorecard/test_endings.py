@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lossguard.states import IncidentKind, InterventionState, OrderKind, Outcome
+from lossguard.vocabulary.states import IncidentKind, InterventionState, OrderKind, Outcome
 from monitor.detection import Incident
 from monitor.detection.effects import Proposal
 from monitor.detection.interventions.response import ACCEPTED

@@ -1,6 +1,6 @@
 """What an action would have saved, term by term."""
 
-from lossguard.states import IncidentKind, OrderKind, Outcome
+from lossguard.vocabulary.states import IncidentKind, OrderKind, Outcome
 from monitor.detection.effects import Proposal
 from monitor.detection.scorecard.hours import Balance
 from tests.monitor.detection.scorecard.stories import DECIDED, STILL_BAD, incident, only_site, segment, stored_run

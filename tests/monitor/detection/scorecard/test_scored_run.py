@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from db.scorecard import StoredIncident
-from lossguard.states import IncidentKind, InterventionState
+from lossguard.vocabulary.states import IncidentKind, InterventionState
 from monitor.detection.scorecard.endings import Ending
 from monitor.detection.scorecard.scored_run import ONLY_REPORTS, devices_of, score, score_run
 from tests.monitor.detection.scorecard.stories import incident, intervention, only_site, segment, stored_run

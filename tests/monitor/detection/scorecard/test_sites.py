@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.scorecard import StoredIncident
-from lossguard.states import IncidentKind, Outcome
+from lossguard.vocabulary.states import IncidentKind, Outcome
 from monitor.detection import Policy
 from monitor.detection.scorecard.scored_run import score_run
 from monitor.detection.scorecard.sites import Found, sites_of

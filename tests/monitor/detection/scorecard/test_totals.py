@@ -2,7 +2,7 @@
 
 import pytest
 
-from lossguard.states import Outcome
+from lossguard.vocabulary.states import Outcome
 from monitor.detection.scorecard.endings import Ending
 from monitor.detection.scorecard.scored_run import score
 from monitor.detection.scorecard.totals import total

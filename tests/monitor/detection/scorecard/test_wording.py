@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lossguard.states import IncidentKind, OrderKind
+from lossguard.vocabulary.states import IncidentKind, OrderKind
 from monitor.detection.effects import Proposal
 from monitor.detection.scorecard import wording
 from monitor.detection.scorecard.action import Action

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lossguard import metrics
+from lossguard.vocabulary import metrics
 from monitor.detection.curve import COLUMNS
 from monitor.detection.scoring.signals import ADVISORY, SIGNALS, parameters, parameters_of
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossguard.gating import MAX_SKIPPED, SKIP_WINDOW
-from lossguard.states import IncidentKind, OrderKind
+from lossguard.vocabulary.gating import MAX_SKIPPED, SKIP_WINDOW
+from lossguard.vocabulary.states import IncidentKind, OrderKind
 from monitor.detection import DetectionEngine, InterventionChanged, Policy, Rows
 from monitor.detection.scoring.skipped_updates import SkippedUpdates
 from tests.monitor.detection.runs import EffectLog, detected, healthy, rows_of

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossguard.sources.facts import SourceFacts
+from lossguard.vocabulary.source_facts import SourceFacts
 from monitor.detection.rows import Floats, Rows
 from monitor.detection.scoring.source import SourceCorrection
 

@@ -1,0 +1,124 @@
+"""Positions of a run's steps along the x axis that a viewer chose, and what he chose for the value axes. Pure."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Scale(StrEnum):
+    """Of a value axis."""
+
+    AUTO = "auto"  # as the metric registry says
+    LINEAR = "linear"
+    LOG = "log"
+
+
+@dataclass(frozen=True, slots=True)
+class AxisChoices:
+    """What a viewer chose for the value axes, by metric; the others are as the metric registry says."""
+
+    log: frozenset[str] = frozenset()
+    linear: frozenset[str] = frozenset()
+    fit_all: frozenset[str] = frozenset()
+    """Those that show all values, and not only what the live line needs."""
+
+    def of(self, metrics: Collection[str]) -> "AxisChoices":
+        """Those for some metrics."""
+        return AxisChoices(*(chosen.intersection(metrics) for chosen in (self.log, self.linear, self.fit_all)))
+
+    def scale(self, metric: str) -> Scale:
+        return Scale.LOG if metric in self.log else Scale.LINEAR if metric in self.linear else Scale.AUTO
+
+    def changed(self, metric: str, scale: Scale, *, fit_all: bool) -> "AxisChoices":
+        """With other choices for one metric."""
+
+        def chosen(names: frozenset[str], *, is_chosen: bool) -> frozenset[str]:
+            return names | {metric} if is_chosen else names - {metric}
+
+        return AxisChoices(
+            log=chosen(self.log, is_chosen=scale is Scale.LOG),
+            linear=chosen(self.linear, is_chosen=scale is Scale.LINEAR),
+            fit_all=chosen(self.fit_all, is_chosen=fit_all),
+        )
+
+
+# Positions of a run's steps along the x axis that a viewer chose: steps, tokens, wall time or FLOPs. Pure.
+
+Floats = NDArray[np.float64]
+
+
+class XAxis(StrEnum):
+    """What the x axis counts."""
+
+    STEP = "step"
+    TOKENS = "tokens"
+    TIME = "time"  # wall time: milliseconds since 1970 on the viewer's clock, as plotly's date axes have them
+    FLOPS = "flops"  # 6ND
+
+
+@dataclass(frozen=True, slots=True)
+class StepAxis:
+    """Maps steps to positions along an x axis, linear between known points. Both columns rise."""
+
+    steps: Floats
+    positions: Floats
+
+    @classmethod
+    def through(cls, points: Mapping[int, float]) -> "StepAxis":
+        """An axis through these points (step -> position); PLAIN_STEPS without any."""
+        steps = sorted(points)
+        if not steps:
+            return PLAIN_STEPS
+        return cls(np.array(steps, dtype=np.float64), np.array([points[step] for step in steps], dtype=np.float64))
+
+    def at(self, steps: Sequence[float]) -> Floats:
+        """Positions of these steps; beyond the first and the last known step, theirs."""
+        return np.interp(np.asarray(steps, dtype=np.float64), self.steps, self.positions)
+
+    def step_at(self, position: float) -> float:
+        """The inverse of `at`."""
+        # Where a clock is put back in autumn, positions do not rise.
+        return float(np.interp(position, np.maximum.accumulate(self.positions), self.steps))
+
+    def mapped(self, transform: Callable[[Floats], Floats]) -> "StepAxis":
+        """The same steps at transformed positions."""
+        return StepAxis(self.steps, transform(self.positions))
+
+
+def compact(positions: Any) -> NDArray[Any]:
+    """Positions as a figure holds them: in int32, half the bytes, where all are whole and small; else in float64.
+
+    There is no int64 in plotly: a step beyond 2^31 is a float64, which is exact up to 2^53.
+    """
+    floats = np.asarray(positions, dtype=np.float64)
+    fits = (np.abs(floats) < 2**31) & (floats == np.trunc(floats))
+    return floats.astype(np.int32) if fits.all() else floats
+
+
+PLAIN_STEPS = StepAxis(np.array([-1.0, 2.0**53]), np.array([-1.0, 2.0**53]))
+"""Every step at its own number."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunAxes:
+    """The step axes of a run: one of its live line, and one of each discarded branch by number of its segment."""
+
+    live: StepAxis = PLAIN_STEPS
+    branches: Mapping[int, StepAxis] = field(default_factory=dict)
+
+    def mapped(self, transform: Callable[[Floats], Floats]) -> "RunAxes":
+        """All axes with transformed positions."""
+        return RunAxes(
+            self.live.mapped(transform), {segment: axis.mapped(transform) for segment, axis in self.branches.items()}
+        )
+
+    def at(self, segment: int, step: float) -> float:
+        """Position of a step of a segment, on the discarded branch when the step lies there."""
+        branch = self.branches.get(segment)
+        on_branch = branch is not None and len(branch.steps) > 0 and step >= branch.steps[0]
+        axis = branch if branch is not None and on_branch else self.live
+        return float(axis.at([step])[0])

@@ -1,0 +1,308 @@
+"""Commands for the store.
+
+python -m db upgrade                         create the database, or upgrade it to the newest schema
+python -m db downgrade REVISION              undo the migrations after REVISION
+python -m db check [--verify]                check that the database fits the code (exit 1 when it does not)
+python -m db pack [--enable]                 store the steps of ended runs and of an earlier release in blocks
+python -m db prune --days 90 [--dry-run]     delete runs that ended at least this long ago
+python -m db retention set PROJECT 30        let prune keep the runs of a project so long, whatever its --days say
+python -m db export RUN -o FILE              write a run to FILE.parquet (the whole run) or FILE.csv (its steps)
+python -m db import FILE [--as NEW_ID]       read a run from such a file; an existing run is never overwritten
+python -m db archive --older-than 30d --to URL   move the steps of ended runs to Parquet files in a folder or bucket
+python -m db unarchive RUN... | --all        bring them back
+python -m db backup -o FILE                  copy a SQLite store while collectors write to it
+
+The database is --url or LOSSGUARD_DATABASE_URL; by default sqlite:///.lossguard/lossguard.db.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import sqlalchemy as sa
+import typer
+from sqlalchemy.orm import Session
+
+from db import migrate
+from db.cli import archive as archive_cli
+from db.cli.command_engine import Url, as_typed_here
+from db.cli.command_engine import check_schema as _check_schema
+from db.cli.command_engine import error as _error
+from db.cli.command_engine import no_store as _no_store
+from db.cli.command_engine import on_engine as _on_engine
+from db.files import backup, imports, memory
+from db.files.export import Format, RunChanged, UnknownRun, stream
+from db.files.record import RunExists
+from db.records import access
+from db.store import compaction, partitions
+from db.store.engine import DEFAULT_URL, BadDatabaseUrl, NoStore, reading, writing
+from db.upkeep import pack as pack_
+from db.upkeep import pruning, retention
+from lossguard.vocabulary.protocol import MAX_METRICS, is_name
+from lossguard.vocabulary.wording import plural
+
+app = typer.Typer(
+    help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+archive_cli.add_to(app)
+T = TypeVar("T")
+NOTHING_TO_PRUNE = "nothing is that old"
+
+
+@app.command()
+def upgrade(url: Url = DEFAULT_URL) -> None:
+    """Create the database, or upgrade it to the newest schema."""
+    _on_engine(url, migrate.upgrade, new=True)
+    current, newest = _on_engine(url, migrate.revisions)
+    newer = f"the database stays at revision {current}, which is newer than this release ({newest}) and fits it"
+    typer.echo("the database is at the newest revision" if current == newest else newer)
+
+
+@app.command()
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="the revision to go back to, such as 0007")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Undo migrations. Data that the older schema cannot hold is lost: make a backup first."""
+    _on_engine(url, lambda engine: migrate.downgrade(engine, revision))
+    typer.echo(f"the database is at revision {revision}")
+
+
+@app.command()
+def check(
+    url: Url = DEFAULT_URL,
+    verify: Annotated[bool, typer.Option("--verify", help="read every file of archived steps, too")] = False,
+) -> None:
+    """Check that the database fits the code, and say what is archived."""
+    missing = _on_engine(url, partitions.missing)
+    for partition, keys in missing:
+        held = f"which held values of the runs with the keys {keys.start} to {keys.stop - 1}"
+        typer.echo(
+            f"db: the partition {partition} is missing, {held}: attach it again, or restore the store from a backup",
+            err=True,
+        )
+    if missing:
+        raise typer.Exit(1)
+    if difference := _on_engine(url, migrate.drift):
+        typer.echo(as_typed_here(difference), err=True)
+        raise typer.Exit(1)
+    typer.echo("the database fits the code")
+    if not _on_engine(url, lambda engine: archive_cli.check(engine, verify=verify)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def pack(
+    enable: Annotated[
+        bool, typer.Option("--enable", help="every collector and dashboard of this store runs this release by now")
+    ] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Store steps that are still rows in blocks, which weigh a fifth: those of ended runs and of an earlier release.
+
+    Collectors go on meanwhile. It may be stopped at any moment, and continues where it stopped.
+    """
+
+    def do(engine: sa.Engine) -> None:
+        _check_schema(engine)
+        for line in pack_.pack_store(engine, enable=enable, now=time.time()):
+            typer.echo(line)
+
+    try:
+        _on_engine(url, do)
+    except pack_.NotEnabled as error:
+        raise _error(str(error)) from None
+
+
+@app.command()
+def prune(
+    days: Annotated[
+        float | None,
+        typer.Option(min=0, help="runs that ended, and last reported, this many days ago; default: only `retention`"),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs, and delete nothing")] = False,
+    vacuum: Annotated[
+        bool, typer.Option("--vacuum", help="SQLite: rewrite the file of an earlier release, while reports wait")
+    ] = False,
+) -> None:
+    """Delete runs that ended long ago, with everything that belongs to them. Running runs are never deleted.
+
+    A project with a retention of its own keeps its runs that long.
+    """
+    _on_engine(url, lambda engine: _dry_run(engine, days) if dry_run else _prune(engine, days, vacuum))
+    if not dry_run:
+        _on_engine(url, archive_cli.remove_files)
+
+
+def _dry_run(engine: sa.Engine, days: float | None) -> None:
+    _check_schema(engine)
+    old = pruning.old_runs(engine, days=days, now=time.time())
+    for run in old:
+        typer.echo(f"would delete {run.id} ({run.project}, {run.state})")
+    if not old:
+        typer.echo(NOTHING_TO_PRUNE)
+
+
+def _prune(engine: sa.Engine, days: float | None, vacuum: bool) -> None:
+    _check_schema(engine)
+    before = compaction.num_bytes(engine)
+    num_deleted = 0
+    for run in pruning.prune(engine, days=days, now=time.time()):
+        typer.echo(f"deleted {run.id} ({run.project}, {run.state})")
+        num_deleted += 1
+    if not num_deleted:
+        typer.echo(NOTHING_TO_PRUNE)
+    if num_deleted or vacuum:
+        typer.echo(compaction.compact(engine, before=before, rewrite=vacuum))
+
+
+retention_app = typer.Typer(help="How long `prune` keeps the ended runs of a project.", no_args_is_help=True)
+app.add_typer(retention_app, name="retention")
+Project = Annotated[str, typer.Argument(help="the project")]
+
+
+@retention_app.command("set")
+def set_retention(
+    project: Project,
+    days: Annotated[str, typer.Argument(metavar="DAYS", help="a number, or: forever")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Keep the ended runs of a project for so many days, whatever the --days of `prune` say."""
+    kept = _days(days)
+    if not is_name(project):
+        raise _error(f"{project!r} is no project: give a name of 1 to 128 characters without control characters")
+    _change_retention(
+        url, project, kept, lambda session, now: retention.set_days(session, project=project, days=kept, now=now)
+    )
+    typer.echo(f"ended runs of {project} are kept {_for_days(kept)}")
+
+
+@retention_app.command("unset")
+def unset_retention(project: Project, url: Url = DEFAULT_URL) -> None:
+    """Let the --days of `prune` count for a project again."""
+    if not _change_retention(url, project, "default", lambda session, _: retention.unset(session, project=project)):
+        raise _error(f"the project {project!r} has no retention of its own; see: python -m db retention list")
+    typer.echo(f"the --days of prune count for {project}")
+
+
+@retention_app.command("list")
+def list_retentions(url: Url = DEFAULT_URL) -> None:
+    """Print the projects that have a retention of their own."""
+
+    def read(engine: sa.Engine) -> dict[str, float | None]:
+        _check_schema(engine)
+        with reading(engine) as session:
+            return retention.by_project(session)
+
+    for project, days in _on_engine(url, read).items():
+        typer.echo(f"{project}: {_for_days(days)}")
+
+
+def _days(text: str) -> float | None:
+    if text == "forever":
+        return None
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 < days < float("inf"):
+        raise _error(f"{text!r} is no retention: give a number of days above 0, such as 30, or: forever")
+    return days
+
+
+def _for_days(days: float | None) -> str:
+    return "forever" if days is None else f"for {days:g} days"
+
+
+def _change_retention(url: str, project: str, days: object, change: Callable[[Session, float], T]) -> T:
+    def write(engine: sa.Engine) -> T:
+        _check_schema(engine)
+        now = time.time()
+        with writing(engine) as session:
+            details = {"project": project, "days": days}
+            access.record(session, who="python -m db retention", action="retention", run=None, details=details, now=now)
+            return change(session, now)
+
+    return _on_engine(url, write)
+
+
+@app.command("export")
+def export(
+    run: Annotated[str, typer.Argument(help="the id of the run")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="RUN.parquet by default")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Write a run to a file: .parquet holds the whole run, .csv its steps alone."""
+    path = output or Path(f"{run}.parquet")
+    formats = {f".{one}": one for one in (Format.PARQUET, Format.CSV)}
+    if path.suffix not in formats:
+        raise _error(f"{path}: the file name must end in {' or '.join(formats)}")
+    try:
+        _on_engine(url, lambda engine: _export(engine, run, path, formats[path.suffix]))
+    except FileExistsError:
+        raise _error(f"{path} exists; name another file with -o, or delete it") from None
+    except FileNotFoundError:
+        raise _error(f"there is no folder {path.parent}; create it, or name another file with -o") from None
+    except OSError as error:
+        raise _error(f"cannot write {path}: {error.strerror or error}") from None
+    except (UnknownRun, RunChanged) as error:
+        raise _error(str(error)) from None
+    typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
+
+
+def _export(engine: sa.Engine, run_id: str, path: Path, format: Format) -> None:
+    _check_schema(engine)
+    chunks = stream(engine, run_id=run_id, format=format)
+    first = next(chunks)  # raises for an unknown run, before there is a file
+    with path.open("xb") as file:
+        try:
+            file.write(first)
+            file.writelines(chunks)
+        except BaseException:
+            path.unlink()
+            raise
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="a file that `export` wrote, or a CSV with a column `step`")],
+    run_id: Annotated[str | None, typer.Option("--as", help="another id for the run in this store")] = None,
+    project: Annotated[str | None, typer.Option(help="the project of a run from a CSV")] = None,
+    max_metrics: Annotated[
+        int, typer.Option(envvar="LOSSGUARD_MAX_METRICS", min=1, help="metrics that a run may have")
+    ] = MAX_METRICS,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Read a run from a file. An existing run is never overwritten."""
+    source = {"path": file, "run_id": run_id, "project": project, "max_metrics": max_metrics}
+    try:
+        typer.echo(_on_engine(url, lambda engine: _import(engine, source)))
+    except (imports.BadFile, RunExists) as error:
+        raise _error(str(error)) from None
+
+
+def _import(engine: sa.Engine, source: dict[str, Any]) -> str:
+    _check_schema(engine)
+    now = time.time()
+    with memory.limited(imports.max_memory(source["path"])), writing(engine) as session:
+        run, count = imports.import_file(session, now=now, **source)
+        details = {"file": source["path"].name, "steps": count}
+        access.record(session, who="python -m db import", action="import", run=run.id, details=details, now=now)
+        return f"imported {run.id} ({run.project}, {run.state}): {plural(count, 'step')}"
+
+
+@app.command("backup")
+def back_up(
+    output: Annotated[Path, typer.Option("--output", "-o", help="the new file")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Copy a SQLite store while collectors write to it."""
+    try:
+        size = backup.backup(url, output)
+    except NoStore as error:
+        raise _no_store(error) from None
+    except (BadDatabaseUrl, backup.CannotBackUp) as error:
+        raise _error(str(error)) from None
+    typer.echo(f"{output}: {size:,} bytes; to restore it, stop the collectors and replace the store by this file")

@@ -1,0 +1,306 @@
+"""The commands `archive` and `unarchive`.
+
+What is archived is printed run by run, or with --json as one object at the end. A place or a file that fails ends the
+command with one sentence and exit code 2: nothing is lost, and the next call goes on.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
+
+import sqlalchemy as sa
+import typer
+from sqlalchemy.orm import Session
+
+from db import queries
+from db.archive import archiving, checking, removal, selection, turn, unarchiving
+from db.archive.archiving import Written
+from db.archive.selection import Candidate
+from db.archive.turn import Turn
+from db.cli.command_engine import Url, check_schema, error, on_engine
+from db.steps.archived import files, places
+from db.steps.block_codec import DamagedBlock
+from db.store import features
+from db.store.engine import DEFAULT_URL, reading
+from lossguard.vocabulary.wording import form, plural
+
+WOULD_ARCHIVE = "would archive"
+NOTHING = "there are no steps to archive"
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and do nothing")]
+
+
+@dataclass(slots=True)
+class RunResult:
+    """What became of the steps of a run."""
+
+    run: str
+    outcome: str
+    """archived | would archive | brought back | would bring back | skipped"""
+    steps: int = 0
+    files: int = 0
+    bytes: int = 0
+    reason: str | None = None
+    """Why it was skipped."""
+
+    def add(self, written: Written) -> None:
+        self.steps += written.num_steps
+        self.files += 1
+        self.bytes += written.num_bytes
+
+    def line(self) -> str:
+        if self.reason is not None:
+            return f"skipped {self.run}: {self.reason}"
+        size = f" in {plural(self.files, 'file')}, {self.bytes / 1e6:,.1f} MB"
+        at_most = "up to " if self.outcome == WOULD_ARCHIVE else ""
+        return f"{self.outcome} {self.run}: {at_most}{plural(self.steps, 'step')}{size if self.files else ''}"
+
+
+@dataclass(slots=True)
+class Report:
+    """What a command did."""
+
+    runs: list[RunResult] = field(default_factory=list)
+    removed_files: int = 0
+    """Files that nothing needed any more."""
+    left_files: int = 0
+    """Such files that could not be removed; the next call tries again."""
+    given_up: list[str] = field(default_factory=list)
+    """Why an earlier call's unfinished file was not looked for at a place that kept none: a sentence each."""
+    problems: list[str] = field(default_factory=list)
+    """Why steps of a run stay where they are, although they were to be moved: a sentence each."""
+    error: str | None = None
+    """Why the command ended early."""
+
+    def note_removal(self, removed: removal.Removed) -> None:
+        self.removed_files += removed.num_files
+        self.left_files = removed.num_left
+        self.given_up += removed.given_up
+        self.error = self.error or next(iter(removed.problems), None)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to `python -m db`."""
+    app.command()(archive)
+    app.command()(unarchive)
+
+
+def archive(
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="a folder, or s3://bucket/folder and its like")],
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="only these runs")] = None,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="AGE", help="runs that ended so long ago: 30d, 12h")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Move the steps of ended runs to Parquet files outside the store.
+
+    Lists, charts and exports work as before; full resolution is read from the files. Each file is read back and
+    compared before its steps are deleted.
+    """
+    if not runs and older_than is None:
+        raise error("say which runs: --older-than 30d, or their ids")
+    ended_before = None
+    if older_than is not None:
+        try:
+            ended_before = time.time() - selection.age_seconds(older_than)
+        except ValueError as wrong:
+            raise error(str(wrong)) from None
+    report = Report()
+    place = _place(to)
+    on_engine(url, lambda engine: _archive(engine, report, place, runs or [], ended_before, dry_run))
+    _print(report, as_json, NOTHING)
+
+
+def unarchive(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="the ids of the runs")] = None,
+    every: Annotated[bool, typer.Option("--all", help="all runs with archived steps")] = False,
+    url: Url = DEFAULT_URL,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Bring archived steps back into the store, and remove their files."""
+    if bool(runs) == every:
+        raise error("say which runs: their ids, or --all")
+    report = Report()
+    on_engine(url, lambda engine: _unarchive(engine, report, runs or [], dry_run))
+    _print(report, as_json, "no steps are archived")
+
+
+def check(engine: sa.Engine, *, verify: bool) -> bool:
+    """Print what is archived: whether all is well. `verify`: read every file, and print what is wrong."""
+    with reading(engine) as session:
+        summary = checking.summary(session)
+        waiting = len(files.left_over(session, unfinished=False))
+    if summary is not None:
+        typer.echo(summary)
+    if waiting:
+        unneeded = f"{plural(waiting, 'file')} that nothing needs any more"
+        typer.echo(f"{unneeded} {form(waiting, 'waits', 'wait')} to be removed by `archive` or `prune`")
+    found = checking.problems(engine) if verify else []
+    for problem in found:
+        typer.echo(f"db: {problem}", err=True)
+    return not found
+
+
+def remove_files(engine: sa.Engine) -> None:
+    """Remove the files of runs that were deleted. Exits with one sentence when some of them have to wait."""
+    removed = removal.remove_left_over(engine)
+    if removed.problems:
+        left = f"{plural(removed.num_left, 'file')} of deleted runs {form(removed.num_left, 'is', 'are')} left"
+        raise error(f"{left} for the next call: {removed.problems[0]}")
+
+
+def _archive(
+    engine: sa.Engine,
+    report: Report,
+    place: places.Place,
+    run_ids: Sequence[str],
+    ended_before: float | None,
+    dry_run: bool,
+) -> None:
+    check_schema(engine)
+    with reading(engine) as session:
+        if not features.is_enabled(session, features.BLOCKS):
+            raise error(
+                "a collector of an earlier release may still use this store, and would not know archived steps; "
+                "once none does, run: python -m db pack --enable"
+            )
+        _check_ids(session, run_ids)
+        found = selection.candidates(session, ended_before=ended_before, run_ids=run_ids)
+    if dry_run:
+        report.runs += [RunResult(one.run_id, WOULD_ARCHIVE, steps=one.num_steps) for one in found]
+        return
+    with _ending_with(report):
+        archiving.prepare(engine, place)
+        with turn.taken(engine) as ours, _progress(sum(one.num_steps for one in found), "archiving") as advance:
+            report.note_removal(removal.remove_left_over(engine, unfinished=True))
+            for candidate in found:
+                _archive_one(engine, report, candidate, place, ours, advance)
+
+
+def _archive_one(
+    engine: sa.Engine,
+    report: Report,
+    candidate: Candidate,
+    place: places.Place,
+    ours: Turn,
+    advance: Callable[[int], object],
+) -> None:
+    result = RunResult(candidate.run_id, "archived")
+
+    def note(written: Written) -> None:
+        result.add(written)
+        advance(written.num_steps)
+
+    try:
+        archiving.archive_run(
+            engine,
+            run_id=candidate.run_id,
+            place=place,
+            turn=ours,
+            now=time.time(),
+            who="python -m db archive",
+            on_file=note,
+        )
+    except archiving.RunChanged as changed:
+        result.reason = str(changed)
+    except DamagedBlock as damaged:  # the other runs may be whole
+        report.problems.append(str(damaged))
+    finally:
+        advance(candidate.num_steps - result.steps)  # the steps that stay
+        if result.files or result.reason:
+            report.runs.append(result)
+
+
+def _unarchive(engine: sa.Engine, report: Report, run_ids: Sequence[str], dry_run: bool) -> None:
+    check_schema(engine)
+    with reading(engine) as session:
+        _check_ids(session, run_ids)
+        archived = {run: steps for run, steps in files.steps_by_run(session) if not run_ids or run in run_ids}
+    if dry_run:
+        report.runs += [RunResult(run, "would bring back", steps=steps) for run, steps in archived.items()]
+        return
+    total = sum(archived.values())
+    with _ending_with(report), turn.taken(engine) as ours, _progress(total, "bringing back") as advance:
+        for run in archived:
+            _unarchive_one(engine, report, run, ours, advance)
+        report.note_removal(removal.remove_left_over(engine, unfinished=True))
+
+
+def _unarchive_one(engine: sa.Engine, report: Report, run: str, ours: Turn, advance: Callable[[int], object]) -> None:
+    result = RunResult(run, "brought back")
+
+    def note(written: Written) -> None:
+        result.add(written)
+        advance(written.num_steps)
+
+    try:
+        unarchiving.unarchive_run(
+            engine, run_id=run, turn=ours, now=time.time(), who="python -m db unarchive", on_file=note
+        )
+    except unarchiving.CannotBringBack as failed:  # the other runs may be whole
+        report.problems.append(str(failed))
+    finally:
+        if result.files:
+            report.runs.append(result)
+
+
+def _check_ids(session: Session, run_ids: Sequence[str]) -> None:
+    for run_id in run_ids:
+        if queries.run_named(session, run_id=run_id) is None:
+            raise error(f"there is no run {run_id!r}")
+
+
+def _place(url: str) -> places.Place:
+    try:
+        return places.Place(url)
+    except places.PlaceError as wrong:
+        raise error(str(wrong)) from None
+
+
+@contextmanager
+def _ending_with(report: Report) -> Iterator[None]:
+    """What ends the block early becomes the error of the report, so that what was done is printed too."""
+    try:
+        yield
+    except (turn.Busy, places.PlaceError) as failed:
+        report.error = str(failed)
+
+
+@contextmanager
+def _progress(num_steps: int, label: str) -> Iterator[Callable[[int], object]]:
+    """A bar on a terminal, which moves with every file; elsewhere nothing."""
+    if not sys.stderr.isatty():
+        yield lambda num_steps: None
+        return
+    with typer.progressbar(length=num_steps, label=label, file=sys.stderr) as bar:
+        yield bar.update
+
+
+def _print(report: Report, as_json: bool, nothing: str) -> None:
+    if as_json:
+        typer.echo(json.dumps(asdict(report)))
+    else:
+        for line in _lines(report) or ([] if report.error or report.problems else [nothing]):
+            typer.echo(line)
+    sentences = [*report.problems, *([] if report.error is None else [report.error])]
+    if failures := [error(sentence) for sentence in sentences]:
+        raise failures[0]
+
+
+def _lines(report: Report) -> list[str]:
+    lines = [result.line() for result in report.runs]
+    if report.removed_files:
+        lines.append(f"removed {plural(report.removed_files, 'file')} that nothing needed any more")
+    if report.left_files:
+        left = plural(report.left_files, "file is", "files are")
+        lines.append(f"{left} to be removed and could not be; the next call tries again")
+    lines += [f"gave up an unfinished file at a place that never kept one: {problem}" for problem in report.given_up]
+    return lines

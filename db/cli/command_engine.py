@@ -1,0 +1,97 @@
+"""How a command uses the store, and how our commands are typed where this runs."""
+
+from collections.abc import Callable
+from functools import cache
+from importlib import metadata
+from typing import Annotated, TypeVar
+
+import sqlalchemy as sa
+import typer
+from alembic.util.exc import CommandError
+
+from db import migrate
+from db.steps.archived.reading import UnreadableArchive
+from db.steps.block_codec import DamagedBlock
+from db.store.engine import BadDatabaseUrl, NoStore, check_store, create_engine, first_line, shown
+
+# How our commands are typed where this runs, for messages that name one as the remedy.
+#
+# In a checkout and in the image that is `python -m db upgrade`; where the distribution `lossguard-server` is installed,
+# `lossguard-server db upgrade`.
+
+SERVER = "lossguard-server"
+INSTALLED = (
+    ("python -m dashboard report", f"{SERVER} report"),
+    ("python -m dashboard", f"{SERVER} dashboard"),
+    ("python -m db", f"{SERVER} db"),
+    ("python -m monitor", f"{SERVER} collector"),
+    ("python -m trainer replay", f"{SERVER} replay"),
+    ("python -m trainer", f"{SERVER} trainer"),
+)
+"""In a checkout, and with the distribution: the first one that fits."""
+
+
+@cache
+def server_is_installed() -> bool:
+    """Whether this environment has the distribution `lossguard-server`."""
+    try:
+        metadata.distribution(SERVER)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def as_typed_here(text: str) -> str:
+    """A text that names commands as in a checkout, with the commands as they are typed in this environment."""
+    for command, installed in INSTALLED if server_is_installed() else ():
+        text = text.replace(command, installed)
+    return text
+
+
+# How a command uses the store: it ends with one sentence and exit code 2 when it cannot.
+
+T = TypeVar("T")
+Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:/// or postgresql:// URL")]
+_CAUSES = {
+    "disk I/O error": ": is the disk full, or read-only?",
+    "unable to open database file": ": may this user write to it, and into its folder?",
+}
+"""What SQLite does not say: it answers so when it cannot write the files beside its own, even if it only reads."""
+
+
+def on_engine(url: str, do: Callable[[sa.Engine], T], *, new: bool = False) -> T:
+    """The result of `do`. Exits with one sentence when the database cannot be used. `new`: it may not exist yet."""
+    try:
+        if not new:
+            check_store(url)
+        engine = create_engine(url)
+        try:
+            return do(engine)
+        finally:
+            engine.dispose()
+    except NoStore as missing:
+        raise no_store(missing) from None
+    except (DamagedBlock, UnreadableArchive) as damaged:
+        raise error(str(damaged)) from None
+    except (BadDatabaseUrl, sa.exc.DBAPIError, CommandError) as failed:
+        reason = first_line(failed.orig if isinstance(failed, sa.exc.DBAPIError) else failed)
+        raise error(f"cannot use the database {shown(url)}: {reason}{_CAUSES.get(reason, '')}") from None
+
+
+def check_schema(engine: sa.Engine) -> None:
+    """Exit with one sentence unless this release may use the database as it is."""
+    if reason := migrate.misfit(engine):
+        raise error(reason)
+
+
+def no_store(missing: NoStore) -> typer.Exit:
+    """Say that there is no store, and how to name or create one; raise what is returned."""
+    return error(
+        f"{missing}; name the store with --url or LOSSGUARD_DATABASE_URL; to create it, run: python -m db upgrade"
+    )
+
+
+def error(sentence: str) -> typer.Exit:
+    """Print one line on standard error; raise what is returned, to exit with code 2."""
+    typer.echo(as_typed_here(f"db: {sentence}"), err=True)
+    return typer.Exit(2)

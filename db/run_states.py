@@ -1,0 +1,90 @@
+"""What the state of a run or of an intervention means: asked of a row, and as SQL where many rows are counted."""
+
+import sqlalchemy as sa
+
+from db.models import Intervention, Order, Run
+from lossguard.vocabulary.protocol import NO_HEARTBEAT
+from lossguard.vocabulary.states import InterventionState, OrderKind, OrderState, RunState
+
+# What the state of an intervention and its order means: asked of a row, and as SQL where many rows are counted.
+
+
+def is_proposed(intervention: Intervention) -> bool:
+    """Whether an operator has to approve or reject it."""
+    return intervention.state == InterventionState.PROPOSED
+
+
+def is_holding(intervention: Intervention) -> bool:
+    """Whether it is a hold that stops the run now, until an operator releases it."""
+    return intervention.kind == OrderKind.HOLD and intervention.state == InterventionState.APPLIED
+
+
+def needs_a_person(intervention: Intervention) -> bool:
+    """Whether it waits for the decision of an operator."""
+    return is_proposed(intervention) or is_holding(intervention)
+
+
+def needs_a_person_in_sql() -> sa.ColumnElement[bool]:
+    """`needs_a_person` as a condition of a query."""
+    is_proposed = Intervention.state == InterventionState.PROPOSED
+    is_holding = sa.and_(Intervention.kind == OrderKind.HOLD, Intervention.state == InterventionState.APPLIED)
+    return sa.or_(is_proposed, is_holding)
+
+
+def rewind_target(intervention: Intervention, order: Order | None) -> int | None:
+    """The step that a rollback goes back to: the one that the trainer reported, before that the planned one.
+
+    They differ when the planned checkpoint was damaged. None for what is not a rollback.
+    """
+    if order is None or order.rewound_to is None:
+        return intervention.rewind_to
+    return order.rewound_to
+
+
+def rewound_step(intervention: Intervention, order: Order | None) -> int | None:
+    """The step that the trainer went back to; None when it did not (yet)."""
+    if order is None or order.state != OrderState.APPLIED:
+        return None
+    return rewind_target(intervention, order)
+
+
+# Runs that count as running but have stopped reporting: `kill -9` leaves no other trace.
+
+SILENT = "silent"
+"""Shown instead of the state of a run that is silent."""
+SILENT_SECONDS = 60.0
+"""The SDK reports every two seconds: a run without a report for this long was killed, or cannot reach the collector."""
+QUIET_SECONDS = 600.0
+"""The same where the client has no heartbeat and reports when it has a row."""
+
+
+def is_silent(run: Run, now: float) -> bool:
+    """Whether the run is silent at a time (unix seconds)."""
+    patience = QUIET_SECONDS if NO_HEARTBEAT in run.capabilities else SILENT_SECONDS
+    return run.state == RunState.RUNNING and now - run.last_report_at > patience
+
+
+def is_silent_in_sql(now: float) -> sa.ColumnElement[bool]:
+    """`is_silent` as a condition of a query."""
+    has_no_heartbeat = sa.cast(Run.capabilities, sa.String).like(f'%"{NO_HEARTBEAT}"%')
+    patience = sa.case((has_no_heartbeat, QUIET_SECONDS), else_=SILENT_SECONDS)
+    return sa.and_(Run.state == RunState.RUNNING, sa.type_coerce(Run.last_report_at, sa.Float) < now - patience)
+
+
+def stopped_before(now: float, *, since: float = 0.0) -> float:
+    """The reports of a running run have stopped where the last one came before this time (unix seconds).
+
+    A silence counts from `since` on at the earliest: before it nobody took reports.
+    """
+    time = now - QUIET_SECONDS
+    return time if since <= time else 0.0
+
+
+def has_stopped(run: Run, before: float) -> bool:
+    """Whether no report of the run is awaited: it has ended, or its reports have stopped (see `stopped_before`)."""
+    return run.state != RunState.RUNNING or run.last_report_at < before
+
+
+def has_stopped_in_sql(before: float) -> sa.ColumnElement[bool]:
+    """`has_stopped` as a condition of a query."""
+    return sa.or_(Run.state != RunState.RUNNING, sa.type_coerce(Run.last_report_at, sa.Float) < before)

@@ -1,0 +1,221 @@
+"""What a list of many runs shows of each: a few statements for all of them, whose cost does not depend on their
+length."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db import commands, queries
+from db.lineage import live_line
+from db.models import Incident, Intervention, Metric, Run, RunStatus, Segment
+from db.run_states import needs_a_person_in_sql
+from db.runs.conditions import IN_STATUS
+from db.runs.fields import is_unanswered
+from db.steps import levels
+from db.steps import summaries as metric_summaries
+from db.steps.archived import files
+from db.steps.archived.files import BUCKET
+from db.steps.blocks import without_damaged
+from db.steps.nearest import StepTime as StepTime
+from db.steps.summaries import LiveSpan
+from db.steps.summaries import MetricSummary as MetricSummary
+from db.store import bulk
+from lossguard.vocabulary.metrics import COLUMNS
+from lossguard.vocabulary.protocol import encode_number
+from lossguard.vocabulary.states import IncidentState, RunState
+
+# What a list of many runs shows of each: a few statements for all of them, whose cost does not depend on their length.
+#
+# `summaries` takes the runs of one page, whatever chose them.
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts of one run."""
+
+    open_incidents: int = 0
+    interventions: int = 0
+    waiting: int = 0
+    """What needs an operator: proposed interventions, holds that were applied and not released, open incidents of a run
+    that has ended, and stalls and replay mismatches, which no policy answers."""
+    incidents: int = 0
+    """Open and closed ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """How far a run is, and its metrics."""
+
+    steps: int = 0
+    """Done on the live line: the number of the last one plus 1."""
+    stored_steps: int = 0
+    """On all segments, discarded branches included."""
+    metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
+    """Of those that were asked for, the ones that the run reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The newest step that a run reported, and the last value of each of its metrics, as the collector keeps them."""
+
+    step: int | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Non-finite numbers encoded."""
+
+
+def standings(session: Session, *, runs: Sequence[Run]) -> dict[int, Standing]:
+    """By `Run.pk`, of those of the runs that have reported: one row of each. `summaries` reads more, from the steps."""
+    found: dict[int, Standing] = {}
+    columns = sa.select(RunStatus.run_pk, RunStatus.step, RunStatus.latest_values)
+    for some in bulk.key_parts(run.pk for run in runs):
+        rows = session.execute(columns.where(RunStatus.run_pk.in_(some)))
+        found |= {pk: Standing(step, values) for pk, step, values in rows}
+    return found
+
+
+def tallies(session: Session, *, runs: Sequence[Run] | None = None) -> dict[int, Tally]:
+    """Counts by `Run.pk`, of those of the runs with an incident or an intervention; without `runs`, of any run."""
+    if runs is None:
+        return _tallies(session, sa.true(), sa.true())
+    found: dict[int, Tally] = {}
+    for some in bulk.key_parts(run.pk for run in runs):
+        found |= _tallies(session, Incident.run_pk.in_(some), Intervention.run_pk.in_(some))
+    return found
+
+
+def _tallies(
+    session: Session, of_incidents: sa.ColumnElement[bool], of_interventions: sa.ColumnElement[bool]
+) -> dict[int, Tally]:
+    incidents = _count_by_run(session, Incident, of_incidents)
+    is_open = Incident.state != IncidentState.CLOSED
+    open_incidents = _count_by_run(session, Incident, sa.and_(of_incidents, is_open))
+    interventions = _count_by_run(session, Intervention, of_interventions)
+    waiting = _count_by_run(session, Intervention, sa.and_(of_interventions, needs_a_person_in_sql()))
+    has_ended = Incident.run_pk.in_(sa.select(Run.pk).where(Run.state != RunState.RUNNING))
+    unresolved = _count_by_run(session, Incident, sa.and_(of_incidents, is_unanswered(has_ended)))
+    return {
+        pk: Tally(
+            open_incidents=open_incidents.get(pk, 0),
+            interventions=interventions.get(pk, 0),
+            waiting=waiting.get(pk, 0) + unresolved.get(pk, 0),
+            incidents=incidents.get(pk, 0),
+        )
+        for pk in incidents.keys() | interventions.keys()
+    }
+
+
+def num_waiting(session: Session) -> int:
+    """What needs an operator, in all runs that are not archived: the sum of `Tally.waiting`."""
+    asked = _count_of_listed(Intervention, needs_a_person_in_sql())
+    unresolved = _count_of_listed(Incident, is_unanswered())
+    return session.scalar(sa.select(asked + unresolved)) or 0
+
+
+def _count_of_listed(
+    table: type[Incident] | type[Intervention], condition: sa.ColumnElement[bool]
+) -> sa.ScalarSelect[int]:
+    found = sa.select(sa.func.count()).select_from(table).join(Run, Run.pk == table.run_pk)
+    return found.where(condition, Run.archived_at.is_(None)).scalar_subquery()
+
+
+def metric_names(session: Session) -> list[str]:
+    """The names of the metrics of any run: those with a column of their own first."""
+    seen = set(session.scalars(sa.select(Metric.name).distinct()))
+    return [name for name in COLUMNS if name in seen] + sorted(seen - set(COLUMNS))
+
+
+def summaries(session: Session, *, runs: Sequence[Run], metrics: Sequence[str]) -> dict[int, RunSummary]:
+    """By `Run.pk`: the progress of these runs, and these metrics of each; none where a block of them is damaged."""
+    segments = _segments(session, [run.pk for run in runs])
+    lines = [(run, _live_spans(segments.get(run.pk, []))) for run in runs]
+    found = _metrics(session, lines, metrics)
+    return {run.pk: _run_summary(line, segments.get(run.pk, []), found.get(run.pk, {})) for run, line in lines}
+
+
+def newest(
+    session: Session, *, runs: Sequence[Run], metrics: Sequence[str], num_steps: int
+) -> dict[int, tuple[RunSummary, list[StepTime]]]:
+    """By `Run.pk`: the same of the last `num_steps` steps alone, and the times of the newest ones."""
+    segments = _segments(session, [run.pk for run in runs])
+    lines = [(run, _live_spans(segments.get(run.pk, []))) for run in runs]
+    archived = files.runs_with_files(session, run_pks=[run.pk for run in runs])
+    ends = [(run, _last_steps(line, num_steps, whole_buckets=run.pk in archived)) for run, line in lines]
+    found = _metrics(session, ends, metrics)
+    times = without_damaged(lambda some: metric_summaries.newest_times(session, lines=some), lines)
+    return {
+        run.pk: (_run_summary(line, segments.get(run.pk, []), found.get(run.pk, {})), times.get(run.pk, []))
+        for run, line in lines
+    }
+
+
+def _metrics(
+    session: Session, lines: Sequence[tuple[Run, Sequence[LiveSpan]]], metrics: Sequence[str]
+) -> Mapping[int, Mapping[str, MetricSummary]]:
+    return without_damaged(lambda some: metric_summaries.summaries(session, lines=some, metrics=metrics), lines)
+
+
+def _run_summary(
+    line: Sequence[LiveSpan], segments: Sequence[Segment], metrics: Mapping[str, MetricSummary]
+) -> RunSummary:
+    steps = max((span.last for span in line), default=0)
+    return RunSummary(steps, sum(segment.num_steps for segment in segments), metrics)
+
+
+def _last_steps(line: Sequence[LiveSpan], num_steps: int, *, whole_buckets: bool) -> list[LiveSpan]:
+    """`whole_buckets`: some more of them, so that they begin where a bucket of the roll-ups begins."""
+    first = max((span.last for span in line), default=0) - num_steps
+    first -= first % BUCKET if whole_buckets else 0
+    return [replace(span, first=max(span.first, first)) for span in line if span.last > first]
+
+
+def _segments(session: Session, pks: Sequence[int]) -> dict[int, list[Segment]]:
+    """By run, in the order of their numbers."""
+    found: dict[int, list[Segment]] = {}
+    for some in bulk.key_parts(pks):
+        of_runs = sa.select(Segment).where(Segment.run_pk.in_(some))
+        for segment in session.scalars(of_runs.order_by(Segment.run_pk, Segment.number)):
+            found.setdefault(segment.run_pk, []).append(segment)
+    return found
+
+
+def _live_spans(segments: Iterable[Segment]) -> list[LiveSpan]:
+    """The steps of the live line that are stored."""
+    by_number = {segment.number: segment for segment in segments}
+    spans = []
+    for part in live_line(list(by_number.values())):
+        segment = by_number[part.segment]
+        if segment.first_step is not None and segment.last_step is not None:
+            end = segment.last_step + 1
+            low, high = max(part.first, segment.first_step), end if part.last is None else min(part.last, end)
+            if low < high:
+                finest = levels.finest_level(segment.has_blocks)
+                spans.append(LiveSpan(part.segment, low, high, end, finest))
+    return spans
+
+
+def _count_by_run(
+    session: Session, table: type[Incident] | type[Intervention], condition: sa.ColumnElement[bool]
+) -> dict[int, int]:
+    found = sa.select(table.run_pk, sa.func.count()).where(condition).group_by(table.run_pk)
+    return {pk: count for pk, count in session.execute(found)}
+
+
+# What lists show and search of a run whose reports left no status: one that was imported from a file.
+
+
+def fill_in(session: Session, *, run: Run) -> None:
+    """Write the newest step and values, as the run's reports would have left them."""
+    names = IN_STATUS.intersection(queries.metric_names(session, run=run))
+    found = summaries(session, runs=[run], metrics=sorted(names))[run.pk]
+    status = commands.run_status_of(session, run=run, now=run.last_report_at)
+    status.step = found.steps - 1 if found.stored_steps else None
+    status.latest_values = {name: encode_number(metric.last) for name, metric in found.metrics.items()}
+
+
+def missing(session: Session) -> Sequence[str]:
+    """The ids of ended runs without a status: earlier releases wrote none when they imported a file."""
+    without = sa.select(Run.id).outerjoin(RunStatus, RunStatus.run_pk == Run.pk).where(RunStatus.run_pk.is_(None))
+    return session.scalars(without.where(Run.state != RunState.RUNNING).order_by(Run.pk)).all()

@@ -1,0 +1,149 @@
+"""What the store knows of each file of archived steps, and which steps can be archived."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, ForeignKey, String, Text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.models import Base, Time
+from db.steps import levels
+from db.store import bulk
+
+# Which steps of a segment are archived. Pure.
+#
+# All but those that a chart of the whole run reads in full resolution: the narrowest buckets of the roll-ups in which a
+# segment begins, ends, or another one forks off. So lists, overviews and the newest step need no file.
+
+BUCKET = levels.width(levels.FINEST)
+"""Steps in a bucket."""
+
+
+def archivable(first: int, last: int, forks: Iterable[int]) -> Sequence[tuple[int, int]]:
+    """Ranges [low, high) of the segment with the steps `first` to `last`; `forks`: first steps of its children."""
+    kept = {last // BUCKET, *(edge // BUCKET for edge in (first, *forks) if edge % BUCKET and first <= edge <= last)}
+    found, low = [], first
+    for bucket in sorted(kept):
+        if low < bucket * BUCKET:
+            found.append((low, bucket * BUCKET))
+        low = max(low, (bucket + 1) * BUCKET)
+    return found
+
+
+# What the store knows of each file of archived steps. The caller owns the transaction.
+#
+# A row is committed before its file is begun, and deleted after its file is removed: every file that may exist has a
+# row, whatever is killed. The values that a file holds are deleted from the store in the transaction in which it
+# becomes `kept`. When its run is deleted, the row stays without a run until the file is removed.
+
+
+class FileState(StrEnum):
+    """Where a file is in its life."""
+
+    WRITING = "writing"  # it is being written or checked; the values are in the store
+    KEPT = "kept"  # the file alone has the values
+    REMOVING = "removing"  # the values are in the store again, or deleted; the file is to be removed
+
+
+class ArchivedFile(Base):
+    """A Parquet file outside the store that holds, will hold or held archived steps of a segment, one after another."""
+
+    __tablename__ = "archived_files"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy reads it from the class
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_pk: Mapped[int | None] = mapped_column(ForeignKey("runs.pk", ondelete="SET NULL"), index=True)
+    """NULL: the run was deleted."""
+    run: Mapped[str] = mapped_column(String(128))
+    """The run's id, for messages about a run that was deleted."""
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    place: Mapped[str] = mapped_column(Text)
+    """URL of the folder that `name` is relative to."""
+    name: Mapped[str] = mapped_column(Text)
+    segment: Mapped[int]
+    first_step: Mapped[int] = mapped_column(BigInteger)
+    last_step: Mapped[int] = mapped_column(BigInteger)
+    num_steps: Mapped[int] = mapped_column(BigInteger)
+    num_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    changed_at: Mapped[Time]
+    complete_at_revision: Mapped[int | None] = mapped_column(BigInteger)
+    """`Run.revision` at which no other steps of the run were left to archive; NULL in all but its last file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """What the files of a run, or of all runs, hold together."""
+
+    num_runs: int
+    num_files: int
+    num_steps: int
+    num_bytes: int
+
+
+def of_run(session: Session, *, run_pk: int) -> Sequence[ArchivedFile]:
+    """The files that hold archived steps of the run, by segment and step."""
+    found = sa.select(ArchivedFile).where(ArchivedFile.run_pk == run_pk, ArchivedFile.state == FileState.KEPT)
+    return session.scalars(found.order_by(ArchivedFile.segment, ArchivedFile.first_step)).all()
+
+
+def steps_by_run(session: Session) -> Sequence[tuple[str, int]]:
+    """(id, number of archived steps) of each run that has some, sorted."""
+    found = (
+        sa.select(ArchivedFile.run, sa.func.sum(ArchivedFile.num_steps))
+        .where(ArchivedFile.run_pk.is_not(None), ArchivedFile.state == FileState.KEPT)
+        .group_by(ArchivedFile.run)
+    )
+    return [(run, int(steps)) for run, steps in session.execute(found.order_by(ArchivedFile.run))]
+
+
+def runs_with_files(session: Session, *, run_pks: Collection[int]) -> set[int]:
+    """Which of these runs have archived steps, by `Run.pk`."""
+    found: set[int] = set()
+    for some in bulk.key_parts(run_pks):
+        of_runs = sa.select(ArchivedFile.run_pk).where(ArchivedFile.run_pk.in_(some))
+        found.update(session.scalars(of_runs.where(ArchivedFile.state == FileState.KEPT)))
+    return found
+
+
+def kept(session: Session, *, after: int, limit: int) -> Sequence[ArchivedFile]:
+    """The files of all runs that hold archived steps, a page of them by id."""
+    found = sa.select(ArchivedFile).where(
+        ArchivedFile.run_pk.is_not(None), ArchivedFile.state == FileState.KEPT, ArchivedFile.id > after
+    )
+    return session.scalars(found.order_by(ArchivedFile.id).limit(limit)).all()
+
+
+def left_over(session: Session, *, unfinished: bool) -> Sequence[ArchivedFile]:
+    """The files that nothing needs: of deleted runs, and those to be removed.
+
+    `unfinished`: also those that are being written; only for who knows that nobody writes.
+    """
+    states = [FileState.REMOVING, *([FileState.WRITING] if unfinished else [])]
+    deleted = sa.and_(ArchivedFile.run_pk.is_(None), ArchivedFile.state != FileState.WRITING)
+    found = sa.select(ArchivedFile).where(sa.or_(ArchivedFile.state.in_(states), deleted))
+    return session.scalars(found.order_by(ArchivedFile.id)).all()
+
+
+def total(session: Session) -> Total:
+    """What the store knows to be archived."""
+    counts = sa.select(
+        sa.func.count(ArchivedFile.run_pk.distinct()),
+        sa.func.count(),
+        sa.func.coalesce(sa.func.sum(ArchivedFile.num_steps), 0),
+        sa.func.coalesce(sa.func.sum(ArchivedFile.num_bytes), 0),
+    ).where(ArchivedFile.run_pk.is_not(None), ArchivedFile.state == FileState.KEPT)
+    return Total(*map(int, session.execute(counts).one()))
+
+
+def places(session: Session) -> Sequence[str]:
+    """The places that keep archived steps, sorted."""
+    found = sa.select(ArchivedFile.place).where(ArchivedFile.state == FileState.KEPT).distinct()
+    return session.scalars(found.order_by(ArchivedFile.place)).all()
+
+
+def proven_places(session: Session) -> set[str]:
+    """The places that keep files, or kept some that are to be removed."""
+    return set(session.scalars(sa.select(ArchivedFile.place).where(ArchivedFile.state != FileState.WRITING).distinct()))

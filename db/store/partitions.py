@@ -1,0 +1,217 @@
+"""Partitions on PostgreSQL of the tables with the most rows: docs/store.md#partitions. SQLite has none.
+
+A partition holds what belongs to NUM_KEYS runs that were registered one after another, so its runs grow old together:
+when all of them are deleted, it is truncated, which returns its space at once. These tables have no foreign key to
+`runs`, which would have to be locked whenever a partition is made or dropped; `delete_rows` does what it would do.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db.dialects import dialect_of
+from db.dialects.postgresql import LOCK_MS
+from db.models import BlockValues, Rollup, Run, StoredBlock
+from lossguard.vocabulary.states import RunState
+
+MODELS = (StoredBlock, BlockValues, Rollup)
+LARGE_COLUMNS = {"step_blocks": ("steps", "times"), "block_values": ("values", "reported"), "rollups": ()}
+"""The tables that are partitioned, and the columns of each that take bytes of their own."""
+ROW_BYTES = 170
+"""What a row takes besides them at most, with its part of the index."""
+NUM_KEYS = 100
+"""Keys of runs in a partition: a gigabyte of runs with 100,000 steps. It is in the bounds of the stored partitions."""
+FEW = 4
+"""A partition is written anew where at most one run is left for so many deleted ones."""
+PARTITION = re.compile(rf"({'|'.join(LARGE_COLUMNS)})_(before_)?(\d+)")
+"""The name of a partition: of that number, or of all before the number (the table of a store before revision 0023)."""
+LOCK = 0x10556
+"""Key of the advisory lock under which partitions are made, so that two collectors do not make the same."""
+
+
+def number_of(run_pk: int) -> int:
+    """The number of the partition that holds the run."""
+    return run_pk // NUM_KEYS
+
+
+def _keys(partition: str) -> range:
+    """The keys of runs that a partition holds."""
+    found = PARTITION.fullmatch(partition)
+    assert found is not None
+    first = int(found[3]) * NUM_KEYS
+    return range(first) if found[2] else range(first, first + NUM_KEYS)
+
+
+def make_ahead(session: Session, run_pk: int) -> None:
+    """Make the partition of a new run, and the next one before the first run of that is registered."""
+    if dialect_of(session.get_bind()).has_partitions:
+        _make(session.connection(), {number_of(run_pk), number_of(run_pk + NUM_KEYS // 2)})
+
+
+def make_for(session: Session, run_pk: int) -> None:
+    """Make the partition of a run that may be without one: it is older than the partitions, or somebody dropped it."""
+    if dialect_of(session.get_bind()).has_partitions:
+        _make(session.connection(), {number_of(run_pk)})
+
+
+def make_missing(engine: sa.Engine) -> None:
+    """Make the partitions of all stored runs and of the next ones."""
+    if not dialect_of(engine).has_partitions:
+        return
+    with engine.connect() as connection:
+        if "runs" not in sa.inspect(connection).get_table_names():
+            return
+        last = connection.scalar(sa.select(sa.func.max(Run.pk))) or 0
+    for number in range(number_of(last + NUM_KEYS // 2) + 1):
+        with engine.begin() as connection:
+            _make(connection, {number})
+
+
+def missing(engine: sa.Engine) -> list[tuple[str, range]]:
+    """The partitions of stored runs that somebody dropped or detached, each with the keys of the runs that need it."""
+    if not dialect_of(engine).has_partitions:
+        return []
+    with engine.connect() as connection:
+        if not connection.exec_driver_sql(PARTITIONED, (list(LARGE_COLUMNS),)).all():
+            return []
+        numbers = {number_of(pk) for pk in connection.execute(sa.select(Run.pk)).scalars()}
+        return [(partition, _keys(partition)) for _, partition in _missing(connection, numbers)]
+
+
+def _make(connection: sa.Connection, numbers: Iterable[int]) -> None:
+    """Make those that are missing. Others read and write the table meanwhile: it has no default partition."""
+    if not list(_missing(connection, numbers)):
+        return
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
+    for table, partition in _missing(connection, numbers):
+        bounds = _keys(partition)
+        connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {partition} (LIKE {table} INCLUDING ALL)")
+        connection.exec_driver_sql(
+            f"ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ({bounds.start}) TO ({bounds.stop})"
+        )
+
+
+def _missing(connection: sa.Connection, numbers: Iterable[int]) -> Iterator[tuple[str, str]]:
+    """(table, partition) where no partition holds the runs of a number."""
+    wanted = sorted(numbers)
+    partitions = _partitions(connection)
+    for table in connection.exec_driver_sql(PARTITIONED, (list(LARGE_COLUMNS),)).scalars():
+        known = [_keys(one) for one in partitions if one.startswith(f"{table}_")]
+        for number in wanted:
+            if not any(number * NUM_KEYS in keys for keys in known):
+                yield table, f"{table}_{number}"
+
+
+PARTITIONED = (
+    "SELECT relname FROM pg_class WHERE relkind = 'p' AND oid = ANY(SELECT to_regclass(n) FROM unnest(%s::text[]) n)"
+)
+
+
+def _partitions(connection: sa.Connection) -> list[str]:
+    return sorted(filter(PARTITION.fullmatch, dialect_of(connection).partitions(connection)))
+
+
+def delete_rows(session: Session, run_pks: Sequence[int]) -> None:
+    """Delete the rows of runs that this transaction has deleted. A partition with little left is written anew."""
+    for number, pks in groupby(sorted(run_pks), number_of):
+        among = list(pks)
+        is_partitioned = dialect_of(session.get_bind()).has_partitions
+        rewritten = _rewrite(session.connection(), number, len(among)) if is_partitioned else []
+        for table in MODELS:
+            if table.__tablename__ not in rewritten:
+                session.execute(sa.delete(table).where(table.run_pk.in_(among)))
+
+
+def _rewrite(connection: sa.Connection, number: int, num_deleted: int) -> list[str]:
+    """The tables whose partition has been truncated, and then got the rows of the runs that are left.
+
+    Empty where too many runs are left, or one is running, or somebody reads the partition: to find and delete the rows
+    of a run takes as long as to write those of another one again.
+    """
+    known = set(_partitions(connection))
+    partitions = {table: f"{table}_{number}" for table in LARGE_COLUMNS if f"{table}_{number}" in known}
+    if not partitions or _few_left(connection, number, num_deleted) is None:
+        return []
+    try:
+        with connection.begin_nested():
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_MS}")
+            connection.exec_driver_sql(f"LOCK TABLE {', '.join(partitions.values())} IN ACCESS EXCLUSIVE MODE")
+            connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
+            left = _few_left(connection, number, num_deleted)  # one may have been registered a moment ago
+            if left is None:
+                return []
+            for partition in partitions.values():
+                _keep_only(connection, partition, left)
+            return list(partitions)
+    except sa.exc.OperationalError as error:
+        if not dialect_of(connection).must_retry(error):
+            raise
+        return []
+
+
+def _few_left(connection: sa.Connection, number: int, num_deleted: int) -> list[int] | None:
+    """The runs of the partition; None where they are not far fewer than those deleted, or one of them is running."""
+    among = sa.select(Run.pk, Run.state).where(Run.pk >= number * NUM_KEYS, Run.pk < (number + 1) * NUM_KEYS)
+    left = connection.execute(among).all()
+    is_worth_it = FEW * len(left) <= num_deleted and all(state != RunState.RUNNING for _, state in left)
+    return [pk for pk, _ in left] if is_worth_it else None
+
+
+def _keep_only(connection: sa.Connection, partition: str, run_pks: list[int]) -> None:
+    if run_pks:
+        copied = f"CREATE TEMP TABLE kept_rows ON COMMIT DROP AS SELECT * FROM {partition} WHERE run_pk = ANY(%s)"
+        connection.exec_driver_sql(copied, (run_pks,))
+    connection.exec_driver_sql(f"TRUNCATE {partition}")
+    if run_pks:
+        connection.exec_driver_sql(f"INSERT INTO {partition} SELECT * FROM kept_rows")
+        connection.exec_driver_sql("DROP TABLE kept_rows")
+
+
+def compact(engine: sa.Engine) -> None:
+    """Give back the space of deleted rows. What somebody uses at the moment is left for the next time.
+
+    A partition that no run needs any more is dropped. Where at least half is free, and no run is running, the rest is
+    rewritten: only readers of the runs of this partition wait for it.
+    """
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        try:
+            connection.exec_driver_sql(f"SET lock_timeout = {LOCK_MS}")
+            newest = connection.scalar(sa.select(sa.func.max(Run.pk))) or 0
+            for partition in _partitions(connection):
+                _compact(connection, partition, newest)
+        finally:
+            connection.invalidate()  # with its lock_timeout
+
+
+def _compact(connection: sa.Connection, partition: str, newest: int) -> None:
+    keys = _keys(partition)
+    try:
+        if keys.stop <= newest and not _has_runs(connection, keys):
+            connection.exec_driver_sql(f"DROP TABLE {partition}")
+        elif not _has_runs(connection, keys, RunState.RUNNING) and _is_half_free(connection, partition):
+            connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {partition}")
+        else:
+            connection.exec_driver_sql(f"VACUUM (ANALYZE) {partition}")
+    except sa.exc.OperationalError as error:
+        if not dialect_of(connection).must_retry(error):
+            raise
+
+
+def _is_half_free(connection: sa.Connection, partition: str) -> bool:
+    found = PARTITION.fullmatch(partition)
+    assert found is not None
+    parts = [str(ROW_BYTES), *(f'coalesce(pg_column_size("{column}"), 0)' for column in LARGE_COLUMNS[found[1]])]
+    used = f"SELECT coalesce(sum({' + '.join(parts)}), 0) FROM {partition}"
+    size = f"SELECT pg_total_relation_size('{partition}')"
+    return bool(connection.exec_driver_sql(f"SELECT 2 * ({used}) + 1e6 < ({size})").scalar_one())
+
+
+def _has_runs(connection: sa.Connection, keys: range, state: RunState | None = None) -> bool:
+    """Whether there are runs with these keys, or some in this state."""
+    found = sa.select(Run.pk).where(Run.pk >= keys.start, Run.pk < keys.stop)
+    if state is not None:
+        found = found.where(Run.state == state)
+    return connection.execute(found.limit(1)).first() is not None

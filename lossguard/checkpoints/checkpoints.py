@@ -1,0 +1,369 @@
+"""Checkpoints that restore a run exactly, and that detect damage.
+
+    <directory>/step-000000050/manifest.json     step, size and SHA-256 of each file and of itself, and digests of each
+                                                 object's state
+                               model.pt ...      the state_dict of each object
+                               run.pt            random number generators and the guard's state
+    <directory>/discarded/step-...               some that the last rollback discarded, for a replay of its incident
+
+Several ranks write a checkpoint together: see `sharded_checkpoint`. Any number of ranks can load it.
+
+`save` copies the state to host memory and returns; a thread writes it. A checkpoint is always complete: on a disk
+(`local_folder`) it is written to a temporary folder, flushed and renamed; at a URL (`remote_folder`) it is there when
+its manifest is, which is written last.
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch.nn.parallel import DistributedDataParallel
+
+from lossguard.checkpoints.files import read_state, write_state
+from lossguard.checkpoints.memory import HostCopier, MemoryCheckpoints
+from lossguard.checkpoints.place import Place, ReadPlace, place_of, steps_to_delete
+from lossguard.checkpoints.state import Digest, Stateful, check_digests, digest, generators, restore_generators
+from lossguard.run.ranks import Ranks, current_ranks
+from lossguard.run.torch_ranks import TorchRanks
+from lossguard.spool.folders import LOCK_WAIT
+from lossguard.vocabulary.errors import CheckpointError, logger
+from lossguard.vocabulary.states import Tier
+
+FORMAT: Any = 2
+SHARDED_FORMAT: Any = 3
+"""Written by several ranks."""
+DIVIDED_FORMAT: Any = 4
+"""The same, and each rank has an index of its own."""
+RUN = "run"
+KEEP_DISCARDED = 3
+"""Newest checkpoints of a discarded branch that stay; of the older ones, one per doubling of the age, as always."""
+
+
+class Checkpoints:
+    """Checkpoints of `objects`, such as model=, optimizer=, scheduler=, in one directory, or at one URL.
+
+    `directory`: a path, or a URL that fsspec reaches (s3://bucket/run), with `storage_options` for its filesystem. What
+    is saved at a URL lies in a folder of this machine's disk (`staging`) until it is uploaded: at most one checkpoint,
+    or this rank's part of it. While an upload takes longer than a guard's interval between checkpoints, those that are
+    due are left out, so that the loop does not wait.
+    `keep`: how many of the newest checkpoints stay; of the older ones, one per doubling of the age and the first stay.
+    `memory`: how many of the newest states also stay in host memory, one every `memory_every` steps: a guard saves them
+    and restores from them without the disk. They are lost with the process. Each takes as much memory as a checkpoint
+    takes of the disk (with several ranks: this rank's part of it).
+    `blocking`: whether `save` returns only when the checkpoint is durable. Otherwise it takes the time, and the
+    memory, of one copy of the state in host memory.
+    `uncompared`: more objects by name, which are saved and restored like the others, but not compared afterwards: those
+    whose `load_state_dict` does not take all of the state back, such as callbacks of a framework.
+    `ranks`: the processes that train together, by default those of torch.distributed if it is initialised. They must
+    see the same directory (or URL), and call `save`, `settle(wait=True)`, `load` and `discard_after` at the same place.
+
+    One process at a time (or one group of ranks) writes a directory: a guard locks it until its loop has ended, and
+    `save` and `discard_after` lock it while they write.
+
+    Raises ValueError for an invalid argument, for a directory that cannot be created, and for a URL that cannot be
+    opened and listed.
+    """
+
+    formats: ClassVar[tuple[Any, ...]] = (FORMAT, SHARDED_FORMAT, DIVIDED_FORMAT)
+    """Those that a manifest may name."""
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        keep: int = 20,
+        memory: int = 0,
+        memory_every: int = 10,
+        blocking: bool = False,
+        staging: str | os.PathLike[str] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        ranks: Ranks | None = None,
+        uncompared: Mapping[str, Stateful] | None = None,
+        **objects: Stateful,
+    ) -> None:
+        if keep < 1:
+            raise ValueError(f"keep={keep} must be at least 1")
+        if memory < 0 or memory_every < 1:
+            raise ValueError(f"memory={memory} must not be below 0, and memory_every={memory_every} not below 1")
+        if both := objects.keys() & (uncompared or {}).keys():
+            raise ValueError(f"{', '.join(sorted(both))}: give an object by its name or in uncompared, not both")
+        objects |= uncompared or {}
+        if RUN in objects:
+            raise ValueError(f"an object cannot be called {RUN!r}: the file {RUN}.pt holds the guard's state")
+        self.keep = keep
+        self.blocking = blocking
+        self.ranks = current_ranks() if ranks is None else ranks
+        self._restored_from: ReadPlace | None = None  # while the objects load
+        self._place = self._open_place(directory, staging=staging, options=storage_options)
+        self.directory: Any = self._place.path
+        """A Path, or a URL as text."""
+        self.objects = {name: _unwrapped(name, instance) for name, instance in objects.items()}
+        self._uncompared = frozenset(uncompared or {})
+        self._pinned: frozenset[int] = frozenset()
+        self.memory_every = memory_every if memory else None
+        """Steps between two states in host memory; None: there are none."""
+        self._memory = MemoryCheckpoints(memory)
+        self._host_copier = HostCopier()
+        self._writing: threading.Thread | None = None
+        self._has_ended = False  # a background save, since the last call of `settle`
+        self._problems: list[Exception] = []
+
+    def _open_place(self, directory: str | os.PathLike[str], **options: Any) -> Place:
+        return place_of(directory, self.ranks, **options)
+
+    @property
+    def durable_tier(self) -> Tier:
+        """The tier of `durable_steps`."""
+        return self._place.tier
+
+    def lock(self, *, wait: float = LOCK_WAIT) -> None:
+        """Keep other processes from writing the directory until `unlock`; all ranks call it, and rank 0 locks.
+
+        Waits at most `wait` seconds for another process, then raises ConfigurationError, which names it.
+        """
+        self._join()
+        self._place.lock(wait=wait)
+
+    def unlock(self) -> None:
+        """Let other processes write the directory, once a background save has ended."""
+        self._place.unlock()
+
+    def steps(self) -> list[int]:
+        """Steps that can be restored, ascending. Whether a checkpoint is intact is checked when it is loaded."""
+        return sorted({*self.durable_steps(), *self.memory_steps()})
+
+    def memory_steps(self) -> list[int]:
+        """Steps with a state in host memory, ascending."""
+        return self._memory.steps()
+
+    def durable_steps(self) -> list[int]:
+        """Steps with a complete checkpoint in the directory, ascending."""
+        return self._place.steps()
+
+    def check(self, step: int) -> str | None:
+        """Why the files of the checkpoint of `step` cannot be restored; None if all are there with their full size.
+
+        Their checksums are compared only when it is loaded.
+        """
+        return self._place.check(step)
+
+    def save_in_memory(self, step: int, state: Mapping[str, Any]) -> None:
+        """Keep a copy of what `save` would write. Raises what an object's `state_dict` raises, and MemoryError.
+
+        The ranks do not wait for each other. If it fails on one of them, none will restore this step from memory.
+        """
+        self._memory.save(step, self._states(state))
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Save all objects, the random number generators and `state` (tensors, plain values), as of before `step`.
+
+        Waits for the previous save. With `blocking`, raises OSError when the disk fails and CheckpointError when an
+        object's state could not be read back safely; otherwise `settle` raises them later.
+        """
+        self._join()
+        self._place.allow()
+        states = self.ranks.run_on_all(self._collect_states, state)
+        if self.blocking:
+            self._write(step, states)
+            return
+        # Not a daemon thread: a process that ends first completes the checkpoint.
+        self._writing = threading.Thread(
+            target=self._write_in_background, args=(step, states), name="lossguard-checkpoint"
+        )
+        self._writing.start()
+
+    def settle(self, wait: bool = False) -> bool:
+        """Whether a background save has ended since the last call; with `wait`, wait for it first.
+
+        Raises the exception with which it failed: OSError (the disk is full, or read-only) or CheckpointError.
+        """
+        if wait or (self._writing is not None and not self._writing.is_alive()):
+            self._join()
+        has_ended, self._has_ended = self._has_ended, False
+        if self._problems:
+            raise self._problems.pop(0)
+        return has_ended
+
+    def is_uploading(self) -> bool:
+        """Whether `save` would wait for the network: an earlier checkpoint is still on its way to a URL."""
+        return self.durable_tier is Tier.REMOTE and self._writing is not None and self._writing.is_alive()
+
+    def stop_uploading(self) -> None:
+        """Give up what is on its way to a URL, so that nothing has to wait for it: that step cannot be restored."""
+        self._place.stop()
+
+    def pin(self, steps: Iterable[int]) -> None:
+        """Keep the checkpoints of these steps, whatever their age, until another call names others."""
+        self._pinned = frozenset(steps)
+
+    def load(self, step: int) -> dict[str, Any]:
+        """Restore the newest intact checkpoint at or before `step` and return the `state` it was saved with.
+
+        Skips damaged checkpoints, with a warning. Raises CheckpointError, before anything has changed, when none is
+        intact, and CheckpointMismatch when a loaded object differs from the saved one: learning rates, moments, step
+        counts and weights are compared. Exceptions of an object's own `load_state_dict` are not caught.
+        """
+        self._join()
+        for candidate in reversed([known for known in self.ranks.ask_rank_0(self.steps) if known <= step]):
+            with self._place.reading(candidate) as place:
+                try:
+                    in_memory = candidate in self.ranks.broadcast(self.memory_steps())
+                    read = self._read_memory if in_memory else partial(self._read, place)
+                    states, digests = self.ranks.run_on_all(read, candidate)
+                except CheckpointError as problem:
+                    if self.ranks.rank == 0:
+                        logger.warning("skipping the checkpoint of step %d: %s", candidate, problem)
+                    continue
+                self._restored_from = place
+                self.ranks.run_on_all(self._load_objects, candidate, states, digests)
+                return dict(states[RUN]["state"])
+        raise CheckpointError(f"{self.directory} holds no intact checkpoint at or before step {step}")
+
+    def discard_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps: after a rollback they belong to a discarded branch.
+
+        A few move to `discarded` and replace those of the previous rollback: one of them holds the state in which the
+        incident began.
+        """
+        self._join()
+        self._memory.discard_after(step)
+        later = [known for known in self.durable_steps() if known > step]
+        self._place.discard(later, set(later).difference(steps_to_delete(later, keep=KEEP_DISCARDED)))
+
+    def _join(self) -> None:
+        if self._writing is not None:
+            self._writing.join()
+            self._writing, self._has_ended = None, True
+
+    def _write_in_background(self, step: int, states: Mapping[str, Any]) -> None:
+        try:
+            self._write(step, states)
+        except Exception as problem:  # `settle` raises it in the loop's thread
+            if not self._place.is_stopped:
+                self._problems.append(problem)
+
+    def _collect_states(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        states = self._states(state)
+        return states if self.blocking else self._host_copier.copy(states)
+
+    def _states(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        states = {name: instance.state_dict() for name, instance in self.objects.items()}
+        return states | {RUN: {"generators": generators(), "state": dict(state)}}
+
+    def _write(self, step: int, states: Mapping[str, Any]) -> None:
+        with self._place.writing(step) as folder:
+            manifest = self._write_files(folder, states)
+            if not self._place.all_ranks_see_it:
+                self.ranks.run_on_all(self._place.upload, folder)
+            self.ranks.run_on_all(self._finish, folder, step, manifest)
+        self._place.agree()
+
+    def _write_files(self, folder: Path, states: Mapping[str, Any]) -> dict[str, Any]:
+        """Write all files but the manifest; return the content of the manifest."""
+        if isinstance(self.ranks, TorchRanks):
+            # Loads torch.distributed.checkpoint.
+            from lossguard.checkpoints.sharded.checkpoint import has_divided_index, write_sharded
+
+            objects = {name: states[name] for name in self.objects}
+            files = write_sharded(folder, objects, states[RUN], self.ranks)
+            layout = DIVIDED_FORMAT if has_divided_index(files) else SHARDED_FORMAT
+            return {"format": layout, "ranks": self.ranks.size, "files": files}
+        files = {f"{name}.pt": write_state(folder / f"{name}.pt", content) for name, content in states.items()}
+        return {"format": FORMAT, "files": files, "objects": {name: digest(states[name]) for name in self.objects}}
+
+    def _finish(self, folder: Path, step: int, manifest: Mapping[str, Any]) -> None:
+        """Make a checkpoint of the files in `folder`, and delete those that are no longer needed."""
+        self._place.publish(folder, step, {"step": step, **manifest})
+        if self.ranks.rank == 0:
+            self._place.delete(self._steps_to_delete())
+
+    def _steps_to_delete(self) -> list[int]:
+        return steps_to_delete(self.durable_steps(), keep=self.keep, pinned=self._pinned)
+
+    def _load_objects(self, step: int, states: Mapping[str, Any], digests: Mapping[str, Digest]) -> None:
+        """Load the states into the objects, verify them, and restore the generators."""
+        self._load_states(step, states)
+        for name, found in self._digests().items():  # some objects share state (a schedule and its optimizer)
+            check_digests(name, step, digests[name], found)
+        if states[RUN]["generators"] is not None:
+            restore_generators(states[RUN]["generators"])
+
+    def _load_states(self, step: int, states: Mapping[str, Any]) -> None:
+        for name, instance in self.objects.items():
+            instance.load_state_dict(states[name])
+
+    def _digests(self) -> dict[str, Digest]:
+        """Of this rank's part of all objects that are compared."""
+        compared = {name: instance for name, instance in self.objects.items() if name not in self._uncompared}
+        return {name: digest(instance.state_dict()) for name, instance in compared.items()}
+
+    def _read_memory(self, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
+        try:
+            states = self._memory.load(step, self.objects)
+        except KeyError:
+            raise CheckpointError("it is not in the memory of this rank") from None
+        return states, {name: digest(states[name]) for name in self.objects}
+
+    def _read(self, place: ReadPlace, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
+        """All states of a checkpoint and their digests, by name. Raises CheckpointError when it is damaged."""
+        try:
+            states, digests = self._read_files(place, step)
+            if not isinstance(states[RUN]["state"], Mapping) or "generators" not in states[RUN]:
+                raise CheckpointError(f"the files of {RUN!r} do not hold the state of a run")
+            return states, digests
+        except CheckpointError:
+            raise
+        except Exception as problem:  # unreadable in whatever way: torch and json raise many kinds
+            raise CheckpointError(f"{type(problem).__name__}: {problem}".splitlines()[0]) from problem
+
+    def _read_files(self, place: ReadPlace, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
+        manifest = place.manifest()
+        if manifest["format"] not in self.formats or manifest["step"] != step:
+            raise CheckpointError(f"its manifest names step {manifest['step']} and format {manifest['format']}")
+        return self._read_contents(place, manifest)
+
+    def _read_contents(self, place: ReadPlace, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
+        read = self._read_whole if manifest["format"] == FORMAT else self._read_sharded
+        return read(place, manifest)
+
+    def _read_whole(self, place: ReadPlace, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
+        names = [*self.objects, RUN]
+        place.need(manifest["files"], [f"{name}.pt" for name in names])
+        states = {name: read_state(place.folder / f"{name}.pt") for name in names}
+        digests = {name: digest(states[name]) for name in self.objects}
+        if any(digests[name] != manifest["objects"][name] for name in self.objects):
+            raise CheckpointError("its contents are not those that its manifest names (digests)")
+        if self.ranks.size == 1:
+            return states, digests
+        from lossguard.checkpoints.sharded.checkpoint import shard_states
+
+        states |= shard_states({name: states[name] for name in self.objects}, self.objects)
+        return states, {name: digest(states[name]) for name in self.objects}
+
+    def _read_sharded(self, place: ReadPlace, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
+        from lossguard.checkpoints.sharded.checkpoint import read_rank_state, read_states
+
+        files = manifest["files"]
+        place.check_all(files, self.ranks)
+        need = partial(place.need_more, files)
+        states = read_states(place.folder, files, self.objects, need, self.ranks.rank)
+        digests = {name: digest(state) for name, state in states.items()}
+        return states | {RUN: read_rank_state(place.folder, manifest["ranks"], self.ranks.rank, need)}, digests
+
+
+WHOLE_STATE_MISSING = {"FullyShardedDataParallel", "DeepSpeedEngine", "DeepSpeedEngineWrapper"}
+"""Wrappers whose model and optimizer do not have their own whole state."""
+
+
+def _unwrapped(name: str, instance: Stateful) -> Stateful:
+    """The module inside DistributedDataParallel: its state fits any number of ranks."""
+    unsupported = WHOLE_STATE_MISSING.intersection(kind.__name__ for kind in type(instance).__mro__)
+    if unsupported:
+        raise ValueError(
+            f"{name} is a {unsupported.pop()}, which is not supported: shard it with torch's fully_shard (FSDP2), or "
+            "train with DistributedDataParallel"
+        )
+    return instance.module if isinstance(instance, DistributedDataParallel) else instance

@@ -1,0 +1,131 @@
+"""Checkpoints in host memory, and the copies of states that they and background writes are made of."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lossguard.checkpoints.state import Stateful
+from lossguard.run.collectives import is_sharded
+
+# Copies of states in host memory, so that training continues while they are written.
+
+Path = tuple[str, ...]
+
+
+class HostCopier:
+    """Copies one state at a time. Reuses its buffers: fresh memory pages cost more than the copying."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[Path, Tensor] = {}
+        self._queued: set[torch.device] = set()
+
+    def copy(self, state: Any) -> Any:
+        """A copy of `state` with all tensors in host memory, valid until the next copy.
+
+        A sharded tensor becomes the TensorShard of this rank.
+        """
+        copied = self._copy(state, ())
+        while self._queued:
+            torch.cuda.synchronize(self._queued.pop())
+        return copied
+
+    def _copy(self, value: Any, path: Path) -> Any:
+        if is_sharded(value):
+            from lossguard.checkpoints.sharded.tensor_shard import TensorShard  # loads torch.distributed.checkpoint
+
+            shard = TensorShard.of(value)
+            return shard.with_local(self._copy_tensor(shard.local, path))
+        if isinstance(value, Tensor):
+            return self._copy_tensor(value.detach(), path)
+        if isinstance(value, Mapping):
+            copied: Any = copy.copy(value)  # keeps the type, and the version that a module's state carries
+            for key, item in value.items():
+                copied[key] = self._copy(item, (*path, str(key)))
+            return copied
+        if type(value) in (list, tuple):
+            return type(value)(self._copy(item, (*path, str(place))) for place, item in enumerate(value))
+        return copy.deepcopy(value)
+
+    def _copy_tensor(self, value: Tensor, path: Path) -> Tensor:
+        if value.layout is not torch.strided:
+            return value.cpu().clone()
+        buffer = self._buffers.get(path)
+        if buffer is None or (buffer.shape, buffer.dtype) != (value.shape, value.dtype):
+            buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            self._buffers[path] = buffer
+        if value.is_cuda:  # CUDA only queues the copy; other devices (MPS, XPU) finish it first
+            self._queued.add(value.device)
+        return buffer.copy_(value, non_blocking=value.is_cuda)
+
+
+# Checkpoints in host memory: cheap enough for every few steps, and gone with the process.
+#
+# A ring of the newest states. Each slot keeps its buffers (page-locked for a GPU's tensors), because fresh memory pages
+# cost more than the copying. Of a sharded tensor, each rank keeps its own shard.
+
+
+@dataclass(slots=True)
+class _Slot:
+    step: int | None = None
+    """None: empty."""
+    states: dict[str, Any] = field(default_factory=dict)
+    copier: HostCopier = field(default_factory=HostCopier)
+
+
+class MemoryCheckpoints:
+    """The newest `size` states of one run."""
+
+    def __init__(self, size: int) -> None:
+        self._slots = [_Slot() for _ in range(size)]
+
+    def steps(self) -> list[int]:
+        """Steps that can be restored, ascending."""
+        return sorted(slot.step for slot in self._slots if slot.step is not None)
+
+    def save(self, step: int, states: Mapping[str, Any]) -> None:
+        """Copy the states, in place of those of the same step or else of the oldest."""
+        slot = min(self._slots, key=lambda each: (each.step != step, each.step is not None, each.step))
+        slot.step = None  # until the copy is complete
+        slot.states = slot.copier.copy(dict(states))
+        slot.step = step
+
+    def load(self, step: int, objects: Mapping[str, Stateful]) -> dict[str, Any]:
+        """The states of `step`, in tensors of their own (an optimizer keeps those that it is given).
+
+        They are sharded as those of the objects. Raises KeyError.
+        """
+        states = next((slot.states for slot in self._slots if slot.step == step), None)
+        if states is None:
+            raise KeyError(step)
+        if not _holds_shards(states):
+            return dict(HostCopier().copy(states))
+        from lossguard.checkpoints.sharded.checkpoint import (
+            join_tensors,
+            split_tensors,
+            with_layouts,  # loads torch.distributed.checkpoint
+        )
+
+        parts = {name: split_tensors(name, state) for name, state in states.items()}
+        shards = {path: shard for _, found in parts.values() for path, shard in found.items()}
+        parts_of_rank = {path: shard.local.clone() for path, shard in shards.items()}
+        tensors = with_layouts(parts_of_rank, {path: shard.shape for path, shard in shards.items()}, objects)
+        return {name: join_tensors(name, skeleton, tensors) for name, (skeleton, _) in parts.items()}
+
+    def discard_after(self, step: int) -> None:
+        """Forget the states of later steps; the buffers stay."""
+        for slot in self._slots:
+            if slot.step is not None and slot.step > step:
+                slot.step = None
+
+
+def _holds_shards(value: Any) -> bool:
+    """Whether there is a TensorShard in a copied state."""
+    if isinstance(value, Mapping):
+        return any(map(_holds_shards, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_shards, value))
+    return hasattr(value, "with_local")

@@ -1,0 +1,211 @@
+"""A checkpoint that several ranks write and read together: states split into their tensors and everything else."""
+
+import copy
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lossguard.checkpoints.files import fingerprint, read_state, write_state
+from lossguard.checkpoints.sharded.tensor_files import (
+    INDEX,
+    INDEX_OF_RANK,
+    SUFFIX,
+    Content,
+    TensorFiles,
+    index_of_rank,
+    write_index,
+    write_items,
+    write_planned_by_torch,
+)
+from lossguard.checkpoints.sharded.tensor_shard import TensorShard, items_of_rank
+from lossguard.checkpoints.state import Stateful
+from lossguard.run.collectives import is_sharded, with_local
+from lossguard.run.torch_ranks import TorchRanks
+
+# States split into their tensors and everything else, and joined again.
+#
+# The path of a value is its keys joined by dots, as "optimizer.state.0.exp_avg".
+
+
+def split_tensors(name: str, state: Any, *, keep_scalars: bool = False) -> tuple[Any, dict[str, TensorShard]]:
+    """The state with None in place of each tensor, and the tensors by path.
+
+    `keep_scalars`: tensors of no dimension, such as an optimizer's step counts, stay where they are.
+    """
+    shards: dict[str, TensorShard] = {}
+
+    def remove(path: str, value: Any) -> Any:
+        if isinstance(value, TensorShard) or (isinstance(value, Tensor) and not (keep_scalars and value.dim() == 0)):
+            shards[path] = value if isinstance(value, TensorShard) else TensorShard.of(value)
+            return None
+        return value
+
+    return _rebuild(name, state, remove), shards
+
+
+def join_tensors(name: str, skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Undo `split_tensors`."""
+    return _rebuild(name, skeleton, lambda path, value: tensors.get(path, value))
+
+
+def tensors_in(name: str, state: Any) -> dict[str, Tensor]:
+    """The tensors of a state, by path."""
+    found: dict[str, Tensor] = {}
+
+    def note(path: str, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            found[path] = value
+        return None
+
+    _rebuild(name, state, note)
+    return found
+
+
+def _rebuild(path: str, value: Any, change: Callable[[str, Any], Any]) -> Any:
+    if isinstance(value, Mapping):
+        rebuilt: Any = copy.copy(value)  # keeps the type, and the version that a module's state carries
+        for key, item in value.items():
+            rebuilt[key] = _rebuild(f"{path}.{key}", item, change)
+        return rebuilt
+    if type(value) in (list, tuple):
+        return type(value)(_rebuild(f"{path}.{place}", item, change) for place, item in enumerate(value))
+    return change(path, value)
+
+
+# A checkpoint that several ranks write and read together.
+#
+#     <directory>/step-000000050/manifest.json     size and SHA-256 of each file
+#                                model.pt ...      everything but the tensors of each object's state, from rank 0
+#                                tensors*.json, *.distcp    the tensors of all objects (`tensor_files`)
+#                                rank-0.pt ...     the random number generators of each rank, and the guard's state
+#
+# Any number of ranks can read it, however their tensors are sharded.
+
+Files = dict[str, dict[str, Any]]
+"""File name -> fingerprint."""
+Need = Callable[[Collection[str]], None]
+"""Has files of these names in the folder, intact."""
+
+
+def write_sharded(folder: Path, states: Mapping[str, Any], rank_state: Any, ranks: TorchRanks) -> Files:
+    """Write the `states`, sharded over the ranks, and each rank's `rank_state`. Returns all files on rank 0.
+
+    If it fails on one rank, it raises on all.
+    """
+    skeletons: dict[str, Any] = {}
+    shards: dict[str, TensorShard] = {}
+    for name, state in states.items():
+        skeletons[name], found = split_tensors(name, state, keep_scalars=True)
+        shards |= found
+    _write_tensors(folder, shards, ranks)
+    own_skeletons = skeletons if ranks.rank == 0 else {}
+    files = ranks.run_on_all(_write_rank_files, folder, own_skeletons, rank_state, ranks.rank)
+    return {name: written for of_rank in ranks.gather_on_rank_0(files) for name, written in of_rank.items()}
+
+
+def _write_tensors(folder: Path, shards: Mapping[str, TensorShard], ranks: TorchRanks) -> None:
+    items = ranks.run_on_all(items_of_rank, shards, ranks.group)
+    if items is None:
+        ranks.run_on_all(write_planned_by_torch, folder, shards, ranks.group)
+        return
+    written = ranks.run_on_all(write_items, folder, items, shards, ranks.rank)
+    whole = {name: pieces for of_rank in ranks.gather_on_rank_0(written) for name, pieces in of_rank.items()}
+    ranks.run_on_all(_write_index_on_rank_0, folder, shards, whole, ranks.rank)
+
+
+def _write_index_on_rank_0(folder: Path, shards: Mapping[str, TensorShard], whole: Content, rank: int) -> None:
+    if rank == 0:
+        write_index(folder, shards, whole)
+
+
+def _write_rank_files(folder: Path, skeletons: Mapping[str, Any], rank_state: Any, rank: int) -> Files:
+    files = {f"{name}.pt": write_state(folder / f"{name}.pt", skeleton) for name, skeleton in skeletons.items()}
+    files[f"rank-{rank}.pt"] = write_state(folder / f"rank-{rank}.pt", rank_state)
+    indexes = [folder / index_of_rank(rank)] + [folder / INDEX] * (rank == 0)
+    written = [*folder.glob(f"__{rank}_*{SUFFIX}"), *(path for path in indexes if path.exists())]
+    return files | {path.name: fingerprint(path) for path in written}
+
+
+def has_divided_index(files: Files) -> bool:
+    """Whether ranks have written indexes of their own."""
+    return any(re.fullmatch(INDEX_OF_RANK, name) for name in files)
+
+
+def read_rank_state(folder: Path, num_written: int, rank: int, need: Need) -> dict[str, Any]:
+    """The state that this rank wrote. A rank that did not exist then gets rank 0's, without its generators."""
+    existed = rank < num_written
+    name = f"rank-{rank if existed else 0}.pt"
+    need([name])
+    state: dict[str, Any] = read_state(folder / name)
+    return state if existed else {**state, "generators": None}
+
+
+def read_states(folder: Path, files: Files, objects: Mapping[str, Stateful], need: Need, rank: int) -> dict[str, Any]:
+    """The states of the objects, with tensors sharded as those that the objects have now.
+
+    `need` is called with the names of files before they are read: only what this rank reads must lie in `folder`.
+    """
+    need([INDEX, *(f"{name}.pt" for name in objects)])
+    content = TensorFiles(folder, files, rank)
+    layouts = _layouts(objects)
+    shards: dict[str, TensorShard] = {}
+    for path, stored in content.stored.items():
+        layout = _layout_of(path, stored.shape, layouts)
+        place = TensorShard.of(torch.empty(stored.shape, dtype=stored.dtype) if layout is None else layout)
+        shards[path] = place.with_local(torch.empty_like(place.local, dtype=stored.dtype))
+    content.read(shards, need)
+    tensors = {path: _with_layout(path, shard.local, shard.shape, layouts) for path, shard in shards.items()}
+    return {name: join_tensors(name, read_state(folder / f"{name}.pt"), tensors) for name in objects}
+
+
+def shard_states(states: Mapping[str, Any], objects: Mapping[str, Stateful]) -> dict[str, Any]:
+    """States with whole tensors, sharded as the tensors of the objects are now."""
+    layouts = _layouts(objects)
+    sharded = {}
+    for name, state in states.items():
+        tensors = {path: _shard(path, tensor, layouts) for path, tensor in tensors_in(name, state).items()}
+        sharded[name] = join_tensors(name, state, tensors)
+    return sharded
+
+
+def with_layouts(
+    locals: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], objects: Mapping[str, Stateful]
+) -> dict[str, Tensor]:
+    """This rank's parts of tensors of these shapes, as tensors that are sharded as those of the objects."""
+    layouts = _layouts(objects)
+    return {path: _with_layout(path, local, shapes[path], layouts) for path, local in locals.items()}
+
+
+def _shard(path: str, tensor: Tensor, layouts: Mapping[str, Tensor]) -> Tensor:
+    layout = _layout_of(path, tensor.shape, layouts)
+    if layout is None:
+        return tensor
+    chunk = TensorShard.of(layout).chunk
+    part = tensor[tuple(slice(at, at + size) for at, size in zip(chunk.offsets, chunk.sizes, strict=True))]
+    return with_local(layout, part.to(layout.device, copy=True))
+
+
+def _with_layout(path: str, local: Tensor, shape: torch.Size, layouts: Mapping[str, Tensor]) -> Tensor:
+    layout = _layout_of(path, shape, layouts)
+    return local if layout is None else with_local(layout, local.to(layout.device))
+
+
+def _layouts(objects: Mapping[str, Stateful]) -> dict[str, Tensor]:
+    """The sharded tensors of the objects by path; an optimizer's state is sharded as its parameters."""
+    layouts: dict[str, Tensor] = {}
+    for name, instance in objects.items():
+        layouts |= tensors_in(name, instance.state_dict())
+        groups = getattr(instance, "param_groups", ())
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        layouts |= {f"{name}.state.{number}": parameter for number, parameter in enumerate(parameters)}
+    return {path: tensor for path, tensor in layouts.items() if is_sharded(tensor)}
+
+
+def _layout_of(path: str, shape: torch.Size, layouts: Mapping[str, Tensor]) -> Tensor | None:
+    """The tensor that shows how the one at `path` is sharded; None if every rank has it whole."""
+    layout = layouts.get(path, layouts.get(path.rpartition(".")[0]))
+    return layout if layout is not None and layout.shape == shape else None

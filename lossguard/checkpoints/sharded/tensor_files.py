@@ -1,0 +1,232 @@
+"""The tensors of a checkpoint that several ranks write, by torch.distributed.checkpoint, and where each of them is.
+
+    *.distcp          the tensors that one rank has written
+    tensors.json      all tensors, and the pieces of those that are not sharded, from rank 0
+    tensors-0.json    the pieces of sharded tensors that this rank has written
+
+A rank that restores the shards that it has written reads one such file, however many ranks there are.
+
+The reader of torch unpickles the metadata and all values but tensors. Here the metadata is JSON and the files contain
+only tensors, which torch reads with `weights_only`: no code in a checkpoint is ever executed.
+"""
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, MetadataIndex, TensorProperties
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata as TensorMetadata
+from torch.distributed.checkpoint.planner import LoadPlan, SavePlan, WriteItem
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.storage import WriteResult
+
+from lossguard.checkpoints.files import checked_sparse_tensors, write_bytes
+from lossguard.checkpoints.sharded.tensor_shard import TensorShard
+from lossguard.vocabulary.errors import CheckpointError
+
+INDEX = "tensors.json"
+INDEX_OF_RANK = r"tensors-\d+\.json"
+SUFFIX = ".distcp"
+Content = dict[str, list[dict[str, Any]]]
+"""Name of a tensor -> its pieces: what they are of it, and where."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLocation:
+    """Where a shard is stored; FileSystemReader requires these names."""
+
+    relative_path: str
+    offset: int
+    length: int
+    transform_descriptors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Shape and type of a tensor in a checkpoint."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+def write_planned_by_torch(folder: Path, shards: Mapping[str, TensorShard], group: dist.ProcessGroup) -> None:
+    """Write the tensors of all ranks into `folder`, which they share. If it fails on one, all raise CheckpointError.
+
+    The index has all pieces of all ranks.
+    """
+    try:
+        save(dict(shards), storage_writer=_Writer(folder), planner=_planner(), process_group=group)
+    except CheckpointException as problem:  # a BaseException, not an Exception
+        rank, (cause, _) = next(iter(problem.failures.items()))
+        raise CheckpointError(f"rank {rank} could not write: {type(cause).__name__}: {cause}") from None
+
+
+def write_items(folder: Path, items: list[WriteItem], shards: Mapping[str, TensorShard], rank: int) -> Content:
+    """Write what this rank writes, and its index. Returns the pieces of tensors that are not sharded."""
+    writer, planner = FileSystemWriter(folder), _planner()
+    planner.set_up_planner(dict(shards))
+    writer.set_up_storage_writer(rank == 0)
+    plans = [*(SavePlan([]) for _ in range(rank)), SavePlan(items)]
+    plan = writer.prepare_global_plan(plans)[rank]  # it names the file after the place in the list
+    places = {result.index: result.storage_data for result in writer.write_data(plan, planner).wait()}
+    whole: Content = {}
+    divided: Content = {}
+    for item in items:
+        assert item.tensor_data is not None
+        name, chunk = item.index.fqn, item.tensor_data.chunk
+        content = whole if shards[name].is_first_copy is None else divided
+        content[name] = [_piece(chunk, places[item.index])]
+    if divided:
+        write_bytes(folder / index_of_rank(rank), json.dumps(divided).encode())
+    return whole
+
+
+def write_index(folder: Path, shards: Mapping[str, TensorShard], whole: Content) -> None:
+    """Write the index of all ranks. `whole`: the pieces of tensors that are not sharded."""
+    content = {}
+    for name, shard in shards.items():
+        pieces = {"pieces": whole[name]} if name in whole else {}
+        content[name] = _described(shard.local.dtype, shard.shape) | pieces
+    write_bytes(folder / INDEX, json.dumps(content).encode())
+
+
+def index_of_rank(rank: int) -> str:
+    """The name of the file with the pieces of sharded tensors that this rank has written."""
+    return f"tensors-{rank}.json"
+
+
+class TensorFiles:
+    """The tensors in a folder. Raises CheckpointError when the index names a file that is not in `known`."""
+
+    def __init__(self, folder: Path, known: Collection[str], rank: int = 0) -> None:
+        """`rank`: the one that reads; what it has written itself is looked at first."""
+        self._folder, self._known = folder, known
+        self._content: dict[str, Any] = json.loads((folder / INDEX).read_bytes())
+        self._own = index_of_rank(rank)
+        self._metadata = _from_json(self._content, known)
+
+    @property
+    def stored(self) -> dict[str, StoredTensor]:
+        """All tensors, by name."""
+        tensors: dict[str, Any] = self._metadata.state_dict_metadata
+        return {name: StoredTensor(each.size, each.properties.dtype) for name, each in tensors.items()}
+
+    def read(self, shards: Mapping[str, TensorShard], need: Callable[[Collection[str]], None]) -> None:
+        """Fill `shards`, which may divide the tensors differently than when they were written. No communication.
+
+        `need` is called with the names of the files before they are read.
+        """
+        plan, planner = self._complete_plan(shards, need)
+        reader = FileSystemReader(self._folder)
+        reader.set_up_storage_reader(self._metadata, True)
+        need(sorted({self._metadata.storage_data[item.storage_index].relative_path for item in plan.items}))
+        with checked_sparse_tensors():
+            reader.read_data(plan, planner).wait()
+
+    def _complete_plan(
+        self, shards: Mapping[str, TensorShard], need: Callable[[Collection[str]], None]
+    ) -> tuple[LoadPlan, DefaultLoadPlanner]:
+        """A plan to read all `shards`, from as few indexes as possible."""
+        indexes = sorted(name for name in self._known if re.fullmatch(INDEX_OF_RANK, name))
+        own = [self._own] if self._own in indexes else []
+        for names in (own, indexes):
+            need(names)
+            pieces = [json.loads((self._folder / name).read_bytes()) for name in names]
+            self._metadata = _from_json(_joined(self._content, pieces), self._known)
+            planner = _LoadPlanner(False, False)
+            planner.set_up_planner(dict(shards), self._metadata, True)
+            plan = planner.finish_plan(planner.create_local_plan())
+            if sum(item.lengths.numel() for item in plan.items) == sum(each.local.numel() for each in shards.values()):
+                return plan, planner
+        raise CheckpointError("its tensors are incomplete")
+
+
+def _planner() -> DefaultSavePlanner:
+    return _SavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+
+
+def _joined(content: Mapping[str, Any], pieces: Sequence[Content]) -> dict[str, Any]:
+    """The content of the index with the pieces that several ranks have written."""
+    found: Content = {}
+    for of_rank in pieces:
+        for name, more in of_rank.items():
+            found.setdefault(name, []).extend(more)
+    return {name: {"pieces": found.get(name, []), **tensor} for name, tensor in content.items()}
+
+
+class _SavePlanner(DefaultSavePlanner):
+    def lookup_object(self, index: MetadataIndex) -> Tensor:
+        shard: TensorShard = self.state_dict[index.fqn]
+        return shard.local
+
+
+class _LoadPlanner(DefaultLoadPlanner):
+    def set_up_planner(self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False) -> None:
+        """Unlike the inherited method, does not replace a TensorShard by None."""
+        self.state_dict, self.metadata, self.is_coordinator = state_dict, metadata, is_coordinator
+
+    def lookup_tensor(self, index: MetadataIndex) -> Tensor:
+        shard: TensorShard = self.state_dict[index.fqn]
+        return shard.local
+
+
+class _Writer(FileSystemWriter):
+    """Writes the metadata as JSON in place of a pickle."""
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        places = {result.index: result.storage_data for results_of_rank in results for result in results_of_rank}
+        write_bytes(Path(self.path) / INDEX, json.dumps(_to_json(metadata, places)).encode())
+
+
+def _to_json(metadata: Metadata, places: Mapping[MetadataIndex, Any]) -> dict[str, Any]:
+    content = {}
+    for name, tensor in metadata.state_dict_metadata.items():
+        assert isinstance(tensor, TensorMetadata)
+        chunks = []
+        for chunk in tensor.chunks:
+            chunks.append(_piece(chunk, places[MetadataIndex(name, chunk.offsets)]))
+        content[name] = _described(tensor.properties.dtype, tensor.size) | {"pieces": chunks}
+    return content
+
+
+def _piece(chunk: ChunkStorageMetadata, place: Any) -> dict[str, Any]:
+    where = {"file": place.relative_path, "at": place.offset, "bytes": place.length}
+    return {"offsets": list(chunk.offsets), "shape": list(chunk.sizes), **where}
+
+
+def _described(dtype: torch.dtype, shape: torch.Size) -> dict[str, Any]:
+    return {"dtype": str(dtype).removeprefix("torch."), "shape": list(shape)}
+
+
+def _from_json(content: Mapping[str, Any], known: Collection[str]) -> Metadata:
+    tensors: dict[str, Any] = {}
+    places = {}
+    for name, tensor in content.items():
+        chunks = []
+        for number, shard in enumerate(tensor.get("pieces", ())):
+            if shard["file"] not in known:
+                raise CheckpointError(f"{INDEX} names the file {shard['file']!r}, which the manifest does not list")
+            chunk = ChunkStorageMetadata(torch.Size(shard["offsets"]), torch.Size(shard["shape"]))
+            chunks.append(chunk)
+            places[MetadataIndex(name, chunk.offsets, number)] = ShardLocation(
+                shard["file"], shard["at"], shard["bytes"]
+            )
+        properties = TensorProperties(dtype=_dtype(tensor["dtype"]))
+        tensors[name] = TensorMetadata(properties, torch.Size(tensor["shape"]), chunks)
+    return Metadata(tensors, storage_data=places)
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise CheckpointError(f"{INDEX} names the dtype {name!r}, which torch does not have")
+    return dtype

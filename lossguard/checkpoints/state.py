@@ -1,0 +1,113 @@
+"""The state in a checkpoint: objects that can be saved, random number generators, and a digest of every value."""
+
+import ctypes
+import random
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lossguard.run.collectives import local_part
+from lossguard.vocabulary.errors import CheckpointMismatch
+
+# Objects that can be saved in a checkpoint.
+
+
+class Stateful(Protocol):
+    """Any object with a state: modules, optimizers, schedules, samplers, and the user's own classes.
+
+    The state contains only tensors and plain values, and `load_state_dict` restores all of it: `state_dict` must return
+    the saved state afterwards.
+    """
+
+    def state_dict(self) -> Any:
+        """The whole state."""
+
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Restore a state."""
+
+
+# The random number generators of Python, NumPy (where it is imported) and torch.
+
+
+def generators() -> dict[str, Any]:
+    """The states of the generators, as plain values and tensors."""
+    states: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        name, keys, *rest = numpy.random.get_state()
+        states["numpy"] = [name, keys.tolist(), *rest]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def restore_generators(states: Mapping[str, Any]) -> None:
+    """Undo `generators`. CUDA generators are restored if the number of devices is the same."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    torch.set_rng_state(states["torch"])
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and "numpy" in states:
+        numpy.random.set_state(tuple(states["numpy"]))
+    if "cuda" in states and torch.cuda.device_count() == len(states["cuda"]):
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+# A digest of each value in a state, cheap enough to be compared after every restore.
+#
+# The digest of a tensor is its dtype, its shape and the CRC-32 of its bytes (some GB/s; for a sharded tensor, of this
+# rank's bytes). The digest of any other value is its repr.
+
+Digest = dict[str, str]
+"""Path of a value, as "state.0.exp_avg" or "param_groups.0.lr" -> its digest."""
+
+
+def digest(state: Any) -> Digest:
+    """The digest of every value in `state`."""
+    return dict(_walk(state, ()))
+
+
+def differences(saved: Digest, found: Digest) -> list[str]:
+    """One phrase for each value that differs, in the order in which they were saved."""
+    paths = [*saved, *(path for path in found if path not in saved)]
+    return [
+        f"{path} was {saved.get(path, 'absent')} and is {found.get(path, 'absent')}"
+        for path in paths
+        if saved.get(path) != found.get(path)
+    ]
+
+
+def check_digests(name: str, step: int, saved: Digest, found: Digest) -> None:
+    """Raise CheckpointMismatch if the restored object `name` is not the saved one."""
+    differing = differences(saved, found)
+    if differing:
+        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        raise CheckpointMismatch(
+            f"{name} differs from the checkpoint of step {step}: {differing[0]}{more}; "
+            "continuing would train a different run, so training stops here"
+        )
+
+
+def _walk(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _walk(item, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            yield from _walk(item, (*path, str(place)))
+    else:
+        yield ".".join(path), _tensor(value) if isinstance(value, Tensor) else repr(value)
+
+
+def _tensor(value: Tensor) -> str:
+    local = local_part(value)
+    dense = local.to_dense() if local.layout is not torch.strided else local
+    dense = dense.resolve_conj().resolve_neg().cpu().contiguous()
+    size = dense.numel() * dense.element_size()
+    content = (ctypes.c_char * size).from_address(dense.data_ptr()) if size else b""  # the tensor's own memory
+    shape = "x".join(map(str, value.shape))
+    return f"{str(value.dtype).removeprefix('torch.')}[{shape}] {zlib.crc32(content):08x}"

@@ -1,0 +1,142 @@
+"""What a guard requires of checkpoints, and how long saving and loading them takes."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from lossguard.vocabulary.states import Tier
+from lossguard.vocabulary.wire import RestorableTier
+
+# What a guard requires of checkpoints.
+
+
+class CheckpointStore(Protocol):
+    """What a guard requires of checkpoints; `lossguard.torch.Checkpoints` is one implementation.
+
+    With several ranks, each method is called on all of them. If `save` or `load` raises on one rank, it must raise on
+    all.
+
+    If it has the methods `lock(*, wait: float)` and `unlock()`, a guard calls them before and after its loop: `lock`
+    keeps other processes from writing the store, or raises ConfigurationError after `wait` seconds.
+    """
+
+    def steps(self) -> list[int]:
+        """Steps that can be restored, ascending. The checkpoint of step R is the state before step R."""
+
+    def save(self, step: int, state: dict[str, Any], /) -> None:
+        """Save, or begin to: `steps` lists the step only once it is durable."""
+
+    def settle(self, wait: bool = False, /) -> bool:
+        """Whether a background save has ended since the last call; with `wait`, wait for it first.
+
+        Raises the exception with which it failed.
+        """
+
+    def pin(self, steps: Sequence[int], /) -> None:
+        """Keep the checkpoints of these steps, whatever their age, until another call names others."""
+
+    def load(self, step: int, /) -> dict[str, Any]:
+        """Restore the newest intact checkpoint at or before `step`; return the `state` it was saved with.
+
+        Raises CheckpointError when there is none, and CheckpointMismatch when the restored state is not the saved one.
+        """
+
+    def discard_after(self, step: int, /) -> None:
+        """Remove the checkpoints of later steps from the run."""
+
+
+@runtime_checkable
+class KeepsInMemory(Protocol):
+    """What a guard requires in addition of checkpoints that are kept in memory too."""
+
+    memory_every: int | None
+    """Steps between two of them; None: none are kept."""
+
+    def save_in_memory(self, step: int, state: dict[str, Any], /) -> None:
+        """Save without the disk. `steps` lists the step from now on, and `load` restores it, in this process."""
+
+    def memory_steps(self) -> list[int]:
+        """Those of `steps` that `load` restores from memory."""
+
+    def durable_steps(self) -> list[int]:
+        """Those of `steps` that another process could restore."""
+
+
+@runtime_checkable
+class Uploads(Protocol):
+    """What a store may offer in addition if it keeps its durable checkpoints where a save takes long.
+
+    `is_uploading` is called on all ranks, and rank 0's answer counts for all.
+    """
+
+    def is_uploading(self) -> bool:
+        """Whether `save` would wait until an earlier checkpoint is uploaded: a guard leaves the one that is due out."""
+
+    def stop_uploading(self) -> None:
+        """Give up what is being uploaded, up to the next `save`: a rollback does not wait for it."""
+
+
+@runtime_checkable
+class CanCheck(Protocol):
+    """What a store of checkpoints may offer in addition: a quick look at one of them."""
+
+    def check(self, step: int, /) -> str | None:
+        """Why the checkpoint of `step` could not be restored, such as "model.pt is missing"; None if it is whole.
+
+        Called on rank 0 alone, in another thread than the loop's; only what is cheap is looked at, such as sizes.
+        """
+
+
+def durable_tier(checkpoints: CheckpointStore) -> Tier:
+    """Where those checkpoints are kept that another process could restore: on the disk, unless the store says it."""
+    return Tier(getattr(checkpoints, "durable_tier", Tier.DISK))
+
+
+# How long saving and loading checkpoints takes, by the tier that holds them.
+
+
+class CheckpointTimes:
+    """Measures the checkpoints of a guard."""
+
+    def __init__(self, checkpoints: CheckpointStore) -> None:
+        self._checkpoints = checkpoints
+        self._load_seconds: dict[Tier, float] = {}
+        self._save_seconds: dict[Tier, float] = {}
+
+    def saved(self, tier: Tier, began: float) -> None:
+        """A save that began at `began`, by `time.perf_counter`, no longer holds the loop up."""
+        self._save_seconds[tier] = time.perf_counter() - began
+
+    def load(self, step: int) -> dict[str, Any]:
+        """The same as `CheckpointStore.load`. The time counts unless an older checkpoint took the place of a damaged
+        one."""
+        tier = Tier.MEMORY if step in self._memory_steps() else durable_tier(self._checkpoints)
+        began = time.perf_counter()
+        state = self._checkpoints.load(step)
+        if state.get("step") == step:
+            self._load_seconds[tier] = time.perf_counter() - began
+        return state
+
+    def tiers(self, steps: Sequence[int]) -> list[RestorableTier]:
+        """`steps`, which can be restored, by tier. A step that both hold counts as in memory: it is loaded from there.
+
+        A store that does not say that it keeps some in memory, or at a URL, has them all on the disk.
+        """
+        in_memory = self._memory_steps()
+        by_tier = {
+            Tier.MEMORY: tuple(step for step in steps if step in in_memory),
+            durable_tier(self._checkpoints): tuple(step for step in steps if step not in in_memory),
+        }
+        return [
+            RestorableTier(
+                tier=tier,
+                steps=held,
+                load_seconds=self._load_seconds.get(tier),
+                save_seconds=self._save_seconds.get(tier),
+            )
+            for tier, held in by_tier.items()
+            if held
+        ]
+
+    def _memory_steps(self) -> set[int]:
+        return set(self._checkpoints.memory_steps()) if isinstance(self._checkpoints, KeepsInMemory) else set()

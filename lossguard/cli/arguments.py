@@ -1,0 +1,67 @@
+"""The parser of the command line, from the commands that are asked for."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from importlib import import_module, metadata
+from typing import NoReturn
+
+from lossguard.cli.errors import ExitCode, print_error
+
+MODULE_OF = {
+    "runs": "runs",
+    "show": "show",
+    "incidents": "incidents",
+    "series": "series",
+    "tail": "tail",
+    "approve": "approve",
+    "reject": "reject",
+    "rollback": "rollback",
+    "hold": "hold",
+    "release": "release",
+    "policy": "policy",
+    "note": "note",
+    "export": "export",
+    "launch": "launch",
+    "watch": "watch",
+    "import": "import_runs",
+    "sync": "sync",
+    "trim": "trim",
+    "doctor": "doctor",
+    "completion": "completion",
+}
+"""The commands, each with its module in `lossguard.cli.commands`."""
+DESCRIPTION = "Runs of a Lossguard collector in a terminal, and what records and delivers them."
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments as the other errors are said: in one line, or as one JSON object."""
+
+    as_json = False
+
+    def error(self, message: str) -> NoReturn:
+        if self.as_json:
+            print_error(message, ExitCode.INVALID, as_json=True)
+            raise SystemExit(ExitCode.INVALID)
+        super().error(message)
+
+
+class Version(argparse.Action):
+    """Looked up when it is asked for, as the metadata of packages take time."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_others: object) -> NoReturn:
+        print(f"lossguard {metadata.version('lossguard')}")
+        parser.exit()
+
+
+def parser_of(names: Iterable[str], *, as_json: bool = False) -> argparse.ArgumentParser:
+    """The parser of these commands; of the others nothing is imported."""
+    kind = type("Parser", (Parser,), {"as_json": as_json})  # that of each command is made with it
+    parser: argparse.ArgumentParser = kind(prog="lossguard", description=DESCRIPTION)
+    parser.add_argument("--version", action=Version, help="print the version of the SDK and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in names:
+        import_module(f"lossguard.cli.commands.{MODULE_OF[name]}").add_to(commands)
+    return parser

@@ -1,0 +1,81 @@
+"""One thing that `lossguard doctor` looked at, and which settings of the SDK are set."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from lossguard.vocabulary.secrets import mask_text
+
+# One thing that `lossguard doctor` looked at. Pure.
+
+
+class State(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"  # it works, and may be not what was meant
+    PROBLEM = "problem"  # it stands in the way
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at, how it is, and how to mend it."""
+
+    name: str
+    state: State
+    sentence: str
+    mend: str = ""
+    """What to do; empty where nothing is to be done."""
+
+    def fields(self) -> dict[str, Any]:
+        """As `lossguard doctor --json` prints it."""
+        return {"check": self.name, "state": self.state.value, "sentence": self.sentence, "mend": self.mend or None}
+
+
+def ok(name: str, sentence: str) -> Check:
+    return Check(name, State.OK, sentence)
+
+
+def warning(name: str, sentence: str, mend: str) -> Check:
+    return Check(name, State.WARNING, sentence, mend)
+
+
+def problem(name: str, sentence: str, mend: str) -> Check:
+    return Check(name, State.PROBLEM, sentence, mend)
+
+
+# Which settings of the SDK are set, and by what.
+
+VARIABLES = {
+    "LOSSGUARD_URL": "url",
+    "LOSSGUARD_TOKEN": "token",
+    "LOSSGUARD_DIR": "directory",
+    "LOSSGUARD_MODE": "",
+    "LOSSGUARD_RUN_ID": "",
+    "LOSSGUARD_SPOOL_KEEP": "",
+    "LOSSGUARD_HARDWARE": "",
+    "LOSSGUARD_LOCK_WAIT": "",
+    "LOSSGUARD_LIMITS": "",
+    "LOSSGUARD_ORDER_KEY": "",
+    "LOSSGUARD_ORDER_KEY_FILE": "",
+    "LOSSGUARD_DASHBOARD_URL": "",
+    "SSL_CERT_FILE": "",
+}
+"""Those that the SDK reads, each with the option that takes precedence over it, if there is one."""
+NOT_SET = "not set"
+SECRET = frozenset({"LOSSGUARD_TOKEN", "LOSSGUARD_ORDER_KEY"})
+
+
+def set_variables(options: argparse.Namespace, environment: Mapping[str, str]) -> list[dict[str, str]]:
+    """Name, value and origin of each; secrets are not shown."""
+    return [_described(name, option, options, environment) for name, option in VARIABLES.items()]
+
+
+def _described(name: str, option: str, options: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, str]:
+    given = getattr(options, option, None) if option else None
+    value = str(given or environment.get(name) or "")
+    origin = f"--{option}" if given else "environment" if value else NOT_SET
+    hidden = f"({len(value)} characters)" if value and name in SECRET else mask_text(value)
+    return {"name": name, "value": hidden or "-", "from": origin}

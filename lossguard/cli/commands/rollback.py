@@ -1,0 +1,48 @@
+"""`lossguard rollback`: roll a run back by hand."""
+
+import argparse
+import re
+from typing import Any
+
+from lossguard.cli.orders import add_order_options, order
+from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.protocol import is_step
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser("rollback", help="roll a run back to a checkpoint, and leave batches out")
+    parser.add_argument(
+        "--to",
+        type=int,
+        metavar="STEP",
+        help="restore the newest checkpoint at or before this step (default: as the policy would)",
+    )
+    parser.add_argument(
+        "--skip",
+        metavar="A:B",
+        help="leave out the batches from A to B-1; :B begins at the batch of the checkpoint (default: as many as the "
+        "policy skips at least)",
+    )
+    add_order_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.to is not None and not is_step(options.to):
+        raise ConfigurationError(f"--to {options.to} must be a step, from 0")
+    skip_from, skip_to = skipped(options.skip)
+    to = "" if options.to is None else f" to step {options.to:,} or the newest checkpoint before it"
+    body = {"rewind_to": options.to, "skip_from": skip_from, "skip_to": skip_to, "reason": options.reason}
+    given = {name: value for name, value in body.items() if value is not None}
+    return order(options, "rollback", f"Roll {{run}} back{to}", given)
+
+
+def skipped(text: str | None) -> tuple[int | None, int | None]:
+    """(skip_from, skip_to) of A:B. Raises ConfigurationError."""
+    if text is None:
+        return None, None
+    found = re.fullmatch(r"(\d{0,16}):(\d{1,16})", text)
+    begin, end = (found[1], found[2]) if found else ("", "")
+    if found is None or (begin and int(begin) > int(end)):
+        raise ConfigurationError(f"--skip {text!r:.80} must be A:B, two batch indices with A at most B, or :B")
+    return (int(begin) if begin else None), int(end)

@@ -1,0 +1,140 @@
+"""`lossguard runs`: a table of runs."""
+
+import argparse
+import time
+from itertools import islice
+from typing import Any
+
+from lossguard.cli.connection import add_options, connected
+from lossguard.cli.named_run import NAMED, PAGE, Found, listed, matches, read
+from lossguard.cli.terminal import Column, Style, Terminal, Text, print_json, table
+from lossguard.client.client import Client
+from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.protocol import RUN_CURSOR
+from lossguard.vocabulary.run_search import ARCHIVED, RunOrder, Search
+from lossguard.vocabulary.states import RunState
+from lossguard.vocabulary.wording import MISSING, ago, count, number
+
+COLUMNS = (
+    Column(title="STATE"),
+    Column(title="NAME", min_width=8),
+    Column(title="ID"),  # never cut: people type it
+    Column(title="PROJECT", min_width=7, rank=3),
+    Column(title="STEP", right=True),
+    Column(title="LOSS", right=True),
+    Column(title="OPEN", right=True, rank=1),
+    Column(title="WAITING", right=True, rank=1),
+    Column(title="LAST REPORT", right=True, rank=2),
+)
+STYLES = {RunState.RUNNING: Style.GREEN, RunState.FAILED: Style.RED, RunState.INTERRUPTED: Style.YELLOW}
+LIMIT = 50
+SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser("runs", help="list the runs of a collector")
+    parser.add_argument("--project", help="only the runs of this project")
+    parser.add_argument("--state", choices=[each.value for each in RunState], help="only the runs in this state")
+    parser.add_argument("--tag", action="append", default=[], help="only the runs with this tag; may be repeated")
+    parser.add_argument(
+        "--search", metavar="WORDS", help="words and conditions, such as: lr>1e-3 state:running loss<2.5"
+    )
+    parser.add_argument("--since", metavar="AGO", help="only runs that reported in the last AGO: 90s, 30m, 12h or 7d")
+    orders = [each.value for each in RunOrder]
+    parser.add_argument(
+        "--sort", choices=orders, default=orders[0], help=f"which runs come first (default: {orders[0]})"
+    )
+    parser.add_argument("--archived", action="store_true", help="archived runs too")
+    parser.add_argument("--limit", type=int, default=LIMIT, metavar="N", help=f"at most N runs (default: {LIMIT})")
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.limit < 1:
+        raise ConfigurationError(f"--limit {options.limit} must be a number of runs, from 1")
+    search = read(options.search) if options.search else None
+    since = None if options.since is None else time.time() - seconds_of(options.since)
+    with connected(options) as client:
+        asked = listed(client, _query(options, search, since), limit=min(options.limit + 1, PAGE))
+        found = (each for each in asked if RUN_CURSOR in client.accepts or _is_wanted(each, options, search, since))
+        shown = list(islice(found, options.limit + 1))
+        is_empty = not shown and not options.json and not _has_runs(client)
+    has_more, shown = len(shown) > options.limit, shown[: options.limit]
+    if options.json:
+        print_json([fields(each) for each in shown])
+        return 0
+    terminal = Terminal.of()
+    if not shown:
+        terminal.say("there are no runs" if is_empty else "no run fits")
+        return 0
+    for line in table(COLUMNS, [_row(each, time.time()) for each in shown], terminal.width):
+        terminal.say(*line)
+    if has_more:
+        terminal.say(Text(f"there are more: --limit {2 * options.limit}", Style.DIM))
+    return 0
+
+
+def _has_runs(client: Client) -> bool:
+    return next(listed(client, NAMED, limit=1), None) is not None
+
+
+def _query(options: argparse.Namespace, search: Search | None, since: float | None) -> list[tuple[str, str | float]]:
+    """What the collector is asked for; one of an earlier release sends other runs too."""
+    query: list[tuple[str, str | float]] = [("sort", options.sort), *(("tag", tag) for tag in options.tag)]
+    if not _with_archived(options, search):
+        query.append(("archived", "false"))
+    if search is not None:
+        query.append(("config", "true"))  # what an earlier release needs to be searched
+    values = {"project": options.project, "state": options.state, "search": options.search, "since": since}
+    return query + [(name, value) for name, value in values.items() if value is not None]
+
+
+def _with_archived(options: argparse.Namespace, search: Search | None) -> bool:
+    return options.archived or (search is not None and ARCHIVED in search.names)
+
+
+def seconds_of(text: str) -> float:
+    """The seconds of a duration such as 90s, 30m, 12h or 7d. Raises ConfigurationError."""
+    number, unit = text[:-1], text[-1:]
+    if unit not in SECONDS or not number.isdecimal():
+        raise ConfigurationError(f"--since {text} must be a whole number and a unit: 90s, 30m, 12h or 7d")
+    return int(number) * SECONDS[unit]
+
+
+def _is_wanted(run: Found, options: argparse.Namespace, search: Search | None, since: float | None) -> bool:
+    """What a collector of this release answers by itself."""
+    return (
+        options.state in (None, run["state"])
+        and set(options.tag) <= set(run.get("tags") or ())
+        and (_with_archived(options, search) or run.get("archived_at") is None)
+        and (since is None or run["last_report_at"] >= since)
+        and (search is None or matches(search, run))
+    )
+
+
+def fields(run: Found) -> dict[str, Any]:
+    """A run as `lossguard runs --json` prints it."""
+    names = ("id", "name", "project", "state", "tags", "note", "step", "total_steps", "metrics")
+    times = ("started_at", "last_report_at", "finished_at", "archived_at")
+    return {name: run.get(name) for name in (*names, "open_incidents", "waiting", *times)}
+
+
+def _row(run: Found, now: float) -> list[Text]:
+    num_open, num_waiting = run.get("open_incidents"), run.get("waiting")
+    return [
+        state_text(run["state"]),
+        Text(run["name"] or MISSING),
+        Text(run["id"]),
+        Text(run["project"]),
+        Text(count(run.get("step"))),
+        Text(number((run.get("metrics") or {}).get("loss"))),
+        Text(count(num_open), Style.YELLOW if num_open else None),
+        Text(count(num_waiting), Style.RED if num_waiting else None),
+        Text(ago(run["last_report_at"], now)),
+    ]
+
+
+def state_text(state: str) -> Text:
+    """The state of a run in its colour."""
+    return Text(state, next((style for known, style in STYLES.items() if known == state), None))

@@ -1,0 +1,111 @@
+"""`lossguard series`: metrics of a run as sparklines, or in buckets."""
+
+import argparse
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from lossguard.cli.connection import add_options, connected
+from lossguard.cli.errors import CommandError, ExitCode
+from lossguard.cli.named_run import Found, add_run, find
+from lossguard.cli.sparkline import cells, sparkline
+from lossguard.cli.terminal import Style, Terminal, Text, print_json
+from lossguard.client.client import Client
+from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.protocol import is_step
+from lossguard.vocabulary.wording import count, number, plural
+
+POINTS = 1500
+MAX_POINTS = 20_000
+COLUMNS = ("first_step", "last_step", "min", "max", "mean", "first", "last", "count", "non_finite")
+Series = dict[str, list[Any]]
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser("series", help="metrics of a run over its steps: sparklines, or buckets as JSON")
+    add_run(parser)
+    parser.add_argument("metrics", metavar="METRIC", nargs="*", default=["loss"], help="default: loss")
+    parser.add_argument("--from", dest="first", type=int, metavar="STEP", help="first step (default: the first one)")
+    parser.add_argument("--to", dest="last", type=int, metavar="STEP", help="last step (default: the newest one)")
+    parser.add_argument("--points", type=int, default=POINTS, metavar="N", help=f"buckets, about (default: {POINTS})")
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    _check(options)
+    with connected(options) as client:
+        found = find(client, options.which_run)
+        _check_names(found, options.metrics)
+        read = {
+            name: of_metric(client, found["id"], name, options.first, options.last, points=options.points)
+            for name in options.metrics
+        }
+    if options.json:
+        print_json([{"run": found["id"], "metric": name} | fields(series) for name, series in read.items()])
+        return 0
+    terminal = Terminal.of()
+    for name, series in read.items():
+        _draw(terminal, name, series)
+    return 0
+
+
+def of_metric(
+    client: Client,
+    run_id: str,
+    metric: str,
+    first: int | None = None,
+    last: int | None = None,
+    *,
+    points: int = POINTS,
+    segment: int | None = None,
+) -> Series:
+    """A metric over the live line, or over one segment, in columns."""
+    query = {"metric": metric, "from": first, "to": last, "points": points, "segment": segment}
+    given = urlencode({name: value for name, value in query.items() if value is not None})
+    series: Series = client.get(f"/runs/{quote(run_id, safe='')}/series?{given}")
+    return series
+
+
+def fields(series: Series) -> dict[str, Any]:
+    """A series as `--json` prints it: figures of all its steps, and its buckets."""
+    rows = zip(*(series[name] for name in COLUMNS), strict=True)
+    finite = [each for each in series["last"] if each is not None]
+    return {
+        "min": min((each for each in series["min"] if each is not None), default=None),
+        "max": max((each for each in series["max"] if each is not None), default=None),
+        "last": finite[-1] if finite else None,
+        "count": sum(series["count"]),
+        "non_finite": sum(series["non_finite"]),
+        "buckets": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
+    }
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name, value in (("--from", options.first), ("--to", options.last)):
+        if value is not None and not is_step(value):
+            raise ConfigurationError(f"{name} {value} must be a step, from 0")
+    if options.first is not None and options.last is not None and options.first > options.last:
+        raise ConfigurationError(f"--from {options.first} must not come after --to {options.last}")
+    if not 1 <= options.points <= MAX_POINTS:
+        raise ConfigurationError(f"--points {options.points} must be from 1 to {MAX_POINTS}")
+
+
+def _check_names(run: Found, metrics: list[str]) -> None:
+    for name in metrics:
+        if name not in run["metrics"]:
+            known = ", ".join(run["metrics"]) or "none yet"
+            raise CommandError(f"run {run['id']} has no metric {name!r:.200}; it has: {known}", ExitCode.NOT_FOUND)
+
+
+def _draw(terminal: Terminal, name: str, series: Series) -> None:
+    found = fields(series)
+    if not series["count"]:
+        terminal.say(Text(name, Style.BOLD), ": no steps here")
+        return
+    steps = f"steps {count(series['first_step'][0])} to {count(series['last_step'][-1])}"
+    terminal.say(Text(name, Style.BOLD), Text(f"  {steps}", Style.DIM))
+    terminal.say(*sparkline(cells(series, terminal.chart_width), has_unicode=terminal.has_unicode))
+    figures = "  ".join(f"{each} {number(found[each])}" for each in ("min", "max", "last"))
+    num_bad = found["non_finite"]
+    bad = [Text(f"  NaN or infinite at {plural(num_bad, 'step')}", Style.RED)] if num_bad else []
+    terminal.say(figures, *bad)

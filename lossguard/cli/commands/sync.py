@@ -1,0 +1,72 @@
+"""`lossguard sync`: deliver spools that were not delivered."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lossguard.cli.connection import add_options, address
+from lossguard.cli.named_run import run_folders_in
+from lossguard.cli.terminal import print_json, printable
+from lossguard.client.client import Client
+from lossguard.delivery.sender import Sender
+from lossguard.run.settings import Settings
+from lossguard.spool.spool import session_of, spools_in
+from lossguard.spool.spool_reader import acknowledged
+from lossguard.spool.writer import known_writer
+from lossguard.vocabulary.errors import LogOnce
+from lossguard.vocabulary.wording import plural
+
+MAX_FAILURES = 5
+"""Failed attempts in a row after which `sync` stops trying to deliver a run."""
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser("sync", help="deliver the spools in a directory and its subdirectories")
+    parser.add_argument("directory", type=Path, help="LOSSGUARD_DIR, or the folder of a project or a run")
+    add_options(parser, "report")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    address(options)
+    settings = Settings.read(mode="online", url=options.url, token=options.token)
+    runs = run_folders_in(options.directory)
+    problems = {run: deliver(run, settings, quiet=options.json) for run in runs}
+    num_delivered = sum(not problem for problem in problems.values())
+    if options.json:
+        shown = [{"folder": str(run), "delivered": not left, "left": left or None} for run, left in problems.items()]
+        print_json({"delivered": num_delivered, "runs": shown})
+    else:
+        print(f"{num_delivered:,} of {plural(len(runs), 'run')} delivered completely")
+    return 0 if num_delivered == len(runs) else 1
+
+
+def deliver(run: Path, settings: Settings, *, quiet: bool = False) -> str:
+    """Deliver the spools of a run, and print how that went unless `quiet`: empty, or in words what is not delivered."""
+    problem = delivered(run, settings)
+    if not quiet:
+        print(printable(f"{run}: {problem or 'delivered'}"))
+    return problem
+
+
+def delivered(run: Path, settings: Settings, progress: Callable[[float], None] = lambda percent: None) -> str:
+    """Deliver the spools of a run: empty, or in words what is not delivered. `progress` gets percent of the bytes."""
+    assert settings.url is not None
+    newest = max((session_of(path)[0] for path in spools_in(run)), default="")
+    client = Client(settings.url, settings.token)
+    sender = Sender(run, None, client, lambda orders, until: None, LogOnce(quiet=True), known_writer(run, newest))
+    sender.start()
+    while sender.is_alive() and sender.num_failures < MAX_FAILURES:
+        sender.join(0.1)
+        progress(_percent(run))
+    sender.close(0.0 if sender.is_alive() else 1.0)
+    left = " and ".join(filter(None, [sender.set_aside.describe(), *sender.incomplete]))
+    if not sender.delivered:
+        return sender.problem
+    return f"delivered, except {left}" if left else ""
+
+
+def _percent(run: Path) -> float:
+    sizes = [(acknowledged(path), path.stat().st_size) for path in spools_in(run)]
+    return 100.0 * sum(done for done, _ in sizes) / max(1, sum(size for _, size in sizes))

@@ -1,0 +1,212 @@
+"""`lossguard tail`: steps and events of a run as they come."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lossguard.cli import interventions
+from lossguard.cli.commands import incidents, series
+from lossguard.cli.connection import add_options, connected
+from lossguard.cli.named_run import Found, add_run, find, of
+from lossguard.cli.terminal import Style, Terminal, Text, print_json, printable
+from lossguard.client.client import Client
+from lossguard.vocabulary.errors import ConfigurationError, Unreachable
+from lossguard.vocabulary.states import IncidentState, RunState
+from lossguard.vocabulary.wording import count, number
+
+# What is new in a run since the last look: its steps, incidents, interventions, segments and state.
+
+METRICS = ("loss", "grad_norm", "lr")
+NON_FINITE = "non-finite"
+"""In place of a value that is NaN or infinite: buckets do not say which of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that is new. `kind`: step, incident, intervention, segment or state."""
+
+    kind: str
+    sentence: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    is_over: bool = False
+    """Whether nothing more will happen to it."""
+
+    def fields(self) -> dict[str, Any]:
+        """As `lossguard tail --json` prints it."""
+        return {"event": self.kind, **self.facts}
+
+
+class Follower:
+    """Remembers what of a run was seen already. A failed look changes nothing: the next one sees all of it."""
+
+    def __init__(self, client: Client, run: Found, metrics: Sequence[str], *, last: int) -> None:
+        """The first look begins `last` steps before the newest one of the run. Without `metrics`: those of METRICS that
+        it reports."""
+        self._client, self._run_id, self._metrics = client, run["id"], metrics
+        self._segment = max((each["number"] for each in run["segments"]), default=None)
+        newest = run["newest_step"]
+        self._next_step = 0 if newest is None else max(0, newest["step"] + 1 - last)
+        self._seen: dict[tuple[str, int], Any] = {}
+        self.state = ""
+        """Of the run, as of the last look."""
+
+    def look(self) -> list[Event]:
+        """What is new. Raises CollectorError."""
+        run = of(self._client, self._run_id)
+        found = incidents.of_run(self._client, self._run_id)
+        seen = dict(self._seen)
+        news = _news(seen, [_of_incident(each) for each in found])
+        news += _news(seen, [_of_intervention(each) for each in run["interventions"]])
+        steps, segment, next_step = self._steps(run)
+        state = [_of_state(run)] if run["state"] != self.state else []
+        is_first = not self.state
+        self._seen, self._segment, self._next_step, self.state = seen, segment, next_step, run["state"]
+        if is_first:  # what was over before is not news
+            return [*state, *(each for each in news if not each.is_over), *steps]
+        return [*news, *steps, *state]
+
+    def _steps(self, run: Found) -> tuple[list[Event], int | None, int]:
+        """(the new steps, with the beginnings of new segments between; the newest segment; the next step)."""
+        events: list[Event] = []
+        segment, next_step = self._segment, self._next_step
+        metrics = self._metrics or [name for name in METRICS if name in run["metrics"]] or run["metrics"][:1]
+        for each in run["segments"]:
+            if segment is not None and each["number"] < segment:
+                continue
+            if each["number"] != segment:
+                events.append(_of_segment(each))
+                segment, next_step = each["number"], each["fork_step"] or 0
+            if each["last_step"] is not None and each["last_step"] >= next_step:
+                events += self._rows(metrics, each["number"], next_step, each["last_step"])
+                next_step = each["last_step"] + 1
+        return events, segment, next_step
+
+    def _rows(self, metrics: Sequence[str], segment: int, first: int, last: int) -> list[Event]:
+        """The steps [first, last] of a segment; of a great many, the last one of each bucket."""
+        rows: dict[int, dict[str, Any]] = {}
+        for name in metrics:
+            found = series.of_metric(
+                self._client, self._run_id, name, first, last, points=series.MAX_POINTS, segment=segment
+            )
+            for step, value, bad in zip(found["last_step"], found["last"], found["non_finite"], strict=True):
+                rows.setdefault(step, {})[name] = NON_FINITE if bad else value
+        return [Event("step", "", {"step": step, "segment": segment, "metrics": rows[step]}) for step in sorted(rows)]
+
+
+def _news(seen: dict[tuple[str, int], Any], events: Sequence[Event]) -> list[Event]:
+    """The events whose state is not the one that was seen last; `seen` is updated."""
+    new = []
+    for each in events:
+        key, state = (each.kind, each.facts["number"]), (each.facts["state"], each.facts.get("outcome"))
+        if seen.get(key) != state:
+            seen[key] = state
+            new.append(each)
+    return new
+
+
+def _of_incident(incident: Found) -> Event:
+    how = incidents.state_text(incident).text
+    at = f"onset step {count(incident['onset_step'])}"
+    sentence = f"incident {incident['number']}: {incident['kind']}, {how} ({incident['signal']}, {at})"
+    names = ("number", "kind", "state", "outcome", "signal", "onset_step", "detected_step", "end_step", "score")
+    facts = {name: incident[name] for name in names}
+    return Event("incident", sentence, facts, is_over=incident["state"] == IncidentState.CLOSED)
+
+
+def _of_intervention(intervention: Found) -> Event:
+    sentence = f"intervention {intervention['number']}: {interventions.action_of(intervention)}"
+    names = ("number", "incident", "kind", "state", "attempt", "rewind_to", "skip_from", "skip_to")
+    facts = {name: intervention[name] for name in names}
+    return Event("intervention", sentence, facts, is_over=not interventions.is_under_way(intervention))
+
+
+def _of_segment(segment: Found) -> Event:
+    sentence = f"segment {segment['number']} from step {count(segment['fork_step'])}: {segment['reason']}"
+    return Event("segment", sentence, {name: segment[name] for name in ("number", "parent", "fork_step", "reason")})
+
+
+def _of_state(run: Found) -> Event:
+    return Event("state", f"run {run['id']} is {run['state']}", {"run": run["id"], "state": run["state"]})
+
+
+# `lossguard tail`: the steps of a run as they come, and its incidents and interventions as lines of their own.
+
+INTERVAL = 2.0
+MAX_WAIT = 30.0
+"""Seconds between two attempts while no collector answers, at most."""
+LAST = 10
+STYLES = {"incident": Style.YELLOW, "intervention": Style.BLUE, "segment": Style.BLUE, "state": Style.BOLD}
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser("tail", help="follow a run: its new steps, incidents and interventions")
+    add_run(parser)
+    parser.add_argument(
+        "--metric", action="append", metavar="NAME", help=f"may be repeated (default: {', '.join(METRICS)})"
+    )
+    parser.add_argument("--last", type=int, default=LAST, metavar="N", help=f"begin N steps back (default: {LAST})")
+    parser.add_argument(
+        "--interval", type=float, default=INTERVAL, metavar="SECONDS", help=f"between two looks (default: {INTERVAL:g})"
+    )
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ends with the run: 0 if it has finished, 1 if it was interrupted or has failed."""
+    if not 0.1 <= options.interval <= 3600:
+        raise ConfigurationError(f"--interval {options.interval:g} must be seconds, from 0.1 to 3600")
+    terminal = Terminal.of()
+    with connected(options) as client:
+        found = find(client, options.which_run)
+        follower = Follower(client, found, options.metric or (), last=max(0, options.last))
+        while True:
+            for event in _patiently(follower.look, options):
+                _print(terminal, event, as_json=options.json)
+            if follower.state != RunState.RUNNING:
+                return 0 if follower.state == RunState.FINISHED else 1
+            time.sleep(options.interval)
+
+
+def _patiently(look: Callable[[], list[Event]], options: argparse.Namespace) -> list[Event]:
+    """What there is to see, however long no collector answers."""
+    wait, is_lost = options.interval, False
+    while True:
+        try:
+            found = look()
+        except Unreachable as problem:
+            if not is_lost:
+                _say_about_connection(f"{problem}; it is asked again until it answers", options)
+            is_lost = True
+            time.sleep(max(wait, problem.retry_after))
+            wait = min(MAX_WAIT, 2 * wait)
+            continue
+        if is_lost:
+            _say_about_connection("the collector answers again", options)
+        return found
+
+
+def _say_about_connection(sentence: str, options: argparse.Namespace) -> None:
+    if options.json:
+        print_json({"event": "connection", "sentence": sentence}, indent=None)
+    else:
+        print(f"lossguard: {printable(sentence)}", file=sys.stderr, flush=True)
+
+
+def _print(terminal: Terminal, event: Event, *, as_json: bool) -> None:
+    if as_json:
+        print_json(event.fields(), indent=None)
+    elif event.kind == "step":
+        values = [_value(name, value) for name, value in event.facts["metrics"].items()]
+        terminal.say(f"step {count(event.facts['step']):>9}", *values)
+    else:
+        terminal.say(Text(event.sentence, STYLES.get(event.kind)))
+
+
+def _value(name: str, value: Any) -> Text:
+    if value == NON_FINITE:
+        return Text(f"  {name} not finite", Style.RED)
+    return Text(f"  {name} {number(value):<8}")

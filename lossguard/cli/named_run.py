@@ -1,0 +1,164 @@
+"""The runs that a command means: by name, by search, or by their folders."""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from lossguard.cli.errors import CommandError, ExitCode
+from lossguard.client.client import Client
+from lossguard.vocabulary.errors import ConfigurationError, NotFound
+from lossguard.vocabulary.protocol import RUN_CURSOR, decode_number, is_run_id
+from lossguard.vocabulary.run_search import ARCHIVED, Search, flattened, parse, settings_or_metric, tags_of
+
+# RUN on the command line: the id of a run, the beginning of one, its name, or `latest`.
+
+LATEST = "latest"
+MAX_CANDIDATES = 8
+Found = dict[str, Any]
+Query = Sequence[tuple[str, str | float]]
+PAGE = 500
+"""Runs that are asked for at once."""
+NAMED: Query = (("fields", "id,name,state,started_at"),)
+"""What tells runs apart."""
+UNKNOWN: Found = {"metrics": {}} | dict.fromkeys(("step", "note", "archived_at", "open_incidents", "waiting"))
+"""What a collector of an earlier release does not say in its list."""
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The argument RUN."""
+    parser.add_argument("which_run", metavar="RUN", help="id of the run, the beginning of one, its name, or `latest`")
+
+
+def listed(client: Client, query: Query = (), *, limit: int = PAGE) -> Iterator[Found]:
+    """Where each run stands, the newest first, `limit` at a time, each page when it is needed.
+
+    `query`: fields of GET /overview, which a collector of an earlier release does not know but for `project` and
+    `config`. From an even earlier one, the runs come without their newest values.
+    """
+    path = urlencode([*query, ("limit", limit)])
+    try:
+        for found in client.pages(f"/overview?{path}"):
+            yield from found
+    except NotFound:
+        for runs in client.pages(f"/runs?{urlencode([pair for pair in query if pair[0] == 'project'])}"):
+            yield from ({**UNKNOWN, **run, "tags": tags_of(run.get("tags"), run["config"])} for run in runs)
+
+
+def find(client: Client, text: str) -> Found:
+    """The run that `text` names, as GET /runs/ID answers. Raises CommandError when it names none, or several."""
+    if is_run_id(text) and text != LATEST:
+        try:
+            return of(client, text)
+        except NotFound:
+            pass
+    return of(client, chosen(text, _candidates(client, text)))
+
+
+def _candidates(client: Client, text: str) -> list[Found]:
+    """The runs that `text` may name: all of these, and others."""
+    newest = listed(client, NAMED, limit=1)
+    first = list(islice(newest, 1))
+    if RUN_CURSOR not in client.accepts:
+        return [*first, *newest]
+    if not first or text == LATEST:
+        return first
+    if '"' in text or not text:  # a search cannot name it
+        return list(listed(client, NAMED))
+    searched = (listed(client, [*NAMED, ("search", f'{field}"{text}"')]) for field in ("name=", "id:"))
+    found = {run["id"]: run for runs in searched for run in runs}
+    return list(found.values()) or first
+
+
+def of(client: Client, run_id: str) -> Found:
+    """The run with this id. Raises NotFound."""
+    run: Found = client.get(f"/runs/{quote(run_id, safe='')}")
+    return run
+
+
+def chosen(text: str, runs: Sequence[Found]) -> str:
+    """The id of the run, among these (the newest first), that `text` names. Raises CommandError."""
+    if text == LATEST and runs:
+        return str(max(runs, key=lambda run: run["started_at"])["id"])
+    for matching in (_with_id(text, runs), _with_name(text, runs), _beginning(text, runs)):
+        if len(matching) == 1:
+            return str(matching[0]["id"])
+        if matching:
+            raise CommandError(_several(text, matching), ExitCode.NOT_FOUND)
+    known = "there are no runs" if not runs else "`lossguard runs` lists those that there are"
+    raise CommandError(f"no run has the id or the name {text!r:.200}; {known}", ExitCode.NOT_FOUND)
+
+
+def _with_id(text: str, runs: Sequence[Found]) -> list[Found]:
+    return [run for run in runs if run["id"] == text]
+
+
+def _with_name(text: str, runs: Sequence[Found]) -> list[Found]:
+    return [run for run in runs if run["name"] == text]
+
+
+def _beginning(text: str, runs: Sequence[Found]) -> list[Found]:
+    return [run for run in runs if text and run["id"].startswith(text)]
+
+
+def _several(text: str, matching: Sequence[Found]) -> str:
+    shown = ", ".join(_described(run) for run in matching[:MAX_CANDIDATES])
+    more = f" and {len(matching) - MAX_CANDIDATES} more" if len(matching) > MAX_CANDIDATES else ""
+    return f"{text!r:.200} names {len(matching)} runs: {shown}{more}; give the id of one"
+
+
+def _described(run: Found) -> str:
+    named = f", {run['name']}" if run["name"] and run["name"] != run["id"] else ""
+    return f"{run['id']} ({run['state']}{named})"
+
+
+# Which runs `lossguard runs --search` means: words, and conditions on what the list knows of a run. Pure.
+
+Run = Mapping[str, Any]
+
+FIELDS: Mapping[str, Callable[[Run], list[Any]]] = {
+    "state": lambda run: [run["state"]],
+    "project": lambda run: [run["project"]],
+    "name": lambda run: [run["name"] or run["id"]],
+    "id": lambda run: [run["id"]],
+    "tag": lambda run: list(run["tags"]),
+    "note": lambda run: [run["note"] or ""],
+    ARCHIVED: lambda run: [run["archived_at"] is not None],
+    "steps": lambda run: [0 if run["step"] is None else run["step"] + 1],
+    "open_incidents": lambda run: [run["open_incidents"]],
+    "waiting": lambda run: [run["waiting"]],
+}
+
+
+def read(text: str) -> Search:
+    """The search. Raises ConfigurationError for what cannot be read."""
+    search = parse(text)
+    if search.problems:
+        raise ConfigurationError(f"--search: {' '.join(search.problems)}")
+    return search
+
+
+def matches(search: Search, run: Run) -> bool:
+    """Whether a run of the list, with its configuration, matches."""
+    words = [run["project"], run["name"] or "", run["id"], run["note"] or "", *run["tags"]]
+    return search.matches("\n".join(words), lambda name: values_of(run, name))
+
+
+def values_of(run: Run, name: str) -> list[Any]:
+    """What a name means: a field, a setting, or the newest value of a metric; the first that there is."""
+    if name in FIELDS:
+        return FIELDS[name](run)
+    return settings_or_metric(name, flattened(run["config"]), lambda metric: decode_number(run["metrics"].get(metric)))
+
+
+# The folders of runs below a directory, for the commands that work on all of them.
+
+
+def run_folders_in(directory: Path) -> list[Path]:
+    """The folders with spools or with what was made of them. Raises ConfigurationError where there are none."""
+    runs = {path.parent for pattern in ("*.spool", "*.control") for path in directory.rglob(pattern)}
+    if not runs:
+        raise ConfigurationError(f"there are no spools in {directory}")
+    return sorted(runs)

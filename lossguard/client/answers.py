@@ -1,0 +1,74 @@
+"""The answer of a collector: its body, read while it arrives, or why there is none."""
+
+import io
+import ssl
+from typing import Any
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from lossguard.vocabulary.errors import Unreachable
+
+# The body of a collector's answer, read while it arrives.
+
+TAIL_BYTES = 16
+
+
+class AnswerStream(io.RawIOBase):
+    """A file that is read from the network. A reader that pauses makes the collector wait, for up to a minute."""
+
+    def __init__(self, answer: urllib3.BaseHTTPResponse, url: str) -> None:
+        super().__init__()
+        self._answer, self._url = answer, url
+        self.num_bytes = 0
+        """Read so far."""
+        self.tail = b""
+        """The last TAIL_BYTES of them."""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """The next `size` bytes, fewer only at the end; -1: all that is left. Raises Unreachable if they do not come,
+        or if the connection ends before the answer does."""
+        try:
+            data = self._answer.read(None if size < 0 else size)
+        except (HTTPError, OSError) as error:
+            raise Unreachable(
+                f"the connection to the collector at {self._url} broke after {self.num_bytes:,} bytes of the answer "
+                f"({type(error).__name__}): nothing of it was kept, ask again"
+            ) from error
+        self.num_bytes += len(data)
+        if data:
+            self.tail = (self.tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        """As `read`, into a buffer of bytes: what the buffers of the standard library call."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+# Why a collector does not answer, in words. Pure.
+
+REASONS = {
+    "NewConnectionError": "the connection is refused",
+    "NameResolutionError": "its host name is not known",
+    "ConnectTimeoutError": "no connection in time",
+    "ReadTimeoutError": "no answer in time",
+    "ProtocolError": "the connection was lost",
+}
+"""By name of the exception of urllib3."""
+
+
+def reason_of(error: BaseException | None) -> str:
+    """A clause about the exception with which a request ended; of an unknown one its name."""
+    cause = error.args[0] if error is not None and error.args else None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        refused = cause.verify_message.rstrip(".")
+        return f"its certificate is refused: {refused}; trust a private authority with SSL_CERT_FILE"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS fails: {cause.reason}; if the collector speaks plain HTTP, its address begins with http://"
+    name = type(error).__name__
+    return REASONS.get(name, name)

@@ -1,0 +1,238 @@
+"""A collector's HTTP API: one keep-alive connection, JSON in both directions, and errors sorted by what to do next."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+import urllib3
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, SSLError
+
+from lossguard.client.answers import AnswerStream, reason_of
+from lossguard.vocabulary.errors import CollectorError, Conflict, NotFound, Rejected, Unauthorised, Unreachable
+from lossguard.vocabulary.protocol import ACCEPTS_HEADER, API
+from lossguard.vocabulary.secrets import checked_token, collector_url
+
+if TYPE_CHECKING:
+    from lossguard.client.stored_run import StoredRun
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds, at most."""
+RETRY_UNAUTHORISED = 30.0
+"""Seconds to wait before a refused token is tried again."""
+NOT_SENT = (NewConnectionError, ConnectTimeoutError, SSLError, LocationValueError, UnicodeError)
+"""Errors that occur before the request is sent."""
+DOWNLOAD_PIECE = 1 << 20
+"""Bytes."""
+TOKEN_FIELD = "header.authorization"
+"""Where a refused token stands: the sentence says so already."""
+NEXT = re.compile(r'<(\?[^>]*)>;\s*rel="?next"?')
+"""In a Link header."""
+TRY_AGAIN = (408, 429)
+"""Client errors that may pass."""
+
+
+class Client:
+    """Requests to a collector.
+
+        client = lossguard.Client("http://127.0.0.1:8000", token)
+        client.runs(project="gpt-small")                # a pandas frame, or a dict of columns without pandas
+        client.run("RUN").frame(["loss"])
+        client.get("/runs/RUN")["state"]                # any other route, as JSON
+
+    Paths are relative to /api/v1; the collector describes them at /docs. A request that fails raises one of the
+    children of `CollectorError`: `Unreachable`, `Unauthorised`, `NotFound`, `Conflict` or `Rejected`.
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, timeout: float = 30.0) -> None:
+        """`url` is the collector's base address, `timeout` the seconds to wait for an answer.
+
+        Connects at the first request. Raises ConfigurationError when `url` is not an HTTP address, or the token
+        cannot be one.
+        """
+        self.url = collector_url("url", url)
+        address = urllib3.util.parse_url(self.url)
+        limits = urllib3.Timeout(connect=min(timeout, CONNECT_TIMEOUT), read=timeout)
+        self._pool = urllib3.connection_from_url(self.url, maxsize=1, timeout=limits, retries=False)
+        self._path = (address.path or "").rstrip("/")
+        self.accepts: frozenset[str] = frozenset()
+        """Those of `protocol.NEGOTIATED_FIELDS` that the collector's last answer names; empty before the first one."""
+        self._headers = {"user-agent": "lossguard"}
+        if token:
+            self._headers["authorization"] = f"Bearer {checked_token('token', token)}"
+
+    def get(self, path: str) -> Any:
+        """The JSON value at `path`, such as "/runs" or "/runs/ID/series?metric=loss"."""
+        return self.request("GET", path)
+
+    def pages(self, path: str) -> Iterator[list[Any]]:
+        """The lists at `path`, such as "/runs?limit=500", one page after another, each when it is asked for.
+
+        A collector of an earlier release has no pages: it sends everything at once, whatever `limit` says.
+        Raises Rejected where the collector has one object instead.
+        """
+        following: str | None = path
+        while following is not None:
+            answer = self._send("GET", API + following, None, self._headers)
+            following = _next_page(following, answer.headers.get("link", ""))
+            page = self._decoded(answer, (dict, list) if self.accepts else list)
+            if isinstance(page, dict):
+                raise Rejected(f"{path} is one object and no list, so it has no pages: read it with get({path!r})")
+            yield page
+
+    def run(self, run_id: str) -> "StoredRun":
+        """A run as the collector has it: its steps, incidents and costs as frames. Asks nothing yet."""
+        from lossguard.client.stored_run import StoredRun  # what a trainer's process never needs
+
+        return StoredRun(self, run_id)
+
+    def runs(
+        self,
+        *,
+        project: str | None = None,
+        state: str | None = None,
+        tags: Sequence[str] = (),
+        search: str | None = None,
+        since: float | None = None,
+        limit: int | None = None,
+    ) -> Any:
+        """Runs, the newest first: one row per run. They are read in pages; without `limit`, all of them.
+
+        `state`: such as "running". `tags`: only runs with all of these. `search`: words and conditions as on the page
+        of runs, such as "lr>1e-3 loss<2.5". `since`: only runs that reported since then (unix seconds). A collector of
+        an earlier release knows `project` and `state` alone: for the others this raises Rejected.
+        """
+        from lossguard.client.stored_run import list_runs
+
+        return list_runs(self, project=project, state=state, tags=tags, search=search, since=since, limit=limit)
+
+    def request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        """Send `body` as JSON and return the decoded answer: always a dict when there is a body; None for status 204.
+
+        NaN and infinity must be encoded already, as the protocol writes them.
+        """
+        sent = {**self._headers, **(headers or {})}
+        data = None
+        if body is not None:
+            data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+            sent["content-type"] = "application/json"
+        answer = self._send(method, API + path, data, sent)
+        if answer.status == 204:
+            return None
+        return self._decoded(answer, dict if data else (dict, list))
+
+    @contextmanager
+    def stream(self, path: str) -> Iterator[AnswerStream]:
+        """The body at `path` as a file that is read while it arrives: not in memory as a whole."""
+        answer = self._send("GET", API + path, None, self._headers, preload_content=False)
+        try:
+            yield AnswerStream(answer, self.url)
+        finally:
+            answer.close()  # the connection too, unless the body was read to its end
+            answer.release_conn()
+
+    def ping(self) -> None:
+        """Ask whether the collector is up; no token is needed. Raises CollectorError when it is not."""
+        self._send("GET", "/healthz", None, self._headers)
+
+    def download(self, path: str, file: BinaryIO) -> int:
+        """Write the body at `path` into `file` while it arrives; returns its bytes. It is never in memory as a whole.
+
+        Raises Unreachable when the connection breaks: what `file` has then is the beginning.
+        """
+        with self.stream(path) as answer:
+            shutil.copyfileobj(answer, file, DOWNLOAD_PIECE)
+            return answer.num_bytes
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another one."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _send(
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], **options: bool
+    ) -> urllib3.BaseHTTPResponse:
+        try:
+            answer = self._pool.urlopen(
+                method, self._path + path, body=data, headers=headers, redirect=False, **options
+            )
+            is_refused = not 200 <= answer.status < 300
+            if is_refused:
+                answer.data  # noqa: B018 - of a stream, this is where it is read
+        except (HTTPError, OSError, UnicodeError) as error:
+            raise Unreachable(
+                f"no collector answers at {self.url} ({reason_of(error)})",
+                may_have_arrived=not isinstance(error, NOT_SENT),
+            ) from error
+        if not is_refused or _is_problem(answer):  # other refusals may come from a proxy
+            self.accepts = frozenset(answer.headers.get(ACCEPTS_HEADER, "").split())
+        if is_refused:
+            raise self._error(answer)
+        return answer
+
+    def _decoded(self, answer: urllib3.BaseHTTPResponse, kinds: type | tuple[type, ...]) -> Any:
+        try:
+            value = json.loads(answer.data)
+        except ValueError:
+            value = None
+        if not isinstance(value, kinds):
+            raise self._not_a_collector(answer.status)
+        return value
+
+    def _error(self, answer: urllib3.BaseHTTPResponse) -> CollectorError:
+        status, (detail, field) = answer.status, _problem(answer.data)
+        facts: dict[str, Any] = {"status": status, "detail": detail}
+        reason = f"{status} {detail or answer.data[:200].decode(errors='replace')}".rstrip()
+        reason += f" (at {field})" if field not in ("", TOKEN_FIELD) else ""
+        if status in (401, 403):
+            return Unauthorised(self._not_allowed(status, reason), retry_after=RETRY_UNAUTHORISED, **facts)
+        if status == 404:
+            return NotFound(f"the collector at {self.url} answers {reason}", **facts)
+        if not 400 <= status < 500 or status in TRY_AGAIN:
+            wait = answer.headers.get("retry-after", "")
+            seconds = float(wait) if wait.isdecimal() else 0.0
+            why = f": {detail}" if detail else ""
+            return Unreachable(f"the collector at {self.url} answers {status}{why}", retry_after=seconds, **facts)
+        if not _is_problem(answer):
+            return self._not_a_collector(status)
+        return (Conflict if status == 409 else Rejected)(reason, **facts)
+
+    def _not_allowed(self, status: int, reason: str) -> str:
+        if status == 401 and "authorization" not in self._headers:
+            return f"the collector at {self.url} asks for a token, and none is given (LOSSGUARD_TOKEN)"
+        return f"the collector at {self.url} refuses the token ({reason})"
+
+    def _not_a_collector(self, status: int) -> Unreachable:
+        return Unreachable(f"the server at {self.url} ({status}) is not a Lossguard collector", status=status)
+
+
+def _next_page(path: str, link: str) -> str | None:
+    """The path of the next page, which `link` (RFC 8288) gives relative to this one."""
+    found = NEXT.search(link)
+    return None if found is None else path.partition("?")[0] + found[1]
+
+
+def _is_problem(answer: urllib3.BaseHTTPResponse) -> bool:
+    return answer.headers.get("content-type", "").startswith("application/problem+json")
+
+
+def _problem(data: bytes) -> tuple[str, str]:
+    """(detail, field) of a problem+json body, empty where it has none; ("", "") for any other body."""
+    try:
+        problem = json.loads(data)
+        field = ".".join(str(part) for part in problem.get("where") or ())
+        return str(problem.get("detail") or problem.get("title") or ""), field
+    except (ValueError, AttributeError, TypeError):
+        return "", ""

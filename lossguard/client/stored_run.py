@@ -1,0 +1,209 @@
+"""Runs as a collector has them: a list of them, and one with steps, incidents and costs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from lossguard.client import tables
+from lossguard.client.answers import AnswerStream
+from lossguard.client.frames import Frame, has, steps_of_lists, steps_of_table, table_of, table_of_columns
+from lossguard.client.step_streams import read_arrow, read_csv
+from lossguard.vocabulary.errors import NotFound, Rejected
+from lossguard.vocabulary.protocol import EXPORT_LINE, NO_SUCH_PATH, RUN_CURSOR
+
+if TYPE_CHECKING:
+    from lossguard.client.client import Client
+
+# A run as a collector has it: steps, incidents and costs as pandas frames, or as columns where pandas is missing.
+
+Steps = tuple[int, int | None]
+"""From the first step up to, and without, the second; None: no end."""
+
+
+class StoredRun:
+    """A run of a collector, read over its API: `lossguard.Client(url).run("RUN")`.
+
+    Every method asks the collector once, and returns a pandas frame; where pandas is not installed, a dict of lists.
+    With `pip install 'lossguard[frames]'` (pandas and pyarrow) the steps come as Arrow's record batches; without
+    pyarrow as text, several times slower, and just as exact. Times are those of the trainer's clock, in UTC. A run that
+    the collector does not know raises NotFound; see `lossguard.vocabulary.errors` for the other reasons.
+    """
+
+    def __init__(self, client: "Client", run_id: str) -> None:
+        self.id = run_id
+        self._client, self._path = client, f"/runs/{quote(run_id, safe='')}"
+
+    def __repr__(self) -> str:
+        return f"StoredRun({self.id!r}, {self._client.url!r})"
+
+    def frame(
+        self,
+        metrics: str | Sequence[str] | None = None,
+        *,
+        steps: Steps | None = None,
+        discarded: bool = False,
+    ) -> Frame:
+        """The steps of the live line with these metrics (default: all), by `step`: `segment`, `live`, `time`, metrics.
+
+        `steps`: only those from the first up to, and without, the second (None: no end). `discarded`: the discarded
+        branches too, segment by segment; `live` tells them apart. A value that was not reported is NaN (None without
+        pandas). NaN and infinities that were reported are themselves, and a column `<metric>_non_finite` tells them
+        from missing ones. It is the frame of `db.frames.steps`. Raises NotFound for a metric that the run does not
+        have, and Unreachable when the connection breaks: a part of a frame is never returned.
+        """
+        query = _query(metrics, steps, discarded)
+        if has("pandas") and has("pyarrow"):
+            with self._export("arrow", query) as stream:
+                return steps_of_table(read_arrow(stream))
+        with self._export("csv", query) as stream:
+            return steps_of_lists(read_csv(stream))
+
+    def series(
+        self,
+        metric: str,
+        *,
+        points: int = 1500,
+        steps: Steps | None = None,
+        segment: int | None = None,
+    ) -> Frame:
+        """A metric in at most about `points` buckets of exact values, as a chart draws it, `first_step` as index.
+
+        It is that of the live line, or of a whole segment. `min`, `max`, `mean`, `first` and `last` are those of the
+        finite values; `non_finite` counts the others.
+        """
+        asked = {"metric": metric, "points": points} | dict(_bounds(steps))
+        asked |= {} if segment is None else {"segment": segment}
+        return table_of_columns(tables.SERIES, self._get(f"/series?{urlencode(asked)}"))
+
+    def incidents(self) -> Frame:
+        """One row per incident, `number` as index; `score` is in units of the detector's scale."""
+        return table_of(tables.INCIDENTS, self._get("/incidents"))
+
+    def interventions(self) -> Frame:
+        """One row per intervention, `number` as index, with the state and the answer of its order."""
+        shown = self._get("")
+        orders = {order["intervention"]: order for order in shown["orders"]}
+        return table_of(
+            tables.INTERVENTIONS, [_with_order(each, orders.get(each["number"], {})) for each in shown["interventions"]]
+        )
+
+    def segments(self) -> Frame:
+        """One row per segment, `number` as index; its steps [live_from, live_to) are on the live line."""
+        return table_of(tables.SEGMENTS, self._get("")["segments"])
+
+    def events(self) -> Frame:
+        """One row per declared event and per outlier, in the order of arrival; `key` as index."""
+        return table_of(tables.EVENTS, self._get("")["events"])
+
+    def notes(self) -> Frame:
+        """What people wrote about steps of the run, `id` as index."""
+        return table_of(tables.NOTES, self._get("/notes"))
+
+    def goodput(self) -> Frame:
+        """What the run's time was used for, `cause` as index: `seconds`, and `share` of the whole (0 to 1)."""
+        shown = self._get("/goodput")
+        total = shown["total_seconds"]
+        return table_of(
+            tables.GOODPUT,
+            [
+                {"cause": cause, "seconds": seconds, "share": seconds / total if total > 0 else None}
+                for cause, seconds in shown["seconds"].items()
+            ],
+        )
+
+    def costs(self) -> Frame:
+        """What each rewind cost, the new `segment` as index: discarded `steps`, their `tokens`, and `seconds`.
+
+        These are the seconds until the run was back at `fork_step`. Two rewinds may share time, so their sum may be
+        more than the run lost.
+        """
+        return table_of(tables.COSTS, self._get("/costs")["rewinds"])
+
+    def _get(self, path: str) -> Any:
+        try:
+            return self._client.get(self._path + path)
+        except NotFound as error:
+            if error.detail.startswith(NO_SUCH_PATH):
+                raise self._too_old(error.status) from error
+            raise
+
+    @contextmanager
+    def _export(self, format: str, query: Sequence[tuple[str, Any]]) -> Iterator[AnswerStream]:
+        """The steps as a stream. A collector of an earlier release refuses Arrow, and ignores what is selected."""
+        path = f"{self._path}/export?{urlencode([('format', format), *query])}"
+        try:
+            with self._client.stream(path) as stream:
+                if EXPORT_LINE not in self._client.accepts:
+                    raise self._too_old(None)
+                yield stream
+        except Rejected as error:
+            if error.status == 422 and EXPORT_LINE not in self._client.accepts:
+                raise self._too_old(error.status) from error
+            raise
+
+    def _too_old(self, status: int | None) -> Rejected:
+        message = f"the collector at {self._client.url} is of an earlier release and cannot answer this: upgrade it"
+        return Rejected(message, status=status)
+
+
+def _query(metrics: str | Sequence[str] | None, steps: Steps | None, discarded: bool) -> list[tuple[str, Any]]:
+    names = [metrics] if isinstance(metrics, str) else metrics
+    if names is not None and not names:
+        raise ValueError("metrics is empty: name at least one, or leave it out to get all")
+    line = "all" if discarded else "live"
+    return [("line", line), *(("metrics", name) for name in names or ()), *_bounds(steps)]
+
+
+def _bounds(steps: Steps | None) -> list[tuple[str, int]]:
+    """The query's first and last step, for the steps [first, end)."""
+    if steps is None:
+        return []
+    first, end = steps
+    if first < 0 or (end is not None and end <= first):
+        raise ValueError(f"steps={steps!r} holds no step: give the first one, and the one after the last (or None)")
+    return [("from", first)] + ([] if end is None else [("to", end - 1)])
+
+
+def _with_order(intervention: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:
+    answer = {"order_state": order.get("state")} | {name: order.get(name) for name in ("rewound_to", "answered_at")}
+    return {**intervention, **answer}
+
+
+# The runs of a collector as a frame, read in pages.
+
+PAGE = 500
+"""Runs that are asked for at once."""
+
+
+def list_runs(
+    client: "Client",
+    *,
+    project: str | None = None,
+    state: str | None = None,
+    tags: Sequence[str] = (),
+    search: str | None = None,
+    since: float | None = None,
+    limit: int | None = None,
+) -> Frame:
+    """The runs of a collector, the newest first, `id` as index. Raises Rejected (see `Client.runs`) and ValueError."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit} must be a number of runs, from 1")
+    if isinstance(tags, str):
+        raise ValueError(f"tags={tags!r} must be a list of tags, as in [{tags!r}]")
+    new: list[tuple[str, str | float]] = [("tag", tag) for tag in tags]
+    new += [(name, value) for name, value in (("search", search), ("since", since)) if value is not None]
+    old = [(name, value) for name, value in (("project", project), ("state", state)) if value is not None]
+    query = urlencode([*old, *new, ("limit", min(limit or PAGE, PAGE))])
+    found = (run for run in _pages(client, f"/runs?{query}", needs_new=bool(new)) if state in (None, run["state"]))
+    return table_of(tables.RUNS, list(islice(found, limit)))
+
+
+def _pages(client: "Client", path: str, *, needs_new: bool) -> Iterator[dict[str, Any]]:
+    pages = client.pages(path)
+    first = next(pages)
+    if needs_new and RUN_CURSOR not in client.accepts:
+        message = f"the collector at {client.url} is of an earlier release and cannot search its runs: upgrade it"
+        raise Rejected(message)
+    yield from chain(first, *pages)

@@ -1,0 +1,202 @@
+"""From the lines of a spool to reports: intact lines, the registration of their run, and the body of a report."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from lossguard.spool.lines import DamagedLine, Record, from_line, intact_end, is_deliverable
+from lossguard.spool.set_aside import DamagedRange, SetAside
+from lossguard.spool.spool import spools_in
+from lossguard.spool.spool_reader import WINDOW, AcknowledgedOffset, SpoolReader
+from lossguard.vocabulary.errors import LogOnce
+
+# The body of a report, made of lines of a spool.
+
+Body = dict[str, Any]
+Line = tuple[int, bytes, Record]
+"""Offset in the spool, the line as written, and its decoded record."""
+
+
+def in_report(record: Record) -> bool:
+    """Whether a line is sent as a part of a report."""
+    return "step" in record or "restorable" in record
+
+
+def report(session: str, segment: int | None, lines: list[Line], *, before: int = 0) -> Body:
+    """The body of POST /reports for `lines`: columns of equal length, null where a step has no such metric.
+
+    `before`: bytes in the session's files before the one of these lines.
+    """
+    steps = [record for _, _, record in lines if "metrics" in record]
+    names = dict.fromkeys(name for record in steps for name in record["metrics"])
+    body: Body = {
+        "segment": segment,
+        "steps": [record["step"] for record in steps],
+        "times": [record["time"] for record in steps],
+        "metrics": {name: [record["metrics"].get(name) for record in steps] for name in names},
+        "events": [_event(f"{session}-{before + offset}", record) for offset, _, record in lines if "event" in record],
+    }
+    for _, _, record in lines:
+        if "restorable" in record:
+            body |= restorable(record)
+    return body
+
+
+def restorable(record: Record) -> Body:
+    """The part of a report that says which steps can be restored."""
+    body = {"restorable_steps": record["restorable"], "restorable_tiers": record.get("tiers")}
+    return body | {"preflight": record["preflight"]} if "preflight" in record else body
+
+
+def _event(key: str, record: Record) -> Body:
+    return {
+        "key": key,
+        "step": record["step"],
+        "time": record["time"],
+        "kind": record["event"],
+        "details": record["details"],
+    }
+
+
+# How a run is registered: as its spool says, or if that line is damaged, as another spool or its folder says.
+
+
+def registration_of(reader: SpoolReader) -> tuple[dict[str, Any], bool]:
+    """(the registration of a spool's run, whether the spool itself begins with it)."""
+    for own in _registrations(reader, end=1):
+        return own, True
+    folder = reader.path.parent
+    for path in [reader.path, *spools_in(folder)]:
+        with SpoolReader(path) as other:
+            for registration in _registrations(other):
+                return registration, False
+    return _from_folder(folder, started_at=reader.path.stat().st_mtime), False
+
+
+def _registrations(reader: SpoolReader, end: int | None = None) -> Iterator[dict[str, Any]]:
+    return (record["run"] for _, record in reader.records("run", end=end) if is_deliverable(record))
+
+
+def _from_folder(folder: Path, *, started_at: float) -> dict[str, Any]:
+    """The least that a collector needs; the names of the folders are those of the project and of the run."""
+    return {
+        "id": folder.name,
+        "project": unquote(folder.parent.name),
+        "name": folder.name,
+        "config": {},
+        "capabilities": [],
+        "started_at": started_at,
+    }
+
+
+# The lines of a spool that are to be delivered: intact, in order, each once. Damaged ones are set aside.
+
+
+class IntactLines:
+    """Reads on from the acknowledged offset."""
+
+    def __init__(self, path: Path, log_once: LogOnce, set_aside: SetAside) -> None:
+        """Raises OSError when the spool cannot be read."""
+        self.reader = SpoolReader(path)
+        self._path = path
+        self._offset = AcknowledgedOffset(path)
+        self._log_once = log_once
+        self._set_aside = set_aside
+        self._checksums: bool | None = None  # unknown
+        self._newest_time = 0.0  # of the acknowledged lines
+        self._newest_segment = -1
+
+    @property
+    def begin(self) -> int:
+        """Offset up to which everything is delivered or set aside."""
+        return self._offset.value
+
+    def resume(self, newest_time: float, newest_segment: int) -> None:
+        """Time of the newest delivered line, and number of the newest delivered segment (-1: none)."""
+        self._newest_time, self._newest_segment = newest_time, newest_segment
+
+    def next(self, limit: int) -> list[Line]:
+        """The next lines, at most `limit`, without acknowledging them. Empty: nothing is left, or only damage was."""
+        if self._checksums is None:
+            self._checksums = self.reader.has_checksums()
+        lines: list[Line] = []
+        begin = end = self.begin
+        problem = ""
+        for offset, line in self.reader.lines(begin):
+            try:
+                lines.append((offset, line, self._decoded(line)))
+            except DamagedLine as error:
+                if lines:
+                    break  # deliver the lines before it first
+                end, problem = offset + len(line), problem or str(error)
+                if (intact := intact_end(line)) is not None:
+                    end = offset + intact
+                    lines.append((end, line[intact:], self._decoded(line[intact:])))
+            if len(lines) == limit:
+                break
+        if end > begin:
+            self._set_damage_aside(begin, end, problem)
+        return lines
+
+    def acknowledge(self, lines: list[Line]) -> None:
+        """The collector has these lines, which `next` has returned."""
+        for _, _, record in lines:
+            self._newest_time = max(self._newest_time, record.get("time", 0.0))
+            self._newest_segment = max(self._newest_segment, record.get("segment", -1))
+        offset, line, _ = lines[-1]
+        self._save(offset + len(line))
+
+    def without_repeated(self, lines: list[Line]) -> list[Line]:
+        """`lines` without those that the disk wrote twice: the same bytes, with the same time, stand before them."""
+        kept, newest = [], self._newest_time
+        for offset, line, record in lines:
+            time = record.get("time", newest)
+            is_repeated = record["segment"] <= self._newest_segment if "segment" in record else False
+            if is_repeated or ("time" in record and time <= newest and self._stands_before(offset, line)):
+                continue
+            newest = max(newest, time)
+            kept.append((offset, line, record))
+        return kept
+
+    def incomplete(self) -> str:
+        """Once nothing is left: where the line lies that was never completed; empty if there is none."""
+        size = self.reader.size()
+        return "" if self.begin == size else f"bytes {self.begin} to {size} of {self._path} (an incomplete line)"
+
+    def close(self) -> None:
+        """Close the files."""
+        self.reader.close()
+        self._offset.close()
+
+    def _decoded(self, line: bytes) -> Record:
+        record = from_line(line, checksums=bool(self._checksums))
+        if not self._checksums and not is_deliverable(record):
+            raise DamagedLine("a line is none that the SDK writes")
+        return record
+
+    def _stands_before(self, offset: int, line: bytes) -> bool:
+        before = self.reader.lines(max(0, offset - WINDOW))
+        return any(position < offset and line == each for position, each in before)
+
+    def _set_damage_aside(self, begin: int, end: int, problem: str) -> None:
+        path = self._set_aside.damaged_path
+        try:
+            self._set_aside.add(DamagedRange(spool=self._path.name, begin=begin, end=end, problem=problem))
+        except OSError as error:
+            self._log_once.warn_once("set aside", f"{path} cannot be written ({error.strerror})")
+        self._log_once.warn_once(
+            f"damaged {self._path}",
+            f"{self._path} is damaged at bytes {begin} to {end} ({problem}): they stay there, and the rest is "
+            f"delivered; {path} lists every damaged place",
+        )
+        self._save(end)
+
+    def _save(self, offset: int) -> None:
+        try:
+            self._offset.save(offset)
+        except OSError as problem:
+            self._log_once.warn_once(
+                "acknowledge",
+                f"the delivered position cannot be saved ({problem.strerror}); some lines may be sent again",
+            )

@@ -1,0 +1,258 @@
+"""Where a run stands between two steps, as each of its checkpoints holds it, and when those are saved and pinned."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lossguard.checkpoints.store import CheckpointStore, CheckpointTimes, KeepsInMemory, Uploads, durable_tier
+from lossguard.guard.remedies import Remedies
+from lossguard.run.ranks import Ranks
+from lossguard.run.run import Run
+from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, ConfigurationError, LogOnce
+from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS
+from lossguard.vocabulary.orders import Ledger, Skip
+from lossguard.vocabulary.states import Tier
+
+# The checkpoints of one guarded run: when they are saved and pinned, and what the collector learns of them.
+
+
+class CheckpointSaver:
+    """Saves a run into a CheckpointStore: a save that fails is reported, and the run continues without it."""
+
+    def __init__(self, run: Run, checkpoints: CheckpointStore, ranks: Ranks, log_once: LogOnce, *, every: int) -> None:
+        """`every`: steps between two durable checkpoints."""
+        self._run, self._checkpoints, self._log_once, self._every = run, checkpoints, log_once, every
+        self._ranks = ranks
+        self._is_saved_by_another = run.rank > 0 and ranks.size == 1  # rank 0 saves for ranks that cannot communicate
+        self._memory = checkpoints if isinstance(checkpoints, KeepsInMemory) and checkpoints.memory_every else None
+        self._times = CheckpointTimes(checkpoints)
+        self._saved_step: int | None = None  # the step whose durable checkpoint is the present state
+        self.pinned: list[int] = []
+        """Checkpoints that an escalation of the last rollback may need,"""
+        self.pinned_until = 0
+        """up to this step."""
+
+    def durable_steps(self) -> list[int]:
+        """Steps that another process could restore, too."""
+        return self._checkpoints.steps() if self._memory is None else self._memory.durable_steps()
+
+    def load(self, step: int) -> dict[str, Any]:
+        """See `CheckpointStore.load`."""
+        return self._times.load(step)
+
+    def restored(self, step: int) -> None:
+        """The present state is that of `step`."""
+        self._saved_step = step if step in self.durable_steps() else None
+
+    def stepped(self) -> None:
+        """The present state is that of no checkpoint."""
+        self._saved_step = None
+
+    def save_if_due(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
+        """Save before `step` if it is one of every so many: durably, or else in memory.
+
+        A durable one would have to wait while an earlier one is being uploaded, so it is left out then.
+        """
+        is_due = step % self._every == 0
+        if is_due and not self._is_uploading(step):
+            self.save(step, state)
+        elif self._memory is not None and (is_due or step % (self._memory.memory_every or self._every) == 0):
+            self._save_in_memory(self._memory, step, state)
+
+    def _is_uploading(self, step: int) -> bool:
+        if not isinstance(self._checkpoints, Uploads) or not self._ranks.broadcast(self._checkpoints.is_uploading()):
+            return False
+        self._log_once.warn_once(
+            "uploading",
+            f"the checkpoint of step {step} is left out, because an earlier one is still being uploaded: "
+            f"an upload takes longer than {self._every} steps",
+        )
+        return True
+
+    def save(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
+        """Save durably, or begin to, unless the present state is saved. `state()` is what the controller must know."""
+        if self._saved_step == step or self._is_saved_by_another:
+            return
+        began = time.perf_counter()
+        self.settle(wait=True)
+        if step >= self.pinned_until:
+            self.pinned = self.pinned[-2:]  # a replay of the incident starts from the last, and from an earlier one
+        try:
+            self._checkpoints.pin(self.pinned)
+            self._checkpoints.save(step, state())
+        except Exception as problem:  # a full disk must not end a run that computes
+            self._report_failed_save(problem)
+        else:
+            self._saved_step = step
+            self._times.saved(durable_tier(self._checkpoints), began)
+        self._run.add_seconds(CHECKPOINT_SECONDS, time.perf_counter() - began)
+        self.report_restorable()
+
+    def _save_in_memory(self, memory: KeepsInMemory, step: int, state: Callable[[], dict[str, Any]]) -> None:
+        if self._is_saved_by_another:
+            return
+        began = time.perf_counter()
+        try:
+            memory.save_in_memory(step, state())
+        except Exception as problem:  # too little memory must not end a run that computes
+            self._report_failed_save(problem)
+        else:
+            self._times.saved(Tier.MEMORY, began)
+        self._run.add_seconds(CHECKPOINT_SECONDS, time.perf_counter() - began)
+        self.report_restorable()
+
+    def settle(self, wait: bool = False) -> None:
+        """Report how a background save ended: only a durable checkpoint can be restored."""
+        try:
+            if self._checkpoints.settle(wait):
+                self.report_restorable()
+                self._log_once.reset("save")
+        except Exception as problem:
+            self._report_failed_save(problem)
+
+    def settle_for_rollback(self) -> None:
+        """The same, without waiting for an upload: what the run is about to leave need not be durable."""
+        if isinstance(self._checkpoints, Uploads):
+            self._checkpoints.stop_uploading()
+        self.settle(wait=True)
+
+    def _report_failed_save(self, problem: Exception) -> None:
+        self._saved_step = None
+        self._log_once.warn_once("save", f"a checkpoint could not be saved; the run continues without it: {problem}")
+
+    def report_restorable(self) -> None:
+        """Tell the collector which steps can be restored; rank 0 alone looks."""
+        if self._run.rank > 0:
+            return
+        steps: Sequence[int] = self._checkpoints.steps()
+        self._run.set_restorable(steps, self._times.tiers(steps))
+
+    def pin_all(self, until: int) -> None:
+        """Keep all that there are now up to step `until`: the rollback may have been too short."""
+        self.pinned = self.durable_steps()
+        self.pinned_until = max(self.pinned_until, until)
+
+    def discard_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps; a disk that refuses it does not end the run."""
+        try:
+            self._checkpoints.discard_after(step)
+        except (OSError, ConfigurationError) as problem:
+            self._log_once.warn_once("discard", f"checkpoints after step {step} could not be deleted: {problem}")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nothing is restored, saved or deleted while another process does so."""
+        lock, unlock = (
+            None if self._is_saved_by_another else getattr(self._checkpoints, name, None) for name in ("lock", "unlock")
+        )
+        if lock is not None:
+            lock(wait=self._run.lock_wait)
+        try:
+            yield
+        finally:
+            if unlock is not None:
+                unlock()
+
+
+# Where a run stands between two steps, as each of its checkpoints holds it.
+
+
+class Position:
+    """The next step and its batch, the skips, and the factor of the learning rate that an order has set."""
+
+    def __init__(
+        self,
+        run: Run,
+        checkpoints: CheckpointStore,
+        saver: CheckpointSaver,
+        remedies: Remedies,
+        ranks: Ranks,
+        skips: Iterable[Skip | tuple[int, int]],
+    ) -> None:
+        """`skips`: in addition to those that the run has skipped before."""
+        self._run, self._checkpoints, self._saver, self._remedies, self._ranks = (
+            run,
+            checkpoints,
+            saver,
+            remedies,
+            ranks,
+        )
+        given = [skip if isinstance(skip, Skip) else Skip(*skip) for skip in skips]
+        self.ledger = Ledger([*run.history.skips, *given])
+        self.step = 0
+        self.cursor = 0
+        """Batch index from which the next step takes its batch."""
+        self.lr_scale = 1.0
+        self.is_discarded = False
+        """Whether a rollback has left the step that was restored: its checkpoint could not be deleted then."""
+        self.data: Any = None
+        """The training data, if its state belongs into checkpoints: its `state_dict` returns plain values."""
+        self.gate: Any = None
+        """The gate, if there is one: its state belongs into checkpoints too."""
+        self._owner = ranks.broadcast(None if run.directory is None else run.id)  # of the checkpoints; None: unknown
+
+    @property
+    def batch(self) -> int:
+        """Index of the batch that the next step uses."""
+        return self.ledger.next_free(self.cursor)
+
+    def advance(self) -> None:
+        """A step was done, on `batch`."""
+        self.step, self.cursor = self.step + 1, self.batch + 1
+        self._saver.stepped()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it, in plain values."""
+        skips = [[skip.skip_from, skip.skip_to, skip.reason] for skip in self.ledger.skips]
+        state: dict[str, Any] = {"step": self.step, "cursor": self.cursor, "lr_scale": self.lr_scale, "ledger": skips}
+        state |= {"run": self._owner, "remedies": dict(self._remedies.ends)}
+        state["rollbacks"] = len(self._run.history.rewound_to)
+        if self.data is not None:
+            state["data"] = self.data.state_dict()
+        if self.gate is not None:
+            state["gate"] = self.gate.state_dict()
+        return state | {"pinned": self._saver.pinned, "pinned_until": self._saver.pinned_until}
+
+    def restore(self, step: int) -> None:
+        """Restore the newest intact checkpoint at or before `step`, on all ranks."""
+        self._ranks.run_on_all(self._restore_here, step)
+
+    def _restore_here(self, step: int) -> None:
+        state = self._saver.load(step)
+        self._check_owner(state.get("run"))
+        _check_position(state, step)
+        self.step = state["step"]
+        history = self._run.history
+        self.is_discarded = history.has_discarded(self.step, state.get("rollbacks", len(history.rewound_to)))
+        self._saver.restored(self.step)
+        self.cursor = state["cursor"]
+        self.lr_scale = state["lr_scale"] if self._run.history.lr_scale is None else self._run.history.lr_scale
+        self._remedies.restore(state.get("remedies", {}))
+        self._saver.pinned, self._saver.pinned_until = state["pinned"], state["pinned_until"]
+        if self.data is not None and "data" in state:
+            self.data.load_state_dict(state["data"])
+        if self.gate is not None:
+            self.gate.load_state_dict(state.get("gate", {}))
+        for skip in state["ledger"]:
+            self.ledger.add(Skip(*skip))
+
+    def _check_owner(self, owner: str | None) -> None:
+        """A new run that is recorded may not continue from the checkpoints of another run."""
+        if self._owner is None:
+            self._owner = owner
+        elif owner not in (None, self._owner) and not self._run.history.num_segments:
+            place = getattr(self._checkpoints, "directory", "the store")
+            raise CheckpointError(
+                f"{place} holds checkpoints of run {owner!r}, and this is the new run {self._run.id!r}: "
+                f"pass run_id={owner!r} to lossguard.init to resume that run, or keep checkpoints in another folder"
+            )
+
+
+def _check_position(state: dict[str, Any], step: int) -> None:
+    """The restored step is at or before the requested one, and each step before it has used one batch."""
+    if not 0 <= state["step"] <= step or state["cursor"] < state["step"]:
+        raise CheckpointMismatch(
+            f"the checkpoint for step {step} contains step {state['step']} with batch {state['cursor']} next, "
+            "which no run can have reached"
+        )

@@ -1,0 +1,405 @@
+"""The controller decides at each step boundary of a training loop: save, obey an order, restore, skip, stop.
+
+It calls no training code, so it serves loops of any kind: `Guard.steps`, and loops that a framework owns.
+
+    at = controller.open(until=10_000)            # resumes
+    while not at.stop and at.step < 10_000:
+        ...train one step on batch at.batch...    # at.restored: what was fetched ahead is of no use
+        at = controller.boundary()
+    controller.close()                            # or abandon(), if the loop raised
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+from lossguard.checkpoints.store import CheckpointStore
+from lossguard.guard.checkpointer import CheckpointSaver, Position
+from lossguard.guard.limits_in_force import LimitsInForce
+from lossguard.guard.preflight_check import PreflightCheck
+from lossguard.guard.remedies import LASTS, Remedies
+from lossguard.run.interrupts import handling
+from lossguard.run.ranks import Ranks, RankState, current_ranks
+from lossguard.run.run import Run
+from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, LogOnce
+from lossguard.vocabulary.limits import Limits
+from lossguard.vocabulary.orders import Ledger, Order, Skip
+from lossguard.vocabulary.states import OrderKind, Refusal, SegmentReason
+
+HOLD_POLL_SECONDS = 0.05
+"""Pause between two looks at the inbox while a run is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """Where a run stands between two steps."""
+
+    step: int
+    """The step that comes next."""
+    batch: int
+    """Absolute index of the batch that it uses."""
+    restored: bool
+    """Whether a checkpoint was restored at this boundary: the data must be read from `batch` anew."""
+    stop: bool
+    """Whether a signal asked the run to stop here."""
+    since: int
+    """Absolute index of the batch that would come next without skips: those from here to `batch` are skipped."""
+
+
+class Controller:
+    """A run between two steps: checkpoints, orders, skips, signals, and the agreement of all ranks. See `Guard`."""
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        checkpoints: CheckpointStore,
+        every: int = 50,
+        signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+        ranks: Ranks | None = None,
+        skips: Iterable[Skip | tuple[int, int]] = (),
+        limits: Limits | None = None,
+        decode: Callable[[Any], str] | None = None,
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"every={every} must be at least 1 step")
+        self.run = run
+        self.checkpoints = checkpoints
+        self.every = every
+        self.signals = tuple(signals)
+        self.ranks = current_ranks() if ranks is None else ranks
+        run.history = self.ranks.broadcast(run.history)
+        self._log_once = LogOnce(quiet=run.rank > 0)
+        self.limits = LimitsInForce(run, limits)
+        """What orders may do at most, and whether any is carried out now; rank 0 decides for all."""
+        self.interrupted_by: signal.Signals | None = None
+        """The first signal that asked the present loop, or the last one, to stop."""
+        self.held = False
+        """Whether the run waits for an operator: a hold order was executed, and no release order has come."""
+        self.decode = decode
+        """Gives the text of a batch."""
+        self.preflight = PreflightCheck(run, checkpoints, self.limits, self._log_once)
+        """Answers what the collector asks before a person approves a rollback."""
+        self._restored = False  # since the last boundary
+        self._order: Order | None = None  # taken from the inbox, and not yet known to all ranks
+        self._stopping = False  # all ranks know of a signal
+        self._saver = CheckpointSaver(run, checkpoints, self.ranks, self._log_once, every=every)
+        self._open = ExitStack()  # what `close` and `abandon` end
+        self._until = 0
+        self._first_available: Callable[[int], int] = lambda index: index
+        self.remedies = Remedies(run, self.ranks, self._log_once)
+        """The remedies that the loop has registered, and until when those that were ordered are in effect."""
+        self._position = Position(run, checkpoints, self._saver, self.remedies, self.ranks, skips)
+        self.tell: Callable[[str], None] = self._log_once.warn
+        """Called with one sentence for each resume and each rollback; a loop with its own display may replace it."""
+        if run.num_ranks <= self.ranks.size:
+            run.can_roll_back()
+            run.answers_questions()
+        else:
+            self._log_once.warn_once(
+                "ranks",
+                f"{run.num_ranks} ranks cannot communicate: rank 0 saves and reports, and no rank rolls back; "
+                "call torch.distributed.init_process_group before lossguard.init",
+            )
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asked the run to stop."""
+        return self.interrupted_by is not None
+
+    @property
+    def step(self) -> int:
+        """The step that comes next, or that the loop is at."""
+        return self._position.step
+
+    @property
+    def ledger(self) -> Ledger:
+        """The skips of the run."""
+        return self._position.ledger
+
+    @property
+    def lr_scale(self) -> float:
+        """Factor for the schedule's learning rate at this step; an order or a remedy may lower it."""
+        return self._position.lr_scale * self.remedies.lr_factor(self.step)
+
+    @lr_scale.setter
+    def lr_scale(self, factor: float) -> None:
+        self._position.lr_scale = factor
+
+    def remedy(
+        self, name: str, apply: Callable[[], object], revert: Callable[[], object], *, lasts: int = LASTS
+    ) -> None:
+        """Register a change of the training that the policy may switch on with a rollback, for `lasts` steps.
+
+        `apply()` is called after the restore, before the next batch, on every rank; `revert()` before the first step at
+        which the remedy is in effect no more: `lasts` steps after the restored one. A resumed process calls `apply()`
+        again while it is in effect. Both should change what no checkpoint holds, such as a number that the loop reads.
+        One that raises is reported, and training continues; an `apply` that raises must have changed nothing.
+
+        Register before the loop, on every rank in the same order. Raises ValueError for a name that is registered
+        already or has other characters than a-z, 0-9 and _, and for `lasts` below 1.
+        """
+        self.remedies.register(name, apply, revert, lasts)
+
+    def observe(self) -> None:
+        """From now on this process carries out no order: each one is refused, and a hold ends. Call it on rank 0."""
+        self.limits.observe()
+
+    def open(
+        self,
+        *,
+        until: int,
+        step: int = 0,
+        batch: int | None = None,
+        first_available: Callable[[int], int] = lambda index: index,
+        data: Any = None,
+    ) -> Boundary:
+        """Resume from the newest checkpoint, and return the first boundary of a run up to step `until` - 1.
+
+        Where there is no checkpoint, the loop stands before `step`, and its next batch is `batch` (default: `step`).
+        `first_available(index)`: the first batch index from `index` on that the data can still give after a rewind.
+        `data`: training data whose state belongs into the checkpoints, with `state_dict` (plain values) and
+        `load_state_dict`.
+
+        Raises ConfigurationError while another process writes the checkpoints, CheckpointError when no checkpoint is
+        intact or a new run finds the checkpoints of another run, and CheckpointMismatch.
+        """
+        self.interrupted_by, self._stopping, self.run.interrupted = None, False, False  # a signal ends one loop
+        self._position.step, self._position.cursor = step, step if batch is None else batch
+        self._position.data = data
+        self._until, self._first_available = until, first_available
+        with ExitStack() as opening:
+            opening.enter_context(self._saver.locked())
+            self._resume()
+            opening.enter_context(handling(self.signals, self._on_signal))
+            opening.enter_context(self._reporting_batch_index())
+            boundary = self._decide()
+            self._open = opening.pop_all()
+        return boundary
+
+    def boundary(self) -> Boundary:
+        """One step is done, on the batch that the last boundary named."""
+        self._restored = False
+        self._position.advance()
+        return self._decide()
+
+    def has_order(self) -> bool:
+        """Whether an order waits for the next boundary; for a loop whose last step is done, on all ranks together."""
+        return self._exchange_state(wait=True).order
+
+    def close(self, *, step_done: bool = False) -> None:
+        """The loop has ended: save the last checkpoint, wait until it is durable, and leave together with all ranks.
+
+        `step_done`: one step was done since the last boundary.
+        """
+        with self._open:
+            if step_done:
+                self._position.advance()
+            self._saver.save(self.step, self._position.state)
+            self._saver.settle(wait=True)
+            self.ranks.exchange(RankState(self.step), wait=True)  # all ranks have reached the end
+            self.ranks.close()
+
+    def abandon(self) -> None:
+        """The loop raised, or was left early: signal handlers and locks are as before, and nothing is saved."""
+        self._open.close()
+
+    def _decide(self) -> Boundary:
+        self._saver.settle()
+        self._execute_orders(is_last=self.step >= self._until)
+        if not self._stopping and self.step < self._until:
+            self.remedies.update(self.step)
+            self._saver.save_if_due(self.step, self._position.state)
+        self.run.batch_index = self._position.batch
+        return Boundary(self.step, self.run.batch_index, self._restored, self._stopping, self._position.cursor)
+
+    def _resume(self) -> None:
+        reason = SegmentReason.RESUME if self.run.history.num_segments else SegmentReason.START
+        known = self.ranks.ask_rank_0(self.checkpoints.steps)
+        if known:
+            self._restore_newest_of(known)
+            reason = SegmentReason.RESUME
+            self.tell(f"resumed from the checkpoint of step {self.step}")
+        self.run.open_segment(self.step, reason)
+        self._saver.report_restorable()
+
+    def _restore_newest_of(self, known: Sequence[int]) -> None:
+        """Restore the newest one that no rollback has discarded, and delete those after it.
+
+        A rollback goes on where a checkpoint cannot be deleted, such as without a network.
+        """
+        for step in reversed(known):
+            self._restore(step)
+            if not self.ranks.broadcast(self._position.is_discarded):
+                break
+        else:
+            raise CheckpointError(
+                f"a rollback has discarded all checkpoints that are left (steps {', '.join(map(str, known))}): "
+                "delete them to train from the beginning"
+            )
+        if step < known[-1]:
+            self._saver.discard_after(step)
+
+    def _restore(self, step: int) -> None:
+        self._position.restore(step)
+        self._restored = True
+
+    def _execute_orders(self, *, is_last: bool) -> None:
+        combined = self._exchange_state(wait=is_last)
+        while combined.order and (order := self._next_order()) is not None:
+            if order.kind is OrderKind.ROLLBACK:
+                self._roll_back(order)
+            elif order.kind is OrderKind.HOLD:
+                self._hold(order)
+            else:
+                self.run.accept(order, "the run was not held")
+
+    def _exchange_state(self, *, wait: bool) -> RankState:
+        """Tell the other ranks of a signal or an order, and learn of theirs."""
+        self.limits.update()
+        self._answer_preflight()
+        self._order = self._order or self.run.take_order()
+        state = RankState(self.step, self.interrupted_by or 0, self._order is not None)
+        combined = self.ranks.exchange(state, wait=wait)
+        if combined.signal:
+            self._stopping = self.run.interrupted = True
+            self.interrupted_by = self.interrupted_by or signal.Signals(combined.signal)
+        return combined
+
+    def _answer_preflight(self) -> None:
+        self.preflight.update(self.step, self._until)
+        if self.preflight.has_found_a_problem:
+            self.preflight.has_found_a_problem = False
+            self._saver.report_restorable()
+
+    def _next_order(self) -> Order | None:
+        """Rank 0's next order that it may carry out, on all ranks; those that it may not are refused."""
+        while (order := self._order or self.run.take_order()) is not None:
+            self._order = None
+            refused = self.limits.refusal(order, step=self.step, until=self._until)
+            if refused is None:
+                break
+            self._refuse(order, *refused)
+        return self.ranks.broadcast(order)
+
+    def _refuse(self, order: Order, refusal: Refusal, why: str) -> None:
+        self.run.refuse(order, why, refusal)
+        self._log_once.warn(f"an order was refused: {why}")
+
+    def _roll_back(self, order: Order) -> bool:
+        """Restore, extend the ledger, and record both in one line of the spool. Returns whether that worked."""
+        left_step = self.step
+        self.remedies.revert_ended(left_step)  # before the restore may bring them back
+        if self.ranks.broadcast(self.limits.now.max_depth) is not None:  # should a damaged checkpoint lead too far back
+            self._saver.save(left_step, self._position.state)
+            self._saver.settle(wait=True)
+        self._saver.settle_for_rollback()
+        if not self._restore_for(order):
+            return False
+        # Before the line is written: if the process dies in between, the order is still open and is executed again.
+        self._saver.discard_after(self.step)
+        self._saver.pin_all(until=2 * left_step - self.step)
+        applied = self._apply(order)
+        self.run.open_segment(self.step, SegmentReason.ROLLBACK, order, applied)
+        self.limits.count_rollback()
+        self._saver.report_restorable()
+        done = replace(order, remedies=tuple(applied.get("remedies", ())))  # without those that could not be applied
+        next_batch = f"the next batch is {self._position.batch}{done.describe()}"
+        self.tell(f"rolled back from step {left_step} to step {self.step}; {next_batch}")
+        return True
+
+    def _restore_for(self, order: Order) -> bool:
+        """Restore the checkpoint that `order` names; if that fails, refuse the order and return False."""
+        left_step = self.step
+        try:
+            if order.rewind_to is None:
+                raise CheckpointError("the order names no step to rewind to")
+            self._restore(order.rewind_to)
+        except CheckpointError as problem:
+            self.run.refuse(order, str(problem))
+            if isinstance(problem, CheckpointMismatch):
+                raise
+            return False
+        except Exception as problem:  # an object's own load_state_dict may raise anything, with half of it loaded
+            why = f"{type(problem).__name__}: {problem}"
+            self.run.refuse(order, f"restoring failed: {why}")
+            self._restore_newest(left_step, why)
+            self._position.cursor = self._first_available(self._position.cursor)
+            return False
+        too_deep = self.ranks.broadcast(self.limits.now.too_deep(left_step, self.step))  # a damaged checkpoint
+        if too_deep is not None:
+            self._refuse(order, Refusal.LIMITS, too_deep)
+            self._restore_newest(left_step, too_deep)
+        self._position.cursor = self._first_available(self._position.cursor)
+        return too_deep is None
+
+    def _apply(self, order: Order) -> dict[str, Any]:
+        """Take over skip, learning rate and remedies of `order`; return what the spool records of it."""
+        if order.skip_from is not None and order.skip_to is not None:
+            self.ledger.add(Skip(order.skip_from, order.skip_to, order.reason))
+        if order.lr_scale is not None:
+            self._position.lr_scale = self.run.history.lr_scale = order.lr_scale
+        return order.applied_at(self.step) | self.remedies.start(order.remedies, self.step)
+
+    def _restore_newest(self, left_step: int, why: str) -> None:
+        """Restore the newest checkpoint after a restore that failed half-way.
+
+        Raises CheckpointMismatch when that fails too: training on a half-restored model would be worse than stopping.
+        """
+        self._log_once.warn_once(
+            f"recover {why}", f"a rollback failed ({why}): the newest checkpoint is restored instead"
+        )
+        try:
+            self._restore(max(self.ranks.ask_rank_0(self.checkpoints.steps), default=left_step))
+        except CheckpointMismatch:
+            raise
+        except Exception as problem:
+            raise CheckpointMismatch(
+                f"a rollback failed half-way ({why}), and so did restoring the newest checkpoint ({problem}): "
+                "the model is half-restored, so training stops here"
+            ) from problem
+        if self.step < left_step:
+            self.run.open_segment(self.step, SegmentReason.REWIND)
+
+    def _hold(self, order: Order) -> None:
+        """Wait at the boundary until an operator releases the run or rolls it back; heartbeats bring that order."""
+        self._saver.save(self.step, self._position.state)
+        self._saver.settle(wait=True)
+        self.run.accept(order)
+        why = f": {order.reason}" if order.reason else ""
+        self._log_once.warn_once("held", f"held before step {self.step} until it is released or rolled back{why}")
+        self.held = True
+        while self.held:
+            combined = self._exchange_state(wait=True)
+            if self._stopping:
+                break
+            if self.ranks.broadcast(self.limits.stopped):
+                self.held = False
+                self.run.open_segment(self.step, SegmentReason.RESUME)  # so the collector knows that the hold is over
+                break
+            next_order = self._next_order() if combined.order else None
+            if next_order is None:
+                time.sleep(HOLD_POLL_SECONDS)
+            elif next_order.kind is OrderKind.ROLLBACK:
+                self.held = not self._roll_back(next_order)
+            else:
+                self.run.accept(next_order)
+                self.held = next_order.kind is not OrderKind.RELEASE
+        self._log_once.reset("held")
+
+    @contextmanager
+    def _reporting_batch_index(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.run.batch_index = None
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.interrupted_by = self.interrupted_by or signal.Signals(number)
+        self.run.interrupted = True

@@ -1,0 +1,169 @@
+"""The limits of a run as they are now: of the code, the environment and a file; and whether anybody has said stop.
+
+The strictest of all counts. In the run's folder (`.lossguard/PROJECT/RUN`) two files are looked at between any two
+steps: `limits`, in the form of LOSSGUARD_LIMITS, and `no-orders`, whose existence ends all obedience. Rank 0 looks; the
+others do what it does. One object for all ways to carry out orders: a guard, the restart contract, the launcher.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from lossguard.run.run import Run
+from lossguard.vocabulary.errors import ConfigurationError, LogOnce
+from lossguard.vocabulary.limits import Limits, Refused
+from lossguard.vocabulary.orders import Order, problem_with, read_key
+from lossguard.vocabulary.states import OrderKind, OrderMode, Refusal
+
+VARIABLE = "LOSSGUARD_LIMITS"
+LIMITS_FILE, KILL_FILE = "limits", "no-orders"
+DAY = 86_400.0
+CLOCK_TOLERANCE = 300.0
+"""Seconds by which the clocks of collector and trainer may differ."""
+MAX_FILE_BYTES = 10_000
+
+
+class LimitsInForce:
+    """Whether orders are carried out now. It never raises after it was made, and never waits for the network."""
+
+    def __init__(
+        self,
+        run: Run,
+        limits: Limits | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`limits`: those of the code. Raises ConfigurationError for invalid ones, and for an invalid order key."""
+        if limits is not None and not isinstance(limits, Limits):
+            raise ConfigurationError(f"limits={limits!r:.100} must be lossguard.Limits(..)")
+        env = os.environ if environment is None else environment
+        self._given = (limits or Limits()) & Limits.parse(env.get(VARIABLE) or "", VARIABLE)
+        self._key = read_key(env)
+        self._clock = clock
+        self._log_once = LogOnce(quiet=run.rank > 0)
+        self._file: tuple[int, ...] | None = None  # of the limits, as it was read
+        self._in_file = Limits()
+        self._observing = ""  # why nothing is obeyed, in the words of `observe`
+        self._announced: Limits | None = None  # what the collector knows
+        self._announced_stop = False
+        self.stopped = ""
+        """Why no order is carried out now, as a clause; empty if orders are."""
+        self.now = self._given
+        """The limits as of the last `update`."""
+        self.attach(run)
+
+    def attach(self, run: Run) -> None:
+        """Look into the folder of this run, and tell its collector of the limits."""
+        self._run = run
+        folder = run.directory
+        self._limits_path = None if folder is None else os.fspath(folder / LIMITS_FILE)
+        self._kill_path = None if folder is None else os.fspath(folder / KILL_FILE)
+        self._announced = None
+        self.update()
+
+    def observe(self, why: str = "guard.observe() was called") -> None:
+        """From now on no order is carried out by this process."""
+        self._observing = why
+
+    def update(self) -> str:
+        """Look at the files; return why no order is carried out now. About 4 microseconds where nothing changed."""
+        problem = self._update_file()
+        stopped = self._observing or self._killed() or problem
+        if not stopped and self.now.mode is OrderMode.OBSERVE:
+            stopped = "mode=observe"
+        if stopped != self.stopped:
+            self.stopped = stopped
+            said = f"no order is carried out: {stopped}" if stopped else "orders are carried out again"
+            self._log_once.warn(said)
+        if self.now is not self._announced or bool(stopped) is not self._announced_stop:
+            self._announced, self._announced_stop = self.now, bool(stopped)
+            self._run.has_limits(self._shown())
+        return stopped
+
+    def refusal(self, order: Order, *, step: int, until: int | None) -> Refused | None:
+        """Why the run, before `step` of `until`, does not carry out `order`; None if it does."""
+        self.update()
+        now = self._clock()
+        if self._key is not None and (why := problem_with(order.signature, order.signed, self._run.id, self._key)):
+            return Refusal.UNTRUSTED, why
+        if order.kind is OrderKind.RELEASE:
+            return None
+        if self.stopped:
+            return Refusal.OBSERVES, f"the trainer carries out no orders: {self.stopped}"
+        if (why := _expired(order, step, now) or _in_front(order, step) or self._run.outdated(order)) is not None:
+            return Refusal.STALE, why
+        return self.now.refusal(order, step=step, until=until, num_rollbacks=self.num_rollbacks(now))
+
+    def would_refuse(self, order: Order, *, step: int, until: int | None) -> str | None:
+        """Why an order that a person approves now would not be carried out, as a clause; None if it would."""
+        if self.stopped:
+            return f"the trainer carries out no orders: {self.stopped}"
+        if (why := _in_front(order, step)) is not None:
+            return why
+        refused = self.now.refusal(order, step=step, until=until, num_rollbacks=self.num_rollbacks(self._clock()))
+        return None if refused is None else refused[1]
+
+    def num_rollbacks(self, now: float) -> int:
+        """Of the last 24 hours, by this process and earlier ones."""
+        return sum(at > now - DAY for at in self._run.history.rollback_times)
+
+    def count_rollback(self) -> None:
+        """One was just carried out."""
+        self._run.history.rollback_times.append(self._clock())
+
+    def _shown(self) -> str:
+        return (self.now & Limits(mode=OrderMode.OBSERVE)).to_text() if self.stopped else self.now.to_text()
+
+    def _killed(self) -> str:
+        if self._kill_path is None:
+            return ""
+        try:
+            os.stat(self._kill_path)
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        except OSError as problem:
+            return f"{self._kill_path} cannot be looked at ({problem.strerror})"
+        return f"{self._kill_path} exists"
+
+    def _update_file(self) -> str:
+        """Read the file of the limits if it is another one than before. Returns why it cannot be read."""
+        if self._limits_path is None:
+            return ""
+        try:
+            found = os.stat(self._limits_path)
+        except (FileNotFoundError, NotADirectoryError):
+            if self._file is not None:
+                self._file, self._in_file, self.now = None, Limits(), self._given
+            return ""
+        except OSError as problem:
+            return f"{self._limits_path} cannot be read ({problem.strerror})"
+        version = (found.st_mtime_ns, found.st_size, found.st_ino)
+        if version == self._file:
+            return ""
+        try:
+            if found.st_size > MAX_FILE_BYTES:
+                return f"{self._limits_path} may have at most {MAX_FILE_BYTES} bytes"
+            self._in_file = Limits.parse(Path(self._limits_path).read_text("utf-8"), self._limits_path)
+        except UnicodeDecodeError:
+            return f"{self._limits_path} is no text in UTF-8"
+        except (OSError, ConfigurationError) as problem:
+            return str(problem)  # it is read again at the next boundary
+        self._file, self.now = version, self._given & self._in_file
+        return ""
+
+
+def _expired(order: Order, step: int, now: float) -> str | None:
+    if order.expires_step is not None and step > order.expires_step:
+        return f"it expired at step {order.expires_step}, and the run is at step {step}"
+    if order.expires_at is not None and now > order.expires_at + CLOCK_TOLERANCE:
+        late = now - order.expires_at
+        return f"it expired {late:.0f} s ago by this machine's clock: it came too late, or one of the clocks is wrong"
+    return None
+
+
+def _in_front(order: Order, step: int) -> str | None:
+    if order.kind is not OrderKind.ROLLBACK or order.rewind_to is None or order.rewind_to <= step:
+        return None
+    return f"it goes back to step {order.rewind_to}, and the run is before it, at step {step}"

@@ -1,0 +1,80 @@
+"""The trainer's side of a preflight: at a boundary it looks whether a proposed rollback could be carried out.
+
+The files are looked at in a thread, because a disk may hang; what is read of the training data is read in the loop's
+thread, because it is the loop's. Nothing raises into the loop.
+"""
+
+import threading
+from collections.abc import Callable
+
+from lossguard.checkpoints.store import CanCheck, CheckpointStore, KeepsInMemory, durable_tier
+from lossguard.guard.limits_in_force import LimitsInForce
+from lossguard.run.run import Run
+from lossguard.vocabulary.errors import LogOnce
+from lossguard.vocabulary.states import Tier
+from lossguard.vocabulary.values import storable
+from lossguard.vocabulary.wire import MAX_CHARACTERS, Answer, Question
+
+ReadText = Callable[[int], str]
+"""The text of a batch, by its index."""
+
+
+class PreflightCheck:
+    """Answers each question of the collector once."""
+
+    def __init__(self, run: Run, checkpoints: CheckpointStore, limits: LimitsInForce, log_once: LogOnce) -> None:
+        self._run, self._checkpoints, self._limits, self._log_once = run, checkpoints, limits, log_once
+        self.read_text: ReadText | None = None
+        """Gives the text of a batch; None: the loop gave no decoder, or its data cannot be read out of turn."""
+        self._answered: str | None = None
+        self._texts: dict[tuple[int, int], tuple[tuple[int, str], ...]] = {}  # of the last question
+        self._thread: threading.Thread | None = None
+        self.has_found_a_problem = False
+        """A checkpoint was not there: the restorable steps should be listed anew."""
+
+    def update(self, step: int, until: int) -> None:
+        """Answer the question that waits, if one does. About 0.3 microseconds where none does."""
+        question = self._run.question
+        if question is None or question.id == self._answered or (self._thread and self._thread.is_alive()):
+            return
+        self._answered = question.id
+        try:
+            refused = self._limits.would_refuse(question.as_order(), step=step, until=until)
+            texts, in_memory = self._read_texts(question), question.step in self._memory_steps()
+            arguments = (question, refused or "", texts, in_memory)
+            self._thread = threading.Thread(target=self._look, args=arguments, name="lossguard-preflight", daemon=True)
+            self._thread.start()
+        except Exception as problem:  # no reason to end a run that computes
+            self._log_once.warn_once("preflight", f"a preflight could not be answered: {problem}")
+
+    def _look(self, question: Question, refused: str, texts: tuple[tuple[int, str], ...], is_in_memory: bool) -> None:
+        tier: Tier | None = Tier.MEMORY if is_in_memory else durable_tier(self._checkpoints)
+        try:
+            problem = None if is_in_memory else self._problem_with(question.step)
+        except Exception as error:  # of a store of the loop's own
+            problem = f"it cannot be looked at ({type(error).__name__}: {error})"
+        if problem:
+            self.has_found_a_problem, tier = True, None
+        answer = Answer(id=question.id, problem=storable(problem or ""), tier=tier, refused=refused, texts=texts)
+        self._run.answer_question(answer)
+
+    def _problem_with(self, step: int) -> str | None:
+        if isinstance(self._checkpoints, CanCheck):
+            return self._checkpoints.check(step)
+        return None if step in self._checkpoints.steps() else "it is no longer there"
+
+    def _memory_steps(self) -> list[int]:
+        return self._checkpoints.memory_steps() if isinstance(self._checkpoints, KeepsInMemory) else []
+
+    def _read_texts(self, question: Question) -> tuple[tuple[int, str], ...]:
+        """The texts of the first skipped batches, read once for each proposal. Whatever a decoder raises ends them."""
+        batches = question.batches()
+        key = (batches.start, batches.stop)
+        if self.read_text is not None and key not in self._texts:
+            found: list[tuple[int, str]] = []
+            try:
+                found.extend((batch, storable(str(self.read_text(batch)))[:MAX_CHARACTERS]) for batch in batches)
+            except Exception as problem:
+                self._log_once.warn_once("decode", f"decode raised, so a text is not shown: {problem!r:.300}")
+            self._texts = {key: tuple(found)}
+        return self._texts.get(key, ())

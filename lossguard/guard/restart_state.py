@@ -1,0 +1,100 @@
+"""What the next process of a run must know of an order before it loads anything: a small file in the run's folder.
+
+It is written before the process that trains is stopped, and replaced atomically. The line of the spool that opens the
+new segment says that the order was executed; an order that the history has answered is executed no more. So a process
+that is killed at any moment leaves an order that is executed once more from its beginning, or that was executed.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lossguard.spool.history import History
+from lossguard.vocabulary.orders import Order
+from lossguard.vocabulary.protocol import is_step
+
+STATE_FILE = "restart.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RestartState:
+    """The order that waits for a restart, and the checkpoints whose training was rolled back."""
+
+    order: Order | None = None
+    discards: frozenset[int] = frozenset()
+    """Steps with a checkpoint that the order discards."""
+    discarded: frozenset[int] = frozenset()
+    """Steps with a checkpoint that earlier orders have discarded, and that was not written anew."""
+    oldest_step: int = 0
+    """The limits of the run permit the order to go back no further than this step."""
+
+    @property
+    def newest_step(self) -> int | None:
+        """No newer checkpoint may be loaded; None: any that is not discarded."""
+        return None if self.order is None else self.order.rewind_to
+
+    def may_load(self, step: int) -> bool:
+        """Whether the checkpoint of `step` belongs to the run as it goes on."""
+        return step not in self.discarded and (self.newest_step is None or step <= self.newest_step)
+
+    def newest(self, steps: Iterable[int]) -> int | None:
+        """Of these steps the newest whose checkpoint may be loaded; None when there is none."""
+        return max(filter(self.may_load, steps), default=None)
+
+    def ordered(self, order: Order, steps: Iterable[int], *, oldest_step: int = 0) -> "RestartState":
+        """The state once `order`, which names a step to rewind to, has come, with checkpoints of `steps` there."""
+        assert order.rewind_to is not None
+        discards = frozenset(step for step in steps if step > order.rewind_to)
+        return replace(self, order=order, discards=discards, oldest_step=oldest_step)
+
+    def executed(self) -> "RestartState":
+        """The state once the order was executed."""
+        return RestartState(discarded=self.discarded | self.discards)
+
+    def refused(self) -> "RestartState":
+        """The state once the order was refused: nothing is discarded for it."""
+        return RestartState(discarded=self.discarded)
+
+    def written_anew(self, steps: Iterable[int]) -> "RestartState":
+        """The state once the checkpoints of `steps` were written by the run as it goes on."""
+        return replace(self, discarded=self.discarded - set(steps))
+
+    def save(self, directory: Path) -> None:
+        """Replace the file in the run's folder. Raises OSError; then the earlier state stays."""
+        path = directory / STATE_FILE
+        if self == RestartState():
+            path.unlink(missing_ok=True)
+            return
+        partial = path.with_suffix(".partial")
+        with partial.open("w") as file:
+            json.dump({name: _plain(getattr(self, name)) for name in self.__slots__}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, directory: Path, history: History) -> "RestartState":
+        """The state in the run's folder, without an order that the history has answered.
+
+        A file that is missing or damaged counts as empty: the collector still has the order open, and sends it again.
+        """
+        try:
+            body = json.loads((directory / STATE_FILE).read_bytes())
+            order = None if body["order"] is None else Order.from_wire(body["order"])
+            discards, discarded = (frozenset(filter(is_step, body[name])) for name in ("discards", "discarded"))
+            oldest = body.get("oldest_step", 0)  # earlier releases had no limits
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls()
+        if order is None or order.rewind_to is None:
+            return cls(discarded=discarded)
+        state = cls(order=order, discards=discards, discarded=discarded, oldest_step=oldest if is_step(oldest) else 0)
+        return state.executed() if order.identity in history.answered else state
+
+
+def _plain(value: Order | frozenset[int] | int | None) -> Any:
+    if isinstance(value, Order):
+        return asdict(value)
+    return sorted(value) if isinstance(value, frozenset) else value

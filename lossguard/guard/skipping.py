@@ -1,0 +1,174 @@
+"""How an optimizer skips an update by a verdict that may lie on a device, as if the step had not been called.
+
+* Found inf: the fused optimizers of torch take the verdict themselves, as `found_inf`, which GradScaler uses.
+* On the host: the verdict is read. That waits for nothing if it is computed on the CPU.
+* Masked: the step is taken, and weights and state are put back on the device.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adagrad, Adam, Optimizer
+
+from lossguard.run.collectives import local_part
+
+FUSED = (Adam, SGD, Adagrad)
+"""Optimizers of torch whose fused steps take `found_inf`; AdamW is an Adam."""
+
+
+class Skipping(Protocol):
+    """Takes the step of one optimizer, or skips it."""
+
+    device: torch.device
+    """Of its parameters."""
+
+    def step(self, skip: Tensor, scaler: Any) -> None:
+        """Take a step, through the GradScaler if there is one, unless `skip` (0-dim float) is 1."""
+
+
+def skipping_for(optimizer: Optimizer, tell: Callable[[str], None]) -> Skipping:
+    """The cheapest exact way. `tell` is called with one sentence if it has to wait for the device.
+
+    `optimizer` may wrap another one in its attribute `optimizer`, as accelerate's do. Raises ValueError for anything
+    else than an optimizer of torch with parameters.
+    """
+    inner: Any = optimizer
+    while isinstance(getattr(inner, "optimizer", None), Optimizer):
+        inner = inner.optimizer
+    if not isinstance(inner, Optimizer) or not any(group["params"] for group in inner.param_groups):
+        raise ValueError(f"{type(optimizer).__name__} is not a torch optimizer with parameters")
+    if _takes_found_inf(inner):
+        return FoundInf(optimizer, inner)
+    if all(each.device.type == "cpu" for each in _parameters(inner)):
+        return OnHost(optimizer, inner)
+    return Masked(optimizer, inner, tell)
+
+
+class FoundInf:
+    """By the verdict that a fused step of torch takes as `found_inf`: it changes neither weights nor state then."""
+
+    def __init__(self, optimizer: Optimizer, inner: Optimizer) -> None:
+        self._optimizer, self._inner = optimizer, inner
+        self.device = next(_parameters(inner)).device
+        # A fused SGD that skips its first step leaves its momentum uninitialised (torch 2.13).
+        self._first = OnHost(optimizer, inner) if isinstance(inner, SGD) and _has_momentum(inner) else None
+
+    def step(self, skip: Tensor, scaler: Any) -> None:
+        if self._first is not None:
+            self._first.step(skip, scaler)
+            self._first = None if self._inner.state else self._first
+            return
+        inner: Any = self._inner
+        has_scaler = scaler is not None or self._optimizer is not inner  # one may be within a wrapper
+        hook = inner.register_step_pre_hook(lambda *_: self._combine(skip)) if has_scaler else None
+        inner.found_inf = skip
+        try:
+            _take(self._optimizer, scaler)
+        finally:
+            vars(inner).pop("found_inf", None)
+            if hook is not None:
+                hook.remove()
+
+    def _combine(self, skip: Tensor) -> None:
+        """A GradScaler has set a `found_inf` of its own."""
+        inner: Any = self._inner
+        inner.found_inf = torch.maximum(inner.found_inf, skip.to(inner.found_inf.device))
+
+
+class OnHost:
+    """By not calling the step."""
+
+    def __init__(self, optimizer: Optimizer, inner: Optimizer) -> None:
+        self._optimizer, self._inner = optimizer, inner
+        self.device = next(_parameters(inner)).device
+
+    def step(self, skip: Tensor, scaler: Any) -> None:
+        if not bool(skip):
+            _take(self._optimizer, scaler)
+        elif scaler is not None:
+            with suppress(RuntimeError):  # it was called already
+                scaler.unscale_(self._inner)  # without it, scaler.update() would raise
+
+
+class Masked:
+    """By copies of weights and state on the device, from which both are put back.
+
+    It costs the memory of one more copy of both. An optimizer whose state cannot be put back there, because it has
+    numbers on the host, waits for the verdict instead.
+    """
+
+    def __init__(self, optimizer: Optimizer, inner: Optimizer, tell: Callable[[str], None]) -> None:
+        self._optimizer, self._inner, self._tell = optimizer, inner, tell
+        self.device = next(_parameters(inner)).device
+        self._on_host = OnHost(optimizer, inner)
+        self._known: set[Tensor] = set()  # parameters whose state has been made
+        self._copies: list[Tensor] = []
+        self._waits = False
+
+    def step(self, skip: Tensor, scaler: Any) -> None:
+        updated = [each for each in _parameters(self._inner) if each.grad is not None]
+        if self._waits or not self._known.issuperset(updated):
+            self._step_on_host(updated, skip, scaler)
+            return
+        before = self._tensors(updated)
+        if [each.shape for each in before] != [each.shape for each in self._copies]:
+            self._copies = [torch.empty_like(each) for each in before]
+        torch._foreach_copy_(self._copies, before)
+        _take(self._optimizer, scaler)
+        is_skipped = skip > 0
+        for old, new in zip(self._copies, self._tensors(updated), strict=True):
+            new.copy_(torch.where(is_skipped.to(new.device), old, new))
+
+    def _step_on_host(self, updated: list[Tensor], skip: Tensor, scaler: Any) -> None:
+        """The first step makes the state: what it was before cannot be put back."""
+        groups = self._group_values()
+        self._on_host.step(skip, scaler)
+        if self._waits or bool(skip):
+            return
+        self._known.update(updated)
+        state = [value for each in updated for value in self._inner.state.get(each, {}).values() if value is not None]
+        on_device = all(isinstance(value, Tensor) and value.device == self.device for value in state)
+        if not on_device or self._group_values() != groups:
+            self._waits = True
+            self._tell(
+                f"the gate waits for the device in every step, because {type(self._inner).__name__} keeps a part of "
+                "its state in host memory: fused=True or capturable=True puts it on the device"
+            )
+
+    def _tensors(self, updated: list[Tensor]) -> list[Tensor]:
+        state = self._inner.state
+        values = [value for each in updated for value in state.get(each, {}).values() if value is not None]
+        return [local_part(each) for each in (*updated, *values)]
+
+    def _group_values(self) -> list[dict[str, Any]]:
+        """Counters that an optimizer keeps in its groups."""
+        return [
+            {name: value for name, value in group.items() if isinstance(value, bool | int | float | str)}
+            for group in self._inner.param_groups
+        ]
+
+
+def _take(optimizer: Optimizer, scaler: Any) -> None:
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+
+
+def _takes_found_inf(optimizer: Optimizer) -> bool:
+    return (
+        isinstance(optimizer, FUSED)
+        and type(optimizer).__module__.startswith("torch.optim.")
+        and all(group.get("fused") for group in optimizer.param_groups)
+    )
+
+
+def _has_momentum(optimizer: Optimizer) -> bool:
+    return any(group["momentum"] != 0 for group in optimizer.param_groups)
+
+
+def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
+    return (each for group in optimizer.param_groups for each in group["params"])

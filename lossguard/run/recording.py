@@ -1,0 +1,515 @@
+"""A run that is recorded: the caller's thread writes steps to the spool, the sender's thread delivers them."""
+
+import atexit
+import functools
+import math
+import os
+import sys
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from lossguard.client.client import Client
+from lossguard.delivery.hardware import HardwareSampler
+from lossguard.delivery.sender import HEARTBEAT, Sender
+from lossguard.run.run import Run
+from lossguard.spool.archive import FILE_LIMIT, Keep
+from lossguard.spool.folders import LOCK_WAIT, FolderLock, make_folder
+from lossguard.spool.history import History
+from lossguard.spool.lines import Record
+from lossguard.spool.record_writer import INVALID_COUNT, RecordWriter
+from lossguard.spool.spool import Spool, new_session
+from lossguard.spool.writer import writer_of
+from lossguard.vocabulary.errors import LogOnce
+from lossguard.vocabulary.gating import SKIPPED
+from lossguard.vocabulary.metrics import COUNTS, EVALUATION_SECONDS, PAUSE_SECONDS
+from lossguard.vocabulary.orders import Order
+from lossguard.vocabulary.protocol import (
+    ANSWERS_PREFLIGHT,
+    CAN_APPLY,
+    CAN_ROLL_BACK,
+    CANNOT_SKIP,
+    EXPECT,
+    HAS_LIMITS,
+    MAX_PAUSE,
+    PROBE,
+    checked_json,
+    checked_step,
+    checked_time,
+    is_count,
+    is_name,
+    is_pause,
+)
+from lossguard.vocabulary.secrets import mask_json
+from lossguard.vocabulary.source_facts import EVERY_STEP, SOURCE, SourceFacts
+from lossguard.vocabulary.states import OrderState, Refusal, RunState, SegmentReason
+from lossguard.vocabulary.values import PendingScalar, copied, on_device, plain, plain_json, storable
+from lossguard.vocabulary.wire import Answer, Probe, Question, RestorableTier
+
+Method = TypeVar("Method", bound=Callable[..., None])
+
+
+def _never_raises(method: Method) -> Method:
+    """Log exceptions instead of raising them into the training loop; do nothing on an inert run."""
+
+    @functools.wraps(method)
+    def guarded(self: "RecordingRun", /, *args: Any, **kwargs: Any) -> None:
+        if self.inert:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except Exception as problem:
+            name = method.__name__
+            self.log_once.warn_once(f"{name} {type(problem).__name__}", f"run.{name} was ignored: {problem}")
+
+    return cast(Method, guarded)
+
+
+class RecordingRun(Run):
+    """The run that `lossguard.init` returns unless the mode is off."""
+
+    def __init__(
+        self,
+        *,
+        registration: dict[str, Any],
+        directory: Path,
+        client: Client | None,
+        rank: int = 0,
+        num_ranks: int = 1,
+        lock: FolderLock | None = None,
+        lock_wait: float = LOCK_WAIT,
+        heartbeat: float = HEARTBEAT,
+        keep: Keep = Keep.ALL,
+        session: str | None = None,
+        hardware_interval: float | None = None,
+    ) -> None:
+        """`registration` is the body of POST /runs; without a `client` nothing is delivered. `lock`: of `directory`;
+        `finish` releases it. `heartbeat`, `keep`: see Sender. `session`: its name, if it must be the same each time.
+        `hardware_interval`: seconds between two samples of this machine's hardware; None: it is not sampled.
+
+        Raises OSError when `directory` cannot be written.
+        """
+        super().__init__(
+            id=registration["id"], directory=directory, rank=rank, num_ranks=num_ranks, lock_wait=lock_wait
+        )
+        self._lock = lock
+        make_folder(directory)
+        self.inert = False
+        """True after `finish`, and in a forked child process: then every method does nothing."""
+        self.is_written = True
+        """Whether all lines stand in the spool; false after `finish` where the disk was full, for example."""
+        self.log_once = LogOnce()
+        self.history = History.read(directory)
+        self._registration = registration
+        self._session = session or new_session(directory)
+        limit = None if keep is Keep.ALL else FILE_LIMIT
+        spool = Spool(directory / f"{self._session}.spool", self.log_once, file_limit=limit)
+        self._writer = RecordWriter(spool, self.log_once)
+        self._num_segments = 0
+        self._newest_segment_at = self.history.newest_segment_at
+        self._last_step = -1
+        self._newest_step: int | None = None
+        self._newest_change: tuple[int, str] | None = None  # declared in the present segment: step and kind
+        self._restorable: tuple[list[int], list[RestorableTier]] | None = None
+        self._seconds: dict[str, float] = {}  # durations that the next step reports
+        self._pause_began: float | None = None  # by the monotonic clock: an announced pause that no step has ended
+        self._unplaced: list[Record] = []  # before the first segment
+        self._valid_names: set[str] = set()  # of metrics
+        self._inbox: tuple[Order, ...] = ()
+        self._question: Question | None = None
+        self._inbox_valid_until = 0.0  # by the monotonic clock: the lease may have gone to another process after it
+        self._taken = set(self.history.answered)
+        writer = writer_of(directory, self._session)
+        self._put({"run": registration})
+        self._sender: Sender | None = None
+        if client is not None:
+            sampler = (
+                None
+                if hardware_interval is None
+                else HardwareSampler(directory, interval=hardware_interval, newest_step=lambda: self._newest_step)
+            )
+            self._sender = Sender(
+                *(directory, spool.path, client, self._receive, self.log_once, writer),
+                heartbeat=heartbeat,
+                keep=keep,
+                hardware=sampler,
+                ask=self._ask,
+                appended=self._writer.appended,
+            )
+            self._sender.start()
+        _open_runs.add(self)
+        atexit.register(self._at_exit)
+
+    @property
+    def newest_step(self) -> int | None:
+        return self._newest_step
+
+    @property
+    def planned_steps(self) -> int | None:
+        steps: int | None = self._registration.get("total_steps")
+        return steps
+
+    @property
+    def question(self) -> Question | None:
+        return None if self.inert else self._question
+
+    @_never_raises
+    def log(self, /, step: int, **metrics: Any) -> None:
+        self._log(step, metrics, None)
+
+    @_never_raises
+    def add_seconds(self, metric: str, seconds: float) -> None:
+        with self._writer.lock:
+            self._seconds[metric] = self._seconds.get(metric, 0.0) + plain(seconds)
+
+    @_never_raises
+    def log_row(self, step: int, metrics: Mapping[str, Any], at: float | None = None, position: Any = None) -> None:
+        self._log(step, dict(metrics), at, position)
+
+    def _log(self, step: int, metrics: dict[str, Any], at: float | None, position: Any = None) -> None:
+        is_pending = False
+        if self._seconds or self._pause_began is not None:
+            metrics = self._with_durations(metrics)
+        skipped, self.skipped = self.skipped, None
+        if skipped is not None:
+            metrics.setdefault(SKIPPED, skipped)
+        if not self._valid_names.issuperset(metrics):
+            metrics = self._with_valid_names(metrics)
+        for value in metrics.values():
+            if type(value) is not float:
+                metrics, is_pending = self._to_numbers(metrics)
+                break
+        if skipped is not None and metrics.get(SKIPPED) == 0:
+            del metrics[SKIPPED]
+        if self.batch_index is not None:
+            metrics.setdefault("batch_index", self.batch_index)
+        if self.data_seconds is not None:
+            metrics.setdefault("data_seconds", self.data_seconds)
+            self.data_seconds = None
+        for name in COUNTS:
+            if name in metrics and not isinstance(metrics[name], PendingScalar) and not is_count(metrics[name]):
+                self.log_once.warn_once(f"count {name}", INVALID_COUNT.format(name, metrics.pop(name)))
+        step = checked_step(step)
+        now = time.time() if at is None else checked_time(at)
+        with self._writer.lock:
+            if step <= self._last_step or not self._num_segments:
+                self._begin_segment(step, self._segment_reason(), None, None, at)
+            self._last_step = self._newest_step = step
+            record: Record = {"step": step, "time": now, "metrics": metrics}
+            if position is not None:
+                record["position"] = position
+            self._writer.put(record, is_pending=is_pending)
+
+    @_never_raises
+    def declare(self, /, kind: str, **details: Any) -> None:
+        self._log_event(kind, details, None)
+
+    @_never_raises
+    def log_event(self, kind: str, details: Mapping[str, Any], at: float | None = None) -> None:
+        self._log_event(kind, details, at)
+
+    def _log_event(self, kind: str, details: Mapping[str, Any], at: float | None) -> None:
+        now = time.time() if at is None else checked_time(at)
+        if kind == SOURCE and (unread := SourceFacts.unread(details)):
+            self.log_once.warn_once(
+                "source",
+                f"declare: {', '.join(unread)} says nothing of a source; it has {', '.join(EVERY_STEP.to_details())}",
+            )
+        record = {"event": str(kind), "step": None, "time": now, "details": plain_json(details)}
+        with self._writer.lock:
+            self._put_in_segment(record)
+
+    @_never_raises
+    def add_config(self, config: Mapping[str, Any], *, total_steps: int | None = None) -> None:
+        added = {"config": self._registration["config"] | mask_json(plain_json(config))}
+        checked_json(added["config"])
+        if total_steps is not None and self._registration["total_steps"] is None:
+            added["total_steps"] = checked_step(total_steps)
+        if self._registration != self._registration | added:
+            self.describe(**added)
+
+    @_never_raises
+    def expect(self, /, *, next_report_in: float) -> None:
+        if not is_pause(next_report_in):
+            raise ValueError(
+                f"next_report_in={next_report_in!r} must be seconds, above 0 and at most {MAX_PAUSE:.0f} (30 days)"
+            )
+        details = {"next_report_in": float(next_report_in)}
+        with self._writer.lock:
+            self._pause_began = time.monotonic()
+            self._put_in_segment({"event": EXPECT, "step": None, "time": time.time(), "details": details})
+
+    @_never_raises
+    def probe(
+        self,
+        /,
+        step: int,
+        prompt: str,
+        *,
+        tokens: Sequence[str],
+        log_probabilities: Sequence[float],
+        target: str | None = None,
+        **others: Any,
+    ) -> None:
+        numbers: dict[str, Any] = {name: value if value is None else plain(value) for name, value in others.items()}
+        probe = Probe(
+            prompt=storable(prompt),
+            tokens=tuple(map(storable, tokens)),
+            log_probabilities=tuple(map(plain, log_probabilities)),
+            target=None if target is None else storable(target),
+            **numbers,
+        )
+        step = checked_step(step)
+        record = {"event": PROBE, "step": step, "time": time.time(), "details": probe.to_details()}
+        with self._writer.lock:
+            self._put_in_segment(record)
+
+    @_never_raises
+    def finish(self, state: str | None = None, timeout: float = 30.0, at: float | None = None) -> None:
+        atexit.unregister(self._at_exit)
+        deadline = time.monotonic() + timeout
+        try:
+            self._put({"finish": self._final_state(state), "time": time.time() if at is None else at})
+            self.is_written = self._writer.close(timeout)
+            if not self.is_written:
+                self.log_once.warn_once(
+                    "close",
+                    f"not every step was written to {self.directory}: the disk is full, or it or a device was too slow",
+                )
+        finally:
+            self.inert = True
+            if self._sender is not None:
+                self._sender.close(max(0.0, deadline - time.monotonic()))
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    @_never_raises
+    def describe(self, **fields: Any) -> None:
+        """Register the run again with other values of these fields, such as name and config."""
+        self._registration = {**self._registration, **fields}
+        self._put({"run": self._registration})
+
+    @_never_raises
+    def hand_over(self, timeout: float = 1.0) -> None:
+        """Release the folder without ending the run: another process goes on with it, and delivers what is left."""
+        atexit.unregister(self._at_exit)
+        try:
+            self._writer.close(timeout)
+        finally:
+            self.inert = True
+            if self._sender is not None:
+                self._sender.close(timeout)
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    @_never_raises
+    def can_roll_back(self) -> None:
+        self._add_capability(CAN_ROLL_BACK)
+
+    @_never_raises
+    def cannot_skip(self) -> None:
+        self._add_capability(CANNOT_SKIP)
+
+    @_never_raises
+    def can_apply(self, remedy: str) -> None:
+        self._add_capability(CAN_APPLY + remedy)
+
+    @_never_raises
+    def has_limits(self, limits: str) -> None:
+        known = self._registration["capabilities"]
+        others = [each for each in known if not each.startswith(HAS_LIMITS)]
+        changed = [*others, HAS_LIMITS + limits] if limits else others
+        if changed != known:
+            self.describe(capabilities=changed)
+
+    def outdated(self, order: Order) -> str | None:
+        if order.segment is None:
+            return None
+        with self._writer.lock:
+            if order.segment in self.history.left:
+                return "the run was rewound after it was decided"
+            change, is_present = self._newest_change, order.segment == self._segment_key()
+            if change is not None and not (is_present and order.step is not None and change[0] <= order.step):
+                return f"the run declared {change[1]} at step {change[0]}, after it was decided"
+        return None
+
+    def take_order(self) -> Order | None:
+        if not self._inbox or self.inert or time.monotonic() >= self._inbox_valid_until:
+            return None
+        with self._writer.lock:
+            order = next((order for order in self._inbox if order.identity not in self._taken), None)
+            if order is not None:
+                self._taken.add(order.identity)
+            return order
+
+    @_never_raises
+    def open_segment(
+        self, fork_step: int, reason: SegmentReason, order: Order | None = None, applied: dict[str, Any] | None = None
+    ) -> None:
+        with self._writer.lock:
+            self._begin_segment(fork_step, reason, order, applied)
+
+    @_never_raises
+    def accept(self, order: Order, detail: str = "") -> None:
+        self._answer(order, OrderState.APPLIED, detail)
+
+    @_never_raises
+    def refuse(self, order: Order, detail: str, refusal: Refusal | None = None) -> None:
+        self._answer(order, OrderState.FAILED, detail, refusal)
+
+    @_never_raises
+    def set_restorable(self, steps: Sequence[int], tiers: Sequence[RestorableTier] = ()) -> None:
+        restorable = (list(steps), list(tiers))
+        if restorable != self._restorable:
+            self._restorable = restorable
+            with self._writer.lock:
+                self._put_in_segment(self._restorable_record())
+
+    @_never_raises
+    def answers_questions(self) -> None:
+        self._add_capability(ANSWERS_PREFLIGHT)
+
+    @_never_raises
+    def answer_question(self, answer: Answer) -> None:
+        with self._writer.lock:  # in a line of a kind that every release delivers
+            self._put_in_segment(self._restorable_record() | {"preflight": answer.to_wire()})
+
+    def _restorable_record(self) -> Record:
+        steps, tiers = self._restorable or ([], [])
+        record: Record = {"restorable": list(steps)}
+        return record | {"tiers": [each.to_wire() for each in tiers]} if tiers else record
+
+    def _add_capability(self, capability: str) -> None:
+        known = self._registration["capabilities"]
+        if capability not in known:
+            self.describe(capabilities=[*known, capability])
+
+    def _begin_segment(
+        self,
+        fork_step: int,
+        reason: SegmentReason,
+        order: Order | None,
+        applied: Mapping[str, Any] | None,
+        at: float | None = None,
+    ) -> None:
+        ordinal = self._num_segments
+        self._num_segments += 1
+        self._last_step, self._newest_step, self._newest_change = fork_step - 1, None, None
+        self.history.begin_segment(self._segment_key(), reason, fork_step)
+        # The newest segment must have the latest time, even when the clock was set back.
+        self._newest_segment_at = max(time.time() if at is None else at, self._newest_segment_at + 0.001)
+        record = {"segment": ordinal, "fork_step": fork_step, "reason": reason, "order": order and order.id}
+        self._put({**record, "key": order and order.key, "applied": applied, "time": self._newest_segment_at})
+        unplaced, self._unplaced = self._unplaced, []
+        for each in unplaced:
+            self._put_in_segment(each)
+
+    def _put_in_segment(self, record: Record) -> None:
+        """Append a line that belongs to a segment; it waits until the first step opens one."""
+        if not self._num_segments:
+            self._unplaced.append(record)
+            return
+        if "event" in record and record["step"] is None:
+            record["step"] = self._last_step + 1
+        if "event" in record and record["event"] not in (EXPECT, PROBE, SOURCE):
+            self._newest_change = record["step"], record["event"]
+        self._writer.put(record)
+
+    def _segment_key(self) -> str:
+        """Of the present segment, as the collector knows it."""
+        return f"{self._session}-{self._num_segments - 1}"
+
+    def _segment_reason(self) -> SegmentReason:
+        if self._num_segments:
+            return SegmentReason.REWIND
+        return SegmentReason.RESUME if self.history.num_segments else SegmentReason.START
+
+    def _answer(self, order: Order, state: OrderState, detail: str, refusal: Refusal | None = None) -> None:
+        record: Record = {"answer": order.id, "key": order.key, "state": state, "detail": detail, "time": time.time()}
+        self._put(record if refusal is None else record | {"refusal": refusal})
+
+    def _final_state(self, state: str | None) -> RunState:
+        try:
+            return RunState(state) if state else RunState.INTERRUPTED if self.interrupted else RunState.FINISHED
+        except ValueError:
+            self.log_once.warn_once("state", f"finish: {state!r} is not a run state; the run is recorded as finished")
+            return RunState.FINISHED
+
+    def _put(self, record: Record) -> None:
+        with self._writer.lock:
+            self._writer.put(record)
+
+    def _with_durations(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """The metrics of a step with what happened since the one before. A pause may be an evaluation that it has."""
+        with self._writer.lock:
+            metrics, self._seconds = self._seconds | metrics, {}
+            began, self._pause_began = self._pause_began, None
+        if began is not None and EVALUATION_SECONDS not in metrics:
+            metrics.setdefault(PAUSE_SECONDS, time.monotonic() - began)
+        return metrics
+
+    def _with_valid_names(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """The metrics whose name the collector accepts: it would reject the whole step for one invalid name."""
+        for name in metrics:
+            if is_name(name):
+                self._valid_names.add(name)
+            else:
+                self.log_once.warn_once(
+                    f"name {name}",
+                    f"{name!r:.200} was not recorded: a name has 1 to 128 characters and no control characters",
+                )
+        return {name: value for name, value in metrics.items() if name in self._valid_names}
+
+    def _to_numbers(self, metrics: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """The metrics as plain numbers, or as PendingScalars of device tensors (then the second value is True)."""
+        numbers: dict[str, Any] = {}
+        on_devices: dict[str, Any] = {}
+        for name, value in metrics.items():
+            try:
+                if value is None:
+                    continue
+                if on_device(value):
+                    on_devices[name] = value
+                else:
+                    numbers[name] = plain(value)
+            except Exception as problem:  # an invalid value must not cost the whole step
+                self.log_once.warn_once(f"metric {name}", f"{name} was not recorded: {problem}")
+        if not on_devices:
+            return numbers, False
+        pending, problems = copied(on_devices)
+        for name, reason in problems.items():
+            self.log_once.warn_once(f"metric {name}", f"{name} was not recorded: {reason}")
+        return numbers | pending, bool(pending)
+
+    def _receive(self, orders: list[Order], valid_until: float = math.inf) -> None:
+        """Replace the inbox by the orders that are open now: a withdrawn order leaves it. The sender calls this."""
+        self._inbox, self._inbox_valid_until = tuple(orders), valid_until
+
+    def _ask(self, question: Question | None) -> None:
+        """The collector asks, or no longer does. The sender calls this."""
+        self._question = question
+
+    def _at_exit(self) -> None:
+        """The interpreter exits without `finish`: after an uncaught exception (not Ctrl-C) the run has failed."""
+        uncaught = getattr(sys, "last_type", None)
+        if uncaught is None:
+            state = None
+        else:
+            state = RunState.INTERRUPTED if issubclass(uncaught, KeyboardInterrupt) else RunState.FAILED
+        self.finish(state, timeout=10.0)
+
+
+_open_runs: weakref.WeakSet[RecordingRun] = weakref.WeakSet()
+
+
+def _disable_in_child() -> None:
+    """After a fork (DataLoader workers) only the parent records: a child has the file but not the threads."""
+    for run in _open_runs:
+        run.inert = True
+
+
+os.register_at_fork(after_in_child=_disable_in_child)

@@ -1,0 +1,152 @@
+"""Where the SDK reports to and how, read once from arguments and the environment, at `init`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from lossguard.run.ranks import Ranks
+from lossguard.spool.archive import Keep
+from lossguard.spool.folders import LOCK_WAIT
+from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.secrets import checked_token, collector_url
+
+MAX_LOCK_WAIT = 86_400.0
+"""Seconds."""
+HARDWARE_INTERVAL = 15.0
+"""Seconds."""
+MIN_HARDWARE_INTERVAL = 1.0
+"""Seconds."""
+
+
+class Mode(StrEnum):
+    """Whether a run is recorded and delivered."""
+
+    ONLINE = "online"  # spool and deliver
+    OFFLINE = "offline"  # spool only; `python -m lossguard sync` or a later online run delivers
+    OFF = "off"  # do nothing at all
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Arguments of `init` take precedence over the environment; an empty variable counts as unset."""
+
+    mode: Mode
+    """LOSSGUARD_MODE; without it online when there is a URL, else offline. RANK above 0 means off."""
+    url: str | None
+    """LOSSGUARD_URL: the collector's base address, without a trailing slash."""
+    token: str | None
+    """LOSSGUARD_TOKEN: bearer token with the scope `report`."""
+    directory: Path
+    """LOSSGUARD_DIR, default `.lossguard`: the folder that holds the spools."""
+    run_id: str | None
+    """LOSSGUARD_RUN_ID: the run to resume."""
+    keep: Keep
+    """LOSSGUARD_SPOOL_KEEP: what of the spools stays on the disk after delivery; default `all`."""
+    rank: int
+    """RANK, as torchrun sets it; Lightning's launcher sets NODE_RANK and LOCAL_RANK instead."""
+    num_ranks: int
+    """WORLD_SIZE, as torchrun sets it."""
+    hardware_interval: float | None
+    """LOSSGUARD_HARDWARE, default 15: seconds between two samples of this machine's hardware; None for `off`."""
+    lock_wait: float
+    """LOSSGUARD_LOCK_WAIT, default 30: seconds to wait for another process that still uses the run or its checkpoints.
+    """
+
+    @classmethod
+    def read(
+        cls,
+        environment: Mapping[str, str] | None = None,
+        *,
+        mode: str | None = None,
+        url: str | None = None,
+        token: str | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        run_id: str | None = None,
+        ranks: Ranks | None = None,
+    ) -> "Settings":
+        """Several `ranks` take precedence over RANK and WORLD_SIZE.
+
+        Raises ConfigurationError naming the setting and its value.
+        """
+        env = os.environ if environment is None else environment
+        address = None
+        if url or env.get("LOSSGUARD_URL"):
+            address = collector_url("url", url) if url else collector_url("LOSSGUARD_URL", env["LOSSGUARD_URL"])
+        rank = _count("RANK", env.get("RANK") or "0")
+        if not env.get("RANK"):  # Lightning's launcher says no more than this
+            rank = sum(_count(name, env.get(name) or "0") for name in ("NODE_RANK", "LOCAL_RANK"))
+        num_ranks = max(1, _count("WORLD_SIZE", env.get("WORLD_SIZE") or "1"))
+        if ranks is not None and ranks.size > 1:
+            rank, num_ranks = ranks.rank, ranks.size
+        if mode:
+            chosen = _mode("mode", mode)
+        elif env.get("LOSSGUARD_MODE"):
+            chosen = _mode("LOSSGUARD_MODE", env["LOSSGUARD_MODE"])
+        else:
+            chosen = Mode.ONLINE if address else Mode.OFFLINE
+        if rank > 0:  # whatever the mode: the same script runs on all ranks, and only rank 0 records
+            chosen = Mode.OFF
+        if chosen is Mode.ONLINE and not address:
+            raise ConfigurationError("mode 'online' needs the collector's address: pass url= or set LOSSGUARD_URL")
+        return cls(
+            mode=chosen,
+            url=address,
+            token=_token(token, env.get("LOSSGUARD_TOKEN")),
+            directory=Path(directory or env.get("LOSSGUARD_DIR") or ".lossguard"),
+            run_id=run_id or env.get("LOSSGUARD_RUN_ID") or None,
+            keep=_keep(env.get("LOSSGUARD_SPOOL_KEEP") or Keep.ALL),
+            rank=rank,
+            num_ranks=num_ranks,
+            hardware_interval=_hardware_interval(env.get("LOSSGUARD_HARDWARE") or str(HARDWARE_INTERVAL)),
+            lock_wait=_seconds("LOSSGUARD_LOCK_WAIT", env.get("LOSSGUARD_LOCK_WAIT") or str(LOCK_WAIT)),
+        )
+
+
+def _token(given: str | None, variable: str | None) -> str | None:
+    if given:
+        return checked_token("token", given)
+    return checked_token("LOSSGUARD_TOKEN", variable) if variable else None
+
+
+def _mode(source: str, value: str) -> Mode:
+    try:
+        return Mode(value)
+    except ValueError:
+        raise ConfigurationError(f"{source}={value!r} must be online, offline or off") from None
+
+
+def _keep(value: str) -> Keep:
+    try:
+        return Keep(value)
+    except ValueError:
+        raise ConfigurationError(f"LOSSGUARD_SPOOL_KEEP={value!r} must be {', '.join(Keep)}") from None
+
+
+def _hardware_interval(value: str) -> float | None:
+    if value == "off":
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not MIN_HARDWARE_INTERVAL <= seconds <= MAX_LOCK_WAIT:
+        raise ConfigurationError(f"LOSSGUARD_HARDWARE={value!r} must be off, or seconds from 1 to 86400 (a day)")
+    return seconds
+
+
+def _seconds(source: str, value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds <= MAX_LOCK_WAIT:
+        raise ConfigurationError(f"{source}={value!r} must be seconds, from 0 to {MAX_LOCK_WAIT:.0f} (a day)")
+    return seconds
+
+
+def _count(source: str, value: str) -> int:
+    if not value.isdecimal():
+        raise ConfigurationError(f"{source}={value!r} must be a whole number of at least 0")
+    return int(value)

@@ -1,0 +1,232 @@
+"""`lossguard.init`: begin or resume a run, once no other process writes it."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from lossguard.client.client import Client
+from lossguard.run.environment import describe_environment
+from lossguard.run.ranks import current_ranks
+from lossguard.run.recording import RecordingRun
+from lossguard.run.run import Run
+from lossguard.run.settings import Mode, Settings
+from lossguard.spool.archive import files_in
+from lossguard.spool.folders import lock_folder, make_folder
+from lossguard.spool.spool import new_session
+from lossguard.spool.writer import WRITER_HEADER, Writer, writer_of
+from lossguard.vocabulary.errors import CollectorError, ConfigurationError, Conflict, LogOnce, logger
+from lossguard.vocabulary.protocol import MAX_SHORT_TEXT, MAX_TAGS, checked_json, is_name, is_run_id, is_step, is_text
+from lossguard.vocabulary.secrets import MASK, mask_json
+from lossguard.vocabulary.values import plain_json
+
+# Before a run is resumed in a new folder: ask the collector whether another process still writes it.
+
+ASK_TIMEOUT = 5.0
+"""Seconds to wait for an answer: without one the run begins, because it must work without a collector."""
+POLL_SECONDS = 1.0
+
+
+def wait_for_lease(client: Client, run_id: str, writer: Writer, *, wait: float) -> None:
+    """Take the lease of the run, waiting at most `wait` seconds for the process that holds it.
+
+    Returns at once when the collector does not know the run or leases, or cannot be asked. Raises ConfigurationError,
+    which names the process, when that keeps the lease.
+    """
+    deadline = time.monotonic() + wait
+    log_once = LogOnce()
+    while True:
+        try:
+            client.request("POST", f"/runs/{run_id}/lease", {}, headers={WRITER_HEADER: writer.to_header()})
+            return
+        except Conflict as problem:
+            if time.monotonic() >= deadline:
+                raise ConfigurationError(
+                    f"run_id={run_id!r} is in use, and was not free within {wait:g} s (LOSSGUARD_LOCK_WAIT): "
+                    f"{problem.detail}"
+                ) from None
+            log_once.warn_once("lease", f"waiting up to {wait:g} s: {problem.detail}")
+        except CollectorError:
+            return
+        time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+
+
+# `lossguard.init`: begin or resume a run.
+
+MAX_CONFIG_BYTES = 4 << 20
+"""Of JSON; well below the largest body that a collector accepts."""
+
+
+def init(
+    project: str,
+    *,
+    name: str | None = None,
+    config: Mapping[str, Any] | Any | None = None,
+    run_id: str | None = None,
+    mode: str | None = None,
+    url: str | None = None,
+    token: str | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    total_steps: int | None = None,
+    capabilities: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    policy: Mapping[str, Any] | None = None,
+) -> Run:
+    """Begin a run, or resume the run `run_id` (or LOSSGUARD_RUN_ID), whose undelivered lines are delivered first.
+
+    `config` is a mapping or a dataclass; `tags` are words to search for, stored in it as "tags"; `policy` are values of
+    the run's own policy, such as {"mode": "approve"}, which count until an operator sets them (docs/settings.md lists
+    them); `mode` is "online", "offline" or "off"; arguments that are left out are read from the environment
+    (`Settings`). With several ranks, call it on each, after torch.distributed is initialised: rank 0 records, and the
+    other ranks get a run with the same id that records nothing.
+
+    One process at a time writes a run: `init` waits up to LOSSGUARD_LOCK_WAIT seconds for the process that uses its
+    folder. Only if a given `run_id` has no folder here, it asks the collector whether a process elsewhere writes the
+    run; otherwise it makes no request.
+
+    Raises ConfigurationError (a ValueError) when an argument, a variable or the directory is invalid, and when another
+    process does not end in time.
+    """
+    if not is_name(project) or not project.strip():
+        raise ConfigurationError(
+            f"project={project!r:.200} must be a name of 1 to 128 characters without control characters"
+        )
+    if name is not None and not is_text(name, MAX_SHORT_TEXT):
+        raise ConfigurationError(f"name={name!r:.300} must be a text of at most {MAX_SHORT_TEXT} characters")
+    if total_steps is not None and not is_step(total_steps):
+        raise ConfigurationError(f"total_steps={total_steps!r:.100} must be a whole number from 0, below 2**53")
+    ranks = current_ranks()
+    settings = Settings.read(mode=mode, url=url, token=token, directory=directory, run_id=run_id, ranks=ranks)
+    new_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
+    id = ranks.agree_on_run_id(settings.run_id, new_id)
+    if not is_run_id(id):
+        raise ConfigurationError(f"run_id={id!r} must be 1 to 128 letters, digits, dots, dashes or underscores")
+    if settings.mode is Mode.OFF:
+        return Run(id=id, rank=settings.rank, num_ranks=settings.num_ranks, lock_wait=settings.lock_wait)
+    registration = {
+        "id": id,
+        "project": project,
+        "name": name or id,
+        "config": storable_config(config, tags),
+        **describe_environment(),
+        "capabilities": list(capabilities),
+        "started_at": time.time(),
+        "total_steps": total_steps,
+    }
+    if policy is not None:
+        registration["policy"] = _policy(policy)
+    if hooks := sys.modules.get("lossguard_hooks"):
+        hooks.stand_back()  # under `lossguard launch`: the launcher gives the folder to this process
+    return record(registration, settings)
+
+
+def storable_config(config: Mapping[str, Any] | Any | None, tags: Sequence[str] = ()) -> dict[str, Any]:
+    """`config` as it is registered: plain JSON with the tags, without secrets. Raises ConfigurationError."""
+    return _masked(_checked(_tagged(_config(config), tags)))
+
+
+def _config(config: Any) -> dict[str, Any]:
+    known = isinstance(config, Mapping) or not hasattr(config, "__dict__")
+    try:
+        plain = plain_json({} if config is None else config if known else vars(config))
+        size = len(json.dumps(plain))
+    except RecursionError:
+        raise ConfigurationError("config= is nested too deeply, or contains itself") from None
+    if size > MAX_CONFIG_BYTES:
+        raise ConfigurationError(f"config= takes {size} bytes of JSON; at most {MAX_CONFIG_BYTES} are allowed")
+    if not isinstance(plain, dict):
+        raise ConfigurationError(f"config={config!r:.80} must be a mapping, a dataclass or a namespace")
+    return plain
+
+
+def _policy(policy: Any) -> dict[str, Any]:
+    """The values as they are registered; the collector says whether they make a policy. Raises ConfigurationError."""
+    if not isinstance(policy, Mapping):
+        raise ConfigurationError(f'policy={policy!r:.80} must be a mapping, such as {{"mode": "approve"}}')
+    plain: dict[str, Any] = plain_json(policy)
+    try:
+        checked_json(plain)
+    except ValueError as error:
+        raise ConfigurationError(f"a collector does not accept policy=: {error}") from None
+    return plain
+
+
+def _tagged(config: dict[str, Any], tags: Sequence[str]) -> dict[str, Any]:
+    """The configuration, with the tags added."""
+    if isinstance(tags, str) or not all(is_name(tag) for tag in tags) or len(tags) > MAX_TAGS:
+        raise ConfigurationError(
+            f"tags={tags!r:.200} must be a list of at most {MAX_TAGS} texts of 1 to 128 characters"
+        )
+    if tags and "tags" in config:
+        raise ConfigurationError("tags= is given, and config= has tags too; use only one of them")
+    return config | {"tags": list(dict.fromkeys(tags))} if tags else config
+
+
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration, if a collector accepts it; otherwise it would refuse the whole run."""
+    try:
+        checked_json(config)
+    except ValueError as error:
+        raise ConfigurationError(f"a collector does not accept config=: {error}") from None
+    return config
+
+
+def _masked(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without secrets. The caller's own is not changed."""
+    masked: dict[str, Any] = mask_json(config)
+    if changed := [name for name in config if masked[name] != config[name]]:
+        logger.warning(f"config: what looks like a secret in {', '.join(changed)} is recorded as {MASK}")
+    return masked
+
+
+def folder_of(directory: Path, project: str, run_id: str) -> Path:
+    """The folder of a run's spools below LOSSGUARD_DIR."""
+    name = quote(project, safe=" ")
+    return (directory / ("%2E" + name[1:] if name.startswith(".") else name) / run_id).absolute()
+
+
+IN_USE = "stop that process or wait until it has ended, or use another run_id"
+
+
+def record(registration: dict[str, Any], settings: Settings, *, session: str | None = None) -> RecordingRun:
+    """Begin or resume the run of this registration, the body of POST /runs. `session`: see RecordingRun.
+
+    Raises ConfigurationError when its folder cannot be written or another process writes it.
+    """
+    folder = folder_of(settings.directory, registration["project"], registration["id"])
+    online = settings.mode is Mode.ONLINE
+    client = Client(settings.url, settings.token) if online and settings.url else None
+    try:
+        make_folder(folder)
+        lock = lock_folder(folder, wait=settings.lock_wait, remedy=IN_USE)
+        try:
+            if client is not None and settings.run_id and not files_in(folder, ".spool", ".control"):
+                _take_lease(registration["id"], folder, settings)
+            return RecordingRun(
+                registration=registration,
+                directory=folder,
+                client=client,
+                keep=settings.keep,
+                rank=settings.rank,
+                num_ranks=settings.num_ranks,
+                lock=lock,
+                lock_wait=settings.lock_wait,
+                session=session,
+                hardware_interval=settings.hardware_interval,
+            )
+        except BaseException:
+            lock.release()
+            raise
+    except OSError as problem:
+        raise ConfigurationError(f"{folder} cannot be written ({problem.strerror}): set LOSSGUARD_DIR") from problem
+
+
+def _take_lease(run_id: str, folder: Path, settings: Settings) -> None:
+    """The run has no spool here: it is new, or was begun in another folder, where a process may still write it."""
+    assert settings.url is not None
+    with Client(settings.url, settings.token, timeout=ASK_TIMEOUT) as client:
+        wait_for_lease(client, run_id, writer_of(folder, new_session(folder)), wait=settings.lock_wait)

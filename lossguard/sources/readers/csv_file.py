@@ -1,0 +1,106 @@
+"""CSV files: a header, and a row per line. Empty cells say nothing; lines of one step are one row.
+
+A header that comes again (a run that was started again, and appends) is read again, a line of other length is left out.
+"""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from lossguard.sources.columns import Columns, number_of, step_of, time_of
+from lossguard.sources.joining import Joiner
+from lossguard.sources.readers import wandb_export
+from lossguard.sources.readers.line_format import LineFollower, beginning, files_in, follower, stored
+from lossguard.sources.rows import Row
+from lossguard.sources.source_run import SourceRun
+from lossguard.vocabulary.source_facts import SourceFacts
+
+WHAT = "CSV files with a column of steps"
+SUFFIXES = (".csv", ".tsv")
+DELIMITERS = ",;\t"
+FEW_CELLS = 2
+
+
+class CsvParser:
+    ends = b"\n"
+    facts = SourceFacts()
+
+    def __init__(self, columns: Columns = Columns()) -> None:  # noqa: B008 - frozen
+        self._columns = columns
+        self._delimiter = ","
+        self._header: list[str] = []
+        self._step: int = -1
+        self._time: int | None = None
+
+    def parse(self, line: bytes) -> Row | None:
+        text = line.decode("utf-8-sig", errors="replace").rstrip("\r")
+        if not self._header or self._is_header(text):
+            self._read_header(text)
+            return None
+        cells = self._cells(text)
+        if self._step < 0 or len(cells) != len(self._header) or (step := step_of(cells[self._step])) is None:
+            return None
+        values = {}
+        for position, cell in enumerate(cells):
+            if position not in (self._step, self._time) and (number := number_of(cell)) is not None:
+                values[self._header[position]] = number
+        return Row(step, None if self._time is None else time_of(cells[self._time]), values) if values else None
+
+    def begin_anew(self) -> None:
+        self._header = []
+
+    def is_whole(self, line: bytes) -> bool:
+        return False  # a number may be cut off
+
+    def _is_header(self, text: str) -> bool:
+        """Whether the line names columns again: one of them is the step's, and it has no step itself."""
+        if self._step < 0 or self._header[self._step] not in text:
+            return False
+        cells = self._cells(text)
+        has_step = len(cells) > self._step and step_of(cells[self._step]) is not None
+        return not has_step and self._columns.step_in(cells) is not None
+
+    def _read_header(self, text: str) -> None:
+        self._delimiter = max(DELIMITERS, key=text.count)
+        self._header = [cell.strip() for cell in self._cells(text)]
+        step, time = self._columns.step_in(self._header), self._columns.time_in(self._header)
+        self._step = -1 if step is None else self._header.index(step)
+        self._time = None if time is None else self._header.index(time)
+
+    def _cells(self, text: str) -> list[str]:
+        if '"' not in text:
+            return text.split(self._delimiter)
+        try:
+            return next(csv.reader([text], delimiter=self._delimiter))
+        except (csv.Error, StopIteration):
+            return []
+
+
+def _first_row(path: Path, columns: Columns) -> bytes | None:
+    """The line of the first row; None if the file is no such table."""
+    parser = CsvParser(columns)
+    lines = beginning(path)
+    header = _header_of(lines[0]) if lines else []
+    if lines and (columns.step_in(header) is None or wandb_export.is_chart(header)):
+        return None
+    return next((line for line in lines if parser.parse(line) is not None), None)
+
+
+def _header_of(line: bytes) -> list[str]:
+    text = line.decode("utf-8-sig", errors="replace").rstrip("\r")
+    return [cell.strip().strip('"') for cell in text.split(max(DELIMITERS, key=text.count))]
+
+
+def places_in(path: Path, columns: Columns = Columns()) -> Iterator[Path]:  # noqa: B008 - frozen
+    """The tables at or below `path`."""
+    return (file for file in files_in(path, SUFFIXES) if _first_row(file, columns) is not None)
+
+
+def runs_in(path: Path, columns: Columns = Columns()) -> Iterator[SourceRun]:  # noqa: B008 - frozen
+    for file in files_in(path, SUFFIXES):
+        if (line := _first_row(file, columns)) is not None:
+            yield stored(file, "csv", line, lambda: CsvParser(columns))
+
+
+def follow(path: Path, joiner: Joiner, columns: Columns = Columns()) -> LineFollower:  # noqa: B008 - frozen
+    return follower(path, CsvParser(columns), joiner)

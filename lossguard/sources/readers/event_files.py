@@ -1,0 +1,219 @@
+"""TensorBoard folders. A folder with event files is a run, as in TensorBoard; its files are read in the order of their
+begin: a process that resumes the run begins another file. Files of one process are read side by side."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from heapq import merge
+from pathlib import Path
+from typing import Any
+
+from lossguard.sources.joining import Joiner, PlacedRow
+from lossguard.sources.names import NameMap
+from lossguard.sources.readers.event_records import (
+    EventFile,
+    about_rows,
+    begin_of,
+    config_of,
+    event_type,
+    files_of,
+    first_event,
+    host_of,
+    is_event_file,
+    process_of,
+    scalar_of,
+)
+from lossguard.sources.rows import Row
+from lossguard.sources.source_run import BadSource, SourceRun
+from lossguard.vocabulary.errors import LogOnce
+from lossguard.vocabulary.protocol import MAX_STEP, is_time
+from lossguard.vocabulary.source_facts import SourceFacts, facts_of
+
+WHAT = "TensorBoard event files"
+SETTLED_NS = 5_000_000_000
+"""A folder that changed within these nanoseconds may change again without another time of change."""
+Place = tuple[EventFile, int, bytes]
+"""A record: its file, offset and header."""
+
+
+@dataclass(slots=True)
+class EventFollower:
+    """The rows of a folder that grows."""
+
+    folder: Path
+    joiner: Joiner
+    _open: list[EventFile] = field(default_factory=list)  # those of the process that is read
+    _read: set[str] = field(default_factory=set)  # names of files that were opened
+    _event: Any = field(default_factory=event_type)
+    _is_final: bool = False
+    _listed_at: int | None = None  # when the folder changed, as of its last listing
+    _log_once: LogOnce = field(default_factory=LogOnce)
+
+    @property
+    def facts(self) -> SourceFacts:
+        """How its rows are made, as far as its configuration says."""
+        return facts_of(config_of(self.folder)) if self.folder.is_dir() else SourceFacts()
+
+    def __post_init__(self) -> None:
+        if self.joiner.recorded is not None:
+            self._resume(self.joiner.recorded.position)
+
+    def poll(self, *, final: bool = False) -> Iterator[PlacedRow]:
+        """The rows that are new; `final`: nothing more comes. Raises OSError, and BadSource where two runs write it."""
+        now = time.monotonic()
+        self._is_final = final
+        while True:
+            following = self._following()
+            yield from self._read_open(now)
+            if not following:
+                break
+            self._open_files(following)
+        yield from self.joiner.flush(now, final=final)
+
+    def close(self) -> None:
+        self._open.clear()
+
+    def _resume(self, position: list[Any]) -> None:
+        """`position`: name, offset, and header in hexadecimal of the record in each file that is read."""
+        files = {path.name: path for path in files_of(self.folder)}
+        for name, offset, header in position:
+            if name not in files or not (header or offset):
+                continue
+            file = EventFile(files[name], offset)
+            if not header or file.has_header(offset, bytes.fromhex(header)):
+                self._open.append(file)
+        if not self._open:
+            self.joiner.begin_anew()
+            return
+        first = begin_of(self._open[0].path)
+        self._read = {name for name, path in files.items() if begin_of(path) <= first}
+        self._read |= {file.path.name for file in self._open}
+
+    def _following(self) -> list[Path]:
+        """The files that are read next: those of the process that has begun the next one."""
+        try:
+            changed_at = self.folder.stat().st_mtime_ns
+        except OSError:
+            return []
+        if changed_at == self._listed_at:
+            return []
+        is_settled = time.time_ns() - changed_at > SETTLED_NS
+        self._listed_at = changed_at if is_settled else None
+        new = [path for path in files_of(self.folder) if path.name not in self._read]
+        if not new:
+            return []
+        self._listed_at = None  # there may be more behind those that are opened now
+        present = {process_of(file.path) for file in self._open}
+        same = [path for path in new if process_of(path) in present]
+        return same or [path for path in new if process_of(path) == process_of(new[0])]
+
+    def _open_files(self, paths: list[Path]) -> None:
+        if not (self._open and process_of(paths[0]) == process_of(self._open[0].path)):
+            self._open.clear()
+        self._open += [EventFile(path) for path in paths]
+        self._read |= {path.name for path in paths}
+
+    def _read_open(self, now: float) -> Iterator[PlacedRow]:
+        """What is new in the open files, in the order in which it was logged."""
+        if len(self._open) == 1:
+            yield from self._add(self._events(self._open[0]), now)
+        elif self._open:
+            yield from self._add(merge(*map(self._events, self._open), key=lambda each: each[0].wall_time), now)
+
+    def _events(self, file: EventFile) -> Iterator[tuple[Any, Place]]:
+        parse = self._event.FromString
+        try:
+            for offset, header, data in file.records():
+                try:
+                    event = parse(data)
+                except Exception:  # DecodeError; its class depends on the implementation
+                    file.offset, file.is_damaged = offset, True
+                    break
+                if event.HasField("summary"):
+                    file.unread = offset  # until the next one is asked for
+                    yield event, (file, offset, header)
+        except FileNotFoundError:
+            return
+        file.unread = file.offset
+        if file.is_damaged:
+            words = f"{file.path} is no event file behind byte {file.offset}: a record is damaged"
+            if self._is_final:
+                raise BadSource(words)
+            self._log_once.warn_once(str(file.path), f"{words}; it is read on when it changes")
+
+    def _add(self, events: Iterator[tuple[Any, Place]], now: float) -> Iterator[PlacedRow]:
+        add = self.joiner.add_value
+        for event, place in events:
+            step = event.step
+            if not 0 <= step < MAX_STEP:
+                continue
+            at = event.wall_time if is_time(event.wall_time) else None
+            for value in event.summary.value:
+                number = scalar_of(value)
+                if number is not None and (rows := add(value.tag, number, step, at, place, now)):
+                    yield from rows
+
+    def position_of(self, place: Place) -> list[Any]:
+        """Where the open files are read on for the row that begins at `place`."""
+        file, offset, header = place
+        others = [[each.path.name, each.unread, ""] for each in self._open if each is not file]
+        return [[file.path.name, offset, header.hex()], *others]
+
+
+def follow(folder: Path, joiner: Joiner) -> EventFollower:
+    follower = EventFollower(folder, joiner)
+    joiner.position_of = follower.position_of
+    return follower
+
+
+def folders_in(path: Path) -> list[Path]:
+    """The folders with event files at or below `path`; an event file stands for its folder."""
+    if path.is_file():
+        return [path.parent] if is_event_file(path) else []
+    return sorted({file.parent for file in path.rglob("*tfevents*") if is_event_file(file)})
+
+
+def places_in(path: Path) -> Iterator[Path]:
+    return iter(folders_in(path))
+
+
+def runs_in(path: Path) -> Iterator[SourceRun]:
+    """The runs below `path`; a folder with nothing but hyperparameters belongs to the run above it."""
+    folders = folders_in(path)
+    if folders:
+        event_type()
+    for folder in folders:
+        if (first := first_event(folder)) is None:
+            continue
+        config = config_of(folder)
+        yield SourceRun(
+            format="tensorboard",
+            identity=files_of(folder)[0].name + "\n" + folder.resolve().name,
+            name=name_of(folder, path),
+            place=str(folder),
+            rows=partial(_rows, folder),
+            config=config,
+            facts=facts_of(config),
+            started_at=first.wall_time if is_time(first.wall_time) else None,
+            size=about_rows(folder),
+            host=host_of(files_of(folder)[0]),
+        )
+
+
+def name_of(folder: Path, root: Path) -> str:
+    """The path below the folder that is read, as TensorBoard names runs; the folder's own name at its top."""
+    below = folder.relative_to(root) if root.is_dir() else Path()
+    return str(below) if below.parts else folder.resolve().name
+
+
+def _rows(folder: Path) -> Iterator[Row]:
+    joiner = Joiner(NameMap(), lambda place: None)
+    try:
+        for placed in EventFollower(folder, joiner).poll(final=True):
+            yield placed.row
+    except BadSource as problem:
+        text = str(problem)
+        raise BadSource(text if text.startswith(str(folder)) else f"{folder}: {text}") from None
+    except OSError as problem:
+        raise BadSource(f"{folder} cannot be read ({problem.strerror})") from None

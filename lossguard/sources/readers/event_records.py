@@ -1,0 +1,255 @@
+"""TensorBoard's records, and which event files are one run."""
+
+import json
+import os
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from lossguard.sources.source_run import BadSource
+from lossguard.vocabulary.errors import logger
+
+# The records of TensorBoard's event files: TFRecord frames, each with an Event, parsed by `tensorboard`'s own classes.
+#
+# The frames are read here, because `EventFileLoader` computes checksums in Python and converts each event to the newest
+# data format: it reads a fifteenth of the events per second. The length of a frame is checked by its checksum, which
+# few values have; what follows must have one, and parse.
+
+CHUNK = 4 << 20
+"""Bytes that are read at once."""
+HEADER = struct.Struct("<QI")
+"""Of a frame: the length of its data, and the masked CRC-32C of these eight bytes. Four bytes follow the data."""
+FOOTER_BYTES = 4
+NO_FOOTER = b"\0" * FOOTER_BYTES
+"""Where a file is longer than what has arrived of it, as a network file system may show it."""
+MAX_RECORD = 256 << 20
+"""Bytes; images and graphs are far smaller."""
+
+
+@dataclass(slots=True)
+class EventFile:
+    """Reads on where the last call ended."""
+
+    path: Path
+    offset: int = 0
+    is_damaged: bool = False
+    """A frame cannot be read: nothing behind it can, unless the file changes."""
+    unread: int = 0
+    """Offset of the first record that nobody has taken yet; whoever takes them keeps it."""
+    _signature: tuple[int, int] | None = field(default=None)
+
+    def records(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """(offset, header, serialized Event) of the records that are complete now and were not read before.
+
+        Raises OSError when the file cannot be read.
+        """
+        stat = self.path.stat()
+        if (signature := (stat.st_size, stat.st_mtime_ns)) == self._signature:
+            return
+        self._signature, self.is_damaged = signature, False
+        with self.path.open("rb") as file:
+            wanted = CHUNK
+            while data := os.pread(file.fileno(), wanted, self.offset):
+                begin = self.offset
+                yield from self._frames(data)
+                if self.is_damaged or (self.offset == begin and len(data) < wanted):
+                    return
+                wanted = CHUNK if self.offset > begin else 2 * wanted
+
+    def has_header(self, offset: int, header: bytes) -> bool:
+        """Whether a record with this header begins at `offset`."""
+        with self.path.open("rb") as file:
+            return os.pread(file.fileno(), HEADER.size, offset) == header
+
+    def _frames(self, data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+        begin, end = 0, len(data)
+        start = self.offset
+        while begin + HEADER.size <= end:
+            header = data[begin : begin + HEADER.size]
+            length = _length(header)
+            if length is None:
+                self.is_damaged = True
+                return
+            data_at = begin + HEADER.size
+            if data_at + length + FOOTER_BYTES > end:
+                return  # it is being written, or reaches beyond what was read
+            footer_at = data_at + length
+            if data[footer_at : footer_at + FOOTER_BYTES] == NO_FOOTER:
+                self.is_damaged = True
+                return
+            begin_of_this, begin = begin, footer_at + FOOTER_BYTES
+            self.offset = start + begin
+            yield start + begin_of_this, header, data[data_at:footer_at]
+
+
+@lru_cache(4096)
+def _length(header: bytes) -> int | None:
+    """The length that the header of a frame says; None if its checksum is wrong. Few lengths occur, so it is cached."""
+    length: int
+    length, checksum = HEADER.unpack(header)
+    return length if length <= MAX_RECORD and _masked(_crc32c(header[:8])) == checksum else None
+
+
+def _crc32c(data: bytes) -> int:
+    """CRC with the polynomial of Castagnoli (RFC 3720, appendix B.4), bit by bit."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def _masked(crc: int) -> int:
+    """As TFRecord files store a CRC."""
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def event_type() -> Any:
+    """The class Event of `tensorboard`. Raises BadSource where it is not installed."""
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+    except ImportError as problem:
+        raise BadSource(
+            f"TensorBoard's event files are read with the package tensorboard ({problem}): pip install tensorboard"
+        ) from None
+    return Event
+
+
+_FLOAT, _DOUBLE, _INT32, _INT64, _BFLOAT16, _HALF = 1, 2, 3, 9, 14, 19
+_STRUCTS = {_FLOAT: "<f", _DOUBLE: "<d", _INT32: "<i", _INT64: "<q", _HALF: "<e"}
+
+
+def scalar_of(value: Any) -> float | None:
+    """The scalar in a Summary.Value, in its old form (`simple_value`) or as a tensor; None if it is another thing."""
+    if value.HasField("simple_value"):
+        return value.simple_value  # type: ignore[no-any-return]
+    if not value.HasField("tensor") or value.tensor.tensor_shape.dim:
+        return None
+    tensor = value.tensor
+    content, kind = tensor.tensor_content, tensor.dtype
+    if content:
+        if kind == _BFLOAT16 and len(content) == 2:
+            return float(struct.unpack("<f", b"\0\0" + content)[0])
+        layout = _STRUCTS.get(kind)
+        if layout is None or struct.calcsize(layout) != len(content):
+            return None
+        (number,) = struct.unpack(layout, content)
+        return float(number)
+    for values in (tensor.float_val, tensor.double_val, tensor.int64_val, tensor.int_val):
+        if len(values) == 1:
+            return float(values[0])
+    if len(tensor.half_val) == 1 and kind in (_HALF, _BFLOAT16):
+        bits = struct.pack("<H", tensor.half_val[0])
+        return float(struct.unpack("<e", bits)[0] if kind == _HALF else struct.unpack("<f", b"\0\0" + bits)[0])
+    return None
+
+
+def text_of(value: Any) -> str | None:
+    """The text in a Summary.Value of the text plugin; None if it is another thing."""
+    strings = list(value.tensor.string_val) if value.HasField("tensor") else []
+    return strings[0].decode("utf-8", "replace") if len(strings) == 1 else None
+
+
+# What the event files of a run say of it: their names, and the records at their beginning.
+
+MAX_CONFIG_RECORDS = 64
+"""Records at the beginning of a run, among which its configuration is."""
+
+_NAME = re.compile(r".*tfevents\.(\d+)\.(.*)")
+
+
+def is_event_file(path: Path) -> bool:
+    return "tfevents" in path.name and not path.name.endswith("profile-empty")
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The event files in a folder, in the order of their begin."""
+    return sorted((path for path in folder.iterdir() if is_event_file(path)), key=begin_of)
+
+
+def begin_of(path: Path) -> tuple[int, str]:
+    """When a file was begun, in unix seconds, by its name; then the name."""
+    found = _NAME.fullmatch(path.name)
+    return (int(found[1]) if found else 0, path.name)
+
+
+def process_of(path: Path) -> str:
+    """Host and process in the name of a file that PyTorch or TensorFlow has written; else the name."""
+    found = _NAME.fullmatch(path.name)
+    parts = found[2].rsplit(".", 2) if found else []
+    return ".".join(parts[:2]) if len(parts) >= 3 else path.name
+
+
+def host_of(path: Path) -> str | None:
+    """The machine in the name of a file."""
+    found = _NAME.fullmatch(path.name)
+    return found[2].split(".")[0] if found else None
+
+
+def _first_values(folder: Path) -> Iterator[tuple[Any, Any]]:
+    """(event, value) of the first records of each file."""
+    parse = event_type().FromString
+    for path in files_of(folder):
+        try:
+            for _, _, data in islice(EventFile(path).records(), MAX_CONFIG_RECORDS):
+                event = parse(data)
+                for value in event.summary.value:
+                    yield event, value
+        except Exception as problem:  # DecodeError or OSError: whoever reads the rows says so
+            logger.debug("%s: %s", path, problem)
+
+
+def first_event(folder: Path) -> Any:
+    """The first event with a scalar; None of a folder without."""
+    return next((event for event, value in _first_values(folder) if scalar_of(value) is not None), None)
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The configuration that a run's files, or a folder of hyperparameters below it, hold: texts that are JSON, as
+    Hugging Face Trainer writes them, and the hyperparameters of the HParams plugin."""
+    config: dict[str, Any] = {}
+    below = [
+        each for each in sorted(folder.iterdir()) if each.is_dir() and files_of(each) and first_event(each) is None
+    ]
+    for _, value in chain.from_iterable(map(_first_values, [folder, *below])):
+        plugin = value.metadata.plugin_data
+        if plugin.plugin_name == "hparams":
+            config |= _hyperparameters(plugin.content)
+        elif plugin.plugin_name == "text" and (text := text_of(value)) is not None:
+            with suppress(ValueError):
+                found = json.loads(text)
+                if isinstance(found, dict):
+                    config[value.tag.removesuffix("/text_summary")] = found
+    return config
+
+
+def _has_only_hyperparameters(folder: Path) -> bool:
+    return bool(files_of(folder)) and first_event(folder) is None
+
+
+def _hyperparameters(content: bytes) -> dict[str, Any]:
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    found = HParamsPluginData.FromString(content).session_start_info.hparams
+    values = {name: getattr(value, value.WhichOneof("kind") or "null_value") for name, value in found.items()}
+    return {name: value if isinstance(value, int | float | str) else None for name, value in values.items()}
+
+
+def about_rows(folder: Path) -> int:
+    """About how many steps with scalars the files hold, by the records at their beginning."""
+    steps = [event.step for event, value in _first_values(folder) if scalar_of(value) is not None]
+    num_bytes = sum(_bytes_of(path) for path in files_of(folder))
+    return round(len(set(steps)) * sum(path.stat().st_size for path in files_of(folder)) / max(1, num_bytes))
+
+
+def _bytes_of(path: Path) -> int:
+    """Bytes of the records that `_first_values` reads."""
+    file = EventFile(path)
+    return sum(len(data) + HEADER.size + FOOTER_BYTES for *_, data in islice(file.records(), MAX_CONFIG_RECORDS))

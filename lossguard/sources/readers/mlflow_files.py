@@ -1,0 +1,144 @@
+"""MLflow's file store (mlruns/), and a run of MLflow as both of its stores describe it."""
+
+import heapq
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lossguard.sources.rows import Row, StoredScalar, joined
+from lossguard.sources.source_run import BadSource, SourceRun
+from lossguard.vocabulary.source_facts import SourceFacts, facts_of
+from lossguard.vocabulary.states import RunState
+
+# A run as both of MLflow's stores keep it: params, tags, times in milliseconds, a state.
+
+STATES = {"FINISHED": RunState.FINISHED, "FAILED": RunState.FAILED}
+"""Any other run was stopped, or still runs."""
+OWN_TAGS = "mlflow."
+
+
+def facts_in(params: Mapping[str, Any]) -> SourceFacts:
+    """What the params say about how the rows were made. MLflow keeps them as text."""
+    return facts_of({name: _value(str(text)) for name, text in params.items()})
+
+
+def _value(text: str) -> Any:
+    return {"True": True, "False": False}.get(text, int(text) if text.isdecimal() and len(text) < 10 else text)
+
+
+def described(
+    *,
+    run_id: str,
+    name: str | None,
+    experiment: str | None,
+    status: str,
+    started_at: int | None,
+    ended_at: int | None,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    place: str,
+    rows: Callable[[], Iterator[Row]],
+    size: int | None = None,
+) -> SourceRun:
+    """`started_at`, `ended_at`: unix milliseconds."""
+    return SourceRun(
+        format="mlflow",
+        identity=run_id,
+        name=name or tags.get("mlflow.runName") or run_id,
+        place=f"{place}, run {run_id}",
+        rows=rows,
+        project=experiment,
+        config=params,
+        tags=[f"{key}={value}" for key, value in tags.items() if not key.startswith(OWN_TAGS)],
+        started_at=started_at / 1000 if started_at else None,
+        ended_at=ended_at / 1000 if ended_at else None,
+        state=STATES.get(status, RunState.INTERRUPTED),
+        command=tags.get("mlflow.source.name"),
+        git_commit=tags.get("mlflow.source.git.commit"),
+        facts=facts_in(params),
+        size=size,
+    )
+
+
+# MLflow's file store (mlruns/): a folder for each experiment, in it one for each run, in it a file for each metric.
+
+WHAT = "MLflow's file stores (mlruns)"
+STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
+
+
+def runs_in(path: Path) -> Iterator[SourceRun]:
+    if not path.is_dir():
+        return
+    for meta_file in sorted({*path.glob("meta.yaml"), *path.rglob("meta.yaml")}):
+        meta = _read_meta(meta_file)
+        if "run_id" in meta and "artifact_uri" in meta and meta.get("lifecycle_stage") != "deleted":
+            yield _run(meta_file.parent, meta)
+
+
+def _run(folder: Path, meta: dict[str, Any]) -> SourceRun:
+    experiment = _read_meta(folder.parent / "meta.yaml").get("name")
+    status = meta.get("status")
+    return described(
+        run_id=str(meta["run_id"]),
+        name=str(meta["run_name"]) if meta.get("run_name") else None,
+        experiment=None if experiment is None else str(experiment),
+        status=STATUS.get(status, "") if isinstance(status, int) else str(status),
+        started_at=_number(meta.get("start_time")),
+        ended_at=_number(meta.get("end_time")),
+        params=_texts(folder / "params"),
+        tags=_texts(folder / "tags"),
+        place=str(folder),
+        rows=lambda: _rows(folder / "metrics"),
+    )
+
+
+def _rows(folder: Path) -> Iterator[Row]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return joined(heapq.merge(*(_scalars(file, file.relative_to(folder).as_posix()) for file in files)))
+
+
+def _scalars(path: Path, name: str) -> Iterator[StoredScalar]:
+    """A line is: timestamp (ms), value, step. The first stores had no step, newer ones append more."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            cells = line.split()
+            if not cells:
+                continue
+            try:
+                step = int(cells[2]) if len(cells) > 2 else 0
+                yield StoredScalar(int(cells[0]) / 1000, step, name, float(cells[1]))
+            except (ValueError, IndexError):
+                if line.endswith("\n"):  # else the line is still being written
+                    raise BadSource(f"{path}, line {number} is not: timestamp, value, step") from None
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_text(encoding="utf-8", errors="replace") for file in files}
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    """The flat YAML that MLflow writes: a name and a value per line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    return {name: _scalar(value.strip()) for line in lines for name, colon, value in [line.partition(": ")] if colon}
+
+
+def _scalar(text: str) -> Any:
+    if text[:1] == text[-1:] == "'" and len(text) > 1:
+        return text[1:-1].replace("''", "'")
+    if text[:1] == '"':
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    if text in ("null", "~", ""):
+        return None
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) else None

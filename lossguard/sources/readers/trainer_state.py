@@ -1,0 +1,138 @@
+"""The file trainer_state.json of Hugging Face Trainer: all that was logged, written as a whole with each checkpoint.
+
+The newest file of a run counts: after a resume it holds what the checkpoint had, and what came since. A loss is the
+mean of the steps since the one before; the Trainer leaves NaN out of it unless `logging_nan_inf_filter` is off.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lossguard.sources.columns import number_of, step_of
+from lossguard.sources.joining import Joiner, PlacedRow
+from lossguard.sources.readers.line_format import identity_of
+from lossguard.sources.rows import Row
+from lossguard.sources.source_run import BadSource, SourceRun
+from lossguard.vocabulary.source_facts import MAX_STRIDE, SourceFacts
+
+WHAT = "trainer_state.json of Hugging Face Trainer"
+FILE = "trainer_state.json"
+_CHECKPOINT = re.compile(r"checkpoint-\d+")
+
+
+def places_in(path: Path) -> Iterator[Path]:
+    """The output folders of runs: those that hold such a file, or checkpoints that do."""
+    files = path.rglob(FILE) if path.is_dir() else filter(lambda file: file.name == FILE, [path])
+    yield from sorted({_output_folder(file) for file in files})
+
+
+def _output_folder(file: Path) -> Path:
+    folder = file.parent
+    return folder.parent if _CHECKPOINT.fullmatch(folder.name) else folder
+
+
+def newest_file(folder: Path) -> Path | None:
+    """The file that was written last."""
+    files = [path for path in [folder / FILE, *folder.glob(f"checkpoint-*/{FILE}")] if path.is_file()]
+    return max(files, key=lambda path: (path.stat().st_mtime_ns, path.stat().st_size), default=None)
+
+
+def rows_of(state: Mapping[str, Any]) -> list[Row]:
+    """What was logged, a row for each step. Raises ValueError where the file has another form."""
+    history = state.get("log_history")
+    if not isinstance(history, list):
+        raise ValueError("it has no list log_history")
+    rows: list[Row] = []
+    for entry in history:
+        if not isinstance(entry, dict) or (step := step_of(entry.get("step"))) is None:
+            continue
+        values = {name: n for name, value in entry.items() if name != "step" and (n := number_of(value)) is not None}
+        if rows and rows[-1].step == step:
+            rows[-1].values.update(values)
+        else:
+            rows.append(Row(step, None, values))
+    return rows
+
+
+def facts_of(state: Mapping[str, Any]) -> SourceFacts:
+    every = state.get("logging_steps")
+    stride = int(every) if isinstance(every, int | float) and 1 <= every <= MAX_STRIDE else 1
+    return SourceFacts(stride=stride, averaged=stride > 1, nan_filtered=True)
+
+
+@dataclass(slots=True)
+class TrainerStateFollower:
+    """The rows of a run whose file is written again and again."""
+
+    folder: Path
+    joiner: Joiner
+    _signature: tuple[Any, ...] = ()
+
+    @property
+    def facts(self) -> SourceFacts:
+        return facts_of(self._read(newest_file(self.folder)) or {})
+
+    def poll(self, *, final: bool = False) -> Iterator[PlacedRow]:
+        """The rows that are new. Raises OSError, and BadSource where the file has another form."""
+        path = newest_file(self.folder)
+        if path is None:
+            return
+        stat = path.stat()
+        signature = (path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if signature == self._signature or (state := self._read(path)) is None:
+            return
+        self._signature = signature
+        try:
+            rows = rows_of(state)
+        except ValueError as problem:
+            raise BadSource(f"{path} is no file of a Trainer: {problem}") from None
+        self.joiner.begin_anew()
+        now = time.monotonic()
+        for index, row in enumerate(rows):
+            yield from self.joiner.add(row, index, now)
+        yield from self.joiner.flush(now, final=True)
+
+    def close(self) -> None:
+        self._signature = ()
+
+    def _read(self, path: Path | None) -> dict[str, Any] | None:
+        """The file; None while it is being written."""
+        try:
+            state = {} if path is None else json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return None
+        return state if isinstance(state, dict) else None
+
+
+def follow(folder: Path, joiner: Joiner) -> TrainerStateFollower:
+    return TrainerStateFollower(folder, joiner)
+
+
+def runs_in(path: Path) -> Iterator[SourceRun]:
+    for folder in places_in(path):
+        file = newest_file(folder)
+        assert file is not None
+        try:
+            state = json.loads(file.read_bytes())
+            rows = rows_of(state)
+        except (OSError, ValueError, AttributeError) as problem:
+            raise BadSource(f"{file} cannot be read as the state of a Trainer ({problem})") from None
+        if not rows:
+            continue
+        described = {name: value for name, value in state.items() if name not in ("log_history", "stateful_callbacks")}
+        yield SourceRun(
+            format="trainer_state",
+            identity=identity_of(folder, json.dumps(state["log_history"][0]).encode()),
+            name=folder.resolve().name,
+            place=str(file),
+            rows=lambda rows=rows: iter(rows),  # type: ignore[misc]
+            config=described,
+            facts=facts_of(state),
+            total_steps=step_of(state.get("max_steps")) or None,
+            ended_at=file.stat().st_mtime,
+            size=len(rows),
+        )

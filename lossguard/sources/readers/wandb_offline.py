@@ -1,0 +1,155 @@
+"""W&B offline runs: the transaction log `run-ID.wandb` in `wandb/offline-run-*` (and in `wandb/run-*`, of online ones).
+
+The log is framed like a log of LevelDB; its records are messages whose description comes with the `wandb` package.
+"""
+
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lossguard.sources.columns import number_of, step_of
+from lossguard.sources.readers.line_format import files_in
+from lossguard.sources.rows import Row, StoredScalar, joined
+from lossguard.sources.source_run import BadSource, SourceRun
+from lossguard.vocabulary.protocol import NON_FINITE, is_time
+from lossguard.vocabulary.source_facts import facts_of
+from lossguard.vocabulary.states import RunState
+
+WHAT = "W&B offline runs"
+SUFFIX = ".wandb"
+MAGIC = b":W&B"
+FILE_HEADER = 7
+"""Bytes before the first record: MAGIC, two more, and the version of the framing."""
+BLOCK = 32768
+CHUNK_HEADER = struct.Struct("<IHB")  # checksum, length, kind
+FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+OWN_NAMES = "_"
+"""Prefix of what W&B itself adds."""
+
+
+def runs_in(path: Path) -> Iterator[SourceRun]:
+    files = [file for file in files_in(path, (SUFFIX,)) if _has_magic(file)]
+    if files:
+        messages = _messages()
+        for file in files:
+            yield _run(file, messages)
+
+
+def _messages() -> Any:
+    try:
+        return import_module("wandb.proto.wandb_internal_pb2")
+    except ImportError as error:
+        raise BadSource(f"W&B offline runs need the package wandb ({error}): pip install wandb") from None
+
+
+def _has_magic(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def _run(path: Path, messages: Any) -> SourceRun:
+    """Its rows are not kept, but the log must be read whole: the configuration may change to the end."""
+    run: Any = None
+    exit_code: int | None = None
+    config: dict[str, Any] = {}
+    size = 0
+    for record in _records(path, messages):
+        match record.WhichOneof("record_type"):
+            case "run":
+                run = record.run
+                config |= _items(record.run.config.update)
+            case "config":
+                config |= _items(record.config.update)
+                for item in record.config.remove:
+                    config.pop(_name(item), None)
+            case "exit":
+                exit_code = record.exit.exit_code
+            case "history":
+                size += 1
+    if run is None:
+        raise BadSource(f"{path} does not say which run it is: it is cut off at its beginning")
+    return SourceRun(
+        format="wandb",
+        identity="/".join((run.entity, run.project, run.run_id)),
+        name=run.display_name or run.run_id,
+        place=f"{path}, run {run.run_id}",
+        rows=lambda: _rows(path, messages),
+        project=run.project or None,
+        config={name: value for name, value in config.items() if not name.startswith(OWN_NAMES)},
+        tags=list(run.tags),
+        started_at=run.start_time.ToMicroseconds() / 1e6 or None,
+        state=RunState.INTERRUPTED if exit_code is None else RunState.FAILED if exit_code else RunState.FINISHED,
+        host=run.host or None,
+        git_commit=run.git.commit or None,
+        facts=facts_of(config),
+        size=size,
+    )
+
+
+def _rows(path: Path, messages: Any) -> Iterator[Row]:
+    return joined(_scalars(path, messages))
+
+
+def _scalars(path: Path, messages: Any) -> Iterator[StoredScalar]:
+    for record in _records(path, messages):
+        if record.WhichOneof("record_type") == "history":
+            items = _items(record.history.item)
+            step = step_of(items.pop("_step", record.history.step.num))
+            time = items.pop("_timestamp", 0.0)
+            for name, value in items.items():
+                number = number_of(value)
+                if number is not None and step is not None and not name.startswith(OWN_NAMES):
+                    yield StoredScalar(float(time) if is_time(time) else 0.0, step, name, number)
+
+
+def _items(items: Sequence[Any]) -> dict[str, Any]:
+    """Name -> value. Numbers that are not finite are written as NaN or as texts."""
+    found = {}
+    for item in items:
+        value = json.loads(item.value_json)
+        found[_name(item)] = NON_FINITE.get(value, value) if isinstance(value, str) else value
+    return found
+
+
+def _name(item: Any) -> str:
+    return item.key or ".".join(item.nested_key)
+
+
+def _records(path: Path, messages: Any) -> Iterator[Any]:
+    for data in _framed(path):
+        record = messages.Record()
+        try:
+            record.ParseFromString(data)
+        except Exception as error:  # DecodeError of protobuf, which only wandb brings
+            raise BadSource(
+                f"{path} has a record that this wandb cannot read ({type(error).__name__}): pip install -U wandb"
+            ) from None
+        yield record
+
+
+def _framed(path: Path) -> Iterator[bytes]:
+    """The records. A last one that was not written whole ends them."""
+    at, parts = FILE_HEADER, b""
+    with path.open("rb") as file:
+        file.seek(at)
+        while True:
+            left = BLOCK - at % BLOCK
+            if left < CHUNK_HEADER.size:  # the rest of a block is zeros
+                at = file.seek(at + left)
+            head = file.read(CHUNK_HEADER.size)
+            if len(head) < CHUNK_HEADER.size:
+                return
+            _, length, kind = CHUNK_HEADER.unpack(head)
+            chunk = file.read(length)
+            at += CHUNK_HEADER.size + length
+            if kind == 0 or len(chunk) < length:
+                return
+            parts = chunk if kind in (FULL, FIRST) else parts + chunk
+            if kind in (FULL, LAST):
+                yield parts

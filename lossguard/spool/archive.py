@@ -1,0 +1,143 @@
+"""Delivered spools take less space: compressed, or without their steps. What is not delivered is never touched.
+
+    <session>.spool   ->   <session>.spool.gz   every line, compressed (unless `Keep.UNDELIVERED`)
+                           <session>.control    the lines that a resumed run needs: registration, segments, answers
+
+The new files are complete on the disk before the old one is deleted, so a crash at any moment leaves one or both; a
+spool that exists counts, and the rest is made again.
+"""
+
+import errno
+import fcntl
+import gzip
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import IO
+
+from lossguard.spool.folders import open_private
+from lossguard.spool.lines import has_checksum
+from lossguard.spool.set_aside import SetAside
+from lossguard.spool.spool import spools_in
+from lossguard.spool.spool_reader import SpoolReader, is_delivered
+
+CONTROL = (b'{"run"', b'{"segment"', b'{"answer"')
+PARTIAL = ".partial"
+COMPRESSION = 3
+"""Level of gzip: 6 takes twice as long and saves a few percent."""
+FILE_LIMIT = 16 << 20
+"""Bytes of one file of a session whose delivered files are archived."""
+
+
+class Keep(StrEnum):
+    """What of the spools stays on the disk after delivery."""
+
+    ALL = "all"  # everything, as it was written
+    COMPRESSED = "compressed"  # everything, delivered files with gzip
+    UNDELIVERED = "undelivered"  # of delivered files only what a resumed run needs, without steps
+
+
+def trim(directory: Path, keep: Keep) -> Iterator[tuple[Path, int, int]]:
+    """Archive the delivered spools of a run: (spool, bytes before, bytes after) of each.
+
+    A spool stays as it is if a process writes it, or if its last session may go on: it was written by a release that
+    does not lock its files and is not finished. Steps that the collector rejected may be sent again once it takes them:
+    then all of it is kept, compressed. Raises OSError when an archive cannot be written; nothing is lost then.
+    """
+    set_aside = SetAside(directory)
+    with_damage = {each.spool for each in set_aside.damaged}
+    is_compressed = keep is Keep.COMPRESSED or set_aside.num_rejected() > 0
+    for path in [] if keep is Keep.ALL else spools_in(directory):
+        with suppress(FileNotFoundError), path.open("rb+") as file:  # NFS wants a writable file for an exclusive lock
+            if _is_over(path, file):  # and locked until it is replaced: two trims would delete each other's files
+                before = path.stat().st_size
+                yield path, before, _archive(path, is_compressed or path.name in with_damage)
+
+
+def restore(directory: Path) -> Iterator[Path]:
+    """Undo the compression: the spools of a run as they were, to be delivered again. Raises OSError."""
+    for archive in sorted(directory.glob("*.spool.gz")):
+        path = archive.with_suffix("")
+        if not path.exists():
+            with gzip.open(archive) as source, _new(path) as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+        archive.unlink()
+        path.with_suffix(".control").unlink(missing_ok=True)
+        yield path
+
+
+def _is_over(path: Path, file: IO[bytes]) -> bool:
+    """Whether everything in it is delivered and nobody will append to it; then it is locked until it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    size = path.stat().st_size
+    if size == 0 or not is_delivered(path):
+        return False
+    file.seek(max(0, size - (1 << 16)))
+    last = file.read().splitlines(keepends=True)[-1]
+    return has_checksum(last) or last.startswith(b'{"finish"')
+
+
+def _archive(path: Path, compressed: bool) -> int:
+    """Replace a delivered spool. Returns the bytes of what replaces it."""
+    made = [path.with_suffix(".control")]
+    with SpoolReader(path) as reader, _new(made[0]) as target:
+        for _, line in reader.lines_with(*CONTROL):
+            target.write(line)
+    if compressed:
+        made.append(path.with_suffix(".spool.gz"))
+        with path.open("rb") as source, _new(made[1]) as file, gzip.GzipFile("", "wb", COMPRESSION, file) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        _verify(path, made[1])
+    path.unlink()
+    path.with_suffix(".acknowledged").unlink(missing_ok=True)
+    return sum(each.stat().st_size for each in made)
+
+
+def files_in(directory: Path, *suffixes: str) -> list[Path]:
+    """One file for each spool that is or was in `directory`, oldest first: with the first of `suffixes` that exists.
+
+    A spool may be archived meanwhile: then its archive is found, or the spool is no longer there when it is opened.
+    """
+    found: dict[str, Path] = {}
+    for suffix in suffixes:  # in this order: an archive is there before its spool is gone
+        for path in directory.glob(f"*{suffix}"):
+            found.setdefault(path.name.removesuffix(suffix), path)
+    return [found[name] for name in sorted(found)]
+
+
+def control_lines(path: Path) -> SpoolReader:
+    """Reads a file that `files_in` has found, which has the lines that a resumed run needs. Raises OSError."""
+    try:
+        return SpoolReader(path)
+    except FileNotFoundError:  # archived since it was listed
+        return SpoolReader(path.with_suffix(".control"))
+
+
+def _verify(path: Path, archive: Path) -> None:
+    """Raises OSError unless the archive contains the spool, byte for byte."""
+    with path.open("rb") as original, gzip.open(archive) as file:
+        while (data := original.read(1 << 20)) or file.read(1):
+            if file.read(len(data)) != data:
+                raise OSError(errno.EIO, f"{archive} is not as it was written")
+
+
+@contextmanager
+def _new(path: Path) -> Iterator[IO[bytes]]:
+    """A file that gets its name when it is complete and on the disk."""
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with open(partial, "wb", opener=open_private) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        path.unlink(missing_ok=True)  # of an attempt that was cut off; some file systems do not rename onto a file
+        partial.rename(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,128 @@
+"""What earlier sessions of a run did and recorded, read from their spools."""
+
+import gzip
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from lossguard.spool.archive import control_lines, files_in
+from lossguard.spool.lines import DamagedLine, Record, from_line, has_checksum
+from lossguard.spool.spool import session_of
+from lossguard.spool.spool_reader import SpoolReader
+from lossguard.vocabulary.orders import Skip
+from lossguard.vocabulary.states import SegmentReason
+
+# What earlier sessions of a run did, read from their spools, so that no order is executed twice.
+
+
+@dataclass(slots=True)
+class History:
+    """What earlier sessions of a run did."""
+
+    num_segments: int = 0
+    answered: set[str | int] = field(default_factory=set)
+    """Orders that were applied or refused: their keys, or the ids of orders without a key."""
+    skips: list[Skip] = field(default_factory=list)
+    lr_scale: float | None = None
+    """Set by the last applied order that has one."""
+    remedies: dict[str, int] = field(default_factory=dict)
+    """By name, the step from which a remedy that was ordered is in effect no more."""
+    newest_segment_at: float = 0.0
+    """Unix seconds, by the trainer's clock."""
+    rollback_times: list[float] = field(default_factory=list)
+    """Unix seconds at which rollbacks were carried out, by the trainer's clock."""
+    segments: list[str] = field(default_factory=list)
+    """Keys of the segments, as the collector knows them, since the last rewind."""
+    left: set[str] = field(default_factory=set)
+    """Keys of those that a rewind has left behind."""
+    rewound_to: list[int] = field(default_factory=list)
+    """The step to which each rollback led, in their order."""
+
+    @classmethod
+    def read(cls, directory: Path) -> "History":
+        """The history of the run whose spools are in `directory`."""
+        history = cls()
+        for path in files_in(directory, ".spool", ".control"):
+            with control_lines(path) as reader:
+                for _, record in reader.records("segment", "answer"):
+                    with suppress(KeyError, TypeError):  # of a release without checksums, and damaged by the disk
+                        history._add(record, session_of(path)[0])
+        return history
+
+    def begin_segment(self, key: str, reason: str, fork_step: int) -> None:
+        """A segment was opened: an order that was decided before a rewind is about a state that is gone."""
+        if reason == SegmentReason.ROLLBACK:
+            self.rewound_to.append(fork_step)
+        if reason in (SegmentReason.ROLLBACK, SegmentReason.REWIND):
+            self.left.update(self.segments)
+            self.segments = []
+        self.segments.append(key)
+
+    def has_discarded(self, step: int, num_rollbacks: int) -> bool:
+        """Whether a rollback led to before `step`, of those that came after the first `num_rollbacks`."""
+        return any(rewound_to < step for rewound_to in self.rewound_to[num_rollbacks:])
+
+    def _add(self, record: dict[str, Any], session: str) -> None:
+        if "segment" in record:
+            self.num_segments += "repeated" not in record
+        order = record["order"] if "segment" in record else record["answer"]
+        if order is not None:
+            self.answered.add(order if record.get("key") is None else record["key"])
+        applied = record.get("applied") or {}
+        if applied.get("skip_from") is not None:
+            self.skips.append(Skip(applied["skip_from"], applied["skip_to"], applied.get("reason", "")))
+        if applied.get("lr_scale") is not None:
+            self.lr_scale = applied["lr_scale"]
+        self.remedies |= applied.get("remedies") or {}
+        if "segment" in record:
+            self.newest_segment_at = max(self.newest_segment_at, record["time"])
+        if "segment" in record and "repeated" not in record:
+            self.begin_segment(f"{session}-{record['segment']}", record["reason"], record["fork_step"])
+            if record["reason"] == SegmentReason.ROLLBACK:
+                self.rollback_times.append(record["time"])
+
+
+# What a run recorded, read from its spools.
+
+
+def read_spools(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(session, record) of each line of a run's spools, in the order of writing; `directory` is `run.directory`.
+
+    A record has one of the keys "run" (the registration), "segment" (a segment was opened), "metrics" (a step; see
+    `decode_number`), "event", "restorable", "answer" (to an order) and "finish". Truncated and damaged lines are left
+    out. Of files that were trimmed to the lines that a resumed run needs, the others are missing.
+    """
+    for path in files_in(directory, ".spool", ".spool.gz", ".control"):
+        session, _ = session_of(path)
+        for record in _records(path):
+            if "repeated" not in record:
+                yield session, record
+
+
+def _records(path: Path) -> Iterator[Record]:
+    if path.suffix == ".gz":
+        yield from _compressed_records(path)
+        return
+    try:
+        reader = SpoolReader(path)
+    except FileNotFoundError:  # archived since it was listed
+        compressed = path.with_suffix(".spool.gz")
+        if compressed.exists():
+            yield from _compressed_records(compressed)
+            return
+        reader = control_lines(path)
+    with reader:
+        for _, record in reader.records():
+            yield record
+
+
+def _compressed_records(path: Path) -> Iterator[Record]:
+    with gzip.open(path) as file:
+        first = file.readline()
+        checksums = has_checksum(first)
+        for line in chain([first], file):
+            with suppress(DamagedLine):
+                yield from_line(line, checksums=checksums)

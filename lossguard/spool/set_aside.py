@@ -1,0 +1,108 @@
+"""What of a run's spools was not delivered and never will be, by byte range; the bytes stay where they are.
+
+<run folder>/damaged.jsonl    one line for each damaged range, and for each segment that had to be opened without
+                              the line that announced it
+<run folder>/rejected.jsonl   the lines that the collector rejected
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lossguard.spool.folders import open_private
+from lossguard.vocabulary.wording import plural
+
+DAMAGED = "damaged.jsonl"
+REJECTED = "rejected.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedRange:
+    """The bytes [begin, end) of a spool."""
+
+    spool: str
+    """Name of its file."""
+    begin: int
+    end: int
+    problem: str
+    opened: dict[str, Any] | None = None
+    """Segment line that stands for a damaged one, if the steps after the range need a segment of their own."""
+
+    def same_place(self, other: "DamagedRange") -> bool:
+        """Whether both are about the same bytes, in the same role."""
+        place = (self.spool, self.begin, self.end, self.opened is None)
+        return place == (other.spool, other.begin, other.end, other.opened is None)
+
+    def __str__(self) -> str:
+        return f"bytes {self.begin} to {self.end} of {self.spool} ({self.problem})"
+
+
+class SetAside:
+    """The two files of the folder of a run."""
+
+    def __init__(self, directory: Path) -> None:
+        self.damaged_path = directory / DAMAGED
+        self.rejected_path = directory / REJECTED
+        self._damaged = _read(self.damaged_path)
+
+    @property
+    def damaged(self) -> list[DamagedRange]:
+        """Every damaged range that is known, without those that only opened a segment."""
+        return [each for each in self._damaged if each.opened is None]
+
+    def of(self, spool: Path) -> list[DamagedRange]:
+        """The entries of one spool, in the order of writing."""
+        return [each for each in self._damaged if each.spool == spool.name]
+
+    def add(self, damaged: DamagedRange) -> bool:
+        """Note a range. Returns whether it is new. If it raises OSError, this process still knows it."""
+        if any(damaged.same_place(each) for each in self._damaged):
+            return False
+        self._damaged.append(damaged)
+        _append(self.damaged_path, json.dumps(asdict(damaged)).encode() + b"\n")
+        return True
+
+    def reject(self, line: bytes) -> None:
+        """Keep a line that the collector rejected. Raises OSError."""
+        _append(self.rejected_path, line)
+
+    def num_rejected(self) -> int:
+        """Lines that the collector rejected."""
+        try:
+            with self.rejected_path.open("rb") as file:
+                return sum(1 for _ in file)
+        except OSError:
+            return 0
+
+    def describe(self) -> str:
+        """What was set aside, in words; empty if nothing was."""
+        parts = []
+        if damaged := self.damaged:
+            num_bytes = sum(each.end - each.begin for each in damaged)
+            first = "; ".join(map(str, damaged[:3])) + ("; .." if len(damaged) > 3 else "")
+            where = f"{plural(len(damaged), 'place')} ({first}; listed in {self.damaged_path})"
+            parts.append(f"{plural(num_bytes, 'damaged byte')} in {where}")
+        if num_rejected := self.num_rejected():
+            parts.append(f"{plural(num_rejected, 'line')} that the collector rejected (kept in {self.rejected_path})")
+        return " and ".join(parts)
+
+
+def _append(path: Path, line: bytes) -> None:
+    with open(path, "ab", opener=open_private) as file:
+        file.write(line)
+
+
+def _read(path: Path) -> list[DamagedRange]:
+    """The entries of `path`; what is damaged itself is left out."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(DamagedRange(**json.loads(line)))
+        except (ValueError, TypeError, RecursionError):
+            continue
+    return found

@@ -1,0 +1,86 @@
+"""Who writes a run: the identity of its folder, and the process that has locked it."""
+
+import os
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+# Who writes a run: a folder, and the process that works in it. Collectors give a run's orders to one of them.
+#
+# Pure: trainer and collector both import it.
+
+WRITER_HEADER = "Lossguard-Writer"
+"""Header of a trainer's requests. An older SDK sends none, and an older collector ignores it."""
+_HEADER = re.compile(r"([0-9a-f]{32}) ([0-9A-Za-z._-]{1,63}) ([\x21-\x7e]{1,160})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Writer:
+    """A process that writes a run."""
+
+    id: str
+    """Of the run's folder: 128 random bits, which only its processes know."""
+    session: str
+    """Of the process; a process that takes over the folder has a greater one."""
+    process: str
+    """The process as people know it: pid@host."""
+
+    def to_header(self) -> str:
+        """The value of the header."""
+        return f"{self.id} {self.session} {self.process}"
+
+    @classmethod
+    def from_header(cls, text: str) -> "Writer":
+        """Undo `to_header`. Raises ValueError."""
+        match = _HEADER.fullmatch(text)
+        if match is None:
+            raise ValueError(
+                f"{text!r:.200} must be 32 hexadecimal digits, a session and pid@host, separated by blanks"
+            )
+        return cls(id=match[1], session=match[2], process=match[3])
+
+
+def new_writer_id() -> str:
+    """A random id for a folder."""
+    return os.urandom(16).hex()
+
+
+def this_process() -> str:
+    """This process as pid@host."""
+    return f"{os.getpid()}@{re.sub('[^!-~]', '_', socket.gethostname())[:128] or 'unknown'}"
+
+
+# The identity of a run's folder: a random id in the file `writer`. Whoever has locked the folder is that writer.
+
+WRITER_FILE = "writer"
+_ID = re.compile("[0-9a-f]{32}")
+
+
+def writer_of(directory: Path, session: str) -> Writer:
+    """This process as the writer of a run's folder, which it has locked; a new folder gets an id."""
+    known = known_writer(directory, session)
+    return known or Writer(id=_new_id(directory), session=session, process=this_process())
+
+
+def known_writer(directory: Path, session: str) -> Writer | None:
+    """The same without writing anything: None for a folder without an id, as older releases leave it."""
+    try:
+        text = (directory / WRITER_FILE).read_text("ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return Writer(id=text, session=session, process=this_process()) if _ID.fullmatch(text) else None
+
+
+def _new_id(directory: Path) -> str:
+    """Random. If it cannot be saved, a restart counts as another folder: it waits for the lease to run out."""
+    id = new_writer_id()
+    partial = directory / f"{WRITER_FILE}.partial"
+    try:
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(f"{id}\n")
+        partial.replace(directory / WRITER_FILE)
+    except OSError:
+        partial.unlink(missing_ok=True)
+    return id

@@ -1,0 +1,124 @@
+"""The exceptions of the SDK, and warnings that a training loop can live with: each logged once."""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+# The exceptions of the SDK.
+#
+# LossguardError
+#     ConfigurationError (also ValueError)   a setting is invalid; raised by `init` and `Client`
+#     CheckpointError                        no checkpoint is intact, or it cannot be written
+#         CheckpointMismatch                 the restored state is not the saved one, or only half of it: stops a loop
+#     RanksError                             a rank left, or is at another step: stops the loops of all other ranks
+#     CollectorError                         a request to a collector failed; only `lossguard.Client` raises it
+#         Unreachable                        no usable answer: no connection, 408, 429, 5xx, or not a collector
+#         Unauthorised                       401, 403: the token is missing, unknown or lacks a scope
+#         NotFound                           404: the collector does not know the run, the order or the incident
+#         Rejected                           any other 4xx: the request is wrong and stays wrong
+#             Conflict                       409: the request does not fit the present state
+
+
+class LossguardError(Exception):
+    """The base class of all exceptions of the SDK."""
+
+
+class ConfigurationError(LossguardError, ValueError):
+    """A setting is invalid: one sentence that names it and its value."""
+
+
+class CheckpointError(LossguardError):
+    """No checkpoint is intact, or one could not be restored safely."""
+
+
+class CheckpointMismatch(CheckpointError):
+    """The restored state is not the saved one, or only half of it. Objects have changed: the run must not continue."""
+
+
+class RanksError(LossguardError):
+    """A rank has left, or the ranks are at different steps: they cannot continue together."""
+
+
+class CollectorError(LossguardError):
+    """A request to a collector failed."""
+
+    def __init__(self, message: str, *, status: int | None = None, detail: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status; None without an answer."""
+        self.detail = detail
+        """The collector's own sentence about it; empty without one."""
+        self.retry_after = retry_after
+        """Seconds to wait before the next attempt, at least."""
+
+
+class Unreachable(CollectorError):
+    """No collector answered, or it could not answer now: trying again later may help."""
+
+    def __init__(self, message: str, *, may_have_arrived: bool = True, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.may_have_arrived = may_have_arrived
+        """Whether the collector may have received the request, and acted on it."""
+
+
+class Unauthorised(CollectorError):
+    """The collector asks for a token (401) or for one with another scope (403)."""
+
+
+class NotFound(CollectorError):
+    """The collector does not know the run, the order or the incident (404)."""
+
+
+class Rejected(CollectorError):
+    """The collector refuses the request, and would refuse it again (4xx)."""
+
+
+class Conflict(Rejected):
+    """The request does not fit the present state (409): it comes too late, or too early."""
+
+
+# Messages of the SDK to the person who trains, through `logging`.
+
+logger = logging.getLogger("lossguard")
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class LogOnce:
+    """Logs a warning once per key: a loop that runs for thousands of steps needs no thousand warnings."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """`quiet`: log nothing, as on all ranks but one."""
+        self._logged: set[str] = set()
+        self._quiet = quiet
+
+    def warn_once(self, key: str, message: str) -> None:
+        """Log `message`, unless a message with this key was logged since the last `reset`."""
+        if key not in self._logged:
+            self._logged.add(key)
+            self.warn(message)
+
+    def warn(self, message: str) -> None:
+        """Log `message` every time."""
+        if not self._quiet:
+            logger.warning(message)
+
+    def reset(self, key: str) -> bool:
+        """Allow `key` to be logged again. Returns whether it had been logged."""
+        logged = key in self._logged
+        self._logged.discard(key)
+        return logged
+
+
+def never_raises(method: Method) -> Method:
+    """Log an error in a method of an object with a `log_once` once, and return None: the training goes on."""
+
+    @functools.wraps(method)
+    def quiet(self: Any, /, *arguments: Any, **named: Any) -> Any:
+        try:
+            return method(self, *arguments, **named)
+        except Exception as problem:
+            key = f"{method.__name__} {type(problem).__name__}"
+            self.log_once.warn_once(key, f"{method.__name__} failed, and training continues: {problem!r}")
+
+    return cast(Method, quiet)

@@ -1,0 +1,346 @@
+"""The metric registry: one row for each metric that Lossguard knows by name.
+
+Every list of metrics elsewhere follows from this table: columns of the store, signals of the detection, gauges for
+Prometheus, titles and axes of charts, curves of the report. A metric that is not in it is a custom metric: it is stored
+and plotted under its name.
+
+A new column is a row here and a migration. A new signal is a row here, its detection parameters in
+`monitor/detection/scoring/signals.py`, and an alert. An advisory signal is a row and its parameters.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import lru_cache
+
+from lossguard.vocabulary.states import IncidentKind
+
+
+class ColumnType(StrEnum):
+    """Type of a metric's column in the table of steps."""
+
+    FLOAT = "float"
+    COUNT = "count"  # a whole number from 0 to 2**63 - 1
+
+
+class LogAxis(StrEnum):
+    """When a chart of the metric has a logarithmic axis."""
+
+    NEVER = "never"
+    ALWAYS = "always"
+    AUTO = "auto"  # when a spike would flatten everything else
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """What is known about one metric."""
+
+    name: str
+    """The key in `run.log`, in reports and in the store."""
+    title: str
+    """Heading of its chart, with the unit."""
+    short_name: str = ""
+    """In running text and legends; the name where it is empty."""
+    unit: str = ""
+    """As in "nats per token"; empty where it has none."""
+    column: ColumnType | None = None
+    """Of its own column in the store; None: it is kept in the JSON column of other scalars."""
+    detector_input: bool = False
+    """Whether the detection reads it: true for signals and for the other inputs of the detection."""
+    incident_kind: IncidentKind | None = None
+    """Kind of the incidents that begin with this metric. A metric with a kind is a signal."""
+    advisory: bool = False
+    """Whether it is an advisory signal: the detection judges it where it is reported, and only warns."""
+    gauge: str = ""
+    """Name of the Prometheus gauge of its newest value; empty: it is not exported."""
+    gauge_help: str = ""
+    """What the gauge measures, as the subject of a sentence."""
+    default_chart: bool = False
+    """Whether the Run page and the report draw it by default."""
+    stands_for: str = ""
+    """A metric that says the same: by default only one of the two is drawn, this one where the other is missing."""
+    log_axis: LogAxis = LogAxis.NEVER
+    tick_format: str = "~g"
+    """Of its axis, in d3-format."""
+
+    @property
+    def is_signal(self) -> bool:
+        return self.incident_kind is not None
+
+
+CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS = "checkpoint_seconds", "evaluation_seconds", "pause_seconds"
+"""What a loop did between a step and the one before, besides training: the goodput of a run is made of them."""
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        name="loss",
+        title="Loss (nats per token)",
+        unit="nats per token",
+        column=ColumnType.FLOAT,
+        detector_input=True,
+        incident_kind=IncidentKind.LOSS_SPIKE,
+        gauge="lossguard_loss_nats",
+        gauge_help="Cross-entropy, in nats per token",
+        default_chart=True,
+        log_axis=LogAxis.AUTO,
+    ),
+    Metric(
+        name="perplexity",
+        title="Perplexity",
+        column=ColumnType.FLOAT,
+        gauge="lossguard_perplexity",
+        gauge_help="exp(loss)",
+        stands_for="loss",
+        log_axis=LogAxis.ALWAYS,
+    ),
+    Metric(
+        name="grad_norm",
+        title="Grad norm (L2, before clipping)",
+        short_name="grad norm",
+        column=ColumnType.FLOAT,
+        detector_input=True,
+        incident_kind=IncidentKind.GRAD_SPIKE,
+        gauge="lossguard_grad_norm",
+        gauge_help="Global L2 norm of the gradient before clipping",
+        default_chart=True,
+        log_axis=LogAxis.ALWAYS,
+    ),
+    Metric(
+        name="log_z",
+        title="Log Z (nats)",
+        short_name="log Z",
+        unit="nats",
+        column=ColumnType.FLOAT,
+        detector_input=True,
+        incident_kind=IncidentKind.LOG_Z_DRIFT,
+        gauge="lossguard_log_z_nats",
+        gauge_help="Mean log partition function over tokens",
+        default_chart=True,
+        log_axis=LogAxis.AUTO,
+    ),
+    Metric(
+        name="log_z_max",
+        title="Log Z, largest over tokens (nats)",
+        short_name="log Z max",
+        unit="nats",
+        column=ColumnType.FLOAT,
+    ),
+    Metric(name="z_loss", title="z-loss (nats)", unit="nats", column=ColumnType.FLOAT),
+    Metric(
+        name="lr",
+        title="Learning rate",
+        short_name="learning rate",
+        column=ColumnType.FLOAT,
+        detector_input=True,
+        gauge="lossguard_learning_rate",
+        gauge_help="Learning rate",
+        default_chart=True,
+        tick_format=".3~g",
+    ),
+    Metric(
+        name="tokens",
+        title="Tokens",
+        unit="tokens",
+        column=ColumnType.COUNT,
+        detector_input=True,
+        gauge="lossguard_tokens",
+        gauge_help="Tokens seen so far on the live line",
+        tick_format="~s",
+    ),
+    Metric(
+        name="batch_index",
+        title="Batch index",
+        column=ColumnType.COUNT,
+        detector_input=True,
+        tick_format="~s",
+    ),
+    Metric(
+        name="skipped",
+        title="Skipped updates",
+        short_name="skipped updates",
+        unit="updates since the row before",
+        detector_input=True,
+    ),
+    Metric(
+        name="step_seconds",
+        title="Time per step (s)",
+        short_name="time per step",
+        unit="s",
+        column=ColumnType.FLOAT,
+        log_axis=LogAxis.ALWAYS,
+    ),
+    Metric(
+        name="data_seconds",
+        title="Waiting for data (s per step)",
+        short_name="waiting for data",
+        unit="s",
+        detector_input=True,
+    ),
+    Metric(
+        name=CHECKPOINT_SECONDS,
+        title="Saving checkpoints, since the step before (s)",
+        short_name="time for checkpoints",
+        unit="s",
+    ),
+    Metric(
+        name=EVALUATION_SECONDS,
+        title="Evaluation, since the step before (s)",
+        short_name="time for evaluation",
+        unit="s",
+    ),
+    Metric(
+        name=PAUSE_SECONDS,
+        title="Announced pause, since the step before (s)",
+        short_name="time of announced pauses",
+        unit="s",
+    ),
+    Metric(
+        name="tokens_per_second",
+        title="Throughput (tokens per second)",
+        short_name="tokens per second",
+        unit="tokens per second",
+        default_chart=True,
+        tick_format="~s",
+    ),
+    Metric(
+        name="update_norm",
+        title="Update norm (RMS of the step over RMS of the weights)",
+        short_name="update norm",
+        advisory=True,
+        gauge="lossguard_update_norm_ratio",
+        gauge_help="Root mean square of the optimizer's step over that of the weights",
+        default_chart=True,
+        log_axis=LogAxis.ALWAYS,
+    ),
+    Metric(
+        name="attention_logit_max",
+        title="Attention logit, largest",
+        short_name="largest attention logit",
+        advisory=True,
+        gauge="lossguard_attention_logit_max",
+        gauge_help="Largest attention logit that was looked at",
+        default_chart=True,
+        log_axis=LogAxis.AUTO,
+    ),
+    Metric(
+        name="expert_imbalance",
+        title="Expert imbalance (largest load over mean load, minus 1)",
+        short_name="expert imbalance",
+        advisory=True,
+        gauge="lossguard_expert_imbalance_ratio",
+        gauge_help="Largest load of an expert over the mean load, minus 1",
+        default_chart=True,
+    ),
+    # The next one is derived from tokens and times where the loop does not report it.
+    Metric(
+        name="throughput",
+        title="Throughput (tokens per second)",
+        unit="tokens per second",
+        default_chart=True,
+        tick_format="~s",
+    ),
+    Metric(name="mfu", title="Model FLOPs utilisation", short_name="MFU", tick_format=".0%"),
+    Metric(name="mfu_6nd", title="Model FLOPs utilisation (6ND)", short_name="MFU (6ND)", tick_format=".0%"),
+    Metric(
+        name="mfu_full_attention",
+        title="Model FLOPs utilisation (full attention)",
+        short_name="MFU (full attention)",
+        tick_format=".0%",
+    ),
+    Metric(
+        name="held_out_loss",
+        title="Held-out loss (nats per token)",
+        short_name="held-out loss",
+        unit="nats per token",
+    ),
+    Metric(
+        name="held_out_loss_se",
+        title="Standard error of the held-out loss (nats per token)",
+        short_name="standard error of the held-out loss",
+        unit="nats per token",
+    ),
+    Metric(name="held_out_bits_per_byte", title="Held-out bits per byte", short_name="held-out bits per byte"),
+    Metric(
+        name="held_out_difference",
+        title="Held-out loss minus the baseline's (nats per token)",
+        short_name="held-out loss minus baseline",
+        unit="nats per token",
+    ),
+)
+"""In the order in which lists and charts show them."""
+
+FAMILIES: tuple[Metric, ...] = (
+    Metric(
+        name="source_loss/",
+        title="Loss of {} (nats per token)",
+        short_name="loss of {}",
+        unit="nats per token",
+        advisory=True,
+        log_axis=LogAxis.AUTO,
+    ),
+    Metric(
+        name="layer_grad_norm/",
+        title="Grad norm of {} (L2, before clipping)",
+        short_name="grad norm of {}",
+        advisory=True,
+        log_axis=LogAxis.ALWAYS,
+    ),
+)
+"""Metrics of several series: `name` begins the names of all of them, {} in the texts is the rest of such a name."""
+MAX_SIGNAL_NAME = 64
+"""Characters of the name of a series that is judged: an incident has room for so many."""
+
+BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
+COLUMNS: Mapping[str, ColumnType] = {metric.name: metric.column for metric in METRICS if metric.column is not None}
+"""Metrics with a typed column in the store."""
+COUNTS = tuple(name for name, column in COLUMNS.items() if column is ColumnType.COUNT)
+SIGNALS = tuple(metric.name for metric in METRICS if metric.is_signal)
+ADVISORY_SIGNALS = tuple(metric.name for metric in METRICS if metric.advisory)
+DETECTOR_INPUTS = tuple(metric.name for metric in METRICS if metric.detector_input)
+
+
+def default_charts(reported: Collection[str]) -> list[str]:
+    """The metrics that are drawn by default of a run that reports these."""
+    return [
+        metric.name
+        for metric in METRICS
+        if metric.name in reported
+        and (metric.default_chart or (metric.stands_for != "" and metric.stands_for not in reported))
+    ]
+
+
+def family_of(name: str) -> Metric | None:
+    """The family that a metric is one of the series of; None where it is of none."""
+    return next((each for each in FAMILIES if name.startswith(each.name) and name != each.name), None)
+
+
+def known(name: str) -> Metric | None:
+    """What is known about a metric, or about one series of a family; None for a custom metric."""
+    family = None if name in BY_NAME else family_of(name)
+    if family is None:
+        return BY_NAME.get(name)
+    series = name.removeprefix(family.name)
+    return replace(family, name=name, title=family.title.format(series), short_name=family.short_name.format(series))
+
+
+@lru_cache(maxsize=4096)  # asked for every name of every report
+def is_advisory(name: str) -> bool:
+    """Whether the detection judges this metric where it is reported, and only warns."""
+    if name in BY_NAME:
+        return BY_NAME[name].advisory
+    return family_of(name) is not None and len(name) <= MAX_SIGNAL_NAME
+
+
+def detector_inputs(reported: Iterable[str]) -> list[str]:
+    """What the detection reads of a run that reports these metrics: DETECTOR_INPUTS, then advisory signals."""
+    return [*DETECTOR_INPUTS, *filter(is_advisory, reported)]
+
+
+def title(name: str) -> str:
+    """Heading of a metric's chart; its name where the registry does not know it."""
+    return metric.title if (metric := known(name)) else name
+
+
+def short_name(name: str) -> str:
+    """A metric in running text."""
+    return (metric.short_name if (metric := known(name)) else "") or name

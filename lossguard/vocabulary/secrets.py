@@ -1,0 +1,187 @@
+"""Secrets: masked in what is recorded, tokens, and addresses that must not hold one."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from lossguard.vocabulary.errors import ConfigurationError
+
+# Secrets are replaced by *** before anything is recorded, sent or logged: by the name they have, or by their form.
+#
+#     python train.py --api-key=XYZ --data s3://user:pw@host   ->   python train.py --api-key=*** --data s3://***@host
+#
+# A name is that of a secret if it ends in a word such as `password`, `secret`, `api_key` or `token`; the tokens of a
+# tokenizer (`pad_token`, `eos_token`) and numbers of tokens are none. A secret under another name is not recognised.
+
+MASK = "***"
+
+_WORD = (
+    r"(?:pass(?:word|wd|phrase|code)|secrets?|credentials?|cookie|authorization"
+    r"|(?:api|access|private|secret|account|signing|encryption|auth|service|wandb|client|order)[-_.]?(?:key|secret)s?"
+    r"|access[-_.]?key[-_.]?id|signature)"
+)
+_TOKEN = r"(?<!bos[-_.])(?<!eos[-_.])(?<!pad[-_.])(?<!unk[-_.])(?<!sep[-_.])(?<!cls[-_.])(?<!eot[-_.])(?<!per[-_.])"
+_TOKEN += r"(?<!mask[-_.])(?<!stop[-_.])(?<!next[-_.])(?<!start[-_.])(?<!end[-_.])(?<!image[-_.])(?<!special[-_.])token"
+_NAME = re.compile(rf"(?i)(?:{_WORD}|{_TOKEN}|(?:^|[-_.])(?:pat|pwd?|passw|sas|sig|dsn))$")
+_PLACEHOLDER = re.compile(r"<[A-Z_]+>")  # as Hugging Face's arguments have it in place of their token: "<HUB_TOKEN>"
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_ASSIGNED_NAME = re.compile(r"""(?<![\w.-])([\w.-]++)['"]?\]?\s*[:=]\s*""")
+_VALUE = re.compile(r"""(["']?)(?!\*\*\*)[^\s'",;&})\]]+\1""")
+_FORMS = (
+    # user:password@ of a URL, up to the last @ before the path; a slash or an @ in the password should be %2F or %40,
+    # and a number before a slash is a port
+    (
+        re.compile(r"(?<=://)(?:[^\s/'\"]+|[^\s/@:'\"]{0,256}+:(?!\d+/)[^\s@'\"]{0,256}+(?:@[^\s/'\"]{0,256})?)(?=@)"),
+        MASK,
+    ),
+    (re.compile(r"(?i)\b(bearer|authorization['\"]?\s*[:=]\s*basic)\s+[\w.~+/=-]{8,}"), rf"\1 {MASK}"),
+    (
+        re.compile(
+            r"\b(?:hf_[A-Za-z0-9]{8,}|sk-[\w-]{8,}|gh[opsur]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{8,}"
+            r"|xox[abprs]-[\w-]{8,}|npm_[A-Za-z0-9]{16,}|pypi-[\w-]{16,}|AIza[\w-]{30,}|(?:AKIA|ASIA)[A-Z0-9]{12,}"
+            r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
+        ),
+        MASK,
+    ),
+)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a value with this name is a secret."""
+    return _NAME.search(_CAMEL.sub("_", name.strip("-"))) is not None
+
+
+def mask_text(text: str) -> str:
+    """`text` without the secrets in it: values assigned to secret names, credentials of URLs, keys of known form."""
+    for form, mask in _FORMS:
+        text = form.sub(mask, text)
+    return "".join(_without_assigned_secrets(text))
+
+
+def mask_command(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command line, without the secrets in them."""
+    masked: list[str] = []
+    follows_name = False
+    for argument in arguments:
+        masked.append(MASK if follows_name and not argument.startswith("--") else mask_text(argument))
+        follows_name = argument.startswith("-") and "=" not in argument and is_secret_name(argument)
+    return masked
+
+
+def mask_command_line(text: str) -> str:
+    """A command line as text, without the secrets in it."""
+    return " ".join(mask_command(text.split(" ")))
+
+
+def mask_json(value: Any) -> Any:
+    """A JSON value without the secrets in it: strings under secret names, and strings of the form of a secret."""
+    if isinstance(value, Mapping):
+        return {key: _hidden(each) if is_secret_name(key) else mask_json(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [mask_json(each) for each in value]
+    return mask_text(value) if isinstance(value, str) else value
+
+
+def _hidden(value: Any) -> Any:
+    """`value` under a secret name. Numbers and switches stay: a count of something is no secret."""
+    if isinstance(value, Mapping):
+        return {key: _hidden(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_hidden(each) for each in value]
+    return MASK if isinstance(value, str) and value and not _PLACEHOLDER.fullmatch(value) else value
+
+
+def _without_assigned_secrets(text: str) -> Iterator[str]:
+    begin = 0
+    for name in _ASSIGNED_NAME.finditer(text):
+        if name.start() < begin or not is_secret_name(name[1]):
+            continue
+        if value := _VALUE.match(text, name.end()):
+            yield f"{text[begin : name.end()]}{value[1]}{MASK}{value[1]}"
+            begin = value.end()
+    yield text[begin:]
+
+
+# The token that a collector asks for, as it may stand in the header of a request.
+
+
+def checked_token(setting: str, value: str) -> str:
+    """The token without blanks around it, such as the line break at the end of a file.
+
+    Raises ConfigurationError, which names `setting` and never shows the token, for what no header can hold.
+    """
+    token = value.strip()
+    if not token or not token.isprintable():
+        raise ConfigurationError(f"{setting} must be one line of printable characters: a token of the collector")
+    return token
+
+
+# Network addresses: which can be a collector's, and which never leave this machine.
+
+_PLAIN = re.compile(r"https?://[A-Za-z0-9._-]+(?::[1-5]?[0-9]{1,4})?/?")
+"""An address about which nothing can be wrong. Any other is parsed by urllib3, whose import takes longer than all of
+`lossguard launch`."""
+
+
+def collector_url(setting: str, value: str) -> str:
+    """`value` without a trailing slash, when it can be a collector's base address.
+
+    Raises ConfigurationError, which names `setting` and shows no secret, for anything else.
+    """
+    if _PLAIN.fullmatch(value):
+        return value.rstrip("/")
+    if _has_credentials(value):
+        raise ConfigurationError(
+            f"{setting}={mask_text(value)!r} holds a user name, a password or a token, which are never sent: write the "
+            "address without them, and put the collector's token into LOSSGUARD_TOKEN (or token=)"
+        )
+    if not _is_base_address(value):
+        sentence = f"{setting}={mask_text(value)!r} is not the address of a collector, such as http://127.0.0.1:8000"
+        raise ConfigurationError(sentence + _port_problem(value))
+    return value.rstrip("/")
+
+
+def _is_base_address(value: str) -> bool:
+    from urllib3.exceptions import LocationParseError
+    from urllib3.util import parse_url
+
+    try:
+        parsed = parse_url(value)
+    except LocationParseError:
+        return False
+    is_http = parsed.scheme in ("http", "https") and bool(parsed.host)
+    return is_http and not (parsed.query or parsed.fragment or any(map(str.isspace, value)))
+
+
+def _has_credentials(address: str) -> bool:
+    """Whether a secret stands in `address`: before its host, or in its query."""
+    authority = re.split("[/?#]", address.partition("://")[2], maxsplit=1)[0]
+    query = address.partition("?")[2]
+    return "@" in authority or mask_text(query) != query
+
+
+def _port_problem(address: str) -> str:
+    """The end of the sentence when the port is wrong."""
+    try:
+        urlsplit(address).port  # noqa: B018  (reading it checks it)
+    except ValueError as error:
+        return f" ({error})"
+    return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` (an IP address or a name, without a port) is this machine's loopback interface."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def host_of(url: str) -> str:
+    """The host of a URL, or of a Host header written as `//host:port`; empty where it cannot be parsed."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""

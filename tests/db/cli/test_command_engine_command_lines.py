@@ -1,0 +1,23 @@
+"""A message names commands as they are typed where it is shown."""
+
+import pytest
+
+from db.cli import command_engine as command_lines
+from db.cli.command_engine import as_typed_here
+
+REMEDIES = {
+    "run: python -m db upgrade": "run: lossguard-server db upgrade",
+    "python -m monitor serve; python -m dashboard": "lossguard-server collector serve; lossguard-server dashboard",
+    "python -m trainer replay r/1": "lossguard-server replay r/1",
+    "python -m dashboard report r": "lossguard-server report r",
+}
+
+
+@pytest.mark.parametrize(("checkout", "installed"), REMEDIES.items())
+def test_a_command_is_that_of_the_server_where_it_is_installed(
+    checkout: str, installed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_lines, "server_is_installed", lambda: False)
+    assert as_typed_here(checkout) == checkout
+    monkeypatch.setattr(command_lines, "server_is_installed", lambda: True)
+    assert as_typed_here(checkout) == installed

@@ -1,0 +1,51 @@
+"""Engines of a URL, and sessions whose transactions are whole."""
+
+import re
+import sqlite3
+from contextlib import closing
+
+import pytest
+import sqlalchemy as sa
+
+from db import queries
+from db.dialects import sqlite
+from db.dialects.base import BadDatabaseUrl
+from db.store.engine import create_engine, reading, writing
+from tests.db.seed import add_run
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("mysql://me:secret@host/store", "mysql is not supported; use sqlite:///"),
+        ("nonsense", "is not a database URL; write sqlite:///"),
+        ("postgresql://me:secret@host:port/store", "'...@host:port/store' is not a database URL"),
+    ],
+)
+def test_an_unusable_url_is_refused_without_its_password(url: str, words: str) -> None:
+    with pytest.raises(BadDatabaseUrl, match=re.escape(words)) as error:
+        create_engine(url)
+    assert "secret" not in str(error.value)
+
+
+def test_a_block_that_raises_writes_nothing(engine: sa.Engine) -> None:
+    try:
+        with writing(engine) as session:
+            add_run(session)
+            raise RuntimeError
+    except RuntimeError:
+        pass
+    with reading(engine) as session:
+        assert queries.runs(session) == []
+
+
+def test_a_new_connection_of_a_reader_does_not_wait_for_a_writer(
+    sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
+    with closing(sqlite3.connect(str(sqlite_engine.url.database), isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        another = create_engine(str(sqlite_engine.url))
+        with reading(another) as session:
+            assert queries.runs(session) == []
+        another.dispose()

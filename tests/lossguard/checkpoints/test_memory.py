@@ -1,0 +1,75 @@
+"""States in host memory: the newest few, exact, and independent of what is trained afterwards."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lossguard.checkpoints.memory import MemoryCheckpoints
+
+
+def trained_once() -> tuple[nn.Module, torch.optim.AdamW]:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    return model, optimizer
+
+
+def step(model: nn.Module, optimizer: torch.optim.AdamW) -> None:
+    model(torch.ones(3)).sum().backward()
+    optimizer.step()
+
+
+def states(model: nn.Module, optimizer: torch.optim.AdamW, **more: Any) -> dict[str, Any]:
+    return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "run": more}
+
+
+def test_the_oldest_state_makes_room_and_the_same_step_replaces_itself() -> None:
+    memory = MemoryCheckpoints(2)
+    for number in (10, 20, 30, 30):
+        memory.save(number, {"run": {"step": number}})
+    assert memory.steps() == [20, 30]
+    assert memory.load(20, {}) == {"run": {"step": 20}}
+    with pytest.raises(KeyError):
+        memory.load(10, {})
+
+
+def test_training_on_after_a_load_changes_nothing_that_is_remembered() -> None:
+    model, optimizer = trained_once()
+    step(model, optimizer)
+    memory = MemoryCheckpoints(1)
+    memory.save(1, states(model, optimizer))
+    saved = [value.clone() for value in memory.load(1, {})["model"].values()]
+    for _ in range(2):
+        loaded = memory.load(1, {})
+        model.load_state_dict(loaded["model"])
+        optimizer.load_state_dict(loaded["optimizer"])  # it keeps the tensors that it is given
+        for each, then in zip(model.state_dict().values(), saved, strict=True):
+            assert torch.equal(each, then)
+        assert all(int(state["step"]) == 1 for state in optimizer.state_dict()["state"].values())
+        step(model, optimizer)
+
+
+def test_states_of_later_steps_can_be_discarded_and_their_memory_is_used_again() -> None:
+    model, optimizer = trained_once()
+    memory = MemoryCheckpoints(3)
+    for number in range(3):
+        memory.save(number, states(model, optimizer))
+    buffers = {value.data_ptr() for slot in memory._slots for value in slot.states["model"].values()}
+    memory.discard_after(0)
+    assert memory.steps() == [0]
+    for number in (1, 2):
+        memory.save(number, states(model, optimizer))
+    assert {value.data_ptr() for slot in memory._slots for value in slot.states["model"].values()} == buffers
+
+
+def test_a_copy_that_fails_leaves_no_state_behind() -> None:
+    class Unreadable(dict[str, Any]):
+        def items(self) -> Any:
+            raise MemoryError
+
+    memory = MemoryCheckpoints(1)
+    memory.save(1, {"run": {}})
+    with pytest.raises(MemoryError):
+        memory.save(2, {"run": Unreadable()})
+    assert memory.steps() == []

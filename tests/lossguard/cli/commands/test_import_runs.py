@@ -1,0 +1,145 @@
+"""`lossguard import` as a user calls it, against a small collector."""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lossguard import Client
+from lossguard.__main__ import main
+from lossguard.cli.commands import import_runs
+from lossguard.vocabulary.protocol import IMPORTED
+from tests.lossguard.collectors import FakeCollector
+from tests.reliability.collector import CollectorProcess
+
+CSV = "step,train/loss\n" + "".join(f"{step},{5 - step / 100}\n" for step in range(20))
+
+
+def sources(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / "runs" / name).mkdir(parents=True)
+        (folder / "runs" / name / "metrics.csv").write_text(CSV)
+    return folder / "runs"
+
+
+def test_a_folder_of_runs_is_imported_and_delivered(
+    collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = sources(tmp_path, "a", "b")
+    command = ["import", str(runs), "--project", "old", "--url", collector.url, "--directory", str(tmp_path / "spools")]
+    assert main(command) == 0
+    assert "2 of 2 runs imported" in capsys.readouterr().out
+    assert [(run["name"], run["project"]) for run in collector.runs.values()] == [
+        ("a/metrics", "old"),
+        ("b/metrics", "old"),
+    ]
+    assert all(run["capabilities"] == [IMPORTED] for run in collector.runs.values())
+    assert collector.finished == ["finished", "finished"]
+    num_requests = len(collector.requests)
+    assert main(command) == 0
+    assert "nothing new" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["imported"], done["unreadable_paths"]) == (2, 0)
+    assert [(run["run"], run["new_rows"], run["known_rows"]) for run in done["runs"]] == [
+        (run_id, 0, 20) for run_id in collector.runs
+    ]
+    assert len(collector.requests) == num_requests
+
+
+def test_offline_it_writes_spools_that_sync_delivers(
+    collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, spools = sources(tmp_path, "a"), str(tmp_path / "spools")
+    assert main(["import", str(runs), "--name", "x", "--directory", spools, "--offline", "--url", collector.url]) == 0
+    out = capsys.readouterr().out
+    assert "deliver it with: lossguard sync" in out
+    assert "  train/loss          loss             5  4.81    20" in out.splitlines()
+    assert not collector.requests
+    assert main(["sync", spools, "--url", collector.url]) == 0
+    assert [run["name"] for run in collector.runs.values()] == ["x"]
+    assert sorted(collector.losses(0)) == list(range(20))
+
+
+def test_a_bad_path_is_one_sentence_and_the_others_are_imported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    paths = [str(tmp_path / "empty"), str(sources(tmp_path, "a")), str(tmp_path / "nothing")]
+    assert main(["import", *paths, "--directory", str(tmp_path / "spools")]) == 1
+    shown = capsys.readouterr()
+    assert "1 of 3 runs imported" in shown.out
+    first, second = shown.err.splitlines()
+    assert first.startswith(f"lossguard: {tmp_path}/empty holds no run that can be read")
+    assert second == f"lossguard: {tmp_path}/nothing does not exist"
+
+
+def test_a_mapped_name_that_never_comes_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = sources(tmp_path, "a")
+    assert main(["import", str(runs), "--map", "loss=train/ce", "--directory", str(tmp_path / "spools")]) == 1
+    assert "has no 'train/ce', which --map names for loss" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--format", "xml"], "must be one of"),
+        (["--map", "loss"], "write metric=name"),
+        (["--project", "\n"], "printable"),
+        (["--run-id", "x"], "are for one run, and 2 were found"),
+    ],
+)
+def test_invalid_arguments_have_code_2(
+    tmp_path: Path, more: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = sources(tmp_path, "a", "b")
+    assert main(["import", str(runs), "--directory", str(tmp_path / "spools"), *more]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.fixture
+def real_collector(tmp_path: Path) -> Iterator[CollectorProcess]:
+    process = CollectorProcess(f"sqlite:///{tmp_path}/collector.db", tmp_path / "collector.log")
+    process.start()
+    try:
+        process.wait_until_up()
+        yield process
+    finally:
+        process.kill()
+
+
+@pytest.mark.slow
+def test_incidents_of_the_past_are_there_and_importing_elsewhere_changes_nothing(
+    real_collector: CollectorProcess, tmp_path: Path
+) -> None:
+    noise = random.Random(1)
+    losses = [3 + noise.gauss(0, 0.03) + (4 * 0.95 ** (step - 600) if step >= 600 else 0) for step in range(800)]
+    rows = [f"{step},{loss},{1.7e9 + step}" for step, loss in enumerate(losses)]
+    (tmp_path / "old.csv").write_text("\n".join(["step,train/loss,time", *rows]) + "\n")
+    with Client(real_collector.url) as client:
+        seen = []
+        for spools in ("here", "elsewhere"):
+            command = ["import", str(tmp_path / "old.csv"), "--directory", str(tmp_path / spools)]
+            assert main([*command, "--url", real_collector.url]) == 0
+            (run,) = client.get("/runs")
+            seen.append((client.get(f"/runs/{run['id']}")["segments"], client.get(f"/runs/{run['id']}/incidents")))
+    (segments, incidents), again = seen
+    assert (run["state"], run["started_at"], run["name"]) == ("finished", 1.7e9, "old")
+    assert [segment["num_steps"] for segment in segments] == [800]
+    assert [(incident["kind"], incident["onset_step"]) for incident in incidents] == [("loss_spike", 600)]
+    assert again == (segments, incidents)
+
+
+def test_ctrl_c_ends_an_import_with_its_own_exit_code_and_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_runs, "_import", interrupt)
+    command = ["import", str(sources(tmp_path, "a")), "--directory", str(tmp_path / "spools"), "--offline", "--json"]
+    assert main(command) == 130
+    error = json.loads(capsys.readouterr().err)
+    assert error == {"error": "stopped; the same command goes on where it was", "exit_code": 130}

@@ -1,0 +1,23 @@
+import pytest
+
+from lossguard.__main__ import main
+from lossguard.cli.commands.rollback import skipped
+from lossguard.vocabulary.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [(None, (None, None)), ("5:10", (5, 10)), (":10", (None, 10)), ("5:5", (5, 5))]
+)
+def test_a_range_of_batches_is_a_to_b(text: str | None, expected: tuple[int | None, int | None]) -> None:
+    assert skipped(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "5", "5:", "9:5", "a:b", "-1:4", "1:2:3", "1" * 17 + ":2"])
+def test_anything_else_is_no_range(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be A:B"):
+        skipped(text)
+
+
+def test_a_step_below_0_is_refused_before_anybody_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rollback", "r", "--to", "-3"]) == 2
+    assert "--to -3 must be a step" in capsys.readouterr().err

@@ -1,0 +1,55 @@
+import json
+
+import pytest
+
+from lossguard import Client
+from lossguard.__main__ import main
+from tests.lossguard.cli.small_runs import SmallRun, trained
+
+
+def test_a_run_is_shown_with_its_story_and_what_it_waits_for(
+    collector_client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(collector_client, "asking", 100, total_steps=400, policy={"mode": "approve"})
+    run.report(100, [float("nan")])
+    monkeypatch.setenv("LOSSGUARD_DASHBOARD_URL", "https://lossguard.example/")
+    assert main(["show", "asking"]) == 0
+    out = capsys.readouterr().out
+    assert "101 steps, 25.2%, 0 s lost to 1 incident" in out
+    assert "step 100 of 400 (25.2%), loss NaN" in out
+    assert "Waiting for you: intervention 1 (rollback to 10, proposed): lossguard approve asking" in out
+    assert "nonfinite" in out
+    assert "mode approve (set for the run)" in out
+    assert "https://lossguard.example/run?run=asking" in out
+    assert main(["show", "asking", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["step"], shown["metrics"]["loss"], shown["waiting"]) == (100, "NaN", [1])
+    assert shown["policy"]["mode"] == {"value": "approve", "from": "run"}
+    assert shown["incidents"][0]["interventions"][0]["number"] == 1
+
+
+def test_a_run_without_a_step_is_shown(collector_client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    SmallRun(collector_client, "new", config={"tags": ["sweep"]})
+    assert main(["show", "latest"]) == 0
+    assert "No step has been reported yet." in capsys.readouterr().out
+    assert main(["show", "latest", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tags"] == ["sweep"]
+
+
+def test_errors_of_a_command_have_their_exit_codes_and_are_json_where_that_is_asked(
+    collector_client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["show", "nope", "--json"]) == 3
+    assert json.loads(capsys.readouterr().err)["exit_code"] == 3
+    with pytest.raises(SystemExit) as caught:
+        main(["show", "--json"])
+    assert caught.value.code == 2
+    assert json.loads(capsys.readouterr().err) == {
+        "error": "the following arguments are required: RUN",
+        "exit_code": 2,
+    }
+    monkeypatch.setenv("LOSSGUARD_URL", "http://127.0.0.1:1")
+    assert main(["show", "nope"]) == 4
+    monkeypatch.delenv("LOSSGUARD_URL")
+    assert main(["show", "nope"]) == 2
+    assert "give its address with --url, or set LOSSGUARD_URL" in capsys.readouterr().err

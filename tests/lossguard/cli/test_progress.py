@@ -1,0 +1,42 @@
+import io
+
+import pytest
+
+from lossguard.cli import progress
+from lossguard.cli.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "BAR_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+
+
+def test_a_terminal_shows_a_bar_that_is_wiped_out() -> None:
+    out = Terminal()
+    with Progress(out) as bar:
+        bar.show("a run", 500, 1000, "rows")
+        bar.say("done")
+    assert "[##########..........] a run:  50%, 500 of 1,000 rows" in out.getvalue()
+    assert out.getvalue().endswith("\x1b[Kdone\n\r\x1b[K")
+
+
+def test_what_a_file_says_cannot_steer_the_terminal() -> None:
+    out = io.StringIO()
+    with Progress(out) as bar:
+        bar.show("a\x1b[2Jrun", 500, None, "rows")
+        bar.say("step \x1b]0;title\x07\n1")
+    assert out.getvalue() == "a [2Jrun: 500 rows\nstep  ]0;title \n1\n"
+
+
+def test_elsewhere_it_is_plain_lines() -> None:
+    out = io.StringIO()
+    with Progress(out) as bar:
+        bar.show("a run", 500, None, "rows")
+        bar.say("done")
+    assert out.getvalue() == "a run: 500 rows\ndone\n"

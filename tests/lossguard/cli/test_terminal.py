@@ -1,0 +1,55 @@
+import io
+
+import pytest
+
+from lossguard.cli.terminal import Style, Terminal, Text, printable, width_of
+
+
+class Screen(io.TextIOWrapper):
+    """A terminal of one encoding."""
+
+    def __init__(self, encoding: str = "utf-8") -> None:
+        super().__init__(io.BytesIO(), encoding=encoding)
+
+    def isatty(self) -> bool:
+        return True
+
+    def shown(self) -> str:
+        self.flush()
+        data: bytes = self.buffer.getvalue()  # type: ignore[attr-defined]
+        return data.decode(self.encoding)
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\rb", "a\x07", "a\u202eb", "a\x9b31m"])
+def test_no_text_of_a_run_steers_the_terminal(text: str) -> None:
+    screen = Screen()
+    Terminal.of(screen, {"NO_COLOR": "1"}).say(text)
+    assert screen.shown().rstrip("\n").isprintable()
+    assert printable(text).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("environment", "colours"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_colours_are_for_a_terminal_and_no_color_is_honoured(environment: dict[str, str], colours: bool) -> None:
+    screen = Screen()
+    Terminal.of(screen, environment).say(Text("bad", Style.RED))
+    assert ("\x1b[31m" in screen.shown()) is colours
+
+
+def test_a_file_gets_no_colours_and_has_no_width() -> None:
+    terminal = Terminal.of(io.StringIO(), {})
+    assert (terminal.has_colours, terminal.width) == (False, None)
+
+
+def test_a_terminal_without_utf8_gets_ascii() -> None:
+    screen = Screen("ascii")
+    terminal = Terminal.of(screen, {"NO_COLOR": "1"})
+    terminal.say("loss …", Text(" 1 ± 2 é"))
+    assert not terminal.has_unicode
+    assert screen.shown() == "loss ~ 1 +- 2 ?\n"
+
+
+def test_wide_characters_take_two_columns_and_combining_ones_none() -> None:
+    assert [width_of(text) for text in ("abc", "損失", "e\u0301")] == [3, 4, 1]

@@ -1,0 +1,172 @@
+"""What the client returns, and how a caller tells failures apart."""
+
+import io
+
+import pytest
+
+import lossguard
+from lossguard import Client, Conflict, NotFound, Rejected, Unauthorised, Unreachable
+from lossguard.vocabulary.protocol import ACCEPTS_HEADER
+from tests.lossguard.delivery.answers import HTML, JSON, PROBLEM, serving
+
+
+def test_a_list_is_read_with_the_token_from_below_the_base_path() -> None:
+    with serving(body=b'[{"id": "r"}]') as server, Client(f"{server.url}/behind/", "secret") as client:
+        assert client.get("/runs") == [{"id": "r"}]
+    ((method, path, headers, body),) = server.requests
+    assert (method, path, headers["authorization"], body) == ("GET", "/behind/api/v1/runs", "Bearer secret", b"")
+
+
+def test_pages_are_read_one_after_another_by_the_link_to_the_next() -> None:
+    with serving(body=b"[1]", link='<?limit=1&cursor=a%2Bb>; rel="next"') as server, Client(server.url) as client:
+        pages = client.pages("/runs?limit=1")
+        assert next(pages) == [1]
+        server.headers["link"] = '<https://elsewhere.example/?cursor=c>; rel="next", <?limit=1>; rel="first"'
+        assert list(pages) == [[1]]
+    paths = [path for _, path, _, _ in server.requests]
+    assert paths == ["/api/v1/runs?limit=1", "/api/v1/runs?limit=1&cursor=a%2Bb"]
+
+
+def test_pages_of_one_object_are_refused_with_how_to_read_it() -> None:
+    with serving(body=b'{"id": "r"}') as server, Client(server.url) as client:
+        with pytest.raises(Unreachable, match="is not a Lossguard collector"):
+            list(client.pages("/runs/r"))
+        server.headers[ACCEPTS_HEADER] = "line"
+        with pytest.raises(Rejected, match=r"/runs/r is one object and no list, .* read it with get\('/runs/r'\)"):
+            list(client.pages("/runs/r"))
+
+
+def test_a_body_is_sent_as_json_with_the_callers_headers() -> None:
+    with serving(201, b'{"id": "r"}') as server, Client(server.url) as client:
+        assert client.request("POST", "/runs", {"id": "r"}, headers={"Lossguard-Spool-Bytes": "7"}) == {"id": "r"}
+    ((method, _, headers, body),) = server.requests
+    assert (method, headers["content-type"], headers["lossguard-spool-bytes"]) == ("POST", JSON, "7")
+    assert body == b'{"id":"r"}'
+    assert "authorization" not in headers
+
+
+def test_an_answer_without_content_is_none() -> None:
+    with serving(204, b"") as server, Client(server.url) as client:
+        assert client.request("DELETE", "/runs/r") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (401, Unauthorised),
+        (403, Unauthorised),
+        (404, NotFound),
+        (409, Conflict),
+        (413, Rejected),
+        (422, Rejected),
+        (408, Unreachable),
+        (429, Unreachable),
+        (302, Unreachable),
+        (500, Unreachable),
+        (503, Unreachable),
+    ],
+)
+def test_each_refusal_has_its_own_exception_with_status_and_detail(status: int, error: type[Exception]) -> None:
+    problem = b'{"title": "Problem", "detail": "it is so", "where": ["steps", 1]}'
+    with (
+        serving(status, problem, PROBLEM) as server,
+        Client(server.url, "lg_token") as client,
+        pytest.raises(lossguard.CollectorError) as caught,
+    ):
+        client.get("/runs")
+    assert type(caught.value) is error
+    assert (caught.value.status, caught.value.detail) == (status, "it is so")
+    assert (f"{status} it is so (at steps.1)" in str(caught.value)) == (error is not Unreachable)
+
+
+def test_a_refused_token_is_not_tried_again_at_once_and_a_busy_collector_after_its_retry_after() -> None:
+    for status, header, seconds in ((401, "", 30.0), (503, "7", 7.0), (503, "tomorrow", 0.0)):
+        with (
+            serving(status, b"{}", PROBLEM, retry_after=header) as server,
+            Client(server.url) as client,
+            pytest.raises(lossguard.CollectorError) as caught,
+        ):
+            client.get("/runs")
+        assert caught.value.retry_after == seconds
+
+
+def test_a_refused_connection_means_that_nothing_arrived() -> None:
+    with Client("http://127.0.0.1:9") as client, pytest.raises(Unreachable, match="no collector answers") as caught:
+        client.request("POST", "/runs", {})
+    assert (caught.value.status, caught.value.may_have_arrived) == (None, False)
+
+
+def test_a_connection_that_ends_without_an_answer_leaves_open_what_arrived() -> None:
+    with (
+        serving(content_length="99") as server,
+        Client(server.url, timeout=0.2) as client,
+        pytest.raises(Unreachable) as caught,
+    ):
+        client.request("POST", "/runs", {})
+    assert caught.value.may_have_arrived
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "content_type"), [(200, b"<html>", HTML), (200, b"3", JSON), (405, b"", HTML)]
+)
+def test_a_server_that_is_no_collector_is_unreachable_rather_than_a_refusal(
+    status: int, body: bytes, content_type: str
+) -> None:
+    """A dashboard's port in LOSSGUARD_URL: the steps must stay in the spool."""
+    with (
+        serving(status, body, content_type) as server,
+        Client(server.url) as client,
+        pytest.raises(Unreachable, match="not a Lossguard collector"),
+    ):
+        client.request("POST", "/runs", {})
+
+
+def test_a_list_is_no_answer_to_a_body() -> None:
+    with (
+        serving(body=b"[]") as server,
+        Client(server.url) as client,
+        pytest.raises(Unreachable, match="not a Lossguard collector"),
+    ):
+        client.request("POST", "/runs", {})
+
+
+def test_a_body_is_downloaded_into_a_file() -> None:
+    with serving(body=b"PAR1" * 1000, content_type="application/octet-stream") as server, Client(server.url) as client:
+        file = io.BytesIO()
+        assert client.download("/runs/r/export", file) == 4000
+        assert file.getvalue() == server.body
+        server.status, server.body = 404, b""
+        with pytest.raises(NotFound):
+            client.download("/runs/r/export", file)
+
+
+def test_ping_needs_no_token_and_no_json() -> None:
+    with serving(body=b"ok") as server, Client(server.url) as client:
+        client.ping()
+        assert server.requests[0][1] == "/healthz"
+        server.status = 503
+        with pytest.raises(Unreachable):
+            client.ping()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "nonsense", "ftp://h", "http://", "http://h:99999", "http://h/?a=1", "http://h/a b"]
+)
+def test_an_address_that_cannot_be_a_collectors_is_refused_at_once(url: str) -> None:
+    with pytest.raises(lossguard.ConfigurationError, match="is not the address of a collector"):
+        Client(url)
+
+
+def test_the_last_answer_of_a_collector_says_which_fields_it_accepts_and_a_proxy_says_nothing() -> None:
+    with serving(Lossguard_Accepts="remedies tiers") as server, Client(server.url) as client:
+        assert client.accepts == frozenset()
+        client.get("/runs")
+        assert client.accepts == {"remedies", "tiers"}
+        server.status, server.headers = 502, {"content-type": HTML}
+        with pytest.raises(Unreachable):
+            client.get("/runs")
+        assert client.accepts == {"remedies", "tiers"}
+        server.status, server.headers = 422, {"content-type": PROBLEM}  # an older collector
+        with pytest.raises(Rejected):
+            client.get("/runs")
+        assert client.accepts == frozenset()

@@ -1,0 +1,176 @@
+"""What the client reads of a run is what the store has."""
+
+import math
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+from db import frames, queries
+from db.lineage import Line
+from db.store.engine import reading
+from lossguard import Client, NotFound, Rejected, Unreachable
+from lossguard.client.stored_run import StoredRun
+from lossguard.vocabulary.protocol import ACCEPTS_HEADER, NO_SUCH_PATH
+from tests.lossguard.client.stored import EXTREME, add_run, client, collector
+from tests.lossguard.delivery.answers import PROBLEM, answering, serving
+from tests.monitor.client import NOW, TestClient
+
+
+@pytest.fixture
+def http(sqlite_engine: sa.Engine) -> Iterator[TestClient]:
+    with collector(sqlite_engine) as http:
+        add_run(http)
+        yield http
+
+
+@pytest.fixture
+def run_on_both(engine: sa.Engine) -> Iterator[StoredRun]:
+    with collector(engine) as http:
+        add_run(http)
+        yield client(http).run("r1")
+
+
+@pytest.fixture
+def run(http: TestClient) -> StoredRun:
+    return client(http).run("r1")
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+
+
+def stored(engine: sa.Engine, make: Any, **more: Any) -> pd.DataFrame:
+    with reading(engine) as session:
+        run = queries.run_named(session, run_id="r1")
+        assert run is not None
+        frame: pd.DataFrame = make(session, run=run, **more)
+        return frame
+
+
+def assert_same_bits(ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    for name in theirs.select_dtypes("float64"):
+        assert ours[name].to_numpy().tobytes() == theirs[name].to_numpy().tobytes(), name
+
+
+@pytest.mark.parametrize("missing", [(), ("pyarrow",)], ids=["arrow", "csv"])
+def test_a_frame_is_that_of_the_store_bit_for_bit(
+    run_on_both: StoredRun, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
+) -> None:
+    run = run_on_both
+    live, everything = stored(engine, frames.steps), stored(engine, frames.steps, line=Line.ALL)
+    named = stored(engine, frames.steps, metrics=["eval/x,y", "loss"])
+    assert len(everything) > len(live) > len(live.dropna(subset="loss")) - 1 > 0
+    assert {"metric.step", "metric.step_non_finite", "=formula", "eval/x,y"} < set(live)
+    without(monkeypatch, *missing)
+    assert_same_bits(run.frame(), live)
+    assert_same_bits(run.frame(discarded=True), everything)
+    assert_same_bits(run.frame(["eval/x,y", "loss"]), named)
+    assert_same_bits(run.frame("loss", steps=(100, 250)), named.loc[100:249, ["segment", "live", "time", "loss"]])
+    assert len(run.frame("loss", steps=(507, None))) == 1
+    assert run.frame("loss", steps=(10_000, 10_001)).dtypes.to_dict() == {
+        "segment": "int64", "live": "bool", "time": "datetime64[us, UTC]", "loss": "float64",
+    }  # fmt: skip
+
+
+def test_the_tables_of_a_run_are_those_of_the_store(run_on_both: StoredRun, engine: sa.Engine) -> None:
+    run = run_on_both
+    for make in (frames.incidents, frames.interventions, frames.segments, frames.events, frames.goodput):
+        theirs = stored(engine, make)
+        assert len(theirs)
+        pd.testing.assert_frame_equal(getattr(run, make.__name__)(), theirs, check_exact=True)
+    costs = run.costs()
+    assert costs[["reason", "steps"]].values.tolist() == [["rollback", 51]]
+    assert str(costs["first_done_at"].dtype) == "datetime64[us, UTC]"
+    series = run.series("eval/x,y", points=100)
+    assert series["non_finite"].sum() == 3
+    assert series["max"].max() == EXTREME[1]
+    assert len(run.series("loss", steps=(10, 12))) == 2
+
+
+def test_notes_are_a_frame_and_what_a_newer_collector_adds_is_kept() -> None:
+    note = b'[{"id": 7, "step": 40, "text": "warm", "author": "ada", "created_at": 1.5, "colour": "red"}]'
+    with serving(body=note) as server, Client(server.url) as asks:
+        notes = asks.run("a b").notes()
+    assert server.requests[0][1] == "/api/v1/runs/a%20b/notes"
+    assert (notes.index.name, list(notes)) == ("id", ["step", "text", "author", "created_at", "colour"])
+    assert notes.loc[7, "created_at"] == pd.Timestamp("1970-01-01 00:00:01.5", tz="UTC")
+
+
+def test_notes_of_a_run_are_a_frame(http: TestClient) -> None:
+    assert http.post("/api/v1/runs/r1/notes", json={"text": "warm", "step": 40}).status_code == 201
+    assert client(http).run("r1").notes()[["step", "text"]].values.tolist() == [[40, "warm"]]
+
+
+def test_without_pandas_the_same_values_are_lists(run: StoredRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "pandas", "pyarrow")
+    columns = run.frame(["eval/x,y"], steps=(500, None))
+    assert list(columns) == ["step", "segment", "live", "time", "eval/x,y"]
+    assert (columns["step"], columns["live"]) == (list(range(500, 508)), [True] * 8)
+    assert columns["time"][0] == datetime.fromtimestamp(NOW + 500, tz=UTC)
+    assert repr(columns["eval/x,y"]) == repr(EXTREME)  # repr tells NaN and -0.0
+    incidents = run.incidents()
+    assert (incidents["kind"][0], incidents["opened_at"][0].tzinfo) == ("nonfinite", UTC)
+    assert math.isclose(sum(run.goodput()["share"]), 1.0)
+
+
+def test_what_is_not_there_is_named(run: StoredRun, http: TestClient) -> None:
+    with pytest.raises(NotFound, match="run 'r1' has no metric 'los'; it has loss, "):
+        run.frame("los")
+    for ask in (StoredRun.frame, StoredRun.incidents):
+        with pytest.raises(NotFound, match="there is no run 'r2'"):
+            ask(client(http).run("r2"))
+    with pytest.raises(ValueError, match="metrics is empty: name at least one"):
+        run.frame([])
+    for steps in ((5, 5), (-1, None)):
+        with pytest.raises(ValueError, match="holds no step: give the first one"):
+            run.frame(steps=steps)
+
+
+OLD = "is of an earlier release and cannot answer this: upgrade it"
+
+
+def test_a_collector_of_an_earlier_release_is_to_be_upgraded() -> None:
+    with serving(422, b'{"detail": "query.format: wrong"}', PROBLEM) as server, Client(server.url) as asks:
+        with pytest.raises(Rejected, match=OLD):
+            asks.run("r").frame()
+        server.status, server.body = 404, f'{{"detail": "{NO_SUCH_PATH}; see /docs"}}'.encode()
+        with pytest.raises(Rejected, match=OLD):
+            asks.run("r").costs()
+
+
+def test_a_collector_that_ignores_what_is_selected_is_to_be_upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "pyarrow")
+    with serving(200, b"segment,step,time,live\n", "text/csv") as server, Client(server.url) as asks:
+        with pytest.raises(Rejected, match=OLD):
+            asks.run("r").frame()
+        server.headers[ACCEPTS_HEADER] = "line"
+        assert asks.run("r").frame().empty
+
+
+def test_a_stream_that_was_cut_between_two_batches_makes_no_frame(http: TestClient) -> None:
+    whole = http.get("/api/v1/runs/r1/export", params={"format": "arrow"}).content
+    for cut, sentence in ((whole[:-8], "ended early"), (whole[:700], "cannot be read")):
+        with (
+            serving(200, cut, "application/vnd.apache.arrow.stream", Lossguard_Accepts="line") as server,
+            Client(server.url) as asks,
+            pytest.raises(Unreachable, match=sentence),
+        ):
+            asks.run("r1").frame()
+
+
+def test_a_connection_that_breaks_in_the_middle_makes_no_frame(http: TestClient) -> None:
+    whole = http.get("/api/v1/runs/r1/export", params={"format": "arrow"}).content
+    head = b"HTTP/1.1 200 OK\r\nlossguard-accepts: line\r\ncontent-length: %d\r\n\r\n" % len(whole)
+    with (
+        answering(head + whole[:2000]) as url,
+        Client(url) as asks,
+        pytest.raises(Unreachable, match=r"broke after .* bytes of the answer .*nothing of it was kept, ask again"),
+    ):
+        asks.run("r1").frame()

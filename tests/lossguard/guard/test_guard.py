@@ -1,0 +1,606 @@
+import fcntl
+import json
+import random
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import lossguard
+from lossguard import Guard, Limits, Order, OrderKind, Run, Skip
+from lossguard.torch import Checkpoints
+from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch
+from tests.lossguard.collectors import FakeCollector
+from tests.lossguard.recorded import offline, steps
+from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
+from tests.lossguard.torch.box import Box
+from tests.waiting import eventually
+
+
+def train(run: Run, checkpoints: Memory, until: int = 10, batches: Any = None, **options: Any) -> list[tuple[int, int]]:
+    guard = Guard(run, checkpoints=checkpoints, every=2, **options)
+    seen = []
+    for step, batch in guard.steps(batches or Indices(), until):
+        assert run.batch_index == batch or batches is not None
+        checkpoints.model.append(batch)
+        seen.append((step, batch))
+    return seen
+
+
+def test_the_step_after_a_save_reports_how_long_the_save_held_the_loop_up(tmp_path: Path) -> None:
+    class Slow(Memory):
+        def save(self, step: int, state: dict[str, Any]) -> None:
+            time.sleep(0.01)
+            super().save(step, state)
+
+    with offline(tmp_path) as run:
+        for step, _ in Guard(run, checkpoints=Slow([]), every=2).steps(Indices(), 5):
+            run.log(step, loss=1.0)
+    saves = {step: metrics["checkpoint_seconds"] for step, metrics in steps(run) if "checkpoint_seconds" in metrics}
+    assert saves.keys() == {0, 2, 4}
+    assert all(seconds >= 0.01 for seconds in saves.values())
+
+
+def test_without_orders_step_and_batch_go_together() -> None:
+    run, checkpoints = ScriptedRun(), Memory([])
+    assert train(run, checkpoints, 5) == [(step, step) for step in range(5)]
+    assert checkpoints.steps() == run.restorable == [0, 2, 4, 5]
+    assert run.recorded == [("start", 0, None, None)]
+
+
+def test_a_rollback_restores_skips_and_continues_at_the_restored_step(caplog: pytest.LogCaptureFixture) -> None:
+    run = ScriptedRun({8: rollback(rewind_to=5, skip_from=5, skip_to=9, reason="spike")})
+    checkpoints = Memory([])
+    seen = train(run, checkpoints, 9)
+    assert seen == [*((n, n) for n in range(7)), (4, 4), (5, 9), (6, 10), (7, 11), (8, 12)]
+    assert checkpoints.model == [0, 1, 2, 3, 4, 9, 10, 11, 12]
+    applied = {"rewound_to": 4, "skip_from": 5, "skip_to": 9, "reason": "spike"}
+    assert run.recorded[1] == ("rollback", 4, 1, applied)
+    assert caplog.messages == [
+        "rolled back from step 7 to step 4; the next batch is 4; batches 5 to 8 are skipped: spike"
+    ]
+
+
+def test_the_checkpoints_of_a_discarded_branch_are_gone_before_the_rollback_is_recorded() -> None:
+    checkpoints = Memory([])
+
+    class Watching(ScriptedRun):
+        def open_segment(self, *arguments: Any) -> None:
+            super().open_segment(*arguments)
+            if arguments[1] == "rollback":
+                assert checkpoints.steps() == [0, 2]
+
+    run = Watching({8: rollback(rewind_to=2, skip_from=2, skip_to=4)})
+    train(run, checkpoints, 8)
+    assert len(run.recorded) == 2
+
+
+def test_a_rollback_with_a_one_shot_iterator_continues_with_new_batches() -> None:
+    run = ScriptedRun({5: rollback(rewind_to=2, skip_from=3, skip_to=6)})
+    seen = train(run, Memory([]), 6, batches=iter(range(100)))
+    assert seen == [(0, 0), (1, 1), (2, 2), (3, 3), (2, 6), (3, 7), (4, 8), (5, 9)]
+
+
+def test_an_order_that_cannot_be_executed_is_refused_and_training_continues() -> None:
+    checkpoints = Memory([])
+    run = ScriptedRun({3: rollback(1), 4: rollback(2, rewind_to=-1)})
+    assert len(train(run, checkpoints, 5)) == 5
+    assert [answer[:2] for answer in run.recorded[1:]] == [("refused", 1), ("refused", 2)]
+
+
+def test_an_order_may_lower_the_learning_rate_and_a_restart_keeps_it(caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = Memory([])
+    run = ScriptedRun({4: rollback(rewind_to=2, lr_scale=0.5)})
+    guard = Guard(run, checkpoints=checkpoints, every=2)
+    assert [guard.lr_scale for _ in guard.steps(Indices(), 4)] == [1.0, 1.0, 1.0, 0.5, 0.5]
+    again = Guard(ScriptedRun(), checkpoints=checkpoints)
+    assert [again.lr_scale for _ in again.steps(Indices(), 5)] == [0.5]
+    assert caplog.messages == [
+        "rolled back from step 3 to step 2; the next batch is 2; "
+        "the learning rate is to be multiplied by 0.5 (guard.lr_scale)",
+        "resumed from the checkpoint of step 4",
+    ]
+
+
+def test_a_restart_resumes_from_the_newest_checkpoint_with_its_ledger() -> None:
+    checkpoints = Memory([])
+    train(ScriptedRun({5: rollback(rewind_to=2, skip_from=3, skip_to=6)}), checkpoints, 6)
+    checkpoints.discard_after(4)
+    run = ScriptedRun()
+    assert train(run, checkpoints, 8) == [(4, 7), (5, 8), (6, 9), (7, 10)]
+    assert run.recorded == [("resume", 4, None, None)]
+    assert checkpoints.model == [0, 1, 2, 6, 7, 8, 9, 10]
+
+
+def test_a_skip_that_only_the_spool_records_holds_after_a_restart() -> None:
+    run = ScriptedRun()
+    run.history.skips.append(Skip(1, 3))
+    assert train(run, Memory([]), 3) == [(0, 0), (1, 3), (2, 4)]
+
+
+@pytest.mark.slow
+def test_a_held_run_waits_until_it_is_released() -> None:
+    run = ScriptedRun({2: Order(id=1, kind=OrderKind.HOLD), 50: Order(id=2, kind=OrderKind.RELEASE)})
+    checkpoints = Memory([])
+    guard = Guard(run, checkpoints=checkpoints, every=100)
+    for step, _ in guard.steps(Indices(), 2):
+        if step == 1:
+            assert run.calls >= 50
+            assert checkpoints.steps() == [0, 1]
+    assert run.recorded[1:] == [("accepted", 1), ("accepted", 2)]
+
+
+def test_a_held_run_reports_it_until_it_continues(caplog: pytest.LogCaptureFixture) -> None:
+    held = []
+
+    class Watching(ScriptedRun):
+        def take_order(self) -> Order | None:
+            held.append(guard.held)
+            return super().take_order()
+
+    run = Watching({2: Order(id=1, kind=OrderKind.HOLD, reason="budget spent"), 5: Order(id=2, kind=OrderKind.RELEASE)})
+    guard = Guard(run, checkpoints=Memory([]), every=100)
+    assert len(list(guard.steps(Indices(), 2))) == 2
+    assert held == [False, False, True, True, True, False, False]
+    assert "held before step 1 until it is released or rolled back: budget spent" in caplog.text
+
+
+def test_a_held_run_may_be_rolled_back() -> None:
+    run = ScriptedRun({4: Order(id=1, kind=OrderKind.HOLD), 9: rollback(2, rewind_to=2, skip_from=2, skip_to=3)})
+    assert train(run, Memory([]), 4) == [(0, 0), (1, 1), (2, 2), (2, 3), (3, 4)]
+
+
+def test_a_failing_save_is_reported_once_and_the_run_continues(caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = Memory([])
+    checkpoints.full = True
+    run = ScriptedRun()
+    assert len(train(run, checkpoints, 10)) == 10
+    assert caplog.text.count("No space left on device") == 1
+    assert run.restorable == []
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    seen: list[Any] = []
+    thread = threading.Thread(target=lambda: seen.extend(train(ScriptedRun(), Memory([]), 3)))
+    thread.start()
+    thread.join()
+    assert len(seen) == 3
+
+
+def test_several_ranks_that_cannot_communicate_do_not_claim_to_roll_back(caplog: pytest.LogCaptureFixture) -> None:
+    class Asked(ScriptedRun):
+        claims = False
+
+        def can_roll_back(self) -> None:
+            self.claims = True
+
+    alone, together = Asked(), Asked()
+    together.num_ranks = 2
+    for run in (alone, together):
+        Guard(run, checkpoints=Memory([]))
+    assert (alone.claims, together.claims) == (True, False)
+    assert "2 ranks cannot communicate: rank 0 saves and reports, and no rank rolls back" in caplog.text
+
+
+def test_other_ranks_that_cannot_communicate_do_not_save() -> None:
+    run, checkpoints = ScriptedRun(), Memory([])
+    run.rank = 1
+    train(run, checkpoints, 5)
+    assert checkpoints.steps() == []
+
+
+def test_checkpoints_for_a_deeper_rollback_stay_pinned_until_the_incident_is_past() -> None:
+    """Rolled back from step 7 to 4: pinned up to step 10, also across a restart; then two stay for a replay."""
+    run, checkpoints = ScriptedRun({8: rollback(rewind_to=5)}), Memory([])
+    train(run, checkpoints, 8)
+    assert checkpoints.pinned == [[], [], [], [], [0, 2, 4], [0, 2, 4]]
+    train(ScriptedRun(), checkpoints, 12)
+    assert checkpoints.pinned[6:] == [[2, 4], [2, 4]]
+
+
+def test_only_durable_checkpoints_are_reported_as_restorable(tmp_path: Path) -> None:
+    """The step after a save does not wait, and the collector learns of the checkpoint when it is on the disk."""
+    durable, restorable = threading.Event(), []
+
+    class Slow(Box):
+        def state_dict(self) -> dict[str, Any]:
+            return {"value": Waiting()}
+
+    class Waiting:
+        def __deepcopy__(self, memo: Any) -> Any:
+            return self
+
+        def __reduce__(self) -> Any:
+            assert durable.wait(60)
+            return (OrderedDict, ())
+
+    run = ScriptedRun()
+    checkpoints = Checkpoints(tmp_path, box=Slow())
+    for step, _ in Guard(run, checkpoints=checkpoints, every=100).steps(Indices(), 2):
+        restorable.append(run.restorable)
+        durable.set()
+        if step == 0:
+            checkpoints._join()
+    assert restorable == [[], [0]]
+    assert run.restorable == [0, 2]
+
+
+@pytest.mark.parametrize("harm", [{"step": 7}, {"step": -1}, {"cursor": 3}])
+def test_a_checkpoint_with_an_impossible_step_or_batch_stops_the_run(harm: dict[str, int]) -> None:
+    checkpoints = Memory([])
+    train(ScriptedRun(), checkpoints, 4)
+    checkpoints.saved[4][1].update(harm)
+    with pytest.raises(CheckpointMismatch, match="the checkpoint for step 4 contains step"):
+        train(ScriptedRun(), checkpoints, 8)
+
+
+def test_a_restore_that_is_not_exact_is_refused_and_stops_the_run() -> None:
+    class Forgetful(Memory):
+        def load(self, step: int) -> dict[str, Any]:
+            raise CheckpointMismatch("optimizer is not what the checkpoint saved")
+
+    run = ScriptedRun({8: rollback(rewind_to=5)})
+    with pytest.raises(CheckpointMismatch, match="optimizer"):
+        train(run, Forgetful([]), 9)
+    assert run.recorded[-1] == ("refused", 1, "optimizer is not what the checkpoint saved")
+
+
+def test_an_interval_below_one_step_is_refused() -> None:
+    with pytest.raises(ValueError, match="every=0"):
+        Guard(ScriptedRun(), checkpoints=Memory([]), every=0)
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(0, ["lock", "unlock"]), (1, [])])
+def test_of_ranks_that_cannot_communicate_only_the_one_that_saves_locks_the_checkpoints(
+    rank: int, expected: list[str]
+) -> None:
+    class Locked(Memory):
+        def __init__(self) -> None:
+            super().__init__([])
+            self.calls: list[str] = []
+
+        def lock(self, *, wait: float) -> None:
+            self.calls.append("lock")
+
+        def unlock(self) -> None:
+            self.calls.append("unlock")
+
+    run = ScriptedRun()
+    run.rank, run.num_ranks = rank, 2
+    checkpoints = Locked()
+    for _ in Guard(run, checkpoints=checkpoints).steps(Indices(), 3):
+        pass
+    assert checkpoints.calls == expected
+
+
+class Batches:
+    """Batch i is a pure function of i."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.randn(4, 8, generator=torch.Generator().manual_seed(index))
+
+
+class Tiny:
+    """A model with dropout, AdamW and a schedule: everything that a checkpoint must restore."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        torch.manual_seed(0)
+        random.seed(0)
+        self.model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.1)
+        self.scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 0.9)
+        parts = {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        self.checkpoints = Checkpoints(folder, **options, **parts)  # type: ignore[arg-type]
+
+    def step(self, batch: torch.Tensor) -> float:
+        loss = self.model(batch + random.random()).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.scheduler.step()
+        return float(loss.detach())
+
+    def run(self, run: Run, until: int) -> Iterator[tuple[int, float]]:
+        for step, batch in Guard(run, checkpoints=self.checkpoints, every=5).steps(Batches(), until):
+            yield step, self.step(batch)
+
+
+@pytest.mark.slow
+def test_a_rolled_back_run_equals_one_that_never_saw_the_skipped_batches_bit_for_bit(tmp_path: Path) -> None:
+    rolled = dict(Tiny(tmp_path / "a").run(ScriptedRun({19: rollback(rewind_to=12, skip_from=11, skip_to=17)}), 25))
+    never = ScriptedRun()
+    never.history.skips.append(Skip(11, 17))
+    assert rolled == dict(Tiny(tmp_path / "b").run(never, 25))
+
+
+@pytest.mark.slow
+def test_a_rollback_from_memory_loses_fewer_steps_and_equals_a_run_that_never_saw_the_skipped_batches(
+    tmp_path: Path,
+) -> None:
+    run = ScriptedRun({20: rollback(rewind_to=18, skip_from=17, skip_to=20)})
+    rolled = dict(Tiny(tmp_path / "a", memory=2, memory_every=3).run(run, 25))
+    assert [each[:2] for each in run.recorded] == [("start", 0), ("rollback", 18)]
+    never = ScriptedRun()
+    never.history.skips.append(Skip(18, 20))
+    assert rolled == dict(Tiny(tmp_path / "b").run(never, 25))
+
+
+def test_what_was_in_memory_is_gone_with_the_process_and_the_disk_takes_over(tmp_path: Path) -> None:
+    whole = dict(Tiny(tmp_path / "a").run(ScriptedRun(), 25))
+    first = Tiny(tmp_path / "b", memory=2, memory_every=3)
+    steps = iter(first.run(ScriptedRun(), 25))
+    parts = dict(next(steps) for _ in range(19))
+    first.checkpoints.settle(wait=True)
+    assert first.checkpoints.steps() == [0, 5, 10, 12, 15, 18]
+    del steps  # as if the process had died
+    again = Tiny(tmp_path / "b", memory=2, memory_every=3)
+    assert again.checkpoints.steps() == [0, 5, 10, 15]
+    assert parts | dict(again.run(ScriptedRun(), 25)) == whole
+
+
+def test_the_restorable_steps_are_reported_with_their_tier_and_the_time_that_a_load_took(tmp_path: Path) -> None:
+    """A process that died takes its memory along: the next one reports the disk alone, and measures it at its start."""
+    run = ScriptedRun({20: rollback(rewind_to=18, skip_from=17, skip_to=20)})
+    dict(Tiny(tmp_path, memory=2, memory_every=3).run(run, 22))
+    memory, disk = run.tiers
+    assert (memory.tier, disk.tier) == ("memory", "disk")
+    assert (memory.steps, disk.steps) == ((18, 21), (0, 5, 10, 15, 20, 22))
+    assert run.restorable == sorted(memory.steps + disk.steps)
+    assert memory.load_seconds is not None
+    assert memory.save_seconds is not None
+    assert disk.save_seconds is not None
+    assert disk.load_seconds is None  # nothing was loaded from there
+    again = ScriptedRun()
+    dict(Tiny(tmp_path, memory=2, memory_every=3).run(again, 22))
+    (disk,) = again.tiers
+    assert disk.tier == "disk"
+    assert disk.load_seconds is not None
+
+
+def test_a_memory_that_is_too_small_does_not_end_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny = Tiny(tmp_path, memory=1, memory_every=3)
+
+    def full(step: int, states: Any) -> None:
+        raise MemoryError("no more host memory")
+
+    tiny.checkpoints._memory.save = full  # type: ignore[method-assign]
+    assert len(dict(tiny.run(ScriptedRun(), 12))) == 12
+    assert "no more host memory" in caplog.text
+
+
+def test_a_second_rollback_equals_a_run_that_skipped_both_ranges_bit_for_bit(tmp_path: Path) -> None:
+    """The second one goes deeper than the first, as an escalation does."""
+    orders = {
+        19: rollback(1, rewind_to=12, skip_from=11, skip_to=17),
+        28: rollback(2, rewind_to=9, skip_from=6, skip_to=20),
+    }
+    rolled = dict(Tiny(tmp_path / "a").run(ScriptedRun(orders), 25))
+    never = ScriptedRun()
+    never.history.skips += [Skip(11, 17), Skip(6, 20)]
+    assert rolled == dict(Tiny(tmp_path / "b").run(never, 25))
+
+
+def test_a_run_restarted_after_a_rollback_equals_one_that_was_not_interrupted(tmp_path: Path) -> None:
+    order = {13: rollback(rewind_to=12, skip_from=11, skip_to=17)}
+    whole = dict(Tiny(tmp_path / "a").run(ScriptedRun(dict(order)), 25))
+    first = dict(Tiny(tmp_path / "b").run(ScriptedRun(dict(order)), 14))
+    assert first | dict(Tiny(tmp_path / "b").run(ScriptedRun(), 25)) == whole
+
+
+def test_checkpoints_that_a_rollback_has_discarded_and_could_not_delete_are_passed_over_or_end_the_run() -> None:
+    checkpoints = Memory([])
+    for step, num_rollbacks in ((0, 0), (4, 1), (6, 0), (8, 1)):
+        state = {"step": step, "cursor": step, "lr_scale": 1.0, "ledger": [], "run": None, "rollbacks": num_rollbacks}
+        checkpoints.save(step, state | {"pinned": [], "pinned_until": 0})
+    run = ScriptedRun()
+    run.history.rewound_to = [2, 6]  # the second one goes back to a step of the branch that the first one opened
+    assert next(Guard(run, checkpoints=checkpoints, every=50).steps(Indices(), 9))[0] == 4
+    assert checkpoints.steps() == [0, 4]
+    run.history.rewound_to = [-1, -1]
+    with pytest.raises(CheckpointError, match=r"a rollback has discarded all checkpoints that are left \(steps 0, 4\)"):
+        next(Guard(run, checkpoints=checkpoints, every=50).steps(Indices(), 9))
+
+
+def test_a_restarted_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
+    whole = dict(Tiny(tmp_path / "a").run(ScriptedRun(), 12))
+    parts = dict(Tiny(tmp_path / "b").run(ScriptedRun(), 7)) | dict(Tiny(tmp_path / "b").run(ScriptedRun(), 12))
+    assert parts == whole
+
+
+@pytest.mark.slow
+def test_an_order_from_a_collector_is_executed_answered_and_never_executed_again(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    def loop(until: int) -> None:
+        with lossguard.init("project", run_id="r", url=collector.url, directory=tmp_path) as run:
+            for step, batch in Guard(run, checkpoints=checkpoints, every=2).steps(Indices(), until):
+                checkpoints.model.append(batch)
+                run.log(step, loss=1.0)
+                if step == 5 and not collector.answers and not collector.orders:
+                    collector.order(id=3, kind="rollback", rewind_to=2, skip_from=4, skip_to=8)
+                    run.log(6, loss=9.0)
+                    assert eventually(lambda: bool(run._inbox))  # type: ignore[attr-defined]
+                time.sleep(0.01)  # a step takes time, so that the sender delivers between two of them
+
+    checkpoints = Memory([])
+    loop(8)
+    assert checkpoints.model == [0, 1, 2, 3, 8, 9, 10, 11]
+    assert "rollback" in collector.runs["r"]["capabilities"]
+    assert collector.answers == {3: {"state": "applied", "rewound_to": 2, "skip_from": 4, "skip_to": 8}}
+    assert collector.rows[1, 4].items() >= {"loss": 1.0, "batch_index": 8}.items()
+    assert [segment["reason"] for segment in collector.segments] == ["start", "rollback"]
+    assert collector.restorable == [0, 2, 4, 6, 8]
+    collector.order(id=3, kind="rollback", rewind_to=2, skip_from=4, skip_to=8)
+    loop(10)
+    assert checkpoints.model == [0, 1, 2, 3, 8, 9, 10, 11, 12, 13]
+
+
+class Fragile(Memory):
+    """Restoring a step in `broken` fails with the model half-restored."""
+
+    def __init__(self, broken: set[int]) -> None:
+        super().__init__([])
+        self.broken = broken
+
+    def load(self, step: int) -> dict[str, Any]:
+        if step in self.broken:
+            self.model[:] = [666]
+            raise RuntimeError("out of memory")
+        return super().load(step)
+
+
+def test_a_rollback_that_fails_half_way_is_refused_and_the_newest_checkpoint_is_restored() -> None:
+    run, checkpoints = ScriptedRun({8: rollback(rewind_to=3)}), Fragile({3})
+    seen = train(run, checkpoints, 8)
+    assert seen == [*((n, n) for n in range(7)), (6, 6), (7, 7)]
+    assert checkpoints.model == list(range(8))
+    refused = ("refused", 1, "restoring failed: RuntimeError: out of memory")
+    assert run.recorded[1:] == [refused, ("rewind", 6, None, None)]
+
+
+def test_a_model_that_stays_half_restored_is_never_trained_on() -> None:
+    run, checkpoints = ScriptedRun({8: rollback(rewind_to=3)}), Fragile({3, 6})
+    with pytest.raises(CheckpointMismatch, match="the model is half-restored, so training stops here"):
+        train(run, checkpoints, 8)
+    assert run.recorded[-1][:2] == ("refused", 1)
+
+
+def test_an_empty_list_of_batches_is_reported_before_the_run_begins() -> None:
+    run = ScriptedRun()
+    with pytest.raises(ValueError, match="batches is empty"):
+        next(Guard(run, checkpoints=Memory([])).steps([], 10))
+    assert run.recorded == []
+
+
+def record_some(checkpoints: Any, folder: Path, until: int, **options: Any) -> list[int]:
+    with lossguard.init("project", directory=folder, **options) as run:
+        return [step for step, _ in Guard(run, checkpoints=checkpoints).steps(Indices(), until)]
+
+
+def test_a_new_run_does_not_continue_from_the_checkpoints_of_another(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "ckpt", box=Box())
+    assert record_some(checkpoints, tmp_path, 3, run_id="old") == [0, 1, 2]
+    with pytest.raises(CheckpointError, match=r"ckpt holds checkpoints of run 'old'.*run_id='old'.*another folder"):
+        record_some(checkpoints, tmp_path, 6, run_id="new")
+    assert record_some(checkpoints, tmp_path, 6, run_id="old") == [3, 4, 5]
+
+
+def test_the_same_run_continues_without_its_spool(tmp_path: Path) -> None:
+    """On another machine only the checkpoints are there; a run that records nothing leaves them to their owner."""
+    checkpoints = Memory([])
+    record_some(checkpoints, tmp_path / "here", 3, run_id="r")
+    assert record_some(checkpoints, tmp_path / "there", 5, run_id="r") == [3, 4]
+    assert record_some(checkpoints, tmp_path, 7, mode="off") == [5, 6]
+    assert record_some(checkpoints, tmp_path / "elsewhere", 8, run_id="r") == [7]
+
+
+def test_checkpoints_that_name_no_run_are_accepted(tmp_path: Path) -> None:
+    checkpoints = Memory([])
+    record_some(checkpoints, tmp_path, 3, run_id="old")
+    for _, state in checkpoints.saved.values():
+        del state["run"]
+    assert record_some(checkpoints, tmp_path, 5, run_id="new") == [3, 4]
+
+
+def test_a_guard_does_nothing_to_checkpoints_that_another_process_writes(tmp_path: Path) -> None:
+    run, box = ScriptedRun(), Box()
+    run.lock_wait = 0.0
+    checkpoints = Checkpoints(tmp_path, blocking=True, box=box)
+    checkpoints.save(0, {"step": 0})
+    with (tmp_path / "lock").open("rb") as file:  # another open file is as another process
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(lossguard.ConfigurationError, match="is in use by process"):
+            next(Guard(run, checkpoints=checkpoints, every=1).steps(Indices(), 5))
+        assert (run.recorded, checkpoints.steps()) == ([], [0])
+
+
+def test_a_guard_keeps_others_from_its_checkpoints_until_its_loop_has_ended(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, blocking=True, box=Box())
+    with (tmp_path / "lock").open("rb") as file:
+        for _ in Guard(ScriptedRun(), checkpoints=checkpoints).steps(Indices(), 3):
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_an_order_beyond_the_limits_is_refused_with_the_reason_and_training_continues(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run, checkpoints = ScriptedRun({8: rollback(rewind_to=2, skip_from=2, skip_to=9)}), Memory([])
+    guard = Guard(run, checkpoints=checkpoints, every=2, limits=Limits(max_depth=3))
+    assert list(guard.steps(Indices(), 8)) == [(step, step) for step in range(8)]
+    why = "it discards 5 steps, from 2 to 7, and max_depth=3"
+    assert run.recorded[1:] == [("refused", 1, why)]
+    assert caplog.messages == [f"an order was refused: {why}"]
+
+
+def test_rollbacks_of_a_day_are_counted_and_the_next_one_is_refused() -> None:
+    orders = {3: rollback(rewind_to=0, skip_from=0, skip_to=1), 6: rollback(id=2, rewind_to=0)}
+    run = ScriptedRun(orders)
+    guard = Guard(run, checkpoints=Memory([]), every=2, limits=Limits(rollbacks_per_day=1))
+    list(guard.steps(Indices(), 6))
+    assert run.recorded[-1] == ("refused", 2, "1 rollback within 24 hours, and rollbacks_per_day=1")
+
+
+def test_the_end_of_a_run_is_known_to_its_guard() -> None:
+    run = ScriptedRun({8: rollback(rewind_to=2)})
+    list(Guard(run, checkpoints=Memory([]), every=2, limits=Limits(not_after=0.5)).steps(Indices(), 10))
+    assert run.recorded[-1] == ("refused", 1, "step 7 lies after 0.5 of the run's 10 steps (not_after=0.5)")
+
+
+def test_a_damaged_checkpoint_does_not_take_a_run_further_back_than_its_limits() -> None:
+    class Damaged(Memory):
+        def load(self, step: int) -> dict[str, Any]:
+            return super().load(0 if step == 4 else step)
+
+    run, checkpoints = ScriptedRun({8: rollback(rewind_to=4)}), Damaged([])
+    guard = Guard(run, checkpoints=checkpoints, every=2, limits=Limits(max_depth=3))
+    assert list(guard.steps(Indices(), 9)) == [(step, step) for step in range(9)]
+    assert run.recorded[1:] == [("refused", 1, "it discards 7 steps, from 0 to 7, and max_depth=3")]
+    assert guard.ledger.skips == []
+
+
+def test_observe_refuses_every_further_order() -> None:
+    run, checkpoints = ScriptedRun({6: rollback(rewind_to=2)}), Memory([])
+    guard = Guard(run, checkpoints=checkpoints, every=2)
+    for step, _ in guard.steps(Indices(), 6):
+        if step == 3:
+            guard.observe()
+    assert run.recorded[1:] == [("refused", 1, "the trainer carries out no orders: guard.observe() was called")]
+
+
+def test_the_kill_file_ends_a_hold_and_no_order_of_the_inbox_is_carried_out(tmp_path: Path) -> None:
+    class Killing(ScriptedRun):
+        def accept(self, order: Order, detail: str = "") -> None:
+            super().accept(order, detail)
+            (tmp_path / "no-orders").touch()
+
+    run = Killing({4: Order(id=1, kind=OrderKind.HOLD), 12: rollback(id=2, rewind_to=0)})
+    run.directory = tmp_path
+    assert list(Guard(run, checkpoints=Memory([]), every=2).steps(Indices(), 9)) == [(n, n) for n in range(9)]
+    assert run.recorded[1:3] == [("accepted", 1), ("resume", 3, None, None)]
+    assert run.recorded[3:] == [("refused", 2, f"the trainer carries out no orders: {tmp_path}/no-orders exists")]
+
+
+def test_a_logged_step_says_how_long_the_loop_waited_for_its_batch(tmp_path: Path) -> None:
+    def slow() -> Iterator[int]:
+        for index in range(3):
+            time.sleep(0.01)
+            yield index
+
+    with lossguard.init("project", run_id="r", directory=tmp_path, mode="offline") as run:
+        for step, _ in Guard(run, checkpoints=Memory([])).steps(slow(), 3):
+            own = {"data_seconds": 0.5} if step == 1 else {}
+            run.log(step, loss=1.0, **own)
+    files = [path.read_text().splitlines() for path in tmp_path.rglob("*") if path.is_file()]
+    lines = [json.loads(line) for file in files for line in file if '"data_seconds"' in line]
+    waited = [line["metrics"]["data_seconds"] for line in lines]
+    assert len(waited) == 3
+    assert waited[1] == 0.5
+    assert min(waited) >= 0.01

@@ -1,0 +1,44 @@
+from lossguard.launch.restart_rules import MIN_STEPS, HangDetector
+
+
+def steady(seconds: float, num_steps: int, detector: HangDetector | None = None) -> tuple[HangDetector, float]:
+    """A detector that has seen so many steps of so many seconds, and the time of the last one."""
+    detector = detector or HangDetector()
+    for step in range(num_steps):
+        detector.observe(step, step * seconds)
+    return detector, (num_steps - 1) * seconds
+
+
+def test_a_hang_is_several_times_the_longest_recent_step_and_never_less_than_a_minute() -> None:
+    detector, now = steady(30.0, 50)
+    assert detector.silent_for(now + 149.0) is None
+    assert detector.silent_for(now + 151.0) == 151.0
+    detector, now = steady(0.125, 50)
+    assert detector.silent_for(now + 59.0) is None
+    assert detector.silent_for(now + 61.0) == 61.0
+
+
+def test_an_evaluation_that_comes_again_and_again_is_no_hang() -> None:
+    detector, now = steady(1.0, 50)
+    detector.observe(50, now + 100.0)
+    assert detector.silent_for(now + 100.0 + 400.0) is None
+
+
+def test_nothing_is_a_hang_before_it_is_known_what_is_usual() -> None:
+    detector, now = steady(1.0, MIN_STEPS)
+    assert detector.silent_for(now + 1e6) is None
+
+
+def test_the_start_up_of_another_child_is_no_step() -> None:
+    detector, now = steady(1.0, 50)
+    detector.begin()
+    assert detector.silent_for(now + 1e6) is None
+    detector.observe(30, now + 1e6)
+    assert detector.limit() == 60.0
+
+
+def test_steps_that_are_shorter_than_the_pause_between_two_looks_count_all() -> None:
+    detector = HangDetector(min_seconds=1.0)
+    for look in range(4):
+        detector.observe(10 * look, 0.125 * look)
+    assert detector.limit() == 1.0

@@ -1,0 +1,278 @@
+"""Delivered spools become smaller and lose nothing that a run, a replay or a collector still needs."""
+
+import errno
+import gzip
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lossguard
+from lossguard.delivery.sender import Sender
+from lossguard.spool import archive
+from lossguard.spool.archive import Keep, restore, trim
+from lossguard.spool.history import History
+from lossguard.spool.set_aside import SetAside
+from lossguard.spool.spool import spools_in
+from lossguard.vocabulary.orders import Order
+from lossguard.vocabulary.states import OrderKind, SegmentReason
+from tests.lossguard.collectors import FakeCollector
+from tests.lossguard.delivery.direct import DirectClient, deliver
+from tests.lossguard.recorded import offline
+
+APPLIED = {"rewound_to": 50, "skip_from": 60, "skip_to": 90, "lr_scale": 0.5, "reason": "spike"}
+
+
+def recorded(folder: Path, num_steps: int = 100) -> Path:
+    """The folder of a finished run with answered orders."""
+    with offline(folder, run_id="r") as run:
+        for step in range(num_steps):
+            run.log(step, loss=float(step))
+        run.refuse(Order(id=1, kind=OrderKind.ROLLBACK), "no checkpoint")
+        run.open_segment(50, SegmentReason.ROLLBACK, Order(id=2, kind=OrderKind.ROLLBACK, key="k"), APPLIED)
+        run.log(50, loss=-1.0)
+    assert run.directory is not None
+    return run.directory
+
+
+def delivered(folder: Path, num_steps: int = 100) -> Path:
+    directory = recorded(folder, num_steps)
+    assert deliver(directory, FakeCollector()).delivered
+    return directory
+
+
+def trimmed(directory: Path, keep: Keep) -> int:
+    return len(list(trim(directory, keep)))
+
+
+@pytest.mark.parametrize("keep", [Keep.COMPRESSED, Keep.UNDELIVERED])
+def test_a_resumed_run_knows_after_trimming_what_it_knew_before(tmp_path: Path, keep: Keep) -> None:
+    directory = delivered(tmp_path)
+    before = History.read(directory)
+    assert before.answered == {1, "k"}
+    assert trimmed(directory, keep) == 1
+    assert spools_in(directory) == []
+    assert History.read(directory) == before
+    with offline(tmp_path, run_id="r") as run:
+        assert run.history == before
+        run.log(51, loss=1.0)
+    assert next(session for session, _ in lossguard.read_spools(directory)) < spools_in(directory)[0].stem
+
+
+def test_a_compressed_spool_is_read_as_before_and_restored_byte_for_byte(tmp_path: Path) -> None:
+    directory = delivered(tmp_path)
+    (spool,) = spools_in(directory)
+    content, records = spool.read_bytes(), list(lossguard.read_spools(directory))
+    trimmed(directory, Keep.COMPRESSED)
+    assert gzip.decompress(spool.with_suffix(".spool.gz").read_bytes()) == content
+    assert list(lossguard.read_spools(directory)) == records
+    assert list(restore(directory)) == [spool]
+    assert spool.read_bytes() == content
+    assert sorted(path.name for path in directory.glob("*spool*")) == [spool.name]
+    assert not list(directory.glob("*.control"))
+
+
+def test_without_delivered_steps_what_is_left_is_small_and_private(tmp_path: Path) -> None:
+    directory = delivered(tmp_path, 2000)
+    ((spool, before, after),) = trim(directory, Keep.UNDELIVERED)
+    assert after < before / 50
+    assert not spool.exists()
+    assert {oct(path.stat().st_mode & 0o777) for path in directory.glob("*.control")} == {"0o600"}
+
+
+@pytest.mark.parametrize("num_bytes", [0, 200, -1])
+def test_what_is_not_delivered_completely_stays_as_it_is(tmp_path: Path, num_bytes: int) -> None:
+    directory = recorded(tmp_path)
+    (spool,) = spools_in(directory)
+    content = spool.read_bytes()
+    lines = content.splitlines(keepends=True)
+    delivered_bytes = len(content) - len(lines[-1]) if num_bytes < 0 else len(lines[0]) if num_bytes else 0
+    spool.with_suffix(".acknowledged").write_bytes(b"%020d\n" % delivered_bytes)
+    assert trimmed(directory, Keep.UNDELIVERED) == 0
+    assert spool.read_bytes() == content
+
+
+def test_a_spool_that_is_being_written_is_not_trimmed(tmp_path: Path) -> None:
+    run = offline(tmp_path, run_id="r")
+    run.log(0, loss=1.0)
+    assert run.directory is not None
+    collector = FakeCollector()
+    assert deliver(run.directory, collector).delivered
+    assert trimmed(run.directory, Keep.UNDELIVERED) == 0
+    run.log(1, loss=1.0)
+    run.finish()
+    assert trimmed(run.directory, Keep.UNDELIVERED) == 0, "its last lines are not delivered"
+    assert deliver(run.directory, collector).delivered
+    assert trimmed(run.directory, Keep.UNDELIVERED) == 1
+
+
+def test_two_trims_at_once_do_not_delete_each_others_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = delivered(tmp_path)
+    before, replace = History.read(directory), archive._archive
+    at_once: list[int] = []
+
+    def while_another_trims(path: Path, compressed: bool) -> int:
+        at_once.append(trimmed(directory, Keep.UNDELIVERED))
+        return replace(path, compressed)
+
+    monkeypatch.setattr(archive, "_archive", while_another_trims)
+    assert trimmed(directory, Keep.UNDELIVERED) == 1
+    assert at_once == [0]
+    assert History.read(directory) == before
+
+
+def test_an_unfinished_spool_of_a_release_without_locks_is_not_trimmed(tmp_path: Path) -> None:
+    directory = tmp_path / "p" / "r"
+    directory.mkdir(parents=True)
+    spool = directory / ("0" * 22 + ".spool")
+    spool.write_bytes(b'{"run":{"id":"r","project":"p"}}\n')
+    assert deliver(directory, FakeCollector()).delivered
+    assert trimmed(directory, Keep.COMPRESSED) == 0
+
+
+def test_a_damaged_spool_keeps_its_damaged_bytes(tmp_path: Path) -> None:
+    directory = recorded(tmp_path)
+    (spool,) = spools_in(directory)
+    spool.write_bytes(spool.read_bytes().replace(b'"loss":7.0', b'"loss":8.0'))
+    content = spool.read_bytes()
+    deliver(directory, FakeCollector())
+    assert trimmed(directory, Keep.UNDELIVERED) == 1
+    assert gzip.decompress(spool.with_suffix(".spool.gz").read_bytes()) == content
+
+
+def test_a_run_with_rejected_steps_keeps_all_of_its_steps_to_send_them_again(tmp_path: Path) -> None:
+    directory = delivered(tmp_path)
+    (spool,) = spools_in(directory)
+    content = spool.read_bytes()
+    SetAside(directory).reject(content.splitlines(keepends=True)[-1])
+    assert trimmed(directory, Keep.UNDELIVERED) == 1
+    assert gzip.decompress(spool.with_suffix(".spool.gz").read_bytes()) == content
+
+
+class Crash(BaseException):
+    """Stands for a kill at this point."""
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_crash_at_any_moment_loses_nothing_and_the_next_attempt_completes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    directory = delivered(tmp_path)
+    history, records = History.read(directory), list(lossguard.read_spools(directory))
+    calls = 0
+
+    def crashing(name: str) -> None:
+        real = getattr(Path, name)
+
+        def call(self: Path, *arguments: object, **options: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls > number:
+                raise Crash
+            return real(self, *arguments, **options)
+
+        patch.setattr(Path, name, call)
+
+    with monkeypatch.context() as patch:
+        crashing("unlink")
+        crashing("rename")
+        try:
+            trimmed(directory, Keep.COMPRESSED)
+        except Crash:
+            assert number < 6
+    assert History.read(directory) == history
+    assert list(lossguard.read_spools(directory)) == records
+    trimmed(directory, Keep.COMPRESSED)
+    assert History.read(directory) == history
+    assert list(lossguard.read_spools(directory)) == records
+    assert spools_in(directory) == []
+
+
+def test_a_full_disk_ends_the_trimming_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = delivered(tmp_path)
+    records = list(lossguard.read_spools(directory))
+
+    def fsync(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("lossguard.spool.archive.os.fsync", fsync)
+    with pytest.raises(OSError, match="No space left"):
+        trimmed(directory, Keep.COMPRESSED)
+    assert list(lossguard.read_spools(directory)) == records
+    assert not list(directory.glob("*.partial"))
+
+
+def test_a_file_system_that_does_not_rename_onto_files_or_at_all_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = delivered(tmp_path)
+    (spool,) = spools_in(directory)
+    spool.with_suffix(".control").write_bytes(b"of an attempt that was cut off")
+    records, real = list(lossguard.read_spools(directory)), Path.rename
+    allowed = [False]
+
+    def rename(self: Path, target: Path) -> Path:
+        if not allowed[0] or target.exists():
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="busy"):
+        trimmed(directory, Keep.COMPRESSED)
+    assert list(lossguard.read_spools(directory)) == records
+    allowed[0] = True
+    assert trimmed(directory, Keep.COMPRESSED) == 1
+    assert list(lossguard.read_spools(directory)) == records
+
+
+def test_a_collector_that_lost_the_run_gets_compressed_spools_again(tmp_path: Path) -> None:
+    directory = delivered(tmp_path)
+    trimmed(directory, Keep.COMPRESSED)
+    with offline(tmp_path, run_id="r") as run:
+        run.log(51, loss=2.0)
+    empty = FakeCollector()
+    (spool,) = spools_in(directory)
+    lines = spool.read_bytes().splitlines(keepends=True)
+    spool.with_suffix(".acknowledged").write_bytes(b"%020d\n" % sum(map(len, lines[:2])))
+    sender = Sender(
+        directory,
+        None,
+        DirectClient(empty),
+        lambda orders, until: None,
+        lossguard.vocabulary.errors.LogOnce(quiet=True),
+    )
+    sender.run()
+    assert sender.delivered
+    assert set(empty.losses(0)) == set(range(100))
+    assert empty.losses(2) == {51: 2.0}
+
+
+@pytest.mark.parametrize("keep", [Keep.COMPRESSED, Keep.UNDELIVERED])
+def test_a_run_that_is_archived_while_it_is_read_is_read_to_its_end(tmp_path: Path, keep: Keep) -> None:
+    def is_kept(record: dict[str, Any]) -> bool:
+        return keep is Keep.COMPRESSED or not record.keys().isdisjoint(("run", "segment", "answer"))
+
+    for _ in range(2):
+        directory = delivered(tmp_path)
+    records = [record for _, record in lossguard.read_spools(directory) if is_kept(record)]
+    reading = lossguard.read_spools(directory)
+    _, first = next(reading)  # by now the spools are listed
+    assert trimmed(directory, keep) == 2
+    assert [first, *(record for _, record in reading if is_kept(record))] == records
+
+
+def test_a_run_that_is_archived_while_its_files_are_listed_keeps_its_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = delivered(tmp_path)
+    before, glob = History.read(directory), Path.glob
+
+    def archived_after_the_first_listing(folder: Path, pattern: str) -> list[Path]:
+        monkeypatch.undo()
+        found = list(glob(folder, pattern))
+        assert trimmed(directory, Keep.UNDELIVERED) == 1
+        return found
+
+    monkeypatch.setattr(Path, "glob", archived_after_the_first_listing)
+    assert History.read(directory) == before

@@ -1,0 +1,66 @@
+import time
+from pathlib import Path
+
+import pytest
+
+import lossguard
+from lossguard.vocabulary.orders import Order
+from lossguard.vocabulary.states import OrderKind, SegmentReason
+from tests.lossguard.recorded import offline, records, steps
+
+
+def test_a_run_resumed_while_the_clock_is_behind_continues_after_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its segment was opened "before" the one that it resumes: it was stored, and never judged."""
+    real, real_ns = time.time, time.time_ns
+    for hours_behind in range(3):
+        monkeypatch.setattr(time, "time", lambda behind=3600 * hours_behind: real() - behind)
+        monkeypatch.setattr(time, "time_ns", lambda behind=3600 * 10**9 * hours_behind: real_ns() - behind)
+        with offline(tmp_path, run_id="r") as run:
+            run.log(hours_behind, loss=1.0)
+            run.log(0, loss=1.0)
+    assert [step for step, _ in steps(run)] == [0, 0, 1, 0, 2, 0]
+    opened = [record["time"] for record in records(run) if "segment" in record]
+    assert opened == sorted(set(opened))
+
+
+def test_an_answered_order_is_remembered_by_the_next_session(tmp_path: Path) -> None:
+    applied = {"rewound_to": 50, "skip_from": 60, "skip_to": 90, "lr_scale": 0.5, "reason": "spike"}
+    with offline(tmp_path, run_id="r") as run:
+        run.open_segment(0, SegmentReason.START)
+        run.refuse(Order(id=1, kind=OrderKind.ROLLBACK), "no checkpoint")
+        run.open_segment(50, SegmentReason.ROLLBACK, Order(id=2, kind=OrderKind.ROLLBACK), applied)
+    with offline(tmp_path, run_id="r") as run:
+        assert run.history.answered == {1, 2}
+        assert run.history.skips == [lossguard.Skip(60, 90, "spike")]
+        assert run.history.lr_scale == 0.5
+
+
+def test_an_order_with_a_key_of_its_own_is_new_though_its_id_was_answered(tmp_path: Path) -> None:
+    """A store that was rebuilt counts its orders from 1 again."""
+
+    def order(id: int, key: str | None) -> Order:
+        return Order(id=id, kind=OrderKind.HOLD, key=key)
+
+    with offline(tmp_path, run_id="r") as run:
+        run.open_segment(0, SegmentReason.START)
+        run.accept(order(1, "a"))
+        run.accept(order(2, None))
+        run.open_segment(50, SegmentReason.ROLLBACK, order(3, "c"), {"rewound_to": 50})
+    with offline(tmp_path, run_id="r") as run:
+        assert run.history.answered == {"a", 2, "c"}
+        inbox = [order(1, "a"), order(2, None), order(3, "c"), order(1, "b"), order(1, "b")]
+        run._receive(inbox)  # type: ignore[attr-defined]
+        assert [run.take_order(), run.take_order()] == [order(1, "b"), None]
+
+
+def test_a_damaged_line_is_no_part_of_the_history(tmp_path: Path) -> None:
+    with offline(tmp_path, run_id="r") as run:
+        run.open_segment(0, SegmentReason.START)
+        run.refuse(Order(id=1, kind=OrderKind.ROLLBACK), "no checkpoint")
+        run.refuse(Order(id=2, kind=OrderKind.ROLLBACK), "no checkpoint")
+    (spool,) = tmp_path.rglob("*.spool")
+    spool.write_bytes(spool.read_bytes().replace(b'"answer":2', b'"answer":3'))
+    with offline(tmp_path, run_id="r") as run:
+        assert run.history.answered == {1}

@@ -1,0 +1,42 @@
+"""A line says by its checksum whether it is as it was written."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lossguard.spool.lines import DamagedLine, from_line, intact_end, to_line
+
+RECORD = {"step": 7, "time": 1.5, "metrics": {"loss": 2.5, "grad_norm": math.nan}}
+
+
+def test_a_line_is_read_as_it_was_written() -> None:
+    expected = {**RECORD, "metrics": {"loss": 2.5, "grad_norm": "NaN"}}
+    assert from_line(to_line(RECORD), checksums=True) == expected
+
+
+def test_a_release_without_checksums_reads_the_line_as_json() -> None:
+    assert json.loads(to_line(RECORD)).keys() == {"step", "time", "metrics", "crc"}
+
+
+@given(st.integers(0, len(to_line(RECORD)) - 1), st.integers(0, 7))
+def test_any_flipped_bit_is_found(position: int, bit: int) -> None:
+    line = bytearray(to_line(RECORD))
+    line[position] ^= 1 << bit
+    with pytest.raises(DamagedLine):
+        from_line(bytes(line), checksums=True)
+
+
+def test_a_line_without_checksum_is_read_only_where_none_has_one() -> None:
+    line = b'{"step":7,"time":1.5,"metrics":{}}\n'
+    assert from_line(line, checksums=False)["step"] == 7
+    with pytest.raises(DamagedLine, match="has no checksum"):
+        from_line(line, checksums=True)
+
+
+def test_an_intact_line_is_found_behind_the_torn_one_before_it() -> None:
+    torn = to_line(RECORD)[:30]
+    assert intact_end(torn + to_line(RECORD)) == len(torn)
+    assert intact_end(torn) is None

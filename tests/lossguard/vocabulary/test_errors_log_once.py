@@ -1,0 +1,32 @@
+import pytest
+
+from lossguard.vocabulary.errors import LogOnce, never_raises
+
+
+def test_a_key_is_logged_once_until_it_is_reset(caplog: pytest.LogCaptureFixture) -> None:
+    log_once = LogOnce()
+    assert not log_once.reset("a")
+    for message in ("first", "second"):
+        log_once.warn_once("a", message)
+    assert log_once.reset("a")
+    log_once.warn_once("a", "third")
+    assert caplog.messages == ["first", "third"]
+
+
+def test_a_quiet_one_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    log_once = LogOnce(quiet=True)
+    log_once.warn_once("a", "first")
+    log_once.warn("second")
+    assert caplog.messages == []
+
+
+def test_an_error_in_a_method_that_never_raises_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Measurement:
+        log_once = LogOnce()
+
+        @never_raises
+        def divide(self, by: int) -> float:
+            return 1 / by
+
+    assert [Measurement().divide(by) for by in (0, 0, 2)] == [None, None, 0.5]
+    assert caplog.messages == ["divide failed, and training continues: ZeroDivisionError('division by zero')"]

@@ -1,0 +1,94 @@
+import math
+import types
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lossguard.vocabulary.values import copied, on_device, plain
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2.5, np.float32(2.5), np.float64(2.5), np.array(2.5), torch.tensor(2.5), torch.tensor(2.5, dtype=torch.bfloat16)],
+)
+def test_scalars_of_every_library_become_python_numbers(value: Any) -> None:
+    assert plain(value) == 2.5
+    assert type(plain(value)) is float
+
+
+def test_a_parameter_with_gradient_is_read_without_a_warning() -> None:
+    assert plain(torch.tensor(1.0, requires_grad=True)) == 1.0
+
+
+@pytest.mark.parametrize(("value", "number"), [(True, 1), (np.int64(3), 3), (7, 7), (Decimal("0.5"), 0.5)])
+def test_whole_numbers_and_booleans_count(value: Any, number: float) -> None:
+    assert plain(value) == number
+
+
+def test_integers_beyond_a_float_become_infinite() -> None:
+    assert plain(10**400) == math.inf
+    assert plain(-(10**400)) == -math.inf
+    assert plain(2**60) == float(2**60)
+
+
+@pytest.mark.parametrize("value", ["1.0", b"1", [1.0], {"a": 1}, torch.ones(2), np.ones(2), None, object()])
+def test_what_is_no_scalar_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError):
+        plain(value)
+
+
+def test_only_what_lies_on_an_accelerator_waits() -> None:
+    assert not on_device(torch.ones(()))
+    assert not on_device(np.ones(()))
+    assert not on_device(1.0)
+    assert on_device(torch.ones((), device="meta"))
+
+
+class OnDevice(torch.Tensor):
+    """A tensor of torch that says that it lies on a device, and counts the copies to the host."""
+
+    copies = 0
+
+    @property
+    def device(self) -> Any:  # type: ignore[override]
+        return DEVICE
+
+    def to(self, *arguments: Any, **options: Any) -> Any:
+        raise AssertionError("there is no accelerator: a clone is read")
+
+    def clone(self, **options: Any) -> Any:
+        OnDevice.copies += 1
+        return self.as_subclass(torch.Tensor).clone()
+
+
+DEVICE = torch.device("meta")
+
+
+def on_a_device(value: float, dtype: torch.dtype = torch.float32) -> Any:
+    return torch.tensor(value, dtype=dtype).as_subclass(OnDevice)
+
+
+def test_the_scalars_of_a_step_share_one_copy_for_each_type() -> None:
+    OnDevice.copies = 0
+    values = {f"layer_grad_norm/{number}": on_a_device(number + 0.5) for number in range(12)}
+    values |= {"tokens": on_a_device(2**40 + 1, torch.int64)}
+    pending, problems = copied(values)
+    assert OnDevice.copies == 2
+    assert not problems
+    numbers = {name: each.resolve() for name, each in pending.items()}
+    assert numbers == {f"layer_grad_norm/{number}": number + 0.5 for number in range(12)} | {"tokens": 2.0**40 + 1}
+
+
+def test_what_is_no_scalar_costs_no_other_value() -> None:
+    vector = torch.ones(2).as_subclass(OnDevice)
+    pending, _ = copied({"loss": on_a_device(1.0), "grad_norm": on_a_device(2.0), "vector": vector})
+    assert (pending["loss"].resolve(), pending["grad_norm"].resolve()) == (1.0, 2.0)
+    with pytest.raises(TypeError, match="is not a scalar"):
+        pending["vector"].resolve()
+    sharded = types.SimpleNamespace(full_tensor=None, device=DEVICE)
+    pending, problems = copied({"loss": on_a_device(1.0), "grad_norm": sharded})
+    assert list(pending) == ["loss"]
+    assert "full_tensor" in str(problems["grad_norm"])

@@ -1,0 +1,24 @@
+import pytest
+
+from lossguard.vocabulary.wording import ago, batches, count, duration, number, percent
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2.10342, "2.103"), ("NaN", "NaN"), ("-Infinity", "-inf"), (None, "-"), (1e46, "1e+46"), (3, "3")],
+)
+def test_a_value_has_four_digits_and_says_when_it_is_not_finite(value: float | str | None, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (42.4, "42 s"), (90.0, "1.5 min"), (7200.0, "2.0 h"), (864_000.0, "10 d")]
+)
+def test_a_duration_has_one_unit(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+    assert ago(100.0, 100.0 + seconds) == f"{text} ago"
+
+
+def test_counts_shares_and_ranges() -> None:
+    assert (count(1_234_567), count(None), percent(0.264)) == ("1,234,567", "-", "26.4%")
+    assert [batches(*pair) for pair in ((5, 10), (5, 5), (None, 3))] == ["5 to 9", "-", "-"]
