@@ -24,8 +24,8 @@ from db import commands, frames, migrate, queries
 from db.archive import archiving, turn, unarchiving
 from db.archive.archiving import Written
 from db.steps import writer
-from db.steps.archived import reading as archive_reading
 from db.steps.archived.places import Place
+from db.steps.archived.reading import forget_contents
 from db.steps.columns import MetricColumn
 from db.store.engine import create_engine, reading, writing
 from lossguard.vocabulary.states import RunState, SegmentReason
@@ -145,7 +145,7 @@ def _medians(call: Callable[[str], object]) -> tuple[float, float]:
     """Milliseconds of the stored run, and of the archived one."""
     seconds: dict[str, list[float]] = {STORED: [], ARCHIVED: []}
     for run_id in (STORED, ARCHIVED) * (CALLS + 1):
-        archive_reading.forget_contents()
+        forget_contents()
         began = time.perf_counter()
         call(run_id)
         seconds[run_id].append(time.perf_counter() - began)

@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.sink import sink
 from lossguard.client.client import Client
-from lossguard.delivery import hardware as module
+from lossguard.delivery import hardware
 from lossguard.delivery.hardware import GpuReader, HardwareSampler
 from lossguard.torch import LayerGradNorms, UpdateNorm, max_attention_logit
 from tests.lossguard.delivery.nvml import FakeNvml
@@ -64,7 +64,7 @@ def cpu_of_sampling(seconds: float, interval: float) -> tuple[float, float, int]
 
 def sampling(seconds: float, interval: float, gpus: int) -> None:
     if gpus:
-        vars(module)["GpuReader"] = lambda: GpuReader(FakeNvml(gpus))
+        vars(hardware)["GpuReader"] = lambda: GpuReader(FakeNvml(gpus))
     first, spent, sent = cpu_of_sampling(seconds, interval)
     share = spent / seconds
     print(

@@ -15,8 +15,7 @@ from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
 from db.dialects import dialect_of
-from db.store import features as compatibility
-from db.store import partitions
+from db.store import features, partitions
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PATIENCE_SECONDS = 300.0
@@ -62,7 +61,7 @@ def _upgrade_unless_newer(config: Config, revision: str) -> None:
     with _one_transaction(connection):  # it ends here: each migration begins one of its own
         current = MigrationContext.configure(connection).get_current_revision()
         is_newer = not _knows(script, current)
-        if is_newer and (reason := compatibility.misfit(connection, script, str(current))):
+        if is_newer and (reason := features.misfit(connection, script, str(current))):
             raise NewerSchema(reason)
     if not is_newer:
         command.upgrade(config, revision)
@@ -121,7 +120,7 @@ def misfit(engine: sa.Engine) -> str | None:
     with engine.connect() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
         if current is not None and not _knows(script, current):
-            return compatibility.misfit(connection, script, current)
+            return features.misfit(connection, script, current)
     if current == newest:
         return None
     return (

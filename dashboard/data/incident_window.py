@@ -12,8 +12,7 @@ from sqlalchemy.orm import Session
 
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import database_url, open_store
-from db import lineage, queries
-from db import run_states as interventions
+from db import lineage, queries, run_states
 from db.lineage import StepRange
 from db.models import Incident, Intervention, Run
 from db.steps import reader
@@ -86,7 +85,7 @@ def interventions_of(facts: RunFacts, incident: Incident) -> list[Intervention]:
 
 def rewound_step(facts: RunFacts, intervention: Intervention) -> int | None:
     """The step to which the trainer rewound; None when it did not (yet)."""
-    return interventions.rewound_step(intervention, facts.orders.get(intervention.number))
+    return run_states.rewound_step(intervention, facts.orders.get(intervention.number))
 
 
 def skipped_batches(facts: RunFacts, interventions: Iterable[Intervention]) -> list[tuple[int, int]]:

@@ -24,7 +24,6 @@ from db.models import Run, Segment
 from db.records import access
 from db.steps import backlog, lost_values
 from db.steps.archived import files, parquet
-from db.steps.archived import files as extent
 from db.steps.archived.files import ArchivedFile, FileState
 from db.steps.archived.places import Place, PlaceError, path_segment
 from db.steps.blocks import read_blocks
@@ -134,7 +133,7 @@ def _archivable(tree: Sequence[Segment]) -> Iterator[StepRange]:
     for segment in tree:
         if segment.first_step is not None and segment.last_step is not None:
             forks = [one.fork_step for one in tree if one.parent == segment.number and one.fork_step is not None]
-            for low, high in extent.archivable(segment.first_step, segment.last_step, forks):
+            for low, high in files.archivable(segment.first_step, segment.last_step, forks):
                 yield StepRange(segment.number, low, high)
 
 

@@ -25,7 +25,7 @@ from db.files.export import KEY
 from db.files.rules import BadRecord
 from db.files.step_import import StepImport
 from db.models import Run
-from db.runs import overview as run_statuses
+from db.runs import overview
 from db.steps.columns import column_of, metric_of
 from db.steps.reader import MAX_BLOCK_STEPS
 from db.store.engine import first_line
@@ -70,7 +70,7 @@ def import_file(
             run, count = _import_parquet(session, path, run_id, max_metrics)
         else:
             run, count = _import_csv(session, path, run_id or path.stem, project or "imported", now, max_metrics)
-        run_statuses.fill_in(session, run=run)
+        overview.fill_in(session, run=run)
         return run, count
     except FileNotFoundError:
         raise BadFile(f"there is no file {path}; name a file of `python -m db export`, or a CSV") from None

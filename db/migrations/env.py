@@ -11,8 +11,7 @@ from db.dialects import dialect_of
 from db.models import Base
 from db.records import hardware, step_notes  # noqa: F401 - their tables belong to the metadata
 from db.steps.archived import files  # noqa: F401 - its table too
-from db.store import features as compatibility
-from db.store import leader  # noqa: F401 - its table too
+from db.store import features, leader  # noqa: F401 - the table of `leader` too
 
 connection: sa.Connection = context.config.attributes["connection"]
 
@@ -39,7 +38,7 @@ context.configure(
     render_as_batch=True,
     transaction_per_migration=True,
     include_name=is_compared,
-    on_version_apply=compatibility.note,
+    on_version_apply=features.note,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import run_states as silence
+from db import run_states
 from db.models import Run, Segment
 from db.steps import packing, rollups
 
@@ -28,7 +28,7 @@ HAS_LAST_ROWS = sa.and_(Segment.has_blocks, NUM_ROWS >= MIN_ROWS)
 
 def _is_waiting(stopped_before: float) -> sa.ColumnElement[bool]:
     """Whether a segment has rows that no report will pack."""
-    has_stopped = silence.has_stopped_in_sql(stopped_before)
+    has_stopped = run_states.has_stopped_in_sql(stopped_before)
     return sa.and_(NUM_ROWS >= MIN_ROWS, sa.or_(~Segment.has_blocks, has_stopped, NUM_ROWS >= packing.MAX_ROWS))
 
 
@@ -62,7 +62,7 @@ class Looked(NamedTuple):
 
 def look(session: Session, *, after: int, limit: int, stopped_before: float) -> list[Looked]:
     """The `limit` runs that follow the key `after`: what a look costs does not grow with the store."""
-    columns = Run.pk, Run.id, silence.has_stopped_in_sql(stopped_before).label("has_stopped")
+    columns = Run.pk, Run.id, run_states.has_stopped_in_sql(stopped_before).label("has_stopped")
     some = sa.select(*columns).where(Run.pk > after).order_by(Run.pk).limit(limit).subquery()
     has_rows = sa.exists().where(Segment.run_pk == some.c.pk, HAS_LAST_ROWS)
     found = sa.select(some.c.pk, some.c.id, sa.and_(some.c.has_stopped, has_rows)).order_by(some.c.pk)

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
-from db import commands
-from db import run_states as silence
-from db.runs import overview as run_statuses
+from db import commands, run_states
+from db.runs import overview
 from db.steps import backlog
 from db.store import features
 from db.store.engine import writing
@@ -25,7 +24,7 @@ def pack_store(engine: sa.Engine, *, enable: bool, now: float) -> Iterator[str]:
 
     A transaction locks one run for some tenths of a second. Stopped in between, everything is there once.
     """
-    before = silence.stopped_before(now)
+    before = run_states.stopped_before(now)
     with writing(engine) as session:
         if enable and features.enable(session, features.BLOCKS, now=now):
             yield "steps of new segments are stored in blocks from now on"
@@ -35,7 +34,7 @@ def pack_store(engine: sa.Engine, *, enable: bool, now: float) -> Iterator[str]:
                 "and dashboard runs this release, run: python -m db pack --enable"
             )
         run_ids = backlog.waiting_runs(session, stopped_before=before)
-        without_status = run_statuses.missing(session)
+        without_status = overview.missing(session)
     for run_id in run_ids:
         if num_steps := sum(_pack_run(engine, run_id, before)):
             yield f"packed {plural(num_steps, 'step')} of {run_id}"
@@ -61,4 +60,4 @@ def _fill_in_status(engine: sa.Engine, run_id: str) -> None:
     with writing(engine) as session:
         run = commands.lock_run(session, run_id=run_id)
         if run is not None:
-            run_statuses.fill_in(session, run=run)
+            overview.fill_in(session, run=run)

@@ -2,7 +2,7 @@
 
 At a step boundary the ranks begin to find the maxima of five integers, and read those of an earlier boundary, which
 arrived long ago: the decision is the same on all ranks, and one exchange late. Short steps share an exchange, about two
-a second, because an exchange costs each rank a few system calls: log2(ranks) messages (`tree`).
+a second, because an exchange costs each rank a few system calls: log2(ranks) messages (`collectives`).
 """
 
 import math
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from lossguard.run import collectives as tree
+from lossguard.run import collectives
 from lossguard.run.ranks import Ranks, RankState
 from lossguard.vocabulary.errors import ConfigurationError, RanksError
 
@@ -46,7 +46,7 @@ class TorchRanks(Ranks):
         self.size = dist.get_world_size()
         self.timeout = timeout
         self.pause = pause
-        self._pending: tree.MaximaInBackground | None = None
+        self._pending: collectives.MaximaInBackground | None = None
         self._interval = 1  # boundaries from one exchange to the next, the same on all ranks
         self._num_boundaries = 0  # since the last exchange began
         self._last_exchange_at = time.monotonic()
@@ -72,11 +72,11 @@ class TorchRanks(Ranks):
         return self.broadcast(self.gather_on_rank_0(value))
 
     def gather_on_rank_0(self, value: Any) -> list[Any]:
-        gathered: list[Any] = self._call(tree.gather_on_rank_0, value, self.group)
+        gathered: list[Any] = self._call(collectives.gather_on_rank_0, value, self.group)
         return gathered
 
     def maximum(self, number: int) -> int:
-        return int(self._call(tree.maxima, torch.tensor([number], device="cpu"), self.group))
+        return int(self._call(collectives.maxima, torch.tensor([number], device="cpu"), self.group))
 
     def broadcast(self, value: T) -> T:
         values = [value]
@@ -115,7 +115,7 @@ class TorchRanks(Ranks):
     def group(self) -> dist.ProcessGroup:
         """Created at its first use, by all ranks at the same place."""
         group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timedelta(seconds=self.timeout))
-        processes = [tree.gather_on_rank_0((socket.gethostname(), os.getpid()), group)]
+        processes = [collectives.gather_on_rank_0((socket.gethostname(), os.getpid()), group)]
         dist.broadcast_object_list(processes, group=group, group_src=0)
         self._processes = processes[0]
         return group
@@ -131,7 +131,7 @@ class TorchRanks(Ranks):
         self._last_exchange_at, self._num_boundaries = now, 0
         # The lowest step is the highest of the negated ones.
         highest = torch.tensor([state.signal, int(state.order), state.step, -state.step, step_us], device="cpu")
-        self._pending = tree.MaximaInBackground(highest, self.group)
+        self._pending = collectives.MaximaInBackground(highest, self.group)
 
     def _finish_exchange(self) -> RankState | None:
         """The combined state of the pending exchange; None without one. Raises RanksError."""

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from db import commands
-from db import run_states as silence
+from db import commands, run_states
 from db.steps import backlog
 from db.steps.archived.reading import UnreadableArchive
 from db.steps.backlog import Looked
@@ -41,7 +40,7 @@ class LastRows:
 
     def pack(self, lease: Lease) -> None:
         """Look at the next runs, and pack the first of them that wait."""
-        before = silence.stopped_before(lease.now, since=lease.since)
+        before = run_states.stopped_before(lease.now, since=lease.since)
         try:
             with reading(self._engine) as session:
                 looked = backlog.look(session, after=self._after, limit=RUNS_AT_ONCE, stopped_before=before)
@@ -59,7 +58,7 @@ class LastRows:
         try:
             with writing(self._engine) as session:
                 run = commands.lock_run(session, run_id=run_id)
-                if run is None or not silence.has_stopped(run, before):
+                if run is None or not run_states.has_stopped(run, before):
                     return
                 num_steps = backlog.pack_last_rows(session, run=run)
         except (DamagedBlock, UnreadableArchive) as error:

@@ -5,8 +5,7 @@ import itertools
 import pytest
 import sqlalchemy as sa
 
-from db import commands, queries
-from db import run_states as interventions
+from db import commands, queries, run_states
 from db.models import Intervention, Order
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import InterventionState, OrderKind, OrderState
@@ -23,12 +22,12 @@ def test_rows_and_sql_agree_on_what_needs_a_person(engine: sa.Engine) -> None:
             )
     with reading(engine) as session:
         rows = queries.interventions(session, run=queries.runs(session)[0])
-        found = session.scalars(sa.select(Intervention.number).where(interventions.needs_a_person_in_sql()))
-        assert set(found) == {row.number for row in rows if interventions.needs_a_person(row)}
+        found = session.scalars(sa.select(Intervention.number).where(run_states.needs_a_person_in_sql()))
+        assert set(found) == {row.number for row in rows if run_states.needs_a_person(row)}
     expected = {(kind, InterventionState.PROPOSED) for kind in OrderKind} | {
         (OrderKind.HOLD, InterventionState.APPLIED)
     }
-    assert {(row.kind, row.state) for row in rows if interventions.needs_a_person(row)} == expected
+    assert {(row.kind, row.state) for row in rows if run_states.needs_a_person(row)} == expected
 
 
 @pytest.mark.parametrize(
@@ -46,5 +45,5 @@ def test_a_rollback_goes_to_the_planned_step_unless_the_trainer_reported_another
     order: Order | None, target: int | None, rewound: int | None
 ) -> None:
     planned = Intervention(kind=OrderKind.ROLLBACK, rewind_to=40)
-    assert interventions.rewind_target(planned, order) == target
-    assert interventions.rewound_step(planned, order) == rewound
+    assert run_states.rewind_target(planned, order) == target
+    assert run_states.rewound_step(planned, order) == rewound

@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from db import run_states as silence
+from db import run_states
 from db.models import Run
 from db.store.engine import writing
 from lossguard.vocabulary.states import RunState
@@ -24,7 +24,7 @@ def test_reports_have_stopped_after_ten_minutes_in_which_somebody_took_reports(
     last_report: float, since: float, has_stopped: bool
 ) -> None:
     run = Run(state=RunState.RUNNING, last_report_at=last_report)
-    assert silence.has_stopped(run, silence.stopped_before(1000.0, since=since)) == has_stopped
+    assert run_states.has_stopped(run, run_states.stopped_before(1000.0, since=since)) == has_stopped
 
 
 @pytest.mark.parametrize("state", RunState)
@@ -35,5 +35,5 @@ def test_a_query_finds_the_runs_that_have_stopped(engine: sa.Engine, state: RunS
         run.state = state
         session.flush()
         before = NOW + seconds
-        found = session.scalars(sa.select(Run.id).where(silence.has_stopped_in_sql(before))).all()
-        assert bool(found) == silence.has_stopped(run, before)
+        found = session.scalars(sa.select(Run.id).where(run_states.has_stopped_in_sql(before))).all()
+        assert bool(found) == run_states.has_stopped(run, before)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
-from lossguard.run import collectives as tree
+from lossguard.run import collectives
 from lossguard.run.collectives import is_first_copy, is_sharded, local_part
 
 # A rank's shard of a tensor, as torch.distributed.checkpoint plans its reading and writing.
@@ -100,5 +100,5 @@ def _are_equal_on_all_ranks(shards: Mapping[str, TensorShard], group: dist.Proce
     """Whether all ranks have tensors of the same names, types and shapes."""
     layout = [(name, each.local.dtype, each.shape, each.is_first_copy is None) for name, each in shards.items()]
     number = int.from_bytes(sha256(repr(layout).encode()).digest()[:7])
-    highest, negated_lowest = tree.maxima(torch.tensor([number, -number], device="cpu"), group).tolist()
+    highest, negated_lowest = collectives.maxima(torch.tensor([number, -number], device="cpu"), group).tolist()
     return bool(highest == -negated_lowest)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from db.cli import command_engine as command_lines
+from db.cli import command_engine
 from db.cli.command_engine import as_typed_here
 
 REMEDIES = {
@@ -17,7 +17,7 @@ REMEDIES = {
 def test_a_command_is_that_of_the_server_where_it_is_installed(
     checkout: str, installed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command_lines, "server_is_installed", lambda: False)
+    monkeypatch.setattr(command_engine, "server_is_installed", lambda: False)
     assert as_typed_here(checkout) == checkout
-    monkeypatch.setattr(command_lines, "server_is_installed", lambda: True)
+    monkeypatch.setattr(command_engine, "server_is_installed", lambda: True)
     assert as_typed_here(checkout) == installed

@@ -4,7 +4,6 @@ import sqlalchemy as sa
 
 from db import commands
 from db.runs import overview, pages
-from db.runs import overview as run_statuses
 from db.runs.pages import RunFilter
 from db.store.engine import writing
 from lossguard.vocabulary.run_search import parse
@@ -16,12 +15,12 @@ def test_a_run_without_a_status_gets_the_newest_values_that_its_steps_have(engin
     with writing(engine) as session:
         run = add_run(session)
         add_steps(session, run, add_segment(session, run, "a"), range(20))
-        assert run_statuses.missing(session) == [], "a running run gets its status with its next report"
+        assert overview.missing(session) == [], "a running run gets its status with its next report"
         commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
-        assert run_statuses.missing(session) == ["r1"]
-        run_statuses.fill_in(session, run=run)
+        assert overview.missing(session) == ["r1"]
+        overview.fill_in(session, run=run)
         session.flush()
-        assert run_statuses.missing(session) == []
+        assert overview.missing(session) == []
         standing = overview.standings(session, runs=[run])[run.pk]
         assert standing.step == 19
         search = RunFilter(search=parse(f"loss={standing.metrics['loss']}"))

@@ -3,7 +3,7 @@
 import pytest
 
 from lossguard import Client, Rejected
-from lossguard.client import stored_run as run_list
+from lossguard.client import stored_run
 from tests.lossguard.delivery.answers import serving
 from tests.monitor.client import NOW, AppClient, TestClient, Trainer
 from tests.monitor.conftest import http as http
@@ -12,7 +12,7 @@ from tests.monitor.conftest import http as http
 def test_runs_are_read_in_pages_and_the_collector_filters_them(
     http: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_list, "PAGE", 2)
+    monkeypatch.setattr(stored_run, "PAGE", 2)
     for number in range(5):
         config = {"lr": 10.0**-number, "tags": [f"t{number % 2}"]}
         Trainer(http, f"r{number}", project=f"p{number % 2}", config=config, started_at=NOW + number)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lossguard.delivery import hardware as module
+from lossguard.delivery import hardware
 from lossguard.delivery.hardware import HardwareSampler, readers
 from lossguard.vocabulary.hardware import MACHINE, MAX_SAMPLES_PER_REPORT
 
@@ -43,6 +43,6 @@ def test_a_reader_that_fails_at_its_start_or_later_is_left_out(tmp_path: Path, m
         def read(self) -> dict[str, float]:
             raise RuntimeError("the driver is gone")
 
-    monkeypatch.setattr(module, "MachineReader", Broken)
-    monkeypatch.setattr(module, "GpuReader", Broken)
+    monkeypatch.setattr(hardware, "MachineReader", Broken)
+    monkeypatch.setattr(hardware, "GpuReader", Broken)
     assert readers(tmp_path)() == {MACHINE: {}}

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from lossguard.run import collectives as tree
+from lossguard.run import collectives
 
 SIZES = (1, 2, 3, 5, 8, 13)
 
@@ -27,15 +27,15 @@ def on_ranks(size: int, call: Callable[[Any], Any]) -> list[Any]:
 def test_every_rank_learns_the_maxima_of_all(size: int) -> None:
     def maxima(group: Any) -> list[list[int]]:
         mine = torch.tensor([group.rank(), -group.rank(), int(group.rank() == size // 2)])
-        return [tree.maxima(mine * factor, group).tolist() for factor in (1, 7)]
+        return [collectives.maxima(mine * factor, group).tolist() for factor in (1, 7)]
 
     assert on_ranks(size, maxima) == [[[size - 1, 0, 1], [7 * (size - 1), 0, 7]]] * size
 
 
 def test_maxima_in_the_background_are_not_confused_with_others_that_are_found_meanwhile() -> None:
     def both(group: Any) -> list[list[int]]:
-        background = tree.MaximaInBackground(torch.tensor([group.rank()]), group)
-        meanwhile = tree.maxima(torch.tensor([100 + group.rank()]), group)
+        background = collectives.MaximaInBackground(torch.tensor([group.rank()]), group)
+        meanwhile = collectives.maxima(torch.tensor([100 + group.rank()]), group)
         return [meanwhile.tolist(), background.wait().tolist()]
 
     assert on_ranks(5, both) == [[[104], [4]]] * 5
@@ -46,7 +46,7 @@ def test_a_rank_that_has_left_is_an_error_where_the_maxima_are_waited_for() -> N
         if group.rank() == 1:
             return "left"
         with pytest.raises(RuntimeError):
-            tree.MaximaInBackground(torch.tensor([0]), group).wait()
+            collectives.MaximaInBackground(torch.tensor([0]), group).wait()
         return "noticed"
 
     assert on_ranks(2, leave) == ["noticed", "left"]
@@ -55,11 +55,11 @@ def test_a_rank_that_has_left_is_an_error_where_the_maxima_are_waited_for() -> N
 @pytest.mark.parametrize("size", SIZES)
 def test_rank_0_gathers_the_values_of_all_ranks_in_their_order(size: int) -> None:
     def gather(group: Any) -> list[Any]:
-        return tree.gather_on_rank_0({"rank": group.rank(), "text": "x" * 100 * group.rank()}, group)
+        return collectives.gather_on_rank_0({"rank": group.rank(), "text": "x" * 100 * group.rank()}, group)
 
     expected = [{"rank": rank, "text": "x" * 100 * rank} for rank in range(size)]
     assert on_ranks(size, gather) == [expected, *([] for _ in range(size - 1))]
 
 
 def test_the_number_of_rounds_is_the_logarithm_of_the_number_of_ranks() -> None:
-    assert [len(list(tree.distances(size))) for size in (1, 2, 3, 8, 9, 512, 4096)] == [0, 1, 2, 3, 4, 9, 12]
+    assert [len(list(collectives.distances(size))) for size in (1, 2, 3, 8, 9, 512, 4096)] == [0, 1, 2, 3, 4, 9, 12]

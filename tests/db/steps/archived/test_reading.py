@@ -15,9 +15,8 @@ from db.archive import removal
 from db.lineage import StepRange
 from db.runs import overview
 from db.steps import reader
-from db.steps.archived import reading as archive_reading
 from db.steps.archived.places import Place
-from db.steps.archived.reading import UnreadableArchive
+from db.steps.archived.reading import CHECK_SECONDS, UnreadableArchive, forget_contents
 from db.steps.columns import MetricColumn
 from db.steps.series import Series, many_series
 from db.store.engine import reading, writing
@@ -63,7 +62,7 @@ def test_one_metric_of_a_window_reads_its_own_bytes_alone(
     sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     column(sqlite_engine, 0, 10)  # reads the footer
-    archive_reading.forget_contents()
+    forget_contents()
     num_bytes: list[int] = []
     read = Place.read_range
 
@@ -97,12 +96,12 @@ def test_a_damaged_page_is_one_sentence_and_the_other_pages_are_read(sqlite_engi
     content = bytearray(file.read_bytes())
     content[len(content) - 20_000] ^= 1  # in a column behind m3
     file.write_bytes(content)
-    archive_reading.forget_contents()
+    forget_contents()
     assert np.array_equal(column(sqlite_engine, 0, 50).values, before)
     middle = len(content) // 2
     content[middle - 60_000 : middle + 120_000] = bytes(180_000)
     file.write_bytes(content)
-    archive_reading.forget_contents()
+    forget_contents()
     with pytest.raises(UnreadableArchive) as failed:
         column(sqlite_engine, 0, 50)
     assert f"{file} is damaged" in str(failed.value)
@@ -114,7 +113,7 @@ def test_a_file_that_is_damaged_or_goes_while_it_is_in_memory_is_noticed_in_the_
     sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     clock = FakeClock(time.monotonic())
-    monkeypatch.setattr(archive_reading, "time", clock)
+    monkeypatch.setattr("db.steps.archived.reading.time", clock)
     column(sqlite_engine, 0, 50)
     (file,) = parquet_files(folder)
     content = file.read_bytes()
@@ -123,14 +122,14 @@ def test_a_file_that_is_damaged_or_goes_while_it_is_in_memory_is_noticed_in_the_
     else:
         file.write_bytes(content[:-1] if damage == "cut" else bytes(len(content)))
     column(sqlite_engine, 0, 50)
-    clock.now += archive_reading.CHECK_SECONDS
+    clock.now += CHECK_SECONDS
     with pytest.raises(
         UnreadableArchive, match="there is no file" if damage == "missing" else "is damaged: it "
     ) as bad:
         column(sqlite_engine, 0, 50)
     assert "\n" not in str(bad.value)
     file.write_bytes(content)
-    clock.now += archive_reading.CHECK_SECONDS
+    clock.now += CHECK_SECONDS
     assert len(column(sqlite_engine, 0, 50).values) == 50
 
 
@@ -147,7 +146,7 @@ class FakeClock:
 def test_a_file_is_looked_at_once_in_a_period_however_often_it_is_read(
     sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive_reading, "time", FakeClock(time.monotonic()))
+    monkeypatch.setattr("db.steps.archived.reading.time", FakeClock(time.monotonic()))
     requests: list[str] = []
     for name in ("look_at", "read_range"):
         monkeypatch.setattr(Place, name, counted(getattr(Place, name), name, requests))
