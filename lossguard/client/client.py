@@ -12,9 +12,9 @@ import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, SSLError
 
 from lossguard.client.answers import AnswerStream, reason_of
+from lossguard.client.endpoint import checked_token, collector_url
 from lossguard.vocabulary.errors import CollectorError, Conflict, NotFound, Rejected, Unauthorised, Unreachable
 from lossguard.vocabulary.protocol import ACCEPTS_HEADER, API
-from lossguard.vocabulary.secrets import checked_token, collector_url
 
 if TYPE_CHECKING:
     from lossguard.client.stored_run import StoredRun

@@ -16,6 +16,7 @@ from lossguard.delivery.hardware import HardwareSampler
 from lossguard.delivery.sender import HEARTBEAT, Sender
 from lossguard.run.run import Run
 from lossguard.spool.archive import FILE_LIMIT, Keep
+from lossguard.spool.device_scalars import PendingScalar, copied
 from lossguard.spool.folders import LOCK_WAIT, FolderLock, make_folder
 from lossguard.spool.history import History
 from lossguard.spool.lines import Record
@@ -45,7 +46,7 @@ from lossguard.vocabulary.protocol import (
 from lossguard.vocabulary.secrets import mask_json
 from lossguard.vocabulary.source_facts import EVERY_STEP, SOURCE, SourceFacts
 from lossguard.vocabulary.states import OrderState, Refusal, RunState, SegmentReason
-from lossguard.vocabulary.values import PendingScalar, copied, on_device, plain, plain_json, storable
+from lossguard.vocabulary.values import on_device, plain, plain_json, storable
 from lossguard.vocabulary.wire import Answer, Probe, Question, RestorableTier
 
 Method = TypeVar("Method", bound=Callable[..., None])

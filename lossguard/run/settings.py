@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from lossguard.client.endpoint import checked_token, collector_url
 from lossguard.run.ranks import Ranks
 from lossguard.spool.archive import Keep
 from lossguard.spool.folders import LOCK_WAIT
 from lossguard.vocabulary.errors import ConfigurationError
-from lossguard.vocabulary.secrets import checked_token, collector_url
 
 MAX_LOCK_WAIT = 86_400.0
 """Seconds."""

@@ -5,13 +5,13 @@ import time
 from collections import deque
 from typing import Any
 
+from lossguard.spool.device_scalars import PendingScalar
 from lossguard.spool.lines import Record, to_line
 from lossguard.spool.spool import Spool
 from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.gating import SKIPPED
 from lossguard.vocabulary.metrics import COUNTS
 from lossguard.vocabulary.protocol import is_count
-from lossguard.vocabulary.values import PendingScalar
 
 INVALID_COUNT = "{}={} was not recorded: it must be at least 0 and less than 2**63"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossguard.vocabulary.secrets import is_secret_name, mask_command, mask_json, mask_text
+from lossguard.vocabulary.secrets import host_of, is_loopback, is_secret_name, mask_command, mask_json, mask_text
 
 SECRET = "Zq81xYvLmT93kd"
 
@@ -111,3 +111,15 @@ def test_a_long_word_costs_no_more_than_its_length() -> None:
 
 def test_the_key_that_signs_orders_is_a_secret() -> None:
     assert mask_text("LOSSGUARD_ORDER_KEY=0123456789abcdef python t.py") == "LOSSGUARD_ORDER_KEY=*** python t.py"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("host", False)],
+)
+def test_loopback_is_known_by_address_and_by_name(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_the_host_of_an_address_that_cannot_be_parsed_is_empty() -> None:
+    assert [host_of(url) for url in ("http://h:1/a", "//[::1]:80", "http://[::1", "")] == ["h", "::1", "", ""]

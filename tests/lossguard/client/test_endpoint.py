@@ -4,8 +4,9 @@ from hypothesis import strategies as st
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
-from lossguard import ConfigurationError
-from lossguard.vocabulary.secrets import collector_url, host_of, is_loopback
+from lossguard import Client, ConfigurationError
+from lossguard.client.endpoint import checked_token, collector_url
+from lossguard.run.settings import Settings
 
 
 @pytest.mark.parametrize("host", ["sk-collector", "hf_monitoring1", "token"])
@@ -41,18 +42,6 @@ def test_an_address_with_a_secret_is_refused_without_showing_it(value: str) -> N
     assert "Zq81x" not in str(problem.value)
 
 
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("host", False)],
-)
-def test_loopback_is_known_by_address_and_by_name(host: str, expected: bool) -> None:
-    assert is_loopback(host) is expected
-
-
-def test_the_host_of_an_address_that_cannot_be_parsed_is_empty() -> None:
-    assert [host_of(url) for url in ("http://h:1/a", "//[::1]:80", "http://[::1", "")] == ["h", "::1", "", ""]
-
-
 @given(st.from_regex(r"https?://[A-Za-z0-9._-]{1,20}(:[0-9]{1,6})?/?", fullmatch=True))
 def test_a_plain_address_is_judged_as_urllib3_judges_it(address: str) -> None:
     try:
@@ -64,3 +53,20 @@ def test_a_plain_address_is_judged_as_urllib3_judges_it(address: str) -> None:
     except LocationParseError:
         expected = None
     assert accepted == expected
+
+
+def test_blanks_around_a_token_are_not_part_of_it() -> None:
+    assert checked_token("token", " secret\n") == "secret"
+    assert Settings.read({"LOSSGUARD_TOKEN": "secret\n"}).token == "secret"
+
+
+@pytest.mark.parametrize("token", ["sec\nret", "sec\x00ret", " \n"])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(token: str) -> None:
+    for make, setting in (
+        (lambda: Settings.read({"LOSSGUARD_TOKEN": token}), "LOSSGUARD_TOKEN"),
+        (lambda: Settings.read({}, token=token), "token"),
+        (lambda: Client("http://127.0.0.1:1", token), "token"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"^{setting} must be one line of printable characters") as raised:
+            make()
+        assert "ret" not in str(raised.value)
