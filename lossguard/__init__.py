@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lossguard.client.client import Client
     from lossguard.client.stored_run import StoredRun
-    from lossguard.guard.guard import Guard, Indexable
+    from lossguard.guard.data.source import Indexable
+    from lossguard.guard.guard import Guard
     from lossguard.guard.restart_plan import RestartPlan, restart
     from lossguard.run.ranks import Ranks
     from lossguard.run.run import Run
@@ -78,7 +79,8 @@ __all__ = [
 _NAMES_OF = {
     "client.client": ("Client",),
     "client.stored_run": ("StoredRun",),
-    "guard.guard": ("Guard", "Indexable"),
+    "guard.data.source": ("Indexable",),
+    "guard.guard": ("Guard",),
     "guard.restart_plan": ("RestartPlan", "restart"),
     "run.ranks": ("Ranks",),
     "run.run": ("Run",),

@@ -16,10 +16,10 @@ from torch import Tensor
 from transformers import Trainer
 
 from lossguard.guard.controller import Boundary, Controller
+from lossguard.guard.data.batches import Batches
 from lossguard.hf.loader import Filling, Hooks, Loader, empty_like, set_epoch
 from lossguard.hf.measuring import Measuring
 from lossguard.hf.trainer_checkpoints import Progress, TrainerCheckpoints
-from lossguard.torch.batches import Batches
 from lossguard.torch.remedies import ScaledRates
 from lossguard.vocabulary.errors import LossguardError
 

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from lossguard.checkpoints.checkpoints import Checkpoints
 from lossguard.checkpoints.remote.files import within
 from lossguard.guard.controller import Controller
+from lossguard.guard.data.batches import MicroBatches
 from lossguard.lightning.framework import (
     LightningModule,
     Trainer,
@@ -31,7 +32,6 @@ from lossguard.lightning.framework import (
 from lossguard.lightning.trainer_checkpoints import Callbacks, Loops, TrainerCheckpoints
 from lossguard.lightning.watch import Watch
 from lossguard.run.run import Run
-from lossguard.torch.batches import MicroBatches
 from lossguard.torch.remedies import ScaledRates
 from lossguard.vocabulary.errors import LossguardError
 from lossguard.vocabulary.limits import Limits

@@ -11,10 +11,10 @@ except ModuleNotFoundError as missing:
 from lossguard.checkpoints.checkpoints import Checkpoints
 from lossguard.checkpoints.place import checkpoints_in
 from lossguard.checkpoints.state import Stateful
+from lossguard.guard.data.batches import Batches, MicroBatches
 from lossguard.guard.gate import Gate
 from lossguard.run.torch_ranks import TorchRanks
 from lossguard.torch.attention import AttentionLogits, max_attention_logit
-from lossguard.torch.batches import Batches, MicroBatches
 from lossguard.torch.loss import LossTerms, causal_lm_loss, loss_by_source, token_losses
 from lossguard.torch.measurements import LayerGradNorms, UpdateNorm, expert_imbalance, expert_loads, next_token
 from lossguard.torch.reduce import over_ranks, tokens_per_rank

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
+from lossguard.guard.data.loaders import entered_at, own_generators, parts_of, refuse_without_order
 from lossguard.torch import MicroBatches
-from lossguard.torch.loaders import entered_at, own_generators, parts_of, refuse_without_order
 
 
 class Drawing(Sampler[int]):

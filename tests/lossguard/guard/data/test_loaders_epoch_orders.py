@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lossguard.checkpoints.state import generators
-from lossguard.torch.loaders import EpochOrders, changed_generators
+from lossguard.guard.data.loaders import EpochOrders, changed_generators
 
 
 def draw(orders: EpochOrders, epoch: int, *, is_due: bool = True) -> tuple[int, float]:

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from lossguard.checkpoints.state import generators
-from lossguard.torch import loaders
-from lossguard.torch.loaders import (
+from lossguard.guard.data import loaders
+from lossguard.guard.data.loaders import (
     EpochOrders,
     changed_generators,
     draws_base_seed,

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lossguard.guard.guard import BatchSource
+from lossguard.guard.data.source import BatchSource
 
 
 class Order:
