@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from lossguard.client.endpoint import checked_token, collector_url
+from lossguard.launch.hooks.rank import num_ranks_of, rank_of
 from lossguard.run.ranks import Ranks
 from lossguard.spool.archive import Keep
 from lossguard.spool.folders import LOCK_WAIT
@@ -33,7 +34,7 @@ class Settings:
     """Arguments of `init` take precedence over the environment; an empty variable counts as unset."""
 
     mode: Mode
-    """LOSSGUARD_MODE; without it online when there is a URL, else offline. RANK above 0 means off."""
+    """LOSSGUARD_MODE; without it online when there is a URL, else offline. A rank above 0 means off."""
     url: str | None
     """LOSSGUARD_URL: the collector's base address, without a trailing slash."""
     token: str | None
@@ -45,9 +46,9 @@ class Settings:
     keep: Keep
     """LOSSGUARD_SPOOL_KEEP: what of the spools stays on the disk after delivery; default `all`."""
     rank: int
-    """RANK, as torchrun sets it; Lightning's launcher sets NODE_RANK and LOCAL_RANK instead."""
+    """RANK, as torchrun sets it, or what else started the process says (srun, mpirun, Lightning's launcher)."""
     num_ranks: int
-    """WORLD_SIZE, as torchrun sets it."""
+    """WORLD_SIZE, or what srun or mpirun says."""
     hardware_interval: float | None
     """LOSSGUARD_HARDWARE, default 15: seconds between two samples of this machine's hardware; None for `off`."""
     lock_wait: float
@@ -66,7 +67,7 @@ class Settings:
         run_id: str | None = None,
         ranks: Ranks | None = None,
     ) -> "Settings":
-        """Several `ranks` take precedence over RANK and WORLD_SIZE.
+        """Several `ranks` take precedence over the variables.
 
         Raises ConfigurationError naming the setting and its value.
         """
@@ -74,10 +75,10 @@ class Settings:
         address = None
         if url or env.get("LOSSGUARD_URL"):
             address = collector_url("url", url) if url else collector_url("LOSSGUARD_URL", env["LOSSGUARD_URL"])
-        rank = _count("RANK", env.get("RANK") or "0")
-        if not env.get("RANK"):  # Lightning's launcher says no more than this
-            rank = sum(_count(name, env.get(name) or "0") for name in ("NODE_RANK", "LOCAL_RANK"))
-        num_ranks = max(1, _count("WORLD_SIZE", env.get("WORLD_SIZE") or "1"))
+        for variable in ("RANK", "WORLD_SIZE"):
+            if env.get(variable) and not env[variable].isdecimal():
+                raise ConfigurationError(f"{variable}={env[variable]!r} must be a whole number of at least 0")
+        rank, num_ranks = rank_of(env), num_ranks_of(env)
         if ranks is not None and ranks.size > 1:
             rank, num_ranks = ranks.rank, ranks.size
         if mode:
@@ -144,9 +145,3 @@ def _seconds(source: str, value: str) -> float:
     if not 0.0 <= seconds <= MAX_LOCK_WAIT:
         raise ConfigurationError(f"{source}={value!r} must be seconds, from 0 to {MAX_LOCK_WAIT:.0f} (a day)")
     return seconds
-
-
-def _count(source: str, value: str) -> int:
-    if not value.isdecimal():
-        raise ConfigurationError(f"{source}={value!r} must be a whole number of at least 0")
-    return int(value)

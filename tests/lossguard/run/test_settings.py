@@ -31,6 +31,15 @@ def test_only_rank_0_records() -> None:
     assert Settings.read({"LOSSGUARD_URL": URL, "RANK": "0"}).mode is Mode.ONLINE
 
 
+@pytest.mark.parametrize(
+    ("rank", "size"), [("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")]
+)
+def test_of_the_processes_that_srun_or_mpirun_starts_only_rank_0_records(rank: str, size: str) -> None:
+    first, second = (Settings.read({"LOSSGUARD_URL": URL, rank: number, size: "2"}) for number in "01")
+    assert (first.mode, first.rank, first.num_ranks) == (Mode.ONLINE, 0, 2)
+    assert (second.mode, second.rank, second.num_ranks) == (Mode.OFF, 1, 2)
+
+
 @pytest.mark.parametrize(("variable", "other"), [("LOCAL_RANK", "NODE_RANK"), ("NODE_RANK", "LOCAL_RANK")])
 def test_a_process_of_a_launcher_that_sets_no_rank_is_not_taken_for_rank_0(variable: str, other: str) -> None:
     assert Settings.read({"LOSSGUARD_URL": URL, variable: "1", other: "0", "WORLD_SIZE": "2"}).mode is Mode.OFF

@@ -14,7 +14,7 @@ from lossguard.launch.hooks.rank import RANK_VARIABLES
 def _as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker_log, "_owners", {})
     monkeypatch.setattr(warnings, "_said", set())
-    for variable in RANK_VARIABLES:
+    for variable in ("RANK", *RANK_VARIABLES):
         monkeypatch.delenv(variable, raising=False)
 
 
