@@ -224,6 +224,8 @@ class AnswerIn(Body):
     skip_from: StepNumber | None = None
     skip_to: StepNumber | None = None
     detail: Text = ""
+    compared: Annotated[bool, Field(strict=True)] | None = None
+    """With `applied`: whether the trainer compares the samples that it trains on with those that it skips."""
     refusal: Annotated[str, StringConstraints(pattern="^[a-z_]{1,16}$")] | None = None
     """With `failed`: why the trainer would not carry it out, a word of `lossguard.vocabulary.states.Refusal` or of a
     later one."""

@@ -28,7 +28,7 @@ from lossguard.vocabulary.states import SegmentReason
 from lossguard.vocabulary.wire import Question
 
 MAX_STEPS_PER_REPORT = 1000
-APPLIED_FIELDS = ("rewound_to", "skip_from", "skip_to", "detail")
+APPLIED_FIELDS = ("rewound_to", "skip_from", "skip_to", "detail", "compared")
 """Fields of a segment line's `applied` that PUT /orders accepts."""
 
 TOO_MUCH = (408, 429)

@@ -146,8 +146,8 @@ class Run:
         """Begin a new segment whose first step is `fork_step`.
 
         With `order`, the same line of the spool records that it was applied, and how: `applied` holds rewound_to,
-        skip_from, skip_to, and optionally lr_scale, remedies, reason and detail. So the action and its report cannot
-        differ.
+        skip_from, skip_to, and optionally lr_scale, remedies, reason, detail and compared (whether batches that are
+        read from now on are compared with those that are skipped). So the action and its report cannot differ.
         """
 
     def accept(self, order: Order, detail: str = "") -> None:

@@ -32,6 +32,12 @@ REMEDY = "remedy"
 """Kind of the event that a remedy has ended. It announces no change: what comes back with it must be seen."""
 EXPECT = "expect"
 """Kind of the event by which a loop announces a pause: `next_report_in` in its details holds the seconds."""
+SKIPPED_SAMPLE_RETURNED = "skipped_sample_returned"
+"""Kind of the event that a sample which a rollback skipped was trained again. Its details: step, batch_index, rows (how
+many of the batch), and order (the id of the order that skipped it)."""
+DATA_NOT_REPEATED = "data_not_repeated"
+"""Kind of the event that a batch came with other samples when it was read again. Its details: step, batch_index, rows.
+No skip can leave samples out of such data."""
 MAX_PAUSE = 30 * 86_400.0
 """Seconds; a longer pause cannot be announced."""
 SPOOL_HEADER = "Lossguard-Spool-Bytes"
@@ -52,7 +58,7 @@ EXPORT_LINE = "line"
 RUN_CURSOR = "cursor"
 """Field of a request for a list of runs: a collector that names it filters, searches and sorts, and sends pages."""
 NEGOTIATED_FIELDS = frozenset(
-    {RUN_CURSOR, "hardware", EXPORT_LINE, "policy", "preflight", "refusal", "restorable_tiers"}
+    {RUN_CURSOR, "compared", "hardware", EXPORT_LINE, "policy", "preflight", "refusal", "restorable_tiers"}
 )
 """Fields of requests that collectors of earlier releases refuse or ignore: an SDK relies on such a field only with a
 collector whose last answer names it."""

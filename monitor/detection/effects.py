@@ -63,6 +63,8 @@ class Intervention:
     """The last step at which a further onset counts as a recurrence; a later one is an incident of its own."""
     remedies: list[str] = field(default_factory=list)
     """The remedies that are switched on with it."""
+    compared: bool | None = None
+    """Whether the trainer compares the samples that it trains on with the skipped ones; None: it has not said so."""
     mode: str | None = None
     """The mode of the policy that decided on it; None: an operator did, or an earlier release stored it."""
 

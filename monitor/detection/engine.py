@@ -226,10 +226,18 @@ class DetectionEngine:
         self.recomputed.begin(comparison, step, is_new_process=is_new_process)
 
     def order_applied(
-        self, number: int, *, rewound_to: int | None, skip_from: int | None, skip_to: int | None
+        self,
+        number: int,
+        *,
+        rewound_to: int | None,
+        skip_from: int | None,
+        skip_to: int | None,
+        compared: bool | None = None,
     ) -> list[Effect]:
         """The trainer executed intervention `number`; reported twice, the second time only corrects the figures."""
-        return self.response.order_applied(number, rewound_to=rewound_to, skip_from=skip_from, skip_to=skip_to)
+        return self.response.order_applied(
+            number, rewound_to=rewound_to, skip_from=skip_from, skip_to=skip_to, compared=compared
+        )
 
     def order_failed(self, number: int, detail: str, refusal: Refusal | None = None) -> list[Effect]:
         """The trainer could not execute intervention `number`; `refusal`: it would not."""

@@ -40,7 +40,7 @@ def take_answer(session: Session, order_id: int, answer: AnswerIn, *, claim: Cla
     except Problem as problem:  # nothing is stored of it, so the log has to say so
         log.warning("refused: the answer of %r to order %d of the run %r: %s", who, order.id, run.id, problem)
         raise
-    values = answer.model_dump(exclude={"state", "key"})
+    values = answer.model_dump(exclude={"state", "key", "compared"})
     commands.answer_order(session, order=order, state=OrderState(answer.state), now=claim.now, **values)
     detection_state.update(session, run, lambda engine: _apply(engine, order.intervention, answer), now=claim.now)
     process = None if claim.writer is None else claim.writer.process
@@ -90,7 +90,7 @@ def _apply(engine: DetectionEngine, intervention: int, answer: AnswerIn) -> list
     try:
         if OrderState(answer.state) is OrderState.FAILED:
             return engine.order_failed(intervention, answer.detail, known_refusal(answer.refusal))
-        rewound_to, skip_from, skip_to = answer.rewound_to, answer.skip_from, answer.skip_to
-        return engine.order_applied(intervention, rewound_to=rewound_to, skip_from=skip_from, skip_to=skip_to)
+        figures = answer.model_dump(include={"rewound_to", "skip_from", "skip_to", "compared"})
+        return engine.order_applied(intervention, **figures)
     except ValueError as error:
         raise _misfit(str(error), "state") from None

@@ -212,6 +212,15 @@ def site_end(onset_step: int, decided_step: int, verify_at: int, kind: IncidentK
     return min(verify_at, onset_step + max(MIN_SITE_STEPS, 2 * (decided_step - onset_step)))
 
 
+def describe_samples(rollback: Intervention) -> str:
+    """How a sentence about a verified rollback ends: what is known of the samples that it skipped."""
+    if rollback.skip_from is None or rollback.skip_from == rollback.skip_to:
+        return "."
+    if rollback.compared:
+        return ", and no skipped sample was trained again."
+    return "; whether skipped samples came again was not compared."
+
+
 def operator_decision(rewind_to: int, skip_from: int, skip_to: int, reason: str, *, can_skip: bool = True) -> Decision:
     reasons = [reason or "Requested by an operator."]
     skip = (skip_from, skip_to) if can_skip else (None, None)

@@ -18,6 +18,7 @@ from monitor.detection.interventions.batch_index import BatchIndex
 from monitor.detection.interventions.decision import Attempt, Decision, Situation
 from monitor.detection.interventions.intervention_tracker import (
     InterventionTracker,
+    describe_samples,
     newest_restorable,
     operator_decision,
     site_end,
@@ -247,7 +248,7 @@ class IncidentResponse:
             return []
         if self.incidents.is_disturbed() or (recent.z["loss"][-VERIFIED_ROWS:] >= IN_BAND_Z).any():
             return []
-        return self._verified(f"The run reached step {step} without a recurrence, with the loss in its band.")
+        return self._verified(f"The run reached step {step} without a recurrence, with the loss in its band")
 
     def _end_previous(self, now: Situation) -> list[Effect]:
         """The rollback under verification, if there is one, did not work; or it did, and this is another incident."""
@@ -262,16 +263,25 @@ class IncidentResponse:
             return effects + self.incidents.end_verification(
                 Outcome.ONGOING, "The incident recurred after the rollback."
             )
-        return self._verified(f"The run got past the incident; another one began at step {now.onset_step}.")
+        return self._verified(f"The run got past the incident; another one began at step {now.onset_step}")
 
     def _verified(self, reason: str) -> list[Effect]:
-        effects = [self.interventions.verify(reason)]
+        """`reason`: a sentence without its full stop."""
+        rollback = self.interventions.under_verification()
+        assert rollback is not None
+        effects = [self.interventions.verify(reason + describe_samples(rollback))]
         return effects + self.incidents.end_verification(Outcome.RECOVERED, "The rollback is verified.")
 
     # What the trainer does
 
     def order_applied(
-        self, number: int, *, rewound_to: int | None, skip_from: int | None, skip_to: int | None
+        self,
+        number: int,
+        *,
+        rewound_to: int | None,
+        skip_from: int | None,
+        skip_to: int | None,
+        compared: bool | None = None,
     ) -> list[Effect]:
         """The trainer executed intervention `number`; reported twice, the second time only corrects the figures."""
         active = self.interventions.active
@@ -288,6 +298,7 @@ class IncidentResponse:
             "rewind_to": active.rewind_to if rewound_to is None else rewound_to,
             "skip_from": active.skip_from if skip_from is None else skip_from,
             "skip_to": active.skip_to if skip_to is None else skip_to,
+            "compared": active.compared if compared is None else compared,
         }
         if repeated:
             return [self.interventions.correct(**figures)]
@@ -342,8 +353,9 @@ class IncidentResponse:
             reason = "The run was restarted." if resumed else "The loop went back without an order."
             return self._leave_segment(step, reason)
         if active.kind is OrderKind.ROLLBACK and active.number == obeyed:
-            skip = {"skip_from": active.skip_from, "skip_to": active.skip_to}
-            return self.order_applied(active.number, rewound_to=step, **skip)
+            return self.order_applied(
+                active.number, rewound_to=step, skip_from=active.skip_from, skip_to=active.skip_to
+            )
         if self.incidents.open is not None:  # it stays open: the trainer may still obey
             self.incidents.open.check_step = min(self.incidents.open.check_step, step)
         return []

@@ -16,8 +16,8 @@ from lossguard.spool.lines import to_line
 from lossguard.spool.set_aside import SetAside
 from lossguard.spool.spool import spools_in
 from lossguard.vocabulary.errors import LogOnce
-from lossguard.vocabulary.protocol import decode_number
-from lossguard.vocabulary.states import Refusal, Tier
+from lossguard.vocabulary.protocol import NEGOTIATED_FIELDS, decode_number
+from lossguard.vocabulary.states import Refusal, SegmentReason, Tier
 from lossguard.vocabulary.wire import RestorableTier
 from tests.lossguard.collectors import Answer, FakeCollector
 from tests.lossguard.delivery.runs import online, with_heartbeat
@@ -348,6 +348,19 @@ def test_a_refusal_says_why_to_a_collector_that_knows_of_it_and_to_an_older_one_
         run.refuse(lossguard.Order(id=5, kind=lossguard.OrderKind.ROLLBACK), "too deep", Refusal.LIMITS)
     expected = {"state": "failed", "detail": "too deep"}
     assert collector.answers[5] == expected | ({"refusal": "limits"} if knows else {})
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_an_older_collector_is_not_told_whether_skipped_samples_are_compared(
+    collector: FakeCollector, tmp_path: Path, knows: bool
+) -> None:
+    collector.accepts = NEGOTIATED_FIELDS if knows else frozenset()
+    with online(collector, tmp_path) as run:
+        run.log(0, loss=1.0)
+        order = lossguard.Order(id=5, kind=lossguard.OrderKind.ROLLBACK, rewind_to=0)
+        run.open_segment(0, SegmentReason.ROLLBACK, order, order.applied_at(0) | {"compared": True})
+    expected = {"state": "applied", "rewound_to": 0}
+    assert collector.answers[5] == expected | ({"compared": True} if knows else {})
 
 
 def test_no_sample_follows_the_end_of_a_run_whose_lease_was_given_back(

@@ -85,7 +85,7 @@ class Trainer:
     `bad`: batch indices that disturb the loss for `hurt` steps. `cursed`: steps at which it is disturbed, whatever the
     batch, unless the remedy `cure` is switched on. `damaged_at`: the first time that this step is reached, the state is
     damaged; the loss shows it `lag` steps later, until a checkpoint from before is restored. Reports one row at a time,
-    checkpoints every `every` steps.
+    checkpoints every `every` steps. `compared`: what it says about the samples that it trains on after a rollback.
     """
 
     def __init__(
@@ -101,10 +101,11 @@ class Trainer:
         lag: int = 0,
         every: int = 50,
         value: float = 1.5,
+        compared: bool | None = None,
     ) -> None:
         self.engine, self.bad, self.hurt, self.cursed = engine, bad, hurt, cursed
         self.damaged_at, self.lag, self.every, self.value = damaged_at, lag, every, value
-        self.cure, self.remedies = cure, set[str]()
+        self.cure, self.remedies, self.compared = cure, set[str](), compared
         self.damages: dict[int, int | None] = {}
         self.num_steps = 0
         self.steps, self.log, self.columns = steps, EffectLog(), healthy(steps)
@@ -149,9 +150,8 @@ class Trainer:
         self.remedies.update(order.remedies)
         to = order.rewind_to
         self.log.add(self.engine.fork(to, "rollback", [], self.snapshots[to], obeyed=order.number))
-        self.log.add(
-            self.engine.order_applied(order.number, rewound_to=to, skip_from=order.skip_from, skip_to=order.skip_to)
-        )
+        done: dict[str, Any] = {"rewound_to": to, "skip_from": order.skip_from, "skip_to": order.skip_to}
+        self.log.add(self.engine.order_applied(order.number, **done, compared=self.compared))
         return to
 
 

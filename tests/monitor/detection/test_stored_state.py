@@ -56,7 +56,17 @@ def replay(engine: DetectionEngine, event: dict[str, Any]) -> list[Effect]:
 
 
 TEXTS = ("reasons", "wait_reasons")
-ADDED = ("site_start", "site_end", "remedies", "alarmed_signals", "hard_sites", "easy_sites", "proposal", "mode")
+ADDED = (
+    "site_start",
+    "site_end",
+    "remedies",
+    "alarmed_signals",
+    "hard_sites",
+    "easy_sites",
+    "proposal",
+    "mode",
+    "compared",
+)
 """Fields that the release which stored the states did not have."""
 IN_THRESHOLDS = ("score",)
 """Numbers in alarm thresholds: those are the ones of the present release."""

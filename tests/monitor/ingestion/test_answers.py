@@ -94,6 +94,20 @@ def test_an_answer_fits_the_segment_that_carried_the_order_out(http: TestClient)
     assert http.put(path, json=answer | {"rewound_to": 150}).status_code == 200
 
 
+@pytest.mark.parametrize("compared", [True, False])
+def test_an_answer_says_whether_samples_are_compared_with_those_that_are_skipped(
+    http: TestClient, compared: bool
+) -> None:
+    trainer = Trainer(http)
+    http.put(f"{API}/runs/r1/policy", json={"name": "palm"})
+    (order,) = train_until_nan(trainer)["orders"]
+    trainer.open("b", order["rewind_to"], "rollback", order["id"])
+    answer = {"state": "applied", "key": order["key"], "rewound_to": order["rewind_to"], "compared": compared}
+    assert http.put(f"{API}/orders/{order['id']}", json=answer).status_code == 200
+    (intervention,) = trainer.get()["interventions"]
+    assert intervention["details"]["compared"] is compared
+
+
 def test_an_answer_to_a_hold_names_no_step(http: TestClient) -> None:
     trainer = Trainer(http)
     assert http.put(f"{API}/runs/r1/policy", json={"budget_per_run": 0}).status_code == 200

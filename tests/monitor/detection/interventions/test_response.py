@@ -32,6 +32,25 @@ def test_a_spike_is_rolled_back_skipped_and_verified() -> None:
     assert not any("Waiting is expected to cost" in reason for reason in done.reasons)  # it spoke for waiting
 
 
+@pytest.mark.parametrize(
+    ("fault", "compared", "end"),
+    [
+        ({"bad": {300}}, True, ", with the loss in its band, and no skipped sample was trained again."),
+        ({"bad": {300}}, False, "; whether skipped samples came again was not compared."),
+        ({"bad": {300}}, None, "; whether skipped samples came again was not compared."),
+        ({"damaged_at": 300}, True, "with the loss in its band."),
+    ],
+)
+def test_a_verified_rollback_says_what_is_known_of_the_samples_that_it_skipped(
+    fault: dict[str, Any], compared: bool | None, end: str
+) -> None:
+    policy = Policy(mode="auto")  # type: ignore[arg-type]
+    engine = DetectionEngine(policy=policy, can_skip="bad" in fault)
+    (done,) = Trainer(engine, **fault, compared=compared).run().interventions
+    assert done.state == "verified"
+    assert done.reasons[-1].endswith(end)
+
+
 def test_a_recurring_incident_escalates_deeper_and_wider_then_holds() -> None:
     trainer = Trainer(DetectionEngine(policy=AUTO), bad=set(), cursed=range(400, 403))
     story = trainer.run()
