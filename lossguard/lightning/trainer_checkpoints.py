@@ -18,7 +18,7 @@ from lossguard.vocabulary.errors import LogOnce
 
 # The state of Lightning's loops and callbacks, for checkpoints that are restored in the middle of `fit`.
 #
-# Private names of Lightning are used here and nowhere else; tests/lossguard/lightning/test_trainer_checkpoints_loops.py
+# Private names of Lightning are used here and nowhere else; tests/lossguard/lightning/test_trainer_checkpoints.py
 # tries each of them.
 
 DISCARDED = "discarded"

@@ -1,18 +1,28 @@
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from torch import nn
 
 from lossguard.checkpoints.files import (
     PARTIAL,
     REPLACED,
     clean_up,
     fingerprint,
+    folder_name,
     publish,
+    read_manifest,
     read_state,
     remove,
+    write_bytes,
+    write_manifest,
     write_state,
 )
+from lossguard.checkpoints.state import Digest, digest
+from lossguard.torch import Checkpoints, checkpoints_in
 from lossguard.vocabulary.errors import CheckpointError
 
 
@@ -58,3 +68,129 @@ def test_a_written_state_has_the_fingerprint_of_its_file(tmp_path: Path) -> None
     assert write_state(path, {"w": torch.ones(3)}) == fingerprint(path)
     with pytest.raises(CheckpointError, match="'model' contains more than tensors"):
         write_state(path, {"w": object()})
+
+
+CONTENT = {"step": 1, "format": 2, "files": {}, "objects": {"box": {"value": "'\u00e9'"}}}
+
+
+def test_a_manifest_is_read_as_it_was_written_and_is_json(tmp_path: Path) -> None:
+    write_manifest(tmp_path, CONTENT)
+    assert read_manifest(tmp_path) == CONTENT
+    written = json.loads((tmp_path / "manifest.json").read_text())
+    assert written.items() > CONTENT.items(), "an earlier release reads it, too"
+
+
+def test_a_manifest_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps(CONTENT, indent=1))
+    assert read_manifest(tmp_path) == CONTENT
+
+
+def test_a_manifest_with_anything_else_in_it_is_damaged(tmp_path: Path) -> None:
+    for unknown in ("sha256", "sha255", "more"):
+        (tmp_path / "manifest.json").write_text(json.dumps(CONTENT | {unknown: "0" * 64}, indent=1))
+        with pytest.raises(CheckpointError, match=r"manifest[.]json is damaged"):
+            read_manifest(tmp_path)
+
+
+def test_checkpoints_are_found_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    for step in (10**10, 7, 10**9):
+        (tmp_path / folder_name(step)).mkdir()
+        write_manifest(tmp_path / folder_name(step), CONTENT)
+    (tmp_path / folder_name(8)).mkdir()
+    assert list(checkpoints_in(tmp_path)) == [7, 10**9, 10**10]
+    assert checkpoints_in(tmp_path / "missing") == {}
+
+
+def trained_model(folder: Path) -> Checkpoints:
+    """Checkpoints of steps 0 and 1 of a model with an optimizer; both hold the state of step 1 now."""
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoints = Checkpoints(folder, blocking=True, model=model, optimizer=optimizer)
+    for step in (0, 1):
+        checkpoints.save(step, {"step": step})
+        model(torch.ones(2)).sum().backward()
+        optimizer.step()
+    checkpoints.load(1)
+    return checkpoints
+
+
+def everything_in(checkpoints: Checkpoints) -> Digest:
+    return digest({name: instance.state_dict() for name, instance in checkpoints.objects.items()})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+    return trained_model(tmp_path_factory.mktemp("trained"))
+
+
+def without_a_checksum(folder: Path) -> None:
+    """Leave the manifest as an earlier release wrote it."""
+    write_bytes(folder / "manifest.json", json.dumps(read_manifest(folder), indent=1).encode())
+
+
+FILES = ["manifest.json", "model.pt", "optimizer.pt", "run.pt"]
+
+
+@pytest.mark.slow
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(FILES), place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
+@example(name="manifest.json", place=0.0, change=1)
+@example(name="manifest.json", place=0.999999, change=128)
+def test_one_changed_byte_anywhere_makes_the_next_older_checkpoint_count_with_one_warning(
+    trained: Checkpoints, caplog: pytest.LogCaptureFixture, name: str, place: float, change: int
+) -> None:
+    checkpoints = trained
+    path = checkpoints.directory / "step-000000001" / name
+    written = path.read_bytes()
+    damaged = bytearray(written)
+    damaged[int(place * len(damaged))] ^= change
+    try:
+        path.write_bytes(damaged)
+        checkpoints.load(0)
+        older = everything_in(checkpoints)
+        caplog.clear()
+        assert checkpoints.load(1) == {"step": 0}
+        assert everything_in(checkpoints) == older
+        assert [record.getMessage()[:33] for record in caplog.records] == ["skipping the checkpoint of step 1"]
+    finally:
+        path.write_bytes(written)
+    caplog.clear()
+    assert checkpoints.load(1) == {"step": 1}
+    assert (everything_in(checkpoints) != older, caplog.records) == (True, [])
+
+
+@pytest.mark.slow
+@given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
+def test_one_changed_byte_in_a_manifest_of_an_earlier_release_never_stops_a_run(
+    trained: Checkpoints, place: float, change: int
+) -> None:
+    """Such a manifest has no checksum: a change that means nothing, such as a tab for a space, is not noticed."""
+    checkpoints = trained
+    path = checkpoints.directory / "step-000000001" / "manifest.json"
+    written = path.read_bytes()
+    checkpoints.load(0)
+    states = [everything_in(checkpoints)]
+    checkpoints.load(1)
+    states.append(everything_in(checkpoints))
+    try:
+        without_a_checksum(path.parent)
+        assert checkpoints.load(1) == {"step": 1}
+        damaged = bytearray(path.read_bytes())
+        damaged[int(place * len(damaged))] ^= change
+        path.write_bytes(damaged)
+        step = checkpoints.load(1)["step"]
+        assert everything_in(checkpoints) == states[step]
+    finally:
+        path.write_bytes(written)
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_a_changed_digest_in_the_manifest_is_noticed_before_anything_is_loaded(tmp_path: Path, is_sealed: bool) -> None:
+    checkpoints = trained_model(tmp_path)
+    folder = tmp_path / "step-000000001"
+    if not is_sealed:
+        without_a_checksum(folder)
+    content = (folder / "manifest.json").read_text()
+    assert "float32[2x2] " in content
+    (folder / "manifest.json").write_text(content.replace("float32[2x2] ", "float32[2x2] f", 1))
+    assert checkpoints.load(1) == {"step": 0}

@@ -1,8 +1,10 @@
-"""A body is read as it comes, and one that breaks off is an error in one sentence."""
+"""A body is read as it comes; one that breaks off or never comes is an error in one sentence."""
 
 import pytest
+from urllib3.exceptions import ReadTimeoutError
 
 from lossguard import Client, NotFound, Unreachable
+from lossguard.client.answers import reason_of
 from tests.lossguard.delivery.answers import answering
 
 HEAD = b"HTTP/1.1 %s\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -42,3 +44,12 @@ def test_a_refusal_is_read_before_it_is_raised() -> None:
         client.stream("/runs/r/export"),
     ):
         pass
+
+
+def test_a_collector_that_does_not_answer_is_reported_in_words_and_an_unknown_error_by_its_name() -> None:
+    with pytest.raises(
+        Unreachable, match=r"no collector answers at http://127\.0\.0\.1:1 \(the connection is refused\)"
+    ):
+        Client("http://127.0.0.1:1").ping()
+    assert reason_of(ReadTimeoutError(None, "/", "late")) == "no answer in time"  # type: ignore[arg-type]
+    assert reason_of(KeyError("x")) == "KeyError"

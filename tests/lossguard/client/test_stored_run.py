@@ -14,11 +14,12 @@ from db import frames, queries
 from db.lineage import Line
 from db.store.engine import reading
 from lossguard import Client, NotFound, Rejected, Unreachable
+from lossguard.client import stored_run
 from lossguard.client.stored_run import StoredRun
 from lossguard.vocabulary.protocol import ACCEPTS_HEADER, NO_SUCH_PATH
 from tests.lossguard.client.stored import EXTREME, add_run, client, collector
 from tests.lossguard.delivery.answers import PROBLEM, answering, serving
-from tests.monitor.client import NOW, TestClient
+from tests.monitor.client import NOW, TestClient, Trainer
 
 
 @pytest.fixture
@@ -174,3 +175,36 @@ def test_a_connection_that_breaks_in_the_middle_makes_no_frame(http: TestClient)
         pytest.raises(Unreachable, match=r"broke after .* bytes of the answer .*nothing of it was kept, ask again"),
     ):
         asks.run("r1").frame()
+
+
+def test_runs_are_read_in_pages_and_the_collector_filters_them(
+    sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_run, "PAGE", 2)
+    with collector(sqlite_engine) as http:
+        for number in range(5):
+            config = {"lr": 10.0**-number, "tags": [f"t{number % 2}"]}
+            Trainer(http, f"r{number}", project=f"p{number % 2}", config=config, started_at=NOW + number)
+        http.post("/api/v1/runs/r3/finish", json={"state": "finished", "at": NOW})
+        runs = client(http).runs
+        assert list(runs().index) == ["r4", "r3", "r2", "r1", "r0"]
+        assert runs().loc["r1", "config"] == {"lr": 0.1, "tags": ["t1"]}
+        assert list(runs(project="p1").index) == ["r3", "r1"]
+        assert list(runs(state="finished").index) == ["r3"]
+        assert list(runs(tags=["t0"], limit=2).index) == ["r4", "r2"]
+        assert list(runs(search="lr<0.05").index) == ["r4", "r3", "r2"]
+        assert list(runs(since=NOW + 1001).index) == []
+        assert runs(project="none").dtypes.to_dict() == runs().dtypes.to_dict()
+        with pytest.raises(ValueError, match="limit=0 must be a number of runs, from 1"):
+            runs(limit=0)
+        with pytest.raises(ValueError, match=r"tags='t0' must be a list of tags, as in \['t0'\]"):
+            runs(tags="t0")
+
+
+def test_a_collector_of_an_earlier_release_sends_all_and_cannot_search() -> None:
+    runs = b'[{"id": "a", "state": "running"}, {"id": "b", "state": "failed"}]'
+    with serving(body=runs) as server, Client(server.url) as client:
+        assert list(client.runs(state="failed").index) == ["b"]
+        assert list(client.runs(limit=1).index) == ["a"]
+        with pytest.raises(Rejected, match="is of an earlier release and cannot search its runs: upgrade it"):
+            client.runs(search="lr>1")

@@ -1,11 +1,13 @@
-"""What is read of the machine."""
+"""What is read of the machine and its GPUs, and the samples that wait for a report."""
 
 from pathlib import Path
 
 import pytest
 
-from lossguard.delivery.hardware import MachineReader
-from lossguard.vocabulary.hardware import BY_NAME
+from lossguard.delivery import hardware
+from lossguard.delivery.hardware import GpuReader, HardwareSampler, MachineReader, readers
+from lossguard.vocabulary.hardware import BY_NAME, MACHINE, MAX_SAMPLES_PER_REPORT
+from tests.lossguard.delivery.nvml import FakeNvml
 
 psutil = pytest.importorskip("psutil")
 
@@ -47,3 +49,83 @@ def test_utilisation_and_rates_are_those_since_the_reading_before(tmp_path: Path
     assert "disk_read" not in read
     fake.received = 10  # the interface was reset
     assert reader.read()["network_receive"] == 0.0
+
+
+def test_every_gpu_is_read_in_base_units() -> None:
+    read = GpuReader(FakeNvml()).read()
+    assert read["gpu1"] == {
+        "gpu_utilisation": 0.95,
+        "gpu_memory": 0.25,
+        "temperature": 62.0,
+        "power": 650.0,
+        "ecc_errors": 0.0,
+        "xid_errors": 0.0,
+    }
+    assert list(read) == ["gpu0", "gpu1"]
+
+
+def test_an_ecc_error_is_counted_once_and_those_from_before_the_run_are_not() -> None:
+    nvml = FakeNvml()
+    reader = GpuReader(nvml)
+    nvml.ecc[1] += 2
+    assert [reader.read()["gpu1"]["ecc_errors"] for _ in range(2)] == [2.0, 0.0]
+
+
+def test_xid_errors_belong_to_their_gpu_and_the_last_code_is_kept() -> None:
+    nvml = FakeNvml()
+    reader = GpuReader(nvml)
+    assert nvml.registered == [0, 1]
+    nvml.xid.extend([(1, 48), (1, 79)])
+    read = reader.read()
+    assert (read["gpu1"]["xid_errors"], read["gpu1"]["xid_code"]) == (2.0, 79.0)
+    assert (read["gpu0"]["xid_errors"], reader.read()["gpu1"]["xid_errors"]) == (0.0, 0.0)
+
+
+def test_what_a_gpu_does_not_support_is_left_out() -> None:
+    unsupported = ("nvmlDeviceGetTotalEccErrors", "nvmlEventSetCreate", "nvmlDeviceGetPowerUsage")
+    read = GpuReader(FakeNvml(1, unsupported)).read()
+    assert sorted(read["gpu0"]) == ["gpu_memory", "gpu_utilisation", "temperature"]
+
+
+def test_without_a_driver_there_is_no_reader() -> None:
+    with pytest.raises(FakeNvml.NVMLError, match="Driver Not Loaded"):
+        GpuReader(FakeNvml(0))
+
+
+def made(tmp_path: Path) -> HardwareSampler:
+    return HardwareSampler(tmp_path, interval=1.0, newest_step=lambda: 40, read=lambda: {"gpu0": {"power": 1.0}})
+
+
+def test_a_sample_says_when_where_and_at_which_step_it_was_taken(tmp_path: Path) -> None:
+    sampler = made(tmp_path)
+    sampler.look()
+    (sample,) = sampler.waiting()
+    assert sample == {**sample, "step": 40, "device": "gpu0", "values": {"power": 1.0}}
+    assert sample["host"]
+    sampler.sent([sample])
+    assert sampler.waiting() == []
+
+
+def test_the_samples_that_wait_are_bounded_and_one_with_an_error_stays(tmp_path: Path) -> None:
+    values = {"power": 1.0, "ecc_errors": 1.0}
+    sampler = HardwareSampler(tmp_path, interval=0.0, newest_step=lambda: None, read=lambda: {"gpu0": values})
+    sampler.look()
+    values["ecc_errors"] = 0.0
+    for _ in range(MAX_SAMPLES_PER_REPORT + 10):
+        sampler.look()
+    waiting = sampler.waiting()
+    assert len(waiting) == MAX_SAMPLES_PER_REPORT
+    assert waiting[0]["values"]["ecc_errors"] == 1.0
+
+
+def test_a_reader_that_fails_at_its_start_or_later_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def read(self) -> dict[str, float]:
+            raise RuntimeError("the driver is gone")
+
+    monkeypatch.setattr(hardware, "MachineReader", Broken)
+    monkeypatch.setattr(hardware, "GpuReader", Broken)
+    assert readers(tmp_path)() == {MACHINE: {}}

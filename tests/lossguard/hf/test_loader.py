@@ -1,9 +1,10 @@
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
-from lossguard.hf.loader import Filling, Loader, empty_like
+from lossguard.hf.loader import Filling, Hooks, Loader, empty_like
 
 pytestmark = pytest.mark.slow  # importing transformers takes seconds
 
@@ -34,3 +35,26 @@ def test_an_empty_micro_batch_has_no_tokens_and_the_same_names() -> None:
 def test_an_empty_micro_batch_can_be_made_of_any_batch() -> None:
     assert empty_like({"scale": torch.tensor(2.0)}) == {"scale": torch.tensor(2.0)}
     assert empty_like((torch.ones(2, 5), torch.ones(2))) == {}
+
+
+class Owner:
+    kept = "of the class"
+
+    def method(self, value: int) -> int:
+        return value
+
+
+def test_what_was_replaced_is_as_it_was_also_what_was_replaced_twice() -> None:
+    owner, hooks = Owner(), Hooks()
+    own: Any = lambda value: -value  # noqa: E731
+    other = Owner()
+    other.method = own  # type: ignore[method-assign]
+    for each in (owner, other):
+        hooks.wrap(each, "method", lambda original, value: original(value) + 1)
+        hooks.wrap(each, "method", lambda original, value: original(value) * 10)
+    hooks.set(owner, "kept", "changed")
+    assert (owner.method(1), other.method(1), owner.kept) == (20, 0, "changed")
+    hooks.remove()
+    assert (vars(owner), other.method, owner.kept) == ({}, own, "of the class")
+    hooks.remove()
+    assert owner.method(1) == 1

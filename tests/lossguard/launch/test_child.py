@@ -1,13 +1,17 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lossguard.launch.child import CHILD_FILE, Child, CommandNotStarted
+from lossguard.launch.child import CHILD_FILE, Child, CommandNotStarted, Process, Stop, descendants, kill_all
 from tests.lossguard.launch.launching import exit_code
+from tests.waiting import wait_for
 
 
 def start(folder: Path, *command: str) -> Child:
@@ -76,3 +80,66 @@ def test_a_command_that_cannot_be_started_has_the_exit_code_of_a_shell(
     with pytest.raises(CommandNotStarted, match=sentence) as caught:
         start(tmp_path, command)
     assert caught.value.code == code
+
+
+NESTED = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+@pytest.mark.slow
+def test_processes_below_another_one_are_found_in_any_session_and_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", NESTED], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        below = int(process.stdout.readline())
+        found = descendants(os.getpid())
+        pids = [each.pid for each in found]
+        assert pids.index(process.pid) < pids.index(below)
+        ours = [each for each in found if each.pid in (process.pid, below)]
+        assert all(each.lives() for each in ours)
+        kill_all(ours)
+        wait_for(lambda: not any(each.lives() for each in ours), seconds=60, what="both have ended")
+
+
+@pytest.mark.slow
+def test_another_process_with_the_same_pid_is_left_alone() -> None:
+    other = Process(os.getpid(), "1")
+    assert not other.lives()
+    other.kill()
+
+
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open('deaf', 'w'); time.sleep(60)"
+
+
+def start_python(folder: Path, code: str) -> Child:
+    code = f"import os; os.chdir({str(folder)!r}); {code}"
+    return Child.start([sys.executable, "-c", code], os.environ, folder / "journal")
+
+
+@pytest.mark.slow
+def test_a_command_is_asked_first_and_killed_when_the_grace_is_over(tmp_path: Path) -> None:
+    child = start_python(tmp_path, DEAF)
+    wait_for((tmp_path / "deaf").exists, seconds=60, what="that it ignores SIGTERM")
+    stop = Stop(child, 100.0, grace=10.0)
+    stop.advance(child, 109.0)
+    time.sleep(0.1)
+    assert child.lives()
+    stop.advance(child, 110.0)
+    assert exit_code(child) == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_without_a_grace_it_is_killed_at_once(tmp_path: Path) -> None:
+    child = start_python(tmp_path, "import time; time.sleep(60)")
+    Stop(child, 100.0, grace=0.0)
+    assert exit_code(child) == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_one_that_listens_ends_by_sigterm(tmp_path: Path) -> None:
+    child = start_python(tmp_path, "import time; time.sleep(60)")
+    Stop(child, 100.0, grace=10.0).finish()
+    assert exit_code(child) == -signal.SIGTERM

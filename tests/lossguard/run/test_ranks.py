@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from lossguard import Ranks
+from lossguard.run.ranks import RankState, current_ranks
 from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch
 
 
@@ -53,3 +54,10 @@ def test_the_worst_error_of_any_rank_decides(
     with pytest.raises(raised) as caught:
         Two(*other).run_on_all(fail, mine)
     assert (type(caught.value), str(caught.value)) == (raised, why)
+
+
+def test_a_process_without_torch_distributed_is_alone_and_agrees_with_itself_at_once() -> None:
+    ranks = current_ranks()
+    word = RankState(3, signal=15, order=True)
+    assert (ranks.rank, ranks.size, ranks.exchange(word), ranks.broadcast(7), ranks.gather(7)) == (0, 1, word, 7, [7])
+    assert (ranks.agree_on_run_id("given", "new"), ranks.agree_on_run_id(None, "new")) == ("given", "new")

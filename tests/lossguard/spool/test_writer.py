@@ -1,10 +1,13 @@
-"""How a process tells a collector who it is."""
+"""How a process tells a collector who it is, and the id of its folder."""
+
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossguard.spool.writer import Writer, new_writer_id, this_process
+from lossguard.spool.writer import WRITER_FILE, Writer, known_writer, new_writer_id, this_process, writer_of
 
 SESSIONS = st.text("0123456789abcdef", min_size=1, max_size=64)
 PROCESSES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=160)
@@ -27,3 +30,31 @@ def test_this_process_fits_the_header() -> None:
 def test_any_other_header_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="32 hexadecimal digits"):
         Writer.from_header(text)
+
+
+def test_a_folder_keeps_its_id_over_its_processes(tmp_path: Path) -> None:
+    assert known_writer(tmp_path, "1") is None
+    first, second = writer_of(tmp_path, "1"), writer_of(tmp_path, "2")
+    assert (first.id, first.session, second.session) == (second.id, "1", "2")
+    assert known_writer(tmp_path, "2") == second
+    assert oct((tmp_path / WRITER_FILE).stat().st_mode)[-3:] == "600"
+
+
+def test_two_folders_have_different_ids(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    assert writer_of(tmp_path / "a", "1").id != writer_of(tmp_path / "b", "1").id
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 33, b"\xff", b"short\n"])
+def test_a_damaged_id_is_replaced(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / WRITER_FILE).write_bytes(content)
+    assert known_writer(tmp_path, "1") is None
+    assert writer_of(tmp_path, "1") == known_writer(tmp_path, "1")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_gets_an_id_for_this_process(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert writer_of(tmp_path, "1").id
+    tmp_path.chmod(0o700)

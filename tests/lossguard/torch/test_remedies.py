@@ -9,6 +9,7 @@ from torch import nn
 
 from lossguard import Guard
 from lossguard.torch import clip_remedy, learning_rate_remedy, moments_remedy, reset_damaged_moments, z_loss_remedy
+from lossguard.torch.remedies import ScaledRates
 from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
 
 
@@ -146,3 +147,13 @@ def test_moments_are_reset_after_the_restore_and_not_again_by_a_process_that_res
     assert run({5: rollback(rewind_to=2, remedies=("moments",))}, 4) == [True, True, True, True, False, False]
     optimizer.state[model.weight]["exp_avg"][0, 0] = math.inf
     assert run({}, 6) == [True, True]
+
+
+def test_the_rates_are_scaled_for_one_step_and_then_what_they_were_to_the_last_digit() -> None:
+    groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr} for lr in (0.1, 0.3)]
+    optimizer, rates = torch.optim.SGD(groups), ScaledRates()
+    for factor, expected in ((0.7, [0.1 * 0.7, 0.3 * 0.7]), (1.0, [0.1, 0.3])):
+        rates.scale(optimizer, factor)
+        assert [group["lr"] for group in optimizer.param_groups] == expected
+        rates.undo(optimizer)
+        assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.3]

@@ -1,9 +1,14 @@
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lossguard.vocabulary.orders import Order
+from lossguard import ConfigurationError, Ledger, Skip
+from lossguard.vocabulary.orders import Order, problem_with, read_key, sign, signed_text
 
 
 def test_an_order_is_known_by_its_key_and_without_one_by_its_id() -> None:
@@ -42,3 +47,106 @@ def test_an_order_names_remedies_and_that_of_an_older_collector_none() -> None:
 def test_an_order_that_could_not_be_executed_is_not_decoded(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=str(value)):
         Order.from_wire({"id": 1, "kind": "rollback", name: value})
+
+
+ranges = st.tuples(st.integers(0, 50), st.integers(0, 50)).map(lambda ends: Skip(min(ends), max(ends)))
+
+
+@given(st.lists(ranges, max_size=8), st.integers(0, 60))
+def test_the_next_free_batch_is_the_first_one_that_no_range_covers(skips: list[Skip], index: int) -> None:
+    covered = {batch for skip in skips for batch in range(skip.skip_from, skip.skip_to)}
+    expected = next(batch for batch in range(index, 200) if batch not in covered)
+    assert Ledger(skips).next_free(index) == expected
+
+
+def test_a_range_is_remembered_once_with_its_reason() -> None:
+    ledger = Ledger([Skip(5, 9, "spike"), Skip(5, 9, "spike"), Skip(3, 3, "empty")])
+    assert ledger.skips == [Skip(5, 9, "spike")]
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 10)), max_size=5), st.integers(0, 60))
+def test_the_batch_of_a_step_is_the_one_that_a_walk_without_the_skips_reaches(
+    skips: list[tuple[int, int]], number: int
+) -> None:
+    ledger = Ledger(Skip(begin, begin + width) for begin, width in skips)
+    index = ledger.next_free(0)
+    for _ in range(number):
+        index = ledger.next_free(index + 1)
+    assert ledger.nth_free(number) == index
+
+
+KEY = "0123456789abcdef" * 2
+BODY: dict[str, Any] = {
+    "id": 7, "key": "k7", "kind": "rollback", "incident": 1, "rewind_to": 40, "skip_from": 40, "skip_to": 60,
+    "lr_scale": 0.5, "remedies": ["z_loss"], "reason": "a spike", "segment": "s-0", "step": 90,
+    "expires_at": 1_800_000_000.0, "expires_step": 190, "approved_by": "ada",
+}  # fmt: skip
+
+
+def received(body: dict[str, Any], **changes: Any) -> Order:
+    """The order after its way through JSON."""
+    return Order.from_wire(json.loads(json.dumps(body | changes)))
+
+
+def problem(order: Order, run: str = "r1", key: str = KEY) -> str | None:
+    return problem_with(order.signature, order.signed, run, key)
+
+
+SIGNED = BODY | {"signature": sign(signed_text(BODY), "r1", KEY)}
+
+
+def test_a_signed_order_is_believed_however_its_json_is_written() -> None:
+    assert problem(received(SIGNED)) is None
+    assert problem(received(dict(reversed(SIGNED.items())), expires_at=1_800_000_000)) is None
+    assert problem(received(SIGNED, a_later_field=None, another=[])) is None
+
+
+@given(
+    st.sampled_from(sorted(BODY.keys() - {"kind"})).flatmap(
+        lambda name: st.tuples(st.just(name), st.just(None) | st.integers(0, 10**6))
+    )
+)
+def test_an_order_of_which_anything_was_altered_is_not_believed(change: tuple[str, Any]) -> None:
+    name, value = change
+    altered = SIGNED | {name: value}
+    expected = signed_text(altered) == signed_text(SIGNED)
+    believed = problem_with(altered["signature"], signed_text(altered), "r1", KEY) is None
+    assert believed == expected
+
+
+@pytest.mark.parametrize("change", [{"kind": "hold"}, {"remedies": []}, {"approved_by": "eve"}, {"added": 1}])
+def test_neither_is_one_with_another_kind_or_approval_or_an_added_field(change: dict[str, Any]) -> None:
+    assert "altered" in str(problem(received(SIGNED, **change)))
+
+
+def test_an_order_of_another_run_or_by_another_key_or_without_a_signature_is_not_believed() -> None:
+    assert "is another run's" in str(problem(received(SIGNED), run="r2"))
+    assert "another LOSSGUARD_ORDER_KEY" in str(problem(received(SIGNED), key="f" * 32))
+    assert problem(received(BODY)) == (
+        "it is not signed, and this trainer has an order key: give the collector the same LOSSGUARD_ORDER_KEY"
+    )
+    assert "signature is wrong" in str(problem(received(SIGNED, signature="é")))
+
+
+def test_the_key_is_read_from_the_environment_or_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(f"{KEY}\n")
+    assert read_key({"LOSSGUARD_ORDER_KEY": KEY}) == KEY
+    assert read_key({"LOSSGUARD_ORDER_KEY_FILE": str(file), "LOSSGUARD_ORDER_KEY": ""}) == KEY
+    assert read_key({}) is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ({"LOSSGUARD_ORDER_KEY": "secret"}, "LOSSGUARD_ORDER_KEY: an order key has at least 16 visible ASCII"),
+        ({"LOSSGUARD_ORDER_KEY": "secret words that are long"}, "no blanks"),
+        ({"LOSSGUARD_ORDER_KEY_FILE": "/nowhere"}, "LOSSGUARD_ORDER_KEY_FILE='/nowhere' cannot be read"),
+        ({"LOSSGUARD_ORDER_KEY_FILE": "/x", "LOSSGUARD_ORDER_KEY": "secret"}, "not both"),
+    ],
+)
+def test_an_unusable_key_gets_one_sentence_that_does_not_show_it(environment: dict[str, str], why: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_key(environment)
+    assert why in str(caught.value)
+    assert "secret" not in str(caught.value)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossguard.vocabulary import run_search
-from lossguard.vocabulary.run_search import Condition, Operator, Search, Word, parse
+from lossguard.vocabulary.run_search import Condition, Operator, Search, Word, flattened, parse, settings_named, tags_of
 
 RUN: dict[str, list[Any]] = {
     "state": ["running"],
@@ -102,3 +102,31 @@ def test_what_cannot_be_read_is_one_sentence_and_the_rest_applies(text: str, pro
 def test_a_quoted_operator_is_an_ordinary_character_and_archived_a_condition() -> None:
     assert parse('"a=b" archived').terms == (Word("a=b"), Condition("archived", Operator.CONTAINS, "yes"))
     assert parse("archived lr>1 x").without(["lr", "archived"]).terms == (Word("x"),)
+
+
+SETTINGS = flattened(
+    {"lr": 1, "optimizer": {"lr": 2, "betas": [0.9], "group": {"decay": 0}}, "decay": {"lr": 3}, "empty": {}}
+)
+
+
+def test_sections_are_dotted_names_and_an_empty_one_is_a_value() -> None:
+    nested = {"optimizer.lr": 2, "optimizer.betas": [0.9], "optimizer.group.decay": 0}
+    assert {"lr": 1, **nested, "decay.lr": 3, "empty": {}} == SETTINGS
+
+
+def test_a_name_is_a_whole_path_or_else_every_last_component() -> None:
+    assert settings_named(SETTINGS, "lr") == [1]
+    assert settings_named(SETTINGS, "betas") == [[0.9]]
+    assert settings_named({"a.lr": 1, "b.lr": 2, "blr": 3}, "lr") == [1, 2]
+    assert settings_named(SETTINGS, "nothing") == []
+
+
+def test_the_tags_of_people_replace_those_of_the_configuration() -> None:
+    assert tags_of(None, {"tags": ["trial"]}) == ["trial"]
+    assert tags_of(["paper"], {"tags": ["trial"]}) == ["paper"]
+    assert tags_of([], {"tags": ["trial"]}) == []
+
+
+def test_what_is_no_tag_in_a_configuration_is_left_out() -> None:
+    assert tags_of(None, {}) == tags_of(None, {"tags": "trial"}) == []
+    assert tags_of(None, {"tags": [1, "trial", None]}) == ["trial"]

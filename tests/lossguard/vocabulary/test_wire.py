@@ -1,8 +1,14 @@
+import json
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lossguard.vocabulary.wire import MAX_CHARACTERS, MAX_SENTENCE, Answer, Question
+import lossguard
+from lossguard.vocabulary.wire import MAX_CHARACTERS, MAX_SENTENCE, Answer, Probe, Question
 
 
 def question(**fields: Any) -> Question | None:
@@ -35,3 +41,88 @@ def test_an_answer_is_bounded() -> None:
     wire = Answer(id="7-1", problem="x" * 9999, refused="y" * 9999, texts=((40, "z" * 9999),)).to_wire()
     assert (len(wire["problem"]), len(wire["refused"])) == (MAX_SENTENCE, MAX_SENTENCE)
     assert wire["texts"] == [{"batch": 40, "text": "z" * MAX_CHARACTERS}]
+
+
+HALVES: dict[str, Any] = {"tokens": ["a", "b"], "log_probabilities": [math.log(0.5)] * 2}
+
+
+def _events(folder: Path) -> list[dict[str, Any]]:
+    (spool,) = folder.glob("*/r/*.spool")
+    return [line for line in map(json.loads, spool.read_text().splitlines()) if "event" in line]
+
+
+@given(st.lists(st.tuples(st.text(max_size=5), st.floats()), min_size=1, max_size=256), st.text(max_size=9))
+def test_a_probe_survives_json_unchanged(tokens: list[tuple[str, float]], prompt: str) -> None:
+    names, values = zip(*tokens, strict=True)
+    probe = Probe(prompt=prompt, tokens=names, log_probabilities=values, rest_count=3, rest_log_probability=values[0])
+    back = Probe.from_details(json.loads(json.dumps(probe.to_details(), allow_nan=False)))
+    assert repr(back) == repr(probe)  # NaN is not equal to itself
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"tokens": []}, "a probe names 1 to 256 tokens, not 0"),
+        ({"tokens": ["a"] * 257}, "a probe names 1 to 256 tokens, not 257"),
+        ({"log_probabilities": [0.0]}, "2 tokens have 1 log probabilities"),
+        ({"log_probabilities": [0.0, None]}, "a token has no log probability"),
+        ({"log_probabilities": [0.0, "much"]}, "'much' is not a number"),
+        ({"tokens": ["a", 3]}, "3 is not a text"),
+        ({"prompt": "x" * 1001}, "at most 1000 characters"),
+        ({"target": "a"}, "a target and its log probability go together"),
+        ({"rest": {"count": 2, "log_probability": None}}, "the rest has a log probability exactly when"),
+        ({"rest": {"count": "2", "log_probability": 0.0}}, "'2' is not a count"),
+        ({"rest": {}}, "a probe needs 'count'"),
+        ({"rest": 3}, "not the form of a probe"),
+    ],
+)
+def test_what_is_no_probe_is_refused_in_a_sentence(change: dict[str, Any], sentence: str) -> None:
+    details = Probe(prompt="p", tokens=("a", "b"), log_probabilities=(-0.5, -1.0)).to_details()
+    with pytest.raises(ValueError, match=sentence):
+        Probe.from_details(details | change)
+
+
+def test_a_run_records_a_probe_at_its_step_and_on_the_segment_of_that_step(tmp_path: Path) -> None:
+    with lossguard.init("p", run_id="r", mode="offline", directory=tmp_path) as run:
+        run.probe(0, "early", **HALVES)  # before the first step: kept until there is a segment
+        run.log(4, loss=1.0)
+        run.probe(4, "def\0 \ud800", **HALVES, target="b", target_log_probability=math.nan)
+    early, late = _events(tmp_path)
+    assert (early["event"], early["step"], early["details"]["prompt"]) == ("probe", 0, "early")
+    assert (late["step"], late["details"]["prompt"]) == (4, "def\u2400 ?")
+    assert late["details"]["target_log_probability"] == "NaN"
+    assert late["details"]["rest"] == {"count": 0, "log_probability": None}
+
+
+def test_a_probe_that_cannot_be_recorded_is_reported_and_never_raised(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with lossguard.init("p", run_id="r", mode="offline", directory=tmp_path) as run:
+        run.probe(0, "x", tokens=["a"], log_probabilities=[0.0, 1.0])
+        run.probe(-1, "x", **HALVES)
+        run.probe(0, 3, tokens=["a"], log_probabilities=["b"])  # type: ignore[arg-type, list-item]
+        run.probe(1, "x", **HALVES)
+        run.log(1, loss=1.0)
+    assert [event["step"] for event in _events(tmp_path)] == [1]
+
+
+def test_a_probe_without_an_entropy_has_the_form_that_earlier_releases_wrote_and_read() -> None:
+    details = Probe(prompt="p", tokens=("a", "b"), log_probabilities=(-0.5, -1.0)).to_details()
+    assert "entropy" not in details
+    assert Probe.from_details(details).entropy is None
+
+
+@pytest.mark.parametrize("entropy", [0.0, math.log(5), math.nan])
+def test_an_entropy_survives_json(entropy: float) -> None:
+    probe = Probe(
+        prompt="p", tokens=("a", "b"), log_probabilities=(-1.0, -1.0), rest_count=3, rest_log_probability=-1.4,
+        entropy=entropy,
+    )  # fmt: skip
+    back = Probe.from_details(json.loads(json.dumps(probe.to_details(), allow_nan=False)))
+    assert repr(back) == repr(probe)
+
+
+@pytest.mark.parametrize("entropy", [-0.1, 0.7, 1e308, math.inf])
+def test_an_entropy_that_two_tokens_cannot_have_is_refused(entropy: float) -> None:
+    with pytest.raises(ValueError, match=r"an entropy lies between 0 and 0\.693 nats"):
+        Probe(prompt="p", tokens=("a", "b"), log_probabilities=(-0.7, -0.7), entropy=entropy)

@@ -1,9 +1,11 @@
 import json
+from typing import Any
 
 import pytest
 
 from lossguard import Client
 from lossguard.__main__ import main
+from lossguard.cli.commands.show import story
 from tests.lossguard.cli.small_runs import SmallRun, trained
 
 
@@ -53,3 +55,22 @@ def test_errors_of_a_command_have_their_exit_codes_and_are_json_where_that_is_as
     monkeypatch.delenv("LOSSGUARD_URL")
     assert main(["show", "nope"]) == 2
     assert "give its address with --url, or set LOSSGUARD_URL" in capsys.readouterr().err
+
+
+RUN = {"newest_step": {"step": 860}, "total_steps": 3261}
+SPIKE, STALL = {"kind": "loss_spike"}, {"kind": "stall"}
+
+
+@pytest.mark.parametrize(
+    ("run", "goodput", "incidents", "sentence"),
+    [
+        (RUN, 0.931, [SPIKE] * 6, "861 steps, 26.4%, 28 s lost to 6 incidents, goodput 93.1%."),
+        (RUN | {"total_steps": None}, None, [STALL], "861 steps, no incident."),
+        ({"newest_step": {"step": 0}, "total_steps": 4}, None, [SPIKE], "1 step, 25.0%, 28 s lost to 1 incident."),
+        ({"newest_step": None, "total_steps": 5}, None, [], "No step has been reported yet."),
+    ],
+)
+def test_a_sentence_says_what_became_of_a_run(
+    run: dict[str, Any], goodput: float | None, incidents: list[dict[str, Any]], sentence: str
+) -> None:
+    assert story(run, {"goodput": goodput, "seconds": {"spike": 28.2}}, incidents) == sentence

@@ -1,3 +1,4 @@
+import json
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +8,15 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
-from lossguard.guard.data.loaders import entered_at, own_generators, parts_of, refuse_without_order
+from lossguard.checkpoints.state import generators
+from lossguard.guard.data.loaders import (
+    EpochOrders,
+    changed_generators,
+    entered_at,
+    own_generators,
+    parts_of,
+    refuse_without_order,
+)
 from lossguard.torch import MicroBatches
 
 
@@ -155,3 +164,31 @@ class Sharded(list[int]):
     def __init__(self, even_batches: bool, num_processes: int, drop_last: bool) -> None:
         super().__init__([1])
         self.even_batches, self.num_processes, self.drop_last = even_batches, num_processes, drop_last
+
+
+def draw(orders: EpochOrders, epoch: int, *, is_due: bool = True) -> tuple[int, float]:
+    with orders.drawing(epoch, is_due=is_due):
+        return int(torch.randint(10**9, ())), random.random()
+
+
+def test_the_order_of_an_epoch_is_drawn_once_and_then_the_same() -> None:
+    orders = EpochOrders([1])
+    first, second = draw(orders, 0), draw(orders, 1)
+    assert first != second
+    before = str(generators())
+    assert (draw(orders, 0), draw(orders, 1), draw(orders, 0, is_due=False)) == (first, second, first)
+    assert str(generators()) == before
+
+
+def test_a_state_of_plain_values_gives_the_same_order_in_a_new_process() -> None:
+    orders, again = EpochOrders([1]), EpochOrders([1])
+    drawn = draw(orders, 3)
+    again.load_state_dict(json.loads(json.dumps(orders.state_dict())))
+    assert draw(again, 3) == drawn
+
+
+@pytest.mark.parametrize(("base_seed", "changed"), [(True, set()), (False, {"torch"})])
+def test_the_seed_of_the_workers_is_no_order(base_seed: bool, changed: set[str]) -> None:
+    before = generators()
+    torch.empty((), dtype=torch.int64).random_()
+    assert changed_generators(before, base_seed=base_seed) == changed

@@ -7,9 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lossguard import Skip
-from lossguard.launch.adapters.adapter import skips_in_environment
+from lossguard.launch.adapters.adapter import (
+    has_option,
+    is_complete_archive,
+    move_aside,
+    numbered,
+    option,
+    skips_in_environment,
+    values,
+)
 from tests.lossguard.launch.launching import SECONDS, Launching
 from tests.lossguard.launch.resuming import plain, trained
 from tests.waiting import wait_for
@@ -81,3 +90,46 @@ def test_the_skips_are_in_the_environment_and_in_a_file_with_their_reasons(tmp_p
     assert environment == {"LOSSGUARD_SKIPS": "[[3, 5], [9, 11]]", "LOSSGUARD_SKIPS_FILE": str(file)}
     assert json.loads(file.read_text())[0] == {"skip_from": 3, "skip_to": 5, "reason": "spike"}
     assert os.listdir(tmp_path) == ["skips.json"]
+
+
+COMMAND = ["train.py", "--save", "out", "--lr=0.1", "--lr=0.2", "--skip", "1", "2", "--fast", "--skip=3"]
+
+
+def test_the_value_of_an_option_is_that_of_its_last_place() -> None:
+    assert (option(COMMAND, "--save"), option(COMMAND, "--lr"), option(COMMAND, "--load")) == ("out", "0.2", None)
+    assert option(["--save"], "--save") is None
+
+
+def test_an_option_with_or_without_a_value_is_found() -> None:
+    assert has_option(COMMAND, "--fast")
+    assert has_option(COMMAND, "--lr")
+    assert not has_option(COMMAND, "--slow")
+
+
+def test_the_values_of_an_option_end_with_the_next_one() -> None:
+    assert values(COMMAND, "--skip") == ["1", "2", "3"]
+
+
+def test_only_whole_names_are_checkpoints(tmp_path: Path) -> None:
+    for name in ("step_1", "step_2.tmp", "my_step_3"):
+        (tmp_path / name).touch()
+    assert numbered(tmp_path, r"step_(\d+)") == {1: tmp_path / "step_1"}
+    assert numbered(tmp_path / "none", r"step_(\d+)") == {}
+
+
+def test_what_is_moved_aside_twice_keeps_both(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    for _ in range(2):
+        folder.mkdir(exist_ok=True)
+        (folder / "step_1").touch()
+        move_aside(folder / "step_1", folder)
+    assert sorted(path.name for path in (tmp_path / "out.discarded").iterdir()) == ["step_1", "step_1-2"]
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.99, 0.5, 0.0])
+def test_a_file_of_torch_save_that_was_cut_off_is_recognised(tmp_path: Path, kept: float) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"weight": torch.zeros(1000)}, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    assert is_complete_archive(path) == (kept == 1.0)

@@ -1,5 +1,3 @@
-"""`lossguard approve` and `lossguard reject` against a real collector."""
-
 import json
 from collections.abc import Iterator
 from typing import Any

@@ -1,5 +1,3 @@
-"""A release goes on under a newer schema that keeps what it uses, and under no other."""
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

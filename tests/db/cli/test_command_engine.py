@@ -1,5 +1,3 @@
-"""A message names commands as they are typed where it is shown."""
-
 import pytest
 
 from db.cli import command_engine

@@ -1,5 +1,3 @@
-"""No name of a column is a formula in a spreadsheet, and none is lost."""
-
 from hypothesis import given
 from hypothesis import strategies as st
 

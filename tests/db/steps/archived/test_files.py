@@ -1,5 +1,3 @@
-"""Which steps of a segment are archived, and that no chart of the whole run needs them."""
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
