@@ -11,7 +11,7 @@ import torch
 from lossguard.checkpoints.files import fingerprint, folder_name, read_manifest, write_manifest
 from lossguard.vocabulary.errors import CheckpointError
 from tests import object_store
-from tests.lossguard.torch.payloads import PAYLOADS, as_torch_saves_it, runs_when_trusted
+from tests.lossguard.checkpoints.payloads import PAYLOADS, as_torch_saves_it, runs_when_trusted
 from tests.ranks.saving import KINDS, Small, restored
 
 pytestmark = pytest.mark.slow

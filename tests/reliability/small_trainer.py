@@ -13,7 +13,7 @@ import time
 
 import lossguard
 from lossguard.torch import Checkpoints
-from tests.lossguard.torch.box import Box
+from tests.lossguard.checkpoints.box import Box
 
 
 class Indices:

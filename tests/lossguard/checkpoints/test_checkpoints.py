@@ -15,8 +15,8 @@ from torch import nn
 from lossguard.checkpoints.files import fingerprint, read_manifest, write_manifest, write_state
 from lossguard.torch import Checkpoints
 from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, ConfigurationError
-from tests.lossguard.torch.box import Box
-from tests.lossguard.torch.payloads import PAYLOADS, runs_when_trusted
+from tests.lossguard.checkpoints.box import Box
+from tests.lossguard.checkpoints.payloads import PAYLOADS, runs_when_trusted
 
 
 def three(folder: Path, box: Box) -> Checkpoints:

@@ -5,7 +5,7 @@ from urllib3.exceptions import ReadTimeoutError
 
 from lossguard import Client, NotFound, Unreachable
 from lossguard.client.answers import reason_of
-from tests.lossguard.delivery.answers import answering
+from tests.lossguard.client.answers import answering
 
 HEAD = b"HTTP/1.1 %s\r\ntransfer-encoding: chunked\r\n\r\n"
 

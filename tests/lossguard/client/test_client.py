@@ -7,7 +7,7 @@ import pytest
 import lossguard
 from lossguard import Client, Conflict, NotFound, Rejected, Unauthorised, Unreachable
 from lossguard.vocabulary.protocol import ACCEPTS_HEADER
-from tests.lossguard.delivery.answers import HTML, JSON, PROBLEM, serving
+from tests.lossguard.client.answers import HTML, JSON, PROBLEM, serving
 
 
 def test_a_list_is_read_with_the_token_from_below_the_base_path() -> None:

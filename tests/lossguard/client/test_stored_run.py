@@ -17,8 +17,8 @@ from lossguard import Client, NotFound, Rejected, Unreachable
 from lossguard.client import stored_run
 from lossguard.client.stored_run import StoredRun
 from lossguard.vocabulary.protocol import ACCEPTS_HEADER, NO_SUCH_PATH
+from tests.lossguard.client.answers import PROBLEM, answering, serving
 from tests.lossguard.client.stored import EXTREME, add_run, client, collector
-from tests.lossguard.delivery.answers import PROBLEM, answering, serving
 from tests.monitor.client import NOW, TestClient, Trainer
 
 

@@ -16,10 +16,10 @@ import lossguard
 from lossguard import Guard, Limits, Order, OrderKind, Run, Skip
 from lossguard.torch import Checkpoints
 from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch
+from tests.lossguard.checkpoints.box import Box
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.recorded import offline, steps
 from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
-from tests.lossguard.torch.box import Box
 from tests.waiting import eventually
 
 

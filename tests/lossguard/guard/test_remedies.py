@@ -20,11 +20,11 @@ from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.protocol import remedies_in
 from lossguard.vocabulary.states import OrderKind, SegmentReason
+from tests.lossguard.checkpoints.box import Box
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.recorded import offline, records
 from tests.lossguard.remedied_loop import Loop, ordered
 from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
-from tests.lossguard.torch.box import Box
 from tests.waiting import eventually
 
 
@@ -203,7 +203,7 @@ import os, signal, sys
 import lossguard
 from lossguard.torch import Checkpoints
 from tests.lossguard.remedied_loop import Loop, ordered
-from tests.lossguard.torch.box import Box
+from tests.lossguard.checkpoints.box import Box
 
 run = lossguard.init("project", mode="offline", directory=sys.argv[1], run_id="r")
 loop = Loop(run, Checkpoints(sys.argv[2], box=Box(), blocking=True), lasts=9)

@@ -14,10 +14,10 @@ from lossguard import Guard
 from lossguard.torch import Checkpoints
 from lossguard.vocabulary.errors import CheckpointError, ConfigurationError
 from tests import object_store
+from tests.lossguard.checkpoints.box import Box
+from tests.lossguard.checkpoints.remote.faulty_store import FaultyStore, Silent, files_at, refusing
 from tests.lossguard.recorded import offline
 from tests.lossguard.scripted import Indices, ScriptedRun, rollback
-from tests.lossguard.torch.box import Box
-from tests.lossguard.torch.faulty_store import FaultyStore, Silent, files_at, refusing
 from tests.waiting import wait_for
 
 
@@ -389,7 +389,7 @@ def uploading() -> list[str]:
 KILLED = """
 import os, signal, sys
 from lossguard.torch import Checkpoints
-from tests.lossguard.torch.box import Box
+from tests.lossguard.checkpoints.box import Box
 import lossguard.checkpoints.remote.files as remote_files
 box = Box(list(range(100_000)))
 checkpoints = Checkpoints(sys.argv[1], staging=sys.argv[2], blocking=True, box=box)
