@@ -1,4 +1,4 @@
-"""Positions of a run's steps along the x axis that a viewer chose, and what he chose for the value axes. Pure."""
+"""Positions of a run's steps along the x axis, and the choices of a viewer for all axes. Pure."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class AxisChoices:
         )
 
 
-# Positions of a run's steps along the x axis that a viewer chose: steps, tokens, wall time or FLOPs. Pure.
+# The x axis: steps, tokens, wall time or FLOPs.
 
 Floats = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""What the state of a run or of an intervention means: asked of a row, and as SQL where many rows are counted."""
+"""Meanings of the states of runs and interventions: asked of a row, and as SQL where many rows are counted."""
 
 import sqlalchemy as sa
 
@@ -6,7 +6,7 @@ from db.models import Intervention, Order, Run
 from lossguard.vocabulary.protocol import NO_HEARTBEAT
 from lossguard.vocabulary.states import InterventionState, OrderKind, OrderState, RunState
 
-# What the state of an intervention and its order means: asked of a row, and as SQL where many rows are counted.
+# Interventions and their orders.
 
 
 def is_proposed(intervention: Intervention) -> bool:
@@ -48,7 +48,7 @@ def rewound_step(intervention: Intervention, order: Order | None) -> int | None:
     return rewind_target(intervention, order)
 
 
-# Runs that count as running but have stopped reporting: `kill -9` leaves no other trace.
+# Silence: runs that count as running but have stopped reporting. `kill -9` leaves no other trace.
 
 SILENT = "silent"
 """Shown instead of the state of a run that is silent."""

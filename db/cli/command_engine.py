@@ -1,4 +1,4 @@
-"""How a command uses the store, and how our commands are typed where this runs."""
+"""The store of a command, and our commands as they are typed where this runs."""
 
 from collections.abc import Callable
 from functools import cache
@@ -14,7 +14,7 @@ from db.steps.archived.reading import UnreadableArchive
 from db.steps.block_codec import DamagedBlock
 from db.store.engine import BadDatabaseUrl, NoStore, check_store, create_engine, first_line, shown
 
-# How our commands are typed where this runs, for messages that name one as the remedy.
+# Commands as they are typed, for messages that name one as the remedy.
 #
 # In a checkout and in the image that is `python -m db upgrade`; where the distribution `lossguard-server` is installed,
 # `lossguard-server db upgrade`.
@@ -48,7 +48,7 @@ def as_typed_here(text: str) -> str:
     return text
 
 
-# How a command uses the store: it ends with one sentence and exit code 2 when it cannot.
+# The store: a command that cannot use it ends with one sentence and exit code 2.
 
 T = TypeVar("T")
 Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:/// or postgresql:// URL")]

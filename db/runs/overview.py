@@ -1,5 +1,7 @@
-"""What a list of many runs shows of each: a few statements for all of them, whose cost does not depend on their
-length."""
+"""The overview of many runs: a few statements, whose cost does not depend on how long the runs are.
+
+`summaries` takes the runs of one page, whatever chose them.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,10 +28,6 @@ from db.store import bulk
 from lossguard.vocabulary.metrics import COLUMNS
 from lossguard.vocabulary.protocol import encode_number
 from lossguard.vocabulary.states import IncidentState, RunState
-
-# What a list of many runs shows of each: a few statements for all of them, whose cost does not depend on their length.
-#
-# `summaries` takes the runs of one page, whatever chose them.
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +201,7 @@ def _count_by_run(
     return {pk: count for pk, count in session.execute(found)}
 
 
-# What lists show and search of a run whose reports left no status: one that was imported from a file.
+# Statuses of runs whose reports left none: they were imported from a file.
 
 
 def fill_in(session: Session, *, run: Run) -> None:

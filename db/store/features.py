@@ -1,4 +1,4 @@
-"""Ways to store that every process of a store must know, and which releases may use it."""
+"""Features of a store that every process must know, and the releases that may use it."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.models import Base, Feature
 
-# Ways to store that every process of a store must know. The caller owns the transaction.
+# Features. The caller owns the transaction.
 #
 # A new one is off in a store that an earlier release may still write to, until an operator switches it on.
 
@@ -33,7 +33,7 @@ def enable(session: Session, name: str, *, now: float) -> bool:
     return True
 
 
-# Whether a release may use a store whose schema is newer than its own: the store says so.
+# Compatibility: whether a release may use a store whose schema is newer than its own.
 #
 # Each migration names the oldest revision whose release may use the store afterwards, `compatible_from`. The store has
 # the newest of those, so that a release which does not know these migrations can tell whether it may go on.

@@ -15,7 +15,7 @@ import torch
 
 from lossguard.vocabulary.errors import CheckpointError
 
-# How the files of a checkpoint reach the disk: completely or not at all, and with fingerprints.
+# Files and folders.
 #
 # A folder is written under a name that begins with PARTIAL, flushed, and renamed. A folder to be replaced or deleted is
 # renamed first, too: a kill at any moment leaves no incomplete folder under a valid name.
@@ -153,7 +153,7 @@ def flush(path: Path) -> None:
         os.close(opened)
 
 
-# The manifest of a checkpoint: the last file that is written, sealed with a checksum of itself.
+# The manifest: the last file that is written, sealed with a checksum of itself.
 #
 # A folder is a checkpoint if it has the name of its step and holds a manifest. Whatever else lies beside it is ignored.
 

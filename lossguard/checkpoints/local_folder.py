@@ -1,4 +1,10 @@
-"""A folder of checkpoints on a disk that all ranks see, and its lock."""
+"""A folder of checkpoints on a disk that all ranks see, and its lock.
+
+<directory>/step-000000050/..., discarded/step-...
+
+A checkpoint is written under another name, flushed, and renamed. One process at a time (or one group of ranks) writes
+the folder; its lock is a file in it.
+"""
 
 import os
 import re
@@ -25,7 +31,7 @@ from lossguard.spool.folders import LOCK_WAIT, FolderLock, lock_folder
 from lossguard.vocabulary.errors import CheckpointError, ConfigurationError, logger
 from lossguard.vocabulary.states import Tier
 
-# The lock of a directory of checkpoints; with several ranks, rank 0 holds it for all.
+# The lock; with several ranks, rank 0 holds it for all.
 
 IN_USE = "stop that process, or keep the checkpoints of this one in another folder"
 
@@ -73,14 +79,6 @@ def _lock(directory: Path, rank: int, wait: float) -> FolderLock | None:
         lock.release()
         raise
     return lock
-
-
-# A folder of checkpoints on a disk that all ranks see.
-#
-# <directory>/step-000000050/..., discarded/step-...
-#
-# A checkpoint is written under another name, flushed, and renamed. One process at a time (or one group of ranks) writes
-# the folder; its lock is a file in it.
 
 
 class ReadFolder:

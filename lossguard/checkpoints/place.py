@@ -1,4 +1,4 @@
-"""Where checkpoints are kept (a folder or a URL), and which of them stay."""
+"""The place of checkpoints, a folder or a URL, and the rule for which of them stay."""
 
 import os
 import tempfile
@@ -13,9 +13,8 @@ from lossguard.checkpoints.remote.folder import RemoteFolder
 from lossguard.checkpoints.remote.reading import DownloadedCheckpoints, RemoteReadFolder
 from lossguard.run.ranks import Ranks
 
-# Which checkpoints stay: all of the newest, and ever fewer of the older ones.
-#
-# So deep rollbacks are possible, and the disk stays small.
+# Retention: all of the newest, and ever fewer of the older ones. So deep rollbacks are possible, and the disk stays
+# small.
 
 
 def steps_to_delete(steps: Sequence[int], *, keep: int, pinned: Collection[int] = ()) -> list[int]:
@@ -38,7 +37,7 @@ def _doublings(age: int, span: int) -> int:
     return max(0, (-(-age // span) - 1).bit_length() - 1)
 
 
-# Where checkpoints are kept: a folder on a disk, or a URL.
+# Places.
 
 Place = LocalFolder | RemoteFolder
 ReadPlace = ReadFolder | RemoteReadFolder

@@ -13,7 +13,7 @@ from torch import Tensor
 from lossguard.run.collectives import local_part
 from lossguard.vocabulary.errors import CheckpointMismatch
 
-# Objects that can be saved in a checkpoint.
+# Objects that can be saved.
 
 
 class Stateful(Protocol):
@@ -30,7 +30,7 @@ class Stateful(Protocol):
         """Restore a state."""
 
 
-# The random number generators of Python, NumPy (where it is imported) and torch.
+# Random number generators: of Python, NumPy (where it is imported) and torch.
 
 
 def generators() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a guard requires of checkpoints, and how long saving and loading them takes."""
+"""The checkpoints that a guard requires, as protocols, and the times of saving and loading them."""
 
 import time
 from collections.abc import Sequence
@@ -6,8 +6,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from lossguard.vocabulary.states import Tier
 from lossguard.vocabulary.wire import RestorableTier
-
-# What a guard requires of checkpoints.
 
 
 class CheckpointStore(Protocol):
@@ -92,7 +90,7 @@ def durable_tier(checkpoints: CheckpointStore) -> Tier:
     return Tier(getattr(checkpoints, "durable_tier", Tier.DISK))
 
 
-# How long saving and loading checkpoints takes, by the tier that holds them.
+# Times of saving and loading, by the tier that holds the checkpoints.
 
 
 class CheckpointTimes:

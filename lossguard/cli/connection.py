@@ -16,7 +16,7 @@ from lossguard.run.settings import Settings
 from lossguard.vocabulary.errors import CollectorError, ConfigurationError, Unreachable
 from lossguard.vocabulary.protocol import MAX_PERSON, PERSON_HEADER
 
-# The collector that a command asks: its options, and the client that they give.
+# The collector: its options, and the client that they give.
 
 T = TypeVar("T")
 STEERING = ("read", "operate")
@@ -100,7 +100,7 @@ def _person() -> str:
         return "unknown"
 
 
-# The pages of the dashboard, where LOSSGUARD_DASHBOARD_URL says where it is.
+# Pages of the dashboard, where LOSSGUARD_DASHBOARD_URL says where it is.
 
 VARIABLE = "LOSSGUARD_DASHBOARD_URL"
 
@@ -120,7 +120,7 @@ def _page(name: str, query: Mapping[str, object], environment: Mapping[str, str]
     return f"{base.rstrip('/')}/{name}?{urlencode(query)}" if base else None
 
 
-# The options of the commands that read what other tools have logged: `lossguard watch` and `lossguard import`.
+# Options of `lossguard watch` and `lossguard import`, which read what other tools have logged.
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:

@@ -10,8 +10,6 @@ from lossguard.cli.terminal import Terminal, print_json
 from lossguard.vocabulary.states import InterventionState, OrderKind, RunState
 from lossguard.vocabulary.wording import batches, count
 
-# An intervention as the commands print it. Pure.
-
 NAMES = ("number", "incident", "kind", "state", "attempt", "rewind_to", "skip_from", "skip_to", "lr_scale", "remedies")
 UNDER_WAY = (
     InterventionState.PROPOSED,
@@ -63,7 +61,7 @@ def _holds(intervention: dict[str, Any]) -> bool:
     return bool(intervention["kind"] == OrderKind.HOLD and intervention["state"] == InterventionState.APPLIED)
 
 
-# A person's decision about a proposed intervention, on the command line: what `approve` and `reject` share.
+# A person's decision: what `approve` and `reject` share.
 
 DONE = {"approve": "approved: it is ordered", "reject": "rejected"}
 

@@ -13,7 +13,7 @@ from lossguard.vocabulary.errors import ConfigurationError, NotFound
 from lossguard.vocabulary.protocol import RUN_CURSOR, decode_number, is_run_id
 from lossguard.vocabulary.run_search import ARCHIVED, Search, flattened, parse, settings_or_metric, tags_of
 
-# RUN on the command line: the id of a run, the beginning of one, its name, or `latest`.
+# RUN: the id of a run, the beginning of one, its name, or `latest`.
 
 LATEST = "latest"
 MAX_CANDIDATES = 8
@@ -114,7 +114,7 @@ def _described(run: Found) -> str:
     return f"{run['id']} ({run['state']}{named})"
 
 
-# Which runs `lossguard runs --search` means: words, and conditions on what the list knows of a run. Pure.
+# `lossguard runs --search`: words, and conditions on what the list knows of a run.
 
 Run = Mapping[str, Any]
 
@@ -153,7 +153,7 @@ def values_of(run: Run, name: str) -> list[Any]:
     return settings_or_metric(name, flattened(run["config"]), lambda metric: decode_number(run["metrics"].get(metric)))
 
 
-# The folders of runs below a directory, for the commands that work on all of them.
+# Folders of runs below a directory, for the commands that work on all of them.
 
 
 def run_folders_in(directory: Path) -> list[Path]:

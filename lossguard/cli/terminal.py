@@ -1,4 +1,8 @@
-"""What a command prints: plain text that no run can turn into commands to the terminal, and tables that fit it."""
+"""The output of a command: plain text that no run can turn into commands to the terminal, and tables that fit it.
+
+Colours: on a terminal only, and not where NO_COLOR is set or TERM is `dumb`. Other characters than ASCII: where the
+output can encode them.
+"""
 
 import json
 import os
@@ -9,11 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, TextIO
-
-# What a command prints: plain text that no run can turn into commands to the terminal, coloured where that is wanted.
-#
-# Colours: on a terminal only, and not where NO_COLOR is set or TERM is `dumb`. Other characters than ASCII: where the
-# output can encode them.
 
 ASCII = {"…": "~", "▲": "^", "▼": "v", "✕": "x", "±": "+-"}
 """In place of characters that the output cannot encode."""
@@ -108,7 +107,7 @@ def print_json(value: Any, *, indent: int | None = 1) -> None:
     print(json.dumps(value, indent=indent, allow_nan=False), flush=True)
 
 
-# A table of text that fits the terminal: long texts are cut, then the least important columns are left out. Pure.
+# Tables: long texts are cut, then the least important columns are left out.
 
 GAP = "  "
 ELLIPSIS = "…"

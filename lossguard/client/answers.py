@@ -1,4 +1,4 @@
-"""The answer of a collector: its body, read while it arrives, or why there is none."""
+"""The answer of a collector: its body, read while it arrives, or the reason why there is none."""
 
 import io
 import ssl
@@ -8,8 +8,6 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from lossguard.vocabulary.errors import Unreachable
-
-# The body of a collector's answer, read while it arrives.
 
 TAIL_BYTES = 16
 
@@ -50,7 +48,7 @@ class AnswerStream(io.RawIOBase):
         return len(data)
 
 
-# Why a collector does not answer, in words. Pure.
+# Reasons why a collector does not answer, in words.
 
 REASONS = {
     "NewConnectionError": "the connection is refused",

@@ -1,4 +1,4 @@
-"""Runs as a collector has them: a list of them, and one with steps, incidents and costs."""
+"""Runs as a collector has them: one run with its steps, incidents and costs, and lists of runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from lossguard.vocabulary.protocol import EXPORT_LINE, NO_SUCH_PATH, RUN_CURSOR
 if TYPE_CHECKING:
     from lossguard.client.client import Client
 
-# A run as a collector has it: steps, incidents and costs as pandas frames, or as columns where pandas is missing.
+# A run: pandas frames, or columns where pandas is missing.
 
 Steps = tuple[int, int | None]
 """From the first step up to, and without, the second; None: no end."""
@@ -171,7 +171,7 @@ def _with_order(intervention: Mapping[str, Any], order: Mapping[str, Any]) -> di
     return {**intervention, **answer}
 
 
-# The runs of a collector as a frame, read in pages.
+# Lists of runs, read in pages.
 
 PAGE = 500
 """Runs that are asked for at once."""

@@ -23,7 +23,7 @@ def original_name(column: str) -> str:
     return column[1:] if column.startswith("'") and _FORMULA.match(column) else column
 
 
-# The tables that a collector answers with: which columns they have, and what each of them holds.
+# Tables: their columns, and the kind of value in each.
 
 
 class Kind(Enum):

@@ -1,4 +1,4 @@
-"""Samples of the hardware on their way to the collector: the machine by psutil, its NVIDIA GPUs by NVML."""
+"""Samples of the hardware: the machine by psutil, its NVIDIA GPUs by NVML."""
 
 import importlib
 import platform
@@ -12,7 +12,7 @@ from typing import Any
 
 from lossguard.vocabulary.hardware import MACHINE, MAX_SAMPLES_PER_REPORT, XID_CODE, num_errors
 
-# What the whole machine does: CPU, memory, disk and network, by psutil where it is installed.
+# The machine: CPU, memory, disk and network, by psutil where it is installed.
 
 Counters = dict[str, float]
 
@@ -55,7 +55,7 @@ class MachineReader:
         return counters
 
 
-# What the NVIDIA GPUs of the machine do, by NVML (the package nvidia-ml-py) where it is installed.
+# NVIDIA GPUs, by NVML (the package nvidia-ml-py) where it is installed.
 #
 # Errors: uncorrected ECC errors are the difference of NVML's volatile counter; XID errors (NVIDIA's numbers of critical
 # errors, https://docs.nvidia.com/deploy/xid-errors) are NVML events, where the driver lets a user register for them.
@@ -139,7 +139,7 @@ class GpuReader:
             return None
 
 
-# Samples of the hardware on their way to the collector. They are kept in memory only: a lost one costs nothing.
+# Samples on their way to the collector. They are kept in memory only: a lost one costs nothing.
 
 Sample = dict[str, Any]
 """As in a report: time, step, host, device, values."""

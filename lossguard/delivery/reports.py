@@ -11,7 +11,7 @@ from lossguard.spool.spool import spools_in
 from lossguard.spool.spool_reader import WINDOW, AcknowledgedOffset, SpoolReader
 from lossguard.vocabulary.errors import LogOnce
 
-# The body of a report, made of lines of a spool.
+# The body of a report.
 
 Body = dict[str, Any]
 Line = tuple[int, bytes, Record]
@@ -59,7 +59,7 @@ def _event(key: str, record: Record) -> Body:
     }
 
 
-# How a run is registered: as its spool says, or if that line is damaged, as another spool or its folder says.
+# The registration of a run: as its spool says, or if that line is damaged, as another spool or its folder says.
 
 
 def registration_of(reader: SpoolReader) -> tuple[dict[str, Any], bool]:
@@ -90,7 +90,7 @@ def _from_folder(folder: Path, *, started_at: float) -> dict[str, Any]:
     }
 
 
-# The lines of a spool that are to be delivered: intact, in order, each once. Damaged ones are set aside.
+# Lines that are to be delivered: intact, in order, each once. Damaged ones are set aside.
 
 
 class IntactLines:

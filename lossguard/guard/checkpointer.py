@@ -1,4 +1,4 @@
-"""Where a run stands between two steps, as each of its checkpoints holds it, and when those are saved and pinned."""
+"""The checkpoints of a guarded run: when they are saved and pinned, and the position that each holds."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,8 +13,6 @@ from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, Con
 from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS
 from lossguard.vocabulary.orders import Ledger, Skip
 from lossguard.vocabulary.states import Tier
-
-# The checkpoints of one guarded run: when they are saved and pinned, and what the collector learns of them.
 
 
 class CheckpointSaver:
@@ -155,7 +153,7 @@ class CheckpointSaver:
                 unlock()
 
 
-# Where a run stands between two steps, as each of its checkpoints holds it.
+# The position of a run between two steps.
 
 
 class Position:

@@ -1,4 +1,4 @@
-"""What a Trainer takes for its training loader under a guard, and how its attributes are replaced for a time."""
+"""The training loader of a Trainer under a guard, and attributes that are replaced for a time."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -36,7 +36,7 @@ class Hooks:
                 setattr(owner, name, earlier)
 
 
-# What a Trainer takes for its training loader while a guard gives it the micro-batches.
+# The loader.
 
 
 class Loader:

@@ -1,4 +1,13 @@
-"""The Trainer's own checkpoints as those to which a guard rolls back, and what it knows of its progress."""
+"""The Trainer's own checkpoints, to which a guard rolls back, and the progress that they hold.
+
+    <output_dir>/checkpoint-50/manifest.json     checksums of all files
+                               lossguard-0.pt    of each rank: the guard's state, and what the Trainer leaves out
+                               model.safetensors, optimizer.pt ...    as the Trainer writes them
+    <output_dir>/discarded-checkpoint-100        what the last rollback has left, under a name that the Trainer ignores
+
+A folder without a manifest is no checkpoint of the guard. The Trainer writes trainer_state.json last: a folder without
+it is one that a killed process has not finished, and is renamed too, because the Trainer would resume from it.
+"""
 
 import json
 import os
@@ -19,7 +28,7 @@ from lossguard.checkpoints.local_folder import LocalFolder, locked
 from lossguard.hf.loader import Hooks
 from lossguard.vocabulary.errors import logger
 
-# What a transformers Trainer knows of its progress, as an object of a checkpoint.
+# The progress of a Trainer.
 
 STATE = (
     *("epoch", "global_step", "num_input_tokens_seen", "total_flos", "log_history"),
@@ -90,17 +99,7 @@ class Progress:
         return [each for each in self.trainer.callback_handler.callbacks if isinstance(each, ExportableState)]
 
 
-# The Trainer's own checkpoints as those to which a guard rolls back.
-#
-#     <output_dir>/checkpoint-50/manifest.json     checksums of all files
-#                                lossguard-0.pt    of each rank: the guard's state, and what the Trainer leaves out
-#                                model.safetensors, optimizer.pt ...    as the Trainer writes them
-#     <output_dir>/discarded-checkpoint-100        what the last rollback has left, under a name that the Trainer
-# ignores
-#
-# A folder without a manifest is no checkpoint of the guard. The Trainer writes trainer_state.json last: a folder
-# without it is one that a killed process has not finished, and is renamed too, because the Trainer would resume from
-# it.
+# The checkpoints.
 
 NAME = re.compile(r"checkpoint-(\d+)")
 PARTS = ("model", "optimizer", "lr_scheduler")

@@ -1,4 +1,4 @@
-"""`lossguard.hf.watch` and `lossguard.hf.guard`, and what they refuse."""
+"""`lossguard.hf.watch` and `lossguard.hf.guard`, and their refusals."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +16,7 @@ from lossguard.run.run import Run, check_run
 from lossguard.vocabulary.limits import Limits
 from lossguard.vocabulary.orders import Skip
 
-# What cannot be guarded or watched, each in one sentence before the first step.
+# Refusals, each in one sentence before the first step.
 
 
 def refuse_unwatchable(trainer: Trainer, run: Run) -> None:
@@ -51,7 +51,7 @@ def _obstacles(trainer: Trainer) -> list[tuple[bool, str]]:
     ]
 
 
-# `lossguard.hf.watch` and `lossguard.hf.guard`.
+# `watch` and `guard`.
 
 
 def watch(trainer: Trainer, run: Run, *, log_z: bool = False) -> None:

@@ -1,5 +1,4 @@
-"""The command as a child process: started or found again, with its descendants, their stacks, and how all are
-stopped."""
+"""The command as a child process: started or found again, stopped with its descendants, and the stacks of all."""
 
 import errno
 import json
@@ -18,7 +17,7 @@ from typing import Self
 from lossguard.spool.folders import open_private
 from lossguard.vocabulary.errors import LossguardError
 
-# The processes below another one, as /proc shows them: torchrun's workers have sessions of their own.
+# Descendants, as /proc shows them: torchrun's workers have sessions of their own.
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ def _read(pid: int) -> tuple[int, str] | None:
     return None if fields[0] in "ZX" else (int(fields[1]), fields[19])
 
 
-# The command as a child process: started with the terminal as it is, or found again after its launcher was killed.
+# The child: started with the terminal as it is, or found again after its launcher was killed.
 
 CHILD_FILE = "child.json"
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -170,7 +169,7 @@ def _not_started(name: str, problem: Exception) -> CommandNotStarted:
     return CommandNotStarted(f"{name} cannot be executed ({reason})", NOT_EXECUTABLE)
 
 
-# Stopping a command with everything below it: a signal, a time of grace, then SIGKILL.
+# Stopping the command with everything below it: a signal, a time of grace, then SIGKILL.
 
 
 class Stop:
@@ -197,7 +196,7 @@ class Stop:
         kill_all(self._below)
 
 
-# The stacks of all processes of a command that hangs, taken with py-spy where it is installed.
+# Stacks of all processes of a command that hangs, taken with py-spy where it is installed.
 
 SECONDS_EACH = 20.0
 

@@ -19,7 +19,7 @@ from lossguard.run.run import Run
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.limits import Limits
 
-# A launched script that keeps the restart contract (`lossguard.restart`): it is started again when it asks for it.
+# The supervisor of a script that keeps the restart contract (`lossguard.restart`).
 
 USEFUL_SECONDS = 60.0
 """A start that lives longer has made progress: the launcher does not see the steps of a script that reports itself."""
@@ -55,7 +55,7 @@ class ContractSupervisor(Supervisor):
         return Restart(command=self._command)
 
 
-# The options of `lossguard launch` about rollbacks by restart.
+# The options.
 
 CONTRACT = "script"
 """The value of --restart-with for a script that keeps the restart contract itself (`lossguard.restart`)."""

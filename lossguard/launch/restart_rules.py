@@ -1,9 +1,9 @@
-"""Whether a command hangs, and how often one that dies is started again. Pure: times are given."""
+"""The rules of restarts: when a command hangs, and how often one that dies is started again. Pure: times are given."""
 
 from collections import deque
 from dataclasses import dataclass, field
 
-# Whether a command hangs: no step for several times the longest of its recent steps. Pure: times are given.
+# Hangs: no step for several times the longest of the recent steps.
 
 MIN_STEPS = 20
 """Steps after which it is known what is usual; before, nothing is a hang (a compilation, the first evaluation)."""
@@ -52,7 +52,7 @@ class HangDetector:
         return now - self._at
 
 
-# How often a command that dies by itself is started again, and after which pause. Pure: times are given.
+# Restarts of a command that dies by itself: their number, and the pause before each.
 
 HOUR = 3600.0
 MAX_BACKOFF = 300.0

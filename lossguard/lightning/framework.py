@@ -1,4 +1,4 @@
-"""The package of the Trainer, `lightning` or `pytorch_lightning`, and what of it is refused before the first step."""
+"""The package of the Trainer, `lightning` or `pytorch_lightning`, and refusals of what cannot be guarded."""
 
 import importlib
 import importlib.util
@@ -24,8 +24,6 @@ else:
     TorchCheckpointIO = pytorch.plugins.io.TorchCheckpointIO
     DDPStrategy, SingleDeviceStrategy = pytorch.strategies.DDPStrategy, pytorch.strategies.SingleDeviceStrategy
 
-# What comes from the package of the Trainer: `lightning`, or `pytorch_lightning` if that is the imported one.
-
 __all__ = [
     "Callback",
     "DDPStrategy",
@@ -38,7 +36,7 @@ __all__ = [
 ]
 
 
-# What cannot be guarded is refused before the first step, each with one sentence that says what to do.
+# Refusals before the first step, each with one sentence that says what to do.
 
 OR_WATCH = "or use lossguard.lightning.Watch(run), which reports and never rolls back"
 

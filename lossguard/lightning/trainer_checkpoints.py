@@ -1,4 +1,12 @@
-"""Lightning's own checkpoints as those to which the run is rolled back, with the state of its loops and callbacks."""
+"""Lightning's own checkpoints, to which a run is rolled back, with the state of its loops and callbacks.
+
+    <directory>/step-000000050/trainer.ckpt      as `trainer.save_checkpoint` writes it: for `fit(ckpt_path=..)`, too
+                               lossguard-0.pt    of each rank: what that file leaves out
+                               manifest.json     checksums of both
+    <directory>/discarded/step-...               some that the last rollback discarded
+
+The folders are not those of a ModelCheckpoint: its `save_top_k` deletes none of them, and its files are not restored.
+"""
 
 import os
 import time
@@ -16,7 +24,7 @@ from lossguard.lightning.framework import ModelCheckpoint, Trainer
 from lossguard.lightning.watch import Watch
 from lossguard.vocabulary.errors import LogOnce
 
-# The state of Lightning's loops and callbacks, for checkpoints that are restored in the middle of `fit`.
+# The state of Lightning's loops and callbacks.
 #
 # Private names of Lightning are used here and nowhere else; tests/lossguard/lightning/test_trainer_checkpoints.py
 # tries each of them.
@@ -160,15 +168,6 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     return value is None or isinstance(value, bool | int | float | str | Tensor)
 
-
-# Lightning's own checkpoints as those to which the run is rolled back.
-#
-#     <directory>/step-000000050/trainer.ckpt      as `trainer.save_checkpoint` writes it: for `fit(ckpt_path=..)`, too
-#                                lossguard-0.pt    of each rank: what that file leaves out
-#                                manifest.json     checksums of both
-#     <directory>/discarded/step-...               some that the last rollback discarded
-#
-# The folders are not those of a ModelCheckpoint: its `save_top_k` deletes none of them, and its files are not restored.
 
 FILE = "trainer.ckpt"
 

@@ -18,7 +18,7 @@ def num_ranks() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-# Tensors that are sharded over ranks: DTensor, as FSDP2 makes them. Its module is loaded only when one is used.
+# Sharded tensors: DTensor, as FSDP2 makes them. Its module is loaded only when one is used.
 
 
 def is_sharded(value: Any) -> bool:

@@ -1,4 +1,8 @@
-"""The processes that train one run together, how they agree, and which they are."""
+"""The processes that train one run together, and how they agree.
+
+`Ranks` is a single process, which agrees with itself at once. `lossguard.torch.TorchRanks` is the implementation for
+torch.distributed. `lossguard.run.ranks.current_ranks` chooses between them.
+"""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -7,11 +11,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, RanksError
-
-# The processes that train one run together, and how they agree.
-#
-# `Ranks` is a single process, which agrees with itself at once. `lossguard.torch.TorchRanks` is the implementation for
-# torch.distributed. `lossguard.run.ranks.current_ranks` chooses between them.
 
 T = TypeVar("T")
 
@@ -116,9 +115,6 @@ def _report(problem: Exception | None) -> tuple[int, str]:
     if isinstance(problem, CheckpointError):
         return 1, str(problem)
     return 2, f"{type(problem).__name__}: {problem}"
-
-
-# Which processes train the run together: the process group of torch.distributed, or this process alone.
 
 
 def current_ranks() -> Ranks:

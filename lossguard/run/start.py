@@ -24,7 +24,7 @@ from lossguard.vocabulary.protocol import MAX_SHORT_TEXT, MAX_TAGS, checked_json
 from lossguard.vocabulary.secrets import MASK, mask_json
 from lossguard.vocabulary.values import plain_json
 
-# Before a run is resumed in a new folder: ask the collector whether another process still writes it.
+# The lease: before a run is resumed in a new folder, the collector says whether another process still writes it.
 
 ASK_TIMEOUT = 5.0
 """Seconds to wait for an answer: without one the run begins, because it must work without a collector."""
@@ -55,7 +55,7 @@ def wait_for_lease(client: Client, run_id: str, writer: Writer, *, wait: float) 
         time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
 
-# `lossguard.init`: begin or resume a run.
+# `lossguard.init`.
 
 MAX_CONFIG_BYTES = 4 << 20
 """Of JSON; well below the largest body that a collector accepts."""

@@ -1,4 +1,12 @@
-"""How the rows of a source are made, recognised from the rows; and a short table of the first ones for people."""
+"""Facts about the rows of a source, recognised from the rows, and a short table of the first ones for people.
+
+**Smoothing.** The losses of a training step are a slow level plus noise that is new at each step. So neighbouring
+differences of a raw loss have an autocorrelation of -1/2. Those of an exponential moving average (EMA) that keeps the
+part a of its past have -(1 - a)/2, which is nearly 0. A loss that still falls fast looks smooth too, but its level
+moves farther in 8 rows than noise does: by the variance ratio (Lo and MacKinlay 1988) of 8 rows to one, which is 1/8
+for raw noise, below 1 for an EMA, and above 1 for a trend. Then nothing is decided yet. The part a itself is the
+autocorrelation of the level around its trend, corrected for its bias in a short window.
+"""
 
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -9,15 +17,6 @@ from statistics import median
 
 from lossguard.sources.names import NameMap, canonical
 from lossguard.vocabulary.source_facts import EVERY_STEP, MAX_STRIDE, Clock, SourceFacts
-
-# How the rows of a source are made, recognised from the rows.
-#
-# **Smoothing.** The losses of a training step are a slow level plus noise that is new at each step. So neighbouring
-# differences of a raw loss have an autocorrelation of -1/2. Those of an exponential moving average (EMA) that keeps the
-# part a of its past have -(1 - a)/2, which is nearly 0. A loss that still falls fast looks smooth too, but its level
-# moves farther in 8 rows than noise does: by the variance ratio (Lo and MacKinlay 1988) of 8 rows to one, which is 1/8
-# for raw noise, below 1 for an EMA, and above 1 for a trend. Then nothing is decided yet. The part a itself is the
-# autocorrelation of the level around its trend, corrected for its bias in a short window.
 
 WINDOW = 512
 """Losses that are looked at together, at most."""
@@ -197,7 +196,7 @@ def _rounded(weight: float) -> float:
     return min(WEIGHTS, key=lambda each: abs(log((1.0 - weight) / (1.0 - each))))
 
 
-# What the first rows of a source were, and what they were mapped to: a short table for people.
+# The preview: the first rows, and what they were mapped to.
 
 PREVIEW_ROWS = 100
 """Rows after which the preview is complete."""

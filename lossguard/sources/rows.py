@@ -1,4 +1,4 @@
-"""Rows of a source: what it logged for one step, under its own names, or scalar by scalar."""
+"""The rows of a source: what it logged for one step, under its own names, or scalar by scalar."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -6,8 +6,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lossguard.vocabulary.protocol import MAX_STEP
-
-# Rows of a source: what it logged for one step, under its own names.
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +128,7 @@ def merged(rows: Iterable[Row]) -> Iterator[Row]:
         yield pending
 
 
-# Scalars of a store, in the order in which they were logged, as rows.
+# Scalars in the order in which they were logged, as rows.
 
 
 class StoredScalar(NamedTuple):

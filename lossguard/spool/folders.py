@@ -1,4 +1,4 @@
-"""Folders and files that are their owner's alone, and the lock of a folder that one process writes."""
+"""Folders and files that only their owner may read, and the lock of a folder that one process writes."""
 
 import errno
 import fcntl
@@ -12,7 +12,7 @@ from pathlib import Path
 from lossguard.spool.writer import this_process
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce
 
-# Folders and files that only their owner may read: what a run records may name data, hosts and paths.
+# Private folders and files: what a run records may name data, hosts and paths.
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
@@ -36,7 +36,7 @@ def open_private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
 
 
-# A lock on a folder, so that two processes do not write it at once.
+# The lock of a folder, so that two processes do not write it at once.
 #
 # It is an advisory lock of the operating system (flock) on the file `lock` in the folder. The kernel releases it when
 # the process ends, however it ends; NFS and most cluster file systems pass it on to other machines. Whatever locks the

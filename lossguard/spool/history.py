@@ -1,4 +1,4 @@
-"""What earlier sessions of a run did and recorded, read from their spools."""
+"""The history of a run's earlier sessions, read from their spools."""
 
 import gzip
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from lossguard.spool.spool_reader import SpoolReader
 from lossguard.vocabulary.orders import Skip
 from lossguard.vocabulary.states import SegmentReason
 
-# What earlier sessions of a run did, read from their spools, so that no order is executed twice.
+# The history, because of which no order is executed twice.
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class History:
                 self.rollback_times.append(record["time"])
 
 
-# What a run recorded, read from its spools.
+# Records of all sessions.
 
 
 def read_spools(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:

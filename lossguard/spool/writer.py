@@ -1,14 +1,13 @@
-"""Who writes a run: the identity of its folder, and the process that has locked it."""
+"""The writer of a run: a folder, and the process that has locked it.
+
+Collectors give the orders of a run to one writer. The collector imports this module, too.
+"""
 
 import os
 import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-
-# Who writes a run: a folder, and the process that works in it. Collectors give a run's orders to one of them.
-#
-# Pure: trainer and collector both import it.
 
 WRITER_HEADER = "Lossguard-Writer"
 """Header of a trainer's requests. An older SDK sends none, and an older collector ignores it."""
@@ -51,7 +50,7 @@ def this_process() -> str:
     return f"{os.getpid()}@{re.sub('[^!-~]', '_', socket.gethostname())[:128] or 'unknown'}"
 
 
-# The identity of a run's folder: a random id in the file `writer`. Whoever has locked the folder is that writer.
+# The identity of a folder: a random id in the file `writer`. Whoever has locked the folder is that writer.
 
 WRITER_FILE = "writer"
 _ID = re.compile("[0-9a-f]{32}")

@@ -1,4 +1,7 @@
-"""Cross-entropy, z-loss and log-Z statistics of a causal language model in one pass over the logits; by source, too."""
+"""Cross-entropy, z-loss and log-Z statistics of a causal language model in one pass over the logits; by source, too.
+
+Shapes: B batch, T positions, V vocabulary, N = B * T rows, C rows of one chunk.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -6,10 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-# Cross-entropy, z-loss and log-Z statistics of a causal language model in one pass over the logits.
-#
-# Shapes: B batch, T positions, V vocabulary, N = B * T rows, C rows of one chunk.
 
 CHUNK_ELEMENTS = {"cpu": 1 << 20}
 """Elements of a chunk of rows, by device type: on a CPU, every pass but the first finds the chunk in the cache."""
@@ -195,7 +194,7 @@ def _chunk_gradient(
     grad_CV.scatter_(1, targets_C1, target_C1.to(grad_CV.dtype))
 
 
-# The loss of each source of the data: one that rises while the mean falls is lost in the mean.
+# The loss of each source: one that rises while the mean falls is lost in the mean.
 #
 # Shapes: B sequences, T positions, V vocabulary, S sources.
 

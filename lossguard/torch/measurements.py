@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lossguard.run.collectives import is_sharded, local_part
 from lossguard.vocabulary.wire import MAX_TOKENS
 
-# Gradient norms of groups of layers: where in the model the trouble is.
+# Gradient norms of groups of layers, which say where in the model the trouble is.
 
 NUM_GROUPS = 6
 """Of the layers of one stack."""
@@ -90,7 +90,7 @@ def _range_name(stack: str, index: int, size: int, num_groups: int) -> str:
     return f"{stack} {first:0{width}}" + (f"-{last:0{width}}" if last > first else "")
 
 
-# How far an optimizer's step moves the weights: the root mean square of the step over that of the weights.
+# The size of an update: the root mean square of the step over that of the weights.
 #
 # A healthy ratio is about 1e-3 (Karpathy's rule of thumb) and changes slowly; it jumps with damaged moments, a wrong
 # learning rate or gradients that are not clipped, before the loss does.
@@ -158,7 +158,7 @@ class UpdateNorm:
         return torch.cat(parts) if parts else torch.empty(0)
 
 
-# How unevenly a mixture of experts spreads its tokens.
+# The balance of a mixture of experts.
 #
 # Shapes: E experts, L layers.
 
@@ -188,7 +188,7 @@ def expert_imbalance(loads: Tensor) -> dict[str, Tensor]:
     return {"expert_imbalance": violation.max()}
 
 
-# From a model's logits to the arguments of `run.probe`.
+# The next token: from a model's logits to the arguments of `run.probe`.
 #
 # Shapes: V vocabulary, K named tokens.
 

@@ -1,4 +1,10 @@
-"""Ready remedies. Each function registers one with a guard; call it before `guard.steps`, on every rank."""
+"""Ready remedies. Each function registers one with a guard; call it before `guard.steps`, on every rank.
+
+learning_rate   guard.lr_scale is lower for some steps, and then rises back to where it was
+z_loss          a higher weight of the z-loss
+clip            a lower gradient norm to clip at
+moments         the optimizer forgets the moments of the tensors in which they are damaged
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +17,6 @@ from torch.optim import Optimizer
 from lossguard.guard.controller import Controller
 from lossguard.guard.remedies import LASTS
 from lossguard.run.collectives import is_sharded, local_part
-
-# The learning rates of one optimizer step, times the factor that an order or a remedy has set.
 
 
 class ScaledRates:
@@ -36,11 +40,7 @@ class ScaledRates:
             self._given = []
 
 
-# Ready remedies. Each function registers one with a guard; call it before `guard.steps`, on every rank.
-#
-# learning_rate   guard.lr_scale is lower for some steps, and then rises back to where it was z_loss          a higher
-# weight of the z-loss clip            a lower gradient norm to clip at moments         the optimizer forgets the
-# moments of the tensors in which they are damaged
+# Remedies.
 
 PALM_Z_WEIGHT = 1e-4
 """Chowdhery et al., "PaLM", 2022, section 5."""

@@ -1,23 +1,22 @@
-"""The exceptions of the SDK, and warnings that a training loop can live with: each logged once."""
+"""The exceptions of the SDK, and its warnings, each logged once.
+
+LossguardError
+    ConfigurationError (also ValueError)   a setting is invalid; raised by `init` and `Client`
+    CheckpointError                        no checkpoint is intact, or it cannot be written
+        CheckpointMismatch                 the restored state is not the saved one, or only half of it: stops a loop
+    RanksError                             a rank left, or is at another step: stops the loops of all other ranks
+    CollectorError                         a request to a collector failed; only `lossguard.Client` raises it
+        Unreachable                        no usable answer: no connection, 408, 429, 5xx, or not a collector
+        Unauthorised                       401, 403: the token is missing, unknown or lacks a scope
+        NotFound                           404: the collector does not know the run, the order or the incident
+        Rejected                           any other 4xx: the request is wrong and stays wrong
+            Conflict                       409: the request does not fit the present state
+"""
 
 import functools
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
-
-# The exceptions of the SDK.
-#
-# LossguardError
-#     ConfigurationError (also ValueError)   a setting is invalid; raised by `init` and `Client`
-#     CheckpointError                        no checkpoint is intact, or it cannot be written
-#         CheckpointMismatch                 the restored state is not the saved one, or only half of it: stops a loop
-#     RanksError                             a rank left, or is at another step: stops the loops of all other ranks
-#     CollectorError                         a request to a collector failed; only `lossguard.Client` raises it
-#         Unreachable                        no usable answer: no connection, 408, 429, 5xx, or not a collector
-#         Unauthorised                       401, 403: the token is missing, unknown or lacks a scope
-#         NotFound                           404: the collector does not know the run, the order or the incident
-#         Rejected                           any other 4xx: the request is wrong and stays wrong
-#             Conflict                       409: the request does not fit the present state
 
 
 class LossguardError(Exception):

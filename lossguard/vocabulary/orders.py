@@ -12,11 +12,11 @@ from typing import Any
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.states import OrderKind
 
-# Signed orders: HMAC-SHA256 (RFC 2104) with a key that the collector and the trainer were given, and nobody between.
+# Signatures: HMAC-SHA256 (RFC 2104) with a key that only the collector and the trainer have.
 #
-# The signature covers all that the trainer acts on, and the run: an order that was altered, written into the database
-# by somebody else, or sent to another run has none that fits. That each order is carried out once is the work of its
-# key.
+# A signature covers all that the trainer acts on, and the run: it fits no order that was altered, written into the
+# database by somebody else, or sent to another run. An order's own key, not its signature, makes sure that it is
+# carried out once.
 
 SIGNATURE = "signature"
 KEY, KEY_FILE = "LOSSGUARD_ORDER_KEY", "LOSSGUARD_ORDER_KEY_FILE"
@@ -83,7 +83,7 @@ def _spelled(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# Orders from the collector to the trainer.
+# Orders, as the collector sends them.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

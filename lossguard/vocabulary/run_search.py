@@ -1,4 +1,4 @@
-"""What lists of runs compare: the search, the orders, the tags, and settings by dotted path. Pure."""
+"""The search, the orders, the tags and the settings by which lists show runs. Pure."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-# The settings of a configuration by dotted path: {"optimizer": {"lr": 3e-4}} has the setting `optimizer.lr`. Pure.
+# Settings by dotted path: {"optimizer": {"lr": 3e-4}} has the setting `optimizer.lr`.
 
 
 def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -29,7 +29,7 @@ def settings_named(settings: Mapping[str, Any], name: str) -> list[Any]:
     return [value for path, value in settings.items() if path.endswith(ending)]
 
 
-# The tags of a run. Pure.
+# Tags.
 
 
 def tags_of(given: Any, config: Mapping[str, Any]) -> list[str]:
@@ -38,7 +38,7 @@ def tags_of(given: Any, config: Mapping[str, Any]) -> list[str]:
     return [tag for tag in found if isinstance(tag, str)] if isinstance(found, list) else []
 
 
-# The orders of a list of runs.
+# Orders of a list.
 
 
 class RunOrder(StrEnum):
@@ -51,7 +51,7 @@ class RunOrder(StrEnum):
     NAME = "name"  # by project and name
 
 
-# The search for runs: words, and conditions on what is known of a run. Pure.
+# The search: words, and conditions on what is known of a run.
 #
 #     gpt -debug state:running lr>1e-3 optimizer.name=adamw steps>=10k loss<2.5 note:"two words" -archived
 #

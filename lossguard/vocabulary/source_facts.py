@@ -1,14 +1,12 @@
-"""How the rows of a source were made: each step or every tenth, smoothed, averaged, without NaN, on another clock."""
+"""Facts about the rows of a source: each step or every tenth, smoothed, averaged, without NaN, on another clock.
+
+The trainer declares them as an event of kind SOURCE, and the collector's detection takes them into account. Pure.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
-
-# How the rows of a source were made: each step or every tenth, smoothed, averaged, without NaN, on another clock.
-#
-# The trainer declares it as an event of kind SOURCE; the collector's detection takes it into account. Both import this
-# module. Pure.
 
 SOURCE = "source"
 """Kind of the event that says how the rows of a run were made. It announces no change: baselines stay."""
@@ -113,7 +111,7 @@ def _ordinal(number: int) -> str:
     return str(number) + {1: "st", 2: "nd", 3: "rd"}.get(last, "th")
 
 
-# What the configuration of a run says about how its rows are made.
+# Facts that the configuration of a run states.
 
 
 def facts_of(config: Mapping[str, Any]) -> SourceFacts:

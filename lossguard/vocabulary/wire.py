@@ -1,4 +1,4 @@
-"""The shapes that travel between trainer and collector: restorable tiers, preflights and probes. Pure."""
+"""Values that travel between trainer and collector: restorable tiers, preflights and probes. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class RestorableTier:
         return {"tier": self.tier, "steps": list(self.steps), **known}
 
 
-# What the collector asks before a person approves a rollback, and what the trainer answers. Pure.
+# Preflights: questions of the collector before a person approves a rollback, and the trainer's answers.
 
 MAX_TEXTS = 3
 """Batches of which a text is reported: the first of those that are to be skipped."""
@@ -107,7 +107,7 @@ class Answer:
         }
 
 
-# A probe: the distribution of the next token that a model predicts after a fixed prompt.
+# Probes: the distribution of the next token that a model predicts after a fixed prompt.
 
 MAX_TOKENS = 256
 """Named tokens of a probe: a vocabulary of bytes is stored completely, of a larger one only the likeliest tokens."""

@@ -5,8 +5,6 @@ from typing import Any
 
 from lossguard.vocabulary.protocol import decode_number
 
-# A count and its noun: "1 step", "1,200 steps", "2 batches".
-
 
 def plural(count: int, noun: str, several: str | None = None) -> str:
     return f"{count:,} {form(count, noun, several)}"
@@ -16,8 +14,6 @@ def form(count: int, noun: str, several: str | None = None) -> str:
     """The noun as it stands after the count; `several`: after other counts than one, if that is more than an s."""
     return noun if count == 1 else several or f"{noun}s"
 
-
-# Numbers and times as people read them. Pure.
 
 UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
 MISSING = "-"

@@ -1,4 +1,4 @@
-"""What the store knows of each file of archived steps, and which steps can be archived."""
+"""The files of archived steps, as the store knows them, and the steps that can be archived."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from db.models import Base, Time
 from db.steps import levels
 from db.store import bulk
 
-# Which steps of a segment are archived. Pure.
+# Steps that can be archived. Pure.
 #
 # All but those that a chart of the whole run reads in full resolution: the narrowest buckets of the roll-ups in which a
 # segment begins, ends, or another one forks off. So lists, overviews and the newest step need no file.
@@ -32,7 +32,7 @@ def archivable(first: int, last: int, forks: Iterable[int]) -> Sequence[tuple[in
     return found
 
 
-# What the store knows of each file of archived steps. The caller owns the transaction.
+# Files. The caller owns the transaction.
 #
 # A row is committed before its file is begun, and deleted after its file is removed: every file that may exist has a
 # row, whatever is killed. The values that a file holds are deleted from the store in the transaction in which it

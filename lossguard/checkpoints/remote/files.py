@@ -1,4 +1,4 @@
-"""The files below a URL, through fsspec, and what went wrong there in a few words."""
+"""The files below a URL, through fsspec, and their errors in a few words."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.secrets import mask_text
 
-# What went wrong at a remote URL, in a few words with a remedy, and without secrets. Pure.
+# Errors, in a few words with a remedy, and without secrets.
 #
 # Each package that fsspec uses has errors of its own, and those of obstore bring the whole answer of the server; all of
 # them name the cause by the same words, which the services have made up.
@@ -131,7 +131,7 @@ def _first_words(said: str) -> str:
     return re.sub(r"^Generic \w+ error: ", "", line)[:MAX_REASON].rstrip(" :.")
 
 
-# The files below a URL, through fsspec: an object store (s3://, gs://, az://) or whatever else fsspec reaches.
+# Files: of an object store (s3://, gs://, az://), or of whatever else fsspec reaches.
 #
 # fsspec and the package for a kind of store are imported when a URL is opened: the SDK does not need them otherwise.
 

@@ -1,4 +1,4 @@
-"""Checkpoints at a URL: which are there, whole; how they reach this machine; and who writes them."""
+"""Checkpoints at a URL: which of them are whole, their download, and the process that writes them."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from lossguard.run.ranks import Ranks
 from lossguard.spool.writer import this_process
 from lossguard.vocabulary.errors import CheckpointError, logger
 
-# Which checkpoints are at a URL, whole.
+# Whole checkpoints.
 #
 # <url>/step-000000050/manifest.json     sizes and SHA-256 of the files, and the folder in which they lie
 #       files/000000050-3f2a9c1b/...     the files; each attempt to save has a folder of its own
@@ -96,7 +96,7 @@ def missing_file(manifest: Mapping[str, Any], sizes: Mapping[str, int]) -> str |
     return None
 
 
-# Checkpoints at a URL, on their way to a disk of this machine.
+# Downloads to a disk of this machine.
 
 
 class RemoteReadFolder:
@@ -173,7 +173,7 @@ class DownloadedCheckpoints(Mapping[int, Path]):
         return len(self._steps)
 
 
-# Which process writes checkpoints at a URL: the last one to begin, because an object store has no locks.
+# The writer: the last process to begin, because an object store has no locks.
 #
 # `<url>/writer.json` names it. A process that is no longer named there stops saving.
 

@@ -1,4 +1,12 @@
-"""A checkpoint that several ranks write and read together: states split into their tensors and everything else."""
+"""A checkpoint that several ranks write and read together: states split into their tensors and everything else.
+
+    <directory>/step-000000050/manifest.json     size and SHA-256 of each file
+                               model.pt ...      everything but the tensors of each object's state, from rank 0
+                               tensors*.json, *.distcp    the tensors of all objects (`tensor_files`)
+                               rank-0.pt ...     the random number generators of each rank, and the guard's state
+
+Any number of ranks can read it, however their tensors are sharded.
+"""
 
 import copy
 import re
@@ -26,7 +34,7 @@ from lossguard.checkpoints.state import Stateful
 from lossguard.run.collectives import is_sharded, with_local
 from lossguard.run.torch_ranks import TorchRanks
 
-# States split into their tensors and everything else, and joined again.
+# States, split into their tensors and everything else, and joined again.
 #
 # The path of a value is its keys joined by dots, as "optimizer.state.0.exp_avg".
 
@@ -75,15 +83,6 @@ def _rebuild(path: str, value: Any, change: Callable[[str, Any], Any]) -> Any:
         return type(value)(_rebuild(f"{path}.{place}", item, change) for place, item in enumerate(value))
     return change(path, value)
 
-
-# A checkpoint that several ranks write and read together.
-#
-#     <directory>/step-000000050/manifest.json     size and SHA-256 of each file
-#                                model.pt ...      everything but the tensors of each object's state, from rank 0
-#                                tensors*.json, *.distcp    the tensors of all objects (`tensor_files`)
-#                                rank-0.pt ...     the random number generators of each rank, and the guard's state
-#
-# Any number of ranks can read it, however their tensors are sharded.
 
 Files = dict[str, dict[str, Any]]
 """File name -> fingerprint."""

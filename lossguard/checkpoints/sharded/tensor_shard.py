@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, Wri
 from lossguard.run import collectives
 from lossguard.run.collectives import is_first_copy, is_sharded, local_part
 
-# A rank's shard of a tensor, as torch.distributed.checkpoint plans its reading and writing.
+# Shards, as torch.distributed.checkpoint plans their reading and writing.
 #
 # A sharded tensor (DTensor, as FSDP2 makes them) has one shard on each rank. Any other tensor is a single shard, the
 # same on all ranks, which one of them writes.
@@ -60,7 +60,7 @@ class TensorShard:
         return [self.chunk]
 
 
-# Which rank writes which tensors of a checkpoint.
+# The plan of who writes what.
 #
 # torch.distributed.checkpoint gathers the plans of all ranks on rank 0, one item for each tensor of each rank, and
 # sends them back: millions of objects with thousands of ranks. Where all ranks have the same tensors, each one can work

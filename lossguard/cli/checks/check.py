@@ -1,4 +1,4 @@
-"""One thing that `lossguard doctor` looked at, and which settings of the SDK are set."""
+"""A check of `lossguard doctor`, and the settings of the SDK that are set."""
 
 import argparse
 from collections.abc import Mapping
@@ -7,8 +7,6 @@ from enum import StrEnum
 from typing import Any
 
 from lossguard.vocabulary.secrets import mask_text
-
-# One thing that `lossguard doctor` looked at. Pure.
 
 
 class State(StrEnum):
@@ -46,7 +44,7 @@ def problem(name: str, sentence: str, mend: str) -> Check:
     return Check(name, State.PROBLEM, sentence, mend)
 
 
-# Which settings of the SDK are set, and by what.
+# Settings that are set, and by what.
 
 VARIABLES = {
     "LOSSGUARD_URL": "url",

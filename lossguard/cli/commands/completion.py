@@ -1,4 +1,9 @@
-"""`lossguard completion`: the completion of a shell, and the words that it offers."""
+"""`lossguard completion`: the completion of a shell, and the words that it offers.
+
+eval "$(lossguard completion bash)"                            in ~/.bashrc
+eval "$(lossguard completion zsh)"                             in ~/.zshrc, after compinit
+lossguard completion fish > ~/.config/fish/completions/lossguard.fish
+"""
 
 import argparse
 import re
@@ -12,7 +17,7 @@ from lossguard.cli.named_run import LATEST, Found, find, listed
 from lossguard.client.client import Client
 from lossguard.vocabulary.errors import LossguardError
 
-# What may stand next on a command line of `lossguard`: commands and options, and what the collector knows.
+# Words that may stand next on a command line: commands and options, and what the collector knows.
 
 SECONDS = 1.0
 """For which a shell waits for the collector."""
@@ -119,10 +124,7 @@ def _beginning(current: str, words: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(word for word in words if word.startswith(current) and SAFE.fullmatch(word)))
 
 
-# `lossguard completion`: the commands, options and runs, completed by the shell.
-#
-# eval "$(lossguard completion bash)"                            in ~/.bashrc eval "$(lossguard completion zsh)"
-# in ~/.zshrc, after compinit lossguard completion fish > ~/.config/fish/completions/lossguard.fish
+# The command.
 
 BASH = """\
 _lossguard() {

@@ -1,4 +1,4 @@
-"""`lossguard show`: one run, and what became of it in one sentence."""
+"""`lossguard show`: one run, and its story in one sentence."""
 
 import argparse
 import time
@@ -15,7 +15,7 @@ from lossguard.vocabulary.run_search import tags_of
 from lossguard.vocabulary.states import THROUGHPUT_KINDS
 from lossguard.vocabulary.wording import ago, count, duration, number, percent, plural
 
-# What became of a run in one sentence: "861 steps, 26.4%, 28 s lost to 6 incidents". Pure.
+# The story of a run: "861 steps, 26.4%, 28 s lost to 6 incidents".
 
 LOST_TO_SPIKES = "spike"
 """The cause of that name in the goodput of a run."""
@@ -45,7 +45,7 @@ def story(run: dict[str, Any], goodput: dict[str, Any], incidents: list[dict[str
     return ", ".join(parts) + "."
 
 
-# `lossguard show`: where a run stands, what happened to it and what it waits for.
+# The command.
 
 SHOWN_METRICS = ("loss", "grad_norm", "log_z", "lr", "tokens")
 

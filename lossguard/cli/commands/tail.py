@@ -17,7 +17,7 @@ from lossguard.vocabulary.errors import ConfigurationError, Unreachable
 from lossguard.vocabulary.states import IncidentState, RunState
 from lossguard.vocabulary.wording import count, number
 
-# What is new in a run since the last look: its steps, incidents, interventions, segments and state.
+# News of a run since the last look: its steps, incidents, interventions, segments and state.
 
 METRICS = ("loss", "grad_norm", "lr")
 NON_FINITE = "non-finite"
@@ -132,7 +132,7 @@ def _of_state(run: Found) -> Event:
     return Event("state", f"run {run['id']} is {run['state']}", {"run": run["id"], "state": run["state"]})
 
 
-# `lossguard tail`: the steps of a run as they come, and its incidents and interventions as lines of their own.
+# The command.
 
 INTERVAL = 2.0
 MAX_WAIT = 30.0

@@ -1,4 +1,4 @@
-"""What the supervisor of a command needs to know of its framework: its options, and its checkpoints on the disk."""
+"""The framework of a command, as its supervisor knows it: options, and checkpoints on the disk."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def values(command: Sequence[str], name: str) -> list[str]:
     return found
 
 
-# Checkpoints on the disk by their step, and how those of rolled-back steps are put aside.
+# Checkpoints on the disk, by their step. Those of rolled-back steps are put aside.
 
 DISCARDED = ".discarded"
 """Ending of the folder beside the checkpoints that takes the discarded ones: no framework looks there."""
@@ -82,7 +82,7 @@ def is_complete_archive(path: Path) -> bool:
         return b"PK\x05\x06" in file.read()
 
 
-# What the supervisor of a command needs to know of its framework.
+# Adapters.
 #
 # An adapter counts optimizer steps as its framework's checkpoints do: the checkpoint of n holds the state after n
 # steps. Its trackers may number the steps from 1; then the first step of the run is 1, and that checkpoint is the state

@@ -1,4 +1,4 @@
-"""TensorBoard's records, and which event files are one run."""
+"""The records of TensorBoard's event files, and the files that are one run."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from typing import Any
 from lossguard.sources.source_run import BadSource
 from lossguard.vocabulary.errors import logger
 
-# The records of TensorBoard's event files: TFRecord frames, each with an Event, parsed by `tensorboard`'s own classes.
+# Records: TFRecord frames, each with an Event, parsed by `tensorboard`'s own classes.
 #
 # The frames are read here, because `EventFileLoader` computes checksums in Python and converts each event to the newest
 # data format: it reads a fifteenth of the events per second. The length of a frame is checked by its checksum, which
@@ -157,7 +157,7 @@ def text_of(value: Any) -> str | None:
     return strings[0].decode("utf-8", "replace") if len(strings) == 1 else None
 
 
-# What the event files of a run say of it: their names, and the records at their beginning.
+# Runs: the names of their event files, and the records at the beginning of these.
 
 MAX_CONFIG_RECORDS = 64
 """Records at the beginning of a run, among which its configuration is."""

@@ -61,7 +61,7 @@ def described(
     )
 
 
-# MLflow's file store (mlruns/): a folder for each experiment, in it one for each run, in it a file for each metric.
+# The file store: a folder for each experiment, in it one for each run, in it a file for each metric.
 
 WHAT = "MLflow's file stores (mlruns)"
 STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
