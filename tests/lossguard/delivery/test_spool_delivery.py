@@ -351,7 +351,7 @@ def test_a_refusal_says_why_to_a_collector_that_knows_of_it_and_to_an_older_one_
 
 
 @pytest.mark.parametrize("knows", [True, False])
-def test_an_older_collector_is_not_told_whether_skipped_samples_are_compared(
+def test_an_older_collector_does_not_learn_whether_skipped_samples_are_compared(
     collector: FakeCollector, tmp_path: Path, knows: bool
 ) -> None:
     collector.accepts = NEGOTIATED_FIELDS if knows else frozenset()
