@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lossguard.vocabulary.errors import (
         CheckpointError,
         CheckpointMismatch,
+        CheckpointTooOld,
         CollectorError,
         ConfigurationError,
         Conflict,
@@ -44,6 +45,7 @@ __all__ = [
     "Cause",
     "CheckpointError",
     "CheckpointMismatch",
+    "CheckpointTooOld",
     "Client",
     "CollectorError",
     "ConfigurationError",
@@ -89,6 +91,7 @@ _NAMES_OF = {
     "vocabulary.errors": (
         "CheckpointError",
         "CheckpointMismatch",
+        "CheckpointTooOld",
         "CollectorError",
         "ConfigurationError",
         "Conflict",

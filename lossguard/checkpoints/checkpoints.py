@@ -20,16 +20,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch.nn.parallel import DistributedDataParallel
-
 from lossguard.checkpoints.files import read_state, write_state
 from lossguard.checkpoints.memory import HostCopier, MemoryCheckpoints
 from lossguard.checkpoints.place import Place, ReadPlace, place_of, steps_to_delete
 from lossguard.checkpoints.state import Digest, Stateful, check_digests, digest, generators, restore_generators
+from lossguard.checkpoints.unwrapped import unwrapped
 from lossguard.run.ranks import Ranks, current_ranks
 from lossguard.run.torch_ranks import TorchRanks
 from lossguard.spool.folders import LOCK_WAIT
-from lossguard.vocabulary.errors import CheckpointError, logger
+from lossguard.vocabulary.errors import CheckpointError, CheckpointTooOld, logger
 from lossguard.vocabulary.states import Tier
 
 FORMAT: Any = 2
@@ -100,7 +99,7 @@ class Checkpoints:
         self._place = self._open_place(directory, staging=staging, options=storage_options)
         self.directory: Any = self._place.path
         """A Path, or a URL as text."""
-        self.objects = {name: _unwrapped(name, instance) for name, instance in objects.items()}
+        self.objects = {name: unwrapped(name, instance) for name, instance in objects.items()}
         self._uncompared = frozenset(uncompared or {})
         self._pinned: frozenset[int] = frozenset()
         self.memory_every = memory_every if memory else None
@@ -199,15 +198,18 @@ class Checkpoints:
         """Keep the checkpoints of these steps, whatever their age, until another call names others."""
         self._pinned = frozenset(steps)
 
-    def load(self, step: int) -> dict[str, Any]:
+    def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
         """Restore the newest intact checkpoint at or before `step` and return the `state` it was saved with.
 
         Skips damaged checkpoints, with a warning. Raises CheckpointError, before anything has changed, when none is
-        intact, and CheckpointMismatch when a loaded object differs from the saved one: learning rates, moments, step
-        counts and weights are compared. Exceptions of an object's own `load_state_dict` are not caught.
+        intact (CheckpointTooOld: none from step `not_before` on), and CheckpointMismatch when a loaded object differs
+        from the saved one: learning rates, moments, step counts and weights are compared. Exceptions of an object's own
+        `load_state_dict` are not caught.
         """
         self._join()
         for candidate in reversed([known for known in self.ranks.ask_rank_0(self.steps) if known <= step]):
+            if candidate < not_before:
+                raise CheckpointTooOld(f"no checkpoint from step {not_before} to step {step} is intact")
             with self._place.reading(candidate) as place:
                 try:
                     in_memory = candidate in self.ranks.broadcast(self.memory_steps())
@@ -352,18 +354,3 @@ class Checkpoints:
         states = read_states(place.folder, files, self.objects, need, self.ranks.rank)
         digests = {name: digest(state) for name, state in states.items()}
         return states | {RUN: read_rank_state(place.folder, manifest["ranks"], self.ranks.rank, need)}, digests
-
-
-WHOLE_STATE_MISSING = {"FullyShardedDataParallel", "DeepSpeedEngine", "DeepSpeedEngineWrapper"}
-"""Wrappers whose model and optimizer do not have their own whole state."""
-
-
-def _unwrapped(name: str, instance: Stateful) -> Stateful:
-    """The module inside DistributedDataParallel: its state fits any number of ranks."""
-    unsupported = WHOLE_STATE_MISSING.intersection(kind.__name__ for kind in type(instance).__mro__)
-    if unsupported:
-        raise ValueError(
-            f"{name} is a {unsupported.pop()}, which is not supported: shard it with torch's fully_shard (FSDP2), or "
-            "train with DistributedDataParallel"
-        )
-    return instance.module if isinstance(instance, DistributedDataParallel) else instance

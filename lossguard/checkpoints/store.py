@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any, Protocol, runtime_checkable
 
+from lossguard.vocabulary.errors import CheckpointError
 from lossguard.vocabulary.states import Tier
 from lossguard.vocabulary.wire import RestorableTier
 
@@ -37,6 +39,9 @@ class CheckpointStore(Protocol):
         """Restore the newest intact checkpoint at or before `step`; return the `state` it was saved with.
 
         Raises CheckpointError when there is none, and CheckpointMismatch when the restored state is not the saved one.
+
+        With the limit `max_depth`, a guard also gives `not_before`, the oldest step to which it may go back: then raise
+        CheckpointTooOld, before anything has changed, when none from that step on is intact.
         """
 
     def discard_after(self, step: int, /) -> None:
@@ -105,12 +110,15 @@ class CheckpointTimes:
         """A save that began at `began`, by `time.perf_counter`, no longer holds the loop up."""
         self._save_seconds[tier] = time.perf_counter() - began
 
-    def load(self, step: int) -> dict[str, Any]:
+    def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
         """The same as `CheckpointStore.load`. The time counts unless an older checkpoint took the place of a damaged
         one."""
         tier = Tier.MEMORY if step in self._memory_steps() else durable_tier(self._checkpoints)
+        load: Any = self._checkpoints.load
+        if not_before and "not_before" not in signature(load).parameters:
+            raise CheckpointError("max_depth needs checkpoints whose load(step, not_before=..) knows the oldest step")
         began = time.perf_counter()
-        state = self._checkpoints.load(step)
+        state: dict[str, Any] = load(step, not_before=not_before) if not_before else load(step)
         if state.get("step") == step:
             self._load_seconds[tier] = time.perf_counter() - began
         return state

@@ -35,9 +35,9 @@ class CheckpointSaver:
         """Steps that another process could restore, too."""
         return self._checkpoints.steps() if self._memory is None else self._memory.durable_steps()
 
-    def load(self, step: int) -> dict[str, Any]:
+    def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
         """See `CheckpointStore.load`."""
-        return self._times.load(step)
+        return self._times.load(step, not_before=not_before)
 
     def restored(self, step: int) -> None:
         """The present state is that of `step`."""
@@ -212,12 +212,12 @@ class Position:
             state["gate"] = self.gate.state_dict()
         return state | {"pinned": self._saver.pinned, "pinned_until": self._saver.pinned_until}
 
-    def restore(self, step: int) -> None:
-        """Restore the newest intact checkpoint at or before `step`, on all ranks."""
-        self._ranks.run_on_all(self._restore_here, step)
+    def restore(self, step: int, *, not_before: int = 0) -> None:
+        """Restore the newest intact checkpoint at or before `step`, on all ranks; none before step `not_before`."""
+        self._ranks.run_on_all(self._restore_here, step, not_before)
 
-    def _restore_here(self, step: int) -> None:
-        state = self._saver.load(step)
+    def _restore_here(self, step: int, not_before: int) -> None:
+        state = self._saver.load(step, not_before=not_before)
         self._check_owner(state.get("run"))
         _check_position(state, step)
         self.step = state["step"]

@@ -25,7 +25,7 @@ from lossguard.guard.remedies import LASTS, Remedies
 from lossguard.run.interrupts import handling
 from lossguard.run.ranks import Ranks, RankState, current_ranks
 from lossguard.run.run import Run
-from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, LogOnce
+from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, CheckpointTooOld, LogOnce
 from lossguard.vocabulary.limits import Limits
 from lossguard.vocabulary.orders import Ledger, Order, Skip
 from lossguard.vocabulary.states import OrderKind, Refusal, SegmentReason
@@ -244,8 +244,8 @@ class Controller:
         if step < known[-1]:
             self._saver.discard_after(step)
 
-    def _restore(self, step: int) -> None:
-        self._position.restore(step)
+    def _restore(self, step: int, *, not_before: int = 0) -> None:
+        self._position.restore(step, not_before=not_before)
         self._restored = True
 
     def _execute_orders(self, *, is_last: bool) -> None:
@@ -294,9 +294,6 @@ class Controller:
         """Restore, extend the ledger, and record both in one line of the spool. Returns whether that worked."""
         left_step = self.step
         self.remedies.revert_ended(left_step)  # before the restore may bring them back
-        if self.ranks.broadcast(self.limits.now.max_depth) is not None:  # should a damaged checkpoint lead too far back
-            self._saver.save(left_step, self._position.state)
-            self._saver.settle(wait=True)
         self._saver.settle_for_rollback()
         if not self._restore_for(order):
             return False
@@ -314,11 +311,14 @@ class Controller:
 
     def _restore_for(self, order: Order) -> bool:
         """Restore the checkpoint that `order` names; if that fails, refuse the order and return False."""
-        left_step = self.step
+        left_step, oldest = self.step, self.ranks.broadcast(self.limits.now.oldest_step(self.step))
         try:
             if order.rewind_to is None:
                 raise CheckpointError("the order names no step to rewind to")
-            self._restore(order.rewind_to)
+            self._restore(order.rewind_to, not_before=oldest)
+        except CheckpointTooOld as problem:
+            self._refuse(order, Refusal.LIMITS, f"{problem}, and max_depth permits none before step {oldest}")
+            return False
         except CheckpointError as problem:
             self.run.refuse(order, str(problem))
             if isinstance(problem, CheckpointMismatch):
@@ -330,12 +330,8 @@ class Controller:
             self._restore_newest(left_step, why)
             self._position.cursor = self._first_available(self._position.cursor)
             return False
-        too_deep = self.ranks.broadcast(self.limits.now.too_deep(left_step, self.step))  # a damaged checkpoint
-        if too_deep is not None:
-            self._refuse(order, Refusal.LIMITS, too_deep)
-            self._restore_newest(left_step, too_deep)
         self._position.cursor = self._first_available(self._position.cursor)
-        return too_deep is None
+        return True
 
     def _apply(self, order: Order) -> dict[str, Any]:
         """Take over skip, learning rate and remedies of `order`; return what the spool records of it."""

@@ -293,8 +293,7 @@ class RestartPlan:
 
     def _oldest_step(self) -> int:
         """No order may go further back than this step."""
-        depth = self.limits.now.max_depth
-        return self.ranks.broadcast(0 if depth is None else max(0, self._step - depth))
+        return self.ranks.broadcast(self.limits.now.oldest_step(self._step))
 
     def _leave(self, order: Order) -> NoReturn:
         self._log_once.warn(f"leaving with exit code {EXIT_CODE}, to be started again at step {order.rewind_to}")

@@ -199,8 +199,7 @@ class RestartSupervisor(Supervisor):
 
     def _keep_order(self, order: Order, run: Run) -> str | None:
         """Keep the order for whoever starts the command. Returns why that failed, or None."""
-        depth = self.order_limits.now.max_depth
-        oldest = 0 if depth is None else max(0, self._step(run, order) - depth)
+        oldest = self.order_limits.now.oldest_step(self._step(run, order))
         state = self._state.ordered(order, [self._step_of(each) for each in self._loadable()], oldest_step=oldest)
         try:
             state.save(self._folder)

@@ -3,6 +3,7 @@
 LossguardError
     ConfigurationError (also ValueError)   a setting is invalid; raised by `init` and `Client`
     CheckpointError                        no checkpoint is intact, or it cannot be written
+        CheckpointTooOld                   those that are intact lie further back than may be restored
         CheckpointMismatch                 the restored state is not the saved one, or only half of it: stops a loop
     RanksError                             a rank left, or is at another step: stops the loops of all other ranks
     CollectorError                         a request to a collector failed; only `lossguard.Client` raises it
@@ -29,6 +30,10 @@ class ConfigurationError(LossguardError, ValueError):
 
 class CheckpointError(LossguardError):
     """No checkpoint is intact, or one could not be restored safely."""
+
+
+class CheckpointTooOld(CheckpointError):
+    """Every intact checkpoint lies further back than may be restored. Nothing has changed."""
 
 
 class CheckpointMismatch(CheckpointError):

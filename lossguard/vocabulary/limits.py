@@ -128,6 +128,10 @@ class Limits:
         discarded = plural(step - rewind_to, "step")
         return f"it discards {discarded}, from {rewind_to} to {step}, and max_depth={self.max_depth}"
 
+    def oldest_step(self, step: int) -> int:
+        """The oldest step to which a run before `step` may go back."""
+        return 0 if self.max_depth is None else max(0, step - self.max_depth)
+
     def too_wide(self, num_skipped: int) -> str | None:
         """Why so many batches must not be skipped, or None."""
         if self.max_skip is None or num_skipped <= self.max_skip:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lossguard import Order, OrderKind, Run
-from lossguard.vocabulary.errors import CheckpointError
+from lossguard.vocabulary.errors import CheckpointError, CheckpointTooOld
 from lossguard.vocabulary.states import Refusal
 from lossguard.vocabulary.wire import RestorableTier
 
@@ -31,10 +31,12 @@ class Memory:
     def pin(self, steps: Any) -> None:
         self.pinned.append(list(steps))
 
-    def load(self, step: int) -> dict[str, Any]:
+    def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
         known = [each for each in self.steps() if each <= step]
         if not known:
             raise CheckpointError(f"no intact checkpoint at or before step {step}")
+        if known[-1] < not_before:
+            raise CheckpointTooOld(f"no checkpoint from step {not_before} to step {step} is intact")
         model, state = self.saved[known[-1]]
         self.model[:] = model
         return state

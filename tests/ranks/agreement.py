@@ -97,8 +97,8 @@ class Failing(Memory):
         super().__init__([])
         self.problem: Exception | None = problem if dist.get_rank() == dist.get_world_size() - 1 else None
 
-    def load(self, step: int) -> dict[str, Any]:
-        state = super().load(step)
+    def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
+        state = super().load(step, not_before=not_before)
         if self.problem is not None:
             problem, self.problem = self.problem, None
             raise problem

@@ -14,7 +14,7 @@ from torch import nn
 
 from lossguard.checkpoints.files import fingerprint, read_manifest, write_manifest, write_state
 from lossguard.torch import Checkpoints
-from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, ConfigurationError
+from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, CheckpointTooOld, ConfigurationError
 from tests.lossguard.checkpoints.box import Box
 from tests.lossguard.checkpoints.payloads import PAYLOADS, runs_when_trusted
 
@@ -123,6 +123,21 @@ def test_without_an_intact_checkpoint_nothing_changes(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no intact checkpoint at or before step 20"):
         checkpoints.load(20)
     assert box.value == 20
+
+
+def test_a_damaged_checkpoint_leads_no_further_back_than_the_oldest_step_that_is_asked_for(tmp_path: Path) -> None:
+    box = Box(0)
+    checkpoints = Checkpoints(tmp_path, blocking=True, box=box)
+    for step in (0, 2, 4):
+        box.value = step
+        checkpoints.save(step, {"step": step})
+    (tmp_path / "step-000000004" / "box.pt").write_bytes(b"damaged")
+    box.value = 5
+    with pytest.raises(CheckpointTooOld, match="no checkpoint from step 3 to step 4 is intact"):
+        checkpoints.load(4, not_before=3)
+    assert box.value == 5
+    assert checkpoints.load(4, not_before=2) == {"step": 2}
+    assert box.value == 2
 
 
 def test_a_save_that_was_killed_leaves_no_checkpoint_and_the_next_sweeps_up(tmp_path: Path) -> None:

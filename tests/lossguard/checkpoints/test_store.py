@@ -32,9 +32,9 @@ class Tiered(Memory):
     def durable_steps(self) -> list[int]:
         return [0, 50]
 
-    def load(self, step: int) -> dict[str, Any]:
+    def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
         time.sleep(self.seconds)
-        return super().load(step)
+        return super().load(step, not_before=not_before)
 
 
 def test_a_step_that_memory_and_disk_hold_counts_as_in_memory_which_it_is_loaded_from() -> None:

@@ -84,7 +84,7 @@ def test_an_abandoned_loop_saves_nothing_and_gives_the_signal_handlers_back() ->
 
 def test_a_resume_that_fails_leaves_the_signal_handlers_as_they_were() -> None:
     class Broken(Memory):
-        def load(self, step: int) -> dict[str, Any]:
+        def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
             raise OSError("the disk has gone")
 
     before = signal.getsignal(signal.SIGTERM)

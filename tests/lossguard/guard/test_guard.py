@@ -242,7 +242,7 @@ def test_a_checkpoint_with_an_impossible_step_or_batch_stops_the_run(harm: dict[
 
 def test_a_restore_that_is_not_exact_is_refused_and_stops_the_run() -> None:
     class Forgetful(Memory):
-        def load(self, step: int) -> dict[str, Any]:
+        def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
             raise CheckpointMismatch("optimizer is not what the checkpoint saved")
 
     run = ScriptedRun({8: rollback(rewind_to=5)})
@@ -448,11 +448,11 @@ class Fragile(Memory):
         super().__init__([])
         self.broken = broken
 
-    def load(self, step: int) -> dict[str, Any]:
+    def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
         if step in self.broken:
             self.model[:] = [666]
             raise RuntimeError("out of memory")
-        return super().load(step)
+        return super().load(step, not_before=not_before)
 
 
 def test_a_rollback_that_fails_half_way_is_refused_and_the_newest_checkpoint_is_restored() -> None:
@@ -554,16 +554,40 @@ def test_the_end_of_a_run_is_known_to_its_guard() -> None:
     assert run.recorded[-1] == ("refused", 1, "step 7 lies after 0.5 of the run's 10 steps (not_after=0.5)")
 
 
-def test_a_damaged_checkpoint_does_not_take_a_run_further_back_than_its_limits() -> None:
-    class Damaged(Memory):
-        def load(self, step: int) -> dict[str, Any]:
-            return super().load(0 if step == 4 else step)
-
-    run, checkpoints = ScriptedRun({8: rollback(rewind_to=4)}), Damaged([])
+def test_a_damaged_checkpoint_does_not_take_a_run_further_back_than_its_limits(tmp_path: Path) -> None:
+    """The order is refused before anything has changed: no state is loaded, and none is saved to come back to."""
+    run, box = ScriptedRun({8: rollback(rewind_to=4, skip_from=4, skip_to=7)}), Box(-1)
+    checkpoints = Checkpoints(tmp_path, box=box)
     guard = Guard(run, checkpoints=checkpoints, every=2, limits=Limits(max_depth=3))
-    assert list(guard.steps(Indices(), 9)) == [(step, step) for step in range(9)]
-    assert run.recorded[1:] == [("refused", 1, "it discards 7 steps, from 0 to 7, and max_depth=3")]
+    for step, batch in guard.steps(Indices(), 9):
+        assert batch == step == box.value + 1
+        box.value = step
+        if step == 6:
+            checkpoints.settle(wait=True)
+            (tmp_path / "step-000000004" / "box.pt").write_bytes(b"damaged")
+    why = "no checkpoint from step 4 to step 4 is intact, and max_depth permits none before step 4"
+    assert run.recorded[1:] == [("refused", 1, why)]
     assert guard.ledger.skips == []
+    assert checkpoints.steps() == [0, 2, 4, 6, 8, 9]
+
+
+def test_a_rollback_within_its_limits_saves_nothing_of_what_it_leaves() -> None:
+    run, checkpoints = ScriptedRun({8: rollback(rewind_to=4)}), Memory([])
+    guard = Guard(run, checkpoints=checkpoints, every=2, limits=Limits(max_depth=3))
+    saved = {step for _ in guard.steps(Indices(), 8) for step in checkpoints.steps()}
+    assert saved == {0, 2, 4, 6}
+
+
+def test_a_store_that_cannot_say_how_far_back_it_goes_gets_no_order_beyond_a_limit() -> None:
+    class Simple(Memory):
+        def load(self, step: int) -> dict[str, Any]:  # type: ignore[override]
+            return super().load(step)
+
+    run = ScriptedRun({8: rollback(rewind_to=4)})
+    guard = Guard(run, checkpoints=Simple([]), every=2, limits=Limits(max_depth=3))
+    assert list(guard.steps(Indices(), 9)) == [(step, step) for step in range(9)]
+    why = "max_depth needs checkpoints whose load(step, not_before=..) knows the oldest step"
+    assert run.recorded[1:] == [("refused", 1, why)]
 
 
 def test_observe_refuses_every_further_order() -> None:
