@@ -61,6 +61,10 @@ class OpenIncident:
     """Rows since the last one whose evidence was an alarm."""
     non_finite: bool = False
     """A signal is not finite at this row."""
+    loss_non_finite: bool = False
+    """The loss was not finite at a row of the incident."""
+    norm_first: bool = False
+    """The gradient norm left its band before the loss did."""
     first_onset_step: int = 0
     """The onset that a rollback must lie before: that of the first of the incidents that led to this one."""
     expectation_known: bool = True
@@ -110,6 +114,7 @@ class OpenIncident:
         loss = readings.get("loss")
         if loss is not None and np.isfinite(loss.value):
             self._observe_loss(step, loss)
+        self.loss_non_finite |= loss is not None and loss.non_finite
         risen = loss is not None and before.kind is IncidentKind.DIVERGENCE and loss.drift >= 1.0
         if risen and step > before.detected_step:
             self.no_further_action = False

@@ -67,6 +67,8 @@ def open_incident(
         peak_excess=excess,
         excess=excess,
         non_finite=reading.non_finite,
+        loss_non_finite=loss is not None and loss.non_finite,
+        norm_first=norm_came_first(step, readings, recent),
         first_onset_step=onset,
         expectation_known=bool(np.isfinite(reading.expected)),
         wandering=max(reading.reference - expected, 0.0) if signal == "loss" else 0.0,
@@ -126,6 +128,17 @@ def onset_of(
             onset = precursor
             reasons.append(f"{other} left its band first, at step {onset}.")
     return onset, reasons
+
+
+def norm_came_first(step: int, readings: Readings, recent: RecentRows) -> bool:
+    """Whether the gradient norm left its band before the loss, which may still be in its own."""
+    norm, loss = readings.get("grad_norm"), readings.get("loss")
+    if norm is None:
+        return False
+    onset = recent.onset_step("grad_norm", PRECURSOR_Z, MAX_PRECURSOR_GAP)
+    is_out = onset < step or norm.is_alarm() or norm.z >= PRECURSOR_Z
+    loss_is_out = loss is not None and loss.is_out_of_band(IncidentKind.LOSS_SPIKE)
+    return is_out and onset < (recent.onset_step("loss") if loss_is_out else step + 1)
 
 
 def plateau(number: int, step: int, loss: SignalReading) -> Incident:

@@ -113,7 +113,8 @@ def _explain(best: Candidate, now: Situation) -> str:
     origin = best.source.describe()
     rewind = f"Rewind to {best.rewind_to}{origin and f' ({origin})'}, {plural(depth, 'step')} before the onset"
     if best.skip_from is None or best.skip_to is None:
-        why = "nothing shows yet that they are to blame" if now.can_skip else "this run cannot leave batches out"
+        blamed = "the gradient norm left its band before the loss, so the state is blamed first"
+        why = blamed if now.can_skip else "this run cannot leave batches out"
         return f"{rewind}, and use the same batches again: {why}."
     num_skipped = plural(best.num_skipped, "batch", "batches")
     return f"{rewind}, and skip batches {best.skip_from} to {best.skip_to - 1} ({num_skipped})."
@@ -185,8 +186,13 @@ def _is_exhausted(now: Situation, belief: Belief) -> bool:
 
 
 def _replays_first(now: Situation) -> bool:
-    """Batches are blamed for damaged numbers only when the same batches do it again."""
-    return looks_like_damage(now) and not any(each.executed for each in now.attempts)
+    """Damaged numbers are blamed on the state alone, at first, where the evidence speaks for it.
+
+    That is a gradient norm that left its band before the loss did, and a loss that is finite. Batches whose own loss is
+    not finite, or jumps first, do it again.
+    """
+    speaks_for_state = now.norm_first and now.loss_finite
+    return looks_like_damage(now) and speaks_for_state and not any(each.executed for each in now.attempts)
 
 
 def _deepest(now: Situation) -> int:

@@ -53,6 +53,10 @@ class Situation:
     step: int
     non_finite: bool
     """A signal is not finite at this step."""
+    loss_finite: bool = True
+    """The loss was finite at every row of the incident."""
+    norm_first: bool = False
+    """The gradient norm left its band before the loss did."""
     loss_moved: bool
     """The loss itself is, or was, out of band (not a precursor alone)."""
     expected: float

@@ -218,6 +218,8 @@ class IncidentResponse:
             detected_step=current.incident.detected_step,
             step=step,
             non_finite=current.non_finite,
+            loss_finite=not current.loss_non_finite,
+            norm_first=current.norm_first,
             loss_moved=current.loss_moved,
             expected=current.incident.expected,
             scale=current.incident.scale,

@@ -85,7 +85,8 @@ class Trainer:
     `bad`: batch indices that disturb the loss for `hurt` steps. `cursed`: steps at which it is disturbed, whatever the
     batch, unless the remedy `cure` is switched on. `damaged_at`: the first time that this step is reached, the state is
     damaged; the loss shows it `lag` steps later, until a checkpoint from before is restored. Reports one row at a time,
-    checkpoints every `every` steps. `compared`: what it says about the samples that it trains on after a rollback.
+    checkpoints every `every` steps. `norm`: the factor on the gradient norm of disturbed steps, and of a damaged state
+    at once. `compared`: what it says about the samples that it trains on after a rollback.
     """
 
     def __init__(
@@ -101,10 +102,11 @@ class Trainer:
         lag: int = 0,
         every: int = 50,
         value: float = 1.5,
+        norm: float = 1.0,
         compared: bool | None = None,
     ) -> None:
         self.engine, self.bad, self.hurt, self.cursed = engine, bad, hurt, cursed
-        self.damaged_at, self.lag, self.every, self.value = damaged_at, lag, every, value
+        self.damaged_at, self.lag, self.every, self.value, self.norm = damaged_at, lag, every, value, norm
         self.cure, self.remedies, self.compared = cure, set[str](), compared
         self.damages: dict[int, int | None] = {}
         self.num_steps = 0
@@ -130,6 +132,7 @@ class Trainer:
             row = {name: [column[step]] for name, column in self.columns.items()} | {"batch_index": [cursor]}
             shows = ill or (damage is not None and step >= damage + self.lag)
             row["loss"] = [row["loss"][0] + (self.value if shows else 0.0)]
+            row["grad_norm"] = [row["grad_norm"][0] * (self.norm if ill or damage is not None else 1.0)]
             self.num_steps += 1
             restorable = sorted(at for at in self.cursors if at <= step)
             effects = self.log.add(self.engine.feed(Rows.of([step], **row), restorable=restorable))

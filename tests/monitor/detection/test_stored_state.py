@@ -66,6 +66,8 @@ ADDED = (
     "proposal",
     "mode",
     "compared",
+    "loss_non_finite",
+    "norm_first",
 )
 """Fields that the release which stored the states did not have."""
 IN_THRESHOLDS = ("score",)

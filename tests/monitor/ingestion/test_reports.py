@@ -26,7 +26,7 @@ def test_a_nan_is_ordered_back_in_the_same_report_and_verified_afterwards(http_o
     trainer = Trainer(http_on_both)
     (order,) = train_until_nan(trainer)["orders"]
     assert (order["kind"], order["rewind_to"]) == ("rollback", 250)
-    assert (order["skip_from"], order["skip_to"]) == (None, None)  # the batches are not blamed before they do it again
+    assert order["skip_from"] <= 300 < order["skip_to"]
     segment = obey(trainer, order)
     assert trainer.report(segment, range(250, 260), {"loss": noise(2, 10)})["orders"] == []
     trainer.report(segment, range(260, 500), {"loss": noise(3, 240)})
@@ -35,15 +35,20 @@ def test_a_nan_is_ordered_back_in_the_same_report_and_verified_afterwards(http_o
     assert intervention["state"] == "verified"
     assert (incident["kind"], incident["onset_step"], incident["detected_step"]) == ("nonfinite", 300, 300)
     assert intervention["details"]["reasons"]
-    assert trainer.get()["skip_ledger"] == []
+    (entry,) = trainer.get()["skip_ledger"]
+    assert (entry["skip_from"], entry["skip_to"]) == (order["skip_from"], order["skip_to"])
 
 
 def test_an_incident_that_recurs_is_blamed_on_its_batches_and_they_are_skipped(http: TestClient) -> None:
-    trainer = Trainer(http)
-    (first,) = train_until_nan(trainer)["orders"]
+    """A gradient norm that is not finite while the loss is: at first the state is blamed."""
+    trainer, nan = Trainer(http), float("nan")
+    segment = trainer.open("a")
+    norms = {"grad_norm": noise(4, 300)}
+    trainer.report(segment, range(300), {"loss": noise(1, 300)} | norms, restorable_steps=CHECKPOINTS)
+    (first,) = trainer.report(segment, [300], {"loss": [3.0], "grad_norm": [nan]})["orders"]
     segment = obey(trainer, first)
-    trainer.report(segment, range(250, 300), {"loss": noise(2, 50)})
-    (second,) = trainer.report(segment, [300], {"loss": [float("nan")]})["orders"]
+    trainer.report(segment, range(250, 300), {"loss": noise(2, 50), "grad_norm": norms["grad_norm"][250:]})
+    (second,) = trainer.report(segment, [300], {"loss": [3.0], "grad_norm": [nan]})["orders"]
     assert second["id"] != first["id"]
     assert first["skip_from"] is None
     assert second["skip_from"] <= 300 < second["skip_to"]
@@ -147,7 +152,7 @@ def test_the_tiers_of_a_run_are_shown_decided_with_and_forgotten_with_an_older_s
     assert order["rewind_to"] == 280
     reasons = " ".join(trainer.get()["interventions"][0]["details"]["reasons"])
     assert "Rewind to 280 (from memory, 0.5 s), 20 steps before the onset" in reasons
-    assert "290 (from memory, 0.5 s), skip 0:" in reasons
+    assert "290 (from memory, 0.5 s), skip 21:" in reasons
     trainer.report(segment, [], {}, restorable_steps=CHECKPOINTS)
     assert (trainer.get()["restorable_steps"], trainer.get()["restorable_tiers"]) == (CHECKPOINTS, None)
 

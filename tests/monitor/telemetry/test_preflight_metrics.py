@@ -19,7 +19,7 @@ def test_a_proposed_rollback_is_shown_until_a_person_has_decided(http: TestClien
     shown = lines(http)
     row = trainer.get()["interventions"][-1]
     assert float(shown[f"lossguard_preflight_discarded_steps{LABELS}"]) == 301 - row["rewind_to"]
-    assert float(shown[f"lossguard_preflight_skipped_batches{LABELS}"]) == 0  # the run reports no batch index
+    assert float(shown[f"lossguard_preflight_skipped_batches{LABELS}"]) == row["skip_to"] - row["skip_from"]
     assert f"lossguard_preflight_restorable{LABELS}" not in shown  # the trainer has not answered
     found = {"id": answer["preflight"]["id"], "problem": "gone", "refused": "mode=observe"}
     trainer.report(0, [], {}, restorable_steps=[0], preflight=found)

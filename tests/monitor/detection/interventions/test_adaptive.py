@@ -75,11 +75,30 @@ def test_a_decision_shows_its_candidates_with_their_costs() -> None:
 
 
 @pytest.mark.parametrize("damage", [{"non_finite": True}, {"peak_excess": 60.0}])
-def test_batches_are_not_blamed_for_damaged_numbers_at_the_first_attempt(damage: dict[str, Any]) -> None:
+def test_batches_are_not_blamed_at_the_first_attempt_where_the_norm_left_its_band_before_a_finite_loss(
+    damage: dict[str, Any],
+) -> None:
+    damage = damage | {"norm_first": True}
     first = decide(**damage)
     assert (first.kind, first.skip_from, first.skip_to) == (OrderKind.ROLLBACK, None, None)
     again = decide(**damage, attempts=[attempt(rewind_to=4990, skip_from=None, skip_to=None)])
     assert again.skip_from == 5006
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"non_finite": True, "loss_finite": False},
+        {"non_finite": True, "loss_finite": False, "norm_first": True},
+        {"non_finite": True},
+        {"peak_excess": 60.0},
+    ],
+)
+def test_batches_are_skipped_at_the_first_attempt_where_nothing_speaks_for_the_state(damage: dict[str, Any]) -> None:
+    decision = decide(**damage)
+    assert decision.skip_from == 5006
+    assert decision.skip_to is not None
+    assert 5028 <= decision.skip_to < 5128
 
 
 @pytest.mark.parametrize(
@@ -320,13 +339,23 @@ def test_a_few_bad_batches_cost_less_than_forty_steps() -> None:
 
 
 def test_a_damaged_weight_is_got_past_without_dropping_a_batch() -> None:
-    trainer, log = trained(damaged_at=300, value=60.0)
+    trainer, log = trained(damaged_at=300, lag=1, norm=60.0, value=60.0)
     assert rollbacks(log) == [("rollback", "verified")]
     assert trainer.skips == []
+    (rollback,) = log.interventions
+    assert "the gradient norm left its band before the loss, so the state is blamed first" in " ".join(rollback.reasons)
 
 
-def test_a_batch_that_makes_the_loss_nan_is_skipped_when_it_does_so_again() -> None:
+def test_a_batch_that_makes_the_loss_nan_is_skipped_at_once() -> None:
     trainer, log = trained(bad={300}, value=float("nan"))
+    assert rollbacks(log) == [("rollback", "verified")]
+    ((skip_from, skip_to),) = trainer.skips
+    assert skip_from <= 300 < skip_to
+
+
+def test_a_batch_whose_gradient_norm_is_nan_is_skipped_when_it_is_so_again() -> None:
+    """Its loss is finite, so the state is blamed first."""
+    trainer, log = trained(bad={300}, value=0.0, norm=float("nan"), hurt=1)
     assert rollbacks(log) == [("rollback", "recurred"), ("rollback", "verified")]
     ((skip_from, skip_to),) = trainer.skips
     assert skip_from <= 300 < skip_to
@@ -349,11 +378,10 @@ def test_damage_that_shows_two_hundred_steps_later_is_got_past_by_going_deeper()
 
 
 def test_two_faults_fifty_steps_apart_are_two_incidents_and_neither_is_a_recurrence() -> None:
-    _, log = trained(damaged_at=300, value=60.0, bad=range(350, 353))
+    _, log = trained(damaged_at=300, lag=1, norm=60.0, value=60.0, bad=range(350, 353))
     assert [(each.attempt, each.state.value) for each in log.interventions] == [
         (1, "verified"),
-        (1, "recurred"),  # a replay: the loss is as high as after damage, so batches are not blamed yet
-        (2, "verified"),
+        (1, "verified"),
     ]
 
 
