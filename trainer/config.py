@@ -8,8 +8,6 @@ from typing import Any
 
 from trainer.conversion import build
 from trainer.errors import UsageError, require, require_at_least
-from trainer.errors import require as _require
-from trainer.errors import require_at_least as _at_least
 
 # The settings of the data: the section `data` of a recipe.
 
@@ -89,11 +87,11 @@ class ModelConfig:
     """Whether a position attends only to itself and earlier ones; otherwise the targets leak into the inputs."""
 
     def __post_init__(self) -> None:
-        _at_least("model.", self, 1, "layers", "heads", "width", "context")
-        _require("model.vocab_size", self.vocab_size, 2 <= self.vocab_size <= 65536, "between 2 and 65536")
+        require_at_least("model.", self, 1, "layers", "heads", "width", "context")
+        require("model.vocab_size", self.vocab_size, 2 <= self.vocab_size <= 65536, "between 2 and 65536")
         paired = self.width % (2 * self.heads) == 0
-        _require("model.width", self.width, paired, f"a multiple of 2 * model.heads = {2 * self.heads}")
-        _require("model.dropout", self.dropout, 0.0 <= self.dropout < 1.0, "at least 0 and below 1")
+        require("model.width", self.width, paired, f"a multiple of 2 * model.heads = {2 * self.heads}")
+        require("model.dropout", self.dropout, 0.0 <= self.dropout < 1.0, "at least 0 and below 1")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -120,13 +118,13 @@ class OptimizerConfig:
     """Weight of the z-loss, log^2 Z."""
 
     def __post_init__(self) -> None:
-        _require("optimizer.lr", self.lr, 0.0 < self.lr < 10.0, "above 0 and below 10")
-        _require("optimizer.final_lr", self.final_lr, 0.0 <= self.final_lr <= 1.0, "between 0 and 1")
-        _require("optimizer.beta1", self.beta1, 0.0 <= self.beta1 < 1.0, "at least 0 and below 1")
-        _require("optimizer.beta2", self.beta2, 0.0 <= self.beta2 < 1.0, "at least 0 and below 1")
-        _at_least("optimizer.", self, 0, "warmup_steps", "weight_decay", "clip_norm", "z_weight")
+        require("optimizer.lr", self.lr, 0.0 < self.lr < 10.0, "above 0 and below 10")
+        require("optimizer.final_lr", self.final_lr, 0.0 <= self.final_lr <= 1.0, "between 0 and 1")
+        require("optimizer.beta1", self.beta1, 0.0 <= self.beta1 < 1.0, "at least 0 and below 1")
+        require("optimizer.beta2", self.beta2, 0.0 <= self.beta2 < 1.0, "at least 0 and below 1")
+        require_at_least("optimizer.", self, 0, "warmup_steps", "weight_decay", "clip_norm", "z_weight")
         if self.decay_steps is not None:
-            _at_least("optimizer.", self, 1, "decay_steps")
+            require_at_least("optimizer.", self, 1, "decay_steps")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -145,14 +143,14 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         smoothing = self.label_smoothing
-        _require("objective.label_smoothing", smoothing, 0.0 <= smoothing < 1.0, "at least 0 and below 1")
+        require("objective.label_smoothing", smoothing, 0.0 <= smoothing < 1.0, "at least 0 and below 1")
         own, parallel = self.scheduled_sampling, self.parallel_scheduled_sampling
-        _require("objective.scheduled_sampling", own, 0.0 <= own <= 1.0, "between 0 and 1")
-        _require("objective.parallel_scheduled_sampling", parallel, 0.0 <= parallel <= 1.0, "between 0 and 1")
+        require("objective.scheduled_sampling", own, 0.0 <= own <= 1.0, "between 0 and 1")
+        require("objective.parallel_scheduled_sampling", parallel, 0.0 <= parallel <= 1.0, "between 0 and 1")
         is_one_kind = not (own and parallel)
-        _require("objective.scheduled_sampling", own, is_one_kind, "0 with objective.parallel_scheduled_sampling")
+        require("objective.scheduled_sampling", own, is_one_kind, "0 with objective.parallel_scheduled_sampling")
         is_compatible = not (self.squared_error and smoothing)
-        _require("objective.label_smoothing", smoothing, is_compatible, "0 with objective.squared_error")
+        require("objective.label_smoothing", smoothing, is_compatible, "0 with objective.squared_error")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -169,8 +167,8 @@ class CheckpointConfig:
     """Steps between two of them."""
 
     def __post_init__(self) -> None:
-        _at_least("checkpoint.", self, 1, "every", "keep", "memory_every")
-        _at_least("checkpoint.", self, 0, "memory")
+        require_at_least("checkpoint.", self, 1, "every", "keep", "memory_every")
+        require_at_least("checkpoint.", self, 0, "memory")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -211,12 +209,12 @@ class Recipe:
     """See CheckpointConfig."""
 
     def __post_init__(self) -> None:
-        _at_least("", self, 1, "steps", "log_every", "evaluate_windows")
-        _at_least("", self, 0, "evaluate_every", "probe_every")
-        _require("seed", self.seed, 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
-        _require("parallel", self.parallel, self.parallel in ("ddp", "fsdp"), "ddp or fsdp")
+        require_at_least("", self, 1, "steps", "log_every", "evaluate_windows")
+        require_at_least("", self, 0, "evaluate_every", "probe_every")
+        require("seed", self.seed, 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
+        require("parallel", self.parallel, self.parallel in ("ddp", "fsdp"), "ddp or fsdp")
         known = self.device in ("auto", "cpu") or self.device.partition(":")[0] == "cuda"
-        _require("device", self.device, known, "auto, cpu, cuda or cuda:N")
+        require("device", self.device, known, "auto, cpu, cuda or cuda:N")
 
     @property
     def tokens_per_step(self) -> int:

@@ -29,7 +29,7 @@ METHODS: dict[str, dict[str, tuple[str, ...]]] = {
         )
     },
     "accelerate": {
-        "lossguard.guard.Guard": ("boundary",),
+        "lossguard.guard.guard.Guard": ("boundary",),
         "lossguard.run.recording.RecordingRun": ("log",),
         "benchmarks.frameworks.with_accelerate": ("over_ranks",),
     },

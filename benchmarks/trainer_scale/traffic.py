@@ -98,13 +98,13 @@ def scatter_object_by_torch(ranks: int, size: int) -> Traffic:
 
 
 def maxima(ranks: int, num: int) -> Traffic:
-    """`tree.maxima` of so many integers: every rank sends one message in each round."""
+    """`collectives.maxima` of so many integers: every rank sends one message in each round."""
     count = rounds(ranks)
     return Traffic(count, total(ranks * count, ranks * count * 8 * num), 2 * count * 8 * num, count)
 
 
 def gather_on_rank_0(ranks: int, size: Callable[[int], int]) -> Traffic:
-    """`tree.gather_on_rank_0`: `size` gives the bytes of what a rank sends that has collected from so many ranks."""
+    """`collectives.gather_on_rank_0`: `size` gives the bytes of what a rank sends that has collected from `n` ranks."""
     sizes = [size(min(rank & -rank, ranks - rank)) for rank in range(1, ranks)]
     at_rank_0 = sum(size(min(1 << each, ranks - (1 << each))) for each in range(rounds(ranks)))
     content = sum(sizes) + 8 * (ranks - 1)

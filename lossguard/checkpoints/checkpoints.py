@@ -6,10 +6,10 @@
                                run.pt            random number generators and the guard's state
     <directory>/discarded/step-...               some that the last rollback discarded, for a replay of its incident
 
-Several ranks write a checkpoint together: see `sharded_checkpoint`. Any number of ranks can load it.
+Several ranks write a checkpoint together: see `sharded.checkpoint`. Any number of ranks can load it.
 
 `save` copies the state to host memory and returns; a thread writes it. A checkpoint is always complete: on a disk
-(`local_folder`) it is written to a temporary folder, flushed and renamed; at a URL (`remote_folder`) it is there when
+(`local_folder`) it is written to a temporary folder, flushed and renamed; at a URL (`remote.folder`) it is there when
 its manifest is, which is written last.
 """
 

@@ -228,7 +228,7 @@ def share_of(names: Collection[str], rank: int, num_ranks: int) -> list[str]:
 
 
 _OF_RANK = re.compile(r"__(\d+)_\d+\.distcp|(?:rank|tensors)-(\d+)\.(?:pt|json)")
-"""The names that `sharded_checkpoint` gives to the files of one rank."""
+"""The names that `sharded.checkpoint` gives to the files of one rank."""
 
 
 def _size(path: Path) -> int | None:

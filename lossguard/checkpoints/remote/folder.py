@@ -1,6 +1,6 @@
 """Checkpoints at a URL. A checkpoint is there when its manifest is, which is written last and deleted first.
 
-`remote_listing` shows what lies there, and besides `writer.json`: the process that writes. The last one to begin is the
+`remote.reading` shows what lies there, and besides `writer.json`: the process that writes. The last one to begin is the
 only one.
 
 An object store has no rename, so no file is written where another one lies, except for a manifest, which replaces the

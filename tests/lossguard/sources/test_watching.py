@@ -1,4 +1,4 @@
-"""`Watch` in this process, offline: how it begins, ends and goes on. As a process: tests/lossguard/commands."""
+"""`Watch` in this process, offline: how it begins, ends and goes on. As a process: tests/lossguard/cli/commands."""
 
 import threading
 from pathlib import Path
