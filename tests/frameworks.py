@@ -20,10 +20,10 @@ LIGHTNING = ("tests/lossguard/lightning",)
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "accelerate-1.0": (("lossguard[accelerate]", "accelerate==1.0.*"), ACCELERATE),
     "accelerate-newest": (("lossguard[accelerate]",), ACCELERATE),
-    "transformers-4.57": (("lossguard[hf]", "transformers==4.57.*", "datasets"), HF),
-    "transformers-newest": (("lossguard[hf]", "datasets"), HF),
-    "lightning-2.4": (("lossguard[lightning]", "lightning==2.4.*"), LIGHTNING),
-    "lightning-newest": (("lossguard[lightning]",), LIGHTNING),
+    "transformers-4.57": (("lossguard[hf]", "transformers==4.57.*", "datasets", "tensorboard"), HF),
+    "transformers-newest": (("lossguard[hf]", "datasets", "tensorboard"), HF),
+    "lightning-2.4": (("lossguard[lightning]", "lightning==2.4.*", "tensorboard"), LIGHTNING),
+    "lightning-newest": (("lossguard[lightning]", "tensorboard"), LIGHTNING),
 }
 """Name of a row -> what pip installs for it, and the tests that it runs."""
 TEST_PACKAGES = ("lossguard[trainer,monitor]", "pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.120")

@@ -21,7 +21,8 @@ from lossguard.hf.loader import Filling, Hooks, Loader, empty_like, set_epoch
 from lossguard.hf.measuring import Measuring
 from lossguard.hf.trainer_checkpoints import Progress, TrainerCheckpoints
 from lossguard.torch.remedies import ScaledRates
-from lossguard.vocabulary.errors import LossguardError
+from lossguard.torch.summary_writer import purge
+from lossguard.vocabulary.errors import LossguardError, never_raises
 
 
 class Guarding(Measuring):
@@ -145,6 +146,7 @@ class Guarding(Measuring):
         """Load the step that comes next."""
         if at.restored:
             self.forget()
+            self._purge(at.step + 1)  # the Trainer logs for a step how many are done
         self._is_last_step = at.stop  # the Trainer cannot be stopped before a step, nor within one
         self._batch = at.batch
         self._batches.seek(at.batch, since=at.since)
@@ -154,6 +156,12 @@ class Guarding(Measuring):
         self._num_micro_batches = len(micro_batches)
         missing = accumulate - len(micro_batches)
         self._coming.extend([*(empty_like(micro_batches[0]) for _ in range(missing)), *micro_batches])
+
+    @never_raises
+    def _purge(self, step: int) -> None:
+        for each in self.trainer.callback_handler.callbacks:
+            if getattr(each, "tb_writer", None) is not None:
+                purge(each.tb_writer, step)
 
     def training_step(self, original: Callable[..., Tensor], model: Any, inputs: Any, *others: Any) -> Tensor:
         if isinstance(inputs, Filling):

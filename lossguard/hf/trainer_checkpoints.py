@@ -3,10 +3,10 @@
     <output_dir>/checkpoint-50/manifest.json     checksums of all files
                                lossguard-0.pt    of each rank: the guard's state, and what the Trainer leaves out
                                model.safetensors, optimizer.pt ...    as the Trainer writes them
-    <output_dir>/discarded-checkpoint-100        what the last rollback has left, under a name that the Trainer ignores
+    <output_dir>/discarded/checkpoint-100        what the last rollback has left
 
 A folder without a manifest is no checkpoint of the guard. The Trainer writes trainer_state.json last: a folder without
-it is one that a killed process has not finished, and is renamed too, because the Trainer would resume from it.
+it is one that a killed process has not finished, and is renamed, because the Trainer would resume from it.
 """
 
 import json
@@ -22,7 +22,8 @@ from torch import Tensor
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState
 
-from lossguard.checkpoints.files import MANIFEST, flush, remove, write_manifest
+from lossguard.checkpoints.checkpoints import Checkpoints
+from lossguard.checkpoints.files import DISCARDED, MANIFEST, flush, remove, write_manifest
 from lossguard.checkpoints.framework_checkpoints import FrameworkCheckpoints
 from lossguard.checkpoints.local_folder import LocalFolder, locked
 from lossguard.hf.loader import Hooks
@@ -84,6 +85,9 @@ class Progress:
         self.tokens = saved["tokens"]
         for name, value in content["state"].items():
             setattr(self.trainer.state, name, value)
+        best = self.trainer.state.best_model_checkpoint
+        if best is not None and not os.path.isdir(best):  # deleted later on, by save_total_limit
+            self.trainer.state.best_model_checkpoint = None
         for callback, (name, attributes) in zip(self._callbacks(), content["callbacks"], strict=False):
             if type(callback).__name__ == name:
                 vars(callback).update(attributes)
@@ -102,7 +106,49 @@ class Progress:
 # The checkpoints.
 
 NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def folders_in(output: Path) -> dict[int, Path]:
+    """Step -> folder of each of them, ascending."""
+    found = ((NAME.fullmatch(path.name), path) for path in output.glob("checkpoint-*"))
+    return {step: path for step, path in sorted((int(match[1]), path) for match, path in found if match)}
+
+
+def set_aside_after(output: Path, step: int) -> None:
+    """Move later ones to `discarded`, in place of those of the rollback before.
+
+    `resume_from_checkpoint=True` would take the highest number.
+    """
+    later = [folder for known, folder in folders_in(output).items() if known > step]
+    if later:
+        for earlier in folders_in(output / DISCARDED).values():
+            shutil.rmtree(earlier)
+        (output / DISCARDED).mkdir(exist_ok=True)
+        for folder in later:
+            folder.rename(output / DISCARDED / folder.name)
+
+
+class PartCheckpoints(Checkpoints):
+    """Checkpoints of the parts of a Trainer, beside those that it writes itself."""
+
+    def __init__(self, trainer: Trainer, directory: str | Path, progress: Progress, **options: Any) -> None:
+        names = {"model": "model", "optimizer": "optimizer", "scheduler": "lr_scheduler"}
+        objects: dict[str, Any] = {name: Part(trainer, attribute) for name, attribute in names.items()}
+        if getattr(trainer.accelerator, "scaler", None) is not None:
+            objects["scaler"] = trainer.accelerator.scaler
+        super().__init__(directory, uncompared={"trainer": progress}, **objects, **options)
+        self._output = Path(str(trainer.args.output_dir))
+
+    def discard_after(self, step: int) -> None:
+        """Also of those that the Trainer has written."""
+        super().discard_after(step)
+        if self.ranks.rank == 0:
+            set_aside_after(self._output, step)
+
+
 PARTS = ("model", "optimizer", "lr_scheduler")
+KEEP = 20
+"""How many of the newest checkpoints stay, if nobody says it."""
 
 
 class _OutputFolder(LocalFolder):
@@ -113,29 +159,34 @@ class _OutputFolder(LocalFolder):
 
 
 class TrainerCheckpoints(FrameworkCheckpoints):
-    """The folders that `trainer` writes. `keep`: as for `Checkpoints`.
+    """The folders that `trainer` writes.
 
-    While the training runs, it deletes none of them itself (`save_total_limit`): a rollback may need them. That limit
-    holds for those that the Trainer saves in addition to the guard.
+    `keep`: as for `Checkpoints`; None: the newest `save_total_limit` stay (at least 2), and no older ones, or
+    without that limit the newest 20 and ever fewer older ones. While the training runs, the Trainer deletes none
+    itself: a rollback may need them. Its limit also holds for those that it saves in addition to the guard.
     """
 
     formats = ("transformers",)
     own = ("progress",)
 
-    def __init__(self, trainer: Trainer, progress: Progress, *, keep: int) -> None:
+    def __init__(self, trainer: Trainer, progress: Progress, *, keep: int | None) -> None:
         if trainer.args.save_only_model:
             raise ValueError("save_only_model=True leaves the optimizer out: a guard could not restore it (store='hf')")
         self.trainer: Any = trainer
-        self.limit = trainer.args.save_total_limit
+        self.limit = max(0, trainer.args.save_total_limit or 0)  # 0: none
+        self._keeps_older = keep is not None or not self.limit
         self._saved_by_trainer: int | None = None  # the step whose folder holds the present state
         parts: Any = {name: Part(trainer, name) for name in PARTS}
         output = str(trainer.args.output_dir)
+        keep = (max(2, self.limit) if self.limit else KEEP) if keep is None else keep
         super().__init__(output, keep=keep, blocking=True, uncompared={"progress": progress}, **parts)
         if self.ranks.rank == 0:
-            for step, folder in self._folders().items():
+            for folder in self._folders().values():
                 if not (folder / "trainer_state.json").is_file():
                     logger.warning("%s is incomplete, and is renamed: the Trainer would resume from it", folder)
-                    self._set_aside(step, "incomplete")
+                    aside = folder.with_name(f"incomplete-{folder.name}")
+                    shutil.rmtree(aside, ignore_errors=True)
+                    folder.rename(aside)
 
     def install(self, hooks: Hooks) -> None:
         """While a training runs: the Trainer deletes nothing, and what it saves itself is not saved twice."""
@@ -149,13 +200,9 @@ class TrainerCheckpoints(FrameworkCheckpoints):
         return [step for step, folder in self._folders().items() if (folder / MANIFEST).is_file()]
 
     def discard_after(self, step: int) -> None:
-        """Rename later ones, of the Trainer too: `resume_from_checkpoint=True` takes the highest number."""
-        later = [known for known in self._folders() if known > step]
-        if later and self.ranks.rank == 0:
-            for earlier in self._output.path.glob("discarded-checkpoint-*"):
-                shutil.rmtree(earlier)
-            for each in later:
-                self._set_aside(each, "discarded")
+        """Move them aside, of the Trainer too."""
+        if self.ranks.rank == 0:
+            set_aside_after(self._output.path, step)
 
     def _save_checkpoint(self, original: Any, *arguments: Any, **options: Any) -> None:
         step = self.trainer.state.global_step
@@ -200,10 +247,15 @@ class TrainerCheckpoints(FrameworkCheckpoints):
         """Those of the guard by their age, and those of the Trainer alone by its own limit; never the best one."""
         ours, best = self.durable_steps(), self.trainer.state.best_model_checkpoint
         others = [step for step in self._folders() if step not in ours]
-        deleted = self._steps_to_delete() + ([] if self.limit is None else others[: -self.limit])
+        deleted = self._steps_to_delete() + (others[: -self.limit] if self.limit else [])
         for step in deleted:
             if best is None or self._path(step).name != os.path.basename(best):
                 remove(self._path(step))
+
+    def _steps_to_delete(self) -> list[int]:
+        if self._keeps_older:
+            return super()._steps_to_delete()
+        return [step for step in self.durable_steps()[: -self.keep] if step not in self._pinned]
 
     def _load_states(self, step: int, states: Mapping[str, Any]) -> None:
         folder = str(self._path(step))
@@ -214,14 +266,7 @@ class TrainerCheckpoints(FrameworkCheckpoints):
         self._saved_by_trainer = None
 
     def _folders(self) -> dict[int, Path]:
-        found = ((NAME.fullmatch(path.name), path) for path in self._output.path.glob("checkpoint-*"))
-        return {step: path for step, path in sorted((int(match[1]), path) for match, path in found if match)}
+        return folders_in(self._output.path)
 
     def _path(self, step: int) -> Path:
         return self._output.folder(step)
-
-    def _set_aside(self, step: int, why: str) -> None:
-        folder = self._path(step)
-        aside = folder.with_name(f"{why}-{folder.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)

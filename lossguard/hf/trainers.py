@@ -6,12 +6,11 @@ from typing import Any
 
 from transformers import Trainer
 
-from lossguard.checkpoints.checkpoints import Checkpoints
 from lossguard.checkpoints.store import CheckpointStore
 from lossguard.guard.controller import Controller
 from lossguard.hf.guarding import Guarding
 from lossguard.hf.measuring import Measuring
-from lossguard.hf.trainer_checkpoints import Part, Progress, TrainerCheckpoints
+from lossguard.hf.trainer_checkpoints import KEEP, PartCheckpoints, Progress, TrainerCheckpoints
 from lossguard.run.run import Run, check_run
 from lossguard.vocabulary.limits import Limits
 from lossguard.vocabulary.orders import Skip
@@ -73,7 +72,7 @@ def guard(
     *,
     every: int = 50,
     store: str = "lossguard",
-    keep: int = 20,
+    keep: int | None = None,
     memory: int = 0,
     memory_every: int = 10,
     directory: str | Path | None = None,
@@ -83,9 +82,10 @@ def guard(
 ) -> Controller:
     """As `watch`, and the training is rolled back in place, past the batches that the collector names.
 
-    Checkpoints are saved every `every` steps, and at least `keep` of them stay. `store="lossguard"`: in `directory` (a
-    path or a URL; default: `output_dir/lossguard`), in the background, and with `memory` in host memory too (see
-    `Checkpoints`). `store="hf"`: the Trainer's own in `output_dir`, which it can resume from without Lossguard as well.
+    Checkpoints are saved every `every` steps, and at least the newest `keep` (default: 20) of them stay.
+    `store="lossguard"`: in `directory` (a path or a URL; default: `output_dir/lossguard`), in the background, and with
+    `memory` in host memory too (see `Checkpoints`). `store="hf"`: the Trainer's own in `output_dir`, which it can
+    resume from without Lossguard as well; by default as many of them stay as `save_total_limit` says, at least 2.
     `skips`: batches that are never used. A batch is what one step uses, over all ranks and micro-batches. `limits`: see
     `lossguard.Limits`.
 
@@ -106,17 +106,10 @@ def guard(
         checkpoints: CheckpointStore = TrainerCheckpoints(trainer, progress, keep=keep)
     elif store == "lossguard":
         folder = directory or Path(str(trainer.args.output_dir)) / "lossguard"
-        checkpoints = _checkpoints(trainer, folder, progress, keep=keep, memory=memory, memory_every=memory_every)
+        options: dict[str, Any] = {"keep": KEEP if keep is None else keep, "memory": memory}
+        checkpoints = PartCheckpoints(trainer, folder, progress, memory_every=memory_every, **options)
     else:
         raise ValueError(f"store={store!r} must be 'lossguard' or 'hf'")
     controller = Controller(run, checkpoints=checkpoints, every=every, skips=skips, limits=limits)
     Guarding(trainer, controller, progress, log_z=log_z)
     return controller
-
-
-def _checkpoints(trainer: Trainer, folder: str | Path, progress: Progress, **options: Any) -> Checkpoints:
-    objects: dict[str, Any] = {"model": Part(trainer, "model"), "optimizer": Part(trainer, "optimizer")}
-    objects["scheduler"] = Part(trainer, "lr_scheduler")
-    if getattr(trainer.accelerator, "scaler", None) is not None:
-        objects["scaler"] = trainer.accelerator.scaler
-    return Checkpoints(folder, uncompared={"trainer": progress}, **objects, **options)

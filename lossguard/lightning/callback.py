@@ -23,6 +23,8 @@ from lossguard.guard.controller import Controller
 from lossguard.guard.data.batches import MicroBatches
 from lossguard.lightning.framework import (
     LightningModule,
+    TensorBoardLogger,
+    TQDMProgressBar,
     Trainer,
     refuse_arguments,
     refuse_setup,
@@ -33,7 +35,8 @@ from lossguard.lightning.trainer_checkpoints import Callbacks, Loops, TrainerChe
 from lossguard.lightning.watch import Watch
 from lossguard.run.run import Run
 from lossguard.torch.remedies import ScaledRates
-from lossguard.vocabulary.errors import LossguardError
+from lossguard.torch.summary_writer import purge
+from lossguard.vocabulary.errors import LossguardError, never_raises
 from lossguard.vocabulary.limits import Limits
 from lossguard.vocabulary.orders import Skip
 
@@ -189,6 +192,8 @@ class Lossguard(Watch):
             controller.close()
             self._loops.stop()
             raise StopIteration
+        if at.restored:
+            self._show_again(at.step)
         batch = at.batch
         while self._size(batch) < self._size(at.step):
             controller.ledger.add(Skip(batch, batch + 1, SHORT_GROUP))
@@ -197,6 +202,20 @@ class Lossguard(Watch):
         is_known = at.restored or not is_first
         self._data.seek(self._first(batch), since=self._loops.position if is_known else None)
         self._is_open = True
+
+    @never_raises
+    def _show_again(self, step: int) -> None:
+        """The steps from `step` on come again: TensorBoard hides what it has of them, and the bar goes back."""
+        trainer = self._trainer
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            if isinstance(logger, TensorBoardLogger):
+                purge(logger.experiment, step)
+        shown = trainer.progress_bar_callback
+        if isinstance(shown, TQDMProgressBar):
+            shown.train_progress_bar.n = step % self._steps_per_epoch * self._accumulate
+            shown.train_progress_bar.set_description(f"Epoch {trainer.current_epoch}")
+        elif shown is not None:
+            shown.on_train_epoch_start(trainer, trainer.lightning_module)
 
     def _size(self, index: int) -> int:
         """Micro-batches of a step, or of a batch of the data: the last one of an epoch may have fewer."""

@@ -10,7 +10,8 @@ from lossguard.vocabulary.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
-    from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+    from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, TQDMProgressBar
+    from lightning.pytorch.loggers import TensorBoardLogger
     from lightning.pytorch.plugins.io import TorchCheckpointIO
     from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 else:
@@ -20,7 +21,8 @@ else:
     pytorch = importlib.import_module("lightning.pytorch" if package == "lightning" else package)
     Callback, LightningModule, Trainer = pytorch.Callback, pytorch.LightningModule, pytorch.Trainer
     GradientAccumulationScheduler = pytorch.callbacks.GradientAccumulationScheduler
-    ModelCheckpoint = pytorch.callbacks.ModelCheckpoint
+    ModelCheckpoint, TQDMProgressBar = pytorch.callbacks.ModelCheckpoint, pytorch.callbacks.TQDMProgressBar
+    TensorBoardLogger = pytorch.loggers.TensorBoardLogger
     TorchCheckpointIO = pytorch.plugins.io.TorchCheckpointIO
     DDPStrategy, SingleDeviceStrategy = pytorch.strategies.DDPStrategy, pytorch.strategies.SingleDeviceStrategy
 
@@ -31,6 +33,8 @@ __all__ = [
     "LightningModule",
     "ModelCheckpoint",
     "SingleDeviceStrategy",
+    "TQDMProgressBar",
+    "TensorBoardLogger",
     "TorchCheckpointIO",
     "Trainer",
 ]

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import EarlyStoppingCallback, TrainerCallback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback
 
 from lossguard import Limits, Order, OrderKind, Skip
 from lossguard.hf import guard
@@ -70,6 +71,29 @@ def test_over_epochs_with_evaluation_and_workers_it_is_the_training_that_never_u
     assert eventually(lambda: not multiprocessing.active_children()), "the workers end with the training"
     evaluated = [(each["step"], round(each["epoch"], 2)) for each in trainer.state.log_history if "eval_loss" in each]
     assert evaluated == [(12, 1.0), (13, 1.09), (22, 3.0), (34, 4.0), (45, 4.96)]  # 23 micro-batches in 12 steps
+
+
+def test_what_others_show_of_the_repeated_steps_takes_the_place_of_the_first_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
+    bars: list[tuple[int, int]] = []
+
+    class Bar(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            bars.append((state.global_step, progress.training_bar.n))
+
+    options: dict[str, Any] = {"logging_steps": 1, "report_to": ["tensorboard"], "disable_tqdm": False, "max_steps": 18}
+    trainer, _ = guarded(tmp_path, Rows(46), {15: rollback(rewind_to=7, skip_from=8, skip_to=16)}, **options)
+    progress: Any = next(each for each in trainer.callback_handler.callbacks if isinstance(each, ProgressCallback))
+    trainer.add_callback(Bar())
+    trainer.train()
+    [folder] = {file.parent for file in tmp_path.rglob("events.out.tfevents.*")}
+    shown = EventAccumulator(str(folder)).Reload().Scalars("train/loss")
+    logged = [(each["step"], pytest.approx(each["loss"])) for each in trainer.state.log_history if "loss" in each]
+    assert [(each.step, each.value) for each in shown] == logged
+    assert [step for step, _ in bars] == [*range(1, 15), *range(6, 19)]
+    assert all(step == shown for step, shown in bars)
 
 
 class Stops(TrainerCallback):
@@ -207,6 +231,7 @@ def test_early_stopping_counts_again_after_a_rollback_and_the_best_model_is_load
     assert trainer.state.global_step == 16
     assert stopping.early_stopping_patience_counter == 3
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-4")
+    assert {path.name for path in (tmp_path / "discarded").iterdir()} == {"checkpoint-8", "checkpoint-12"}
     assert [step for step, _ in run.logged] == [*range(12), *range(6, 16)]
     assert run.column("held_out_loss")[3] == 1.04
 

@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from lossguard.hf import guard
+from lossguard.hf.trainer_checkpoints import Progress
 from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, filtered, state_of, trainer_in
 from tests.lossguard.scripted import rollback
 
@@ -39,7 +40,8 @@ def test_a_rollback_to_the_trainers_own_checkpoint_is_exact_and_the_discarded_on
     assert trainer.live() == plain.live()
     assert state_of(trainer) == state_of(plain)
     names = checkpoints_in(tmp_path / "one")
-    assert names == [*(f"checkpoint-{step}" for step in (0, 10, 15, 20, 23, 5)), "discarded-checkpoint-10"]
+    assert names == [f"checkpoint-{step}" for step in (0, 10, 15, 20, 23, 5)]
+    assert checkpoints_in(tmp_path / "one" / "discarded") == ["checkpoint-10"]
     assert trainer_utils.get_last_checkpoint(str(tmp_path / "one")).endswith("checkpoint-23")
     assert run.restorable == [0, 5, 10, 15, 20, 23]
     assert run.column("tokens")[-1] == 23 * 4 * LENGTH
@@ -90,6 +92,26 @@ def test_the_limit_of_the_trainer_deletes_no_checkpoint_that_a_rollback_may_need
     assert (arguments.save_total_limit, arguments.ignore_data_skip) == (1, False)
     assert run.restorable == [0, 10, 15, 20, 22]  # the newest two, and fewer of the older ones
     assert checkpoints_in(tmp_path) == sorted(f"checkpoint-{step}" for step in (0, 10, 15, 16, 20, 22))
+
+
+def test_as_many_as_the_limit_of_the_trainer_says_stay_by_default(tmp_path: Path) -> None:
+    trainer, run = trainer_in(tmp_path, Rows(46), save_total_limit=3, max_steps=16), LoggedRun()
+    guard(trainer, run, every=2, store="hf")
+    trainer.train()
+    assert run.restorable == [12, 14, 16]
+
+
+def test_a_best_model_that_was_deleted_on_the_discarded_branch_is_forgotten(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path, Rows(46))
+    progress, best = Progress(trainer), tmp_path / "checkpoint-4"
+    trainer.state.best_model_checkpoint = str(best)
+    saved = progress.state_dict()
+    best.mkdir()
+    progress.load_state_dict(saved)
+    assert trainer.state.best_model_checkpoint == str(best)
+    best.rmdir()
+    progress.load_state_dict(saved)
+    assert trainer.state.best_model_checkpoint is None
 
 
 def test_another_store_is_refused(tmp_path: Path) -> None:

@@ -172,12 +172,12 @@ def fit(
     """Train `module`, whose last event is then a random number."""
     settings.setdefault("enable_checkpointing", False)
     settings.setdefault("num_sanity_val_steps", 0)
+    settings.setdefault("logger", False)
+    settings.setdefault("enable_progress_bar", False)
     module = Module() if module is None else module
     with quiet():
         trainer = L.Trainer(
             accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
             enable_model_summary=False,
             callbacks=list(callbacks),
             default_root_dir=folder,

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+    TQDMProgressBar,
+)
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
 from lossguard import Limits
@@ -132,6 +142,34 @@ def test_other_callbacks_know_nothing_of_a_discarded_branch(tmp_path: Path) -> N
     assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
     held_out = [metrics["held_out_loss"] for _, _, metrics in run.logged if "held_out_loss" in metrics]
     assert held_out[-3:] == [each[3] for each in plain.events if each[0] == "validation"][-3:]
+
+
+@pytest.mark.parametrize("names", [("n", "desc"), ("completed", "description")], ids=["tqdm", "rich"])
+def test_what_others_show_of_the_repeated_steps_takes_the_place_of_the_first_time(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    bars: list[tuple[int, int, str]] = []
+
+    class Shows(Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            count, text = (getattr(trainer.progress_bar_callback.train_progress_bar, name) for name in names)
+            bars.append((trainer.current_epoch * 10 + batch_idx, count, text[:7]))
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *others: Any) -> None:
+            pl_module.log("step_loss", outputs["loss"], on_step=True)
+
+    run = LoggingRun({14: rollback(rewind_to=7, skip_from=8, skip_to=10)})
+    shown: dict[str, Any] = {"logger": TensorBoardLogger(tmp_path), "enable_progress_bar": True, "log_every_n_steps": 1}
+    callbacks = [Lossguard(run, every=5), Shows(), TQDMProgressBar() if "n" in names else RichProgressBar()]
+    module = fit(tmp_path, shuffled(40), *callbacks, max_steps=20, validation=True, **shown)
+    [folder] = {file.parent for file in tmp_path.rglob("events.out.tfevents.*")}
+    events = EventAccumulator(str(folder)).Reload()
+    logged = [(each.step, each.value) for each in events.Scalars("step_loss")]
+    assert logged == [(step, pytest.approx(seen[0][1])) for step, seen in sorted(module.seen.items())]
+    assert [each.step for each in events.Scalars("val_loss")] == [9, 19]
+    trained = [*range(13), *range(5, 20)]
+    del trained[13], bars[13]  # where that of rich begins anew
+    assert bars == [(step, step % 10, f"Epoch {step // 10}") for step in trained]
 
 
 def test_an_order_lowers_the_learning_rate_and_not_the_schedule(tmp_path: Path) -> None:
