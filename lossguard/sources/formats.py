@@ -6,12 +6,18 @@ A reader is a module of `lossguard.sources.readers` that satisfies `Format`; add
 from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lossguard.sources.columns import Columns
 from lossguard.sources.joining import Joiner
 from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.vocabulary.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from lossguard.sources.readers.printed_lines import Pattern
+
+    Layout = Columns | Pattern
+    """How a user says that rows stand in a source: the columns of a table, or the pattern of a line."""
 
 FORMATS: Mapping[str, str] = {
     "csv": "csv_file",
@@ -32,7 +38,9 @@ WATCHED = ("csv", "jsonl", "log", "tensorboard", "trainer_state")
 STORES = ("mlflow", "neptune", "trackio", "wandb")
 """Formats with folders of their own: the tables and logs in these are no further runs."""
 WITH_COLUMNS = ("csv", "jsonl")
-"""Those of them whose functions take the `Columns` that a user names."""
+"""Formats whose functions take the `Columns` that a user names."""
+WITH_PATTERN = ("log",)
+"""Formats whose functions take the `Pattern` that a user gives."""
 
 
 class Format(Protocol):
@@ -56,7 +64,7 @@ def check(name: str | None, known: Collection[str] | None = None) -> None:
         raise ConfigurationError(f"--format {name} must be one of {', '.join(known)}")
 
 
-def runs_in(path: Path, only: str | None = None, columns: Columns = Columns()) -> list[SourceRun]:  # noqa: B008 - frozen
+def runs_in(path: Path, only: str | None = None, layout: "Layout" = Columns()) -> list[SourceRun]:  # noqa: B008 - frozen
     """The runs at or below `path`, which must have one format; `only`: look for this one.
 
     Raises ConfigurationError where there is no path or more than one format, and BadSource where there is no run, or
@@ -65,7 +73,7 @@ def runs_in(path: Path, only: str | None = None, columns: Columns = Columns()) -
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist")
     found = {
-        name: runs for name in _asked(FORMATS, only, columns) if (runs := list(_call(name, "runs_in", columns, path)))
+        name: runs for name in _asked(FORMATS, only, layout) if (runs := list(_call(name, "runs_in", layout, path)))
     }
     if stores := {name: runs for name, runs in found.items() if name in STORES}:
         found = stores
@@ -79,17 +87,17 @@ def runs_in(path: Path, only: str | None = None, columns: Columns = Columns()) -
     return next(iter(found.values()))
 
 
-def places_in(path: Path, only: str | None, columns: Columns) -> list[tuple[str, Path]]:
+def places_in(path: Path, only: str | None, layout: "Layout") -> list[tuple[str, Path]]:
     """(format, file or folder) of each source at or below `path` that can be followed."""
     if not path.exists():
         return []
-    names = _asked(WATCHED, only, columns)
-    return [(name, place) for name in names for place in _call(name, "places_in", columns, path)]
+    names = _asked(WATCHED, only, layout)
+    return [(name, place) for name in names for place in _call(name, "places_in", layout, path)]
 
 
-def follow(name: str, place: Path, joiner: Joiner, columns: Columns) -> Any:
+def follow(name: str, place: Path, joiner: Joiner, layout: "Layout") -> Any:
     """The follower of a source that `places_in` found."""
-    return _call(name, "follow", columns, place, joiner)
+    return _call(name, "follow", layout, place, joiner)
 
 
 def nothing_found(only: str | None, known: Collection[str] | None = None) -> str:
@@ -98,16 +106,18 @@ def nothing_found(only: str | None, known: Collection[str] | None = None) -> str
     return f"holds no run that can be read: looked for {', '.join(_reader(name).WHAT for name in names)}"
 
 
-def _asked(known: Collection[str], only: str | None, columns: Columns) -> list[str]:
-    """The formats to look for: whoever names columns means a table."""
+def _asked(known: Collection[str], only: str | None, layout: "Layout") -> list[str]:
+    """The formats to look for: whoever names columns means a table, and whoever gives a pattern a log."""
     names = [name for name in known if only in (None, name)]
-    return names if columns == Columns() else [name for name in names if name in WITH_COLUMNS]
+    if layout == Columns():
+        return names
+    return [name for name in names if name in (WITH_COLUMNS if isinstance(layout, Columns) else WITH_PATTERN)]
 
 
 def _reader(name: str) -> Any:
     return import_module(f"lossguard.sources.readers.{FORMATS[name]}")
 
 
-def _call(name: str, function: str, columns: Columns, *arguments: Any) -> Any:
-    more = (columns,) if name in WITH_COLUMNS else ()
-    return getattr(_reader(name), function)(*arguments, *more)
+def _call(name: str, function: str, layout: "Layout", *arguments: Any) -> Any:
+    takes_layout = name in (WITH_COLUMNS if isinstance(layout, Columns) else WITH_PATTERN)
+    return getattr(_reader(name), function)(*arguments, *([layout] if takes_layout else []))

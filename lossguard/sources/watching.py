@@ -67,7 +67,7 @@ class Watch:
     say: Callable[[str], None]
     """For people: what is found, and what is amiss."""
     format: str | None = None
-    columns: Columns = field(default_factory=Columns)
+    layout: "formats.Layout" = field(default_factory=Columns)
     project: str
     name: str | None = None
     run_id: str | None = None
@@ -103,7 +103,7 @@ class Watch:
             joiner = Joiner(
                 self.names, _of_line, positions.newest(directory), lambda: dict(positions.live_rows(directory))
             )
-            follower = formats.follow(format, place, joiner, self.columns)
+            follower = formats.follow(format, place, joiner, self.layout)
             self.say(f"{place} ({format}) is recorded as run {run_id} of project {self.project}")
             recorder = RunRecorder(run, self.names, follower.facts)
             save = partial(self._save, directory, format, place)
@@ -146,7 +146,7 @@ class Watch:
         is_waiting = False
         idle_until = None if self.until_idle is None else time.monotonic() + self.until_idle
         while True:
-            found = formats.places_in(self.path, self.format, self.columns)
+            found = formats.places_in(self.path, self.format, self.layout)
             if len(found) > 1:
                 raise ConfigurationError(_choice(self.path, found))
             if found:
@@ -177,7 +177,7 @@ class Watch:
 
     def _look_for_others(self, format: str, place: Path) -> None:
         """Hugging Face Trainer begins another folder when it resumes a run: say so, or it would look watched."""
-        others = [each for _, each in formats.places_in(self.path, format, self.columns) if each != place]
+        others = [each for _, each in formats.places_in(self.path, format, self.layout) if each != place]
         if others and others != self._others:
             self._others = others
             self.say(f"{self.path} holds {others[-1]} too, which is not followed: watch it with a --run-id of its own")

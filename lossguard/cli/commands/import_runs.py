@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.cli.commands.sync import delivered
-from lossguard.cli.connection import add_json_option, add_source_options, settings_of
+from lossguard.cli.connection import add_json_option, add_source_options, layout_of, settings_of
 from lossguard.cli.errors import CommandError, ExitCode
 from lossguard.cli.progress import Progress
 from lossguard.cli.terminal import print_json, printable
 from lossguard.run.settings import Mode, Settings
 from lossguard.sources import formats
-from lossguard.sources.columns import Columns
 from lossguard.sources.importing import Imported, import_run
 from lossguard.sources.names import NameMap
 from lossguard.sources.source_run import BadSource, SourceRun
@@ -43,10 +42,10 @@ def run(options: argparse.Namespace) -> int:
     if options.project is not None and not is_name(options.project):
         raise ConfigurationError(f"--project {options.project!r:.200} must have 1 to 128 printable characters")
     formats.check(options.format)
-    NameMap.parse(options.map)
+    layout = layout_of(options, NameMap.parse(options.map))
     runs: list[dict[str, Any]] = []
     with Progress(sys.stderr if options.json else None) as progress:
-        found, num_failed = _find(options, progress)
+        found, num_failed = _find(options, layout, progress)
         if len(found) > 1 and (options.name or options.run_id):
             raise ConfigurationError(f"--name and --run-id are for one run, and {len(found)} were found")
         try:
@@ -61,16 +60,13 @@ def run(options: argparse.Namespace) -> int:
     return 0 if num_done == len(found) and not num_failed else 1
 
 
-def _find(options: argparse.Namespace, progress: Progress) -> tuple[list[SourceRun], int]:
+def _find(options: argparse.Namespace, layout: "formats.Layout", progress: Progress) -> tuple[list[SourceRun], int]:
     """The runs of all paths, each once, and how many paths could not be read."""
     runs: dict[str, SourceRun] = {}
     num_failed = 0
     for path in options.paths:
         try:
-            runs |= {
-                stored.run_id: stored
-                for stored in formats.runs_in(path, options.format, Columns(options.step, options.time))
-            }
+            runs |= {stored.run_id: stored for stored in formats.runs_in(path, options.format, layout)}
         except (BadSource, ConfigurationError) as problem:
             if len(options.paths) == 1 and isinstance(problem, ConfigurationError):
                 raise

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lossguard.cli.connection import add_source_options, settings_of
+from lossguard.cli.connection import add_source_options, layout_of, settings_of
 from lossguard.cli.terminal import printable, printable_lines
 from lossguard.run.interrupts import handling
 from lossguard.sources import formats
-from lossguard.sources.columns import Columns
 from lossguard.sources.names import NameMap
 from lossguard.sources.source_run import BadSource
 from lossguard.vocabulary.errors import ConfigurationError
@@ -43,13 +42,14 @@ def run(options: argparse.Namespace) -> int:
     if options.until_idle is not None and not options.until_idle > 0:
         raise ConfigurationError(f"--until-idle {options.until_idle} must be seconds, above 0")
     formats.check(options.format, formats.WATCHED)
+    names = NameMap.parse(options.map)
     watch = Watch(
         path=options.path,
         settings=replace(settings, lock_wait=min(settings.lock_wait, LOCK_WAIT)),
-        names=NameMap.parse(options.map),
+        names=names,
         say=lambda text: print(printable_lines(text), flush=True),
         format=options.format,
-        columns=Columns(options.step, options.time),
+        layout=layout_of(options, names),
         project=options.project,
         name=options.name,
         run_id=settings.run_id,

@@ -43,5 +43,5 @@ def test_a_path_that_is_not_there_and_an_unknown_format_are_one_sentence(tmp_pat
 
 def test_whoever_names_columns_means_a_table(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("n,loss\n0,1.0\n")
-    (run,) = formats.runs_in(tmp_path, columns=Columns("n"))
+    (run,) = formats.runs_in(tmp_path, layout=Columns("n"))
     assert [row.step for row in run.rows()] == [0]

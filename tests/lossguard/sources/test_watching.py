@@ -152,7 +152,7 @@ def test_the_first_rows_are_shown_once(tmp_path: Path) -> None:
 def test_columns_can_be_named(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("n,step,loss\n7,1,2.5\n")
-    watch(tmp_path, path, once=True, columns=Columns("n")).run()
+    watch(tmp_path, path, once=True, layout=Columns("n")).run()
     assert steps(tmp_path) == [7]
 
 

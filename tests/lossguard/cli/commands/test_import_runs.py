@@ -143,3 +143,11 @@ def test_ctrl_c_ends_an_import_with_its_own_exit_code_and_says_how_to_go_on(
     assert main(command) == 130
     error = json.loads(capsys.readouterr().err)
     assert error == {"error": "stopped; the same command goes on where it was", "exit_code": 130}
+
+
+def test_a_log_that_only_a_pattern_describes_is_imported(collector: FakeCollector, tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text("at 3 loss=2.5\nat 4 loss=2.25\n")
+    command = ["import", str(tmp_path), "--directory", str(tmp_path / "spools"), "--url", collector.url]
+    assert main(command) == 1
+    assert main([*command, "--pattern", r"at (?P<step>\d+) loss=(?P<loss>\S+)"]) == 0
+    assert [metrics["loss"] for metrics in collector.rows.values()] == [2.5, 2.25]

@@ -101,3 +101,30 @@ def test_a_file_without_a_row_ends_with_one_sentence(tmp_path: Path, capsys: pyt
     (tmp_path / "trainer_state.json").write_bytes(b"\xff\x00 no JSON")
     assert main(["watch", str(tmp_path), "--once", "--offline", "--directory", str(tmp_path / "spools")]) == 1
     assert capsys.readouterr().err == f"lossguard: {tmp_path} has no row with a step and a number\n"
+
+
+def test_lines_that_only_a_pattern_describes_are_watched(
+    collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "train.log"
+    path.write_text("".join(f"at {step} err={2 - step / 10}, done\n" for step in range(10)))
+    command = ["watch", str(path), "--once", "--directory", str(tmp_path / "spools"), "--url", collector.url]
+    assert main([*command, "--pattern", r"at (?P<step>\d+) err=(?P<err>\S+)", "--map", "loss=err"]) == 0
+    assert [metrics["loss"] for metrics in collector.rows.values()] == [2 - step / 10 for step in range(10)]
+    assert "err                 loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["watch", "import"])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--pattern", "step:("], "lossguard: --pattern 'step:(' is no regular expression: missing ), unterminated"),
+        (["--pattern", "(?P<loss>.)"], "lossguard: --pattern '(?P<loss>.)' has no group named step: write"),
+        (["--pattern", "(?P<step>.)(?P<loss>.)", "--step", "n"], "lossguard: --pattern reads printed lines: leave out"),
+    ],
+)
+def test_a_pattern_that_cannot_be_used_is_one_sentence(
+    command: str, options: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, str(tmp_path), *options]) == 2
+    assert capsys.readouterr().err.startswith(sentence)
