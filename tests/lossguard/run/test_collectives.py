@@ -13,11 +13,13 @@ SIZES = (1, 2, 3, 5, 8, 13)
 
 
 def on_ranks(size: int, call: Callable[[Any], Any]) -> list[Any]:
-    """What `call` returns on each of so many ranks, which are threads with a gloo group of their own."""
+    """Run `call` on `size` ranks, which are threads with a gloo group; return the results in rank order."""
     store = dist.HashStore()  # type: ignore[attr-defined]  # its own list lacks it
 
     def on_rank(rank: int) -> Any:
-        return call(dist.ProcessGroupGloo(store, rank, size, timedelta(seconds=120)))
+        group: Any = dist.ProcessGroupGloo(store, rank, size, timedelta(seconds=120))
+        group.barrier().wait()  # a rank that leaves early would break the group while others still connect
+        return call(group)
 
     with ThreadPoolExecutor(size) as pool:
         return list(pool.map(on_rank, range(size)))
