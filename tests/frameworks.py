@@ -26,21 +26,27 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "lightning-newest": (("lossguard[lightning]", "tensorboard"), LIGHTNING),
 }
 """Name of a row -> what pip installs for it, and the tests that it runs."""
-TEST_PACKAGES = ("lossguard[trainer,monitor]", "pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.120")
+TEST_PACKAGES = (
+    "lossguard[trainer,monitor]",
+    "pytest>=8.3",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.120",
+)
 
 
 def install(row: str, requirements: tuple[str, ...]) -> Path:
-    """The Python of the environment of `row`, which is made if it is not there."""
+    """The Python of the environment of `row`, which is made if it is missing or was made for other requirements."""
     folder = ENVIRONMENTS / row
     python = folder / "bin" / "python"
     done = folder / ".installed"
-    if not done.exists():
+    needed = [each.replace("lossguard[", f"{ROOT}[") for each in (*TEST_PACKAGES, *requirements)]
+    if not done.exists() or done.read_text() != "\n".join(needed):
         venv.create(folder, clear=True, with_pip=True)
-        needed = [each.replace("lossguard[", f"{ROOT}[") for each in (*TEST_PACKAGES, *requirements)]
         pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "install", *needed], check=True)
         subprocess.run([*pip, "uninstall", "--yes", "lossguard"], check=True)  # the checkout itself is tested
-        done.touch()
+        done.write_text("\n".join(needed))
     return python
 
 
