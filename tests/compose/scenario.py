@@ -3,6 +3,7 @@
 import re
 import shutil
 import time
+from pathlib import Path
 
 from tests.compose.engine import kill
 from tests.compose.stack import WEBHOOK_URL, Failed, Notification, Stack, wait_for
@@ -101,26 +102,27 @@ def wrong_webhook(stack: Stack) -> Figures:
 
 
 def missing_secrets(stack: Stack) -> Figures:
-    """Nothing starts without its secret, and the error names the secret."""
-    absent = str(stack.secrets.with_name("absent"))
+    """Nothing starts without its secrets, and the error names the file of a missing one."""
+    absent = stack.secrets.with_name("absent")
     empty = stack.secrets.with_name("empty")
     shutil.copytree(stack.secrets, empty)
     (empty / "postgres_password").write_text("")
-    start = ("run", "--rm", "--no-deps", "-T", "migrate")
+    needed = stack.services["migrate"]["secrets"]  # the engine mounts them in no particular order
     return {
-        "without the secrets": _refusal(stack, *start, secrets=absent),
-        "with an empty secret": _refusal(stack, *start, secrets=str(empty)),
+        "without the secrets": _refusal(stack, absent, {str(absent / name) for name in needed}),
+        "with an empty secret": _refusal(stack, empty, {"PGPASSWORD_FILE=/run/secrets/postgres_password"}),
     }
 
 
-def _refusal(stack: Stack, *arguments: str, secrets: str) -> str:
+def _refusal(stack: Stack, secrets: Path, names: set[str]) -> str:
+    """The error with which a service refuses to start. Raises Failed if it starts, or names none of `names`."""
     try:
-        stack.compose(*arguments, LOSSGUARD_SECRETS=secrets)
+        stack.compose("run", "--rm", "--no-deps", "-T", "migrate", LOSSGUARD_SECRETS=str(secrets))
     except Failed as failure:
         message = str(failure).splitlines()[-1]
-        if "postgres_password" not in message and "PGPASSWORD_FILE" not in message:
+        if not any(name in message for name in names):
             raise Failed(f"the missing secret is not named: {message}") from None
-        return message.replace(str(stack.secrets.parent), "..")
+        return message.replace(str(secrets.parent), "..")
     raise Failed(f"it started with the secrets of {secrets}")
 
 
