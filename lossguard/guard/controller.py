@@ -84,6 +84,7 @@ class Controller:
         """Gives the text of a batch."""
         self.preflight = PreflightCheck(run, checkpoints, self.limits, self._log_once)
         """Answers what the collector asks before a person approves a rollback."""
+        self._has_given_up = False
         self._restored = False  # since the last boundary
         self._order: Order | None = None  # taken from the inbox, and not yet known to all ranks
         self._stopping = False  # all ranks know of a signal
@@ -97,14 +98,17 @@ class Controller:
         self.tell: Callable[[str], None] = self._log_once.warn
         """Called with one sentence for each resume and each rollback; a loop with its own display may replace it."""
         if run.num_ranks <= self.ranks.size:
-            run.can_roll_back()
-            run.answers_questions()
+            self._announce()
         else:
             self._log_once.warn_once(
                 "ranks",
                 f"{run.num_ranks} ranks cannot communicate: rank 0 saves and reports, and no rank rolls back; "
                 "call torch.distributed.init_process_group before lossguard.init",
             )
+
+    def _announce(self) -> None:
+        self.run.can_roll_back()
+        self.run.answers_questions()
 
     @property
     def interrupted(self) -> bool:
@@ -168,6 +172,9 @@ class Controller:
         Raises ConfigurationError while another process writes the checkpoints, CheckpointError when no checkpoint is
         intact or a new run finds the checkpoints of another run, and CheckpointMismatch.
         """
+        if self._has_given_up:  # in an earlier loop
+            self._has_given_up = False
+            self._announce()
         self.interrupted_by, self._stopping, self.run.interrupted = None, False, False  # a signal ends one loop
         self._position.step, self._position.cursor = step, step if batch is None else batch
         self._position.data = data
@@ -207,6 +214,16 @@ class Controller:
     def abandon(self) -> None:
         """The loop raised, or was left early: signal handlers and locks are as before, and nothing is saved."""
         self._open.close()
+
+    def give_up(self, problem: Exception) -> None:
+        """An error of ours, and the loop goes on without a guard: no order is carried out up to the next `open`."""
+        self.abandon()
+        self._has_given_up = True
+        if self.held:
+            self.held = False
+            self.run.open_segment(self.step, SegmentReason.RESUME)  # so the collector knows that the hold is over
+        self.run.cannot_roll_back(f"the guard has failed ({type(problem).__name__}: {problem})")
+        self._log_once.warn(f"the run is not guarded any more, and training continues: {problem!r}")
 
     def _decide(self) -> Boundary:
         self._saver.settle()

@@ -136,8 +136,7 @@ class Guarding(Measuring):
                 raise
             except Exception as problem:
                 self._has_failed = True
-                self.controller.abandon()
-                self.log_once.warn(f"the run is not guarded any more, and training continues: {problem!r}")
+                self.controller.give_up(problem)
         coming = self._batch + 1
         self.run.batch_index = self.controller.ledger.next_free(coming)
         return Boundary(self.trainer.state.global_step, self.run.batch_index, restored=False, stop=False, since=coming)

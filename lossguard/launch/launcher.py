@@ -77,6 +77,9 @@ class Supervisor:
         """Called every POLL_SECONDS while the child lives; `run`: once something was recorded. It may stop the child
         (`child.send`), and must return soon: meanwhile no signal is passed on."""
 
+    def give_up(self, run: Run | None, why: str) -> None:
+        """Called when `watch` has raised: carry out no order from now on."""
+
     def after(self, end: ChildEnd, run: Run | None) -> Restart | None:
         """Called when a child has ended and everything that it logged is recorded; None: the run is over."""
         return None
@@ -167,7 +170,9 @@ class Launcher:
         try:
             self._supervisor.watch(child, self._recorder.recorded)
         except Exception as problem:
-            self._log_once.warn_once("watch", f"the command is not supervised: {type(problem).__name__}: {problem}")
+            why = f"{type(problem).__name__}: {problem}"
+            self._log_once.warn_once("watch", f"the command is not supervised: {why}")
+            self._supervisor.give_up(self._recorder.recorded, f"the supervisor of the command has failed ({why})")
 
     def _attend(self, child: Child) -> ChildEnd:
         """Pass signals on until the child has ended. This is one run of the child."""

@@ -120,6 +120,13 @@ class RestartSupervisor(Supervisor):
             else:
                 self._look_for_hang(child, run, now)
 
+    def give_up(self, run: Run | None, why: str) -> None:
+        if self._state.order is not None:
+            self._state = self._state.refused()
+            self._save()
+        if run is not None:
+            run.cannot_roll_back(why)
+
     def after(self, end: ChildEnd, run: Run | None) -> Restart | None:
         if run is not None:
             self._list_at = 0.0

@@ -173,9 +173,8 @@ class Lossguard(Watch):
         except Exception as problem:
             if not self._is_open:  # what was resumed in part is not trained on
                 raise
-            controller.abandon()
+            controller.give_up(problem)
             self.controller, self._left = None, 1
-            self.log_once.warn(f"the run is not guarded any more, and training continues: {problem!r}")
 
     def _cross(self, controller: Controller) -> None:
         is_first = not self._is_open

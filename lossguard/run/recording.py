@@ -31,10 +31,12 @@ from lossguard.vocabulary.protocol import (
     ANSWERS_PREFLIGHT,
     CAN_APPLY,
     CAN_ROLL_BACK,
+    CANNOT_ROLL_BACK,
     CANNOT_SKIP,
     EXPECT,
     HAS_LIMITS,
     MAX_PAUSE,
+    MAX_SHORT_TEXT,
     PROBE,
     checked_json,
     checked_step,
@@ -122,6 +124,8 @@ class RecordingRun(Run):
         self._question: Question | None = None
         self._inbox_valid_until = 0.0  # by the monotonic clock: the lease may have gone to another process after it
         self._taken = set(self.history.answered)
+        self._unanswered: dict[str | int, Order] = {}  # of those that were taken
+        self._unguarded = ""  # why orders are refused
         writer = writer_of(directory, self._session)
         self._put({"run": registration})
         self._sender: Sender | None = None
@@ -309,23 +313,38 @@ class RecordingRun(Run):
 
     @_never_raises
     def can_roll_back(self) -> None:
-        self._add_capability(CAN_ROLL_BACK)
+        self._unguarded = ""
+        self._set_capabilities([CAN_ROLL_BACK], ended=lambda each: each.startswith(CANNOT_ROLL_BACK))
+
+    @_never_raises
+    def cannot_roll_back(self, why: str) -> None:
+        self._unguarded = why = storable(why)[: MAX_SHORT_TEXT - len(CANNOT_ROLL_BACK)]
+        of_the_guard = (CAN_ROLL_BACK, ANSWERS_PREFLIGHT)
+        self._set_capabilities(
+            [CANNOT_ROLL_BACK + why], ended=lambda each: each in of_the_guard or each.startswith(CANNOT_ROLL_BACK)
+        )
+        self._refuse_open()
+
+    def _refuse_open(self) -> None:
+        """Refuse the orders that nobody will carry out: those of the inbox, and those that were taken."""
+        with self._writer.lock:
+            waiting = [order for order in self._inbox if order.identity not in self._taken]
+            self._taken.update(order.identity for order in waiting)
+            waiting += self._unanswered.values()
+        for order in waiting:
+            self.refuse(order, self._unguarded, Refusal.OBSERVES)
 
     @_never_raises
     def cannot_skip(self) -> None:
-        self._add_capability(CANNOT_SKIP)
+        self._set_capabilities([CANNOT_SKIP])
 
     @_never_raises
     def can_apply(self, remedy: str) -> None:
-        self._add_capability(CAN_APPLY + remedy)
+        self._set_capabilities([CAN_APPLY + remedy])
 
     @_never_raises
     def has_limits(self, limits: str) -> None:
-        known = self._registration["capabilities"]
-        others = [each for each in known if not each.startswith(HAS_LIMITS)]
-        changed = [*others, HAS_LIMITS + limits] if limits else others
-        if changed != known:
-            self.describe(capabilities=changed)
+        self._set_capabilities([HAS_LIMITS + limits] * bool(limits), ended=lambda each: each.startswith(HAS_LIMITS))
 
     def outdated(self, order: Order) -> str | None:
         if order.segment is None:
@@ -345,6 +364,7 @@ class RecordingRun(Run):
             order = next((order for order in self._inbox if order.identity not in self._taken), None)
             if order is not None:
                 self._taken.add(order.identity)
+                self._unanswered[order.identity] = order
             return order
 
     @_never_raises
@@ -372,7 +392,7 @@ class RecordingRun(Run):
 
     @_never_raises
     def answers_questions(self) -> None:
-        self._add_capability(ANSWERS_PREFLIGHT)
+        self._set_capabilities([ANSWERS_PREFLIGHT])
 
     @_never_raises
     def answer_question(self, answer: Answer) -> None:
@@ -384,10 +404,13 @@ class RecordingRun(Run):
         record: Record = {"restorable": list(steps)}
         return record | {"tiers": [each.to_wire() for each in tiers]} if tiers else record
 
-    def _add_capability(self, capability: str) -> None:
+    def _set_capabilities(self, added: Sequence[str], ended: Callable[[str], bool] = lambda _: False) -> None:
+        """Announce the capabilities `added`, and that those for which `ended` is true have ended."""
         known = self._registration["capabilities"]
-        if capability not in known:
-            self.describe(capabilities=[*known, capability])
+        kept = [each for each in known if each in added or not ended(each)]
+        changed = [*kept, *(each for each in added if each not in kept)]
+        if changed != known:
+            self.describe(capabilities=changed)
 
     def _begin_segment(
         self,
@@ -403,6 +426,8 @@ class RecordingRun(Run):
         self.history.begin_segment(self._segment_key(), reason, fork_step)
         # The newest segment must have the latest time, even when the clock was set back.
         self._newest_segment_at = max(time.time() if at is None else at, self._newest_segment_at + 0.001)
+        if order is not None:
+            self._unanswered.pop(order.identity, None)
         record = {"segment": ordinal, "fork_step": fork_step, "reason": reason, "order": order and order.id}
         self._put({**record, "key": order and order.key, "applied": applied, "time": self._newest_segment_at})
         unplaced, self._unplaced = self._unplaced, []
@@ -430,6 +455,7 @@ class RecordingRun(Run):
         return SegmentReason.RESUME if self.history.num_segments else SegmentReason.START
 
     def _answer(self, order: Order, state: OrderState, detail: str, refusal: Refusal | None = None) -> None:
+        self._unanswered.pop(order.identity, None)
         record: Record = {"answer": order.id, "key": order.key, "state": state, "detail": detail, "time": time.time()}
         self._put(record if refusal is None else record | {"refusal": refusal})
 
@@ -489,6 +515,8 @@ class RecordingRun(Run):
     def _receive(self, orders: list[Order], valid_until: float = math.inf) -> None:
         """Replace the inbox by the orders that are open now: a withdrawn order leaves it. The sender calls this."""
         self._inbox, self._inbox_valid_until = tuple(orders), valid_until
+        if self._unguarded:
+            self._refuse_open()
 
     def _ask(self, question: Question | None) -> None:
         """The collector asks, or no longer does. The sender calls this."""

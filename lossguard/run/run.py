@@ -130,6 +130,12 @@ class Run:
     def can_roll_back(self) -> None:
         """Tell the collector that this run executes orders. A guard calls it."""
 
+    def cannot_roll_back(self, why: str) -> None:
+        """Tell the collector that this run executes no orders any more, and why (a clause); refuse those that are open.
+
+        A guard calls it when it has failed and the loop goes on; `can_roll_back` undoes it.
+        """
+
     def cannot_skip(self) -> None:
         """Tell the collector that orders of this run must not skip batches. A launcher calls it before any order."""
 

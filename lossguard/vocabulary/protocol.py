@@ -13,6 +13,9 @@ API = "/api/v1"
 
 CAN_ROLL_BACK = "rollback"
 """Capability of a run that executes orders; only such runs get orders."""
+CANNOT_ROLL_BACK = "no-rollback:"
+"""Followed by why, in a clause: takes the place of CAN_ROLL_BACK where a guard has failed. Open orders still go to the
+run, which refuses them."""
 NO_HEARTBEAT = "no_heartbeat"
 """Capability of a run whose client reports nothing between two rows."""
 CANNOT_SKIP = "rollback-without-skip"
@@ -88,6 +91,11 @@ def remedies_in(capabilities: Iterable[str]) -> tuple[str, ...]:
     """The names of the remedies among the capabilities of a run."""
     names = (each.removeprefix(CAN_APPLY) for each in capabilities if each.startswith(CAN_APPLY))
     return tuple(filter(is_remedy, names))
+
+
+def why_unguarded(capabilities: Iterable[str]) -> str:
+    """Why a run that could be rolled back cannot be any more, as a clause; empty if it can, or never could."""
+    return next((each[len(CANNOT_ROLL_BACK) :] for each in capabilities if each.startswith(CANNOT_ROLL_BACK)), "")
 
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")

@@ -16,7 +16,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from db import commands, queries
 from db.models import Order, Run, RunStatus, Segment
 from db.steps import rollups, writer
-from lossguard.vocabulary.protocol import CAN_ROLL_BACK
+from lossguard.vocabulary.protocol import CAN_ROLL_BACK, why_unguarded
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, preflights
 from monitor.ingestion.logged_run import LoggedRun
@@ -122,7 +122,9 @@ class CachedRun:
 
 
 def _open_orders(session: Session, run: Run) -> Sequence[Order]:
-    return queries.orders(session, run=run, open_only=True) if CAN_ROLL_BACK in run.capabilities else []
+    """Those that the trainer carries out, or refuses because its guard has failed."""
+    obeys_or_refuses = CAN_ROLL_BACK in run.capabilities or why_unguarded(run.capabilities)
+    return queries.orders(session, run=run, open_only=True) if obeys_or_refuses else []
 
 
 class RunCache:

@@ -51,14 +51,18 @@ class ScriptedRun(Run):
     def __init__(self, orders: dict[int, Order] | None = None) -> None:
         super().__init__(id="r")
         self.orders = orders or {}
-        self.calls = 0
+        self.calls, self.fails_at = 0, -1
         self.recorded: list[tuple[Any, ...]] = []
         self.restorable: list[int] = []
         self.tiers: list[RestorableTier] = []
         self.durations: list[tuple[str, float]] = []
+        self.unguarded = ""
+        """Why the run cannot be rolled back any more."""
 
     def take_order(self) -> Order | None:
         self.calls += 1
+        if self.calls == self.fails_at:
+            raise RuntimeError("the inbox has gone")
         return self.orders.pop(self.calls, None)
 
     def open_segment(self, fork_step: int, reason: Any, order: Order | None = None, applied: Any = None) -> None:
@@ -72,6 +76,12 @@ class ScriptedRun(Run):
 
     def refuse(self, order: Order, detail: str, refusal: Refusal | None = None) -> None:
         self.recorded.append(("refused", order.id, detail))
+
+    def can_roll_back(self) -> None:
+        self.unguarded = ""
+
+    def cannot_roll_back(self, why: str) -> None:
+        self.unguarded = why
 
     def set_restorable(self, steps: Any, tiers: Any = ()) -> None:
         self.restorable, self.tiers = list(steps), list(tiers)

@@ -20,7 +20,7 @@ from dashboard.views.run import costs, curves, edit, families, goodput, hardware
 from dashboard.views.table import show_table
 from lossguard.vocabulary.gating import SKIPPED
 from lossguard.vocabulary.limits import limits_in
-from lossguard.vocabulary.protocol import IMPORTED
+from lossguard.vocabulary.protocol import IMPORTED, why_unguarded
 from lossguard.vocabulary.states import IncidentState, RunState
 
 
@@ -53,6 +53,9 @@ def header(facts: RunFacts) -> None:
     parts = [f"run {run.id}", origin, run.host, formatting.hardware(run), run.git_commit and run.git_commit[:10]]
     st.caption(formatting.escape_markdown(" / ".join(part for part in parts if part)))
     edit.note(facts)
+    if why := why_unguarded(run.capabilities):
+        sentence = f"Nothing is rolled back any more: {formatting.escape_markdown(why)}."
+        st.warning(f"{sentence} Start the training again to guard it.", icon=":material/remove_moderator:")
     if limits := limits_in(run.capabilities).to_text():
         st.caption(formatting.escape_markdown(f"limits of the trainer: {limits.replace(',', ', ')}"))
     if facts.source.describe():

@@ -11,6 +11,7 @@ from lossguard.cli.commands.runs import state_text
 from lossguard.cli.connection import add_options, connected, run_page
 from lossguard.cli.named_run import Found, add_run, find
 from lossguard.cli.terminal import Style, Terminal, Text, print_json, table
+from lossguard.vocabulary.protocol import why_unguarded
 from lossguard.vocabulary.run_search import tags_of
 from lossguard.vocabulary.states import THROUGHPUT_KINDS
 from lossguard.vocabulary.wording import ago, count, duration, number, percent, plural
@@ -95,6 +96,8 @@ def _print(terminal: Terminal, shown: dict[str, Any], run: Found, incidents: lis
     terminal.say(_progress(shown))
     if shown["note"]:
         terminal.say(f"Note: {shown['note']}")
+    if why := why_unguarded(shown["capabilities"] or ()):
+        terminal.say(Text("Nothing is rolled back any more: ", Style.RED), f"{why}.")
     for each in interventions.waiting(run):
         terminal.say(Text("Waiting for you: ", Style.RED), _what_to_do(run["id"], each))
     if incidents:

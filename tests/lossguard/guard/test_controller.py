@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from lossguard import Skip
+from lossguard import Order, OrderKind, Skip
 from lossguard.guard.controller import Boundary, Controller
 from tests.lossguard.scripted import Memory, ScriptedRun, rollback
 
@@ -68,6 +68,20 @@ def test_a_last_step_without_a_boundary_is_saved_by_close() -> None:
     controller.open(until=1)
     controller.close(step_done=True)
     assert checkpoints.steps() == [0, 1]
+
+
+def test_a_guard_that_gives_up_says_so_and_ends_a_hold_up_to_the_next_loop() -> None:
+    run = ScriptedRun({1: Order(id=1, kind=OrderKind.HOLD)})
+    controller = controller_of(run, Memory([]))
+    run.fails_at = 3  # while the run is held
+    with pytest.raises(RuntimeError, match="the inbox has gone"):
+        controller.open(until=9)
+    controller.give_up(RuntimeError("the inbox has gone"))
+    assert run.unguarded == "the guard has failed (RuntimeError: the inbox has gone)"
+    assert run.recorded == [("start", 0, None, None), ("accepted", 1), ("resume", 0, None, None)]
+    controller.open(until=9)
+    assert run.unguarded == ""
+    controller.abandon()
 
 
 def test_an_abandoned_loop_saves_nothing_and_gives_the_signal_handlers_back() -> None:

@@ -266,6 +266,11 @@ def test_an_error_of_ours_at_a_step_boundary_leaves_the_training_as_it_is(
     assert state_of(trainer) == state_of(plain)
     assert run.batches == list(range(14))
     assert caplog.text.count("the run is not guarded any more, and training continues: TypeError") == 1
+    assert run.unguarded.startswith("the guard has failed (TypeError: ")
+    del controller.boundary
+    trainer.args.max_steps = 16
+    trainer.train()
+    assert (run.unguarded, controller.checkpoints.steps()[-1]) == ("", 16)
 
 
 def test_a_callback_that_reads_the_loader_takes_no_batch_from_the_training(tmp_path: Path) -> None:

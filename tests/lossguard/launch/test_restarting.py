@@ -111,6 +111,35 @@ def test_a_hold_and_an_order_without_a_checkpoint_are_refused_in_a_sentence(laun
     assert len(starts(launching.folder)) == 1
 
 
+def test_a_supervisor_that_fails_refuses_orders_with_the_reason_and_the_command_goes_on(launching: Launching) -> None:
+    (launching.fakes / "sitecustomize.py").write_text(
+        """
+import os, sys
+if "launch" in sys.orig_argv:
+    from lossguard.launch.restarting import RestartSupervisor
+    observe = RestartSupervisor._observe
+    def fail(self, *arguments):
+        if os.path.exists("fail"):
+            raise RuntimeError("a test asked")
+        observe(self, *arguments)
+    RestartSupervisor._observe = fail
+"""
+    )
+    process = launching.script(SCRIPT, "--wait-at", "14", options=SKIPS)
+    launching.wait_for_step(12)
+    wait_for_capabilities(launching, "rollback")
+    (launching.folder / "fail").touch()
+    why = "the supervisor of the command has failed (RuntimeError: a test asked)"
+    wait_for_capabilities(launching, f"no-rollback:{why}")
+    order(launching, rewind_to=7)
+    wait_for(lambda: 1 in launching.collector.answers, seconds=SECONDS, what="the refusal")
+    assert launching.collector.answers[1]["detail"] == why
+    (launching.folder / "fail").unlink()
+    (launching.folder / "go").touch()
+    _, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, trained(launching.folder)) == (0, plain(60)), err
+
+
 def test_a_command_that_dies_is_started_again_from_its_newest_checkpoint(launching: Launching) -> None:
     ended = launching.run(SCRIPT, "--die-at", "23", options=SKIPS)
     assert (ended.code, trained(launching.folder)) == (0, plain(60))

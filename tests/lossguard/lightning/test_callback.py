@@ -241,7 +241,8 @@ def test_an_error_in_the_loop_is_raised_as_it_is_and_everything_is_as_before(tmp
 
 
 def test_an_error_of_ours_leaves_the_training_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    guard = Lossguard(LoggingRun(), every=5)
+    run = LoggingRun()
+    guard = Lossguard(run, every=5)
 
     def fail(module: Module) -> None:
         if module.trainer.global_step == 7 and guard.controller is not None:
@@ -250,6 +251,7 @@ def test_an_error_of_ours_leaves_the_training_as_it_is(tmp_path: Path, caplog: p
     guarded = fit(tmp_path, shuffled(40), guard, module=Module(before_step=fail), max_epochs=2)
     assert_same(guarded, fit(tmp_path, shuffled(40), max_epochs=2))
     assert "the run is not guarded any more, and training continues" in caplog.text
+    assert run.unguarded.startswith("the guard has failed (TypeError: ")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from lossguard.vocabulary.wire import RestorableTier
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.device_tensor import DeviceTensor
 from tests.lossguard.recorded import offline, records, steps
+from tests.waiting import eventually, wait_for
 
 
 def test_a_step_is_in_the_spool_when_log_returns(tmp_path: Path) -> None:
@@ -386,6 +387,32 @@ def test_the_limits_of_a_run_are_one_of_its_capabilities(tmp_path: Path) -> None
         ["rollback", "limits:max_depth=2"],
         ["rollback"],
     ]
+
+
+def test_a_run_that_lost_its_guard_withdraws_its_capability_and_refuses_what_is_open_and_what_comes(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    with lossguard.init("p", run_id="r", url=collector.url, directory=tmp_path) as run:
+        run.can_roll_back()
+        run.answers_questions()
+        run.log(0, loss=1.0)
+        collector.order(id=1, key="k1", kind="hold")
+        taken = eventually(run.take_order)
+        collector.order(id=2, key="k2", kind="hold")
+        run.log(1, loss=1.0)
+        run.cannot_roll_back("the guard has failed (KeyError: 'x')")
+        collector.order(id=3, key="k3", kind="hold")
+        wait_for(lambda: len(collector.answers) == 3, seconds=60, what="three answers")
+        assert taken is not None
+        assert {(each["state"], each["detail"], each["refusal"]) for each in collector.answers.values()} == {
+            ("failed", "the guard has failed (KeyError: 'x')", "observes")
+        }
+        assert collector.runs["r"]["capabilities"] == ["no-rollback:the guard has failed (KeyError: 'x')"]
+        run.cannot_roll_back("é" * 1000)
+        run.can_roll_back()
+    assert collector.runs["r"]["capabilities"] == ["rollback"]
+    registered = [line["run"]["capabilities"] for line in records(run) if "run" in line]
+    assert [len(each[0]) for each in registered[-3:]] == [48, 256, 8]
 
 
 def test_the_times_of_rollbacks_are_part_of_the_history(tmp_path: Path) -> None:

@@ -45,6 +45,21 @@ def test_an_executed_order_is_recorded_though_it_was_withdrawn_meanwhile(http: T
     assert [(entry["skip_from"], entry["skip_to"]) for entry in trainer.get()["skip_ledger"]] == [(200, 400)]
 
 
+def test_a_run_that_lost_its_guard_still_gets_what_is_open_and_after_its_refusal_no_more_orders(
+    http: TestClient,
+) -> None:
+    trainer, why = Trainer(http), "the guard has failed (KeyError: 'x')"
+    (order,) = train_until_nan(trainer)["orders"]
+    Trainer(http, capabilities=[f"no-rollback:{why}"])
+    assert [one["id"] for one in trainer.report(0, [301], {"loss": [float("nan")]})["orders"]] == [order["id"]]
+    answer = {"state": "failed", "key": order["key"], "detail": why, "refusal": "observes"}
+    assert http.put(f"{API}/orders/{order['id']}", json=answer).status_code == 200
+    assert trainer.report(0, range(302, 340), {"loss": [float("nan")] * 38})["orders"] == []
+    assert [one["state"] for one in trainer.get()["interventions"]] == ["failed"]
+    assert why in str(trainer.get("/incidents")[0]["details"])
+    assert http.post(f"{API}/runs/r1/rollback", json={"rewind_to": 50}).status_code == 409
+
+
 def test_an_order_stays_open_when_the_trainer_restarts_before_it_executes_it(http: TestClient) -> None:
     trainer = Trainer(http)
     (order,) = train_until_nan(trainer)["orders"]

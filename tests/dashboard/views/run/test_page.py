@@ -74,6 +74,16 @@ def test_archived_steps_are_drawn_like_stored_ones_and_named_where_their_place_i
     assert (list(runs.warning), list(runs.exception)) == ([], []), "a list needs no file"
 
 
+def test_a_run_that_lost_its_guard_says_why(open_page: OpenPage, store: sa.Engine) -> None:
+    with writing(store) as session:
+        add_run(session, capabilities=["no-rollback:the guard has failed (KeyError: 'x')"])
+    (warning,) = open_page("run", run="r1").warning
+    assert warning.value == (
+        "Nothing is rolled back any more: the guard has failed \\(KeyError\\: 'x'\\). "
+        "Start the training again to guard it."
+    )
+
+
 @pytest.mark.parametrize(
     ("details", "rows"), [("Interventions", 1), ("Skip ledger", 1), ("Events", 3), ("Segments", 2), (None, 1)]
 )

@@ -30,6 +30,12 @@ def test_a_run_is_shown_with_its_story_and_what_it_waits_for(
     assert shown["incidents"][0]["interventions"][0]["number"] == 1
 
 
+def test_a_run_that_lost_its_guard_says_why(collector_client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    SmallRun(collector_client, "lost", capabilities=["no-rollback:the guard has failed (KeyError: 'x')"])
+    assert main(["show", "lost"]) == 0
+    assert "Nothing is rolled back any more: the guard has failed (KeyError: 'x')." in capsys.readouterr().out
+
+
 def test_a_run_without_a_step_is_shown(collector_client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     SmallRun(collector_client, "new", config={"tags": ["sweep"]})
     assert main(["show", "latest"]) == 0
