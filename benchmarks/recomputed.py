@@ -17,7 +17,8 @@ import torch
 from monitor.detection import Rows
 from monitor.detection.rows import Floats
 from monitor.detection.scoring.detectors import DetectorSet
-from monitor.detection.scoring.recomputed_steps import MAX_ROWS, Comparison, RecomputedSteps
+from monitor.detection.scoring.recomputed_steps import RecomputedSteps
+from monitor.detection.scoring.replay_comparison import MAX_ROWS, Comparison
 from monitor.detection.settings import DetectionSettings
 from trainer.components import Components, build_components
 from trainer.config import Recipe, load_recipe

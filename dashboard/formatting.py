@@ -198,11 +198,11 @@ def _stall_sentence(incident: Incident) -> str:
 
 
 def expectation(details: Mapping[str, Any]) -> str:
-    """What an incident's signal was expected to be, and its standard deviation; a dash where that was not known."""
+    """What an incident's signal was expected to be, and its standard deviation, if it has one; a dash if not known."""
     expected, scale = details.get("expected"), details.get("scale")
     if (expected, scale) in ((None, None), (0, 0)):  # the detection stores zeros before it has a baseline
         return "-"
-    return f"{number(expected)} ± {two_digits(scale)}"
+    return number(expected) if scale == 0 else f"{number(expected)} ± {two_digits(scale)}"
 
 
 def intervention_sentence(intervention: Intervention, order: Order | None) -> str:

@@ -25,7 +25,8 @@ from monitor.detection.interventions.restorable import Tiers
 from monitor.detection.row import Row
 from monitor.detection.rows import Rows
 from monitor.detection.scoring.detectors import LEVEL_ACCEPTED, SHIFT_EVENTS, DetectorSet
-from monitor.detection.scoring.recomputed_steps import Comparison, RecomputedSteps, Verdict
+from monitor.detection.scoring.recomputed_steps import RecomputedSteps, Verdict
+from monitor.detection.scoring.replay_comparison import Comparison
 from monitor.detection.scoring.scored_row import ScoredRow
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.settings import DetectionSettings
@@ -209,21 +210,26 @@ class DetectionEngine:
     def _begin_comparison(
         self, step: int, recorded: Rows | None, doubtful_from: int | None, obeyed: int | None, *, is_new_process: bool
     ) -> None:
-        """Compare the next rows with `recorded`, unless there is a reason why they cannot be the same.
+        """Compare the next rows with `recorded`, unless the order changes the updates.
 
-        The noise may not be known yet, the order may change the updates, and a loss that was smoothed or averaged
-        before it was logged depends on the state of the smoothing, which a restart loses.
+        Losses are not compared while the noise is not known, and where they were smoothed or averaged before they were
+        logged: they depend on the state of the smoothing, which a restart loses.
         """
         baseline, facts = self.detectors.by_signal["loss"].baseline, self.detectors.source.facts
-        is_comparable = baseline.is_settled() and not baseline.autocorrelation > 0
-        is_comparable = is_comparable and not facts.smoothing and not facts.averaged
-        if recorded is None or not is_comparable or self.response.interventions.changes_updates(obeyed):
+        losses = baseline.is_settled() and not baseline.autocorrelation > 0
+        losses = losses and not facts.smoothing and not facts.averaged
+        if recorded is None or self.response.interventions.changes_updates(obeyed):
             self.recomputed.go_back(step)
             return
         comparison = Comparison.of(
-            step, recorded, noise=baseline.noise, is_new_process=is_new_process, end_step=doubtful_from
+            step,
+            recorded,
+            noise=baseline.noise,
+            is_new_process=is_new_process,
+            end_step=doubtful_from,
+            losses=losses,
         )
-        self.recomputed.begin(comparison, step, is_new_process=is_new_process)
+        self.recomputed.begin(comparison, step, is_new_process=is_new_process, losses=losses)
 
     def order_applied(
         self,

@@ -11,6 +11,7 @@ from db.steps.reader import next_block
 from lossguard.vocabulary.metrics import DETECTOR_INPUTS
 from lossguard.vocabulary.states import IncidentKind
 from monitor.detection import Rows
+from monitor.detection.scoring.detectors import SHIFT_EVENTS
 from monitor.detection.scoring.recomputed_steps import first_doubtful_step
 from monitor.ingestion.columns import stored_rows
 
@@ -46,12 +47,24 @@ def before(session: Session, run: Run, segment: Segment, step: int) -> Record:
     block = next_block(
         session, run_pk=run.pk, step_range=step_range, metrics=DETECTOR_INPUTS, low=step, max_steps=MAX_STEPS
     )
+    if block is None:
+        return Record()
     troubles = [
         (incident.onset_step, incident.detected_step)
         for incident in queries.incidents_after(session, run=run, step=step)
         if incident.kind in LOSS_INCIDENTS and (incident.end_step is None or incident.segment == earlier.number)
     ]
-    return Record(None if block is None else stored_rows(block), first_doubtful_step(troubles))
+    rows = stored_rows(block)
+    declared = _declared(session, run, earlier, step, int(rows.steps[-1]))
+    ends = (each for each in (first_doubtful_step(troubles), declared) if each is not None)
+    return Record(rows, min(ends, default=None))
+
+
+def _declared(session: Session, run: Run, earlier: Segment, first: int, last: int) -> int | None:
+    """The first of these steps at which the loop announced a change, which it may not make again."""
+    events = queries.events(session, run=run, steps=(first, last + 1))
+    steps = (each.step for each in events if each.segment == earlier.number and each.kind in SHIFT_EVENTS)
+    return min((step for step in steps if step is not None), default=None)
 
 
 def _updates_changed(session: Session, run: Run, step: int, earlier: Segment, segment: Segment) -> bool:

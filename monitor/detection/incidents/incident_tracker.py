@@ -51,6 +51,8 @@ class IncidentTracker:
     """Recomputed steps that differ from their record. No policy answers it, and it neither hides nor delays others."""
     mismatch_since: int = 0
     """The step whose restore led to it: what was saved after it may be wrong, also before the loss shows it."""
+    mismatch_reasons: int = 3
+    """The number of its reasons that are about the first replay."""
     source: SourceFacts = EVERY_STEP
     """How the rows are made. It is stored with the detectors."""
 
@@ -206,10 +208,10 @@ class IncidentTracker:
         """
         if self.mismatch is None:
             self.mismatch = replay_mismatch(self.take_number(), verdict)
-            self.mismatch_since = verdict.restored_step
+            self.mismatch_since, self.mismatch_reasons = verdict.restored_step, len(self.mismatch.reasons)
         else:
-            newest = describe_mismatch(verdict)
-            self.mismatch = replace(self.mismatch, reasons=[*self.mismatch.reasons[: len(newest)], *newest])
+            first = self.mismatch.reasons[: self.mismatch_reasons]
+            self.mismatch = replace(self.mismatch, reasons=[*first, *describe_mismatch(verdict)])
         return [IncidentChanged(self.mismatch)]
 
     def close_mismatch(self, outcome: Outcome, reason: str) -> list[Effect]:
@@ -242,6 +244,7 @@ class IncidentTracker:
             "plateau_step": self.plateau_step,
             "mismatch": None if mismatch is None else incident_to_dict(mismatch),
             "mismatch_since": self.mismatch_since,
+            "mismatch_reasons": self.mismatch_reasons,
         }
 
     @classmethod

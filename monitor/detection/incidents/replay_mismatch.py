@@ -4,7 +4,8 @@ import numpy as np
 
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident
-from monitor.detection.scoring.recomputed_steps import RELATIVE_TOLERANCE, SLACK, Verdict
+from monitor.detection.scoring.recomputed_steps import MAX_SCORE, RELATIVE_TOLERANCE, SLACK, Verdict
+from monitor.detection.scoring.replay_comparison import RateDifference
 
 SAME_BATCHES = 0.8
 """Correlation between recorded and recomputed losses from which on the batches are the same."""
@@ -16,6 +17,8 @@ MIN_ROWS = 4
 
 def replay_mismatch(number: int, verdict: Verdict) -> Incident:
     """An open incident: it needs a person."""
+    if verdict.rate is not None:
+        return _of_rate(number, verdict, verdict.rate)
     worst = int(np.argmax(verdict.scores()))
     return Incident(
         number=number,
@@ -35,8 +38,42 @@ def replay_mismatch(number: int, verdict: Verdict) -> Incident:
     )
 
 
+def _of_rate(number: int, verdict: Verdict, rate: RateDifference) -> Incident:
+    return Incident(
+        number=number,
+        kind=IncidentKind.REPLAY_MISMATCH,
+        state=IncidentState.OPEN,
+        signal="lr",
+        onset_step=rate.step,
+        detected_step=rate.step,
+        peak_step=rate.step,
+        peak_value=rate.found,
+        end_step=None,
+        score=round(min(rate.score(), MAX_SCORE), 3),
+        expected=rate.recorded,
+        scale=0.0,
+        outcome=Outcome.ONGOING,
+        reasons=describe_mismatch(verdict),
+    )
+
+
 def describe_mismatch(verdict: Verdict) -> list[str]:
     """What differs and by how much, why that is too much, and what it looks like."""
+    reasons = [] if verdict.rate is None else _describe_rate(verdict.restored_step, verdict.rate)
+    return reasons + _describe_losses(verdict) if verdict.has_other_losses() else reasons
+
+
+def _describe_rate(restored_step: int, rate: RateDifference) -> list[str]:
+    return [
+        f"After the restore to step {restored_step}, step {rate.step} was computed again with the learning rate "
+        f"{rate.found:.6g}; {rate.recorded:.6g} is recorded.",
+        "No order changed the learning rate, and no change of it was declared.",
+        "Give the scheduler to Checkpoints(.., scheduler=scheduler), so that it is restored too. If the change is "
+        'intended, announce it: run.declare("learning_rate").',
+    ]
+
+
+def _describe_losses(verdict: Verdict) -> list[str]:
     worst, num = int(np.argmax(verdict.scores())), len(verdict.steps)
     what = (
         f"After the restore to step {verdict.restored_step}, {np.count_nonzero(verdict.beyond())} of the first {num} "

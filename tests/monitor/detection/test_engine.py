@@ -542,6 +542,47 @@ def test_without_a_record_to_trust_nothing_is_compared(options: dict[str, Any]) 
     assert log.incidents == []
 
 
+def scheduled(steps: int = 600, *, rate: float | None = None) -> Rows:
+    """A run with a schedule of the learning rate; `rate`: one that does not follow it."""
+    rates = 1e-3 * np.cos(np.arange(steps) / steps) if rate is None else np.full(steps, rate)
+    return with_batches(healthy(steps) | {"lr": rates})
+
+
+@pytest.mark.parametrize("reason", ["resume", "rollback", "rewind"])
+def test_a_learning_rate_that_differs_from_its_record_needs_a_person(reason: str) -> None:
+    engine, log = forked(scheduled()[:500], reason=reason)
+    log.add(engine.feed(scheduled(rate=5e-4)[400:]))
+    (incident,) = log.incidents
+    assert (incident.kind, incident.signal, incident.state) == (IncidentKind.REPLAY_MISMATCH, "lr", "open")
+    assert (incident.onset_step, incident.detected_step, incident.peak_value) == (400, 400, 5e-4)
+    loaded = DetectionEngine()
+    loaded.load_state_dict(json.loads(json.dumps(engine.state_dict(), allow_nan=False)))
+    assert loaded.state_dict() == engine.state_dict()
+
+
+def test_a_learning_rate_that_was_declared_or_ordered_is_no_mismatch() -> None:
+    declared, log = forked(scheduled()[:500])
+    declared.declare(400, "learning_rate")
+    log.add(declared.feed(scheduled(rate=5e-4)[400:]))
+    policy = Policy(mode="auto", name="palm", allow_lr_scale=True, attempts_per_site=1)  # type: ignore[arg-type]
+    engine, ordered = DetectionEngine(policy=policy), EffectLog()
+    rows = scheduled()
+    rows.metrics["loss"][460] = np.nan
+    ordered.add(engine.feed(rows[:461], restorable=range(0, 500, 50)))
+    ordered.add(engine.fork(350, "rollback", [rows[:350]], None, obeyed=1, recorded=rows[350:370]))
+    ordered.add(engine.feed(rows[350:461]))
+    assert [(each.state, each.lr_scale) for each in ordered.interventions] == [("recurred", None), ("ordered", 0.5)]
+    rewind_to = ordered.interventions[1].rewind_to
+    assert rewind_to is not None
+    ordered.add(
+        engine.fork(
+            rewind_to, "rollback", [rows[:rewind_to]], None, obeyed=2, recorded=rows[rewind_to : rewind_to + 20]
+        )
+    )
+    ordered.add(engine.feed(scheduled(rate=5e-4)[rewind_to : rewind_to + 20]))
+    assert IncidentKind.REPLAY_MISMATCH not in {each.kind for each in [*log.incidents, *ordered.incidents]}
+
+
 def test_what_is_declared_after_the_restore_ends_the_comparison() -> None:
     engine, log = forked(with_batches(healthy(500)))
     engine.declare(401, "batch_size")

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from db.models import Order
 from lossguard.vocabulary.protocol import API
-from tests.monitor.client import TestClient, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, obey
 
 
@@ -108,6 +108,19 @@ def test_losses_shortly_before_an_incident_are_no_reference(http: TestClient) ->
     report(trainer, 0, 300, [float("nan")])
     report(trainer, trainer.open("b", 295, "resume"), 295, noise(2, 50))
     assert kinds(trainer) == ["nonfinite"]
+
+
+@pytest.mark.parametrize(("declared_at", "found"), [(None, ["replay_mismatch"]), (255, [])])
+def test_a_learning_rate_that_was_changed_with_a_declaration_is_no_record(
+    http: TestClient, declared_at: int | None, found: list[str]
+) -> None:
+    loss, rates = noise(1, 300), [1e-3] * 255 + [5e-4] * 45
+    trainer = Trainer(http)
+    event: dict[str, Any] = {"key": "e", "step": declared_at, "time": NOW, "kind": "learning_rate", "details": {}}
+    events = [] if declared_at is None else [event]
+    report(trainer, trainer.open("a"), 0, loss, {"lr": rates}, restorable_steps=CHECKPOINTS, events=events)
+    report(trainer, trainer.open("b", 250, "rewind"), 250, loss[250:], {"lr": [1e-3] * 50})
+    assert kinds(trainer) == found
 
 
 def test_an_incident_that_ended_before_the_restored_step_leaves_the_record_in_use(http: TestClient) -> None:

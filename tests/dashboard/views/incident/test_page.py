@@ -277,17 +277,19 @@ def test_a_run_that_takes_no_orders_has_no_rollback_button(open_page: OpenPage, 
     assert "Roll back manually" not in [button.label for button in app.button]
 
 
-@pytest.mark.parametrize("state", [RunState.RUNNING, RunState.FINISHED])
+@pytest.mark.parametrize(
+    ("state", "signal"), [(RunState.RUNNING, "loss"), (RunState.FINISHED, "loss"), (RunState.RUNNING, "lr")]
+)
 def test_the_difference_of_recomputed_steps_can_be_accepted_and_is_no_new_level(
-    open_page: OpenPage, store: sa.Engine, state: RunState
+    open_page: OpenPage, store: sa.Engine, state: RunState, signal: str
 ) -> None:
     with writing(store) as session:
         run = add_run(session)
         run.state = state
         commands.save_incident(
             session, run=run, number=1, segment=0, now=time.time(), kind="replay_mismatch", state="open",
-            signal="loss", onset_step=100, detected_step=107, peak_step=103, end_step=None, score=3.0,
-            outcome="ongoing", details={"reasons": ["The losses differ."]},
+            signal=signal, onset_step=100, detected_step=107, peak_step=103, end_step=None, score=3.0,
+            outcome="ongoing", details={"reasons": ["It differs."], "expected": 5e-4, "scale": 0.0},
         )  # fmt: skip
     app = open_page("incident", run="r1")
     assert not app.exception
@@ -297,6 +299,7 @@ def test_the_difference_of_recomputed_steps_can_be_accepted_and_is_no_new_level(
     assert "Replay" not in [each.value for each in app.subheader]
     shown = [each.label for each in app.metric]
     assert ("Recorded" in shown, "Expected" in shown) == (True, False)
+    assert next(each.value for each in app.metric if each.label == "Recorded") == "0.0005"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from lossguard.vocabulary.states import IncidentState
 from monitor.detection.incidents.replay_mismatch import describe_match, replay_mismatch
 from monitor.detection.scoring.recomputed_steps import Verdict
+from monitor.detection.scoring.replay_comparison import RateDifference
 
 RECORDED = np.array([2.0, 2.1, 1.9, 2.2, 2.0, 1.8, 2.1, 2.0])
 
@@ -61,6 +62,24 @@ def test_a_loss_that_is_not_finite_is_called_so() -> None:
 def test_it_claims_nothing_of_the_first_step_where_that_was_not_logged() -> None:
     later = verdict(RECORDED + 1.0, restored_step=95)
     assert "Already" not in replay_mismatch(1, later).reasons[-1]
+
+
+RATE = RateDifference(103, 5e-4, 3e-4)
+
+
+def test_another_learning_rate_is_named_with_what_mends_it() -> None:
+    incident = replay_mismatch(1, verdict(RECORDED, rate=RATE))
+    assert (incident.signal, incident.onset_step, incident.expected, incident.peak_value) == ("lr", 103, 5e-4, 3e-4)
+    what, why, mend = incident.reasons
+    assert "step 103 was computed again with the learning rate 0.0003; 0.0005 is recorded" in what
+    assert "No order changed the learning rate" in why
+    assert "Give the scheduler to Checkpoints(.., scheduler=scheduler)" in mend
+
+
+def test_losses_that_differ_too_are_told_after_the_learning_rate() -> None:
+    reasons = replay_mismatch(1, verdict(RECORDED + 1.0, rate=RATE)).reasons
+    assert len(reasons) == 6
+    assert "recomputed steps differ from their recorded losses" in reasons[3]
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from monitor.detection.rows import Rows
 from monitor.detection.scoring.recomputed_steps import (
     MAX_REPLAYS,
-    MAX_ROWS,
     RELATIVE_TOLERANCE,
     SLACK,
-    Comparison,
     RecomputedSteps,
     Verdict,
     first_doubtful_step,
 )
+from monitor.detection.scoring.replay_comparison import MAX_ROWS, Comparison, RateDifference
 
 NOISE = 0.02
 losses = st.lists(st.floats(-20, 20), min_size=2, max_size=12)
@@ -36,8 +35,9 @@ def noisy(seed: int, *, noise: float = NOISE, count: int = MAX_ROWS) -> np.ndarr
 
 def replayed(check: RecomputedSteps, recorded: Rows, again: Rows, **options: Any) -> Verdict | None:
     """By default in the same process."""
-    step, options = int(recorded.steps[0]), {"noise": NOISE, "is_new_process": False} | options
-    check.begin(Comparison.of(step, recorded, **options), step, is_new_process=options["is_new_process"])
+    step, options = int(recorded.steps[0]), {"noise": NOISE, "is_new_process": False, "losses": True} | options
+    how = {name: options[name] for name in ("is_new_process", "losses")}
+    check.begin(Comparison.of(step, recorded, **options), step, **how)
     return check.observe(again) or check.conclude()
 
 
@@ -141,10 +141,46 @@ def test_rows_are_compared_up_to_the_first_that_used_another_batch() -> None:
     assert (len(verdict.steps), verdict.is_mismatch(), check.pending) == (3, False, None)
 
 
-def test_rows_after_the_first_with_another_learning_rate_are_not_compared() -> None:
-    rates = [1e-3] * MAX_ROWS
-    again = rows([*noisy(1)[:4], *noisy(2)[4:]], lr=[*rates[:3], *[5e-4] * 5])
-    assert len(verdict_of(rows(noisy(1), lr=rates), again).steps) == 4
+RATES = [1e-3 * 0.9**k for k in range(MAX_ROWS)]
+
+
+def test_another_learning_rate_is_a_mismatch_at_its_step_and_ends_the_comparison() -> None:
+    check = RecomputedSteps()
+    again = rows([*noisy(1)[:4], *noisy(2)[4:]], lr=[*RATES[:3], *[5e-4] * 5])
+    verdict = verdict_of(rows(noisy(1), lr=RATES), again, check)
+    assert verdict.rate == RateDifference(103, RATES[3], 5e-4)
+    assert (verdict.is_mismatch(), verdict.has_other_losses(), len(verdict.steps)) == (True, False, 4)
+    assert check.scatter == []
+
+
+def test_a_learning_rate_is_compared_also_where_losses_are_not() -> None:
+    """A skip begins at the first step; losses were smoothed."""
+    recorded, other = rows(noisy(1), lr=RATES), [*RATES[:5], 1e-3, 1e-3, 1e-3]
+    skipped = verdict_of(recorded, rows(noisy(2), shift=50, lr=other))
+    smoothed = verdict_of(recorded, rows(noisy(2), lr=other), losses=False)
+    for verdict in (skipped, smoothed):
+        assert verdict.rate == RateDifference(105, RATES[5], 1e-3)
+        assert (verdict.is_mismatch(), len(verdict.steps)) == (True, 0)
+
+
+@pytest.mark.parametrize("rates", [RATES, [float(np.float32(rate)) for rate in RATES], [None] * MAX_ROWS])
+def test_a_learning_rate_that_is_the_same_rounded_or_not_reported_is_no_mismatch(rates: Any) -> None:
+    assert not verdict_of(rows(noisy(1), lr=RATES), rows(noisy(1), lr=rates)).is_mismatch()
+
+
+def test_after_another_learning_rate_the_same_step_is_compared_with_its_first_record() -> None:
+    check, recorded, wrong = RecomputedSteps(), rows(noisy(1), lr=RATES), rows(noisy(1), lr=[1e-3] * MAX_ROWS)
+    assert verdict_of(recorded, wrong, check).is_mismatch()
+    assert verdict_of(wrong, wrong, check).is_mismatch()
+    assert not verdict_of(wrong, recorded, check).is_mismatch()
+    assert check.disputed is None
+
+
+def test_a_learning_rate_that_a_person_has_accepted_is_the_record_from_then_on() -> None:
+    check, wrong = RecomputedSteps(), rows(noisy(1), lr=[1e-3] * MAX_ROWS)
+    verdict_of(rows(noisy(1), lr=RATES), wrong, check)
+    check.accept()
+    assert not verdict_of(wrong, wrong, check).is_mismatch()
 
 
 def test_nothing_is_compared_where_no_batch_index_is_reported() -> None:
@@ -180,8 +216,8 @@ def test_only_the_last_replays_are_remembered() -> None:
 
 @given(st.integers(0, MAX_ROWS), st.integers(1, 3))
 def test_a_save_anywhere_changes_nothing(cut: int, seed: int) -> None:
-    check, again = RecomputedSteps(scatter=[np.full(MAX_ROWS, 1e-3)]), rows(noisy(seed))
-    check.begin(Comparison.of(100, rows(noisy(1)), noise=NOISE), 100)
+    check, again = RecomputedSteps(scatter=[np.full(MAX_ROWS, 1e-3)]), rows(noisy(seed), lr=RATES)
+    check.begin(Comparison.of(100, rows(noisy(1), lr=RATES), noise=NOISE), 100)
     first = check.observe(again[:cut])
     loaded = RecomputedSteps.from_dict(json.loads(json.dumps(check.to_dict(), allow_nan=False)))
     verdict = first or loaded.observe(again[cut:])
@@ -189,6 +225,18 @@ def test_a_save_anywhere_changes_nothing(cut: int, seed: int) -> None:
     assert verdict.is_mismatch() == (seed > 1)
     text = json.dumps(loaded.to_dict(), allow_nan=False)
     assert json.dumps(RecomputedSteps.from_dict(json.loads(text)).to_dict()) == text
+
+
+def test_a_comparison_that_an_earlier_release_began_goes_on() -> None:
+    check = RecomputedSteps()
+    check.begin(Comparison.of(100, rows(noisy(1), lr=RATES), noise=NOISE), 100)
+    check.observe(rows(noisy(1)[:4], lr=RATES[:4]))
+    state = check.to_dict()
+    del state["pending"]["found_rates"], state["pending"]["loss_end"]
+    loaded = RecomputedSteps.from_dict(state)
+    verdict = loaded.observe(rows(noisy(1)[4:], first=104, lr=RATES[4:]))
+    assert verdict is not None
+    assert (verdict.is_mismatch(), len(verdict.steps)) == (False, MAX_ROWS)
 
 
 def test_a_state_that_cannot_be_read_is_as_in_a_new_run() -> None:
