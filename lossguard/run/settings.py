@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from lossguard.client.endpoint import checked_token, collector_url
-from lossguard.launch.hooks.rank import num_ranks_of, rank_of
+from lossguard.run.process_rank import num_ranks_of, rank_of
 from lossguard.run.ranks import Ranks
 from lossguard.spool.archive import Keep
 from lossguard.spool.folders import LOCK_WAIT

@@ -15,10 +15,10 @@ from urllib.parse import unquote
 
 from lossguard.launch import hooks
 from lossguard.launch.child import NOT_EXECUTABLE, NOT_FOUND, CommandNotStarted
-from lossguard.launch.hooks.rank import rank_of
 from lossguard.launch.launcher import DELIVERY_SECONDS, Launcher, die_like
 from lossguard.launch.options import add_restart_options, limit_orders, supervisor_for
 from lossguard.launch.recorder import Recorder
+from lossguard.run.process_rank import rank_of
 from lossguard.run.run import Run
 from lossguard.run.settings import Mode, Settings
 from lossguard.sources.names import NameMap

@@ -7,7 +7,7 @@ import pytest
 
 from lossguard.launch.hooks import tracker_log, warnings
 from lossguard.launch.hooks.journal import Journal
-from lossguard.launch.hooks.rank import RANK_VARIABLES
+from lossguard.run.process_rank import RANK_VARIABLES
 
 
 @pytest.fixture(autouse=True)
