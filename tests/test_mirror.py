@@ -36,6 +36,7 @@ SYSTEM_TESTS = {
     "test_packaging.py": "the two wheels",
     "test_readme.py": "the README",
     "test_fork_server.py": "how the tests start processes",
+    "test_rooms.py": "the layout of our folders, and the page of the architecture",
     "test_scheduling.py": "how the tests are shared among processes",
     "test_recomputed_steps.py": "the recomputed-step check from a trainer's process to the store",
     "test_vocabulary.py": "the words of all files",
