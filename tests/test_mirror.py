@@ -40,6 +40,7 @@ SYSTEM_TESTS = {
     "test_scheduling.py": "how the tests are shared among processes",
     "test_recomputed_steps.py": "the recomputed-step check from a trainer's process to the store",
     "test_vocabulary.py": "the words of all files",
+    "test_ways.py": "the files that a metric, an order, a report and a page enter",
     "trainer/test_imports.py": "what users of the SDK import from it",
 }
 """File or folder below tests/ -> what it tests, where that is no single module."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import sqlalchemy as sa
 import urllib3
@@ -23,9 +24,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def serving(engine: sa.Engine, settings: Settings | None = None, *, port: int = 0) -> Iterator[str]:
-    """The collector's address. It stops at the end of the block."""
-    config = uvicorn.Config(create_app(settings or Settings(), engine=engine), port=port, log_level="error", ws="none")
+def serving(
+    engine: sa.Engine, settings: Settings | None = None, *, port: int = 0, lifespan: Literal["auto", "off"] = "auto"
+) -> Iterator[str]:
+    """The collector's address. It stops at the end of the block. `lifespan="off"`: it does nothing by itself."""
+    app = create_app(settings or Settings(), engine=engine)
+    config = uvicorn.Config(app, port=port, log_level="error", ws="none", lifespan=lifespan)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,0 +1,42 @@
+"""The ways of a metric, an order, a report and a page enter the files that docs/architecture.md lists, and no more."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests import ways
+
+pytestmark = pytest.mark.slow(2)
+
+MAX_FILES = {"metric": 14, "order_into_guard": 35, "order_into_trainer": 39, "report": 78, "page": 69}
+"""Files of each way. A change that shortens a way lowers its number; none raises it."""
+
+
+def check(way: str, files: list[str]) -> None:
+    listed = ways.documented()[way]
+    more, fewer = [file for file in files if file not in listed], sorted(listed.difference(files))
+    assert not more, f"docs/architecture.md does not list {', '.join(more)}"
+    assert not fewer, f"nothing runs in {', '.join(fewer)}: delete it in docs/architecture.md, and lower MAX_FILES"
+    assert len(files) == MAX_FILES[way]
+
+
+def test_a_metric_enters_the_listed_files(tmp_path: Path) -> None:
+    check("metric", ways.metric(tmp_path))
+
+
+def test_an_order_into_a_guard_enters_the_listed_files(tmp_path: Path) -> None:
+    check("order_into_guard", ways.order_into_guard(tmp_path))
+
+
+@pytest.mark.slow(8)
+def test_an_order_into_a_trainer_of_transformers_enters_the_listed_files(tmp_path: Path) -> None:
+    check("order_into_trainer", ways.order_into_trainer(tmp_path))
+
+
+def test_a_report_enters_the_listed_files(sqlite_engine: sa.Engine) -> None:
+    check("report", ways.report(sqlite_engine))
+
+
+def test_a_page_enters_the_listed_files(sqlite_engine: sa.Engine) -> None:
+    check("page", ways.page(sqlite_engine))
