@@ -3,7 +3,8 @@
 python -m demo                 train on real text with one injected fault, which is detected, rolled back and verified
 python -m demo serve           start only the collector and the dashboard, until Ctrl-C
 
-Without a terminal the demo exits at its end, with code 0 only if the fault was detected, rolled back and verified.
+Without a terminal the demo exits at its end, with code 0 only if the fault was detected, rolled back and verified. A
+signal ends it with 128 and its number: 130 for Ctrl-C, 143 for SIGTERM.
 """
 
 import os
@@ -46,7 +47,7 @@ def demo(context: typer.Context, collector_port: CollectorPort = 8000, dashboard
     run_id = time.strftime("demo-%Y%m%d-%H%M%S")
     database = store_in(folder)
     ports = Ports(collector=collector_port, dashboard=dashboard_port)
-    with one_sentence("demo", interrupted=130), services(folder, database, ports, command=COMMAND) as running:
+    with one_sentence("demo"), services(folder, database, ports, command=COMMAND) as running:
         console.print(f"[bold]dashboard[/]  {running.dashboard}/run?run={run_id}")
         console.print(
             f"training {STEPS} steps on the Python standard library's source, with one injected fault: {FAULT}\n"

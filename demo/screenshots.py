@@ -173,7 +173,7 @@ def trained() -> Iterator[Source]:
     """The demo's run with its report, and one with half its learning rate."""
     with tempfile.TemporaryDirectory() as place:
         folder, database = Path(place), store_in(Path(place))
-        with one_sentence("screenshots", interrupted=130), services(folder, database, PORTS, command="") as running:
+        with one_sentence("screenshots"), services(folder, database, PORTS, command="") as running:
             train(running.processes, folder, running.collector, "demo", faults=FAULTS)
             train(running.processes, folder, running.collector, "half-lr", "optimizer.lr=1e-3", "name=tiny, half lr")
             report = folder / "report.html"

@@ -9,7 +9,7 @@ it is to be preferred where it can hold the state: on one process and under DDP.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class AcceleratorCheckpoints(FrameworkCheckpoints):
     Lossguard's own holds them: `automatic_checkpoint_naming` and its `total_limit` neither name nor delete them.
 
     `keep`: how many of the newest checkpoints stay; of the older ones, one per doubling of the age and the first stay.
+    `left_out`: objects that were not prepared or registered on purpose (see `lossguard.torch.Checkpoints`).
     A checkpoint is restored by as many processes as have written it.
 
     Raises ValueError for a strategy that is not supported, and for a directory that accelerate cleans up itself.
@@ -47,12 +48,26 @@ class AcceleratorCheckpoints(FrameworkCheckpoints):
 
     formats = ("accelerate",)
 
-    def __init__(self, accelerator: Accelerator, directory: str | os.PathLike[str], *, keep: int = 20) -> None:
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        directory: str | os.PathLike[str],
+        *,
+        keep: int = 20,
+        left_out: Iterable[Any] = (),
+    ) -> None:
         check_strategy(accelerator)
         self._accelerator = accelerator
         if not is_remote(directory):
             _refuse_folder_of_accelerate(accelerator, local_path(directory))
-        super().__init__(directory, keep=keep, blocking=True)
+        super().__init__(directory, keep=keep, blocking=True, left_out=left_out)
+
+    def _saved_objects(self) -> list[Any]:
+        of: Any = self._accelerator
+        return [*of._models, *of._optimizers, *of._schedulers, *of._custom_objects, of.scaler]
+
+    def _with_arguments(self, names: Sequence[str]) -> str:
+        return f"accelerator.register_for_checkpointing({', '.join(names)})"
 
     def _write_by_framework(self, folder: Path) -> None:
         with self._own_names():

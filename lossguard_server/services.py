@@ -81,8 +81,11 @@ def stay(program: str, running: Services) -> NoReturn:
 
 
 @contextmanager
-def one_sentence(program: str, *, interrupted: int) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP end the block, and the program with exit code `interrupted`; CannotRun with 2."""
+def one_sentence(program: str, *, interrupted: int | None = None) -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP end the block, and the program with exit code `interrupted`; CannotRun with 2.
+
+    By default the code is 128 and the number of the signal, as in shells.
+    """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
@@ -90,10 +93,11 @@ def one_sentence(program: str, *, interrupted: int) -> Iterator[None]:
     except CannotRun as reason:
         print(f"{program}: {reason}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"\n{program}: stopped; all its processes have ended", file=sys.stderr)
-        raise SystemExit(interrupted) from None
+        number = stop.args[0] if stop.args else signal.SIGINT
+        raise SystemExit(128 + number if interrupted is None else interrupted) from None
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(number)

@@ -60,11 +60,8 @@ class Display:
     ) -> None:
         if self.console.is_terminal:
             self._live.stop()
-        if kind is not None:
-            return
-        if self.guard.interrupted:
-            self.say(f"stopped on request before step {self.guard.step}; resume with --run-id {self.run.id}")
-        else:
+        is_stopped = self.guard.interrupted and self.guard.step < self.recipe.steps  # the guard says how to resume
+        if kind is None and not is_stopped:
             for sentence in self._summary():
                 self.say(sentence)
 

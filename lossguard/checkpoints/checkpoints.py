@@ -15,11 +15,12 @@ its manifest is, which is written last.
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lossguard.checkpoints.completeness import missing
 from lossguard.checkpoints.files import read_state, write_state
 from lossguard.checkpoints.memory import HostCopier, MemoryCheckpoints
 from lossguard.checkpoints.place import Place, ReadPlace, place_of, steps_to_delete
@@ -28,7 +29,7 @@ from lossguard.checkpoints.unwrapped import unwrapped
 from lossguard.run.ranks import Ranks, current_ranks
 from lossguard.run.torch_ranks import TorchRanks
 from lossguard.spool.folders import LOCK_WAIT
-from lossguard.vocabulary.errors import CheckpointError, CheckpointTooOld, logger
+from lossguard.vocabulary.errors import CheckpointError, CheckpointTooOld, ConfigurationError, logger
 from lossguard.vocabulary.states import Tier
 
 FORMAT: Any = 2
@@ -56,6 +57,8 @@ class Checkpoints:
     memory, of one copy of the state in host memory.
     `uncompared`: more objects by name, which are saved and restored like the others, but not compared afterwards: those
     whose `load_state_dict` does not take all of the state back, such as callbacks of a framework.
+    `left_out`: objects that stay out of the checkpoints on purpose: without it, a guard refuses to begin where the
+    scheduler of an optimizer, a GradScaler or an EMA of this process was not given.
     `ranks`: the processes that train together, by default those of torch.distributed if it is initialised. They must
     see the same directory (or URL), and call `save`, `settle(wait=True)`, `load` and `discard_after` at the same place.
 
@@ -81,6 +84,7 @@ class Checkpoints:
         storage_options: Mapping[str, Any] | None = None,
         ranks: Ranks | None = None,
         uncompared: Mapping[str, Stateful] | None = None,
+        left_out: Iterable[Any] = (),
         **objects: Stateful,
     ) -> None:
         if keep < 1:
@@ -101,6 +105,7 @@ class Checkpoints:
         """A Path, or a URL as text."""
         self.objects = {name: unwrapped(name, instance) for name, instance in objects.items()}
         self._uncompared = frozenset(uncompared or {})
+        self._left_out = tuple(left_out)
         self._pinned: frozenset[int] = frozenset()
         self.memory_every = memory_every if memory else None
         """Steps between two states in host memory; None: there are none."""
@@ -148,6 +153,27 @@ class Checkpoints:
         Their checksums are compared only when it is loaded.
         """
         return self._place.check(step)
+
+    def check_complete(self) -> None:
+        """Raise ConfigurationError for an optimizer, scheduler, GradScaler or EMA that belongs to the objects.
+
+        Looks through all objects of this process: some milliseconds.
+        """
+        if found := missing(self._saved_objects(), self._left_out):
+            kinds = " and ".join(f"the {kind.__name__}" for kind, _ in found)
+            mended = self._with_arguments([name for _, name in found])
+            raise ConfigurationError(f"the checkpoints leave out {kinds}: {mended}")
+
+    def _saved_objects(self) -> Iterable[Any]:
+        return self.objects.values()
+
+    def _with_arguments(self, names: Sequence[str]) -> str:
+        """The line that gives these objects too."""
+        arguments = list(self.objects)
+        for name in names:
+            num = sum(each.startswith(name) for each in arguments)
+            arguments.append(f"{name}{num + 1}" if num else name)
+        return f"Checkpoints(.., {', '.join(f'{name}={name}' for name in arguments)})"
 
     def save_in_memory(self, step: int, state: Mapping[str, Any]) -> None:
         """Keep a copy of what `save` would write. Raises what an object's `state_dict` raises, and MemoryError.

@@ -90,6 +90,17 @@ class CanCheck(Protocol):
         """
 
 
+@runtime_checkable
+class KnowsWhatIsMissing(Protocol):
+    """What a store of checkpoints may offer in addition: a look for objects that it should have been given."""
+
+    def check_complete(self) -> None:
+        """Raise ConfigurationError, in a sentence, for an object of the training that the checkpoints leave out.
+
+        Called on all ranks, before the first step of a loop of one's own.
+        """
+
+
 def durable_tier(checkpoints: CheckpointStore) -> Tier:
     """Where those checkpoints are kept that another process could restore: on the disk, unless the store says it."""
     return Tier(getattr(checkpoints, "durable_tier", Tier.DISK))

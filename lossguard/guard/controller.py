@@ -210,6 +210,15 @@ class Controller:
             self._saver.settle(wait=True)
             self.ranks.exchange(RankState(self.step), wait=True)  # all ranks have reached the end
             self.ranks.close()
+            if self._stopping and self.step < self._until and self.run.rank == 0:
+                self._tell_how_to_resume()
+
+    def _tell_how_to_resume(self) -> None:
+        assert self.interrupted_by is not None
+        newest = max(self._saver.durable_steps(), default=None)
+        resume = f"LOSSGUARD_RUN_ID={self.run.id} with the same command resumes it from step {newest}"
+        where = "no checkpoint is saved" if newest is None else resume
+        self.tell(f"{self.interrupted_by.name}: the run stopped before step {self.step}; {where}")
 
     def abandon(self) -> None:
         """The loop raised, or was left early: signal handlers and locks are as before, and nothing is saved."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lossguard.checkpoints.store import KnowsWhatIsMissing
 from lossguard.guard.controller import Controller
 from lossguard.guard.data.source import BatchSource, Indexable
 from lossguard.vocabulary.gating import DEVIATIONS
@@ -59,6 +60,8 @@ class Guard(Controller):
         be undone.
         """
         source = BatchSource(batches)
+        if isinstance(self.checkpoints, KnowsWhatIsMissing):
+            self.ranks.run_on_all(self.checkpoints.check_complete)
         if self.decode is not None and source.can_peek:
             self.preflight.read_text = partial(_text_of, source, self.decode)
         try:

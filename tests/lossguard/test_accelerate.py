@@ -14,8 +14,8 @@ from accelerate.utils import ProjectConfiguration
 from torch.utils.data import DataLoader, IterableDataset
 
 from lossguard.accelerate import AcceleratorCheckpoints, check_strategy
-from lossguard.torch import Batches, MicroBatches
-from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch
+from lossguard.torch import Batches, Checkpoints, MicroBatches
+from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, ConfigurationError
 from tests.lossguard.accelerated import Options, Training, train_guarded, train_plain
 
 SEEDABLE = {"use_seedable_sampler": True}
@@ -158,6 +158,19 @@ def test_a_checkpoint_with_a_changed_or_missing_file_is_passed_over(
     assert checkpoints.load(9) == {"step": 1}
     assert "state/optimizer.bin is damaged" in caplog.text
     assert "state/scheduler.bin is not a file of this checkpoint" in caplog.text
+
+
+def test_a_scheduler_that_accelerate_does_not_know_is_refused_and_what_it_wraps_is_known(tmp_path: Path) -> None:
+    training = Training(Options())
+    given = {"model": training.model, "optimizer": training.optimizer}
+    Checkpoints(tmp_path / "a", **given, scheduler=training.scheduler).check_complete()
+    with pytest.raises(ConfigurationError, match=r"OneCycleLR: Checkpoints\(.., model=model, optimizer=optimizer, sch"):
+        Checkpoints(tmp_path / "b", **given).check_complete()
+    AcceleratorCheckpoints(training.accelerator, tmp_path / "c").check_complete()
+    training.accelerator._schedulers.clear()
+    sentence = r"the checkpoints leave out the OneCycleLR: accelerator.register_for_checkpointing\(scheduler\)"
+    with pytest.raises(ConfigurationError, match=sentence):
+        AcceleratorCheckpoints(training.accelerator, tmp_path / "d").check_complete()
 
 
 def test_a_folder_without_its_manifest_is_no_checkpoint(tmp_path: Path) -> None:

@@ -43,8 +43,11 @@ def test_a_signal_saves_a_checkpoint_and_the_same_run_id_continues_exactly(
     stopped.send_signal(number)
     output, errors = stopped.communicate(timeout=120)
     assert (stopped.returncode, errors) == (128 + number, "")
-    assert "resume with --run-id r" in output
     num_steps = len(logged(tmp_path / "out", "r"))
+    assert output.splitlines()[-1] == (
+        f"{number.name}: the run stopped before step {num_steps}; "
+        f"LOSSGUARD_RUN_ID=r with the same command resumes it from step {num_steps}"
+    )
     (spool,) = (tmp_path / "out/trainer/r").glob("*.spool")
     assert '"finish":"interrupted"' in spool.read_text().replace(" ", "")
 

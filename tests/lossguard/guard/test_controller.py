@@ -144,6 +144,30 @@ def test_checkpoints_of_a_run_whose_data_had_no_state_are_restored() -> None:
     again.abandon()
 
 
+def test_a_loop_that_a_signal_ends_says_how_to_resume_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = Memory([])
+    controller = controller_of(ScriptedRun(), checkpoints)
+    controller.open(until=3)
+    signal.raise_signal(signal.SIGTERM)
+    assert controller.boundary().stop
+    controller.close()
+    assert caplog.messages[-1] == (
+        "SIGTERM: the run stopped before step 1; LOSSGUARD_RUN_ID=r with the same command resumes it from step 1"
+    )
+    checkpoints.saved, checkpoints.full = {}, True
+    controller.open(until=3)
+    signal.raise_signal(signal.SIGINT)
+    controller.boundary()
+    controller.close()
+    assert caplog.messages[-1] == "SIGINT: the run stopped before step 1; no checkpoint is saved"
+    caplog.clear()
+    controller.open(until=1)
+    signal.raise_signal(signal.SIGINT)
+    controller.boundary()
+    controller.close()
+    assert "the run stopped" not in caplog.text, "its last step was done"
+
+
 def test_a_signal_stops_one_loop_and_not_the_next_one_in_the_same_process() -> None:
     run, checkpoints = ScriptedRun(), Memory([])
     controller = controller_of(run, checkpoints)

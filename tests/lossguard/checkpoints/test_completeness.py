@@ -1,0 +1,165 @@
+"""What a step depends on is in the checkpoints, or the guard says so before the first step."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import SGD, Adam, Optimizer, lr_scheduler
+from torch.optim.swa_utils import AveragedModel
+
+from lossguard import ConfigurationError, Guard
+from lossguard.torch import Checkpoints
+from tests.lossguard.checkpoints.box import Box
+from tests.lossguard.scripted import Indices, ScriptedRun
+
+SCHEDULERS: list[Callable[[Optimizer], Any]] = [
+    lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 10),
+    lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda step: 1.0),
+    lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 1.0, 10),
+    lambda optimizer: lr_scheduler.ReduceLROnPlateau(optimizer),
+    lambda optimizer: lr_scheduler.SequentialLR(
+        optimizer, [lr_scheduler.LinearLR(optimizer), lr_scheduler.ExponentialLR(optimizer, 0.9)], [5]
+    ),
+    lambda optimizer: lr_scheduler.ChainedScheduler(
+        [lr_scheduler.LinearLR(optimizer), lr_scheduler.ExponentialLR(optimizer, 0.9)]
+    ),
+]
+
+
+class Training:
+    """A model with its optimizer, whose names no other test uses."""
+
+    def __init__(self, width: int = 3) -> None:
+        self.model = nn.Linear(width, 2)
+        self.optimizer = Adam(self.model.parameters())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: each.state_dict() for name, each in vars(self).items()}
+
+    def load_state_dict(self, state: Any) -> None:
+        for name, each in vars(self).items():
+            each.load_state_dict(state[name])
+
+
+def refusal(folder: Path, **objects: Any) -> str:
+    """The sentence with which `guard.steps` refuses to begin; empty if it begins."""
+    guard = Guard(ScriptedRun(), checkpoints=Checkpoints(folder, **objects))
+    try:
+        for _ in guard.steps(Indices(), 1):
+            pass
+    except ConfigurationError as problem:
+        assert not list(folder.glob("step-*")), "it was refused before the first save"
+        return str(problem)
+    return ""
+
+
+@pytest.mark.parametrize("make", SCHEDULERS)
+def test_a_scheduler_that_was_not_given_is_refused_with_the_line_that_mends_it(
+    make: Callable[[Optimizer], Any], tmp_path: Path
+) -> None:
+    training = Training()
+    scheduler = make(training.optimizer)
+    assert refusal(tmp_path / "a", model=training.model, optimizer=training.optimizer) == (
+        f"the checkpoints leave out the {type(scheduler).__name__}: "
+        "Checkpoints(.., model=model, optimizer=optimizer, scheduler=scheduler)"
+    )
+    assert refusal(tmp_path / "b", model=training.model, optimizer=training.optimizer, scheduler=scheduler) == ""
+
+
+def test_a_second_scheduler_of_the_same_optimizer_is_missed_too(tmp_path: Path) -> None:
+    training = Training()
+    warm_up, decay = (lr_scheduler.ExponentialLR(training.optimizer, gamma) for gamma in (1.1, 0.9))
+    sentence = refusal(tmp_path, model=training.model, optimizer=training.optimizer, scheduler=warm_up)
+    assert sentence.endswith("scheduler=scheduler, scheduler2=scheduler2)")
+    assert decay.last_epoch == 0
+
+
+def test_the_scheduler_of_another_optimizer_is_not_missed(tmp_path: Path) -> None:
+    training, other = Training(), Training(4)
+    scheduler = lr_scheduler.ExponentialLR(other.optimizer, 0.9)
+    assert refusal(tmp_path, model=training.model, optimizer=training.optimizer) == ""
+    assert scheduler.last_epoch == 0
+
+
+def test_a_scheduler_that_nothing_uses_any_more_is_not_missed(tmp_path: Path) -> None:
+    training = Training()
+    scheduler: Any = lr_scheduler.ExponentialLR(training.optimizer, 0.9)
+    scheduler.cycle = scheduler  # so that it outlives its name
+    del scheduler
+    assert refusal(tmp_path, model=training.model, optimizer=training.optimizer) == ""
+
+
+def test_what_an_object_of_the_loop_holds_is_saved_with_it(tmp_path: Path) -> None:
+    class Whole(Training):
+        def __init__(self) -> None:
+            super().__init__()
+            self.schedules = Schedules(lr_scheduler.ExponentialLR(self.optimizer, 0.9))
+
+    class Schedules:
+        def __init__(self, *schedules: Any) -> None:
+            self.schedules = list(schedules)
+
+        def state_dict(self) -> list[Any]:
+            return [each.state_dict() for each in self.schedules]
+
+        def load_state_dict(self, state: list[Any]) -> None:
+            for each, saved in zip(self.schedules, state, strict=True):
+                each.load_state_dict(saved)
+
+    assert refusal(tmp_path, training=Whole()) == ""
+
+
+def test_what_stays_out_on_purpose_is_not_missed(tmp_path: Path) -> None:
+    training = Training()
+    scheduler = lr_scheduler.ExponentialLR(training.optimizer, 0.9)
+    given = {"model": training.model, "optimizer": training.optimizer}
+    assert refusal(tmp_path / "a", **given) != ""
+    assert refusal(tmp_path / "b", **given, left_out=[scheduler]) == ""
+
+
+def test_a_second_optimizer_of_the_model_is_missed_and_a_former_one_is_not(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 7))
+    former = SGD(model.parameters(), lr=1.0)
+    first, second = Adam(model[0].parameters()), SGD(model[1].parameters(), lr=1.0)
+    assert refusal(tmp_path / "a", model=model, optimizer=first, left_out=[former]) == ""
+    del former
+    sentence = refusal(tmp_path / "b", model=model, optimizer=first)
+    assert (
+        sentence
+        == "the checkpoints leave out the SGD: Checkpoints(.., model=model, optimizer=optimizer, optimizer2=optimizer2)"
+    )
+    assert refusal(tmp_path / "c", model=model, adam=first, sgd=second) == ""
+    whole = Adam(model.parameters())
+    assert refusal(tmp_path / "d", model=model, optimizer=whole) == ""
+
+
+def test_an_enabled_grad_scaler_is_missed_unless_another_loop_uses_it(tmp_path: Path) -> None:
+    training = Training()
+    given = {"model": training.model, "optimizer": training.optimizer}
+    scaler = GradScaler("cpu", enabled=False)
+    assert refusal(tmp_path / "a", **given) == ""
+    scaler = GradScaler("cpu")
+    assert refusal(tmp_path / "b", **given).startswith("the checkpoints leave out the GradScaler: ")
+    assert refusal(tmp_path / "c", **given, scaler=scaler) == ""
+    scaler.scale(torch.ones(()))
+    assert refusal(tmp_path / "d", **given) == ""
+
+
+def test_an_ema_of_the_model_is_missed_and_one_of_another_model_is_not(tmp_path: Path) -> None:
+    training = Training(9)
+    given = {"model": training.model, "optimizer": training.optimizer}
+    ema = AveragedModel(Training(8).model)
+    assert refusal(tmp_path / "a", **given) == ""
+    ema = AveragedModel(training.model)
+    assert refusal(tmp_path / "b", **given).endswith("optimizer=optimizer, ema=ema)")
+    assert refusal(tmp_path / "c", **given, ema=ema) == ""
+
+
+def test_without_a_model_or_an_optimizer_nothing_is_missed(tmp_path: Path) -> None:
+    training = Training()
+    assert refusal(tmp_path, box=Box()) == ""
+    assert training.optimizer.state_dict()["state"] == {}
