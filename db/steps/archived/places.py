@@ -63,11 +63,11 @@ class Place:
 
         `has_files`: the store has some there, so a folder must be the same one. Raises PlaceError.
         """
-        with self._failing_as("write", MARKER):
+        with self._opening("write", MARKER) as path:
             if not isinstance(self._files, LocalFileSystem):
-                self._files.pipe_file(self._path(MARKER), MARKER_TEXT.encode())
+                self._files.pipe_file(path, MARKER_TEXT.encode())
                 return
-            marker = Path(self._root, MARKER)
+            marker = Path(path)
             if has_files:
                 self._check_mounted()
             elif not marker.exists():
@@ -79,8 +79,7 @@ class Place:
 
         What fails half-way may leave a part of it. Raises PlaceError.
         """
-        path = self._path(name)
-        with self._failing_as("write", name):
+        with self._opening("write", name) as path:
             if isinstance(self._files, LocalFileSystem):
                 self._check_mounted()
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -91,26 +90,25 @@ class Place:
 
     def read(self, name: str) -> bytes:
         """A whole file. Raises FileMissing, PlaceError."""
-        with self._failing_as("read", name):
-            content: bytes = self._files.cat_file(self._path(name))
+        with self._opening("read", name) as path:
+            content: bytes = self._files.cat_file(path)
         return content
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
         """The bytes [start, end) of a file. Raises FileMissing, PlaceError."""
-        with self._failing_as("read", name):
-            content: bytes = self._files.cat_file(self._path(name), start=start, end=end)
+        with self._opening("read", name) as path:
+            content: bytes = self._files.cat_file(path, start=start, end=end)
         return content
 
     def look_at(self, name: str) -> "FileVersion":
         """What tells whether a file is the one that was seen before: one request. Raises FileMissing, PlaceError."""
-        with self._failing_as("read", name):
-            facts = self._files.info(self._path(name))
+        with self._opening("read", name) as path:
+            facts = self._files.info(path)
         return FileVersion(int(facts["size"]), tuple(str(facts.get(key)) for key in VERSION_KEYS))
 
     def remove(self, name: str) -> None:
         """Remove a file, whether it is there or not; a folder that it leaves empty goes too."""
-        path = self._path(name)
-        with self._failing_as("remove", name):
+        with self._opening("remove", name) as path:
             if not isinstance(self._files, LocalFileSystem):
                 self._remove_remotely(path)
                 return
@@ -133,14 +131,25 @@ class Place:
         return not isinstance(self._files, LocalFileSystem) or Path(self._root, MARKER).exists()
 
     def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        """The path of a file of this place. Raises ValueError for a name that leads out of it, by itself or by a link.
+
+        Names come from the store, and whoever can write a row there must not reach other files of this account.
+        """
+        if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name or "\0" in name:
+            raise ValueError("this is not the name of a file in a place of archived steps")
+        path = f"{self._root}/{name}"
+        if isinstance(self._files, LocalFileSystem) and not Path(path).resolve().is_relative_to(
+            Path(self._root).resolve()
+        ):
+            raise ValueError("a link leads out of the place of archived steps")
+        return path
 
     @contextmanager
-    def _failing_as(self, verb: str, name: str) -> Iterator[None]:
-        """Each package of fsspec has errors of its own, so all of them become ours."""
+    def _opening(self, verb: str, name: str) -> Iterator[str]:
+        """The path of a file. Each package of fsspec has errors of its own, so all of them become ours."""
         self._files.invalidate_cache()  # of listings: another process may have written or removed the file
         try:
-            yield
+            yield self._path(name)
         except Exception as error:
             why = reason(error, self.url)
             if verb == "read" and isinstance(error, FileNotFoundError) and not is_missing_bucket(error):

@@ -148,3 +148,45 @@ def test_any_run_id_is_one_path_segment_of_its_own(text: str) -> None:
     assert "/" not in segment
     assert segment not in (".", "..", "")
     assert (segment == text) == (text == "r1")
+
+
+@pytest.mark.parametrize(
+    "name", ["../victim", "run/../../victim", "/etc/hostname", "run//1", "./1", "", "run\\..\\1", "run/\0"]
+)
+def test_no_name_leads_out_of_its_place(tmp_path: Path, name: str) -> None:
+    place, victim = Place(str(tmp_path / "place")), tmp_path / "victim"
+    place.prepare(has_files=False)
+    victim.write_text("not ours")
+    attempts: list[Callable[[], object]] = [
+        lambda: place.remove(name),
+        lambda: place.read(name),
+        lambda: place.write(name, b""),
+        lambda: place.look_at(name),
+    ]
+    for attempt in attempts:
+        with pytest.raises(PlaceError, match="this is not the name of a file in a place of archived steps"):
+            attempt()
+    assert victim.read_text() == "not ours"
+
+
+def test_a_link_in_a_place_leads_to_nothing_outside_of_it(tmp_path: Path) -> None:
+    place, outside = Place(str(tmp_path / "place")), tmp_path / "outside"
+    place.prepare(has_files=False)
+    outside.mkdir()
+    (outside / "1").write_text("not ours")
+    (tmp_path / "place" / "run").symlink_to(outside)
+    (tmp_path / "place" / "2").symlink_to(outside / "1")
+    for name in ("run/1", "2"):
+        for attempt in (place.remove, place.read, place.look_at):
+            with pytest.raises(PlaceError, match="a link leads out of the place of archived steps"):
+                attempt(name)
+    assert (outside / "1").read_text() == "not ours"
+
+
+def test_a_place_that_is_reached_by_a_link_is_a_place(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "place").symlink_to(tmp_path / "disk")
+    place = Place(str(tmp_path / "place"))
+    place.prepare(has_files=False)
+    place.write("run/1", b"1")
+    assert place.read("run/1") == b"1"
