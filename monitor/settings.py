@@ -11,6 +11,9 @@ from lossguard.vocabulary.protocol import MAX_METRICS
 from lossguard.vocabulary.secrets import is_loopback
 from monitor.telemetry.logs import LogFormat, LogLevel
 
+MIN_TOKEN = 16
+"""Characters. A shorter token can be guessed."""
+
 
 class Settings(BaseSettings):
     """Every field is the environment variable LOSSGUARD_<NAME>."""
@@ -22,7 +25,7 @@ class Settings(BaseSettings):
     database_url: str = DEFAULT_URL
     """sqlite:///path or postgresql://user@host/name"""
     token: SecretStr | None = None
-    """A bearer token with every scope; with it, every route but /healthz requires a token."""
+    """A bearer token with every scope, of at least 16 characters; then every route but /healthz requires a token."""
     trusted_proxies: str = "127.0.0.1,::1"
     """Comma-separated addresses or networks of proxies whose X-Forwarded-For names the client."""
     max_report_bytes: int = Field(default=16 * 2**20, ge=1024)
@@ -72,10 +75,16 @@ class Settings(BaseSettings):
 
     @field_validator("token")
     @classmethod
-    def _without_blanks(cls, given: SecretStr | None) -> SecretStr | None:
-        """As clients send it. One of blanks alone stays: it protects the collector, and nobody can send it."""
-        stripped = "" if given is None else given.get_secret_value().strip()
-        return SecretStr(stripped) if stripped else given
+    def _is_long_enough(cls, given: SecretStr | None) -> SecretStr | None:
+        """The token without blanks around it, as clients send it."""
+        stripped = None if given is None else given.get_secret_value().strip()
+        if stripped is None:
+            return None
+        if len(stripped) < MIN_TOKEN:
+            raise ValueError(
+                f"a token has at least {MIN_TOKEN} characters, such as the output of: openssl rand -hex 32"
+            )
+        return SecretStr(stripped)
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -8,10 +8,12 @@ in a browser on this machine may not.
 Who a client is, is known before a byte of its body is read; what it may do, the routes say.
 """
 
+import asyncio
 import hmac
 import logging
+import math
 import time
-from collections import Counter
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -35,8 +37,12 @@ from monitor.problems import Problem, unknown
 log = logging.getLogger(__name__)
 
 WINDOW_SECONDS, MAX_FAILED_ATTEMPTS = 60.0, 20
-"""Failed attempts of one address within the window; further ones are answered with 429 and not logged. A valid token is
-always accepted: many trainers may share an address."""
+"""Failed attempts of one address within the window. After them the address is held for as long again: every attempt is
+answered with 429, unless it brings a token that the address has used before, because many trainers may share one."""
+DELAY_SECONDS = 0.1
+"""Wait before a failed attempt is answered. Attempts of one address wait one after the other."""
+MAX_ADDRESSES, MAX_USED_TOKENS = 10_000, 10_000
+"""Addresses with failed attempts, and pairs of address and token, that are remembered. The oldest are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +76,50 @@ ANYBODY = Principal("anybody", EVERYTHING)
 OWNER = Principal("LOSSGUARD_TOKEN", EVERYTHING)
 
 
+@dataclass(slots=True)
+class _Address:
+    window_start: float
+    num_failed: int = 0
+    held_until: float = -math.inf
+    answered_at: float = -math.inf
+    """When the last failed attempt is answered."""
+
+
 class FailedAttempts:
-    """Failed attempts by address. Forgets all of them after every window, so that its size is bounded."""
+    """Failed attempts by address, and the tokens that each address has used with success. Its size is bounded."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._window_start = clock, clock()
-        self._num_failed: Counter[str] = Counter()
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, delay: float = DELAY_SECONDS) -> None:
+        self._clock, self._delay = clock, delay
+        self._addresses: OrderedDict[str, _Address] = OrderedDict()
+        self._used: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    def fail(self, address: str) -> bool:
-        """Count one more: whether the address is still within the limit."""
-        if self._clock() - self._window_start > WINDOW_SECONDS or len(self._num_failed) > 10_000:
-            self._num_failed.clear()
-            self._window_start = self._clock()
-        self._num_failed[address] += 1
-        return self._num_failed[address] <= MAX_FAILED_ATTEMPTS
+    def fail(self, address: str) -> float:
+        """Count a failed attempt. Return the seconds after which it is answered."""
+        now = self._clock()
+        known = self._addresses.setdefault(address, _Address(now))
+        self._addresses.move_to_end(address)
+        if len(self._addresses) > MAX_ADDRESSES:
+            self._addresses.popitem(last=False)
+        if now - known.window_start > WINDOW_SECONDS:
+            known.window_start, known.num_failed = now, 0
+        known.num_failed += 1
+        if known.num_failed >= MAX_FAILED_ATTEMPTS:
+            known.held_until = now + WINDOW_SECONDS
+        known.answered_at = max(now, known.answered_at) + self._delay
+        return known.answered_at - now
+
+    def is_held(self, address: str, token: str) -> bool:
+        """True if attempts of this address are refused unseen, and it has not used this token before."""
+        known = self._addresses.get(address)
+        if known is None or self._clock() >= known.held_until:
+            return False
+        return (address, access.digest(token)) not in self._used
+
+    def succeed(self, address: str, token: str) -> None:
+        """Remember that the address has used this token."""
+        self._used[address, access.digest(token)] = None
+        if len(self._used) > MAX_USED_TOKENS:
+            self._used.popitem(last=False)
 
 
 OPEN_PATHS = ("/healthz",)
@@ -117,6 +153,20 @@ async def _authenticate(request: Request) -> Principal:
     given = request.headers.get("authorization", "")
     kind, _, token = given.partition(" ")
     presented = token.strip() if kind.lower() == "bearer" else ""
+    attempts: FailedAttempts = request.app.state.failed_attempts
+    if attempts.is_held(_address(request), presented):
+        raise _too_many_attempts()
+    principal = await _principal_of(request, presented)
+    if principal is None:
+        await asyncio.sleep(attempts.fail(_address(request)))
+        raise _unauthorized(request, "wrong token" if given else "no token")
+    if presented:
+        attempts.succeed(_address(request), presented)
+    return principal
+
+
+async def _principal_of(request: Request, presented: str) -> Principal | None:
+    """The client that presents a token; None for a wrong one. Raises Problem 403."""
     owner = request.app.state.settings.token
     if owner is not None and hmac.compare_digest(presented.encode(), owner.get_secret_value().encode()):
         return OWNER
@@ -126,8 +176,6 @@ async def _authenticate(request: Request) -> Principal:
         principal = await run_in_threadpool(_stored_principal, state.engine, presented, may_be_open=owner is None)
         if principal is not ANYBODY:
             state.needs_token = True  # for good, so that a request without a token costs no further look-up
-    if principal is None:
-        raise _unauthorized(request, "wrong token" if given else "no token")
     if principal is ANYBODY and not _is_local(request):
         log.warning("refused: not a request for this machine itself, for %s %s", request.method, request.url.path)
         detail = (
@@ -170,14 +218,21 @@ def _stored_principal(engine: sa.Engine, presented: str, *, may_be_open: bool) -
         return ANYBODY if may_be_open and not access.any_token(session) else None
 
 
+def _address(request: Request) -> str:
+    return request.client.host if request.client is not None else "unknown"
+
+
+def _too_many_attempts() -> Problem:
+    detail = (
+        f"{MAX_FAILED_ATTEMPTS} attempts of this address failed within {WINDOW_SECONDS:.0f} s; correct the token, then "
+        f"wait {WINDOW_SECONDS:.0f} s"
+    )
+    headers = {"Retry-After": f"{WINDOW_SECONDS:.0f}"}
+    return Problem(429, "too many failed attempts", detail, ["header", "authorization"], headers)
+
+
 def _unauthorized(request: Request, reason: str) -> Problem:
-    address = request.client.host if request.client is not None else "unknown"
-    if not request.app.state.failed_attempts.fail(address):
-        detail = (
-            f"more than {MAX_FAILED_ATTEMPTS} failed attempts in {WINDOW_SECONDS:.0f} s; correct the token, then wait"
-        )
-        return Problem(429, "too many failed attempts", detail, ["header", "authorization"], {"Retry-After": "60"})
-    log.warning("refused: %s from %s for %s %s", reason, address, request.method, request.url.path)
+    log.warning("refused: %s from %s for %s %s", reason, _address(request), request.method, request.url.path)
     detail = "send a token of this collector: Authorization: Bearer <LOSSGUARD_TOKEN>"
     return Problem(401, "not authorized", detail, ["header", "authorization"], {"WWW-Authenticate": "Bearer"})
 

@@ -51,7 +51,7 @@ def tokens(sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> Iterato
             name: access.create_token(session, name=name, scopes=[scope], project=None, now=1.0)[1]
             for name, scope in (("ada", access.Scope.OPERATE), ("ron", access.Scope.READ))
         }
-    with serving(sqlite_engine, Settings(token=SecretStr("owner"))) as url:
+    with serving(sqlite_engine, Settings(token=SecretStr("owner-of-16-char"))) as url:
         monkeypatch.setenv("LOSSGUARD_URL", url + "/")
         yield created
 

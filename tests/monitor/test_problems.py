@@ -85,12 +85,12 @@ def test_a_body_beyond_the_limit_is_refused(sqlite_engine: sa.Engine) -> None:
 
 
 def test_with_a_token_every_route_but_healthz_asks_for_it(sqlite_engine: sa.Engine) -> None:
-    http = TestClient(create_app(Settings(token=SecretStr("secret")), engine=sqlite_engine))
+    http = TestClient(create_app(Settings(token=SecretStr("secret-of-16-chr")), engine=sqlite_engine))
     assert http.get("/healthz").status_code == 200
     for path in (f"{API}/runs", "/readyz", "/metrics"):
         assert http.get(path).status_code == 401
         assert http.get(path, headers={"authorization": "Bearer wrong"}).status_code == 401
-        assert http.get(path, headers={"authorization": "Bearer secret"}).status_code == 200
+        assert http.get(path, headers={"authorization": "Bearer secret-of-16-chr"}).status_code == 200
 
 
 def test_half_a_character_is_refused_and_leaves_nothing_behind(http_on_both: TestClient) -> None:

@@ -18,7 +18,7 @@ def test_loopback_needs_no_token(host: str) -> None:
 def test_anything_else_needs_one(host: str) -> None:
     with pytest.raises(UnsafeBind, match="LOSSGUARD_TOKEN"):
         check_bind(host, Settings())
-    check_bind(host, Settings(token=SecretStr("x")))
+    check_bind(host, Settings(token=SecretStr("x" * 16)))
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,13 @@ def test_an_unusable_order_key_is_refused_without_being_shown(tmp_path: Path, mo
 
 
 def test_a_line_break_at_the_end_of_a_token_is_not_part_of_it() -> None:
-    token = Settings(token=SecretStr("secret\n")).token
+    token = Settings(token=SecretStr("secret-of-16-chr\n")).token
     assert token is not None
-    assert token.get_secret_value() == "secret"
-    assert Settings(token=SecretStr(" \n")).token == SecretStr(" \n")
+    assert token.get_secret_value() == "secret-of-16-chr"
+
+
+@pytest.mark.parametrize("given", ["secret", "x" * 15, " " * 16, " \n"])
+def test_a_token_that_can_be_guessed_is_refused_without_being_shown(given: str) -> None:
+    with pytest.raises(ValidationError, match="a token has at least 16 characters") as caught:
+        Settings(token=SecretStr(given))
+    assert given not in str(caught.value.errors()[0]["msg"])

@@ -57,7 +57,7 @@ def test_no_route_but_healthz_answers_without_a_token(http: TestClient, engine: 
     asks = [(method, path) for path, methods in paths.items() for method in methods]
     assert len(asks) >= 18
     for method, path in [*asks, ("get", "/docs"), ("get", "/openapi.json")]:
-        app.state.failed_attempts = FailedAttempts()  # there are more routes than failed attempts are allowed
+        app.state.failed_attempts = FailedAttempts(delay=0)  # there are more routes than failed attempts are allowed
         real = path.format(run_id="r1", order_id=1, intervention_id=1, number=1, note_id=1)
         assert http.request(method, real).status_code == (200 if path == "/healthz" else 401), (method, path)
 
@@ -204,33 +204,53 @@ def test_the_token_itself_is_not_in_the_store(engine: sa.Engine) -> None:
 
 
 def test_the_token_of_the_environment_has_every_scope(engine: sa.Engine) -> None:
-    http = TestClient(create_app(Settings(token=SecretStr("secret")), engine=engine))
-    owner = TokenClient(http, "secret")
+    http = TestClient(create_app(Settings(token=SecretStr("secret-of-16-chr")), engine=engine))
+    owner = TokenClient(http, "secret-of-16-chr")
     assert owner.status("POST", "/runs", RUN) == 201
     assert owner.status("PUT", "/runs/r1/policy", {"mode": "observe"}) == 200
-    assert http.get(f"{API}/runs", headers={"authorization": "Basic secret"}).status_code == 401
+    assert http.get(f"{API}/runs", headers={"authorization": "Basic secret-of-16-chr"}).status_code == 401
 
 
-def test_failed_attempts_are_logged_without_the_token_and_slowed_down(
+def test_failed_attempts_are_logged_without_the_token_and_then_nothing_new_is_looked_at(
     http: TestClient, engine: sa.Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    good, wrong = TokenClient(http, create_token(engine, "t", Scope.READ)), TokenClient(http, "lg_guess")
+    used, unused = (TokenClient(http, create_token(engine, name, Scope.READ)) for name in ("used", "unused"))
+    wrong, app = TokenClient(http, "lg_guess"), http.app
+    now = [1000.0]
+    app.state.failed_attempts = FailedAttempts(lambda: now[0], delay=0)  # type: ignore[attr-defined]
+    assert used.status("GET", "/runs") == 200
     with caplog.at_level(logging.WARNING):
         statuses = [wrong.status("GET", "/runs") for _ in range(MAX_FAILED_ATTEMPTS + 3)]
     assert statuses == [401] * MAX_FAILED_ATTEMPTS + [429] * 3
     assert len(caplog.records) == MAX_FAILED_ATTEMPTS
     assert "wrong token from testclient for GET /api/v1/runs" in caplog.text
     assert "lg_guess" not in caplog.text
-    assert good.status("GET", "/runs") == 200
+    assert used.status("GET", "/runs") == 200, "the trainers of an address go on"
+    assert unused.status("GET", "/runs") == 429, "a guess that is right is not known to be"
+    now[0] += 60.0
+    assert unused.status("GET", "/runs") == 200
 
 
 def test_failed_attempts_are_forgotten_after_a_while() -> None:
     now = [0.0]
-    attempts = FailedAttempts(lambda: now[0])
-    assert [attempts.fail("a") for _ in range(MAX_FAILED_ATTEMPTS + 1)] == [True] * MAX_FAILED_ATTEMPTS + [False]
-    assert attempts.fail("b")
+    attempts = FailedAttempts(lambda: now[0], delay=0)
+    for _ in range(MAX_FAILED_ATTEMPTS):
+        assert not attempts.is_held("a", "guess")
+        attempts.fail("a")
+    assert attempts.is_held("a", "guess")
+    assert not attempts.is_held("b", "guess")
     now[0] = 61.0
-    assert attempts.fail("a")
+    attempts.fail("a")
+    assert not attempts.is_held("a", "guess")
+
+
+def test_failed_attempts_that_come_at_once_wait_one_after_the_other() -> None:
+    now = [0.0]
+    attempts = FailedAttempts(lambda: now[0], delay=0.25)
+    assert [attempts.fail("a") for _ in range(3)] == [0.25, 0.5, 0.75]
+    assert attempts.fail("b") == 0.25
+    now[0] = 0.5
+    assert attempts.fail("a") == 0.5
 
 
 def test_decisions_of_operators_stay_in_the_audit_trail_after_the_run_is_deleted(

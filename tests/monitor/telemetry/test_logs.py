@@ -71,7 +71,7 @@ def test_what_is_refused_before_any_route_is_logged_too(http: TestClient, writte
 
 
 def test_lines_within_a_request_carry_its_id(sqlite_engine: sa.Engine, written: io.StringIO) -> None:
-    http = TestClient(create_app(Settings(token=SecretStr("good-one")), engine=sqlite_engine))
+    http = TestClient(create_app(Settings(token=SecretStr("a-good-one-of-20-chr")), engine=sqlite_engine))
     answer = http.get(f"{API}/runs", headers={"authorization": "Bearer bad-one", "x-request-id": "r-7"})
     assert (answer.status_code, answer.headers["x-request-id"]) == (401, "r-7")
     (refused,) = lines(written, "monitor.api.auth")

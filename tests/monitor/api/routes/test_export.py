@@ -66,8 +66,10 @@ def test_what_cannot_be_exported_is_a_problem(http: TestClient) -> None:
 
 
 def test_an_export_needs_the_scope_read_and_the_runs_own_project(sqlite_engine: sa.Engine) -> None:
-    owner = Settings(token=SecretStr("owner"))
-    with TestClient(create_app(owner, engine=sqlite_engine), headers={"authorization": "Bearer owner"}) as http:
+    owner = Settings(token=SecretStr("owner-of-16-char"))
+    with TestClient(
+        create_app(owner, engine=sqlite_engine), headers={"authorization": "Bearer owner-of-16-char"}
+    ) as http:
         Trainer(http)
         with writing(sqlite_engine) as session:
             made: dict[str, Any] = {"now": NOW}
