@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from db import migrate
 from db.cli.command_engine import as_typed_here
 from db.dialects import parse_url
+from db.runs.pages import SearchTooSlow
 from db.steps.archived.reading import UnreadableArchive
 from db.steps.block_codec import DamagedBlock
 from db.store.engine import DEFAULT_URL, create_engine, reading
@@ -59,6 +60,8 @@ def open_store(url: str) -> Iterator[Session]:
             yield session
     except sa.exc.DBAPIError as error:
         raise StoreUnavailable(_why(url, error)) from error
+    except SearchTooSlow as error:
+        raise StoreUnavailable(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
     except DamagedBlock as error:
         raise StepsDamaged(f"The store is damaged: {error}.") from error
     except UnreadableArchive as error:

@@ -25,6 +25,10 @@ class BadDatabaseUrl(ValueError):
     """The database URL cannot be used; the message says why and how to correct it."""
 
 
+class QueryTooSlow(Exception):
+    """The database gave a query up, because it took longer than it may."""
+
+
 class CannotBackUp(ValueError):
     """The message is one sentence: why there is no backup, and what to do."""
 
@@ -64,6 +68,10 @@ class Dialect(ABC):
     @abstractmethod
     def back_up(self, url: sa.URL, target: Path) -> None:
         """Write one moment of the store to the new file `target`. Raises CannotBackUp."""
+
+    @abstractmethod
+    def time_limit(self, connection: sa.Connection, seconds: float) -> AbstractContextManager[None]:
+        """A context in which the database gives up a query after so many seconds. It raises QueryTooSlow then."""
 
     def insert(self, connection: sa.Connection, table: str, names: Sequence[str], rows: Rows) -> None:
         """Insert rows, at least one; `names` are its columns."""

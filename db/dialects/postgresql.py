@@ -11,7 +11,7 @@ import orjson
 import psycopg
 import sqlalchemy as sa
 
-from db.dialects.base import CannotBackUp, Columns, Dialect, Rows, quoted
+from db.dialects.base import CannotBackUp, Columns, Dialect, QueryTooSlow, Rows, quoted
 from db.dialects.postgresql_json import PostgreSQLJson
 
 CONNECT_SECONDS = 10
@@ -87,6 +87,17 @@ class PostgreSQL(Dialect):
         values = orjson.dumps([dict(zip(marks, row, strict=True)) for row in rows], option=orjson.OPT_SERIALIZE_NUMPY)
         statement = _update_statement(connection.dialect, table, tuple(keys), tuple(changed))
         connection.exec_driver_sql(statement, (values.decode(),))
+
+    @contextmanager
+    def time_limit(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(1e3 * seconds)}")
+        try:
+            yield
+        except sa.exc.OperationalError as error:
+            if isinstance(error.orig, psycopg.errors.QueryCanceled):
+                raise QueryTooSlow from error
+            raise
+        connection.exec_driver_sql("SET LOCAL statement_timeout TO DEFAULT")
 
     def num_bytes(self, engine: sa.Engine) -> int:
         with engine.connect() as connection:

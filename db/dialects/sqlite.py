@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db.dialects.base import WRITES, BadDatabaseUrl, CannotBackUp, Dialect
+from db.dialects.base import WRITES, BadDatabaseUrl, CannotBackUp, Dialect, QueryTooSlow
 from db.dialects.sqlite_json import LOWER, SQLiteJson
 
 BUSY_SECONDS = 30
@@ -24,6 +24,8 @@ INCREMENTAL = 2
 """Value of SQLite's auto_vacuum: free pages are returned when they are asked for, a few at a time."""
 VACUUM_PAGES = 1_000
 """Pages that one transaction returns, while reports wait."""
+INSTRUCTIONS = 100_000
+"""Of SQLite's machine between two looks at the clock, in a query with a time limit."""
 PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "cache_size=-32000")
 
 
@@ -59,6 +61,20 @@ class SQLite(Dialect):
         """One transaction for all changes: its BEGIN locks the whole store."""
         with engine.execution_options(**WRITES).begin() as connection:
             yield connection
+
+    @contextmanager
+    def time_limit(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
+        driver: Any = connection.connection.dbapi_connection
+        latest = time.monotonic() + seconds
+        driver.set_progress_handler(lambda: time.monotonic() > latest, INSTRUCTIONS)
+        try:
+            yield
+        except sa.exc.OperationalError as error:
+            if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                raise QueryTooSlow from error
+            raise
+        finally:
+            driver.set_progress_handler(None, 0)
 
     def num_bytes(self, engine: sa.Engine) -> int:
         with _driver(engine) as connection:

@@ -5,6 +5,7 @@ value of a metric without a Prometheus gauge has to read the runs that match oth
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, load_only
 
 from db.dialects import dialect_of
+from db.dialects.base import QueryTooSlow
 from db.models import Run
 from db.runs import orders
 from db.runs.filters import RunFilter as RunFilter
@@ -20,8 +22,14 @@ from db.runs.orders import Cursor, RunOrder
 from db.runs.overview import summaries
 from lossguard.vocabulary.run_search import METRIC, Search, flattened, settings_or_metric
 
+SEARCH_SECONDS = 5.0
+"""Time that the database may take for one query of a list; a search that takes longer is refused."""
 CHUNK = 500
 """Runs that are read at once where the database alone cannot tell which ones match."""
+
+
+class SearchTooSlow(Exception):
+    """The message is one sentence: what was given up, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +52,21 @@ def page(
     """The first `limit` runs, or those after `cursor`; None: all.
 
     `now`: unix seconds, for who is silent. `columns`: those of `Run` that are read at once; without them all.
-    Raises BadCursor.
+    Raises BadCursor, and SearchTooSlow.
     """
+    with _limited(session):
+        return _page(session, where, order, limit, cursor, now, columns)
+
+
+def _page(
+    session: Session,
+    where: RunFilter,
+    order: RunOrder,
+    limit: int | None,
+    cursor: str | None,
+    now: float,
+    columns: Collection[str],
+) -> RunPage:
     keys = orders.keys(order, dialect_of(session.get_bind()), now)
     values: Sequence[Any] | None = None
     if cursor is not None:
@@ -62,12 +83,25 @@ def page(
 
 
 def count(session: Session, *, where: RunFilter, now: float) -> int:
-    """How many runs match."""
+    """How many runs match. Raises SearchTooSlow."""
     chosen = selection(session, where, now=now)
     if chosen.of_steps.terms:
         return len(page(session, where=where, limit=None, now=now).runs)
     found = sa.select(sa.func.count()).select_from(Run).where(*chosen.tests)
-    return session.scalar(found) or 0
+    with _limited(session):
+        return session.scalar(found) or 0
+
+
+@contextmanager
+def _limited(session: Session) -> Iterator[None]:
+    try:
+        with dialect_of(session.get_bind()).time_limit(session.connection(), SEARCH_SECONDS):
+            yield
+    except QueryTooSlow as error:
+        raise SearchTooSlow(
+            f"the search took the database longer than {SEARCH_SECONDS:g} s; use fewer terms, or narrow it with "
+            "project:"
+        ) from error
 
 
 def ids(session: Session, *, where: RunFilter, order: RunOrder = RunOrder.NEWEST, now: float) -> list[str]:

@@ -81,6 +81,8 @@ ARCHIVED = "archived"
 """A word that is a condition of its own: `archived` is `archived:yes`, and `-archived` excludes such runs."""
 SETTING, METRIC = "config.", "metric."
 """Before a name: it is that of a setting, or of a metric, and nothing else."""
+MAX_TERMS, MAX_TERM = 32, 256
+"""Terms of a search, and characters of one: each term is a condition for every run."""
 TRUE, FALSE = ("true", "yes"), ("false", "no")
 UNITS = {"k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
@@ -161,8 +163,11 @@ def parse(text: str) -> Search:
     """Read a search. Never raises: what cannot be read is a sentence in `problems`, and the rest applies."""
     terms: list[Word | Condition] = []
     problems: list[str] = []
-    for token in _TOKEN.findall(text):
-        term = _term(token)
+    tokens = _TOKEN.findall(text)
+    if len(tokens) > MAX_TERMS:
+        problems.append(f"A search has at most {MAX_TERMS} terms, and this one has {len(tokens)}.")
+    for token in tokens[:MAX_TERMS]:
+        term = _term(token) if len(token) <= MAX_TERM else f"{token[:20]}..: a term has at most {MAX_TERM} characters."
         (problems if isinstance(term, str) else terms).append(term)  # type: ignore[arg-type]
     return Search(tuple(terms), tuple(problems))
 

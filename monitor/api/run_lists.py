@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 from db.models import Run
 from db.runs import pages
 from db.runs.orders import BadCursor, RunOrder
-from db.runs.pages import RunFilter, RunPage
+from db.runs.pages import RunFilter, RunPage, SearchTooSlow
 from lossguard.vocabulary.protocol import MAX_ITEMS, MAX_TIME
-from lossguard.vocabulary.run_search import Search, Word, parse
+from lossguard.vocabulary.run_search import MAX_TERMS, Search, Word, parse
 from lossguard.vocabulary.states import RunState
 from monitor.api.auth import Principal
 from monitor.problems import Problem
@@ -30,7 +30,7 @@ class RunListIn(BaseModel):
     project: Name | None = None
     state: Annotated[list[RunState], Field(max_length=MAX_ITEMS)] = []
     """Any of these."""
-    tag: Annotated[list[Text], Field(max_length=MAX_ITEMS)] = []
+    tag: Annotated[list[Text], Field(max_length=MAX_TERMS)] = []
     """All of these."""
     text: Text = ""
     """In the project, name, id, host, devices, command, tags or note."""
@@ -76,6 +76,8 @@ class RunLists:
             )
         except BadCursor as error:
             raise _malformed(str(error), "cursor") from None
+        except SearchTooSlow as error:
+            raise Problem(503, "the search takes too long", str(error), ["query", "search"]) from None
         self._link(found)
         return found.runs
 

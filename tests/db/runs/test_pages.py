@@ -193,3 +193,19 @@ def _search(text: str) -> RunFilter:
 def _propose(session: Session, run: Run) -> None:
     values: dict[str, Any] = {"incident": None, "kind": "hold", "attempt": 1, "details": {}}
     commands.save_intervention(session, run=run, number=1, now=NOW, state="proposed", **values)
+
+
+def test_a_search_that_takes_the_database_too_long_is_given_up_and_the_next_one_works(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing(engine) as session:
+        for number in range(200):
+            add_run(session, f"r{number}", config={"optimizer": {"lr": number}})
+    hard = RunFilter(search=parse(" ".join(f"-a.b.c.d.lr>{at}" for at in range(32))))
+    with reading(engine) as session:
+        monkeypatch.setattr(pages, "SEARCH_SECONDS", 0.001)
+        with pytest.raises(pages.SearchTooSlow, match="use fewer terms, or narrow it with project:"):
+            pages.page(session, where=hard, limit=None, now=NOW)
+    monkeypatch.undo()
+    with reading(engine) as session:
+        assert pages.count(session, where=RunFilter(search=parse("optimizer.lr>=198")), now=NOW) == 2

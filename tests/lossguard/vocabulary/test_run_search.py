@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossguard.vocabulary import run_search
-from lossguard.vocabulary.run_search import Condition, Operator, Search, Word, flattened, parse, settings_named, tags_of
+from lossguard.vocabulary.run_search import (
+    MAX_TERMS,
+    Condition,
+    Operator,
+    Search,
+    Word,
+    flattened,
+    parse,
+    settings_named,
+    tags_of,
+)
 
 RUN: dict[str, list[Any]] = {
     "state": ["running"],
@@ -97,6 +107,13 @@ def test_a_run_does_not_match_when_one_term_does_not(text: str) -> None:
 def test_what_cannot_be_read_is_one_sentence_and_the_rest_applies(text: str, problem: str) -> None:
     search = parse(f"{text} gpt")
     assert (search.problems, search.terms) == ((problem,), (Word("gpt"),))
+
+
+def test_a_search_of_too_many_or_too_long_terms_is_one_sentence() -> None:
+    search = parse(" ".join(f"a.b.c.d.e{at}>1" for at in range(MAX_TERMS + 5)))
+    assert search.problems == (f"A search has at most {MAX_TERMS} terms, and this one has {MAX_TERMS + 5}.",)
+    assert len(search.terms) == MAX_TERMS
+    assert parse(f"gpt {'x' * 300}").problems == (f"{'x' * 20}..: a term has at most 256 characters.",)
 
 
 def test_a_quoted_operator_is_an_ordinary_character_and_archived_a_condition() -> None:
