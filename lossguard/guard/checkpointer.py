@@ -182,6 +182,8 @@ class Position:
         self.cursor = 0
         """Batch index from which the next step takes its batch."""
         self.lr_scale = 1.0
+        self.skips_ended = False
+        """Whether the data was seen not to repeat itself: batches of it cannot be skipped."""
         self.is_discarded = False
         """Whether a rollback has left the step that was restored: its checkpoint could not be deleted then."""
         self.data: Any = None
@@ -205,7 +207,7 @@ class Position:
         skips = [[skip.skip_from, skip.skip_to, skip.reason] for skip in self.ledger.skips]
         state: dict[str, Any] = {"step": self.step, "cursor": self.cursor, "lr_scale": self.lr_scale, "ledger": skips}
         state |= {"run": self._owner, "remedies": dict(self._remedies.ends)}
-        state["rollbacks"] = len(self._run.history.rewound_to)
+        state |= {"rollbacks": len(self._run.history.rewound_to), "skips_ended": self.skips_ended}
         if self.data is not None:
             state["data"] = self.data.state_dict()
         if self.gate is not None:
@@ -226,6 +228,7 @@ class Position:
         self._saver.restored(self.step)
         self.cursor = state["cursor"]
         self.lr_scale = state["lr_scale"] if self._run.history.lr_scale is None else self._run.history.lr_scale
+        self.skips_ended |= state.get("skips_ended", False)
         self._remedies.restore(state.get("remedies", {}))
         self._saver.pinned, self._saver.pinned_until = state["pinned"], state["pinned_until"]
         if self.data is not None and "data" in state:

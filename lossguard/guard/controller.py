@@ -19,19 +19,23 @@ from typing import Any
 
 from lossguard.checkpoints.store import CheckpointStore
 from lossguard.guard.checkpointer import CheckpointSaver, Position
+from lossguard.guard.data.comparison import SampleComparison
 from lossguard.guard.limits_in_force import LimitsInForce
 from lossguard.guard.preflight_check import PreflightCheck
 from lossguard.guard.remedies import LASTS, Remedies
 from lossguard.run.interrupts import handling
-from lossguard.run.ranks import Ranks, RankState, current_ranks
+from lossguard.run.ranks import Ranks, RankState, SampleFindings, current_ranks
 from lossguard.run.run import Run
 from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, CheckpointTooOld, LogOnce
 from lossguard.vocabulary.limits import Limits
 from lossguard.vocabulary.orders import Ledger, Order, Skip
+from lossguard.vocabulary.protocol import DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETURNED
 from lossguard.vocabulary.states import OrderKind, Refusal, SegmentReason
 
 HOLD_POLL_SECONDS = 0.05
 """Pause between two looks at the inbox while a run is held."""
+MAX_RETURNED = 16
+"""Maximum number of events about skipped samples that came again after one rollback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,11 @@ class Controller:
         self.preflight = PreflightCheck(run, checkpoints, self.limits, self._log_once)
         """Answers what the collector asks before a person approves a rollback."""
         self._has_given_up = False
+        self.comparison = SampleComparison(self._log_once)
+        """Whoever hands batches to the loop adds each of them here."""
+        self._num_returned = 0  # events since the last rollback about skipped samples that came again
+        self._newest_returned = -1  # the batch of the last one
+        self._newest_skip: int | None = None  # the last order that skipped batches
         self._restored = False  # since the last boundary
         self._order: Order | None = None  # taken from the inbox, and not yet known to all ranks
         self._stopping = False  # all ranks know of a signal
@@ -240,8 +249,16 @@ class Controller:
         if not self._stopping and self.step < self._until:
             self.remedies.update(self.step)
             self._saver.save_if_due(self.step, self._position.state)
+        if self._restored:
+            self._compare_from_here()
         self.run.batch_index = self._position.batch
         return Boundary(self.step, self.run.batch_index, self._restored, self._stopping, self._position.cursor)
+
+    def _compare_from_here(self) -> None:
+        """What was found before the restore is about batches that the run has left."""
+        self.ranks.exchange(RankState(self.step), wait=True)  # what is on its way is of before, too
+        self._num_returned, self._newest_returned = 0, -1
+        self.comparison.restored(self.ledger, self._position.cursor)
 
     def _resume(self) -> None:
         reason = SegmentReason.RESUME if self.run.history.num_segments else SegmentReason.START
@@ -250,6 +267,8 @@ class Controller:
             self._restore_newest_of(known)
             reason = SegmentReason.RESUME
             self.tell(f"resumed from the checkpoint of step {self.step}")
+            if self._position.skips_ended:
+                self.run.cannot_skip()
         self.run.open_segment(self.step, reason)
         self._saver.report_restorable()
 
@@ -289,12 +308,34 @@ class Controller:
         self.limits.update()
         self._answer_preflight()
         self._order = self._order or self.run.take_order()
-        state = RankState(self.step, self.interrupted_by or 0, self._order is not None)
+        state = RankState(self.step, self.interrupted_by or 0, self._order is not None, self.comparison.findings)
         combined = self.ranks.exchange(state, wait=wait)
+        self._report(combined.findings)
         if combined.signal:
             self._stopping = self.run.interrupted = True
             self.interrupted_by = self.interrupted_by or signal.Signals(combined.signal)
         return combined
+
+    def _report(self, findings: SampleFindings) -> None:
+        """Report what the comparison of samples has found on any rank, once all ranks know it."""
+        self.comparison.forget(findings)
+        batch, rows = findings.returned_batch, findings.returned_rows
+        if batch > self._newest_returned and self._num_returned < MAX_RETURNED:
+            self._newest_returned, self._num_returned = batch, self._num_returned + 1
+            details = {"step": self.step - 1, "batch_index": batch, "rows": rows, "order": self._newest_skip}
+            self.run.log_event(SKIPPED_SAMPLE_RETURNED, details)
+            self._log_once.warn_once(
+                f"returned {self._newest_skip}",
+                f"{rows} samples of batch {batch} were trained again, although a rollback skipped them",
+            )
+        batch, rows = findings.differing_batch, findings.differing_rows
+        if batch >= 0 and not self._position.skips_ended:
+            self._position.skips_ended = True
+            self.run.cannot_skip()
+            self.run.log_event(DATA_NOT_REPEATED, {"step": self.step - 1, "batch_index": batch, "rows": rows})
+            self._log_once.warn(
+                f"batch {batch} was read again with other samples: this run skips no more. {self.comparison.advice}"
+            )
 
     def _answer_preflight(self) -> None:
         self.preflight.update(self.step, self._until)
@@ -307,9 +348,12 @@ class Controller:
         while (order := self._order or self.run.take_order()) is not None:
             self._order = None
             refused = self.limits.refusal(order, step=self.step, until=self._until)
-            if refused is None:
+            if refused is not None:
+                self._refuse(order, *refused)
+            elif order.skip_from is not None and self._position.skips_ended:
+                self.run.refuse(order, "the data does not repeat itself, so no batch of it can be skipped")
+            else:
                 break
-            self._refuse(order, *refused)
         return self.ranks.broadcast(order)
 
     def _refuse(self, order: Order, refusal: Refusal, why: str) -> None:
@@ -363,9 +407,11 @@ class Controller:
         """Take over skip, learning rate and remedies of `order`; return what the spool records of it."""
         if order.skip_from is not None and order.skip_to is not None:
             self.ledger.add(Skip(order.skip_from, order.skip_to, order.reason))
+            self._newest_skip = order.id
         if order.lr_scale is not None:
             self._position.lr_scale = self.run.history.lr_scale = order.lr_scale
-        return order.applied_at(self.step) | self.remedies.start(order.remedies, self.step)
+        applied = order.applied_at(self.step) | self.remedies.start(order.remedies, self.step)
+        return applied | ({} if order.skip_from is None else {"compared": self.comparison.is_possible})
 
     def _restore_newest(self, left_step: int, why: str) -> None:
         """Restore the newest checkpoint after a restore that failed half-way.

@@ -27,7 +27,7 @@ class Guard(Controller):
     `decode(batch)`: the text of a batch. A person who is asked to approve a rollback then sees the beginning of the
     first batches that it skips. It is called on rank 0 between two steps, for at most 3 batches of a proposal; whatever
     it raises is reported, and training continues. It needs batches that are read by index and keep no position of their
-    own: not an iterator, and not `lossguard.torch.Batches`, whose loader would have to move.
+    own: a sequence or `lossguard.torch.Drawn`, not a DataLoader or a stream, which would have to move.
 
     Every restore is verified. `steps` raises CheckpointMismatch if a restore is not exact, or fails half-way and cannot
     be undone, and RanksError if a rank has left. A guard raises no other errors into a running loop: in these cases,
@@ -53,15 +53,19 @@ class Guard(Controller):
     def steps(self, batches: Indexable | Iterable[Any], until: int) -> Iterator[tuple[int, Any]]:
         """Yield (step, batch) up to step `until` - 1, starting from the newest checkpoint if there is one.
 
-        `batches` is anything with `__getitem__` by absolute batch index (a skip is a jump, a replay is exact), or any
-        iterable (skipped batches are read and dropped). Raises ConfigurationError while another process writes the
-        checkpoints, ValueError for an empty sequence, CheckpointError when no checkpoint is intact or a new run finds
-        the checkpoints of another run, and CheckpointMismatch when a restore is not exact, or fails half-way and cannot
-        be undone.
+        `batches` is anything with `__getitem__` by absolute batch index, such as a list or `lossguard.torch.Drawn` (a
+        skip is a jump, a replay is exact), a DataLoader (the same), or any iterable (skipped batches are read and
+        dropped). An iterator cannot go back: after a rollback its next batches follow.
+
+        Raises ConfigurationError while another process writes the checkpoints, ValueError for an empty sequence and for
+        data that cannot be read again in the same order, CheckpointError when no checkpoint is intact or a new run
+        finds the checkpoints of another run, and CheckpointMismatch when a restore is not exact, or fails half-way and
+        cannot be undone.
         """
         source = BatchSource(batches)
         if isinstance(self.checkpoints, KnowsWhatIsMissing):
             self.ranks.run_on_all(self.checkpoints.check_complete)
+        self.comparison.begin(source.repeats, source.advice)
         if self.decode is not None and source.can_peek:
             self.preflight.read_text = partial(_text_of, source, self.decode)
         try:
@@ -73,6 +77,7 @@ class Guard(Controller):
                 except StopIteration:
                     break
                 self.run.data_seconds = time.perf_counter() - began
+                self.comparison.add(at.batch, batch)
                 yield at.step, batch
                 at = self.boundary()
             self.close()

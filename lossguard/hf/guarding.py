@@ -150,6 +150,7 @@ class Guarding(Measuring):
         self._batch = at.batch
         self._batches.seek(at.batch, since=at.since)
         loaded = self._batches[at.batch]
+        self.controller.comparison.add(at.batch, loaded)
         accumulate = self._batches.accumulate
         micro_batches = [loaded] if accumulate == 1 else list(loaded)
         self._num_micro_batches = len(micro_batches)

@@ -158,7 +158,10 @@ class Lossguard(Watch):
             self.flush()
             self._boundary()
         self._left -= 1
-        return next(self._data)
+        micro_batch = next(self._data)
+        if self.controller is not None and self.run.batch_index is not None:
+            self.controller.comparison.add_micro_batch(self.run.batch_index, self._left, micro_batch)
+        return micro_batch
 
     def _boundary(self) -> None:
         """Between two steps. Raises StopIteration, which ends Lightning's epoch, if the run ends here."""

@@ -16,6 +16,23 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class SampleFindings:
+    """What a comparison of samples has found on one rank, or the maxima of all ranks."""
+
+    returned_batch: int = -1
+    """Index of a batch with samples that a rollback has skipped; -1 for none."""
+    returned_rows: int = 0
+    """Number of such samples in it."""
+    differing_batch: int = -1
+    """Index of a batch that held other samples when it was read again; -1 for none."""
+    differing_rows: int = 0
+    """Number of samples in it that differed."""
+
+
+NO_FINDINGS = SampleFindings()
+
+
+@dataclass(frozen=True, slots=True)
 class RankState:
     """The state of one rank at a step boundary, or the combined state of all ranks."""
 
@@ -24,6 +41,8 @@ class RankState:
     """Number of the signal that asks the run to stop; 0 for none."""
     order: bool = False
     """Whether rank 0 has an order to execute."""
+    findings: SampleFindings = NO_FINDINGS
+    """What the comparison of samples has found and not all ranks know yet."""
 
 
 class Ranks:

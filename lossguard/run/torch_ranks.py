@@ -1,6 +1,6 @@
 """Ranks that communicate through torch.distributed, over a gloo group of their own, so that no device is waited for.
 
-At a step boundary the ranks begin to find the maxima of five integers, and read those of an earlier boundary, which
+At a step boundary the ranks begin to find the maxima of nine integers, and read those of an earlier boundary, which
 arrived long ago: the decision is the same on all ranks, and one exchange late. Short steps share an exchange, about two
 a second, because an exchange costs each rank a few system calls: log2(ranks) messages (`collectives`).
 """
@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from datetime import timedelta
 from functools import cached_property
 from itertools import count
@@ -21,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from lossguard.run import collectives
-from lossguard.run.ranks import Ranks, RankState
+from lossguard.run.ranks import Ranks, RankState, SampleFindings
 from lossguard.vocabulary.errors import ConfigurationError, RanksError
 
 T = TypeVar("T")
@@ -130,7 +131,8 @@ class TorchRanks(Ranks):
         step_us = round(1e6 * (now - self._last_exchange_at) / self._num_boundaries)
         self._last_exchange_at, self._num_boundaries = now, 0
         # The lowest step is the highest of the negated ones.
-        highest = torch.tensor([state.signal, int(state.order), state.step, -state.step, step_us], device="cpu")
+        numbers = [state.signal, int(state.order), state.step, -state.step, step_us, *astuple(state.findings)]
+        highest = torch.tensor(numbers, device="cpu")
         self._pending = collectives.MaximaInBackground(highest, self.group)
 
     def _finish_exchange(self) -> RankState | None:
@@ -138,14 +140,14 @@ class TorchRanks(Ranks):
         if self._pending is None:
             return None
         pending, self._pending = self._pending, None
-        signal, order, step, negated_lowest, step_us = self._call(pending.wait).tolist()
+        signal, order, step, negated_lowest, step_us, *findings = self._call(pending.wait).tolist()
         if -negated_lowest != step:
             raise RanksError(
                 f"the ranks are at different steps, {-negated_lowest} to {step}: they cannot continue together"
             )
         steps_per_pause = math.ceil(1e6 * self.pause / max(1, step_us))
         self._interval = min(MAX_STEPS_BETWEEN_EXCHANGES, max(1, steps_per_pause))
-        return RankState(step, signal, bool(order))
+        return RankState(step, signal, bool(order), SampleFindings(*findings))
 
     def _call(self, collective: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:

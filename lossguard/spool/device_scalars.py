@@ -25,9 +25,13 @@ class HostCopy:
         if self._event is not None:
             self._event.record(sys.modules["torch"].accelerator.current_stream(tensor.device))
 
+    def is_ready(self) -> bool:
+        """True if `value` need not wait for the device."""
+        return self._event is None or bool(self._event.query())
+
     def value(self) -> Any:
         """Wait for the device and return the tensor in host memory."""
-        while self._event is not None and not self._event.query():
+        while not self.is_ready():
             time.sleep(POLL_SECONDS)  # a driver may wait in a busy loop, which takes a core from the training
         return self._value
 

@@ -58,6 +58,14 @@ class ScriptedRun(Run):
         self.durations: list[tuple[str, float]] = []
         self.unguarded = ""
         """Why the run cannot be rolled back any more."""
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.skips = True
+
+    def log_event(self, kind: str, details: Any, at: float | None = None) -> None:
+        self.events.append((kind, dict(details)))
+
+    def cannot_skip(self) -> None:
+        self.skips = False
 
     def take_order(self) -> Order | None:
         self.calls += 1

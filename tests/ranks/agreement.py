@@ -117,6 +117,42 @@ def a_restore_that_is_not_exact_on_the_last_rank(folder: Path) -> Result:
         return {"raised": str(mismatch), "recorded": getattr(run, "recorded", [])}
 
 
+class Samples:
+    """Batches of 4 samples, others on each rank. On the last rank, the skipped samples come again from batch 60 on.
+
+    `is_broken`: a batch of the last rank is another one each time.
+    """
+
+    def __init__(self, is_broken: bool) -> None:
+        self.is_last = dist.get_rank() == dist.get_world_size() - 1
+        self.is_broken, self.num_read = is_broken, 0
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        self.num_read += 1
+        if self.is_last:
+            index = 10_000 + self.num_read if self.is_broken else min(index, index % 20 + 40)
+        return 1000 * (4 * index + torch.arange(4)[:, None]) + torch.arange(3) + dist.get_rank() * 10**6
+
+
+def _compare(is_broken: bool) -> Result:
+    """From step 50 back to step 38, past batches 40 to 59; a second order to skip comes 20 steps later."""
+    run = run_of(
+        {51: rollback(rewind_to=38, skip_from=40, skip_to=60), 72: rollback(2, rewind_to=50, skip_from=70, skip_to=72)}
+    )
+    guard = Guard(run, checkpoints=Memory([]), every=2, ranks=TorchRanks(pause=0))
+    steps = [step for step, _ in guard.steps(Samples(is_broken), 80)]
+    result = {"steps": steps, "skips": len(guard.ledger.skips), "recorded": getattr(run, "recorded", [])}
+    return result | {"events": getattr(run, "events", []), "can_skip": getattr(run, "skips", None)}
+
+
+def a_skipped_sample_that_returns_on_the_last_rank(folder: Path) -> Result:
+    return _compare(is_broken=False)
+
+
+def data_that_does_not_repeat_itself_on_the_last_rank(folder: Path) -> Result:
+    return _compare(is_broken=True)
+
+
 def ranks_at_different_steps(folder: Path) -> Result:
     ranks = current_ranks()
     try:
@@ -202,6 +238,8 @@ SCENARIOS = [
     a_signal_while_held,
     a_restore_that_fails_on_the_last_rank,
     a_restore_that_is_not_exact_on_the_last_rank,
+    a_skipped_sample_that_returns_on_the_last_rank,
+    data_that_does_not_repeat_itself_on_the_last_rank,
     ranks_at_different_steps,
     an_order_from_the_fourth_boundary_on,
     an_exchange_after_a_close,

@@ -16,7 +16,7 @@ def test_an_order_is_executed_by_all_ranks_at_the_same_boundary(results: Results
 
 
 def test_only_rank_0_opens_the_segment_and_answers(results: Results) -> None:
-    applied = {"rewound_to": 4, "skip_from": 4, "skip_to": 9, "lr_scale": 0.5, "reason": "spike"}
+    applied = {"rewound_to": 4, "skip_from": 4, "skip_to": 9, "lr_scale": 0.5, "reason": "spike", "compared": False}
     segments = [["start", 0, None, None], ["rollback", 4, 1, applied]]
     assert [each["an_order_of_rank_0"]["recorded"] for each in results] == [segments, *([] for _ in results[1:])]
 
@@ -55,6 +55,25 @@ def test_a_kill_file_that_rank_0_sees_ends_a_hold_on_all_ranks(results: Results)
 def test_a_signal_ends_a_hold_on_all_ranks(results: Results) -> None:
     ends = [(each["a_signal_while_held"]["model"], each["a_signal_while_held"]["by"]) for each in results]
     assert ends == [([0, 1, 2], 15)] * len(results)
+
+
+def test_a_skipped_sample_that_comes_again_on_any_rank_is_reported_by_rank_0(results: Results) -> None:
+    rank_0, *others = (each["a_skipped_sample_that_returns_on_the_last_rank"] for each in results)
+    kinds = {kind for kind, _ in rank_0["events"]}
+    assert kinds == {"skipped_sample_returned"}
+    first = rank_0["events"][0][1]
+    assert (first["rows"], first["order"], first["batch_index"] >= 60) == (4, 1, True)
+    assert all(each["events"] == [] and each["steps"] == rank_0["steps"] for each in others)
+
+
+def test_data_that_does_not_repeat_itself_on_any_rank_ends_the_skips_on_all(results: Results) -> None:
+    rank_0, *others = (each["data_that_does_not_repeat_itself_on_the_last_rank"] for each in results)
+    assert rank_0["events"] == [["data_not_repeated", {"step": 39, "batch_index": 38, "rows": 4}]]
+    assert (rank_0["can_skip"], [record[0] for record in rank_0["recorded"]]) == (
+        False,
+        ["start", "rollback", "refused"],
+    )
+    assert all((each["steps"], each["skips"]) == (rank_0["steps"], 1) for each in [rank_0, *others])
 
 
 def test_a_restore_that_fails_on_one_rank_takes_all_back_to_the_newest_checkpoint(results: Results) -> None:

@@ -5,24 +5,28 @@ loader itself, whatever way it is reached, and a loop that never goes back draws
 module. Going back, or entering an epoch in its middle, costs the loop's generators nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 from lossguard.checkpoints.state import generators
 from lossguard.guard.data import loaders
+from lossguard.guard.data.comparison import Repeats
 from lossguard.guard.data.loaders import (
     EpochOrders,
     changed_generators,
+    draw_base_seed,
     draws_base_seed,
     entered_at,
     is_by_index,
     leave,
     refuse_without_order,
 )
+from lossguard.guard.data.random_numbers import OwnNumbers
+from lossguard.guard.data.step_on_demand import END, StepOnDemand
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce
 
-END = object()
 NOTHING = "the loader gave no batch: there is nothing to train on"
 
 
@@ -58,6 +62,8 @@ class MicroBatches:
         self._set_epoch = set_epoch or partial(loaders.set_epoch, loader)
         self._since = 0  # the micro-batch at which the state of the loop's generators stands, before any skip
         self._orders = EpochOrders(loader)
+        self._numbers = None if is_by_index(loader) else OwnNumbers()
+        """Random numbers of a stream, so that it can be read again whatever the loop has drawn since."""
         self._opened: Any = None  # the loader, or a part of it, that `_iterator` reads
         self._epoch_start = 0
         self._iterator: Iterator[Any] = iter(())
@@ -66,6 +72,13 @@ class MicroBatches:
         self._has_workers = False  # those that persist, if the loader has such
         self._is_watched = False  # whether it is known what loading a batch draws
         self._log_once = LogOnce()
+
+    @property
+    def repeats(self) -> Repeats:
+        """When a micro-batch that is read again must be the same: what workers draw while they load is not."""
+        if self._numbers is not None:
+            return Repeats.ALWAYS
+        return Repeats.NEVER if getattr(self.loader, "num_workers", 0) else Repeats.UNTIL_SKIP
 
     def seek(self, position: int, *, since: int | None = None) -> None:
         """Make `position` the next micro-batch. `since`: the one that the loop's present state would read next.
@@ -125,7 +138,8 @@ class MicroBatches:
 
     def state_dict(self) -> dict[str, Any]:
         """What a new process cannot know, in plain values."""
-        return {"length": self.length, "accumulate": self.accumulate, "orders": self._orders.state_dict()}
+        state = {"length": self.length, "accumulate": self.accumulate, "orders": self._orders.state_dict()}
+        return state if self._numbers is None else state | {"seeds": dict(self._numbers.seeds)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state; `seek` afterwards. What this process has seen of later epochs stays.
@@ -142,6 +156,8 @@ class MicroBatches:
         self.close()  # a sampler may still draw from a generator that is restored
         self.length = self.length or state["length"]
         self._orders.load_state_dict(state["orders"])
+        if self._numbers is not None and "seeds" in state:
+            self._numbers = OwnNumbers(state["seeds"])
 
     def _open(self) -> Any:
         """Make an iterator at `position`, and return its first micro-batch, or END."""
@@ -164,7 +180,11 @@ class MicroBatches:
         if hasattr(self._opened, "iteration"):
             self._opened.iteration = epoch  # accelerate counts how often a loader was iterated over
         with self._orders.drawing(epoch, is_due=self._epoch_start >= self._since):
-            self._iterator, self._num_given = iter(self._opened), 0
+            if self._numbers is not None:
+                self._numbers.begin(epoch)
+                draw_base_seed(self.loader, epoch)  # which the loop loses to the loader without this module, too
+            with self._lent():
+                self._iterator, self._num_given = iter(self._opened), 0
             for _ in range(0 if by_index else offset):  # a stream is skipped by reading it
                 if self._read() is END:
                     return END
@@ -172,7 +192,8 @@ class MicroBatches:
 
     def _read(self) -> Any:
         before = None if self._is_watched or self._num_given != 1 else generators()
-        batch = next(self._iterator, END)
+        with self._lent():
+            batch = next(self._iterator, END)
         if batch is not END:
             self._num_given += 1
         if before is not None:
@@ -184,8 +205,13 @@ class MicroBatches:
                 )
         return batch
 
+    def _lent(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._numbers is None else self._numbers.lent()
+
     def _end_epoch(self) -> None:
-        if self._read_end and next(self._iterator, END) is not END:  # most loaders clean up behind themselves here
+        with self._lent():
+            has_more = self._read_end and next(self._iterator, END) is not END  # most loaders clean up here
+        if has_more:
             self._warn_of_length("more")
         self.close()
 
@@ -218,6 +244,8 @@ class Batches:
     Raises ValueError for what `MicroBatches` refuses, and for an `accumulate` that accelerate has otherwise.
     """
 
+    advice = "The loader must give the same order each time"
+
     def __init__(self, loader: Any, *, accumulate: int = 1, set_epoch: Callable[[int], object] | None = None) -> None:
         if accumulate < 1:
             raise ValueError(f"accumulate={accumulate} must be at least 1 micro-batch")
@@ -233,6 +261,11 @@ class Batches:
         epoch, within = divmod(index, -(-length // self.accumulate))
         first = within * self.accumulate
         return epoch * length + first, min(self.accumulate, length - first)
+
+    @property
+    def repeats(self) -> Repeats:
+        """When a batch that is read again must be the same."""
+        return self.micro_batches.repeats
 
     def seek(self, index: int, *, since: int | None = None) -> None:
         """Make batch `index` the next one; see `MicroBatches.seek`."""
@@ -262,38 +295,27 @@ class Batches:
         self.micro_batches.load_state_dict(state)
 
 
-class _Step(Sequence[Any]):
-    """The micro-batches of one step, which are loaded when they are asked for: `len()` needs none."""
+class _Step(StepOnDemand):
+    """The micro-batches of one step of a loader."""
 
     def __init__(self, micro_batches: MicroBatches, num: int) -> None:
+        super().__init__(num)
         self._micro_batches = micro_batches
-        self._num = num
-        self._loaded: list[tuple[Any, bool]] = []
-
-    def __len__(self) -> int:
-        return self._num
+        self._is_last: list[bool] = []
 
     def __iter__(self) -> Iterator[Any]:
         for index in range(self._num):
             micro_batch = self[index]
-            self._micro_batches.mark_last(self._loaded[index][1])  # others may be loaded already
+            self._micro_batches.mark_last(self._is_last[index])  # others may be loaded already
             yield micro_batch
 
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(self._num))]
-        place = range(self._num)[index]
-        self.load(place + 1)
-        return self._loaded[place][0]
-
-    def load(self, num: int) -> None:
-        """Load the first `num`; where the epoch ends before, there are fewer."""
+    def _load_next(self) -> Any:
         source = self._micro_batches
-        while len(self._loaded) < num:
-            if self._loaded and (source.at_end() or not source.ready()):
-                self._num = len(self._loaded)
-                return
-            self._loaded.append((next(source), source.is_last()))
+        if self._loaded and (source.at_end() or not source.ready()):
+            return END
+        micro_batch = next(source)
+        self._is_last.append(source.is_last())
+        return micro_batch
 
 
 def _check_accelerate(gradients: Any, accumulate: int, length: int | None) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from lossguard.checkpoints.state import generators, restore_generators
+from lossguard.guard.data.stream import KNOWN_PACKAGES, refuse_unrepeatable
 
 # What a loader of batches is made of, and how it is entered at any batch of any epoch.
 #
@@ -21,8 +22,6 @@ DATA_LOADER_ARGUMENTS = (
     *("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context", "generator"),
     *("prefetch_factor", "pin_memory_device", "in_order"),  # the last one since torch 2.6
 )
-KNOWN_PACKAGES = {"torch", "accelerate", "transformers", "lightning", "pytorch_lightning", "builtins"}
-"""Their samplers draw from what they say they draw from: no need to try them."""
 
 
 def parts_of(loader: Any) -> list[Any]:
@@ -56,6 +55,12 @@ def draws_base_seed(loader: Any, epoch: int) -> bool:
     """Whether the iterator draws a seed for its workers, before the sampler draws: workers that persist have theirs."""
     inside = getattr(loader, "base_dataloader", loader)
     return isinstance(inside, DataLoader) and (epoch == 0 or not inside.persistent_workers)
+
+
+def draw_base_seed(loader: Any, epoch: int) -> None:
+    """Draw from torch's generator what making the iterator of an epoch draws from it."""
+    if draws_base_seed(loader, epoch) and getattr(loader, "generator", None) is None:
+        torch.empty((), dtype=torch.int64).random_()
 
 
 def entered_at(loader: Any, offset: int, *, base_seed: bool = True) -> Any:
@@ -130,6 +135,7 @@ def refuse_without_order(loader: Any) -> None:
                 "other: leave it at True, or use drop_last=True"
             )
     if not is_by_index(loader):
+        _refuse_unrepeatable_dataset(loader)
         return
     sampler = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
     own = [part for part in parts_of(sampler) if type(part).__module__.split(".")[0] not in KNOWN_PACKAGES]
@@ -138,6 +144,21 @@ def refuse_without_order(loader: Any) -> None:
             f"{_named(own[0])} gives another order each time it is iterated over, so no batch can be found again: "
             "derive its order from a seed and the epoch (set_epoch), or draw it from a torch.Generator attribute"
         )
+
+
+def _refuse_unrepeatable_dataset(loader: Any) -> None:
+    """The same for a dataset that is iterated over; what workers read is not tried in this process."""
+    inside = getattr(loader, "base_dataloader", loader)
+    dataset = getattr(inside, "dataset", None)
+    if not isinstance(dataset, IterableDataset) or type(dataset).__module__.split(".")[0] in KNOWN_PACKAGES:
+        return
+    if getattr(inside, "persistent_workers", False):
+        raise ValueError(
+            f"{_named(dataset)} goes on with the random numbers of its workers, which persist, so no batch can be read "
+            "again: use persistent_workers=False"
+        )
+    if not getattr(inside, "num_workers", 0):
+        refuse_unrepeatable(dataset)
 
 
 def _repeats_itself(sampler: Any, dataset: Any) -> bool:
@@ -160,7 +181,8 @@ def _repeats_itself(sampler: Any, dataset: Any) -> bool:
 
 
 def _named(part: Any) -> str:
-    return f"the {'dataset or loader' if hasattr(part, '__next__') else 'sampler'} {type(part).__name__}"
+    is_data = hasattr(part, "__next__") or isinstance(part, IterableDataset)
+    return f"the {'dataset or loader' if is_data else 'sampler'} {type(part).__name__}"
 
 
 # The random numbers from which a loader draws the order of its epochs, so that an epoch can be begun again.
@@ -186,7 +208,9 @@ class EpochOrders:
         drawn = self._drawn.get(epoch)
         if drawn is not None:
             self._set_own_states(drawn["own"])
-            restore_generators(before | _from_plain(drawn["process"]))
+            earlier = before | _from_plain(drawn["process"])
+            is_due &= _are_equal(before, earlier)  # the loop is where it has begun the epoch before
+            restore_generators(earlier)
         yield
         if drawn is None:
             from_torch = draws_base_seed(self._loader, epoch) and getattr(self._loader, "generator", None) is None
@@ -194,7 +218,7 @@ class EpochOrders:
             if own or changed:
                 process = _to_plain(before, changed | {"torch"} if changed else set())
                 self._drawn[epoch] = {"own": own, "process": process}
-        if not is_due or (drawn is not None and drawn["process"]):
+        if not is_due:
             restore_generators(before)
 
     def state_dict(self) -> dict[str, Any]:
@@ -220,6 +244,11 @@ def changed_generators(before: Mapping[str, Any], *, base_seed: bool = False) ->
     changed = {name for name in ("python", "numpy") if name in before and before[name] != after[name]}
     expected = [before["torch"], *([_after_base_seed(before["torch"])] if base_seed else [])]
     return changed if any(torch.equal(state, after["torch"]) for state in expected) else changed | {"torch"}
+
+
+def _are_equal(states: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    is_equal = torch.equal(states["torch"], others["torch"])
+    return is_equal and all(states[name] == others[name] for name in ("python", "numpy") if name in states)
 
 
 def _after_base_seed(state: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,20 @@
 """Batches by absolute index, from any kind of training data."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Protocol, runtime_checkable
+
+from lossguard.guard.data.comparison import Repeats
+from lossguard.guard.data.digests import row_digests
+from lossguard.guard.data.random_numbers import OwnNumbers, leave_out, seeds_of_loop
+from lossguard.guard.data.stream import Stream
+
+ADVICE = "batches[i] must be the same each time; lossguard.torch.Drawn sees to that"
+"""What the user can do about an object of his own whose batches do not repeat themselves."""
+
+ADVICE = "batches[i] must be the same each time: see lossguard.torch.Drawn"
+"""What the user can do about batches of an object of his own that differ when they are read again."""
 
 
 class Indexable(Protocol):
@@ -25,54 +38,74 @@ class Seekable(Indexable, Protocol):
 
 
 class BatchSource:
-    """Reads batches by index from an Indexable, and in sequence from any other iterable."""
+    """Reads batches by index from whatever a loop trains on.
 
-    def __init__(self, batches: Any) -> None:
-        """`batches` is an Indexable or an iterable. Raises ValueError for an empty sequence."""
-        self._batches = batches
+    * An object with `__getitem__`, such as a list or `Drawn`, is asked for each batch. One with a length starts over at
+      its end.
+    * A DataLoader, of torch or prepared by accelerate, becomes `Batches`.
+    * Any other iterable, and any iterator, becomes a `Stream`.
+
+    Raises ValueError for an empty sequence, and for data that cannot be read again in the same order.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._batches = batches = _by_index(data)
         self.state: Seekable | None = batches if isinstance(batches, Seekable) else None
         """What of the batches belongs into checkpoints."""
-        self._is_indexed = hasattr(batches, "__getitem__")
-        self._length = len(self._batches) if self._is_indexed and hasattr(batches, "__len__") else None
+        self._length = len(batches) if self.state is None and hasattr(batches, "__len__") else None
         if self._length == 0:
             raise ValueError("batches is empty: there is nothing to train on")
-        self._iterator: Iterator[Any] = iter(())
-        self._position = 0  # index of the batch that the iterator yields next
+        self._uses_numbers_of_loop = False if hasattr(batches, "repeats") else None  # None: not known yet
 
     @property
     def can_peek(self) -> bool:
         """Whether any batch can be read at any time, without an effect on the others."""
-        return self._is_indexed and self.state is None
+        return self.state is None
+
+    @property
+    def repeats(self) -> Repeats:
+        """When a batch that is read again must be the same."""
+        known: Repeats = getattr(self._batches, "repeats", Repeats.UNTIL_SKIP)
+        return known
+
+    @property
+    def advice(self) -> str:
+        """What the user can do if it is another one nevertheless."""
+        advice: str = getattr(self._batches, "advice", ADVICE)
+        return advice
 
     def first_available(self, index: int) -> int:
         """The first index at or after `index` that can still be read: an iterator cannot go back."""
-        return max(index, self._position) if self._is_single_pass() else index
+        available: Callable[[int], int] = getattr(self._batches, "first_available", lambda index: index)
+        return available(index)
 
     def get(self, index: int, *, since: int | None = None) -> Any:
         """Batch `index`; finite data starts again at its end. Raises StopIteration when an iterator is exhausted.
 
         `since`: the batch that the training state would use next; those in between are skipped. Default: `index`.
         """
+        since = index if since is None else since
+        place = index if self._length is None else index % self._length
         if self.state is not None:
-            self.state.seek(index, since=index if since is None else since)
-        if self._is_indexed:
-            return self._batches[index if self._length is None else index % self._length]
-        if not self._position or index < self._position:
-            self._iterator, self._position = iter(self._batches), 0
-        while self._position <= index:
-            batch = self._next()
-            self._position += 1
-        return batch
+            self.state.seek(index, since=since)
+        elif self._uses_numbers_of_loop is None:
+            with nullcontext() if since == index else OwnNumbers().lent():
+                before = seeds_of_loop()
+                batch = self._batches[place]
+                # For a mere number, the loop may draw its batch itself.
+                self._uses_numbers_of_loop = row_digests(batch) is None or seeds_of_loop() != before
+            if since == index:
+                return batch
+        if self._uses_numbers_of_loop and since < index:
+            leave_out(since, index)
+        return self._batches[place]
 
-    def _next(self) -> Any:
-        """The next batch; an exhausted iterable starts again, unless it is an iterator or empty."""
-        try:
-            return next(self._iterator)
-        except StopIteration:
-            if self._is_single_pass():
-                raise
-        self._iterator = iter(self._batches)
-        return next(self._iterator)
 
-    def _is_single_pass(self) -> bool:
-        return not self._is_indexed and hasattr(self._batches, "__next__")
+def _by_index(data: Any) -> Any:
+    torch_data: Any = sys.modules.get("torch.utils.data")
+    if torch_data is not None and (isinstance(data, torch_data.DataLoader) or hasattr(data, "base_dataloader")):
+        from lossguard.guard.data.batches import Batches  # torch is loaded already
+
+        return Batches(data)
+    without_index = [None] if torch_data is None else [None, torch_data.Dataset.__getitem__]  # which raises
+    return Stream(data) if getattr(type(data), "__getitem__", None) in without_index else data

@@ -60,7 +60,7 @@ def test_a_rollback_restores_skips_and_continues_at_the_restored_step(caplog: py
     seen = train(run, checkpoints, 9)
     assert seen == [*((n, n) for n in range(7)), (4, 4), (5, 9), (6, 10), (7, 11), (8, 12)]
     assert checkpoints.model == [0, 1, 2, 3, 4, 9, 10, 11, 12]
-    applied = {"rewound_to": 4, "skip_from": 5, "skip_to": 9, "reason": "spike"}
+    applied = {"rewound_to": 4, "skip_from": 5, "skip_to": 9, "reason": "spike", "compared": False}
     assert run.recorded[1] == ("rollback", 4, 1, applied)
     assert caplog.messages == [
         "rolled back from step 7 to step 4; the next batch is 4; batches 5 to 8 are skipped: spike"
@@ -432,7 +432,8 @@ def test_an_order_from_a_collector_is_executed_answered_and_never_executed_again
     loop(8)
     assert checkpoints.model == [0, 1, 2, 3, 8, 9, 10, 11]
     assert "rollback" in collector.runs["r"]["capabilities"]
-    assert collector.answers == {3: {"state": "applied", "rewound_to": 2, "skip_from": 4, "skip_to": 8}}
+    figures = {"rewound_to": 2, "skip_from": 4, "skip_to": 8, "compared": False}
+    assert collector.answers == {3: {"state": "applied", **figures}}
     assert collector.rows[1, 4].items() >= {"loss": 1.0, "batch_index": 8}.items()
     assert [segment["reason"] for segment in collector.segments] == ["start", "rollback"]
     assert collector.restorable == [0, 2, 4, 6, 8]

@@ -10,6 +10,7 @@ from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallbac
 
 from lossguard import Limits, Order, OrderKind, Skip
 from lossguard.hf import guard
+from lossguard.vocabulary.protocol import SKIPPED_SAMPLE_RETURNED
 from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, Traced, filtered, state_of, trainer_in
 from tests.lossguard.scripted import rollback
 from tests.waiting import eventually
@@ -55,6 +56,8 @@ def test_after_a_rollback_and_a_skip_it_is_the_plain_training_on_the_other_batch
     assert _without_times(trainer.state.log_history, "epoch") == _without_times(plain.state.log_history, "epoch")
     assert [kind for kind, *_ in run.recorded] == ["start", "rollback"]
     assert run.recorded[1][1] == 5  # the checkpoint at or before step 7
+    assert run.recorded[1][3]["compared"]
+    assert not any(kind == SKIPPED_SAMPLE_RETURNED for kind, _ in run.events)
     assert [metrics["tokens"] for _, metrics in run.logged] == [4 * LENGTH * (step + 1) for step, _ in run.logged]
 
 

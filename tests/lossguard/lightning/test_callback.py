@@ -61,6 +61,7 @@ def test_after_rollbacks_a_fit_is_one_that_never_read_the_skipped_batches(tmp_pa
     module = Module(before_step=break_weight(at=27))
     guarded = fit(tmp_path, shuffled(size), Lossguard(run, every=5), module=module, **settings)
     assert [each[:3] for each in run.recorded] == [("start", 0, None), ("rollback", 10, 1), ("rollback", 30, 2)]
+    assert run.recorded[1][3]["compared"]
     plain = fit(tmp_path, filtered(size, [(14, 22)], steps=60, accumulate=2), **settings)
     assert_same(guarded, plain)
     assert guarded.events[-1] == plain.events[-1]

@@ -231,6 +231,49 @@ def test_a_rollback_over_the_end_of_an_epoch_pays_for_it_again() -> None:
     assert not torch.equal(before, after)
 
 
+def test_a_rollback_to_the_beginning_of_an_epoch_leaves_the_loop_the_numbers_that_it_had() -> None:
+    stream = MicroBatches(loader(shuffle=True))
+    for _ in range(LENGTH):
+        next(stream)
+    saved, before = stream.state_dict(), torch.get_rng_state()
+    first, after = content(next(stream)), torch.get_rng_state()
+    next(stream)
+    stream.load_state_dict(saved)
+    torch.set_rng_state(before)
+    stream.seek(LENGTH, since=LENGTH)
+    assert content(next(stream)) == first
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+class Drawing(IterableDataset[int]):
+    """Samples that are drawn as they are read, in each process that reads them."""
+
+    def __iter__(self) -> Iterator[int]:
+        for _ in range(N):
+            yield int(torch.randint(10**9, ())) + random.randrange(10)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_stream_that_draws_is_repeated_whatever_the_loop_has_drawn(workers: int) -> None:
+    def read(stream: MicroBatches, num: int) -> list[list[int]]:
+        torch.rand(1)
+        return [content(next(stream)) for _ in range(num)]
+
+    stream = MicroBatches(DataLoader(Drawing(), batch_size=SIZE, num_workers=workers))
+    first = read(stream, 15)
+    saved = stream.state_dict()
+    later = read(stream, 10)
+    for position in (3, 12, 20):
+        stream.seek(position)
+        assert read(stream, 5) == (first + later)[position : position + 5]
+    again = MicroBatches(DataLoader(Drawing(), batch_size=SIZE, num_workers=workers))
+    again.load_state_dict(saved)
+    again.seek(15)
+    assert read(again, 10) == later
+    stream.close()
+    again.close()
+
+
 @pytest.mark.parametrize("accumulate", [1, 2, 4, 20])
 @pytest.mark.parametrize("name", ["shuffled", "stream", "a list"])
 def test_the_last_step_of_an_epoch_has_what_is_left(name: str, accumulate: int) -> None:

@@ -98,6 +98,30 @@ def test_what_can_be_read_only_once_is_refused_in_one_sentence(once: Any) -> Non
         refuse_without_order(once)
 
 
+class OfOneGenerator(IterableDataset[int]):
+    def __init__(self) -> None:
+        self.numbers = iter(range(100))
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.numbers
+
+
+def test_a_dataset_that_keeps_its_iterator_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ValueError, match=r"^OfOneGenerator does not begin with the same batch"):
+        refuse_without_order(DataLoader(OfOneGenerator()))
+
+
+class Counting(IterableDataset[int]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(100))
+
+
+def test_a_stream_in_workers_that_persist_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ValueError, match=r"dataset or loader Counting goes on .*: use persistent_workers=False$"):
+        refuse_without_order(DataLoader(Counting(), num_workers=1, persistent_workers=True))
+    refuse_without_order(DataLoader(Counting(), num_workers=1))
+
+
 def test_a_sampler_is_tried_without_copying_the_dataset() -> None:
     class Large:
         def __len__(self) -> int:

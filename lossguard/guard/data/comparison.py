@@ -1,0 +1,134 @@
+"""Compares the samples that a loop is given with those that it was given before, to see that a skip leaves them out."""
+
+from array import array
+from collections import OrderedDict, deque
+from dataclasses import replace
+from enum import Enum, auto
+from functools import partial
+from itertools import islice, zip_longest
+from math import inf, sqrt
+from typing import Any
+
+from lossguard.guard.data.digests import RowDigests, row_digests
+from lossguard.guard.data.step_on_demand import StepOnDemand
+from lossguard.run.ranks import NO_FINDINGS, SampleFindings
+from lossguard.vocabulary.errors import LogOnce
+from lossguard.vocabulary.orders import Ledger
+
+MAX_ROWS = 1 << 20
+"""Maximum number of samples that are remembered, those of the newest batches; each takes 8 bytes."""
+MAX_SKIPPED_ROWS = 1 << 18
+"""Maximum number of skipped samples that are looked for."""
+
+
+class Repeats(Enum):
+    """When a batch that is read again has to be the same to the last bit."""
+
+    ALWAYS = auto()  # its random numbers follow from its index
+    UNTIL_SKIP = auto()  # it may draw from those of the loop, which are others after a skip
+    NEVER = auto()  # its samples are the same, and what is drawn for them may differ
+
+
+class SampleComparison:
+    """The digests of the newest batches, and those of the samples that were skipped.
+
+    A batch that is read again after a rollback must be the one of before, and no batch may hold a skipped sample:
+    `findings` says of the first batch of either kind. Digests that a device computes are compared some steps later.
+    """
+
+    def __init__(self, log_once: LogOnce) -> None:
+        self.is_possible = False
+        """True if the newest batch could be digested."""
+        self.findings = NO_FINDINGS
+        """What was found since the last call of `forget`."""
+        self.advice = ""
+        """What the user can do about data that does not repeat itself, as a sentence."""
+        self._repeats = Repeats.NEVER
+        self._log_once = log_once
+        self._pending: deque[tuple[tuple[int, int], RowDigests]] = deque()
+        self._rows: OrderedDict[tuple[int, int], array[int]] = OrderedDict()  # by batch and micro-batch
+        self._num_rows = 0
+        self._skipped: set[int] = set()
+        self._repeats_until = 0.0  # the first batch that may differ
+        self._chance = 0.0  # that two samples of this data are equal
+        self._num_since, self._num_returned = 0, 0  # samples since the rollback; those of them that were skipped
+
+    def begin(self, repeats: Repeats, advice: str) -> None:
+        """Begin with other data."""
+        self.__init__(self._log_once)  # type: ignore[misc]
+        self._repeats, self.advice = repeats, advice
+
+    def add(self, index: int, batch: Any) -> None:
+        """Compare batch `index`, which the loop is about to get. Never raises, and never waits for a device."""
+        if isinstance(batch, StepOnDemand):
+            batch.observe(partial(self.add_micro_batch, index))
+        else:
+            self.add_micro_batch(index, 0, batch)
+
+    def add_micro_batch(self, index: int, number: int, micro_batch: Any) -> None:
+        """Compare one micro-batch of batch `index`."""
+        try:
+            rows = row_digests(micro_batch)
+        except Exception as problem:  # batches are of any kind
+            rows = None
+            self._log_once.warn_once("digest", f"samples are not compared after rollbacks: {problem!r}")
+        self.is_possible = rows is not None
+        if rows is not None:
+            self._pending.append(((index, number), rows))
+            self._compare_pending()
+
+    def restored(self, ledger: Ledger, cursor: int) -> None:
+        """The next batch is the first one from `cursor` on that `ledger` does not skip."""
+        self._compare_pending(wait=True)
+        self.findings = NO_FINDINGS
+        kept: set[int] = set()
+        for (index, _), rows in self._rows.items():
+            (kept if ledger.next_free(index) == index else self._skipped).update(rows)
+        num_equal = self._num_rows - len(kept | self._skipped)
+        self._chance = (max(0, num_equal) + 1) / max(1, self._num_rows * (self._num_rows - 1) / 2)
+        self._skipped = set(islice(self._skipped - kept, MAX_SKIPPED_ROWS))
+        self._num_since = self._num_returned = 0
+        skips = (skip.skip_from for skip in ledger.skips if skip.skip_to > cursor)
+        until = {Repeats.ALWAYS: inf, Repeats.UNTIL_SKIP: min(skips, default=inf), Repeats.NEVER: 0}
+        self._repeats_until = until[self._repeats]
+
+    def forget(self, known: SampleFindings) -> None:
+        """Forget findings that all ranks know."""
+        if known.returned_batch >= self.findings.returned_batch:
+            self.findings = replace(self.findings, returned_batch=-1, returned_rows=0)
+        if known.differing_batch >= self.findings.differing_batch:
+            self.findings = replace(self.findings, differing_batch=-1, differing_rows=0)
+
+    def _compare_pending(self, *, wait: bool = False) -> None:
+        while self._pending and (wait or self._pending[0][1].is_ready()):
+            key, rows = self._pending.popleft()
+            self._compare(key, rows.values())
+
+    def _compare(self, key: tuple[int, int], rows: "array[int]") -> None:
+        index, known = key[0], self._rows.pop(key, None)
+        self._remember(key, rows, replaced=known)
+        if known is not None and known != rows and index < self._repeats_until and self.findings.differing_batch < 0:
+            differing = sum(before != now for before, now in zip_longest(known, rows))
+            self.findings = replace(self.findings, differing_batch=index, differing_rows=differing)
+        if self._skipped:
+            returned = sum(map(self._skipped.__contains__, rows))
+            self._num_since, self._num_returned = self._num_since + len(rows), self._num_returned + returned
+            if returned and self.findings.returned_batch < 0 and not self._is_by_chance():
+                self.findings = replace(self.findings, returned_batch=index, returned_rows=returned)
+
+    def _is_by_chance(self) -> bool:
+        """Whether so many skipped samples would come again in data of which they are left out.
+
+        Samples may be equal: documents that occur twice, or windows that are drawn with replacement. The pairs of equal
+        samples before the rollback, and one more, say how many equal ones to expect. Their number is about that of a
+        Poisson distribution, for which both bounds are far out.
+        """
+        expected = self._num_since * len(self._skipped) * self._chance
+        return self._num_returned <= max(10 * sqrt(expected), 2 * expected)
+
+    def _remember(self, key: tuple[int, int], rows: "array[int]", *, replaced: "array[int] | None") -> None:
+        self._rows[key] = rows
+        self._num_rows += len(rows) - len(replaced or ())
+        while self._num_rows > MAX_ROWS:
+            _, oldest = self._rows.popitem(last=False)
+            self._num_rows -= len(oldest)

@@ -1,0 +1,175 @@
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import torch
+
+from lossguard.guard.data import comparison
+from lossguard.guard.data.comparison import Repeats, SampleComparison
+from lossguard.guard.data.digests import RowDigests
+from lossguard.run.ranks import NO_FINDINGS, SampleFindings
+from lossguard.torch import Drawn
+from lossguard.vocabulary.errors import LogOnce
+from lossguard.vocabulary.orders import Ledger, Skip
+
+ROWS = 4
+
+
+def batch(number: int) -> torch.Tensor:
+    """Batch `number`, whose samples have numbers from ROWS * number on."""
+    return samples(range(ROWS * number, ROWS * (number + 1)))
+
+
+def samples(numbers: Iterable[int]) -> torch.Tensor:
+    return torch.tensor([[number, number + 1] for number in numbers])
+
+
+def compared(repeats: Repeats = Repeats.ALWAYS, num: int = 100) -> SampleComparison:
+    """After `num` batches, the run is rolled back to batch 60, and 70 to 79 are skipped."""
+    found = SampleComparison(LogOnce())
+    found.begin(repeats, "advice")
+    for number in range(num):
+        found.add(number, batch(number))
+    found.restored(Ledger([Skip(70, 80)]), 60)
+    return found
+
+
+def test_a_run_that_repeats_its_batches_and_leaves_out_those_of_the_skip_has_no_findings() -> None:
+    found = compared()
+    for number in [*range(60, 70), *range(80, 200)]:
+        found.add(number, batch(number))
+    assert found.is_possible
+    assert found.findings == NO_FINDINGS
+
+
+def test_a_skipped_batch_that_comes_again_under_another_index_is_found() -> None:
+    found = compared()
+    found.add(100, batch(71))
+    assert found.findings == SampleFindings(returned_batch=100, returned_rows=ROWS)
+
+
+def test_few_skipped_samples_that_come_again_among_others_are_found() -> None:
+    found = compared()
+    for number in range(5):
+        found.add(100 + number, samples([1000 + 2 * number, 1001 + 2 * number, ROWS * 70 + number, 5000 + number]))
+    assert found.findings.returned_batch >= 100
+    assert found.findings.returned_rows == 1
+
+
+def test_samples_that_occur_more_than_once_are_not_taken_for_skipped_ones() -> None:
+    """As windows that are drawn with replacement: 1 of 50 comes again, skipped or not."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn() -> torch.Tensor:
+        return samples(torch.randint(10_000, (50,), generator=generator).tolist())
+
+    found = SampleComparison(LogOnce())
+    found.begin(Repeats.ALWAYS, "")
+    for number in range(100):
+        found.add(number, drawn())
+    found.restored(Ledger([Skip(90, 100)]), 90)
+    for number in range(100, 400):
+        found.add(number, drawn())
+    assert found.findings == NO_FINDINGS
+    found = SampleComparison(LogOnce())
+    found.begin(Repeats.ALWAYS, "")
+    seen = [drawn() for _ in range(100)]
+    for number, rows in enumerate(seen):
+        found.add(number, rows)
+    found.restored(Ledger([Skip(90, 100)]), 90)
+    found.add(100, seen[90])
+    assert found.findings.returned_rows > 25  # the others occur in kept batches, too
+
+
+def test_a_sample_of_a_batch_that_was_not_skipped_is_none_of_the_skipped() -> None:
+    found = SampleComparison(LogOnce())
+    padding = samples([7] * ROWS)
+    for number in range(100):
+        found.add(number, padding if number % 10 == 0 else batch(number))
+    found.restored(Ledger([Skip(70, 80)]), 60)
+    found.add(100, padding)
+    assert found.findings == NO_FINDINGS
+
+
+def test_a_batch_that_differs_when_it_is_read_again_is_found() -> None:
+    found = compared()
+    found.add(60, batch(60))
+    found.add(61, torch.cat([batch(61)[:1], batch(161)[1:]]))
+    assert found.findings == SampleFindings(differing_batch=61, differing_rows=ROWS - 1)
+
+
+@pytest.mark.parametrize(
+    ("repeats", "before", "after"),
+    [(Repeats.ALWAYS, True, True), (Repeats.UNTIL_SKIP, True, False), (Repeats.NEVER, False, False)],
+)
+def test_how_long_a_batch_must_be_the_same_depends_on_the_data(repeats: Repeats, before: bool, after: bool) -> None:
+    for number, is_found in ((69, before), (80, after)):
+        found = compared(repeats)
+        found.add(number, batch(500))
+        assert (found.findings.differing_batch == number) is is_found
+
+
+def test_findings_are_kept_until_all_ranks_know_them() -> None:
+    found = compared()
+    found.add(100, batch(71))
+    first = found.findings
+    found.add(101, batch(72))
+    found.forget(NO_FINDINGS)
+    assert found.findings == first
+    found.forget(SampleFindings(returned_batch=100, returned_rows=ROWS))
+    assert found.findings == NO_FINDINGS
+    found.add(102, batch(73))
+    assert found.findings.returned_batch == 102
+
+
+def test_the_micro_batches_of_a_step_are_compared_as_they_are_loaded() -> None:
+    numbers = iter(range(1000))
+    found = SampleComparison(LogOnce())
+    found.begin(Repeats.ALWAYS, "")
+    steps = Drawn(lambda: batch(next(numbers)), accumulate=3)
+    step = steps[0]
+    found.add(0, step)
+    assert not found.is_possible
+    list(step)
+    assert found.is_possible
+    found.restored(Ledger(), 0)
+    again = steps[0]
+    found.add(0, again)
+    again[0]
+    assert found.findings == SampleFindings(differing_batch=0, differing_rows=ROWS)
+
+
+def test_the_oldest_batches_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "MAX_ROWS", 20 * ROWS)
+    found = compared()
+    found.add(79, batch(0))
+    assert found.findings == NO_FINDINGS
+
+
+def test_data_that_cannot_be_digested_is_said_once_and_never_raises(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(dict[str, Any]):
+        def values(self) -> Any:
+            raise RuntimeError("not here")
+
+    found = SampleComparison(LogOnce())
+    for number in range(3):
+        found.add(number, Broken(x=1))
+    assert caplog.messages == ["samples are not compared after rollbacks: RuntimeError('not here')"]
+    assert not found.is_possible
+
+
+def test_digests_that_a_device_computes_are_compared_once_they_are_there() -> None:
+    class Computed(RowDigests):
+        is_done = False
+
+        def is_ready(self) -> bool:
+            return self.is_done
+
+    found = compared()
+    late = Computed([[ROWS * 70]])
+    found._pending.append(((100, 0), late))
+    found.add(101, batch(71))
+    assert found.findings == NO_FINDINGS
+    late.is_done = True
+    found.add(102, batch(102))
+    assert found.findings.returned_batch == 101
