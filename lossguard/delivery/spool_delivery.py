@@ -25,7 +25,7 @@ from lossguard.vocabulary.errors import Conflict, LogOnce, NotFound, Rejected, U
 from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.protocol import NEGOTIATED_FIELDS, SPOOL_HEADER
 from lossguard.vocabulary.states import SegmentReason
-from lossguard.vocabulary.wire import Question
+from lossguard.vocabulary.wire import Notice, Question
 
 MAX_STEPS_PER_REPORT = 1000
 APPLIED_FIELDS = ("rewound_to", "skip_from", "skip_to", "detail", "compared")
@@ -304,6 +304,8 @@ class Delivery:
                 self._log_once.warn_once(
                     f"order {problem}", f"an order was ignored, because it cannot be decoded: {problem}"
                 )
+        for notice in Notice.all_in(answer):
+            self._log_once.warn_once(f"notice {notice.key}", notice.text)
         self._ask(Question.from_wire(answer.get("preflight")))
         self._receive(orders, sent_at + self._lease_seconds(answer))
         if self._was_ignored and answer.get("lease"):

@@ -1,4 +1,4 @@
-"""Values that travel between trainer and collector: restorable tiers, preflights and probes. Pure."""
+"""Values that travel between trainer and collector: restorable tiers, preflights, notices and probes. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from lossguard.vocabulary.orders import Order
-from lossguard.vocabulary.protocol import decode_number, encode_number, is_tier
+from lossguard.vocabulary.protocol import MAX_SHORT_TEXT, decode_number, encode_number, is_text, is_tier
 from lossguard.vocabulary.states import OrderKind, Tier
 
 
@@ -105,6 +105,39 @@ class Answer:
             "refused": self.refused[:MAX_SENTENCE],
             "texts": [{"batch": batch, "text": text[:MAX_CHARACTERS]} for batch, text in self.texts],
         }
+
+
+# Notices: what the collector says to the person who trains, in its answers to reports.
+
+MAX_NOTICE = 1_000
+"""Characters."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notice:
+    """A sentence or two that the trainer logs once."""
+
+    key: str
+    """A process logs each once."""
+    text: str
+
+    def to_wire(self) -> dict[str, str]:
+        """As in the answer to a report."""
+        return {"key": self.key, "text": self.text[:MAX_NOTICE]}
+
+    @classmethod
+    def all_in(cls, answer: Mapping[str, Any]) -> "list[Notice]":
+        """The notices of an answer; what is none is left out."""
+        given = answer.get("notices")
+        return [*filter(None, map(cls.from_wire, given if isinstance(given, list) else ()))]
+
+    @classmethod
+    def from_wire(cls, body: Any) -> "Notice | None":
+        """In one line, without control characters; None for what is no notice."""
+        if not isinstance(body, dict) or not is_text(body.get("key"), MAX_SHORT_TEXT) or not is_text(body.get("text")):
+            return None
+        printable = "".join(letter if letter.isprintable() else " " for letter in body["text"][:MAX_NOTICE])
+        return cls(key=body["key"], text=" ".join(printable.split()))
 
 
 # Probes: the distribution of the next token that a model predicts after a fixed prompt.

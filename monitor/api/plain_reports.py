@@ -95,6 +95,8 @@ def to_wire(result: ReportResult, writer: Writer | None) -> dict[str, Any]:
     }
     if result.question is not None:
         answer["preflight"] = result.question
+    if result.notices:
+        answer["notices"] = [notice.to_wire() for notice in result.notices]
     if writer is not None:
         answer |= {"lease": result.lease_seconds, "writer": result.lease_process}
     return answer

@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lossguard.vocabulary.limits import Limits
+from lossguard.vocabulary.protocol import DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETURNED
 from lossguard.vocabulary.source_facts import SourceFacts, says_source
 from lossguard.vocabulary.states import Outcome, Refusal, SegmentReason
+from lossguard.vocabulary.wire import Notice
 from monitor.detection.effects import Effect
 from monitor.detection.encoding import restore
-from monitor.detection.incidents.replay_mismatch import describe_match
+from monitor.detection.incidents.replay_mismatch import OtherSamples, describe_match
 from monitor.detection.incidents.stall import Silence
 from monitor.detection.incidents.throughput_incidents import ThroughputIncidents
 from monitor.detection.interventions.policy import Policy
@@ -29,6 +31,7 @@ from monitor.detection.scoring.recomputed_steps import RecomputedSteps, Verdict
 from monitor.detection.scoring.replay_comparison import Comparison
 from monitor.detection.scoring.scored_row import ScoredRow
 from monitor.detection.scoring.scored_rows import ScoredRows
+from monitor.detection.scoring.skip_effect import SkipEffect
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.stored_state import VERSION, migrate
 
@@ -77,7 +80,7 @@ class DetectionEngine:
 
     def feed_row(self, row: Row) -> list[Effect]:
         """Judge a single row: the same as `feed`, to the last bit, at a fraction of the cost."""
-        if self.recomputed.pending is not None or not self.throughput.is_plain(row.step):
+        if self.recomputed.is_under_way or not self.throughput.is_plain(row.step):
             return self._feed(row.as_rows())
         self.response.read_row(row)
         finding = self.throughput.observe_row(row)
@@ -106,14 +109,18 @@ class DetectionEngine:
     def _judge(self, rows: Rows) -> list[Effect]:
         effects: list[Effect] = []
         for part in self._parts(rows):
+            effects += self._report(self.recomputed.observe(part))
+            if (
+                repeated := self.recomputed.observe_skip(part)
+            ) is not None:  # before the policy decides on the same row
+                effects += self.response.report_mismatch(repeated)
             for scored in self.detectors.feed(part):
                 effects += self._process(scored)
-            effects += self._report(self.recomputed.observe(part))
         return effects
 
     def _parts(self, rows: Rows) -> Iterator[Rows]:
         """The rows, one by one while recomputed steps are compared: no effect depends on how rows are reported."""
-        while self.recomputed.pending is not None and len(rows) > 1:
+        while self.recomputed.is_under_way and len(rows) > 1:
             yield rows[:1]
             rows = rows[1:]
         if len(rows):
@@ -140,7 +147,7 @@ class DetectionEngine:
         if verdict is None:
             return []
         if verdict.is_mismatch():
-            return self.response.incidents.report_mismatch(verdict)
+            return self.response.report_mismatch(verdict)
         if verdict.is_new_process:  # it resumes: what led to it is no rollback
             return []
         return self.response.interventions.note(describe_match(verdict))
@@ -151,11 +158,16 @@ class DetectionEngine:
         """The complete list of the steps that can be restored now; `tiers`: where each of them is kept, if known."""
         self.response.set_restorable(steps, tiers)
 
-    def declare(self, step: int, kind: str, details: Mapping[str, Any] | None = None) -> None:
+    def declare(self, step: int, kind: str, details: Mapping[str, Any] | None = None) -> list[Effect]:
         """The trainer announced a change that takes effect at `step`: signals find their new normal there.
 
-        Only the `details` of an event that says how the next rows are made matter (`says_source`).
+        `details` matter of an event that says how the next rows are made (`says_source`), and of those by which the
+        trainer says what it has seen of its samples.
         """
+        if kind == SKIPPED_SAMPLE_RETURNED:
+            return self.response.sample_returned(details or {})
+        if kind == DATA_NOT_REPEATED:
+            return self.response.report_mismatch(OtherSamples.from_details(step, details or {}))
         if says_source(kind, details or {}):
             self.set_source(SourceFacts.from_details(details or {}))
         step = max(step, self.last_step + 1)
@@ -163,6 +175,7 @@ class DetectionEngine:
         self.throughput.declare(step, kind)
         if kind in SHIFT_EVENTS:
             self.recomputed.end_at(step)
+        return []
 
     def set_source(self, facts: SourceFacts) -> None:
         """How the next rows are made."""
@@ -221,6 +234,11 @@ class DetectionEngine:
         if recorded is None or self.response.interventions.changes_updates(obeyed):
             self.recomputed.go_back(step)
             return
+        obeyed_skip = self.response.interventions.skip_of(obeyed)
+        skip_effect = None
+        if obeyed_skip is not None and baseline.is_settled():
+            first, end = obeyed_skip
+            skip_effect = SkipEffect.of(step, recorded, skip_from=first, skip_to=end, noise=baseline.noise)
         comparison = Comparison.of(
             step,
             recorded,
@@ -229,7 +247,7 @@ class DetectionEngine:
             end_step=doubtful_from,
             losses=losses,
         )
-        self.recomputed.begin(comparison, step, is_new_process=is_new_process, losses=losses)
+        self.recomputed.begin(comparison, step, is_new_process=is_new_process, losses=losses, skip_effect=skip_effect)
 
     def order_applied(
         self,
@@ -306,12 +324,17 @@ class DetectionEngine:
     def accept_replay(self, reason: str = "") -> list[Effect]:
         """An operator says that the difference of a replay is normal for this run: it counts as measured from now on.
 
-        Raises ValueError when no replay mismatch is open.
+        So does its data: batches may be skipped again. Raises ValueError when no replay mismatch is open.
         """
         text = "An operator accepted the difference: it counts as this run's replay scatter from now on."
         effects = self.response.incidents.close_mismatch(Outcome.ONGOING, f"{text} {reason}".strip())
         self.recomputed.accept()
+        self.response.data_repeats = True
         return effects
+
+    def notices(self) -> list[Notice]:
+        """What the trainer is to say to the person who trains."""
+        return self.response.incidents.notices()
 
     def set_policy(self, policy: Policy) -> None:
         """From the next decision on."""

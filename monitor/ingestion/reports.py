@@ -18,8 +18,9 @@ from db.steps import writer
 from db.steps.block_codec import DamagedBlock
 from db.steps.rollups import TooManyMetrics
 from db.store import bulk
-from lossguard.vocabulary.protocol import EXPECT, PROBE, REMEDY, is_pause
+from lossguard.vocabulary.protocol import EXPECT, PROBE, REMEDY, SKIPPED_SAMPLE_RETURNED, is_pause
 from lossguard.vocabulary.values import plain_json
+from lossguard.vocabulary.wire import Notice
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, lease, preflights, run_status, stalls
 from monitor.ingestion.columns import StepColumns, decode, detector_row, detector_rows
@@ -43,6 +44,8 @@ class ReportResult:
     """The process that holds the lease, or held it last."""
     question: dict[str, Any] | None = None
     """What the trainer is asked before a person approves a rollback; None: nothing now."""
+    notices: Sequence[Notice] = ()
+    """What the trainer logs, each once."""
     rows_due_at: float | None = None
     """When rows that wait for completion are due, by the collector's clock; None where none do."""
 
@@ -148,7 +151,8 @@ def _take(
     left = None if claim.writer is None else lease.seconds_left(cached.run, claim.now) if is_holder else 0.0
     orders = cached.open_orders if is_holder else ()
     question = cached.proposal.to_wire(claim.now) if is_holder and cached.proposal is not None else None
-    return ReportResult(len(new.steps), len(known), orders, left, cached.run.lease_process, question)
+    notices = cached.engine.notices()
+    return ReportResult(len(new.steps), len(known), orders, left, cached.run.lease_process, question, notices)
 
 
 def _store(intake: _Intake, max_metrics: int | None) -> list[EventIn]:
@@ -195,6 +199,7 @@ def _detect_and_decide(intake: _Intake, changes: list[EventIn], *, has_restorabl
     saved: dict[str, Any] | None = None
     if new.steps or has_state_changes:
         # The detection and the status are past steps that arrive after their successors.
+        changes = [_with_intervention(session, cached, event) for event in changes]
         effects = _detect(cached.engine, StepColumns() if is_late else new, changes)
         # Rows in order can be fed again from the store. All else is in the engine's state alone.
         if effects or has_state_changes:
@@ -319,7 +324,7 @@ def _detect(engine: DetectionEngine, columns: StepColumns, events: Sequence[Even
         if end > start:
             effects += _feed(engine, columns.between(start, end))
             start = end
-        engine.declare(step, event.kind, event.details)
+        effects += engine.declare(step, event.kind, event.details)
     return effects + _feed(engine, columns.between(start, len(columns.steps)))
 
 
@@ -329,6 +334,15 @@ def _feed(engine: DetectionEngine, columns: StepColumns) -> list[Effect]:
         if row is not None:
             return engine.feed_row(row)
     return engine.feed(detector_rows(columns.steps, columns.times, columns.metrics))
+
+
+def _with_intervention(session: Session, cached: CachedRun, event: EventIn) -> EventIn:
+    """The event; one that names an order, as the trainer knows it, then also names its intervention."""
+    order = event.details.get("order") if event.kind == SKIPPED_SAMPLE_RETURNED else None
+    row = session.get(Order, order) if type(order) is int and 0 < order < 2**31 else None
+    if row is None or row.run_pk != cached.run.pk:
+        return event
+    return event.model_copy(update={"details": event.details | {"intervention": row.intervention}})
 
 
 def _effective_step(event: EventIn, columns: StepColumns) -> int:

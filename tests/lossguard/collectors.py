@@ -26,6 +26,8 @@ class FakeCollector:
         self.question: dict[str, Any] | None = None
         """What it asks before a person approves a rollback."""
         self.preflights: list[dict[str, Any]] = []
+        self.notices: Any = None
+        """What the trainer is to log."""
         self.accepts = NEGOTIATED_FIELDS
         """What it reads; it refuses the other ones, and an older one says nothing of them."""
         self.orders: dict[int, dict[str, Any]] = {}
@@ -106,6 +108,7 @@ class FakeCollector:
             self.preflights.append(body["preflight"])
         orders = list(self.orders.values())
         answer = {"accepted": accepted, "duplicates": len(body["steps"]) - accepted, "orders": orders}
+        answer |= {} if self.notices is None else {"notices": self.notices}
         return 200, answer if self.question is None else answer | {"preflight": self.question}
 
 

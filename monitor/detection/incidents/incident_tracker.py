@@ -4,13 +4,15 @@ At most one of each.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from lossguard.vocabulary.protocol import MAX_SHORT_TEXT
 from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
+from lossguard.vocabulary.wire import Notice
 from monitor.detection.effects import Effect, Incident, IncidentChanged, Outlier, Proposal
 from monitor.detection.encoding import known_fields, restore
 from monitor.detection.incidents.open_incident import (
@@ -22,14 +24,16 @@ from monitor.detection.incidents.open_incident import (
     without_advisory,
 )
 from monitor.detection.incidents.opening import describe_cap, open_incident, plateau
-from monitor.detection.incidents.replay_mismatch import describe_mismatch, replay_mismatch
+from monitor.detection.incidents.replay_mismatch import Finding, describe_mismatch, notice_of, replay_mismatch
 from monitor.detection.incidents.states import IncidentEvent, advance
 from monitor.detection.rows import Bools
 from monitor.detection.scoring.recent_rows import RecentRows
-from monitor.detection.scoring.recomputed_steps import Verdict
 from monitor.detection.scoring.scored_row import ScoredRow
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.settings import DetectionSettings
+
+MAX_NOTICES = 2
+"""Notices of a replay mismatch that is open: the newest."""
 
 
 @dataclass(slots=True)
@@ -52,7 +56,9 @@ class IncidentTracker:
     mismatch_since: int = 0
     """The step whose restore led to it: what was saved after it may be wrong, also before the loss shows it."""
     mismatch_reasons: int = 3
-    """The number of its reasons that are about the first replay."""
+    """The number of its reasons that are about the first finding."""
+    mismatch_notices: list[str] = field(default_factory=list)
+    """What the trainer says of it: one for each finding."""
     source: SourceFacts = EVERY_STEP
     """How the rows are made. It is stored with the detectors."""
 
@@ -201,17 +207,18 @@ class IncidentTracker:
 
     # Recomputed steps
 
-    def report_mismatch(self, verdict: Verdict) -> list[Effect]:
+    def report_mismatch(self, finding: Finding) -> list[Effect]:
         """Recomputed steps differ from their record: an incident, or further reasons of the one that is open.
 
-        It keeps those of the first replay and of the newest: a run that crashes and resumes all day stays small.
+        It keeps those of the first finding and of the newest: a run that crashes and resumes all day stays small.
         """
         if self.mismatch is None:
-            self.mismatch = replay_mismatch(self.take_number(), verdict)
-            self.mismatch_since, self.mismatch_reasons = verdict.restored_step, len(self.mismatch.reasons)
+            self.mismatch, self.mismatch_notices = replay_mismatch(self.take_number(), finding), []
+            self.mismatch_since, self.mismatch_reasons = finding.restored_step, len(self.mismatch.reasons)
         else:
             first = self.mismatch.reasons[: self.mismatch_reasons]
-            self.mismatch = replace(self.mismatch, reasons=[*first, *describe_mismatch(verdict)])
+            self.mismatch = replace(self.mismatch, reasons=[*first, *describe_mismatch(finding)])
+        self.mismatch_notices = [*self.mismatch_notices, notice_of(finding)][-MAX_NOTICES:]
         return [IncidentChanged(self.mismatch)]
 
     def close_mismatch(self, outcome: Outcome, reason: str) -> list[Effect]:
@@ -231,6 +238,13 @@ class IncidentTracker:
         reason = f"The run went back to step {step}: these steps are computed again."
         return self.close_mismatch(Outcome.RECOVERED, reason)
 
+    def notices(self) -> list[Notice]:
+        """What the trainer is to say of the open replay mismatch."""
+        if self.mismatch is None:
+            return []
+        texts = [f"Incident {self.mismatch.number}: {text}" for text in self.mismatch_notices]
+        return [Notice(key=text[:MAX_SHORT_TEXT], text=text) for text in texts]
+
     # Persistence
 
     def to_dict(self) -> dict[str, Any]:
@@ -245,6 +259,7 @@ class IncidentTracker:
             "mismatch": None if mismatch is None else incident_to_dict(mismatch),
             "mismatch_since": self.mismatch_since,
             "mismatch_reasons": self.mismatch_reasons,
+            "mismatch_notices": self.mismatch_notices,
         }
 
     @classmethod

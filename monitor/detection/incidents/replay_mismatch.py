@@ -1,11 +1,17 @@
 """The incident of recomputed steps that differ from their record: what it says, and what the difference looks like."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
 import numpy as np
 
+from lossguard.vocabulary.protocol import is_step
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident
 from monitor.detection.scoring.recomputed_steps import MAX_SCORE, RELATIVE_TOLERANCE, SLACK, Verdict
 from monitor.detection.scoring.replay_comparison import RateDifference
+from monitor.detection.scoring.skip_effect import RepeatedSamples
 
 SAME_BATCHES = 0.8
 """Correlation between recorded and recomputed losses from which on the batches are the same."""
@@ -15,52 +21,105 @@ MIN_ROWS = 4
 """Rows from which on a correlation says anything."""
 
 
-def replay_mismatch(number: int, verdict: Verdict) -> Incident:
+NO_SKIPS = (
+    "The data of this run does not repeat, so no batch is skipped from now on. Let guard.steps(..) read the batches: "
+    "give it the DataLoader, or lossguard.torch.Drawn(get_batch)."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OtherSamples:
+    """The trainer has seen that a batch came with other samples when it was read again."""
+
+    step: int
+    batch_index: int | None = None
+
+    @property
+    def restored_step(self) -> int:
+        """What was computed from here on is not what was computed before."""
+        return self.step
+
+    @classmethod
+    def from_details(cls, step: int, details: Mapping[str, Any]) -> Self:
+        """Of an event DATA_NOT_REPEATED at `step`."""
+        given: list[Any] = [details.get(name) for name in ("step", "batch_index")]
+        at, batch = (value if is_step(value) else None for value in given)
+        return cls(step if at is None else at, batch)
+
+
+Finding = Verdict | RepeatedSamples | OtherSamples
+"""What recomputed steps, or the trainer's own comparison of samples, have shown."""
+
+
+def replay_mismatch(number: int, finding: Finding) -> Incident:
     """An open incident: it needs a person."""
-    if verdict.rate is not None:
-        return _of_rate(number, verdict, verdict.rate)
-    worst = int(np.argmax(verdict.scores()))
     return Incident(
         number=number,
         kind=IncidentKind.REPLAY_MISMATCH,
         state=IncidentState.OPEN,
-        signal="loss",
-        onset_step=int(verdict.steps[verdict.beyond()][0]),
-        detected_step=int(verdict.steps[-1]),
-        peak_step=int(verdict.steps[worst]),
-        peak_value=float(verdict.recomputed[worst]),
         end_step=None,
-        score=round(verdict.score(), 3),
-        expected=float(verdict.recorded[worst]),
-        scale=verdict.noise,
         outcome=Outcome.ONGOING,
-        reasons=describe_mismatch(verdict),
+        reasons=describe_mismatch(finding),
+        **_facts(finding),
     )
 
 
-def _of_rate(number: int, verdict: Verdict, rate: RateDifference) -> Incident:
-    return Incident(
-        number=number,
-        kind=IncidentKind.REPLAY_MISMATCH,
-        state=IncidentState.OPEN,
-        signal="lr",
-        onset_step=rate.step,
-        detected_step=rate.step,
-        peak_step=rate.step,
-        peak_value=rate.found,
-        end_step=None,
-        score=round(min(rate.score(), MAX_SCORE), 3),
-        expected=rate.recorded,
-        scale=0.0,
-        outcome=Outcome.ONGOING,
-        reasons=describe_mismatch(verdict),
+def _facts(finding: Finding) -> dict[str, Any]:
+    match finding:
+        case OtherSamples(step, batch):
+            values = {"peak_value": float(batch or step), "expected": float(batch or step), "scale": 0.0, "score": 1.0}
+            return {"signal": "batch_index", **_steps(step, step, step), **values}
+        case RepeatedSamples():
+            values = {"peak_value": finding.loss, "expected": finding.loss, "scale": 0.0, "score": 1.0}
+            return {"signal": "loss", **_steps(finding.first_step, finding.last_step, finding.first_step), **values}
+        case Verdict(rate=RateDifference(step, recorded, found) as rate):
+            values = {"peak_value": found, "expected": recorded, "scale": 0.0}
+            score = round(min(rate.score(), MAX_SCORE), 3)
+            return {"signal": "lr", **_steps(step, step, step), **values, "score": score}
+    worst = int(np.argmax(finding.scores()))
+    steps = _steps(int(finding.steps[finding.beyond()][0]), int(finding.steps[-1]), int(finding.steps[worst]))
+    values = {"peak_value": float(finding.recomputed[worst]), "expected": float(finding.recorded[worst])}
+    return {"signal": "loss", **steps, **values, "scale": finding.noise, "score": round(finding.score(), 3)}
+
+
+def _steps(onset: int, detected: int, peak: int) -> dict[str, int]:
+    return {"onset_step": onset, "detected_step": detected, "peak_step": peak}
+
+
+def describe_mismatch(finding: Finding) -> list[str]:
+    """What differs and by how much, why that is too much, and what it looks like or what mends it."""
+    return [sentence for part in _parts(finding) for sentence in part]
+
+
+def notice_of(finding: Finding) -> str:
+    """The same, short: what differs, and what mends it."""
+    return " ".join(sentence for part in _parts(finding) for sentence in dict.fromkeys((part[0], part[-1])))
+
+
+def ends_skips(finding: Finding) -> bool:
+    """Whether it shows that no skip can leave samples out: a batch index does not stand for the same samples again."""
+    return not isinstance(finding, Verdict) or (finding.has_other_losses() and _has_other_batches(finding))
+
+
+def _parts(finding: Finding) -> list[list[str]]:
+    """What it shows, each with its sentences."""
+    match finding:
+        case OtherSamples(step, batch):
+            which = "A batch" if batch is None else f"Batch {batch}"
+            what = f"{which} came with other samples at step {step} than before: the trainer compared them."
+            return [[what, NO_SKIPS]]
+        case RepeatedSamples():
+            return [[_describe_repeated(finding), NO_SKIPS]]
+    rate = [] if finding.rate is None else [_describe_rate(finding.restored_step, finding.rate)]
+    return [*rate, _describe_losses(finding)] if finding.has_other_losses() else rate
+
+
+def _describe_repeated(found: RepeatedSamples) -> str:
+    return (
+        f"The rollback to step {found.restored_step} skipped batches {found.skip_from} to {found.skip_to - 1}, but "
+        f"steps {found.first_step} to {found.last_step} gave the losses that are recorded with these batches "
+        f"({found.loss:.6g} at step {found.first_step}): the loop drew the skipped samples again."
     )
-
-
-def describe_mismatch(verdict: Verdict) -> list[str]:
-    """What differs and by how much, why that is too much, and what it looks like."""
-    reasons = [] if verdict.rate is None else _describe_rate(verdict.restored_step, verdict.rate)
-    return reasons + _describe_losses(verdict) if verdict.has_other_losses() else reasons
 
 
 def _describe_rate(restored_step: int, rate: RateDifference) -> list[str]:
@@ -117,7 +176,17 @@ def _likeness(verdict: Verdict) -> str:
             f"{start}, and the losses rise and fall with the recorded ones: it looks like the same batches with other "
             "weights, or with other random numbers (dropout)."
         )
-    return f"{start}, and the losses do not follow the recorded ones: it looks like other batches under the same index."
+    other = (
+        f"{start}, and the losses do not follow the recorded ones: it looks like other batches under the same index."
+    )
+    return f"{other} {NO_SKIPS}"
+
+
+def _has_other_batches(verdict: Verdict) -> bool:
+    """Whether the first step differs, and the losses look like those of other batches."""
+    is_known = np.isfinite(verdict.differences()).all() and verdict.steps[0] == verdict.restored_step
+    enough = len(verdict.steps) >= MIN_ROWS
+    return bool(is_known and enough and verdict.beyond()[0] and not _has_same_batches(verdict))
 
 
 def _has_same_batches(verdict: Verdict) -> bool:

@@ -19,7 +19,7 @@ from monitor.detection.interventions.decision import BatchOf, Candidate, Decisio
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.remedies import explain, untried, worth
 from monitor.detection.interventions.restorable import RestorableStep
-from monitor.detection.interventions.structural import all_failed, give_up
+from monitor.detection.interventions.structural import NO_ANSWER, all_failed, give_up
 from monitor.detection.interventions.waiting import budget_reason, costs, reason_to_act, wait, why
 
 ONSET_BATCHES = 1
@@ -42,6 +42,8 @@ def adaptive(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
     if reason is None:
         return wait(now, price)
     reasons = why(reason, price)
+    if not now.data_repeats and candidates and not gains:
+        return give_up(policy, now, reasons, NO_ANSWER)
     if (verdict := _structural(policy, now, bool(gains if _needs_remedy(now, belief) else candidates))) is not None:
         return give_up(policy, now, reasons, verdict)
     if (obstacle := _obstacle(policy, now, bool(candidates))) is not None:
@@ -114,7 +116,8 @@ def _explain(best: Candidate, now: Situation) -> str:
     rewind = f"Rewind to {best.rewind_to}{origin and f' ({origin})'}, {plural(depth, 'step')} before the onset"
     if best.skip_from is None or best.skip_to is None:
         blamed = "the gradient norm left its band before the loss, so the state is blamed first"
-        why = blamed if now.can_skip else "this run cannot leave batches out"
+        unable = "this run cannot leave batches out" if now.data_repeats else "the data does not repeat"
+        why = blamed if now.can_skip else unable
         return f"{rewind}, and use the same batches again: {why}."
     num_skipped = plural(best.num_skipped, "batch", "batches")
     return f"{rewind}, and skip batches {best.skip_from} to {best.skip_to - 1} ({num_skipped})."
@@ -175,8 +178,9 @@ def _gains(policy: Policy, now: Situation, belief: Belief, best: Candidate) -> l
 
 
 def _needs_remedy(now: Situation, belief: Belief) -> bool:
-    """Whether a rollback without a remedy is pointless: the rise is structural, or all depths have failed."""
-    return now.structural or _is_exhausted(now, belief)
+    """Whether a rollback without a remedy is pointless: the rise is structural, the data does not repeat, or all depths
+    have failed."""
+    return now.structural or not now.data_repeats or _is_exhausted(now, belief)
 
 
 def _is_exhausted(now: Situation, belief: Belief) -> bool:

@@ -40,8 +40,8 @@ class Belief:
     batches: float
     """The probability that batches are to blame, and not the state alone, unless the recipe is."""
     recipe: float
-    """The probability that the recipe is to blame: 0 before an attempt of the run has failed, and where no remedy is
-    left to try, because then it makes no difference to what is done."""
+    """The probability that the recipe is to blame: 0 before an attempt of the run has failed (unless only a remedy can
+    be tried), and where no remedy is left to try, because then it makes no difference to what is done."""
     lag_scale: float
     """Steps."""
     width_scale: float
@@ -90,7 +90,7 @@ def believe(now: Situation, batch_of: BatchOf) -> Belief:
         for name in attempt.remedies:
             recipe *= 1 - worth(name, now, damaged).recipe
             state *= 1 - worth(name, now, damaged).state
-    if (failed_depth == 0 and now.hard_sites == 0) or not untried(now):
+    if (failed_depth == 0 and now.hard_sites == 0 and now.data_repeats) or not untried(now):
         recipe = 0.0
     blamed = 1.0 if now.structural else recipe / (recipe + batches + state)
     return Belief(batches / (batches + state), blamed, lag_scale, width_scale, failed_depth)

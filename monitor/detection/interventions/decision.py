@@ -87,6 +87,8 @@ class Situation:
     can_roll_back: bool
     can_skip: bool = True
     """Whether the run can leave batches out; otherwise it is only rewound."""
+    data_repeats: bool = True
+    """False: a batch index does not stand for the same samples again. Then a rewind alone is no answer."""
     step_seconds: float | None = None
     """How long a step of training takes (median); None: not known."""
     structural: bool = False

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from lossguard.vocabulary.protocol import is_step
 from lossguard.vocabulary.states import IncidentKind, InterventionState, OrderKind
+from lossguard.vocabulary.wording import plural
 from monitor.detection.effects import Effect, Intervention, InterventionChanged
 from monitor.detection.encoding import known_fields, restore
 from monitor.detection.incidents.states import INTERVENTION_TERMINAL, InterventionEvent, advance
@@ -61,6 +63,11 @@ class InterventionTracker:
         if not earlier or not _is_same_site(earlier[-1], onset_step):
             return []
         return [_attempt(each) for each in earlier if each.rewind_to is not None]
+
+    def numbers_at_site(self) -> set[int]:
+        """The rollback under verification, and those that did not get past its site."""
+        rollback = self.under_verification()
+        return {each.number for each in ([] if rollback is None else [rollback, *self.unsuccessful])}
 
     def forget_site(self) -> None:
         """The run got past the last site, or an operator took over: the next rollback there is a first attempt."""
@@ -150,6 +157,13 @@ class InterventionTracker:
             return False
         return active.lr_scale is not None or any(each.remedies for each in (active, *self.unsuccessful))
 
+    def skip_of(self, number: int | None) -> tuple[int, int] | None:
+        """The batches [skip_from, skip_to) that intervention `number` skips, if it is active and skips any."""
+        active = self.active
+        if active is None or active.number != number or active.skip_from is None or active.skip_to is None:
+            return None
+        return active.skip_from, active.skip_to
+
     def check_number(self, number: int) -> None:
         """Raises ValueError when there never was such an intervention."""
         if not 1 <= number <= self.num_interventions:
@@ -219,6 +233,15 @@ def describe_samples(rollback: Intervention) -> str:
     if rollback.compared:
         return ", and no skipped sample was trained again."
     return "; whether skipped samples came again was not compared."
+
+
+def describe_returned(details: Mapping[str, Any]) -> str:
+    """The reason why a rollback did not work, by the details of an event SKIPPED_SAMPLE_RETURNED."""
+    given: list[Any] = [details.get(name) for name in ("step", "batch_index", "rows")]
+    step, batch, rows = given
+    where = f" at step {step}" if is_step(step) else ""
+    how_many = f" ({plural(rows, 'row')} of batch {batch})" if is_step(rows) and is_step(batch) else ""
+    return f"Skipped samples were trained again{where}{how_many}: the rollback did not leave them out."
 
 
 def operator_decision(rewind_to: int, skip_from: int, skip_to: int, reason: str, *, can_skip: bool = True) -> Decision:

@@ -11,10 +11,12 @@ from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
+from lossguard.vocabulary.states import OrderKind
 from monitor.detection.interventions.adaptive import adaptive
 from monitor.detection.interventions.decision import BatchOf, Decide, Decision, Situation
 from monitor.detection.interventions.palm import palm
 from monitor.detection.interventions.policy import Policy
+from monitor.detection.interventions.structural import NO_ANSWER, give_up
 
 log = logging.getLogger(__name__)
 
@@ -58,4 +60,6 @@ def decide(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
     if not now.can_skip and decision.skip_from is not None:
         reasons = [*decision.reasons, CANNOT_SKIP]
         decision = replace(decision, skip_from=None, skip_to=None, reasons=reasons)
+    if not now.data_repeats and decision.kind is OrderKind.ROLLBACK and not (decision.remedies or decision.lr_scale):
+        decision = give_up(policy, now, decision.reasons[:1], NO_ANSWER)
     return decision if now.can_roll_back else replace(decision, kind=None, unavailable=decision.kind)

@@ -13,11 +13,13 @@ from monitor.detection.effects import Effect, Intervention, Proposal
 from monitor.detection.encoding import restore
 from monitor.detection.incidents.incident_tracker import IncidentTracker
 from monitor.detection.incidents.open_incident import OpenIncident, Readings
+from monitor.detection.incidents.replay_mismatch import Finding, ends_skips
 from monitor.detection.incidents.states import InterventionEvent
 from monitor.detection.interventions.batch_index import BatchIndex
 from monitor.detection.interventions.decision import Attempt, Decision, Situation
 from monitor.detection.interventions.intervention_tracker import (
     InterventionTracker,
+    describe_returned,
     describe_samples,
     newest_restorable,
     operator_decision,
@@ -34,6 +36,7 @@ from monitor.detection.rows import Bools, Ints, Rows
 from monitor.detection.scoring.readings import IN_BAND_Z
 from monitor.detection.scoring.recent_rows import RecentRows
 from monitor.detection.scoring.scored_row import ScoredRow
+from monitor.detection.scoring.skip_effect import RepeatedSamples
 from monitor.detection.settings import DetectionSettings
 
 WOULD: Mapping[OrderKind, str] = {
@@ -42,6 +45,7 @@ WOULD: Mapping[OrderKind, str] = {
 }
 """How an incident says what the policy would do about it. Earlier releases stored no `Proposal`, only this."""
 ACCEPTED = "An operator accepted the level of the loss: it is the new normal."
+SAMPLES_RETURNED = "Skipped samples were trained again."
 STRUCTURAL_ATTEMPTS = 2  # rollbacks that did not stop a slow rise
 SAVE_A_CHECKPOINT = "Only an advisory signal is out of band: save a checkpoint now."
 VERIFIED_ROWS = 3  # rows up to the end of a verification whose loss must be in band
@@ -62,7 +66,8 @@ class IncidentResponse:
     ) -> None:
         self.settings, self.remedies, self.limits = settings, remedies, limits or Limits()
         self._configured, self._obeys, self.source = policy, can_roll_back, EVERY_STEP
-        self.can_skip = can_skip
+        self._may_skip = can_skip
+        self.data_repeats = True
         self.incidents = IncidentTracker(settings)
         self.interventions = InterventionTracker()
         self.batches = BatchIndex()
@@ -78,6 +83,11 @@ class IncidentResponse:
     def can_roll_back(self) -> bool:
         """Whether the run executes orders, and its steps are those of its checkpoints."""
         return self._obeys and self.source.clock is Clock.STEPS
+
+    @property
+    def can_skip(self) -> bool:
+        """Whether the run can leave batches out, and a batch index stands for the same samples again."""
+        return self._may_skip and self.data_repeats
 
     def set_policy(self, policy: Policy) -> None:
         """From the next decision on."""
@@ -238,6 +248,7 @@ class IncidentResponse:
             step_seconds=self.step_times.median(),
             can_roll_back=self.can_roll_back,
             can_skip=self.can_skip,
+            data_repeats=self.data_repeats,
             structural=current.structural,
             signals=current.alarmed_signals,
             remedies=self.remedies,
@@ -259,11 +270,8 @@ class IncidentResponse:
                 self.interventions.forget_site()
             return []
         if now.attempts:
-            effects = [
-                self.interventions.advance(InterventionEvent.RECUR, f"The incident recurred by step {now.step}.")
-            ]
-            return effects + self.incidents.end_verification(
-                Outcome.ONGOING, "The incident recurred after the rollback."
+            return self._recur(
+                f"The incident recurred by step {now.step}.", "The incident recurred after the rollback."
             )
         return self._verified(f"The run got past the incident; another one began at step {now.onset_step}")
 
@@ -273,6 +281,43 @@ class IncidentResponse:
         assert rollback is not None
         effects = [self.interventions.verify(reason + describe_samples(rollback))]
         return effects + self.incidents.end_verification(Outcome.RECOVERED, "The rollback is verified.")
+
+    # What is known of the samples
+
+    def report_mismatch(self, finding: Finding) -> list[Effect]:
+        """Recomputed steps, or the trainer's comparison of samples, show that a restore was not right."""
+        effects: list[Effect] = []
+        if isinstance(finding, RepeatedSamples):
+            effects += self._recur(SAMPLES_RETURNED, SAMPLES_RETURNED)
+        effects += self.incidents.report_mismatch(finding)
+        return effects + self._end_skips() if ends_skips(finding) else effects
+
+    def _end_skips(self) -> list[Effect]:
+        """The data does not repeat: no batch is skipped from now on, not even by what waits for approval."""
+        self.data_repeats = False
+        active = self.interventions.active
+        if active is None or active.state is not InterventionState.PROPOSED or active.skip_from is None:
+            return []
+        return [self.interventions.advance(InterventionEvent.WITHDRAW, "The data of this run does not repeat.")]
+
+    def sample_returned(self, details: Mapping[str, Any]) -> list[Effect]:
+        """The trainer has trained again on a sample that a rollback skipped: the one under verification did not work.
+
+        `intervention` in the details is that rollback; without it, the one under verification is meant.
+        """
+        rollback, number = self.interventions.under_verification(), details.get("intervention")
+        if rollback is None or rollback.skip_from is None:
+            return []
+        if number is not None and number not in self.interventions.numbers_at_site():
+            return []
+        return self._recur(describe_returned(details), SAMPLES_RETURNED)
+
+    def _recur(self, reason: str, incident_reason: str) -> list[Effect]:
+        """The rollback under verification, if there is one, did not work."""
+        if self.interventions.under_verification() is None:
+            return []
+        effects = [self.interventions.advance(InterventionEvent.RECUR, reason)]
+        return effects + self.incidents.end_verification(Outcome.ONGOING, incident_reason)
 
     # What the trainer does
 
@@ -423,7 +468,8 @@ class IncidentResponse:
         """An operator's order at `step`. Raises ValueError when the run cannot roll back, or no checkpoint fits."""
         self._check_obeys("roll back")
         if not self.can_skip and (skip_from, skip_to) != (None, None):
-            raise ValueError("this run cannot leave batches out: order the rollback without skip_from and skip_to")
+            why = "this run cannot leave batches out" if self.data_repeats else "the data of this run does not repeat"
+            raise ValueError(f"{why}: order the rollback without skip_from and skip_to")
         incident = None if self.incidents.open is None else self.incidents.open.incident
         onset = step if incident is None else incident.onset_step
         steps = [each.step for each in self.restorable]
@@ -487,6 +533,7 @@ class IncidentResponse:
             "restorable": [each.step for each in self.restorable],
             "restorable_tiers": by_tier(self.restorable),
             "step_times": self.step_times.to_dict(),
+            "data_repeats": self.data_repeats,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -495,6 +542,7 @@ class IncidentResponse:
         self.incidents.source = self.source
         self.interventions = InterventionTracker.from_dict(restore(dict, state.get("interventions")) or {})
         self.batches = restore(BatchIndex.from_dict, state.get("batches")) or BatchIndex()
+        self.data_repeats = state.get("data_repeats") is not False
         self.step_times = restore(StepTimes.from_dict, state.get("step_times")) or StepTimes()
         steps = restore(list, state.get("restorable")) or []
         tiers = state.get("restorable_tiers")

@@ -4,6 +4,10 @@ from lossguard.vocabulary.states import OrderKind
 from monitor.detection.interventions.decision import Decision, Situation
 from monitor.detection.interventions.policy import Policy, WhenStructural
 
+NO_ANSWER = (
+    "The data of this run does not repeat, so no batch can be left out, and there is no remedy that was not tried here"
+)
+"""Why a run whose data does not repeat is not rewound again, as a clause."""
 MAX_SHOWN = 8
 """Attempts that a verdict lists, the newest."""
 

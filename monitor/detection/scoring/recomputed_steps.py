@@ -15,6 +15,7 @@ import numpy as np
 from monitor.detection.encoding import pack, restore, unpack
 from monitor.detection.rows import Bools, Floats, Ints, Rows
 from monitor.detection.scoring.replay_comparison import MAX_ROWS, Comparison, RateDifference
+from monitor.detection.scoring.skip_effect import RepeatedSamples, SkipEffect
 
 MIN_DIFFERENT = 2
 """Rows beyond their tolerance that are a mismatch. One alone may be a mean over steps that the restart cut short."""
@@ -96,6 +97,13 @@ class RecomputedSteps:
     """The last mismatch, until the run goes back before it or a person accepts it."""
     scatter: list[Floats] = field(default_factory=list)
     """The differences of earlier replays, each as `Comparison.differences`, oldest first."""
+    skip_effect: SkipEffect | None = None
+    """What was recorded with the batches that this replay skips, until it is known whether they came again."""
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the next row is compared."""
+        return self.pending is not None or self.skip_effect is not None
 
     def begin(
         self,
@@ -104,6 +112,7 @@ class RecomputedSteps:
         *,
         is_new_process: bool = True,
         losses: bool = True,
+        skip_effect: SkipEffect | None = None,
     ) -> None:
         """A replay from `restored_step` begins. A mismatch is no reference: the same step keeps its first record, if
         `losses` can be compared."""
@@ -111,16 +120,17 @@ class RecomputedSteps:
         if losses and disputed is not None and disputed.restored_step == restored_step:
             comparison = disputed.again(is_new_process=is_new_process)
         self.go_back(restored_step)
-        self.pending = comparison
+        self.pending, self.skip_effect = comparison, skip_effect
 
     def go_back(self, restored_step: int) -> None:
         """Steps from `restored_step` on are computed again, and there is a reason why they cannot be compared."""
-        self.pending = None
+        self.pending = self.skip_effect = None
         if self.disputed is not None and restored_step <= self.disputed.restored_step:
             self.disputed = None
 
     def end_at(self, step: int) -> None:
         """Rows from `step` on are not compared: the loop announced a change there."""
+        self.skip_effect = None
         if self.pending is not None:
             self.pending = self.pending.ending_at(step)
 
@@ -132,6 +142,18 @@ class RecomputedSteps:
             self.pending = self.pending.with_row(rows, k)
             if self.pending.is_over_after(int(rows.steps[k])):
                 return self.conclude()
+        return None
+
+    def observe_skip(self, rows: Rows) -> RepeatedSamples | None:
+        """Take in the next rows of the replay; the evidence that the skipped batches came again, once there is any."""
+        for k in range(len(rows)):
+            if self.skip_effect is None:
+                return None
+            found = self.skip_effect.with_row(rows, k)
+            if isinstance(found, RepeatedSamples):
+                self.skip_effect = None
+                return found
+            self.skip_effect = found
         return None
 
     def conclude(self) -> Verdict | None:
@@ -190,7 +212,7 @@ class RecomputedSteps:
         return tolerances
 
     def to_dict(self) -> dict[str, Any]:
-        comparisons = {"pending": self.pending, "disputed": self.disputed}
+        comparisons = {"pending": self.pending, "disputed": self.disputed, "skip_effect": self.skip_effect}
         return {name: None if each is None else each.to_dict() for name, each in comparisons.items()} | {
             "scatter": [pack(each) for each in self.scatter]
         }
@@ -203,4 +225,5 @@ class RecomputedSteps:
             restore(Comparison.from_dict, state.get("pending")),
             restore(Comparison.from_dict, state.get("disputed")),
             [each for each in scatter if each is not None and len(each) == MAX_ROWS],
+            restore(SkipEffect.from_dict, state.get("skip_effect")),
         )

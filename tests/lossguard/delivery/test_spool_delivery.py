@@ -363,6 +363,22 @@ def test_an_older_collector_does_not_learn_whether_skipped_samples_are_compared(
     assert collector.answers[5] == expected | ({"compared": True} if knows else {})
 
 
+def test_a_notice_of_the_collector_is_logged_once_and_what_is_none_is_ignored(
+    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = {"key": "7", "text": "step 3 was computed again\nwith another learning rate\x1b[2J"}
+    collector.notices = [said, {"key": 7, "text": "a number"}, "a text", None, said]
+    with online(collector, tmp_path) as run:
+        for step in range(3):
+            run.log(step, loss=1.0)
+            assert eventually(lambda step=step: step in collector.losses(0))  # type: ignore[misc]
+        collector.notices = "nothing of the kind"
+        run.log(3, loss=1.0)
+    assert collector.losses(0).keys() == {0, 1, 2, 3}
+    lines = [record.getMessage() for record in caplog.records if "computed again" in record.getMessage()]
+    assert lines == ["step 3 was computed again with another learning rate [2J"]
+
+
 def test_no_sample_follows_the_end_of_a_run_whose_lease_was_given_back(
     collector: FakeCollector, tmp_path: Path
 ) -> None:

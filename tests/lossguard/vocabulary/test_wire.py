@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lossguard
-from lossguard.vocabulary.wire import MAX_CHARACTERS, MAX_SENTENCE, Answer, Probe, Question
+from lossguard.vocabulary.wire import MAX_CHARACTERS, MAX_NOTICE, MAX_SENTENCE, Answer, Notice, Probe, Question
 
 
 def question(**fields: Any) -> Question | None:
@@ -21,6 +21,12 @@ def test_a_question_names_the_order_that_an_approval_would_make() -> None:
     order = asked.as_order()
     assert (order.rewind_to, order.skip_from, order.skip_to, order.lr_scale) == (40, 40, 52, 0.5)
     assert order.approved_by
+
+
+@pytest.mark.parametrize("text", ["One sentence.", "x" * (2 * MAX_NOTICE)])
+def test_a_notice_comes_back_from_the_wire_with_a_bounded_text(text: str) -> None:
+    sent = json.loads(json.dumps({"notices": [Notice(key="1", text=text).to_wire()]}))
+    assert Notice.all_in(sent) == [Notice(key="1", text=text[:MAX_NOTICE])]
 
 
 @pytest.mark.parametrize("fields", [{"id": 7}, {"step": None}, {"step": "40"}, {"skip_to": 1.5}])

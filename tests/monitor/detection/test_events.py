@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lossguard.vocabulary.protocol import DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETURNED
 from lossguard.vocabulary.source_facts import SOURCE, SourceFacts
 from lossguard.vocabulary.states import IncidentState, InterventionState
 from monitor.detection import (
@@ -38,6 +39,8 @@ EVENTS = (
     "rollback",
     "release",
     "source",
+    "returned",
+    "not repeated",
 )
 
 
@@ -81,6 +84,10 @@ class Random:
                 return engine.rollback(reason="try")
             case "hold":
                 return engine.hold("wait")
+            case "returned":
+                return engine.declare(self.step, SKIPPED_SAMPLE_RETURNED, {"rows": 1})
+            case "not repeated":
+                return engine.declare(self.step, DATA_NOT_REPEATED, {"batch_index": self.step})
             case "source":
                 engine.declare(self.step, SOURCE, FACTS[self.step // 40 % len(FACTS)].to_details())
                 return []

@@ -131,6 +131,22 @@ def test_an_incident_that_ended_before_the_restored_step_leaves_the_record_in_us
     assert kinds(trainer) == ["nonfinite", "replay_mismatch"]
 
 
+def test_every_answer_has_a_notice_of_a_mismatch_until_it_ends(http: TestClient) -> None:
+    loss = noise(1, 300)
+    trainer = trained(http, loss)
+    assert "notices" not in trainer.report(0, [], {})
+    segment = trainer.open("b", 250, "resume")
+    (notice,) = report(trainer, segment, 250, noise(2, 50))["notices"]
+    assert notice["text"].startswith(
+        "Incident 1: After the restore to step 250, 6 of the first 8 recomputed steps differ"
+    )
+    assert notice["text"].endswith("Let guard.steps(..) read the batches: give it the DataLoader, or "
+                                   "lossguard.torch.Drawn(get_batch).")  # fmt: skip
+    assert trainer.report(segment, [], {})["notices"] == [notice]
+    assert http.post(f"{API}/runs/r1/accept-replay").status_code == 200
+    assert "notices" not in trainer.report(segment, [], {})
+
+
 def test_a_rollback_says_whether_its_recomputed_steps_agree(http: TestClient) -> None:
     loss = noise(1, 300)
     trainer = trained(http, loss)

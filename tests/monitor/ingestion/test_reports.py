@@ -15,7 +15,7 @@ from db.models import BlockValues, StoredBlock
 from lossguard import Guard
 from lossguard.run.recording import RecordingRun
 from lossguard.torch import Checkpoints
-from lossguard.vocabulary.protocol import API
+from lossguard.vocabulary.protocol import API, DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETURNED
 from lossguard.vocabulary.source_facts import SourceFacts
 from tests.monitor.client import NOW, AppClient, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, source_event, train_until_nan
@@ -57,6 +57,58 @@ def test_an_incident_that_recurs_is_blamed_on_its_batches_and_they_are_skipped(h
     obey(trainer, second, key="second")
     (entry,) = trainer.get()["skip_ledger"]
     assert (entry["skip_from"], entry["skip_to"]) == (second["skip_from"], second["skip_to"])
+
+
+@pytest.mark.parametrize("which", ["its own", "of another run", "none"])
+def test_a_skipped_sample_that_comes_again_makes_the_rollback_that_skipped_it_recur(
+    http_on_both: TestClient, which: str
+) -> None:
+    trainer = Trainer(http_on_both)
+    (order,) = train_until_nan(trainer)["orders"]
+    segment = obey(trainer, order)
+    named = {"its own": order["id"], "of another run": None, "none": 2**40}[which]
+    if which == "of another run":
+        other = Trainer(http_on_both, "r2")
+        named = train_until_nan(other)["orders"][0]["id"]
+    details = {"step": 310, "batch_index": 331, "rows": 2, "order": named}
+    event = {"key": "e", "step": 320, "time": NOW, "kind": SKIPPED_SAMPLE_RETURNED, "details": details}
+    trainer.report(segment, range(250, 500), {"loss": noise(3, 250)}, events=[event])
+    (intervention,) = trainer.get()["interventions"]
+    assert intervention["state"] == "recurred"
+    assert "at step 310 (2 rows of batch 331)" in intervention["details"]["reasons"][-1]
+    (incident,) = trainer.get("/incidents")
+    assert (incident["state"], incident["outcome"]) == ("closed", "ongoing")
+
+
+def test_a_sample_that_another_rollback_skipped_changes_nothing(http: TestClient) -> None:
+    trainer = Trainer(http)
+    (order,) = train_until_nan(trainer)["orders"]
+    segment = obey(trainer, order)
+    trainer.report(segment, range(250, 450), {"loss": noise(3, 200)})
+    nan = trainer.report(segment, [450], {"loss": [math.nan]}, restorable_steps=[*CHECKPOINTS, 400])
+    second = nan["orders"][0]
+    again = obey(trainer, second, key="c")
+    details = {"step": 440, "batch_index": 470, "rows": 2, "order": order["id"]}
+    event = {"key": "e", "step": 440, "time": NOW, "kind": SKIPPED_SAMPLE_RETURNED, "details": details}
+    trainer.report(
+        again, range(second["rewind_to"], 700), {"loss": noise(4, 700 - second["rewind_to"])}, events=[event]
+    )
+    assert [each["state"] for each in trainer.get()["interventions"]] == ["verified", "verified"]
+
+
+def test_where_the_data_does_not_repeat_no_batch_is_skipped_any_more(http_on_both: TestClient) -> None:
+    trainer = Trainer(http_on_both)
+    segment = trainer.open("a")
+    event = {"key": "e", "step": 200, "time": NOW, "kind": DATA_NOT_REPEATED, "details": {"batch_index": 200}}
+    answer = trainer.report(segment, range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS, events=[event])
+    assert "Batch 200 came with other samples at step 200" in answer["notices"][0]["text"]
+    (incident,) = trainer.get("/incidents")
+    assert (incident["kind"], incident["state"]) == ("replay_mismatch", "open")
+    (order,) = trainer.report(segment, [300], {"loss": [math.nan]})["orders"]
+    assert order["kind"] == "hold"
+    refused = http_on_both.post(f"{API}/runs/r1/rollback", json={"rewind_to": 250, "skip_from": 250, "skip_to": 260})
+    assert refused.status_code == 409
+    assert "the data of this run does not repeat" in refused.json()["detail"]
 
 
 def test_the_detection_does_not_depend_on_how_the_steps_are_reported(http: TestClient) -> None:

@@ -76,7 +76,7 @@ def test_another_learning_rate_is_named_with_what_mends_it() -> None:
     assert "Give the scheduler to Checkpoints(.., scheduler=scheduler)" in mend
 
 
-def test_losses_that_differ_too_are_told_after_the_learning_rate() -> None:
+def test_losses_that_differ_too_are_described_after_the_learning_rate() -> None:
     reasons = replay_mismatch(1, verdict(RECORDED + 1.0, rate=RATE)).reasons
     assert len(reasons) == 6
     assert "recomputed steps differ from their recorded losses" in reasons[3]
