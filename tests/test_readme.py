@@ -1,15 +1,19 @@
 """What the README says is true: its code runs, its links and targets exist."""
 
 import re
+from itertools import product
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import lossguard
-from lossguard.torch import Checkpoints
+from lossguard.torch import Checkpoints, Drawn
+from tests.lossguard.scripted import ScriptedRun, rollback
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -42,6 +46,82 @@ def test_the_loop_of_the_readme_trains_and_trains_again(tmp_path: Path, monkeypa
         exec(code.replace("10_000", "3"), names)
         assert len(list(tmp_path.rglob("*.spool"))) == len(list(tmp_path.glob("out/*"))) == started
         assert (tmp_path / "final.pt").exists()
+
+
+def with_diff(code: str, diff: str) -> str:
+    """`code` with the lines of a diff without numbers: it has them in this order, up to comments and quotes."""
+
+    def plain(line: str) -> str:
+        return line.partition("  #")[0].partition(" # ")[0].rstrip().replace("'", '"')
+
+    lines, at = code.splitlines(), 0
+    for sign, line in ((each[:1], each[1:]) for each in diff.splitlines() if each != ".."):
+        if sign == "+":
+            lines.insert(at, line)
+            at += 1
+        else:
+            at = next(k for k in range(at, len(lines)) if plain(lines[k]) == plain(line)) + (sign != "-")
+            if sign == "-":
+                del lines[at]
+    return "\n".join(lines)
+
+
+SCRIPT = (ROOT / "tests" / "lossguard" / "drawing_loop.py").read_text()
+NUM, BATCH, BLOCK, ACCUMULATE = 2_000_000, 4, 16, 2
+BAD, BAD_TOKEN = range(60, 63), 32
+
+
+def corpus(num: int, seed: int) -> Any:
+    """(num,) tokens below 32, each 1 or 2 above the one before it, modulo 32."""
+    rises = np.random.default_rng(seed).choice([1, 2], size=num, p=[0.7, 0.3])
+    return (np.cumsum(rises) % 32).astype(np.uint16)
+
+
+@pytest.mark.slow(10)
+def test_the_diff_of_the_readme_guards_a_loop_that_draws_its_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows of the corpus are corrupted. After the rollback none of them is trained, and the model is a clean one."""
+    (diff,) = blocks("diff")
+    assert sum(line.startswith("+") for line in diff.splitlines()) == 8
+    assert diff in (ROOT / "docs" / "loop.md").read_text()
+    guarded = with_diff(SCRIPT, diff)
+    offsets = Drawn(lambda: torch.randint(NUM - BLOCK, (BATCH,)))
+    for name in ("clean", "corrupted"):
+        tokens = corpus(NUM, 0)
+        for number in range(BAD.start * ACCUMULATE, BAD.stop * ACCUMULATE) if name == "corrupted" else ():
+            for offset in offsets[number].tolist():
+                tokens[offset : offset + BLOCK + 1] = BAD_TOKEN
+        (tmp_path / name).mkdir()
+        tokens.tofile(tmp_path / name / "train.bin")
+        corpus(100_000, 1).tofile(tmp_path / name / "val.bin")
+
+    num_bad: list[int] = []  # corrupted windows of each micro-batch
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, inputs: (
+            num_bad.append(int((inputs[0] == BAD_TOKEN).any(1).sum()))
+            if isinstance(module, torch.nn.Embedding) and module.training
+            else None
+        )
+    )
+    held_out: dict[str, list[float]] = {"clean": [], "corrupted": []}
+    order = rollback(rewind_to=BAD.start - 1, skip_from=BAD.start, skip_to=BAD.stop)
+    for seed, name in product(range(3), held_out):
+        run = ScriptedRun({} if name == "clean" else {BAD.stop + 6: order})
+        monkeypatch.setattr(lossguard, "init", lambda *_, run=run, **__: run)
+        for variable, value in (("DATA", tmp_path / name), ("OUT", tmp_path / f"{name}-{seed}"), ("SEED", seed)):
+            monkeypatch.setenv(variable, str(value))
+        num_bad.clear()
+        names: dict[str, Any] = {}
+        exec(guarded, names)
+        held_out[name].append(names["held_out"])
+        assert run.events == []
+    hook.remove()
+    assert (run.recorded[1][:2], run.recorded[1][3]["compared"]) == (("rollback", 50), True)
+    left = (BAD.stop + 5) * ACCUMULATE  # micro-batches before the rollback
+    assert (sum(num_bad[:left]), sum(num_bad[left:])) == (len(BAD) * ACCUMULATE * BATCH, 0)
+    difference = np.mean(held_out["corrupted"]) - np.mean(held_out["clean"])
+    assert abs(difference) < 2 * np.std(held_out["clean"]), held_out
 
 
 def test_the_loop_of_the_readme_without_its_scheduler_is_refused_with_the_line_of_the_readme(
