@@ -154,12 +154,20 @@ class Checkpoints:
         """
         return self._place.check(step)
 
-    def check_complete(self) -> None:
+    def check_complete(self, positioned: Sequence[Any] = (), ordering: Sequence[Any] = ()) -> None:
         """Raise ConfigurationError for an optimizer, scheduler, GradScaler or EMA that belongs to the objects.
 
-        Looks through all objects of this process: some milliseconds.
+        Also for a sampler of `ordering` that was not given, and for an object that was given and is among `positioned`,
+        whose position a guard keeps itself. Looks through all objects of this process: some milliseconds.
         """
-        if found := missing(self._saved_objects(), self._left_out):
+        for name, instance in self.objects.items():
+            if any(instance is part for part in positioned):
+                kept = ", ".join(f"{other}={other}" for other in self.objects if other != name)
+                raise ConfigurationError(
+                    f"guard.steps keeps the position of {name} itself, and restoring it too would move it twice: "
+                    f"Checkpoints(.., {kept})"
+                )
+        if found := missing(self._saved_objects(), self._left_out, ordering):
             kinds = " and ".join(f"the {kind.__name__}" for kind, _ in found)
             mended = self._with_arguments([name for _, name in found])
             raise ConfigurationError(f"the checkpoints leave out {kinds}: {mended}")

@@ -21,21 +21,23 @@ ARGUMENTS: dict[type, str] = {
 """The kinds of objects that are looked for, and the argument of Checkpoints that usually holds one."""
 
 
-def missing(saved: Iterable[Any], left_out: Iterable[Any] = ()) -> list[tuple[type, str]]:
+def missing(saved: Iterable[Any], left_out: Iterable[Any] = (), samplers: Iterable[Any] = ()) -> list[tuple[type, str]]:
     """Return the class and the usual argument of each object that belongs to the `saved` ones and is not among them.
 
     A scheduler belongs to its optimizer, an optimizer to the model whose parameters no other one holds, an EMA to the
-    model that has its shapes, and an enabled GradScaler to any optimizer. What an object holds in its attributes is
-    saved with it. `left_out`: objects that are not missed.
+    model that has its shapes, an enabled GradScaler to any optimizer, and each of the `samplers` in any case. What an
+    object holds in its attributes is saved with it. `left_out`: objects that are not missed.
     """
     known = _Known([*saved, *left_out])
+    others = [(type(each), "sampler") for each in samplers if each not in known]
     if not known.of(Optimizer, nn.Module) or not _missed(known):
-        return []
+        return others
     gc.collect()  # what nothing refers to any more may be in a cycle
     found = _missed(known)
     inner = {id(part) for each in found for part in _closure([each]) if part is not each}
     outer = [each for each in found if id(each) not in inner]
-    return [(type(each), next(name for kind, name in ARGUMENTS.items() if isinstance(each, kind))) for each in outer]
+    names = [next(name for kind, name in ARGUMENTS.items() if isinstance(each, kind)) for each in outer]
+    return [*zip(map(type, outer), names, strict=True), *others]
 
 
 class _Known:
@@ -55,12 +57,15 @@ class _Known:
             if each.requires_grad and id(each) not in held
         }
 
+    def __contains__(self, instance: Any) -> bool:
+        return id(instance) in self._parts
+
     def of(self, *kinds: type) -> list[Any]:
         return [each for each in self._parts.values() if isinstance(each, kinds)]
 
     def misses(self, instance: Any) -> bool:
         """Whether the object belongs to those that are known, and is none of them."""
-        if id(instance) in self._parts:
+        if instance in self:
             return False
         if isinstance(instance, LRScheduler):
             return any(getattr(instance, "optimizer", None) is each for each in self.optimizers)

@@ -94,10 +94,12 @@ class CanCheck(Protocol):
 class KnowsWhatIsMissing(Protocol):
     """What a store of checkpoints may offer in addition: a look for objects that it should have been given."""
 
-    def check_complete(self) -> None:
+    def check_complete(self, positioned: Sequence[Any] = (), ordering: Sequence[Any] = ()) -> None:
         """Raise ConfigurationError, in a sentence, for an object of the training that the checkpoints leave out.
 
-        Called on all ranks, before the first step of a loop of one's own.
+        `positioned`: parts of the data whose position the guard keeps; the checkpoints must not restore it too.
+        `ordering`: samplers whose order depends on a state that the guard does not keep. Called on all ranks, before
+        the first step of a loop of one's own.
         """
 
 

@@ -57,14 +57,15 @@ class Guard(Controller):
         skip is a jump, a replay is exact), a DataLoader (the same), or any iterable (skipped batches are read and
         dropped). An iterator cannot go back: after a rollback its next batches follow.
 
-        Raises ConfigurationError while another process writes the checkpoints, ValueError for an empty sequence and for
+        Raises ConfigurationError while another process writes the checkpoints, and where they leave out an object that
+        a step depends on, such as the scheduler of an optimizer, ValueError for an empty sequence and for
         data that cannot be read again in the same order, CheckpointError when no checkpoint is intact or a new run
         finds the checkpoints of another run, and CheckpointMismatch when a restore is not exact, or fails half-way and
         cannot be undone.
         """
         source = BatchSource(batches)
         if isinstance(self.checkpoints, KnowsWhatIsMissing):
-            self.ranks.run_on_all(self.checkpoints.check_complete)
+            self.ranks.run_on_all(self.checkpoints.check_complete, *source.parts_with_state())
         self.comparison.begin(source.repeats, source.advice)
         if self.decode is not None and source.can_peek:
             self.preflight.read_text = partial(_text_of, source, self.decode)

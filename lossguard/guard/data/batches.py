@@ -253,6 +253,10 @@ class Batches:
         self.accumulate = accumulate
         _check_accelerate(getattr(loader, "gradient_state", None), accumulate, self.micro_batches.length)
 
+    def parts_with_state(self) -> tuple[list[Any], list[Any]]:
+        """Return (objects whose position is known here, samplers with another state, on which their order depends)."""
+        return loaders.parts_with_state(self.micro_batches.loader)
+
     def span(self, index: int) -> tuple[int, int]:
         """The first micro-batch of batch `index`, and how many it has (at most, before the first epoch has ended)."""
         length = self.micro_batches.length

@@ -1,6 +1,7 @@
 """What a loader of batches is made of, how it is entered at any batch of any epoch, and the orders of its epochs."""
 
 import copy
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from lossguard.checkpoints.state import generators, restore_generators
+from lossguard.checkpoints.state import digest, generators, restore_generators
 from lossguard.guard.data.stream import KNOWN_PACKAGES, refuse_unrepeatable
 
 # What a loader of batches is made of, and how it is entered at any batch of any epoch.
@@ -178,6 +179,27 @@ def _repeats_itself(sampler: Any, dataset: Any) -> bool:
         begins.append([str(each) for each in islice(iter(sampler), 3)])
     restore_generators(before)
     return begins[0] == begins[1]
+
+
+def parts_with_state(loader: Any) -> tuple[list[Any], list[Any]]:
+    """Return (parts whose state is their position, samplers with another state, on which their order depends)."""
+    dataset = getattr(loader, "dataset", None)
+    ours = [part for part in parts_of(loader) if part is not dataset or isinstance(part, IterableDataset)]
+    parts = [part for part in ours if hasattr(part, "state_dict") and hasattr(part, "load_state_dict")]
+    ordering = [part for part in parts if part is not loader and part is not dataset and _keeps_state(part, dataset)]
+    return [part for part in parts if part not in ordering], ordering
+
+
+def _keeps_state(sampler: Any, dataset: Any) -> bool:
+    """Whether the sampler has a state that does not move with its position, as one that follows the losses has."""
+    try:
+        sampler = copy.deepcopy(sampler, {id(dataset): dataset})
+        before, state = generators(), digest(sampler.state_dict())
+        deque(islice(iter(sampler), 3), maxlen=0)
+        restore_generators(before)
+        return bool(state) and digest(sampler.state_dict()) == state
+    except Exception:  # what cannot be tried may well be a position
+        return False
 
 
 def _named(part: Any) -> str:

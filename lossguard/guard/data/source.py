@@ -74,6 +74,11 @@ class BatchSource:
         advice: str = getattr(self._batches, "advice", ADVICE)
         return advice
 
+    def parts_with_state(self) -> tuple[list[Any], list[Any]]:
+        """Return (objects whose position is known here, samplers with another state, on which their order depends)."""
+        known: Callable[[], tuple[list[Any], list[Any]]] = getattr(self._batches, "parts_with_state", lambda: ([], []))
+        return known()
+
     def first_available(self, index: int) -> int:
         """The first index at or after `index` that can still be read: an iterator cannot go back."""
         available: Callable[[int], int] = getattr(self._batches, "first_available", lambda index: index)

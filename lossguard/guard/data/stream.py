@@ -39,6 +39,10 @@ class Stream:
         self._iterator: Iterator[Any] | None = None
         self._position = 0  # index of the batch that the iterator yields next
 
+    def parts_with_state(self) -> tuple[list[Any], list[Any]]:
+        """Return (objects whose position is known here, nothing)."""
+        return [self._batches], []
+
     def first_available(self, index: int) -> int:
         """Return the first index at or after `index` that can still be read."""
         return max(index, self._position) if self.is_single_pass else index

@@ -1,6 +1,6 @@
 """What a step depends on is in the checkpoints, or the guard says so before the first step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD, Adam, Optimizer, lr_scheduler
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lossguard import ConfigurationError, Guard
-from lossguard.torch import Checkpoints
+from lossguard.torch import Batches, Checkpoints
 from tests.lossguard.checkpoints.box import Box
 from tests.lossguard.scripted import Indices, ScriptedRun
 
@@ -45,11 +46,14 @@ class Training:
             each.load_state_dict(state[name])
 
 
+def guard_of(folder: Path, **objects: Any) -> Guard:
+    return Guard(ScriptedRun(), checkpoints=Checkpoints(folder, **objects))
+
+
 def refusal(folder: Path, **objects: Any) -> str:
     """The sentence with which `guard.steps` refuses to begin; empty if it begins."""
-    guard = Guard(ScriptedRun(), checkpoints=Checkpoints(folder, **objects))
     try:
-        for _ in guard.steps(Indices(), 1):
+        for _ in guard_of(folder, **objects).steps(Indices(), 1):
             pass
     except ConfigurationError as problem:
         assert not list(folder.glob("step-*")), "it was refused before the first save"
@@ -163,3 +167,109 @@ def test_without_a_model_or_an_optimizer_nothing_is_missed(tmp_path: Path) -> No
     training = Training()
     assert refusal(tmp_path, box=Box()) == ""
     assert training.optimizer.state_dict()["state"] == {}
+
+
+class Loader(DataLoader[Any]):
+    """As torchdata's: it goes on where its state says."""
+
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state: Any) -> None:
+        raise AssertionError("nobody restores it")
+
+
+class Positioned(Sampler[int]):
+    """A sampler whose state is its position, as torchdata's StatefulDistributedSampler."""
+
+    def __init__(self) -> None:
+        self.position = self.begin = 0
+
+    def __len__(self) -> int:
+        return 8
+
+    def __iter__(self) -> Iterator[int]:
+        first, self.begin = self.begin, 0
+        for index in range(first, 8):
+            self.position = index + 1
+            yield index
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.begin = state["position"]
+
+
+class Curriculum(Sampler[int]):
+    """A sampler whose order follows from what the loop tells it."""
+
+    def __init__(self) -> None:
+        self.losses = torch.zeros(8)
+
+    def __len__(self) -> int:
+        return 8
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.losses.argsort(stable=True).tolist())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.losses = state["losses"]
+
+
+class Endless:
+    """An iterator with a state."""
+
+    def __iter__(self) -> "Endless":
+        return self
+
+    def __next__(self) -> int:
+        return 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state: Any) -> None:
+        raise AssertionError("nobody restores it")
+
+
+def loader_of(sampler: Sampler[int]) -> DataLoader[Any]:
+    return DataLoader(Numbers(), sampler=sampler)
+
+
+class Numbers(Dataset[int]):
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def __len__(self) -> int:
+        return 8
+
+
+def test_data_whose_position_the_guard_keeps_is_not_restored_a_second_time(tmp_path: Path) -> None:
+    """Restored by both, a loader began an epoch in its middle, and its skip counted from there."""
+    loader, sampler, endless, box = Loader(Numbers()), Positioned(), Endless(), Box()
+    cases: list[tuple[Any, Any]] = [
+        (loader, loader),
+        (Batches(loader), loader),
+        (loader_of(sampler), sampler),
+        (endless, endless),
+    ]
+    for number, (batches, given) in enumerate(cases):
+        with pytest.raises(ConfigurationError) as refused:
+            next(guard_of(tmp_path / str(number), box=box, data=given).steps(batches, 1))
+        assert str(refused.value) == (
+            "guard.steps keeps the position of data itself, and restoring it too would move it twice: "
+            "Checkpoints(.., box=box)"
+        )
+        assert len(list(guard_of(tmp_path / str(number), box=box).steps(batches, 1))) == 1
+
+
+def test_a_sampler_whose_order_depends_on_its_state_is_missed(tmp_path: Path) -> None:
+    sampler, box = Curriculum(), Box()
+    with pytest.raises(ConfigurationError, match=r"the Curriculum: Checkpoints\(.., box=box, sampler=sampler\)"):
+        next(guard_of(tmp_path / "a", box=box).steps(loader_of(sampler), 1))
+    assert len(list(guard_of(tmp_path / "b", box=box, sampler=sampler).steps(loader_of(sampler), 1))) == 1
+    assert len(list(guard_of(tmp_path / "c", box=box, left_out=[sampler]).steps(loader_of(sampler), 1))) == 1
