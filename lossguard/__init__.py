@@ -1,7 +1,8 @@
 """Lossguard's SDK: report a training run step by step, and let it be rolled back past loss spikes.
 
 run = lossguard.init(project="gpt-small", config=config)
-guard = lossguard.Guard(run, checkpoints=Checkpoints(f"out/{run.id}", model=model, optimizer=optimizer), every=50)
+checkpoints = Checkpoints(f"out/{run.id}", model=model, optimizer=optimizer, scheduler=scheduler)
+guard = lossguard.Guard(run, checkpoints=checkpoints, every=50)
 for step, batch in guard.steps(batches, until=10_000):
     ...
     run.log(step, loss=loss, grad_norm=norm, log_z=log_z, lr=lr)
