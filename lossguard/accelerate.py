@@ -88,6 +88,10 @@ class AcceleratorCheckpoints(FrameworkCheckpoints):
         assert self._restored_from is not None
         self._accelerator.load_state(str(self._restored_from.folder / STATE))
 
+    def _parts(self) -> Iterator[Any]:
+        accelerator: Any = self._accelerator
+        return iter([*accelerator._models, *accelerator._optimizers])
+
     def _digests(self) -> dict[str, Digest]:
         accelerator: Any = self._accelerator
         digests: dict[str, Digest] = {}

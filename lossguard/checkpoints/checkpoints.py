@@ -23,8 +23,16 @@ from typing import Any, ClassVar
 from lossguard.checkpoints.completeness import missing
 from lossguard.checkpoints.files import read_state, write_state
 from lossguard.checkpoints.memory import HostCopier, MemoryCheckpoints
-from lossguard.checkpoints.place import Place, ReadPlace, place_of, steps_to_delete
-from lossguard.checkpoints.state import Digest, Stateful, check_digests, digest, generators, restore_generators
+from lossguard.checkpoints.place import Place, ReadPlace, num_kept, place_of, steps_to_delete
+from lossguard.checkpoints.state import (
+    Digest,
+    Stateful,
+    check_digests,
+    digest,
+    expected_bytes,
+    generators,
+    restore_generators,
+)
 from lossguard.checkpoints.unwrapped import unwrapped
 from lossguard.run.ranks import Ranks, current_ranks
 from lossguard.run.torch_ranks import TorchRanks
@@ -315,6 +323,21 @@ class Checkpoints:
         self._place.publish(folder, step, {"step": step, **manifest})
         if self.ranks.rank == 0:
             self._place.delete(self._steps_to_delete())
+
+    def expected(self, every: int, until: int) -> tuple[int, int]:
+        """How many checkpoints a guard leaves that saves every `every` steps up to `until`, and about their bytes.
+
+        Those that an incident needs, and those that a rollback discards, are not counted.
+        """
+        num = self._num_kept(-(-until // every) + 1)
+        return num, num * expected_bytes(self._parts())
+
+    def _num_kept(self, num: int) -> int:
+        return num_kept(num, keep=self.keep)
+
+    def _parts(self) -> Iterable[Any]:
+        """Models and optimizers, if need be among others: the bytes of a checkpoint."""
+        return self.objects.values()
 
     def _steps_to_delete(self) -> list[int]:
         return steps_to_delete(self.durable_steps(), keep=self.keep, pinned=self._pinned)

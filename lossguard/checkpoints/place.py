@@ -32,6 +32,11 @@ def steps_to_delete(steps: Sequence[int], *, keep: int, pinned: Collection[int] 
     return [step for step in older if step not in staying]
 
 
+def num_kept(num: int, *, keep: int) -> int:
+    """How many of `num` checkpoints at equal intervals stay."""
+    return num if num <= keep else keep + 1 + _doublings(num - 1, max(1, keep - 1))
+
+
 def _doublings(age: int, span: int) -> int:
     """0 for ages up to 2 spans, 1 up to 4, 2 up to 8, ..."""
     return max(0, (-(-age // span) - 1).bit_length() - 1)

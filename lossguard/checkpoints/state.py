@@ -4,11 +4,11 @@ import ctypes
 import random
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lossguard.run.collectives import local_part
 from lossguard.vocabulary.errors import CheckpointMismatch
@@ -28,6 +28,34 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: Any, /) -> Any:
         """Restore a state."""
+
+
+def expected_bytes(objects: Iterable[Any]) -> int:
+    """About how many bytes the modules and optimizers among `objects` have once each optimizer has taken a step."""
+    modules = (getattr(each, "module", each) for each in objects)
+    return sum(_bytes_of_module(each) if isinstance(each, nn.Module) else _bytes_of_optimizer(each) for each in modules)
+
+
+def _bytes_of_module(module: nn.Module) -> int:
+    tensors = {id(each): each for each in module.state_dict(keep_vars=True).values()}  # tied ones once
+    return sum(map(_num_bytes, tensors.values()))
+
+
+def _bytes_of_optimizer(optimizer: Any) -> int:
+    """Of another object, 0. Before the first step there are no moments: Adam will have two, and SGD at most one."""
+    groups = getattr(optimizer, "param_groups", ())
+    if groups and optimizer.state:
+        return sum(_num_bytes(each) for values in optimizer.state.values() for each in values.values())
+    return sum(
+        _num_bytes(parameter) * (2 if "betas" in group else 1 if group.get("momentum") else 0)
+        for group in groups
+        for parameter in group["params"]
+        if parameter.requires_grad
+    )
+
+
+def _num_bytes(value: Any) -> int:
+    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
 
 
 # Random number generators: of Python, NumPy (where it is imported) and torch.

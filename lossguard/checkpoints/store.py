@@ -103,6 +103,14 @@ class KnowsWhatIsMissing(Protocol):
         """
 
 
+@runtime_checkable
+class KnowsItsSize(Protocol):
+    """What a store may offer in addition: how much it will hold."""
+
+    def expected(self, every: int, until: int, /) -> tuple[int, int]:
+        """How many checkpoints a guard leaves that saves every `every` steps up to `until`, and about their bytes."""
+
+
 def durable_tier(checkpoints: CheckpointStore) -> Tier:
     """Where those checkpoints are kept that another process could restore: on the disk, unless the store says it."""
     return Tier(getattr(checkpoints, "durable_tier", Tier.DISK))

@@ -5,7 +5,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lossguard.checkpoints.store import CheckpointStore, CheckpointTimes, KeepsInMemory, Uploads, durable_tier
+from lossguard.checkpoints.store import (
+    CheckpointStore,
+    CheckpointTimes,
+    KeepsInMemory,
+    KnowsItsSize,
+    Uploads,
+    durable_tier,
+)
 from lossguard.guard.remedies import Remedies
 from lossguard.run.ranks import Ranks
 from lossguard.run.run import Run
@@ -13,6 +20,10 @@ from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, Con
 from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS
 from lossguard.vocabulary.orders import Ledger, Skip
 from lossguard.vocabulary.states import Tier
+from lossguard.vocabulary.wording import plural, size
+
+ENDLESS = 1_000_000
+"""Steps of a run that has no end, or a later one: its number of checkpoints hardly grows any more."""
 
 
 class CheckpointSaver:
@@ -30,6 +41,14 @@ class CheckpointSaver:
         """Checkpoints that an escalation of the last rollback may need,"""
         self.pinned_until = 0
         """up to this step."""
+
+    def plan(self, until: int) -> str:
+        """How often a run up to step `until` is saved, how many checkpoints stay, and about how large they are."""
+        often = f"a checkpoint every {plural(self._every, 'step')}"
+        if not isinstance(self._checkpoints, KnowsItsSize):
+            return often
+        num, num_bytes = self._checkpoints.expected(self._every, min(until, ENDLESS))
+        return f"{often}, {num} kept (~{size(num_bytes)})"
 
     def durable_steps(self) -> list[int]:
         """Steps that another process could restore, too."""

@@ -191,6 +191,7 @@ class Controller:
         with ExitStack() as opening:
             opening.enter_context(self._saver.locked())
             self._resume()
+            self.run.announce(self.tell, lambda: self._saver.plan(until))
             opening.enter_context(handling(self.signals, self._on_signal))
             opening.enter_context(self._reporting_batch_index())
             boundary = self._decide()

@@ -9,6 +9,7 @@ from lossguard.checkpoints.store import KnowsWhatIsMissing
 from lossguard.guard.controller import Controller
 from lossguard.guard.data.source import BatchSource, Indexable
 from lossguard.vocabulary.gating import DEVIATIONS
+from lossguard.vocabulary.protocol import is_step
 
 if TYPE_CHECKING:
     from lossguard.guard.gate import Gate
@@ -67,6 +68,8 @@ class Guard(Controller):
         if isinstance(self.checkpoints, KnowsWhatIsMissing):
             self.ranks.run_on_all(self.checkpoints.check_complete, *source.parts_with_state())
         self.comparison.begin(source.repeats, source.advice)
+        if is_step(until):
+            self.run.add_config({}, total_steps=until)
         if self.decode is not None and source.can_peek:
             self.preflight.read_text = partial(_text_of, source, self.decode)
         try:

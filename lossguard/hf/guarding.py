@@ -42,6 +42,9 @@ class Guarding(Measuring):
     def tokens(self, tokens: Any) -> None:
         self.progress.tokens = tokens
 
+    def announce(self) -> None:
+        """The controller says it."""
+
     def _reset(self) -> None:
         self._is_open = self._has_failed = False
         self._is_last_step = self._has_epoch_ended = False

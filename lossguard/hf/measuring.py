@@ -100,10 +100,15 @@ class Measuring(TrainerCallback):
 
     @never_raises
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.announce()
         self.tokens = state.num_input_tokens_seen if state.global_step else 0
         if state.global_step and not state.num_input_tokens_seen:
             self.tokens = None  # resumed from a checkpoint that does not know it
         self.run.add_config(configuration(self.trainer, self._given), total_steps=state.max_steps)
+
+    def announce(self) -> None:
+        """Say that the run is watched."""
+        self.run.announce(self.log_once.warn)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.log_step()

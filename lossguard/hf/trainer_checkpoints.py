@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState
 
@@ -137,6 +137,7 @@ class PartCheckpoints(Checkpoints):
         if getattr(trainer.accelerator, "scaler", None) is not None:
             objects["scaler"] = trainer.accelerator.scaler
         super().__init__(directory, uncompared={"trainer": progress}, **objects, **options)
+        self.trainer: Any = trainer
         self._output = Path(str(trainer.args.output_dir))
 
     def discard_after(self, step: int) -> None:
@@ -144,6 +145,9 @@ class PartCheckpoints(Checkpoints):
         super().discard_after(step)
         if self.ranks.rank == 0:
             set_aside_after(self._output, step)
+
+    def _parts(self) -> list[Any]:
+        return [self.trainer.model, self.trainer.optimizer]
 
 
 PARTS = ("model", "optimizer", "lr_scheduler")
@@ -251,6 +255,15 @@ class TrainerCheckpoints(FrameworkCheckpoints):
         for step in deleted:
             if best is None or self._path(step).name != os.path.basename(best):
                 remove(self._path(step))
+
+    def _parts(self) -> list[Any]:
+        model = self.trainer.model
+        if hasattr(model, "peft_config"):  # only the adapter is saved
+            model = nn.ParameterList(each for each in model.parameters() if each.requires_grad)
+        return [model, self.trainer.optimizer]
+
+    def _num_kept(self, num: int) -> int:
+        return super()._num_kept(num) if self._keeps_older else min(num, self.keep)
 
     def _steps_to_delete(self) -> list[int]:
         if self._keeps_older:

@@ -11,9 +11,10 @@ from lossguard.guard.controller import Controller
 from lossguard.hf.guarding import Guarding
 from lossguard.hf.measuring import Measuring
 from lossguard.hf.trainer_checkpoints import KEEP, PartCheckpoints, Progress, TrainerCheckpoints
-from lossguard.run.run import Run, check_run
+from lossguard.run.run import NO_STEPS, Run, check_run
 from lossguard.vocabulary.limits import Limits
 from lossguard.vocabulary.orders import Skip
+from lossguard.vocabulary.wording import plural
 
 # Refusals, each in one sentence before the first step.
 
@@ -25,6 +26,12 @@ def refuse_unwatchable(trainer: Trainer, run: Run) -> None:
     if any(isinstance(each, Measuring) for each in trainer.callback_handler.callbacks):
         raise ValueError("this trainer is guarded or watched already: call lossguard.hf.guard or .watch once")
     check_run(run)
+    if trainer.state.global_step:
+        run.log_once.warn_once(
+            NO_STEPS,
+            f"trainer.train() has done {plural(trainer.state.global_step, 'step')} before, which are not recorded: "
+            "call lossguard.hf.guard or .watch first",
+        )
 
 
 def refuse_unguardable(trainer: Trainer, run: Run) -> None:

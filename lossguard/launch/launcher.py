@@ -96,14 +96,17 @@ class Launcher:
         recorder: Recorder,
         environment: Mapping[str, str],
         supervisor: Supervisor | None = None,
+        first_line: str = "",
     ) -> None:
-        """`folder`: of the launch, which this process has locked; `environment`: of the child."""
+        """`folder`: of the launch, which this process has locked; `environment`: of the child; `first_line`: said once
+        the child runs."""
         self._command = command
         self._folder = folder
         self._recorder = recorder
         self._environment = environment
         self._supervisor = supervisor or Supervisor()
         recorder.batch_of = self._supervisor.batch_of
+        self._first_line = first_line
         self._asked_to_stop = False
         self._log_once = LogOnce()
 
@@ -115,6 +118,8 @@ class Launcher:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED | {signal.SIGCHLD})  # before there is another thread
         try:
             child = self._take_over() or self._start(self._first(), mask)
+            if self._first_line:
+                self._log_once.warn(self._first_line)
             self._recorder.start()
             while True:
                 end = self._attend(child)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lossguard.launch.journal_rows import JournalRows
-from lossguard.run.run import Run
+from lossguard.run.run import NO_STEPS, Run
 from lossguard.sources.names import NameMap
 from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.rows import Row
@@ -134,11 +134,12 @@ class Recorder(threading.Thread):
         self._closing.set()
         with self._lock:
             self._leave_journal()
+            if (self._recorder is None or not self._recorder.preview.num_rows) and not self.script_reports:
+                log_once = self._log_once if self._run is None else self._run.log_once
+                log_once.warn_once(NO_STEPS, NOTHING_RECORDED)
             if self._run is not None:
                 self._show_preview()
                 self._run.finish(state, timeout)
-            if (self._recorder is None or not self._recorder.preview.num_rows) and not self.script_reports:
-                logger.warning(NOTHING_RECORDED)
 
     def _leave_journal(self) -> None:
         """Record the rest of the journal; it is deleted if that worked, and nobody writes it any more."""

@@ -83,6 +83,9 @@ class Lossguard(Watch):
         self._undo = ExitStack()  # what is changed of the trainer while it fits
         self._scaled = ScaledRates()
 
+    def announce(self) -> None:
+        """The controller says it."""
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit":

@@ -69,7 +69,12 @@ class Watch(Callback):
         self._num_steps = trainer.global_step
         self.tokens = None if trainer.global_step else 0
         self._forget()
+        self.announce()
         self._describe(trainer, pl_module)
+
+    def announce(self) -> None:
+        """Say that the run is watched."""
+        self.run.announce(self.log_once.warn)
 
     @never_raises
     def _describe(self, trainer: Trainer, pl_module: LightningModule) -> None:

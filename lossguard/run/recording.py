@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from lossguard.client.client import Client
 from lossguard.delivery.hardware import HardwareSampler
 from lossguard.delivery.sender import HEARTBEAT, Sender
-from lossguard.run.run import Run
+from lossguard.run.run import NO_STEPS, Run, watching
 from lossguard.spool.archive import FILE_LIMIT, Keep
 from lossguard.spool.device_scalars import PendingScalar, copied
 from lossguard.spool.folders import LOCK_WAIT, FolderLock, make_folder
@@ -104,12 +104,15 @@ class RecordingRun(Run):
         self.is_written = True
         """Whether all lines stand in the spool; false after `finish` where the disk was full, for example."""
         self.log_once = LogOnce()
+        self._url = None if client is None else client.url
         self.history = History.read(directory)
         self._registration = registration
         self._session = session or new_session(directory)
         limit = None if keep is Keep.ALL else FILE_LIMIT
         spool = Spool(directory / f"{self._session}.spool", self.log_once, file_limit=limit)
         self._writer = RecordWriter(spool, self.log_once)
+        self._has_steps = bool(self.history.num_segments)
+        self._is_planned = registration.get("total_steps") is not None
         self._num_segments = 0
         self._newest_segment_at = self.history.newest_segment_at
         self._last_step = -1
@@ -161,6 +164,11 @@ class RecordingRun(Run):
         return None if self.inert else self._question
 
     @_never_raises
+    def announce(self, tell: Callable[[str], None], plan: Callable[[], str] | None = None) -> None:
+        never = "" if self._url is None else "it is never rolled back"
+        tell(watching(self.id, self._url, never if plan is None else plan()))
+
+    @_never_raises
     def log(self, /, step: int, **metrics: Any) -> None:
         self._log(step, metrics, None)
 
@@ -202,6 +210,7 @@ class RecordingRun(Run):
             if step <= self._last_step or not self._num_segments:
                 self._begin_segment(step, self._segment_reason(), None, None, at)
             self._last_step = self._newest_step = step
+            self._has_steps = True
             record: Record = {"step": step, "time": now, "metrics": metrics}
             if position is not None:
                 record["position"] = position
@@ -230,7 +239,7 @@ class RecordingRun(Run):
     def add_config(self, config: Mapping[str, Any], *, total_steps: int | None = None) -> None:
         added = {"config": self._registration["config"] | mask_json(plain_json(config))}
         checked_json(added["config"])
-        if total_steps is not None and self._registration["total_steps"] is None:
+        if total_steps is not None and not self._is_planned:
             added["total_steps"] = checked_step(total_steps)
         if self._registration != self._registration | added:
             self.describe(**added)
@@ -275,8 +284,12 @@ class RecordingRun(Run):
     def finish(self, state: str | None = None, timeout: float = 30.0, at: float | None = None) -> None:
         atexit.unregister(self._at_exit)
         deadline = time.monotonic() + timeout
+        final = self._final_state(state)
+        if final is RunState.FINISHED and not self._has_steps:
+            mend = "call run.log in the loop, or attach the guard before train() or fit()"
+            self.log_once.warn_once(NO_STEPS, f"run {self.id} ends with 0 steps: {mend}")
         try:
-            self._put({"finish": self._final_state(state), "time": time.time() if at is None else at})
+            self._put({"finish": final, "time": time.time() if at is None else at})
             self.is_written = self._writer.close(timeout)
             if not self.is_written:
                 self.log_once.warn_once(

@@ -3,16 +3,20 @@
 `lossguard.init` returns it for mode "off", and a `RecordingRun` otherwise.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from lossguard.spool.folders import LOCK_WAIT
 from lossguard.spool.history import History
+from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.states import Refusal, RunState, SegmentReason
 from lossguard.vocabulary.wire import Answer, Question, RestorableTier
+
+NO_STEPS = "no steps"
+"""Key of the warning that a run has none, which `LogOnce` takes."""
 
 
 class Run:
@@ -34,6 +38,7 @@ class Run:
         self.num_ranks = num_ranks
         self.lock_wait = lock_wait
         """Seconds to wait for another process that still uses a folder of this run."""
+        self.log_once = LogOnce(quiet=rank > 0)
         self.history = History()
         """What earlier sessions of this run did."""
         self.batch_index: int | None = None
@@ -61,6 +66,12 @@ class Run:
         """What the collector asks before a person approves a rollback: never waits for the network."""
         return None
 
+    def announce(self, tell: Callable[[str], None], plan: Callable[[], str] | None = None) -> None:
+        """Tell at the start of a loop, in one line, which run this is and where it is reported. An adapter calls it.
+
+        `plan()`: its checkpoints; None: the run is never rolled back.
+        """
+
     def log(self, /, step: int, **metrics: Any) -> None:
         """Record the metrics of one optimizer step: Python or NumPy scalars, or 0-dim tensors on any device.
 
@@ -86,7 +97,8 @@ class Run:
     def add_config(self, config: Mapping[str, Any], *, total_steps: int | None = None) -> None:
         """Add what is known only after `init`: entries of the configuration, and the steps that the run will have.
 
-        An entry replaces an earlier one of the same name. Secrets are masked as in `init`. Never raises.
+        An entry replaces an earlier one of the same name, and `total_steps` an earlier number that `init` was not
+        given. Secrets are masked as in `init`. Never raises.
         """
 
     def log_event(self, kind: str, details: Mapping[str, Any], at: float | None = None) -> None:
@@ -193,6 +205,12 @@ class Run:
             self.finish()
         else:
             self.finish(RunState.FAILED)
+
+
+def watching(run_id: str, url: str | None, plan: str) -> str:
+    """The line that says at the start that a run is watched, and by whom; `url`: of the collector, if there is one."""
+    where = "recorded on disk only: no rollback" if url is None else f"reported to {url}"
+    return f"watching run {run_id}, {where}; {plan}" if plan else f"watching run {run_id}, {where}"
 
 
 def check_run(run: object) -> None:

@@ -16,7 +16,9 @@ LossguardError
 
 import functools
 import logging
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
 
@@ -103,15 +105,22 @@ class LogOnce:
             self.warn(message)
 
     def warn(self, message: str) -> None:
-        """Log `message` every time."""
+        """Log `message` every time, on a line of its own: progress bars make room for it."""
         if not self._quiet:
-            logger.warning(message)
+            with _without_bars():
+                logger.warning(message)
 
     def reset(self, key: str) -> bool:
         """Allow `key` to be logged again. Returns whether it had been logged."""
         logged = key in self._logged
         self._logged.discard(key)
         return logged
+
+
+def _without_bars() -> AbstractContextManager[None]:
+    """In this block, tqdm draws no bar: it draws them again at the end."""
+    tqdm: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    return tqdm.external_write_mode() if getattr(tqdm, "_instances", ()) else nullcontext()
 
 
 def never_raises(method: Method) -> Method:

@@ -51,6 +51,16 @@ def ago(then: float | None, now: float) -> str:
     return MISSING if then is None else f"{duration(max(0.0, now - then))} ago"
 
 
+def size(num_bytes: int) -> str:
+    """Such as "1.5 GiB"."""
+    amount, unit = float(num_bytes), "bytes"
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
+            break
+        amount /= 1024
+    return f"{amount:,.0f} {unit}" if unit == "bytes" else f"{amount:,.1f} {unit}"
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.1f}%"
 

@@ -1,5 +1,6 @@
 """The smallest checkpoints, batches and runs with orders, for tests of a guard."""
 
+from collections.abc import Callable
 from typing import Any
 
 from lossguard import Order, OrderKind, Run
@@ -60,6 +61,11 @@ class ScriptedRun(Run):
         """Why the run cannot be rolled back any more."""
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.skips = True
+        self.announced: list[str | None] = []
+        """The plan of each loop; None: only watched."""
+
+    def announce(self, tell: Any, plan: Callable[[], str] | None = None) -> None:
+        self.announced.append(None if plan is None else plan())
 
     def log_event(self, kind: str, details: Any, at: float | None = None) -> None:
         self.events.append((kind, dict(details)))

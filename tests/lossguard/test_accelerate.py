@@ -216,8 +216,10 @@ def test_what_other_processes_have_written_is_not_restored(tmp_path: Path) -> No
 def test_accelerate_neither_names_nor_deletes_them(tmp_path: Path) -> None:
     project = ProjectConfiguration(str(tmp_path), automatic_checkpoint_naming=True, total_limit=1)
     accelerator = Accelerator(cpu=True, project_config=project)
-    accelerator.prepare(torch.nn.Linear(2, 2))
+    model = torch.nn.Linear(2, 2)
+    accelerator.prepare(model, torch.optim.AdamW(model.parameters()))
     checkpoints = AcceleratorCheckpoints(accelerator, tmp_path / "ours")
+    assert checkpoints.expected(1, 2) == (3, 3 * (3 * 6) * 4)  # weights and two moments of 6 numbers
     for step in range(3):
         checkpoints.save(step, {})
         accelerator.save_state()

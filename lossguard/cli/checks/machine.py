@@ -13,6 +13,7 @@ from lossguard.spool.spool_reader import acknowledged, is_delivered
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.limits import Limits
 from lossguard.vocabulary.orders import read_key
+from lossguard.vocabulary.wording import size
 
 LITTLE, TOO_LITTLE = 5 << 30, 100 << 20
 """Bytes left on the disk: for a warning, and for a problem."""
@@ -52,16 +53,6 @@ def _disk(directory: Path) -> Check:
     if left < TOO_LITTLE:
         return problem("disk", sentence, mend)
     return warning("disk", sentence, mend) if left < LITTLE else ok("disk", sentence)
-
-
-def size(num_bytes: int) -> str:
-    """Such as "1.5 GiB"."""
-    amount, unit = float(num_bytes), "bytes"
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if amount < 1024 or unit == "TiB":
-            break
-        amount /= 1024
-    return f"{amount:,.0f} {unit}" if unit == "bytes" else f"{amount:,.1f} {unit}"
 
 
 def _spools(directory: Path) -> list[Check]:

@@ -19,7 +19,7 @@ from lossguard.launch.launcher import DELIVERY_SECONDS, Launcher, die_like
 from lossguard.launch.options import add_restart_options, limit_orders, supervisor_for
 from lossguard.launch.recorder import Recorder
 from lossguard.run.process_rank import rank_of
-from lossguard.run.run import Run
+from lossguard.run.run import Run, watching
 from lossguard.run.settings import Mode, Settings
 from lossguard.sources.names import NameMap
 from lossguard.spool.folders import lock_folder, make_folder
@@ -107,7 +107,12 @@ class _Launch:
             self._options, command, folder=folder, run_folder=next(iter(self._run_folders()), None)
         )
         launcher = Launcher(
-            command, folder=folder, recorder=recorder, environment=self._environment(), supervisor=supervisor
+            command,
+            folder=folder,
+            recorder=recorder,
+            environment=self._environment(),
+            supervisor=supervisor,
+            first_line=self._first_line(),
         )
         try:
             end = launcher.run()
@@ -120,6 +125,12 @@ class _Launch:
             for run_folder in self._run_folders():
                 left_by_script.finish(run_folder, self._settings, end.state, DELIVERY_SECONDS)
         die_like(end)
+
+    def _first_line(self) -> str:
+        url = self._settings.url if self._settings.mode is Mode.ONLINE else None
+        adapter = self._options.restart_with
+        plan = f"an order restarts the command ({adapter})" if adapter else "a rollback needs --restart-with or a guard"
+        return watching(self._run_id, url, plan if url else "")
 
     def begin(self, facts: Mapping[str, Any]) -> Run:
         """The run, with what the tracker says of it where the options say nothing."""

@@ -1,4 +1,5 @@
 import fcntl
+import io
 import json
 import random
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from tqdm import tqdm
 
 import lossguard
 from lossguard import Guard, Limits, Order, OrderKind, Run, Skip
@@ -18,7 +20,7 @@ from lossguard.torch import Checkpoints
 from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch
 from tests.lossguard.checkpoints.box import Box
 from tests.lossguard.collectors import FakeCollector
-from tests.lossguard.recorded import offline, steps
+from tests.lossguard.recorded import offline, records, steps
 from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
 from tests.waiting import eventually
 
@@ -47,11 +49,36 @@ def test_the_step_after_a_save_reports_how_long_the_save_held_the_loop_up(tmp_pa
     assert all(seconds >= 0.01 for seconds in saves.values())
 
 
+def test_the_line_at_the_start_says_where_the_run_is_reported_and_how_much_disk_its_checkpoints_take(
+    tmp_path: Path,
+) -> None:
+    model = nn.Linear(128, 256)
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3, model=model, optimizer=optimizer)
+    said: list[str] = []
+    with offline(tmp_path / "runs", run_id="r") as run:
+        guard = Guard(run, checkpoints=checkpoints, every=2)
+        guard.tell = said.append
+        for step, _ in guard.steps(Indices(), 41):
+            model(torch.ones(128)).sum().backward()
+            optimizer.step()
+            run.log(step, loss=1.0)
+    [sentence] = said
+    start = "watching run r, recorded on disk only: no rollback; a checkpoint every 2 steps, "
+    assert sentence.startswith(start)
+    num, about, unit = sentence.removeprefix(start).replace("kept (~", "").rstrip(")").split()
+    taken = sum(file.stat().st_size for file in checkpoints.directory.glob("step-*/*"))
+    assert (int(num), unit) == (len(checkpoints.steps()), "MiB")
+    assert float(about) * 2**20 == pytest.approx(taken, rel=0.2)
+    assert [record["run"]["total_steps"] for record in records(run) if "run" in record][-1] == 41
+
+
 def test_without_orders_step_and_batch_go_together() -> None:
     run, checkpoints = ScriptedRun(), Memory([])
     assert train(run, checkpoints, 5) == [(step, step) for step in range(5)]
     assert checkpoints.steps() == run.restorable == [0, 2, 4, 5]
     assert run.recorded == [("start", 0, None, None)]
+    assert run.announced == ["a checkpoint every 2 steps"]
 
 
 def test_a_rollback_restores_skips_and_continues_at_the_restored_step(caplog: pytest.LogCaptureFixture) -> None:
@@ -65,6 +92,17 @@ def test_a_rollback_restores_skips_and_continues_at_the_restored_step(caplog: py
     assert caplog.messages == [
         "rolled back from step 7 to step 4; the next batch is 4; batches 5 to 8 are skipped: spike"
     ]
+
+
+def test_a_progress_bar_that_is_set_as_the_docs_say_goes_back_and_ends_at_its_end() -> None:
+    shown = []
+    bar = tqdm(total=8, file=io.StringIO())
+    run = ScriptedRun({8: rollback(rewind_to=5, skip_from=5, skip_to=9)})
+    for step, _ in Guard(run, checkpoints=Memory([]), every=2).steps(Indices(), 8):
+        bar.update(step + 1 - bar.n)
+        shown.append(bar.n)
+    bar.close()
+    assert shown == [1, 2, 3, 4, 5, 6, 7, 5, 6, 7, 8]
 
 
 def test_the_checkpoints_of_a_discarded_branch_are_gone_before_the_rollback_is_recorded() -> None:

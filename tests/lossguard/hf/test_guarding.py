@@ -11,6 +11,7 @@ from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallbac
 from lossguard import Limits, Order, OrderKind, Skip
 from lossguard.hf import guard
 from lossguard.vocabulary.protocol import SKIPPED_SAMPLE_RETURNED
+from lossguard.vocabulary.wording import size
 from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, Traced, filtered, state_of, trainer_in
 from tests.lossguard.scripted import rollback
 from tests.waiting import eventually
@@ -58,6 +59,8 @@ def test_after_a_rollback_and_a_skip_it_is_the_plain_training_on_the_other_batch
     assert run.recorded[1][1] == 5  # the checkpoint at or before step 7
     assert run.recorded[1][3]["compared"]
     assert not any(kind == SKIPPED_SAMPLE_RETURNED for kind, _ in run.events)
+    num_bytes = sum(4 * each.numel() for each in trainer.model.parameters())
+    assert run.announced == [f"a checkpoint every 5 steps, 9 kept (~{size(9 * 3 * num_bytes)})"]
     assert [metrics["tokens"] for _, metrics in run.logged] == [4 * LENGTH * (step + 1) for step, _ in run.logged]
 
 

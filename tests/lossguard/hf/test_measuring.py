@@ -38,6 +38,7 @@ def test_every_step_has_what_the_trainer_itself_logs_with_logging_steps_1_to_the
     rows_of_a_step = [4] * 11 + [2] + [4] * 8  # the last step of an epoch has 1 micro-batch
     assert run.column("tokens") == [LENGTH * sum(rows_of_a_step[: n + 1]) for n in range(20)]
     assert state_of(trainer) == state_of(each)
+    assert run.announced == [None]
 
 
 def test_a_nan_is_reported_as_a_nan_and_not_as_the_loss_that_the_trainer_makes_of_it(tmp_path: Path) -> None:

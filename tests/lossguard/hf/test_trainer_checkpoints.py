@@ -8,6 +8,7 @@ import transformers
 
 from lossguard.hf import guard
 from lossguard.hf.trainer_checkpoints import Progress
+from lossguard.vocabulary.wording import size
 from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, filtered, state_of, trainer_in
 from tests.lossguard.scripted import rollback
 
@@ -99,6 +100,8 @@ def test_as_many_as_the_limit_of_the_trainer_says_stay_by_default(tmp_path: Path
     guard(trainer, run, every=2, store="hf")
     trainer.train()
     assert run.restorable == [12, 14, 16]
+    num_bytes = sum(4 * each.numel() for each in trainer.model.parameters())
+    assert run.announced == [f"a checkpoint every 2 steps, 3 kept (~{size(3 * 3 * num_bytes)})"]
 
 
 def test_a_best_model_that_was_deleted_on_the_discarded_branch_is_forgotten(tmp_path: Path) -> None:

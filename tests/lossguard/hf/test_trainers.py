@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, set_seed
 
+import lossguard
 from lossguard import Skip
 from lossguard.hf import guard, watch
 from lossguard.torch import checkpoints_in, learning_rate_remedy
@@ -302,3 +303,13 @@ def test_what_is_no_run_and_a_folder_that_cannot_be_made_are_refused_in_a_senten
     for store in ("lossguard", "hf"):
         with pytest.raises(ValueError, match=r"out.* cannot hold checkpoints: Not a directory"):
             guard(trainer, LoggedRun(), store=store)
+
+
+def test_a_guard_that_comes_after_the_training_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = trainer_in(tmp_path, Rows(46), max_steps=2)
+    trainer.train()
+    with lossguard.init("project", mode="offline", directory=tmp_path / "runs") as run:
+        guard(trainer, run)
+    assert caplog.messages == [
+        "trainer.train() has done 2 steps before, which are not recorded: call lossguard.hf.guard or .watch first"
+    ]

@@ -104,8 +104,8 @@ class Ended:
 
     @property
     def problems(self) -> str:
-        """What stderr has beside the preview of the first rows."""
-        lines = self.err.splitlines(keepends=True)
+        """What stderr has beside the line at the start and the preview of the first rows."""
+        lines = [line for line in self.err.splitlines(keepends=True) if "lossguard: watching run " not in line]
         preview = [number for number, line in enumerate(lines) if line.startswith("lossguard: the first ")]
         return "".join(lines[: preview[0]] if preview else lines)
 

@@ -53,6 +53,8 @@ def test_the_state_of_a_run_follows_from_how_the_child_ended(
 def test_the_steps_of_an_unchanged_script_arrive_and_the_run_is_finished(launching: Launching) -> None:
     ended = launching.run(TRAINS, options=("--run-id", "r", "--tag", "nightly"))
     assert (ended.code, ended.problems) == (0, "")
+    line = f"watching run r, reported to {launching.collector.url}; a rollback needs --restart-with or a guard"
+    assert ended.err.count(f"lossguard: {line}\n") == 1
     assert launching.metric("loss") == {step: 2.0 - step / 100 for step in range(20)}
     registered = launching.collector.runs["r"]
     assert (registered["project"], registered["name"]) == ("fake-project", "fake-run")
@@ -109,7 +111,7 @@ def test_a_file_that_is_not_executable_ends_with_126_and_one_sentence(launching:
 def test_a_command_that_logs_nothing_says_so(launching: Launching) -> None:
     ended = launching.run("print('done')")
     assert (ended.code, ended.out) == (0, "done\n")
-    assert ended.err.startswith("lossguard: nothing was recorded: ")
+    assert ended.problems.startswith("lossguard: nothing was recorded: ")
     assert "a Hugging Face Trainer does so with --report_to tensorboard" in ended.err
     assert launching.collector.runs == {}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lossguard.launch.recorder import Recorder
+from lossguard.launch.recorder import NOTHING_RECORDED, Recorder
 from lossguard.run.run import Run
 from lossguard.run.start import init, storable_config
 from lossguard.sources.names import NameMap
@@ -61,6 +61,15 @@ def test_a_journal_is_recorded_and_deleted(tmp_path: Path) -> None:
     assert steps(tmp_path) == [(0, 2.0), (1, 1.0)]
     assert (tmp_path / "q" / "r").is_dir()
     assert list(tmp_path.glob("a.*")) == []
+
+
+def test_a_run_without_a_row_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "a.journal", {"tracker": "wandb", "project": "q"})
+    recorder = Recorder(Origin(tmp_path), NameMap(), at_once=True)
+    assert recorder.begin_at_once() is not None
+    recorder.follow(tmp_path / "a.journal")
+    recorder.close(RunState.FINISHED, 5.0)
+    assert caplog.messages == [NOTHING_RECORDED]
 
 
 def test_a_journal_whose_run_cannot_be_begun_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from lossguard import Limits
 from lossguard.lightning import Lossguard, Watch
 from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.wording import size as bytes_of
 from tests.lossguard.lightning.fitting import (
     LoggingRun,
     Module,
@@ -62,6 +63,8 @@ def test_after_rollbacks_a_fit_is_one_that_never_read_the_skipped_batches(tmp_pa
     guarded = fit(tmp_path, shuffled(size), Lossguard(run, every=5), module=module, **settings)
     assert [each[:3] for each in run.recorded] == [("start", 0, None), ("rollback", 10, 1), ("rollback", 30, 2)]
     assert run.recorded[1][3]["compared"]
+    num_bytes = sum(4 * each.numel() for each in guarded.parameters())
+    assert run.announced == [f"a checkpoint every 5 steps, 13 kept (~{bytes_of(13 * 3 * num_bytes)})"]
     plain = fit(tmp_path, filtered(size, [(14, 22)], steps=60, accumulate=2), **settings)
     assert_same(guarded, plain)
     assert guarded.events[-1] == plain.events[-1]

@@ -36,6 +36,7 @@ def test_every_step_is_reported_as_the_module_computed_it(tmp_path: Path) -> Non
         17: validations[2],
     }
     assert [name for name, seconds in run.durations if seconds > 0] == ["evaluation_seconds"] * 3
+    assert run.announced == [None]
     plain = fit(tmp_path, shuffled(44), validation=True, **settings)
     assert_same(module, plain)
     assert module.events == plain.events

@@ -336,12 +336,44 @@ def test_what_is_known_only_later_is_added_to_the_configuration_with_secrets_mas
     first, second, third = (record["run"] for record in records(run) if "run" in record)
     assert (first["config"], first["total_steps"]) == ({"lr": 1.0, "model": "small"}, None)
     assert second["config"] == {"lr": 1.0, "model": {"layers": 2}, "hub_token": "***"}
-    assert (second["total_steps"], third["total_steps"]) == (9, 9)
+    assert (second["total_steps"], third["total_steps"]) == (9, 7)
+    with offline(tmp_path, run_id="planned", total_steps=5) as planned:
+        planned.add_config({}, total_steps=9)
+        assert planned.planned_steps == 5
     assert "run.add_config was ignored" in caplog.text
 
 
 def decided(**fields: Any) -> Order:
     return Order(id=1, kind=OrderKind.ROLLBACK, **fields)
+
+
+def test_a_run_that_ends_well_without_a_step_says_what_to_do_and_one_that_has_done_its_steps_does_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with offline(tmp_path, run_id="r"):
+        pass
+    sentence = "run r ends with 0 steps: call run.log in the loop, or attach the guard before train() or fit()"
+    assert caplog.messages == [sentence]
+    offline(tmp_path, run_id="failed").finish("failed")
+    with offline(tmp_path, run_id="r") as run:
+        run.log(0, loss=1.0)
+    with offline(tmp_path, run_id="r"):
+        pass
+    assert caplog.messages == [sentence]
+
+
+def test_the_line_at_the_start_names_the_collector(collector: FakeCollector, tmp_path: Path) -> None:
+    said: list[str] = []
+    with lossguard.init("p", run_id="20251130-094812-3f9a1c", url=collector.url, directory=tmp_path) as run:
+        run.announce(said.append, lambda: "a checkpoint every 50 steps, 26 kept (~36.2 GiB)")
+        run.announce(said.append)
+        run.log(0, loss=1.0)
+    start = f"watching run 20251130-094812-3f9a1c, reported to {collector.url}; "
+    assert said == [
+        f"{start}a checkpoint every 50 steps, 26 kept (~36.2 GiB)",
+        f"{start}it is never rolled back",
+    ]
+    assert len(said[0].replace(collector.url, "http://127.0.0.1:8000")) <= 120
 
 
 def test_an_order_from_before_a_rewind_is_outdated_in_this_process_and_the_next(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
+import logging
+import sys
+
 import pytest
+from tqdm import tqdm
 
 from lossguard.vocabulary.errors import LogOnce, never_raises
 
@@ -18,6 +22,21 @@ def test_a_quiet_one_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     log_once.warn_once("a", "first")
     log_once.warn("second")
     assert caplog.messages == []
+
+
+def test_a_message_has_a_line_of_its_own_beside_a_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    logger, handler = logging.getLogger("lossguard"), logging.StreamHandler(sys.stderr)
+    logger.addHandler(handler)
+    try:
+        with tqdm(total=4, mininterval=0, file=sys.stderr) as bar:
+            bar.update(1)
+            LogOnce().warn("rolled back")
+            bar.update(1)
+    finally:
+        logger.removeHandler(handler)
+    drawn = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    assert "rolled back" in drawn
+    assert [line for line in drawn if "2/4" in line]
 
 
 def test_an_error_in_a_method_that_never_raises_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from lossguard.vocabulary.wording import ago, batches, count, duration, form, number, percent, plural
+from lossguard.vocabulary.wording import ago, batches, count, duration, form, number, percent, plural, size
 
 
 def test_a_count_of_one_has_the_singular_and_all_others_have_the_plural() -> None:
@@ -28,3 +28,7 @@ def test_a_duration_has_one_unit(seconds: float, text: str) -> None:
 def test_counts_shares_and_ranges() -> None:
     assert (count(1_234_567), count(None), percent(0.264)) == ("1,234,567", "-", "26.4%")
     assert [batches(*pair) for pair in ((5, 10), (5, 5), (None, 3))] == ["5 to 9", "-", "-"]
+
+
+def test_a_size_has_a_unit() -> None:
+    assert [size(each) for each in (512, 1536, 5 << 30)] == ["512 bytes", "1.5 KiB", "5.0 GiB"]

@@ -8,7 +8,7 @@ import pytest
 
 import lossguard
 from lossguard.cli.checks.check import Check
-from lossguard.cli.checks.machine import checks, size
+from lossguard.cli.checks.machine import checks
 from lossguard.run.settings import Settings
 
 
@@ -80,7 +80,3 @@ def test_a_folder_below_one_that_this_user_may_not_search_is_a_problem(
     monkeypatch.setattr(os, "access", lambda path, how: path != closed and access(path, how))
     found = look(closed / "spools" / "runs")
     assert (found["folder"].state, found["folder"].sentence) == ("problem", f"this user cannot write in {closed}")
-
-
-def test_a_size_has_a_unit() -> None:
-    assert [size(each) for each in (512, 1536, 5 << 30)] == ["512 bytes", "1.5 KiB", "5.0 GiB"]
