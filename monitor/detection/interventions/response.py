@@ -174,6 +174,8 @@ class IncidentResponse:
         decision = decide(self.policy, now, self.batches.batch_of)
         decision = with_limits(decision, self.limits, now, self.restorable, self.policy)
         kind = decision.kind or decision.unavailable
+        if (kind is not None or decision.is_final) and self._awaits_comparison(now):
+            return effects
         if decision.is_final:
             current.no_further_action, current.wait_reasons = True, []
             return [*effects, *self._end_previous(now), self.incidents.add_reason(" ".join(decision.reasons))]
@@ -262,6 +264,16 @@ class IncidentResponse:
         if self.incidents.is_disturbed() or (recent.z["loss"][-VERIFIED_ROWS:] >= IN_BAND_Z).any():
             return []
         return self._verified(f"The run reached step {step} without a recurrence, with the loss in its band")
+
+    def _awaits_comparison(self, now: Situation) -> bool:
+        """Whether the trainer may say with the next row that a skipped sample caused this: then no rollback has worked.
+
+        It compares the samples of a step after the step.
+        """
+        rollback = self.interventions.under_verification()
+        if rollback is None or rollback.skip_from is None or not rollback.compared:
+            return False
+        return not now.attempts and now.step == now.detected_step
 
     def _end_previous(self, now: Situation) -> list[Effect]:
         """The rollback under verification, if there is one, did not work; or it did, and this is another incident."""

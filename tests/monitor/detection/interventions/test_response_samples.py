@@ -167,6 +167,20 @@ def test_a_skipped_sample_that_is_trained_again_makes_its_rollback_recur() -> No
     assert [each.number for each in engine.response.interventions.attempts_at(300)] == [1]
 
 
+@pytest.mark.parametrize("returned", [True, False])
+def test_trouble_elsewhere_is_decided_about_once_the_trainer_has_compared_the_samples_of_its_step(
+    returned: bool,
+) -> None:
+    engine, log = under_verification(compared=True)
+    nan = Rows.of([345, 346], loss=[float("nan")] * 2, batch_index=[407, 408])
+    log.add(engine.feed(nan[:1]))
+    assert [each.state.value for each in log.interventions] == ["applied"]
+    log.add(engine.declare(346, SKIPPED_SAMPLE_RETURNED, {"intervention": 1}) if returned else [])
+    log.add(engine.feed(nan[1:]))
+    states = [each.state.value for each in log.interventions]
+    assert states == ["recurred" if returned else "verified", "ordered"]
+
+
 @pytest.mark.parametrize("details", [{}, {"step": "x", "rows": -1, "batch_index": None}])
 def test_a_sample_of_an_order_that_is_not_named_is_one_of_the_rollback_under_verification(details: Any) -> None:
     engine, log = under_verification()
