@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from db import queries
 from db.dialects import dialect_of
-from db.models import Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches
+from db.models import BESIDE, Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches
 from db.steps import backlog
 from db.store import bulk, features, partitions
 from lossguard.vocabulary.states import OrderState, RunState, SegmentReason
@@ -87,8 +87,13 @@ def open_segment(
     reason: SegmentReason,
     order_id: int | None,
     opened_at: float,
+    writer: str | None = None,
+    is_beside: bool = False,
 ) -> tuple[Segment, bool]:
-    """The segment with this key, created if there is none: (segment, whether it is new)."""
+    """The segment with this key, created if there is none: (segment, whether it is new).
+
+    `writer`: digest of who opens it; `is_beside`: the live line does not lead to it.
+    """
     known = queries.segment_with_key(session, run=run, key=key)
     if known is not None:
         return known, False
@@ -101,6 +106,8 @@ def open_segment(
         reason=reason,
         order_id=order_id,
         opened_at=opened_at,
+        live_order=BESIDE if is_beside else queries.newest_live_order(session, run=run) + 1,
+        writer=writer,
         num_steps=0,
         has_blocks=features.is_enabled(session, features.BLOCKS),
         num_packed=0,
@@ -108,6 +115,12 @@ def open_segment(
     session.add(segment)
     session.flush()
     return segment, True
+
+
+def lead(session: Session, *, run: Run, segment: Segment) -> None:
+    """From now on the live line leads to the segment: its process has taken over the run."""
+    segment.live_order = queries.newest_live_order(session, run=run) + 1
+    session.flush()
 
 
 def set_fork_step(session: Session, *, run: Run, segment: Segment, first_step: int) -> None:

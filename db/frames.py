@@ -31,7 +31,7 @@ from db import queries
 from db.goodput import reading
 from db.goodput.accounting import TimeCause
 from db.lineage import Line, StepRange, live_line, step_ranges
-from db.models import STORAGE_COLUMNS, Base, Event, Incident, Intervention, Order, Run, Segment, UnixTime
+from db.models import INNER_COLUMNS, Base, Event, Incident, Intervention, Order, Run, Segment, UnixTime
 from db.records.hardware import samples
 from db.steps.columns import MetricColumn, column_of
 from db.steps.reader import StepBlock, read_blocks
@@ -186,7 +186,7 @@ def runs(session: Session, *, project: str | None = None) -> pd.DataFrame:
 
 def _columns(model: type[Base]) -> list[sa.ColumnElement[Any]]:
     """The columns of a table without the keys that only the store needs."""
-    inner = {"run_pk", "pk", "revision"} if model is Run else {"run_pk", "id", *STORAGE_COLUMNS}
+    inner = {"run_pk", "pk", "revision"} if model is Run else {"run_pk", "id", *INNER_COLUMNS}
     return [column for column in model.__table__.columns if column.key not in inner]
 
 

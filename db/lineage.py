@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
-from db.models import Event, Segment
+from db.models import BESIDE, Event, Segment
 from lossguard.vocabulary.protocol import REMEDY
 from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts, says_source
 from lossguard.vocabulary.states import SegmentReason
@@ -45,12 +45,11 @@ def tree(segments: Sequence[Segment]) -> dict[int | None, list[int]]:
 def live_line(segments: Sequence[Segment]) -> list[StepRange]:
     """The path from the root to the newest segment, oldest range first; each range ends where its child forked off.
 
-    The newest segment is the one that the trainer opened last, whenever it arrived: a spool may be delivered late.
+    The newest segment is the last one that the process with the lease sent to the collector (`Segment.live_order`).
     Segments whose first step is unknown (a resume before its first report) are left out.
     """
-    settled = [segment for segment in segments if segment.fork_step is not None]
-    newest = max(settled, key=lambda segment: (segment.opened_at or 0.0, segment.number), default=None)
-    return [] if newest is None else line_to(settled, newest.number)
+    opened = in_opening_order(segments)
+    return line_to(opened, opened[-1].number) if opened else []
 
 
 def line_to(segments: Sequence[Segment], head: int) -> list[StepRange]:
@@ -136,10 +135,13 @@ def forks(segments: Sequence[Segment]) -> list[Fork]:
 
 
 def in_opening_order(segments: Sequence[Segment]) -> list[Segment]:
-    """The segments whose first step is known, in the order in which the trainer opened them."""
-    return sorted(
-        (segment for segment in segments if segment.fork_step is not None), key=lambda one: (one.opened_at, one.number)
-    )
+    """The segments that have led the live line and whose first step is known, in the order in which they began to."""
+    placed = [
+        (segment.number if segment.live_order is None else segment.live_order, segment)
+        for segment in segments
+        if segment.fork_step is not None
+    ]
+    return [segment for place, segment in sorted(placed, key=lambda each: each[0]) if place != BESIDE]
 
 
 def _from_fork(part: StepRange, fork_step: int, first: int | None, last: int | None) -> list[StepRange]:

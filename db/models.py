@@ -147,10 +147,7 @@ class Segment(Base):
     """Consecutive steps of a run; `fork_step` is the first one, `parent` the segment that it forked from."""
 
     __tablename__ = "segments"
-    __table_args__ = (
-        UniqueConstraint("run_pk", "key"),
-        sa.Index("ix_segments_run_pk_opened_at", "run_pk", "opened_at", "number"),
-    )
+    __table_args__ = (UniqueConstraint("run_pk", "key"),)
 
     run_pk: Mapped[int] = _run_key(primary=True)
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -161,6 +158,14 @@ class Segment(Base):
     reason: Mapped[str] = mapped_column(String(16))
     order_id: Mapped[int | None]
     opened_at: Mapped[Time]
+    """By the trainer's clock: it is shown, and nothing is decided by it."""
+    live_order: Mapped[int | None]
+    """The live line leads to the segment with the greatest; NULL: its `number`. BESIDE: it never led the line, because
+    a process without the lease of the run opened it. The collector gives it, so no clock of a trainer matters: a later
+    segment gets a greater one, and a greater one again when its process takes over the run."""
+    writer: Mapped[str | None] = mapped_column(String(32))
+    """Digest of the folder whose process opened it (`lossguard.spool.writer.Writer`): only that one adds to it. NULL: a
+    process that did not say who it is."""
     first_step: Mapped[int | None] = mapped_column(BigInteger)
     last_step: Mapped[int | None] = mapped_column(BigInteger)
     num_steps: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -170,9 +175,20 @@ class Segment(Base):
     num_packed: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     """Steps in blocks; the other ones are rows of `steps`."""
 
+    @property
+    def is_beside(self) -> bool:
+        """Whether it is beside the live line."""
+        return self.live_order == BESIDE
 
-STORAGE_COLUMNS = ("has_blocks", "num_packed")
-"""Columns of a segment that say how its steps are stored: no list or table shows them."""
+    def is_of(self, writer: str | None) -> bool:
+        """Whether the process with this digest may add to it; anybody may where nobody said who it was."""
+        return self.writer is None or self.writer == writer
+
+
+BESIDE = -1
+"""`live_order` of a segment that is beside the live line."""
+INNER_COLUMNS = ("has_blocks", "num_packed", "writer")
+"""Columns of a segment that mean something in this store alone: no list or table shows them."""
 
 
 class Step(Base):

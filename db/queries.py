@@ -33,6 +33,9 @@ from lossguard.vocabulary.protocol import PROBE
 from lossguard.vocabulary.states import OrderState
 from lossguard.vocabulary.wire import Probe
 
+LIVE_ORDER = sa.func.coalesce(Segment.live_order, Segment.number)
+"""Of a segment, see `Segment.live_order`."""
+
 
 def runs(session: Session, *, project: str | None = None) -> Sequence[Run]:
     """All runs, the newest first."""
@@ -76,9 +79,22 @@ def segment_of_order(session: Session, *, order: Order) -> Segment | None:
 
 
 def newest_segment(session: Session, *, run: Run) -> Segment | None:
-    """The segment that was opened last, of those whose first step is known."""
-    found = sa.select(Segment).where(Segment.run_pk == run.pk, Segment.fork_step.is_not(None))
-    return session.scalar(found.order_by(Segment.opened_at.desc(), Segment.number.desc()).limit(1))
+    """The segment to which the live line leads, see `Segment.live_order`."""
+    found = sa.select(Segment).where(Segment.run_pk == run.pk, Segment.fork_step.is_not(None), LIVE_ORDER >= 0)
+    return session.scalar(found.order_by(LIVE_ORDER.desc(), Segment.number.desc()).limit(1))
+
+
+def newest_live_order(session: Session, *, run: Run) -> int:
+    """The greatest of all segments, also of those whose first step is not known; -1 without any."""
+    found = session.scalar(sa.select(sa.func.max(LIVE_ORDER)).where(Segment.run_pk == run.pk))
+    return -1 if found is None else found
+
+
+def is_newest_of_writer(session: Session, *, segment: Segment) -> bool:
+    """Whether the process that opened the segment has opened none after it."""
+    writer = Segment.writer.is_(None) if segment.writer is None else Segment.writer == segment.writer
+    later = sa.select(Segment.number).where(Segment.run_pk == segment.run_pk, Segment.number > segment.number, writer)
+    return session.scalar(later.limit(1)) is None
 
 
 def newest_record_of(session: Session, *, run: Run, segment: Segment) -> Segment | None:

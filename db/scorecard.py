@@ -140,7 +140,7 @@ def _segments(session: Session, keys: Sequence[int]) -> dict[int, list[tuple[Sto
     chosen = chosen.where(Segment.run_pk.in_(keys), Segment.fork_step.is_not(None))
     found: dict[int, list[tuple[StoredSegment, int]]] = defaultdict(list)
     for run, number, fork, first, last, intervention in session.execute(
-        chosen.order_by(Segment.opened_at, Segment.number)
+        chosen.where(queries.LIVE_ORDER >= 0).order_by(queries.LIVE_ORDER)
     ):
         assert fork is not None  # the query asked for that
         num_steps = 0 if first is None or last is None else last - first + 1

@@ -74,7 +74,7 @@ def segments(facts: RunFacts) -> pd.DataFrame:
         {
             "Segment": each.number,
             "Parent": formatting.count(each.parent),
-            "Reason": each.reason,
+            "Reason": f"{each.reason}, beside the line of another process" if each.is_beside else each.reason,
             "Fork step": formatting.count(each.fork_step),
             "Last step": formatting.count(each.last_step),
             "Steps": formatting.count(each.num_steps),

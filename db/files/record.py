@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.files.rules import BadRecord, check_row
 from db.models import (
-    STORAGE_COLUMNS,
+    INNER_COLUMNS,
     Base,
     DetectionState,
     Event,
@@ -75,7 +75,7 @@ def _table(model: type[Base]) -> sa.Table:
 
 def _names(model: type[Base]) -> list[str]:
     """The columns that have a meaning outside this store. Segments and the ledger refer to orders by id."""
-    inner = {"pk", "run_pk", "revision"} if model in (Run, Order) else {"id", "run_pk", *STORAGE_COLUMNS}
+    inner = {"pk", "run_pk", "revision"} if model in (Run, Order) else {"id", "run_pk", *INNER_COLUMNS}
     names = [column.key for column in _table(model).columns if column.key not in inner]
     return [name for name in names if not (model is Run and name.startswith("lease_"))]
 
@@ -199,6 +199,9 @@ def _list(described: Mapping[str, Any], name: str) -> list[Any]:
 def _check_tree(segments: list[dict[str, Any]]) -> None:
     if [segment["number"] for segment in segments] != list(range(len(segments))):
         raise BadRecord("segments: they must be numbered from 0, in order")
+    if all(segment.get("live_order") is None for segment in segments):  # of a release that went by these times
+        for place, segment in enumerate(sorted(segments, key=lambda each: (each["opened_at"], each["number"]))):
+            segment["live_order"] = place
     settled = {segment["number"] for segment in segments if segment.get("fork_step") is not None}
     parents = {segment["number"]: {segment.get("parent")} - {None} for segment in segments}
     if not set().union(*parents.values()) <= settled:

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from db.models import (
+    BESIDE,
     Base,
     DetectionState,
     Event,
@@ -138,6 +139,7 @@ OF_COLUMN: Mapping[tuple[type[Base], str], Rule] = {
     (Run, "restorable_steps"): _list_of(STEP, MAX_RESTORABLE_STEPS),
     (Run, "restorable_tiers"): _list_of(TIER, MAX_TIERS),
     (Segment, "key"): _name(),
+    (Segment, "live_order"): Rule(lambda value: value == BESIDE or _is_small(value), "a whole number from -1"),
     (Segment, "reason"): _one_of(states.SegmentReason),
     (Incident, "kind"): _one_of(states.IncidentKind),
     (Incident, "state"): _one_of(states.IncidentState),

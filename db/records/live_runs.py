@@ -139,7 +139,7 @@ def skipped_batches(session: Session, *, run_pks: RunPks) -> Mapping[int, int]:
 def lost_steps(session: Session, *, run_pks: RunPks) -> Mapping[int, int]:
     """Run -> optimizer steps on its discarded branches, including those that were never reported."""
     several = sa.select(Segment.run_pk).where(Segment.run_pk.in_(run_pks), Segment.number > 0)
-    names = ("run_pk", "number", "parent", "fork_step", "opened_at", "first_step", "last_step")
+    names = ("run_pk", "number", "parent", "fork_step", "live_order", "first_step", "last_step")
     columns = sa.select(*(getattr(Segment, name) for name in names))
     trees: dict[int, list[Any]] = defaultdict(list)  # rows with the columns of a segment that `discarded` asks for
     for segment in session.execute(columns.where(Segment.run_pk.in_(several)).order_by(Segment.number)):

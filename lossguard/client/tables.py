@@ -104,6 +104,7 @@ SEGMENTS = Table(
         "reason": Kind.TEXT,
         "order_id": Kind.OPTIONAL_INTEGER,
         "opened_at": Kind.TIME,
+        "live_order": Kind.OPTIONAL_INTEGER,
         "first_step": Kind.OPTIONAL_INTEGER,
         "last_step": Kind.OPTIONAL_INTEGER,
         "num_steps": Kind.INTEGER,

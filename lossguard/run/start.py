@@ -15,7 +15,6 @@ from lossguard.run.ranks import current_ranks
 from lossguard.run.recording import RecordingRun
 from lossguard.run.run import Run
 from lossguard.run.settings import Mode, Settings
-from lossguard.spool.archive import files_in
 from lossguard.spool.folders import lock_folder, make_folder
 from lossguard.spool.spool import new_session
 from lossguard.spool.writer import WRITER_HEADER, Writer, writer_of
@@ -24,7 +23,7 @@ from lossguard.vocabulary.protocol import MAX_SHORT_TEXT, MAX_TAGS, checked_json
 from lossguard.vocabulary.secrets import MASK, mask_json
 from lossguard.vocabulary.values import plain_json
 
-# The lease: before a run is resumed in a new folder, the collector says whether another process still writes it.
+# The lease: before a run is resumed, the collector says whether a process in another folder still writes it.
 
 ASK_TIMEOUT = 5.0
 """Seconds to wait for an answer: without one the run begins, because it must work without a collector."""
@@ -85,8 +84,8 @@ def init(
     other ranks get a run with the same id that records nothing.
 
     One process at a time writes a run: `init` waits up to LOSSGUARD_LOCK_WAIT seconds for the process that uses its
-    folder. Only if a given `run_id` has no folder here, it asks the collector whether a process elsewhere writes the
-    run; otherwise it makes no request.
+    folder. If a `run_id` is given, it asks the collector whether a process elsewhere writes the run; otherwise it makes
+    no request.
 
     Raises ConfigurationError (a ValueError) when an argument, a variable or the directory is invalid, and when another
     process does not end in time.
@@ -204,8 +203,8 @@ def record(registration: dict[str, Any], settings: Settings, *, session: str | N
         make_folder(folder)
         lock = lock_folder(folder, wait=settings.lock_wait, remedy=IN_USE)
         try:
-            if client is not None and settings.run_id and not files_in(folder, ".spool", ".control"):
-                _take_lease(registration["id"], folder, settings)
+            if client is not None and settings.run_id:
+                _take_lease(registration["id"], folder, settings, session)
             return RecordingRun(
                 registration=registration,
                 directory=folder,
@@ -225,8 +224,8 @@ def record(registration: dict[str, Any], settings: Settings, *, session: str | N
         raise ConfigurationError(f"{folder} cannot be written ({problem.strerror}): set LOSSGUARD_DIR") from problem
 
 
-def _take_lease(run_id: str, folder: Path, settings: Settings) -> None:
-    """The run has no spool here: it is new, or was begun in another folder, where a process may still write it."""
+def _take_lease(run_id: str, folder: Path, settings: Settings, session: str | None) -> None:
+    """A process in another folder may write the run, also if this folder has begun it: it may have moved on."""
     assert settings.url is not None
     with Client(settings.url, settings.token, timeout=ASK_TIMEOUT) as client:
-        wait_for_lease(client, run_id, writer_of(folder, new_session(folder)), wait=settings.lock_wait)
+        wait_for_lease(client, run_id, writer_of(folder, session or new_session(folder)), wait=settings.lock_wait)

@@ -3,6 +3,7 @@
 Collectors give the orders of a run to one writer. The collector imports this module, too.
 """
 
+import hashlib
 import os
 import re
 import socket
@@ -11,6 +12,8 @@ from pathlib import Path
 
 WRITER_HEADER = "Lossguard-Writer"
 """Header of a trainer's requests. An older SDK sends none, and an older collector ignores it."""
+DELIVERS = "sync:"
+"""Before the name of a process that only delivers."""
 _HEADER = re.compile(r"([0-9a-f]{32}) ([0-9A-Za-z._-]{1,63}) ([\x21-\x7e]{1,160})")
 
 
@@ -24,6 +27,16 @@ class Writer:
     """Of the process; a process that takes over the folder has a greater one."""
     process: str
     """The process as people know it: pid@host."""
+
+    @property
+    def digest(self) -> str:
+        """Of the id: what names the folder, and does not let anybody act for it."""
+        return hashlib.sha256(self.id.encode()).hexdigest()[:32]
+
+    @property
+    def only_delivers(self) -> bool:
+        """Whether it sends what an ended process has left: it takes no run from another folder."""
+        return self.process.startswith(DELIVERS)
 
     def to_header(self) -> str:
         """The value of the header."""

@@ -8,7 +8,7 @@ from db.goodput import rollback_costs
 from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind
 from db.lineage import live_line, source_of
-from db.models import STORAGE_COLUMNS, Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
+from db.models import INNER_COLUMNS, Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.queries import Series
 from db.records.hardware import HardwareSample
 from db.records.step_notes import StepNote
@@ -20,7 +20,7 @@ from monitor.detection.interventions import run_policy
 
 Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit | StepNote
 
-HIDDEN = frozenset({"pk", "run_pk", "revision", "lease_writer", "lease_session", *STORAGE_COLUMNS})
+HIDDEN = frozenset({"pk", "run_pk", "revision", "lease_writer", "lease_session", *INNER_COLUMNS})
 
 
 def record(row: Stored, fields: Sequence[str] | None = None) -> dict[str, Any]:

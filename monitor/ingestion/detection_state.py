@@ -148,18 +148,24 @@ def snapshot(
         commands.save_snapshot(session, run=run, segment=segment, step=step, state=detectors)
 
 
-def fork(session: Session, run: Run, engine: DetectionEngine, segment: Segment, *, now: float) -> list[Effect]:
-    """A new segment begins: the detectors return to their state before its first step on the live line."""
+def fork(
+    session: Session, run: Run, engine: DetectionEngine, segment: Segment, *, now: float, step: int | None = None
+) -> list[Effect]:
+    """A new segment begins: the detectors return to their state before its first step on the live line.
+
+    `step`: the one after its last row, where it has rows already.
+    """
     stored = queries.detection_state(session, run=run)
     if stored is not None and stored.segment is not None:
         effects.write(session, run, engine.conclude_replay(), segment=stored.segment, now=now)
-    step = segment.fork_step
+    step = segment.fork_step if step is None else step
     assert step is not None
     known = queries.snapshot_before(session, run=run, step=step)
     first, state = (0, None) if known is None else (known[0] + 1, known[1])
     earliest = max(first - SNAPSHOT_EVERY, 0)
     order = None if segment.order_id is None else session.get(Order, segment.order_id)
-    record = recorded_steps.before(session, run, segment, step)
+    is_new = step == segment.fork_step
+    record = recorded_steps.before(session, run, segment, step) if is_new else recorded_steps.Record()
     return engine.fork(
         step,
         segment.reason,

@@ -29,16 +29,24 @@ class Claim:
     seconds: float
     """How long a lease lasts."""
 
+    @property
+    def digest(self) -> str | None:
+        """Whose the segments are that this process opens, as `Segment.writer` says it."""
+        return None if self.writer is None else self.writer.digest
+
 
 def take(run: Run, claim: Claim) -> bool:
     """Whether the process may act for the run: it takes the lease, or renews it.
 
-    A process that does not say who it is takes none, and may act as long as nobody holds it.
+    A process that does not say who it is takes none, and may act as long as nobody holds it. One that only delivers
+    what an ended process has left takes none from another folder, also if that has ended.
     """
     writer = claim.writer
     if writer is None:
         return not is_held(run, claim.now)
     is_ours = writer.id == run.lease_writer
+    if writer.only_delivers and not is_ours and run.lease_writer is not None:
+        return False
     is_newer = writer.session > (run.lease_session or "") if is_ours else not is_held(run, claim.now)
     if is_newer or (is_ours and writer.session == run.lease_session):
         left = seconds_left(run, claim.now)
@@ -52,6 +60,12 @@ def take(run: Run, claim: Claim) -> bool:
 def is_held(run: Run, now: float) -> bool:
     """Whether a process holds the lease."""
     return seconds_left(run, now) > 0
+
+
+def is_replaced(run: Run, claim: Claim) -> bool:
+    """Whether another process of the same folder than this one, which did not get it, holds the lease."""
+    writer = claim.writer
+    return writer is not None and writer.id == run.lease_writer and is_held(run, claim.now)
 
 
 def seconds_left(run: Run, now: float) -> float:

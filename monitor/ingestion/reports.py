@@ -19,6 +19,7 @@ from db.steps.block_codec import DamagedBlock
 from db.steps.rollups import TooManyMetrics
 from db.store import bulk
 from lossguard.vocabulary.protocol import EXPECT, PROBE, REMEDY, SKIPPED_SAMPLE_RETURNED, is_pause
+from lossguard.vocabulary.states import SegmentReason
 from lossguard.vocabulary.values import plain_json
 from lossguard.vocabulary.wire import Notice
 from monitor.detection import DetectionEngine, Effect
@@ -128,6 +129,11 @@ def _take(
     segment = cached.segment(session, report.segment)
     if segment is None:
         raise bad_report(f"the run has no segment {report.segment}; open it first", "segment")
+    is_own = segment.is_of(claim.digest) and (is_holder or not lease.is_replaced(cached.run, claim))
+    if not is_own and (columns.steps or report.events):
+        segment = _own_segment(session, cached, segment, claim, is_holder=is_holder)
+    if is_holder and _takes_over(session, cached, segment, claim):
+        _lead(session, cached, segment, claim.now)
 
     # Drop what is known.
     known = _known_steps(session, cached, segment, columns)
@@ -153,6 +159,46 @@ def _take(
     question = cached.proposal.to_wire(claim.now) if is_holder and cached.proposal is not None else None
     notices = cached.engine.notices()
     return ReportResult(len(new.steps), len(known), orders, left, cached.run.lease_process, question, notices)
+
+
+def _own_segment(session: Session, cached: CachedRun, segment: Segment, claim: Claim, *, is_holder: bool) -> Segment:
+    """Where the steps go that a process reports for the segment of another one, which would take them for its own.
+
+    Those without the lease share one beside the line; the one with the lease goes on with the run from its first step.
+    """
+    cached.attach(session)
+    own, _ = commands.open_segment(
+        session,
+        run=cached.run,
+        key=f"{segment.number}~{(claim.digest or 'anybody') if is_holder else ''}",
+        fork_step=None,
+        reason=SegmentReason.RESUME,
+        order_id=None,
+        opened_at=claim.now,
+        is_beside=not is_holder,
+        writer=claim.digest if is_holder else None,
+    )
+    return own
+
+
+def _takes_over(session: Session, cached: CachedRun, segment: Segment, claim: Claim) -> bool:
+    """Whether the process that has the lease goes on in a segment of its own while the live line is another's."""
+    newest = cached.newest_segment
+    if newest is None or newest.number == segment.number or segment.writer != claim.digest:
+        return False
+    is_of_another = newest.writer is not None and newest.writer != claim.digest
+    return (segment.is_beside or is_of_another) and queries.is_newest_of_writer(session, segment=segment)
+
+
+def _lead(session: Session, cached: CachedRun, segment: Segment, now: float) -> None:
+    """From now on the live line leads to the segment. The detection learns what it has stored: that is no incident."""
+    cached.attach(session)
+    commands.lead(session, run=cached.run, segment=segment)
+    cached.newest_segment = queries.newest_segment(session, run=cached.run)
+    if segment.fork_step is not None:
+        end = segment.fork_step if segment.last_step is None else segment.last_step + 1
+        effects = detection_state.fork(session, cached.run, cached.engine, segment, now=now, step=end)
+        cached.save(session, segment, effects, now=now)
 
 
 def _store(intake: _Intake, max_metrics: int | None) -> list[EventIn]:

@@ -87,7 +87,9 @@ class CachedRun:
 
     def follows(self, segment: Segment) -> bool:
         """Whether the detection follows this segment."""
-        return self.newest_segment is None or segment.number == self.newest_segment.number
+        if self.newest_segment is None:
+            return not segment.is_beside
+        return segment.number == self.newest_segment.number
 
     def save(self, session: Session, segment: Segment, effects: Sequence[Effect], *, now: float) -> dict[str, Any]:
         """Write what the detection concluded, and the state of its engine, which is returned."""

@@ -12,6 +12,9 @@ from monitor.ingestion.lease import Claim
 from monitor.problems import Problem, too_many_segments
 from monitor.schemas import SegmentIn
 
+MAX_TAKEN_KEY = 112
+"""Characters of a key to which the number of its segment is added."""
+
 
 def open_segment(
     session: Session, run_id: str, spec: SegmentIn, *, claim: Claim, max_segments: int | None = None
@@ -22,12 +25,11 @@ def open_segment(
     Raises Problem 409 when it names an order that it cannot have executed, 429 when the run has `max_segments`.
     """
     run = runs.lock(session, run_id)
-    if (known := queries.segment_with_key(session, run=run, key=spec.key)) is not None:
+    if (known := _known(session, run, spec.key, claim)) is not None:
         lease.take(run, claim)
         return known
     if max_segments is not None and queries.num_segments(session, run=run) >= max_segments:
         raise too_many_segments(max_segments)
-    is_holder = _check_order(session, run, spec, claim)
     segment, _ = commands.open_segment(
         session,
         run=run,
@@ -35,8 +37,12 @@ def open_segment(
         fork_step=spec.fork_step,
         reason=spec.reason,
         order_id=spec.order,
-        opened_at=_opened_at(session, run, spec, is_holder=is_holder),
+        opened_at=spec.opened_at,
+        is_beside=not _check_order(session, run, spec, claim),
+        writer=claim.digest,
     )
+    if segment.is_beside:
+        return segment
     commands.run_status_of(session, run=run, now=claim.now).stall_after = None  # a restore may take its time
     if segment.number > 0 and segment is queries.newest_segment(session, run=run):
         fork = partial(detection_state.fork, session, run, segment=segment, now=claim.now)
@@ -44,12 +50,17 @@ def open_segment(
     return segment
 
 
-def _opened_at(session: Session, run: Run, spec: SegmentIn, *, is_holder: bool) -> float:
-    """A process that has lost the run does not lead its live line by going back."""
-    newest = None if is_holder else queries.newest_segment(session, run=run)
-    if newest is None or spec.reason in (SegmentReason.START, SegmentReason.RESUME):
-        return spec.opened_at
-    return min(spec.opened_at, newest.opened_at - 0.001)
+def _known(session: Session, run: Run, key: str, claim: Claim) -> Segment | None:
+    """The segment with this key, which its process opens once more.
+
+    Keys are no secret: one that a process without the lease has used already is given up to the holder of the lease.
+    """
+    known = queries.segment_with_key(session, run=run, key=key)
+    if known is None or known.is_of(claim.digest) or not known.is_beside or not lease.take(run, claim):
+        return known
+    known.key = f"{key[:MAX_TAKEN_KEY]}~{known.number}"
+    session.flush()
+    return None
 
 
 def _check_order(session: Session, run: Run, spec: SegmentIn, claim: Claim) -> bool:

@@ -10,7 +10,7 @@ from alembic.util.exc import CommandError
 
 from db import commands, frames, migrate, queries
 from db.dialects import dialect_of
-from db.lineage import StepRange
+from db.lineage import StepRange, in_opening_order
 from db.models import Base, Feature, Metric, Rollup, Run
 from db.records import access, hardware, policies, preflights
 from db.runs import mlflow
@@ -94,7 +94,7 @@ FORGOTTEN: dict[str, set[str] | None] = {
     "leaders": None,
     "preflights": None,
     "step_notes": None,
-    "segments": {"has_blocks", "num_packed"},
+    "segments": {"has_blocks", "num_packed", "live_order", "writer"},
     "features": None,
     "step_blocks": None,
     "block_values": None,
@@ -165,6 +165,26 @@ def test_migrations_step_by_step_down_and_up_lose_no_row(engine: sa.Engine) -> N
         now = everything(engine, lasting=True)
         assert now == {name: before[name] for name in now}, (move.__name__, revision)
     assert set(now) == set(before)
+    assert migrate.drift(engine) is None
+
+
+def test_the_lines_of_runs_of_an_earlier_release_stay_as_they_are(engine: sa.Engine) -> None:
+    """A spool that came late was opened before the segment that the line led to."""
+    opened_at = [0.0, 9.0, 5.0, 7.0, 12.0]
+    with writing(engine) as session:
+        run = add_run(session)
+        for number, at in enumerate(opened_at):
+            add_segment(session, run, f"k{number}", fork_step=10 * number).opened_at = at
+    migrate.downgrade(engine, "0025")
+    for _ in range(2):
+        migrate.upgrade(engine)
+        with reading(engine) as session:
+            (run,) = queries.runs(session)
+            opened = in_opening_order(queries.segments(session, run=run))
+            assert [one.number for one in opened] == [0, 2, 3, 1, 4]
+            assert [one.live_order for one in opened] == [None, 1, 2, 3, None]
+        migrate.downgrade(engine, "0025")
+    migrate.upgrade(engine)
     assert migrate.drift(engine) is None
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lossguard.delivery.sender import Sender
 from lossguard.run.settings import Settings
 from lossguard.spool.spool import session_of, spools_in
 from lossguard.spool.spool_reader import acknowledged
-from lossguard.spool.writer import known_writer
+from lossguard.spool.writer import DELIVERS, known_writer
 from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.wording import plural
 
@@ -55,7 +56,10 @@ def delivered(run: Path, settings: Settings, progress: Callable[[float], None] =
     assert settings.url is not None
     newest = max((session_of(path)[0] for path in spools_in(run)), default="")
     client = Client(settings.url, settings.token)
-    sender = Sender(run, None, client, lambda orders, until: None, LogOnce(quiet=True), known_writer(run, newest))
+    writer = known_writer(run, newest)
+    if writer is not None:
+        writer = replace(writer, process=DELIVERS + writer.process)
+    sender = Sender(run, None, client, lambda orders, until: None, LogOnce(quiet=True), writer)
     sender.start()
     while sender.is_alive() and sender.num_failures < MAX_FAILURES:
         sender.join(0.1)

@@ -179,14 +179,23 @@ def test_a_new_run_an_older_collector_and_one_that_is_down_are_no_obstacle(colle
         assert time.monotonic() - began < 5.0
 
 
-def test_a_run_with_a_folder_here_and_a_run_with_a_new_id_ask_nothing(collector: FakeCollector, tmp_path: Path) -> None:
+def test_a_run_with_a_new_id_asks_nothing_and_an_old_folder_asks_before_it_starts_again(
+    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run may have gone on in another folder meanwhile."""
+    lossguard.init("project", url=collector.url, directory=tmp_path).finish()
+    assert not [path for _, path, _ in collector.requests if path.endswith("/lease")]
     with online(collector, tmp_path, "known") as run:
         run.log(0, loss=1.0)
     collector.requests.clear()
     with online(collector, tmp_path, "known") as run:
         assert len(spools_in(Path(str(run.directory)))) == 2
-    lossguard.init("project", url=collector.url, directory=tmp_path).finish()
-    assert not [path for _, path, _ in collector.requests if path.endswith("/lease")]
+    assert collector.requests[0][1].endswith("/known/lease")
+    monkeypatch.setenv("LOSSGUARD_LOCK_WAIT", "0")
+    collector.fault = lambda _method, path, _body: (409, {"detail": IN_USE}) if path.endswith("/lease") else None
+    with pytest.raises(lossguard.ConfigurationError, match=IN_USE):
+        online(collector, tmp_path, "known")
+    assert len(spools_in(Path(str(run.directory)))) == 2
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Of several processes with one run id, one at a time gets the orders of the run and answers them."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -181,6 +182,49 @@ def test_a_process_that_has_lost_the_run_does_not_lead_the_live_line_by_going_ba
     lost = Trainer(http, writer=writer("a", 1))
     lost.report(lost.open("late", 100, "rewind"), [100], {"loss": [9.0]})
     assert first.get()["newest_step"]["step"] == 299
+
+
+def test_what_a_process_without_the_lease_reports_opens_no_incident_and_no_order(
+    pair: tuple[TestClient, TestClient],
+) -> None:
+    """It may open a segment of its own, report into that of the holder, or open the holder's next one before it."""
+    first, segment = begin(pair[0], writer("a"))
+    for by in (writer("b"), writer("a", 0), None):
+        other = Trainer(pair[1], writer=by)
+        name = "none" if by is None else by.process
+        own = other.open(f"own {name}", 300, "resume", opened_at=NOW + 7200)
+        for number in (own, segment):
+            other.report(number, range(300, 340), {"loss": [math.nan] * 40}, restorable_steps=[0])
+            declared = {"key": f"{name} {number}", "step": 300, "time": 1.0, "kind": "data_mix", "details": {}}
+            other.report(number, [], {}, events=[declared])
+        assert other.open("next", 0, "rewind") != segment
+    assert (first.get("/incidents"), first.get()["orders"]) == ([], [])
+    answer = first.report(segment, range(300, 320), {"loss": noise(2, 20)})
+    assert (answer["accepted"], answer["duplicates"]) == (20, 0), "nobody has silenced its steps"
+    (order,) = first.report(segment, [320], {"loss": [math.nan]})["orders"]
+    assert order["segment"] == "a"
+    number = first.open("next", order["rewind_to"], "rollback", order["id"])
+    assert first.get()["segments"][number]["order_id"] == order["id"]
+    first.report(number, [order["rewind_to"]], {"loss": [3.0]})
+    assert first.get()["newest_step"]["step"] == order["rewind_to"]
+
+
+def test_a_process_whose_segment_lay_beside_the_line_leads_it_once_it_takes_over(
+    pair: tuple[TestClient, TestClient], clock: list[float]
+) -> None:
+    first, segment = begin(pair[0], writer("a"))
+    second = Trainer(pair[1], writer=writer("b"))
+    copy = second.open("b", 200, "resume")
+    second.report(copy, range(200, 250), {"loss": [*noise(3, 49), math.nan]})
+    assert first.get()["newest_step"]["step"] == 299
+    clock[0] += SECONDS
+    second.report(copy, range(250, 260), {"loss": noise(4, 10)})
+    assert second.get()["newest_step"]["step"] == 259
+    assert second.get("/incidents") == []
+    first.report(segment, range(300, 320), {"loss": [math.nan] * 20})
+    assert second.get("/incidents") == []
+    second.report(copy, [260, 261], {"loss": [math.nan] * 2})
+    assert [(one["kind"], one["segment"]) for one in second.get("/incidents")] == [("nonfinite", copy)]
 
 
 def test_a_process_asks_for_the_lease_before_it_resumes_and_an_operator_can_end_it(http: TestClient) -> None:

@@ -1,15 +1,18 @@
 """A new segment takes the detection back to its first step."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from db.models import Segment
+from db.models import BESIDE, Segment
+from lossguard.spool.writer import DELIVERS
 from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer, writer
 from tests.monitor.scenarios import noise, obey, train_until_nan
 
 
@@ -28,14 +31,33 @@ def test_after_a_rollback_the_detectors_hold_nothing_of_the_discarded_branch(htt
     assert scores[0] == scores[1]
 
 
-def test_a_spool_that_arrives_late_does_not_take_over_the_live_line(http: TestClient) -> None:
-    trainer = Trainer(http)
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_the_spool_of_another_folder_that_arrives_late_does_not_take_over_the_live_line(
+    http: TestClient, *, has_ended: bool
+) -> None:
+    trainer = Trainer(http, writer=writer("a"))
     trainer.report(trainer.open("a"), range(100), {"loss": noise(1, 100)})
-    body = {"key": "late", "fork_step": 40, "reason": "resume", "order": None, "opened_at": 1.0}
-    late = http.post(f"{API}/runs/r1/segments", json=body).json()["segment"]
-    trainer.report(late, range(40, 60), {"loss": [9.0] * 20})
+    if has_ended:
+        http.post(f"{API}/runs/r1/finish", json={"state": "finished", "at": NOW}, headers=trainer.headers)
+    late = Trainer(http, writer=replace(writer("b"), process=f"{DELIVERS}1@host-b"))
+    late.report(late.open("late", 40, "resume", opened_at=NOW + 7200), range(40, 60), {"loss": [math.nan] * 20})
     assert trainer.get()["newest_step"]["step"] == 99
     assert trainer.get("/incidents") == []
+    assert [segment["live_order"] for segment in trainer.get()["segments"]] == [0, BESIDE]
+
+
+@pytest.mark.parametrize("clocks", [(7200.0, 0.0, 0.0), (0.0, -7200.0, 0.0), (0.0, -7200.0, -9000.0), (1.0, 1.0, 1.0)])
+def test_the_clock_of_a_trainer_neither_hides_an_incident_nor_stops_the_detection(
+    http: TestClient, clocks: tuple[float, ...]
+) -> None:
+    trainer = Trainer(http)
+    for number, wrong_by in enumerate(clocks):
+        first = 100 * number
+        segment = trainer.open(f"k{number}", first, "resume" if number else "start", opened_at=NOW + wrong_by)
+        trainer.report(segment, range(first, first + 100), {"loss": noise(number, 100)})
+    trainer.report(segment, range(300, 340), {"loss": [math.nan] * 40})
+    assert [incident["kind"] for incident in trainer.get("/incidents")] == ["nonfinite"]
+    assert trainer.get()["newest_step"]["step"] == 339
 
 
 def test_a_declared_change_in_the_replayed_stretch_is_no_incident_after_the_rollback(http: TestClient) -> None:
