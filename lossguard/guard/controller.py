@@ -335,7 +335,8 @@ class Controller:
             self.run.cannot_skip()
             self.run.log_event(DATA_NOT_REPEATED, {"step": self.step - 1, "batch_index": batch, "rows": rows})
             self._log_once.warn(
-                f"batch {batch} was read again with other samples: this run skips no more. {self.comparison.advice}"
+                f"batch {batch} was read again with other samples: this run skips no more. "
+                + ("" if self.comparison.data is None else self.comparison.data.advice)
             )
 
     def _answer_preflight(self) -> None:

@@ -67,7 +67,7 @@ class Guard(Controller):
         source = BatchSource(batches)
         if isinstance(self.checkpoints, KnowsWhatIsMissing):
             self.ranks.run_on_all(self.checkpoints.check_complete, *source.parts_with_state())
-        self.comparison.begin(source.repeats, source.advice)
+        self.comparison.begin(source)
         if is_step(until):
             self.run.add_config({}, total_steps=until)
         if self.decode is not None and source.can_peek:

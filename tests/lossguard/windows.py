@@ -57,6 +57,13 @@ class Windows(Dataset[Tensor]):
         return window(index)
 
 
+class RandomWindows(Windows):
+    """Samples that are drawn whatever the index is."""
+
+    def __getitem__(self, index: int) -> Tensor:
+        return window(int(torch.randint(NUM_DRAWN, ())))
+
+
 class DrawnWindows(IterableDataset[Tensor]):
     """Samples without end, drawn from torch's random numbers in each process that iterates."""
 

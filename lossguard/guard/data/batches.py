@@ -70,15 +70,15 @@ class MicroBatches:
         self._num_given = 0  # by the iterator
         self._ahead: list[Any] = []
         self._has_workers = False  # those that persist, if the loader has such
-        self._is_watched = False  # whether it is known what loading a batch draws
+        self.uses_numbers_of_loop: bool | None = None
+        """Whether loading a batch draws from the generators of this process; None until the second one was loaded."""
         self._log_once = LogOnce()
 
     @property
     def repeats(self) -> Repeats:
-        """When a micro-batch that is read again must be the same: what workers draw while they load is not."""
-        if self._numbers is not None:
-            return Repeats.ALWAYS
-        return Repeats.NEVER if getattr(self.loader, "num_workers", 0) else Repeats.UNTIL_SKIP
+        """When a micro-batch that is read again must be the same: what is drawn while samples are loaded is not."""
+        is_drawn = getattr(self.loader, "num_workers", 0) or self.uses_numbers_of_loop is not False
+        return Repeats.NEVER if self._numbers is None and is_drawn else Repeats.ALWAYS
 
     def seek(self, position: int, *, since: int | None = None) -> None:
         """Make `position` the next micro-batch. `since`: the one that the loop's present state would read next.
@@ -191,14 +191,15 @@ class MicroBatches:
             return self._read()
 
     def _read(self) -> Any:
-        before = None if self._is_watched or self._num_given != 1 else generators()
+        before = None if self.uses_numbers_of_loop is not None or self._num_given != 1 else generators()
         with self._lent():
             batch = next(self._iterator, END)
         if batch is not END:
             self._num_given += 1
         if before is not None:
-            self._is_watched = True
-            if changed := changed_generators(before):
+            changed = changed_generators(before)
+            self.uses_numbers_of_loop = bool(changed)
+            if changed:
                 self._log_once.warn(
                     f"loading the batches draws from the random numbers of {' and '.join(sorted(changed))} in this "
                     "process: after a rollback, the samples are the same ones, and what is drawn for them may differ"
@@ -270,6 +271,11 @@ class Batches:
     def repeats(self) -> Repeats:
         """When a batch that is read again must be the same."""
         return self.micro_batches.repeats
+
+    @property
+    def uses_numbers_of_loop(self) -> bool | None:
+        """Whether loading a batch draws from the generators of this process; None: it is not known yet."""
+        return self.micro_batches.uses_numbers_of_loop
 
     def seek(self, index: int, *, since: int | None = None) -> None:
         """Make batch `index` the next one; see `MicroBatches.seek`."""

@@ -7,7 +7,7 @@ from enum import Enum, auto
 from functools import partial
 from itertools import islice, zip_longest
 from math import inf, sqrt
-from typing import Any
+from typing import Any, Protocol
 
 from lossguard.guard.data.digests import RowDigests, row_digests
 from lossguard.guard.data.step_on_demand import StepOnDemand
@@ -29,6 +29,18 @@ class Repeats(Enum):
     NEVER = auto()  # its samples are the same, and what is drawn for them may differ
 
 
+class Compared(Protocol):
+    """Data whose batches are compared."""
+
+    @property
+    def repeats(self) -> Repeats:
+        """When a batch that is read again must be the same; asked for at a rollback."""
+
+    @property
+    def advice(self) -> str:
+        """What the user can do if it is another one nevertheless, as a sentence."""
+
+
 class SampleComparison:
     """The digests of the newest batches, and those of the samples that were skipped.
 
@@ -41,9 +53,8 @@ class SampleComparison:
         """True if the newest batch could be digested."""
         self.findings = NO_FINDINGS
         """What was found since the last call of `forget`."""
-        self.advice = ""
-        """What the user can do about data that does not repeat itself, as a sentence."""
-        self._repeats = Repeats.NEVER
+        self.data: Compared | None = None
+        """Where the batches come from, if that is known."""
         self._log_once = log_once
         self._pending: deque[tuple[tuple[int, int], RowDigests]] = deque()
         self._rows: OrderedDict[tuple[int, int], array[int]] = OrderedDict()  # by batch and micro-batch
@@ -53,10 +64,10 @@ class SampleComparison:
         self._chance = 0.0  # that two samples of this data are equal
         self._num_since, self._num_returned = 0, 0  # samples since the rollback; those of them that were skipped
 
-    def begin(self, repeats: Repeats, advice: str) -> None:
+    def begin(self, data: Compared) -> None:
         """Begin with other data."""
         self.__init__(self._log_once)  # type: ignore[misc]
-        self._repeats, self.advice = repeats, advice
+        self.data = data
 
     def add(self, index: int, batch: Any) -> None:
         """Compare batch `index`, which the loop is about to get. Never raises, and never waits for a device."""
@@ -90,7 +101,7 @@ class SampleComparison:
         self._num_since = self._num_returned = 0
         skips = (skip.skip_from for skip in ledger.skips if skip.skip_to > cursor)
         until = {Repeats.ALWAYS: inf, Repeats.UNTIL_SKIP: min(skips, default=inf), Repeats.NEVER: 0}
-        self._repeats_until = until[self._repeats]
+        self._repeats_until = 0 if self.data is None else until[self.data.repeats]
 
     def forget(self, known: SampleFindings) -> None:
         """Forget findings that all ranks know."""

@@ -101,7 +101,7 @@ class BatchSource:
                 self._uses_numbers_of_loop = row_digests(batch) is None or seeds_of_loop() != before
             if since == index:
                 return batch
-        if self._uses_numbers_of_loop and since < index:
+        if since < index and getattr(self._batches, "uses_numbers_of_loop", self._uses_numbers_of_loop):
             leave_out(since, index)
         return self._batches[place]
 

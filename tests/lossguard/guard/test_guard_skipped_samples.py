@@ -16,9 +16,12 @@ from tests.lossguard.windows import (
     NUM_DRAWN,
     REWIND_TO,
     SIZE,
+    WIDTH,
     DrawnByIndex,
     DrawnWindows,
+    RandomWindows,
     Shuffled,
+    Windows,
     drawn_for_ever,
     get_batch,
     loader,
@@ -135,6 +138,27 @@ def test_a_skipped_sample_that_is_trained_again_is_reported(tmp_path: Path, capl
     ]
 
 
+def test_samples_that_a_loader_draws_whatever_the_index_are_others_after_a_skip(tmp_path: Path) -> None:
+    trained = train(tmp_path, DataLoader(RandomWindows(), batch_size=SIZE))
+    seen = {number for _, numbers, _ in trained.before for number in numbers}
+    assert all(number not in seen for index, numbers, _ in trained.after if index > BAD.stop for number in numbers)
+    assert trained.run.events == []
+
+
+class Augmented(Windows):
+    """Samples that are the same each time, but for noise in all but their first token."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return window(index) + (torch.arange(WIDTH) > 0) * torch.randint(9, (WIDTH,))
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_augmentation_is_not_taken_for_data_that_does_not_repeat_itself(workers: int, tmp_path: Path) -> None:
+    trained = train(tmp_path, DataLoader(Augmented(), batch_size=SIZE, shuffle=True, num_workers=workers))
+    assert [numbers for _, numbers, _ in trained.after[:2]] == [numbers for _, numbers, _ in trained.before[8:10]]
+    assert (trained.bad_after, trained.run.events, trained.run.skips) == ([], [], True)
+
+
 @pytest.mark.parametrize("data", [range(1000), DrawnByIndex()], ids=["range", "by index"])
 def test_a_loop_that_draws_its_batches_from_its_own_random_numbers_draws_others_after_a_skip(
     data: Any, tmp_path: Path
@@ -144,3 +168,4 @@ def test_a_loop_that_draws_its_batches_from_its_own_random_numbers_draws_others_
     drawn = {tuple(numbers) for _, numbers, _ in trained.before}
     assert all(tuple(numbers) not in drawn for index, numbers, _ in trained.after if index >= BAD.stop)
     assert trained.run.recorded[1][3]["compared"] is (data != range(1000))
+    assert trained.run.events == []

@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,6 +16,12 @@ from lossguard.vocabulary.orders import Ledger, Skip
 ROWS = 4
 
 
+@dataclass
+class Data:
+    repeats: Repeats
+    advice: str = ""
+
+
 def batch(number: int) -> torch.Tensor:
     """Batch `number`, whose samples have numbers from ROWS * number on."""
     return samples(range(ROWS * number, ROWS * (number + 1)))
@@ -27,7 +34,7 @@ def samples(numbers: Iterable[int]) -> torch.Tensor:
 def compared(repeats: Repeats = Repeats.ALWAYS, num: int = 100) -> SampleComparison:
     """After `num` batches, the run is rolled back to batch 60, and 70 to 79 are skipped."""
     found = SampleComparison(LogOnce())
-    found.begin(repeats, "advice")
+    found.begin(Data(repeats))
     for number in range(num):
         found.add(number, batch(number))
     found.restored(Ledger([Skip(70, 80)]), 60)
@@ -64,7 +71,7 @@ def test_samples_that_occur_more_than_once_are_not_taken_for_skipped_ones() -> N
         return samples(torch.randint(10_000, (50,), generator=generator).tolist())
 
     found = SampleComparison(LogOnce())
-    found.begin(Repeats.ALWAYS, "")
+    found.begin(Data(Repeats.ALWAYS))
     for number in range(100):
         found.add(number, drawn())
     found.restored(Ledger([Skip(90, 100)]), 90)
@@ -72,7 +79,7 @@ def test_samples_that_occur_more_than_once_are_not_taken_for_skipped_ones() -> N
         found.add(number, drawn())
     assert found.findings == NO_FINDINGS
     found = SampleComparison(LogOnce())
-    found.begin(Repeats.ALWAYS, "")
+    found.begin(Data(Repeats.ALWAYS))
     seen = [drawn() for _ in range(100)]
     for number, rows in enumerate(seen):
         found.add(number, rows)
@@ -125,7 +132,7 @@ def test_findings_are_kept_until_all_ranks_know_them() -> None:
 def test_the_micro_batches_of_a_step_are_compared_as_they_are_loaded() -> None:
     numbers = iter(range(1000))
     found = SampleComparison(LogOnce())
-    found.begin(Repeats.ALWAYS, "")
+    found.begin(Data(Repeats.ALWAYS))
     steps = Drawn(lambda: batch(next(numbers)), accumulate=3)
     step = steps[0]
     found.add(0, step)
