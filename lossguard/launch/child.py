@@ -28,6 +28,11 @@ class Process:
     started: str
     """Clock ticks since boot, as the kernel says it."""
 
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """The process that has this number now."""
+        return cls(pid, _start_of(pid))
+
     def lives(self) -> bool:
         """Whether it is there; one that has ended but is not waited for is not."""
         found = _read(self.pid)
@@ -95,22 +100,36 @@ class Child:
     """When it started, in the kernel's own form: another process with the same pid has another one."""
     command: list[str]
     journal: Path
+    relay: Process | None = None
+    """The process that passes on what it prints, if there is one."""
     is_ours: bool = True
     """False: an earlier launcher started it, so its exit code cannot be known."""
 
     @classmethod
     def start(
-        cls, command: Sequence[str], environment: Mapping[str, str], journal: Path, mask: Iterable[int] = ()
+        cls,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        journal: Path,
+        mask: Iterable[int] = (),
+        *,
+        outputs: Mapping[int, int] | None = None,
+        relay: Process | None = None,
     ) -> Self:
         """Start `command` in the launcher's process group, with its terminal and files; `mask`: signals that are
-        blocked in it. Raises CommandNotStarted."""
+        blocked in it; `outputs`: its file descriptors that are ours of another number. Raises CommandNotStarted."""
         try:
             pid = os.posix_spawnp(
-                command[0], list(command), environment, setsigmask=mask, setsigdef=(signal.SIGPIPE, signal.SIGXFSZ)
+                command[0],
+                list(command),
+                environment,
+                file_actions=[(os.POSIX_SPAWN_DUP2, ours, its) for its, ours in (outputs or {}).items()],
+                setsigmask=mask,
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
             )
         except (OSError, ValueError) as problem:
             raise _not_started(command[0], problem) from None
-        return cls(pid=pid, started=_start_of(pid), command=list(command), journal=journal)
+        return cls(pid=pid, started=_start_of(pid), command=list(command), journal=journal, relay=relay)
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
@@ -122,6 +141,7 @@ class Child:
                 started=str(found["started"]),
                 command=[str(each) for each in found["command"]],
                 journal=Path(found["journal"]),
+                relay=None if found.get("relay") is None else Process(**found["relay"]),
                 is_ours=False,
             )
         except (OSError, ValueError, KeyError, TypeError):

@@ -5,6 +5,8 @@ from typing import Any
 
 from lossguard.sources.rows import Row, RowBuilder
 
+TEXT = "text"
+"""What entries name as their tracker when they were read from printed lines."""
 QUIET_SECONDS = 0.5
 """Without another scalar, a row is complete that has every name of the row before it."""
 LONG_QUIET_SECONDS = 5.0

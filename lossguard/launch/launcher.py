@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from lossguard.launch.child import CHILD_FILE, Child, CommandNotStarted
 from lossguard.launch.hooks import JOURNAL_VARIABLE
+from lossguard.launch.printing import Printing
 from lossguard.launch.recorder import JOURNAL, Recorder
 from lossguard.run.run import Run
 from lossguard.spool.spool import new_session
@@ -27,6 +28,8 @@ STOPPING = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQU
 """Of these, the ones that ask the run to stop."""
 POLL_SECONDS = 0.2
 """Pause between two looks of the supervisor; the end of the child and signals are noticed at once."""
+RELAY_SECONDS = 2.0
+"""Seconds to wait for the relay of a child that an earlier launcher started, when the child has ended."""
 DELIVERY_SECONDS = 10.0
 """Time to deliver the rest when the child has ended; what is left then stays in the spool."""
 
@@ -97,16 +100,22 @@ class Launcher:
         environment: Mapping[str, str],
         supervisor: Supervisor | None = None,
         first_line: str = "",
+        reads_text: bool = False,
+        pattern: str | None = None,
     ) -> None:
         """`folder`: of the launch, which this process has locked; `environment`: of the child; `first_line`: said once
-        the child runs."""
+        the child runs; `reads_text`: what the command prints is read, with the user's `pattern` or those of known
+        trainers."""
         self._command = command
         self._folder = folder
         self._recorder = recorder
         self._environment = environment
         self._supervisor = supervisor or Supervisor()
+        self._reads_text, self._pattern = reads_text, pattern
+        self._printing: Printing | None = None  # of the present child
         recorder.batch_of = self._supervisor.batch_of
         self._first_line = first_line
+        recorder.leave_text = self._leave_text
         self._asked_to_stop = False
         self._log_once = LogOnce()
 
@@ -155,7 +164,19 @@ class Launcher:
     def _start(self, what: Restart, mask: Iterable[int]) -> Child:
         journal = self._folder / f"{new_session(self._folder)}{JOURNAL}"
         environment = {**self._environment, **what.environment, JOURNAL_VARIABLE: str(journal)}
-        child = Child.start(what.command, environment, journal, mask)
+        printing = self._printing = Printing.begin(journal, self._pattern) if self._reads_text else None
+        try:
+            child = Child.start(
+                what.command,
+                environment,
+                journal,
+                mask,
+                outputs=None if printing is None else printing.outputs,
+                relay=None if printing is None else printing.process,
+            )
+        finally:
+            if printing is not None:
+                printing.leave_to_child()
         try:
             child.note(self._folder)
         except OSError as problem:
@@ -184,6 +205,7 @@ class Launcher:
         while True:
             code = child.ended() if child.is_ours else None
             if code is not None or not (child.is_ours or child.lives()):
+                self._await_relay(child)
                 self._recorder.drain()
                 ended = self._recorder.ended
                 return ChildEnd(code, self._asked_to_stop, ended is not None and ended["ended"] is None)
@@ -193,6 +215,20 @@ class Launcher:
                 self._asked_to_stop |= received.si_signo in STOPPING
                 if received.si_code <= 0:  # from a process; the terminal sends to the child, too
                     child.send(received.si_signo)
+
+    def _await_relay(self, child: Child) -> None:
+        """The child has ended: wait until what it has printed is passed on and read."""
+        if self._printing is not None:
+            self._printing.finish(lambda: signal.sigtimedwait(STOPPING, 0) is not None)
+            self._printing = None
+        elif child.relay is not None:  # of an earlier launcher
+            until = time.monotonic() + RELAY_SECONDS
+            while child.relay.lives() and time.monotonic() < until:
+                time.sleep(0.01)
+
+    def _leave_text(self) -> None:
+        if (printing := self._printing) is not None:
+            printing.stop_reading()
 
 
 def die_like(end: ChildEnd) -> NoReturn:

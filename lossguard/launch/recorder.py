@@ -6,12 +6,13 @@ import json
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lossguard.launch.journal_rows import JournalRows
+from lossguard.launch.journal_rows import TEXT, JournalRows
 from lossguard.run.run import NO_STEPS, Run
 from lossguard.sources.names import NameMap
 from lossguard.sources.recorder import RunRecorder
@@ -19,7 +20,7 @@ from lossguard.sources.rows import Row
 from lossguard.spool.spool import spools_in
 from lossguard.spool.spool_reader import AcknowledgedOffset, SpoolReader
 from lossguard.vocabulary.errors import LogOnce
-from lossguard.vocabulary.source_facts import facts_of
+from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts, facts_of
 from lossguard.vocabulary.states import RunState, SegmentReason
 
 if TYPE_CHECKING:
@@ -30,10 +31,23 @@ RETRY_SECONDS = 30.0
 """Pause after which a run that could not be begun is tried again."""
 JOURNAL = ".journal"
 
+TEXT_AFTER = 60.0
+"""Seconds from the first printed row after which such rows are recorded, unless a tracker was called meanwhile."""
+SILENT_AFTER = 60.0
+"""Seconds without anything to record after which that is said."""
+MAX_HELD = 10_000
+"""Printed rows that wait for a tracker's call; with more of them, none is waited for any longer."""
+
 NOTHING_RECORDED = (
     "nothing was recorded: the command gave no number to a tracker that can be hooked (wandb, tensorboard, "
     "tensorboardX, mlflow, trackio; a Hugging Face Trainer does so with --report_to tensorboard), or Python started "
-    "without PYTHONPATH (-I, -E)"
+    "without PYTHONPATH (-I, -E), and it printed no line that is known or fits --pattern"
+)
+NOTHING_YET = (
+    "nothing to record so far: no tracker was called and no printed line is known; --pattern REGEX says how one looks"
+)
+TRACKER_IGNORED = (
+    "a tracker is called now: its rows are left out, because printed lines are recorded; --no-text records the tracker"
 )
 
 GOES_ON = (
@@ -60,12 +74,19 @@ class Origin(Protocol):
 class Recorder(threading.Thread):
     """Follows the journals of one run, in the order in which `follow` names them, until `close`."""
 
-    def __init__(self, origin: Origin, names: NameMap, *, at_once: bool = False) -> None:
-        """`at_once`: begin the run before anything is logged; otherwise its project is not known before."""
+    def __init__(
+        self, origin: Origin, names: NameMap, *, at_once: bool = False, text_after: float | None = None
+    ) -> None:
+        """`at_once`: begin the run before anything is logged; otherwise its project is not known before. `text_after`:
+        seconds for which printed rows wait for a tracker's call (None: TEXT_AFTER); with 0 no tracker is recorded."""
         super().__init__(name="lossguard-recorder", daemon=True)
         self._origin = origin
         self._names = names
         self._at_once = at_once
+        self._text_after = TEXT_AFTER if text_after is None else text_after
+        self._takes_text: bool | None = True if text_after == 0.0 else None  # None: the tracker may still call
+        self._text_facts = EVERY_STEP
+        self._silent_at = time.monotonic() + SILENT_AFTER
         self._facts: Facts = {}
         self._run: RecordingRun | None = None
         self._recorder: RunRecorder | None = None
@@ -81,6 +102,8 @@ class Recorder(threading.Thread):
         """Whether the script calls `lossguard.init`: then it records itself."""
         self.batch_of: Callable[[int], int | None] = lambda step: None
         """The batch of a step, where the launcher knows it: it is recorded with the step."""
+        self.leave_text: Callable[[], None] = lambda: None
+        """Called when printed rows are not recorded."""
         self.ended: dict[str, Any] | None = None
         """What the interpreter of the child has written at its end; None: nothing, as after kill -9."""
 
@@ -116,6 +139,7 @@ class Recorder(threading.Thread):
                 return True
             try:
                 self._advance()
+                self._take_text()
                 self._write(self._following.rows.close())
                 if self._recorder is not None:
                     self._recorder.flush()
@@ -156,8 +180,10 @@ class Recorder(threading.Thread):
                     self._begin_or_stand_back()
                 if self._following is not None:
                     self._advance()
+                    self._take_text_if_due(time.time())
                     self._write(self._following.rows.flush_if_quiet(time.time()))
                     self._save()
+                    self._warn_of_silence()
             except Exception as problem:  # the child goes on, and its journal keeps everything
                 self._log_once.warn_once(str(problem), f"{problem}; what is logged stays in the journal meanwhile")
                 self._retry_at = time.monotonic() + RETRY_SECONDS
@@ -167,15 +193,65 @@ class Recorder(threading.Thread):
         following = self._following
         assert following is not None
         for entry, begin, end in following.entries():
-            if "values" in entry and self._recorder is None and not self.script_reports:
-                self._begin_or_stand_back()  # if it raises, the entry is taken in later
-            try:
-                self._take(entry, following.rows, begin)
-            except (KeyError, TypeError, ValueError, OverflowError) as problem:
-                self._log_once.warn_once(
-                    f"entry {type(problem).__name__}", f"a line of {following.path} was not recorded: {problem}"
-                )
+            self._take_text_if_due(entry.get("time", 0.0))
+            if self._takes_text is None and entry.get("tracker") == TEXT:
+                following.held.append((entry, begin))
+            elif not self._is_left_out(entry):
+                self._take_in(entry, begin)
             following.taken = end
+
+    def _take_in(self, entry: dict[str, Any], begin: int) -> None:
+        """Take in one entry. Raises what beginning the run raises: then it is taken in later."""
+        assert self._following is not None
+        if "values" in entry and self._recorder is None and not self.script_reports:
+            self._begin_or_stand_back()
+        try:
+            self._take(entry, self._following.rows, begin)
+        except (KeyError, TypeError, ValueError, OverflowError) as problem:
+            self._log_once.warn_once(
+                f"entry {type(problem).__name__}", f"a line of {self._following.path} was not recorded: {problem}"
+            )
+
+    def _take_text_if_due(self, now: float) -> None:
+        assert self._following is not None
+        if self._takes_text or self._following.has_waited(self._text_after, now):
+            self._take_text()
+
+    def _take_text(self) -> None:
+        """Record the printed rows that are held, and those that come: no tracker was called."""
+        assert self._following is not None
+        while self._following.held:
+            self._takes_text = True
+            self._take_in(*self._following.held[0])
+            self._following.held.popleft()
+
+    def _is_left_out(self, entry: dict[str, Any]) -> bool:
+        """Whether the entry is of the other kind than what is recorded: printed rows, or calls of a tracker."""
+        is_text = entry.get("tracker") == TEXT
+        if "values" in entry and not is_text and self._takes_text is None:
+            self._leave_text()
+        if self._takes_text and "values" in entry and not is_text:
+            self._log_once.warn_once("tracker", TRACKER_IGNORED)
+            return True
+        return is_text and not self._takes_text
+
+    def _leave_text(self) -> None:
+        """A tracker is called, or the script reports itself: what is printed is not recorded."""
+        self._takes_text = False
+        if self._following is not None:
+            self._following.held.clear()
+        self.leave_text()
+
+    def _warn_of_silence(self) -> None:
+        assert self._following is not None
+        is_silent = self._recorder is None or not self._recorder.preview.num_rows
+        if (
+            is_silent
+            and not self._following.has_rows
+            and not self.script_reports
+            and time.monotonic() > self._silent_at
+        ):
+            self._log_once.warn_once("silence", NOTHING_YET)
 
     def _take(self, entry: dict[str, Any], rows: JournalRows, begin: int) -> None:
         if "values" in entry:
@@ -218,13 +294,16 @@ class Recorder(threading.Thread):
 
     def _describe(self, entry: dict[str, Any]) -> None:
         """Names and configuration of a tracker; the first tracker that says something of a field is believed."""
+        if entry.get("tracker") == TEXT:
+            self._text_facts = SourceFacts.from_details(entry["facts"])
+            self._log_once.warn_once("text", f"the command prints {entry['what']}: they are recorded")
         known = {name: entry[name] for name in ("project", "name", "tags") if entry.get(name)}
         config = {**(entry.get("config") or {}), **(self._facts.get("config") or {})}
         self._facts = {**known, **self._facts, "config": config}
         if self._run is not None:
             self._run.describe(config=self._origin.config(self._facts))
             if self._recorder is not None:
-                self._recorder.know(facts_of(config))
+                self._recorder.know(self._source_facts())
         elif "project" in known:
             self._at_once = True
 
@@ -241,11 +320,15 @@ class Recorder(threading.Thread):
         run = self._origin.begin(self._facts)
         assert isinstance(run, RecordingRun)
         self._recorded_until = _newest_time(run.directory)
-        self._recorder = RunRecorder(run, self._names, facts_of(self._facts.get("config") or {}))
+        self._recorder = RunRecorder(run, self._names, self._source_facts())
         self._run = run
+
+    def _source_facts(self) -> SourceFacts:
+        return self._text_facts if self._takes_text else facts_of(self._facts.get("config") or {})
 
     def _hand_over(self) -> None:
         self.script_reports = True
+        self._leave_text()
         if self._run is not None:
             self._run.hand_over()
         self._run = self._recorder = None
@@ -261,6 +344,18 @@ class _Following:
         self.taken = self._offset.value
         """Offset behind the newest entry that was taken in."""
         self.rows = JournalRows()
+        self.held: deque[tuple[dict[str, Any], int]] = deque()
+        """Printed rows that wait for a tracker's call, with the offsets at which they begin."""
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows are there that are not recorded yet."""
+        return bool(self.held) or self.rows.begin is not None
+
+    def has_waited(self, seconds: float, now: float) -> bool:
+        """Whether the printed rows have waited for so long at `now` (unix seconds), or are too many to wait."""
+        first = next((entry["time"] for entry, _ in self.held if "time" in entry), now)
+        return bool(self.held) and (now - first >= seconds or len(self.held) >= MAX_HELD)
 
     def has(self, kind: str) -> bool:
         """Whether an entry of this kind is among those that are not taken in yet."""
@@ -283,7 +378,10 @@ class _Following:
                 yield entry, offset, end
 
     def save(self) -> None:
-        offset = self.taken if self.rows.begin is None else self.rows.begin
+        begins = [
+            begin for begin in (self.rows.begin, *(begin for _, begin in list(self.held)[:1])) if begin is not None
+        ]
+        offset = min(begins, default=self.taken)
         if offset != self._offset.value:
             self._offset.save(offset)
 

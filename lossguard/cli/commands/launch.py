@@ -1,5 +1,7 @@
 """`lossguard launch -- COMMAND ..`: run a training command, unchanged, and record what its tracker is given.
 
+Without calls of a tracker, what the command prints is recorded.
+
 What records and delivers is imported once the command runs: the command does not wait for it.
 """
 
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from lossguard.cli.connection import add_pattern_option
 from lossguard.launch import hooks
 from lossguard.launch.child import NOT_EXECUTABLE, NOT_FOUND, CommandNotStarted
 from lossguard.launch.launcher import DELIVERY_SECONDS, Launcher, die_like
@@ -34,7 +37,7 @@ IN_USE = "stop that launcher, or choose another run id"
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "launch",
-        help="run a training command, unchanged, and record what its tracker is given",
+        help="run a training command, unchanged, and record what its tracker is given or what it prints",
         usage="lossguard launch [options] -- COMMAND [ARGUMENT ..]",
     )
     parser.add_argument("--project", help="default: that of the tracker, else the name of the working directory")
@@ -48,6 +51,12 @@ def add_to(commands: Any) -> None:
         metavar="METRIC=NAME",
         help="the name under which the command logs a metric, as in loss=train/ce; may be repeated",
     )
+    parser.add_argument(
+        "--text",
+        action=argparse.BooleanOptionalAction,
+        help="record what the command prints, from the start; --no-text: never (default: if no tracker is called)",
+    )
+    add_pattern_option(parser)
     parser.add_argument("--url", help="the collector's address (default: LOSSGUARD_URL)")
     parser.add_argument("--token", help="bearer token (default: LOSSGUARD_TOKEN)")
     add_restart_options(parser)
@@ -61,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
     if not command:
         raise ConfigurationError("launch needs a command: lossguard launch -- python train.py")
     names = NameMap.parse(options.map)
+    _check_pattern(options, names)
     if options.project is not None and not is_name(options.project):
         raise ConfigurationError(f"--project {options.project!r:.200} must be a name of 1 to 128 characters")
     settings = Settings.read(url=options.url, token=options.token, run_id=options.run_id)
@@ -90,6 +100,16 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_pattern(options: argparse.Namespace, names: NameMap) -> None:
+    if options.pattern is None:
+        return
+    if options.text is False:
+        raise ConfigurationError("--pattern reads what the command prints: leave out --no-text")
+    from lossguard.sources.readers.printed_lines import own_pattern
+
+    own_pattern(options.pattern, names)
+
+
 class _Launch:
     """The options of one launch, and how its run is begun."""
 
@@ -102,7 +122,8 @@ class _Launch:
         self._project: str | None = options.project or (unquote(known[0].parent.name) if known else None)
 
     def run(self, command: list[str], folder: Path, names: NameMap) -> None:
-        recorder = Recorder(self, names, at_once=self._project is not None)
+        is_text = self._options.text or self._options.pattern is not None
+        recorder = Recorder(self, names, at_once=self._project is not None, text_after=0.0 if is_text else None)
         supervisor = supervisor_for(
             self._options, command, folder=folder, run_folder=next(iter(self._run_folders()), None)
         )
@@ -113,6 +134,8 @@ class _Launch:
             environment=self._environment(),
             supervisor=supervisor,
             first_line=self._first_line(),
+            reads_text=self._options.text is not False,
+            pattern=self._options.pattern,
         )
         try:
             end = launcher.run()

@@ -2,11 +2,13 @@
 
     {"step": 7, "time": 1.5, "values": {"train/loss": 2.5}, "tracker": "wandb", "complete": true}
     {"tracker": "wandb", "project": "gpt", "name": "base", "config": {..}, "tags": [..]}
+    {"step": 7, "time": 1.5, "values": {"loss": 2.5}, "tracker": "text"}        read from a printed line, by the relay
+    {"tracker": "text", "what": "lines of nanoGPT", "config": {..}, "facts": {..}}
     {"script_reports": 4711}        the process 4711 calls lossguard.init
     {"ended": null}                 the interpreter exits; or the type of an uncaught exception
 
 NaN and infinities stand there as Python's JSON writes them. Each line is one write, so kill -9 loses none. The first
-process that logs owns the journal: it holds a lock on the file as long as it lives.
+process that logs owns the journal: it holds a lock on the file as long as it lives. The relay writes beside it.
 """
 
 import atexit
@@ -32,8 +34,10 @@ encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=s
 class Journal:
     """Opened by the first line; the processes that may not write it drop their lines."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, is_shared: bool = False) -> None:
+        """`is_shared`: write beside the process that owns the journal."""
         self._path = path
+        self._is_shared = is_shared
         self._fd: int | None = None
         self._stands_back = False
         self._backlog = bytearray()
@@ -93,7 +97,8 @@ class Journal:
             self._warn(problem)
             return False
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self._is_shared:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as problem:
             if problem.errno in HELD:
                 os.close(fd)
@@ -133,8 +138,9 @@ class Journal:
     def close(self) -> None:
         """Say that the interpreter exits, and close the file."""
         if self._fd is not None:
-            uncaught = getattr(sys, "last_type", None)
-            self.write({"ended": uncaught and uncaught.__name__, "time": time.time()})
+            if not self._is_shared:
+                uncaught = getattr(sys, "last_type", None)
+                self.write({"ended": uncaught and uncaught.__name__, "time": time.time()})
             if self._backlog:
                 num_lines = self._backlog.count(b"\n")
                 warn_once(f"{self._path} cannot be written: the lines in memory are lost ({num_lines})")

@@ -283,7 +283,7 @@ class Pattern:
     @property
     def what(self) -> str:
         """The lines, for people."""
-        return "lines that --pattern describes" if self.is_own else f"lines of {self.config['trainer']}"
+        return "lines that fit --pattern" if self.is_own else f"lines of {self.config['trainer']}"
 
     def shows(self, row: Row) -> bool:
         """Return True if `row` shows that a log has lines of this pattern: it holds a loss, or the user says so."""

@@ -119,3 +119,92 @@ def test_a_process_that_goes_on_after_the_command_keeps_its_journal_and_is_said(
     assert steps(tmp_path) == [(0, 2.0)]
     assert journal.exists()
     assert "a process that it started goes on" in caplog.text
+
+
+DESCRIBED = {
+    "tracker": "text",
+    "what": "lines of Megatron-LM",
+    "config": {"trainer": "Megatron-LM"},
+    "facts": {"averaged": True},
+}
+
+
+def printed(step: int, at: float, **values: float) -> dict[str, Any]:
+    return {"step": step, "time": at, "values": values, "tracker": "text"}
+
+
+@pytest.mark.parametrize(
+    ("tracker_at", "text_after", "recorded", "is_said"),
+    [
+        (159.0, None, [(0, 2.0), (1, 1.0)], False),  # the tracker is called within a minute of the first line
+        (161.0, None, [(5, 7.0), (6, 6.0), (7, 5.0)], True),
+        (100.0, 0.0, [(5, 7.0), (6, 6.0), (7, 5.0)], True),  # --text
+        (None, None, [(5, 7.0), (6, 6.0), (7, 5.0)], False),  # the command has ended before the minute was over
+    ],
+)
+def test_printed_lines_are_recorded_unless_a_tracker_is_called_within_a_minute(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    tracker_at: float | None,
+    text_after: float | None,
+    recorded: list[tuple[int, float]],
+    is_said: bool,
+) -> None:
+    entries = [DESCRIBED, printed(5, 100.0, loss=7.0), printed(6, 101.0, loss=6.0)]
+    if tracker_at is not None:
+        calls = [entry(0, loss=2.0) | {"time": tracker_at}, entry(1, loss=1.0) | {"time": tracker_at + 1}]
+        entries += [{"tracker": "wandb", "config": {"lr": 0.1}}, *calls]
+    write(tmp_path / "a.journal", *entries, printed(7, 170.0, loss=5.0))
+    recorder = Recorder(Origin(tmp_path), NameMap(), text_after=text_after)
+    left: list[None] = []
+    recorder.leave_text = lambda: left.append(None)
+    recorder.follow(tmp_path / "a.journal")
+    recorder.close(RunState.FINISHED, 5.0)
+    assert steps(tmp_path) == recorded
+    assert bool(left) == (recorded[0][0] == 0)
+    assert ("a tracker is called now: its rows are left out" in caplog.text) == is_said
+    assert ("the command prints lines of Megatron-LM: they are recorded" in caplog.text) == (not left)
+
+
+def test_how_printed_lines_were_made_is_recorded_with_them(tmp_path: Path) -> None:
+    write(tmp_path / "a.journal", DESCRIBED, printed(5, 100.0, loss=7.0))
+    record(tmp_path, Origin(tmp_path), tmp_path / "a.journal")
+    found = [each for _, each in read_spools(next(tmp_path.glob("*/r")))]
+    assert [each["run"]["config"] for each in found if "run" in each] == [{"trainer": "Megatron-LM"}]
+    assert [each["details"]["averaged"] for each in found if each.get("event") == "source"] == [True]
+
+
+def test_printed_lines_that_wait_survive_kill_9_of_the_launcher(tmp_path: Path) -> None:
+    journal = tmp_path / "a.journal"
+    write(journal, DESCRIBED, *(printed(step, 100.0 + step, loss=2.0) for step in range(3)))
+    killed = Recorder(Origin(tmp_path), NameMap(), at_once=True)
+    killed.follow(journal)
+    killed._step()  # begins the run and reads the journal; nothing is decided
+    assert killed.recorded is not None
+    killed.recorded.finish(timeout=0.0)
+    record(tmp_path, Origin(tmp_path), journal)
+    assert steps(tmp_path) == [(0, 2.0), (1, 2.0), (2, 2.0)]
+
+
+def test_a_command_that_neither_calls_a_tracker_nor_prints_a_known_line_is_said_once_after_a_minute(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("lossguard.launch.recorder.time.monotonic", lambda: now)
+    recorder = Recorder(Origin(tmp_path), NameMap())
+    recorder.follow(tmp_path / "a.journal")
+    for now in (101.0, 159.0, 161.0, 162.0):
+        recorder._step()
+        assert caplog.text.count("nothing to record so far") == (now > 160.0)
+    assert "--pattern REGEX says how one looks" in caplog.text
+
+
+def test_nothing_is_said_of_a_command_whose_lines_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lossguard.launch.recorder.SILENT_AFTER", -1.0)
+    write(tmp_path / "a.journal", DESCRIBED, printed(5, 1e10, loss=7.0))
+    recorder = Recorder(Origin(tmp_path), NameMap())
+    recorder.follow(tmp_path / "a.journal")
+    recorder._step()
+    assert caplog.text == ""

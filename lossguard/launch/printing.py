@@ -1,0 +1,136 @@
+"""What the launcher knows of the relay (`relay.py`): how it is started, and how the launcher waits for it."""
+
+import fcntl
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import termios
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Self
+
+from lossguard.launch import relay
+from lossguard.launch.child import Process
+
+READY_SECONDS = 20.0
+"""Within which a relay must pass on; else the command runs without one."""
+POLL_SECONDS = 0.05
+"""Pause between two looks whether to wait on."""
+STDOUT, STDERR = 1, 2
+
+logger = logging.getLogger("lossguard")
+
+
+class NotRead(Exception):
+    """Nothing can be read of what the command prints: a reason for people."""
+
+
+class Printing:
+    """What one child prints, on its way through a relay."""
+
+    def __init__(self, process: Process, control: socket.socket, outputs: dict[int, int]) -> None:
+        self.process = process
+        """The relay."""
+        self.outputs = outputs
+        """The child's file descriptors, stdout and stderr, and ours that take their place."""
+        self._control = control
+
+    @classmethod
+    def begin(cls, journal: Path, pattern: str | None) -> Self | None:
+        """Start a relay that writes what it reads to `journal`; None, and a warning, if that is not possible."""
+        try:
+            return cls._begin(journal, pattern)
+        except (OSError, NotRead, termios.error) as problem:
+            logger.warning("what the command prints is not read: %s", problem)
+            return None
+
+    @classmethod
+    def _begin(cls, journal: Path, pattern: str | None) -> Self:
+        with ExitStack() as kept:
+            control, relay_end = socket.socketpair()
+            kept.callback(control.close)
+            with ExitStack() as inherited:
+                inherited.callback(relay_end.close)
+                pairs, outputs = _connected(kept, inherited)
+                options = relay.Options(
+                    outputs=pairs, control=relay_end.fileno(), journal=str(journal), pattern=pattern
+                )
+                for each in (relay_end.fileno(), *(source for source, _ in pairs)):
+                    os.set_inheritable(each, True)
+                command = [sys.executable, "-I", "-S", relay.__file__, json.dumps(asdict(options))]
+                pid = os.posix_spawn(command[0], command, os.environ)  # with the launcher's blocked signals
+            _await_ready(control, pid)
+            kept.pop_all()
+            return cls(Process.of(pid), control, outputs)
+
+    def leave_to_child(self) -> None:
+        """Close our ends of the outputs: the child has them, or was not started."""
+        for each in set(self.outputs.values()):
+            os.close(each)
+
+    def stop_reading(self) -> None:
+        """The tracker of the command is recorded: its lines are only passed on from now on."""
+        self._tell(relay.STOP_READING)
+
+    def finish(self, must_stop: Callable[[], bool]) -> None:
+        """The child has ended: wait until all that it has printed is passed on and read, or until `must_stop`."""
+        self._tell(relay.COMMAND_ENDED)
+        heard = None
+        while heard != relay.DONE and heard != b"" and not must_stop():
+            if select.select([self._control], [], [], POLL_SECONDS)[0]:
+                heard = self._control.recv(1)
+        self._control.close()
+        with suppress(ChildProcessError):
+            os.waitpid(self.process.pid, 0 if heard == b"" else os.WNOHANG)  # it may go on for a process of the child
+
+    def _tell(self, what: bytes) -> None:
+        with suppress(OSError):  # it has ended
+            self._control.send(what)
+
+
+def _connected(kept: ExitStack, inherited: ExitStack) -> tuple[list[tuple[int, int]], dict[int, int]]:
+    """Return (pairs of a relay's source and target, the ends of the child by its own numbers).
+
+    Outputs that go to one place go there through one pipe: their order stays. `kept` closes the ends of the child,
+    `inherited` the sources.
+    """
+    try:
+        places = {number: (os.fstat(number).st_dev, os.fstat(number).st_ino) for number in (STDOUT, STDERR)}
+    except OSError:
+        raise NotRead("stdout or stderr is closed") from None
+    pairs: list[tuple[int, int]] = []
+    outputs: dict[int, int] = {}
+    for number in (STDOUT, STDERR):
+        if number == STDERR and places[STDERR] == places[STDOUT]:
+            outputs[number] = outputs[STDOUT]
+            continue
+        source, end = _terminal_like(number) if os.isatty(number) else os.pipe()
+        kept.callback(os.close, end)
+        inherited.callback(os.close, source)
+        pairs.append((source, number))
+        outputs[number] = end
+    return pairs, outputs
+
+
+def _terminal_like(terminal: int) -> tuple[int, int]:
+    """Return both ends of a pseudo-terminal that looks like `terminal` to the child, and changes no byte."""
+    source, end = os.openpty()
+    attributes = termios.tcgetattr(terminal)
+    attributes[1] &= ~termios.OPOST  # the real one does that
+    termios.tcsetattr(end, termios.TCSANOW, attributes)
+    fcntl.ioctl(source, termios.TIOCSWINSZ, fcntl.ioctl(terminal, termios.TIOCGWINSZ, bytes(8)))
+    return source, end
+
+
+def _await_ready(control: socket.socket, pid: int) -> None:
+    if select.select([control], [], [], READY_SECONDS)[0] and control.recv(1) == relay.READY:
+        return
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    raise NotRead(f"{sys.executable} cannot run {relay.__file__}")

@@ -1,0 +1,283 @@
+"""The process between a launched command and its terminal: it passes on what the command prints, and reads it.
+
+    python -I -S relay.py OPTIONS
+
+OPTIONS is the JSON of `Options`. It is a process of its own so that the command goes on when the launcher is killed.
+One thread for each output passes on bytes as they come, before anybody reads them; the main thread reads. When reading
+fails or cannot keep up, the command notices nothing: lines are left out, and the reason is said once.
+"""
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import termios
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from errno import EBADF, EIO, EPIPE
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lossguard.launch.printed_rows import PrintedRows
+
+CHUNK = 1 << 16
+"""Bytes that are passed on at once, at most."""
+MAX_BACKLOG = 4 << 20
+"""Bytes of memory for what waits to be read; what comes while it is full is passed on without being read."""
+CHUNK_MEMORY = 256
+"""Bytes of memory that a waiting chunk takes beside its content."""
+READY, DONE = b"r", b"d"
+"""What the relay says to the launcher: it passes on; everything that the command has printed is passed on and read."""
+STOP_READING, COMMAND_ENDED = b"s", b"e"
+"""What the launcher says to the relay."""
+SETTLE_SECONDS = 0.01
+"""Seconds after which two looks at an output that is quiet mean that all of it was passed on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What the launcher tells a relay."""
+
+    outputs: list[tuple[int, int]]
+    """Pairs of file descriptors: where the command writes, and where that goes."""
+    control: int
+    """A socket of the launcher."""
+    journal: str
+    """Where rows are written."""
+    pattern: str | None = None
+    """The user's pattern; None: the lines of known trainers are read."""
+
+
+def say(text: str) -> None:
+    with suppress(OSError):
+        os.write(2, f"lossguard: {text}\n".encode())
+
+
+class Backlog:
+    """What was passed on and waits to be read."""
+
+    def __init__(self) -> None:
+        self.is_wanted = True
+        """Whether anybody reads."""
+        self.news, self._news_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._chunks: deque[tuple[int, bytes | None]] = deque()
+        self._size = 0
+        self._gaps: set[int] = set()
+        self._lock = threading.Lock()
+
+    def add(self, output: int, data: bytes) -> None:
+        """Take in what an output has passed on, unless there is too much already."""
+        with self._lock:
+            if self._size + len(data) <= MAX_BACKLOG:
+                self._chunks.append((output, data))
+                self._size += len(data) + CHUNK_MEMORY
+                self._gaps.discard(output)
+            elif output not in self._gaps:
+                self._gaps.add(output)
+                self._chunks.append((output, None))
+        self.notify()
+
+    def notify(self) -> None:
+        """Wake up whoever waits for `news`."""
+        with suppress(BlockingIOError):
+            os.write(self._news_end, b"n")
+
+    def __bool__(self) -> bool:
+        return bool(self._chunks)
+
+    def take(self) -> tuple[int, bytes | None] | None:
+        """Return the next chunk with its output, None in place of bytes that were left out; None: there is nothing."""
+        with self._lock:
+            if not self._chunks:
+                return None
+            output, data = self._chunks.popleft()
+            self._size -= 0 if data is None else len(data) + CHUNK_MEMORY
+            return output, data
+
+    def clear(self) -> None:
+        self.is_wanted = False
+        with self._lock:
+            self._chunks.clear()
+
+
+class Output:
+    """One output of the command: `pass_on` is the work of a thread."""
+
+    def __init__(self, number: int, source: int, target: int, backlog: Backlog) -> None:
+        self.number, self.source, self.target = number, source, target
+        self._backlog = backlog
+        self._num_read, self._num_passed = 0, 0  # bytes
+        self._is_lossy = False
+        self.has_ended = False
+        self._expected: int | None = None  # bytes that the command had printed when it ended
+        self._num_quiet = 0  # looks in a row
+
+    def pass_on(self) -> None:
+        while data := self._read():
+            self._num_read += len(data)
+            if not self._write(data):
+                break
+            self._num_passed += len(data)
+            if self._backlog.is_wanted:
+                self._backlog.add(self.number, data)
+        self.has_ended = True
+        os.close(self.source)  # whoever still writes learns that nobody listens, as without a relay
+        self._backlog.notify()
+
+    def is_done(self) -> bool:
+        """Return True once everything is passed on that the command had printed at the first of these calls.
+
+        A process that it has started may go on printing.
+        """
+        if self.has_ended:
+            return True
+        waiting = bytearray(4)
+        with suppress(OSError):  # it has just ended
+            fcntl.ioctl(self.source, termios.FIONREAD, waiting)
+        num_waiting = int.from_bytes(waiting, sys.byteorder)
+        if self._expected is None:
+            self._expected = num_waiting + self._num_read
+            return False
+        self._num_quiet = self._num_quiet + 1 if num_waiting == 0 and self._num_read == self._num_passed else 0
+        return self._num_passed >= self._expected or self._num_quiet == 2
+
+    def resize(self) -> None:
+        """Give the terminal of the command the size of the real one."""
+        with suppress(OSError):
+            fcntl.ioctl(self.source, termios.TIOCSWINSZ, fcntl.ioctl(self.target, termios.TIOCGWINSZ, bytes(8)))
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self.source, CHUNK)
+        except OSError:  # a terminal that nobody has open any more
+            return b""
+
+    def _write(self, data: bytes) -> bool:
+        """Write all of it; returns whether the target is still there."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self.target, rest) :]
+            except BlockingIOError:  # another process has made the terminal non-blocking
+                select.select([], [self.target], [])
+            except OSError as problem:
+                if problem.errno in (EPIPE, EIO, EBADF):
+                    return False
+                if not self._is_lossy:
+                    self._is_lossy = True
+                    say(f"what the command prints is lost: it cannot be written ({problem.strerror})")
+                return True
+        return True
+
+
+class Relay:
+    """The work of the main thread: reading, and what the launcher asks for."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._backlog = Backlog()
+        self._outputs = [Output(k, *pair, self._backlog) for k, pair in enumerate(options.outputs)]
+        self._control: socket.socket | None = socket.socket(fileno=options.control)
+        self._rows: PrintedRows | None = None
+        self._has_said_gaps = False
+
+    def run(self) -> None:
+        """Pass on until nobody can print any more."""
+        signal.signal(signal.SIGWINCH, self._resize)
+        threads = [threading.Thread(target=each.pass_on) for each in self._outputs]
+        for thread in threads:
+            thread.start()
+        self._tell(READY)
+        self._attend()
+        for thread in threads:
+            thread.join()
+
+    def _resize(self, number: int, frame: object) -> None:
+        for each in self._outputs:
+            each.resize()
+
+    def _attend(self) -> None:
+        """Read what is passed on until the command has ended, and nothing is left that it has printed."""
+        self._try(self._begin_to_read)
+        has_command_ended = False
+        while not all(each.has_ended for each in self._outputs):
+            awaited = [each for each in (self._backlog.news, self._control_fd()) if each is not None]
+            ready, _, _ = select.select(awaited, [], [], self._pause(has_command_ended))
+            if self._backlog.news in ready:
+                os.read(self._backlog.news, CHUNK)
+            if self._control_fd() in ready:
+                asked = self._heard()
+                has_command_ended |= asked == COMMAND_ENDED
+                if asked == STOP_READING:
+                    self._stop_reading()
+            self._try(self._read_chunk)
+            if has_command_ended and all([each.is_done() for each in self._outputs]):
+                break  # what a process prints that the command has started is passed on still
+        while self._backlog:
+            self._try(self._read_chunk)
+        self._stop_reading()
+        self._tell(DONE)
+
+    def _try(self, read: Callable[[], None]) -> None:
+        """Call what reads; the command does not notice when that fails."""
+        try:
+            read()
+        except Exception as problem:
+            say(f"what the command prints is no longer read: {type(problem).__name__}: {problem}")
+            self._stop_reading()
+
+    def _control_fd(self) -> int | None:
+        return None if self._control is None else self._control.fileno()
+
+    def _pause(self, has_command_ended: bool) -> float | None:
+        """Seconds to wait for news."""
+        return 0.0 if self._backlog else SETTLE_SECONDS if has_command_ended else None
+
+    def _begin_to_read(self) -> None:
+        import logging
+
+        from lossguard.launch.printed_rows import PrintedRows
+
+        logging.basicConfig(format="lossguard: %(message)s")
+        self._rows = PrintedRows(self._options.journal, self._options.pattern)
+
+    def _read_chunk(self) -> None:
+        if (chunk := self._backlog.take()) is None or self._rows is None:
+            return
+        output, data = chunk
+        if data is None and not self._has_said_gaps:
+            self._has_said_gaps = True
+            say("the command prints faster than it can be read: some of its lines are not recorded")
+        self._rows.take(output, data)
+
+    def _stop_reading(self) -> None:
+        self._backlog.clear()
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            rows.close()
+
+    def _heard(self) -> bytes:
+        assert self._control is not None
+        try:
+            asked = self._control.recv(1)
+        except OSError:
+            asked = b""
+        if not asked:
+            self._control = None  # the launcher was killed: the command goes on
+        return asked
+
+    def _tell(self, what: bytes) -> None:
+        if self._control is not None:
+            with suppress(OSError):
+                self._control.send(what)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    Relay(Options(**json.loads(sys.argv[1]))).run()
