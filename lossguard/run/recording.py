@@ -38,6 +38,7 @@ from lossguard.vocabulary.protocol import (
     MAX_PAUSE,
     MAX_SHORT_TEXT,
     PROBE,
+    SKIPPED_SAMPLE_RETURNED,
     checked_json,
     checked_step,
     checked_time,
@@ -454,7 +455,7 @@ class RecordingRun(Run):
             return
         if "event" in record and record["step"] is None:
             record["step"] = self._last_step + 1
-        if "event" in record and record["event"] not in (EXPECT, PROBE, SOURCE):
+        if "event" in record and record["event"] not in (EXPECT, PROBE, SOURCE, SKIPPED_SAMPLE_RETURNED):
             self._newest_change = record["step"], record["event"]
         self._writer.put(record)
 

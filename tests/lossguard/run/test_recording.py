@@ -12,6 +12,7 @@ import pytest
 
 import lossguard
 from lossguard import Order, OrderKind, SegmentReason
+from lossguard.vocabulary.protocol import SKIPPED_SAMPLE_RETURNED
 from lossguard.vocabulary.source_facts import SourceFacts
 from lossguard.vocabulary.states import Tier
 from lossguard.vocabulary.wire import RestorableTier
@@ -395,6 +396,7 @@ def test_a_change_that_is_declared_makes_earlier_orders_outdated_and_not_later_o
         run.log(0, loss=1.0)
         key = f"{next(tmp_path.rglob('*.spool')).stem}-0"
         run.expect(next_report_in=60.0)
+        run.log_event(SKIPPED_SAMPLE_RETURNED, {"step": 0, "batch_index": 3, "rows": 2})
         assert run.outdated(decided(segment=key, step=0)) is None
         run.declare("data_mix", share=0.5)
         run.log(1, loss=1.0)
