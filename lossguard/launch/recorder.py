@@ -277,6 +277,8 @@ class Recorder(threading.Thread):
             if (batch := self.batch_of(row.step)) is not None:
                 row.values.setdefault("batch_index", batch)
             self._recorder.write_row(row)
+            if self._recorder.facts.is_sparse:
+                self._log_once.warn_once("sparse", self._recorder.facts.sparse_warning)
             if self._recorder.preview.is_complete:
                 self._show_preview()
 

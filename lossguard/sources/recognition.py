@@ -16,7 +16,7 @@ from math import exp, isfinite, log, sqrt
 from statistics import median
 
 from lossguard.sources.names import NameMap, canonical
-from lossguard.vocabulary.source_facts import EVERY_STEP, MAX_STRIDE, Clock, SourceFacts
+from lossguard.vocabulary.source_facts import EVERY_STEP, MAX_STRIDE, SPARSE, Clock, SourceFacts
 
 WINDOW = 512
 """Losses that are looked at together, at most."""
@@ -36,6 +36,8 @@ DEGREE = 3
 """Of the polynomial that is removed from the level of a window: a loss that still falls is no straight line."""
 STRIDE_ROWS = 16
 """Losses before a stride is recognised."""
+SPARSE_ROWS = 4
+"""Losses before a stride of SPARSE or more steps is recognised: 16 of them would take long."""
 MIN_LEVEL = 0.05
 """Nats: from a level above it, a loss of exactly 0 is no loss."""
 WEIGHTS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
@@ -111,6 +113,9 @@ class Recognition:
             return
         self._losses.append(loss)
         self._num_losses += 1
+        may_count_steps = self._num_rows not in self._clock_rows.values()
+        if self._num_losses == SPARSE_ROWS and min(self._strides, default=0) >= SPARSE and may_count_steps:
+            self._find_stride()
         if self._num_losses % STRIDE_ROWS == 0:
             self._find_stride()
         if self._num_losses >= FIRST and self._num_losses % EVERY == 0 and not self._is_raw:

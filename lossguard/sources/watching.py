@@ -196,6 +196,8 @@ class Watch:
             raise BadSource(text if text.startswith(str(self.path)) else f"{self.path}: {text}") from None
         if placed is not None:
             save(placed)
+        if recorder.facts.is_sparse and not self.once:
+            self._log_once.warn_once("sparse", recorder.facts.sparse_warning)
         if recorder.preview.is_complete:
             self._show_preview(recorder)
         return self.num_rows - num_before

@@ -12,6 +12,8 @@ SOURCE = "source"
 """Kind of the event that says how the rows of a run were made. It announces no change: baselines stay."""
 MAX_STRIDE = 1_000_000
 MAX_SMOOTHING = 0.9999
+SPARSE = 50
+"""Steps between two rows from which on most spikes end before a row shows them."""
 
 
 class Clock(StrEnum):
@@ -67,6 +69,19 @@ class SourceFacts:
         rows = 2 if self.averaged and self.stride > 1 else 1  # the mean may hide what began late in the row before
         return rows * self.stride - 1
 
+    @property
+    def is_sparse(self) -> bool:
+        """True if most spikes end between two rows; a mean shows them damped."""
+        return self.stride >= SPARSE and not self.averaged and self.clock is Clock.STEPS
+
+    @property
+    def sparse_warning(self) -> str:
+        """A sentence for whoever can log more often."""
+        return (
+            f"the loss is logged every {_ordinal(self.stride)} step only: most spikes end between two rows and are not "
+            "seen; log every step"
+        )
+
     def describe(self) -> list[str]:
         """One sentence for each way in which the source differs from a loop that reports every step itself."""
         unit = {Clock.STEPS: "step", Clock.SAMPLES: "sample", Clock.EPOCHS: "epoch"}[self.clock]
@@ -79,7 +94,7 @@ class SourceFacts:
         elif self.stride > 1:
             sentences.append(
                 f"The loss is logged every {_ordinal(self.stride)} {unit}: an onset is known to within {self.stride} "
-                f"{unit}s."
+                f"{unit}s{', and most spikes end between two rows and are not seen' if self.is_sparse else ''}."
             )
         if self.smoothing:
             sentences.append(

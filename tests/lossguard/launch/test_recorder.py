@@ -208,3 +208,14 @@ def test_nothing_is_said_of_a_command_whose_lines_are_read(
     recorder.follow(tmp_path / "a.journal")
     recorder._step()
     assert caplog.text == ""
+
+
+def test_rows_that_are_rare_are_said_once_and_recorded_with_their_stride(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "a.journal", *(entry(250 * k, loss=2.0) for k in range(20)))
+    record(tmp_path, Origin(tmp_path), tmp_path / "a.journal")
+    said = "the loss is logged every 250th step only: most spikes end between two rows and are not seen; log every step"
+    assert [each.message for each in caplog.records].count(said) == 1
+    events = [each for _, each in read_spools(next(tmp_path.glob("*/r"))) if each.get("event") == "source"]
+    assert [each["details"]["stride"] for each in events] == [250]

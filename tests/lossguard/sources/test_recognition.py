@@ -48,6 +48,16 @@ def test_every_tenth_row_and_a_mean_of_ten_are_not_called_smoothed() -> None:
     assert facts_of(means, stride=10) == SourceFacts(stride=10)
 
 
+def test_rare_rows_are_recognised_early() -> None:
+    assert [facts_of(falling(count), stride=250).stride for count in (3, 4, 100)] == [1, 250, 250]
+    assert [facts_of(falling(count), stride=10).stride for count in (4, 15, 16)] == [1, 1, 10]
+    samples = Recognition()
+    for k in range(16):
+        samples.observe(512 * k, 2.0, {"consumed_samples": 512.0 * k})
+        assert not samples.facts.is_sparse
+    assert (samples.facts.clock, samples.facts.stride) == (Clock.SAMPLES, 512)
+
+
 def test_a_loss_that_still_falls_fast_decides_nothing() -> None:
     assert smoothing_of([10.0 * math.exp(-k / 60) + 0.001 * math.sin(k * k) for k in range(256)]) is None
     assert smoothing_of([1.0] * 256) is None

@@ -173,3 +173,15 @@ def test_rows_that_a_full_disk_did_not_take_are_not_delivered(tmp_path: Path, mo
     one = watch(tmp_path, tmp_path / "log.jsonl", once=True)
     one.run()
     assert not one.is_delivered
+
+
+def test_rows_that_are_rare_are_said_once_and_recorded_with_their_stride(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(f'{{"step": {250 * k}, "loss": 2.5}}\n' for k in range(20)))
+    watch(tmp_path, path, until_idle=0.1).run()
+    assert [each.message for each in caplog.records] == [
+        "the loss is logged every 250th step only: most spikes end between two rows and are not seen; log every step"
+    ]
+    assert [each["details"]["stride"] for each in recorded(tmp_path) if each.get("event") == "source"] == [250]

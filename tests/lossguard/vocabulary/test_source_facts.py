@@ -36,6 +36,10 @@ def test_each_way_is_one_sentence() -> None:
     assert SourceFacts(stride=10).describe() == [
         "The loss is logged every 10th step: an onset is known to within 10 steps."
     ]
+    assert SourceFacts(stride=250).describe() == [
+        "The loss is logged every 250th step: an onset is known to within 250 steps, and most spikes end between two "
+        "rows and are not seen."
+    ]
     assert "mean of 10 steps: an onset is known to within 20" in SourceFacts(stride=10, averaged=True).describe()[0]
     assert "undoes the smoothing" in SourceFacts(smoothing=0.9).describe()[0]
     assert "exactly 0" in SourceFacts(nan_filtered=True).describe()[0]
