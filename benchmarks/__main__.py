@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Iterator
 
-from benchmarks import checkpoint, kill, log, loss, order, ranks, step
+from benchmarks import checkpoint, data, kill, log, loss, order, ranks, step
 from benchmarks.rows import Row, print_rows
 
 
@@ -22,7 +22,7 @@ def main() -> None:
 
 def measurements(peers: bool) -> Iterator[Row]:
     yield from log.measure(peers=peers)
-    for group in (kill, order, step, loss, checkpoint, ranks):
+    for group in (kill, order, step, data, loss, checkpoint, ranks):
         yield from group.measure()
 
 

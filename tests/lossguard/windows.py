@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from lossguard import Guard, Order
+from lossguard import Guard, Order, Ranks
 from lossguard.torch import Checkpoints
 from tests.lossguard.checkpoints.box import Box
 from tests.lossguard.scripted import ScriptedRun, rollback
@@ -97,7 +97,7 @@ def drawn_for_ever() -> Iterator[Tensor]:
 class Trained:
     """What the loop was given: of each step its batch index, its windows, and a number that the loop drew."""
 
-    run: ScriptedRun
+    run: Any
     guard: Guard
     before: list[tuple[int, list[int], float]] = field(default_factory=list)
     after: list[tuple[int, list[int], float]] = field(default_factory=list)
@@ -120,17 +120,23 @@ def train(
     *,
     until: int = UNTIL,
     orders: Mapping[int, Order] | None = None,
+    run: Any = None,
+    ranks: Ranks | None = None,
 ) -> Trained:
-    """Train over `data`, whose batches `read` makes tensors of, and roll back; `orders`: at further boundaries."""
+    """Train over `data`, whose batches `read` makes tensors of, and roll back; `orders`: at further boundaries.
+
+    `run`, `ranks`: those of a process that is not alone.
+    """
     torch.manual_seed(0)
     np.random.seed(0)
     random.seed(0)
     past_the_bad = rollback(rewind_to=REWIND_TO, skip_from=BAD.start, skip_to=BAD.stop)
-    run = ScriptedRun({LEFT + 1: past_the_bad, **(orders or {})})
-    guard = Guard(run, checkpoints=Checkpoints(folder / "checkpoints", model=Box(), blocking=True), every=4)
+    run = run or ScriptedRun({LEFT + 1: past_the_bad, **(orders or {})})
+    checkpoints = Checkpoints(folder / "checkpoints", model=Box(), blocking=True, ranks=ranks)
+    guard = Guard(run, checkpoints=checkpoints, every=4, ranks=ranks)
     trained = Trained(run, guard)
     for _, batch in guard.steps(data() if callable(data) else data, until):
-        is_after = any(record[0] == "rollback" for record in run.recorded)
+        is_after = bool(guard.ledger.skips)
         windows = read(batch)
         numbers = torch.as_tensor(windows).reshape(-1, WIDTH)[:, 0].tolist()
         assert run.batch_index is not None

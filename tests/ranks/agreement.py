@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.utils.data import DataLoader, DistributedSampler
 
 import lossguard
 from lossguard import Guard, Order, OrderKind, RanksError, Run
 from lossguard.run.ranks import RankState, current_ranks
-from lossguard.torch import LossTerms, TorchRanks, over_ranks
+from lossguard.torch import Drawn, LossTerms, TorchRanks, over_ranks
 from lossguard.vocabulary.errors import CheckpointMismatch
+from tests.lossguard import windows
 from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
 
 Result = dict[str, Any]
@@ -153,6 +155,25 @@ def data_that_does_not_repeat_itself_on_the_last_rank(folder: Path) -> Result:
     return _compare(is_broken=True)
 
 
+def skipped_samples_of_each_kind_of_data(folder: Path) -> Result:
+    """What was trained on this rank before and after a rollback."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    sampler: Any = DistributedSampler(windows.Windows(), num_replicas=size, rank=rank)
+    kinds: dict[str, Any] = {
+        "loader": DataLoader(windows.Windows(), batch_size=windows.SIZE, sampler=sampler),
+        "drawn": Drawn(windows.get_batch),
+    }
+    result: Result = {}
+    for kind, data in kinds.items():
+        past_the_bad = rollback(rewind_to=windows.REWIND_TO, skip_from=windows.BAD.start, skip_to=windows.BAD.stop)
+        run = run_of({windows.LEFT + 1: past_the_bad})
+        where = folder / f"{kind}-{size}"
+        trained = windows.train(where, data, run=run, ranks=TorchRanks(pause=0))
+        result[kind] = {"before": trained.before, "after": trained.after, "bad_after": trained.bad_after}
+        result[kind] |= {"events": getattr(run, "events", [])}
+    return result
+
+
 def ranks_at_different_steps(folder: Path) -> Result:
     ranks = current_ranks()
     try:
@@ -240,6 +261,7 @@ SCENARIOS = [
     a_restore_that_is_not_exact_on_the_last_rank,
     a_skipped_sample_that_returns_on_the_last_rank,
     data_that_does_not_repeat_itself_on_the_last_rank,
+    skipped_samples_of_each_kind_of_data,
     ranks_at_different_steps,
     an_order_from_the_fourth_boundary_on,
     an_exchange_after_a_close,

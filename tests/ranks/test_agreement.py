@@ -66,6 +66,18 @@ def test_a_skipped_sample_that_comes_again_on_any_rank_is_reported_by_rank_0(res
     assert all(each["events"] == [] and each["steps"] == rank_0["steps"] for each in others)
 
 
+@pytest.mark.parametrize("kind", ["loader", "drawn"])
+def test_no_rank_trains_a_skipped_sample_again(results: Results, kind: str) -> None:
+    ranks = [each["skipped_samples_of_each_kind_of_data"][kind] for each in results]
+    batches = [{tuple(numbers) for _, numbers, _ in [*each["before"], *each["after"]]} for each in ranks]
+    assert not batches[0] & batches[1], "each rank has batches of its own"
+    for each in ranks:
+        indices = [index for index, *_ in each["after"]]
+        assert indices[:3] == [8, 9, 13]
+        assert each["after"][:2] == each["before"][8:10]
+        assert (each["bad_after"], each["events"]) == ([], [])
+
+
 def test_data_that_does_not_repeat_itself_on_any_rank_ends_the_skips_on_all(results: Results) -> None:
     rank_0, *others = (each["data_that_does_not_repeat_itself_on_the_last_rank"] for each in results)
     assert rank_0["events"] == [["data_not_repeated", {"step": 39, "batch_index": 38, "rows": 4}]]

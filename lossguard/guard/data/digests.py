@@ -21,6 +21,9 @@ from lossguard.spool.device_scalars import HostCopy
 
 MAX_VALUES, MIN_ROW_VALUES = 1 << 16, 64
 """Values of a tensor that are read, evenly spaced, if it has more; at least so many of each row."""
+MAX_LIST = 256
+"""Elements of a plain list that are read, evenly spaced, if it has more."""
+PLAIN = (str, bytes, int, float, bool, type(None))
 MAX_NESTING = 4
 """Levels of lists, mappings and objects in which tensors are looked for."""
 FACTOR = 0x5851F42D4C957F2D
@@ -75,7 +78,7 @@ def _tensors(batch: Any, levels: int) -> Iterator[Any]:
 
 def _items(batch: Any) -> Iterable[Any]:
     if isinstance(batch, list | tuple):
-        return batch
+        return () if batch and isinstance(batch[0], PLAIN) else batch
     if isinstance(batch, Mapping):
         return batch.values()
     if is_dataclass(batch) and not isinstance(batch, type):
@@ -162,15 +165,19 @@ def _texts(batch: Any) -> list[str]:
         return []
     has_rows = _is_list(batch) and all(isinstance(each, str | bytes | list | tuple | dict) for each in batch)
     try:
-        return [json.dumps(each, default=_hex) for each in (batch if has_rows else [batch])]
+        return [json.dumps(_shortened(each)) for each in (batch if has_rows else [batch])]
     except (TypeError, ValueError):  # what has no value of its own
         return []
 
 
-def _hex(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.hex()
-    raise TypeError
+def _shortened(value: Any) -> Any:
+    """Return a plain value for JSON, with evenly spaced elements of its long lists."""
+    if isinstance(value, Mapping):
+        return {str(name): _shortened(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        spaced = value[:: max(1, -(-len(value) // MAX_LIST))]
+        return spaced if spaced and isinstance(spaced[0], int | float) else [_shortened(each) for each in spaced]
+    return value.hex() if isinstance(value, bytes) else value
 
 
 def _digest_of_text(text: str) -> int:

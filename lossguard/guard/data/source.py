@@ -112,5 +112,6 @@ def _by_index(data: Any) -> Any:
         from lossguard.guard.data.batches import Batches  # torch is loaded already
 
         return Batches(data)
-    without_index = [None] if torch_data is None else [None, torch_data.Dataset.__getitem__]  # which raises
-    return Stream(data) if getattr(type(data), "__getitem__", None) in without_index else data
+    # That of torch inherits an index that raises; that of `datasets` has its columns by name.
+    is_stream = any(kind.__name__ == "IterableDataset" for kind in type(data).__mro__)
+    return Stream(data) if is_stream or not hasattr(type(data), "__getitem__") else data

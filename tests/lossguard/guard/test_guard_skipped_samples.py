@@ -13,6 +13,7 @@ from tests.lossguard.scripted import rollback
 from tests.lossguard.windows import (
     BAD,
     LEFT,
+    NUM,
     NUM_DRAWN,
     REWIND_TO,
     SIZE,
@@ -67,6 +68,21 @@ def test_no_skipped_sample_is_trained_again(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", WITH_WORKERS)
 def test_with_workers_too(name: str, tmp_path: Path) -> None:
     check(train(tmp_path, WITH_WORKERS[name]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [None, 0, 2])
+def test_a_streaming_dataset_with_a_shuffle_buffer(workers: int | None, tmp_path: Path) -> None:
+    """Of Hugging Face: by itself, in batches, and in a DataLoader."""
+    datasets = pytest.importorskip("datasets")
+
+    def stream() -> Any:
+        rows = {"tokens": torch.stack([window(number) for number in range(NUM)]).tolist()}
+        rows_in_order = datasets.Dataset.from_dict(rows).with_format("torch").to_iterable_dataset(num_shards=4)
+        shuffled = rows_in_order.shuffle(seed=3, buffer_size=50)
+        return shuffled.batch(SIZE) if workers is None else DataLoader(shuffled, batch_size=SIZE, num_workers=workers)
+
+    check(train(tmp_path, stream, lambda batch: batch["tokens"]))
 
 
 @pytest.mark.parametrize("data", [lambda: Batches(loader(), accumulate=2), lambda: Drawn(get_batch, accumulate=2)])

@@ -108,6 +108,9 @@ def test_texts_are_samples_too() -> None:
     assert digests([b"a"]) == digests([b"a"]) != digests([b"b"])
     assert len(digests({"text": ["a", "b"], "n": 3})) == 1
     assert len(digests([3, 4, 5])) == 1
+    rows = TOKENS.repeat(1, 100).tolist()
+    assert len(set(digests(rows))) == 4
+    assert len(digests({"input_ids": rows, "raw": [b"a"]})) == 1
 
 
 @pytest.mark.parametrize(
