@@ -23,6 +23,7 @@ from lossguard.guard.controller import Controller
 from lossguard.guard.data.batches import MicroBatches
 from lossguard.lightning.framework import (
     LightningModule,
+    RichProgressBar,
     TensorBoardLogger,
     TQDMProgressBar,
     Trainer,
@@ -215,12 +216,14 @@ class Lossguard(Watch):
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if isinstance(logger, TensorBoardLogger):
                 purge(logger.experiment, step)
-        shown = trainer.progress_bar_callback
+        shown, done = trainer.progress_bar_callback, step % self._steps_per_epoch * self._accumulate
         if isinstance(shown, TQDMProgressBar):
-            shown.train_progress_bar.n = step % self._steps_per_epoch * self._accumulate
+            shown.train_progress_bar.n = done
             shown.train_progress_bar.set_description(f"Epoch {trainer.current_epoch}")
         elif shown is not None:
             shown.on_train_epoch_start(trainer, trainer.lightning_module)
+            if isinstance(shown, RichProgressBar) and shown.progress and shown.train_progress_bar_id is not None:
+                shown.progress.update(shown.train_progress_bar_id, completed=done)
 
     def _size(self, index: int) -> int:
         """Micro-batches of a step, or of a batch of the data: the last one of an epoch may have fewer."""

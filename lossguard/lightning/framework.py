@@ -10,7 +10,12 @@ from lossguard.vocabulary.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
-    from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, TQDMProgressBar
+    from lightning.pytorch.callbacks import (
+        GradientAccumulationScheduler,
+        ModelCheckpoint,
+        RichProgressBar,
+        TQDMProgressBar,
+    )
     from lightning.pytorch.loggers import TensorBoardLogger
     from lightning.pytorch.plugins.io import TorchCheckpointIO
     from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -21,7 +26,8 @@ else:
     pytorch = importlib.import_module("lightning.pytorch" if package == "lightning" else package)
     Callback, LightningModule, Trainer = pytorch.Callback, pytorch.LightningModule, pytorch.Trainer
     GradientAccumulationScheduler = pytorch.callbacks.GradientAccumulationScheduler
-    ModelCheckpoint, TQDMProgressBar = pytorch.callbacks.ModelCheckpoint, pytorch.callbacks.TQDMProgressBar
+    ModelCheckpoint = pytorch.callbacks.ModelCheckpoint
+    RichProgressBar, TQDMProgressBar = pytorch.callbacks.RichProgressBar, pytorch.callbacks.TQDMProgressBar
     TensorBoardLogger = pytorch.loggers.TensorBoardLogger
     TorchCheckpointIO = pytorch.plugins.io.TorchCheckpointIO
     DDPStrategy, SingleDeviceStrategy = pytorch.strategies.DDPStrategy, pytorch.strategies.SingleDeviceStrategy
@@ -32,6 +38,7 @@ __all__ = [
     "GradientAccumulationScheduler",
     "LightningModule",
     "ModelCheckpoint",
+    "RichProgressBar",
     "SingleDeviceStrategy",
     "TQDMProgressBar",
     "TensorBoardLogger",

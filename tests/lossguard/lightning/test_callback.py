@@ -164,6 +164,7 @@ def test_what_others_show_of_the_repeated_steps_takes_the_place_of_the_first_tim
     class Shows(Callback):
         def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
             count, text = (getattr(trainer.progress_bar_callback.train_progress_bar, name) for name in names)
+            text = text.removeprefix("[white]")  # the style that Lightning 2.4 sets there
             bars.append((trainer.current_epoch * 10 + batch_idx, count, text[:7]))
 
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *others: Any) -> None:
@@ -178,9 +179,7 @@ def test_what_others_show_of_the_repeated_steps_takes_the_place_of_the_first_tim
     logged = [(each.step, each.value) for each in events.Scalars("step_loss")]
     assert logged == [(step, pytest.approx(seen[0][1])) for step, seen in sorted(module.seen.items())]
     assert [each.step for each in events.Scalars("val_loss")] == [9, 19]
-    trained = [*range(13), *range(5, 20)]
-    del trained[13], bars[13]  # where that of rich begins anew
-    assert bars == [(step, step % 10, f"Epoch {step // 10}") for step in trained]
+    assert bars == [(step, step % 10, f"Epoch {step // 10}") for step in [*range(13), *range(5, 20)]]
 
 
 def test_an_order_lowers_the_learning_rate_and_not_the_schedule(tmp_path: Path) -> None:
