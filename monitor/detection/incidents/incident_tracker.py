@@ -58,7 +58,7 @@ class IncidentTracker:
     mismatch_reasons: int = 3
     """The number of its reasons that are about the first finding."""
     mismatch_notices: list[str] = field(default_factory=list)
-    """What the trainer says of it: one for each finding."""
+    """What the trainer is to say of it: one for each finding that it did not report itself."""
     source: SourceFacts = EVERY_STEP
     """How the rows are made. It is stored with the detectors."""
 
@@ -218,7 +218,7 @@ class IncidentTracker:
         else:
             first = self.mismatch.reasons[: self.mismatch_reasons]
             self.mismatch = replace(self.mismatch, reasons=[*first, *describe_mismatch(finding)])
-        self.mismatch_notices = [*self.mismatch_notices, notice_of(finding)][-MAX_NOTICES:]
+        self.mismatch_notices = [*filter(None, (*self.mismatch_notices, notice_of(finding)))][-MAX_NOTICES:]
         return [IncidentChanged(self.mismatch)]
 
     def close_mismatch(self, outcome: Outcome, reason: str) -> list[Effect]:
@@ -242,7 +242,7 @@ class IncidentTracker:
         """What the trainer is to say of the open replay mismatch."""
         if self.mismatch is None:
             return []
-        texts = [f"Incident {self.mismatch.number}: {text}" for text in self.mismatch_notices]
+        texts = [f"incident {self.mismatch.number}: {text}" for text in self.mismatch_notices]
         return [Notice(key=text[:MAX_SHORT_TEXT], text=text) for text in texts]
 
     # Persistence

@@ -21,10 +21,9 @@ MIN_ROWS = 4
 """Rows from which on a correlation says anything."""
 
 
-NO_SKIPS = (
-    "The data of this run does not repeat, so no batch is skipped from now on. Let guard.steps(..) read the batches: "
-    "give it the DataLoader, or lossguard.torch.Drawn(get_batch)."
-)
+MENDING = "let guard.steps(..) read the batches, from the DataLoader or from lossguard.torch.Drawn(get_batch)"
+NO_SKIPS = f"The data of this run does not repeat, so no batch is skipped from now on. To mend it, {MENDING}."
+SKIPS_NO_MORE = f"this run skips no more; {MENDING}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +91,25 @@ def describe_mismatch(finding: Finding) -> list[str]:
 
 
 def notice_of(finding: Finding) -> str:
-    """The same, short: what differs, and what mends it."""
-    return " ".join(sentence for part in _parts(finding) for sentence in dict.fromkeys((part[0], part[-1])))
+    """In one line, what differs, and what mends it. Empty for what the trainer has said itself."""
+    match finding:
+        case OtherSamples():
+            return ""
+        case RepeatedSamples(skip_from=first, skip_to=end):
+            return f"batches {first} to {end - 1} were skipped, but their samples came again: {SKIPS_NO_MORE}"
+    parts = []
+    if finding.rate is not None:
+        rate = finding.rate
+        parts.append(
+            f"step {rate.step} was computed again with the learning rate {rate.found:.4g} instead of "
+            f"{rate.recorded:.4g}: give the scheduler to Checkpoints(.., scheduler=scheduler)"
+        )
+    if ends_skips(finding):
+        parts.append(f"steps from {finding.restored_step} on were computed again with other batches: {SKIPS_NO_MORE}")
+    elif finding.has_other_losses():
+        first = int(finding.steps[finding.beyond()][0])
+        parts.append(f"steps from {first} on were computed again with other losses than recorded: see the incident")
+    return "; ".join(parts)
 
 
 def ends_skips(finding: Finding) -> bool:

@@ -101,9 +101,10 @@ def test_where_the_data_does_not_repeat_no_batch_is_skipped_any_more(http_on_bot
     segment = trainer.open("a")
     event = {"key": "e", "step": 200, "time": NOW, "kind": DATA_NOT_REPEATED, "details": {"batch_index": 200}}
     answer = trainer.report(segment, range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS, events=[event])
-    assert "Batch 200 came with other samples at step 200" in answer["notices"][0]["text"]
+    assert "notices" not in answer  # the trainer knows
     (incident,) = trainer.get("/incidents")
     assert (incident["kind"], incident["state"]) == ("replay_mismatch", "open")
+    assert "Batch 200 came with other samples at step 200" in incident["details"]["reasons"][0]
     (order,) = trainer.report(segment, [300], {"loss": [math.nan]})["orders"]
     assert order["kind"] == "hold"
     refused = http_on_both.post(f"{API}/runs/r1/rollback", json={"rewind_to": 250, "skip_from": 250, "skip_to": 260})

@@ -132,6 +132,7 @@ def test_a_loop_that_draws_its_batches_from_numbers_of_its_own_is_skipped_once_a
     given = interventions(http)
     assert [each["kind"] for each in given] == ["rollback"]
     assert given[0]["details"]["compared"] is False
-    found = [line for line in caplog.messages if "The data of this run does not repeat" in line]
+    found = [line for line in caplog.messages if "this run skips no more" in line]
     assert len(found) == 1
+    assert "computed again with other batches" in found[0]
     assert "lossguard.torch.Drawn(get_batch)" in found[0]

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 
 from lossguard.vocabulary.states import IncidentState
-from monitor.detection.incidents.replay_mismatch import describe_match, replay_mismatch
+from monitor.detection.incidents.replay_mismatch import (
+    Finding,
+    OtherSamples,
+    describe_match,
+    notice_of,
+    replay_mismatch,
+)
 from monitor.detection.scoring.recomputed_steps import Verdict
 from monitor.detection.scoring.replay_comparison import RateDifference
+from monitor.detection.scoring.skip_effect import RepeatedSamples
 
 RECORDED = np.array([2.0, 2.1, 1.9, 2.2, 2.0, 1.8, 2.1, 2.0])
 
@@ -80,6 +87,30 @@ def test_losses_that_differ_too_are_described_after_the_learning_rate() -> None:
     reasons = replay_mismatch(1, verdict(RECORDED + 1.0, rate=RATE)).reasons
     assert len(reasons) == 6
     assert "recomputed steps differ from their recorded losses" in reasons[3]
+
+
+@pytest.mark.parametrize(
+    ("finding", "words"),
+    [
+        (
+            verdict(RECORDED, rate=RATE),
+            "step 103 was computed again with the learning rate 0.0003 instead of 0.0005: give the scheduler to "
+            "Checkpoints(.., scheduler=scheduler)",
+        ),
+        (
+            verdict(off_by(0, 0.05, 0.04, 0.06, 0.05, 0.03, 0.04, 0.05)),
+            "steps from 101 on were computed again with other losses than recorded: see the incident",
+        ),
+        (
+            RepeatedSamples(100, 120, 160, 120, 121, 2.0),
+            "batches 120 to 159 were skipped, but their samples came again: this run skips no more; let "
+            "guard.steps(..) read the batches, from the DataLoader or from lossguard.torch.Drawn(get_batch)",
+        ),
+        (OtherSamples(100, 120), ""),
+    ],
+)
+def test_a_notice_says_in_one_line_what_differs_and_what_mends_it(finding: Finding, words: str) -> None:
+    assert notice_of(finding) == words
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.monitor.detection.runs import EffectLog, Trainer, healthy, rows_of
 
 AUTO = Policy(mode="auto")  # type: ignore[arg-type]
 APPROVE = Policy(mode="approve")  # type: ignore[arg-type]
-MENDING = "Let guard.steps(..) read the batches: give it the DataLoader, or lossguard.torch.Drawn(get_batch)."
+MENDING = "let guard.steps(..) read the batches, from the DataLoader or from lossguard.torch.Drawn(get_batch)"
 
 
 def bad(sample: int) -> bool:
@@ -51,7 +51,7 @@ def test_a_loop_that_draws_its_batches_by_itself_is_skipped_once_and_then_held(
     loop, log = looped(draws, Policy(mode="auto", name=policy), value=value)  # type: ignore[arg-type]
     assert [each.kind for each in log.interventions] == [OrderKind.ROLLBACK, OrderKind.HOLD]
     assert "The data of this run does not repeat, so no batch can be left out" in log.interventions[1].reasons[-1]
-    assert mismatch(log).reasons[-1].endswith(MENDING)
+    assert mismatch(log).reasons[-1].endswith(f"To mend it, {MENDING}.")
     assert [notice.text.endswith(MENDING) for notice in loop.engine.notices()] == [True]
 
 
@@ -204,7 +204,7 @@ def test_data_that_the_trainer_has_seen_not_to_repeat_ends_all_skips() -> None:
     assert (incident.state, incident.onset_step, incident.signal) == ("open", 312, "batch_index")
     assert incident.reasons == [
         "Batch 366 came with other samples at step 312 than before: the trainer compared them.",
-        f"The data of this run does not repeat, so no batch is skipped from now on. {MENDING}",
+        f"The data of this run does not repeat, so no batch is skipped from now on. To mend it, {MENDING}.",
     ]
     assert not engine.response.can_skip
 
