@@ -6,6 +6,7 @@ is NULL, and `Step.non_finite` says what the number was.
 """
 
 import secrets
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -44,10 +45,29 @@ NAMING = {
 # configuration was a list, or whose times lay beyond every calendar, broke the list of runs for everybody.
 
 
-class JsonObject(TypeDecorator[dict[str, Any]]):
-    """A JSON object; anything else that was stored is read as an empty one."""
+class _Json(TypeDecorator[Any]):
+    """JSON of which what cannot be read counts as something else than what the column holds."""
 
     impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        decode = super().result_processor(dialect, coltype)
+        if decode is None:
+            return None
+
+        def decoded(value: Any) -> Any:
+            try:
+                return decode(value)
+            except ValueError:  # damaged text: one such row must not cost the run every request
+                return self.process_result_value("", dialect)
+
+        return decoded
+
+
+class JsonObject(_Json):
+    """A JSON object; anything else that was stored is read as an empty one."""
+
     cache_ok = True
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> dict[str, Any] | None:
@@ -57,10 +77,9 @@ class JsonObject(TypeDecorator[dict[str, Any]]):
         return self.impl_instance.coerce_compared_value(op, value)
 
 
-class JsonList(TypeDecorator[list[Any]]):
+class JsonList(_Json):
     """A JSON list; anything else that was stored is read as an empty one."""
 
-    impl = JSON(none_as_null=True)
     cache_ok = True
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> list[Any] | None:

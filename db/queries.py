@@ -300,6 +300,13 @@ def detection_state(session: Session, *, run: Run) -> DetectionState | None:
     )
 
 
+def newest_numbers(session: Session, *, run: Run) -> tuple[int, int]:
+    """The greatest numbers of its incidents and of its interventions; 0 without any."""
+    incident = sa.select(sa.func.max(Incident.number)).where(Incident.run_pk == run.pk)
+    intervention = sa.select(sa.func.max(Intervention.number)).where(Intervention.run_pk == run.pk)
+    return session.scalar(incident) or 0, session.scalar(intervention) or 0
+
+
 def snapshot_before(
     session: Session, *, run: Run, step: int, line: Sequence[StepRange] | None = None
 ) -> tuple[int, dict[str, Any]] | None:

@@ -77,6 +77,14 @@ def _overlapping(run_pk: int, step_range: StepRange) -> tuple[Any, ...]:
     return (run_pk, segment, end_of(step_range), first, run_pk, segment, first)
 
 
+def end_of_block(session: Session, run_pk: int, step_range: StepRange) -> int:
+    """The step after the first block of a range, at most the end of the range."""
+    statement = f"SELECT last_step FROM step_blocks WHERE {OVERLAPS} ORDER BY first_step LIMIT 1"
+    found = bulk.read(session, statement, _overlapping(run_pk, step_range))
+    end = int(found[0][0]) + 1 if found else END
+    return end if step_range.last is None else min(end, step_range.last)
+
+
 def end_of_first(session: Session, run_pk: int, step_range: StepRange, max_steps: int) -> int | None:
     """The step before which the blocks of a range hold `max_steps` steps or more; END where there are no more of them.
 

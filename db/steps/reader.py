@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from db.lineage import StepRange
 from db.models import Run
 from db.steps import blocks, loose_rows, lost_values
+from db.steps.block_codec import DamagedBlock
 from db.steps.buckets import Floats, Ints
 from db.steps.columns import MetricColumn
 from db.steps.step_block import END as END
@@ -62,6 +63,40 @@ def read_blocks(
     ):
         yield block
         low = int(block.steps[-1]) + 1
+
+
+def read_intact_blocks(
+    session: Session,
+    *,
+    run_pk: int,
+    step_range: StepRange,
+    metrics: Sequence[str],
+    max_steps: int = MAX_BLOCK_STEPS,
+    skipped: Callable[[DamagedBlock], object],
+) -> Iterator[StepBlock]:
+    """The same without the blocks that are damaged; `skipped` is called with each of them."""
+    part = step_range
+    while True:
+        try:
+            block = next_block(
+                session, run_pk=run_pk, step_range=part, metrics=metrics, low=part.first, max_steps=max_steps
+            )
+        except DamagedBlock as damaged:
+            end = blocks.end_of_block(session, run_pk, part)
+            if part.last is None or end < part.last:
+                part = StepRange(part.segment, part.first, end)  # this one alone
+                continue
+            skipped(damaged)
+            block = None
+        if block is not None:
+            part = StepRange(part.segment, int(block.steps[-1]) + 1, part.last)
+        elif part.last == step_range.last:
+            return
+        else:
+            assert part.last is not None
+            part = StepRange(part.segment, part.last, step_range.last)
+            continue
+        yield block
 
 
 def next_block(

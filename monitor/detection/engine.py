@@ -340,6 +340,22 @@ class DetectionEngine:
         """From the next decision on."""
         self.response.set_policy(policy)
 
+    def take_up(
+        self, *, num_incidents: int, num_interventions: int, rollbacks_used: int, last: Mapping[str, Any] | None
+    ) -> int | None:
+        """Go on with a run whose state was lost: numbers never restart.
+
+        `last`: its last intervention, as stored. Where that is under way, it is the active one: returns its number.
+        """
+        self.response.incidents.num_incidents = num_incidents
+        self.response.interventions.rollbacks_used = rollbacks_used
+        return self.response.interventions.take_up(num_interventions, last)
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """How many incidents and interventions there were."""
+        return self.response.incidents.num_incidents, self.response.interventions.num_interventions
+
     # Persistence
 
     def detectors_state(self) -> dict[str, Any]:

@@ -3,24 +3,36 @@
 The caller has locked the run; everything here happens inside the caller's transaction.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, lineage, queries
 from db.lineage import StepRange
-from db.models import Order, Run, Segment
-from db.steps.reader import StepBlock, read_blocks
+from db.models import DetectionState, Intervention, Order, Run, Segment
+from db.steps.reader import StepBlock, read_intact_blocks
 from lossguard.vocabulary.limits import limits_in
 from lossguard.vocabulary.metrics import detector_inputs
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CANNOT_SKIP, remedies_in
-from lossguard.vocabulary.states import RunState
+from lossguard.vocabulary.states import OrderKind, RunState, SegmentReason
 from monitor.detection import DetectionEngine, Effect, Rows
 from monitor.detection.interventions import run_policy
 from monitor.ingestion import effects, recorded_steps, run_policies
 from monitor.ingestion.columns import stored_rows
 
+log = logging.getLogger(__name__)
+
+MAX_REBUILT_STEPS = 20_000
+"""Stored steps of which the detection is rebuilt."""
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What reading or using a damaged state raises."""
+REBUILT = "detection_rebuilt"
+"""Kind of the event that says so. It has no step: it is no change of the run."""
+PARTS, FIRST_PARTS = {"detectors", "incidents", "interventions"}, {"bank"}
+"""Of a stored state: without them, and without those of the first version, it is damaged."""
 MAX_BLOCK_STEPS = 5000
 """Stored steps that are read at a time when they are fed to the detection again."""
 SNAPSHOT_EVERY = 250
@@ -54,26 +66,95 @@ def follow_layers(session: Session, run: Run) -> None:
 
 
 def _load(session: Session, run: Run) -> tuple[DetectionEngine, int]:
-    policy = run_policy.policy_of(run.policy)
-    settings = run_policy.settings_of(run.policy)
-    engine = DetectionEngine(
-        settings,
-        policy,
+    stored = queries.detection_state(session, run=run)
+    try:
+        return _restored(session, run, stored)
+    except sa.exc.SQLAlchemyError:  # the database is away
+        raise
+    except UNREADABLE as error:
+        return rebuild(session, run, f"the stored state cannot be used ({error or type(error).__name__})"), 0
+
+
+def _new_engine(run: Run) -> DetectionEngine:
+    return DetectionEngine(
+        run_policy.settings_of(run.policy),
+        run_policy.policy_of(run.policy),
         can_roll_back=CAN_ROLL_BACK in run.capabilities,
         can_skip=CANNOT_SKIP not in run.capabilities,
         remedies=remedies_in(run.capabilities),
         limits=limits_in(run.capabilities),
     )
-    stored = queries.detection_state(session, run=run)
-    if stored is None:  # a young run has no saved state yet
-        return engine, _replay(session, run, engine, StepRange(0, 0, None))
+
+
+def _restored(session: Session, run: Run, stored: DetectionState | None) -> tuple[DetectionEngine, int]:
+    """The engine of a stored state, and how many rows were fed to it. Raises one of UNREADABLE."""
+    engine, numbers = _new_engine(run), queries.newest_numbers(session, run=run)
+    if stored is None:
+        if numbers != (0, 0):
+            raise ValueError("it is missing")
+        return engine, _replay(session, run, engine, StepRange(0, 0, None))  # a young run has no saved state yet
+    if missing := PARTS.difference(stored.state) and FIRST_PARTS.difference(stored.state):
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     if new_signals := engine.load_state_dict(stored.state):
         _relearn(session, run, engine, new_signals)
-    engine.set_policy(policy)
+    if any(known < newest for known, newest in zip(engine.numbers, numbers, strict=True)):
+        raise ValueError(f"it knows {engine.numbers[0]} incidents and {engine.numbers[1]} interventions, not {numbers}")
+    engine.set_policy(run_policy.policy_of(run.policy))
     if stored.segment is None:
         return engine, 0
+    segment = session.get(Segment, (run.pk, stored.segment))
+    if segment is not None and segment.last_step is not None and (stored.seen_step or 0) > segment.last_step:
+        raise ValueError(f"it has seen step {stored.seen_step}, which is not stored")
     first = 0 if stored.seen_step is None else stored.seen_step + 1
     return engine, _replay(session, run, engine, StepRange(stored.segment, first, None))
+
+
+def rebuild(session: Session, run: Run, why: str, *, end: int | None = None) -> DetectionEngine:
+    """The detection of a run whose state is lost, from the rows of the live line below step `end` (default: all).
+
+    It has the rows' own levels and the numbers of the stored incidents and interventions. An intervention that is under
+    way goes on; other incidents and interventions that were open are closed. It is saved, and the run says so.
+    """
+    engine, segment, now = _new_engine(run), queries.newest_segment(session, run=run), run.last_report_at
+    if segment is not None:
+        if end is None:
+            end = (segment.fork_step or 0) if segment.last_step is None else segment.last_step + 1
+        engine.set_source(lineage.source_of(queries.events(session, run=run)))
+        first = max(0, end - MAX_REBUILT_STEPS)
+        changes = declared(session, run, first, end)
+        engine.fork(
+            end, SegmentReason.REWIND, _read(engine, _history(session, run, first, end)), None, declared=changes
+        )
+    engine.set_restorable(run.restorable_steps, run.restorable_tiers)
+    num_incidents, num_interventions = queries.newest_numbers(session, run=run)
+    interventions = queries.interventions(session, run=run)
+    active = engine.take_up(
+        num_incidents=num_incidents,
+        num_interventions=num_interventions,
+        rollbacks_used=sum(one.kind == OrderKind.ROLLBACK and bool(one.details.get("mode")) for one in interventions),
+        last={**interventions[-1].details, **_columns(interventions[-1])} if interventions else None,
+    )
+    effects.close_others(session, run, intervention=active, reason=f"The detection was rebuilt: {why}.", now=now)
+    number = 0 if segment is None else segment.number
+    key, details = f"{REBUILT}-{run.revision}", {"why": why}
+    commands.add_event(session, run=run, key=key, segment=number, step=None, time=now, kind=REBUILT, details=details)
+    seen_step = None if segment is None or segment.last_step is None or end is None else end - 1
+    commands.save_detection_state(session, run=run, state=engine.state_dict(), segment=number, seen_step=seen_step)
+    text = f"the detection of run {run.id} was rebuilt from its stored rows: {why}"
+    sa.event.listen(session, "after_commit", lambda _: log.warning(text), once=True)
+    return engine
+
+
+def _columns(row: Intervention) -> dict[str, Any]:
+    names = ("number", "incident", "kind", "state", "attempt", "rewind_to", "skip_from", "skip_to", "lr_scale")
+    return {name: getattr(row, name) for name in names}
+
+
+def _read(engine: DetectionEngine, history: Iterable[Rows]) -> Iterator[Rows]:
+    """The rows, of which the engine also learns batches and durations."""
+    for rows in history:
+        engine.response.read(rows)
+        yield rows
 
 
 def _relearn(session: Session, run: Run, engine: DetectionEngine, signals: Iterable[str]) -> None:
@@ -161,7 +242,7 @@ def fork(
     step = segment.fork_step if step is None else step
     assert step is not None
     known = queries.snapshot_before(session, run=run, step=step)
-    first, state = (0, None) if known is None else (known[0] + 1, known[1])
+    first, state = (0, None) if known is None or not known[1] else (known[0] + 1, known[1])
     earliest = max(first - SNAPSHOT_EVERY, 0)
     order = None if segment.order_id is None else session.get(Order, segment.order_id)
     is_new = step == segment.fork_step
@@ -197,4 +278,11 @@ def _history(session: Session, run: Run, first: int, last: int) -> Iterator[Rows
 
 def _blocks(session: Session, run: Run, step_range: StepRange) -> Iterator[StepBlock]:
     inputs = detector_inputs(queries.metric_names(session, run=run))
-    return read_blocks(session, run_pk=run.pk, step_range=step_range, metrics=inputs, max_steps=MAX_BLOCK_STEPS)
+    return read_intact_blocks(
+        session,
+        run_pk=run.pk,
+        step_range=step_range,
+        metrics=inputs,
+        max_steps=MAX_BLOCK_STEPS,
+        skipped=lambda damaged: log.warning("the detection of run %s goes on without some rows: %s", run.id, damaged),
+    )

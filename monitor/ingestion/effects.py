@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -10,9 +11,10 @@ from db import commands, lineage, queries
 from db.models import Intervention as Row
 from db.models import Run
 from lossguard.vocabulary.protocol import encode_number
-from lossguard.vocabulary.states import InterventionState
+from lossguard.vocabulary.states import IncidentState, InterventionState, Outcome
 from lossguard.vocabulary.values import plain_json
 from monitor.detection import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
+from monitor.detection.incidents.states import INTERVENTION_TERMINAL
 from monitor.ingestion import order_terms
 
 WITHDRAWS_ITS_ORDER = (InterventionState.WITHDRAWN, InterventionState.REJECTED)
@@ -44,6 +46,28 @@ def write(
                     commands.issue_order(session, intervention=row, reason=reason, now=now, terms=terms, sign=sign)
             case Outlier():
                 _write_outlier(session, run, effect, segment, now)
+
+
+def close_others(session: Session, run: Run, *, intervention: int | None, reason: str, now: float) -> None:
+    """Close the incidents and interventions that are open, except this intervention: nothing follows them any more."""
+    for row in queries.interventions(session, run=run):
+        if row.number != intervention and row.state not in INTERVENTION_TERMINAL:
+            row.details = {**row.details, "reasons": [*_reasons(row.details), reason]}
+            row.state, row.changed_at = InterventionState.WITHDRAWN, now
+            if (order := queries.order_of(session, intervention=row)) is not None:
+                commands.withdraw_order(session, order=order, detail=reason, now=now)
+    for found in queries.incidents(session, run=run):
+        if found.state != IncidentState.CLOSED:
+            reasons = [*_reasons(found.details), reason]
+            found.details = {**found.details, "state": IncidentState.CLOSED, "reasons": reasons}
+            found.state, found.outcome, found.changed_at = IncidentState.CLOSED, Outcome.ONGOING, now
+            found.end_step = found.detected_step if found.end_step is None else found.end_step
+    session.flush()
+
+
+def _reasons(details: dict[str, Any]) -> list[Any]:
+    reasons = details.get("reasons")
+    return reasons if isinstance(reasons, list) else []
 
 
 def _write_incident(session: Session, run: Run, incident: Incident, segment: int, now: float) -> None:

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 from db import queries
 from db.lineage import StepRange
 from db.models import Run, Segment
+from db.steps.block_codec import DamagedBlock
 from db.steps.reader import next_block
 from lossguard.vocabulary.metrics import DETECTOR_INPUTS
 from lossguard.vocabulary.states import IncidentKind
@@ -44,9 +45,12 @@ def before(session: Session, run: Run, segment: Segment, step: int) -> Record:
     if earlier is None or _updates_changed(session, run, step, earlier, segment):
         return Record()
     step_range = StepRange(earlier.number, step, None)
-    block = next_block(
-        session, run_pk=run.pk, step_range=step_range, metrics=DETECTOR_INPUTS, low=step, max_steps=MAX_STEPS
-    )
+    try:
+        block = next_block(
+            session, run_pk=run.pk, step_range=step_range, metrics=DETECTOR_INPUTS, low=step, max_steps=MAX_STEPS
+        )
+    except DamagedBlock:  # nothing to compare with; the detection's own history says it in the log
+        return Record()
     if block is None:
         return Record()
     troubles = [

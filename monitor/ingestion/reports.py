@@ -26,7 +26,7 @@ from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, lease, preflights, run_status, stalls
 from monitor.ingestion.columns import StepColumns, decode, detector_row, detector_rows
 from monitor.ingestion.lease import Claim
-from monitor.ingestion.run_cache import CachedRun, RunCache
+from monitor.ingestion.run_cache import MAX_UNSAVED_ROWS, CachedRun, RunCache
 from monitor.problems import among_damaged, bad_report
 from monitor.schemas import EventIn, ReportIn
 
@@ -246,7 +246,7 @@ def _detect_and_decide(intake: _Intake, changes: list[EventIn], *, has_restorabl
     if new.steps or has_state_changes:
         # The detection and the status are past steps that arrive after their successors.
         changes = [_with_intervention(session, cached, event) for event in changes]
-        effects = _detect(cached.engine, StepColumns() if is_late else new, changes)
+        effects = _detected(intake, StepColumns() if is_late else new, changes)
         # Rows in order can be fed again from the store. All else is in the engine's state alone.
         if effects or has_state_changes:
             cached.attach(session)
@@ -256,18 +256,41 @@ def _detect_and_decide(intake: _Intake, changes: list[EventIn], *, has_restorabl
     return _changed_status(intake, saved)
 
 
+def _detected(intake: _Intake, columns: StepColumns, changes: Sequence[EventIn]) -> list[Effect]:
+    """What the detection concludes. It is rebuilt once where its state turns out to be damaged."""
+    cached = intake.cached
+    try:
+        return _detect(cached.engine, columns, changes)
+    except detection_state.UNREADABLE as error:
+        cached.attach(intake.session)
+        why = f"it cannot go on from its state ({type(error).__name__}: {error})"
+        end = columns.steps[0] if columns.steps else None
+        cached.engine = detection_state.rebuild(intake.session, cached.run, why, end=end)
+        cached.num_unsaved_rows = MAX_UNSAVED_ROWS
+        return _detect(cached.engine, columns, changes)
+
+
 def _changed_status(intake: _Intake, saved: dict[str, Any] | None) -> dict[str, Any]:
     """`saved`: the state of the engine, if this report saved it."""
     cached, new, pause = intake.cached, intake.new, intake.pause
     status: dict[str, Any] = {}
     if intake.in_order:
         cached.snapshot(intake.session, intake.segment, intake.previous_step, new.steps[-1], saved)
-        status = run_status.with_steps(cached.status, new, intake.now)
-        has_order = bool(cached.open_orders)
-        status["stall_after"] = stalls.limit(cached.engine, status["report_gaps"], has_order=has_order)
+        try:
+            status = _with_steps(intake)
+        except detection_state.UNREADABLE:  # what is stored is no status
+            run_status.forget(cached.status)
+            status = _with_steps(intake)
     if pause is not None and not _is_over(pause, new):
         status["expected_by"] = intake.now + float(pause.details["next_report_in"])
     return status
+
+
+def _with_steps(intake: _Intake) -> dict[str, Any]:
+    cached = intake.cached
+    status = run_status.with_steps(cached.status, intake.new, intake.now)
+    has_order = bool(cached.open_orders)
+    return status | {"stall_after": stalls.limit(cached.engine, status["report_gaps"], has_order=has_order)}
 
 
 def _says_more_than_steps(report: ReportIn) -> bool:

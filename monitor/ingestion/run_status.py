@@ -60,6 +60,13 @@ def with_steps(status: RunStatus, columns: StepColumns, now: float) -> dict[str,
     }
 
 
+def forget(status: RunStatus) -> None:
+    """Begin anew: what is stored cannot be read."""
+    status.step, status.expected_by, status.report_gaps = None, None, None
+    status.recent_reports, status.latest_values, status.peaks = [], {}, []
+    status.nonfinite_steps = status.skipped_steps = 0
+
+
 def value(status: Status, name: str) -> float | None:
     """The newest value of a metric; perplexity is exp(loss) unless the loop reports it."""
     known = decode_number(status.latest_values.get(name))

@@ -17,6 +17,8 @@ from monitor.ingestion import stalls
 
 log = logging.getLogger(__name__)
 
+_FAILED: set[str] = set()
+"""Ids of runs of which the log has said that they could not be looked at."""
 MAX_RUNS = 50
 """Runs that become incidents in one look; the others in the next: a lease is to be renewed in between."""
 
@@ -36,7 +38,9 @@ def _open_if_possible(engine: sa.Engine, lease: Lease, run_id: str) -> bool:
     except (sa.exc.OperationalError, sa.exc.TimeoutError):  # the database is unavailable for all of them
         raise
     except Exception:
-        log.exception("looking whether run %s has stalled failed", run_id)
+        if run_id not in _FAILED:
+            log.exception("looking whether run %s has stalled failed", run_id)
+        _FAILED.add(run_id)
         return False
 
 

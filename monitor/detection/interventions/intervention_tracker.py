@@ -15,6 +15,8 @@ from monitor.detection.interventions.policy import Policy
 
 UNDER_WAY = frozenset({InterventionState.APPROVED, InterventionState.ORDERED})
 NOT_APPLIED = UNDER_WAY | {InterventionState.PROPOSED}
+TAKEN_UP = UNDER_WAY | {InterventionState.APPLIED}
+"""States of an intervention that goes on when the rest of the state was lost."""
 UNSUCCESSFUL = frozenset({InterventionState.RECURRED, InterventionState.FAILED})
 MIN_SITE_STEPS = 20
 """A further onset within so many steps of the first one counts as a recurrence, however quickly the policy decided."""
@@ -173,6 +175,14 @@ class InterventionTracker:
         """Raises ValueError when this intervention is not the active one."""
         if self.active is None or self.active.number != number:
             raise ValueError(f"intervention {number} is not active")
+
+    def take_up(self, num_interventions: int, last: Mapping[str, Any] | None) -> int | None:
+        """Go on where the state was lost: see `DetectionEngine.take_up`."""
+        self.num_interventions = num_interventions
+        self.active = restore(_intervention_from_dict, last)
+        if self.active is not None and self.active.state not in TAKEN_UP:
+            self.active = None
+        return None if self.active is None else self.active.number
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

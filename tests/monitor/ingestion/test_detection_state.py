@@ -1,14 +1,16 @@
 """A run's detection state between the store and the engine: what a saved state lacks is relearnt."""
 
+import math
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import queries
-from db.models import DetectionState
+from db.models import DetectionState, RunStatus, StoredBlock
 from monitor.ingestion import detection_state
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.scenarios import noise, probe_event
+from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, train_until_nan
 
 
 def test_a_signal_that_the_stored_state_lacks_is_relearnt_from_the_stored_rows_before_it_is_used(
@@ -67,3 +69,110 @@ def test_the_end_of_a_remedy_announces_no_change(http: TestClient, sqlite_engine
         states = [detection_state.load(session, run).state_dict() for run in runs if run is not None]
         assert states[0] == states[1]
     assert [each["details"] for each in trainer.get()["events"]] == [ended]
+
+
+DAMAGE = {
+    "empty": "state = '{}'",
+    "a list": "state = '[1, 2]'",
+    "a text": """state = '"x"'""",
+    "cut": "state = substr(state, 1, 300)",
+    "no text": "state = x'80ff00'",
+    "only a version": """state = '{"version": 3}'""",
+    "wrong parts": """state = '{"version": 3, "detectors": 1, "incidents": 2, "interventions": 3}'""",
+    "a word for a number": """state = replace(state, '"num_incidents":1', '"num_incidents":"x"')""",
+    "ahead": "seen_step = 9000",
+    "a word for a step": "seen_step = 'x'",
+    "no detectors": """state = replace(state, '"baseline"', '"x"')""",
+}
+
+
+def change(engine: sa.Engine, table: str, values: str) -> None:
+    """Change the rows of a table, of which no copy is used then."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {table} SET {values}" if values else f"DELETE FROM {table}")
+        connection.exec_driver_sql("UPDATE runs SET revision = revision + 1")
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, "gone"])
+def test_a_damaged_state_is_rebuilt_once_and_numbers_go_on(
+    http: TestClient, sqlite_engine: sa.Engine, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer(http)
+    (first,) = train_until_nan(trainer)["orders"]
+    segment = obey(trainer, first)
+    start = first["rewind_to"]
+    trainer.report(segment, range(start, start + 300), {"loss": noise(2, 300)}, restorable_steps=CHECKPOINTS)
+    change(sqlite_engine, "watch_states", DAMAGE.get(damage, ""))
+    end = start + 300
+    steps = list(range(end, end + 50))
+    trainer.report(segment, steps, {"loss": noise(3, 50)}, restorable_steps=[*CHECKPOINTS, end])
+    (second,) = trainer.report(segment, [end + 50], {"loss": [math.nan]})["orders"]
+    assert (second["id"], second["incident"]) == (first["id"] + 1, 2)
+    run = trainer.get()
+    assert [one["number"] for one in run["interventions"]] == [1, 2]
+    assert [one["kind"] for one in trainer.get("/incidents")] == ["nonfinite", "nonfinite"]
+    is_readable = damage == "no detectors"  # what it lacks is relearnt
+    logged = [record for record in caplog.records if "was rebuilt" in record.message]
+    marks = [one for one in trainer.get()["events"] if one["kind"] == detection_state.REBUILT]
+    assert (len(logged), len(marks)) == ((0, 0) if is_readable else (1, 1))
+
+
+def test_an_order_under_way_survives_the_loss_of_the_state(http: TestClient, sqlite_engine: sa.Engine) -> None:
+    trainer = Trainer(http)
+    (order,) = train_until_nan(trainer)["orders"]
+    change(sqlite_engine, "watch_states", DAMAGE["empty"])
+    assert [one["id"] for one in trainer.report(0, [], {})["orders"]] == [order["id"]]
+    obey(trainer, order)
+    assert [one["state"] for one in trainer.get()["interventions"]] == ["applied"]
+    assert [one["state"] for one in trainer.get()["orders"]] == ["applied"]
+
+
+def test_a_state_that_shows_its_damage_only_in_use_costs_one_rebuild(
+    http: TestClient, sqlite_engine: sa.Engine
+) -> None:
+    trainer = Trainer(http)
+    segment = trainer.open("a")
+    trainer.report(segment, range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
+    with Session(sqlite_engine) as session, session.begin():
+        row = session.scalars(sa.select(DetectionState)).one()
+        signals = row.state["detectors"]["signals"]
+        loss = signals["loss"] | {"baseline": signals["loss"]["baseline"] | {"level": "x", "count": None}}
+        row.state = row.state | {"detectors": row.state["detectors"] | {"signals": signals | {"loss": loss}}}
+        session.execute(sa.text("UPDATE runs SET revision = revision + 1"))
+    trainer.report(segment, range(300, 320), {"loss": noise(2, 20)})
+    assert len(trainer.report(segment, [320], {"loss": [math.nan]})["orders"]) == 1
+
+
+@pytest.mark.parametrize("column", ["newest", "peaks", "beats", "report_gaps"])
+def test_a_status_that_cannot_be_read_begins_anew(http: TestClient, sqlite_engine: sa.Engine, column: str) -> None:
+    trainer = Trainer(http)
+    segment = trainer.open("a")
+    trainer.report(segment, range(100), {"loss": noise(1, 100)})
+    for garbage in ("'[1, \"x\"]'", "'{'", "'{\"loss\": [[]]}'"):
+        change(sqlite_engine, "pulses", f"{column} = {garbage}")
+        step = trainer.get()["newest_step"]["step"] + 1
+        assert trainer.report(segment, [step], {"loss": [3.0]})["accepted"] == 1
+    with Session(sqlite_engine) as session:
+        assert session.scalars(sa.select(RunStatus.step)).one() == 102
+
+
+def test_a_damaged_block_stops_neither_intake_nor_detection_when_a_segment_is_opened(
+    http: TestClient, sqlite_engine: sa.Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer(http)
+    segment = trainer.open("a")
+    losses = noise(1, 4000)
+    for first in range(0, 4000, 500):
+        trainer.report(segment, range(first, first + 500), {"loss": losses[first : first + 500]})
+    (order,) = trainer.report(segment, [4000], {"loss": [math.nan]}, restorable_steps=[3900])["orders"]
+    with sqlite_engine.begin() as connection:
+        connection.execute(sa.delete(sa.table("detector_snapshots")))
+        found = connection.execute(sa.select(StoredBlock.first_step).order_by(StoredBlock.first_step)).scalars().all()
+        assert len(found) > 3
+        broken = sa.update(StoredBlock).where(StoredBlock.first_step.in_([found[1], found[-1]]))
+        connection.execute(broken.values(times=b"\x01cut"))
+    segment = obey(trainer, order)
+    trainer.report(segment, range(3900, 4100), {"loss": noise(2, 200)})
+    assert "goes on without some rows" in caplog.text
+    trainer.report(segment, [4100], {"loss": [math.nan]})
+    assert len(trainer.get("/incidents")) == 2
