@@ -77,6 +77,15 @@ class JsonObject(_Json):
         return self.impl_instance.coerce_compared_value(op, value)
 
 
+class RuleObject(JsonObject):
+    """The rule of a run. Raises ValueError for text that is no JSON: no default may act in its place."""
+
+    cache_ok = True
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        return TypeDecorator.result_processor(self, dialect, coltype)
+
+
 class JsonList(_Json):
     """A JSON list; anything else that was stored is read as an empty one."""
 
@@ -131,7 +140,7 @@ class Run(Base):
     devices: Mapped[list[Any]]
     versions: Mapped[dict[str, Any]]
     capabilities: Mapped[list[Any]]
-    policy: Mapped[dict[str, Any] | None]
+    policy: Mapped[dict[str, Any] | None] = mapped_column(RuleObject())
     """The rule from incidents to interventions as `monitor.detection.Policy.to_dict` writes it; NULL is the default.
     It follows the policy layers when the run is next locked and read; that of a run that has ended stays."""
     tags: Mapped[list[Any] | None]

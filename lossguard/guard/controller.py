@@ -369,6 +369,10 @@ class Controller:
         self._saver.settle_for_rollback()
         if not self._restore_for(order):
             return False
+        if self._is_revoked(order, left_step):
+            self._restore_newest(left_step, "the order does not count any more")
+            self._position.cursor = self._first_available(self._position.cursor)
+            return False
         # Before the line is written: if the process dies in between, the order is still open and is executed again.
         self._saver.discard_after(self.step)
         self._saver.pin_all(until=2 * left_step - self.step)
@@ -380,6 +384,18 @@ class Controller:
         next_batch = f"the next batch is {self._position.batch}{done.describe()}"
         self.tell(f"rolled back from step {left_step} to step {self.step}; {next_batch}")
         return True
+
+    def _is_revoked(self, order: Order, step: int) -> bool:
+        """Judge an order of before `step` once more, after what may have taken long: nothing of it is recorded yet."""
+        lost = self.ranks.broadcast(self.run.revoked(order))
+        if lost is not None:
+            self.run.give_back(order)
+            self._log_once.warn(f"an order was not carried out: {lost}")
+            return True
+        refused = self.ranks.broadcast(self.limits.refusal(order, step=step, until=self._until))
+        if refused is not None:
+            self._refuse(order, *refused)
+        return refused is not None
 
     def _restore_for(self, order: Order) -> bool:
         """Restore the checkpoint that `order` names; if that fails, refuse the order and return False."""
@@ -439,6 +455,8 @@ class Controller:
         """Wait at the boundary until an operator releases the run or rolls it back; heartbeats bring that order."""
         self._saver.save(self.step, self._position.state)
         self._saver.settle(wait=True)
+        if self._is_revoked(order, self.step):
+            return
         self.run.accept(order)
         why = f": {order.reason}" if order.reason else ""
         self._log_once.warn_once("held", f"held before step {self.step} until it is released or rolled back{why}")

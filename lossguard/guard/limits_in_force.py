@@ -89,7 +89,8 @@ class LimitsInForce:
         if self._key is not None and (why := problem_with(order.signature, order.signed, self._run.id, self._key)):
             return Refusal.UNTRUSTED, why
         if order.kind is OrderKind.RELEASE:
-            return None
+            expired = _expired(order, step, now)
+            return None if expired is None else (Refusal.STALE, expired)
         if self.stopped:
             return Refusal.OBSERVES, f"the trainer carries out no orders: {self.stopped}"
         if (why := _expired(order, step, now) or _in_front(order, step) or self._run.outdated(order)) is not None:

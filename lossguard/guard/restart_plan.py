@@ -273,7 +273,10 @@ class RestartPlan:
         """Leave, so that the next process executes `order`; return if it is refused."""
         before, on_disk = self._state, self.ranks.broadcast(self._on_disk or frozenset())
         usable = on_disk - before.discarded
-        if order.rewind_to is None:
+        if lost := self.ranks.broadcast(self.run.revoked(order)):
+            self.run.give_back(order)
+            self._log_once.warn(f"an order was not carried out: {lost}")
+        elif order.rewind_to is None:
             self.run.refuse(order, "the order names no step to rewind to")
         elif not any(step <= order.rewind_to for step in usable):
             self.run.refuse(order, f"there is no checkpoint at or before step {order.rewind_to}")

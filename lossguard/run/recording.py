@@ -381,6 +381,17 @@ class RecordingRun(Run):
                 self._unanswered[order.identity] = order
             return order
 
+    def revoked(self, order: Order) -> str | None:
+        if self.inert or time.monotonic() >= self._inbox_valid_until:
+            return "the lease of the run ran out meanwhile"
+        return None
+
+    @_never_raises
+    def give_back(self, order: Order) -> None:
+        with self._writer.lock:
+            self._taken.discard(order.identity)
+            self._unanswered.pop(order.identity, None)
+
     @_never_raises
     def open_segment(
         self, fork_step: int, reason: SegmentReason, order: Order | None = None, applied: dict[str, Any] | None = None

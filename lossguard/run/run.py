@@ -184,6 +184,13 @@ class Run:
         """What has happened since `order` was decided that makes it an order about another state, as a sentence."""
         return None
 
+    def revoked(self, order: Order) -> str | None:
+        """Why this process may not carry `order` out any more, as a clause: it is asked once more when that is done."""
+        return None
+
+    def give_back(self, order: Order) -> None:
+        """`order` was taken and is not carried out: whoever holds the lease of the run gets it, maybe this process."""
+
     def set_restorable(self, steps: Sequence[int], tiers: Sequence[RestorableTier] = ()) -> None:
         """Tell the collector all steps that can be restored now, and where each of them is kept, if that is known."""
 

@@ -5,6 +5,9 @@ newer process of the same folder takes it at once, and the older process has the
 locked the run, so that several collectors agree.
 """
 
+import math
+import time
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from db.cli.command_engine import as_typed_here
@@ -47,12 +50,15 @@ def take(run: Run, claim: Claim) -> bool:
     is_ours = writer.id == run.lease_writer
     if writer.only_delivers and not is_ours and run.lease_writer is not None:
         return False
+    _watch(run, claim)
     is_newer = writer.session > (run.lease_session or "") if is_ours else not is_held(run, claim.now)
     if is_newer or (is_ours and writer.session == run.lease_session):
-        left = seconds_left(run, claim.now)
-        if is_newer or not RENEW_BELOW * claim.seconds <= left <= claim.seconds:
+        left, by_wall = seconds_left(run, claim.now), (run.lease_until or 0.0) - claim.now
+        if is_newer or left < RENEW_BELOW * claim.seconds or by_wall > claim.seconds:
             run.lease_writer, run.lease_session, run.lease_process = writer.id, writer.session, writer.process
             run.lease_until = claim.now + claim.seconds
+            _deadlines.pop(_key(run), None)
+            _watch(run, claim)
         return True
     return False
 
@@ -70,7 +76,33 @@ def is_replaced(run: Run, claim: Claim) -> bool:
 
 def seconds_left(run: Run, now: float) -> float:
     """Seconds for which the lease is still valid; 0 when nobody holds it."""
-    return 0.0 if run.lease_until is None else max(0.0, run.lease_until - now)
+    if run.lease_until is None:
+        return 0.0
+    left, counted = run.lease_until - now, _deadlines.get(_key(run), math.inf) - time.monotonic()
+    return max(0.0, counted if left > counted + SET_BACK else left)
+
+
+# A clock that is set back must not prolong a lease: each collector also counts it by the monotonic clock, from when it
+# gave the lease, or first saw one that another collector gave.
+
+SET_BACK = 5.0
+"""Seconds by which the clock must lag behind the monotonic one to count as set back."""
+MAX_WATCHED = 4_096
+_deadlines: OrderedDict[tuple[str | None, str | None, float | None], float] = OrderedDict()
+"""A lease -> when it ends, by the monotonic clock."""
+
+
+def _key(run: Run) -> tuple[str | None, str | None, float | None]:
+    return run.lease_writer, run.lease_session, run.lease_until
+
+
+def _watch(run: Run, claim: Claim) -> None:
+    """Count the lease by the monotonic clock from now on, unless that is done already."""
+    if run.lease_until is not None and _key(run) not in _deadlines:
+        left = min(run.lease_until - claim.now, claim.seconds)
+        _deadlines[_key(run)] = time.monotonic() + left
+        if len(_deadlines) > MAX_WATCHED:
+            _deadlines.popitem(last=False)
 
 
 def release(run: Run, *, now: float) -> None:

@@ -53,13 +53,16 @@ def of(session: Session) -> OrderTerms:
 def columns(
     session: Session, run: Run, intervention: Intervention, *, segment: int, approved_by: str | None, now: float
 ) -> dict[str, Any]:
-    """What an order that is decided on `segment` holds of it. A release does not expire: it only ends a hold."""
+    """What an order that is decided on `segment` holds of it.
+
+    A release only ends a hold: it expires where it is signed, so that a recorded one ends no later hold.
+    """
     terms, found = of(session), session.get(Segment, (run.pk, segment))
     if found is None:
         return {"approved_by": approved_by}
     step = _seen_step(session, run, found)
     about = {"segment": found.key, "step": step, "approved_by": approved_by}
-    if intervention.kind == OrderKind.RELEASE:
+    if intervention.kind == OrderKind.RELEASE and terms.key is None:
         return about
     return about | {"expires_at": float(math.ceil(now + terms.seconds)), "expires_step": step + terms.steps}
 

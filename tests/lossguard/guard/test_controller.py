@@ -1,4 +1,5 @@
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -178,3 +179,53 @@ def test_a_signal_stops_one_loop_and_not_the_next_one_in_the_same_process() -> N
     assert (run.interrupted, controller.interrupted_by) == (True, signal.SIGINT)
     assert [at.step for at in drive(controller, checkpoints, 4)] == [1, 2, 3, 4]
     assert (run.interrupted, controller.interrupted_by) == (False, None)
+
+
+class Stalled(Memory):
+    """Checkpoints whose load takes so long that something happens to the order meanwhile."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        super().__init__([])
+        self.happens = happens
+
+    def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
+        self.happens()
+        return super().load(step, not_before=not_before)
+
+
+class Leased(ScriptedRun):
+    """A run that can lose its lease."""
+
+    lost: str | None = None
+
+    def revoked(self, order: Order) -> str | None:
+        return self.lost
+
+    def give_back(self, order: Order) -> None:
+        self.recorded.append(("given back", order.id))
+
+
+def test_a_rollback_during_which_the_lease_ran_out_is_not_carried_out_and_the_newest_state_comes_back() -> None:
+    run = Leased({6: rollback(rewind_to=2, skip_from=2, skip_to=9)})
+    checkpoints = Stalled(lambda: setattr(run, "lost", "the lease of the run ran out meanwhile"))
+    controller = controller_of(run, checkpoints)
+    drive(controller, checkpoints, 6)
+    assert checkpoints.steps() == [0, 2, 4, 6], "no checkpoint is discarded"
+    assert (checkpoints.model, controller.ledger.skips) == ([0, 1, 2, 3, 4, 5], [])
+    assert run.recorded == [("start", 0, None, None), ("given back", 1), ("rewind", 4, None, None)]
+
+
+@pytest.mark.parametrize("kind", ["rollback", "hold"])
+def test_an_order_that_was_forbidden_while_it_was_carried_out_is_refused(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = rollback(rewind_to=2) if kind == "rollback" else Order(id=1, kind=OrderKind.HOLD)
+    run = ScriptedRun({5: order})
+    checkpoints = Stalled(lambda: controller.observe())
+    controller = controller_of(run, checkpoints)
+    if kind == "hold":
+        monkeypatch.setattr(checkpoints, "settle", lambda wait=False: controller.observe())
+    drive(controller, checkpoints, 6)
+    assert ("refused", 1, "the trainer carries out no orders: guard.observe() was called") in run.recorded
+    assert not [each for each in run.recorded if each[0] in ("rollback", "accepted")]
+    assert checkpoints.model == [0, 1, 2, 3, 4, 5]

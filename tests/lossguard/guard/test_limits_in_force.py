@@ -136,6 +136,12 @@ def test_an_order_that_came_too_late_is_refused(tmp_path: Path, fields: dict[str
     assert found.startswith(why) if why else not found
 
 
+def test_a_release_that_was_recorded_ends_no_later_hold(tmp_path: Path) -> None:
+    body = {"id": 1, "kind": "release", "expires_at": NOW - CLOCK_TOLERANCE - 1}
+    assert refusal(in_force(tmp_path), Order.from_wire(body)).startswith("stale: it expired 301 s ago")
+    assert refusal(in_force(tmp_path), Order.from_wire(body | {"expires_at": NOW})) == ""
+
+
 def test_an_order_about_a_state_that_is_gone_is_refused(tmp_path: Path) -> None:
     limits = in_force(tmp_path)
     limits._run.change = "the run was rewound after it was decided"  # type: ignore[attr-defined]

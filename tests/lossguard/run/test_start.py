@@ -219,7 +219,14 @@ def test_orders_are_carried_out_only_while_the_lease_is_valid(
         assert run.take_order() is None
         lease |= {"lease": 20.0}
         run.log(2, loss=1.0)
-        assert eventually(run.take_order)
+        taken = eventually(run.take_order)
+        assert isinstance(taken, lossguard.Order)
+        assert run.revoked(taken) is None
+        run._receive([taken], time.monotonic())  # as after a stall
+        assert run.revoked(taken) == "the lease of the run ran out meanwhile"
+        run.give_back(taken)
+        run._receive([taken])
+        assert run.take_order() == taken, "it is still open, and this process has the lease again"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,6 +68,22 @@ def test_a_process_that_has_ended_leaves_the_lease_to_the_next() -> None:
     assert lease.take(run, claim(writer("a"), 0.0))
     lease.release(run, now=1.0)
     assert lease.take(run, claim(writer("b"), 1.0))
+
+
+def test_a_clock_that_is_set_back_does_not_prolong_a_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted by the monotonic clock too, also by a collector that sees it for the first time."""
+    passed = [0.0]
+    monkeypatch.setattr(lease, "time", SimpleNamespace(monotonic=lambda: passed[0]))
+    run = Run(id="r")
+    assert lease.take(run, claim(writer("a"), 10_000.0))
+    passed[0] = 15.0
+    assert not lease.take(run, claim(writer("b"), 5000.0))
+    passed[0] = 20.0
+    assert lease.take(run, claim(writer("b"), 5005.0))
+    unknown = Run(id="r", lease_writer="c" * 32, lease_session="1", lease_until=10_000.0)
+    assert not lease.take(unknown, claim(writer("b"), 5005.0))
+    passed[0] = 40.0
+    assert lease.take(unknown, claim(writer("b"), 5005.0))
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 3), st.floats(0.0, 15.0)), max_size=30))
