@@ -28,7 +28,7 @@ from db.models import (
 from db.records.step_notes import StepNote
 from db.store import features
 from lossguard.vocabulary.protocol import is_name, is_run_id
-from lossguard.vocabulary.states import RunState
+from lossguard.vocabulary.states import InterventionState, OrderState, RunState
 from lossguard.vocabulary.values import plain_json
 
 FORMAT = 1
@@ -88,7 +88,8 @@ def restore(session: Session, described: Mapping[str, Any], *, run_id: str | Non
     """Create the run of a description from `read`, under `run_id` if given; its segments are empty until steps are
     inserted.
 
-    A run that was running is interrupted in the copy, since nothing reports to it; a trainer that does resumes it.
+    A run that was running is interrupted in the copy, since nothing reports to it; a trainer that does resumes it. What
+    was under way ends with the import: a file may say anything, and no trainer acts by it.
     Raises BadRecord for an id that no run can have, and RunExists when the store has a run with this id.
     """
     run = add_run(session, _storable(Run, described["run"]) | {"id": run_id or described["run"]["id"]})
@@ -102,9 +103,37 @@ def restore(session: Session, described: Mapping[str, Any], *, run_id: str | Non
             ids = dict(zip([row["id"] for row in described[name]], returned, strict=True))
         elif values:
             session.execute(sa.insert(model), values)
-    if described.get("watch") is not None:
+    if described.get("watch") is not None and not _is_under_way(described["watch"]["state"]):
         commands.save_detection_state(session, run=run, **_storable(DetectionState, described["watch"]))
     return run
+
+
+ENDED = "it was open when the run was imported, and an imported order is carried out by nobody"
+UNDER_WAY = (
+    InterventionState.PROPOSED,
+    InterventionState.APPROVED,
+    InterventionState.ORDERED,
+    InterventionState.APPLIED,
+)
+
+
+def _is_under_way(state: Mapping[str, Any]) -> bool:
+    """Whether the detection follows an incident or an intervention: then it is rebuilt from the steps instead."""
+    parts = [state.get(name) for name in ("incidents", "interventions", "care")]
+    followed = [part.get(name) for part in parts if isinstance(part, dict) for name in FOLLOWED]
+    return any(each is not None for each in [*followed, state.get("episode"), state.get("treated")])
+
+
+FOLLOWED = ("open", "under_verification", "mismatch", "active")
+
+
+def _ended(model: type[Base], values: dict[str, Any]) -> dict[str, Any]:
+    """An order or an intervention that nobody acts on any more, and whose approval is nobody's here."""
+    if model is Order and values["state"] == OrderState.OPEN:
+        return {"state": OrderState.FAILED, "detail": ENDED, "key": None, "approved_by": None, "signature": None}
+    if model is Intervention and values["state"] in UNDER_WAY:
+        return {"state": InterventionState.WITHDRAWN}
+    return {}
 
 
 def _storable(model: type[Base], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,6 +171,7 @@ def _new_row(model: type[Base], row: Mapping[str, Any], ids: Mapping[int | None,
         del values["id"]
     if "order_id" in values:  # an order that is not of this run is dropped
         values["order_id"] = ids.get(values["order_id"])
+    values |= _ended(model, values)
     if model is Segment:
         values |= {"first_step": None, "last_step": None, "num_steps": 0, "num_packed": 0}
     return values

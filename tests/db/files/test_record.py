@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from db import commands, queries
 from db.files import export, imports, record
 from db.files.rules import BadRecord
+from db.models import Intervention, Order
 from db.records import step_notes
 from db.store.engine import writing
 from tests.db.files.exported import add_forked_run, small_run, write
@@ -146,3 +147,27 @@ def test_numbers_in_json_that_are_not_finite_are_imported_as_the_protocol_writes
         copy, _ = imports.import_file(session, path=path, now=NOW, run_id="copy")
         assert copy.config == {"a": "NaN", "b": ["-Infinity"]}
         assert queries.incidents(session, run=copy)[0].details == {"peak_value": "Infinity"}
+
+
+def plant_an_order(described: dict[str, Any]) -> None:
+    """What an edited file may say: a rollback that somebody has approved."""
+    order = dict.fromkeys(record._names(Order)) | {"id": 9, "intervention": 9, "kind": "rollback", "state": "open"}
+    order |= {"rewind_to": 0, "reason": "r", "approved_by": "ada", "key": "k" * 16, "created_at": NOW}
+    row = dict.fromkeys(record._names(Intervention)) | {"number": 9, "kind": "rollback", "state": "ordered"}
+    row |= {"attempt": 1, "rewind_to": 0, "details": {}, "created_at": NOW, "changed_at": NOW}
+    described["orders"].append(order)
+    described["interventions"].append(row)
+    active = {"number": 9, "kind": "rollback", "state": "ordered", "rewind_to": 0}
+    described["watch"] = {"state": {"version": 3, "interventions": {"active": active}}, "segment": 0, "seen_step": 3}
+
+
+def test_no_trainer_carries_out_an_order_of_an_imported_file(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    path = write(sqlite_engine, small_run(sqlite_engine), tmp_path / "r1.parquet")
+    write_with_bad_description(pyarrow.parquet.read_table(path), path, plant_an_order)
+    with writing(sqlite_engine) as session:
+        copy, _ = imports.import_file(session, path=path, now=NOW, run_id="copy")
+        assert queries.orders(session, run=copy, open_only=True) == []
+        planted = queries.orders(session, run=copy)[-1]
+        assert (planted.state, planted.approved_by, planted.key) == ("failed", None, None)
+        assert queries.interventions(session, run=copy)[-1].state == "withdrawn"
+        assert queries.detection_state(session, run=copy) is None
