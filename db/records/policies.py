@@ -14,6 +14,10 @@ COLLECTOR = "collector"
 """Key of the collector's layer."""
 
 
+ALL = "lock"
+"""Key of a row that is no layer: whoever changes any layer locks it, because layers are valid only together."""
+
+
 def project_key(project: str) -> str:
     """Key of a project's layer."""
     return f"project:{project}"
@@ -36,7 +40,7 @@ def layers(session: Session, *, project: str | None = None, run_id: str | None =
 
 
 def lock(session: Session, *, key: str) -> None:
-    """Until the transaction ends nobody else changes the layer; without one, an empty one is set."""
+    """Until the transaction ends nobody else locks this row; it is made, empty, if there is none."""
     statement = (
         "INSERT INTO policy_layers (key, fields, changed_at, changed_by, by_operator) VALUES (?, '{}', 0, '', ?)"
         " ON CONFLICT (key) DO UPDATE SET key = excluded.key"

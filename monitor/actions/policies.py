@@ -25,6 +25,7 @@ def set_of_run(session: Session, run_id: str, changes: Fields, *, who: str, now:
 
     Raises Problem 422 for a bad value, and then changes nothing.
     """
+    policies.lock(session, key=policies.ALL)  # before the run: a change of a default locks in this order
     run = runs.lock(session, run_id)
     layers = policies.layers(session, project=run.project, run_id=run.id)
     own = layers.get(Layer.RUN, {}) if layers else run.policy or {}
@@ -43,7 +44,7 @@ def set_default(session: Session, project: str | None, changes: Fields, *, who: 
     for a bad value, and then changes nothing.
     """
     key = policies.COLLECTOR if project is None else policies.project_key(project)
-    policies.lock(session, key=key)
+    policies.lock(session, key=policies.ALL)
     layers = policies.layers(session, project=project)
     layer = Layer.COLLECTOR if project is None else Layer.PROJECT
     fields = _changed(layers.get(layer, {}), changes)
@@ -63,7 +64,11 @@ def show(session: Session, *, project: str | None = None, run_id: str | None = N
     run = None if run_id is None else _run_named(session, run_id)
     layers = policies.layers(session, project=project if run is None else run.project, run_id=run_id)
     has_ended = run is not None and run.state != RunState.RUNNING
-    rule = run.policy if run is not None and has_ended else run_policies.readable_rule(layers)
+    rule = (
+        run.policy
+        if run is not None and has_ended
+        else run_policies.readable_rule(layers, None if run is None else run.policy)
+    )
     values = [
         {"name": each.name, "value": each.value, "from": each.layer or "default", "part": _part(each.name)}
         for each in policy_layers.values(layers, rule)

@@ -1,31 +1,49 @@
 """The policy of a run, as its layers say it: when it registers, and whenever its detection is loaded."""
 
+import logging
+import zlib
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from db import commands, queries
 from db.models import Run
 from db.records import access, policies
 from lossguard.vocabulary.states import Layer
 from monitor.detection import Mode, Policy
-from monitor.detection.interventions import policy_layers
+from monitor.detection.interventions import policy_layers, run_policy
 from monitor.detection.interventions.policy_layers import Fields, Layers
+
+log = logging.getLogger(__name__)
+
+UNREADABLE = "policy_unreadable"
+"""Kind of the event that says that the run keeps its last policy."""
 
 
 def rule_of(session: Session, run: Run) -> dict[str, Any] | None:
-    """The rule that the layers make now. What this release cannot read only observes: it must not act by guess."""
+    """The rule that the layers make now. Where this release cannot read them, the log and an event say so."""
     layers = policies.layers(session, project=run.project, run_id=run.id)
     if not layers:
         return run.policy  # none, or one that a collector of an earlier release has set beside this one
-    return readable_rule(layers)
+    try:
+        return policy_layers.rule_of(layers)
+    except (TypeError, ValueError) as error:
+        kept = readable_rule(layers, run.policy)
+        details = {"why": str(error), "mode": run_policy.policy_of(kept).mode}
+        number, key = queries.num_segments(session, run=run) - 1, f"{UNREADABLE}-{zlib.crc32(str(error).encode())}"
+        values: dict[str, Any] = {"segment": max(0, number), "step": None, "time": run.last_report_at}
+        if commands.add_event(session, run=run, key=key, kind=UNREADABLE, details=details, **values):
+            log.warning("the policy layers of run %s cannot be read (%s): its last policy counts", run.id, error)
+        return kept
 
 
-def readable_rule(layers: Layers) -> dict[str, Any] | None:
-    """The rule of the layers; that of `observe` where they are from a release that knows more."""
+def readable_rule(layers: Layers, last: Fields | None = None) -> dict[str, Any] | None:
+    """The rule of the layers. Where this release cannot read them, the last valid one; that of `observe` without one,
+    because a collector must not act by guess."""
     try:
         return policy_layers.rule_of(layers)
     except (TypeError, ValueError):
-        return Policy(mode=Mode.OBSERVE).to_dict()
+        return Policy(mode=Mode.OBSERVE).to_dict() if last is None else dict(last)
 
 
 def begin(session: Session, run: Run, given: Fields | None, *, is_new: bool, who: str, now: float) -> str | None:

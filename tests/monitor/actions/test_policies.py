@@ -1,10 +1,12 @@
 """The policy of all runs, of a project and of a run: who follows which value, and what is refused."""
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from db.models import Order
 from db.records import policies
@@ -12,7 +14,8 @@ from db.records.access import Scope
 from db.store.engine import reading, writing
 from lossguard.vocabulary.protocol import API, CAN_ROLL_BACK, MAX_PERSON, PERSON_HEADER
 from lossguard.vocabulary.states import Layer
-from monitor.actions.policies import set_default
+from monitor.actions.policies import set_default, set_of_run
+from monitor.problems import Problem
 from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, train_until_nan
 from tests.monitor.tokens import TokenClient, create_token
@@ -171,6 +174,48 @@ def test_a_token_sets_the_policy_of_what_it_covers_alone(http: TestClient, sqlit
     assert of_run.status("PUT", "/policy?project=gpt", body) == 403
     assert reader.status("GET", "/policy", None) == 200
     assert reader.status("PUT", "/runs/r1/policy", body) == 403
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_changes_that_are_valid_alone_and_invalid_together_the_second_is_refused(
+    http_on_both: TestClient, engine: sa.Engine, order: int
+) -> None:
+    """One operator changes the run, another one its project, at the same time."""
+    trainer = Trainer(http_on_both)
+    changes: Sequence[Callable[[Session], object]] = [
+        lambda session: set_of_run(session, "r1", {"skip_max": 300}, who="ada", now=NOW),
+        lambda session: set_default(session, "gpt", {"skip_min": 400}, who="bob", now=NOW),
+    ][::order]
+
+    def change() -> None:
+        with writing(engine) as session:
+            changes[1](session)
+
+    with ThreadPoolExecutor(1) as pool:
+        with writing(engine) as session:
+            changes[0](session)
+            other = pool.submit(change)
+            wait([other], timeout=0.2)
+        with pytest.raises(Problem, match="must not be below skip_min"):
+            other.result()
+    assert mode_of(trainer) == ("auto", "default")
+
+
+def test_a_layer_that_cannot_be_read_keeps_the_last_valid_policy_and_says_so(
+    http: TestClient, sqlite_engine: sa.Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer(http)
+    put(http, "/runs/r1/policy", mode="approve", patience=7)
+    with writing(sqlite_engine) as session:
+        policies.set_fields(session, key=policies.COLLECTOR, fields={"courage": 11}, who="a newer one", now=NOW)
+        session.execute(sa.text("UPDATE runs SET revision = revision + 1"))
+    assert train_until_nan(trainer)["orders"] == []
+    assert [one["state"] for one in trainer.get()["interventions"]] == ["proposed"], "it does not only observe"
+    assert mode_of(trainer)[0] == "approve"
+    assert [one["details"] for one in trainer.get()["events"] if one["kind"] == "policy_unreadable"] == [
+        {"why": "unknown policy settings: courage", "mode": "approve"}
+    ]
+    assert sum("its last policy counts" in record.message for record in caplog.records) == 1
 
 
 def test_a_policy_of_a_release_that_knows_more_is_shown_as_it_is_followed(
