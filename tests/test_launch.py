@@ -1,5 +1,7 @@
-"""An unchanged script with a tracker, a real launcher and a real collector: a planted fault becomes an incident."""
+"""An unchanged script with a tracker, or one that only prints, a real launcher and a real collector: a planted fault
+becomes an incident."""
 
+import math
 import os
 import random
 import subprocess
@@ -25,27 +27,38 @@ def loop(tmp_path: Path) -> Iterator[Loop]:
         yield Loop(processes, tmp_path)
 
 
-def script(seed: int = 1) -> str:
-    """A run of 400 steps that logs to TensorBoard; the loss leaps at SPIKE_AT, and is NaN at the end."""
+def losses(seed: int = 1) -> list[float]:
+    """A run of 400 steps whose loss leaps at SPIKE_AT, and is NaN at the end."""
     noise = random.Random(seed)
-    losses = [round(3.0 + 2.0 / (1 + step / 50) + noise.gauss(0.0, 0.02), 4) for step in range(400)]
+    values = [round(3.0 + 2.0 / (1 + step / 50) + noise.gauss(0.0, 0.02), 4) for step in range(400)]
     for step in range(SPIKE_AT, SPIKE_AT + 8):
-        losses[step] += 4.0
-    return f"""
+        values[step] += 4.0
+    return [*values, math.nan]
+
+
+LOGS = f"""
 import time
+from math import nan
 from tensorboardX import SummaryWriter
 with SummaryWriter("tb") as writer:
-    for step, loss in enumerate({losses} + [float("nan")]):
+    for step, loss in enumerate({losses()}):
         writer.add_scalar("train/loss", loss, step)
         writer.add_scalar("train/grad_norm", 0.5, step)
     time.sleep(1.0)
 """
+PRINTS = f"""
+from math import nan
+for step, loss in enumerate({losses()}):
+    print(f"iter {{step}}: loss {{loss:.4f}}, time 13.86ms, mfu 26.88%")
+"""
 
 
-def test_a_spike_in_the_tracker_of_an_unchanged_script_is_an_incident(loop: Loop) -> None:
-    pytest.importorskip("tensorboardX")
+@pytest.mark.parametrize("script", [LOGS, PRINTS], ids=["tracker", "text"])
+def test_a_spike_in_what_an_unchanged_script_logs_or_prints_is_an_incident(loop: Loop, script: str) -> None:
+    if script == LOGS:
+        pytest.importorskip("tensorboardX")
     loop.start_collector()
-    (loop.folder / "train.py").write_text(script())
+    (loop.folder / "train.py").write_text(script)
     ours = {"LOSSGUARD_URL": loop.url, "LOSSGUARD_DIR": str(loop.folder / "spools"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "lossguard", "launch", "--run-id", "r", "--", sys.executable, "train.py"]
     subprocess.run(command, cwd=loop.folder, env=os.environ | ours, check=True, timeout=200)

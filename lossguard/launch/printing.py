@@ -1,7 +1,6 @@
 """What the launcher knows of the relay (`relay.py`): how it is started, and how the launcher waits for it."""
 
 import fcntl
-import json
 import logging
 import os
 import select
@@ -11,7 +10,6 @@ import sys
 import termios
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
@@ -58,12 +56,10 @@ class Printing:
             with ExitStack() as inherited:
                 inherited.callback(relay_end.close)
                 pairs, outputs = _connected(kept, inherited)
-                options = relay.Options(
-                    outputs=pairs, control=relay_end.fileno(), journal=str(journal), pattern=pattern
-                )
                 for each in (relay_end.fileno(), *(source for source, _ in pairs)):
                     os.set_inheritable(each, True)
-                command = [sys.executable, "-I", "-S", relay.__file__, json.dumps(asdict(options))]
+                arguments = relay.arguments_of(pairs, control=relay_end.fileno(), journal=str(journal), pattern=pattern)
+                command = [sys.executable, "-I", "-S", relay.__file__, *arguments]
                 pid = os.posix_spawn(command[0], command, os.environ)  # with the launcher's blocked signals
             _await_ready(control, pid)
             kept.pop_all()
@@ -84,7 +80,7 @@ class Printing:
         heard = None
         while heard != relay.DONE and heard != b"" and not must_stop():
             if select.select([self._control], [], [], POLL_SECONDS)[0]:
-                heard = self._control.recv(1)
+                heard = _received(self._control)
         self._control.close()
         with suppress(ChildProcessError):
             os.waitpid(self.process.pid, 0 if heard == b"" else os.WNOHANG)  # it may go on for a process of the child
@@ -129,8 +125,16 @@ def _terminal_like(terminal: int) -> tuple[int, int]:
 
 
 def _await_ready(control: socket.socket, pid: int) -> None:
-    if select.select([control], [], [], READY_SECONDS)[0] and control.recv(1) == relay.READY:
+    if select.select([control], [], [], READY_SECONDS)[0] and _received(control) == relay.READY:
         return
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     raise NotRead(f"{sys.executable} cannot run {relay.__file__}")
+
+
+def _received(control: socket.socket) -> bytes:
+    """Return what the relay says; nothing if it has ended."""
+    try:
+        return control.recv(1)
+    except ConnectionResetError:  # it has not read all of what it was sent
+        return b""

@@ -194,9 +194,14 @@ class Recorder(threading.Thread):
         assert following is not None
         for entry, begin, end in following.entries():
             self._take_text_if_due(entry.get("time", 0.0))
-            if self._takes_text is None and entry.get("tracker") == TEXT:
+            is_text, is_call = entry.get("tracker") == TEXT, "values" in entry and entry.get("tracker") != TEXT
+            if is_call and self._takes_text is None:
+                self._leave_text()
+            if is_text and self._takes_text is None:
                 following.held.append((entry, begin))
-            elif not self._is_left_out(entry):
+            elif is_call and self._takes_text:
+                self._log_once.warn_once("tracker", TRACKER_IGNORED)
+            elif not is_text or self._takes_text:
                 self._take_in(entry, begin)
             following.taken = end
 
@@ -223,17 +228,8 @@ class Recorder(threading.Thread):
         while self._following.held:
             self._takes_text = True
             self._take_in(*self._following.held[0])
-            self._following.held.popleft()
-
-    def _is_left_out(self, entry: dict[str, Any]) -> bool:
-        """Whether the entry is of the other kind than what is recorded: printed rows, or calls of a tracker."""
-        is_text = entry.get("tracker") == TEXT
-        if "values" in entry and not is_text and self._takes_text is None:
-            self._leave_text()
-        if self._takes_text and "values" in entry and not is_text:
-            self._log_once.warn_once("tracker", TRACKER_IGNORED)
-            return True
-        return is_text and not self._takes_text
+            if self._following.held:  # not if the script reports itself
+                self._following.held.popleft()
 
     def _leave_text(self) -> None:
         """A tracker is called, or the script reports itself: what is printed is not recorded."""

@@ -1,29 +1,30 @@
 """The process between a launched command and its terminal: it passes on what the command prints, and reads it.
 
-    python -I -S relay.py OPTIONS
+    python -I -S relay.py JOURNAL PATTERN CONTROL SOURCE TARGET [SOURCE TARGET]
 
-OPTIONS is the JSON of `Options`. It is a process of its own so that the command goes on when the launcher is killed.
+`arguments_of` says what they are. It is a process of its own so that the command goes on when the launcher is killed.
 One thread for each output passes on bytes as they come, before anybody reads them; the main thread reads. When reading
 fails or cannot keep up, the command notices nothing: lines are left out, and the reason is said once.
+
+The command waits until this process is ready: what is imported here is quick to import, and the rest comes later.
 """
 
 import fcntl
-import json
+import math
 import os
 import select
-import signal
-import socket
 import sys
 import termios
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from errno import EBADF, EIO, EPIPE
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # without the import of typing
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from lossguard.launch.printed_rows import PrintedRows
 
 CHUNK = 1 << 16
@@ -36,22 +37,21 @@ READY, DONE = b"r", b"d"
 """What the relay says to the launcher: it passes on; everything that the command has printed is passed on and read."""
 STOP_READING, COMMAND_ENDED = b"s", b"e"
 """What the launcher says to the relay."""
-SETTLE_SECONDS = 0.01
-"""Seconds after which two looks at an output that is quiet mean that all of it was passed on."""
+END_SECONDS = 0.3
+"""From the end of the command until a process of it that still has an output counts as one that goes on."""
+LOOK_SECONDS = 0.02
+"""Pause between two looks whether all is passed on, from then on."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """What the launcher tells a relay."""
+def arguments_of(
+    outputs: "Sequence[tuple[int, int]]", *, control: int, journal: str, pattern: "str | None" = None
+) -> "list[str]":
+    """Return the arguments of a relay.
 
-    outputs: list[tuple[int, int]]
-    """Pairs of file descriptors: where the command writes, and where that goes."""
-    control: int
-    """A socket of the launcher."""
-    journal: str
-    """Where rows are written."""
-    pattern: str | None = None
-    """The user's pattern; None: the lines of known trainers are read."""
+    `outputs`: pairs of file descriptors, where the command writes and where that goes; `control`: a socket of the
+    launcher; `journal`: the file of the rows; `pattern`: the user's (None: lines of known trainers are read).
+    """
+    return [journal, pattern or "", str(control), *(str(each) for pair in outputs for each in pair)]
 
 
 def say(text: str) -> None:
@@ -115,8 +115,8 @@ class Output:
         self._num_read, self._num_passed = 0, 0  # bytes
         self._is_lossy = False
         self.has_ended = False
-        self._expected: int | None = None  # bytes that the command had printed when it ended
-        self._num_quiet = 0  # looks in a row
+        self._expected: int | None = None  # bytes that were printed at the first look whether all is passed on
+        self._num_quiet = 0  # looks in a row at which it was
 
     def pass_on(self) -> None:
         while data := self._read():
@@ -131,9 +131,9 @@ class Output:
         self._backlog.notify()
 
     def is_done(self) -> bool:
-        """Return True once everything is passed on that the command had printed at the first of these calls.
+        """Look whether everything is passed on that was printed before the first look.
 
-        A process that it has started may go on printing.
+        A process that the command has started may go on printing.
         """
         if self.has_ended:
             return True
@@ -179,17 +179,17 @@ class Output:
 class Relay:
     """The work of the main thread: reading, and what the launcher asks for."""
 
-    def __init__(self, options: Options) -> None:
-        self._options = options
+    def __init__(self, arguments: "Sequence[str]") -> None:
+        self._journal, self._pattern, control, *ends = arguments
+        self._control: int | None = int(control)
         self._backlog = Backlog()
-        self._outputs = [Output(k, *pair, self._backlog) for k, pair in enumerate(options.outputs)]
-        self._control: socket.socket | None = socket.socket(fileno=options.control)
+        pairs = zip(map(int, ends[::2]), map(int, ends[1::2]), strict=True)
+        self._outputs = [Output(number, *pair, self._backlog) for number, pair in enumerate(pairs)]
         self._rows: PrintedRows | None = None
         self._has_said_gaps = False
 
     def run(self) -> None:
         """Pass on until nobody can print any more."""
-        signal.signal(signal.SIGWINCH, self._resize)
         threads = [threading.Thread(target=each.pass_on) for each in self._outputs]
         for thread in threads:
             thread.start()
@@ -205,26 +205,27 @@ class Relay:
     def _attend(self) -> None:
         """Read what is passed on until the command has ended, and nothing is left that it has printed."""
         self._try(self._begin_to_read)
-        has_command_ended = False
+        ends_at = math.inf
         while not all(each.has_ended for each in self._outputs):
-            awaited = [each for each in (self._backlog.news, self._control_fd()) if each is not None]
-            ready, _, _ = select.select(awaited, [], [], self._pause(has_command_ended))
+            awaited = [each for each in (self._backlog.news, self._control) if each is not None]
+            ready, _, _ = select.select(awaited, [], [], self._pause(ends_at))
             if self._backlog.news in ready:
                 os.read(self._backlog.news, CHUNK)
-            if self._control_fd() in ready:
+            if self._control in ready:
                 asked = self._heard()
-                has_command_ended |= asked == COMMAND_ENDED
+                if asked == COMMAND_ENDED:
+                    ends_at = time.monotonic() + END_SECONDS
                 if asked == STOP_READING:
                     self._stop_reading()
             self._try(self._read_chunk)
-            if has_command_ended and all([each.is_done() for each in self._outputs]):
+            if time.monotonic() >= ends_at and all([each.is_done() for each in self._outputs]):
                 break  # what a process prints that the command has started is passed on still
         while self._backlog:
             self._try(self._read_chunk)
         self._stop_reading()
         self._tell(DONE)
 
-    def _try(self, read: Callable[[], None]) -> None:
+    def _try(self, read: "Callable[[], None]") -> None:
         """Call what reads; the command does not notice when that fails."""
         try:
             read()
@@ -232,20 +233,21 @@ class Relay:
             say(f"what the command prints is no longer read: {type(problem).__name__}: {problem}")
             self._stop_reading()
 
-    def _control_fd(self) -> int | None:
-        return None if self._control is None else self._control.fileno()
-
-    def _pause(self, has_command_ended: bool) -> float | None:
-        """Seconds to wait for news."""
-        return 0.0 if self._backlog else SETTLE_SECONDS if has_command_ended else None
+    def _pause(self, ends_at: float) -> float | None:
+        """Seconds to wait for news, at most."""
+        if self._backlog:
+            return 0.0
+        return None if ends_at == math.inf else max(LOOK_SECONDS, ends_at - time.monotonic())
 
     def _begin_to_read(self) -> None:
         import logging
+        import signal
 
         from lossguard.launch.printed_rows import PrintedRows
 
+        signal.signal(signal.SIGWINCH, self._resize)
         logging.basicConfig(format="lossguard: %(message)s")
-        self._rows = PrintedRows(self._options.journal, self._options.pattern)
+        self._rows = PrintedRows(self._journal, self._pattern or None)
 
     def _read_chunk(self) -> None:
         if (chunk := self._backlog.take()) is None or self._rows is None:
@@ -265,7 +267,7 @@ class Relay:
     def _heard(self) -> bytes:
         assert self._control is not None
         try:
-            asked = self._control.recv(1)
+            asked = os.read(self._control, 1)
         except OSError:
             asked = b""
         if not asked:
@@ -275,9 +277,9 @@ class Relay:
     def _tell(self, what: bytes) -> None:
         if self._control is not None:
             with suppress(OSError):
-                self._control.send(what)
+                os.write(self._control, what)
 
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-    Relay(Options(**json.loads(sys.argv[1]))).run()
+    Relay(sys.argv[1:]).run()

@@ -8,13 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from lossguard.launch import relay
-from lossguard.launch.relay import Backlog, Options
+from lossguard.launch.relay import Backlog
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -47,9 +47,8 @@ def relayed(folder: Path, target: int, pattern: str | None = None) -> Iterator[R
     source, printer = os.pipe()
     ours, theirs = socket.socketpair()
     journal = folder / "a.journal"
-    outputs = [(source, 1)]
-    options = Options(outputs=outputs, control=theirs.fileno(), journal=str(journal), pattern=pattern)
-    command = [sys.executable, "-I", "-S", relay.__file__, json.dumps(asdict(options))]
+    arguments = relay.arguments_of([(source, 1)], control=theirs.fileno(), journal=str(journal), pattern=pattern)
+    command = [sys.executable, "-I", "-S", relay.__file__, *arguments]
     process = subprocess.Popen(
         command, stdout=target, stderr=subprocess.PIPE, pass_fds=(source, theirs.fileno()), bufsize=0
     )
