@@ -6,7 +6,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from db.models import BESIDE, Event, Segment
-from lossguard.vocabulary.protocol import REMEDY
+from lossguard.vocabulary.protocol import CHECKPOINT_UNCERTIFIED, REMEDY
 from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts, says_source
 from lossguard.vocabulary.states import SegmentReason
 
@@ -80,7 +80,7 @@ def declared(
     found = [
         (event.segment, event.step, event.kind)
         for event in events
-        if event.step is not None and event.kind not in (OUTLIER, REMEDY)
+        if event.step is not None and event.kind not in (OUTLIER, REMEDY, CHECKPOINT_UNCERTIFIED)
     ]
     found += [
         (segment.number, segment.fork_step, segment.reason)

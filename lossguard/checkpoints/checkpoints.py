@@ -5,6 +5,10 @@
                                model.pt ...      the state_dict of each object
                                run.pt            random number generators and the guard's state
     <directory>/discarded/step-...               some that the last rollback discarded, for a replay of its incident
+    <directory>/uncertified/step-...             a few that are never restored, because their state is damaged (NaN)
+
+A checkpoint has a certificate in its manifest if its state is worth returning to (see `state.damage_in`). Only those
+with a certificate are restored, count towards `keep` and replace older ones.
 
 Several ranks write a checkpoint together: see `sharded.checkpoint`. Any number of ranks can load it.
 
@@ -15,19 +19,22 @@ its manifest is, which is written last.
 
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lossguard.checkpoints.completeness import missing
-from lossguard.checkpoints.files import read_state, write_state
+from lossguard.checkpoints.files import UNCERTIFIED, read_state, write_state
+from lossguard.checkpoints.local_folder import LocalFolder
 from lossguard.checkpoints.memory import HostCopier, MemoryCheckpoints
 from lossguard.checkpoints.place import Place, ReadPlace, num_kept, place_of, steps_to_delete
 from lossguard.checkpoints.state import (
+    CERTIFICATE,
     Digest,
     Stateful,
     check_digests,
+    damage_in,
     digest,
     expected_bytes,
     generators,
@@ -122,6 +129,7 @@ class Checkpoints:
         self._writing: threading.Thread | None = None
         self._has_ended = False  # a background save, since the last call of `settle`
         self._problems: list[Exception] = []
+        self._uncertified: list[tuple[int, str]] = []  # since the last call of `take_uncertified`
 
     def _open_place(self, directory: str | os.PathLike[str], **options: Any) -> Place:
         return place_of(directory, self.ranks, **options)
@@ -195,8 +203,18 @@ class Checkpoints:
         """Keep a copy of what `save` would write. Raises what an object's `state_dict` raises, and MemoryError.
 
         The ranks do not wait for each other. If it fails on one of them, none will restore this step from memory.
+        A damaged state is not kept: see `take_uncertified`.
         """
-        self._memory.save(step, self._states(state))
+        states = self._states(state)
+        if (problem := damage_in(self._certified_parts(states))) is None:
+            self._memory.save(step, states)
+        else:
+            self._uncertified.append((step, problem))
+
+    def take_uncertified(self) -> list[tuple[int, str]]:
+        """Return step and reason of each save since the last call whose state is damaged, and so never restored."""
+        taken, self._uncertified = self._uncertified, []
+        return taken
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Save all objects, the random number generators and `state` (tensors, plain values), as of before `step`.
@@ -256,7 +274,7 @@ class Checkpoints:
                 try:
                     in_memory = candidate in self.ranks.broadcast(self.memory_steps())
                     read = self._read_memory if in_memory else partial(self._read, place)
-                    states, digests = self.ranks.run_on_all(read, candidate)
+                    states, digests = self.ranks.run_on_all(self._undamaged, read, candidate)
                 except CheckpointError as problem:
                     if self.ranks.rank == 0:
                         logger.warning("skipping the checkpoint of step %d: %s", candidate, problem)
@@ -298,12 +316,45 @@ class Checkpoints:
         return states | {RUN: {"generators": generators(), "state": dict(state)}}
 
     def _write(self, step: int, states: Mapping[str, Any]) -> None:
+        problem = self._damage_on_any_rank(step, states)
+        if problem is not None and not isinstance(self._place, LocalFolder):
+            return  # a URL keeps no damaged ones
         with self._place.writing(step) as folder:
             manifest = self._write_files(folder, states)
+            if problem is not None:
+                assert isinstance(self._place, LocalFolder)
+                manifest |= {"step": step, UNCERTIFIED: problem}
+                self.ranks.run_on_all(self._place.set_aside, folder, step, manifest)
+                return
             if not self._place.all_ranks_see_it:
                 self.ranks.run_on_all(self._place.upload, folder)
-            self.ranks.run_on_all(self._finish, folder, step, manifest)
+            self.ranks.run_on_all(self._finish, folder, step, manifest | {"certificate": CERTIFICATE})
         self._place.agree()
+
+    def _damage_on_any_rank(self, step: int, states: Mapping[str, Any]) -> str | None:
+        """Return why this checkpoint gets no certificate, the same on all ranks, and remember it; None: it gets one."""
+        problem = self.ranks.run_on_all(lambda: damage_in(self._certified_parts(states)))
+        problems = {rank: each for rank, each in enumerate(self.ranks.gather(problem)) if each is not None}
+        if not problems:
+            return None
+        rank, problem = next(iter(problems.items()))
+        problem = problem if self.ranks.size == 1 else f"rank {rank}: {problem}"
+        self._uncertified.append((step, problem))
+        return problem
+
+    def _certified_parts(self, states: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Return the objects that a certificate is about, with their state."""
+        parts = self.objects.items()
+        return {name: (each, states[name]) for name, each in parts if name in states and name not in self._uncompared}
+
+    def _undamaged(
+        self, read: Callable[[int], tuple[dict[str, Any], dict[str, Digest]]], step: int
+    ) -> tuple[dict[str, Any], dict[str, Digest]]:
+        """Read a checkpoint. Raises CheckpointError if its state is damaged: earlier releases certified none."""
+        states, digests = read(step)
+        if (problem := damage_in(self._certified_parts(states))) is not None:
+            raise CheckpointError(problem)
+        return states, digests
 
     def _write_files(self, folder: Path, states: Mapping[str, Any]) -> dict[str, Any]:
         """Write all files but the manifest; return the content of the manifest."""

@@ -160,6 +160,8 @@ def flush(path: Path) -> None:
 MANIFEST = "manifest.json"
 DISCARDED = "discarded"
 """The folder of what the last rollback discarded."""
+UNCERTIFIED = "uncertified"
+"""The folder of checkpoints that are never restored, and the entry of a manifest with the reason."""
 UNSEALED_KEYS = {"step", "format", "files", "objects", "ranks"}
 """All that a manifest of an earlier release holds, which has no checksum of itself."""
 

@@ -1,6 +1,6 @@
 """A folder of checkpoints on a disk that all ranks see, and its lock.
 
-<directory>/step-000000050/..., discarded/step-...
+<directory>/step-000000050/..., discarded/step-..., uncertified/step-...
 
 A checkpoint is written under another name, flushed, and renamed. One process at a time (or one group of ranks) writes
 the folder; its lock is a file in it.
@@ -17,6 +17,7 @@ from typing import Any
 from lossguard.checkpoints.files import (
     DISCARDED,
     PARTIAL,
+    UNCERTIFIED,
     check_files,
     clean_up,
     folder_name,
@@ -30,6 +31,9 @@ from lossguard.run.ranks import Ranks
 from lossguard.spool.folders import LOCK_WAIT, FolderLock, lock_folder
 from lossguard.vocabulary.errors import CheckpointError, ConfigurationError, logger
 from lossguard.vocabulary.states import Tier
+
+KEEP_UNCERTIFIED = 3
+"""Maximum number of uncertified checkpoints that are kept, for a person who looks for the cause."""
 
 # The lock; with several ranks, rank 0 holds it for all.
 
@@ -181,6 +185,20 @@ class LocalFolder:
         if self._ranks.rank == 0:
             write_manifest(partial, manifest)
             publish(partial, self.folder(step))
+
+    def set_aside(self, partial: Path, step: int, manifest: dict[str, Any]) -> None:
+        """Keep a checkpoint that is never restored, beside the others; later ones belong to a discarded branch."""
+        if self._ranks.rank > 0:
+            return
+        aside = self.path / UNCERTIFIED
+        aside.mkdir(exist_ok=True)
+        clean_up(aside)
+        write_manifest(partial, manifest)
+        publish(partial, aside / folder_name(step))
+        kept = [known for known in folders_in(aside) if known <= step][-KEEP_UNCERTIFIED:]
+        for known, folder in folders_in(aside).items():
+            if known not in kept:
+                remove(folder)
 
     def delete(self, steps: Sequence[int]) -> None:
         """Delete the checkpoints of these steps."""

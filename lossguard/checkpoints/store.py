@@ -80,6 +80,14 @@ class Uploads(Protocol):
 
 
 @runtime_checkable
+class Certifies(Protocol):
+    """What a store may offer in addition if it leaves damaged states (NaN) out of `steps`."""
+
+    def take_uncertified(self) -> list[tuple[int, str]]:
+        """Return step and reason of each save since the last call whose state is damaged, and so never restored."""
+
+
+@runtime_checkable
 class CanCheck(Protocol):
     """What a store of checkpoints may offer in addition: a quick look at one of them."""
 

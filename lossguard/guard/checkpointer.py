@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lossguard.checkpoints.store import (
+    Certifies,
     CheckpointStore,
     CheckpointTimes,
     KeepsInMemory,
@@ -19,6 +20,7 @@ from lossguard.run.run import Run
 from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, ConfigurationError, LogOnce
 from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS
 from lossguard.vocabulary.orders import Ledger, Skip
+from lossguard.vocabulary.protocol import CHECKPOINT_UNCERTIFIED
 from lossguard.vocabulary.states import Tier
 from lossguard.vocabulary.wording import plural, size
 
@@ -37,6 +39,7 @@ class CheckpointSaver:
         self._memory = checkpoints if isinstance(checkpoints, KeepsInMemory) and checkpoints.memory_every else None
         self._times = CheckpointTimes(checkpoints)
         self._saved_step: int | None = None  # the step whose durable checkpoint is the present state
+        self._is_damaged = False  # the newest state that was saved or begun to be, as far as known
         self.pinned: list[int] = []
         """Checkpoints that an escalation of the last rollback may need,"""
         self.pinned_until = 0
@@ -60,7 +63,7 @@ class CheckpointSaver:
 
     def restored(self, step: int) -> None:
         """The present state is that of `step`."""
-        self._saved_step = step if step in self.durable_steps() else None
+        self._saved_step, self._is_damaged = step if step in self.durable_steps() else None, False
 
     def stepped(self) -> None:
         """The present state is that of no checkpoint."""
@@ -103,6 +106,7 @@ class CheckpointSaver:
         else:
             self._saved_step = step
             self._times.saved(durable_tier(self._checkpoints), began)
+        self._report_uncertified()
         self._run.add_seconds(CHECKPOINT_SECONDS, time.perf_counter() - began)
         self.report_restorable()
 
@@ -116,6 +120,7 @@ class CheckpointSaver:
             self._report_failed_save(problem)
         else:
             self._times.saved(Tier.MEMORY, began)
+        self._report_uncertified()
         self._run.add_seconds(CHECKPOINT_SECONDS, time.perf_counter() - began)
         self.report_restorable()
 
@@ -127,6 +132,18 @@ class CheckpointSaver:
                 self._log_once.reset("save")
         except Exception as problem:
             self._report_failed_save(problem)
+        self._report_uncertified()
+
+    def _report_uncertified(self) -> None:
+        """Warn once, up to the next restore, of a state that no restart and no rollback will return to."""
+        if not isinstance(self._checkpoints, Certifies) or not (taken := self._checkpoints.take_uncertified()):
+            return
+        if not self._is_damaged:
+            self._is_damaged, (step, reason) = True, taken[0]
+            self._run.log_event(CHECKPOINT_UNCERTIFIED, {"step": step, "reason": reason})
+            newest = max(self._checkpoints.steps(), default=None)
+            where = "no checkpoint is left to return to" if newest is None else f"the newest good one is step {newest}"
+            self._log_once.warn(f"the state at step {step} is never restored: {reason}; {where}")
 
     def settle_for_rollback(self) -> None:
         """The same, without waiting for an upload: what the run is about to leave need not be durable."""

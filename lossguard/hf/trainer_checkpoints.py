@@ -26,6 +26,7 @@ from lossguard.checkpoints.checkpoints import Checkpoints
 from lossguard.checkpoints.files import DISCARDED, MANIFEST, flush, remove, write_manifest
 from lossguard.checkpoints.framework_checkpoints import FrameworkCheckpoints
 from lossguard.checkpoints.local_folder import LocalFolder, locked
+from lossguard.checkpoints.state import CERTIFICATE
 from lossguard.hf.loader import Hooks
 from lossguard.vocabulary.errors import logger
 
@@ -46,13 +47,18 @@ class Part:
     def __init__(self, trainer: Trainer, name: str) -> None:
         self.trainer, self.name = trainer, name
 
+    @property
+    def module(self) -> Any:
+        """The attribute."""
+        return getattr(self.trainer, self.name)
+
     def state_dict(self) -> Any:
         """That of the attribute."""
-        return getattr(self.trainer, self.name).state_dict()
+        return self.module.state_dict()
 
     def load_state_dict(self, state: Any) -> None:
         """Restore the attribute."""
-        getattr(self.trainer, self.name).load_state_dict(state)
+        self.module.load_state_dict(state)
 
 
 class Progress:
@@ -225,10 +231,12 @@ class TrainerCheckpoints(FrameworkCheckpoints):
         return self._output
 
     def _write(self, step: int, states: Mapping[str, Any]) -> None:
-        """In its place, with the manifest last."""
+        """In its place, with the manifest last. A damaged state is not written: the Trainer would resume from it."""
+        if self._damage_on_any_rank(step, states) is not None:
+            return
         with locked(self._output.path, self.ranks):
             manifest = self._write_files(self._path(step), states)
-            self.ranks.run_on_all(self._finish, self._path(step), step, manifest)
+            self.ranks.run_on_all(self._finish, self._path(step), step, manifest | {"certificate": CERTIFICATE})
 
     def _write_by_framework(self, folder: Path) -> None:
         if self._saved_by_trainer == self.trainer.state.global_step:

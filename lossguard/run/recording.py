@@ -33,6 +33,7 @@ from lossguard.vocabulary.protocol import (
     CAN_ROLL_BACK,
     CANNOT_ROLL_BACK,
     CANNOT_SKIP,
+    CHECKPOINT_UNCERTIFIED,
     EXPECT,
     HAS_LIMITS,
     MAX_PAUSE,
@@ -53,6 +54,8 @@ from lossguard.vocabulary.values import on_device, plain, plain_json, storable
 from lossguard.vocabulary.wire import Answer, Probe, Question, RestorableTier
 
 Method = TypeVar("Method", bound=Callable[..., None])
+ANNOUNCE_NO_CHANGE = (EXPECT, PROBE, SOURCE, SKIPPED_SAMPLE_RETURNED, CHECKPOINT_UNCERTIFIED)
+"""Kinds of events after which an order that was decided before is still carried out."""
 
 
 def _never_raises(method: Method) -> Method:
@@ -466,7 +469,7 @@ class RecordingRun(Run):
             return
         if "event" in record and record["step"] is None:
             record["step"] = self._last_step + 1
-        if "event" in record and record["event"] not in (EXPECT, PROBE, SOURCE, SKIPPED_SAMPLE_RETURNED):
+        if "event" in record and record["event"] not in ANNOUNCE_NO_CHANGE:
             self._newest_change = record["step"], record["event"]
         self._writer.put(record)
 

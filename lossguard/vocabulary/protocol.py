@@ -41,6 +41,9 @@ many of the batch), and order (the id of the order that skipped it)."""
 DATA_NOT_REPEATED = "data_not_repeated"
 """Kind of the event that a batch came with other samples when it was read again. Its details: step, batch_index, rows.
 No skip can leave samples out of such data."""
+CHECKPOINT_UNCERTIFIED = "checkpoint_uncertified"
+"""Kind of the event that a saved state is damaged, so that its checkpoint is never restored. Its details: step, reason.
+It announces no change."""
 MAX_PAUSE = 30 * 86_400.0
 """Seconds; a longer pause cannot be announced."""
 SPOOL_HEADER = "Lossguard-Spool-Bytes"

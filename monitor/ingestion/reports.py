@@ -18,7 +18,14 @@ from db.steps import writer
 from db.steps.block_codec import DamagedBlock
 from db.steps.rollups import TooManyMetrics
 from db.store import bulk
-from lossguard.vocabulary.protocol import EXPECT, PROBE, REMEDY, SKIPPED_SAMPLE_RETURNED, is_pause
+from lossguard.vocabulary.protocol import (
+    CHECKPOINT_UNCERTIFIED,
+    EXPECT,
+    PROBE,
+    REMEDY,
+    SKIPPED_SAMPLE_RETURNED,
+    is_pause,
+)
 from lossguard.vocabulary.states import SegmentReason
 from lossguard.vocabulary.values import plain_json
 from lossguard.vocabulary.wire import Notice
@@ -367,7 +374,7 @@ def _store_events(session: Session, cached: CachedRun, segment: Segment, report:
     """Store the events that are new, and return those that the detection needs: others announce no change."""
     events = [event for event in report.events if event.kind != EXPECT]
     new = [event for event in events if _store_event(session, cached, segment, event)]
-    return [event for event in new if event.kind not in (PROBE, REMEDY)]
+    return [event for event in new if event.kind not in (PROBE, REMEDY, CHECKPOINT_UNCERTIFIED)]
 
 
 def _store_event(session: Session, cached: CachedRun, segment: Segment, event: EventIn) -> bool:

@@ -19,6 +19,7 @@ from lossguard.checkpoints.remote.files import RemoteFiles
 from lossguard.checkpoints.sharded import checkpoint as sharded_checkpoint
 from lossguard.checkpoints.sharded.tensor_files import TensorFiles
 from lossguard.checkpoints.sharded.tensor_shard import TensorShard
+from lossguard.run.collectives import local_part
 from lossguard.torch import Checkpoints, TorchRanks, reset_damaged_moments
 from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch
 from tests.lossguard.scripted import rollback
@@ -154,6 +155,21 @@ def damaged_moments_of_a_shard(folder: Path) -> Result:
     return {"num_reset": num_reset, "is_zero": not moment.any().item(), "step": state["step"].item()}
 
 
+def a_nan_on_one_rank(folder: Path) -> Result:
+    """What each rank says of the checkpoint, and which steps it can restore."""
+    results: Result = {}
+    for kind in KINDS:
+        small = Small(kind, folder / f"nan-{kind}", blocking=True)
+        for _ in small.run(3):
+            pass
+        if dist.get_rank() == 1:
+            moments = small.optimizer.state[next(small.model.parameters())]["exp_avg"]
+            local_part(moments).view(-1)[0] = torch.nan
+        small.checkpoints.save(4, {"step": 4})
+        results[kind] = {"uncertified": small.checkpoints.take_uncertified(), "steps": small.checkpoints.steps()}
+    return results
+
+
 def a_damaged_shard(folder: Path) -> Result:
     small = Small("fsdp", folder / "damaged")
     for _ in small.run(7):
@@ -250,6 +266,7 @@ ON_TWO_RANKS = [
     twelve_steps_then_eight,
     damaged_moments_of_a_shard,
     a_damaged_shard,
+    a_nan_on_one_rank,
     a_rank_whose_disk_is_full,
     an_object_that_is_not_restored_on_one_rank,
     a_state_that_is_not_plain_values,

@@ -97,6 +97,12 @@ def test_what_one_process_wrote_is_restored_on_two_ranks(two: Results, folder: P
         assert (found["step"], found["full_state"]) == (7, alone["full_state"])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_nan_on_one_rank_leaves_the_checkpoint_without_a_certificate_on_all(two: Results, kind: str) -> None:
+    found = [each["a_nan_on_one_rank"][kind] for each in two]
+    assert found == [{"uncertified": [[4, "rank 1: optimizer.state.0.exp_avg holds NaN"]], "steps": [0, 3]}] * 2
+
+
 def test_a_checkpoint_with_one_damaged_shard_is_skipped_by_all_ranks(two: Results) -> None:
     assert [each["a_damaged_shard"] for each in two] == [{"step": 5}] * 2
 

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from lossguard.checkpoints.state import differences, digest
+from lossguard.checkpoints.files import read_manifest
+from lossguard.checkpoints.state import damage_in, differences, digest
 from lossguard.torch import Checkpoints
 
 
@@ -67,3 +69,89 @@ def test_the_sign_of_zero_and_the_kind_of_nan_count() -> None:
 )
 def test_what_differs_is_named(now: dict[str, Any], phrase: str) -> None:
     assert differences(digest({"lr": 0.1}), digest(now)) == [phrase]
+
+
+class Masked(nn.Module):
+    """A module with a mask of infinities among its buffers, as attention has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 2, dtype=torch.bfloat16)
+        self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+
+
+def stepped() -> tuple[Masked, torch.optim.Optimizer]:
+    model = Masked()
+    optimizer = torch.optim.AdamW(model.parameters(), amsgrad=True)
+    model.inner(torch.ones(3, dtype=torch.bfloat16)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+FAULTS = [
+    ("inner.weight", torch.nan, "model.inner.weight holds NaN"),
+    ("inner.bias", torch.inf, "model.inner.bias holds an infinity"),
+    ("mask", torch.nan, "model.mask holds NaN"),
+    ("exp_avg", torch.nan, "optimizer.state.0.exp_avg holds NaN"),
+    ("exp_avg", -torch.inf, "optimizer.state.0.exp_avg holds an infinity"),
+    ("exp_avg_sq", -0.5, "optimizer.state.0.exp_avg_sq is a second moment and holds -0.5"),
+    ("max_exp_avg_sq", -0.5, "optimizer.state.0.max_exp_avg_sq is a second moment and holds -0.5"),
+    ("step", -1.0, "optimizer.state.0.step counts -1 steps"),
+    ("step", 0.5, "optimizer.state.0.step counts 0.5 steps"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "reason"), FAULTS)
+def test_a_damaged_state_gets_no_certificate_and_a_sound_one_with_a_mask_does(
+    name: str, value: float, reason: str
+) -> None:
+    model, optimizer = stepped()
+    tensors = model.state_dict() | optimizer.state_dict()["state"][0]
+
+    def damage() -> str | None:
+        return damage_in({"model": (model, model.state_dict()), "optimizer": (optimizer, optimizer.state_dict())})
+
+    assert damage() is None
+    tensors[name].view(-1)[-1] = value
+    assert damage() == reason
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float64, torch.complex64, torch.float8_e4m3fn])
+def test_a_nan_is_found_in_tensors_of_every_kind(kind: torch.dtype) -> None:
+    sound = torch.zeros(3, dtype=torch.float32).to(kind)
+    damaged = torch.tensor([1.0, torch.nan]).to(kind)
+    assert damage_in({"own": (object(), {"a": [sound, torch.ones(2, dtype=torch.int8), torch.empty(0)]})}) is None
+    assert damage_in({"own": (object(), {"a": [sound, damaged]})}) == "own.a.1 holds NaN"
+    assert damage_in({"own": (object(), {"a": torch.eye(2).to_sparse()})}) is None
+
+
+def test_a_damaged_checkpoint_of_a_release_that_certified_none_is_not_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Linear(1, 1)
+    checkpoints = Checkpoints(tmp_path, blocking=True, model=model)
+    checkpoints.save(0, {"step": 0})
+    with torch.no_grad():
+        model.weight.fill_(torch.nan)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("lossguard.checkpoints.checkpoints.damage_in", lambda _: None)
+        checkpoints.save(1, {"step": 1})
+    assert checkpoints.steps() == [0, 1]
+    assert checkpoints.load(1) == {"step": 0}
+    assert model.weight.isfinite().all()
+
+
+def test_checkpoints_without_a_certificate_are_few_and_lie_apart(tmp_path: Path) -> None:
+    model = nn.Linear(1, 1)
+    checkpoints = Checkpoints(tmp_path, keep=1, blocking=True, model=model)
+    checkpoints.save(0, {"step": 0})
+    with torch.no_grad():
+        model.weight.fill_(torch.nan)
+    for step in (1, 2, 3, 4, 9, 5):  # the last one after a rollback
+        checkpoints.save(step, {"step": step})
+    assert checkpoints.steps() == [0]
+    apart = sorted((tmp_path / "uncertified").iterdir())
+    assert [folder.name[-2:] for folder in apart] == ["03", "04", "05"]
+    assert read_manifest(apart[0])["uncertified"] == "model.weight holds NaN"
+    assert read_manifest(tmp_path / "step-000000000")["certificate"]["finite"] is True
+    assert [step for step, _ in checkpoints.take_uncertified()] == [1, 2, 3, 4, 9, 5]

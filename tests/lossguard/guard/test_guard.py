@@ -667,3 +667,52 @@ def test_a_logged_step_says_how_long_the_loop_waited_for_its_batch(tmp_path: Pat
     assert len(waited) == 3
     assert waited[1] == 0.5
     assert min(waited) >= 0.01
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("memory", "blocking"), [(0, False), (0, True), (2, False)])
+def test_a_restart_resumes_from_before_a_nan_and_the_good_checkpoints_stay(
+    tmp_path: Path, memory: int, blocking: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, rows = nn.Linear(2, 1), torch.ones(40, 2)
+    rows[12] = torch.nan
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def start(run: Run, until: int) -> list[int]:
+        options: dict[str, Any] = {"keep": 2, "memory": memory, "memory_every": 3, "blocking": blocking}
+        checkpoints = Checkpoints(tmp_path / "checkpoints", **options, model=model, optimizer=optimizer)
+        seen: list[int] = []
+        for step, batch in Guard(run, checkpoints=checkpoints, every=5).steps(list(rows), until):
+            if not seen:
+                assert model.weight.isfinite().all()
+            if step == 22:
+                raise Crash
+            seen.append(step)
+            optimizer.zero_grad()
+            model(batch).sum().backward()
+            optimizer.step()
+        return seen
+
+    def names() -> set[str]:
+        folder = tmp_path / "checkpoints"
+        return {path.parent.relative_to(folder).as_posix() for path in folder.rglob("step-*/manifest.json")}
+
+    run = ScriptedRun()
+    with pytest.raises(Crash):
+        start(run, until=30)
+    good = {"step-000000000", "step-000000005", "step-000000010"}
+    apart = {"uncertified/step-000000015", "uncertified/step-000000020"}
+    eventually(lambda: names() == good | apart)  # the last one is written in the background
+    assert max(run.restorable) == (12 if memory else 10)
+    [(kind, details)] = run.events
+    assert (kind, details["reason"]) == ("checkpoint_uncertified", "model.weight holds NaN")
+    step = details["step"]
+    assert step in (15, 18)  # whichever was known first: that of the background, or that of the memory
+    newest = f"the newest good one is step {12 if memory else 10}"
+    warnings = [record.message for record in caplog.records if "never restored" in record.message]
+    assert warnings == [f"the state at step {step} is never restored: model.weight holds NaN; {newest}"]
+    start(ScriptedRun(), until=21)  # ends with NaN again: its last checkpoint is kept apart, too
+    assert start(ScriptedRun(), until=12) == [10, 11]

@@ -397,6 +397,7 @@ def test_a_change_that_is_declared_makes_earlier_orders_outdated_and_not_later_o
         key = f"{next(tmp_path.rglob('*.spool')).stem}-0"
         run.expect(next_report_in=60.0)
         run.log_event(SKIPPED_SAMPLE_RETURNED, {"step": 0, "batch_index": 3, "rows": 2})
+        run.log_event("checkpoint_uncertified", {"step": 1, "reason": "model.weight holds NaN"})
         assert run.outdated(decided(segment=key, step=0)) is None
         run.declare("data_mix", share=0.5)
         run.log(1, loss=1.0)

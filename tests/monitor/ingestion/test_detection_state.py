@@ -1,6 +1,7 @@
 """A run's detection state between the store and the engine: what a saved state lacks is relearnt."""
 
 import math
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -55,9 +56,18 @@ def test_probes_do_not_move_the_detectors(http: TestClient, sqlite_engine: sa.En
         assert queries.events(session, run=probed) == []
 
 
-def test_the_end_of_a_remedy_announces_no_change(http: TestClient, sqlite_engine: sa.Engine) -> None:
-    losses, ended = noise(1, 300), {"name": "clip", "state": "ended"}
-    event = {"key": "e", "step": 250, "time": NOW, "kind": "remedy", "details": ended}
+@pytest.mark.parametrize(
+    ("kind", "details"),
+    [
+        ("remedy", {"name": "clip", "state": "ended"}),
+        ("checkpoint_uncertified", {"step": 250, "reason": "model.weight holds NaN"}),
+    ],
+)
+def test_the_end_of_a_remedy_and_a_damaged_checkpoint_announce_no_change(
+    http: TestClient, sqlite_engine: sa.Engine, kind: str, details: dict[str, Any]
+) -> None:
+    losses = noise(1, 300)
+    event = {"key": "e", "step": 250, "time": NOW, "kind": kind, "details": details}
     for name, events in (("plain", []), ("remedied", [event])):
         trainer = Trainer(http, name)
         segment = trainer.open("a")
@@ -68,7 +78,7 @@ def test_the_end_of_a_remedy_announces_no_change(http: TestClient, sqlite_engine
         runs = [queries.run_named(session, run_id=name) for name in ("plain", "remedied")]
         states = [detection_state.load(session, run).state_dict() for run in runs if run is not None]
         assert states[0] == states[1]
-    assert [each["details"] for each in trainer.get()["events"]] == [ended]
+    assert [each["details"] for each in trainer.get()["events"]] == [details]
 
 
 DAMAGE = {
