@@ -35,8 +35,10 @@ def test_a_rollback_to_a_checkpoint_of_lightning_is_exact_and_its_branch_is_move
     assert guarded.events[-1] == plain.events[-1]
     assert run.restorable == list(checkpoints_in(tmp_path / "lossguard")) == list(range(0, 41, 5))
     discarded = checkpoints_in(tmp_path / "lossguard" / "discarded")
-    assert list(discarded) == [15, 20, 25]
-    weights = torch.load(discarded[25] / "trainer.ckpt", weights_only=True)["state_dict"]
+    assert list(discarded) == [15, 20]
+    damaged = checkpoints_in(tmp_path / "lossguard" / "uncertified")
+    assert list(damaged) == [25]
+    weights = torch.load(damaged[25] / "trainer.ckpt", weights_only=True)["state_dict"]
     assert any(each.isnan().any() for each in weights.values())
 
 
