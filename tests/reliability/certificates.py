@@ -144,7 +144,7 @@ def kill(times: int) -> None:
             if pid == 0:
                 resume(folder, poisoned=12)
                 os._exit(0)
-            time.sleep(random.uniform(0.2, 1.5))
+            time.sleep(random.uniform(1.0, 7.0))
             os.kill(pid, signal.SIGKILL)
             damaged += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
             if number == times:
