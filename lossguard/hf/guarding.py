@@ -122,6 +122,7 @@ class Guarding(Measuring):
 
     def _open(self) -> Boundary:
         self.progress.begin()
+        self.controller.comparison.begin(self._batches)
         return self.controller.open(until=self._until, step=self.trainer.state.global_step, data=self._batches)
 
     def _next_micro_batch(self) -> Any:

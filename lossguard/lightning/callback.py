@@ -20,7 +20,8 @@ from torch.optim import Optimizer
 from lossguard.checkpoints.checkpoints import Checkpoints
 from lossguard.checkpoints.remote.files import within
 from lossguard.guard.controller import Controller
-from lossguard.guard.data.batches import MicroBatches
+from lossguard.guard.data.batches import Batches, MicroBatches
+from lossguard.guard.data.comparison import Repeats
 from lossguard.lightning.framework import (
     LightningModule,
     RichProgressBar,
@@ -139,6 +140,7 @@ class Lossguard(Watch):
             skips=self.skips,
             limits=self.limits,
         )
+        self.controller.comparison.begin(_Compared(self._data, self._steps_per_epoch))
         for optimizer in trainer.optimizers:
             self._undo.callback(optimizer.register_step_pre_hook(self._scale).remove)
             self._undo.callback(optimizer.register_step_post_hook(self._unscale).remove)
@@ -273,6 +275,22 @@ class Lossguard(Watch):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._undo.close()
+
+
+class _Compared:
+    """The batches of a fit, whose samples are compared after a rollback."""
+
+    advice = Batches.advice
+
+    def __init__(self, data: MicroBatches, steps_per_epoch: int) -> None:
+        self._data, self._steps_per_epoch = data, steps_per_epoch
+
+    @property
+    def repeats(self) -> Repeats:
+        return self._data.repeats
+
+    def pass_of(self, index: int) -> int:
+        return index // self._steps_per_epoch
 
 
 class GuardedLoader:

@@ -77,8 +77,10 @@ class MicroBatches:
     @property
     def repeats(self) -> Repeats:
         """When a micro-batch that is read again must be the same: what is drawn while samples are loaded is not."""
+        if self._numbers is not None:
+            return Repeats.ALWAYS
         is_drawn = getattr(self.loader, "num_workers", 0) or self.uses_numbers_of_loop is not False
-        return Repeats.NEVER if self._numbers is None and is_drawn else Repeats.ALWAYS
+        return Repeats.NEVER if is_drawn else Repeats.UNTIL_SKIP
 
     def seek(self, position: int, *, since: int | None = None) -> None:
         """Make `position` the next micro-batch. `since`: the one that the loop's present state would read next.
@@ -271,6 +273,11 @@ class Batches:
     def repeats(self) -> Repeats:
         """When a batch that is read again must be the same."""
         return self.micro_batches.repeats
+
+    def pass_of(self, index: int) -> int:
+        """Return the epoch of batch `index`; 0 before the first one has ended."""
+        length = self.micro_batches.length
+        return 0 if length is None else index // -(-length // self.accumulate)
 
     @property
     def uses_numbers_of_loop(self) -> bool | None:

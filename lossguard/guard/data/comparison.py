@@ -1,7 +1,7 @@
 """Compares the samples that a loop is given with those that it was given before, to see that a skip leaves them out."""
 
 from array import array
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
@@ -13,7 +13,7 @@ from lossguard.guard.data.digests import RowDigests, row_digests
 from lossguard.guard.data.step_on_demand import StepOnDemand
 from lossguard.run.ranks import NO_FINDINGS, SampleFindings
 from lossguard.vocabulary.errors import LogOnce
-from lossguard.vocabulary.orders import Ledger
+from lossguard.vocabulary.orders import Ledger, Skip
 
 MAX_ROWS = 1 << 20
 """Maximum number of samples that are remembered, those of the newest batches; each takes 8 bytes."""
@@ -40,9 +40,12 @@ class Compared(Protocol):
     def advice(self) -> str:
         """What the user can do if it is another one nevertheless, as a sentence."""
 
+    def pass_of(self, index: int, /) -> int:
+        """Return the pass over the data, or epoch, that batch `index` belongs to: in each, all samples come again."""
+
 
 class SampleComparison:
-    """The digests of the newest batches, and those of the samples that were skipped.
+    """The digests of the newest batches, and those of the samples that the last skip has left out.
 
     A batch that is read again after a rollback must be the one of before, and no batch may hold a skipped sample:
     `findings` says of the first batch of either kind. Digests that a device computes are compared some steps later.
@@ -88,17 +91,13 @@ class SampleComparison:
             self._pending.append(((index, number), rows))
             self._compare_pending()
 
-    def restored(self, ledger: Ledger, cursor: int) -> None:
-        """The next batch is the first one from `cursor` on that `ledger` does not skip."""
+    def restored(self, ledger: Ledger, cursor: int, newest: Skip | None) -> None:
+        """The next batch is the first one from `cursor` on that `ledger` does not skip; `newest`: its newest skip."""
         self._compare_pending(wait=True)
         self.findings = NO_FINDINGS
-        kept: set[int] = set()
-        for (index, _), rows in self._rows.items():
-            (kept if ledger.next_free(index) == index else self._skipped).update(rows)
-        num_equal = self._num_rows - len(kept | self._skipped)
-        self._chance = (max(0, num_equal) + 1) / max(1, self._num_rows * (self._num_rows - 1) / 2)
-        self._skipped = set(islice(self._skipped - kept, MAX_SKIPPED_ROWS))
         self._num_since = self._num_returned = 0
+        if newest is not None:
+            self._look_for(newest, ledger)
         skips = (skip.skip_from for skip in ledger.skips if skip.skip_to > cursor)
         until = {Repeats.ALWAYS: inf, Repeats.UNTIL_SKIP: min(skips, default=inf), Repeats.NEVER: 0}
         self._repeats_until = 0 if self.data is None else until[self.data.repeats]
@@ -126,6 +125,28 @@ class SampleComparison:
             self._num_since, self._num_returned = self._num_since + len(rows), self._num_returned + returned
             if returned and self.findings.returned_batch < 0 and not self._is_by_chance():
                 self.findings = replace(self.findings, returned_batch=index, returned_rows=returned)
+
+    def _look_for(self, newest: Skip, ledger: Ledger) -> None:
+        """Look for the samples of `newest`, except those that batches of the same pass hold, too, and are not skipped.
+
+        Within a pass, equal samples say how often some are equal by chance.
+        """
+        skipped, kept = defaultdict[int, set[int]](set), defaultdict[int, set[int]](set)
+        num = Counter[int]()
+        for (index, _), rows in self._rows.items():
+            number = 0 if self.data is None else self.data.pass_of(index)
+            num[number] += len(rows)
+            if newest.skip_from <= index < newest.skip_to:
+                skipped[number].update(rows)
+            elif ledger.next_free(index) == index:
+                kept[number].update(rows)
+            else:
+                num[number] -= len(rows)
+        num_equal = sum(num[each] - len(skipped[each] | kept[each]) for each in num)
+        num_pairs = sum(each * (each - 1) / 2 for each in num.values())
+        self._chance = (num_equal + 1) / max(1.0, num_pairs)
+        alone = (row for each in num for row in skipped[each] - kept[each])
+        self._skipped = set(islice(alone, MAX_SKIPPED_ROWS))
 
     def _is_by_chance(self) -> bool:
         """Whether so many skipped samples would come again in data of which they are left out.

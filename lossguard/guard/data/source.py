@@ -74,6 +74,13 @@ class BatchSource:
         advice: str = getattr(self._batches, "advice", ADVICE)
         return advice
 
+    def pass_of(self, index: int) -> int:
+        """Return the pass over finite data that batch `index` belongs to."""
+        known: Callable[[int], int] = getattr(
+            self._batches, "pass_of", lambda index: index // (self._length or sys.maxsize)
+        )
+        return known(index)
+
     def parts_with_state(self) -> tuple[list[Any], list[Any]]:
         """Return (objects whose position is known here, samplers with another state, on which their order depends)."""
         known: Callable[[], tuple[list[Any], list[Any]]] = getattr(self._batches, "parts_with_state", lambda: ([], []))

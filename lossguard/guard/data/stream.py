@@ -47,6 +47,10 @@ class Stream:
         """Return the first index at or after `index` that can still be read."""
         return max(index, self._position) if self.is_single_pass else index
 
+    def pass_of(self, index: int) -> int:
+        """Return the pass of batch `index`; 0 where it is not known any more."""
+        return max((number for number, start in self._starts if start <= index), default=0)
+
     def seek(self, index: int, *, since: int) -> None:
         """Make batch `index` the next one."""
         del since  # reading takes nothing from the state of the loop

@@ -299,6 +299,11 @@ def test_the_last_step_of_an_epoch_has_what_is_left(name: str, accumulate: int) 
         assert read(index) == expected[index]
 
 
+def test_the_epoch_of_a_batch_is_known_once_the_first_one_has_ended() -> None:
+    assert [Batches(loader(), accumulate=2).pass_of(index) for index in (0, 5, 6, 11, 12)] == [0, 0, 1, 1, 2]
+    assert Batches(DataLoader(Stream(), batch_size=SIZE)).pass_of(LENGTH) == 0
+
+
 def test_an_unread_stream_can_be_entered_in_a_later_epoch() -> None:
     batches = Batches(DataLoader(Stream(), batch_size=SIZE), accumulate=4)  # 3 batches of an epoch
     expected = plain(DataLoader(Stream(), batch_size=SIZE), 2 * LENGTH)

@@ -14,12 +14,19 @@ from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.orders import Ledger, Skip
 
 ROWS = 4
+SKIP = Skip(70, 80)
 
 
 @dataclass
 class Data:
+    """Data with passes of `length` batches."""
+
     repeats: Repeats
     advice: str = ""
+    length: int = 10**9
+
+    def pass_of(self, index: int) -> int:
+        return index // self.length
 
 
 def batch(number: int) -> torch.Tensor:
@@ -37,7 +44,7 @@ def compared(repeats: Repeats = Repeats.ALWAYS, num: int = 100) -> SampleCompari
     found.begin(Data(repeats))
     for number in range(num):
         found.add(number, batch(number))
-    found.restored(Ledger([Skip(70, 80)]), 60)
+    found.restored(Ledger([SKIP]), 60, SKIP)
     return found
 
 
@@ -74,7 +81,7 @@ def test_samples_that_occur_more_than_once_are_not_taken_for_skipped_ones() -> N
     found.begin(Data(Repeats.ALWAYS))
     for number in range(100):
         found.add(number, drawn())
-    found.restored(Ledger([Skip(90, 100)]), 90)
+    found.restored(Ledger([last := Skip(90, 100)]), 90, last)
     for number in range(100, 400):
         found.add(number, drawn())
     assert found.findings == NO_FINDINGS
@@ -83,9 +90,34 @@ def test_samples_that_occur_more_than_once_are_not_taken_for_skipped_ones() -> N
     seen = [drawn() for _ in range(100)]
     for number, rows in enumerate(seen):
         found.add(number, rows)
-    found.restored(Ledger([Skip(90, 100)]), 90)
+    found.restored(Ledger([last := Skip(90, 100)]), 90, last)
     found.add(100, seen[90])
     assert found.findings.returned_rows > 25  # the others occur in kept batches, too
+
+
+def test_in_later_passes_samples_that_were_trained_before_and_then_skipped_are_found() -> None:
+    found = SampleComparison(LogOnce())
+    found.begin(Data(Repeats.ALWAYS, length=50))
+    for number in range(130):
+        found.add(number, batch(number % 50))
+    skip = Skip(120, 125)
+    found.restored(Ledger([skip]), 110, skip)
+    for number in [*range(110, 120), *range(125, 170)]:
+        found.add(number, batch(number % 50))
+    assert found.findings == NO_FINDINGS
+    for number in range(170, 173):
+        found.add(number, batch(number % 50))
+    assert found.findings == SampleFindings(returned_batch=170, returned_rows=ROWS)
+
+
+def test_only_samples_of_the_newest_skip_are_looked_for() -> None:
+    found = compared()
+    found.restored(Ledger([Skip(70, 80), Skip(90, 95)]), 85, Skip(90, 95))
+    found.add(100, batch(71))
+    assert found.findings == NO_FINDINGS
+    found.restored(Ledger([Skip(70, 80), Skip(90, 95)]), 85, None)
+    found.add(100, batch(91))
+    assert found.findings.returned_rows == ROWS
 
 
 def test_a_sample_of_a_batch_that_was_not_skipped_is_none_of_the_skipped() -> None:
@@ -93,7 +125,7 @@ def test_a_sample_of_a_batch_that_was_not_skipped_is_none_of_the_skipped() -> No
     padding = samples([7] * ROWS)
     for number in range(100):
         found.add(number, padding if number % 10 == 0 else batch(number))
-    found.restored(Ledger([Skip(70, 80)]), 60)
+    found.restored(Ledger([SKIP]), 60, SKIP)
     found.add(100, padding)
     assert found.findings == NO_FINDINGS
 
@@ -139,7 +171,7 @@ def test_the_micro_batches_of_a_step_are_compared_as_they_are_loaded() -> None:
     assert not found.is_possible
     list(step)
     assert found.is_possible
-    found.restored(Ledger(), 0)
+    found.restored(Ledger(), 0, None)
     again = steps[0]
     found.add(0, again)
     again[0]

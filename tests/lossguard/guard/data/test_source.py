@@ -33,7 +33,10 @@ def test_an_index_is_a_jump() -> None:
 
 
 def test_a_sequence_starts_over_at_its_end() -> None:
-    assert [BatchSource("abc").get(index) for index in (0, 2, 3, 7)] == ["a", "c", "a", "b"]
+    source = BatchSource("abc")
+    assert [source.get(index) for index in (0, 2, 3, 7)] == ["a", "c", "a", "b"]
+    assert [source.pass_of(index) for index in (0, 2, 3, 7)] == [0, 0, 1, 2]
+    assert BatchSource(Order()).pass_of(10**9) == 0
 
 
 def test_an_iterable_is_skipped_by_consuming_and_starts_over() -> None:

@@ -52,6 +52,7 @@ def test_passes_of_different_lengths_are_found_again() -> None:
     stream = Stream(OfItsEpoch())
     expected = [0, 1, 10, 11, 12, 20, 21, 30, 31, 32]
     assert read(stream, range(10)) == expected
+    assert [stream.pass_of(index) for index in range(10)] == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
     assert [stream[index] for index in (4, 6, 2, 9, 0)] == [12, 21, 10, 32, 0]
 
 
