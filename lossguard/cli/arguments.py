@@ -65,3 +65,12 @@ def parser_of(names: Iterable[str], *, as_json: bool = False) -> argparse.Argume
     for name in names:
         import_module(f"lossguard.cli.commands.{MODULE_OF[name]}").add_to(commands)
     return parser
+
+
+def add_pattern_option(parser: argparse.ArgumentParser) -> None:
+    """--pattern: of the commands that read printed lines."""
+    parser.add_argument(
+        "--pattern",
+        metavar="REGEX",
+        help=r"how a printed line shows its step and its loss: 'step:(?P<step>\d+).*loss:(?P<loss>\S+)'",
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
+from lossguard.cli.arguments import add_pattern_option
 from lossguard.cli.errors import CommandError, exit_code_of, sentence_of
 from lossguard.cli.terminal import printable
 from lossguard.client.client import Client
@@ -137,14 +138,6 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="deliver nothing; `lossguard sync` does it later")
     parser.add_argument("--url", help="the collector's address (default: LOSSGUARD_URL)")
     parser.add_argument("--token", help="bearer token (default: LOSSGUARD_TOKEN)")
-
-
-def add_pattern_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--pattern",
-        metavar="REGEX",
-        help=r"how a printed line shows its step and its loss: 'step:(?P<step>\d+).*loss:(?P<loss>\S+)'",
-    )
 
 
 def layout_of(options: argparse.Namespace, names: "NameMap") -> "Layout":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from lossguard.cli.connection import add_pattern_option
+from lossguard.cli.arguments import add_pattern_option
 from lossguard.launch import hooks
 from lossguard.launch.child import NOT_EXECUTABLE, NOT_FOUND, CommandNotStarted
 from lossguard.launch.launcher import DELIVERY_SECONDS, Launcher, die_like
