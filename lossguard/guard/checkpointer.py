@@ -226,6 +226,8 @@ class Position:
         """The training data, if its state belongs into checkpoints: its `state_dict` returns plain values."""
         self.gate: Any = None
         """The gate, if there is one: its state belongs into checkpoints too."""
+        self.comparison: Any = None
+        """The comparison of samples: checkpoints hold which skipped ones it looks for."""
         self._owner = ranks.broadcast(None if run.directory is None else run.id)  # of the checkpoints; None: unknown
 
     @property
@@ -248,6 +250,8 @@ class Position:
             state["data"] = self.data.state_dict()
         if self.gate is not None:
             state["gate"] = self.gate.state_dict()
+        if self.comparison is not None:
+            state["comparison"] = self.comparison.state_dict()
         return state | {"pinned": self._saver.pinned, "pinned_until": self._saver.pinned_until}
 
     def restore(self, step: int, *, not_before: int = 0) -> None:
@@ -271,6 +275,8 @@ class Position:
             self.data.load_state_dict(state["data"])
         if self.gate is not None:
             self.gate.load_state_dict(state.get("gate", {}))
+        if self.comparison is not None and "comparison" in state:
+            self.comparison.load_state_dict(state["comparison"])
         for skip in state["ledger"]:
             self.ledger.add(Skip(*skip))
 

@@ -93,7 +93,6 @@ class Controller:
         """Whoever hands batches to the loop adds each of them here."""
         self._num_returned = 0  # events since the last rollback about skipped samples that came again
         self._newest_returned = -1  # the batch of the last one
-        self._newest_skip: tuple[int, Skip] | None = None  # of the last order that skipped batches, with its id
         self._restored = False  # since the last boundary
         self._order: Order | None = None  # taken from the inbox, and not yet known to all ranks
         self._stopping = False  # all ranks know of a signal
@@ -104,6 +103,7 @@ class Controller:
         self.remedies = Remedies(run, self.ranks, self._log_once)
         """The remedies that the loop has registered, and until when those that were ordered are in effect."""
         self._position = Position(run, checkpoints, self._saver, self.remedies, self.ranks, skips)
+        self._position.comparison = self.comparison
         self.tell: Callable[[str], None] = self._log_once.warn
         """Called with one sentence for each resume and each rollback; a loop with its own display may replace it."""
         if run.num_ranks <= self.ranks.size:
@@ -259,8 +259,7 @@ class Controller:
         """What was found before the restore is about batches that the run has left."""
         self.ranks.exchange(RankState(self.step), wait=True)  # what is on its way is of before, too
         self._num_returned, self._newest_returned = 0, -1
-        newest = None if self._newest_skip is None else self._newest_skip[1]
-        self.comparison.restored(self.ledger, self._position.cursor, newest)
+        self.comparison.restored(self.ledger, self._position.cursor)
 
     def _resume(self) -> None:
         reason = SegmentReason.RESUME if self.run.history.num_segments else SegmentReason.START
@@ -324,11 +323,10 @@ class Controller:
         batch, rows = findings.returned_batch, findings.returned_rows
         if batch > self._newest_returned and self._num_returned < MAX_RETURNED:
             self._newest_returned, self._num_returned = batch, self._num_returned + 1
-            order = None if self._newest_skip is None else self._newest_skip[0]
-            details = {"step": self.step - 1, "batch_index": batch, "rows": rows, "order": order}
+            details = {"step": self.step - 1, "batch_index": batch, "rows": rows, "order": self.comparison.order}
             self.run.log_event(SKIPPED_SAMPLE_RETURNED, details)
             self._log_once.warn_once(
-                f"returned {order}",
+                f"returned {self.comparison.order}",
                 f"{rows} samples of batch {batch} were trained again, although a rollback skipped them",
             )
         batch, rows = findings.differing_batch, findings.differing_rows
@@ -426,8 +424,9 @@ class Controller:
     def _apply(self, order: Order) -> dict[str, Any]:
         """Take over skip, learning rate and remedies of `order`; return what the spool records of it."""
         if order.skip_from is not None and order.skip_to is not None:
-            self._newest_skip = order.id, Skip(order.skip_from, order.skip_to, order.reason)
-            self.ledger.add(self._newest_skip[1])
+            skip = Skip(order.skip_from, order.skip_to, order.reason)
+            self.ledger.add(skip)
+            self.comparison.skip(order.id, skip)
         if order.lr_scale is not None:
             self._position.lr_scale = self.run.history.lr_scale = order.lr_scale
         applied = order.applied_at(self.step) | self.remedies.start(order.remedies, self.step)

@@ -2,6 +2,7 @@
 
 from array import array
 from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
@@ -19,6 +20,8 @@ MAX_ROWS = 1 << 20
 """Maximum number of samples that are remembered, those of the newest batches; each takes 8 bytes."""
 MAX_SKIPPED_ROWS = 1 << 18
 """Maximum number of skipped samples that are looked for."""
+MAX_SAVED_ROWS = 1 << 12
+"""Maximum number of skipped samples that a new process looks for; each takes 9 bytes of a checkpoint."""
 
 
 class Repeats(Enum):
@@ -62,6 +65,9 @@ class SampleComparison:
         self._pending: deque[tuple[tuple[int, int], RowDigests]] = deque()
         self._rows: OrderedDict[tuple[int, int], array[int]] = OrderedDict()  # by batch and micro-batch
         self._num_rows = 0
+        self.order: int | None = None
+        """The id of the newest order that has skipped batches."""
+        self._newest_skip: Skip | None = None  # of that order, until its samples are known
         self._skipped: set[int] = set()
         self._repeats_until = 0.0  # the first batch that may differ
         self._chance = 0.0  # that two samples of this data are equal
@@ -91,13 +97,18 @@ class SampleComparison:
             self._pending.append(((index, number), rows))
             self._compare_pending()
 
-    def restored(self, ledger: Ledger, cursor: int, newest: Skip | None) -> None:
-        """The next batch is the first one from `cursor` on that `ledger` does not skip; `newest`: its newest skip."""
+    def skip(self, order: int, skip: Skip) -> None:
+        """Look for the samples of `skip` from the next call of `restored` on, in place of earlier ones."""
+        self.order, self._newest_skip = order, skip
+
+    def restored(self, ledger: Ledger, cursor: int) -> None:
+        """The next batch is the first one from `cursor` on that `ledger` does not skip."""
         self._compare_pending(wait=True)
         self.findings = NO_FINDINGS
         self._num_since = self._num_returned = 0
-        if newest is not None:
-            self._look_for(newest, ledger)
+        if self._newest_skip is not None:
+            self._look_for(self._newest_skip, ledger)
+            self._newest_skip = None
         skips = (skip.skip_from for skip in ledger.skips if skip.skip_to > cursor)
         until = {Repeats.ALWAYS: inf, Repeats.UNTIL_SKIP: min(skips, default=inf), Repeats.NEVER: 0}
         self._repeats_until = 0 if self.data is None else until[self.data.repeats]
@@ -108,6 +119,15 @@ class SampleComparison:
             self.findings = replace(self.findings, returned_batch=-1, returned_rows=0)
         if known.differing_batch >= self.findings.differing_batch:
             self.findings = replace(self.findings, differing_batch=-1, differing_rows=0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a new process has to look for, in plain values."""
+        return {"order": self.order, "chance": self._chance, "skipped": [*islice(self._skipped, MAX_SAVED_ROWS)]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Look for what an earlier process has looked for; this one must have compared nothing yet."""
+        if not self._rows and not self._pending:
+            self.order, self._chance, self._skipped = state["order"], state["chance"], set(state["skipped"])
 
     def _compare_pending(self, *, wait: bool = False) -> None:
         while self._pending and (wait or self._pending[0][1].is_ready()):
@@ -149,7 +169,7 @@ class SampleComparison:
         self._skipped = set(islice(alone, MAX_SKIPPED_ROWS))
 
     def _is_by_chance(self) -> bool:
-        """Whether so many skipped samples would come again in data of which they are left out.
+        """Return True if so many skipped samples would come again in data of which they are left out.
 
         Samples may be equal: documents that occur twice, or windows that are drawn with replacement. The pairs of equal
         samples before the rollback, and one more, say how many equal ones to expect. Their number is about that of a

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lossguard.torch import Batches, Drawn
-from tests.lossguard.scripted import rollback
+from tests.lossguard.scripted import ScriptedRun, rollback
 from tests.lossguard.windows import (
     BAD,
     LEFT,
@@ -166,6 +166,13 @@ class Augmented(Windows):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return window(index) + (torch.arange(WIDTH) > 0) * torch.randint(9, (WIDTH,))
+
+
+def test_a_resumed_run_finds_samples_that_were_skipped_before(tmp_path: Path) -> None:
+    train(tmp_path, Repeating(), until=17)  # rolled back, and ended before they come again
+    again = train(tmp_path, Repeating(), until=40, run=ScriptedRun())
+    assert [record[0] for record in again.run.recorded] == ["resume"]
+    assert again.run.events[0] == ("skipped_sample_returned", {"step": 17, "batch_index": 20, "rows": SIZE, "order": 1})
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])

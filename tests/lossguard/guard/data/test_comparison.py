@@ -44,7 +44,8 @@ def compared(repeats: Repeats = Repeats.ALWAYS, num: int = 100) -> SampleCompari
     found.begin(Data(repeats))
     for number in range(num):
         found.add(number, batch(number))
-    found.restored(Ledger([SKIP]), 60, SKIP)
+    found.skip(1, SKIP)
+    found.restored(Ledger([SKIP]), 60)
     return found
 
 
@@ -81,7 +82,8 @@ def test_samples_that_occur_more_than_once_are_not_taken_for_skipped_ones() -> N
     found.begin(Data(Repeats.ALWAYS))
     for number in range(100):
         found.add(number, drawn())
-    found.restored(Ledger([last := Skip(90, 100)]), 90, last)
+    found.skip(1, Skip(90, 100))
+    found.restored(Ledger([Skip(90, 100)]), 90)
     for number in range(100, 400):
         found.add(number, drawn())
     assert found.findings == NO_FINDINGS
@@ -90,7 +92,8 @@ def test_samples_that_occur_more_than_once_are_not_taken_for_skipped_ones() -> N
     seen = [drawn() for _ in range(100)]
     for number, rows in enumerate(seen):
         found.add(number, rows)
-    found.restored(Ledger([last := Skip(90, 100)]), 90, last)
+    found.skip(1, Skip(90, 100))
+    found.restored(Ledger([Skip(90, 100)]), 90)
     found.add(100, seen[90])
     assert found.findings.returned_rows > 25  # the others occur in kept batches, too
 
@@ -101,7 +104,8 @@ def test_in_later_passes_samples_that_were_trained_before_and_then_skipped_are_f
     for number in range(130):
         found.add(number, batch(number % 50))
     skip = Skip(120, 125)
-    found.restored(Ledger([skip]), 110, skip)
+    found.skip(1, skip)
+    found.restored(Ledger([skip]), 110)
     for number in [*range(110, 120), *range(125, 170)]:
         found.add(number, batch(number % 50))
     assert found.findings == NO_FINDINGS
@@ -112,10 +116,11 @@ def test_in_later_passes_samples_that_were_trained_before_and_then_skipped_are_f
 
 def test_only_samples_of_the_newest_skip_are_looked_for() -> None:
     found = compared()
-    found.restored(Ledger([Skip(70, 80), Skip(90, 95)]), 85, Skip(90, 95))
+    found.skip(2, Skip(90, 95))
+    found.restored(Ledger([Skip(70, 80), Skip(90, 95)]), 85)
     found.add(100, batch(71))
     assert found.findings == NO_FINDINGS
-    found.restored(Ledger([Skip(70, 80), Skip(90, 95)]), 85, None)
+    found.restored(Ledger([Skip(70, 80), Skip(90, 95)]), 85)
     found.add(100, batch(91))
     assert found.findings.returned_rows == ROWS
 
@@ -125,7 +130,8 @@ def test_a_sample_of_a_batch_that_was_not_skipped_is_none_of_the_skipped() -> No
     padding = samples([7] * ROWS)
     for number in range(100):
         found.add(number, padding if number % 10 == 0 else batch(number))
-    found.restored(Ledger([SKIP]), 60, SKIP)
+    found.skip(1, SKIP)
+    found.restored(Ledger([SKIP]), 60)
     found.add(100, padding)
     assert found.findings == NO_FINDINGS
 
@@ -146,6 +152,19 @@ def test_how_long_a_batch_must_be_the_same_depends_on_the_data(repeats: Repeats,
         found = compared(repeats)
         found.add(number, batch(500))
         assert (found.findings.differing_batch == number) is is_found
+
+
+def test_a_new_process_looks_for_the_skipped_samples_too() -> None:
+    state = compared().state_dict()
+    assert (state["order"], len(state["skipped"])) == (1, 10 * ROWS)
+    found = SampleComparison(LogOnce())
+    found.begin(Data(Repeats.ALWAYS))
+    found.load_state_dict(state)
+    found.restored(Ledger([SKIP]), 62)
+    found.add(62, batch(62))
+    found.load_state_dict(SampleComparison(LogOnce()).state_dict())  # of an older checkpoint, after a rollback
+    found.add(100, batch(71))
+    assert (found.findings.returned_batch, found.order) == (100, 1)
 
 
 def test_findings_are_kept_until_all_ranks_know_them() -> None:
@@ -171,7 +190,7 @@ def test_the_micro_batches_of_a_step_are_compared_as_they_are_loaded() -> None:
     assert not found.is_possible
     list(step)
     assert found.is_possible
-    found.restored(Ledger(), 0, None)
+    found.restored(Ledger(), 0)
     again = steps[0]
     found.add(0, again)
     again[0]
