@@ -137,7 +137,7 @@ def _take(
     if segment is None:
         raise bad_report(f"the run has no segment {report.segment}; open it first", "segment")
     is_own = segment.is_of(claim.digest) and (is_holder or not lease.is_replaced(cached.run, claim))
-    if not is_own and (columns.steps or report.events):
+    if not is_own and (columns.steps or report.events) and not _is_delivered_again(segment, columns, claim):
         segment = _own_segment(session, cached, segment, claim, is_holder=is_holder)
     if is_holder and _takes_over(session, cached, segment, claim):
         _lead(session, cached, segment, claim.now)
@@ -166,6 +166,13 @@ def _take(
     question = cached.proposal.to_wire(claim.now) if is_holder and cached.proposal is not None else None
     notices = cached.engine.notices()
     return ReportResult(len(new.steps), len(known), orders, left, cached.run.lease_process, question, notices)
+
+
+def _is_delivered_again(segment: Segment, columns: StepColumns, claim: Claim) -> bool:
+    """Whether a process delivers from another folder what the segment has, as a second import of the same run does."""
+    if claim.writer is None or not claim.writer.only_delivers or segment.last_step is None:
+        return False
+    return not columns.steps or columns.steps[-1] <= segment.last_step
 
 
 def _own_segment(session: Session, cached: CachedRun, segment: Segment, claim: Claim, *, is_holder: bool) -> Segment:

@@ -10,11 +10,8 @@ from lossguard.guard.data.digests import row_digests
 from lossguard.guard.data.random_numbers import OwnNumbers, leave_out, seeds_of_loop
 from lossguard.guard.data.stream import Stream
 
-ADVICE = "batches[i] must be the same each time; lossguard.torch.Drawn sees to that"
-"""What the user can do about an object of his own whose batches do not repeat themselves."""
-
 ADVICE = "batches[i] must be the same each time: see lossguard.torch.Drawn"
-"""What the user can do about batches of an object of his own that differ when they are read again."""
+"""What the user can do about an object of his own whose batches do not repeat themselves."""
 
 
 class Indexable(Protocol):

@@ -19,7 +19,7 @@ def test_incidents_are_listed_and_one_is_shown_with_its_reasons(
     assert main(["incidents", "r", "1"]) == 0
     out = capsys.readouterr().out
     assert "Incident 1 of r: nonfinite, treated" in out
-    assert "Intervention 1: rollback to 10, ordered\n  " in out
+    assert "Intervention 1: rollback to 10, ordered; batches 99 to 124 skipped\n  " in out
     assert main(["incidents", "r", "1", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["kind"], shown["onset_step"], shown["interventions"][0]["rewind_to"]) == ("nonfinite", 100, 10)
