@@ -27,7 +27,7 @@ class Stream:
     """
 
     repeats = Repeats.ALWAYS
-    advice = "It must give the same order each time: no generator of its own that __iter__ does not seed"
+    advice = "The iterable must give the same order each time: seed its own generators in __iter__"
 
     def __init__(self, batches: Any) -> None:
         self._batches = batches
