@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import (
@@ -149,13 +148,7 @@ def test_other_callbacks_know_nothing_of_a_discarded_branch(tmp_path: Path) -> N
     assert held_out[-3:] == [each[3] for each in plain.events if each[0] == "validation"][-3:]
 
 
-OLD = pytest.mark.skipif(L.__version__ < "2.6", reason="its RichProgressBar cannot be used with the newest rich")
-
-
-@pytest.mark.parametrize(
-    "names",
-    [pytest.param(("n", "desc"), id="tqdm"), pytest.param(("completed", "description"), id="rich", marks=OLD)],
-)
+@pytest.mark.parametrize("names", [("n", "desc"), ("completed", "description")], ids=["tqdm", "rich"])
 def test_what_others_show_of_the_repeated_steps_takes_the_place_of_the_first_time(
     tmp_path: Path, names: tuple[str, str]
 ) -> None:
