@@ -20,6 +20,7 @@ from typing import Any
 from lossguard.checkpoints.store import CheckpointStore
 from lossguard.guard.checkpointer import CheckpointSaver, Position
 from lossguard.guard.data.comparison import SampleComparison
+from lossguard.guard.data.skipped_samples import SampleSkips
 from lossguard.guard.limits_in_force import LimitsInForce
 from lossguard.guard.preflight_check import PreflightCheck
 from lossguard.guard.remedies import LASTS, Remedies
@@ -32,6 +33,10 @@ from lossguard.vocabulary.orders import Ledger, Order, Skip
 from lossguard.vocabulary.protocol import DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETURNED
 from lossguard.vocabulary.states import OrderKind, Refusal, SegmentReason
 
+SKIP_SAMPLES = ("run", "once")
+"""Values of `skip_samples`: the samples of skipped batches stay skipped, or come again in later epochs."""
+MAX_NAMED_SAMPLES = 20
+"""Maximum number of skipped samples that a sentence or an answer to the collector names."""
 HOLD_POLL_SECONDS = 0.05
 """Pause between two looks at the inbox while a run is held."""
 MAX_RETURNED = 16
@@ -66,15 +71,19 @@ class Controller:
         signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
         ranks: Ranks | None = None,
         skips: Iterable[Skip | tuple[int, int]] = (),
+        skip_samples: str = "run",
         limits: Limits | None = None,
         decode: Callable[[Any], str] | None = None,
     ) -> None:
         if every < 1:
             raise ValueError(f"every={every} must be at least 1 step")
+        if skip_samples not in SKIP_SAMPLES:
+            raise ValueError(f"skip_samples={skip_samples!r:.80} must be 'run' or 'once'")
         self.run = run
         self.checkpoints = checkpoints
         self.every = every
         self.signals = tuple(signals)
+        self.skip_samples = skip_samples
         self.ranks = current_ranks() if ranks is None else ranks
         run.history = self.ranks.broadcast(run.history)
         self._log_once = LogOnce(quiet=run.rank > 0)
@@ -93,6 +102,7 @@ class Controller:
         """Whoever hands batches to the loop adds each of them here."""
         self._num_returned = 0  # events since the last rollback about skipped samples that came again
         self._newest_returned = -1  # the batch of the last one
+        self._sample_skips: SampleSkips | None = None  # of the present data, if later epochs leave samples out
         self._restored = False  # since the last boundary
         self._order: Order | None = None  # taken from the inbox, and not yet known to all ranks
         self._stopping = False  # all ranks know of a signal
@@ -170,13 +180,14 @@ class Controller:
         batch: int | None = None,
         first_available: Callable[[int], int] = lambda index: index,
         data: Any = None,
+        sample_skips: SampleSkips | None = None,
     ) -> Boundary:
         """Resume from the newest checkpoint, and return the first boundary of a run up to step `until` - 1.
 
         Where there is no checkpoint, the loop stands before `step`, and its next batch is `batch` (default: `step`).
         `first_available(index)`: the first batch index from `index` on that the data can still give after a rewind.
         `data`: training data whose state belongs into the checkpoints, with `state_dict` (plain values) and
-        `load_state_dict`.
+        `load_state_dict`. `sample_skips`: how the samples of skipped batches are found, where they have indices.
 
         Raises ConfigurationError while another process writes the checkpoints, CheckpointError when no checkpoint is
         intact or a new run finds the checkpoints of another run, and CheckpointMismatch.
@@ -187,6 +198,9 @@ class Controller:
         self.interrupted_by, self._stopping, self.run.interrupted = None, False, False  # a signal ends one loop
         self._position.step, self._position.cursor = step, step if batch is None else batch
         self._position.data = data
+        self._sample_skips = sample_skips if self.skip_samples == "run" else None
+        if self._sample_skips is not None:
+            self._sample_skips.begin(self.run.history.samples)
         self._until, self._first_available = until, first_available
         with ExitStack() as opening:
             opening.enter_context(self._saver.locked())
@@ -247,6 +261,7 @@ class Controller:
     def _decide(self) -> Boundary:
         self._saver.settle()
         self._execute_orders(is_last=self.step >= self._until)
+        self._find_later_samples()
         if not self._stopping and self.step < self._until:
             self.remedies.update(self.step)
             self._saver.save_if_due(self.step, self._position.state)
@@ -321,6 +336,8 @@ class Controller:
         """Report what the comparison of samples has found on any rank, once all ranks know it."""
         self.comparison.forget(findings)
         batch, rows = findings.returned_batch, findings.returned_rows
+        if self.skip_samples == "once":
+            batch = -1  # later epochs use the samples again
         if batch > self._newest_returned and self._num_returned < MAX_RETURNED:
             self._newest_returned, self._num_returned = batch, self._num_returned + 1
             details = {"step": self.step - 1, "batch_index": batch, "rows": rows, "order": self.comparison.order}
@@ -381,7 +398,10 @@ class Controller:
         self.limits.count_rollback()
         self._saver.report_restorable()
         done = replace(order, remedies=tuple(applied.get("remedies", ())))  # without those that could not be applied
-        next_batch = f"the next batch is {self._position.batch}{done.describe()}"
+        later = " in each pass" if self.ledger.period else ""
+        if "samples" in applied:
+            later = f" in each epoch ({len(_indices_in(applied['samples']))} samples)"
+        next_batch = f"the next batch is {self._position.batch}{done.describe(later)}"
         self.tell(f"rolled back from step {left_step} to step {self.step}; {next_batch}")
         return True
 
@@ -430,7 +450,19 @@ class Controller:
         if order.lr_scale is not None:
             self._position.lr_scale = self.run.history.lr_scale = order.lr_scale
         applied = order.applied_at(self.step) | self.remedies.start(order.remedies, self.step)
-        return applied | ({} if order.skip_from is None else {"compared": self.comparison.is_possible})
+        if order.skip_from is not None:
+            applied["compared"] = self.comparison.is_possible and self.skip_samples == "run"
+        if self._sample_skips is not None and (found := self._sample_skips.find(self.ledger.skips, self.ranks)):
+            details = filter(None, [applied.get("detail"), _describe(_indices_in(found))])
+            applied |= {"samples": found, "detail": "; ".join(details)}
+        return applied
+
+    def _find_later_samples(self) -> None:
+        """Find the samples of a skip in those epochs that have begun since the rollback."""
+        if self._sample_skips is None or not self._sample_skips.is_due:
+            return
+        if found := self._sample_skips.find(self.ledger.skips, self.ranks):
+            self.tell(_describe(_indices_in(found)))
 
     def _restore_newest(self, left_step: int, why: str) -> None:
         """Restore the newest checkpoint after a restore that failed half-way.
@@ -492,3 +524,14 @@ class Controller:
             raise KeyboardInterrupt
         self.interrupted_by = self.interrupted_by or signal.Signals(number)
         self.run.interrupted = True
+
+
+def _indices_in(ranges: list[list[Any]]) -> list[Any]:
+    """Return the indices of all ranges, each once."""
+    return list(dict.fromkeys(index for _, _, indices in ranges for index in indices))
+
+
+def _describe(indices: list[Any]) -> str:
+    named = [f"{index!s:.40}" for index in indices[:MAX_NAMED_SAMPLES]]
+    more = [".."] if len(indices) > MAX_NAMED_SAMPLES else []
+    return f"later epochs leave out {len(indices)} skipped samples: {', '.join(named + more)}"

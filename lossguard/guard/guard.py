@@ -23,6 +23,8 @@ class Guard(Controller):
     those of torch.distributed if it is initialised. All ranks act at the same step: an order to rank 0, a signal on any
     rank and a restore that fails on one rank concern all of them, at the boundary where all know of it.
     `skips`: batch ranges that the run never uses, in addition to those that it has skipped before.
+    `skip_samples`: "run" (the samples of skipped batches stay skipped: later epochs of a loader that reads samples by
+    index leave them out, and later passes of a sequence skip the same batches) or "once" (they come again).
     `limits`: what orders may do at most (see `Limits`); LOSSGUARD_LIMITS and the file `limits` in the run's folder make
     them stricter, and the file `no-orders` in that folder, or `guard.observe()`, ends all obedience.
     `decode(batch)`: the text of a batch. A person who is asked to approve a rollback then sees the beginning of the
@@ -70,10 +72,13 @@ class Guard(Controller):
         self.comparison.begin(source)
         if is_step(until):
             self.run.add_config({}, total_steps=until)
+        self.ledger.period = source.num_batches if self.skip_samples == "run" else None
         if self.decode is not None and source.can_peek:
             self.preflight.read_text = partial(_text_of, source, self.decode)
         try:
-            at = self.open(until=until, first_available=source.first_available, data=source.state)
+            sample_skips = getattr(source.state, "sample_skips", None)
+            first_available = source.first_available
+            at = self.open(until=until, first_available=first_available, data=source.state, sample_skips=sample_skips)
             while not at.stop and at.step < until:
                 began = time.perf_counter()
                 try:

@@ -123,7 +123,8 @@ class Guarding(Measuring):
     def _open(self) -> Boundary:
         self.progress.begin()
         self.controller.comparison.begin(self._batches)
-        return self.controller.open(until=self._until, step=self.trainer.state.global_step, data=self._batches)
+        step, data = self.trainer.state.global_step, self._batches
+        return self.controller.open(until=self._until, step=step, data=data, sample_skips=data.sample_skips)
 
     def _next_micro_batch(self) -> Any:
         if not self._coming:

@@ -85,6 +85,7 @@ def guard(
     directory: str | Path | None = None,
     log_z: bool = False,
     skips: Iterable[Skip | tuple[int, int]] = (),
+    skip_samples: str = "run",
     limits: Limits | None = None,
 ) -> Controller:
     """As `watch`, and the training is rolled back in place, past the batches that the collector names.
@@ -93,8 +94,9 @@ def guard(
     `store="lossguard"`: in `directory` (a path or a URL; default: `output_dir/lossguard`), in the background, and with
     `memory` in host memory too (see `Checkpoints`). `store="hf"`: the Trainer's own in `output_dir`, which it can
     resume from without Lossguard as well; by default as many of them stay as `save_total_limit` says, at least 2.
-    `skips`: batches that are never used. A batch is what one step uses, over all ranks and micro-batches. `limits`: see
-    `lossguard.Limits`.
+    `skips`: batches that are never used. A batch is what one step uses, over all ranks and micro-batches.
+    `skip_samples`: "run" (later epochs leave out the samples of skipped batches) or "once" (they use them again).
+    `limits`: see `lossguard.Limits`.
 
     Returns the controller, with which remedies are registered: `learning_rate_remedy(guard(trainer, run))`.
 
@@ -117,6 +119,8 @@ def guard(
         checkpoints = PartCheckpoints(trainer, folder, progress, memory_every=memory_every, **options)
     else:
         raise ValueError(f"store={store!r} must be 'lossguard' or 'hf'")
-    controller = Controller(run, checkpoints=checkpoints, every=every, skips=skips, limits=limits)
+    controller = Controller(
+        run, checkpoints=checkpoints, every=every, skips=skips, skip_samples=skip_samples, limits=limits
+    )
     Guarding(trainer, controller, progress, log_z=log_z)
     return controller

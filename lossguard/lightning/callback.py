@@ -52,8 +52,8 @@ class Lossguard(Watch):
     `every`: steps between two checkpoints; `directory`: their folder, by default `lossguard` in the trainer's
     `default_root_dir`; `store="lossguard"`: they are written in the background, and with `memory` kept in host memory
     too (`keep`, `memory`, `memory_every`: see `lossguard.torch.Checkpoints`); `store="lightning"`: each holds what
-    `trainer.save_checkpoint` writes, and the loop waits for it; `signals`, `skips`,
-    `limits`: see `lossguard.Guard`.
+    `trainer.save_checkpoint` writes, and the loop waits for it; `signals`, `skips`, `skip_samples`, `limits`: see
+    `lossguard.Guard`.
 
     Raises ConfigurationError for an invalid argument, and TypeError for what is no run. `fit` raises ConfigurationError
     before the first step for what cannot be guarded, and later the errors that `lossguard.Guard` raises into a loop.
@@ -72,12 +72,15 @@ class Lossguard(Watch):
         held_out: str | None = None,
         signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
         skips: Iterable[Skip | tuple[int, int]] = (),
+        skip_samples: str = "run",
         limits: Limits | None = None,
     ) -> None:
         super().__init__(run, held_out=held_out)
-        refuse_arguments(every=every, store=store, keep=keep, memory=memory, memory_every=memory_every)
+        refuse_arguments(
+            every=every, store=store, keep=keep, memory=memory, memory_every=memory_every, skip_samples=skip_samples
+        )
         self.every, self.directory, self.signals, self.skips = every, directory, tuple(signals), tuple(skips)
-        self.limits = limits
+        self.skip_samples, self.limits = skip_samples, limits
         self.controller: Controller | None = None
         """None before the first step, and when the run is not guarded any more."""
         self.store = store
@@ -138,6 +141,7 @@ class Lossguard(Watch):
             every=self.every,
             signals=self.signals,
             skips=self.skips,
+            skip_samples=self.skip_samples,
             limits=self.limits,
         )
         self.controller.comparison.begin(_Compared(self._data, self._steps_per_epoch))
@@ -189,7 +193,11 @@ class Lossguard(Watch):
         is_first = not self._is_open
         self._loops.position = self._data.position
         step = self._trainer.global_step
-        at = controller.open(until=self._until, step=step) if is_first else controller.boundary()
+        if is_first:
+            sample_skips = self._data.sample_skips(self._first, used=self._epoch_length, exempt=SHORT_GROUP)
+            at = controller.open(until=self._until, step=step, sample_skips=sample_skips)
+        else:
+            at = controller.boundary()
         self._loops.unextend()
         if at.restored or (is_first and at.step):
             self._loops.enter(at.step, self._steps_per_epoch, self._accumulate, self._epoch_length)

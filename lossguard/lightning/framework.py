@@ -6,6 +6,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from lossguard.guard.controller import SKIP_SAMPLES
 from lossguard.vocabulary.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ __all__ = [
 OR_WATCH = "or use lossguard.lightning.Watch(run), which reports and never rolls back"
 
 
-def refuse_arguments(*, every: int, store: str, keep: int, memory: int, memory_every: int) -> None:
+def refuse_arguments(
+    *, every: int, store: str, keep: int, memory: int, memory_every: int, skip_samples: str = "run"
+) -> None:
     """Raise ConfigurationError for what the callback cannot be called with."""
     least = {"every": (every, 1), "keep": (keep, 1), "memory": (memory, 0), "memory_every": (memory_every, 1)}
     for name, (given, minimum) in least.items():
@@ -60,6 +63,8 @@ def refuse_arguments(*, every: int, store: str, keep: int, memory: int, memory_e
             raise ConfigurationError(f"{name}={given} must be at least {minimum}")
     if store not in ("lossguard", "lightning"):
         raise ConfigurationError(f"store={store!r} must be 'lossguard' or 'lightning'")
+    if skip_samples not in SKIP_SAMPLES:
+        raise ConfigurationError(f"skip_samples={skip_samples!r:.80} must be 'run' or 'once'")
     if store == "lightning" and memory:
         raise ConfigurationError(f"memory={memory} needs store='lossguard': Lightning's checkpoints are files alone")
 

@@ -164,8 +164,9 @@ class Run:
         """Begin a new segment whose first step is `fork_step`.
 
         With `order`, the same line of the spool records that it was applied, and how: `applied` holds rewound_to,
-        skip_from, skip_to, and optionally lr_scale, remedies, reason, detail and compared (whether batches that are
-        read from now on are compared with those that are skipped). So the action and its report cannot differ.
+        skip_from, skip_to, and optionally lr_scale, remedies, reason, detail, compared (whether batches that are read
+        from now on are compared with those that are skipped) and samples (those that later epochs leave out; they are
+        not delivered). So the action and its report cannot differ.
         """
 
     def accept(self, order: Order, detail: str = "") -> None:

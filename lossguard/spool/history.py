@@ -26,6 +26,8 @@ class History:
     answered: set[str | int] = field(default_factory=set)
     """Orders that were applied or refused: their keys, or the ids of orders without a key."""
     skips: list[Skip] = field(default_factory=list)
+    samples: list[list[Any]] = field(default_factory=list)
+    """Of each range of skipped micro-batches: its first one, the first one after it, and the indices of its samples."""
     lr_scale: float | None = None
     """Set by the last applied order that has one."""
     remedies: dict[str, int] = field(default_factory=dict)
@@ -74,6 +76,7 @@ class History:
         applied = record.get("applied") or {}
         if applied.get("skip_from") is not None:
             self.skips.append(Skip(applied["skip_from"], applied["skip_to"], applied.get("reason", "")))
+        self.samples += applied.get("samples") or ()
         if applied.get("lr_scale") is not None:
             self.lr_scale = applied["lr_scale"]
         self.remedies |= applied.get("remedies") or {}

@@ -126,11 +126,14 @@ class Order:
         """Distinguishes this order from every other one."""
         return self.id if self.key is None else self.key
 
-    def describe(self) -> str:
-        """What a rollback changes and why, as the end of a sentence: "; batches 4 to 8 are skipped: loss spike"."""
+    def describe(self, later: str = "") -> str:
+        """What a rollback changes and why, as the end of a sentence: "; batches 4 to 8 are skipped: loss spike".
+
+        `later`: what becomes of the skipped batches when the data comes again.
+        """
         changes = ""
         if self.skip_from is not None and self.skip_to is not None:
-            changes += f"; batches {self.skip_from} to {self.skip_to - 1} are skipped"
+            changes += f"; batches {self.skip_from} to {self.skip_to - 1} are skipped{later}"
         if self.lr_scale is not None:
             changes += f"; the learning rate is to be multiplied by {self.lr_scale:g} (guard.lr_scale)"
         if self.remedies:
@@ -200,6 +203,8 @@ class Ledger:
     """Skipped ranges in ascending order."""
 
     def __init__(self, skips: Iterable[Skip] = ()) -> None:
+        self.period: int | None = None
+        """Number of batches after which the data begins again, if later passes skip the same batches; else None."""
         self.skips: list[Skip] = []
         for skip in skips:
             self.add(skip)
@@ -211,11 +216,29 @@ class Ledger:
             self.skips.sort(key=lambda known: (known.skip_from, known.skip_to))
 
     def next_free(self, index: int) -> int:
-        """The first batch index at or after `index` that no range covers."""
+        """The first batch index at or after `index` that no range covers, nor one of an earlier pass with a period.
+
+        Where that would skip all of the data, only the ranges themselves count.
+        """
+        if self.period is not None:
+            free = self._next_free_of_all_passes(index, self.period)
+            if free < index + self.period:
+                return free
         for skip in self.skips:  # sorted by their begin, so one pass is enough
             if skip.skip_from <= index < skip.skip_to:
                 index = skip.skip_to
         return index
+
+    def _next_free_of_all_passes(self, index: int, period: int) -> int:
+        end = index + period
+        free, before = index, -1
+        while before != free < end:
+            before = free
+            for skip in self.skips:
+                place = (free - skip.skip_from) % period
+                if skip.skip_from <= free and place < skip.skip_to - skip.skip_from:
+                    free += skip.skip_to - skip.skip_from - place
+        return free
 
     def nth_free(self, number: int) -> int:
         """The batch index of the `number`-th batch, from 0, that no range covers: the batch of that step."""

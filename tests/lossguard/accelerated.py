@@ -149,7 +149,7 @@ def train_guarded(options: Options, folder: Path, *, stop_at: int | None = None)
     run: Any = ScriptedRun(orders_of(options)) if rank == 0 else Run(id="r", rank=rank, num_ranks=size)
     run.num_ranks = size
     ranks = TorchRanks(pause=0) if size > 1 else Ranks()
-    guard = Guard(run, checkpoints=store_of(training, options, folder), every=5, ranks=ranks)
+    guard = Guard(run, checkpoints=store_of(training, options, folder), every=5, ranks=ranks, skip_samples="once")
     seen: Seen = {}
     executed = 0
     for step, micro_batches in guard.steps(Batches(training.loader, accumulate=options.accumulate), options.steps):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from tests.ranks import agreement, gating, saving, token_means
+from tests.ranks import agreement, gating, saving, skipping, token_means
 
 if __name__ == "__main__":
     dist.init_process_group("gloo")
@@ -15,6 +15,7 @@ if __name__ == "__main__":
         *agreement.SCENARIOS,
         *token_means.SCENARIOS,
         *gating.SCENARIOS,
+        *skipping.SCENARIOS,
         *(saving.ON_TWO_RANKS if size == 2 else saving.ON_FOUR_RANKS),
     ]
     results = {scenario.__name__: scenario(folder) for scenario in selected}

@@ -5,7 +5,7 @@ loader itself, whatever way it is reached, and a loop that never goes back draws
 module. Going back, or entering an epoch in its middle, costs the loop's generators nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -13,17 +13,18 @@ from typing import Any
 from lossguard.checkpoints.state import generators
 from lossguard.guard.data import loaders
 from lossguard.guard.data.comparison import Repeats
+from lossguard.guard.data.entering import Change, end_workers, entered_at, indices_in
 from lossguard.guard.data.loaders import (
     EpochOrders,
     changed_generators,
     draw_base_seed,
     draws_base_seed,
-    entered_at,
     is_by_index,
     leave,
     refuse_without_order,
 )
 from lossguard.guard.data.random_numbers import OwnNumbers
+from lossguard.guard.data.skipped_samples import Index, SampleSkips, SkippedSamples, index_of
 from lossguard.guard.data.step_on_demand import END, StepOnDemand
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce
 
@@ -72,6 +73,9 @@ class MicroBatches:
         self._has_workers = False  # those that persist, if the loader has such
         self.uses_numbers_of_loop: bool | None = None
         """Whether loading a batch draws from the generators of this process; None until the second one was loaded."""
+        self.skipped = SkippedSamples()
+        """The samples that later epochs leave out."""
+        self._lasting: Any = None  # the loader that leaves them out, if its workers persist
         self._log_once = LogOnce()
 
     @property
@@ -140,7 +144,8 @@ class MicroBatches:
 
     def state_dict(self) -> dict[str, Any]:
         """What a new process cannot know, in plain values."""
-        state = {"length": self.length, "accumulate": self.accumulate, "orders": self._orders.state_dict()}
+        state: dict[str, Any] = {"length": self.length, "accumulate": self.accumulate}
+        state |= {"orders": self._orders.state_dict(), "skipped_samples": self.skipped.state_dict()}
         return state if self._numbers is None else state | {"seeds": dict(self._numbers.seeds)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -160,6 +165,30 @@ class MicroBatches:
         self._orders.load_state_dict(state["orders"])
         if self._numbers is not None and "seeds" in state:
             self._numbers = OwnNumbers(state["seeds"])
+        self.skipped.load_state_dict(state.get("skipped_samples", ()))  # earlier releases had none
+
+    def sample_skips(self, first_of: Callable[[int], int], **options: Any) -> SampleSkips | None:
+        """Return an object that finds the samples of skipped batches (see `SampleSkips`), or None without indices."""
+        return SampleSkips(self, first_of, **options) if is_by_index(self.loader) else None
+
+    @property
+    def epochs(self) -> set[int]:
+        """The numbers of the epochs that have begun."""
+        return self._orders.begun
+
+    def indices(self, first: int, end: int) -> list[Index] | None:
+        """Return the indices of the samples in micro-batches `first` to `end` - 1, without loading these.
+
+        The micro-batches belong to one epoch, which has begun. Returns None if an index is neither a number nor a text.
+        """
+        assert self.length is not None
+        epoch, offset = divmod(first, self.length)
+        self._set_epoch(epoch)
+        with self._orders.drawing_again(epoch):
+            batches = indices_in(self.loader, epoch, range(offset, offset + end - first))
+        self._set_epoch(self._epoch_start // self.length)
+        indices = [index_of(each) for batch in batches for each in (batch if isinstance(batch, list) else [batch])]
+        return None if None in indices else indices  # type: ignore[return-value]
 
     def _open(self) -> Any:
         """Make an iterator at `position`, and return its first micro-batch, or END."""
@@ -175,8 +204,11 @@ class MicroBatches:
         self._set_epoch(epoch)
         by_index, base_seed = is_by_index(self.loader), draws_base_seed(self.loader, epoch)
         workers_persist = getattr(self.loader, "persistent_workers", False)  # with the base seed of epoch 0
-        if by_index and (offset or (workers_persist and self._has_workers == base_seed)):
-            self._opened = entered_at(self.loader, offset, base_seed=base_seed)
+        leaves_out = by_index and self._change_of(epoch) is not None
+        if leaves_out and workers_persist and not offset and not base_seed:
+            self._opened = self._lasting = self._lasting or self._with_lasting_workers()
+        elif by_index and (offset or leaves_out or (workers_persist and self._has_workers == base_seed)):
+            self._opened = entered_at(self.loader, offset, base_seed=base_seed, change=self._change_of(epoch))
         else:
             self._opened, self._has_workers = self.loader, True
         if hasattr(self._opened, "iteration"):
@@ -191,6 +223,21 @@ class MicroBatches:
                 if self._read() is END:
                     return END
             return self._read()
+
+    def _change_of(self, epoch: int) -> Change | None:
+        assert self.length is not None
+        if not self.skipped.concern((epoch + 1) * self.length):
+            return None
+        return partial(self.skipped.without, first=epoch * self.length)
+
+    def _with_lasting_workers(self) -> Any:
+        end_workers(self.loader)
+        self._has_workers = False
+
+        def change(batches: Iterable[Any], **others: Any) -> Iterator[Any]:
+            return self.skipped.without(batches, first=self._epoch_start, **others)
+
+        return entered_at(self.loader, 0, base_seed=False, change=change, persistent_workers=True)
 
     def _read(self) -> Any:
         before = None if self.uses_numbers_of_loop is not None or self._num_given != 1 else generators()
@@ -254,6 +301,8 @@ class Batches:
             raise ValueError(f"accumulate={accumulate} must be at least 1 micro-batch")
         self.micro_batches = MicroBatches(loader, accumulate=accumulate, set_epoch=set_epoch)
         self.accumulate = accumulate
+        self.sample_skips = self.micro_batches.sample_skips(lambda index: self.span(index)[0])
+        """Finds the samples of skipped batches; None if samples have no index."""
         _check_accelerate(getattr(loader, "gradient_state", None), accumulate, self.micro_batches.length)
 
     def parts_with_state(self) -> tuple[list[Any], list[Any]]:

@@ -69,7 +69,7 @@ class SampleComparison:
         """The id of the newest order that has skipped batches."""
         self._newest_skip: Skip | None = None  # of that order, until its samples are known
         self._skipped: set[int] = set()
-        self._repeats_until = 0.0  # the first batch that may differ
+        self._outdated: set[tuple[int, int]] = set()  # those in _rows that may differ when they are read again
         self._chance = 0.0  # that two samples of this data are equal
         self._num_since, self._num_returned = 0, 0  # samples since the rollback; those of them that were skipped
 
@@ -111,7 +111,8 @@ class SampleComparison:
             self._newest_skip = None
         skips = (skip.skip_from for skip in ledger.skips if skip.skip_to > cursor)
         until = {Repeats.ALWAYS: inf, Repeats.UNTIL_SKIP: min(skips, default=inf), Repeats.NEVER: 0}
-        self._repeats_until = 0 if self.data is None else until[self.data.repeats]
+        first = 0 if self.data is None else until[self.data.repeats]
+        self._outdated = {key for key in self._rows if key in self._outdated or key[0] >= first}
 
     def forget(self, known: SampleFindings) -> None:
         """Forget findings that all ranks know."""
@@ -137,9 +138,10 @@ class SampleComparison:
     def _compare(self, key: tuple[int, int], rows: "array[int]") -> None:
         index, known = key[0], self._rows.pop(key, None)
         self._remember(key, rows, replaced=known)
-        if known is not None and known != rows and index < self._repeats_until and self.findings.differing_batch < 0:
+        if known is not None and known != rows and key not in self._outdated and self.findings.differing_batch < 0:
             differing = sum(before != now for before, now in zip_longest(known, rows))
             self.findings = replace(self.findings, differing_batch=index, differing_rows=differing)
+        self._outdated.discard(key)
         if self._skipped:
             returned = sum(map(self._skipped.__contains__, rows))
             self._num_since, self._num_returned = self._num_since + len(rows), self._num_returned + returned

@@ -1,4 +1,4 @@
-"""What a loader of batches is made of, how it is entered at any batch of any epoch, and the orders of its epochs."""
+"""What a loader of batches is made of, what of it cannot be read again, and the orders of its epochs."""
 
 import copy
 from collections import deque
@@ -8,21 +8,17 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from lossguard.checkpoints.state import digest, generators, restore_generators
 from lossguard.guard.data.stream import KNOWN_PACKAGES, refuse_unrepeatable
 
-# What a loader of batches is made of, and how it is entered at any batch of any epoch.
+# What a loader of batches is made of.
 #
 # A loader is a `torch.utils.data.DataLoader`, one that accelerate has prepared, or any other object that can be
 # iterated over again and again.
 
 PARTS = ("base_dataloader", "batch_sampler", "sampler")
-DATA_LOADER_ARGUMENTS = (
-    *("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context", "generator"),
-    *("prefetch_factor", "pin_memory_device", "in_order"),  # the last one since torch 2.6
-)
 
 
 def parts_of(loader: Any) -> list[Any]:
@@ -62,41 +58,6 @@ def draw_base_seed(loader: Any, epoch: int) -> None:
     """Draw from torch's generator what making the iterator of an epoch draws from it."""
     if draws_base_seed(loader, epoch) and getattr(loader, "generator", None) is None:
         torch.empty((), dtype=torch.int64).random_()
-
-
-def entered_at(loader: Any, offset: int, *, base_seed: bool = True) -> Any:
-    """A loader of the same epoch without its first `offset` batches, which are never loaded; it must be `is_by_index`.
-
-    Accelerate's loaders go on with the same state: what they prepare stays, and the loader inside begins later.
-    `base_seed`: whether its iterator draws one from the generator of the loader, or else from torch's.
-    """
-    if hasattr(loader, "base_dataloader"):
-        inside = loader.base_dataloader
-        dispatches = not getattr(loader, "split_batches", True)  # a batch for each process from process 0
-        entered = object.__new__(type(loader))
-        num_inside = offset * loader.state.num_processes if dispatches else offset
-        vars(entered).update(vars(loader), base_dataloader=entered_at(inside, num_inside, base_seed=base_seed))
-        return entered
-    arguments = {name: getattr(loader, name) for name in DATA_LOADER_ARGUMENTS if hasattr(loader, name)}
-    if not base_seed:
-        arguments["generator"] = torch.Generator()
-    if loader.batch_sampler is None:  # the samples, or a sampler of whole batches
-        return DataLoader(loader.dataset, batch_size=None, sampler=_From(loader.sampler, offset), **arguments)
-    return DataLoader(loader.dataset, batch_sampler=_From(loader.batch_sampler, offset), **arguments)
-
-
-class _From(BatchSampler):
-    """What a sampler gives, without the first `offset`."""
-
-    def __init__(self, inner: Any, offset: int) -> None:
-        self.inner, self.offset = inner, offset
-        self.batch_size, self.drop_last = getattr(inner, "batch_size", None), getattr(inner, "drop_last", False)  # type: ignore[assignment]
-
-    def __iter__(self) -> Iterator[Any]:
-        return islice(iter(self.inner), self.offset, None)
-
-    def __len__(self) -> int:
-        return max(0, len(self.inner) - self.offset)
 
 
 def own_generators(loader: Any) -> list[torch.Generator]:
@@ -219,6 +180,8 @@ class EpochOrders:
     def __init__(self, loader: Any) -> None:
         self._loader = loader
         self._drawn: dict[int, dict[str, Any]] = {}
+        self.begun: set[int] = set()
+        """The numbers of the epochs that have begun, and so have an order."""
 
     @contextmanager
     def drawing(self, epoch: int, *, is_due: bool) -> Iterator[None]:
@@ -240,16 +203,30 @@ class EpochOrders:
             if own or changed:
                 process = _to_plain(before, changed | {"torch"} if changed else set())
                 self._drawn[epoch] = {"own": own, "process": process}
+        self.begun.add(epoch)
         if not is_due:
             restore_generators(before)
 
+    @contextmanager
+    def drawing_again(self, epoch: int) -> Iterator[None]:
+        """A context for drawing the order of an epoch that has begun, which leaves no trace in any generator."""
+        before, own = generators(), self._own_states()
+        try:
+            with self.drawing(epoch, is_due=False):
+                yield
+        finally:
+            restore_generators(before)
+            self._set_own_states(own)
+
     def state_dict(self) -> dict[str, Any]:
         """The state, in plain values."""
-        return {"drawn": {str(epoch): dict(each) for epoch, each in self._drawn.items()}, "own": self._own_states()}
+        drawn = {str(epoch): dict(each) for epoch, each in self._drawn.items()}
+        return {"drawn": drawn, "own": self._own_states(), "begun": sorted(self.begun)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state; what is known of later epochs stays, because their order was seen."""
         self._drawn |= {int(epoch): dict(each) for epoch, each in state["drawn"].items()}
+        self.begun.update(state.get("begun", ()))  # earlier releases did not save it
         self._set_own_states(state["own"])
 
     def _own_states(self) -> list[str]:

@@ -55,6 +55,11 @@ class BatchSource:
         self._uses_numbers_of_loop = False if hasattr(batches, "repeats") else None  # None: not known yet
 
     @property
+    def num_batches(self) -> int | None:
+        """Batches of a pass over a finite sequence, in which batch i is the same each time; None for other data."""
+        return self._length
+
+    @property
     def can_peek(self) -> bool:
         """Whether any batch can be read at any time, without an effect on the others."""
         return self.state is None

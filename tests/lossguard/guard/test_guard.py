@@ -105,6 +105,18 @@ def test_a_progress_bar_that_is_set_as_the_docs_say_goes_back_and_ends_at_its_en
     assert shown == [1, 2, 3, 4, 5, 6, 7, 5, 6, 7, 8]
 
 
+def test_later_passes_over_a_sequence_skip_the_same_batches_unless_they_are_skipped_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def batches(**options: Any) -> list[int]:
+        run = ScriptedRun({7: rollback(rewind_to=2, skip_from=3, skip_to=5)})
+        return [batch for _, batch in train(run, Memory([]), 18, batches=list(range(8)), **options)][6:]
+
+    assert batches() == [2, 5, 6, 7, 0, 1, 2, 5, 6, 7, 0, 1, 2, 5, 6, 7]
+    assert caplog.messages[0].endswith("; batches 3 to 4 are skipped in each pass")
+    assert batches(skip_samples="once") == [2, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]
+
+
 def test_the_checkpoints_of_a_discarded_branch_are_gone_before_the_rollback_is_recorded() -> None:
     checkpoints = Memory([])
 

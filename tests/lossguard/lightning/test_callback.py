@@ -60,9 +60,8 @@ def test_after_rollbacks_a_fit_is_one_that_never_read_the_skipped_batches(tmp_pa
     run = LoggingRun({31: rollback(1, rewind_to=13, skip_from=14, skip_to=22), 70: rollback(2, rewind_to=30)})
     settings: dict[str, Any] = {"max_steps": 60, "accumulate_grad_batches": 2, "gradient_clip_val": 0.1}
     module = Module(before_step=break_weight(at=27))
-    guarded = fit(tmp_path, shuffled(size), Lossguard(run, every=5), module=module, **settings)
+    guarded = fit(tmp_path, shuffled(size), Lossguard(run, every=5, skip_samples="once"), module=module, **settings)
     assert [each[:3] for each in run.recorded] == [("start", 0, None), ("rollback", 10, 1), ("rollback", 30, 2)]
-    assert run.recorded[1][3]["compared"]
     num_bytes = sum(4 * each.numel() for each in guarded.parameters())
     assert run.announced == [f"a checkpoint every 5 steps, 13 kept (~{bytes_of(13 * 3 * num_bytes)})"]
     plain = fit(tmp_path, filtered(size, [(14, 22)], steps=60, accumulate=2), **settings)
@@ -72,6 +71,28 @@ def test_after_rollbacks_a_fit_is_one_that_never_read_the_skipped_batches(tmp_pa
     assert list(losses.values()) == pytest.approx(
         [sum(each[1] for each in plain.seen[step]) / len(plain.seen[step]) for step in range(60)]
     )
+
+
+@pytest.mark.parametrize(
+    ("limit", "ranges"),
+    [(None, [(10, 11), (11, 15)]), (7, [(13, 18)])],
+    ids=["epochs of 11 micro-batches", "7 of 11 micro-batches"],
+)
+def test_later_epochs_leave_out_the_samples_of_skipped_batches(
+    tmp_path: Path, limit: int | None, ranges: list[tuple[int, int]]
+) -> None:
+    run = LoggingRun({11: rollback(1, rewind_to=4, skip_from=5, skip_to=8)})
+    settings: dict[str, Any] = {"max_steps": 40, "accumulate_grad_batches": 2, "limit_train_batches": limit}
+    guarded = fit(tmp_path, shuffled(44), Lossguard(run, every=5), **settings)
+    assert run.recorded[1][3]["compared"]
+    found = run.recorded[1][3]["samples"]
+    assert [(first, end) for first, end, _ in found] == ranges
+    skipped = {sample for _, _, samples in found for sample in samples}
+    assert len(skipped) == (19 if limit is None else 20)  # of the second range, one was skipped before
+    batch_of = {step: batch for step, batch, _ in run.logged}
+    later = [seen for step, seen in guarded.seen.items() if (batch_of[step] or 0) >= 8]
+    assert len(later) == 35
+    assert not skipped & {sample for seen in later for samples, *_ in seen for sample in samples}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -112,7 +133,7 @@ def test_an_order_at_the_last_step_is_executed(tmp_path: Path, limit: dict[str, 
     steps = limit.get("max_steps", 20)
     run = LoggingRun({steps + 1: rollback(rewind_to=5, skip_from=7, skip_to=9)})
     settings: dict[str, Any] = {**limit, "gradient_clip_val": 0.1}
-    callback = Lossguard(run, every=5, memory=3, memory_every=5)
+    callback = Lossguard(run, every=5, memory=3, memory_every=5, skip_samples="once")
     guarded = fit(tmp_path, shuffled(40), callback, **settings)
     assert [each[:2] for each in run.recorded] == [("start", 0), ("rollback", 5)]
     assert_same(guarded, fit(tmp_path, filtered(40, [(7, 9)], steps=steps, accumulate=1), **settings))
@@ -133,7 +154,9 @@ def test_other_callbacks_know_nothing_of_a_discarded_branch(tmp_path: Path) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LearningRateMonitor, "on_train_start", lambda *_: None)  # it wants a logger
         patch.setattr(LearningRateMonitor, "on_train_batch_start", lambda *_: None)
-        guarded = fit(tmp_path, shuffled(40), Lossguard(run, every=6), *mine, module=module, **settings)
+        guarded = fit(
+            tmp_path, shuffled(40), Lossguard(run, every=6, skip_samples="once"), *mine, module=module, **settings
+        )
         plain = fit(tmp_path, filtered(40, [(14, 15)], steps=80, accumulate=1), *theirs, **settings)
     assert_same(guarded, plain)
     assert (mine[1].wait_count, mine[1].best_score) == (theirs[1].wait_count, theirs[1].best_score)
@@ -177,7 +200,7 @@ def test_what_others_show_of_the_repeated_steps_takes_the_place_of_the_first_tim
 
 def test_an_order_lowers_the_learning_rate_and_not_the_schedule(tmp_path: Path) -> None:
     run = LoggingRun({11: rollback(rewind_to=5, lr_scale=0.5)})
-    guarded = fit(tmp_path, shuffled(40), Lossguard(run, every=5), max_steps=20)
+    guarded = fit(tmp_path, shuffled(40), Lossguard(run, every=5, skip_samples="once"), max_steps=20)
     plain = fit(tmp_path, shuffled(40), Watch(watched := LoggingRun()), max_steps=20)
     rates = [metrics["lr"] for _, _, metrics in watched.logged]
     assert [metrics["lr"] for _, _, metrics in run.logged] == [*rates[:10], *(rate / 2 for rate in rates[5:])]
@@ -201,7 +224,9 @@ def test_settings_of_the_trainer_hold_with_and_without_a_rollback(tmp_path: Path
     assert_same(alone, plain)
     assert alone.events == plain.events
     run = LoggingRun({30: rollback(rewind_to=13)})
-    guarded = fit(tmp_path, shuffled(40), Lossguard(run, every=5, directory=tmp_path / "guarded"), **settings)
+    guarded = fit(
+        tmp_path, shuffled(40), Lossguard(run, every=5, skip_samples="once", directory=tmp_path / "guarded"), **settings
+    )
     assert_same(guarded, plain)
     assert guarded.events[-1] == plain.events[-1]
 

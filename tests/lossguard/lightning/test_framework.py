@@ -147,6 +147,7 @@ def test_a_sampler_without_a_fixed_order_is_refused(tmp_path: Path) -> None:
         ({"keep": 0}, "keep=0 must be at least 1"),
         ({"store": "hf"}, "store='hf' must be 'lossguard' or 'lightning'"),
         ({"store": "lightning", "memory": 2}, "memory=2 needs store='lossguard'"),
+        ({"skip_samples": "always"}, "skip_samples='always' must be 'run' or 'once'"),
     ],
 )
 def test_arguments_are_refused_when_the_callback_is_made(options: dict[str, Any], why: str) -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def guard(run: LoggingRun, **options: Any) -> Lossguard:
-    return Lossguard(run, **{"every": 5, "store": "lightning", **options})
+    return Lossguard(run, **{"every": 5, "store": "lightning", "skip_samples": "once", **options})
 
 
 def test_a_rollback_to_a_checkpoint_of_lightning_is_exact_and_its_branch_is_moved_aside(tmp_path: Path) -> None:

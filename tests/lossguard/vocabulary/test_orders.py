@@ -75,6 +75,24 @@ def test_the_batch_of_a_step_is_the_one_that_a_walk_without_the_skips_reaches(
     assert ledger.nth_free(number) == index
 
 
+@given(
+    skips=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 12)), max_size=4),
+    period=st.integers(1, 15),
+    index=st.integers(0, 80),
+)
+def test_with_a_period_a_range_is_skipped_in_all_later_passes_unless_nothing_would_be_left(
+    skips: list[tuple[int, int]], period: int, index: int
+) -> None:
+    def is_free(batch: int) -> bool:
+        return not any(begin <= batch and (batch - begin) % period < width for begin, width in skips)
+
+    ledger = Ledger(Skip(begin, begin + width) for begin, width in skips)
+    once = ledger.next_free(index)
+    ledger.period = period
+    free = [batch for batch in range(index, index + period) if is_free(batch)]
+    assert ledger.next_free(index) == (free[0] if free else once)
+
+
 KEY = "0123456789abcdef" * 2
 BODY: dict[str, Any] = {
     "id": 7, "key": "k7", "kind": "rollback", "incident": 1, "rewind_to": 40, "skip_from": 40, "skip_to": 60,

@@ -12,7 +12,6 @@ from lossguard.checkpoints.state import generators
 from lossguard.guard.data.loaders import (
     EpochOrders,
     changed_generators,
-    entered_at,
     own_generators,
     parts_of,
     refuse_without_order,
@@ -140,19 +139,6 @@ def test_a_sampler_is_tried_without_copying_the_dataset() -> None:
     dataset = Large()
     with pytest.raises(ValueError, match="another order"):
         refuse_without_order(DataLoader(dataset, sampler=OfDataset(dataset)))  # type: ignore[arg-type]
-
-
-def test_a_loader_that_is_entered_later_keeps_what_it_was_given() -> None:
-    def collate(samples: list[int]) -> list[int]:
-        return [-sample for sample in samples]
-
-    def start(worker: int) -> None: ...
-
-    loader: Any = DataLoader(range(20), batch_size=4, collate_fn=collate, worker_init_fn=start)  # type: ignore[arg-type]
-    entered = entered_at(loader, 3)
-    assert list(entered) == [[-12, -13, -14, -15], [-16, -17, -18, -19]]
-    assert len(entered) == 2
-    assert (entered.worker_init_fn, entered.num_workers, entered.pin_memory) == (start, 0, False)
 
 
 def test_the_parts_of_a_loader_are_found_once_each() -> None:
