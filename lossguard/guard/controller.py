@@ -443,19 +443,26 @@ class Controller:
 
     def _apply(self, order: Order) -> dict[str, Any]:
         """Take over skip, learning rate and remedies of `order`; return what the spool records of it."""
-        if order.skip_from is not None and order.skip_to is not None:
-            skip = Skip(order.skip_from, order.skip_to, order.reason)
-            self.ledger.add(skip)
-            self.comparison.skip(order.id, skip)
         if order.lr_scale is not None:
             self._position.lr_scale = self.run.history.lr_scale = order.lr_scale
         applied = order.applied_at(self.step) | self.remedies.start(order.remedies, self.step)
-        if order.skip_from is not None:
-            applied["compared"] = self.comparison.is_possible and self.skip_samples == "run"
-        if self._sample_skips is not None and (found := self._sample_skips.find(self.ledger.skips, self.ranks)):
-            details = filter(None, [applied.get("detail"), _describe(_indices_in(found))])
-            applied |= {"samples": found, "detail": "; ".join(details)}
-        return applied
+        if order.skip_from is None or order.skip_to is None:
+            return applied
+        skip = Skip(order.skip_from, order.skip_to, order.reason)
+        self.ledger.add(skip)
+        self.comparison.skip(order.id, skip)
+        applied["compared"] = self.comparison.is_possible and self.skip_samples == "run"
+        return applied | self._leave_out(skip, applied.get("detail"))
+
+    def _leave_out(self, skip: Skip, detail: str | None) -> dict[str, Any]:
+        """Have later epochs leave out the samples of `skip`; return what the spool records of it, after `detail`."""
+        if self._sample_skips is None:
+            return {}
+        self._sample_skips.find(self.ledger.skips, self.ranks)
+        if not (found := self._sample_skips.found_of(skip)):
+            return {}
+        details = filter(None, [detail, _describe(_indices_in(found))])
+        return {"samples": found, "detail": "; ".join(details)}
 
     def _find_later_samples(self) -> None:
         """Find the samples of a skip in those epochs that have begun since the rollback."""

@@ -183,6 +183,12 @@ class SampleSkips:
                     found.append([*each, list(samples)])
         return found
 
+    def found_of(self, skip: Skip) -> list[list[Any]]:
+        """Return the ranges of one skip with their samples, as far as they are found, in plain values."""
+        first, end = self._first_of(skip.skip_from), self._first_of(skip.skip_to)
+        known = self._micro_batches.skipped.by_range.items()
+        return [[*each, list(samples)] for each, samples in known if samples and first <= each[0] < each[1] <= end]
+
     def _ranges(self) -> Iterator[Range]:
         """Yield the ranges of skipped micro-batches in epochs whose order is known."""
         known, length = self._micro_batches.epochs, self._micro_batches.length

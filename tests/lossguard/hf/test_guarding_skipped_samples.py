@@ -73,6 +73,7 @@ def test_corrupted_pairs_of_direct_preference_optimization_cost_one_rollback(
     dpo.train()
     rolled_back = [record for record in run.recorded if record[0] == "rollback"]
     assert len(rolled_back) == num_rollbacks
+    assert run.events == []  # with "once", too: there the samples are to come again
     if skip_samples == "run":
         assert sum(corrupted) == sum(corrupted[: BAD.stop]) > 0
         verified = "and no skipped sample was trained again."
