@@ -69,6 +69,7 @@ class SampleComparison:
         """The id of the newest order that has skipped batches."""
         self._newest_skip: Skip | None = None  # of that order, until its samples are known
         self._skipped: set[int] = set()
+        self._skipped_from = 0  # the first batch that must not hold them: an earlier epoch is repeated with them
         self._outdated: set[tuple[int, int]] = set()  # those in _rows that may differ when they are read again
         self._chance = 0.0  # that two samples of this data are equal
         self._num_since, self._num_returned = 0, 0  # samples since the rollback; those of them that were skipped
@@ -123,12 +124,14 @@ class SampleComparison:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a new process has to look for, in plain values."""
-        return {"order": self.order, "chance": self._chance, "skipped": [*islice(self._skipped, MAX_SAVED_ROWS)]}
+        state = {"order": self.order, "chance": self._chance, "skipped_from": self._skipped_from}
+        return {**state, "skipped": [*islice(self._skipped, MAX_SAVED_ROWS)]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Look for what an earlier process has looked for; this one must have compared nothing yet."""
         if not self._rows and not self._pending:
             self.order, self._chance, self._skipped = state["order"], state["chance"], set(state["skipped"])
+            self._skipped_from = state["skipped_from"]
 
     def _compare_pending(self, *, wait: bool = False) -> None:
         while self._pending and (wait or self._pending[0][1].is_ready()):
@@ -142,7 +145,7 @@ class SampleComparison:
             differing = sum(before != now for before, now in zip_longest(known, rows))
             self.findings = replace(self.findings, differing_batch=index, differing_rows=differing)
         self._outdated.discard(key)
-        if self._skipped:
+        if self._skipped and index >= self._skipped_from:
             returned = sum(map(self._skipped.__contains__, rows))
             self._num_since, self._num_returned = self._num_since + len(rows), self._num_returned + returned
             if returned and self.findings.returned_batch < 0 and not self._is_by_chance():
@@ -168,7 +171,7 @@ class SampleComparison:
         num_pairs = sum(each * (each - 1) / 2 for each in num.values())
         self._chance = (num_equal + 1) / max(1.0, num_pairs)
         alone = (row for each in num for row in skipped[each] - kept[each])
-        self._skipped = set(islice(alone, MAX_SKIPPED_ROWS))
+        self._skipped, self._skipped_from = set(islice(alone, MAX_SKIPPED_ROWS)), newest.skip_from
 
     def _is_by_chance(self) -> bool:
         """Return True if so many skipped samples would come again in data of which they are left out.

@@ -245,3 +245,19 @@ def test_batches_that_were_read_before_a_skip_and_not_since_may_differ_after_the
     found.restored(ledger, 88)
     found.add(88, batch(88))
     assert found.findings.differing_batch == 88
+
+
+def test_an_earlier_epoch_that_is_repeated_may_hold_the_samples_that_a_later_one_skips() -> None:
+    found = SampleComparison(LogOnce())
+    found.begin(Data(Repeats.ALWAYS, length=50))
+    second_epoch = {50 + place: batch(49 - place) for place in range(50)}
+    for number in range(70):
+        found.add(number, second_epoch.get(number, batch(number)))
+    skip = Skip(52, 57)  # which holds the samples of batches 43 to 47
+    found.skip(1, skip)
+    found.restored(Ledger([skip]), 40)
+    for number in [*range(40, 50), 50, 51, *range(57, 90)]:
+        found.add(number, second_epoch.get(number, batch(number)))
+    assert found.findings == NO_FINDINGS
+    found.add(103, batch(45))
+    assert found.findings.returned_batch == 103
