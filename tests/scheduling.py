@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-SHARED = {f"tests/ranks/test_{name}.py": "tests/ranks" for name in ("agreement", "gating", "saving", "token_means")}
+SHARED = {
+    f"tests/ranks/test_{name}.py": "tests/ranks"
+    for name in ("agreement", "gating", "saving", "skipping", "token_means")
+}
 """Files that read the results of one launch, and the name of the unit that they are."""
 
 

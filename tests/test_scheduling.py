@@ -14,7 +14,7 @@ def test_a_file_is_a_unit_and_the_files_that_read_one_launch_of_ranks_are_one_to
     folder = Path(__file__).parent / "ranks"
     launches = re.compile(r"^def test_\w+\([^)]*\b(results|two|four): ", re.MULTILINE)
     readers = {path.name for path in folder.glob("test_*.py") if launches.search(path.read_text(encoding="utf-8"))}
-    assert len(readers) == 4
+    assert len(readers) == 5
     assert {unit(f"tests/ranks/{name}::test_a") for name in readers} == {"tests/ranks"}
     assert unit("tests/ranks/test_trainer.py::test_a") == "tests/ranks/test_trainer.py"
 

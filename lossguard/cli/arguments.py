@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import NoReturn
 
 from lossguard.cli.errors import ExitCode, print_error
@@ -52,6 +52,8 @@ class Version(argparse.Action):
         super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_others: object) -> NoReturn:
+        from importlib import metadata  # it loads what `lossguard launch` does not wait for
+
         print(f"lossguard {metadata.version('lossguard')}")
         parser.exit()
 

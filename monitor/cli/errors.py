@@ -28,7 +28,9 @@ def one_line_errors() -> Iterator[None]:
         yield
     except ValidationError as error:
         first = error.errors()[0]
-        raise exit_with(f"LOSSGUARD_{str(first['loc'][0]).upper()}={first['input']!r}: {first['msg']}") from None
+        name = str(first["loc"][0])
+        shown_value = "" if name == "token" else f"={first['input']!r}"
+        raise exit_with(f"LOSSGUARD_{name.upper()}{shown_value}: {first['msg']}") from None
     except NoStore as error:
         raise exit_with(f"{error}; set LOSSGUARD_DATABASE_URL to the URL of your store") from None
     except (UnsafeBind, BadDatabaseUrl, ConfigurationError) as error:

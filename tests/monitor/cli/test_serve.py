@@ -40,13 +40,22 @@ def test_a_proxy_says_who_asks_when_it_is_trusted(
     processes: Processes, tmp_path: Path, trusted: str, client: str
 ) -> None:
     port = free_port()
-    environment = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{tmp_path}/l.db", "LOSSGUARD_TOKEN": "x"}
+    environment = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{tmp_path}/l.db", "LOSSGUARD_TOKEN": "x" * 16}
     environment["LOSSGUARD_TRUSTED_PROXIES"] = trusted
     processes.start("collector", "-m", "monitor", "serve", "--port", str(port), environment=environment)
     processes.wait_until_up("collector", f"http://127.0.0.1:{port}/healthz")
     url, claimed = f"http://127.0.0.1:{port}/api/v1/runs", {"x-forwarded-for": "9.9.9.9"}
     assert urllib3.request("GET", url, headers=claimed, retries=False).status == 401
     assert f"no token from {client} for GET" in processes.log_of("collector").read_text()
+
+
+@pytest.mark.slow
+def test_a_token_that_is_too_short_is_one_sentence_that_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSSGUARD_TOKEN", "hunter2")
+    done = monitor("serve", "--port", str(free_port()))
+    assert done.returncode == 2
+    assert "LOSSGUARD_TOKEN: Value error, a token has at least 16 characters" in done.stderr
+    assert "hunter2" not in done.stderr
 
 
 @pytest.mark.slow

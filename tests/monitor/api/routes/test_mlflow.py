@@ -192,7 +192,10 @@ def test_the_routes_are_described_under_a_tag_of_their_own(http: TestClient) -> 
 @contextmanager
 def served(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A collector in a process of its own, which wants a token."""
-    environment = os.environ | {"LOSSGUARD_DATABASE_URL": f"sqlite:///{folder}/store.db", "LOSSGUARD_TOKEN": "s3cret"}
+    environment = os.environ | {
+        "LOSSGUARD_DATABASE_URL": f"sqlite:///{folder}/store.db",
+        "LOSSGUARD_TOKEN": "s3cret-of-16-chr",
+    }
     command = [sys.executable, "-m", "monitor", "serve", "--port", str(port)]
     with (
         (folder / "log").open("ab") as log,
@@ -221,7 +224,7 @@ def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def run_script(script: str, collector: str, folder: Path) -> list[dict[str, Any]]:
     """Run a user's script, which knows nothing of Lossguard: the runs of the collector, the newest first."""
-    environment = os.environ | {"MLFLOW_TRACKING_URI": collector, "MLFLOW_TRACKING_TOKEN": "s3cret"}
+    environment = os.environ | {"MLFLOW_TRACKING_URI": collector, "MLFLOW_TRACKING_TOKEN": "s3cret-of-16-chr"}
     environment |= {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
     environment |= {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", script]
@@ -234,7 +237,7 @@ def run_script(script: str, collector: str, folder: Path) -> list[dict[str, Any]
 
 
 def ask(collector: str, path: str) -> Any:
-    answer = urllib3.request("GET", f"{collector}{path}", headers={"authorization": "Bearer s3cret"})
+    answer = urllib3.request("GET", f"{collector}{path}", headers={"authorization": "Bearer s3cret-of-16-chr"})
     assert answer.status == 200, answer.data
     return json.loads(answer.data)
 
@@ -369,7 +372,7 @@ def test_a_collector_that_is_killed_loses_nothing_that_it_has_acknowledged(tmp_p
     """The client sends what was not acknowledged again, also what was stored just before the kill."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    environment = os.environ | {"MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_TOKEN": "s3cret"}
+    environment = os.environ | {"MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_TOKEN": "s3cret-of-16-chr"}
     environment |= {"PYTHONWARNINGS": "ignore", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
 
     def num_steps() -> int:
