@@ -54,17 +54,43 @@ def live_line(segments: Sequence[Segment]) -> list[StepRange]:
 
 def line_to(segments: Sequence[Segment], head: int) -> list[StepRange]:
     """The same path to segment `head`: the live line as it was when `head` was the newest segment."""
-    settled = {segment.number: segment for segment in segments if segment.fork_step is not None}
-    line: list[StepRange] = []
-    number: int | None = head
+    return list(_tail(_parts([segment for segment in segments if segment.fork_step is not None]).get(head), 0))[::-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A segment from its first step on, as a part of the lines through it."""
+
+    segment: int
+    first: int
+    above: "_Part | None"
+    """The part that ends at `first`."""
+
+
+def _parts(segments: Sequence[Segment]) -> dict[int, _Part]:
+    """Number -> the last part of the line to this segment. All of them are found in one pass."""
+    numbered: dict[int | None, Segment] = {segment.number: segment for segment in segments}
+    found: dict[int | None, _Part] = {}
+    for segment in segments:
+        path = [segment]
+        while (parent := numbered.get(path[-1].parent)) is not None and parent.number not in found:
+            path.append(parent)
+        for one in reversed(path):
+            assert one.fork_step is not None
+            above = found.get(one.parent)
+            while above is not None and above.first >= one.fork_step:  # the child forked off before this one began
+                above = above.above
+            found[one.number] = _Part(one.number, one.fork_step, above)
+    return {number: part for number, part in found.items() if number is not None}
+
+
+def _tail(part: _Part | None, step: int) -> Iterator[StepRange]:
+    """The ranges that end after `step`, on the line whose last part this is; the newest one first."""
     last: int | None = None
-    while number is not None and (segment := settled.get(number)) is not None:
-        assert segment.fork_step is not None
-        if last is None or segment.fork_step < last:  # else the child forked off before this one began
-            line.append(StepRange(number, segment.fork_step, last))
-            last = segment.fork_step
-        number = segment.parent
-    return line[::-1]
+    while part is not None and (last is None or last > step):
+        yield StepRange(part.segment, part.first, last)
+        last = part.first
+        part = part.above
 
 
 def parent_at(segments: Sequence[Segment], fork_step: int) -> int | None:
@@ -87,10 +113,11 @@ def declared(
         for segment in segments
         if segment.reason == SegmentReason.RESUME and segment.fork_step is not None
     ]
+    parts = {part.segment: part for part in line}
     return sorted(
         (step, kind)
         for number, step, kind in found
-        if first <= step < last and any(part.segment == number and part.holds(step) for part in line)
+        if first <= step < last and number in parts and parts[number].holds(step)
     )
 
 
@@ -118,19 +145,27 @@ class Fork:
     segment: Segment
     discarded: tuple[StepRange, ...]
     """The part of the line that was live until then, from the fork step to its end. Each range has an end."""
+    before: StepRange | None
+    """The step before the fork step, on that line; None if the line has none."""
 
 
 def forks(segments: Sequence[Segment]) -> list[Fork]:
-    """In the order in which they happened. Every step that is on no live line any more is in exactly one of them."""
+    """In the order in which they happened. Every step that is on no live line any more is in exactly one of them.
+
+    Lines are read from their ends only as far as they were discarded, so that the cost does not grow with their length.
+    """
     opened = in_opening_order(segments)
-    ends = {one.number: (one.first_step, one.last_step) for one in segments}
+    ends = {one.number: (one.first_step, one.last_step) for one in opened}
+    parts = _parts(opened)
     found = []
-    for before, segment in pairwise(opened):
-        assert segment.fork_step is not None
-        line = line_to(opened, before.number)
-        ranges = tuple(one for part in line for one in _from_fork(part, segment.fork_step, *ends[part.segment]))
+    for previous, segment in pairwise(opened):
+        fork = segment.fork_step
+        assert fork is not None
+        tail = list(_tail(parts[previous.number], fork - 1))[::-1]
+        ranges = tuple(one for part in tail for one in _from_fork(part, fork, *ends[part.segment]))
         if ranges:
-            found.append(Fork(segment, ranges))
+            before = next((StepRange(part.segment, fork - 1, fork) for part in tail if part.holds(fork - 1)), None)
+            found.append(Fork(segment, ranges, before))
     return found
 
 

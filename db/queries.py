@@ -1,5 +1,6 @@
 """Queries of the store: each function is named by its result and takes the session and keyword arguments."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -335,7 +336,13 @@ def metric_names(session: Session, *, run: Run) -> list[str]:
 
 def times(session: Session, *, run: Run, step_ranges: Sequence[StepRange], steps: Sequence[int]) -> dict[int, float]:
     """Step -> when the trainer logged it, in unix seconds, of these steps within the ranges; in step order."""
-    wanted = [At(run.pk, one.segment, step) for one in step_ranges for step in steps if one.holds(step)]
+    rising = sorted(steps)
+    ends = [(bisect_left(rising, one.first), bisect_left(rising, end_of(one))) for one in step_ranges]
+    wanted = [
+        At(run.pk, one.segment, step)
+        for one, (low, high) in zip(step_ranges, ends, strict=True)
+        for step in rising[low:high]
+    ]
     found = {at.step: time for at, time in nearest.times_of(session, wanted).items()}
     return dict(sorted(found.items()))
 

@@ -9,6 +9,7 @@ accounted for is never accounted for again, so that the causes add up to the tim
 say.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -111,9 +112,9 @@ class RunTimes:
     segments: Sequence[SegmentTimes] = ()
     """In the order in which they were opened."""
     holds: Sequence[Interval] = ()
-    """Times in which the run waited for a person, without overlaps."""
+    """Times in which the run waited for a person, in order and without overlaps."""
     decisions: Sequence[Interval] = ()
-    """Times in which a person was asked whether to roll back, and training went on; without overlaps."""
+    """Times in which a person was asked whether to roll back, and training went on; likewise."""
     expected_by: float | None = None
     """The loop has announced a pause until then."""
 
@@ -267,8 +268,12 @@ class _Account:
 
 
 def overlap(intervals: Sequence[Interval], begin: float, end: float) -> float:
-    """Seconds of [begin, end] that lie in `intervals`, which do not overlap."""
-    return sum(max(0.0, min(end, last) - max(begin, first)) for first, last in intervals)
+    """Seconds of [begin, end] that lie in `intervals`, which are in order and do not overlap."""
+    index, seconds = bisect_left(intervals, begin, key=lambda one: one[1]), 0.0
+    while index < len(intervals) and intervals[index][0] < end:
+        seconds += max(0.0, min(end, intervals[index][1]) - max(begin, intervals[index][0]))
+        index += 1
+    return seconds
 
 
 def merged(intervals: Sequence[Interval]) -> list[Interval]:

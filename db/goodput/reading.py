@@ -6,6 +6,7 @@ until each of their rows stands alone: only then a hang differs from slow steps.
 first row after the gap is set apart at once, so that a gap costs no further cuts.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -315,12 +316,12 @@ NEVER = (0.0, 0.0)
 
 
 def _hold(intervention: Intervention, order: Order | None, openings: Sequence[float], now: float) -> Interval:
-    """When the run stood still for this hold. A new segment ends it, however it was opened."""
+    """When the run stood still for this hold. A new segment ends it, however it was opened; `openings` rise."""
     if intervention.kind != OrderKind.HOLD or order is None or order.state != OrderState.APPLIED:
         return NEVER
     began = order.answered_at or intervention.created_at
     ended = now if intervention.state == InterventionState.APPLIED else intervention.changed_at
-    return began, min([ended, *(at for at in openings if at > began)])
+    return began, min([ended, *openings[bisect_right(openings, began) :][:1]])
 
 
 def _decision(intervention: Intervention, order: Order | None) -> Interval:

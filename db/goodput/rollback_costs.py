@@ -8,10 +8,15 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
-from db import lineage, queries
+from db import lineage
 from db.goodput.accounting import merged
-from db.lineage import StepRange
+from db.lineage import Fork, StepRange
 from db.models import Order, Run, Segment
+from db.steps import nearest
+from db.steps.nearest import At
+from db.steps.series import buckets_by_range
+
+TOKENS = "tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,46 +65,52 @@ def total_seconds(rewinds: Sequence[Rewind]) -> float | None:
 
 def find_rewinds(segments: Sequence[Segment]) -> list[Rewind]:
     """In the order in which they happened. Every step that is on no live line any more is in exactly one of them."""
-    return [
-        Rewind(fork.segment.number, fork.segment.reason, fork.segment.fork_step or 0, fork.discarded)
-        for fork in lineage.forks(segments)
-    ]
+    return [_rewind(fork) for fork in lineage.forks(segments)]
 
 
 def read_rewinds(
     session: Session, *, run: Run, segments: Sequence[Segment], orders: Mapping[int, Order]
 ) -> list[Rewind]:
-    """With incident, tokens and times; `orders` by number of the intervention."""
+    """With incident, tokens and times, all read together; `orders` by number of the intervention."""
+    forks = lineage.forks(segments)
+    rewinds = [_rewind(fork) for fork in forks]
     incidents = {order.id: order.incident for order in orders.values()}
-    order_ids = {segment.number: segment.order_id for segment in segments}
+    firsts = [At(run.pk, one.discarded[0].segment, one.fork_step) for one in rewinds]
+    again = [At(run.pk, one.segment, one.fork_step) for one in rewinds]
+    times = nearest.times_of(session, [*firsts, *again])
     return [
         replace(
             rewind,
-            incident=incidents.get(order_ids[rewind.segment] or 0),
-            tokens=_tokens(session, run, segments, rewind),
-            first_done_at=_time(session, run, rewind.discarded[0].segment, rewind.fork_step),
-            done_again_at=_time(session, run, rewind.segment, rewind.fork_step),
+            incident=incidents.get(fork.segment.order_id or 0),
+            tokens=tokens,
+            first_done_at=times.get(first),
+            done_again_at=times.get(second),
         )
-        for rewind in find_rewinds(segments)
+        for fork, rewind, tokens, first, second in zip(
+            forks, rewinds, _tokens(session, run, forks), firsts, again, strict=True
+        )
     ]
 
 
-def _time(session: Session, run: Run, segment: int, step: int) -> float | None:
-    return queries.times(session, run=run, step_ranges=[StepRange(segment, 0, None)], steps=[step]).get(step)
+def _rewind(fork: Fork) -> Rewind:
+    return Rewind(fork.segment.number, fork.segment.reason, fork.segment.fork_step or 0, fork.discarded)
 
 
-def _tokens(session: Session, run: Run, segments: Sequence[Segment], rewind: Rewind) -> float | None:
-    """By how much the token counter rose in the discarded steps."""
-    end = rewind.discarded[-1]
-    counter = queries.series(
-        session,
-        run=run,
-        step_ranges=lineage.line_to(segments, end.segment),
-        metric="tokens",
-        first=max(0, rewind.fork_step - 1),
-        last=(end.last or 0) - 1,
-        points=1,
-    )
-    if not len(counter) or counter.last[-1] is None:
-        return None
-    return counter.last[-1] - ((counter.first[0] or 0.0) if rewind.fork_step > 0 else 0.0)
+def _tokens(session: Session, run: Run, forks: Sequence[Fork]) -> list[float | None]:
+    """By how much the token counter rose in the discarded steps of each fork; None where it is not known."""
+    ranges = [[*filter(None, [fork.before]), *fork.discarded] for fork in forks]
+    together = [one for own in ranges for one in own]
+    counters = buckets_by_range(session, run=run, step_ranges=together, metrics=[TOKENS], points=1)[1].get(TOKENS)
+    if counters is None:
+        return [None] * len(forks)
+    columns = (counters.key.tolist(), counters.first.tolist(), counters.last.tolist(), counters.count.tolist())
+    ends = {index: (first, last) for index, first, last, finite in zip(*columns, strict=True) if finite}
+    risen: list[float | None] = []
+    position = 0
+    for fork, own in zip(forks, ranges, strict=True):
+        position += len(own)
+        read = [ends[index] for index in range(position - len(own), position) if index in ends]
+        counted = any(index in ends for index in range(position - len(fork.discarded), position))
+        begin = read[0][0] if read and fork.segment.fork_step else 0.0
+        risen.append(read[-1][1] - begin if counted else None)
+    return risen

@@ -12,6 +12,7 @@ from db.models import Metric, Rollup, Run, Segment
 from db.steps import levels, reader, rollups
 from db.steps.buckets import Buckets, Floats, coarsen, joined
 from db.steps.step_block import RunRange
+from db.store import bulk
 
 METRICS_AT_ONCE = 50
 """Metrics read by one statement: with reader.MAX_RANGES they stay far below the parameters that a database takes."""
@@ -119,7 +120,7 @@ def buckets_by_range(
         raise ValueError(f"points must be at least 1, not {points}")
     known = sa.select(Metric.name, Metric.number).where(Metric.run_pk == run.pk, Metric.name.in_(metrics))
     numbers = {name: number for name, number in session.execute(known)}
-    ends = _ends(session, run)
+    ends = _ends(session, run, {step_range.segment for step_range in step_ranges})
     spans = [_span(step_range, ends, first, last) for step_range in step_ranges]
     width = _width([span for span in spans if span is not None], points)
     level_ranges = list(_level_ranges(step_ranges, spans, ends, width))
@@ -147,12 +148,14 @@ class _Ends(NamedTuple):
     finest: int
 
 
-def _ends(session: Session, run: Run) -> dict[int, _Ends]:
-    """By number, of the segments that have steps."""
+def _ends(session: Session, run: Run, segments: Collection[int]) -> dict[int, _Ends]:
+    """By number, of those of these segments that have steps."""
     columns = (Segment.number, Segment.first_step, Segment.last_step, Segment.has_blocks)
+    of_run = sa.select(*columns).where(Segment.run_pk == run.pk)
     return {
         number: _Ends(low, high, levels.finest_level(has_blocks))
-        for number, low, high, has_blocks in session.execute(sa.select(*columns).where(Segment.run_pk == run.pk))
+        for some in bulk.key_parts(segments)
+        for number, low, high, has_blocks in session.execute(of_run.where(Segment.number.in_(some)))
         if low is not None and high is not None
     }
 

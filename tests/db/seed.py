@@ -1,5 +1,6 @@
 """Small stored runs for the tests."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,34 @@ def add_steps(
     times = [NOW + step for step in steps]
     writer.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=columns)
     commands.grow_segment(segment, steps=steps)
+
+
+def add_rollbacks(session: Session, run: Run, count: int) -> None:
+    """`count` segments of ten steps, each of which rolls back half of the one before, so the live line is long."""
+    for number in range(count):
+        segment = add_segment(session, run, str(number), fork_step=5 * number)
+        segment.opened_at = NOW + 10 * number
+        steps = range(5 * number, 5 * number + 10)
+        columns = {"loss": [1.0] * 10, "tokens": [100.0 * step for step in steps]}
+        times = [segment.opened_at + at for at in range(1, 11)]
+        writer.insert_steps(session, run=run, segment=number, steps=steps, times=times, metrics=columns)
+        commands.grow_segment(segment, steps=steps)
+
+
+def num_calls(work: Callable[[], object]) -> int:
+    """How many functions `work` calls: what it costs, whatever else the machine does."""
+    calls, before = 0, sys.getprofile()
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return calls
 
 
 def add_incident_records(session: Session, run: Run, details: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -18,7 +19,7 @@ from db.models import Base, Run, Segment
 from db.steps import writer
 from db.store.engine import create_engine, reading, writing
 from lossguard.vocabulary.states import OrderState, RunState, SegmentReason
-from tests.db.seed import NOW, add_run, add_segment
+from tests.db.seed import NOW, add_rollbacks, add_run, add_segment, num_calls
 
 STARTUP = 7.0
 
@@ -223,3 +224,21 @@ def test_a_gap_in_the_numbers_of_steps_costs_no_further_statements(sqlite_engine
         assert found is not None
         goodput.breakdown(session, run=found, now=times[-1])
     assert len(statements) < 60
+
+
+def test_the_time_of_a_run_is_read_at_a_cost_that_grows_with_its_segments_and_holds(sqlite_engine: sa.Engine) -> None:
+    calls: dict[int, int] = {}
+    for count in (50, 50, 200):  # the first time, statements are compiled
+        with writing(sqlite_engine) as session:
+            run = add_run(session, f"{count}-{len(calls)}")
+            add_rollbacks(session, run, count)
+            for number in range(1, count):
+                hold: dict[str, Any] = {"incident": None, "kind": "hold", "attempt": 1, "details": {}}
+                begin = NOW + 10 * number - 1
+                asked = commands.save_intervention(session, run=run, number=number, now=begin, state="released", **hold)
+                order = commands.issue_order(session, intervention=asked, reason="", now=begin)
+                order.state, order.answered_at = OrderState.APPLIED, begin
+            read = partial(goodput.breakdown, session, run=run, now=NOW + 10 * count)
+            read()
+            calls[count] = num_calls(read)
+    assert calls[200] < 5 * calls[50]

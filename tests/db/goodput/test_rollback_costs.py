@@ -1,5 +1,7 @@
 """The cost of each rewind of a run."""
 
+from functools import partial
+
 import pytest
 import sqlalchemy as sa
 from hypothesis import given
@@ -8,8 +10,9 @@ from hypothesis import strategies as st
 from db import lineage, queries
 from db.goodput.rollback_costs import Rewind, find_rewinds, read_rewinds, total_seconds
 from db.models import Segment
-from db.store.engine import reading
+from db.store.engine import reading, writing
 from tests.dashboard.seed import REWIND, SEGMENT_END, seed
+from tests.db.seed import add_rollbacks, add_run, num_calls
 
 
 def segment(number: int, parent: int | None, first: int, last: int, reason: str = "rollback") -> Segment:
@@ -63,3 +66,26 @@ def test_a_rewind_has_its_tokens_its_time_and_its_incident(engine: sa.Engine) ->
     assert rewind.steps == SEGMENT_END - REWIND
     assert rewind.tokens == (SEGMENT_END - REWIND) * 32 * 256
     assert rewind.seconds == pytest.approx(0.4 * (SEGMENT_END - REWIND))
+
+
+def test_what_rewinds_cost_is_read_at_a_cost_that_grows_with_the_segments_and_not_with_their_square(
+    sqlite_engine: sa.Engine,
+) -> None:
+    calls: dict[int, int] = {}
+    for count in (50, 50, 200):  # the first time, statements are compiled
+        with writing(sqlite_engine) as session:
+            run = add_run(session, f"{count}-{len(calls)}")
+            add_rollbacks(session, run, count)
+            segments = queries.segments(session, run=run)
+            read = partial(read_rewinds, session, run=run, segments=segments, orders={})
+            assert [(one.steps, one.tokens, one.seconds) for one in read()] == [(5, 500.0, 5.0)] * (count - 1)
+            calls[count] = num_calls(read)
+    assert calls[200] < 5 * calls[50]
+
+
+def test_forks_of_a_long_line_are_found_in_one_pass() -> None:
+    def deep(count: int) -> list[Segment]:
+        return [segment(number, number - 1 if number else None, 5 * number, 5 * number + 9) for number in range(count)]
+
+    few, many = deep(200), deep(2000)
+    assert num_calls(lambda: lineage.forks(many)) < 11 * num_calls(lambda: lineage.forks(few))

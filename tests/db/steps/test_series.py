@@ -2,6 +2,7 @@
 
 import math
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from db import queries
 from db.lineage import StepRange
 from db.steps.series import METRICS_AT_ONCE, Series
 from db.store.engine import reading, writing
-from tests.db.seed import add_run, add_segment, add_steps
+from tests.db.seed import add_rollbacks, add_run, add_segment, add_steps, num_calls
 from tests.db.steps.plain_series import Value, assert_same, plain_loop, report
 
 
@@ -108,3 +109,16 @@ def test_the_order_in_which_the_database_gives_its_rows_does_not_matter(engine: 
         assert found.last == [float(step) for step in range(14)]
         whole = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="loss", points=1)
         assert (whole.first, whole.last) == ([0.0], [13.0])
+
+
+def test_a_series_of_one_segment_costs_the_same_however_many_segments_the_run_has(sqlite_engine: sa.Engine) -> None:
+    calls: dict[int, int] = {}
+    for count in (10, 10, 100):  # the first time, statements are compiled
+        with writing(sqlite_engine) as session:
+            run = add_run(session, f"{count}-{len(calls)}")
+            add_rollbacks(session, run, count)
+            one = [StepRange(3, 0, None)]
+            read = partial(queries.series, session, run=run, step_ranges=one, metric="loss")
+            assert sum(read().count) == 10
+            calls[count] = num_calls(read)
+    assert calls[100] < 1.1 * calls[10]
