@@ -44,6 +44,7 @@ from trainer.train import Job, train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 CHECKPOINTS = "Keep checkpoints there (s3://bucket/runs, or a folder) instead of in the run's folder."
+RESUME_FROM = "Resume once from the checkpoint of this step, and discard the newer ones; default: from the newest."
 SKIP = re.compile(r"(\d+):(\d+)")
 
 
@@ -66,6 +67,7 @@ def run(
     skip: Annotated[list[str] | None, Option(metavar="A:B", help="Skip the batches A to B - 1. Repeatable.")] = None,
     gate: Annotated[bool, Option("--gate", help="Skip updates whose loss or gradient norm is out of bounds.")] = False,
     run_id: Annotated[str | None, Option(help="The run to resume, or the id of a new run.")] = None,
+    resume_from: Annotated[int | None, Option(min=0, metavar="STEP", help=RESUME_FROM)] = None,
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe. Repeatable.")
     ] = None,
@@ -84,6 +86,7 @@ def run(
             url=url,
             faults=[parse_fault(text) for text in fault or []],
             skips=[_parse_skip(text) for text in skip or []],
+            resume_from=resume_from,
             gate=gate,
             signals=parse_signals(signals),
         )

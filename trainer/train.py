@@ -62,6 +62,8 @@ class Job:
     """Injected faults."""
     skips: Sequence[lossguard.Skip] = ()
     """Batch ranges to skip from the start, as after a rollback."""
+    resume_from: int | None = None
+    """The step of an older checkpoint from which to resume, once; None: from the newest one."""
     faults_at_steps: bool = False
     """Whether a fault in the data is placed by its step even after batches were skipped: see FaultyBatches."""
     replace_batches: Callable[[FaultyBatches], lossguard.Indexable] | None = None
@@ -167,7 +169,8 @@ def _open_guard(run: lossguard.Run, recipe: Recipe, job: Job, components: Compon
     place = checkpoint_place(job.checkpoints, folder)
     checkpoints = open_checkpoints(folder, place, recipe, **objects)
     decode = partial(batch_text, as_bytes=components.batches.windows.bytewise)
-    guard = lossguard.Guard(run, checkpoints=checkpoints, every=recipe.checkpoint.every, decode=decode)
+    options: dict[str, Any] = {"every": recipe.checkpoint.every, "decode": decode, "resume_from": job.resume_from}
+    guard = lossguard.Guard(run, checkpoints=checkpoints, **options)
     for skip in job.skips:
         guard.ledger.add(skip)
     return guard

@@ -222,6 +222,10 @@ class Position:
         """Whether the data was seen not to repeat itself: batches of it cannot be skipped."""
         self.is_discarded = False
         """Whether a rollback has left the step that was restored: its checkpoint could not be deleted then."""
+        self.resume_from: int | None = None
+        """The step from which a person has this process resume the run; its checkpoints hold it."""
+        self.has_resumed_from_it = False
+        """Whether the checkpoint that was restored was saved by a process with the same `resume_from`."""
         self.data: Any = None
         """The training data, if its state belongs into checkpoints: its `state_dict` returns plain values."""
         self.gate: Any = None
@@ -246,6 +250,7 @@ class Position:
         state: dict[str, Any] = {"step": self.step, "cursor": self.cursor, "lr_scale": self.lr_scale, "ledger": skips}
         state |= {"run": self._owner, "remedies": dict(self._remedies.ends)}
         state |= {"rollbacks": len(self._run.history.rewound_to), "skips_ended": self.skips_ended}
+        state |= {} if self.resume_from is None else {"resume_from": self.resume_from}
         if self.data is not None:
             state["data"] = self.data.state_dict()
         if self.gate is not None:
@@ -265,6 +270,7 @@ class Position:
         self.step = state["step"]
         history = self._run.history
         self.is_discarded = history.has_discarded(self.step, state.get("rollbacks", len(history.rewound_to)))
+        self.has_resumed_from_it = self.resume_from is not None and state.get("resume_from") == self.resume_from
         self._saver.restored(self.step)
         self.cursor = state["cursor"]
         self.lr_scale = state["lr_scale"] if self._run.history.lr_scale is None else self._run.history.lr_scale

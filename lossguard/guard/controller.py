@@ -27,10 +27,16 @@ from lossguard.guard.remedies import LASTS, Remedies
 from lossguard.run.interrupts import handling
 from lossguard.run.ranks import Ranks, RankState, SampleFindings, current_ranks
 from lossguard.run.run import Run
-from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, CheckpointTooOld, LogOnce
+from lossguard.vocabulary.errors import (
+    CheckpointError,
+    CheckpointMismatch,
+    CheckpointTooOld,
+    ConfigurationError,
+    LogOnce,
+)
 from lossguard.vocabulary.limits import Limits
 from lossguard.vocabulary.orders import Ledger, Order, Skip
-from lossguard.vocabulary.protocol import DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETURNED
+from lossguard.vocabulary.protocol import DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETURNED, is_step
 from lossguard.vocabulary.states import OrderKind, Refusal, SegmentReason
 
 SKIP_SAMPLES = ("run", "once")
@@ -74,6 +80,7 @@ class Controller:
         skip_samples: str = "run",
         limits: Limits | None = None,
         decode: Callable[[Any], str] | None = None,
+        resume_from: int | None = None,
     ) -> None:
         if every < 1:
             raise ValueError(f"every={every} must be at least 1 step")
@@ -86,6 +93,8 @@ class Controller:
         self.skip_samples = skip_samples
         self.ranks = current_ranks() if ranks is None else ranks
         run.history = self.ranks.broadcast(run.history)
+        if (resume_from := self.ranks.broadcast(resume_from)) is not None and not is_step(resume_from):
+            raise ValueError(f"resume_from={resume_from!r:.80} must be a step, from 0")
         self._log_once = LogOnce(quiet=run.rank > 0)
         self.limits = LimitsInForce(run, limits)
         """What orders may do at most, and whether any is carried out now; rank 0 decides for all."""
@@ -113,7 +122,7 @@ class Controller:
         self.remedies = Remedies(run, self.ranks, self._log_once)
         """The remedies that the loop has registered, and until when those that were ordered are in effect."""
         self._position = Position(run, checkpoints, self._saver, self.remedies, self.ranks, skips)
-        self._position.comparison = self.comparison
+        self._position.comparison, self._position.resume_from = self.comparison, resume_from
         self.tell: Callable[[str], None] = self._log_once.warn
         """Called with one sentence for each resume and each rollback; a loop with its own display may replace it."""
         if run.num_ranks <= self.ranks.size:
@@ -182,15 +191,18 @@ class Controller:
         data: Any = None,
         sample_skips: SampleSkips | None = None,
     ) -> Boundary:
-        """Resume from the newest checkpoint, and return the first boundary of a run up to step `until` - 1.
+        """Resume the run, and return the first boundary of a run up to step `until` - 1.
+
+        It resumes from the newest checkpoint; the first loop of a process with `resume_from` from that one, once.
 
         Where there is no checkpoint, the loop stands before `step`, and its next batch is `batch` (default: `step`).
         `first_available(index)`: the first batch index from `index` on that the data can still give after a rewind.
         `data`: training data whose state belongs into the checkpoints, with `state_dict` (plain values) and
         `load_state_dict`. `sample_skips`: how the samples of skipped batches are found, where they have indices.
 
-        Raises ConfigurationError while another process writes the checkpoints, CheckpointError when no checkpoint is
-        intact or a new run finds the checkpoints of another run, and CheckpointMismatch.
+        Raises ConfigurationError while another process writes the checkpoints and for a `resume_from` that has none,
+        CheckpointError when no checkpoint is intact or a new run finds the checkpoints of another run, and
+        CheckpointMismatch.
         """
         if self._has_given_up:  # in an earlier loop
             self._has_given_up = False
@@ -276,17 +288,56 @@ class Controller:
         self._num_returned, self._newest_returned = 0, -1
         self.comparison.restored(self.ledger, self._position.cursor)
 
-    def _resume(self) -> None:
-        reason = SegmentReason.RESUME if self.run.history.num_segments else SegmentReason.START
+    def resumes_at(self) -> int:
+        """The step at which `open` resumes the run, if its checkpoint is intact; 0 without one."""
         known = self.ranks.ask_rank_0(self.checkpoints.steps)
-        if known:
+        chosen = self._position.resume_from
+        if chosen is not None and chosen in known and self._goes_back() and self.run.history.num_segments:
+            return chosen
+        return max(known, default=0)
+
+    def _goes_back(self) -> bool:
+        """Whether `resume_from` was not carried out yet, as far as the run's folder knows."""
+        return self._position.resume_from not in (None, self.run.history.resume_from)
+
+    def _resume(self) -> None:
+        history, chosen = self.run.history, self._position.resume_from
+        reason = SegmentReason.RESUME if history.num_segments else SegmentReason.START
+        known = self.ranks.ask_rank_0(self.checkpoints.steps)
+        goes_back = self._goes_back()
+        if known and not (goes_back and history.num_segments):
             self._restore_newest_of(known)
+            goes_back = goes_back and not self._position.has_resumed_from_it  # by a process with another run folder
+        applied = None if chosen is None else {"resume_from": chosen}
+        if chosen is not None and goes_back:
+            self._go_back(chosen, known)
+            applied = {"resume_from": chosen, "rewound_to": chosen}
+        elif known:
+            carried_out = "" if chosen is None else f": resume_from={chosen} was carried out before"
+            self.tell(f"resumed from the checkpoint of step {self.step}{carried_out}")
+        if known:
             reason = SegmentReason.RESUME
-            self.tell(f"resumed from the checkpoint of step {self.step}")
             if self._position.skips_ended:
                 self.run.cannot_skip()
-        self.run.open_segment(self.step, reason)
+        self.run.open_segment(self.step, reason, None, applied)
         self._saver.report_restorable()
+        if chosen is not None:
+            history.resume_from = chosen  # a later loop of this process resumes from the newest one
+
+    def _go_back(self, step: int, known: Sequence[int]) -> None:
+        """Restore the checkpoint that a person has chosen, and leave the newer ones as a rollback does."""
+        if step in known:
+            self._restore(step)
+        if step not in known or self.step != step or self.ranks.broadcast(self._position.is_discarded):
+            others = [str(each) for each in known if each != step]
+            there_are = (
+                f"choose one of {', '.join(others)}" if others else "there is no other one: is the run_id right?"
+            )
+            raise ConfigurationError(f"resume_from={step}: no checkpoint of that step can be restored; {there_are}")
+        self.tell(f"went back to the checkpoint of step {step} (resume_from); the newest one was of step {known[-1]}")
+        if step < known[-1]:
+            self._saver.discard_after(step)
+            self._saver.pin_all(until=2 * known[-1] - step)
 
     def _restore_newest_of(self, known: Sequence[int]) -> None:
         """Restore the newest one that no rollback has discarded, and delete those after it.

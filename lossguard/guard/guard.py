@@ -27,6 +27,9 @@ class Guard(Controller):
     index leave them out, and later passes of a sequence skip the same batches) or "once" (they come again).
     `limits`: what orders may do at most (see `Limits`); LOSSGUARD_LIMITS and the file `limits` in the run's folder make
     them stricter, and the file `no-orders` in that folder, or `guard.observe()`, ends all obedience.
+    `resume_from`: the step of an older checkpoint that a person has chosen to resume from. As after a rollback, newer
+    checkpoints are discarded and skips stay. It happens once: a process that is started again with the same step
+    resumes from the newest checkpoint, until one was started without it, or with another step.
     `decode(batch)`: the text of a batch. A person who is asked to approve a rollback then sees the beginning of the
     first batches that it skips. It is called on rank 0 between two steps, for at most 3 batches of a proposal; whatever
     it raises is reported, and training continues. It needs batches that are read by index and keep no position of their
@@ -54,17 +57,17 @@ class Guard(Controller):
         return gate
 
     def steps(self, batches: Indexable | Iterable[Any], until: int) -> Iterator[tuple[int, Any]]:
-        """Yield (step, batch) up to step `until` - 1, starting from the newest checkpoint if there is one.
+        """Yield (step, batch) up to step `until` - 1, from the newest checkpoint (see `resume_from`) if there is one.
 
         `batches` is anything with `__getitem__` by absolute batch index, such as a list or `lossguard.torch.Drawn` (a
         skip is a jump, a replay is exact), a DataLoader (the same), or any iterable (skipped batches are read and
         dropped). An iterator cannot go back: after a rollback its next batches follow.
 
-        Raises ConfigurationError while another process writes the checkpoints, and where they leave out an object that
-        a step depends on, such as the scheduler of an optimizer, ValueError for an empty sequence and for
-        data that cannot be read again in the same order, CheckpointError when no checkpoint is intact or a new run
-        finds the checkpoints of another run, and CheckpointMismatch when a restore is not exact, or fails half-way and
-        cannot be undone.
+        Raises ConfigurationError while another process writes the checkpoints, where they leave out an object that a
+        step depends on, such as the scheduler of an optimizer, and for a `resume_from` without a checkpoint, ValueError
+        for an empty sequence and for data that cannot be read again in the same order, CheckpointError when no
+        checkpoint is intact or a new run finds the checkpoints of another run, and CheckpointMismatch when a restore is
+        not exact, or fails half-way and cannot be undone.
         """
         source = BatchSource(batches)
         if isinstance(self.checkpoints, KnowsWhatIsMissing):

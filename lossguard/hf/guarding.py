@@ -99,8 +99,7 @@ class Guarding(Measuring):
         num_epochs, steps_per_epoch, num_examples, num_samples, total, length, max_steps = values
         del steps_per_epoch, length
         self._num_epochs, self._until = num_epochs, max_steps
-        newest = max(self.controller.ranks.ask_rank_0(self.controller.checkpoints.steps), default=0)
-        self._is_done = newest >= max_steps and not self._is_taken_back
+        self._is_done = self.controller.resumes_at() >= max_steps and not self._is_taken_back
         accumulate = args.gradient_accumulation_steps
         loader.length = sys.maxsize // accumulate * accumulate
         epochs, steps_per_epoch = 0 if self._is_done else sys.maxsize, loader.length // accumulate

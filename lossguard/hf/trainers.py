@@ -87,6 +87,7 @@ def guard(
     skips: Iterable[Skip | tuple[int, int]] = (),
     skip_samples: str = "run",
     limits: Limits | None = None,
+    resume_from: int | None = None,
 ) -> Controller:
     """As `watch`, and the training is rolled back in place, past the batches that the collector names.
 
@@ -96,7 +97,7 @@ def guard(
     resume from without Lossguard as well; by default as many of them stay as `save_total_limit` says, at least 2.
     `skips`: batches that are never used. A batch is what one step uses, over all ranks and micro-batches.
     `skip_samples`: "run" (later epochs leave out the samples of skipped batches) or "once" (they use them again).
-    `limits`: see `lossguard.Limits`.
+    `limits`: see `lossguard.Limits`; `resume_from`: see `lossguard.Guard`.
 
     Returns the controller, with which remedies are registered: `learning_rate_remedy(guard(trainer, run))`.
 
@@ -120,7 +121,13 @@ def guard(
     else:
         raise ValueError(f"store={store!r} must be 'lossguard' or 'hf'")
     controller = Controller(
-        run, checkpoints=checkpoints, every=every, skips=skips, skip_samples=skip_samples, limits=limits
+        run,
+        checkpoints=checkpoints,
+        every=every,
+        skips=skips,
+        skip_samples=skip_samples,
+        limits=limits,
+        resume_from=resume_from,
     )
     Guarding(trainer, controller, progress, log_z=log_z)
     return controller

@@ -38,9 +38,10 @@ from lossguard.lightning.watch import Watch
 from lossguard.run.run import Run
 from lossguard.torch.remedies import ScaledRates
 from lossguard.torch.summary_writer import purge
-from lossguard.vocabulary.errors import LossguardError, never_raises
+from lossguard.vocabulary.errors import ConfigurationError, LossguardError, never_raises
 from lossguard.vocabulary.limits import Limits
 from lossguard.vocabulary.orders import Skip
+from lossguard.vocabulary.protocol import is_step
 
 SHORT_GROUP = "too few micro-batches for the step"
 """Why the last batch of an epoch of the data is passed over, where a step within Lightning's epoch needs a full one."""
@@ -52,8 +53,8 @@ class Lossguard(Watch):
     `every`: steps between two checkpoints; `directory`: their folder, by default `lossguard` in the trainer's
     `default_root_dir`; `store="lossguard"`: they are written in the background, and with `memory` kept in host memory
     too (`keep`, `memory`, `memory_every`: see `lossguard.torch.Checkpoints`); `store="lightning"`: each holds what
-    `trainer.save_checkpoint` writes, and the loop waits for it; `signals`, `skips`, `skip_samples`, `limits`: see
-    `lossguard.Guard`.
+    `trainer.save_checkpoint` writes, and the loop waits for it; `signals`, `skips`, `skip_samples`, `limits`,
+    `resume_from`: see `lossguard.Guard`.
 
     Raises ConfigurationError for an invalid argument, and TypeError for what is no run. `fit` raises ConfigurationError
     before the first step for what cannot be guarded, and later the errors that `lossguard.Guard` raises into a loop.
@@ -74,13 +75,16 @@ class Lossguard(Watch):
         skips: Iterable[Skip | tuple[int, int]] = (),
         skip_samples: str = "run",
         limits: Limits | None = None,
+        resume_from: int | None = None,
     ) -> None:
         super().__init__(run, held_out=held_out)
         refuse_arguments(
             every=every, store=store, keep=keep, memory=memory, memory_every=memory_every, skip_samples=skip_samples
         )
+        if resume_from is not None and not is_step(resume_from):
+            raise ConfigurationError(f"resume_from={resume_from!r:.80} must be a step, from 0")
         self.every, self.directory, self.signals, self.skips = every, directory, tuple(signals), tuple(skips)
-        self.skip_samples, self.limits = skip_samples, limits
+        self.skip_samples, self.limits, self.resume_from = skip_samples, limits, resume_from
         self.controller: Controller | None = None
         """None before the first step, and when the run is not guarded any more."""
         self.store = store
@@ -143,12 +147,13 @@ class Lossguard(Watch):
             skips=self.skips,
             skip_samples=self.skip_samples,
             limits=self.limits,
+            resume_from=self.resume_from,
         )
         self.controller.comparison.begin(_Compared(self._data, self._steps_per_epoch))
         for optimizer in trainer.optimizers:
             self._undo.callback(optimizer.register_step_pre_hook(self._scale).remove)
             self._undo.callback(optimizer.register_step_post_hook(self._unscale).remove)
-        if max(self.controller.ranks.ask_rank_0(store.steps), default=0) >= self._until:
+        if self.controller.resumes_at() >= self._until:
             with suppress(StopIteration):
                 self._boundary()  # nothing is left to train, so no epoch begins
 

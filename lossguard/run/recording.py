@@ -451,7 +451,7 @@ class RecordingRun(Run):
         ordinal = self._num_segments
         self._num_segments += 1
         self._last_step, self._newest_step, self._newest_change = fork_step - 1, None, None
-        self.history.begin_segment(self._segment_key(), reason, fork_step)
+        self.history.begin_segment(self._segment_key(), reason, fork_step, applied or {})
         # The newest segment must have the latest time, even when the clock was set back.
         self._newest_segment_at = max(time.time() if at is None else at, self._newest_segment_at + 0.001)
         if order is not None:

@@ -166,7 +166,8 @@ class Run:
         With `order`, the same line of the spool records that it was applied, and how: `applied` holds rewound_to,
         skip_from, skip_to, and optionally lr_scale, remedies, reason, detail, compared (whether batches that are read
         from now on are compared with those that are skipped) and samples (those that later epochs leave out; they are
-        not delivered). So the action and its report cannot differ.
+        not delivered). So the action and its report cannot differ. Without an order, it holds the `resume_from` of a
+        guard, and rewound_to if that was carried out just now.
         """
 
     def accept(self, order: Order, detail: str = "") -> None:

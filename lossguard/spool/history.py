@@ -1,7 +1,7 @@
 """The history of a run's earlier sessions, read from their spools."""
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -41,7 +41,9 @@ class History:
     left: set[str] = field(default_factory=set)
     """Keys of those that a rewind has left behind."""
     rewound_to: list[int] = field(default_factory=list)
-    """The step to which each rollback led, in their order."""
+    """The step to which each rollback and each `resume_from` led, in their order."""
+    resume_from: int | None = None
+    """The `resume_from` of a guard that the newest session has carried out, or knew to be carried out."""
 
     @classmethod
     def read(cls, directory: Path) -> "History":
@@ -54,17 +56,21 @@ class History:
                         history._add(record, session_of(path)[0])
         return history
 
-    def begin_segment(self, key: str, reason: str, fork_step: int) -> None:
-        """A segment was opened: an order that was decided before a rewind is about a state that is gone."""
-        if reason == SegmentReason.ROLLBACK:
+    def begin_segment(self, key: str, reason: str, fork_step: int, applied: Mapping[str, Any]) -> None:
+        """A segment was opened: an order that was decided before a rewind is about a state that is gone.
+
+        `applied`: as for `Run.open_segment`.
+        """
+        is_chosen = reason == SegmentReason.ROLLBACK or "rewound_to" in applied
+        if is_chosen:
             self.rewound_to.append(fork_step)
-        if reason in (SegmentReason.ROLLBACK, SegmentReason.REWIND):
+        if is_chosen or reason == SegmentReason.REWIND:
             self.left.update(self.segments)
             self.segments = []
         self.segments.append(key)
 
     def has_discarded(self, step: int, num_rollbacks: int) -> bool:
-        """Whether a rollback led to before `step`, of those that came after the first `num_rollbacks`."""
+        """Whether one of `rewound_to` lies before `step`, of those that came after the first `num_rollbacks`."""
         return any(rewound_to < step for rewound_to in self.rewound_to[num_rollbacks:])
 
     def _add(self, record: dict[str, Any], session: str) -> None:
@@ -83,7 +89,9 @@ class History:
         if "segment" in record:
             self.newest_segment_at = max(self.newest_segment_at, record["time"])
         if "segment" in record and "repeated" not in record:
-            self.begin_segment(f"{session}-{record['segment']}", record["reason"], record["fork_step"])
+            if record["segment"] == 0 or "resume_from" in applied:
+                self.resume_from = applied.get("resume_from")
+            self.begin_segment(f"{session}-{record['segment']}", record["reason"], record["fork_step"], applied)
             if record["reason"] == SegmentReason.ROLLBACK:
                 self.rollback_times.append(record["time"])
 

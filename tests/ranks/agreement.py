@@ -62,6 +62,21 @@ def an_order_with_remedies(folder: Path) -> Result:
     return follow(run_of({7: rollback(rewind_to=4, remedies=("raise", "fail_on_last"))}), Memory([]), 9)
 
 
+def an_older_checkpoint_that_rank_0_was_given(folder: Path) -> Result:
+    """The others were given another one."""
+    checkpoints, run = Memory([]), run_of()
+    follow(run, checkpoints, 9)
+    chosen = 4 if dist.get_rank() == 0 else 6
+    guard = Guard(run, checkpoints=checkpoints, every=2, ranks=TorchRanks(pause=0), resume_from=chosen)
+    steps = [step for step, _ in guard.steps(Indices(), 8)]
+    refused = Guard(run, checkpoints=checkpoints, every=2, ranks=TorchRanks(pause=0), resume_from=chosen + 1)
+    try:
+        next(refused.steps(Indices(), 9))
+    except lossguard.ConfigurationError as problem:
+        return {"steps": steps, "left": checkpoints.steps(), "refused": str(problem)}
+    raise AssertionError("no rank has refused the step")
+
+
 def an_order_at_the_last_step(folder: Path) -> Result:
     return follow(run_of({7: rollback(rewind_to=4)}), Memory([]), 6)
 
@@ -252,6 +267,7 @@ def one_run_for_all(folder: Path) -> Result:
 SCENARIOS = [
     an_order_of_rank_0,
     an_order_with_remedies,
+    an_older_checkpoint_that_rank_0_was_given,
     an_order_at_the_last_step,
     a_signal_on_the_last_rank,
     a_hold_and_its_release,

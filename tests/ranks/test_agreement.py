@@ -30,6 +30,15 @@ def test_a_remedy_is_applied_and_reverted_on_all_ranks_and_one_that_fails_on_a_r
     assert (applied["remedies"], applied["detail"]) == ({"raise": 7}, why)
 
 
+def test_all_ranks_resume_from_the_older_checkpoint_that_rank_0_was_given(results: Results) -> None:
+    for each in results:
+        resumed = each["an_older_checkpoint_that_rank_0_was_given"]
+        assert (resumed["steps"], resumed["left"]) == ([4, 5, 6, 7], [0, 2, 4, 6, 8])
+        assert resumed["refused"] == (
+            "resume_from=5: no checkpoint of that step can be restored; choose one of 0, 2, 4, 6, 8"
+        )
+
+
 def test_an_order_that_comes_after_the_last_step_is_executed_before_the_end(results: Results) -> None:
     seen = [[step, step] for step in (*range(6), 4, 5)]
     assert all(each["an_order_at_the_last_step"]["seen"] == seen for each in results)

@@ -60,6 +60,14 @@ def test_a_signal_saves_a_checkpoint_and_the_same_run_id_continues_exactly(
     assert [halves[step]["loss"] for step in halves] == [one[step]["loss"] for step in one]
 
 
+def test_a_step_to_resume_from_without_a_checkpoint_is_reported_in_one_sentence(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, command(tmp_path, "--steps", "3", "--resume-from", "300")[3:])
+    assert (done.exit_code, done.stderr.splitlines()) == (
+        2,
+        ["resume_from=300: no checkpoint of that step can be restored; there is no other one: is the run_id right?"],
+    )
+
+
 MISTAKES = {
     "There is no recipe 'nope'; choose one of": ["--recipe", "nope"],
     "model.widht is not a field": ["--set", "model.widht=3"],

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from lossguard import Skip
 from lossguard.torch import Checkpoints
+from lossguard.vocabulary.errors import ConfigurationError
 from tests.trainer.small import logged, small_recipe, waits_for_an_order
 from trainer.components import build_components, choose_device
 from trainer.config import DataConfig, ModelConfig, ObjectiveConfig, Recipe
@@ -45,6 +46,19 @@ def _final_state(directory: Path) -> dict[str, Any]:
 
 def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_a_run_that_a_person_resumes_from_an_older_checkpoint_equals_the_first_one(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, steps=25)
+    _run(recipe, tmp_path)
+    state = _final_state(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"resume_from=12: .*; choose one of 0, 5, 10, 15, 20, 25"):
+        _run(recipe, tmp_path, resume_from=12)
+    _run(recipe, tmp_path, resume_from=10)
+    assert _equal(_final_state(tmp_path), state)
+    (folder,) = tmp_path.glob("*/r/checkpoints")
+    assert sorted(int(each.name[5:]) for each in (folder / "discarded").iterdir()) == [15, 20, 25]
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from tqdm import tqdm
 import lossguard
 from lossguard import Guard, Limits, Order, OrderKind, Run, Skip
 from lossguard.torch import Checkpoints
-from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch
+from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, ConfigurationError
 from tests.lossguard.checkpoints.box import Box
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.recorded import offline, records, steps
@@ -457,10 +457,152 @@ def test_checkpoints_that_a_rollback_has_discarded_and_could_not_delete_are_pass
         next(Guard(run, checkpoints=checkpoints, every=50).steps(Indices(), 9))
 
 
+def resumed(folder: Path, checkpoints: Memory, until: int, **options: Any) -> tuple[list[int], list[str]]:
+    """Train one process of a run up to step `until`; return its steps, and what its guard said."""
+    said: list[str] = []
+    with offline(folder, run_id="r") as run:
+        guard = Guard(run, checkpoints=checkpoints, every=2, **options)
+        guard.tell = said.append
+        done = []
+        for step, batch in guard.steps(Indices(), until):
+            checkpoints.model.append(batch)
+            run.log(step, loss=1.0)
+            done.append(step)
+    return done, said[:1]
+
+
+def test_a_person_resumes_from_an_older_checkpoint_once_and_a_restart_with_the_same_argument_goes_on(
+    tmp_path: Path,
+) -> None:
+    checkpoints = Memory([])
+    resumed(tmp_path, checkpoints, 9)
+    done, said = resumed(tmp_path, checkpoints, 7, resume_from=4)
+    assert (done, said[0]) == (
+        [4, 5, 6],
+        "went back to the checkpoint of step 4 (resume_from); the newest one was of step 9",
+    )
+    assert checkpoints.steps() == [0, 2, 4, 6, 7]
+    done, said = resumed(tmp_path, checkpoints, 9, resume_from=4)
+    assert (done, said[0]) == (
+        [7, 8],
+        "resumed from the checkpoint of step 7: resume_from=4 was carried out before",
+    )
+    with offline(tmp_path, run_id="r") as run:
+        opened = [(one["reason"], one["fork_step"], one["applied"]) for one in records(run) if "segment" in one]
+        assert opened == [
+            ("start", 0, None),
+            ("resume", 4, {"resume_from": 4, "rewound_to": 4}),
+            ("resume", 7, {"resume_from": 4}),
+        ]
+        assert run.history.rewound_to == [4]
+
+
+def test_a_start_without_resume_from_or_with_another_step_ends_it(tmp_path: Path) -> None:
+    checkpoints = Memory([])
+    resumed(tmp_path, checkpoints, 6)
+    assert resumed(tmp_path, checkpoints, 7, resume_from=4)[0] == [4, 5, 6]
+    assert resumed(tmp_path, checkpoints, 7, resume_from=2)[0] == [2, 3, 4, 5, 6]
+    assert resumed(tmp_path, checkpoints, 8)[0] == [7]
+    assert resumed(tmp_path, checkpoints, 4, resume_from=2)[0] == [2, 3]
+
+
+def test_a_requeued_process_in_another_run_folder_does_not_go_back_again(tmp_path: Path) -> None:
+    checkpoints = Memory([])
+    resumed(tmp_path / "a", checkpoints, 9)
+    assert resumed(tmp_path / "b", checkpoints, 7, resume_from=4)[0] == [4, 5, 6]
+    assert resumed(tmp_path / "c", checkpoints, 9, resume_from=4)[0] == [7, 8]
+
+
+def test_a_second_loop_of_the_same_process_goes_on_where_the_first_one_ended() -> None:
+    checkpoints = Memory([])
+    train(ScriptedRun(), checkpoints, 6)
+    guard = Guard(ScriptedRun(), checkpoints=checkpoints, every=2, resume_from=2)
+    assert [step for step, _ in guard.steps(Indices(), 4)] == [2, 3]
+    assert [step for step, _ in guard.steps(Indices(), 6)] == [4, 5]
+
+
+def test_what_was_skipped_stays_skipped_when_a_person_goes_back_further(tmp_path: Path) -> None:
+    checkpoints = Memory([])
+    with offline(tmp_path, run_id="r") as run:
+        for step, batch in Guard(run, checkpoints=checkpoints, every=2).steps(Indices(), 8):
+            checkpoints.model.append(batch)
+            if step == 6:
+                run._receive([rollback(rewind_to=4, skip_from=4, skip_to=6)])  # type: ignore[attr-defined]
+    assert checkpoints.model == [0, 1, 2, 3, 6, 7, 8, 9]
+    resumed(tmp_path, checkpoints, 6, resume_from=2)
+    assert checkpoints.model == [0, 1, 2, 3, 6, 7]
+
+
+def test_checkpoints_that_a_person_has_left_and_that_could_not_be_deleted_are_passed_over(tmp_path: Path) -> None:
+    class Undeletable(Memory):
+        def discard_after(self, step: int) -> None:
+            raise OSError("the network is away")
+
+    checkpoints = Undeletable([])
+    resumed(tmp_path, checkpoints, 9)
+    resumed(tmp_path, checkpoints, 7, resume_from=4)
+    assert checkpoints.steps() == [0, 2, 4, 6, 7, 8, 9]
+    assert resumed(tmp_path, checkpoints, 8, resume_from=4)[0] == [7]
+
+
+def test_an_order_that_was_decided_before_a_person_went_back_is_out_of_date(tmp_path: Path) -> None:
+    checkpoints = Memory([])
+    resumed(tmp_path, checkpoints, 6)
+    with offline(tmp_path, run_id="r") as run:
+        before = run.history.segments[-1]
+        next(Guard(run, checkpoints=checkpoints, every=2, resume_from=4).steps(Indices(), 9))
+        assert run.outdated(rollback(segment=before, step=5)) == "the run was rewound after it was decided"
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (3, "resume_from=3: no checkpoint of that step can be restored; choose one of 0, 2, 4, 5"),
+        (4, "resume_from=4: no checkpoint of that step can be restored; choose one of 0, 2, 5"),
+        (5, "resume_from=5: no checkpoint of that step can be restored; choose one of 0, 2, 4"),
+    ],
+)
+def test_a_step_without_a_checkpoint_that_can_be_restored_is_refused_before_training(step: int, said: str) -> None:
+    class Damaged(Memory):
+        """Step 4 falls back to an older one, and a rollback has left step 5."""
+
+        def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
+            return super().load(2 if step == 4 else step)
+
+    checkpoints, run = Damaged([]), ScriptedRun()
+    train(run, checkpoints, 5)
+    run.history.rewound_to = [4]
+    with pytest.raises(ConfigurationError) as refused:
+        next(Guard(run, checkpoints=checkpoints, every=2, resume_from=step).steps(Indices(), 9))
+    assert str(refused.value) == said
+    assert [one[0] for one in run.recorded] == ["start"]
+
+
+def test_resume_from_in_a_run_without_checkpoints_is_refused() -> None:
+    said = "resume_from=4: no checkpoint of that step can be restored; there is no other one: is the run_id right?"
+    with pytest.raises(ConfigurationError) as refused:
+        next(Guard(ScriptedRun(), checkpoints=Memory([]), resume_from=4).steps(Indices(), 9))
+    assert str(refused.value) == said
+    with pytest.raises(ValueError, match="resume_from=-1 must be a step, from 0"):
+        Guard(ScriptedRun(), checkpoints=Memory([]), resume_from=-1)
+
+
 def test_a_restarted_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
     whole = dict(Tiny(tmp_path / "a").run(ScriptedRun(), 12))
     parts = dict(Tiny(tmp_path / "b").run(ScriptedRun(), 7)) | dict(Tiny(tmp_path / "b").run(ScriptedRun(), 12))
     assert parts == whole
+
+
+def test_the_collector_gets_a_segment_that_forks_at_the_checkpoint_that_a_person_has_chosen(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    checkpoints = Memory([])
+    for until, chosen in ((6, None), (5, 4)):
+        with lossguard.init("project", run_id="r", url=collector.url, directory=tmp_path) as run:
+            for step, _ in Guard(run, checkpoints=checkpoints, every=2, resume_from=chosen).steps(Indices(), until):
+                run.log(step, loss=1.0)
+    assert [(each["reason"], each["fork_step"]) for each in collector.segments] == [("start", 0), ("resume", 4)]
+    assert collector.restorable == [0, 2, 4, 5]
 
 
 @pytest.mark.slow

@@ -19,9 +19,18 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.slow
 
 
-def guarded(folder: Path, data: Any, orders: Any = None, *, every: int = 5, **options: Any) -> tuple[Any, LoggedRun]:
+def guarded(
+    folder: Path,
+    data: Any,
+    orders: Any = None,
+    *,
+    every: int = 5,
+    store: str = "lossguard",
+    resume_from: int | None = None,
+    **options: Any,
+) -> tuple[Any, LoggedRun]:
     trainer, run = trainer_in(folder, data, **options), LoggedRun(orders)
-    guard(trainer, run, every=every)
+    guard(trainer, run, every=every, store=store, resume_from=resume_from)
     return trainer, run
 
 
@@ -173,6 +182,20 @@ def test_a_training_that_has_done_its_steps_does_none_and_one_that_is_made_longe
     again.args.max_steps = 14
     again.train()
     assert [step for step, _ in run.logged] == [10, 11, 12, 13]
+
+
+@pytest.mark.parametrize(("store", "knows_the_run"), [("lossguard", True), ("hf", True), ("hf", False)])
+def test_a_person_resumes_a_training_from_an_older_checkpoint_even_one_that_is_done(
+    tmp_path: Path, store: str, knows_the_run: bool
+) -> None:
+    first, _ = guarded(tmp_path, Rows(46), max_steps=20, store=store)
+    first.train()
+    again, run = guarded(tmp_path, Rows(46), max_steps=20, store=store, resume_from=10)
+    run.history.num_segments = int(knows_the_run)  # False: in another folder than before
+    again.train()
+    assert state_of(again) == state_of(first)
+    assert [step for step, _ in run.logged] == list(range(10, 20))
+    assert run.recorded[0] == ("resume", 10, None, {"resume_from": 10, "rewound_to": 10})
 
 
 def test_a_training_that_began_without_a_guard_continues_at_its_batch(tmp_path: Path) -> None:

@@ -128,6 +128,21 @@ def test_a_run_that_is_done_trains_nothing_more_and_a_longer_one_continues(tmp_p
     assert longer.events == plain.events[2:]
 
 
+def test_a_person_resumes_a_fit_from_an_older_checkpoint_even_one_that_is_done(tmp_path: Path) -> None:
+    first = fit(tmp_path, shuffled(44), Lossguard(LoggingRun(), every=5), max_epochs=2)
+    run = LoggingRun()
+    run.history.num_segments = 1
+    again = fit(tmp_path, shuffled(44), Lossguard(run, every=5, resume_from=10), max_epochs=2)
+    assert run.recorded[0] == ("resume", 10, None, {"resume_from": 10, "rewound_to": 10})
+    assert (min(again.seen), max(again.seen)) == (10, 21)
+    again.seen = first.seen | again.seen
+    assert_same(again, first)
+    with pytest.raises(ConfigurationError, match=r"resume_from=7: no checkpoint of that step .* one of 0, 5, 10, 15"):
+        fit(tmp_path, shuffled(44), Lossguard(LoggingRun(), resume_from=7), max_epochs=2)
+    with pytest.raises(ConfigurationError, match="resume_from=-1 must be a step, from 0"):
+        Lossguard(LoggingRun(), resume_from=-1)
+
+
 @pytest.mark.parametrize("limit", [{"max_steps": 20}, {"max_epochs": 2}, {"max_steps": 16}])
 def test_an_order_at_the_last_step_is_executed(tmp_path: Path, limit: dict[str, int]) -> None:
     steps = limit.get("max_steps", 20)
