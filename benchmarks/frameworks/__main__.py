@@ -3,6 +3,7 @@
     python -m benchmarks.frameworks accelerate exact        bit for bit against a plain run without the skipped batches
                                                (--ranks 2; --kill-at 310: SIGKILL in the guarded run, which is resumed)
     python -m benchmarks.frameworks accelerate held-out     the loss on unseen text against clean runs, three seeds
+                                               (--ranks 2; of hf: --data workers, --data streaming)
     python -m benchmarks.frameworks accelerate time         time of a step against the framework alone (--size larger)
 
 and with lightning in its place.
@@ -11,6 +12,7 @@ A guarded run has planted faults, bad batches and a weight that becomes NaN, and
 """
 
 import argparse
+import dataclasses
 import importlib
 import os
 import statistics
@@ -21,7 +23,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.frameworks import ranks
-from benchmarks.frameworks.job import LARGER, TINY, Arm, Job, Result, Size
+from benchmarks.frameworks.job import DATA, LARGER, TINY, Arm, Job, Size
 from examples.laptop import collector
 from lossguard import Client
 
@@ -46,12 +48,14 @@ def exact(framework: str, steps: int, num_ranks: int, kill_at: int | None) -> No
     print(f"weights, optimizer, schedule and random numbers equal: {states}")
 
 
-def held_out(arm: Arm, steps: int) -> None:
+def held_out(framework: str, steps: int, num_ranks: int, data: str) -> None:
     """Prints the held-out loss of guarded and clean runs."""
     for seed in range(3):
         with collector() as folder:
-            guarded, skips = _guarded(arm, Job(folder=folder, guarded=True, faults=True, seed=seed, steps=steps))
-            clean = arm.train(Job(folder=folder, seed=seed, steps=steps))
+            job = Job(folder=folder, seed=seed, steps=steps, data=data)
+            clean = ranks.train(framework, job, num_ranks)[0]
+            job = dataclasses.replace(job, guarded=True, faults=True, run_id="held-out")
+            guarded, skips = ranks.train(framework, job, num_ranks)[0], _skips("held-out")
         share = guarded.held_out / clean.held_out - 1
         print(f"seed {seed}: guarded {guarded.held_out:.4f}, clean {clean.held_out:.4f}: {share:+.2%}; skips {skips}")
 
@@ -86,12 +90,6 @@ def _ratio(average: Callable[[list[float]], float], guarded: list[float], plain:
     return average(guarded[10:]) / average(plain[10:])
 
 
-def _guarded(arm: Arm, job: Job) -> tuple[Result, list[tuple[int, int]]]:
-    """A guarded run, and the batches that it skipped."""
-    result = arm.train(job)
-    return result, _skips(result.run_id)
-
-
 def _skips(run_id: str) -> list[tuple[int, int]]:
     with Client(os.environ["LOSSGUARD_URL"]) as client:
         run = client.get(f"/runs/{run_id}")
@@ -105,15 +103,18 @@ if __name__ == "__main__":
     parser.add_argument("measurement", choices=("exact", "held-out", "time"))
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--size", choices=SIZES, default="tiny", help="of the model whose steps are timed")
-    parser.add_argument("--ranks", type=int, default=1, help="processes of an exact run")
+    parser.add_argument(
+        "--ranks", type=int, default=1, help="processes of an exact run, or of one whose loss is held out"
+    )
+    parser.add_argument("--data", choices=DATA, default="map", help="of runs with Hugging Face's Trainer")
     parser.add_argument("--kill-at", type=int, help="step of an exact run at which its processes are killed")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.measurement == "exact":
         exact(given.framework, given.steps, given.ranks, given.kill_at)
         raise SystemExit
+    if given.measurement == "held-out":
+        held_out(given.framework, given.steps, given.ranks, given.data)
+        raise SystemExit
     arm: Arm = importlib.import_module(f"benchmarks.frameworks.with_{given.framework}")
-    if given.measurement == "time":
-        timing(arm, SIZES[given.size])
-    else:
-        held_out(arm, given.steps)
+    timing(arm, SIZES[given.size])

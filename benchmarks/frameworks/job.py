@@ -36,6 +36,9 @@ class Size:
     layers: int
 
 
+DATA = ("map", "workers", "streaming")
+"""A map-style data set, the same with two workers, or a stream of `datasets` that is shuffled in a buffer."""
+
 TINY = Size(width=64, layers=2)
 LARGER = Size(width=192, layers=4)
 """Its steps take a few hundred milliseconds."""
@@ -56,6 +59,8 @@ class Job:
     mode: str | None = None
     run_id: str | None = None
     """Of `lossguard.init`, both."""
+    data: str = "map"
+    """How a Trainer gets the samples: one of DATA."""
     kill_at: int | None = None
     """Step before which all processes of a guarded run kill themselves."""
 
@@ -81,6 +86,7 @@ class Result:
     def write(self, folder: Path) -> None:
         """For the process that started this rank."""
         parts = {"run_id": self.run_id, "seen": self.seen, "executed": self.executed, "states": self.states}
+        parts["held_out"] = self.held_out
         (folder / f"rank-{RANK}.json").write_text(json.dumps(parts), encoding="utf-8")
 
     @classmethod

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+import datasets
 import torch
 from torch.utils.data import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -96,11 +97,22 @@ class LeavingOut:
                 yield micro_batch
 
 
+def data_of(job: Job) -> tuple[Any, dict[str, Any]]:
+    """The training data, and the arguments that are its own."""
+    rows = Rows(samples()[:NUM_SAMPLES])
+    if job.data == "streaming":
+        columns = [{name: row.tolist() for name, row in each.items()} for each in rows]
+        stream = datasets.Dataset.from_list(columns).with_format("torch").to_iterable_dataset(num_shards=4)
+        return stream.shuffle(seed=job.seed, buffer_size=500), {}
+    return rows, {"dataloader_num_workers": 2} if job.data == "workers" else {}
+
+
 def train(job: Job) -> Result:
     set_seed(job.seed)
     size: dict[str, Any] = {"vocab_size": 256, "n_positions": CONTEXT + 1, "n_head": 4}
     size |= {"n_embd": job.size.width, "n_layer": job.size.layers}
     model = GPT2LMHeadModel(GPT2Config(**size, bos_token_id=0, eos_token_id=0))
+    rows, options = data_of(job)
     arguments = TrainingArguments(
         output_dir=str(job.folder / f"trainer-{job.guarded}-{job.seed}"),
         max_steps=job.steps,
@@ -117,9 +129,10 @@ def train(job: Job) -> Result:
         ddp_backend="gloo" if NUM_RANKS > 1 else None,
         disable_tqdm=True,
         seed=job.seed,
+        **options,
     )
-    kind = Traced if job.guarded else Filtered
-    trainer: Any = kind(model=model, args=arguments, train_dataset=Rows(samples()[:NUM_SAMPLES]))
+    kind = Filtered if job.faults and not job.guarded else Traced
+    trainer: Any = kind(model=model, args=arguments, train_dataset=rows)
     trainer.trace, trainer.job = Trace(job), job
     trainer.add_callback(Steps(trainer))
     run = None

@@ -15,6 +15,9 @@ from lossguard.run.collectives import is_sharded
 
 Path = tuple[str, ...]
 
+IMMUTABLE = frozenset({int, float, bool, str, bytes, type(None)})
+"""Types of values that need no copy: most of an optimizer's state by number."""
+
 
 class HostCopier:
     """Copies one state at a time. Reuses its buffers: fresh memory pages cost more than the copying."""
@@ -34,6 +37,8 @@ class HostCopier:
         return copied
 
     def _copy(self, value: Any, path: Path) -> Any:
+        if type(value) in IMMUTABLE:
+            return value
         if is_sharded(value):
             from lossguard.checkpoints.sharded.tensor_shard import TensorShard  # loads torch.distributed.checkpoint
 

@@ -37,6 +37,7 @@ class CheckpointSaver:
         self._ranks = ranks
         self._is_saved_by_another = run.rank > 0 and ranks.size == 1  # rank 0 saves for ranks that cannot communicate
         self._memory = checkpoints if isinstance(checkpoints, KeepsInMemory) and checkpoints.memory_every else None
+        self._certifier = checkpoints if isinstance(checkpoints, Certifies) else None
         self._times = CheckpointTimes(checkpoints)
         self._saved_step: int | None = None  # the step whose durable checkpoint is the present state
         self._is_damaged = False  # the newest state that was saved or begun to be, as far as known
@@ -136,7 +137,7 @@ class CheckpointSaver:
 
     def _report_uncertified(self) -> None:
         """Warn once, up to the next restore, of a state that no restart and no rollback will return to."""
-        if not isinstance(self._checkpoints, Certifies) or not (taken := self._checkpoints.take_uncertified()):
+        if self._certifier is None or not (taken := self._certifier.take_uncertified()):
             return
         if not self._is_damaged:
             self._is_damaged, (step, reason) = True, taken[0]

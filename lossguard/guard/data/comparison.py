@@ -117,6 +117,8 @@ class SampleComparison:
 
     def forget(self, known: SampleFindings) -> None:
         """Forget findings that all ranks know."""
+        if self.findings is NO_FINDINGS:
+            return
         if known.returned_batch >= self.findings.returned_batch:
             self.findings = replace(self.findings, returned_batch=-1, returned_rows=0)
         if known.differing_batch >= self.findings.differing_batch:
