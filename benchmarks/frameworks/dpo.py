@@ -2,7 +2,7 @@
 
     python -m benchmarks.frameworks.dpo
 
-The reference's log probability of the pairs in three batches is NaN. Three seeds, of the model and the order of the pairs.
+The reference's log probability of the pairs in three batches is NaN. Three seeds, of the model and the order.
 """
 
 import copy
@@ -12,7 +12,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-import datasets
+import datasets  # type: ignore[import-untyped]
 import torch
 import trl
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, set_seed
@@ -25,7 +25,7 @@ NUM_PAIRS, NUM_HELD_OUT, VOCABULARY = 800, 200, 32
 BAD_BATCHES = range(200, 203)
 
 
-class Noting(trl.DPOTrainer):  # type: ignore[misc]
+class Noting(trl.DPOTrainer):  # type: ignore[name-defined,misc]
     """Notes how many corrupted pairs each step trains."""
 
     corrupted: list[int]
@@ -49,12 +49,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
     words = Tokenizer(models.WordLevel({f"t{number}": number for number in range(VOCABULARY)}, unk_token="t0"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="t0", pad_token="t0", eos_token="t1")
+    kind: Any = PreTrainedTokenizerFast
+    made: PreTrainedTokenizerFast = kind(tokenizer_object=words, unk_token="t0", pad_token="t0", eos_token="t1")
+    return made
 
 
 def trainer(folder: Path, seed: int) -> Any:
     set_seed(seed)
-    arguments = trl.DPOConfig(
+    arguments = trl.DPOConfig(  # type: ignore[attr-defined]
         str(folder), num_train_epochs=2, save_strategy="no", report_to=[], use_cpu=True, max_length=8, seed=seed,
         per_device_train_batch_size=2, disable_tqdm=True, dataloader_pin_memory=False, bf16=False,
         gradient_checkpointing=False, precompute_ref_log_probs=True, learning_rate=1e-3, logging_steps=1000,
@@ -98,11 +100,9 @@ def main() -> None:
             with Client(os.environ["LOSSGUARD_URL"]) as client:
                 states = [each["state"] for each in client.get(f"/runs/{run.id}")["interventions"]]
             losses = [each.evaluate()["eval_loss"] for each in (guarded, clean)]
-        steps = len(guarded.corrupted)
-        print(
-            f"seed {seed}: held-out loss {losses[0]:.4f}, clean {losses[1]:.4f}; interventions {states}; {steps} steps, "
-            f"{sum(guarded.corrupted)} corrupted pairs trained at {[n for n, bad in enumerate(guarded.corrupted) if bad]}"
-        )
+        at = [step for step, number in enumerate(guarded.corrupted) if number]
+        print(f"seed {seed}: held-out loss {losses[0]:.4f}, clean {losses[1]:.4f}; interventions {states}")
+        print(f"  {len(guarded.corrupted)} steps, {sum(guarded.corrupted)} corrupted pairs, trained in steps {at}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-import datasets
+import datasets  # type: ignore[import-untyped]
 import torch
 from torch.utils.data import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -101,7 +101,9 @@ def data_of(job: Job) -> tuple[Any, dict[str, Any]]:
     """The training data, and the arguments that are its own."""
     rows = Rows(samples()[:NUM_SAMPLES])
     if job.data == "streaming":
-        columns = [{name: row.tolist() for name, row in each.items()} for each in rows]
+        columns = [
+            {name: row.tolist() for name, row in each.items()} for each in map(rows.__getitem__, range(len(rows)))
+        ]
         stream = datasets.Dataset.from_list(columns).with_format("torch").to_iterable_dataset(num_shards=4)
         return stream.shuffle(seed=job.seed, buffer_size=500), {}
     return rows, {"dataloader_num_workers": 2} if job.data == "workers" else {}
