@@ -9,6 +9,8 @@ from urllib3.exceptions import HTTPError
 
 from lossguard.vocabulary.errors import Unreachable
 
+PIECE = 1 << 20
+"""Bytes that are read at once."""
 TAIL_BYTES = 16
 
 
@@ -29,13 +31,17 @@ class AnswerStream(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """The next `size` bytes, fewer only at the end; -1: all that is left. Raises Unreachable if they do not come,
         or if the connection ends before the answer does."""
+        pieces, left = [], size
         try:
-            data = self._answer.read(None if size < 0 else size)
+            while left and (piece := self._answer.read(PIECE if left < 0 else min(left, PIECE), decode_content=False)):
+                pieces.append(piece)
+                left -= len(piece) if left > 0 else 0
         except (HTTPError, OSError) as error:
             raise Unreachable(
                 f"the connection to the collector at {self._url} broke after {self.num_bytes:,} bytes of the answer "
                 f"({type(error).__name__}): nothing of it was kept, ask again"
             ) from error
+        data = b"".join(pieces)
         self.num_bytes += len(data)
         if data:
             self.tail = (self.tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, SSLError
 
-from lossguard.client.answers import AnswerStream, reason_of
+from lossguard.client.answers import PIECE, AnswerStream, reason_of
 from lossguard.client.endpoint import checked_token, collector_url
 from lossguard.vocabulary.errors import CollectorError, Conflict, NotFound, Rejected, Unauthorised, Unreachable
 from lossguard.vocabulary.protocol import ACCEPTS_HEADER, API
@@ -25,14 +26,29 @@ RETRY_UNAUTHORISED = 30.0
 """Seconds to wait before a refused token is tried again."""
 NOT_SENT = (NewConnectionError, ConnectTimeoutError, SSLError, LocationValueError, UnicodeError)
 """Errors that occur before the request is sent."""
-DOWNLOAD_PIECE = 1 << 20
-"""Bytes."""
 TOKEN_FIELD = "header.authorization"
 """Where a refused token stands: the sentence says so already."""
 NEXT = re.compile(r'<(\?[^>]*)>;\s*rel="?next"?')
 """In a Link header."""
+MAX_BODY = 32 << 20
+"""Maximum bytes of an answer that is read as a whole; a trainer gets a few thousand."""
+MAX_VALUES = 2_000_000
+"""Maximum values in it: each takes up to 60 bytes of memory."""
+MAX_DEPTH = 64
+"""Maximum levels of nesting; a collector stores 16."""
+MIN_RATE = 128 << 10
+"""Bytes per second below which an answer is given up, after the client's timeout."""
+MAX_PAGES = 10_000
+"""Maximum pages of a list: a million runs."""
+MAX_WAIT = 3600.0
+"""Maximum seconds for which a collector may ask to wait."""
+MAX_DETAIL = 1_000
+"""Maximum characters of a reason that are shown."""
 TRY_AGAIN = (408, 429)
 """Client errors that may pass."""
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_AS_LISTS = bytes.maketrans(b"{}", b"[]")
+_OTHER_BYTES = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class Client:
@@ -56,6 +72,7 @@ class Client:
         self.url = collector_url("url", url)
         address = urllib3.util.parse_url(self.url)
         limits = urllib3.Timeout(connect=min(timeout, CONNECT_TIMEOUT), read=timeout)
+        self._timeout = timeout
         self._pool = urllib3.connection_from_url(self.url, maxsize=1, timeout=limits, retries=False)
         self._path = (address.path or "").rstrip("/")
         self.accepts: frozenset[str] = frozenset()
@@ -74,14 +91,18 @@ class Client:
         A collector of an earlier release has no pages: it sends everything at once, whatever `limit` says.
         Raises Rejected where the collector has one object instead.
         """
-        following: str | None = path
-        while following is not None:
-            answer = self._send("GET", API + following, None, self._headers)
-            following = _next_page(following, answer.headers.get("link", ""))
-            page = self._decoded(answer, (dict, list) if self.accepts else list)
+        asked = path
+        for _ in range(MAX_PAGES):
+            answer, body = self._send("GET", API + asked, None, self._headers)
+            following = _next_page(asked, answer.headers.get("link", ""))
+            page = self._decoded(answer.status, body, (dict, list) if self.accepts else list)
             if isinstance(page, dict):
                 raise Rejected(f"{path} is one object and no list, so it has no pages: read it with get({path!r})")
             yield page
+            if following is None:
+                return
+            asked = following
+        raise Rejected(f"{path} has more than {MAX_PAGES:,} pages: ask for less")
 
     def run(self, run_id: str) -> "StoredRun":
         """A run as the collector has it: its steps, incidents and costs as frames. Asks nothing yet."""
@@ -121,15 +142,15 @@ class Client:
         if body is not None:
             data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
             sent["content-type"] = "application/json"
-        answer = self._send(method, API + path, data, sent)
+        answer, text = self._send(method, API + path, data, sent)
         if answer.status == 204:
             return None
-        return self._decoded(answer, dict if data else (dict, list))
+        return self._decoded(answer.status, text, dict if data else (dict, list))
 
     @contextmanager
     def stream(self, path: str) -> Iterator[AnswerStream]:
         """The body at `path` as a file that is read while it arrives: not in memory as a whole."""
-        answer = self._send("GET", API + path, None, self._headers, preload_content=False)
+        answer, _ = self._send("GET", API + path, None, self._headers, is_stream=True)
         try:
             yield AnswerStream(answer, self.url)
         finally:
@@ -146,7 +167,7 @@ class Client:
         Raises Unreachable when the connection breaks: what `file` has then is the beginning.
         """
         with self.stream(path) as answer:
-            shutil.copyfileobj(answer, file, DOWNLOAD_PIECE)
+            shutil.copyfileobj(answer, file, PIECE)
             return answer.num_bytes
 
     def close(self) -> None:
@@ -162,15 +183,23 @@ class Client:
         self.close()
 
     def _send(
-        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], **options: bool
-    ) -> urllib3.BaseHTTPResponse:
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], *, is_stream: bool = False
+    ) -> tuple[urllib3.BaseHTTPResponse, bytes]:
+        """Return the answer and its body, which is left to the caller if it `is_stream` and not refused."""
         try:
             answer = self._pool.urlopen(
-                method, self._path + path, body=data, headers=headers, redirect=False, **options
+                method, self._path + path, body=data, headers=headers, redirect=False, preload_content=False
             )
-            is_refused = not 200 <= answer.status < 300
-            if is_refused:
-                answer.data  # noqa: B018 - of a stream, this is where it is read
+            try:
+                if answer.headers.get("content-encoding", "identity") != "identity":  # it may become any size
+                    raise TooLarge("sends a compressed answer, for which nobody has asked")
+                is_refused = not 200 <= answer.status < 300
+                body = b"" if is_stream and not is_refused else read_body(answer, self._timeout)
+            except BaseException:
+                answer.close()
+                raise
+        except TooLarge as problem:
+            raise Unreachable(f"the server at {self.url} {problem}", status=answer.status) from None
         except (HTTPError, OSError, UnicodeError) as error:
             raise Unreachable(
                 f"no collector answers at {self.url} ({reason_of(error)})",
@@ -179,22 +208,24 @@ class Client:
         if not is_refused or _is_problem(answer):  # other refusals may come from a proxy
             self.accepts = frozenset(answer.headers.get(ACCEPTS_HEADER, "").split())
         if is_refused:
-            raise self._error(answer)
-        return answer
+            raise self._error(answer, body)
+        return answer, body
 
-    def _decoded(self, answer: urllib3.BaseHTTPResponse, kinds: type | tuple[type, ...]) -> Any:
+    def _decoded(self, status: int, body: bytes, kinds: type | tuple[type, ...]) -> Any:
         try:
-            value = json.loads(answer.data)
+            value = parsed(body)
+        except TooLarge as problem:
+            raise Unreachable(f"the server at {self.url} {problem}", status=status) from None
         except ValueError:
             value = None
         if not isinstance(value, kinds):
-            raise self._not_a_collector(answer.status)
+            raise self._not_a_collector(status)
         return value
 
-    def _error(self, answer: urllib3.BaseHTTPResponse) -> CollectorError:
-        status, (detail, field) = answer.status, _problem(answer.data)
+    def _error(self, answer: urllib3.BaseHTTPResponse, body: bytes) -> CollectorError:
+        status, (detail, field) = answer.status, _problem(body)
         facts: dict[str, Any] = {"status": status, "detail": detail}
-        reason = f"{status} {detail or answer.data[:200].decode(errors='replace')}".rstrip()
+        reason = f"{status} {detail or body[:200].decode(errors='replace')}".rstrip()
         reason += f" (at {field})" if field not in ("", TOKEN_FIELD) else ""
         if status in (401, 403):
             return Unauthorised(self._not_allowed(status, reason), retry_after=RETRY_UNAUTHORISED, **facts)
@@ -202,7 +233,7 @@ class Client:
             return NotFound(f"the collector at {self.url} answers {reason}", **facts)
         if not 400 <= status < 500 or status in TRY_AGAIN:
             wait = answer.headers.get("retry-after", "")
-            seconds = float(wait) if wait.isdecimal() else 0.0
+            seconds = min(float(wait), MAX_WAIT) if wait.isdecimal() else 0.0
             why = f": {detail}" if detail else ""
             return Unreachable(f"the collector at {self.url} answers {status}{why}", retry_after=seconds, **facts)
         if not _is_problem(answer):
@@ -218,6 +249,46 @@ class Client:
         return Unreachable(f"the server at {self.url} ({status}) is not a Lossguard collector", status=status)
 
 
+# The body of an answer, bounded before it becomes anything in memory.
+
+
+class TooLarge(ValueError):
+    """An answer is larger than any that a collector gives: the end of a sentence."""
+
+
+def read_body(answer: urllib3.BaseHTTPResponse, timeout: float) -> bytes:
+    """Return the body of an answer. Raises TooLarge, and TimeoutError, HTTPError or OSError if it does not come."""
+    body, began = bytearray(), time.monotonic()
+    while piece := answer.read1(PIECE, decode_content=False):
+        body += piece
+        if len(body) > MAX_BODY:
+            raise TooLarge(f"sends more than {MAX_BODY >> 20} MiB in one answer")
+        if time.monotonic() - began > timeout + len(body) / MIN_RATE:
+            raise TimeoutError("the answer comes too slowly")
+    answer.release_conn()
+    return bytes(body)
+
+
+def parsed(body: bytes) -> Any:
+    """Return the value of a JSON text. Raises ValueError for any other, and TooLarge beyond MAX_VALUES and MAX_DEPTH.
+
+    Both are counted before anything is parsed: what is parsed takes many times the memory of its text.
+    """
+    num_brackets = body.count(b"[") + body.count(b"{")
+    if body.count(b",") + num_brackets > MAX_VALUES:
+        raise TooLarge(f"sends more than {MAX_VALUES:,} values in one answer")
+    if num_brackets > MAX_DEPTH:
+        brackets = _STRING.sub(b"", body).translate(_AS_LISTS, _OTHER_BYTES)
+        for _ in range(MAX_DEPTH):  # the innermost level goes each time
+            brackets = brackets.replace(b"[]", b"")
+        if brackets:
+            raise TooLarge(f"sends JSON of more than {MAX_DEPTH} levels")
+    return json.loads(body)
+
+
+# Headers and reasons.
+
+
 def _next_page(path: str, link: str) -> str | None:
     """The path of the next page, which `link` (RFC 8288) gives relative to this one."""
     found = NEXT.search(link)
@@ -231,8 +302,8 @@ def _is_problem(answer: urllib3.BaseHTTPResponse) -> bool:
 def _problem(data: bytes) -> tuple[str, str]:
     """(detail, field) of a problem+json body, empty where it has none; ("", "") for any other body."""
     try:
-        problem = json.loads(data)
+        problem = parsed(data)
         field = ".".join(str(part) for part in problem.get("where") or ())
-        return str(problem.get("detail") or problem.get("title") or ""), field
+        return str(problem.get("detail") or problem.get("title") or "")[:MAX_DETAIL], field[:MAX_DETAIL]
     except (ValueError, AttributeError, TypeError):
         return "", ""

@@ -8,6 +8,7 @@ A value that was not reported is a null in the one and an empty cell in the othe
 
 import csv
 import io
+import struct
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
@@ -18,6 +19,9 @@ from lossguard.vocabulary.errors import Unreachable
 
 ROWS_AT_ONCE = 5_000
 BUFFER_BYTES = 1 << 18
+MAX_LINE = 1 << 20
+"""Maximum characters of a line: a thousand metrics with names of 128."""
+_INT32, _UINT16 = struct.Struct("<i"), struct.Struct("<H")
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """How a whole Arrow stream ends."""
 
@@ -27,24 +31,53 @@ def read_arrow(stream: AnswerStream) -> Any:
     import pyarrow as pa
 
     try:
-        with pa.ipc.open_stream(stream) as reader:
-            table = reader.read_all()
+        reader = pa.ipc.MessageReader.open_stream(stream)
+        schema = pa.ipc.read_schema(reader.read_next_message())
+        batches = []
+        for message in reader:
+            if message.type != "record batch" or _is_compressed(message.metadata):
+                raise pa.ArrowInvalid("it holds something else than plain columns")  # which may become any size
+            batches.append(pa.ipc.read_record_batch(message, schema))
+        table = pa.Table.from_batches(batches, schema)
         stream.read()
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, MemoryError, struct.error, StopIteration) as error:
         raise Unreachable(f"the collector's stream of steps cannot be read ({error}): ask again") from error
     if not stream.tail.endswith(END_OF_STREAM):  # Arrow takes a stream that was cut between two batches for whole
         raise Unreachable("the collector's stream of steps ended early: nothing of it was kept, ask again")
     return table
 
 
+def _is_compressed(metadata: Any) -> bool:
+    """Return True if the message says that the buffers of its record batch are compressed.
+
+    It is a flatbuffer (Arrow's Message.fbs): `header` is field 2 of a message, `compression` field 3 of a batch.
+    """
+    message = _INT32.unpack_from(metadata, 0)[0]
+    header = _field(metadata, message, 2)
+    return bool(header and _field(metadata, header + _INT32.unpack_from(metadata, header)[0], 3))
+
+
+def _field(data: Any, table: int, number: int) -> int:
+    """Return where a field of a flatbuffer's table stands; 0 if the table has none."""
+    fields = table - _INT32.unpack_from(data, table)[0]
+    if 4 + 2 * number >= _UINT16.unpack_from(data, fields)[0]:
+        return 0
+    offset: int = _UINT16.unpack_from(data, fields + 4 + 2 * number)[0]
+    return table + offset if offset else 0
+
+
 def read_csv(stream: AnswerStream) -> dict[str, list[Any]]:
     """Columns by name: whole numbers, bools, and floats or None. Raises Unreachable unless the stream is whole."""
     buffer: Any = io.BufferedReader(stream, BUFFER_BYTES)
-    rows = csv.reader(io.TextIOWrapper(buffer, encoding="utf-8", newline=""))
-    columns: dict[str, list[Any]] = {original_name(name): [] for name in next(rows, [])}
-    while chunk := list(islice(rows, ROWS_AT_ONCE)):
-        for name, cells in zip(columns, zip(*chunk, strict=True), strict=True):
-            columns[name] += CONVERTERS.get(name, _numbers)(cells)
+    text = io.TextIOWrapper(buffer, encoding="utf-8", newline="")
+    rows = csv.reader(iter(lambda: text.readline(MAX_LINE), ""))
+    try:
+        columns: dict[str, list[Any]] = {original_name(name): [] for name in next(rows, [])}
+        while chunk := list(islice(rows, ROWS_AT_ONCE)):
+            for name, cells in zip(columns, zip(*chunk, strict=True), strict=True):
+                columns[name] += CONVERTERS.get(name, _numbers)(cells)
+    except (ValueError, csv.Error) as error:
+        raise Unreachable(f"the collector's steps cannot be read ({error}): ask again") from error
     return columns
 
 

@@ -173,7 +173,7 @@ def _with_order(intervention: Mapping[str, Any], order: Mapping[str, Any]) -> di
 
 # Lists of runs, read in pages.
 
-PAGE = 500
+PAGE = 100
 """Runs that are asked for at once."""
 
 

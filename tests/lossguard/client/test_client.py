@@ -1,11 +1,21 @@
 """What the client returns, and how a caller tells failures apart."""
 
+import gzip
 import io
+import json
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import lossguard
 from lossguard import Client, Conflict, NotFound, Rejected, Unauthorised, Unreachable
+from lossguard.client import client as client_module
+from lossguard.client.client import MAX_BODY, MAX_DEPTH, MAX_VALUES, TooLarge, parsed, read_body
 from lossguard.vocabulary.protocol import ACCEPTS_HEADER
 from tests.lossguard.client.answers import HTML, JSON, PROBLEM, serving
 
@@ -170,3 +180,82 @@ def test_the_last_answer_of_a_collector_says_which_fields_it_accepts_and_a_proxy
         with pytest.raises(Rejected):
             client.get("/runs")
         assert client.accepts == frozenset()
+
+
+# An answer is bounded before it becomes anything in memory.
+
+DEEP = b"[" * 200_000 + b"]" * 200_000
+
+
+@pytest.mark.parametrize("status", [200, 404, 409, 500])
+def test_a_compressed_answer_is_refused_before_it_is_unpacked(status: int) -> None:
+    bomb = gzip.compress(b"[" + b" " * MAX_BODY + b"]")
+    with serving(status, bomb, content_encoding="gzip") as server, Client(server.url) as client:
+        with pytest.raises(Unreachable, match="sends a compressed answer"):
+            client.get("/runs")
+        with pytest.raises(Unreachable, match="sends a compressed answer"):
+            list(client.pages("/runs"))
+        with pytest.raises(Unreachable, match="sends a compressed answer"):
+            client.download("/runs", io.BytesIO())
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+def test_an_answer_of_too_many_bytes_is_given_up(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "MAX_BODY", 1 << 20)
+    with serving(status, b"[" + b" " * (1 << 20) + b"]") as server, Client(server.url) as client:
+        with pytest.raises(Unreachable, match="sends more than 1 MiB in one answer"):
+            client.get("/runs")
+        if status == 200:  # whoever reads a stream has room for it
+            with client.stream("/runs") as stream:
+                assert len(stream.read()) == (1 << 20) + 2
+
+
+def test_nested_json_raises_no_recursion_error_and_many_values_take_no_memory() -> None:
+    many = b"[" + b"0," * MAX_VALUES + b"0]"
+    for body, sentence in ((DEEP, "more than 64 levels"), (many, "more than 2,000,000 values")):
+        with serving(200, body) as server, Client(server.url) as client, pytest.raises(Unreachable, match=sentence):
+            client.get("/runs")
+    with serving(422, b'{"detail": %b}' % DEEP, PROBLEM) as server, Client(server.url) as client:
+        with pytest.raises(Rejected) as caught:
+            client.get("/runs")
+        assert len(str(caught.value)) < 500
+
+
+def test_init_goes_on_without_a_collector_that_answers_with_nested_json(tmp_path: Path) -> None:
+    with serving(200, DEEP) as server:
+        run = lossguard.init("gpt", run_id="r", url=server.url, directory=tmp_path)
+        run.log(0, loss=1.0)
+        run.finish(timeout=0.1)
+    assert b'"loss"' in next(tmp_path.rglob("*.spool")).read_bytes()
+
+
+def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Drip:
+        def read1(self, size: int, *, decode_content: bool) -> bytes:
+            return b" "
+
+    monkeypatch.setattr(client_module, "time", SimpleNamespace(monotonic=count().__next__))  # a second each
+    drip: Any = Drip()
+    with pytest.raises(TimeoutError):
+        read_body(drip, timeout=30.0)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text('[]{}\\",a\n\u00e9', max_size=6),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text('[{"\\', max_size=2), each, max_size=3),
+)
+
+
+@given(VALUES, st.booleans())
+def test_whatever_a_collector_answers_is_parsed_as_it_is(value: Any, is_ascii: bool) -> None:
+    many = [value, *[[]] * MAX_DEPTH]  # so that the levels are counted
+    assert parsed(json.dumps(many, ensure_ascii=is_ascii).encode()) == many
+
+
+def test_levels_are_counted_exactly_and_in_linear_time() -> None:
+    assert parsed(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
+    for text in (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), b'[{"a":' * 40 + b"1" + b"}]" * 40):
+        with pytest.raises(TooLarge):
+            parsed(text)
+    with pytest.raises(ValueError, match="line 1"):
+        parsed(b"[]" * MAX_DEPTH + b"[]" + b'"' + b'\\"' * 1_000_000)

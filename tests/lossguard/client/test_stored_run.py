@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
@@ -153,6 +154,22 @@ def test_a_collector_that_ignores_what_is_selected_is_to_be_upgraded(monkeypatch
             asks.run("r").frame()
         server.headers[ACCEPTS_HEADER] = "line"
         assert asks.run("r").frame().empty
+
+
+def test_a_stream_with_compressed_or_indirect_columns_is_refused() -> None:
+    columns = {"step": pa.array([0]), "loss": pa.array([0.0])}
+    packed = pa.ipc.IpcWriteOptions(compression="zstd")
+    indirect = {**columns, "loss": columns["loss"].dictionary_encode()}
+    for table, options in ((pa.table(columns), packed), (pa.table(indirect), None)):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+            writer.write_table(table)
+        with (
+            serving(200, sink.getvalue().to_pybytes(), "application/octet-stream", Lossguard_Accepts="line") as server,
+            Client(server.url) as client,
+            pytest.raises(Unreachable, match="something else than plain columns"),
+        ):
+            client.run("r1").frame()
 
 
 def test_a_stream_that_was_cut_between_two_batches_makes_no_frame(http: TestClient) -> None:
