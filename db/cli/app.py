@@ -31,7 +31,7 @@ from db.cli.command_engine import check_schema as _check_schema
 from db.cli.command_engine import error as _error
 from db.cli.command_engine import no_store as _no_store
 from db.cli.command_engine import on_engine as _on_engine
-from db.files import backup, imports, memory
+from db.files import backup, imports
 from db.files.export import Format, RunChanged, UnknownRun, stream
 from db.files.record import RunExists
 from db.records import access
@@ -286,7 +286,7 @@ def import_(
 def _import(engine: sa.Engine, source: dict[str, Any]) -> str:
     _check_schema(engine)
     now = time.time()
-    with memory.limited(imports.max_memory(source["path"])), writing(engine) as session:
+    with imports.limited_memory(source["path"]), writing(engine) as session:
         run, count = imports.import_file(session, now=now, **source)
         details = {"file": source["path"].name, "steps": count}
         access.record(session, who="python -m db import", action="import", run=run.id, details=details, now=now)

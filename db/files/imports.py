@@ -11,6 +11,7 @@ cost is checked before it is read: one block of rows is in memory at a time, wha
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from db.runs import overview
 from db.steps.columns import column_of, metric_of
 from db.steps.reader import MAX_BLOCK_STEPS
 from db.store.engine import first_line
+from lossguard.sources import memory
 from lossguard.vocabulary.protocol import MAX_METRICS, is_name
 from lossguard.vocabulary.states import RunState
 from lossguard.vocabulary.wording import plural
@@ -41,9 +43,10 @@ MAX_BLOCK_VALUES = 500_000
 """Values in memory at a time: a file of many columns is read in smaller blocks."""
 
 
-def max_memory(path: Path) -> int:
-    """Bytes that the import of a file may take: as JSON objects, a description is 30 times as large as its text."""
-    return 2**29 + 50 * (path.stat().st_size if path.is_file() else 0)
+def limited_memory(path: Path) -> AbstractContextManager[None]:
+    """Limit what the import of a file may take: as JSON objects, a description is 30 times as large as its text."""
+    pa.allocate_buffer(1)  # Arrow's allocator reserves 1 GiB with its first buffer, and the kernel counts all of it
+    return memory.limited(2**29 + 50 * (path.stat().st_size if path.is_file() else 0))
 
 
 class BadFile(ValueError):

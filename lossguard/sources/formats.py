@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lossguard.sources.columns import Columns
 from lossguard.sources.joining import Joiner
-from lossguard.sources.source_run import BadSource, SourceRun
+from lossguard.sources.source_run import BadSource, SourceRun, checked, parsing
 from lossguard.vocabulary.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ def runs_in(path: Path, only: str | None = None, layout: "Layout" = Columns()) -
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist")
     found = {
-        name: runs for name in _asked(FORMATS, only, layout) if (runs := list(_call(name, "runs_in", layout, path)))
+        name: runs
+        for name in _asked(FORMATS, only, layout)
+        if (runs := list(checked(_call(name, "runs_in", layout, path), path)))
     }
     if stores := {name: runs for name, runs in found.items() if name in STORES}:
         found = stores
@@ -92,7 +94,8 @@ def places_in(path: Path, only: str | None, layout: "Layout") -> list[tuple[str,
     if not path.exists():
         return []
     names = _asked(WATCHED, only, layout)
-    return [(name, place) for name in names for place in _call(name, "places_in", layout, path)]
+    with parsing(path):
+        return [(name, place) for name in names for place in _call(name, "places_in", layout, path)]
 
 
 def follow(name: str, place: Path, joiner: Joiner, layout: "Layout") -> Any:

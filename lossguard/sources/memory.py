@@ -1,4 +1,4 @@
-"""A limit for the memory of this process while it reads a file that somebody else wrote.
+"""A limit for the memory of this process while it reads what somebody else wrote.
 
 A file says how large its parts are, and may lie: a page of a Parquet file is decompressed into as much memory as its
 header asks for. Whatever it is that grows, the kernel refuses it beyond the limit. Only Linux counts what is meant.
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
+MAX_BYTES = 2**30
+"""Memory that the import or the watch of a source may take, besides what the process has."""
 
 
 @contextmanager
@@ -22,7 +23,6 @@ def limited(num_bytes: int) -> Iterator[None]:
     import resource  # Windows has none
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    pa.allocate_buffer(1)  # Arrow's allocator reserves 1 GiB with its first buffer, and the kernel counts all of it
     limit = _data_bytes() + num_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
     try:

@@ -7,10 +7,14 @@ below a path and describes each as a SourceRun, without reading its rows yet.
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from lossguard.sources.memory import MAX_BYTES
 from lossguard.sources.rows import Row
+from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.source_facts import SourceFacts
 from lossguard.vocabulary.states import RunState
 
@@ -62,6 +66,50 @@ def run_id_of(name: str, identity: str) -> str:
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:MAX_SLUG]
     digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return f"{slug}-{digest}" if slug else digest
+
+
+MAX_ROWS = 10_000_000
+"""Maximum rows of a stored run: a packed file may stand for any number of them."""
+
+
+@contextmanager
+def parsing(place: object) -> Iterator[None]:
+    """Raise BadSource for whatever a reader raises: it reads the bytes of others, which need not be what they say.
+
+    OSError is left: whoever follows a source tries again.
+    """
+    try:
+        yield
+    except (BadSource, ConfigurationError, OSError):
+        raise
+    except MemoryError:
+        raise BadSource(f"{place} takes more than {MAX_BYTES >> 20} MiB of memory: import a part of it") from None
+    except Exception as problem:  # of any library that parses
+        words = " ".join(f"{type(problem).__name__}: {problem}".split())
+        raise BadSource(f"{place} cannot be read: it is damaged, or not of this format ({words:.200})") from None
+
+
+def checked(found: Iterator[SourceRun], path: object) -> Iterator[SourceRun]:
+    """Yield the runs that a reader finds; they and their rows raise nothing but BadSource."""
+    try:
+        with parsing(path):
+            for run in found:
+                if not all(isinstance(text, str) for text in (run.name, run.identity)):
+                    raise BadSource(f"{run.place} has no name: it is damaged, or not of this format")
+                yield replace(run, rows=partial(_checked_rows, run))
+    except OSError as problem:
+        raise BadSource(f"{path} cannot be read ({problem.strerror or problem})") from None
+
+
+def _checked_rows(run: SourceRun) -> Iterator[Row]:
+    try:
+        with parsing(run.place):
+            for num_rows, row in enumerate(run.rows(), start=1):
+                if num_rows > MAX_ROWS:
+                    raise BadSource(f"{run.place} has more than {MAX_ROWS:,} rows: import a part of it")
+                yield row
+    except OSError as problem:
+        raise BadSource(f"{run.place} cannot be read ({problem.strerror or problem})") from None
 
 
 class BadSource(ValueError):

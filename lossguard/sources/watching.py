@@ -21,7 +21,7 @@ from lossguard.sources.names import NameMap
 from lossguard.sources.positions import Saved
 from lossguard.sources.readers.line_format import name_of
 from lossguard.sources.recorder import RunRecorder
-from lossguard.sources.source_run import BadSource, run_id_of
+from lossguard.sources.source_run import BadSource, parsing, run_id_of
 from lossguard.spool.spool import spools_in
 from lossguard.spool.spool_reader import is_delivered
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce
@@ -103,9 +103,11 @@ class Watch:
             joiner = Joiner(
                 self.names, _of_line, positions.newest(directory), lambda: dict(positions.live_rows(directory))
             )
-            follower = formats.follow(format, place, joiner, self.layout)
+            with parsing(place):
+                follower = formats.follow(format, place, joiner, self.layout)
+                facts = follower.facts
             self.say(f"{place} ({format}) is recorded as run {run_id} of project {self.project}")
-            recorder = RunRecorder(run, self.names, follower.facts)
+            recorder = RunRecorder(run, self.names, facts)
             save = partial(self._save, directory, format, place)
             try:
                 if self._follow(follower, recorder, save, found):
@@ -185,9 +187,10 @@ class Watch:
     def _record(self, follower: Follower, recorder: RunRecorder, save: Save, *, final: bool) -> int:
         num_before, placed = self.num_rows, None
         try:
-            for placed in follower.poll(final=final):
-                recorder.write_row(placed.row, placed.position)
-                self.num_rows += 1
+            with parsing(self.path):
+                for placed in follower.poll(final=final):
+                    recorder.write_row(placed.row, placed.position)
+                    self.num_rows += 1
             self._log_once.reset("unreadable")
         except OSError as problem:
             self._log_once.warn_once("unreadable", f"{self.path} cannot be read ({problem.strerror}); trying again")

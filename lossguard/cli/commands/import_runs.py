@@ -14,6 +14,7 @@ from lossguard.cli.terminal import print_json, printable
 from lossguard.run.settings import Mode, Settings
 from lossguard.sources import formats
 from lossguard.sources.importing import Imported, import_run
+from lossguard.sources.memory import MAX_BYTES, limited
 from lossguard.sources.names import NameMap
 from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.vocabulary.errors import ConfigurationError
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     formats.check(options.format)
     layout = layout_of(options, NameMap.parse(options.map))
     runs: list[dict[str, Any]] = []
-    with Progress(sys.stderr if options.json else None) as progress:
+    with Progress(sys.stderr if options.json else None) as progress, limited(MAX_BYTES):
         found, num_failed = _find(options, layout, progress)
         if len(found) > 1 and (options.name or options.run_id):
             raise ConfigurationError(f"--name and --run-id are for one run, and {len(found)} were found")

@@ -11,6 +11,7 @@ from lossguard.cli.connection import add_source_options, layout_of, settings_of
 from lossguard.cli.terminal import printable, printable_lines
 from lossguard.run.interrupts import handling
 from lossguard.sources import formats
+from lossguard.sources.memory import MAX_BYTES, limited
 from lossguard.sources.names import NameMap
 from lossguard.sources.source_run import BadSource
 from lossguard.vocabulary.errors import ConfigurationError
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         until_idle=options.until_idle,
     )
     try:
-        with handling((signal.SIGINT, signal.SIGTERM), lambda number, frame: watch.stop.set()):
+        with handling((signal.SIGINT, signal.SIGTERM), lambda number, frame: watch.stop.set()), limited(MAX_BYTES):
             watch.run()
     except BadSource as problem:
         print(f"lossguard: {printable(str(problem))}", file=sys.stderr)

@@ -24,6 +24,7 @@ from lossguard.sources.readers.event_records import (
     process_of,
     scalar_of,
 )
+from lossguard.sources.readers.source_files import files_below
 from lossguard.sources.rows import Row
 from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.vocabulary.errors import LogOnce
@@ -171,7 +172,7 @@ def folders_in(path: Path) -> list[Path]:
     """The folders with event files at or below `path`; an event file stands for its folder."""
     if path.is_file():
         return [path.parent] if is_event_file(path) else []
-    return sorted({file.parent for file in path.rglob("*tfevents*") if is_event_file(file)})
+    return sorted({file.parent for file in files_below(path, "*tfevents*") if is_event_file(file)})
 
 
 def places_in(path: Path) -> Iterator[Path]:

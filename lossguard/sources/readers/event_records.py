@@ -12,6 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from lossguard.sources.readers.source_files import files_below, lies_in, opened
 from lossguard.sources.source_run import BadSource
 from lossguard.vocabulary.errors import logger
 
@@ -21,15 +22,15 @@ from lossguard.vocabulary.errors import logger
 # data format: it reads a fifteenth of the events per second. The length of a frame is checked by its checksum, which
 # few values have; what follows must have one, and parse.
 
-CHUNK = 4 << 20
-"""Bytes that are read at once."""
 HEADER = struct.Struct("<QI")
 """Of a frame: the length of its data, and the masked CRC-32C of these eight bytes. Four bytes follow the data."""
 FOOTER_BYTES = 4
 NO_FOOTER = b"\0" * FOOTER_BYTES
 """Where a file is longer than what has arrived of it, as a network file system may show it."""
-MAX_RECORD = 256 << 20
-"""Bytes; images and graphs are far smaller."""
+CHUNK = 5 << 20
+"""Bytes that are read at once, more than a record has."""
+MAX_RECORD = 4 << 20
+"""Maximum bytes of a record that is read; a longer one, such as a graph, is passed over. Scalars are far smaller."""
 
 
 @dataclass(slots=True)
@@ -53,19 +54,26 @@ class EventFile:
         if (signature := (stat.st_size, stat.st_mtime_ns)) == self._signature:
             return
         self._signature, self.is_damaged = signature, False
-        with self.path.open("rb") as file:
-            wanted = CHUNK
-            while data := os.pread(file.fileno(), wanted, self.offset):
+        with opened(self.path) as file:
+            while data := os.pread(file.fileno(), CHUNK, self.offset):
                 begin = self.offset
                 yield from self._frames(data)
-                if self.is_damaged or (self.offset == begin and len(data) < wanted):
+                if self.is_damaged or (self.offset == begin and not self._pass_over(data, stat.st_size)):
                     return
-                wanted = CHUNK if self.offset > begin else 2 * wanted
 
     def has_header(self, offset: int, header: bytes) -> bool:
         """Whether a record with this header begins at `offset`."""
-        with self.path.open("rb") as file:
+        with opened(self.path) as file:
             return os.pread(file.fileno(), HEADER.size, offset) == header
+
+    def _pass_over(self, data: bytes, size: int) -> bool:
+        """Skip the record at the offset if it is too long to be read; False while not all of it is there."""
+        length = _length(data[: HEADER.size]) if len(data) >= HEADER.size else None
+        end = self.offset + HEADER.size + (length or 0) + FOOTER_BYTES
+        if length is None or length <= MAX_RECORD or end > size:
+            return False
+        self.offset = end
+        return True
 
     def _frames(self, data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         begin, end = 0, len(data)
@@ -93,7 +101,7 @@ def _length(header: bytes) -> int | None:
     """The length that the header of a frame says; None if its checksum is wrong. Few lengths occur, so it is cached."""
     length: int
     length, checksum = HEADER.unpack(header)
-    return length if length <= MAX_RECORD and _masked(_crc32c(header[:8])) == checksum else None
+    return length if _masked(_crc32c(header[:8])) == checksum else None
 
 
 def _crc32c(data: bytes) -> int:
@@ -171,7 +179,7 @@ def is_event_file(path: Path) -> bool:
 
 def files_of(folder: Path) -> list[Path]:
     """The event files in a folder, in the order of their begin."""
-    return sorted((path for path in folder.iterdir() if is_event_file(path)), key=begin_of)
+    return sorted(filter(is_event_file, files_below(folder, deep=False)), key=begin_of)
 
 
 def begin_of(path: Path) -> tuple[int, str]:
@@ -216,14 +224,16 @@ def config_of(folder: Path) -> dict[str, Any]:
     Hugging Face Trainer writes them, and the hyperparameters of the HParams plugin."""
     config: dict[str, Any] = {}
     below = [
-        each for each in sorted(folder.iterdir()) if each.is_dir() and files_of(each) and first_event(each) is None
+        each
+        for each in sorted(folder.iterdir())
+        if each.is_dir() and lies_in(each, folder) and files_of(each) and first_event(each) is None
     ]
     for _, value in chain.from_iterable(map(_first_values, [folder, *below])):
         plugin = value.metadata.plugin_data
         if plugin.plugin_name == "hparams":
             config |= _hyperparameters(plugin.content)
         elif plugin.plugin_name == "text" and (text := text_of(value)) is not None:
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 found = json.loads(text)
                 if isinstance(found, dict):
                     config[value.tag.removesuffix("/text_summary")] = found

@@ -1,5 +1,6 @@
 """A text file that somebody else writes: its complete lines as they come, however it grows, rotates or starts anew."""
 
+import errno
 import os
 import re
 import zlib
@@ -8,9 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lossguard.sources.readers.source_files import is_inside, lies_in, opened
+
 CHUNK = 1 << 20
 """Bytes that are read at once."""
-MAX_LINE = 16 << 20
+MAX_LINE = 1 << 20
 """Bytes; a longer line is no log line, and is passed over in pieces."""
 
 
@@ -19,7 +22,13 @@ def rotated_files(path: Path) -> list[Path]:
     stem, suffix = re.escape(path.stem), re.escape(path.suffix)
     renamed = re.compile(rf"{stem}{suffix}[.\-_](?!.*\.(?:gz|xz|bz2|zst)$).+|{stem}[.\-_]\d[\d._T:-]*{suffix}")
     return (
-        sorted(each for each in path.parent.iterdir() if renamed.fullmatch(each.name)) if path.parent.is_dir() else []
+        sorted(
+            each
+            for each in path.parent.iterdir()
+            if renamed.fullmatch(each.name) and each.is_file() and lies_in(each, path.parent)
+        )
+        if path.parent.is_dir()
+        else []
     )
 
 
@@ -50,6 +59,7 @@ class GrowingFile:
     def __init__(self, path: Path, position: list[object] | None = None, *, ends: bytes = b"\n") -> None:
         """`position`: of a line that was read before, which comes first. `ends`: the bytes that end a line."""
         self.path = path
+        self._folder = Path(os.path.realpath(path)).parent  # what takes the place of the file must lie there
         self._ends = ends
         self._fd: int | None = None
         self._identity = (0, 0)
@@ -92,7 +102,7 @@ class GrowingFile:
         assert isinstance(offset, int)
         assert isinstance(length, int)
         for path in [self.path, *self._siblings()]:
-            with suppress(OSError), path.open("rb") as file:
+            with suppress(OSError), opened(path) as file:
                 file.seek(offset)
                 text = file.read(length)
                 if len(text) == length and zlib.crc32(text) == checksum:
@@ -129,8 +139,11 @@ class GrowingFile:
         return [path for _, path in sorted(files)]
 
     def _open(self, path: Path) -> None:
+        if not (is_inside(path, self._folder) or is_inside(path, path.parent)):
+            raise OSError(errno.ELOOP, "a link leads out of its folder")
         self.close()
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with opened(path) as file:
+            self._fd = os.dup(file.fileno())
         stat = os.fstat(self._fd)
         self._identity, self._name = (stat.st_dev, stat.st_ino), path.name
         self._begin_anew()

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.names import NameMap
-from lossguard.sources.readers.growing_file import GrowingFile
+from lossguard.sources.readers.growing_file import MAX_LINE, GrowingFile
+from lossguard.sources.readers.source_files import files_below, opened, read_beginning
 from lossguard.sources.rows import Row
 from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.spool.writer import this_process
@@ -82,10 +83,18 @@ def follower(path: Path, parser: LineParser, joiner: Joiner) -> LineFollower:
 
 def _read_header(path: Path, parser: LineParser) -> None:
     try:
-        with path.open("rb") as file:
-            parser.parse(file.readline().rstrip(b"\r\n"))
+        with opened(path) as file:
+            parser.parse(file.readline(MAX_LINE).rstrip(b"\r\n"))
     except OSError:
         return
+
+
+def has_magic(path: Path, magic: bytes) -> bool:
+    """Return True if a file begins with these bytes."""
+    try:
+        return read_beginning(path, len(magic)) == magic
+    except OSError:
+        return False
 
 
 def files_in(path: Path, suffixes: Sequence[str]) -> Iterator[Path]:
@@ -93,11 +102,7 @@ def files_in(path: Path, suffixes: Sequence[str]) -> Iterator[Path]:
     if path.is_file():
         yield path
     elif path.is_dir():
-        yield from sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix in suffixes and file.is_file() and not _is_hidden(file, path)
-        )
+        yield from (file for file in files_below(path) if file.suffix in suffixes and not _is_hidden(file, path))
 
 
 def _is_hidden(file: Path, root: Path) -> bool:
@@ -107,8 +112,7 @@ def _is_hidden(file: Path, root: Path) -> bool:
 def beginning(path: Path, size: int = SNIFF_BYTES) -> list[bytes]:
     """The lines among the first `size` bytes; none of a file that is not text."""
     try:
-        with path.open("rb") as file:
-            data = file.read(size)
+        data = read_beginning(path, size)
     except OSError:
         return []
     if b"\0" in data:

@@ -2,10 +2,12 @@
 
 import heapq
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lossguard.sources.readers.source_files import files_below, lies_in, lines_of, read_beginning
 from lossguard.sources.rows import Row, StoredScalar, joined
 from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.vocabulary.source_facts import SourceFacts, facts_of
@@ -64,13 +66,18 @@ def described(
 # The file store: a folder for each experiment, in it one for each run, in it a file for each metric.
 
 WHAT = "MLflow's file stores (mlruns)"
+MAX_TEXT_BYTES = 64 << 10
+"""Bytes that are read of a param, a tag or a meta.yaml; MLflow itself allows fewer."""
+MAX_LINE_BYTES = 1000
+"""Maximum bytes of a line: a time, a value, a step, and what newer releases append."""
+_WHOLE = re.compile(r"-?\d{1,18}")
 STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 
 
 def runs_in(path: Path) -> Iterator[SourceRun]:
     if not path.is_dir():
         return
-    for meta_file in sorted({*path.glob("meta.yaml"), *path.rglob("meta.yaml")}):
+    for meta_file in files_below(path, "meta.yaml"):
         meta = _read_meta(meta_file)
         if "run_id" in meta and "artifact_uri" in meta and meta.get("lifecycle_stage") != "deleted":
             yield _run(meta_file.parent, meta)
@@ -94,35 +101,44 @@ def _run(folder: Path, meta: dict[str, Any]) -> SourceRun:
 
 
 def _rows(folder: Path) -> Iterator[Row]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    files = _files_in(folder)
     return joined(heapq.merge(*(_scalars(file, file.relative_to(folder).as_posix()) for file in files)))
 
 
 def _scalars(path: Path, name: str) -> Iterator[StoredScalar]:
     """A line is: timestamp (ms), value, step. The first stores had no step, newer ones append more."""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            cells = line.split()
-            if not cells:
-                continue
-            try:
-                step = int(cells[2]) if len(cells) > 2 else 0
-                yield StoredScalar(int(cells[0]) / 1000, step, name, float(cells[1]))
-            except (ValueError, IndexError):
-                if line.endswith("\n"):  # else the line is still being written
-                    raise BadSource(f"{path}, line {number} is not: timestamp, value, step") from None
+    for number, line in enumerate(lines_of(path, MAX_LINE_BYTES), start=1):
+        cells = line.split()
+        if not cells:
+            continue
+        try:
+            step = int(cells[2]) if len(cells) > 2 else 0
+            yield StoredScalar(int(cells[0]) / 1000, step, name, float(cells[1]))
+        except (ValueError, IndexError, OverflowError):
+            if line.endswith("\n"):  # else the line is still being written
+                raise BadSource(f"{path}, line {number} is not: timestamp, value, step") from None
 
 
 def _texts(folder: Path) -> dict[str, str]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.read_text(encoding="utf-8", errors="replace") for file in files}
+    return {file.relative_to(folder).as_posix(): _text(file) for file in _files_in(folder)}
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files of one folder of a run, which must lie in the folder of the run."""
+    return files_below(folder) if folder.is_dir() and lies_in(folder, folder.parent) else []
+
+
+def _text(path: Path) -> str:
+    return read_beginning(path, MAX_TEXT_BYTES).decode("utf-8", errors="replace")
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
     """The flat YAML that MLflow writes: a name and a value per line."""
+    if not lies_in(path, path.parent):
+        return {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = _text(path).splitlines()
+    except OSError:
         return {}
     return {name: _scalar(value.strip()) for line in lines for name, colon, value in [line.partition(": ")] if colon}
 
@@ -137,7 +153,7 @@ def _scalar(text: str) -> Any:
             return text
     if text in ("null", "~", ""):
         return None
-    return int(text) if text.lstrip("-").isdecimal() else text
+    return int(text) if _WHOLE.fullmatch(text) else text
 
 
 def _number(value: Any) -> int | None:

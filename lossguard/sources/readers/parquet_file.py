@@ -6,17 +6,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lossguard.sources.readers.line_format import files_in
-from lossguard.sources.source_run import BadSource
+from lossguard.sources.readers.line_format import files_in, has_magic
+from lossguard.sources.source_run import MAX_ROWS, BadSource
 
 SUFFIXES = (".parquet",)
 MAGIC = b"PAR1"
-BATCH_ROWS = 10_000
+BATCH_ROWS, BATCH_VALUES = 10_000, 500_000
+"""Maximum rows, and values, that are in memory at a time."""
 
 
 def parquet_files_in(path: Path) -> list[Path]:
     """The Parquet files at or below `path`."""
-    return [file for file in files_in(path, SUFFIXES) if _has_magic(file)]
+    return [file for file in files_in(path, SUFFIXES) if has_magic(file, MAGIC)]
 
 
 def column_names(path: Path) -> list[str]:
@@ -33,7 +34,12 @@ def num_rows(path: Path) -> int:
 def batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, list[Any]]]:
     """Column -> values as Python objects, for some rows at a time. Empty cells are None, NaN is NaN."""
     with _opened(path) as parquet:
-        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=columns):
+        num_rows, num_bytes = parquet.metadata.num_rows, path.stat().st_size
+        if num_rows > max(MAX_ROWS, num_bytes):  # a column of equal values takes no bytes
+            raise BadSource(f"{path} has {num_rows:,} rows in {num_bytes:,} bytes, so it is no log of a training")
+        num_columns = len(parquet.schema_arrow.names if columns is None else columns)
+        rows = max(1, min(BATCH_ROWS, BATCH_VALUES // max(1, num_columns)))
+        for batch in parquet.iter_batches(batch_size=rows, columns=columns, use_threads=False):
             yield batch.to_pydict()
 
 
@@ -43,16 +49,10 @@ def _opened(path: Path) -> Iterator[Any]:
         module = import_module("pyarrow.parquet")
     except ImportError as error:
         raise BadSource(f"Parquet files need the package pyarrow ({error}): pip install pyarrow") from None
+    pyarrow = import_module("pyarrow")
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # others reserve 1 GiB, which counts against the limit
     try:
         with module.ParquetFile(path) as file:
             yield file
     except (OSError, ValueError) as error:
         raise BadSource(f"{path} cannot be read as a Parquet file ({error})") from None
-
-
-def _has_magic(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False

@@ -7,7 +7,7 @@ from typing import Any
 
 from lossguard.sources.columns import number_of, time_of
 from lossguard.sources.readers.jsonl_file import flat
-from lossguard.sources.readers.sqlite_store import opened, stores_in
+from lossguard.sources.readers.sqlite_store import columns_of, opened, stores_in
 from lossguard.sources.rows import Row, StoredScalar, joined
 from lossguard.sources.source_run import SourceRun
 from lossguard.vocabulary.source_facts import facts_of
@@ -22,11 +22,7 @@ def runs_in(path: Path) -> Iterator[SourceRun]:
     for file in stores_in(path, TABLES):
         with opened(file) as store:
             # Older releases know a run by its name alone.
-            key = (
-                "run_id"
-                if any(row[1] == "run_id" for row in store.execute("PRAGMA table_info(metrics)"))
-                else "run_name"
-            )
+            key = "run_id" if "run_id" in columns_of(store, "metrics") else "run_name"
             configs = dict(store.execute(f"SELECT {key}, config FROM configs"))
             found = store.execute(
                 f"SELECT {key}, max(run_name), min(timestamp), max(timestamp), count(*) FROM metrics"

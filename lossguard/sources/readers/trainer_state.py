@@ -15,18 +15,21 @@ from typing import Any
 from lossguard.sources.columns import number_of, step_of
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.readers.line_format import identity_of
+from lossguard.sources.readers.source_files import files_below, read_beginning
 from lossguard.sources.rows import Row
 from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.vocabulary.source_facts import MAX_STRIDE, SourceFacts
 
 WHAT = "trainer_state.json of Hugging Face Trainer"
 FILE = "trainer_state.json"
+MAX_BYTES = 256 << 20
+"""Maximum size of the file: a million logged steps are about 150 MB."""
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 
 def places_in(path: Path) -> Iterator[Path]:
     """The output folders of runs: those that hold such a file, or checkpoints that do."""
-    files = path.rglob(FILE) if path.is_dir() else filter(lambda file: file.name == FILE, [path])
+    files = files_below(path, FILE) if path.is_dir() else [path] if path.name == FILE and path.is_file() else []
     yield from sorted({_output_folder(file) for file in files})
 
 
@@ -37,7 +40,7 @@ def _output_folder(file: Path) -> Path:
 
 def newest_file(folder: Path) -> Path | None:
     """The file that was written last."""
-    files = [path for path in [folder / FILE, *folder.glob(f"checkpoint-*/{FILE}")] if path.is_file()]
+    files = [*files_below(folder, FILE, deep=False), *files_below(folder, f"checkpoint-*/{FILE}", deep=False)]
     return max(files, key=lambda path: (path.stat().st_mtime_ns, path.stat().st_size), default=None)
 
 
@@ -102,7 +105,7 @@ class TrainerStateFollower:
     def _read(self, path: Path | None) -> dict[str, Any] | None:
         """The file; None while it is being written."""
         try:
-            state = {} if path is None else json.loads(path.read_bytes())
+            state = {} if path is None else json.loads(read_beginning(path, MAX_BYTES))
         except (OSError, ValueError, RecursionError):
             return None
         return state if isinstance(state, dict) else None
@@ -115,11 +118,12 @@ def follow(folder: Path, joiner: Joiner) -> TrainerStateFollower:
 def runs_in(path: Path) -> Iterator[SourceRun]:
     for folder in places_in(path):
         file = newest_file(folder)
-        assert file is not None
+        if file is None:
+            continue
         try:
-            state = json.loads(file.read_bytes())
+            state = json.loads(read_beginning(file, MAX_BYTES))
             rows = rows_of(state)
-        except (OSError, ValueError, AttributeError) as problem:
+        except (OSError, ValueError, AttributeError, RecursionError) as problem:
             raise BadSource(f"{file} cannot be read as the state of a Trainer ({problem})") from None
         if not rows:
             continue

@@ -12,8 +12,10 @@ from typing import Any
 
 from lossguard.sources.columns import Columns, number_of, step_of, time_of
 from lossguard.sources.readers import neptune_export
+from lossguard.sources.readers.growing_file import MAX_LINE
 from lossguard.sources.readers.line_format import COMMON_NAMES, beginning, files_in, identity_of
 from lossguard.sources.readers.parquet_file import batches, column_names, num_rows, parquet_files_in
+from lossguard.sources.readers.source_files import lines_of
 from lossguard.sources.rows import Row, StoredScalar, joined
 from lossguard.sources.source_run import SourceRun
 
@@ -107,12 +109,11 @@ def _chart_runs(path: Path) -> Iterator[SourceRun]:
 
 
 def _chart_rows(path: Path, metrics: dict[int, str]) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file)
-        next(reader, None)
-        for cells in reader:
-            step = step_of(cells[0]) if cells else None
-            found = {name: number_of(cells[at]) for at, name in metrics.items() if at < len(cells)}
-            values = {name: number for name, number in found.items() if number is not None}
-            if step is not None and values:
-                yield Row(step, None, values)
+    reader = csv.reader(lines_of(path, MAX_LINE))
+    next(reader, None)
+    for cells in reader:
+        step = step_of(cells[0]) if cells else None
+        found = {name: number_of(cells[at]) for at, name in metrics.items() if at < len(cells)}
+        values = {name: number for name, number in found.items() if number is not None}
+        if step is not None and values:
+            yield Row(step, None, values)

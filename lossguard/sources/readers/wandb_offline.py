@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.sources.columns import number_of, step_of
-from lossguard.sources.readers.line_format import files_in
+from lossguard.sources.readers.line_format import files_in, has_magic
+from lossguard.sources.readers.source_files import opened
 from lossguard.sources.rows import Row, StoredScalar, joined
 from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.vocabulary.protocol import NON_FINITE, is_time
@@ -26,12 +27,14 @@ FILE_HEADER = 7
 BLOCK = 32768
 CHUNK_HEADER = struct.Struct("<IHB")  # checksum, length, kind
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+MAX_RECORD = 4 << 20
+"""Maximum bytes of a record that is read; a longer one is passed over. A thousand values take about 50 kB."""
 OWN_NAMES = "_"
 """Prefix of what W&B itself adds."""
 
 
 def runs_in(path: Path) -> Iterator[SourceRun]:
-    files = [file for file in files_in(path, (SUFFIX,)) if _has_magic(file)]
+    files = [file for file in files_in(path, (SUFFIX,)) if has_magic(file, MAGIC)]
     if files:
         messages = _messages()
         for file in files:
@@ -43,14 +46,6 @@ def _messages() -> Any:
         return import_module("wandb.proto.wandb_internal_pb2")
     except ImportError as error:
         raise BadSource(f"W&B offline runs need the package wandb ({error}): pip install wandb") from None
-
-
-def _has_magic(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
 
 
 def _run(path: Path, messages: Any) -> SourceRun:
@@ -112,7 +107,12 @@ def _items(items: Sequence[Any]) -> dict[str, Any]:
     """Name -> value. Numbers that are not finite are written as NaN or as texts."""
     found = {}
     for item in items:
-        value = json.loads(item.value_json)
+        if not (text := item.value_json):
+            continue
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            continue  # what W&B does not write
         found[_name(item)] = NON_FINITE.get(value, value) if isinstance(value, str) else value
     return found
 
@@ -134,22 +134,33 @@ def _records(path: Path, messages: Any) -> Iterator[Any]:
 
 
 def _framed(path: Path) -> Iterator[bytes]:
-    """The records. A last one that was not written whole ends them."""
-    at, parts = FILE_HEADER, b""
-    with path.open("rb") as file:
+    """Yield the records of at most MAX_RECORD bytes. A last one that was not written whole ends them.
+
+    Raises BadSource for a chunk that reaches beyond its block, and for one that continues nothing.
+    """
+    at = FILE_HEADER
+    parts: bytearray | None = None  # of the record that has begun
+    with opened(path) as file:
         file.seek(at)
         while True:
             left = BLOCK - at % BLOCK
             if left < CHUNK_HEADER.size:  # the rest of a block is zeros
-                at = file.seek(at + left)
+                at, left = file.seek(at + left), BLOCK
             head = file.read(CHUNK_HEADER.size)
             if len(head) < CHUNK_HEADER.size:
                 return
             _, length, kind = CHUNK_HEADER.unpack(head)
             chunk = file.read(length)
-            at += CHUNK_HEADER.size + length
             if kind == 0 or len(chunk) < length:
                 return
-            parts = chunk if kind in (FULL, FIRST) else parts + chunk
+            if kind in (FULL, FIRST):
+                parts = bytearray()
+            if parts is None or kind > LAST or CHUNK_HEADER.size + length > left:
+                raise BadSource(f"{path} is no log of W&B behind byte {at}: a record is damaged")
+            at += CHUNK_HEADER.size + length
+            if len(parts) <= MAX_RECORD:
+                parts += chunk
             if kind in (FULL, LAST):
-                yield parts
+                if len(parts) <= MAX_RECORD:
+                    yield bytes(parts)
+                parts = None

@@ -9,12 +9,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux coun
 
 READS_TOO_MUCH = """
 import pyarrow as pa
-from db.files import memory
+from lossguard.sources import memory
 
 MIB = 2**20
+pa.allocate_buffer(1)  # Arrow reserves 1 GiB
 with memory.limited(48 * MIB):
     kept = bytearray(8 * MIB)
-    for allocate in (lambda: bytearray(64 * MIB), lambda: pa.allocate_buffer(4096 * MIB)):  # Arrow has reserved 1 GiB
+    for allocate in (lambda: bytearray(64 * MIB), lambda: pa.allocate_buffer(4096 * MIB)):
         try:
             allocate()
         except MemoryError:

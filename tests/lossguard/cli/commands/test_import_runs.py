@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,3 +153,25 @@ def test_a_log_that_only_a_pattern_describes_is_imported(collector: FakeCollecto
     assert main(command) == 1
     assert main([*command, "--pattern", r"at (?P<step>\d+) loss=(?P<loss>\S+)"]) == 0
     assert [metrics["loss"] for metrics in collector.rows.values()] == [2.5, 2.25]
+
+
+SMALL_LIMIT = """
+import sys
+from lossguard.__main__ import main
+from lossguard.cli.commands import import_runs, watch
+import_runs.MAX_BYTES = watch.MAX_BYTES = 64 << 20
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts this memory")
+@pytest.mark.parametrize("command", [["import"], ["watch", "--once"]])
+def test_a_source_that_takes_too_much_memory_is_one_sentence(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "trainer_state.json").write_text('{"log_history": [' + "[]," * 3_000_000 + "[]]}")
+    path, spools = str(tmp_path / "trainer_state.json"), str(tmp_path / "spools")
+    arguments = [*command, path, "--offline", "--directory", spools, "--format", "trainer_state"]
+    done = subprocess.run([sys.executable, "-c", SMALL_LIMIT, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "of memory: import a part of it" in done.stderr
+    assert "Traceback" not in done.stderr

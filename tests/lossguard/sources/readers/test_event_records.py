@@ -1,11 +1,22 @@
 import math
+import os
 import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lossguard.sources.readers.event_records import EventFile, scalar_of, text_of
+from lossguard.sources.readers.event_records import (
+    CHUNK,
+    FOOTER_BYTES,
+    HEADER,
+    MAX_RECORD,
+    EventFile,
+    config_of,
+    scalar_of,
+    text_of,
+)
+from tests.lossguard.sources.readers.hostile import event_file, event_header
 
 pytest.importorskip("tensorboard")
 
@@ -80,3 +91,36 @@ def test_a_record_counts_once_all_its_bytes_are_there(tmp_path: Path) -> None:
         found = [record for *_, record in events.records()]
         assert found == [b"one", b"three"][: (size >= 19) + (size >= len(data))]
         assert not events.is_damaged
+
+
+def test_a_record_that_is_too_long_is_passed_over_without_being_read(tmp_path: Path) -> None:
+    path, length = tmp_path / "tfevents", 1 << 30
+    with path.open("wb") as file:
+        file.write(event_file() + event_header(length))
+        file.seek(length + FOOTER_BYTES, os.SEEK_CUR)  # a hole: it takes no space
+        file.write(event_file())
+    events = EventFile(path)
+    assert len(list(events.records())) == 6
+    assert (events.is_damaged, events.offset) == (False, path.stat().st_size)
+
+
+@pytest.mark.parametrize("length", [MAX_RECORD, MAX_RECORD + 1, 1 << 60])
+def test_the_end_of_a_record_is_waited_for_without_reading_on(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "tfevents"
+    path.write_bytes(event_file() + event_header(length) + b"x" * 100)
+    events = EventFile(path)
+    assert len(list(events.records())) == 3
+    assert (events.is_damaged, events.offset) == (False, len(event_file()))
+    assert HEADER.size + MAX_RECORD + FOOTER_BYTES <= CHUNK  # the longest record fits
+
+
+def test_a_configuration_that_is_nested_deeply_is_none(tmp_path: Path) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+
+    plugin = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+    text = value(dtype=STRING, string_val=[b"[" * 100_000])
+    text.metadata.CopyFrom(plugin)
+    record = Event(wall_time=1.7e9, summary=Summary(value=[text])).SerializeToString()
+    (tmp_path / "tfevents").write_bytes(event_header(len(record)) + record + b"abcd")
+    assert config_of(tmp_path) == {}

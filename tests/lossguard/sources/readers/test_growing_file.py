@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lossguard.sources.readers.growing_file import GrowingFile
+from lossguard.sources.readers.growing_file import GrowingFile, rotated_files
 from tests.lossguard.sources.recorded_source import RecordedSource, lines
 
 
@@ -37,6 +37,31 @@ def test_a_renamed_file_is_read_to_its_end_before_the_new_one(tmp_path: Path) ->
     path.rename(tmp_path / "log.1")
     path.write_bytes(b"three\n")
     assert texts(file) == [b"two", b"three"]
+
+
+def test_a_link_that_takes_the_place_of_the_file_is_not_followed_out_of_its_folder(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "runs", tmp_path / "private"
+    folder.mkdir()
+    elsewhere.write_bytes(b"secret\n")
+    path = folder / "log"
+    path.write_bytes(b"one\n")
+    file = GrowingFile(path)
+    assert texts(file) == [b"one"]
+    path.rename(folder / "log.1")
+    path.symlink_to(elsewhere)
+    with pytest.raises(OSError, match="a link leads out of its folder"):
+        texts(file)
+    path.unlink()
+    (folder / "new").write_bytes(b"two\n")
+    path.symlink_to("new")
+    assert texts(file) == [b"two"]
+
+
+def test_a_rotated_file_is_no_link_to_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "private").write_bytes(b"secret\n")
+    (tmp_path / "runs" / "log.1").symlink_to(tmp_path / "private")
+    assert rotated_files(tmp_path / "runs" / "log") == []
 
 
 @pytest.mark.parametrize("new", [b"a\n", b"another text of more than the old length\n", b"onf\n"])

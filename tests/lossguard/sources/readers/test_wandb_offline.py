@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from lossguard.sources import formats
-from lossguard.sources.readers.wandb_offline import BLOCK, runs_in
+from lossguard.sources.readers.wandb_offline import BLOCK, CHUNK_HEADER, FULL, LAST, MAX_RECORD, MIDDLE, runs_in
 from lossguard.sources.source_run import BadSource
 from lossguard.vocabulary.states import RunState
+from tests.lossguard.sources.readers.hostile import wandb_log, wandb_record
 
 SCRIPT = """
 import math, sys, wandb
@@ -82,3 +83,30 @@ def test_other_files_are_no_runs(tmp_path: Path) -> None:
     (tmp_path / "a.wandb").write_bytes(b"")
     (tmp_path / "b.txt").write_text("x")
     assert list(runs_in(tmp_path)) == []
+
+
+def test_a_chunk_that_lies_about_its_length_or_continues_nothing_is_one_sentence(tmp_path: Path) -> None:
+    whole = wandb_log()
+    for chunk in (
+        CHUNK_HEADER.pack(0, BLOCK, FULL) + bytes(BLOCK),  # reaches beyond its block
+        CHUNK_HEADER.pack(0, 1, MIDDLE) + b"x",
+        CHUNK_HEADER.pack(0, 1, LAST) + b"x",
+        CHUNK_HEADER.pack(0, 1, 77) + b"x",
+    ):
+        (tmp_path / "run-a.wandb").write_bytes(whole + chunk)
+        with pytest.raises(BadSource, match=f"is no log of W&B behind byte {len(whole)}: a record is damaged"):
+            list(runs_in(tmp_path))
+
+
+def test_a_record_that_is_too_long_is_passed_over_without_being_collected(tmp_path: Path) -> None:
+    rows = [wandb_record(step, loss="1.5") for step in range(3)]
+    (tmp_path / "run-a.wandb").write_bytes(wandb_log([wandb_record(), rows[0], bytes(MAX_RECORD + 1), *rows[1:]]))
+    (run,) = runs_in(tmp_path)
+    assert [row.step for row in run.rows()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "nonsense", "", "9" * 5000, '"' + "x" * 5000])
+def test_a_value_that_is_no_json_costs_its_own_value_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run-a.wandb").write_bytes(wandb_log([wandb_record(), wandb_record(0, loss="1.5", other=text)]))
+    (run,) = runs_in(tmp_path)
+    assert [row.values for row in run.rows()] == [{"loss": 1.5}]
