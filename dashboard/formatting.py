@@ -20,6 +20,7 @@ INCIDENT_KINDS: Mapping[str, str] = {
     IncidentKind.NONFINITE: "non-finite value",
     IncidentKind.GRAD_SPIKE: "grad norm spike",
     IncidentKind.LOG_Z_DRIFT: "log Z drift",
+    IncidentKind.HELD_OUT_RISE: "rise of the held-out loss",
 }
 """The others read well as they are stored."""
 

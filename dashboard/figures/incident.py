@@ -100,11 +100,15 @@ def _line(panel: Panel, rows: Rows, name: str, color: str) -> list[dict[str, Any
     values = rows.metrics[panel.metric]
     label = formatting.escape_plotly(short_name(panel.metric))
     finite = np.isfinite(values)
-    line = _trace(panel, rows.steps, np.where(finite, values, np.nan), name) | {
+    present = rows.present[panel.metric]
+    is_rare = 2 * np.count_nonzero(present) < len(present)  # such as a held-out loss
+    drawn = present if is_rare else np.ones_like(present)
+    line = _trace(panel, rows.steps[drawn], np.where(finite, values, np.nan)[drawn], name) | {
         "line": {"color": color, "width": 1.6},
+        "mode": "lines+markers" if is_rare else "lines",
         "hovertemplate": f"{label} %{{y:{number_format(panel.metric)}}} ({name})<extra></extra>",
     }
-    hit = rows.present[panel.metric] & ~finite
+    hit = present & ~finite
     texts = [formatting.number(float(value)) for value in values[hit]]
     return [
         line,

@@ -252,6 +252,7 @@ METRICS: tuple[Metric, ...] = (
         title="Held-out loss (nats per token)",
         short_name="held-out loss",
         unit="nats per token",
+        detector_input=True,
     ),
     Metric(
         name="held_out_loss_se",

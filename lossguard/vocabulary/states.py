@@ -36,12 +36,17 @@ class IncidentKind(StrEnum):
     EARLY_WARNING = "early_warning"  # an advisory signal left its band, loss, grad norm and log Z did not (yet)
     REPLAY_MISMATCH = "replay_mismatch"  # steps that were computed again differ from their record
     PLATEAU = "plateau"  # the loss stopped falling (advisory)
+    HELD_OUT_RISE = "held_out_rise"  # the held-out loss rose while the training loss did not (advisory)
     STALL = "stall"  # no step for several times the longest usual time between two
     SLOWDOWN = "slowdown"  # steps take longer than before, or wait for data
 
 
 THROUGHPUT_KINDS = frozenset({IncidentKind.STALL, IncidentKind.SLOWDOWN})
 """Kinds of incidents of the speed of a run. No value of a step shows them, and no policy answers them."""
+NOT_REPLAYED = frozenset(
+    {IncidentKind.PLATEAU, IncidentKind.HELD_OUT_RISE, IncidentKind.REPLAY_MISMATCH, *THROUGHPUT_KINDS}
+)
+"""Kinds without an anomalous step: a replay has nothing to look for, and no policy answers them."""
 
 
 class Tier(StrEnum):

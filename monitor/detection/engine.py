@@ -9,6 +9,8 @@ interventions through to their verification. Nothing here reads a clock or does 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import merge
+from operator import itemgetter
 from typing import Any
 
 from lossguard.vocabulary.limits import Limits
@@ -16,8 +18,9 @@ from lossguard.vocabulary.protocol import DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETU
 from lossguard.vocabulary.source_facts import SourceFacts, says_source
 from lossguard.vocabulary.states import Outcome, Refusal, SegmentReason
 from lossguard.vocabulary.wire import Notice
-from monitor.detection.effects import Effect
+from monitor.detection.effects import Effect, Incident
 from monitor.detection.encoding import restore
+from monitor.detection.incidents.held_out import HELD_OUT_LOSS, HeldOutIncidents
 from monitor.detection.incidents.replay_mismatch import OtherSamples, describe_match
 from monitor.detection.incidents.stall import Silence
 from monitor.detection.incidents.throughput_incidents import ThroughputIncidents
@@ -67,6 +70,7 @@ class DetectionEngine:
         self.last_step = -1
         self.recomputed = RecomputedSteps()
         self.throughput = ThroughputIncidents()
+        self.held_out = HeldOutIncidents()
 
     # Rows
 
@@ -80,9 +84,10 @@ class DetectionEngine:
 
     def feed_row(self, row: Row) -> list[Effect]:
         """Judge a single row: the same as `feed`, to the last bit, at a fraction of the cost."""
-        if self.recomputed.is_under_way or not self.throughput.is_plain(row.step):
+        if self.recomputed.is_under_way or not self.throughput.is_plain(row.step) or HELD_OUT_LOSS in row.values:
             return self._feed(row.as_rows())
         self.response.read_row(row)
+        self.held_out.observe_row(row)
         finding = self.throughput.observe_row(row)
         scored = self.detectors.feed_row(row)
         effects = self._judge(row.as_rows()) if scored is None else self._process_row(scored)
@@ -100,9 +105,11 @@ class DetectionEngine:
         self.response.read(rows)
         effects: list[Effect] = []
         start = 0
-        for end, finding in self.throughput.observe(rows):
+        take_number = self.response.incidents.take_number
+        for end, finding in merge(self.throughput.observe(rows), self.held_out.observe(rows), key=itemgetter(0)):
             effects += self._judge(rows[start:end])
-            effects += self.throughput.report(finding, self.response.incidents.take_number)
+            owner: Any = self.held_out if isinstance(finding, Incident) else self.throughput
+            effects += owner.report(finding, take_number)
             start = end
         return effects + self._judge(rows[start:])
 
@@ -173,6 +180,7 @@ class DetectionEngine:
         step = max(step, self.last_step + 1)
         self.detectors.declare(step, kind)
         self.throughput.declare(step, kind)
+        self.held_out.declare(step, kind)
         if kind in SHIFT_EVENTS:
             self.recomputed.end_at(step)
         return []
@@ -218,7 +226,7 @@ class DetectionEngine:
         self._begin_comparison(step, recorded, doubtful_from, obeyed, is_new_process=reason not in IN_PROCESS)
         if reason == SegmentReason.RESUME and not self.detectors.is_raised():
             self.detectors.declare(step, reason)  # a level that nobody has accepted stays news
-        return effects + self.response.begin_segment(step, reason, obeyed)
+        return effects + self.held_out.go_back(step) + self.response.begin_segment(step, reason, obeyed)
 
     def _begin_comparison(
         self, step: int, recorded: Rows | None, doubtful_from: int | None, obeyed: int | None, *, is_new_process: bool
@@ -366,7 +374,8 @@ class DetectionEngine:
         """All of it as strict JSON. Settings and policy are not part of it: the caller stores them."""
         state = {"version": VERSION, "detectors": self.detectors.state_dict(), "last_step": self.last_step}
         others = {"recomputed": self.recomputed.to_dict(), "throughput": self.throughput.to_dict()}
-        return state | self.response.state_dict() | others
+        held_out = {"held_out": self.held_out.to_dict()} if self.held_out.evaluations else {}
+        return state | self.response.state_dict() | others | held_out
 
     def load_state_dict(self, state: Mapping[str, Any]) -> frozenset[str]:
         """Load what this release can read of a state, of any version; the rest is as in a new run.
@@ -379,6 +388,7 @@ class DetectionEngine:
         self.response.set_source(self.detectors.source.facts)
         self.recomputed = restore(RecomputedSteps.from_dict, state.get("recomputed")) or RecomputedSteps()
         self.throughput = ThroughputIncidents.from_dict(restore(dict, state.get("throughput")) or {})
+        self.held_out = restore(HeldOutIncidents.from_dict, state.get("held_out")) or HeldOutIncidents()
         last_step = restore(int, state.get("last_step"))
         self.last_step = self.detectors.last_step if last_step is None else last_step
         return new

@@ -9,10 +9,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.views.table import show_table
 from db.cli.command_engine import as_typed_here
 from db.models import Incident
-from lossguard.vocabulary.states import THROUGHPUT_KINDS, IncidentKind
-
-NOT_REPLAYED = (IncidentKind.PLATEAU, IncidentKind.REPLAY_MISMATCH, *THROUGHPUT_KINDS)
-"""Kinds without an anomalous step: a replay has nothing to look for."""
+from lossguard.vocabulary.states import NOT_REPLAYED
 
 
 def show(facts: RunFacts, incident: Incident) -> None:

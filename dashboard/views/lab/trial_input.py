@@ -23,7 +23,7 @@ from db.lineage import StepRange
 from db.models import Segment
 from db.steps import reader
 from lossguard.vocabulary.metrics import detector_inputs
-from lossguard.vocabulary.states import THROUGHPUT_KINDS, IncidentKind
+from lossguard.vocabulary.states import NOT_REPLAYED
 from monitor.detection import DetectionSettings, Rows
 from monitor.detection.curve import parse_curve
 from monitor.detection.simulation import ScoredSegment, SegmentRows, score
@@ -138,7 +138,7 @@ def _known_incidents(facts: RunFacts, segments: Sequence[SegmentRows]) -> tuple[
             each.segment,
         )
         for each in facts.incidents
-        if each.kind not in (IncidentKind.PLATEAU, IncidentKind.REPLAY_MISMATCH, *THROUGHPUT_KINDS)
+        if each.kind not in NOT_REPLAYED
     ]
     return own, "the run's own incidents"
 

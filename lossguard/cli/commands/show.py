@@ -13,7 +13,7 @@ from lossguard.cli.named_run import Found, add_run, find
 from lossguard.cli.terminal import Style, Terminal, Text, print_json, table
 from lossguard.vocabulary.protocol import why_unguarded
 from lossguard.vocabulary.run_search import tags_of
-from lossguard.vocabulary.states import THROUGHPUT_KINDS
+from lossguard.vocabulary.states import NOT_REPLAYED
 from lossguard.vocabulary.wording import ago, count, duration, number, percent, plural
 
 # The story of a run: "861 steps, 26.4%, 28 s lost to 6 incidents".
@@ -36,7 +36,7 @@ def story(run: dict[str, Any], goodput: dict[str, Any], incidents: list[dict[str
     parts = [plural(newest["step"] + 1, "step")]
     parts += [] if progress is None else [percent(progress)]
     lost = goodput["seconds"].get(LOST_TO_SPIKES, 0.0)
-    spikes = [each for each in incidents if each["kind"] not in THROUGHPUT_KINDS]
+    spikes = [each for each in incidents if each["kind"] not in NOT_REPLAYED]
     if spikes:
         parts.append(f"{'under 1 s' if 0 < lost < 1 else duration(lost)} lost to {plural(len(spikes), 'incident')}")
     else:

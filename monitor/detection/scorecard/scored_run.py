@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK
+from lossguard.vocabulary.states import NOT_REPLAYED
 from monitor.detection.effects import Intervention
 from monitor.detection.interventions import run_policy
 from monitor.detection.interventions.policy import Mode, Policy
 from monitor.detection.scorecard.endings import Ending, after, ending_of
 from monitor.detection.scorecard.hours import Balance, balance
 from monitor.detection.scorecard.records import RunRecord, incident_in, intervention_in
-from monitor.detection.scorecard.sites import ADVISORY, Found, Site, sites_of
+from monitor.detection.scorecard.sites import Found, Site, sites_of
 
 NUM_DEVICES = ("world_size", "num_devices", "num_gpus")
 """Entries of a run's configuration that say on how many devices it trains; the first one that is there counts."""
@@ -108,7 +109,7 @@ def _found(run: RunRecord, policy: Policy) -> tuple[list[Found], int, int]:
     answered = [
         Found(incident=incident, segment=segment, interventions=by_incident.get(incident.number, []))
         for segment, incident in known
-        if incident.kind not in ADVISORY
+        if incident.kind not in NOT_REPLAYED
     ]
     return answered, len(known) - len(answered), len(read) - len(known)
 

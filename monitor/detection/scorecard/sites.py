@@ -3,14 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lossguard.vocabulary.states import IncidentKind, Outcome
+from lossguard.vocabulary.states import Outcome
 from monitor.detection.effects import Incident, Intervention
 from monitor.detection.interventions.intervention_tracker import site_end
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.scorecard.action import Action, action_of
-
-ADVISORY = (IncidentKind.PLATEAU, IncidentKind.REPLAY_MISMATCH)
-"""Kinds that no policy answers: they are counted, and nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

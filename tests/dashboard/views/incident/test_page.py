@@ -332,6 +332,24 @@ def test_an_incident_of_the_speed_says_what_is_usual_and_shows_the_time_per_step
 
 
 @pytest.mark.slow
+def test_a_rise_of_the_held_out_loss_shows_its_few_values_as_points(open_page: OpenPage, store: sa.Engine) -> None:
+    held_out = [None if step % 10 else 2.0 + step / 1000 for step in range(150)]
+    with writing(store) as session:
+        run = add_run(session)
+        segment = add_segment(session, run, "a")
+        add_steps(session, run, segment, range(150), loss=[3.0] * 150, held_out_loss=held_out)
+        commands.save_incident(
+            session, run=run, number=1, segment=0, now=time.time(), kind="held_out_rise", state="warning",
+            signal="held_out_loss", onset_step=60, detected_step=90, peak_step=140, end_step=None, score=2.0,
+            outcome="ongoing", details={"reasons": ["It rises."], "peak_value": 2.14, "expected": 2.0, "scale": 0.001},
+        )  # fmt: skip
+    app = open_page("incident", run="r1")
+    assert not app.exception
+    assert app.header[0].value == "Incident 1: rise of the held-out loss"
+    (drawn,) = [each for each in figure(app)["data"] if "held-out" in each.get("hovertemplate", "")]
+    assert (drawn["mode"], len(column(drawn["y"]))) == ("lines+markers", 15)
+
+
 def test_a_new_policy_and_a_late_declared_event_change_the_band(store: sa.Engine) -> None:
     report_a_spike(store)
 

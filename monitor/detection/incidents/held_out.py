@@ -1,0 +1,255 @@
+"""The incident of a held-out loss that rises while the training loss does not: the run learns its data by heart.
+
+Evaluations are rare, so they have a band of their own: the scatter of the run's evaluations about their trend. The
+incident only warns; no policy answers it.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
+from monitor.detection.effects import Effect, Incident, IncidentChanged
+from monitor.detection.encoding import pack, unpack
+from monitor.detection.incidents.open_incident import incident_from_dict, incident_to_dict
+from monitor.detection.incidents.states import IncidentEvent, advance
+from monitor.detection.row import Row
+from monitor.detection.rows import Floats, Rows
+
+HELD_OUT_LOSS, LOSS = "held_out_loss", "loss"
+MIN_EVALUATIONS = 6
+"""Before anything but a value that is not finite is judged."""
+MAX_EVALUATIONS = 64
+MIN_STEPS = 8
+"""From one evaluation to the next that is read: a run may report the newest one again with every row."""
+NUM_JUDGED = 3
+"""The newest evaluations, whose median is judged: one that is off by itself is none."""
+NUM_FOR_NOISE = 32
+"""The newest evaluations, whose second differences give the noise: these know no slope."""
+DEVIATIONS = 6.0
+RELATIVE_RISE = 0.01
+"""Of the lowest level: a smaller rise is of no use to anybody, however surely it is one."""
+NEW_NORMAL = "data_mix"
+"""The declared event after which the level of the held-out loss may be another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One held-out loss, with the mean of the finite training losses since the one before (nan: there were none)."""
+
+    step: int
+    held_out: float
+    training: float
+
+
+@dataclass(slots=True)
+class HeldOutIncidents:
+    """Reads the evaluations of a run; at most one incident is open. The state is exact under any split of the rows."""
+
+    evaluations: list[Evaluation] = field(default_factory=list)
+    """The newest ones of the live line."""
+    total: float = 0.0
+    count: int = 0
+    """Of the finite training losses since the last evaluation."""
+    declared: list[int] = field(default_factory=list)
+    """Steps from which on the level is a new one."""
+    open: Incident | None = None
+
+    def observe(self, rows: Rows) -> Iterator[tuple[int, Incident]]:
+        """What the evaluations among these rows change, each with the number of the rows up to it.
+
+        A new incident has the number 0. Each has to be reported before the next is asked for.
+        """
+        present = rows.present.get(HELD_OUT_LOSS, np.zeros(len(rows), dtype=bool))
+        start = 0
+        for position in np.flatnonzero(present).tolist():
+            step = int(rows.steps[position])
+            if self.evaluations and step < self.evaluations[-1].step + MIN_STEPS:
+                continue
+            self._add(rows, start, start := position + 1)
+            training = self.total / self.count if self.count else math.nan
+            self.total, self.count = 0.0, 0
+            for incident in self._evaluate(Evaluation(step, float(rows.metrics[HELD_OUT_LOSS][position]), training)):
+                yield start, incident
+        self._add(rows, start, len(rows))
+
+    def observe_row(self, row: Row) -> None:
+        """A row without an evaluation."""
+        if self.evaluations and math.isfinite(loss := row.values.get(LOSS, math.nan)):
+            self.total += loss
+            self.count += 1
+
+    def report(self, incident: Incident, take_number: Callable[[], int]) -> list[Effect]:
+        """One of `observe`."""
+        if not incident.number:
+            incident = replace(incident, number=take_number())
+        self.open = incident if incident.end_step is None else None
+        return [IncidentChanged(incident)]
+
+    def _add(self, rows: Rows, start: int, end: int) -> None:
+        losses = rows.metrics.get(LOSS)
+        if losses is None or not self.evaluations:
+            return
+        part: Floats = losses[start:end]
+        finite = part[np.isfinite(part)]
+        if len(finite):  # summed one after the other: the same however the rows are split
+            self.total = float(np.add.accumulate(np.append(self.total, finite))[-1])
+            self.count += len(finite)
+
+    def _evaluate(self, new: Evaluation) -> Iterator[Incident]:
+        if self.declared and new.step >= self.declared[0]:
+            self.declared = [step for step in self.declared if step > new.step]
+            self.evaluations = []
+            if self.open is not None:
+                yield _closed(self.open, new.step, Outcome.ONGOING, "A change of the data was declared.")
+        self.evaluations = [*self.evaluations, new][-MAX_EVALUATIONS:]
+        rise = Rise.of(self.evaluations)
+        if self.open is None:
+            if rise is not None and rise.score >= 1.0:
+                yield rise.incident()
+        elif rise is not None and rise.height <= 0.5 * rise.threshold:
+            reason = f"At step {new.step} it is back at {rise.level:.4g}."
+            yield _closed(self.open, new.step, Outcome.RECOVERED, reason)
+        elif new.held_out > self.open.peak_value or (math.isnan(new.held_out) and not math.isnan(self.open.peak_value)):
+            score = max(self.open.score, 0.0 if rise is None else round(rise.score, 3))
+            yield replace(self.open, peak_step=new.step, peak_value=new.held_out, score=score)
+
+    # What the trainer does
+
+    def declare(self, step: int, kind: str) -> None:
+        """An event that takes effect at `step`."""
+        if kind == NEW_NORMAL:
+            self.declared = sorted({*self.declared, step})
+
+    def go_back(self, step: int) -> list[Effect]:
+        """A segment begins at `step`: later evaluations are of a discarded branch."""
+        self.evaluations = [each for each in self.evaluations if each.step < step]
+        self.total, self.count = 0.0, 0
+        incident = self.open
+        if incident is None or incident.onset_step < step:
+            return []
+        self.open = None
+        reason = f"The run went back to step {step}, before it."
+        return [IncidentChanged(_closed(incident, incident.detected_step, Outcome.ONGOING, reason))]
+
+    # Persistence
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "steps": [each.step for each in self.evaluations],
+            "held_out": pack([each.held_out for each in self.evaluations]),
+            "training": pack([each.training for each in self.evaluations]),
+            "total": pack([self.total]),
+            "count": self.count,
+            "declared": self.declared,
+            "open": None if self.open is None else incident_to_dict(self.open),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "HeldOutIncidents":
+        """The inverse of `to_dict`."""
+        columns = unpack(data["held_out"]).tolist(), unpack(data["training"]).tolist()
+        return cls(
+            [Evaluation(*each) for each in zip(data["steps"], *columns, strict=True)],
+            float(unpack(data["total"])[0]),
+            data["count"],
+            data["declared"],
+            None if data["open"] is None else incident_from_dict(data["open"]),
+        )
+
+
+def _closed(incident: Incident, step: int, outcome: Outcome, reason: str) -> Incident:
+    state, end = advance(incident.state, IncidentEvent.CLOSE), max(step, incident.onset_step)
+    return replace(incident, state=state, end_step=end, outcome=outcome, reasons=[*incident.reasons, reason])
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """How far the newest evaluations lie above the lowest level."""
+
+    evaluations: list[Evaluation]
+    best: Evaluation
+    """The last evaluation of the lowest level, and that level."""
+    level: float
+    """Median of the newest evaluations; nan where the newest is not finite."""
+    noise: float
+    training_fell: bool
+
+    @classmethod
+    def of(cls, evaluations: list[Evaluation]) -> "Rise | None":
+        """None while too little is known."""
+        newest = evaluations[-1]
+        finite = [each for each in evaluations if math.isfinite(each.held_out)]
+        if not math.isfinite(newest.held_out):
+            best = finite[-1] if finite else replace(newest, held_out=0.0)
+            return cls(evaluations, best, math.nan, 0.0, math.isfinite(newest.training))
+        if len(finite) < MIN_EVALUATIONS:
+            return None
+        values = np.array([each.held_out for each in finite])
+        training = np.array([each.training for each in finite])
+        training[np.isnan(training)] = math.inf  # not known
+        levels, trained = _medians(values), _medians(training)
+        lowest = int(levels.argmin())
+        best = replace(finite[lowest + NUM_JUDGED - 1], held_out=float(levels[lowest]))
+        noise = 1.4826 * float(np.median(np.abs(np.diff(values[-NUM_FOR_NOISE:], n=2)))) / math.sqrt(6)
+        fell = bool(trained[-1] < math.inf and trained[-1] <= trained[lowest])
+        return cls(finite, best, float(levels[-1]), noise, fell)
+
+    @property
+    def threshold(self) -> float:
+        """The smallest rise that is an incident."""
+        return max(DEVIATIONS * self.noise, RELATIVE_RISE * abs(self.best.held_out), 1e-9)
+
+    @property
+    def height(self) -> float:
+        """Above the lowest level; infinite where the newest value is not finite."""
+        return math.inf if math.isnan(self.level) else self.level - self.best.held_out
+
+    @property
+    def score(self) -> float:
+        """In thresholds; 0 where the training loss rose as well, which other incidents are about."""
+        if not self.training_fell:
+            return 0.0
+        return min(self.height / self.threshold, 1e6)
+
+    def incident(self) -> Incident:
+        """A new warning, without its number."""
+        newest, best = self.evaluations[-1], self.best
+        above = [each for each in self.evaluations if each.step > best.step and not each.held_out <= best.held_out]
+        onset = above[0].step if above else newest.step
+        return Incident(
+            number=0,
+            kind=IncidentKind.HELD_OUT_RISE,
+            state=IncidentState.WARNING,
+            signal=HELD_OUT_LOSS,
+            onset_step=onset,
+            detected_step=newest.step,
+            peak_step=newest.step,
+            peak_value=newest.held_out,
+            end_step=None,
+            score=round(self.score, 3),
+            expected=best.held_out,
+            scale=self.noise,
+            outcome=Outcome.ONGOING,
+            reasons=[self._reason()],
+        )
+
+    def _reason(self) -> str:
+        newest, best = self.evaluations[-1], self.best
+        if math.isnan(self.level):
+            return f"Step {newest.step}: the held-out loss is {newest.held_out}, while the training loss is finite."
+        return (
+            f"Step {newest.step}: the held-out loss is {self.level:.4g} (median of {NUM_JUDGED}); its lowest level was "
+            f"{best.held_out:.4g} up to step {best.step}, and the training loss has not risen since. More training "
+            "on this data may not help."
+        )
+
+
+def _medians(values: Floats) -> Floats:
+    """Of NUM_JUDGED = 3 values each, in order."""
+    windows = np.stack((values[:-2], values[1:-1], values[2:]))
+    windows.sort(axis=0)
+    return windows[1]

@@ -1,0 +1,101 @@
+"""Held-out losses that rise while the training loss falls."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
+from monitor.detection import DetectionEngine, Policy
+from tests.monitor.detection.runs import EffectLog, detected, healthy, rows_of
+
+EVERY = 20
+
+
+def evaluated(steps: int = 800, *, rise: float = 0.0, at: int = 400, scatter: float = 0.004) -> dict[str, Any]:
+    """A healthy run with an evaluation every EVERY steps, whose held-out loss rises by `rise` from step `at` on."""
+    columns = healthy(steps)
+    random = np.random.default_rng(1)
+    held_out: list[float | None] = [None] * steps
+    for step in range(EVERY - 1, steps, EVERY):
+        level = 2.4 + 3.3 * np.exp(-step / 90) + rise * max(0, step - at) / 200
+        held_out[step] = float(level + scatter * random.standard_normal())
+    return columns | {"held_out_loss": held_out}
+
+
+def test_a_held_out_loss_that_rises_while_the_training_loss_falls_is_a_warning_that_no_policy_answers() -> None:
+    log = detected(evaluated(rise=0.1), policy=Policy(mode="auto"))
+    (incident,) = log.incidents
+    assert (incident.kind, incident.signal) == (IncidentKind.HELD_OUT_RISE, "held_out_loss")
+    assert incident.state is IncidentState.WARNING
+    assert 400 <= incident.onset_step <= incident.detected_step <= 620
+    assert incident.expected == pytest.approx(2.43, abs=0.03)
+    assert log.interventions == []
+
+
+@pytest.mark.parametrize("scatter", [0.0005, 0.004, 0.05])
+def test_evaluations_that_fall_or_scatter_are_no_incident(scatter: float) -> None:
+    assert detected(evaluated(2_000, scatter=scatter)).incidents == []
+
+
+def test_where_the_training_loss_rises_as_well_the_incident_is_another_one() -> None:
+    columns = evaluated(rise=0.4)
+    columns["loss"] += np.where(np.arange(800) >= 400, 0.4, 0.0)
+    kinds = {each.kind for each in detected(columns).incidents}
+    assert kinds == {IncidentKind.LOSS_SPIKE}
+
+
+def test_a_held_out_loss_that_is_not_finite_is_an_incident_at_once() -> None:
+    columns = evaluated(200)
+    columns["held_out_loss"][EVERY * 4 - 1] = float("nan")
+    (incident,) = detected(columns).incidents
+    assert (incident.kind, incident.detected_step) == (IncidentKind.HELD_OUT_RISE, EVERY * 4 - 1)
+    assert np.isnan(incident.peak_value)
+
+
+def test_it_ends_as_recovered_when_half_of_the_rise_is_gone() -> None:
+    columns = evaluated(1_200, rise=0.1)
+    for step in range(700 + EVERY - 1, 1_200, EVERY):
+        columns["held_out_loss"][step] = 2.4
+    (incident,) = detected(columns).incidents
+    assert (incident.state, incident.outcome) == (IncidentState.CLOSED, Outcome.RECOVERED)
+    assert 700 < (incident.end_step or 0) < 800
+
+
+def test_a_rollback_to_before_its_onset_ends_it_and_forgets_the_evaluations_of_the_branch() -> None:
+    engine, log = DetectionEngine(), EffectLog()
+    log.add(engine.feed(rows_of(evaluated(rise=0.1))))
+    (incident,) = log.incidents
+    log.add(engine.fork(incident.onset_step - 50, "rollback", [], None))
+    assert log.incidents[0].state is IncidentState.CLOSED
+    assert all(each.step < incident.onset_step - 50 for each in engine.held_out.evaluations)
+
+
+def test_a_run_that_reports_the_newest_evaluation_again_with_every_row_is_judged_by_every_eighth() -> None:
+    columns = healthy(800)
+    columns["held_out_loss"] = list(np.repeat(np.linspace(3.0, 2.5, 40), 20))
+    engine = DetectionEngine()
+    assert engine.feed(rows_of(columns)) == []
+    assert len(engine.held_out.evaluations) <= 64
+    assert min(np.diff([each.step for each in engine.held_out.evaluations])) >= 8
+
+
+@settings(max_examples=8, deadline=None)
+@given(sizes=st.lists(st.integers(1, 300), min_size=1, max_size=12), saved=st.booleans())
+def test_however_the_rows_are_split_the_incidents_are_the_same(sizes: list[int], saved: bool) -> None:
+    columns = evaluated(rise=0.1)
+    columns["loss"][500:520] += 1.5  # so that incidents of both kinds take numbers
+    rows, whole = rows_of(columns), DetectionEngine()
+    expected, found = whole.feed(rows), []
+    engine, start = DetectionEngine(), 0
+    for size in [*sizes, len(rows)]:
+        found += engine.feed(rows[start : start + size]) if start < len(rows) else []
+        start += size
+        if saved:
+            state = engine.state_dict()
+            engine = DetectionEngine()
+            engine.load_state_dict(state)
+    assert EffectLog(found).incidents == EffectLog(expected).incidents
+    assert engine.held_out.to_dict() == whole.held_out.to_dict()
