@@ -32,9 +32,9 @@ from monitor.detection.rows import Rows
 from monitor.detection.scoring.detectors import LEVEL_ACCEPTED, SHIFT_EVENTS, DetectorSet
 from monitor.detection.scoring.recomputed_steps import RecomputedSteps, Verdict
 from monitor.detection.scoring.replay_comparison import Comparison
-from monitor.detection.scoring.scored_row import ScoredRow
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.scoring.skip_effect import SkipEffect
+from monitor.detection.scoring.value_scores import ScoredRow
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.stored_state import VERSION, migrate
 

@@ -251,5 +251,5 @@ class Rise:
 def _medians(values: Floats) -> Floats:
     """Of NUM_JUDGED = 3 values each, in order."""
     windows = np.stack((values[:-2], values[1:-1], values[2:]))
-    windows.sort(axis=0)
-    return windows[1]
+    middle: Floats = np.sort(windows, axis=0)[1]
+    return middle

@@ -28,8 +28,8 @@ from monitor.detection.incidents.replay_mismatch import Finding, describe_mismat
 from monitor.detection.incidents.states import IncidentEvent, advance
 from monitor.detection.rows import Bools
 from monitor.detection.scoring.recent_rows import RecentRows
-from monitor.detection.scoring.scored_row import ScoredRow
 from monitor.detection.scoring.scored_rows import ScoredRows
+from monitor.detection.scoring.value_scores import ScoredRow
 from monitor.detection.settings import DetectionSettings
 
 MAX_NOTICES = 2

@@ -35,8 +35,8 @@ from monitor.detection.row import Row
 from monitor.detection.rows import Bools, Ints, Rows
 from monitor.detection.scoring.readings import IN_BAND_Z
 from monitor.detection.scoring.recent_rows import RecentRows
-from monitor.detection.scoring.scored_row import ScoredRow
 from monitor.detection.scoring.skip_effect import RepeatedSamples
+from monitor.detection.scoring.value_scores import ScoredRow
 from monitor.detection.settings import DetectionSettings
 
 WOULD: Mapping[OrderKind, str] = {

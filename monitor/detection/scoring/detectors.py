@@ -16,12 +16,11 @@ from monitor.detection.row import Row
 from monitor.detection.rows import Rows
 from monitor.detection.scoring.detector import SignalDetector
 from monitor.detection.scoring.recent_rows import MAX_RECENT_ROWS, RecentRows, RecentRowsBuffer
-from monitor.detection.scoring.scored_row import ScoredRow
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.scoring.signals import MAX_ADVISORY, SIGNALS, parameters
 from monitor.detection.scoring.skipped_updates import SkippedUpdates
 from monitor.detection.scoring.source import SourceCorrection
-from monitor.detection.scoring.value_scores import feed_value
+from monitor.detection.scoring.value_scores import ScoredRow, feed_value
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.stored_state import VERSION, migrate_detectors
 

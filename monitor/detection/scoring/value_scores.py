@@ -5,11 +5,14 @@ numpy for them. Every operation and its order is that of the detector, so the sc
 logarithms and powers are numpy's, whose last bit differs from that of the standard library.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
 
+from monitor.detection.row import Row
 from monitor.detection.scoring.baseline import CHUNK, FALL_Z, WINDOW, BaselineFit
 from monitor.detection.scoring.detector import (
     FALL,
@@ -145,3 +148,17 @@ def _fall(recent: RecentResiduals, x: float, lower_limit: float, count: int) -> 
         return 0.0
     part = 1.0 - max(x, last) / min(first, second, third)
     return max(0.0, part) / FALL
+
+
+@dataclass(slots=True)
+class ScoredRow:
+    """One row with the scores that the detectors gave it: `ScoredRows` of length 1."""
+
+    row: Row
+    scores: Mapping[str, ValueScores]
+    is_alarm: bool
+    """Whether it needs a closer look, whatever the state of incidents."""
+
+    def readings(self) -> dict[str, SignalReading]:
+        """Signal by signal."""
+        return {name: scores.reading(self.row.values[name]) for name, scores in self.scores.items()}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
+from lossguard.vocabulary.states import IncidentKind, IncidentState, OrderMode, Outcome
 from monitor.detection import DetectionEngine, Policy
 from tests.monitor.detection.runs import EffectLog, detected, healthy, rows_of
 
@@ -26,7 +26,7 @@ def evaluated(steps: int = 800, *, rise: float = 0.0, at: int = 400, scatter: fl
 
 
 def test_a_held_out_loss_that_rises_while_the_training_loss_falls_is_a_warning_that_no_policy_answers() -> None:
-    log = detected(evaluated(rise=0.1), policy=Policy(mode="auto"))
+    log = detected(evaluated(rise=0.1), policy=Policy(mode=OrderMode.AUTO))
     (incident,) = log.incidents
     assert (incident.kind, incident.signal) == (IncidentKind.HELD_OUT_RISE, "held_out_loss")
     assert incident.state is IncidentState.WARNING
