@@ -308,6 +308,10 @@ class RollbackIn(Body):
     skip_from: StepNumber | None = None
     """Without it: the batch of the checkpoint."""
     skip_to: StepNumber | None = None
+    lr_scale: Annotated[Finite, Field(gt=0, le=1)] | None = None
+    """Factor on the schedule's learning rate from the checkpoint on. Without it: the rate stays as it is."""
+    remedies: Annotated[list[Short], MaxItems] = []
+    """Names of remedies that the run has registered."""
     reason: Text = ""
 
 

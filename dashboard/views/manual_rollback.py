@@ -1,6 +1,8 @@
-"""A rollback that a person orders: to which step, and how many batches to skip."""
+"""A rollback that a person orders: to which step, how many batches to skip, and what else to change."""
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -11,7 +13,8 @@ from dashboard.data.progress import is_silent
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import operate
 from db.models import Incident
-from lossguard.vocabulary.protocol import CAN_ROLL_BACK
+from lossguard.vocabulary.limits import limits_in
+from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CAN_SCALE_LR, remedies_in
 from lossguard.vocabulary.states import RunState
 from monitor.detection.interventions import run_policy
 from monitor.detection.interventions.restorable import RestorableStep, restorable_steps
@@ -48,7 +51,24 @@ def dialog(facts: RunFacts, incident: Incident | None) -> None:
         help="Checkpoints that the trainer can restore, newest first, and how long the last load from there took.",
     )  # fmt: skip
     num_batches = st.number_input("Batches to skip", 0, MAX_SKIPPED_BATCHES, policy.skip_min, key="skip-batches")
-    operate.confirmation_form(rollback(facts, int(target), int(num_batches)), fields=operate.reason)
+    lr_scale, remedies = _changes(facts)
+    action = rollback(facts, int(target), int(num_batches), lr_scale=lr_scale, remedies=remedies)
+    operate.confirmation_form(action, fields=operate.reason)
+
+
+def _changes(facts: RunFacts) -> tuple[float | None, list[str]]:
+    """Fields for the learning rate and the remedies, where the run has announced that it can change them."""
+    lr_scale, capabilities = None, facts.run.capabilities
+    if CAN_SCALE_LR in capabilities and limits_in(capabilities).allow_lr_scale:
+        lr_scale = st.number_input(
+            "Learning rate factor", 0.01, 1.0, None, 0.05, key="lr-scale", placeholder="as it is",
+            help="The run multiplies its schedule by it from the checkpoint on, until another order sets another one.",
+        )  # fmt: skip
+    if not (registered := remedies_in(capabilities)):
+        return lr_scale, []
+    return lr_scale, st.multiselect(
+        "Remedies", registered, key="remedies", help="Changes that the run has registered; each of them ends by itself."
+    )
 
 
 def restorable_label(each: RestorableStep) -> str:
@@ -57,16 +77,26 @@ def restorable_label(each: RestorableStep) -> str:
     return f"{each.step:,} ({origin})" if origin else f"{each.step:,}"
 
 
-def rollback(facts: RunFacts, target: int, num_batches: int) -> OperatorAction:
+def rollback(
+    facts: RunFacts, target: int, num_batches: int, *, lr_scale: float | None = None, remedies: Sequence[str] = ()
+) -> OperatorAction:
     done, first = facts.progress.done, incident_window.batch_at(facts, target)
     count, batches = formatting.plural(num_batches, "batch", "batches"), formatting.batches(first, first + num_batches)
     skip = f" and skip {count} {batches}" if num_batches else ""
+    body: dict[str, Any] = {"rewind_to": target, "skip_to": first + num_batches}
+    also = ""
+    if lr_scale is not None:
+        body["lr_scale"] = lr_scale
+        also += f" The learning rate is multiplied by {lr_scale:g}."
+    if remedies:
+        body["remedies"] = list(remedies)
+        also += f" Remedies that are switched on: {', '.join(f'`{name}`' for name in remedies)}."
     discarded = formatting.plural(max(0, done - target), "step")
     return OperatorAction(
         label="Roll back",
-        question=f"Roll back from step {done:,} to step {target:,}{skip}. This discards {discarded} of training.",
+        question=f"Roll back from step {done:,} to step {target:,}{skip}. This discards {discarded} of training.{also}",
         success=f"Rollback to step {target:,} ordered.",
         method="POST",
         path=f"/runs/{facts.run.id}/rollback",
-        body={"rewind_to": target, "skip_to": first + num_batches},
+        body=body,
     )

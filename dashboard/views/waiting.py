@@ -16,7 +16,10 @@ from monitor.detection.interventions import preflight_text
 MAX_UNRESOLVED = 3
 """Of incidents that no policy answers; the table of incidents begins with all open ones."""
 RELEASE = "**Release**: training continues from the current step, as it is."
-ROLL_BACK = "**Roll back manually**: to an earlier checkpoint, with more batches skipped than the policy may skip."
+ROLL_BACK = (
+    "**Roll back manually**: to an earlier checkpoint, with more batches skipped than the policy may skip, or with a "
+    "lower learning rate or a remedy, if the run can apply them."
+)
 LOWER_LR = (
     "**Lower the learning rate**: stop the trainer (Ctrl-C or SIGTERM; it saves a checkpoint), lower the rate in its "
     "configuration, and start it again with the same run id. The restart ends the hold."

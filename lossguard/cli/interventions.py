@@ -1,6 +1,7 @@
 """Interventions as the commands show them, and a person's decision about one."""
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from lossguard.cli import connection
@@ -35,8 +36,14 @@ def lines_of(intervention: dict[str, Any]) -> list[str]:
     """The intervention and its reasons, one line each."""
     skipped = batches(intervention["skip_from"], intervention["skip_to"])
     skips = "" if skipped == "-" else f"; batches {skipped} skipped"
-    head = f"Intervention {intervention['number']}: {action_of(intervention)}{skips}"
+    head = f"Intervention {intervention['number']}: {action_of(intervention)}{skips}{describe_changes(intervention)}"
     return [head, *(f"  {reason}" for reason in fields(intervention)["reasons"])]
+
+
+def describe_changes(rollback: Mapping[str, Any]) -> str:
+    """How a rollback changes the training, as the end of a sentence: "; learning rate x 0.5; remedies: clip"."""
+    changes = "" if rollback.get("lr_scale") is None else f"; learning rate x {rollback['lr_scale']:g}"
+    return f"{changes}; remedies: {', '.join(rollback['remedies'])}" if rollback.get("remedies") else changes
 
 
 def waiting(run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -108,7 +115,7 @@ def _chosen(run: dict[str, Any], number: int | None) -> dict[str, Any]:
 def _show(run_id: str, each: dict[str, Any], found: dict[str, Any]) -> None:
     terminal = Terminal.of()
     to_step = "" if each["rewind_to"] is None else f" to step {count(each['rewind_to'])}"
-    terminal.say(f"Run {run_id}, intervention {each['number']}: {each['kind']}{to_step}")
+    terminal.say(f"Run {run_id}, intervention {each['number']}: {each['kind']}{to_step}{describe_changes(each)}")
     for sentence in found["sentences"]:
         terminal.say(f"  {sentence}")
     for shown in found["texts"]:

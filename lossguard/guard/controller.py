@@ -113,6 +113,7 @@ class Controller:
         self._newest_returned = -1  # the batch of the last one
         self._sample_skips: SampleSkips | None = None  # of the present data, if later epochs leave samples out
         self._restored = False  # since the last boundary
+        self._scales_lr = False  # the loop has read `lr_scale`
         self._order: Order | None = None  # taken from the inbox, and not yet known to all ranks
         self._stopping = False  # all ranks know of a signal
         self._saver = CheckpointSaver(run, checkpoints, self.ranks, self._log_once, every=every)
@@ -155,7 +156,13 @@ class Controller:
 
     @property
     def lr_scale(self) -> float:
-        """Factor for the schedule's learning rate at this step; an order or a remedy may lower it."""
+        """Factor for the schedule's learning rate at this step; an order or a remedy may lower it.
+
+        Orders of a person that name a factor are taken once the loop has read it.
+        """
+        if not self._scales_lr:
+            self._scales_lr = True
+            self.run.can_scale_lr()
         return self._position.lr_scale * self.remedies.lr_factor(self.step)
 
     @lr_scale.setter

@@ -195,7 +195,11 @@ class RestartPlan:
 
     @property
     def lr_scale(self) -> float:
-        """Factor for the schedule's learning rate: the one of the last order that has one, or 1."""
+        """Factor for the schedule's learning rate: the one of the last order that has one, or 1.
+
+        Orders of a person that name a factor are taken once the script has read it.
+        """
+        self.run.can_scale_lr()
         order = self._state.order
         scale = self.run.history.lr_scale if order is None or order.lr_scale is None else order.lr_scale
         return 1.0 if scale is None else scale

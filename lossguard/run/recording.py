@@ -31,6 +31,7 @@ from lossguard.vocabulary.protocol import (
     ANSWERS_PREFLIGHT,
     CAN_APPLY,
     CAN_ROLL_BACK,
+    CAN_SCALE_LR,
     CANNOT_ROLL_BACK,
     CANNOT_SKIP,
     CHECKPOINT_UNCERTIFIED,
@@ -358,6 +359,10 @@ class RecordingRun(Run):
     @_never_raises
     def can_apply(self, remedy: str) -> None:
         self._set_capabilities([CAN_APPLY + remedy])
+
+    @_never_raises
+    def can_scale_lr(self) -> None:
+        self._set_capabilities([CAN_SCALE_LR])
 
     @_never_raises
     def has_limits(self, limits: str) -> None:

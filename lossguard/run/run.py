@@ -154,6 +154,9 @@ class Run:
     def can_apply(self, remedy: str) -> None:
         """Tell the collector that this run's loop has registered the remedy of this name. A guard calls it."""
 
+    def can_scale_lr(self) -> None:
+        """Tell the collector that this run's loop multiplies its learning rate by what an order says."""
+
     def take_order(self) -> Order | None:
         """The next order that was not taken yet, from an inbox in memory: never waits for the network."""
         return None

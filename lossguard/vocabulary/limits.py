@@ -117,9 +117,7 @@ class Limits:
         if self.rollbacks_per_day is not None and num_rollbacks >= self.rollbacks_per_day:
             rollbacks = plural(num_rollbacks, "rollback")
             return f"{rollbacks} within 24 hours, and rollbacks_per_day={self.rollbacks_per_day}"
-        if order.lr_scale is not None and not self.allow_lr_scale:
-            return f"it multiplies the learning rate by {order.lr_scale:g}, and allow_lr_scale=false"
-        return None
+        return self.bars_lr_scale(order.lr_scale)
 
     def too_deep(self, step: int, rewind_to: int) -> str | None:
         """Why a run before `step` must not go back to `rewind_to`, or None."""
@@ -137,6 +135,12 @@ class Limits:
         if self.max_skip is None or num_skipped <= self.max_skip:
             return None
         return f"it skips {plural(num_skipped, 'batch', 'batches')}, and max_skip={self.max_skip}"
+
+    def bars_lr_scale(self, lr_scale: float | None) -> str | None:
+        """Why the learning rate must not be multiplied by this factor, or None; None as a factor changes nothing."""
+        if lr_scale is None or self.allow_lr_scale:
+            return None
+        return f"it multiplies the learning rate by {lr_scale:g}, and allow_lr_scale=false"
 
     def _too_late(self, step: int, until: int | None) -> str | None:
         if self.not_after is None:

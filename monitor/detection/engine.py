@@ -53,10 +53,12 @@ class DetectionEngine:
         can_roll_back: bool = True,
         can_skip: bool = True,
         remedies: Sequence[str] = (),
+        can_scale_lr: bool = False,
         limits: Limits | None = None,
     ) -> None:
         """`can_skip`: whether the run can leave batches out; `remedies`: the names of those that its loop has
-        registered; `limits`: what its trainer carries out at most."""
+        registered; `can_scale_lr`: whether it says that it scales its learning rate; `limits`: what its trainer carries
+        out at most."""
         self.settings = settings or DetectionSettings()
         self.detectors = DetectorSet(self.settings)
         self.response = IncidentResponse(
@@ -65,6 +67,7 @@ class DetectionEngine:
             can_roll_back=can_roll_back,
             can_skip=can_skip,
             remedies=remedies,
+            can_scale_lr=can_scale_lr,
             limits=limits,
         )
         self.last_step = -1
@@ -302,11 +305,19 @@ class DetectionEngine:
         rewind_to: int | None = None,
         skip_from: int | None = None,
         skip_to: int | None = None,
+        lr_scale: float | None = None,
+        remedies: Sequence[str] = (),
         reason: str = "",
     ) -> list[Effect]:
-        """An operator's order. Raises ValueError when the run cannot roll back, or no checkpoint fits."""
+        """An operator's order. Raises ValueError when the run cannot carry it out, or no checkpoint fits."""
         return self.response.roll_back(
-            self.last_step, rewind_to=rewind_to, skip_from=skip_from, skip_to=skip_to, reason=reason
+            self.last_step,
+            rewind_to=rewind_to,
+            skip_from=skip_from,
+            skip_to=skip_to,
+            lr_scale=lr_scale,
+            remedies=tuple(dict.fromkeys(remedies)),
+            reason=reason,
         )
 
     def hold(self, reason: str = "") -> list[Effect]:

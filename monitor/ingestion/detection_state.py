@@ -16,7 +16,7 @@ from db.models import DetectionState, Intervention, Order, Run, Segment
 from db.steps.reader import StepBlock, read_intact_blocks
 from lossguard.vocabulary.limits import limits_in
 from lossguard.vocabulary.metrics import detector_inputs
-from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CANNOT_SKIP, remedies_in
+from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CAN_SCALE_LR, CANNOT_SKIP, remedies_in
 from lossguard.vocabulary.states import OrderKind, RunState, SegmentReason
 from monitor.detection import DetectionEngine, Effect, Rows
 from monitor.detection.interventions import run_policy
@@ -82,6 +82,7 @@ def _new_engine(run: Run) -> DetectionEngine:
         can_roll_back=CAN_ROLL_BACK in run.capabilities,
         can_skip=CANNOT_SKIP not in run.capabilities,
         remedies=remedies_in(run.capabilities),
+        can_scale_lr=CAN_SCALE_LR in run.capabilities,
         limits=limits_in(run.capabilities),
     )
 

@@ -4,9 +4,10 @@ import argparse
 import re
 from typing import Any
 
+from lossguard.cli.interventions import describe_changes
 from lossguard.cli.orders import add_order_options, order
 from lossguard.vocabulary.errors import ConfigurationError
-from lossguard.vocabulary.protocol import is_step
+from lossguard.vocabulary.protocol import is_remedy, is_step
 
 
 def add_to(commands: Any) -> None:
@@ -23,6 +24,19 @@ def add_to(commands: Any) -> None:
         help="leave out the batches from A to B-1; :B begins at the batch of the checkpoint (default: as many as the "
         "policy skips at least)",
     )
+    parser.add_argument(
+        "--lr-scale",
+        type=float,
+        metavar="X",
+        help="multiply the schedule's learning rate by X from there on, above 0 and at most 1",
+    )
+    parser.add_argument(
+        "--remedy",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="switch on a remedy that the run has registered, such as clip or z_loss; may be repeated",
+    )
     add_order_options(parser)
     parser.set_defaults(run=run)
 
@@ -30,11 +44,16 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.to is not None and not is_step(options.to):
         raise ConfigurationError(f"--to {options.to} must be a step, from 0")
+    if options.lr_scale is not None and not 0 < options.lr_scale <= 1:
+        raise ConfigurationError(f"--lr-scale {options.lr_scale:g} must be above 0 and at most 1")
+    if unusable := [name for name in options.remedy if not is_remedy(name)]:
+        raise ConfigurationError(f"--remedy {unusable[0]!r:.80} must have 1 to 64 characters of a-z, 0-9 and _")
     skip_from, skip_to = skipped(options.skip)
+    changes = {"lr_scale": options.lr_scale, "remedies": options.remedy or None}
     to = "" if options.to is None else f" to step {options.to:,} or the newest checkpoint before it"
-    body = {"rewind_to": options.to, "skip_from": skip_from, "skip_to": skip_to, "reason": options.reason}
+    body = {"rewind_to": options.to, "skip_from": skip_from, "skip_to": skip_to, "reason": options.reason} | changes
     given = {name: value for name, value in body.items() if value is not None}
-    return order(options, "rollback", f"Roll {{run}} back{to}", given)
+    return order(options, "rollback", f"Roll {{run}} back{to}{describe_changes(changes)}", given)
 
 
 def skipped(text: str | None) -> tuple[int | None, int | None]:

@@ -254,12 +254,6 @@ def describe_returned(details: Mapping[str, Any]) -> str:
     return f"Skipped samples were trained again{where}{how_many}: the rollback did not leave them out."
 
 
-def operator_decision(rewind_to: int, skip_from: int, skip_to: int, reason: str, *, can_skip: bool = True) -> Decision:
-    reasons = [reason or "Requested by an operator."]
-    skip = (skip_from, skip_to) if can_skip else (None, None)
-    return Decision(OrderKind.ROLLBACK, rewind_to, skip[0], skip[1], reasons=reasons)
-
-
 def newest_restorable(restorable: Sequence[int], at_most: int) -> int:
     """The newest restorable step <= `at_most`. Raises ValueError when there is none."""
     suitable = [step for step in restorable if step <= at_most]

@@ -22,7 +22,6 @@ from monitor.detection.interventions.intervention_tracker import (
     describe_returned,
     describe_samples,
     newest_restorable,
-    operator_decision,
     site_end,
     verification_step,
 )
@@ -62,9 +61,11 @@ class IncidentResponse:
         can_roll_back: bool,
         can_skip: bool = True,
         remedies: Sequence[str] = (),
+        can_scale_lr: bool = False,
         limits: Limits | None = None,
     ) -> None:
         self.settings, self.remedies, self.limits = settings, remedies, limits or Limits()
+        self._can_scale_lr = can_scale_lr
         self._configured, self._obeys, self.source = policy, can_roll_back, EVERY_STEP
         self._may_skip = can_skip
         self.data_repeats = True
@@ -475,10 +476,19 @@ class IncidentResponse:
         return [*effects, self.interventions.order(by_policy=False), *self.incidents.treat()]
 
     def roll_back(
-        self, step: int, *, rewind_to: int | None, skip_from: int | None, skip_to: int | None, reason: str
+        self,
+        step: int,
+        *,
+        rewind_to: int | None,
+        skip_from: int | None,
+        skip_to: int | None,
+        lr_scale: float | None,
+        remedies: Sequence[str],
+        reason: str,
     ) -> list[Effect]:
-        """An operator's order at `step`. Raises ValueError when the run cannot roll back, or no checkpoint fits."""
+        """An operator's order at `step`. Raises ValueError when the run cannot carry it out, or no checkpoint fits."""
         self._check_obeys("roll back")
+        self._check_changes(lr_scale, remedies)
         if not self.can_skip and (skip_from, skip_to) != (None, None):
             why = "this run cannot leave batches out" if self.data_repeats else "the data of this run does not repeat"
             raise ValueError(f"{why}: order the rollback without skip_from and skip_to")
@@ -489,16 +499,28 @@ class IncidentResponse:
         at_most = max(onset - self.policy.min_depth, oldest) if rewind_to is None else rewind_to
         target = newest_restorable(steps, at_most)
         begin, end = self._skip(target, skip_from, skip_to)
-        if (problem := self.limits.too_deep(step, target) or self.limits.too_wide(end - begin)) is not None:
+        problem = self.limits.too_deep(step, target) or self.limits.too_wide(end - begin)
+        if (problem := problem or self.limits.bars_lr_scale(lr_scale)) is not None:
             raise ValueError(f"the trainer would refuse this: {problem}")
         effects = self._replace_active()
+        skip, reasons = (begin, end) if self.can_skip else (None, None), [reason or "Requested by an operator."]
         self.interventions.propose(
-            operator_decision(target, begin, end, reason, can_skip=self.can_skip),
+            Decision(OrderKind.ROLLBACK, target, skip[0], skip[1], lr_scale, reasons, remedies=remedies),
             incident=None if incident is None else incident.number,
             step=step,
             verify_at=verification_step(self.policy, step, target),
         )
         return [*effects, self.interventions.order(by_policy=False), *self.incidents.treat()]
+
+    def _check_changes(self, lr_scale: float | None, remedies: Sequence[str]) -> None:
+        """Raises ValueError for a change of the training that this run has not announced."""
+        if unknown := [name for name in remedies if name not in self.remedies]:
+            known = f"its remedies are {', '.join(self.remedies)}" if self.remedies else "it has none"
+            raise ValueError(f"this run has not registered the remedy {unknown[0]!r:.80}: {known}")
+        if lr_scale is not None and not self._can_scale_lr:
+            raise ValueError(
+                "this run ignores lr_scale: its loop has not multiplied its learning rate by guard.lr_scale"
+            )
 
     def _skip(self, target: int, skip_from: int | None, skip_to: int | None) -> tuple[int, int]:
         """The batches that an operator's rollback to the checkpoint `target` leaves out: [begin, end)."""

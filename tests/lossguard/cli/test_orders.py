@@ -31,6 +31,24 @@ def test_a_person_rolls_back_holds_and_releases_a_run(
     assert trail[0]["who"].startswith("zoë (token ")
 
 
+def test_a_rollback_may_lower_the_learning_rate_and_switch_on_remedies(
+    collector_client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda prompt: asked.append(prompt) or "y")  # type: ignore[func-returns-value]
+    trained(collector_client, "r", capabilities=["rollback", "lr-scale", "remedy:clip", "remedy:z_loss"])
+    arguments = ["rollback", "r", "--to", "12", "--skip", ":10", "--lr-scale", "0.5"]
+    assert main([*arguments, "--remedy", "clip", "--remedy", "z_loss"]) == 0
+    changes = "; learning rate x 0.5; remedies: clip, z_loss"
+    assert asked == [
+        f"Roll r back to step 12 or the newest checkpoint before it{changes} (running, now at step 19)? [y/N] "
+    ]
+    assert capsys.readouterr().out.startswith(f"Intervention 1: rollback to 10, ordered{changes}\n")
+    assert main([*arguments, "--remedy", "moments", "--yes"]) == 1
+    said = "this run has not registered the remedy 'moments': its remedies are clip, z_loss; nothing was changed"
+    assert capsys.readouterr().err == f"lossguard: {said}\n"
+
+
 def test_without_a_yes_nothing_is_ordered(
     collector_client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

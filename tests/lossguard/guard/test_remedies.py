@@ -18,7 +18,7 @@ from lossguard.run.ranks import Ranks
 from lossguard.torch import Checkpoints
 from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.orders import Order
-from lossguard.vocabulary.protocol import remedies_in
+from lossguard.vocabulary.protocol import CAN_SCALE_LR, remedies_in
 from lossguard.vocabulary.states import OrderKind, SegmentReason
 from tests.lossguard.checkpoints.box import Box
 from tests.lossguard.collectors import FakeCollector
@@ -47,6 +47,21 @@ def test_a_remedy_is_in_effect_from_the_restored_step_until_its_end(caplog: pyte
     assert caplog.messages == [
         "rolled back from step 4 to step 2; the next batch is 2; remedies that are switched on: weight: spike"
     ]
+
+
+def test_a_run_says_that_it_scales_its_learning_rate_once_its_loop_has_read_the_factor(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        guard = Guard(run, checkpoints=Memory([]))
+        assert CAN_SCALE_LR not in _announced(run)[-1]
+        assert [guard.lr_scale for _ in range(3)] == [1.0] * 3
+    assert [CAN_SCALE_LR in each for each in _announced(run)].count(True) == 1
+    with offline(tmp_path) as run:
+        assert lossguard.restart(run).lr_scale == 1.0
+    assert CAN_SCALE_LR in _announced(run)[-1]
+
+
+def _announced(run: Run) -> list[list[str]]:
+    return [record["run"]["capabilities"] for record in records(run) if "run" in record]
 
 
 def test_a_remedy_in_effect_is_prolonged_and_not_applied_twice() -> None:

@@ -1,14 +1,24 @@
 """The ready remedies, on a tiny model."""
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from lossguard import Guard
-from lossguard.torch import clip_remedy, learning_rate_remedy, moments_remedy, reset_damaged_moments, z_loss_remedy
+from lossguard.torch import (
+    Checkpoints,
+    clip_remedy,
+    learning_rate_remedy,
+    moments_remedy,
+    reset_damaged_moments,
+    z_loss_remedy,
+)
 from lossguard.torch.remedies import ScaledRates
 from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
 
@@ -147,6 +157,27 @@ def test_moments_are_reset_after_the_restore_and_not_again_by_a_process_that_res
     assert run({5: rollback(rewind_to=2, remedies=("moments",))}, 4) == [True, True, True, True, False, False]
     optimizer.state[model.weight]["exp_avg"][0, 0] = math.inf
     assert run({}, 6) == [True, True]
+
+
+@pytest.mark.parametrize("kind", [CosineAnnealingLR, OneCycleLR])
+def test_the_recipe_of_the_docs_scales_the_rates_of_a_scheduler_and_not_its_schedule(kind: Any, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "loop.md").read_text()
+    recipe = re.search(r"### `guard.lr_scale` with a scheduler.*?```python\n(.*?)```", page, re.DOTALL)
+    assert recipe is not None
+
+    def used(name: str, orders: dict[int, Any]) -> list[float]:
+        model = nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        last = {"T_max": 12} if kind is CosineAnnealingLR else {"max_lr": 1.0, "total_steps": 13}
+        objects: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": kind(optimizer, **last)}
+        rates: list[float] = []
+        optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+        guard = Guard(ScriptedRun(orders), checkpoints=Checkpoints(tmp_path / name, **objects), every=2)
+        exec(recipe[1].replace("10_000", "9"), objects | {"guard": guard, "batches": torch.randn(4, 3, 2)})
+        return rates
+
+    plain = used("plain", {})
+    assert used("scaled", {7: rollback(rewind_to=4, lr_scale=0.5)}) == [*plain[:6], *(rate * 0.5 for rate in plain[4:])]
 
 
 def test_the_rates_are_scaled_for_one_step_and_then_what_they_were_to_the_last_digit() -> None:

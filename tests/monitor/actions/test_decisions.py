@@ -30,6 +30,25 @@ def test_a_person_can_roll_back_by_hand(http: TestClient) -> None:
     assert "the data was wrong" in order["reason"]
 
 
+def test_a_person_can_roll_back_with_a_lower_learning_rate_and_a_remedy(http: TestClient) -> None:
+    trainer = Trainer(http, capabilities=["rollback", "lr-scale", "remedy:clip"])
+    trainer.report(trainer.open("a"), range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
+    path, changes = f"{API}/runs/r1/rollback", {"lr_scale": 0.5, "remedies": ["clip"]}
+    for bad in ({"lr_scale": 0}, {"lr_scale": 1.5}, {"lr_scale": "NaN"}, {"remedies": "clip"}):
+        assert http.post(path, json=bad).status_code == 422
+    refused = http.post(path, json={"remedies": ["moments"]})
+    assert (refused.status_code, refused.json()["detail"]) == (
+        409,
+        "this run has not registered the remedy 'moments': its remedies are clip",
+    )
+    assert http.post(path, json={"rewind_to": 150, **changes}).status_code == 200
+    (order,) = trainer.report(0, [], {})["orders"]
+    assert order.items() >= {**changes, "rewind_to": 150}.items()
+    (intervention,) = trainer.get()["interventions"]
+    assert intervention.items() >= changes.items()
+    assert http.get(f"{API}/audit").json()[0]["details"].items() >= changes.items()
+
+
 def test_a_person_can_hold_a_run_and_release_it(http: TestClient) -> None:
     trainer = Trainer(http)
     trainer.report(trainer.open("a"), range(10), {"loss": noise(1, 10)})

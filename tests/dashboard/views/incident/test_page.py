@@ -255,6 +255,37 @@ def test_a_manual_rollback_is_ordered_with_its_reason(asking: sa.Engine) -> None
         assert access.trail(session)[0].details["reason"] == "the shard is bad"
 
 
+@pytest.mark.parametrize(
+    ("announced", "offered"),
+    [
+        (["lr-scale", "remedy:clip", "remedy:z_loss"], ["lr-scale", "remedies"]),
+        (["lr-scale", "limits:allow_lr_scale=false"], []),
+        ([], []),
+    ],
+)
+def test_the_dialog_offers_a_learning_rate_and_remedies_where_the_run_has_announced_them(
+    open_page: OpenPage, asking: sa.Engine, announced: list[str], offered: list[str]
+) -> None:
+    with asking.begin() as connection:
+        connection.execute(sa.update(Run).values(capabilities=["rollback", *announced]))
+    app = press(open_page("incident", run="asking"), "Roll back manually")
+    shown = [each.key for each in (*app.number_input, *app.multiselect)]
+    assert [key for key in shown if key in ("lr-scale", "remedies")] == offered
+    if "remedies" in offered:
+        assert app.multiselect(key="remedies").options == ["clip", "z_loss"]
+
+
+def test_a_manual_rollback_is_ordered_with_its_learning_rate_and_remedies(asking: sa.Engine) -> None:
+    with asking.begin() as connection:
+        connection.execute(sa.update(Run).values(capabilities=["rollback", "lr-scale", "remedy:clip"]))
+    action = rollback(stored_facts(), 400, 30, lr_scale=0.5, remedies=["clip"])
+    assert action.question.endswith("The learning rate is multiplied by 0.5. Remedies that are switched on: `clip`.")
+    confirm(dialog(action), "Roll back")
+    with reading(asking) as session:
+        order = queries.orders(session, run=stored_facts().run)[-1]
+        assert (order.lr_scale, order.remedies) == (0.5, ["clip"])
+
+
 def test_viewers_who_may_not_use_the_dashboards_token_need_one_of_their_own(
     asking: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

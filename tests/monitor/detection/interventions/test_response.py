@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lossguard import Limits
 from lossguard.vocabulary.states import Outcome
 from monitor.detection import (
     DetectionEngine,
@@ -230,6 +231,29 @@ def test_an_operator_may_say_at_which_batch_the_skip_begins() -> None:
             engine.rollback(rewind_to=260, skip_from=skip_from, skip_to=skip_to)
     (order,) = orders(story.add(engine.rollback(rewind_to=260, skip_from=300, skip_to=310)))
     assert (order.rewind_to, order.skip_from, order.skip_to) == (250, 300, 310)
+
+
+def test_an_operator_may_order_a_rollback_with_a_learning_rate_and_remedies_that_the_run_has_announced() -> None:
+    engine, story = DetectionEngine(can_scale_lr=True, remedies=["clip", "z_loss"]), EffectLog()
+    story.add(engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
+    with pytest.raises(ValueError, match="not registered the remedy 'moments': its remedies are clip, z_loss"):
+        engine.rollback(rewind_to=260, remedies=["moments"])
+    (order,) = orders(story.add(engine.rollback(rewind_to=260, lr_scale=0.5, remedies=["clip", "clip"])))
+    assert (order.rewind_to, order.lr_scale, order.remedies) == (250, 0.5, ["clip"])
+    assert engine.response.interventions.changes_updates(order.number)
+
+
+def test_what_the_run_has_not_announced_or_its_trainer_would_refuse_is_refused() -> None:
+    engine = DetectionEngine()
+    engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50))
+    with pytest.raises(ValueError, match="not registered the remedy 'clip': it has none"):
+        engine.rollback(remedies=["clip"])
+    with pytest.raises(ValueError, match="its loop has not multiplied its learning rate"):
+        engine.rollback(lr_scale=0.5)
+    limited = DetectionEngine(can_scale_lr=True, limits=Limits(allow_lr_scale=False))
+    limited.feed(rows_of(healthy(400)), restorable=range(0, 400, 50))
+    with pytest.raises(ValueError, match=r"would refuse this: it multiplies the learning rate by 0.5, and allow_lr"):
+        limited.rollback(lr_scale=0.5)
 
 
 def test_an_operator_may_hold_a_run_without_an_incident_and_release_it() -> None:
