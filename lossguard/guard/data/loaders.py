@@ -100,6 +100,14 @@ def refuse_without_order(loader: Any) -> None:
         _refuse_unrepeatable_dataset(loader)
         return
     sampler = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
+    try:
+        len(loader)
+    except TypeError:
+        endless = [part for part in parts_of(sampler) if not hasattr(part, "__len__")] or [sampler]
+        units = "batches" if endless[-1] is loader.batch_sampler else "samples"
+        raise ValueError(
+            f"{_named(endless[-1])} has no length: give it a __len__, the number of {units} of an epoch"
+        ) from None
     own = [part for part in parts_of(sampler) if type(part).__module__.split(".")[0] not in KNOWN_PACKAGES]
     if own and not _repeats_itself(sampler, loader.dataset):
         raise ValueError(

@@ -75,6 +75,27 @@ def test_a_sampler_that_draws_anew_is_refused_in_one_sentence(kind: type[Drawing
     assert random.getstate() == before
 
 
+class WithoutLength:
+    def __init__(self, *values: Any) -> None:
+        self.values = values
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values)
+
+
+@pytest.mark.parametrize(
+    ("loader", "units"),
+    [
+        (DataLoader(range(4), sampler=WithoutLength(0, 1)), "samples"),  # type: ignore[arg-type]
+        (DataLoader(range(4), batch_sampler=WithoutLength([0], [1])), "batches"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_sampler_without_a_length_is_refused_in_one_sentence(loader: Any, units: str) -> None:
+    said = f"^the sampler WithoutLength has no length: give it a __len__, the number of {units} of an epoch$"
+    with pytest.raises(ValueError, match=said):
+        MicroBatches(loader)
+
+
 @pytest.mark.parametrize("kind", [FromItsOwnTorchGenerator, FromPython])
 def test_a_sampler_that_draws_from_what_can_be_restored_is_taken_as_it_is(kind: type[Drawing]) -> None:
     sampler = kind()
