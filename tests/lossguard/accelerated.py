@@ -142,14 +142,17 @@ def store_of(training: Training, options: Options, folder: Path) -> Any:
     return Checkpoints(folder, model=training.model, optimizer=training.optimizer, scheduler=training.scheduler)
 
 
-def train_guarded(options: Options, folder: Path, *, stop_at: int | None = None) -> dict[str, Any]:
+def train_guarded(
+    options: Options, folder: Path, *, stop_at: int | None = None, resume_from: int | None = None
+) -> dict[str, Any]:
     """`stop_at`: leave the loop before this step, as a process that dies; called again, it resumes."""
     training = Training(options)
     rank, size = training.accelerator.process_index, training.accelerator.num_processes
     run: Any = ScriptedRun(orders_of(options)) if rank == 0 else Run(id="r", rank=rank, num_ranks=size)
     run.num_ranks = size
     ranks = TorchRanks(pause=0) if size > 1 else Ranks()
-    guard = Guard(run, checkpoints=store_of(training, options, folder), every=5, ranks=ranks, skip_samples="once")
+    store = store_of(training, options, folder)
+    guard = Guard(run, checkpoints=store, every=5, ranks=ranks, skip_samples="once", resume_from=resume_from)
     seen: Seen = {}
     executed = 0
     for step, micro_batches in guard.steps(Batches(training.loader, accumulate=options.accumulate), options.steps):

@@ -94,6 +94,15 @@ def test_a_process_that_died_in_the_middle_of_an_epoch_continues_bit_for_bit(
     assert same({**after, "seen": before | after["seen"]}, train_plain(options))
 
 
+@pytest.mark.slow
+def test_a_person_resumes_from_an_older_checkpoint_of_accelerate_bit_for_bit(tmp_path: Path) -> None:
+    options = Options(**SHORT, store="accelerate", loader=SEEDABLE)
+    first = train_guarded(options, tmp_path)
+    again = train_guarded(options, tmp_path, resume_from=10)
+    assert min(again["seen"]) == 10
+    assert same({**again, "seen": first["seen"] | again["seen"]}, first)
+
+
 def test_a_stream_is_skipped_by_reading_it() -> None:
     class Stream(IterableDataset[int]):
         def __iter__(self) -> Iterator[int]:
