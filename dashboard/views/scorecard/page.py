@@ -34,8 +34,9 @@ NO_RUNS = (
 )
 NO_SITES = "No incident that a policy answers: there is nothing to compare yet."
 RATE_HELP = (
-    f"False actions per {PER_HOURS:,.0f} GPU-hours: the policy would have acted, nobody did, and the run was fine. The "
-    "interval is the exact 95% confidence interval of a Poisson rate; with few hours it is wide."
+    f"False actions per {PER_HOURS:,.0f} GPU-hours: the policy would have acted, nobody did, and the loss came back by "
+    "itself. Whether the run was harmed is not measured. The interval is the exact 95% confidence interval of a "
+    "Poisson rate; with few hours it is wide."
 )
 SITES_HELP = (
     "Steps: those that the rollback would have done again, what loading the checkpoint costs, what the skipped batches "
@@ -81,8 +82,8 @@ def show_totals(totals: Totals) -> None:
     with st.container(horizontal=True):
         label = f"False actions per {PER_HOURS:,.0f} GPU-hours"
         st.metric(label, wording.rate(totals), width=RATE_WIDTH_PIXELS, help=RATE_HELP)
-        not_needed = f"{totals.false_actions} of {totals.actions}"
-        st.metric("Actions not needed", not_needed, width=COLUMN_WIDTH_PIXELS)
+        came_back = f"{totals.false_actions} of {totals.actions}"
+        st.metric("Actions, and it came back by itself", came_back, width=COLUMN_WIDTH_PIXELS)
         agreed = f"{totals.agreed} of {totals.compared}"
         st.metric("Sites where people agreed", agreed, width=COLUMN_WIDTH_PIXELS)
         saved = wording.number_or_dash(totals.hours_saved)

@@ -37,8 +37,10 @@ def story(run: dict[str, Any], goodput: dict[str, Any], incidents: list[dict[str
     parts += [] if progress is None else [percent(progress)]
     lost = goodput["seconds"].get(LOST_TO_SPIKES, 0.0)
     spikes = [each for each in incidents if each["kind"] not in NOT_REPLAYED]
-    if spikes:
-        parts.append(f"{'under 1 s' if 0 < lost < 1 else duration(lost)} lost to {plural(len(spikes), 'incident')}")
+    if spikes and not lost:
+        parts.append(f"{plural(len(spikes), 'incident')} without a rollback, harm not measured")
+    elif spikes:
+        parts.append(f"{'under 1 s' if lost < 1 else duration(lost)} lost to {plural(len(spikes), 'incident')}")
     else:
         parts.append("no incident")
     if goodput["goodput"] is not None:

@@ -25,14 +25,14 @@ class Ending(StrEnum):
     SAME = "same"  # a person did the same, or let the policy do it
     OTHER = "other"  # a person rolled back elsewhere, or where the policy waited
     RECOVERED = "recovered"  # nobody acted, and the loss was back on its trend within a window
-    CONTINUED = "continued"  # nobody acted, and the run was fine later, or a person accepted the level
+    CONTINUED = "continued"  # nobody acted, and the loss was back later, or a person accepted the level
     WORSE = "worse"  # nobody acted, and the run went on with a loss that did not come back
     DIED = "died"  # nobody acted, and the run ended in the trouble or within a window of it
     OPEN = "open"  # the record ends before it shows
 
 
 NOT_NEEDED = (Ending.RECOVERED, Ending.CONTINUED)
-"""Endings at which an action would have been a false one."""
+"""Endings at which an action counts as a false one. Back in band is not unharmed: that is not measured."""
 BY_PERSON = (Ending.SAME, Ending.OTHER)
 
 

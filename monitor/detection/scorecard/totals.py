@@ -31,7 +31,7 @@ class Totals:
     holds: int
     """What the policy would have done, at the sites that it did not answer itself in auto."""
     false_actions: int
-    """Actions at sites at which nobody acted and the run was fine."""
+    """Actions at sites at which nobody acted and the loss came back by itself."""
     undecided_actions: int
     """Actions at sites whose ending is not known yet: they may turn out to be false."""
     missed: int
@@ -105,7 +105,7 @@ def total(runs: Sequence[ScoredRun]) -> Totals:
 
 
 def is_false_action(each: ScoredSite) -> bool:
-    """The policy would have acted, nobody did, and the run was fine."""
+    """The policy would have acted, nobody did, and the loss came back; harm to the run is not measured."""
     return each.site.action is not None and each.ending in NOT_NEEDED
 
 

@@ -13,8 +13,8 @@ from monitor.detection.scorecard.totals import Totals, total
 ENDINGS: Mapping[Ending, str] = {
     Ending.SAME: "a person did the same",
     Ending.OTHER: "a person did something else",
-    Ending.RECOVERED: "recovered by itself",
-    Ending.CONTINUED: "nobody acted, the run was fine",
+    Ending.RECOVERED: "recovered by itself, harm not measured",
+    Ending.CONTINUED: "nobody acted, back later, harm not measured",
     Ending.WORSE: "went on with a higher loss",
     Ending.DIED: "the run died",
     Ending.OPEN: "not known yet",
@@ -48,9 +48,8 @@ def _hours_clause(totals: Totals) -> str:
 def _needed(totals: Totals) -> str:
     if totals.false_actions == 0:
         return " No action is known to be false."
-    verb = "was" if totals.false_actions == 1 else "were"
     of = f"{totals.false_actions} of {plural(totals.actions, 'action')}"
-    return f" {of} {verb} not needed: nobody acted, and the run was fine."
+    return f" At {of} nobody acted, and the loss came back by itself; whether that harmed the run was not measured."
 
 
 def _rate(totals: Totals) -> str:

@@ -32,7 +32,7 @@ def test_it_prints_the_sentence_and_a_row_per_project_and_run(stored: sa.Engine)
     assert done.exit_code == 0, done.output
     text = " ".join(done.output.split())
     assert "In auto it would have rolled back 2 times in 2 runs" in text
-    assert "1 of 2 actions was not needed" in text
+    assert "At 1 of 2 actions nobody acted, and the loss came back by itself" in text
     assert "1 run in auto is not scored" in text
     for name in ("gpt", "llama", "all", "spiky", "imported", "only reports"):
         assert name in text

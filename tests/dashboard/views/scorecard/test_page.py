@@ -37,10 +37,13 @@ def test_the_page_shows_the_sentence_the_rate_and_the_sites_of_the_run_in_the_ur
     app = open_page("scorecard", run="second")
     shown = metrics(app)
     assert "rolled back 2 times in 2 runs" in app.info[0].value
-    assert (shown["Actions not needed"], shown["Sites where people agreed"]) == ("1 of 2", "0 of 1")
+    assert (shown["Actions, and it came back by itself"], shown["Sites where people agreed"]) == ("1 of 2", "0 of 1")
     sites = app.dataframe[-1].value
     assert list(sites["What happened"]) == ["the run died"]
-    assert open_page("scorecard", project="gpt").dataframe[-1].value["What happened"][0] == "recovered by itself"
+    assert (
+        open_page("scorecard", project="gpt").dataframe[-1].value["What happened"][0]
+        == "recovered by itself, harm not measured"
+    )
 
 
 def test_a_period_leaves_out_runs_that_reported_before_it(open_page: OpenPage, store: sa.Engine) -> None:

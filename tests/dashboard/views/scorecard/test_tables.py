@@ -12,7 +12,7 @@ def test_endings_that_did_not_occur_are_left_out() -> None:
     rows = {row.iloc[0]: (row.iloc[1], row.iloc[2]) for _, row in table.iterrows()}
     assert rows == {
         "A person did the same": (1, 0),
-        "Recovered by itself": (2, 1),
+        "Recovered by itself, harm not measured": (2, 1),
         "The run died": (0, 1),
         "Not known yet": (1, 0),
     }
@@ -38,5 +38,13 @@ def test_runs_with_false_actions_come_first_and_runs_without_sites_are_left_out(
 def test_a_site_shows_the_terms_of_its_hours() -> None:
     (run,) = score([stored_run(incident(), incident(2, proposal=None, onset_step=2000, detected_step=2001))])
     first, second = (row for _, row in tables.sites(run).iterrows())
-    assert list(first)[3:] == ["rewind to 900, skip 20 batches", "recovered by itself", "118", "10", "10", "0", "-1.4"]
-    assert list(second)[3:] == ["wait", "recovered by itself", "-", "-", "-", "-", "-"]
+    assert list(first)[3:] == [
+        "rewind to 900, skip 20 batches",
+        "recovered by itself, harm not measured",
+        "118",
+        "10",
+        "10",
+        "0",
+        "-1.4",
+    ]
+    assert list(second)[3:] == ["wait", "recovered by itself, harm not measured", "-", "-", "-", "-", "-"]

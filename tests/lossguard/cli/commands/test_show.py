@@ -17,7 +17,7 @@ def test_a_run_is_shown_with_its_story_and_what_it_waits_for(
     monkeypatch.setenv("LOSSGUARD_DASHBOARD_URL", "https://lossguard.example/")
     assert main(["show", "asking"]) == 0
     out = capsys.readouterr().out
-    assert "101 steps, 25.2%, 0 s lost to 1 incident" in out
+    assert "101 steps, 25.2%, 1 incident without a rollback, harm not measured" in out
     assert "step 100 of 400 (25.2%), loss NaN" in out
     assert "Waiting for you: intervention 1 (rollback to 10, proposed): lossguard approve asking" in out
     assert "nonfinite" in out

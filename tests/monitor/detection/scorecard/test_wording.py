@@ -18,7 +18,8 @@ def test_the_sentence_says_what_auto_would_have_done_and_how_sure_that_is() -> N
     assert wording.sentence(six_runs()) == (
         "In auto it would have rolled back 3 times and held the run 1 time in 6 runs and 150 GPU-hours "
         "(without 1 run whose time per step is not known). "
-        "2 of 4 actions were not needed: nobody acted, and the run was fine. "
+        "At 2 of 4 actions nobody acted, and the loss came back by itself; "
+        "whether that harmed the run was not measured. "
         "False actions per 1,000 GPU-hours: 6.7 (95%: 0.17 to 37). "
         "Of 1 action it is not known yet. "
         "People and policy agreed at 2 of 4 sites. "
