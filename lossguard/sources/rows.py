@@ -1,7 +1,7 @@
 """The rows of a source: what it logged for one step, under its own names, or scalar by scalar."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -98,34 +98,6 @@ def counts_samples(name: str) -> bool:
     """Whether the x axis of `name` is the number of samples, as in Megatron-LM's "lm loss vs samples" and DeepSpeed's
     "Train/Samples/train_loss"."""
     return name.endswith(" vs samples") or "/Samples/" in name
-
-
-GLOBAL_STEPS = ("train/global_step", "trainer/global_step", "global_step")
-"""Names under which Hugging Face Trainer and Lightning log the optimizer step, where the tracker's own step is a count
-of calls."""
-
-
-def at_global_step(row: Row) -> Row:
-    """The row with the optimizer step as its step, where it holds one."""
-    for name in GLOBAL_STEPS:
-        step = row.values.get(name)
-        if step is not None and step >= 0 and float(step).is_integer():
-            return replace(row, step=int(step))
-    return row
-
-
-def merged(rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows, with neighbours of the same step as one: those of a training step and of its evaluation, say."""
-    pending: Row | None = None
-    for row in rows:
-        if pending is not None and row.step == pending.step:
-            pending = replace(pending, values=pending.values | row.values)
-            continue
-        if pending is not None:
-            yield pending
-        pending = row
-    if pending is not None:
-        yield pending
 
 
 # Scalars in the order in which they were logged, as rows.

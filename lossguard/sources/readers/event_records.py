@@ -240,10 +240,6 @@ def config_of(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _has_only_hyperparameters(folder: Path) -> bool:
-    return bool(files_of(folder)) and first_event(folder) is None
-
-
 def _hyperparameters(content: bytes) -> dict[str, Any]:
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 

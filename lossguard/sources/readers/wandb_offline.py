@@ -87,6 +87,11 @@ def _run(path: Path, messages: Any) -> SourceRun:
     )
 
 
+GLOBAL_STEPS = ("train/global_step", "trainer/global_step", "global_step")
+"""Names under which Hugging Face Trainer and Lightning log the optimizer step: W&B's own step is a count of calls. The
+hook on wandb takes these, too, so that a run has one step axis."""
+
+
 def _rows(path: Path, messages: Any) -> Iterator[Row]:
     return joined(_scalars(path, messages))
 
@@ -95,7 +100,9 @@ def _scalars(path: Path, messages: Any) -> Iterator[StoredScalar]:
     for record in _records(path, messages):
         if record.WhichOneof("record_type") == "history":
             items = _items(record.history.item)
-            step = step_of(items.pop("_step", record.history.step.num))
+            calls = step_of(items.pop("_step", record.history.step.num))
+            named = next((name for name in GLOBAL_STEPS if step_of(items.get(name)) is not None), None)
+            step = calls if named is None else step_of(items.pop(named))
             time = items.pop("_timestamp", 0.0)
             for name, value in items.items():
                 number = number_of(value)

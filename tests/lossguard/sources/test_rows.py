@@ -1,6 +1,6 @@
 import math
 
-from lossguard.sources.rows import Row, RowBuilder, at_global_step, merged
+from lossguard.sources.rows import Row, RowBuilder
 
 
 def built(*scalars: tuple[str, float, int]) -> list[tuple[int, dict[str, float]]]:
@@ -53,17 +53,6 @@ def test_flush_gives_the_open_row_once() -> None:
     builder.add("loss", 1.0, 0)
     assert len(builder.flush()) == 1
     assert builder.flush() == []
-
-
-def test_the_optimizer_step_replaces_a_count_of_calls() -> None:
-    assert at_global_step(Row(7, None, {"loss": 1.0, "train/global_step": 50.0})).step == 50
-    for odd in (math.nan, math.inf, -1.0, 2.5):
-        assert at_global_step(Row(7, None, {"trainer/global_step": odd})).step == 7
-
-
-def test_rows_of_one_step_are_merged() -> None:
-    rows = [Row(1, 5.0, {"loss": 1.0}), Row(1, 6.0, {"eval_loss": 2.0}), Row(2, 7.0, {"loss": 3.0})]
-    assert list(merged(rows)) == [Row(1, 5.0, {"loss": 1.0, "eval_loss": 2.0}), Row(2, 7.0, {"loss": 3.0})]
 
 
 def test_what_came_late_is_returned_at_the_end() -> None:

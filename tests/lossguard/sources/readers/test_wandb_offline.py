@@ -20,7 +20,7 @@ run = wandb.init(project="gpt", name="warm", config={"lr": 0.1, "deep": {"a": 1}
 for step in range(3000):
     run.log({"train/loss": math.nan if step == 7 else 3 - step / 1e4, "nested": {"a": 1.5}, "text": "no"})
 run.config.update({"later": 2})
-run.log({"eval/loss": math.inf})
+run.log({"eval/loss": math.inf, "train/global_step": 3500})
 run.finish(exit_code=len(sys.argv) - 1)
 """
 
@@ -45,7 +45,7 @@ def test_a_run_is_read_with_its_names_configuration_tags_and_times(folder: Path)
     assert (run.name, run.project, list(run.tags)) == ("warm", "gpt", ["x"])
     assert run.config == {"lr": 0.1, "deep": {"a": 1}, "later": 2}
     rows = list(run.rows())
-    assert [row.step for row in rows] == list(range(3001))
+    assert [row.step for row in rows] == [*range(3000), 3500]  # the optimizer step, not the count of calls
     assert run.size == 3001
     assert rows[0].values == {"train/loss": 3.0, "nested.a": 1.5}
     assert math.isnan(rows[7].values["train/loss"])
