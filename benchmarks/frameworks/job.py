@@ -20,8 +20,8 @@ from examples.laptop import TinyModel, loss_of, text
 
 RANK, NUM_RANKS = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 BATCH_SIZE, ACCUMULATE, EVERY = 8, 2, 25
-NUM_SAMPLES, NUM_HELD_OUT = 4_840, 400
-"""An epoch has 302.5 steps: the last one has a single micro-batch."""
+NUM_SAMPLES, NUM_HELD_OUT = 4_840 * NUM_RANKS, 400
+"""An epoch has 302.5 steps on any number of ranks: the last one has a single micro-batch."""
 BAD_BATCHES = range(200, 225)
 """Their targets are shuffled."""
 NAN_STEP = 380

@@ -13,7 +13,7 @@ import lossguard
 from benchmarks.frameworks.job import ACCUMULATE, BATCH_SIZE, EVERY, NUM_RANKS, Job, Result, Trace, checksum, samples
 from examples.laptop import CONTEXT
 
-NUM_SAMPLES = 4_800
+NUM_SAMPLES = 4_800 * NUM_RANKS
 """A plain Trainer without some batches cannot end its epochs with a short step, so that there is none."""
 
 
