@@ -9,6 +9,7 @@ from db.lineage import source_of
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.queries import Series
 from db.records.step_notes import StepNote
+from lossguard.vocabulary.protocol import uncertified_state
 from lossguard.vocabulary.source_facts import SourceFacts
 from monitor.detection.interventions.policy_layers import Layers
 
@@ -54,6 +55,13 @@ class RunFacts:
     def source(self) -> SourceFacts:
         """How the rows are made."""
         return source_of(self.events)
+
+    @property
+    def uncertified(self) -> tuple[int, str] | None:
+        """Step and reason of the newest state that is never restored, until a newer one can be."""
+        events = ((each.segment, each.kind, each.details) for each in self.events)
+        newest = max((segment.number for segment in self.segments), default=-1)
+        return uncertified_state(events, newest, self.run.restorable_steps)
 
     @property
     def stamp(self) -> tuple[int, ...]:

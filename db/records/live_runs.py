@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.lineage import discarded
-from db.models import Incident, Intervention, Run, RunStatus, Segment, SkippedBatches
-from lossguard.vocabulary.protocol import IMPORTED
+from db.models import Event, Incident, Intervention, Run, RunStatus, Segment, SkippedBatches
+from lossguard.vocabulary.protocol import CHECKPOINT_UNCERTIFIED, IMPORTED, uncertified_state
 from lossguard.vocabulary.states import (
     THROUGHPUT_KINDS,
     IncidentKind,
@@ -127,6 +127,19 @@ def interventions(session: Session, *, run_pks: RunPks) -> Mapping[tuple[int, st
     by = (Intervention.run_pk, Intervention.kind, Intervention.state)
     found = sa.select(*by, sa.func.count()).where(Intervention.run_pk.in_(run_pks)).group_by(*by)
     return {(pk, kind, state): count for pk, kind, state, count in session.execute(found)}
+
+
+def uncertified_steps(session: Session, *, run_pks: RunPks) -> Mapping[int, int]:
+    """Run -> step of its newest state that is never restored, until a newer one can be (see `uncertified_state`)."""
+    newest = sa.select(sa.func.max(Segment.number)).where(Segment.run_pk == Event.run_pk).scalar_subquery()
+    found = sa.select(Event.run_pk, Event.segment, Event.kind, Event.details, Run.restorable_steps, newest)
+    found = found.join(Run, Run.pk == Event.run_pk)
+    found = found.where(Event.run_pk.in_(run_pks), Event.kind == CHECKPOINT_UNCERTIFIED)
+    steps: dict[int, int] = {}
+    for pk, segment, kind, details, restorable, newest_segment in session.execute(found.order_by(Event.id)):
+        if (state := uncertified_state([(segment, kind, details)], newest_segment, restorable)) is not None:
+            steps[pk] = state[0]
+    return steps
 
 
 def skipped_batches(session: Session, *, run_pks: RunPks) -> Mapping[int, int]:

@@ -6,7 +6,7 @@ Both sides import this module, so that they cannot disagree. It does no I/O.
 import math
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, SupportsIndex, cast
 
 API = "/api/v1"
@@ -44,8 +44,8 @@ DATA_NOT_REPEATED = "data_not_repeated"
 """Kind of the event that a batch came with other samples when it was read again. Its details: step, batch_index, rows.
 No skip can leave samples out of such data."""
 CHECKPOINT_UNCERTIFIED = "checkpoint_uncertified"
-"""Kind of the event that a saved state is damaged, so that its checkpoint is never restored. Its details: step, reason.
-It announces no change."""
+"""Kind of the event that a saved state gets no certificate, so that it is never restored. Its details: step, reason. It
+announces no change."""
 MAX_PAUSE = 30 * 86_400.0
 """Seconds; a longer pause cannot be announced."""
 SPOOL_HEADER = "Lossguard-Spool-Bytes"
@@ -101,6 +101,22 @@ def remedies_in(capabilities: Iterable[str]) -> tuple[str, ...]:
 def why_unguarded(capabilities: Iterable[str]) -> str:
     """Why a run that could be rolled back cannot be any more, as a clause; empty if it can, or never could."""
     return next((each[len(CANNOT_ROLL_BACK) :] for each in capabilities if each.startswith(CANNOT_ROLL_BACK)), "")
+
+
+def uncertified_state(
+    events: Iterable[tuple[int, str, Mapping[str, Any]]], newest_segment: int, restorable: Iterable[int]
+) -> tuple[int, str] | None:
+    """Step of the newest state of a run that got no certificate, and the reason, up to the next one that has got it.
+
+    `events`: segment, kind and details of each, in order. A run that was rolled back or resumed has left that state.
+    """
+    found = [
+        details for segment, kind, details in events if (segment, kind) == (newest_segment, CHECKPOINT_UNCERTIFIED)
+    ]
+    step: Any = found[-1].get("step") if found else None
+    if type(step) is not int or max(restorable, default=-1) > step:
+        return None
+    return step, str(found[-1].get("reason", ""))
 
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")

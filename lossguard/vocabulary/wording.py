@@ -1,6 +1,7 @@
 """Counts, numbers and times as people read them. Pure."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from lossguard.vocabulary.protocol import decode_number
@@ -13,6 +14,13 @@ def plural(count: int, noun: str, several: str | None = None) -> str:
 def form(count: int, noun: str, several: str | None = None) -> str:
     """The noun as it stands after the count; `several`: after other counts than one, if that is more than an s."""
     return noun if count == 1 else several or f"{noun}s"
+
+
+def never_restored(step: int, reason: str, restorable: Iterable[int]) -> str:
+    """The clause that says that the state of a step got no certificate, and where the run can go back to."""
+    newest = max(restorable, default=None)
+    left = "no checkpoint is left to return to" if newest is None else f"the newest good one is step {newest}"
+    return f"the state at step {step} is never restored: {reason}; {left}"
 
 
 UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))

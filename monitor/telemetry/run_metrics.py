@@ -77,6 +77,11 @@ class RunMetrics:
         yield from self._totals(session, runs, pks)
         yield from self._incidents(session, runs, pks, now)
         yield from self._interventions(session, runs, pks)
+        uncertified = live_runs.uncertified_steps(session, run_pks=pks)
+        text = "Step of the newest saved state that is never restored, until a newer one can be"
+        yield self._family("uncertified_checkpoint_step", text).plain_text(
+            (labels, uncertified.get(run.run_pk)) for labels, run in runs
+        )
         yield self._run_time_text(session, runs, now)
         yield from self._hardware.texts(session, runs, pks, now)
 

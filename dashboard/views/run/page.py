@@ -22,6 +22,7 @@ from lossguard.vocabulary.gating import SKIPPED
 from lossguard.vocabulary.limits import limits_in
 from lossguard.vocabulary.protocol import IMPORTED, why_unguarded
 from lossguard.vocabulary.states import IncidentState, RunState
+from lossguard.vocabulary.wording import never_restored
 
 
 def page(facts: RunFacts) -> None:
@@ -56,6 +57,9 @@ def header(facts: RunFacts) -> None:
     if why := why_unguarded(run.capabilities):
         sentence = f"Nothing is rolled back any more: {formatting.escape_markdown(why)}."
         st.warning(f"{sentence} Start the training again to guard it.", icon=":material/remove_moderator:")
+    if uncertified := facts.uncertified:
+        sentence = f"A checkpoint without a certificate: {never_restored(*uncertified, run.restorable_steps)}."
+        st.warning(formatting.escape_markdown(sentence), icon=":material/healing:")
     if limits := limits_in(run.capabilities).to_text():
         st.caption(formatting.escape_markdown(f"limits of the trainer: {limits.replace(',', ', ')}"))
     if facts.source.describe():

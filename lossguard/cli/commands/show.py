@@ -11,10 +11,10 @@ from lossguard.cli.commands.runs import state_text
 from lossguard.cli.connection import add_options, connected, run_page
 from lossguard.cli.named_run import Found, add_run, find
 from lossguard.cli.terminal import Style, Terminal, Text, print_json, table
-from lossguard.vocabulary.protocol import why_unguarded
+from lossguard.vocabulary.protocol import uncertified_state, why_unguarded
 from lossguard.vocabulary.run_search import tags_of
 from lossguard.vocabulary.states import NOT_REPLAYED
-from lossguard.vocabulary.wording import ago, count, duration, number, percent, plural
+from lossguard.vocabulary.wording import ago, count, duration, never_restored, number, percent, plural
 
 # The story of a run: "861 steps, 26.4%, 28 s lost to 6 incidents".
 
@@ -86,8 +86,17 @@ def fields(run: Found, incidents: list[Found], goodput: Found, policy: Found) ->
     shown["incidents"] = [incidents_command.fields(each, run) for each in incidents]
     shown["interventions"] = [interventions.fields(each) for each in run["interventions"]]
     shown["waiting"] = [each["number"] for each in interventions.waiting(run)]
+    shown["uncertified"] = _uncertified(run)
     shown["policy"] = {each["name"]: {"value": each["value"], "from": each["from"]} for each in policy["values"]}
     return shown | {"dashboard": run_page(run["id"])}
+
+
+def _uncertified(run: Found) -> dict[str, Any] | None:
+    """Step and reason of the newest state that is never restored, until a newer one can be."""
+    events = [(each["segment"], each["kind"], each["details"]) for each in run["events"]]
+    newest = max((each["number"] for each in run["segments"]), default=-1)
+    found = uncertified_state(events, newest, run["restorable_steps"])
+    return None if found is None else {"step": found[0], "reason": found[1]}
 
 
 def _print(terminal: Terminal, shown: dict[str, Any], run: Found, incidents: list[Found]) -> None:
@@ -100,6 +109,9 @@ def _print(terminal: Terminal, shown: dict[str, Any], run: Found, incidents: lis
         terminal.say(f"Note: {shown['note']}")
     if why := why_unguarded(shown["capabilities"] or ()):
         terminal.say(Text("Nothing is rolled back any more: ", Style.RED), f"{why}.")
+    if shown["uncertified"]:
+        sentence = never_restored(**shown["uncertified"], restorable=run["restorable_steps"])
+        terminal.say(Text("Checkpoint without a certificate: ", Style.RED), f"{sentence}.")
     for each in interventions.waiting(run):
         terminal.say(Text("Waiting for you: ", Style.RED), _what_to_do(run["id"], each))
     if incidents:

@@ -245,3 +245,28 @@ def test_a_run_of_the_past_alerts_nobody_while_it_is_imported(http: TestClient) 
     samples = scrape(http)
     assert samples["lossguard_running_runs"] == {(): 0}
     assert not any(RUN[1] in labels for each in samples.values() for labels in each)
+
+
+def test_a_state_that_is_never_restored_is_shown_until_the_next_good_one_or_until_the_run_goes_back(
+    http: TestClient,
+) -> None:
+    def event(at: int, **details: object) -> dict[str, object]:
+        return {"key": f"e{at}", "step": at, "time": NOW, "kind": "checkpoint_uncertified", "details": details}
+
+    def shown() -> dict[tuple[str, ...], float]:
+        return scrape(http).get("lossguard_uncertified_checkpoint_step", {})
+
+    trainer = Trainer(http)
+    segment = trainer.open("a")
+    trainer.report(segment, range(20), {"loss": [2.0] * 20}, restorable_steps=[0, 10])
+    assert shown() == {}
+    damaged = event(20, step=20, reason="model.weight holds NaN")
+    trainer.report(segment, range(20, 25), {"loss": [2.0] * 5}, events=[damaged])
+    assert shown() == {RUN: 20.0}
+    trainer.report(segment, range(25, 30), {"loss": [2.0] * 5}, restorable_steps=[0, 10, 30])
+    assert shown() == {}
+    again = [event(40, step=40, reason="model.weight holds NaN"), event(41, step="x"), event(42)]
+    trainer.report(segment, range(30, 45), {"loss": [2.0] * 15}, events=again)
+    assert shown() == {RUN: 40.0}
+    trainer.report(trainer.open("b", 30, "rewind"), range(30, 40), {"loss": [2.0] * 10})
+    assert shown() == {}

@@ -3,6 +3,7 @@
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ from tests.dashboard.conftest import OpenPage
 from tests.dashboard.report.reader import read
 from tests.dashboard.seed import STEPS, seed
 from tests.db.archive.stored import archive
-from tests.db.seed import add_run, add_segment, add_steps
+from tests.db.seed import NOW, add_run, add_segment, add_steps
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -81,6 +82,21 @@ def test_a_run_that_lost_its_guard_says_why(open_page: OpenPage, store: sa.Engin
     assert warning.value == (
         "Nothing is rolled back any more: the guard has failed \\(KeyError\\: 'x'\\). "
         "Start the training again to guard it."
+    )
+
+
+def test_a_state_that_is_never_restored_is_named_with_the_reason(open_page: OpenPage, store: sa.Engine) -> None:
+    with writing(store) as session:
+        run = add_run(session)
+        run.restorable_steps = [0, 10]
+        segment = add_segment(session, run, "a")
+        details = {"step": 20, "reason": "model.weight holds NaN"}
+        values: dict[str, Any] = {"step": 20, "time": NOW, "kind": "checkpoint_uncertified", "details": details}
+        commands.add_event(session, run=run, key="e", segment=segment.number, **values)
+    (warning,) = open_page("run", run="r1").warning
+    assert warning.value == (
+        "A checkpoint without a certificate\\: the state at step 20 is never restored\\: model.weight holds NaN; "
+        "the newest good one is step 10."
     )
 
 

@@ -1,4 +1,5 @@
 import json
+import time
 from typing import Any
 
 import pytest
@@ -34,6 +35,25 @@ def test_a_run_that_lost_its_guard_says_why(collector_client: Client, capsys: py
     SmallRun(collector_client, "lost", capabilities=["no-rollback:the guard has failed (KeyError: 'x')"])
     assert main(["show", "lost"]) == 0
     assert "Nothing is rolled back any more: the guard has failed (KeyError: 'x')." in capsys.readouterr().out
+
+
+def test_a_state_that_is_never_restored_is_named_with_the_reason(
+    collector_client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(collector_client, "damaged", 30)
+    details = {"step": 20, "reason": "ranks 0, 1 differ in model.weight"}
+    event = {"key": "e", "step": 20, "time": time.time(), "kind": "checkpoint_uncertified", "details": details}
+    run.report(30, [2.7], events=[event])
+    sentence = (
+        "the state at step 20 is never restored: ranks 0, 1 differ in model.weight; the newest good one is step 10"
+    )
+    assert main(["show", "damaged"]) == 0
+    assert f"Checkpoint without a certificate: {sentence}." in capsys.readouterr().out
+    assert main(["show", "damaged", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["uncertified"] == details
+    run.report(31, [2.7], restorable_steps=[0, 10, 30])
+    assert main(["show", "damaged"]) == 0
+    assert "never restored" not in capsys.readouterr().out
 
 
 def test_a_run_without_a_step_is_shown(collector_client: Client, capsys: pytest.CaptureFixture[str]) -> None:
