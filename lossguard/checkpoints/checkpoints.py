@@ -7,8 +7,8 @@
     <directory>/discarded/step-...               some that the last rollback discarded, for a replay of its incident
     <directory>/uncertified/step-...             a few that are never restored, because their state is damaged (NaN)
 
-A checkpoint has a certificate in its manifest if its state is worth returning to (see `state.damage_in`). Only those
-with a certificate are restored, count towards `keep` and replace older ones.
+A checkpoint has a certificate in its manifest if its state is worth returning to (see `state` and `copies`). Only
+those with a certificate are restored, count towards `keep` and replace older ones.
 
 Several ranks write a checkpoint together: see `sharded.checkpoint`. Any number of ranks can load it.
 
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lossguard.checkpoints.completeness import missing
+from lossguard.checkpoints.copies import Copies, copies_in, differing_copies
 from lossguard.checkpoints.files import UNCERTIFIED, read_state, write_state
 from lossguard.checkpoints.local_folder import LocalFolder
 from lossguard.checkpoints.memory import HostCopier, MemoryCheckpoints
@@ -33,6 +34,7 @@ from lossguard.checkpoints.state import (
     CERTIFICATE,
     Digest,
     Stateful,
+    StepCounts,
     check_digests,
     damage_in,
     digest,
@@ -130,6 +132,9 @@ class Checkpoints:
         self._has_ended = False  # a background save, since the last call of `settle`
         self._problems: list[Exception] = []
         self._uncertified: list[tuple[int, str]] = []  # since the last call of `take_uncertified`
+        self._step_counts = StepCounts()
+        self.doubt: Callable[[int], str | None] = lambda step: None
+        """What else speaks against the state before `step`, as a clause; a guard sets it, and every save asks."""
 
     def _open_place(self, directory: str | os.PathLike[str], **options: Any) -> Place:
         return place_of(directory, self.ranks, **options)
@@ -206,7 +211,8 @@ class Checkpoints:
         A damaged state is not kept: see `take_uncertified`.
         """
         states = self._states(state)
-        if (problem := damage_in(self._certified_parts(states))) is None:
+        parts = self._certified_parts(states)
+        if (problem := damage_in(parts, self._step_counts, step) or self.doubt(step)) is None:
             self._memory.save(step, states)
         else:
             self._uncertified.append((step, problem))
@@ -333,14 +339,24 @@ class Checkpoints:
 
     def _damage_on_any_rank(self, step: int, states: Mapping[str, Any]) -> str | None:
         """Return why this checkpoint gets no certificate, the same on all ranks, and remember it; None: it gets one."""
-        problem = self.ranks.run_on_all(lambda: damage_in(self._certified_parts(states)))
-        problems = {rank: each for rank, each in enumerate(self.ranks.gather(problem)) if each is not None}
-        if not problems:
-            return None
-        rank, problem = next(iter(problems.items()))
-        problem = problem if self.ranks.size == 1 else f"rank {rank}: {problem}"
-        self._uncertified.append((step, problem))
+        parts, problem, copies = self.ranks.run_on_all(self._examine, step, states)
+        found = self.ranks.gather((problem, copies.balance))
+        problem = None
+        if sum(balance for _, balance in found) and not any(each for each, _ in found):
+            held = self.ranks.gather_on_rank_0(copies.digests)
+            problem = self.ranks.broadcast(differing_copies(held))
+            found = self.ranks.gather((damage_in(parts), 0))  # in the copies that nobody has looked at, too
+        for rank, (each, _) in reversed([*enumerate(found)]):
+            if each is not None:
+                problem = each if self.ranks.size == 1 else f"rank {rank}: {each}"
+        if problem is not None:
+            self._uncertified.append((step, problem))
         return problem
+
+    def _examine(self, step: int, states: Mapping[str, Any]) -> tuple[Any, str | None, Copies]:
+        parts = self._certified_parts(states)
+        problem = damage_in(parts, self._step_counts, step, self.ranks) or self.doubt(step)
+        return parts, problem, copies_in(parts, self.ranks)
 
     def _certified_parts(self, states: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return the objects that a certificate is about, with their state."""
@@ -395,6 +411,7 @@ class Checkpoints:
 
     def _load_objects(self, step: int, states: Mapping[str, Any], digests: Mapping[str, Digest]) -> None:
         """Load the states into the objects, verify them, and restore the generators."""
+        self._step_counts.forget()
         self._load_states(step, states)
         for name, found in self._digests().items():  # some objects share state (a schedule and its optimizer)
             check_digests(name, step, digests[name], found)

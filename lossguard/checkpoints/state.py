@@ -5,13 +5,16 @@ import math
 import random
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lossguard.run.collectives import local_part
+from lossguard.run.collectives import is_sharded, local_part
+from lossguard.run.ranks import Ranks
 from lossguard.vocabulary.errors import CheckpointMismatch
 
 # Objects that can be saved.
@@ -59,57 +62,83 @@ def _num_bytes(value: Any) -> int:
     return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
 
 
-# The certificate of a checkpoint: its state is worth returning to.
+# The certificate of a checkpoint: its state is worth returning to. `copies` compares what several ranks hold, and
+# `lossguard.spool.band` judges the loss and the gradient norm.
 
-CERTIFICATE = {"finite": True, "second_moments": "not negative", "step_counts": "whole"}
+CERTIFICATE = {
+    "finite": True,
+    "second_moments": "not negative",
+    "step_counts": "whole, and none has grown more than the run",
+    "copies": "equal on all ranks",
+    "loss_and_grad_norm": "in the band of the run, where they were recorded",
+}
 """Entry of a manifest that names what was checked."""
 SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg")
 """Names of tensors in an optimizer's state that are means of squares."""
+States = Mapping[str, tuple[Any, Any]]
+"""Name -> an object, and its state."""
 Extremes = list[tuple[str, str, float, float]]
 """Object, path, smallest and largest value of each tensor; a NaN makes both NaN."""
 
 
-def damage_in(states: Mapping[str, tuple[Any, Any]]) -> str | None:
-    """Return why no run should be restored from these states, or None; `states`: name -> object, and its state.
+# The numbers of one rank.
+
+
+def damage_in(
+    states: States, counts: "StepCounts | None" = None, step: int = 0, ranks: Ranks | None = None
+) -> str | None:
+    """Return why no run should be restored from these states, or None.
 
     A NaN is refused in every tensor, and an infinity in parameters and in optimizers (masks in buffers are infinite).
-    Second moments must not be negative, and step counts must be whole. Costs about a tenth of a copy of the state.
+    Second moments must not be negative, and step counts must be whole; `counts`: those before `step`, to compare with.
+    `ranks`: of a tensor that all of them hold, one looks at the numbers; the others compare their bits (`copies_in`).
     """
-    optimizers = {name for name, (_, state) in states.items() if isinstance(state, Mapping) and "param_groups" in state}
-    buffers = {name: _buffers_of(instance) for name, (instance, _) in states.items()}
-    for name, path, low, high in _extremes(states):
+    optimizers = {name for name, (_, state) in states.items() if _is_of_optimizer(state)}
+    names = {name: _names_in(instance) for name, (instance, _) in states.items()}
+    found: dict[str, dict[str, float]] = {}
+    for name, path, low, high in _extremes(states, ranks or Ranks()):
         key = path.rpartition(".")[2]
         if math.isnan(low):
             return f"{name}.{path} holds NaN"
-        masks = buffers[name]
-        is_parameter = name in optimizers or (masks is not None and key not in masks)
+        parameters, buffers = names[name]
+        is_parameter = name in optimizers or key in parameters or (bool(parameters) and key not in buffers)
         if is_parameter and math.inf in (-low, high):
             return f"{name}.{path} holds an infinity"
         if name in optimizers and key in SECOND_MOMENTS and low < 0:
             return f"{name}.{path} is a second moment and holds {low:.3g}"
-        if name in optimizers and key == "step" and (low < 0 or low % 1):
-            return f"{name}.{path} counts {low:.6g} steps"
-    return None
+        if name in optimizers and key == "step":
+            if low < 0 or low % 1:
+                return f"{name}.{path} counts {low:.6g} steps"
+            found.setdefault(name, {})[path] = low
+    return None if counts is None else counts.unexplained(step, found)
 
 
-def _buffers_of(instance: Any) -> set[str] | None:
-    """The last names of the buffers of a module, without those that a parameter has too; None: it is no module."""
+def _is_of_optimizer(state: Any) -> bool:
+    return isinstance(state, Mapping) and "param_groups" in state
+
+
+def _names_in(instance: Any) -> tuple[set[str], set[str]]:
+    """The last names of the parameters of a module and of its buffers; none: it is no module."""
     module = getattr(instance, "module", instance)
     if not isinstance(module, nn.Module):
-        return None
+        return set(), set()
     parameters, buffers = (
         {name.rpartition(".")[2] for name, _ in found} for found in (module.named_parameters(), module.named_buffers())
     )
-    return buffers - parameters
+    return parameters, buffers
 
 
-def _extremes(states: Mapping[str, tuple[Any, Any]]) -> Extremes:
-    """Measure all floating tensors; one transfer for all those of a device and a type."""
+def _extremes(states: States, ranks: Ranks) -> Extremes:
+    """Measure the floating tensors; one transfer for all those of a device and a type."""
     found: dict[tuple[torch.device, torch.dtype], list[tuple[str, str, Tensor]]] = {}
-    for name, (_, state) in states.items():
-        for path, value in _leaves(state, ()):
-            if (extremes := _extremes_of(value)) is not None:
-                found.setdefault((extremes.device, extremes.dtype), []).append((name, ".".join(path), extremes))
+    with one_thread():
+        for name, (instance, state) in states.items():
+            compared = paths_compared(instance, state) if ranks.size > 1 else set()
+            for path, value in leaves(state):
+                if path in compared and _is_whole(value) and zlib.crc32(str(path).encode()) % ranks.size != ranks.rank:
+                    continue
+                if (extremes := _extremes_of(value)) is not None:
+                    found.setdefault((extremes.device, extremes.dtype), []).append((name, ".".join(path), extremes))
     return [
         (name, path, low, high)
         for group in found.values()
@@ -117,21 +146,87 @@ def _extremes(states: Mapping[str, tuple[Any, Any]]) -> Extremes:
     ]
 
 
+def paths_compared(instance: Any, state: Any) -> set[tuple[str, ...]]:
+    """Of the tensors that must be equal on all ranks: a module's parameters, and what an optimizer keeps of them.
+
+    Not of buffers: of the statistics of BatchNorm, for example, each rank has its own.
+    """
+    tensors = (path for path, value in leaves(state) if isinstance(value, Tensor) or hasattr(value, "with_local"))
+    if _is_of_optimizer(state):
+        return {path for path in tensors if path[0] == "state"}
+    parameters, _ = _names_in(instance)
+    return {path for path in tensors if path[-1].rpartition(".")[2] in parameters}
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether each rank holds all of this tensor, whose numbers are worth dividing the work."""
+    return getattr(value, "is_first_copy", None) is None and not is_sharded(value) and value.size() != torch.Size()
+
+
 def _extremes_of(value: Any) -> Tensor | None:
     """The smallest and the largest value of this rank's part; None for what holds no floating numbers."""
     value = value.local if hasattr(value, "with_local") else value  # a TensorShard
     if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
         return None
-    numbers = local_part(value)
-    if numbers.layout is not torch.strided:
-        numbers = numbers.to_dense()
-    if numbers.is_complex():
-        numbers = torch.view_as_real(numbers.resolve_conj())
+    numbers = dense(local_part(value))
     if numbers.numel() == 0:
         return None
     if numbers.element_size() == 1:  # float8 has no such kernel
         numbers = numbers.float()
     return torch.stack(torch.aminmax(numbers))
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """The numbers of a tensor, of complex ones both parts."""
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have torch use one thread of the CPU: more of them read memory hardly faster, and busily wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # of this thread, as torch's own loaders do it
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class StepCounts:
+    """The step counts of each optimizer at the newest state that was examined: they say what the next ones may be.
+
+    They need not be equal: a parameter that is unused or frozen at times, or added later, counts fewer steps.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[int, dict[str, dict[str, float]]] = 0, {}
+
+    def forget(self) -> None:
+        """A state was restored."""
+        self._known = 0, {}
+
+    def unexplained(self, step: int, found: dict[str, dict[str, float]]) -> str | None:
+        """Name a count that cannot be that of `step`; without one, remember those that were `found`, by optimizer.
+
+        Since the last time a count must have grown by 0 up to the number of steps of the run, or as much as another one
+        of its optimizer (there may be several updates a step), unless it began anew meanwhile.
+        """
+        since, known = self._known
+        if step <= since and known:
+            return None
+        for name, counts in found.items():
+            before = known.get(name, {})
+            growths = {path: counts[path] - before[path] for path in counts.keys() & before.keys()}
+            shared = [growth for growth, num in Counter(growths.values()).items() if num > 1]
+            most = max(step - since, *shared) if shared else step - since
+            for path, growth in growths.items():
+                if not 0 <= growth <= most and counts[path] > most:
+                    since_then = f"{before[path]:.0f} at step {since}"
+                    return f"{name}.{path} counts {counts[path]:.0f} steps at step {step}, and {since_then}"
+        self._known = step, found
+        return None
 
 
 # Random number generators: of Python, NumPy (where it is imported) and torch.
@@ -197,18 +292,18 @@ def check_digests(name: str, step: int, saved: Digest, found: Digest) -> None:
 
 
 def _walk(state: Any) -> Iterator[tuple[str, str]]:
-    for path, value in _leaves(state, ()):
+    for path, value in leaves(state):
         yield ".".join(path), _tensor(value) if isinstance(value, Tensor) else repr(value)
 
 
-def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield each value in a state with its path."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _leaves(item, (*path, str(key)))
+            yield from leaves(item, (*path, str(key)))
     elif isinstance(value, list | tuple):
         for place, item in enumerate(value):
-            yield from _leaves(item, (*path, str(place)))
+            yield from leaves(item, (*path, str(place)))
     else:
         yield path, value
 

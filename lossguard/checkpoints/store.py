@@ -1,7 +1,7 @@
 """The checkpoints that a guard requires, as protocols, and the times of saving and loading them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any, Protocol, runtime_checkable
 
@@ -81,10 +81,13 @@ class Uploads(Protocol):
 
 @runtime_checkable
 class Certifies(Protocol):
-    """What a store may offer in addition if it leaves damaged states (NaN) out of `steps`."""
+    """What a store may offer in addition if it leaves states that are not worth returning to out of `steps`."""
+
+    doubt: Callable[[int], str | None]
+    """What else speaks against the state before a step. A guard sets it, and `save` asks it, in any thread."""
 
     def take_uncertified(self) -> list[tuple[int, str]]:
-        """Return step and reason of each save since the last call whose state is damaged, and so never restored."""
+        """Return step and reason of each save since the last call whose state is never restored."""
 
 
 @runtime_checkable

@@ -22,7 +22,7 @@ from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS
 from lossguard.vocabulary.orders import Ledger, Skip
 from lossguard.vocabulary.protocol import CHECKPOINT_UNCERTIFIED
 from lossguard.vocabulary.states import Tier
-from lossguard.vocabulary.wording import plural, size
+from lossguard.vocabulary.wording import never_restored, plural, size
 
 ENDLESS = 1_000_000
 """Steps of a run that has no end, or a later one: its number of checkpoints hardly grows any more."""
@@ -39,8 +39,10 @@ class CheckpointSaver:
         self._memory = checkpoints if isinstance(checkpoints, KeepsInMemory) and checkpoints.memory_every else None
         self._certifier = checkpoints if isinstance(checkpoints, Certifies) else None
         self._times = CheckpointTimes(checkpoints)
+        if self._certifier is not None:
+            self._certifier.doubt = run.doubt
         self._saved_step: int | None = None  # the step whose durable checkpoint is the present state
-        self._is_damaged = False  # the newest state that was saved or begun to be, as far as known
+        self._uncertified_step: int | None = None  # of the newest one without a certificate, since the last restore
         self.pinned: list[int] = []
         """Checkpoints that an escalation of the last rollback may need,"""
         self.pinned_until = 0
@@ -64,7 +66,7 @@ class CheckpointSaver:
 
     def restored(self, step: int) -> None:
         """The present state is that of `step`."""
-        self._saved_step, self._is_damaged = step if step in self.durable_steps() else None, False
+        self._saved_step, self._uncertified_step = step if step in self.durable_steps() else None, None
 
     def stepped(self) -> None:
         """The present state is that of no checkpoint."""
@@ -136,15 +138,15 @@ class CheckpointSaver:
         self._report_uncertified()
 
     def _report_uncertified(self) -> None:
-        """Warn once, up to the next restore, of a state that no restart and no rollback will return to."""
+        """Warn once, up to the next restore or good checkpoint, of a state that nothing will return to."""
         if self._certifier is None or not (taken := self._certifier.take_uncertified()):
             return
-        if not self._is_damaged:
-            self._is_damaged, (step, reason) = True, taken[0]
+        earlier, self._uncertified_step = self._uncertified_step, taken[-1][0]
+        steps = self._checkpoints.steps()
+        if earlier is None or max(steps, default=-1) > earlier:
+            step, reason = taken[0]
             self._run.log_event(CHECKPOINT_UNCERTIFIED, {"step": step, "reason": reason})
-            newest = max(self._checkpoints.steps(), default=None)
-            where = "no checkpoint is left to return to" if newest is None else f"the newest good one is step {newest}"
-            self._log_once.warn(f"the state at step {step} is never restored: {reason}; {where}")
+            self._log_once.warn(never_restored(step, reason, steps))
 
     def settle_for_rollback(self) -> None:
         """The same, without waiting for an upload: what the run is about to leave need not be durable."""

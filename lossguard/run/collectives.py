@@ -1,5 +1,6 @@
 """Tensors over ranks: sharded ones, and communication whose cost per rank grows with the logarithm of their number."""
 
+import math
 import pickle
 import threading
 from collections.abc import Iterator
@@ -39,6 +40,12 @@ def is_first_copy(tensor: Tensor) -> bool:
         return False
     placements = tensor.placements  # type: ignore[attr-defined]
     return not any(at for at, placement in zip(coordinate, placements, strict=True) if not placement.is_shard())
+
+
+def num_copies(tensor: Tensor) -> int:
+    """On how many ranks this rank's part of a DTensor lies: the size of its replicated mesh dimensions."""
+    mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
+    return math.prod(mesh.size(at) for at, placement in enumerate(placements) if not placement.is_shard())
 
 
 def with_local(tensor: Tensor, local: Tensor) -> Tensor:

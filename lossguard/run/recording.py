@@ -16,11 +16,12 @@ from lossguard.delivery.hardware import HardwareSampler
 from lossguard.delivery.sender import HEARTBEAT, Sender
 from lossguard.run.run import NO_STEPS, Run, watching
 from lossguard.spool.archive import FILE_LIMIT, Keep
+from lossguard.spool.band import above_band
 from lossguard.spool.device_scalars import PendingScalar, copied
 from lossguard.spool.folders import LOCK_WAIT, FolderLock, make_folder
 from lossguard.spool.history import History
 from lossguard.spool.lines import Record
-from lossguard.spool.record_writer import INVALID_COUNT, RecordWriter
+from lossguard.spool.record_writer import ANNOUNCE_NO_CHANGE, INVALID_COUNT, RecordWriter
 from lossguard.spool.spool import Spool, new_session
 from lossguard.spool.writer import writer_of
 from lossguard.vocabulary.errors import LogOnce
@@ -34,13 +35,11 @@ from lossguard.vocabulary.protocol import (
     CAN_SCALE_LR,
     CANNOT_ROLL_BACK,
     CANNOT_SKIP,
-    CHECKPOINT_UNCERTIFIED,
     EXPECT,
     HAS_LIMITS,
     MAX_PAUSE,
     MAX_SHORT_TEXT,
     PROBE,
-    SKIPPED_SAMPLE_RETURNED,
     checked_json,
     checked_step,
     checked_time,
@@ -55,8 +54,6 @@ from lossguard.vocabulary.values import on_device, plain, plain_json, storable
 from lossguard.vocabulary.wire import Answer, Probe, Question, RestorableTier
 
 Method = TypeVar("Method", bound=Callable[..., None])
-ANNOUNCE_NO_CHANGE = (EXPECT, PROBE, SOURCE, SKIPPED_SAMPLE_RETURNED, CHECKPOINT_UNCERTIFIED)
-"""Kinds of events after which an order that was decided before is still carried out."""
 
 
 def _never_raises(method: Method) -> Method:
@@ -328,6 +325,11 @@ class RecordingRun(Run):
             if self._lock is not None:
                 self._lock.release()
                 self._lock = None
+
+    def doubt(self, step: int) -> str | None:
+        with self._writer.lock:
+            measured = [*self._writer.measured]
+        return above_band(measured, step)
 
     @_never_raises
     def can_roll_back(self) -> None:

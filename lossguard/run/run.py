@@ -139,6 +139,11 @@ class Run:
         Undelivered lines stay in the spool, and a warning explains how to deliver them later.
         """
 
+    def doubt(self, step: int) -> str | None:
+        """Why the state before `step` should not be returned to, as a clause: the loss or the gradient norm is in a
+        spike, by the steps that were recorded. None: no reason is known."""
+        return None
+
     def can_roll_back(self) -> None:
         """Tell the collector that this run executes orders. A guard calls it."""
 

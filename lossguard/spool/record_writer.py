@@ -5,15 +5,26 @@ import time
 from collections import deque
 from typing import Any
 
+from lossguard.spool.band import MAX_STEPS, Measured
 from lossguard.spool.device_scalars import PendingScalar
 from lossguard.spool.lines import Record, to_line
 from lossguard.spool.spool import Spool
 from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.gating import SKIPPED
 from lossguard.vocabulary.metrics import COUNTS
-from lossguard.vocabulary.protocol import is_count
+from lossguard.vocabulary.protocol import (
+    CHECKPOINT_UNCERTIFIED,
+    EXPECT,
+    PROBE,
+    SKIPPED_SAMPLE_RETURNED,
+    is_count,
+)
+from lossguard.vocabulary.source_facts import SOURCE
 
 INVALID_COUNT = "{}={} was not recorded: it must be at least 0 and less than 2**63"
+
+ANNOUNCE_NO_CHANGE = (EXPECT, PROBE, SOURCE, SKIPPED_SAMPLE_RETURNED, CHECKPOINT_UNCERTIFIED)
+"""Kinds of events that announce no change of the training: the run is judged, and orders are carried out, as before."""
 
 
 class RecordWriter:
@@ -26,6 +37,8 @@ class RecordWriter:
         self.lock = threading.RLock()
         self.appended = threading.Event()
         """Set after each line; whoever waits for lines clears it."""
+        self.measured: deque[Measured] = deque(maxlen=MAX_STEPS)
+        """Of the newest appended steps since the last announced change, those before a rollback's step; see `lock`."""
         self._spool = spool
         self._log_once = log_once
         self._waiting: deque[Record] = deque()
@@ -59,8 +72,21 @@ class RecordWriter:
 
     def _append(self, record: Record) -> None:
         self._spool.append(to_line(record))
+        metrics = record.get("metrics")
+        if metrics is None:
+            self._follow(record)
+        elif SKIPPED not in metrics:
+            self.measured.append((record["step"], metrics.get("loss"), metrics.get("grad_norm")))
         if not self.appended.is_set():  # a tenth of the cost of setting it
             self.appended.set()
+
+    def _follow(self, record: Record) -> None:
+        """Forget the steps that were discarded, or after which the training was changed."""
+        if "segment" in record:
+            while self.measured and self.measured[-1][0] >= record["fork_step"]:
+                self.measured.pop()
+        elif "event" in record and record["event"] not in ANNOUNCE_NO_CHANGE:
+            self.measured.clear()
 
     def _resolve_all(self) -> None:
         while True:

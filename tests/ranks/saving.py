@@ -170,6 +170,44 @@ def a_nan_on_one_rank(folder: Path) -> Result:
     return results
 
 
+def a_copy_that_differs(folder: Path) -> Result:
+    """What each rank says of checkpoints whose weights, moments or step counts have another bit on rank 1."""
+    small = Small("ddp", folder / "copies", blocking=True)
+    for _ in small.run(3):
+        pass
+    parameter = small.model[0].weight  # type: ignore[index]
+    state = small.optimizer.state[parameter]
+    tensors = {"weight": parameter.data, **{name: state[name] for name in ("exp_avg", "exp_avg_sq", "step")}}
+    results: Result = {}
+    for name, bit in [(name, bit) for name in ("weight", "exp_avg") for bit in (0, 22, 23, 30, 31)] + [
+        ("exp_avg_sq", 0),
+        ("step", 22),
+    ]:
+        bits = tensors[name].view(-1).view(torch.int32)
+        if dist.get_rank() == 1:
+            bits[-1] ^= torch.tensor(1 << bit).int()
+        small.checkpoints.save(4 + len(results), {"step": 4})
+        results[f"{name} {bit}"] = small.checkpoints.take_uncertified()
+        if dist.get_rank() == 1:
+            bits[-1] ^= torch.tensor(1 << bit).int()
+    small.checkpoints.save(99, {"step": 99})
+    return {"found": results, "steps": small.checkpoints.steps()}
+
+
+def swapped_shards(folder: Path) -> Result:
+    """Two ranks of the first of two copies of the model hold each other's shard of a moment."""
+    small = Small("hybrid", folder / "swapped", blocking=True)
+    for _ in small.run(3):
+        pass
+    moment = local_part(small.optimizer.state[next(small.model.parameters())]["exp_avg"])
+    ranks = TorchRanks()
+    shards = ranks.gather(moment.clone())
+    if ranks.rank < 2:
+        moment.copy_(shards[1 - ranks.rank])
+    small.checkpoints.save(4, {"step": 4})
+    return {"uncertified": small.checkpoints.take_uncertified(), "steps": small.checkpoints.steps()}
+
+
 def a_damaged_shard(folder: Path) -> Result:
     small = Small("fsdp", folder / "damaged")
     for _ in small.run(7):
@@ -267,6 +305,7 @@ ON_TWO_RANKS = [
     damaged_moments_of_a_shard,
     a_damaged_shard,
     a_nan_on_one_rank,
+    a_copy_that_differs,
     a_rank_whose_disk_is_full,
     an_object_that_is_not_restored_on_one_rank,
     a_state_that_is_not_plain_values,
@@ -299,4 +338,10 @@ def different_tensors_on_each_rank(folder: Path) -> Result:
     return {name: shard.local.tolist() for name, shard in shards.items()}
 
 
-ON_FOUR_RANKS = [a_rollback_that_skips, what_two_ranks_wrote, copies_of_shards, different_tensors_on_each_rank]
+ON_FOUR_RANKS = [
+    a_rollback_that_skips,
+    what_two_ranks_wrote,
+    copies_of_shards,
+    different_tensors_on_each_rank,
+    swapped_shards,
+]

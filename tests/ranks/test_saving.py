@@ -103,6 +103,22 @@ def test_a_nan_on_one_rank_leaves_the_checkpoint_without_a_certificate_on_all(tw
     assert found == [{"uncertified": [[4, "rank 1: optimizer.state.0.exp_avg holds NaN"]], "steps": [0, 3]}] * 2
 
 
+def test_a_bit_that_differs_between_two_copies_leaves_the_checkpoint_without_a_certificate(two: Results) -> None:
+    found = [each["a_copy_that_differs"] for each in two]
+    assert found[0] == found[1]
+    for fault, taken in found[0]["found"].items():
+        name = fault.split()[0]
+        path = "model.0.weight" if name == "weight" else f"optimizer.state.0.{name}"
+        [[_, reason]] = taken
+        assert reason.startswith(f"ranks 0, 1 differ in {path}") or "rank 1: optimizer" in reason, fault
+    assert found[0]["steps"] == [0, 3, 99], "and one without such a bit has it"
+
+
+def test_shards_that_two_ranks_have_swapped_are_found_by_their_copies(four: Results) -> None:
+    reason = "ranks 0, 2 differ in optimizer.state.0.exp_avg from [0, 0], and in 1 other tensor"
+    assert [each["swapped_shards"] for each in four] == [{"uncertified": [[4, reason]], "steps": [0, 3]}] * 4
+
+
 def test_a_checkpoint_with_one_damaged_shard_is_skipped_by_all_ranks(two: Results) -> None:
     assert [each["a_damaged_shard"] for each in two] == [{"step": 5}] * 2
 

@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
 from lossguard.run import collectives
-from lossguard.run.collectives import is_first_copy, is_sharded, local_part
+from lossguard.run.collectives import is_first_copy, is_sharded, local_part, num_copies
 
 # Shards, as torch.distributed.checkpoint plans their reading and writing.
 #
@@ -23,14 +23,20 @@ from lossguard.run.collectives import is_first_copy, is_sharded, local_part
 class TensorShard:
     """`local`: this rank's part of a tensor of `shape`, which begins at `offsets`.
 
-    `is_first_copy`: whether this rank is the one of those with the same part that writes it; None if each has it whole.
+    `is_first_copy`: whether this rank is the one of the `num_copies` with the same part that writes it; None if each
+    has it whole.
     """
 
     def __init__(
-        self, local: Tensor, offsets: Sequence[int], shape: Sequence[int], is_first_copy: bool | None = None
+        self,
+        local: Tensor,
+        offsets: Sequence[int],
+        shape: Sequence[int],
+        is_first_copy: bool | None = None,
+        num_copies: int = 0,
     ) -> None:
         self.local = local
-        self.is_first_copy = is_first_copy
+        self.is_first_copy, self.num_copies = is_first_copy, num_copies
         self.chunk = ChunkStorageMetadata(torch.Size(offsets), local.shape)
         self.shape = torch.Size(shape)
 
@@ -40,11 +46,11 @@ class TensorShard:
         if not is_sharded(tensor):
             return cls(tensor.detach(), [0] * tensor.dim(), tensor.shape)
         (chunk,) = tensor.__create_chunk_list__()  # type: ignore[attr-defined]
-        return cls(local_part(tensor), chunk.offsets, tensor.shape, is_first_copy(tensor))
+        return cls(local_part(tensor), chunk.offsets, tensor.shape, is_first_copy(tensor), num_copies(tensor))
 
     def with_local(self, local: Tensor) -> "TensorShard":
         """The same part of the tensor, in other memory."""
-        return TensorShard(local, self.chunk.offsets, self.shape, self.is_first_copy)
+        return TensorShard(local, self.chunk.offsets, self.shape, self.is_first_copy, self.num_copies)
 
     def size(self) -> torch.Size:
         """The shape of the whole tensor; the planner calls it."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lossguard.checkpoints.files import read_manifest
-from lossguard.checkpoints.state import damage_in, differences, digest
+from lossguard.checkpoints.state import StepCounts, damage_in, differences, digest
 from lossguard.torch import Checkpoints
 
 
@@ -134,7 +134,7 @@ def test_a_damaged_checkpoint_of_a_release_that_certified_none_is_not_restored(
     with torch.no_grad():
         model.weight.fill_(torch.nan)
     with monkeypatch.context() as earlier:
-        earlier.setattr("lossguard.checkpoints.checkpoints.damage_in", lambda _: None)
+        earlier.setattr("lossguard.checkpoints.checkpoints.damage_in", lambda *_: None)
         checkpoints.save(1, {"step": 1})
     assert checkpoints.steps() == [0, 1]
     assert checkpoints.load(1) == {"step": 0}
@@ -155,3 +155,54 @@ def test_checkpoints_without_a_certificate_are_few_and_lie_apart(tmp_path: Path)
     assert read_manifest(apart[0])["uncertified"] == "model.weight holds NaN"
     assert read_manifest(tmp_path / "step-000000000")["certificate"]["finite"] is True
     assert [step for step, _ in checkpoints.take_uncertified()] == [1, 2, 3, 4, 9, 5]
+
+
+def counted(*counts: tuple[int, dict[int, float]]) -> list[str | None]:
+    """What is said of the step counts of an optimizer's parameters at each of these steps."""
+    known, found = StepCounts(), []
+    for step, steps_of in counts:
+        state = {number: {"step": torch.tensor(float(num))} for number, num in steps_of.items()}
+        found.append(damage_in({"optimizer": (object(), {"state": state, "param_groups": []})}, known, step))
+    return found
+
+
+@pytest.mark.parametrize("damaged", [10.0 + 1024, 20.0 + 8, 40.0, 8192.0])
+def test_a_step_count_that_has_grown_more_than_the_run_is_refused_as_long_as_it_stands(damaged: float) -> None:
+    found = counted((10, {0: 10, 1: 10}), (20, {0: 20, 1: damaged}), (30, {0: 30, 1: damaged + 10}))
+    reasons = [f"optimizer.state.1.step counts {damaged + more:.0f} steps at step {20 + more}" for more in (0, 10)]
+    assert found == [None, *(f"{reason}, and 10 at step 10" for reason in reasons)]
+
+
+def test_a_step_count_that_falls_is_refused_unless_it_began_anew() -> None:
+    assert counted((100, {0: 100, 1: 100}), (110, {0: 110, 1: 46}))[1] is not None
+    assert counted((100, {0: 100, 1: 100}), (110, {0: 110, 1: 4})) == [None, None]
+
+
+CLEAN_COUNTS = {
+    "unused at times, frozen, and added later": [(5, {0: 5, 1: 2, 2: 5}), (10, {0: 10, 1: 3, 2: 5, 3: 4})],
+    "several updates a step": [(5, {0: 15, 1: 15}), (10, {0: 30, 1: 30, 2: 7})],
+    "an optimizer of an earlier run": [(0, {0: 900, 1: 900}), (5, {0: 905, 1: 905})],
+    "steps that count something else": [(1, {0: 500, 1: 500}), (2, {0: 1000, 1: 1000})],
+    "one update for several steps": [(8, {0: 2}), (16, {0: 4})],
+}
+
+
+@pytest.mark.parametrize("counts", CLEAN_COUNTS.values(), ids=CLEAN_COUNTS)
+def test_step_counts_need_not_be_equal(counts: list[tuple[int, dict[int, float]]]) -> None:
+    assert counted(*counts) == [None] * len(counts)
+
+
+def test_after_a_restore_step_counts_begin_anew(tmp_path: Path) -> None:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoints = Checkpoints(tmp_path, blocking=True, model=model, optimizer=optimizer)
+    for step in range(1, 41):
+        model(torch.ones(1)).sum().backward()
+        optimizer.step()
+        if step in (20, 40):
+            checkpoints.save(step, {"step": step})
+    checkpoints.load(20)
+    checkpoints.discard_after(20)
+    checkpoints.save(21, {"step": 21})
+    assert checkpoints.steps() == [20, 21]
+    assert checkpoints.take_uncertified() == []

@@ -870,3 +870,32 @@ def test_a_restart_resumes_from_before_a_nan_and_the_good_checkpoints_stay(
     assert warnings == [f"the state at step {step} is never restored: model.weight holds NaN; {newest}"]
     start(ScriptedRun(), until=21)  # ends with NaN again: its last checkpoint is kept apart, too
     assert start(ScriptedRun(), until=12) == [10, 11]
+
+
+def test_a_state_in_the_middle_of_a_spike_is_not_restored_also_without_a_collector(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = nn.Linear(1, 1)
+
+    def start(run: Run, until: int) -> int | None:
+        first = None
+        options: dict[str, Any] = {"keep": 2, "memory": 1, "memory_every": 5, "blocking": True}
+        checkpoints = Checkpoints(tmp_path / "checkpoints", **options, model=model)
+        for step, _ in Guard(run, checkpoints=checkpoints, every=10).steps(Indices(), until):
+            first = step if first is None else first
+            if step == 185:
+                raise Crash
+            run.log(step, loss=9.0 if 150 <= step < 170 or step >= 180 else 2 + step % 7 / 100, grad_norm=1.0)
+        return first
+
+    with pytest.raises(Crash), offline(tmp_path, run_id="r") as run:
+        start(run, until=300)
+    apart = sorted(path.name for path in (tmp_path / "checkpoints" / "uncertified").iterdir())
+    assert apart == ["step-000000160", "step-000000170"]
+    events = [record["details"] for record in records(run) if record.get("event") == "checkpoint_uncertified"]
+    reason = "the loss of step 159 is in a spike: 9, and its band ends at 2.233"
+    assert events == [{"step": 160, "reason": reason}]
+    warnings = [record.message for record in caplog.records if "never restored" in record.message]
+    assert warnings == [f"the state at step 160 is never restored: {reason}; the newest good one is step 155"]
+    with offline(tmp_path, run_id="r") as run:
+        assert start(run, until=181) == 180

@@ -457,3 +457,26 @@ def test_the_times_of_rollbacks_are_part_of_the_history(tmp_path: Path) -> None:
     (line,) = [line for line in records(run) if line.get("reason") == "rollback"]
     with offline(tmp_path, run_id="r") as run:
         assert run.history.rollback_times == [line["time"]]
+
+
+def test_steps_that_were_discarded_or_skipped_or_are_before_a_change_say_nothing_of_the_state(tmp_path: Path) -> None:
+    def log(steps: range, loss: float, **others: float) -> None:
+        for step in steps:
+            run.log(step, loss=loss + step % 5 / 100, **others)
+
+    with offline(tmp_path) as run:
+        log(range(200), 2.0)
+        log(range(200, 210), 9.0, skipped=1)
+        assert run.doubt(210) is None
+        log(range(210, 220), 9.0)
+        assert run.doubt(220) == "the loss of step 219 is in a spike: 9.04, and its band ends at 2.222"
+        assert run.doubt(210) is None
+        run.probe(219, "a", tokens=["b"], log_probabilities=[-0.1])
+        assert run.doubt(220) is not None
+        run.open_segment(205, SegmentReason.REWIND)
+        log(range(205, 206), 2.0)
+        assert run.doubt(220) is None
+        log(range(206, 220), 9.0)
+        assert run.doubt(220) is not None
+        run.declare("data_mix", share=0.5)
+        assert run.doubt(220) is None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lossguard import Guard
 from lossguard.torch import Checkpoints
@@ -443,3 +444,37 @@ def test_a_real_object_store_survives_kills_and_expired_credentials(
     restored = At(url + "/other", tmp_path)
     assert restored.checkpoints.load(12)["step"] == 12
     assert restored.box.value == 12
+
+
+def test_a_state_without_a_certificate_leaves_no_trace_there_and_none_of_the_others_is_deleted_for_it(
+    url: str, name: str, tmp_path: Path
+) -> None:
+    box, weights = Box(), torch.zeros(3)
+    checkpoints = Checkpoints(url, staging=tmp_path / "a", keep=1, box=box, weights=Holding(weights))
+    for step in (0, 10):
+        checkpoints.save(step, {"step": step})
+        checkpoints.settle(wait=True)
+    there = files_at(name)
+    weights[1] = torch.nan
+    for step in (20, 30, 40):
+        checkpoints.save(step, {"step": step})
+        checkpoints.settle(wait=True)
+    assert checkpoints.take_uncertified() == [(step, "weights.held holds NaN") for step in (20, 30, 40)]
+    assert files_at(name) == there
+    again = Checkpoints(url, staging=tmp_path / "b", box=Box(), weights=Holding(restored := torch.ones(3)))
+    assert again.steps() == [0, 10]
+    assert again.load(40)["step"] == 10
+    assert restored.tolist() == [0.0, 0.0, 0.0]
+
+
+class Holding:
+    """An object with a tensor."""
+
+    def __init__(self, held: torch.Tensor) -> None:
+        self.held = held
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {"held": self.held}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self.held.copy_(state["held"])
