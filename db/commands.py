@@ -4,13 +4,23 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import queries
 from db.dialects import dialect_of
-from db.models import BESIDE, Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches
+from db.models import (
+    BESIDE,
+    Event,
+    Incident,
+    Intervention,
+    Order,
+    Run,
+    RunStatus,
+    Segment,
+    SkippedBatches,
+    state_text,
+)
 from db.steps import backlog
 from db.store import bulk, features, partitions
 from lossguard.vocabulary.states import OrderState, RunState, SegmentReason
@@ -294,11 +304,6 @@ def withdraw_order(session: Session, *, order: Order, detail: str, now: float) -
         session.flush()
 
 
-def _json_text(state: dict[str, Any]) -> str:
-    """A state of the detection is strict JSON of 10 kB: this takes a tenth of what the standard library does."""
-    return orjson.dumps(state).decode()
-
-
 def save_detection_state(
     session: Session, *, run: Run, state: dict[str, Any], segment: int | None = None, seen_step: int | None = None
 ) -> None:
@@ -310,7 +315,7 @@ def save_detection_state(
         session,
         "INSERT INTO watch_states (run_pk, state, segment, seen_step) VALUES (?, ?, ?, ?) ON CONFLICT (run_pk)"
         " DO UPDATE SET state = excluded.state, segment = excluded.segment, seen_step = excluded.seen_step",
-        (run.pk, _json_text(state), segment, seen_step),
+        (run.pk, state_text(state, segment, seen_step), segment, seen_step),
     )
 
 
@@ -323,7 +328,7 @@ def save_snapshot(session: Session, *, run: Run, segment: int, step: int, state:
     bulk.run(
         session,
         "INSERT INTO detector_snapshots (run_pk, segment, step, state) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (run.pk, segment, step, _json_text(state)),
+        (run.pk, segment, step, state_text(state, segment, step)),
     )
     bulk.run(
         session,

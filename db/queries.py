@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import lineage
+from db.dialects import dialect_of
 from db.lineage import Line, StepRange, discarded, live_line
 from db.models import (
     DetectionState,
@@ -21,6 +22,7 @@ from db.models import (
     Run,
     Segment,
     SkippedBatches,
+    intact_state,
 )
 from db.steps import nearest, newest, reader
 from db.steps.nearest import At, StepTime
@@ -256,10 +258,10 @@ class StoredProbe:
 
 
 def probes(session: Session, *, run: Run, prompt: str | None = None) -> list[StoredProbe]:
-    """The probes of a run (or those of one prompt) by step, on discarded branches too."""
+    """The probes of a run (or those of one prompt) by step, on discarded branches too; damaged ones are left out."""
     found = sa.select(Event).where(*_probes_of(run))
     if prompt is not None:
-        found = found.where(_prompt() == prompt)
+        found = found.where(_prompt(session) == prompt)
     line = {step_range.segment: step_range for step_range in live(session, run=run)}
     return [
         StoredProbe(
@@ -267,11 +269,18 @@ def probes(session: Session, *, run: Run, prompt: str | None = None) -> list[Sto
             step=event.step,
             time=event.time,
             live=event.segment in line and line[event.segment].holds(event.step),
-            probe=Probe.from_details(event.details),
+            probe=probe,
         )
         for event in session.scalars(found.order_by(Event.step, Event.segment, Event.id))
-        if event.step is not None
+        if event.step is not None and (probe := _probe(event)) is not None
     ]
+
+
+def _probe(event: Event) -> Probe | None:
+    try:
+        return Probe.from_details(event.details)
+    except ValueError:
+        return None
 
 
 def num_probes(session: Session, *, run: Run) -> int:
@@ -281,13 +290,13 @@ def num_probes(session: Session, *, run: Run) -> int:
 
 def prompts(session: Session, *, run: Run) -> list[str]:
     """The prompts of a run's probes, in the order of their first probe."""
-    named = sa.select(Event.id, _prompt().label("prompt")).where(*_probes_of(run)).subquery()
-    return list(session.scalars(sa.select(named.c.prompt).group_by(named.c.prompt).order_by(sa.func.min(named.c.id))))
+    named = sa.select(Event.id, _prompt(session).label("prompt")).where(*_probes_of(run)).subquery()
+    found = sa.select(named.c.prompt).where(named.c.prompt.is_not(None)).group_by(named.c.prompt)
+    return list(session.scalars(found.order_by(sa.func.min(named.c.id))))
 
 
-def _prompt() -> sa.ColumnElement[str]:
-    prompt: sa.ColumnElement[str] = Event.details["prompt"].as_string()
-    return prompt
+def _prompt(session: Session) -> sa.ColumnElement[str | None]:
+    return dialect_of(session.get_bind()).json.text(Event.details, "prompt")
 
 
 def _probes_of(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
@@ -313,7 +322,7 @@ def snapshot_before(
 ) -> tuple[int, dict[str, Any]] | None:
     """The newest state of the detectors on a line that has seen only steps below `step`: (its last step, the state).
 
-    `line` is by default the live line.
+    `line` is by default the live line. States that are damaged are left out.
     """
     found = sa.select(DetectorSnapshot.segment, DetectorSnapshot.step).where(
         DetectorSnapshot.run_pk == run.pk, DetectorSnapshot.step < step
@@ -324,7 +333,9 @@ def snapshot_before(
         if line is None and not any(part.first <= seen for part in ranges.values()):
             ranges = {part.segment: part for part in live_since(session, run=run, step=seen)}
         if number in ranges and ranges[number].holds(seen):  # a state is large: only this one is read
-            return seen, session.get_one(DetectorSnapshot, (run.pk, number, seen)).state
+            found_state = session.get_one(DetectorSnapshot, (run.pk, number, seen)).state
+            if state := intact_state(found_state, number, seen):
+                return seen, state
     return None
 
 

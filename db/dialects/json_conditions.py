@@ -53,6 +53,10 @@ class JsonConditions(ABC):
         """
 
     @abstractmethod
+    def text(self, column: Column, key: str) -> sa.ColumnElement[str | None]:
+        """The member `key` of an object, if it is a text; NULL where there is none."""
+
+    @abstractmethod
     def member_text(self, column: Column, key: str) -> sa.ColumnElement[str | None]:
         """The member `key` of an object as JSON, if it is an object or a list; NULL where there is none."""
 

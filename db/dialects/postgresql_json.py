@@ -30,6 +30,10 @@ class PostgreSQLJson(JsonConditions):
         has_dotted, has_any = (sa.func.strpos(text, f'{start}{key}"') > 0 for start in (".", ""))
         return sa.case((has_dotted, dotted), (has_any, plain), else_=sa.false())
 
+    def text(self, column: Column, key: str) -> sa.ColumnElement[str | None]:
+        found = sa.func.json_extract_path_text(column, key, type_=sa.Text())
+        return sa.case((sa.func.json_typeof(sa.func.json_extract_path(column, key)) == "string", found))
+
     def member_text(self, column: Column, key: str) -> sa.ColumnElement[str | None]:
         found = sa.func.json_extract_path(column, key)
         return sa.case((sa.func.json_typeof(found).in_(("array", "object")), sa.cast(found, sa.Text)))

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ VACUUM_PAGES = 1_000
 INSTRUCTIONS = 100_000
 """Of SQLite's machine between two looks at the clock, in a query with a time limit."""
 PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "cache_size=-32000")
+
+
+READABLE = partial(str, encoding="utf-8", errors="replace")
+"""Makes text of what the file holds: a damaged one must not make every query of its table fail."""
 
 
 class SQLite(Dialect):
@@ -118,6 +123,7 @@ def _make_folder(database: str | None) -> None:
 
 def _prepare(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver's own BEGIN comes too late to lock anything; see _begin
+    connection.text_factory = READABLE
     connection.create_function(LOWER, 1, _lower, deterministic=True)
     cursor = connection.cursor()
     if cursor.execute("PRAGMA auto_vacuum").fetchone() != (INCREMENTAL,):  # else this would wait for another writer

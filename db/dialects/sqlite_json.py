@@ -34,6 +34,10 @@ class SQLiteJson(JsonConditions):
         found = sa.case((is_exact, at_path), else_=ends)
         return sa.case((_may_have(column, name), _known(found)), else_=sa.false())
 
+    def text(self, column: Column, key: str) -> sa.ColumnElement[str | None]:
+        found = sa.func.json_extract(_valid(column), _path((key,)), type_=sa.Text())
+        return sa.case((sa.func.json_type(_valid(column), _path((key,))) == "text", found))
+
     def member_text(self, column: Column, key: str) -> sa.ColumnElement[str | None]:
         found = sa.func.json_extract(_valid(column), _path((key,)))
         return sa.case((sa.func.json_type(_valid(column), _path((key,))).in_(("array", "object")), found))

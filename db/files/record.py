@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.files.rules import BadRecord, check_row
 from db.models import (
+    CRC,
     INNER_COLUMNS,
     Base,
     DetectionState,
@@ -104,7 +105,9 @@ def restore(session: Session, described: Mapping[str, Any], *, run_id: str | Non
         elif values:
             session.execute(sa.insert(model), values)
     if described.get("watch") is not None and not _is_under_way(described["watch"]["state"]):
-        commands.save_detection_state(session, run=run, **_storable(DetectionState, described["watch"]))
+        watch = _storable(DetectionState, described["watch"])
+        watch["state"].pop(CRC, None)
+        commands.save_detection_state(session, run=run, **watch)
     return run
 
 

@@ -7,7 +7,9 @@ find their memory still warm, and the garbage collector has little to look throu
 
 import io
 import json
+import logging
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ from db.steps.step_block import RunRange, StepBlock, end_of
 from db.store import bulk
 from lossguard.vocabulary.metrics import COLUMNS
 from lossguard.vocabulary.protocol import NON_FINITE
+
+log = logging.getLogger(__name__)
 
 FROM_STEPS = " FROM steps WHERE run_pk = ? AND segment = ? AND step >= ? AND step < ?"
 
@@ -130,23 +134,57 @@ def _custom(num_steps: int, positions: Ints, texts: Sequence[str | None], names:
     values = {name: np.full(num_steps, np.nan) for name in names}
     if not names or not texts:
         return values
-    lines = "\n".join(text or "{}" for text in texts).encode()
-    table = pyarrow.json.read_json(
+    try:
+        table = _read_lines([text or "{}" for text in texts], names)
+        is_damaged = table.num_rows != len(texts)
+    except (pa.ArrowException, TypeError):
+        is_damaged = True
+    if is_damaged:
+        table = _read_lines([json.dumps(_numbers(text, names)) for text in texts], names)
+    for name in names:
+        values[name][positions] = floats(table[name])
+    return values
+
+
+def _read_lines(texts: Sequence[str], names: Sequence[str]) -> pa.Table:
+    lines = "\n".join(texts).encode()
+    return pyarrow.json.read_json(
         io.BytesIO(lines),
         read_options=pyarrow.json.ReadOptions(block_size=len(lines) + 1),  # a row must not be cut by a block's end
         parse_options=pyarrow.json.ParseOptions(
             explicit_schema=pa.schema([(name, pa.float64()) for name in names]), unexpected_field_behavior="ignore"
         ),
     )
-    for name in names:
-        values[name][positions] = floats(table[name])
-    return values
+
+
+def _numbers(text: str | None, names: Sequence[str]) -> dict[str, float]:
+    """What a cell says of these metrics, read on its own because one of its neighbours is damaged."""
+    found = _object(text)
+    return {name: found[name] for name in names if type(found.get(name)) in (int, float) and abs(found[name]) < 2**1000}
 
 
 def _marks(positions: Ints, texts: Sequence[str | None]) -> dict[str, dict[int, float]]:
     """Metric -> position -> the value that was not finite."""
     marks: dict[str, dict[int, float]] = {}
     for at, text in zip(positions.tolist(), texts, strict=True):
-        for name, mark in json.loads(text or "{}").items():
-            marks.setdefault(name, {})[at] = NON_FINITE[mark]
+        for name, mark in _object(text).items():
+            if isinstance(mark, str) and mark in NON_FINITE:
+                marks.setdefault(name, {})[at] = NON_FINITE[mark]
     return marks
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    """A JSON cell; a damaged one is empty, and the log says so once."""
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return found
+    _say_damaged(f"a cell of the table steps is damaged, and left out: {text!r:.80}")
+    return {}
+
+
+@lru_cache(1000)
+def _say_damaged(sentence: str) -> None:
+    log.warning(sentence)

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.models import Run
+from db.models import UNREADABLE_RULE, Run
 from db.records import access, policies
 from lossguard.vocabulary.states import Layer, RunState
 from monitor.detection.interventions import policy_layers, run_policy
@@ -89,8 +89,9 @@ def _run_named(session: Session, run_id: str) -> Run:
 
 
 def _changed(fields: Fields, changes: Fields) -> dict[str, Any]:
+    """The fields of a layer with these changes; where it could not be read, the changes are all that it says."""
     try:
-        return policy_layers.changed(fields, changes)
+        return policy_layers.changed({} if dict(fields) == dict(UNREADABLE_RULE) else fields, changes)
     except (TypeError, ValueError) as error:
         raise _malformed(error) from None
 

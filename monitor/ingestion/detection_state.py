@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from db import commands, lineage, queries
 from db.lineage import StepRange
-from db.models import DetectionState, Intervention, Order, Run, Segment
+from db.models import DetectionState, Intervention, Order, Run, Segment, intact_state
 from db.steps.reader import StepBlock, read_intact_blocks
 from lossguard.vocabulary.limits import limits_in
 from lossguard.vocabulary.metrics import detector_inputs
@@ -94,9 +94,12 @@ def _restored(session: Session, run: Run, stored: DetectionState | None) -> tupl
         if numbers != (0, 0):
             raise ValueError("it is missing")
         return engine, _replay(session, run, engine, StepRange(0, 0, None))  # a young run has no saved state yet
-    if missing := PARTS.difference(stored.state) and FIRST_PARTS.difference(stored.state):
+    state = intact_state(stored.state, stored.segment, stored.seen_step)
+    if state is None:
+        raise ValueError("it is not what was saved")
+    if missing := PARTS.difference(state) and FIRST_PARTS.difference(state):
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-    if new_signals := engine.load_state_dict(stored.state):
+    if new_signals := engine.load_state_dict(state):
         _relearn(session, run, engine, new_signals)
     if any(known < newest for known, newest in zip(engine.numbers, numbers, strict=True)):
         raise ValueError(f"it knows {engine.numbers[0]} incidents and {engine.numbers[1]} interventions, not {numbers}")
@@ -243,7 +246,7 @@ def fork(
     step = segment.fork_step if step is None else step
     assert step is not None
     known = queries.snapshot_before(session, run=run, step=step)
-    first, state = (0, None) if known is None or not known[1] else (known[0] + 1, known[1])
+    first, state = (0, None) if known is None else (known[0] + 1, known[1])
     earliest = max(first - SNAPSHOT_EVERY, 0)
     order = None if segment.order_id is None else session.get(Order, segment.order_id)
     is_new = step == segment.fork_step

@@ -23,17 +23,19 @@ UNREADABLE = "policy_unreadable"
 def rule_of(session: Session, run: Run) -> dict[str, Any] | None:
     """The rule that the layers make now. Where this release cannot read them, the log and an event say so."""
     layers = policies.layers(session, project=run.project, run_id=run.id)
-    if not layers:
-        return run.policy  # none, or one that a collector of an earlier release has set beside this one
     try:
-        return policy_layers.rule_of(layers)
+        if layers:
+            return policy_layers.rule_of(layers)
+        run_policy.check(run.policy)  # none, or one that a collector of an earlier release has set beside this one
+        return run.policy
     except (TypeError, ValueError) as error:
-        kept = readable_rule(layers, run.policy)
-        details = {"why": str(error), "mode": run_policy.policy_of(kept).mode}
+        kept = readable_rule(layers, run.policy) if layers else run.policy
+        mode = run_policy.policy_of(kept).mode
         number, key = queries.num_segments(session, run=run) - 1, f"{UNREADABLE}-{zlib.crc32(str(error).encode())}"
         values: dict[str, Any] = {"segment": max(0, number), "step": None, "time": run.last_report_at}
+        details = {"why": str(error), "mode": mode}
         if commands.add_event(session, run=run, key=key, kind=UNREADABLE, details=details, **values):
-            log.warning("the policy layers of run %s cannot be read (%s): its last policy counts", run.id, error)
+            log.warning("the policy of run %s cannot be read (%s): it goes on with mode %s", run.id, error, mode)
         return kept
 
 

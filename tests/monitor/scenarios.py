@@ -2,12 +2,19 @@
 
 import math
 import random
+import time
 from collections.abc import Sequence
 from typing import Any
 
+import sqlalchemy as sa
+
+from db.models import Run, RunStatus
+from db.store import leader
+from db.store.engine import writing
 from lossguard.vocabulary.protocol import API, EXPECT
 from lossguard.vocabulary.source_facts import SOURCE, SourceFacts
 from lossguard.vocabulary.wire import Probe
+from monitor.leader.leadership import ROLE
 from tests.monitor.client import NOW, TestClient, Trainer
 
 CHECKPOINTS = [0, 50, 100, 150, 200, 250, 300]
@@ -70,3 +77,19 @@ def probe_event(step: int, prompt: str = "def ", **details: Any) -> dict[str, An
     )
     key, body = f"probe-{prompt}-{step}-{len(details)}", probe.to_details() | details
     return {"key": key, "step": step, "time": NOW, "kind": "probe", "details": body}
+
+
+def lease_of(engine: sa.Engine, holder: str = "me") -> leader.Lease:
+    """A lease of somebody who has led for a day."""
+    with writing(engine) as session:
+        lease = leader.claim(session, role=ROLE, holder=holder, seconds=3600.0)
+    assert lease is not None
+    return leader.Lease(ROLE, holder, lease.term, lease.now - 86400.0, lease.now)
+
+
+def quiet_since(engine: sa.Engine, *, step: float, report: float | None = None) -> None:
+    """The newest step of every run came `step` seconds ago, its newest report `report` seconds ago."""
+    now = time.time()
+    with writing(engine) as session:
+        session.execute(sa.update(RunStatus).values(last_step_at=now - step))
+        session.execute(sa.update(Run).values(last_report_at=now - (step if report is None else report)))

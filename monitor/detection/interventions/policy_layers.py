@@ -32,6 +32,9 @@ class Value(NamedTuple):
 
 def rule_of(layers: Layers) -> dict[str, Any] | None:
     """The rule of a run with these layers as it is stored; None without any value. Raises ValueError or TypeError."""
+    for layer, each in layers.items():
+        if not isinstance(each.get(DETECTION, {}), Mapping | None):
+            raise ValueError(f"{DETECTION} of the {layer} must be an object of settings, not {each[DETECTION]!r:.40}")
     fields, settings = _combined(layers)
     if not fields and not settings:
         return None

@@ -21,6 +21,12 @@ def settings_of(rule: Mapping[str, Any] | None) -> DetectionSettings:
     return _read(rule)[1]
 
 
+def check(rule: Mapping[str, Any] | None) -> None:
+    """Raise TypeError or ValueError for a stored rule that this release cannot read."""
+    _policy(rule)
+    _settings(rule)
+
+
 def _read(rule: Mapping[str, Any] | None) -> tuple[Policy, DetectionSettings]:
     try:
         return _policy(rule), _settings(rule)

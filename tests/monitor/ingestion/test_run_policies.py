@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from db.records import policies
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import API
+from monitor.ingestion import run_policies
 from tests.db.seed import spoil
 from tests.monitor.client import TestClient, Trainer
 from tests.monitor.scenarios import train_until_nan
@@ -59,3 +61,32 @@ def test_layers_that_this_release_cannot_read_only_observe(http: TestClient, sql
         policies.set_fields(session, key=policies.COLLECTOR, fields={"courage": 11}, who="a newer one", now=1.0)
     assert train_until_nan(trainer)["orders"] == []
     assert trainer.get()["policy"]["mode"] == "observe"
+
+
+@pytest.mark.parametrize("garbage", ["'[1]'", "'{'", "''", "7", "x'80'"])
+def test_a_rule_that_cannot_be_read_lets_the_run_observe_and_says_so(
+    http: TestClient, sqlite_engine: sa.Engine, garbage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer(http)
+    with sqlite_engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE runs SET policy = {garbage}, revision = revision + 1")
+    assert train_until_nan(trainer)["orders"] == []
+    assert [one["kind"] for one in trainer.get("/incidents")] == ["nonfinite"]
+    assert trainer.get()["interventions"] == []
+    (event,) = [one for one in trainer.get()["events"] if one["kind"] == run_policies.UNREADABLE]
+    assert event["details"]["mode"] == "observe"
+    assert sum("cannot be read" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("garbage", ["'[1]'", "'{'", """'{"mode": "observe", "detection": 3}'"""])
+def test_a_layer_that_is_damaged_is_no_default_and_an_operator_sets_it_anew(
+    http: TestClient, sqlite_engine: sa.Engine, garbage: str
+) -> None:
+    trainer = Trainer(http, policy={"mode": "observe"})
+    with sqlite_engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE policy_layers SET fields = {garbage}")
+        connection.exec_driver_sql("UPDATE runs SET revision = revision + 1")
+    assert train_until_nan(trainer)["orders"] == []
+    assert trainer.get()["interventions"] == []
+    answer = http.put(f"{API}/runs/r1/policy", json={"mode": "approve", "detection": None})
+    assert (answer.status_code, answer.json()["mode"]) == (200, "approve"), answer.text

@@ -7,35 +7,20 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from db.models import Intervention, Order, Run, RunStatus
 from db.store import leader
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import API, IMPORTED, NO_HEARTBEAT
 from monitor.app import create_app
+from monitor.ingestion import stalls as stalls_of_a_run
 from monitor.leader import stall_check
-from monitor.leader.leadership import ROLE
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.scenarios import noise
+from tests.monitor.scenarios import lease_of, noise, quiet_since
 
 STEPS = 40
-
-
-def lease_of(engine: sa.Engine, holder: str = "me") -> leader.Lease:
-    """A lease of somebody who has led for a day."""
-    with writing(engine) as session:
-        lease = leader.claim(session, role=ROLE, holder=holder, seconds=3600.0)
-    assert lease is not None
-    return leader.Lease(ROLE, holder, lease.term, lease.now - 86400.0, lease.now)
-
-
-def quiet_since(engine: sa.Engine, *, step: float, report: float | None = None) -> None:
-    """The newest step of every run came `step` seconds ago, its newest report `report` seconds ago."""
-    now = time.time()
-    with writing(engine) as session:
-        session.execute(sa.update(RunStatus).values(last_step_at=now - step))
-        session.execute(sa.update(Run).values(last_report_at=now - (step if report is None else report)))
 
 
 def stepping(http: TestClient, run_id: str = "r1", **options: Any) -> Trainer:
@@ -121,12 +106,17 @@ def test_a_declared_pause_is_respected_and_is_a_stall_once_it_is_over(
 
 
 def test_a_run_that_cannot_be_read_does_not_hide_the_stalls_of_the_others(
-    http: TestClient, sqlite_engine: sa.Engine
+    http: TestClient, sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def opened(session: Session, run_id: str, **options: Any) -> bool:
+        if run_id == "broken":
+            raise LookupError("it cannot be read")
+        return open_stall(session, run_id, **options)
+
     stepping(http, "broken"), stepping(http, "r2")
     quiet_since(sqlite_engine, step=4000.0)
-    with writing(sqlite_engine) as session:
-        session.execute(sa.text("UPDATE runs SET policy = '[1' WHERE id = 'broken'"))
+    open_stall = stalls_of_a_run.open_stall
+    monkeypatch.setattr(stalls_of_a_run, "open_stall", opened)
     assert stall_check.look(sqlite_engine, lease_of(sqlite_engine)) == ["r2"]
 
 
