@@ -260,6 +260,10 @@ class DetectionEngine:
         )
         self.recomputed.begin(comparison, step, is_new_process=is_new_process, losses=losses, skip_effect=skip_effect)
 
+    def taken_over(self, reason: str) -> list[Effect]:
+        """Another process leads the run now: orders that are not carried out yet, and the open incident, end."""
+        return self.response.taken_over(reason)
+
     def order_applied(
         self,
         number: int,

@@ -243,6 +243,10 @@ def fork(
     stored = queries.detection_state(session, run=run)
     if stored is not None and stored.segment is not None:
         effects.write(session, run, engine.conclude_replay(), segment=stored.segment, now=now)
+    ended: list[Effect] = []
+    if stored is not None and _is_taken_over(session, run, stored.segment, segment):
+        who = run.lease_process or "(unknown)"
+        ended = engine.taken_over(f"Process {who} has taken over the run: this was about the steps of another one.")
     step = segment.fork_step if step is None else step
     assert step is not None
     known = queries.snapshot_before(session, run=run, step=step)
@@ -251,7 +255,7 @@ def fork(
     order = None if segment.order_id is None else session.get(Order, segment.order_id)
     is_new = step == segment.fork_step
     record = recorded_steps.before(session, run, segment, step) if is_new else recorded_steps.Record()
-    return engine.fork(
+    return ended + engine.fork(
         step,
         segment.reason,
         _history(session, run, first, step),
@@ -262,6 +266,12 @@ def fork(
         recorded=record.rows,
         doubtful_from=record.doubtful_from,
     )
+
+
+def _is_taken_over(session: Session, run: Run, before: int | None, segment: Segment) -> bool:
+    """Whether another process than the one whose segment the detection has followed opened the segment."""
+    followed = None if before is None else session.get(Segment, (run.pk, before))
+    return followed is not None and not followed.is_of(segment.writer)
 
 
 def declared(session: Session, run: Run, first: int, last: int) -> list[tuple[int, str]]:

@@ -45,7 +45,8 @@ class ReportResult:
     num_accepted: int
     num_duplicates: int
     open_orders: Sequence[Order]
-    """None of them for a process that does not hold the lease of the run."""
+    """None of them for a process that does not hold the lease of the run, or while the live line is another's: they
+    were decided about the steps of that one."""
     lease_seconds: float | None = None
     """Seconds for which the process holds the lease; 0 when another one does, None when it does not say who it is."""
     lease_process: str | None = None
@@ -162,8 +163,9 @@ def _take(
 
     # Answer.
     left = None if claim.writer is None else lease.seconds_left(cached.run, claim.now) if is_holder else 0.0
-    orders = cached.open_orders if is_holder else ()
-    question = cached.proposal.to_wire(claim.now) if is_holder and cached.proposal is not None else None
+    is_judged = is_holder and (cached.newest_segment is None or cached.newest_segment.is_of(claim.digest))
+    orders = cached.open_orders if is_judged else ()
+    question = cached.proposal.to_wire(claim.now) if is_judged and cached.proposal is not None else None
     notices = cached.engine.notices()
     return ReportResult(len(new.steps), len(known), orders, left, cached.run.lease_process, question, notices)
 

@@ -80,6 +80,9 @@ def _check_order(session: Session, run: Run, spec: SegmentIn, claim: Claim) -> b
         raise _refused(f"order {order.id} ({order.kind}) is not carried out by a {spec.reason} segment", "reason")
     if order.state == OrderState.FAILED:
         raise _refused(f"order {order.id} has failed, as the trainer answered", "order")
+    about = None if order.segment is None else queries.segment_with_key(session, run=run, key=order.segment)
+    if about is not None and not about.is_of(claim.digest):
+        raise _refused(f"order {order.id} was decided about the steps of another process", "order")
     if (why := order_checks.bad_rewind(run, order, spec.fork_step)) is not None:
         raise _refused(why, "fork_step")
     return True

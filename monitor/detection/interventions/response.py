@@ -18,6 +18,7 @@ from monitor.detection.incidents.states import InterventionEvent
 from monitor.detection.interventions.batch_index import BatchIndex
 from monitor.detection.interventions.decision import Attempt, Decision, Situation
 from monitor.detection.interventions.intervention_tracker import (
+    NOT_APPLIED,
     InterventionTracker,
     describe_returned,
     describe_samples,
@@ -419,6 +420,17 @@ class IncidentResponse:
         if self.incidents.open is not None:  # it stays open: the trainer may still obey
             self.incidents.open.check_step = min(self.incidents.open.check_step, step)
         return []
+
+    def taken_over(self, reason: str) -> list[Effect]:
+        """Another process leads the run: what was decided about the rows of the last one is not carried out by it.
+
+        Its own rows are judged anew.
+        """
+        effects: list[Effect] = []
+        active = self.interventions.active
+        if active is not None and active.state in NOT_APPLIED:
+            effects.append(self.interventions.advance(InterventionEvent.WITHDRAW, reason))
+        return effects if self.incidents.open is None else [*effects, self.incidents.close(Outcome.ONGOING, reason)]
 
     def _leave_segment(self, step: int, reason: str) -> list[Effect]:
         """The segment of the open incident ended without an order: a hold is over, and the incident with it."""

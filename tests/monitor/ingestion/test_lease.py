@@ -160,12 +160,78 @@ def test_the_other_folder_takes_over_when_the_lease_has_run_out(
     first, segment = begin(pair[0], writer("a"))
     second = Trainer(pair[1], writer=writer("b"))
     copy = second.open("b", 300, "resume")
-    roll_back(pair[0], 100)
     clock[0] += SECONDS
-    assert len(second.report(copy, [], {})["orders"]) == 1
+    assert second.report(copy, [300], {"loss": [3.0]})["lease"] == SECONDS
     late = first.report(segment, [300, 301], {"loss": [3.0, 3.0]}, restorable_steps=[])
     assert (late["accepted"], late["orders"], late["lease"]) == (2, [], 0.0), "its steps are stored all the same"
     assert first.get()["restorable_steps"] == CHECKPOINTS
+
+
+TAKES_OVER = {
+    "a segment that lay beside the line": lambda other: other.report(other.open("b", 290, "resume"), [], {}),
+    "steps for the segment of the other": lambda other: other.report(0, [301, 302], {"loss": [3.0, 3.0]}),
+    "a segment of its own": lambda other: (
+        other.report(0, [], {}),
+        other.report(other.open("b", 290, "resume"), [], {}),
+    )[1],
+    "a segment whose first step is not known": lambda other: other.report(
+        other.open("b", None, "resume"), [300], {"loss": [3.0]}
+    ),
+}
+
+
+@pytest.mark.parametrize("way", TAKES_OVER)
+@pytest.mark.parametrize("kind", ["rollback", "proposal", "person", "hold"])
+def test_an_order_about_the_steps_of_a_process_is_carried_out_by_no_other(
+    pair: tuple[TestClient, TestClient], clock: list[float], way: str, kind: str
+) -> None:
+    first, segment = begin(pair[0], writer("a"))
+    if kind == "person":
+        roll_back(pair[0], 100)
+    elif kind == "hold":
+        assert pair[0].post(f"{API}/runs/r1/hold", json={}).status_code == 200
+    else:
+        mode = "approve" if kind == "proposal" else "auto"
+        assert pair[0].put(f"{API}/runs/r1/policy", json={"mode": mode}).status_code == 200
+        first.report(segment, [300], {"loss": [math.nan]})
+    clock[0] += SECONDS
+    other = Trainer(pair[1], writer=writer("b"))
+    assert other.report(segment, [], {})["orders"] == []
+    answer = TAKES_OVER[way](other)
+    assert (answer["orders"], answer["lease"] > 0) == ([], True)
+    (intervention,) = other.get()["interventions"]
+    assert intervention["state"] == "withdrawn"
+    assert "1@host-b has taken over the run" in intervention["details"]["reasons"][-1]
+    assert [one["state"] for one in other.get()["orders"]] == ([] if kind == "proposal" else ["withdrawn"])
+    assert [one["state"] for one in other.get("/incidents")] == ([] if kind in ("person", "hold") else ["closed"])
+    newest = other.get()["segments"][-1]["number"]
+    at = other.get()["newest_step"]["step"] + 1
+    assert pair[0].put(f"{API}/runs/r1/policy", json={"mode": "auto"}).status_code == 200
+    answer = other.report(newest, range(at, at + 2), {"loss": [math.nan] * 2}, restorable_steps=CHECKPOINTS)
+    (order,) = answer["orders"]
+    assert order["segment"] == other.get()["segments"][-1]["key"], "its own steps are judged"
+
+
+def test_a_segment_of_another_process_names_no_order_about_the_steps_of_the_first(
+    pair: tuple[TestClient, TestClient], clock: list[float]
+) -> None:
+    first, segment = begin(pair[0], writer("a"))
+    roll_back(pair[0], 100)
+    (order,) = first.report(segment, [], {})["orders"]
+    clock[0] += SECONDS
+    other = Trainer(pair[1], writer=writer("b"))
+    body = {"key": "c", "fork_step": 100, "reason": "rollback", "order": order["id"], "opened_at": NOW + 1}
+    refused = pair[1].post(f"{API}/runs/r1/segments", json=body, headers=other.headers)
+    assert (refused.status_code, "steps of another process" in refused.json()["detail"]) == (409, True)
+
+
+def test_a_restart_in_the_same_folder_still_gets_its_order(http: TestClient) -> None:
+    first, _ = begin(http, writer("a", 1))
+    roll_back(http, 100)
+    again = Trainer(http, writer=writer("a", 2))
+    (order,) = again.report(again.open("b", 300, "resume"), [], {})["orders"]
+    assert again.open("c", 100, "rollback", order["id"]) == 2
+    assert [one["state"] for one in first.get()["orders"]] == ["open"]
 
 
 def test_the_checkpoints_of_the_holder_count_while_the_newest_segment_is_that_of_another_process(
