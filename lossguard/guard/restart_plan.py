@@ -102,8 +102,7 @@ class RestartPlan:
                 f"{run.num_ranks} ranks cannot communicate, so the run gets no orders: "
                 "call torch.distributed.init_process_group before lossguard.init"
             )
-        if stopped := ranks.broadcast(self.limits.stopped):  # since the last process has left for its order
-            self.refuse(f"the trainer carries out no orders: {stopped}", Refusal.OBSERVES)
+        self._judge_again()  # much may have happened since the last process has left for its order
 
     # Before the loop
 
@@ -161,6 +160,22 @@ class RestartPlan:
         self._log_once.warn(f"an order could not be executed: {why}")
         self.ledger = Ledger(self.run.history.skips)
 
+    def _judge_again(self) -> None:
+        """Judge the order for which this process was started once more: nothing of it is recorded yet."""
+        order = self._state.order
+        if order is None:
+            return
+        if lost := self.ranks.broadcast(self.run.revoked(order)):
+            self._keep(self._state.refused())
+            self.run.give_back(order)
+            self._log_once.warn(f"an order was not carried out: {lost}")
+            self.ledger = Ledger(self.run.history.skips)
+            return
+        step = max(order.step or 0, order.rewind_to or 0)
+        refused = self.ranks.broadcast(self.limits.refusal(order, step=step, until=self.run.planned_steps))
+        if refused is not None:
+            self.refuse(refused[1], refused[0])
+
     def resumed(self, step: int) -> None:
         """The state before `step` is loaded: the run continues there, and the order is executed.
 
@@ -174,6 +189,7 @@ class RestartPlan:
                 f"the checkpoint of step {step} was loaded, which an order has discarded{allowed}: "
                 "load the step that plan.newest(steps) returns"
             )
+        self._judge_again()  # loading may have taken long
         order = self._state.order
         if order is not None:
             self.run.history.answered.add(order.identity)

@@ -223,9 +223,15 @@ class RestartSupervisor(Supervisor):
         """The command has ended: execute the order that was kept, and report it. Raises ConfigurationError, OSError."""
         order = self._state.order
         assert order is not None
+        if (lost := run.revoked(order)) is not None:
+            self._state = self._state.refused()
+            self._save()
+            run.give_back(order)
+            logger.warning("an order was not carried out: %s", lost)
+            return self._restart(self._newest())
         number = max(self._loadable(), default=None)
         missing = (None, f"there is no checkpoint at or before step {order.rewind_to}")
-        refused = missing if number is None else self._refusal_now(number)
+        refused = missing if number is None else self._refusal_now(run, order, number)
         if number is None or refused is not None:
             self._state = self._state.refused()
             self._save()
@@ -245,10 +251,11 @@ class RestartSupervisor(Supervisor):
         logger.warning("rolled back to step %s%s", step, order.describe())
         return self._restart(number, opens_segment=False)
 
-    def _refusal_now(self, number: int) -> Refused | None:
+    def _refusal_now(self, run: Run, order: Order, number: int) -> Refused | None:
         """Why the order that was kept must not be carried out after all, with the checkpoint of `number` steps."""
-        if stopped := self.order_limits.update():
-            return Refusal.OBSERVES, f"the trainer carries out no orders: {stopped}"
+        refused = self.order_limits.refusal(order, step=self._step(run, order), until=run.planned_steps)
+        if refused is not None:
+            return refused
         step, oldest = self._step_of(number), self._state.oldest_step
         if step >= oldest:
             return None

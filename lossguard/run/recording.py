@@ -392,8 +392,13 @@ class RecordingRun(Run):
             return order
 
     def revoked(self, order: Order) -> str | None:
-        if self.inert or time.monotonic() >= self._inbox_valid_until:
+        inbox, valid_until = self._inbox, self._inbox_valid_until
+        if valid_until == 0.0:  # nothing has come yet: the order was kept by an earlier process
+            return None
+        if self.inert or time.monotonic() >= valid_until:
             return "the lease of the run ran out meanwhile"
+        if all(each.identity != order.identity for each in inbox):
+            return "the collector has withdrawn it meanwhile"
         return None
 
     @_never_raises

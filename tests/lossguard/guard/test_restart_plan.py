@@ -1,3 +1,5 @@
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +297,30 @@ def test_a_kill_file_that_came_before_the_restart_stops_the_order_that_was_kept(
     assert script.start(12) == plain(12)
     assert script.loaded == [None, 6]
     assert refusals(script.run) == [(f"the trainer carries out no orders: {kill_file} exists", "observes")]
+
+
+HAPPENS: dict[str, Callable[[Script], object]] = {
+    "the lease of the run ran out meanwhile": lambda script: script.run._receive([spike()], time.monotonic()),
+    "the collector has withdrawn it meanwhile": lambda script: script.run._receive([]),
+    "the trainer carries out no orders": lambda script: (script.run.directory / "no-orders").touch(),
+}
+
+
+@pytest.mark.parametrize("why", HAPPENS)
+def test_an_order_that_does_not_count_any_more_when_the_checkpoint_is_loaded_is_not_executed(
+    tmp_path: Path, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = Script(tmp_path, {7: [spike()]})
+    with pytest.raises(SystemExit):
+        script.start(12)
+    script.orders = {}
+    script.on["loaded"] = lambda: HAPPENS[why](script)
+    assert script.start(12) == plain(12), "no batch is skipped"
+    assert segments(script.run) == [("start", 0, None), ("resume", 4, None)]
+    assert [detail for detail, _ in refusals(script.run)] == [
+        f"the trainer carries out no orders: {script.run.directory}/no-orders exists"
+    ] * ("no orders" in why)
+    assert why in caplog.text
 
 
 def test_a_kill_file_ends_a_hold(tmp_path: Path) -> None:

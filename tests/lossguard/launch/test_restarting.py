@@ -13,6 +13,7 @@ from lossguard.launch.child import Child
 from lossguard.launch.launcher import ChildEnd, Restart
 from lossguard.launch.restarting import RestartLimits, RestartSupervisor
 from lossguard.run.run import Run
+from lossguard.spool.history import History
 from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.states import OrderKind, Refusal
 from tests.lossguard.launch.launching import SECONDS, Launching
@@ -339,6 +340,7 @@ class OrderedRun(Run):
     def __init__(self, order: Order) -> None:
         super().__init__(id="r")
         self.orders, self.refusals = [order], list[str]()
+        self.lost: str | None = None
 
     @property
     def newest_step(self) -> int:
@@ -349,6 +351,9 @@ class OrderedRun(Run):
 
     def refuse(self, order: Order, detail: str, refusal: Refusal | None = None) -> None:
         self.refusals.append(detail)
+
+    def revoked(self, order: Order) -> str | None:
+        return self.lost
 
 
 def test_a_command_that_logs_seldom_stands_at_its_newest_checkpoint_at_least(
@@ -364,3 +369,25 @@ def test_a_command_that_logs_seldom_stands_at_its_newest_checkpoint_at_least(
     gone = Child(pid=2**30, started="", command=["train"], journal=tmp_path / "journal")
     supervisor.watch(gone, run)
     assert run.refusals == ["it discards 15 steps, from 5 to 20, and max_depth=10"]
+
+
+@pytest.mark.parametrize("lost", ["the lease of the run ran out meanwhile", None])
+def test_an_order_that_does_not_count_any_more_once_the_command_has_stopped_is_not_executed(
+    tmp_path: Path, lost: str | None
+) -> None:
+    for number in (5, 20):
+        (tmp_path / f"step_{number}").touch()
+    options = Options(checkpoints=f"{tmp_path}/step_{{step}}", resume_args="--resume {step}")
+    adapter = adapter_for("generic", ["train"], {}, options)
+    run = OrderedRun(Order(id=1, kind=OrderKind.ROLLBACK, rewind_to=5))
+    supervisor = RestartSupervisor(["train"], adapter, folder=tmp_path, run_folder=None)
+    supervisor.watch(Child(pid=2**30, started="", command=["train"], journal=tmp_path / "journal"), run)
+    assert RestartState.read(tmp_path, History()).order is not None
+    run.lost = lost
+    if lost is None:
+        supervisor.order_limits.observe("a person said so")
+    started = supervisor.after(ChildEnd(-15), run)
+    assert started is not None
+    assert started.command == ["train", "--resume", "20"]
+    assert run.refusals == ([] if lost else ["the trainer carries out no orders: a person said so"])
+    assert RestartState.read(tmp_path, History()).order is None
