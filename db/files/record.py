@@ -14,6 +14,7 @@ from db.files.rules import BadRecord, check_row
 from db.models import (
     CRC,
     INNER_COLUMNS,
+    MAX_AUTHOR,
     Base,
     DetectionState,
     Event,
@@ -130,6 +131,18 @@ def _is_under_way(state: Mapping[str, Any]) -> bool:
 FOLLOWED = ("open", "under_verification", "mismatch", "active")
 
 
+AS_IMPORTED = " (as an imported file says)"
+"""Appended to the names of people in a file: nobody here knows whether they did it."""
+
+
+def _of_others(model: type[Base], values: dict[str, Any]) -> dict[str, Any]:
+    """The names of people in a row, marked."""
+    names = [name for name in ("approved_by", "author") if name in _names(model) and values[name] is not None]
+    return {
+        name: values[name].removesuffix(AS_IMPORTED)[: MAX_AUTHOR - len(AS_IMPORTED)] + AS_IMPORTED for name in names
+    }
+
+
 def _ended(model: type[Base], values: dict[str, Any]) -> dict[str, Any]:
     """An order or an intervention that nobody acts on any more, and whose approval is nobody's here."""
     if model is Order and values["state"] == OrderState.OPEN:
@@ -174,6 +187,7 @@ def _new_row(model: type[Base], row: Mapping[str, Any], ids: Mapping[int | None,
         del values["id"]
     if "order_id" in values:  # an order that is not of this run is dropped
         values["order_id"] = ids.get(values["order_id"])
+    values |= _of_others(model, values)
     values |= _ended(model, values)
     if model is Segment:
         values |= {"first_step": None, "last_step": None, "num_steps": 0, "num_packed": 0}

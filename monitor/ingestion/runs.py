@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.models import Run
+from db.records import policies
 from lossguard.vocabulary.secrets import mask_command_line, mask_json
 from lossguard.vocabulary.states import RunState
 from lossguard.vocabulary.values import plain_json
@@ -31,6 +32,8 @@ def register(session: Session, spec: RunIn, *, claim: Claim, who: str, max_runs:
     project, 429 when a new run would exceed `max_runs`.
     """
     now = claim.now
+    if spec.policy is not None:
+        policies.lock(session, key=policies.ALL)  # before the run: a change of a default locks in this order
     run = commands.lock_run(session, run_id=spec.id)
     if run is not None and run.project != spec.project:
         raise taken(spec.id)

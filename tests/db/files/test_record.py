@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from db import commands, queries
 from db.files import export, imports, record
 from db.files.rules import BadRecord
-from db.models import Intervention, Order
+from db.models import MAX_AUTHOR, Intervention, Order
 from db.records import step_notes
 from db.store.engine import writing
 from tests.db.files.exported import add_forked_run, small_run, write
@@ -171,3 +171,30 @@ def test_no_trainer_carries_out_an_order_of_an_imported_file(sqlite_engine: sa.E
         assert (planted.state, planted.approved_by, planted.key) == ("failed", None, None)
         assert queries.interventions(session, run=copy)[-1].state == "withdrawn"
         assert queries.detection_state(session, run=copy) is None
+
+
+def plant_an_approval(described: dict[str, Any]) -> None:
+    """What an edited file may say of an order that was carried out, and of a note."""
+    plant_an_order(described)
+    described["orders"][0] |= {"state": "applied", "approved_by": "ada" * 106}
+    described["interventions"][0] |= {"state": "verified"}
+    described["watch"] = None
+    described["step_notes"].append({"step": 1, "text": "all is well", "author": "ada", "created_at": NOW})
+
+
+def test_nobody_in_this_store_is_named_by_an_imported_file_without_saying_so(
+    sqlite_engine: sa.Engine, tmp_path: Path
+) -> None:
+    path = write(sqlite_engine, small_run(sqlite_engine), tmp_path / "r1.parquet")
+    write_with_bad_description(pyarrow.parquet.read_table(path), path, plant_an_approval)
+    for run_id in ("copy", "again"):  # a copy of the copy says it once
+        with writing(sqlite_engine) as session:
+            copy, _ = imports.import_file(session, path=path, now=NOW, run_id=run_id)
+            approver = queries.orders(session, run=copy)[0].approved_by
+            assert approver is not None
+            assert approver.startswith("adaada")
+            assert approver.endswith(" (as an imported file says)")
+            assert len(approver) <= MAX_AUTHOR
+            authors = {note.author for note in step_notes.step_notes(session, run=copy)}
+            assert {author.count("(as an imported file says)") for author in authors} == {1}
+        path = write(sqlite_engine, run_id, tmp_path / "copy.parquet")

@@ -15,7 +15,10 @@ from db.store.engine import reading, writing
 from lossguard.vocabulary.protocol import API, CAN_ROLL_BACK, MAX_PERSON, PERSON_HEADER
 from lossguard.vocabulary.states import Layer
 from monitor.actions.policies import set_default, set_of_run
+from monitor.ingestion import runs
+from monitor.ingestion.lease import Claim
 from monitor.problems import Problem
+from monitor.schemas import RunIn
 from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, train_until_nan
 from tests.monitor.tokens import TokenClient, create_token
@@ -199,6 +202,38 @@ def test_of_two_changes_that_are_valid_alone_and_invalid_together_the_second_is_
         with pytest.raises(Problem, match="must not be below skip_min"):
             other.result()
     assert mode_of(trainer) == ("auto", "default")
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_loop_and_an_operator_that_set_values_at_once_never_make_an_invalid_policy(
+    http_on_both: TestClient, engine: sa.Engine, is_first: bool
+) -> None:
+    def register(session: Session) -> object:
+        spec = RunIn(id="r1", project="gpt", started_at=NOW, policy={"skip_max": 300})
+        return runs.register(session, spec, claim=Claim(writer=None, now=NOW, seconds=20.0), who="loop")
+
+    def operate(session: Session) -> object:
+        return set_default(session, "gpt", {"skip_min": 400}, who="bob", now=NOW)
+
+    Trainer(http_on_both)
+    changes = [register, operate] if is_first else [operate, register]
+
+    def change() -> object:
+        with writing(engine) as session:
+            return changes[1](session)
+
+    with ThreadPoolExecutor(1) as pool:
+        with writing(engine) as session:
+            changes[0](session)
+            other = pool.submit(change)
+            wait([other], timeout=0.2)
+        if is_first:
+            with pytest.raises(Problem, match="must not be below skip_min"):
+                other.result()
+        else:
+            found = other.result()
+            assert isinstance(found, runs.Registration)
+            assert "must not be below skip_min" in str(found.policy_problem)
 
 
 def test_a_layer_that_cannot_be_read_keeps_the_last_valid_policy_and_says_so(
