@@ -48,6 +48,29 @@ def readable_rule(layers: Layers, last: Fields | None = None) -> dict[str, Any] 
         return Policy(mode=Mode.OBSERVE).to_dict() if last is None else dict(last)
 
 
+def num_unreadable(session: Session) -> int:
+    """Running runs whose policy layers cannot be read: they go on with the last valid policy, or observe."""
+    collector = policies.layers(session).get(Layer.COLLECTOR, {})
+    of_projects = policies.projects(session)
+    known: dict[str, bool] = {}  # many runs have the same layers
+    count = 0
+    for _, project, own in policies.running(session):
+        layers = {Layer.COLLECTOR: collector, Layer.PROJECT: of_projects.get(project, {}), Layer.RUN: own}
+        key = f"{project} {own}"
+        if key not in known:
+            known[key] = _is_readable(layers)
+        count += not known[key]
+    return count
+
+
+def _is_readable(layers: Layers) -> bool:
+    try:
+        policy_layers.rule_of(layers)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def begin(session: Session, run: Run, given: Fields | None, *, is_new: bool, who: str, now: float) -> str | None:
     """Take what the loop says of the policy (`lossguard.init(policy=..)`) as the run's own, until an operator sets it.
 

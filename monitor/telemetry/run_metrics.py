@@ -24,7 +24,7 @@ from db.store.engine import reading
 from lossguard.vocabulary.metrics import BY_NAME, SIGNALS
 from lossguard.vocabulary.states import IncidentKind
 from monitor.detection.incidents.states import INTERVENTION_TERMINAL
-from monitor.ingestion import run_status
+from monitor.ingestion import run_policies, run_status
 from monitor.telemetry import preflight_metrics
 from monitor.telemetry.hardware_metrics import HardwareFamilies
 from monitor.telemetry.run_family import FamilyType, RunFamily, Samples, label, run_labels
@@ -63,7 +63,9 @@ class RunMetrics:
         pks = live_runs.shown_pks(limit=self._limit)
         runs = live_runs.shown(session, limit=self._limit)
         left_out = "Running runs that are not shown, see LOSSGUARD_MAX_RUNS_IN_METRICS"
+        unreadable = "Running runs whose policy layers cannot be read: they keep the last valid policy, or observe"
         few = [
+            GaugeMetricFamily("lossguard_policies_unreadable", unreadable, value=run_policies.num_unreadable(session)),
             GaugeMetricFamily("lossguard_running_runs", "Runs that have not ended", value=num_running),
             GaugeMetricFamily("lossguard_running_runs_left_out", left_out, value=num_running - len(runs)),
             *preflight_metrics.families(session, pks, now),

@@ -213,7 +213,8 @@ def test_a_loop_and_an_operator_that_set_values_at_once_never_make_an_invalid_po
         return runs.register(session, spec, claim=Claim(writer=None, now=NOW, seconds=20.0), who="loop")
 
     def operate(session: Session) -> object:
-        return set_default(session, "gpt", {"skip_min": 400}, who="bob", now=NOW)
+        set_default(session, "gpt", {"skip_min": 400}, who="bob", now=NOW)
+        return None
 
     Trainer(http_on_both)
     changes = [register, operate] if is_first else [operate, register]

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from db.goodput.accounting import TimeCause
 from db.models import RunStatus
+from db.records import policies
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import API, IMPORTED, SPOOL_HEADER
 from monitor.app import create_app
@@ -140,6 +141,19 @@ def test_a_run_that_was_silent_before_run_statuses_existed_is_not_omitted_foreve
     samples = scrape(http)
     assert samples["lossguard_running_runs"] == {(): 1.0}
     assert samples["lossguard_running_runs_left_out"] == {(): 0.0}
+
+
+def test_running_runs_whose_policy_layers_cannot_be_read_are_counted_until_that_is_mended(
+    http: TestClient, sqlite_engine: sa.Engine
+) -> None:
+    Trainer(http), Trainer(http, "other", project="other")
+    assert scrape(http)["lossguard_policies_unreadable"] == {(): 0.0}
+    with writing(sqlite_engine) as session:
+        policies.set_fields(session, key=policies.project_key("gpt"), fields={"courage": 11}, who="newer", now=NOW)
+    assert scrape(http)["lossguard_policies_unreadable"] == {(): 1.0}
+    mended = http.put(f"{API}/policy?project=gpt", json={"mode": "approve", "courage": None})
+    assert mended.status_code == 200, mended.text
+    assert scrape(http)["lossguard_policies_unreadable"] == {(): 0.0}
 
 
 def test_a_heartbeat_is_no_step(http: TestClient, clock: Clock) -> None:
