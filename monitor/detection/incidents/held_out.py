@@ -29,6 +29,8 @@ NUM_JUDGED = 3
 """The newest evaluations, whose median is judged: one that is off by itself is none."""
 NUM_FOR_NOISE = 32
 """The newest evaluations, whose second differences give the noise: these know no slope."""
+MAX_VALUE = 1e150
+"""Larger values are judged as this one, so that no difference overflows."""
 DEVIATIONS = 6.0
 RELATIVE_RISE = 0.01
 """Of the lowest level: a smaller rise is of no use to anybody, however surely it is one."""
@@ -96,7 +98,8 @@ class HeldOutIncidents:
         part: Floats = losses[start:end]
         finite = part[np.isfinite(part)]
         if len(finite):  # summed one after the other: the same however the rows are split
-            self.total = float(np.add.accumulate(np.append(self.total, finite))[-1])
+            with np.errstate(over="ignore"):
+                self.total = float(np.add.accumulate(np.append(self.total, finite))[-1])
             self.count += len(finite)
 
     def _evaluate(self, new: Evaluation) -> Iterator[Incident]:
@@ -188,7 +191,7 @@ class Rise:
             return cls(evaluations, best, math.nan, 0.0, math.isfinite(newest.training))
         if len(finite) < MIN_EVALUATIONS:
             return None
-        values = np.array([each.held_out for each in finite])
+        values = np.clip([each.held_out for each in finite], -MAX_VALUE, MAX_VALUE)
         training = np.array([each.training for each in finite])
         training[np.isnan(training)] = math.inf  # not known
         levels, trained = _medians(values), _medians(training)

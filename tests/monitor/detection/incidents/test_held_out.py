@@ -1,5 +1,6 @@
 """Held-out losses that rise while the training loss falls."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,15 @@ def test_a_held_out_loss_that_is_not_finite_is_an_incident_at_once() -> None:
     (incident,) = detected(columns).incidents
     assert (incident.kind, incident.detected_step) == (IncidentKind.HELD_OUT_RISE, EVERY * 4 - 1)
     assert np.isnan(incident.peak_value)
+
+
+def test_values_at_the_end_of_the_range_of_floats_are_read_without_a_warning() -> None:
+    columns = evaluated(400)
+    columns["loss"][300:] = 1e308
+    columns["held_out_loss"] = [value and 1e308 * (-1) ** step for step, value in enumerate(columns["held_out_loss"])]
+    engine = DetectionEngine()
+    engine.feed(rows_of(columns))
+    assert json.dumps(engine.state_dict(), allow_nan=False)
 
 
 def test_it_ends_as_recovered_when_half_of_the_rise_is_gone() -> None:
