@@ -3,21 +3,31 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from lossguard.launch.hooks import JOURNAL_VARIABLE
 from lossguard.spool.folders import open_private
 from lossguard.vocabulary.errors import LossguardError
 
 # Descendants, as /proc shows them: torchrun's workers have sessions of their own.
+
+SET_CHILD_SUBREAPER = 36
+"""Of prctl(2)."""
+GIVE_UP_SECONDS = 5.0
+"""For which processes that SIGKILL has not ended are waited for: one that waits for a disk ends later."""
+LOOK_SECONDS = 0.05
+"""Pause between two looks which processes are left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +48,14 @@ class Process:
         found = _read(self.pid)
         return found is not None and found[1] == self.started
 
-    def kill(self) -> None:
-        """Send SIGKILL, if it still is this process."""
+    def send(self, number: int) -> None:
+        """Send a signal, if it still is this process."""
         if self.lives():
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
 
 
 def descendants(pid: int) -> list[Process]:
@@ -60,6 +73,44 @@ def descendants(pid: int) -> list[Process]:
     return below
 
 
+_others: list[Process] | None = None
+"""Children of this process that are none of the command; None: it adopts no orphans."""
+
+
+@contextmanager
+def adopting_orphans() -> Iterator[None]:
+    """In this block, be the parent of all processes below this one whose own parent has ended, in any session."""
+    global _others
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    _others = descendants(os.getpid())
+    libc.prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        libc.prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        _others = None
+
+
+def _adopted() -> list[Process]:
+    """The processes below this one that are not below one of the others."""
+    if _others is None:
+        return []
+    others = {each for other in _others for each in (other, *descendants(other.pid))}
+    return [each for each in descendants(os.getpid()) if each not in others]
+
+
+def zombies() -> set[Process]:
+    """Return the children of this process that have ended and that nobody has waited for."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        fields = _fields(int(path.name))
+        if fields and fields[0] == "Z" and int(fields[1]) == os.getpid():
+            found.add(Process(int(path.name), fields[19]))
+    return found
+
+
 def kill_all(processes: Iterable[Process]) -> None:
     """Kill them in this order: a parent first, so that it does not start its children again."""
     for each in processes:
@@ -68,11 +119,24 @@ def kill_all(processes: Iterable[Process]) -> None:
 
 def _read(pid: int) -> tuple[int, str] | None:
     """(parent, start) of a process; None for one that has ended."""
+    fields = _fields(pid)
+    return None if not fields or fields[0] in "ZX" else (int(fields[1]), fields[19])
+
+
+def _fields(pid: int) -> list[str]:
+    """Those of /proc/PID/stat behind the name, from the state on; none where there is no such process."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
-        return None
-    return None if fields[0] in "ZX" else (int(fields[1]), fields[19])
+        return []
+
+
+def _has_journal(pid: int, place: bytes) -> bool:
+    """Return True if the process has a journal in this folder in its environment."""
+    try:
+        return place in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
 
 
 # The child: started with the terminal as it is, or found again after its launcher was killed.
@@ -163,6 +227,25 @@ class Child:
         """Whether the process is there; one that has ended but is not waited for is not."""
         return bool(self.started) and _start_of(self.pid) == self.started
 
+    def processes(self) -> list[Process]:
+        """All that the command has started and that live: below it, left behind to this process, or, of an earlier
+        child or launcher, with a journal of this launch in their environment. Neither the command nor the relay."""
+        below = [*descendants(self.pid), *_adopted()]
+        place = f"{JOURNAL_VARIABLE}={self.journal.parent}{os.sep}".encode()
+        pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+        below += [Process.of(pid) for pid in pids if _has_journal(pid, place)]
+        known = {self.pid, os.getpid(), None if self.relay is None else self.relay.pid}
+        return [each for each in dict.fromkeys(below) if each.pid not in known and each.started]
+
+    def ignores(self, number: int) -> bool:
+        """Return True if a signal has no effect on the command."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text(errors="replace")
+        except OSError:
+            return False
+        ignored = re.search(r"^SigIgn:\s*([0-9a-f]+)", status, re.MULTILINE)
+        return ignored is not None and bool(int(ignored[1], 16) >> number - 1 & 1)
+
     def send(self, number: int) -> None:
         """Send it a signal; nothing happens if it has ended."""
         if not self.is_ours and not self.lives():
@@ -175,11 +258,8 @@ class Child:
 
 def _start_of(pid: int) -> str:
     """The 22nd field of /proc/PID/stat, clock ticks since boot; empty for a process that has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
+    found = _read(pid)
+    return "" if found is None else found[1]
 
 
 def _not_started(name: str, problem: Exception) -> CommandNotStarted:
@@ -199,12 +279,13 @@ class Stop:
         """`grace`: seconds between SIGTERM and SIGKILL; 0: SIGKILL at once. `now`: monotonic seconds."""
         self.began_at = now
         self._kill_at = now + grace
+        self._child = child
         self._below: dict[Process, None] = {}  # what was seen below it, parents first
         self.advance(child, now, number=signal.SIGTERM if grace > 0 else None)
 
     def advance(self, child: Child, now: float, number: int | None = None) -> None:
         """Look what is below the child now; kill all of it once the time of grace is over."""
-        self._below.update(dict.fromkeys(descendants(child.pid)))
+        self._below.update(dict.fromkeys(child.processes()))
         if number is not None:
             child.send(number)
         elif now >= self._kill_at:
@@ -214,6 +295,26 @@ class Stop:
     def finish(self) -> None:
         """The child has ended: what it has left behind is killed, or it would hold the devices and the ports."""
         kill_all(self._below)
+        end_all(self._child, grace=0.0)
+
+
+def end_all(child: Child, *, grace: float, is_urgent: Callable[[], bool] = lambda: False) -> None:
+    """The child has ended: end all processes that it has left behind, by SIGTERM, and by SIGKILL after `grace` seconds.
+
+    They may start others meanwhile. `is_urgent`: whether somebody asks once more, so that the grace is over.
+    """
+    kill_at = time.monotonic() + grace
+    give_up_at = kill_at + GIVE_UP_SECONDS
+    asked: set[Process] = set()
+    while (left := child.processes()) and (now := time.monotonic()) < give_up_at:
+        if now >= kill_at or is_urgent():
+            kill_at = min(kill_at, now)
+            kill_all(left)
+        for each in set(left) - asked:
+            each.send(signal.SIGTERM)
+        asked.update(left)
+        if now < kill_at:
+            time.sleep(LOOK_SECONDS)
 
 
 # Stacks of all processes of a command that hangs, taken with py-spy where it is installed.

@@ -1,5 +1,6 @@
 """The launcher: the command as its child, signals passed through, and the child's end as its own."""
 
+import math
 import os
 import resource
 import signal
@@ -7,11 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from lossguard.launch.child import CHILD_FILE, Child, CommandNotStarted
+from lossguard.launch.child import CHILD_FILE, Child, CommandNotStarted, Process, adopting_orphans, end_all, zombies
 from lossguard.launch.hooks import JOURNAL_VARIABLE
 from lossguard.launch.printing import Printing
 from lossguard.launch.recorder import JOURNAL, Recorder
@@ -28,6 +29,8 @@ STOPPING = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQU
 """Of these, the ones that ask the run to stop."""
 POLL_SECONDS = 0.2
 """Pause between two looks of the supervisor; the end of the child and signals are noticed at once."""
+REAP_SECONDS = 60.0
+"""Pause between two looks for adopted processes that have ended."""
 RELAY_SECONDS = 2.0
 """Seconds to wait for the relay of a child that an earlier launcher started, when the child has ended."""
 DELIVERY_SECONDS = 10.0
@@ -68,6 +71,9 @@ class Restart:
 class Supervisor:
     """Watches the child and decides what follows its end. This class does neither: one run of the child, as it is."""
 
+    is_interrupted = False
+    """True if a signal that asks the run to stop came while no child was there."""
+
     def first(self, begin_run: Callable[[], Run | None]) -> Restart | None:
         """How the command is started first; None: as it is. `begin_run` returns the run, if it is known already."""
         return None
@@ -102,10 +108,12 @@ class Launcher:
         first_line: str = "",
         reads_text: bool = False,
         pattern: str | None = None,
+        grace: float = 30.0,
     ) -> None:
         """`folder`: of the launch, which this process has locked; `environment`: of the child; `first_line`: said once
         the child runs; `reads_text`: what the command prints is read, with the user's `pattern` or those of known
-        trainers."""
+        trainers; `grace`: seconds from SIGTERM to SIGKILL for a command that ignores it, and for what it leaves behind.
+        """
         self._command = command
         self._folder = folder
         self._recorder = recorder
@@ -117,6 +125,9 @@ class Launcher:
         self._first_line = first_line
         recorder.leave_text = self._leave_text
         self._asked_to_stop = False
+        self._grace, self._kill_at = grace, math.inf
+        self._zombies: set[Process] = set()  # at the last look
+        self._reap_at = 0.0
         self._log_once = LogOnce()
 
     def run(self) -> ChildEnd:
@@ -126,22 +137,30 @@ class Launcher:
         """
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED | {signal.SIGCHLD})  # before there is another thread
         try:
-            child = self._take_over() or self._start(self._first(), mask)
-            if self._first_line:
-                self._log_once.warn(self._first_line)
-            self._recorder.start()
-            while True:
-                end = self._attend(child)
-                self._recorder.drain()
-                following = self._supervisor.after(end, self._recorder.recorded)
-                if following is None:
-                    break
-                child = self._start_again(following, mask)
-            (self._folder / CHILD_FILE).unlink(missing_ok=True)
-            self._recorder.close(end.state, DELIVERY_SECONDS)
-            return end
+            with adopting_orphans():
+                return self._run(mask)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _run(self, mask: Iterable[int]) -> ChildEnd:
+        child = self._take_over() or self._start(self._first(), mask)
+        if self._first_line:
+            self._log_once.warn(self._first_line)
+        self._recorder.start()
+        while True:
+            end = self._attend(child)
+            self._recorder.drain()
+            following = self._supervisor.after(end, self._recorder.recorded)
+            self._asked_to_stop |= self._supervisor.is_interrupted
+            if following is not None or self._asked_to_stop:
+                end_all(child, grace=self._grace, is_urgent=self._is_asked_again)
+            if following is None or self._asked_to_stop:
+                break
+            child = self._start_again(following, mask)
+        end = replace(end, asked_to_stop=self._asked_to_stop)
+        (self._folder / CHILD_FILE).unlink(missing_ok=True)
+        self._recorder.close(end.state, DELIVERY_SECONDS)
+        return end
 
     def _first(self) -> Restart:
         return self._supervisor.first(self._recorder.begin_at_once) or Restart(command=self._command)
@@ -210,21 +229,42 @@ class Launcher:
                 ended = self._recorder.ended
                 return ChildEnd(code, self._asked_to_stop, ended is not None and ended["ended"] is None)
             self._watch(child)
+            if time.monotonic() >= self._kill_at and child.ignores(signal.SIGTERM):
+                child.send(signal.SIGKILL)
             received = signal.sigtimedwait(PASSED | {signal.SIGCHLD}, POLL_SECONDS)
+            self._reap_orphans(child)
             if received is not None and received.si_signo != signal.SIGCHLD:
                 self._asked_to_stop |= received.si_signo in STOPPING
+                if received.si_signo == signal.SIGTERM:
+                    self._kill_at = min(self._kill_at, time.monotonic() + self._grace)
                 if received.si_code <= 0:  # from a process; the terminal sends to the child, too
                     child.send(received.si_signo)
+
+    def _reap_orphans(self, child: Child) -> None:
+        """Wait for adopted processes that have ended. Children of our own are waited for by whoever started them."""
+        if time.monotonic() >= self._reap_at:
+            self._reap_at = time.monotonic() + REAP_SECONDS
+            found = {each for each in zombies() if each.pid != child.pid}
+            for each in found & self._zombies:
+                with suppress(ChildProcessError):
+                    os.waitpid(each.pid, os.WNOHANG)
+            self._zombies = found
 
     def _await_relay(self, child: Child) -> None:
         """The child has ended: wait until what it has printed is passed on and read."""
         if self._printing is not None:
-            self._printing.finish(lambda: signal.sigtimedwait(STOPPING, 0) is not None)
+            self._printing.finish(self._is_asked_again)
             self._printing = None
         elif child.relay is not None:  # of an earlier launcher
             until = time.monotonic() + RELAY_SECONDS
             while child.relay.lives() and time.monotonic() < until:
                 time.sleep(0.01)
+
+    def _is_asked_again(self) -> bool:
+        """Return True if a signal has come that asks the run to stop, while no child was there."""
+        is_asked = signal.sigtimedwait(STOPPING, 0) is not None
+        self._asked_to_stop |= is_asked
+        return is_asked
 
     def _leave_text(self) -> None:
         if (printing := self._printing) is not None:

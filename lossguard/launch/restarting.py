@@ -341,6 +341,7 @@ class RestartSupervisor(Supervisor):
             if run is not None and self._take_orders(run):
                 return self._roll_back(run)
             if signal.sigtimedwait(STOPPING, min(left, 0.1)) is not None:
+                self.is_interrupted = True
                 return None
         return self._restart(self._newest())
 

@@ -136,6 +136,7 @@ class _Launch:
             first_line=self._first_line(),
             reads_text=self._options.text is not False,
             pattern=self._options.pattern,
+            grace=self._options.grace,
         )
         try:
             end = launcher.run()

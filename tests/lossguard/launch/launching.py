@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lossguard.launch.child import Child
+from lossguard.launch.child import Child, Process
 from tests.lossguard.collectors import FakeCollector
 from tests.waiting import wait_for
 
@@ -123,3 +123,26 @@ def exit_code(child: Child) -> int:
         return None if code is None else (code,)
 
     return wait_for(ended, seconds=SECONDS, what="the end of the child")[0]
+
+
+LEAVES_BEHIND = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is started from here ignores it, too
+deaf = [sys.executable, "-c", "import os, time; open(f'{os.getpid()}.pid', 'w'); time.sleep(600)"]
+subprocess.Popen(deaf)
+subprocess.Popen(deaf, start_new_session=True)
+for environment in (None, {}):
+    if os.fork() == 0:  # a daemon, which nobody is the parent of
+        os.setsid()
+        if os.fork() == 0:
+            subprocess.Popen(deaf, env=environment)
+        os._exit(0)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+time.sleep(600)
+"""
+"""Starts four processes: a child, one in a session of its own, and two daemons, one without its environment."""
+
+
+def left_behind(folder: Path) -> list[Process]:
+    found = [Process.of(int(path.stem)) for path in folder.glob("*.pid")]
+    return [each for each in found if each.started]

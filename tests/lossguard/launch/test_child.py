@@ -9,8 +9,18 @@ from typing import Any
 
 import pytest
 
-from lossguard.launch.child import CHILD_FILE, Child, CommandNotStarted, Process, Stop, descendants, kill_all
-from tests.lossguard.launch.launching import exit_code
+from lossguard.launch.child import (
+    CHILD_FILE,
+    Child,
+    CommandNotStarted,
+    Process,
+    Stop,
+    descendants,
+    end_all,
+    kill_all,
+    zombies,
+)
+from tests.lossguard.launch.launching import ROOT, exit_code
 from tests.waiting import wait_for
 
 
@@ -143,3 +153,60 @@ def test_one_that_listens_ends_by_sigterm(tmp_path: Path) -> None:
     child = start_python(tmp_path, "import time; time.sleep(60)")
     Stop(child, 100.0, grace=10.0).finish()
     assert exit_code(child) == -signal.SIGTERM
+
+
+@pytest.mark.slow
+def test_what_the_command_leaves_behind_is_ended_in_whatever_session_it_is(tmp_path: Path) -> None:
+    """In a process of its own, which adopts orphans: this one must not."""
+    code = f"""
+import os, sys
+from pathlib import Path
+from lossguard.launch.child import Child, adopting_orphans, end_all
+from tests.lossguard.launch.launching import ROOT, exit_code
+from tests.lossguard.launch.launching import LEAVES_BEHIND, left_behind
+from tests.waiting import wait_for
+folder = Path({str(tmp_path)!r})
+os.chdir(folder)
+other = Child.start(["sleep", "600"], os.environ, folder / "elsewhere" / "x.journal")
+with adopting_orphans():
+    child = Child.start([sys.executable, "-c", LEAVES_BEHIND], os.environ, folder / "x.journal")
+    wait_for(lambda: len(left_behind(folder)) == 4, seconds=60, what="the processes of the command")
+    assert len(child.processes()) == 4, child.processes()
+    child.send(15)
+    exit_code(child)
+    end_all(child, grace=0.2)
+    print(left_behind(folder), child.processes(), other.lives())
+other.send(9)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert (done.stdout, done.stderr) == ("[] [] True\n", "")
+
+
+@pytest.mark.slow
+def test_a_process_that_ends_by_sigterm_is_not_killed_and_a_second_signal_ends_the_grace(tmp_path: Path) -> None:
+    polite = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: (open('asked', 'w'), sys.exit()))"
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    for begin, is_urgent in ((polite, False), (deaf, True)):
+        below = f"{begin}; import time; open('ready', 'w'); time.sleep(600)"
+        child = start_python(tmp_path, f"import subprocess, sys; subprocess.run([sys.executable, '-c', {below!r}])")
+        wait_for((tmp_path / "ready").exists, seconds=60, what="the process below")
+        (tmp_path / "ready").unlink()
+        left = child.processes()
+        child.send(signal.SIGSTOP)  # it is there and does nothing: its children stay its own
+        end_all(child, grace=600.0, is_urgent=lambda is_urgent=is_urgent: is_urgent)  # type: ignore[misc]
+        assert not any(each.lives() for each in left)
+        child.send(signal.SIGKILL)
+        exit_code(child)
+    assert (tmp_path / "asked").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_that_the_command_ignores_is_known(tmp_path: Path) -> None:
+    child = start_python(tmp_path, DEAF)
+    wait_for((tmp_path / "deaf").exists, seconds=60, what="that it ignores SIGTERM")
+    assert (child.ignores(signal.SIGTERM), child.ignores(signal.SIGHUP)) == (True, False)
+    child.send(signal.SIGKILL)
+    wait_for(lambda: child.pid in {each.pid for each in zombies()}, seconds=60, what="its end")
+    exit_code(child)
+    assert child.pid not in {each.pid for each in zombies()}

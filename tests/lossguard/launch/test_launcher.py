@@ -13,7 +13,7 @@ from lossguard.launch.child import Child, CommandNotStarted
 from lossguard.launch.launcher import ChildEnd, Launcher, Restart, Supervisor
 from lossguard.run.run import Run
 from lossguard.vocabulary.states import RunState
-from tests.lossguard.launch.launching import SECONDS, Launching
+from tests.lossguard.launch.launching import LEAVES_BEHIND, SECONDS, Launching, left_behind
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -149,6 +149,32 @@ def test_a_command_that_sigterm_ends_is_interrupted(launching: Launching) -> Non
     process.communicate(timeout=SECONDS)
     assert process.returncode == -signal.SIGTERM
     assert launching.collector.finished == ["interrupted"]
+
+
+@pytest.mark.parametrize("is_deaf", [False, True])
+def test_on_sigterm_nothing_survives_that_the_command_has_started(launching: Launching, is_deaf: bool) -> None:
+    listens = "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+    process = launching.script(LEAVES_BEHIND.replace(listens, "" if is_deaf else listens), options=("--grace", "0.3"))
+    wait_for(lambda: len(left_behind(launching.folder)) == 4, seconds=SECONDS, what="the processes of the command")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=SECONDS)
+    assert -process.returncode == (signal.SIGKILL if is_deaf else signal.SIGTERM)
+    assert left_behind(launching.folder) == []
+
+
+def test_on_sigterm_nothing_survives_of_a_command_that_was_taken_over(launching: Launching) -> None:
+    options = ("--grace", "0.3", "--run-id", "r")
+    first = launching.script(LEAVES_BEHIND.replace("(None, {})", "(None, None)"), options=options)
+    wait_for(lambda: len(left_behind(launching.folder)) == 4, seconds=SECONDS, what="the processes of the command")
+    first.kill()
+    first.wait(timeout=SECONDS)
+    second = launching.script("", options=options)
+    assert second.stderr is not None
+    assert "is still running" in second.stderr.readline()
+    second.send_signal(signal.SIGTERM)
+    for each in (second, first):  # what the command had of the outputs of the first one is closed
+        each.communicate(timeout=SECONDS)
+    assert left_behind(launching.folder) == []
 
 
 def test_every_step_that_was_logged_before_kill_9_of_the_command_arrives(launching: Launching) -> None:
