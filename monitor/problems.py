@@ -312,6 +312,12 @@ def too_many_segments(limit: int) -> Problem:
     return Problem(429, "there is no room for another segment", detail, ["body", "key"], {"Retry-After": "60"})
 
 
+def too_many_experiments(limit: int) -> Problem:
+    """429: the store holds as many experiments of MLflow as it may."""
+    detail = f"the store holds {limit} experiments, which is the limit; use one of them, or raise LOSSGUARD_MAX_RUNS"
+    return Problem(429, "there is no room for another experiment", detail, ["body", "name"])
+
+
 def too_many_runs(limit: int) -> Problem:
     """429: the store holds as many runs as it may."""
     detail = f"the store holds {limit} runs, which is the limit; delete some, or raise LOSSGUARD_MAX_RUNS"

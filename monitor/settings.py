@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     max_exports_at_once: int = Field(default=8, ge=1)
     """Exports in progress, counted apart, half of one client; a further one is answered with 429."""
     max_runs: int = Field(default=100_000, ge=1)
-    """Runs in the store; a new one beyond it is answered with 429 until some are deleted."""
+    """Runs in the store, and as many MLflow experiments; a new one beyond it is answered with 429."""
     max_runs_in_metrics: int = Field(default=2_000, ge=0)
     """Running runs in /metrics, latest reports first; another metric counts those left out."""
     max_metrics: int = Field(default=MAX_METRICS, ge=1)

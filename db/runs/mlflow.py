@@ -35,11 +35,20 @@ def experiment_named(session: Session, *, name: str) -> MlflowExperiment | None:
     return _default() if found is None and name == DEFAULT_EXPERIMENT[1] else found
 
 
-def experiments(session: Session, *, name: str | None = None) -> Sequence[MlflowExperiment]:
-    """All experiments, the newest first, or those of a project."""
-    found = sa.select(MlflowExperiment).order_by(MlflowExperiment.id.desc())
+def experiments(
+    session: Session, *, name: str | None = None, offset: int = 0, limit: int
+) -> Sequence[MlflowExperiment]:
+    """A part of all experiments, the newest first, or of those of a project. The default one is the last."""
+    found = sa.select(MlflowExperiment).order_by(MlflowExperiment.id.desc()).offset(offset).limit(limit)
     rows = session.scalars(found if name is None else found.where(MlflowExperiment.name == name)).all()
-    return [*rows, _default()] if name in (None, DEFAULT_EXPERIMENT[1]) else rows
+    has_default = name in (None, DEFAULT_EXPERIMENT[1]) and len(rows) < limit
+    num_before = num_experiments(session) if name is None else 0
+    return [*rows, _default()] if has_default and offset <= num_before else rows
+
+
+def num_experiments(session: Session) -> int:
+    """Number of experiments, without the default one."""
+    return session.scalar(sa.select(sa.func.count()).select_from(MlflowExperiment)) or 0
 
 
 def create_experiment(session: Session, *, name: str, tags: dict[str, Any], now: float) -> MlflowExperiment | None:

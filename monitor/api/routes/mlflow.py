@@ -3,6 +3,7 @@
 An experiment is a project here. Whatever an MLflow server does besides is answered with 404.
 """
 
+import re
 import uuid
 from collections.abc import Sequence
 from itertools import islice
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from db.models import MlflowExperiment
+from db.records import access
 from db.runs import mlflow
 from db.runs.orders import BadCursor
 from lossguard.vocabulary.protocol import MAX_COMMIT, MAX_SHORT_TEXT, MAX_TEXT, NO_HEARTBEAT, decode_number
@@ -45,7 +47,7 @@ from monitor.mlflow_schemas import (
     SetTagIn,
     UpdateRunIn,
 )
-from monitor.problems import MLFLOW_API, Problem, run_not_found, unknown, without_retry
+from monitor.problems import MLFLOW_API, Problem, run_not_found, too_many_experiments, unknown, without_retry
 from monitor.schemas import Name, RunId, RunIn
 
 router = APIRouter(prefix=MLFLOW_API, tags=["mlflow"], route_class=TypedJsonRoute)
@@ -75,13 +77,18 @@ Updates = Annotated[_Updates, Depends(_updates)]
 
 
 @router.post("/experiments/create")
-def create_experiment(spec: CreateExperimentIn, who: Reporter, session: WriteSession, now: Now) -> Answer:
+def create_experiment(
+    spec: CreateExperimentIn, who: Reporter, session: WriteSession, now: Now, config: Config
+) -> Answer:
     """Create an experiment: the project of its runs."""
     _check_project(who, spec.name)
+    tags = _checked_tags(_values(spec.tags))
     known = mlflow.experiment_named(session, name=spec.name)
-    new = known or mlflow.create_experiment(session, name=spec.name, tags=_values(spec.tags), now=now)
+    new = known or mlflow.create_experiment(session, name=spec.name, tags=tags, now=now)
     if known is not None or new is None:
         raise Problem(409, "the experiment exists", f"there is an experiment {spec.name!r} already", ["body", "name"])
+    if mlflow.num_experiments(session) > config.max_runs:
+        raise without_retry(too_many_experiments(config.max_runs))
     return {"experiment_id": str(new.id)}
 
 
@@ -89,31 +96,35 @@ def create_experiment(spec: CreateExperimentIn, who: Reporter, session: WriteSes
 def experiment_by_name(experiment_name: Name, who: Reporter, session: ReadSession) -> Answer:
     """The experiment of this name."""
     found = mlflow.experiment_named(session, name=experiment_name)
-    return {"experiment": mlflow_responses.experiment(_permitted(found, who, experiment_name))}
+    return {"experiment": mlflow_responses.experiment(_permitted(session, found, who, experiment_name))}
 
 
 @router.get("/experiments/get")
 def experiment(experiment_id: ExperimentId, who: Reporter, session: ReadSession) -> Answer:
     """The experiment of this id."""
     found = mlflow.experiment(session, number=int(experiment_id))
-    return {"experiment": mlflow_responses.experiment(_permitted(found, who, experiment_id))}
+    return {"experiment": mlflow_responses.experiment(_permitted(session, found, who, experiment_id))}
 
 
 @router.post("/experiments/search")
 def search_experiments(spec: SearchExperimentsIn, who: Reporter, session: ReadSession) -> Answer:
-    """All experiments, or the one whose name the filter gives: name = '..'."""
-    name = named(spec.filter)
-    if who.project is not None and name not in (None, who.project):
+    """The experiments that the token covers, or the one whose name the filter gives: name = '..'."""
+    name, covered = named(spec.filter), _covered_project(session, who)
+    is_other = covered is not None and name not in (None, covered)
+    if is_other or spec.view_type == "DELETED_ONLY":
         return {"experiments": []}
-    found = [] if spec.view_type == "DELETED_ONLY" else mlflow.experiments(session, name=who.project or name)
-    return _page("experiments", [mlflow_responses.experiment(row) for row in found], spec)
+    size = min(spec.max_results, MAX_PAGE)
+    begin = int(spec.page_token) if _PLACE.fullmatch(spec.page_token) else 0
+    found = mlflow.experiments(session, name=name if covered is None else covered, offset=begin, limit=size + 1)
+    answer: Answer = {"experiments": [mlflow_responses.experiment(row) for row in found[:size]]}
+    return answer | ({"next_page_token": str(begin + size)} if len(found) > size else {})
 
 
 @router.post("/experiments/set-experiment-tag")
 def set_experiment_tag(spec: ExperimentTagIn, who: Reporter, session: WriteSession) -> Answer:
     """Set a tag of an experiment."""
-    row = _permitted(mlflow.experiment(session, number=int(spec.experiment_id)), who, spec.experiment_id)
-    row.tags = row.tags | _values([spec])
+    row = _permitted(session, mlflow.experiment(session, number=int(spec.experiment_id)), who, spec.experiment_id)
+    row.tags = _checked_tags(row.tags | _values([spec]))
     return {}
 
 
@@ -121,7 +132,7 @@ def set_experiment_tag(spec: ExperimentTagIn, who: Reporter, session: WriteSessi
 def create_run(spec: CreateRunIn, who: Reporter, session: WriteSession, claim: Claimed, config: Config) -> Answer:
     """Create a run of an experiment. Its id is chosen here."""
     number = int(spec.experiment_id)
-    project = _permitted(mlflow.experiment(session, number=number), who, spec.experiment_id).name
+    project = _permitted(session, mlflow.experiment(session, number=number), who, spec.experiment_id).name
     tags = _values(spec.tags)
     if spec.run_name is not None:
         tags[RUN_NAME] = spec.run_name
@@ -274,19 +285,46 @@ def _info(request: Request, run_id: str) -> dict[str, Any]:
         return mlflow_responses.run_info(*found)
 
 
-def _page(name: str, rows: Sequence[dict[str, Any]], spec: SearchExperimentsIn) -> Answer:
-    begin = int(spec.page_token) if spec.page_token.isdecimal() else 0
-    end = begin + spec.max_results
-    return {name: rows[begin:end]} | ({"next_page_token": str(end)} if end < len(rows) else {})
+# Experiments: which of them a token covers, and how large they may be.
+
+MAX_EXPERIMENT_TAGS = 100
+"""Maximum tags of an experiment."""
+MAX_EXPERIMENT_TEXT = 64 << 10
+"""Maximum characters of them together, names included."""
+MAX_PAGE = 1000
+"""Maximum experiments in an answer, whatever a client asks for."""
+_PLACE = re.compile(r"[0-9]{1,9}")
+
+
+def _checked_tags(tags: dict[str, str]) -> dict[str, str]:
+    """Return the tags of an experiment. Raises Problem 422 for too many, or too long ones."""
+    num_characters = sum(len(key) + len(value) for key, value in tags.items())
+    if len(tags) > MAX_EXPERIMENT_TAGS or num_characters > MAX_EXPERIMENT_TEXT:
+        detail = f"an experiment has at most {MAX_EXPERIMENT_TAGS} tags of {MAX_EXPERIMENT_TEXT} characters together"
+        raise Problem(422, "too many tags; nothing was stored", detail, ["body"])
+    return tags
 
 
 def _check_project(who: Principal, name: str) -> None:
+    if who.run is not None:
+        raise Problem(403, "not allowed", f"the token {who.name!r} is valid for the run {who.run!r} only")
     if who.project not in (None, name):
         raise Problem(403, "not allowed", f"the token {who.name!r} is valid for the project {who.project!r} only")
 
 
-def _permitted(row: MlflowExperiment | None, who: Principal, name: object) -> MlflowExperiment:
+def _covered_project(session: Session, who: Principal) -> str | None:
+    """Return the project of the only experiment that a bound token covers; None: it covers all.
+
+    That of a token for one run is the project of this run; "", which no experiment is called, before there is the run.
+    """
+    if who.run is None:
+        return who.project
+    owner = access.owner_of(session, run_id=who.run)
+    return owner.project if owner is not None and who.covers(owner) else ""
+
+
+def _permitted(session: Session, row: MlflowExperiment | None, who: Principal, name: object) -> MlflowExperiment:
     """The experiment. Raises Problem 404 when there is none, or the token does not cover it."""
-    if row is None or who.project not in (None, row.name):
+    if row is None or _covered_project(session, who) not in (None, row.name):
         raise unknown("experiment", name)
     return row

@@ -184,6 +184,76 @@ def test_a_token_needs_the_scope_of_a_trainer_and_covers_its_project_alone(sqlit
         assert ask("gpt", "runs/search", experiment_ids=[number]).status_code == 403
 
 
+def test_a_token_of_a_run_sees_and_changes_no_experiment_but_that_of_its_run(engine: sa.Engine) -> None:
+    tokens = {}
+    with writing(engine) as session:
+        for name, run in (("all", None), ("job", "r1"), ("later", "r9")):
+            scopes = [access.Scope.REPORT, access.Scope.READ]
+            _, tokens[name] = access.create_token(session, name=name, scopes=scopes, project=None, run=run, now=NOW)
+    app = create_app(Settings(), engine=engine, clock=lambda: NOW)
+
+    def ask(who: str, route: str, **body: Any) -> Any:
+        headers = {"authorization": f"Bearer {tokens[who]}"}
+        if body.pop("get", False):
+            return http.get(f"{MLFLOW_API}/{route}", params=body, headers=headers)
+        return http.post(f"{MLFLOW_API}/{route}", json=body, headers=headers)
+
+    def names(who: str, **body: Any) -> list[str]:
+        return [each["name"] for each in ask(who, "experiments/search", **body).json()["experiments"]]
+
+    with TestClient(app) as http:
+        numbers = {
+            name: ask("all", "experiments/create", name=name).json()["experiment_id"] for name in ("gpt", "other")
+        }
+        registration = {"id": "r1", "project": "gpt", "started_at": NOW}
+        owner = {"authorization": f"Bearer {tokens['all']}"}
+        assert http.post(f"{API}/runs", json=registration, headers=owner).status_code == 201
+        assert names("all") == ["other", "gpt", "Default"]
+        assert names("job") == names("job", filter="name = 'gpt'") == ["gpt"]
+        assert names("job", filter="name = 'other'") == names("job", filter="name = 'Default'") == []
+        assert names("later") == names("later", filter="name = 'gpt'") == []  # there is no such run yet
+        for who, name in (("job", "other"), ("job", "Default"), ("job", "none"), ("later", "gpt")):
+            number = numbers.get(name, "0" if name == "Default" else "77")
+            for answer in (
+                ask(who, "experiments/get-by-name", experiment_name=name, get=True),
+                ask(who, "experiments/get", experiment_id=number, get=True),
+                ask(who, "experiments/set-experiment-tag", experiment_id=number, key="a", value="b"),
+                ask(who, "runs/create", experiment_id=number),
+            ):
+                assert (answer.status_code, answer.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
+        for name in ("gpt", "other", "new"):  # the answer says nothing about which there are
+            assert ask("job", "experiments/create", name=name).json()["error_code"] == "PERMISSION_DENIED"
+        assert ask("job", "experiments/get", experiment_id=numbers["gpt"], get=True).status_code == 200
+        assert ask("job", "experiments/set-experiment-tag", experiment_id=numbers["gpt"], key="a").status_code == 200
+        assert ask("job", "runs/create", experiment_id=numbers["gpt"]).json()["error_code"] == "PERMISSION_DENIED"
+        assert names("all") == ["other", "gpt", "Default"]
+
+
+def test_experiments_are_bounded_in_number_and_in_their_tags(engine: sa.Engine) -> None:
+    with TestClient(create_app(Settings(max_runs=2), engine=engine, clock=lambda: NOW)) as http:
+
+        def create(name: str, *tags: tuple[str, str]) -> Any:
+            body = {"name": name, "tags": [{"key": key, "value": value} for key, value in tags]}
+            return http.post(f"{MLFLOW_API}/experiments/create", json=body)
+
+        many, long = [(f"{at}", "") for at in range(101)], [(f"{at}", "x" * 10_000) for at in range(7)]
+        assert "at most 100 tags" in create("a", *many).json()["message"]
+        assert "at most 100 tags" in create("a", *long).json()["message"]
+        number = create("a", *many[:100]).json()["experiment_id"]
+        body = {"experiment_id": number, "key": "one more", "value": ""}
+        assert http.post(f"{MLFLOW_API}/experiments/set-experiment-tag", json=body).status_code == 400
+        assert http.post(f"{MLFLOW_API}/experiments/set-experiment-tag", json=body | {"key": "7"}).status_code == 200
+        assert create("b").status_code == 200
+        refused = create("c")
+        assert (refused.status_code, "raise LOSSGUARD_MAX_RUNS" in refused.json()["message"]) == (400, True)
+        found, token = [], ""
+        for _ in range(3):
+            page = http.post(f"{MLFLOW_API}/experiments/search", json={"max_results": 1, "page_token": token}).json()
+            found += [each["name"] for each in page["experiments"]]
+            token = page.get("next_page_token", "")
+        assert (found, token) == (["b", "a", "Default"], "")
+
+
 def test_the_routes_are_described_under_a_tag_of_their_own(http: TestClient) -> None:
     paths = http.get("/openapi.json").json()["paths"]
     assert paths[f"{MLFLOW_API}/runs/log-batch"]["post"]["tags"] == ["mlflow"]
