@@ -216,6 +216,7 @@ NOISE: dict[str, Callable[[Tensor], Tensor]] = {
 
 def clean(steps: int) -> None:
     """Print how many of these clean steps get no certificate, a sixth of them in each run."""
+    torch.set_num_threads(1)
     for name in [*NOISE, "a layer is unused at times", "learning rate too high for it"]:
         small, refused = Small(16, unused="unused" in name), 0
         if "rate" in name:
