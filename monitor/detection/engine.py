@@ -389,7 +389,7 @@ class DetectionEngine:
         """All of it as strict JSON. Settings and policy are not part of it: the caller stores them."""
         state = {"version": VERSION, "detectors": self.detectors.state_dict(), "last_step": self.last_step}
         others = {"recomputed": self.recomputed.to_dict(), "throughput": self.throughput.to_dict()}
-        held_out = {"held_out": self.held_out.to_dict()} if self.held_out.evaluations else {}
+        held_out = {"held_out": self.held_out.to_dict()} if self.held_out != HeldOutIncidents() else {}
         return state | self.response.state_dict() | others | held_out
 
     def load_state_dict(self, state: Mapping[str, Any]) -> frozenset[str]:

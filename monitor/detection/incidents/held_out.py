@@ -24,7 +24,7 @@ MIN_EVALUATIONS = 6
 """Before anything but a value that is not finite is judged."""
 MAX_EVALUATIONS = 64
 MIN_STEPS = 8
-"""From one evaluation to the next that is read: a run may report the newest one again with every row."""
+"""From one evaluation to the next that is read: neighbours would not be independent."""
 NUM_JUDGED = 3
 """The newest evaluations, whose median is judged: one that is off by itself is none."""
 NUM_FOR_NOISE = 32
@@ -69,12 +69,13 @@ class HeldOutIncidents:
         start = 0
         for position in np.flatnonzero(present).tolist():
             step = int(rows.steps[position])
-            if self.evaluations and step < self.evaluations[-1].step + MIN_STEPS:
+            held_out = float(rows.metrics[HELD_OUT_LOSS][position])
+            if self.evaluations and not self._is_new(step, held_out):
                 continue
             self._add(rows, start, start := position + 1)
             training = self.total / self.count if self.count else math.nan
             self.total, self.count = 0.0, 0
-            for incident in self._evaluate(Evaluation(step, float(rows.metrics[HELD_OUT_LOSS][position]), training)):
+            for incident in self._evaluate(Evaluation(step, held_out, training)):
                 yield start, incident
         self._add(rows, start, len(rows))
 
@@ -90,6 +91,12 @@ class HeldOutIncidents:
             incident = replace(incident, number=take_number())
         self.open = incident if incident.end_step is None else None
         return [IncidentChanged(incident)]
+
+    def _is_new(self, step: int, held_out: float) -> bool:
+        """Return False for an evaluation that is reported once more: a run may do so with every row."""
+        before = self.evaluations[-1]
+        is_same = held_out == before.held_out or (math.isnan(held_out) and math.isnan(before.held_out))
+        return not is_same and step >= before.step + MIN_STEPS
 
     def _add(self, rows: Rows, start: int, end: int) -> None:
         losses = rows.metrics.get(LOSS)
@@ -113,12 +120,18 @@ class HeldOutIncidents:
         if self.open is None:
             if rise is not None and rise.score >= 1.0:
                 yield rise.incident()
-        elif rise is not None and rise.height <= 0.5 * rise.threshold:
+        elif rise is not None and rise.height_above(self._lowest(rise)) <= 0.5 * rise.threshold:
             reason = f"At step {new.step} it is back at {rise.level:.4g}."
             yield _closed(self.open, new.step, Outcome.RECOVERED, reason)
         elif new.held_out > self.open.peak_value or (math.isnan(new.held_out) and not math.isnan(self.open.peak_value)):
             score = max(self.open.score, 0.0 if rise is None else round(rise.score, 3))
             yield replace(self.open, peak_step=new.step, peak_value=new.held_out, score=score)
+
+    def _lowest(self, rise: "Rise") -> float:
+        """The lowest level: the open incident knows the one before it, which may be too old for `evaluations`."""
+        if self.open is None or not math.isfinite(self.open.peak_value):
+            return rise.best.held_out
+        return min(rise.best.held_out, self.open.expected)
 
     # What the trainer does
 
@@ -206,17 +219,16 @@ class Rise:
         """The smallest rise that is an incident."""
         return max(DEVIATIONS * self.noise, RELATIVE_RISE * abs(self.best.held_out), 1e-9)
 
-    @property
-    def height(self) -> float:
-        """Above the lowest level; infinite where the newest value is not finite."""
-        return math.inf if math.isnan(self.level) else self.level - self.best.held_out
+    def height_above(self, lowest: float) -> float:
+        """Return the distance of the level from another one; infinite where the newest value is not finite."""
+        return math.inf if math.isnan(self.level) else self.level - lowest
 
     @property
     def score(self) -> float:
         """In thresholds; 0 where the training loss rose as well, which other incidents are about."""
         if not self.training_fell:
             return 0.0
-        return min(self.height / self.threshold, 1e6)
+        return min(self.height_above(self.best.held_out) / self.threshold, 1e6)
 
     def incident(self) -> Incident:
         """A new warning, without its number."""

@@ -65,13 +65,28 @@ def test_values_at_the_end_of_the_range_of_floats_are_read_without_a_warning() -
     assert json.dumps(engine.state_dict(), allow_nan=False)
 
 
-def test_it_ends_as_recovered_when_half_of_the_rise_is_gone() -> None:
+def test_it_ends_as_recovered_when_the_level_before_it_is_back() -> None:
     columns = evaluated(1_200, rise=0.1)
     for step in range(700 + EVERY - 1, 1_200, EVERY):
-        columns["held_out_loss"][step] = 2.4
+        columns["held_out_loss"][step] = 2.4 + step / 1e6
     (incident,) = detected(columns).incidents
     assert (incident.state, incident.outcome) == (IncidentState.CLOSED, Outcome.RECOVERED)
     assert 700 < (incident.end_step or 0) < 800
+
+
+def test_a_rise_that_stays_is_not_over_when_the_lowest_level_is_too_old_to_be_among_the_evaluations() -> None:
+    columns = evaluated(2_400, rise=0.1)
+    for step in range(800 + EVERY - 1, 2_400, EVERY):
+        columns["held_out_loss"][step] -= 0.1 * (step - 800) / 200  # it stays where it is at step 800
+    rows, engine, log = rows_of(columns), DetectionEngine(), EffectLog()
+    log.add(engine.feed(rows))
+    (incident,) = log.incidents
+    assert (incident.state, incident.end_step) == (IncidentState.WARNING, None)
+    log.add(engine.fork(incident.onset_step + 1, "rollback", [], None))
+    assert engine.held_out.evaluations == []
+    restored = DetectionEngine()
+    restored.load_state_dict(engine.state_dict())
+    assert restored.held_out.open == log.incidents[0]
 
 
 def test_a_rollback_to_before_its_onset_ends_it_and_forgets_the_evaluations_of_the_branch() -> None:
@@ -83,13 +98,22 @@ def test_a_rollback_to_before_its_onset_ends_it_and_forgets_the_evaluations_of_t
     assert all(each.step < incident.onset_step - 50 for each in engine.held_out.evaluations)
 
 
-def test_a_run_that_reports_the_newest_evaluation_again_with_every_row_is_judged_by_every_eighth() -> None:
+def test_an_evaluation_that_is_reported_again_with_every_row_counts_once() -> None:
+    columns = evaluated(1_600, scatter=0.02)
+    engine, repeating = DetectionEngine(), DetectionEngine()
+    assert engine.feed(rows_of(columns)) == []
+    known = np.array([np.nan if value is None else value for value in columns["held_out_loss"]])
+    columns["held_out_loss"] = [None] * (EVERY - 1) + list(np.repeat(known[EVERY - 1 :: EVERY], EVERY))[: 1 - EVERY]
+    assert repeating.feed(rows_of(columns)) == []
+    assert repeating.held_out.evaluations == engine.held_out.evaluations
+
+
+def test_evaluations_of_neighbouring_rows_are_thinned() -> None:
     columns = healthy(800)
-    columns["held_out_loss"] = list(np.repeat(np.linspace(3.0, 2.5, 40), 20))
+    columns["held_out_loss"] = list(np.linspace(3.0, 2.5, 800))
     engine = DetectionEngine()
     assert engine.feed(rows_of(columns)) == []
-    assert len(engine.held_out.evaluations) <= 64
-    assert min(np.diff([each.step for each in engine.held_out.evaluations])) >= 8
+    assert set(np.diff([each.step for each in engine.held_out.evaluations])) == {8}
 
 
 @settings(max_examples=8, deadline=None)
