@@ -33,7 +33,7 @@ NEXT = re.compile(r'<(\?[^>]*)>;\s*rel="?next"?')
 MAX_BODY = 32 << 20
 """Maximum bytes of an answer that is read as a whole; a trainer gets a few thousand."""
 MAX_VALUES = 2_000_000
-"""Maximum values in it: each takes up to 60 bytes of memory."""
+"""Maximum values in it: they take up to 270 MB of memory."""
 MAX_DEPTH = 64
 """Maximum levels of nesting; a collector stores 16."""
 MIN_RATE = 128 << 10

@@ -33,13 +33,16 @@ def read_arrow(stream: AnswerStream) -> Any:
     try:
         reader = pa.ipc.MessageReader.open_stream(stream)
         schema = pa.ipc.read_schema(reader.read_next_message())
+        is_plain = {pa.int32(), pa.int64(), pa.float64(), pa.bool_()}.issuperset(schema.types)
         batches = []
         for message in reader:
-            if message.type != "record batch" or _is_compressed(message.metadata):
+            if not is_plain or message.type != "record batch" or _may_be_compressed(message.metadata):
                 raise pa.ArrowInvalid("it holds something else than plain columns")  # which may become any size
             batches.append(pa.ipc.read_record_batch(message, schema))
+            batches[-1].validate()  # that the buffers are as long as the columns
         table = pa.Table.from_batches(batches, schema)
-        stream.read()
+        if stream.read(1):
+            raise pa.ArrowInvalid("it goes on behind its end")
     except (pa.ArrowException, OSError, MemoryError, struct.error, StopIteration) as error:
         raise Unreachable(f"the collector's stream of steps cannot be read ({error}): ask again") from error
     if not stream.tail.endswith(END_OF_STREAM):  # Arrow takes a stream that was cut between two batches for whole
@@ -47,12 +50,15 @@ def read_arrow(stream: AnswerStream) -> Any:
     return table
 
 
-def _is_compressed(metadata: Any) -> bool:
-    """Return True if the message says that the buffers of its record batch are compressed.
+def _may_be_compressed(metadata: Any) -> bool:
+    """Return True if the message may say that the buffers of its record batch are compressed.
 
-    It is a flatbuffer (Arrow's Message.fbs): `header` is field 2 of a message, `compression` field 3 of a batch.
+    It is a flatbuffer (Arrow's Message.fbs): `header` is field 2 of a message, `compression` field 3 of a batch. Arrow
+    0.17 said it in `custom_metadata`, field 4 of a message, where it is still read.
     """
     message = _INT32.unpack_from(metadata, 0)[0]
+    if _field(metadata, message, 4):
+        return True
     header = _field(metadata, message, 2)
     return bool(header and _field(metadata, header + _INT32.unpack_from(metadata, header)[0], 3))
 

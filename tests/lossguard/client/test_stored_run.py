@@ -156,20 +156,34 @@ def test_a_collector_that_ignores_what_is_selected_is_to_be_upgraded(monkeypatch
         assert asks.run("r").frame().empty
 
 
-def test_a_stream_with_compressed_or_indirect_columns_is_refused() -> None:
-    columns = {"step": pa.array([0]), "loss": pa.array([0.0])}
-    packed = pa.ipc.IpcWriteOptions(compression="zstd")
-    indirect = {**columns, "loss": columns["loss"].dictionary_encode()}
-    for table, options in ((pa.table(columns), packed), (pa.table(indirect), None)):
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
-            writer.write_table(table)
-        with (
-            serving(200, sink.getvalue().to_pybytes(), "application/octet-stream", Lossguard_Accepts="line") as server,
-            Client(server.url) as client,
-            pytest.raises(Unreachable, match="something else than plain columns"),
-        ):
-            client.run("r1").frame()
+def arrow(table: pa.Table, options: Any = None, **custom: str) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_batch(table.to_batches()[0], custom_metadata=custom or None)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+FEW, MANY = (number.to_bytes(8, "little") for number in (500, 2**33))
+COLUMNS = {"step": pa.array([0] * 500), "loss": pa.array([0.0] * 500)}
+NOT_PLAIN = {
+    "compressed": arrow(pa.table(COLUMNS), pa.ipc.IpcWriteOptions(compression="zstd")),
+    "compressed as by Arrow 0.17": arrow(pa.table(COLUMNS), **{"ARROW:experimental_compression": "ZSTD"}),
+    "indirect": arrow(pa.table({**COLUMNS, "loss": COLUMNS["loss"].dictionary_encode()})),
+    "no bytes per row": arrow(pa.table({**COLUMNS, "loss": pa.nulls(500)})),
+    "more rows than bytes": arrow(pa.table(COLUMNS)).replace(FEW, MANY),
+    "more behind the end": arrow(pa.table(COLUMNS)) + b"more",
+}
+
+
+@pytest.mark.parametrize("kind", NOT_PLAIN)
+def test_a_stream_that_is_more_than_it_takes_to_send_is_refused(kind: str) -> None:
+    sentence = "too small|goes on behind its end" if kind.startswith("more") else "something else than plain columns"
+    with (
+        serving(200, NOT_PLAIN[kind], "application/octet-stream", Lossguard_Accepts="line") as server,
+        Client(server.url) as client,
+        pytest.raises(Unreachable, match=sentence),
+    ):
+        client.run("r1").frame()
 
 
 def test_a_stream_that_was_cut_between_two_batches_makes_no_frame(http: TestClient) -> None:
