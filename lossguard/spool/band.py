@@ -43,7 +43,7 @@ def _top_that_was_left(values: Sequence[float], *, least: float = 0.0, share: fl
     leave it.
     """
     num_recent = max(LAST, len(values) // 4)
-    band, recent = sorted(values[:-num_recent]), values[-num_recent:]
+    band, recent = sorted(filter(math.isfinite, values[:-num_recent])), values[-num_recent:]
     if len(band) < MIN_BEFORE:
         return None
     low, median, high, highest = (band[int(share_below * (len(band) - 1))] for share_below in (0.1, 0.5, 0.9, 0.99))

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lossguard.sources.readers.source_files import is_inside, lies_in, opened
+from lossguard.sources.readers.source_files import lies_in, opened
 
 CHUNK = 1 << 20
 """Bytes that are read at once."""
@@ -139,7 +139,7 @@ class GrowingFile:
         return [path for _, path in sorted(files)]
 
     def _open(self, path: Path) -> None:
-        if not (is_inside(path, self._folder) or is_inside(path, path.parent)):
+        if not Path(os.path.realpath(path)).is_relative_to(self._folder):  # also where the folder became a link
             raise OSError(errno.ELOOP, "a link leads out of its folder")
         self.close()
         with opened(path) as file:

@@ -11,7 +11,7 @@ from lossguard.sources.source_run import BadSource
 from lossguard.vocabulary.errors import LogOnce
 
 MAX_FILES = 100_000
-"""Maximum files below a path, whatever their names."""
+"""Maximum files below a path that fit a pattern."""
 
 _log_once = LogOnce()
 
@@ -28,14 +28,9 @@ def files_below(folder: Path, pattern: str = "*", *, deep: bool = True) -> list[
     return sorted(path for path in found if path.is_file() and lies_in(path, folder))
 
 
-def is_inside(path: Path, folder: Path) -> bool:
-    """Return True if `path` lies in `folder` when all links are resolved."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
-
-
 def lies_in(path: Path, folder: Path) -> bool:
-    """Do the same, and say once per folder that a link leads out of it."""
-    if is_inside(path, folder):
+    """Return True if `path` lies in `folder` when all links are resolved; say once per folder that one leads out."""
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         return True
     _log_once.warn_once(str(folder), f"{path} is not read, nor other links that lead out of {folder}")
     return False

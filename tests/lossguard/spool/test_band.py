@@ -62,6 +62,12 @@ def test_a_loss_that_is_no_longer_finite_is_above_the_band() -> None:
     assert above_band(steps, 208) == "the loss of step 207 is in a spike: inf, and its band ends at 6.467"
 
 
+def test_losses_that_were_not_finite_before_do_not_widen_the_band() -> None:
+    usual = usual_loss()
+    steps = losses(lambda step: math.nan if step in (20, 40, 60, 80) else usual(step + 900) + (step >= 390), 400)
+    assert above_band(steps, 400) is not None
+
+
 def test_only_steps_before_the_state_are_judged_and_few_not_at_all() -> None:
     spike = losses(lambda _: 9.0, 8, first=200)
     assert above_band(losses(usual_loss(), 200) + spike, 200) is None

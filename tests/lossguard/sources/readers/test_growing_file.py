@@ -55,6 +55,12 @@ def test_a_link_that_takes_the_place_of_the_file_is_not_followed_out_of_its_fold
     (folder / "new").write_bytes(b"two\n")
     path.symlink_to("new")
     assert texts(file) == [b"two"]
+    folder.rename(tmp_path / "moved")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "log").write_bytes(b"secret\n")
+    folder.symlink_to("secrets")
+    with pytest.raises(OSError, match="a link leads out of its folder"):
+        texts(file)
 
 
 def test_a_rotated_file_is_no_link_to_elsewhere(tmp_path: Path) -> None:
