@@ -1,10 +1,14 @@
 """The answer of a collector: its body, read while it arrives, or the reason why there is none."""
 
 import io
+import socket
 import ssl
+import threading
+from contextlib import suppress
 from typing import Any
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from lossguard.vocabulary.errors import Unreachable
@@ -52,6 +56,35 @@ class AnswerStream(io.RawIOBase):
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+# The head of an answer: the timeout of a socket is one for each piece of it, and there may be any number of these.
+
+
+class _HeadInTime(HTTPConnection):
+    """Ends a connection whose answer has begun in time, but has no whole head after another timeout."""
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        timer = threading.Timer(2 * (self.timeout or 0.0), self._end)
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()
+        finally:
+            timer.cancel()
+
+    def _end(self) -> None:
+        with suppress(OSError):  # it has ended by itself
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # that of TLS is not for other threads
+
+
+class _TLSHeadInTime(_HeadInTime, HTTPSConnection):
+    """The same with TLS."""
+
+
+def bound_heads(pool: urllib3.HTTPConnectionPool) -> None:
+    """Have the connections of a pool give up heads that come too slowly."""
+    pool.ConnectionCls = _TLSHeadInTime if pool.scheme == "https" else _HeadInTime
 
 
 # Reasons why a collector does not answer, in words.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, SSLError
 
-from lossguard.client.answers import PIECE, AnswerStream, reason_of
+from lossguard.client.answers import PIECE, AnswerStream, bound_heads, reason_of
 from lossguard.client.endpoint import checked_token, collector_url
 from lossguard.vocabulary.errors import CollectorError, Conflict, NotFound, Rejected, Unauthorised, Unreachable
 from lossguard.vocabulary.protocol import ACCEPTS_HEADER, API
@@ -74,6 +74,7 @@ class Client:
         limits = urllib3.Timeout(connect=min(timeout, CONNECT_TIMEOUT), read=timeout)
         self._timeout = timeout
         self._pool = urllib3.connection_from_url(self.url, maxsize=1, timeout=limits, retries=False)
+        bound_heads(self._pool)
         self._path = (address.path or "").rstrip("/")
         self.accepts: frozenset[str] = frozenset()
         """Those of `protocol.NEGOTIATED_FIELDS` that the collector's last answer names; empty before the first one."""

@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -51,6 +51,23 @@ def serving(status: int = 200, body: bytes = b"{}", content_type: str = JSON, **
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def never_ending(piece: bytes) -> Iterator[str]:
+    """The URL of a server that sends this again and again, to one connection, until that is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                while True:
+                    connection.sendall(piece)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(60)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from lossguard import Client, Conflict, NotFound, Rejected, Unauthorised, Unreac
 from lossguard.client import client as client_module
 from lossguard.client.client import MAX_BODY, MAX_DEPTH, MAX_VALUES, TooLarge, parsed, read_body
 from lossguard.vocabulary.protocol import ACCEPTS_HEADER
-from tests.lossguard.client.answers import HTML, JSON, PROBLEM, serving
+from tests.lossguard.client.answers import HTML, JSON, PROBLEM, never_ending, serving
 
 
 def test_a_list_is_read_with_the_token_from_below_the_base_path() -> None:
@@ -238,6 +238,16 @@ def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     drip: Any = Drip()
     with pytest.raises(TimeoutError):
         read_body(drip, timeout=30.0)
+
+
+@pytest.mark.timeout(30)
+def test_an_answer_whose_head_never_ends_is_given_up() -> None:
+    with (
+        never_ending(b"HTTP/1.1 100 Continue\r\n\r\n") as url,
+        Client(url, timeout=0.2) as client,
+        pytest.raises(Unreachable, match="the connection was lost"),
+    ):
+        client.get("/runs")
 
 
 VALUES = st.recursive(
