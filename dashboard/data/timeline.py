@@ -54,6 +54,8 @@ def _incident(incident: Incident, step_time: StepTime) -> list[TimelineEntry]:
         entries.append(entry("First difference", onset, "the recomputed loss is not the recorded one"))
     elif incident.kind == IncidentKind.SLOWDOWN:
         entries.append(entry("Onset", onset, "from here on the run is slower than before"))
+    elif incident.kind == IncidentKind.HELD_OUT_RISE:
+        entries.append(entry("Onset", onset, "from here on the held-out loss lies above its lowest level"))
     elif onset < detected:
         lead = formatting.plural(detected - onset, "step")
         entries.append(entry("Precursor", onset, f"a signal leaves its band, {lead} before the alarm"))

@@ -30,7 +30,7 @@ from dashboard.figures.style import (
 )
 from db.models import Incident, Intervention
 from lossguard.vocabulary.metrics import COUNTS, DETECTOR_INPUTS, SIGNALS, short_name
-from lossguard.vocabulary.states import THROUGHPUT_KINDS
+from lossguard.vocabulary.states import THROUGHPUT_KINDS, IncidentKind
 from monitor.detection import Rows
 from monitor.detection.expected_bands import Band
 
@@ -38,6 +38,8 @@ CURVES = (*SIGNALS, *(name for name in DETECTOR_INPUTS if name not in SIGNALS an
 SCORE = "Score (1 is the alarm threshold)"
 MIN_SCORE, MAX_SCORE = 0.1, 1000.0
 """Ends of the log axis of scores: a spike may score a hundred times the alarm threshold."""
+WITHOUT_SCORES = THROUGHPUT_KINDS | {IncidentKind.HELD_OUT_RISE}
+"""Kinds that no score of a row shows."""
 EDGE = 0.01
 """Free share of the x axis at both ends."""
 SCORE_COLOURS = (PURPLE, ORANGE, SKY, OLIVE, GREEN, BLUE)
@@ -55,8 +57,10 @@ def incident_figure(
     shown = with_step_times(shown) if is_of_speed else shown
     names = [name for name in (STEP_SECONDS, *CURVES) if name in shown.original.metrics]
     names += _advisory(incident, shown)
+    if incident.kind == IncidentKind.HELD_OUT_RISE:
+        names.sort(key=lambda name: name != incident.signal)
     log = {SCORE} | log_axes({name: _columns(name, shown) for name in names})
-    scores = [] if is_of_speed else [SCORE]
+    scores = [] if incident.kind in WITHOUT_SCORES else [SCORE]
     layout = panel_layout([*names[:1], *scores, *names[1:]] if names else [], log=log)
     bounds: tuple[float, float] = _with_room(shown.first, shown.last) if window is None else window
     shapes = _shapes(incident, rewound_to, shown)
@@ -151,7 +155,7 @@ def _scores(panel: Panel, shown: IncidentWindow, names: Sequence[str]) -> list[d
 def _marks(label_row: Panel, incident: Incident, interventions: Sequence[Intervention]) -> list[dict[str, Any]]:
     marks = [
         (
-            "onset" if incident.kind in THROUGHPUT_KINDS else "precursor",
+            "onset" if incident.kind in WITHOUT_SCORES else "precursor",
             incident.onset_step,
             "circle",
             ORANGE,

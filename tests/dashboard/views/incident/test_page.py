@@ -379,6 +379,8 @@ def test_a_rise_of_the_held_out_loss_shows_its_few_values_as_points(open_page: O
     assert app.header[0].value == "Incident 1: rise of the held-out loss"
     (drawn,) = [each for each in figure(app)["data"] if "held-out" in each.get("hovertemplate", "")]
     assert (drawn["mode"], len(column(drawn["y"]))) == ("lines+markers", 15)
+    assert drawn["yaxis"] == "y"  # its panel is the first one
+    assert not [name for name in names(figure(app)) if "score" in name or name == "precursor"]
 
 
 def test_a_new_policy_and_a_late_declared_event_change_the_band(store: sa.Engine) -> None:
