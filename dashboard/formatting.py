@@ -151,9 +151,15 @@ def escape_markdown(text: str) -> str:
     return escape_markdown_verbatim(" ".join(text.split()))
 
 
+AUTOLINKS = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)(?=[\w-])", re.IGNORECASE)
+"""Places within URLs, host names and e-mail addresses, which Markdown makes links of, however their text is escaped."""
+WORD_JOINER = "\u2060"
+
+
 def escape_markdown_verbatim(text: str) -> str:
-    """Escapes text for Markdown, and keeps its white space."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:&-])", r"\\\1", visible(text))
+    """Escapes text for Markdown, keeps its white space, and breaks up addresses by an invisible character."""
+    broken = AUTOLINKS.sub(WORD_JOINER, visible(text))
+    return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:&-])", r"\\\1", broken)
 
 
 def escape_plotly(text: str) -> str:

@@ -1,7 +1,8 @@
 """Who the viewer is: a login with OpenID Connect, and what the viewer's groups may do.
 
 Without a login file the dashboard has no login, and whoever reaches it reads. With one (`--login FILE`), Streamlit's
-own login (`st.login`) asks the provider, and the file says which scope each group has:
+own login (`st.login`) asks the provider, and the file says which scope each group has. Pages ask for the login by
+themselves (`dashboard.views.session`); `LoginRequired` asks for it where figures, values and files are served.
 
     [auth]                                    # what Streamlit needs
     redirect_uri = "https://lossguard.example.org/oauth2callback"
@@ -19,14 +20,19 @@ own login (`st.login`) asks the provider, and the file says which scope each gro
     "ml-oncall" = "operate"
 """
 
+import json
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 LOGIN_VARIABLE = "LOSSGUARD_DASHBOARD_LOGIN"
 """Environment variable: the path of the login file; no login without it."""
@@ -109,6 +115,54 @@ def _check_auth(path: Path, auth: Any) -> None:
         raise BadLogin(f"{path}: cookie_secret must have {MIN_SECRET} characters or more: it must not be guessed")
     if not auth["redirect_uri"].endswith(CALLBACK):
         raise BadLogin(f"{path}: redirect_uri must be the dashboard's address with the path {CALLBACK}")
+
+
+OPEN_PATHS = ("/_stcore/health", "/_stcore/host-config", "/_stcore/stream")
+"""What a page needs before anybody has logged in; by the last one it asks for a login."""
+DATA_PATHS = ("_stcore", "media", "component", "app", "lossguard")
+"""First parts of the paths of what is no page: Streamlit's own, and ours."""
+
+
+class LoginRequired:
+    """ASGI middleware: answers a request for figures, values, files or components with 401 or 403, unless its cookie is
+    that of a viewer who may read."""
+
+    def __init__(self, app: ASGIApp, login: Login, open_paths: Collection[str] = ()) -> None:
+        """`open_paths`: scripts, which hold no data."""
+        self._app, self._login, self._open_paths = app, login, {*OPEN_PATHS, *open_paths}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan" and self._is_data(scope["path"]):
+            person = viewer_of(self._login, HTTPConnection(scope).cookies)
+            if person is None or not person.may(Right.READ):
+                is_known = person is not None and not person.has_expired
+                text = "None of your groups may read here.\n" if is_known else "Log in on a page first.\n"
+                answer = PlainTextResponse(text, 403 if is_known else 401, headers={"Cache-Control": "no-store"})
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _is_data(self, path: str) -> bool:
+        return path not in self._open_paths and path.strip("/").partition("/")[0] in DATA_PATHS
+
+
+def viewer_of(login: Login, cookies: Mapping[str, str]) -> Viewer | None:
+    """The person whom the cookie of Streamlit's login names; None without one, or where its signature is wrong."""
+    from streamlit.auth_util import get_cookie_with_chunks
+    from streamlit.web.server.server_util import get_cookie_secret
+    from streamlit.web.server.starlette.starlette_app_utils import decode_signed_value
+    from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_NAME
+
+    def signed(name: str) -> bytes | None:
+        value = cookies.get(name)
+        return None if value is None else decode_signed_value(get_cookie_secret(), name, value.encode("latin-1"))
+
+    try:
+        claims = json.loads(get_cookie_with_chunks(signed, USER_COOKIE_NAME) or b"null")
+    except ValueError:  # also text that is no Latin-1, and chunks that do not fit together
+        return None
+    is_logged_in = isinstance(claims, dict) and claims.get("is_logged_in") is True
+    return viewer(login, claims) if is_logged_in else None
 
 
 def viewer(login: Login, claims: Mapping[str, Any]) -> Viewer:

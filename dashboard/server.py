@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from dashboard import login
 from dashboard.allowed_hosts import HOSTS_VARIABLE, AllowedHosts, parse_names
 from dashboard.data import (  # noqa: F401 - this and `dashboard.views.run`: the first viewer need not wait for them
     tables,
@@ -22,6 +23,7 @@ from dashboard.data import (  # noqa: F401 - this and `dashboard.views.run`: the
 from dashboard.data.store import StoreUnavailable
 from dashboard.data.values_file import VALUES_ROUTE, values_files
 from dashboard.figures.component import CHART_JS, CHART_ROUTE, FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, figure_cache
+from dashboard.login import LoginRequired
 from dashboard.page_head import PageHead
 from dashboard.security_headers import SecurityHeaders
 from dashboard.upload_limits import UploadLimits
@@ -38,10 +40,14 @@ def create_app() -> st.App:
         Route(FIGURES_ROUTE + "{name}", _serve_figure),
         Route(VALUES_ROUTE + "{name}", _serve_values),
     ]
+    file = os.environ.get(login.LOGIN_VARIABLE)
     names = parse_names(os.environ.get(HOSTS_VARIABLE, ""))
+    scripts = (PLOTLY_ROUTE, CHART_ROUTE)
+    login_required = [Middleware(LoginRequired, login=login.read(Path(file)), open_paths=scripts)] if file else []
     middleware = [
         Middleware(SecurityHeaders),
         Middleware(AllowedHosts, names=names),
+        *login_required,
         Middleware(UploadLimits),
         Middleware(PageHead),
     ]

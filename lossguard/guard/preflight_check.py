@@ -4,7 +4,9 @@ The files are looked at in a thread, because a disk may hang; what is read of th
 thread, because it is the loop's. Nothing raises into the loop.
 """
 
+import math
 import threading
+import time
 from collections.abc import Callable
 
 from lossguard.checkpoints.store import CanCheck, CheckpointStore, KeepsInMemory, durable_tier
@@ -15,6 +17,8 @@ from lossguard.vocabulary.states import Tier
 from lossguard.vocabulary.values import storable
 from lossguard.vocabulary.wire import MAX_CHARACTERS, Answer, Question
 
+TEXT_SECONDS = 600.0
+"""Between the texts of two proposals; each has those of at most `wire.MAX_TEXTS` batches."""
 ReadText = Callable[[int], str]
 """The text of a batch, by its index."""
 
@@ -27,7 +31,8 @@ class PreflightCheck:
         self.read_text: ReadText | None = None
         """Gives the text of a batch; None: the loop gave no decoder, or its data cannot be read out of turn."""
         self._answered: str | None = None
-        self._texts: dict[tuple[int, int], tuple[tuple[int, str], ...]] = {}  # of the last question
+        self._texts: dict[tuple[int, int], tuple[tuple[int, str], ...]] = {}  # of the last proposal
+        self._read_at = -math.inf  # when they were read, in monotonic seconds
         self._thread: threading.Thread | None = None
         self.has_found_a_problem = False
         """A checkpoint was not there: the restorable steps should be listed anew."""
@@ -40,7 +45,7 @@ class PreflightCheck:
         self._answered = question.id
         try:
             refused = self._limits.would_refuse(question.as_order(), step=step, until=until)
-            texts, in_memory = self._read_texts(question), question.step in self._memory_steps()
+            texts, in_memory = () if refused else self._read_texts(question), question.step in self._memory_steps()
             arguments = (question, refused or "", texts, in_memory)
             self._thread = threading.Thread(target=self._look, args=arguments, name="lossguard-preflight", daemon=True)
             self._thread.start()
@@ -67,10 +72,15 @@ class PreflightCheck:
         return self._checkpoints.memory_steps() if isinstance(self._checkpoints, KeepsInMemory) else []
 
     def _read_texts(self, question: Question) -> tuple[tuple[int, str], ...]:
-        """The texts of the first skipped batches, read once for each proposal. Whatever a decoder raises ends them."""
+        """The texts of the first skipped batches, read once for each proposal. Whatever a decoder raises ends them.
+
+        Those of another proposal are read TEXT_SECONDS later: a collector cannot ask for all of the data.
+        """
         batches = question.batches()
         key = (batches.start, batches.stop)
-        if self.read_text is not None and key not in self._texts:
+        is_due = time.monotonic() - self._read_at >= TEXT_SECONDS
+        if self.read_text is not None and key not in self._texts and is_due and batches:
+            self._read_at = time.monotonic()
             found: list[tuple[int, str]] = []
             try:
                 found.extend((batch, storable(str(self.read_text(batch)))[:MAX_CHARACTERS]) for batch in batches)

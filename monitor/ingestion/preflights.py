@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from db.models import Run
 from db.records import preflights
 from lossguard.vocabulary.protocol import ANSWERS_PREFLIGHT
+from monitor.detection.interventions.policy import Mode
 from monitor.ingestion import order_terms
 from monitor.schemas import PreflightIn
 
@@ -42,9 +43,10 @@ class Proposal:
         return {"id": self.question, **changes}
 
 
-def proposal(session: Session, run: Run) -> Proposal | None:
-    """What there is to ask this run's trainer; None if it does not answer."""
-    row = preflights.to_ask(session, run=run) if ANSWERS_PREFLIGHT in run.capabilities else None
+def proposal(session: Session, run: Run, mode: Mode) -> Proposal | None:
+    """What there is to ask this run's trainer; None if it does not answer, and of a run that is only observed."""
+    is_asked = ANSWERS_PREFLIGHT in run.capabilities and mode is not Mode.OBSERVE
+    row = preflights.to_ask(session, run=run) if is_asked else None
     if row is None or row.rewind_to is None:
         return None
     asked = Proposal(row.id, row.number, row.rewind_to, row.skip_from, row.skip_to, row.lr_scale)

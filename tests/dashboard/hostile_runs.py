@@ -20,7 +20,7 @@ NAN, INF = math.nan, math.inf
 LATEST = 1e11 - 1.0
 """The latest time that the collector takes: in the year 5138."""
 EMOJI, RIGHT_TO_LEFT = "\N{FIRE}" * 128, "\u202eloss\u200f\u2067x"
-MARKUP = '<script>alert(1)</script><b onload=x>%{x} ${y} $a$ "quoted" & </svg>'
+MARKUP = '<script>alert(1)</script><b onload=x>%{x} ${y} $a$ "quoted" & </svg> http://e.vil www.e.vil a@e.vil'
 
 NAMES_OF_ALL = (
     *("loss", "perplexity", "grad_norm", "log_z", "lr", "tokens_per_second", "mfu"),

@@ -1,6 +1,7 @@
 """What people read."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +52,7 @@ def test_a_rollback_names_the_remedies_that_it_switches_on() -> None:
 
 def test_reasons_are_a_list_in_which_nothing_else_is_markdown() -> None:
     assert formatting.bullet_list(["a *b*", "![x](http://y) <b>"]) == (
-        "- a \\*b\\*\n- \\!\\[x\\]\\(http\\://y\\) \\<b\\>"
+        "- a \\*b\\*\n- \\!\\[x\\]\\(http\\:\u2060//y\\) \\<b\\>"
     )
     assert formatting.bullet_list(["one\n\n# two"]) == "- one \\# two"
 
@@ -66,6 +67,21 @@ def test_a_large_number_has_three_digits_and_a_unit(value: float | None, text: s
 
 def test_names_are_shown_as_they_were_written() -> None:
     assert formatting.escape_markdown("a_b*c* $x$ [y](z)") == r"a\_b\*c\* \$x\$ \[y\]\(z\)"
+
+
+# What remark-gfm makes links of, in a text whose escapes it has undone.
+LINKS = re.compile(r"https?://|www(?=\.)|[-.\w+]+@[-\w]+(?:\.[-\w]+)+", re.IGNORECASE)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["http", "HTTPS", ":", "//", "://", "www", "WWW.", ".", "a", "@", "b.c", "\\", "\u2060", " "])
+    )
+)
+def test_no_name_is_an_address_that_markdown_makes_a_link_of(parts: list[str]) -> None:
+    escaped = formatting.escape_markdown("".join(parts))
+    assert not LINKS.search(re.sub(r"\\(.)", r"\1", escaped))
+    assert not LINKS.search(escaped)
 
 
 NUMBERS = st.one_of(st.none(), st.floats(), st.integers(), st.sampled_from([10**400, -(10**400)]))

@@ -1,6 +1,7 @@
 """No page, no report and no frame fails on any run, and all of them say what is true."""
 
 import math
+import re
 import sys
 from typing import Any
 
@@ -52,9 +53,18 @@ def finite_values(drawing: dict[str, Any]) -> list[float]:
     return [value for each in packed for value in each if isinstance(value, float) and math.isfinite(value)]
 
 
+def links(app: AppTest) -> list[str]:
+    """Texts that are Markdown, and in which it makes a link of an address in a name."""
+    protos = [getattr(each, "proto", None) for each in app]
+    texts = [str(getattr(each, name, "")) for each in protos for name in ("body", "label", "help")]
+    undone = [re.sub(r"\\(.)", r"\1", re.sub(r"`[^`]*`", "", text)) for text in texts]
+    return [text for text in undone if re.search(r"https?://e\.vil|www\.e\.vil|a@e\.vil", text)]
+
+
 def check(app: AppTest) -> AppTest:
     """No error; and only values that plotly.js can draw."""
     assert not app.exception, [error.message for error in app.exception]
+    assert links(app) == []
     for drawing in figures(app):
         sizes = [abs(value) for value in finite_values(drawing) if value != 0]
         assert all(SMALLEST <= size <= LARGEST for size in sizes)

@@ -1,5 +1,6 @@
 """Viewers log in with a real OpenID Connect provider on this machine, and their groups have scopes."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from dashboard import login
@@ -100,6 +106,53 @@ def test_a_person_without_a_name_is_called_by_the_e_mail_address_or_the_subject(
     assert login.viewer(LOGIN, {"name": "\u200b"}).name == "somebody"
 
 
+DATA = ("/media/a.csv", "/lossguard/figures/a", "/lossguard/values/a", "/_stcore/upload_file/a/b", "/_stcore/metrics",
+        "/_stcore/bidi-components/a", "/component/a/b", "/app/static/a", "/media//a.csv", "/media")  # fmt: skip
+PAGES = ("/", "/run", "/incident", "/static/js/a.js", "/oauth2callback", "/auth/login", "/lossguard/chart.js")
+
+
+def cookie(monkeypatch: pytest.MonkeyPatch, secret: str = "s" * 32, **claims: Any) -> str:
+    """That of somebody who has logged in, as Streamlit signs it."""
+    from streamlit.web.server import server_util
+    from streamlit.web.server.starlette.starlette_app_utils import create_signed_value
+
+    monkeypatch.setattr(server_util, "get_cookie_secret", lambda: "s" * 32)
+    text = json.dumps({"is_logged_in": True, "sub": "ada", "iat": time.time(), **claims})
+    signed = create_signed_value(secret, "_streamlit_user", text)
+    return signed.decode() if isinstance(signed, bytes) else signed
+
+
+def asked(path: str, signed: str = "", rights: dict[str, Right] | None = None) -> int:
+    """The status of a request with this cookie."""
+
+    async def reached(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("reached")
+
+    app = Starlette(routes=[Route("/{path:path}", reached, methods=["GET", "PUT", "OPTIONS", "DELETE"])])
+    guarded = login.LoginRequired(app, Login(rights or LOGIN.rights), open_paths=["/lossguard/chart.js"])
+    cookies = {"_streamlit_user": signed} if signed else {}
+    with TestClient(guarded, base_url="http://localhost", cookies=cookies) as http:
+        statuses = {http.request(method, path).status_code for method in ("GET", "PUT", "OPTIONS", "DELETE")}
+    (status,) = statuses
+    return status
+
+
+@pytest.mark.parametrize("path", DATA)
+def test_figures_values_and_files_ask_for_the_login_like_pages(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    signed = cookie(monkeypatch)
+    assert asked(path, signed) == 200
+    assert asked(path) == asked(path, "forged") == asked(path, "x" + signed[1:]) == 401
+    assert asked(path, cookie(monkeypatch, secret="t" * 32)) == 401
+    assert asked(path, cookie(monkeypatch, is_logged_in=False)) == 401
+    assert asked(path, cookie(monkeypatch, iat=1.0)) == 401  # it has expired
+    assert asked(path, signed, rights={"research": Right.READ}) == 403  # of a group that may not read
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/_stcore/health", "/_stcore/host-config"])
+def test_what_asks_for_the_login_and_the_health_need_none(path: str) -> None:
+    assert asked(path) == 200
+
+
 @pytest.fixture
 def provider() -> Iterator[str]:
     """A provider with two people."""
@@ -138,6 +191,8 @@ def test_people_log_in_act_as_their_groups_may_and_the_audit_trail_has_their_nam
                 page.get_by_role("button", name=name).or_(page.get_by_text(name, exact=False)).first.click()
                 return page
 
+            values = f"{served.url}/lossguard/values/a"
+            assert browser.new_context().request.get(values).status == 401
             page = logged_in("ron")
             playwright.expect(page.get_by_text("asking").first).to_be_visible()
             page.goto(f"{served.url}/run?run=asking")
@@ -145,8 +200,10 @@ def test_people_log_in_act_as_their_groups_may_and_the_audit_trail_has_their_nam
             dialog = page.get_by_role("dialog")
             playwright.expect(dialog.get_by_text("Token with the scope")).to_be_visible()
 
+            assert page.context.request.get(values).status == 404
+
             page = logged_in("ada")
-            playwright.expect(page.get_by_text("Ada L\u00f6w <ada@example.org>")).to_be_visible()
+            playwright.expect(page.get_by_text("Ada L\u00f6w <ada@\u2060example.org>")).to_be_visible()
             page.goto(f"{served.url}/incident?run=asking")
             page.get_by_role("button", name="Roll back manually").click()
             dialog = page.get_by_role("dialog")
@@ -158,3 +215,4 @@ def test_people_log_in_act_as_their_groups_may_and_the_audit_trail_has_their_nam
 
             page = logged_in("eve")
             playwright.expect(page.get_by_text("none of your groups may read here")).to_be_visible()
+            assert page.context.request.get(values).status == 403

@@ -1,6 +1,7 @@
 """The trainer answers what the collector asks before a person approves a rollback."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 import lossguard
 from lossguard import Guard, Limits
+from lossguard.guard import preflight_check
 from lossguard.vocabulary.states import OrderMode
 from lossguard.vocabulary.wire import Answer, Question
 from tests.lossguard.collectors import FakeCollector
@@ -77,6 +79,40 @@ def test_a_trainer_says_that_its_limits_would_refuse_the_order() -> None:
 def test_a_decoder_shows_the_first_batches_that_are_skipped() -> None:
     answer = answered(AskedRun(ASKED), Memory([]), decode=lambda batch: f"batch {batch}\0")
     assert answer.texts == ((2, "batch 2\u2400"), (3, "batch 3\u2400"), (4, "batch 4\u2400"))
+
+
+def noting(seen: list[int]) -> Callable[[int], str]:
+    """A decoder that notes the batches it was given."""
+
+    def decode(batch: int) -> str:
+        seen.append(batch)
+        return str(batch)
+
+    return decode
+
+
+def test_no_text_is_read_for_an_order_that_would_be_refused() -> None:
+    seen: list[int] = []
+    for limits in (Limits(mode=OrderMode.OBSERVE), Limits(max_skip=3)):
+        answer = answered(AskedRun(ASKED), Memory([]), limits=limits, decode=noting(seen))
+        assert answer.refused
+        assert (answer.texts, seen) == ((), [])
+
+
+def test_a_collector_cannot_ask_for_one_batch_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    run = AskedRun(None)
+    guard = Guard(run, checkpoints=Memory([]), every=2, decode=noting(seen))
+    for step, _ in guard.steps(Indices(), 40):
+        if step >= 2:
+            run.asked = Question(id=f"{step}-1", step=2, skip_from=step, skip_to=step + 100)
+            assert eventually(lambda: len(run.answers) >= step - 2)  # noqa: B023 - it is called at once
+    assert eventually(lambda: len(run.answers) >= 37)
+    assert len(seen) == 3
+    monkeypatch.setattr(preflight_check, "TEXT_SECONDS", 0.0)
+    for step, _ in Guard(run, checkpoints=Memory([]), every=2, decode=noting(seen)).steps(Indices(), 4):
+        run.asked = Question(id=f"again {step}", step=0, skip_from=step, skip_to=step + 100)
+    assert len(seen) == 3 * 5
 
 
 def test_a_decoder_that_raises_never_reaches_the_loop(caplog: pytest.LogCaptureFixture) -> None:

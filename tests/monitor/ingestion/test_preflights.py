@@ -64,6 +64,17 @@ def test_a_trainer_of_an_earlier_release_is_not_asked(http: TestClient) -> None:
     assert "release does not answer" in shown(http, trainer)["asked"]
 
 
+def test_a_run_that_is_only_observed_is_not_asked(http: TestClient) -> None:
+    trainer, answer = proposed(http, capabilities=ANSWERS_PREFLIGHT)
+    assert "preflight" in answer
+    assert http.put(f"{API}/runs/r1/policy", json={"mode": "observe"}).status_code == 200
+    assert "preflight" not in trainer.report(0, [], {})
+    assert http.put(f"{API}/runs/r1/policy", json={"mode": "approve"}).status_code == 200
+    assert "preflight" in trainer.report(0, [], {})
+    Trainer(http, capabilities=[*ANSWERS_PREFLIGHT, "limits:mode=observe"])
+    assert "preflight" not in trainer.report(0, [], {})
+
+
 @pytest.mark.parametrize("verb", ["approve", "reject"])
 def test_nobody_asks_once_a_person_has_decided(http: TestClient, verb: str) -> None:
     trainer, answer = proposed(http, capabilities=ANSWERS_PREFLIGHT)
