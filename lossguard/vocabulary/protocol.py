@@ -111,12 +111,13 @@ def uncertified_state(
     `events`: segment, kind and details of each, in order. A run that was rolled back or resumed has left that state.
     """
     found = [
-        details for segment, kind, details in events if (segment, kind) == (newest_segment, CHECKPOINT_UNCERTIFIED)
+        details
+        for segment, kind, details in events
+        if (segment, kind) == (newest_segment, CHECKPOINT_UNCERTIFIED) and is_step(details.get("step"))
     ]
-    step: Any = found[-1].get("step") if found else None
-    if type(step) is not int or max(restorable, default=-1) > step:
+    if not found or max(restorable, default=-1) > found[-1]["step"]:
         return None
-    return step, str(found[-1].get("reason", ""))
+    return found[-1]["step"], str(found[-1].get("reason", ""))
 
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")

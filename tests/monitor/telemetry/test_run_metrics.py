@@ -280,6 +280,7 @@ def test_a_state_that_is_never_restored_is_shown_until_the_next_good_one_or_unti
     trainer.report(segment, range(25, 30), {"loss": [2.0] * 5}, restorable_steps=[0, 10, 30])
     assert shown() == {}
     again = [event(40, step=40, reason="model.weight holds NaN"), event(41, step="x"), event(42)]
+    again.append(event(43, step=10**400))
     trainer.report(segment, range(30, 45), {"loss": [2.0] * 15}, events=again)
     assert shown() == {RUN: 40.0}
     trainer.report(trainer.open("b", 30, "rewind"), range(30, 40), {"loss": [2.0] * 10})
