@@ -66,10 +66,10 @@ class InterventionTracker:
             return []
         return [_attempt(each) for each in earlier if each.rewind_to is not None]
 
-    def numbers_at_site(self) -> set[int]:
+    def numbers_at_site(self) -> list[int]:
         """The rollback under verification, and those that did not get past its site."""
         rollback = self.under_verification()
-        return {each.number for each in ([] if rollback is None else [rollback, *self.unsuccessful])}
+        return [each.number for each in ([] if rollback is None else [rollback, *self.unsuccessful])]
 
     def forget_site(self) -> None:
         """The run got past the last site, or an operator took over: the next rollback there is a first attempt."""

@@ -190,7 +190,8 @@ def test_a_sample_of_an_order_that_is_not_named_is_one_of_the_rollback_under_ver
 
 def test_a_sample_of_another_site_or_without_a_rollback_under_verification_changes_nothing() -> None:
     engine, log = under_verification()
-    assert engine.declare(340, SKIPPED_SAMPLE_RETURNED, {"intervention": 7}) == []
+    for number in (7, [1], "1"):
+        assert engine.declare(340, SKIPPED_SAMPLE_RETURNED, {"intervention": number}) == []
     assert engine.declare(340, DATA_NOT_REPEATED) != []
     fresh = DetectionEngine()
     assert fresh.declare(3, SKIPPED_SAMPLE_RETURNED, {"rows": 1}) == []
