@@ -6,6 +6,7 @@ is NULL, and `Step.non_finite` says what the number was.
 """
 
 import json
+import re
 import secrets
 import zlib
 from collections.abc import Callable, Mapping
@@ -62,14 +63,14 @@ class _Json(TypeDecorator[Any]):
         def decoded(value: Any) -> Any:
             try:
                 found = decode(value)
-                return _encodable(found) if isinstance(value, str) and _SURROGATE in value else found
+                return _encodable(found) if isinstance(value, str) and _SURROGATE.search(value) else found
             except (ValueError, RecursionError):  # damaged text: one such row must not cost the run every request
                 return self.process_result_value("", dialect)
 
         return decoded
 
 
-_SURROGATE = "\\ud"
+_SURROGATE = re.compile(r"\\u[dD]")
 """Begins what JSON may hold and no answer: half of a character."""
 
 

@@ -392,7 +392,8 @@ class RecordingRun(Run):
             return order
 
     def revoked(self, order: Order) -> str | None:
-        inbox, valid_until = self._inbox, self._inbox_valid_until
+        valid_until = self._inbox_valid_until  # first: the sender's thread sets it last
+        inbox = self._inbox
         if valid_until == 0.0:  # nothing has come yet: the order was kept by an earlier process
             return None
         if self.inert or time.monotonic() >= valid_until:
