@@ -1,7 +1,7 @@
 """A limit for the memory of this process while it reads what somebody else wrote.
 
 A file says how large its parts are, and may lie: a page of a Parquet file is decompressed into as much memory as its
-header asks for. Whatever it is that grows, the kernel refuses it beyond the limit. Only Linux counts what is meant.
+header asks for. The kernel refuses whatever grows beyond the limit. Only Linux counts the memory that is meant.
 """
 
 import mmap
@@ -16,7 +16,7 @@ MAX_BYTES = 2**30
 
 @contextmanager
 def limited(num_bytes: int) -> Iterator[None]:
-    """The process takes at most `num_bytes` more than it has now: whatever needs more raises MemoryError."""
+    """Let the process take at most `num_bytes` more than it has now: whatever needs more raises MemoryError."""
     if sys.platform != "linux":
         yield
         return

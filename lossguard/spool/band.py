@@ -7,17 +7,17 @@ import math
 from collections.abc import Sequence
 
 MAX_STEPS = 400
-"""How many of the newest steps count."""
+"""Number of the newest steps that are looked at."""
 MIN_BEFORE = 64
-"""With fewer values before the newest quarter, nothing is judged."""
+"""Minimum number of values before the newest quarter; with fewer, nothing is judged."""
 LAST, ABOVE = 8, 6
 """Number of last values, and how many of them must be above the band."""
 HEIGHT = 2.5
-"""Of the band above the median, in distances between the lowest and the highest tenth: 6.4 standard deviations."""
+"""Height of the band above the median, in distances between the lowest and the highest tenth: 6.4 deviations."""
 LEAP = 1.5
-"""How much higher than all values of the newest quarter within the band the last values must be, above the median."""
+"""Factor by which the last values must exceed all newest ones within the band, measured from the median."""
 LOSS_SHARE, NORM_FACTOR = 0.1, 4.0
-"""Its least height: a share of the median loss, and a multiple of the median norm."""
+"""Minimum height of the band: as a share of the median loss, and as a multiple of the median norm."""
 Measured = tuple[int, float | None, float | None]
 """Step, loss and gradient norm; None: not measured."""
 
@@ -36,7 +36,7 @@ def above_band(steps: Sequence[Measured], before: int) -> str | None:
 
 
 def _top_that_was_left(values: Sequence[float], *, least: float = 0.0, share: float = 0.0) -> float | None:
-    """The top of the band of the values before the newest quarter, if the last values are above it.
+    """Return the top of the band of the values before the newest quarter; None unless the last values are above it.
 
     The newest quarter does not count, so that a spike does not widen the band for as long as it may last; but it must
     show a leap: a value that rises slowly is not in a spike. A trend widens the band: early in a run only large spikes

@@ -38,7 +38,7 @@ class RecordWriter:
         self.appended = threading.Event()
         """Set after each line; whoever waits for lines clears it."""
         self.measured: deque[Measured] = deque(maxlen=MAX_STEPS)
-        """Of the newest appended steps since the last announced change, those before a rollback's step; see `lock`."""
+        """The newest appended steps of this branch since the last announced change; read it under `lock`."""
         self._spool = spool
         self._log_once = log_once
         self._waiting: deque[Record] = deque()

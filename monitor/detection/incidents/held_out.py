@@ -21,21 +21,23 @@ from monitor.detection.rows import Floats, Rows
 
 HELD_OUT_LOSS, LOSS = "held_out_loss", "loss"
 MIN_EVALUATIONS = 6
-"""Before anything but a value that is not finite is judged."""
+"""Minimum number of finite evaluations that a rise is judged by."""
 MAX_EVALUATIONS = 64
+"""Number of the newest evaluations that are kept."""
 MIN_STEPS = 8
-"""From one evaluation to the next that is read: neighbours would not be independent."""
+"""Minimum steps between two evaluations that are read: closer ones would not be independent."""
 NUM_JUDGED = 3
-"""The newest evaluations, whose median is judged: one that is off by itself is none."""
+"""Number of the newest evaluations whose median is judged, so that a single high one is no incident."""
 NUM_FOR_NOISE = 32
-"""The newest evaluations, whose second differences give the noise: these know no slope."""
+"""Number of the newest evaluations whose second differences give the noise: a slope does not change these."""
 MAX_VALUE = 1e150
 """Larger values are judged as this one, so that no difference overflows."""
 DEVIATIONS = 6.0
+"""Smallest rise that is an incident, in standard deviations of the noise."""
 RELATIVE_RISE = 0.01
-"""Of the lowest level: a smaller rise is of no use to anybody, however surely it is one."""
+"""Smallest rise that is an incident, as a share of the lowest level: a smaller one matters to nobody."""
 NEW_NORMAL = "data_mix"
-"""The declared event after which the level of the held-out loss may be another one."""
+"""Kind of the declared event after which the held-out loss may have another level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +56,17 @@ class HeldOutIncidents:
     evaluations: list[Evaluation] = field(default_factory=list)
     """The newest ones of the live line."""
     total: float = 0.0
+    """Sum of the finite training losses since the last evaluation."""
     count: int = 0
-    """Of the finite training losses since the last evaluation."""
+    """Number of these losses."""
     declared: list[int] = field(default_factory=list)
-    """Steps from which on the level is a new one."""
+    """Steps at which a change of the level was declared."""
     open: Incident | None = None
 
     def observe(self, rows: Rows) -> Iterator[tuple[int, Incident]]:
-        """What the evaluations among these rows change, each with the number of the rows up to it.
+        """Yield each change of an incident by the evaluations among these rows, with the number of the rows up to it.
 
-        A new incident has the number 0. Each has to be reported before the next is asked for.
+        A new incident has the number 0. The caller must `report` each one before it asks for the next.
         """
         present = rows.present.get(HELD_OUT_LOSS, np.zeros(len(rows), dtype=bool))
         start = 0
@@ -80,13 +83,13 @@ class HeldOutIncidents:
         self._add(rows, start, len(rows))
 
     def observe_row(self, row: Row) -> None:
-        """A row without an evaluation."""
+        """Read a row without an evaluation."""
         if self.evaluations and math.isfinite(loss := row.values.get(LOSS, math.nan)):
             self.total += loss
             self.count += 1
 
     def report(self, incident: Incident, take_number: Callable[[], int]) -> list[Effect]:
-        """One of `observe`."""
+        """Take over a change that `observe` has yielded, and return it as an effect."""
         if not incident.number:
             incident = replace(incident, number=take_number())
         self.open = incident if incident.end_step is None else None
@@ -136,12 +139,12 @@ class HeldOutIncidents:
     # What the trainer does
 
     def declare(self, step: int, kind: str) -> None:
-        """An event that takes effect at `step`."""
+        """Take note of an event that takes effect at `step`."""
         if kind == NEW_NORMAL:
             self.declared = sorted({*self.declared, step})
 
     def go_back(self, step: int) -> list[Effect]:
-        """A segment begins at `step`: later evaluations are of a discarded branch."""
+        """Forget the evaluations from `step` on: a segment begins there, so they are of a discarded branch."""
         self.evaluations = [each for each in self.evaluations if each.step < step]
         self.total, self.count = 0.0, 0
         incident = self.open
@@ -188,7 +191,7 @@ class Rise:
 
     evaluations: list[Evaluation]
     best: Evaluation
-    """The last evaluation of the lowest level, and that level."""
+    """Last evaluation of the lowest level, with that level as its value."""
     level: float
     """Median of the newest evaluations; nan where the newest is not finite."""
     noise: float
@@ -196,7 +199,7 @@ class Rise:
 
     @classmethod
     def of(cls, evaluations: list[Evaluation]) -> "Rise | None":
-        """None while too little is known."""
+        """Compare the newest evaluations with the lowest level; None while there are too few."""
         newest = evaluations[-1]
         finite = [each for each in evaluations if math.isfinite(each.held_out)]
         if not math.isfinite(newest.held_out):
@@ -216,7 +219,7 @@ class Rise:
 
     @property
     def threshold(self) -> float:
-        """The smallest rise that is an incident."""
+        """Smallest rise that is an incident, in units of the loss."""
         return max(DEVIATIONS * self.noise, RELATIVE_RISE * abs(self.best.held_out), 1e-9)
 
     def height_above(self, lowest: float) -> float:
@@ -225,13 +228,13 @@ class Rise:
 
     @property
     def score(self) -> float:
-        """In thresholds; 0 where the training loss rose as well, which other incidents are about."""
+        """Rise in thresholds; 0 where the training loss rose as well, because other incidents are about that."""
         if not self.training_fell:
             return 0.0
         return min(self.height_above(self.best.held_out) / self.threshold, 1e6)
 
     def incident(self) -> Incident:
-        """A new warning, without its number."""
+        """Return a new warning, without its number."""
         newest, best = self.evaluations[-1], self.best
         above = [each for each in self.evaluations if each.step > best.step and not each.held_out <= best.held_out]
         onset = above[0].step if above else newest.step
@@ -264,7 +267,7 @@ class Rise:
 
 
 def _medians(values: Floats) -> Floats:
-    """Of NUM_JUDGED = 3 values each, in order."""
+    """Return the medians of each NUM_JUDGED = 3 neighbours, in order."""
     windows = np.stack((values[:-2], values[1:-1], values[2:]))
     middle: Floats = np.sort(windows, axis=0)[1]
     return middle
