@@ -211,7 +211,8 @@ class StepCounts:
         """Name a count that cannot be that of `step`; without one, remember those that were `found`, by optimizer.
 
         Since the last time a count must have grown by 0 up to the number of steps of the run, or as much as another one
-        of its optimizer (there may be several updates a step), unless it began anew meanwhile.
+        of its optimizer (there may be several updates a step), unless it began anew meanwhile. Where no other one has
+        grown, a multiple of the number of steps will do.
         """
         since, known = self._known
         if step <= since and known:
@@ -222,7 +223,10 @@ class StepCounts:
             shared = [growth for growth, num in Counter(growths.values()).items() if num > 1]
             most = max(step - since, *shared) if shared else step - since
             for path, growth in growths.items():
-                if not 0 <= growth <= most and counts[path] > most:
+                if 0 <= growth <= most or counts[path] <= most:
+                    continue
+                is_alone = not any(other > 0 for at, other in growths.items() if at != path)
+                if not (is_alone and growth > 0 and growth % (step - since) == 0):
                     since_then = f"{before[path]:.0f} at step {since}"
                     return f"{name}.{path} counts {counts[path]:.0f} steps at step {step}, and {since_then}"
         self._known = step, found

@@ -181,6 +181,8 @@ def test_a_step_count_that_falls_is_refused_unless_it_began_anew() -> None:
 CLEAN_COUNTS = {
     "unused at times, frozen, and added later": [(5, {0: 5, 1: 2, 2: 5}), (10, {0: 10, 1: 3, 2: 5, 3: 4})],
     "several updates a step": [(5, {0: 15, 1: 15}), (10, {0: 30, 1: 30, 2: 7})],
+    "several updates a step of one tensor": [(5, {0: 10}), (10, {0: 20}), (15, {0: 30}), (20, {0: 40})],
+    "several updates a step beside a frozen tensor": [(5, {0: 10, 1: 3}), (10, {0: 20, 1: 3}), (15, {0: 30, 1: 3})],
     "an optimizer of an earlier run": [(0, {0: 900, 1: 900}), (5, {0: 905, 1: 905})],
     "steps that count something else": [(1, {0: 500, 1: 500}), (2, {0: 1000, 1: 1000})],
     "one update for several steps": [(8, {0: 2}), (16, {0: 4})],
