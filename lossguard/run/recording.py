@@ -21,8 +21,7 @@ from lossguard.spool.device_scalars import PendingScalar, copied
 from lossguard.spool.folders import LOCK_WAIT, FolderLock, make_folder
 from lossguard.spool.history import History
 from lossguard.spool.lines import Record
-from lossguard.spool.record_writer import ANNOUNCE_NO_CHANGE, INVALID_COUNT, RecordWriter
-from lossguard.spool.spool import Spool, new_session
+from lossguard.spool.spool import ANNOUNCE_NO_CHANGE, INVALID_COUNT, RecordWriter, Spool, new_session
 from lossguard.spool.writer import writer_of
 from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.gating import SKIPPED

@@ -57,7 +57,11 @@ def test_a_run_is_imported_from_parquet_unchanged(
     with writing(engine) as session:
         copy, count = imports.import_file(session, path=path, now=NOW, run_id=uuid.uuid4().hex)
         assert count == 4 * len(parts)
-        assert all_of(session, copy) == all_of(session, session.merge(run))
+        copied = all_of(session, copy)
+        for note in copied["step_notes"]:  # nobody here knows who wrote it
+            assert note["author"].endswith(record.AS_IMPORTED)
+            note["author"] = note["author"].removesuffix(record.AS_IMPORTED)
+        assert copied == all_of(session, session.merge(run))
 
 
 @pytest.mark.slow

@@ -14,8 +14,7 @@ from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.spool import archive
 from lossguard.spool.archive import Keep
 from lossguard.spool.history import read_spools
-from lossguard.spool.record_writer import RecordWriter
-from lossguard.spool.spool import spools_in
+from lossguard.spool.spool import RecordWriter, spools_in
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.protocol import IMPORTED
 

@@ -12,7 +12,7 @@ from lossguard.sources.names import NameMap
 from lossguard.sources.source_run import BadSource
 from lossguard.sources.watching import Watch
 from lossguard.spool.history import read_spools
-from lossguard.spool.record_writer import RecordWriter
+from lossguard.spool.spool import RecordWriter
 from lossguard.vocabulary.errors import ConfigurationError
 from tests.waiting import wait_for
 
