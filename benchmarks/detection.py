@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import messy
 from benchmarks.leave_one_out import Outcome, judge, leave_one_out
+from benchmarks.rows import heading
 from benchmarks.suites import FAULT, SUITES, Run, Suite
 from benchmarks.wandering import RISE_STEP, RISES, ROWS, WANDERING, RiseSuite, WanderingSuite
 from monitor.backtesting.backtest import backtest_rows
@@ -74,12 +76,9 @@ def report(folder: Path, compare: bool, seeds: int) -> Iterator[str]:
     yield from by_suite(seeds)
     yield from on_wandering(seeds)
     yield from on_rises(seeds)
+    yield from messy.tables(min(seeds, messy.SEEDS))
     yield from on_noise()
     yield from speed()
-
-
-def heading(title: str, *columns: str) -> str:
-    return f"\n### {title}\n\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns)
 
 
 def by_curve(curves: list[Curve]) -> Iterator[str]:

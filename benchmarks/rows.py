@@ -25,3 +25,8 @@ def print_rows(rows: Iterable[Row]) -> None:
     print("| measurement | value | target | comparison |\n|---|---|---|---|")
     for row in rows:
         print("| " + " | ".join(row.cells()) + " |", flush=True)
+
+
+def heading(title: str, *columns: str) -> str:
+    """The head of a Markdown table of other measurements."""
+    return f"\n### {title}\n\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.detection import heading
+from benchmarks.rows import heading
 from lossguard.sources.importing import LOOK_AHEAD
 from lossguard.sources.recognition import Recognition
 from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
