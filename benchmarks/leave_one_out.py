@@ -20,7 +20,8 @@ from monitor.detection.scoring import detector, threshold
 TARGET_RATES = (0.3, 1.0, 4.0)
 LEAST_THRESHOLDS = (0.9, 1.0, 1.1)
 """Multiples of the present ones."""
-SUM_SHARES = (0.02, 0.05, 0.25)
+SUM_SHARES = (0.3, 1.0, 3.0)
+"""For an incident, as multiples of the present ones."""
 
 
 class Outcome(NamedTuple):
@@ -50,10 +51,10 @@ def judge(curve: Curve, settings: DetectionSettings | None = None) -> Outcome:
 
 @contextmanager
 def figures(least: float, share: float) -> Iterator[None]:
-    """The least thresholds times `least`, and this share of the target rate for each sum."""
+    """The least thresholds times `least`, and `share` times the shares of the sums that make an incident."""
     thresholds, shares = detector.MIN_THRESHOLDS, threshold.SHARES
     detector.MIN_THRESHOLDS, threshold.SHARES = thresholds * least, shares.copy()
-    threshold.SHARES[1:] = share
+    threshold.SHARES[0, 1:] *= share
     try:
         yield
     finally:

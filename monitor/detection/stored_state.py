@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from monitor.detection.encoding import pack, restore, unpack
+from monitor.detection.scoring.baseline import LOWEST
 from monitor.detection.scoring.drift import HELD_SCORE, LevelDrift, Rise
 from monitor.detection.scoring.scan import SPANS
 from monitor.detection.scoring.signals import SIGNALS, SignalParameters
 from monitor.detection.scoring.threshold import NUM_BINS
 
-VERSION = 3
+VERSION = 4
 
 State = Mapping[str, Any]
 
@@ -27,13 +28,15 @@ V2_MIN_DRIFT = 5.0
 def migrate(state: State) -> State:
     """The state of an engine in the present version."""
     state = _engine_from_v1(state) if _version(state) == 1 else state
-    return _engine_from_v2(state) if _version(state) == 2 else state
+    state = _engine_from_v2(state) if _version(state) == 2 else state
+    return _engine_from_v3(state) if _version(state) == 3 else state
 
 
 def migrate_detectors(state: State) -> State:
     """The state of a detector set, such as a snapshot, in the present version."""
     state = _detectors_from_v1(state) if _version(state) == 1 else state
-    return _detectors_from_v2(state) if _version(state) == 2 else state
+    state = _detectors_from_v2(state) if _version(state) == 2 else state
+    return _detectors_from_v3(state) if _version(state) == 3 else state
 
 
 def _version(state: State) -> Any:
@@ -124,7 +127,7 @@ def _detector_from_v1(state: State) -> State:
 
 def _engine_from_v2(state: State) -> State:
     detectors = restore(dict, state.get("detectors")) or {"version": 2}
-    return {**state, "version": 3, "detectors": migrate_detectors(detectors)}
+    return {**state, "version": 3, "detectors": _detectors_from_v2(detectors)}
 
 
 def _detectors_from_v2(state: State) -> State:
@@ -159,3 +162,25 @@ def _drift_from_v2(state: State) -> State:
         new.rise = Rise(new.lowest_level, new.lowest_step, threshold, height)
         new.drift, new.rise_step, new.reference = HELD_SCORE, new.lowest_step, new.lowest_level
     return new.state_dict()
+
+
+def _engine_from_v3(state: State) -> State:
+    detectors = restore(dict, state.get("detectors")) or {"version": 3}
+    return {**state, "version": 4, "detectors": migrate_detectors(detectors)}
+
+
+def _detectors_from_v3(state: State) -> State:
+    stored = restore(dict, state.get("signals")) or {}
+    signals = {name: restore(_detector_from_v3, detector) for name, detector in stored.items()}
+    return {**state, "version": 4, "signals": signals}
+
+
+def _detector_from_v3(state: State) -> State:
+    """Long sums were of prewhitened values too, an action had the thresholds of an incident; there was one level."""
+    thresholds = state["thresholds"]
+    return {
+        **state,
+        "baseline": {**state["baseline"], "usual": LOWEST},
+        "recent": {**state["recent"], "plain": ""},
+        "thresholds": {**thresholds, "sure": thresholds["values"]},
+    }

@@ -1,9 +1,11 @@
 """What a signal is like when nothing is wrong: its level, its noise, and the autocorrelation of its residuals.
 
 The level is the median of the last few values in band; the noise is the robust standard deviation of past residuals.
-Both are fitted on an absolute grid of observations, so any split of a stream into reports gives the same fits.
+Both are fitted on absolute grids of observations, so any split of a stream into reports gives the same fits.
 """
 
+from collections.abc import Sequence
+from itertools import compress
 from math import inf, nan, sqrt
 from typing import Any, NamedTuple
 
@@ -18,11 +20,17 @@ from monitor.detection.settings import DetectionSettings
 PRIOR_THRESHOLD = 9.0  # standard deviations; of a run whose tail is not known yet
 CHUNK = 64  # observations that are added to the tail histograms at once
 EARLY_BLOCKS = ((2, 1), (4, 2), (CHUNK, 4))  # (below so many observations, observations between two fits)
-BLOCK = 16  # observations between two fits later on
+BLOCK = 8  # observations between two fits of the level later on
+NOISE_BLOCK = 2 * BLOCK  # the same of the noise and of the usual level
 LEVEL_VALUES = 12  # the level is the median of so many values
 WINDOW = 128  # values and residuals behind the noise
-MIN_AUTOCORRELATION = 0.6  # of neighbouring residuals; above it the signal must have been smoothed
+USUAL_LAG = 0.4  # of half a window: how far the middle of its newer half lies behind that of the last LEVEL_VALUES
+MIN_AUTOCORRELATION = 0.6  # of neighbouring residuals; above it the signal may have been smoothed
+PREWHITENED = 0.75  # above it, it must have been
 SETTLING_VALUES = 8  # values after a declared change that are not enough to judge by
+MAX_VARIED = 0.95  # of the neighbours in a window differ, where some may have piled up on one value
+MAX_STEP = 0.1  # the smallest distance from that value, as a part of the usual one, where the others vary freely
+LOWEST = -1e300  # a level that is not known; JSON holds it as a number
 UPDATE_Z = 4.0  # a residual above this does not update the baseline
 FALL_Z = 8.0  # nor does one this far below the level before the fall has lasted, once the noise is known
 
@@ -39,17 +47,25 @@ class BaselineFit(NamedTuple):
     """Values above it are out of band and do not update the baseline."""
     noise: float
     autocorrelation: float
+    """Of neighbouring residuals, where it is to be taken out of them; else 0."""
     is_level_shift: bool
     """The next fit takes a level that has long been out of band as the new normal."""
-    next_level: float | None
-    """The level of the next fit, where enough is known by then for more than gross alarms."""
+
+
+class BaselineFits(NamedTuple):
+    """Several fits, and the values that are judged by them."""
+
+    num_values: int
+    numbers: Floats
+    """float64[5, num_values]: level, scale, upper limit, noise and autocorrelation of the fit behind each value."""
+    is_level_shift: bool = False
 
 
 class Baseline:
     """The state of the fits, updated by the values of one signal in the judged unit."""
 
     NUMBERS = (
-        *("count", "level", "noise", "old_noise", "declared", "autocorrelation"),
+        *("count", "level", "usual", "noise", "old_noise", "declared", "autocorrelation"),
         *("values_without_update", "values_fallen", "may_adopt"),
     )
     ARRAYS, LISTS = ("window", "residuals", "block"), ("block",)
@@ -65,6 +81,7 @@ class Baseline:
     ) -> None:
         self.signal, self.settings = signal, settings
         self.level, self.noise = level, noise
+        self.usual = LOWEST  # of a guarded signal: the level over a longer time, where it is known
         self.old_noise = noise  # before the last declared change
         self.declared = declared  # whether the level is learnt anew after a declared change
         self.count = 0  # finite observations since the start, or since the last declared change
@@ -91,7 +108,7 @@ class Baseline:
         gross_rise = max(self.signal.gross_rise, self.signal.gross_fraction * abs(self.level))
         return max(self.noise, gross_rise / PRIOR_THRESHOLD)
 
-    def update(self, x: Floats) -> list[BaselineFit]:
+    def update(self, x: Floats) -> Sequence[BaselineFit | BaselineFits]:
         """Update with the first of the values x[N], N > 0: as many as can be taken in at once.
 
         Returns the fits that judge them, each made before its own values were seen.
@@ -112,45 +129,72 @@ class Baseline:
     def add(self, x: list[float], size: int | None = None) -> BaselineFit:
         """Take in values x[N], N > 0, that do not reach beyond the present block of `size` values."""
         size = size or self._block_size()
-        level, scale = self.level if self.count > 0 else nan, self.scale()
+        level, scale = self.expected() if self.count > 0 else nan, self.scale()
         upper_limit = self.level + UPDATE_Z * scale if self.count > 0 or self.declared else inf
-        noise, autocorrelation = self.noise, self.autocorrelation
+        noise, autocorrelation = self.noise, self.autocorrelation if self.autocorrelation >= PREWHITENED else 0.0
         self.block += x
         self.count += len(x)
         full = self.count % size == 0
         is_level_shift = full and self._fit(scale)
-        next_level = self.level if full and self.is_settled() and len(self.window) else None
-        return BaselineFit(len(x), level, scale, upper_limit, noise, autocorrelation, is_level_shift, next_level)
+        return BaselineFit(len(x), level, scale, upper_limit, noise, autocorrelation, is_level_shift)
 
     def _fit(self, scale: float) -> bool:
-        """Fit level and noise to the full block; True when it takes a long out-of-band level as the new normal."""
-        settled, x = self.is_settled(), np.array(self.block)
-        residual = x - self.level if self.count > len(x) else np.zeros(len(x))
-        in_band = self._in_band(residual, scale)
-        num_in_band = np.count_nonzero(in_band)
+        """Fit level and noise to the full block; True when it takes a long out-of-band level as the new normal.
+
+        By plain numbers: an array of so few values costs more than its arithmetic.
+        """
+        settled, x = self.is_settled(), self.block
+        residual = [value - self.level for value in x] if self.count > len(x) else [0.0] * len(x)
+        in_band = self._which_in_band(residual, scale)
+        num_in_band = sum(in_band)
         out_of_band = 4 * num_in_band <= len(x)
         if not out_of_band:
             self.may_adopt = not self.signal.is_guarded
-        fallen = out_of_band and 2 * np.count_nonzero(residual < 0) > len(x)
+        fallen = out_of_band and 2 * sum(value < 0 for value in residual) > len(x)
         self.values_without_update = self.values_without_update + len(x) if out_of_band else 0
         self.values_fallen = self.values_fallen + len(x) if fallen else 0
         lasting = self.values_without_update if self.may_adopt else self.values_fallen
         is_level_shift = lasting >= self.settings.adopt_rows
         if is_level_shift:
-            self.values_without_update, self.values_fallen, self.window = 0, 0, np.empty(0)
+            self.values_without_update, self.values_fallen = 0, 0
+            self.window, self.usual = np.empty(0), LOWEST
         elif num_in_band < len(x):
-            x, residual = x[in_band], residual[in_band]
+            x, residual = list(compress(x, in_band)), list(compress(residual, in_band))
         if settled:
             self.residuals = np.concatenate([self.residuals, residual])[-WINDOW:]
         self.window = np.concatenate([self.window, x])[-WINDOW:]
         self.block = []
         if len(self.window):
-            levels = median(self.window[None, -LEVEL_VALUES:])
-            noises, autocorrelations = self._noise_of(self.window[None], self.residuals[None], levels)
-            self.level, self.noise, self.autocorrelation = levels.item(), noises.item(), autocorrelations.item()
+            self.level = _median(self.window[-LEVEL_VALUES:].tolist())
+            if self.count < CHUNK or self.count % NOISE_BLOCK == 0 or is_level_shift:
+                windows = self.window[None]
+                noises, autocorrelations = self._noise_of(windows, self.residuals[None], np.array([self.level]))
+                self.noise, self.autocorrelation = noises.item(), autocorrelations.item()
+            self.usual = self._usual(self.window[None]).item()
         return is_level_shift
 
-    def _update_blocks(self, x: Floats) -> list[BaselineFit]:
+    def _which_in_band(self, residual: list[float], scale: float) -> list[bool]:
+        """`_in_band` of a few residuals."""
+        high, low = UPDATE_Z * scale, -inf
+        if self.signal.two_sided:
+            return [abs(value) < high for value in residual]
+        if self.count - len(self.block) >= WINDOW:
+            low = -FALL_Z * scale
+        return [low < value < high for value in residual]
+
+    def expected(self) -> float:
+        """What values are judged by: the way back to the usual level from an easy stretch of the data is no rise."""
+        return max(self.level, self.usual)
+
+    def _usual(self, windows: Floats) -> Floats:
+        """The usual level per row: the median of the newer half of the values, less its lag where they fall."""
+        if not self.signal.is_guarded or windows.shape[1] < WINDOW:
+            return np.full(len(windows), LOWEST)
+        older, newer = median(windows.reshape(len(windows), 2, -1)).T
+        usual: Floats = newer - USUAL_LAG * np.maximum(older - newer, 0.0)
+        return usual
+
+    def _update_blocks(self, x: Floats) -> Sequence[BaselineFits]:
         """Take in the next full blocks, as far as all of their values are in band: `_update_block`, vectorised.
 
         Nothing where the past is short, or where the present fit suggests that some values are out of band.
@@ -161,33 +205,38 @@ class Baseline:
         num = (len(x) if expected.all() else int(np.argmin(expected))) // BLOCK
         if num < 2:
             return []
-        x = x[: num * BLOCK]
-        windows = _trailing(self.window, x)
-        levels = median(windows[:, -LEVEL_VALUES:])
-        residual = x.reshape(num, BLOCK) - np.append(self.level, levels[:-1])[:, None]
-        residuals = _trailing(self.residuals, residual.ravel())
-        noises, autocorrelations = self._noise_of(windows, residuals, levels)
-        scales = np.append(self.noise, noises[:-1])
-        in_band = self._in_band(residual, scales[:, None]).all(axis=1)
+        known, ends = np.concatenate([self.window, x[: num * BLOCK]]), np.arange(BLOCK, num * BLOCK + 1, BLOCK)
+        levels = median(known[ends[:, None] + np.arange(WINDOW - LEVEL_VALUES, WINDOW)])
+        residual = x[: num * BLOCK].reshape(num, BLOCK) - np.append(self.level, levels[:-1])[:, None]
+        residuals = np.concatenate([self.residuals, residual.ravel()])
+        # the noise of each block is that of the last fit of the noise before it
+        num_fits = (self.count + ends) // NOISE_BLOCK - self.count // NOISE_BLOCK
+        fitted = (self.count + ends) % NOISE_BLOCK == 0
+        usuals = (
+            self._usual(known[ends[:, None] + np.arange(WINDOW)]) if self.signal.is_guarded else np.full(num, LOWEST)
+        )
+        fits = np.array([[self.noise], [self.autocorrelation]])
+        if np.count_nonzero(fitted):
+            last = ends[fitted][:, None] + np.arange(WINDOW)
+            new = self._noise_of(known[last], residuals[last], levels[fitted])
+            fits = np.concatenate([fits, new], axis=1)
+        noises, autocorrelations = fits[:, num_fits]
+        in_band = self._in_band(residual, np.append(self.noise, noises[:-1])[:, None]).all(axis=1)
         num = num if in_band.all() else int(np.argmin(in_band))
-        if num:
-            self.window, self.residuals = windows[num - 1].copy(), residuals[num - 1].copy()
-            self.values_without_update = self.values_fallen = 0
-            self.may_adopt = not self.signal.is_guarded
-            self.count += num * BLOCK
-        return self._apply_fits(levels[:num], noises, autocorrelations)
-
-    def _apply_fits(self, levels: Floats, noises: Floats, autocorrelations: Floats) -> list[BaselineFit]:
-        """Make one fit after the other the present one; returns those that they replaced."""
-        fits = []
-        for level, noise, autocorrelation in zip(
-            levels.tolist(), noises.tolist(), autocorrelations.tolist(), strict=False
-        ):
-            upper_limit = self.level + UPDATE_Z * self.noise
-            present = (self.level, self.noise, upper_limit, self.noise, self.autocorrelation)
-            fits.append(BaselineFit(BLOCK, *present, False, level))
-            self.level, self.noise, self.autocorrelation = level, noise, autocorrelation
-        return fits
+        if not num:
+            return []
+        columns = np.concatenate([[levels], [usuals], [noises], [autocorrelations]])[:, :num]
+        before = np.array([[self.level], [self.usual], [self.noise], [self.autocorrelation]])
+        self.level, self.usual, self.noise, self.autocorrelation = columns[:, -1].tolist()
+        self.window = known[num * BLOCK : num * BLOCK + WINDOW].copy()
+        self.residuals = residuals[num * BLOCK : num * BLOCK + WINDOW].copy()
+        self.values_without_update = self.values_fallen = 0
+        self.may_adopt = not self.signal.is_guarded
+        self.count += num * BLOCK
+        level, usual, noise, autocorrelation = np.concatenate([before, columns[:, :-1]], axis=1)
+        autocorrelation = np.where(autocorrelation >= PREWHITENED, autocorrelation, 0.0)
+        fits = np.array([np.maximum(level, usual), noise, level + UPDATE_Z * noise, noise, autocorrelation])
+        return [BaselineFits(num * BLOCK, np.repeat(fits, BLOCK, axis=1))]
 
     def _in_band(self, residual: Floats, scale: Floats | float) -> Bools:
         """Which residuals update the baseline."""
@@ -202,6 +251,7 @@ class Baseline:
     def accept(self, x: Floats) -> None:
         """The level of the values x[N], N > 0, is normal from now on."""
         self.window, self.level = x, median(x[None, -LEVEL_VALUES:]).item()
+        self.usual = LOWEST
         self.values_without_update = self.values_fallen = 0
 
     def _noise_of(self, windows: Floats, residuals: Floats, levels: Floats) -> tuple[Floats, Floats]:
@@ -224,6 +274,8 @@ class Baseline:
             sizes = np.abs(steps)
             smallest = np.where(sizes > 0, sizes, np.inf).min(axis=1)
             noises = np.where((jitter == 0) & (smallest < np.inf), np.maximum(noises, 0.5 * smallest), noises)
+        if np.count_nonzero(steps) < MAX_VARIED * steps.size:
+            noises = np.maximum(noises, _noise_beside_mass(windows))
         old_noise = self.old_noise if self.count < CHUNK else 0.0
         floors = 1e-9 if self.signal.log else 1e-4 * np.abs(levels)
         return np.maximum(noises, np.maximum(floors, max(old_noise, self.signal.min_noise))), autocorrelations
@@ -236,13 +288,26 @@ class Baseline:
 
 
 def _autocorrelations(centred: Floats) -> Floats:
-    """Lag-1 autocorrelation of each row where it is so strong that the signal must have been smoothed, else 0."""
+    """Lag-1 autocorrelation of each row where it is so strong that the signal may have been smoothed, else 0."""
     correlations = (centred[:, 1:] * centred[:, :-1]).sum(axis=1) / np.maximum((centred * centred).sum(axis=1), 1e-300)
     return np.where(correlations >= MIN_AUTOCORRELATION, np.minimum(correlations, 0.97), 0.0)
 
 
-def _trailing(past: Floats, values: Floats) -> Floats:
-    """The WINDOW values up to the end of each block."""
-    ends = np.arange(BLOCK, len(values) + 1, BLOCK)
-    trailing: Floats = np.concatenate([past, values])[ends[:, None] + np.arange(WINDOW)]
-    return trailing
+def _noise_beside_mass(windows: Floats) -> Floats:
+    """The noise of each row by the values beside its median, where a quarter or more lie on it; else 0.
+
+    A loss that is cut off at zero would have no noise otherwise. A log with few digits has steps, and is none.
+    """
+    noises = np.zeros(len(windows))
+    for k, deviations in enumerate(np.abs(windows - median(windows)[:, None])):
+        beside = deviations[deviations > 0]
+        if beside.size and 4 * beside.size <= 3 * deviations.size:
+            typical = float(np.median(beside))
+            noises[k] = 1.4826 * typical if beside.min() < MAX_STEP * typical else 0.0
+    return noises
+
+
+def _median(values: list[float]) -> float:
+    """`median` of a few values."""
+    ordered, half = sorted(values), len(values) // 2
+    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2.0

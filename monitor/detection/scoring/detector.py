@@ -18,9 +18,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from monitor.detection.encoding import dump_fields, load_fields
 from monitor.detection.rows import Bools, Floats, Ints
-from monitor.detection.scoring.baseline import CHUNK, FALL_Z, PRIOR_THRESHOLD, WINDOW, Baseline, BaselineFit
+from monitor.detection.scoring.baseline import (
+    CHUNK,
+    FALL_Z,
+    PRIOR_THRESHOLD,
+    WINDOW,
+    Baseline,
+    BaselineFit,
+    BaselineFits,
+)
 from monitor.detection.scoring.drift import LevelDrift
 from monitor.detection.scoring.recent_residuals import RecentResiduals
 from monitor.detection.scoring.scan import LEAD, SPANS, scan_statistics
@@ -41,6 +48,9 @@ MIN_ALARM_Z = 2.0  # a row below this is no alarm, whatever came before it
 SPARSE_STEPS = 5
 """In rows so many steps apart a real spike may be one row: there the size against the tail decides. In closer rows a
 single one is a hard batch, whatever its size, unless the next row is out of band too."""
+
+
+Fit = BaselineFit | BaselineFits
 
 
 class SignalDetector:
@@ -72,7 +82,7 @@ class SignalDetector:
         x = values[where]
         if self.signal.log:
             x = np.log(np.maximum(x, 1e-30))
-        table = np.zeros((10, len(values)))  # as in Scores
+        table = np.zeros((11, len(values)))  # as in Scores
         table[4:6] = np.nan
         non_finite = present & ~finite
         non_finite_rows = non_finite.nonzero()[0]
@@ -85,16 +95,18 @@ class SignalDetector:
                 table[:, at] = self._score(x[start : start + len(at)], fits, steps[at], gaps[at])
                 start += len(at)
             if len(non_finite_rows) and baseline.count > 0:
-                table[4:6, non_finite_rows[num_before == end]] = [[baseline.level], [baseline.scale()]]
+                table[4:6, non_finite_rows[num_before == end]] = [[baseline.expected()], [baseline.scale()]]
         if self.signal.log:
             table[4] = np.exp(table[4])
             table[5] *= table[4]
-        z, evidence, single, drift, expected, scale, low_step, rise_step, reference, fall = table
-        return Scores(z, evidence, single, drift, expected, scale, low_step, rise_step, reference, fall, non_finite)
+        z, evidence, single, drift, expected, scale, low_step, rise_step, reference, fall, sure = table
+        return Scores(
+            z, evidence, single, drift, expected, scale, low_step, rise_step, reference, fall, sure, non_finite
+        )
 
-    def _fits(self, x: Floats) -> list[BaselineFit]:
+    def _fits(self, x: Floats) -> list[Fit]:
         """The fits of the first of these values: up to a calibration that may change what the baseline adopts."""
-        baseline, fits, start = self.baseline, list[BaselineFit](), 0
+        baseline, fits, start = self.baseline, list[Fit](), 0
         while start < len(x):
             count = baseline.count
             fits += baseline.update(x[start:])
@@ -103,11 +115,11 @@ class SignalDetector:
                 break
         return fits
 
-    def _score(self, x: Floats, fits: Sequence[BaselineFit], steps: Ints, gaps: Ints) -> Floats:
+    def _score(self, x: Floats, fits: Sequence[Fit], steps: Ints, gaps: Ints) -> Floats:
         """Judge values that the baseline has taken in. Returns the table of `feed` for them."""
         recent = self.recent
         level, scale, upper_limit, noise, autocorrelation = _by_value(fits)
-        table = np.empty((10, len(x)))
+        table = np.empty((11, len(x)))
         table[4] = level if self.baseline.count > len(x) else np.where(np.isnan(level), x, level)
         table[5] = scale
         table[0] = (x - table[4]) / scale
@@ -116,7 +128,8 @@ class SignalDetector:
         lower_limit = table[4] - FALL_Z * table[5]
         table[9] = self._fall(x, lower_limit) if self.signal.is_guarded else 0.0
         z = self._prewhitened(table[0], autocorrelation)
-        known = np.concatenate([recent.z, np.minimum(np.maximum(z, MIN_Z), MAX_Z)])
+        known = _with_past(recent.z, z)
+        plain = known if z is table[0] and recent.plain == recent.z else _with_past(recent.plain, table[0])
         if self.drift is None:
             table[3] = table[6:9] = 0.0
         else:
@@ -126,9 +139,9 @@ class SignalDetector:
             drift = self._drift(self.drift, fits, x, (lower_limit, upper_limit, of_means), steps)
             table[3], table[6:9] = drift[0], drift[1:]
         statistics = np.empty((len(SPANS), len(known) - LEAD))
-        scan_statistics(known, statistics)
+        scan_statistics(known, plain, statistics)
         num_calibrated = self._compare(statistics, table, noise, gaps)
-        recent.z = known[num_calibrated:].tolist()
+        recent.z, recent.plain = known[num_calibrated:].tolist(), plain[num_calibrated:].tolist()
         return table
 
     def _compare(self, statistics: Floats, table: Floats, noise: Floats, gaps: Ints) -> int:
@@ -140,24 +153,33 @@ class SignalDetector:
         first, num_before, num_calibrated, start = self.baseline.count - size, statistics.shape[1] - size, 0, 0
         while start < size:
             end = min(start + _period(first + start) - (first + start) % _period(first + start), size)
-            part, columns, count = (
-                statistics[:, num_before + start : num_before + end],
-                table[:, start:end],
-                first + end,
-            )
-            ratios = part / self.thresholds.values[:, None]
-            columns[2] = np.maximum(ratios[0], 0.0)
-            ratios[0] *= gaps[start:end] >= SPARSE_STEPS
-            if count <= CHUNK:  # long sums would make an alarm of less than a gross rise
-                ratios[2:, (table[5] > noise)[start:end]] = 0.0
+            part, thresholds = statistics[:, num_before + start : num_before + end], self.thresholds
+            columns, count = table[:, start:end], first + end
+            columns[2] = np.maximum(part[0] / thresholds.values[0], 0.0)
+            sparse = gaps[start:end] >= SPARSE_STEPS
+            # long sums would make an alarm of less than a gross rise
+            early = (table[5] > noise)[start:end] if count <= CHUNK else None
             # the sums of a spike outlast it: an alarm needs a row that adds to them
-            evidence = np.maximum(np.maximum.reduce(ratios), 0.0) / self.signal.threshold_factor
+            evidence = self._evidence(part, thresholds.values, sparse, early)
             columns[1] = np.where(columns[0] >= MIN_ALARM_Z, evidence, 0.0)
+            columns[10] = 0.0
+            alarms = columns[1] >= 1.0
+            if np.count_nonzero(alarms):
+                columns[10] = np.where(alarms, self._evidence(part, thresholds.sure, sparse, early), 0.0)
             waiting = statistics[:, num_calibrated : num_before + end]
             if waiting.shape[1] >= CHUNK:
                 num_calibrated += self.calibrate(waiting, gaps[:end], count)
             start = end
         return num_calibrated
+
+    def _evidence(self, statistics: Floats, thresholds: Floats, sparse: Bools, early: Bools | None) -> Floats:
+        """The largest of the statistics[S, N] of each value, in these thresholds. `early`: long sums do not count."""
+        ratios = statistics / thresholds[:, None]
+        ratios[0] *= sparse
+        if early is not None:
+            ratios[2:, early] = 0.0
+        evidence: Floats = np.maximum(np.maximum.reduce(ratios), 0.0) / self.signal.threshold_factor
+        return evidence
 
     def _prewhitened(self, z: Floats, autocorrelation: Floats) -> Floats:
         """z without what the value before it predicts (Box and Jenkins 1970); of unit variance like z."""
@@ -169,7 +191,7 @@ class SignalDetector:
         return np.where(autocorrelation == 0.0, z, innovation)
 
     def _drift(
-        self, drift: LevelDrift, fits: Sequence[BaselineFit], x: Floats, limits: Sequence[Floats], steps: Ints
+        self, drift: LevelDrift, fits: Sequence[Fit], x: Floats, limits: Sequence[Floats], steps: Ints
     ) -> Floats:
         """`limits`: lower and upper limit, and the noise. See `LevelDrift.update`."""
         if not any(fit.is_level_shift for fit in fits):
@@ -213,7 +235,8 @@ class SignalDetector:
         x = values[np.isfinite(values)]
         if len(x):
             self.baseline.accept(x)
-        self.recent.z = np.minimum(self.recent.z, 0.0).tolist()  # the sums over the last rows begin anew
+        recent = self.recent  # the sums over the last rows begin anew
+        recent.z, recent.plain = np.minimum(recent.z, 0.0).tolist(), np.minimum(recent.plain, 0.0).tolist()
         if self.drift is not None:
             self.drift.accept()
 
@@ -253,7 +276,7 @@ class SignalDetector:
         return {
             "baseline": self.baseline.state_dict(),
             "drift": None if self.drift is None else self.drift.state_dict(),
-            "recent": dump_fields(self.recent, RecentResiduals.NUMBERS, RecentResiduals.ARRAYS),
+            "recent": self.recent.state_dict(),
             "thresholds": self.thresholds.state_dict(),
         }
 
@@ -262,8 +285,7 @@ class SignalDetector:
         self.baseline.load_state_dict(state["baseline"])
         if self.drift is not None:
             self.drift.load_state_dict(state["drift"])
-        arrays = RecentResiduals.ARRAYS
-        load_fields(self.recent, state["recent"], RecentResiduals.NUMBERS, arrays, lists=arrays)
+        self.recent.load_state_dict(state["recent"])
         self.thresholds.load_state_dict(state["thresholds"])
 
     @classmethod
@@ -279,10 +301,18 @@ def _period(count: int) -> int:
     return LONG_PERIOD if count >= LONG_PERIOD else CHUNK
 
 
-def _by_value(fits: Sequence[BaselineFit]) -> Floats:
+def _with_past(past: Sequence[float], z: Floats) -> Floats:
+    """Residuals z[N], within the limits of what is summed, after those before them."""
+    return np.concatenate([past, np.minimum(np.maximum(z, MIN_Z), MAX_Z)])
+
+
+def _by_value(fits: Sequence[Fit]) -> Floats:
     """(level, scale, upper limit, noise, autocorrelation) of every value; of all at once where they share one fit."""
-    numbers = np.array([fit[1:6] for fit in fits]).T
-    return numbers if len(fits) == 1 else np.repeat(numbers, [fit.num_values for fit in fits], axis=1)
+    columns = [fit.numbers if isinstance(fit, BaselineFits) else np.array(fit[1:6])[:, None] for fit in fits]
+    if len(fits) == 1:
+        return columns[0]
+    each = [np.broadcast_to(column, (5, fit.num_values)) for column, fit in zip(columns, fits, strict=True)]
+    return np.concatenate(each, axis=1)
 
 
 def _leads_to_alarm(alarms: Bools) -> Bools:

@@ -24,8 +24,8 @@ import numpy as np
 
 from monitor.detection.encoding import dump_fields, load_fields, pack, unpack
 from monitor.detection.rows import Floats, Ints
-from monitor.detection.scoring.baseline import BLOCK
 
+BLOCK = 16  # rows of the shortest blocks
 UNKNOWN = 1e300  # a lowest level that is not known yet; JSON holds it as a number
 NUM_SCALES = 8  # of BLOCK * 2**k rows
 PAST_BLOCKS = 8  # blocks that a block is compared with

@@ -25,10 +25,15 @@ class SignalReading:
     rise_step: int
     reference: float
     fall: float
+    sure: float
     non_finite: bool
 
     def is_alarm(self) -> bool:
         return self.non_finite or max(self.evidence, self.drift, self.fall) >= 1.0
+
+    def is_sure(self) -> bool:
+        """Enough for an action: a spike of the loss needs more than for an incident."""
+        return self.non_finite or max(self.sure, self.drift) >= 1.0
 
     def is_warning(self) -> bool:
         """Of an advisory signal: an alarm by a row that stands out itself, because the sums of the last one linger."""

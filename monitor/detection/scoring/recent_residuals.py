@@ -1,8 +1,11 @@
 """What a signal's detector keeps of its last observations."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import nan
+from typing import Any
 
+from monitor.detection.encoding import dump_fields, load_fields
 from monitor.detection.scoring.baseline import CHUNK
 from monitor.detection.scoring.scan import LEAD
 
@@ -13,12 +16,24 @@ class RecentResiduals:
 
     z: list[float] = field(default_factory=lambda: [0.0] * LEAD)
     """Prewhitened residuals of this chunk, after the LEAD before it."""
+    plain: list[float] = field(default_factory=lambda: [0.0] * LEAD)
+    """The same without prewhitening."""
     last_z: float = 0.0
-    """The last residual as it was before prewhitening."""
+    """The last residual as it was before prewhitening, without limits."""
     last_alarm: int = -CHUNK
     """The observation of the last alarm."""
     values: list[float] = field(default_factory=lambda: [nan] * 4)
     """The last values, oldest first."""
 
     NUMBERS = ("last_z", "last_alarm")
-    ARRAYS = ("z", "values")
+    ARRAYS = ("z", "plain", "values")
+
+    def state_dict(self) -> dict[str, Any]:
+        """`plain` is empty where it is `z`."""
+        same = {"plain": ""} if self.plain == self.z else {}
+        return dump_fields(self, self.NUMBERS, self.ARRAYS) | same
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises KeyError for a field that is missing."""
+        load_fields(self, state, self.NUMBERS, self.ARRAYS, lists=self.ARRAYS)
+        self.plain = self.plain or self.z.copy()

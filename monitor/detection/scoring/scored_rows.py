@@ -52,6 +52,7 @@ class ScoredRows:
                 int(score.rise_step[k]),
                 float(score.reference[k]),
                 float(score.fall[k]),
+                float(score.sure[k]),
                 bool(score.non_finite[k]),
             )
             for name, score in self.scores.items()

@@ -37,23 +37,32 @@ PRIOR_SHAPES, MAX_SHAPES, PRIOR_WEIGHT = 0.2 * OF_SUMS, 0.6 * OF_SUMS, 10.0
 """Prior of the Pareto shape (between exponential, 0, and the heaviest we saw, 0.5), worth so many excesses."""
 HALF_LIFE = 4000.0
 """Values after which the weight of a value has halved."""
-SHARES = np.array([1.0] + [0.05] * (len(SPANS) - 1))
-"""Of the target rate, for each statistic. The four sums have a fifth of it together: an extrapolated tail may be wrong
-by a factor of five. Single values count in sparse logs only, where a true spike may be a single row."""
+SHARES = np.array([[1.0, 0.5, 0.5, 0.25, 0.25], [1.0, 0.05, 0.05, 0.05, 0.05]])
+"""Of the target rate, for each statistic: for an incident, and for an action. For an action the four sums have a fifth
+of it together: an extrapolated tail may be wrong by a factor of five. Single values count in sparse logs only, where a
+true spike may be a single row."""
+SURE = 1.25
+"""An action needs so many times the thresholds from its shares."""
+PART = np.array([0.9, 0.9, 0.65, 0.65]) * np.sqrt(np.array(SPANS[1:]) - 1.0)
+"""Of the threshold of single values, for the sums. For an incident, what a sum's own tail puts above it is halved on a
+logarithmic scale: a few long excursions make that tail heavier than any sum of values can be."""
 NUM_OTHERS = np.array(SPANS[1:]) - 2.0
 """Of the values in a sum, all but the two largest."""
 NUM_PAIRS = (NUM_OTHERS + 2.0) * (NUM_OTHERS + 1.0) / 2.0
 
 
 class TailThresholds:
-    """Histograms float64[S, NUM_BINS] of the scan statistics, and their thresholds `values` float64[S]."""
+    """Histograms float64[S, NUM_BINS] of the scan statistics, and their thresholds float64[S].
+
+    `values`: for an incident; `sure`: for an action.
+    """
 
     def __init__(self, floors: Floats, priors: Floats) -> None:
         self.floors, self.priors = floors, priors
         self.histograms = np.zeros((len(floors), NUM_BINS))
         self.rows = np.arange(len(floors))
         self.offsets = self.rows[:, None] * NUM_BINS
-        self.values = priors
+        self.values = self.sure = priors
 
     def add(self, statistics: Floats, counted: Bools, chunk: int | None = None) -> None:
         """Age the histograms by N values and add statistics[S, N] where counted[S, N], `chunk` values at a time."""
@@ -70,7 +79,7 @@ class TailThresholds:
             self.histograms = aged.astype(np.float32).astype(np.float64)
 
     def fit(self, probability: float) -> None:
-        """Thresholds that each statistic exceeds with its share of this probability at a value."""
+        """Thresholds that each statistic exceeds with its shares of this probability at a value."""
         above = np.add.accumulate(self.histograms[:, ::-1], axis=1)[:, ::-1]
         total = above[:, 0]
         is_tail = above >= np.maximum(TAIL_FRACTION * total, 4.0)[:, None]
@@ -85,19 +94,22 @@ class TailThresholds:
         shape = np.minimum(np.maximum(shape, 0.01), MAX_SHAPES)
         rarity = np.maximum(num_excesses / np.maximum(total, 1.0) / (probability * SHARES), 1.0)
         level = BIN_EDGES[first - 1] + mean * (1.0 - shape) / shape * (rarity**shape - 1.0)
-        level[1:] = np.maximum(level[1:], _of_pairs(above[0, 1:] / max(total[0], 1.0), probability))
-        self.values = np.maximum(self.floors, np.where(total >= MIN_VALUES, level, self.priors))
+        level[0, 1:] = np.minimum(level[0, 1:], np.sqrt(PART * level[0, 0] * np.maximum(level[0, 1:], 0.0)))
+        level[:, 1:] = np.maximum(level[:, 1:], _of_pairs(above[0, 1:] / max(total[0], 1.0), probability))
+        level = np.maximum(self.floors, level)
+        level[1] *= SURE
+        self.values, self.sure = np.where(total >= MIN_VALUES, level, self.priors)
 
     def state_dict(self) -> dict[str, Any]:
         num_used = int(np.flatnonzero(self.histograms.sum(axis=0)).max(initial=0)) + 1
         used = self.histograms[:, :num_used]
-        return {"histograms": pack(used, "<f4"), "values": pack(self.values)}
+        return {"histograms": pack(used, "<f4"), "values": pack(self.values), "sure": pack(self.sure)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         used = unpack(state["histograms"], "<f4").reshape(len(self.floors), -1)
         self.histograms = np.zeros((len(self.floors), NUM_BINS))
         self.histograms[:, : used.shape[1]] = used
-        self.values = unpack(state["values"])
+        self.values, self.sure = unpack(state["values"]), unpack(state["sure"])
 
 
 def _of_pairs(survival: Floats, probability: float) -> Floats:
@@ -114,5 +126,5 @@ def _of_pairs(survival: Floats, probability: float) -> Floats:
 @lru_cache
 def _of_both(probability: float) -> Floats:
     """Minus the logarithm of the probability of each of the two large values of a pair."""
-    both: Floats = -0.5 * np.log(probability * SHARES[1:] / NUM_PAIRS)
+    both: Floats = -0.5 * np.log(probability * SHARES[:, 1:] / NUM_PAIRS)
     return both

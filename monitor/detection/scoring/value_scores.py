@@ -5,7 +5,7 @@ numpy for them. Every operation and its order is that of the detector, so the sc
 logarithms and powers are numpy's, whose last bit differs from that of the standard library.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from monitor.detection.row import Row
+from monitor.detection.rows import Floats
 from monitor.detection.scoring.baseline import CHUNK, FALL_Z, WINDOW, BaselineFit
 from monitor.detection.scoring.detector import (
     FALL,
@@ -41,6 +42,7 @@ class ValueScores(NamedTuple):
     rise_step: float
     reference: float
     fall: float
+    sure: float
     non_finite: bool
 
     def is_alarm(self, *, is_advisory: bool) -> bool:
@@ -62,6 +64,7 @@ class ValueScores(NamedTuple):
             int(self.rise_step),
             self.reference,
             self.fall,
+            self.sure,
             self.non_finite,
         )
 
@@ -79,16 +82,17 @@ def feed_value(detector: SignalDetector, value: float, step: int, gap: int) -> V
     fall = _fall(recent, x, lower_limit, baseline.count) if signal.is_guarded else 0.0
     z = min(max(_prewhitened(recent, residual, fit.autocorrelation), MIN_Z), MAX_Z)
     recent.z.append(z)
+    recent.plain.append(min(max(residual, MIN_Z), MAX_Z))
     drift = _drift(detector, fit, x, lower_limit, step)
     single = z / detector.thresholds.values.item(0)
-    evidence = _evidence(detector, fit, gap) if residual >= MIN_ALARM_Z else 0.0
+    evidence, sure = _evidence(detector, fit, gap) if residual >= MIN_ALARM_Z else (0.0, 0.0)
     if len(recent.z) >= LEAD + CHUNK:
         _calibrate(detector, gap)
     expected, scale = fit.level, fit.scale
     if signal.log:
         expected = float(np.exp(expected))
         scale *= expected
-    return ValueScores(residual, evidence, max(0.0, single), drift[0], expected, scale, *drift[1:], fall, False)
+    return ValueScores(residual, evidence, max(0.0, single), drift[0], expected, scale, *drift[1:], fall, sure, False)
 
 
 def _by_columns(detector: SignalDetector, value: float, step: int, gap: int) -> ValueScores:
@@ -118,25 +122,31 @@ def _drift(
     return row
 
 
-def _evidence(detector: SignalDetector, fit: BaselineFit, gap: int) -> float:
-    """The sums that end at the value, in thresholds."""
-    statistics = last_statistics(detector.recent.z[-LEAD - 1 :])
-    ratios = [each / least for each, least in zip(statistics, detector.thresholds.values.tolist(), strict=True)]
-    if gap < SPARSE_STEPS:
-        ratios[0] = 0.0
-    if detector.baseline.count <= CHUNK and fit.scale > fit.noise:
-        del ratios[2:]
+def _evidence(detector: SignalDetector, fit: BaselineFit, gap: int) -> tuple[float, float]:
+    """The sums that end at the value, in thresholds of an incident and, where they make one, of an action."""
+    spans = last_statistics(detector.recent.z[-3:], detector.recent.plain[-LEAD - 1 :])
+    first = 0 if gap >= SPARSE_STEPS else 1
+    end = 2 if detector.baseline.count <= CHUNK and fit.scale > fit.noise else len(SPANS)
+    statistics, factor = spans[first:end], detector.signal.threshold_factor
+    evidence = _largest(statistics, detector.thresholds.values[first:end], factor)
+    return evidence, _largest(statistics, detector.thresholds.sure[first:end], factor) if evidence >= 1.0 else 0.0
+
+
+def _largest(statistics: Sequence[float], thresholds: Floats, factor: float) -> float:
+    ratios = [each / least for each, least in zip(statistics, thresholds.tolist(), strict=True)]
     largest: float = max(0.0, *ratios)
-    return largest / detector.signal.threshold_factor
+    return largest / factor
 
 
 def _calibrate(detector: SignalDetector, gap: int) -> None:
     """The value completes a chunk."""
-    known = np.array(detector.recent.z)
+    recent = detector.recent
+    known = np.array(recent.z)
+    plain = known if recent.plain == recent.z else np.array(recent.plain)
     statistics = np.empty((len(SPANS), len(known) - LEAD))
-    scan_statistics(known, statistics)
+    scan_statistics(known, plain, statistics)
     size = detector.calibrate(statistics, np.array([gap]), detector.baseline.count)
-    del detector.recent.z[:size]
+    del recent.z[:size], recent.plain[:size]
 
 
 def _fall(recent: RecentResiduals, x: float, lower_limit: float, count: int) -> float:

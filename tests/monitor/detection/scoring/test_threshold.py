@@ -8,16 +8,16 @@ from monitor.detection import Rows
 from monitor.detection.rows import Floats
 from monitor.detection.scoring.detector import MIN_THRESHOLDS, PRIOR_THRESHOLDS
 from monitor.detection.scoring.scan import LEAD, SPANS, scan_statistics
-from monitor.detection.scoring.threshold import NUM_BINS, TailThresholds
+from monitor.detection.scoring.threshold import NUM_BINS, SURE, TailThresholds
 
 
-def fitted(z: Floats, probability: float = 1e-4) -> Floats:
+def fitted(z: Floats, probability: float = 1e-4) -> TailThresholds:
     """The thresholds after the residuals z."""
     thresholds, statistics = TailThresholds(MIN_THRESHOLDS, PRIOR_THRESHOLDS), np.empty((len(SPANS), len(z) - LEAD))
-    scan_statistics(z, statistics)
+    scan_statistics(z, z, statistics)
     thresholds.add(statistics, np.ones(statistics.shape, dtype=bool))
     thresholds.fit(probability)
-    return thresholds.values
+    return thresholds
 
 
 def skewed(seed: int, rows: int = 20_000) -> Floats:
@@ -26,30 +26,37 @@ def skewed(seed: int, rows: int = 20_000) -> Floats:
     return 2.5 + np.exp(-np.arange(rows) / 3000) + 0.02 * noise
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_skewed_noise_opens_at_most_one_incident_in_20_000_rows_and_is_never_acted_on(seed: int) -> None:
-    incidents = backtest_rows(Rows.of(np.arange(20_000), loss=skewed(seed)))["incidents"]
-    assert len(incidents) <= 1
-    assert {incident["action"]["kind"] for incident in incidents} <= {"none"}
+def test_skewed_noise_opens_few_incidents_and_is_never_acted_on() -> None:
+    runs = [backtest_rows(Rows.of(np.arange(20_000), loss=skewed(seed)))["incidents"] for seed in range(3)]
+    assert sum(map(len, runs)) <= 12  # two in 10,000 rows
+    assert {incident["action"]["kind"] for incidents in runs for incident in incidents} <= {"none"}
 
 
 def test_a_spike_in_skewed_noise_is_found_within_two_rows() -> None:
     loss = skewed(0, 4000)
     loss[3000:3012] += 0.4
     incidents = backtest_rows(Rows.of(np.arange(4000), loss=loss))["incidents"]
-    assert [incident["onset_step"] for incident in incidents] == [3000]
-    assert incidents[0]["detected_step"] <= 3002
+    assert incidents[-1]["onset_step"] == 3000
+    assert incidents[-1]["detected_step"] <= 3002
 
 
 def test_normal_noise_needs_no_more_than_the_least_thresholds() -> None:
-    assert fitted(np.random.default_rng(0).standard_normal(5000)).tolist() == MIN_THRESHOLDS.tolist()
+    thresholds = fitted(np.random.default_rng(0).standard_normal(5000))
+    assert thresholds.values.tolist() == MIN_THRESHOLDS.tolist()
+    assert thresholds.sure.tolist() == (SURE * MIN_THRESHOLDS).tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_action_needs_more_than_an_incident(seed: int) -> None:
+    thresholds = fitted(np.random.default_rng(seed).standard_t(3, 5000))
+    assert (thresholds.sure >= SURE * thresholds.values).all()
 
 
 def test_two_hard_batches_in_a_row_are_expected_as_often_as_hard_batches_square() -> None:
     random = np.random.default_rng(0)
     z = np.where(random.random(5000) < 0.01, random.uniform(5, 20, 5000), random.standard_normal(5000))
     z[np.flatnonzero((z > 4)[1:] & (z > 4)[:-1])] = 0.0  # no two of them have met so far
-    assert fitted(z)[1] >= np.quantile(z, 1 - np.sqrt(1e-4 * 0.05) * 1.2)
+    assert fitted(z).sure[1] / SURE >= np.quantile(z, 1 - np.sqrt(1e-4 * 0.05) * 1.2)
 
 
 def test_spikes_do_not_make_the_next_spike_normal() -> None:
@@ -63,12 +70,12 @@ def test_spikes_do_not_make_the_next_spike_normal() -> None:
 
 def test_a_rarer_alarm_needs_more() -> None:
     z = np.exp(0.7 * np.random.default_rng(0).standard_normal(5000)) / 0.5 - 2.0
-    thresholds = [fitted(z, probability) for probability in (1e-3, 1e-4, 1e-5)]
+    thresholds = [fitted(z, probability).values for probability in (1e-3, 1e-4, 1e-5)]
     assert (np.diff(thresholds, axis=0)[:, 1:3] > 0).all()
 
 
 def test_a_tail_of_a_few_values_is_not_trusted() -> None:
-    assert fitted(np.zeros(LEAD + 63)).tolist() == PRIOR_THRESHOLDS.tolist()
+    assert fitted(np.zeros(LEAD + 63)).values.tolist() == PRIOR_THRESHOLDS.tolist()
 
 
 def test_saved_and_loaded_thresholds_are_the_same() -> None:
