@@ -32,6 +32,8 @@ from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.scoring.value_scores import ScoredRow
 from monitor.detection.settings import DetectionSettings
 
+MAX_RECOVERIES = 16
+"""Spikes that recovered by themselves, of which the run remembers how: the last ones."""
 MAX_NOTICES = 2
 """Notices of a replay mismatch that is open: the newest."""
 
@@ -59,6 +61,8 @@ class IncidentTracker:
     """The number of its reasons that are about the first finding."""
     mismatch_notices: list[str] = field(default_factory=list)
     """What the trainer is to say of it: one for each finding that it did not report itself."""
+    recoveries: list[tuple[int, float]] = field(default_factory=list)
+    """Of the last loss spikes that recovered by themselves: the rows that it took, and their size in noises."""
     source: SourceFacts = EVERY_STEP
     """How the rows are made. It is stored with the detectors."""
 
@@ -185,8 +189,14 @@ class IncidentTracker:
     def close(self, outcome: Outcome, reason: str) -> Effect:
         """End the open incident."""
         assert self.open is not None
+        if outcome is Outcome.RECOVERED and (recovery := self.open.recovery()) is not None:
+            self.recoveries = [*self.recoveries, recovery][-MAX_RECOVERIES:]
         incident, self.open = self.open.closed(outcome, reason), None
         return IncidentChanged(incident)
+
+    def rows_to_recover(self, size: float) -> int:
+        """The most rows that a spike of this run took to recover by itself, of those at least half as large; or 0."""
+        return max((rows for rows, other in self.recoveries if other >= size / 2), default=0)
 
     def begin_verification(self) -> list[Effect]:
         """The rollback for the open incident, if there is one, was applied."""
@@ -260,6 +270,7 @@ class IncidentTracker:
             "mismatch_since": self.mismatch_since,
             "mismatch_reasons": self.mismatch_reasons,
             "mismatch_notices": self.mismatch_notices,
+            "recoveries": [list(each) for each in self.recoveries],
         }
 
     @classmethod
@@ -270,9 +281,14 @@ class IncidentTracker:
             "under_verification": restore(incident_from_dict, data.get("under_verification")),
             "pending_outlier": restore(_outlier_from_dict, data.get("pending_outlier")),
             "mismatch": restore(incident_from_dict, data.get("mismatch")),
+            "recoveries": restore(_recoveries_from, data.get("recoveries")) or [],
         }
         return cls(**known_fields(cls, data) | parts | {"settings": settings})
 
 
 def _outlier_from_dict(data: dict[str, Any]) -> Outlier:
     return Outlier(**known_fields(Outlier, data))
+
+
+def _recoveries_from(data: list[Any]) -> list[tuple[int, float]]:
+    return [(int(rows), float(size)) for rows, size in data]

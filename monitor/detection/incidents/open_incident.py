@@ -75,6 +75,10 @@ class OpenIncident:
     """The policy has decided for good (observe mode, or an operator rejected or released)."""
     structural: bool = False
     """A slow rise whose cause is the recipe."""
+    spiked: bool = False
+    """The loss spiked: it is no slow rise."""
+    sure: bool = True
+    """The evidence is enough for an action, not for an incident alone."""
     alarmed_signals: list[str] = field(default_factory=list)
     """The signals that raised an alarm, in order."""
 
@@ -127,9 +131,11 @@ class OpenIncident:
         return self.incident is not before
 
     def note_alarms(self, readings: Readings) -> None:
-        """Remember which signals raise an alarm at this row."""
+        """Remember which signals raise an alarm at this row, and what that makes of the incident."""
         known = self.alarmed_signals
         known += [name for name, each in readings.items() if each.is_alarm() and name not in known]
+        self.spiked |= self.incident.kind is IncidentKind.LOSS_SPIKE
+        self.sure |= any(each.is_sure() for name, each in readings.items() if name == "loss" or each.non_finite)
 
     def _observe_loss(self, step: int, loss: SignalReading) -> None:
         if not self.loss_moved and self.incident.kind is not IncidentKind.LOSS_COLLAPSE and loss.is_alarm():
@@ -245,6 +251,17 @@ class OpenIncident:
             text = f"The loss is back at {loss.value:.4g} after step {self.last_step_out_of_band}."
             return Outcome.RECOVERED, f"{text} What it fell to was not learnt."
         return Outcome.ONGOING, f"The loss stayed {fall:.3g} nats below its level; the lower one is now the baseline."
+
+    @property
+    def size(self) -> float:
+        """The largest excess, in noises."""
+        return self.peak_excess / self.incident.scale if self.incident.scale > 0 else 0.0
+
+    def recovery(self) -> tuple[int, float] | None:
+        """The rows that a spike of the loss took to come back, and its size; None where this was no such spike."""
+        if not self.spiked or self.loss_non_finite or not self.size > 0:
+            return None
+        return self.falls + self.rises - self.calm_rows, round(self.size, 2)
 
     def closed(self, outcome: Outcome, reason: str) -> Incident:
         """The incident as it ends. Raises IllegalTransition when it has ended already."""

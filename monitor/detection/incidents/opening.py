@@ -71,6 +71,7 @@ def open_incident(
         norm_first=norm_came_first(step, readings, recent),
         first_onset_step=onset,
         expectation_known=bool(np.isfinite(reading.expected)),
+        sure=first_skipped is not None,
         wandering=max(reading.reference - expected, 0.0) if signal == "loss" else 0.0,
     )
     opened.note_alarms(readings)

@@ -20,12 +20,10 @@ from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.remedies import explain, untried, worth
 from monitor.detection.interventions.restorable import RestorableStep
 from monitor.detection.interventions.structural import NO_ANSWER, all_failed, give_up
-from monitor.detection.interventions.waiting import budget_reason, costs, reason_to_act, wait, why
+from monitor.detection.interventions.waiting import budget_reason, costs, reason_to_act, too_early, wait, why
 
 ONSET_BATCHES = 1
 """Batches before the onset's that are blamed too: a step's update shows in the loss of the next one."""
-MIN_WAIT_STEPS = 8
-"""Steps after which it can be seen how fast a loss falls back."""
 WIDER, DEEPER = 2, 3
 """After a failure the skip grows by at least this multiple of all that was skipped, or the depth to this multiple."""
 SHOWN = 3
@@ -66,7 +64,7 @@ def _too_slow(now: Situation, roll_back: float) -> str | None:
     The excess is taken to go on halving as fast as it did since the detection, until it is lost in the noise.
     """
     waited = now.step - now.detected_step
-    if not now.loss_moved or waited < MIN_WAIT_STEPS or not 0 < now.scale < now.excess:
+    if not now.loss_moved or waited == 0 or too_early(now) is not None or not 0 < now.scale < now.excess:
         return None
     halvings = math.log2(max(now.peak_excess, now.excess) / now.excess)
     remaining = waited * math.log2(now.excess / now.scale) / halvings if halvings > 0 else math.inf

@@ -31,6 +31,8 @@ MIN_WIDTH_BATCHES = 8.0
 DAMAGE_ROWS, DAMAGE_RATIO = 2, 20.0
 """A loss that rises within so many rows by so many times its level looks like damaged numbers: text that a confident
 model gets wrong costs up to about ten times its level."""
+MIN_DAMAGE_LEVEL = 0.1
+"""Nats; of a loss near zero, or below it, the level says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +106,4 @@ def _prior_recipe(now: Situation) -> float:
 def looks_like_damage(now: Situation) -> bool:
     """Whether the numbers themselves seem to be damaged: not finite, or far above anything that text does at once."""
     at_once = now.detected_step - now.onset_step <= DAMAGE_ROWS
-    return now.non_finite or (at_once and now.peak_excess > DAMAGE_RATIO * max(now.expected, 0.0) > 0)
+    return now.non_finite or (at_once and now.peak_excess > DAMAGE_RATIO * max(now.expected, MIN_DAMAGE_LEVEL))

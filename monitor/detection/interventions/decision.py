@@ -57,6 +57,8 @@ class Situation:
     """The loss was finite at every row of the incident."""
     norm_first: bool = False
     """The gradient norm left its band before the loss did."""
+    sure: bool = True
+    """The evidence is enough for an action: an incident needs less."""
     loss_moved: bool
     """The loss itself is, or was, out of band (not a precursor alone)."""
     expected: float
@@ -73,7 +75,9 @@ class Situation:
     """Consecutive rows, up to this one, on which the loss rose while out of band."""
     falls: int
     rises: int
-    """Rows since detection on which the loss fell, or rose."""
+    """Rows since detection on which the loss fell, or rose: together, all that had a loss."""
+    rows_to_recover: int = 0
+    """The most rows that a spike of this run, at least half as large, took to recover by itself; 0: there was none."""
     attempts: Sequence[Attempt]
     """The earlier rollbacks at this site, oldest first."""
     rollbacks_used: int

@@ -10,6 +10,11 @@ from monitor.detection.interventions.policy import Policy
 HOPELESS_PROBABILITY = 0.2
 """Of a recovery without a rollback: below it, the policy stops waiting once waiting costs more."""
 
+MIN_WAIT_ROWS, MAX_WAIT_ROWS = 12, 56
+"""Rows after its detection that a loss spike gets to recover by itself."""
+WAIT_FACTOR = 3
+"""A spike gets this multiple of the rows in which spikes of the run have recovered so far."""
+
 
 @dataclass(frozen=True, slots=True)
 class Costs:
@@ -38,11 +43,30 @@ def costs(policy: Policy, now: Situation, roll_back: float) -> Costs:
     return Costs(p * recovery_steps + (1 - p) * (policy.patience + roll_back), roll_back, p)
 
 
+def too_early(now: Situation) -> str | None:
+    """Why nothing is done yet, whatever waiting costs; or None."""
+    if not now.sure:
+        return "The evidence is enough for an incident and not for an action."
+    rows = rows_to_wait(now)
+    if now.non_finite or now.falls + now.rises >= rows:
+        return None
+    if not now.rows_to_recover:
+        return f"A loss spike gets {rows} rows to recover by itself."
+    longest = plural(now.rows_to_recover, "row")
+    return f"Spikes of this run have recovered by themselves in up to {longest}: this one gets {rows}."
+
+
+def rows_to_wait(now: Situation) -> int:
+    """Rows after its detection in which a spike is left alone; one that rises on and on only where others came back."""
+    least = MIN_WAIT_ROWS if now.kind is IncidentKind.LOSS_SPIKE else 0
+    return min(max(least, WAIT_FACTOR * now.rows_to_recover), MAX_WAIT_ROWS)
+
+
 def reason_to_act(policy: Policy, now: Situation, price: Costs) -> str | None:
     """The reason to stop waiting, or None."""
     if now.non_finite:
         return "A signal is not finite, so waiting cannot help."
-    if not now.loss_moved:
+    if not now.loss_moved or too_early(now) is not None:
         return None
     if now.kind is IncidentKind.DIVERGENCE:
         return (
@@ -71,6 +95,8 @@ def wait(now: Situation, price: Costs) -> Decision:
     if now.kind is IncidentKind.LOSS_COLLAPSE:
         reason = "The loss is too low to be true, not too high: a rollback would not help. Look at the data."
         return Decision(None, reasons=[reason], afterwards="Nothing was done: a low loss asks for a look at the data.")
+    if now.loss_moved and (early := too_early(now)) is not None:
+        return Decision(None, reasons=[early], afterwards="Nothing was done: it was over before that.")
     reason = "The loss may still fall back." if now.loss_moved else "The loss has not moved: save a checkpoint now."
     condition = "the loss could still fall back" if now.loss_moved else "the loss had not moved"
     afterwards = f"Nothing was done: {condition}. {price.describe('was')}"

@@ -12,6 +12,7 @@ from monitor.detection.interventions.policies import decide
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.response import WOULD
 from monitor.detection.interventions.restorable import restorable_steps
+from monitor.detection.interventions.waiting import MIN_WAIT_ROWS
 from monitor.detection.simulation import CHECKPOINT_STEPS
 
 ACTS_AT_ONCE = (IncidentKind.NONFINITE, IncidentKind.DIVERGENCE)
@@ -108,7 +109,7 @@ def _decide_again(incident: Incident, step: int, policy: Policy) -> Decision:
         check_step=step - policy.patience,
         rising_rows=policy.rise_rows,
         falls=0,
-        rises=0,
+        rises=max(policy.patience, MIN_WAIT_ROWS),
         attempts=(),
         rollbacks_used=0,
         restorable=restorable_steps(range(0, incident.onset_step + 1, CHECKPOINT_STEPS)[-NUM_CHECKPOINTS:]),

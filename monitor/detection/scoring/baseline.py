@@ -129,7 +129,8 @@ class Baseline:
     def add(self, x: list[float], size: int | None = None) -> BaselineFit:
         """Take in values x[N], N > 0, that do not reach beyond the present block of `size` values."""
         size = size or self._block_size()
-        level, scale = self.expected() if self.count > 0 else nan, self.scale()
+        level = max(self.level, self.usual) if self.count > 0 else nan
+        scale = self.scale()
         upper_limit = self.level + UPDATE_Z * scale if self.count > 0 or self.declared else inf
         noise, autocorrelation = self.noise, self.autocorrelation if self.autocorrelation >= PREWHITENED else 0.0
         self.block += x
@@ -170,7 +171,7 @@ class Baseline:
                 windows = self.window[None]
                 noises, autocorrelations = self._noise_of(windows, self.residuals[None], np.array([self.level]))
                 self.noise, self.autocorrelation = noises.item(), autocorrelations.item()
-            self.usual = self._usual(self.window[None]).item()
+                self.usual = self._usual(windows).item() if self.signal.is_guarded else LOWEST
         return is_level_shift
 
     def _which_in_band(self, residual: list[float], scale: float) -> list[bool]:
@@ -212,15 +213,12 @@ class Baseline:
         # the noise of each block is that of the last fit of the noise before it
         num_fits = (self.count + ends) // NOISE_BLOCK - self.count // NOISE_BLOCK
         fitted = (self.count + ends) % NOISE_BLOCK == 0
-        usuals = (
-            self._usual(known[ends[:, None] + np.arange(WINDOW)]) if self.signal.is_guarded else np.full(num, LOWEST)
-        )
-        fits = np.array([[self.noise], [self.autocorrelation]])
+        fits = np.array([[self.usual], [self.noise], [self.autocorrelation]])
         if np.count_nonzero(fitted):
             last = ends[fitted][:, None] + np.arange(WINDOW)
-            new = self._noise_of(known[last], residuals[last], levels[fitted])
+            new = self._usual(known[last]), *self._noise_of(known[last], residuals[last], levels[fitted])
             fits = np.concatenate([fits, new], axis=1)
-        noises, autocorrelations = fits[:, num_fits]
+        usuals, noises, autocorrelations = fits[:, num_fits]
         in_band = self._in_band(residual, np.append(self.noise, noises[:-1])[:, None]).all(axis=1)
         num = num if in_band.all() else int(np.argmin(in_band))
         if not num:

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from monitor.detection.encoding import dump_fields, load_fields
 from monitor.detection.rows import Bools, Floats, Ints
 from monitor.detection.scoring.baseline import (
     CHUNK,
@@ -141,7 +142,8 @@ class SignalDetector:
         statistics = np.empty((len(SPANS), len(known) - LEAD))
         scan_statistics(known, plain, statistics)
         num_calibrated = self._compare(statistics, table, noise, gaps)
-        recent.z, recent.plain = known[num_calibrated:].tolist(), plain[num_calibrated:].tolist()
+        recent.z = known[num_calibrated:].tolist()
+        recent.plain = recent.z.copy() if plain is known else plain[num_calibrated:].tolist()
         return table
 
     def _compare(self, statistics: Floats, table: Floats, noise: Floats, gaps: Ints) -> int:
@@ -273,10 +275,11 @@ class SignalDetector:
         return size
 
     def state_dict(self) -> dict[str, Any]:
+        recent = dump_fields(self.recent, RecentResiduals.NUMBERS, RecentResiduals.ARRAYS)
         return {
             "baseline": self.baseline.state_dict(),
             "drift": None if self.drift is None else self.drift.state_dict(),
-            "recent": self.recent.state_dict(),
+            "recent": recent | ({"plain": ""} if self.recent.plain == self.recent.z else {}),
             "thresholds": self.thresholds.state_dict(),
         }
 
@@ -285,7 +288,9 @@ class SignalDetector:
         self.baseline.load_state_dict(state["baseline"])
         if self.drift is not None:
             self.drift.load_state_dict(state["drift"])
-        self.recent.load_state_dict(state["recent"])
+        arrays = RecentResiduals.ARRAYS
+        load_fields(self.recent, state["recent"], RecentResiduals.NUMBERS, arrays, lists=arrays)
+        self.recent.plain = self.recent.plain or self.recent.z.copy()
         self.thresholds.load_state_dict(state["thresholds"])
 
     @classmethod
@@ -308,11 +313,14 @@ def _with_past(past: Sequence[float], z: Floats) -> Floats:
 
 def _by_value(fits: Sequence[Fit]) -> Floats:
     """(level, scale, upper limit, noise, autocorrelation) of every value; of all at once where they share one fit."""
-    columns = [fit.numbers if isinstance(fit, BaselineFits) else np.array(fit[1:6])[:, None] for fit in fits]
-    if len(fits) == 1:
-        return columns[0]
-    each = [np.broadcast_to(column, (5, fit.num_values)) for column, fit in zip(columns, fits, strict=True)]
-    return np.concatenate(each, axis=1)
+    if len(fits) == 1 and isinstance(fits[0], BaselineFit):
+        return np.array(fits[0][1:6])[:, None]
+    numbers, start = np.empty((5, sum(fit.num_values for fit in fits))), 0
+    for fit in fits:
+        end = start + fit.num_values
+        numbers[:, start:end] = fit.numbers if isinstance(fit, BaselineFits) else np.array(fit[1:6])[:, None]
+        start = end
+    return numbers
 
 
 def _leads_to_alarm(alarms: Bools) -> Bools:

@@ -1,11 +1,8 @@
 """What a signal's detector keeps of its last observations."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import nan
-from typing import Any
 
-from monitor.detection.encoding import dump_fields, load_fields
 from monitor.detection.scoring.baseline import CHUNK
 from monitor.detection.scoring.scan import LEAD
 
@@ -17,7 +14,7 @@ class RecentResiduals:
     z: list[float] = field(default_factory=lambda: [0.0] * LEAD)
     """Prewhitened residuals of this chunk, after the LEAD before it."""
     plain: list[float] = field(default_factory=lambda: [0.0] * LEAD)
-    """The same without prewhitening."""
+    """The same without prewhitening; stored as empty where it is `z`."""
     last_z: float = 0.0
     """The last residual as it was before prewhitening, without limits."""
     last_alarm: int = -CHUNK
@@ -27,13 +24,3 @@ class RecentResiduals:
 
     NUMBERS = ("last_z", "last_alarm")
     ARRAYS = ("z", "plain", "values")
-
-    def state_dict(self) -> dict[str, Any]:
-        """`plain` is empty where it is `z`."""
-        same = {"plain": ""} if self.plain == self.z else {}
-        return dump_fields(self, self.NUMBERS, self.ARRAYS) | same
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raises KeyError for a field that is missing."""
-        load_fields(self, state, self.NUMBERS, self.ARRAYS, lists=self.ARRAYS)
-        self.plain = self.plain or self.z.copy()

@@ -82,7 +82,7 @@ def feed_value(detector: SignalDetector, value: float, step: int, gap: int) -> V
     fall = _fall(recent, x, lower_limit, baseline.count) if signal.is_guarded else 0.0
     z = min(max(_prewhitened(recent, residual, fit.autocorrelation), MIN_Z), MAX_Z)
     recent.z.append(z)
-    recent.plain.append(min(max(residual, MIN_Z), MAX_Z))
+    recent.plain.append(z if fit.autocorrelation == 0.0 else min(max(residual, MIN_Z), MAX_Z))
     drift = _drift(detector, fit, x, lower_limit, step)
     single = z / detector.thresholds.values.item(0)
     evidence, sure = _evidence(detector, fit, gap) if residual >= MIN_ALARM_Z else (0.0, 0.0)

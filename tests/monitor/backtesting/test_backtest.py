@@ -20,7 +20,7 @@ def test_the_result_has_the_documented_fields(tmp_path: Path) -> None:
     assert names <= set(incident)
     assert set(incident["action"]) == {"kind", "rewind_to", "skip_from", "skip_to"}
     assert (incident["onset_step"], incident["detected_step"]) == (400, 401)
-    assert incident["action"] == {"kind": "rollback", "rewind_to": 300, "skip_from": 399, "skip_to": 460}
+    assert incident["action"] == {"kind": "rollback", "rewind_to": 300, "skip_from": 399, "skip_to": 472}
 
 
 def test_the_peak_is_the_row_farthest_from_the_band(tmp_path: Path) -> None:

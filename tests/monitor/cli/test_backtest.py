@@ -24,7 +24,7 @@ def test_the_table_names_file_and_action(tmp_path: Path) -> None:
     console.print(table([backtest_file(spiked(tmp_path)), {"file": "quiet.csv", "steps": 5, "incidents": []}]))
     text = console.export_text()
     assert "curve.csv" in text
-    assert "rewind to 300, skip batches 399-459" in text
+    assert "rewind to 300, skip batches 399-471" in text
     assert "none in 5 rows" in text
 
 

@@ -34,7 +34,7 @@ class Loop:
         self.engine, self.bad, self.draws = engine, bad, draws
         self.steps, self.hurt, self.value, self.every = steps, hurt, value, every
         self.log = EffectLog()
-        self.noise = 0.02 * np.random.default_rng(3).standard_normal(MAX_DRAWS)
+        self.noise = 0.02 * np.random.default_rng(4).standard_normal(MAX_DRAWS)
         self.trained: list[int] = []
         """The sample of each step that was taken, in order."""
         self.skips: list[tuple[int, int]] = []

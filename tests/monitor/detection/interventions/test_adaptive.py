@@ -104,16 +104,17 @@ def test_batches_are_skipped_at_the_first_attempt_where_nothing_speaks_for_the_s
 @pytest.mark.parametrize(
     ("waited", "excess", "kind"),
     [
-        (7, 1.5, None),  # too early to tell
-        (8, 1.5, OrderKind.ROLLBACK),  # it does not fall
-        (8, 0.9, OrderKind.ROLLBACK),  # one halving in 11 steps: 60 more until it is lost in the noise
-        (8, 0.4, None),  # one in 4 steps: 18 more
+        (11, 1.5, None),  # too early to tell
+        (12, 1.5, OrderKind.ROLLBACK),  # it does not fall
+        (12, 1.0, OrderKind.ROLLBACK),  # one halving in 20 steps: 116 more until it is lost in the noise
+        (12, 0.4, None),  # one in 6 steps: 27 more
     ],
 )
 def test_a_loss_is_waited_for_as_long_as_that_is_shorter_than_going_back(
     waited: int, excess: float, kind: OrderKind | None
 ) -> None:
-    decision = decide(detected_step=5001, step=5001 + waited, check_step=5001, check_excess=1.5, excess=excess)
+    rows: dict[str, Any] = {"falls": waited // 2, "rises": waited - waited // 2}
+    decision = decide(detected_step=5001, step=5001 + waited, check_step=5001, check_excess=1.5, excess=excess, **rows)
     assert decision.kind is kind
 
 
@@ -407,7 +408,7 @@ def test_remedies_do_not_keep_the_search_from_going_deeper_and_wider(fault: dict
 def test_a_recipe_that_jumps_for_ever_ends_after_a_bounded_number_of_orders(when: str, num_rollbacks: int) -> None:
     """By the attempts at a site, and in a run that goes on by its budget."""
     policy = Policy(mode="auto", when_structural=when, budget_per_run=9, max_attempts=3)  # type: ignore[arg-type]
-    _, log = trained(policy, READY, cursed=range(400, 10**6, 70), steps=900)
+    _, log = trained(policy, READY, cursed=range(400, 10**6, 70), hurt=60, steps=1600)
     assert [each.kind.value for each in log.interventions] == ["rollback"] * num_rollbacks + ["hold"]
     verdicts = [sum("the run goes on" in reason for reason in each.reasons) for each in log.incidents]
     assert set(verdicts) == ({0} if when == "hold" else {0, 1})

@@ -98,7 +98,7 @@ def test_a_decision_to_wait_says_why_and_what_it_is_expected_to_cost(policy: Pol
     first, last = [reason for reason in incident.reasons if "expected to cost" in reason]
     assert first.startswith("The loss may still fall back. Waiting is expected to cost")
     assert last.startswith("Nothing was done: the loss could still fall back. Waiting was expected to cost")
-    expected_cost = {"palm": "rolling back 137.", "adaptive": "rolling back 196."}
+    expected_cost = {"palm": "rolling back 143.", "adaptive": "rolling back 211."}
     assert last.endswith(expected_cost[policy.name])
 
 
