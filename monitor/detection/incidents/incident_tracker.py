@@ -258,8 +258,9 @@ class IncidentTracker:
     # Persistence
 
     def to_dict(self) -> dict[str, Any]:
+        """What there is: of most runs, little."""
         verified, outlier, mismatch = self.under_verification, self.pending_outlier, self.mismatch
-        return {
+        parts = {
             "num_incidents": self.num_incidents,
             "open": None if self.open is None else self.open.to_dict(),
             "under_verification": None if verified is None else incident_to_dict(verified),
@@ -272,6 +273,7 @@ class IncidentTracker:
             "mismatch_notices": self.mismatch_notices,
             "recoveries": [list(each) for each in self.recoveries],
         }
+        return {name: part for name, part in parts.items() if part is not None and part != []}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], settings: DetectionSettings) -> "IncidentTracker":

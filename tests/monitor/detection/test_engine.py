@@ -689,13 +689,13 @@ def test_the_state_is_small() -> None:
     for part in rows_of(spiked(at=700, steps=2000)).split(37):
         engine.feed(part, restorable=range(0, 2000, 50))
         sizes.append(len(json.dumps(engine.state_dict(), allow_nan=False)))
-    assert max(sizes) < 20_500
+    assert max(sizes) < 20_000
 
 
 def test_the_state_stays_small_in_a_run_that_keeps_every_checkpoint() -> None:
     engine = DetectionEngine(policy=AUTO)
     engine.feed(rows_of(spiked(at=700, steps=2000)), restorable=range(0, 1_000_000, 50))
-    assert len(json.dumps(engine.state_dict(), allow_nan=False)) < 20_500
+    assert len(json.dumps(engine.state_dict(), allow_nan=False)) < 20_000
     steps = [each.step for each in engine.response.restorable]
     assert (steps[0], steps[-1]) == (0, 999_950)
 
