@@ -30,8 +30,8 @@ def test_a_known_incident_is_caught_or_missed_and_an_unknown_one_is_new() -> Non
 
 
 def test_two_known_incidents_that_match_one_detected_incident_count_its_rollback_once() -> None:
-    known = KnownIncident("one", 300, 311)
-    one, both = totals(trial_results(simulated(300), [known])), totals(trial_results(simulated(300), [known] * 2))
+    known, lasting = KnownIncident("one", 300, 335), simulated(300, 312, 324)  # of 36 rows: the policy rolls back
+    one, both = totals(trial_results(lasting, [known])), totals(trial_results(lasting, [known] * 2))
     assert (both.caught, both.rollbacks, both.steps_discarded) == (2, 1, one.steps_discarded)
     assert both.batches_skipped == one.batches_skipped > 0
 
