@@ -1,4 +1,4 @@
-"""What the detection makes of messy runs: the spikes that it finds, and what it reports and does where there is none.
+"""Recall on messy runs: the spikes that the detection finds, and what it reports and does where there is none.
 
 python -m benchmarks.messy                              the tables of docs/detection.md
 python -m benchmarks.messy --first-seed 100 --seeds 4   other seeds
@@ -19,7 +19,7 @@ from monitor.detection.simulation import SegmentRows, score, simulate
 
 SEEDS = 2
 FIRST_SEED = 1000
-"""No constant was chosen on the seeds from here on."""
+"""First of the seeds on which no constant was chosen."""
 MAX_DELAY = 12
 SIZES = {"6 to 10 noises": 10.0, "10 to 18": 18.0, "18 to 30": 31.0}
 LENGTHS = {"2 or 3 rows": 3, "4 to 12": 12, "13 to 40": 40}
@@ -56,7 +56,7 @@ def tables(
 
 
 def outcome(run: MessyRun) -> list[tuple[int, Incident, int | None]]:
-    """Of each incident: the row of its detection, and that of the first action, counted in rows."""
+    """Row of the detection and of the first action, for each incident."""
     settings = DetectionSettings()
     simulation = simulate(score([SegmentRows(run.rows())], settings), settings, Policy())
     return [

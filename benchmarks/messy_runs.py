@@ -19,12 +19,12 @@ ROWS = 10_000
 NOISE = 0.1
 """Nats."""
 NORMS = ("none", "alone", "moving")
-"""No gradient norm; one that knows nothing of the loss; one that moves with hard batches and with spikes."""
+"""Kinds of gradient norms: none, unrelated to the loss, or moving with hard batches and spikes."""
 EVERY = 700
 """Rows from spike to spike, on average."""
 SMOOTHING = 0.9
 RISE_ROW = 6000
-"""Where a rise for good begins."""
+"""Row at which a rise for good begins."""
 
 Random = np.random.Generator
 Noise = Callable[[Random], Floats]
@@ -122,7 +122,7 @@ KINDS: dict[str, Noise] = {
 
 @dataclass(frozen=True, slots=True)
 class Spike:
-    """It rises by `height` noises and is over after so many rows."""
+    """Height in standard deviations of the noise, and length in rows."""
 
     at: int
     rows: int

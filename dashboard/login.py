@@ -118,7 +118,7 @@ def _check_auth(path: Path, auth: Any) -> None:
 
 
 OPEN_PATHS = ("/_stcore/health", "/_stcore/host-config", "/_stcore/stream")
-"""What a page needs before anybody has logged in; by the last one it asks for a login."""
+"""Paths that a page needs before anybody has logged in; by the last one it asks for a login."""
 DATA_PATHS = ("_stcore", "media", "component", "app", "lossguard")
 """First parts of the paths of what is no page: Streamlit's own, and ours."""
 

@@ -506,7 +506,7 @@ def state_text(state: Mapping[str, Any], segment: int | None, step: int | None) 
 
 
 def intact_state(state: Mapping[str, Any], segment: int | None, step: int | None) -> dict[str, Any] | None:
-    """What a stored state says, None where that is not what was saved. A state of a release without CRCs passes."""
+    """The contents of a stored state; None where they are not as saved. A state of a release without CRCs passes."""
     said = {name: value for name, value in state.items() if name != CRC}
     try:
         is_intact = CRC not in state or state[CRC] == _crc(orjson.dumps(said), segment, step)

@@ -60,7 +60,7 @@ class Job:
     run_id: str | None = None
     """Of `lossguard.init`, both."""
     data: str = "map"
-    """How a Trainer gets the samples: one of DATA."""
+    """The way in which a Trainer gets the samples: one of DATA."""
     kill_at: int | None = None
     """Step before which all processes of a guarded run kill themselves."""
 

@@ -316,7 +316,7 @@ NEVER = (0.0, 0.0)
 
 
 def _hold(intervention: Intervention, order: Order | None, openings: Sequence[float], now: float) -> Interval:
-    """When the run stood still for this hold. A new segment ends it, however it was opened; `openings` rise."""
+    """The time in which the run stood still for this hold. Any new segment ends it; `openings` rise."""
     if intervention.kind != OrderKind.HOLD or order is None or order.state != OrderState.APPLIED:
         return NEVER
     began = order.answered_at or intervention.created_at

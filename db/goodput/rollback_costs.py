@@ -64,14 +64,14 @@ def total_seconds(rewinds: Sequence[Rewind]) -> float | None:
 
 
 def find_rewinds(segments: Sequence[Segment]) -> list[Rewind]:
-    """In the order in which they happened. Every step that is on no live line any more is in exactly one of them."""
+    """All rewinds in their order. Every step that is on no live line any more is in exactly one of them."""
     return [_rewind(fork) for fork in lineage.forks(segments)]
 
 
 def read_rewinds(
     session: Session, *, run: Run, segments: Sequence[Segment], orders: Mapping[int, Order]
 ) -> list[Rewind]:
-    """With incident, tokens and times, all read together; `orders` by number of the intervention."""
+    """The rewinds with incident, tokens and times, all read together; `orders` by number of the intervention."""
     forks = lineage.forks(segments)
     rewinds = [_rewind(fork) for fork in forks]
     incidents = {order.id: order.incident for order in orders.values()}
@@ -97,7 +97,7 @@ def _rewind(fork: Fork) -> Rewind:
 
 
 def _tokens(session: Session, run: Run, forks: Sequence[Fork]) -> list[float | None]:
-    """By how much the token counter rose in the discarded steps of each fork; None where it is not known."""
+    """The rise of the token counter in the discarded steps of each fork; None where it is not known."""
     ranges = [[*filter(None, [fork.before]), *fork.discarded] for fork in forks]
     together = [one for own in ranges for one in own]
     counters = buckets_by_range(session, run=run, step_ranges=together, metrics=[TOKENS], points=1)[1].get(TOKENS)

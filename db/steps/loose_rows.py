@@ -158,7 +158,7 @@ def _read_lines(texts: Sequence[str], names: Sequence[str]) -> pa.Table:
 
 
 def _numbers(text: str | None, names: Sequence[str]) -> dict[str, float]:
-    """What a cell says of these metrics, read on its own because one of its neighbours is damaged."""
+    """The values of these metrics in one cell, read on its own because a neighbour is damaged."""
     found = _object(text)
     return {name: found[name] for name in names if type(found.get(name)) in (int, float) and abs(found[name]) < 2**1000}
 

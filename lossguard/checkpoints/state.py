@@ -147,7 +147,7 @@ def _extremes(states: States, ranks: Ranks) -> Extremes:
 
 
 def paths_compared(instance: Any, state: Any) -> set[tuple[str, ...]]:
-    """Of the tensors that must be equal on all ranks: a module's parameters, and what an optimizer keeps of them.
+    """Paths of the tensors that must be equal on all ranks: a module's parameters, and what an optimizer keeps of them.
 
     Not of buffers: of the statistics of BatchNorm, for example, each rank has its own.
     """

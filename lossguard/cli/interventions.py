@@ -41,7 +41,7 @@ def lines_of(intervention: dict[str, Any]) -> list[str]:
 
 
 def describe_changes(rollback: Mapping[str, Any]) -> str:
-    """How a rollback changes the training, as the end of a sentence: "; learning rate x 0.5; remedies: clip"."""
+    """Changes of the training by a rollback, as the end of a sentence: "; learning rate x 0.5; remedies: clip"."""
     changes = "" if rollback.get("lr_scale") is None else f"; learning rate x {rollback['lr_scale']:g}"
     return f"{changes}; remedies: {', '.join(rollback['remedies'])}" if rollback.get("remedies") else changes
 

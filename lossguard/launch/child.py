@@ -79,7 +79,7 @@ _others: list[Process] | None = None
 
 @contextmanager
 def adopting_orphans() -> Iterator[None]:
-    """In this block, be the parent of all processes below this one whose own parent has ended, in any session."""
+    """Be, in this block, the parent of all processes below this one whose own parent has ended, in any session."""
     global _others
     import ctypes
 
@@ -124,7 +124,7 @@ def _read(pid: int) -> tuple[int, str] | None:
 
 
 def _fields(pid: int) -> list[str]:
-    """Those of /proc/PID/stat behind the name, from the state on; none where there is no such process."""
+    """The fields of /proc/PID/stat behind the name, from the state on; none where there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -228,7 +228,7 @@ class Child:
         return bool(self.started) and _start_of(self.pid) == self.started
 
     def processes(self) -> list[Process]:
-        """All that the command has started and that live: below it, left behind to this process, or, of an earlier
+        """Processes that live and were started by the command: below it, left behind to this process, or, of an earlier
         child or launcher, with a journal of this launch in their environment. Neither the command nor the relay."""
         below = [*descendants(self.pid), *_adopted()]
         place = f"{JOURNAL_VARIABLE}={self.journal.parent}{os.sep}".encode()

@@ -43,7 +43,7 @@ def is_first_copy(tensor: Tensor) -> bool:
 
 
 def num_copies(tensor: Tensor) -> int:
-    """On how many ranks this rank's part of a DTensor lies: the size of its replicated mesh dimensions."""
+    """Number of ranks that hold this rank's part of a DTensor: the size of its replicated mesh dimensions."""
     mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
     return math.prod(mesh.size(at) for at, placement in enumerate(placements) if not placement.is_shard())
 

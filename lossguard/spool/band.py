@@ -1,4 +1,4 @@
-"""Whether the loss and the gradient norm of the last steps lie in the run's own band. Pure.
+"""The run's own band, and whether the loss and the gradient norm of the last steps lie in it. Pure.
 
 The band is wide: a spike that lasts leaves it; single values, noise and a loss that falls do not.
 """

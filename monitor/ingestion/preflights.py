@@ -44,7 +44,7 @@ class Proposal:
 
 
 def proposal(session: Session, run: Run, mode: Mode) -> Proposal | None:
-    """What there is to ask this run's trainer; None if it does not answer, and of a run that is only observed."""
+    """The question for this run's trainer; None if it does not answer, and of a run that is only observed."""
     is_asked = ANSWERS_PREFLIGHT in run.capabilities and mode is not Mode.OBSERVE
     row = preflights.to_ask(session, run=run) if is_asked else None
     if row is None or row.rewind_to is None:

@@ -1,4 +1,4 @@
-"""What a loader of batches is made of, what of it cannot be read again, and the orders of its epochs."""
+"""Parts of a loader of batches: what of it cannot be read again, and the orders of its epochs."""
 
 import copy
 from collections import deque

@@ -36,7 +36,7 @@ class SkippedSamples:
     def __init__(self) -> None:
         self.by_range: dict[Range, tuple[Index, ...]] = {}
         self.skips: list[Range] = []
-        """All skipped micro-batches, also those whose samples are not known yet."""
+        """Every skipped micro-batch, also one whose samples are not known yet."""
         self.is_in_use = False
         """True if the samples are left out."""
         self._log_once = LogOnce()

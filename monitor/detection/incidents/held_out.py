@@ -14,8 +14,7 @@ import numpy as np
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Effect, Incident, IncidentChanged
 from monitor.detection.encoding import pack, unpack
-from monitor.detection.incidents.open_incident import incident_from_dict, incident_to_dict
-from monitor.detection.incidents.states import IncidentEvent, advance
+from monitor.detection.incidents.open_incident import closed_incident, incident_from_dict, incident_to_dict
 from monitor.detection.row import Row
 from monitor.detection.rows import Floats, Rows
 
@@ -117,7 +116,7 @@ class HeldOutIncidents:
             self.declared = [step for step in self.declared if step > new.step]
             self.evaluations = []
             if self.open is not None:
-                yield _closed(self.open, new.step, Outcome.ONGOING, "A change of the data was declared.")
+                yield closed_incident(self.open, new.step, Outcome.ONGOING, "A change of the data was declared.")
         self.evaluations = [*self.evaluations, new][-MAX_EVALUATIONS:]
         rise = Rise.of(self.evaluations)
         if self.open is None:
@@ -125,7 +124,7 @@ class HeldOutIncidents:
                 yield rise.incident()
         elif rise is not None and rise.height_above(self._lowest(rise)) <= 0.5 * rise.threshold:
             reason = f"At step {new.step} it is back at {rise.level:.4g}."
-            yield _closed(self.open, new.step, Outcome.RECOVERED, reason)
+            yield closed_incident(self.open, new.step, Outcome.RECOVERED, reason)
         elif new.held_out > self.open.peak_value or (math.isnan(new.held_out) and not math.isnan(self.open.peak_value)):
             score = max(self.open.score, 0.0 if rise is None else round(rise.score, 3))
             yield replace(self.open, peak_step=new.step, peak_value=new.held_out, score=score)
@@ -152,7 +151,7 @@ class HeldOutIncidents:
             return []
         self.open = None
         reason = f"The run went back to step {step}, before it."
-        return [IncidentChanged(_closed(incident, incident.detected_step, Outcome.ONGOING, reason))]
+        return [IncidentChanged(closed_incident(incident, incident.detected_step, Outcome.ONGOING, reason))]
 
     # Persistence
 
@@ -180,14 +179,9 @@ class HeldOutIncidents:
         )
 
 
-def _closed(incident: Incident, step: int, outcome: Outcome, reason: str) -> Incident:
-    state, end = advance(incident.state, IncidentEvent.CLOSE), max(step, incident.onset_step)
-    return replace(incident, state=state, end_step=end, outcome=outcome, reasons=[*incident.reasons, reason])
-
-
 @dataclass(frozen=True, slots=True)
 class Rise:
-    """How far the newest evaluations lie above the lowest level."""
+    """The distance of the newest evaluations from the lowest level."""
 
     evaluations: list[Evaluation]
     best: Evaluation

@@ -62,7 +62,7 @@ class IncidentTracker:
     mismatch_notices: list[str] = field(default_factory=list)
     """What the trainer is to say of it: one for each finding that it did not report itself."""
     recoveries: list[tuple[int, float]] = field(default_factory=list)
-    """Of the last loss spikes that recovered by themselves: the rows that it took, and their size in noises."""
+    """Rows and size (in standard deviations of the noise) of the last loss spikes that recovered by themselves."""
     source: SourceFacts = EVERY_STEP
     """How the rows are made. It is stored with the detectors."""
 
@@ -258,7 +258,7 @@ class IncidentTracker:
     # Persistence
 
     def to_dict(self) -> dict[str, Any]:
-        """What there is: of most runs, little."""
+        """Return the fields that are not empty: of most runs, few."""
         verified, outlier, mismatch = self.under_verification, self.pending_outlier, self.mismatch
         parts = {
             "num_incidents": self.num_incidents,

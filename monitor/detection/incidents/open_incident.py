@@ -283,6 +283,12 @@ def alarming_signal(readings: Readings) -> str | None:
     return next(iter([*non_finite, *[name for name in alarms if name == "loss"], *alarms, *warnings]), None)
 
 
+def closed_incident(incident: Incident, step: int, outcome: Outcome, reason: str) -> Incident:
+    """The incident as it ends at `step`. Raises IllegalTransition when it has ended already."""
+    state, end = advance(incident.state, IncidentEvent.CLOSE), max(step, incident.onset_step)
+    return replace(incident, state=state, end_step=end, outcome=outcome, reasons=[*incident.reasons, reason])
+
+
 def incident_to_dict(incident: Incident) -> dict[str, Any]:
     return asdict(incident) | {"peak_value": encode_number(incident.peak_value)}
 

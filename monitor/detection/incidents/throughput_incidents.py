@@ -12,10 +12,9 @@ import numpy as np
 from lossguard.vocabulary.states import Outcome
 from monitor.detection.effects import Effect, Incident, IncidentChanged
 from monitor.detection.encoding import restore
-from monitor.detection.incidents.open_incident import incident_from_dict, incident_to_dict
+from monitor.detection.incidents.open_incident import closed_incident, incident_from_dict, incident_to_dict
 from monitor.detection.incidents.slowdown import END_REASONS, in_unit, slowdown
 from monitor.detection.incidents.stall import Silence, duration, stall
-from monitor.detection.incidents.states import IncidentEvent, advance
 from monitor.detection.row import Row
 from monitor.detection.rows import Rows
 from monitor.detection.throughput.pace import Change, Finding, Pace
@@ -99,7 +98,7 @@ class ThroughputIncidents:
             self.slowdown = replace(self.slowdown, score=score, peak_step=step, peak_value=value)
             return [IncidentChanged(self.slowdown)]
         outcome = Outcome.RECOVERED if finding.change is Change.RECOVERED else Outcome.ONGOING
-        ended = _closed(self.slowdown, finding.block.last_step, outcome, END_REASONS[finding.change])
+        ended = closed_incident(self.slowdown, finding.block.last_step, outcome, END_REASONS[finding.change])
         self.slowdown = None
         return [IncidentChanged(ended)]
 
@@ -124,12 +123,14 @@ class ThroughputIncidents:
         if again.seconds is not None and again.seconds > 0:
             incident = replace(incident, peak_value=max(again.seconds, incident.peak_value))
             reason += f" By the clock of the trainer, {duration(again.seconds)} lie between it and the one before."
-        return [IncidentChanged(_closed(incident, again.step, Outcome.RECOVERED, reason))]
+        return [IncidentChanged(closed_incident(incident, again.step, Outcome.RECOVERED, reason))]
 
     def end_run(self, reason: str, step: int) -> list[Effect]:
         """The run has ended: nothing is waited for any more."""
         is_open = (each for each in (self.stall, self.slowdown) if each is not None)
-        effects: list[Effect] = [IncidentChanged(_closed(each, step, Outcome.ONGOING, reason)) for each in is_open]
+        effects: list[Effect] = [
+            IncidentChanged(closed_incident(each, step, Outcome.ONGOING, reason)) for each in is_open
+        ]
         self.stall = self.slowdown = self.pace.slow = None
         return effects
 
@@ -170,8 +171,3 @@ class ThroughputIncidents:
             restore(incident_from_dict, data.get("slowdown")),
             restore(list, data.get("pauses")) or [],
         )
-
-
-def _closed(incident: Incident, step: int, outcome: Outcome, reason: str) -> Incident:
-    state, end = advance(incident.state, IncidentEvent.CLOSE), max(step, incident.onset_step)
-    return replace(incident, state=state, end_step=end, outcome=outcome, reasons=[*incident.reasons, reason])

@@ -184,7 +184,7 @@ class Baseline:
         return [low < value < high for value in residual]
 
     def expected(self) -> float:
-        """What values are judged by: the way back to the usual level from an easy stretch of the data is no rise."""
+        """The level that values are judged by: the way back from an easy stretch of the data is no rise."""
         return max(self.level, self.usual)
 
     def _usual(self, windows: Floats) -> Floats:

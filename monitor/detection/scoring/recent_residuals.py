@@ -14,7 +14,7 @@ class RecentResiduals:
     z: list[float] = field(default_factory=lambda: [0.0] * LEAD)
     """Prewhitened residuals of this chunk, after the LEAD before it."""
     plain: list[float] = field(default_factory=lambda: [0.0] * LEAD)
-    """The same without prewhitening; stored as empty where it is `z`."""
+    """Residuals without prewhitening; stored as empty where they are `z`."""
     last_z: float = 0.0
     """The last residual as it was before prewhitening, without limits."""
     last_alarm: int = -CHUNK

@@ -1,4 +1,4 @@
-"""What a loss is like when nothing is wrong: near zero, below it, and after an easy stretch of the data."""
+"""A loss when nothing is wrong: near zero, below it, and after an easy stretch of the data."""
 
 from collections.abc import Callable
 
