@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 # Test processes side by side, one more than cores: tests also wait. `make test JOBS=0` runs the tests in one process.
-JOBS ?= $(shell cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((cores + 1)))
+JOBS ?= $(shell echo $$(($(CORES) + 1)))
 # Bytecode is written whatever the environment says: without it every process compiles all tests and plugins anew.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help: ## list the targets
@@ -35,12 +36,17 @@ serve: setup ## start the collector on :8000 and the dashboard on :8501
 	@LOSSGUARD_DIR="$${LOSSGUARD_DIR:-.lossguard}" $(BIN)/python -m lossguard_server
 
 .PHONY: test
-test: setup system ## run all tests, including those with real processes and servers
-	$(PYTEST)
+test: setup system ## run the tests that prove every change, including those with real processes and servers
+	$(PYTEST) -m 'not system'
+
+.PHONY: test-system
+test-system: setup system ## run the other tests: servers, networks, clusters and frameworks in depth (every night)
+	$(PYTEST) -m system
 
 .PHONY: test-fast
-test-fast: setup ## run the quick tests (about a minute; SQLite only)
-	$(PYTEST) -m 'not slow and not needs'
+test-fast: JOBS = $(CORES)
+test-fast: setup ## run the quick tests, without a store (about a minute)
+	$(PYTEST) -m 'not slow and not needs and not system and not store'
 
 .PHONY: test-compose
 test-compose: setup ## test docker-compose.yml on a real engine: a spike and its alert, killed services (root; 15 minutes)
@@ -49,6 +55,10 @@ test-compose: setup ## test docker-compose.yml on a real engine: a spike and its
 .PHONY: test-frameworks
 test-frameworks: ## test the oldest and the newest releases of accelerate, transformers and lightning (ROWS=..; some GB of packages)
 	$(PYTHON) -m tests.frameworks $(ROWS)
+
+.PHONY: test-gpu
+test-gpu: ## run on one CUDA device what has not run on a GPU yet (figures as JSON; some GB of packages; exit 3 without a device)
+	@$(PYTHON) -m tests.gpu $(ARGS)
 
 .PHONY: check
 check: setup ## run ruff, mypy (strict), the import contracts and a strict build of the documentation

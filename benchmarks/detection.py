@@ -19,17 +19,26 @@ from typing import Any
 import numpy as np
 
 from benchmarks import messy
+from benchmarks.harness import ROOT, heading
 from benchmarks.leave_one_out import Outcome, judge, leave_one_out
-from benchmarks.rows import heading
-from benchmarks.suites import FAULT, SUITES, Run, Suite
-from benchmarks.wandering import RISE_STEP, RISES, ROWS, WANDERING, RiseSuite, WanderingSuite
+from benchmarks.suites import (
+    FAULT,
+    RISE_STEP,
+    RISES,
+    ROWS,
+    SUITES,
+    WANDERING,
+    RiseSuite,
+    Run,
+    Suite,
+    WanderingSuite,
+)  # fmt: skip
 from monitor.backtesting.backtest import backtest_rows
 from monitor.backtesting.labelled_curves import Curve, Score, our_alarms, read_folder, score, total
 from monitor.backtesting.published_rules import RULES, alarm_steps
 from monitor.detection import DetectionEngine, DetectionSettings, Rows
 from monitor.detection.rows import Floats
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "detection.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 NOISES = (0.02, 0.06)
@@ -48,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", action="store_true", help="write the tables into docs/detection.md")
     options = parser.parse_args(arguments)
     if options.leave_one_out:
+        print(heading("Chosen on all curves but one", "setting", "recall", *PER_10K))
         print("\n".join(by_left_out(read_folder(options.curves))))
         return
     lines: list[str] = []
@@ -67,6 +77,9 @@ def report(folder: Path, compare: bool, seeds: int) -> Iterator[str]:
     if (folder / "labels.json").exists():
         curves = read_folder(folder)
         yield from by_curve(curves)
+        yield heading(
+            "The same curves with other settings, and published rules on them", "setting or rule", "recall", *PER_10K
+        )
         yield from by_target_rate(curves)
         yield from by_left_out(curves)
         if compare:
@@ -82,24 +95,29 @@ def report(folder: Path, compare: bool, seeds: int) -> Iterator[str]:
 
 
 def by_curve(curves: list[Curve]) -> Iterator[str]:
+    """A clean curve without an incident has no line of its own."""
     columns = ("curve", "kind", "rows", "onsets found", "false alarms", "false actions", "median delay in rows")
     yield heading("Labelled curves", *columns)
-    all_actions = 0
+    all_actions, quiet = 0, list[Curve]()
     for curve in curves:
         incidents = backtest_rows(curve.rows)["incidents"]
         alarms = [int(incident["detected_step"]) for incident in incidents]
         one = score(curve, alarms)
         actions = num_actions(incidents) if curve.kind == "clean" else 0
         all_actions += actions
+        if curve.kind == "clean" and not one.false and not actions:
+            quiet.append(curve)
+            continue
         false = f"{one.false} | {actions}" if curve.kind == "clean" else " | "
         late = [curve.row_of(a) - curve.row_of(o) for o in curve.onsets for a in alarms]
         late = [rows for rows in late if -2 <= rows <= 12]
         delay = f"{np.median(late):g}" if late else ""
         yield f"| {curve.name} | {curve.kind} | {len(curve.rows)} | {one.found}/{one.onsets} | {false} | {delay} |"
+    yield f"| the other {len(quiet)} | clean | {sum(len(curve.rows) for curve in quiet)} | 0/0 | 0 | 0 | |"
     for which in ("detected_step", "onset_step"):
-        all_curves = total(curves, lambda curve, which=which: our_alarms(curve, which=which))  # type: ignore[misc]
-        rate = f"{all_actions}: {1e4 * all_actions / max(all_curves.rows, 1):.2f} per 10k"
-        yield f"| **all, by {which}** | | {all_curves.rows} clean | {cells(all_curves)} | **{rate}** | |"
+        whole = total(curves, lambda curve, which=which: our_alarms(curve, which=which))  # type: ignore[misc]
+        rate = f"{all_actions}: {1e4 * all_actions / max(whole.rows, 1):.2f} per 10k"
+        yield f"| **all, by {which}** | | {whole.rows} clean | {cells(whole)} | **{rate}** | |"
 
 
 def cells(one: Score) -> str:
@@ -107,22 +125,18 @@ def cells(one: Score) -> str:
 
 
 def by_target_rate(curves: list[Curve]) -> Iterator[str]:
-    yield heading("Target false-alarm rate", "false_alarms_per_10k", "recall", *PER_10K)
     for target_rate in TARGET_RATES:
         settings = DetectionSettings(false_alarms_per_10k=target_rate)
-        yield outcome_row(f"{target_rate:g}", [judge(curve, settings) for curve in curves])
+        default = " (default)" * (settings == DetectionSettings())
+        name = f"`false_alarms_per_10k` = {target_rate:g}{default}"
+        yield outcome_row(name, [judge(curve, settings) for curve in curves])
 
 
 def by_left_out(curves: list[Curve]) -> Iterator[str]:
     """The figures that were chosen on the other curves, on the one left out."""
-    yield heading("Chosen on all curves but one", "target rate, least thresholds, share of a sum", "recall", *PER_10K)
     held_out, times = leave_one_out(curves)
-    yield outcome_row("chosen on the other curves, judged on the one left out", [held_out])
-    yield outcome_row("the present figures", [judge(curve) for curve in curves])
-    chosen = "; ".join(
-        f"{rate:g}, x{least:g}, {share:g}: {count} times" for (rate, least, share), count in times.items()
-    )
-    yield f"\nChosen: {chosen}."
+    chosen = "; ".join(f"{rate:g}, x{least:g}, {share:g}: {count}" for (rate, least, share), count in times.items())
+    yield outcome_row(f"chosen on all curves but one (times: {chosen})", [held_out])
 
 
 def outcome_row(name: str, outcomes: Sequence[Outcome]) -> str:
@@ -132,24 +146,24 @@ def outcome_row(name: str, outcomes: Sequence[Outcome]) -> str:
 
 def by_rule(curves: list[Curve]) -> Iterator[str]:
     """A published rule acts on each of its alarms, or never acts."""
-    yield heading("Published rules on the same curves", "rule", "recall", *PER_10K)
     for name, rule in RULES.items():
         one = total(curves, lambda curve, rule=rule: alarm_steps(rule, curve.rows))  # type: ignore[misc]
         yield f"| {name} | {one.percent()} | {one.rate:.2f} | |"
-    yield outcome_row("**Lossguard**", [judge(curve) for curve in curves])
 
 
 def by_suite(seeds: int) -> Iterator[str]:
-    columns = ("suite", "noise", "found", "false incidents", "false actions", "delay: median, most", "right action")
-    yield heading(f"Synthetic suites, {seeds} runs each", *columns)
-    for suite in SUITES:
-        for noise in NOISES:
-            yield suite_row(suite, noise, seeds)
+    """Suites in which nothing is wrong share a line."""
+    columns = ("suite", "found", "false incidents", "false actions", "delay: median, most", "right action")
+    yield heading(f"Synthetic suites, {seeds} runs each with noise of 0.02 and of 0.06 nats", *columns)
+    healthy = [suite for suite in SUITES if not suite.found]
+    for name, suites in [(suite.name, [suite]) for suite in SUITES if suite.found] + [("nothing wrong", healthy)]:
+        runs = [(suite, noise, seed) for suite in suites for noise in NOISES for seed in range(seeds)]
+        yield suite_row(f"{name}, {len(suites)} suites" if len(suites) > 1 else name, runs)
 
 
-def suite_row(suite: Suite, noise: float, seeds: int) -> str:
+def suite_row(name: str, runs: Sequence[tuple[Suite, float, int]]) -> str:
     delays, false, false_actions, right = [], 0, 0, 0
-    for seed in range(seeds):
+    for suite, noise, seed in runs:
         run = Run.healthy(seed, noise)
         suite.inject(run)
         incidents = backtest_rows(run.rows(), declared=run.declared)["incidents"]
@@ -159,9 +173,9 @@ def suite_row(suite: Suite, noise: float, seeds: int) -> str:
         actions = [i["action"]["kind"] for i in incidents if i["action"]["kind"] != "none"]
         right += (actions[0] if actions else "none") in suite.actions
         false_actions += num_actions([i for i in incidents if "rollback" not in suite.actions or i not in due])
-    found = f"{len(delays)}/{seeds}" if suite.found else ""
+    found = f"{len(delays)}/{len(runs)}" if runs[0][0].found else ""
     delay = f"{np.median(delays):g}, {max(delays)}" if delays else ""
-    return f"| {suite.name} | {noise:g} | {found} | {false} | {false_actions} | {delay} | {right}/{seeds} |"
+    return f"| {name} | {found} | {false} | {false_actions} | {delay} | {right}/{len(runs)} |"
 
 
 def num_actions(incidents: Sequence[dict[str, Any]]) -> int:
@@ -170,43 +184,52 @@ def num_actions(incidents: Sequence[dict[str, Any]]) -> int:
 
 
 def on_wandering(seeds: int) -> Iterator[str]:
+    """A suite without an incident has no line of its own."""
     yield heading(
         f"Healthy losses whose level wanders, {seeds} runs of {ROWS:,} rows each",
         "suite (sizes in noises)",
         "false incidents per 10k rows",
         "false actions per 10k rows",
     )
+    num_quiet = 0
     for suite in WANDERING:
         incidents = [incident for seed in range(seeds) for incident in incidents_of(suite, seed)]
         per_10k = 1e4 / ROWS / seeds
-        yield f"| {suite.name} | {len(incidents) * per_10k:.2f} | {num_actions(incidents) * per_10k:.2f} |"
+        if incidents:
+            yield f"| {suite.name} | {len(incidents) * per_10k:.2f} | {num_actions(incidents) * per_10k:.2f} |"
+        num_quiet += not incidents
+    yield f"| the other {num_quiet} suites | 0.00 | 0.00 |"
 
 
 def on_rises(seeds: int) -> Iterator[str]:
-    """A rise is found while it lasts, or in as many rows again."""
+    """A rise is found while it lasts, or in as many rows again. The level is flat (first figure) or wanders."""
     yield heading(
-        f"True slow rises, {seeds} runs each",
-        "suite",
+        f"True slow rises on a level that is flat; that wanders, {seeds} runs each",
+        "rise",
         "found",
         "median delay in rows",
         "median rise by then in noises",
         "actions a rise",
         "false actions before",
     )
-    for suite in RISES:
-        delays, actions, before = [], 0, 0
-        for seed in range(seeds):
-            incidents = incidents_of(suite, seed)
-            due = [incident for incident in incidents if incident["detected_step"] >= RISE_STEP]
-            delays += [
-                i["detected_step"] - RISE_STEP for i in due[:1] if i["detected_step"] < RISE_STEP + 2 * suite.rows
-            ]
-            actions += num_actions(due)
-            before += num_actions([incident for incident in incidents if incident not in due])
-        delay = float(np.median(delays)) if delays else np.nan
-        rise = min(delay / suite.rows, 1.0) * suite.height
-        found = f"{len(delays)}/{seeds}"
-        yield f"| {suite.name} | {found} | {delay:g} | {rise:.1f} | {actions / seeds:.2f} | {before} |"
+    half = len(RISES) // 2
+    for flat, wandering in zip(RISES[:half], RISES[half:], strict=True):
+        pairs = zip(rise_cells(flat, seeds), rise_cells(wandering, seeds), strict=True)
+        cells = " | ".join("; ".join(pair) for pair in pairs)
+        yield f"| {flat.height:g} noises in {flat.rows:,} rows | {cells} |"
+
+
+def rise_cells(suite: RiseSuite, seeds: int) -> list[str]:
+    delays, actions, before = [], 0, 0
+    for seed in range(seeds):
+        incidents = incidents_of(suite, seed)
+        due = [incident for incident in incidents if incident["detected_step"] >= RISE_STEP]
+        delays += [i["detected_step"] - RISE_STEP for i in due[:1] if i["detected_step"] < RISE_STEP + 2 * suite.rows]
+        actions += num_actions(due)
+        before += num_actions([incident for incident in incidents if incident not in due])
+    delay = float(np.median(delays)) if delays else np.nan
+    rise = min(delay / suite.rows, 1.0) * suite.height
+    return [f"{len(delays)}/{seeds}", f"{delay:g}", f"{rise:.1f}", f"{actions / seeds:.2f}", str(before)]
 
 
 def incidents_of(suite: WanderingSuite | RiseSuite, seed: int) -> list[dict[str, Any]]:
@@ -216,19 +239,19 @@ def incidents_of(suite: WanderingSuite | RiseSuite, seed: int) -> list[dict[str,
 
 def on_noise(rows: int = 20_000, seeds: int = 5) -> Iterator[str]:
     """Healthy losses whose noise is not normal: do the thresholds from the run's own tail keep the target?"""
-    columns = ("noise", "target per 10k", "false incidents per 10k rows", "false actions per 10k rows")
-    yield heading("Healthy runs with other noise", *columns)
+    targets = (1.0, 4.0)
+    columns = [f"false {what}, target {rate:g}" for rate in targets for what in ("incidents", "actions")]
+    yield heading("Healthy runs with other noise, per 10k rows", "noise", *columns)
     for name, make in NOISE_KINDS.items():
-        for target_rate in (1.0, 4.0):
-            false = actions = 0
+        numbers = list[int]()
+        for target_rate in targets:
+            incidents = list[dict[str, Any]]()
             for seed in range(seeds):
                 loss = 2.5 + np.exp(-np.arange(rows) / 3000) + 0.02 * make(np.random.default_rng(seed), rows)
-                curve = Rows.of(np.arange(rows), loss=loss)
                 settings = DetectionSettings(false_alarms_per_10k=target_rate)
-                incidents = backtest_rows(curve, settings)["incidents"]
-                false, actions = false + len(incidents), actions + num_actions(incidents)
-            per_10k = 1e4 / rows / seeds
-            yield f"| {name} | {target_rate:g} | {false * per_10k:.2f} | {actions * per_10k:.2f} |"
+                incidents += backtest_rows(Rows.of(np.arange(rows), loss=loss), settings)["incidents"]
+            numbers += [len(incidents), num_actions(incidents)]
+        yield f"| {name} | {' | '.join(f'{1e4 * number / rows / seeds:.2f}' for number in numbers)} |"
 
 
 def smoothed(random: np.random.Generator, rows: int) -> Floats:

@@ -6,7 +6,7 @@ Sizes are in noises, 1.4826 times the median absolute deviation of the loss from
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from zlib import crc32
 
@@ -153,7 +153,7 @@ class Spike:
 @dataclass(frozen=True)
 class MessyRun:
     """A run with noise of this kind; without `spikes` it is the twin. `rise`: noises by which its level rises for good,
-    after which no spike comes."""
+    after which no spike comes. `stretch`: factor of the spikes' lengths."""
 
     kind: str
     norm: str
@@ -161,6 +161,7 @@ class MessyRun:
     spikes: bool = False
     every: int = EVERY
     rise: float = 0.0
+    stretch: float = 1.0
 
     @property
     def stride(self) -> int:
@@ -176,7 +177,8 @@ class MessyRun:
         random = np.random.default_rng([self.seed, 77, crc32(self.kind.encode()), NORMS.index(self.norm)])
         planted, at = list[Spike](), 300 + int(random.integers(200))
         while at < ROWS - 100:
-            planted.append(Spike.draw(at, random))
+            spike = Spike.draw(at, random)
+            planted.append(replace(spike, rows=max(2, round(spike.rows * self.stretch))))
             at += int(random.integers(self.every // 2, self.every * 3 // 2))
         return random, planted
 

@@ -50,10 +50,20 @@ function watch(app) {
   changed();
 }
 
+// The field of a dialog has the focus once the dialog is open: first the one that confirms it.
+function focusDialog() {
+  const dialog = document.querySelector('[data-testid="stDialog"]');
+  const field = dialog?.querySelector(".st-key-confirm-word input") ?? dialog?.querySelector("form input, form textarea");
+  if (!field || dialog.dataset.focused) return;
+  dialog.dataset.focused = "yes";
+  setTimeout(() => field.focus(), 100); // after the dialog itself has taken it
+}
+
 function start() {
   const app = document.querySelector('[data-testid="stApp"]');
   if (app === null) setTimeout(start, 200);
   else watch(app);
+  if (app !== null) new MutationObserver(focusDialog).observe(document.body, { childList: true, subtree: true });
 }
 
 start();

@@ -11,23 +11,16 @@ from typing import Any, TypeGuard
 
 from db.models import Incident, Intervention, Order, Run
 from db.run_states import rewind_target
+from lossguard.vocabulary import wording
 from lossguard.vocabulary.metrics import short_name
 from lossguard.vocabulary.protocol import NON_FINITE
-from lossguard.vocabulary.states import IncidentKind, IncidentState, OrderKind
-from lossguard.vocabulary.wording import form
-
-INCIDENT_KINDS: Mapping[str, str] = {
-    IncidentKind.NONFINITE: "non-finite value",
-    IncidentKind.GRAD_SPIKE: "grad norm spike",
-    IncidentKind.LOG_Z_DRIFT: "log Z drift",
-    IncidentKind.HELD_OUT_RISE: "rise of the held-out loss",
-}
-"""The others read well as they are stored."""
+from lossguard.vocabulary.states import KINDS, IncidentKind, IncidentState, OrderKind
+from lossguard.vocabulary.wording import form, recovery_sentence
 
 
 def incident_kind(kind: str) -> str:
-    """Also of kinds that this version does not know."""
-    return INCIDENT_KINDS.get(kind, words(kind))
+    """Return a kind of incidents in words, also one that this version does not know."""
+    return KINDS[kind].label if kind in KINDS else words(kind)
 
 
 def words(name: str) -> str:
@@ -75,12 +68,7 @@ def percent(share: float | None) -> str:
 
 def abbreviated(value: float | None, digits: int = 3) -> str:
     """Three digits and a unit: "6.55 M"; a dash when there is none."""
-    if not _is_float(value):
-        return number(value)
-    for size, unit in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= 0.9995 * size:
-            return f"{value / size:.{digits}g}{unit}" if abs(value) < 1e15 else number(value)
-    return f"{value:.{digits}g}"
+    return wording.abbreviated(value, digits) if _is_float(value) and abs(value) < 1e15 else number(value)
 
 
 def count(value: int | None) -> str:
@@ -178,11 +166,6 @@ def first_named(names: Sequence[str], count: int) -> list[str]:
     return [*names[:count], *([f"and {more:,} more"] if more > 0 else [])]
 
 
-def batches(skip_from: int | None, skip_to: int | None) -> str:
-    """A half-open range of batches: "[300, 700)"."""
-    return "-" if skip_from is None or skip_to is None else f"[{skip_from:,}, {skip_to:,})"
-
-
 def incident_sentence(incident: Incident) -> str:
     """Onset, detection, peak and end of an incident in one sentence."""
     if incident.kind == IncidentKind.STALL:
@@ -192,7 +175,8 @@ def incident_sentence(incident: Incident) -> str:
         peak = f"{short_name(incident.signal)} {number(incident.details.get('peak_value'))}"
         parts.append(f"peak at {incident.peak_step:,} ({peak})")
     parts.append("still in progress" if incident.end_step is None else f"ended at {incident.end_step:,}")
-    return ", ".join(parts) + "."
+    recovery = recovery_sentence(incident.kind, incident.state, incident.details)
+    return " ".join(filter(None, [", ".join(parts) + ".", recovery]))
 
 
 def _stall_sentence(incident: Incident) -> str:
@@ -202,6 +186,14 @@ def _stall_sentence(incident: Incident) -> str:
     end_step = incident.end_step or 0
     end = f" until step {end_step:,}" if end_step > incident.onset_step else ""  # else the run ended
     return f"No step after step {incident.onset_step:,} for {silence}{end}."
+
+
+def stalled_for(incident: Incident, now: float) -> float | None:
+    """Seconds without a step: of a stall that goes on, until now."""
+    found: float | None = incident.details.get("peak_value")
+    if found is None or incident.state == IncidentState.CLOSED:
+        return found
+    return found + max(0.0, now - incident.opened_at)
 
 
 def expectation(details: Mapping[str, Any]) -> str:
@@ -231,7 +223,7 @@ def _rollback_sentence(intervention: Intervention, order: Order | None) -> str:
         sentence += f" (step {count(intervention.rewind_to)} was requested)"
     if intervention.skip_from is not None and intervention.skip_to is not None:
         num_skipped = plural(intervention.skip_to - intervention.skip_from, "batch", "batches")
-        sentence += f", skip {num_skipped} {batches(intervention.skip_from, intervention.skip_to)}"
+        sentence += f", skip {num_skipped} ({wording.batches(intervention.skip_from, intervention.skip_to)})"
     if intervention.lr_scale is not None:
         sentence += f", learning rate x {intervention.lr_scale:g}"
     if intervention.remedies:

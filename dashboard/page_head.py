@@ -90,16 +90,20 @@ def _page_of(scope: Scope) -> str:
 def _tags(page: str) -> bytes:
     """A script that names the server's URL: Streamlit's client would otherwise try the page's own path first and wait
     0.1 s before it tries the root. Then plotly.js, our script of the charts and those of the page's elements, which the
-    browser loads while it still fetches Streamlit's own. At last what says that the dashboard does not answer, while
-    it does not.
+    browser loads while it still fetches Streamlit's own. At last what makes Back return to a page as it was, and what
+    says that the dashboard does not answer, while it does not.
     """
     tags = (
         "<script>window.__streamlit = {BACKEND_BASE_URL: location.origin}</script>"
         f"{_scripts(page)}"
         f"<style>{(HERE / 'connection.css').read_text()}</style>"
-        f"<script>(() => {{{(HERE / 'connection.js').read_text()}}})()</script></head>"
+        f"{_inline('history.js')}{_inline('connection.js')}</head>"
     )
     return tags.encode()
+
+
+def _inline(name: str) -> str:
+    return f"<script>(() => {{{(HERE / name).read_text()}}})()</script>"
 
 
 def _scripts(page: str) -> str:

@@ -27,7 +27,19 @@ from dashboard.login import LoginRequired
 from dashboard.page_head import PageHead
 from dashboard.security_headers import SecurityHeaders
 from dashboard.upload_limits import UploadLimits
-from dashboard.views.run import costs, edit, figure, goodput, hardware  # noqa: F401
+from dashboard.views import waiting  # noqa: F401
+from dashboard.views.run import (  # noqa: F401
+    costs,
+    curves,
+    edit,
+    families,
+    figure,
+    goodput,
+    hardware,
+    notes,
+    report_download,
+    story,
+)
 
 IMMUTABLE = "max-age=31536000, immutable"
 

@@ -1,15 +1,14 @@
 """What a page shows, in its URL, so that a link or a reload shows the same.
 
 Widgets write themselves into the URL: give them `key="name", bind="query-params"`. This module holds what no widget
-does: `?run=ID`, the steps in view `?steps=FIRST-LAST`, the value axes `?log=METRIC,METRIC&linear=..&fit-all=..`, and of
-the Compare page `?runs=ID,ID:SEGMENT&baseline=ID` and `&view=A-B`. What a viewer did to a chart is in
-`?hidden=..&collapsed=..&y=..` (views/chart_view.py).
+does: `?run=ID`, the steps in view `?steps=FIRST-LAST` or `?last=10%`, the value axes
+`?log=METRIC,METRIC&linear=..&fit-all=..`, and of the Compare page `?runs=ID,ID:SEGMENT&baseline=ID` and `&view=A-B`.
+What a viewer did to a chart is in `?hidden=..&collapsed=..&y=..` (views/chart_view.py).
 """
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NoReturn
 from urllib.parse import quote, unquote, urlencode
 
 import streamlit as st
@@ -37,6 +36,12 @@ def steps() -> tuple[int, int] | None:
 def set_steps(window: tuple[float, float] | None) -> None:
     """Set the steps in view; None for the whole run."""
     _set_range("steps", window)
+
+
+def last() -> str | None:
+    """The newest part of the run that stays in view, such as "1000" steps or "10%"; None for all or another range."""
+    text = st.query_params.get("last", "")
+    return text if re.fullmatch("[0-9]{1,9}%?", text) else None
 
 
 def view() -> tuple[int, int] | None:
@@ -119,12 +124,6 @@ def set_number(name: str, value: int) -> None:
 def text(name: str) -> str | None:
     """The value of a parameter as it stands in the URL."""
     return st.query_params.get(name)
-
-
-def rewrite(name: str, *values: str) -> NoReturn:
-    """Replace what a link wrote by what the widget of that name writes, and run the page again from the start."""
-    set_texts(name, values)
-    st.rerun()
 
 
 def texts(name: str) -> list[str]:

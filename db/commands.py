@@ -9,20 +9,9 @@ from sqlalchemy.orm import Session
 
 from db import queries
 from db.dialects import dialect_of
-from db.models import (
-    BESIDE,
-    Event,
-    Incident,
-    Intervention,
-    Order,
-    Run,
-    RunStatus,
-    Segment,
-    SkippedBatches,
-    state_text,
-)
+from db.models import BESIDE, Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches, state_text
 from db.steps import backlog
-from db.store import bulk, features, partitions
+from db.store import bulk, partitions
 from lossguard.vocabulary.states import OrderState, RunState, SegmentReason
 
 
@@ -52,7 +41,11 @@ def lock_runs(
 
 
 def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> tuple[Run, bool]:
-    """The run with this id, created if there is none: (run, whether it is new). A known run is running again."""
+    """The run with this id, created if there is none: (run, whether it is new).
+
+    A known run is running again: what the process says of itself replaces what an earlier one said, except what it does
+    not say. The run keeps its name, which people may have changed.
+    """
     run = lock_run(session, run_id=values["id"])
     if run is None:
         new = Run(**values, state=RunState.RUNNING, last_report_at=now, restorable_steps=[])
@@ -68,7 +61,14 @@ def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> 
     run.archived_at = None
     run.last_report_at = now
     run.capabilities = list(values["capabilities"])
+    for name in OF_PROCESS:
+        if values.get(name) not in (None, {}, []):
+            setattr(run, name, values[name])
     return run, False
+
+
+OF_PROCESS = ("config", "command", "git_commit", "host", "devices", "versions", "total_steps")
+"""Columns of a run that describe the process that runs it."""
 
 
 def run_status_of(session: Session, *, run: Run, now: float) -> RunStatus:
@@ -119,7 +119,6 @@ def open_segment(
         live_order=BESIDE if is_beside else queries.newest_live_order(session, run=run) + 1,
         writer=writer,
         num_steps=0,
-        has_blocks=features.is_enabled(session, features.BLOCKS),
         num_packed=0,
     )
     session.add(segment)
@@ -128,7 +127,7 @@ def open_segment(
 
 
 def lead(session: Session, *, run: Run, segment: Segment) -> None:
-    """From now on the live line leads to the segment: its process has taken over the run."""
+    """Let the live line lead to the segment: its process has taken over the run."""
     segment.live_order = queries.newest_live_order(session, run=run) + 1
     session.flush()
 
@@ -142,7 +141,7 @@ def set_fork_step(session: Session, *, run: Run, segment: Segment, first_step: i
 
 
 EXTENT = ("first_step", "last_step", "num_steps")
-"""What a segment says of its steps."""
+"""Columns of a segment that describe its steps."""
 
 
 def grow_segment(segment: Segment, *, steps: Sequence[int]) -> None:
@@ -165,23 +164,24 @@ def _grown(segment: Segment, steps: Sequence[int]) -> tuple[int, int, int]:
     )
 
 
-def add_event(
-    session: Session,
-    *,
-    run: Run,
-    key: str,
-    segment: int,
-    step: int | None,
-    time: float,
-    kind: str,
-    details: Mapping[str, Any],
-) -> bool:
-    """Record an event unless its key is known: whether it is new."""
-    if session.scalar(sa.select(Event.id).where(Event.run_pk == run.pk, Event.key == key)) is not None:
-        return False
-    session.add(Event(run_pk=run.pk, key=key, segment=segment, step=step, time=time, kind=kind, details=dict(details)))
+def add_event(session: Session, *, run: Run, **event: Any) -> bool:
+    """Record an event (`key` and the other columns of `Event`) unless its key is known: whether it is new."""
+    return add_events(session, run=run, events=[event])[0]
+
+
+def add_events(session: Session, *, run: Run, events: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Record those events whose keys are not known: for each of them, whether it is new."""
+    of_run = sa.select(Event.key).where(Event.run_pk == run.pk)
+    parts = bulk.key_parts(event["key"] for event in events)
+    known = {key for keys in parts for key in session.scalars(of_run.where(Event.key.in_(keys)))}
+    are_new = []
+    for event in events:
+        are_new.append(event["key"] not in known)
+        if are_new[-1]:
+            known.add(event["key"])
+            session.add(Event(run_pk=run.pk, **event))
     session.flush()
-    return True
+    return are_new
 
 
 def save_incident(session: Session, *, run: Run, number: int, segment: int, now: float, **values: Any) -> Incident:
@@ -202,13 +202,15 @@ def save_verdict(session: Session, *, incident: Incident, verdict: Mapping[str, 
 
 
 def save_intervention(session: Session, *, run: Run, number: int, now: float, **values: Any) -> Intervention:
-    """Insert or update the run's intervention of this number."""
+    """Insert or update the run's intervention of this number; of its details, those that are not given stay."""
     intervention = session.scalar(
         sa.select(Intervention).where(Intervention.run_pk == run.pk, Intervention.number == number)
     )
     if intervention is None:
         intervention = Intervention(run_pk=run.pk, number=number, created_at=now)
         session.add(intervention)
+    elif "details" in values:
+        values["details"] = intervention.details | values["details"]
     _assign(intervention, values, now)
     session.flush()
     return intervention
@@ -313,7 +315,7 @@ def save_detection_state(
     """
     bulk.run(
         session,
-        "INSERT INTO watch_states (run_pk, state, segment, seen_step) VALUES (?, ?, ?, ?) ON CONFLICT (run_pk)"
+        "INSERT INTO detection_states (run_pk, state, segment, seen_step) VALUES (?, ?, ?, ?) ON CONFLICT (run_pk)"
         " DO UPDATE SET state = excluded.state, segment = excluded.segment, seen_step = excluded.seen_step",
         (run.pk, state_text(state, segment, seen_step), segment, seen_step),
     )

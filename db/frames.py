@@ -160,7 +160,7 @@ def _probe_rows(run_id: str, stored: queries.StoredProbe) -> list[tuple[object, 
 
 
 def goodput(session: Session, *, run: Run, now: float | None = None) -> pd.DataFrame:
-    """What the time of a run was used for (see `db.goodput.accounting.TimeCause`): every second since its start once.
+    """Return the time of a run by cause (see `db.goodput.accounting.TimeCause`): every second since its start once.
 
     `now`: until when, of a run that has not ended, in unix seconds (default: the time by the clock). `share` is missing
     while no time has passed.

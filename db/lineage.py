@@ -122,7 +122,7 @@ def declared(
 
 
 def source_of(events: Iterable[Event]) -> SourceFacts:
-    """How the rows of a run are made, by the newest of its events that says so."""
+    """Return how the rows of a run are made, by the newest of its events that says so."""
     newest = [event.details for event in events if says_source(event.kind, event.details)][-1:]
     return SourceFacts.from_details(newest[0]) if newest else EVERY_STEP
 
@@ -171,12 +171,8 @@ def forks(segments: Sequence[Segment]) -> list[Fork]:
 
 def in_opening_order(segments: Sequence[Segment]) -> list[Segment]:
     """The segments that have led the live line and whose first step is known, in the order in which they began to."""
-    placed = [
-        (segment.number if segment.live_order is None else segment.live_order, segment)
-        for segment in segments
-        if segment.fork_step is not None
-    ]
-    return [segment for place, segment in sorted(placed, key=lambda each: each[0]) if place != BESIDE]
+    begun = (segment for segment in segments if segment.fork_step is not None and segment.live_order != BESIDE)
+    return sorted(begun, key=lambda segment: segment.live_order)
 
 
 def _from_fork(part: StepRange, fork_step: int, first: int | None, last: int | None) -> list[StepRange]:

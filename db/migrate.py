@@ -1,11 +1,16 @@
-"""Migrations: upgrade a database to the newest schema, and detect drift."""
+"""Migrations: upgrade a database to the newest schema, and detect drift.
+
+Each migration names the oldest revision whose release may use the store afterwards, `compatible_from`. The store has
+the newest of those, so that a release which does not know these migrations can tell whether it may go on.
+"""
 
 import io
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
@@ -15,17 +20,23 @@ from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
 from db.dialects import dialect_of
-from db.store import features, partitions
+from db.models import SchemaCompatibility
+from db.store import partitions
+from db.store.engine import pre_release
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PATIENCE_SECONDS = 300.0
-"""How long a migration is tried again before it is given up."""
+"""Seconds for which a migration is tried again before it is given up."""
 RETRY_SECONDS = 1.0
 """At most so long after an attempt the next one is made; reports that queued up are stored in between."""
 
 
 class NewerSchema(CommandError):
     """The schema is of a newer release, and this one may not use it; the message says so, and what to do."""
+
+
+class PreRelease(CommandError):
+    """The store is of a pre-release; the message says so, and what to do."""
 
 
 class StoreInUse(CommandError):
@@ -44,14 +55,17 @@ def upgrade(engine: sa.Engine, revision: str = "head", *, patience: float = PATI
 
     On PostgreSQL each migration is a transaction of its own, which gives up when it does not get its locks at once, and
     is tried again for `patience` seconds: collectors write meanwhile. A schema of a newer release that this one may use
-    stays as it is. Raises StoreInUse, NewerSchema.
+    stays as it is. Raises StoreInUse, NewerSchema, and PreRelease before anything is written.
     """
     _change(engine, _upgrade_unless_newer, revision, patience)
     partitions.make_missing(engine)
 
 
 def downgrade(engine: sa.Engine, revision: str, *, patience: float = PATIENCE_SECONDS) -> None:
-    """Undo the migrations after `revision`, all or none: one of them may refuse. Raises StoreInUse, CommandError."""
+    """Undo the migrations after `revision`, all or none: one of them may refuse.
+
+    Raises StoreInUse, PreRelease, CommandError.
+    """
     _change(engine, _downgrade_at_once, revision, patience)
 
 
@@ -59,9 +73,10 @@ def _upgrade_unless_newer(config: Config, revision: str) -> None:
     connection: sa.Connection = config.attributes["connection"]
     script = ScriptDirectory.from_config(config)
     with _one_transaction(connection):  # it ends here: each migration begins one of its own
-        current = MigrationContext.configure(connection).get_current_revision()
+        _refuse_pre_release(connection)
+        current = _current(connection)
         is_newer = not _knows(script, current)
-        if is_newer and (reason := features.misfit(connection, script, str(current))):
+        if is_newer and (reason := _newer_misfit(connection, script, str(current))):
             raise NewerSchema(reason)
     if not is_newer:
         command.upgrade(config, revision)
@@ -78,6 +93,7 @@ def _knows(script: ScriptDirectory, revision: str | None) -> bool:
 def _downgrade_at_once(config: Config, revision: str) -> None:
     connection: sa.Connection = config.attributes["connection"]
     with _one_transaction(connection):
+        _refuse_pre_release(connection)
         command.downgrade(config, revision)
 
 
@@ -98,7 +114,7 @@ def _change(engine: sa.Engine, change: Callable[[Config, str], None], revision: 
 
 
 def _in_use(connection: sa.Connection, patience: float) -> str:
-    current = MigrationContext.configure(connection).get_current_revision()
+    current = _current(connection)
     oldest = dialect_of(connection).oldest_transaction(connection) or "no other transaction is open now"
     return (
         f"the migration after {current or 'none'} got no lock on its tables for {patience:.0f} s, and changed nothing;"
@@ -110,7 +126,39 @@ def revisions(engine: sa.Engine) -> tuple[str | None, str | None]:
     """(the database's revision, the newest one): equal when there is nothing to do."""
     script = ScriptDirectory(str(MIGRATIONS))
     with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision(), script.get_current_head()
+        return _current(connection), script.get_current_head()
+
+
+def _current(connection: sa.Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _refuse_pre_release(connection: sa.Connection) -> None:
+    if reason := pre_release(connection):
+        raise PreRelease(reason)
+
+
+def note(ctx: MigrationContext, step: object, heads: Collection[Any], run_args: Mapping[str, Any]) -> None:
+    """Store what the schema needs after a migration, in its transaction (alembic's `on_version_apply`)."""
+    assert ctx.script is not None
+    assert ctx.connection is not None
+    if heads:
+        passed = ctx.script.iterate_revisions(next(iter(heads)), "base")
+        # What does not say from which revision on it is compatible is so with itself alone.
+        needed = max(str(getattr(one.module, "compatible_from", one.revision)) for one in passed)
+        ctx.connection.execute(sa.delete(SchemaCompatibility))
+        ctx.connection.execute(sa.insert(SchemaCompatibility).values(compatible_from=needed))
+
+
+def _newer_misfit(connection: sa.Connection, script: ScriptDirectory, current: str) -> str | None:
+    """Why this release may not use a schema at `current`, which it does not know, in one sentence; None: it may."""
+    needed = connection.scalar(sa.select(SchemaCompatibility.compatible_from))
+    if needed is not None and _knows(script, needed):
+        return None
+    return (
+        f"the schema is at {current}, for releases from {needed or current} on, and this one is of"
+        f" {script.get_current_head()}; install the release that upgraded the store"
+    )
 
 
 def misfit(engine: sa.Engine) -> str | None:
@@ -118,9 +166,11 @@ def misfit(engine: sa.Engine) -> str | None:
     script = ScriptDirectory(str(MIGRATIONS))
     newest = script.get_current_head()
     with engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
+        if reason := pre_release(connection):
+            return reason
+        current = _current(connection)
         if current is not None and not _knows(script, current):
-            return features.misfit(connection, script, current)
+            return _newer_misfit(connection, script, current)
     if current == newest:
         return None
     return (
@@ -130,7 +180,7 @@ def misfit(engine: sa.Engine) -> str | None:
 
 
 def drift(engine: sa.Engine) -> str | None:
-    """How the database differs from the models, in one sentence; None when it does not."""
+    """Return one sentence about how the database differs from the models; None when it does not."""
     current, newest = revisions(engine)
     if reason := misfit(engine):
         return reason

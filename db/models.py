@@ -45,8 +45,8 @@ NAMING = {
 }
 
 
-# What a column may hold is checked when it is written. Earlier releases imported files less strictly: one run whose
-# configuration was a list, or whose times lay beyond every calendar, broke the list of runs for everybody.
+# What a column may hold is checked when it is written, and bounded when it is read: one run whose configuration is a
+# list, or whose times lie beyond every calendar, would break the list of runs for everybody.
 
 
 class _Json(TypeDecorator[Any]):
@@ -190,22 +190,22 @@ class Run(Base):
     tags: Mapped[list[Any] | None] = mapped_column(TextList())
     """Words that people gave it; NULL: those that the loop gave it count, `tags` in `config`."""
     note: Mapped[str | None] = mapped_column(Text)
-    """What people wrote about it."""
+    """Note that people wrote about the run."""
     archived_at: Mapped[Time | None]
-    """Since then lists leave it out, until it runs again."""
+    """Time since which lists leave the run out, until it runs again."""
     total_steps: Mapped[int | None] = mapped_column(BigInteger)
     restorable_steps: Mapped[list[Any]] = mapped_column(StepList())
     restorable_tiers: Mapped[list[Any] | None] = mapped_column(ObjectList())
     """Where these are kept, as a report says it (`monitor.schemas.TierIn`); NULL: it does not."""
     started_at: Mapped[Time]
     last_report_at: Mapped[Time]
-    """When the run last reported, by the collector's clock."""
+    """Time of the run's last report, by the collector's clock."""
     finished_at: Mapped[Time | None]
     lease_writer: Mapped[str | None] = mapped_column(String(64))
     """The folder whose process carries out the run's orders (`lossguard.spool.writer.Writer`); a secret of that
     folder."""
     lease_session: Mapped[str | None] = mapped_column(String(64))
-    """That process: an older one of the same folder has lost the run for good."""
+    """The process that holds the lease: an older one of the same folder has lost the run for good."""
     lease_process: Mapped[str | None] = mapped_column(String(256))
     """The same process as people know it."""
     lease_until: Mapped[Time | None]
@@ -231,8 +231,8 @@ class Segment(Base):
     order_id: Mapped[int | None]
     opened_at: Mapped[Time]
     """By the trainer's clock: it is shown, and nothing is decided by it."""
-    live_order: Mapped[int | None]
-    """The live line leads to the segment with the greatest; NULL: its `number`. BESIDE: it never led the line, because
+    live_order: Mapped[int]
+    """The live line leads to the segment with the greatest. BESIDE: it never led the line, because
     a process without the lease of the run opened it. The collector gives it, so no clock of a trainer matters: a later
     segment gets a greater one, and a greater one again when its process takes over the run."""
     writer: Mapped[str | None] = mapped_column(String(32))
@@ -241,9 +241,6 @@ class Segment(Base):
     first_step: Mapped[int | None] = mapped_column(BigInteger)
     last_step: Mapped[int | None] = mapped_column(BigInteger)
     num_steps: Mapped[int] = mapped_column(BigInteger, default=0)
-    has_blocks: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
-    """Whether its steps become blocks and it has roll-ups from `db.steps.levels.FINEST` on. Otherwise they stay rows
-    until `python -m db pack`, and it has the finer roll-ups too, which a collector of an earlier release needs."""
     num_packed: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     """Steps in blocks; the other ones are rows of `steps`."""
 
@@ -259,7 +256,7 @@ class Segment(Base):
 
 BESIDE = -1
 """`live_order` of a segment that is beside the live line."""
-INNER_COLUMNS = ("has_blocks", "num_packed", "writer")
+INNER_COLUMNS = ("num_packed", "writer")
 """Columns of a segment that mean something in this store alone: no list or table shows them."""
 
 
@@ -326,13 +323,12 @@ class BlockValues(Base):
     """Which steps have a value; NULL where all have."""
 
 
-class Feature(Base):
-    """A way to store that is switched on, because no process of an earlier release uses the store any more."""
+class SchemaCompatibility(Base):
+    """One row: from which revision on a release may use the store, see `db.migrate`."""
 
-    __tablename__ = "features"
+    __tablename__ = "schema_compatibility"
 
-    name: Mapped[str] = mapped_column(String(32), primary_key=True)
-    enabled_at: Mapped[Time]
+    compatible_from: Mapped[str] = mapped_column(String(32), primary_key=True)
 
 
 for _metric, _type in COLUMNS.items():
@@ -340,25 +336,24 @@ for _metric, _type in COLUMNS.items():
 
 
 class RunStatus(Base):
-    """How a run is doing right now, as its reports say: what `/metrics` shows of it (see monitor.ingestion.run_status).
-
-    The table and three of its columns keep the names that earlier releases gave them.
-    """
+    """The present state of a run by its reports, as `/metrics` shows it."""
 
     __tablename__ = "pulses"
 
     run_pk: Mapped[int] = _run_key(primary=True)
     step: Mapped[int | None] = mapped_column(BigInteger)
     last_step_at: Mapped[float] = mapped_column("stepped_at")
-    """When the newest steps arrived, by the collector's clock; before the first, when the run was registered."""
+    """Arrival of the newest steps, by the collector's clock; before the first, the registration of the run."""
     expected_by: Mapped[float | None]
     """A pause was announced: the next step is due by then."""
     undelivered_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    """What is left in the trainer's spool, as its last report says."""
+    """Bytes that are left in the trainer's spool, as its last report says."""
     nonfinite_steps: Mapped[int] = mapped_column(BigInteger, default=0)
     skipped_steps: Mapped[int] = mapped_column(BigInteger, default=0)
     latest_values: Mapped[dict[str, Any]] = mapped_column("newest")
     """Metric -> its last value; non-finite numbers encoded, here and in `peaks`."""
+    losses: Mapped[dict[str, Any] | None]
+    """The last values of the loss on the live line (`recent`), and its level at intervals (`marks`)."""
     peaks: Mapped[list[Any]]
     """[slot of wall time, {metric: its maximum}] of the last few slots."""
     recent_reports: Mapped[list[Any]] = mapped_column("beats")
@@ -366,7 +361,7 @@ class RunStatus(Base):
     stall_after: Mapped[float | None]
     """Seconds without a step that are a stall; NULL where nothing is known of this process yet."""
     report_gaps: Mapped[list[Any] | None]
-    """Seconds between the last reports with steps, by the collector's clock; NULL in rows of a release without them."""
+    """Seconds between the last reports with steps, by the collector's clock; NULL before the second."""
 
 
 class Incident(Base):
@@ -415,7 +410,7 @@ class Intervention(Base):
     skip_to: Mapped[int | None] = mapped_column(BigInteger)
     lr_scale: Mapped[float | None]
     remedies: Mapped[list[Any] | None] = mapped_column(TextList())
-    """Names of the remedies that are switched on; NULL in rows of a release that had none."""
+    """Names of the remedies that are switched on; NULL: none."""
     details: Mapped[dict[str, Any]]
     created_at: Mapped[Time]
     changed_at: Mapped[Time]
@@ -429,7 +424,7 @@ class Order(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     run_pk: Mapped[int] = _run_key()
-    key: Mapped[str | None] = mapped_column(String(32))
+    key: Mapped[str] = mapped_column(String(32))
     """Random: a rebuilt store reuses ids, and an answer to an older order is no answer to this one."""
     intervention: Mapped[int]
     kind: Mapped[str] = mapped_column(String(16))
@@ -440,13 +435,13 @@ class Order(Base):
     skip_to: Mapped[int | None] = mapped_column(BigInteger)
     lr_scale: Mapped[float | None]
     remedies: Mapped[list[Any] | None] = mapped_column(TextList())
-    """Names of the remedies that are switched on; NULL in rows of a release that had none."""
+    """Names of the remedies that are switched on; NULL: none."""
     reason: Mapped[str] = mapped_column(Text)
     rewound_to: Mapped[int | None] = mapped_column(BigInteger)
     """The step that the trainer went back to: an older checkpoint when the planned one was damaged."""
     detail: Mapped[str | None] = mapped_column(Text)
     segment: Mapped[str | None] = mapped_column(String(128))
-    """Key of the segment about which it was decided; NULL, as the next ones, in rows of a release without them."""
+    """Key of the segment about which it was decided."""
     step: Mapped[int | None] = mapped_column(BigInteger)
     """The newest step that was then known."""
     expires_at: Mapped[Time | None]
@@ -506,10 +501,10 @@ def state_text(state: Mapping[str, Any], segment: int | None, step: int | None) 
 
 
 def intact_state(state: Mapping[str, Any], segment: int | None, step: int | None) -> dict[str, Any] | None:
-    """The contents of a stored state; None where they are not as saved. A state of a release without CRCs passes."""
+    """The contents of a stored state; None where they are not as saved."""
     said = {name: value for name, value in state.items() if name != CRC}
     try:
-        is_intact = CRC not in state or state[CRC] == _crc(orjson.dumps(said), segment, step)
+        is_intact = state.get(CRC) == _crc(orjson.dumps(said), segment, step)
     except TypeError:  # text or numbers that none of ours has
         is_intact = False
     return said if is_intact else None
@@ -522,7 +517,7 @@ def _crc(text: bytes, segment: int | None, step: int | None) -> int:
 class DetectionState(Base):
     """A saved state of a run's detection. Before it is used, it is fed the steps that were stored since."""
 
-    __tablename__ = "watch_states"
+    __tablename__ = "detection_states"
 
     run_pk: Mapped[int] = _run_key(primary=True)
     state: Mapped[dict[str, Any]]
@@ -594,7 +589,7 @@ class MlflowExperiment(Base):
 
 
 class MlflowRun(Base):
-    """What an MLflow client logged of its run besides the steps."""
+    """Values that an MLflow client logged of its run besides the steps."""
 
     __tablename__ = "mlflow_runs"
 
@@ -627,7 +622,7 @@ class PolicyLayer(Base):
 
 
 class Retention(Base):
-    """How long the ended runs of a project are kept."""
+    """Time for which the ended runs of a project are kept."""
 
     __tablename__ = "retentions"
 
@@ -681,7 +676,7 @@ class PreflightAnswer(Base):
     num_answers: Mapped[int]
     """About this intervention, so far."""
     answered_at: Mapped[Time]
-    """By the collector's clock."""
+    """Time of the answer, by the collector's clock."""
     answer: Mapped[dict[str, Any]]
     """As `lossguard.vocabulary.wire.Answer` writes it, with `order_seconds` and `order_steps`: the terms of an
     order."""

@@ -33,11 +33,9 @@ from db.steps.series import series as series
 from db.steps.step_block import end_of
 from lossguard.vocabulary.metrics import COLUMNS
 from lossguard.vocabulary.protocol import PROBE
+from lossguard.vocabulary.source_facts import SOURCE
 from lossguard.vocabulary.states import OrderState
 from lossguard.vocabulary.wire import Probe
-
-LIVE_ORDER = sa.func.coalesce(Segment.live_order, Segment.number)
-"""Of a segment, see `Segment.live_order`."""
 
 
 def runs(session: Session, *, project: str | None = None) -> Sequence[Run]:
@@ -55,7 +53,7 @@ def run_named(session: Session, *, run_id: str) -> Run | None:
 
 
 def runs_called(session: Session, *, text: str) -> Sequence[Run]:
-    """Those that a person may mean: by id or its beginning, by name, or by project/name; the newest first."""
+    """Return the runs that a person may mean: by id or its beginning, by name, or by project/name; the newest first."""
     called = (Run.id.startswith(text, autoescape=True), Run.name == text, Run.project + "/" + Run.name == text)
     return session.scalars(sa.select(Run).where(sa.or_(*called)).order_by(Run.started_at.desc(), Run.pk.desc())).all()
 
@@ -66,7 +64,7 @@ def segments(session: Session, *, run: Run) -> Sequence[Segment]:
 
 
 def num_segments(session: Session, *, run: Run) -> int:
-    """How many segments the run has: they are numbered from 0."""
+    """Return the number of segments of the run: they are numbered from 0."""
     newest = session.scalar(sa.select(sa.func.max(Segment.number)).where(Segment.run_pk == run.pk))
     return 0 if newest is None else newest + 1
 
@@ -83,13 +81,13 @@ def segment_of_order(session: Session, *, order: Order) -> Segment | None:
 
 def newest_segment(session: Session, *, run: Run) -> Segment | None:
     """The segment to which the live line leads, see `Segment.live_order`."""
-    found = sa.select(Segment).where(Segment.run_pk == run.pk, Segment.fork_step.is_not(None), LIVE_ORDER >= 0)
-    return session.scalar(found.order_by(LIVE_ORDER.desc(), Segment.number.desc()).limit(1))
+    found = sa.select(Segment).where(Segment.run_pk == run.pk, Segment.fork_step.is_not(None), Segment.live_order >= 0)
+    return session.scalar(found.order_by(Segment.live_order.desc(), Segment.number.desc()).limit(1))
 
 
 def newest_live_order(session: Session, *, run: Run) -> int:
     """The greatest of all segments, also of those whose first step is not known; -1 without any."""
-    found = session.scalar(sa.select(sa.func.max(LIVE_ORDER)).where(Segment.run_pk == run.pk))
+    found = session.scalar(sa.select(sa.func.max(Segment.live_order)).where(Segment.run_pk == run.pk))
     return -1 if found is None else found
 
 
@@ -167,7 +165,7 @@ def tree(session: Session, *, run: Run) -> dict[int | None, list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class StepCounts:
-    """How many steps a run has computed, and how many of them are still part of it."""
+    """The number of steps that a run has computed, and of those that are still part of it."""
 
     consumed: int
     """Steps on all segments."""
@@ -179,7 +177,8 @@ def step_counts(session: Session, *, run: Run) -> StepCounts:
     """Only the discarded branches, which are short, are counted step by step."""
     tree = segments(session, run=run)
     consumed = sum(segment.num_steps for segment in tree)
-    num_discarded = sum(len(reader.read_steps(session, run_pk=run.pk, step_range=part)) for part in discarded(tree))
+    branches = reader.read_ranges(session, run_pk=run.pk, ranges=discarded(tree), metrics=[])
+    num_discarded = sum(map(len, branches))
     return StepCounts(consumed, consumed - num_discarded)
 
 
@@ -192,7 +191,7 @@ def incidents(session: Session, *, run: Run, changed_since: float | None = None)
 
 
 def incidents_after(session: Session, *, run: Run, step: int) -> Sequence[Incident]:
-    """Those that go on, or that ended at `step` or after it."""
+    """Return the incidents that go on, or that ended at `step` or after it."""
     found = sa.select(Incident).where(
         Incident.run_pk == run.pk, sa.or_(Incident.end_step.is_(None), Incident.end_step >= step)
     )
@@ -227,15 +226,38 @@ def skip_ledger(session: Session, *, run: Run) -> Sequence[SkippedBatches]:
     return session.scalars(found.order_by(SkippedBatches.skip_from)).all()
 
 
+MAX_EVENTS = 10_000
+"""Maximum number of a run's events that a page or an answer shows, the newest ones."""
+
+
 def events(session: Session, *, run: Run, steps: tuple[int, int] | None = None) -> Sequence[Event]:
     """Declared events and outliers, in the order of arrival; `steps`: only those at the steps [first, last).
 
     `probes` reads probes, which are many and large.
     """
-    found = sa.select(Event).where(Event.run_pk == run.pk, Event.kind != PROBE)
+    found = sa.select(Event).where(*_events_of(run))
     if steps is not None:
         found = found.where(Event.step >= steps[0], Event.step < steps[1])
     return session.scalars(found.order_by(Event.id)).all()
+
+
+def newest_events(session: Session, *, run: Run) -> Sequence[Event]:
+    """The newest MAX_EVENTS of them in the order of arrival, and all events that say how the rows are made."""
+    older = sa.select(Event.id).where(*_events_of(run)).order_by(Event.id.desc()).offset(MAX_EVENTS).limit(1)
+    is_newer = Event.id > sa.func.coalesce(older.scalar_subquery(), 0)
+    found = sa.select(Event).where(*_events_of(run), sa.or_(is_newer, Event.kind == SOURCE))
+    return session.scalars(found.order_by(Event.id)).all()
+
+
+def source_events(session: Session, *, run: Run) -> Sequence[Event]:
+    """The events that say how the rows are made, and those that a loop has declared under the same name."""
+    return session.scalars(
+        sa.select(Event).where(Event.run_pk == run.pk, Event.kind == SOURCE).order_by(Event.id)
+    ).all()
+
+
+def _events_of(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
+    return (Event.run_pk == run.pk, Event.kind != PROBE)
 
 
 def newest_event_step(session: Session, *, run: Run, segment: int) -> int | None:
@@ -284,7 +306,7 @@ def _probe(event: Event) -> Probe | None:
 
 
 def num_probes(session: Session, *, run: Run) -> int:
-    """How many probes a run has. Probes never change and are never deleted, so a new number means a new probe."""
+    """Count the probes of a run. They never change and are never deleted, so a new number means a new probe."""
     return session.scalar(sa.select(sa.func.count()).select_from(Event).where(*_probes_of(run))) or 0
 
 

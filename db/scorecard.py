@@ -70,7 +70,7 @@ class StoredRun:
     step_seconds: float | None
     """Mean duration of a step: as the run reports it, otherwise from the times of its rows; None: not known."""
     segments: list[StoredSegment]
-    """In the order in which they were opened."""
+    """Segments in the order in which they were opened."""
     incidents: list[StoredIncident]
     interventions: list[dict[str, Any]]
 
@@ -99,7 +99,7 @@ def chosen_runs(
 
 
 def read_runs(session: Session, chosen: Sequence[ChosenRun]) -> list[StoredRun]:
-    """What the scorecard needs of these runs, in their order."""
+    """Return the records of these runs for the scorecard, in their order."""
     found: list[StoredRun] = []
     for start in range(0, len(chosen), SOME_RUNS):
         keys = [run.pk for run in chosen[start : start + SOME_RUNS]]
@@ -140,7 +140,7 @@ def _segments(session: Session, keys: Sequence[int]) -> dict[int, list[tuple[Sto
     chosen = chosen.where(Segment.run_pk.in_(keys), Segment.fork_step.is_not(None))
     found: dict[int, list[tuple[StoredSegment, int]]] = defaultdict(list)
     for run, number, fork, first, last, intervention in session.execute(
-        chosen.where(queries.LIVE_ORDER >= 0).order_by(queries.LIVE_ORDER)
+        chosen.where(Segment.live_order >= 0).order_by(Segment.live_order)
     ):
         assert fork is not None  # the query asked for that
         num_steps = 0 if first is None or last is None else last - first + 1
@@ -184,7 +184,7 @@ def _reported_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]
     reporting = set()
     for run, segment, metric in session.execute(lines):
         reporting.add(run)
-        level = levels.level_for(COARSE, levels.FINEST)
+        level = levels.level_for(COARSE)
         ((total, count),) = bulk.read(session, COARSE_SUMS, (run, segment, metric, level))
         sums[run] = [sums[run][0] + float(total or 0), sums[run][1] + float(count or 0)]
     found = {run: total / count for run, (total, count) in sums.items() if count}
@@ -194,7 +194,7 @@ def _reported_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]
 
 
 def _mean(session: Session, run: Run) -> float | None:
-    """In so wide buckets that no archived file is read: its place may be away."""
+    """Return the mean from buckets so wide that no archived file is read: its place may be away."""
     ranges = queries.step_ranges(session, run=run, line=Line.ALL)
     series = queries.series(session, run=run, step_ranges=ranges, metric="step_seconds", points=len(ranges))
     weighed = [(mean, count) for mean, count in zip(series.mean, series.count, strict=True) if mean is not None]

@@ -46,7 +46,7 @@ class Report:
     def _skipped(self) -> str:
         if self.skip_from is None or self.skip_to is None:
             return "no batches: they are used again"
-        return f"{self.skip_to - self.skip_from} batches [{self.skip_from}, {self.skip_to})"
+        return f"{self.skip_to - self.skip_from} batches ({self.skip_from} to {self.skip_to - 1})"
 
     def _end(self) -> list[tuple[str, str]]:
         loss = f"{self.final_loss:.4f} nats per token" if isinstance(self.final_loss, float) else str(self.final_loss)

@@ -7,6 +7,7 @@ import sysconfig
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -68,7 +69,9 @@ def shuffled(targets_BT: Tensor) -> Tensor:
 
 @contextmanager
 def collector() -> Iterator[Path]:
-    """A temporary folder, and a collector that this process reports to."""
+    """A temporary folder, and a collector that this process reports to. Exits where none is installed."""
+    if find_spec("uvicorn") is None:
+        raise SystemExit(f"{sys.executable} has no collector: run the example with the checkout's .venv (make setup).")
     with tempfile.TemporaryDirectory() as name, Processes(Path(name, "logs")) as processes:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from lossguard.vocabulary.protocol import decode_number, encode_number, is_run_id
     from lossguard.vocabulary.states import Cause, OrderKind, RunState, SegmentReason
     from lossguard.vocabulary.wire import Probe
+    from lossguard.vocabulary.wording import Estimate
 
 __all__ = [
     "Cause",
@@ -51,6 +52,7 @@ __all__ = [
     "CollectorError",
     "ConfigurationError",
     "Conflict",
+    "Estimate",
     "Guard",
     "Indexable",
     "Ledger",
@@ -108,6 +110,7 @@ _NAMES_OF = {
     "vocabulary.protocol": ("decode_number", "encode_number", "is_run_id"),
     "vocabulary.states": ("Cause", "OrderKind", "RunState", "SegmentReason"),
     "vocabulary.wire": ("Probe",),
+    "vocabulary.wording": ("Estimate",),
 }
 """The exported names by the module that defines them: it is imported when one of them is first used, because a command
 or a hook that needs none of them must not wait for the HTTP client."""

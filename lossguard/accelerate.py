@@ -30,16 +30,17 @@ __all__ = ["AcceleratorCheckpoints", "check_strategy"]
 STATE = "state"
 """Folder inside a checkpoint that `load_state` reads."""
 STRATEGIES = ("NO", "MULTI_CPU", "MULTI_GPU")
-"""What accelerate's `distributed_type` may be: other strategies are not tested."""
+"""Values of accelerate's `distributed_type` that are supported: other strategies are not tested."""
 
 
 class AcceleratorCheckpoints(FrameworkCheckpoints):
-    """What was prepared, and what was registered with `register_for_checkpointing`, as `save_state` writes it.
+    """Checkpoints of all prepared and registered objects (`register_for_checkpointing`), written by `save_state`.
 
     Each checkpoint is whole or absent, has the SHA-256 of each file, and is verified after a restore. A folder of
     Lossguard's own holds them: `automatic_checkpoint_naming` and its `total_limit` neither name nor delete them.
 
     `keep`: how many of the newest checkpoints stay; of the older ones, one per doubling of the age and the first stay.
+    `keep_bytes`: the space for them, by default half of the disk's space that other files leave.
     `left_out`: objects that were not prepared or registered on purpose (see `lossguard.torch.Checkpoints`).
     A checkpoint is restored by as many processes as have written it.
 
@@ -54,13 +55,14 @@ class AcceleratorCheckpoints(FrameworkCheckpoints):
         directory: str | os.PathLike[str],
         *,
         keep: int = 20,
+        keep_bytes: int | None = None,
         left_out: Iterable[Any] = (),
     ) -> None:
         check_strategy(accelerator)
         self._accelerator = accelerator
         if not is_remote(directory):
             _refuse_folder_of_accelerate(accelerator, local_path(directory))
-        super().__init__(directory, keep=keep, blocking=True, left_out=left_out)
+        super().__init__(directory, keep=keep, keep_bytes=keep_bytes, blocking=True, left_out=left_out)
 
     def _saved_objects(self) -> list[Any]:
         of: Any = self._accelerator

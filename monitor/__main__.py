@@ -16,7 +16,7 @@ with quiet_interrupts():
     import typer
 
     from db.cli.command_engine import as_typed_here
-    from monitor.cli import backtest, lease, policy, scorecard, serve, settings, tokens
+    from monitor.cli import backtest, lease, policy, scorecard, serve, store, tokens
 
 app = typer.Typer(
     help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -27,7 +27,7 @@ app.command()(scorecard.scorecard)
 app.add_typer(tokens.app, name="token", short_help="Create, list and revoke the tokens of the store.")
 app.add_typer(lease.app, name="lease", short_help="Show who writes a run, and take it from that process.")
 app.add_typer(policy.app, name="policy", short_help="Show and set the policy of all runs, of a project or of a run.")
-app.command("settings")(settings.print_settings)
+app.command("settings")(store.print_settings)
 
 if __name__ == "__main__":
     app()

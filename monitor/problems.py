@@ -15,7 +15,7 @@ from db.cli.command_engine import as_typed_here
 from db.steps.archived.reading import UnreadableArchive
 from db.steps.block_codec import DamagedBlock
 from db.store.engine import first_line
-from lossguard.vocabulary.protocol import NO_SUCH_PATH
+from lossguard.vocabulary.protocol import WIRE_HEADER, WIRE_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _handle_problem(request: Request, error: Exception) -> JSONResponse:
 
 
 HOW_TO_FIX = {
-    404: f"{NO_SUCH_PATH}; see the description of the API at /docs",
+    404: "there is nothing at this path; see the description of the API at /docs",
     405: "this path does not support this method; see the description of the API at /docs",
     400: "the body is not JSON, or does not match its headers",
 }
@@ -294,6 +294,15 @@ def busy() -> Problem:
     """429: too much work at once."""
     detail = "the collector is at its limit of concurrent work; nothing was stored, so send it again after a second"
     return Problem(429, "the collector is busy", detail, [], {"Retry-After": "1"})
+
+
+def other_wire(version: bytes) -> Problem:
+    """426: the client speaks another version of the wire."""
+    detail = (
+        f"the client speaks version {version[:20].decode('ascii', 'replace')} of the wire, and this collector version"
+        f" {WIRE_VERSION}: upgrade the older one"
+    )
+    return Problem(426, "another version", detail, [WIRE_HEADER])
 
 
 def run_not_found(run_id: str) -> Problem:

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from lossguard.vocabulary.hardware import MAX_DEVICE, MAX_SAMPLES_PER_REPORT, MAX_VALUES
 from lossguard.vocabulary.protocol import (
+    ARMS,
     MAX_COMMIT,
     MAX_ITEMS,
     MAX_KIND,
@@ -23,7 +24,7 @@ from lossguard.vocabulary.protocol import (
     checked_json,
 )
 from lossguard.vocabulary.states import Cause, SegmentReason
-from lossguard.vocabulary.wire import MAX_CHARACTERS, MAX_SENTENCE, MAX_TEXTS, Probe
+from lossguard.vocabulary.wire import MAX_CHARACTERS, MAX_SENTENCE, MAX_TEXTS, ArmsTried, Probe
 
 
 def whole(value: Any) -> Any:
@@ -141,9 +142,11 @@ class EventIn(Body):
 
     @model_validator(mode="after")
     def well_formed(self) -> Self:
-        """The details of a probe have a fixed form (lossguard.vocabulary.wire); those of any other event are free."""
+        """The details of a probe and of arms have a fixed form (lossguard.vocabulary.wire); others are free."""
         if self.kind == PROBE:
             Probe.from_details(self.details)
+        if self.kind == ARMS:
+            ArmsTried.from_details(self.details)
         return self
 
 
@@ -218,8 +221,8 @@ class ReportIn(Body):
 
 class AnswerIn(Body):
     state: Literal["applied", "failed"]
-    key: Annotated[str, StringConstraints(max_length=32)] | None = None
-    """The order's key, if the trainer knows it: an answer to a different order is refused."""
+    key: Annotated[str, StringConstraints(max_length=32)]
+    """The order's key: an answer to a different order is refused."""
     rewound_to: StepNumber | None = None
     skip_from: StepNumber | None = None
     skip_to: StepNumber | None = None
@@ -313,6 +316,8 @@ class RollbackIn(Body):
     remedies: Annotated[list[Short], MaxItems] = []
     """Names of remedies that the run has registered."""
     reason: Text = ""
+    dry_run: bool = False
+    """Order nothing: answer what would be ordered."""
 
 
 class HoldIn(Body):

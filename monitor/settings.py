@@ -104,7 +104,7 @@ class Settings(BaseSettings):
 
 
 def table() -> str:
-    """Every setting as a Markdown table, as in docs/settings.md."""
+    """Every setting as a Markdown table, as in docs/reference/settings.md."""
     lines = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = "none" if field.default is None else f"`{field.default}`"

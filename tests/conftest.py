@@ -6,7 +6,6 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
@@ -58,24 +57,26 @@ INSTALLED = {
 }
 
 
-@pytest.hookimpl(optionalhook=True, tryfirst=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> scheduling.WholeFiles:
-    """Whatever `--dist` says; its own groups are not kept together by pytest-xdist 3.8 under pytest 9.2."""
-    return scheduling.WholeFiles(config, log)
-
-
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Without the slow tests, a file that has no others is not imported: frameworks take seconds."""
-    if collection_path.suffix != ".py" or not config.option.markexpr.startswith("not slow"):
+    """Do not import a file whose tests are all deselected: frameworks take seconds."""
+    if collection_path.suffix != ".py" or not config.option.markexpr:
         return None
-    return True if scheduling.is_all_slow(collection_path.read_text(encoding="utf-8")) else None
+    source = collection_path.read_text(encoding="utf-8")
+    return True if scheduling.is_deselected(source, config.option.markexpr) else None
 
 
+OF_A_STORE = {"migrated_file", "database_url", "open_page", "collector"}
+"""Fixtures of the tests that `make test-fast` leaves out."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before the tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests whose program is not installed, except in continuous integration, where all must run."""
+    """Mark the tests that have a store. Skip those whose program is missing, except in continuous integration."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         items[:] = scheduling.longest_first(items)
     for item in items:
+        if OF_A_STORE & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.store)
         for mark in item.iter_markers("needs"):
             (name,) = mark.args
             if not INSTALLED[name] and os.environ.get("CI") != "true":

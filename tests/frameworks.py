@@ -31,7 +31,6 @@ TEST_PACKAGES = (
     "lossguard[trainer,monitor]",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
-    "pytest-xdist>=3.6",
     "hypothesis>=6.120",
 )
 

@@ -27,6 +27,7 @@ def test_a_skipped_package_is_not_clean(packages: list[dict[str, Any]], code: in
     assert words in " ".join(sentences)
 
 
+@pytest.mark.slow
 def test_every_installed_package_but_our_own_is_checked() -> None:
     names = {line.partition("==")[0].lower() for line in installed()}
     assert {"fastapi", "sqlalchemy", "urllib3", "torch"} <= names

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import trainer.cli
 from db.cli import app as db_cli
 from tests.frameworks import ROWS
 from tests.monitor.client import TestClient
+from tests.monitor.conftest import clock as clock
 from tests.monitor.conftest import http as http
+from tests.mutations import GUARDS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -81,6 +84,16 @@ def test_the_paths_that_a_page_names_exist() -> None:
     assert sorted(f"{page.relative_to(ROOT)}: {path}" for page, path in unknown) == []
 
 
+def test_a_page_names_the_commit_of_a_benchmark_that_is_not_kept() -> None:
+    named = re.compile(
+        r"`(?:\.venv/bin/)?(python\s-m\s)?(benchmarks\.\w+)[^`]*`(?:(?:\sand\s`[^`]*`,\sboth)?\sat\s([0-9a-f]{8})\b)?"
+    )
+    found = [(page, *each) for page in PAGES if page.name != "CHANGELOG.md" for each in named.findall(page.read_text())]
+    assert len(found) > 40
+    missing = [(page.name, name) for page, command, name, at in found if command or not at if find_spec(name) is None]
+    assert missing == []
+
+
 def test_every_public_name_is_on_the_reference_pages() -> None:
     for module, page in ((lossguard, "sdk.md"), (lossguard.torch, "torch.md")):
         named = re.findall(r"^::: ([\w.]+)$", (DOCS / "reference" / page).read_text(), re.MULTILINE)
@@ -114,6 +127,13 @@ def test_the_page_of_commands_has_every_command_and_only_options_that_exist() ->
         assert named <= known, f"python -m {package}: {named - known}"
 
 
+def test_the_page_of_settings_has_every_variable_of_the_sdk() -> None:
+    read = set(re.findall(r"LOSSGUARD_\w+", (ROOT / "lossguard" / "run" / "settings.py").read_text()))
+    listed = (DOCS / "reference" / "settings.md").read_text().partition("## Settings of the collector")[0]
+    assert len(read) > 5
+    assert read - set(re.findall(r"^\| `(LOSSGUARD_\w+)`", listed, re.MULTILINE)) == set()
+
+
 def test_every_decision_is_numbered_in_order_and_listed() -> None:
     files = sorted(path.name for path in (DOCS / "decisions").glob("[0-9]*.md"))
     assert [int(name[:4]) for name in files] == list(range(1, len(files) + 1))
@@ -124,7 +144,18 @@ def test_every_decision_is_numbered_in_order_and_listed() -> None:
         assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
 
 
-@pytest.mark.slow
+def test_each_promise_and_each_guard_has_one_test() -> None:
+    promised = re.findall(r"`([\w/]+\.py::\w+)`", (DOCS / "reference" / "promises.md").read_text())
+    assert len(promised) > 90
+    for test in [*promised, *(guard.test for guard in GUARDS)]:
+        file, _, name = test.partition("::")
+        named = re.findall(rf"^def test_{name}", (ROOT / "tests" / file).read_text(), re.MULTILINE)
+        assert len(named) == 1, f"{test}: correct docs/reference/promises.md or tests/mutations.py"
+    for guard in GUARDS:
+        assert (ROOT / guard.file).read_text().count(guard.line) == 1, f"{guard}: correct tests/mutations.py"
+
+
+@pytest.mark.system
 def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     environment = {"NO_MKDOCS_2_WARNING": "1", "PATH": str(Path(sys.executable).parent)}
@@ -147,6 +178,8 @@ def test_the_forge_runs_what_a_developer_runs() -> None:
     targets = re.findall(r"^make (\S+)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
     assert job["strategy"]["matrix"]["target"] == targets
     assert job["steps"][-1]["run"] == "make ${{ matrix.target }}"
+    nightly = yaml.safe_load((ROOT / ".github/workflows/nightly.yml").read_text())["jobs"]
+    assert [job["steps"][-1]["run"] for job in nightly.values()] == ["make test-system"]
 
 
 def test_the_hooks_before_a_commit_run_the_ruff_that_is_installed() -> None:

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 import torch
 
-from benchmarks.collectors import collector
+from benchmarks.harness import collector
 from examples.restart_loop import batch_at
 from lossguard import Ledger, Skip
 from lossguard.vocabulary.protocol import API
@@ -29,6 +29,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 ANALYSIS = EXAMPLES / "analysis.py"
 
 
+@pytest.mark.system
 def test_a_hugging_face_trainer_gets_past_its_fault(tmp_path: Path) -> None:
     command = [sys.executable, str(ANALYSIS.with_name("hf_trainer.py")), "--steps", "340"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -37,6 +38,7 @@ def test_a_hugging_face_trainer_gets_past_its_fault(tmp_path: Path) -> None:
     assert "loss_spike, onset at step 20" in done.stdout
 
 
+@pytest.mark.system
 def test_a_loop_on_accelerate_gets_past_its_fault(tmp_path: Path) -> None:
     command = [sys.executable, str(ANALYSIS.with_name("accelerate_loop.py")), "--steps", "340"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -83,22 +85,6 @@ def test_the_analysis_over_a_collector_is_that_over_its_store(sqlite_engine: sa.
     )
 
 
-def test_a_picture_that_cannot_be_written_is_one_sentence(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
-        trainer = Trainer(http)
-        trainer.report(trainer.open("a"), range(10), {"loss": noise(1, 10)})
-    done = study(tmp_path, "r1", "--plot", "nowhere/study.html")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert done.stderr.startswith("cannot write the picture nowhere/study.html: No such file or directory; name")
-
-
-def test_an_unknown_run_is_one_sentence_of_the_script(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    command = [sys.executable, str(ANALYSIS), "nope", "--url", str(sqlite_engine.url)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "there is no run 'nope'" in done.stderr
-
-
 def test_each_rollback_is_shown_with_its_own_incident(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
     with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
         trainer = Trainer(http)
@@ -131,6 +117,7 @@ def test_a_missing_store_is_one_sentence_and_none_is_created(tmp_path: Path, url
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.system
 def test_a_module_of_lightning_is_rolled_back_past_its_bad_batches(tmp_path: Path) -> None:
     command = [sys.executable, str(ANALYSIS.with_name("lightning_module.py")), "--steps", "320"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ)
@@ -138,6 +125,7 @@ def test_a_module_of_lightning_is_rolled_back_past_its_bad_batches(tmp_path: Pat
     assert re.search(r"verified\W+yes", done.stdout), done.stdout
 
 
+@pytest.mark.system
 def test_the_restart_loop_ends_with_the_weights_of_a_plain_run_of_the_filtered_order(tmp_path: Path) -> None:
     with serving(FakeCollector()) as collector:
         restart_loop(collector, tmp_path)

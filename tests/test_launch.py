@@ -53,7 +53,9 @@ for step, loss in enumerate({losses()}):
 """
 
 
-@pytest.mark.parametrize("script", [LOGS, PRINTS], ids=["tracker", "text"])
+@pytest.mark.parametrize(
+    "script", [pytest.param(LOGS, id="tracker", marks=pytest.mark.system), pytest.param(PRINTS, id="text")]
+)
 def test_a_spike_in_what_an_unchanged_script_logs_or_prints_is_an_incident(loop: Loop, script: str) -> None:
     if script == LOGS:
         pytest.importorskip("tensorboardX")

@@ -4,20 +4,14 @@ import json
 import math
 import re
 from collections.abc import Callable
-from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from dashboard.data.compute import PUBLISHED
-from trainer.config import load_recipe
 from trainer.data.markov import random_chain
-from trainer.model import GPT
-from trainer.objective import squared_error
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "lesson.md").read_text(encoding="utf-8")
@@ -74,100 +68,6 @@ def test_the_published_runs_cost_what_their_sizes_say_and_are_those_of_the_dashb
                 assert (known[name].parameters, known[name].tokens) == (n, d)
             published = re.match(r"[\d.]+e\d+", row["published FLOPs"])
             assert (None if published is None else float(published[0])) == known[name].reported_flops
-
-
-def test_the_loss_that_a_small_model_costs_follows_from_the_published_law() -> None:
-    def law(n: float, d: float) -> float:
-        return 1.8172 + 482.01 / math.pow(n, 0.3478) + 2085.43 / math.pow(d, 0.3658)
-
-    compute = 6 * 8e9 * 1.5e13
-    optimal = math.sqrt(compute / (6 * 20))
-    assert optimal == pytest.approx(77e9, rel=0.01)
-    assert 20 * optimal == pytest.approx(1.55e12, rel=0.01)
-    assert law(8e9, 1.5e13) == pytest.approx(2.022, abs=5e-4)
-    assert law(optimal, 20 * optimal) == pytest.approx(1.968, abs=5e-4)
-    assert "2.022 nats per token and the optimal one at 1.968: 0.054 more" in " ".join(PAGE.split())
-    assert optimal / 8e9 == pytest.approx(10, rel=0.05)
-
-
-def test_a_perplexity_is_the_exponential_of_its_nats() -> None:
-    for row in table("Perplexity is the number of effective choices"):
-        assert float(row["nats per token"]) == pytest.approx(math.log(float(row["perplexity"])), abs=6e-4)
-
-
-@pytest.mark.parametrize(("others", "gradient"), [([0.999 / 255] * 255, 0.0020), ([0.999], 0.0040)])
-def test_the_gradient_of_the_squared_error_at_a_confident_mistake(others: list[float], gradient: float) -> None:
-    assert _gradient_of_squared_error([0.001, *others]) == pytest.approx(gradient, abs=5e-5)
-
-
-def test_the_gradient_of_the_squared_error_with_one_likely_wrong_token() -> None:
-    assert _gradient_of_squared_error([0.001, 0.9, *[0.099 / 254] * 254]) == pytest.approx(0.0036, abs=5e-5)
-
-
-def _gradient_of_squared_error(probabilities: list[float]) -> float:
-    """At the first logit, by a central difference of the loss."""
-    logits = torch.tensor(probabilities, dtype=torch.float64).log()
-
-    def loss(shift: float) -> float:
-        shifted = logits.clone()
-        shifted[0] += shift
-        p = shifted.softmax(0)
-        return float(((p - torch.eye(len(p), dtype=torch.float64)[0]) ** 2).sum())
-
-    ours = squared_error(logits.unsqueeze(0), torch.zeros(1, dtype=torch.int64)).item()
-    assert ours == pytest.approx(loss(0.0), rel=1e-5)
-    return abs(loss(1e-4) - loss(-1e-4)) / 2e-4
-
-
-@pytest.mark.parametrize(("smoothing", "floor"), [(0.1, 0.105), (0.3, 0.355)])
-def test_label_smoothing_has_a_floor_even_where_the_next_token_is_known(smoothing: float, floor: float) -> None:
-    """The best prediction is the smoothed target itself: Gibbs' inequality."""
-    target = np.full(256, smoothing / 256)
-    target[0] += 1 - smoothing
-    assert -math.log(target[0]) == pytest.approx(floor, abs=5e-4)
-    generator = np.random.default_rng(0)
-    for other in generator.dirichlet(np.ones(256), size=20):
-        assert -(target * np.log(other)).sum() > -(target * np.log(target)).sum()
-
-
-def test_an_untied_model_has_fourteen_percent_more_parameters() -> None:
-    tied, untied = (GPT(load_recipe(name).model).num_parameters() for name in ("drill", "untied_weights"))
-    assert untied - tied == 256 * 64
-    assert (untied - tied) / tied == pytest.approx(0.14, abs=0.005)
-
-
-def test_an_arithmetic_coder_writes_a_text_in_its_cross_entropy_plus_at_most_two_bits() -> None:
-    generator = np.random.default_rng(1)
-    for num_tokens in (1, 10, 200):
-        weights = generator.integers(1, 1000, size=(num_tokens, 20))
-        text = [int(generator.choice(20, p=row / row.sum())) for row in weights]
-        code = encode(text, weights.tolist())
-        bits = -sum(math.log2(row[token] / row.sum()) for row, token in zip(weights, text, strict=True))
-        assert bits <= len(code) <= bits + 2
-        assert decode(code, weights.tolist()) == text
-
-
-def encode(text: list[int], weights: list[list[int]]) -> str:
-    """The shortest binary fraction whose interval lies within that of the text."""
-    low, width = Fraction(0), Fraction(1)
-    for token, row in zip(text, weights, strict=True):
-        low, width = low + width * Fraction(sum(row[:token]), sum(row)), width * Fraction(row[token], sum(row))
-    length = 0
-    while True:
-        first = math.ceil(low * 2**length)
-        if Fraction(first + 1, 2**length) <= low + width:
-            return f"{first:0{length}b}" if length else ""
-        length += 1
-
-
-def decode(code: str, weights: list[list[int]]) -> list[int]:
-    value, text = Fraction(int(code or "0", 2), 2 ** len(code)), []
-    for row in weights:
-        bounds = [Fraction(sum(row[:token]), sum(row)) for token in range(len(row) + 1)]
-        token = next(token for token, (_, end) in enumerate(pairwise(bounds)) if value < end)
-        value = (value - bounds[token]) / (bounds[token + 1] - bounds[token])
-        text.append(token)
-    return text
 
 
 SWITCH_COLUMNS: dict[str, Callable[[dict[str, Any]], float]] = {
@@ -256,12 +156,6 @@ def test_the_table_of_safeguards_is_that_of_the_results() -> None:
         assert row["largest jump"] == (f"{max(sizes):.1f} x" if sizes else "-")
 
 
-def test_the_plots_of_the_page_exist() -> None:
-    pictures = re.findall(r"\]\((pictures/[\w-]+\.svg)\)", PAGE)
-    assert len(pictures) == 3
-    assert all((DOCS / picture).read_text().startswith("<svg") for picture in pictures)
-
-
 EXPOSURE_COLUMNS: dict[str, Callable[[dict[str, Any]], float]] = {
     "held-out loss": lambda model: model["held_out_loss"],
     "KL, true prefixes": lambda model: model["exposure"]["true_prefixes"]["mean"],
@@ -315,3 +209,97 @@ def test_the_exposure_bias_by_the_length_of_the_prefix_is_that_of_the_raw_result
         measured = [model["exposure"] for model in teacher_forcing["models"]]
         own, true = ([each[name][length - 1] for each in measured] for name in ("own_prefixes_T", "true_prefixes_T"))
         assert_is_estimate(cell, [a - b for a, b in zip(own, true, strict=True)])
+
+
+def test_the_arithmetic_of_perplexity_and_compute_holds() -> None:
+    text = " ".join(PAGE.split())
+    assert f"A loss of 2.15 nats is a perplexity of {math.exp(2.15):.2f}" in text
+    assert f"a loss of ln V: {math.log(256):.2f} nats for bytes" in text
+    sure = -(0.99 * math.log(0.99) + 0.01 * math.log(0.01))
+    assert f"has {math.exp(sure):.2f} choices by the first and {1 / 0.01:.0f} by the second" in text
+    assert f"log2(20 / 5) = {math.log2(20 / 5):.0f} bits a token" in text
+    assert f"GPT-2 has {math.log2(8.63):.2f} on LAMBADA and GPT-3 {math.log2(3.00):.2f}" in text
+    losses = math.log(100), math.log(20)
+    assert f"falls from {losses[0]:.3f} to {losses[1]:.3f} nats, a ratio of {losses[0] / losses[1]:.3f}" in text
+    times = [(losses[0] / losses[1]) ** (1 / exponent) for exponent in (0.114, 0.05)]
+    assert f"{times[0]:.0f} times the compute, and by an exponent of 0.05" in text
+    assert f"{round(times[1], -2):,.0f} times" in text
+    gpt2 = next(row for row in table("Compute: 6ND, and what others spent") if row["model"].startswith("GPT-2"))
+    tokens = 1.5e20 / (6 * number(gpt2["parameters N"]))
+    assert f"the same formula with {tokens:.1e}".replace("e+10", "e10") in text
+    assert f"{tokens / number(gpt2['tokens D']):.1f} passes" in text
+    assert f"of which 6ND makes {6 * 2.8e11 * 1.3e13:.1e}".replace("e+25", "e25") in text
+    worth = 2085.43 * (1.4e12**-0.3658 - 2e12**-0.3658)  # the refit's term of the tokens
+    assert f"the 0.6e12 tokens by which Llama 2 70B exceeds 20 per parameter are worth {worth:.3f} nats" in text
+
+
+def test_what_leaks_without_shift_or_mask_is_that_of_the_results() -> None:
+    switches, leaks = results("lab-switches"), results("lab-leaks")
+    for row in table("Why the shift is not the mask"):
+        recipe = row["recipe"].strip("`")
+        own = [each for each in switches if each["recipe"] == recipe]
+        assert_is_estimate(row["training loss"], [each["loss"] for each in own])
+        assert_is_estimate(row["held-out loss"], [each["held_out_loss"] for each in own])
+        texts = [each["own_text"] for each in leaks if each["leak"] == ("none" if recipe == "drill" else recipe)]
+        assert_is_estimate(row["own text"], texts)
+
+
+def test_the_calibration_is_that_of_the_results() -> None:
+    measured = results("lab-calibration")
+    for row in table("Label smoothing"):
+        own = [each for each in measured if each["smoothing"] == float(row["s"])]
+        errors = [
+            sum(count * abs(sure - right) for count, sure, right in each["bins"])
+            / sum(count for count, _, _ in each["bins"])
+            for each in own
+        ]
+        assert_is_estimate(row["calibration error"], errors)
+        assert_is_estimate(row["loss where surest"], [each["surest_loss"] for each in own])
+        floor = -math.log(1 - own[0]["smoothing"] + own[0]["smoothing"] / 256)
+        assert float(row["floor"]) == pytest.approx(floor, abs=5e-4)
+
+
+def test_what_one_objective_teaches_is_that_of_the_results() -> None:
+    measured = results("lab-abilities")
+    heading = "One objective, many abilities"
+    for row in table(heading):
+        place = measured[0]["steps"].index(int(row["steps"]))
+        for kind in row.keys() - {"steps"}:
+            assert_is_estimate(row[kind], [each["kinds"][kind][place] for each in measured])
+    text = " ".join(section(heading).split())
+    found = re.search(
+        r"(\S+ \+- \S+) nats for the second byte, (\S+ \+- \S+) for the third, (\S+ \+- \S+) for the last", text
+    )
+    assert found is not None
+    for cell, place in zip(found.groups(), (0, 1, -1), strict=True):
+        assert_is_estimate(cell, [each["positions"][place] for each in measured])
+    found = re.search(r"has a loss only (\S+ \+- \S+) lower", text)
+    assert found is not None
+    assert_is_estimate(found[1], [each["first_time"][-1] - each["copied"][-1] for each in measured])
+
+
+def test_bytes_and_byte_pairs_compare_by_their_bits_per_byte() -> None:
+    measured = results("lab-tokenizers") + [
+        each | {"tokenizer": "bytes"} for each in results("lab-switches") if each["recipe"] == "drill"
+    ]
+    rows = table("From text to loss")
+    assert [row["tokens"] for row in rows] == ["bytes", "1,024 byte pairs"]
+    for row, name in zip(rows, ("bytes", "bpe:1024"), strict=True):
+        own = [each for each in measured if each["tokenizer"] == name]
+        assert_is_estimate(row["nats per token"], [each["held_out_loss"] for each in own])
+        assert_is_estimate(row["perplexity"], [math.exp(each["held_out_loss"]) for each in own])
+        assert_is_estimate(row["bits per byte"], [each["bits_per_byte"] for each in own])
+
+
+def test_the_picture_of_the_pipeline_says_what_its_losses_say() -> None:
+    picture = (DOCS / "pictures" / "pipeline.svg").read_text(encoding="utf-8")
+    shown = re.search(r"mean loss ([\d.]+) nats per token, perplexity ([\d.]+)", picture)
+    assert shown is not None
+    assert float(shown[2]) == pytest.approx(math.exp(float(shown[1])), rel=1e-3)
+
+
+def test_each_of_the_twelve_questions_leads_to_a_section() -> None:
+    questions = (DOCS / "questions.md").read_text(encoding="utf-8")
+    folded = re.findall(r"<summary>(\d+)\. .*?</details>", questions, re.DOTALL)
+    assert folded == [str(number) for number in range(1, 13)]
+    assert all("](lesson.md#" in each for each in questions.split("<details")[1:])

@@ -66,6 +66,7 @@ def test_a_trainer_killed_in_the_middle_continues_the_same_run(loop: Loop) -> No
     assert run["state"] == "finished"
 
 
+@pytest.mark.system
 def test_a_trainer_asked_to_stop_says_interrupted_and_resumes_without_losing_a_step(loop: Loop) -> None:
     loop.start_collector()
     trainer = loop.start_trainer(*ENDLESS)
@@ -80,6 +81,7 @@ def test_a_trainer_asked_to_stop_says_interrupted_and_resumes_without_losing_a_s
     assert first["num_steps"] + second["num_steps"] == num_steps
 
 
+@pytest.mark.system
 def test_a_run_without_a_collector_is_delivered_later(loop: Loop) -> None:
     assert loop.start_trainer(60, "--mode", "offline").wait(120) == 0, loop.log("trainer")
     loop.start_collector()

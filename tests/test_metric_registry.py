@@ -16,7 +16,7 @@ from db import migrate
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-END_OF_METRICS = ')\n"""In the order in which lists and charts show them."""'
+END_OF_METRICS = ')\n"""All metrics, in the order in which lists and charts show them."""'
 ROWS = """\
     Metric(
         name="dead_units",

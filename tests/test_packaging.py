@@ -97,7 +97,7 @@ def test_both_distributions_have_the_same_licence() -> None:
     assert first == second
 
 
-@pytest.mark.slow(2)
+@pytest.mark.system
 def test_a_second_build_gives_the_same_bytes(wheels: Wheels, tmp_path: Path) -> None:
     build(PROJECTS[1], tmp_path)
     first = {path.name: path.read_bytes() for path in wheels.server.parent.glob("lossguard_server-*")}

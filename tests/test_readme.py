@@ -1,4 +1,4 @@
-"""What the README says is true: its code runs, its links and targets exist."""
+"""What the README says is true: its code runs, its figures are measured, its links and targets exist."""
 
 import re
 from itertools import product
@@ -17,15 +17,27 @@ from tests.lossguard.scripted import ScriptedRun, rollback
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+BATCHES = (ROOT / "docs" / "batches.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
 
 
-def test_the_loop_of_the_readme_trains_and_trains_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_is_one_page() -> None:
+    assert len(README.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_the_loop_of_the_readme_trains_and_trains_again(
+    accumulate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (code,) = blocks("python")
+    if accumulate:
+        before, after = code[: code.index("for step")], code[code.index("run.finish()") :]
+        code = before + blocks("python", BATCHES)[0] + after
     assert "until=10_000" in code
+    assert ("accumulate=2" in code) == accumulate
     monkeypatch.setenv("LOSSGUARD_DIR", str(tmp_path / "spool"))
     monkeypatch.delenv("LOSSGUARD_URL", raising=False)
     torch.manual_seed(0)
@@ -78,13 +90,12 @@ def corpus(num: int, seed: int) -> Any:
 
 
 @pytest.mark.slow(10)
-def test_the_diff_of_the_readme_guards_a_loop_that_draws_its_batches(
+def test_the_diff_of_the_docs_guards_a_loop_that_draws_its_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows of the corpus are corrupted. After the rollback none of them is trained, and the model is a clean one."""
-    (diff,) = blocks("diff")
+    (diff,) = blocks("diff", BATCHES)
     assert sum(line.startswith("+") for line in diff.splitlines()) == 8
-    assert diff in (ROOT / "docs" / "loop.md").read_text()
     guarded = with_diff(SCRIPT, diff)
     offsets = Drawn(lambda: torch.randint(NUM - BLOCK, (BATCH,)))
     for name in ("clean", "corrupted"):
@@ -142,12 +153,38 @@ def test_the_loop_of_the_readme_without_its_scheduler_is_refused_with_the_line_o
     assert line.partition("model=")[2] in str(refused.value)
 
 
+def test_the_figures_of_the_readme_are_those_that_its_pages_measured() -> None:
+    detection, drill, frameworks, benchmarks = (
+        (ROOT / "docs" / f"{name}.md").read_text() for name in ("detection", "drill", "frameworks", "benchmarks")
+    )
+    (clean, found, of, alarms) = re.findall(
+        r"\*\*all, by detected_step\*\* \| \| (\d+) clean \| \*\*(\d+)/(\d+) = \d+%\*\* \| \*\*(\d+):", detection
+    )[0]
+    assert (f"{found} of {of}, with no false alarm in {int(clean):,} clean rows" in README, alarms) == (True, "0")
+    ((spikes, percent, incidents, actions, needless),) = re.findall(
+        r"\| \*\*all\*\* \| \d+/(\d+) = (\d+)% \| ([\d.]+) \| ([\d.]+) \| (\d+) \|", detection
+    )
+    assert f"{needless} of {int(spikes):,} spikes that recover" in README
+    assert f"{percent} %, with {incidents} false incidents and {actions} false actions per 10,000 rows" in README
+    ends = re.findall(r"^\| [123] \| 20 \|.*\| ([+-][\d.]+) % \|", drill, re.MULTILINE)
+    assert "{}, {} and {} %".format(*ends) in README
+    assert set(re.findall(r"600 of \d+", README)) == {"600 of 600"}
+    assert (
+        "| steps equal to a plain run without the skipped batches | 600 of 600 | 600 of 600 | 600 of 600 |"
+        in frameworks
+    )
+    (step,) = re.findall(r"\| overhead on the median training step \| (.*?) \|", benchmarks)
+    own = [float(ms) for ms in re.findall(r"([\d.]+) ms, \+", frameworks)]
+    assert f"{step}; in a framework {min(own):.1f} to {max(own):.1f} ms of about 40" in README
+
+
 def test_the_links_of_the_readme_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
 
 
-def test_the_make_targets_of_the_readme_exist() -> None:
+def test_the_make_targets_of_the_readme_and_of_the_page_of_commands_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"make ([a-z-]+)", README):
+    commands = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    for target in re.findall(r"make ([a-z-]+)", README) + re.findall(r"`make ([a-z-]+)", commands):
         assert re.search(rf"^{target}:.*## ", makefile, flags=re.MULTILINE), target

@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from monitor.ingestion import detection_state
 from tests.dashboard.serving import serving
 from tests.trainer.small import small_recipe
 from trainer.config import CheckpointConfig, ModelConfig, OptimizerConfig, Recipe
-from trainer.data.batches import Batch, Batches, open_batches
-from trainer.faults import Fault, FaultyBatches
+from trainer.faults import Fault
 from trainer.train import Job, train
 
 pytestmark = pytest.mark.slow(5)
@@ -67,17 +65,6 @@ def folder(first_life: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(first_life, tmp_path / "life"))
 
 
-class FromTheStart:
-    """A loader that ignores its position: after a restart it begins with its first batch again."""
-
-    def __init__(self, batches: FaultyBatches) -> None:
-        self.batches = batches
-
-    def __getitem__(self, index: int) -> Batch:
-        batch = self.batches[index - RESTORED]
-        return Batch(index, batch.inputs_BT, batch.targets_BT)
-
-
 def mismatches(folder: Path, engine: sa.Engine) -> list[Any]:
     """What the collector says about the run after both spools were delivered."""
     with serving(engine) as url:
@@ -100,19 +87,3 @@ def test_an_optimizer_state_that_was_lost_shows_after_the_first_update(folder: P
     (incident,) = mismatches(folder, sqlite_engine)
     assert (incident["state"], incident["onset_step"], incident["detected_step"]) == ("open", RESTORED + 1, 107)
     assert "optimizer state" in incident["reasons"][-1]
-
-
-def test_a_loader_that_ignores_its_position_shows_at_once(folder: Path, sqlite_engine: sa.Engine) -> None:
-    live(folder, replace_batches=FromTheStart)
-    (incident,) = mismatches(folder, sqlite_engine)
-    assert incident["onset_step"] == RESTORED
-    assert "other batches" in incident["reasons"][-1]
-
-
-def test_another_order_of_the_data_shows_at_once(folder: Path, sqlite_engine: sa.Engine) -> None:
-    def shuffled(batches: FaultyBatches) -> Batches:
-        return open_batches(replace(recipe_in(folder), seed=7))[0]
-
-    live(folder, replace_batches=shuffled)
-    (incident,) = mismatches(folder, sqlite_engine)
-    assert incident["onset_step"] == RESTORED

@@ -1,42 +1,27 @@
-"""How the tests are shared among processes."""
-
-import re
-from pathlib import Path
+"""Which test files are imported, and in which order."""
 
 import pytest
 
-from tests.conftest import pytest_xdist_make_scheduler
-from tests.scheduling import WholeFiles, is_all_slow, longest_first, unit
-
-
-def test_a_file_is_a_unit_and_the_files_that_read_one_launch_of_ranks_are_one_together() -> None:
-    assert unit("tests/test_loop.py::test_a[x::y]") == "tests/test_loop.py"
-    folder = Path(__file__).parent / "ranks"
-    launches = re.compile(r"^def test_\w+\([^)]*\b(results|two|four): ", re.MULTILINE)
-    readers = {path.name for path in folder.glob("test_*.py") if launches.search(path.read_text(encoding="utf-8"))}
-    assert len(readers) == 5
-    assert {unit(f"tests/ranks/{name}::test_a") for name in readers} == {"tests/ranks"}
-    assert unit("tests/ranks/test_trainer.py::test_a") == "tests/ranks/test_trainer.py"
-
-
-def test_every_distributed_run_gives_whole_files_in_the_given_order(
-    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A fixture of a module that starts processes would else be made in every process."""
-    monkeypatch.setattr(pytestconfig.option, "loadscopereorder", True)
-    monkeypatch.setattr(pytestconfig.option, "tx", ["popen"])
-    scheduler = pytest_xdist_make_scheduler(pytestconfig, None)
-    assert isinstance(scheduler, WholeFiles)
-    assert scheduler._split_scope("tests/test_loop.py::test_a") == "tests/test_loop.py"
-    assert not pytestconfig.option.loadscopereorder
+from tests.scheduling import is_deselected, longest_first
 
 
 @pytest.mark.parametrize(
-    "marks", ["pytest.mark.slow", "pytest.mark.slow(20)", '[pytest.mark.slow, pytest.mark.needs("x")]']
+    ("marks", "tier", "fast"),
+    [
+        ("pytest.mark.slow", False, True),
+        ("pytest.mark.system", True, True),
+        ("[pytest.mark.slow(20), pytest.mark.system]", True, True),
+        ('[\n    pytest.mark.needs("x"),\n    pytest.mark.system,\n]', True, True),
+        ("pytest.mark.usefixtures('slow')", False, False),
+    ],
 )
-def test_a_file_of_slow_tests_alone_is_recognised(marks: str) -> None:
-    assert is_all_slow(f"import os\n\npytestmark = {marks}\n")
-    assert not is_all_slow(f"import os\n\n    pytestmark = {marks}\n@pytest.mark.slow\n")
+def test_a_file_whose_tests_are_all_deselected_is_recognised(marks: str, tier: bool, fast: bool) -> None:
+    source = f"import os\n\npytestmark = {marks}\n"
+    assert is_deselected(source, "not system") == tier
+    assert is_deselected(source, "not slow and not needs and not system") == fast
+    for expression in ("", "system", "slow", "not slow or not system"):
+        assert not is_deselected(source, expression)
+    assert not is_deselected(f"import os\n\n    pytestmark = {marks}\n@pytest.mark.system\n", "not slow and not system")
 
 
 def test_the_longest_file_comes_first_and_its_tests_stay_together_and_in_order() -> None:

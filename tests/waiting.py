@@ -18,6 +18,11 @@ def eventually(condition: Callable[[], T], seconds: float = 60.0, *, interval: f
     return found
 
 
+def pause(seconds: float) -> None:
+    """Let time pass that belongs to a fault or to the pace of a program. A test that waits names its condition."""
+    time.sleep(seconds)
+
+
 def wait_for(condition: Callable[[], T | None], *, seconds: float, what: str) -> T:
     """What `condition` returns once that is true. Raises AssertionError after `seconds`."""
     found = eventually(condition, seconds)

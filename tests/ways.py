@@ -1,6 +1,6 @@
 """The ways through our code: the files in which a function runs, from one end of an exchange to the other.
 
-    python -m tests.ways            the files of each way, as docs/architecture.md lists them
+    python -m tests.ways            the files of each way, as docs/reference/ways.md lists them
 
 All threads count. Every exchange takes place once before it is counted, so that no module is imported and no cache is
 filled meanwhile. Nothing that happens at times of its own is in the way: no checkpoint is due, the hardware is not
@@ -256,7 +256,7 @@ WAYS: dict[str, Callable[[Any], list[str]]] = {
 
 
 def to_text(files: Iterable[str]) -> str:
-    """Files as docs/architecture.md lists them: neighbours of one folder as folder/{one,another}."""
+    """Files as docs/reference/ways.md lists them: neighbours of one folder as folder/{one,another}."""
     parts = []
     for folder, members in groupby(files, lambda file: Path(file).parent):
         names = [Path(file).stem for file in members]
@@ -265,10 +265,9 @@ def to_text(files: Iterable[str]) -> str:
 
 
 def documented() -> dict[str, set[str]]:
-    """By way, its files as docs/architecture.md lists them."""
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    section = page.split("\n## Ways\n")[1].split("\n## ")[0]
-    texts = re.findall(r"^```\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    """By way, its files as docs/reference/ways.md lists them."""
+    page = (ROOT / "docs" / "reference" / "ways.md").read_text(encoding="utf-8")
+    texts = re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     files = {way: set(_from_text(text)) for way, text in zip(WAYS, texts, strict=True)}
     return files | {way: files[way] | files["metric"] for way in ("order_into_guard", "order_into_trainer")}
 

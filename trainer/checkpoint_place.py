@@ -1,4 +1,4 @@
-"""Where the checkpoints of a run are kept if not in its folder."""
+"""The place of a run's checkpoints if it is not the run's folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m trainer run`, `drill`, `lab` and `replay`.
+"""The command line: `python -m trainer run`, `drill`, `lab`, `explore` and `replay`.
 
 Exit codes of `run`: 0 the run is complete; 1 a restore was not exact, or another process left; 2 an argument cannot be
 used, or no checkpoint is intact; 130 stopped by SIGINT; 143 stopped by SIGTERM.
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -25,14 +25,18 @@ from typer import Argument, Option
 
 import lossguard
 from trainer.config import load_recipe
+from trainer.data.tokenizer import byte_pair_size
 from trainer.drill.drill import drill as run_drill
 from trainer.drill.drill import succeeded, summary
 from trainer.drill.table import show_drill
 from trainer.errors import Stopped, UsageError
+from trainer.explore import PORT, Explored, Explorer
 from trainer.faults import parse_fault
 from trainer.lab.results import to_json
 from trainer.lab.sweeps import SWEEPS, SweepOptions
 from trainer.lab.switches import SWITCHES
+from trainer.pipeline import draw as draw_pipeline
+from trainer.pipeline import follow
 from trainer.ranks import process_group
 from trainer.reachability import check_collector
 from trainer.replay.incident import find_incident, run_folder, write_verdict
@@ -45,6 +49,7 @@ from trainer.train import Job, train
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 CHECKPOINTS = "Keep checkpoints there (s3://bucket/runs, or a folder) instead of in the run's folder."
 RESUME_FROM = "Resume once from the checkpoint of this step, and discard the newer ones; default: from the newest."
+TOKENIZER = "Train on N byte pairs learnt from the text, such as bpe:4096, instead of on bytes."
 SKIP = re.compile(r"(\d+):(\d+)")
 
 
@@ -57,6 +62,7 @@ def trainer() -> None:
 def run(
     recipe: Annotated[str, Option(help="A recipe in trainer/recipes, or the path of a .toml file.")] = "tiny",
     data: Annotated[str | None, Option(help="A text file, a folder of text, or .bin shards of uint16 tokens.")] = None,
+    tokenizer: Annotated[str | None, Option(metavar="bpe:N", help=TOKENIZER)] = None,
     steps: Annotated[int | None, Option(help="Number of optimizer steps.")] = None,
     seed: Annotated[int | None, Option(help="Seed of the weights, the data order and the faults.")] = None,
     out: Annotated[Path, Option(envvar="LOSSGUARD_DIR", help="Folder for spools and checkpoints.")] = Path(
@@ -77,7 +83,8 @@ def run(
 ) -> None:
     """Train a recipe. Ctrl-C and SIGTERM save a checkpoint before the run stops; the same --run-id resumes it."""
     with _errors_as_sentences():
-        chosen = load_recipe(recipe, _overrides(data=data, steps=steps, seed=seed) + (set_ or []))
+        overrides = _overrides(data=data, steps=steps, seed=seed, tokenizer=tokenizer)
+        chosen = load_recipe(recipe, overrides + (set_ or []))
         job = Job(
             directory=out,
             checkpoints=checkpoints,
@@ -111,6 +118,9 @@ def drill(
     gate: Annotated[
         bool | None, Option("--gate/--no-gate", help="Also run with the gate; default: as --compare says.")
     ] = None,
+    arms: Annotated[
+        bool, Option("--arms", help="Before each rollback, try waiting, a rewind, a skip and a remedy.")
+    ] = False,
     json_: Annotated[bool, Option("--json", help="Print only the JSON object, without the table.")] = False,
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field. Repeatable.")
@@ -127,7 +137,7 @@ def drill(
                 report = partial(print, file=sys.stderr)
                 with_gate = compare if gate is None else gate
                 url = None if checkpoints is None else f"{checkpoints.rstrip('/')}/{place.name}"
-                how = {"compare": compare, "gate": with_gate}
+                how = {"compare": compare, "gate": with_gate, "arms": arms}
                 drills.append(run_drill(chosen, faults, place, checkpoints=url, report=report, **how))
     if not json_:
         for one in drills:
@@ -143,6 +153,8 @@ def lab(
     unstable: Annotated[bool, Option("--unstable", help="One safeguard at a time on an unstable recipe.")] = False,
     scaling: Annotated[bool, Option("--scaling", help="Loss against compute: five sizes, and a fitted law.")] = False,
     temperature: Annotated[bool, Option("--temperature", help="Sampling and loss at several temperatures.")] = False,
+    calibration: Annotated[bool, Option("--calibration", help="Calibration with label smoothing.")] = False,
+    abilities: Annotated[bool, Option("--abilities", help="Loss by kind of token and position, and copying.")] = False,
     gradients: Annotated[bool, Option("--gradients", help="Gradients of squared error and cross-entropy.")] = False,
     steps: Annotated[int | None, Option(min=1, help="Optimizer steps of each run; default: 500, or the sweep's.")] = (
         None
@@ -159,7 +171,8 @@ def lab(
 ) -> None:
     """Train the same model with each switch changed, and compare loss, grad norm and log Z; or run one sweep."""
     flags = {"exposure": exposure, "unstable": unstable, "scaling": scaling, "temperature": temperature}
-    chosen = [name for name, is_chosen in (flags | {"gradients": gradients}).items() if is_chosen]
+    flags |= {"calibration": calibration, "abilities": abilities, "gradients": gradients}
+    chosen = [name for name, is_chosen in flags.items() if is_chosen]
     overrides = _overrides(data=data, steps=None, seed=None) + (set_ or [])
     with _errors_as_sentences(), _folder(None) as folder:
         if chosen and (chosen[1:] or switch):
@@ -198,6 +211,30 @@ def _write(file: Path, text: str) -> None:
     except OSError as error:
         raise UsageError(f"The plot cannot be written to {file} ({error.strerror}).") from None
     print(f"The plot is in {file}.", file=sys.stderr)
+
+
+@app.command()
+def explore(
+    checkpoint: Annotated[
+        list[Path], Argument(help="Folders of one checkpoint or several, such as .../checkpoints/step-000000500.")
+    ],
+    port: Annotated[int, Option(help="Port on this machine at which the page Next token asks.")] = PORT,
+    prompt: Annotated[str, Option(help="The text to draw.")] = "def __init__(self",
+    draw: Annotated[Path | None, Option(help="Draw the way from text to loss into this SVG file, and end.")] = None,
+) -> None:
+    """Answer prompts with the models of checkpoints, for the dashboard's page Next token."""
+    with _errors_as_sentences():
+        explored = [Explored.at(folder) for folder in checkpoint]
+        if draw is not None:
+            _check_writable(draw)
+            followed = follow(explored[0].model, explored[0].tokenizer, prompt)
+            _write(draw, draw_pipeline(followed, f"From text to loss: {explored[0].name}"))
+            return
+        with Explorer(explored, port) as server:
+            names = ", ".join(each.name for each in explored)
+            print(f"answering for {names} at http://127.0.0.1:{server.server_address[1]}; Ctrl-C ends", flush=True)
+            with suppress(KeyboardInterrupt):
+                server.serve_forever()
 
 
 @app.command()
@@ -285,9 +322,13 @@ def _folder(chosen: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _overrides(*, data: str | None, steps: int | None, seed: int | None) -> list[str]:
-    """The options that stand for a field of the recipe, as overrides."""
-    fields = {"data.path": data, "steps": steps, "seed": seed}
+def _overrides(*, data: str | None, steps: int | None, seed: int | None, tokenizer: str | None = None) -> list[str]:
+    """The options that stand for a field of the recipe, as overrides. Raises UsageError."""
+    fields: dict[str, object] = {"data.path": data, "steps": steps, "seed": seed, "data.tokenizer": tokenizer}
+    if tokenizer is not None:
+        fields["model.vocab_size"] = byte_pair_size(tokenizer)
+        if fields["model.vocab_size"] is None:
+            raise UsageError(f"--tokenizer {tokenizer} is unknown: write bpe:N, such as bpe:4096.")
     return [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in fields.items() if value is not None]
 
 

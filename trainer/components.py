@@ -52,7 +52,7 @@ def build_components(recipe: Recipe) -> Components:
         device=device,
         batches=batches,
         held_out=held_out,
-        token_bytes=bytes_per_token(recipe, batches.windows),
+        token_bytes=bytes_per_token(recipe, batches, held_out),
         model=model,
         network=network,
         optimizer=optimizer,

@@ -26,13 +26,14 @@ class DataConfig:
     bytes_per_token: float = 0.0
     """Average bytes of text per token of `.bin` shards; 0 if unknown. In text files a token is a byte."""
     tokenizer: str = ""
-    """Name of the tokenizer of the `.bin` shards, recorded because only perplexities of one tokenizer compare."""
+    """`bpe:4096` for byte pairs learnt from the text; or the name of the `.bin` shards' tokenizer, which is recorded
+    because only perplexities of one tokenizer compare."""
     separator: int | None = None
     """Token id between the documents of `.bin` shards, such as 50256 for GPT-2; default: unknown."""
     held_out: float = 0.02
     """Share of the documents that is not trained on; of fewer than 20 documents, the last part of the tokens."""
     rows: str = "packed"
-    """What a sequence may hold: `packed`, tokens across the ends of documents; `documents`, tokens of one document;
+    """Content of a sequence: `packed`, tokens across the ends of documents; `documents`, tokens of one document;
     `paragraphs`, of one paragraph of text (up to a blank line). Its rest is padding, which no loss counts."""
     max_windows: int = 0
     """Windows at the start of the training data that are trained on; 0 for all."""
@@ -59,8 +60,6 @@ class DataConfig:
 # A field is checked where it is declared; the error names it as the user writes it.
 
 RECIPES = Path(__file__).parent / "recipes"
-RETIRED = {"evaluate_batches": "set evaluate_windows, a number of held-out windows that no batch size changes"}
-"""Fields of earlier releases, and what to do instead."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -78,13 +77,13 @@ class ModelConfig:
     context: int = 128
     """Positions of a sequence, in tokens."""
     qk_norm: bool = False
-    """Whether queries and keys are normalised before their product."""
+    """True if queries and keys are normalised before their product."""
     dropout: float = 0.0
     """Probability of dropping an attention weight or a channel of a block's output."""
     tied: bool = True
-    """Whether the output projection is the embedding table itself, or a matrix of its own."""
+    """True if the output projection is the embedding table itself, or a matrix of its own."""
     causal: bool = True
-    """Whether a position attends only to itself and earlier ones; otherwise the targets leak into the inputs."""
+    """True if a position attends only to itself and earlier ones; otherwise the targets leak into the inputs."""
 
     def __post_init__(self) -> None:
         require_at_least("model.", self, 1, "layers", "heads", "width", "context")
@@ -138,8 +137,10 @@ class ObjectiveConfig:
     the other, in as many passes as there are positions; 1 is training without teacher forcing."""
     parallel_scheduled_sampling: float = field(default=0.0, metadata={"formerly": "own_inputs"})
     """Probability that an input token is the model's likeliest after the true tokens, in one pass for all positions."""
+    shift: bool = True
+    """Whether the target of a position is the token after it; otherwise it is the token of the position itself."""
     squared_error: bool = False
-    """Whether the squared error of the probabilities is minimised instead of the cross-entropy."""
+    """True if the squared error of the probabilities is minimised instead of the cross-entropy."""
 
     def __post_init__(self) -> None:
         smoothing = self.label_smoothing
@@ -155,7 +156,7 @@ class ObjectiveConfig:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class CheckpointConfig:
-    """How often the state is saved, and how many checkpoints are kept."""
+    """The interval of saves, and the number of checkpoints that are kept."""
 
     every: int = 25
     """Steps between checkpoints."""
@@ -186,7 +187,7 @@ class Recipe:
     device: str = "auto"
     """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ..; on a GPU the forward pass is in bfloat16."""
     parallel: str = "ddp"
-    """How several processes (torchrun) hold the model: `ddp`, a copy each, or `fsdp`, a shard each."""
+    """Distribution of the model over several processes (torchrun): `ddp`, a copy each, or `fsdp`, a shard each."""
     log_every: int = 20
     """Steps between progress lines, if standard output is not a terminal."""
     evaluate_every: int = 100
@@ -250,7 +251,6 @@ def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
         raise UsageError(f"There is no recipe {name!r}; choose one of: {known}, or give a path to a .toml.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"The recipe {path} cannot be read: {error}.") from None
-    _refuse_retired(values)
     base = values.pop("base", None)
     if base is None:
         return values
@@ -272,19 +272,12 @@ def _override(values: dict[str, Any], override: str) -> None:
     name, separator, text = override.partition("=")
     if not separator:
         raise UsageError(f"The override {override!r} has no value; write it as section.field=value.")
-    _refuse_retired((name.strip(),))
     *sections, leaf = name.strip().split(".")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise UsageError(f"The override {override!r} cannot be used: {section} is not a section.")
     values[leaf] = _parse(text.strip())
-
-
-def _refuse_retired(names: Iterable[str]) -> None:
-    for name in names:
-        if name in RETIRED:
-            raise UsageError(f"{name} is no longer a field of a recipe: {RETIRED[name]}.")
 
 
 def _parse(text: str) -> object:

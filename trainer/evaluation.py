@@ -21,6 +21,14 @@ CHUNK_ELEMENTS = 1 << 24
 """Logits that are copied to float32 at once."""
 
 
+def perplexity(loss: float) -> float:
+    """exp(loss): as uncertain as a choice among so many equally likely tokens. Infinite if it is no float."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
 @dataclass(frozen=True, slots=True)
 class HeldOutLoss:
     """The result of an evaluation: the sums, in nats, and the numbers of the targets of each document."""
@@ -30,12 +38,17 @@ class HeldOutLoss:
 
     @property
     def mean(self) -> float:
-        """In nats per token: over all tokens, so that a padded window weighs as much as it holds."""
+        """Mean in nats per token: over all tokens, so that a padded window weighs as much as it holds."""
         return float(self.sums.sum() / self.counts.sum())
+
+    def per_document(self) -> list[float]:
+        """A loss of each document such that their plain mean is `mean`."""
+        losses: list[float] = (self.sums / self.counts.mean()).tolist()
+        return losses
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, over documents as clusters; NaN for a single one.
+        """Standard error of the mean, over documents as clusters; NaN for a single one.
 
         Tokens of a document are not independent. The mean is a ratio of two sums over documents, and this its
         linearised standard error (Cochran 1977, Sampling Techniques, chapter 6; for evaluations see Miller 2024,

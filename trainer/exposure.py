@@ -1,4 +1,4 @@
-"""How far a model is from the source of its data, after true prefixes and after prefixes that it generated itself.
+"""The distance of a model from the source of its data, after true prefixes and after prefixes of its own.
 
 Exposure bias is what the second distance has more than the first. It needs a source whose probabilities are known. The
 loss of a text's tokens after the model's own prefix is no measure of it: the text does not continue that prefix, so
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lossguard import Estimate
 from trainer.data.markov import MarkovChain
 from trainer.data.ngram import NGram
-from trainer.estimate import Estimate
 from trainer.scheduled_sampling import Predictor, roll_out
 
 NUM_SEQUENCES = 1024
@@ -84,7 +84,7 @@ class OwnContinuations:
 
     excess: Estimate
     growth: Estimate
-    """Of the last quarter of the continuation, less that of the first."""
+    """Excess of the last quarter of the continuation, less that of the first."""
 
 
 @torch.no_grad()
@@ -105,5 +105,5 @@ def own_continuations(model: Predictor, windows_NT: Tensor, reference: NGram, *,
 
 
 def _device(model: Predictor) -> torch.device:
-    """Where the model's parameters are; the CPU for a source."""
+    """Return the device of the model's parameters; the CPU for a source."""
     return next(model.parameters()).device if isinstance(model, torch.nn.Module) else torch.device("cpu")

@@ -176,7 +176,7 @@ def flip_bit(tensor: Tensor, item: int, bit: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """How a kind of fault acts."""
+    """The actions of a kind of fault."""
 
     count: int
     """The default of N: batches, numbers that are changed, or steps at another learning rate."""
@@ -264,11 +264,14 @@ class StateFaults:
         self._present: list[Fault] = []
         self._step = -1
 
-    def begin(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Call it before each step. A step that is not greater than the last one is a rollback: it ends all faults."""
+    def begin(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, *, strikes: bool = True) -> None:
+        """Call it before each step. A step that is not greater than the last one is a rollback: it ends all faults.
+
+        `strikes`: whether the step may be the first of a fault.
+        """
         lasting = [each for each in self._present if self._step < step < each.step + each.count]
         self._present = [each for each in lasting if FAULTS[each.kind].lr_factor != 1.0]
-        for fault in [fault for fault in self._waiting if fault.step == step]:
+        for fault in [fault for fault in self._waiting if strikes and fault.step == step]:
             self._waiting.remove(fault)
             self._present.append(fault)
         self._step = step

@@ -115,7 +115,7 @@ class GPT(nn.Module):
         return logits_BTV
 
     def _initialise(self) -> None:
-        """As GPT-2: normal with sd 0.02, less for layers that write into the residual stream."""
+        """Initialise as GPT-2 does: normal with sd 0.02, less for layers that write into the residual stream."""
         residual_std = INIT_STD / math.sqrt(2 * self.config.layers)
         for name, parameter in self.named_parameters():
             if parameter.dim() >= 2:

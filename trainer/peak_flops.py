@@ -42,11 +42,11 @@ class PeakFlops:
 
     flops_per_second: float
     source: str
-    """How the figure was obtained, as a part of a sentence."""
+    """Source of the figure, as a part of a sentence."""
 
 
 def peak_flops(device: torch.device) -> PeakFlops:
-    """Of one device, in the precision of the trainer: bfloat16 on a GPU, float32 on a CPU."""
+    """Return the peak of one device, in the precision of the trainer: bfloat16 on a GPU, float32 on a CPU."""
     if device.type == "cpu":
         return _measured(device, torch.get_num_threads())
     return from_data_sheet(torch.cuda.get_device_name(device)) or _measured(device, 1)

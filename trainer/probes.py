@@ -1,8 +1,8 @@
 """Probes: the next token that the model predicts after fixed prompts, recorded at intervals.
 
 The last token of a prompt is the target, to be predicted from the tokens before it. If a token is a byte, a prompt is
-text, and a token is shown as in a Python bytes literal; for shards of other tokens a prompt is a list of ids, such as
-"464 3290 318".
+text, and a token is shown as in a Python bytes literal; with byte pairs it is text, too; for shards of other tokens a
+prompt is a list of ids, such as "464 3290 318".
 """
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 import lossguard
 from lossguard.torch import next_token
 from trainer.config import Recipe
+from trainer.data.tokenizer import Tokenizer
 from trainer.errors import UsageError
 
 PROMPTS = ("import sys", "def __init__(self", "    return None", "for i in range(")
@@ -20,46 +21,30 @@ PROMPTS = ("import sys", "def __init__(self", "    return None", "for i in range
 class Probes:
     """The prompts of a run."""
 
-    def __init__(self, recipe: Recipe, *, bytewise: bool) -> None:
-        """`bytewise`: whether a token of the data is a byte. Raises UsageError for prompts that cannot be used."""
+    def __init__(self, recipe: Recipe, tokenizer: Tokenizer) -> None:
+        """Raises UsageError for prompts that cannot be used."""
         self.every = recipe.probe_every
-        self.bytewise = bytewise
+        self.tokenizer = tokenizer
         self.context = recipe.model.context
-        encode = _bytes if bytewise else _ids
-        texts = recipe.probe_prompts or (PROMPTS if bytewise and recipe.model.vocab_size >= 128 else ())
-        self.prompts = [_checked(text, encode(text), recipe.model.vocab_size) for text in texts]
+        texts = recipe.probe_prompts or (PROMPTS if tokenizer.is_of_text and recipe.model.vocab_size >= 128 else ())
+        self.prompts = [_checked(text, tokenizer.encode(text), recipe.model.vocab_size) for text in texts]
 
     def is_due(self, step: int) -> bool:
-        """Whether the model is probed once `step` is done."""
+        """Return True if the model is probed once `step` is done."""
         return self.every > 0 and (step + 1) % self.every == 0
 
     @torch.no_grad()
     def take(self, model: nn.Module, run: lossguard.Run, step: int, device: torch.device) -> None:
         """Probe the model as it is after `step`. Every rank calls it: the forward pass may be a collective."""
         model.eval()
-        show = _show_byte if self.bytewise else str
         for tokens in self.prompts:
             *given, target = tokens
             inputs_BT = torch.tensor([given[-self.context :]], device=device)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 logits_V = model(inputs_BT)[0, -1]
-            text = bytes(given).decode("utf-8", "replace") if self.bytewise else " ".join(map(str, given))
-            run.probe(step, text, **next_token(logits_V, show, target=target, entropy=True))
+            text = self.tokenizer.text(given)
+            run.probe(step, text, **next_token(logits_V, self.tokenizer.show, target=target, entropy=True))
         model.train()
-
-
-def _bytes(text: str) -> list[int]:
-    return list(text.encode())
-
-
-def _ids(text: str) -> list[int]:
-    try:
-        return [int(word) for word in text.split()]
-    except ValueError:
-        raise UsageError(
-            f"The prompt {text!r} in probe_prompts cannot be used: for shards of tokens a prompt is a list of ids, "
-            "whole numbers separated by spaces."
-        ) from None
 
 
 def _checked(text: str, tokens: list[int], vocab_size: int) -> list[int]:
@@ -71,7 +56,3 @@ def _checked(text: str, tokens: list[int], vocab_size: int) -> list[int]:
             "use another prompt, or raise model.vocab_size."
         )
     return tokens
-
-
-def _show_byte(token: int) -> str:
-    return repr(bytes([token]))[2:-1] if token < 256 else str(token)

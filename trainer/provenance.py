@@ -5,18 +5,24 @@ from typing import Any
 from trainer.config import Recipe
 from trainer.data.batches import curriculum_steps
 from trainer.data.held_out import HeldOut
-from trainer.data.shuffle import MAX_SORTED_SIZE
 from trainer.data.split import THE_END
+from trainer.data.tokenizer import BytePairs, Tokenizer
 from trainer.errors import UsageError
 
-BEFORE = {"the held-out data": THE_END, "data.rows": "packed", "data.max_windows": 0, "model.tied": True}
-"""What checkpoints of earlier releases were made with, which do not name it."""
+PAIRS = "the byte pairs"
 
 
 class Provenance:
     """Saved in every checkpoint; compared when a checkpoint is loaded, before anything else is restored."""
 
-    def __init__(self, recipe: Recipe, *, num_windows: int, held_out: HeldOut | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        num_windows: int,
+        held_out: HeldOut | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
         """`num_windows`: all of the training data, of which `data.max_windows` are used; they tell other data."""
         model = recipe.to_dict()["model"]
         self.settings: dict[str, Any] = {f"model.{name}": value for name, value in model.items()}
@@ -33,9 +39,10 @@ class Provenance:
             "optimizer.weight_decay": recipe.optimizer.weight_decay,
             "the number of training windows in the data": num_windows,
         }
-        size = min(num_windows, recipe.data.max_windows or num_windows)
-        if size <= MAX_SORTED_SIZE:  # earlier releases had another order there
-            self.settings["the shuffle of a few windows"] = "sorted"
+        if tokenizer is not None:
+            self.settings["the tokenizer"] = tokenizer.name
+        if isinstance(tokenizer, BytePairs):  # `trainer explore` reads them; other pairs make other numbers of windows
+            self.settings[PAIRS] = tokenizer.to_json()
         if recipe.data.easy_first:  # the order of the data depends on it
             self.settings["data.curriculum_steps"] = curriculum_steps(recipe)
 
@@ -44,12 +51,11 @@ class Provenance:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises UsageError that names every setting in which the checkpoint differs."""
-        state = BEFORE | state
         names = sorted(state.keys() | self.settings.keys())
         differing = [name for name in names if state.get(name) != self.settings.get(name)]
         if differing:
             changes = "; ".join(
-                f"{name} was {state.get(name)!r} and is {self.settings.get(name)!r}" for name in differing
+                f"{name} was {state.get(name)!r:.40} and is {self.settings.get(name)!r:.40}" for name in differing
             )
             raise UsageError(
                 f"The run cannot continue from its checkpoint with another recipe or other data: {changes}. Set the "

@@ -11,12 +11,12 @@ from trainer.config import Recipe
 MAX_STEPS = 2000
 """For which a remedy is in effect; in short runs it is a tenth of the run."""
 REWARM_FRACTION = 0.1
-"""Of these steps, in which the learning rate rises back after them."""
+"""Fraction of these steps, after them, in which the learning rate rises back."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Knobs:
-    """What a training step reads anew each time, because a remedy may change it."""
+    """Hyperparameters that a remedy may change; read at every step."""
 
     z_weight: Knob
     clip_norm: Knob
@@ -24,7 +24,7 @@ class Knobs:
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Knobs":
-        """Those that no remedy changes."""
+        """Return the hyperparameters of a recipe, before any remedy."""
         return cls(z_weight=Knob(recipe.optimizer.z_weight), clip_norm=Knob(recipe.optimizer.clip_norm or math.inf))
 
 

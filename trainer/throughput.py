@@ -29,7 +29,7 @@ class Throughput:
         self.flops_per_token = flops_per_token(recipe.model)
         self.full_attention_flops_per_token = flops_per_token(recipe.model, full_attention=True)
         self.tokens = recipe.steps * recipe.tokens_per_step
-        """Of the whole run."""
+        """Tokens of the whole run."""
         self._since: tuple[int, float] | None = None
         self._rates: list[float] = []
 
@@ -61,7 +61,7 @@ class Throughput:
         return self._utilisation(self._rates[-1])
 
     def median(self) -> dict[str, float]:
-        """The same for the median rate of the run; empty without any rate."""
+        """Return the metrics for the median rate of the run; empty without any rate."""
         return self._utilisation(statistics.median(self._rates)) if self._rates else {}
 
     def _utilisation(self, rate: float) -> dict[str, float]:
@@ -77,7 +77,7 @@ class Throughput:
 
     @property
     def conventions_differ(self) -> bool:
-        """Whether FLOPs with full attention exceed those of the attended positions by more than 1 %."""
+        """True if FLOPs with full attention exceed those of the attended positions by more than 1 %."""
         return self.full_attention_flops_per_token > (1 + MAX_DIFFERENCE) * self.flops_per_token
 
     def summary(self) -> list[str]:

@@ -23,11 +23,12 @@ from lossguard.torch import Checkpoints, Gate, over_ranks, tokens_per_rank
 from trainer.checkpoint_place import checkpoint_place
 from trainer.components import Components, build_components
 from trainer.config import Recipe
-from trainer.data.batches import Batch, tokenizer
+from trainer.data.batches import Batch
+from trainer.data.held_out import HeldOut
 from trainer.data.text import batch_text
 from trainer.display import Display
 from trainer.errors import UsageError
-from trainer.evaluation import HeldOutLoss, evaluate
+from trainer.evaluation import HeldOutLoss, evaluate, perplexity
 from trainer.faults import FAULTS, Fault, FaultyBatches, StateFaults
 from trainer.model import GPT
 from trainer.objective import objective
@@ -65,15 +66,17 @@ class Job:
     resume_from: int | None = None
     """The step of an older checkpoint from which to resume, once; None: from the newest one."""
     faults_at_steps: bool = False
-    """Whether a fault in the data is placed by its step even after batches were skipped: see FaultyBatches."""
+    """True if a fault in the data is placed by its step even after batches were skipped: see FaultyBatches."""
     replace_batches: Callable[[FaultyBatches], lossguard.Indexable] | None = None
     """Returns the batches to train on, given those of the run: a replay trains on other batches at the same steps."""
     run: lossguard.Run | None = None
     """The run to report to, instead of one from `lossguard.init`."""
     accepts: Callable[[float, float], bool] | None = None
-    """Whether the optimizer may take the step, given its loss and gradient norm. Costs a host sync."""
+    """True if the optimizer may take the step, given its loss and gradient norm. Costs a host sync."""
     gate: bool = False
-    """Whether the guard's gate skips poisoned updates."""
+    """True if the guard's gate skips poisoned updates."""
+    arms: float | None = None
+    """The share of its steps on which the run tries the arms of its rollbacks; None: it tries none."""
     on_step: Callable[[int, int, dict[str, float]], None] | None = None
     """Called after every step with the step, its batch index and its metrics."""
     signals: Sequence[str] = ()
@@ -84,7 +87,7 @@ class Job:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class TrainingResult:
-    """How a run ended."""
+    """The result of a run."""
 
     run_id: str
     steps_done: int
@@ -103,11 +106,13 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
     """Train, starting from the run's newest checkpoint if there is one. Raises UsageError and LossguardError."""
     components = build_components(recipe)
     batches = FaultyBatches(components.batches, job.faults, at_steps=job.faults_at_steps)
-    probes = Probes(recipe, bytewise=components.batches.windows.bytewise)
+    probes = Probes(recipe, components.batches.tokenizer)
     state_faults = StateFaults(job.faults, recipe.seed)
     run, guard = open_run(recipe, job, components)
     knobs = register_remedies(guard, recipe, components)
     gate = guard.gate(components.optimizer) if job.gate else None
+    if job.arms is not None:
+        guard.arms(arm_losses(recipe, components), share=job.arms)
     extra = ExtraSignals(job.signals, components.model, components.optimizer)
     console = Console(highlight=False, soft_wrap=True, quiet=job.quiet or components.rank > 0)
     display = Display(recipe, run, guard, throughput=components.throughput, console=console)
@@ -116,11 +121,15 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
         evaluation = None
         source = batches if job.replace_batches is None else job.replace_batches(batches)
         for step, batch in guard.steps(source, until=recipe.steps):
-            batches.reach(step + 1, guard.ledger.next_free(batch.index + 1))
-            state_faults.begin(step, components.model, components.optimizer)
+            if guard.arm is None:
+                batches.reach(step + 1, guard.ledger.next_free(batch.index + 1))
+            state_faults.begin(step, components.model, components.optimizer, strikes=guard.arm is None)
             lr = guard.lr_scale * learning_rate(step, recipe.optimizer, recipe.steps)
             set_learning_rate(components.optimizer, lr * state_faults.lr_factor)
             metrics = training_step(recipe, components, batch, job.accepts, knobs, gate, extra)
+            if guard.arm is not None:
+                last_end = time.perf_counter()
+                continue
             metrics |= {"lr": lr, "tokens": (step + 1) * recipe.tokens_per_step}
             if components.held_out is not None and recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0:
                 run.expect(next_report_in=MAX_EVALUATION_SECONDS)
@@ -147,6 +156,21 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
     )
 
 
+def arm_losses(recipe: Recipe, components: Components) -> Callable[[], Sequence[float]]:
+    """Return the losses that arms are measured with, one per document of the evaluation set.
+
+    A recipe that learns a little text by heart is measured on that. Raises UsageError.
+    """
+    held_out, windows, size = components.held_out, components.batches.windows, components.batches.size
+    if recipe.data.max_windows:
+        places = [windows.place(number) for number in range(size)]
+        documents = [windows.shards[shard][begin : begin + windows.context + 1] for shard, begin in places]
+        held_out = HeldOut(documents, windows.context, num_windows=size, vocab_size=components.batches.vocab_size)
+    if held_out is None:
+        raise UsageError("data.held_out = 0.0 cannot be used with --arms, which compare held-out losses.")
+    return lambda: evaluate(components.model, held_out, components.device).per_document()
+
+
 def open_run(recipe: Recipe, job: Job, components: Components) -> tuple[lossguard.Run, lossguard.Guard]:
     """Open the run and its checkpoints. Raises UsageError and LossguardError."""
     run = job.run or _init_run(recipe, job, components)
@@ -162,13 +186,18 @@ def _open_guard(run: lossguard.Run, recipe: Recipe, job: Job, components: Compon
     folder = run.directory or job.directory / recipe.project / run.id
     # The names of the objects are the names of their files.
     objects = {
-        "origin": Provenance(recipe, num_windows=len(components.batches.windows), held_out=components.held_out),
+        "origin": Provenance(
+            recipe,
+            num_windows=len(components.batches.windows),
+            held_out=components.held_out,
+            tokenizer=components.batches.tokenizer,
+        ),
         "model": components.model,
         "optimizer": components.optimizer,
     }
     place = checkpoint_place(job.checkpoints, folder)
     checkpoints = open_checkpoints(folder, place, recipe, **objects)
-    decode = partial(batch_text, as_bytes=components.batches.windows.bytewise)
+    decode = partial(batch_text, tokenizer=components.batches.tokenizer)
     options: dict[str, Any] = {"every": recipe.checkpoint.every, "decode": decode, "resume_from": job.resume_from}
     guard = lossguard.Guard(run, checkpoints=checkpoints, **options)
     for skip in job.skips:
@@ -197,9 +226,9 @@ def _init_run(recipe: Recipe, job: Job, components: Components) -> lossguard.Run
 
 
 def data_facts(recipe: Recipe, components: Components) -> dict[str, object]:
-    """What the configuration records of the data: equal evaluation sets make held-out losses comparable."""
+    """Return what the configuration records of the data: equal evaluation sets make held-out losses comparable."""
     windows, held_out = components.batches.windows, components.held_out
-    facts: dict[str, object] = {"tokenizer": tokenizer(recipe, windows), "padding": windows.padding}
+    facts: dict[str, object] = {"tokenizer": components.batches.tokenizer.name, "padding": windows.padding}
     return facts if held_out is None else facts | {"evaluation_set": held_out.digest()}
 
 
@@ -227,7 +256,8 @@ def training_step(
     # in the first one, earlier releases of torch keep the weights that were cast without a gradient
     with autocast(), extra.watching():
         logits_BTV = components.network(inputs_BT)
-    terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=knobs.z_weight.value)
+    targets_BT = batch.targets_BT if recipe.objective.shift else batch.inputs_BT
+    terms = objective(logits_BTV, targets_BT, recipe.objective, z_weight=knobs.z_weight.value)
     share = terms.num_tokens / num_tokens  # a token weighs the same on every rank
     (terms.loss * share).backward()  # type: ignore[no-untyped-call]
     extra.read_gradients()
@@ -243,6 +273,7 @@ def training_step(
     scalars = {"loss": terms.cross_entropy, "grad_norm": grad_norm, "log_z": terms.log_z, "log_z_max": terms.log_z_max}
     scalars |= {"z_loss": terms.z_loss, "skipped": skipped} | extra.take()
     numbers = dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))
+    numbers["perplexity"] = perplexity(numbers["loss"])
     return {name: number for name, number in numbers.items() if name != "skipped" or number}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboard import formatting
+from lossguard.vocabulary import wording
 from lossguard.vocabulary.states import Cause
 
 CAUSES: Mapping[str, str] = {
@@ -24,7 +25,7 @@ def describe(verdict: Mapping[str, Any]) -> str:
 def culprits(verdict: Mapping[str, Any]) -> str:
     """The batches that cause the incident; empty when none were found."""
     found = verdict.get("culprits") or []
-    return ", ".join(formatting.batches(each.get("batch_from"), each.get("batch_to")) for each in found)
+    return ", ".join(wording.batches(each.get("batch_from"), each.get("batch_to")) for each in found)
 
 
 def arms(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -96,6 +96,11 @@ def has_address() -> bool:
     return bool(os.environ.get("LOSSGUARD_URL"))
 
 
+def is_down() -> bool:
+    """Whether the collector, whose address is known, does not answer."""
+    return has_address() and outage() is not None
+
+
 def outage() -> Outage | None:
     """Of the collector at LOSSGUARD_URL, or at the default address."""
     return _watch(collector_url()).outage()

@@ -4,14 +4,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dashboard.axes import RunAxes, StepAxis
-from dashboard.data.progress import Progress
 from db.lineage import source_of
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.queries import Series
 from db.records.step_notes import StepNote
+from db.runs.overview import StepTime
+from db.runs.verdicts import Verdict
 from lossguard.vocabulary.protocol import uncertified_state
 from lossguard.vocabulary.source_facts import SourceFacts
 from monitor.detection.interventions.policy_layers import Layers
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Steps done on the live line, and their total where the run reported one."""
+
+    done: int
+    total: int | None
+    seconds_per_step: float | None
+    """Mean over the newest steps of the live line; None before the second one, and where the clock went back."""
+
+    @property
+    def fraction(self) -> float | None:
+        """0..1; None without a total."""
+        return min(1.0, self.done / self.total) if self.total is not None and self.total > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        if self.total is None or self.seconds_per_step is None:
+            return None
+        return max(0, self.total - self.done) * self.seconds_per_step
+
+
+def progress(run: Run, newest: Sequence[StepTime]) -> Progress:
+    """Progress from the newest steps of the live line, in order."""
+    if not newest:
+        return Progress(0, run.total_steps, None)
+    first, last = newest[0], newest[-1]
+    passed = last.time - first.time
+    pace = passed / (last.step - first.step) if last.step > first.step and passed > 0 else None
+    return Progress(last.step + 1, run.total_steps, pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +75,10 @@ class RunFacts:
     progress: Progress
     metrics: list[str]
     newest: dict[str, float | None]
-    """The metrics of the newest step on the live line."""
+    """The newest value of each metric: the newest step may be an evaluation's, without a loss."""
     mfu: float | None
     """Model FLOPs utilisation, 0..1, as last reported: it may be reported every so many steps only."""
+    verdict: Verdict
     layers: Layers
     """What the collector, the project and the run set of the policy."""
     notes: Sequence[StepNote] = ()
@@ -77,7 +110,12 @@ class RunFacts:
         changes = [each.changed_at for each in self.incidents] + [each.changed_at for each in self.interventions]
         answers = [order.answered_at or 0.0 for order in self.orders.values()]
         notes = (len(self.notes), max((note.id for note in self.notes), default=0))
-        return (len(changes), max(changes, default=0.0), len(answers), sum(answers), len(self.events), *notes)
+        return (len(changes), max(changes, default=0.0), len(answers), sum(answers), *self.events_stamp, *notes)
+
+    @property
+    def events_stamp(self) -> tuple[int, int]:
+        """Changes with every new event."""
+        return len(self.events), max((event.id for event in self.events[-1:]), default=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sqlalchemy.orm import Session
 
+from dashboard.axes import Floats
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import database_url, open_store
 from db import lineage, queries, run_states
@@ -26,6 +27,10 @@ LEAD_STEPS, TRAIL_STEPS = 150, 60
 """Steps shown before the onset and after the end."""
 MAX_WINDOW_STEPS = 6000
 """Steps read at full resolution."""
+MAX_LIVE_BAND_STEPS = 8000
+"""Newest steps in view of a run's live line for which its expected band is computed."""
+MIN_LIVE_BAND_SHARE = 0.1
+"""Share of the steps in view below which that band would hardly be seen."""
 MAX_WARM_UP_STEPS = 10_000
 """Steps before the window from which the detectors learn, where no snapshot is near."""
 
@@ -97,9 +102,9 @@ def skipped_batches(facts: RunFacts, interventions: Iterable[Intervention]) -> l
     ]
 
 
-def detection_key(facts: RunFacts) -> tuple[str, int]:
+def detection_key(facts: RunFacts) -> tuple[str, int, int]:
     """What the bands depend on besides the steps: the run's detection settings and its events."""
-    return repr(run_policy.settings_of(facts.run.policy)), len(facts.events)
+    return repr(run_policy.settings_of(facts.run.policy)), *facts.events_stamp
 
 
 def batch_at(facts: RunFacts, step: int) -> int:
@@ -129,6 +134,14 @@ def read_incident_window(session: Session, facts: RunFacts, segment: int, steps:
         bands=_bands(session, facts, line, original) if len(original) else {},
         replacement=replacement if len(replacement) else None,
     )
+
+
+def read_live_band(session: Session, facts: RunFacts, first: int, end: int) -> tuple[Floats, Band] | None:
+    """Steps in [first, end) of the live line, and the band of the loss there; None where nothing was judged."""
+    line = lineage.live_line(facts.segments)
+    rows = _rows(session, facts.run, clipped(line, first, end))
+    band = _bands(session, facts, line, rows).get("loss") if len(rows) else None
+    return None if band is None else (rows.steps.astype(np.float64), band)
 
 
 def clipped(line: Sequence[StepRange], first: int, end: int) -> list[StepRange]:

@@ -107,6 +107,37 @@ class Gradients:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRun:
+    """The predictions of a model that was trained with label smoothing. Nats per token."""
+
+    smoothing: float
+    seed: int
+    loss: float
+    error: float
+    """The expected calibration error."""
+    surest_loss: float
+    loss_floor: float
+
+    @property
+    def identity(self) -> Hashable:
+        return self.smoothing, self.seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbilityRun:
+    """The loss of one kind of token at the beginning and at the end of a training, in nats per token."""
+
+    kind: str
+    seed: int
+    first_loss: float
+    last_loss: float
+
+    @property
+    def identity(self) -> Hashable:
+        return self.kind, self.seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabResults:
     """By sweep, in the order of the file."""
 
@@ -118,6 +149,8 @@ class LabResults:
     exposure: list[ExposureRun] = field(default_factory=list)
     temperature: list[TemperatureRun] = field(default_factory=list)
     gradients: list[Gradients] = field(default_factory=list)
+    calibration: list[CalibrationRun] = field(default_factory=list)
+    abilities: list[AbilityRun] = field(default_factory=list)
 
 
 Run = TypeVar("Run")

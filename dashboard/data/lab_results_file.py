@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dashboard.data.lab_results import (
+    AbilityRun,
+    CalibrationRun,
     ExposureRun,
     Gradients,
     LabResults,
@@ -27,7 +29,16 @@ from lossguard.vocabulary.protocol import decode_number
 INSTALLED = Path(__file__).parent / "measurements"
 """Of the wheel, which has no docs/."""
 MEASUREMENTS = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "docs" / "measurements"
-SHIPPED = ("lab-switches", "lab-scaling", "lab-unstable", "lab-exposure", "lab-temperature", "lab-gradients")
+SHIPPED = (
+    "lab-switches",
+    "lab-scaling",
+    "lab-unstable",
+    "lab-exposure",
+    "lab-temperature",
+    "lab-gradients",
+    "lab-calibration",
+    "lab-abilities",
+)
 """Files there, without `.jsonl`."""
 MAX_LINES, MAX_LINE_BYTES = 1000, 2**20
 """Of an uploaded file. The largest sweep of the lab has 65 lines; a line with ways to train has a few kB per seed."""
@@ -131,6 +142,22 @@ class _Fields:
             raise self._error(name, "an object")
         return _Fields(self.place, value)
 
+    def rows(self, name: str) -> list[Any]:
+        value = self._required(name)
+        if not isinstance(value, list) or len(value) > MAX_LINES:
+            raise self._error(name, f"a list of at most {MAX_LINES:,} values")
+        return value
+
+    def as_number(self, name: str, value: Any) -> float:
+        """A value of a list."""
+        return _Fields(self.place, {name: value}).number(name)
+
+    def entry(self, name: str, row: Any, place: int) -> float:
+        """A number of a row of a list."""
+        if not isinstance(row, list) or len(row) <= place:
+            raise self._error(name, "a list of rows of numbers")
+        return self.as_number(name, row[place])
+
     def inner_list(self, name: str) -> list["_Fields"]:
         values = self._required(name)
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
@@ -232,6 +259,34 @@ def _gradients(fields: _Fields) -> Iterator[Gradients]:
     )
 
 
+def _calibration(fields: _Fields) -> Iterator[CalibrationRun]:
+    bins = [
+        (fields.entry("bins", each, 0), fields.entry("bins", each, 1), fields.entry("bins", each, 2))
+        for each in fields.rows("bins")
+    ]
+    total = sum(count for count, _, _ in bins)
+    yield CalibrationRun(
+        smoothing=fields.number("smoothing"),
+        seed=fields.whole("seed"),
+        loss=fields.number("loss"),
+        error=sum(count * abs(sure - right) for count, sure, right in bins) / total if total > 0 else math.nan,
+        surest_loss=fields.number("surest_loss"),
+        loss_floor=fields.number("loss_floor"),
+    )
+
+
+def _abilities(fields: _Fields) -> Iterator[AbilityRun]:
+    kinds = fields.inner("kinds")
+    for kind in kinds.values:
+        losses = kinds.rows(kind)
+        yield AbilityRun(
+            kind=kind[:MAX_LETTERS],
+            seed=fields.whole("seed"),
+            first_loss=kinds.as_number(kind, losses[0]) if losses else math.nan,
+            last_loss=kinds.as_number(kind, losses[-1]) if losses else math.nan,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Sweep:
     name: str
@@ -246,5 +301,7 @@ SWEEPS: Mapping[str, _Sweep] = {
     "trained_with": _Sweep("exposure", _way),
     "temperature": _Sweep("temperature", _temperature),
     "probability": _Sweep("gradients", _gradients),
+    "smoothing": _Sweep("calibration", _calibration),
+    "copied": _Sweep("abilities", _abilities),
 }
 """By a field that only the results of this sweep have."""

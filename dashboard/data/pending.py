@@ -6,8 +6,8 @@ from dashboard import formatting
 from dashboard.data.facts import RunFacts
 from db.models import Incident, Intervention
 from db.run_states import is_holding, is_proposed, needs_a_person
-from db.runs.fields import NEED_A_PERSON
-from lossguard.vocabulary.states import IncidentKind, IncidentState, InterventionState, RunState
+from lossguard.vocabulary.states import NEED_A_PERSON, IncidentKind, IncidentState, InterventionState, RunState
+from lossguard.vocabulary.wording import incident_standing
 
 HELD_SENTENCE = "The run is on hold until an operator decides."
 NO_LONGER_HELD = (
@@ -54,6 +54,21 @@ def is_held(facts: RunFacts) -> bool:
     return hold(facts) is not None
 
 
+def is_diverged(facts: RunFacts) -> bool:
+    """True if the incident at which the run is held is not over: to go on from there is no remedy."""
+    held = hold(facts)
+    return held is not None and any(
+        each.number == held.incident and each.state != IncidentState.CLOSED for each in facts.incidents
+    )
+
+
+def standing(facts: RunFacts, incident: Incident) -> str:
+    """Return the standing of an incident and, once it is over, its outcome."""
+    held = hold(facts)
+    is_held = held is not None and held.incident == incident.number
+    return incident_standing(incident.state, incident.outcome, incident.details, is_held=is_held)
+
+
 def released_meanwhile(facts: RunFacts | None) -> str | None:
     """That the run is no longer on hold, in a sentence; None while it is."""
     return None if facts is not None and is_held(facts) else NO_LONGER_HELD
@@ -81,8 +96,10 @@ def unresolved_sentence(facts: RunFacts, incident: Incident) -> str:
 
 
 def count(facts: RunFacts) -> int:
-    """How many decisions wait for a person, as the list of runs counts them (db/runs/overview.py)."""
-    return sum(map(needs_a_person, facts.interventions)) + len(unresolved(facts))
+    """Count the decisions that wait for a person, as the list of runs does (db/runs/overview.py): an incident that was
+    open when its run ended is none."""
+    left = unresolved(facts) if facts.run.state == RunState.RUNNING else ()
+    return sum(map(needs_a_person, facts.interventions)) + len(left)
 
 
 def first_incident(facts: RunFacts) -> Incident | None:

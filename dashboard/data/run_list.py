@@ -6,7 +6,7 @@ shown (`dashboard.data.run_pages`).
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 
@@ -14,6 +14,7 @@ from dashboard.data.store import cached_for, database_url, open_store
 from db.models import Run
 from db.runs import overview
 from db.runs.overview import RunSummary, Tally
+from db.runs.verdicts import Verdict
 from db.store.known_runs import KnownRuns
 from lossguard.vocabulary.run_search import flattened
 from lossguard.vocabulary.secrets import mask_json
@@ -22,12 +23,21 @@ NAMES_SECONDS = 10.0
 """For so long the names of the metrics are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListedRun:
-    """A run in the list."""
+class CountedRun(NamedTuple):
+    """A run in the list, as far as its own row and a few queries say."""
 
     run: Run
     tally: Tally
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRun:
+    """A run of the list with its steps, metrics and settings."""
+
+    run: Run
+    tally: Tally
+    verdict: Verdict
     summary: RunSummary = field(default_factory=RunSummary)
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Its configuration by dotted path, without secrets."""
@@ -48,17 +58,15 @@ def metric_names() -> list[str]:
     return _metric_names(database_url())
 
 
-def listed(rows: Sequence[tuple[Run, Tally]], metrics: Iterable[str]) -> list[ListedRun]:
+def listed(rows: Sequence[CountedRun], metrics: Iterable[str]) -> list[ListedRun]:
     """These runs with their settings, their progress and these metrics. Raises StoreUnavailable."""
     url, asked = database_url(), frozenset(metrics)
     known = _known_runs(url)
-    found = {run.pk: _current(known, run, asked) for run, _ in rows}
-    old = [run for run, _ in rows if found[run.pk] is None]
+    found = {run.pk: _current(known, run, asked) for run, *_ in rows}
+    old = [run for run, *_ in rows if found[run.pk] is None]
     if old:
         found |= _read(url, known, old, asked)
-    return [
-        ListedRun(run, tally, each.summary, each.settings) for run, tally in rows if (each := found[run.pk]) is not None
-    ]
+    return [ListedRun(*row, each.summary, each.settings) for row in rows if (each := found[row.run.pk]) is not None]
 
 
 def _current(known: KnownRuns[_Known], run: Run, asked: frozenset[str]) -> _Known | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from db.models import Run
 
+LATEST = "latest"
 MAX_SUGGESTIONS = 5
 """Runs that an error names."""
 
@@ -13,7 +14,8 @@ class NoSuchRun(LookupError):
 
 
 def find_run(runs: Sequence[Run], query: str) -> Run:
-    """By id, project/name, name, or the beginning of an id: the first of these that matches any run.
+    """By id, project/name, name, or the beginning of an id: the first of these that matches any run. `latest` is the
+    first of `runs`, unless a run is called so.
 
     Raises NoSuchRun.
     """
@@ -30,6 +32,8 @@ def find_run(runs: Sequence[Run], query: str) -> Run:
         if found:
             more = ", .." if len(found) > MAX_SUGGESTIONS else ""
             raise NoSuchRun(f"{query!r} matches {len(found)} runs; name one by its id: {_ids(found)}{more}")
+    if query == LATEST and runs:
+        return runs[0]
     if not runs:
         raise NoSuchRun(f"there is no run {query!r}: the store has no runs yet")
     raise NoSuchRun(f"there is no run {query!r} in this store; the newest are: {_ids(runs)}")

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
+from dashboard.data import collector_watch
+from dashboard.data.run_list import CountedRun
 from dashboard.data.store import cached_briefly, cached_for, database_url, open_store
 from db import queries
 from db.models import Run
 from db.run_states import SILENT
-from db.runs import choices, overview, pages
+from db.runs import choices, overview, pages, verdicts
 from db.runs.fields import NEEDS_A_PERSON
 from db.runs.filters import RunFilter
 from db.runs.orders import RunOrder
@@ -27,8 +29,6 @@ SETTINGS_SECONDS = 60.0
 """The same of settings, for which the configurations of many runs are read."""
 LIVE_STATES = frozenset({NEEDS_A_PERSON, SILENT, RunState.RUNNING.value})
 """Of runs that come first in the order of attention."""
-
-CountedRun = tuple[Run, Tally]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +144,9 @@ def _named(url: str, run_ids: tuple[str, ...]) -> list[CountedRun]:
 
 
 def _counted(session: Session, runs: Sequence[Run]) -> list[CountedRun]:
-    tallies = overview.tallies(session, runs=runs)
-    return [(run, tallies.get(run.pk, Tally())) for run in runs]
+    tallies, is_down = overview.tallies(session, runs=runs), collector_watch.is_down()
+    judged = verdicts.verdicts(session, runs=runs, now=time.time(), is_collector_down=is_down)
+    return [CountedRun(run, tallies.get(run.pk, Tally()), judged[run.pk]) for run in runs]
 
 
 @cached_briefly

@@ -16,7 +16,7 @@ from db.dialects import parse_url
 from db.runs.pages import SearchTooSlow
 from db.steps.archived.reading import UnreadableArchive
 from db.steps.block_codec import DamagedBlock
-from db.store.engine import DEFAULT_URL, create_engine, reading
+from db.store.engine import DEFAULT_URL, create_engine, pre_release, reading
 
 CACHE_SECONDS = 0.4
 """Adds to the delay of a live page, which follows a report within two seconds."""
@@ -80,10 +80,15 @@ def cached_for(seconds: float) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 @st.cache_resource
 def _engine(url: str) -> sa.Engine:
-    if parse_url(url)[0].is_file:
-        # A connection per read: a pooled one would keep reading a file that was deleted or replaced.
-        return create_engine(url, poolclass=sa.pool.NullPool)
-    return create_engine(url)
+    # A connection per read: a pooled one would keep reading a file that was deleted or replaced.
+    is_file = parse_url(url)[0].is_file
+    engine = create_engine(url, poolclass=sa.pool.NullPool) if is_file else create_engine(url)
+    with engine.connect() as connection:
+        reason = pre_release(connection)
+    if reason:  # raised, so not cached: the file may be replaced
+        engine.dispose()
+        raise StoreUnavailable(f"{reason[0].upper()}{reason[1:]}.")
+    return engine
 
 
 def _why(url: str, error: sa.exc.DBAPIError) -> str:

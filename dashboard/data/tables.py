@@ -7,6 +7,7 @@ import pandas as pd
 
 from dashboard import clock, formatting
 from dashboard.data.facts import RunFacts
+from lossguard.vocabulary import wording
 from lossguard.vocabulary.run_search import flattened
 from lossguard.vocabulary.secrets import mask_command_line, mask_json
 from monitor.detection.interventions import policy_layers
@@ -21,7 +22,7 @@ def interventions(facts: RunFacts) -> pd.DataFrame:
             "State": each.state,
             "Attempt": each.attempt,
             "Rewind to": formatting.count(each.rewind_to),
-            "Skipped batches": formatting.batches(each.skip_from, each.skip_to),
+            "Skipped batches": wording.batches(each.skip_from, each.skip_to),
             "Learning rate scale": formatting.number(each.lr_scale),
             "Remedies": ", ".join(map(str, each.remedies or [])) or "-",
             "Order state": facts.orders[each.number].state if each.number in facts.orders else "-",
@@ -34,7 +35,7 @@ def interventions(facts: RunFacts) -> pd.DataFrame:
 def skip_ledger(facts: RunFacts) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "Skipped batches": formatting.batches(each.skip_from, each.skip_to),
+            "Skipped batches": wording.batches(each.skip_from, each.skip_to),
             "Batches": each.skip_to - each.skip_from,
             "Reason": each.reason,
             "Time": _moment(each.created_at),

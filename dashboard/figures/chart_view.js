@@ -1,4 +1,5 @@
-// What a viewer did to a chart, host.view: hidden legend entries, collapsed panels, and the ranges that were zoomed to.
+// What a viewer did to a chart, host.view: hidden legend entries, collapsed panels, the ranges that were zoomed to, and
+// `last`: the newest part of the run that stays in view, such as "10%" or "1000" steps.
 // The page keeps it in the URL (views/chart_view.py). Each report has the next number, `turn`; the page says which one
 // its figure answers, and one that answers an earlier report is not drawn: it was made for another view.
 
@@ -39,14 +40,18 @@ function adopt(host, shown) {
   host.turn = Math.max(host.turn, shown?.answers ?? 0);
   host.startsOver = host.view !== undefined;
   host.link = shown?.link;
-  host.view = { x: null, y: shown?.y ?? {}, hidden: shown?.hidden ?? [], collapsed: shown?.collapsed ?? [] };
+  const { y = {}, hidden = [], collapsed = [], last = null } = shown ?? {};
+  host.view = { x: null, y, hidden, collapsed, last };
   return true;
 }
 
-// Keeps the viewer's range of x, also when the figure was made before the last zoom; another x axis starts over.
+// Keeps the viewer's range of x, also when the figure was made before the last zoom; another x axis starts over, and a
+// view of the newest steps moves with them.
 function withCurrentRange(layout, host) {
   const now = host._fullLayout;
-  const startsOver = host.startsOver || now === undefined || now.uirevision !== layout.uirevision;
+  host.drawings = (host.drawings ?? 0) + 1;
+  layout.xaxis.uirevision = host.drawings; // plotly is to keep no range by itself
+  const startsOver = host.startsOver || host.view.last || now === undefined || now.uirevision !== layout.uirevision;
   host.startsOver = false;
   if (startsOver) {
     host.view.x = null; // it was in the units of the other axis
@@ -56,10 +61,9 @@ function withCurrentRange(layout, host) {
   layout.xaxis.range = now.xaxis.autorange ? undefined : now.xaxis.range.slice();
 }
 
-// The ranges of y that the viewer zoomed to, else those of the figure; plotly is to keep neither by itself.
+// The ranges of y that the viewer zoomed to, else those of the figure.
 function withZoomedPanels(layout, host) {
   host.framed = {};
-  host.drawings = (host.drawings ?? 0) + 1;
   for (const [metric, name] of panels(layout)) {
     const axis = layout[name];
     host.framed[name] = axis.range?.slice();
@@ -83,9 +87,21 @@ function withHiddenEntries(traces, hidden) {
   return traces.map((trace) => (hidden.includes(entry(trace)) ? { ...trace, visible: "legendonly" } : trace));
 }
 
-// Leaves out the values of collapsed panels; their titles move together. Paper coordinates run from 0 at the bottom.
-function collapse(layout, traces, collapsed) {
-  const closed = panels(layout).filter(([metric]) => collapsed.includes(metric));
+// The panels that begin below the window. The first drawing leaves them out: the browser is idle after it.
+function belowWindow(layout, host) {
+  const { top } = host.getBoundingClientRect();
+  const inside = layout.height - layout.margin.t - layout.margin.b;
+  const upper = ([, name]) => top + layout.margin.t + (1 - layout[name].domain[1]) * inside;
+  const [first, ...others] = panels(layout);
+  if (first === undefined || upper(first) > window.innerHeight) return [];
+  return others.filter((panel) => upper(panel) > window.innerHeight).map(([metric]) => metric);
+}
+
+// Leaves out the values of collapsed panels, and all of the panels that are drawn `later`; the titles of collapsed ones
+// move together. Paper coordinates run from 0 at the bottom.
+function collapse(layout, traces, collapsed, later) {
+  layout.annotations = layout.annotations?.filter((note) => !later.includes(note.name));
+  const closed = panels(layout).filter(([metric]) => collapsed.includes(metric) || later.includes(metric));
   const domains = closed.map(([, name]) => layout[name].domain);
   const removed = domains.reduce((sum, [bottom, top]) => sum + top - bottom, 0);
   const squeeze = (y) => {
@@ -151,7 +167,7 @@ function reportZoom(host, change) {
     if (isFramed) delete y[metric];
     else y[metric] = host.layout[name].type === "log" ? range.map((bound) => 10 ** bound) : range;
   }
-  if (isNew) report(host, x === undefined ? { y } : { x, y });
+  if (isNew) report(host, x === undefined ? { y } : { x, y, last: null });
 }
 
 // The whole run, and every panel as the figure frames it.
@@ -163,6 +179,25 @@ function showAll(host, library) {
     else change[`${name}.autorange`] = true;
   }
   library.relayout(host, change);
+}
+
+// The buttons above a run's chart (component.py): which of them describes what is in view, and what they do.
+function showPresets(host, library) {
+  const row = host.parentElement.querySelector(".lossguard-presets");
+  row.hidden = host.shown.view?.last === undefined;
+  if (row.hidden) return;
+  const { last } = host.view;
+  const isWhole = !last && host._fullLayout.xaxis.autorange;
+  for (const button of row.children) {
+    const isFollow = button.value === "follow";
+    button.ariaPressed = isFollow ? Boolean(last) : button.value === (last || (isWhole ? "all" : ""));
+    button.disabled = isFollow && isWhole;
+    button.onclick = () => {
+      if (button.value === "all") showAll(host, library);
+      else if (isFollow && last) report(host, { x: host._fullLayout.xaxis.range.map(number), last: null });
+      else report(host, { x: null, last: button.value });
+    };
+  }
 }
 
 function reportHidden(host) {

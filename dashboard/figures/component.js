@@ -16,53 +16,6 @@ function plotly(script) {
   return window.lossguardPlotly;
 }
 
-// Text, grid and background follow the page, so that one figure serves the light and the dark theme.
-function themed(layout, host) {
-  const style = getComputedStyle(host);
-  const color = (name) => style.getPropertyValue(`--st-${name}`).trim();
-  const ink = color("text-color");
-  for (const [name, axis] of Object.entries(layout)) {
-    if (!/^[xy]axis\d*$/.test(name)) continue;
-    axis.gridcolor = axis.linecolor = axis.tickcolor = axis.zerolinecolor = color("border-color-light") || color("border-color");
-  }
-  // Lines through all panels do not strike through their titles.
-  for (const title of layout.annotations ?? []) title.bgcolor = color("background-color");
-  layout.font = { ...layout.font, color: ink, family: color("font") || undefined };
-  layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
-  layout.legend = { ...layout.legend, bgcolor: "rgba(0,0,0,0)" };
-  layout.hoverlabel = {
-    ...layout.hoverlabel,
-    bgcolor: color("secondary-background-color"),
-    bordercolor: color("border-color"),
-    font: { color: ink },
-  };
-  return layout;
-}
-
-// On a phone the legend needs more lines, and the buttons a line of their own above it.
-function fitted(layout, host) {
-  const isNarrow = host.clientWidth < 640 && layout.showlegend !== false;
-  const more = isNarrow ? 84 : 0;
-  layout.height += more;
-  layout.margin.t += more;
-  if (document.fullscreenElement === host.parentElement) layout.height = Math.max(layout.height, window.innerHeight);
-  if (isNarrow) layout.legend.y = 1 - 26 / layout.height;
-  host.style.minHeight = `${layout.height}px`;
-  return layout;
-}
-
-// A narrow figure names incidents by their numbers alone: "#3" instead of "#3 loss spike" (marks.py). A number that would
-// cover the next marker is left to the hover text.
-function shortened(traces, host) {
-  if (host.clientWidth >= 900) return traces;
-  const short = (trace) => (name, place) => {
-    const side = trace.textposition[place] === "middle left" ? -1 : 1;
-    const away = trace.meta.map((other) => side * (other - trace.meta[place]) * host.clientWidth);
-    return away.some((pixels) => pixels > 0 && pixels < 32) ? "" : name.split(" ")[0];
-  };
-  return traces.map((trace) => (trace.name === "incident" ? { ...trace, text: trace.text.map(short(trace)) } : trace));
-}
-
 // Opens the page of the incident whose marker, or name beside it, was clicked: plotly keeps the address as its id (marks.py).
 function openIncident(event, host) {
   const inside = ({ left, right, top, bottom }) =>
@@ -96,6 +49,15 @@ async function untilVisibleOrIdle(host) {
   await new Promise((resolve) => requestIdleCallback(resolve, { timeout: 1000 }));
 }
 
+// A drawing takes the hover text away: it comes back, with the new values, while the pointer stays.
+function hoverAgain(host, library, { clientX, clientY, target }) {
+  const { subplot } = target.dataset;
+  const plot = host.querySelector(`.nsewdrag[data-subplot="${subplot}"]`);
+  if (plot) library.Fx.hover(host, { clientX, clientY, target: plot }, subplot);
+}
+
+const LOWER_PANELS_MS = 200;
+
 async function draw(host) {
   const shown = host.shown;
   const [library, figure] = await Promise.all([plotly(shown.script), fetched(shown.figure, host), untilVisibleOrIdle(host)]);
@@ -103,10 +65,11 @@ async function draw(host) {
   if (figure === undefined || host.requested !== shown.figure || !isAnswered(host, shown.view)) return;
   const { layout, data } = figure;
   let traces = data;
+  const later = host.leave ? [] : belowWindow(layout, host);
   if (host.view) {
     withCurrentRange(layout, host);
     withZoomedPanels(layout, host);
-    traces = withHiddenEntries(collapse(layout, data, host.view.collapsed), host.view.hidden);
+    traces = withHiddenEntries(collapse(layout, data, host.view.collapsed, later), host.view.hidden);
   }
   fitted(themed(layout, host), host);
   const always = matchMedia("(hover: none)").matches; // on a phone nothing shows the buttons
@@ -116,10 +79,15 @@ async function draw(host) {
     doubleClick: false, // it would show all of y, not what the figure frames
     modeBarButtons: buttons(host, library),
   };
+  if (!later.length) host.style.minHeight = `${layout.height}px`;
+  const { pointed } = host;
   await library.react(host, shortened(traces, host), layout, config);
+  if (pointed) hoverAgain(host, library, pointed);
   host.leave ??= bind(host, library);
+  showPresets(host, library);
   host.dataset.drawn = shown.figure;
-  requestIdleCallback(() => drawStickyAxis(host), { timeout: 500 });
+  if (later.length) setTimeout(() => host.isConnected && draw(host), LOWER_PANELS_MS);
+  else requestIdleCallback(() => drawStickyAxis(host), { timeout: 500 });
 }
 
 export default async function ({ data, parentElement, setStateValue }) {
@@ -183,7 +151,12 @@ function bind(host, library) {
   const onFullScreen = () => draw(host);
   host.addEventListener("keydown", onKey);
   host.parentElement.addEventListener("fullscreenchange", onFullScreen);
-  host.on("plotly_relayout", (change) => reportZoom(host, change));
+  host.on("plotly_relayout", (change) => {
+    reportZoom(host, change);
+    showPresets(host, library);
+  });
+  host.on("plotly_hover", ({ event }) => (host.pointed = event));
+  host.on("plotly_unhover", () => (host.pointed = undefined));
   host.on("plotly_restyle", () => reportHidden(host));
   host.on("plotly_doubleclick", () => showAll(host, library));
   host.on("plotly_clickannotation", ({ annotation }) => togglePanel(host, annotation.name));

@@ -40,7 +40,7 @@ def _version(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
 
-CHART_JS = _source("chart_view.js", "chart_tools.js", "sticky_axis.js", "component.js").encode()
+CHART_JS = _source("chart_view.js", "chart_tools.js", "sticky_axis.js", "drawing.js", "component.js").encode()
 """What draws a figure, as one module."""
 CHART_ROUTE = "/lossguard/chart.js"
 PLOTLY_URL = f"{PLOTLY_ROUTE}?v={_version(PLOTLY_JS.read_bytes())}"
@@ -51,9 +51,17 @@ export default async (component) => (await chart).default(component);
 """
 """Streamlit sends the script of a component with every message: this one is small, and the browser keeps the rest."""
 
+PRESETS = "".join(
+    f'<button type="button" value="{value}">{label}</button>'
+    for label, value in (("All", "all"), ("Last 10%", "10%"), ("Last 1,000", "1000"), ("Follow", "follow"))
+)
+"""Buttons above a run's chart: how much of it is in view (chart_view.js)."""
+
 _component = st.components.v2.component(
     "lossguard_figure",
-    html='<div class="lossguard-chart"><div class="lossguard-figure"></div><div class="lossguard-axis"></div></div>',
+    html='<div class="lossguard-chart">'
+    f'<div class="lossguard-presets" role="group" aria-label="In view" hidden>{PRESETS}</div>'
+    '<div class="lossguard-figure"></div><div class="lossguard-axis"></div></div>',
     css=_source("component.css"),
     js=LOADER,
     isolate_styles=False,  # plotly puts its style sheet into the document's head
@@ -97,9 +105,12 @@ figure_cache = FigureCache()
 
 def pack(figure: go.Figure) -> PackedFigure:
     """The figure as compressed JSON, under the hash of its content."""
-    content = figure.to_plotly_json()
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False, default=_plain).encode()
+    text = as_json(figure).encode()
     return PackedFigure(hashlib.sha256(text).hexdigest(), gzip.compress(text, 1, mtime=0), int(figure.layout.height))
+
+
+def as_json(figure: go.Figure) -> str:
+    return json.dumps(figure.to_plotly_json(), separators=(",", ":"), allow_nan=False, default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -57,7 +57,7 @@ def _beside_published(own: Sequence[tuple[str, float, str, str]]) -> go.Figure:
             "dtick": 3,
             "zeroline": False,
         },
-        yaxis={"showgrid": True, "zeroline": False},
+        yaxis={"showgrid": True, "zeroline": False, "automargin": True},
     )
     return figure
 

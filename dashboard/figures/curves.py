@@ -5,7 +5,8 @@ which signal moved first.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,18 @@ from dashboard import formatting
 from dashboard.axes import AxisChoices, Floats, RunAxes, XAxis, compact
 from dashboard.data.facts import Curve
 from dashboard.figures.edges import edge_markers
+from dashboard.figures.expected_band import expected_band
 from dashboard.figures.float32 import as_float32
 from dashboard.figures.line_style import DISCARDED, LIVE, LineStyle
 from dashboard.figures.marks import Marks, draw_marks
 from dashboard.figures.non_finite import non_finite_crosses
-from dashboard.figures.panels import Panel, panel_figure, panel_layout
+from dashboard.figures.panels import LABEL_ROW, Panel, panel_figure, panel_layout
 from dashboard.figures.placed_line import PlacedLine, floats
 from dashboard.figures.smoothing import smoothed
-from dashboard.figures.style import number_format, with_alpha
+from dashboard.figures.style import PANEL_COLOURS, number_format, with_alpha
 from dashboard.figures.value_axes import value_axes
 from lossguard.vocabulary.metrics import short_name
+from monitor.detection.expected_bands import Band
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class ChartOptions:
     revision: str = ""
     """A viewer's zoom is kept as long as it stays the same."""
     axes: AxisChoices = field(default_factory=AxisChoices)
+    band: tuple[Floats, Band] | None = None
+    """Steps of the live line, and the expected band of the loss there."""
 
 
 PAUSE_RATIO = 20
@@ -53,14 +58,17 @@ def run_figure(
     """One panel per metric, the first one larger."""
     options, run_axes = options or ChartOptions(), run_axes or RunAxes()
     live, lines = {}, {}
-    for name, curve in curves.items():
-        live[name] = [PlacedLine(curve.live, run_axes.live, LIVE)]
+    for (name, curve), color in zip(curves.items(), cycle(PANEL_COLOURS), strict=False):
+        live[name] = [PlacedLine(curve.live, run_axes.live, replace(LIVE, color=color))]
         lines[name] = [*_branches(curve, run_axes), *live[name]]  # the live line above the others
     axes = value_axes(live, lines, options.axes)
-    layout = panel_layout(list(curves), log=axes.log, ranges=axes.ranges)
+    label_row = LABEL_ROW if marks.incidents else 0
+    layout = panel_layout(list(curves), log=axes.log, ranges=axes.ranges, label_row=label_row)
     marked = draw_marks(layout, marks, run_axes, options.window)
     traces: list[dict[str, Any]] = []
     for panel in layout.panels:
+        if panel.metric == "loss" and options.band is not None:
+            traces += expected_band(panel, run_axes.live.at(options.band[0].tolist()), options.band[1])
         traces += draw_lines(panel, lines[panel.metric], options)
     traces = without_repeated_legend_entries(traces + marked.traces)
     return panel_figure(layout, traces, options.x_axis, options.window, options.revision, shapes=marked.shapes)
@@ -113,6 +121,7 @@ def _line(panel: Panel, line: PlacedLine, y: Floats, pauses: Sequence[int]) -> d
         "yaxis": panel.value_axis,
         "name": style.name,
         "legendgroup": style.name,
+        "legendrank": (1 if style.name == LIVE.name else 500) + panel.position,  # also the order of hover texts
         "mode": "lines+markers" if len(series) <= MAX_POINTS_WITH_MARKERS else "lines",
         "line": {"color": style.color, "width": style.width, "dash": style.dash},
         "marker": {"size": 5},

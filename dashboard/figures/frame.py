@@ -1,7 +1,8 @@
 """The part of the values that the axis of a panel shows: made for the live line in view. Pure.
 
-A few extreme values do not flatten the rest: the axis ends before those that would leave the others a sixth of it. What
-lies outside is marked on the edge of the panel (edges.py).
+A few extreme values do not flatten the rest: the axis ends before those that would leave the others a sixth of it. Nor
+does the steep fall at the beginning of a run: the rest has at least half of the axis. What lies outside is marked on
+the edge of the panel (edges.py).
 """
 
 import numpy as np
@@ -18,6 +19,8 @@ REACH = 5.0
 """A value is extreme if it is farther from the middle 90% than so many times their width."""
 MIN_SHARE, MIN_DECADES = 0.01, 0.3
 """Smallest width of the middle that counts: a share of its values, and decades on a log axis."""
+FALL = 0.2
+"""Share of the buckets, the first ones, that may lie above the axis."""
 HEADROOM = 0.06
 """Free share of the axis beyond the values, at each end."""
 CONSTANT = 1e-6
@@ -28,7 +31,7 @@ SMALLEST_WIDTH = 1e-290
 
 
 def axis_range(low: Floats, high: Floats, *, log: bool, fit_all: bool = False) -> Range | None:
-    """For buckets from `low` to `high`, NaN where there is none. None where the axis can show none of them.
+    """For buckets from `low` to `high` in their order, NaN where there is none. None where the axis can show none.
 
     With `fit_all` the axis shows extreme values too.
     """
@@ -40,7 +43,13 @@ def axis_range(low: Floats, high: Floats, *, log: bool, fit_all: bool = False) -
         lowest = highest
     if fit_all:
         return _with_headroom(float(lowest[0]), float(highest[-1]), log=log)
-    return _with_headroom(*_without_extremes(lowest, highest, log=log), log=log)
+    bottom, top = _without_extremes(lowest, highest, log=log)
+    rest = slice(int(FALL * len(low)), None)
+    settled = [_on_axis(column[rest], log=log) for column in (low, high)]
+    if not log and len(high) * TAIL >= 1 and all(map(len, settled)):
+        low_rest, high_rest = _without_extremes(settled[0], settled[1], log=log)
+        top = min(top, max(high_rest + (high_rest - low_rest), bottom + MIN_SHARE * abs(bottom)))
+    return _with_headroom(bottom, top, log=log)
 
 
 def _on_axis(values: Floats, *, log: bool) -> Floats:

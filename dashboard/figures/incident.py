@@ -11,6 +11,7 @@ from dashboard import formatting
 from dashboard.axes import Floats, XAxis, compact
 from dashboard.data.incident_window import IncidentWindow
 from dashboard.figures.curves import without_repeated_legend_entries
+from dashboard.figures.expected_band import expected_band
 from dashboard.figures.log_scale import log_axes
 from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, panel_figure, panel_layout, vertical_band, vertical_line
@@ -18,7 +19,6 @@ from dashboard.figures.step_times import STEP_SECONDS, with_step_times
 from dashboard.figures.style import (
     BLUE,
     GREEN,
-    GREY,
     NUMBER,
     OLIVE,
     ORANGE,
@@ -26,13 +26,11 @@ from dashboard.figures.style import (
     SKY,
     VERMILLION,
     number_format,
-    with_alpha,
 )
 from db.models import Incident, Intervention
 from lossguard.vocabulary.metrics import COUNTS, DETECTOR_INPUTS, SIGNALS, short_name
 from lossguard.vocabulary.states import THROUGHPUT_KINDS, IncidentKind
 from monitor.detection import Rows
-from monitor.detection.expected_bands import Band
 
 CURVES = (*SIGNALS, *(name for name in DETECTOR_INPUTS if name not in SIGNALS and name not in COUNTS))
 SCORE = "Score (1 is the alarm threshold)"
@@ -66,7 +64,7 @@ def incident_figure(
     shapes = _shapes(incident, rewound_to, shown)
     traces: list[dict[str, Any]] = []
     for panel in layout.panels:
-        traces += _scores(panel, shown, names) if panel.metric == SCORE else _signal(panel, shown)
+        traces += _scores(panel, shown, names) if panel.metric == SCORE else signal_lines(panel, shown)
     traces += _marks(layout.label_row, incident, interventions) if names else []
     traces = without_repeated_legend_entries(traces)
     return panel_figure(layout, traces, XAxis.STEP, bounds, f"incident-{incident.number}", shapes=shapes)
@@ -91,9 +89,11 @@ def _columns(name: str, shown: IncidentWindow) -> list[Floats]:
     return columns if band is None else [*columns, band.low, band.high]
 
 
-def _signal(panel: Panel, shown: IncidentWindow) -> list[dict[str, Any]]:
+def signal_lines(panel: Panel, shown: IncidentWindow) -> list[dict[str, Any]]:
+    """The expected band of a signal, its line and the one that replaced it."""
     name = panel.metric
-    traces = _band(panel, shown.original, shown.bands[name]) if name in shown.bands else []
+    band, steps = shown.bands.get(name), shown.original.steps.astype(np.float64)
+    traces = [] if band is None else expected_band(panel, steps, band)
     traces += _line(panel, shown.original, "as it happened", BLUE)
     if shown.replacement is not None and name in shown.replacement.metrics:
         traces += _line(panel, shown.replacement, "after the rollback", GREEN)
@@ -110,6 +110,7 @@ def _line(panel: Panel, rows: Rows, name: str, color: str) -> list[dict[str, Any
     line = _trace(panel, rows.steps[drawn], np.where(finite, values, np.nan)[drawn], name) | {
         "line": {"color": color, "width": 1.6},
         "mode": "lines+markers" if is_rare else "lines",
+        "marker": {"size": 4},
         "hovertemplate": f"{label} %{{y:{number_format(panel.metric)}}} ({name})<extra></extra>",
     }
     hit = present & ~finite
@@ -118,22 +119,6 @@ def _line(panel: Panel, rows: Rows, name: str, color: str) -> list[dict[str, Any
         line,
         *non_finite_crosses(panel, compact(rows.steps[hit]), f"{label} ({name}): %{{customdata}}", values=texts),
     ]
-
-
-def _band(panel: Panel, rows: Rows, band: Band) -> list[dict[str, Any]]:
-    """The expected band as a filled ribbon and its middle as a dashed line; a gap during the warm-up."""
-    warm = np.isfinite(band.low) & np.isfinite(band.high)
-    steps, low, high = rows.steps[warm], band.low[warm], band.high[warm]
-    edge = {"line": {"color": with_alpha(GREY, 0.5), "width": 0.5}, "hoverinfo": "skip"}
-    lower = _trace(panel, steps, low, "expected band") | edge | {"showlegend": False}
-    upper = _trace(panel, steps, high, "expected band") | edge
-    limits = f"%{{customdata[0]:{NUMBER}}} .. %{{customdata[1]:{NUMBER}}}"
-    middle = _trace(panel, steps, band.expected[warm], "expected") | {
-        "line": {"color": GREY, "width": 1.2, "dash": "dash"},
-        "customdata": np.stack([low, high], axis=1),
-        "hovertemplate": f"expected %{{y:{NUMBER}}} (band {limits})<extra></extra>",
-    }
-    return [lower, upper | {"fill": "tonexty", "fillcolor": with_alpha(GREY, 0.25)}, middle]
 
 
 def _scores(panel: Panel, shown: IncidentWindow, names: Sequence[str]) -> list[dict[str, Any]]:

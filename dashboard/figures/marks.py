@@ -20,6 +20,7 @@ from db.lineage import OUTLIER
 from db.models import Event, Incident, Intervention, Order
 from db.records.step_notes import StepNote
 from db.run_states import rewound_step
+from lossguard.vocabulary import wording
 from lossguard.vocabulary.source_facts import says_source
 from lossguard.vocabulary.states import IncidentState
 
@@ -190,7 +191,7 @@ def _add_skip(drawn: Drawn, panel: Panel, intervention: Intervention, at: float)
         _markers("skipped batches", [at], {"y": [0.0], "yaxis": panel.mark_axis})
         | {
             "marker": {"symbol": "square-x-open", "size": 11, "color": ORANGE, "line": {"width": 1.6}},
-            "customdata": [f"{count} {formatting.batches(intervention.skip_from, intervention.skip_to)}"],
+            "customdata": [f"{count} ({wording.batches(intervention.skip_from, intervention.skip_to)})"],
             "hovertemplate": "skipped from here: %{customdata}<extra></extra>",
         }
     )

@@ -20,7 +20,7 @@ from dashboard.figures.packed_trace import packed
 from dashboard.figures.style import GREY, base_figure, metric_axis, number_format, with_alpha
 from lossguard.vocabulary.metrics import title
 
-FIRST_PANEL_HEIGHT, PANEL_HEIGHT, GAP, LABEL_ROW = 250, 130, 42, 18
+FIRST_PANEL_HEIGHT, PANEL_HEIGHT, GAP, LABEL_ROW = 320, 130, 42, 18
 """Heights in pixels; the gap holds the title of the next panel, the label row the names of the incidents."""
 TOP, BOTTOM = 40, 46
 """Margins in pixels: the legend above, the title of the x axis below."""
@@ -49,6 +49,8 @@ X_AXES: dict[XAxis, dict[str, Any]] = {
         "unifiedhovertitle": {"text": "%{x:.3e} FLOPs"},
     },
 }
+MAX_NARROW = 8
+"""Fewer steps in view have a tick each: plotly would write the same step at two ticks."""
 SPIKES = {"showspikes": True, "spikemode": "across", "spikethickness": 1, "spikedash": "dot", "spikecolor": GREY}
 """Of an x axis: a line through all panels at the pointer."""
 
@@ -162,6 +164,7 @@ def _x_axis(layout: PanelLayout, x_axis: XAxis, window: tuple[float, float] | No
         "zeroline": False,
         **SPIKES,
         **X_AXES[x_axis],
+        **({"dtick": 1} if x_axis is XAxis.STEP and window is not None and window[1] - window[0] < MAX_NARROW else {}),
     }
 
 
@@ -207,7 +210,7 @@ def _range(panel: Panel, constant: float) -> dict[str, Any]:
 def _ticks_of_a_constant(panel: Panel, value: float) -> dict[str, Any]:
     """Its value, between 0 and its double on a linear axis: plotly would label round numbers beside it."""
     ticks = [value] if panel.log else [0.0, value, 2 * value]
-    return {"tickvals": ticks, "tickformat": number_format(panel.metric, abs(value))}
+    return {"tickvals": ticks, "tickformat": number_format(panel.metric, abs(value)), "tickformatstops": []}
 
 
 def _packed(trace: dict[str, Any], layout: PanelLayout) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, which people with any of the usual colour vision de
 readable on white and on near-black; text, grid and background follow the page's theme (component.js).
 """
 
+import math
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,8 @@ from lossguard.vocabulary.metrics import BY_NAME
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#2F86C4", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"
 ORANGE, SKY, OLIVE = "#E69F00", "#56B4E9", "#A79A00"
 
+PANEL_COLOURS = (BLUE, "#8A63D2", "#17A2A2", "#B0722A", SKY)
+"""Colours of the live line in the panels of a run: hover texts show the values of all panels at once."""
 RUN_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, OLIVE, GREY)
 """For several runs in one figure, in this order; lines beyond the eighth need a dash too."""
 
@@ -29,7 +32,15 @@ def base_figure(*, height: int, top: int = 36, bottom: int = 46, revision: str =
             "height": height,
             "margin": {"l": 58, "r": 12, "t": top, "b": bottom},
             "uirevision": revision,
-            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"},
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "xanchor": "left",
+                "y": 1,
+                "yref": "container",
+                "yanchor": "top",
+                "traceorder": "grouped",
+            },
             "font": {"size": 13},
             "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
             **layout,
@@ -37,18 +48,26 @@ def base_figure(*, height: int, top: int = 36, bottom: int = 46, revision: str =
     )
 
 
+DIGITS = {".3~g": 3}
+"""Significant digits of the formats that name a number of them."""
 MAX_FORMATTED = 1e15
 """From here on the format of a metric, such as a percentage, would write more digits than there is room for."""
 
 
 def metric_axis(metric: str, *, log: bool, largest: float) -> dict[str, Any]:
-    """Scale and ticks of the axis of a metric's values; `largest` is the size of the largest one."""
-    return {
-        "type": "log" if log else "linear",
-        "tickformat": BY_NAME[metric].tick_format if metric in BY_NAME and largest < MAX_FORMATTED else "~g",
-        "zeroline": False,
-        "showgrid": True,
-    }
+    """Scale and ticks of the axis of a metric's values; `largest` is the size of the largest one.
+
+    Ticks that are nearer to each other than the format can tell apart have more digits, also after a zoom.
+    """
+    written = BY_NAME[metric].tick_format if metric in BY_NAME and largest < MAX_FORMATTED else "~g"
+    axis = {"type": "log" if log else "linear", "tickformat": written, "zeroline": False, "showgrid": True}
+    if log or not largest:
+        return axis
+    digits = DIGITS.get(written, 6)  # as d3 writes them without a number
+    finest = 0.01 if "%" in written else 10.0 ** max(math.floor(math.log10(largest)) - digits + 1, -300)
+    limit, fine = finest * 0.99, f".9~{written[-1]}"
+    stops = [{"dtickrange": [None, limit], "value": fine}, {"dtickrange": [limit, None], "value": written}]
+    return axis | {"tickformatstops": stops}
 
 
 NUMBER, LARGE_NUMBER = ".4~g", ",.4~r"

@@ -10,6 +10,9 @@ from dashboard.figures.frame import Range, axis_range
 from dashboard.figures.log_scale import AUTO_LOG, always_log, log_axes
 from dashboard.figures.placed_line import PlacedLine, extent
 
+NEVER_CLIPPED = frozenset({"lr"})
+"""Metrics that the loop chooses itself: no value of them is an accident."""
+
 
 @dataclass(frozen=True, slots=True)
 class ValueAxes:
@@ -25,7 +28,7 @@ def value_axes(
     """By metric: `live` are the lines that its axis is made for, `lines` all that are drawn."""
     log, ranges = set(), {}
     for metric in lines:
-        fit_all = metric in choices.fit_all
+        fit_all = metric in choices.fit_all or metric in NEVER_CLIPPED
         low, high = extent(live[metric])
         if fit_all or not np.isfinite(high).any():
             low, high = extent(lines[metric])

@@ -6,7 +6,7 @@ summary.py            the run in a few sentences
 document.py           the HTML (report.html.jinja, report.css)
 incident_sections.py  one section for each incident
 tables.py             tables of bounded size
-svg.py                a plotly figure as SVG (scales.py, svg_paths.py, legend.py)
+pictures.py           the figures of the pages, and the scripts that draw them (report.js)
 printing.py           HTML to PDF, by the system's Chromium
 atomic_file.py        a file that is written completely or not at all
 """

@@ -70,7 +70,10 @@ def _page(run: str, database: str, zone: tzinfo) -> tuple[str, str]:
     os.environ["LOSSGUARD_DATABASE_URL"] = (
         database  # the modules that read the store take it from there, as on the pages
     )
-    from dashboard.data import run_lookup, run_pages  # late: Streamlit takes a second to import, an error should not
+    from streamlit import logger  # late: Streamlit takes a second to import, an error should not
+
+    logger.set_log_level("ERROR")  # it would warn that no page is served, which is meant
+    from dashboard.data import run_lookup, run_pages
     from dashboard.data.store import StoreUnavailable
     from dashboard.report import contents, document
 

@@ -1,7 +1,7 @@
-"""A report as one HTML file that loads nothing and runs nothing. Pure.
+"""A report as one HTML file that loads nothing, and runs only what draws its pictures. Pure.
 
 Everything that people wrote (names, reasons, configurations) goes through Jinja's escaping; only the pictures are
-inserted as markup, and they escape their own text. The page's content security policy forbids scripts and connections.
+inserted as markup (pictures.py). The page's content security policy forbids other scripts, and connections.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ from dashboard.figures.skipped_updates import num_skipped
 from dashboard.report import summary
 from dashboard.report.contents import ReportContents, ReportIncident
 from dashboard.report.incident_sections import incident_sections
-from dashboard.report.svg import PICTURE_SCALE, render_svg
+from dashboard.report.pictures import PICTURE_SCALE, POLICY, SCRIPTS, picture
 from dashboard.report.tables import Table, bounded_table
 from db.goodput.accounting import Breakdown
 from lossguard.vocabulary.metrics import short_name
@@ -42,9 +42,11 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
     facts, zone, limits = contents.facts, contents.zone, contents.limits
     sections = incident_sections(contents, incidents)
     return environment.get_template("report.html.jinja").render(
+        policy=Markup(POLICY),
+        scripts=[Markup(script) for script in SCRIPTS],
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         title=formatting.run_title(facts.run),
-        state=summary.state(facts, contents.written_at),
+        verdict=facts.verdict,
         about=_about(facts),
         written=clock.moment(contents.written_at, zone),
         zone=str(zone),
@@ -122,8 +124,7 @@ def _curves(contents: ReportContents) -> Iterator[Markup]:
         part = names[first : first + CURVES_PER_PICTURE]
         figure = run_figure({name: contents.curves[name] for name in part}, marks)
         label = "Curves of the run: " + ", ".join(map(short_name, part))
-        height = int(PICTURE_SCALE * figure.layout.height)
-        yield Markup(render_svg(figure, name=f"curves-{first}", label=label, height=height))
+        yield picture(figure, label=label, scale=PICTURE_SCALE)
 
 
 def _incidents(facts: RunFacts) -> Table:
@@ -137,7 +138,7 @@ def _incidents(facts: RunFacts) -> Table:
             formatting.count(each.onset_step),
             formatting.count(each.detected_step),
             formatting.number(each.score),
-            each.outcome or each.state,
+            pending.standing(facts, each),
             ", ".join(interventions.get(each.number, ["none"])),
         )
         for each in facts.incidents
@@ -204,7 +205,7 @@ def _compute(facts: RunFacts) -> list[tuple[str, str]]:
 
 def _compute_picture(facts: RunFacts) -> Markup | None:
     figure = compute_figure(_used(facts))
-    return None if figure is None else Markup(render_svg(figure, name="compute", label="Compute beside published runs"))
+    return None if figure is None else picture(figure, label="Compute beside published runs")
 
 
 def _used(facts: RunFacts) -> Compute:

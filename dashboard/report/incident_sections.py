@@ -7,16 +7,17 @@ import pandas as pd
 from markupsafe import Markup
 
 from dashboard import clock, formatting
-from dashboard.data import cause
+from dashboard.data import cause, pending
 from dashboard.data.before_after import before_and_after
 from dashboard.data.facts import RunFacts
 from dashboard.data.incident_window import MAX_WINDOW_STEPS, IncidentWindow, rewound_step, skipped_batches
 from dashboard.data.timeline import timeline
 from dashboard.figures.incident import incident_figure
 from dashboard.report.contents import ReportContents, ReportIncident
-from dashboard.report.svg import PICTURE_SCALE, render_svg
+from dashboard.report.pictures import PICTURE_SCALE, picture
 from dashboard.report.tables import Table, bounded_table, cut
 from db.models import Intervention
+from lossguard.vocabulary import wording
 
 
 def incident_sections(contents: ReportContents, incidents: Iterable[ReportIncident]) -> list[dict[str, Any]]:
@@ -28,9 +29,9 @@ def incident_sections(contents: ReportContents, incidents: Iterable[ReportIncide
         letters_left -= len(str(section))
         if letters_left < 0:
             break
-        picture = _picture(contents.facts, each)
-        bytes_left -= len(picture or "")
-        shown = picture if bytes_left >= 0 else None
+        drawn = _picture(contents.facts, each)
+        bytes_left -= len(drawn or "")
+        shown = drawn if bytes_left >= 0 else None
         caption = _caption(contents, each.window, drawn=shown is not None)
         sections.append(section | {"picture": shown, "caption": caption})
     return sorted(sections, key=lambda section: section["number"])
@@ -42,13 +43,13 @@ def _section(contents: ReportContents, each: ReportIncident) -> dict[str, Any]:
         "number": incident.number,
         "kind": formatting.incident_kind(incident.kind),
         "state": incident.state,
-        "outcome": incident.outcome,
+        "standing": pending.standing(facts, incident),
         "sentence": formatting.incident_sentence(incident),
         "numbers": _numbers(contents, each),
         "timeline": _timeline(contents, each),
         "reasons": _reasons(contents, incident.details),
         "interventions": [_intervention(contents, one) for one in interventions],
-        "skipped": [formatting.batches(*skipped) for skipped in skipped_batches(facts, interventions)],
+        "skipped": [wording.batches(*skipped) for skipped in skipped_batches(facts, interventions)],
         "verdict": _verdict(contents, each),
     }
 
@@ -116,9 +117,7 @@ def _picture(facts: RunFacts, each: ReportIncident) -> Markup | None:
         return None
     steps = [step for one in each.interventions if (step := rewound_step(facts, one)) is not None]
     figure = incident_figure(window, each.incident, each.interventions, steps[-1] if steps else None, None)
-    height = int(PICTURE_SCALE * figure.layout.height)
-    label = f"Signals around incident {number}"
-    return Markup(render_svg(figure, name=f"incident-{number}-picture", label=label, height=height))
+    return picture(figure, label=f"Signals around incident {number}", scale=PICTURE_SCALE)
 
 
 def _caption(contents: ReportContents, window: IncidentWindow | None, *, drawn: bool) -> str:

@@ -46,7 +46,7 @@ def print_pdf(page: str, target: Path, *, browser: str | None = None, timeout_se
     with tempfile.TemporaryDirectory(prefix="lossguard-report-") as folder:
         source, printed = Path(folder) / "report.html", Path(folder) / "report.pdf"
         source.write_text(page, encoding="utf-8")
-        # Chromium's sandbox does not start as root; the page's policy allows no script, file or connection.
+        # Chromium's sandbox does not start as root; the page's policy allows no file, connection or other script.
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         output = [f"--user-data-dir={folder}/profile", f"--print-to-pdf={printed}", source.as_uri()]
         errors = _run([program, *FLAGS, *sandbox, *output], Path(folder) / "errors", timeout_seconds)

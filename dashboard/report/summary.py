@@ -8,12 +8,12 @@ from datetime import tzinfo
 from dashboard import clock, formatting
 from dashboard.data import compute, held_out, pending
 from dashboard.data.facts import Curve, RunFacts
-from dashboard.data.progress import SILENT, is_silent
 from dashboard.report.contents import ReportContents
 from db.goodput import rollback_costs
 from db.goodput.rollback_costs import Rewind
 from db.models import Intervention
 from db.queries import Series
+from db.run_states import SILENT, is_silent
 from lossguard.vocabulary.states import IncidentState, RunState
 
 RECENT_SHARE = 50
@@ -155,11 +155,9 @@ def incident_sentences(facts: RunFacts) -> list[str]:
     if not facts.incidents:
         return ["There were no incidents."]
     kinds = Counter(formatting.incident_kind(each.kind) for each in facts.incidents)
-    listed = ", ".join(formatting.plural(count, kind) for kind, count in kinds.most_common())
-    num_incidents = len(facts.incidents)
-    verb = "was" if num_incidents == 1 else "were"
+    listed = [formatting.plural(count, kind) for kind, count in kinds.most_common()]
     return [
-        f"There {verb} {formatting.plural(num_incidents, 'incident')}: {listed}.",
+        f"{_joined(listed)}.",
         _interventions(facts.interventions, sum(each.skip_to - each.skip_from for each in facts.ledger)),
     ]
 

@@ -14,108 +14,87 @@ from dashboard.views import url_warning
 from lossguard.vocabulary.metrics import short_name
 
 SMOOTHING_STEPS = (0, 10, 30, 100, 300, 1000, 3000)
-LINKED_SMOOTHING = "linked_smoothing"
-"""In the session: numbers of steps that links asked for."""
 AXES_HELP = (
     "An axis fits the live line in view; triangles on its edge mark values beyond it. *Fit all* makes room for them."
 )
 X_AXIS_NAMES = {XAxis.STEP: "Step", XAxis.TOKENS: "Tokens", XAxis.TIME: "Time", XAxis.FLOPS: "FLOPs"}
 
 
-def metric_selector(metrics: Sequence[str], default: Sequence[str]) -> list[str]:
-    """`default` may name metrics that there are not."""
-    _take_metrics_from_url(metrics)
-    return st.multiselect(
-        "Curves",
-        metrics,
-        default=[name for name in default if name in metrics],
-        format_func=short_name,
-        key="curves",
-        bind="query-params",
-    )
+# Each control takes its value from the URL and writes it back, so that its value is known where it is not shown.
 
 
-def _take_metrics_from_url(metrics: Sequence[str]) -> None:
-    """Accept `curves=lr` as well as the label in the box."""
+def metric_selector(metrics: Sequence[str], default: Sequence[str], *, shown: bool = True) -> list[str]:
+    """`default` may name metrics that there are not. Accepts `curves=lr` as well as the label in the box."""
+    labels = {short_name(name): name for name in metrics} | {name: name for name in metrics}
     texts = url_state.texts("curves")
-    if "curves" in st.session_state:
-        return
-    labels = {name: short_name(name) for name in metrics}
-    known = set(labels.values())
-    translated = list(dict.fromkeys(text if text in known else labels.get(text, text) for text in texts))
-    if translated != texts:
-        url_state.rewrite("curves", *translated)
     for text in texts:
-        if text and text not in known:  # it is empty where the viewer chose none
+        if text and text not in labels:  # it is empty where the viewer chose none
             url_warning.warn("curves", text, "No run here reports such a metric.")
+    usual = [name for name in default if name in metrics]
+    chosen = list(dict.fromkeys(labels[text] for text in texts if text in labels)) if texts else usual
+
+    def save() -> None:
+        names = st.session_state["curves"]
+        url_state.set_texts("curves", [] if names == usual else list(map(short_name, names)) or [""])
+
+    if shown:
+        set_widget("curves", chosen)
+        st.multiselect("Curves", metrics, format_func=short_name, key="curves", on_change=save)
+    return chosen
 
 
-def x_axis_selector(axes: Sequence[XAxis], *, on_change: Callable[[], None] | None = None) -> XAxis:
-    _take_axis_from_url(axes)
-    return st.segmented_control(
-        "X axis",
-        axes,
-        default=XAxis.STEP,
-        required=True,
-        format_func=X_AXIS_NAMES.__getitem__,
-        key="x",
-        bind="query-params",
-        on_change=on_change,
-    )
-
-
-def _take_axis_from_url(axes: Sequence[XAxis]) -> None:
-    """Accept `x=time` as well as the name on the button."""
+def x_axis_selector(axes: Sequence[XAxis], *, on_change: Callable[[], None] | None = None, shown: bool = True) -> XAxis:
+    """Accepts `x=time` as well as the name on the button."""
     text = url_state.text("x")
-    if text is None or "x" in st.session_state or text in map(X_AXIS_NAMES.__getitem__, axes):
-        return
-    found = next((axis for axis in axes if text.lower() == axis), None)
-    if found is None:
+    chosen = next((axis for axis in axes if text is not None and text.lower() == axis), None)
+    if text is not None and chosen is None:
         names = ", ".join(X_AXIS_NAMES[axis] for axis in axes)
         url_warning.warn("x", text, f"Choose one of: {names}.")
-    else:
-        url_state.rewrite("x", X_AXIS_NAMES[found])
+    chosen = chosen or XAxis.STEP
+
+    def save() -> None:
+        axis = st.session_state["x"]
+        url_state.set_texts("x", [] if axis == XAxis.STEP else [X_AXIS_NAMES[axis]])
+        if on_change is not None:
+            on_change()
+
+    if shown:
+        set_widget("x", chosen)
+        name = X_AXIS_NAMES.__getitem__
+        st.segmented_control("X axis", axes, required=True, format_func=name, key="x", on_change=save)
+    return chosen
 
 
-def smoothing_selector() -> int:
-    """Steps; 0 for no smoothing."""
-    return st.selectbox(
-        "Smoothing",
-        _smoothing_options(),
-        format_func=_smoothing_label,
-        key="smooth",
-        bind="query-params",
-        width=130,
-    )
+def smoothing_selector(*, shown: bool = True) -> int:
+    """Steps; 0 for no smoothing. A link may ask for any number of them: `smooth=250`."""
+    text = url_state.text("smooth") or _smoothing_label(0)
+    number = re.fullmatch(r"([0-9]{1,9})( steps?)?", text.replace(",", ""))
+    chosen = int(number[1]) if number else 0
+    if not number and text != _smoothing_label(0):
+        url_warning.warn("smooth", text, "Give a number of steps, such as 100.")
 
+    def save() -> None:
+        steps = st.session_state["smooth"]
+        url_state.set_texts("smooth", [_smoothing_label(steps)] if steps else [])
 
-def _smoothing_options() -> list[int]:
-    """The listed numbers of steps, and the one of a link: `smooth=250`."""
-    linked: set[int] = st.session_state.setdefault(LINKED_SMOOTHING, set())
-    text = url_state.text("smooth")
-    if text is not None and "smooth" not in st.session_state:
-        number = re.fullmatch(r"([0-9]{1,9})( steps?)?", text.replace(",", ""))
-        if number:
-            linked.add(int(number[1]))
-            if text != _smoothing_label(int(number[1])):
-                url_state.rewrite("smooth", _smoothing_label(int(number[1])))
-        elif text != _smoothing_label(0):
-            url_warning.warn("smooth", text, "Give a number of steps, such as 100.")
-    return sorted({*SMOOTHING_STEPS, *linked})
+    if shown:
+        set_widget("smooth", chosen)
+        options = sorted({*SMOOTHING_STEPS, chosen})
+        st.selectbox("Smoothing", options, format_func=_smoothing_label, key="smooth", on_change=save, width=130)
+    return chosen
 
 
 def _smoothing_label(steps: int) -> str:
     return formatting.plural(steps, "step") if steps else "off"
 
 
-def axis_choices(metrics: Sequence[str]) -> AxisChoices:
-    """Scale and range of the value axes, with a row for each metric in a popover. Those of other metrics are kept."""
+def axis_choices(metrics: Sequence[str], *, shown: bool) -> AxisChoices:
+    """Scale and range of the value axes, with a row for each metric. Those of other metrics are kept."""
     choices = url_state.axis_choices()
-    popover = st.popover("Axes", icon=":material/straighten:", help=AXES_HELP, key="axes", on_change="rerun")
-    if popover.open:
-        with popover:
-            for metric in metrics:
-                _axis_row(metric, choices)
+    if shown:
+        st.caption(AXES_HELP)
+        for metric in metrics:
+            _axis_row(metric, choices)
     return choices.of(metrics)
 
 

@@ -1,4 +1,5 @@
-"""What a viewer did to a chart, kept in the URL: the range in view, ?hidden=ENTRY&collapsed=METRIC&y=METRIC:LOW..HIGH.
+"""A viewer's changes to a chart, kept in the URL: the range in view or ?last=STEPS, and
+?hidden=ENTRY&collapsed=METRIC&y=METRIC:LOW..HIGH.
 
 The chart reports all of it at once (figures/chart_view.js). A message of the browser may have a URL that is older than
 the last report: while the server answers a zoom, the next automatic refresh is already on its way with the URL from
@@ -17,7 +18,7 @@ from dashboard import url_state
 from dashboard.figures import component
 from dashboard.views import url_warning
 
-HIDDEN, COLLAPSED, ZOOMED = "hidden", "collapsed", "y"
+HIDDEN, COLLAPSED, ZOOMED, LAST = "hidden", "collapsed", "y", "last"
 RECORDS = "chart_views"
 """In the session: the record of each chart, by the chart's key."""
 MAX_KNOWN = 64
@@ -58,8 +59,13 @@ def shown(key: str, range_name: str) -> dict[str, Any]:
     }
 
 
-def save(key: str, range_name: str, set_range: Callable[[tuple[float, float] | None], None]) -> None:
-    """Write the chart's newest report to the URL; `set_range` is called with a new range in units of the x axis."""
+def save(
+    key: str, range_name: str, set_range: Callable[[tuple[float, float] | None], None], *, last: str | None = None
+) -> None:
+    """Write the chart's newest report to the URL; `set_range` is called with a new range in units of the x axis.
+
+    `last`: the newest part of the run that stays in view from now on, in place of a range.
+    """
     viewed, record = component.viewed(key), _records().get(key)
     before = _parameters(range_name)
     if record is not None and before in record.known:
@@ -67,6 +73,9 @@ def save(key: str, range_name: str, set_range: Callable[[tuple[float, float] | N
     x = viewed.get("x")
     if x is not None and (record is None or x != record.x):
         set_range((float(x[0]), float(x[1])) if x else None)
+    if last:
+        set_range(None)
+    url_state.set_texts(LAST, [last] if last else [])
     url_state.set_texts(HIDDEN, viewed.get("hidden", []))
     url_state.set_texts(COLLAPSED, viewed.get("collapsed", []))
     url_state.set_ranges(ZOOMED, viewed.get("y", {}))
@@ -101,10 +110,10 @@ def _warn_of_invalid(range_name: str) -> None:
 
 
 def _parameters(range_name: str) -> Parameters:
-    return tuple(tuple(url_state.texts(name)) for name in (range_name, HIDDEN, COLLAPSED, ZOOMED))
+    return tuple(tuple(url_state.texts(name)) for name in (range_name, HIDDEN, COLLAPSED, ZOOMED, LAST))
 
 
 def _set_parameters(range_name: str, parameters: Parameters) -> None:
-    for name, texts in zip((range_name, HIDDEN, COLLAPSED, ZOOMED), parameters, strict=True):
+    for name, texts in zip((range_name, HIDDEN, COLLAPSED, ZOOMED, LAST), parameters, strict=True):
         if tuple(url_state.texts(name)) != texts:
             url_state.set_texts(name, texts)

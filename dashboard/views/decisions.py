@@ -3,7 +3,7 @@
 import time
 
 from dashboard import formatting
-from dashboard.data import cached, pending
+from dashboard.data import cached, pending, preflights
 from dashboard.data.facts import RunFacts
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import operate
@@ -20,17 +20,20 @@ def approve_and_reject(facts: RunFacts, each: Intervention) -> None:
 
     more = "" if len(pending.proposed(facts)) == 1 else f"-{number}"
     approval, rejection = approve(facts, each), reject(each)
-    operate.button("Approve", approval, key=f"approve{more}", icon=":material/check:", primary=True, obsolete=decided)
+    found = preflights.read(facts, each)
+    advised = found.refused is None and found.restorable is not False
+    icon = ":material/check:"
+    operate.button("Approve", approval, key=f"approve{more}", icon=icon, primary=advised, obsolete=decided)
     operate.button("Reject", rejection, key=f"reject{more}", icon=":material/close:", obsolete=decided)
 
 
-def release_button(facts: RunFacts) -> None:
+def release_button(facts: RunFacts, *, primary: bool) -> None:
     run_id, action = facts.run.id, release(facts)
 
     def released() -> str | None:
         return pending.released_meanwhile(cached.facts(run_id))
 
-    operate.button("Release", action, key="release", icon=":material/play_arrow:", primary=True, obsolete=released)
+    operate.button("Release", action, key="release", icon=":material/play_arrow:", primary=primary, obsolete=released)
 
 
 def open_linked_dialog(facts: RunFacts) -> None:

@@ -9,7 +9,7 @@ from dashboard import formatting, url_state
 from dashboard.data import cached, pending, run_pages
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import StepsUnreadable, StoreUnavailable
-from dashboard.views import session, tab
+from dashboard.views import run_picker, session, tab
 from db.runs.filters import RunFilter
 from db.runs.orders import RunOrder
 from lossguard.vocabulary.states import RunState
@@ -18,6 +18,8 @@ METRIC_WIDTH_PIXELS = 165  # two metrics fit side by side on a phone
 
 LAST_RUN = "last_run"
 """In the session: id of the run shown last. The links at the top of the page name no run."""
+OTHER_RUN = "other-run"
+"""In the session: what was chosen in the box of `other_runs`."""
 LOWER_PART = "lower_part"
 """In the session: what the lower part of the page showed last: that of a run by its id."""
 LOWER_PART_DELAY_SECONDS = 0.3
@@ -79,7 +81,7 @@ def show_run(page: Callable[[RunFacts], None], *, lower_part: Callable[[RunFacts
             return
         if (facts.run.state == RunState.RUNNING) != running:
             st.rerun()  # the refresh rate changes
-        tab.show(facts.run, waiting=pending.count(facts))
+        tab.show(facts, waiting=pending.count(facts))
         page(facts)
 
     def show_lower_part() -> None:
@@ -122,6 +124,20 @@ def back_to_run(facts: RunFacts) -> None:
     """A link to the run's page."""
     label = formatting.escape_markdown(formatting.run_title(facts.run))
     st.page_link("views/run/page.py", label=label, icon=":material/arrow_back:", query_params={"run": facts.run.id})
+
+
+def other_runs() -> None:
+    """A button that opens a box with other runs; the page then shows the chosen one."""
+
+    def go() -> None:
+        if (chosen := st.session_state.get(OTHER_RUN)) is not None:
+            url_state.set_run(chosen)
+        st.session_state[OTHER_RUN] = None
+
+    with st.popover("Other runs", icon=":material/swap_horiz:", key="other-runs", on_change="rerun") as other:
+        if other.open:
+            names = {run.id: formatting.run_label(run) for run in run_picker.offered_runs(key="find-other")}
+            st.selectbox("Run", list(names), None, names.__getitem__, key=OTHER_RUN, on_change=go, width=420)
 
 
 def show_no_runs() -> None:

@@ -2,40 +2,59 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 
 from dashboard import formatting
 from dashboard.data import incident_window
 from dashboard.data.facts import RunFacts
-from dashboard.data.progress import is_silent
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import operate
 from db.models import Incident
+from db.run_states import is_silent
+from lossguard.vocabulary import wording
 from lossguard.vocabulary.limits import limits_in
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CAN_SCALE_LR, remedies_in
-from lossguard.vocabulary.states import RunState
+from lossguard.vocabulary.states import IncidentKind, IncidentState, RunState
 from monitor.detection.interventions import run_policy
 from monitor.detection.interventions.restorable import RestorableStep, restorable_steps
 
 MAX_SKIPPED_BATCHES = 1_000_000
 
 
-def button(facts: RunFacts, incident: Incident | None) -> None:
+def button(facts: RunFacts, incident: Incident | None, *, primary: bool = False) -> None:
     """The button for a manual rollback, or why there is none yet. Nothing if the run takes no orders."""
     if facts.run.state != RunState.RUNNING or CAN_ROLL_BACK not in facts.run.capabilities:
         return
     if not facts.run.restorable_steps:
         st.caption("Manual rollback: not possible until the run reports a checkpoint that it can restore.")
         return
-    if st.button("Roll back manually", key="manual-rollback", icon=":material/undo:"):
+    if incident is not None and incident.kind == IncidentKind.STALL and incident.state != IncidentState.CLOSED:
+        st.caption("A loop that hangs takes no order: look at the process and its machine, and restart it.")
+        return
+    kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
+    icon, available = ":material/undo:", operate.availability()
+    if st.button("Roll back manually", key="manual-rollback", icon=icon, type=kind, **available):
         dialog(facts, incident)
+
+
+def default_target(facts: RunFacts, incident: Incident | None) -> int | None:
+    """The newest step to restore that is long enough before the onset; the oldest, where none is."""
+    policy = run_policy.policy_of(facts.run.policy)
+    onset = facts.progress.done if incident is None else incident.onset_step
+    steps = [each.step for each in restorable_steps(set(facts.run.restorable_steps), facts.run.restorable_tiers)]
+    return max((step for step in steps if step <= onset - policy.min_depth), default=min(steps, default=None))
+
+
+def default_skip(facts: RunFacts, incident: Incident | None, target: int) -> int:
+    """Batches from the checkpoint to past the detected step, and at least as many as the policy skips."""
+    needed = 0 if incident is None else incident.detected_step + 1 - target
+    return min(max(run_policy.policy_of(facts.run.policy).skip_min, needed), MAX_SKIPPED_BATCHES)
 
 
 @st.dialog("Roll back manually?")
 def dialog(facts: RunFacts, incident: Incident | None) -> None:
-    policy = run_policy.policy_of(facts.run.policy)
     if is_silent(facts.run, time.time()):
         st.warning(
             "The run has not reported for a while. It will roll back when it connects again.",
@@ -44,13 +63,14 @@ def dialog(facts: RunFacts, incident: Incident | None) -> None:
     restorable = restorable_steps(set(facts.run.restorable_steps), facts.run.restorable_tiers)
     labels = {each.step: restorable_label(each) for each in reversed(restorable)}
     steps = list(labels)
-    onset = facts.progress.done if incident is None else incident.onset_step
-    default = next((step for step in steps if step <= onset - policy.min_depth), steps[-1])
+    default = default_target(facts, incident)
+    assert default is not None  # the button is not there without a step to restore
     target = st.selectbox(
         "Rewind to step", steps, index=steps.index(default), key="rewind-step", format_func=labels.__getitem__,
         help="Checkpoints that the trainer can restore, newest first, and how long the last load from there took.",
     )  # fmt: skip
-    num_batches = st.number_input("Batches to skip", 0, MAX_SKIPPED_BATCHES, policy.skip_min, key="skip-batches")
+    skip = default_skip(facts, incident, default)
+    num_batches = st.number_input("Batches to skip", 0, MAX_SKIPPED_BATCHES, skip, key="skip-batches")
     lr_scale, remedies = _changes(facts)
     action = rollback(facts, int(target), int(num_batches), lr_scale=lr_scale, remedies=remedies)
     operate.confirmation_form(action, fields=operate.reason)
@@ -81,8 +101,8 @@ def rollback(
     facts: RunFacts, target: int, num_batches: int, *, lr_scale: float | None = None, remedies: Sequence[str] = ()
 ) -> OperatorAction:
     done, first = facts.progress.done, incident_window.batch_at(facts, target)
-    count, batches = formatting.plural(num_batches, "batch", "batches"), formatting.batches(first, first + num_batches)
-    skip = f" and skip {count} {batches}" if num_batches else ""
+    count, batches = formatting.plural(num_batches, "batch", "batches"), wording.batches(first, first + num_batches)
+    skip = f" and skip {count} ({batches})" if num_batches else ""
     body: dict[str, Any] = {"rewind_to": target, "skip_to": first + num_batches}
     also = ""
     if lr_scale is not None:

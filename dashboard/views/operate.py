@@ -3,11 +3,12 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 import streamlit as st
 
 from dashboard import formatting, operator_actions
+from dashboard.data import collector_watch
 from dashboard.login import Right
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import session
@@ -27,6 +28,12 @@ DIALOG_REFRESH_SECONDS = 2.0
 MAX_FAILURES_NAMED = 20
 """Requests that a dialog names; it counts the others."""
 
+
+class Availability(TypedDict):
+    disabled: bool
+    help: str | None
+
+
 Obsolete = Callable[[], str | None]
 """Why an action has nothing to act on any more, as a sentence; None while it has."""
 
@@ -41,8 +48,14 @@ def button(
     obsolete: Obsolete | None = None,
 ) -> None:
     """A button that opens the action's confirmation dialog."""
-    if st.button(label, key=key, icon=icon, type="primary" if primary else "secondary"):
+    if st.button(label, key=key, icon=icon, type="primary" if primary else "secondary", **availability()):
         confirm(action, obsolete)
+
+
+def availability() -> Availability:
+    """Arguments of a button: nothing can be decided while the collector does not answer."""
+    is_down = collector_watch.is_down()
+    return {"disabled": is_down, "help": "The collector does not answer." if is_down else None}
 
 
 def show_success() -> None:

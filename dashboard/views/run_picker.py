@@ -26,7 +26,7 @@ def offered_runs(*, key: str) -> Sequence[Run]:
         search = run_search.parse(search_box("Find runs", key=key, placeholder=placeholder))
     found = run_pages.found(RunFilter(search=search), RunOrder.NEWEST, MAX_OFFERED)
     show_problems([*search.problems, *_sentences(search, found)])
-    return [run for run, _ in found.rows]
+    return [row.run for row in found.rows]
 
 
 def _sentences(search: run_search.Search, found: FoundRuns) -> list[str]:

@@ -1,29 +1,19 @@
 """Badges of states: every state has one colour and one icon on all pages."""
 
-import time
 from typing import Literal
 
 import streamlit as st
 
-from dashboard import clock, formatting
-from dashboard.data import collector_watch
-from dashboard.data.progress import is_silent
+from dashboard import formatting
 from db.models import Run
 from db.runs.fields import NEEDS_A_PERSON
-from lossguard.vocabulary.states import IncidentState, InterventionState, RunState
+from db.runs.verdicts import Verdict
+from lossguard.vocabulary.states import IncidentState, InterventionState, RunVerdict
 
-SILENT_HELP = (
-    "The run has not ended, but it no longer reports. Either it was killed, or it cannot reach the collector; then its "
-    "spool holds the steps."
-)
-NO_NEWS_HELP = "The collector does not answer, so no report of this run can arrive. It may well be training."
 Color = Literal["red", "orange", "blue", "green", "gray"]
 
 BADGES: dict[str, tuple[Color, str]] = {
-    RunState.RUNNING: ("blue", ":material/play_arrow:"),
-    RunState.FINISHED: ("green", ":material/check:"),
-    RunState.INTERRUPTED: ("gray", ":material/pause:"),
-    RunState.FAILED: ("red", ":material/error:"),  # an intervention can fail, too
+    InterventionState.FAILED: ("red", ":material/error:"),
     IncidentState.WARNING: ("orange", ":material/warning:"),
     IncidentState.OPEN: ("red", ":material/error:"),
     IncidentState.TREATED: ("orange", ":material/healing:"),
@@ -36,21 +26,28 @@ BADGES: dict[str, tuple[Color, str]] = {
 }
 
 
-def run_badge(run: Run, *others: str) -> None:
-    """The state of a run, or since when it has been silent; `others` are badges beside it, in Markdown."""
-    text, help_text = _state(run)
-    st.markdown(" ".join((text, *others)), width="content", help=help_text)
+VERDICTS: dict[RunVerdict, tuple[Color, str]] = {
+    RunVerdict.HEALTHY: ("green", ":material/check_circle:"),
+    RunVerdict.RECOVERING: ("orange", ":material/healing:"),
+    RunVerdict.DIVERGED: ("red", ":material/trending_up:"),
+    RunVerdict.HELD: ("red", ":material/front_hand:"),
+    RunVerdict.STALLED: ("red", ":material/hourglass_disabled:"),
+    RunVerdict.UNWATCHED: ("orange", ":material/cloud_off:"),
+    RunVerdict.ENDED: ("gray", ":material/flag:"),
+    RunVerdict.ENDED_OPEN: ("red", ":material/flag:"),
+}
 
 
-def _state(run: Run) -> tuple[str, str | None]:
-    """The badge, and what it means."""
-    now = time.time()
-    if not is_silent(run, now):
-        return badge_text(formatting.escape_markdown(run.state), *_look(run.state)), None
-    since = clock.moment(run.last_report_at, clock.zone(st.context.timezone), now=now)
-    if collector_watch.has_address() and collector_watch.outage() is not None:
-        return badge_text(f"no news since {since}", "gray", ":material/cloud_off:"), NO_NEWS_HELP
-    return badge_text(f"silent since {since}", "orange", ":material/signal_disconnected:"), SILENT_HELP
+def verdict(found: Verdict, *others: str) -> None:
+    """The sentence of a run's verdict in its colour; `others` are badges beside it, in Markdown."""
+    st.markdown(" ".join((verdict_text(found, found.sentence), *others)), width="content")
+
+
+def verdict_text(found: Verdict, text: str) -> str:
+    """The sentence or the headline of a verdict in Markdown."""
+    color, icon = VERDICTS[found.verdict]
+    head, colon, rest = map(formatting.escape_markdown_verbatim, text.partition(":"))
+    return f":{color}[{icon} **{head}**{colon}{rest}]"
 
 
 def badge_text(label: str, color: Color, icon: str) -> str:
@@ -62,9 +59,10 @@ def _look(state: str) -> tuple[Color, str]:
     return BADGES.get(state, ("gray", ":material/circle:"))
 
 
-def badge(state: str) -> None:
+def badge(state: str, text: str = "") -> None:
+    """`text`: in place of the state, in its colour."""
     color, icon = _look(state)
-    st.badge(state, color=color, icon=icon)
+    st.badge(text or state, color=color, icon=icon)
 
 
 def needs_a_person(run: Run, count: int) -> None:

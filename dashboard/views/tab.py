@@ -1,11 +1,11 @@
-"""The browser's tab: its title says the page, the run, and how many decisions wait; its icon shows that some do."""
+"""The browser's tab: its title says the verdict of the run and how many decisions wait; its icon shows that some do."""
 
 from pathlib import Path
 
 import streamlit as st
 
 from dashboard import formatting
-from db.models import Run
+from dashboard.data.facts import RunFacts
 
 APP = "Lossguard"
 ICON, ICON_WAITING = (str(Path(__file__).parents[1] / name) for name in ("icon.svg", "icon-waiting.svg"))
@@ -21,10 +21,10 @@ def open_page(page: str) -> None:
     _send(f"{page} - {APP}", ICON)
 
 
-def show(run: Run | None = None, *, waiting: int = 0) -> None:
-    """Name the run, and how many decisions wait for a person. Also while the page is open, when they have changed."""
+def show(facts: RunFacts | None = None, *, waiting: int = 0) -> None:
+    """Name the run and its verdict, and how many decisions wait for a person; again when they have changed."""
     page = st.session_state.get(PAGE, APP)
-    name = page if run is None else f"{page} {formatting.run_title(run)}"
+    name = page if facts is None else f"{facts.verdict.headline} - {page} {formatting.run_title(facts.run)}"
     title = f"({waiting:,}) {name} - {APP}" if waiting else f"{name} - {APP}"
     icon = ICON_WAITING if waiting else ICON
     if st.session_state.get(SHOWN) != (title, icon):

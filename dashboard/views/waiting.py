@@ -1,16 +1,22 @@
 """What needs a person: proposed interventions, a hold, incidents that no policy answers; with the buttons to decide."""
 
 import time
+from collections.abc import Sequence
 
 import streamlit as st
 
 from dashboard import formatting
-from dashboard.data import pending, preflights
+from dashboard.data import cached, incident_window, pending, preflights
 from dashboard.data.facts import RunFacts
+from dashboard.data.incident_window import LEAD_STEPS
+from dashboard.data.store import database_url
+from dashboard.figures import component
+from dashboard.figures.decision import Futures, decision_figure
 from dashboard.views import banner, decisions, manual_rollback
+from dashboard.views.cached_figure import cached_figure
 from db.models import Incident, Intervention
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK
-from lossguard.vocabulary.states import RunState
+from lossguard.vocabulary.states import Arm, OrderKind, RunState
 from monitor.detection.interventions import preflight_text
 
 MAX_UNRESOLVED = 3
@@ -28,35 +34,102 @@ STOP = "**Stop the run**: end the trainer in the same way, and do not start it a
 
 
 def show_sentences(facts: RunFacts) -> None:
-    """The warnings, and what a hold leaves to decide, without buttons."""
+    """Show each decision that waits, its reason and its picture, without buttons."""
     for each in pending.proposed(facts):
-        st.warning(pending.proposal_sentence(each), icon=":material/person_raised_hand:")
+        _show_proposal(facts, each)
+        _show_picture(facts, each)
     if (hold := pending.hold(facts)) is not None:
         _show_hold(facts, hold)
+        _show_picture(facts, hold)
 
 
 def show(facts: RunFacts) -> None:
     """The same, each with its buttons and a link to its incident."""
     for each in pending.proposed(facts):
         with st.container(gap="small", key=f"decide-{each.number}"):
-            st.warning(pending.proposal_sentence(each), icon=":material/person_raised_hand:")
-            st.caption(formatting.escape_markdown(" ".join(costs(facts, each))))
-            with st.container(horizontal=True, vertical_alignment="center"):
-                decisions.approve_and_reject(facts, each)
-                link(facts, each.incident)
+            left, right = st.columns([2, 3], gap="medium")
+            with left:
+                _show_proposal(facts, each)
+                with st.container(horizontal=True, vertical_alignment="center"):
+                    decisions.approve_and_reject(facts, each)
+                    link(facts, each.incident)
+            with right:
+                _show_picture(facts, each)
     if (hold := pending.hold(facts)) is not None:
         with st.container(gap="small", key="decide-hold"):
-            _show_hold(facts, hold)
-            with st.container(horizontal=True, vertical_alignment="center"):
-                decisions.release_button(facts)
-                manual_rollback.button(facts, _incident(facts, hold.incident))
-                link(facts, hold.incident)
+            left, right = st.columns([2, 3], gap="medium")
+            with left:
+                _show_hold(facts, hold)
+                with st.container(horizontal=True, vertical_alignment="center"):
+                    hold_buttons(facts, _incident(facts, hold.incident))
+                    link(facts, hold.incident)
+            with right:
+                _show_picture(facts, hold)
     if facts.run.state == RunState.RUNNING:
         banner.show_missing_address()
     for incident in pending.unresolved(facts)[:MAX_UNRESOLVED]:
         sentence = formatting.escape_markdown(pending.unresolved_sentence(facts, incident))
         st.warning(sentence, icon=":material/person_raised_hand:")
         link(facts, incident.number)
+
+
+def hold_buttons(facts: RunFacts, incident: Incident | None) -> None:
+    """The advised one first: a run whose loss is out of its band is not released."""
+    is_diverged = pending.is_diverged(facts)
+    if is_diverged:
+        manual_rollback.button(facts, incident, primary=True)
+    decisions.release_button(facts, primary=not is_diverged)
+    if not is_diverged:
+        manual_rollback.button(facts, incident)
+
+
+def _show_proposal(facts: RunFacts, each: Intervention) -> None:
+    st.warning(pending.proposal_sentence(each), icon=":material/person_raised_hand:")
+    _show_reasons(each, "Candidates")
+    st.caption(formatting.escape_markdown(" ".join(costs(facts, each))))
+
+
+def _show_reasons(each: Intervention, others: str, more: Sequence[str] = ()) -> None:
+    """The first reason as a line; the others, and `more` in Markdown, folded."""
+    first, *rest = each.details.get("reasons") or ["No reason was recorded."]
+    st.markdown(formatting.escape_markdown(first))
+    if rest or more:
+        with st.expander(others):
+            st.markdown("\n".join([formatting.bullet_list(rest), "", *(f"- {one}" for one in more)]))
+
+
+def _show_picture(facts: RunFacts, each: Intervention) -> None:
+    """The loss, and what each choice leads to; nothing where a rollback is not possible or there is no loss."""
+    incident = _incident(facts, each.incident)
+    target = each.rewind_to if each.kind == OrderKind.ROLLBACK else manual_rollback.default_target(facts, incident)
+    if incident is None or target is None or not facts.progress.done:
+        return
+    newest = facts.progress.done - 1
+    first = min(target - LEAD_STEPS // 3, incident.onset_step - LEAD_STEPS)
+    around = cached.incident_window(facts, incident, (max(0, first), newest + 1))
+    if not len(around.original) or "loss" not in around.original.metrics:
+        return
+    futures = _futures(facts, incident, each, target)
+    key = ("decision", database_url(), facts.run.id, incident.number, facts.stamp, futures)
+    figure = cached_figure(key, lambda: decision_figure(around, futures))
+    component.show(figure, key=f"decision-{facts.run.id}-{each.number}", label="What each choice leads to")
+
+
+def _futures(facts: RunFacts, incident: Incident, each: Intervention, target: int) -> Futures:
+    discarded = formatting.plural(max(0, facts.progress.done - target), "step")
+    if each.kind != OrderKind.ROLLBACK:
+        needed = target + manual_rollback.default_skip(facts, incident, target)
+        return Futures(
+            target, (target, needed), f"roll back: discards {discarded}", "release: the loss goes on as it is"
+        )
+    offset = incident_window.batch_at(facts, target) - target  # batches are not steps
+    skipped = None if each.skip_from is None else (each.skip_from - offset, (each.skip_to or each.skip_from) - offset)
+    choices = each.details.get("choices", [])
+    back = next((one for one in choices if one["rewind_to"] == target and not one["remedy"]), None)
+    wait = next((one for one in choices if one["arm"] == Arm.WAIT), None)
+    costs = f"discards {discarded}" if back is None else f"costs about {formatting.plural(round(back['cost']), 'step')}"
+    waits = "the loss goes on" if wait is None else f"costs about {formatting.plural(round(wait['cost']), 'step')}"
+    return Futures(target, skipped, f"roll back: {costs}", f"wait: {waits}")
 
 
 def link(facts: RunFacts, number: int | None) -> None:
@@ -90,10 +163,7 @@ def _show_hold(facts: RunFacts, hold: Intervention) -> None:
     """Since when, on what grounds, and what a person can do."""
     waited = formatting.duration(time.time() - hold.changed_at)
     st.warning(f"{pending.HELD_SENTENCE} It has waited for {waited}.", icon=":material/front_hand:")
-    left, right = st.columns([2, 3], gap="medium")
-    grounds = formatting.bullet_list(hold.details.get("reasons", [])) or "No reason was recorded."
-    left.markdown(f"Why the run was stopped:\n\n{grounds}")
-    right.markdown("What you can do:\n\n" + "\n".join(f"- {each}" for each in options(facts)))
+    _show_reasons(hold, "What you can do", options(facts))
 
 
 def options(facts: RunFacts) -> list[str]:

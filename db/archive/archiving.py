@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.archive import blocks
-from db.archive.comparison import difference
-from db.archive.turn import Busy, Turn
+from db.archive.checking import difference
+from db.archive.turn import ArchiveLease, Busy
 from db.lineage import StepRange
 from db.models import Run, Segment
 from db.records import access
@@ -73,7 +73,7 @@ def archive_run(
     *,
     run_id: str,
     place: Place,
-    turn: Turn,
+    turn: ArchiveLease,
     now: float,
     who: str,
     on_file: Callable[[Written], object],
@@ -97,7 +97,7 @@ def steps_per_file(num_metrics: int) -> int:
     return max(1, min(MAX_STEPS, MAX_VALUES // max(1, num_metrics)))
 
 
-def pack(engine: sa.Engine, *, run_id: str, turn: Turn) -> None:
+def pack(engine: sa.Engine, *, run_id: str, turn: ArchiveLease) -> None:
     """Make blocks of the rows of the run, and let blocks end where what is archived begins or ends.
 
     Raises RunChanged, Busy.
@@ -107,7 +107,7 @@ def pack(engine: sa.Engine, *, run_id: str, turn: Turn) -> None:
         with writing(engine) as session:
             turn.renew(session)
             run = _ended(commands.lock_run(session, run_id=run_id))
-            if backlog.pack_some(session, run=run):
+            if backlog.pack_some(session, run=run) is not None:
                 continue
             for part in _archivable(queries.segments(session, run=run)):
                 blocks.cut(session, run=run, segment=part.segment, edges=[part.first, end_of(part)])
@@ -129,7 +129,7 @@ def _next_work(engine: sa.Engine, run_id: str) -> _Work | None:
 
 
 def _archivable(tree: Sequence[Segment]) -> Iterator[StepRange]:
-    """Of all segments, by number."""
+    """Return the archivable steps of all segments, by number."""
     for segment in tree:
         if segment.first_step is not None and segment.last_step is not None:
             forks = [one.fork_step for one in tree if one.parent == segment.number and one.fork_step is not None]
@@ -145,7 +145,7 @@ def _ended(run: Run | None) -> Run:
 
 
 def _archive(
-    engine: sa.Engine, work: _Work, *, place: Place, folder: str, turn: Turn, now: float, who: str | None
+    engine: sa.Engine, work: _Work, *, place: Place, folder: str, turn: ArchiveLease, now: float, who: str | None
 ) -> Written:
     block = work.block
     content = parquet.encode(block)
@@ -205,7 +205,7 @@ def check_copy(block: StepBlock, content: bytes, *, where: str) -> None:
         raise PlaceError(f"{where} was read back with {differs}; the steps stay in the store")
 
 
-def _commit(session: Session, work: _Work, file_id: int, *, turn: Turn, who: str | None, now: float) -> None:
+def _commit(session: Session, work: _Work, file_id: int, *, turn: ArchiveLease, who: str | None, now: float) -> None:
     """Let the file be kept, and delete its steps. Raises RunChanged, Busy; then nothing is changed."""
     turn.renew(session)
     run = commands.lock_run(session, run_id=work.run_id)

@@ -1,21 +1,54 @@
-"""Whether the files of archived steps are there, and are the ones that were written."""
+"""Whether the files of archived steps are there, and hold the same steps to the last bit."""
 
 import hashlib
 from collections.abc import Callable
 
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from db.steps.archived import files, places
 from db.steps.archived.files import ArchivedFile
+from db.steps.columns import MetricColumn
+from db.steps.step_block import StepBlock
 from db.store.engine import reading
 from lossguard.vocabulary.wording import plural
+
+# Blocks
+
+
+def difference(expected: StepBlock, found: StepBlock) -> str | None:
+    """Return the first difference, as the end of a sentence; None without one. NaN payloads and signs of zero count."""
+    if len(expected) != len(found):
+        return f"{plural(len(found), 'step')} instead of {len(expected):,}"
+    if expected.segment != found.segment:
+        return f"segment {found.segment} instead of {expected.segment}"
+    if not np.array_equal(expected.steps, found.steps):
+        return "other steps"
+    if not _same_bits(expected.times, found.times):
+        return "other times"
+    never = MetricColumn.of([None] * len(expected))
+    for name in sorted({*expected.metrics, *found.metrics}):
+        one, other = expected.metrics.get(name, never), found.metrics.get(name, never)
+        if not np.array_equal(one.reported, other.reported):
+            return f"the metric {name!r} reported at other steps"
+        if not _same_bits(one.values[one.reported], other.values[other.reported]):
+            return f"other values of the metric {name!r}"
+    return None
+
+
+def _same_bits(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    return np.array_equal(one.view(np.uint64), other.view(np.uint64))
+
+
+# Files
 
 FILES_AT_A_TIME = 500
 
 
 def summary(session: Session) -> str | None:
-    """What is archived, in one sentence; None when nothing is."""
+    """Return one sentence about what is archived; None when nothing is."""
     total = files.total(session)
     if not total.num_files:
         return None

@@ -23,7 +23,7 @@ class Candidate:
     project: str
     state: str
     num_steps: int
-    """Those in the store of segments that are long enough to be archived; a few of them stay."""
+    """Steps in the store of segments that are long enough to be archived; a few of them stay."""
 
 
 def age_seconds(text: str) -> float:

@@ -21,8 +21,8 @@ class Busy(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """The turn is ours as long as it is renewed in time."""
+class ArchiveLease:
+    """The lease of the archive, which is ours as long as it is renewed in time."""
 
     holder: str
 
@@ -36,9 +36,9 @@ class Turn:
 
 
 @contextmanager
-def taken(engine: sa.Engine) -> Iterator[Turn]:
+def taken(engine: sa.Engine) -> Iterator[ArchiveLease]:
     """The turn for the duration of the block. Raises Busy."""
-    turn = Turn(secrets.token_hex(8))
+    turn = ArchiveLease(secrets.token_hex(8))
     with writing(engine) as session:
         turn.renew(session)
     try:

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.archive import blocks, removal
 from db.archive.archiving import Written
-from db.archive.comparison import difference
-from db.archive.turn import Turn
+from db.archive.checking import difference
+from db.archive.turn import ArchiveLease
 from db.models import Run
 from db.records import access
 from db.steps.archived import files, parquet, places
@@ -30,7 +30,7 @@ class CannotBringBack(RuntimeError):
 
 
 def unarchive_run(
-    engine: sa.Engine, *, run_id: str, turn: Turn, now: float, who: str, on_file: Callable[[Written], object]
+    engine: sa.Engine, *, run_id: str, turn: ArchiveLease, now: float, who: str, on_file: Callable[[Written], object]
 ) -> None:
     """Bring back all archived steps of a run, and remove their files. `on_file` is called after each file.
 

@@ -3,7 +3,7 @@
 python -m db upgrade                         create the database, or upgrade it to the newest schema
 python -m db downgrade REVISION              undo the migrations after REVISION
 python -m db check [--verify]                check that the database fits the code (exit 1 when it does not)
-python -m db pack [--enable]                 store the steps of ended runs and of an earlier release in blocks
+python -m db pack                            store the last steps of ended runs in blocks
 python -m db prune --days 90 [--dry-run]     delete runs that ended at least this long ago
 python -m db retention set PROJECT 30        let prune keep the runs of a project so long, whatever its --days say
 python -m db export RUN -o FILE              write a run to FILE.parquet (the whole run) or FILE.csv (its steps)
@@ -35,10 +35,10 @@ from db.files import backup, imports
 from db.files.export import Format, RunChanged, UnknownRun, stream
 from db.files.record import RunExists
 from db.records import access
-from db.store import compaction, partitions
-from db.store.engine import DEFAULT_URL, BadDatabaseUrl, NoStore, reading, writing
+from db.store import partitions
+from db.store.engine import DEFAULT_URL, BadDatabaseUrl, NoStore, pre_release, reading, writing
 from db.upkeep import pack as pack_
-from db.upkeep import pruning, retention
+from db.upkeep import retention
 from lossguard.vocabulary.protocol import MAX_METRICS, is_name
 from lossguard.vocabulary.wording import plural
 
@@ -75,6 +75,9 @@ def check(
     verify: Annotated[bool, typer.Option("--verify", help="read every file of archived steps, too")] = False,
 ) -> None:
     """Check that the database fits the code, and say what is archived."""
+    if reason := _on_engine(url, _pre_release):
+        typer.echo(reason, err=True)
+        raise typer.Exit(1)
     missing = _on_engine(url, partitions.missing)
     for partition, keys in missing:
         held = f"which held values of the runs with the keys {keys.start} to {keys.stop - 1}"
@@ -92,27 +95,24 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
-def pack(
-    enable: Annotated[
-        bool, typer.Option("--enable", help="every collector and dashboard of this store runs this release by now")
-    ] = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Store steps that are still rows in blocks, which weigh a fifth: those of ended runs and of an earlier release.
+def _pre_release(engine: sa.Engine) -> str | None:
+    with engine.connect() as connection:
+        return pre_release(connection)
 
-    Collectors go on meanwhile. It may be stopped at any moment, and continues where it stopped.
+
+@app.command()
+def pack(url: Url = DEFAULT_URL) -> None:
+    """Store the steps of ended runs that are still rows in blocks, which weigh a fifth. Collectors do so by themselves.
+
+    They go on meanwhile. It may be stopped at any moment, and continues where it stopped.
     """
 
     def do(engine: sa.Engine) -> None:
         _check_schema(engine)
-        for line in pack_.pack_store(engine, enable=enable, now=time.time()):
+        for line in pack_.pack_store(engine, now=time.time()):
             typer.echo(line)
 
-    try:
-        _on_engine(url, do)
-    except pack_.NotEnabled as error:
-        raise _error(str(error)) from None
+    _on_engine(url, do)
 
 
 @app.command()
@@ -123,39 +123,36 @@ def prune(
     ] = None,
     url: Url = DEFAULT_URL,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs, and delete nothing")] = False,
-    vacuum: Annotated[
-        bool, typer.Option("--vacuum", help="SQLite: rewrite the file of an earlier release, while reports wait")
-    ] = False,
 ) -> None:
     """Delete runs that ended long ago, with everything that belongs to them. Running runs are never deleted.
 
     A project with a retention of its own keeps its runs that long.
     """
-    _on_engine(url, lambda engine: _dry_run(engine, days) if dry_run else _prune(engine, days, vacuum))
+    _on_engine(url, lambda engine: _dry_run(engine, days) if dry_run else _prune(engine, days))
     if not dry_run:
         _on_engine(url, archive_cli.remove_files)
 
 
 def _dry_run(engine: sa.Engine, days: float | None) -> None:
     _check_schema(engine)
-    old = pruning.old_runs(engine, days=days, now=time.time())
+    old = retention.old_runs(engine, days=days, now=time.time())
     for run in old:
         typer.echo(f"would delete {run.id} ({run.project}, {run.state})")
     if not old:
         typer.echo(NOTHING_TO_PRUNE)
 
 
-def _prune(engine: sa.Engine, days: float | None, vacuum: bool) -> None:
+def _prune(engine: sa.Engine, days: float | None) -> None:
     _check_schema(engine)
-    before = compaction.num_bytes(engine)
+    before = retention.num_bytes(engine)
     num_deleted = 0
-    for run in pruning.prune(engine, days=days, now=time.time()):
+    for run in retention.prune(engine, days=days, now=time.time()):
         typer.echo(f"deleted {run.id} ({run.project}, {run.state})")
         num_deleted += 1
     if not num_deleted:
         typer.echo(NOTHING_TO_PRUNE)
-    if num_deleted or vacuum:
-        typer.echo(compaction.compact(engine, before=before, rewrite=vacuum))
+    else:
+        typer.echo(retention.compact(engine, before=before))
 
 
 retention_app = typer.Typer(help="How long `prune` keeps the ended runs of a project.", no_args_is_help=True)

@@ -20,11 +20,10 @@ from db import queries
 from db.archive import archiving, checking, removal, selection, turn, unarchiving
 from db.archive.archiving import Written
 from db.archive.selection import Candidate
-from db.archive.turn import Turn
+from db.archive.turn import ArchiveLease
 from db.cli.command_engine import Url, check_schema, error, on_engine
 from db.steps.archived import files, places
 from db.steps.block_codec import DamagedBlock
-from db.store import features
 from db.store.engine import DEFAULT_URL, reading
 from lossguard.vocabulary.wording import form, plural
 
@@ -36,7 +35,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done,
 
 @dataclass(slots=True)
 class RunResult:
-    """What became of the steps of a run."""
+    """The result for the steps of a run."""
 
     run: str
     outcome: str
@@ -62,15 +61,13 @@ class RunResult:
 
 @dataclass(slots=True)
 class Report:
-    """What a command did."""
+    """The result of a command."""
 
     runs: list[RunResult] = field(default_factory=list)
     removed_files: int = 0
     """Files that nothing needed any more."""
     left_files: int = 0
     """Such files that could not be removed; the next call tries again."""
-    given_up: list[str] = field(default_factory=list)
-    """Why an earlier call's unfinished file was not looked for at a place that kept none: a sentence each."""
     problems: list[str] = field(default_factory=list)
     """Why steps of a run stay where they are, although they were to be moved: a sentence each."""
     error: str | None = None
@@ -79,7 +76,6 @@ class Report:
     def note_removal(self, removed: removal.Removed) -> None:
         self.removed_files += removed.num_files
         self.left_files = removed.num_left
-        self.given_up += removed.given_up
         self.error = self.error or next(iter(removed.problems), None)
 
 
@@ -167,11 +163,6 @@ def _archive(
 ) -> None:
     check_schema(engine)
     with reading(engine) as session:
-        if not features.is_enabled(session, features.BLOCKS):
-            raise error(
-                "a collector of an earlier release may still use this store, and would not know archived steps; "
-                "once none does, run: python -m db pack --enable"
-            )
         _check_ids(session, run_ids)
         found = selection.candidates(session, ended_before=ended_before, run_ids=run_ids)
     if dry_run:
@@ -190,7 +181,7 @@ def _archive_one(
     report: Report,
     candidate: Candidate,
     place: places.Place,
-    ours: Turn,
+    ours: ArchiveLease,
     advance: Callable[[int], object],
 ) -> None:
     result = RunResult(candidate.run_id, "archived")
@@ -234,7 +225,9 @@ def _unarchive(engine: sa.Engine, report: Report, run_ids: Sequence[str], dry_ru
         report.note_removal(removal.remove_left_over(engine, unfinished=True))
 
 
-def _unarchive_one(engine: sa.Engine, report: Report, run: str, ours: Turn, advance: Callable[[int], object]) -> None:
+def _unarchive_one(
+    engine: sa.Engine, report: Report, run: str, ours: ArchiveLease, advance: Callable[[int], object]
+) -> None:
     result = RunResult(run, "brought back")
 
     def note(written: Written) -> None:
@@ -267,7 +260,7 @@ def _place(url: str) -> places.Place:
 
 @contextmanager
 def _ending_with(report: Report) -> Iterator[None]:
-    """What ends the block early becomes the error of the report, so that what was done is printed too."""
+    """Let what ends the block early become the error of the report, so that what was done is printed too."""
     try:
         yield
     except (turn.Busy, places.PlaceError) as failed:
@@ -302,5 +295,4 @@ def _lines(report: Report) -> list[str]:
     if report.left_files:
         left = plural(report.left_files, "file is", "files are")
         lines.append(f"{left} to be removed and could not be; the next call tries again")
-    lines += [f"gave up an unfinished file at a place that never kept one: {problem}" for problem in report.given_up]
     return lines

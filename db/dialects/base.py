@@ -3,13 +3,87 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
+from sqlalchemy.orm import InstrumentedAttribute
 
-from db.dialects.json_conditions import JsonConditions
+from lossguard.vocabulary.run_search import Operator
+
+# Conditions on the values in a JSON column, as each database asks for them
+
+Column = sa.ColumnElement[Any] | InstrumentedAttribute[Any]
+Test = sa.ColumnElement[bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueTest:
+    """Conditions on a value, of which any one suffices."""
+
+    order: tuple[Operator, float] | None = None
+    """A number on this side of the limit."""
+    number: float | None = None
+    """This number."""
+    text: str | None = None
+    """A text with this in it (in small letters; the case of the value does not matter)."""
+    is_whole: bool = False
+    """The text is all of it."""
+    exactly: frozenset[str] = frozenset()
+    """One of these texts, in this case."""
+    constants: frozenset[bool | None] = frozenset()
+    """true, false or null."""
+
+
+class JsonConditions(ABC):
+    """A condition is never NULL: it may be negated."""
+
+    @abstractmethod
+    def member(self, column: Column, key: str, test: ValueTest) -> Test:
+        """Whether the member `key` of an object passes, or an element of the list that it is."""
+
+    @abstractmethod
+    def element(self, column: Column, test: ValueTest, *, of: str | None = None) -> Test:
+        """Whether an element of a list passes: of the column, or of its member `of`."""
+
+    @abstractmethod
+    def setting(self, column: Column, name: str, test: ValueTest | None = None) -> Test:
+        """Whether a setting passes, or without a test: whether there is one.
+
+        The setting is the one whose dotted path `name` is, else each whose path ends with it, as in
+        `lossguard.vocabulary.run_search.settings_named`; sections in lists count too.
+        """
+
+    @abstractmethod
+    def text(self, column: Column, key: str) -> sa.ColumnElement[str | None]:
+        """The member `key` of an object, if it is a text; NULL where there is none."""
+
+    @abstractmethod
+    def member_text(self, column: Column, key: str) -> sa.ColumnElement[str | None]:
+        """The member `key` of an object as JSON, if it is an object or a list; NULL where there is none."""
+
+
+def key_paths(name: str) -> list[tuple[str, ...]]:
+    """The keys on the way to a dotted path: any of its dots may belong to a key, as in {"optimizer.lr": 1e-3}."""
+    parts = name.split(".")[-MAX_PARTS:] if name.count(".") >= MAX_PARTS else name.split(".")
+    cuts = range(1, len(parts))
+    chosen = (at for count in range(len(parts), 0, -1) for at in combinations(cuts, count - 1))
+    return [_joined(parts, at) for at in chosen]
+
+
+MAX_PARTS = 5
+"""Maximum keys of a path that are compared; of a longer one, the last ones."""
+
+
+def _joined(parts: Sequence[str], cuts: Sequence[int]) -> tuple[str, ...]:
+    bounds = [0, *cuts, len(parts)]
+    return tuple(".".join(parts[low:high]) for low, high in pairwise(bounds))
+
+
+# A database
 
 WRITES = {"lossguard_writes": True}
 """Execution options of a transaction that is going to write."""
@@ -37,7 +111,7 @@ class Dialect(ABC):
     """One kind of database. Its members are what differs between kinds; everything else in `db` is the same."""
 
     name: str
-    """As in a URL, and as SQLAlchemy calls it."""
+    """Name of the database in a URL and in SQLAlchemy."""
     url_example: str
     is_file: bool
     """Whether a store is a file of this machine; else it is on a server."""
@@ -101,8 +175,8 @@ class Dialect(ABC):
         """The size of the store, with what is free in it."""
 
     @abstractmethod
-    def vacuum(self, engine: sa.Engine, *, rewrite: bool) -> str:
-        """Make the space of deleted rows free: what a person should know about it, to end a sentence, or nothing."""
+    def vacuum(self, engine: sa.Engine) -> None:
+        """Make the space of deleted rows free."""
 
     def partitions(self, connection: sa.Connection) -> Collection[str]:
         """The names of the tables that are partitions of others."""
@@ -125,7 +199,7 @@ class Dialect(ABC):
         return False
 
     def oldest_transaction(self, connection: sa.Connection) -> str | None:
-        """What a person needs to find the other transaction that has been open the longest; None without one."""
+        """Describe the other transaction that has been open the longest, for a person to find; None without one."""
         return None
 
 

@@ -51,7 +51,7 @@ def read_batches(
 
 
 def first_bad_line(path: Path, types: Mapping[str, pa.DataType]) -> str | None:
-    """What is wrong with the first line that Arrow cannot read, and which one it is; None if all can be read."""
+    """Return the number and the mistake of the first line that Arrow cannot read; None if all can be read."""
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         rows = _rows(file)
         next(rows, None)

@@ -32,7 +32,8 @@ from db import queries
 from db.files import record
 from db.lineage import Line, StepRange, live_line, step_ranges
 from db.models import Run, Segment
-from db.steps.columns import MetricColumn, column_of
+from db.steps.arrow_columns import array
+from db.steps.columns import column_of
 from db.steps.reader import END, MAX_BLOCK_STEPS, StepBlock, next_block
 from db.store.engine import reading
 from lossguard.client.tables import safe_name
@@ -118,7 +119,7 @@ def _metrics(session: Session, run: Run, selection: Selection) -> Sequence[str]:
 
 
 def _stored_ranges(tree: Sequence[Segment], selection: Selection) -> Iterator[StepRange]:
-    """What is selected of the steps that the segments have now."""
+    """Return the selected ranges of the steps that the segments have now."""
     segments = {segment.number: segment for segment in tree}
     low, high = selection.first or 0, END if selection.last is None else selection.last + 1
     for step_range in step_ranges(tree, selection.line):
@@ -177,12 +178,8 @@ def _check(session: Session, run: Run) -> None:
 
 def _batch(block: StepBlock, live: StepRange | None, schema: pa.Schema) -> pa.RecordBatch:
     own = (np.full(len(block), block.segment, dtype=np.int32), block.steps, block.times, block.within(live))
-    metrics = [_array(column) for column in block.metrics.values()]
+    metrics = [array(column) for column in block.metrics.values()]
     return pa.record_batch([*map(pa.array, own), *metrics], schema=schema)
-
-
-def _array(column: MetricColumn) -> pa.Array:
-    return pa.array(column.values) if column.plain else pa.array(column.values, mask=~column.reported)
 
 
 class _Sink:

@@ -132,7 +132,7 @@ def _check_columns(schema: pa.Schema, columns: Sequence[str]) -> None:
 
 
 def _check_size(metadata: pyarrow.parquet.FileMetaData, described: dict[str, Any]) -> None:
-    """Of what the file says about itself, before any of it is read."""
+    """Check the size that the file states, before any of it is read."""
     num_steps = sum(segment["num_steps"] for segment in described["segments"])
     if metadata.num_rows > num_steps:
         raise BadRecord(

@@ -27,8 +27,8 @@ from db.models import (
     Segment,
     SkippedBatches,
 )
+from db.records.arms import TriedArm
 from db.records.step_notes import StepNote
-from db.store import features
 from lossguard.vocabulary.protocol import is_name, is_run_id
 from lossguard.vocabulary.states import InterventionState, OrderState, RunState
 from lossguard.vocabulary.values import plain_json
@@ -44,10 +44,11 @@ PARTS: Mapping[str, type[Base]] = {
     "skip_ledger": SkippedBatches,
     "events": Event,
     "step_notes": StepNote,
+    "arms": TriedArm,
 }
 """Part of the object -> its table; orders first, because others refer to them."""
-LATER_PARTS = frozenset({"step_notes"})
-"""Those that files of earlier releases do not have."""
+LATER_PARTS = frozenset({"arms"})
+"""Tables that files of the last pre-release do not have."""
 
 
 class RunExists(ValueError):
@@ -55,8 +56,8 @@ class RunExists(ValueError):
 
 
 def describe(session: Session, *, run: Run) -> dict[str, Any]:
-    """The run, its segments, orders, incidents, interventions, skip ledger, events, notes, and the state of its
-    detection."""
+    """The run, its segments, orders, incidents, interventions, skip ledger, events, notes, arms, and the state
+    of its detection."""
     detection = session.get(DetectionState, run.pk)
     described: dict[str, Any] = {
         "format": FORMAT,
@@ -96,10 +97,8 @@ def restore(session: Session, described: Mapping[str, Any], *, run_id: str | Non
     """
     run = add_run(session, _storable(Run, described["run"]) | {"id": run_id or described["run"]["id"]})
     ids: dict[int | None, int] = {}
-    has_blocks = features.is_enabled(session, features.BLOCKS)
     for name, model in PARTS.items():
-        own = {"run_pk": run.pk} | ({"has_blocks": has_blocks} if model is Segment else {})
-        values = [_new_row(model, row, ids) | own for row in _part(described, name)]
+        values = [_new_row(model, row, ids) | {"run_pk": run.pk} for row in _part(described, name)]
         if model is Order and values:
             returned = session.scalars(sa.insert(Order).returning(Order.id, sort_by_parameter_order=True), values)
             ids = dict(zip([row["id"] for row in described[name]], returned, strict=True))
@@ -146,7 +145,8 @@ def _of_others(model: type[Base], values: dict[str, Any]) -> dict[str, Any]:
 def _ended(model: type[Base], values: dict[str, Any]) -> dict[str, Any]:
     """An order or an intervention that nobody acts on any more, and whose approval is nobody's here."""
     if model is Order and values["state"] == OrderState.OPEN:
-        return {"state": OrderState.FAILED, "detail": ENDED, "key": None, "approved_by": None, "signature": None}
+        key = secrets.token_hex(8)  # whoever wrote the file knows the other one
+        return {"state": OrderState.FAILED, "detail": ENDED, "key": key, "approved_by": None, "signature": None}
     if model is Intervention and values["state"] in UNDER_WAY:
         return {"state": InterventionState.WITHDRAWN}
     return {}
@@ -246,9 +246,6 @@ def _list(described: Mapping[str, Any], name: str) -> list[Any]:
 def _check_tree(segments: list[dict[str, Any]]) -> None:
     if [segment["number"] for segment in segments] != list(range(len(segments))):
         raise BadRecord("segments: they must be numbered from 0, in order")
-    if all(segment.get("live_order") is None for segment in segments):  # of a release that went by these times
-        for place, segment in enumerate(sorted(segments, key=lambda each: (each["opened_at"], each["number"]))):
-            segment["live_order"] = place
     settled = {segment["number"] for segment in segments if segment.get("fork_step") is not None}
     parents = {segment["number"]: {segment.get("parent")} - {None} for segment in segments}
     if not set().union(*parents.values()) <= settled:

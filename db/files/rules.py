@@ -23,6 +23,7 @@ from db.models import (
     Segment,
     UnixTime,
 )
+from db.records.arms import TriedArm
 from db.records.step_notes import StepNote
 from lossguard.vocabulary import states
 from lossguard.vocabulary.protocol import (
@@ -58,11 +59,11 @@ class BadRecord(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a value must be."""
+    """A condition on a value."""
 
     fits: Callable[[Any], bool]
     what: str
-    """As the end of "it must be .."."""
+    """The condition as the end of "it must be .."."""
 
 
 def _object(max_nodes: int = MAX_NODES) -> Rule:
@@ -155,6 +156,7 @@ OF_COLUMN: Mapping[tuple[type[Base], str], Rule] = {
     (Event, "key"): _name(),
     (Event, "kind"): _name(MAX_KIND),
     (StepNote, "text"): _text(MAX_STEP_NOTE),
+    (TriedArm, "arm"): _one_of(states.Arm),
     (DetectionState, "state"): _object(MAX_OWN_NODES),
 }
 """The columns whose type says too little."""

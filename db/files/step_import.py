@@ -19,7 +19,7 @@ from lossguard.vocabulary.protocol import MAX_COUNT, MAX_STEP, MAX_TIME
 from lossguard.vocabulary.states import SegmentReason
 
 MAX_MISSING_SEGMENTS = 100
-"""How many numbers of segments a CSV may leave out before one that has steps."""
+"""Maximum numbers of segments that a CSV may leave out before one that has steps."""
 MAX_SEGMENT = 2**31 - 1
 
 

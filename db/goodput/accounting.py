@@ -19,7 +19,7 @@ from lossguard.vocabulary.states import RunState, SegmentReason
 
 
 class TimeCause(StrEnum):
-    """What a second of a run was used for, or lost to."""
+    """Use or loss of a second of a run."""
 
     TRAINING = "training"  # steps on the live line
     SPIKE = "spike"  # steps that a rollback discarded, and the restore
@@ -69,19 +69,19 @@ class Stretch:
     end: float
     num_steps: int
     cause: TimeCause = TimeCause.TRAINING
-    """Of its steps: training on the live line, else why they were discarded."""
+    """Cause of its steps: training on the live line, else why they were discarded."""
     step_seconds: float | None = None
     """Mean time per step, as the loop reports it; None where it does not."""
     checkpoint_seconds: float = 0.0
     evaluation_seconds: float = 0.0
     pause_seconds: float = 0.0
-    """Of pauses that the loop announced, other than evaluations that it reports."""
+    """Seconds of pauses that the loop announced, other than evaluations that it reports."""
     is_single: bool = False
     """Whether it is one row: only then a long time is known to be without steps."""
 
     @property
     def explained(self) -> float:
-        """How much of it the loop reports to be no training."""
+        """Seconds that the loop reports to be no training."""
         return self.checkpoint_seconds + self.evaluation_seconds + self.pause_seconds
 
     @property
@@ -96,9 +96,9 @@ class SegmentTimes:
 
     opened_at: float
     cause: TimeCause
-    """Of the time from the last step of the segment before until its own first step."""
+    """Cause of the time from the last step of the segment before until its own first step."""
     stretches: Sequence[Stretch] = ()
-    """In step order; the first one is its first step."""
+    """Stretches in step order; the first one is its first step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,10 +107,10 @@ class RunTimes:
 
     started_at: float
     until: float
-    """When it ended; of a running one: now."""
+    """End of the run; of a running one: now."""
     state: str
     segments: Sequence[SegmentTimes] = ()
-    """In the order in which they were opened."""
+    """Segments in the order in which they were opened."""
     holds: Sequence[Interval] = ()
     """Times in which the run waited for a person, in order and without overlaps."""
     decisions: Sequence[Interval] = ()
@@ -124,7 +124,7 @@ class Breakdown:
     """The time of a run by cause."""
 
     seconds: Mapping[TimeCause, float]
-    """Of every cause."""
+    """Seconds of every cause."""
 
     @property
     def total(self) -> float:
@@ -179,7 +179,7 @@ def break_down(times: RunTimes, usual: float | None = None) -> Breakdown:
 
 @dataclass(slots=True)
 class _Account:
-    """What is accounted for up to the moment `at`."""
+    """The account up to the moment `at`."""
 
     times: RunTimes
     usual: float

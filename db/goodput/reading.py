@@ -33,9 +33,9 @@ from lossguard.vocabulary.states import InterventionState, OrderKind, OrderState
 
 STEP_SECONDS = "step_seconds"
 METRICS = (STEP_SECONDS, CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS)
-"""By these a loop says what the time since its last step was used for."""
+"""Metrics by which a loop says what the time since its last step was used for."""
 MAX_STRETCHES = 512
-"""Of a run; one with more segments has one per segment at least."""
+"""Maximum stretches of a run; one with more segments has one per segment at least."""
 MAX_SUSPECTS = 64
 """Stretches that are cut again, those with the most unexplained time first."""
 MAX_ROUNDS = 16
@@ -54,7 +54,7 @@ class _Part:
     segment: int
     cause: TimeCause
     before: Row
-    """Before a segment's first step: the step below it, and when the segment was opened."""
+    """The row before; before a segment's first step, the step below it and the time at which the segment was opened."""
     last: int
     is_row: bool = False
     """Whether it is known to have one row."""
@@ -76,7 +76,7 @@ class _Records:
 
 
 def breakdown(session: Session, *, run: Run, now: float) -> Breakdown:
-    """What the time of a run was used for since its start, until it ended or `now` (unix seconds).
+    """Return the time of a run by cause, from its start until it ended or `now` (unix seconds).
 
     Raises DamagedBlock and UnreadableArchive.
     """
@@ -325,7 +325,7 @@ def _hold(intervention: Intervention, order: Order | None, openings: Sequence[fl
 
 
 def _decision(intervention: Intervention, order: Order | None) -> Interval:
-    """When a person was asked about this rollback; where nobody was asked, it was ordered at once."""
+    """Return the time in which a person was asked about this rollback; NEVER where it was ordered at once."""
     if intervention.kind != OrderKind.ROLLBACK or order is None:
         return NEVER
     return intervention.created_at, order.created_at

@@ -33,11 +33,11 @@ class Rewind:
     incident: int | None = None
     """Number of the incident for which it was ordered."""
     tokens: float | None = None
-    """In the discarded steps; None where the run reports no tokens."""
+    """Tokens in the discarded steps; None where the run reports no tokens."""
     first_done_at: float | None = None
-    """When `fork_step` was done first, in unix seconds."""
+    """Time at which `fork_step` was done first, in unix seconds."""
     done_again_at: float | None = None
-    """When the new segment did it, in unix seconds."""
+    """Time at which the new segment did it, in unix seconds."""
 
     @property
     def steps(self) -> int:
@@ -63,17 +63,17 @@ def total_seconds(rewinds: Sequence[Rewind]) -> float | None:
     return sum(end - begin for begin, end in merged(intervals))
 
 
-def find_rewinds(segments: Sequence[Segment]) -> list[Rewind]:
-    """All rewinds in their order. Every step that is on no live line any more is in exactly one of them."""
-    return [_rewind(fork) for fork in lineage.forks(segments)]
-
-
 def read_rewinds(
     session: Session, *, run: Run, segments: Sequence[Segment], orders: Mapping[int, Order]
 ) -> list[Rewind]:
-    """The rewinds with incident, tokens and times, all read together; `orders` by number of the intervention."""
+    """The rewinds with incident, tokens and times, all read together; `orders` by number of the intervention.
+
+    Every step that is on no live line any more is in exactly one of them.
+    """
     forks = lineage.forks(segments)
-    rewinds = [_rewind(fork) for fork in forks]
+    rewinds = [
+        Rewind(fork.segment.number, fork.segment.reason, fork.segment.fork_step or 0, fork.discarded) for fork in forks
+    ]
     incidents = {order.id: order.incident for order in orders.values()}
     firsts = [At(run.pk, one.discarded[0].segment, one.fork_step) for one in rewinds]
     again = [At(run.pk, one.segment, one.fork_step) for one in rewinds]
@@ -90,10 +90,6 @@ def read_rewinds(
             forks, rewinds, _tokens(session, run, forks), firsts, again, strict=True
         )
     ]
-
-
-def _rewind(fork: Fork) -> Rewind:
-    return Rewind(fork.segment.number, fork.segment.reason, fork.segment.fork_step or 0, fork.discarded)
 
 
 def _tokens(session: Session, run: Run, forks: Sequence[Fork]) -> list[float | None]:

@@ -7,11 +7,12 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import context
 
+from db import migrate
 from db.dialects import dialect_of
 from db.models import Base
-from db.records import hardware, step_notes  # noqa: F401 - their tables belong to the metadata
+from db.records import arms, hardware, step_notes  # noqa: F401 - their tables belong to the metadata
 from db.steps.archived import files  # noqa: F401 - its table too
-from db.store import features, leader  # noqa: F401 - the table of `leader` too
+from db.store import leader  # noqa: F401 - its table too
 
 connection: sa.Connection = context.config.attributes["connection"]
 
@@ -22,13 +23,7 @@ def partitions() -> Collection[str]:
 
 
 def is_compared(name: str | None, kind: str, _parents: MutableMapping[Any, str | None]) -> bool:
-    """Whether it must be as the models say.
-
-    Partitions come and go with the runs; the models know only their tables. SQLite keeps a foreign key that PostgreSQL
-    lost with revision 0023: without it the table would have to be written anew.
-    """
-    if kind == "foreign_key_constraint":
-        return name != "fk_rollups_run_pk_runs"
+    """Whether it must be as the models say. Partitions come and go with the runs; the models know only their tables."""
     return kind != "table" or name not in partitions()
 
 
@@ -38,7 +33,7 @@ context.configure(
     render_as_batch=True,
     transaction_per_migration=True,
     include_name=is_compared,
-    on_version_apply=features.note,
+    on_version_apply=migrate.note,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -14,7 +14,7 @@ from db.models import Audit, Intervention, Order, Run, Token
 
 
 class Scope(StrEnum):
-    """What a token permits."""
+    """Permission of a token."""
 
     REPORT = "report"  # for a trainer: runs, segments, reports, answers to orders
     READ = "read"  # for viewers: every GET
@@ -90,7 +90,7 @@ def revoke_token(session: Session, *, name: str, now: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What a token may be bound to."""
+    """The run or project that a token may be bound to."""
 
     project: str
     run: str

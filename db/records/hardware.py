@@ -20,11 +20,11 @@ from lossguard.vocabulary.hardware import ERRORS, MAX_DEVICE, num_errors
 Device = tuple[int, str, str]
 """Key of a run, host and name of one of its devices."""
 MAX_SAMPLES = 20_000
-"""Of a run: with eight GPUs and a sample every 15 s, nine hours at full resolution."""
+"""Maximum samples of a run: with eight GPUs and a sample every 15 s, nine hours at full resolution."""
 
 
 class HardwareSample(Base):
-    """What one device did since its sample before."""
+    """Readings of one device since its sample before."""
 
     __tablename__ = "hardware_samples"
     __table_args__ = (UniqueConstraint("run_pk", "time", "host", "device"),)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from db.lineage import discarded
 from db.models import Event, Incident, Intervention, Run, RunStatus, Segment, SkippedBatches
-from lossguard.vocabulary.protocol import CHECKPOINT_UNCERTIFIED, IMPORTED, uncertified_state
+from lossguard.vocabulary.protocol import CANNOT_SAVE, CHECKPOINT_UNCERTIFIED, IMPORTED, uncertified_state
 from lossguard.vocabulary.states import (
     THROUGHPUT_KINDS,
     IncidentKind,
@@ -36,6 +36,8 @@ class ShownRun(NamedTuple):
     id: str
     project: str
     last_report_at: float
+    saves_fail: bool
+    """Its checkpoints cannot be saved at present."""
     step: int | None
     last_step_at: float
     expected_by: float | None
@@ -47,6 +49,7 @@ class ShownRun(NamedTuple):
     recent_reports: list[Any]
 
 
+_SAVES_FAIL = sa.cast(Run.capabilities, sa.String).like(f'%"{CANNOT_SAVE}%')
 _OF_THE_PRESENT = sa.cast(Run.capabilities, sa.String).not_like(f'%"{IMPORTED}"%')
 
 
@@ -61,8 +64,8 @@ def shown(session: Session, *, limit: int) -> list[ShownRun]:
 
     Columns and no objects: of two thousand runs, these are read in a quarter of the time.
     """
-    columns = [getattr(RunStatus, name) for name in ShownRun._fields[4:]]
-    found = sa.select(Run.pk, Run.id, Run.project, Run.last_report_at, *columns)
+    columns = [getattr(RunStatus, name) for name in ShownRun._fields[5:]]
+    found = sa.select(Run.pk, Run.id, Run.project, Run.last_report_at, _SAVES_FAIL, *columns)
     found = _newest_first(found.join(RunStatus, RunStatus.run_pk == Run.pk)).limit(limit)
     return [ShownRun(*row) for row in session.execute(found)]
 

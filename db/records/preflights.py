@@ -27,7 +27,7 @@ def to_ask(session: Session, *, run: Run) -> Intervention | None:
 
 
 def answer_to(session: Session, *, intervention: Intervention) -> PreflightAnswer | None:
-    """What the trainer last answered about this intervention."""
+    """Return the last answer of the trainer about this intervention."""
     row = session.get(PreflightAnswer, intervention.run_pk)
     return row if row is not None and row.intervention == intervention.number else None
 

@@ -13,7 +13,7 @@ from db.models import MAX_AUTHOR, Base, Run, Segment, Time
 
 
 class StepNote(Base):
-    """What a person wrote at a step of a run."""
+    """A note of a person at a step of a run."""
 
     __tablename__ = "step_notes"
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy reads it from the class

@@ -9,9 +9,6 @@ from sqlalchemy.orm import Session
 
 from db.dialects import dialect_of
 from db.models import Run
-from db.run_states import SILENT, is_silent_in_sql
-from db.runs import fields
-from db.runs.filters import RunFilter, selection
 from lossguard.vocabulary.run_search import flattened, tags_of
 from lossguard.vocabulary.secrets import mask_json
 
@@ -30,16 +27,6 @@ def tags(session: Session) -> list[str]:
     of_people = sa.select(sa.cast(Run.tags, sa.Text)).where(Run.tags.is_not(None)).distinct()
     of_loops = sa.select(found).where(Run.tags.is_(None)).distinct()
     return sorted({tag for text in (*session.scalars(of_people), *session.scalars(of_loops)) for tag in _read(text)})
-
-
-def shown_states(session: Session, *, where: RunFilter, now: float) -> dict[str, int]:
-    """How many of the runs lists show in each of `fields.SHOWN_STATES` (`now`: unix seconds)."""
-    state = sa.case(
-        (fields.needs_a_person(), fields.NEEDS_A_PERSON), (is_silent_in_sql(now), SILENT), else_=Run.state
-    ).label("shown_state")
-    chosen = selection(session, where, now=now)
-    found = sa.select(state, sa.func.count()).select_from(Run).where(*chosen.tests).group_by(state)
-    return {shown: count for shown, count in session.execute(found)}
 
 
 def settings(session: Session) -> list[str]:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from db.dialects.base import Dialect
-from db.dialects.json_conditions import ValueTest
+from db.dialects.base import Dialect, ValueTest
 from db.models import Run, RunStatus
 from db.run_states import SILENT, is_silent_in_sql
 from db.runs import fields
@@ -136,7 +135,7 @@ class Conditions:
 
 
 def value_test(term: Condition) -> ValueTest:
-    """What `Condition.holds` asks of one value; not for `!=`, which is the contrary of `=`."""
+    """Return the test of one value by `Condition.holds`; not for `!=`, which is the contrary of `=`."""
     number = number_of(term.value)
     if term.operator in ORDERS:
         return ValueTest(order=None if number is None else (term.operator, number))

@@ -6,10 +6,8 @@ import sqlalchemy as sa
 
 from db.models import Incident, Intervention, Run, RunStatus, Segment
 from db.run_states import SILENT, is_silent_in_sql, needs_a_person_in_sql
-from lossguard.vocabulary.states import IncidentKind, IncidentState, RunState
+from lossguard.vocabulary.states import NEED_A_PERSON, IncidentState, RunState
 
-NEED_A_PERSON = (IncidentKind.REPLAY_MISMATCH, IncidentKind.STALL)
-"""Kinds of incidents that neither a policy nor the run itself gets over."""
 NEEDS_A_PERSON = "needs a person"
 SHOWN_STATES = (
     NEEDS_A_PERSON,
@@ -19,7 +17,7 @@ SHOWN_STATES = (
     RunState.INTERRUPTED.value,
     RunState.FAILED.value,
 )
-"""How lists show a run: each run has one of these, the first that holds."""
+"""States of runs in lists: each run has the first of these that holds."""
 
 title: sa.ColumnElement[str] = sa.func.coalesce(sa.func.nullif(Run.name, ""), Run.id)
 """The name of a run, or its id."""
@@ -34,11 +32,10 @@ TEXTS: dict[str, sa.ColumnElement[str]] = {
 """By the name that a search has for it."""
 
 
-def is_unanswered(
-    has_ended: sa.ColumnElement[bool] = Run.state != RunState.RUNNING,
-) -> sa.ColumnElement[bool]:
-    """An open incident that only a person ends: its run has ended, or no policy answers its kind."""
-    return sa.and_(Incident.state == IncidentState.OPEN, sa.or_(has_ended, Incident.kind.in_(NEED_A_PERSON)))
+def is_unanswered(is_running: sa.ColumnElement[bool] = Run.state == RunState.RUNNING) -> sa.ColumnElement[bool]:
+    """An open incident of a running run that only a person ends: no policy answers its kind. A run that has ended asks
+    for nothing any more."""
+    return sa.and_(Incident.state == IncidentState.OPEN, Incident.kind.in_(NEED_A_PERSON), is_running)
 
 
 def needs_a_person() -> sa.ColumnElement[bool]:

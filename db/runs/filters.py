@@ -19,13 +19,13 @@ class RunFilter:
 
     projects: Collection[str] | None = None
     states: Collection[str] | None = None
-    """As the runs say: of `RunState`."""
+    """States that the runs report: members of `RunState`."""
     shown_states: Collection[str] | None = None
-    """As lists show them: of `fields.SHOWN_STATES`."""
+    """States that lists show: members of `fields.SHOWN_STATES`."""
     tags: Collection[str] = ()
     """All of these."""
     since: float | None = None
-    """Those that reported since then (unix seconds)."""
+    """Time since which the runs must have reported (unix seconds)."""
     archived: bool | None = None
     """None: whether archived or not, False: only the others, True: only archived ones."""
     search: Search = field(default_factory=Search)
@@ -38,7 +38,7 @@ class Selection:
 
     tests: Sequence[Test]
     of_steps: Search
-    """What is left of the search: only the steps answer it."""
+    """The conditions of the search that only the steps answer."""
 
 
 def selection(session: Session, where: RunFilter, *, now: float) -> Selection:
@@ -50,14 +50,14 @@ def selection(session: Session, where: RunFilter, *, now: float) -> Selection:
 
 
 def _metrics_named(session: Session, names: Collection[str]) -> frozenset[str]:
-    """Those metrics of any run that these names may mean."""
+    """Return the metrics of any run that these names may mean."""
     asked = {name.removeprefix(METRIC) for name in names} - FIELDS
     known = (session.scalar(sa.select(Metric.name).where(Metric.name == name).limit(1)) for name in asked)
     return frozenset(name for name in known if name is not None)
 
 
 def _tests(where: RunFilter, now: float) -> list[Test]:
-    """What stands in columns comes first."""
+    """Return the conditions, those on columns first."""
     tests: list[Test] = []
     for column, among in ((Run.project, where.projects), (Run.state, where.states), (Run.id, where.run_ids)):
         if among is not None:

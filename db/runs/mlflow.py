@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.dialects import dialect_of
-from db.dialects.json_conditions import ValueTest
+from db.dialects.base import ValueTest
 from db.models import MlflowExperiment, MlflowRun, Run
 from db.runs import orders
 from db.store import bulk
@@ -63,7 +63,7 @@ def create_experiment(session: Session, *, name: str, tags: dict[str, Any], now:
 
 
 def create_run(session: Session, *, run: Run, experiment: int, user: str, tags: dict[str, Any]) -> MlflowRun:
-    """What an MLflow client knows of a run that was just registered."""
+    """Store what an MLflow client knows of a run that was just registered."""
     new = MlflowRun(run_pk=run.pk, experiment=experiment, user=user, params={}, tags=tags, inputs=[], state={})
     session.add(new)
     session.flush()
@@ -113,7 +113,7 @@ def runs(
 
 
 def cursor(run: Run) -> str:
-    """Where in the list a run is."""
+    """Return the place of a run in the list."""
     return orders.cursor_text(_place(run))
 
 

@@ -32,7 +32,7 @@ class BadCursor(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a list is sorted by."""
+    """The key by which a list is sorted."""
 
     value: sa.ColumnElement[Any]
     descending: bool
@@ -48,7 +48,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a page ended."""
+    """The end of a page."""
 
     order: RunOrder
     now: float
@@ -114,7 +114,7 @@ def cursor_text(values: Sequence[Value]) -> str:
 
 
 def cursor_values(text: str) -> Any:
-    """What was in the word. Raises BadCursor."""
+    """Return the values in the word. Raises BadCursor."""
     try:
         return json.loads(base64.urlsafe_b64decode(text.encode("ascii") + b"=="))
     except (ValueError, RecursionError):

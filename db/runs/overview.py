@@ -16,7 +16,6 @@ from db.models import Incident, Intervention, Metric, Run, RunStatus, Segment
 from db.run_states import needs_a_person_in_sql
 from db.runs.conditions import IN_STATUS
 from db.runs.fields import is_unanswered
-from db.steps import levels
 from db.steps import summaries as metric_summaries
 from db.steps.archived import files
 from db.steps.archived.files import BUCKET
@@ -45,14 +44,14 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """How far a run is, and its metrics."""
+    """The progress of a run, and its metrics."""
 
     steps: int = 0
     """Done on the live line: the number of the last one plus 1."""
     stored_steps: int = 0
     """On all segments, discarded branches included."""
     metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
-    """Of those that were asked for, the ones that the run reported."""
+    """Metrics that were asked for and that the run reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +91,8 @@ def _tallies(
     open_incidents = _count_by_run(session, Incident, sa.and_(of_incidents, is_open))
     interventions = _count_by_run(session, Intervention, of_interventions)
     waiting = _count_by_run(session, Intervention, sa.and_(of_interventions, needs_a_person_in_sql()))
-    has_ended = Incident.run_pk.in_(sa.select(Run.pk).where(Run.state != RunState.RUNNING))
-    unresolved = _count_by_run(session, Incident, sa.and_(of_incidents, is_unanswered(has_ended)))
+    is_running = Incident.run_pk.in_(sa.select(Run.pk).where(Run.state == RunState.RUNNING))
+    unresolved = _count_by_run(session, Incident, sa.and_(of_incidents, is_unanswered(is_running)))
     return {
         pk: Tally(
             open_incidents=open_incidents.get(pk, 0),
@@ -189,8 +188,7 @@ def _live_spans(segments: Iterable[Segment]) -> list[LiveSpan]:
             end = segment.last_step + 1
             low, high = max(part.first, segment.first_step), end if part.last is None else min(part.last, end)
             if low < high:
-                finest = levels.finest_level(segment.has_blocks)
-                spans.append(LiveSpan(part.segment, low, high, end, finest))
+                spans.append(LiveSpan(part.segment, low, high, end))
     return spans
 
 
@@ -201,19 +199,10 @@ def _count_by_run(
     return {pk: count for pk, count in session.execute(found)}
 
 
-# Statuses of runs whose reports left none: they were imported from a file.
-
-
 def fill_in(session: Session, *, run: Run) -> None:
-    """Write the newest step and values, as the run's reports would have left them."""
+    """Write the newest step and values of an imported run, as its reports would have left them."""
     names = IN_STATUS.intersection(queries.metric_names(session, run=run))
     found = summaries(session, runs=[run], metrics=sorted(names))[run.pk]
     status = commands.run_status_of(session, run=run, now=run.last_report_at)
     status.step = found.steps - 1 if found.stored_steps else None
     status.latest_values = {name: encode_number(metric.last) for name, metric in found.metrics.items()}
-
-
-def missing(session: Session) -> Sequence[str]:
-    """The ids of ended runs without a status: earlier releases wrote none when they imported a file."""
-    without = sa.select(Run.id).outerjoin(RunStatus, RunStatus.run_pk == Run.pk).where(RunStatus.run_pk.is_(None))
-    return session.scalars(without.where(Run.state != RunState.RUNNING).order_by(Run.pk)).all()

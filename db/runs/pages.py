@@ -83,7 +83,7 @@ def _page(
 
 
 def count(session: Session, *, where: RunFilter, now: float) -> int:
-    """How many runs match. Raises SearchTooSlow."""
+    """Count the runs that match. Raises SearchTooSlow."""
     chosen = selection(session, where, now=now)
     if chosen.of_steps.terms:
         return len(page(session, where=where, limit=None, now=now).runs)
@@ -102,12 +102,6 @@ def _limited(session: Session) -> Iterator[None]:
             f"the search took the database longer than {SEARCH_SECONDS:g} s; use fewer terms, or narrow it with "
             "project:"
         ) from error
-
-
-def ids(session: Session, *, where: RunFilter, order: RunOrder = RunOrder.NEWEST, now: float) -> list[str]:
-    """The ids of all runs that match."""
-    found = page(session, where=where, order=order, limit=None, now=now, columns=("pk", "id"))
-    return [run.id for run in found.runs]
 
 
 def _matching(
@@ -138,7 +132,7 @@ def _matching(
 
 
 def _with_metrics(session: Session, rows: Sequence[Sequence[Any]], search: Search) -> Iterator[Sequence[Any]]:
-    """Those of the runs that match what only the steps answer."""
+    """Return the runs that match the conditions that only the steps answer."""
     names = sorted(name.removeprefix(METRIC) for name in search.names)
     found = summaries(session, runs=[row[0] for row in rows], metrics=names)
     for row in rows:

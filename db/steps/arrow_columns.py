@@ -6,7 +6,12 @@ import numpy as np
 import pyarrow as pa
 
 from db.steps.buckets import Floats
-from db.steps.columns import Bools
+from db.steps.columns import Bools, MetricColumn
+
+
+def array(column: MetricColumn) -> pa.Array:
+    """Return the values of a metric, with null where it was not reported."""
+    return pa.array(column.values) if column.reported.all() else pa.array(column.values, mask=~column.reported)
 
 
 def floats(column: pa.ChunkedArray) -> Floats:

@@ -1,4 +1,4 @@
-"""Rows that no report packs: the last ones of runs that have ended or were killed, and those of an earlier release.
+"""Rows that no report packs: the last ones of runs that have ended or were killed.
 
 The caller has locked the run, and owns the transaction.
 """
@@ -14,22 +14,17 @@ from db.steps import packing, rollups
 
 MIN_ROWS = 16
 """So few rows weigh less than a block with its metrics."""
-ROWS_AT_ONCE = 4096
-"""Rows packed in one transaction, of a run with a handful of metrics: some tenths of a second."""
-VALUES_AT_ONCE = 100_000
-"""The same of a run with many metrics."""
 SEGMENTS_AT_ONCE = 8
 """Segments whose last rows are packed in one transaction, the newest ones: a run that ends may have thousands, and its
 trainer waits."""
 
 NUM_ROWS = Segment.num_steps - Segment.num_packed
-HAS_LAST_ROWS = sa.and_(Segment.has_blocks, NUM_ROWS >= MIN_ROWS)
+HAS_LAST_ROWS = NUM_ROWS >= MIN_ROWS
 
 
 def _is_waiting(stopped_before: float) -> sa.ColumnElement[bool]:
     """Whether a segment has rows that no report will pack."""
-    has_stopped = run_states.has_stopped_in_sql(stopped_before)
-    return sa.and_(NUM_ROWS >= MIN_ROWS, sa.or_(~Segment.has_blocks, has_stopped, NUM_ROWS >= packing.MAX_ROWS))
+    return sa.and_(HAS_LAST_ROWS, run_states.has_stopped_in_sql(stopped_before))
 
 
 def waiting_runs(session: Session, *, stopped_before: float = 0.0) -> list[str]:
@@ -39,19 +34,16 @@ def waiting_runs(session: Session, *, stopped_before: float = 0.0) -> list[str]:
 
 
 def pack_some(session: Session, *, run: Run, stopped_before: float = 0.0) -> int | None:
-    """Pack some rows of the run, those of one segment: how many; None when nothing is left to pack."""
+    """Pack the rows of one segment of the run: how many; None when nothing is left to pack."""
     found = sa.select(Segment).join(Run, Run.pk == Segment.run_pk)
     found = found.where(Segment.run_pk == run.pk, _is_waiting(stopped_before))
     segment = session.scalar(found.order_by(Segment.number).limit(1))
     if segment is None:
         return None
-    segment.has_blocks = True  # from now on its finer roll-ups are not read
-    numbers = rollups.metric_numbers(session, run_pk=run.pk)
-    max_steps = min(ROWS_AT_ONCE, max(packing.PACK_AT, VALUES_AT_ONCE // max(len(numbers), 1)))
-    return packing.pack_rows(session, segment, numbers, max_steps=max_steps)
+    return packing.pack_rows(session, segment, rollups.metric_numbers(session, run_pk=run.pk))
 
 
-class Looked(NamedTuple):
+class PackCandidate(NamedTuple):
     """A run that was looked at."""
 
     pk: int
@@ -60,13 +52,13 @@ class Looked(NamedTuple):
     """Whether no report is awaited of it, and it has last rows to be packed."""
 
 
-def look(session: Session, *, after: int, limit: int, stopped_before: float) -> list[Looked]:
+def look(session: Session, *, after: int, limit: int, stopped_before: float) -> list[PackCandidate]:
     """The `limit` runs that follow the key `after`: what a look costs does not grow with the store."""
     columns = Run.pk, Run.id, run_states.has_stopped_in_sql(stopped_before).label("has_stopped")
     some = sa.select(*columns).where(Run.pk > after).order_by(Run.pk).limit(limit).subquery()
     has_rows = sa.exists().where(Segment.run_pk == some.c.pk, HAS_LAST_ROWS)
     found = sa.select(some.c.pk, some.c.id, sa.and_(some.c.has_stopped, has_rows)).order_by(some.c.pk)
-    return [Looked(pk, run_id, bool(is_waiting)) for pk, run_id, is_waiting in session.execute(found)]
+    return [PackCandidate(pk, run_id, bool(is_waiting)) for pk, run_id, is_waiting in session.execute(found)]
 
 
 def pack_last_rows(session: Session, *, run: Run) -> int:
@@ -74,4 +66,4 @@ def pack_last_rows(session: Session, *, run: Run) -> int:
     found = sa.select(Segment).where(Segment.run_pk == run.pk, HAS_LAST_ROWS)
     segments = session.scalars(found.order_by(Segment.number.desc()).limit(SEGMENTS_AT_ONCE)).all()
     numbers = rollups.metric_numbers(session, run_pk=run.pk) if segments else {}
-    return sum(packing.pack_rows(session, one, numbers, max_steps=packing.MAX_ROWS) for one in segments)
+    return sum(packing.pack_rows(session, one, numbers) for one in segments)

@@ -28,7 +28,7 @@ OVERLAPS = (
     "run_pk = ? AND segment = ? AND first_step < ? AND last_step >= ? AND first_step >= COALESCE((SELECT"
     " max(first_step) FROM step_blocks WHERE run_pk = ? AND segment = ? AND first_step <= ?), 0)"
 )
-"""Of the blocks of a range. The last condition bounds what is read of the key from below."""
+"""Conditions for the blocks of a range. The last one bounds what is read of the key from below."""
 
 
 Item = TypeVar("Item")
@@ -106,7 +106,7 @@ def end_of_first(session: Session, run_pk: int, step_range: StepRange, max_steps
 def read_blocks(
     session: Session, ranges: Sequence[RunRange], metrics: Sequence[str], *, with_times: bool = True
 ) -> list[StepBlock]:
-    """What the blocks hold of each range, read together. Without times these are NaN. Raises DamagedBlock."""
+    """Read the steps in blocks of each range together. Without times these are NaN. Raises DamagedBlock."""
     found = find(session, ranges, with_times=with_times)
     numbers = _numbers(session, {one.run_pk for one, blocks in zip(ranges, found, strict=True) if blocks}, metrics)
     stored = _read_values(session, ranges, found, numbers)
@@ -294,7 +294,7 @@ def naming(session: Session, run_pk: int, segment: int, block: Block) -> Iterato
 def without_damaged(
     read: Callable[[Sequence[Item]], Mapping[int, Found]], items: Sequence[Item]
 ) -> Mapping[int, Found]:
-    """What `read` finds of some runs, without those of which it needs a damaged block: the others have theirs."""
+    """Return what `read` finds of some runs, without the runs of which it needs a damaged block."""
     try:
         return read(items)
     except DamagedBlock:

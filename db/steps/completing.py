@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
 from db.models import Run, Segment, Step
-from db.steps import blocks, levels, loose_rows, packing, rollups
+from db.steps import blocks, loose_rows, packing, rollups
 from db.steps.buckets import Floats
 from db.steps.columns import Bools, MetricColumn, perplexity
 from db.steps.packing import Place
@@ -34,7 +34,7 @@ def complete_steps(
     changed = [*_complete_rows(session, place, values), *_complete_blocks(session, place, values)]
     if changed:
         assert segment.last_step is not None
-        target = rollups.Target(run.pk, segment.number, known, levels.finest_level(segment.has_blocks))
+        target = rollups.Target(run.pk, segment.number, known)
         rollups.rewrite(session, target, np.array(sorted(changed), dtype=np.int64), segment.last_step)
     return known
 

@@ -40,7 +40,7 @@ class StoredStep:
     time: float
     """When the trainer logged it, in unix seconds."""
     metrics: Mapping[str, float]
-    """Those that it reported, not-finite values included; counts are whole numbers."""
+    """Metrics that the step reported, not-finite values included; counts are whole numbers."""
 
 
 def stored_step(session: Session, *, run_pk: int, segment: int, step: int, metrics: Sequence[str]) -> StoredStep:

@@ -1,6 +1,6 @@
 """Make blocks of steps: of reports as they come, and of rows that are stored already.
 
-A segment with blocks keeps its newest steps as rows until they are `PACK_AT`; then they become a block, in the
+A segment keeps its newest steps as rows until they are `PACK_AT`; then they become a block, in the
 transaction of the report that brings the last of them. A report of so many steps becomes a block at once. Steps that
 arrive after their successors stay rows until the next block is made: then they join the blocks that they belong in.
 """
@@ -15,18 +15,16 @@ from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
 from db.models import BlockValues, Segment, StoredBlock
-from db.steps import blocks, loose_rows, rollups
+from db.steps import blocks, loose_rows
 from db.steps.block_codec import encode_bits, encode_floats, encode_steps
 from db.steps.blocks import Block
-from db.steps.step_block import RunRange, StepBlock, end_of, merged
+from db.steps.step_block import RunRange, StepBlock, merged
 from db.store import bulk, partitions
 from lossguard.vocabulary.metrics import COUNTS
 
 PACK_AT = 512
 """Rows of a segment that become a block. Larger blocks are no lighter, and smaller ones take longer to read."""
 MAX_BLOCK_STEPS = 1024
-MAX_ROWS = 4 * PACK_AT
-"""A segment that has more rows, because it is of an earlier release, is left to `db.steps.backlog`."""
 SMALL = 256
 """Fewer steps than this behind a block join it instead of making one of their own."""
 
@@ -41,60 +39,52 @@ class Place:
 
 
 def becomes_block(segment: Segment, num_new: int) -> bool:
-    """Whether `num_new` steps that the segment does not count yet become a block, with its rows if these are few."""
-    num_rows = segment.num_steps - segment.num_packed
-    return segment.has_blocks and (num_new if num_rows > MAX_ROWS else num_rows + num_new) >= PACK_AT
+    """Whether `num_new` steps that the segment does not count yet become a block, with its rows."""
+    return segment.num_steps - segment.num_packed + num_new >= PACK_AT
 
 
 def store(session: Session, segment: Segment, numbers: Mapping[str, int], new: StepBlock, *, soon: bool) -> None:
-    """Store steps, and the rows of the segment if these are few, in blocks. Call `commands.grow_segment` afterwards.
+    """Store steps, and the rows of the segment, in blocks. Call `commands.grow_segment` afterwards.
 
     `soon`: the segment is written as by `bulk.update_soon`.
     """
     _make_partition(session, segment)
     place, num_rows = Place(segment.run_pk, segment.number, numbers), segment.num_steps - segment.num_packed
-    if 0 < num_rows <= MAX_ROWS:
-        rows = _take_rows(session, segment, numbers, StepRange(segment.number, 0, None))
-        pack(session, place, merged([new, rows]))
+    if num_rows > 0:
+        pack(session, place, merged([new, _take_rows(session, segment, numbers)]))
     elif segment.last_step is None or new.steps[0] > segment.last_step:  # behind all blocks: none is asked for
         _write(session, place, new)
     else:
         pack(session, place, new)
-    num_packed = segment.num_packed + len(new) + (num_rows if num_rows <= MAX_ROWS else 0)
+    num_packed = segment.num_steps + len(new)
     if soon:
         bulk.update_soon(session, segment, {"num_packed": num_packed})
     else:
         segment.num_packed = num_packed
 
 
-def pack_rows(session: Session, segment: Segment, numbers: Mapping[str, int], *, max_steps: int) -> int:
-    """Pack the first `max_steps` rows of a segment with blocks: how many there were. The caller has locked the run."""
-    everything = StepRange(segment.number, 0, None)
-    found = loose_rows.first_rows(session, segment.run_pk, everything, 0, max_steps)
-    if found is None:
-        segment.num_packed = segment.num_steps
-        return 0
+def pack_rows(session: Session, segment: Segment, numbers: Mapping[str, int]) -> int:
+    """Pack the rows of a segment, of which there are few: how many there were. The caller has locked the run."""
     _make_partition(session, segment)
-    bounds, count = found
-    rows = _take_rows(session, segment, numbers, bounds)
-    pack(session, Place(segment.run_pk, segment.number, numbers), rows)
-    segment.num_packed = min(segment.num_packed + count, segment.num_steps)
-    return count
+    rows = _take_rows(session, segment, numbers)
+    if len(rows):
+        pack(session, Place(segment.run_pk, segment.number, numbers), rows)
+    segment.num_packed = segment.num_steps
+    return len(rows)
 
 
 def _make_partition(session: Session, segment: Segment) -> None:
-    """Before the first block: that of a run which an earlier release registered may be missing."""
+    """Before the first block: somebody may have dropped it."""
     if not segment.num_packed:
         partitions.make_for(session, segment.run_pk)
 
 
-def _take_rows(session: Session, segment: Segment, numbers: Mapping[str, int], steps: StepRange) -> StepBlock:
-    """The rows of these steps, which are deleted, with the roll-ups that only rows need."""
-    (rows,) = loose_rows.read_rows(session, [RunRange(segment.run_pk, steps)], list(numbers))
-    condition = "run_pk = ? AND segment = ? AND step >= ? AND step < ?"
-    values = (segment.run_pk, segment.number, steps.first, end_of(steps))
-    bulk.run(session, f"DELETE FROM steps WHERE {condition}", values)
-    rollups.delete_finer(session, segment.run_pk, numbers.values(), steps)
+def _take_rows(session: Session, segment: Segment, numbers: Mapping[str, int]) -> StepBlock:
+    """The rows of the segment, which are deleted."""
+    everything = RunRange(segment.run_pk, StepRange(segment.number, 0, None))
+    (rows,) = loose_rows.read_rows(session, [everything], list(numbers))
+    key = (segment.run_pk, segment.number)
+    bulk.run(session, "DELETE FROM steps WHERE run_pk = ? AND segment = ?", key)
     return rows
 
 
@@ -162,7 +152,7 @@ def write_values(session: Session, place: Place, parts: Sequence[StepBlock]) -> 
 
 
 def _split(steps: StepBlock) -> Iterator[StepBlock]:
-    """In blocks of equal size."""
+    """Split the steps into blocks of equal size."""
     num_parts = -(-len(steps) // MAX_BLOCK_STEPS)
     edges = [len(steps) * part // num_parts for part in range(num_parts + 1)]
     for first, last in itertools.pairwise(edges):

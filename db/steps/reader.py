@@ -142,7 +142,7 @@ def read_values(session: Session, *, ranges: Sequence[RunRange], metrics: Sequen
 def _read_some(
     ranges: Sequence[RunRange], read: Callable[[Sequence[RunRange]], Sequence[StepBlock]]
 ) -> list[StepBlock]:
-    """As many ranges at a time as one statement takes."""
+    """Read as many ranges at a time as one statement takes."""
     return [block for start in range(0, len(ranges), MAX_RANGES) for block in read(ranges[start : start + MAX_RANGES])]
 
 

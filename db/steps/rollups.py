@@ -6,7 +6,7 @@ the same whatever the length of the run, and a report of one step writes roll-up
 that arrive after their successors rewrite the sealed buckets.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -20,7 +20,7 @@ from db.steps import lost_values, reader
 from db.steps.buckets import Buckets, Ints, coarsen, joined, nothing, points
 from db.steps.columns import MetricColumn
 from db.steps.levels import FINEST, width
-from db.steps.step_block import RunRange, StepBlock, end_of, merged
+from db.steps.step_block import RunRange, StepBlock, merged
 from db.store import bulk
 
 BUCKET_COLUMNS = [field.name for field in fields(Buckets) if field.name != "key"]
@@ -54,9 +54,6 @@ def metric_numbers(
     return numbers | fresh
 
 
-ReadValues = Callable[..., Sequence[StepBlock]]
-
-
 @dataclass(frozen=True, slots=True)
 class Target:
     """The segment whose roll-ups are meant, and the numbers of the run's metrics by name."""
@@ -64,10 +61,6 @@ class Target:
     run_pk: int
     segment: int
     numbers: Mapping[str, int]
-    finest: int
-    """The first level of the segment, see `levels.finest_level`."""
-    read_values: ReadValues = reader.read_values
-    """Reads its steps."""
 
 
 MAX_OPEN_VALUES = 4_096
@@ -102,7 +95,7 @@ def grow(
 
     `open_bucket`: what the last call returned, if nothing of the segment has changed since: it need not be read then.
     """
-    known, last, size = 0 if before is None else before + 1, int(new.steps[-1]), width(target.finest)
+    known, last, size = 0 if before is None else before + 1, int(new.steps[-1]), width(FINEST)
     if new.steps[0] < known:
         num_late, open_bucket = int(np.searchsorted(new.steps, known)), None
         rewrite(session, target, new.steps[:num_late], known - 1)
@@ -116,7 +109,7 @@ def _seal(
     session: Session, target: Target, new: StepBlock, known: int, last: int, open_bucket: OpenBucket | None
 ) -> OpenBucket | None:
     """Write the buckets that end within (known, last + 1]; `new` holds all steps from `known` on."""
-    level, size = target.finest, width(target.finest)
+    level, size = FINEST, width(FINEST)
     begin, end = known // size * size, (last + 1) // size * size
     steps = _with_open_bucket(session, target, new, begin, known, open_bucket)
     num_sealed = int(np.searchsorted(steps.steps, end))
@@ -145,13 +138,13 @@ def _with_open_bucket(
 
 
 def _first_buckets(target: Target, steps: StepBlock) -> Buckets:
-    """Steps in buckets of the segment's finest level."""
-    return coarsen(points_of(steps.steps, steps.metrics, target.numbers), width(target.finest))
+    """Steps in buckets of the finest level."""
+    return coarsen(points_of(steps.steps, steps.metrics, target.numbers), width(FINEST))
 
 
 def rewrite(session: Session, target: Target, steps: Ints, before: int) -> None:
     """Compute every sealed bucket again that holds one of these steps. Raises DamagedBlock where values are gone."""
-    level = target.finest
+    level = FINEST
     while (size := width(level)) <= before + 1:  # no wider bucket is sealed, and its width may be beyond int64
         starts = np.unique(steps // size * size)
         starts = starts[starts + size <= before + 1]
@@ -159,7 +152,7 @@ def rewrite(session: Session, target: Target, steps: Ints, before: int) -> None:
             return
         for begin, end in _adjacent(starts, size):
             rewritten = coarsen(children(session, target, level=level, low=begin, high=end), size)
-            if level == target.finest:
+            if level == FINEST:
                 _check_nothing_is_lost(session, target, rewritten, begin, end)
             session.execute(
                 sa.delete(Rollup).where(
@@ -184,10 +177,10 @@ def _check_nothing_is_lost(session: Session, target: Target, rewritten: Buckets,
         " WHERE rollups.run_pk = ? AND segment = ? AND level = ? AND start >= ? AND start < ?"
         f" AND metric IN ({', '.join('?' * len(target.numbers))}) ORDER BY number, start"  # so that the key serves
     )
-    values = (target.run_pk, target.segment, target.finest, begin, end, *target.numbers.values())
+    values = (target.run_pk, target.segment, FINEST, begin, end, *target.numbers.values())
     for run_id, metric, number, start, num_values in bulk.read(session, statement, values):
         if metric != "perplexity" and found.get((number, start), 0) < num_values:
-            last = start + width(target.finest) - 1
+            last = start + width(FINEST) - 1
             raise lost_values.missing(run_id, metric, target.segment, start, last)
 
 
@@ -202,7 +195,7 @@ def children(session: Session, target: Target, *, level: int, low: int, high: in
     """The buckets (or the steps) one level below the buckets [low, high) of `level`, of every metric of the run."""
     if low >= high or not target.numbers:
         return nothing()
-    if level == target.finest:
+    if level == FINEST:
         block = stored_steps(session, target, low=low, high=high)
         return points_of(block.steps, block.metrics, target.numbers)
     rows = bulk.read(
@@ -213,16 +206,6 @@ def children(session: Session, target: Target, *, level: int, low: int, high: in
         (target.run_pk, target.segment, level - 1, low, high, *target.numbers.values()),  # every metric: the key serves
     )
     return from_rows(rows)
-
-
-def delete_finer(session: Session, run_pk: int, numbers: Iterable[int], steps: StepRange) -> None:
-    """Delete the roll-ups of these steps that a segment with blocks has no use for."""
-    among = ", ".join(map(str, numbers))
-    if among:
-        condition = f"run_pk = ? AND segment = ? AND metric IN ({among}) AND level >= 1 AND level < ?"
-        first = steps.first // width(FINEST) * width(FINEST)
-        values = (run_pk, steps.segment, FINEST, first, end_of(steps))
-        bulk.run(session, f"DELETE FROM rollups WHERE {condition} AND start >= ? AND start < ?", values)
 
 
 def from_rows(rows: Sequence[Any]) -> Buckets:
@@ -239,7 +222,7 @@ def from_rows(rows: Sequence[Any]) -> Buckets:
 def stored_steps(session: Session, target: Target, *, low: int, high: int) -> StepBlock:
     """The stored steps [low, high) of a segment, every metric of them."""
     steps = RunRange(target.run_pk, StepRange(target.segment, low, high))
-    (block,) = target.read_values(session, ranges=[steps], metrics=list(target.numbers))
+    (block,) = reader.read_values(session, ranges=[steps], metrics=list(target.numbers))
     return block
 
 

@@ -49,8 +49,6 @@ class _LevelRange:
     level: int
     low: int
     high: int
-    finest: int
-    """The first level of the segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ class _Keys:
     """The key of a bucket: its metric's number times `num_ranges`, plus the index of its range."""
 
     numbers: Mapping[str, int]
-    """Of the metrics, by name."""
+    """Buckets of the metrics, by name."""
     num_ranges: int
 
     def of_range(self, index: int) -> dict[str, int]:
@@ -141,21 +139,19 @@ def buckets_by_range(
 
 
 class _Ends(NamedTuple):
-    """The first and the last step of a segment, and its finest level of roll-ups."""
+    """The first and the last step of a segment."""
 
     first: int
     last: int
-    finest: int
 
 
 def _ends(session: Session, run: Run, segments: Collection[int]) -> dict[int, _Ends]:
     """By number, of those of these segments that have steps."""
-    columns = (Segment.number, Segment.first_step, Segment.last_step, Segment.has_blocks)
-    of_run = sa.select(*columns).where(Segment.run_pk == run.pk)
+    of_run = sa.select(Segment.number, Segment.first_step, Segment.last_step).where(Segment.run_pk == run.pk)
     return {
-        number: _Ends(low, high, levels.finest_level(has_blocks))
+        number: _Ends(low, high)
         for some in bulk.key_parts(segments)
-        for number, low, high, has_blocks in session.execute(of_run.where(Segment.number.in_(some)))
+        for number, low, high in session.execute(of_run.where(Segment.number.in_(some)))
         if low is not None and high is not None
     }
 
@@ -166,7 +162,7 @@ def _span(
     """The steps [low, high) of a range between `first` and `last`; None when there is none."""
     if step_range.segment not in ends:
         return None
-    begin, end, _ = ends[step_range.segment]
+    begin, end = ends[step_range.segment]
     low = max(step_range.first, begin, begin if first is None else first)
     high = min(end + 1 if step_range.last is None else step_range.last, end + 1, end + 1 if last is None else last + 1)
     return (low, high) if low < high else None
@@ -188,10 +184,9 @@ def _level_ranges(
 ) -> Iterator[_LevelRange]:
     for index, (step_range, span) in enumerate(zip(step_ranges, spans, strict=True)):
         if span is not None:
-            _, last, finest = ends[step_range.segment]
-            level = levels.level_for(width, finest)
-            for at_level, low, high in levels.split_by_level(level, *span, last + 1, finest):
-                yield _LevelRange(index, step_range.segment, at_level, low, high, finest)
+            sealed = ends[step_range.segment].last + 1
+            for at_level, low, high in levels.split_by_level(levels.level_for(width), *span, sealed):
+                yield _LevelRange(index, step_range.segment, at_level, low, high)
 
 
 def _from_rollups(session: Session, run: Run, keys: _Keys, level_ranges: Sequence[_LevelRange]) -> Buckets:
@@ -218,7 +213,7 @@ def _from_steps(
     blocks = reader.read_values(session, ranges=ranges, metrics=list(keys.numbers))
     for one, block in zip(unsealed, blocks, strict=True):
         found = rollups.points_of(block.steps, block.metrics, keys.of_range(one.index))
-        yield coarsen(found, min(width, levels.width(one.finest)))  # wider ones would overlap those of the roll-ups
+        yield coarsen(found, min(width, levels.NARROWEST))  # wider ones would overlap those of the roll-ups
 
 
 def _as_series(buckets: Buckets) -> Series:

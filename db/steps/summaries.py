@@ -37,7 +37,7 @@ class MetricSummary:
     """One metric along the live line of a run."""
 
     last: float
-    """As it was reported last, non-finite values included."""
+    """Last reported value, non-finite values included."""
     min: float | None
     max: float | None
     """Of the finite values; None without any."""
@@ -54,8 +54,6 @@ class LiveSpan:
     last: int
     sealed: int
     """The end of their segment: roll-ups reach so far."""
-    finest: int
-    """The first level of roll-ups that the segment has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +100,8 @@ def summaries(
         _Wanted(run.pk, span.segment, *part)
         for run, line in lines
         for span in line
-        for part in levels.split_by_level(
-            levels.level_for(widths[run.pk], span.finest), span.first, span.last, span.sealed, span.finest
-        )
-    ]  # fmt: skip
+        for part in levels.split_by_level(levels.level_for(widths[run.pk]), span.first, span.last, span.sealed)
+    ]
     pieces = _read(session, wanted, metrics, widths)
     return {
         run.pk: {

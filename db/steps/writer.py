@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
 from db.models import Run, Segment, Step
-from db.steps import levels, packing, reader, rollups
+from db.steps import packing, reader, rollups
 from db.steps.columns import MetricColumn, perplexity
 from db.steps.rollups import OpenBucket
 from db.steps.step_block import StepBlock
@@ -31,13 +31,13 @@ def known_steps(session: Session, *, run: Run, segment: int, steps: Sequence[int
     return set(reader.read_steps(session, run_pk=run.pk, step_range=between).tolist()) & set(steps)
 
 
-class Kept(NamedTuple):
-    """What of a run is kept between two reports, so that the next one need not read it."""
+class WriterState(NamedTuple):
+    """State of a run's writer between two reports, so that the next one need not read it."""
 
     numbers: Mapping[str, int]
-    """Those of all of its metrics, by name."""
+    """Numbers of all metrics of the run, by name."""
     open_bucket: OpenBucket | None = None
-    """Of the segment that has grown last, if nothing of it has changed since."""
+    """Open bucket of the segment that has grown last, if nothing of it has changed since."""
 
 
 def insert_steps(
@@ -49,9 +49,9 @@ def insert_steps(
     times: Sequence[float],
     metrics: Mapping[str, Column | MetricColumn],
     max_metrics: int | None = None,
-    kept: Kept | None = None,
+    kept: WriterState | None = None,
     soon: bool = False,
-) -> Kept:
+) -> WriterState:
     """Store new steps, and update the roll-ups. Call `commands.grow_segment` afterwards.
 
     `steps` rise. `metrics` holds columns of the same length, with None where a metric was not reported. `kept` is what
@@ -60,7 +60,7 @@ def insert_steps(
     `max_metrics`.
     """
     if not steps:
-        return kept or Kept({})
+        return kept or WriterState({})
     columns = {name: _as_stored(name, given) for name, given in metrics.items()}
     if "loss" in columns and "perplexity" not in columns:
         columns["perplexity"] = perplexity(columns["loss"])
@@ -73,9 +73,9 @@ def insert_steps(
     else:
         _insert_rows(session, run, segment, steps, times, columns, soon=soon)
     before = None if stored is None else stored.last_step
-    target = rollups.Target(run.pk, segment, numbers, levels.finest_level(stored is not None and stored.has_blocks))
+    target = rollups.Target(run.pk, segment, numbers)
     open_bucket = None if kept is None else kept.open_bucket
-    return Kept(numbers, rollups.grow(session, target, new, before=before, open_bucket=open_bucket))
+    return WriterState(numbers, rollups.grow(session, target, new, before=before, open_bucket=open_bucket))
 
 
 def _as_stored(name: str, given: Column | MetricColumn) -> MetricColumn:

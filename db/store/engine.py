@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +13,10 @@ from db.dialects.base import WRITES
 from db.dialects.base import BadDatabaseUrl as BadDatabaseUrl
 
 DEFAULT_URL = "sqlite:///.lossguard/lossguard.db"
+BASELINE = "0001"
+"""The first migration."""
+FIRST_LATER = "0101"
+"""The second one: pre-releases gave their migrations the numbers in between."""
 
 
 class NoStore(BadDatabaseUrl):
@@ -34,18 +37,29 @@ def create_engine(url: str = DEFAULT_URL, *, max_idle_seconds: float | None = No
     return engine
 
 
-def store_file(url: str) -> Path | None:
-    """The file of the store, whether it exists or not; None where the store is not in a file. Raises BadDatabaseUrl."""
-    dialect, parsed = parse_url(url)
-    return dialect.store_file(parsed)
-
-
 def check_store(url: str) -> None:
     """Raise NoStore where the file of the store is missing: opening it only to read would create it."""
     dialect, parsed = parse_url(url)
     file = dialect.store_file(parsed)
     if dialect.is_file and (file is None or not file.is_file()):
         raise NoStore(f"there is no store at {file or url}")
+
+
+def pre_release(connection: sa.Connection) -> str | None:
+    """Why no release may use the store, if a pre-release wrote it, in one sentence; None: none did."""
+    has_table = sa.inspect(connection).has_table
+    found = sa.text("SELECT version_num FROM alembic_version")
+    current = connection.scalar(found) if has_table("alembic_version") else None
+    if current is None:
+        is_older = has_table("runs")
+    else:
+        is_older = BASELINE < current < FIRST_LATER or not has_table("schema_compatibility")
+    return (
+        f"a pre-release of Lossguard wrote this store (schema {current or 'without a number'}), and this version cannot"
+        " read it; keep it, and export its runs to Parquet with the version that wrote it"
+        if is_older
+        else None
+    )
 
 
 def first_line(error: object) -> str:

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from typing import Generic, Protocol, TypeVar
 
 MAX_RUNS = 5_000
-"""Of so many runs it is kept; then those that were asked for longest ago are forgotten."""
+"""Maximum number of runs; beyond it, those that were asked for longest ago are forgotten."""
 
 Value = TypeVar("Value")
 
@@ -36,7 +36,7 @@ class KnownRuns(Generic[Value]):
         self._known: OrderedDict[Identity, tuple[int, Value]] = OrderedDict()
 
     def current(self, run: RevisedRun) -> Value | None:
-        """What is known of the run at its revision; None where it has to be read."""
+        """Return what is known of the run at its revision; None where it has to be read."""
         with self._lock:
             revision, value = self._known.get(_identity(run), (None, None))
             if value is None:
@@ -45,12 +45,12 @@ class KnownRuns(Generic[Value]):
             return value if revision == run.revision else None
 
     def earlier(self, run: RevisedRun) -> Value | None:
-        """What is known of the run at any revision."""
+        """Return what is known of the run at any revision."""
         with self._lock:
             return self._known.get(_identity(run), (None, None))[1]
 
     def keep(self, run: RevisedRun, value: Value) -> None:
-        """What was read of the run at its revision."""
+        """Keep what was read of the run at its revision."""
         with self._lock:
             self._known[_identity(run)] = run.revision, value
             self._known.move_to_end(_identity(run))

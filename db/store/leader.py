@@ -6,7 +6,6 @@ afterwards, because it asks for its term in the transaction in which it writes (
 
 from dataclasses import dataclass
 
-import sqlalchemy as sa
 from sqlalchemy import BigInteger, String
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -89,11 +88,6 @@ def resign(session: Session, lease: Lease) -> None:
     """End the lease, so that the next leader need not wait."""
     statement = f"UPDATE leaders SET until = {_clock(session)} - 0.001 WHERE role = ? AND holder = ? AND term = ?"
     bulk.run(session, statement, (lease.role, lease.holder, lease.term))
-
-
-def of(session: Session, *, role: str) -> Leader | None:
-    """Who has the role, or had it last."""
-    return session.scalar(sa.select(Leader).where(Leader.role == role))
 
 
 def _clock(session: Session) -> str:

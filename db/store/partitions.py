@@ -26,8 +26,8 @@ NUM_KEYS = 100
 """Keys of runs in a partition: a gigabyte of runs with 100,000 steps. It is in the bounds of the stored partitions."""
 FEW = 4
 """A partition is written anew where at most one run is left for so many deleted ones."""
-PARTITION = re.compile(rf"({'|'.join(LARGE_COLUMNS)})_(before_)?(\d+)")
-"""The name of a partition: of that number, or of all before the number (the table of a store before revision 0023)."""
+PARTITION = re.compile(rf"({'|'.join(LARGE_COLUMNS)})_(\d+)")
+"""The name of a partition, which ends in its number."""
 LOCK = 0x10556
 """Key of the advisory lock under which partitions are made, so that two collectors do not make the same."""
 
@@ -41,8 +41,8 @@ def _keys(partition: str) -> range:
     """The keys of runs that a partition holds."""
     found = PARTITION.fullmatch(partition)
     assert found is not None
-    first = int(found[3]) * NUM_KEYS
-    return range(first) if found[2] else range(first, first + NUM_KEYS)
+    first = int(found[2]) * NUM_KEYS
+    return range(first, first + NUM_KEYS)
 
 
 def make_ahead(session: Session, run_pk: int) -> None:
@@ -52,7 +52,7 @@ def make_ahead(session: Session, run_pk: int) -> None:
 
 
 def make_for(session: Session, run_pk: int) -> None:
-    """Make the partition of a run that may be without one: it is older than the partitions, or somebody dropped it."""
+    """Make the partition of a run that may be without one, because somebody dropped it."""
     if dialect_of(session.get_bind()).has_partitions:
         _make(session.connection(), {number_of(run_pk)})
 

@@ -1,12 +1,22 @@
-"""How long the ended runs of each project are kept. The caller owns the transaction."""
+"""Retention of the ended runs of each project: deletes those that are past it while collectors write, and gives their
+space back."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from db import commands
+from db.dialects import dialect_of
 from db.models import Retention, Run
+from db.records import access
+from db.store import partitions
+from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
+
+# The days of a project: the caller owns the transaction
 
 SECONDS_PER_DAY = 86_400
 
@@ -45,3 +55,84 @@ def expired(session: Session, *, days: float | None, now: float) -> Sequence[Run
         .where(Run.state != RunState.RUNNING, Run.last_report_at < now - kept * SECONDS_PER_DAY)
     )
     return session.scalars(found.order_by(Run.last_report_at)).all()
+
+
+# Runs that nobody keeps any longer
+
+WHO = "python -m db prune"
+BATCH_RUNS = 5
+"""Runs that one transaction deletes where it locks the whole store; else it deletes those of a partition at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class OldRun:
+    """A run that is or would be deleted."""
+
+    pk: int
+    id: str
+    project: str
+    state: str
+
+
+def old_runs(engine: sa.Engine, *, days: float | None, now: float) -> list[OldRun]:
+    """The runs that `prune` would delete, the oldest first; see `expired`."""
+    with reading(engine) as session:
+        return [_old(run) for run in expired(session, days=days, now=now)]
+
+
+def prune(engine: sa.Engine, *, days: float | None, now: float) -> Generator[OldRun, None, None]:
+    """Delete these runs, some in a transaction, and yield each one when it is gone for good.
+
+    Killed at any moment, each run is either there with all that belongs to it, or gone; the next call goes on.
+    """
+    old = sorted(old_runs(engine, days=days, now=now), key=lambda run: run.pk)
+    for batch in _batches(old, by_partition=dialect_of(engine).has_partitions):
+        with writing(engine) as session:
+            deleted = _delete(session, batch, now)
+        yield from deleted
+
+
+def _batches(runs: Sequence[OldRun], *, by_partition: bool) -> list[Sequence[OldRun]]:
+    if by_partition:
+        return [list(group) for _, group in groupby(runs, lambda run: partitions.number_of(run.pk))]
+    return [runs[at : at + BATCH_RUNS] for at in range(0, len(runs), BATCH_RUNS)]
+
+
+def _delete(session: Session, batch: Sequence[OldRun], now: float) -> list[OldRun]:
+    """Delete those that are still there and were not resumed in the meantime."""
+    locked = commands.lock_runs(session, run_ids=[run.id for run in batch])
+    found = sa.select(Run).where(Run.pk.in_([pk for pk, _ in locked.values()]), Run.state != RunState.RUNNING)
+    runs = [_old(run) for run in session.scalars(found.order_by(Run.pk))]
+    for run in runs:
+        access.record(session, who=WHO, action="delete", run=run.id, details={}, now=now)
+    commands.delete_runs(session, run_pks=[run.pk for run in runs])
+    return runs
+
+
+def _old(run: Run) -> OldRun:
+    return OldRun(run.pk, run.id, run.project, run.state)
+
+
+# Space
+
+
+def num_bytes(engine: sa.Engine) -> int:
+    """The size of the store, with what is free in it."""
+    return dialect_of(engine).num_bytes(engine)
+
+
+def compact(engine: sa.Engine, *, before: int) -> str:
+    """Give back what can be given back without stopping reports: one sentence about it.
+
+    `before`: the bytes of the store before anything was deleted.
+    """
+    dialect = dialect_of(engine)
+    if dialect.has_partitions:
+        partitions.compact(engine)
+    dialect.vacuum(engine)
+    after = num_bytes(engine)
+    return f"the store takes {_size(after)}, {_size(max(0, before - after))} less than before"
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"

@@ -18,6 +18,8 @@ its manifest is, which is written last.
 """
 
 import os
+import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -48,12 +50,13 @@ from lossguard.run.torch_ranks import TorchRanks
 from lossguard.spool.folders import LOCK_WAIT
 from lossguard.vocabulary.errors import CheckpointError, CheckpointTooOld, ConfigurationError, logger
 from lossguard.vocabulary.states import Tier
+from lossguard.vocabulary.wording import form, plural, size
 
 FORMAT: Any = 2
 SHARDED_FORMAT: Any = 3
 """Written by several ranks."""
 DIVIDED_FORMAT: Any = 4
-"""The same, and each rank has an index of its own."""
+"""Written by several ranks, each with an index of its own."""
 RUN = "run"
 KEEP_DISCARDED = 3
 """Newest checkpoints of a discarded branch that stay; of the older ones, one per doubling of the age, as always."""
@@ -67,6 +70,8 @@ class Checkpoints:
     or this rank's part of it. While an upload takes longer than a guard's interval between checkpoints, those that are
     due are left out, so that the loop does not wait.
     `keep`: how many of the newest checkpoints stay; of the older ones, one per doubling of the age and the first stay.
+    `keep_bytes`: the space for them; None: half of the disk's space that other files leave, and no bound at a URL. If
+    it is too small for `keep`, a warning says so, and fewer stay: the newest always, and those that a guard has pinned.
     `memory`: how many of the newest states also stay in host memory, one every `memory_every` steps: a guard saves them
     and restores from them without the disk. They are lost with the process. Each takes as much memory as a checkpoint
     takes of the disk (with several ranks: this rank's part of it).
@@ -87,13 +92,14 @@ class Checkpoints:
     """
 
     formats: ClassVar[tuple[Any, ...]] = (FORMAT, SHARDED_FORMAT, DIVIDED_FORMAT)
-    """Those that a manifest may name."""
+    """Formats that a manifest may name."""
 
     def __init__(
         self,
         directory: str | os.PathLike[str],
         *,
         keep: int = 20,
+        keep_bytes: int | None = None,
         memory: int = 0,
         memory_every: int = 10,
         blocking: bool = False,
@@ -106,6 +112,8 @@ class Checkpoints:
     ) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep} must be at least 1")
+        if keep_bytes is not None and keep_bytes < 1:
+            raise ValueError(f"keep_bytes={keep_bytes} must be at least 1")
         if memory < 0 or memory_every < 1:
             raise ValueError(f"memory={memory} must not be below 0, and memory_every={memory_every} not below 1")
         if both := objects.keys() & (uncompared or {}).keys():
@@ -114,6 +122,8 @@ class Checkpoints:
         if RUN in objects:
             raise ValueError(f"an object cannot be called {RUN!r}: the file {RUN}.pt holds the guard's state")
         self.keep = keep
+        self.keep_bytes = keep_bytes
+        self._fewest_said: int | None = None  # how many stay for lack of space, as the last warning has said
         self.blocking = blocking
         self.ranks = current_ranks() if ranks is None else ranks
         self._restored_from: ReadPlace | None = None  # while the objects load
@@ -134,7 +144,7 @@ class Checkpoints:
         self._uncertified: list[tuple[int, str]] = []  # since the last call of `take_uncertified`
         self._step_counts = StepCounts()
         self.doubt: Callable[[int], str | None] = lambda step: None
-        """What else speaks against the state before `step`, as a clause; a guard sets it, and every save asks."""
+        """Returns another reason against the state before `step`, as a clause. A guard sets it; every save asks."""
 
     def _open_place(self, directory: str | os.PathLike[str], **options: Any) -> Place:
         return place_of(directory, self.ranks, **options)
@@ -169,7 +179,7 @@ class Checkpoints:
         return self._place.steps()
 
     def check(self, step: int) -> str | None:
-        """Why the files of the checkpoint of `step` cannot be restored; None if all are there with their full size.
+        """Return why the files of the checkpoint of `step` cannot be restored; None if all have their full size.
 
         Their checksums are compared only when it is loaded.
         """
@@ -217,6 +227,16 @@ class Checkpoints:
         else:
             self._uncertified.append((step, problem))
 
+    def hold(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """A copy in host memory of what `save` would write, whatever it is worth: for `take_back`."""
+        return dict(HostCopier().copy(self._states(state)))
+
+    def take_back(self, held: Mapping[str, Any]) -> dict[str, Any]:
+        """Load what `hold` has returned, and return its `state`. Raises CheckpointMismatch as `load` does."""
+        states = dict(HostCopier().copy(held))  # an optimizer keeps the tensors that it is given
+        self._load_objects(states[RUN]["state"]["step"], states, {name: digest(states[name]) for name in self.objects})
+        return dict(states[RUN]["state"])
+
     def take_uncertified(self) -> list[tuple[int, str]]:
         """Return step and reason of each save since the last call whose state is damaged, and so never restored."""
         taken, self._uncertified = self._uncertified, []
@@ -241,7 +261,7 @@ class Checkpoints:
         self._writing.start()
 
     def settle(self, wait: bool = False) -> bool:
-        """Whether a background save has ended since the last call; with `wait`, wait for it first.
+        """Return True if a background save has ended since the last call; with `wait`, wait for it first.
 
         Raises the exception with which it failed: OSError (the disk is full, or read-only) or CheckpointError.
         """
@@ -253,7 +273,7 @@ class Checkpoints:
         return has_ended
 
     def is_uploading(self) -> bool:
-        """Whether `save` would wait for the network: an earlier checkpoint is still on its way to a URL."""
+        """Return True if `save` would wait for the network: an earlier checkpoint is still on its way to a URL."""
         return self.durable_tier is Tier.REMOTE and self._writing is not None and self._writing.is_alive()
 
     def stop_uploading(self) -> None:
@@ -366,7 +386,7 @@ class Checkpoints:
     def _undamaged(
         self, read: Callable[[int], tuple[dict[str, Any], dict[str, Digest]]], step: int
     ) -> tuple[dict[str, Any], dict[str, Digest]]:
-        """Read a checkpoint. Raises CheckpointError if its state is damaged: earlier releases certified none."""
+        """Read a checkpoint. Raises CheckpointError if its state is damaged."""
         states, digests = read(step)
         if (problem := damage_in(self._certified_parts(states))) is not None:
             raise CheckpointError(problem)
@@ -389,15 +409,16 @@ class Checkpoints:
         """Make a checkpoint of the files in `folder`, and delete those that are no longer needed."""
         self._place.publish(folder, step, {"step": step, **manifest})
         if self.ranks.rank == 0:
-            self._place.delete(self._steps_to_delete())
+            self._place.delete(self._steps_to_delete(manifest))
 
     def expected(self, every: int, until: int) -> tuple[int, int]:
-        """How many checkpoints a guard leaves that saves every `every` steps up to `until`, and about their bytes.
+        """Return how many checkpoints stay that are saved every `every` steps up to `until`, and about their bytes.
 
         Those that an incident needs, and those that a rollback discards, are not counted.
         """
-        num = self._num_kept(-(-until // every) + 1)
-        return num, num * expected_bytes(self._parts())
+        num, num_bytes = self._num_kept(-(-until // every) + 1), expected_bytes(self._parts())
+        num = min(num, self._num_that_fit(num_bytes, num))
+        return num, num * num_bytes
 
     def _num_kept(self, num: int) -> int:
         return num_kept(num, keep=self.keep)
@@ -406,8 +427,27 @@ class Checkpoints:
         """Models and optimizers, if need be among others: the bytes of a checkpoint."""
         return self.objects.values()
 
-    def _steps_to_delete(self) -> list[int]:
-        return steps_to_delete(self.durable_steps(), keep=self.keep, pinned=self._pinned)
+    def _num_that_fit(self, num_bytes: int, num: int) -> int:
+        """Return how many checkpoints of this size may stay, at least 1; warn if they are fewer than `num`."""
+        most, bound = self.keep_bytes, "keep_bytes"
+        if most is None:
+            if not isinstance(self._place, LocalFolder):
+                return sys.maxsize
+            free = shutil.disk_usage(self._place.path).free
+            most, bound = (free + len(self.durable_steps()) * num_bytes) // 2, "half of the disk's room (keep_bytes=)"
+        fitting = max(1, most // max(1, num_bytes))
+        if fitting < min(num, self._fewest_said or num) and self.ranks.rank == 0:
+            self._fewest_said = fitting
+            logger.warning(
+                "%s: keep=%d needs %s, %s is %s: %s",
+                *(self.directory, self.keep, size(num * num_bytes), bound, size(most)),
+                f"{plural(fitting, 'checkpoint')} {form(fitting, 'stays', 'stay')}",
+            )
+        return fitting
+
+    def _steps_to_delete(self, manifest: Mapping[str, Any]) -> list[int]:
+        most = self._num_that_fit(sum(file["bytes"] for file in manifest["files"].values()), self.keep)
+        return steps_to_delete(self.durable_steps(), keep=self.keep, most=most, pinned=self._pinned)
 
     def _load_objects(self, step: int, states: Mapping[str, Any], digests: Mapping[str, Digest]) -> None:
         """Load the states into the objects, verify them, and restore the generators."""
@@ -423,7 +463,7 @@ class Checkpoints:
             instance.load_state_dict(states[name])
 
     def _digests(self) -> dict[str, Digest]:
-        """Of this rank's part of all objects that are compared."""
+        """Return the digests of this rank's part of all objects that are compared."""
         compared = {name: instance for name, instance in self.objects.items() if name not in self._uncompared}
         return {name: digest(instance.state_dict()) for name, instance in compared.items()}
 
@@ -435,7 +475,7 @@ class Checkpoints:
         return states, {name: digest(states[name]) for name in self.objects}
 
     def _read(self, place: ReadPlace, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
-        """All states of a checkpoint and their digests, by name. Raises CheckpointError when it is damaged."""
+        """Return all states of a checkpoint and their digests, by name. Raises CheckpointError when it is damaged."""
         try:
             states, digests = self._read_files(place, step)
             if not isinstance(states[RUN]["state"], Mapping) or "generators" not in states[RUN]:

@@ -1,4 +1,4 @@
-"""What a training step depends on, and the checkpoints were not given. Looked for once, before the first step."""
+"""Find objects that a training step depends on and that the checkpoints were not given, before the first step."""
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 MAX_DEPTH, MAX_ITEMS = 4, 1000
-"""How deep the attributes of an object are searched, and the longest list that is searched in it."""
+"""Maximum depth of the attributes that are searched, and maximum length of a list among them."""
 ARGUMENTS: dict[type, str] = {
     Optimizer: "optimizer",
     LRScheduler: "scheduler",
@@ -64,7 +64,7 @@ class _Known:
         return [each for each in self._parts.values() if isinstance(each, kinds)]
 
     def misses(self, instance: Any) -> bool:
-        """Whether the object belongs to those that are known, and is none of them."""
+        """Return True if the object belongs to those that are known, and is none of them."""
         if instance in self:
             return False
         if isinstance(instance, LRScheduler):

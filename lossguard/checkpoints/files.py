@@ -41,7 +41,7 @@ def check_files(folder: Path, files: Mapping[str, Any], names: Iterable[str]) ->
 
 
 def check_name(name: str) -> str:
-    """The same. Raises CheckpointError for the name of a file outside of its folder."""
+    """Return the name. Raises CheckpointError for the name of a file outside of its folder."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise CheckpointError(f"{name} is not a file of this checkpoint")
     return name
@@ -162,8 +162,6 @@ DISCARDED = "discarded"
 """The folder of what the last rollback discarded."""
 UNCERTIFIED = "uncertified"
 """The folder of checkpoints that are never restored, and the entry of a manifest with the reason."""
-UNSEALED_KEYS = {"step", "format", "files", "objects", "ranks"}
-"""All that a manifest of an earlier release holds, which has no checksum of itself."""
 
 
 def folder_name(step: int) -> str:
@@ -202,9 +200,9 @@ def decoded(written: bytes) -> dict[str, Any]:
     if _sealed(written[:-_SEAL_BYTES] + _END) == written:
         del content["sha256"]
         return content
-    if not set(content) <= UNSEALED_KEYS:
-        raise CheckpointError(f"{MANIFEST} is damaged (checksum)")
-    return content
+    if "sha256" not in content and "format" in content:
+        raise CheckpointError(f"{MANIFEST} is of a pre-release of Lossguard; continue with the version that wrote it")
+    raise CheckpointError(f"{MANIFEST} is damaged (checksum)")
 
 
 _END = b"\n}"

@@ -33,7 +33,7 @@ class FrameworkCheckpoints(Checkpoints):
         """Have the framework write its files; called on every rank."""
 
     def _read_by_framework(self, folder: Path) -> dict[str, Any]:
-        """What `_load_states` needs of the framework's files, if the framework does not read them itself."""
+        """Return what `_load_states` needs of the framework's files, if the framework does not read them itself."""
         return {}
 
     def _states(self, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class ReadFolder:
         check_files(self.folder, files, share_of(files, ranks.rank, ranks.size))
 
     def need_more(self, files: Mapping[str, Any], names: Collection[str]) -> None:
-        """The same as `need`, after `check_all`: all files are there."""
+        """Do nothing: after `check_all`, all files are there."""
 
 
 class LocalFolder:
@@ -112,7 +112,7 @@ class LocalFolder:
 
     tier = Tier.DISK
     all_ranks_see_it = True
-    """Whether a rank sees what another one is writing."""
+    """True if a rank sees what another one is writing."""
 
     def __init__(self, path: Path, ranks: Ranks) -> None:
         """Raises ValueError for a folder that cannot be created."""
@@ -129,7 +129,7 @@ class LocalFolder:
         return str(self.path)
 
     def folder(self, step: int) -> Path:
-        """That of the checkpoint of `step`."""
+        """Return the folder of the checkpoint of `step`."""
         return self.path / folder_name(step)
 
     def lock(self, *, wait: float) -> None:

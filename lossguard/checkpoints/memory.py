@@ -128,7 +128,7 @@ class MemoryCheckpoints:
 
 
 def _holds_shards(value: Any) -> bool:
-    """Whether there is a TensorShard in a copied state."""
+    """Return True if there is a TensorShard in a copied state."""
     if isinstance(value, Mapping):
         return any(map(_holds_shards, value.values()))
     if isinstance(value, list | tuple):

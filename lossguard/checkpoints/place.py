@@ -17,12 +17,27 @@ from lossguard.run.ranks import Ranks
 # small.
 
 
-def steps_to_delete(steps: Sequence[int], *, keep: int, pinned: Collection[int] = ()) -> list[int]:
-    """Steps of `steps` (ascending) to delete: neither among the newest `keep`, nor pinned, nor needed for their age.
+def steps_to_delete(
+    steps: Sequence[int], *, keep: int, most: int | None = None, pinned: Collection[int] = ()
+) -> list[int]:
+    """Return the `steps` (ascending) to delete: not the newest `keep`, nor those pinned or needed for their age.
 
     The newest `keep` span D steps. Of the older ones, the oldest aged D to 2 D stays, the oldest aged 2 D to 4 D, and
     so on. So the very first stays for ever, and a run of n steps keeps about keep + log2(n / D).
+
+    `most`: how many may stay. If they would be more, fewer of the newest count as such, and in the end the oldest go;
+    the newest one and those that are pinned stay in any case.
     """
+    for num in range(keep, 0, -1):
+        deleted = _too_old(steps, num, pinned)
+        excess = 0 if most is None else len(steps) - len(deleted) - most
+        if excess <= 0:
+            return deleted
+    rest = [step for step in steps[:-1] if step not in deleted and step not in pinned]
+    return sorted(deleted + rest[:excess])
+
+
+def _too_old(steps: Sequence[int], keep: int, pinned: Collection[int]) -> list[int]:
     newest, older = steps[-keep:], steps[:-keep]
     span = max(1, newest[-1] - newest[0]) if newest else 1
     oldest_of_age: dict[int, int] = {}
@@ -33,7 +48,7 @@ def steps_to_delete(steps: Sequence[int], *, keep: int, pinned: Collection[int] 
 
 
 def num_kept(num: int, *, keep: int) -> int:
-    """How many of `num` checkpoints at equal intervals stay."""
+    """Return how many of `num` checkpoints at equal intervals stay."""
     return num if num <= keep else keep + 1 + _doublings(num - 1, max(1, keep - 1))
 
 

@@ -46,7 +46,7 @@ def _bytes_of_module(module: nn.Module) -> int:
 
 
 def _bytes_of_optimizer(optimizer: Any) -> int:
-    """Of another object, 0. Before the first step there are no moments: Adam will have two, and SGD at most one."""
+    """Return 0 for another object. Before the first step, count the moments to come: two of Adam, one of SGD."""
     groups = getattr(optimizer, "param_groups", ())
     if groups and optimizer.state:
         return sum(_num_bytes(each) for values in optimizer.state.values() for each in values.values())
@@ -159,7 +159,7 @@ def paths_compared(instance: Any, state: Any) -> set[tuple[str, ...]]:
 
 
 def _is_whole(value: Any) -> bool:
-    """Whether each rank holds all of this tensor, whose numbers are worth dividing the work."""
+    """Return True if each rank holds all of this tensor, whose numbers are worth dividing the work."""
     return getattr(value, "is_first_copy", None) is None and not is_sharded(value) and value.size() != torch.Size()
 
 

@@ -1,9 +1,9 @@
-"""The checkpoints that a guard requires, as protocols, and the times of saving and loading them."""
+"""The interface of checkpoints, required and optional, and the times of saving and loading them."""
 
 import time
 from collections.abc import Callable, Sequence
 from inspect import signature
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 from lossguard.vocabulary.errors import CheckpointError
 from lossguard.vocabulary.states import Tier
@@ -11,7 +11,7 @@ from lossguard.vocabulary.wire import RestorableTier
 
 
 class CheckpointStore(Protocol):
-    """What a guard requires of checkpoints; `lossguard.torch.Checkpoints` is one implementation.
+    """The methods that a guard requires of checkpoints; `lossguard.torch.Checkpoints` is one implementation.
 
     With several ranks, each method is called on all of them. If `save` or `load` raises on one rank, it must raise on
     all.
@@ -27,7 +27,7 @@ class CheckpointStore(Protocol):
         """Save, or begin to: `steps` lists the step only once it is durable."""
 
     def settle(self, wait: bool = False, /) -> bool:
-        """Whether a background save has ended since the last call; with `wait`, wait for it first.
+        """Return True if a background save has ended since the last call; with `wait`, wait for it first.
 
         Raises the exception with which it failed.
         """
@@ -48,62 +48,51 @@ class CheckpointStore(Protocol):
         """Remove the checkpoints of later steps from the run."""
 
 
-@runtime_checkable
-class KeepsInMemory(Protocol):
-    """What a guard requires in addition of checkpoints that are kept in memory too."""
+class OptionalMethods(CheckpointStore, Protocol):
+    """Methods that a store may have in addition: a guard looks for each one (`offers`), and does without it."""
 
+    durable_tier: Tier
+    """Tier of the durable checkpoints; without this attribute, the disk."""
     memory_every: int | None
-    """Steps between two of them; None: none are kept."""
+    """Steps between two checkpoints in memory; None: none are kept."""
+    doubt: Callable[[int], str | None]
+    """Returns another reason against the state before a step. A guard sets it, and `save` asks it, in any thread."""
 
     def save_in_memory(self, step: int, state: dict[str, Any], /) -> None:
-        """Save without the disk. `steps` lists the step from now on, and `load` restores it, in this process."""
+        """Save without the disk. `steps` lists the step from now on, and `load` restores it, in this process.
+
+        A store with this method has `memory_every`, `memory_steps` and `durable_steps`, too.
+        """
 
     def memory_steps(self) -> list[int]:
-        """Those of `steps` that `load` restores from memory."""
+        """Return those of `steps` that `load` restores from memory."""
 
     def durable_steps(self) -> list[int]:
-        """Those of `steps` that another process could restore."""
-
-
-@runtime_checkable
-class Uploads(Protocol):
-    """What a store may offer in addition if it keeps its durable checkpoints where a save takes long.
-
-    `is_uploading` is called on all ranks, and rank 0's answer counts for all.
-    """
+        """Return those of `steps` that another process could restore."""
 
     def is_uploading(self) -> bool:
-        """Whether `save` would wait until an earlier checkpoint is uploaded: a guard leaves the one that is due out."""
+        """Return True if `save` would wait for an earlier checkpoint's upload: a guard leaves out the one that is due.
+
+        Called on all ranks, and rank 0's answer counts for all.
+        """
 
     def stop_uploading(self) -> None:
         """Give up what is being uploaded, up to the next `save`: a rollback does not wait for it."""
 
+    def hold(self, state: dict[str, Any], /) -> Any:
+        """Return a copy in memory of what `save` would write, whatever it is worth: a guard comes back to it."""
 
-@runtime_checkable
-class Certifies(Protocol):
-    """What a store may offer in addition if it leaves states that are not worth returning to out of `steps`."""
-
-    doubt: Callable[[int], str | None]
-    """What else speaks against the state before a step. A guard sets it, and `save` asks it, in any thread."""
+    def take_back(self, held: Any, /) -> dict[str, Any]:
+        """Restore such a copy, which stays as it is; return its `state`."""
 
     def take_uncertified(self) -> list[tuple[int, str]]:
-        """Return step and reason of each save since the last call whose state is never restored."""
-
-
-@runtime_checkable
-class CanCheck(Protocol):
-    """What a store of checkpoints may offer in addition: a quick look at one of them."""
+        """Return step and reason of each save since the last call whose state is never restored. Comes with `doubt`."""
 
     def check(self, step: int, /) -> str | None:
-        """Why the checkpoint of `step` could not be restored, such as "model.pt is missing"; None if it is whole.
+        """Return why the checkpoint of `step` cannot be restored, such as "model.pt is missing"; None if it is whole.
 
         Called on rank 0 alone, in another thread than the loop's; only what is cheap is looked at, such as sizes.
         """
-
-
-@runtime_checkable
-class KnowsWhatIsMissing(Protocol):
-    """What a store of checkpoints may offer in addition: a look for objects that it should have been given."""
 
     def check_complete(self, positioned: Sequence[Any] = (), ordering: Sequence[Any] = ()) -> None:
         """Raise ConfigurationError, in a sentence, for an object of the training that the checkpoints leave out.
@@ -113,18 +102,28 @@ class KnowsWhatIsMissing(Protocol):
         the first step of a loop of one's own.
         """
 
-
-@runtime_checkable
-class KnowsItsSize(Protocol):
-    """What a store may offer in addition: how much it will hold."""
-
     def expected(self, every: int, until: int, /) -> tuple[int, int]:
-        """How many checkpoints a guard leaves that saves every `every` steps up to `until`, and about their bytes."""
+        """Return how many checkpoints stay that are saved every `every` steps up to `until`, and about their bytes."""
+
+
+def offers(checkpoints: CheckpointStore, method: str) -> TypeGuard[OptionalMethods]:
+    """Return True if the store has this optional method or attribute."""
+    return hasattr(checkpoints, method)
+
+
+def memory_steps(checkpoints: CheckpointStore) -> list[int]:
+    """Return the steps that the store restores from memory."""
+    return checkpoints.memory_steps() if offers(checkpoints, "save_in_memory") else []
 
 
 def durable_tier(checkpoints: CheckpointStore) -> Tier:
-    """Where those checkpoints are kept that another process could restore: on the disk, unless the store says it."""
-    return Tier(getattr(checkpoints, "durable_tier", Tier.DISK))
+    """Return the tier of the checkpoints that another process could restore."""
+    return Tier(checkpoints.durable_tier) if offers(checkpoints, "durable_tier") else Tier.DISK
+
+
+def tier_of(checkpoints: CheckpointStore, step: int) -> Tier:
+    """Return the tier from which the store would load `step`."""
+    return Tier.MEMORY if step in memory_steps(checkpoints) else durable_tier(checkpoints)
 
 
 # Times of saving and loading, by the tier that holds the checkpoints.
@@ -143,9 +142,8 @@ class CheckpointTimes:
         self._save_seconds[tier] = time.perf_counter() - began
 
     def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
-        """The same as `CheckpointStore.load`. The time counts unless an older checkpoint took the place of a damaged
-        one."""
-        tier = Tier.MEMORY if step in self._memory_steps() else durable_tier(self._checkpoints)
+        """Load as `CheckpointStore.load` does, and measure it unless an older checkpoint replaces a damaged one."""
+        tier = tier_of(self._checkpoints, step)
         load: Any = self._checkpoints.load
         if not_before and "not_before" not in signature(load).parameters:
             raise CheckpointError("max_depth needs checkpoints whose load(step, not_before=..) knows the oldest step")
@@ -160,7 +158,7 @@ class CheckpointTimes:
 
         A store that does not say that it keeps some in memory, or at a URL, has them all on the disk.
         """
-        in_memory = self._memory_steps()
+        in_memory = set(memory_steps(self._checkpoints))
         by_tier = {
             Tier.MEMORY: tuple(step for step in steps if step in in_memory),
             durable_tier(self._checkpoints): tuple(step for step in steps if step not in in_memory),
@@ -175,6 +173,3 @@ class CheckpointTimes:
             for tier, held in by_tier.items()
             if held
         ]
-
-    def _memory_steps(self) -> set[int]:
-        return set(self._checkpoints.memory_steps()) if isinstance(self._checkpoints, KeepsInMemory) else set()

@@ -17,7 +17,7 @@ WHOLE_STATE_MISSING = {"FullyShardedDataParallel", "DeepSpeedEngine", "DeepSpeed
 
 
 def unwrapped(name: str, instance: Stateful) -> Stateful:
-    """What a checkpoint saves and restores of the object `name`. Raises ValueError for what has no whole state."""
+    """Return the part of the object `name` that a checkpoint saves. Raises ValueError if it has no whole state."""
     parts = instance.modules() if isinstance(instance, nn.Module) else [instance]
     kinds = {kind.__name__ for part in parts for kind in type(part).__mro__}
     if unsupported := WHOLE_STATE_MISSING.intersection(kinds):

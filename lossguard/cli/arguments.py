@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from lossguard.cli.errors import ExitCode, print_error
+from lossguard.vocabulary.errors import ConfigurationError
 
 MODULE_OF = {
     "runs": "runs",
@@ -30,6 +31,8 @@ MODULE_OF = {
     "completion": "completion",
 }
 """The commands, each with its module in `lossguard.cli.commands`."""
+POSIX = ("fcntl", "resource", "termios")
+"""Modules that Windows has not."""
 DESCRIPTION = "Runs of a Lossguard collector in a terminal, and what records and delivers them."
 
 
@@ -65,8 +68,19 @@ def parser_of(names: Iterable[str], *, as_json: bool = False) -> argparse.Argume
     parser.add_argument("--version", action=Version, help="print the version of the SDK and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in names:
-        import_module(f"lossguard.cli.commands.{MODULE_OF[name]}").add_to(commands)
+        try:
+            import_module(f"lossguard.cli.commands.{MODULE_OF[name]}").add_to(commands)
+        except ModuleNotFoundError as problem:
+            if problem.name not in POSIX:
+                raise
+            refused = commands.add_parser(name, help="(not on Windows)", add_help=False)
+            refused.add_argument("arguments", nargs=argparse.REMAINDER)
+            refused.set_defaults(run=_refuse)
     return parser
+
+
+def _refuse(options: argparse.Namespace) -> NoReturn:
+    raise ConfigurationError(f"lossguard {options.command} needs Linux; on Windows use WSL 2")
 
 
 def add_pattern_option(parser: argparse.ArgumentParser) -> None:

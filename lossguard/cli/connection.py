@@ -54,7 +54,7 @@ def connected(options: argparse.Namespace, *, timeout: float = TIMEOUT) -> Clien
 
 
 def address(options: argparse.Namespace) -> str:
-    """Where the collector is, from the options or the environment. Raises ConfigurationError."""
+    """Return the address of the collector, from the options or the environment. Raises ConfigurationError."""
     url = Settings.read(mode="offline", url=options.url).url
     if url is None:
         raise ConfigurationError("this command needs a collector: give its address with --url, or set LOSSGUARD_URL")
@@ -75,7 +75,7 @@ def change(client: Client, method: str, path: str, body: Mapping[str, Any]) -> A
 
 
 def read_back(done: str, read: Callable[[], T]) -> T:
-    """What a change has led to. Raises CommandError, which says that the change was made, when that cannot be read."""
+    """Return what a change has led to. If that cannot be read, raise a CommandError that says the change was made."""
     try:
         return read()
     except CollectorError as problem:
@@ -141,7 +141,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 
 
 def layout_of(options: argparse.Namespace, names: "NameMap") -> "Layout":
-    """How the options say that rows stand in the source. Raises ConfigurationError."""
+    """Return the layout of rows in the source, from the options. Raises ConfigurationError."""
     from lossguard.sources.columns import Columns
     from lossguard.sources.formats import WITH_PATTERN
 
@@ -156,7 +156,7 @@ def layout_of(options: argparse.Namespace, names: "NameMap") -> "Layout":
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """What the options and the environment say. Raises ConfigurationError.
+    """Return the settings of the options and the environment. Raises ConfigurationError.
 
     The run may be of another machine, or of the past: no hardware is sampled.
     """

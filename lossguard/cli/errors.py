@@ -1,4 +1,4 @@
-"""How the commands end: their exit codes, and the errors behind them as one sentence or one JSON object.
+"""The exit codes of the commands, and the errors behind them as one sentence or one JSON object.
 
 Scripts and agents rely on the codes; docs/terminal.md lists them.
 """
@@ -22,7 +22,7 @@ from lossguard.vocabulary.errors import (
 
 
 class ExitCode(IntEnum):
-    """Of every command; but `launch` ends as the command that it runs, and `watch` on Ctrl-C as at its end."""
+    """Exit codes of all commands; but `launch` ends as its command does, and `watch` on Ctrl-C as at its end."""
 
     DONE = 0
     LEFT = 1  # something is left, stands against it, or was not confirmed
@@ -42,7 +42,7 @@ class CommandError(LossguardError):
 
 
 ERRORS = (CommandError, ConfigurationError, CollectorError)
-"""What a command may raise: the command line prints its sentence."""
+"""Errors that a command may raise: the command line prints their sentence."""
 CODES: tuple[tuple[type[LossguardError], ExitCode], ...] = (
     (ConfigurationError, ExitCode.INVALID),
     (NotFound, ExitCode.NOT_FOUND),
@@ -61,7 +61,7 @@ def exit_code_of(problem: LossguardError) -> ExitCode:
 
 
 def sentence_of(problem: LossguardError) -> str:
-    """What is wrong. Of a refused request: the words of the collector, without status and place."""
+    """Return the sentence of a problem; of a refused request the collector's words, without status and place."""
     return problem.detail if isinstance(problem, Rejected) and problem.detail else str(problem)
 
 

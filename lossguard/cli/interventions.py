@@ -48,7 +48,7 @@ def describe_changes(rollback: Mapping[str, Any]) -> str:
 
 def waiting(run: dict[str, Any]) -> list[dict[str, Any]]:
     """The interventions of a run that wait for a person: proposed ones, and a hold of a run that is running."""
-    return [each for each in run["interventions"] if is_proposed(each) or (_holds(each) and is_running(run))]
+    return [each for each in run["interventions"] if is_proposed(each) or (is_holding(each) and is_running(run))]
 
 
 def is_proposed(intervention: dict[str, Any]) -> bool:
@@ -56,7 +56,7 @@ def is_proposed(intervention: dict[str, Any]) -> bool:
 
 
 def is_under_way(intervention: dict[str, Any]) -> bool:
-    """Whether something is still to happen: a decision, an order, a verification or a release."""
+    """Return True if something is still to happen: a decision, an order, a verification or a release."""
     return intervention["state"] in UNDER_WAY
 
 
@@ -64,7 +64,8 @@ def is_running(run: dict[str, Any]) -> bool:
     return bool(run["state"] == RunState.RUNNING)
 
 
-def _holds(intervention: dict[str, Any]) -> bool:
+def is_holding(intervention: dict[str, Any]) -> bool:
+    """Return True if it is a hold that stops the run until an operator releases it."""
     return bool(intervention["kind"] == OrderKind.HOLD and intervention["state"] == InterventionState.APPLIED)
 
 

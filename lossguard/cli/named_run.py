@@ -1,7 +1,7 @@
 """The runs that a command means: by name, by search, or by their folders."""
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from urllib.parse import quote, urlencode
 from lossguard.cli.errors import CommandError, ExitCode
 from lossguard.client.client import Client
 from lossguard.vocabulary.errors import ConfigurationError, NotFound
-from lossguard.vocabulary.protocol import RUN_CURSOR, decode_number, is_run_id
-from lossguard.vocabulary.run_search import ARCHIVED, Search, flattened, parse, settings_or_metric, tags_of
+from lossguard.vocabulary.protocol import is_run_id
+from lossguard.vocabulary.run_search import Search, parse
 
 # RUN: the id of a run, the beginning of one, its name, or `latest`.
 
@@ -22,9 +22,7 @@ Query = Sequence[tuple[str, str | float]]
 PAGE = 500
 """Runs that are asked for at once."""
 NAMED: Query = (("fields", "id,name,state,started_at"),)
-"""What tells runs apart."""
-UNKNOWN: Found = {"metrics": {}} | dict.fromkeys(("step", "note", "archived_at", "open_incidents", "waiting"))
-"""What a collector of an earlier release does not say in its list."""
+"""Fields that tell runs apart."""
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -33,18 +31,12 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def listed(client: Client, query: Query = (), *, limit: int = PAGE) -> Iterator[Found]:
-    """Where each run stands, the newest first, `limit` at a time, each page when it is needed.
+    """Yield the state of each run, the newest first, `limit` at a time, each page when it is needed.
 
-    `query`: fields of GET /overview, which a collector of an earlier release does not know but for `project` and
-    `config`. From an even earlier one, the runs come without their newest values.
+    `query`: fields of GET /overview.
     """
-    path = urlencode([*query, ("limit", limit)])
-    try:
-        for found in client.pages(f"/overview?{path}"):
-            yield from found
-    except NotFound:
-        for runs in client.pages(f"/runs?{urlencode([pair for pair in query if pair[0] == 'project'])}"):
-            yield from ({**UNKNOWN, **run, "tags": tags_of(run.get("tags"), run["config"])} for run in runs)
+    for found in client.pages(f"/overview?{urlencode([*query, ('limit', limit)])}"):
+        yield from found
 
 
 def find(client: Client, text: str) -> Found:
@@ -59,10 +51,7 @@ def find(client: Client, text: str) -> Found:
 
 def _candidates(client: Client, text: str) -> list[Found]:
     """The runs that `text` may name: all of these, and others."""
-    newest = listed(client, NAMED, limit=1)
-    first = list(islice(newest, 1))
-    if RUN_CURSOR not in client.accepts:
-        return [*first, *newest]
+    first = list(islice(listed(client, NAMED, limit=1), 1))
     if not first or text == LATEST:
         return first
     if '"' in text or not text:  # a search cannot name it
@@ -82,21 +71,14 @@ def chosen(text: str, runs: Sequence[Found]) -> str:
     """The id of the run, among these (the newest first), that `text` names. Raises CommandError."""
     if text == LATEST and runs:
         return str(max(runs, key=lambda run: run["started_at"])["id"])
-    for matching in (_with_id(text, runs), _with_name(text, runs), _beginning(text, runs)):
+    with_id, with_name = ([run for run in runs if run[field] == text] for field in ("id", "name"))
+    for matching in (with_id, with_name, _beginning(text, runs)):
         if len(matching) == 1:
             return str(matching[0]["id"])
         if matching:
             raise CommandError(_several(text, matching), ExitCode.NOT_FOUND)
     known = "there are no runs" if not runs else "`lossguard runs` lists those that there are"
     raise CommandError(f"no run has the id or the name {text!r:.200}; {known}", ExitCode.NOT_FOUND)
-
-
-def _with_id(text: str, runs: Sequence[Found]) -> list[Found]:
-    return [run for run in runs if run["id"] == text]
-
-
-def _with_name(text: str, runs: Sequence[Found]) -> list[Found]:
-    return [run for run in runs if run["name"] == text]
 
 
 def _beginning(text: str, runs: Sequence[Found]) -> list[Found]:
@@ -114,43 +96,12 @@ def _described(run: Found) -> str:
     return f"{run['id']} ({run['state']}{named})"
 
 
-# `lossguard runs --search`: words, and conditions on what the list knows of a run.
-
-Run = Mapping[str, Any]
-
-FIELDS: Mapping[str, Callable[[Run], list[Any]]] = {
-    "state": lambda run: [run["state"]],
-    "project": lambda run: [run["project"]],
-    "name": lambda run: [run["name"] or run["id"]],
-    "id": lambda run: [run["id"]],
-    "tag": lambda run: list(run["tags"]),
-    "note": lambda run: [run["note"] or ""],
-    ARCHIVED: lambda run: [run["archived_at"] is not None],
-    "steps": lambda run: [0 if run["step"] is None else run["step"] + 1],
-    "open_incidents": lambda run: [run["open_incidents"]],
-    "waiting": lambda run: [run["waiting"]],
-}
-
-
 def read(text: str) -> Search:
     """The search. Raises ConfigurationError for what cannot be read."""
     search = parse(text)
     if search.problems:
         raise ConfigurationError(f"--search: {' '.join(search.problems)}")
     return search
-
-
-def matches(search: Search, run: Run) -> bool:
-    """Whether a run of the list, with its configuration, matches."""
-    words = [run["project"], run["name"] or "", run["id"], run["note"] or "", *run["tags"]]
-    return search.matches("\n".join(words), lambda name: values_of(run, name))
-
-
-def values_of(run: Run, name: str) -> list[Any]:
-    """What a name means: a field, a setting, or the newest value of a metric; the first that there is."""
-    if name in FIELDS:
-        return FIELDS[name](run)
-    return settings_or_metric(name, flattened(run["config"]), lambda metric: decode_number(run["metrics"].get(metric)))
 
 
 # Folders of runs below a directory, for the commands that work on all of them.

@@ -1,7 +1,7 @@
-"""What `rollback`, `hold` and `release` share: an order by a person, and what it leads to."""
+"""Orders by a person, and what they lead to: shared by `rollback`, `hold` and `release`."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -20,14 +20,26 @@ def add_order_options(parser: argparse.ArgumentParser, *, reason: bool = True) -
     add_options(parser, *STEERING)
 
 
-def order(options: argparse.Namespace, verb: str, question: str, body: Mapping[str, Any]) -> int:
-    """Ask, order, and print the intervention that follows. Returns the exit code of the command."""
+def order(
+    options: argparse.Namespace,
+    verb: str,
+    question: str,
+    body: Mapping[str, Any],
+    planned: Callable[[Any], str] | None = None,
+) -> int:
+    """Ask, order, and print the intervention that follows. Returns the exit code of the command.
+
+    `planned`: words for the question, from the collector's answer to the same order as a dry run.
+    """
     with connected(options) as client:
         run = find(client, options.which_run)
         newest = run["newest_step"]
         at = "no step yet" if newest is None else f"now at step {count(newest['step'])}"
-        confirm(options, f"{question.format(run=run['id'])} ({run['state']}, {at})?")
-        change(client, "POST", f"/runs/{quote(run['id'], safe='')}/{verb}", body)
+        path, what = f"/runs/{quote(run['id'], safe='')}/{verb}", question.format(run=run["id"])
+        if planned is not None and not options.yes and not options.json:
+            what += planned(change(client, "POST", path, {**body, "dry_run": True}))
+        confirm(options, f"{what} ({run['state']}, {at})?")
+        change(client, "POST", path, body)
         ended = read_back(f"the {verb} is ordered", lambda: of(client, run["id"]))
     # Not simply the last one: the policy may have added one since.
     ordered = next(each for each in reversed(ended["interventions"]) if each["kind"] == verb)

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal, a line from time to time elsewhere."""
+"""The progress of a long command: a bar on a terminal, a line from time to time elsewhere."""
 
 import shutil
 import sys
@@ -13,7 +13,7 @@ LINE_SECONDS = 10.0
 
 
 class Progress:
-    """Of one piece of work after another. What it writes on a terminal is wiped out by `say` and at the end."""
+    """Shows one piece of work after another. Its bar on a terminal is wiped out by `say` and at the end."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout

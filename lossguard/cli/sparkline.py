@@ -14,7 +14,8 @@ from lossguard.cli.terminal import Style, Text
 BLOCKS, ABOVE, BELOW, CROSS = "▁▂▃▄▅▆▇█", "▲", "▼", "✕"
 ASCII_BLOCKS, ASCII_ABOVE, ASCII_BELOW, ASCII_CROSS = "_.-=+*#@", "^", "v", "x"
 FAR = 3.0
-"""A value further outside than so many times the spread of the middle 90% is drawn at the edge."""
+"""The largest value of a column is drawn at the edge if it lies further above those of the other columns than so many
+times the spread of their middle 90%; the smallest likewise."""
 
 LARGEST = 1e300
 """Larger values are drawn as this one: their differences are no numbers."""
@@ -59,15 +60,20 @@ def sparkline(columns: Sequence[Cell], *, has_unicode: bool = True) -> list[Text
     above, below = (ABOVE, BELOW) if has_unicode else (ASCII_ABOVE, ASCII_BELOW)
     cross = CROSS if has_unicode else ASCII_CROSS
     low, high = bounds([each.mean for each in columns if each.mean is not None])
+    # An extreme stands out among the extremes of the other columns: even of quiet steps, it is no mean.
+    least_max, most_max = bounds([each.max for each in columns if each.max is not None])
+    least_min, most_min = bounds([each.min for each in columns if each.min is not None])
+    highest = most_max + FAR * max(high - low, most_max - least_max)
+    lowest = least_min - FAR * max(high - low, most_min - least_min)
     drawn = []
     for each in columns:
         if each.num_non_finite:
             drawn.append(Text(cross, Style.RED))
         elif each.mean is None or each.max is None or each.min is None:
             drawn.append(Text(" "))
-        elif each.max > high + FAR * (high - low):
+        elif each.max > highest:
             drawn.append(Text(above, Style.YELLOW))
-        elif each.min < low - FAR * (high - low):
+        elif each.min < lowest:
             drawn.append(Text(below, Style.YELLOW))
         else:
             drawn.append(Text(blocks[_level(each.mean, low, high, len(blocks))]))
@@ -75,7 +81,7 @@ def sparkline(columns: Sequence[Cell], *, has_unicode: bool = True) -> list[Text
 
 
 def bounds(values: Sequence[float]) -> tuple[float, float]:
-    """What the lowest and the highest block stand for: all values, but for those that are far outside."""
+    """Return the values of the lowest and the highest block: the range of all values but extreme ones."""
     if len(values) < 2:
         return (values[0], values[0]) if values else (0.0, 0.0)
     low, *_, high = quantiles(values, n=20, method="inclusive")

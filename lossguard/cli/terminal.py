@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, TextIO
 
 ASCII = {"…": "~", "▲": "^", "▼": "v", "✕": "x", "±": "+-"}
-"""In place of characters that the output cannot encode."""
+"""Replacements for characters that the output cannot encode."""
 MIN_WIDTH = 20
 
 
@@ -43,7 +43,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same of several lines."""
+    """Return several lines without what is not printable."""
     return "\n".join(map(printable, text.split("\n")))
 
 
@@ -58,7 +58,7 @@ def width_of(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """Where a command prints."""
+    """The output of a command."""
 
     out: TextIO
     width: int | None
@@ -123,7 +123,7 @@ class Column:
     min_width: int | None = None
     """To how many characters its texts may be cut; None: they are never cut."""
     rank: int = 0
-    """Where the table is too wide, the columns of the highest rank are left out first; those of rank 0 stay."""
+    """Columns of the highest rank are left out first if the table is too wide; those of rank 0 stay."""
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int | None) -> list[list[Text]]:

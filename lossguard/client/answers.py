@@ -52,7 +52,7 @@ class AnswerStream(io.RawIOBase):
         return data
 
     def readinto(self, buffer: Any) -> int:
-        """As `read`, into a buffer of bytes: what the buffers of the standard library call."""
+        """Read into a buffer of bytes: the method that buffers of the standard library call."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -79,7 +79,7 @@ class _HeadInTime(HTTPConnection):
 
 
 class _TLSHeadInTime(_HeadInTime, HTTPSConnection):
-    """The same with TLS."""
+    """A connection with the same limits, with TLS."""
 
 
 def bound_heads(pool: urllib3.HTTPConnectionPool) -> None:

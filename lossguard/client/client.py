@@ -15,7 +15,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueErro
 from lossguard.client.answers import PIECE, AnswerStream, bound_heads, reason_of
 from lossguard.client.endpoint import checked_token, collector_url
 from lossguard.vocabulary.errors import CollectorError, Conflict, NotFound, Rejected, Unauthorised, Unreachable
-from lossguard.vocabulary.protocol import ACCEPTS_HEADER, API
+from lossguard.vocabulary.protocol import API, WIRE_HEADER, WIRE_VERSION
 
 if TYPE_CHECKING:
     from lossguard.client.stored_run import StoredRun
@@ -27,9 +27,9 @@ RETRY_UNAUTHORISED = 30.0
 NOT_SENT = (NewConnectionError, ConnectTimeoutError, SSLError, LocationValueError, UnicodeError)
 """Errors that occur before the request is sent."""
 TOKEN_FIELD = "header.authorization"
-"""Where a refused token stands: the sentence says so already."""
+"""Place of a refused token, which the sentence names already."""
 NEXT = re.compile(r'<(\?[^>]*)>;\s*rel="?next"?')
-"""In a Link header."""
+"""The next page in a Link header."""
 MAX_BODY = 32 << 20
 """Maximum bytes of an answer that is read as a whole; a trainer gets a few thousand."""
 MAX_VALUES = 2_000_000
@@ -76,9 +76,7 @@ class Client:
         self._pool = urllib3.connection_from_url(self.url, maxsize=1, timeout=limits, retries=False)
         bound_heads(self._pool)
         self._path = (address.path or "").rstrip("/")
-        self.accepts: frozenset[str] = frozenset()
-        """Those of `protocol.NEGOTIATED_FIELDS` that the collector's last answer names; empty before the first one."""
-        self._headers = {"user-agent": "lossguard"}
+        self._headers = {"user-agent": "lossguard", WIRE_HEADER.lower(): WIRE_VERSION}
         if token:
             self._headers["authorization"] = f"Bearer {checked_token('token', token)}"
 
@@ -89,14 +87,13 @@ class Client:
     def pages(self, path: str) -> Iterator[list[Any]]:
         """The lists at `path`, such as "/runs?limit=500", one page after another, each when it is asked for.
 
-        A collector of an earlier release has no pages: it sends everything at once, whatever `limit` says.
         Raises Rejected where the collector has one object instead.
         """
         asked = path
         for _ in range(MAX_PAGES):
             answer, body = self._send("GET", API + asked, None, self._headers)
             following = _next_page(asked, answer.headers.get("link", ""))
-            page = self._decoded(answer.status, body, (dict, list) if self.accepts else list)
+            page = self._decoded(answer.status, body, (dict, list))
             if isinstance(page, dict):
                 raise Rejected(f"{path} is one object and no list, so it has no pages: read it with get({path!r})")
             yield page
@@ -124,8 +121,7 @@ class Client:
         """Runs, the newest first: one row per run. They are read in pages; without `limit`, all of them.
 
         `state`: such as "running". `tags`: only runs with all of these. `search`: words and conditions as on the page
-        of runs, such as "lr>1e-3 loss<2.5". `since`: only runs that reported since then (unix seconds). A collector of
-        an earlier release knows `project` and `state` alone: for the others this raises Rejected.
+        of runs, such as "lr>1e-3 loss<2.5". `since`: only runs that reported since then (unix seconds).
         """
         from lossguard.client.stored_run import list_runs
 
@@ -206,8 +202,13 @@ class Client:
                 f"no collector answers at {self.url} ({reason_of(error)})",
                 may_have_arrived=not isinstance(error, NOT_SENT),
             ) from error
-        if not is_refused or _is_problem(answer):  # other refusals may come from a proxy
-            self.accepts = frozenset(answer.headers.get(ACCEPTS_HEADER, "").split())
+        if (version := answer.headers.get(WIRE_HEADER, WIRE_VERSION)) != WIRE_VERSION:
+            answer.close()
+            raise Unreachable(
+                f"the collector at {self.url} speaks version {version[:20]} of the wire, and this release version"
+                f" {WIRE_VERSION}: upgrade the older one",
+                status=answer.status,
+            )
         if is_refused:
             raise self._error(answer, body)
         return answer, body

@@ -42,7 +42,7 @@ def _is_base_address(value: str) -> bool:
 
 
 def _has_credentials(address: str) -> bool:
-    """Whether a secret stands in `address`: before its host, or in its query."""
+    """Return True if a secret stands in `address`: before its host, or in its query."""
     authority = re.split("[/?#]", address.partition("://")[2], maxsplit=1)[0]
     query = address.partition("?")[2]
     return "@" in authority or mask_text(query) != query

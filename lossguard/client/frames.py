@@ -1,4 +1,4 @@
-"""What the client returns: pandas frames, or dicts of columns where pandas is not installed."""
+"""Tables that the client returns: pandas frames, or dicts of columns where pandas is not installed."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def has(package: str) -> bool:
-    """Whether a package can be imported."""
+    """Return True if a package can be imported."""
     return importlib.util.find_spec(package) is not None
 
 

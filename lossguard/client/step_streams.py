@@ -23,7 +23,7 @@ MAX_LINE = 1 << 20
 """Maximum characters of a line: a thousand metrics with names of 128."""
 _INT32, _UINT16 = struct.Struct("<i"), struct.Struct("<H")
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-"""How a whole Arrow stream ends."""
+"""The end of a whole Arrow stream."""
 
 
 def read_arrow(stream: AnswerStream) -> Any:

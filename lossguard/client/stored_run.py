@@ -10,8 +10,6 @@ from lossguard.client import tables
 from lossguard.client.answers import AnswerStream
 from lossguard.client.frames import Frame, has, steps_of_lists, steps_of_table, table_of, table_of_columns
 from lossguard.client.step_streams import read_arrow, read_csv
-from lossguard.vocabulary.errors import NotFound, Rejected
-from lossguard.vocabulary.protocol import EXPORT_LINE, NO_SUCH_PATH, RUN_CURSOR
 
 if TYPE_CHECKING:
     from lossguard.client.client import Client
@@ -98,11 +96,11 @@ class StoredRun:
         return table_of(tables.EVENTS, self._get("")["events"])
 
     def notes(self) -> Frame:
-        """What people wrote about steps of the run, `id` as index."""
+        """Return the notes of people about steps of the run, `id` as index."""
         return table_of(tables.NOTES, self._get("/notes"))
 
     def goodput(self) -> Frame:
-        """What the run's time was used for, `cause` as index: `seconds`, and `share` of the whole (0 to 1)."""
+        """Return the uses of the run's time, `cause` as index: `seconds`, and `share` of the whole (0 to 1)."""
         shown = self._get("/goodput")
         total = shown["total_seconds"]
         return table_of(
@@ -114,7 +112,7 @@ class StoredRun:
         )
 
     def costs(self) -> Frame:
-        """What each rewind cost, the new `segment` as index: discarded `steps`, their `tokens`, and `seconds`.
+        """Return the costs of each rewind by its new `segment`: discarded `steps`, their `tokens`, and `seconds`.
 
         These are the seconds until the run was back at `fork_step`. Two rewinds may share time, so their sum may be
         more than the run lost.
@@ -122,30 +120,13 @@ class StoredRun:
         return table_of(tables.COSTS, self._get("/costs")["rewinds"])
 
     def _get(self, path: str) -> Any:
-        try:
-            return self._client.get(self._path + path)
-        except NotFound as error:
-            if error.detail.startswith(NO_SUCH_PATH):
-                raise self._too_old(error.status) from error
-            raise
+        return self._client.get(self._path + path)
 
     @contextmanager
     def _export(self, format: str, query: Sequence[tuple[str, Any]]) -> Iterator[AnswerStream]:
-        """The steps as a stream. A collector of an earlier release refuses Arrow, and ignores what is selected."""
-        path = f"{self._path}/export?{urlencode([('format', format), *query])}"
-        try:
-            with self._client.stream(path) as stream:
-                if EXPORT_LINE not in self._client.accepts:
-                    raise self._too_old(None)
-                yield stream
-        except Rejected as error:
-            if error.status == 422 and EXPORT_LINE not in self._client.accepts:
-                raise self._too_old(error.status) from error
-            raise
-
-    def _too_old(self, status: int | None) -> Rejected:
-        message = f"the collector at {self._client.url} is of an earlier release and cannot answer this: upgrade it"
-        return Rejected(message, status=status)
+        """The steps as a stream."""
+        with self._client.stream(f"{self._path}/export?{urlencode([('format', format), *query])}") as stream:
+            yield stream
 
 
 def _query(metrics: str | Sequence[str] | None, steps: Steps | None, discarded: bool) -> list[tuple[str, Any]]:
@@ -192,18 +173,8 @@ def list_runs(
         raise ValueError(f"limit={limit} must be a number of runs, from 1")
     if isinstance(tags, str):
         raise ValueError(f"tags={tags!r} must be a list of tags, as in [{tags!r}]")
-    new: list[tuple[str, str | float]] = [("tag", tag) for tag in tags]
-    new += [(name, value) for name, value in (("search", search), ("since", since)) if value is not None]
-    old = [(name, value) for name, value in (("project", project), ("state", state)) if value is not None]
-    query = urlencode([*old, *new, ("limit", min(limit or PAGE, PAGE))])
-    found = (run for run in _pages(client, f"/runs?{query}", needs_new=bool(new)) if state in (None, run["state"]))
+    given = {"project": project, "state": state, "search": search, "since": since}
+    query: list[tuple[str, str | float]] = [(name, value) for name, value in given.items() if value is not None]
+    query += [*(("tag", tag) for tag in tags), ("limit", min(limit or PAGE, PAGE))]
+    found = chain.from_iterable(client.pages(f"/runs?{urlencode(query)}"))
     return table_of(tables.RUNS, list(islice(found, limit)))
-
-
-def _pages(client: "Client", path: str, *, needs_new: bool) -> Iterator[dict[str, Any]]:
-    pages = client.pages(path)
-    first = next(pages)
-    if needs_new and RUN_CURSOR not in client.accepts:
-        message = f"the collector at {client.url} is of an earlier release and cannot search its runs: upgrade it"
-        raise Rejected(message)
-    yield from chain(first, *pages)

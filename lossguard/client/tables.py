@@ -27,7 +27,7 @@ def original_name(column: str) -> str:
 
 
 class Kind(Enum):
-    """What a column of a table holds."""
+    """The type of a column's values."""
 
     INTEGER = auto()
     """Whole numbers, none of them missing."""
@@ -46,10 +46,10 @@ class Table:
 
     index: str
     columns: Mapping[str, Kind]
-    """In their order, with the index."""
+    """The columns in table order, index first."""
 
     def kind(self, column: str) -> Kind:
-        """What a column holds; one of a newer collector, which this release does not know, is kept as it comes."""
+        """Return the type of a column; a column that this release does not know is kept as it comes."""
         return self.columns.get(column, Kind.JSON)
 
 
@@ -104,7 +104,7 @@ SEGMENTS = Table(
         "reason": Kind.TEXT,
         "order_id": Kind.OPTIONAL_INTEGER,
         "opened_at": Kind.TIME,
-        "live_order": Kind.OPTIONAL_INTEGER,
+        "live_order": Kind.INTEGER,
         "first_step": Kind.OPTIONAL_INTEGER,
         "last_step": Kind.OPTIONAL_INTEGER,
         "num_steps": Kind.INTEGER,

@@ -132,7 +132,7 @@ class GpuReader:
         return found
 
     def _supported(self, read: Callable[[], Any]) -> Any | None:
-        """What `read` returns; None where this GPU or driver does not have it."""
+        """Return what `read` returns, or None where this GPU or driver does not have it."""
         try:
             return read()
         except (self._nvml.NVMLError, KeyError, AttributeError):
@@ -142,7 +142,7 @@ class GpuReader:
 # Samples on their way to the collector. They are kept in memory only: a lost one costs nothing.
 
 Sample = dict[str, Any]
-"""As in a report: time, step, host, device, values."""
+"""A sample as reports hold it: time, step, host, device, values."""
 Read = Callable[[], Mapping[str, Mapping[str, float]]]
 """The values of each device."""
 
@@ -199,7 +199,7 @@ class HardwareSampler:
 
 
 def readers(directory: Path) -> Read:
-    """What reads the hardware of this machine, with the packages that are installed."""
+    """Return the readers of this machine's hardware, with the packages that are installed."""
     machine = _made(lambda: MachineReader(directory))
     gpus = _made(GpuReader)
 
@@ -211,7 +211,7 @@ def readers(directory: Path) -> Read:
 
 
 def _made(make: Callable[[], Any]) -> Any | None:
-    """What `make` returns; None where a package, a driver or a permission is missing."""
+    """Return what `make` returns, or None where a package, a driver or a permission is missing."""
     try:
         return make()
     except Exception:  # whatever a driver raises: hardware must not end the delivery

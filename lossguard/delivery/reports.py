@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from lossguard.spool.lines import DamagedLine, Record, from_line, intact_end, is_deliverable
+from lossguard.spool.lines import DamagedLine, Record, from_line, intact_end
 from lossguard.spool.set_aside import DamagedRange, SetAside
 from lossguard.spool.spool import spools_in
 from lossguard.spool.spool_reader import WINDOW, AcknowledgedOffset, SpoolReader
@@ -19,7 +19,7 @@ Line = tuple[int, bytes, Record]
 
 
 def in_report(record: Record) -> bool:
-    """Whether a line is sent as a part of a report."""
+    """Return True if a line is sent as a part of a report."""
     return "step" in record or "restorable" in record
 
 
@@ -75,7 +75,7 @@ def registration_of(reader: SpoolReader) -> tuple[dict[str, Any], bool]:
 
 
 def _registrations(reader: SpoolReader, end: int | None = None) -> Iterator[dict[str, Any]]:
-    return (record["run"] for _, record in reader.records("run", end=end) if is_deliverable(record))
+    return (record["run"] for _, record in reader.records("run", end=end))
 
 
 def _from_folder(folder: Path, *, started_at: float) -> dict[str, Any]:
@@ -103,7 +103,6 @@ class IntactLines:
         self._offset = AcknowledgedOffset(path)
         self._log_once = log_once
         self._set_aside = set_aside
-        self._checksums: bool | None = None  # unknown
         self._newest_time = 0.0  # of the acknowledged lines
         self._newest_segment = -1
 
@@ -118,21 +117,19 @@ class IntactLines:
 
     def next(self, limit: int) -> list[Line]:
         """The next lines, at most `limit`, without acknowledging them. Empty: nothing is left, or only damage was."""
-        if self._checksums is None:
-            self._checksums = self.reader.has_checksums()
         lines: list[Line] = []
         begin = end = self.begin
         problem = ""
         for offset, line in self.reader.lines(begin):
             try:
-                lines.append((offset, line, self._decoded(line)))
+                lines.append((offset, line, from_line(line)))
             except DamagedLine as error:
                 if lines:
                     break  # deliver the lines before it first
                 end, problem = offset + len(line), problem or str(error)
                 if (intact := intact_end(line)) is not None:
                     end = offset + intact
-                    lines.append((end, line[intact:], self._decoded(line[intact:])))
+                    lines.append((end, line[intact:], from_line(line[intact:])))
             if len(lines) == limit:
                 break
         if end > begin:
@@ -169,22 +166,13 @@ class IntactLines:
         self.reader.close()
         self._offset.close()
 
-    def _decoded(self, line: bytes) -> Record:
-        record = from_line(line, checksums=bool(self._checksums))
-        if not self._checksums and not is_deliverable(record):
-            raise DamagedLine("a line is none that the SDK writes")
-        return record
-
     def _stands_before(self, offset: int, line: bytes) -> bool:
         before = self.reader.lines(max(0, offset - WINDOW))
         return any(position < offset and line == each for position, each in before)
 
     def _set_damage_aside(self, begin: int, end: int, problem: str) -> None:
         path = self._set_aside.damaged_path
-        try:
-            self._set_aside.add(DamagedRange(spool=self._path.name, begin=begin, end=end, problem=problem))
-        except OSError as error:
-            self._log_once.warn_once("set aside", f"{path} cannot be written ({error.strerror})")
+        self._set_aside.add(DamagedRange(spool=self._path.name, begin=begin, end=end, problem=problem))
         self._log_once.warn_once(
             f"damaged {self._path}",
             f"{self._path} is damaged at bytes {begin} to {end} ({problem}): they stay there, and the rest is "

@@ -12,6 +12,7 @@ from lossguard.client.client import Client
 from lossguard.delivery.hardware import HardwareSampler
 from lossguard.delivery.spool_delivery import Ask, Delivery, Receive, unasked
 from lossguard.spool.archive import Keep, restore, trim
+from lossguard.spool.lines import OtherVersion
 from lossguard.spool.set_aside import SetAside
 from lossguard.spool.spool import session_of, spools_in
 from lossguard.spool.spool_reader import is_delivered
@@ -81,15 +82,15 @@ class Sender(threading.Thread):
         self.num_failures = 0
         """Failed attempts in a row."""
         self._last_exchange_at = time.monotonic()
-        self.set_aside = SetAside(directory)
+        self.set_aside = SetAside(directory, log_once)
         """Damaged and rejected lines, which are not delivered."""
         self.delivered = False
-        """Whether the thread ended with everything delivered but what is set aside or incomplete."""
+        """True if the thread ended with everything delivered but what is set aside or incomplete."""
         self.incomplete: list[str] = []
         """Spools whose last line is incomplete, with the bytes of that line, in words."""
         self._undeliverable = ""
         self.problem = ""
-        """Why the delivery is not complete, in a few words."""
+        """Reason why the delivery is not complete, in a few words."""
 
     def close(self, timeout: float) -> None:
         """Deliver the rest within `timeout` seconds; log how to deliver later what is left then."""
@@ -188,6 +189,8 @@ class Sender(threading.Thread):
             self._delivery = Delivery(
                 path, self._client, self._receive, self._log_once, self.set_aside, self._writer, ask=self._ask
             )
+        except OtherVersion as problem:
+            self._leave_out(path, problem)
         except OSError as problem:
             if self._is_current(path):
                 self._paths.append(path)
@@ -195,15 +198,16 @@ class Sender(threading.Thread):
             self._leave_out(path, problem)
 
     def _is_current(self, path: Path) -> bool:
-        """Whether this session writes or wrote the file: then it is tried until it can be read."""
+        """Return True if this session writes or wrote the file: then it is tried until it can be read."""
         return self._current is not None and session_of(path)[0] == session_of(self._current)[0]
 
-    def _leave_out(self, path: Path, problem: OSError) -> None:
+    def _leave_out(self, path: Path, problem: OSError | OtherVersion) -> None:
         """Go on with the next spool; another session tries this one again."""
         if self._delivery is not None:
             self._delivery.close()
             self._delivery = None
-        self._undeliverable = f"{path} cannot be read ({problem.strerror})"
+        reason = f"{path} cannot be read ({problem.strerror})" if isinstance(problem, OSError) else str(problem)
+        self._undeliverable = reason
         self._log_once.warn_once(self._undeliverable, self._undeliverable)
 
     def _continuation(self) -> Path | None:
@@ -263,9 +267,9 @@ class Sender(threading.Thread):
 
     def _note_exchange(self) -> None:
         self._last_exchange_at = time.monotonic()
-        self.num_failures = 0
-        if self._log_once.reset("unreachable"):
+        if self.num_failures and self._log_once.reset("unreachable"):
             self._log_once.warn(f"the collector at {self._client.url} answers again")
+        self.num_failures = 0
 
     def _back_off(self, problem: Exception) -> None:
         """Log the problem once, then wait: exponentially longer, with jitter, and as long as the collector asks."""

@@ -7,7 +7,7 @@ are set aside; whatever a spool contains, the lines after them are delivered.
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import takewhile
@@ -23,7 +23,7 @@ from lossguard.spool.spool import session_of
 from lossguard.spool.writer import WRITER_HEADER, Writer
 from lossguard.vocabulary.errors import Conflict, LogOnce, NotFound, Rejected, Unreachable
 from lossguard.vocabulary.orders import Order
-from lossguard.vocabulary.protocol import NEGOTIATED_FIELDS, SPOOL_HEADER
+from lossguard.vocabulary.protocol import SPOOL_HEADER
 from lossguard.vocabulary.states import SegmentReason
 from lossguard.vocabulary.wire import Notice, Question
 
@@ -42,7 +42,7 @@ Ask = Callable[[Question | None], None]
 
 
 def unasked(question: Question | None) -> None:
-    """For a process that cannot answer."""
+    """Ignore a question, in a process that cannot answer."""
 
 
 class Delivery:
@@ -70,6 +70,7 @@ class Delivery:
         self._log_once = log_once
         self._set_aside = set_aside
         self._writer = writer
+        self._headers = {} if writer is None else {WRITER_HEADER: writer.to_header()}
         self._was_ignored = False  # another process had the lease
         self._is_ready = False  # the run and the open segment are known
         self._run = ""
@@ -79,7 +80,7 @@ class Delivery:
         self._last_step: int | None = None  # of the open segment, as far as this process knows
         self._max_lines = MAX_STEPS_PER_REPORT
         self.refused = ""
-        """Why the collector refuses this spool, which stays on the disk; empty if it does not."""
+        """Reason why the collector refuses this spool, which stays on the disk; empty if it does not."""
 
     def advance(self) -> bool:
         """Deliver the next report, or the next line that belongs to no report. Returns False when nothing is left.
@@ -120,7 +121,7 @@ class Delivery:
         elif (
             self._run and not self.refused and self._writer is not None
         ):  # a loop that takes long to begin keeps its run
-            with suppress(NotFound, Conflict):  # an older collector; another process, as reports will say
+            with suppress(NotFound, Conflict):  # another process, as reports will say
                 self._request("POST", f"/runs/{self._run}/lease", {})
 
     def send_hardware(self, samples: list[Sample]) -> bool:
@@ -128,7 +129,7 @@ class Delivery:
 
         Returns whether they need not be sent again. Raises Unreachable, Unauthorised and NotFound like `advance`.
         """
-        if self._segment is None or self._has_ended or self.refused or "hardware" not in self._client.accepts:
+        if self._segment is None or self._has_ended or self.refused:
             return False
         body = {"segment": self._segment, "steps": [], "hardware": samples}
         try:
@@ -175,14 +176,6 @@ class Delivery:
             f"the collector at {self.refused}: {self.path} is not delivered any further; its steps stay there",
         )
 
-    def _note(self, damaged: DamagedRange) -> None:
-        try:
-            self._set_aside.add(damaged)
-        except OSError as error:
-            self._log_once.warn_once(
-                "set aside", f"{self._set_aside.damaged_path} cannot be written ({error.strerror})"
-            )
-
     def _send(self, batch: list[Line]) -> list[Line]:
         """Send the lines of a report, or one other line. Returns those that are done."""
         lines = self._lines.without_repeated(batch)
@@ -207,20 +200,19 @@ class Delivery:
             self._answer(record, record["answer"], record["state"], **fields)
         elif "finish" in record:
             body = {"state": record["finish"], "at": record["time"]}
-            self._request_of_run("finish", body, session=self._session)
+            headers = {}
+            if self._writer is not None:  # in the name of the session that has ended
+                headers[WRITER_HEADER] = replace(self._writer, session=self._session).to_header()
+            self._request_of_run("finish", body, headers=headers)
             self._has_ended = True
 
     def _register(self, registration: Body) -> None:
-        if not self._client.accepts and NEGOTIATED_FIELDS & registration.keys():
-            self._client.ping()  # whether the collector reads them
         answer = self._request("POST", "/runs", registration)
-        unread = registration.get("policy") and "policy" not in self._client.accepts
-        problem = "it is of an earlier release" if unread else answer.get("policy_problem")
-        if problem:
+        if problem := answer.get("policy_problem"):
             self._log_once.warn_once(
                 "policy",
-                f"the collector at {self._client.url} does not take the policy of this run"
-                f"{'' if unread else ', which only observes'}: {problem}",
+                f"the collector at {self._client.url} does not take the policy of this run, which only observes:"
+                f" {problem}",
             )
 
     def _request_of_run(self, route: str, body: Body, **options: Any) -> Any:
@@ -257,14 +249,14 @@ class Delivery:
         opened = {"segment": f"at-{self._before + offset}", "fork_step": None, "reason": reason, "order": None}
         opened["time"] = record.get("time", self.path.stat().st_mtime)
         self._open_segment(opened)
-        self._note(DamagedRange(spool=self.path.name, begin=offset, end=offset, problem="no segment", opened=opened))
+        self._set_aside.add(
+            DamagedRange(spool=self.path.name, begin=offset, end=offset, problem="no segment", opened=opened)
+        )
 
     def _answer(self, record: Record, order: int, state: str, **fields: Any) -> None:
         """The key lets the collector reject an answer to another run's order with the same id."""
-        if record.get("key") is not None:
-            fields["key"] = record["key"]
         try:
-            self._request("PUT", f"/orders/{order}", {"state": state, **fields})
+            self._request("PUT", f"/orders/{order}", {"state": state, "key": record["key"], **fields})
         except NotFound as problem:  # the order is unknown, not the run: starting over would not help
             raise Rejected(str(problem)) from problem
 
@@ -304,9 +296,10 @@ class Delivery:
                 self._log_once.warn_once(
                     f"order {problem}", f"an order was ignored, because it cannot be decoded: {problem}"
                 )
-        for notice in Notice.all_in(answer):
+        for notice in Notice.all_in(answer) if "notices" in answer else ():
             self._log_once.warn_once(f"notice {notice.key}", notice.text)
-        self._ask(Question.from_wire(answer.get("preflight")))
+        question = answer.get("preflight")
+        self._ask(None if question is None else Question.from_wire(question))
         self._receive(orders, sent_at + self._lease_seconds(answer))
         if self._was_ignored and answer.get("lease"):
             self._repeat_what_was_ignored()
@@ -321,13 +314,11 @@ class Delivery:
         self._was_ignored = False
 
     def _lease_seconds(self, answer: dict[str, Any]) -> float:
-        """How long this process may carry out orders; an older collector gives them to every process."""
+        """Seconds for which this process may carry out orders; as long as it likes where it has not said who it is."""
         seconds = answer.get("lease")
         if not isinstance(seconds, int | float):
             return math.inf
-        if seconds > 0:
-            self._log_once.reset("lease")
-        else:
+        if seconds <= 0:
             self._was_ignored = True
             other = str(answer.get("writer") or "another process")
             self._log_once.warn_once(
@@ -335,43 +326,15 @@ class Delivery:
                 f"{other} writes the run {self._run!r} too: this process carries out no orders until that has ended; "
                 "its steps are recorded",
             )
+        elif self._was_ignored:
+            self._log_once.reset("lease")
         return float(seconds)
 
-    def _request(
-        self,
-        method: str,
-        path: str,
-        body: Body,
-        *,
-        headers: dict[str, str] | None = None,
-        session: str | None = None,
-    ) -> Any:
-        """A request that says which process sends it; `session`: in the name of that one, for the end of a run.
-
-        It leaves out the fields that the collector does not know.
-        """
-        headers = dict(headers or {})
-        if self._writer is not None:
-            headers[WRITER_HEADER] = replace(self._writer, session=session or self._writer.session).to_header()
-        sent = self._known_part(body)
-        try:
-            return self._client.request(method, path, sent, headers=headers)
-        except Rejected:
-            known = self._known_part(body)
-            if known.keys() == sent.keys():
-                raise
-            return self._client.request(method, path, known, headers=headers)  # by an older collector than before
-
-    def _known_part(self, body: Body) -> Body:
-        unknown = NEGOTIATED_FIELDS - self._client.accepts
-        return {name: value for name, value in body.items() if name not in unknown}
+    def _request(self, method: str, path: str, body: Body, *, headers: Mapping[str, str] | None = None) -> Any:
+        """Send a request that says which process sends it."""
+        return self._client.request(method, path, body, headers={**self._headers, **(headers or {})})
 
     def _set_rejected_line_aside(self, line: bytes, problem: Rejected) -> None:
-        path = self._set_aside.rejected_path
-        try:
-            self._set_aside.reject(line)
-        except OSError:
-            self._log_once.warn_once("rejected", f"{path} cannot be written")
-        self._log_once.warn_once(
-            "rejected", f"the collector rejected a line ({problem}); rejected lines are kept in {path}"
-        )
+        self._set_aside.reject(line)
+        kept = f"rejected lines are kept in {self._set_aside.rejected_path}"
+        self._log_once.warn_once("rejected", f"the collector rejected a line ({problem}); {kept}")

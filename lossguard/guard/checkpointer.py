@@ -5,15 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lossguard.checkpoints.store import (
-    Certifies,
-    CheckpointStore,
-    CheckpointTimes,
-    KeepsInMemory,
-    KnowsItsSize,
-    Uploads,
-    durable_tier,
-)
+from lossguard.checkpoints.store import CheckpointStore, CheckpointTimes, OptionalMethods, durable_tier, offers
 from lossguard.guard.remedies import Remedies
 from lossguard.run.ranks import Ranks
 from lossguard.run.run import Run
@@ -36,12 +28,13 @@ class CheckpointSaver:
         self._run, self._checkpoints, self._log_once, self._every = run, checkpoints, log_once, every
         self._ranks = ranks
         self._is_saved_by_another = run.rank > 0 and ranks.size == 1  # rank 0 saves for ranks that cannot communicate
-        self._memory = checkpoints if isinstance(checkpoints, KeepsInMemory) and checkpoints.memory_every else None
-        self._certifier = checkpoints if isinstance(checkpoints, Certifies) else None
+        self._memory = checkpoints if offers(checkpoints, "save_in_memory") and checkpoints.memory_every else None
+        self._certifier = checkpoints if offers(checkpoints, "take_uncertified") else None
         self._times = CheckpointTimes(checkpoints)
         if self._certifier is not None:
             self._certifier.doubt = run.doubt
         self._saved_step: int | None = None  # the step whose durable checkpoint is the present state
+        self._failed_after: int | None = None  # a durable save has failed: the newest one, or what was restored since
         self._uncertified_step: int | None = None  # of the newest one without a certificate, since the last restore
         self.pinned: list[int] = []
         """Checkpoints that an escalation of the last rollback may need,"""
@@ -49,9 +42,9 @@ class CheckpointSaver:
         """up to this step."""
 
     def plan(self, until: int) -> str:
-        """How often a run up to step `until` is saved, how many checkpoints stay, and about how large they are."""
+        """Say how often a run up to step `until` is saved, how many checkpoints stay, and about their size."""
         often = f"a checkpoint every {plural(self._every, 'step')}"
-        if not isinstance(self._checkpoints, KnowsItsSize):
+        if not offers(self._checkpoints, "expected"):
             return often
         num, num_bytes = self._checkpoints.expected(self._every, min(until, ENDLESS))
         return f"{often}, {num} kept (~{size(num_bytes)})"
@@ -61,12 +54,14 @@ class CheckpointSaver:
         return self._checkpoints.steps() if self._memory is None else self._memory.durable_steps()
 
     def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
-        """See `CheckpointStore.load`."""
+        """Load as `CheckpointStore.load` does."""
         return self._times.load(step, not_before=not_before)
 
     def restored(self, step: int) -> None:
         """The present state is that of `step`."""
         self._saved_step, self._uncertified_step = step if step in self.durable_steps() else None, None
+        if self._failed_after is not None:
+            self._failed_after = step
 
     def stepped(self) -> None:
         """The present state is that of no checkpoint."""
@@ -84,7 +79,7 @@ class CheckpointSaver:
             self._save_in_memory(self._memory, step, state)
 
     def _is_uploading(self, step: int) -> bool:
-        if not isinstance(self._checkpoints, Uploads) or not self._ranks.broadcast(self._checkpoints.is_uploading()):
+        if not offers(self._checkpoints, "is_uploading") or not self._ranks.broadcast(self._checkpoints.is_uploading()):
             return False
         self._log_once.warn_once(
             "uploading",
@@ -105,7 +100,7 @@ class CheckpointSaver:
             self._checkpoints.pin(self.pinned)
             self._checkpoints.save(step, state())
         except Exception as problem:  # a full disk must not end a run that computes
-            self._report_failed_save(problem)
+            self._report_failed_save(problem, is_durable=True)
         else:
             self._saved_step = step
             self._times.saved(durable_tier(self._checkpoints), began)
@@ -113,7 +108,7 @@ class CheckpointSaver:
         self._run.add_seconds(CHECKPOINT_SECONDS, time.perf_counter() - began)
         self.report_restorable()
 
-    def _save_in_memory(self, memory: KeepsInMemory, step: int, state: Callable[[], dict[str, Any]]) -> None:
+    def _save_in_memory(self, memory: OptionalMethods, step: int, state: Callable[[], dict[str, Any]]) -> None:
         if self._is_saved_by_another:
             return
         began = time.perf_counter()
@@ -134,7 +129,7 @@ class CheckpointSaver:
                 self.report_restorable()
                 self._log_once.reset("save")
         except Exception as problem:
-            self._report_failed_save(problem)
+            self._report_failed_save(problem, is_durable=True)
         self._report_uncertified()
 
     def _report_uncertified(self) -> None:
@@ -149,13 +144,16 @@ class CheckpointSaver:
             self._log_once.warn(never_restored(step, reason, steps))
 
     def settle_for_rollback(self) -> None:
-        """The same, without waiting for an upload: what the run is about to leave need not be durable."""
-        if isinstance(self._checkpoints, Uploads):
+        """Settle without waiting for an upload: the state that the run is about to leave need not be durable."""
+        if offers(self._checkpoints, "stop_uploading"):
             self._checkpoints.stop_uploading()
         self.settle(wait=True)
 
-    def _report_failed_save(self, problem: Exception) -> None:
+    def _report_failed_save(self, problem: Exception, *, is_durable: bool = False) -> None:
         self._saved_step = None
+        if is_durable and self._failed_after is None:
+            self._failed_after = max(self.durable_steps(), default=-1)
+            self._run.cannot_save(str(problem))
         self._log_once.warn_once("save", f"a checkpoint could not be saved; the run continues without it: {problem}")
 
     def report_restorable(self) -> None:
@@ -164,6 +162,9 @@ class CheckpointSaver:
             return
         steps: Sequence[int] = self._checkpoints.steps()
         self._run.set_restorable(steps, self._times.tiers(steps))
+        if self._failed_after is not None and max(self.durable_steps(), default=-1) > self._failed_after:
+            self._failed_after = None
+            self._run.cannot_save("")
 
     def pin_all(self, until: int) -> None:
         """Keep all that there are now up to step `until`: the rollback may have been too short."""
@@ -222,13 +223,13 @@ class Position:
         """Batch index from which the next step takes its batch."""
         self.lr_scale = 1.0
         self.skips_ended = False
-        """Whether the data was seen not to repeat itself: batches of it cannot be skipped."""
+        """True if the data was seen not to repeat itself: batches of it cannot be skipped."""
         self.is_discarded = False
-        """Whether a rollback has left the step that was restored: its checkpoint could not be deleted then."""
+        """True if a rollback has left the step that was restored: its checkpoint could not be deleted then."""
         self.resume_from: int | None = None
         """The step from which a person has this process resume the run; its checkpoints hold it."""
         self.has_resumed_from_it = False
-        """Whether the checkpoint that was restored was saved by a process with the same `resume_from`."""
+        """True if the checkpoint that was restored was saved by a process with the same `resume_from`."""
         self.data: Any = None
         """The training data, if its state belongs into checkpoints: its `state_dict` returns plain values."""
         self.gate: Any = None
@@ -248,7 +249,7 @@ class Position:
         self._saver.stepped()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of it, in plain values."""
+        """Return the position as checkpoints hold it, in plain values."""
         skips = [[skip.skip_from, skip.skip_to, skip.reason] for skip in self.ledger.skips]
         state: dict[str, Any] = {"step": self.step, "cursor": self.cursor, "lr_scale": self.lr_scale, "ledger": skips}
         state |= {"run": self._owner, "remedies": dict(self._remedies.ends)}
@@ -268,26 +269,29 @@ class Position:
 
     def _restore_here(self, step: int, not_before: int) -> None:
         state = self._saver.load(step, not_before=not_before)
-        self._check_owner(state.get("run"))
+        self._check_owner(state["run"])
         _check_position(state, step)
         self.step = state["step"]
-        history = self._run.history
-        self.is_discarded = history.has_discarded(self.step, state.get("rollbacks", len(history.rewound_to)))
+        self.is_discarded = self._run.history.has_discarded(self.step, state["rollbacks"])
         self.has_resumed_from_it = self.resume_from is not None and state.get("resume_from") == self.resume_from
         self._saver.restored(self.step)
-        self.cursor = state["cursor"]
-        self.lr_scale = state["lr_scale"] if self._run.history.lr_scale is None else self._run.history.lr_scale
-        self.skips_ended |= state.get("skips_ended", False)
-        self._remedies.restore(state.get("remedies", {}))
+        self.enter(state)
+        self.skips_ended |= state["skips_ended"]
+        self._remedies.restore(state["remedies"])
         self._saver.pinned, self._saver.pinned_until = state["pinned"], state["pinned_until"]
-        if self.data is not None and "data" in state:
-            self.data.load_state_dict(state["data"])
-        if self.gate is not None:
-            self.gate.load_state_dict(state.get("gate", {}))
         if self.comparison is not None and "comparison" in state:
             self.comparison.load_state_dict(state["comparison"])
         for skip in state["ledger"]:
             self.ledger.add(Skip(*skip))
+
+    def enter(self, state: dict[str, Any]) -> None:
+        """Stand where the objects stood when a checkpoint was saved with this state: in the steps and in the data."""
+        self.step, self.cursor = state["step"], state["cursor"]
+        self.lr_scale = state["lr_scale"] if self._run.history.lr_scale is None else self._run.history.lr_scale
+        if self.data is not None and "data" in state:
+            self.data.load_state_dict(state["data"])
+        if self.gate is not None:
+            self.gate.load_state_dict(state.get("gate", {}))
 
     def _check_owner(self, owner: str | None) -> None:
         """A new run that is recorded may not continue from the checkpoints of another run."""

@@ -10,7 +10,6 @@ It calls no training code, so it serves loops of any kind: `Guard.steps`, and lo
 """
 
 import signal
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from lossguard.checkpoints.store import CheckpointStore
 from lossguard.guard.checkpointer import CheckpointSaver, Position
 from lossguard.guard.data.comparison import SampleComparison
 from lossguard.guard.data.skipped_samples import SampleSkips
-from lossguard.guard.limits_in_force import LimitsInForce
+from lossguard.guard.limits_in_force import LimitsInForce, OrderInbox
 from lossguard.guard.preflight_check import PreflightCheck
 from lossguard.guard.remedies import LASTS, Remedies
 from lossguard.run.interrupts import handling
@@ -43,24 +42,22 @@ SKIP_SAMPLES = ("run", "once")
 """Values of `skip_samples`: the samples of skipped batches stay skipped, or come again in later epochs."""
 MAX_NAMED_SAMPLES = 20
 """Maximum number of skipped samples that a sentence or an answer to the collector names."""
-HOLD_POLL_SECONDS = 0.05
-"""Pause between two looks at the inbox while a run is held."""
 MAX_RETURNED = 16
 """Maximum number of events about skipped samples that came again after one rollback."""
 
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """Where a run stands between two steps."""
+    """The position of a run between two steps."""
 
     step: int
     """The step that comes next."""
     batch: int
     """Absolute index of the batch that it uses."""
     restored: bool
-    """Whether a checkpoint was restored at this boundary: the data must be read from `batch` anew."""
+    """True if a checkpoint was restored at this boundary: the data must be read from `batch` anew."""
     stop: bool
-    """Whether a signal asked the run to stop here."""
+    """True if a signal asked the run to stop here."""
     since: int
     """Absolute index of the batch that would come next without skips: those from here to `batch` are skipped."""
 
@@ -97,11 +94,11 @@ class Controller:
             raise ValueError(f"resume_from={resume_from!r:.80} must be a step, from 0")
         self._log_once = LogOnce(quiet=run.rank > 0)
         self.limits = LimitsInForce(run, limits)
-        """What orders may do at most, and whether any is carried out now; rank 0 decides for all."""
+        """The limits of orders, and whether any order is carried out now; rank 0 decides for all."""
         self.interrupted_by: signal.Signals | None = None
         """The first signal that asked the present loop, or the last one, to stop."""
         self.held = False
-        """Whether the run waits for an operator: a hold order was executed, and no release order has come."""
+        """True if the run waits for an operator: a hold order was executed, and no release order has come."""
         self.decode = decode
         """Gives the text of a batch."""
         self.preflight = PreflightCheck(run, checkpoints, self.limits, self._log_once)
@@ -114,7 +111,12 @@ class Controller:
         self._sample_skips: SampleSkips | None = None  # of the present data, if later epochs leave samples out
         self._restored = False  # since the last boundary
         self._scales_lr = False  # the loop has read `lr_scale`
-        self._order: Order | None = None  # taken from the inbox, and not yet known to all ranks
+        self._inbox = OrderInbox(
+            *(self.limits, self.ranks),
+            step=lambda _: self.step,
+            until=lambda: self._until,
+            problem_with=self._problem_with,
+        )
         self._stopping = False  # all ranks know of a signal
         self._saver = CheckpointSaver(run, checkpoints, self.ranks, self._log_once, every=every)
         self._open = ExitStack()  # what `close` and `abandon` end
@@ -141,7 +143,7 @@ class Controller:
 
     @property
     def interrupted(self) -> bool:
-        """Whether a signal asked the run to stop."""
+        """True if a signal asked the run to stop."""
         return self.interrupted_by is not None
 
     @property
@@ -185,7 +187,7 @@ class Controller:
         self.remedies.register(name, apply, revert, lasts)
 
     def observe(self) -> None:
-        """From now on this process carries out no order: each one is refused, and a hold ends. Call it on rank 0."""
+        """Refuse all orders of this process from now on, and end a hold. Call it on rank 0."""
         self.limits.observe()
 
     def open(
@@ -232,13 +234,13 @@ class Controller:
         return boundary
 
     def boundary(self) -> Boundary:
-        """One step is done, on the batch that the last boundary named."""
+        """Report that one step was done on the batch of the last boundary; return the next boundary."""
         self._restored = False
         self._position.advance()
         return self._decide()
 
     def has_order(self) -> bool:
-        """Whether an order waits for the next boundary; for a loop whose last step is done, on all ranks together."""
+        """Return True if an order waits for the next boundary. All ranks of a loop whose last step is done call it."""
         return self._exchange_state(wait=True).order
 
     def close(self, *, step_done: bool = False) -> None:
@@ -290,7 +292,7 @@ class Controller:
         return Boundary(self.step, self.run.batch_index, self._restored, self._stopping, self._position.cursor)
 
     def _compare_from_here(self) -> None:
-        """What was found before the restore is about batches that the run has left."""
+        """Forget what the comparison found before the restore, about batches that the run has left."""
         self.ranks.exchange(RankState(self.step), wait=True)  # what is on its way is of before, too
         self._num_returned, self._newest_returned = 0, -1
         self.comparison.restored(self.ledger, self._position.cursor)
@@ -304,7 +306,7 @@ class Controller:
         return max(known, default=0)
 
     def _goes_back(self) -> bool:
-        """Whether `resume_from` was not carried out yet, as far as the run's folder knows."""
+        """Return True if `resume_from` was not carried out yet, as far as the run's folder knows."""
         return self._position.resume_from not in (None, self.run.history.resume_from)
 
     def _resume(self) -> None:
@@ -369,7 +371,7 @@ class Controller:
 
     def _execute_orders(self, *, is_last: bool) -> None:
         combined = self._exchange_state(wait=is_last)
-        while combined.order and (order := self._next_order()) is not None:
+        while combined.order and (order := self._inbox.next()) is not None:
             if order.kind is OrderKind.ROLLBACK:
                 self._roll_back(order)
             elif order.kind is OrderKind.HOLD:
@@ -379,10 +381,9 @@ class Controller:
 
     def _exchange_state(self, *, wait: bool) -> RankState:
         """Tell the other ranks of a signal or an order, and learn of theirs."""
-        self.limits.update()
+        has_order = self._inbox.has_order()
         self._answer_preflight()
-        self._order = self._order or self.run.take_order()
-        state = RankState(self.step, self.interrupted_by or 0, self._order is not None, self.comparison.findings)
+        state = RankState(self.step, self.interrupted_by or 0, has_order, self.comparison.findings)
         combined = self.ranks.exchange(state, wait=wait)
         self._report(combined.findings)
         if combined.signal:
@@ -415,27 +416,16 @@ class Controller:
             )
 
     def _answer_preflight(self) -> None:
-        self.preflight.update(self.step, self._until)
+        if self.run.question is not None:
+            self.preflight.update(self.step, self._until)
         if self.preflight.has_found_a_problem:
             self.preflight.has_found_a_problem = False
             self._saver.report_restorable()
 
-    def _next_order(self) -> Order | None:
-        """Rank 0's next order that it may carry out, on all ranks; those that it may not are refused."""
-        while (order := self._order or self.run.take_order()) is not None:
-            self._order = None
-            refused = self.limits.refusal(order, step=self.step, until=self._until)
-            if refused is not None:
-                self._refuse(order, *refused)
-            elif order.skip_from is not None and self._position.skips_ended:
-                self.run.refuse(order, "the data does not repeat itself, so no batch of it can be skipped")
-            else:
-                break
-        return self.ranks.broadcast(order)
-
-    def _refuse(self, order: Order, refusal: Refusal, why: str) -> None:
-        self.run.refuse(order, why, refusal)
-        self._log_once.warn(f"an order was refused: {why}")
+    def _problem_with(self, order: Order) -> str | None:
+        if order.skip_from is not None and self._position.skips_ended:
+            return "the data does not repeat itself, so no batch of it can be skipped"
+        return None
 
     def _roll_back(self, order: Order) -> bool:
         """Restore, extend the ledger, and record both in one line of the spool. Returns whether that worked."""
@@ -465,14 +455,10 @@ class Controller:
 
     def _is_revoked(self, order: Order, step: int) -> bool:
         """Judge an order of before `step` once more, after what may have taken long: nothing of it is recorded yet."""
-        lost = self.ranks.broadcast(self.run.revoked(order))
-        if lost is not None:
-            self.run.give_back(order)
-            self._log_once.warn(f"an order was not carried out: {lost}")
+        if self._inbox.is_lost(order):
             return True
-        refused = self.ranks.broadcast(self.limits.refusal(order, step=step, until=self._until))
-        if refused is not None:
-            self._refuse(order, *refused)
+        if (refused := self._inbox.refusal_now(order, step)) is not None:
+            self._inbox.refuse(order, *refused)
         return refused is not None
 
     def _restore_for(self, order: Order) -> bool:
@@ -483,7 +469,7 @@ class Controller:
                 raise CheckpointError("the order names no step to rewind to")
             self._restore(order.rewind_to, not_before=oldest)
         except CheckpointTooOld as problem:
-            self._refuse(order, Refusal.LIMITS, f"{problem}, and max_depth permits none before step {oldest}")
+            self._inbox.refuse(order, Refusal.LIMITS, f"{problem}, and max_depth permits none before step {oldest}")
             return False
         except CheckpointError as problem:
             self.run.refuse(order, str(problem))
@@ -555,27 +541,8 @@ class Controller:
         self._saver.settle(wait=True)
         if self._is_revoked(order, self.step):
             return
-        self.run.accept(order)
-        why = f": {order.reason}" if order.reason else ""
-        self._log_once.warn_once("held", f"held before step {self.step} until it is released or rolled back{why}")
         self.held = True
-        while self.held:
-            combined = self._exchange_state(wait=True)
-            if self._stopping:
-                break
-            if self.ranks.broadcast(self.limits.stopped):
-                self.held = False
-                self.run.open_segment(self.step, SegmentReason.RESUME)  # so the collector knows that the hold is over
-                break
-            next_order = self._next_order() if combined.order else None
-            if next_order is None:
-                time.sleep(HOLD_POLL_SECONDS)
-            elif next_order.kind is OrderKind.ROLLBACK:
-                self.held = not self._roll_back(next_order)
-            else:
-                self.run.accept(next_order)
-                self.held = next_order.kind is not OrderKind.RELEASE
-        self._log_once.reset("held")
+        self.held = not self._inbox.hold(order, lambda: self._exchange_state(wait=True), self._roll_back)
 
     @contextmanager
     def _reporting_batch_index(self) -> Iterator[None]:

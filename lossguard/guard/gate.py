@@ -22,12 +22,13 @@ from torch.optim import Optimizer
 from lossguard.guard.skipping import Skipping, skipping_for
 from lossguard.run.collectives import Scalar, is_sharded, num_ranks
 from lossguard.run.run import Run
+from lossguard.spool.device_scalars import HostCopy
 from lossguard.vocabulary.gating import DEVIATIONS, MAX_SKIPPED, SKIP_WINDOW, GateBounds
 
 BLOCK = 8
 """Steps whose values go to the host in one copy. It is read a block later, when it has long arrived."""
 LARGEST = torch.finfo(torch.float32).max
-"""As a bound, it is exceeded by infinite values only."""
+"""A bound that only infinite values exceed."""
 
 
 class Gate:
@@ -58,7 +59,7 @@ class Gate:
         # Views of each row, made once: in every step they would cost as much as all the rest.
         self._rows = [(row[0], row[1], row[:2], row[2]) for row in self._block_K3.unbind()]
         self._in_block = 0
-        self._copied: _HostCopy | None = None
+        self._copied: HostCopy | None = None
 
     @property
     def num_skipped(self) -> int:
@@ -112,16 +113,16 @@ class Gate:
         if self._in_block == BLOCK:
             self._read(self._copied)
             self._refresh()
-            self._copied, self._in_block = _HostCopy(self._block_K3), 0
+            self._copied, self._in_block = HostCopy(self._block_K3), 0
 
     def _flush(self) -> None:
         """Learn from all steps so far."""
         self._read(self._copied)
-        self._read(_HostCopy(self._block_K3[: self._in_block]))
+        self._read(HostCopy(self._block_K3[: self._in_block]))
         self._copied, self._in_block = None, 0
 
-    def _read(self, copied: "_HostCopy | None") -> None:
-        for loss, grad_norm, skipped in [] if copied is None else copied.rows():
+    def _read(self, copied: HostCopy | None) -> None:
+        for loss, grad_norm, skipped in [] if copied is None else copied.value().tolist():
             if self._bounds.observe(loss, grad_norm, skipped=bool(skipped)):
                 self._tell(
                     f"the gate skipped {MAX_SKIPPED} of the last {SKIP_WINDOW} updates: from now on it refuses only "
@@ -142,23 +143,3 @@ def _put(slot: Tensor, value: Scalar) -> None:
         return
     value = value.full_tensor() if is_sharded(value) else value  # type: ignore[attr-defined]
     slot.copy_(value.reshape(()), non_blocking=True)
-
-
-class _HostCopy:
-    """A copy of a device tensor in host memory; making one waits for nothing."""
-
-    def __init__(self, block_K3: Tensor) -> None:
-        self._event: Any = None
-        if not block_K3.is_cuda:
-            self._host_K3 = block_K3.clone()
-            return
-        self._host_K3 = torch.empty(block_K3.shape, dtype=block_K3.dtype, pin_memory=True)
-        self._host_K3.copy_(block_K3, non_blocking=True)
-        self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._event.record(torch.cuda.current_stream(block_K3.device))
-
-    def rows(self) -> list[list[float]]:
-        if self._event is not None:
-            self._event.synchronize()
-        rows: list[list[float]] = self._host_K3.tolist()
-        return rows

@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lossguard.checkpoints.store import KnowsWhatIsMissing
+from lossguard.checkpoints.store import offers
 from lossguard.guard.controller import Controller
 from lossguard.guard.data.source import BatchSource, Indexable
 from lossguard.vocabulary.gating import DEVIATIONS
+from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.protocol import is_step
+from lossguard.vocabulary.states import Arm, OrderKind
 
 if TYPE_CHECKING:
+    from lossguard.guard.arms import Arms
     from lossguard.guard.gate import Gate
 
 
@@ -39,6 +42,36 @@ class Guard(Controller):
     be undone, and RanksError if a rank has left. A guard raises no other errors into a running loop: in these cases,
     continuing would train something else than the run.
     """
+
+    _arms: "Arms | None" = None
+
+    @property
+    def arm(self) -> Arm | None:
+        """The arm that the loop trains now; None in all steps of the run itself."""
+        return None if self._arms is None else self._arms.now
+
+    def arms(self, evaluate: Callable[[], Iterable[float]], *, share: float = 0.05, window: int = 75) -> None:
+        """Before a rollback that is ordered, try its alternatives too, on at most this `share` of the steps so far.
+
+        The loop gets the steps of each arm as it gets those of the run: from the state of now (`wait`), and from the
+        checkpoint of the order with the same batches, without the skipped ones, and with a remedy. Each arm trains
+        until `window` steps after the order came. `evaluate()` then returns the loss of each held-out document, in
+        nats, always of the same ones in the same order. What came out is reported, and the policy learns from it.
+        After that the state of now is restored, and the order is carried out exactly as without arms.
+
+        Nothing that the loop logs in these steps is recorded: `guard.arm` names the arm to a loop that keeps a record
+        of its own. Where no arms can be tried (several ranks, data or checkpoints that cannot go back), one warning
+        says why. Call it once, before the loop. Raises ValueError for a `share` that is not above 0, for a `window`
+        below 1, and for an `evaluate` that is no function.
+        """
+        from lossguard.guard.arms import Arms  # most loops have none
+
+        self._arms = Arms(
+            self.run, self.checkpoints, self._position, self.remedies, evaluate, share, window, self._log_once
+        )
+        self._arms.is_interrupted = lambda: self.interrupted
+        if self.ranks.size > 1 or self.run.num_ranks > 1:
+            self._arms.give_up("they need a run of one process")
 
     def gate(self, *optimizers: Any, deviations: float = DEVIATIONS) -> "Gate":
         """A gate: its `step(loss, grad_norm)` takes the step of these optimizers of torch, except poisoned ones.
@@ -70,7 +103,7 @@ class Guard(Controller):
         not exact, or fails half-way and cannot be undone.
         """
         source = BatchSource(batches)
-        if isinstance(self.checkpoints, KnowsWhatIsMissing):
+        if offers(self.checkpoints, "check_complete"):
             self.ranks.run_on_all(self.checkpoints.check_complete, *source.parts_with_state())
         self.comparison.begin(source)
         if is_step(until):
@@ -91,10 +124,19 @@ class Guard(Controller):
                 self.run.data_seconds = time.perf_counter() - began
                 self.comparison.add(at.batch, batch)
                 yield at.step, batch
+                if self._arms is not None and (order := self._rollback_to_come()) is not None:
+                    yield from self._arms.play(order, source, until, self.tell)
                 at = self.boundary()
             self.close()
         finally:
             self.abandon()
+
+    def _rollback_to_come(self) -> Order | None:
+        """The order that the next boundary will carry out, if it is a rollback."""
+        order = self._inbox.peek()
+        if order is None or order.kind is not OrderKind.ROLLBACK:
+            return None
+        return None if self.limits.refusal(order, step=self.step + 1, until=self._until) else order
 
 
 def _text_of(source: BatchSource, decode: Callable[[Any], str], index: int) -> str:

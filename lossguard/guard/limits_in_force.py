@@ -1,8 +1,8 @@
-"""The limits of a run as they are now: of the code, the environment and a file; and whether anybody has said stop.
+"""The inbox of a run's orders, and the limits as they are now: of the code, the environment and a file.
 
 The strictest of all counts. In the run's folder (`.lossguard/PROJECT/RUN`) two files are looked at between any two
 steps: `limits`, in the form of LOSSGUARD_LIMITS, and `no-orders`, whose existence ends all obedience. Rank 0 looks; the
-others do what it does. One object for all ways to carry out orders: a guard, the restart contract, the launcher.
+others do what it does. A guard, the restart contract and the launcher take their orders from the same inbox.
 """
 
 import os
@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lossguard.run.ranks import Ranks, RankState
 from lossguard.run.run import Run
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce
 from lossguard.vocabulary.limits import Limits, Refused
 from lossguard.vocabulary.orders import Order, problem_with, read_key
-from lossguard.vocabulary.states import OrderKind, OrderMode, Refusal
+from lossguard.vocabulary.states import OrderKind, OrderMode, Refusal, SegmentReason
 
 VARIABLE = "LOSSGUARD_LIMITS"
 LIMITS_FILE, KILL_FILE = "limits", "no-orders"
@@ -22,10 +23,12 @@ DAY = 86_400.0
 CLOCK_TOLERANCE = 300.0
 """Seconds by which the clocks of collector and trainer may differ."""
 MAX_FILE_BYTES = 10_000
+HOLD_POLL_SECONDS = 0.05
+"""Pause between two looks at the inbox while a run is held."""
 
 
 class LimitsInForce:
-    """Whether orders are carried out now. It never raises after it was made, and never waits for the network."""
+    """The limits, and whether orders are carried out now. Never raises once made, and never waits for the network."""
 
     def __init__(
         self,
@@ -49,14 +52,14 @@ class LimitsInForce:
         self._announced: Limits | None = None  # what the collector knows
         self._announced_stop = False
         self.stopped = ""
-        """Why no order is carried out now, as a clause; empty if orders are."""
+        """Reason why no order is carried out now, as a clause; empty if orders are."""
         self.now = self._given
         """The limits as of the last `update`."""
         self.attach(run)
 
     def attach(self, run: Run) -> None:
         """Look into the folder of this run, and tell its collector of the limits."""
-        self._run = run
+        self.run = run
         folder = run.directory
         self._limits_path = None if folder is None else os.fspath(folder / LIMITS_FILE)
         self._kill_path = None if folder is None else os.fspath(folder / KILL_FILE)
@@ -64,7 +67,7 @@ class LimitsInForce:
         self.update()
 
     def observe(self, why: str = "guard.observe() was called") -> None:
-        """From now on no order is carried out by this process."""
+        """Carry out no order in this process from now on."""
         self._observing = why
 
     def update(self) -> str:
@@ -79,26 +82,26 @@ class LimitsInForce:
             self._log_once.warn(said)
         if self.now is not self._announced or bool(stopped) is not self._announced_stop:
             self._announced, self._announced_stop = self.now, bool(stopped)
-            self._run.has_limits(self._shown())
+            self.run.has_limits(self._shown())
         return stopped
 
     def refusal(self, order: Order, *, step: int, until: int | None) -> Refused | None:
-        """Why the run, before `step` of `until`, does not carry out `order`; None if it does."""
+        """Return why the run, before `step` of `until`, does not carry out `order`; None if it does."""
         self.update()
         now = self._clock()
-        if self._key is not None and (why := problem_with(order.signature, order.signed, self._run.id, self._key)):
+        if self._key is not None and (why := problem_with(order.signature, order.signed, self.run.id, self._key)):
             return Refusal.UNTRUSTED, why
         if order.kind is OrderKind.RELEASE:
             expired = _expired(order, step, now)
             return None if expired is None else (Refusal.STALE, expired)
         if self.stopped:
             return Refusal.OBSERVES, f"the trainer carries out no orders: {self.stopped}"
-        if (why := _expired(order, step, now) or _in_front(order, step) or self._run.outdated(order)) is not None:
+        if (why := _expired(order, step, now) or _in_front(order, step) or self.run.outdated(order)) is not None:
             return Refusal.STALE, why
         return self.now.refusal(order, step=step, until=until, num_rollbacks=self.num_rollbacks(now))
 
     def would_refuse(self, order: Order, *, step: int, until: int | None) -> str | None:
-        """Why an order that a person approves now would not be carried out, as a clause; None if it would."""
+        """Return why an order that a person approves now would not be carried out, as a clause; None if it would."""
         if self.stopped:
             return f"the trainer carries out no orders: {self.stopped}"
         if (why := _in_front(order, step)) is not None:
@@ -107,12 +110,12 @@ class LimitsInForce:
         return None if refused is None else refused[1]
 
     def num_rollbacks(self, now: float) -> int:
-        """Of the last 24 hours, by this process and earlier ones."""
-        return sum(at > now - DAY for at in self._run.history.rollback_times)
+        """Return the number of rollbacks of the last 24 hours, by this process and earlier ones."""
+        return sum(at > now - DAY for at in self.run.history.rollback_times)
 
     def count_rollback(self) -> None:
-        """One was just carried out."""
-        self._run.history.rollback_times.append(self._clock())
+        """Note that a rollback was just carried out."""
+        self.run.history.rollback_times.append(self._clock())
 
     def _shown(self) -> str:
         return (self.now & Limits(mode=OrderMode.OBSERVE)).to_text() if self.stopped else self.now.to_text()
@@ -153,6 +156,98 @@ class LimitsInForce:
             return str(problem)  # it is read again at the next boundary
         self._file, self.now = version, self._given & self._in_file
         return ""
+
+
+class OrderInbox:
+    """The orders of a run that may be carried out now; all others are refused. Rank 0's count for all ranks."""
+
+    def __init__(
+        self,
+        limits: LimitsInForce,
+        ranks: Ranks,
+        *,
+        step: Callable[[Order], int],
+        until: Callable[[], int | None],
+        problem_with: Callable[[Order], str | None] = lambda order: None,
+    ) -> None:
+        """`step`: the step that comes next when an order is judged; `until`: the planned steps; `problem_with`: why the
+        run cannot carry out an order, if it cannot."""
+        self._limits, self._ranks = limits, ranks
+        self._step, self._until, self._problem_with = step, until, problem_with
+        self._taken: Order | None = None  # and not yet known to all ranks
+        self._log_once = LogOnce(quiet=limits.run.rank > 0)
+
+    def has_order(self) -> bool:
+        """Look at the limits and into the inbox of this rank: True if an order waits."""
+        self._limits.update()
+        return self.peek() is not None
+
+    def peek(self) -> Order | None:
+        """Return this rank's next order, which stays in the inbox."""
+        self._taken = self._taken or self._take()
+        return self._taken
+
+    def next(self) -> Order | None:
+        """Return rank 0's next order that may be carried out, on all ranks, and refuse those that may not."""
+        while (order := self.peek()) is not None:
+            self._taken = None
+            refused = self._limits.refusal(order, step=self._step(order), until=self._until())
+            if refused is not None:
+                self.refuse(order, *refused)
+            elif (why := self._problem_with(order)) is not None:
+                self.refuse(order, None, why)
+            else:
+                break
+        return self._ranks.broadcast(order)
+
+    def refuse(self, order: Order, refusal: Refusal | None, why: str) -> None:
+        """Answer that the order is not carried out, and warn of it."""
+        self._limits.run.refuse(order, why, refusal)
+        self._log_once.warn(f"an order was refused: {why}")
+
+    def is_lost(self, order: Order) -> bool:
+        """True if the order does not count any more: then it is given back."""
+        lost = self._ranks.broadcast(self._limits.run.revoked(order))
+        if lost is not None:
+            self._limits.run.give_back(order)
+            self._log_once.warn(f"an order was not carried out: {lost}")
+        return lost is not None
+
+    def refusal_now(self, order: Order, step: int) -> Refused | None:
+        """Judge an order of before `step` once more, on all ranks, after what may have taken long."""
+        return self._ranks.broadcast(self._limits.refusal(order, step=step, until=self._until()))
+
+    def hold(self, held: Order, exchange: Callable[[], RankState], roll_back: Callable[[Order], bool]) -> bool:
+        """Wait until an order ends the hold, or until no order is carried out any more. Return False for a signal.
+
+        `exchange` makes the orders of rank 0 known to all ranks; `roll_back` returns whether it has worked.
+        """
+        run, why = self._limits.run, f": {held.reason}" if held.reason else ""
+        run.accept(held)
+        self._log_once.warn(f"held before step {self._step(held)} until it is released or rolled back{why}")
+        while True:
+            combined = exchange()
+            if combined.signal:
+                return False
+            if self._ranks.broadcast(self._limits.stopped):
+                run.open_segment(self._step(held), SegmentReason.RESUME)  # so the collector knows that the hold is over
+                return True
+            order = self.next() if combined.order else None
+            if order is None:
+                time.sleep(HOLD_POLL_SECONDS)
+            elif order.kind is not OrderKind.ROLLBACK:
+                run.accept(order)
+                if order.kind is OrderKind.RELEASE:
+                    return True
+            elif roll_back(order):
+                return True
+
+    def _take(self) -> Order | None:
+        """Return the next order of the inbox that no earlier process has answered."""
+        run = self._limits.run
+        while (order := run.take_order()) is not None and order.key in run.history.answered:
+            pass
+        return order
 
 
 def _expired(order: Order, step: int, now: float) -> str | None:

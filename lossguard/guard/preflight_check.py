@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from lossguard.checkpoints.store import CanCheck, CheckpointStore, KeepsInMemory, durable_tier
+from lossguard.checkpoints.store import CheckpointStore, offers, tier_of
 from lossguard.guard.limits_in_force import LimitsInForce
 from lossguard.run.run import Run
 from lossguard.vocabulary.errors import LogOnce
@@ -45,31 +45,26 @@ class PreflightCheck:
         self._answered = question.id
         try:
             refused = self._limits.would_refuse(question.as_order(), step=step, until=until)
-            texts, in_memory = () if refused else self._read_texts(question), question.step in self._memory_steps()
-            arguments = (question, refused or "", texts, in_memory)
+            texts, tier = () if refused else self._read_texts(question), tier_of(self._checkpoints, question.step)
+            arguments = (question, refused or "", texts, tier)
             self._thread = threading.Thread(target=self._look, args=arguments, name="lossguard-preflight", daemon=True)
             self._thread.start()
         except Exception as problem:  # no reason to end a run that computes
             self._log_once.warn_once("preflight", f"a preflight could not be answered: {problem}")
 
-    def _look(self, question: Question, refused: str, texts: tuple[tuple[int, str], ...], is_in_memory: bool) -> None:
-        tier: Tier | None = Tier.MEMORY if is_in_memory else durable_tier(self._checkpoints)
+    def _look(self, question: Question, refused: str, texts: tuple[tuple[int, str], ...], tier: Tier) -> None:
         try:
-            problem = None if is_in_memory else self._problem_with(question.step)
+            problem = None if tier is Tier.MEMORY else self._problem_with(question.step)
         except Exception as error:  # of a store of the loop's own
             problem = f"it cannot be looked at ({type(error).__name__}: {error})"
-        if problem:
-            self.has_found_a_problem, tier = True, None
-        answer = Answer(id=question.id, problem=storable(problem or ""), tier=tier, refused=refused, texts=texts)
-        self._run.answer_question(answer)
+        self.has_found_a_problem |= bool(problem)
+        found, why = None if problem else tier, storable(problem or "")
+        self._run.answer_question(Answer(id=question.id, problem=why, tier=found, refused=refused, texts=texts))
 
     def _problem_with(self, step: int) -> str | None:
-        if isinstance(self._checkpoints, CanCheck):
+        if offers(self._checkpoints, "check"):
             return self._checkpoints.check(step)
         return None if step in self._checkpoints.steps() else "it is no longer there"
-
-    def _memory_steps(self) -> list[int]:
-        return self._checkpoints.memory_steps() if isinstance(self._checkpoints, KeepsInMemory) else []
 
     def _read_texts(self, question: Question) -> tuple[tuple[int, str], ...]:
         """The texts of the first skipped batches, read once for each proposal. Whatever a decoder raises ends them.

@@ -20,7 +20,7 @@ LASTS = 2000
 
 @dataclass(slots=True)
 class Remedy:
-    """What a loop has registered."""
+    """A remedy that a loop has registered."""
 
     apply: Callable[[], object]
     revert: Callable[[], object]
@@ -35,7 +35,7 @@ class Remedies:
         self._run, self._ranks, self._log_once = run, ranks, log_once
         self._registered: dict[str, Remedy] = {}
         self.lr_factor: Callable[[int], float] = lambda step: 1.0
-        """What the learning rate of a step is multiplied by; `lossguard.torch.learning_rate_remedy` sets it."""
+        """Returns the factor of a step's learning rate; `lossguard.torch.learning_rate_remedy` sets it."""
 
     @property
     def ends(self) -> dict[str, int]:
@@ -92,6 +92,26 @@ class Remedies:
         """Take over the ends that a checkpoint holds; what the spool says is newer."""
         for name, end in ends.items():
             self.ends.setdefault(name, end)
+
+    def present(self) -> tuple[frozenset[str], dict[str, int]]:
+        """The values that are applied, and their ends: for `put_back`."""
+        return frozenset(filter(self._is_applied, self._registered)), dict(self.ends)
+
+    def put_back(self, present: tuple[frozenset[str], dict[str, int]]) -> None:
+        """Apply and revert what has changed since `present`. What a checkpoint holds must be restored after it."""
+        applied, ends = present
+        for name in self._registered:
+            if name in applied:
+                self._switch_on(name)
+            else:
+                self._switch_off(name)
+        self.ends.clear()
+        self.ends.update(ends)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the remedies that the loop has registered."""
+        return list(self._registered)
 
     def _switch_on(self, name: str) -> str | None:
         """Apply it on all ranks, unless it is applied. Returns why that failed, or None."""

@@ -24,11 +24,10 @@ killed at any moment leaves an order that is executed once, or is still open.
 
 import signal
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
-from lossguard.guard.limits_in_force import LimitsInForce
+from lossguard.guard.limits_in_force import LimitsInForce, OrderInbox
 from lossguard.guard.restart_state import RestartState
 from lossguard.run.interrupts import handling
 from lossguard.run.ranks import Ranks, RankState, current_ranks
@@ -41,10 +40,8 @@ from lossguard.vocabulary.states import OrderKind, Refusal, RunState, SegmentRea
 
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: the process asks to be started again, because of an order."""
-HOLD_POLL_SECONDS = 0.05
-"""Pause between two looks at the inbox while a run is held."""
 FINISH_SECONDS = 2.0
-"""For delivering what is left before the process leaves; the next one delivers the rest."""
+"""Seconds to deliver the rest of the spool before the process leaves; the next process goes on with it."""
 
 
 def restart(
@@ -54,7 +51,7 @@ def restart(
     ranks: Ranks | None = None,
     limits: Limits | None = None,
 ) -> "RestartPlan":
-    """What this process of `run` must do about orders: what it may load, what it skips, and when it has to leave.
+    """Return the plan of this process of `run`: which checkpoint it loads, what it skips, and when it has to leave.
 
     `remedies`: the changes of the training that the script can switch on (see `RestartPlan.has_remedy`), by name the
     number of steps for which each is in effect. `ranks`: the processes that train the run together, by default those
@@ -67,7 +64,7 @@ def restart(
 
 
 class RestartPlan:
-    """See the module; `lossguard.restart` makes it."""
+    """The orders of a script that can only be started again. `lossguard.restart` makes it."""
 
     def __init__(self, run: Run, remedies: Mapping[str, int], ranks: Ranks, limits: Limits | None = None) -> None:
         for name, lasts in remedies.items():
@@ -81,14 +78,14 @@ class RestartPlan:
         self._log_once = LogOnce(quiet=run.rank > 0)
         run.history = ranks.broadcast(run.history)
         self.limits = LimitsInForce(run, limits)
-        """What orders may do at most, and whether any is carried out now; rank 0 decides for all."""
+        """The limits of orders, and whether any order is carried out now; rank 0 decides for all."""
         state = RestartState() if run.directory is None else RestartState.read(run.directory, run.history)
         self._state: RestartState = ranks.broadcast(state)
         self._on_disk: frozenset[int] | None = None  # steps with a checkpoint, as the script has said
         self._is_resumed = False
         self._reached = 0  # where the run was resumed, or has saved its newest checkpoint since
         self._num_boundaries = 0
-        self._taken: Order | None = None  # from the inbox, and not yet known to all ranks
+        self._inbox = OrderInbox(self.limits, ranks, step=self._step_of, until=lambda: run.planned_steps)
         self.ledger = Ledger(run.history.skips)
         """The batches that are never used again."""
         if (order := self._state.order) is not None and order.skip_from is not None and order.skip_to is not None:
@@ -117,7 +114,7 @@ class RestartPlan:
         return self._state.newest_step
 
     def discarded(self, steps: Iterable[int]) -> list[int]:
-        """Those of `steps`, which have a checkpoint, whose training was rolled back.
+        """Return those of `steps` (which have a checkpoint) whose training was rolled back.
 
         Remove these checkpoints, or move them aside, before `resumed`: this process counts them as gone. An order for
         which no checkpoint is old enough is refused; then only what earlier orders have discarded is listed.
@@ -138,7 +135,7 @@ class RestartPlan:
         return self._state.newest(found)
 
     def _look_at(self, steps: Iterable[int]) -> frozenset[int]:
-        """What rank 0 finds on the disk; an order that cannot be executed with it is refused."""
+        """Return the steps that rank 0 finds on the disk; refuse an order that cannot be executed with them."""
         found = self.ranks.broadcast(frozenset(steps))
         order, newest = self._state.order, self._state.newest(found)
         if order is not None and newest is None:
@@ -155,7 +152,7 @@ class RestartPlan:
         if order is None:
             return
         self._keep(self._state.refused())  # first: an order that the history has answered counts as executed
-        self.run.history.answered.add(order.identity)
+        self.run.history.answered.add(order.key)
         self.run.refuse(order, why, refusal)
         self._log_once.warn(f"an order could not be executed: {why}")
         self.ledger = Ledger(self.run.history.skips)
@@ -165,14 +162,11 @@ class RestartPlan:
         order = self._state.order
         if order is None:
             return
-        if lost := self.ranks.broadcast(self.run.revoked(order)):
+        if self._inbox.is_lost(order):
             self._keep(self._state.refused())
-            self.run.give_back(order)
-            self._log_once.warn(f"an order was not carried out: {lost}")
             self.ledger = Ledger(self.run.history.skips)
             return
-        step = max(order.step or 0, order.rewind_to or 0)
-        refused = self.ranks.broadcast(self.limits.refusal(order, step=step, until=self.run.planned_steps))
+        refused = self._inbox.refusal_now(order, max(order.step or 0, order.rewind_to or 0))
         if refused is not None:
             self.refuse(refused[1], refused[0])
 
@@ -192,7 +186,7 @@ class RestartPlan:
         self._judge_again()  # loading may have taken long
         order = self._state.order
         if order is not None:
-            self.run.history.answered.add(order.identity)
+            self.run.history.answered.add(order.key)
             self.run.open_segment(step, SegmentReason.ROLLBACK, order, self._applied(order, step))
             self.limits.count_rollback()
             self._log_once.warn(f"rolled back to step {step}{order.describe()}")
@@ -221,13 +215,13 @@ class RestartPlan:
         return 1.0 if scale is None else scale
 
     def has_remedy(self, name: str, step: int) -> bool:
-        """Whether the remedy that was registered under this name is in effect at `step`."""
+        """Return True if the remedy that was registered under this name is in effect at `step`."""
         if name not in self._lasts:
             raise ValueError(f"the remedy {name!r:.100} is not registered: pass it to lossguard.restart(remedies=..)")
         return step < self.run.history.remedies.get(name, 0)
 
     def saved(self, steps: Iterable[int]) -> None:
-        """All steps that have a complete checkpoint now: call it after each one, once it is durable."""
+        """Take in all steps that have a complete checkpoint now; call it after each save, once it is durable."""
         found = frozenset(steps)
         if self._is_resumed and self._on_disk is not None:
             self._reached = max([self._reached, *found - self._on_disk])
@@ -244,7 +238,7 @@ class RestartPlan:
         Waits here while the run is held. An order that the script cannot execute is refused.
         """
         combined = self._exchange()
-        while combined.order and (order := self._next_order()) is not None:
+        while combined.order and (order := self._inbox.next()) is not None:
             if order.kind is OrderKind.ROLLBACK:
                 self._leave_for(order)
             elif order.kind is OrderKind.HOLD:
@@ -256,47 +250,26 @@ class RestartPlan:
         """With several ranks, at the end of the loop: release what their communication needs."""
         self.ranks.close()
 
-    def _exchange(self, *, wait: bool = False) -> RankState:
+    def _exchange(self, signal_number: int = 0, *, wait: bool = False) -> RankState:
         """Tell the other ranks of an order, and learn of rank 0's."""
         if not self._is_resumed:
             raise ConfigurationError("call plan.resumed(step) before plan.check(): the new segment has no first step")
         self._num_boundaries += 1
-        self.limits.update()
-        self._taken = self._taken or self._take_order()
-        return self.ranks.exchange(RankState(self._num_boundaries, order=self._taken is not None), wait=wait)
+        state = RankState(self._num_boundaries, signal_number, self._inbox.has_order())
+        return self.ranks.exchange(state, wait=wait)
 
-    def _take_order(self) -> Order | None:
-        """The next order of the inbox, which may still hold the one for which this process was started."""
-        while (order := self.run.take_order()) is not None and order.identity in self.run.history.answered:
-            pass
-        return order
-
-    def _next_order(self) -> Order | None:
-        """Rank 0's next order that it may carry out, on all ranks; those that it may not are refused."""
-        while (order := self._taken or self._take_order()) is not None:
-            self._taken = None
-            refused = self.limits.refusal(order, step=self._step, until=self.run.planned_steps)
-            if refused is None:
-                break
-            refusal, why = refused
-            self.run.refuse(order, why, refusal)
-            self._log_once.warn(f"an order was refused: {why}")
-        return self.ranks.broadcast(order)
-
-    @property
-    def _step(self) -> int:
+    def _step_of(self, _: Order | None = None) -> int:
         """The step that comes next, as far as the script has logged or saved."""
         newest = self.run.newest_step
         return self._reached if newest is None else max(self._reached, newest + 1)
 
-    def _leave_for(self, order: Order) -> None:
-        """Leave, so that the next process executes `order`; return if it is refused."""
+    def _leave_for(self, order: Order) -> bool:
+        """Leave, so that the next process executes `order`; return False if it is refused."""
         before, on_disk = self._state, self.ranks.broadcast(self._on_disk or frozenset())
         usable = on_disk - before.discarded
-        if lost := self.ranks.broadcast(self.run.revoked(order)):
-            self.run.give_back(order)
-            self._log_once.warn(f"an order was not carried out: {lost}")
-        elif order.rewind_to is None:
+        if self._inbox.is_lost(order):
+            return False
+        if order.rewind_to is None:
             self.run.refuse(order, "the order names no step to rewind to")
         elif not any(step <= order.rewind_to for step in usable):
             self.run.refuse(order, f"there is no checkpoint at or before step {order.rewind_to}")
@@ -307,16 +280,17 @@ class RestartPlan:
             self.run.refuse(order, f"it cannot be kept for the restart: {self.run.directory} cannot be written")
         else:
             self._leave(order)
+        return False
 
     def _too_deep(self, order: Order, usable: frozenset[int]) -> str | None:
-        """Why the checkpoint to which `order` would go back lies too far back, or None."""
+        """Return why the checkpoint to which `order` would go back lies too far back, or None."""
         assert order.rewind_to is not None
         newest = max(step for step in usable if step <= order.rewind_to)
-        return self.limits.now.too_deep(self._step, newest)
+        return self.limits.now.too_deep(self._step_of(), newest)
 
     def _oldest_step(self) -> int:
         """No order may go further back than this step."""
-        return self.ranks.broadcast(self.limits.now.oldest_step(self._step))
+        return self.ranks.broadcast(self.limits.now.oldest_step(self._step_of()))
 
     def _leave(self, order: Order) -> NoReturn:
         self._log_once.warn(f"leaving with exit code {EXIT_CODE}, to be started again at step {order.rewind_to}")
@@ -327,43 +301,16 @@ class RestartPlan:
 
     def _hold(self, order: Order) -> None:
         """Wait until an operator releases the run or rolls it back. A signal ends the wait, and is then handled."""
-        self.run.accept(order)
-        why = f": {order.reason}" if order.reason else ""
-        self._log_once.warn_once("held", f"held until it is released or rolled back{why}")
         received: list[int] = []
         with handling((signal.SIGTERM, signal.SIGINT), lambda number, _: received.append(number)):
-            self._wait_for_release(received)
-        self._log_once.reset("held")
+            self._inbox.hold(order, lambda: self._exchange(*received[:1], wait=True), self._leave_for)
         if received:
             signal.raise_signal(received[0])
-
-    def _wait_for_release(self, received: list[int]) -> None:
-        while True:
-            self._taken = self._taken or self._take_order()
-            self._num_boundaries += 1
-            signal_number = received[0] if received else 0
-            state = RankState(self._num_boundaries, signal_number, self._taken is not None)
-            combined = self.ranks.exchange(state, wait=True)
-            if combined.signal:
-                return
-            self.limits.update()
-            if self.ranks.broadcast(self.limits.stopped):
-                self.run.open_segment(self._step, SegmentReason.RESUME)  # so the collector knows that the hold is over
-                return
-            order = self._next_order() if combined.order else None
-            if order is None:
-                time.sleep(HOLD_POLL_SECONDS)
-            elif order.kind is OrderKind.ROLLBACK:
-                self._leave_for(order)
-            else:
-                self.run.accept(order)
-                if order.kind is OrderKind.RELEASE:
-                    return
 
     # What is recorded
 
     def _applied(self, order: Order, step: int) -> dict[str, Any]:
-        """What the spool records of the order, in the line that opens the new segment."""
+        """Return the fields of the order that the spool records in the line that opens the new segment."""
         applied = order.applied_at(step)
         history = self.run.history
         if order.lr_scale is not None:

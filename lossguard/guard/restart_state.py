@@ -1,4 +1,4 @@
-"""What the next process of a run must know of an order before it loads anything: a small file in the run's folder.
+"""The order for which the next process of a run is started: a small file in the run's folder.
 
 It is written before the process that trains is stopped, and replaced atomically. The line of the spool that opens the
 new segment says that the order was executed; an order that the history has answered is executed no more. So a process
@@ -37,11 +37,11 @@ class RestartState:
         return None if self.order is None else self.order.rewind_to
 
     def may_load(self, step: int) -> bool:
-        """Whether the checkpoint of `step` belongs to the run as it goes on."""
+        """Return True if the checkpoint of `step` belongs to the run as it goes on."""
         return step not in self.discarded and (self.newest_step is None or step <= self.newest_step)
 
     def newest(self, steps: Iterable[int]) -> int | None:
-        """Of these steps the newest whose checkpoint may be loaded; None when there is none."""
+        """Return the newest of these steps whose checkpoint may be loaded; None if there is none."""
         return max(filter(self.may_load, steps), default=None)
 
     def ordered(self, order: Order, steps: Iterable[int], *, oldest_step: int = 0) -> "RestartState":
@@ -85,13 +85,13 @@ class RestartState:
             body = json.loads((directory / STATE_FILE).read_bytes())
             order = None if body["order"] is None else Order.from_wire(body["order"])
             discards, discarded = (frozenset(filter(is_step, body[name])) for name in ("discards", "discarded"))
-            oldest = body.get("oldest_step", 0)  # earlier releases had no limits
+            oldest = body["oldest_step"]
         except (OSError, ValueError, KeyError, TypeError):
             return cls()
         if order is None or order.rewind_to is None:
             return cls(discarded=discarded)
         state = cls(order=order, discards=discards, discarded=discarded, oldest_step=oldest if is_step(oldest) else 0)
-        return state.executed() if order.identity in history.answered else state
+        return state.executed() if order.key in history.answered else state
 
 
 def _plain(value: Order | frozenset[int] | int | None) -> Any:

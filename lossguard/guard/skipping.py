@@ -1,4 +1,4 @@
-"""How an optimizer skips an update by a verdict that may lie on a device, as if the step had not been called.
+"""Skip an optimizer's update by a verdict that may lie on a device, as if the step had not been called.
 
 * Found inf: the fused optimizers of torch take the verdict themselves, as `found_inf`, which GradScaler uses.
 * On the host: the verdict is read. That waits for nothing if it is computed on the CPU.
@@ -23,7 +23,7 @@ class Skipping(Protocol):
     """Takes the step of one optimizer, or skips it."""
 
     device: torch.device
-    """Of its parameters."""
+    """Device of the parameters."""
 
     def step(self, skip: Tensor, scaler: Any) -> None:
         """Take a step, through the GradScaler if there is one, unless `skip` (0-dim float) is 1."""

@@ -43,7 +43,7 @@ class Guarding(Measuring):
         self.progress.tokens = tokens
 
     def announce(self) -> None:
-        """The controller says it."""
+        """Leave the announcement to the controller."""
 
     def _reset(self) -> None:
         self._is_open = self._has_failed = False
@@ -132,7 +132,7 @@ class Guarding(Measuring):
         return self._coming.popleft()
 
     def _boundary(self) -> Boundary:
-        """What the controller says; after an error of ours, batch follows batch."""
+        """Return the controller's next boundary; after an error of ours, batch follows batch."""
         if not self._has_failed:
             try:
                 return self.controller.boundary()

@@ -49,7 +49,7 @@ class Loader:
         self.loader = loader
         self.dataset = loader.dataset
         self.length: int | None = None
-        """As many micro-batches as the Trainer takes for an epoch; None before the training begins."""
+        """Micro-batches that the Trainer takes for an epoch; None before the training begins."""
         self._begin, self._next_micro_batch = begin, next_micro_batch
         self._is_for_trainer = False
 
@@ -67,7 +67,7 @@ class Loader:
         return len(self.loader) if self.length is None else self.length
 
     def __getattr__(self, name: str) -> Any:
-        """What the loader has besides, such as its `batch_size` and its `sampler`."""
+        """Return other attributes of the loader, such as its `batch_size` and its `sampler`."""
         if name == "loader":
             raise AttributeError(name)
         return getattr(self.loader, name)

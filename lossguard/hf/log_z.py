@@ -23,7 +23,7 @@ class LogZSum:
     highest: Tensor
 
     def metrics(self) -> dict[str, Tensor]:
-        """As `run.log` takes them."""
+        """Return the metrics as `run.log` takes them."""
         return {"log_z": self.total / self.num_tokens.clamp(min=1), "log_z_max": self.highest}
 
 
@@ -64,7 +64,7 @@ class LogZ:
 
 
 def _other_loss(trainer: Any) -> str:
-    """Why the loss of this trainer is not the plain one; empty if it is."""
+    """Return why the loss of this trainer is not the plain one; empty if it is."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     model = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft's
     if trainer.compute_loss_func is not None:

@@ -1,4 +1,4 @@
-"""What a transformers Trainer computes in each optimizer step, as the metrics of a run.
+"""The metrics that a transformers Trainer computes in each optimizer step.
 
 Everything is summed on the device and read by the run's own thread: the loop never waits for it. An error in here is
 reported once, and training continues.
@@ -67,7 +67,7 @@ class Measuring(TrainerCallback):
         self.forget()
 
     def forget(self) -> None:
-        """What was measured since the last logged step is of no use: the step is done again."""
+        """Discard the measurements of the unlogged step, which will be repeated."""
         self._loss: Tensor | None = None
         self._num_tokens = 0
         self._num_labels: Any = None

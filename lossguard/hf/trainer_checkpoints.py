@@ -36,9 +36,9 @@ STATE = (
     *("epoch", "global_step", "num_input_tokens_seen", "total_flos", "log_history"),
     *("best_metric", "best_global_step", "best_model_checkpoint"),
 )
-"""What a TrainerState holds of the progress; the rest are settings, which may be others when a run is resumed."""
+"""Fields of a TrainerState with the progress; the others are settings, which a resumed run may change."""
 SUMS = ("_total_loss_scalar", "_globalstep_last_logged", "current_flos")
-"""What the Trainer keeps outside of its state, for its own logs."""
+"""Attributes that the Trainer keeps outside of its state, for its own logs."""
 
 
 class Part:
@@ -53,7 +53,7 @@ class Part:
         return getattr(self.trainer, self.name)
 
     def state_dict(self) -> Any:
-        """That of the attribute."""
+        """Return the state of the attribute."""
         return self.module.state_dict()
 
     def load_state_dict(self, state: Any) -> None:
@@ -76,7 +76,7 @@ class Progress:
         self.loss_sum = getattr(self.trainer, "_tr_loss", None)
 
     def state_dict(self) -> dict[str, Any]:
-        """In tensors and plain values."""
+        """Return the progress in tensors and plain values."""
         state = {name: getattr(self.trainer.state, name) for name in STATE if hasattr(self.trainer.state, name)}
         sums = {name: float(getattr(self.trainer, name)) for name in SUMS if hasattr(self.trainer, name)}
         callbacks = [[type(each).__name__, each.state().get("attributes", {})] for each in self._callbacks()]
@@ -158,7 +158,7 @@ class PartCheckpoints(Checkpoints):
 
 PARTS = ("model", "optimizer", "lr_scheduler")
 KEEP = 20
-"""How many of the newest checkpoints stay, if nobody says it."""
+"""Default number of the newest checkpoints that stay."""
 
 
 class _OutputFolder(LocalFolder):
@@ -171,15 +171,15 @@ class _OutputFolder(LocalFolder):
 class TrainerCheckpoints(FrameworkCheckpoints):
     """The folders that `trainer` writes.
 
-    `keep`: as for `Checkpoints`; None: the newest `save_total_limit` stay (at least 2), and no older ones, or
-    without that limit the newest 20 and ever fewer older ones. While the training runs, the Trainer deletes none
-    itself: a rollback may need them. Its limit also holds for those that it saves in addition to the guard.
+    `keep`, `keep_bytes`: as for `Checkpoints`; `keep=None`: the newest `save_total_limit` stay (at least 2), and no
+    older ones, or without that limit the newest 20 and ever fewer older ones. While the training runs, the Trainer
+    deletes none itself: a rollback may need them. Its limit also holds for those that it saves besides the guard.
     """
 
     formats = ("transformers",)
     own = ("progress",)
 
-    def __init__(self, trainer: Trainer, progress: Progress, *, keep: int | None) -> None:
+    def __init__(self, trainer: Trainer, progress: Progress, *, keep: int | None, keep_bytes: int | None) -> None:
         if trainer.args.save_only_model:
             raise ValueError("save_only_model=True leaves the optimizer out: a guard could not restore it (store='hf')")
         self.trainer: Any = trainer
@@ -189,7 +189,8 @@ class TrainerCheckpoints(FrameworkCheckpoints):
         parts: Any = {name: Part(trainer, name) for name in PARTS}
         output = str(trainer.args.output_dir)
         keep = (max(2, self.limit) if self.limit else KEEP) if keep is None else keep
-        super().__init__(output, keep=keep, blocking=True, uncompared={"progress": progress}, **parts)
+        options: Any = {"keep": keep, "keep_bytes": keep_bytes, "blocking": True}
+        super().__init__(output, uncompared={"progress": progress}, **options, **parts)
         if self.ranks.rank == 0:
             for folder in self._folders().values():
                 if not (folder / "trainer_state.json").is_file():
@@ -222,7 +223,7 @@ class TrainerCheckpoints(FrameworkCheckpoints):
         self._saved_by_trainer = step
 
     def _evaluate(self, original: Any, *arguments: Any, **options: Any) -> Any:
-        """It may change the learning rate and the best metric, so that what was saved before is out of date."""
+        """Evaluate; a checkpoint from before is then out of date, because learning rate and best metric may change."""
         self._saved_by_trainer = None
         return original(*arguments, **options)
 
@@ -231,7 +232,7 @@ class TrainerCheckpoints(FrameworkCheckpoints):
         return self._output
 
     def _write(self, step: int, states: Mapping[str, Any]) -> None:
-        """In its place, with the manifest last. A damaged state is not written: the Trainer would resume from it."""
+        """Write in place, the manifest last. A damaged state is not written: the Trainer would resume from it."""
         if self._damage_on_any_rank(step, states) is not None:
             return
         with locked(self._output.path, self.ranks):
@@ -253,13 +254,13 @@ class TrainerCheckpoints(FrameworkCheckpoints):
             write_manifest(folder, {"step": step, **manifest})
             flush(folder)
             flush(self._output.path)
-            self._delete_old()
+            self._delete_old(manifest)
 
-    def _delete_old(self) -> None:
-        """Those of the guard by their age, and those of the Trainer alone by its own limit; never the best one."""
+    def _delete_old(self, manifest: Mapping[str, Any]) -> None:
+        """Delete the guard's checkpoints by age, and the Trainer's other ones by its limit; never the best one."""
         ours, best = self.durable_steps(), self.trainer.state.best_model_checkpoint
         others = [step for step in self._folders() if step not in ours]
-        deleted = self._steps_to_delete() + (others[: -self.limit] if self.limit else [])
+        deleted = self._steps_to_delete(manifest) + (others[: -self.limit] if self.limit else [])
         for step in deleted:
             if best is None or self._path(step).name != os.path.basename(best):
                 remove(self._path(step))
@@ -273,10 +274,12 @@ class TrainerCheckpoints(FrameworkCheckpoints):
     def _num_kept(self, num: int) -> int:
         return super()._num_kept(num) if self._keeps_older else min(num, self.keep)
 
-    def _steps_to_delete(self) -> list[int]:
+    def _steps_to_delete(self, manifest: Mapping[str, Any]) -> list[int]:
+        deleted = super()._steps_to_delete(manifest)
         if self._keeps_older:
-            return super()._steps_to_delete()
-        return [step for step in self.durable_steps()[: -self.keep] if step not in self._pinned]
+            return deleted
+        staying = {*self.durable_steps()[-self.keep :], *self._pinned}.difference(deleted)
+        return [step for step in self.durable_steps() if step not in staying]
 
     def _load_states(self, step: int, states: Mapping[str, Any]) -> None:
         folder = str(self._path(step))

@@ -80,6 +80,7 @@ def guard(
     every: int = 50,
     store: str = "lossguard",
     keep: int | None = None,
+    keep_bytes: int | None = None,
     memory: int = 0,
     memory_every: int = 10,
     directory: str | Path | None = None,
@@ -89,9 +90,10 @@ def guard(
     limits: Limits | None = None,
     resume_from: int | None = None,
 ) -> Controller:
-    """As `watch`, and the training is rolled back in place, past the batches that the collector names.
+    """Watch the Trainer, and roll it back in place, past the batches that the collector names.
 
-    Checkpoints are saved every `every` steps, and at least the newest `keep` (default: 20) of them stay.
+    Checkpoints are saved every `every` steps, and at least the newest `keep` (default: 20) of them stay, as far as they
+    fit into `keep_bytes` (default: half of the disk's space that other files leave).
     `store="lossguard"`: in `directory` (a path or a URL; default: `output_dir/lossguard`), in the background, and with
     `memory` in host memory too (see `Checkpoints`). `store="hf"`: the Trainer's own in `output_dir`, which it can
     resume from without Lossguard as well; by default as many of them stay as `save_total_limit` says, at least 2.
@@ -113,11 +115,12 @@ def guard(
             f"directory={str(directory)!r} needs store='lossguard': the Trainer writes into its output_dir"
         )
     if store == "hf":
-        checkpoints: CheckpointStore = TrainerCheckpoints(trainer, progress, keep=keep)
+        checkpoints: CheckpointStore = TrainerCheckpoints(trainer, progress, keep=keep, keep_bytes=keep_bytes)
     elif store == "lossguard":
         folder = directory or Path(str(trainer.args.output_dir)) / "lossguard"
-        options: dict[str, Any] = {"keep": KEEP if keep is None else keep, "memory": memory}
-        checkpoints = PartCheckpoints(trainer, folder, progress, memory_every=memory_every, **options)
+        options: dict[str, Any] = {"keep": KEEP if keep is None else keep, "keep_bytes": keep_bytes}
+        options |= {"memory": memory, "memory_every": memory_every}
+        checkpoints = PartCheckpoints(trainer, folder, progress, **options)
     else:
         raise ValueError(f"store={store!r} must be 'lossguard' or 'hf'")
     controller = Controller(

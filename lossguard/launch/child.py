@@ -18,12 +18,13 @@ from typing import Self
 
 from lossguard.launch.hooks import JOURNAL_VARIABLE
 from lossguard.spool.folders import open_private
+from lossguard.spool.writer import process_fields
 from lossguard.vocabulary.errors import LossguardError
 
 # Descendants, as /proc shows them: torchrun's workers have sessions of their own.
 
 SET_CHILD_SUBREAPER = 36
-"""Of prctl(2)."""
+"""An option of prctl(2)."""
 GIVE_UP_SECONDS = 5.0
 """For which processes that SIGKILL has not ended are waited for: one that waits for a disk ends later."""
 LOOK_SECONDS = 0.05
@@ -44,7 +45,7 @@ class Process:
         return cls(pid, _start_of(pid))
 
     def lives(self) -> bool:
-        """Whether it is there; one that has ended but is not waited for is not."""
+        """Return True if it is there; one that has ended but is not waited for is not."""
         found = _read(self.pid)
         return found is not None and found[1] == self.started
 
@@ -105,7 +106,7 @@ def zombies() -> set[Process]:
     """Return the children of this process that have ended and that nobody has waited for."""
     found = set()
     for path in Path("/proc").glob("[0-9]*"):
-        fields = _fields(int(path.name))
+        fields = process_fields(int(path.name))
         if fields and fields[0] == "Z" and int(fields[1]) == os.getpid():
             found.add(Process(int(path.name), fields[19]))
     return found
@@ -119,16 +120,8 @@ def kill_all(processes: Iterable[Process]) -> None:
 
 def _read(pid: int) -> tuple[int, str] | None:
     """(parent, start) of a process; None for one that has ended."""
-    fields = _fields(pid)
+    fields = process_fields(pid)
     return None if not fields or fields[0] in "ZX" else (int(fields[1]), fields[19])
-
-
-def _fields(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat behind the name, from the state on; none where there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return []
 
 
 def _has_journal(pid: int, place: bytes) -> bool:
@@ -224,7 +217,7 @@ class Child:
         return os.waitstatus_to_exitcode(status) if pid else None
 
     def lives(self) -> bool:
-        """Whether the process is there; one that has ended but is not waited for is not."""
+        """Return True if the process is there; one that has ended but is not waited for is not."""
         return bool(self.started) and _start_of(self.pid) == self.started
 
     def processes(self) -> list[Process]:
@@ -277,7 +270,6 @@ class Stop:
 
     def __init__(self, child: Child, now: float, *, grace: float) -> None:
         """`grace`: seconds between SIGTERM and SIGKILL; 0: SIGKILL at once. `now`: monotonic seconds."""
-        self.began_at = now
         self._kill_at = now + grace
         self._child = child
         self._below: dict[Process, None] = {}  # what was seen below it, parents first

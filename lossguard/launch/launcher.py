@@ -26,7 +26,7 @@ PASSED = frozenset(
 )
 """Signals that are passed on to the child. What the terminal sends (Ctrl-C) reaches the child without our help."""
 STOPPING = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
-"""Of these, the ones that ask the run to stop."""
+"""Signals that ask the run to stop."""
 POLL_SECONDS = 0.2
 """Pause between two looks of the supervisor; the end of the child and signals are noticed at once."""
 REAP_SECONDS = 60.0
@@ -39,14 +39,14 @@ DELIVERY_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ChildEnd:
-    """How one run of the child ended."""
+    """The end of one run of the child."""
 
     code: int | None
     """Its exit code, negative for a signal; None for a child of an earlier launcher."""
     asked_to_stop: bool = False
-    """Whether somebody else sent a signal that asks the run to stop."""
+    """True if somebody else sent a signal that asks the run to stop."""
     ended_cleanly: bool = False
-    """Whether its interpreter has come to its end without an uncaught exception, as far as the hooks saw."""
+    """True if its interpreter has come to its end without an uncaught exception, as far as the hooks saw."""
 
     @property
     def state(self) -> RunState:
@@ -65,7 +65,7 @@ class Restart:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to that of the launcher."""
     opens_segment: bool = True
-    """Whether the first row of the new child opens a segment (`resume`); False: the supervisor has opened one."""
+    """True if the first row of the new child opens a segment (`resume`); False: the supervisor has opened one."""
 
 
 class Supervisor:
@@ -75,7 +75,7 @@ class Supervisor:
     """True if a signal that asks the run to stop came while no child was there."""
 
     def first(self, begin_run: Callable[[], Run | None]) -> Restart | None:
-        """How the command is started first; None: as it is. `begin_run` returns the run, if it is known already."""
+        """Return how the command is started first; None: as it is. `begin_run` returns the run, if it is known."""
         return None
 
     def batch_of(self, step: int) -> int | None:

@@ -1,4 +1,4 @@
-"""What the launcher knows of the relay (`relay.py`): how it is started, and how the launcher waits for it."""
+"""The launcher's side of the relay (`relay.py`): start it, and wait for it."""
 
 import fcntl
 import logging
@@ -30,7 +30,7 @@ class NotRead(Exception):
 
 
 class Printing:
-    """What one child prints, on its way through a relay."""
+    """The output of one child on its way through a relay."""
 
     def __init__(self, process: Process, control: socket.socket, outputs: dict[int, int]) -> None:
         self.process = process

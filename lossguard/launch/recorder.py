@@ -1,6 +1,5 @@
 """The thread of the launcher that records: it reads the journal of the child, and writes and delivers the run."""
 
-import fcntl
 import importlib
 import json
 import logging
@@ -17,9 +16,10 @@ from lossguard.run.run import NO_STEPS, Run
 from lossguard.sources.names import NameMap
 from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.rows import Row
+from lossguard.spool.folders import FolderLock, lock_file, lock_folder, make_folder
 from lossguard.spool.spool import spools_in
 from lossguard.spool.spool_reader import AcknowledgedOffset, SpoolReader
-from lossguard.vocabulary.errors import LogOnce
+from lossguard.vocabulary.errors import ConfigurationError, LogOnce
 from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts, facts_of
 from lossguard.vocabulary.states import RunState, SegmentReason
 
@@ -58,17 +58,20 @@ GOES_ON = (
 logger = logging.getLogger("lossguard")
 
 Facts = dict[str, Any]
-"""What trackers say of the run: project, name, config, tags."""
+"""Facts that trackers know of the run: project, name, config, tags."""
 
 
 class Origin(Protocol):
-    """How the run of a launch is begun."""
+    """The beginning of a launch's run."""
 
     def begin(self, facts: Facts) -> Run:
         """The run, begun. Raises ConfigurationError."""
 
     def config(self, facts: Facts) -> dict[str, Any]:
         """The configuration as it is recorded. Raises ConfigurationError."""
+
+    def folder(self, facts: Facts) -> Path:
+        """The folder in which the run is recorded."""
 
 
 class Recorder(threading.Thread):
@@ -99,13 +102,13 @@ class Recorder(threading.Thread):
         self._closing = threading.Event()
         self._log_once = LogOnce()
         self.script_reports = False
-        """Whether the script calls `lossguard.init`: then it records itself."""
+        """True if the script calls `lossguard.init`: then it records itself."""
         self.batch_of: Callable[[int], int | None] = lambda step: None
         """The batch of a step, where the launcher knows it: it is recorded with the step."""
         self.leave_text: Callable[[], None] = lambda: None
         """Called when printed rows are not recorded."""
         self.ended: dict[str, Any] | None = None
-        """What the interpreter of the child has written at its end; None: nothing, as after kill -9."""
+        """Last entry of the child's interpreter; None: there is none, as after kill -9."""
 
     @property
     def recorded(self) -> Run | None:
@@ -306,11 +309,30 @@ class Recorder(threading.Thread):
             self._at_once = True
 
     def _begin_or_stand_back(self) -> None:
+        """Begin the run unless the script reports itself. It says so before it takes the run's folder, so nothing is
+        missed if the folder is taken before the last look."""
         importlib.import_module("lossguard.run.start")  # takes a while, in which the script may begin to report itself
-        if self._following is not None and self._following.has("script_reports"):
-            self._hand_over()
-        else:
-            self._begin()
+        lock = None if self._is_left_to_script() else self._lock_folder()
+        try:
+            if self._is_left_to_script():
+                self._hand_over()
+            else:
+                self._begin()
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _is_left_to_script(self) -> bool:
+        return self._following is not None and self._following.has("script_reports")
+
+    def _lock_folder(self) -> FolderLock | None:
+        """Lock the run's folder; None if it cannot be had at once: `begin` waits for it, or says what is wrong."""
+        folder = self._origin.folder(self._facts)
+        try:
+            make_folder(folder)
+            return lock_folder(folder, wait=0.0, remedy="")
+        except (ConfigurationError, OSError):
+            return None
 
     def _begin(self) -> None:
         from lossguard.run.recording import RecordingRun
@@ -347,16 +369,16 @@ class _Following:
 
     @property
     def has_rows(self) -> bool:
-        """Whether rows are there that are not recorded yet."""
+        """True if rows are there that are not recorded yet."""
         return bool(self.held) or self.rows.begin is not None
 
     def has_waited(self, seconds: float, now: float) -> bool:
-        """Whether the printed rows have waited for so long at `now` (unix seconds), or are too many to wait."""
+        """Return True if the printed rows have waited for so long at `now` (unix seconds), or are too many to wait."""
         first = next((entry["time"] for entry, _ in self.held if "time" in entry), now)
         return bool(self.held) and (now - first >= seconds or len(self.held) >= MAX_HELD)
 
     def has(self, kind: str) -> bool:
-        """Whether an entry of this kind is among those that are not taken in yet."""
+        """Return True if an entry of this kind is among those that are not taken in yet."""
         return any(kind in entry for entry, _, _ in self.entries())
 
     def entries(self) -> Iterator[tuple[dict[str, Any], int, int]]:
@@ -384,10 +406,10 @@ class _Following:
             self._offset.save(offset)
 
     def is_still_written(self) -> bool:
-        """Whether a process has the lock of whoever writes the journal; it is said."""
+        """Log and return True if a process has the lock of the writer of the journal."""
         with suppress(OSError), self.path.open("rb") as file:  # gone, or on a file system without locks
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(file)
             except BlockingIOError:
                 logger.warning(GOES_ON)
                 return True

@@ -34,9 +34,9 @@ MAX_BACKLOG = 4 << 20
 CHUNK_MEMORY = 256
 """Bytes of memory that a waiting chunk takes beside its content."""
 READY, DONE = b"r", b"d"
-"""What the relay says to the launcher: it passes on; everything that the command has printed is passed on and read."""
+"""Messages to the launcher: the relay passes on; all that the command has printed is passed on and read."""
 STOP_READING, COMMAND_ENDED = b"s", b"e"
-"""What the launcher says to the relay."""
+"""Messages of the launcher to the relay."""
 END_SECONDS = 0.3
 """From the end of the command until a process of it that still has an output counts as one that goes on."""
 LOOK_SECONDS = 0.02
@@ -60,11 +60,11 @@ def say(text: str) -> None:
 
 
 class Backlog:
-    """What was passed on and waits to be read."""
+    """Data that was passed on and waits to be read."""
 
     def __init__(self) -> None:
         self.is_wanted = True
-        """Whether anybody reads."""
+        """True if anybody reads."""
         self.news, self._news_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._chunks: deque[tuple[int, bytes | None]] = deque()
         self._size = 0

@@ -16,7 +16,7 @@ MIN_SECONDS = 60.0
 
 @dataclass(slots=True)
 class HangDetector:
-    """What the steps of one child have taken."""
+    """The times of one child's steps."""
 
     factor: float = FACTOR
     min_seconds: float = MIN_SECONDS

@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lossguard.guard.limits_in_force import LimitsInForce
+from lossguard.guard.limits_in_force import LimitsInForce, OrderInbox
 from lossguard.guard.restart_state import RestartState
 from lossguard.launch.adapters import Adapter, Resume
 from lossguard.launch.adapters.adapter import skips_in_environment
 from lossguard.launch.child import Child, Stop, descendants, write_stacks
 from lossguard.launch.launcher import STOPPING, ChildEnd, Restart, Supervisor
 from lossguard.launch.restart_rules import HangDetector, RestartBudget
+from lossguard.run.ranks import Ranks
 from lossguard.run.run import Run
 from lossguard.spool.history import History
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce
-from lossguard.vocabulary.limits import Refused
 from lossguard.vocabulary.orders import Ledger, Order, Skip
 from lossguard.vocabulary.states import OrderKind, Refusal, SegmentReason
 
@@ -40,7 +40,7 @@ logger = logging.getLogger("lossguard")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RestartLimits:
-    """What the launcher may do to the command."""
+    """Limits of what the launcher does to the command."""
 
     max_restarts: int = 10
     """Restarts within an hour of a command that ended by itself or hung; those for an order do not count."""
@@ -49,7 +49,7 @@ class RestartLimits:
     backoff: float = 1.0
     """Seconds before a command that ended by itself is started again; doubled while there is no new step."""
     restart_hangs: bool = False
-    """Whether a command that hangs is killed and started again."""
+    """True if a command that hangs is killed and started again."""
 
 
 class RestartSupervisor(Supervisor):
@@ -73,7 +73,6 @@ class RestartSupervisor(Supervisor):
         history = History() if run_folder is None else History.read(run_folder)
         self._is_new = not history.num_segments
         self._state = RestartState.read(folder, history)
-        self._executed: set[str | int] = set(history.answered)
         self.ledger = Ledger(history.skips)
         self._budget = RestartBudget(self.limits.max_restarts, self.limits.backoff)
         self._hang = HangDetector()
@@ -88,12 +87,17 @@ class RestartSupervisor(Supervisor):
         self._passed_over: set[int] = set()  # checkpoints from which the command died twice before its first step
         self._log_once = LogOnce()
         self.order_limits = LimitsInForce(Run(id=""))
-        """What orders may do at most, and whether any is carried out now."""
+        """The limits of orders, and whether any order is carried out now."""
+        self._inbox = OrderInbox(
+            *(self.order_limits, Ranks()),
+            step=self._step,
+            until=lambda: self.order_limits.run.planned_steps,
+        )
 
     # What the launcher asks
 
     def first(self, begin_run: Callable[[], Run | None]) -> Restart | None:
-        """How the command is started when no child of an earlier launcher lives."""
+        """Return how the command is started when no child of an earlier launcher lives."""
         if self._state.order is not None and (run := begin_run()) is not None:
             self.order_limits.attach(run)
             return self._roll_back(run)
@@ -170,27 +174,18 @@ class RestartSupervisor(Supervisor):
 
     def _take_orders(self, run: Run) -> bool:
         """Answer the orders of the inbox. Returns whether one of them is kept, and the command is to be stopped."""
-        while (order := run.take_order()) is not None:
-            if order.identity in self._executed:
-                continue
-            refused = self.order_limits.refusal(order, step=self._step(run, order), until=run.planned_steps)
-            if refused is not None:
-                self._refuse(run, order, *refused)
-            elif order.kind is OrderKind.RELEASE:
+        while (order := self._inbox.next()) is not None:
+            if order.kind is OrderKind.RELEASE:
                 run.accept(order, "the command was not held")
-            elif (problem := self._problem(order) or self._keep_order(order, run)) is not None:
-                self._refuse(run, order, None, problem)
+            elif (problem := self._problem(order) or self._keep_order(order)) is not None:
+                self._inbox.refuse(order, None, problem)
             else:
                 logger.warning("the command is stopped, to be started again at step %s", order.rewind_to)
                 return True
         return False
 
-    def _refuse(self, run: Run, order: Order, refusal: Refusal | None, why: str) -> None:
-        run.refuse(order, why, refusal)
-        self._log_once.warn(f"an order was refused: {why}")
-
     def _problem(self, order: Order) -> str | None:
-        """Why `order` cannot be executed, or None."""
+        """Return why `order` cannot be executed, or None."""
         if order.kind is not OrderKind.ROLLBACK:
             return NO_HOLD
         if order.rewind_to is None:
@@ -204,9 +199,9 @@ class RestartSupervisor(Supervisor):
             return str(problem)
         return None
 
-    def _keep_order(self, order: Order, run: Run) -> str | None:
+    def _keep_order(self, order: Order) -> str | None:
         """Keep the order for whoever starts the command. Returns why that failed, or None."""
-        oldest = self.order_limits.now.oldest_step(self._step(run, order))
+        oldest = self.order_limits.now.oldest_step(self._step(order))
         state = self._state.ordered(order, [self._step_of(each) for each in self._loadable()], oldest_step=oldest)
         try:
             state.save(self._folder)
@@ -223,19 +218,14 @@ class RestartSupervisor(Supervisor):
         """The command has ended: execute the order that was kept, and report it. Raises ConfigurationError, OSError."""
         order = self._state.order
         assert order is not None
-        if (lost := run.revoked(order)) is not None:
-            self._state = self._state.refused()
-            self._save()
-            run.give_back(order)
-            logger.warning("an order was not carried out: %s", lost)
-            return self._restart(self._newest())
         number = max(self._loadable(), default=None)
-        missing = (None, f"there is no checkpoint at or before step {order.rewind_to}")
-        refused = missing if number is None else self._refusal_now(run, order, number)
-        if number is None or refused is not None:
+        is_lost = self._inbox.is_lost(order)
+        refused = None if is_lost else self._refusal_now(order, number)
+        if number is None or is_lost or refused is not None:
             self._state = self._state.refused()
             self._save()
-            self._refuse(run, order, *(refused or missing))
+            if refused is not None:
+                self._inbox.refuse(order, *refused)
             return self._restart(self._newest())
         self._discard_after(number)
         if order.skip_from is not None and order.skip_to is not None:
@@ -243,7 +233,7 @@ class RestartSupervisor(Supervisor):
         step = self._step_of(number)
         run.open_segment(step, SegmentReason.ROLLBACK, order, _applied(order, step))
         self.order_limits.count_rollback()
-        self._executed.add(order.identity)
+        run.history.answered.add(order.key)
         self._state = self._state.executed()
         self._state = self._state.written_anew(self._gone())
         self._save()
@@ -251,14 +241,13 @@ class RestartSupervisor(Supervisor):
         logger.warning("rolled back to step %s%s", step, order.describe())
         return self._restart(number, opens_segment=False)
 
-    def _refusal_now(self, run: Run, order: Order, number: int) -> Refused | None:
-        """Why the order that was kept must not be carried out after all, with the checkpoint of `number` steps."""
-        refused = self.order_limits.refusal(order, step=self._step(run, order), until=run.planned_steps)
-        if refused is not None:
-            return refused
+    def _refusal_now(self, order: Order, number: int | None) -> tuple[Refusal | None, str] | None:
+        """Return why the kept order is not carried out after all, with the checkpoint of `number` steps."""
+        if number is None:
+            return None, f"there is no checkpoint at or before step {order.rewind_to}"
         step, oldest = self._step_of(number), self._state.oldest_step
-        if step >= oldest:
-            return None
+        if (refused := self._inbox.refusal_now(order, self._step(order))) is not None or step >= oldest:
+            return refused
         return Refusal.LIMITS, f"max_depth permits no step before {oldest}, and the newest checkpoint is of step {step}"
 
     def _discard_after(self, number: int) -> None:
@@ -271,7 +260,7 @@ class RestartSupervisor(Supervisor):
                 logger.warning("%s later checkpoints were moved to %s", len(moved), moved[0].parent)
 
     def _gone(self) -> frozenset[int]:
-        """Those of the discarded checkpoints that are no longer where the framework looks."""
+        """Return the discarded checkpoints that are no longer where the framework looks."""
         there = {self._step_of(each) for each in self.adapter.checkpoints()}
         return self._state.discarded - there
 
@@ -297,8 +286,9 @@ class RestartSupervisor(Supervisor):
         """The checkpoint to resume from. Raises ConfigurationError, OSError."""
         return max((each for each in self._loadable() if each not in self._passed_over), default=None)
 
-    def _step(self, run: Run, order: Order) -> int:
+    def _step(self, order: Order) -> int:
         """The step that comes next, as far as the command has logged or saved; before it has, that of the order."""
+        run = self.order_limits.run
         newest = order.step if run.newest_step is None else run.newest_step
         logged = order.rewind_to or 0 if newest is None else newest + 1
         return max(logged, self._newest_saved)
@@ -361,7 +351,7 @@ class RestartSupervisor(Supervisor):
 
 
 def _applied(order: Order, step: int) -> dict[str, Any]:
-    """What the spool records: a command that is not ours takes neither a learning rate nor remedies."""
+    """Return the fields that the spool records: a launched command takes neither a learning rate nor remedies."""
     applied = order.applied_at(step)
     ignored = [f"lr_scale={order.lr_scale:g}"] if applied.pop("lr_scale", None) is not None else []
     ignored += order.remedies

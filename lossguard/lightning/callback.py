@@ -44,17 +44,17 @@ from lossguard.vocabulary.orders import Skip
 from lossguard.vocabulary.protocol import is_step
 
 SHORT_GROUP = "too few micro-batches for the step"
-"""Why the last batch of an epoch of the data is passed over, where a step within Lightning's epoch needs a full one."""
+"""Reason for passing over the last batch of an epoch where a step within Lightning's epoch needs a full one."""
 
 
 class Lossguard(Watch):
-    """As `Watch`, and the run is rolled back in place, verified, and skips by itself what was bad.
+    """Watch the Trainer, and roll it back in place, past the batches that the collector names.
 
     `every`: steps between two checkpoints; `directory`: their folder, by default `lossguard` in the trainer's
     `default_root_dir`; `store="lossguard"`: they are written in the background, and with `memory` kept in host memory
-    too (`keep`, `memory`, `memory_every`: see `lossguard.torch.Checkpoints`); `store="lightning"`: each holds what
-    `trainer.save_checkpoint` writes, and the loop waits for it; `signals`, `skips`, `skip_samples`, `limits`,
-    `resume_from`: see `lossguard.Guard`.
+    too; `store="lightning"`: each holds what `trainer.save_checkpoint` writes, and the loop waits for it; `keep`,
+    `keep_bytes`, `memory`, `memory_every`: see `lossguard.torch.Checkpoints`; `signals`, `skips`, `skip_samples`,
+    `limits`, `resume_from`: see `lossguard.Guard`.
 
     Raises ConfigurationError for an invalid argument, and TypeError for what is no run. `fit` raises ConfigurationError
     before the first step for what cannot be guarded, and later the errors that `lossguard.Guard` raises into a loop.
@@ -68,6 +68,7 @@ class Lossguard(Watch):
         store: str = "lossguard",
         directory: str | Path | None = None,
         keep: int = 20,
+        keep_bytes: int | None = None,
         memory: int = 0,
         memory_every: int = 10,
         held_out: str | None = None,
@@ -78,9 +79,9 @@ class Lossguard(Watch):
         resume_from: int | None = None,
     ) -> None:
         super().__init__(run, held_out=held_out)
-        refuse_arguments(
-            every=every, store=store, keep=keep, memory=memory, memory_every=memory_every, skip_samples=skip_samples
-        )
+        self.storage: dict[str, Any] = {"keep": keep, "keep_bytes": keep_bytes}
+        self.storage |= {"memory": memory, "memory_every": memory_every}
+        refuse_arguments(every=every, store=store, skip_samples=skip_samples, **self.storage)
         if resume_from is not None and not is_step(resume_from):
             raise ConfigurationError(f"resume_from={resume_from!r:.80} must be a step, from 0")
         self.every, self.directory, self.signals, self.skips = every, directory, tuple(signals), tuple(skips)
@@ -88,12 +89,11 @@ class Lossguard(Watch):
         self.controller: Controller | None = None
         """None before the first step, and when the run is not guarded any more."""
         self.store = store
-        self.storage: dict[str, Any] = {"keep": keep, "memory": memory, "memory_every": memory_every}
         self._undo = ExitStack()  # what is changed of the trainer while it fits
         self._scaled = ScaledRates()
 
     def announce(self) -> None:
-        """The controller says it."""
+        """Leave the announcement to the controller."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -164,11 +164,12 @@ class Lossguard(Watch):
         uncompared: Any = {"callbacks": Callbacks(trainer, self.log_once), "data": self._data}
         directory = self.directory or within(trainer.default_root_dir, "lossguard")
         if self.store == "lightning":
-            return TrainerCheckpoints(trainer, directory, keep=self.storage["keep"], uncompared=uncompared, **objects)
+            space = {name: self.storage[name] for name in ("keep", "keep_bytes")}
+            return TrainerCheckpoints(trainer, directory, uncompared=uncompared, **space, **objects)
         return Checkpoints(directory, uncompared=uncompared, **objects, **self.storage)
 
     def next_micro_batch(self) -> Any:
-        """What Lightning gets from its loader."""
+        """Return what Lightning gets from its loader."""
         if self._left == 0:
             self.flush()
             self._boundary()
@@ -287,6 +288,7 @@ class Lossguard(Watch):
         self._undo.close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().teardown(trainer, pl_module, stage)
         self._undo.close()
 
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
         TQDMProgressBar,
     )
     from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch.plugins import Precision
     from lightning.pytorch.plugins.io import TorchCheckpointIO
-    from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+    from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 else:
     imported = [name for name in ("lightning.pytorch", "pytorch_lightning") if name in sys.modules]
     installed = [name for name in ("lightning", "pytorch_lightning") if importlib.util.find_spec(name)]
@@ -30,15 +31,18 @@ else:
     ModelCheckpoint = pytorch.callbacks.ModelCheckpoint
     RichProgressBar, TQDMProgressBar = pytorch.callbacks.RichProgressBar, pytorch.callbacks.TQDMProgressBar
     TensorBoardLogger = pytorch.loggers.TensorBoardLogger
-    TorchCheckpointIO = pytorch.plugins.io.TorchCheckpointIO
+    Precision, TorchCheckpointIO = pytorch.plugins.Precision, pytorch.plugins.io.TorchCheckpointIO
     DDPStrategy, SingleDeviceStrategy = pytorch.strategies.DDPStrategy, pytorch.strategies.SingleDeviceStrategy
+    DeepSpeedStrategy = pytorch.strategies.DeepSpeedStrategy
 
 __all__ = [
     "Callback",
     "DDPStrategy",
+    "DeepSpeedStrategy",
     "GradientAccumulationScheduler",
     "LightningModule",
     "ModelCheckpoint",
+    "Precision",
     "RichProgressBar",
     "SingleDeviceStrategy",
     "TQDMProgressBar",
@@ -54,12 +58,20 @@ OR_WATCH = "or use lossguard.lightning.Watch(run), which reports and never rolls
 
 
 def refuse_arguments(
-    *, every: int, store: str, keep: int, memory: int, memory_every: int, skip_samples: str = "run"
+    *,
+    every: int,
+    store: str,
+    keep: int,
+    keep_bytes: int | None,
+    memory: int,
+    memory_every: int,
+    skip_samples: str = "run",
 ) -> None:
     """Raise ConfigurationError for what the callback cannot be called with."""
-    least = {"every": (every, 1), "keep": (keep, 1), "memory": (memory, 0), "memory_every": (memory_every, 1)}
+    least = {"every": (every, 1), "keep": (keep, 1), "keep_bytes": (keep_bytes, 1)}
+    least |= {"memory": (memory, 0), "memory_every": (memory_every, 1)}
     for name, (given, minimum) in least.items():
-        if given < minimum:
+        if given is not None and given < minimum:
             raise ConfigurationError(f"{name}={given} must be at least {minimum}")
     if store not in ("lossguard", "lightning"):
         raise ConfigurationError(f"store={store!r} must be 'lossguard' or 'lightning'")
@@ -69,11 +81,17 @@ def refuse_arguments(
         raise ConfigurationError(f"memory={memory} needs store='lossguard': Lightning's checkpoints are files alone")
 
 
+def has_whole_gradients(strategy: Any) -> bool:
+    """Whether each rank has all gradients where an optimizer step begins: FSDP has shards, DeepSpeed, which is a DDP to
+    Lightning, none."""
+    return isinstance(strategy, SingleDeviceStrategy | DDPStrategy) and not isinstance(strategy, DeepSpeedStrategy)
+
+
 def refuse_setup(trainer: Trainer, module: LightningModule, *, store: str = "lossguard") -> None:
     """Raise ConfigurationError for what a rollback in the middle of `fit` cannot restore."""
     strategy: Any = trainer.strategy
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+    if not has_whole_gradients(strategy):
         _refuse(f"{type(strategy).__name__}", "it is not tested: use one device or strategy='ddp'")
     if (method := getattr(strategy, "_start_method", "popen")) != "popen":
         _refuse(

@@ -94,7 +94,7 @@ class Loops:
 
 
 class Callbacks:
-    """What the other callbacks know: how often EarlyStopping waited, which models ModelCheckpoint keeps.
+    """The state of the other callbacks: how often EarlyStopping waited, which models ModelCheckpoint keeps.
 
     Not all of them give back what they are given (ModelCheckpoint forgets its current score), so it is not compared.
     """
@@ -173,7 +173,7 @@ FILE = "trainer.ckpt"
 
 
 class TrainerCheckpoints(FrameworkCheckpoints):
-    """What `trainer` writes. `keep`, `uncompared` and `objects`: as for `Checkpoints`.
+    """Checkpoints that `trainer` writes. `keep`, `keep_bytes`, `uncompared` and `objects`: as for `Checkpoints`.
 
     Saving raises CheckpointError where `save_hyperparameters` or a hook has put more into the file than tensors and
     plain values: reading it back would run code that is in it.
@@ -188,11 +188,13 @@ class TrainerCheckpoints(FrameworkCheckpoints):
         directory: str | os.PathLike[str],
         *,
         keep: int,
+        keep_bytes: int | None,
         uncompared: Mapping[str, Stateful],
         **objects: Any,
     ) -> None:
         self._trainer = trainer
-        super().__init__(directory, keep=keep, blocking=True, uncompared=uncompared, **objects)
+        space: Any = {"keep": keep, "keep_bytes": keep_bytes}
+        super().__init__(directory, **space, blocking=True, uncompared=uncompared, **objects)
 
     def _write_by_framework(self, folder: Path) -> None:
         try:

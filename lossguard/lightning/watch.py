@@ -7,13 +7,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from lossguard.lightning.framework import Callback, LightningModule, Trainer
+from lossguard.lightning.framework import Callback, LightningModule, Precision, Trainer, has_whole_gradients
 from lossguard.run.run import Run, check_run
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce, never_raises
 from lossguard.vocabulary.metrics import EVALUATION_SECONDS
 
 MEANS = ("log_z", "z_loss")
-"""What `training_step` may return in its dictionary besides the loss, each as the mean over the micro-batch."""
+"""Means over the micro-batch that the dictionary of `training_step` may hold besides the loss."""
 
 SETTINGS = (
     *(
@@ -26,17 +26,17 @@ SETTINGS = (
     ),
     *("world_size", "val_check_interval", "check_val_every_n_epoch", "limit_train_batches", "num_training_batches"),
 )
-"""What of the trainer becomes part of the configuration."""
+"""Attributes of the trainer that become part of the configuration."""
 
 
 class Watch(Callback):
     """Reports each optimizer step of `trainer.fit` to `run`: it changes nothing, and gets no orders.
 
     `loss` is the mean of what `training_step` returns, over micro-batches and ranks, as it is (a NaN is NaN);
-    `grad_norm` is the L2 norm before clipping; `lr` that of the first parameter group; `log_z` and `z_loss` are what
-    the dictionary that `training_step` returns has under these names; `tokens` counts the `input_ids` of the batches,
-    where they have them. No device is waited for. The settings of the trainer, the module's hyperparameters and its
-    number of parameters become part of the run's configuration.
+    `grad_norm` is the L2 norm before clipping, on one device and with DDP; `lr` that of the first parameter group;
+    `log_z` and `z_loss` are what the dictionary that `training_step` returns has under these names; `tokens` counts the
+    `input_ids` of the batches, where they have them. No device is waited for. The settings of the trainer, the
+    module's hyperparameters and its number of parameters become part of the run's configuration.
 
     A validation is reported as `held_out_loss` of the step before it: the logged metric `held_out`, by default
     `val_loss`, or else what a callback monitors with mode "min" if its name contains "val".
@@ -55,7 +55,7 @@ class Watch(Callback):
         self._forget()
 
     def _forget(self) -> None:
-        """What belongs to one optimizer step begins anew."""
+        """Forget the sums and values of one optimizer step."""
         self._sums: dict[str, Tensor] = {}  # over the micro-batches
         self._num_micro_batches = self._num_tokens = 0
         self._of_step: dict[str, Any] = {}  # gradient norm and learning rate
@@ -89,10 +89,31 @@ class Watch(Callback):
 
     @never_raises
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        self._of_step["lr"] = optimizer.param_groups[0]["lr"]
+        if not has_whole_gradients(trainer.strategy):
+            name = type(trainer.strategy).__name__
+            self.log_once.warn_once("grad_norm", f"grad_norm is not reported: with {name} a rank has not all gradients")
+            return
+        if self._is_norm_taken_by_clipping(trainer, pl_module):
+            trainer.precision_plugin.clip_grad_by_norm = self._clip_grad_by_norm  # type: ignore[method-assign]
+            return
         parameters = [each for group in optimizer.param_groups for each in group["params"]]
         gradients = [each.grad for each in parameters if each.grad is not None]
         self._of_step["grad_norm"] = torch.nn.utils.get_total_norm(gradients)
-        self._of_step["lr"] = optimizer.param_groups[0]["lr"]
+
+    def _is_norm_taken_by_clipping(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        standard = Precision.clip_grad_by_norm, LightningModule.configure_gradient_clipping
+        used = type(trainer.precision_plugin).clip_grad_by_norm, type(pl_module).configure_gradient_clipping
+        is_automatic = pl_module.automatic_optimization and standard == used
+        return is_automatic and bool(trainer.gradient_clip_val) and trainer.gradient_clip_algorithm != "value"
+
+    def _clip_grad_by_norm(self, optimizer: Any, clip_val: float) -> None:
+        """Clip as `Precision.clip_grad_by_norm` does, and keep the norm, which need not be taken twice."""
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        self._of_step["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, clip_val)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        vars(trainer.precision_plugin).pop("clip_grad_by_norm", None)
 
     @never_raises
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -23,7 +23,7 @@ def num_ranks() -> int:
 
 
 def is_sharded(value: Any) -> bool:
-    """Whether `value` is a DTensor."""
+    """Return True if `value` is a DTensor."""
     return hasattr(value, "__create_chunk_list__") and hasattr(value, "to_local")
 
 
@@ -34,7 +34,7 @@ def local_part(tensor: Tensor) -> Tensor:
 
 
 def is_first_copy(tensor: Tensor) -> bool:
-    """Whether this rank's part of a DTensor is the first one of its copies: those of replicated mesh dimensions."""
+    """Return True if this rank's part of a DTensor is the first copy, over the replicated mesh dimensions."""
     coordinate = tensor.device_mesh.get_coordinate()  # type: ignore[attr-defined]
     if coordinate is None:
         return False
@@ -86,7 +86,7 @@ def maxima(values: Tensor, group: dist.ProcessGroup, tag: int = TAG) -> Tensor:
 
 
 class MaximaInBackground:
-    """The same in a thread, while this rank does something else; one at a time in a group."""
+    """Find the maxima in a thread while this rank does something else; one at a time in a group."""
 
     def __init__(self, values: Tensor, group: dist.ProcessGroup) -> None:
         self._values, self._group = values, group

@@ -1,4 +1,4 @@
-"""What a run records about its environment: command, git commit, host, devices and versions."""
+"""The environment of a run as it is recorded: command, git commit, host, devices and versions."""
 
 import os
 import platform
@@ -25,7 +25,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _command() -> str:
-    """As typed in a shell: the interpreter without its folder, and secrets masked."""
+    """Return the command as typed in a shell: the interpreter without its folder, and secrets masked."""
     arguments = [os.path.basename(sys.orig_argv[0]), *mask_command([each[:MAX_TEXT] for each in sys.orig_argv[1:]])]
     return storable(" ".join(arguments))[:MAX_TEXT]
 

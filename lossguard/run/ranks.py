@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SampleFindings:
-    """What a comparison of samples has found on one rank, or the maxima of all ranks."""
+    """The findings of a comparison of samples on one rank, or the maxima of all ranks."""
 
     returned_batch: int = -1
     """Index of a batch with samples that a rollback has skipped; -1 for none."""
@@ -40,9 +40,9 @@ class RankState:
     signal: int = 0
     """Number of the signal that asks the run to stop; 0 for none."""
     order: bool = False
-    """Whether rank 0 has an order to execute."""
+    """True if rank 0 has an order to execute."""
     findings: SampleFindings = NO_FINDINGS
-    """What the comparison of samples has found and not all ranks know yet."""
+    """Findings of the comparison of samples that not all ranks know yet."""
 
 
 class Ranks:
@@ -63,7 +63,7 @@ class Ranks:
         return [value]
 
     def gather_on_rank_0(self, value: Any) -> list[Any]:
-        """The same on rank 0; an empty list on the others."""
+        """Return the values of all ranks on rank 0; an empty list on the others."""
         values = self.gather(value)
         return values if self.rank == 0 else []
 
@@ -77,7 +77,7 @@ class Ranks:
         return value
 
     def ask_rank_0(self, question: Callable[[], T]) -> T:
-        """What `question()` returns on rank 0, which alone calls it: all at once would overload a shared disk."""
+        """Return what `question()` returns on rank 0, which alone calls it, to spare a shared disk."""
         return self.broadcast(question() if self.rank == 0 else None)  # type: ignore[return-value]
 
     def exchange(self, state: RankState, *, wait: bool = False) -> RankState:

@@ -33,16 +33,18 @@ from lossguard.vocabulary.protocol import (
     CAN_ROLL_BACK,
     CAN_SCALE_LR,
     CANNOT_ROLL_BACK,
+    CANNOT_SAVE,
     CANNOT_SKIP,
     EXPECT,
     HAS_LIMITS,
+    MAX_COUNT,
     MAX_PAUSE,
     MAX_SHORT_TEXT,
+    MAX_STEP,
     PROBE,
     checked_json,
     checked_step,
     checked_time,
-    is_count,
     is_name,
     is_pause,
 )
@@ -52,6 +54,8 @@ from lossguard.vocabulary.states import OrderState, Refusal, RunState, SegmentRe
 from lossguard.vocabulary.values import on_device, plain, plain_json, storable
 from lossguard.vocabulary.wire import Answer, Probe, Question, RestorableTier
 
+SILENT_ASIDE = frozenset({"log_row", "log_event", "declare", "probe", "expect", "add_seconds"})
+"""Methods that do nothing while a guard tries the arms of an order: see `Run.aside`."""
 Method = TypeVar("Method", bound=Callable[..., None])
 
 
@@ -60,13 +64,12 @@ def _never_raises(method: Method) -> Method:
 
     @functools.wraps(method)
     def guarded(self: "RecordingRun", /, *args: Any, **kwargs: Any) -> None:
-        if self.inert:
+        if self.inert or (self.aside and method.__name__ in SILENT_ASIDE):
             return
         try:
             method(self, *args, **kwargs)
         except Exception as problem:
-            name = method.__name__
-            self.log_once.warn_once(f"{name} {type(problem).__name__}", f"run.{name} was ignored: {problem}")
+            self._warn_ignored(method.__name__, problem)
 
     return cast(Method, guarded)
 
@@ -103,7 +106,7 @@ class RecordingRun(Run):
         self.inert = False
         """True after `finish`, and in a forked child process: then every method does nothing."""
         self.is_written = True
-        """Whether all lines stand in the spool; false after `finish` where the disk was full, for example."""
+        """True if all lines stand in the spool; false after `finish` where the disk was full, for example."""
         self.log_once = LogOnce()
         self._url = None if client is None else client.url
         self.history = History.read(directory)
@@ -169,9 +172,16 @@ class RecordingRun(Run):
         never = "" if self._url is None else "it is never rolled back"
         tell(watching(self.id, self._url, never if plan is None else plan()))
 
-    @_never_raises
     def log(self, /, step: int, **metrics: Any) -> None:
-        self._log(step, metrics, None)
+        if self.inert or self.aside:  # not by the decorator, which copies the metrics: 0.5 us
+            return
+        try:
+            self._log(step, metrics, None)
+        except Exception as problem:
+            self._warn_ignored("log", problem)
+
+    def _warn_ignored(self, name: str, problem: Exception) -> None:
+        self.log_once.warn_once(f"{name} {type(problem).__name__}", f"run.{name} was ignored: {problem}")
 
     @_never_raises
     def add_seconds(self, metric: str, seconds: float) -> None:
@@ -186,9 +196,10 @@ class RecordingRun(Run):
         is_pending = False
         if self._seconds or self._pause_began is not None:
             metrics = self._with_durations(metrics)
-        skipped, self.skipped = self.skipped, None
+        skipped = self.skipped
         if skipped is not None:
             metrics.setdefault(SKIPPED, skipped)
+            self.skipped = None
         if not self._valid_names.issuperset(metrics):
             metrics = self._with_valid_names(metrics)
         for value in metrics.values():
@@ -203,9 +214,12 @@ class RecordingRun(Run):
             metrics.setdefault("data_seconds", self.data_seconds)
             self.data_seconds = None
         for name in COUNTS:
-            if name in metrics and not isinstance(metrics[name], PendingScalar) and not is_count(metrics[name]):
+            if name not in metrics or (is_pending and isinstance(metrics[name], PendingScalar)):
+                continue
+            if not 0 <= metrics[name] < MAX_COUNT:
                 self.log_once.warn_once(f"count {name}", INVALID_COUNT.format(name, metrics.pop(name)))
-        step = checked_step(step)
+        if type(step) is not int or not 0 <= step < MAX_STEP:
+            step = checked_step(step)
         now = time.time() if at is None else checked_time(at)
         with self._writer.lock:
             if step <= self._last_step or not self._num_segments:
@@ -215,7 +229,7 @@ class RecordingRun(Run):
             record: Record = {"step": step, "time": now, "metrics": metrics}
             if position is not None:
                 record["position"] = position
-            self._writer.put(record, is_pending=is_pending)
+            self._writer.put(record, is_pending)
 
     @_never_raises
     def declare(self, /, kind: str, **details: Any) -> None:
@@ -347,11 +361,16 @@ class RecordingRun(Run):
     def _refuse_open(self) -> None:
         """Refuse the orders that nobody will carry out: those of the inbox, and those that were taken."""
         with self._writer.lock:
-            waiting = [order for order in self._inbox if order.identity not in self._taken]
-            self._taken.update(order.identity for order in waiting)
+            waiting = [order for order in self._inbox if order.key not in self._taken]
+            self._taken.update(order.key for order in waiting)
             waiting += self._unanswered.values()
         for order in waiting:
             self.refuse(order, self._unguarded, Refusal.OBSERVES)
+
+    @_never_raises
+    def cannot_save(self, why: str) -> None:
+        said = [CANNOT_SAVE + storable(why)[: MAX_SHORT_TEXT - len(CANNOT_SAVE)]] if why else []
+        self._set_capabilities(said, ended=lambda each: each.startswith(CANNOT_SAVE))
 
     @_never_raises
     def cannot_skip(self) -> None:
@@ -384,10 +403,10 @@ class RecordingRun(Run):
         if not self._inbox or self.inert or time.monotonic() >= self._inbox_valid_until:
             return None
         with self._writer.lock:
-            order = next((order for order in self._inbox if order.identity not in self._taken), None)
+            order = next((order for order in self._inbox if order.key not in self._taken), None)
             if order is not None:
-                self._taken.add(order.identity)
-                self._unanswered[order.identity] = order
+                self._taken.add(order.key)
+                self._unanswered[order.key] = order
             return order
 
     def revoked(self, order: Order) -> str | None:
@@ -397,15 +416,15 @@ class RecordingRun(Run):
             return None
         if self.inert or time.monotonic() >= valid_until:
             return "the lease of the run ran out meanwhile"
-        if all(each.identity != order.identity for each in inbox):
+        if all(each.key != order.key for each in inbox):
             return "the collector has withdrawn it meanwhile"
         return None
 
     @_never_raises
     def give_back(self, order: Order) -> None:
         with self._writer.lock:
-            self._taken.discard(order.identity)
-            self._unanswered.pop(order.identity, None)
+            self._taken.discard(order.key)
+            self._unanswered.pop(order.key, None)
 
     @_never_raises
     def open_segment(
@@ -467,7 +486,7 @@ class RecordingRun(Run):
         # The newest segment must have the latest time, even when the clock was set back.
         self._newest_segment_at = max(time.time() if at is None else at, self._newest_segment_at + 0.001)
         if order is not None:
-            self._unanswered.pop(order.identity, None)
+            self._unanswered.pop(order.key, None)
         record = {"segment": ordinal, "fork_step": fork_step, "reason": reason, "order": order and order.id}
         self._put({**record, "key": order and order.key, "applied": applied, "time": self._newest_segment_at})
         unplaced, self._unplaced = self._unplaced, []
@@ -486,7 +505,7 @@ class RecordingRun(Run):
         self._writer.put(record)
 
     def _segment_key(self) -> str:
-        """Of the present segment, as the collector knows it."""
+        """Return the key of the present segment, as the collector knows it."""
         return f"{self._session}-{self._num_segments - 1}"
 
     def _segment_reason(self) -> SegmentReason:
@@ -495,7 +514,7 @@ class RecordingRun(Run):
         return SegmentReason.RESUME if self.history.num_segments else SegmentReason.START
 
     def _answer(self, order: Order, state: OrderState, detail: str, refusal: Refusal | None = None) -> None:
-        self._unanswered.pop(order.identity, None)
+        self._unanswered.pop(order.key, None)
         record: Record = {"answer": order.id, "key": order.key, "state": state, "detail": detail, "time": time.time()}
         self._put(record if refusal is None else record | {"refusal": refusal})
 

@@ -20,7 +20,7 @@ NO_STEPS = "no steps"
 
 
 class Run:
-    """What `lossguard.init` returns. This class records nothing."""
+    """A run as `lossguard.init` returns it. This class records nothing."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Run:
         """Seconds to wait for another process that still uses a folder of this run."""
         self.log_once = LogOnce(quiet=rank > 0)
         self.history = History()
-        """What earlier sessions of this run did."""
+        """The history of this run's earlier sessions."""
         self.batch_index: int | None = None
         """Absolute index of the current batch; a guard sets it, and every logged step then includes it."""
         self.skipped: Any = None
@@ -48,6 +48,8 @@ class Run:
         it, and the next logged step then includes it, unless it is 0."""
         self.data_seconds: float | None = None
         """Seconds for which the loop waited for the current batch; a guard sets it, and the next step includes it."""
+        self.aside = False
+        """Set by a guard while it tries the arms of an order: what the loop reports then is no part of the run."""
         self.interrupted = False
         """Set by a guard after a signal: `finish()` then reports `interrupted`."""
 
@@ -58,12 +60,12 @@ class Run:
 
     @property
     def planned_steps(self) -> int | None:
-        """How many steps the run will have, if that is known."""
+        """Number of steps that the run will have, if it is known."""
         return None
 
     @property
     def question(self) -> Question | None:
-        """What the collector asks before a person approves a rollback: never waits for the network."""
+        """The collector's question before a person approves a rollback; never waits for the network."""
         return None
 
     def announce(self, tell: Callable[[str], None], plan: Callable[[], str] | None = None) -> None:
@@ -86,7 +88,7 @@ class Run:
         """
 
     def log_row(self, step: int, metrics: Mapping[str, Any], at: float | None = None, position: Any = None) -> None:
-        """As `log`, for a step that was taken at an earlier time (`at`, unix seconds), and for metrics of any name.
+        """Record a step of an earlier time (`at`, unix seconds), and metrics of any name, like `log`.
 
         `position`: a JSON value for the reader of a source, kept in the line of the spool and not delivered.
         """
@@ -102,7 +104,7 @@ class Run:
         """
 
     def log_event(self, kind: str, details: Mapping[str, Any], at: float | None = None) -> None:
-        """As `declare`, for an event of an earlier time (`at`, unix seconds), and for details of any name."""
+        """Record an event of an earlier time (`at`, unix seconds), and details of any name, like `declare`."""
 
     def expect(self, /, *, next_report_in: float) -> None:
         """Announce a pause: the next step comes within `next_report_in` seconds (an evaluation, a save, a compilation).
@@ -153,6 +155,12 @@ class Run:
         A guard calls it when it has failed and the loop goes on; `can_roll_back` undoes it.
         """
 
+    def cannot_save(self, why: str) -> None:
+        """Tell the collector that checkpoints cannot be saved, and why (a clause); empty: they can again.
+
+        A guard calls it. A rollback then loses more steps with every step.
+        """
+
     def cannot_skip(self) -> None:
         """Tell the collector that orders of this run must not skip batches. A launcher calls it before any order."""
 
@@ -191,11 +199,11 @@ class Run:
         """Tell the collector what orders may do at most, as `Limits.to_text` writes it. A guard calls it."""
 
     def outdated(self, order: Order) -> str | None:
-        """What has happened since `order` was decided that makes it an order about another state, as a sentence."""
+        """Return, as a clause, what has made `order` an order about another state since it was decided."""
         return None
 
     def revoked(self, order: Order) -> str | None:
-        """Why this process may not carry `order` out any more, as a clause: it is asked once more when that is done."""
+        """Return why this process may no longer carry out `order`, as a clause. Asked again before it is recorded."""
         return None
 
     def give_back(self, order: Order) -> None:

@@ -1,4 +1,4 @@
-"""Where the SDK reports to and how, read once from arguments and the environment, at `init`."""
+"""The settings of the SDK, read once from arguments and the environment, at `init`."""
 
 import os
 from collections.abc import Mapping

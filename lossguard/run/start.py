@@ -57,7 +57,7 @@ def wait_for_lease(client: Client, run_id: str, writer: Writer, *, wait: float) 
 # `lossguard.init`.
 
 MAX_CONFIG_BYTES = 4 << 20
-"""Of JSON; well below the largest body that a collector accepts."""
+"""Maximum bytes of the configuration as JSON; well below the largest body that a collector accepts."""
 
 
 def init(
@@ -78,10 +78,10 @@ def init(
     """Begin a run, or resume the run `run_id` (or LOSSGUARD_RUN_ID), whose undelivered lines are delivered first.
 
     `config` is a mapping or a dataclass; `tags` are words to search for, stored in it as "tags"; `policy` are values of
-    the run's own policy, such as {"mode": "approve"}, which count until an operator sets them (docs/settings.md lists
-    them); `mode` is "online", "offline" or "off"; arguments that are left out are read from the environment
-    (`Settings`). With several ranks, call it on each, after torch.distributed is initialised: rank 0 records, and the
-    other ranks get a run with the same id that records nothing.
+    the run's own policy, such as {"mode": "approve"}, which count until an operator sets them
+    (docs/reference/settings.md lists them); `mode` is "online", "offline" or "off"; arguments that are left out are
+    read from the environment (`Settings`). With several ranks, call it on each, after torch.distributed is initialised:
+    rank 0 records, and the other ranks get a run with the same id that records nothing.
 
     One process at a time writes a run: `init` waits up to LOSSGUARD_LOCK_WAIT seconds for the process that uses its
     folder. If a `run_id` is given, it asks the collector whether a process elsewhere writes the run; otherwise it makes

@@ -23,6 +23,7 @@ import torch.distributed as dist
 
 from lossguard.run import collectives
 from lossguard.run.ranks import Ranks, RankState, SampleFindings
+from lossguard.spool.writer import process_fields
 from lossguard.vocabulary.errors import ConfigurationError, RanksError
 
 T = TypeVar("T")
@@ -173,14 +174,12 @@ def _store() -> Any:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether a process is running; a zombie is not."""
+    """Return True if a process is running; a zombie is not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return not Path("/proc/self").exists()  # gone just now, or a system without /proc
+    fields = process_fields(pid)
+    return fields[0] != "Z" if fields else not Path("/proc/self").exists()  # gone just now, or a system without /proc

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lossguard.sources.readers.printed_lines import Pattern
 
     Layout = Columns | Pattern
-    """How a user says that rows stand in a source: the columns of a table, or the pattern of a line."""
+    """A user's description of the rows of a source: the columns of a table, or the pattern of a line."""
 
 FORMATS: Mapping[str, str] = {
     "csv": "csv_file",
@@ -44,7 +44,7 @@ WITH_PATTERN = ("log",)
 
 
 class Format(Protocol):
-    """What a module that reads a format has."""
+    """The functions of a module that reads a format."""
 
     WHAT: str
     """For people, in the plural: "TensorBoard event files"."""

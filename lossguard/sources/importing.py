@@ -29,18 +29,18 @@ PROGRESS_ROWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of a stored run."""
+    """The result of importing a stored run."""
 
     run_id: str
     folder: Path
     num_rows: int
-    """That were recorded now."""
+    """Rows that were recorded now."""
     num_known: int
-    """That were recorded before."""
+    """Rows that were recorded before."""
     preview: str = ""
-    """What the first of the rows that were recorded now were mapped to; empty where there are none."""
+    """The mapping of the first rows that were recorded now; empty where there are none."""
     problem: str = ""
-    """Why not all rows could be read, in one sentence."""
+    """Reason why not all rows could be read, in one sentence."""
 
 
 def import_run(
@@ -165,7 +165,7 @@ def _new_rows(stored: SourceRun, known: Recorded | None, folder: Path, names: Na
 
 
 def _behind_recorded(rows: Iterator[Row], folder: Path, names: NameMap) -> Iterator[Row]:
-    """Of a source that was written anew, as after a resume: what differs from the rows that are recorded."""
+    """Return the rows of a source that was written anew (a resume) that differ from the recorded ones."""
     recorded = dict(positions.live_rows(folder))
     for row in rows:
         values = {name: encode_number(value) for name, value in names.mapped(row.values).items()}

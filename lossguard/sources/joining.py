@@ -1,7 +1,6 @@
 """Parts of rows, with their positions in a source, into rows that are recorded once: whatever was read before is known.
 
-A row is complete when a later step comes, when it has all names that its predecessors had, or after a pause: a source
-that is flushed in the middle of a step must not delay the detection for long.
+A source that is flushed in the middle of a step must not delay the detection for long: see `RowBuilder`.
 """
 
 from collections import deque
@@ -15,10 +14,8 @@ from lossguard.sources.rows import Row, RowBuilder
 from lossguard.sources.source_run import BadSource
 from lossguard.vocabulary.protocol import encode_number
 
-HOLD_SECONDS = 1.0
-"""For so long a row waits for names that its predecessors had."""
 MAX_RETURNS = 5
-"""Of the last RETURN_WINDOW rows: so many jumps back and at once forth again are two runs that write one source."""
+"""Jumps back and at once forth again, within RETURN_WINDOW rows, that show two runs writing one source."""
 RETURN_WINDOW = 32
 
 
@@ -47,8 +44,7 @@ class Joiner:
     _builder: RowBuilder = field(default_factory=RowBuilder)
     _begins_at: Any = None  # place of the open row
     _last_position: Any = None  # of the newest row that was new
-    _touched_at: float = 0.0  # when the open row got its newest value, by the monotonic clock
-    _newest: tuple[Row, ...] = ()  # the last two rows
+    _newest: Row | None = None
     _num_rows: int = 0
     _known: Mapping[int, Mapping[str, Any]] | None = None  # what a source that begins anew may repeat
     _last_step: int = -1
@@ -69,9 +65,8 @@ class Joiner:
     def add_value(
         self, name: str, value: float, step: int, time: float | None, place: Any, now: float
     ) -> list[PlacedRow]:
-        """The same for one value."""
-        self._touched_at = now
-        complete = self._builder.add(name, value, step, time)
+        """Take in one value of a step; return the rows that it completes."""
+        complete = self._builder.add(name, value, step, time, now)
         placed = self._placed(complete) if complete else []
         if complete or (self._begins_at is None and self._builder.is_open):  # not a value that comes late
             self._begins_at = place
@@ -79,23 +74,17 @@ class Joiner:
 
     def flush(self, now: float, *, final: bool = False) -> list[PlacedRow]:
         """The open row, if nothing more is expected for it; `final`: nothing more comes at all."""
-        names = self._builder.open_names
-        if not names:
+        complete = self._placed(self._builder.flush() if final else self._builder.flush_if_quiet(now))
+        if not self._builder.is_open:
             self._begins_at = None
-            return self._late_at_the_end() if final else []
-        usual = set.intersection(*(set(row.values) for row in self._newest)) if self._newest else set()
-        if not (final or (usual and names >= usual) or now - self._touched_at >= HOLD_SECONDS):
-            return []
-        complete = self._placed(self._builder.flush())
-        self._begins_at = None
         return complete + (self._late_at_the_end() if final else [])
 
     def _late_at_the_end(self) -> list[PlacedRow]:
-        """What came late and no row has followed, such as a last evaluation: it belongs to the last row."""
+        """Return values that came late and that no row has followed, such as a last evaluation, for the last row."""
         late = self._builder.close()
-        if self._last_position is None:
+        if self._last_position is None or self._newest is None:
             return []
-        last = self._newest[-1].values
+        last = self._newest.values
         values = {name: value for row in late for name, value in row.values.items() if name not in last}
         return [PlacedRow(Row(self._last_step, None, values), self._last_position)] if values else []
 
@@ -116,14 +105,14 @@ class Joiner:
             self._num_rows += 1
             if row.step <= self._last_step or self._left_at is not None:
                 self._check_returns(row.step)
-            self._newest = (*self._newest[-1:], row)
+            self._newest = row
             self._last_step = row.step
             self._last_position = self.position_of(self._begins_at)
             placed.append(PlacedRow(row, self._last_position))
         return placed
 
     def _is_known(self, row: Row) -> bool:
-        """Whether the row is recorded already; what it has in addition joins the next one."""
+        """Return True if the row is recorded already; what it has in addition joins the next one."""
         recorded, self.recorded = self.recorded, None
         if recorded is not None and recorded.step == row.step:
             self._keep_additional(row, recorded.metrics)

@@ -32,6 +32,6 @@ def limited(num_bytes: int) -> Iterator[None]:
 
 
 def _data_bytes() -> int:
-    """What the kernel counts against the limit: the process's private writable memory."""
+    """Return the memory that the kernel counts against the limit: the process's private writable memory."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
     return pages * mmap.PAGESIZE

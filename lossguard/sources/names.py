@@ -121,7 +121,7 @@ _RANKED = [
 
 
 def match_of(name: str) -> Match | None:
-    """What `name` may stand for by the table; None for a name that it does not know."""
+    """Return what `name` may stand for by the table; None for a name that it does not know."""
     if name in BY_NAME:
         return Match(name, -1)
     text = canonical(name)

@@ -1,4 +1,4 @@
-"""Where a reader of a source goes on: each line of the spool holds the position of its row in the source.
+"""Positions at which a reader of a source goes on: each line of the spool holds that of its row.
 
 The row and its position are one line, so no crash parts them: what the spool has is what was read. The file `position`
 beside the spools repeats the newest one, for the day when delivered steps are trimmed away, and says what is
@@ -74,7 +74,7 @@ def saved(directory: Path) -> Saved | None:
 
 
 def is_finished(directory: Path) -> bool:
-    """Whether the last line of the newest spool says that the run is over, or was trimmed away for that."""
+    """Return True if the last line of the newest spool says that the run is over, or was trimmed away for that."""
     paths = files_in(directory, ".spool", ".spool.gz", ".control")
     return bool(paths) and (paths[-1].suffix == ".control" or "finish" in next(_newest_first(paths[-1]), {}))
 
@@ -110,4 +110,4 @@ def _newest_first(path: Path) -> Iterator[Record]:
 def _decoded(lines: Iterator[bytes]) -> Iterator[Record]:
     for line in lines:
         with suppress(DamagedLine):
-            yield from_line(line, checksums=True)
+            yield from_line(line)

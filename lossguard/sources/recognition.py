@@ -29,11 +29,11 @@ REFINED_AT = 2048
 RAW = -0.3
 """Autocorrelation of the differences: what is below is raw, whatever came before."""
 SMOOTH = -0.2
-"""What is above may be smoothed."""
+"""Values above this one may be smoothed."""
 MAX_RATIO = 1.3
 """Variance ratio above which the level moves too fast for a verdict."""
 DEGREE = 3
-"""Of the polynomial that is removed from the level of a window: a loss that still falls is no straight line."""
+"""Degree of the polynomial that is removed from a window's level: a falling loss is no straight line."""
 STRIDE_ROWS = 16
 """Losses before a stride is recognised."""
 SPARSE_ROWS = 4
@@ -41,7 +41,7 @@ SPARSE_ROWS = 4
 MIN_LEVEL = 0.05
 """Nats: from a level above it, a loss of exactly 0 is no loss."""
 WEIGHTS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
-"""Of the past, to which an estimate is rounded."""
+"""Weights of the past to which an estimate is rounded."""
 COUNTERS = {
     "consumed_samples": Clock.SAMPLES,
     "consumed_train_samples": Clock.SAMPLES,
@@ -189,7 +189,7 @@ def _without_trend(path: list[float]) -> list[float]:
 
 
 def _without(values: list[float], basis: list[list[float]]) -> list[float]:
-    """What is orthogonal to the unit vectors `basis`, which are orthogonal to each other."""
+    """Return the part that is orthogonal to the unit vectors `basis`, which are orthogonal to each other."""
     for vector in basis:
         part = sum(one * other for one, other in zip(values, vector, strict=True))
         values = [value - part * each for value, each in zip(values, vector, strict=True)]
@@ -222,7 +222,7 @@ class Preview:
 
     names: NameMap
     facts: SourceFacts = EVERY_STEP
-    """How the rows are made, as far as it is known."""
+    """Facts about how the rows are made, as far as they are known."""
     num_rows: int = 0
     first_step: int | None = None
     last_step: int | None = None
@@ -274,7 +274,7 @@ class Preview:
         return f"the first {self.num_rows} rows" if self.num_rows > 1 else "the first row"
 
     def _own(self, name: str) -> str:
-        """What the table says of a name that is no metric here."""
+        """Return what the table says of a name that is no metric here."""
         metric = self.names.metric_of(name)
         return "(its own name)" if metric is None else f"(its own name: {metric} is {self.names.chosen[metric]})"
 

@@ -18,8 +18,8 @@ MAX_EQUAL_TOKENS = 4
 
 
 def recognised(rows: Iterable[Row], names: NameMap, known: SourceFacts = EVERY_STEP) -> SourceFacts:
-    """How these rows were made: what is known, and what is recognised from them. For a run that is over, so that its
-    first rows are judged by it too."""
+    """Return how these rows were made: what is known, and what is recognised from them. For a run that is over, so that
+    its first rows are judged by it too."""
     recognition, names = Recognition(known), NameMap(names.overrides)
     for row in rows:
         recognition.observe(row.step, names.mapped(row.values).get("loss"), row.values)
@@ -50,7 +50,7 @@ class RunRecorder:
 
     @property
     def facts(self) -> SourceFacts:
-        """How the rows are made, as far as it is known."""
+        """Facts about how the rows are made, as far as they are known."""
         return self._recognition.facts
 
     def know(self, facts: SourceFacts) -> None:

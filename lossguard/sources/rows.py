@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 from lossguard.vocabulary.protocol import MAX_STEP
 
+HOLD_SECONDS = 1.0
+"""Seconds for which a row waits for names that its predecessors had, unless the source has a pause of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was logged for one step. Names as in the source; NaN and infinities as they were logged."""
+    """The values of one step. Names are those of the source; NaN and infinities are as they were logged."""
 
     step: int
     time: float | None
@@ -20,7 +23,8 @@ class Row:
 
 @dataclass(slots=True)
 class RowBuilder:
-    """Joins scalars that arrive one by one into rows. A row is complete when a later step comes, or on `flush`.
+    """Joins scalars that arrive one by one into rows. A row is complete when a later step comes, on `flush`, or after a
+    pause that is shorter where it has all names that the two rows before it had.
 
     A name that goes back to an earlier step of its own says that the run was rewound: the open row is complete, and the
     next one has the earlier step. A value that only comes late (of a name that has not been there yet) joins the open
@@ -28,14 +32,21 @@ class RowBuilder:
     are left out.
     """
 
+    quiet: float = 0.0
+    """Seconds without another value after which a row with all usual names is complete."""
+    long_quiet: float = HOLD_SECONDS
+    """Seconds without another value after which any row is complete: the loop may hang."""
     _open: Row | None = None
+    _touched_at: float = 0.0  # when the newest value came
+    _newest: tuple[Row, ...] = ()  # the last two that are complete
     _complete_step: int = -1  # of the newest row that is complete
     _late: dict[str, float] = field(default_factory=dict)  # for the next row
     _last_steps: dict[str, int] = field(default_factory=dict)  # of each name
     _counts_steps: bool = False  # a name that counts steps has come
 
-    def add(self, name: str, value: float, step: int, time: float | None = None) -> list[Row]:
-        """Take in one scalar; returns the row that it completes, if any."""
+    def add(self, name: str, value: float, step: int, time: float | None = None, now: float = 0.0) -> list[Row]:
+        """Take in one scalar; return the row that it completes, if any. `now`: by the clock of `flush_if_quiet`."""
+        self._touched_at = now
         if counts_samples(name):
             if self._counts_steps:
                 return []
@@ -63,22 +74,24 @@ class RowBuilder:
         return complete
 
     def flush(self) -> list[Row]:
-        """The open row, if there is one: nothing more comes for it."""
+        """Return the open row, if there is one: nothing more comes for it."""
         if self._open is None:
             return []
         complete, self._open = self._open, None
-        self._complete_step = complete.step
+        self._complete_step, self._newest = complete.step, (*self._newest[-1:], complete)
         return [complete]
+
+    def flush_if_quiet(self, now: float) -> list[Row]:
+        """Return the open row if nothing more is expected for it at `now`."""
+        names = set(self._open.values if self._open is not None else ())
+        usual = set.intersection(*(set(row.values) for row in self._newest)) if self._newest else set()
+        quiet = self.quiet if usual and names >= usual else self.long_quiet
+        return self.flush() if now - self._touched_at >= quiet else []
 
     @property
     def is_open(self) -> bool:
-        """Whether a row has begun that is not complete."""
+        """True if a row has begun that is not complete."""
         return self._open is not None
-
-    @property
-    def open_names(self) -> frozenset[str]:
-        """Names that the open row has so far; none where no row is open."""
-        return frozenset(self._open.values if self._open is not None else ())
 
     def close(self) -> list[Row]:
         """The open row, and what came late that no row has followed, as a row of the last step: nothing more comes."""

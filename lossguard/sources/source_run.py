@@ -24,16 +24,16 @@ MAX_SLUG = 80
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceRun:
-    """What is known of a run without reading its rows."""
+    """Facts of a run that are known without reading its rows."""
 
     format: str
     """Name of the format, such as "tensorboard"."""
     identity: str
-    """The same for the same run however often it is read, and no other run has it: the id of the run follows from it.
+    """Identity of the run, equal whenever it is read, and unique: the id of the run follows from it.
     An id that the tool gave the run is best; else the path, with the machine's name."""
     name: str
     place: str
-    """Where it lies, for people: a path, or a path and the run's id in it."""
+    """The place for people: a path, or a path and the run's id in it."""
     rows: Callable[[], Iterator[Row]]
     """All rows, oldest first, always in the same order; a step that goes back begins another segment. A later call may
     have more of them at the end. May raise BadSource."""
@@ -49,7 +49,7 @@ class SourceRun:
     total_steps: int | None = None
     command: str | None = None
     facts: SourceFacts = field(default_factory=SourceFacts)
-    """How its rows were made, as far as the format says."""
+    """Facts about how the rows were made, as far as the format says."""
     git_commit: str | None = None
     host: str | None = None
     size: int | None = None

@@ -78,9 +78,9 @@ class Watch:
     stop: threading.Event = field(default_factory=threading.Event)
     """Set from elsewhere: end, and leave the run as interrupted."""
     num_rows: int = 0
-    """That were recorded."""
+    """Rows that were recorded."""
     is_delivered: bool = True
-    """Whether all are written, and the collector has them, unless nothing was to be delivered."""
+    """True if all are written, and the collector has them, unless nothing was to be delivered."""
     _log_once: LogOnce = field(default_factory=LogOnce)
     _look_at: float = 0.0  # seconds without a row
     _others: list[Path] = field(default_factory=list)

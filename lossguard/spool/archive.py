@@ -8,7 +8,6 @@ spool that exists counts, and the rest is made again.
 """
 
 import errno
-import fcntl
 import gzip
 import os
 import shutil
@@ -18,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
-from lossguard.spool.folders import open_private
+from lossguard.spool.folders import lock_file, open_private
 from lossguard.spool.lines import has_checksum
 from lossguard.spool.set_aside import SetAside
 from lossguard.spool.spool import spools_in
@@ -33,7 +32,7 @@ FILE_LIMIT = 16 << 20
 
 
 class Keep(StrEnum):
-    """What of the spools stays on the disk after delivery."""
+    """The part of delivered spools that stays on the disk."""
 
     ALL = "all"  # everything, as it was written
     COMPRESSED = "compressed"  # everything, delivered files with gzip
@@ -70,9 +69,9 @@ def restore(directory: Path) -> Iterator[Path]:
 
 
 def _is_over(path: Path, file: IO[bytes]) -> bool:
-    """Whether everything in it is delivered and nobody will append to it; then it is locked until it is closed."""
+    """True if all of it is delivered and nobody will append to it; then it is locked until it is closed."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file)
     except OSError:
         return False
     size = path.stat().st_size
@@ -80,7 +79,7 @@ def _is_over(path: Path, file: IO[bytes]) -> bool:
         return False
     file.seek(max(0, size - (1 << 16)))
     last = file.read().splitlines(keepends=True)[-1]
-    return has_checksum(last) or last.startswith(b'{"finish"')
+    return has_checksum(last)
 
 
 def _archive(path: Path, compressed: bool) -> int:

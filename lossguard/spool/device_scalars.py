@@ -15,7 +15,7 @@ POLL_SECONDS = 0.001
 
 
 class HostCopy:
-    """What a device tensor holds (or will hold) at this point of its stream; creating one does not wait."""
+    """The value of a device tensor at this point of its stream; creating one does not wait."""
 
     def __init__(self, tensor: Any) -> None:
         self._event = _event_on(tensor.device)

@@ -1,18 +1,23 @@
 """Folders and files that only their owner may read, and the lock of a folder that one process writes."""
 
 import errno
-import fcntl
 import json
 import os
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from lossguard.spool.writer import this_process
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce
 
 # Private folders and files: what a run records may name data, hosts and paths.
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
@@ -36,7 +41,7 @@ def open_private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
 
 
-# The lock of a folder, so that two processes do not write it at once.
+# The lock of a file, and that of a folder, so that two processes do not write it at once.
 #
 # It is an advisory lock of the operating system (flock) on the file `lock` in the folder. The kernel releases it when
 # the process ends, however it ends; NFS and most cluster file systems pass it on to other machines. Whatever locks the
@@ -64,11 +69,11 @@ class FolderLock:
 
     @property
     def is_new(self) -> bool:
-        """Whether nobody else in this process, nor elsewhere, uses the folder."""
+        """True if nobody else in this process, nor elsewhere, uses the folder."""
         return self._fd is not None and self._num_users == 1
 
     def share(self) -> "FolderLock":
-        """The same lock for one more user, who releases it too."""
+        """Return this lock for one more user, who releases it too."""
         self._num_users += 1
         return self
 
@@ -87,12 +92,20 @@ class FolderLock:
             self._fd = None
 
 
+def lock_file(file: int | IO[bytes], *, shared: bool = False) -> None:
+    """Lock an open file, at once or not at all. Raises OSError: one of HELD if another process holds the lock, any
+    other one on a file system without locks."""
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
 def lock_folder(folder: Path, *, wait: float = LOCK_WAIT, remedy: str) -> FolderLock:
     """Lock `folder`, waiting at most `wait` seconds for another process to release it.
 
     Raises ConfigurationError, which names that process and the `remedy`, when it does not; OSError when the folder
     cannot be written. On a file system without locks it warns once and locks nothing.
     """
+    if fcntl is None:
+        raise ConfigurationError(f"{folder} cannot be locked on Windows: record runs on Linux or macOS, or in WSL 2")
     path = folder.resolve() / LOCK_FILE
     deadline = time.monotonic() + wait
     while (lock := _try_to_lock(path)) is None:
@@ -113,7 +126,7 @@ def _try_to_lock(path: Path) -> FolderLock | None:
             return _locked[path].share()
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(fd)
         except OSError as problem:
             os.close(fd)
             if problem.errno in HELD:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.spool.archive import control_lines, files_in
-from lossguard.spool.lines import DamagedLine, Record, from_line, has_checksum
+from lossguard.spool.lines import DamagedLine, Record, check_version, from_line
 from lossguard.spool.spool import session_of
 from lossguard.spool.spool_reader import SpoolReader
 from lossguard.vocabulary.orders import Skip
@@ -20,18 +20,18 @@ from lossguard.vocabulary.states import SegmentReason
 
 @dataclass(slots=True)
 class History:
-    """What earlier sessions of a run did."""
+    """The orders, skips, segments and remedies of a run's earlier sessions."""
 
     num_segments: int = 0
     answered: set[str | int] = field(default_factory=set)
     """Orders that were applied or refused: their keys, or the ids of orders without a key."""
     skips: list[Skip] = field(default_factory=list)
     samples: list[list[Any]] = field(default_factory=list)
-    """Of each range of skipped micro-batches: its first one, the first one after it, and the indices of its samples."""
+    """Each range of skipped micro-batches: its first, the first after it, and the indices of its samples."""
     lr_scale: float | None = None
     """Set by the last applied order that has one."""
     remedies: dict[str, int] = field(default_factory=dict)
-    """By name, the step from which a remedy that was ordered is in effect no more."""
+    """The step from which an ordered remedy is no longer in effect, by its name."""
     newest_segment_at: float = 0.0
     """Unix seconds, by the trainer's clock."""
     rollback_times: list[float] = field(default_factory=list)
@@ -47,13 +47,12 @@ class History:
 
     @classmethod
     def read(cls, directory: Path) -> "History":
-        """The history of the run whose spools are in `directory`."""
+        """The history of the run whose spools are in `directory`. Raises OtherVersion."""
         history = cls()
         for path in files_in(directory, ".spool", ".control"):
             with control_lines(path) as reader:
                 for _, record in reader.records("segment", "answer"):
-                    with suppress(KeyError, TypeError):  # of a release without checksums, and damaged by the disk
-                        history._add(record, session_of(path)[0])
+                    history._add(record, session_of(path)[0])
         return history
 
     def begin_segment(self, key: str, reason: str, fork_step: int, applied: Mapping[str, Any]) -> None:
@@ -70,15 +69,14 @@ class History:
         self.segments.append(key)
 
     def has_discarded(self, step: int, num_rollbacks: int) -> bool:
-        """Whether one of `rewound_to` lies before `step`, of those that came after the first `num_rollbacks`."""
+        """Return True if one of `rewound_to` lies before `step`, of those that came after the first `num_rollbacks`."""
         return any(rewound_to < step for rewound_to in self.rewound_to[num_rollbacks:])
 
     def _add(self, record: dict[str, Any], session: str) -> None:
         if "segment" in record:
             self.num_segments += "repeated" not in record
-        order = record["order"] if "segment" in record else record["answer"]
-        if order is not None:
-            self.answered.add(order if record.get("key") is None else record["key"])
+        if record["key"] is not None:  # an order was answered, or carried out by the segment
+            self.answered.add(record["key"])
         applied = record.get("applied") or {}
         if applied.get("skip_from") is not None:
             self.skips.append(Skip(applied["skip_from"], applied["skip_to"], applied.get("reason", "")))
@@ -133,7 +131,7 @@ def _records(path: Path) -> Iterator[Record]:
 def _compressed_records(path: Path) -> Iterator[Record]:
     with gzip.open(path) as file:
         first = file.readline()
-        checksums = has_checksum(first)
+        check_version(str(path), [first] if first else [])
         for line in chain([first], file):
             with suppress(DamagedLine):
-                yield from_line(line, checksums=checksums)
+                yield from_line(line)

@@ -1,4 +1,4 @@
-"""What of a run's spools was not delivered and never will be, by byte range; the bytes stay where they are.
+"""The byte ranges of a run's spools that were not delivered and never will be; the bytes stay where they are.
 
 <run folder>/damaged.jsonl    one line for each damaged range, and for each segment that had to be opened without
                               the line that announced it
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.spool.folders import open_private
+from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.wording import plural
 
 DAMAGED = "damaged.jsonl"
@@ -30,7 +31,7 @@ class DamagedRange:
     """Segment line that stands for a damaged one, if the steps after the range need a segment of their own."""
 
     def same_place(self, other: "DamagedRange") -> bool:
-        """Whether both are about the same bytes, in the same role."""
+        """Return True if both are about the same bytes, in the same role."""
         place = (self.spool, self.begin, self.end, self.opened is None)
         return place == (other.spool, other.begin, other.end, other.opened is None)
 
@@ -39,9 +40,10 @@ class DamagedRange:
 
 
 class SetAside:
-    """The two files of the folder of a run."""
+    """The two files of the folder of a run. A file that cannot be written is reported once."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, log_once: LogOnce | None = None) -> None:
+        self._log_once = log_once or LogOnce()
         self.damaged_path = directory / DAMAGED
         self.rejected_path = directory / REJECTED
         self._damaged = _read(self.damaged_path)
@@ -56,16 +58,23 @@ class SetAside:
         return [each for each in self._damaged if each.spool == spool.name]
 
     def add(self, damaged: DamagedRange) -> bool:
-        """Note a range. Returns whether it is new. If it raises OSError, this process still knows it."""
+        """Note a range, at least in this process. Return True if it is new."""
         if any(damaged.same_place(each) for each in self._damaged):
             return False
         self._damaged.append(damaged)
-        _append(self.damaged_path, json.dumps(asdict(damaged)).encode() + b"\n")
+        self._append(self.damaged_path, json.dumps(asdict(damaged)).encode() + b"\n")
         return True
 
     def reject(self, line: bytes) -> None:
-        """Keep a line that the collector rejected. Raises OSError."""
-        _append(self.rejected_path, line)
+        """Keep a line that the collector rejected."""
+        self._append(self.rejected_path, line)
+
+    def _append(self, path: Path, line: bytes) -> None:
+        try:
+            with open(path, "ab", opener=open_private) as file:
+                file.write(line)
+        except OSError as problem:
+            self._log_once.warn_once(f"set aside {path}", f"{path} cannot be written ({problem.strerror})")
 
     def num_rejected(self) -> int:
         """Lines that the collector rejected."""
@@ -76,7 +85,7 @@ class SetAside:
             return 0
 
     def describe(self) -> str:
-        """What was set aside, in words; empty if nothing was."""
+        """Describe what was set aside; empty if nothing was."""
         parts = []
         if damaged := self.damaged:
             num_bytes = sum(each.end - each.begin for each in damaged)
@@ -86,11 +95,6 @@ class SetAside:
         if num_rejected := self.num_rejected():
             parts.append(f"{plural(num_rejected, 'line')} that the collector rejected (kept in {self.rejected_path})")
         return " and ".join(parts)
-
-
-def _append(path: Path, line: bytes) -> None:
-    with open(path, "ab", opener=open_private) as file:
-        file.write(line)
 
 
 def _read(path: Path) -> list[DamagedRange]:

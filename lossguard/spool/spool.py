@@ -15,7 +15,6 @@ Such a file begins with the registration and the open segment, marked as repeate
 name has the number of bytes in the session's files before it.
 """
 
-import fcntl
 import os
 import re
 import threading
@@ -27,15 +26,17 @@ from typing import Any
 
 from lossguard.spool.band import MAX_STEPS, Measured
 from lossguard.spool.device_scalars import PendingScalar
-from lossguard.spool.folders import open_private
+from lossguard.spool.folders import lock_file, open_private
 from lossguard.spool.lines import Record, from_line, to_line
 from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.gating import SKIPPED
 from lossguard.vocabulary.metrics import COUNTS
 from lossguard.vocabulary.protocol import (
+    ARMS,
     CHECKPOINT_UNCERTIFIED,
     EXPECT,
     PROBE,
+    REMEDY,
     SKIPPED_SAMPLE_RETURNED,
     is_count,
 )
@@ -188,13 +189,13 @@ def _create(path: Path) -> int:
     """A new file that is locked as long as it is written, so that nobody archives it."""
     fd = open_private(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL)
     with suppress(OSError):  # a file system without locks; `archive` then leaves the file alone
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        lock_file(fd, shared=True)
     return fd
 
 
 def _repeated(line: bytes) -> bytes:
     """The registration or the segment line, for another file; an order that it carried out stays in the first."""
-    record = from_line(line, checksums=True)
+    record = from_line(line)
     if "segment" in record:
         record |= {"order": None, "key": None, "applied": None}
     return to_line(record | {"repeated": True})
@@ -204,7 +205,7 @@ def _repeated(line: bytes) -> bytes:
 
 INVALID_COUNT = "{}={} was not recorded: it must be at least 0 and less than 2**63"
 
-ANNOUNCE_NO_CHANGE = (EXPECT, PROBE, SOURCE, SKIPPED_SAMPLE_RETURNED, CHECKPOINT_UNCERTIFIED)
+ANNOUNCE_NO_CHANGE = (ARMS, EXPECT, PROBE, REMEDY, SOURCE, SKIPPED_SAMPLE_RETURNED, CHECKPOINT_UNCERTIFIED)
 """Kinds of events that announce no change of the training: the run is judged, and orders are carried out, as before."""
 
 
@@ -227,7 +228,7 @@ class RecordWriter:
         self._resolver: threading.Thread | None = None
         self._closed = False
 
-    def put(self, record: Record, *, is_pending: bool = False) -> None:
+    def put(self, record: Record, is_pending: bool = False) -> None:
         """Append `record`; `is_pending`: some of its metrics are PendingScalars. The caller holds `lock`."""
         if self._closed:
             return

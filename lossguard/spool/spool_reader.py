@@ -10,23 +10,28 @@ from pathlib import Path
 from typing import Self
 
 from lossguard.spool.folders import open_private
-from lossguard.spool.lines import DamagedLine, Record, from_line, has_checksum
+from lossguard.spool.lines import DamagedLine, OtherVersion, Record, check_version, from_line
 
 WINDOW = 1 << 18
 """Bytes that are read at once."""
 MAX_LINE = 32 << 20
 """Bytes. No collector accepts a longer line; a block without a newline is read in pieces of this size."""
 
-_ACKNOWLEDGED = re.compile(rb"([0-9]{1,20})(?: ([0-9a-f]{8}))?\n?")
-"""An offset with its checksum, or as a release without checksums writes it."""
+_ACKNOWLEDGED = re.compile(rb"([0-9]{20}) [0-9a-f]{8}\n")
+"""An offset with its checksum."""
 
 
 class SpoolReader:
-    """Lines of the spool at `path`. Raises OSError when it cannot be read."""
+    """Lines of the spool at `path`. Raises OSError when it cannot be read, and OtherVersion."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            check_version(str(path), [line for _, line in self.lines(0)])
+        except OtherVersion:
+            self.close()
+            raise
 
     def lines(self, offset: int, size: int = WINDOW) -> list[tuple[int, bytes]]:
         """Complete lines from `offset` on, with their offsets: about `size` bytes, at least one line if any.
@@ -34,10 +39,6 @@ class SpoolReader:
         A block of MAX_LINE bytes without a newline, which nobody wrote, counts as a line.
         """
         return list(_lines(self._block(offset, size), offset))
-
-    def has_checksums(self) -> bool:
-        """Whether the lines of this file have checksums: any of the first ones has."""
-        return any(has_checksum(line) for _, line in self.lines(0))
 
     def lines_with(self, *begins: bytes, end: int | None = None) -> Iterator[tuple[int, bytes]]:
         """The lines before `end` that begin with one of `begins` (without any: all), with their offsets.
@@ -54,17 +55,15 @@ class SpoolReader:
 
     def records(self, *kinds: str, end: int | None = None) -> Iterator[tuple[int, Record]]:
         """The intact records before `end` with their offsets; `kinds`: only those whose first field is one of these."""
-        checksums = self.has_checksums()
         for offset, line in self.lines_with(*(b'{"%b"' % kind.encode() for kind in kinds), end=end):
             with suppress(DamagedLine):
-                yield offset, from_line(line, checksums=checksums)
+                yield offset, from_line(line)
 
     def last_step(self, end: int) -> tuple[int, float] | None:
         """The newest step before the offset `end` and its time; of a segment without steps, those of its beginning."""
-        checksums = self.has_checksums()
         for offset, line in reversed(self.lines(max(0, end - WINDOW))):
             with suppress(DamagedLine):
-                record = from_line(line, checksums=checksums) if offset + len(line) <= end else {}
+                record = from_line(line) if offset + len(line) <= end else {}
                 if "metrics" in record:
                     return record["step"], record["time"]
                 if "segment" in record:
@@ -103,7 +102,7 @@ def _lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
 
 
 class AcknowledgedOffset:
-    """How many bytes of the spool at `path` the collector has, kept in a file beside it."""
+    """The number of bytes of the spool at `path` that the collector has, kept in a file beside it."""
 
     def __init__(self, path: Path) -> None:
         self.value = acknowledged(path)
@@ -126,14 +125,14 @@ class AcknowledgedOffset:
 
 
 def acknowledged(path: Path) -> int:
-    """How many bytes of the spool at `path` the collector has.
+    """Return how many bytes of the spool at `path` the collector has.
 
     0 if the saved offset is damaged or is not the end of a line of this spool: delivering again is harmless.
     """
     try:
         match = _ACKNOWLEDGED.fullmatch(path.with_suffix(".acknowledged").read_bytes())
         offset = 0 if match is None else int(match[1])
-        if match is None or (match[2] and _with_checksum(offset) != match[0]):
+        if match is None or _with_checksum(offset) != match[0]:
             return 0
         if not 0 < offset <= path.stat().st_size:
             return 0
@@ -145,7 +144,7 @@ def acknowledged(path: Path) -> int:
 
 
 def is_delivered(path: Path) -> bool:
-    """Whether the collector has the whole spool, as far as it is written. True if somebody has just archived it."""
+    """Return True if the collector has all that is written of the spool, or if somebody has just archived it."""
     try:
         return acknowledged(path) == path.stat().st_size
     except FileNotFoundError:

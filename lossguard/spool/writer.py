@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WRITER_HEADER = "Lossguard-Writer"
-"""Header of a trainer's requests. An older SDK sends none, and an older collector ignores it."""
+"""Header of a trainer's requests."""
 DELIVERS = "sync:"
 """Before the name of a process that only delivers."""
 _HEADER = re.compile(r"([0-9a-f]{32}) ([0-9A-Za-z._-]{1,63}) ([\x21-\x7e]{1,160})")
@@ -22,20 +22,20 @@ class Writer:
     """A process that writes a run."""
 
     id: str
-    """Of the run's folder: 128 random bits, which only its processes know."""
+    """Id of the run's folder: 128 random bits, which only its processes know."""
     session: str
-    """Of the process; a process that takes over the folder has a greater one."""
+    """Session of the process; a process that takes over the folder has a greater one."""
     process: str
     """The process as people know it: pid@host."""
 
     @property
     def digest(self) -> str:
-        """Of the id: what names the folder, and does not let anybody act for it."""
+        """Digest of the id: it names the folder, and lets nobody act for it."""
         return hashlib.sha256(self.id.encode()).hexdigest()[:32]
 
     @property
     def only_delivers(self) -> bool:
-        """Whether it sends what an ended process has left: it takes no run from another folder."""
+        """True if it sends what an ended process has left: it takes no run from another folder."""
         return self.process.startswith(DELIVERS)
 
     def to_header(self) -> str:
@@ -63,6 +63,14 @@ def this_process() -> str:
     return f"{os.getpid()}@{re.sub('[^!-~]', '_', socket.gethostname())[:128] or 'unknown'}"
 
 
+def process_fields(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat behind the name, from the state on; none where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
 # The identity of a folder: a random id in the file `writer`. Whoever has locked the folder is that writer.
 
 WRITER_FILE = "writer"
@@ -76,7 +84,7 @@ def writer_of(directory: Path, session: str) -> Writer:
 
 
 def known_writer(directory: Path, session: str) -> Writer | None:
-    """The same without writing anything: None for a folder without an id, as older releases leave it."""
+    """Return this process as the writer without writing anything; None for a folder without an id."""
     try:
         text = (directory / WRITER_FILE).read_text("ascii").strip()
     except (OSError, ValueError):

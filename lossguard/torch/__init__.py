@@ -1,4 +1,4 @@
-"""What the SDK offers to loops written in PyTorch."""
+"""The parts of the SDK for loops written in PyTorch."""
 
 try:
     import torch  # noqa: F401

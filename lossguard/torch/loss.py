@@ -123,7 +123,7 @@ class _LogitsGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_NV: Tensor) -> tuple[Tensor | None, ...]:
-        """In plain operations, which autograd differentiates further: seldom needed, so whole rows may take memory."""
+        """Differentiate in plain operations, which autograd can differentiate again: seldom needed."""
         logits_NV, weight_N, safe_N = ctx.saved_tensors
         exact_NV, given_NV, weight_N1 = logits_NV.to(weight_N.dtype), grad_NV.to(weight_N.dtype), weight_N.unsqueeze(1)
         probs_NV = exact_NV.softmax(dim=1)

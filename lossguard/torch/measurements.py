@@ -13,7 +13,7 @@ from lossguard.vocabulary.wire import MAX_TOKENS
 # Gradient norms of groups of layers, which say where in the model the trouble is.
 
 NUM_GROUPS = 6
-"""Of the layers of one stack."""
+"""Number of groups of the layers of one stack."""
 WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
 """Begin the names of parameters in a wrapper (DDP, torch.compile, FSDP1)."""
 

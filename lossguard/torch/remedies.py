@@ -151,7 +151,7 @@ def reset_damaged_moments(optimizer: torch.optim.Optimizer) -> int:
 
 @dataclass(slots=True)
 class _ParameterState:
-    """What an optimizer keeps for one parameter."""
+    """The state that an optimizer keeps for one parameter."""
 
     moments: dict[str, Tensor]
     """This rank's parts."""
@@ -168,7 +168,7 @@ class _ParameterState:
         return size > 0 and SECOND in flat and _has_outlier(flat[SECOND])
 
     def _is_impossible(self, moments: dict[str, Tensor]) -> bool:
-        """Whether no gradients can have made one of these moments."""
+        """Return True if no gradients can have made one of these moments."""
         if not all(bool(value.isfinite().all()) for value in moments.values()):
             return True
         second, bound = moments.get(SECOND), self._bound()
@@ -181,7 +181,7 @@ class _ParameterState:
         return bool(impossible)
 
     def _bound(self) -> float | None:
-        """What the ratio of a first moment to the root of its second one is at most; None where that is not known."""
+        """Return the largest ratio of a first moment to the root of its second one; None where that is not known."""
         first = self.moments.get(FIRST)
         if first is None or self.betas is None or first.dtype not in (torch.float32, torch.float64):
             return None
@@ -210,7 +210,7 @@ def _is_moment(name: str, value: Any) -> bool:
 
 
 def _has_outlier(second: Tensor) -> bool:
-    """Whether the largest of these second moments stands out beyond measure."""
+    """Return True if the largest of these second moments stands out beyond measure."""
     largest, rest = second.max(), torch.zeros((), dtype=torch.float64, device=second.device)
     for chunk in torch.split(second, CHUNK_ELEMENTS):
         rest += torch.where(chunk < largest, chunk, 0).sum(dtype=torch.float64)

@@ -65,7 +65,7 @@ class Unreachable(CollectorError):
     def __init__(self, message: str, *, may_have_arrived: bool = True, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.may_have_arrived = may_have_arrived
-        """Whether the collector may have received the request, and acted on it."""
+        """True if the collector may have received the request, and acted on it."""
 
 
 class Unauthorised(CollectorError):
@@ -118,7 +118,7 @@ class LogOnce:
 
 
 def _without_bars() -> AbstractContextManager[None]:
-    """In this block, tqdm draws no bar: it draws them again at the end."""
+    """Keep tqdm from drawing bars in this block: it draws them again at the end."""
     tqdm: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
     return tqdm.external_write_mode() if getattr(tqdm, "_instances", ()) else nullcontext()
 

@@ -23,7 +23,7 @@ WINDOW = 128
 MIN_VALUES = 32
 """Accepted steps from which on there is a bound; before, only values that are not finite are refused."""
 MAD_TO_DEVIATION = 1.4826
-"""Of a normal distribution, the ratio of its standard deviation to its median absolute deviation."""
+"""Ratio of the standard deviation of a normal distribution to its median absolute deviation."""
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class Bound:
     """The bound of one signal: the median of its last accepted values, and so many robust deviations above it."""
 
     log: bool
-    """Whether the logarithm is judged: the noise of a norm is multiplicative."""
+    """True if the logarithm is judged: the noise of a norm is multiplicative."""
     min_noise: float
     """Lower bound of the noise: of the logarithm, or as a fraction of the level."""
     values: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))

@@ -10,12 +10,12 @@ MAX_SAMPLES_PER_REPORT, MAX_VALUES = 512, 64
 MAX_DEVICE = 32
 """Characters of the name of a device."""
 MAX_ERRORS = 10**9
-"""Of one kind in a sample; a counter that shows more is broken: that of a GPU that has gone counts 2^64 - 1."""
+"""Maximum errors of one kind in a sample; a larger counter is broken: that of a lost GPU counts 2^64 - 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HardwareValue:
-    """What is known about one value of a sample."""
+    """The facts of one value of a sample."""
 
     name: str
     """The key in a sample, in the API and in the store."""
@@ -24,11 +24,11 @@ class HardwareValue:
     gauge: str
     """Name of the Prometheus gauge of its newest value."""
     is_error: bool = False
-    """Whether it counts errors since the sample before: any above 0 is shown beside an incident."""
+    """True if it counts errors since the sample before: any above 0 is shown beside an incident."""
     error: str = ""
     """Such an error in running text."""
     tick_format: str = "~s"
-    """Of its axis, in d3-format."""
+    """Format of the axis, in d3-format."""
 
 
 VALUES: tuple[HardwareValue, ...] = (
@@ -93,7 +93,7 @@ VALUES: tuple[HardwareValue, ...] = (
         gauge="lossguard_host_network_transmit_bytes_per_second",
     ),
 )
-"""In the order in which they are shown. `xid_code` is kept beside `xid_errors`: the number of the last error."""
+"""All values in the order in which they are shown. `xid_code` is the number of the last of the `xid_errors`."""
 
 BY_NAME: Mapping[str, HardwareValue] = {value.name: value for value in VALUES}
 ERRORS = tuple(value.name for value in VALUES if value.is_error)
@@ -101,7 +101,7 @@ XID_CODE = "xid_code"
 
 
 def num_errors(values: Mapping[str, float]) -> int:
-    """How many errors a sample counts, at most MAX_ERRORS of each kind."""
+    """Return how many errors a sample counts, at most MAX_ERRORS of each kind."""
     return sum(int(min(max(values.get(name, 0.0), 0.0), MAX_ERRORS)) for name in ERRORS)
 
 

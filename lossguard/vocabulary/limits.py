@@ -1,4 +1,4 @@
-"""What orders may do to a run at most. The trainer holds these limits, and no collector can raise them. Pure.
+"""Limits of what orders may do to a run. The trainer holds these limits, and no collector can raise them. Pure.
 
 mode=approve, max_depth=2000, rollbacks_per_day=4        # as LOSSGUARD_LIMITS and the file `limits` have them
 """
@@ -16,13 +16,13 @@ from lossguard.vocabulary.states import OrderKind, OrderMode, Refusal
 from lossguard.vocabulary.wording import plural
 
 Refused = tuple[Refusal, str]
-"""Why an order is not carried out: what the collector makes of it, and a sentence for people."""
+"""Reason why an order is not carried out: what the collector makes of it, and a sentence for people."""
 BY_STRICTNESS = (OrderMode.AUTO, OrderMode.APPROVE, OrderMode.OBSERVE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What a trainer obeys at most, whatever its collector orders; an order beyond it is refused with the reason.
+    """Limits of what a trainer obeys, whatever its collector orders; an order beyond them is refused with the reason.
 
     None stands for no limit. Raises ConfigurationError that names the first invalid value.
     """
@@ -38,7 +38,7 @@ class Limits:
     not_after: float | None = None
     """Fraction of the run's steps, 0..1, after which nothing is rolled back: such as the end of the schedule."""
     allow_lr_scale: bool = True
-    """Whether an order may change the learning rate."""
+    """True if an order may change the learning rate."""
 
     def __post_init__(self) -> None:
         if self.mode not in tuple(OrderMode):
@@ -77,7 +77,7 @@ class Limits:
             raise ConfigurationError(f"{source}: {problem}") from None
 
     def to_text(self) -> str:
-        """What `parse` reads, without what limits nothing; empty where nothing is limited."""
+        """Return the text that `parse` reads, without what limits nothing; empty where nothing is limited."""
         nothing = Limits()
         differing = [each.name for each in fields(self) if getattr(self, each.name) != getattr(nothing, each.name)]
         return ",".join(f"{name}={str(getattr(self, name)).lower()}" for name in differing)
@@ -94,7 +94,7 @@ class Limits:
         )
 
     def refusal(self, order: Order, *, step: int, until: int | None, num_rollbacks: int) -> Refused | None:
-        """Why a run before `step` must not carry out `order`, or None.
+        """Return why a run before `step` must not carry out `order`, or None.
 
         `until`: the number of steps that the run will have, if it is known; `num_rollbacks`: of the last 24 hours.
         """
@@ -120,7 +120,7 @@ class Limits:
         return self.bars_lr_scale(order.lr_scale)
 
     def too_deep(self, step: int, rewind_to: int) -> str | None:
-        """Why a run before `step` must not go back to `rewind_to`, or None."""
+        """Return why a run before `step` must not go back to `rewind_to`, or None."""
         if self.max_depth is None or step - rewind_to <= self.max_depth:
             return None
         discarded = plural(step - rewind_to, "step")
@@ -131,13 +131,13 @@ class Limits:
         return 0 if self.max_depth is None else max(0, step - self.max_depth)
 
     def too_wide(self, num_skipped: int) -> str | None:
-        """Why so many batches must not be skipped, or None."""
+        """Return why so many batches must not be skipped, or None."""
         if self.max_skip is None or num_skipped <= self.max_skip:
             return None
         return f"it skips {plural(num_skipped, 'batch', 'batches')}, and max_skip={self.max_skip}"
 
     def bars_lr_scale(self, lr_scale: float | None) -> str | None:
-        """Why the learning rate must not be multiplied by this factor, or None; None as a factor changes nothing."""
+        """Return why the learning rate must not be multiplied by this factor, or None (also for the factor None)."""
         if lr_scale is None or self.allow_lr_scale:
             return None
         return f"it multiplies the learning rate by {lr_scale:g}, and allow_lr_scale=false"

@@ -33,35 +33,35 @@ class LogAxis(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """What is known about one metric."""
+    """The facts of one metric."""
 
     name: str
     """The key in `run.log`, in reports and in the store."""
     title: str
     """Heading of its chart, with the unit."""
     short_name: str = ""
-    """In running text and legends; the name where it is empty."""
+    """Name in running text and legends; the metric's name where it is empty."""
     unit: str = ""
-    """As in "nats per token"; empty where it has none."""
+    """Unit, such as "nats per token"; empty where it has none."""
     column: ColumnType | None = None
-    """Of its own column in the store; None: it is kept in the JSON column of other scalars."""
+    """Type of its column in the store; None: it is kept in the JSON column of other scalars."""
     detector_input: bool = False
-    """Whether the detection reads it: true for signals and for the other inputs of the detection."""
+    """True if the detection reads it: true for signals and for the other inputs of the detection."""
     incident_kind: IncidentKind | None = None
     """Kind of the incidents that begin with this metric. A metric with a kind is a signal."""
     advisory: bool = False
-    """Whether it is an advisory signal: the detection judges it where it is reported, and only warns."""
+    """True if it is an advisory signal: the detection judges it where it is reported, and only warns."""
     gauge: str = ""
     """Name of the Prometheus gauge of its newest value; empty: it is not exported."""
     gauge_help: str = ""
-    """What the gauge measures, as the subject of a sentence."""
+    """The quantity that the gauge measures, as the subject of a sentence."""
     default_chart: bool = False
-    """Whether the Run page and the report draw it by default."""
+    """True if the Run page and the report draw it by default."""
     stands_for: str = ""
     """A metric that says the same: by default only one of the two is drawn, this one where the other is missing."""
     log_axis: LogAxis = LogAxis.NEVER
     tick_format: str = "~g"
-    """Of its axis, in d3-format."""
+    """Format of the axis, in d3-format."""
 
     @property
     def is_signal(self) -> bool:
@@ -69,7 +69,7 @@ class Metric:
 
 
 CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS = "checkpoint_seconds", "evaluation_seconds", "pause_seconds"
-"""What a loop did between a step and the one before, besides training: the goodput of a run is made of them."""
+"""Seconds of a step that were not training; the goodput of a run is computed from them."""
 
 METRICS: tuple[Metric, ...] = (
     Metric(
@@ -268,7 +268,7 @@ METRICS: tuple[Metric, ...] = (
         unit="nats per token",
     ),
 )
-"""In the order in which lists and charts show them."""
+"""All metrics, in the order in which lists and charts show them."""
 
 FAMILIES: tuple[Metric, ...] = (
     Metric(
@@ -296,7 +296,6 @@ COLUMNS: Mapping[str, ColumnType] = {metric.name: metric.column for metric in ME
 """Metrics with a typed column in the store."""
 COUNTS = tuple(name for name, column in COLUMNS.items() if column is ColumnType.COUNT)
 SIGNALS = tuple(metric.name for metric in METRICS if metric.is_signal)
-ADVISORY_SIGNALS = tuple(metric.name for metric in METRICS if metric.advisory)
 DETECTOR_INPUTS = tuple(metric.name for metric in METRICS if metric.detector_input)
 
 
@@ -316,7 +315,7 @@ def family_of(name: str) -> Metric | None:
 
 
 def known(name: str) -> Metric | None:
-    """What is known about a metric, or about one series of a family; None for a custom metric."""
+    """Return the facts of a metric, or of one series of a family; None for a custom metric."""
     family = None if name in BY_NAME else family_of(name)
     if family is None:
         return BY_NAME.get(name)
@@ -326,14 +325,14 @@ def known(name: str) -> Metric | None:
 
 @lru_cache(maxsize=4096)  # asked for every name of every report
 def is_advisory(name: str) -> bool:
-    """Whether the detection judges this metric where it is reported, and only warns."""
+    """Return True if the detection judges this metric where it is reported, and only warns."""
     if name in BY_NAME:
         return BY_NAME[name].advisory
     return family_of(name) is not None and len(name) <= MAX_SIGNAL_NAME
 
 
 def detector_inputs(reported: Iterable[str]) -> list[str]:
-    """What the detection reads of a run that reports these metrics: DETECTOR_INPUTS, then advisory signals."""
+    """Return what the detection reads of a run with these metrics: DETECTOR_INPUTS, then advisory signals."""
     return [*DETECTOR_INPUTS, *filter(is_advisory, reported)]
 
 

@@ -25,7 +25,7 @@ MIN_KEY = 16
 
 
 def signed_text(order: Mapping[str, Any]) -> str:
-    """What of an order, as it is sent, a signature covers: every field that is set, in one spelling.
+    """Return the text of a sent order that its signature covers: every field that is set, in one spelling.
 
     A field that is null or an empty list is left out, so that a later release may add fields.
     """
@@ -40,7 +40,7 @@ def sign(text: str, run_id: str, key: str) -> str:
 
 
 def problem_with(signature: str | None, text: str, run_id: str, key: str) -> str | None:
-    """Why an order cannot be believed, or None."""
+    """Return why an order cannot be believed, or None."""
     if not signature:
         return f"it is not signed, and this trainer has an order key: give the collector the same {KEY}"
     expected = sign(text, run_id, key)
@@ -91,6 +91,8 @@ class Order:
     """One intervention, as sent to the trainer."""
 
     id: int
+    key: str
+    """Random and globally unique, because a rebuilt store counts its ids from 1 again."""
     kind: OrderKind
     incident: int | None = None
     rewind_to: int | None = None
@@ -102,12 +104,10 @@ class Order:
     lr_scale: float | None = None
     """Factor on the schedule's learning rate from now on; None leaves it as it is."""
     remedies: tuple[str, ...] = ()
-    """Names of the remedies to switch on (`Guard.remedy`). Older collectors send none."""
+    """Names of the remedies to switch on (`Guard.remedy`)."""
     reason: str = ""
-    key: str | None = None
-    """Random and globally unique, because a rebuilt store counts its ids from 1 again. Older collectors send none."""
     segment: str | None = None
-    """Key of the segment about which the order was decided. Older collectors send neither it nor the next ones."""
+    """Key of the segment about which the order was decided."""
     step: int | None = None
     """The newest step that the collector had then seen."""
     expires_at: float | None = None
@@ -119,15 +119,10 @@ class Order:
     signature: str | None = None
     """See `lossguard.vocabulary.orders`; None: it is not signed."""
     signed: str = field(default="", compare=False, repr=False)
-    """What of the order, as it was received, a signature has to cover."""
-
-    @property
-    def identity(self) -> str | int:
-        """Distinguishes this order from every other one."""
-        return self.id if self.key is None else self.key
+    """The text of the received order that its signature has to cover."""
 
     def describe(self, later: str = "") -> str:
-        """What a rollback changes and why, as the end of a sentence: "; batches 4 to 8 are skipped: loss spike".
+        """Return what a rollback changes and why, as the end of a sentence: "; batches 4 to 8 are skipped: loss spike".
 
         `later`: what becomes of the skipped batches when the data comes again.
         """
@@ -141,7 +136,7 @@ class Order:
         return f"{changes}: {self.reason}" if self.reason else changes
 
     def applied_at(self, step: int) -> dict[str, Any]:
-        """What the spool records of a rollback that restored `step`, besides remedies."""
+        """Return what the spool records of a rollback that restored `step`, besides remedies."""
         applied: dict[str, Any] = {"rewound_to": step, "reason": self.reason}
         if self.skip_from is not None and self.skip_to is not None:
             applied |= {"skip_from": self.skip_from, "skip_to": self.skip_to}
@@ -154,11 +149,12 @@ class Order:
         An unknown kind is an error; unknown fields are ignored.
         """
         _check(body, "id", _is_integer(body["id"]), "an integer")
+        _check(body, "key", _is_text(body["key"]), "a string")
         for name in ("rewind_to", "skip_from", "skip_to", "step", "expires_step"):
             _check(body, name, body.get(name) is None or _is_integer(body[name]), "an integer or null")
         for name in ("lr_scale", "expires_at"):
             _check(body, name, body.get(name) is None or _is_finite(body[name]), "a finite number or null")
-        for name in ("key", "segment", "approved_by", SIGNATURE):
+        for name in ("segment", "approved_by", SIGNATURE):
             _check(body, name, body.get(name) is None or _is_text(body[name]), "a string or null")
         _check(body, "reason", isinstance(body.get("reason", ""), str), "a string")
         remedies = body.get("remedies") or []

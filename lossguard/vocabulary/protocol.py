@@ -16,6 +16,8 @@ CAN_ROLL_BACK = "rollback"
 CANNOT_ROLL_BACK = "no-rollback:"
 """Followed by why, in a clause: takes the place of CAN_ROLL_BACK where a guard has failed. Open orders still go to the
 run, which refuses them."""
+CANNOT_SAVE = "no-checkpoint:"
+"""Followed by why, in a clause: capability of a run whose checkpoints cannot be saved at present."""
 NO_HEARTBEAT = "no_heartbeat"
 """Capability of a run whose client reports nothing between two rows."""
 CANNOT_SKIP = "rollback-without-skip"
@@ -46,6 +48,10 @@ No skip can leave samples out of such data."""
 CHECKPOINT_UNCERTIFIED = "checkpoint_uncertified"
 """Kind of the event that a saved state gets no certificate, so that it is never restored. Its details: step, reason. It
 announces no change."""
+LEVEL_ACCEPTED = "level_accepted"
+"""Kind of the event that a person accepted the level of the loss before its step as normal."""
+ARMS = "arms"
+"""Kind of the event that the arms of an order were tried (see lossguard.vocabulary.wire). It announces no change."""
 MAX_PAUSE = 30 * 86_400.0
 """Seconds; a longer pause cannot be announced."""
 SPOOL_HEADER = "Lossguard-Spool-Bytes"
@@ -56,26 +62,17 @@ token, which is what counts: whoever has a token may name anybody."""
 MAX_PERSON = 160
 """Characters."""
 MAX_TAGS = 32
-"""Of a run."""
+"""Maximum number of tags of a run."""
 MAX_STEP_NOTE, MAX_STEP_NOTES = 2_000, 1_000
 """Characters of a note at a step; notes of a run."""
-ACCEPTS_HEADER = "Lossguard-Accepts"
-"""Header of every answer of a collector: the NEGOTIATED_FIELDS that it reads, with blanks between."""
-EXPORT_LINE = "line"
-"""Field of a request for an export: a collector that names it sends a selection of steps and metrics, and Arrow."""
-RUN_CURSOR = "cursor"
-"""Field of a request for a list of runs: a collector that names it filters, searches and sorts, and sends pages."""
-NEGOTIATED_FIELDS = frozenset(
-    {RUN_CURSOR, "compared", "hardware", EXPORT_LINE, "policy", "preflight", "refusal", "restorable_tiers"}
-)
-"""Fields of requests that collectors of earlier releases refuse or ignore: an SDK relies on such a field only with a
-collector whose last answer names it."""
-NO_SUCH_PATH = "there is nothing at this path"
-"""How a collector's sentence begins about a path that its release does not have."""
+WIRE_HEADER, WIRE_VERSION = "Lossguard-Wire", "1"
+"""Header of every request of the SDK and of every answer of a collector, and the version of the wire that it names.
+
+Each side refuses another version: the SDK tries again until both are of one, and its steps wait in the spool."""
 
 
 def is_pause(value: object) -> bool:
-    """Whether a pause of `value` seconds can be announced."""
+    """Return True if a pause of `value` seconds can be announced."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_PAUSE
 
 
@@ -83,12 +80,12 @@ RUN_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
 
 def is_run_id(value: str) -> bool:
-    """Whether `value` can be the id of a run."""
+    """Return True if `value` can be the id of a run."""
     return re.fullmatch(RUN_ID_PATTERN, value) is not None
 
 
 def is_remedy(value: object) -> bool:
-    """Whether `value` can be the name of a remedy."""
+    """Return True if `value` can be the name of a remedy."""
     return isinstance(value, str) and re.fullmatch("[a-z0-9_]{1,64}", value) is not None
 
 
@@ -99,8 +96,17 @@ def remedies_in(capabilities: Iterable[str]) -> tuple[str, ...]:
 
 
 def why_unguarded(capabilities: Iterable[str]) -> str:
-    """Why a run that could be rolled back cannot be any more, as a clause; empty if it can, or never could."""
-    return next((each[len(CANNOT_ROLL_BACK) :] for each in capabilities if each.startswith(CANNOT_ROLL_BACK)), "")
+    """Return why a run that could be rolled back cannot be any more, as a clause; empty if it can, or never could."""
+    return _after(CANNOT_ROLL_BACK, capabilities)
+
+
+def why_unsaved(capabilities: Iterable[str]) -> str:
+    """Return why the checkpoints of a run cannot be saved at present, as a clause; empty if they can."""
+    return _after(CANNOT_SAVE, capabilities)
+
+
+def _after(prefix: str, capabilities: Iterable[str]) -> str:
+    return next((each[len(prefix) :] for each in capabilities if each.startswith(prefix)), "")
 
 
 def uncertified_state(
@@ -124,12 +130,12 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
 def is_name(value: object) -> bool:
-    """Whether the collector accepts `value` as the name of a project, an event or a metric."""
+    """Return True if the collector accepts `value` as the name of a project, an event or a metric."""
     return isinstance(value, str) and _NAME.fullmatch(value) is not None and encodable(value)
 
 
 def encodable(text: str) -> bool:
-    """Whether `text` can be encoded as UTF-8: lone surrogates cannot."""
+    """Return True if `text` can be encoded as UTF-8: lone surrogates cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -148,7 +154,7 @@ MAX_TIERS = 16
 MAX_METRICS = 1_000
 """Metrics of a run, where LOSSGUARD_MAX_METRICS sets no other limit."""
 MAX_DEPTH, MAX_NODES = 16, 20_000
-"""Of JSON: levels of nesting; number of values, keys included."""
+"""Limits of JSON: levels of nesting; number of values, keys included."""
 
 
 TIER_PATTERN = r"[a-z][a-z0-9_-]{0,31}"
@@ -156,12 +162,12 @@ TIER_PATTERN = r"[a-z][a-z0-9_-]{0,31}"
 
 
 def is_tier(value: object) -> bool:
-    """Whether `value` can be the name of a tier."""
+    """Return True if `value` can be the name of a tier."""
     return isinstance(value, str) and re.fullmatch(TIER_PATTERN, value) is not None
 
 
 def is_text(value: object, max_length: int = MAX_TEXT) -> bool:
-    """Whether every store holds `value` as a text of at most so many characters."""
+    """Return True if every store holds `value` as a text of at most so many characters."""
     return isinstance(value, str) and len(value) <= max_length and "\x00" not in value and encodable(value)
 
 
@@ -194,7 +200,7 @@ MAX_TIME = 1e11
 
 
 def is_step(value: object) -> bool:
-    """Whether `value` can be a step or the index of a batch."""
+    """Return True if `value` can be a step or the index of a batch."""
     return type(value) is int and 0 <= value < MAX_STEP
 
 
@@ -207,7 +213,7 @@ def checked_step(value: SupportsIndex) -> int:
 
 
 def is_time(value: object) -> bool:
-    """Whether `value` can be a time in unix seconds."""
+    """Return True if `value` can be a time in unix seconds."""
     return type(value) in (int, float) and 0 <= cast(float, value) < MAX_TIME
 
 
@@ -223,7 +229,7 @@ MAX_COUNT = 2**63
 
 
 def is_count(value: float) -> bool:
-    """Whether `value` can be a count."""
+    """Return True if `value` can be a count."""
     return 0 <= value < MAX_COUNT
 
 

@@ -114,7 +114,7 @@ class Condition:
         return f"{'-' if self.excluded else ''}{self.name}{self.operator}{value}"
 
     def holds(self, values: Iterable[object]) -> bool:
-        """Whether any of the values meets the condition (with `!=`: whether none of them equals it)."""
+        """Return True if any of the values meets the condition (with `!=`: whether none of them equals it)."""
         if self.operator is Operator.NOT_EQUAL:
             return not any(_equals(each, self.value, whole=True) for each in _elements(values))
         if self.operator in ORDERS:
@@ -126,24 +126,24 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What was asked for, and one sentence for each part that cannot be read."""
+    """The conditions of a search, and one sentence for each part that cannot be read."""
 
     terms: tuple[Word | Condition, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
     def names(self) -> set[str]:
-        """Of the conditions."""
+        """Names in the conditions."""
         return {term.name for term in self.terms if isinstance(term, Condition)}
 
     def without(self, names: Iterable[str]) -> "Search":
-        """The same without the conditions on these names."""
+        """Return the search without the conditions on these names."""
         left_out = set(names)
         kept = (term for term in self.terms if isinstance(term, Word) or term.name not in left_out)
         return replace(self, terms=tuple(kept))
 
     def matches(self, text: str, values_of: Callable[[str], Iterable[object]]) -> bool:
-        """Whether a run matches every term.
+        """Return True if a run matches every term.
 
         `text`: what words are looked for in. `values_of`: the values that a name has for the run, none if it has none.
         """
@@ -175,7 +175,7 @@ def parse(text: str) -> Search:
 def settings_or_metric(
     name: str, settings: Mapping[str, Any], metric_named: Callable[[str], object | None]
 ) -> list[Any]:
-    """What a name means that is no field: flattened settings, else the metric that `metric_named` finds."""
+    """Return the meaning of a name that is no field: flattened settings, else the metric of `metric_named`."""
     found = [] if name.startswith(METRIC) else settings_named(settings, name.removeprefix(SETTING))
     if found or name.startswith(SETTING):
         return found

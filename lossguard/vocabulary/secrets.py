@@ -47,7 +47,7 @@ _FORMS = (
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a value with this name is a secret."""
+    """Return True if a value with this name is a secret."""
     return _NAME.search(_CAMEL.sub("_", name.strip("-"))) is not None
 
 
@@ -106,7 +106,7 @@ def _without_assigned_secrets(text: str) -> Iterator[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` (an IP address or a name, without a port) is this machine's loopback interface."""
+    """Return True if `host` (an IP address or a name, without a port) is this machine's loopback interface."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -17,7 +17,7 @@ SPARSE = 50
 
 
 class Clock(StrEnum):
-    """What the steps of a source count."""
+    """The unit that the steps of a source count."""
 
     STEPS = "steps"  # optimizer steps
     SAMPLES = "samples"
@@ -26,7 +26,7 @@ class Clock(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFacts:
-    """What is known of a source. The defaults describe a loop that reports every step itself."""
+    """The facts of a source. The defaults describe a loop that reports every step itself."""
 
     stride: int = 1
     """Steps from one row to the next."""
@@ -59,7 +59,7 @@ class SourceFacts:
 
     @classmethod
     def unread(cls, details: Mapping[str, Any]) -> list[str]:
-        """What of the details of an event is no field, or has a value that it cannot have, as name=value."""
+        """Return details of an event that are no field, or have a value that it cannot have, as name=value."""
         read = cls.from_details(details).to_details()
         return [f"{name}={value!r:.80}" for name, value in details.items() if name not in read or read[name] != value]
 
@@ -115,13 +115,13 @@ EVERY_STEP = SourceFacts()
 
 
 def says_source(kind: str, details: Mapping[str, Any]) -> bool:
-    """Whether an event says how rows are made. A loop may declare an event of its own of this kind, such as
+    """Return True if an event says how rows are made. A loop may declare an event of its own of this kind, such as
     `run.declare("source", name="c4")`: that one is an event like any other."""
     return kind == SOURCE and not EVERY_STEP.to_details().keys().isdisjoint(details)
 
 
 def _ordinal(number: int) -> str:
-    """As in "every 10th step"."""
+    """Return a number as in "every 10th step"."""
     last = 0 if number % 100 in (11, 12, 13) else number % 10
     return str(number) + {1: "st", 2: "nd", 3: "rd"}.get(last, "th")
 

@@ -3,16 +3,31 @@
 They are stored and sent by value. Transitions between states live in `monitor.detection`.
 """
 
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from typing import Literal, NamedTuple
 
 
 class RunState(StrEnum):
-    """How a run stands."""
+    """State of a run."""
 
     RUNNING = "running"
     FINISHED = "finished"  # reached its end
     INTERRUPTED = "interrupted"  # stopped on purpose (preemption, Ctrl-C); the same run_id resumes it
     FAILED = "failed"  # the loop raised
+
+
+class RunVerdict(StrEnum):
+    """Verdict on a run, in one word: see `db.runs.verdicts`."""
+
+    HEALTHY = "healthy"  # the loss is where it was before every incident
+    RECOVERING = "recovering"  # it is on its way back, or a rollback is not verified yet
+    DIVERGED = "diverged"  # it is far above, or not finite, and does not come back
+    HELD = "held"  # the run waits for an operator
+    STALLED = "stalled"  # the process reports, but does no steps
+    UNWATCHED = "unwatched"  # no report arrives, or none with a loss: a spike would not be caught
+    ENDED = "ended"
+    ENDED_OPEN = "ended_open"  # with an incident that nobody has answered, or diverged
 
 
 class SegmentReason(StrEnum):
@@ -25,7 +40,7 @@ class SegmentReason(StrEnum):
 
 
 class IncidentKind(StrEnum):
-    """What went wrong."""
+    """Kind of an incident."""
 
     NONFINITE = "nonfinite"  # a signal is NaN or infinite
     LOSS_SPIKE = "loss_spike"  # the loss rose out of its band
@@ -41,16 +56,64 @@ class IncidentKind(StrEnum):
     SLOWDOWN = "slowdown"  # steps take longer than before, or wait for data
 
 
-THROUGHPUT_KINDS = frozenset({IncidentKind.STALL, IncidentKind.SLOWDOWN})
-"""Kinds of incidents of the speed of a run. No value of a step shows them, and no policy answers them."""
-NOT_REPLAYED = frozenset(
-    {IncidentKind.PLATEAU, IncidentKind.HELD_OUT_RISE, IncidentKind.REPLAY_MISMATCH, *THROUGHPUT_KINDS}
-)
-"""Kinds without an anomalous step: a replay has nothing to look for, and no policy answers them."""
+class KindFacts(NamedTuple):
+    """The facts of all incidents of a kind."""
+
+    label: str
+    """The kind in words."""
+    severity: Literal["warning", "critical"] | None
+    """Severity of the alert while such an incident is open; None: there is no alert."""
+    is_replayed: bool = True
+    """True if it has an anomalous step, which a policy answers and a replay looks for."""
+    may_recover: bool = False
+    """True if people ask whether it recovers by itself."""
+    needs_a_person: bool = False
+    """True if neither a policy nor the run itself gets over it."""
+    is_of_speed: bool = False
+    """True if it is about the speed of the run: no value of a step shows it."""
+    is_of_loss: bool = False
+    """True if the loss itself is too high or not finite."""
+    spoils_losses: bool = False
+    """True if its losses are no reference for steps that are computed again."""
+    is_deadly: bool = False
+    """True if a run that ends in the middle of it is lost, even if its loop reached the end."""
+
+
+KINDS: Mapping[str, KindFacts] = {
+    IncidentKind.NONFINITE: KindFacts(
+        "non-finite value", "critical", may_recover=True, is_of_loss=True, spoils_losses=True, is_deadly=True
+    ),
+    IncidentKind.LOSS_SPIKE: KindFacts("loss spike", "warning", may_recover=True, is_of_loss=True, spoils_losses=True),
+    IncidentKind.GRAD_SPIKE: KindFacts("grad norm spike", "warning", may_recover=True),
+    IncidentKind.LOG_Z_DRIFT: KindFacts("log Z drift", "warning", may_recover=True),
+    IncidentKind.DIVERGENCE: KindFacts(
+        "divergence", "critical", may_recover=True, is_of_loss=True, spoils_losses=True, is_deadly=True
+    ),
+    IncidentKind.LOSS_COLLAPSE: KindFacts("loss collapse", "warning", spoils_losses=True),
+    IncidentKind.EARLY_WARNING: KindFacts("early warning", "warning"),
+    IncidentKind.REPLAY_MISMATCH: KindFacts("replay mismatch", "critical", is_replayed=False, needs_a_person=True),
+    IncidentKind.PLATEAU: KindFacts("plateau", None, is_replayed=False),
+    IncidentKind.HELD_OUT_RISE: KindFacts("rise of the held-out loss", "warning", is_replayed=False),
+    IncidentKind.STALL: KindFacts("stall", "critical", is_replayed=False, needs_a_person=True, is_of_speed=True),
+    IncidentKind.SLOWDOWN: KindFacts("slowdown", "warning", is_replayed=False, is_of_speed=True),
+}
+"""All kinds of incidents: a new one is a member of IncidentKind and a row here."""
+
+
+def _kinds(holds: Callable[[KindFacts], bool]) -> frozenset[str]:
+    return frozenset(kind for kind, facts in KINDS.items() if holds(facts))
+
+
+THROUGHPUT_KINDS = _kinds(lambda kind: kind.is_of_speed)
+NOT_REPLAYED = _kinds(lambda kind: not kind.is_replayed)
+MAY_RECOVER = _kinds(lambda kind: kind.may_recover)
+NEED_A_PERSON = _kinds(lambda kind: kind.needs_a_person)
+LOSS_KINDS = _kinds(lambda kind: kind.is_of_loss)
+SPOIL_LOSSES = _kinds(lambda kind: kind.spoils_losses)
 
 
 class Tier(StrEnum):
-    """Where a checkpoint is kept. A collector takes other names too."""
+    """Place in which a checkpoint is kept. A collector takes other names too."""
 
     MEMORY = "memory"  # of the host: it is lost with the process
     DISK = "disk"  # or whatever else another process can restore from
@@ -58,7 +121,7 @@ class Tier(StrEnum):
 
 
 class IncidentState(StrEnum):
-    """How an incident stands."""
+    """State of an incident."""
 
     WARNING = "warning"  # a precursor (grad norm, log Z, an advisory signal) is out of band; the loss has not moved
     OPEN = "open"  # the incident is in progress
@@ -67,7 +130,7 @@ class IncidentState(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How an incident ended."""
+    """The end of an incident."""
 
     RECOVERED = "recovered"  # back in its band
     ONGOING = "ongoing"  # not back (yet), or back only because the new level became the baseline
@@ -75,11 +138,20 @@ class Outcome(StrEnum):
 
 
 class OrderKind(StrEnum):
-    """What an intervention, and the order that carries it, asks of the trainer."""
+    """Kind of an intervention, and of the order that carries it to the trainer."""
 
     ROLLBACK = "rollback"  # restore a checkpoint, skip batches, continue
     HOLD = "hold"  # stop at the step boundary until an operator decides
     RELEASE = "release"  # an operator ended the hold: continue
+
+
+class Arm(StrEnum):
+    """One treatment of an incident, tried beside the others from the same checkpoint on the same later batches."""
+
+    WAIT = "wait"  # go on from the state of now, without an intervention
+    REWIND = "rewind"  # restore the checkpoint and use the same batches again
+    REWIND_AND_SKIP = "rewind_and_skip"  # the same without the batches around the incident
+    REWIND_WITH_REMEDY = "rewind_with_remedy"  # restore it and switch a remedy on, on the same batches
 
 
 class OrderMode(StrEnum):
@@ -101,7 +173,7 @@ class Refusal(StrEnum):
 
 
 class OrderState(StrEnum):
-    """How an order stands."""
+    """State of an order."""
 
     OPEN = "open"
     APPLIED = "applied"
@@ -110,7 +182,7 @@ class OrderState(StrEnum):
 
 
 class InterventionState(StrEnum):
-    """How an intervention stands."""
+    """State of an intervention."""
 
     PROPOSED = "proposed"  # waits for an operator
     APPROVED = "approved"  # an operator agreed; about to be ordered
@@ -120,7 +192,8 @@ class InterventionState(StrEnum):
     RECURRED = "recurred"  # the incident came back
     FAILED = "failed"  # the trainer could not do it
     REJECTED = "rejected"  # an operator said no
-    WITHDRAWN = "withdrawn"  # the run recovered, or another intervention took its place
+    WITHDRAWN = "withdrawn"  # before it was carried out: the run recovered, or another intervention took its place
+    REPLACED = "replaced"  # carried out, but an operator's order took its place before it was verified
     RELEASED = "released"  # a hold that an operator ended
 
 
@@ -135,7 +208,7 @@ class Cause(StrEnum):
 
 
 class Layer(StrEnum):
-    """Where a value of a policy is set, in the order in which the layers apply: the last one counts."""
+    """Layer in which a value of a policy is set, in the order in which they apply: the last one counts."""
 
     COLLECTOR = "collector"  # for all runs
     PROJECT = "project"

@@ -1,4 +1,4 @@
-"""Values that travel between trainer and collector: restorable tiers, preflights, notices and probes. Pure."""
+"""Values that travel between trainer and collector: restorable tiers, preflights, notices, arms and probes. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -6,8 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from lossguard.vocabulary.orders import Order
-from lossguard.vocabulary.protocol import MAX_SHORT_TEXT, decode_number, encode_number, is_text, is_tier
-from lossguard.vocabulary.states import OrderKind, Tier
+from lossguard.vocabulary.protocol import (
+    MAX_SHORT_TEXT,
+    decode_number,
+    encode_number,
+    is_remedy,
+    is_step,
+    is_text,
+    is_tier,
+)
+from lossguard.vocabulary.states import Arm, OrderKind, Tier
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,12 +25,12 @@ class RestorableTier:
     tier: Tier
     steps: tuple[int, ...]
     load_seconds: float | None = None
-    """How long the last load took, its verification included."""
+    """Seconds that the last load took, its verification included."""
     save_seconds: float | None = field(default=None, compare=False)
-    """How long the last save held the loop up. It differs with each save, so it alone is no news."""
+    """Seconds for which the last save held the loop up. It differs with each save, so it alone is no news."""
 
     def to_wire(self) -> dict[str, Any]:
-        """As in a spool and in a report; a time that is not measured is left out."""
+        """Return the tier as in a spool and in a report; a time that is not measured is left out."""
         times = {"load_seconds": self.load_seconds, "save_seconds": self.save_seconds}
         known = {name: round(seconds, 6) for name, seconds in times.items() if seconds is not None}
         return {"tier": self.tier, "steps": list(self.steps), **known}
@@ -33,7 +41,7 @@ class RestorableTier:
 MAX_TEXTS = 3
 """Batches of which a text is reported: the first of those that are to be skipped."""
 MAX_CHARACTERS = 200
-"""Of each of these texts."""
+"""Maximum characters of each of these texts."""
 MAX_SENTENCE = 500
 """Characters of a reason."""
 
@@ -54,7 +62,7 @@ class Question:
     def from_wire(cls, body: Any) -> "Question | None":
         """None for what is no question that this release can answer."""
         try:
-            order = Order.from_wire({**body, "id": 0, "kind": OrderKind.ROLLBACK, "rewind_to": body["step"]})
+            order = Order.from_wire({**body, "key": "", "id": 0, "kind": OrderKind.ROLLBACK, "rewind_to": body["step"]})
         except (KeyError, TypeError, ValueError):
             return None
         if not isinstance(body.get("id"), str) or order.rewind_to is None:
@@ -66,6 +74,7 @@ class Question:
         """The order that an approval would make of it."""
         return Order(
             id=0,
+            key="",
             kind=OrderKind.ROLLBACK,
             rewind_to=self.step,
             skip_from=self.skip_from,
@@ -75,28 +84,28 @@ class Question:
         )
 
     def batches(self) -> range:
-        """Those of which a text is reported."""
+        """Return the batches of which a text is reported."""
         first, end = self.skip_from or 0, self.skip_to or 0
         return range(first, max(first, min(end, first + MAX_TEXTS)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What the trainer found."""
+    """The trainer's answer."""
 
     id: str
-    """Of the question."""
+    """Id of the question."""
     problem: str = ""
-    """Why the checkpoint cannot be restored; empty if it is there and whole, as far as a quick look tells."""
+    """Reason why the checkpoint cannot be restored; empty if it is there and whole, as far as a quick look tells."""
     tier: str | None = None
-    """Where it is kept (`lossguard.vocabulary.states.Tier`)."""
+    """Tier in which the checkpoint is kept (`lossguard.vocabulary.states.Tier`)."""
     refused: str = ""
-    """Why the trainer would refuse the order; empty if it would carry it out."""
+    """Reason why the trainer would refuse the order; empty if it would carry it out."""
     texts: tuple[tuple[int, str], ...] = ()
     """Batches that are to be skipped, with their text: index, text."""
 
     def to_wire(self) -> dict[str, Any]:
-        """As in a spool and in a report."""
+        """Return the answer as in a spool and in a report."""
         assert self.tier is None or is_tier(self.tier)
         return {
             "id": self.id,
@@ -122,7 +131,7 @@ class Notice:
     text: str
 
     def to_wire(self) -> dict[str, str]:
-        """As in the answer to a report."""
+        """Return the notice as in the answer to a report."""
         return {"key": self.key, "text": self.text[:MAX_NOTICE]}
 
     @classmethod
@@ -133,11 +142,100 @@ class Notice:
 
     @classmethod
     def from_wire(cls, body: Any) -> "Notice | None":
-        """In one line, without control characters; None for what is no notice."""
+        """Return the notice in one line, without control characters; None for what is no notice."""
         if not isinstance(body, dict) or not is_text(body.get("key"), MAX_SHORT_TEXT) or not is_text(body.get("text")):
             return None
         printable = "".join(letter if letter.isprintable() else " " for letter in body["text"][:MAX_NOTICE])
         return cls(key=body["key"], text=" ".join(printable.split()))
+
+
+# Arms: what each treatment of an incident led to, where a guard has tried them all.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArmResult:
+    """The result of one arm. Losses are held-out losses in nats, all on the same documents; they may not be finite."""
+
+    arm: Arm
+    steps: int
+    """Steps that it trained."""
+    loss: float
+    """At its end."""
+    difference: float
+    """Its loss minus that of the arm `wait`,"""
+    error: float
+    """and the standard error of that, paired over the documents; NaN for a single one."""
+    got_past: bool
+    """Its loss is no higher than that of the checkpoint, up to what its noise explains."""
+    skipped: int = 0
+    """Batches that it left out."""
+    remedy: str | None = None
+
+    def to_details(self) -> dict[str, Any]:
+        """Return the result as JSON."""
+        numbers = {name: encode_number(getattr(self, name)) for name in ("loss", "difference", "error")}
+        counts = {"steps": self.steps, "skipped": self.skipped, "got_past": self.got_past, "remedy": self.remedy}
+        return {"arm": self.arm.value, **numbers, **counts}
+
+    @classmethod
+    def from_details(cls, details: Mapping[str, Any]) -> Self:
+        """Undo `to_details`. Raises ValueError, KeyError or TypeError for what is no result."""
+        remedy, got_past = details["remedy"], details["got_past"]
+        if not isinstance(got_past, bool) or not (remedy is None or is_remedy(remedy)):
+            raise ValueError(f"got_past={got_past!r:.40} is true or false, and remedy={remedy!r:.80} a name or null")
+        return cls(
+            arm=Arm(details["arm"]),
+            steps=_step(details["steps"]),
+            loss=_number(details["loss"], "an arm has no loss"),
+            difference=_number(details["difference"], "an arm has no difference"),
+            error=_number(details["error"], "an arm has no error"),
+            got_past=got_past,
+            skipped=_step(details["skipped"]),
+            remedy=remedy,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArmsTried:
+    """The arms of one order."""
+
+    order: int
+    """Its id."""
+    rewind_to: int
+    """The step of the checkpoint that the arms went back to,"""
+    tier: str | None
+    """and where it was kept."""
+    window: int
+    """Steps that each arm trained beyond the one at which the order came."""
+    results: tuple[ArmResult, ...]
+
+    def to_details(self) -> dict[str, Any]:
+        """The JSON form: the details of an event of kind `arms`."""
+        place = {"order": self.order, "rewind_to": self.rewind_to, "tier": self.tier, "window": self.window}
+        return {**place, "arms": [each.to_details() for each in self.results]}
+
+    @classmethod
+    def from_details(cls, details: Mapping[str, Any]) -> Self:
+        """Undo `to_details`. Raises ValueError when `details` are not those of arms."""
+        try:
+            results = tuple(map(ArmResult.from_details, details["arms"]))
+            if details["tier"] is not None and not is_tier(details["tier"]):
+                raise ValueError(f"tier={details['tier']!r:.80} is the name of a tier or null")
+            if len({each.arm for each in results}) < len(results) or not results:
+                raise ValueError("arms need results, one for each arm")
+            places = {name: _step(details[name]) for name in ("order", "rewind_to", "window")}
+            return cls(**places, tier=details["tier"], results=results)
+        except KeyError as missing:
+            raise ValueError(f"arms need {missing}") from None
+        except TypeError as wrong:
+            raise ValueError(f"not the form of arms: {wrong}") from None
+
+
+def _step(value: object) -> int:
+    if not is_step(value):
+        raise ValueError(f"{value!r:.40} is not a number of steps")
+    assert isinstance(value, int)
+    return value
 
 
 # Probes: the distribution of the next token that a model predicts after a fixed prompt.
@@ -168,7 +266,7 @@ class Probe:
     rest_log_probability: float | None = None
     """The logarithm of their summed probability; None when there are none."""
     entropy: float | None = None
-    """Of the whole distribution, in nats; None if it was not recorded. `tokens` alone give an upper bound of it."""
+    """Entropy of the whole distribution, in nats; None if not recorded. `tokens` alone give an upper bound of it."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.tokens) <= MAX_TOKENS:
@@ -224,10 +322,10 @@ def _text(value: object) -> str:
     return value
 
 
-def _number(value: Any) -> float:
+def _number(value: Any, missing: str = "a token has no log probability") -> float:
     number = decode_number(value)
     if number is None:
-        raise ValueError("a token has no log probability")
+        raise ValueError(missing)
     return number
 
 

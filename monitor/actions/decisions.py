@@ -7,9 +7,9 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.models import Intervention, Run
 from db.records import access
+from lossguard.vocabulary.protocol import LEVEL_ACCEPTED
 from lossguard.vocabulary.states import IncidentKind, RunState
 from monitor.detection import DetectionEngine, Effect, IllegalTransition
-from monitor.detection.scoring.detectors import LEVEL_ACCEPTED
 from monitor.ingestion import detection_state, lease, runs
 from monitor.problems import Problem, unknown
 from monitor.schemas import HoldIn, RollbackIn
@@ -32,10 +32,19 @@ def decide(session: Session, intervention_id: int, *, approved: bool, who: str, 
 
 def roll_back(session: Session, run_id: str, spec: RollbackIn, *, who: str, now: float) -> Run:
     """Order a rollback. Raises Problem 409 when the run cannot roll back, or no checkpoint fits."""
-    run = runs.lock(session, run_id)
-    _act(session, run, lambda engine: engine.rollback(**spec.model_dump()), now, who)
-    access.record(session, who=who, action="rollback", run=run.id, details=spec.model_dump(), now=now)
+    run, given = runs.lock(session, run_id), spec.model_dump(exclude={"dry_run"})
+    _act(session, run, lambda engine: engine.rollback(**given), now, who)
+    access.record(session, who=who, action="rollback", run=run.id, details=given, now=now)
     return run
+
+
+def planned_rollback(session: Session, run_id: str, spec: RollbackIn) -> dict[str, int | None]:
+    """The step and the batches of the rollback that `roll_back` would order. Raises Problem 409 as that does."""
+    engine = detection_state.load(session, runs.lock(session, run_id))
+    _checked(lambda engine: engine.rollback(**spec.model_dump(exclude={"dry_run"})))(engine)
+    planned = engine.response.interventions.active
+    assert planned is not None
+    return {"rewind_to": planned.rewind_to, "skip_from": planned.skip_from, "skip_to": planned.skip_to}
 
 
 def hold(session: Session, run_id: str, spec: HoldIn, *, who: str, now: float) -> Run:
@@ -88,13 +97,19 @@ def accept_replay(session: Session, run_id: str, *, who: str, now: float) -> Run
 
 
 def _act(session: Session, run: Run, act: Callable[[DetectionEngine], list[Effect]], now: float, who: str) -> None:
+    detection_state.update(session, run, _checked(act), now=now, approved_by=who)
+
+
+def _checked(act: Callable[[DetectionEngine], list[Effect]]) -> Callable[[DetectionEngine], list[Effect]]:
+    """The same, raising Problem 409 for what is not possible."""
+
     def checked(engine: DetectionEngine) -> list[Effect]:
         try:
             return act(engine)
         except (IllegalTransition, ValueError) as error:
             raise _not_possible(str(error)) from None
 
-    detection_state.update(session, run, checked, now=now, approved_by=who)
+    return checked
 
 
 def _not_possible(detail: str) -> Problem:

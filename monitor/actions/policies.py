@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.models import UNREADABLE_RULE, Run
 from db.records import access, policies
+from db.store import bulk
 from lossguard.vocabulary.states import Layer, RunState
 from monitor.detection.interventions import policy_layers, run_policy
 from monitor.detection.interventions.policy_layers import Fields, Layers
@@ -52,7 +53,7 @@ def set_default(session: Session, project: str | None, changes: Fields, *, who: 
     policies.set_fields(session, key=key, fields=fields, who=who, now=now)
     details = {"layer": layer.value, **({} if project is None else {"project": project}), "changes": dict(changes)}
     access.record(session, who=who, action="policy", run=None, details=details, now=now)
-    for run_ids in _in_blocks([run_id for run_id, _, _ in policies.running(session, project=project)]):
+    for run_ids in bulk.key_parts(run_id for run_id, _, _ in policies.running(session, project=project)):
         commands.lock_runs(session, run_ids=run_ids)  # copies of these runs are stale now
 
 
@@ -77,7 +78,7 @@ def show(session: Session, *, project: str | None = None, run_id: str | None = N
 
 
 def _part(name: str) -> str:
-    """Where a request that sets the value names it: beside the values of the policy, or under `detection`."""
+    """Return the part of a request that names the value: beside the values of the policy, or under `detection`."""
     return DETECTION if name in DETECTION_NAMES else "policy"
 
 
@@ -117,7 +118,3 @@ def _check(concerned: Iterable[tuple[str, Layers]]) -> None:
 
 def _malformed(error: Exception) -> Problem:
     return Problem(422, "the policy is malformed; nothing was changed", str(error), ["body"])
-
-
-def _in_blocks(run_ids: list[str], size: int = 500) -> Iterable[list[str]]:
-    return (run_ids[first : first + size] for first in range(0, len(run_ids), size))

@@ -39,7 +39,7 @@ def delete(session: Session, run_id: str, note_id: int, *, who: str, now: float)
 
 
 def _newest_step(session: Session, run: Run) -> int:
-    """Of the live line; 0 before the first one."""
+    """Return the newest step of the live line; 0 before the first one."""
     newest = queries.newest_step(session, run=run)
     return 0 if newest is None else newest.step
 

@@ -82,7 +82,7 @@ class _Address:
     num_failed: int = 0
     held_until: float = -math.inf
     answered_at: float = -math.inf
-    """When the last failed attempt is answered."""
+    """Time at which the last failed attempt is answered."""
 
 
 class FailedAttempts:
@@ -153,7 +153,7 @@ async def _authenticate(request: Request) -> Principal:
     given = request.headers.get("authorization", "")
     kind, _, token = given.partition(" ")
     presented = token.strip() if kind.lower() == "bearer" else ""
-    attempts: FailedAttempts = request.app.state.failed_attempts
+    attempts: FailedAttempts = request.app.state.collector.failed_attempts
     if attempts.is_held(_address(request), presented):
         raise _too_many_attempts()
     principal = await _principal_of(request, presented)
@@ -167,15 +167,15 @@ async def _authenticate(request: Request) -> Principal:
 
 async def _principal_of(request: Request, presented: str) -> Principal | None:
     """The client that presents a token; None for a wrong one. Raises Problem 403."""
-    owner = request.app.state.settings.token
+    collector = request.app.state.collector
+    owner = collector.settings.token
     if owner is not None and hmac.compare_digest(presented.encode(), owner.get_secret_value().encode()):
         return OWNER
-    state = request.app.state
     principal = None
-    if presented or not state.needs_token:
-        principal = await run_in_threadpool(_stored_principal, state.engine, presented, may_be_open=owner is None)
+    if presented or not collector.needs_token:
+        principal = await run_in_threadpool(_stored_principal, collector.engine, presented, may_be_open=owner is None)
         if principal is not ANYBODY:
-            state.needs_token = True  # for good, so that a request without a token costs no further look-up
+            collector.needs_token = True  # for good, so that a request without a token costs no further look-up
     if principal is ANYBODY and not _is_local(request):
         log.warning("refused: not a request for this machine itself, for %s %s", request.method, request.url.path)
         detail = (
@@ -255,7 +255,7 @@ def needs(scope: Scope) -> Callable[..., Awaitable[Principal]]:
 
 def _check_owner(request: Request, who: Principal) -> None:
     """Raise Problem 404 if the token does not cover the run, order or intervention in the path."""
-    with Session(request.app.state.engine) as session:
+    with Session(request.app.state.collector.engine) as session:
         for what in ("run", "order", "intervention"):
             key = request.path_params.get(f"{what}_id")
             if key is not None and not who.covers(_owner_of(session, what, key)):

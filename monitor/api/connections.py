@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 RESERVED_FILES = 128
 """Files besides the connections: the database, its journal, modules, the log."""
 MAX_HEADER_BYTES, HEADER_OVERHEAD = 65_536, 64
-"""Of one request; every header counts as `HEADER_OVERHEAD` more."""
+"""Maximum bytes of the headers of one request; every header counts as `HEADER_OVERHEAD` more."""
 MAX_PIPELINED = 16
 """Requests that a connection may send before the first of them is answered."""
 ANSWER_TIMEOUT = 60.0
@@ -240,6 +240,6 @@ def raise_file_limit(num_connections: int) -> int:
 
 
 def server_options(settings: Settings) -> dict[str, Any]:
-    """What uvicorn needs for these limits. A websocket, which the collector does not have, would escape them."""
+    """Return the options of uvicorn for these limits; it takes no websockets, which would escape them."""
     limits = Connections(settings, limit=raise_file_limit(settings.max_connections))
     return {"http": protocol(limits), "ws": "none"}

@@ -1,49 +1,69 @@
-"""Dependencies of the routes: a session that reads or writes, the time, the settings, the metrics, the report queue."""
+"""The collector that all requests share, and the dependencies of the routes: it, sessions, the time, a claim."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Annotated
 
+import sqlalchemy as sa
 from fastapi import Depends, Header, Request
+from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session
 
 from db.store.engine import reading, writing
 from lossguard.spool.writer import WRITER_HEADER, Writer
+from monitor.api.auth import FailedAttempts
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.queue import ReportQueue
+from monitor.ingestion.run_cache import RunCache
+from monitor.ingestion.waiting_rows import WaitingRows
 from monitor.problems import Problem
+from monitor.scored_runs import ScoredRuns
 from monitor.settings import Settings
 from monitor.telemetry.process_metrics import ProcessMetrics
+from monitor.telemetry.run_metrics import RunMetrics
 
 
-def _read_session(request: Request) -> Iterator[Session]:
-    with reading(request.app.state.engine) as session:
-        yield session
+@dataclass(kw_only=True, slots=True)
+class Collector:
+    """The objects that all requests of an application share: `app.state.collector`."""
 
-
-def _write_session(request: Request) -> Iterator[Session]:
-    with request.app.state.metrics.time_transaction(), writing(request.app.state.engine) as session:
-        yield session
+    settings: Settings
+    engine: sa.Engine
+    clock: Callable[[], float]
+    """Unix seconds."""
+    registry: CollectorRegistry
+    metrics: ProcessMetrics
+    run_metrics: RunMetrics
+    run_cache: RunCache
+    reports: ReportQueue
+    waiting_rows: WaitingRows
+    needs_token: bool
+    """True once a token is set or stored: then a request without one costs no look-up."""
+    scored_runs: ScoredRuns = field(default_factory=ScoredRuns)
+    failed_attempts: FailedAttempts = field(default_factory=FailedAttempts)
 
 
 # Plain values come from coroutines: a plain function would be run in a thread, at the cost of two switches.
-async def _now(request: Request) -> float:
-    now: float = request.app.state.clock()
-    return now
+async def _collector(request: Request) -> Collector:
+    collector: Collector = request.app.state.collector
+    return collector
 
 
-async def _metrics(request: Request) -> ProcessMetrics:
-    metrics: ProcessMetrics = request.app.state.metrics
-    return metrics
+Shared = Annotated[Collector, Depends(_collector)]
 
 
-async def _report_queue(request: Request) -> ReportQueue:
-    queue: ReportQueue = request.app.state.report_queue
-    return queue
+def _read_session(collector: Shared) -> Iterator[Session]:
+    with reading(collector.engine) as session:
+        yield session
 
 
-async def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
+def _write_session(collector: Shared) -> Iterator[Session]:
+    with collector.metrics.time_transaction(), writing(collector.engine) as session:
+        yield session
+
+
+async def _now(collector: Shared) -> float:
+    return collector.clock()
 
 
 async def _writer(text: Annotated[str | None, Header(alias=WRITER_HEADER)] = None) -> Writer | None:
@@ -56,9 +76,8 @@ async def _writer(text: Annotated[str | None, Header(alias=WRITER_HEADER)] = Non
 SentBy = Annotated[Writer | None, Depends(_writer)]
 
 
-async def _claim(request: Request, writer: SentBy) -> Claim:
-    state = request.app.state
-    return Claim(writer=writer, now=state.clock(), seconds=state.settings.lease_seconds)
+async def _claim(collector: Shared, writer: SentBy) -> Claim:
+    return Claim(writer=writer, now=collector.clock(), seconds=collector.settings.lease_seconds)
 
 
 # scope="function": the transaction has ended before the response is sent, so what is acknowledged is stored.
@@ -68,6 +87,3 @@ ReadSession = Annotated[Session, Depends(_read_session, scope="function", max_co
 WriteSession = Annotated[Session, Depends(_write_session, scope="function", max_concurrency=6)]
 Now = Annotated[float, Depends(_now)]
 Claimed = Annotated[Claim, Depends(_claim)]
-Config = Annotated[Settings, Depends(_settings)]
-Metrics = Annotated[ProcessMetrics, Depends(_metrics)]
-Reports = Annotated[ReportQueue, Depends(_report_queue)]

@@ -1,10 +1,16 @@
-"""Experiments and runs as MLflow's clients read them."""
+"""Experiments, runs and values of metrics as MLflow's clients read them."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy.orm import Session
+
+from db import queries
+from db.lineage import StepRange
 from db.models import MlflowExperiment, MlflowRun, Run
+from db.steps.reader import read_blocks
 from lossguard.vocabulary.protocol import encode_number
+from monitor.ingestion.logged_run import LoggedMetric, LoggedRun
 from monitor.ingestion.run_updates import RUN_NAME
 from monitor.mlflow_schemas import STATES
 
@@ -57,3 +63,30 @@ def metric(key: str, value: float | str | None, timestamp: int, step: int) -> di
 
 def _pairs(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def values(session: Session, run: Run, logged: MlflowRun, *, key: str) -> list[LoggedMetric]:
+    """Return every value of a metric, from the stored steps and the open rows, in the order of segments and steps.
+
+    Nothing for a key that was not logged.
+    """
+    known = LoggedRun.from_json(logged.state)
+    latest = known.latest.get(key)
+    if latest is None:
+        return []
+    name = known.name_of(key)
+    found: list[LoggedMetric] = []
+    for segment in queries.segments(session, run=run):
+        steps = StepRange(segment.number, 0, None)
+        for block in read_blocks(session, run_pk=run.pk, step_range=steps, metrics=[name]):
+            column = block.metrics[name]
+            cells = [part[column.reported].tolist() for part in (column.values, block.times, block.steps)]
+            found += [
+                LoggedMetric(key, value, round(time * 1000), step) for value, time, step in zip(*cells, strict=True)
+            ]
+    for row in known.rows.rows.values():
+        if name in row.values:
+            found.append(LoggedMetric(key, row.values[name], round(row.time * 1000), row.step))
+    if found and found[-1].step == latest.step:
+        found[-1] = latest
+    return found

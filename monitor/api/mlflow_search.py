@@ -30,7 +30,7 @@ Pairs = list[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class RunSearch:
-    """What a filter of runs asks for: names and values."""
+    """Names and values that a filter of runs asks for."""
 
     params: Pairs = field(default_factory=list)
     tags: Pairs = field(default_factory=list)
@@ -43,7 +43,7 @@ class RunSearch:
 
 
 def run_search(text: str) -> RunSearch:
-    """What a filter of runs asks for. Raises Problem for a filter with other comparisons."""
+    """Parse a filter of runs. Raises Problem for a filter with other comparisons."""
     wanted = RunSearch()
     of_kind = {"att": wanted.attributes, "tag": wanted.tags, "par": wanted.params}
     at = 0

@@ -12,13 +12,14 @@ from fastapi import Request, Response
 from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 from starlette.concurrency import run_in_threadpool
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.records.access import Scope as TokenScope
 from lossguard.spool.writer import WRITER_HEADER, Writer
 from lossguard.vocabulary.protocol import API, MAX_STEP, MAX_TIME, RUN_ID_PATTERN, SPOOL_HEADER
 from monitor import problems
 from monitor.api.parsing import SMALL_BODY
+from monitor.api.request_limits import replay
 from monitor.ingestion import order_terms
 from monitor.ingestion.queue import ReportQueue
 from monitor.ingestion.reports import ReportResult
@@ -35,7 +36,7 @@ MAX_KNOWN_NAMES = 10_000
 
 
 class Head(NamedTuple):
-    """What the path and the headers of a report say."""
+    """The path and the headers of a report, parsed."""
 
     run_id: str
     writer: Writer | None
@@ -43,7 +44,7 @@ class Head(NamedTuple):
 
 
 class Route(NamedTuple):
-    """What the log shows as the route of a request."""
+    """The route of a request as the log shows it."""
 
     path_format: str
 
@@ -67,7 +68,7 @@ class PlainReports:
         body = message.get("body", b"")
         report = None if message.get("more_body", False) else await self._parser.parse(body)
         if report is None:
-            await self._app(scope, _again(message, receive), send)
+            await self._app(scope, replay(message, receive), send)
             return
         scope["route"], scope["path_params"] = ROUTE, {"run_id": head.run_id}
         try:
@@ -103,7 +104,7 @@ def to_wire(result: ReportResult, writer: Writer | None) -> dict[str, Any]:
 
 
 def plain_head(scope: Scope) -> Head | None:
-    """What a plain report says before its body; None: it is none."""
+    """Parse what a plain report says before its body; None: the request is no plain report."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
     match = PATH.fullmatch(scope["path"])
@@ -127,18 +128,8 @@ def _may_report(scope: Scope) -> bool:
     return TokenScope.REPORT in principal.scopes and not principal.is_bound
 
 
-def _again(message: Message, receive: Receive) -> Receive:
-    """A `receive` that returns the message, which was received already, first."""
-    messages = [message]
-
-    async def again() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return again
-
-
 class Parser:
-    """From the bytes of a report to the report."""
+    """Parses the bytes of a report."""
 
     def __init__(self) -> None:
         self._adapter = TypeAdapter(ReportIn)

@@ -3,12 +3,14 @@
 A body is read here, before the application sees the request: in time, within its size, and within the number of values
 that it can make. Only a complete request takes a place among those that are served. A report beyond the limits is
 answered with 429 and Retry-After: the SDK keeps it in its spool and sends it again. An export lasts as long as its
-client reads, so exports have a limit of their own.
+client reads, so exports have a limit of their own. No client can use up a budget of concurrent work.
 """
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from fastapi import Request
@@ -16,9 +18,104 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lossguard.vocabulary.protocol import API, RUN_ID_PATTERN
 from monitor import problems
-from monitor.api.budgets import Budget, Client
 from monitor.problems import Problem
 from monitor.settings import Settings
+
+# Budgets of concurrent work
+
+CLIENT_SHARE, PARTY_SHARE = 0.5, 0.75
+"""The largest part of a budget for one token at one address; and for one token at all addresses, as for one address
+with all tokens. Many trainers may share either, so both are large. They differ, so that there is still room for other
+trainers behind the address of a hostile one, and for those elsewhere with the same token."""
+RUN_SHARE = 1 / 16
+"""The largest part of a budget for what writes one run. Its writes wait for each other, and each holds a thread and a
+connection to the database meanwhile; a trainer sends one or two at a time."""
+
+
+Shares = Sequence[tuple[tuple[str, ...], float]]
+
+
+class Client(NamedTuple):
+    """Whose work it is: the name of the token, and the address."""
+
+    principal: str
+    address: str
+
+    @classmethod
+    def of(cls, scope: Scope) -> "Client":
+        """The client of a request after its authentication."""
+        principal, address = scope.get("state", {}).get("principal"), scope.get("client")
+        return cls("" if principal is None else principal.name, "" if address is None else address[0])
+
+    @lru_cache(maxsize=1024)  # noqa: B019 - of values, not of objects that would be kept alive
+    def shares(self) -> Shares:
+        """The three that its work counts for, each with its largest part of a budget."""
+        token, address = ("token", self.principal), ("address", self.address)
+        return [(token + address, CLIENT_SHARE), (token, PARTY_SHARE), (address, PARTY_SHARE)]
+
+
+class Budget:
+    """A maximum amount at once; one request always has room. Lives in the event loop's thread: it needs no lock."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.taken = 0
+        self._taken_by: dict[tuple[str, ...], int] = {}
+
+    def reserve(self, client: Client, *, run_id: str | None = None) -> "Reservation":
+        """A context in which so much may be taken for the client, and which gives it back at its end.
+
+        `run_id`: the run that is written.
+        """
+        shares = client.shares()
+        return Reservation(self, shares if run_id is None else (*shares, (("run", run_id), RUN_SHARE)))
+
+    def take(self, shares: Shares, amount: int, held: int) -> None:
+        """Take `amount` for a request that has `held` already. Raises Problem 429 if there is no room."""
+        is_alone = self.taken == held
+        if amount and not is_alone and not self._has_room(shares, amount):
+            raise problems.busy()
+        self.add(shares, amount)
+
+    def _has_room(self, shares: Shares, amount: int) -> bool:
+        if self.taken + amount > self._limit:
+            return False
+        taken = [(self._taken_by.get(holder, 0), share * self._limit) for holder, share in shares]
+        return all(not before or before + amount <= most for before, most in taken)
+
+    def add(self, shares: Shares, amount: int) -> None:
+        """Count so much more, or less."""
+        if not amount:
+            return
+        self.taken += amount
+        for holder, _ in shares:
+            left = self._taken_by.get(holder, 0) + amount
+            if left:
+                self._taken_by[holder] = left
+            else:
+                del self._taken_by[holder]
+
+
+class Reservation:
+    """The share of one request in a budget. Not a generator: every request enters three of these."""
+
+    __slots__ = ("_budget", "_held", "_shares")
+
+    def __init__(self, budget: Budget, shares: Shares) -> None:
+        self._budget, self._shares, self._held = budget, shares, 0
+
+    def __enter__(self) -> Callable[[int], None]:
+        return self._take
+
+    def __exit__(self, *error: object) -> None:
+        self._budget.add(self._shares, -self._held)
+
+    def _take(self, amount: int) -> None:
+        self._budget.take(self._shares, amount, self._held)
+        self._held += amount
+
+
+# The limits of a request
 
 UNLIMITED_PATHS = ("/healthz", "/metrics")
 """A busy collector is healthy, and must be able to say that it is busy."""
@@ -51,7 +148,7 @@ class RequestLimits:
             await self._admit(scope, receive, send)
 
     async def _export(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self.exports.holding(Client.of(scope)) as take:
+        with self.exports.reserve(Client.of(scope)) as take:
             try:
                 take(1)
             except Problem as problem:
@@ -62,9 +159,9 @@ class RequestLimits:
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = Client.of(scope)
         with (
-            self.bytes.holding(client) as take_bytes,
-            self.values.holding(client) as take_values,
-            self.requests.holding(client, run_id=_written_run(scope)) as take_request,
+            self.bytes.reserve(client) as take_bytes,
+            self.values.reserve(client) as take_values,
+            self.requests.reserve(client, run_id=_written_run(scope)) as take_request,
         ):
             try:
                 has_body = _has_body(scope)
@@ -75,7 +172,8 @@ class RequestLimits:
             except Problem as problem:
                 await problems.response_to(Request(scope), problem)(scope, receive, send)
                 return
-            await self._app(scope, _replay(body, receive) if has_body else receive, send)
+            whole: Message = {"type": "http.request", "body": body, "more_body": False}
+            await self._app(scope, replay(whole, receive) if has_body else receive, send)
 
     async def _body(self, scope: Scope, receive: Receive, take_bytes: Take, take_values: Take) -> bytes | None:
         """The whole body; None if the client went away. Raises Problem 408, 413 or 429."""
@@ -123,18 +221,14 @@ def _num_values(part: bytes) -> int:
     return sum(int(np.count_nonzero(numbers == byte)) for byte in STRUCTURE)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that returns the whole body first."""
-    is_sent = False
+def replay(message: Message, receive: Receive) -> Receive:
+    """Return a `receive` that returns the message, which was received already, first."""
+    messages = [message]
 
-    async def replay() -> Message:
-        nonlocal is_sent
-        if is_sent:
-            return await receive()
-        is_sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
+    async def again() -> Message:
+        return messages.pop() if messages else await receive()
 
-    return replay
+    return again
 
 
 def _written_run(scope: Scope) -> str | None:

@@ -1,10 +1,11 @@
-"""Headers of every response: the API must not be framed, sniffed, cached or named in a referrer, and says what it
-reads."""
+"""Headers of every response: the API must not be framed, sniffed, cached or named in a referrer, and names its wire."""
 
+from fastapi import Request
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lossguard.vocabulary.protocol import ACCEPTS_HEADER, NEGOTIATED_FIELDS
+from lossguard.vocabulary.protocol import WIRE_HEADER, WIRE_VERSION
+from monitor import problems
 
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -12,8 +13,9 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    ACCEPTS_HEADER.lower(): " ".join(sorted(NEGOTIATED_FIELDS)),
+    WIRE_HEADER.lower(): WIRE_VERSION,
 }
+WIRE, VERSION = WIRE_HEADER.lower().encode(), WIRE_VERSION.encode()
 RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 DOCS_POLICY = (
     "default-src 'self'; img-src * data:; "
@@ -23,7 +25,7 @@ DOCS_POLICY = (
 
 
 class ResponseHeaders:
-    """ASGI middleware: adds the headers that a response does not set itself."""
+    """ASGI middleware: adds headers that a response does not set itself; refuses another version of the wire."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -37,4 +39,9 @@ class ResponseHeaders:
                     MutableHeaders(scope=message)["content-security-policy"] = DOCS_POLICY
             await send(message)
 
-        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        version = next((value for name, value in scope["headers"] if name == WIRE), VERSION)
+        answer = self._app if version == VERSION else problems.response_to(Request(scope), problems.other_wire(version))
+        await answer(scope, receive, send_with_headers)

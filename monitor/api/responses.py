@@ -10,15 +10,17 @@ from db.goodput.rollback_costs import Rewind
 from db.lineage import live_line, source_of
 from db.models import INNER_COLUMNS, Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.queries import Series
+from db.records.arms import TriedArm
 from db.records.hardware import HardwareSample
 from db.records.step_notes import StepNote
 from db.runs.overview import Standing, Tally
+from db.runs.verdicts import Verdict
 from db.steps.newest import StoredStep
 from lossguard.vocabulary.protocol import encode_number
 from lossguard.vocabulary.run_search import tags_of
 from monitor.detection.interventions import run_policy
 
-Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit | StepNote
+Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit | StepNote | TriedArm
 
 HIDDEN = frozenset({"pk", "run_pk", "revision", "lease_writer", "lease_session", *INNER_COLUMNS})
 
@@ -63,28 +65,38 @@ def run(row: Run, fields: Sequence[str] | None = None) -> dict[str, Any]:
 LISTED = ("id", "project", "name", "state", "note", "total_steps")
 LISTED_TIMES = ("started_at", "last_report_at", "finished_at", "archived_at")
 COUNTED = ("tags", "step", "metrics", "open_incidents", "waiting")
-STANDING_FIELDS = frozenset({*LISTED, *LISTED_TIMES, *COUNTED, "config"})
+JUDGED = ("verdict", "sentence")
+STANDING_FIELDS = frozenset({*LISTED, *LISTED_TIMES, *COUNTED, *JUDGED, "config"})
 
 
 def standing_fields(*, with_config: bool) -> list[str]:
     """The fields of a run in a list that nobody has chosen."""
-    return [*LISTED, *LISTED_TIMES, *COUNTED, *(["config"] if with_config else [])]
+    return [*LISTED, *JUDGED, *LISTED_TIMES, *COUNTED, *(["config"] if with_config else [])]
 
 
 def columns_of_standing(fields: Sequence[str]) -> set[str]:
     """The columns of a run that these fields of a list show."""
     of_tags = {"tags", "config"} if "tags" in fields else set()
-    return (set(fields) & {*LISTED, *LISTED_TIMES, "config"}) | of_tags
+    of_verdict = {"state", "started_at", "last_report_at", "capabilities", "restorable_steps"}
+    of_verdict = of_verdict if set(JUDGED) & set(fields) else set()
+    return (set(fields) & {*LISTED, *LISTED_TIMES, "config"}) | of_tags | of_verdict
 
 
-def standing(row: Run, newest: Standing, tally: Tally, fields: Sequence[str]) -> dict[str, Any]:
-    """A run in a list: where it stands, and how much of it is open."""
+def verdict(found: Verdict) -> dict[str, Any]:
+    """Return the verdict on a run as JSON: one word and one sentence."""
+    return asdict(found)
+
+
+def standing(row: Run, newest: Standing, tally: Tally, judged: Verdict | None, fields: Sequence[str]) -> dict[str, Any]:
+    """A run in a list: where it stands, and how much of it is open. `judged`: None where no field asks for it."""
     values: dict[str, Callable[[], Any]] = {
         "tags": lambda: tags_of(row.tags, row.config),
         "step": lambda: newest.step,
         "metrics": lambda: dict(newest.metrics),
         "open_incidents": lambda: tally.open_incidents,
         "waiting": lambda: tally.waiting,
+        "verdict": lambda: judged and judged.verdict,
+        "sentence": lambda: judged and judged.sentence,
     }
     return {name: values[name]() if name in values else getattr(row, name) for name in fields}
 
@@ -98,7 +110,7 @@ def step(row: StoredStep | None, names: list[str]) -> dict[str, Any] | None:
 
 
 def source(events: Sequence[Event]) -> dict[str, Any]:
-    """How the rows of a run are made, and one sentence for each way in which that matters."""
+    """Return how the rows of a run are made, and one sentence for each way in which that matters."""
     facts = source_of(events)
     return facts.to_details() | {"sentences": facts.describe()}
 
@@ -109,7 +121,7 @@ def goodput(found: Breakdown) -> dict[str, Any]:
 
 
 def costs(rewinds: Sequence[Rewind]) -> dict[str, Any]:
-    """What the rewinds of a run cost. In `seconds`, time that two of them share counts once; null where not known."""
+    """Return the costs of the rewinds of a run. In `seconds`, time that two share counts once; null: not known."""
     tokens = [rewind.tokens for rewind in rewinds if rewind.tokens is not None]
     return {
         "steps": sum(rewind.steps for rewind in rewinds),

@@ -23,7 +23,7 @@ MAX_PAGE = 1_000
 
 
 class RunListIn(BaseModel):
-    """What a list shows. Without `limit` it has all runs that match."""
+    """The content of a list of runs. Without `limit` it has all runs that match."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -99,7 +99,7 @@ Lists = Annotated[RunLists, Depends()]
 
 
 def _filter(asked: RunListIn, who: Principal) -> RunFilter:
-    """What is asked for, as far as the token covers it."""
+    """Return the filter of the request, as far as the token covers it."""
     projects = {asked.project, who.project} - {None}
     words = (Word(asked.text),) if asked.text else ()
     return RunFilter(

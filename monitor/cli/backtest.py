@@ -80,7 +80,7 @@ def backtest_run(run_id: str, detection: DetectionSettings, policy: Policy) -> d
         if not len(columns.steps):
             raise exit_with(f"run {run_id!r} has no steps yet")
         declared = detection_state.declared(session, run, 0, int(columns.steps[-1]) + 1)
-        source = source_of(queries.events(session, run=run))
+        source = source_of(queries.source_events(session, run=run))
     rows = detector_rows(columns.steps, columns.times, columns.metrics)
     return {"file": run_id} | backtest_rows(rows, detection, policy, declared=declared, source=source)
 
@@ -108,4 +108,4 @@ def _action_text(action: Mapping[str, Any]) -> str:
         return str(action["kind"])
     if action["skip_from"] is None:
         return f"rewind to {action['rewind_to']}, skip nothing"
-    return f"rewind to {action['rewind_to']}, skip batches {action['skip_from']}-{action['skip_to'] - 1}"
+    return f"rewind to {action['rewind_to']}, skip batches {action['skip_from']} to {action['skip_to'] - 1}"

@@ -1,14 +1,20 @@
-"""The store that the environment names, for commands."""
+"""The store and the settings that the environment names, for commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import typer
 from sqlalchemy.orm import Session
 
 from db import migrate
-from db.store.engine import check_store, create_engine, reading, writing
+from db.store.engine import check_store, create_engine, pre_release, reading, writing
 from monitor.cli.errors import one_line_errors
-from monitor.settings import Settings
+from monitor.settings import Settings, table
+
+
+def print_settings() -> None:
+    """Print the settings in the environment as a Markdown table."""
+    typer.echo(table())
 
 
 @contextmanager
@@ -26,6 +32,8 @@ def open_store(*, write: bool = False) -> Iterator[Session]:
             if write:
                 migrate.upgrade(engine)
             with writing(engine) if write else reading(engine) as session:
+                if reason := pre_release(session.connection()):
+                    raise migrate.PreRelease(reason)
                 yield session
         finally:
             engine.dispose()

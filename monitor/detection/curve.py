@@ -8,11 +8,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from lossguard.vocabulary.metrics import DETECTOR_INPUTS, detector_inputs
+from lossguard.vocabulary.metrics import detector_inputs
 from monitor.detection.rows import Rows
 
-COLUMNS = DETECTOR_INPUTS
-"""Besides `step` and advisory signals; only `loss` is required."""
 MAX_LISTED, MAX_LETTERS = 12, 40
 """Columns that an error lists, and letters of each that it quotes."""
 
@@ -22,7 +20,7 @@ class CurveError(ValueError):
 
 
 def parse_curve(name: str, lines: Iterable[str], also: Sequence[str] = (), *, max_rows: int | None = None) -> Rows:
-    """Rows of the CSV file `name`, with its columns `also` besides COLUMNS and advisory signals.
+    """Rows of the CSV file `name`, with its columns `also` besides DETECTOR_INPUTS and advisory signals.
 
     Raises CurveError, also for more rows.
 

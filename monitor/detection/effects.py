@@ -1,6 +1,8 @@
 """What the detection engine returns: incidents, interventions and outliers, as values that never change."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from lossguard.vocabulary.states import IncidentKind, IncidentState, InterventionState, OrderKind, Outcome
 
@@ -38,7 +40,11 @@ class Incident:
     outcome: Outcome
     reasons: list[str] = field(default_factory=list)
     proposal: Proposal | None = None
-    """The first one; None where the policy waited, or gave orders, and in what an earlier release stored."""
+    """The first one; None where the policy waited, or gave orders."""
+    lasting_probability: float | None = None
+    """Probability that it does not recover by itself, until the policy acts. None: too little is known."""
+    superseded_by: int | None = None
+    """Number of the incident as which the trouble goes on, where this one ended because that one began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ class Intervention:
     compared: bool | None = None
     """Whether the trainer compares the samples that it trains on with the skipped ones; None: it has not said so."""
     mode: str | None = None
-    """The mode of the policy that decided on it; None: an operator did, or an earlier release stored it."""
+    """The mode of the policy that decided on it; None: an operator did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,8 @@ class IncidentChanged:
 @dataclass(frozen=True, slots=True)
 class InterventionChanged:
     intervention: Intervention
+    choices: Sequence[dict[str, Any]] = ()
+    """Once, with the decision: the treatments that were compared (see `interventions.decision.Choice`)."""
 
 
 @dataclass(frozen=True, slots=True)

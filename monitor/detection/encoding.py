@@ -1,4 +1,4 @@
-"""Detection state as JSON: arrays exactly, and parts that another release stored as far as they can be read."""
+"""Detection state as JSON: arrays exactly."""
 
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping, Sequence
@@ -45,10 +45,16 @@ def known_fields(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restore(build: Callable[[Any], Part], state: Any) -> Part | None:
-    """What `build` makes of a stored part; None where there is none, or where this release cannot read it."""
-    if state is None:
-        return None
+    """Return what `build` makes of a part of a state, and None where there is none.
+
+    What `build` raises passes through: a state that is damaged in part is rebuilt as a whole.
+    """
+    return None if state is None else build(state)
+
+
+def restore_row(build: Callable[[Any], Part], details: Any) -> Part | None:
+    """Return what `build` makes of the details of a stored row, and None where this release cannot read them."""
     try:
-        return build(state)
+        return restore(build, details)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None

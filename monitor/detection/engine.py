@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Any
 
 from lossguard.vocabulary.limits import Limits
-from lossguard.vocabulary.protocol import DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETURNED
+from lossguard.vocabulary.protocol import DATA_NOT_REPEATED, LEVEL_ACCEPTED, SKIPPED_SAMPLE_RETURNED
 from lossguard.vocabulary.source_facts import SourceFacts, says_source
 from lossguard.vocabulary.states import Outcome, Refusal, SegmentReason
 from lossguard.vocabulary.wire import Notice
@@ -29,14 +29,14 @@ from monitor.detection.interventions.response import IncidentResponse
 from monitor.detection.interventions.restorable import Tiers
 from monitor.detection.row import Row
 from monitor.detection.rows import Rows
-from monitor.detection.scoring.detectors import LEVEL_ACCEPTED, SHIFT_EVENTS, DetectorSet
+from monitor.detection.scoring.baseline import MAY_BE_SMOOTHED
+from monitor.detection.scoring.detectors import SHIFT_EVENTS, VERSION, DetectorSet
 from monitor.detection.scoring.recomputed_steps import RecomputedSteps, Verdict
 from monitor.detection.scoring.replay_comparison import Comparison
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.scoring.skip_effect import SkipEffect
 from monitor.detection.scoring.value_scores import ScoredRow
 from monitor.detection.settings import DetectionSettings
-from monitor.detection.stored_state import VERSION, migrate
 
 IN_PROCESS = (SegmentReason.ROLLBACK, SegmentReason.REWIND)
 """Reasons of segments that the same process computes, on the same hardware."""
@@ -240,7 +240,7 @@ class DetectionEngine:
         logged: they depend on the state of the smoothing, which a restart loses.
         """
         baseline, facts = self.detectors.by_signal["loss"].baseline, self.detectors.source.facts
-        losses = baseline.is_settled() and not baseline.autocorrelation > 0
+        losses = baseline.is_settled() and baseline.autocorrelation < MAY_BE_SMOOTHED
         losses = losses and not facts.smoothing and not facts.averaged
         if recorded is None or self.response.interventions.changes_updates(obeyed):
             self.recomputed.go_back(step)
@@ -393,19 +393,21 @@ class DetectionEngine:
         return state | self.response.state_dict() | others | held_out
 
     def load_state_dict(self, state: Mapping[str, Any]) -> frozenset[str]:
-        """Load what this release can read of a state, of any version; the rest is as in a new run.
+        """Load a state; what it lacks is as in a new run. Raises ValueError for another version, and whatever reading a
+        damaged part raises.
 
         Returns the signals that it has no detector for: they need `relearn` before the next row.
         """
-        state = migrate(state)
-        new = self.detectors.load_state_dict(restore(dict, state.get("detectors")) or {"version": VERSION})
+        if state.get("version") != VERSION:
+            raise ValueError(f"it is of version {state.get('version')}, and this release reads version {VERSION}")
+        new = self.detectors.load_state_dict(state.get("detectors") or {"version": VERSION})
         self.response.load_state_dict(state)
         self.response.set_source(self.detectors.source.facts)
         self.recomputed = restore(RecomputedSteps.from_dict, state.get("recomputed")) or RecomputedSteps()
-        self.throughput = ThroughputIncidents.from_dict(restore(dict, state.get("throughput")) or {})
+        self.throughput = ThroughputIncidents.from_dict(state.get("throughput") or {})
         self.held_out = restore(HeldOutIncidents.from_dict, state.get("held_out")) or HeldOutIncidents()
-        last_step = restore(int, state.get("last_step"))
-        self.last_step = self.detectors.last_step if last_step is None else last_step
+        last_step = state.get("last_step")
+        self.last_step = self.detectors.last_step if last_step is None else int(last_step)
         return new
 
     def relearn(

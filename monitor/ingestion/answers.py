@@ -10,7 +10,7 @@ from db.models import Order, Run
 from db.records import access
 from lossguard.vocabulary.states import OrderKind, OrderState, Refusal
 from monitor.detection import DetectionEngine, Effect
-from monitor.ingestion import detection_state, lease, order_checks, runs
+from monitor.ingestion import detection_state, lease, order_terms, runs
 from monitor.ingestion.lease import Claim
 from monitor.problems import Problem, unknown
 from monitor.schemas import AnswerIn
@@ -49,14 +49,9 @@ def take_answer(session: Session, order_id: int, answer: AnswerIn, *, claim: Cla
     return order
 
 
-def _check_key(order: Order, key: str | None) -> None:
-    """Only who was given the order knows its key. Orders of the first release have none."""
-    if order.key is None and key is None:
-        return
-    if key is None:
-        detail = f"answer order {order.id} with its key, which came with the order"
-        raise Problem(409, "the answer has no key", detail, ["body", "key"])
-    if order.key is None or not hmac.compare_digest(key.encode(), order.key.encode()):
+def _check_key(order: Order, key: str) -> None:
+    """Only who was given the order knows its key."""
+    if not hmac.compare_digest(key.encode(), order.key.encode()):
         raise Problem(409, "this is another order", f"order {order.id} has a different key", ["body", "key"])
 
 
@@ -71,9 +66,9 @@ def _check_figures(session: Session, run: Run, order: Order, answer: AnswerIn) -
         if segment is not None and segment.fork_step != answer.rewound_to:
             why = f"segment {segment.number}, which carries order {order.id} out, begins at step {segment.fork_step}"
             raise _misfit(why, "rewound_to")
-        if segment is None and (problem := order_checks.bad_rewind(run, order, answer.rewound_to)) is not None:
+        if segment is None and (problem := order_terms.bad_rewind(run, order, answer.rewound_to)) is not None:
             raise _misfit(problem, "rewound_to")
-    if (problem := order_checks.bad_skip(order, answer.skip_from, answer.skip_to)) is not None:
+    if (problem := order_terms.bad_skip(order, answer.skip_from, answer.skip_to)) is not None:
         raise _misfit(problem, "skip_from")
 
 
@@ -82,7 +77,7 @@ def _misfit(detail: str, field: str) -> Problem:
 
 
 def known_refusal(word: str | None) -> Refusal | None:
-    """What a trainer calls its refusal; one that a later release knows counts as any failure."""
+    """Return the refusal that a trainer names; one that only a later release knows counts as any failure."""
     return Refusal(word) if word in tuple(Refusal) else None
 
 

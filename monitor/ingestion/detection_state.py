@@ -20,7 +20,7 @@ from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CAN_SCALE_LR, CANNOT_SK
 from lossguard.vocabulary.states import OrderKind, RunState, SegmentReason
 from monitor.detection import DetectionEngine, Effect, Rows
 from monitor.detection.interventions import run_policy
-from monitor.ingestion import effects, recorded_steps, run_policies
+from monitor.ingestion import arms, effects, recorded_steps, run_policies
 from monitor.ingestion.columns import stored_rows
 
 log = logging.getLogger(__name__)
@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 MAX_REBUILT_STEPS = 20_000
 """Stored steps of which the detection is rebuilt."""
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What reading or using a damaged state raises."""
+"""Exceptions that reading or using a damaged state raises."""
 REBUILT = "detection_rebuilt"
 """Kind of the event that says so. It has no step: it is no change of the run."""
-PARTS, FIRST_PARTS = {"detectors", "incidents", "interventions"}, {"bank"}
-"""Of a stored state: without them, and without those of the first version, it is damaged."""
+PARTS = {"detectors", "incidents", "interventions"}
+"""Parts of a stored state; a state without one of them is damaged."""
 MAX_BLOCK_STEPS = 5000
 """Stored steps that are read at a time when they are fed to the detection again."""
 SNAPSHOT_EVERY = 250
@@ -51,7 +51,9 @@ def load_and_replay(session: Session, run: Run) -> tuple[DetectionEngine, int]:
     """
     if run.state == RunState.RUNNING:  # one that has ended keeps the policy that it had
         follow_layers(session, run)
-    return _load(session, run)
+    engine, num_replayed = _load(session, run)
+    arms.give(session, run, engine)
+    return engine, num_replayed
 
 
 def follow_layers(session: Session, run: Run) -> None:
@@ -97,7 +99,7 @@ def _restored(session: Session, run: Run, stored: DetectionState | None) -> tupl
     state = intact_state(stored.state, stored.segment, stored.seen_step)
     if state is None:
         raise ValueError("it is not what was saved")
-    if missing := PARTS.difference(state) and FIRST_PARTS.difference(state):
+    if missing := PARTS.difference(state):
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     if new_signals := engine.load_state_dict(state):
         _relearn(session, run, engine, new_signals)
@@ -123,7 +125,7 @@ def rebuild(session: Session, run: Run, why: str, *, end: int | None = None) -> 
     if segment is not None:
         if end is None:
             end = (segment.fork_step or 0) if segment.last_step is None else segment.last_step + 1
-        engine.set_source(lineage.source_of(queries.events(session, run=run)))
+        engine.set_source(lineage.source_of(queries.source_events(session, run=run)))
         first = max(0, end - MAX_REBUILT_STEPS)
         changes = declared(session, run, first, end)
         engine.fork(

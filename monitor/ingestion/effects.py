@@ -1,7 +1,7 @@
 """Writes what the detection concluded: incidents, interventions with their orders, and outliers."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -38,8 +38,8 @@ def write(
         match effect:
             case IncidentChanged(incident):
                 _write_incident(session, run, incident, segment, now)
-            case InterventionChanged(intervention):
-                row = _write_intervention(session, run, intervention, now)
+            case InterventionChanged(intervention, choices):
+                row = _write_intervention(session, run, intervention, choices, now)
                 if intervention.state is InterventionState.ORDERED:
                     terms = order_terms.columns(session, run, row, segment=segment, approved_by=approved_by, now=now)
                     reason, sign = " ".join(intervention.reasons), order_terms.signer(session, run)
@@ -90,7 +90,9 @@ def _write_incident(session: Session, run: Run, incident: Incident, segment: int
     )
 
 
-def _write_intervention(session: Session, run: Run, intervention: Intervention, now: float) -> Row:
+def _write_intervention(
+    session: Session, run: Run, intervention: Intervention, choices: Sequence[dict[str, Any]], now: float
+) -> Row:
     row = commands.save_intervention(
         session,
         run=run,
@@ -105,7 +107,7 @@ def _write_intervention(session: Session, run: Run, intervention: Intervention, 
         skip_to=intervention.skip_to,
         lr_scale=intervention.lr_scale,
         remedies=list(intervention.remedies),
-        details=plain_json(asdict(intervention)),
+        details=plain_json(asdict(intervention) | ({"choices": list(choices)} if choices else {})),
     )
     if intervention.state in WITHDRAWS_ITS_ORDER:
         order = queries.order_of(session, intervention=row)

@@ -26,11 +26,11 @@ class Claim:
     """A request's claim to act for a run."""
 
     writer: Writer | None
-    """The process that sent the request; None: an older SDK, which does not say."""
+    """The process that sent the request; None: it does not say."""
     now: float
     """Unix seconds, by the collector's clock."""
     seconds: float
-    """How long a lease lasts."""
+    """Duration of a lease."""
 
     @property
     def digest(self) -> str | None:

@@ -35,11 +35,11 @@ class LoggedRun:
 
     rows: OpenRows = field(default_factory=OpenRows)
     latest: dict[str, LoggedMetric] = field(default_factory=dict)
-    """By the client's name: the value with the highest step, and of these the one that was logged last."""
+    """The value with the highest step by the client's name; of several at that step, the one that was logged last."""
     source: Recognition = field(default_factory=Recognition)
-    """How the rows are made. Of this, only what is known is stored."""
+    """Facts about how the rows are made. Only known ones are stored."""
     num_declared: int = 0
-    """How often that was declared."""
+    """Number of times that these facts were declared."""
     unsettled: list[Scalar] = field(default_factory=list)
     """Inputs of the detection that came for step 0 after later steps. MLflow's default is step 0, so they may be
     results of the whole run, such as the final loss. If the steps go on from there, the loop has begun anew."""
@@ -94,7 +94,7 @@ class LoggedRun:
         self.rows.begin_segment()
 
     def to_json(self) -> dict[str, Any]:
-        """As it is stored: strict JSON."""
+        """Return the stored form: strict JSON."""
         latest = {key: [encode_number(one.value), one.timestamp, one.step] for key, one in self.latest.items()}
         names = self._name_groups
         declared = [self.num_declared, self.source.facts.to_details()]

@@ -19,7 +19,7 @@ HOLD_SECONDS = 2.0
 SIGNAL_HOLD_SECONDS = 600.0
 """Wait so long for a signal that is due, such as the loss of a slow step whose learning rate came first."""
 MAX_OPEN_ROWS = 64
-"""With more open rows than these, the first ones are complete as they are."""
+"""Maximum number of open rows; of more, the first ones are complete as they are."""
 
 
 class Scalar(NamedTuple):
@@ -28,12 +28,12 @@ class Scalar(NamedTuple):
     name: str
     value: float
     time: float
-    """When it was logged, by the trainer's clock: unix seconds."""
+    """Time of logging by the trainer's clock, in unix seconds."""
     step: int
 
 
 class Place(StrEnum):
-    """Where a scalar belongs."""
+    """The step to which a scalar belongs."""
 
     OPEN = "open"  # to an open row
     LATE = "late"  # to a step that is stored already, or before one that is
@@ -42,13 +42,13 @@ class Place(StrEnum):
 
 @dataclass(slots=True)
 class OpenRow:
-    """What has come of a step."""
+    """The scalars of a step that have come so far."""
 
     step: int
     time: float
-    """Of its first scalar."""
+    """Time of its first scalar, by the trainer's clock."""
     arrived: float
-    """When that came, by the collector's clock."""
+    """Arrival of its first scalar, by the collector's clock."""
     values: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -108,7 +108,7 @@ class OpenRows:
         return self._take(sorted(self.rows))
 
     def due_at(self) -> float | None:
-        """When the next row is complete by waiting; None without open rows."""
+        """Return the time at which the next row is complete by waiting; None without open rows."""
         return min(map(self._due_at, self.rows.values()), default=None)
 
     def begin_segment(self) -> None:
@@ -119,7 +119,7 @@ class OpenRows:
         self.cadence.clear()
 
     def to_json(self) -> dict[str, Any]:
-        """As it is stored: strict JSON."""
+        """Return the stored form: strict JSON."""
         return {
             "rows": [
                 [row.step, row.time, row.arrived, {name: encode_number(value) for name, value in row.values.items()}]
@@ -142,7 +142,7 @@ class OpenRows:
         return cls(rows, stored["last_complete"], stored["newest_time"], dict(stored["reached"]), cadence)
 
     def _due_at(self, row: OpenRow) -> float:
-        """When the row is complete by waiting."""
+        """Return the time at which the row is complete by waiting."""
         is_missed = not row.is_nonfinite and any(self._is_due(name, row.step) for name in self._missing(row))
         return row.arrived + (SIGNAL_HOLD_SECONDS if is_missed else HOLD_SECONDS)
 

@@ -1,8 +1,7 @@
-"""What an order says of itself besides what to do: what it is about, until when it counts, who approved it, and that it
-is the collector's.
+"""The terms of an order, its signature, and the checks of what a trainer says that it did.
 
-It is written and signed in the transaction that decides it, and never again: a row that somebody else has put into the
-store stays unsigned.
+An order says what it is about, until when it counts and who approved it. It is written and signed in the transaction
+that decides it, and never again: a row that somebody else has put into the store stays unsigned.
 """
 
 import math
@@ -22,7 +21,7 @@ FIELDS = (
     "id", "key", "kind", "incident", "rewind_to", "skip_from", "skip_to", "lr_scale", "remedies", "reason",
     "segment", "step", "expires_at", "expires_step", "approved_by", "signature",
 )  # fmt: skip
-"""What the trainer needs of an order."""
+"""Fields of an order that the trainer needs."""
 OPTION = "lossguard_order_terms"
 """Execution option of the collector's engine: the terms of its orders."""
 
@@ -32,11 +31,11 @@ class OrderTerms:
     """The same for all orders of a collector."""
 
     seconds: float = 3600.0
-    """From the decision or the approval, after which an order is refused."""
+    """Seconds from the decision or the approval after which an order is refused."""
     steps: int = 10_000
-    """The same in steps of the run."""
+    """Steps of the run after which an order is refused."""
     key: str | None = field(default=None, repr=False)
-    """With which orders are signed; None: they are not."""
+    """Key that signs orders; None: they are not signed."""
 
     def attached_to(self, engine: sa.Engine) -> sa.Engine:
         """The engine whose sessions issue orders on these terms."""
@@ -53,7 +52,7 @@ def of(session: Session) -> OrderTerms:
 def columns(
     session: Session, run: Run, intervention: Intervention, *, segment: int, approved_by: str | None, now: float
 ) -> dict[str, Any]:
-    """What an order that is decided on `segment` holds of it.
+    """Return the columns of an order that say on which `segment` and step it was decided, and until when it counts.
 
     A release only ends a hold: it expires where it is signed, so that a recorded one ends no later hold.
     """
@@ -68,7 +67,7 @@ def columns(
 
 
 def signer(session: Session, run: Run) -> Callable[[Order], str] | None:
-    """What signs an order to this run; None without a key."""
+    """Return the function that signs an order to this run; None without a key."""
     key = of(session).key
     return None if key is None else lambda order: sign(signed_text(to_wire(order)), run.id, key)
 
@@ -84,3 +83,32 @@ def _seen_step(session: Session, run: Run, segment: Segment) -> int:
     step = max(0, (segment.fork_step or 0) - 1) if last is None else last
     declared = queries.newest_event_step(session, run=run, segment=segment.number)
     return step if declared is None else max(step, declared)
+
+
+# Whether what a trainer says about an order can be true: a sentence that says why not, or None
+
+MAX_WIDER = 2
+"""A trainer may skip more batches than ordered, such as whole shards, but at most so many times as many."""
+
+
+def bad_rewind(run: Run, order: Order, step: int) -> str | None:
+    """A rollback goes back to the ordered step, or to an older checkpoint if that one was damaged."""
+    if order.rewind_to is None or step > order.rewind_to:
+        return f"order {order.id} goes back to step {order.rewind_to}, and step {step} is not at or before it"
+    if step != order.rewind_to and step not in run.restorable_steps:
+        return f"step {step} is neither the step {order.rewind_to} of order {order.id} nor a restorable one"
+    return None
+
+
+def bad_skip(order: Order, skip_from: int | None, skip_to: int | None) -> str | None:
+    """The skipped batches are the ordered ones, or a few more around them; none if the trainer says nothing of them."""
+    if skip_from is None and skip_to is None:
+        return None
+    given = f"the batches [{skip_from}, {skip_to})"
+    if order.skip_from is None or order.skip_to is None:
+        return f"order {order.id} skips no batches, and {given} were skipped"
+    if skip_from is None or skip_to is None or skip_from > order.skip_from or skip_to < order.skip_to:
+        return f"{given} lack some of those that order {order.id} skips: [{order.skip_from}, {order.skip_to})"
+    if skip_to - skip_from > MAX_WIDER * (order.skip_to - order.skip_from):
+        return f"{given} are more than {MAX_WIDER} times as many as order {order.id} skips"
+    return None

@@ -10,7 +10,7 @@ from db.models import Run, Segment
 from db.steps.block_codec import DamagedBlock
 from db.steps.reader import next_block
 from lossguard.vocabulary.metrics import DETECTOR_INPUTS
-from lossguard.vocabulary.states import IncidentKind
+from lossguard.vocabulary.states import SPOIL_LOSSES
 from monitor.detection import Rows
 from monitor.detection.scoring.detectors import SHIFT_EVENTS
 from monitor.detection.scoring.recomputed_steps import first_doubtful_step
@@ -18,13 +18,6 @@ from monitor.ingestion.columns import stored_rows
 
 MAX_STEPS = 128
 """Stored steps that are read, because not each of them need have a loss."""
-LOSS_INCIDENTS = (
-    IncidentKind.NONFINITE,
-    IncidentKind.LOSS_SPIKE,
-    IncidentKind.DIVERGENCE,
-    IncidentKind.LOSS_COLLAPSE,
-)
-"""Kinds of incidents whose losses are no reference for steps that are computed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +49,7 @@ def before(session: Session, run: Run, segment: Segment, step: int) -> Record:
     troubles = [
         (incident.onset_step, incident.detected_step)
         for incident in queries.incidents_after(session, run=run, step=step)
-        if incident.kind in LOSS_INCIDENTS and (incident.end_step is None or incident.segment == earlier.number)
+        if incident.kind in SPOIL_LOSSES and (incident.end_step is None or incident.segment == earlier.number)
     ]
     rows = stored_rows(block)
     declared = _declared(session, run, earlier, step, int(rows.steps[-1]))

@@ -19,6 +19,7 @@ from db.steps.block_codec import DamagedBlock
 from db.steps.rollups import TooManyMetrics
 from db.store import bulk
 from lossguard.vocabulary.protocol import (
+    ARMS,
     CHECKPOINT_UNCERTIFIED,
     EXPECT,
     PROBE,
@@ -28,9 +29,9 @@ from lossguard.vocabulary.protocol import (
 )
 from lossguard.vocabulary.states import SegmentReason
 from lossguard.vocabulary.values import plain_json
-from lossguard.vocabulary.wire import Notice
+from lossguard.vocabulary.wire import ArmsTried, Notice
 from monitor.detection import DetectionEngine, Effect
-from monitor.ingestion import detection_state, lease, preflights, run_status, stalls
+from monitor.ingestion import arms, detection_state, lease, preflights, run_status, stalls
 from monitor.ingestion.columns import StepColumns, decode, detector_row, detector_rows
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.run_cache import MAX_UNSAVED_ROWS, CachedRun, RunCache
@@ -40,7 +41,7 @@ from monitor.schemas import EventIn, ReportIn
 
 @dataclass(frozen=True, slots=True)
 class ReportResult:
-    """How many steps were stored, how many were stored already, and the orders that are open now."""
+    """The numbers of steps that were stored now and before, and the orders that are open now."""
 
     num_accepted: int
     num_duplicates: int
@@ -52,11 +53,11 @@ class ReportResult:
     lease_process: str | None = None
     """The process that holds the lease, or held it last."""
     question: dict[str, Any] | None = None
-    """What the trainer is asked before a person approves a rollback; None: nothing now."""
+    """The question to the trainer before a person approves a rollback; None: no question now."""
     notices: Sequence[Notice] = ()
-    """What the trainer logs, each once."""
+    """Sentences that the trainer logs, each once."""
     rows_due_at: float | None = None
-    """When rows that wait for completion are due, by the collector's clock; None where none do."""
+    """Time at which the waiting rows are due, by the collector's clock; None where none wait."""
 
 
 def take_report(
@@ -99,7 +100,7 @@ def take_rows(
 
 
 @dataclass(frozen=True, slots=True)
-class _Intake:
+class _ReportContext:
     """A report on its way: its run is locked, and what is known of it has been dropped."""
 
     session: Session
@@ -146,12 +147,12 @@ def _take(
     # Drop what is known.
     known = _known_steps(session, cached, segment, columns)
     new = columns.without(known)
-    intake = _Intake(session, cached, segment, report, pause, new, segment.last_step, claim.now)
+    context = _ReportContext(session, cached, segment, report, pause, new, segment.last_step, claim.now)
 
     # Store, detect, decide, write the effects, update the status.
-    changes = _store(intake, max_metrics)
+    changes = _store(context, max_metrics)
     has_restorable = is_holder and _keep_restorable(cached, report)
-    status = _detect_and_decide(intake, changes, has_restorable=has_restorable)
+    status = _detect_and_decide(context, changes, has_restorable=has_restorable)
     if is_holder:
         if status or cached.status.undelivered_bytes != undelivered_bytes:
             status["undelivered_bytes"] = undelivered_bytes
@@ -178,7 +179,7 @@ def _is_delivered_again(segment: Segment, columns: StepColumns, claim: Claim) ->
 
 
 def _own_segment(session: Session, cached: CachedRun, segment: Segment, claim: Claim, *, is_holder: bool) -> Segment:
-    """Where the steps go that a process reports for the segment of another one, which would take them for its own.
+    """Return the segment for steps that a process reports for a segment of another process.
 
     Those without the lease share one beside the line; the one with the lease goes on with the run from its first step.
     """
@@ -207,7 +208,7 @@ def _takes_over(session: Session, cached: CachedRun, segment: Segment, claim: Cl
 
 
 def _lead(session: Session, cached: CachedRun, segment: Segment, now: float) -> None:
-    """From now on the live line leads to the segment. The detection learns what it has stored: that is no incident."""
+    """Let the live line lead to the segment. The detection learns its stored rows, which open no incident."""
     cached.attach(session)
     commands.lead(session, run=cached.run, segment=segment)
     cached.newest_segment = queries.newest_segment(session, run=cached.run)
@@ -217,14 +218,15 @@ def _lead(session: Session, cached: CachedRun, segment: Segment, now: float) -> 
         cached.save(session, segment, effects, now=now)
 
 
-def _store(intake: _Intake, max_metrics: int | None) -> list[EventIn]:
+def _store(context: _ReportContext, max_metrics: int | None) -> list[EventIn]:
     """Store steps, events and samples: the new events that the detection needs.
 
     A segment that was opened without a first step gets its place in the tree now.
     """
-    session, cached, segment, report, new = intake.session, intake.cached, intake.segment, intake.report, intake.new
+    session, cached, segment = context.session, context.cached, context.segment
+    report, new = context.report, context.new
     if new.steps and segment.fork_step is None:
-        _settle_fork(session, cached, segment, new.steps[0], intake.now)
+        _settle_fork(session, cached, segment, new.steps[0], context.now)
     _store_steps(session, cached, segment, new, max_metrics)
     changes = _store_events(session, cached, segment, report)
     if report.hardware:
@@ -243,68 +245,68 @@ def _keep_restorable(cached: CachedRun, report: ReportIn) -> bool:
     return True
 
 
-def _detect_and_decide(intake: _Intake, changes: list[EventIn], *, has_restorable: bool) -> dict[str, Any]:
+def _detect_and_decide(context: _ReportContext, changes: list[EventIn], *, has_restorable: bool) -> dict[str, Any]:
     """Feed what is new to the engine, and write what it concludes: what changes in the status of the run.
 
     Late reports of an abandoned segment are stored only.
     """
-    session, cached, new, now = intake.session, intake.cached, intake.new, intake.now
-    if not cached.follows(intake.segment):
+    session, cached, new, now = context.session, context.cached, context.new, context.now
+    if not cached.follows(context.segment):
         if has_restorable:  # the holder's checkpoints, while another process leads the live line
             assert cached.newest_segment is not None
             cached.save(session, cached.newest_segment, [], now=now)
         return {}
-    pauses = [_effective_step(event, new) for event in intake.report.events if event.kind == EXPECT]
+    pauses = [_effective_step(event, new) for event in context.report.events if event.kind == EXPECT]
     cached.engine.throughput.expect_pauses(pauses)
-    is_late = bool(new.steps) and not intake.in_order
+    is_late = bool(new.steps) and not context.in_order
     has_state_changes = bool(changes or pauses) or has_restorable or is_late
     saved: dict[str, Any] | None = None
     if new.steps or has_state_changes:
         # The detection and the status are past steps that arrive after their successors.
         changes = [_with_intervention(session, cached, event) for event in changes]
-        effects = _detected(intake, StepColumns() if is_late else new, changes)
+        effects = _detected(context, StepColumns() if is_late else new, changes)
         # Rows in order can be fed again from the store. All else is in the engine's state alone.
         if effects or has_state_changes:
             cached.attach(session)
-            saved = cached.save(session, intake.segment, effects, now=now)
+            saved = cached.save(session, context.segment, effects, now=now)
         else:
-            saved = cached.save_later(session, intake.segment, len(new.steps), now=now)
-    return _changed_status(intake, saved)
+            saved = cached.save_later(session, context.segment, len(new.steps), now=now)
+    return _changed_status(context, saved)
 
 
-def _detected(intake: _Intake, columns: StepColumns, changes: Sequence[EventIn]) -> list[Effect]:
-    """What the detection concludes. It is rebuilt once where its state turns out to be damaged."""
-    cached = intake.cached
+def _detected(context: _ReportContext, columns: StepColumns, changes: Sequence[EventIn]) -> list[Effect]:
+    """Return what the detection concludes. It is rebuilt once if its state turns out to be damaged."""
+    cached = context.cached
     try:
         return _detect(cached.engine, columns, changes)
     except detection_state.UNREADABLE as error:
-        cached.attach(intake.session)
+        cached.attach(context.session)
         why = f"it cannot go on from its state ({type(error).__name__}: {error})"
         end = columns.steps[0] if columns.steps else None
-        cached.engine = detection_state.rebuild(intake.session, cached.run, why, end=end)
+        cached.engine = detection_state.rebuild(context.session, cached.run, why, end=end)
         cached.num_unsaved_rows = MAX_UNSAVED_ROWS
         return _detect(cached.engine, columns, changes)
 
 
-def _changed_status(intake: _Intake, saved: dict[str, Any] | None) -> dict[str, Any]:
+def _changed_status(context: _ReportContext, saved: dict[str, Any] | None) -> dict[str, Any]:
     """`saved`: the state of the engine, if this report saved it."""
-    cached, new, pause = intake.cached, intake.new, intake.pause
+    cached, new, pause = context.cached, context.new, context.pause
     status: dict[str, Any] = {}
-    if intake.in_order:
-        cached.snapshot(intake.session, intake.segment, intake.previous_step, new.steps[-1], saved)
+    if context.in_order:
+        cached.snapshot(context.session, context.segment, context.previous_step, new.steps[-1], saved)
         try:
-            status = _with_steps(intake)
+            status = _with_steps(context)
         except detection_state.UNREADABLE:  # what is stored is no status
             run_status.forget(cached.status)
-            status = _with_steps(intake)
+            status = _with_steps(context)
     if pause is not None and not _is_over(pause, new):
-        status["expected_by"] = intake.now + float(pause.details["next_report_in"])
+        status["expected_by"] = context.now + float(pause.details["next_report_in"])
     return status
 
 
-def _with_steps(intake: _Intake) -> dict[str, Any]:
-    cached = intake.cached
-    status = run_status.with_steps(cached.status, intake.new, intake.now)
+def _with_steps(context: _ReportContext) -> dict[str, Any]:
+    cached = context.cached
+    status = run_status.with_steps(cached.status, context.new, context.now)
     has_order = bool(cached.open_orders)
     return status | {"stall_after": stalls.limit(cached.engine, status["report_gaps"], has_order=has_order)}
 
@@ -381,22 +383,18 @@ def _store_steps(
 
 def _store_events(session: Session, cached: CachedRun, segment: Segment, report: ReportIn) -> list[EventIn]:
     """Store the events that are new, and return those that the detection needs: others announce no change."""
-    events = [event for event in report.events if event.kind != EXPECT]
-    new = [event for event in events if _store_event(session, cached, segment, event)]
-    return [event for event in new if event.kind not in (PROBE, REMEDY, CHECKPOINT_UNCERTIFIED)]
-
-
-def _store_event(session: Session, cached: CachedRun, segment: Segment, event: EventIn) -> bool:
-    return commands.add_event(
-        session,
-        run=cached.run,
-        key=event.key,
-        segment=segment.number,
-        step=event.step,
-        time=event.time,
-        kind=event.kind,
-        details=plain_json(event.details),
-    )
+    if tried := [ArmsTried.from_details(event.details) for event in report.events if event.kind == ARMS]:
+        arms.take(session, cached.run, cached.engine, tried)
+    events = [event for event in report.events if event.kind not in (ARMS, EXPECT)]
+    if not events:
+        return []
+    values = [
+        event.model_dump(exclude={"details"}) | {"segment": segment.number, "details": plain_json(event.details)}
+        for event in events
+    ]
+    are_new = commands.add_events(session, run=cached.run, events=values)
+    others = (PROBE, REMEDY, CHECKPOINT_UNCERTIFIED)
+    return [event for event, is_new in zip(events, are_new, strict=True) if is_new and event.kind not in others]
 
 
 def _detect(engine: DetectionEngine, columns: StepColumns, events: Sequence[EventIn]) -> list[Effect]:

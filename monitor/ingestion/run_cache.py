@@ -6,7 +6,7 @@ other transaction has locked the run: every lock raises the run's revision.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -30,10 +30,6 @@ MAX_REPLAYED_ROWS = 32
 turns load it for each."""
 MAX_CACHED_RUNS = 2_048
 """About 0.1 MB each."""
-LOCKED_RUNS = "locked_runs"
-"""Key in a session's `info`: (key, revision) by id of the runs that were locked ahead."""
-RUNS_IN_USE = "runs_in_use"
-"""Key in a session's `info`: (revision, cached run) by key of the runs that this transaction took from the cache."""
 
 
 @dataclass(slots=True)
@@ -43,27 +39,27 @@ class CachedRun:
     run: Run
     newest_segment: Segment | None
     """The segment that the detection follows: late reports of an abandoned one are stored only."""
-    kept: writer.Kept
-    """What the next steps need not read."""
+    kept: writer.WriterState
+    """Rows that the next steps need not read again."""
     open_orders: Sequence[Order]
     engine: DetectionEngine
     status: RunStatus
     num_unsaved_rows: int
     """Rows that the engine has seen and its saved state has not; MAX_UNSAVED_ROWS where it is to be saved soon."""
     proposal: Proposal | None = None
-    """What the trainer is asked while a rollback waits for approval."""
+    """The question to the trainer while a rollback waits for approval."""
     logged: LoggedRun | None = None
-    """What an MLflow client logged, once it was needed."""
+    """The values that an MLflow client logged, once they were needed."""
 
     @classmethod
     def load(cls, session: Session, run: Run) -> "CachedRun":
-        """From the store."""
+        """Read the run from the store."""
         engine, num_replayed = detection_state.load_and_replay(session, run)
         is_due = num_replayed >= MAX_REPLAYED_ROWS
         return cls(
             run=run,
             newest_segment=queries.newest_segment(session, run=run),
-            kept=writer.Kept(rollups.metric_numbers(session, run_pk=run.pk)),
+            kept=writer.WriterState(rollups.metric_numbers(session, run_pk=run.pk)),
             open_orders=_open_orders(session, run),
             engine=engine,
             status=commands.run_status_of(session, run=run, now=run.last_report_at),
@@ -124,20 +120,33 @@ class CachedRun:
 
 
 def _open_orders(session: Session, run: Run) -> Sequence[Order]:
-    """Those that the trainer carries out, or refuses because its guard has failed."""
+    """Return the open orders that the trainer carries out, or refuses because its guard has failed."""
     obeys_or_refuses = CAN_ROLL_BACK in run.capabilities or why_unguarded(run.capabilities)
     return queries.orders(session, run=run, open_only=True) if obeys_or_refuses else []
 
 
+@dataclass(slots=True)
+class _Transaction:
+    """The runs that a session has locked and not committed yet."""
+
+    session: Session
+    locked_ahead: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """(key, revision) by id."""
+    in_use: dict[int, tuple[int, CachedRun]] = field(default_factory=dict)
+    """(revision, cached run) by key."""
+
+
 class RunCache:
-    """The cached runs of one collector, least recently used first. Used by one thread at a time."""
+    """The cached runs of one collector, least recently used first. Used by one transaction at a time."""
 
     def __init__(self) -> None:
         self._cached: OrderedDict[int, tuple[int, CachedRun]] = OrderedDict()  # by key, with its revision
+        self._transaction: _Transaction | None = None
 
     def lock_ahead(self, session: Session, run_ids: Iterable[str], now: float) -> None:
         """Lock these runs with one statement, before `lock` takes each of them."""
-        session.info[LOCKED_RUNS] = commands.lock_runs(session, run_ids=sorted(set(run_ids)), last_report_at=now)
+        locked = commands.lock_runs(session, run_ids=sorted(set(run_ids)), last_report_at=now)
+        self._transaction_of(session).locked_ahead = locked
 
     def lock(self, session: Session, run_id: str, now: float | None, *, attach: bool = True) -> CachedRun:
         """Lock the run, and return it from the cache or the store. Raises Problem 404 when there is no such run.
@@ -145,14 +154,15 @@ class RunCache:
         It has reported at `now`; None: it has not. A second report of the run in a transaction locks it again.
         Without `attach`, its rows need not be in the session: that costs more than what a plain report writes.
         """
-        locked = session.info.get(LOCKED_RUNS, {})
+        transaction = self._transaction_of(session)
+        locked = transaction.locked_ahead
         if run_id not in locked:
             locked = commands.lock_runs(session, run_ids=[run_id], last_report_at=now)
         if run_id not in locked:
             raise unknown("run", run_id)
         key, revision = locked.pop(run_id)
-        in_use = session.info.get(RUNS_IN_USE, {})
-        cached_revision, cached = in_use.get(key) or self._cached.pop(key, (None, None))
+        found = transaction.in_use.get(key) or self._cached.pop(key, None)
+        cached_revision, cached = found or (None, None)
         if cached is None or cached_revision != revision - 1:
             session.flush()
             cached = CachedRun.load(session, session.get_one(Run, key, populate_existing=True))
@@ -162,14 +172,21 @@ class RunCache:
             elif cached.newest_segment is not None:
                 session.add(cached.newest_segment)  # `insert_steps` asks for it
             set_committed_value(cached.run, "revision", revision)
-        if RUNS_IN_USE not in session.info:
-            session.info[RUNS_IN_USE] = {}
-            sa.event.listen(session, "after_commit", self._keep, once=True)
-        session.info[RUNS_IN_USE][key] = (revision, cached)
+        transaction.in_use[key] = (revision, cached)
         return cached
+
+    def _transaction_of(self, session: Session) -> _Transaction:
+        """The transaction of the session. One that was rolled back is forgotten, and its runs are read anew."""
+        if self._transaction is None or self._transaction.session is not session:
+            self._transaction = _Transaction(session)
+            sa.event.listen(session, "after_commit", self._keep, once=True)
+        return self._transaction
 
     def _keep(self, session: Session) -> None:
         """Cache the runs of a transaction that has been committed."""
-        self._cached.update(session.info.pop(RUNS_IN_USE))
+        if self._transaction is None or self._transaction.session is not session:
+            return
+        self._cached.update(self._transaction.in_use)
+        self._transaction = None
         while len(self._cached) > MAX_CACHED_RUNS:
             self._cached.popitem(last=False)

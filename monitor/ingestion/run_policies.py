@@ -26,7 +26,7 @@ def rule_of(session: Session, run: Run) -> dict[str, Any] | None:
     try:
         if layers:
             return policy_layers.rule_of(layers)
-        run_policy.check(run.policy)  # none, or one that a collector of an earlier release has set beside this one
+        run_policy.check(run.policy)  # none, or that of an imported run
         return run.policy
     except (TypeError, ValueError) as error:
         kept = readable_rule(layers, run.policy) if layers else run.policy

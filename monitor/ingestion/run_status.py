@@ -13,6 +13,7 @@ import numpy as np
 
 from db.models import RunStatus
 from db.records.live_runs import ShownRun
+from db.runs.verdicts import LEVEL_ROWS
 from db.steps.buckets import Floats
 from db.steps.columns import MetricColumn
 from lossguard.vocabulary.gating import SKIPPED
@@ -26,13 +27,17 @@ GAUGES = tuple(metric.name for metric in METRICS if metric.gauge)
 SLOT_SECONDS = 15.0
 NUM_SLOTS = 5
 PEAK_WINDOW_SECONDS = SLOT_SECONDS * (NUM_SLOTS - 1)
-"""For so long a maximum is shown at least; up to one slot longer."""
+"""Minimum time for which a maximum is shown; it may be one slot longer."""
 NUM_RATE_REPORTS = 16
 """Reports over which the step rate and the token rate are taken."""
 MAX_SKIPPED_IN_ROW = 10**6
 """A larger number of skipped updates is none."""
 NUM_GAPS = 32
 """Times between reports with steps that are kept."""
+NUM_LOSSES = 2 * LEVEL_ROWS
+"""Values of the loss that are kept."""
+MARK_STEPS, NUM_MARKS = 125, 9
+"""Steps between two marks of the level of the loss, and how many are kept: those of about 1,000 steps."""
 
 Status = RunStatus | ShownRun
 Rates = list[list[Any]]
@@ -42,7 +47,7 @@ Peaks = list[list[Any]]
 
 
 def with_steps(status: RunStatus, columns: StepColumns, now: float) -> dict[str, Any]:
-    """What changes in the status with new steps, which arrived in order at `now` (unix seconds)."""
+    """Return the changes of the status by new steps, which arrived in order at `now` (unix seconds)."""
     shown = {name: columns.metrics[name] for name in GAUGES if name in columns.metrics}
     gaps = status.report_gaps or []
     if status.expected_by is None:  # an announced pause is no usual gap
@@ -54,6 +59,7 @@ def with_steps(status: RunStatus, columns: StepColumns, now: float) -> dict[str,
         "last_step_at": now,
         "expected_by": None,
         "latest_values": {**status.latest_values, **_newest_values(shown)},
+        "losses": extend_losses(status.losses, status.step, columns),
         "peaks": extend_peaks(status.peaks, _maxima(columns.metrics), int(now // SLOT_SECONDS)),
         "nonfinite_steps": status.nonfinite_steps + _num_nonfinite(columns),
         "skipped_steps": status.skipped_steps + _num_skipped(columns),
@@ -63,7 +69,7 @@ def with_steps(status: RunStatus, columns: StepColumns, now: float) -> dict[str,
 def forget(status: RunStatus) -> None:
     """Begin anew: what is stored cannot be read."""
     status.step, status.expected_by, status.report_gaps = None, None, None
-    status.recent_reports, status.latest_values, status.peaks = [], {}, []
+    status.recent_reports, status.latest_values, status.peaks, status.losses = [], {}, [], None
     status.nonfinite_steps = status.skipped_steps = 0
 
 
@@ -98,6 +104,22 @@ def tokens_per_second(status: Status) -> float | None:
         return None
     rate: float = (known[-1][1] - known[0][1]) / (known[-1][0] - known[0][0])
     return rate
+
+
+def extend_losses(known: dict[str, Any] | None, last_step: int | None, columns: StepColumns) -> dict[str, Any] | None:
+    """The last losses and the marks of their level, with those of one more report. They go back with the steps."""
+    column = columns.metrics.get("loss")
+    if column is None or not (values := _reported(column)).size:
+        return known
+    goes_back = last_step is not None and columns.steps[0] <= last_step
+    recent = [] if known is None or goes_back else known["recent"]
+    marks = [mark for mark in (known or {"marks": []})["marks"] if not goes_back or mark[0] < columns.steps[0]]
+    recent = [*recent, *(encode_number(float(f"{each:.6g}")) for each in values[-NUM_LOSSES:].tolist())][-NUM_LOSSES:]
+    step = columns.steps[-1]
+    if not marks or step - marks[-1][0] >= MARK_STEPS:
+        finite = [each for each in recent[-LEVEL_ROWS:] if not isinstance(each, str)]
+        marks = [*marks, *([[step, median(finite)]] if finite else [])][-NUM_MARKS:]
+    return {"recent": recent, "marks": marks}
 
 
 def extend_peaks(peaks: Peaks, maxima: Mapping[str, float], slot: int) -> Peaks:

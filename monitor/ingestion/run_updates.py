@@ -40,7 +40,7 @@ RUN_NAME = "mlflow.runName"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunUpdate:
-    """What one request logs. An empty one completes the rows that are due; the client has not sent it."""
+    """The content of one request. An empty one completes the rows that are due; the client has not sent it."""
 
     metrics: Sequence[LoggedMetric] = ()
     params: Mapping[str, str] = field(default_factory=dict)
@@ -54,19 +54,19 @@ class RunUpdate:
 
     @property
     def num_steps(self) -> int:
-        """So many at most."""
+        """The maximum number of steps that it can store."""
         return len(self.metrics)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """How much a run may have; None: no limit."""
+    """Maximum sizes of a run; None: no limit."""
 
     max_metrics: int | None = None
     max_segments: int | None = None
 
 
-class _Intake:
+class _UpdateContext:
     """One update of a run that is locked."""
 
     def __init__(
@@ -137,7 +137,7 @@ class _Intake:
             self.logged.rows.add(each, self.claim.now)
 
     def settle(self) -> None:
-        """What came for step 0 are results: they join the newest step, under names that do not stand for a signal."""
+        """Let results, which come for step 0, join the newest step, under names that do not stand for a signal."""
         for scalar in self.logged.unsettled:
             result = scalar._replace(name=AS_LOGGED + scalar.name, step=max(self.logged.rows.reached.values()))
             if result.step in self.logged.rows.rows:
@@ -198,7 +198,7 @@ class _Intake:
         numbers = complete_steps(
             self.session, run=run, segment=segment, values=values, numbers=self.cached.kept.numbers
         )
-        self.cached.kept = writer.Kept(numbers)  # the steps of the open bucket may have changed
+        self.cached.kept = writer.WriterState(numbers)  # the steps of the open bucket may have changed
 
     def _report(self, segment: int, rows: Sequence[OpenRow], events: Sequence[EventIn] = ()) -> None:
         names = sorted({name for row in rows for name in row.values})
@@ -217,27 +217,27 @@ def take_update(
     session: Session, run_id: str, update: RunUpdate, *, claim: Claim, cache: RunCache, limits: Limits
 ) -> ReportResult:
     """Store an update of a run and act on it. Raises Problem; then nothing of it is stored."""
-    intake = _Intake(session, run_id, update, claim=claim, cache=cache, limits=limits)
+    context = _UpdateContext(session, run_id, update, claim=claim, cache=cache, limits=limits)
     if update.params or update.tags or update.removed_tag is not None or update.inputs or update.name is not None:
-        _describe(session, intake.cached.run, intake.logged, update)
-    intake.take(sorted(update.metrics, key=lambda metric: metric.timestamp))
-    rows = intake.logged.rows
+        _describe(session, context.cached.run, context.logged, update)
+    context.take(sorted(update.metrics, key=lambda metric: metric.timestamp))
+    rows = context.logged.rows
     if update.state is not None:
-        intake.settle()
-    intake.store(rows.take_all() if update.state is not None else rows.take_complete(claim.now))
-    intake.store_late()
-    state = intake.logged.to_json()
-    mlflow.save_state(session, run_pk=intake.cached.run.pk, state=state, has_open_rows=bool(rows.rows))
-    run = intake.cached.run
+        context.settle()
+    context.store(rows.take_all() if update.state is not None else rows.take_complete(claim.now))
+    context.store_late()
+    state = context.logged.to_json()
+    mlflow.save_state(session, run_pk=context.cached.run.pk, state=state, has_open_rows=bool(rows.rows))
+    run = context.cached.run
     if update.state is RunState.RUNNING:
         run.state, run.finished_at = RunState.RUNNING, None
     elif update.state is not None:
         ended_at = claim.now if update.ended_at is None else update.ended_at
         commands.finish_run(session, run=run, state=update.state, at=ended_at, now=claim.now)
-        cached = intake.cached
+        cached = context.cached
         stalls.end_cached(session, run, cached.engine, cached.newest_segment, now=claim.now)
         lease.release(run, now=claim.now)
-    return ReportResult(intake.num_accepted, 0, (), rows_due_at=rows.due_at())
+    return ReportResult(context.num_accepted, 0, (), rows_due_at=rows.due_at())
 
 
 def _describe(session: Session, run: Run, logged: LoggedRun, update: RunUpdate) -> None:

@@ -23,7 +23,7 @@ HEARTBEAT_SECONDS = 60.0
 
 
 def limit(engine: DetectionEngine, gaps: Sequence[float], *, has_order: bool) -> float | None:
-    """After new steps: how long the next ones may take. It is not known while an order is carried out."""
+    """Return the time that the next steps may take; None while an order is carried out."""
     return None if has_order else engine.throughput.limit(gaps)
 
 

@@ -34,7 +34,6 @@ class WaitingRows:
     def __init__(self, engine: sa.Engine, queue: ReportQueue, clock: Callable[[], float]) -> None:
         self._engine, self._queue, self._clock = engine, queue, clock
         self._due_at: dict[str, float] = {}
-        self._stopped = asyncio.Event()
 
     @property
     def num_waiting(self) -> int:
@@ -48,10 +47,13 @@ class WaitingRows:
         else:
             self._due_at[run_id] = due_at
 
-    async def watch(self) -> None:
-        """Complete rows as they are due, until `stop`."""
+    async def watch(self, stopped: asyncio.Event) -> None:
+        """Complete rows as they are due, until `stopped` is set: a cancelled task would leave a connection behind.
+
+        Each caller has an event of its own, since an application may run in several event loops.
+        """
         is_started = False
-        while not self._stopped.is_set():
+        while not stopped.is_set():
             try:
                 if not is_started:
                     for run_id in await run_in_threadpool(self._stored):
@@ -61,11 +63,7 @@ class WaitingRows:
             except sa.exc.SQLAlchemyError as error:  # the database is away: the rows wait in it
                 log.debug("open rows wait: %s", type(error).__name__)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), POLL_SECONDS)
-
-    def stop(self) -> None:
-        """End `watch`, once the store has answered it: a cancelled task would leave a connection behind."""
-        self._stopped.set()
+                await asyncio.wait_for(stopped.wait(), POLL_SECONDS)
 
     async def complete_due(self) -> None:
         """Complete all rows that are due by now."""

@@ -14,6 +14,7 @@ from db.store.engine import reading, writing
 from db.store.leader import Lease
 from monitor.detection.throughput.row_gaps import FIRST_SECONDS
 from monitor.ingestion import stalls
+from monitor.leader.background import MayGoOn
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +24,12 @@ MAX_RUNS = 50
 """Runs that become incidents in one look; the others in the next: a lease is to be renewed in between."""
 
 
-def look(engine: sa.Engine, lease: Lease) -> list[str]:
-    """The ids of the runs that were found stalled."""
+def look(engine: sa.Engine, lease: Lease, may_go_on: MayGoOn = lambda: True) -> list[str]:
+    """Return the ids of the runs that were found stalled. Once `may_go_on` is false, the others wait."""
     with reading(engine) as session:
         found = live_runs.silent(session, now=lease.now, since=lease.since, default=FIRST_SECONDS, limit=MAX_RUNS)
         run_ids = [run.id for run in found]
-    return [run_id for run_id in run_ids if _open_if_possible(engine, lease, run_id)]
+    return [run_id for run_id in run_ids if may_go_on() and _open_if_possible(engine, lease, run_id)]
 
 
 def _open_if_possible(engine: sa.Engine, lease: Lease, run_id: str) -> bool:

@@ -13,7 +13,7 @@ from monitor.telemetry.run_family import FamilyType, RunFamily, label
 FRESH_SECONDS = 120.0
 """An older sample says nothing about the present; a run that samples more rarely is not shown."""
 ERROR_SECONDS = 300.0
-"""For so long an error is shown: between two scrapes, nobody would see it."""
+"""Time for which an error is shown: between two scrapes, nobody would see it."""
 
 
 class HardwareFamilies:

@@ -42,7 +42,7 @@ GAUGES: dict[tuple[str, str], Value] = {
         "Devices x hours that each hour of waiting adds to the cost of a proposed rollback",
     ): lambda of: of.hours_per_hour,
 }
-"""By name and help."""
+"""Values by name and help of their gauge."""
 
 
 def families(session: Session, run_pks: RunPks, now: float) -> Iterator[Metric]:

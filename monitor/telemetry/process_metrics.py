@@ -12,11 +12,11 @@ from monitor.ingestion.reports import ReportResult
 BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the histograms, in seconds."""
 OUTCOMES = ("stored", "refused", "busy", "failed")
-"""Of a report: 2xx, 4xx, 429 (it is sent again later), 5xx or no response at all."""
+"""Outcomes of a report: 2xx, 4xx, 429 (it is sent again later), 5xx or no response at all."""
 
 
 class ProcessMetrics:
-    """What this process has done since it started."""
+    """Counts of this process since its start."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.reports = Counter("lossguard_reports", "Reports by outcome", ["outcome"], registry=registry)

@@ -19,7 +19,7 @@ class FamilyType(StrEnum):
 MAX_LABELS = 10_000
 """Labels that are kept as text."""
 Sample = tuple[str, str, float | None]
-"""What stands before and after the labels of the run (in the order of their names), and the value; None: no sample."""
+"""Text before and after the labels of the run (in the order of their names), and the value; None: no sample."""
 Samples = Sequence[Sample]
 
 

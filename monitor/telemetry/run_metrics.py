@@ -18,11 +18,13 @@ from prometheus_client.registry import Collector
 from sqlalchemy.orm import Session
 
 from db.dialects import DIALECTS
+from db.models import Run
 from db.records import live_runs
 from db.records.live_runs import ShownRun
+from db.runs.verdicts import verdicts
 from db.store.engine import reading
 from lossguard.vocabulary.metrics import BY_NAME, SIGNALS
-from lossguard.vocabulary.states import IncidentKind
+from lossguard.vocabulary.states import MAY_RECOVER, IncidentKind, IncidentState
 from monitor.detection.incidents.states import INTERVENTION_TERMINAL
 from monitor.ingestion import run_policies, run_status
 from monitor.telemetry import preflight_metrics
@@ -58,7 +60,7 @@ class RunMetrics:
         return generate_latest(_Read([up, *of_store, *disk(self._engine.url)])) + of_runs.encode()
 
     def _read(self, session: Session) -> tuple[list[Metric], str]:
-        """What is of no single run, or of few; and the text of all others."""
+        """Return the metrics of no single run, or of few; and the text of all others."""
         now, num_running = self._clock(), live_runs.num_running(session)
         pks = live_runs.shown_pks(limit=self._limit)
         runs = live_runs.shown(session, limit=self._limit)
@@ -84,7 +86,7 @@ class RunMetrics:
         yield self._family("uncertified_checkpoint_step", text).plain_text(
             (labels, uncertified.get(run.run_pk)) for labels, run in runs
         )
-        yield self._run_time_text(session, runs, now)
+        yield from self._run_time_texts(session, runs, now)
         yield from self._hardware.texts(session, runs, pks, now)
 
     def _family(self, name: str, text: str, kind: FamilyType = FamilyType.GAUGE) -> RunFamily:
@@ -121,9 +123,19 @@ class RunMetrics:
         )
         shown = live_runs.incidents_since(session, run_pks=pks, time=now - INCIDENT_LINGER_SECONDS)
         newest: dict[int, dict[tuple[str, str], int]] = defaultdict(dict)
+        lasting: dict[int, float | None] = {}
         for one in shown:
             newest[one.run_pk][one.kind, one.state] = one.onset_step
+            if one.state != IncidentState.CLOSED and one.kind in MAY_RECOVER:
+                lasting[one.run_pk] = one.details.get("lasting_probability")
         yield self._family("incident_onset_step", text).text(_by_kind_and_state(runs, newest))
+        text = "Probability that the newest open incident does not recover by itself, where it is known"
+        known = ((labels, lasting.get(run.run_pk)) for labels, run in runs)
+        yield self._family("incident_lasting_probability", text).plain_text(known)
+        text = "1 for the present verdict of a run with an incident, the one of its page and of lossguard show"
+        found = verdicts(session, runs=session.scalars(sa.select(Run).where(Run.pk.in_(newest))).all(), now=now)
+        judged = {pk: {verdict.verdict: 1.0} for pk, verdict in found.items()}
+        yield self._family("verdict", text).text(_by(runs, "verdict", judged, {}))
 
     def _interventions(self, session: Session, runs: Labelled, pks: live_runs.RunPks) -> Iterator[str]:
         none = dict.fromkeys(sorted(INTERVENTION_TERMINAL), 0)
@@ -139,12 +151,17 @@ class RunMetrics:
         text = "Interventions without an outcome yet"
         yield self._family("interventions_pending", text).text(_by_kind_and_state(runs, pending))
 
-    def _run_time_text(self, session: Session, runs: Labelled, now: float) -> str:
+    def _run_time_texts(self, session: Session, runs: Labelled, now: float) -> Iterator[str]:
         """A gauge: steps that a rollback discards move from one cause to another."""
         text = "Time since the start of the run by what it was used for; the share of the cause training is the goodput"
         read = self._run_time.read(session, [run.run_pk for _, run in runs], now)
-        seconds = {pk: breakdown.seconds for pk, breakdown in read.items()}
-        return self._family("run_time_seconds", text).text(_by(runs, "cause", seconds, {}))
+        seconds = {pk: breakdown.seconds for pk, (_, breakdown) in read.items()}
+        yield self._family("run_time_seconds", text).text(_by(runs, "cause", seconds, {}))
+        ages = {pk: now - read_at for pk, (read_at, _) in read.items()}
+        text = "Age of the run's values of lossguard_run_time_seconds: a scrape reads a few runs anew"
+        yield self._family("run_time_age_seconds", text).plain_text(
+            (labels, ages.get(run.run_pk)) for labels, run in runs
+        )
 
 
 class _Read(Collector):
@@ -184,6 +201,10 @@ PROGRESS: dict[str, tuple[str, Value]] = {
     "expected_by_timestamp_seconds": (
         "End of the pause that the loop announced (run.expect); absent without one",
         lambda run: run.expected_by,
+    ),
+    "checkpoints_failing": (
+        "1 while the checkpoints of the run cannot be saved",
+        lambda run: float(run.saves_fail),
     ),
     "step_seconds": ("Median time per step over the last reports", run_status.step_seconds),
     "tokens_per_second": ("Tokens per second over the last reports", run_status.tokens_per_second),

@@ -10,9 +10,9 @@ from db.goodput.accounting import Breakdown
 from db.models import Run
 
 MAX_AGE_SECONDS = 30.0
-"""An older breakdown is read again,"""
+"""Age after which a breakdown is read again."""
 MAX_READS = 8
-"""but of no more runs in one scrape: the others wait for the next ones."""
+"""Maximum number of runs that one scrape reads, those with the oldest breakdowns first: each takes 30 to 80 ms."""
 
 
 class RunTimeCache:
@@ -21,8 +21,11 @@ class RunTimeCache:
     def __init__(self) -> None:
         self._read: dict[int, tuple[float, Breakdown]] = {}
 
-    def read(self, session: Session, shown: Sequence[int], now: float) -> Mapping[int, Breakdown]:
-        """Key of a run -> its breakdown, where it was read already; `now` in unix seconds."""
+    def read(self, session: Session, shown: Sequence[int], now: float) -> Mapping[int, tuple[float, Breakdown]]:
+        """Key of a run -> when its breakdown was read, and the breakdown; without the runs that were never read.
+
+        `now` and the times are unix seconds.
+        """
         before = self._read  # replaced as a whole: scrapes may overlap
         known = {pk: before[pk] for pk in shown if pk in before}
         ages = {pk: now - known[pk][0] if pk in known else float("inf") for pk in shown}
@@ -31,4 +34,4 @@ class RunTimeCache:
             runs = session.scalars(sa.select(Run).where(Run.pk.in_(due[:MAX_READS]))).all()
             known |= {pk: (now, found) for pk, found in reading.breakdowns(session, runs=runs, now=now).items()}
         self._read = known
-        return {pk: breakdown for pk, (_, breakdown) in known.items()}
+        return known

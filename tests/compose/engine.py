@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lossguard_server.processes import end, end_with_parent
+from tests.waiting import pause
 
 PACKAGES = {
     "dockerd": "docker.io",
@@ -100,7 +101,7 @@ def _wait_until_up(process: subprocess.Popen[bytes], environment: Mapping[str, s
         )
         if asked.returncode == 0:
             return
-        time.sleep(0.2)
+        pause(0.2)
     raise NoEngine(f"dockerd did not start: {_last_line(log.read_text(errors='replace'))}")
 
 

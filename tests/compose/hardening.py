@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.compose.stack import OMITTED, Failed, Stack
 
-BUILT_IMAGES = {"collector": "lossguard/service:0.1.0", "trainer": "lossguard/trainer:0.1.0"}
+BUILT_IMAGES = {"collector": "lossguard/service:1.0.0", "trainer": "lossguard/trainer:1.0.0"}
 NO_TOOLS = "command -v pip pip3 cc gcc g++ make"
 NO_PIP = "import importlib.util, sys; sys.exit(any(map(importlib.util.find_spec, ('pip', 'ensurepip'))))"
 

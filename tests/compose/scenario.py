@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.compose.engine import kill
 from tests.compose.stack import WEBHOOK_URL, Failed, Notification, Stack, wait_for
+from tests.waiting import pause
 
 MAX_ALERT_SECONDS = 60.0  # from the spike's step to the alert, with the shipped intervals
 MAX_RESOLUTION_SECONDS = 120.0  # from the verified rollback to the resolution of the alert
@@ -21,7 +22,7 @@ Figures = dict[str, str]
 def clean_run(stack: Stack) -> Figures:
     """A run without a fault raises no alert."""
     stack.wait_until_ended(stack.train("clean", CLEAN_STEPS))
-    time.sleep(ALERT_SECONDS)  # that nothing happens can only be waited for
+    pause(ALERT_SECONDS)  # that nothing happens can only be waited for
     if notifications := stack.notifications():
         raise Failed(f"a clean run raised alerts: {notifications}")
     return {f"alerts in a clean run of {CLEAN_STEPS} steps": "0"}
@@ -50,10 +51,7 @@ def injected_spike(stack: Stack) -> Figures:
         raise Failed(f"too late: alert after {to_alert:.0f} s, resolved after {to_resolved:.0f} s")
     if not still_running:
         raise Failed("the run had ended when the alert resolved: the rollback may not have resolved it")
-    return {
-        "spike's step to alert": f"{to_alert:.1f} s",
-        "rollback verified to alert resolved": f"{to_resolved:.1f} s",
-    }
+    return {"spike's step to alert": f"{to_alert:.1f} s", "rollback verified to alert resolved": f"{to_resolved:.1f} s"}
 
 
 def broken_services(stack: Stack) -> Figures:
@@ -67,7 +65,7 @@ def broken_services(stack: Stack) -> Figures:
         _wait_for_step(stack, "broken", stack.newest_step("broken") + 100)
     stored = stack.newest_step("broken")
     stack.compose("stop", "postgres")
-    time.sleep(DATABASE_STOP_SECONDS)
+    pause(DATABASE_STOP_SECONDS)
     figures[f"progress of the run with the database stopped for {DATABASE_STOP_SECONDS:.0f} s"] = (
         f"{stored} to {_newest_shown(stack, trainer)}"
     )

@@ -8,9 +8,16 @@ import re
 from typing import Any
 
 import numpy as np
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from dashboard.figures.component import FIGURES_ROUTE, figure_cache
+
+
+def forget() -> None:
+    """Forget what the pages have read; else they show a change of the store seconds later."""
+    st.cache_data.clear()
+    st.cache_resource.clear()
 
 
 def metrics(app: AppTest) -> dict[str, str]:
@@ -29,12 +36,23 @@ def badges(app: AppTest) -> list[str]:
     return [markdown.value for markdown in app.markdown if "-badge[" in markdown.value]
 
 
+def verdict(app: AppTest) -> str:
+    """The sentence of the first verdict on the page."""
+    found = (re.match(r":\w+\[:material/\w+: (\*\*.*?)\](?: |$)", each.value) for each in app.markdown)
+    return next(re.sub(r"[*\\]", "", each[1]) for each in found if each is not None)
+
+
 def figure(app: AppTest) -> dict[str, Any]:
     return figures(app)[0]
 
 
 def figures(app: AppTest) -> list[dict[str, Any]]:
     return [_figure(data["figure"]) for data in _data(app) if "figure" in data]
+
+
+def panels(drawing: dict[str, Any]) -> list[str]:
+    """The metrics of a run's figure, from the top down."""
+    return [metric for metric, _ in drawing["layout"]["meta"]["panels"]]
 
 
 def incident_rows(app: AppTest) -> list[dict[str, Any]]:

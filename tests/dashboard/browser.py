@@ -20,6 +20,7 @@ expect.set_options(timeout=WAIT_MS)
 
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 FIGURE = ".lossguard-figure"
+SETTLED = '[data-testid=stApp][data-test-script-state="notRunning"]'
 DRAWN = f"document.querySelector('{FIGURE}')?.dataset.drawn"
 
 
@@ -62,6 +63,14 @@ def box_of(locator: Locator) -> FloatRect:
         return before if before == locator.bounding_box() else None
 
     return wait_for(settled, seconds=60, what="the place of an element")
+
+
+def click(page: Page, name: str, *, exact: bool = False) -> None:
+    """Click the button of that name once the page is drawn: until then an old one may stand beside the new one."""
+    page.wait_for_selector(SETTLED)
+    button = page.get_by_role("button", name=name, exact=exact)
+    expect(button).to_have_count(1)
+    button.click()
 
 
 def wait_for_refreshes(page: Page, count: int = 3) -> None:

@@ -1,5 +1,6 @@
 """The app in the test's process, on a store of the test's own."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ import streamlit as st
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
+from dashboard.data import collector_watch
 from dashboard.views import frame
+from tests.dashboard.app_content import forget
+from tests.dashboard.seed import seed
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
@@ -37,9 +41,16 @@ def store(sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> sa.Engin
     """The store that the pages read, with tables and no runs; what an earlier test cached is forgotten."""
     monkeypatch.setenv("LOSSGUARD_DATABASE_URL", str(sqlite_engine.url))
     monkeypatch.setattr(frame, "LOWER_PART_DELAY_SECONDS", 0.0)  # no browser draws the curves meanwhile
-    st.cache_data.clear()
-    st.cache_resource.clear()
+    monkeypatch.setattr(collector_watch, "outage", lambda: None)
+    forget()
     return sqlite_engine
+
+
+@pytest.fixture
+def spiky(store: sa.Engine) -> sa.Engine:
+    """The store with the running run `spiky-1`, which has everything that a page can show."""
+    seed(store, now=time.time())
+    return store
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,11 @@
-"""A store that a real collector filled: a run with a spike, and the decision of the policy.
+"""A store that a real collector filled: a run with a spike, and the decision of the policy."""
 
-python -m tests.dashboard.live sqlite:///out/live.db          a store to look at, without a trainer
-"""
-
-import sys
 import time
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
-from db.store.engine import create_engine
 from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
@@ -53,7 +48,3 @@ def curve(steps: int) -> dict[str, Any]:
         "log_z": 1.2 + noise.normal(0, 0.01, steps) + bad,
         "batch_index": at.astype(float),
     }
-
-
-if __name__ == "__main__":
-    report_a_spike(create_engine(sys.argv[1]))

@@ -7,12 +7,14 @@ import math
 import random
 import sys
 import time
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, migrate
 from db.models import Run, Segment
+from db.runs import overview
 from db.steps import writer
 from db.store.engine import create_engine, writing
 from lossguard.vocabulary.protocol import PROBE
@@ -39,6 +41,7 @@ def seed(engine: sa.Engine, *, run_id: str = "spiky-1", state: RunState = RunSta
         for segment, steps in ((old, range(0, SEGMENT_END, 100)), (new, range(REWIND, STEPS, 50))):
             _probes(session, run, segment, steps, start)
         run.last_report_at = now
+        overview.fill_in(session, run=run)
         if state is not RunState.RUNNING:
             commands.finish_run(session, run=run, state=state, at=now, now=now)
 
@@ -90,30 +93,21 @@ def _incident(session: Session, run: Run, now: float) -> None:
         "grad norm 11.8 left its band (0.52 +- 0.05) at step 409: onset.",
         "loss 4.61 is 31 robust deviations above the expected 2.28 at step 413.",
     ]
+    details: dict[str, Any] = {"peak_value": 7.28, "expected": 2.28, "scale": 0.03, "reasons": reasons}
     commands.save_incident(
         session, run=run, number=1, segment=0, now=now, kind="loss_spike", state="closed", signal="loss",
         onset_step=409, detected_step=413, peak_step=420, end_step=SEGMENT_END - 1, score=3.1, outcome="recovered",
-        details={"peak_value": 7.28, "expected": 2.28, "scale": 0.03, "reasons": reasons},
+        details=details,
     )  # fmt: skip
-    why = (
-        "The loss was still rising after 8 steps; step 300 is the newest restorable step at least 100 before the onset."
-    )
+    why = "The loss was still rising after 8 steps; step 300 is the newest restorable step long before the onset."
     intervention = commands.save_intervention(
         session, run=run, number=1, now=now, incident=1, kind="rollback", state="verified", attempt=1,
         rewind_to=REWIND, skip_from=300, skip_to=500, lr_scale=None,
         details={"decided_step": 421, "verify_at": 521, "reasons": [why]},
     )  # fmt: skip
     order = commands.issue_order(session, intervention=intervention, reason=why, now=now)
-    commands.answer_order(
-        session,
-        order=order,
-        state=OrderState.APPLIED,
-        rewound_to=REWIND,
-        skip_from=300,
-        skip_to=500,
-        detail="",
-        now=now,
-    )
+    done: dict[str, Any] = {"state": OrderState.APPLIED, "rewound_to": REWIND, "skip_from": 300, "skip_to": 500}
+    commands.answer_order(session, order=order, detail="", now=now, **done)
 
 
 def _events(session: Session, run: Run, start: float) -> None:
@@ -123,9 +117,8 @@ def _events(session: Session, run: Run, start: float) -> None:
         (600, "batch_size", {"from": 32, "to": 64}),
     ]
     for step, kind, details in happened:
-        commands.add_event(
-            session, run=run, key=f"e{step}", segment=0, step=step, time=start + 0.4 * step, kind=kind, details=details
-        )
+        at = start + 0.4 * step
+        commands.add_event(session, run=run, key=f"e{step}", segment=0, step=step, time=at, kind=kind, details=details)
 
 
 PROMPTS = {"import sys": ("s", ["a", "o", "t", "y", "\\n"]), "def __init__(self": ("f", ["t", ",", " ", ")"])}
@@ -149,16 +142,9 @@ def _probes(session: Session, run: Run, segment: Segment, steps: range, start: f
                 rest_count=250,
                 rest_log_probability=math.log(1 - sum(shares)),
             )
-            commands.add_event(
-                session,
-                run=run,
-                key=f"probe-{segment.number}-{step}-{target}",
-                segment=segment.number,
-                step=step,
-                time=start + 0.4 * step,
-                kind=PROBE,
-                details=probe.to_details(),
-            )
+            key, at = f"probe-{segment.number}-{step}-{target}", start + 0.4 * step
+            values: dict[str, Any] = {"segment": segment.number, "step": step, "time": at, "kind": PROBE}
+            commands.add_event(session, run=run, key=key, details=probe.to_details(), **values)
 
 
 def main(url: str) -> None:

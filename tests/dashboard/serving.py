@@ -3,12 +3,11 @@
 import os
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 import urllib3
@@ -33,9 +32,8 @@ def serving(
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the collector did not start"
-        time.sleep(0.01)
+    eventually(lambda: server.started or not thread.is_alive(), interval=0.01)
+    assert server.started, "the collector did not start"
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
@@ -72,7 +70,7 @@ def dashboard(database: str, port: int | None = None, **settings: str) -> Iterat
         process.wait(timeout=60)
 
 
-def wait_until_up(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+def wait_until_up(url: str, process: subprocess.Popen[Any], seconds: float = 60) -> None:
     http = urllib3.PoolManager(retries=False, timeout=2)
     eventually(lambda: process.poll() is not None or _answers(http, url), seconds, interval=0.1)
     if not _answers(http, url):

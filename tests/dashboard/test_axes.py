@@ -7,18 +7,13 @@ import numpy as np
 import pytest
 
 from dashboard import clock
-from dashboard.axes import PLAIN_STEPS, RunAxes, StepAxis, compact
+from dashboard.axes import RunAxes, StepAxis, compact
 
 
 def test_a_ruler_is_exact_at_its_points_and_straight_between() -> None:
     step_axis = StepAxis.through({10: 1000.0, 0: 0.0, 20: 3000.0})
     assert step_axis.at([0, 10, 15, 20]).tolist() == [0, 1000, 2000, 3000]
     assert step_axis.step_at(2000) == 15
-
-
-def test_steps_themselves_keep_their_halves() -> None:
-    assert PLAIN_STEPS.at([-0.5, 7.5, 1e9 + 0.5]).tolist() == [-0.5, 7.5, 1e9 + 0.5]
-    assert StepAxis.through({}) is PLAIN_STEPS
 
 
 def test_a_step_that_was_computed_twice_lies_on_the_branch_that_is_meant() -> None:

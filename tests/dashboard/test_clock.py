@@ -4,7 +4,6 @@ import math
 from datetime import UTC
 from zoneinfo import ZoneInfo
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,8 +24,3 @@ def test_a_clock_that_is_far_off_shows_the_nearest_time_of_the_calendar(seconds:
 def test_every_time_has_a_text_in_every_zone(seconds: float, name: str) -> None:
     assert len(clock.moment(seconds, ZoneInfo(name))) == len("1970-01-01 00:00:00")
     assert clock.moment(seconds, ZoneInfo(name), now=seconds)
-
-
-def test_positions_far_beyond_the_calendar_move_by_the_offset_of_its_end() -> None:
-    moved = clock.on_clock(np.array([-1.0, 2.0**53]), ZoneInfo("Asia/Tokyo"))
-    assert (moved - [-1.0, 2.0**53]).tolist() == [9 * 3_600_000.0] * 2

@@ -1,13 +1,11 @@
-"""Viewers log in with a real OpenID Connect provider on this machine, and their groups have scopes."""
+"""The login file, what groups may do, and which requests ask for a login; `test_journeys.py` logs people in."""
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -18,35 +16,13 @@ from typer.testing import CliRunner
 from dashboard import login
 from dashboard.__main__ import app
 from dashboard.login import BadLogin, Login, Right
-from db.records import access
-from db.store.engine import reading
-from tests.dashboard.live import report_a_spike
-from tests.dashboard.serving import dashboard, serving
-from tests.ports import free_port
+from tests.dashboard.login_provider import login_file
 
-FILE = """
-[auth]
-redirect_uri = "{redirect_uri}"
-cookie_secret = "0123456789abcdef0123456789abcdef"
-client_id = "lossguard"
-client_secret = "s"
-server_metadata_url = "{provider}/.well-known/openid-configuration"
-
-[groups]
-"research" = "read"
-"ml-oncall" = "operate"
-"""
 LOGIN = Login({"*": Right.READ, "ml-oncall": Right.OPERATE})
 
 
-def written(folder: Path, provider: str = "http://localhost:1", dashboard: str = "http://127.0.0.1:8501") -> Path:
-    path = folder / "login.toml"
-    path.write_text(FILE.format(provider=provider, redirect_uri=f"{dashboard}/oauth2callback"))
-    return path
-
-
 def test_a_login_file_says_what_groups_may_do(tmp_path: Path) -> None:
-    assert login.read(written(tmp_path)) == Login({"research": Right.READ, "ml-oncall": Right.OPERATE})
+    assert login.read(login_file(tmp_path)) == Login({"research": Right.READ, "ml-oncall": Right.OPERATE})
 
 
 @pytest.mark.parametrize(
@@ -64,7 +40,7 @@ def test_a_login_file_says_what_groups_may_do(tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_login_file_is_one_sentence(tmp_path: Path, old: str, new: str, reason: str) -> None:
-    path = written(tmp_path)
+    path = login_file(tmp_path)
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(BadLogin, match=reason):
         login.read(path)
@@ -151,68 +127,3 @@ def test_figures_values_and_files_ask_for_the_login_like_pages(path: str, monkey
 @pytest.mark.parametrize("path", [*PAGES, "/_stcore/health", "/_stcore/host-config"])
 def test_what_asks_for_the_login_and_the_health_need_none(path: str) -> None:
     assert asked(path) == 200
-
-
-@pytest.fixture
-def provider() -> Iterator[str]:
-    """A provider with two people."""
-    mock = pytest.importorskip("oidc_provider_mock", reason="the package oidc-provider-mock is not installed")
-    people = [
-        mock.User(sub="ada", claims={"name": "Ada L\u00f6w", "email": "ada@example.org", "groups": ["ml-oncall"]}),
-        mock.User(sub="ron", claims={"name": "Ron", "groups": ["research"]}),
-        mock.User(sub="eve", claims={"name": "Eve", "groups": []}),
-    ]
-    with mock.run_server_in_thread(user_claims=people) as server:
-        yield f"http://localhost:{server.server_port}"
-
-
-@pytest.mark.slow
-@pytest.mark.needs("chromium")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the provider, in a thread of this process
-def test_people_log_in_act_as_their_groups_may_and_the_audit_trail_has_their_names(
-    provider: str, sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    from tests.dashboard.browser import chromium
-
-    report_a_spike(sqlite_engine)
-    port = free_port()
-    path = written(tmp_path, provider, f"http://127.0.0.1:{port}")
-    with serving(sqlite_engine) as url, chromium() as browser:
-        monkeypatch.setenv("LOSSGUARD_URL", url)
-        with dashboard(str(sqlite_engine.url), port, LOSSGUARD_DASHBOARD_LOGIN=str(path)) as served:
-
-            def logged_in(name: str) -> Any:
-                page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
-                page.goto(served.url)
-                playwright.expect(page.get_by_text("Log in to see the runs.")).to_be_visible()
-                assert page.get_by_text("asking").count() == 0
-                page.get_by_role("button", name="Log in").click()
-                page.get_by_role("button", name=name).or_(page.get_by_text(name, exact=False)).first.click()
-                return page
-
-            values = f"{served.url}/lossguard/values/a"
-            assert browser.new_context().request.get(values).status == 401
-            page = logged_in("ron")
-            playwright.expect(page.get_by_text("asking").first).to_be_visible()
-            page.goto(f"{served.url}/run?run=asking")
-            page.get_by_role("button", name="Edit").click()
-            dialog = page.get_by_role("dialog")
-            playwright.expect(dialog.get_by_text("Token with the scope")).to_be_visible()
-
-            assert page.context.request.get(values).status == 404
-
-            page = logged_in("ada")
-            playwright.expect(page.get_by_text("Ada L\u00f6w <ada@\u2060example.org>")).to_be_visible()
-            page.goto(f"{served.url}/incident?run=asking")
-            page.get_by_role("button", name="Roll back manually").click()
-            dialog = page.get_by_role("dialog")
-            dialog.get_by_label("To confirm, type").fill("roll back")
-            dialog.get_by_role("button", name="Roll back", exact=True).click()
-            playwright.expect(page.get_by_text("Rollback to step 500 ordered.")).to_be_visible()
-            with reading(sqlite_engine) as session:
-                assert access.trail(session)[0].who == "Ada L\u00f6w <ada@example.org> (token anybody)"
-
-            page = logged_in("eve")
-            playwright.expect(page.get_by_text("none of your groups may read here")).to_be_visible()
-            assert page.context.request.get(values).status == 403

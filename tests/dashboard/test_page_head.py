@@ -43,21 +43,6 @@ def test_the_list_of_runs_waits_for_its_own_elements_and_not_for_the_charts() ->
     assert ["/static/js/Metric." in text for text in (cards, table, run)] == [False, False, True]
 
 
-def test_a_script_is_loaded_with_all_that_it_imports(tmp_path: Path) -> None:
-    folder = tmp_path / "static/js"
-    folder.mkdir(parents=True)
-    (folder / "Metric.a1.js").write_text('import{t as e}from"./number.b2.js";import"./side.c3.js";')
-    (folder / "number.b2.js").write_text('import{t as e}from"./Metric.a1.js";')
-    (folder / "side.c3.js").write_text('import("./later.d4.js")')
-    (folder / "later.d4.js").write_text("")
-    found = scripts_of_elements(("Metric",), tmp_path)
-    assert found == ("/static/js/Metric.a1.js", "/static/js/number.b2.js", "/static/js/side.c3.js")
-
-
-def test_a_streamlit_with_other_scripts_is_served_without_them(tmp_path: Path) -> None:
-    assert scripts_of_elements(("Metric",), tmp_path) == ()
-
-
 def test_a_page_is_ours_from_its_first_byte_and_its_scripts_may_run() -> None:
     app = Starlette(routes=[Mount("/", StaticFiles(directory=STATIC, html=True))], middleware=[Middleware(PageHead)])
     with TestClient(app, headers={"accept": "text/html"}) as http:

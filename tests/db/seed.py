@@ -1,16 +1,24 @@
 """Small stored runs for the tests."""
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 from sqlalchemy.orm import Session
 
-from db import commands, queries
+from db import commands, migrate, queries
 from db.models import Run, Segment
-from db.records import step_notes
+from db.records import arms, step_notes
+from db.runs import pages
+from db.runs.filters import RunFilter
+from db.runs.orders import RunOrder
 from db.steps import writer
+from db.store.engine import writing
 from lossguard.vocabulary.states import OrderState, RunState, SegmentReason
 
 NOW = 1_000_000.0
@@ -117,6 +125,7 @@ def add_incident_records(session: Session, run: Run, details: Mapping[str, Any])
         segment.order_id = order.id
     event: dict[str, Any] = {"segment": 0, "step": None, "time": NOW, "kind": "learning_rate"}
     commands.add_event(session, run=run, key="e1", details=details, **event)
+    arms.save(session, run=run, incident=1, intervention=1, arms={"wait": dict(details)})
     step_notes.add_step_note(session, run=run, step=3, text="a note", author="Ada (token t)", now=NOW)
     commands.save_detection_state(session, run=run, state={"bank": dict(details)}, segment=0, seen_step=3)
     commands.finish_run(session, run=run, state=RunState.FAILED, at=NOW + 9, now=NOW + 9)
@@ -153,3 +162,56 @@ def before_statement(engine: sa.Engine, text: str, do: Callable[[], None]) -> No
             calls.pop()()
 
     sa.event.listen(engine, "before_cursor_execute", listen)
+
+
+def make_pre_release(engine: sa.Engine, mark: str | None) -> None:
+    """Make a store, with a run, one that a pre-release at this revision left; None: it has no revision."""
+    with writing(engine) as session:
+        add_run(session)
+        if mark is None:
+            session.execute(sa.text("DELETE FROM alembic_version"))
+        elif mark == "0001":  # the first one had no more than a dozen tables
+            session.execute(sa.text("DROP TABLE schema_compatibility"))
+        else:
+            session.execute(sa.text("UPDATE alembic_version SET version_num = :mark"), {"mark": mark})
+
+
+def contents(engine: sa.Engine) -> dict[str, list[str]]:
+    """Every row of every table."""
+    tables = sa.MetaData()
+    with engine.connect() as connection:
+        tables.reflect(connection)
+        return {name: sorted(map(repr, connection.execute(sa.select(table)))) for name, table in tables.tables.items()}
+
+
+LATER = """
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision, compatible_from = "9999", "{newest}", "{compatible_from}"
+def upgrade():
+{upgrade}
+def downgrade():
+    op.drop_table("later")
+"""
+
+
+def newest_revision() -> str:
+    return str(ScriptDirectory(str(migrate.MIGRATIONS)).get_current_head())
+
+
+def bring_later_release(
+    folder: Path, patch: pytest.MonkeyPatch, upgrade: str, *, compatible_from: str | None = None
+) -> None:
+    """Let there be one more migration, 9999, that does this."""
+    newest, migrations = newest_revision(), folder / "migrations"
+    # Other processes may be writing their bytecode beside the files.
+    shutil.copytree(migrate.MIGRATIONS, migrations, ignore=shutil.ignore_patterns("__pycache__"))
+    text = LATER.format(newest=newest, upgrade=upgrade, compatible_from=compatible_from or newest)
+    (migrations / "versions" / "9999_later.py").write_text(text)
+    patch.setattr(migrate, "MIGRATIONS", migrations)
+
+
+def ids_of_runs(session: Session, where: RunFilter, order: RunOrder = RunOrder.NEWEST) -> list[str]:
+    """The ids of all runs that a list shows."""
+    found = pages.page(session, where=where, order=order, limit=None, now=NOW, columns=("pk", "id"))
+    return [run.id for run in found.runs]

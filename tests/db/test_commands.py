@@ -1,53 +1,65 @@
 """What is written is written once, and belongs to its run."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.models import Base, Order, Run
-from db.records import hardware, policies, preflights, step_notes
+from db.records import arms, hardware, policies, preflights, step_notes
 from db.runs import mlflow
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import OrderState
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
-OF_THE_STORE = ["features", "schema_compatibility"]
+OF_THE_STORE = ["schema_compatibility"]
 """Tables whose rows belong to no run."""
 
 
 def proposed_order(session: sa.orm.Session, run: Run) -> Order:
-    intervention = commands.save_intervention(
-        session,
-        run=run,
-        number=1,
-        now=NOW,
-        incident=1,
-        kind="rollback",
-        state="ordered",
-        attempt=1,
-        rewind_to=100,
-        skip_from=100,
-        skip_to=300,
-        lr_scale=None,
-        details={},
-    )
+    facts: dict[str, Any] = {"incident": 1, "kind": "rollback", "state": "ordered", "attempt": 1, "details": {}}
+    facts |= {"rewind_to": 100, "skip_from": 100, "skip_to": 300, "lr_scale": None}
+    intervention = commands.save_intervention(session, run=run, number=1, now=NOW, **facts)
     return commands.issue_order(session, intervention=intervention, reason="because", now=NOW)
 
 
-def test_registering_a_run_twice_makes_one_run(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        first = add_run(session)
-        second = add_run(session)
-        assert first.pk == second.pk
-        assert len(queries.runs(session)) == 1
-
-
-def test_a_segment_is_opened_once_per_key(engine: sa.Engine) -> None:
+def test_what_comes_twice_is_stored_once(engine: sa.Engine) -> None:
+    event: dict[str, Any] = {"segment": 0, "step": 3, "time": NOW, "kind": "learning_rate", "details": {"value": 0.1}}
     with writing(engine) as session:
         run = add_run(session)
-        assert add_segment(session, run, "a").number == 0
-        assert add_segment(session, run, "a").number == 0
-        assert add_segment(session, run, "b", fork_step=10).number == 1
+        assert add_run(session).pk == run.pk
+        assert [add_segment(session, run, key, fork_step=10).number for key in "aab"] == [0, 0, 1]
+        assert proposed_order(session, run).id == proposed_order(session, run).id
+        assert [commands.add_event(session, run=run, key="a", **event) for _ in range(2)] == [True, False]
+        assert (len(queries.runs(session)), len(queries.orders(session, run=run))) == (1, 1)
+
+
+def test_the_events_of_a_report_are_looked_for_by_one_query(engine: sa.Engine) -> None:
+    statements: list[str] = []
+    sa.event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: statements.append(statement))
+    event: dict[str, Any] = {"segment": 0, "step": 3, "time": NOW, "kind": "note", "details": {}}
+
+    def record(*keys: str) -> tuple[list[bool], int]:
+        with writing(engine) as session:
+            run = add_run(session)
+            session.flush()
+            statements.clear()
+            are_new = commands.add_events(session, run=run, events=[{"key": key, **event} for key in keys])
+            return are_new, sum(statement.startswith("SELECT") for statement in statements)
+
+    assert record("a") == ([True], 1)
+    assert record("a", "b", "c", "b", "d") == ([False, True, True, False, True], 1)
+    with reading(engine) as session:
+        assert [each.key for each in queries.events(session, run=queries.runs(session)[0])] == ["a", "b", "c", "d"]
+
+
+def test_a_process_that_resumes_a_run_replaces_what_the_one_before_said_of_itself(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        add_run(session, name="run", config={"lr": 0.1}, host="a", devices=["A100"], git_commit="1", total_steps=10)
+        run = add_run(session, name="resumed", config={"lr": 0.2}, host="b", devices=["H100"] * 2, total_steps=None)
+        assert (run.config, run.host, run.devices, run.name) == ({"lr": 0.2}, "b", ["H100"] * 2, "run")
+        assert (run.git_commit, run.total_steps) == ("1", 10)
 
 
 def test_a_resume_learns_its_parent_from_its_first_step(engine: sa.Engine) -> None:
@@ -60,32 +72,17 @@ def test_a_resume_learns_its_parent_from_its_first_step(engine: sa.Engine) -> No
         assert resumed.parent == 0
 
 
-def test_an_intervention_is_ordered_once(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session)
-        assert proposed_order(session, run).id == proposed_order(session, run).id
-        assert len(queries.orders(session, run=run)) == 1
-
-
 def test_an_answered_order_stays_as_it_was_answered(engine: sa.Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)
         order = proposed_order(session, run)
-        answer = {"rewound_to": 75, "skip_from": 75, "skip_to": 300, "detail": "", "now": NOW}
-        assert commands.answer_order(session, order=order, state=OrderState.APPLIED, **answer)  # type: ignore[arg-type]
-        assert not commands.answer_order(session, order=order, state=OrderState.FAILED, **answer)  # type: ignore[arg-type]
+        answer: dict[str, Any] = {"rewound_to": 75, "skip_from": 75, "skip_to": 300, "detail": "", "now": NOW}
+        assert commands.answer_order(session, order=order, state=OrderState.APPLIED, **answer)
+        assert not commands.answer_order(session, order=order, state=OrderState.FAILED, **answer)
         assert order.state == OrderState.APPLIED
         ledger = queries.skip_ledger(session, run=run)
         assert [(entry.skip_from, entry.skip_to) for entry in ledger] == [(75, 300)]
         assert queries.orders(session, run=run, open_only=True) == []
-
-
-def test_an_event_is_recorded_once_per_key(engine: sa.Engine) -> None:
-    event = {"segment": 0, "step": 3, "time": NOW, "kind": "learning_rate", "details": {"value": 0.1}}
-    with writing(engine) as session:
-        run = add_run(session)
-        assert commands.add_event(session, run=run, key="a", **event)  # type: ignore[arg-type]
-        assert not commands.add_event(session, run=run, key="a", **event)  # type: ignore[arg-type]
 
 
 def test_a_deleted_run_leaves_nothing_behind(engine: sa.Engine) -> None:
@@ -98,8 +95,8 @@ def test_a_deleted_run_leaves_nothing_behind(engine: sa.Engine) -> None:
         for steps in (range(600), range(600, 620)):  # a block, and rows
             add_steps(session, run, segment, steps)
         order = proposed_order(session, run)
-        answer = {"rewound_to": 0, "skip_from": 0, "skip_to": 9, "detail": ""}
-        commands.answer_order(session, order=order, state=OrderState.APPLIED, now=NOW, **answer)  # type: ignore[arg-type]
+        answer: dict[str, Any] = {"rewound_to": 0, "skip_from": 0, "skip_to": 9, "detail": ""}
+        commands.answer_order(session, order=order, state=OrderState.APPLIED, now=NOW, **answer)
         commands.add_event(session, run=run, key="a", segment=0, step=3, time=NOW, kind="note", details={})
         facts = {"kind": "loss_spike", "state": "open", "signal": "loss", "onset_step": 3, "detected_step": 4}
         commands.save_incident(session, run=run, number=1, segment=0, now=NOW, details={}, **facts)
@@ -111,6 +108,7 @@ def test_a_deleted_run_leaves_nothing_behind(engine: sa.Engine) -> None:
         policies.set_fields(session, key=policies.run_key(run.id), fields={}, who="", now=NOW, run=run)
         sample = {"time": NOW, "step": 3, "host": "h", "device": "gpu0", "values": {"power": 1.0}}
         hardware.add_samples(session, run=run, samples=[sample])
+        arms.save(session, run=run, incident=1, intervention=1, arms={"wait": {}})
         step_notes.add_step_note(session, run=run, step=3, text="a note", author="me", now=NOW)
         assert [table.name for table in of_runs if _rows(session, table) == 0] == [], "give these a row, to see it go"
         commands.delete_run(session, run=run)

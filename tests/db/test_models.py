@@ -27,7 +27,7 @@ def test_a_step_has_no_other_columns_than_these_and_its_own() -> None:
     assert set(Step.__table__.columns.keys()) == own | set(COLUMNS)
 
 
-def test_a_run_that_an_earlier_release_imported_unchecked_is_read_as_what_its_columns_may_hold(
+def test_a_run_of_impossible_values_is_read_as_what_its_columns_may_hold(
     engine: sa.Engine,
 ) -> None:
     with writing(engine) as session:

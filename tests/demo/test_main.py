@@ -30,6 +30,7 @@ def ports() -> list[str]:
     return ["--collector-port", str(free_port()), "--dashboard-port", str(free_port())]
 
 
+@pytest.mark.system
 @pytest.mark.slow(70)
 @pytest.mark.timeout(600)
 def test_the_injected_spike_is_detected_rolled_back_and_verified(tmp_path: Path) -> None:
@@ -53,6 +54,7 @@ def test_a_port_in_use_is_reported_and_nothing_is_started(tmp_path: Path) -> Non
     assert output.count("\n") == 1
 
 
+@pytest.mark.system
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_an_interrupted_demo_leaves_no_process_and_a_second_one_names_the_first(tmp_path: Path) -> None:
     first = demo(tmp_path, *ports())

@@ -22,7 +22,7 @@ def test_a_spike_that_was_got_past_is_described_from_onset_to_final_loss() -> No
         ("spike", "loss_spike, onset at step 320"),
         ("detected", "3 steps after the onset"),
         ("rewound to", "step 200"),
-        ("skipped", "200 batches [200, 400)"),
+        ("skipped", "200 batches (200 to 399)"),
         ("steps lost", "124"),
         ("verified", "yes"),
         ("final loss", "2.1250 nats per token at step 599"),

@@ -14,12 +14,13 @@ from tests.fork_server import WarmProcesses
 from tests.loop import small_settings
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.system
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "first_page.py"
 FAULT_STEP = 160
 FAULT = f"random_targets@{FAULT_STEP}"
 
 
-@pytest.mark.slow(15)
 @pytest.mark.needs("prometheus")
 @pytest.mark.needs("alertmanager")
 def test_the_alert_of_an_injected_spike_names_run_step_and_link_and_resolves_after_the_verified_rollback(
@@ -50,7 +51,6 @@ def test_the_alert_of_an_injected_spike_names_run_step_and_link_and_resolves_aft
         trainer.wait(60)
 
 
-@pytest.mark.slow(15)
 @pytest.mark.needs("prometheus")
 @pytest.mark.needs("alertmanager")
 def test_the_example_raises_an_alert_and_its_end_resolves_it(tmp_path: Path) -> None:
@@ -65,7 +65,6 @@ def test_the_example_raises_an_alert_and_its_end_resolves_it(tmp_path: Path) -> 
         wait_for(lambda: receiver.first("NonFiniteLoss", "resolved"), seconds=90, what="its resolution")
 
 
-@pytest.mark.slow(15)
 @pytest.mark.needs("prometheus")
 @pytest.mark.needs("alertmanager")
 def test_a_run_of_a_project_with_a_hostile_name_alerts_with_that_name_as_plain_text(tmp_path: Path) -> None:

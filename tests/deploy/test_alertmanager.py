@@ -16,7 +16,7 @@ from tests.deploy.stack import HTTP, start_program, webhook
 from tests.ports import free_port
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.needs("alertmanager")
+pytestmark = [pytest.mark.system, pytest.mark.needs("alertmanager")]
 START = DEPLOY / "alertmanager" / "start.sh"
 MAIL = {"SMTP_HOST": "mail:587", "SMTP_FROM": "lossguard@example.org"}
 
@@ -118,7 +118,6 @@ def hostile_alert() -> dict[str, Any]:
     return {"labels": labels, "annotations": annotations}
 
 
-@pytest.mark.slow
 def test_the_name_of_a_project_reaches_slack_and_mail_as_plain_text_and_a_webhook_unchanged(tmp_path: Path) -> None:
     with webhook() as hook, mailbox() as mail, Processes(tmp_path / "logs") as processes:
         receivers = {"PAGE_SLACK_URL": hook.url, "PAGE_WEBHOOK_URL": hook.url, "PAGE_EMAIL": "a@example.org"}

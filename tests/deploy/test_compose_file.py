@@ -35,17 +35,25 @@ UNWATCHED = {
 """Services without a health check, and why."""
 
 
-def each_service(argument: str) -> pytest.MarkDecorator:
-    """Run the test for each service of the file."""
-    return pytest.mark.parametrize(argument, list(SERVICES))
-
-
-@each_service("service")
-def test_every_image_has_an_exact_version(service: str) -> None:
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_is_pinned_restarts_and_has_few_rights_and_limited_resources(service: str) -> None:
     """Images of others may be pinned further, by a digest from the environment."""
-    image = SERVICES[service]["image"]
-    assert re.search(r":v?\d+\.\d+(\.\d+)?[\w.-]*(\$\{[A-Z]+_DIGEST:-\})?$", image)
-    assert image.endswith("_DIGEST:-}") is not image.startswith("lossguard/")
+    config = SERVICES[service]
+    assert re.search(r":v?\d+\.\d+(\.\d+)?[\w.-]*(\$\{[A-Z]+_DIGEST:-\})?$", config["image"])
+    assert config["image"].endswith("_DIGEST:-}") is not config["image"].startswith("lossguard/")
+    assert (config["read_only"], config["cap_drop"]) == (True, ["ALL"])
+    assert not {"cap_add", "privileged"} & config.keys()
+    assert config["security_opt"] == ["no-new-privileges:true"]
+    assert config["user"].split(":")[0] not in ("", "0", "root")
+    assert config["mem_limit"]
+    assert config["pids_limit"]
+    assert config["logging"]["options"]["max-size"], "a log must not fill the disk"
+    if service in UNWATCHED:
+        assert "healthcheck" not in config
+        assert config["restart"] in ("no", "on-failure:3")
+    else:
+        assert config["restart"] == "unless-stopped"
+        assert config["healthcheck"]["test"][0] == "CMD"
 
 
 def test_base_images_have_an_exact_version() -> None:
@@ -54,35 +62,6 @@ def test_base_images_have_an_exact_version() -> None:
         assert SERVICES[service]["build"]["args"]["PYTHON"] == base + "${PYTHON_DIGEST:-}"
     assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE).count("${PYTHON}") == 2
     assert re.search(r"^ARG PYTHON=python:\d+\.\d+\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
-
-
-@each_service("service")
-def test_every_service_has_few_rights_and_limited_resources(service: str) -> None:
-    config = SERVICES[service]
-    assert config["read_only"] is True
-    assert config["cap_drop"] == ["ALL"]
-    assert "cap_add" not in config
-    assert "privileged" not in config
-    assert config["security_opt"] == ["no-new-privileges:true"]
-    assert config["mem_limit"]
-    assert config["pids_limit"]
-    assert config["logging"]["options"]["max-size"], "a log must not fill the disk"
-
-
-@each_service("service")
-def test_no_service_runs_as_root(service: str) -> None:
-    assert SERVICES[service]["user"].split(":")[0] not in ("", "0", "root")
-
-
-@each_service("service")
-def test_every_service_restarts_and_has_a_health_check(service: str) -> None:
-    config = SERVICES[service]
-    if service in UNWATCHED:
-        assert "healthcheck" not in config
-        assert config["restart"] in ("no", "on-failure:3")
-    else:
-        assert config["restart"] == "unless-stopped"
-        assert config["healthcheck"]["test"][0] == "CMD"
 
 
 def test_the_store_is_migrated_before_anything_reads_it() -> None:

@@ -31,7 +31,7 @@ from tests.waiting import wait_for
 if TYPE_CHECKING:
     from playwright.sync_api import HttpCredentials
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx")]
+pytestmark = [pytest.mark.system, pytest.mark.needs("nginx")]
 MANY = 100
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 BASIC = urllib3.make_headers(basic_auth=f"{USER}:{PASSWORD}")
@@ -147,11 +147,9 @@ def test_no_header_is_sent_twice_and_the_browser_must_stay_with_tls(
 
 
 @pytest.mark.needs("chromium")
-def test_a_browser_follows_a_run_through_the_proxy_and_is_asked_for_a_token_before_it_acts(
-    proxy: Proxy,
-) -> None:
+def test_a_browser_follows_a_run_through_the_proxy_and_is_asked_for_a_token_before_it_acts(proxy: Proxy) -> None:
     pytest.importorskip("playwright", reason="the package playwright is not installed")
-    from tests.dashboard.browser import chromium, drawn  # late: they import it
+    from tests.dashboard.browser import chromium, click, drawn  # late: they import it
 
     engine = create_engine(proxy.database)
     report_a_spike(engine)
@@ -161,7 +159,7 @@ def test_a_browser_follows_a_run_through_the_proxy_and_is_asked_for_a_token_befo
         page = browser.new_context(ignore_https_errors=True, http_credentials=login).new_page()
         page.goto(f"{proxy.dashboard}/incident?run=asking")
         drawn(page)
-        page.get_by_role("button", name="Roll back manually").click()
+        click(page, "Roll back manually")
         page.get_by_role("dialog").get_by_role("textbox", name="Token with the scope").wait_for(timeout=30_000)
 
 

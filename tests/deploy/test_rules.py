@@ -8,6 +8,7 @@ import pytest
 
 from tests.deploy.files import DASHBOARD, DEPLOY, RULES, alerts, metrics_in, read
 from tests.monitor.client import TestClient, Trainer
+from tests.monitor.conftest import clock as clock
 from tests.monitor.conftest import http as http
 from tests.monitor.scenarios import pause_event
 
@@ -23,6 +24,12 @@ def promtool(*arguments: str | Path) -> None:
 @pytest.mark.needs("prometheus")
 def test_every_alert_fires_when_it_should_and_stays_quiet_when_it_should() -> None:
     promtool("test", "rules", TESTS)
+
+
+def test_the_alerts_for_kubernetes_are_written_anew(tmp_path: Path) -> None:
+    monitoring = DEPLOY / "kubernetes" / "monitoring"
+    subprocess.run([monitoring / "rules.sh", tmp_path / "rules.yaml"], check=True)
+    assert (tmp_path / "rules.yaml").read_text() == (monitoring / "rules.yaml").read_text(), "call rules.sh"
 
 
 def test_every_alert_is_tested_in_both_directions() -> None:

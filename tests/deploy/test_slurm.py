@@ -17,7 +17,7 @@ from tests.fork_server import WarmProcesses
 from tests.loop import Loop, small_settings
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.system
 
 SCRIPT = DEPLOY / "slurm" / "train.sbatch"
 COMMANDS = {
@@ -103,7 +103,6 @@ def job(loop: Loop) -> Iterator[Job]:
     job.end()
 
 
-@pytest.mark.slow(15)
 def test_a_job_that_is_stopped_is_requeued_and_the_same_run_continues(loop: Loop, job: Job) -> None:
     loop.start_collector()
     train = ["-m", "trainer", "run", "--recipe", "tiny", "--steps", "300", *small_settings()]

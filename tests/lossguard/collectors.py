@@ -2,14 +2,14 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from lossguard.spool.writer import WRITER_HEADER, Writer
-from lossguard.vocabulary.protocol import ACCEPTS_HEADER, NEGOTIATED_FIELDS, SPOOL_HEADER
+from lossguard.vocabulary.protocol import SPOOL_HEADER, WIRE_HEADER, WIRE_VERSION
+from tests.waiting import pause
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -28,8 +28,8 @@ class FakeCollector:
         self.preflights: list[dict[str, Any]] = []
         self.notices: Any = None
         """What the trainer is to log."""
-        self.accepts = NEGOTIATED_FIELDS
-        """What it reads; it refuses the other ones, and an older one says nothing of them."""
+        self.wire = WIRE_VERSION
+        """The version of the wire that it speaks."""
         self.orders: dict[int, dict[str, Any]] = {}
         self.answers: dict[int, dict[str, Any]] = {}
         self.finished: list[str] = []
@@ -49,11 +49,9 @@ class FakeCollector:
 
     def handle(self, method: str, path: str, body: dict[str, Any]) -> Answer:
         self.open.wait(60)
-        time.sleep(self.delay)
+        pause(self.delay)
         with self.lock:
             self.requests.append((method, path, body))
-            if unknown := (NEGOTIATED_FIELDS - self.accepts) & body.keys():
-                return 422, {"detail": f"unknown: {', '.join(unknown)}"}
             return self.fault(method, path, body) or self._handle(path.removeprefix("/api/v1/").split("/"), body)
 
     def sessions(self, ending: str) -> list[str]:
@@ -67,7 +65,7 @@ class FakeCollector:
     def order(self, **order: Any) -> None:
         blank = dict.fromkeys(("incident", "rewind_to", "skip_from", "skip_to", "lr_scale"))
         with self.lock:
-            self.orders[order["id"]] = {**blank, "reason": "a test asked", **order}
+            self.orders[order["id"]] = {**blank, "key": f"k{order['id']}", "reason": "a test asked", **order}
 
     def _handle(self, path: list[str], body: dict[str, Any]) -> Answer:
         match path:
@@ -127,8 +125,7 @@ def serving(collector: FakeCollector, port: int = 0) -> Iterator[FakeCollector]:
             self.send_response(status)
             self.send_header("content-type", "application/json" if status < 400 else "application/problem+json")
             self.send_header("content-length", str(len(encoded)))
-            if collector.accepts:
-                self.send_header(ACCEPTS_HEADER, " ".join(collector.accepts))
+            self.send_header(WIRE_HEADER, collector.wire)
             self.end_headers()
             self.wfile.write(encoded)
 

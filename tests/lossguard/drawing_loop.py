@@ -1,4 +1,4 @@
-"""A training script of the shape of nanoGPT's train.py, before the eight lines of the README make it guarded.
+"""A training script of the shape of nanoGPT's train.py, before the eight lines of docs/batches.md make it guarded.
 
 It reads tokens from the folder DATA, and leaves the loss on held-out windows in `held_out`.
 """

@@ -59,6 +59,8 @@ class ScriptedRun(Run):
         self.durations: list[tuple[str, float]] = []
         self.unguarded = ""
         """Why the run cannot be rolled back any more."""
+        self.unsaved: list[str] = []
+        """Why checkpoints could not be saved, each time that changed; empty: they could again."""
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.skips = True
         self.announced: list[str | None] = []
@@ -69,6 +71,9 @@ class ScriptedRun(Run):
 
     def log_event(self, kind: str, details: Any, at: float | None = None) -> None:
         self.events.append((kind, dict(details)))
+
+    def cannot_save(self, why: str) -> None:
+        self.unsaved.append(why)
 
     def cannot_skip(self) -> None:
         self.skips = False
@@ -106,5 +111,10 @@ class Indices:
         return index
 
 
+def new_order(kind: OrderKind, id: int = 1, *, key: str = "", **fields: Any) -> Order:
+    """An order with a key of its own, such as "k1"."""
+    return Order(id=id, key=key or f"k{id}", kind=kind, **fields)
+
+
 def rollback(id: int = 1, **fields: Any) -> Order:
-    return Order(id=id, kind=OrderKind.ROLLBACK, **fields)
+    return new_order(OrderKind.ROLLBACK, id, **fields)

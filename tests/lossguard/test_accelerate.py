@@ -34,12 +34,10 @@ def same(guarded: dict[str, Any], plain: dict[str, Any]) -> bool:
     return all(guarded[key] == plain[key] for key in ("seen", "states", "rng"))
 
 
-@pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize(
     "given",
     [
-        {},
-        {"accumulate": 1},
         {"accumulate": 4},
         {"generator": True},
         {"loader": SEEDABLE},
@@ -58,11 +56,11 @@ def test_a_guarded_run_without_an_incident_is_the_plain_one_bit_for_bit(given: d
 @pytest.mark.parametrize(
     "given",
     [
-        {"loader": SEEDABLE, "accumulate": 1},
         {"loader": SEEDABLE, "store": "accelerate"},
-        {"generator": True, "accumulate": 4},
-        {"loader": SEEDABLE | {"dispatch_batches": True}},
-        {"loader": SEEDABLE | {"split_batches": True}},
+        pytest.param({"loader": SEEDABLE, "accumulate": 1}, marks=pytest.mark.system),
+        pytest.param({"generator": True, "accumulate": 4, "workers": 2}, marks=pytest.mark.system),
+        pytest.param({"loader": SEEDABLE | {"dispatch_batches": True}}, marks=pytest.mark.system),
+        pytest.param({"loader": SEEDABLE | {"split_batches": True}}, marks=pytest.mark.system),
     ],
     ids=str,
 )
@@ -75,15 +73,10 @@ def test_a_run_that_was_rolled_back_is_the_plain_one_without_the_skipped_batches
     assert same(guarded, train_plain(options))
 
 
-@pytest.mark.slow
-def test_workers_and_several_epochs_change_nothing(tmp_path: Path) -> None:
-    options = Options(**SHORT, skips=[[3, 6]], workers=2, loader=SEEDABLE)
-    assert same(train_guarded(options, tmp_path), train_plain(options))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("given", [{}, {"generator": True}, {"loader": SEEDABLE, "store": "accelerate"}], ids=str)
-@pytest.mark.parametrize("stop_at", [10, 13])
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("given", "stop_at"), [({"generator": True}, 10), ({"loader": SEEDABLE, "store": "accelerate"}, 13)]
+)
 def test_a_process_that_died_in_the_middle_of_an_epoch_continues_bit_for_bit(
     given: dict[str, Any], stop_at: int, tmp_path: Path
 ) -> None:
@@ -94,7 +87,7 @@ def test_a_process_that_died_in_the_middle_of_an_epoch_continues_bit_for_bit(
     assert same({**after, "seen": before | after["seen"]}, train_plain(options))
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_person_resumes_from_an_older_checkpoint_of_accelerate_bit_for_bit(tmp_path: Path) -> None:
     options = Options(**SHORT, store="accelerate", loader=SEEDABLE)
     first = train_guarded(options, tmp_path)
@@ -182,12 +175,6 @@ def test_a_scheduler_that_accelerate_does_not_know_is_refused_and_what_it_wraps_
         AcceleratorCheckpoints(training.accelerator, tmp_path / "d").check_complete()
 
 
-def test_a_folder_without_its_manifest_is_no_checkpoint(tmp_path: Path) -> None:
-    _, checkpoints = trained(tmp_path)
-    (tmp_path / "step-000000003/manifest.json").unlink()
-    assert checkpoints.steps() == [0, 1, 2]
-
-
 def test_a_checkpoint_at_a_url_is_restored_and_read_from_a_copy_that_does_not_stay(tmp_path: Path) -> None:
     training = Training(Options())
     url = f"memory://{tmp_path.name}/run"
@@ -238,26 +225,19 @@ def test_accelerate_neither_names_nor_deletes_them(tmp_path: Path) -> None:
         AcceleratorCheckpoints(accelerator, tmp_path / "checkpoints/ours")
 
 
-def test_fsdp_that_does_not_run_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_strategy_or_an_accumulation_that_does_not_fit_is_refused_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    accelerator = Accelerator(cpu=True)
     with pytest.raises(ValueError, match="FSDP was asked for, and accelerate runs NO instead"):
-        check_strategy(accelerator)
-
-
-def test_a_strategy_that_is_not_tested_is_refused_in_one_sentence() -> None:
+        check_strategy(Accelerator(cpu=True))
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    with pytest.raises(ValueError, match=r"gradient_accumulation_steps=4\) and Batches\(accumulate=2\) differ"):
+        Batches(Training(Options(accumulate=4)).loader, accumulate=2)
     accelerator = Accelerator(cpu=True)
     accelerator.state.distributed_type = type(accelerator.distributed_type)("DEEPSPEED")
     with pytest.raises(ValueError, match="the strategy DEEPSPEED is not supported"):
         check_strategy(accelerator)
-
-
-@pytest.mark.parametrize(
-    ("steps", "refusal"), [(4, "gradient_accumulation_steps=4\\) and Batches\\(accumulate=2\\) differ")]
-)
-def test_a_different_accumulation_is_refused_in_one_sentence(steps: int, refusal: str) -> None:
-    with pytest.raises(ValueError, match=refusal):
-        Batches(Training(Options(accumulate=steps)).loader, accumulate=2)
 
 
 def test_the_names_of_accelerate_that_are_used_are_there() -> None:

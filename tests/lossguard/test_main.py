@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -8,6 +9,7 @@ import pytest
 
 import lossguard
 from lossguard.__main__ import main
+from lossguard.spool.lines import to_line
 from tests.lossguard.collectors import FakeCollector
 
 
@@ -150,3 +152,23 @@ def test_sync_without_a_collector_names_the_option(
     monkeypatch.delenv("LOSSGUARD_URL", raising=False)
     assert main(["sync", str(tmp_path)]) == 2
     assert "give its address with --url, or set LOSSGUARD_URL" in capsys.readouterr().err
+
+
+PRE_RELEASE = b'{"run":{"id":"r","project":"p","config":{}}}\n{"segment":0,"fork_step":0}\n'
+LATER = to_line({"run": {"id": "r", "project": "p", "config": {}}, "version": 2})
+
+
+@pytest.mark.parametrize(("content", "of"), [(PRE_RELEASE, "a pre-release"), (LATER, r"another version \(2\)")])
+def test_a_spool_of_another_version_is_refused_in_one_sentence_and_left_untouched(
+    collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, of: str
+) -> None:
+    spool = tmp_path / "p" / "r" / f"{1:022x}.spool"
+    spool.parent.mkdir(parents=True)
+    spool.write_bytes(content)
+    sentence = f"is a spool of {of} of Lossguard, and this one reads version 1; keep it, and deliver it with"
+    with pytest.raises(lossguard.ConfigurationError, match=sentence):
+        lossguard.init("p", run_id="r", mode="offline", directory=tmp_path)
+    assert main(["sync", str(tmp_path), "--url", collector.url]) == 1
+    assert re.search(sentence, capsys.readouterr().out)
+    assert collector.runs == {}
+    assert (spool.read_bytes(), [path.name for path in spool.parent.glob("*.spool*")]) == (content, [spool.name])

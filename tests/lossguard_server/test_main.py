@@ -34,7 +34,7 @@ def ports(**chosen: int) -> list[str]:
     ]
 
 
-@pytest.mark.slow(4)
+@pytest.mark.system
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_service_that_ends_takes_the_other_one_with_it_and_is_named(tmp_path: Path) -> None:
     process = start(tmp_path, *ports())

@@ -16,6 +16,15 @@ NOW = 1_800_000_000.0
 Number = float | None
 
 
+class Clock:
+    """The time of a collector, which stands until a test sets it."""
+
+    now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class TestClient(testclient.TestClient):
     """Asks for this machine: without a token a collector answers to no other name."""
 

@@ -7,17 +7,23 @@ import sqlalchemy as sa
 
 from monitor.app import create_app
 from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient
+from tests.monitor.client import Clock, TestClient
 
 
 @pytest.fixture
-def http(sqlite_engine: sa.Engine) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as client:
+def clock() -> Clock:
+    """The clock of `http` and `http_on_both`."""
+    return Clock()
+
+
+@pytest.fixture
+def http(sqlite_engine: sa.Engine, clock: Clock) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=clock)) as client:
         yield client
 
 
 @pytest.fixture
-def http_on_both(engine: sa.Engine) -> Iterator[TestClient]:
+def http_on_both(engine: sa.Engine, clock: Clock) -> Iterator[TestClient]:
     """The same on SQLite and on PostgreSQL."""
-    with TestClient(create_app(Settings(), engine=engine, clock=lambda: NOW)) as client:
+    with TestClient(create_app(Settings(), engine=engine, clock=clock)) as client:
         yield client

@@ -47,7 +47,7 @@ def check(case: Any) -> None:
         assert answer.json()["detail"]
 
 
-@pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])
 def test_no_request_makes_the_collector_fail(engine: sa.Engine, mode: str) -> None:
     import schemathesis  # the quick tests do without: it takes half a second in every process
@@ -97,7 +97,8 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
         "metrics": {"loss": [1.0], "tokens": [7]},
     }
     | {"restorable_steps": [10], "events": [{"key": "k", "step": 50, "time": NOW, "kind": "lr", "details": {"a": 1}}]},
-    ("PUT", "/orders/1"): {"state": "applied", "rewound_to": 10, "skip_from": 10, "skip_to": 20, "detail": "d"},
+    ("PUT", "/orders/1"): {"key": "k", "state": "applied", "detail": "d"}
+    | {"rewound_to": 10, "skip_from": 10, "skip_to": 20},
     ("POST", "/runs/r1/finish"): {"state": "finished", "at": NOW},
     ("PUT", "/runs/r1/incidents/1/verdict"): VERDICT | {"excerpts": []},
     ("POST", "/runs/r1/rollback"): {"rewind_to": 10, "skip_to": 60, "reason": "r"},
@@ -116,7 +117,14 @@ def replaced(value: Any, hostile: Any) -> Iterator[Any]:
             yield copy
 
 
+ON_POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.needs("postgresql"))
+"""It takes fewer values than SQLite."""
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "database_url", [pytest.param("sqlite", marks=pytest.mark.system), ON_POSTGRESQL], indirect=True
+)
 @pytest.mark.parametrize(("method", "path"), BODIES)
 def test_no_value_anywhere_in_a_body_makes_the_collector_fail(engine: sa.Engine, method: str, path: str) -> None:
     """Large numbers, NaN, wrong types: taken or refused with a sentence, and the run stays readable."""

@@ -1,6 +1,5 @@
 """Every limit of the protocol: a request at it is accepted, one beyond it is refused with its place and a remedy."""
 
-import inspect
 import json
 import math
 from collections.abc import Callable
@@ -11,10 +10,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lossguard.vocabulary.protocol import API, MAX_DEPTH, MAX_NODES, MAX_STEP, NEGOTIATED_FIELDS
-from monitor import schemas
-from monitor.api.routes import export
-from monitor.api.run_lists import RunListIn
+from lossguard.vocabulary.protocol import API, MAX_DEPTH, MAX_NODES, MAX_STEP
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
@@ -24,7 +20,7 @@ SEGMENT = {"key": "b", "reason": "resume", "opened_at": NOW}
 REPORT: dict[str, Any] = {"segment": 0, "steps": [0], "times": [NOW], "metrics": {"loss": [1.0]}}
 EVENT = {"key": "e", "kind": "note", "time": NOW}
 TIER = {"tier": "disk", "steps": []}
-ANSWER = {"state": "failed"}
+ANSWER = {"state": "failed", "key": "k"}
 FINISH = {"state": "finished", "at": NOW}
 JSON = {"content-type": "application/json"}
 
@@ -57,75 +53,53 @@ def event(**change: Any) -> dict[str, Any]:
     return {"events": [EVENT | change]}
 
 
+RUNS, SEGMENTS = ("POST", "/runs", RUN), ("POST", "/runs/r1/segments", SEGMENT)
+REPORTS = ("POST", "/runs/r1/reports", REPORT)
 Make = Callable[[int], Any]
 LIMITS: list[tuple[str, str, dict[str, Any], Make, int, list[str | int]]] = [
-    ("POST", "/runs", RUN, lambda size: {"id": text(size)}, 128, ["body", "id"]),
-    ("POST", "/runs", RUN, lambda size: {"project": text(size)}, 128, ["body", "project"]),
-    ("POST", "/runs", RUN, lambda size: {"name": text(size)}, 256, ["body", "name"]),
-    ("POST", "/runs", RUN, lambda size: {"command": text(size)}, 10_000, ["body", "command"]),
-    ("POST", "/runs", RUN, lambda size: {"git_commit": text(size)}, 64, ["body", "git_commit"]),
-    ("POST", "/runs", RUN, lambda size: {"host": text(size)}, 256, ["body", "host"]),
-    ("POST", "/runs", RUN, lambda size: {"devices": texts(size)}, 1024, ["body", "devices"]),
-    ("POST", "/runs", RUN, lambda size: {"devices": [text(size)]}, 256, ["body", "devices", 0]),
-    ("POST", "/runs", RUN, lambda size: {"versions": versions(size)}, 1024, ["body", "versions"]),
-    ("POST", "/runs", RUN, lambda size: {"versions": {"a": text(size)}}, 256, ["body", "versions", "a"]),
-    ("POST", "/runs", RUN, lambda size: {"capabilities": texts(size)}, 1024, ["body", "capabilities"]),
-    ("POST", "/runs", RUN, lambda size: {"config": nested(size)}, MAX_DEPTH, ["body", "config"]),
-    ("POST", "/runs", RUN, lambda size: {"config": many(size)}, MAX_NODES, ["body", "config"]),
-    ("POST", "/runs", RUN, lambda size: {"started_at": size}, 10**11 - 1, ["body", "started_at"]),
-    ("POST", "/runs", RUN, lambda size: {"total_steps": size}, MAX_STEP - 1, ["body", "total_steps"]),
-    ("POST", "/runs/r1/segments", SEGMENT, lambda size: {"key": text(size)}, 128, ["body", "key"]),
-    ("POST", "/runs/r1/segments", SEGMENT, lambda size: {"fork_step": size}, MAX_STEP - 1, ["body", "fork_step"]),
-    ("POST", "/runs/r1/segments", SEGMENT, lambda size: {"order": size}, 2**31 - 1, ["body", "order"]),
-    ("POST", "/runs/r1/segments", SEGMENT, lambda size: {"opened_at": size}, 10**11 - 1, ["body", "opened_at"]),
-    ("POST", "/runs/r1/reports", REPORT, lambda size: {"steps": [size]}, MAX_STEP - 1, ["body", "steps", 0]),
-    ("POST", "/runs/r1/reports", REPORT, lambda size: {"times": [size]}, 10**11 - 1, ["body", "times", 0]),
-    (
-        *("POST", "/runs/r1/reports", REPORT, lambda size: {"metrics": {text(size): [1.0]}}, 128),
-        ["body", "metrics", text(129), "[key]"],
-    ),
-    (
-        *("POST", "/runs/r1/reports", REPORT, lambda size: {"restorable_steps": [0] * size}, 100_000),
-        ["body", "restorable_steps"],
-    ),
-    (
-        *("POST", "/runs/r1/reports", REPORT, lambda size: {"restorable_tiers": [TIER] * size}, 16),
-        ["body", "restorable_tiers"],
-    ),
-    (
-        *("POST", "/runs/r1/reports", REPORT, lambda size: {"restorable_tiers": [TIER | {"tier": text(size)}]}, 32),
-        ["body", "restorable_tiers", 0, "tier"],
-    ),
-    ("POST", "/runs/r1/reports", REPORT, lambda size: event(key=text(size)), 128, ["body", "events", 0, "key"]),
-    ("POST", "/runs/r1/reports", REPORT, lambda size: event(kind=text(size)), 64, ["body", "events", 0, "kind"]),
-    ("POST", "/runs/r1/reports", REPORT, lambda size: event(step=size), MAX_STEP - 1, ["body", "events", 0, "step"]),
-    ("POST", "/runs/r1/reports", REPORT, lambda size: event(time=size), 10**11 - 1, ["body", "events", 0, "time"]),
-    (
-        *("POST", "/runs/r1/reports", REPORT, lambda size: event(details=nested(size)), MAX_DEPTH),
-        ["body", "events", 0, "details"],
-    ),
-    (
-        *("POST", "/runs/r1/reports", REPORT, lambda size: event(details=many(size)), MAX_NODES),
-        ["body", "events", 0, "details"],
-    ),
-    ("PUT", "/orders/1", ANSWER, lambda size: {"key": text(size)}, 32, ["body", "key"]),
-    ("PUT", "/orders/1", ANSWER, lambda size: {"detail": text(size)}, 10_000, ["body", "detail"]),
-    ("PUT", "/orders/1", ANSWER, lambda size: {"rewound_to": size}, MAX_STEP - 1, ["body", "rewound_to"]),
-    ("POST", "/runs/r1/finish", FINISH, lambda size: {"at": size}, 10**11 - 1, ["body", "at"]),
-    ("POST", "/runs/r1/rollback", {}, lambda size: {"reason": text(size)}, 10_000, ["body", "reason"]),
-    ("PUT", "/runs/r1/policy", {}, lambda size: {"min_depth": nested(size - 1)}, MAX_DEPTH, ["body"]),
+    (*RUNS, lambda n: {"id": text(n)}, 128, ["body", "id"]),
+    (*RUNS, lambda n: {"project": text(n)}, 128, ["body", "project"]),
+    (*RUNS, lambda n: {"name": text(n)}, 256, ["body", "name"]),
+    (*RUNS, lambda n: {"command": text(n)}, 10_000, ["body", "command"]),
+    (*RUNS, lambda n: {"git_commit": text(n)}, 64, ["body", "git_commit"]),
+    (*RUNS, lambda n: {"host": text(n)}, 256, ["body", "host"]),
+    (*RUNS, lambda n: {"devices": texts(n)}, 1024, ["body", "devices"]),
+    (*RUNS, lambda n: {"devices": [text(n)]}, 256, ["body", "devices", 0]),
+    (*RUNS, lambda n: {"versions": versions(n)}, 1024, ["body", "versions"]),
+    (*RUNS, lambda n: {"versions": {"a": text(n)}}, 256, ["body", "versions", "a"]),
+    (*RUNS, lambda n: {"capabilities": texts(n)}, 1024, ["body", "capabilities"]),
+    (*RUNS, lambda n: {"config": nested(n)}, MAX_DEPTH, ["body", "config"]),
+    (*RUNS, lambda n: {"config": many(n)}, MAX_NODES, ["body", "config"]),
+    (*RUNS, lambda n: {"started_at": n}, 10**11 - 1, ["body", "started_at"]),
+    (*RUNS, lambda n: {"total_steps": n}, MAX_STEP - 1, ["body", "total_steps"]),
+    (*SEGMENTS, lambda n: {"key": text(n)}, 128, ["body", "key"]),
+    (*SEGMENTS, lambda n: {"fork_step": n}, MAX_STEP - 1, ["body", "fork_step"]),
+    (*SEGMENTS, lambda n: {"order": n}, 2**31 - 1, ["body", "order"]),
+    (*SEGMENTS, lambda n: {"opened_at": n}, 10**11 - 1, ["body", "opened_at"]),
+    (*REPORTS, lambda n: {"steps": [n]}, MAX_STEP - 1, ["body", "steps", 0]),
+    (*REPORTS, lambda n: {"times": [n]}, 10**11 - 1, ["body", "times", 0]),
+    (*REPORTS, lambda n: {"metrics": {text(n): [1.0]}}, 128, ["body", "metrics", text(129), "[key]"]),
+    (*REPORTS, lambda n: {"restorable_steps": [0] * n}, 100_000, ["body", "restorable_steps"]),
+    (*REPORTS, lambda n: {"restorable_tiers": [TIER] * n}, 16, ["body", "restorable_tiers"]),
+    (*REPORTS, lambda n: {"restorable_tiers": [TIER | {"tier": text(n)}]}, 32, ["body", "restorable_tiers", 0, "tier"]),
+    (*REPORTS, lambda n: event(key=text(n)), 128, ["body", "events", 0, "key"]),
+    (*REPORTS, lambda n: event(kind=text(n)), 64, ["body", "events", 0, "kind"]),
+    (*REPORTS, lambda n: event(step=n), MAX_STEP - 1, ["body", "events", 0, "step"]),
+    (*REPORTS, lambda n: event(time=n), 10**11 - 1, ["body", "events", 0, "time"]),
+    (*REPORTS, lambda n: event(details=nested(n)), MAX_DEPTH, ["body", "events", 0, "details"]),
+    (*REPORTS, lambda n: event(details=many(n)), MAX_NODES, ["body", "events", 0, "details"]),
+    ("PUT", "/orders/1", ANSWER, lambda n: {"key": text(n)}, 32, ["body", "key"]),
+    ("PUT", "/orders/1", ANSWER, lambda n: {"detail": text(n)}, 10_000, ["body", "detail"]),
+    ("PUT", "/orders/1", ANSWER, lambda n: {"rewound_to": n}, MAX_STEP - 1, ["body", "rewound_to"]),
+    ("POST", "/runs/r1/finish", FINISH, lambda n: {"at": n}, 10**11 - 1, ["body", "at"]),
+    ("POST", "/runs/r1/rollback", {}, lambda n: {"reason": text(n)}, 10_000, ["body", "reason"]),
+    ("PUT", "/runs/r1/policy", {}, lambda n: {"min_depth": nested(n - 1)}, MAX_DEPTH, ["body"]),
 ]
 
 
 @pytest.mark.parametrize(("method", "path", "body", "make", "limit", "where"), LIMITS)
 def test_a_body_is_accepted_at_its_limit_and_refused_beyond(
-    http: TestClient,
-    method: str,
-    path: str,
-    body: dict[str, Any],
-    make: Make,
-    limit: int,
-    where: list[str | int],
+    http: TestClient, method: str, path: str, body: dict[str, Any], make: Make, limit: int, where: list[str | int]
 ) -> None:
     trainer = Trainer(http)
     trainer.open("a")
@@ -161,46 +135,39 @@ def test_a_query_is_answered_at_its_limit_and_refused_beyond(
     assert beyond.json()["detail"]
 
 
-def test_a_name_of_control_characters_is_refused(http: TestClient) -> None:
+def test_a_name_of_control_characters_and_a_text_with_nul_are_refused(http: TestClient) -> None:
     for bad in ("", "a\nb", "\x7f", "a\x00"):
         answer = http.post(f"{API}/runs", json=RUN | {"project": bad})
         assert (answer.status_code, answer.json()["where"]) == (422, ["body", "project"]), bad
+    for change in ({"command": "x\x00y"}, {"config": {"a": "x\x00y"}}):
+        answer = http.post(f"{API}/runs", json=RUN | change)
+        assert (answer.status_code, "NUL" in answer.json()["detail"]) == (422, True)
 
 
 NUMBERS: list[tuple[str, str, dict[str, Any], Callable[[Any], Any], list[str | int]]] = [
-    ("POST", "/runs", RUN, lambda value: {"total_steps": value}, ["body", "total_steps"]),
-    ("POST", "/runs", RUN, lambda value: {"started_at": value}, ["body", "started_at"]),
-    ("POST", "/runs/r1/segments", SEGMENT, lambda value: {"fork_step": value}, ["body", "fork_step"]),
-    ("POST", "/runs/r1/segments", SEGMENT, lambda value: {"order": value}, ["body", "order"]),
-    ("POST", "/runs/r1/reports", REPORT, lambda value: {"segment": value}, ["body", "segment"]),
-    ("POST", "/runs/r1/reports", REPORT, lambda value: {"steps": [value]}, ["body", "steps", 0]),
-    ("POST", "/runs/r1/reports", REPORT, lambda value: {"times": [value]}, ["body", "times", 0]),
+    (*RUNS, lambda v: {"total_steps": v}, ["body", "total_steps"]),
+    (*RUNS, lambda v: {"started_at": v}, ["body", "started_at"]),
+    (*SEGMENTS, lambda v: {"fork_step": v}, ["body", "fork_step"]),
+    (*SEGMENTS, lambda v: {"order": v}, ["body", "order"]),
+    (*REPORTS, lambda v: {"segment": v}, ["body", "segment"]),
+    (*REPORTS, lambda v: {"steps": [v]}, ["body", "steps", 0]),
+    (*REPORTS, lambda v: {"times": [v]}, ["body", "times", 0]),
+    (*REPORTS, lambda v: {"restorable_steps": [7, v]}, ["body", "restorable_steps", 1]),
     (
-        "POST",
-        "/runs/r1/reports",
-        REPORT,
-        lambda value: {"restorable_steps": [7, value]},
-        ["body", "restorable_steps", 1],
-    ),
-    (
-        *("POST", "/runs/r1/reports", REPORT, lambda value: {"restorable_tiers": [TIER | {"load_seconds": value}]}),
+        *REPORTS,
+        lambda v: {"restorable_tiers": [TIER | {"load_seconds": v}]},
         ["body", "restorable_tiers", 0, "load_seconds"],
     ),
-    ("POST", "/runs/r1/reports", REPORT, lambda value: event(step=value), ["body", "events", 0, "step"]),
-    ("PUT", "/orders/1", ANSWER, lambda value: {"rewound_to": value}, ["body", "rewound_to"]),
-    ("POST", "/runs/r1/finish", FINISH, lambda value: {"at": value}, ["body", "at"]),
-    ("POST", "/runs/r1/rollback", {}, lambda value: {"skip_to": value}, ["body", "skip_to"]),
+    (*REPORTS, lambda v: event(step=v), ["body", "events", 0, "step"]),
+    ("PUT", "/orders/1", ANSWER, lambda v: {"rewound_to": v}, ["body", "rewound_to"]),
+    ("POST", "/runs/r1/finish", FINISH, lambda v: {"at": v}, ["body", "at"]),
+    ("POST", "/runs/r1/rollback", {}, lambda v: {"skip_to": v}, ["body", "skip_to"]),
 ]
 
 
 @pytest.mark.parametrize(("method", "path", "body", "make", "where"), NUMBERS)
 def test_what_is_no_number_is_not_made_one(
-    http: TestClient,
-    method: str,
-    path: str,
-    body: dict[str, Any],
-    make: Callable[[Any], Any],
-    where: list[str | int],
+    http: TestClient, method: str, path: str, body: dict[str, Any], make: Callable[[Any], Any], where: list[str | int]
 ) -> None:
     """`"12"` and `true` were taken as steps 12 and 1."""
     trainer = Trainer(http)
@@ -225,12 +192,6 @@ def test_a_whole_number_with_a_point_is_a_step_and_any_other_fraction_is_not(htt
     for wrong in (2.5, 1e300):
         answer = http.post(f"{API}/runs/r1/reports", json=REPORT | {"steps": [wrong]})
         assert (answer.status_code, answer.json()["where"]) == (422, ["body", "steps", 0])
-
-
-def test_a_collector_names_only_fields_that_it_reads() -> None:
-    bodies = [each for each in vars(schemas).values() if isinstance(each, type) and issubclass(each, schemas.Body)]
-    parameters = {*inspect.signature(export.export).parameters, *RunListIn.model_fields}
-    assert {name for body in bodies for name in body.model_fields} | parameters >= NEGOTIATED_FIELDS
 
 
 @pytest.mark.parametrize("steps", [{}, {"restorable_steps": None}, {"restorable_steps": [0, 60]}])
@@ -281,7 +242,7 @@ edges = st.sampled_from([0, 1, 2**31, 2**53 - 1, 2**53, 2**62 - 1, 2**62, 2**63,
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(reported=st.lists(st.lists(edges | st.integers(0, 2**53 - 1), min_size=1, max_size=5), min_size=1, max_size=6))
 def test_steps_of_any_size_and_order_are_stored_or_refused(engine: sa.Engine, reported: list[list[int]]) -> None:
     """Steps near 2**62 were stored, and every report behind them was answered with 500, for ever."""

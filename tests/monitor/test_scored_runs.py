@@ -8,17 +8,18 @@ from db import commands
 from db.scorecard import chosen_runs, read_runs
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
-from monitor.detection.scorecard.scored_run import ScoredRun, score
+from monitor.detection.scorecard.scored_run import ScoredRun
 from monitor.scored_runs import ScoredRuns
 from tests.db.seed import NOW, add_segment, add_steps
+from tests.monitor.detection.scorecard.stories import score
 from tests.monitor.scorecard import store_run
 
 OBSERVE = {"mode": "observe"}
 
 
-def scores(engine: sa.Engine, known: ScoredRuns, **chosen: Any) -> list[ScoredRun]:
+def scores(sqlite_engine: sa.Engine, known: ScoredRuns, **chosen: Any) -> list[ScoredRun]:
     """Those that are known, which are the same as those of a process that knows nothing."""
-    with reading(engine) as session:
+    with reading(sqlite_engine) as session:
         found = known.read(session, **chosen)
         runs = chosen_runs(session, **chosen)
         assert [each.id for each in found] == [run.id for run in runs]
@@ -28,13 +29,13 @@ def scores(engine: sa.Engine, known: ScoredRuns, **chosen: Any) -> list[ScoredRu
     return kept
 
 
-def test_whatever_happens_to_runs_their_scores_are_those_of_all_runs_read_anew(engine: sa.Engine) -> None:
+def test_whatever_happens_to_runs_their_scores_are_those_of_all_runs_read_anew(sqlite_engine: sa.Engine) -> None:
     known = ScoredRuns()
-    with writing(engine) as session:
+    with writing(sqlite_engine) as session:
         for run_id in "abc":
             store_run(session, run_id, policy=OBSERVE)
-    assert [run.sites[0].ending for run in scores(engine, known)] == ["recovered"] * 3
-    with writing(engine) as session:
+    assert [run.sites[0].ending for run in scores(sqlite_engine, known)] == ["recovered"] * 3
+    with writing(sqlite_engine) as session:
         run = commands.lock_run(session, run_id="a")
         assert run is not None
         run.name, run.policy = "another name", {"mode": "approve"}
@@ -43,10 +44,10 @@ def test_whatever_happens_to_runs_their_scores_are_those_of_all_runs_read_anew(e
         auto = commands.lock_run(session, run_id="b")
         assert auto is not None
         auto.policy = {"mode": "auto"}
-    (changed,) = scores(engine, known, run_id="a")
+    (changed,) = scores(sqlite_engine, known, run_id="a")
     assert (changed.name, changed.mode, changed.num_steps) == ("another name", "approve", 400)
-    assert {run.id for run in scores(engine, known)} == {"a", "c"}
-    assert [run.id for run in scores(engine, known, since=NOW + 250)] == ["a"]
+    assert {run.id for run in scores(sqlite_engine, known)} == {"a", "c"}
+    assert [run.id for run in scores(sqlite_engine, known, since=NOW + 250)] == ["a"]
 
 
 def test_a_run_with_the_key_of_a_deleted_one_has_a_score_of_its_own(sqlite_engine: sa.Engine) -> None:

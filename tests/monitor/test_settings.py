@@ -34,8 +34,8 @@ def test_only_addresses_and_networks_are_trusted_proxies(given: str) -> None:
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:
-    page = (Path(__file__).parents[2] / "docs/settings.md").read_text()
-    assert table() in page, "docs/settings.md is out of date; update it with: python -m monitor settings"
+    page = (Path(__file__).parents[2] / "docs/reference/settings.md").read_text()
+    assert table() in page, "docs/reference/settings.md is out of date; update it with: python -m monitor settings"
     assert all(field.description for field in Settings.model_fields.values())
 
 

@@ -20,5 +20,5 @@ VERDICT: dict[str, Any] = {
     "culprits": [{"batch_from": 7, "batch_to": 9}],
     "excerpts": [{"batch": 7, "row": 0, "loss": 5.5, "inputs": "a \u2261 b", "targets": "b"}],
     "replayed_at": NOW,
-    "version": "0.1.0",
+    "version": "1.0.0",
 }

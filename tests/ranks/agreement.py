@@ -3,7 +3,6 @@
 import math
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from lossguard.run.ranks import RankState, current_ranks
 from lossguard.torch import Drawn, LossTerms, TorchRanks, over_ranks
 from lossguard.vocabulary.errors import CheckpointMismatch
 from tests.lossguard import windows
-from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
+from tests.lossguard.scripted import Indices, Memory, ScriptedRun, new_order, rollback
+from tests.waiting import pause
 
 Result = dict[str, Any]
 
@@ -86,12 +86,12 @@ def a_signal_on_the_last_rank(folder: Path) -> Result:
 
 
 def a_hold_and_its_release(folder: Path) -> Result:
-    hold, release = Order(id=1, kind=OrderKind.HOLD), Order(id=2, kind=OrderKind.RELEASE)
+    hold, release = new_order(OrderKind.HOLD, 1), new_order(OrderKind.RELEASE, 2)
     return follow(run_of({3: hold, 9: release}), Memory([]), 6)
 
 
 def a_kill_file_while_held(folder: Path) -> Result:
-    run = run_of({3: Order(id=1, kind=OrderKind.HOLD)})
+    run = run_of({3: new_order(OrderKind.HOLD, 1)})
     if dist.get_rank() == 0:
         run.directory, accept, kill_file = folder, run.accept, folder / "no-orders"
         kill_file.unlink(missing_ok=True)
@@ -100,7 +100,7 @@ def a_kill_file_while_held(folder: Path) -> Result:
 
 
 def a_signal_while_held(folder: Path) -> Result:
-    run = run_of({3: Order(id=1, kind=OrderKind.HOLD)})
+    run = run_of({3: new_order(OrderKind.HOLD, 1)})
     if dist.get_rank() == 0:
         held = run.take_order
         run.take_order = lambda: os.kill(os.getpid(), signal.SIGTERM) if run.calls > 5 else held()
@@ -201,10 +201,10 @@ def ranks_at_different_steps(folder: Path) -> Result:
 def an_order_from_the_fourth_boundary_on(folder: Path) -> Result:
     """The boundary at which all ranks know of the order: with one exchange per step, and with short steps."""
     boundaries = {}
-    for pause in (0.0, 60.0):
-        ranks = TorchRanks(pause=pause)
+    for between in (0.0, 60.0):
+        ranks = TorchRanks(pause=between)
         received = [ranks.exchange(RankState(step, order=step >= 3 and ranks.rank == 0)).order for step in range(40)]
-        boundaries[f"{pause:g} s"] = received.index(True)
+        boundaries[f"{between:g} s"] = received.index(True)
         ranks.exchange(RankState(40), wait=True)
     return boundaries
 
@@ -223,7 +223,7 @@ def an_exchange_after_a_close(folder: Path) -> Result:
 
 def a_restart_for_an_order(folder: Path) -> Result:
     """An order of rank 0 ends all processes at the same boundary; a hold before it holds them all."""
-    hold, release = Order(id=1, kind=OrderKind.HOLD), Order(id=2, kind=OrderKind.RELEASE)
+    hold, release = new_order(OrderKind.HOLD, 1), new_order(OrderKind.RELEASE, 2)
     run = run_of({2: hold, 6: release, 8: rollback(3, rewind_to=2)})
     plan = lossguard.restart(run, ranks=TorchRanks(pause=0))
     num_steps = 0
@@ -242,7 +242,7 @@ def num_threads() -> int:
     numbers: list[int] = []
     while len(numbers) < 10 or len(set(numbers[-10:])) > 1:
         numbers.append(len(os.listdir("/proc/self/task")))
-        time.sleep(0.02)
+        pause(0.02)
     return numbers[-1]
 
 

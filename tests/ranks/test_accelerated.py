@@ -11,7 +11,7 @@ import pytest
 
 from tests.ranks.launch import TORCHRUN
 
-pytestmark = pytest.mark.slow(10)
+pytestmark = pytest.mark.system
 SHORT: dict[str, Any] = {"steps": 20, "rows": 90}
 SEEDABLE = {"use_seedable_sampler": True}
 ARMS: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ import pytest
 from tests.lossguard.hf.small import LENGTH
 from tests.ports import free_port
 
-pytestmark = pytest.mark.slow(5)
+pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]
 
 

@@ -48,6 +48,7 @@ def test_a_nan_in_the_gradient_of_one_rank_is_rolled_back_on_all_of_them(loop: L
     assert loop.log("trainer").count("rolled back from step") == 1
 
 
+@pytest.mark.system
 def test_a_rank_that_is_killed_takes_the_job_down_and_the_restart_continues_the_run(loop: Loop) -> None:
     """No run id is given: the launch keeps its run."""
     trainer = start(

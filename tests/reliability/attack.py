@@ -31,7 +31,7 @@ from db.store.engine import create_engine, writing
 from lossguard.vocabulary.protocol import API
 from tests.reliability.collector import NOW, CollectorProcess, reports
 from tests.reliability.hostile_requests import ATTACKS, FILE_LIMIT, Attack, Target
-from tests.waiting import eventually
+from tests.waiting import eventually, pause
 
 NUM_TRAINERS = 4
 MIN_SERVED, MAX_HEALTH, MAX_MEMORY, MAX_RECOVERY = 0.95, 2.0, 488, 10.0
@@ -133,7 +133,7 @@ def carry_out(name: str, collector: CollectorProcess, tokens: tuple[str, str], s
         thread.start()
     end = time.monotonic() + seconds
     ATTACKS[name](attack, target)
-    time.sleep(max(end - time.monotonic(), 0.0))
+    pause(max(end - time.monotonic(), 0.0))
     eventually(lambda: sum(one.num_requests for one in trainers) >= MIN_REQUESTS)  # a busy machine sends few
     stopping.set()
     for thread in threads:

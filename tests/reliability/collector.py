@@ -6,7 +6,8 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import urllib3
 from lossguard.vocabulary.protocol import API
 from tests import fork_server
 from tests.ports import free_port
-from tests.waiting import eventually
+from tests.waiting import eventually, pause
 
 NOW = 1_800_000_000.0
 CHECKPOINTS = list(range(0, 20_000, 50))
@@ -77,16 +78,25 @@ class CollectorProcess:
         return self._process.wait(60)
 
 
+@contextmanager
+def running(*collectors: CollectorProcess, path: str = "/readyz") -> Iterator[tuple[CollectorProcess, ...]]:
+    """They start at the same moment, and answer; after the block none of them is left."""
+    try:
+        for one in collectors:
+            one.start()
+        for one in collectors:
+            one.wait_until_up(path)
+        yield collectors
+    finally:
+        for one in collectors:
+            one.kill()
+
+
 class Trainer:
     """Reports a run to several collectors in turn, retries until it is answered, and counts the answers."""
 
     def __init__(
-        self,
-        urls: Sequence[str],
-        run_id: str,
-        *,
-        patience: float = 120.0,
-        http: urllib3.PoolManager | None = None,
+        self, urls: Sequence[str], run_id: str, *, patience: float = 120.0, http: urllib3.PoolManager | None = None
     ) -> None:
         self.urls, self.run_id, self.patience = list(urls), run_id, patience
         self.http = http or urllib3.PoolManager(retries=False, timeout=20.0)
@@ -110,7 +120,7 @@ class Trainer:
                 pass  # down, or cut off in the middle of its answer: the next attempt may succeed
             assert time.monotonic() < deadline, f"{path} was not accepted within {self.patience} s"
             self.retries += 1
-            time.sleep(0.05)
+            pause(0.05)
 
     def open(self, key: str, fork_step: int | None = 0, reason: str = "start", order: int | None = None) -> int:
         body = {"key": key, "fork_step": fork_step, "reason": reason, "order": order, "opened_at": NOW}

@@ -24,6 +24,7 @@ from typing import Any
 
 from tests import postgres
 from tests.reliability.collector import CollectorProcess, Trainer, history, reports, verdicts
+from tests.waiting import pause
 
 NUM_STEPS, NAN_STEP, STEPS_PER_REPORT, NUM_TRAINERS = 520, 300, 10, 3
 RESENT_SHARE = 0.2
@@ -82,7 +83,7 @@ def drill(database_url: str, folder: Path, *, kills: int, seed: int) -> Result:
     for thread in threads:
         thread.start()
     while result.kills < kills and not result.failures:
-        time.sleep(noise.uniform(0.0, 0.5))
+        pause(noise.uniform(0.0, 0.5))
         collector.kill()
         result.kills += 1
         collector.start()

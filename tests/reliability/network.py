@@ -26,6 +26,7 @@ from pathlib import Path
 import lossguard
 from lossguard.run.recording import RecordingRun
 from tests.reliability.collector import CollectorProcess
+from tests.waiting import pause
 
 DELAY = 0.4
 """Seconds by which a slow connection delays every chunk: of a request, and of its answer."""
@@ -109,11 +110,11 @@ class _Connection:
                 return
             forwarded += len(data)
             if self._fault is Fault.SLOW:
-                time.sleep(DELAY)
+                pause(DELAY)
             if self._fault is Fault.TRICKLE:
                 for begin in range(0, len(data), 97):
                     self._server.sendall(data[begin : begin + 97])
-                    time.sleep(0.002)
+                    pause(0.002)
             else:
                 self._server.sendall(data)
 
@@ -127,12 +128,12 @@ class _Connection:
                 return
             forwarded += len(data)
             if self._fault is Fault.SLOW:
-                time.sleep(DELAY)
+                pause(DELAY)
             self._client.sendall(data)
 
 
 def log_through(
-    network: Network, folder: Path, *, steps: int, run_id: str = "r", pause: float = 0.004
+    network: Network, folder: Path, *, steps: int, run_id: str = "r", interval: float = 0.004
 ) -> tuple[list[float], float]:
     """Log a run through the network, which is reliable at the end: (losses, seconds of the slowest `run.log`)."""
     noise = random.Random(1)
@@ -145,7 +146,7 @@ def log_through(
             began = time.perf_counter()
             run.log(step, loss=loss, grad_norm=0.5)
             slowest = max(slowest, time.perf_counter() - began)
-            time.sleep(pause)
+            pause(interval)
         network.reliable = True
         run.finish(timeout=60.0)
     return losses, slowest
@@ -169,7 +170,7 @@ def main() -> int:
         collector.start()
         collector.wait_until_up()
         network = Network(collector.port, seed=arguments.seed)
-        losses, slowest = log_through(network, Path(name), steps=arguments.steps, pause=0.02)
+        losses, slowest = log_through(network, Path(name), steps=arguments.steps, interval=0.02)
         arrived, counted = stored(collector.url)
         network.close()
         collector.stop()

@@ -9,11 +9,11 @@ resume, and exits with 3 and the sentence when it may not begin.
 import argparse
 import random
 import sys
-import time
 
 import lossguard
 from lossguard.torch import Checkpoints
 from tests.lossguard.checkpoints.box import Box
+from tests.waiting import pause
 
 
 class Indices:
@@ -34,7 +34,7 @@ def main() -> int:
         guard.tell = lambda sentence: print(sentence, flush=True)
         for step, _ in guard.steps(Indices(), until=options.steps):
             box.value += 1
-            time.sleep(options.pause)
+            pause(options.pause)
             run.log(step, loss=3.0 + noise.gauss(0, 0.02))
     except lossguard.ConfigurationError as problem:
         print(problem, file=sys.stderr, flush=True)

@@ -13,11 +13,11 @@ import urllib3
 
 from tests import postgres
 from tests.deploy.proxy import in_front_of
-from tests.reliability.collector import CollectorProcess
+from tests.reliability.collector import CollectorProcess, running
 from tests.reliability.training import Training, trainings, wait_for_reports
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.needs("nginx")]
+pytestmark = [pytest.mark.system, pytest.mark.needs("postgresql"), pytest.mark.needs("nginx")]
 NUM_RUNS = 4
 CHANGES = {"proxy_read_timeout 10s": "proxy_read_timeout 2s", r"hash \$lossguard_run consistent;": ""}
 """To the shipped file: a report waits for 2 s, and every collector gets reports of every run."""
@@ -86,7 +86,6 @@ def wait_until_it_is_used(collector: CollectorProcess) -> None:
     wait_for(lambda: answers(collector) > before, seconds=60, what="a report that this collector answers")
 
 
-@pytest.mark.slow(20)
 @pytest.mark.timeout(600)
 def test_reports_go_on_when_a_collector_stands_still_or_dies_or_has_no_database_and_it_comes_back(
     tmp_path: Path,
@@ -97,11 +96,7 @@ def test_reports_go_on_when_a_collector_stands_still_or_dies_or_has_no_database_
         urls = [server.url(), server.url(), link.url]
         collectors = [CollectorProcess(url, tmp_path / f"{at}.log") for at, url in enumerate(urls)]
         still, dying, apart = collectors
-        for one in collectors:
-            one.start()
-            stack.callback(one.kill)
-        for one in collectors:
-            one.wait_until_up()
+        stack.enter_context(running(*collectors))
         undisturbed = Training([still.url], "undisturbed", size=4)
         undisturbed.start()
         expected = undisturbed.outcome()

@@ -20,8 +20,9 @@ from tests.reliability.attack import (
 from tests.reliability.hostile_requests import ATTACKS
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.system
 
-@pytest.mark.slow(8)
+
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_attack_keeps_no_honest_trainer_out(tmp_path: Path, attack: str) -> None:
     with collector_with_tokens(tmp_path) as (collector, tokens):
@@ -32,7 +33,6 @@ def test_an_attack_keeps_no_honest_trainer_out(tmp_path: Path, attack: str) -> N
     assert outcome.recovery <= MAX_RECOVERY, outcome
 
 
-@pytest.mark.slow(8)
 def test_a_collector_without_files_for_new_connections_recovers_while_they_are_still_open(tmp_path: Path) -> None:
     """1,100 half heads at a limit of 1,024 files stopped it for good, and the log said nothing."""
     few = 100

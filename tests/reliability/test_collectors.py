@@ -11,8 +11,12 @@ import sqlalchemy as sa
 
 from db import commands, migrate, queries
 from db.store.engine import create_engine, reading, writing
+from monitor.app import create_app
+from monitor.settings import Settings
 from tests.db.seed import NOW, add_run, add_segment
-from tests.reliability.collector import CollectorProcess, Trainer, history, reports, verdicts
+from tests.monitor.client import TestClient
+from tests.monitor.client import Trainer as InProcess
+from tests.reliability.collector import CollectorProcess, Trainer, history, reports, running, verdicts
 
 Deliver = Callable[[Trainer, Any], dict[str, Any]]
 
@@ -21,15 +25,8 @@ Deliver = Callable[[Trainer, Any], dict[str, Any]]
 def pair(database_url: str, tmp_path: Path) -> Iterator[list[CollectorProcess]]:
     """Two collectors that started at the same moment on one empty database."""
     collectors = [CollectorProcess(database_url, tmp_path / f"{number}.log") for number in range(2)]
-    try:
-        for collector in collectors:
-            collector.start()
-        for collector in collectors:
-            collector.wait_until_up()
+    with running(*collectors):
         yield collectors
-    finally:
-        for collector in collectors:
-            collector.stop()
 
 
 def in_turn(trainer: Trainer, body: Any) -> dict[str, Any]:
@@ -53,7 +50,7 @@ def train(trainer: Trainer, deliver: Deliver) -> None:
         deliver(trainer, body)
 
 
-@pytest.mark.slow(8)
+@pytest.mark.system
 def test_two_collectors_give_one_history_and_one_set_of_verdicts(pair: list[CollectorProcess]) -> None:
     urls = [collector.url for collector in pair]
     alone = Trainer(urls[:1], "alone")
@@ -67,7 +64,7 @@ def test_two_collectors_give_one_history_and_one_set_of_verdicts(pair: list[Coll
         assert history(trainer) == history(alone), run_id
 
 
-@pytest.mark.slow(8)
+@pytest.mark.system
 def test_two_collectors_that_get_the_same_request_at_once_create_one_run_and_one_segment(
     pair: list[CollectorProcess],
 ) -> None:
@@ -79,7 +76,7 @@ def test_two_collectors_that_get_the_same_request_at_once_create_one_run_and_one
     assert len(trainers[0].send("GET", "/runs")) == 10
 
 
-@pytest.mark.slow(8)
+@pytest.mark.system
 def test_different_reports_at_once_are_all_stored_once(pair: list[CollectorProcess]) -> None:
     trainer = Trainer([collector.url for collector in pair], "spread")
     bodies = reports(trainer.open("a"), 0, 400, 10, seed=1)
@@ -134,3 +131,21 @@ def test_a_locked_run_shows_the_changes_of_another_collector(engine: sa.Engine) 
         assert locked is run
         assert run.restorable_steps == [50]
         assert run.last_report_at == NOW
+
+
+def test_a_clock_that_is_set_back_changes_no_verdict(sqlite_engine: sa.Engine) -> None:
+    """Steps are ordered by their number, orders by their id; the clock is only recorded."""
+    now = [NOW]
+    outcomes: list[Any] = []
+    for run_id, jump in (("steady", 1.0), ("back", -3600.0)):
+        with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: now[0])) as http:
+            trainer = InProcess(http, run_id)
+            for body in reports(trainer.open("a"), 0, 310, 10, seed=1, nan_at=300):
+                now[0] += jump
+                answer = http.post(f"/api/v1/runs/{run_id}/reports", json=body)
+                assert answer.status_code == 200, answer.text
+            (order,) = answer.json()["orders"]
+            fields = ("kind", "state", "onset_step", "detected_step", "score")
+            incidents = [[row[name] for name in fields] for row in trainer.get("/incidents")]
+            outcomes.append([order["rewind_to"], order["skip_to"], incidents])
+    assert outcomes[0] == outcomes[1]

@@ -5,22 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.collector import CollectorProcess, Trainer, history, verdicts
+from tests.reliability.collector import CollectorProcess, Trainer, history, running, verdicts
 from tests.reliability.drill import train
 from tests.reliability.network import DELAY, Fault, Network, log_through, stored
+
+pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="module")
 def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CollectorProcess]:
     folder = tmp_path_factory.mktemp("collector")
     collector = CollectorProcess(f"sqlite:///{folder}/store.db", folder / "log")
-    collector.start()
-    collector.wait_until_up()
-    yield collector
-    collector.stop()
+    with running(collector):
+        yield collector
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE])
 def test_all_steps_arrive_once_whatever_fault_every_other_connection_has(
     on_sqlite: CollectorProcess, tmp_path: Path, fault: Fault
@@ -33,7 +32,6 @@ def test_all_steps_arrive_once_whatever_fault_every_other_connection_has(
     network.close()
 
 
-@pytest.mark.slow
 def test_a_rollback_over_an_unreliable_network_ends_as_an_undisturbed_one(on_sqlite: CollectorProcess) -> None:
     undisturbed = Trainer([on_sqlite.url], "undisturbed")
     train(undisturbed)

@@ -5,7 +5,6 @@ import re
 import signal
 import sqlite3
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import urllib3
 
 from lossguard.vocabulary.protocol import API
 from tests.reliability.collector import CollectorProcess, Trainer, reports
-from tests.waiting import eventually, wait_for
+from tests.waiting import eventually, pause, wait_for
 
 
 @pytest.mark.slow
@@ -32,7 +31,7 @@ def test_a_report_in_flight_is_finished_before_the_collector_exits(tmp_path: Pat
     sender = threading.Thread(target=lambda: answers.append(trainer.report(body)))
     sender.start()
     wait_for(lambda: _num_in_progress(collector.url) == 2, seconds=60, what="the report arrives, beside our question")
-    time.sleep(0.3)  # so long it waits for the lock at least
+    pause(0.3)  # so long it waits for the lock at least
     stopper = threading.Thread(target=lambda: codes.append(collector.stop()))
     codes: list[int] = []
     stopper.start()

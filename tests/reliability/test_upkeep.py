@@ -7,6 +7,8 @@ import pytest
 
 from tests.reliability.upkeep import Ledger, stress
 
+pytestmark = pytest.mark.system
+
 DONE = (
     "run ended", "read from the store", "read over HTTP", "deletion over HTTP", "packed", "archived", "brought",
     "deleted",
@@ -14,7 +16,6 @@ DONE = (
 """What has to happen, the words of commands among them."""
 
 
-@pytest.mark.slow(12)
 @pytest.mark.timeout(600)
 def test_every_read_is_exact_and_nothing_is_refused_while_a_store_is_packed_archived_and_pruned(tmp_path: Path) -> None:
     latest = time.monotonic() + 400

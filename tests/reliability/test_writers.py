@@ -15,7 +15,7 @@ from lossguard import Client, CollectorError, Conflict
 from tests.reliability.collector import CollectorProcess
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.slow(10), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 LEASE_SECONDS = 5.0
 

@@ -1,7 +1,6 @@
 """Runs that are reported all the while something happens to the collectors."""
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import urllib3
 
 from tests.reliability.collector import Trainer, history, reports, verdicts
-from tests.waiting import wait_for
+from tests.waiting import pause, wait_for
 
 NAN_STEP, NUM_STEPS = 600, 1_200
 
@@ -50,7 +49,7 @@ class Training(threading.Thread):
     def _deliver(self, bodies: Sequence[Any]) -> None:
         for body in bodies:
             self.trainer.report(body)
-            time.sleep(self.seconds)
+            pause(self.seconds)
 
     @property
     def num_answered(self) -> int:
@@ -67,12 +66,7 @@ class Training(threading.Thread):
 
 @contextmanager
 def trainings(
-    urls: Sequence[str],
-    *,
-    num_runs: int,
-    seconds: float = 0.3,
-    size: int = 10,
-    http: urllib3.PoolManager | None = None,
+    urls: Sequence[str], *, num_runs: int, seconds: float = 0.3, size: int = 10, http: urllib3.PoolManager | None = None
 ) -> Iterator[list[Training]]:
     """Runs that report all the while, each to the collectors in turn, and at full speed after the block."""
     started = [Training(urls, f"run-{number}", seconds=seconds, size=size, http=http) for number in range(num_runs)]

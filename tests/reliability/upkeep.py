@@ -2,8 +2,8 @@
 
     python -m tests.reliability.upkeep [--seconds 60]
 
-A collector takes reports of runs whose values are a function of run and step. Meanwhile other processes pack what an
-earlier release stored, archive, bring back and prune in loops, runs are deleted over HTTP, and readers compare every
+A collector takes reports of runs whose values are a function of run and step. Meanwhile other processes pack what
+killed runs left, archive, bring back and prune in loops, runs are deleted over HTTP, and readers compare every
 frame and chart with that function.
 """
 
@@ -28,14 +28,15 @@ import sqlalchemy as sa
 import urllib3
 from typer.testing import CliRunner
 
-from db import commands, frames, migrate, queries
+from db import frames, migrate, queries
 from db.cli.app import app
 from db.store.engine import create_engine, reading, writing
 from lossguard import Client
 from lossguard.vocabulary.protocol import API
 from lossguard.vocabulary.states import RunState
-from tests.db.seed import NOW, add_run, add_segment, add_steps
+from tests.db.seed import add_run, add_segment, add_steps
 from tests.reliability.collector import CollectorProcess
+from tests.waiting import pause
 
 KEPT, PRUNED, DELETED = "kept", "pruned", "deleted"
 """Projects: their ended runs stay, are deleted by `prune`, or over HTTP."""
@@ -194,7 +195,7 @@ class Reader:
 
 
 class OldRuns:
-    """Adds ended runs whose steps are rows, as an earlier release has stored them, to a store that has blocks."""
+    """Adds runs that were killed long ago, whose last steps are rows."""
 
     def __init__(self, engine: sa.Engine, ledger: Ledger) -> None:
         self._engine, self._ledger, self._numbers = engine, ledger, count()
@@ -204,10 +205,11 @@ class OldRuns:
         with writing(self._engine) as session:
             run = add_run(session, run_id)
             segment = add_segment(session, run, "a")
-            segment.has_blocks = False
-            values = {name: truth(run_id, name, range(LENGTH)).tolist() for name in METRICS}
-            add_steps(session, run, segment, range(LENGTH), **values)
-            commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
+            for steps in (range(LENGTH - 500), range(LENGTH - 500, LENGTH)):
+                add_steps(
+                    session, run, segment, steps, **{name: truth(run_id, name, steps).tolist() for name in METRICS}
+                )
+            run.state = RunState.INTERRUPTED
         self._ledger.steps[run_id] = LENGTH
         self._ledger.ended.add(run_id)
 
@@ -259,7 +261,7 @@ def stress(folder: Path, *, is_enough: Callable[[Ledger], bool]) -> Ledger:
         for actor in actors:
             actor.start()
         while not (ledger.problems or is_enough(ledger)):
-            time.sleep(0.1)
+            pause(0.1)
         end.set()
         for actor in actors:
             actor.join(60)

@@ -60,14 +60,6 @@ def test_a_signal_saves_a_checkpoint_and_the_same_run_id_continues_exactly(
     assert [halves[step]["loss"] for step in halves] == [one[step]["loss"] for step in one]
 
 
-def test_a_step_to_resume_from_without_a_checkpoint_is_reported_in_one_sentence(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, command(tmp_path, "--steps", "3", "--resume-from", "300")[3:])
-    assert (done.exit_code, done.stderr.splitlines()) == (
-        2,
-        ["resume_from=300: no checkpoint of that step can be restored; there is no other one: is the run_id right?"],
-    )
-
-
 MISTAKES = {
     "There is no recipe 'nope'; choose one of": ["--recipe", "nope"],
     "model.widht is not a field": ["--set", "model.widht=3"],
@@ -107,10 +99,3 @@ def test_a_restore_that_is_not_exact_stops_the_run_with_exit_code_1(
     assert done.exit_code == 1
     assert done.stderr.startswith("optimizer differs from the checkpoint of step 5: ")
     assert len(done.stderr.splitlines()) == 1
-
-
-@pytest.mark.slow
-def test_a_usage_error_ends_the_process_without_a_traceback(tmp_path: Path) -> None:
-    done = run_command(tmp_path, "--data", "/nowhere/at/all")
-    assert done.returncode == 2
-    assert done.stderr == "There is no data at /nowhere/at/all: --data takes a text file, a folder or .bin shards.\n"

@@ -50,21 +50,3 @@ def test_messages_of_the_guard_appear_between_the_lines_and_nowhere_else(
             display.show(step, METRICS)
     assert output.getvalue().splitlines()[1] == "resumed from the checkpoint of step 15"
     assert not caplog.text
-
-
-def test_a_run_with_nothing_left_to_do_is_reported(tmp_path: Path) -> None:
-    with _display(tmp_path)[0] as display:
-        assert len(list(display.guard.steps("abc", 20))) == 20
-    display, guard, output = _display(tmp_path)
-    with display:
-        assert list(guard.steps("abc", 20)) == []
-    assert output.getvalue().endswith("nothing to do: 20 of 20 steps are done\n")
-
-
-def test_on_a_terminal_a_live_line_replaces_the_plain_ones(tmp_path: Path) -> None:
-    display, _, output = _display(tmp_path, terminal=True)
-    with display:
-        for step in range(20):
-            display.show(step, METRICS)
-    assert "step 19/20  loss 2.000" in output.getvalue()
-    assert output.getvalue().count("finished") == 1

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from lossguard import Run
 from tests.trainer.small import small_recipe
 from trainer.config import DataConfig, ModelConfig
+from trainer.data.tokenizer import Bytes, Ids
 from trainer.errors import UsageError
-from trainer.model import GPT
 from trainer.probes import Probes
 from trainer.train import Job, train
 
@@ -57,16 +56,7 @@ def test_over_shards_a_prompt_is_token_ids_and_there_is_none_by_default(tmp_path
     (probe,) = _probed(tmp_path)
     assert (probe["details"]["prompt"], probe["details"]["target"]) == ("7 8", "9")
     assert (len(probe["details"]["tokens"]), probe["details"]["rest"]["count"]) == (64, 1936)
-    assert Probes(small_recipe(tmp_path, **settings), bytewise=False).prompts == []
-
-
-def test_a_prompt_longer_than_the_context_is_cut_at_its_beginning(tmp_path: Path) -> None:
-    recipe = small_recipe(tmp_path, probe_prompts=("x" * 40,))
-    seen: list[tuple[int, ...]] = []
-    model = GPT(recipe.model)
-    model.register_forward_hook(lambda module, given, logits: seen.append(tuple(given[0].shape)))
-    Probes(recipe, bytewise=True).take(model, Run(id="r"), 0, torch.device("cpu"))
-    assert seen == [(1, recipe.model.context)]
+    assert Probes(small_recipe(tmp_path, **settings), Ids(None)).prompts == []
 
 
 @pytest.mark.parametrize(
@@ -85,4 +75,4 @@ def test_a_prompt_that_cannot_be_used_is_refused_in_a_sentence(
 ) -> None:
     model = ModelConfig(layers=1, heads=1, width=16, context=16, vocab_size=128)
     with pytest.raises(UsageError, match=sentence):
-        Probes(small_recipe(tmp_path, model=model, probe_prompts=(prompt,)), bytewise=bytewise)
+        Probes(small_recipe(tmp_path, model=model, probe_prompts=(prompt,)), Bytes() if bytewise else Ids(None))

@@ -1,49 +1,23 @@
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
 
 from lossguard import ConfigurationError
+from tests.answering import answering
 from trainer.errors import UsageError
 from trainer.reachability import check_collector
 
 
-@contextmanager
-def _server(status: int) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *arguments: Any) -> None:
-            """Keep quiet."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
 def test_a_collector_that_answers_needs_no_warning() -> None:
-    with _server(200) as url:
-        assert check_collector(url + "/") is None
+    with answering(200) as server:
+        assert check_collector(server.url + "/") is None
 
 
 def test_another_server_at_the_address_is_an_error() -> None:
-    with _server(404) as url, pytest.raises(UsageError, match="is not a Lossguard collector"):
-        check_collector(url)
-
-
-def test_a_failing_collector_does_not_stop_training() -> None:
-    with _server(503) as url:
-        assert "answers 503" in str(check_collector(url))
+    with answering(404) as server, pytest.raises(UsageError, match="is not a Lossguard collector"):
+        check_collector(server.url)
 
 
 def test_a_collector_that_is_away_does_not_stop_training() -> None:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from trainer.config import ModelConfig, OptimizerConfig
 from trainer.model import GPT
-from trainer.schedule import build_optimizer, learning_rate, set_learning_rate
+from trainer.schedule import build_optimizer, learning_rate
 
 CONFIG = OptimizerConfig(lr=1.0, warmup_steps=10, final_lr=0.1)
 
@@ -17,11 +17,6 @@ def test_the_warm_up_rises_linearly_from_above_zero_to_the_peak() -> None:
 def test_the_cosine_is_half_way_down_in_its_middle_and_ends_at_the_final_rate() -> None:
     assert learning_rate(55, CONFIG, 100) == pytest.approx(0.55)
     assert learning_rate(100, CONFIG, 100) == learning_rate(1000, CONFIG, 100) == pytest.approx(0.1)
-
-
-def test_decay_steps_go_before_the_length_of_the_run() -> None:
-    config = OptimizerConfig(warmup_steps=10, decay_steps=200)
-    assert learning_rate(150, config, 100) == learning_rate(150, config, 999)
 
 
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 300))
@@ -38,9 +33,3 @@ def test_matrices_decay_and_gains_do_not() -> None:
     assert {parameter.dim() for parameter in kept["params"]} == {1}
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
     assert len(decayed["params"]) + len(kept["params"]) == len(list(model.parameters()))
-
-
-def test_setting_the_rate_sets_it_in_every_group() -> None:
-    optimizer = build_optimizer(GPT(ModelConfig(layers=1, width=8, context=4)), CONFIG)
-    set_learning_rate(optimizer, 0.25)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]

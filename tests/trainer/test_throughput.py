@@ -7,7 +7,6 @@ import pytest
 from tests.trainer.small import logged, small_recipe
 from trainer.config import DataConfig, ModelConfig
 from trainer.data.batches import bytes_per_token, open_batches
-from trainer.errors import UsageError
 from trainer.model import flops_per_token
 from trainer.peak_flops import PeakFlops
 from trainer.throughput import Throughput
@@ -34,13 +33,6 @@ def test_steps_that_are_done_again_after_a_rollback_are_measured_anew(tmp_path: 
     for step, now in [(0, 0.0), (9, 9.0), (13, 13.0), (5, 60.0)]:
         throughput.after(step, now)
     assert throughput.after(9, 64.0)["tokens_per_second"] == 64.0
-
-
-def test_many_devices_have_as_many_peaks(tmp_path: Path) -> None:
-    alone, eight = _throughput(tmp_path), _throughput(tmp_path, num_devices=8)
-    for each in (alone, eight):
-        each.after(0, 0.0)
-    assert alone.after(9, 1.0)["mfu"] == pytest.approx(8 * eight.after(9, 1.0)["mfu"])
 
 
 def test_the_summary_has_speed_utilisation_and_size(tmp_path: Path) -> None:
@@ -74,32 +66,8 @@ def test_over_shards_bits_per_byte_are_known_where_the_bytes_of_a_token_are(
     data = DataConfig(path=str(tmp_path / "a.bin"), batch_size=2, bytes_per_token=configured)
     model = ModelConfig(layers=1, heads=1, width=16, context=16, vocab_size=2000)
     recipe = small_recipe(tmp_path, data=data, model=model, steps=1, evaluate_every=1)
-    assert bytes_per_token(recipe, open_batches(recipe)[0].windows) == known
+    assert bytes_per_token(recipe, *open_batches(recipe)) == known
     train(recipe, Job(directory=tmp_path, run_id="r", mode="offline", quiet=True))
     last = logged(tmp_path, "r")[0]
     bits = last["held_out_loss"] / np.log(2) / 4
     assert last.get("held_out_bits_per_byte") == (None if known is None else pytest.approx(bits))
-
-
-def test_text_with_several_bytes_per_token_is_refused(tmp_path: Path) -> None:
-    recipe = small_recipe(tmp_path)
-    recipe = small_recipe(tmp_path, data=DataConfig(path=recipe.data.path, batch_size=4, bytes_per_token=4.0))
-    with pytest.raises(UsageError, match=r"data.bytes_per_token = 4.0 cannot be used: this data is text"):
-        train(recipe, Job(directory=tmp_path, run_id="r", mode="offline", quiet=True))
-
-
-@pytest.mark.parametrize(("context", "vocab_size", "differ"), [(16, 256, True), (2, 4096, False)])
-def test_the_utilisation_with_full_attention_is_reported_where_it_differs_by_more_than_a_percent(
-    tmp_path: Path, context: int, vocab_size: int, differ: bool
-) -> None:
-    """By hand: 12 layers D^2 + V D for the matrices, and layers D (T + 1) or 2 layers D T for the attention."""
-    model = ModelConfig(layers=2, heads=2, width=16, context=context, vocab_size=vocab_size)
-    throughput = Throughput(small_recipe(tmp_path, model=model), num_parameters=1000, peak=PeakFlops(1e9, "a guess"))
-    matrices = 2 * 12 * 16**2 + vocab_size * 16
-    ratio = (matrices + 2 * 2 * 16 * context) / (matrices + 2 * 16 * (context + 1))
-    assert (ratio > 1.01) == differ
-    throughput.after(0, 0.0)
-    rates = throughput.after(19, 1.0)
-    assert rates.get("mfu_full_attention", 0.0) == pytest.approx(differ * ratio * rates["mfu"])
-    assert ("full attention" in throughput.summary()[0]) == differ
-    assert throughput.facts()["flops_per_token_full_attention"] == pytest.approx(ratio * throughput.flops_per_token)

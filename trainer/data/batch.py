@@ -18,7 +18,7 @@ class Batch:
 
     @classmethod
     def of_windows(cls, index: int, windows: NDArray[np.int64]) -> "Batch":
-        """Of windows of T + 1 tokens: (B, T + 1). Inputs that are PADDING become 0; no loss counts what follows."""
+        """Return the batch of windows (B, T + 1). Inputs that are PADDING become 0; no loss counts what follows."""
         tokens_BT = torch.from_numpy(windows)
         return cls(index, tokens_BT[:, :-1].clamp(min=0), tokens_BT[:, 1:].contiguous())
 

@@ -10,8 +10,9 @@ from trainer.config import Recipe
 from trainer.data.batch import Batch as Batch  # what Batches consist of
 from trainer.data.held_out import HeldOut
 from trainer.data.shuffle import Shuffle
-from trainer.data.split import rows_of, split
-from trainer.data.tokens import check_ids, check_vocabulary, open_shards
+from trainer.data.split import Split, rows_of, split
+from trainer.data.tokenizer import BytePairs, Bytes, Ids, Tokenizer, byte_pair_size, learn_byte_pairs
+from trainer.data.tokens import Shard, check_ids, check_vocabulary, is_text, open_shards
 from trainer.data.windows import Windows
 from trainer.errors import UsageError
 
@@ -30,8 +31,13 @@ class Batches:
         seed: int,
         vocab_size: int,
         curriculum_steps: int = 0,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
-        """Batches of the first `size` windows, of which the first `curriculum_steps` are a curriculum."""
+        """Batches of the first `size` windows, of which the first `curriculum_steps` are a curriculum.
+
+        `tokenizer`: what the tokens are; by default bytes, or ids where they are none.
+        """
+        self.tokenizer = tokenizer or (Bytes() if windows.bytewise else Ids(None))
         self.windows = windows
         self.size = size
         self.batch_size = batch_size
@@ -62,19 +68,17 @@ class Batches:
         return numbers
 
 
-def bytes_per_token(recipe: Recipe, windows: Windows) -> float | None:
-    """Average bytes of text per token; None if unknown. Raises UsageError."""
-    given = recipe.data.bytes_per_token
-    if not windows.bytewise:
+def bytes_per_token(recipe: Recipe, batches: Batches, held_out: HeldOut | None) -> float | None:
+    """Average bytes of text per token (of byte pairs: per evaluated target); None if unknown. Raises UsageError."""
+    given, tokenizer = recipe.data.bytes_per_token, batches.tokenizer
+    if isinstance(tokenizer, Ids):
         return given or None
     if given not in (0.0, 1.0):
-        raise UsageError(f"data.bytes_per_token = {given} cannot be used: this data is text, where a token is a byte.")
-    return 1.0
-
-
-def tokenizer(recipe: Recipe, windows: Windows) -> str | None:
-    """Name of the tokenizer; None if unknown."""
-    return "bytes" if windows.bytewise else recipe.data.tokenizer or None
+        raise UsageError(f"data.bytes_per_token = {given} cannot be used: the bytes of this data's tokens are known.")
+    if not isinstance(tokenizer, BytePairs):
+        return 1.0
+    evaluated = batches.windows.shards[0] if held_out is None else held_out.windows.take(held_out.numbers)[:, 1:]
+    return tokenizer.bytes_per_token(np.asarray(evaluated, dtype=np.int64))
 
 
 def easy_first(windows: Windows, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -96,9 +100,9 @@ def curriculum_steps(recipe: Recipe) -> int:
 def open_batches(recipe: Recipe) -> tuple[Batches, HeldOut | None]:
     """The training batches, and the held-out windows (None if the recipe holds nothing back). Raises UsageError."""
     shards = open_shards(recipe.data.path)
-    check_vocabulary(shards, recipe.model.vocab_size)
     parts = split(shards, recipe.data, recipe.model.context)
-    windows = Windows(rows_of(parts.train, recipe.data), recipe.model.context, padded=recipe.data.rows != "packed")
+    rows, held_out_shards, tokenizer = _in_tokens(recipe, shards, parts)
+    windows = Windows(rows, recipe.model.context, padded=recipe.data.rows != "packed")
     size = min(len(windows), recipe.data.max_windows or len(windows))
     if size < recipe.data.batch_size:
         raise UsageError(_too_short(sum(map(len, shards)), size, recipe))
@@ -109,9 +113,10 @@ def open_batches(recipe: Recipe) -> tuple[Batches, HeldOut | None]:
         seed=recipe.seed,
         vocab_size=recipe.model.vocab_size,
         curriculum_steps=curriculum_steps(recipe),
+        tokenizer=tokenizer,
     )
     held_out = HeldOut(
-        parts.held_out,
+        held_out_shards,
         recipe.model.context,
         num_windows=recipe.evaluate_windows,
         vocab_size=recipe.model.vocab_size,
@@ -123,6 +128,25 @@ def open_batches(recipe: Recipe) -> tuple[Batches, HeldOut | None]:
             "data with --data, or set data.held_out to 0."
         )
     return train, held_out if len(held_out) else None
+
+
+def _in_tokens(recipe: Recipe, shards: list[Shard], parts: Split) -> tuple[list[Shard], list[Shard], Tokenizer]:
+    """The rows of the training data and the held-out documents, in tokens. Raises UsageError."""
+    size = byte_pair_size(recipe.data.tokenizer)
+    if size is None:
+        check_vocabulary(shards, recipe.model.vocab_size)
+        tokenizer: Tokenizer = Bytes() if is_text(shards) else Ids(recipe.data.tokenizer or None)
+        return rows_of(parts.train, recipe.data), parts.held_out, tokenizer
+    if not is_text(shards):
+        raise UsageError(f"data.tokenizer = bpe:{size} cannot be used: this data has tokens already.")
+    if recipe.model.vocab_size != size:
+        raise UsageError(f"data.tokenizer = bpe:{size} needs model.vocab_size = {size}: --tokenizer sets both.")
+    pairs = learn_byte_pairs(parts.train, size)
+    if recipe.data.rows == "packed":
+        rows: list[Shard] = [np.concatenate(pairs.encode_all(parts.train))]
+    else:
+        rows = pairs.encode_all(rows_of(parts.train, recipe.data))
+    return rows, pairs.encode_all(parts.held_out), pairs
 
 
 def _too_short(num_tokens: int, num_windows: int, recipe: Recipe) -> str:

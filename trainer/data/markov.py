@@ -18,7 +18,7 @@ from trainer.errors import UsageError
 
 PATH = re.compile(r"markov:(\d{1,2}),(\d{1,7})(?:,(\d{1,18}))?")  # few digits: a huge power would take for ever
 CONCENTRATION = 0.1
-"""Of the Dirichlet distribution that each row is drawn from: after any k tokens, few others are likely."""
+"""Concentration of the Dirichlet distribution of each row: after any k tokens, few others are likely."""
 UNIFORM_SHARE = 0.01
 """Share of a uniform distribution in each row: every token can follow every other, so there is one stationary state."""
 NUM_TOKENS = 2**20
@@ -47,13 +47,9 @@ class MarkovChain:
         conditionals = [joint / joint.sum(axis=-1, keepdims=True) for joint in joints]
         self._log_tables = [torch.from_numpy(np.log(each)).float() for each in conditionals]
 
-    @property
-    def entropy_rate(self) -> float:
-        """Entropy of the next token, given all before it, in nats: the loss that no model can go below."""
-        return self._entropy(self.order)
-
     def loss_floor(self, context: int) -> float:
-        """The same for windows of `context` inputs, at whose first k - 1 positions less than k tokens are known."""
+        """Entropy of the next token, given all before it, in nats: the loss that no model can go below on windows of
+        `context` inputs, at whose first k - 1 positions less than k tokens are known."""
         return sum(self._entropy(min(t + 1, self.order)) for t in range(context)) / context
 
     def marginal_entropy(self) -> float:

@@ -25,7 +25,7 @@ class NGram:
         self._totals = {history: counts.total() for history, counts in self._counts.items()}
 
     def probability(self, token: int, history: tuple[int, ...]) -> float:
-        """Of `token` after the last tokens of `history`, never 0: each order is mixed with the next shorter one, which
+        """Probability of `token` after `history`, never 0: each order is mixed with the next shorter one, which
         weighs as much as the number of different tokens that were seen after the history."""
         history = history[max(0, len(history) - self.order + 1) :]
         probability = 1.0 / self.vocab_size

@@ -45,7 +45,7 @@ def open_shards(path: str) -> list[Shard]:
 
 
 def is_text(shards: Sequence[Shard]) -> bool:
-    """Whether a token is a byte of text."""
+    """Return True if a token is a byte of text."""
     return all(shard.dtype == np.uint8 for shard in shards)
 
 

@@ -31,7 +31,7 @@ class Windows:
 
     @property
     def bytewise(self) -> bool:
-        """Whether a token is a byte of text."""
+        """True if a token is a byte of text."""
         return is_text(self.shards)
 
     @property

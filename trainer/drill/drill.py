@@ -7,7 +7,7 @@ All runs have the same seed, steps and faults. Each fault strikes at its step, w
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ FAULT_INTERVAL = 250
 EVALUATION_INTERVAL = 50
 """Steps between two held-out losses. Divides FIRST_FAULT and FAULT_INTERVAL: one is just before each fault."""
 MIN_STEP_SECONDS = 0.015
-"""Of a step that a collector monitors: real steps are longer, and an order is some steps late."""
+"""Minimum seconds of a step that a collector monitors: real steps are longer, and an order is some steps late."""
 KINDS = (
     "corrupted_batches",
     "bit_flip",
@@ -54,7 +54,9 @@ class DrillResult:
     held_out: dict[str, HeldOutLoss] = field(default_factory=dict)
     """Strategy -> the last evaluation; `clean` is the run without faults."""
     gate_results: list[FaultResult] = field(default_factory=list)
-    """Those of the run with the gate, if there was one."""
+    """Results of the run with the gate, if there was one."""
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    """The interventions of which the run has tried the arms: see `tried_arms`."""
 
     @property
     def hurt(self) -> int:
@@ -70,7 +72,8 @@ class DrillResult:
         counts = {"hurt": self.hurt, "got_past": self.got_past}
         result = {"seed": self.seed, "steps": self.steps, **counts, **self._losses()}
         gate = {"gate_faults": _plain(self.gate_results)} if self.gate_results else {}
-        return result | {"faults": _plain(self.fault_results)} | gate
+        tried = {"tried": self.tried} if self.tried else {}
+        return result | {"faults": _plain(self.fault_results)} | gate | tried
 
     def _losses(self) -> dict[str, dict[str, Any]]:
         """Strategy -> held-out loss, its standard error, and that of its difference to the clean run's; in nats."""
@@ -105,12 +108,13 @@ def drill(
     checkpoints: str | None = None,
     compare: bool,
     gate: bool = False,
+    arms: bool = False,
     report: Callable[[str], None],
 ) -> DrillResult:
     """Run all strategies, one after the other; `report` gets progress messages. Raises UsageError and Stopped.
 
-    `checkpoints`: where those of all runs are kept (see Job); `gate`: also Lossguard with the gate; `compare`: also
-    those that are not Lossguard's.
+    `checkpoints`: where those of all runs are kept (see Job); `gate`: also Lossguard with the gate; `arms`: Lossguard
+    tries the arms of every rollback; `compare`: also those that are not Lossguard's.
     """
     if recipe.data.held_out == 0.0:
         raise UsageError("data.held_out = 0.0 cannot be used in a drill, which compares held-out losses.")
@@ -137,8 +141,9 @@ def drill(
 
     with run_collector(folder) as client:
         with release_holds(client, "lossguard"):
-            results = guarded("lossguard")
+            results = guarded("lossguard", arms=math.inf if arms else None)
         result = DrillResult(seed=recipe.seed, steps=steps, fault_results=results, held_out=held_out)
+        result.tried = tried_arms(client.get("/runs/lossguard"))
         report(f"seed {result.seed}: got past {result.got_past} of {result.hurt} faults that hurt")
         if gate:
             with release_holds(client, "gate"):
@@ -148,6 +153,18 @@ def drill(
         run("skip_step", run=Run(id="skip_step"), accepts=SkipStep())
         run("fixed_palm", run=FixedPalm(id="fixed_palm", budget=3 * num_faults))
     return result
+
+
+def tried_arms(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The interventions of a run, as the collector shows it, whose arms were tried: with what was compared before, and
+    what came out."""
+    found = []
+    for each in run["interventions"]:
+        arms = [arm["details"] for arm in run["arms"] if arm["intervention"] == each["number"]]
+        names = ("number", "incident", "attempt", "rewind_to", "skip_from", "skip_to", "remedies")
+        if arms:
+            found.append({name: each[name] for name in names} | {"choices": each["details"]["choices"], "arms": arms})
+    return found
 
 
 def run_strategy(recipe: Recipe, job: Job) -> tuple[list[LoggedStep], HeldOutLoss | None]:
@@ -174,7 +191,7 @@ def run_strategy(recipe: Recipe, job: Job) -> tuple[list[LoggedStep], HeldOutLos
 
 
 def succeeded(drills: Sequence[DrillResult]) -> bool:
-    """Whether the run got past every fault that hurt."""
+    """Return True if the run got past every fault that hurt."""
     return all(each.got_past == each.hurt for each in drills)
 
 

@@ -33,11 +33,11 @@ class LoggedStep:
     batch_index: int
     loss: float
     finite: bool = True
-    """Whether loss, gradient norm and log Z are: an order may come before the loss shows the effect of the gradient."""
+    """True if loss, gradient norm and log Z are: an order may come before the loss shows the effect of the gradient."""
     held_out: float | None = None
     """Held-out loss after the step, if it was evaluated: on the same text in every run."""
     skipped: bool = False
-    """Whether the gate skipped its update."""
+    """True if the gate skipped its update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ class FaultResult:
     """Steps that were trained and then discarded."""
     batches_skipped: int
     recurred: bool
-    """Whether an intervention failed and another followed."""
+    """True if an intervention failed and another followed."""
     got_past: bool
-    """Whether the run recovered from it, or it did not hurt."""
+    """True if the run recovered from it, or it did not hurt."""
     held_out: float
     """The last held-out loss before the next fault; NaN if there is none."""
     clean_held_out: float
@@ -121,7 +121,7 @@ def _fault_result(
 
 
 def did_hurt(fault: Fault, earlier: Sequence[LoggedStep], steps: Sequence[LoggedStep]) -> bool:
-    """Whether the fault hurt in the first pass, before any rollback."""
+    """Return True if the fault hurt in the first pass, before any rollback."""
     num_steps = fault.count if FAULTS[fault.kind].on_data is not None or FAULTS[fault.kind].lr_factor != 1 else 1
     first_pass = [steps[0]]
     for before, each in pairwise(steps[: num_steps + STEPS_AFTER]):

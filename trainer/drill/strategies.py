@@ -68,6 +68,7 @@ class FixedPalm(Run):
             skip_from = self._batch_of_step[rewind_to]
             self._order = Order(
                 id=self._budget,
+                key=str(self._budget),
                 kind=OrderKind.ROLLBACK,
                 rewind_to=rewind_to,
                 skip_from=skip_from,

@@ -7,20 +7,20 @@ Every model is trained on the Markov chain of the recipe `markov`, so its distan
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
+from lossguard import Estimate
 from trainer.config import Recipe
 from trainer.data.batches import Batches, open_batches
 from trainer.data.markov import MarkovChain, open_chain
 from trainer.errors import UsageError
-from trainer.estimate import Estimate
 from trainer.exposure import ExposureBias, exposure_bias
-from trainer.lab.results import wide_console
+from trainer.lab.results import print_table, wide_console
 from trainer.lab.training import train_unrecorded
 from trainer.model import GPT
 from trainer.scheduled_sampling import training_inputs
@@ -45,7 +45,7 @@ class TrainedModel:
 
     seed: int
     held_out_loss: float
-    """In nats per token, after true prefixes."""
+    """Nats per token, after true prefixes."""
     exposure: ExposureBias
     true_inputs: float
     """Share of the inputs behind the first that this way of training feeds as they are in the data."""
@@ -105,7 +105,7 @@ def train_one(recipe: Recipe, chain: MarkovChain, folder: Path) -> TrainedModel:
 
 
 def true_inputs(model: GPT, batches: Batches, recipe: Recipe) -> float:
-    """See TrainedModel. A token that is replaced by an equal one counts as true."""
+    """Return the share of true inputs (see TrainedModel). A token that is replaced by an equal one counts as true."""
     torch.manual_seed(recipe.seed)
     device = next(model.parameters()).device
     true = [batches[index].inputs_BT.to(device) for index in range(NUM_BATCHES)]
@@ -131,15 +131,10 @@ def summarise(name: str, models: list[TrainedModel], chain: MarkovChain, context
 
 
 def show_exposure(results: Sequence[ExposureResult], console: Console | None = None) -> None:
-    """One row per way of training."""
+    """Print one row per way of training."""
     console = console or wide_console()
-    table = Table()
-    for name in COLUMNS:
-        table.add_column(name)
-    for each in results:
-        estimates = (each.held_out_loss, each.true_prefixes, each.own_prefixes, each.bias, each.true_inputs)
-        table.add_row(each.trained_with, *map(str, estimates))
-    console.print(table)
+    fields = attrgetter("trained_with", "held_out_loss", "true_prefixes", "own_prefixes", "bias", "true_inputs")
+    print_table(console, COLUMNS, [[str(value) for value in fields(each)] for each in results])
     first = results[0]
     console.print(
         f"Nats per token; mean +- standard error over {len(first.models)} seed(s), all measured with the same random "

@@ -1,4 +1,4 @@
-"""Why squared error fails: its gradient at the true token's logit, beside that of the cross-entropy.
+"""The gradients of squared error and cross-entropy at the true token's logit: the reason why the former fails.
 
     python -m trainer lab --gradients [--json] [--plot FILE.svg]
 
@@ -12,17 +12,16 @@ from dataclasses import astuple, dataclass
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.lab.plot import Axis, Curve, svg
-from trainer.lab.results import wide_console
+from trainer.lab.results import print_table, wide_console
 from trainer.objective import squared_error
 
 VOCAB_SIZE = 256
 PROBABILITIES = (0.0001, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999)
-"""Of the true token."""
+"""Probabilities of the true token."""
 NUM_PLOTTED = 60
 
 
@@ -31,16 +30,16 @@ class Gradients:
     """Absolute derivatives of the losses by the logit of the true token."""
 
     probability: float
-    """Of the true token."""
+    """Probability of the true token."""
     cross_entropy: float
     squared_error_one_wrong: float
-    """Where one wrong token has all other probability."""
+    """The derivative if one wrong token has all other probability."""
     squared_error_spread: float
-    """Where all wrong tokens are equally likely."""
+    """The derivative if all wrong tokens are equally likely."""
 
 
 def gradients_at(probability: float) -> Gradients:
-    """At a probability of the true token between 0 and 1, exclusive."""
+    """Return the gradients at a probability of the true token between 0 and 1, exclusive."""
     others = torch.full((VOCAB_SIZE - 1,), (1 - probability) / (VOCAB_SIZE - 1), dtype=torch.float64)
     spread_V = torch.cat((torch.tensor([probability], dtype=torch.float64), others))
     one_wrong_V = torch.tensor([probability, 1 - probability], dtype=torch.float64)
@@ -61,19 +60,16 @@ def _at_target(loss: Callable[[Tensor, Tensor], Tensor], probabilities_V: Tensor
 
 
 def show_gradients(rows: Sequence[Gradients], console: Console | None = None) -> None:
-    """One row per probability."""
+    """Print one row per probability."""
     console = console or wide_console()
-    table = Table()
-    for name in ("P of the true token", "cross-entropy", "squared error, one wrong token", "squared error, spread"):
-        table.add_column(name)
-    for row in rows:
-        table.add_row(f"{row.probability:g}", *(f"{value:.4f}" for value in astuple(row)[1:]))
-    console.print(table)
+    columns = ("P of the true token", "cross-entropy", "squared error, one wrong token", "squared error, spread")
+    shown = [(f"{row.probability:g}", *(f"{value:.4f}" for value in astuple(row)[1:])) for row in rows]
+    print_table(console, columns, shown)
     console.print("Absolute derivative by the logit of the true token.")
 
 
 def plot_gradients(rows: Sequence[Gradients]) -> str:
-    """The same at many probabilities between the smallest and the largest of `rows`, as an SVG file."""
+    """Return an SVG file of the gradients at many probabilities, from the smallest to the largest of `rows`."""
     low, high = (math.log(p / (1 - p)) for p in (rows[0].probability, rows[-1].probability))
     odds = [low + (high - low) * number / (NUM_PLOTTED - 1) for number in range(NUM_PLOTTED)]
     rows = [gradients_at(1 / (1 + math.exp(-log_odds))) for log_odds in odds]

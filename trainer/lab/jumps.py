@@ -41,7 +41,7 @@ class Jump:
 
 
 def find_jumps(losses: Sequence[float]) -> list[Jump]:
-    """All jumps, in order. The first possible one begins after 55 steps."""
+    """Return all jumps, in order. The first possible one begins after 55 steps."""
     means = means_of_steps([loss if math.isfinite(loss) else math.inf for loss in losses])
     jumps: list[Jump] = []
     step = LEVEL_STEPS + MEAN_STEPS

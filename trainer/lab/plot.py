@@ -20,9 +20,9 @@ class Curve:
     x: Sequence[float]
     y: Sequence[float]
     errors: Sequence[float] = field(default=())
-    """Half the length of the error bar of each point, NaN if unknown; empty for none."""
+    """Half the length of the error bar of each dot, or half the height of the band around a line; NaN if unknown."""
     is_line: bool = True
-    """Whether the points are joined; otherwise each is a dot."""
+    """True if the points are joined; otherwise each is a dot."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -33,7 +33,7 @@ class Axis:
     is_log: bool = False
 
     def scale(self, values: Sequence[float], start: float, end: float) -> Callable[[float], float]:
-        """From a value to pixels between `start` and `end`, with a margin around all values."""
+        """Return a function from a value to pixels between `start` and `end`, with a margin around all values."""
         places = [self._place(value) for value in values] or [0.0]
         low, high = min(places), max(places)
         margin = 0.04 * (high - low) or 0.5
@@ -118,6 +118,10 @@ def _drawn(
     colour: str,
 ) -> Iterator[str]:
     if curve.is_line:
+        if any(error for *_, error in points):
+            edges = [(x, y + error) for x, y, error in points] + [(x, y - error) for x, y, error in reversed(points)]
+            outline = " ".join(f"{to_x(x):.1f},{to_y(y):.1f}" for x, y in edges)
+            yield f'<polygon points="{outline}" fill="{colour}" fill-opacity="0.25"/>'
         places = " ".join(f"{to_x(x):.1f},{to_y(y):.1f}" for x, y, _ in points)
         yield f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
         return

@@ -1,10 +1,12 @@
 """Results of the lab, as JSON and on the terminal."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.table import Table
 
 from lossguard import encode_number
 
@@ -22,8 +24,16 @@ def wide_console() -> Console:
     return console
 
 
+def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print one line per row."""
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
 def to_json(result: "DataclassInstance") -> str:
-    """One line of JSON; non-finite numbers are strings, as in the protocol."""
+    """Return one line of JSON; non-finite numbers are strings, as in the protocol."""
     return json.dumps(_encoded(asdict(result)), allow_nan=False)
 
 

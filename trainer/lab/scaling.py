@@ -10,19 +10,18 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
+from lossguard import Estimate
 from trainer.config import load_recipe
-from trainer.estimate import Estimate
 from trainer.lab.plot import Axis, Curve, svg
-from trainer.lab.results import wide_console
+from trainer.lab.results import print_table, wide_console
 from trainer.lab.training import train_unrecorded
 from trainer.model import GPT, flops_per_token
 from trainer.throughput import CHINCHILLA_RATIO
 
 RECIPE = "drill"
 WIDTHS = (16, 24, 32, 40, 48)
-"""Of the five models, in channels; all have two layers."""
+"""Widths of the five models, in channels; all have two layers."""
 NUM_SEEDS = 3
 QUICK_RATIO = 3.0
 """Tokens per parameter."""
@@ -39,7 +38,7 @@ class ScalingRun:
     flops: float
     """Counted from the matrix products."""
     held_out_loss: float
-    """At the end, in nats per token."""
+    """Nats per token, at the end."""
 
     @property
     def flops_6nd(self) -> float:
@@ -111,7 +110,7 @@ class Scaling:
     law: PowerLaw
     """Through the mean losses of all sizes."""
     exponent: Estimate
-    """Of the laws through the losses of single seeds."""
+    """Exponent of the laws through the losses of single seeds."""
     law_of_smaller: PowerLaw
     """Through all sizes but the largest."""
 
@@ -122,7 +121,7 @@ class Scaling:
 
 
 def summarise(runs: Sequence[ScalingRun]) -> Scaling:
-    """Of at least three sizes, each with the same seeds."""
+    """Summarise the runs of at least three sizes, each with the same seeds."""
     widths = sorted({run.width for run in runs})
     by_width = [[run for run in runs if run.width == width] for width in widths]
     compute = tuple(own[0].flops_6nd for own in by_width)
@@ -135,17 +134,15 @@ def summarise(runs: Sequence[ScalingRun]) -> Scaling:
 
 
 def show_scaling(runs: Sequence[ScalingRun], console: Console | None = None) -> None:
-    """One row per size, and the fitted law."""
+    """Print one row per size, and the fitted law."""
     console = console or wide_console()
     scaling = summarise(runs)
-    table = Table()
-    for name in ("width", "parameters", "tokens", "FLOPs (6ND)", "FLOPs", "held-out loss", "law"):
-        table.add_column(name)
+    rows = []
     first = sorted({run.width: run for run in runs}.values(), key=lambda run: run.width)
     for run, compute, loss in zip(first, scaling.compute, scaling.losses, strict=True):
         numbers = (f"{run.width}", f"{run.parameters:,}", f"{run.tokens:,}", f"{compute:.2e}", f"{run.flops:.2e}")
-        table.add_row(*numbers, str(loss), f"{scaling.law(compute):.3f}")
-    console.print(table)
+        rows.append((*numbers, str(loss), f"{scaling.law(compute):.3f}"))
+    print_table(console, ("width", "parameters", "tokens", "FLOPs (6ND)", "FLOPs", "held-out loss", "law"), rows)
     console.print(
         f"loss = {scaling.law.coefficient:.3g} * C^-{scaling.law.exponent:.4f}, C in FLOPs (6ND); "
         f"exponent over the seeds {scaling.exponent}"

@@ -1,6 +1,7 @@
 """The sweeps of the lab: what each of them runs, and how its results are shown.
 
-python -m trainer lab [NAME ..] | --exposure | --unstable | --scaling | --temperature | --gradients
+python -m trainer lab [NAME ..] | --exposure | --unstable | --scaling | --temperature | --calibration | --abilities |
+    --gradients
 """
 
 from collections.abc import Callable, Sequence
@@ -10,9 +11,8 @@ from typing import Any
 
 from trainer.config import load_recipe
 from trainer.errors import UsageError
-from trainer.lab import exposure, gradients, scaling, temperature, unstable
-from trainer.lab.means import show_means
-from trainer.lab.switches import SWITCHES, LabResult, show_lab, try_switch
+from trainer.lab import abilities, calibration, exposure, gradients, scaling, temperature, unstable
+from trainer.lab.switches import SWITCHES, LabResult, show_lab, show_means, try_switch
 from trainer.throughput import CHINCHILLA_RATIO
 
 QUICK_SEEDS = 2
@@ -30,20 +30,20 @@ OWN_FIELDS = {
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class SweepOptions:
-    """What the command line says about a sweep."""
+    """The settings of a sweep from the command line."""
 
     seed: int = 1
     """The first one."""
     num_seeds: int | None = None
     """None: as many as the sweep has by default, or 2 of a quick one."""
     steps: int | None = None
-    """Of each run; None for the sweep's own number."""
+    """Steps of each run; None for the sweep's own number."""
     quick: bool = False
     """Fewer seeds and steps."""
     overrides: Sequence[str] = field(default=())
-    """Of all recipes, as in `--set`."""
+    """Overrides of all recipes, as in `--set`."""
     recipes: Sequence[str] = SWITCHES
-    """Those that are compared, of the sweep `switches`."""
+    """Recipes that the sweep `switches` compares."""
 
     def __post_init__(self) -> None:
         """Raises UsageError for an override that would make different runs the same one, or give them one name."""
@@ -118,6 +118,17 @@ def _temperature(options: SweepOptions, folder: Path, report: Report) -> Sequenc
     ]
 
 
+def _calibration(options: SweepOptions, folder: Path, report: Report) -> Sequence[Any]:
+    overrides = [*options.overrides, f"steps={options.num_steps(calibration.STEPS)}"]
+    seeds = options.seeds(calibration.NUM_SEEDS)
+    return [*calibration.calibration_runs(seeds, folder, overrides=overrides, report=report)]
+
+
+def _abilities(options: SweepOptions, folder: Path, report: Report) -> Sequence[Any]:
+    overrides = [*options.overrides, f"steps={options.num_steps(abilities.STEPS)}"]
+    return [*abilities.ability_runs(options.seeds(abilities.NUM_SEEDS), folder, overrides=overrides, report=report)]
+
+
 def _gradients(options: SweepOptions, folder: Path, report: Report) -> Sequence[Any]:
     if options.overrides or options.num_seeds or options.steps:
         raise UsageError("--gradients trains nothing: leave out --set, --data, --seeds and --steps.")
@@ -130,5 +141,7 @@ SWEEPS = {
     "unstable": Sweep(run=_unstable, show=unstable.show_unstable, plot=unstable.plot_unstable),
     "scaling": Sweep(run=_scaling, show=scaling.show_scaling, plot=scaling.plot_scaling),
     "temperature": Sweep(run=_temperature, show=temperature.show_sampling),
+    "calibration": Sweep(run=_calibration, show=calibration.show_calibration),
+    "abilities": Sweep(run=_abilities, show=abilities.show_abilities),
     "gradients": Sweep(run=_gradients, show=gradients.show_gradients, plot=gradients.plot_gradients),
 }

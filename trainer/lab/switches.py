@@ -1,6 +1,6 @@
 """The lab: the same model with each switch changed, side by side.
 
-python -m trainer lab [NAME ...] [--steps 500] [--json]
+python -m trainer lab [NAME ...] [--steps 500] [--seeds 3] [--json]
 """
 
 import math
@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
+from lossguard import Estimate
 from trainer.config import Recipe
 from trainer.data.batches import open_batches
 from trainer.data.ngram import NGram
 from trainer.data.tokens import characters_per_byte, is_text, open_shards
+from trainer.evaluation import perplexity
 from trainer.exposure import OwnContinuations, own_continuations
-from trainer.lab.results import wide_console
+from trainer.lab.results import print_table, wide_console
 from trainer.lab.training import train_unrecorded
 from trainer.model import GPT
 
@@ -33,6 +34,7 @@ SWITCHES = (
     "squared_error",
     "untied_weights",
     "no_causal_mask",
+    "no_shift",
     "no_clipping",
     "no_z_loss",
     "curriculum",
@@ -48,6 +50,16 @@ COLUMNS = (
     *("recipe", "loss", "held-out", "SE", "perplexity", "bits/byte", "grad norm", "log Z", "own text"),
     *("tokens/s", "MFU"),
 )
+MEANS = {
+    "loss": "loss",
+    "held_out_loss": "held-out",
+    "perplexity": "perplexity",
+    "bits_per_byte": "bits/byte",
+    "bits_per_character": "bits/character",
+    "grad_norm": "grad norm",
+    "log_z": "log Z",
+}
+"""Column of the means over seeds, by the field of a result."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -59,7 +71,7 @@ class LabResult:
     loss: float
     held_out_loss: float
     held_out_loss_se: float
-    """Its standard error over documents; differences of recipes, on the same windows, are more certain."""
+    """Standard error of the held-out loss over documents; differences of recipes are more certain."""
     perplexity: float
     """exp(held-out loss)."""
     bits_per_token: float
@@ -72,11 +84,11 @@ class LabResult:
     """Before clipping."""
     log_z: float
     own_continuations: OwnContinuations
-    """How much less likely than the real ones the model's continuations of held-out text are (trainer/exposure.py)."""
+    """Excess of the model's own continuations of held-out text over the real ones (trainer/exposure.py)."""
     tokens_per_parameter: float
     """Chinchilla's optimum is about 20."""
     flops: float
-    """Of the whole training, counted from the matrix products; 6 N D is the usual estimate."""
+    """FLOPs of the whole training, counted from the matrix products; 6 N D is the usual estimate."""
     flops_6nd: float
     tokens_per_second: float | None
     """Median over the run; None for a run of one step."""
@@ -99,7 +111,7 @@ def try_switch(recipe: Recipe, folder: Path) -> LabResult:
         seed=recipe.seed,
         held_out_loss=loss,
         held_out_loss_se=rows[-1].get("held_out_loss_se", math.nan),
-        perplexity=math.exp(min(loss, 700.0)),
+        perplexity=perplexity(loss),
         bits_per_token=loss / math.log(2),
         bits_per_byte=bits_per_byte,
         bits_per_character=None if bits_per_byte is None else bits_per_character(recipe, bits_per_byte),
@@ -129,20 +141,35 @@ def measure_continuations(recipe: Recipe, model: GPT) -> OwnContinuations:
     return own_continuations(model.eval(), torch.from_numpy(held_out.windows.take(chosen)[:, :-1]), reference)
 
 
-def show_lab(results: Sequence[LabResult], console: Console | None = None) -> None:
-    """One row per recipe."""
+def show_means(results: Sequence[LabResult], console: Console | None = None) -> None:
+    """Print one row per recipe: means over the seeds, with standard errors."""
     console = console or wide_console()
-    table = Table()
-    for name in COLUMNS:
-        table.add_column(name)
+    rows = []
+    for recipe in dict.fromkeys(each.recipe for each in results):
+        own = [each for each in results if each.recipe == recipe]
+        rows.append([recipe, *(_over_seeds([getattr(each, field) for each in own]) for field in MEANS)])
+    print_table(console, ("recipe", *MEANS.values()), rows)
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(each.seed for each in results))
+    console.print(f"Mean +- standard error over the seeds {seeds}.")
+
+
+def _over_seeds(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return str(Estimate.of(known)) if known else "-"
+
+
+def show_lab(results: Sequence[LabResult], console: Console | None = None) -> None:
+    """Print one row per recipe."""
+    console = console or wide_console()
+    rows = []
     for each in results:
         losses = (each.loss, each.held_out_loss, each.held_out_loss_se, each.perplexity, each.bits_per_byte)
         others = (each.grad_norm, each.log_z)
         numbers = ["-" if value is None else f"{value:.3f}" for value in (*losses, *others)]
         numbers.append(str(each.own_continuations.excess))
         speed = "-" if each.tokens_per_second is None else f"{each.tokens_per_second:,.0f}"
-        table.add_row(each.recipe, *numbers, speed, "-" if each.mfu is None else f"{each.mfu:.1%}")
-    console.print(table)
+        rows.append([each.recipe, *numbers, speed, "-" if each.mfu is None else f"{each.mfu:.1%}"])
+    print_table(console, COLUMNS, rows)
     if any(each.bits_per_byte is None for each in results):
         console.print("bits per byte need data.bytes_per_token, the average number of bytes per token")
     first = results[0]

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
+from lossguard import Estimate
 from trainer.config import load_recipe
-from trainer.data.batches import open_batches
-from trainer.estimate import Estimate
-from trainer.lab.results import wide_console
+from trainer.lab.calibration import held_out_predictions
+from trainer.lab.results import print_table, wide_console
 from trainer.lab.training import train_unrecorded
 
 RECIPE = "drill"
@@ -36,7 +35,7 @@ class Sampling:
     loss: float
     """-log P of the true token, in nats: as trained and evaluated, without a temperature."""
     entropy: float
-    """Of the distribution that is sampled from, in nats."""
+    """Entropy of the distribution that is sampled from, in nats."""
     hits: float
     """Probability that the sampled token is the true one."""
 
@@ -64,23 +63,17 @@ def sampling_runs(
         report(f"{recipe.name}, seed {seed}, {recipe.steps} steps")
         with torch.enable_grad():
             outcome, _ = train_unrecorded(recipe, folder)
-        _, held_out = open_batches(recipe)
-        assert held_out is not None  # train_unrecorded refuses a recipe without
-        batch = next(held_out.batches(recipe.evaluate_windows)).to(next(outcome.model.parameters()).device)
-        counted_BT = batch.targets_BT >= 0  # the others are padding
-        logits_NV = outcome.model.eval()(batch.inputs_BT)[counted_BT]
+        logits_NV, targets_N = held_out_predictions(recipe, outcome.model)
         for temperature in TEMPERATURES:
-            yield sampling(logits_NV, batch.targets_BT[counted_BT], seed=seed, temperature=temperature)
+            yield sampling(logits_NV, targets_N, seed=seed, temperature=temperature)
 
 
 def show_sampling(results: Sequence[Sampling], console: Console | None = None) -> None:
-    """One row per temperature: means over the seeds, with standard errors."""
+    """Print one row per temperature: means over the seeds, with standard errors."""
     console = console or wide_console()
-    table = Table()
-    for name in ("temperature", "loss", "entropy of the samples", "samples that are the true token"):
-        table.add_column(name)
+    rows = []
     for temperature in TEMPERATURES:
         own = [each for each in results if each.temperature == temperature]
         columns = ([each.loss for each in own], [each.entropy for each in own], [each.hits for each in own])
-        table.add_row(f"{temperature:g}", *(str(Estimate.of(values)) for values in columns))
-    console.print(table)
+        rows.append((f"{temperature:g}", *(str(Estimate.of(values)) for values in columns)))
+    print_table(console, ("temperature", "loss", "entropy of the samples", "samples that are the true token"), rows)

@@ -14,7 +14,7 @@ from trainer.train import Job, TrainingResult, train
 def train_unrecorded(
     recipe: Recipe, folder: Path, *, accepts: Callable[[float, float], bool] | None = None
 ) -> tuple[TrainingResult, list[dict[str, float]]]:
-    """How the run ended, and the metrics of every step; those of the last have the held-out loss. `accepts`: see Job.
+    """Train; return the result and the metrics of every step, the last with the held-out loss. `accepts`: see Job.
 
     Raises UsageError, and Stopped on a signal.
     """

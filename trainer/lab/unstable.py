@@ -1,4 +1,4 @@
-"""What prevents spikes: the recipe `unstable`, without a safeguard and with one at a time, over several seeds.
+"""Safeguards against spikes: the recipe `unstable`, without one and with one at a time, over several seeds.
 
 python -m trainer lab --unstable [--seed 1] [--seeds 5] [--steps 1600] [--quick] [--json] [--plot FILE.svg]
 """
@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
+from lossguard import Estimate
 from trainer.config import load_recipe
 from trainer.drill.strategies import SkipStep
-from trainer.estimate import Estimate
 from trainer.lab.jumps import Jump, find_jumps, means_of_steps
 from trainer.lab.plot import Axis, Curve, svg
-from trainer.lab.results import wide_console
+from trainer.lab.results import print_table, wide_console
 from trainer.lab.training import train_unrecorded
 
 RECIPE = "unstable"
@@ -34,7 +33,7 @@ class Safeguard:
     name: str
     overrides: tuple[str, ...] = ()
     skips_outliers: bool = False
-    """Whether the optimizer skips the step where loss or gradient norm is 6 sd above the last 128 (`SkipStep`)."""
+    """True if the optimizer skips the step where loss or gradient norm is 6 sd above the last 128 (`SkipStep`)."""
 
 
 SAFEGUARDS = (
@@ -65,7 +64,7 @@ class UnstableRun:
 
     @classmethod
     def of(cls, safeguard: str, seed: int, losses: Sequence[float]) -> "UnstableRun":
-        """From the loss of every step."""
+        """Return the run with these losses of every step."""
         final = statistics.fmean(losses[-max(1, round(FINAL_SHARE * len(losses))) :])
         means, interval = means_of_steps(losses), -(-len(losses) // MAX_PLOTTED_POINTS)
         curve = [max(means[start : start + interval]) for start in range(0, len(means), interval)]
@@ -92,23 +91,19 @@ def unstable_runs(
 
 
 def show_unstable(runs: Sequence[UnstableRun], console: Console | None = None) -> None:
-    """One row per safeguard: means over the seeds, with standard errors."""
+    """Print one row per safeguard: means over the seeds, with standard errors."""
     console = console or wide_console()
-    table = Table()
-    for name in ("safeguard", "jumps by seed", "jumps", "largest jump", "steps lost", "final loss"):
-        table.add_column(name)
+    rows = []
     for name in dict.fromkeys(run.safeguard for run in runs):
         own = [run for run in runs if run.safeguard == name]
         largest = max((jump.size for run in own for jump in run.jumps), default=None)
-        table.add_row(
-            name,
-            ", ".join(str(len(run.jumps)) for run in own),
-            str(Estimate.of(len(run.jumps) for run in own)),
-            "-" if largest is None else f"{largest:.1f} x",
-            str(Estimate.of(sum(jump.num_steps for jump in run.jumps) for run in own)),
-            str(Estimate.of(run.final_loss for run in own)),
+        jumps = [len(run.jumps) for run in own]
+        lost = Estimate.of(sum(jump.num_steps for jump in run.jumps) for run in own)
+        shown = (Estimate.of(jumps), "-" if largest is None else f"{largest:.1f} x", lost)
+        rows.append(
+            (name, ", ".join(map(str, jumps)), *map(str, shown), str(Estimate.of(run.final_loss for run in own)))
         )
-    console.print(table)
+    print_table(console, ("safeguard", "jumps by seed", "jumps", "largest jump", "steps lost", "final loss"), rows)
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in runs))
     console.print(f"Mean +- standard error over the seeds {seeds}; a jump is defined in trainer/lab/jumps.py.")
 

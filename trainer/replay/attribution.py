@@ -11,16 +11,16 @@ from lossguard import Cause
 
 @dataclass(frozen=True, slots=True)
 class Reproduced:
-    """Whether each arm reproduced the incident; None if the arm could not be run."""
+    """The arms that reproduced the incident; None for an arm that could not be run."""
 
     same_same: bool
-    """The same state with the same batches."""
+    """True if the same state with the same batches reproduces it."""
     same_other: bool
-    """The same state with other batches."""
+    """True if the same state with other batches reproduces it."""
     earlier_same: bool | None
-    """An earlier state with the same batches."""
+    """True if an earlier state with the same batches reproduces it."""
     earlier_other: bool | None
-    """An earlier state with other batches: the normal run, for reference."""
+    """True if an earlier state with other batches, the normal run, reproduces it."""
 
 
 CAUSES: dict[Reproduced, Cause] = {

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lossguard import encode_number
 from trainer.data.batches import Batch
 from trainer.data.text import text
+from trainer.data.tokenizer import Tokenizer
 from trainer.data.windows import PADDING
 from trainer.model import GPT
 
@@ -30,12 +31,12 @@ class Excerpt:
     targets: str
 
     def to_dict(self) -> dict[str, Any]:
-        """As the collector accepts it."""
+        """Return the excerpt as the collector accepts it."""
         return asdict(self) | {"loss": encode_number(self.loss)}
 
 
 @torch.no_grad()
-def excerpt(model: GPT, batch: Batch, *, as_bytes: bool) -> Excerpt:
+def excerpt(model: GPT, batch: Batch, tokenizer: Tokenizer) -> Excerpt:
     """The row with the highest loss (the first one that is not finite, if any)."""
     device = next(model.parameters()).device
     model.eval()
@@ -47,5 +48,5 @@ def excerpt(model: GPT, batch: Batch, *, as_bytes: bool) -> Excerpt:
     row = int(losses_B.nan_to_num(nan=torch.inf).argmax())
     real_T = batch.targets_BT[row] != PADDING
     rows = (batch.inputs_BT[row][real_T], batch.targets_BT[row][real_T])
-    inputs, targets = (text(tokens_T, as_bytes=as_bytes, max_characters=MAX_CHARACTERS) for tokens_T in rows)
+    inputs, targets = (text(tokens_T, tokenizer, max_characters=MAX_CHARACTERS) for tokens_T in rows)
     return Excerpt(batch.index, row, losses_B[row].item(), inputs, targets)

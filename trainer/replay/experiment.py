@@ -33,9 +33,9 @@ class EarlierState:
     step: int | None
     """None: no such checkpoint is left."""
     batches: Sequence[int]
-    """As many batches as are replayed, taken from those that followed this state."""
+    """Batches of this state, as many as are replayed."""
     steps: Sequence[RecordedStep] = ()
-    """What this state did with them."""
+    """Recorded steps of this state with these batches."""
     repeat_error: float = 0.0
     """The largest loss difference from the record, in nats."""
 
@@ -54,7 +54,7 @@ class Experiment:
     earlier: EarlierState
     reference: Reference
     excess: float
-    """Of the recorded incident, in the unit of the signal."""
+    """Excess of the recorded incident, in the unit of the signal."""
 
     @property
     def recorded(self) -> list[RecordedStep]:
@@ -87,14 +87,14 @@ class Experiment:
         return self._verdict(cause, sentence, arms, departed_at)
 
     def begins_before(self, older: int) -> bool:
-        """Whether the run reproduces the incident when it is trained again from an older checkpoint."""
+        """Return True if the run reproduces the incident when it is trained again from an older checkpoint."""
         batches = [self.record.steps[step].batch for step in range(older, self.last + 1)]
         reproduced = self.reproduces(older, batches)
         self.report(f"the run from step {older} on {_verb(reproduced)} the incident")
         return reproduced
 
     def reproduces(self, state: int, batches: Sequence[int]) -> bool:
-        """Whether training the state of this step on `batches` leads to an anomaly."""
+        """Return True if training the state of this step on `batches` leads to an anomaly."""
         steps = self._train(state, batches, self.reference.is_anomaly)
         return self.reference.is_anomaly(state + len(steps) - 1, steps[-1])
 

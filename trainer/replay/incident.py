@@ -20,7 +20,7 @@ NOT_IN_STEPS = ("plateau", "held_out_rise", "stall", "slowdown", "replay_mismatc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayedIncident:
-    """What a replay needs to know about an incident."""
+    """The facts of an incident that a replay needs."""
 
     run_id: str
     number: int | None

@@ -1,4 +1,4 @@
-"""What a run recorded, read from the spools in its folder: the steps up to the end of one segment, and its checkpoints.
+"""The record of a run, read from the spools in its folder: the steps up to the end of one segment, and its checkpoints.
 
 A run that went back has trained some steps several times. A record contains one version of each: the steps of one
 segment, and those of its ancestors before it.
@@ -19,7 +19,7 @@ from trainer.replay.checkpoints import ChosenCheckpoints, Found, find_checkpoint
 
 SIGNALS = ("loss", "grad_norm", "log_z")
 MASKED = "***"
-"""What `lossguard.init` records in place of a secret."""
+"""Text that `lossguard.init` records in place of a secret."""
 WENT_BACK = (SegmentReason.ROLLBACK, SegmentReason.REWIND)
 
 
@@ -34,7 +34,7 @@ class RecordedStep:
 
     @property
     def is_finite(self) -> bool:
-        """Whether all three signals are finite."""
+        """True if all three signals are finite."""
         return all(math.isfinite(self.value(signal)) for signal in SIGNALS)
 
     def value(self, signal: str) -> float:
@@ -48,7 +48,7 @@ class RecordedSegment:
     """One segment, with its own steps."""
 
     key: str
-    """As in the collector."""
+    """Key of the segment, as in the collector."""
     fork_step: int
     reason: str
     config: Mapping[str, Any]
@@ -122,7 +122,7 @@ def read_record(
 
 
 def _recorded_place(config: Mapping[str, Any]) -> str | None:
-    """Where the run kept its checkpoints if not in its folder. Raises UsageError for a URL that was recorded masked."""
+    """Return where the run kept its checkpoints if not in its folder. Raises UsageError for a masked URL."""
     place: str | None = config.get("checkpoints")
     if place is not None and MASKED in place:
         raise UsageError(
@@ -170,7 +170,7 @@ def _opened(key: str, line: Mapping[str, Any], config: Mapping[str, Any]) -> Rec
 
 
 def _choose(found: tuple[Found, Found], later: Sequence[RecordedSegment], *, first: int) -> ChosenCheckpoints:
-    """Those before the later segments forked off, and those that the next rollback discarded; from step `first` on."""
+    """Return checkpoints from before later segments and those the next rollback discarded, from step `first` on."""
     kept, discarded = found
     forks = [each.fork_step for each in later]
     places = {step: kept for step in kept if all(step <= fork for fork in forks)}

@@ -1,4 +1,4 @@
-"""What is normal for a run before an incident, and how far from it a step is an anomaly. Values in, values out."""
+"""The normal range of a run before an incident, beyond which a step is an anomaly. Values in, values out."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ from trainer.replay.record import RecordedStep
 MAX_DEVIATIONS = 6.0
 """A normal step stays within so many standard deviations of the step-to-step noise."""
 MIN_SHARE = 0.25
-"""Of the recorded excess: a replay that shows less does not reproduce the incident, even if it is not normal."""
+"""Share of the recorded excess below which a replay does not reproduce the incident, even if it is not normal."""
 NEIGHBOURS = 10
 """Steps on either side of a step whose median is the expected value."""
 
@@ -25,7 +25,7 @@ class Reference:
     """Steps before it are normal."""
     signal: str
     tolerance: float
-    """In the unit of the signal."""
+    """Tolerance in the unit of the signal."""
 
     def expected(self, step: int) -> float:
         """The median around the step; after the onset, the median of the last normal steps."""
@@ -34,14 +34,14 @@ class Reference:
         return statistics.median(near) if near else self.expected(self.onset)
 
     def excess(self, step: int, values: RecordedStep) -> float:
-        """How far a step is above (loss) or away from (other signals) the expected value; infinite if not finite."""
+        """Return how far a step is above (loss) or away from (others) the expected value; infinite if not finite."""
         if not values.is_finite:
             return math.inf
         difference = values.value(self.signal) - self.expected(step)
         return difference if self.signal == "loss" else abs(difference)
 
     def is_anomaly(self, step: int, values: RecordedStep) -> bool:
-        """Whether the step is out of tolerance, or one of its metrics is not finite."""
+        """Return True if the step is out of tolerance, or one of its metrics is not finite."""
         return not self.excess(step, values) <= self.tolerance
 
     def worst(self, first: int, steps: Sequence[RecordedStep]) -> tuple[int, float]:
@@ -51,7 +51,7 @@ class Reference:
         return position, excesses[position]
 
     def requiring_share_of(self, recorded: Sequence[float]) -> "Reference":
-        """The same reference, where only a good part of these recorded excesses counts as the same incident."""
+        """Return this reference, where only a good part of these recorded excesses counts as the same incident."""
         largest = max((excess for excess in recorded if math.isfinite(excess)), default=0.0)
         return replace(self, tolerance=max(self.tolerance, MIN_SHARE * largest))
 

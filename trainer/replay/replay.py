@@ -41,7 +41,7 @@ def replay(incident: ReplayedIncident, record: RunRecord, *, report: Report) -> 
 
 
 def rerun_of(record: RunRecord) -> Rerun:
-    """How the recorded run is trained again. Raises UsageError for a run of several processes."""
+    """Return how the recorded run is trained again. Raises UsageError for a run of several processes."""
     config = record.config
     if (ranks := config.get("ranks", 1)) > 1:  # one process adds in another order, with one rank's random numbers
         raise UsageError(f"The run was trained by {ranks} processes: only runs of one process can be replayed.")
@@ -96,10 +96,10 @@ def find_culprits(experiment: Experiment, verdict: ReplayVerdict) -> ReplayVerdi
 
 
 def _excerpts(experiment: Experiment, first: int, end: int) -> list[Excerpt]:
-    """Of the first, the middle and the last culprit; the model before the incident chooses their hardest rows."""
+    """Return rows of the first, middle and last culprit, the hardest ones to the model before the incident."""
     rerun, state = experiment.rerun, experiment.state
     source, _ = open_batches(rerun.recipe)
     batches = rerun.batches(FaultyBatches(source, rerun.faults, at_steps=rerun.faults_at_steps))
     model = rerun.model(state, experiment.record.checkpoints[state])
     chosen = sorted({first, (first + end) // 2, end - 1})
-    return [excerpt(model, batches[index], as_bytes=source.windows.bytewise) for index in chosen]
+    return [excerpt(model, batches[index], source.tokenizer) for index in chosen]

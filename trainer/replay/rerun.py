@@ -36,11 +36,11 @@ class ChosenBatches:
 
 @dataclass(frozen=True, slots=True)
 class Rerun:
-    """How a run is trained again."""
+    """The settings of training a run again."""
 
     recipe: Recipe
     faults: Sequence[Fault]
-    """As the run recorded them; faults in the data occur again, faults in the state do not."""
+    """Faults that the run recorded; those in the data occur again, those in the state do not."""
     faults_at_steps: bool
     first_batches: Mapping[int, int]
     """Step -> the batch with which the run first reached it; places the faults if `faults_at_steps`."""

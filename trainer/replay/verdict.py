@@ -33,7 +33,7 @@ class Arm:
     steps: Sequence[RecordedStep]
 
     def to_dict(self) -> dict[str, Any]:
-        """As the collector accepts it."""
+        """Return it as the collector accepts it."""
         numbers = {name: encode_number(getattr(self, name)) for name in ("worst", "expected", "tolerance")}
         facts = {name: getattr(self, name) for name in ("state", "batches", "checkpoint", "reproduced")}
         return facts | numbers | {"losses": curve(self.steps)}
@@ -41,7 +41,7 @@ class Arm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayVerdict:
-    """What a replay found."""
+    """The result of a replay."""
 
     cause: Cause
     sentence: str
@@ -61,11 +61,11 @@ class ReplayVerdict:
     excerpts: Sequence[Excerpt] = ()
 
     def adding(self, sentence: str) -> "ReplayVerdict":
-        """The same verdict with one more sentence."""
+        """Return the verdict with one more sentence."""
         return replace(self, sentence=f"{self.sentence} {sentence}")
 
     def to_dict(self) -> dict[str, Any]:
-        """As the collector accepts it."""
+        """Return it as the collector accepts it."""
         evidence = {
             "signal": self.signal,
             "first_step": self.first,

@@ -112,8 +112,14 @@ def compare_options(compared: Sequence[ComparedLine]) -> CompareOptions:
             x_axis=chart_controls.x_axis_selector(X_AXES, on_change=show_all),
             smooth=chart_controls.smoothing_selector(),
             baseline=baseline_selector(compared),
-            axes=chart_controls.axis_choices([name for name in metrics if name != HELD_OUT_DIFFERENCE]),
+            axes=axis_choices([name for name in metrics if name != HELD_OUT_DIFFERENCE]),
         )
+
+
+def axis_choices(metrics: Sequence[str]) -> AxisChoices:
+    popover = st.popover("Axes", icon=":material/straighten:", key="axes", on_change="rerun")
+    with popover:
+        return chart_controls.axis_choices(metrics, shown=bool(popover.open))
 
 
 def show_all() -> None:

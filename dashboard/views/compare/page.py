@@ -58,7 +58,8 @@ def legend(compared: Sequence[ComparedLine], baseline: int) -> None:
                 suffix = ", baseline" if position == baseline and len(compared) > 1 else ""
                 label = formatting.escape_markdown(line.label) + suffix
                 st.page_link("views/run/page.py", label=label, query_params={"run": line.id.run})
-                states.run_badge(line.facts.run)
+                verdict = line.facts.verdict
+                st.markdown(states.verdict_text(verdict, verdict.headline), width="content")
 
 
 def curves(compared: Sequence[ComparedLine], options: CompareOptions, warnings: Warnings) -> None:

@@ -22,8 +22,8 @@ def show(facts: RunFacts, incident: Incident) -> None:
     with st.container(horizontal=True):
         for each in pending.proposed(facts):
             decisions.approve_and_reject(facts, each)
-        if pending.is_held(facts):
-            decisions.release_button(facts)
+        if is_held := pending.is_held(facts):
+            waiting.hold_buttons(facts, incident)
         if is_level_in_question(facts, incident):
             operate.button(
                 "This is the new normal", accept_level(facts), key="accept-level", icon=":material/done_all:"
@@ -32,7 +32,8 @@ def show(facts: RunFacts, incident: Incident) -> None:
             operate.button(
                 "This difference is normal", accept_replay(facts), key="accept-replay", icon=":material/done_all:"
             )
-        manual_rollback.button(facts, incident)
+        if not is_held:
+            manual_rollback.button(facts, incident)
 
 
 def is_level_in_question(facts: RunFacts, incident: Incident) -> bool:

@@ -3,6 +3,7 @@
 In the URL: ?run=ID&incident=N&steps=A-B
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.incident import actions, figure, verdict
 from dashboard.views.table import show_table
 from db.models import Incident, Intervention
+from lossguard.vocabulary import wording
 from lossguard.vocabulary.limits import limits_in
 from lossguard.vocabulary.metrics import short_name
 from lossguard.vocabulary.states import IncidentKind
@@ -34,7 +36,7 @@ def page(facts: RunFacts) -> None:
         manual_rollback.button(facts, None)
         return
     interventions = incident_window.interventions_of(facts, incident)
-    header(incident)
+    header(facts, incident)
     actions.show(facts, incident)
     view = chart_view.shown(figure_key(facts, incident), "steps")
     window = url_state.steps()
@@ -81,13 +83,11 @@ def link_button(label: str, number: int, by_number: dict[int, Incident], *, icon
         st.rerun()
 
 
-def header(incident: Incident) -> None:
+def header(facts: RunFacts, incident: Incident) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         title = f"Incident {incident.number}: {formatting.incident_kind(incident.kind)}"
         st.header(title, width="content", anchor=False)
-        states.badge(incident.state)
-        if incident.outcome is not None and incident.outcome != incident.state:
-            st.badge(incident.outcome, color="gray")
+        states.badge(incident.state, pending.standing(facts, incident))
     st.markdown(formatting.incident_sentence(incident))
 
 
@@ -108,7 +108,7 @@ def metrics(facts: RunFacts, incident: Incident, interventions: list[Interventio
         )
     peak_label, expected = f"Peak {short_name(incident.signal)}", formatting.expectation(details)
     if incident.kind == IncidentKind.STALL:
-        peak_label, peak = "Without a step", formatting.duration(details.get("peak_value"))
+        peak_label, peak = "Without a step", formatting.duration(formatting.stalled_for(incident, time.time()))
         label, what = "Limit", "The longest silence that is usual for this run."
         expected = formatting.duration(details.get("expected"))
     elif incident.kind == IncidentKind.SLOWDOWN:
@@ -213,7 +213,7 @@ def policy(facts: RunFacts) -> None:
 
 def skipped_batches(facts: RunFacts, interventions: list[Intervention]) -> None:
     ranges = [
-        f"{formatting.batches(first, end)}: {formatting.plural(end - first, 'batch', 'batches')}"
+        f"{wording.batches(first, end)}: {formatting.plural(end - first, 'batch', 'batches')}"
         for first, end in incident_window.skipped_batches(facts, interventions)
     ]
     if ranges:

@@ -15,13 +15,13 @@ from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.operator_actions import OperatorAction
-from dashboard.upload_limits import MAX_FILE_MIB
 from dashboard.views import frame, operate, run_picker
 from dashboard.views.lab import trial_input, trial_results
 from dashboard.views.lab.figure import trial_figure
 from dashboard.views.lab.trial_input import TrialInput
 from dashboard.views.lab.trial_results import TrialResult
 from dashboard.views.table import show_table
+from dashboard.views.upload import uploaded
 from db.models import Run
 from monitor.detection import DetectionSettings, Policy
 from monitor.detection.curve import CurveError
@@ -36,8 +36,6 @@ BATCH_COSTS = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
 SAVED = ("name", "patience", "min_depth", "skip_min", "skip_max", "batch_cost")
 """Fields of the policy that the sliders set."""
 RUN, CURVE = "A stored run", "A CSV file"
-CURVE_READ = "lab-curve-read"
-"""In the session: the id of the last uploaded file, and what was read from it."""
 RUN_CHANGED = "lab-run-changed"
 """In the session: another run was selected, whose own policy the sliders do not show yet."""
 CURVE_COLUMNS = (
@@ -83,7 +81,7 @@ def run_trial() -> None:
 
 
 def curve_trial() -> None:
-    data = upload_curve()
+    data = uploaded("Curve", "csv", key="curve", help=CURVE_COLUMNS, read=trial_input.of_curve, error=CurveError)
     if data is not None:
         simulation_results(data, sliders(None))
 
@@ -127,28 +125,6 @@ def steps(facts: RunFacts) -> tuple[int, int]:
     last = max((each.last_step for each in facts.segments if each.last_step is not None), default=0)
     named = url_state.steps()
     return (0, last) if named is None else (named[0], min(named[1], last))
-
-
-def upload_curve() -> TrialInput | None:
-    file = st.file_uploader("Curve", type="csv", key="curve", help=CURVE_COLUMNS, max_upload_size=MAX_FILE_MIB)
-    if file is None:
-        st.caption(CURVE_COLUMNS)
-        return None
-    kept: tuple[str, TrialInput | str] | None = st.session_state.get(CURVE_READ)
-    if kept is None or kept[0] != file.file_id:
-        kept = st.session_state[CURVE_READ] = (file.file_id, read_curve(file.name, file.getvalue()))
-    if isinstance(data := kept[1], str):
-        st.error(data, icon=":material/error:")
-        return None
-    return data
-
-
-def read_curve(name: str, content: bytes) -> TrialInput | str:
-    """The rows of the file, or the Markdown of why it cannot be read."""
-    try:
-        return trial_input.of_curve(name, content)
-    except CurveError as error:
-        return formatting.escape_markdown(str(error))
 
 
 def current_rule(facts: RunFacts) -> Mapping[str, Any] | None:

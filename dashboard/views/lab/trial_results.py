@@ -8,6 +8,7 @@ import pandas as pd
 
 from dashboard import formatting
 from dashboard.views.lab.trial_input import KnownIncident
+from lossguard.vocabulary import wording
 from lossguard.vocabulary.states import IncidentKind
 from monitor.detection import Incident, Intervention
 from monitor.detection.simulation import Simulation
@@ -112,7 +113,7 @@ def describe(intervention: Intervention | None) -> str:
         return "hold until an operator decides"
     batches = "no batches"
     if intervention.skip_from is not None:
-        batches = formatting.batches(intervention.skip_from, intervention.skip_to)
+        batches = wording.batches(intervention.skip_from, intervention.skip_to)
     start = "" if intervention.rewind_to else " (the start of the run)"
     return f"rewind to {formatting.count(intervention.rewind_to)}{start}, skip {batches}"
 

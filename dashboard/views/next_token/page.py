@@ -1,12 +1,13 @@
 """Next token: what the model predicts after a fixed prompt, and how that changed over training.
 
-In the URL: ?run=ID&probe=N&step=..&temperature=..
+In the URL: ?run=ID&probe=N&step=..&temperature=..&prompt=..
 """
 
 import streamlit as st
 
 from dashboard import formatting, url_state
-from dashboard.data import cached
+from dashboard.data import cached, explorer
+from dashboard.data.explorer import Answer, ExplorerError
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.views import frame
@@ -18,6 +19,12 @@ from lossguard.vocabulary.wire import Probe
 
 METRIC_WIDTH_PIXELS = 175  # two metrics fit side by side on a phone
 NEWEST = "newest"
+MAX_PROMPT = 2000
+"""Characters."""
+ASK_HELP = as_typed_here(
+    "The last token is the true one, which the model has to predict. `python -m trainer explore CHECKPOINT` answers; "
+    "name two checkpoints to compare them. The temperature above changes the bars and no loss."
+)
 HOW_TO = """\
 A probe records the next-token distribution after a fixed prompt, at regular intervals during training. The trainer
 records some by default:
@@ -37,6 +44,7 @@ def page(facts: RunFacts) -> None:
     if not prompts:
         st.info("This run has recorded no probes.", icon=":material/info:")
         st.markdown(as_typed_here(HOW_TO))
+        ask_checkpoints(1.0)
         return
     probes = cached.probes(facts, select_prompt(prompts))
     live = [each for each in probes if each.live] or probes
@@ -48,6 +56,7 @@ def page(facts: RunFacts) -> None:
         metrics(stored.probe, sampled, plain)
         explanation(stored, temperature)
         component.show(figure.bars(stored.probe, sampled, plain), key="next-token-bars", label="Next tokens")
+    ask_checkpoints(temperature)
     st.subheader("Over training", anchor=False)
     component.show(figure.history(probes, stored.step), key="next-token-history", label="Prediction over training")
 
@@ -124,6 +133,40 @@ def explanation(stored: StoredProbe, temperature: float) -> None:
             f"Of the other {stored.probe.rest_count:,} tokens, only the total probability is stored. They are assumed "
             f"to be equally likely{bound}."
         )
+
+
+def ask_checkpoints(temperature: float) -> None:
+    """Show the predictions of checkpoints after any prompt, side by side; a process of the trainer answers."""
+    st.subheader("Ask a checkpoint", anchor=False)
+    prompt = st.text_input(
+        "Prompt of your own", key="prompt", bind="query-params", max_chars=MAX_PROMPT, help=ASK_HELP,
+        placeholder="def __init__(self",
+    )  # fmt: skip
+    if not prompt:
+        return
+    try:
+        answers = explorer.ask(prompt)
+    except ExplorerError as problem:
+        st.info(formatting.escape_markdown(str(problem)), icon=":material/info:")
+        return
+    for place, (column, answer) in enumerate(zip(st.columns(len(answers)), answers, strict=True)):
+        with column:
+            show_answer(answer, temperature, key=f"asked-{place}")
+
+
+def show_answer(answer: Answer, temperature: float, *, key: str) -> None:
+    probe = answer.probe
+    st.markdown(f"**{formatting.escape_markdown(answer.name)}**")
+    sampled, plain = (distribution.at_temperature(probe, value) for value in (temperature, 1.0))
+    if sampled is None or plain is None:
+        st.error(f"The model's output is not a distribution: {distribution.REASON}.")
+        return
+    loss = formatting.number(distribution.surprisal(probe))
+    true = formatting.escape_markdown_verbatim(figure.quoted(probe.target or ""))
+    st.caption(
+        f"True token {true}: a loss of {loss} nats at any temperature; {plain.effective_choices:.3g} effective choices."
+    )
+    component.show(figure.bars(probe, sampled, plain), key=key, label=f"Next tokens of {answer.name}")
 
 
 def _change(sampled: float | None, plain: float | None, unit: str | None = None) -> str | None:

@@ -1,4 +1,4 @@
-"""The curves of a run, as the viewer chose them: ?curves=..&x=..&discarded=..&log=..&steps=A-B."""
+"""The curves of a run, as the viewer chose them: ?curves=..&x=..&discarded=..&log=..&steps=A-B&last=.."""
 
 from dataclasses import dataclass
 
@@ -36,11 +36,12 @@ def show(facts: RunFacts) -> None:
         return
     key, zone = f"figure-{facts.run.id}", st.context.timezone or "UTC"
     view = chart_view.shown(key, "steps")
+    window = window_in_view(facts)
     drawing = figure.draw(
         facts,
         metrics,
         x_axis=options.x_axis,
-        window=url_state.steps(),
+        window=window,
         discarded=options.discarded,
         smooth=options.smooth,
         zone=zone,
@@ -51,22 +52,46 @@ def show(facts: RunFacts) -> None:
         key=key,
         label="Curves of the run",
         title=tools.title(facts),
-        view=view,
-        on_view=lambda: chart_view.save(key, "steps", lambda bounds: save_zoom(facts, bounds, options.x_axis, zone)),
-        csv=tools.csv_url(facts, metrics, discarded=options.discarded),
+        view=view | {"last": url_state.last() or ""},
+        on_view=lambda: save_view(facts, key, options.x_axis, zone),
+        csv=tools.csv_url(facts, metrics, window, discarded=options.discarded),
     )
 
 
+def window_in_view(facts: RunFacts) -> tuple[int, int] | None:
+    """First and last step; None for the whole run."""
+    last, done = url_state.last(), facts.progress.done
+    if last is None:
+        return url_state.steps()
+    count = -(-done * int(last[:-1]) // 100) if last.endswith("%") else int(last)
+    return (max(0, done - count), done - 1) if 1 < count < done else None
+
+
 def view_options(facts: RunFacts) -> ViewOptions:
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        metrics = chart_controls.metric_selector(facts.metrics, default_charts(facts.metrics))
+    """Read the viewer's choices, from a popover: the browser draws the curves sooner without its controls."""
+    popover = st.popover("Chart", icon=":material/tune:", key="chart-options", type="tertiary", on_change="rerun")
+    shown = bool(popover.open)
+    with popover:
+        metrics = chart_controls.metric_selector(facts.metrics, default_charts(facts.metrics), shown=shown)
         return ViewOptions(
             metrics=metrics,
-            x_axis=chart_controls.x_axis_selector(x_axes(facts)),
-            smooth=chart_controls.smoothing_selector(),
-            discarded=st.toggle("Discarded branches", value=True, key="discarded", bind="query-params"),
-            axes=chart_controls.axis_choices(metrics),
+            x_axis=chart_controls.x_axis_selector(x_axes(facts), shown=shown),
+            smooth=chart_controls.smoothing_selector(shown=shown),
+            discarded=_discarded_toggle(shown=shown),
+            axes=chart_controls.axis_choices(metrics, shown=shown),
         )
+
+
+def _discarded_toggle(*, shown: bool) -> bool:
+    chosen = url_state.text("discarded") != "false"
+
+    def save() -> None:
+        url_state.set_texts("discarded", [] if st.session_state["discarded"] else ["false"])
+
+    if shown:
+        chart_controls.set_widget("discarded", chosen)
+        st.toggle("Discarded branches", key="discarded", on_change=save)
+    return chosen
 
 
 def x_axes(facts: RunFacts) -> list[XAxis]:
@@ -76,11 +101,20 @@ def x_axes(facts: RunFacts) -> list[XAxis]:
     return [XAxis.STEP, *tokens, XAxis.TIME, *flops]
 
 
+def save_view(facts: RunFacts, key: str, x_axis: XAxis, zone: str) -> None:
+    """Write what the viewer did to the chart to the URL."""
+    last = component.viewed(key).get("last")
+    if last == "follow":  # as many steps as are in view
+        first, end = url_state.steps() or (0, facts.progress.done - 1)
+        last = url_state.last() or str(end - first + 1)
+    chart_view.save(key, "steps", lambda bounds: save_zoom(facts, bounds, x_axis, zone), last=last)
+
+
 def save_zoom(facts: RunFacts, bounds: tuple[float, float] | None, x_axis: XAxis, zone: str) -> None:
     """Write the range in view, which the chart gives in units of its x axis, to the URL as steps."""
     if bounds is None:
         url_state.set_steps(None)
         return
-    run_axes = cached.curves(facts, (), x_axis=x_axis, window=url_state.steps()).run_axes
+    run_axes = cached.curves(facts, (), x_axis=x_axis, window=window_in_view(facts)).run_axes
     step_axis = figure.in_local_time(run_axes, x_axis, clock.zone(zone)).live
     url_state.set_steps((step_axis.step_at(bounds[0]), step_axis.step_at(bounds[1])))

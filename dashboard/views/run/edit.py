@@ -41,6 +41,7 @@ def dialog(run: Run) -> None:
             path=f"/runs/{run.id}",
         ),
         fields=lambda: changes(run, _fields(run)),
+        word="",  # nothing of the training changes
     )
 
 

@@ -57,7 +57,8 @@ def _figure(
     )
     run_axes = in_local_time(read.run_axes, x_axis, clock.zone(zone))
     bounds = None if window is None else tuple(run_axes.live.at(window))
-    chart = ChartOptions(x_axis=x_axis, window=bounds, smooth=smooth, revision=facts.run.id, axes=axes)
+    band = cached.live_band(facts, window) if "loss" in metrics else None
+    chart = ChartOptions(x_axis=x_axis, window=bounds, smooth=smooth, revision=facts.run.id, axes=axes, band=band)
     return run_figure({name: read.by_metric[name] for name in metrics}, marks, run_axes, chart)
 
 

@@ -32,4 +32,4 @@ def show_metrics(breakdown: Breakdown) -> None:
         st.metric("Trained", formatting.duration(breakdown.seconds[TimeCause.TRAINING]), width=width)
         st.metric("Not training", formatting.duration(lost_seconds(breakdown)), help=LOST_HELP, width=width)
         if largest is not None:
-            st.metric("Largest loss", NAMES[largest], width=width)
+            st.metric("Biggest time sink", NAMES[largest], width=width)

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard import formatting, url_state
-from dashboard.data import cached
+from dashboard.data import cached, pending
 from dashboard.data.facts import RunFacts
 from dashboard.figures.marks import MAX_INCIDENTS
 from dashboard.views import states, waiting
@@ -84,19 +84,18 @@ def rows(facts: RunFacts, rewinds: Sequence[Rewind], max_rows: int) -> list[Inci
     """Open ones first, then the newest."""
     found = sorted(facts.incidents, key=lambda each: (each.state == IncidentState.CLOSED, -each.number))
     costs = costs_by_incident(rewinds)
-    return [row(facts.run.id, incident, costs.get(incident.number, "-")) for incident in found[:max_rows]]
+    return [row(facts, incident, costs.get(incident.number, "-")) for incident in found[:max_rows]]
 
 
-def row(run_id: str, incident: Incident, cost: str) -> IncidentRow:
-    is_closed = incident.state == IncidentState.CLOSED
+def row(facts: RunFacts, incident: Incident, cost: str) -> IncidentRow:
     return IncidentRow(
         number=incident.number,
         kind=formatting.visible(formatting.incident_kind(incident.kind)),
         onset=formatting.count(incident.onset_step),
         cost=cost,
-        outcome=(incident.outcome or incident.state) if is_closed else incident.state,
+        outcome=pending.standing(facts, incident),
         color=states.BADGES.get(incident.state, ("gray", ""))[0],
-        url=url_state.incident_url(run_id, incident.number),
+        url=url_state.incident_url(facts.run.id, incident.number),
     )
 
 
@@ -118,9 +117,7 @@ def show_details(facts: RunFacts, incident: Incident) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         kind = formatting.escape_markdown(formatting.incident_kind(incident.kind))
         st.markdown(f"**{incident.number}. {kind}**", width="content")
-        states.badge(incident.state)
-        if incident.outcome is not None:
-            st.badge(incident.outcome, color="gray")
+        states.badge(incident.state, pending.standing(facts, incident))
         waiting.link(facts, incident.number)
     st.markdown(formatting.incident_sentence(incident))
     st.markdown(formatting.bullet_list(incident.details.get("reasons", [])))

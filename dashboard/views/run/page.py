@@ -1,6 +1,6 @@
 """Run: the curves of one run and what happened to it, live while it is running.
 
-In the URL: ?run=ID&steps=A-B&curves=..&x=..&smooth=..&discarded=..&details=..&incident=N
+In the URL: ?run=ID&steps=A-B&last=..&curves=..&x=..&smooth=..&discarded=..&details=..&incident=N
 """
 
 import time
@@ -12,7 +12,6 @@ import streamlit as st
 from dashboard import clock, formatting
 from dashboard.data import cached, pending, tables
 from dashboard.data.facts import RunFacts
-from dashboard.data.progress import is_silent
 from dashboard.figures.skipped_updates import num_skipped
 from dashboard.views import frame, operate, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
@@ -20,8 +19,8 @@ from dashboard.views.run import costs, curves, edit, families, goodput, hardware
 from dashboard.views.table import show_table
 from lossguard.vocabulary.gating import SKIPPED
 from lossguard.vocabulary.limits import limits_in
-from lossguard.vocabulary.protocol import IMPORTED, why_unguarded
-from lossguard.vocabulary.states import IncidentState, RunState
+from lossguard.vocabulary.protocol import IMPORTED, why_unguarded, why_unsaved
+from lossguard.vocabulary.states import IncidentState
 from lossguard.vocabulary.wording import never_restored
 
 
@@ -29,37 +28,47 @@ def page(facts: RunFacts) -> None:
     operate.show_success()
     header(facts)
     waiting.show(facts)
-    above = st.container()  # filled last: the browser draws the curves meanwhile
-    frame.show_parts(facts, (metrics, curves.show))
-    with above:
-        story.show(facts)
+    with st.container(key="chart"):
+        frame.show_parts(facts, (curves.show,))
 
 
 def lower_part(facts: RunFacts) -> None:
-    frame.show_parts(facts, (notes.show, goodput.show, families.show, hardware.show, costs.show, details))
+    parts = (about, story.show, notes.show, goodput.show, families.show, hardware.show, costs.show, details)
+    frame.show_parts(facts, parts)
 
 
 def header(facts: RunFacts) -> None:
     run = facts.run
+    states.verdict(facts.verdict)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.header(formatting.escape_markdown(formatting.run_title(run)), width="content", anchor=False)
-        states.run_badge(run)
         states.needs_a_person(run, pending.count(facts))
+        frame.other_runs()
+    if why := why_unguarded(run.capabilities):
+        sentence = f"Nothing is rolled back any more: {formatting.escape_markdown(why)}."
+        st.warning(f"{sentence} Start the training again to guard it.", icon=":material/remove_moderator:")
+    if why := why_unsaved(run.capabilities):
+        sentence = f"Checkpoints cannot be saved: {formatting.escape_markdown(why)}."
+        st.warning(f"{sentence} A rollback loses more with every step.", icon=":material/save:")
+    if uncertified := facts.uncertified:
+        sentence = f"A checkpoint without a certificate: {never_restored(*uncertified, run.restorable_steps)}."
+        st.warning(formatting.escape_markdown(sentence), icon=":material/healing:")
+
+
+def about(facts: RunFacts) -> None:
+    """The numbers of the run, what can be done with its record, and where it runs."""
+    metrics(facts)
+    run = facts.run
+    with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(
             "views/compare/page.py", label="Compare", icon=":material/compare_arrows:", query_params={"runs": run.id}
         )
         edit.button(facts)
-        report_download.button(facts.run)
+        report_download.button(run)
     origin = "imported" if IMPORTED in run.capabilities else ""
     parts = [f"run {run.id}", origin, run.host, formatting.hardware(run), run.git_commit and run.git_commit[:10]]
     st.caption(formatting.escape_markdown(" / ".join(part for part in parts if part)))
     edit.note(facts)
-    if why := why_unguarded(run.capabilities):
-        sentence = f"Nothing is rolled back any more: {formatting.escape_markdown(why)}."
-        st.warning(f"{sentence} Start the training again to guard it.", icon=":material/remove_moderator:")
-    if uncertified := facts.uncertified:
-        sentence = f"A checkpoint without a certificate: {never_restored(*uncertified, run.restorable_steps)}."
-        st.warning(formatting.escape_markdown(sentence), icon=":material/healing:")
     if limits := limits_in(run.capabilities).to_text():
         st.caption(formatting.escape_markdown(f"limits of the trainer: {limits.replace(',', ', ')}"))
     if facts.source.describe():
@@ -70,8 +79,8 @@ def metrics(facts: RunFacts) -> None:
     run, progress, width = facts.run, facts.progress, METRIC_WIDTH_PIXELS
     with st.container(horizontal=True):
         st.metric(formatting.steps_label(progress.total), formatting.short_count(progress.done), width=width)
-        st.metric("Loss", formatting.number(facts.newest.get("loss")), width=width)
-        if run.state == RunState.RUNNING and not is_silent(run, time.time()):
+        st.metric("Last loss", formatting.number(facts.newest.get("loss")), width=width)
+        if facts.verdict.is_training:
             st.metric("Time left", formatting.duration(progress.seconds_left), width=width)
         st.metric("Time per step", formatting.seconds(progress.seconds_per_step), width=width)
         num_open = sum(each.state != IncidentState.CLOSED for each in facts.incidents)

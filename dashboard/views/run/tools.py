@@ -1,6 +1,6 @@
 """What the tools of a run's chart need: the title of a picture, and the file with the values in view."""
 
-from dashboard import formatting, url_state
+from dashboard import formatting
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import database_url
 from dashboard.data.values_file import VALUES_ROUTE, ValuesFile, values_files
@@ -12,7 +12,7 @@ def title(facts: RunFacts) -> str:
     return formatting.escape_plotly(f"{formatting.run_title(run)} ({run.project}, run {run.id})")
 
 
-def csv_url(facts: RunFacts, metrics: tuple[str, ...], *, discarded: bool) -> str:
+def csv_url(facts: RunFacts, metrics: tuple[str, ...], window: tuple[int, int] | None, *, discarded: bool) -> str:
     """Of the values in view."""
-    file = ValuesFile(database_url(), facts.run.id, metrics, url_state.steps(), discarded)
+    file = ValuesFile(database_url(), facts.run.id, metrics, window, discarded)
     return VALUES_ROUTE + values_files.name(file)

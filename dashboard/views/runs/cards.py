@@ -11,31 +11,33 @@ import streamlit as st
 from dashboard import formatting
 from dashboard.data import cached
 from dashboard.data.facts import RunCard
-from dashboard.data.progress import is_silent
 from dashboard.figures.sparkline import sparkline
 from dashboard.views import states
 from dashboard.views.runs import selection
 from db.runs.overview import Tally
+from db.runs.verdicts import Verdict
 from lossguard.vocabulary.run_search import tags_of
-from lossguard.vocabulary.states import RunState
 
-LOSS_HELP = f"The newest value. The line shows the largest values of the last {cached.SPARKLINE_STEPS:,} steps."
+LOSS_HELP = (
+    "The newest value; the verdict goes by the median of the last few. "
+    f"The line shows the largest values of the last {cached.SPARKLINE_STEPS:,} steps."
+)
 
 
-def show(card: RunCard, tally: Tally) -> None:
+def show(card: RunCard, tally: Tally, verdict: Verdict) -> None:
     with st.container(border=True, key=f"card-{card.run.pk}", horizontal=True, vertical_alignment="top"):
-        _name(card, tally)
-        st.html(facts_html(card, tally, time.time()))
+        _name(card, tally, verdict)
+        st.html(facts_html(card, tally, verdict, time.time()))
 
 
-def _name(card: RunCard, tally: Tally) -> None:
+def _name(card: RunCard, tally: Tally, verdict: Verdict) -> None:
     run = card.run
     with st.container(width=280, gap="small"):
         label = formatting.escape_markdown(formatting.run_title(run))
         st.page_link("views/run/page.py", label=f"**{label}**", query_params={"run": run.id})
         st.caption(formatting.escape_markdown(" / ".join(filter(None, (run.id, run.host, formatting.hardware(run))))))
         with st.container(horizontal=True, vertical_alignment="center"):
-            states.run_badge(run, *_marks(card))
+            states.verdict(verdict, *_marks(card))
             _tick(run.pk, run.id)
             states.needs_a_person(run, tally.waiting)
 
@@ -54,14 +56,14 @@ def _tick(pk: int, run_id: str) -> None:
     st.checkbox("Select", key=key, on_change=selection.toggle, args=(run_id, version))
 
 
-def facts_html(card: RunCard, tally: Tally, now: float) -> str:
+def facts_html(card: RunCard, tally: Tally, verdict: Verdict, now: float) -> str:
     """The numbers of a card with their names, the line of its loss and the bar of its progress."""
     facts = [
-        _fact("Loss", formatting.number(card.loss), below=_loss_line(card.sparkline), help=LOSS_HELP),
+        _fact("Last loss", formatting.number(card.loss), below=_loss_line(card.sparkline), help=LOSS_HELP),
         _fact(
             formatting.steps_label(card.progress.total),
             formatting.short_count(card.progress.done),
-            below=_progress_bar(card, now),
+            below=_progress_bar(card, verdict),
         ),
         _fact("Tokens", formatting.abbreviated(card.tokens)),
         _fact("Open incidents", str(tally.open_incidents)),
@@ -84,12 +86,11 @@ def _loss_line(values: list[float]) -> str:
     return sparkline(values, label=f"Largest losses of the last steps, from {low} to {high}")
 
 
-def _progress_bar(card: RunCard, now: float) -> str:
+def _progress_bar(card: RunCard, verdict: Verdict) -> str:
     progress = card.progress
     if progress.fraction is None:
         return ""
-    is_running = card.run.state == RunState.RUNNING and not is_silent(card.run, now)
-    has_time_left = is_running and progress.seconds_left is not None
+    has_time_left = verdict.is_training and progress.seconds_left is not None
     left = f"{formatting.duration(progress.seconds_left)} left" if has_time_left else f"{progress.fraction:.0%}"
     return (
         f'<span class="progress">{html.escape(left)}</span>'

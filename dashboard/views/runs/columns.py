@@ -25,6 +25,8 @@ class Value(StrEnum):
     MAX = "max"
 
 
+STEPS = "Steps"
+"""The label of the number of steps, which every table has."""
 DEFAULT_COLUMNS = ("last loss", "min loss")
 PROJECT, TAG, HOST = "project", "tag", "host"
 """What runs can be grouped by besides their settings."""
@@ -44,6 +46,8 @@ class Column:
 
     def of(self, row: ListedRun) -> Any:
         """The value of a run; None if it has none."""
+        if self.label == STEPS:
+            return row.summary.steps
         if self.value is None:
             return next(iter(settings_named(row.settings, self.name)), None)
         metric = row.summary.metrics.get(self.name)

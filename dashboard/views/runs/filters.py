@@ -7,7 +7,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.data.run_list import ListedRun
-from dashboard.views.runs.columns import Column, column, ordered
+from dashboard.views.runs.columns import STEPS, Column, column, ordered
 from dashboard.views.runs.listing import ORDERS, SortOrder
 from dashboard.views.search_box import search_box
 from db.runs.fields import SHOWN_STATES
@@ -18,10 +18,22 @@ from lossguard.vocabulary.run_search import ARCHIVED, Search
 UNFOLDED = "filters_unfolded"
 """In the session: whether a narrow screen shows the filters."""
 UP, DOWN = ", ascending", ", descending"
+SORT = "sort"
+"""In the session and in the URL: the order of the list."""
+
+
+HEADERS = {
+    "Run": (SortOrder.NAME, "ascending"),
+    "State": (SortOrder.ATTENTION, "ascending"),
+    "Open incidents": (SortOrder.INCIDENTS, "descending"),
+    "Last report": (SortOrder.REPORT, "descending"),
+}
+"""Orders of all runs, with their directions, by the columns that every table of runs has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
+    projects: Sequence[str]
     states: Sequence[str]
     tags: Sequence[str]
     archived: bool
@@ -41,9 +53,12 @@ class Filters:
     def where(self, search: Search) -> RunFilter:
         """Without `archived`, archived runs are left out, unless the search says something of them."""
         shows_archived = self.archived or ARCHIVED in search.names
-        states = tuple(self.states) or None
         return RunFilter(
-            shown_states=states, tags=tuple(self.tags), archived=None if shows_archived else False, search=search
+            projects=tuple(self.projects) or None,
+            shown_states=tuple(self.states) or None,
+            tags=tuple(self.tags),
+            archived=None if shows_archived else False,
+            search=search,
         )
 
     def sorted_by_column(self, rows: Sequence[ListedRun]) -> list[ListedRun]:
@@ -72,18 +87,33 @@ def rows_of_controls() -> tuple[DeltaGenerator, DeltaGenerator]:
 
 def fold_button() -> None:
     """Shown on a narrow screen only."""
-    count = sum(bool(st.session_state.get(name)) for name in ("state", "tags", "archived", "group"))
+    count = sum(bool(st.session_state.get(name)) for name in ("project", "state", "tags", "archived", "group"))
     label = f"Filters ({count})" if count else "Filters"
     if st.button(label, icon=":material/tune:", key="filters-button"):
         st.session_state[UNFOLDED] = not st.session_state.get(UNFOLDED, False)
         st.rerun(scope="fragment")
 
 
-def filter_controls(tags: Sequence[str], columns: Sequence[Column]) -> Filters:
-    """`tags`: those of all runs. `columns`: by which the runs can be sorted, too."""
-    states = st.multiselect("State", SHOWN_STATES, placeholder="any", key="state", bind="query-params", width=260)
-    chosen = st.multiselect("Tags", tags, placeholder="any", key="tags", bind="query-params", width=200)
-    orders = [*SortOrder, *(f"{each.label}{way}" for each in columns for way in (UP, DOWN))]
-    order = st.selectbox("Sort", orders, key="sort", bind="query-params", width=250)
+def filter_controls(projects: Sequence[str], tags: Sequence[str], columns: Sequence[str] | None) -> Filters:
+    """`projects` and `tags`: those of all runs. `columns`: of the table, by which the runs can be sorted, too."""
+
+    def several(label: str, offered: Sequence[str], key: str) -> list[str]:
+        chosen: list[str] = st.multiselect(
+            label, offered, placeholder="any", key=key, bind="query-params", width=190, select_all=False
+        )
+        return chosen
+
+    among = several("Project", projects, "project")
+    states, chosen = several("State", SHOWN_STATES, "state"), several("Tags", tags, "tags")
+    by_column = [] if columns is None else [STEPS, *columns]
+    orders = [*SortOrder, *(f"{label}{way}" for label in by_column for way in (UP, DOWN))]
+    order = st.selectbox("Sort", orders, key=SORT, bind="query-params", width=230)
     archived = st.toggle("Archived", key="archived", bind="query-params", help="Show archived runs too.")
-    return Filters(states, chosen, archived, order)
+    return Filters(among, states, chosen, archived, order)
+
+
+def orders_of(column: str) -> list[tuple[str, str]]:
+    """The orders that clicks on the header of a column choose one after the other, each with its direction."""
+    if column in HEADERS:
+        return [HEADERS[column]]
+    return [(f"{column}{UP}", "ascending"), (f"{column}{DOWN}", "descending")]

@@ -4,12 +4,8 @@ import difflib
 from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 
-from db.models import Run
-from db.run_states import SILENT, is_silent
 from db.runs.conditions import FIELDS
-from db.runs.fields import NEEDS_A_PERSON
 from db.runs.orders import RunOrder
-from db.runs.overview import Tally
 from lossguard.vocabulary.run_search import METRIC, SETTING, Search
 
 PAGE_SIZE = {"Cards": 20, "Table": 100}
@@ -35,13 +31,6 @@ ORDERS: Mapping[SortOrder, RunOrder] = {
     SortOrder.INCIDENTS: RunOrder.INCIDENTS,
     SortOrder.NAME: RunOrder.NAME,
 }
-
-
-def state_of(run: Run, tally: Tally, now: float) -> str:
-    """One of `db.runs.fields.SHOWN_STATES`."""
-    if tally.waiting:
-        return NEEDS_A_PERSON
-    return SILENT if is_silent(run, now) else run.state
 
 
 def unknown_names(

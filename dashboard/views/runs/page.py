@@ -1,6 +1,6 @@
 """Runs: as cards or as a table; by default those that need a person come first.
 
-In the URL: ?layout=..&find=..&state=..&tags=..&archived=..&sort=.., and of the table &columns=..&group=..
+In the URL: ?layout=..&find=..&project=..&state=..&tags=..&archived=..&sort=.., and of the table &columns=..&group=..
 """
 
 import time
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard.data import cached, run_list, run_pages
-from dashboard.data.run_list import ListedRun
+from dashboard.data.run_list import CountedRun, ListedRun
 from dashboard.data.run_pages import FoundRuns
+from dashboard.operator_actions import collector_url
 from dashboard.views import frame, operate, tab
 from dashboard.views.runs import cards, filters, listing, selection, table
 from dashboard.views.runs.columns import DEFAULT_COLUMNS, HOST, PROJECT, TAG, Column, available, column
@@ -27,26 +28,39 @@ NUM_FIRST_CARDS = 4  # as many as a window shows: they are drawn before the othe
 NUM_SHOWN = {"Cards": "runs_shown", "Table": "rows_shown"}  # number of runs on the page
 
 GETTING_STARTED = """\
-Start the collector, then any training loop that reports to it:
+In the environment that you train in, with the address of the collector (and `LOSSGUARD_TOKEN`, if it asks for one):
 
 ```bash
-python -m monitor serve
-LOSSGUARD_URL=http://127.0.0.1:8000 python -m trainer run --recipe tiny
+pip install lossguard
+export LOSSGUARD_URL={url}
 ```
 
-In your own loop:
+A script that logs to Weights & Biases, TensorBoard, MLflow or trackio, or prints its loss, is watched as it is:
+
+```bash
+lossguard launch -- python train.py
+```
+
+A loop of your own is also rolled back when its loss spikes:
 
 ```python
 import lossguard
+from lossguard.torch import Checkpoints
 
 run = lossguard.init(project="my-project", config=config)
-for step, batch in enumerate(batches):
+checkpoints = Checkpoints(f"out/{{run.id}}", model=model, optimizer=optimizer)
+guard = lossguard.Guard(run, checkpoints=checkpoints)
+for step, batch in guard.steps(loader, until=10_000):
     ...
     run.log(step, loss=loss, grad_norm=norm)
 run.finish()
 ```
 
-The run appears here after its first report. `make demo` shows everything in three minutes.
+A run appears here after its first report. For a try without a loop of your own, train the small model that comes along:
+
+```bash
+LOSSGUARD_URL={url} python -m trainer run --recipe tiny
+```
 """
 
 
@@ -54,7 +68,7 @@ def page() -> None:
     tab.show(waiting=run_pages.num_waiting())
     if not run_pages.num_runs():
         st.subheader("No runs yet")
-        st.markdown(as_typed_here(GETTING_STARTED))
+        st.markdown(as_typed_here(GETTING_STARTED.format(url=collector_url())))
         return
     operate.show_success()
     is_table = layout == "Table"
@@ -68,7 +82,8 @@ def page() -> None:
         columns = column_controls(metrics) if is_table else []
         group_by = group_control() if is_table else []
     with upper:
-        chosen = filters.filter_controls(run_pages.tags(), columns)
+        labels = [each.label for each in columns] if is_table and not group_by else None
+        chosen = filters.filter_controls(run_pages.projects(), run_pages.tags(), labels)
     show_problems([*search.problems, *unknown.values()])
     where = chosen.where(search.without(unknown))
     reads_many = bool(group_by) or chosen.by_column
@@ -88,7 +103,7 @@ def page() -> None:
         rows = run_list.listed(found.rows, metrics_of(columns))
         table.show_groups(grouped(rows, by=group_by, columns=columns), group_by, columns)
     else:
-        table.show_runs(rows_of_table(found, chosen, columns, num_shown), columns, time.time())
+        table.show_runs(rows_of_table(found, chosen, columns, num_shown), columns, chosen.order, time.time())
         show_more(found.total if not reads_many else len(found.rows), num_shown)
 
 
@@ -107,7 +122,8 @@ def column_controls(metrics: Sequence[str]) -> list[Column]:
     default = [name for name in DEFAULT_COLUMNS if name in offered]
     labels = st.multiselect(
         "Columns", offered, default, key="columns", bind="query-params", width=600,
-        accept_new_options=True, help="Settings by path, and the last, smallest or largest value of metrics.",
+        accept_new_options=True, select_all=False,
+        help="Settings by path, and the last, smallest or largest value of metrics.",
     )  # fmt: skip
     return [column(label) for label in labels]
 
@@ -116,7 +132,8 @@ def group_control() -> list[str]:
     names = dict.fromkeys([PROJECT, TAG, HOST, *available(run_pages.settings(), ())])
     chosen: list[str] = st.multiselect(
         "Group by", list(names), placeholder="nothing", key="group", bind="query-params", width=400,
-        accept_new_options=True, help="Mean, standard deviation and n of each column over the runs of a group.",
+        accept_new_options=True, select_all=False,
+        help="Mean, standard deviation and n of each column over the runs of a group.",
     )  # fmt: skip
     return chosen
 
@@ -130,18 +147,18 @@ def rows_of_table(found: FoundRuns, chosen: Filters, columns: Sequence[Column], 
     rows = found.rows
     if chosen.by_column:
         rows = [
-            (row.run, row.tally)
+            CountedRun(row.run, row.tally, row.verdict)
             for row in chosen.sorted_by_column(run_list.listed(rows, metrics_of([chosen.column])))[:num_shown]
         ]
     return run_list.listed(rows, metrics_of(columns) | {table.SPARKLINE})
 
 
 def show_cards(found: FoundRuns) -> None:
-    shown = cached.cards([run for run, _ in found.rows])
-    for place, ((_, tally), card) in enumerate(zip(found.rows, shown, strict=True)):
+    shown = cached.cards([row.run for row in found.rows])
+    for place, (row, card) in enumerate(zip(found.rows, shown, strict=True)):
         if place == NUM_FIRST_CARDS:
             frame.wait_for_drawing("cards")
-        cards.show(card, tally)
+        cards.show(card, row.tally, row.verdict)
 
 
 def show_more(total: int, num_shown: int) -> None:

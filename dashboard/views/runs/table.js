@@ -1,5 +1,5 @@
-// Draws data.columns as a table. A click on a header sorts the rows that are shown. Where the rows are runs (data.ids),
-// they can be selected: what the viewer changed is reported as the trigger "changes": pairs of id and whether selected, and
+// Draws data.columns as a table. A click on a header sorts the rows; where they are some of all runs (data.ids), the server
+// does: the click reports the next of the column's orders as the trigger "order", "" after the last one. Runs can be selected: what the viewer changed is reported as the trigger "changes": pairs of id and whether selected, and
 // the version of the selection (data.version) that they change.
 
 const NUMBERS = new Map([["NaN", NaN], ["Infinity", Infinity], ["-Infinity", -Infinity]]); // JSON has none of them
@@ -116,8 +116,8 @@ class Table {
     host.replaceChildren(this.scroll, csv);
   }
 
-  update(data, report) {
-    this.report = report;
+  update(data, report, reportOrder) {
+    [this.report, this.reportOrder] = [report, reportOrder];
     this.selected = new Set(data.selected);
     if (data.version !== this.version) this.changes.clear(); // the whole selection was replaced, such as cleared
     this.version = data.version;
@@ -193,16 +193,20 @@ class Table {
     const found = element("th", `${column.kind} ${place === 0 ? "first" : ""}`);
     found.scope = "col";
     found.title = column.help;
-    if (column.kind === "line") {
+    const orders = this.data.ids ? column.orders.map(([order]) => order) : undefined;
+    if (column.kind === "line" || orders?.length === 0) {
       found.append(element("span", "", column.label));
       return found;
     }
     const button = element("button", "", column.label);
     button.dataset.focus = `sort ${place}`;
     button.addEventListener("click", () => {
+      if (orders) return this.reportOrder(orders[orders.indexOf(this.data.order) + 1] ?? "");
       this.sort = nextSort(this.sort, place, column.label);
       this.draw();
     });
+    const chosen = orders?.indexOf(this.data.order) ?? -1;
+    if (chosen >= 0) found.ariaSort = column.orders[chosen][1];
     if (this.sort?.place === place && this.sort.label === column.label) {
       found.ariaSort = this.sort.descending ? "descending" : "ascending";
     }
@@ -229,5 +233,6 @@ const tables = new WeakMap();
 export default function ({ data, parentElement, setTriggerValue }) {
   const host = parentElement.querySelector(".runs");
   if (!tables.has(host)) tables.set(host, new Table(host));
-  tables.get(host).update(data, (changes) => setTriggerValue("changes", changes));
+  const report = (name) => (value) => setTriggerValue(name, value);
+  tables.get(host).update(data, report("changes"), report("order"));
 }

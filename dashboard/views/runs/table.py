@@ -6,7 +6,7 @@ runs are shown.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from dashboard.data.configurations import setting_text
 from dashboard.data.run_list import ListedRun
 from dashboard.figures.sparkline import points
 from dashboard.views.runs import selection
-from dashboard.views.runs.columns import Column, number
+from dashboard.views.runs.columns import STEPS, Column, number
+from dashboard.views.runs.filters import SORT, orders_of
 from dashboard.views.runs.groups import Group
-from dashboard.views.runs.listing import state_of
+from dashboard.views.runs.listing import SortOrder
 from lossguard.vocabulary.protocol import encode_number
 from lossguard.vocabulary.run_search import tags_of
 
@@ -59,6 +60,8 @@ class TableColumn:
     values: Sequence[float | str | None] = ()
     """What it is sorted by where that is not the cells: numbers, as `encode_number` writes them, before texts."""
     help: str = ""
+    orders: Sequence[tuple[str, str]] = ()
+    """See `filters.orders_of`; without any, the table has all rows there are, and the browser sorts them."""
 
 
 def run_table(rows: Sequence[ListedRun], columns: Sequence[Column], now: float) -> list[TableColumn]:
@@ -67,16 +70,17 @@ def run_table(rows: Sequence[ListedRun], columns: Sequence[Column], now: float) 
     reported = [row.run.last_report_at for row in rows]
     ago = [formatting.ago(now - moment) for moment in reported]
     tags = [[formatting.visible(tag) for tag in tags_of(row.run.tags, row.run.config)] for row in rows]
-    return [
+    table = [
         TableColumn("Run", Kind.TEXT, [formatting.run_title(row.run) for row in rows]),
-        TableColumn("State", Kind.TEXT, [state_of(row.run, row.tally, now) for row in rows]),
+        TableColumn("State", Kind.TEXT, [row.verdict.headline for row in rows]),
         TableColumn("Loss", Kind.LINE, [_line(row) for row in rows], help=shape),
-        _counts("Steps", [row.summary.steps for row in rows]),
+        _counts(STEPS, [row.summary.steps for row in rows]),
         *(_chosen(column, rows) for column in columns),
         _counts("Open incidents", [row.tally.open_incidents for row in rows]),
         TableColumn("Last report", Kind.NUMBER, ago, [encode_number(moment) for moment in reported]),
-        TableColumn("Tags", Kind.TAGS, tags),
     ]
+    sorted_by = [each if each.kind is Kind.LINE else replace(each, orders=orders_of(each.label)) for each in table]
+    return [*sorted_by, TableColumn("Tags", Kind.TAGS, tags)]
 
 
 def group_table(groups: Sequence[Group], by: Sequence[str], columns: Sequence[Column]) -> list[TableColumn]:
@@ -120,8 +124,8 @@ def _text(value: float, written: str) -> str:
     return format(value, written) if math.isfinite(value) else formatting.number(value)
 
 
-def show_runs(rows: Sequence[ListedRun], columns: Sequence[Column], now: float) -> None:
-    """The table, whose selected rows are the selected runs."""
+def show_runs(rows: Sequence[ListedRun], columns: Sequence[Column], order: str, now: float) -> None:
+    """The table in this order, whose selected rows are the selected runs."""
     ids = [row.run.id for row in rows]
     selected = set(selection.selected_ids())
     runs = {
@@ -129,6 +133,7 @@ def show_runs(rows: Sequence[ListedRun], columns: Sequence[Column], now: float) 
         "links": [f"run?run={quote(run_id, safe='')}" for run_id in ids],
         "selected": [each for each in ids if each in selected],
         "version": selection.version(),
+        "order": order,
     }
     _show("Runs", run_table(rows, columns, now), runs)
 
@@ -139,7 +144,12 @@ def show_groups(groups: Sequence[Group], by: Sequence[str], columns: Sequence[Co
 
 def _show(label: str, table: Sequence[TableColumn], runs: Mapping[str, Any]) -> None:
     data = {"label": label, "columns": [asdict(column) for column in table], **runs}
-    _component(data=data, key=KEY, on_changes_change=_change_selection)
+    _component(data=data, key=KEY, on_changes_change=_change_selection, on_order_change=_change_order)
+
+
+def _change_order() -> None:
+    """A click on a header; after the last of its orders, the first one of the list."""
+    st.session_state[SORT] = st.session_state[KEY].get("order") or next(iter(SortOrder))
 
 
 def _change_selection() -> None:

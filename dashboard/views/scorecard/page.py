@@ -26,7 +26,7 @@ RATE_WIDTH_PIXELS = 360
 COLUMN_WIDTH_PIXELS = 230
 EXPLANATION = (
     "Runs in observe and approve, and runs that only report: imported ones too. Incidents at one site are judged once. "
-    "Hours are estimates. The section *Before auto: the scorecard* of `docs/operations.md` has every definition."
+    "Hours are estimates. The page `docs/scorecard.md` has every definition."
 )
 NO_RUNS = (
     "No run to score. Put a run into observe or approve (`PUT /api/v1/runs/RUN/policy`), or import past runs with "

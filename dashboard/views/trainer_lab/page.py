@@ -5,17 +5,16 @@ In the URL: ?results=..
 
 import streamlit as st
 
-from dashboard import formatting
 from dashboard.data import lab_results_file
 from dashboard.data.lab_results import LabResults
 from dashboard.data.lab_results_file import LabResultsError
 from dashboard.figures import component
-from dashboard.upload_limits import MAX_FILE_MIB
 from dashboard.views import frame
 from dashboard.views.cached_figure import cached_figure
 from dashboard.views.table import show_table
 from dashboard.views.trainer_lab import tables
 from dashboard.views.trainer_lab.sections import Section, sections
+from dashboard.views.upload import uploaded
 from db.cli.command_engine import as_typed_here
 
 INTRODUCTION = (
@@ -28,8 +27,6 @@ NOT_INSTALLED = f'The results of `docs/lesson.md` are not installed here. Choose
 FILE_HELP = as_typed_here(
     "The output of `python -m trainer lab .. --json`; a file may hold several sweeps, one after the other."
 )
-FILE_READ = "trainer-lab-file-read"
-"""In the session: the id of the last uploaded file, and what was read from it."""
 
 
 def page() -> None:
@@ -38,10 +35,15 @@ def page() -> None:
     source = st.segmented_control(
         "Results", [SHIPPED, FILE], default=SHIPPED, required=True, key="results", bind="query-params"
     )
-    results = shipped_results() if source == SHIPPED else upload_results()
+    results = shipped_results() if source == SHIPPED else uploaded_results()
     if results is not None:
         for section in sections(results):
             show(section, results.key)
+
+
+def uploaded_results() -> LabResults | None:
+    read = lab_results_file.parse
+    return uploaded("Results", "jsonl", key="lab-results", help=FILE_HELP, read=read, error=LabResultsError)
 
 
 def shipped_results() -> LabResults | None:
@@ -49,28 +51,6 @@ def shipped_results() -> LabResults | None:
     if results is None:
         st.info(NOT_INSTALLED, icon=":material/info:")
     return results
-
-
-def upload_results() -> LabResults | None:
-    file = st.file_uploader("Results", type="jsonl", key="lab-results", help=FILE_HELP, max_upload_size=MAX_FILE_MIB)
-    if file is None:
-        st.caption(FILE_HELP)
-        return None
-    kept: tuple[str, LabResults | str] | None = st.session_state.get(FILE_READ)
-    if kept is None or kept[0] != file.file_id:
-        kept = st.session_state[FILE_READ] = (file.file_id, read_results(file.name, file.getvalue()))
-    if isinstance(results := kept[1], str):
-        st.error(results, icon=":material/error:")
-        return None
-    return results
-
-
-def read_results(name: str, content: bytes) -> LabResults | str:
-    """The results of the file, or the Markdown of why they cannot be read."""
-    try:
-        return lab_results_file.parse(name, content)
-    except LabResultsError as error:
-        return formatting.escape_markdown(str(error))
 
 
 def show(section: Section, results_key: str) -> None:

@@ -47,6 +47,8 @@ def sections(results: LabResults) -> Iterator[Section]:
         (results.exposure, _exposure),
         (results.temperature, _temperature),
         (results.gradients, _gradients),
+        (results.calibration, _calibration),
+        (results.abilities, _abilities),
     )
     for runs, make in makers:
         if runs:
@@ -182,6 +184,29 @@ def _gradients(results: LabResults) -> Section:
         make_table=lambda: tables.gradients(rows),
         note="*One wrong token*: it has all other probability. *Spread*: all wrong tokens are equally likely.",
         command=command("--gradients", []),
+    )
+
+
+def _calibration(results: LabResults) -> Section:
+    runs = results.calibration
+    return Section(
+        title="Label smoothing and calibration",
+        plots=[],
+        make_table=lambda: tables.calibration(runs),
+        note="The calibration error is the mean distance of the probability of the likeliest token and how often it is "
+        "right. The loss floor is that of a model which predicts the smoothed targets.",
+        command=command("--calibration", [run.seed for run in runs]),
+    )
+
+
+def _abilities(results: LabResults) -> Section:
+    runs = results.abilities
+    return Section(
+        title="One objective, many abilities",
+        plots=[],
+        make_table=lambda: tables.abilities(runs),
+        note="Held-out loss by kind of token, of a model that was only ever asked for the next one.",
+        command=command("--abilities", [run.seed for run in runs]),
     )
 
 

@@ -9,6 +9,8 @@ from dashboard import formatting
 from dashboard.data.compute import PUBLISHED, PublishedRun
 from dashboard.data.estimate import Estimate
 from dashboard.data.lab_results import (
+    AbilityRun,
+    CalibrationRun,
     ExposureRun,
     Gradients,
     ScalingRun,
@@ -19,7 +21,7 @@ from dashboard.data.lab_results import (
 )
 from dashboard.data.power_law import fit, sizes
 
-TEXT_COLUMNS = ("Recipe", "Safeguard", "Trained with", "Model", "Source")
+TEXT_COLUMNS = ("Recipe", "Safeguard", "Trained with", "Kind", "Model", "Source")
 """The others hold numbers, which stand on the right."""
 MAX_EXP = 700.0
 """exp of a larger loss is infinite in double precision."""
@@ -131,6 +133,32 @@ def temperature(runs: Sequence[TemperatureRun]) -> pd.DataFrame:
     )
 
 
+def calibration(runs: Sequence[CalibrationRun]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "Label smoothing": formatting.number(smoothing),
+            "Loss": str(Estimate.of(run.loss for run in own)),
+            "Calibration error": str(Estimate.of(run.error for run in own)),
+            "Loss where surest": str(Estimate.of(run.surest_loss for run in own)),
+            "Loss floor": formatting.number(own[0].loss_floor),
+            "Seeds": _seeds(own),
+        }
+        for smoothing, own in groups(runs, "smoothing").items()
+    )
+
+
+def abilities(runs: Sequence[AbilityRun]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "Kind": formatting.visible(kind),
+            "Loss untrained": str(Estimate.of(run.first_loss for run in own)),
+            "Loss trained": str(Estimate.of(run.last_loss for run in own)),
+            "Seeds": _seeds(own),
+        }
+        for kind, own in groups(runs, "kind").items()
+    )
+
+
 def gradients(rows: Sequence[Gradients]) -> pd.DataFrame:
     return pd.DataFrame(
         {
@@ -177,5 +205,5 @@ def _or_dash(estimate: Estimate | None) -> str:
     return "-" if estimate is None else str(estimate)
 
 
-def _seeds(runs: Sequence[SwitchRun | ScalingRun | UnstableRun | ExposureRun | TemperatureRun]) -> str:
+def _seeds(runs: Sequence[object]) -> str:
     return formatting.count(len(runs))

@@ -40,7 +40,7 @@ def archivable(first: int, last: int, forks: Iterable[int]) -> Sequence[tuple[in
 
 
 class FileState(StrEnum):
-    """Where a file is in its life."""
+    """Stage in the life of a file."""
 
     WRITING = "writing"  # it is being written or checked; the values are in the store
     KEPT = "kept"  # the file alone has the values
@@ -75,7 +75,7 @@ class ArchivedFile(Base):
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """What the files of a run, or of all runs, hold together."""
+    """Sums over the files of a run, or of all runs."""
 
     num_runs: int
     num_files: int
@@ -128,7 +128,7 @@ def left_over(session: Session, *, unfinished: bool) -> Sequence[ArchivedFile]:
 
 
 def total(session: Session) -> Total:
-    """What the store knows to be archived."""
+    """Return the sums over the archived files that the store knows."""
     counts = sa.select(
         sa.func.count(ArchivedFile.run_pk.distinct()),
         sa.func.count(),
@@ -142,8 +142,3 @@ def places(session: Session) -> Sequence[str]:
     """The places that keep archived steps, sorted."""
     found = sa.select(ArchivedFile.place).where(ArchivedFile.state == FileState.KEPT).distinct()
     return session.scalars(found.order_by(ArchivedFile.place)).all()
-
-
-def proven_places(session: Session) -> set[str]:
-    """The places that keep files, or kept some that are to be removed."""
-    return set(session.scalars(sa.select(ArchivedFile.place).where(ArchivedFile.state != FileState.WRITING).distinct()))

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from db.steps.arrow_columns import floats, is_valid, numbers
+from db.steps.arrow_columns import array, floats, is_valid, numbers
 from db.steps.columns import MetricColumn, column_of, metric_of
 from db.steps.step_block import StepBlock
 
@@ -33,7 +33,7 @@ def encode(block: StepBlock) -> bytes:
     metrics = {column_of(name): column for name, column in block.metrics.items() if column.reported.any()}
     segment = pa.array(np.full(len(block), block.segment, dtype=np.int32))
     columns = {"segment": segment, "step": pa.array(block.steps), "time": pa.array(block.times)}
-    columns |= {name: _array(column) for name, column in metrics.items()}
+    columns |= {name: array(column) for name, column in metrics.items()}
     sink = io.BytesIO()
     pq.write_table(
         pa.table(columns),
@@ -57,7 +57,7 @@ def metric_names(metadata: pq.FileMetaData) -> list[str]:
 
 
 def metadata_of(file: Any) -> pq.FileMetaData:
-    """What the file's footer says. Raises DamagedFile."""
+    """Read the file's footer. Raises DamagedFile."""
     try:
         return pq.read_metadata(file)
     except (pa.ArrowException, OSError) as error:
@@ -96,10 +96,6 @@ def decode_whole(file: Any, *, metrics: Sequence[str] | None = None) -> StepBloc
 def _overlaps(metadata: pq.FileMetaData, number: int, first: int, end: int) -> bool:
     bounds = metadata.row_group(number).column(1).statistics
     return bool(bounds.min < end and bounds.max >= first)
-
-
-def _array(column: MetricColumn) -> pa.Array:
-    return pa.array(column.values) if column.reported.all() else pa.array(column.values, mask=~column.reported)
 
 
 def _metric(column: pa.ChunkedArray) -> MetricColumn:

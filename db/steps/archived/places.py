@@ -101,7 +101,7 @@ class Place:
         return content
 
     def look_at(self, name: str) -> "FileVersion":
-        """What tells whether a file is the one that was seen before: one request. Raises FileMissing, PlaceError."""
+        """Return what identifies a file that was seen before: one request. Raises FileMissing, PlaceError."""
         with self._opening("read", name) as path:
             facts = self._files.info(path)
         return FileVersion(int(facts["size"]), tuple(str(facts.get(key)) for key in VERSION_KEYS))

@@ -105,7 +105,7 @@ def _content(file: ArchivedFile) -> _Content:
 
 @lru_cache(maxsize=MAX_FOOTERS)
 def _version(place: str, name: str, period: int) -> places.FileVersion:
-    """As it was at the first call in the period."""
+    """Return the version as of the first call in the period."""
     return places.opened(place).look_at(name)
 
 
@@ -130,12 +130,6 @@ def _footer(content: _Content) -> pq.FileMetaData:
 def _group(content: _Content, group: int, metrics: tuple[str, ...]) -> StepBlock:
     """A row group: who reads a run from its first step to its last asks for each several times."""
     return parquet.decode(content.open(), metadata=_footer(content), groups=[group], metrics=metrics)
-
-
-def forget_contents() -> None:
-    """Look at files and read row groups anew; footers stay known. For measurements and tests."""
-    _version.cache_clear()
-    _group.cache_clear()
 
 
 def _what(file: ArchivedFile) -> str:

@@ -77,7 +77,7 @@ _CAUSES = [
     ),
     (re.compile(r"(?<=non-2xx status code: )(?:5\d\d|429) [A-Z][A-Za-z ]*"), "the server answered {found}; try later"),
 ]
-"""How another package's error names a cause -> what we say. The first that is found counts."""
+"""Words of another package's error -> our sentence. The first that is found counts."""
 _UNKNOWN_SCHEME = re.compile(r"Protocol not known: (\S+)")
 
 
@@ -87,7 +87,7 @@ def shown_url(url: str) -> str:
 
 
 def holds_secret(url: str) -> bool:
-    """Whether there is a password, a key or a signature in a URL; a name before an @ is none."""
+    """Return True if there is a password, a key or a signature in a URL; a name before an @ is none."""
     rest = _NAME.sub("", url)
     return mask_text(rest) != rest
 
@@ -99,12 +99,12 @@ def scheme_of(url: str) -> str | None:
 
 
 def is_missing_bucket(problem: BaseException) -> bool:
-    """Whether it is the bucket that is missing. Packages take that for a missing file."""
+    """Return True if it is the bucket that is missing. Packages take that for a missing file."""
     return _NO_BUCKET.search(str(problem)) is not None
 
 
 def reason(problem: BaseException, url: str) -> str:
-    """Why something failed at the URL, as the end of a sentence."""
+    """Return why something failed at the URL, as the end of a sentence."""
     said = str(getattr(problem, "strerror", None) or problem).strip()
     if unknown := _UNKNOWN_SCHEME.search(said):
         return f"{unknown[1]}:// is not supported; use a folder, s3://, gs://, az:// or another that fsspec has"
@@ -143,7 +143,7 @@ _IN_OBSTORE = {name: name for name in ("s3", "s3a", "gs", "az", "abfs", "abfss",
 
 
 def is_remote(place: object) -> bool:
-    """Whether `place` is a URL of files that lie elsewhere than on a disk of this machine."""
+    """Return True if `place` is a URL of files that lie elsewhere than on a disk of this machine."""
     scheme = scheme_of(place) if isinstance(place, str) else None
     return scheme is not None and scheme not in ON_DISK
 
@@ -155,7 +155,7 @@ def local_path(place: str | os.PathLike[str]) -> Path:
 
 
 def within(place: str | Path, name: str) -> str | Path:
-    """What is called `name` in a folder or at a URL."""
+    """Return the path or URL of `name` in a folder or at a URL."""
     return f"{str(place).rstrip('/')}/{name}" if is_remote(place) else local_path(place) / name
 
 
@@ -241,7 +241,7 @@ def open_files(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any,
 
 
 def _open_with_obstore(url: str, options: Mapping[str, Any], missing: ImportError) -> tuple[Any, str]:
-    """What s3fs, gcsfs and adlfs serve, where none of them is installed."""
+    """Open URLs of s3fs, gcsfs and adlfs where none of them is installed."""
     scheme, _, path = url.partition("://")
     shown = shown_url(url)
     package = _package_of(scheme, missing)

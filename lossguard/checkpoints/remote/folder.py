@@ -39,7 +39,7 @@ from lossguard.vocabulary.states import Tier
 
 T = TypeVar("T")
 DISCARD_SECONDS = 30.0
-"""How long a rollback waits until the manifests of what it discards are deleted; the rest follows later."""
+"""Seconds that a rollback waits for the deletion of discarded manifests; the rest is deleted later."""
 
 
 class UploadStopped(CheckpointError):
@@ -158,7 +158,7 @@ class RemoteFolder:
             self._unless_stopped(self._files.put, path, f"{self._where}/{path.relative_to(folder).as_posix()}")
 
     def _unless_stopped(self, action: Callable[..., T], *arguments: Any) -> T:
-        """In a thread of its own, which nobody waits for after `stop`: a network may be silent for minutes."""
+        """Run in a thread of its own, which nobody waits for after `stop`: a network may be silent for minutes."""
         done: Future[T] = Future()
         threading.Thread(target=_run, args=(done, action, *arguments), name="lossguard-upload", daemon=True).start()
         either: list[Future[Any]] = [done, self._stop]
@@ -256,7 +256,7 @@ class RemoteFolder:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether `stop` was called since `allow`."""
+        """True if `stop` was called since `allow`."""
         return self._stop.done()
 
     def _begin_to_write(self) -> None:

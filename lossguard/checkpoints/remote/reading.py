@@ -50,7 +50,7 @@ class RemoteListing:
 
     @classmethod
     def of(cls, files: RemoteFiles) -> "RemoteListing":
-        """What is there now. A checkpoint that is not whole is left out with a warning. Raises OSError."""
+        """List what is there now. A checkpoint that is not whole is left out with a warning. Raises OSError."""
         found, sizes = cls(), files.sizes()
         found.garbage = {"/".join(name.split("/")[:2]) for name in sizes if name.startswith(f"{FILES}/")}
         matches = {name: match for name in sizes if (match := _MANIFEST.fullmatch(name))}
@@ -88,7 +88,7 @@ def read_manifest_at(files: RemoteFiles, name: str) -> dict[str, Any] | str:
 
 
 def missing_file(manifest: Mapping[str, Any], sizes: Mapping[str, int]) -> str | None:
-    """Why the files of a manifest are not all there; None if they are."""
+    """Return why the files of a manifest are not all there; None if they are."""
     for name, written in manifest["files"].items():
         where = f"{manifest[FOLDER]}/{name}"
         if sizes.get(where) != written["bytes"]:

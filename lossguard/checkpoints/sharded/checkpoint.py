@@ -130,7 +130,7 @@ def _write_rank_files(folder: Path, skeletons: Mapping[str, Any], rank_state: An
 
 
 def has_divided_index(files: Files) -> bool:
-    """Whether ranks have written indexes of their own."""
+    """Return True if ranks have written indexes of their own."""
     return any(re.fullmatch(INDEX_OF_RANK, name) for name in files)
 
 

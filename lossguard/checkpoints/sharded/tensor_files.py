@@ -42,7 +42,7 @@ Content = dict[str, list[dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class ShardLocation:
-    """Where a shard is stored; FileSystemReader requires these names."""
+    """The place of a stored shard; FileSystemReader requires these names."""
 
     relative_path: str
     offset: int

@@ -49,7 +49,7 @@ class TensorShard:
         return cls(local_part(tensor), chunk.offsets, tensor.shape, is_first_copy(tensor), num_copies(tensor))
 
     def with_local(self, local: Tensor) -> "TensorShard":
-        """The same part of the tensor, in other memory."""
+        """Return the same part of the tensor in other memory."""
         return TensorShard(local, self.chunk.offsets, self.shape, self.is_first_copy, self.num_copies)
 
     def size(self) -> torch.Size:
@@ -74,7 +74,7 @@ class TensorShard:
 
 
 def items_of_rank(shards: Mapping[str, TensorShard], group: dist.ProcessGroup) -> list[WriteItem] | None:
-    """What this rank writes. None, on all ranks, where a rank cannot know it: they have different tensors."""
+    """Return what this rank writes; None on all ranks if a rank cannot know it, as they have different tensors."""
     if not _are_equal_on_all_ranks(shards, group):
         return None
     whole = {name: shard.local.nbytes for name, shard in shards.items() if shard.is_first_copy is None}
@@ -103,7 +103,7 @@ def writers_of(sizes: Mapping[str, int], num_ranks: int) -> dict[str, int]:
 
 
 def _are_equal_on_all_ranks(shards: Mapping[str, TensorShard], group: dist.ProcessGroup) -> bool:
-    """Whether all ranks have tensors of the same names, types and shapes."""
+    """Return True if all ranks have tensors of the same names, types and shapes."""
     layout = [(name, each.local.dtype, each.shape, each.is_first_copy is None) for name, each in shards.items()]
     number = int.from_bytes(sha256(repr(layout).encode()).digest()[:7])
     highest, negated_lowest = collectives.maxima(torch.tensor([number, -number], device="cpu"), group).tolist()

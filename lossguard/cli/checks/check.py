@@ -10,7 +10,7 @@ from lossguard.vocabulary.secrets import mask_text
 
 
 class State(StrEnum):
-    """How a check ended."""
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"  # it works, and may be not what was meant
@@ -19,16 +19,16 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was looked at, how it is, and how to mend it."""
+    """A check: its subject, its result, and how to mend it."""
 
     name: str
     state: State
     sentence: str
     mend: str = ""
-    """What to do; empty where nothing is to be done."""
+    """Advice; empty where nothing is to be done."""
 
     def fields(self) -> dict[str, Any]:
-        """As `lossguard doctor --json` prints it."""
+        """Return the check as `lossguard doctor --json` prints it."""
         return {"check": self.name, "state": self.state.value, "sentence": self.sentence, "mend": self.mend or None}
 
 
@@ -61,7 +61,7 @@ VARIABLES = {
     "LOSSGUARD_DASHBOARD_URL": "",
     "SSL_CERT_FILE": "",
 }
-"""Those that the SDK reads, each with the option that takes precedence over it, if there is one."""
+"""Variables that the SDK reads, each with the option that takes precedence over it, if there is one."""
 NOT_SET = "not set"
 SECRET = frozenset({"LOSSGUARD_TOKEN", "LOSSGUARD_ORDER_KEY"})
 

@@ -9,7 +9,7 @@ from lossguard.client.client import Client
 from lossguard.guard.limits_in_force import CLOCK_TOLERANCE
 from lossguard.run.environment import versions
 from lossguard.run.settings import Mode, Settings
-from lossguard.vocabulary.errors import CollectorError, NotFound, Unauthorised
+from lossguard.vocabulary.errors import CollectorError, Unauthorised
 from lossguard.vocabulary.secrets import host_of, is_loopback
 
 CREATE = "lossguard-server collector token create NAME"
@@ -21,7 +21,7 @@ WORTH_A_WARNING = 5.0
 
 
 def checks(settings: Settings, scopes: Sequence[str]) -> list[Check]:
-    """In the order in which a connection needs them: what follows a problem is not looked at."""
+    """Yield the checks in the order in which a connection needs them, up to the first problem."""
     if settings.url is None:
         mend = "set LOSSGUARD_URL, or deliver later with `lossguard sync`"
         return [warning("collector", "no collector is set: runs are recorded on this machine only", mend)]
@@ -47,7 +47,7 @@ def _mode(settings: Settings) -> list[Check]:
 
 
 def _privacy(settings: Settings) -> list[Check]:
-    """Whether others can read the token on its way."""
+    """Return True if others can read the token on its way."""
     assert settings.url is not None
     if settings.url.startswith("https:"):
         return [ok("tls", "the connection is encrypted, and the certificate is accepted")]
@@ -63,9 +63,6 @@ def _as_client(client: Client, scopes: Sequence[str]) -> list[Check]:
         before = time.time()
         about = client.get("/collector")
         skew = about["time"] - (before + time.time()) / 2
-    except NotFound:
-        mend = "upgrade the collector to check the token and the clocks too"
-        return [warning("collector", f"{client.url} answers; it is of an earlier release", mend)]
     except Unauthorised as error:
         mend = (
             f"set LOSSGUARD_TOKEN to a token of this collector: `{CREATE} --scope {' --scope '.join(scopes)}` makes one"

@@ -20,7 +20,7 @@ LITTLE, TOO_LITTLE = 5 << 30, 100 << 20
 
 
 def checks(settings: Settings, environment: Mapping[str, str]) -> list[Check]:
-    """What a run on this machine needs, besides a collector."""
+    """Yield checks of what a run on this machine needs, besides a collector."""
     found = [_folder(settings.directory), _disk(settings.directory), *_spools(settings.directory)]
     return [*found, *_limits(settings.directory, environment), *_order_key(environment), _torch()]
 

@@ -22,9 +22,9 @@ from lossguard.vocabulary.errors import LossguardError
 SECONDS = 1.0
 """For which a shell waits for the collector."""
 NUM_RUNS = 1_000
-"""Of which the names are offered."""
+"""Maximum number of runs whose names are offered."""
 SAFE = re.compile(r"[A-Za-z0-9._/@+-]+")
-"""What needs no quotes in any shell: other names are not offered."""
+"""Names that need no quotes in any shell; others are not offered."""
 
 
 def candidates(words: Sequence[str]) -> list[str]:
@@ -105,12 +105,12 @@ def _newest(client: Client, fields: str) -> Iterable[Found]:
 
 
 def _names(found: Iterable[str]) -> list[str]:
-    """Of what a trainer has named, the names that would not be taken for options."""
+    """Return the names given by a trainer that would not be taken for options."""
     return [name for name in found if not name.startswith("-")]
 
 
 def _asked(before: Sequence[str], question: Callable[[Client], Iterable[Any]]) -> list[Any]:
-    """What the collector answers within SECONDS; nothing if it does not."""
+    """Return what the collector answers within SECONDS; nothing if it does not."""
     values = dict(pairwise(before))
     options = argparse.Namespace(url=values.get("--url"), token=values.get("--token"))
     try:

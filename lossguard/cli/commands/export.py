@@ -28,7 +28,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    kind = options.format or _format_of(options.output)
+    kind = options.format or ("csv" if options.output.endswith(".csv") else "parquet")
     to_stdout = options.output == "-"
     if to_stdout and options.json:
         raise ConfigurationError("--json would be mixed with the file: give another FILE than -")
@@ -44,10 +44,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         Terminal.of().say(f"{options.output}: {count(num_bytes)} bytes")
     return 0
-
-
-def _format_of(name: str) -> str:
-    return "csv" if name.endswith(".csv") else "parquet"
 
 
 def _downloaded(client: Client, path: str, target: Path) -> int:

@@ -22,7 +22,7 @@ from lossguard.vocabulary.protocol import is_name
 from lossguard.vocabulary.wording import plural
 
 PROJECT = "imported"
-"""Of runs whose tool has no projects."""
+"""Project of runs whose tool has no projects."""
 
 
 def add_to(commands: Any) -> None:

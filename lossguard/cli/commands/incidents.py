@@ -7,13 +7,13 @@ from urllib.parse import quote
 
 from lossguard.cli.connection import add_options, connected, incident_page
 from lossguard.cli.errors import CommandError, ExitCode
-from lossguard.cli.interventions import action_of, lines_of
+from lossguard.cli.interventions import action_of, is_holding, is_running, lines_of
 from lossguard.cli.interventions import fields as intervention_fields
 from lossguard.cli.named_run import Found, add_run, find
 from lossguard.cli.terminal import Column, Style, Terminal, Text, print_json, table
 from lossguard.client.client import Client
 from lossguard.vocabulary.states import IncidentState, Outcome
-from lossguard.vocabulary.wording import count, number
+from lossguard.vocabulary.wording import count, incident_standing, number, recovery_sentence
 
 COLUMNS = (
     Column(title="N", right=True),
@@ -57,7 +57,7 @@ def fields(incident: Found, run: Found) -> dict[str, Any]:
     names = ("number", "kind", "state", "outcome", "signal", "onset_step", "detected_step", "peak_step", "end_step")
     details = incident.get("details") or {}
     shown = {name: incident[name] for name in (*names, "score", "segment", "opened_at", "changed_at", "verdict")}
-    shown |= {name: details.get(name) for name in ("peak_value", "expected", "reasons")}
+    shown |= {name: details.get(name) for name in ("peak_value", "expected", "lasting_probability", "reasons")}
     shown["interventions"] = [intervention_fields(each) for each in _answers(incident, run)]
     return shown | {"dashboard": incident_page(run["id"], incident["number"])}
 
@@ -71,7 +71,7 @@ def _row(incident: Found, run: Found) -> list[Text]:
     return [
         Text(str(incident["number"])),
         Text(incident["kind"]),
-        state_text(incident),
+        state_text(incident, run),
         Text(count(incident["onset_step"])),
         Text(count(incident["peak_step"])),
         Text(count(incident["end_step"])),
@@ -81,12 +81,13 @@ def _row(incident: Found, run: Found) -> list[Text]:
     ]
 
 
-def state_text(incident: Found) -> Text:
-    """How an incident stands, and once it is over, how it ended."""
-    if incident["state"] != IncidentState.CLOSED:
-        return Text(incident["state"], Style.YELLOW)
-    style = Style.GREEN if incident["outcome"] == Outcome.RECOVERED else Style.RED
-    return Text(incident["outcome"] or incident["state"], style)
+def state_text(incident: Found, run: Found) -> Text:
+    """Return the standing of an incident and, once it is over, its outcome, in its colour."""
+    details, is_held = incident.get("details") or {}, is_running(run) and any(map(is_holding, _answers(incident, run)))
+    text = incident_standing(incident["state"], incident["outcome"], details, is_held=is_held)
+    if incident["state"] != IncidentState.CLOSED or details.get("superseded_by") is not None:
+        return Text(text, Style.YELLOW)
+    return Text(text, Style.GREEN if incident["outcome"] == Outcome.RECOVERED else Style.RED)
 
 
 def _answers(incident: Found, run: Found) -> list[Found]:
@@ -114,7 +115,9 @@ def _show_one(run: Found, incidents: Sequence[Found], chosen: int, *, as_json: b
         print_json(fields(incident, run))
         return
     terminal, shown = Terminal.of(), fields(incident, run)
-    terminal.say(Text(f"Incident {chosen} of {run['id']}", Style.BOLD), f": {incident['kind']}, ", state_text(incident))
+    terminal.say(
+        Text(f"Incident {chosen} of {run['id']}", Style.BOLD), f": {incident['kind']}, ", state_text(incident, run)
+    )
     terminal.say(
         f"onset step {count(incident['onset_step'])}, detected {count(incident['detected_step'])}, "
         f"peak {count(incident['peak_step'])}, end {count(incident['end_step'])}"
@@ -123,7 +126,8 @@ def _show_one(run: Found, incidents: Sequence[Found], chosen: int, *, as_json: b
         f"{incident['signal']} {number(shown['peak_value'])} at the peak, {number(shown['expected'])} expected; "
         f"score {number(incident['score'])} (1 is the threshold)"
     )
-    for reason in shown["reasons"] or ():
+    recovery = recovery_sentence(incident["kind"], incident["state"], incident.get("details") or {})
+    for reason in filter(None, [recovery, *(shown["reasons"] or ())]):
         terminal.say(f"  {reason}")
     if incident["verdict"]:
         terminal.say(f"Cause: {incident['verdict'].get('sentence', incident['verdict'].get('cause'))}")

@@ -160,16 +160,13 @@ class _Launch:
         """The run, with what the tracker says of it where the options say nothing."""
         from lossguard.run.start import init
 
-        project = self._project or facts.get("project")
-        if not is_name(project):
-            project = os.path.basename(os.getcwd()) or "launched"
         try:
             config = self.config(facts)
         except ConfigurationError as problem:
             logging.getLogger("lossguard").warning("the configuration is not recorded: %s", problem)
             config = {"tags": self._options.tag}
         return init(
-            str(project),
+            self._project_of(facts),
             name=self._options.name or facts.get("name"),
             config=config,
             run_id=self._run_id,
@@ -184,6 +181,16 @@ class _Launch:
 
         config = facts.get("config") or {}
         return storable_config(config, () if "tags" in config else [*self._options.tag, *facts.get("tags", ())])
+
+    def folder(self, facts: Mapping[str, Any]) -> Path:
+        """Return the folder of the run."""
+        from lossguard.run.start import folder_of
+
+        return folder_of(self._directory, self._project_of(facts), self._run_id)
+
+    def _project_of(self, facts: Mapping[str, Any]) -> str:
+        project = self._project or facts.get("project")
+        return str(project) if is_name(project) else os.path.basename(os.getcwd()) or "launched"
 
     def _run_folders(self) -> list[Path]:
         """The folder of the run, if it has been begun."""

@@ -2,12 +2,14 @@
 
 import argparse
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from lossguard.cli.interventions import describe_changes
 from lossguard.cli.orders import add_order_options, order
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.protocol import is_remedy, is_step
+from lossguard.vocabulary.wording import MISSING, batches, count
 
 
 def add_to(commands: Any) -> None:
@@ -50,10 +52,16 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"--remedy {unusable[0]!r:.80} must have 1 to 64 characters of a-z, 0-9 and _")
     skip_from, skip_to = skipped(options.skip)
     changes = {"lr_scale": options.lr_scale, "remedies": options.remedy or None}
-    to = "" if options.to is None else f" to step {options.to:,} or the newest checkpoint before it"
     body = {"rewind_to": options.to, "skip_from": skip_from, "skip_to": skip_to, "reason": options.reason} | changes
     given = {name: value for name, value in body.items() if value is not None}
-    return order(options, "rollback", f"Roll {{run}} back{to}{describe_changes(changes)}", given)
+    return order(options, "rollback", "Roll {run} back", given, lambda plan: _planned(plan) + describe_changes(changes))
+
+
+def _planned(plan: Mapping[str, int | None]) -> str:
+    """The checkpoint and the batches of the rollback, as the collector would order it."""
+    skipped_batches = batches(plan["skip_from"], plan["skip_to"])
+    skips = "no batches" if skipped_batches == MISSING else f"batches {skipped_batches}"
+    return f" to step {count(plan['rewind_to'])}, skipping {skips}"
 
 
 def skipped(text: str | None) -> tuple[int | None, int | None]:

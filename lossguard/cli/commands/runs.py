@@ -6,17 +6,15 @@ from itertools import islice
 from typing import Any
 
 from lossguard.cli.connection import add_options, connected
-from lossguard.cli.named_run import NAMED, PAGE, Found, listed, matches, read
+from lossguard.cli.named_run import NAMED, PAGE, Found, listed, read
 from lossguard.cli.terminal import Column, Style, Terminal, Text, print_json, table
-from lossguard.client.client import Client
 from lossguard.vocabulary.errors import ConfigurationError
-from lossguard.vocabulary.protocol import RUN_CURSOR
 from lossguard.vocabulary.run_search import ARCHIVED, RunOrder, Search
-from lossguard.vocabulary.states import RunState
+from lossguard.vocabulary.states import RunState, RunVerdict
 from lossguard.vocabulary.wording import MISSING, ago, count, number
 
 COLUMNS = (
-    Column(title="STATE"),
+    Column(title="VERDICT"),
     Column(title="NAME", min_width=8),
     Column(title="ID"),  # never cut: people type it
     Column(title="PROJECT", min_width=7, rank=3),
@@ -26,7 +24,15 @@ COLUMNS = (
     Column(title="WAITING", right=True, rank=1),
     Column(title="LAST REPORT", right=True, rank=2),
 )
-STYLES = {RunState.RUNNING: Style.GREEN, RunState.FAILED: Style.RED, RunState.INTERRUPTED: Style.YELLOW}
+STYLES = {
+    RunVerdict.HEALTHY: Style.GREEN,
+    RunVerdict.RECOVERING: Style.YELLOW,
+    RunVerdict.DIVERGED: Style.RED,
+    RunVerdict.HELD: Style.RED,
+    RunVerdict.STALLED: Style.RED,
+    RunVerdict.UNWATCHED: Style.YELLOW,
+    RunVerdict.ENDED_OPEN: Style.RED,
+}
 LIMIT = 50
 SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -57,9 +63,8 @@ def run(options: argparse.Namespace) -> int:
     since = None if options.since is None else time.time() - seconds_of(options.since)
     with connected(options) as client:
         asked = listed(client, _query(options, search, since), limit=min(options.limit + 1, PAGE))
-        found = (each for each in asked if RUN_CURSOR in client.accepts or _is_wanted(each, options, search, since))
-        shown = list(islice(found, options.limit + 1))
-        is_empty = not shown and not options.json and not _has_runs(client)
+        shown = list(islice(asked, options.limit + 1))
+        is_empty = not shown and not options.json and next(listed(client, NAMED, limit=1), None) is None
     has_more, shown = len(shown) > options.limit, shown[: options.limit]
     if options.json:
         print_json([fields(each) for each in shown])
@@ -75,23 +80,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _has_runs(client: Client) -> bool:
-    return next(listed(client, NAMED, limit=1), None) is not None
-
-
 def _query(options: argparse.Namespace, search: Search | None, since: float | None) -> list[tuple[str, str | float]]:
-    """What the collector is asked for; one of an earlier release sends other runs too."""
+    """Parameters of the request to the collector."""
     query: list[tuple[str, str | float]] = [("sort", options.sort), *(("tag", tag) for tag in options.tag)]
-    if not _with_archived(options, search):
+    if not options.archived and (search is None or ARCHIVED not in search.names):
         query.append(("archived", "false"))
-    if search is not None:
-        query.append(("config", "true"))  # what an earlier release needs to be searched
     values = {"project": options.project, "state": options.state, "search": options.search, "since": since}
     return query + [(name, value) for name, value in values.items() if value is not None]
-
-
-def _with_archived(options: argparse.Namespace, search: Search | None) -> bool:
-    return options.archived or (search is not None and ARCHIVED in search.names)
 
 
 def seconds_of(text: str) -> float:
@@ -102,20 +97,9 @@ def seconds_of(text: str) -> float:
     return int(number) * SECONDS[unit]
 
 
-def _is_wanted(run: Found, options: argparse.Namespace, search: Search | None, since: float | None) -> bool:
-    """What a collector of this release answers by itself."""
-    return (
-        options.state in (None, run["state"])
-        and set(options.tag) <= set(run.get("tags") or ())
-        and (_with_archived(options, search) or run.get("archived_at") is None)
-        and (since is None or run["last_report_at"] >= since)
-        and (search is None or matches(search, run))
-    )
-
-
 def fields(run: Found) -> dict[str, Any]:
     """A run as `lossguard runs --json` prints it."""
-    names = ("id", "name", "project", "state", "tags", "note", "step", "total_steps", "metrics")
+    names = ("id", "name", "project", "state", "verdict", "sentence", "tags", "note", "step", "total_steps", "metrics")
     times = ("started_at", "last_report_at", "finished_at", "archived_at")
     return {name: run.get(name) for name in (*names, "open_incidents", "waiting", *times)}
 
@@ -123,7 +107,7 @@ def fields(run: Found) -> dict[str, Any]:
 def _row(run: Found, now: float) -> list[Text]:
     num_open, num_waiting = run.get("open_incidents"), run.get("waiting")
     return [
-        state_text(run["state"]),
+        verdict_text(run, run["sentence"].partition(":")[0]),
         Text(run["name"] or MISSING),
         Text(run["id"]),
         Text(run["project"]),
@@ -135,6 +119,6 @@ def _row(run: Found, now: float) -> list[Text]:
     ]
 
 
-def state_text(state: str) -> Text:
-    """The state of a run in its colour."""
-    return Text(state, next((style for known, style in STYLES.items() if known == state), None))
+def verdict_text(run: Found, text: str) -> Text:
+    """The verdict of a run, as a word or a sentence, in its colour."""
+    return Text(text, next((style for known, style in STYLES.items() if known == run["verdict"]), None))

@@ -16,6 +16,8 @@ from lossguard.vocabulary.wording import count, number, plural
 
 POINTS = 1500
 MAX_POINTS = 20_000
+MAX_DISCARDED = 3
+"""Discarded branches that are named."""
 COLUMNS = ("first_step", "last_step", "min", "max", "mean", "first", "last", "count", "non_finite")
 Series = dict[str, list[Any]]
 
@@ -40,13 +42,34 @@ def run(options: argparse.Namespace) -> int:
             name: of_metric(client, found["id"], name, options.first, options.last, points=options.points)
             for name in options.metrics
         }
+        left = {} if options.json else {name: _discarded(client, found, name, options) for name in options.metrics}
     if options.json:
         print_json([{"run": found["id"], "metric": name} | fields(series) for name, series in read.items()])
         return 0
     terminal = Terminal.of()
     for name, series in read.items():
         _draw(terminal, name, series)
+        for each in left[name]:
+            terminal.say(Text(each, Style.DIM))
     return 0
+
+
+def _discarded(client: Client, run: Found, name: str, options: argparse.Namespace) -> list[str]:
+    """Describe what rollbacks discarded of the metric, in a line for each of the newest branches."""
+    branches = []
+    for each in run["segments"]:
+        first = each["first_step"] if each["live_from"] is None else each["live_to"]
+        if first is None or each["last_step"] is None:
+            continue
+        first, last = max(first, options.first or 0), min(each["last_step"], options.last or each["last_step"])
+        if first <= last:
+            branches.append((each["number"], first, last))
+    lines = []
+    for segment, first, last in branches[-MAX_DISCARDED:]:
+        found = fields(of_metric(client, run["id"], name, first, last, points=options.points, segment=segment))
+        extremes = f"min {number(found['min'])}  max {number(found['max'])}"
+        lines.append(f"discarded: steps {count(first)} to {count(last)}  {extremes}")
+    return lines
 
 
 def of_metric(

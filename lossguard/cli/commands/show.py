@@ -1,25 +1,24 @@
 """`lossguard show`: one run, and its story in one sentence."""
 
 import argparse
+import math
 import time
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 from lossguard.cli import interventions
 from lossguard.cli.commands import incidents as incidents_command
-from lossguard.cli.commands.runs import state_text
+from lossguard.cli.commands.runs import verdict_text
 from lossguard.cli.connection import add_options, connected, run_page
 from lossguard.cli.named_run import Found, add_run, find
 from lossguard.cli.terminal import Style, Terminal, Text, print_json, table
-from lossguard.vocabulary.protocol import uncertified_state, why_unguarded
+from lossguard.vocabulary.protocol import CAN_ROLL_BACK, decode_number, uncertified_state, why_unguarded, why_unsaved
 from lossguard.vocabulary.run_search import tags_of
-from lossguard.vocabulary.states import NOT_REPLAYED
+from lossguard.vocabulary.states import NOT_REPLAYED, Arm
 from lossguard.vocabulary.wording import ago, count, duration, never_restored, number, percent, plural
 
-# The story of a run: "861 steps, 26.4%, 28 s lost to 6 incidents".
-
-LOST_TO_SPIKES = "spike"
-"""The cause of that name in the goodput of a run."""
+# The story of a run: "861 steps, 26.4%, 6 incidents, 2 rewinds cost 119 steps and 28 s".
 
 
 def progress_of(run: dict[str, Any]) -> float | None:
@@ -28,24 +27,35 @@ def progress_of(run: dict[str, Any]) -> float | None:
     return min(1.0, (newest["step"] + 1) / total) if newest and total else None
 
 
-def story(run: dict[str, Any], goodput: dict[str, Any], incidents: list[dict[str, Any]]) -> str:
+def story(run: Found, goodput: Found, incidents: Sequence[Found], costs: Found) -> str:
     """The sentence, from the answers of the collector about the run."""
     newest, progress = run["newest_step"], progress_of(run)
     if newest is None:
         return "No step has been reported yet."
     parts = [plural(newest["step"] + 1, "step")]
     parts += [] if progress is None else [percent(progress)]
-    lost = goodput["seconds"].get(LOST_TO_SPIKES, 0.0)
-    spikes = [each for each in incidents if each["kind"] not in NOT_REPLAYED]
-    if spikes and not lost:
-        parts.append(f"{plural(len(spikes), 'incident')} without a rollback, harm not measured")
-    elif spikes:
-        parts.append(f"{'under 1 s' if lost < 1 else duration(lost)} lost to {plural(len(spikes), 'incident')}")
-    else:
-        parts.append("no incident")
+    is_measured = costs["rewinds"] or all(each["kind"] in NOT_REPLAYED for each in incidents)
+    unmeasured = "" if is_measured else " without a rollback, harm not measured"
+    parts.append(f"{plural(len(incidents), 'incident')}{unmeasured}" if incidents else "no incident")
+    if rewinds := costs["rewinds"]:
+        seconds = "" if costs["seconds"] is None else f" and {duration(costs['seconds'])}"
+        parts.append(f"{plural(len(rewinds), 'rewind')} cost {plural(costs['steps'], 'step')}{seconds}")
+    parts += _harm_of_waiting(run.get("arms", ()))
     if goodput["goodput"] is not None:
         parts.append(f"goodput {percent(goodput['goodput'])}")
     return ", ".join(parts) + "."
+
+
+def _harm_of_waiting(arms: Sequence[dict[str, Any]]) -> list[str]:
+    """Describe the arms of the run, if some were tried: where waiting ended, against the best of them."""
+    lowest: dict[int, float] = {}  # by intervention: the loss of its best arm minus that of waiting
+    for each in arms:
+        difference = decode_number(each["details"]["difference"])
+        if difference is not None and math.isfinite(difference):
+            lowest[each["intervention"]] = min(difference, lowest.get(each["intervention"], 0.0))
+    waited = [each["details"]["got_past"] for each in arms if each["arm"] == Arm.WAIT]
+    harm = f", {-sum(lowest.values()) / len(lowest):.3g} nats above the best arm" if lowest else ""
+    return [f"waiting got past in {sum(waited)} of {len(waited)} that were tried{harm}"] if waited else []
 
 
 # The command.
@@ -65,7 +75,8 @@ def run(options: argparse.Namespace) -> int:
         found = find(client, options.which_run)
         path = f"/runs/{quote(found['id'], safe='')}"
         incidents = incidents_command.of_run(client, found["id"])
-        shown = fields(found, incidents, client.get(f"{path}/goodput"), client.get(f"{path}/policy"))
+        about = (client.get(f"{path}/{name}") for name in ("goodput", "policy", "costs"))
+        shown = fields(found, incidents, *about)
     if options.json:
         print_json(shown)
     else:
@@ -73,15 +84,27 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def fields(run: Found, incidents: list[Found], goodput: Found, policy: Found) -> dict[str, Any]:
+def fields(run: Found, incidents: list[Found], goodput: Found, policy: Found, costs: Found) -> dict[str, Any]:
     """A run as `lossguard show --json` prints it."""
     newest = run["newest_step"] or {"step": None, "metrics": {}}
-    names = ("id", "name", "project", "state", "note", "host", "git_commit", "command", "capabilities")
+    names = (
+        "id",
+        "name",
+        "project",
+        "state",
+        "verdict",
+        "sentence",
+        "note",
+        "host",
+        "git_commit",
+        "command",
+        "capabilities",
+    )
     times = ("started_at", "last_report_at", "finished_at", "archived_at")
     shown = {name: run.get(name) for name in (*names, *times)}
     shown |= {"tags": tags_of(run.get("tags"), run["config"])}
     shown |= {"step": newest["step"], "total_steps": run["total_steps"], "progress": progress_of(run)}
-    shown |= {"metrics": newest["metrics"], "story": story(run, goodput, incidents)}
+    shown |= {"metrics": newest["metrics"], "story": story(run, goodput, incidents, costs)}
     shown |= {"goodput": goodput["goodput"], "seconds": goodput["seconds"]}
     shown["incidents"] = [incidents_command.fields(each, run) for each in incidents]
     shown["interventions"] = [interventions.fields(each) for each in run["interventions"]]
@@ -102,18 +125,24 @@ def _uncertified(run: Found) -> dict[str, Any] | None:
 def _print(terminal: Terminal, shown: dict[str, Any], run: Found, incidents: list[Found]) -> None:
     name = run["name"] or run["id"]
     other = f"  {run['id']}" if name != run["id"] else ""
-    terminal.say(Text(name, Style.BOLD), f"{other}  project {run['project']}  ", state_text(run["state"]))
+    terminal.say(Text(name, Style.BOLD), f"{other}  project {run['project']}")
+    terminal.say(verdict_text(run, run["sentence"]))
     terminal.say(shown["story"])
-    terminal.say(_progress(shown))
+    terminal.say(_progress(shown, run["latest"]))
     if shown["note"]:
         terminal.say(f"Note: {shown['note']}")
     if why := why_unguarded(shown["capabilities"] or ()):
         terminal.say(Text("Nothing is rolled back any more: ", Style.RED), f"{why}.")
+    if why := why_unsaved(shown["capabilities"] or ()):
+        terminal.say(Text("Checkpoints cannot be saved: ", Style.RED), f"{why}.")
     if shown["uncertified"]:
         sentence = never_restored(**shown["uncertified"], restorable=run["restorable_steps"])
         terminal.say(Text("Checkpoint without a certificate: ", Style.RED), f"{sentence}.")
     for each in interventions.waiting(run):
-        terminal.say(Text("Waiting for you: ", Style.RED), _what_to_do(run["id"], each))
+        first, *others = _what_to_do(run, each)
+        terminal.say(Text("Waiting for you: ", Style.RED), first)
+        for other in others:
+            terminal.say(f"  {other}")
     if incidents:
         terminal.say("")
         for line in table(incidents_command.COLUMNS, incidents_command.rows(incidents, run), terminal.width):
@@ -129,19 +158,38 @@ def _print(terminal: Terminal, shown: dict[str, Any], run: Found, incidents: lis
         terminal.say(shown["dashboard"])
 
 
-def _progress(shown: dict[str, Any]) -> str:
+def _progress(shown: dict[str, Any], latest: dict[str, Any]) -> str:
+    """Describe the position of the run. Where the newest step has no loss, as an evaluation's, the last value is
+    shown."""
     total = "" if shown["total_steps"] is None else f" of {count(shown['total_steps'])}"
     done = "" if shown["progress"] is None else f" ({percent(shown['progress'])})"
-    values = [f"{name} {number(shown['metrics'][name])}" for name in SHOWN_METRICS if name in shown["metrics"]]
+    known = latest | {name: value for name, value in shown["metrics"].items() if value is not None}
+    values = [f"{name} {number(known[name])}" for name in SHOWN_METRICS if name in known]
     reported = f"last report {ago(shown['last_report_at'], time.time())}"
     return ", ".join([f"step {count(shown['step'])}{total}{done}", *values, reported])
 
 
-def _what_to_do(run_id: str, each: Found) -> str:
+def _what_to_do(run: Found, each: Found) -> list[str]:
+    """Name what waits, and the commands that decide it: those that the page of the run offers, too."""
     if interventions.is_proposed(each):
         what = interventions.action_of(each)
-        return f"intervention {each['number']} ({what}): lossguard approve {run_id}, or lossguard reject {run_id}"
-    return f"the run is held (intervention {each['number']}): lossguard release {run_id}"
+        both = f"lossguard approve {run['id']}, or lossguard reject {run['id']}"
+        return [f"intervention {each['number']} ({what}): {both}"]
+    can_roll_back = CAN_ROLL_BACK in run["capabilities"] and run["restorable_steps"]
+    rollback = f"lossguard rollback {run['id']} --to STEP: one of {_newest(run['restorable_steps'])}"
+    restart = "start it again with the same run id"
+    return [
+        f"the run is held (intervention {each['number']})",
+        f"lossguard release {run['id']}: training continues from the current step, as it is",
+        *[rollback] * bool(can_roll_back),
+        f"lower the learning rate: stop the trainer, lower the rate in its configuration, {restart}",
+        "stop the run: end the trainer, and do not start it again",
+    ]
+
+
+def _newest(steps: Sequence[int]) -> str:
+    """The last three of the restorable steps."""
+    return ", ".join(count(step) for step in sorted(steps)[-3:])
 
 
 def _policy(policy: dict[str, Any], name: str) -> str:

@@ -21,7 +21,7 @@ from lossguard.vocabulary.wording import count, number
 
 METRICS = ("loss", "grad_norm", "lr")
 NON_FINITE = "non-finite"
-"""In place of a value that is NaN or infinite: buckets do not say which of them."""
+"""Stands for a value that is NaN or infinite: buckets do not say which of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class Event:
     sentence: str
     facts: dict[str, Any] = field(default_factory=dict)
     is_over: bool = False
-    """Whether nothing more will happen to it."""
+    """True if nothing more will happen to it."""
 
     def fields(self) -> dict[str, Any]:
-        """As `lossguard tail --json` prints it."""
+        """Return the event as `lossguard tail --json` prints it."""
         return {"event": self.kind, **self.facts}
 
 
@@ -51,14 +51,14 @@ class Follower:
         self._next_step = 0 if newest is None else max(0, newest["step"] + 1 - last)
         self._seen: dict[tuple[str, int], Any] = {}
         self.state = ""
-        """Of the run, as of the last look."""
+        """State of the run as of the last look."""
 
     def look(self) -> list[Event]:
-        """What is new. Raises CollectorError."""
+        """Return what is new. Raises CollectorError."""
         run = of(self._client, self._run_id)
         found = incidents.of_run(self._client, self._run_id)
         seen = dict(self._seen)
-        news = _news(seen, [_of_incident(each) for each in found])
+        news = _news(seen, [_of_incident(each, run) for each in found])
         news += _news(seen, [_of_intervention(each) for each in run["interventions"]])
         steps, segment, next_step = self._steps(run)
         state = [_of_state(run)] if run["state"] != self.state else []
@@ -107,8 +107,8 @@ def _news(seen: dict[tuple[str, int], Any], events: Sequence[Event]) -> list[Eve
     return new
 
 
-def _of_incident(incident: Found) -> Event:
-    how = incidents.state_text(incident).text
+def _of_incident(incident: Found, run: Found) -> Event:
+    how = incidents.state_text(incident, run).text
     at = f"onset step {count(incident['onset_step'])}"
     sentence = f"incident {incident['number']}: {incident['kind']}, {how} ({incident['signal']}, {at})"
     names = ("number", "kind", "state", "outcome", "signal", "onset_step", "detected_step", "end_step", "score")
@@ -172,7 +172,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _patiently(look: Callable[[], list[Event]], options: argparse.Namespace) -> list[Event]:
-    """What there is to see, however long no collector answers."""
+    """Return what there is to see, however long no collector answers."""
     wait, is_lost = options.interval, False
     while True:
         try:

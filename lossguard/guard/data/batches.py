@@ -72,7 +72,7 @@ class MicroBatches:
         self._ahead: list[Any] = []
         self._has_workers = False  # those that persist, if the loader has such
         self.uses_numbers_of_loop: bool | None = None
-        """Whether loading a batch draws from the generators of this process; None until the second one was loaded."""
+        """True if loading a batch draws from the generators of this process; None until the second one was loaded."""
         self.skipped = SkippedSamples()
         """The samples that later epochs leave out."""
         self._lasting: Any = None  # the loader that leaves them out, if its workers persist
@@ -123,11 +123,11 @@ class MicroBatches:
         return True
 
     def at_end(self) -> bool:
-        """Whether the micro-batch that was read last is the last one of its epoch."""
+        """Return True if the micro-batch that was read last is the last one of its epoch."""
         return self.length is not None and self.position > self._epoch_start and self.position % self.length == 0
 
     def is_last(self) -> bool:
-        """Whether accelerate's loader says so of the micro-batch that was read last."""
+        """Return True if accelerate's loader says so of the micro-batch that was read last."""
         return bool(getattr(self._opened, "end_of_dataloader", False))
 
     def mark_last(self, is_last: bool) -> None:
@@ -143,7 +143,7 @@ class MicroBatches:
         self._iterator, self._opened, self._ahead = iter(()), None, []
 
     def state_dict(self) -> dict[str, Any]:
-        """What a new process cannot know, in plain values."""
+        """Return what a new process cannot know, in plain values."""
         state: dict[str, Any] = {"length": self.length, "accumulate": self.accumulate}
         state |= {"orders": self._orders.state_dict(), "skipped_samples": self.skipped.state_dict()}
         return state if self._numbers is None else state | {"seeds": dict(self._numbers.seeds)}
@@ -153,7 +153,7 @@ class MicroBatches:
 
         Raises ConfigurationError where the numbers of batches have come to mean other samples.
         """
-        length, accumulate = state["length"], state.get("accumulate", self.accumulate)
+        length, accumulate = state["length"], state["accumulate"]
         if accumulate != self.accumulate or (length and self.length and length != self.length):
             raise ConfigurationError(
                 f"the checkpoint is that of a run with an epoch of {length or 'unknown'} micro-batches, {accumulate} "
@@ -165,7 +165,11 @@ class MicroBatches:
         self._orders.load_state_dict(state["orders"])
         if self._numbers is not None and "seeds" in state:
             self._numbers = OwnNumbers(state["seeds"])
-        self.skipped.load_state_dict(state.get("skipped_samples", ()))  # earlier releases had none
+        self.skipped.load_state_dict(state["skipped_samples"])
+
+    def forget_since(self, state: Mapping[str, Any]) -> None:
+        """Forget the epochs that have begun since this state, which was loaded just now."""
+        self._orders.forget_since(state["orders"])
 
     def sample_skips(self, first_of: Callable[[int], int], **options: Any) -> SampleSkips | None:
         """Return an object that finds the samples of skipped batches (see `SampleSkips`), or None without indices."""
@@ -330,7 +334,7 @@ class Batches:
 
     @property
     def uses_numbers_of_loop(self) -> bool | None:
-        """Whether loading a batch draws from the generators of this process; None: it is not known yet."""
+        """True if loading a batch draws from the generators of this process; None: it is not known yet."""
         return self.micro_batches.uses_numbers_of_loop
 
     def seek(self, index: int, *, since: int | None = None) -> None:
@@ -353,12 +357,16 @@ class Batches:
         return step
 
     def state_dict(self) -> dict[str, Any]:
-        """What a new process cannot know, in plain values."""
+        """Return what a new process cannot know, in plain values."""
         return self.micro_batches.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state."""
         self.micro_batches.load_state_dict(state)
+
+    def forget_since(self, state: Mapping[str, Any]) -> None:
+        """Forget the epochs that have begun since this state: they were no part of the run."""
+        self.micro_batches.forget_since(state)
 
 
 class _Step(StepOnDemand):

@@ -41,7 +41,7 @@ class Compared(Protocol):
 
     @property
     def advice(self) -> str:
-        """What the user can do if it is another one nevertheless, as a sentence."""
+        """A sentence about what the user can do if the batch is another one nevertheless."""
 
     def pass_of(self, index: int, /) -> int:
         """Return the pass over the data, or epoch, that batch `index` belongs to: in each, all samples come again."""
@@ -58,9 +58,9 @@ class SampleComparison:
         self.is_possible = False
         """True if the newest batch could be digested."""
         self.findings = NO_FINDINGS
-        """What was found since the last call of `forget`."""
+        """The findings since the last call of `forget`."""
         self.data: Compared | None = None
-        """Where the batches come from, if that is known."""
+        """The source of the batches, if it is known."""
         self._log_once = log_once
         self._pending: deque[tuple[tuple[int, int], RowDigests]] = deque()
         self._rows: OrderedDict[tuple[int, int], array[int]] = OrderedDict()  # by batch and micro-batch

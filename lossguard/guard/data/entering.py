@@ -92,7 +92,7 @@ def num_dispatched(loader: Any) -> int:
 def indices_in(loader: Any, epoch: int, offsets: range) -> list[Any]:
     """Return the indices of the samples of each batch at `offsets`, without loading them; the epoch begins now."""
     here: dict[str, Any] = {"num_workers": 0, "prefetch_factor": None, "pin_memory": False, "timeout": 0}
-    here |= {"multiprocessing_context": None, "dataset": _Indices(), "collate_fn": _unchanged}
+    here |= {"multiprocessing_context": None, "dataset": _Indices(), "collate_fn": lambda batch: batch}
     opened = entered_at(loader, offsets.start, base_seed=draws_base_seed(loader, epoch), **here)
     num = len(offsets)
     if dispatches(loader):
@@ -110,10 +110,6 @@ class _Indices(Dataset[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         return index
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
 
 
 def end_workers(loader: Any) -> None:

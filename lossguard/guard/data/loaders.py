@@ -35,7 +35,7 @@ def parts_of(loader: Any) -> list[Any]:
 
 
 def is_by_index(loader: Any) -> bool:
-    """Whether the loader reads samples by index, so that it can pass over some without loading them."""
+    """Return True if the loader reads samples by index, so that it can pass over some without loading them."""
     is_known = type(loader) is DataLoader or hasattr(loader, "base_dataloader")
     return is_known and not isinstance(loader.dataset, IterableDataset)
 
@@ -49,7 +49,7 @@ def set_epoch(loader: Any, epoch: int) -> None:
 
 
 def draws_base_seed(loader: Any, epoch: int) -> bool:
-    """Whether the iterator draws a seed for its workers, before the sampler draws: workers that persist have theirs."""
+    """Return True if the iterator draws a seed for its workers before the sampler; persistent workers have one."""
     inside = getattr(loader, "base_dataloader", loader)
     return isinstance(inside, DataLoader) and (epoch == 0 or not inside.persistent_workers)
 
@@ -117,7 +117,7 @@ def refuse_without_order(loader: Any) -> None:
 
 
 def _refuse_unrepeatable_dataset(loader: Any) -> None:
-    """The same for a dataset that is iterated over; what workers read is not tried in this process."""
+    """Refuse an iterable dataset that does not repeat; what workers read is not tried in this process."""
     inside = getattr(loader, "base_dataloader", loader)
     dataset = getattr(inside, "dataset", None)
     if not isinstance(dataset, IterableDataset) or type(dataset).__module__.split(".")[0] in KNOWN_PACKAGES:
@@ -132,7 +132,7 @@ def _refuse_unrepeatable_dataset(loader: Any) -> None:
 
 
 def _repeats_itself(sampler: Any, dataset: Any) -> bool:
-    """Whether a copy of the sampler begins the same twice, with the same states of the generators that it may use."""
+    """Return True if a copy of the sampler begins the same twice with the same states of its generators."""
     try:
         sampler = copy.deepcopy(sampler, {id(dataset): dataset})  # the dataset may be large
     except Exception:  # what cannot be copied cannot be tried, and may well be right
@@ -160,7 +160,7 @@ def parts_with_state(loader: Any) -> tuple[list[Any], list[Any]]:
 
 
 def _keeps_state(sampler: Any, dataset: Any) -> bool:
-    """Whether the sampler has a state that does not move with its position, as one that follows the losses has."""
+    """Return True if the sampler has a state that does not move with its position, such as one of the losses."""
     try:
         sampler = copy.deepcopy(sampler, {id(dataset): dataset})
         before, state = generators(), digest(sampler.state_dict())
@@ -234,8 +234,13 @@ class EpochOrders:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state; what is known of later epochs stays, because their order was seen."""
         self._drawn |= {int(epoch): dict(each) for epoch, each in state["drawn"].items()}
-        self.begun.update(state.get("begun", ()))  # earlier releases did not save it
+        self.begun.update(state["begun"])
         self._set_own_states(state["own"])
+
+    def forget_since(self, state: Mapping[str, Any]) -> None:
+        """Forget the epochs that have begun since this state: their orders will be drawn anew."""
+        self._drawn = {int(epoch): dict(each) for epoch, each in state["drawn"].items()}
+        self.begun = set(state["begun"])
 
     def _own_states(self) -> list[str]:
         return [_hex(generator.get_state()) for generator in own_generators(self._loader)]

@@ -11,7 +11,7 @@ from lossguard.guard.data.random_numbers import OwnNumbers, leave_out, seeds_of_
 from lossguard.guard.data.stream import Stream
 
 ADVICE = "batches[i] must be the same each time: see lossguard.torch.Drawn"
-"""What the user can do about an object of his own whose batches do not repeat themselves."""
+"""Advice about a user's own object whose batches do not repeat themselves."""
 
 
 class Indexable(Protocol):
@@ -48,7 +48,7 @@ class BatchSource:
     def __init__(self, data: Any) -> None:
         self._batches = batches = _by_index(data)
         self.state: Seekable | None = batches if isinstance(batches, Seekable) else None
-        """What of the batches belongs into checkpoints."""
+        """The part of the batches that belongs into checkpoints."""
         self._length = len(batches) if self.state is None and hasattr(batches, "__len__") else None
         if self._length == 0:
             raise ValueError("batches is empty: there is nothing to train on")
@@ -61,7 +61,7 @@ class BatchSource:
 
     @property
     def can_peek(self) -> bool:
-        """Whether any batch can be read at any time, without an effect on the others."""
+        """True if any batch can be read at any time, without an effect on the others."""
         return self.state is None
 
     @property
@@ -72,7 +72,7 @@ class BatchSource:
 
     @property
     def advice(self) -> str:
-        """What the user can do if it is another one nevertheless."""
+        """Advice for the case that the batch is another one nevertheless."""
         advice: str = getattr(self._batches, "advice", ADVICE)
         return advice
 

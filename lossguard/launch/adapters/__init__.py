@@ -1,4 +1,4 @@
-"""How the commands of the frameworks are stopped, resumed and made to skip: one module for each of them."""
+"""Stopping and resuming the commands of the frameworks, and skipping in them: one module for each framework."""
 
 from collections.abc import Mapping, Sequence
 

@@ -27,7 +27,7 @@ def option(command: Sequence[str], *names: str) -> str | None:
 
 
 def has_option(command: Sequence[str], *names: str) -> bool:
-    """Whether one of these options is given, with a value or without."""
+    """Return True if one of these options is given, with a value or without."""
     return any(argument.partition("=")[0] in names for argument in command)
 
 
@@ -75,7 +75,7 @@ def move_aside(path: Path, folder: Path) -> Path:
 
 
 def is_complete_archive(path: Path) -> bool:
-    """Whether a file that `torch.save` wrote is complete: the directory of a zip archive stands at its end."""
+    """Return True if a file that `torch.save` wrote is complete: the directory of a zip archive stands at its end."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 1024))
@@ -91,21 +91,21 @@ def is_complete_archive(path: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """What the user says of a command, beyond the name of the adapter."""
+    """The user's settings of a command, beyond the name of the adapter."""
 
     checkpoints: str | None = None
-    """Where the checkpoints are; with the adapter `generic` a pattern such as out/step_{step}."""
+    """Folder of the checkpoints; with the adapter `generic` a pattern such as out/step_{step}."""
     resume_args: str | None = None
     """Arguments that resume the command, such as "--resume {checkpoint}"; {step} is its step."""
     can_skip: bool = False
-    """Whether a command of the adapter `generic` reads LOSSGUARD_SKIPS or LOSSGUARD_SKIPS_FILE."""
+    """True if a command of the adapter `generic` reads LOSSGUARD_SKIPS or LOSSGUARD_SKIPS_FILE."""
     first_step: int | None = None
     """The number of the first step in what is logged, 0 or 1; None: as the framework counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """What is added to the command for its next start."""
+    """Additions to the command for its next start."""
 
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -115,12 +115,14 @@ class Adapter:
     """The base of all adapters; a framework overrides what is different."""
 
     name: str
+    pattern: str
+    """Regular expression of the names of its checkpoints, with their number of steps as its first group."""
     first_step = 0
     """The number of the first step in what the framework logs."""
     can_skip = False
-    """Whether the command can leave batches out. Otherwise it is only rewound."""
+    """True if the command can leave batches out. Otherwise it is only rewound."""
     saves_when_stopped = False
-    """Whether it writes a checkpoint of its present state, which is to be discarded, when it gets SIGTERM."""
+    """True if it writes a checkpoint of its present state, which is to be discarded, when it gets SIGTERM."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], options: Options) -> None:
         """Raises ConfigurationError when the command does not say where its checkpoints are."""
@@ -139,11 +141,18 @@ class Adapter:
         raise NotImplementedError
 
     def late_paths(self, step: int) -> list[Path]:
-        """All paths of checkpoints after `step`, incomplete ones too."""
-        raise NotImplementedError
+        """Return all paths of checkpoints after `step`, incomplete ones too."""
+        return [path for number, path in sorted(numbered(self.folder, self.pattern).items()) if number > step]
+
+    def _found(self, framework: str, expected: str) -> dict[int, Path]:
+        """Return the checkpoints by number, whole or not. Raises ConfigurationError where only other files are."""
+        found = numbered(self.folder, self.pattern)
+        if not found and self.folder.exists() and (names := [path.name for path in self.folder.iterdir()]):
+            raise not_a_folder_of(framework, self.folder, expected, names)
+        return found
 
     def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
-        """How the command is started from the checkpoint of `step` (None: from its beginning), without `skips`.
+        """Return how the command is started from the checkpoint of `step` (None: from its beginning), without `skips`.
 
         `skips` count batches from 0, one for each optimizer step.
         """

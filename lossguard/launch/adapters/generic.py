@@ -32,20 +32,17 @@ class GenericAdapter(Adapter):
             )
         self.can_skip = self.options.can_skip
         before, _, after = path.name.partition("{step}")
-        self._pattern = rf"{re.escape(before)}(\d+){re.escape(after)}"
+        self.pattern = rf"{re.escape(before)}(\d+){re.escape(after)}"
         return path.parent
 
     def checkpoints(self) -> dict[int, list[Path]]:
-        found = numbered(self.folder, self._pattern)
+        found = numbered(self.folder, self.pattern)
         if not found and self.folder.exists() and not self.folder.is_dir():
             raise not_a_folder_of("this command", self.folder, str(self.options.checkpoints), ["a file"])
         return {step: [path] for step, path in found.items()}
 
-    def late_paths(self, step: int) -> list[Path]:
-        return [path for number, path in sorted(numbered(self.folder, self._pattern).items()) if number > step]
-
     def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
         if step is None:
             return Resume()
-        path = numbered(self.folder, self._pattern)[step]
+        path = numbered(self.folder, self.pattern)[step]
         return Resume(self._template(step, path), {"LOSSGUARD_RESUME_STEP": str(step)})

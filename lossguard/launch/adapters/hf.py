@@ -13,10 +13,9 @@ from lossguard.launch.adapters.adapter import Adapter, Resume, has_option, not_a
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.orders import Skip
 
-FOLDER = r"checkpoint-(\d+)"
 STATE = "trainer_state.json"
 OPTIMIZER = ("optimizer*", "pytorch_model_fsdp*", "global_step*")
-"""What holds the optimizer: one file, one of each rank, or the folder of DeepSpeed."""
+"""Names of the optimizer's state: one file, one of each rank, or the folder of DeepSpeed."""
 RESUME_VARIABLE = "LOSSGUARD_RESUME_CHECKPOINT"
 
 
@@ -24,6 +23,7 @@ class HFAdapter(Adapter):
     """`--restart-with hf`."""
 
     name = "hf"
+    pattern = r"checkpoint-(\d+)"
     first_step = 1
     can_skip = True
 
@@ -39,14 +39,11 @@ class HFAdapter(Adapter):
     def checkpoints(self) -> dict[int, list[Path]]:
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigurationError(f"{self.folder} is no folder: name the output_dir with --checkpoints DIR")
-        found = numbered(self.folder, FOLDER)
+        found = numbered(self.folder, self.pattern)
         other = {} if found else numbered(self.folder, r"(?:iter_|step[-_])0*(\d+)")
         if other:
             raise not_a_folder_of("the Trainer", self.folder, "checkpoint-1", [path.name for path in other.values()])
         return {step: [path] for step, path in found.items() if _is_whole(path, step)}
-
-    def late_paths(self, step: int) -> list[Path]:
-        return [path for number, path in sorted(numbered(self.folder, FOLDER).items()) if number > step]
 
     def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
         path = None if step is None else (self.folder / f"checkpoint-{step}").absolute()
@@ -56,7 +53,7 @@ class HFAdapter(Adapter):
 
 
 def _is_whole(path: Path, step: int) -> bool:
-    """Whether the state was written, which comes last, and the optimizer is there, without which nothing resumes."""
+    """Return True if the state is there, which is written last, and the optimizer, without which nothing resumes."""
     try:
         is_written = json.loads((path / STATE).read_bytes())["global_step"] == step
     except (OSError, ValueError, KeyError, TypeError):

@@ -8,12 +8,11 @@ counts once the tracker file names it or a later one.
 from collections.abc import Sequence
 from pathlib import Path
 
-from lossguard.launch.adapters.adapter import Adapter, Resume, has_option, not_a_folder_of, numbered, option, values
+from lossguard.launch.adapters.adapter import Adapter, Resume, has_option, numbered, option, values
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.orders import Ledger, Skip
 
 TRACKER = "latest_checkpointed_iteration.txt"
-FOLDER = r"iter_(\d{7,})"
 LOCAL = ("--non-persistent-save-interval", "--non-persistent-ckpt-type")
 
 
@@ -21,6 +20,7 @@ class MegatronAdapter(Adapter):
     """`--restart-with megatron`."""
 
     name = "megatron"
+    pattern = r"iter_(\d{7,})"
     first_step = 1
     can_skip = True
 
@@ -37,18 +37,12 @@ class MegatronAdapter(Adapter):
         return Path(folder)
 
     def checkpoints(self) -> dict[int, list[Path]]:
-        found = numbered(self.folder, FOLDER)
         latest = self._latest()
-        if not found and latest is None and self.folder.exists():
-            names = [path.name for path in self.folder.iterdir()]
-            if names:
-                raise not_a_folder_of("Megatron-LM", self.folder, f"iter_0000001 or {TRACKER}", names)
-        return {
-            step: [path] for step, path in found.items() if latest is not None and step <= latest and _is_whole(path)
-        }
-
-    def late_paths(self, step: int) -> list[Path]:
-        return [path for number, path in sorted(numbered(self.folder, FOLDER).items()) if number > step]
+        if latest is None:
+            self._found("Megatron-LM", f"iter_0000001 or {TRACKER}")
+            return {}
+        found = numbered(self.folder, self.pattern).items()
+        return {step: [path] for step, path in found if step <= latest and _is_whole(path)}
 
     def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
         own = values(self.command, "--iterations-to-skip")
@@ -78,14 +72,16 @@ class MegatronAdapter(Adapter):
         except (FileNotFoundError, NotADirectoryError):
             return None
         if not text:
-            return max((step for step, path in numbered(self.folder, FOLDER).items() if _is_whole(path)), default=None)
+            return max(
+                (step for step, path in numbered(self.folder, self.pattern).items() if _is_whole(path)), default=None
+            )
         if not text.isdecimal():
             raise ConfigurationError(f"{self.folder / TRACKER} holds {text!r:.80}, and no iteration to resume from")
         return int(text)
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether it has the file that makes it one of the formats torch_dist, torch_dcp or torch."""
+    """Return True if it has the file that makes it one of the formats torch_dist, torch_dcp or torch."""
     return (
         (path / "metadata.json").exists()
         or (path / ".metadata").exists()

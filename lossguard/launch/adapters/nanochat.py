@@ -7,11 +7,11 @@ the optimizer, last. Its loader streams, and has no skip. Without `--save-every`
 from collections.abc import Sequence
 from pathlib import Path
 
-from lossguard.launch.adapters.adapter import Adapter, Resume, is_complete_archive, not_a_folder_of, numbered, option
+from lossguard.launch.adapters.adapter import Adapter, Resume, is_complete_archive, numbered, option
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.orders import Skip
 
-MODEL, META, OPTIMIZER = r"model_(\d{6,})\.pt", r"meta_(\d{6,})\.json", r"optim_(\d{6,})_rank\d+\.pt"
+META, OPTIMIZER = r"meta_(\d{6,})\.json", r"optim_(\d{6,})_rank\d+\.pt"
 DEFAULT_DEPTH = "20"
 
 
@@ -19,6 +19,7 @@ class NanochatAdapter(Adapter):
     """`--restart-with nanochat`."""
 
     name = "nanochat"
+    pattern = r"model_(\d{6,})\.pt"
 
     def checkpoint_folder(self) -> Path:
         if int(option(self.command, "--save-every") or -1) <= 0:
@@ -30,9 +31,7 @@ class NanochatAdapter(Adapter):
         return Path(base) / "base_checkpoints" / tag
 
     def checkpoints(self) -> dict[int, list[Path]]:
-        models, metas = numbered(self.folder, MODEL), numbered(self.folder, META)
-        if not models and self.folder.exists() and (names := [path.name for path in self.folder.iterdir()]):
-            raise not_a_folder_of("nanochat", self.folder, "model_000001.pt", names)
+        models, metas = self._found("nanochat", "model_000001.pt"), numbered(self.folder, META)
         parts = {step: sorted(self.folder.glob(f"optim_{step:06d}_rank*.pt")) for step in models}
         num_ranks = max(map(len, parts.values()), default=0)
         return {
@@ -42,8 +41,8 @@ class NanochatAdapter(Adapter):
         }
 
     def late_paths(self, step: int) -> list[Path]:
-        found = (path for pattern in (MODEL, META) for path in _after(self.folder, pattern, step))
-        late = {number for pattern in (MODEL, META, OPTIMIZER) for number in numbered(self.folder, pattern)}
+        found = (path for pattern in (self.pattern, META) for path in _after(self.folder, pattern, step))
+        late = {number for pattern in (self.pattern, META, OPTIMIZER) for number in numbered(self.folder, pattern)}
         parts = (path for n in sorted(late) if n > step for path in sorted(self.folder.glob(f"optim_{n:06d}_rank*.pt")))
         return [*found, *parts]
 

@@ -8,16 +8,15 @@ process. Its loader has a state and no skip.
 from collections.abc import Sequence
 from pathlib import Path
 
-from lossguard.launch.adapters.adapter import Adapter, Resume, not_a_folder_of, numbered, option
+from lossguard.launch.adapters.adapter import Adapter, Resume, option
 from lossguard.vocabulary.orders import Skip
-
-FOLDER = r"step-(\d+)"
 
 
 class TorchtitanAdapter(Adapter):
     """`--restart-with torchtitan`."""
 
     name = "torchtitan"
+    pattern = r"step-(\d+)"
     first_step = 1
 
     def checkpoint_folder(self) -> Path:
@@ -27,13 +26,8 @@ class TorchtitanAdapter(Adapter):
         return Path(dump) / (option(self.command, "--checkpoint.folder") or "checkpoint")
 
     def checkpoints(self) -> dict[int, list[Path]]:
-        found = numbered(self.folder, FOLDER)
-        if not found and self.folder.exists() and (names := [path.name for path in self.folder.iterdir()]):
-            raise not_a_folder_of("torchtitan", self.folder, "step-1", names)
-        return {step: [path] for step, path in found.items() if (path / ".metadata").exists()}
-
-    def late_paths(self, step: int) -> list[Path]:
-        return [path for number, path in sorted(numbered(self.folder, FOLDER).items()) if number > step]
+        found = self._found("torchtitan", "step-1").items()
+        return {step: [path] for step, path in found if (path / ".metadata").exists()}
 
     def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
         return Resume(() if step is None else (f"--checkpoint.load_step={step}",))

@@ -1,4 +1,4 @@
-"""What `lossguard launch` adds to the training process: hooks on its trackers that write each scalar to a journal.
+"""Hooks that `lossguard launch` adds to the training process: they write each scalar of a tracker to a journal.
 
 The processes of a launched command load this folder as the package `lossguard_hooks` (see `site/sitecustomize.py`),
 from the launcher's installation: their own interpreter need not have Lossguard. So it imports nothing but the standard

@@ -46,7 +46,7 @@ class Journal:
 
     @property
     def is_written(self) -> bool:
-        """Whether lines of this process are wanted; the first call claims the journal."""
+        """True if lines of this process are wanted; the first call claims the journal."""
         return self._fd is not None or self._claim()
 
     def write(self, entry: dict[str, Any]) -> None:

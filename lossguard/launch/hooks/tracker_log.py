@@ -14,7 +14,7 @@ _owners: dict[str, str] = {}
 
 
 class TrackerLog:
-    """What one tracker writes to the journal."""
+    """The entries of one tracker in the journal."""
 
     def __init__(self, tracker: str, journal: Journal, *, source: str = "") -> None:
         """`source`: the folder of a tracker of which a process may use several at once."""
@@ -56,7 +56,7 @@ class TrackerLog:
         return own | self._renamed({name: value for name, value in values.items() if name not in own})
 
     def _renamed(self, values: dict[str, float]) -> dict[str, float]:
-        """Of two folders with the same tag (train/, val/) the later one's folder becomes a part of the name."""
+        """Add the folder to the name of the later of two folders with the same tag (train/, val/)."""
         if self._source == self._tracker:
             return {}
         folder = self._source.rstrip("/").rpartition("/")[2]

@@ -37,7 +37,7 @@ def hook(module: ModuleType, journal: Journal) -> None:
 
 
 def _checkpoint_of(trainer: Any, given: Any) -> Any:
-    """What the launcher says, for the Trainer that has written that checkpoint; for others, what the script says."""
+    """Return the launcher's checkpoint for the Trainer that has written it; for others, the script's."""
     ordered = os.environ.get(RESUME_VARIABLE)
     if not ordered or os.path.abspath(trainer.args.output_dir) != os.path.dirname(ordered):
         return given
@@ -76,7 +76,7 @@ class LedgerSampler:
         return self._length
 
     def __iter__(self) -> Iterator[Any]:
-        """Of the Trainer's epoch e the batches e * len up to (e + 1) * len - 1 that are not skipped."""
+        """Yield the batches e * len up to (e + 1) * len - 1 of the Trainer's epoch e that are not skipped."""
         index, left = self._nth_free(self._epoch * self._length), self._length
         while left:
             data_epoch, offset = divmod(index, self._length)

@@ -18,7 +18,6 @@ from lossguard.vocabulary.source_facts import SourceFacts
 WHAT = "CSV files with a column of steps"
 SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t"
-FEW_CELLS = 2
 
 
 class CsvParser:
@@ -53,7 +52,7 @@ class CsvParser:
         return False  # a number may be cut off
 
     def _is_header(self, text: str) -> bool:
-        """Whether the line names columns again: one of them is the step's, and it has no step itself."""
+        """Return True if the line names columns again: one of them is the step's, and it has no step itself."""
         if self._step < 0 or self._header[self._step] not in text:
             return False
         cells = self._cells(text)

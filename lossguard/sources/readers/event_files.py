@@ -53,7 +53,7 @@ class EventFollower:
 
     @property
     def facts(self) -> SourceFacts:
-        """How its rows are made, as far as its configuration says."""
+        """Facts about how the rows are made, as far as the configuration says."""
         return facts_of(config_of(self.folder)) if self.folder.is_dir() else SourceFacts()
 
     def __post_init__(self) -> None:
@@ -116,7 +116,7 @@ class EventFollower:
         self._read |= {path.name for path in paths}
 
     def _read_open(self, now: float) -> Iterator[PlacedRow]:
-        """What is new in the open files, in the order in which it was logged."""
+        """Yield what is new in the open files, in the order in which it was logged."""
         if len(self._open) == 1:
             yield from self._add(self._events(self._open[0]), now)
         elif self._open:
@@ -156,7 +156,7 @@ class EventFollower:
                     yield from rows
 
     def position_of(self, place: Place) -> list[Any]:
-        """Where the open files are read on for the row that begins at `place`."""
+        """Return where the open files are read on for the row that begins at `place`."""
         file, offset, header = place
         others = [[each.path.name, each.unread, ""] for each in self._open if each is not file]
         return [[file.path.name, offset, header.hex()], *others]

@@ -23,10 +23,10 @@ from lossguard.vocabulary.errors import logger
 # few values have; what follows must have one, and parse.
 
 HEADER = struct.Struct("<QI")
-"""Of a frame: the length of its data, and the masked CRC-32C of these eight bytes. Four bytes follow the data."""
+"""Head of a frame: length of its data, and masked CRC-32C of these eight bytes. Four bytes follow the data."""
 FOOTER_BYTES = 4
 NO_FOOTER = b"\0" * FOOTER_BYTES
-"""Where a file is longer than what has arrived of it, as a network file system may show it."""
+"""Footer of a file of which not all has arrived, as a network file system may show it."""
 CHUNK = 5 << 20
 """Bytes that are read at once, more than a record has."""
 MAX_RECORD = 4 << 20
@@ -62,7 +62,7 @@ class EventFile:
                     return
 
     def has_header(self, offset: int, header: bytes) -> bool:
-        """Whether a record with this header begins at `offset`."""
+        """Return True if a record with this header begins at `offset`."""
         with opened(self.path) as file:
             return os.pread(file.fileno(), HEADER.size, offset) == header
 
@@ -115,7 +115,7 @@ def _crc32c(data: bytes) -> int:
 
 
 def _masked(crc: int) -> int:
-    """As TFRecord files store a CRC."""
+    """Return a CRC as TFRecord files store it."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 

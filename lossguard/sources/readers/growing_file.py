@@ -41,11 +41,11 @@ class Line:
     """Name of its file: a rotated one is read to its end under its new name."""
     offset: int
     is_first: bool
-    """Whether the file begins here, or begins anew: what comes may repeat lines that were read before."""
+    """True if the file begins here, or begins anew: what comes may repeat lines that were read before."""
 
     @property
     def position(self) -> list[object]:
-        """Where the line begins, for `GrowingFile`: file, offset, length and checksum."""
+        """Beginning of the line, for `GrowingFile`: file, offset, length and checksum."""
         return [self.file, self.offset, len(self.text), zlib.crc32(self.text)]
 
 
@@ -70,7 +70,7 @@ class GrowingFile:
         self._signature: tuple[int, ...] | None = None
         self._rotated: list[Path] = []  # to be read next, `path` last: what was rotated since the last look
         self.is_resumed = False
-        """Whether reading goes on at the position that was given."""
+        """True if reading goes on at the position that was given."""
         if position is not None:
             self._find(position)
 
@@ -85,7 +85,7 @@ class GrowingFile:
             self._open(following)
 
     def unfinished(self) -> Line | None:
-        """What stands behind the last line end, if there is anything."""
+        """Return the text behind the last line end, if there is any."""
         if self._fd is None:
             return None
         rest = os.pread(self._fd, MAX_LINE, self._offset)
@@ -186,6 +186,6 @@ class GrowingFile:
             offset += len(text) + 1
 
     def _has_changed(self) -> bool:
-        """Whether other bytes stand before the offset than were read there."""
+        """Return True if other bytes stand before the offset than were read there."""
         assert self._fd is not None
         return os.pread(self._fd, len(self._before), self._offset - len(self._before)) != self._before

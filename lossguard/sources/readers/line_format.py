@@ -1,4 +1,4 @@
-"""What the formats of one row per line share: how such files are found, followed while they grow, and imported."""
+"""Formats of one row per line: find such files, follow them while they grow, and import them."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,14 +16,14 @@ from lossguard.spool.writer import this_process
 from lossguard.vocabulary.source_facts import SourceFacts
 
 SNIFF_BYTES = 1 << 16
-"""Of the beginning of a table, in which its first row must be."""
+"""Bytes at the beginning of a table in which its first row must be."""
 
 
 class LineParser(Protocol):
     """Reads the lines of one file, in order."""
 
     facts: SourceFacts
-    """How its rows are made, as far as the format says."""
+    """Facts about how the rows are made, as far as the format says."""
     ends: bytes
     """The bytes that end a line."""
 
@@ -34,7 +34,7 @@ class LineParser(Protocol):
         """The next line is the first of a file."""
 
     def is_whole(self, line: bytes) -> bool:
-        """Whether a last line without its end can be taken as it is, when nothing more comes."""
+        """Return True if a last line without its end can be taken as it is, when nothing more comes."""
 
 
 @dataclass(slots=True)
@@ -122,7 +122,7 @@ def beginning(path: Path, size: int = SNIFF_BYTES) -> list[bytes]:
 
 
 def identity_of(path: Path, first_line: bytes) -> str:
-    """Of a file without an id of its own: machine, path and first row. A new run in its place is another one."""
+    """Return the identity of a file without an id: machine, path and first row. A new run in its place differs."""
     host = this_process().partition("@")[2]
     return f"{host}:{path.resolve()}:{first_line.decode(errors='replace')}"
 

@@ -21,7 +21,7 @@ OWN_TAGS = "mlflow."
 
 
 def facts_in(params: Mapping[str, Any]) -> SourceFacts:
-    """What the params say about how the rows were made. MLflow keeps them as text."""
+    """Return what the params say about how the rows were made. MLflow keeps them as text."""
     return facts_of({name: _value(str(text)) for name, text in params.items()})
 
 

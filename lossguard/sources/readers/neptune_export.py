@@ -29,7 +29,7 @@ class _Found:
 
 
 def is_export(names: Sequence[str]) -> bool:
-    """Whether a table with these columns is such an export."""
+    """Return True if a table with these columns is such an export."""
     return set(COLUMNS) <= set(names)
 
 

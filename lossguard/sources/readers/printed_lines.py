@@ -1,4 +1,4 @@
-"""What trainers print: the lines of each trainer, one pattern each, and lines that a user's `--pattern` describes.
+"""Lines that trainers print: one pattern for each trainer, and lines that a user's `--pattern` describes.
 
 Names stay as they are printed; times without zone are local. nanochat prints an exponential moving average of its loss,
 Megatron-LM and word_language_model a mean. Megatron-LM leaves out a loss that is NaN: it is recorded as NaN unless the

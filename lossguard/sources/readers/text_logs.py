@@ -1,4 +1,4 @@
-"""What trainers print into files: logs whose lines one of the patterns of `printed_lines` describes."""
+"""Logs that trainers print into files, with lines that a pattern of `printed_lines` describes."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -33,7 +33,7 @@ def places_in(path: Path, own: Pattern | None = None) -> Iterator[Path]:
 
 
 def _watched_pattern(path: Path, own: Pattern | None) -> Pattern | None:
-    """That of the file or, while it has no row since it was rotated, of the files that it was renamed to."""
+    """Return the pattern of the file or, while it has no row since it was rotated, of the files it was renamed to."""
     found = (pattern_of(file, own) for file in (path, *rotated_files(path)))
     return next((each[0] for each in found if each is not None), None)
 

@@ -45,7 +45,7 @@ def newest_file(folder: Path) -> Path | None:
 
 
 def rows_of(state: Mapping[str, Any]) -> list[Row]:
-    """What was logged, a row for each step. Raises ValueError where the file has another form."""
+    """Return what was logged, a row for each step. Raises ValueError where the file has another form."""
     history = state.get("log_history")
     if not isinstance(history, list):
         raise ValueError("it has no list log_history")

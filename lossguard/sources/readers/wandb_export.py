@@ -35,7 +35,7 @@ def runs_in(path: Path) -> Iterator[SourceRun]:
 
 
 def is_chart(header: Sequence[str]) -> bool:
-    """Whether a CSV with these columns is that of a chart."""
+    """Return True if a CSV with these columns is that of a chart."""
     return header[:1] == ["Step"] and any(name.endswith(SEPARATOR + "_step") or BOUNDS[0] in name for name in header)
 
 

@@ -3,13 +3,14 @@
 from itertools import chain
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from db.files.export import WHOLE, Format, Selection, UnknownMetric, UnknownRun, stream
 from db.lineage import Line
 from lossguard.vocabulary.protocol import MAX_METRICS, MAX_STEP
 from monitor.api.auth import Reader
+from monitor.api.dependencies import Shared
 from monitor.problems import MALFORMED, Problem, unknown
 from monitor.schemas import Name, RunId
 
@@ -32,7 +33,7 @@ FILE_SCHEMA = {"type": "string", "format": "binary"}
 def export(
     run_id: RunId,
     _who: Reader,
-    request: Request,
+    collector: Shared,
     format: Format = Format.PARQUET,
     metrics: Annotated[list[Name] | None, Query(max_length=MAX_METRICS)] = None,
     line: Line = Line.ALL,
@@ -47,7 +48,7 @@ def export(
     selection = Selection(None if metrics is None else tuple(metrics), line, first, last)
     if format is Format.PARQUET and selection != WHOLE:
         raise Problem(422, MALFORMED, ONLY_WHOLE, ["query", "format"])
-    pieces = stream(request.app.state.engine, run_id=run_id, format=format, selection=selection)
+    pieces = stream(collector.engine, run_id=run_id, format=format, selection=selection)
     try:
         start = next(pieces)  # before the response starts, so that an error here has the usual shape
     except UnknownRun:

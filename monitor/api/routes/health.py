@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from db import migrate
 from monitor.api import auth
 from monitor.api.auth import Reader
+from monitor.api.dependencies import Shared
 from monitor.problems import no_database, no_schema
 
 router = APIRouter(tags=["health"])
@@ -22,11 +23,11 @@ async def healthz() -> dict[str, str]:  # not in a thread: it answers also while
 
 
 @router.get("/readyz")
-def readyz(request: Request, _who: Reader) -> dict[str, str]:
+def readyz(collector: Shared, _who: Reader) -> dict[str, str]:
     """The database answers and has a schema that this release may use, which may be a newer one; else 503, and which of
     the two is missing."""
     try:
-        reason = migrate.misfit(request.app.state.engine)
+        reason = migrate.misfit(collector.engine)
     except sa.exc.SQLAlchemyError as error:
         detail = f"it does not answer ({type(error).__name__}); check that it runs, and LOSSGUARD_DATABASE_URL"
         raise no_database(detail) from None
@@ -36,11 +37,11 @@ def readyz(request: Request, _who: Reader) -> dict[str, str]:
 
 
 @router.get("/metrics")
-def metrics(request: Request, who: Reader) -> Response:
+def metrics(collector: Shared, who: Reader) -> Response:
     """Metrics of all projects in the Prometheus text format."""
     auth.check_unbound(who, "the list of metrics")
-    state = request.app.state
-    return Response(state.run_metrics.text() + generate_latest(state.registry), media_type=CONTENT_TYPE_LATEST)
+    text = collector.run_metrics.text() + generate_latest(collector.registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/openapi.json", include_in_schema=False)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -19,9 +19,9 @@ from db.runs import mlflow
 from db.runs.orders import BadCursor
 from lossguard.vocabulary.protocol import MAX_COMMIT, MAX_SHORT_TEXT, MAX_TEXT, NO_HEARTBEAT, decode_number
 from lossguard.vocabulary.secrets import mask_command_line, mask_json
-from monitor.api import auth, mlflow_history, mlflow_responses
+from monitor.api import auth, mlflow_responses
 from monitor.api.auth import Principal, Reader, Reporter
-from monitor.api.dependencies import Claimed, Config, Now, ReadSession, Reports, WriteSession
+from monitor.api.dependencies import Claimed, Collector, Now, ReadSession, Shared, WriteSession
 from monitor.api.mlflow_search import named, run_search
 from monitor.api.parsing import TypedJsonRoute
 from monitor.ingestion import run_updates, runs
@@ -58,19 +58,19 @@ Answer = dict[str, Any]
 class _Updates:
     """Stores what a request logs, through the queue of the reports."""
 
-    def __init__(self, request: Request, who: Reporter, reports: Reports) -> None:
-        self._state, self._who, self._reports = request.app.state, who, reports
+    def __init__(self, collector: Collector, who: Reporter) -> None:
+        self._collector, self._who = collector, who
 
     async def store(self, run_id: str, update: RunUpdate) -> None:
         if self._who.is_bound:
-            await run_in_threadpool(auth.check_run, self._state.engine, self._who, run_id)
-        result = await self._reports.store(run_id, update)
-        self._state.waiting_rows.note(run_id, result.rows_due_at)
-        self._state.metrics.count_report(result)
+            await run_in_threadpool(auth.check_run, self._collector.engine, self._who, run_id)
+        result = await self._collector.reports.store(run_id, update)
+        self._collector.waiting_rows.note(run_id, result.rows_due_at)
+        self._collector.metrics.count_report(result)
 
 
-async def _updates(request: Request, who: Reporter, reports: Reports) -> _Updates:
-    return _Updates(request, who, reports)
+async def _updates(collector: Shared, who: Reporter) -> _Updates:
+    return _Updates(collector, who)
 
 
 Updates = Annotated[_Updates, Depends(_updates)]
@@ -78,7 +78,7 @@ Updates = Annotated[_Updates, Depends(_updates)]
 
 @router.post("/experiments/create")
 def create_experiment(
-    spec: CreateExperimentIn, who: Reporter, session: WriteSession, now: Now, config: Config
+    spec: CreateExperimentIn, who: Reporter, session: WriteSession, now: Now, collector: Shared
 ) -> Answer:
     """Create an experiment: the project of its runs."""
     _check_project(who, spec.name)
@@ -87,8 +87,8 @@ def create_experiment(
     new = known or mlflow.create_experiment(session, name=spec.name, tags=tags, now=now)
     if known is not None or new is None:
         raise Problem(409, "the experiment exists", f"there is an experiment {spec.name!r} already", ["body", "name"])
-    if mlflow.num_experiments(session) > config.max_runs:
-        raise without_retry(too_many_experiments(config.max_runs))
+    if mlflow.num_experiments(session) > collector.settings.max_runs:
+        raise without_retry(too_many_experiments(collector.settings.max_runs))
     return {"experiment_id": str(new.id)}
 
 
@@ -129,7 +129,7 @@ def set_experiment_tag(spec: ExperimentTagIn, who: Reporter, session: WriteSessi
 
 
 @router.post("/runs/create")
-def create_run(spec: CreateRunIn, who: Reporter, session: WriteSession, claim: Claimed, config: Config) -> Answer:
+def create_run(spec: CreateRunIn, who: Reporter, session: WriteSession, claim: Claimed, collector: Shared) -> Answer:
     """Create a run of an experiment. Its id is chosen here."""
     number = int(spec.experiment_id)
     project = _permitted(session, mlflow.experiment(session, number=number), who, spec.experiment_id).name
@@ -149,7 +149,7 @@ def create_run(spec: CreateRunIn, who: Reporter, session: WriteSession, claim: C
         started_at=claim.now if spec.start_time is None else spec.start_time / 1000,
     )
     try:
-        run = runs.register(session, registration, claim=claim, who=who.name, max_runs=config.max_runs).run
+        run = runs.register(session, registration, claim=claim, who=who.name, max_runs=collector.settings.max_runs).run
     except Problem as problem:
         raise without_retry(problem) from None
     session.flush()
@@ -168,12 +168,12 @@ def show_run(run_id: RunId, who: Reporter, session: ReadSession) -> Answer:
 
 
 @router.post("/runs/update")
-async def update_run(spec: UpdateRunIn, updates: Updates, request: Request) -> Answer:
+async def update_run(spec: UpdateRunIn, updates: Updates, collector: Shared) -> Answer:
     """Rename, end or continue a run."""
     ended_at = None if spec.end_time is None else spec.end_time / 1000
     state = STATES.get(spec.status or "")
     await updates.store(spec.run_id, RunUpdate(name=spec.run_name, state=state, ended_at=ended_at))
-    return {"run_info": await run_in_threadpool(_info, request, spec.run_id)}
+    return {"run_info": await run_in_threadpool(_info, collector, spec.run_id)}
 
 
 @router.post("/runs/log-metric")
@@ -262,7 +262,7 @@ def history(
     found = mlflow.run_named(session, run_id=run_id)
     if found is None or not auth.covers_run(who, found[0]):
         raise run_not_found(run_id)
-    values = mlflow_history.values(session, *found, key=metric_key)
+    values = mlflow_responses.values(session, *found, key=metric_key)
     page = [mlflow_responses.metric(*one) for one in values[page_token : page_token + max_results]]
     end = page_token + len(page)
     return {"metrics": page} | ({"next_page_token": str(end)} if end < len(values) else {})
@@ -277,8 +277,8 @@ def _values(pairs: Sequence[PairIn]) -> dict[str, str]:
     return values
 
 
-def _info(request: Request, run_id: str) -> dict[str, Any]:
-    with Session(request.app.state.engine) as session:
+def _info(collector: Collector, run_id: str) -> dict[str, Any]:
+    with Session(collector.engine) as session:
         found = mlflow.run_named(session, run_id=run_id)
         if found is None:
             raise run_not_found(run_id)

@@ -40,7 +40,9 @@ def reject(intervention_id: InterventionId, who: Operator, session: WriteSession
 
 @router.post("/runs/{run_id}/rollback")
 def roll_back(run_id: RunId, spec: RollbackIn, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
-    """Order a rollback."""
+    """Order a rollback; with `dry_run`, say which step and batches it would be, and order nothing."""
+    if spec.dry_run:
+        return decisions.planned_rollback(session, run_id, spec)
     return responses.run(decisions.roll_back(session, run_id, spec, who=who.author, now=now))
 
 

@@ -6,11 +6,14 @@ from fastapi import APIRouter, Header, Response
 
 from db import queries
 from db.goodput import reading, rollback_costs
+from db.records import arms
+from db.runs import overview, verdicts
 from lossguard.vocabulary.protocol import SPOOL_HEADER
-from monitor.actions import decisions, run_edits, verdicts
+from monitor.actions import decisions, run_edits
+from monitor.actions import verdicts as replay_verdicts
 from monitor.api import auth, plain_reports, responses
 from monitor.api.auth import Operator, Reader, Reporter
-from monitor.api.dependencies import Claimed, Config, Metrics, Now, ReadSession, Reports, SentBy, WriteSession
+from monitor.api.dependencies import Claimed, Now, ReadSession, SentBy, Shared, WriteSession
 from monitor.api.parsing import TypedJsonRoute
 from monitor.api.plain_reports import Head
 from monitor.api.run_lists import Lists
@@ -23,11 +26,11 @@ router = APIRouter(prefix="/runs", tags=["runs"], route_class=TypedJsonRoute)
 
 @router.post("", status_code=201)
 def register(
-    spec: RunIn, response: Response, who: Reporter, session: WriteSession, claim: Claimed, config: Config
+    spec: RunIn, response: Response, who: Reporter, session: WriteSession, claim: Claimed, collector: Shared
 ) -> dict[str, Any]:
     """Create a run (201), or resume the one with the same id (200)."""
     auth.check_registration(who, run_id=spec.id, project=spec.project)
-    registered = runs.register(session, spec, claim=claim, who=who.name, max_runs=config.max_runs)
+    registered = runs.register(session, spec, claim=claim, who=who.name, max_runs=collector.settings.max_runs)
     if not registered.is_new:
         response.status_code = 200
     problem = registered.policy_problem
@@ -43,26 +46,33 @@ def list_runs(who: Reader, session: ReadSession, now: Now, lists: Lists) -> list
 
 
 @router.get("/{run_id}")
-def show(run_id: RunId, _who: Reader, session: ReadSession) -> dict[str, Any]:
-    """A run with its segments, interventions, orders, skip ledger, events, newest step and how its rows are made."""
+def show(run_id: RunId, _who: Reader, session: ReadSession, now: Now) -> dict[str, Any]:
+    """A run with verdict, segments, interventions, tried arms, orders, skip ledger, events (the newest 10,000), newest
+    step and kind of rows."""
     run = queries.run_named(session, run_id=run_id)
     if run is None:
         raise unknown("run", run_id)
     names = queries.metric_names(session, run=run)
     counts = queries.step_counts(session, run=run)
-    events = queries.events(session, run=run)
-    return responses.run(run) | {
-        "steps_consumed": counts.consumed,
-        "steps_effective": counts.effective,
-        "metrics": names,
-        "newest_step": responses.step(queries.newest_step(session, run=run), names),
-        "segments": responses.segments(queries.segments(session, run=run)),
-        "interventions": [responses.record(row) for row in queries.interventions(session, run=run)],
-        "orders": [responses.record(row) for row in queries.orders(session, run=run)],
-        "skip_ledger": [responses.record(row) for row in queries.skip_ledger(session, run=run)],
-        "events": [responses.record(row) for row in events],
-        "source": responses.source(events),
-    }
+    events = queries.newest_events(session, run=run)
+    return (
+        responses.run(run)
+        | responses.verdict(verdicts.verdicts(session, runs=[run], now=now)[run.pk])
+        | {
+            "latest": dict(overview.standings(session, runs=[run]).get(run.pk, overview.Standing()).metrics),
+            "steps_consumed": counts.consumed,
+            "steps_effective": counts.effective,
+            "metrics": names,
+            "newest_step": responses.step(queries.newest_step(session, run=run), names),
+            "segments": responses.segments(queries.segments(session, run=run)),
+            "interventions": [responses.record(row) for row in queries.interventions(session, run=run)],
+            "arms": [responses.record(row) for row in arms.of_run(session, run=run)],
+            "orders": [responses.record(row) for row in queries.orders(session, run=run)],
+            "skip_ledger": [responses.record(row) for row in queries.skip_ledger(session, run=run)],
+            "events": [responses.record(row) for row in events],
+            "source": responses.source(events),
+        }
+    )
 
 
 @router.get("/{run_id}/goodput")
@@ -87,10 +97,10 @@ def costs(run_id: RunId, _who: Reader, session: ReadSession) -> dict[str, Any]:
 
 @router.post("/{run_id}/segments")
 def open_segment(
-    run_id: RunId, spec: SegmentIn, _who: Reporter, session: WriteSession, claim: Claimed, config: Config
+    run_id: RunId, spec: SegmentIn, _who: Reporter, session: WriteSession, claim: Claimed, collector: Shared
 ) -> dict[str, Any]:
     """Open a segment, or return the one with the same key."""
-    segment = segments.open_segment(session, run_id, spec, claim=claim, max_segments=config.max_segments)
+    segment = segments.open_segment(session, run_id, spec, claim=claim, max_segments=collector.settings.max_segments)
     return {"segment": segment.number, "parent": segment.parent, "fork_step": segment.fork_step}
 
 
@@ -99,8 +109,7 @@ async def report(
     run_id: RunId,
     spec: ReportIn,
     _who: Reporter,
-    reports: Reports,
-    metrics: Metrics,
+    collector: Shared,
     writer: SentBy,
     spool: Annotated[int | None, Header(alias=SPOOL_HEADER, ge=0, lt=2**62)] = None,
 ) -> dict[str, Any]:
@@ -108,7 +117,7 @@ async def report(
 
     Only the process that holds the lease of the run gets orders; `lease` says for how many seconds it does.
     """
-    return await plain_reports.answer(reports, metrics, spec, Head(run_id, writer, spool))
+    return await plain_reports.answer(collector.reports, collector.metrics, spec, Head(run_id, writer, spool))
 
 
 @router.post("/{run_id}/finish")
@@ -153,7 +162,7 @@ def incidents(run_id: RunId, _who: Reader, session: ReadSession) -> list[dict[st
 @router.get("/{run_id}/incidents/{number}")
 def incident(run_id: RunId, number: RecordId, _who: Reader, session: ReadSession) -> dict[str, Any]:
     """One incident of the run."""
-    return responses.record(verdicts.find_incident(session, run_id, number))
+    return responses.record(replay_verdicts.find_incident(session, run_id, number))
 
 
 @router.put("/{run_id}/incidents/{number}/verdict")
@@ -162,4 +171,4 @@ def verdict(
 ) -> dict[str, Any]:
     """The verdict of a replay (`python -m trainer replay`) on an incident; it replaces an earlier one."""
     verdict = spec.model_dump(mode="json")
-    return responses.record(verdicts.record_verdict(session, run_id, number, verdict, who=who.author, now=now))
+    return responses.record(replay_verdicts.record_verdict(session, run_id, number, verdict, who=who.author, now=now))

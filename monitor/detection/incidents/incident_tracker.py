@@ -129,7 +129,9 @@ class IncidentTracker:
         """
         if self.open is None:
             return self._open(step, readings, recent, first_skipped)
-        effects: list[Effect] = [IncidentChanged(self.open.incident)] if self.open.observe(step, readings) else []
+        has_changed = self.open.observe(step, readings)
+        has_changed |= self.open.note_probability(self.recoveries)
+        effects: list[Effect] = [IncidentChanged(self.open.incident)] if has_changed else []
         return effects if first_skipped is None else [self.add_reason(describe_cap(first_skipped))]
 
     def _open(self, step: int, readings: Readings, recent: RecentRows, first_skipped: int | None) -> list[Effect]:
@@ -149,6 +151,7 @@ class IncidentTracker:
         self.open = open_incident(self.take_number(), step, signal, readings, recent, self.source, first_skipped)
         if first_onset_step is not None:
             self.open.first_onset_step = first_onset_step
+        self.open.note_probability(self.recoveries)
         return [IncidentChanged(self.open.incident)]
 
     # Transitions
@@ -186,17 +189,13 @@ class IncidentTracker:
         before, self.open.wait_reasons = self.open.wait_reasons, [reasons[0], afterwards]
         return [] if before[:1] == [reasons[0]] else [self.add_reason(" ".join(reasons))]
 
-    def close(self, outcome: Outcome, reason: str) -> Effect:
-        """End the open incident."""
+    def close(self, outcome: Outcome, reason: str, *, superseded: bool = False) -> Effect:
+        """End the open incident. `superseded`: the next one begins at this row."""
         assert self.open is not None
         if outcome is Outcome.RECOVERED and (recovery := self.open.recovery()) is not None:
             self.recoveries = [*self.recoveries, recovery][-MAX_RECOVERIES:]
         incident, self.open = self.open.closed(outcome, reason), None
-        return IncidentChanged(incident)
-
-    def rows_to_recover(self, size: float) -> int:
-        """The most rows that a spike of this run took to recover by itself, of those at least half as large; or 0."""
-        return max((rows for rows, other in self.recoveries if other >= size / 2), default=0)
+        return IncidentChanged(replace(incident, superseded_by=self.num_incidents + 1) if superseded else incident)
 
     def begin_verification(self) -> list[Effect]:
         """The rollback for the open incident, if there is one, was applied."""
@@ -277,7 +276,7 @@ class IncidentTracker:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], settings: DetectionSettings) -> "IncidentTracker":
-        """What of the data can be read; the rest is as in a new run."""
+        """The inverse of `to_dict`; what the data lack is as in a new run."""
         parts = {
             "open": restore(OpenIncident.from_dict, data.get("open")),
             "under_verification": restore(incident_from_dict, data.get("under_verification")),

@@ -1,7 +1,7 @@
 """One incident that is open, followed row by row until it ends."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from lossguard.vocabulary.protocol import decode_number, encode_number
 from lossguard.vocabulary.states import IncidentKind, IncidentState, OrderKind, Outcome
 from monitor.detection.effects import Incident, Proposal
 from monitor.detection.encoding import known_fields, restore
+from monitor.detection.incidents.recovery import SpikeShape, usual_rows
 from monitor.detection.incidents.states import IncidentEvent, advance
 from monitor.detection.scoring.baseline import FALL_Z
 from monitor.detection.scoring.readings import IN_BAND_Z, PRECURSOR_Z, SignalReading, describe, score_of
@@ -22,9 +23,13 @@ DIVERGED_FRACTION = 0.25  # a loss that stays higher by this fraction of what wa
 MAX_REMAINING_NOISES = 1.0  # what the mean excess of the calm rows may be for the signal to have recovered
 MAX_MEAN_NOISES = 2.0  # what the mean excess of the last rows may be for nothing to be done about it
 MEAN_ROWS = 12  # calm rows that the mean excess averages over
+RECENT_ROWS = 4  # rows that the recent excess averages over
+MIN_CHANGE = 0.05  # of the probability that an incident lasts, for it to be reported again
 QUIET_ROWS = 3  # rows without an alarm before another alarm is a new spike
 
 Readings = Mapping[str, SignalReading]
+Recoveries = Sequence[tuple[int, float]]
+"""Rows and size of the spikes that recovered by themselves."""
 
 
 @dataclass(slots=True)
@@ -43,10 +48,17 @@ class OpenIncident:
     """The excess there."""
     peak_excess: float = 0.0
     excess: float = 0.0
+    spike_rows: int = 0
+    """Rows since the loss left its band, that one included."""
+    recent_excess: float = 0.0
+    """The mean excess of the last RECENT_ROWS of them."""
+    highest_excess: float = 0.0
+    """The highest mean so far: a single row proves nothing."""
     mean_excess: float | None = None
     """Of the last MEAN_ROWS rows, negative where the loss lay below: one noisy row is no evidence."""
     wandering: float = 0.0
-    """How far the usual level lies above the expected loss, which follows every wave of the level."""
+    """How far the usual level lies above the expected loss, which follows every wave of the level: the way back from
+    an easy stretch of the data is no excess."""
     rising_rows: int = 0
     """Consecutive rows, up to this one, on which the loss rose while out of band."""
     falls: int = 0
@@ -83,8 +95,11 @@ class OpenIncident:
     """The signals that raised an alarm, in order."""
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields that differ from their defaults: many incidents have few."""
         incident = incident_to_dict(self.incident)
-        return asdict(self) | {"incident": incident, "previous_loss": encode_number(self.previous_loss)}
+        data = asdict(self) | {"incident": incident, "previous_loss": encode_number(self.previous_loss)}
+        defaults = {each.name: each.default for each in fields(self) if each.name != "first_onset_step"}
+        return {name: value for name, value in data.items() if name not in defaults or value != defaults[name]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "OpenIncident":
@@ -143,14 +158,16 @@ class OpenIncident:
             reason = f"The loss left its band at step {step}: {describe('loss', loss)}."
             self._worsen(step, IncidentKind.LOSS_SPIKE, "loss", loss, reason)
         measured = self.expectation_known and self.incident.signal == "loss"
-        self.excess = max(loss.value - self.incident.expected, 0.0) if measured else 0.0
+        present = loss.value - self.incident.expected - self.wandering
+        self.excess = max(present, 0.0) if measured else 0.0
         if measured:
-            present = loss.value - self.incident.expected
             before = present if self.mean_excess is None else self.mean_excess
             self.mean_excess = before + (present - before) / min(self.falls + self.rises + 1, MEAN_ROWS)
+            self.note_excess()
         rose = loss.value > self.previous_loss
         self.rises, self.falls = self.rises + rose, self.falls + (not rose)
-        self.rising_rows = self.rising_rows + 1 if rose and loss.z >= IN_BAND_Z else 0
+        is_high = loss.z >= IN_BAND_Z and (self.excess >= IN_BAND_Z * self.incident.scale or not measured)
+        self.rising_rows = self.rising_rows + 1 if rose and is_high else 0
         if self.rising_rows == DIVERGENCE_ROWS and self.incident.kind is IncidentKind.LOSS_SPIKE:
             reason = f"The loss rose on {DIVERGENCE_ROWS} consecutive rows: this is a divergence, not a spike."
             self._worsen(step, IncidentKind.DIVERGENCE, "loss", loss, reason)
@@ -160,6 +177,36 @@ class OpenIncident:
         if self.excess > self.peak_excess:
             self.peak_excess = self.excess
             self.check_step, self.check_excess = step, self.excess
+
+    def note_excess(self) -> None:
+        """Take the excess of this row into the shape of the spike."""
+        self.spike_rows += 1
+        self.recent_excess += (self.excess - self.recent_excess) / min(self.spike_rows, RECENT_ROWS)
+        self.highest_excess = max(self.highest_excess, self.recent_excess)
+
+    def shape(self, recoveries: Recoveries) -> SpikeShape | None:
+        """The spike so far, beside those of the run that recovered; None where this is no spike of a finite loss."""
+        if not self.spiked or not self.highest_excess > 0:
+            return None
+        gone = max(self.highest_excess - self.recent_excess - self.incident.scale, 0.0) / self.highest_excess
+        return SpikeShape(self.spike_rows - 1, gone, usual_rows(recoveries, self.size))
+
+    def lasting_probability(self, recoveries: Recoveries) -> float | None:
+        """Return the probability that this does not recover by itself; None where too little is known."""
+        if self.incident.kind is IncidentKind.NONFINITE or self.loss_non_finite:
+            return 1.0
+        shape = self.shape(recoveries)
+        return None if shape is None else shape.lasting_probability()
+
+    def note_probability(self, recoveries: Recoveries) -> bool:
+        """Write the probability into the incident; True when it differs from what stands there."""
+        if self.incident.state is IncidentState.TREATED:
+            return False
+        before, present = self.incident.lasting_probability, self.lasting_probability(recoveries)
+        if before == present or (before is not None and present is not None and abs(before - present) < MIN_CHANGE):
+            return False
+        self.incident = replace(self.incident, lasting_probability=None if present is None else round(present, 2))
+        return True
 
     def _worsen(self, step: int, kind: IncidentKind, signal: str, reading: SignalReading, reason: str) -> None:
         """The incident becomes one of a more severe kind; band, peak and score are of the signal behind it."""
@@ -199,11 +246,9 @@ class OpenIncident:
             self.check_step, self.check_excess = step, self.excess
 
     def lasting_excess(self) -> float:
-        """The excess, or 0 where the last rows are near the expected loss on average."""
-        if self.mean_excess is None:
-            return self.excess
-        tolerated = MAX_MEAN_NOISES * self.incident.scale
-        return self.excess if self.mean_excess > tolerated + min(self.wandering, tolerated) else 0.0
+        """The excess, or 0 where the last rows are near the usual loss on average."""
+        is_back = self.mean_excess is not None and self.mean_excess <= MAX_MEAN_NOISES * self.incident.scale
+        return 0.0 if is_back else self.excess
 
     def escalation(self, readings: Readings) -> str | None:
         """Why this row begins a more severe incident than the present one, or None."""
@@ -238,7 +283,7 @@ class OpenIncident:
             return self._outcome_of_collapse(loss)
         if loss is None or not self.peak_excess > 0:
             return Outcome.RECOVERED, f"Back in band after step {self.last_step_out_of_band}."
-        excess = loss.value - incident.expected
+        excess = loss.value - incident.expected - self.wandering
         if excess <= max(3 * incident.scale, 0.3 * self.peak_excess):
             return Outcome.RECOVERED, f"Back in band after step {self.last_step_out_of_band}: loss {loss.value:.4g}."
         diverged = excess > DIVERGED_FRACTION * max(abs(incident.expected), 1e-9)

@@ -56,7 +56,9 @@ def open_incident(
         reasons=reasons,
     )
     loss = readings.get("loss")
-    excess = max(reading.value - expected, 0.0) if signal == "loss" and not reading.non_finite else 0.0
+    wandering = max(reading.reference - expected, 0.0) if signal == "loss" else 0.0
+    measured = signal == "loss" and not reading.non_finite
+    excess = max(reading.value - expected - wandering, 0.0) if measured else 0.0
     opened = OpenIncident(
         incident,
         loss_moved=loss_moved,
@@ -72,9 +74,11 @@ def open_incident(
         first_onset_step=onset,
         expectation_known=bool(np.isfinite(reading.expected)),
         sure=first_skipped is not None,
-        wandering=max(reading.reference - expected, 0.0) if signal == "loss" else 0.0,
+        wandering=wandering,
     )
     opened.note_alarms(readings)
+    if measured:
+        opened.note_excess()
     return opened
 
 

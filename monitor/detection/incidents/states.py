@@ -33,7 +33,8 @@ class InterventionEvent(StrEnum):
     FAIL = "fail"  # the trainer could not execute it
     VERIFY = "verify"  # it worked
     RECUR = "recur"  # the incident came back
-    WITHDRAW = "withdraw"  # it is no longer needed, or another one replaces it
+    WITHDRAW = "withdraw"  # it is no longer needed, or another one takes its place
+    REPLACE = "replace"  # an operator's order takes the place of what the trainer has executed
     RELEASE = "release"  # an operator ended the hold
 
 
@@ -76,6 +77,7 @@ INTERVENTION_TRANSITIONS: Mapping[InterventionState, Mapping[InterventionEvent, 
         InterventionEvent.VERIFY: InterventionState.VERIFIED,
         InterventionEvent.RECUR: InterventionState.RECURRED,
         InterventionEvent.WITHDRAW: InterventionState.WITHDRAWN,
+        InterventionEvent.REPLACE: InterventionState.REPLACED,
         InterventionEvent.RELEASE: InterventionState.RELEASED,
     },
 }
@@ -86,6 +88,7 @@ INTERVENTION_TERMINAL = frozenset(
         InterventionState.FAILED,
         InterventionState.REJECTED,
         InterventionState.WITHDRAWN,
+        InterventionState.REPLACED,
         InterventionState.RELEASED,
     }
 )

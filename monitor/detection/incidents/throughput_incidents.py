@@ -163,11 +163,11 @@ class ThroughputIncidents:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ThroughputIncidents":
-        """What of the data can be read; the rest is as in a new run."""
+        """The inverse of `to_dict`; what the data lack is as in a new run."""
         return cls(
             restore(RowGaps.from_dict, data.get("gaps")) or RowGaps(),
             restore(Pace.from_dict, data.get("pace")) or Pace(),
             restore(incident_from_dict, data.get("stall")),
             restore(incident_from_dict, data.get("slowdown")),
-            restore(list, data.get("pauses")) or [],
+            list(data.get("pauses") or ()),
         )

@@ -7,20 +7,42 @@ A candidate is a restorable step with a number of batches to skip. It costs the 
 it drops (a batch is worth `batch_cost` steps), and, with the probability that it fails, one more attempt. It is chosen
 as if the recipe were not to blame, because the search for the depth and the width must go on while remedies are tried.
 Once an attempt of the run has failed, the remedy joins it that is expected to save the most steps.
+
+Where arms were tried in the project (`lossguard.Guard.arms`), the chances of a first attempt are theirs, shrunk to
+those above; with enough of them, waiting or a remedy may turn out to be cheaper than what these chances alone say.
 """
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
-from lossguard.vocabulary.states import OrderKind, Tier
+from lossguard.vocabulary.states import Arm, OrderKind, Tier
 from lossguard.vocabulary.wording import plural
 from monitor.detection.interventions.belief import Belief, believe, looks_like_damage
-from monitor.detection.interventions.decision import BatchOf, Candidate, Decision, Situation
+from monitor.detection.interventions.decision import (
+    MIN_ARMS,
+    BatchOf,
+    Candidate,
+    Choice,
+    Decision,
+    Situation,
+    Tried,
+)
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.remedies import explain, untried, worth
 from monitor.detection.interventions.restorable import RestorableStep
 from monitor.detection.interventions.structural import NO_ANSWER, all_failed, give_up
-from monitor.detection.interventions.waiting import budget_reason, costs, reason_to_act, too_early, wait, why
+from monitor.detection.interventions.waiting import (
+    HOPELESS_PROBABILITY,
+    Costs,
+    budget_reason,
+    costs,
+    reason_to_act,
+    too_early,
+    wait,
+    why,
+)
 
 ONSET_BATCHES = 1
 """Batches before the onset's that are blamed too: a step's update shows in the loss of the next one."""
@@ -33,12 +55,19 @@ SHOWN = 3
 def adaptive(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
     """The policy of this name."""
     belief = believe(now, batch_of)
-    candidates = sorted(_candidates(policy, now, batch_of, belief), key=lambda each: (each.cost, -each.rewind_to))
+    candidates = sorted(
+        _candidates(policy, now, batch_of, belief), key=lambda each: (each.choice.cost, -each.source.step)
+    )
     gains = _gains(policy, now, belief, candidates[0]) if candidates else []
-    price = costs(policy, now, candidates[0].cost if candidates else float(policy.min_depth + policy.restart_steps))
-    reason = reason_to_act(policy, now, price) or _too_slow(now, candidates[0].lost if candidates else math.inf)
+    price = costs(
+        policy, now, candidates[0].choice.cost if candidates else float(policy.min_depth + policy.restart_steps)
+    )
+    reason = reason_to_act(policy, now) or _too_slow(now, candidates[0].lost if candidates else math.inf)
     if reason is None:
         return wait(now, price)
+    waiting = _waiting(policy, now, price)
+    if candidates and _pays(policy, now, waiting, candidates[0].choice):
+        return _wait_on(waiting, candidates[0].choice)
     reasons = why(reason, price)
     if not now.data_repeats and candidates and not gains:
         return give_up(policy, now, reasons, NO_ANSWER)
@@ -47,15 +76,71 @@ def adaptive(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
     if (obstacle := _obstacle(policy, now, bool(candidates))) is not None:
         return Decision(OrderKind.HOLD, reasons=[*reasons, obstacle])
     best = candidates[0]
+    learnt = [] if gains else _with_remedies(now, candidates)[:SHOWN]
     remedies = [name for name, gain in gains[:1] if gain > 0 or _needs_remedy(now, belief)]
+    if learnt and learnt[0].choice.cost < best.choice.cost:
+        reasons.append(_explain_records(learnt[0].choice, best.choice))
+        best, remedies = learnt[0], [str(learnt[0].choice.remedy)]
     reasons += [_explain(best, now), _compare(candidates[:SHOWN])]
     reasons += [explain(remedies, gains[:SHOWN], belief.recipe)] if gains else []
     lr_scale = policy.lr_scale if now.attempt > policy.max_attempts else None
     if lr_scale is not None:
         reasons.append(f"Rollbacks alone did not prevent a recurrence: the learning rate is scaled by {lr_scale:g}.")
+    choices = [waiting, *(each.choice for each in (*candidates[:SHOWN], *learnt))]
     return Decision(
-        OrderKind.ROLLBACK, best.rewind_to, best.skip_from, best.skip_to, lr_scale, reasons, remedies=remedies
+        *(OrderKind.ROLLBACK, best.source.step, best.choice.skip_from, best.choice.skip_to, lr_scale, reasons),
+        remedies=remedies,
+        choices=sorted(choices, key=lambda each: each.cost),
     )
+
+
+def _waiting(policy: Policy, now: Situation, price: Costs) -> Choice:
+    """Waiting on, as a treatment, where the rules of patience are over: if it fails, a verification passes until then.
+
+    The steps until the loss is back trained nothing; there are as many again as there were so far.
+    """
+    back = float(max(now.step - now.detected_step, policy.patience))
+    return Choice(
+        arm=Arm.WAIT,
+        prior=min(price.recovery_probability, HOPELESS_PROBABILITY),
+        tried=Tried() if now.attempts or now.non_finite else now.records.tried(now.kind, Arm.WAIT),
+        certain=back,
+        failing=policy.verify_steps + price.roll_back - back,
+    )
+
+
+def _pays(policy: Policy, now: Situation, waiting: Choice, best: Choice) -> bool:
+    """Whether the arms that were tried speak for waiting on, for as long as they have waited."""
+    is_in_time = now.step - now.detected_step <= policy.patience + policy.verify_steps
+    return is_in_time and waiting.tried.num >= MIN_ARMS and waiting.cost < best.cost
+
+
+def _wait_on(waiting: Choice, best: Choice) -> Decision:
+    reason = _explain_records(waiting, best)
+    return Decision(None, reasons=[reason], afterwards=f"Nothing was done. {reason}")
+
+
+def _explain_records(choice: Choice, other: Choice) -> str:
+    what = f"With the remedy {choice.remedy}" if choice.remedy else "With waiting"
+    return (
+        f"{what}, {choice.tried.num_past} of {plural(choice.tried.num, 'arm')} that were tried got past: "
+        f"it is expected to cost {choice.cost:.0f} steps, and without it {other.cost:.0f}."
+    )
+
+
+def _with_remedies(now: Situation, candidates: list[Candidate]) -> list[Candidate]:
+    """The candidates with each remedy of which arms were tried, the cheapest first."""
+    damaged, found = looks_like_damage(now), []
+    for each in [] if now.attempts else candidates:
+        choice = each.choice
+        for name in now.remedies:
+            arm, where = Arm.REWIND_WITH_REMEDY, {"tier": choice.tier, "remedy": name}
+            tried = now.records.tried(now.kind, arm, depth=choice.depth, **where)
+            if tried.num >= MIN_ARMS:
+                certain = choice.certain + worth(name, now, damaged).cost
+                changes: dict[str, Any] = {"arm": arm, "remedy": name, "prior": choice.chance, "tried": tried}
+                found.append(replace(each, choice=replace(choice, certain=certain, **changes)))
+    return sorted(found, key=lambda each: each.choice.cost)
 
 
 def _too_slow(now: Situation, roll_back: float) -> str | None:
@@ -70,11 +155,12 @@ def _too_slow(now: Situation, roll_back: float) -> str | None:
     remaining = waited * math.log2(now.excess / now.scale) / halvings if halvings > 0 else math.inf
     if remaining <= roll_back:
         return None
-    pace = f"would take {remaining:.0f} more steps" if halvings >= 0.1 else "is not falling back"
-    return (
-        f"In the {plural(waited, 'step')} since the detection the excess over the expected loss went from a peak of "
-        f"{now.peak_excess:.3g} to {now.excess:.3g} nats: the loss {pace}, and going back loses {roll_back:.0f}."
-    )
+    since = f"In the {plural(waited, 'step')} since the detection the excess over the expected loss"
+    back = f"going back loses {plural(round(roll_back), 'step')} of training"
+    if halvings < 0.1:
+        return f"{since} has stayed at about {now.excess:.3g} nats: the loss is not falling back, and {back}."
+    fell = f"fell from a peak of {now.peak_excess:.3g} to {now.excess:.3g} nats"
+    return f"{since} {fell}: the rest would take {plural(round(remaining), 'more step')}, and {back}."
 
 
 def _structural(policy: Policy, now: Situation, has_candidates: bool) -> str | None:
@@ -109,16 +195,16 @@ def _missing(now: Situation) -> str:
 
 
 def _explain(best: Candidate, now: Situation) -> str:
-    depth = now.onset_step - best.rewind_to
+    depth, choice = now.onset_step - best.source.step, best.choice
     origin = best.source.describe()
-    rewind = f"Rewind to {best.rewind_to}{origin and f' ({origin})'}, {plural(depth, 'step')} before the onset"
-    if best.skip_from is None or best.skip_to is None:
+    rewind = f"Rewind to {best.source.step}{origin and f' ({origin})'}, {plural(depth, 'step')} before the onset"
+    if choice.skip_from is None or choice.skip_to is None:
         blamed = "the gradient norm left its band before the loss, so the state is blamed first"
         unable = "this run cannot leave batches out" if now.data_repeats else "the data does not repeat"
         why = blamed if now.can_skip else unable
         return f"{rewind}, and use the same batches again: {why}."
-    num_skipped = plural(best.num_skipped, "batch", "batches")
-    return f"{rewind}, and skip batches {best.skip_from} to {best.skip_to - 1} ({num_skipped})."
+    num_skipped = plural(choice.num_skipped, "batch", "batches")
+    return f"{rewind}, and skip batches {choice.skip_from} to {choice.skip_to - 1} ({num_skipped})."
 
 
 def _compare(candidates: list[Candidate]) -> str:
@@ -146,9 +232,20 @@ def _candidates(policy: Policy, now: Situation, batch_of: BatchOf, belief: Belie
             skip_from = max(batch_of(source.step), first_trouble)
             skip_to = min(known_end + extra, skip_from + policy.max_skip)
             dropped = policy.batch_cost * (skip_to - skip_from)
-        success = belief.success(depth, extra)
-        cost = lost + dropped + (1 - success) * (failing + depth)
-        yield Candidate(source=source, skip_from=skip_from, skip_to=skip_to, lost=lost, success=success, cost=cost)
+        arm = Arm.REWIND if extra is None else Arm.REWIND_AND_SKIP
+        choice = Choice(
+            arm=arm,
+            rewind_to=source.step,
+            skip_from=skip_from,
+            skip_to=skip_to,
+            tier=source.tier,
+            depth=depth,
+            prior=belief.success(depth, extra),
+            tried=Tried() if now.attempts else now.records.tried(now.kind, arm, tier=source.tier, depth=depth),
+            certain=lost + dropped,
+            failing=failing + depth,
+        )
+        yield Candidate(source=source, choice=choice, lost=lost)
 
 
 def _restart(policy: Policy, now: Situation, source: RestorableStep) -> float:
@@ -168,7 +265,7 @@ def _gains(policy: Policy, now: Situation, belief: Belief, best: Candidate) -> l
     cost; the best first. None before an attempt of the run has failed."""
     if not belief.recipe:
         return []
-    damaged, depth = looks_like_damage(now), now.onset_step - best.rewind_to
+    damaged, depth = looks_like_damage(now), best.choice.depth
     failing = _cost_of_failure(policy, now, belief) + depth
     worths = [(name, worth(name, now, damaged)) for name in untried(now)]
     gains = [(name, belief.helps(each, depth) * failing - each.cost) for name, each in worths]

@@ -3,11 +3,12 @@
 A policy is any function that takes (settings, situation, batch_of) and returns a decision: see `Decide`.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from lossguard.vocabulary.states import IncidentKind, OrderKind
+from lossguard.vocabulary.states import Arm, IncidentKind, OrderKind
 from lossguard.vocabulary.wording import plural
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.restorable import RestorableStep
@@ -43,6 +44,59 @@ class Attempt:
         return f"{plural(self.onset_step - self.rewind_to, 'step')} before the onset, {skipped}{remedies}{failed}"
 
 
+# What arms that were tried say (see `lossguard.Guard.arms`).
+
+PRIOR_ARMS = 4.0
+"""Tried arms that weigh as much as the chance that the policy takes without any."""
+MIN_ARMS = 3
+"""Below so many, no arm speaks for another treatment than the policy chooses without any."""
+DEPTHS = (25, 100, 400)
+"""Steps before the onset up to which a checkpoint is of one class of depth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Arms of one class."""
+
+    num: int = 0
+    num_past: int = 0
+    """Number that got past."""
+
+    def chance(self, prior: float) -> float:
+        """The probability of getting past: `prior` counts as PRIOR_ARMS arms, and is exact without any others."""
+        return (PRIOR_ARMS * prior + self.num_past) / (PRIOR_ARMS + self.num) if self.num else prior
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The arms of a project, counted. Those of first attempts: later ones are about sites that are hard already."""
+
+    classes: Mapping[tuple[str, ...], Tried] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, stored: Iterable[Mapping[str, Any]]) -> "Records":
+        """`stored`: the details of arms, as the store holds them; what cannot be read is left out."""
+        num, past = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
+        for each in stored:
+            if each.get("attempt") == 1 and isinstance(each.get("depth"), int):
+                key = _class_of(each.get("kind"), each.get("arm"), each.get("tier"), each["depth"], each.get("remedy"))
+                num[key] += 1
+                past[key] += each.get("got_past") is True
+        return cls({key: Tried(num[key], past[key]) for key in num})
+
+    def tried(
+        self, kind: IncidentKind, arm: Arm, *, tier: str | None = None, depth: int = 0, remedy: str | None = None
+    ) -> Tried:
+        """The arms that were like this one."""
+        return self.classes.get(_class_of(kind, arm, tier, depth, remedy)) or Tried()
+
+
+def _class_of(kind: Any, arm: Any, tier: Any, depth: int, remedy: Any) -> tuple[str, ...]:
+    if arm == Arm.WAIT:  # of which no checkpoint is part
+        return str(kind), str(arm)
+    return str(kind), str(arm), str(tier), str(sum(depth > bound for bound in DEPTHS)), str(remedy)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Situation:
     """What the policy may know of an open incident at a step. Excess is nats above the expected loss."""
@@ -76,8 +130,10 @@ class Situation:
     falls: int
     rises: int
     """Rows since detection on which the loss fell, or rose: together, all that had a loss."""
-    rows_to_recover: int = 0
-    """The most rows that a spike of this run, at least half as large, took to recover by itself; 0: there was none."""
+    lasting_probability: float | None = None
+    """Probability that the loss does not recover by itself; None: too little is known."""
+    others_recovered: bool = False
+    """A spike of this run has recovered by itself."""
     attempts: Sequence[Attempt]
     """The earlier rollbacks at this site, oldest first."""
     rollbacks_used: int
@@ -101,6 +157,8 @@ class Situation:
     """The signals that raised an alarm during the incident."""
     remedies: Sequence[str] = ()
     """The remedies that the loop has registered, by name."""
+    records: Records = field(default_factory=Records)
+    """Counts of the arms that were tried in this project."""
 
     @property
     def attempt(self) -> int:
@@ -119,31 +177,60 @@ class Situation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """One way to roll back, and what it is expected to cost."""
+class Choice:
+    """One treatment of an incident, with the numbers behind it. Costs are in steps of training."""
 
-    source: RestorableStep
-    skip_from: int | None
-    skip_to: int | None
-    lost: float
-    """In steps of training: those that it gives up, and what loading the checkpoint costs."""
-    success: float
-    """The probability that the run gets past the site with it."""
-    cost: float
-    """In steps of training: those lost, those that the dropped batches are worth, and a further attempt if it fails."""
+    arm: Arm
+    rewind_to: int | None = None
+    skip_from: int | None = None
+    skip_to: int | None = None
+    remedy: str | None = None
+    tier: str | None = None
+    depth: int = 0
+    prior: float
+    """The chance of getting past, as it is taken without any records."""
+    tried: Tried = Tried()
+    """The records."""
+    certain: float
+    """Cost in any case: the steps that it gives up, and those that dropped batches are worth."""
+    failing: float
+    """Additional cost if it does not get past."""
 
     @property
-    def rewind_to(self) -> int:
-        return self.source.step
+    def chance(self) -> float:
+        """Chance of getting past."""
+        return self.tried.chance(self.prior)
+
+    @property
+    def cost(self) -> float:
+        """The expected cost."""
+        return self.certain + (1 - self.chance) * self.failing
 
     @property
     def num_skipped(self) -> int:
         return 0 if self.skip_from is None or self.skip_to is None else self.skip_to - self.skip_from
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        names = ("rewind_to", "skip_from", "skip_to", "remedy", "tier", "depth", "prior", "certain", "failing")
+        known = {name: getattr(self, name) for name in (*names, "chance", "cost")}
+        return {"arm": self.arm.value, **known, "tried": self.tried.num, "past": self.tried.num_past}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One way to roll back."""
+
+    source: RestorableStep
+    choice: Choice
+    lost: float
+    """In steps of training: those that it gives up, and what loading the checkpoint costs."""
+
     def describe(self) -> str:
         """A clause such as "4980 (from memory, 0.1 s), skip 48: 62 steps"."""
         origin = self.source.describe()
-        return f"{self.rewind_to}{origin and f' ({origin})'}, skip {self.num_skipped}: {self.cost:.0f} steps"
+        skip = f"skip {self.choice.num_skipped}"
+        return f"{self.source.step}{origin and f' ({origin})'}, {skip}: {self.choice.cost:.0f} steps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +249,8 @@ class Decision:
     """The reason that is added to a decision to wait when the incident is over."""
     remedies: Sequence[str] = ()
     """Remedies to switch on with the rollback."""
+    choices: Sequence[Choice] = ()
+    """The treatments that were compared, the cheapest first; of a policy that compares none, empty."""
     is_final: bool = False
     """With `kind` None: nothing is done about this incident, and nothing more is decided about it."""
 

@@ -8,7 +8,7 @@ from lossguard.vocabulary.protocol import is_step
 from lossguard.vocabulary.states import IncidentKind, InterventionState, OrderKind
 from lossguard.vocabulary.wording import plural
 from monitor.detection.effects import Effect, Intervention, InterventionChanged
-from monitor.detection.encoding import known_fields, restore
+from monitor.detection.encoding import known_fields, restore, restore_row
 from monitor.detection.incidents.states import INTERVENTION_TERMINAL, InterventionEvent, advance
 from monitor.detection.interventions.decision import Attempt, Decision
 from monitor.detection.interventions.policy import Policy
@@ -94,7 +94,7 @@ class InterventionTracker:
         site_start: int | None = None,
         site_end: int | None = None,
         mode: str | None = None,
-    ) -> Effect:
+    ) -> InterventionChanged:
         """Make a decision the active intervention."""
         assert decision.kind is not None
         self.num_interventions += 1
@@ -116,9 +116,9 @@ class InterventionTracker:
             remedies=list(decision.remedies),
             mode=mode,
         )
-        return InterventionChanged(self.active)
+        return InterventionChanged(self.active, [each.to_dict() for each in decision.choices])
 
-    def order(self, *, by_policy: bool = True) -> Effect:
+    def order(self, *, by_policy: bool = True) -> InterventionChanged:
         """Order the proposed intervention; only now a rollback by the policy uses up some of the run's budget."""
         self.advance(InterventionEvent.APPROVE)
         effect = self.advance(InterventionEvent.ORDER)
@@ -126,7 +126,7 @@ class InterventionTracker:
         self.rollbacks_used += by_policy and self.active.kind is OrderKind.ROLLBACK
         return effect
 
-    def advance(self, event: InterventionEvent, reason: str | None = None, **changes: Any) -> Effect:
+    def advance(self, event: InterventionEvent, reason: str | None = None, **changes: Any) -> InterventionChanged:
         """Advance the active intervention; in a terminal state it is no longer active."""
         assert self.active is not None
         state = advance(self.active.state, event)
@@ -179,7 +179,7 @@ class InterventionTracker:
     def take_up(self, num_interventions: int, last: Mapping[str, Any] | None) -> int | None:
         """Go on where the state was lost: see `DetectionEngine.take_up`."""
         self.num_interventions = num_interventions
-        self.active = restore(_intervention_from_dict, last)
+        self.active = restore_row(intervention_from_dict, last)
         if self.active is not None and self.active.state not in TAKEN_UP:
             self.active = None
         return None if self.active is None else self.active.number
@@ -189,19 +189,16 @@ class InterventionTracker:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "InterventionTracker":
-        """What of the data can be read; the rest is as in a new run."""
-        stored = data.get("unsuccessful", [data.get("last_unsuccessful")])  # earlier releases stored the last one alone
-        restored = [restore(_intervention_from_dict, each) for each in stored if isinstance(stored, list)]
-        return cls(
-            **known_fields(cls, data)
-            | {
-                "active": restore(_intervention_from_dict, data.get("active")),
-                "unsuccessful": [each for each in restored if each is not None],
-            }
-        )
+        """The inverse of `to_dict`; what the data lack is as in a new run."""
+        parts = {
+            "active": restore(intervention_from_dict, data.get("active")),
+            "unsuccessful": [intervention_from_dict(each) for each in data.get("unsuccessful") or ()],
+        }
+        return cls(**known_fields(cls, data) | parts)
 
 
-def _intervention_from_dict(data: dict[str, Any]) -> Intervention:
+def intervention_from_dict(data: Mapping[str, Any]) -> Intervention:
+    """The inverse of `asdict`; fields that this release does not know are left out."""
     enums = {"kind": OrderKind(data["kind"]), "state": InterventionState(data["state"])}
     return Intervention(**known_fields(Intervention, data) | enums)
 

@@ -16,7 +16,7 @@ def palm(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
     rewind_to, depth_reason = choose_checkpoint(policy, now)
     depth = policy.min_depth if rewind_to is None else now.step - rewind_to
     price = costs(policy, now, float(depth + policy.restart_steps))
-    reason = reason_to_act(policy, now, price)
+    reason = reason_to_act(policy, now)
     if reason is None:
         return wait(now, price)
     return act(policy, now, batch_of, why(reason, price), rewind_to, depth_reason)

@@ -204,6 +204,7 @@ def _refused(known: Known, is_fresh: bool) -> str | None:
         return None
     order = Order(
         id=0,
+        key="",
         kind=OrderKind.ROLLBACK,
         rewind_to=known.rewind_to,
         skip_from=known.skip_from,

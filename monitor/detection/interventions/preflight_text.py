@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lossguard.vocabulary.states import OrderKind
-from lossguard.vocabulary.wording import plural
+from lossguard.vocabulary.wording import abbreviated, plural
 
 if TYPE_CHECKING:
     from monitor.detection.interventions.preflight import Known, Preflight
@@ -112,7 +112,7 @@ def _waiting(found: "Preflight") -> str:
 def _skipped(found: "Preflight", known: "Known") -> str:
     if not found.skipped_batches or known.skip_from is None or known.skip_to is None:
         return "No batches are skipped."
-    tokens = "" if found.skipped_tokens is None else f", about {found.skipped_tokens:,.0f} tokens"
+    tokens = "" if found.skipped_tokens is None else f", about {abbreviated(found.skipped_tokens)} tokens"
     count = f"{plural(found.skipped_batches, 'batch is', 'batches are')} skipped"
     first, last = known.skip_from, known.skip_to - 1
     return f"{count}: {first:,}{tokens}." if first == last else f"{count}: {first:,} to {last:,}{tokens}."

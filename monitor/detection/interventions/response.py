@@ -16,7 +16,7 @@ from monitor.detection.incidents.open_incident import OpenIncident, Readings
 from monitor.detection.incidents.replay_mismatch import Finding, ends_skips
 from monitor.detection.incidents.states import InterventionEvent
 from monitor.detection.interventions.batch_index import BatchIndex
-from monitor.detection.interventions.decision import Attempt, Decision, Situation
+from monitor.detection.interventions.decision import Attempt, Decision, Records, Situation
 from monitor.detection.interventions.intervention_tracker import (
     NOT_APPLIED,
     InterventionTracker,
@@ -43,7 +43,7 @@ WOULD: Mapping[OrderKind, str] = {
     OrderKind.ROLLBACK: ": the policy would roll back.",
     OrderKind.HOLD: ": the policy would hold the run.",
 }
-"""How an incident says what the policy would do about it. Earlier releases stored no `Proposal`, only this."""
+"""Words with which an incident says what the policy would do about it."""
 ACCEPTED = "An operator accepted the level of the loss: it is the new normal."
 SAMPLES_RETURNED = "Skipped samples were trained again."
 STRUCTURAL_ATTEMPTS = 2  # rollbacks that did not stop a slow rise
@@ -75,6 +75,8 @@ class IncidentResponse:
         self.batches = BatchIndex()
         self.step_times = StepTimes()
         self.restorable: list[RestorableStep] = []
+        self.records = Records()
+        """Counts of the arms that were tried in this project; no part of the state."""
 
     @property
     def policy(self) -> Policy:
@@ -150,16 +152,16 @@ class IncidentResponse:
         if self.incidents.open is None or self.interventions.is_ordered():
             return []
         end = self.incidents.superseded(readings)
-        return [] if end is None else self._close(*end)
+        return [] if end is None else self._close(*end, superseded=True)
 
-    def _close(self, outcome: Outcome, reason: str) -> list[Effect]:
+    def _close(self, outcome: Outcome, reason: str, *, superseded: bool = False) -> list[Effect]:
         """End the open incident, and withdraw what is only proposed for it."""
         effects: list[Effect] = []
         active = self.interventions.active
         if active is not None and active.state is InterventionState.PROPOSED:
             text = f"The incident ended before an operator decided. {reason}"
             effects.append(self.interventions.advance(InterventionEvent.WITHDRAW, text))
-        return [*effects, self.incidents.close(outcome, reason)]
+        return [*effects, self.incidents.close(outcome, reason, superseded=superseded)]
 
     # What the policy decides
 
@@ -219,7 +221,7 @@ class IncidentResponse:
         )
         if self.policy.mode is Mode.APPROVE:
             return [proposed]
-        return [self.interventions.order(), *self.incidents.treat()]
+        return [replace(self.interventions.order(), choices=proposed.choices), *self.incidents.treat()]
 
     def _only_observed(self, kind: OrderKind, reasons: Sequence[str]) -> str:
         why = "Observe mode" if self.can_roll_back else "This run only reports and cannot roll back"
@@ -245,7 +247,8 @@ class IncidentResponse:
             rising_rows=current.rising_rows,
             falls=current.falls,
             rises=current.rises,
-            rows_to_recover=self.incidents.rows_to_recover(current.size) if current.spiked else 0,
+            lasting_probability=current.lasting_probability(self.incidents.recoveries),
+            others_recovered=bool(self.incidents.recoveries),
             attempts=attempts,
             rollbacks_used=self.interventions.rollbacks_used,
             hard_sites=self.interventions.hard_sites,
@@ -258,6 +261,7 @@ class IncidentResponse:
             structural=current.structural,
             signals=current.alarmed_signals,
             remedies=self.remedies,
+            records=self.records,
         )
 
     def _verify(self, step: int, recent: RecentRows) -> list[Effect]:
@@ -452,7 +456,7 @@ class IncidentResponse:
 
     def reject(self, number: int) -> list[Effect]:
         self.interventions.require_active(number)
-        effects = [self.interventions.advance(InterventionEvent.REJECT, "An operator rejected it.")]
+        effects: list[Effect] = [self.interventions.advance(InterventionEvent.REJECT, "An operator rejected it.")]
         self._settle()
         return effects
 
@@ -565,9 +569,12 @@ class IncidentResponse:
 
     def _replace_active(self) -> list[Effect]:
         """An operator's order replaces the active intervention, if there is one."""
-        if self.interventions.active is None:
+        active = self.interventions.active
+        if active is None:
             return []
         event = InterventionEvent.RELEASE if self.interventions.is_held() else InterventionEvent.WITHDRAW
+        if self.interventions.under_verification() is not None:
+            event = InterventionEvent.REPLACE
         effects = [self.interventions.advance(event, "An operator's order replaced it.")]
         return effects + self.incidents.end_verification(Outcome.ONGOING, "An operator's order replaced the rollback.")
 
@@ -585,13 +592,12 @@ class IncidentResponse:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """What of the state can be read; the rest is as in a new run."""
-        self.incidents = IncidentTracker.from_dict(restore(dict, state.get("incidents")) or {}, self.settings)
+        """The inverse of `state_dict`; what the state lacks is as in a new run."""
+        self.incidents = IncidentTracker.from_dict(state.get("incidents") or {}, self.settings)
         self.incidents.source = self.source
-        self.interventions = InterventionTracker.from_dict(restore(dict, state.get("interventions")) or {})
+        self.interventions = InterventionTracker.from_dict(state.get("interventions") or {})
         self.batches = restore(BatchIndex.from_dict, state.get("batches")) or BatchIndex()
         self.data_repeats = state.get("data_repeats") is not False
         self.step_times = restore(StepTimes.from_dict, state.get("step_times")) or StepTimes()
-        steps = restore(list, state.get("restorable")) or []
-        tiers = state.get("restorable_tiers")
+        steps, tiers = state.get("restorable") or [], state.get("restorable_tiers")
         self.restorable = restore(lambda each: restorable_steps(steps, each), tiers) or restorable_steps(steps)

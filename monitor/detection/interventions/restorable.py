@@ -21,8 +21,7 @@ class RestorableStep:
 
     step: int
     tier: str | None = None
-    """`lossguard.vocabulary.states.Tier`, or the name of one that a later SDK knows; None: an older SDK, which does not
-    say."""
+    """`lossguard.vocabulary.states.Tier`, or the name of one that a later SDK knows; None: the trainer does not say."""
     load_seconds: float | None = None
     """How long the last load from this tier took; None: not measured."""
 

@@ -35,12 +35,9 @@ def _read(rule: Mapping[str, Any] | None) -> tuple[Policy, DetectionSettings]:
 
 
 def _policy(rule: Mapping[str, Any] | None) -> Policy:
-    """By default one that orders rollbacks of the runs that can roll back. Raises TypeError or ValueError.
-
-    A stored rule without a name is from a release whose only policy was `palm`.
-    """
+    """By default one that orders rollbacks of the runs that can roll back. Raises TypeError or ValueError."""
     fields = {name: value for name, value in (rule or {}).items() if name != DETECTION}
-    return Policy.from_dict({"name": "palm"} | fields) if fields else Policy(mode=Mode.AUTO)
+    return Policy.from_dict(fields) if fields else Policy(mode=Mode.AUTO)
 
 
 def _settings(rule: Mapping[str, Any] | None) -> DetectionSettings:

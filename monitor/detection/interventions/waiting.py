@@ -3,17 +3,20 @@
 from dataclasses import dataclass
 
 from lossguard.vocabulary.states import IncidentKind
-from lossguard.vocabulary.wording import plural
+from lossguard.vocabulary.wording import plural, recovery_odds
+from monitor.detection.incidents.recovery import MAX_ROWS
 from monitor.detection.interventions.decision import Decision, Situation
 from monitor.detection.interventions.policy import Policy
 
 HOPELESS_PROBABILITY = 0.2
-"""Of a recovery without a rollback: below it, the policy stops waiting once waiting costs more."""
-
-MIN_WAIT_ROWS, MAX_WAIT_ROWS = 12, 56
-"""Rows after its detection that a loss spike gets to recover by itself."""
-WAIT_FACTOR = 3
-"""A spike gets this multiple of the rows in which spikes of the run have recovered so far."""
+"""Highest prior of a recovery without a rollback, once the rules of patience are over."""
+ACT_PROBABILITY = 0.7
+"""Probability that a spike lasts from which the policy stops waiting."""
+MIN_WAIT_ROWS, MAX_WAIT_ROWS = 12, MAX_ROWS
+"""Rows after its detection in which a spike is left alone: in a run whose spikes have not recovered by themselves yet,
+and, below that probability, in one whose spikes have."""
+EVEN_ODDS = 0.5
+"""Probability that the loss recovers, where too little is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Costs:
     wait: float
     roll_back: float
     recovery_probability: float
-    """That the loss recovers without a rollback (rule of succession over the rows seen)."""
+    """Probability that the loss recovers without a rollback."""
 
     def describe(self, verb: str = "is") -> str:
         return (
@@ -38,31 +41,30 @@ def costs(policy: Policy, now: Situation, roll_back: float) -> Costs:
     Waiting: with probability p the loss recovers after as long as it has been out of band, and those steps trained
     nothing; otherwise the patience is lost and the rollback comes on top.
     """
-    p = 0.0 if now.non_finite else (now.falls + 1) / (now.falls + now.rises + 2)
+    p = EVEN_ODDS if now.lasting_probability is None else 1.0 - now.lasting_probability
+    p = 0.0 if now.non_finite else p
     recovery_steps = max(now.step - now.detected_step, policy.patience)
     return Costs(p * recovery_steps + (1 - p) * (policy.patience + roll_back), roll_back, p)
 
 
-def too_early(now: Situation) -> str | None:
+def too_early(now: Situation) -> list[str] | None:
     """Why nothing is done yet, whatever waiting costs; or None."""
+    rows = now.falls + now.rises
     if not now.sure:
-        return "The evidence is enough for an incident and not for an action."
-    rows = rows_to_wait(now)
-    if now.non_finite or now.falls + now.rises >= rows:
+        return ["The evidence is enough for an incident and not for an action."]
+    if now.non_finite:
         return None
-    if not now.rows_to_recover:
-        return f"A loss spike gets {rows} rows to recover by itself."
-    longest = plural(now.rows_to_recover, "row")
-    return f"Spikes of this run have recovered by themselves in up to {longest}: this one gets {rows}."
+    lasting = now.lasting_probability
+    odds = [] if lasting is None else [f"It does {recovery_odds(lasting)}."]
+    if lasting is None or not now.others_recovered:
+        may_wait = now.kind is IncidentKind.LOSS_SPIKE and rows < MIN_WAIT_ROWS
+        return [f"A loss spike gets {MIN_WAIT_ROWS} rows to recover by itself.", *odds] if may_wait else None
+    if rows > MAX_WAIT_ROWS or lasting >= ACT_PROBABILITY:
+        return None
+    return ["Spikes of this run have recovered by themselves, and this one may.", *odds]
 
 
-def rows_to_wait(now: Situation) -> int:
-    """Rows after its detection in which a spike is left alone; one that rises on and on only where others came back."""
-    least = MIN_WAIT_ROWS if now.kind is IncidentKind.LOSS_SPIKE else 0
-    return min(max(least, WAIT_FACTOR * now.rows_to_recover), MAX_WAIT_ROWS)
-
-
-def reason_to_act(policy: Policy, now: Situation, price: Costs) -> str | None:
+def reason_to_act(policy: Policy, now: Situation) -> str | None:
     """The reason to stop waiting, or None."""
     if now.non_finite:
         return "A signal is not finite, so waiting cannot help."
@@ -72,6 +74,10 @@ def reason_to_act(policy: Policy, now: Situation, price: Costs) -> str | None:
         return (
             f"The loss has been rising since step {now.onset_step}; a divergence does not recover without a rollback."
         )
+    lasting = now.lasting_probability or 0.0
+    if now.kind is IncidentKind.LOSS_SPIKE and now.excess > 0 and lasting >= ACT_PROBABILITY:
+        rows, odds = plural(now.falls + now.rises, "row"), recovery_odds(lasting)
+        return f"After {rows} the spike recovers by itself {odds}: the policy stops waiting."
     if now.rising_rows >= policy.rise_rows:
         return f"The loss rose on {now.rising_rows} consecutive rows: it is not falling back."
     waited = now.step - now.check_step
@@ -80,8 +86,6 @@ def reason_to_act(policy: Policy, now: Situation, price: Costs) -> str | None:
             f"In {plural(waited, 'step')} the excess over the expected loss went from {now.check_excess:.3g} to "
             f"{now.excess:.3g} nats: it did not halve, so the policy stops waiting."
         )
-    if price.recovery_probability < HOPELESS_PROBABILITY and price.wait > price.roll_back:
-        return "Waiting is now expected to cost more than rolling back."
     return None
 
 
@@ -96,7 +100,7 @@ def wait(now: Situation, price: Costs) -> Decision:
         reason = "The loss is too low to be true, not too high: a rollback would not help. Look at the data."
         return Decision(None, reasons=[reason], afterwards="Nothing was done: a low loss asks for a look at the data.")
     if now.loss_moved and (early := too_early(now)) is not None:
-        return Decision(None, reasons=[early], afterwards="Nothing was done: it was over before that.")
+        return Decision(None, reasons=early, afterwards="Nothing was done: it was over before that.")
     reason = "The loss may still fall back." if now.loss_moved else "The loss has not moved: save a checkpoint now."
     condition = "the loss could still fall back" if now.loss_moved else "the loss had not moved"
     afterwards = f"Nothing was done: {condition}. {price.describe('was')}"

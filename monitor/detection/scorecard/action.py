@@ -10,13 +10,9 @@ from monitor.detection.effects import Incident, Intervention
 from monitor.detection.interventions.decision import Decision, Situation
 from monitor.detection.interventions.policies import decide
 from monitor.detection.interventions.policy import Policy
-from monitor.detection.interventions.response import WOULD
 from monitor.detection.interventions.restorable import restorable_steps
-from monitor.detection.interventions.waiting import MIN_WAIT_ROWS
 from monitor.detection.simulation import CHECKPOINT_STEPS
 
-ACTS_AT_ONCE = (IncidentKind.NONFINITE, IncidentKind.DIVERGENCE)
-"""Kinds at which no policy waits."""
 NUM_CHECKPOINTS = 64
 """Assumed checkpoints before an onset: nobody goes back further."""
 
@@ -46,38 +42,21 @@ def action_of(
 ) -> Action | None:
     """The first thing that the policy would have done; None where it waited until the incident was over.
 
-    `proposed`: the policy's interventions for this incident. What is stored is taken as it is. Where an earlier release
-    stored a sentence only, or the run had no checkpoints to go back to because it only reports, the policy decides
-    again, on the incident as it is stored and a checkpoint every CHECKPOINT_STEPS.
+    `proposed`: the policy's interventions for this incident. What is stored is taken as it is. Where the run had no
+    checkpoints to go back to because it only reports, the policy decides again, on the incident as it is stored and a
+    checkpoint every CHECKPOINT_STEPS.
     """
     if proposed:
         first = proposed[0]
         figures = {name: getattr(first, name) for name in ("decided_step", "rewind_to", "skip_from", "skip_to")}
         return Action(kind=first.kind, intervention=first.number, **figures)
     known = incident.proposal
-    if known is not None and (can_roll_back or known.kind is OrderKind.ROLLBACK):
+    if known is None:
+        return None
+    if can_roll_back or known.kind is OrderKind.ROLLBACK:
         figures = {name: getattr(known, name) for name in ("decided_step", "rewind_to", "skip_from", "skip_to")}
         return Action(kind=known.kind, **figures)
-    kind = _kind_in(incident.reasons) if known is None else known.kind
-    if kind is None:
-        return None
-    step = _decided_step(incident, policy) if known is None else known.decided_step
-    if kind is OrderKind.HOLD and can_roll_back:  # the run had checkpoints, and the policy a reason not to use them
-        return Action(kind=kind, decided_step=step, is_estimated=True)
-    return _estimate(incident, step, kind, policy)
-
-
-def _kind_in(reasons: Sequence[str]) -> OrderKind | None:
-    """What the reasons of an incident say that the policy would do."""
-    return next((kind for reason in reasons for kind, text in WOULD.items() if text in reason), None)
-
-
-def _decided_step(incident: Incident, policy: Policy) -> int:
-    """When the policy stopped waiting, at the latest."""
-    if incident.kind in ACTS_AT_ONCE:
-        return incident.detected_step
-    latest = incident.detected_step + policy.patience
-    return latest if incident.end_step is None else max(incident.detected_step, min(latest, incident.end_step))
+    return _estimate(incident, known.decided_step, known.kind, policy)
 
 
 def _estimate(incident: Incident, step: int, kind: OrderKind, policy: Policy) -> Action:
@@ -109,7 +88,7 @@ def _decide_again(incident: Incident, step: int, policy: Policy) -> Decision:
         check_step=step - policy.patience,
         rising_rows=policy.rise_rows,
         falls=0,
-        rises=max(policy.patience, MIN_WAIT_ROWS),
+        rises=policy.patience,
         attempts=(),
         rollbacks_used=0,
         restorable=restorable_steps(range(0, incident.onset_step + 1, CHECKPOINT_STEPS)[-NUM_CHECKPOINTS:]),

@@ -1,6 +1,6 @@
 """What happened at a site, as the store shows it: an ending, and the steps that were thrown away.
 
-The rules are tried in the order of `ending_of`; docs/operations.md has them as a table. A *window* is the policy's
+The rules are tried in the order of `ending_of`; docs/scorecard.md has them as a table. A *window* is the policy's
 `verify_steps`.
 """
 
@@ -8,14 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lossguard.vocabulary.states import IncidentKind, IncidentState, InterventionState, OrderKind, Outcome, RunState
+from lossguard.vocabulary.states import KINDS, IncidentState, InterventionState, OrderKind, Outcome, RunState
 from monitor.detection.interventions.policy import Mode, Policy
 from monitor.detection.interventions.response import ACCEPTED
 from monitor.detection.scorecard.records import SegmentRecord
 from monitor.detection.scorecard.sites import Site
-
-DEADLY = (IncidentKind.NONFINITE, IncidentKind.DIVERGENCE)
-"""Kinds at which a run that ends in the middle of the incident is lost, even if its loop reached the end."""
 
 
 class Ending(StrEnum):
@@ -137,5 +134,5 @@ def _left_alone(site: Site, then: After, policy: Policy, ended_as: RunState | No
         return Ending.WORSE
     if ended_as is RunState.RUNNING:
         return Ending.OPEN
-    lost = ended_as is not RunState.FINISHED or last.kind in DEADLY or last.outcome is Outcome.DIVERGED
+    lost = ended_as is not RunState.FINISHED or KINDS[last.kind].is_deadly or last.outcome is Outcome.DIVERGED
     return Ending.DIED if lost else Ending.OPEN

@@ -1,4 +1,4 @@
-"""What an action would have saved, or lost, in steps of training. Every term is in docs/operations.md."""
+"""What an action would have saved, or lost, in steps of training. Every term is in docs/scorecard.md."""
 
 from dataclasses import dataclass
 

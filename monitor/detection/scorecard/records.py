@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from lossguard.vocabulary.states import InterventionState, OrderKind
 from monitor.detection.effects import Incident, Intervention
-from monitor.detection.encoding import known_fields, restore
+from monitor.detection.encoding import restore_row
 from monitor.detection.incidents.open_incident import incident_from_dict
+from monitor.detection.interventions.intervention_tracker import intervention_from_dict
 
 
 class SegmentRecord(Protocol):
@@ -69,22 +69,11 @@ class RunRecord(Protocol):
     def interventions(self) -> Sequence[Mapping[str, Any]]: ...
 
 
-UNKNOWN: Mapping[str, Any] = {"peak_value": "NaN", "expected": float("nan"), "scale": float("nan"), "reasons": []}
-"""What a stored incident says of its signal when an early release left it out."""
-
-
 def incident_in(record: IncidentRecord) -> Incident | None:
     """None for what this release cannot read."""
-    details = {name: value for name, value in record.details.items() if value is not None}
-    stored = {"end_step": None, "score": 0.0, "outcome": "ongoing", "peak_step": details.get("detected_step")} | details
-    return restore(incident_from_dict, {**UNKNOWN, **stored})
+    return restore_row(incident_from_dict, dict(record.details))
 
 
 def intervention_in(details: Mapping[str, Any]) -> Intervention | None:
     """None for what this release cannot read."""
-    return restore(_intervention, {"decided_step": -1, "verify_at": None, **details})
-
-
-def _intervention(data: Mapping[str, Any]) -> Intervention:
-    enums = {"kind": OrderKind(data["kind"]), "state": InterventionState(data["state"])}
-    return Intervention(**known_fields(Intervention, data) | enums)
+    return restore_row(intervention_from_dict, details)

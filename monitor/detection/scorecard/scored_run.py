@@ -1,6 +1,6 @@
 """Scores runs: each site with what the policy would have done, what happened, and the GPU-hours of the run."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,11 +65,6 @@ def is_scored(run: RunRecord) -> bool:
     return CAN_ROLL_BACK not in run.capabilities or run_policy.policy_of(run.policy).mode is not Mode.AUTO
 
 
-def score(runs: Iterable[RunRecord]) -> list[ScoredRun]:
-    """The runs in observe and approve, and those that only report, in their order."""
-    return [score_run(run) for run in runs if is_scored(run)]
-
-
 def score_run(run: RunRecord) -> ScoredRun:
     """One run, whatever its mode."""
     policy = run_policy.policy_of(run.policy)
@@ -115,11 +110,10 @@ def _found(run: RunRecord, policy: Policy) -> tuple[list[Found], int, int]:
 
 
 def _by_incident(run: RunRecord, policy: Policy) -> dict[int, list[Intervention]]:
-    """By incident, the interventions of the policy: they have a mode; in earlier releases, at least a site."""
+    """By incident, the interventions of the policy: they have a mode."""
     found: dict[int, list[Intervention]] = {}
     for each in filter(None, map(intervention_in, run.interventions)):
-        by_policy = each.mode is not None or each.site_start is not None
-        if each.incident is not None and by_policy:
+        if each.incident is not None and each.mode is not None:
             found.setdefault(each.incident, []).append(each)
     return found
 

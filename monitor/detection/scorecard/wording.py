@@ -23,6 +23,11 @@ ENDINGS: Mapping[Ending, str] = {
 """What happened, as a clause, in the order of the tables."""
 NOTHING = "-"
 """Stands for a number that is not known."""
+MIN_HOURS = 10.0
+"""GPU-hours from which on a rate is shown."""
+LEAST_HOURS = 0.01
+"""Fewer hours than this are not worth a digit."""
+TOO_LITTLE = "too little data"
 
 
 def sentence(totals: Totals) -> str:
@@ -54,14 +59,19 @@ def _needed(totals: Totals) -> str:
 
 def _rate(totals: Totals) -> str:
     shown = rate(totals)
-    return "" if shown == NOTHING else f" False actions per 1,000 GPU-hours: {shown}."
+    return "" if shown in (NOTHING, TOO_LITTLE) else f" False actions per 1,000 GPU-hours: {shown}."
 
 
 def rate(totals: Totals) -> str:
-    """The false-action rate with its 95% interval, such as "0.8 (95%: 0.1 to 4.5)"; a dash without known hours."""
+    """The false-action rate with its 95% interval, such as "0.8 (95%: 0.1 to 4.5)"; a dash without known hours.
+
+    Below MIN_HOURS no rate says anything: the interval of none in 10 hours reaches to 369.
+    """
     value, interval = totals.false_action_rate, totals.false_action_interval
     if value is None or interval is None:
         return NOTHING
+    if totals.gpu_hours < MIN_HOURS:
+        return TOO_LITTLE
     return f"{number(value)} (95%: {number(interval[0])} to {number(interval[1])})"
 
 
@@ -90,7 +100,7 @@ def _missed(totals: Totals) -> str:
 
 
 def _saved(totals: Totals) -> str:
-    if totals.hours_saved is None:
+    if totals.hours_saved is None or abs(totals.hours_saved) < LEAST_HOURS:
         return ""
     verb = "saved" if totals.hours_saved >= 0 else "lost"
     at = plural(totals.sites_with_hours, "site")
@@ -98,8 +108,10 @@ def _saved(totals: Totals) -> str:
 
 
 def number(value: float) -> str:
-    """Two significant digits below 100, no decimals above."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"
+    """Two significant digits below 100 and at most two decimals; no decimals above."""
+    if 0 < abs(value) < LEAST_HOURS:
+        return f"less than {LEAST_HOURS}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{round(value, 2) or 0:.2g}"
 
 
 def number_or_dash(value: float | None) -> str:

@@ -21,15 +21,16 @@ PRIOR_THRESHOLD = 9.0  # standard deviations; of a run whose tail is not known y
 CHUNK = 64  # observations that are added to the tail histograms at once
 EARLY_BLOCKS = ((2, 1), (4, 2), (CHUNK, 4))  # (below so many observations, observations between two fits)
 BLOCK = 8  # observations between two fits of the level later on
-NOISE_BLOCK = 2 * BLOCK  # the same of the noise and of the usual level
+NOISE_BLOCK = 2 * BLOCK  # the same of the noise and of the usual level; of the autocorrelation: CHUNK
 LEVEL_VALUES = 12  # the level is the median of so many values
 WINDOW = 128  # values and residuals behind the noise
+OF_WINDOW = np.arange(WINDOW)
 USUAL_LAG = 0.4  # of half a window: how far the middle of its newer half lies behind that of the last LEVEL_VALUES
-MIN_AUTOCORRELATION = 0.6  # of neighbouring residuals; above it the signal may have been smoothed
-PREWHITENED = 0.75  # above it, it must have been
+MIN_AUTOCORRELATION = 0.3  # of neighbouring residuals; less may be chance
+MAY_BE_SMOOTHED = 0.6  # above it the signal may have been smoothed
+PREWHITENED = 0.7  # above it, it is judged as if it had been
 SETTLING_VALUES = 8  # values after a declared change that are not enough to judge by
 MAX_VARIED = 0.95  # of the neighbours in a window differ, where some may have piled up on one value
-MAX_STEP = 0.1  # the smallest distance from that value, as a part of the usual one, where the others vary freely
 LOWEST = -1e300  # a level that is not known; JSON holds it as a number
 UPDATE_Z = 4.0  # a residual above this does not update the baseline
 FALL_Z = 8.0  # nor does one this far below the level before the fall has lasted, once the noise is known
@@ -47,7 +48,7 @@ class BaselineFit(NamedTuple):
     """Values above it are out of band and do not update the baseline."""
     noise: float
     autocorrelation: float
-    """Of neighbouring residuals, where it is to be taken out of them; else 0."""
+    """Of neighbouring residuals, where it is at least MIN_AUTOCORRELATION; else 0."""
     is_level_shift: bool
     """The next fit takes a level that has long been out of band as the new normal."""
 
@@ -132,7 +133,7 @@ class Baseline:
         level = max(self.level, self.usual) if self.count > 0 else nan
         scale = self.scale()
         upper_limit = self.level + UPDATE_Z * scale if self.count > 0 or self.declared else inf
-        noise, autocorrelation = self.noise, self.autocorrelation if self.autocorrelation >= PREWHITENED else 0.0
+        noise, autocorrelation = self.noise, self.autocorrelation
         self.block += x
         self.count += len(x)
         full = self.count % size == 0
@@ -169,9 +170,10 @@ class Baseline:
             self.level = _median(self.window[-LEVEL_VALUES:].tolist())
             if self.count < CHUNK or self.count % NOISE_BLOCK == 0 or is_level_shift:
                 windows = self.window[None]
-                noises, autocorrelations = self._noise_of(windows, self.residuals[None], np.array([self.level]))
-                self.noise, self.autocorrelation = noises.item(), autocorrelations.item()
+                self.noise = self._noise_of(windows, self.residuals[None], np.array([self.level])).item()
                 self.usual = self._usual(windows).item() if self.signal.is_guarded else LOWEST
+        if self.count % CHUNK == 0:
+            self.autocorrelation = self._autocorrelations(self.residuals[None]).item()
         return is_level_shift
 
     def _which_in_band(self, residual: list[float], scale: float) -> list[bool]:
@@ -200,50 +202,59 @@ class Baseline:
 
         Nothing where the past is short, or where the present fit suggests that some values are out of band.
         """
-        if len(self.block) or not self.is_settled() or min(len(self.window), len(self.residuals)) < WINDOW:
+        if len(x) < 2 * BLOCK or len(self.block) or min(len(self.window), len(self.residuals)) < WINDOW:
             return []
         expected = self._in_band(x - self.level, self.noise)
-        num = (len(x) if expected.all() else int(np.argmin(expected))) // BLOCK
+        num_expected = int(expected.argmin())  # 0 where none is False
+        num = (len(x) if expected[num_expected] else num_expected) // BLOCK
         if num < 2:
             return []
-        known, ends = np.concatenate([self.window, x[: num * BLOCK]]), np.arange(BLOCK, num * BLOCK + 1, BLOCK)
-        levels = median(known[ends[:, None] + np.arange(WINDOW - LEVEL_VALUES, WINDOW)])
-        residual = x[: num * BLOCK].reshape(num, BLOCK) - np.append(self.level, levels[:-1])[:, None]
+        known, ends = np.concatenate([self.window, x[: num * BLOCK]]), BLOCK * np.arange(num + 1)
+        # by fits, beginning with the present one: level, usual level, noise and autocorrelation
+        fits = np.empty((4, num + 1))
+        fits[:, 0] = self.level, self.usual, self.noise, self.autocorrelation
+        levels = fits[0]
+        levels[1:] = median(known[ends[1:, None] + OF_WINDOW[-LEVEL_VALUES:]])
+        residual = x[: num * BLOCK].reshape(num, BLOCK) - levels[:-1, None]
         residuals = np.concatenate([self.residuals, residual.ravel()])
-        # the noise of each block is that of the last fit of the noise before it
-        num_fits = (self.count + ends) // NOISE_BLOCK - self.count // NOISE_BLOCK
-        fitted = (self.count + ends) % NOISE_BLOCK == 0
-        fits = np.array([[self.usual], [self.noise], [self.autocorrelation]])
-        if np.count_nonzero(fitted):
-            last = ends[fitted][:, None] + np.arange(WINDOW)
-            new = self._usual(known[last]), *self._noise_of(known[last], residuals[last], levels[fitted])
-            fits = np.concatenate([fits, new], axis=1)
-        usuals, noises, autocorrelations = fits[:, num_fits]
-        in_band = self._in_band(residual, np.append(self.noise, noises[:-1])[:, None]).all(axis=1)
-        num = num if in_band.all() else int(np.argmin(in_band))
-        if not num:
-            return []
-        columns = np.concatenate([[levels], [usuals], [noises], [autocorrelations]])[:, :num]
-        before = np.array([[self.level], [self.usual], [self.noise], [self.autocorrelation]])
-        self.level, self.usual, self.noise, self.autocorrelation = columns[:, -1].tolist()
+        phase = self.count % NOISE_BLOCK  # the noise of a block is that of the last fit of the noise before it
+        last = np.arange(NOISE_BLOCK - phase, num * BLOCK + 1, NOISE_BLOCK)
+        part = last[:, None] + OF_WINDOW
+        windows, num_fits = known[part], (phase + ends) // NOISE_BLOCK
+        of_noise = np.empty((2, len(last) + 1))
+        of_noise[:, 0] = fits[1:3, 0]
+        of_noise[0, 1:] = self._usual(windows)
+        of_noise[1, 1:] = self._noise_of(windows, residuals[part], levels[last // BLOCK])
+        fits[1:3] = of_noise[:, num_fits]
+        fits[3] = self.autocorrelation
+        chunk_ends = np.arange(CHUNK - self.count % CHUNK, num * BLOCK + 1, CHUNK)
+        if len(chunk_ends):
+            new = self._autocorrelations(residuals[chunk_ends[:, None] + OF_WINDOW])
+            fits[3] = np.append(self.autocorrelation, new)[(self.count % CHUNK + ends) // CHUNK]
+        in_band = self._in_band(residual, fits[2, :-1, None])
+        if np.count_nonzero(in_band) < in_band.size:
+            num = int(in_band.all(axis=1).argmin())
+            if not num:
+                return []
+        self.level, self.usual, self.noise, self.autocorrelation = fits[:, num].tolist()
         self.window = known[num * BLOCK : num * BLOCK + WINDOW].copy()
         self.residuals = residuals[num * BLOCK : num * BLOCK + WINDOW].copy()
         self.values_without_update = self.values_fallen = 0
         self.may_adopt = not self.signal.is_guarded
         self.count += num * BLOCK
-        level, usual, noise, autocorrelation = np.concatenate([before, columns[:, :-1]], axis=1)
-        autocorrelation = np.where(autocorrelation >= PREWHITENED, autocorrelation, 0.0)
-        fits = np.array([np.maximum(level, usual), noise, level + UPDATE_Z * noise, noise, autocorrelation])
-        return [BaselineFits(num * BLOCK, np.repeat(fits, BLOCK, axis=1))]
+        level, usual, noise, autocorrelation = fits[:, :num]
+        numbers = np.empty((5, num))
+        numbers[0], numbers[1], numbers[3] = np.maximum(level, usual), noise, noise
+        numbers[2] = level + UPDATE_Z * noise
+        numbers[4] = autocorrelation
+        return [BaselineFits(num * BLOCK, numbers.repeat(BLOCK, axis=1))]
 
     def _in_band(self, residual: Floats, scale: Floats | float) -> Bools:
         """Which residuals update the baseline."""
         deviation = np.abs(residual) if self.signal.two_sided else residual
         in_band: Bools = deviation < UPDATE_Z * scale
         if not self.signal.two_sided and self.count - len(self.block) >= WINDOW:
-            lowest = -FALL_Z * scale
-            if residual.size and residual.min() <= np.max(lowest):
-                in_band &= residual > lowest
+            in_band &= residual > -FALL_Z * scale
         return in_band
 
     def accept(self, x: Floats) -> None:
@@ -252,31 +263,34 @@ class Baseline:
         self.usual = LOWEST
         self.values_without_update = self.values_fallen = 0
 
-    def _noise_of(self, windows: Floats, residuals: Floats, levels: Floats) -> tuple[Floats, Floats]:
-        """Noise and autocorrelation per row: of residuals where there are enough, and of differences of neighbours."""
+    def _autocorrelations(self, residuals: Floats) -> Floats:
+        """Lag-1 autocorrelation of each row where it is at least MIN_AUTOCORRELATION, else 0."""
+        if self.signal.two_sided or residuals.shape[1] < WINDOW // 2:
+            return np.zeros(len(residuals))
+        centred = residuals - median(residuals)[:, None]
+        products, squares = (centred[:, 1:] * centred[:, :-1]).sum(axis=1), (centred * centred).sum(axis=1)
+        correlations = products / np.maximum(squares, 1e-300)
+        return np.where(correlations >= MIN_AUTOCORRELATION, np.minimum(correlations, 0.97), 0.0)
+
+    def _noise_of(self, windows: Floats, residuals: Floats, levels: Floats) -> Floats:
+        """Noise per row: of residuals where there are enough, and of differences of neighbours."""
         steps = windows[:, 1:] - windows[:, :-1]
         jitter = robust_std(steps) / sqrt(2.0) if steps.size else np.zeros(1)
-        autocorrelations = np.zeros(len(windows))
         if residuals.shape[1] >= 32:
             centred = residuals - median(residuals)[:, None]
             # a two-sided signal that moves steadily lags behind its level: that is no news, so it counts as noise
             noises = robust_std(residuals if self.signal.two_sided else centred)
             noises = np.maximum(noises, 0.7 * jitter)
-            if not self.signal.two_sided and residuals.shape[1] >= WINDOW // 2:
-                autocorrelations = _autocorrelations(centred)
         else:
             recent = windows[:, -2 * LEVEL_VALUES :]
             noises = robust_std(recent - median(recent)[:, None])
             noises = np.maximum(noises, jitter) if self.is_settled() else noises
-        if not jitter.all() and steps.any():  # quantised: half of the neighbours are equal
-            sizes = np.abs(steps)
-            smallest = np.where(sizes > 0, sizes, np.inf).min(axis=1)
-            noises = np.where((jitter == 0) & (smallest < np.inf), np.maximum(noises, 0.5 * smallest), noises)
-        if np.count_nonzero(steps) < MAX_VARIED * steps.size:
-            noises = np.maximum(noises, _noise_beside_mass(windows))
+        if np.count_nonzero(steps) < steps.size:
+            noises = np.maximum(noises, _noise_of_equal(windows, steps, jitter))
         old_noise = self.old_noise if self.count < CHUNK else 0.0
         floors = 1e-9 if self.signal.log else 1e-4 * np.abs(levels)
-        return np.maximum(noises, np.maximum(floors, max(old_noise, self.signal.min_noise))), autocorrelations
+        noise: Floats = np.maximum(noises, np.maximum(floors, max(old_noise, self.signal.min_noise)))
+        return noise
 
     def state_dict(self) -> dict[str, Any]:
         return dump_fields(self, self.NUMBERS, self.ARRAYS)
@@ -285,23 +299,22 @@ class Baseline:
         load_fields(self, state, self.NUMBERS, self.ARRAYS, self.LISTS)
 
 
-def _autocorrelations(centred: Floats) -> Floats:
-    """Lag-1 autocorrelation of each row where it is so strong that the signal may have been smoothed, else 0."""
-    correlations = (centred[:, 1:] * centred[:, :-1]).sum(axis=1) / np.maximum((centred * centred).sum(axis=1), 1e-300)
-    return np.where(correlations >= MIN_AUTOCORRELATION, np.minimum(correlations, 0.97), 0.0)
+def _noise_of_equal(windows: Floats, steps: Floats, jitter: Floats) -> Floats:
+    """Lower bound of the noise of each row where many neighbours are equal; else 0.
 
-
-def _noise_beside_mass(windows: Floats) -> Floats:
-    """The noise of each row by the values beside its median, where a quarter or more lie on it; else 0.
-
-    A loss that is cut off at zero would have no noise otherwise. A log with few digits has steps, and is none.
+    Where half of them are, the log is quantised: half of the smallest step. Where a quarter or more of the values are
+    one value, the noise is that of the others around it: a loss that is cut off at zero would have none otherwise.
     """
-    noises = np.zeros(len(windows))
-    for k, deviations in enumerate(np.abs(windows - median(windows)[:, None])):
+    sizes = np.abs(steps)
+    smallest = np.where(sizes > 0, sizes, np.inf).min(axis=1)
+    noises = np.where((jitter == 0) & (smallest < np.inf), 0.5 * smallest, 0.0)
+    for k in np.flatnonzero(np.count_nonzero(steps, axis=1) < MAX_VARIED * steps.shape[1]):
+        values, counts = np.unique(windows[k], return_counts=True)
+        deviations = np.abs(windows[k] - values[counts.argmax()])
         beside = deviations[deviations > 0]
-        if beside.size and 4 * beside.size <= 3 * deviations.size:
-            typical = float(np.median(beside))
-            noises[k] = 1.4826 * typical if beside.min() < MAX_STEP * typical else 0.0
+        if beside.size and 4 * beside.size <= 3 * deviations.size and 2 * (len(values) - 1) > beside.size:
+            # a log with few digits would repeat the others too
+            noises[k] = max(noises[k], 1.4826 * float(np.median(beside)))
     return noises
 
 

@@ -3,9 +3,11 @@
 Values in, scores out; vectorised over the rows of a report. Three steps:
 
 1. The residual z of a value: its distance from the median of the last few values in band, in robust standard deviations
-   of past residuals. Values out of band do not update the baseline.
+   of past residuals. Values out of band do not update the baseline. Where neighbouring residuals are so correlated that
+   the signal may have been smoothed, z is what the residual before did not predict.
 2. Over each span of w rows the sum of all z but the largest, over sqrt(w - 1): a scan statistic (Glaz, Naus and
-   Wallenstein 2001) that one hard batch cannot raise, whatever its size. A single row has its own, span 1.
+   Wallenstein 2001) that one hard batch cannot raise, whatever its size. What the value before predicts of the sum is
+   taken off (see `scan`). A single row has its own, span 1.
 3. Each statistic against the threshold from its own tail (see `threshold`): evidence 1.0 is the alarm.
 
 A slow divergence has a statistic of its own (see `drift`).
@@ -23,6 +25,7 @@ from monitor.detection.rows import Bools, Floats, Ints
 from monitor.detection.scoring.baseline import (
     CHUNK,
     FALL_Z,
+    PREWHITENED,
     PRIOR_THRESHOLD,
     WINDOW,
     Baseline,
@@ -45,6 +48,7 @@ MIN_Z, MAX_Z = -4.0, 60.0  # limits of the residuals that are summed
 HUGE = 1e100  # no training reaches it: as good as infinite, and sums of squares below it do not overflow
 LONG_PERIOD = 4 * CHUNK  # observations between two calibrations of the thresholds, in a run that has more
 FALL = 0.3  # of the loss, within a row or two: repeated data, a label that leaks, a mask that is gone
+UNCORRELATED = np.zeros(1)  # the autocorrelation of values that have none
 MIN_ALARM_Z = 2.0  # a row below this is no alarm, whatever came before it
 SPARSE_STEPS = 5
 """In rows so many steps apart a real spike may be one row: there the size against the tail decides. In closer rows a
@@ -120,6 +124,10 @@ class SignalDetector:
         """Judge values that the baseline has taken in. Returns the table of `feed` for them."""
         recent = self.recent
         level, scale, upper_limit, noise, autocorrelation = _by_value(fits)
+        whitening = short = long = UNCORRELATED
+        if np.count_nonzero(autocorrelation):
+            whitening = np.where(autocorrelation >= PREWHITENED, autocorrelation, 0.0)
+            short, long = (self._of_waiting(each, len(x)) for each in (autocorrelation - whitening, autocorrelation))
         table = np.empty((11, len(x)))
         table[4] = level if self.baseline.count > len(x) else np.where(np.isnan(level), x, level)
         table[5] = scale
@@ -128,19 +136,19 @@ class SignalDetector:
             np.abs(table[0], out=table[0])
         lower_limit = table[4] - FALL_Z * table[5]
         table[9] = self._fall(x, lower_limit) if self.signal.is_guarded else 0.0
-        z = self._prewhitened(table[0], autocorrelation)
+        z = self._prewhitened(table[0], whitening)
         known = _with_past(recent.z, z)
         plain = known if z is table[0] and recent.plain == recent.z else _with_past(recent.plain, table[0])
         if self.drift is None:
             table[3] = table[6:9] = 0.0
         else:
             of_means = noise
-            if np.count_nonzero(autocorrelation):  # means of correlated values vary more
-                of_means = noise * np.sqrt((1.0 + autocorrelation) / (1.0 - autocorrelation))
+            if np.count_nonzero(whitening):  # means of correlated values vary more
+                of_means = noise * np.sqrt((1.0 + whitening) / (1.0 - whitening))
             drift = self._drift(self.drift, fits, x, (lower_limit, upper_limit, of_means), steps)
             table[3], table[6:9] = drift[0], drift[1:]
         statistics = np.empty((len(SPANS), len(known) - LEAD))
-        scan_statistics(known, plain, statistics)
+        scan_statistics(known, plain, short, long, statistics)
         num_calibrated = self._compare(statistics, table, noise, gaps)
         recent.z = known[num_calibrated:].tolist()
         recent.plain = recent.z.copy() if plain is known else plain[num_calibrated:].tolist()
@@ -182,6 +190,11 @@ class SignalDetector:
             ratios[2:, early] = 0.0
         evidence: Floats = np.maximum(np.maximum.reduce(ratios), 0.0) / self.signal.threshold_factor
         return evidence
+
+    def _of_waiting(self, numbers: Floats, size: int) -> Floats:
+        """Numbers of `size` new values, after those of the values that wait: these are of the chunk of the first."""
+        new = np.broadcast_to(numbers, size)
+        return np.concatenate([np.full(len(self.recent.z) - LEAD, new[0]), new])
 
     def _prewhitened(self, z: Floats, autocorrelation: Floats) -> Floats:
         """z without what the value before it predicts (Box and Jenkins 1970); of unit variance like z."""

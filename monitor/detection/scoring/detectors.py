@@ -10,6 +10,7 @@ import numpy as np
 
 from lossguard.vocabulary.gating import SKIPPED
 from lossguard.vocabulary.metrics import is_advisory
+from lossguard.vocabulary.protocol import LEVEL_ACCEPTED
 from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from monitor.detection.encoding import pack, restore, unpack
 from monitor.detection.row import Row
@@ -22,14 +23,15 @@ from monitor.detection.scoring.skipped_updates import SkippedUpdates
 from monitor.detection.scoring.source import SourceCorrection
 from monitor.detection.scoring.value_scores import ScoredRow, feed_value
 from monitor.detection.settings import DetectionSettings
-from monitor.detection.stored_state import VERSION, migrate_detectors
 
 SHIFT_EVENTS = frozenset({"learning_rate", "batch_size", "data_mix", "resume"})
 """Declared events that change the curve. Any other kind (a note, say) is only stored."""
-LEVEL_ACCEPTED = "level_accepted"
-"""The event that a person accepted the level of the loss before this step as normal."""
 LR_JUMP = 0.25
 """A change of log(lr) from row to row (a factor of 1.28) that no smooth schedule makes after its first steps."""
+
+
+VERSION = 1
+"""Version of the stored state. One of another version is not read: the detection is rebuilt from the stored rows."""
 
 
 class DetectorSet:
@@ -260,12 +262,12 @@ class DetectorSet:
         )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> frozenset[str]:
-        """Load what this release can read of a state, of any version. Returns the signals that it has no detector for.
+        """Load a state of this version. Returns the signals that it has no detector for.
 
         Their detectors are fresh: see `relearn`.
         """
-        state = migrate_detectors(state)
-        stored = restore(dict, state.get("signals")) or {}
+        state = state if state.get("version") == VERSION else {}
+        stored = state.get("signals") or {}
         loaded = {
             name: restore(partial(SignalDetector.from_state, parameters(name), self.settings), stored.get(name))
             for name in [*self.by_signal, *(name for name in stored if is_advisory(name))]
@@ -273,8 +275,8 @@ class DetectorSet:
         self.by_signal = {
             name: detector or SignalDetector(parameters(name), self.settings) for name, detector in loaded.items()
         }
-        self.declared = restore(list, state.get("declared")) or []
-        self.accepted = restore(list, state.get("accepted")) or []
+        self.declared = list(state.get("declared") or ())
+        self.accepted = list(state.get("accepted") or ())
         self.log_lr = restore(float, state.get("log_lr"))
         self.source = restore(SourceCorrection.from_dict, state.get("source")) or SourceCorrection()
         self.skipped = restore(SkippedUpdates.from_dict, state.get("skipped")) or SkippedUpdates()

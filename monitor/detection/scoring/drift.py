@@ -72,12 +72,17 @@ class Scale:
         return sorted(self.means)[len(self.means) // 4]
 
     def usual_level(self, min_trend: float) -> float:
-        """The median of the last blocks, less their trend where they fall by more than `min_trend`."""
-        half = len(self.means) // 2
+        """The median of the last blocks, less their trend where they fall by more than `min_trend`.
+
+        A trend was there before: what fell in the newer half alone is an easy stretch of the data.
+        """
+        means, half = self.means, len(self.means) // 2
         if half == 0:
-            return self.means[0]
-        fall = (sum(self.means[:half]) - sum(self.means[-half:])) / half
-        return sorted(self.means)[half] - (fall if fall > min_trend else 0.0)
+            return means[0]
+        fall, quarter = (sum(means[:half]) - sum(means[-half:])) / half, half // 2
+        if quarter:
+            fall = min(fall, 2.0 * (sum(means[:quarter]) - sum(means[half - quarter : half])) / quarter)
+        return sorted(means)[half] - (fall if fall > min_trend else 0.0)
 
     def start(self, reference: float) -> int:
         """The last step of the newest block that was not above the reference."""

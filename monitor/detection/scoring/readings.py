@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from lossguard.vocabulary.states import IncidentKind
+from lossguard.vocabulary.wording import apart
 from monitor.detection.scoring.baseline import FALL_Z
 
 IN_BAND_Z = 3.0
 IN_BAND_DRIFT = 0.6  # of the drift's threshold
+FAR_Z = 20.0  # standard deviations; how many more of them says nothing to a person
 PRECURSOR_Z = 5.0  # of a row that an onset is dated back to
 
 
@@ -47,11 +49,11 @@ class SignalReading:
 
 
 def describe(signal: str, reading: SignalReading) -> str:
-    """A clause such as "loss is 3.2, expected 2.2 +- 0.02 (50.0 standard deviations, 7.7 times the threshold)"."""
-    return (
-        f"{signal} is {reading.value:.5g}, expected {reading.expected:.5g} \u00b1 {reading.scale:.3g} "
-        f"({reading.z:.1f} standard deviations, {reading.evidence:.3g} times the alarm threshold)"
-    )
+    """A clause such as "loss is 3.2, expected 2.2 +- 0.2 (5 standard deviations, 1.2 times the alarm threshold)"."""
+    value, expected = apart(reading.value, reading.expected)
+    far = f"{reading.z:.3g} standard deviations, {reading.evidence:.3g} times the alarm threshold"
+    where = "far outside the band" if abs(reading.z) >= FAR_Z else far
+    return f"{signal} is {value}, expected {expected} \u00b1 {reading.scale:.3g} ({where})"
 
 
 def score_of(kind: IncidentKind, reading: SignalReading) -> float:

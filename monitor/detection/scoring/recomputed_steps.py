@@ -219,11 +219,11 @@ class RecomputedSteps:
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """What of the state can be read; the rest is as in a new run."""
-        scatter = [restore(unpack, each) for each in restore(list, state.get("scatter")) or []]
+        """The inverse of `to_dict`; what the state lacks is as in a new run."""
+        scatter = [unpack(each) for each in state.get("scatter") or ()]
         return cls(
             restore(Comparison.from_dict, state.get("pending")),
             restore(Comparison.from_dict, state.get("disputed")),
-            [each for each in scatter if each is not None and len(each) == MAX_ROWS],
+            [each for each in scatter if len(each) == MAX_ROWS],
             restore(SkipEffect.from_dict, state.get("skip_effect")),
         )

@@ -159,12 +159,10 @@ class Comparison:
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError for what is no comparison."""
         steps = np.array(state["steps"], dtype=np.int64)
-        unknown = {"loss_end": state["end_step"], "found_rates": pack(np.full(len(steps), np.nan))}
-        stored = unknown | dict(state)  # an earlier release did not compare learning rates
-        columns: dict[str, Any] = {name: unpack(stored[name]) for name in COLUMNS}
+        columns: dict[str, Any] = {name: unpack(state[name]) for name in COLUMNS}
         if {len(column) for column in columns.values()} != {len(steps)} or not 0 < len(steps) <= MAX_ROWS:
             raise ValueError("the columns of a comparison have different lengths")
-        numbers: dict[str, Any] = {name: stored[name] for name in NUMBERS}
+        numbers: dict[str, Any] = {name: state[name] for name in NUMBERS}
         return cls(steps=steps, **columns, **numbers)
 
 

@@ -13,12 +13,14 @@ seen once in 450.
 """
 
 from functools import lru_cache
+from math import sqrt
 from typing import Any
 
 import numpy as np
 
 from monitor.detection.encoding import pack, unpack
 from monitor.detection.rows import Bools, Floats
+from monitor.detection.scoring.baseline import PREWHITENED
 from monitor.detection.scoring.scan import SPANS
 
 BIN_EDGES = np.geomspace(1.0, 120.0, 40)  # ratio 1.13; below 1.0 only the number of values matters
@@ -37,12 +39,18 @@ PRIOR_SHAPES, MAX_SHAPES, PRIOR_WEIGHT = 0.2 * OF_SUMS, 0.6 * OF_SUMS, 10.0
 """Prior of the Pareto shape (between exponential, 0, and the heaviest we saw, 0.5), worth so many excesses."""
 HALF_LIFE = 4000.0
 """Values after which the weight of a value has halved."""
-SHARES = np.array([[1.0, 0.5, 0.5, 0.25, 0.25], [1.0, 0.05, 0.05, 0.05, 0.05]])
+SHARES = np.array([[1.0, 0.25, 0.25, 0.25, 0.25], [1.0, 0.05, 0.05, 0.05, 0.05]])
 """Of the target rate, for each statistic: for an incident, and for an action. For an action the four sums have a fifth
 of it together: an extrapolated tail may be wrong by a factor of five. Single values count in sparse logs only, where a
 true spike may be a single row."""
 SURE = 1.25
-"""An action needs so many times the thresholds from its shares."""
+"""An action needs so many times the thresholds from its shares; so does an incident while the tail is young."""
+CORRELATED = np.array([1.0] + [sqrt((1.0 + PREWHITENED) / (1.0 - PREWHITENED))] * (len(SPANS) - 1))
+"""What sums of values need whose autocorrelation is the largest that is judged without prewhitening. An action needs it
+while the tail is young: the autocorrelation is not known yet."""
+YOUNG = np.array([[SURE] * len(SPANS), CORRELATED])
+MIN_TRUSTED = 200.0
+"""Before so many values, those around alarms left out, a tail is young: it knows few excesses."""
 PART = np.array([0.9, 0.9, 0.65, 0.65]) * np.sqrt(np.array(SPANS[1:]) - 1.0)
 """Of the threshold of single values, for the sums. For an incident, what a sum's own tail puts above it is halved on a
 logarithmic scale: a few long excursions make that tail heavier than any sum of values can be."""
@@ -62,7 +70,7 @@ class TailThresholds:
         self.histograms = np.zeros((len(floors), NUM_BINS))
         self.rows = np.arange(len(floors))
         self.offsets = self.rows[:, None] * NUM_BINS
-        self.values = self.sure = priors
+        self.values, self.sure = priors, priors * CORRELATED
 
     def add(self, statistics: Floats, counted: Bools, chunk: int | None = None) -> None:
         """Age the histograms by N values and add statistics[S, N] where counted[S, N], `chunk` values at a time."""
@@ -98,7 +106,8 @@ class TailThresholds:
         level[:, 1:] = np.maximum(level[:, 1:], _of_pairs(above[0, 1:] / max(total[0], 1.0), probability))
         level = np.maximum(self.floors, level)
         level[1] *= SURE
-        self.values, self.sure = np.where(total >= MIN_VALUES, level, self.priors)
+        level = np.where(total < MIN_TRUSTED, level * YOUNG, level)
+        self.values, self.sure = np.where(total >= MIN_VALUES, level, [self.priors, self.priors * CORRELATED])
 
     def state_dict(self) -> dict[str, Any]:
         num_used = int(np.flatnonzero(self.histograms.sum(axis=0)).max(initial=0)) + 1

@@ -14,7 +14,7 @@ import numpy as np
 
 from monitor.detection.row import Row
 from monitor.detection.rows import Floats
-from monitor.detection.scoring.baseline import CHUNK, FALL_Z, WINDOW, BaselineFit
+from monitor.detection.scoring.baseline import CHUNK, FALL_Z, PREWHITENED, WINDOW, BaselineFit
 from monitor.detection.scoring.detector import (
     FALL,
     HUGE,
@@ -80,14 +80,15 @@ def feed_value(detector: SignalDetector, value: float, step: int, gap: int) -> V
     residual = abs(residual) if signal.two_sided else residual
     lower_limit = fit.level - FALL_Z * fit.scale
     fall = _fall(recent, x, lower_limit, baseline.count) if signal.is_guarded else 0.0
-    z = min(max(_prewhitened(recent, residual, fit.autocorrelation), MIN_Z), MAX_Z)
+    whitening = fit.autocorrelation if fit.autocorrelation >= PREWHITENED else 0.0
+    z = min(max(_prewhitened(recent, residual, whitening), MIN_Z), MAX_Z)
     recent.z.append(z)
-    recent.plain.append(z if fit.autocorrelation == 0.0 else min(max(residual, MIN_Z), MAX_Z))
-    drift = _drift(detector, fit, x, lower_limit, step)
+    recent.plain.append(z if whitening == 0.0 else min(max(residual, MIN_Z), MAX_Z))
+    drift = _drift(detector, fit, x, lower_limit, whitening, step)
     single = z / detector.thresholds.values.item(0)
     evidence, sure = _evidence(detector, fit, gap) if residual >= MIN_ALARM_Z else (0.0, 0.0)
     if len(recent.z) >= LEAD + CHUNK:
-        _calibrate(detector, gap)
+        _calibrate(detector, fit, gap)
     expected, scale = fit.level, fit.scale
     if signal.log:
         expected = float(np.exp(expected))
@@ -109,11 +110,11 @@ def _prewhitened(recent: RecentResiduals, z: float, autocorrelation: float) -> f
 
 
 def _drift(
-    detector: SignalDetector, fit: BaselineFit, x: float, lower_limit: float, step: int
+    detector: SignalDetector, fit: BaselineFit, x: float, lower_limit: float, autocorrelation: float, step: int
 ) -> tuple[float, float, float, float]:
     if detector.drift is None:
         return 0.0, 0.0, 0.0, 0.0
-    noise, autocorrelation = fit.noise, fit.autocorrelation
+    noise = fit.noise
     if autocorrelation != 0.0:  # means of correlated values vary more
         noise *= sqrt((1.0 + autocorrelation) / (1.0 - autocorrelation))
     row = detector.drift.add(x, lower_limit, fit.upper_limit, noise, step)
@@ -124,12 +125,18 @@ def _drift(
 
 def _evidence(detector: SignalDetector, fit: BaselineFit, gap: int) -> tuple[float, float]:
     """The sums that end at the value, in thresholds of an incident and, where they make one, of an action."""
-    spans = last_statistics(detector.recent.z[-3:], detector.recent.plain[-LEAD - 1 :])
+    recent = detector.recent
+    spans = last_statistics(recent.z[-3:], recent.plain[-LEAD - 1 :], *_correlations(fit))
     first = 0 if gap >= SPARSE_STEPS else 1
     end = 2 if detector.baseline.count <= CHUNK and fit.scale > fit.noise else len(SPANS)
     statistics, factor = spans[first:end], detector.signal.threshold_factor
     evidence = _largest(statistics, detector.thresholds.values[first:end], factor)
     return evidence, _largest(statistics, detector.thresholds.sure[first:end], factor) if evidence >= 1.0 else 0.0
+
+
+def _correlations(fit: BaselineFit) -> tuple[float, float]:
+    """By what the value before a sum predicts it: of short sums, whose values may be prewhitened, and of long."""
+    return (0.0 if fit.autocorrelation >= PREWHITENED else fit.autocorrelation), fit.autocorrelation
 
 
 def _largest(statistics: Sequence[float], thresholds: Floats, factor: float) -> float:
@@ -138,13 +145,14 @@ def _largest(statistics: Sequence[float], thresholds: Floats, factor: float) -> 
     return largest / factor
 
 
-def _calibrate(detector: SignalDetector, gap: int) -> None:
+def _calibrate(detector: SignalDetector, fit: BaselineFit, gap: int) -> None:
     """The value completes a chunk."""
     recent = detector.recent
     known = np.array(recent.z)
     plain = known if recent.plain == recent.z else np.array(recent.plain)
     statistics = np.empty((len(SPANS), len(known) - LEAD))
-    scan_statistics(known, plain, statistics)
+    short, long = (np.array([each]) for each in _correlations(fit))
+    scan_statistics(known, plain, short, long, statistics)
     size = detector.calibrate(statistics, np.array([gap]), detector.baseline.count)
     del recent.z[:size], recent.plain[:size]
 

@@ -7,9 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dashboard.data import changed_rows
-from dashboard.data.changed_rows import ChangedRows
 from db import commands
-from db.models import Incident, Run
+from db.models import Run
 from db.store.engine import reading, writing
 from tests.db.seed import add_run
 
@@ -39,19 +38,6 @@ def test_a_later_read_has_new_and_changed_incidents_beside_the_old_ones(store: s
         save(session, run, 2, time.time(), "closed")
         save(session, run, 3, time.time(), "open")
     assert read(store, run) == [(1, "closed"), (2, "closed"), (3, "open")]
-
-
-def test_a_later_read_asks_only_for_what_has_changed_lately() -> None:
-    asked: list[float | None] = []
-    rows = ChangedRows[Incident]()
-
-    def query(since: float | None) -> list[Incident]:
-        asked.append(since)
-        return [Incident(number=len(asked))]
-
-    rows.current(query, 1000.0)
-    assert [row.number for row in rows.current(query, 1010.0)] == [1, 2]
-    assert asked == [None, 1000.0 - changed_rows.OVERLAP_SECONDS]
 
 
 def test_a_run_that_was_deleted_leaves_nothing_to_the_next_one_of_its_name(store: sa.Engine) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dashboard.data.configurations import ABSENT, DIFFERENT, Setting, evaluation_differences, side_by_side, table
+from dashboard.data.configurations import DIFFERENT, Setting, evaluation_differences, side_by_side, table
 from db.models import Run
 from monitor.detection import DetectionSettings
 from monitor.detection.interventions import run_policy
@@ -23,28 +23,9 @@ def test_only_what_differs_differs() -> None:
     assert differing(left, right) == {"lr": ("0.001", "0.002")}
 
 
-def test_a_setting_that_one_run_lacks_differs() -> None:
-    assert differing(run({"lr": 1}), run({"lr": 1, "z_weight": 1e-4})) == {"z_weight": (ABSENT, "0.0001")}
-
-
-def test_an_empty_text_is_seen_and_is_not_a_lack() -> None:
-    assert differing(run({"path": ""}), run({})) == {"path": ('""', ABSENT)}
-
-
 def test_a_whole_number_is_the_same_however_it_is_written_and_a_switch_is_not_a_number() -> None:
     assert not differing(run({"clip": 1}), run({"clip": 1.0}))
     assert differing(run({"clip": 1}), run({"clip": True})) == {"clip": ("1", "true")}
-
-
-def test_where_and_with_what_a_run_ran_is_compared_too() -> None:
-    left = run({}, git_commit="a", versions={"torch": "2.9.0"}, devices=["H100"] * 8, policy={"mode": "auto"})
-    right = run({}, git_commit="b", versions={"torch": "2.9.1"}, devices=["H100"] * 4, policy={"mode": "observe"})
-    assert differing(left, right) == {
-        "Commit": ("a", "b"),
-        "Devices": ("8 x H100", "4 x H100"),
-        "Policy: mode": ("auto", "observe"),
-        "torch version": ("2.9.0", "2.9.1"),
-    }
 
 
 def test_a_policy_that_is_left_as_usual_differs_in_nothing_from_the_same_one_written_out() -> None:
@@ -64,12 +45,7 @@ def test_rows_and_cells_that_differ_carry_a_sign() -> None:
     assert rows.iloc[1].tolist() == ["", "width", "8", "8", "8"]
 
 
-def test_cells_are_held_to_the_baseline_wherever_it_stands() -> None:
-    rows = table([Setting("lr", ("1", "2", "2"))], ["a", "b", "c"], 1)
-    assert rows.iloc[0].tolist()[2:] == [f"{DIFFERENT} 1", "2", "2"]
-
-
-def test_a_secret_that_an_earlier_release_stored_is_not_shown() -> None:
+def test_a_secret_in_a_stored_configuration_is_not_shown() -> None:
     stored = run({"hub": {"token": "Zq81xYvL"}}, command="python train.py --api-key Zq81xYvL")
     shown = [value for each in side_by_side([stored, run({})]) for value in each.values]
     assert "python train.py --api-key ***" in shown

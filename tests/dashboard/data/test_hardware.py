@@ -23,8 +23,3 @@ def test_an_error_is_dated_against_the_onset() -> None:
 def test_errors_long_before_after_the_detection_or_of_steps_computed_again_are_left_out() -> None:
     others = [error(None), error(-601), error(413), error(360, time=11.0)]
     assert errors_before(INCIDENT, others) == []
-
-
-def test_samples_without_an_error_say_nothing() -> None:
-    quiet = HardwareSample(time=1.0, step=399, host="h", device="gpu0", readings={"power": 1.0}, num_errors=0)
-    assert errors_before(INCIDENT, [quiet]) == []

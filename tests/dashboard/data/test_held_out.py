@@ -20,52 +20,32 @@ def points(found: Difference) -> list[tuple[float, float]]:
     return [(float(x), round(float(y), 9)) for x, y in zip(found.x, found.y, strict=True)]
 
 
-def test_runs_that_were_measured_at_the_same_steps_are_subtracted() -> None:
-    found = difference(measured(s10=3.0, s20=2.5), measured(s10=3.5, s20=2.25))
-    assert points(found) == [(10, -0.5), (20, 0.25)]
-    assert found.exact
-
-
-def test_at_other_intervals_the_common_steps_are_used_if_they_are_half_or_more() -> None:
-    found = difference(measured(s30=2.0, s60=1.5), measured(s20=3.0, s40=2.5, s60=2.0))
-    assert points(found) == [(60, -0.5)]
-    assert found.exact
-
-
-def test_with_few_common_steps_the_baseline_is_interpolated_and_marked_so() -> None:
-    found = difference(measured(s15=2.0, s25=1.5, s35=1.0), measured(s10=3.0, s20=2.0, s30=1.0))
-    assert points(found) == [(15, -0.5), (25, 0.0)]
-    assert not found.exact
-
-
-def test_nothing_is_shown_beyond_the_baselines_measurements() -> None:
-    found = difference(measured(s5=9.0, s15=2.0, s99=0.1), measured(s10=3.0, s20=2.0))
-    assert points(found) == [(15, -0.5)]
-
-
-def test_a_shorter_run_is_compared_up_to_its_end() -> None:
-    long = measured(**{f"s{step}": 2.0 for step in range(10, 1000, 10)})
-    assert points(difference(measured(s10=2.5, s20=2.25), long)) == [(10, 0.5), (20, 0.25)]
-    assert points(difference(long, measured(s10=2.5, s20=2.25))) == [(10, -0.5), (20, -0.25)]
+@pytest.mark.parametrize(
+    ("own", "baseline", "found", "exact"),
+    [
+        ({"s10": 3.0, "s20": 2.5}, {"s10": 3.5, "s20": 2.25}, [(10, -0.5), (20, 0.25)], True),
+        ({"s30": 2.0, "s60": 1.5}, {"s20": 3.0, "s40": 2.5, "s60": 2.0}, [(60, -0.5)], True),  # half are common
+        (
+            {"s15": 2.0, "s25": 1.5, "s35": 1.0}, {"s10": 3.0, "s20": 2.0, "s30": 1.0}, [(15, -0.5), (25, 0.0)], False,
+        ),  # few are, so the baseline is interpolated
+        ({"s10": 2.0, "s20": 1.0}, {"s20": 1.5}, [(20, -0.5)], True),
+        ({}, {"s1": 1.0}, [], True),
+        ({"s1": 1.0}, {}, [], True),
+        ({"s5": 1.0}, {"s1": 1.0, "s3": 1.0}, [], False),
+    ],
+)  # fmt: skip
+def test_runs_are_subtracted_where_both_were_measured_or_the_baseline_can_be_interpolated(
+    own: dict[str, float], baseline: dict[str, float], found: list[tuple[float, float]], exact: bool
+) -> None:
+    difference_found = difference(measured(**own), measured(**baseline))
+    assert points(difference_found) == found
+    assert difference_found.exact is exact or not found
 
 
 def test_counted_tokens_that_differ_by_their_rounding_are_the_same_place() -> None:
     exact = HeldOutCurve(np.array([3e12, 6e12]), np.array([2.0, 1.0]))
     rounded = HeldOutCurve(np.array([3e12 + 0.4, 6e12 - 0.4]), np.array([2.5, 1.5]))
     assert difference(exact, rounded).exact
-
-
-def test_a_baseline_of_one_measurement_is_compared_there() -> None:
-    assert points(difference(measured(s10=2.0, s20=1.0), measured(s20=1.5))) == [(20, -0.5)]
-
-
-@pytest.mark.parametrize(
-    ("own", "baseline"), [({}, {"s1": 1.0}), ({"s1": 1.0}, {}), ({"s5": 1.0}, {"s1": 1.0, "s3": 1.0})]
-)
-def test_runs_that_were_never_at_the_same_place_have_no_difference(
-    own: dict[str, float], baseline: dict[str, float]
-) -> None:
-    assert points(difference(measured(**own), measured(**baseline))) == []
 
 
 def test_a_loss_that_was_not_finite_is_no_number_in_the_difference_and_none_is_drawn_across_it() -> None:
@@ -80,7 +60,3 @@ def test_measurements_are_the_last_of_each_bucket_and_none_where_it_was_not_fini
     found = HeldOutCurve.from_series(few, PLAIN_STEPS)
     assert found.x.tolist() == [7, 15]
     assert found.y.tolist() == pytest.approx([1.25, math.nan], nan_ok=True)
-
-
-def test_a_difference_of_two_huge_losses_is_infinite() -> None:
-    assert difference(measured(s10=1e308), measured(s10=-1e308)).y.tolist() == [math.inf]

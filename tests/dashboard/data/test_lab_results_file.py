@@ -5,44 +5,14 @@ import json
 import math
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dashboard.data.lab_results_file import MAX_LINES, SHIPPED, LabResultsError, parse, shipped
+from dashboard.data.lab_results_file import MAX_LINES, LabResultsError, parse
 from tests.dashboard.views.trainer_lab.results import SIZE, SWEEPS, SWITCH, UNSTABLE, WAY, lines
-
-
-def test_the_shipped_results_have_every_sweep_with_at_least_three_seeds() -> None:
-    results = shipped()
-    assert results is not None
-    sweeps = (results.switches, results.scaling, results.unstable, results.exposure, results.temperature)
-    for runs in sweeps:
-        assert len({run.seed for run in runs}) >= 3
-    assert results.gradients
-
-
-def test_without_the_shipped_files_there_are_no_results(tmp_path: Path) -> None:
-    assert shipped(tmp_path) is None
-    (tmp_path / f"{SHIPPED[0]}.jsonl").write_bytes(lines(SWITCH))
-    found = shipped(tmp_path)
-    assert found is not None
-    assert [run.recipe for run in found.switches] == ["drill"]
-
-
-def test_a_file_may_hold_several_sweeps_and_blank_lines() -> None:
-    results = parse("mine.jsonl", b"\xef\xbb\xbf" + lines(*SWEEPS) + b"\n \n")
-    counts = [len(getattr(results, name)) for name in ("switches", "scaling", "unstable", "exposure", "temperature")]
-    assert counts == [1, 1, 1, 1, 1]
-    assert len(results.gradients) == 1
-
-
-def test_jumps_are_counted_and_the_steps_between_are_lost() -> None:
-    (run,) = parse("mine.jsonl", lines(UNSTABLE)).unstable
-    assert (run.num_jumps, run.steps_lost, run.largest_jump) == (2, 30, 4.0)
 
 
 def test_a_loss_that_is_not_finite_survives() -> None:
@@ -60,19 +30,14 @@ BAD: list[tuple[bytes, str]] = [
     (b"", r"^mine\.jsonl: the file is empty"),
     (b"step,loss\n1,2", r"^mine\.jsonl, line 1: it is not a JSON object"),
     (b"\xff\xfe{\x00", r"^mine\.jsonl, line 1: it is not UTF-8"),
-    (b"[1]", r"line 1: it is not a JSON object"),
     (lines(SWITCH) + b'\n{"a": 1}', r"line 2: it has none of the fields recipe, width"),
     (lines(SWITCH | {"held_out_loss": "many"}), r'held_out_loss is "many", not a number\.$'),
-    (lines(SWITCH | {"held_out_loss": True}), r"held_out_loss is true, not a number"),
     (lines(SWITCH | {"held_out_loss": 10**400}), r"is an integer beyond any float or counter, not a number"),
     (lines(SWITCH | {"seed": -1}), r"seed is -1, not a whole number from 0 on"),
     (lines(SWITCH | {"recipe": "x" * 101}), r'recipe is "x+\.\.\., not a text of at most 100 letters'),
     (lines({"recipe": "drill"}), r"seed is missing; upload the output"),
     (lines(SIZE | {"parameters": 0}), r"parameters is 0, not a whole number from 1 on"),
-    (lines(SIZE | {"tokens": 1.5}), r"tokens is 1\.5, not a whole number from 1 on"),
-    (lines(UNSTABLE | {"jumps": 3}), r"jumps is .*, not a list of objects"),
     (lines(UNSTABLE | {"jumps": [jump(begin=None)]}), r"begin is null, not a whole number"),
-    (lines(WAY | {"models": [{"seed": 1, "exposure": 3}]}), r"exposure is .*, not an object"),
     (lines(SWITCH, SIZE, SWITCH), r"line 3: the run of line 1 again; leave one of the two out"),
     (b"\n" * MAX_LINES + lines(SWITCH), r"line 1001: the page shows at most 1,000 lines"),
     (lines(WAY | {"models": [WAY["models"][0] | {"seed": seed} for seed in range(1001)]}), r"at most 1,000 runs"),
@@ -88,12 +53,9 @@ def test_a_file_that_cannot_be_read_gets_one_short_sentence_with_its_line(conten
 
 
 BOMBS: dict[str, Callable[[], bytes]] = {
-    "one line": lambda: b'{"recipe": "' + b"x" * 8_000_000 + b'"}',
     "blank lines": lambda: b"\n" * 8_000_000,
     "deep brackets": lambda: b"[" * 1_000_000,
-    "deep objects": lambda: b'{"a":' * 200_000,
     "many digits": lambda: b'{"recipe":"a","seed":' + b"9" * 1_000_000 + b"}",
-    "nothing but NUL": lambda: bytes(8_000_000),
 }
 
 
@@ -117,6 +79,7 @@ anything = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.sampled_from(SWEEPS), st.data())
 def test_a_result_with_any_field_changed_is_read_or_refused_with_a_sentence(

@@ -4,12 +4,14 @@ import pytest
 import sqlalchemy as sa
 
 from dashboard.data import run_list
-from dashboard.data.run_list import ListedRun
+from dashboard.data.run_list import CountedRun, ListedRun
 from db import commands, queries
 from db.models import Run
 from db.runs import overview
 from db.runs.overview import Tally
+from db.runs.verdicts import Verdict
 from db.store.engine import reading, writing
+from lossguard.vocabulary.states import RunVerdict
 from tests.db.seed import add_run, add_segment, add_steps
 
 
@@ -34,7 +36,8 @@ def read(store: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def listed(engine: sa.Engine, *metrics: str) -> list[ListedRun]:
     with reading(engine) as session:
-        rows = [(run, Tally()) for run in queries.runs(session)]
+        ended = Verdict(RunVerdict.ENDED, "Finished: 3 steps")
+        rows = [CountedRun(run, Tally(), ended) for run in queries.runs(session)]
     return run_list.listed(rows, metrics)
 
 
@@ -57,11 +60,6 @@ def test_a_run_is_read_again_when_its_revision_rises_or_another_metric_is_asked_
     assert read == ["b", "a", "a"]
     assert listed(store, "lr")[0].summary.metrics["loss"].last == 1.0
     assert read == ["b", "a", "a", "b", "a"]
-
-
-def test_the_metrics_of_any_run_are_named_once(store: sa.Engine, read: list[str]) -> None:
-    assert run_list.metric_names() == ["loss", "perplexity"]
-    assert read == []
 
 
 def test_a_run_that_got_the_key_of_a_deleted_one_is_not_shown_as_that_one(store: sa.Engine, read: list[str]) -> None:

@@ -15,7 +15,14 @@ RUNS = [
 
 @pytest.mark.parametrize(
     ("wanted", "found"),
-    [("night", "night"), ("lab/wide", "day-1"), ("deep", "night-1"), ("da", "day-1"), ("night-2", "night-2")],
+    [
+        ("night", "night"),
+        ("lab/wide", "day-1"),
+        ("deep", "night-1"),
+        ("da", "day-1"),
+        ("night-2", "night-2"),
+        ("latest", "night-2"),
+    ],
 )
 def test_a_run_is_named_by_its_id_its_name_or_the_beginning_of_its_id(wanted: str, found: str) -> None:
     assert find_run(RUNS, wanted).id == found
@@ -31,8 +38,3 @@ def test_a_name_that_fits_several_runs_is_answered_with_their_ids(wanted: str) -
 def test_a_name_that_fits_no_run_is_answered_with_the_newest_ones(wanted: str) -> None:
     with pytest.raises(NoSuchRun, match=f"no run '{wanted}' in this store; the newest are: night-2, night-1"):
         find_run(RUNS, wanted)
-
-
-def test_an_empty_store_has_no_runs() -> None:
-    with pytest.raises(NoSuchRun, match="the store has no runs yet"):
-        find_run([], "night")

@@ -8,7 +8,6 @@ import pytest
 import sqlalchemy as sa
 
 from dashboard.data import values_file
-from dashboard.data.store import StoreUnavailable
 from dashboard.data.values_file import ValuesFile, ValuesFiles
 from db.store.engine import writing
 from tests.dashboard.seed import REWIND, SEGMENT_END, STEPS, seed
@@ -45,17 +44,6 @@ def test_values_that_are_not_finite_are_spelled(store: sa.Engine) -> None:
     assert [(row["last"], row["non_finite"]) for row in found] == [("nan", "1"), ("inf", "1"), ("-inf", "1")]
 
 
-def test_a_metric_that_is_reported_at_some_steps_has_rows_for_these_alone(store: sa.Engine) -> None:
-    with writing(store) as session:
-        run = add_run(session, "r1")
-        segment = add_segment(session, run, "a")
-        add_steps(session, run, segment, range(3), loss=[1.0, 2.0, 3.0])
-        add_steps(session, run, segment, range(3, 5), loss=[4.0, 5.0], held_out_loss=[2.5, math.nan])
-        add_steps(session, run, segment, range(5, 7), loss=[6.0, 7.0])
-    found = rows(file(store, "held_out_loss", run_id="r1"))
-    assert [(row["first_step"], row["last"], row["count"]) for row in found] == [("3", "2.5", "1"), ("4", "nan", "0")]
-
-
 def test_a_long_range_has_the_buckets_of_the_chart(store: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     seed(store, now=time.time())
     monkeypatch.setattr(values_file, "MAX_FULL_STEPS", 100)
@@ -78,13 +66,6 @@ def test_a_metric_whose_name_is_a_formula_has_an_apostrophe(store: sa.Engine) ->
         run = add_run(session, "r1")
         add_steps(session, run, add_segment(session, run, "a"), range(2), **{"=1+1": [1.0, 2.0]})
     assert {row["metric"] for row in rows(file(store, "=1+1", run_id="r1"))} == {"'=1+1"}
-
-
-def test_a_store_that_cannot_be_read_is_an_error_and_no_empty_file() -> None:
-    chunks = ValuesFile("sqlite:////nonexistent/lossguard.db", "r1", ("loss",), None, False).chunks()
-    next(chunks)
-    with pytest.raises(StoreUnavailable):
-        next(chunks)
 
 
 def test_a_file_has_one_name_until_others_are_shown(store: sa.Engine) -> None:

@@ -1,12 +1,13 @@
 """Values beyond the axis of their panel are marked on its edge."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard import formatting
-from dashboard.axes import PLAIN_STEPS, AxisChoices
+from dashboard.axes import PLAIN_STEPS
 from dashboard.data.facts import Curve
-from dashboard.figures.curves import ChartOptions, run_figure
+from dashboard.figures.curves import run_figure
 from dashboard.figures.edges import NAME, edge_markers
 from dashboard.figures.line_style import LIVE
 from dashboard.figures.marks import Marks
@@ -33,20 +34,10 @@ def test_a_stretch_beyond_the_axis_is_one_triangle_at_its_extreme_with_its_value
     assert marked(values) == [(102.0, 1.0, "141.2"), (900.0, 0.0, "-3")]
 
 
-def test_only_the_most_extreme_of_many_triangles_have_their_values_beside_them() -> None:
-    values: list[float | None] = [2.0] * 1001
-    values[::50] = [float(place) for place in range(4, 25)]
-    assert [text for _, _, text in marked(values) if text] == ["22", "24"]
-
-
-def test_what_a_log_axis_has_no_place_for_is_marked_below_it() -> None:
-    (below,) = traces(run_figure({"grad_norm": Curve(plain([1.0, 0.0, 2.0]), {})}, Marks()), NAME)
-    assert (list(below.y), list(below.text)) == ([0.0], ["0"])
-
-
 VALUES = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.floats(1.0, 3.0)
 
 
+@pytest.mark.slow
 @given(st.lists(VALUES, max_size=60), st.lists(VALUES, max_size=20), st.sampled_from(["loss", "grad_norm"]))
 def test_every_finite_value_is_on_the_axis_or_has_a_triangle(
     live: list[float | None], discarded: list[float | None], metric: str
@@ -68,10 +59,3 @@ def test_every_finite_value_is_on_the_axis_or_has_a_triangle(
         texts = " ".join(text for mark in own for text in mark.customdata)
         assert not up or f"{formatting.number(max(finite))}: above" in texts
         assert not down or f"{formatting.number(min(finite))}: below" in texts
-
-
-@given(st.lists(st.floats(1e-290, 1e290) | st.floats(-1e290, -1e-290), min_size=1, max_size=40))
-def test_an_axis_that_fits_all_needs_no_triangles(values: list[float]) -> None:
-    chosen = ChartOptions(axes=AxisChoices(fit_all=frozenset({"loss"})))
-    figure = run_figure({"loss": Curve(plain([2.0]), {0: plain([*values])})}, Marks(), options=chosen)
-    assert not traces(figure, NAME)

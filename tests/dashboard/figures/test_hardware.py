@@ -28,17 +28,6 @@ def test_each_value_has_a_panel_with_a_line_for_each_device_and_errors_are_marke
     assert len(figure.layout.shapes) == 1
 
 
-def test_devices_of_several_hosts_have_their_host_in_the_name() -> None:
-    figure = hardware_figure([sample(0, power=1.0), sample(0, host="i", power=1.0)], UTC, revision="r")
-    assert figure is not None
-    assert [trace.name for trace in figure.data] == ["gpu0 on h", "gpu0 on i"]
-
-
-def test_errors_alone_make_no_figure() -> None:
-    assert hardware_figure([sample(0, ecc_errors=1.0)], UTC, revision="r") is None
-    assert hardware_figure([], UTC, revision="r") is None
-
-
 def test_many_samples_are_thinned_and_the_last_and_the_errors_stay() -> None:
     samples = [sample(time, ecc_errors=float(time == 333)) for time in range(1000)]
     kept = [int(each.time) for each in thinned(samples, most=100)]

@@ -34,25 +34,6 @@ def test_a_title_says_what_the_axis_of_its_panel_cannot_show(values: list[float]
     assert drawn.layout.yaxis.showticklabels is (note[3:] not in (NOTHING, NOTHING_ABOVE_0))
 
 
-@pytest.mark.parametrize(("mode", "ends"), [("lines", (0.0, 1000.0)), ("lines+markers", (None, None))])
-def test_a_mark_at_the_last_step_makes_the_x_axis_no_longer(mode: str, ends: tuple[float | None, float | None]) -> None:
-    line = {"type": "scatter", "x": [0, 1000], "y": [1.0, 2.0], "yaxis": "y", "name": "line", "mode": mode}
-    layout = panel_layout(["loss"])
-    mark = line | {"x": [1000, None], "yaxis": layout.panels[0].mark_axis, "mode": "markers"}
-    options = panel_figure(layout, [line, mark], XAxis.STEP, None, "").layout.xaxis.autorangeoptions
-    assert (options.clipmin, options.clipmax) == ends
-
-
-def test_a_panel_without_a_trace_has_axes_all_the_same() -> None:
-    drawn = panel_figure(panel_layout(["loss", "lr"]), [], XAxis.STEP, None, "")
-    assert [trace.yaxis for trace in drawn.data] == ["y", "y2"]
-
-
-@pytest.mark.parametrize(("largest", "form"), [(0.4, ".0%"), (1e20, "~g")])
-def test_ticks_of_huge_values_are_written_with_a_power(largest: float, form: str) -> None:
-    assert figure("mfu", [0.1, largest]).layout.yaxis.tickformat == form
-
-
 def test_a_constant_stands_in_the_middle_of_an_axis_of_its_size() -> None:
     assert figure("lr", [0.001, np.nan, 0.001]).layout.yaxis.range == (0.0, 0.002)
     assert figure("lr", [0.001]).layout.yaxis.tickvals == (0.0, 0.001, 0.002)

@@ -27,6 +27,7 @@ class Reader(HTMLParser):
         self.open: list[str] = []
         self.pieces: list[str] = []
         self.headings: list[str] = []
+        self.scripts: list[str] = []
         self.feed(page)
         self.close()
         assert self.open == [], "every element is closed"
@@ -44,14 +45,21 @@ class Reader(HTMLParser):
             self.open.pop()
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1:] not in (["style"], ["title"]):
+        if self.open[-1:] not in (["style"], ["title"], ["script"]):
             self.pieces.append(data)
+        if self.open[-1:] == ["script"]:
+            self.scripts.append(data)
         if self.open[-1:] == ["h2"] and data.strip():
             self.headings.append(data.strip())
 
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.pieces).split())
+
+    @property
+    def pictures(self) -> str:
+        """The values of all pictures; the two scripts that draw them come last."""
+        return " ".join(self.scripts[:-2])
 
     def attributes(self, *names: str) -> list[str]:
         return [value for _, each in self.tags for name, value in each.items() if name in names and value]

@@ -1,17 +1,14 @@
 """HTML to PDF."""
 
-import threading
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from dashboard.report.printing import CannotPrint, print_pdf
+from tests.answering import answering
 from tests.dashboard.report.reader import hostile_run, page
 from tests.lossguard_server.process_state import wait_until_gone
 
@@ -71,31 +68,6 @@ def test_no_process_of_the_browser_outlives_the_call(tmp_path: Path) -> None:
     assert wait_until_gone(int(pid.read_text()))
 
 
-@contextmanager
-def canary() -> Iterator[tuple[str, list[str]]]:
-    """A server that no report may reach: its address, and the paths that it was asked for."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(SECRET)
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def attack(url: str, file: str) -> str:
     """Markup that loads `url` and the local `file` in every way, and scripts that do."""
     return (
@@ -115,7 +87,7 @@ def test_even_markup_that_escapes_nothing_loads_no_file_and_reaches_no_host(stor
     hostile_run(store)
     report, secret = page("r1"), tmp_path / "secret.png"
     secret.write_bytes(SECRET)
-    with canary() as (url, asked):
+    with answering(200, SECRET) as (url, asked):
         injected = report.replace("</header>", f"</header>{attack(url, secret.as_uri())}")
         assert injected != report
         print_pdf(injected, tmp_path / "injected.pdf")

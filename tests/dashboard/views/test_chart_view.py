@@ -15,7 +15,7 @@ def script() -> None:
     report = st.session_state.pop("report", None)
     if report is not None:
         st.session_state["chart"] = {"view": report}
-        chart_view.save("chart", "steps", url_state.set_steps)
+        chart_view.save("chart", "steps", url_state.set_steps, last=report.get("last"))
     st.session_state["shown"] = chart_view.shown("chart", "steps")
 
 
@@ -57,6 +57,16 @@ def test_a_report_is_written_to_the_url_and_answered_by_its_number(app: AppTest)
     assert (shown["answers"], shown["link"]) == (3, None)
     run(app, url(app), turn=4, x=[])
     assert not url(app)
+
+
+def test_the_newest_steps_take_the_place_of_a_range_until_the_next_zoom(app: AppTest) -> None:
+    run(app, {}, turn=1, x=[10, 20])
+    run(app, url(app), turn=2, last="10%")
+    assert url(app) == {"last": ["10%"]}
+    run(app, {"steps": "10-20"})
+    assert url(app) == {"last": ["10%"]}, "a message that was on its way does not undo it"
+    run(app, url(app), turn=3, x=[10, 20])
+    assert url(app) == {"steps": ["10-20"]}
 
 
 def test_a_url_from_before_the_last_reports_is_replaced_by_the_newest_one(app: AppTest) -> None:

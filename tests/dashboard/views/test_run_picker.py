@@ -35,11 +35,3 @@ def test_compare_offers_the_newest_runs_those_found_and_those_compared(open_page
         "3 runs found; the 2 newest are offered.]",
     ]
     assert "No run matches." in find(app, "nothing").caption[0].value
-
-
-def test_the_lab_offers_its_run_and_the_newest_ones(open_page: OpenPage) -> None:
-    app = open_page("lab", run="r1")
-    assert not app.exception
-    assert len(app.selectbox(key="lab-run-r1").options) == 3
-    app.text_input(key="find-lab").set_value("id=r0").run()
-    assert len(app.selectbox(key="lab-run-r1").options) == 2

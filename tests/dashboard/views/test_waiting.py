@@ -1,6 +1,8 @@
 """What needs a person, on the Run page: with its grounds, its cost, its buttons, and a link to the incident."""
 
+import re
 import time
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -9,12 +11,12 @@ from streamlit.testing.v1 import AppTest
 from dashboard.data import collector_watch
 from dashboard.data.collector_watch import Outage
 from db import commands, queries
-from db.models import Intervention
+from db.models import Incident, Intervention
 from db.store.engine import writing
-from lossguard.vocabulary.states import InterventionState, RunState
+from lossguard.vocabulary.states import IncidentState, InterventionState, RunState
+from tests.dashboard.app_content import figure, forget, incident_rows, metrics, names, verdict
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import report_a_spike
-from tests.dashboard.seed import seed
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -26,6 +28,10 @@ def text(app: AppTest) -> str:
 
 def buttons(app: AppTest) -> list[str]:
     return [each.label for each in app.button]
+
+
+def primary(app: AppTest) -> list[str]:
+    return [each.label for each in app.button if each.proto.type == "primary"]
 
 
 def links(app: AppTest) -> list[str]:
@@ -40,15 +46,13 @@ def asking(store: sa.Engine) -> sa.Engine:
 
 def hold(engine: sa.Engine) -> None:
     """A rollback recurred, and the policy holds the run."""
+    held: dict[str, Any] = {"kind": "hold", "state": "applied", "attempt": 2, "incident": 1}
     with writing(engine) as session:
         run = queries.run_named(session, run_id="asking")
         assert run is not None
         session.execute(sa.update(Intervention).values(state=InterventionState.RECURRED))
-        commands.save_intervention(
-            session, run=run, number=2, now=time.time() - 300, incident=1, kind="hold", state="applied", attempt=2,
-            rewind_to=None, skip_from=None, skip_to=None, lr_scale=None, 
-            details={"reasons": ["Two *attempts* failed."]},
-        )  # fmt: skip
+        details = {"reasons": ["Two *attempts* failed."]}
+        commands.save_intervention(session, run=run, number=2, now=time.time() - 300, details=details, **held)
 
 
 def test_a_proposal_can_be_decided_on_the_run_page_which_says_what_it_costs_and_how_long_it_has_waited(
@@ -60,6 +64,14 @@ def test_a_proposal_can_be_decided_on_the_run_page_which_says_what_it_costs_and_
     assert "Approving it discards 70 steps" in text(app)
     assert {"Approve", "Reject"} <= set(buttons(app))
     assert ["Open incident 1" in links(app), any("needs a person" in each for each in links(app))] == [True, True]
+    marks = {"as it happened", "expected band", "checkpoint of step 600", "batches skipped by a rollback"}
+    drawn = names(figure(app))
+    assert marks <= drawn
+    assert {re.sub(r"\d+", "N", name) for name in drawn} >= {
+        "roll back: costs about N steps",
+        "wait: costs about N steps",
+    }
+    assert (primary(app), [each.label for each in app.expander]) == (["Approve"], ["Candidates"])
     (approve,) = [each for each in app.button if each.label == "Approve"]
     opened = approve.click().run()
     assert opened.text_input(key="confirm-word").label == 'To confirm, type "approve"'
@@ -69,12 +81,42 @@ def test_a_hold_says_on_what_grounds_and_what_a_person_can_do(open_page: OpenPag
     hold(asking)
     app = open_page("run", run="asking")
     shown = text(app)
+    assert verdict(app) == "HELD for 5.0 min: waits for you"
+    assert "Time left" not in metrics(app)
+    assert incident_rows(app)[0]["outcome"] == "held"
     assert "on hold until an operator decides. It has waited for 5 min" in shown
     assert r"Two \*attempts\* failed." in shown
     for option in ("Release", "Roll back manually", "Lower the learning rate", "Stop the run"):
         assert f"**{option}**" in shown
     assert {"Release", "Roll back manually"} <= set(buttons(app))
+    assert primary(app) == ["Roll back manually"], "a run that has diverged is not released"
+    assert {"release: the loss goes on as it is", "checkpoint of step 500"} <= names(figure(app))
     assert "Open incident 1" in links(app)
+    with writing(asking) as session:
+        session.execute(sa.update(Incident).values(state=IncidentState.CLOSED))
+    forget()
+    assert primary(open_page("run", run="asking")) == ["Release"]
+
+
+def test_nothing_can_be_decided_while_the_collector_does_not_answer(
+    open_page: OpenPage, asking: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOSSGUARD_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(collector_watch, "outage", lambda: Outage(time.time(), "the connection is refused"))
+    for page in ("run", "incident"):
+        app = open_page(page, run="asking")
+        assert [app.button(key=key).disabled for key in ("approve", "reject")] == [True, True]
+    hold(asking)
+    forget()
+    app = open_page("run", run="asking")
+    assert [app.button(key=key).disabled for key in ("release", "manual-rollback")] == [True, True]
+
+
+@pytest.mark.usefixtures("asking")
+def test_a_run_is_renamed_without_a_typed_word(open_page: OpenPage) -> None:
+    opened = open_page("run", run="asking").button(key="edit-run").click().run()
+    assert opened.text_input(key="edit-name").value == "asking"
+    assert [each.label for each in opened.text_input if each.key == "confirm-word"] == []
 
 
 def test_an_incident_that_was_open_when_the_run_ended_is_a_persons(open_page: OpenPage, asking: sa.Engine) -> None:
@@ -86,26 +128,6 @@ def test_an_incident_that_was_open_when_the_run_ended_is_a_persons(open_page: Op
     app = open_page("run", run="asking")
     assert r"Incident 1 \(divergence\) was still open when the run ended." in text(app)
     assert "Approve" not in buttons(app)
-
-
-def test_a_quiet_run_asks_for_nothing(open_page: OpenPage, store: sa.Engine) -> None:
-    seed(store, now=time.time())
-    app = open_page("run", run="spiky-1")
-    assert not app.warning
-    assert not [each for each in links(app) if "needs a person" in each]
-
-
-def test_the_incident_page_without_a_number_shows_the_incident_that_waits(
-    open_page: OpenPage, asking: sa.Engine
-) -> None:
-    with writing(asking) as session:
-        run = queries.run_named(session, run_id="asking")
-        assert run is not None
-        commands.save_incident(
-            session, run=run, number=2, segment=0, now=time.time(), kind="plateau", state="closed", signal="loss",
-            onset_step=650, detected_step=660, peak_step=None, end_step=None, score=1.0, outcome="ongoing", details={},
-        )  # fmt: skip
-    assert open_page("incident", run="asking").query_params["incident"] == "1"
 
 
 def test_without_a_collectors_address_a_live_run_says_that_nothing_can_be_decided(

@@ -3,6 +3,7 @@
 import math
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -10,12 +11,13 @@ from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.archive import archiving, turn, unarchiving
-from db.archive.comparison import difference
+from db.archive.checking import difference
 from db.lineage import Line, step_ranges
 from db.steps import reader
+from db.steps.archived import reading as archived_reading
 from db.steps.archived.places import Place
 from db.steps.step_block import StepBlock, joined
-from db.store.engine import reading
+from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
@@ -45,6 +47,13 @@ def add_ended_run(session: Session, run_id: str = "r1", *, num_steps: int = 1500
     branch = range(num_steps // 2, num_steps // 2 + 40)
     add_steps(session, run, second, branch, loss=[2.0] * 40, **{"eval/a.b": [0.5] * 40})
     commands.finish_run(session, run=run, state=RunState.FINISHED, at=at, now=at)
+
+
+def store_run(engine: sa.Engine, **how: Any) -> list[StepBlock]:
+    """Add the ended run r1: its steps."""
+    with writing(engine) as session:
+        add_ended_run(session, **how)
+    return whole(engine)
 
 
 def whole(engine: sa.Engine, run_id: str = "r1") -> list[StepBlock]:
@@ -109,3 +118,9 @@ def value_bytes(engine: sa.Engine) -> int:
 
 def parquet_files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.parquet"))
+
+
+def forget_contents() -> None:
+    """Have files looked at and row groups read anew; footers stay known."""
+    archived_reading._version.cache_clear()
+    archived_reading._group.cache_clear()

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.archive import archiving, blocks, checking, removal, turn
 from db.archive.archiving import RunChanged
+from db.models import Run
 from db.records import access
 from db.steps import writer
 from db.steps.archived import files, parquet
@@ -19,12 +21,12 @@ from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
 from tests.db.archive.stored import (
     Killed,
-    add_ended_run,
     archive,
     assert_same,
     die,
     flipped,
     parquet_files,
+    store_run,
     value_bytes,
     whole,
 )
@@ -37,9 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_archived_steps_read_as_before_to_the_last_bit(engine: sa.Engine, folder: Path) -> None:
-    with writing(engine) as session:
-        add_ended_run(session)
-    before, values = whole(engine), value_bytes(engine)
+    before, values = store_run(engine), value_bytes(engine)
     written = archive(engine, Place(str(folder)))
     names = [path.name for path in parquet_files(folder)]
     assert names == ["0000-000000000000.parquet", "0000-000000000768.parquet"]
@@ -59,24 +59,21 @@ def test_archived_steps_read_as_before_to_the_last_bit(engine: sa.Engine, folder
 def test_killed_at_any_moment_nothing_is_lost_or_twice_and_the_next_call_finishes(
     sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    engine = sqlite_engine
-    with writing(engine) as session:
-        add_ended_run(session)
-    before = whole(engine)
+    before = store_run(sqlite_engine)
 
     with monkeypatch.context() as patch:
         dying(patch, moment)
         with pytest.raises(Killed):
-            archive(engine, Place(str(folder)))
-    assert_same(before, whole(engine))
+            archive(sqlite_engine, Place(str(folder)))
+    assert_same(before, whole(sqlite_engine))
     leftovers = len(parquet_files(folder))
     assert leftovers == (0 if moment == "before the file" else 1)
-    removed = removal.remove_left_over(engine, unfinished=True)
+    removed = removal.remove_left_over(sqlite_engine, unfinished=True)
     assert (removed.num_files, removed.num_left, parquet_files(folder)) == (1, 0, [])
-    archive(engine, Place(str(folder)))
-    assert_same(before, whole(engine))
+    archive(sqlite_engine, Place(str(folder)))
+    assert_same(before, whole(sqlite_engine))
     assert len(parquet_files(folder)) == 2
-    assert checking.problems(engine) == []
+    assert checking.problems(sqlite_engine) == []
 
 
 def dying(patch: pytest.MonkeyPatch, moment: str) -> None:
@@ -107,10 +104,7 @@ def dying(patch: pytest.MonkeyPatch, moment: str) -> None:
 def test_a_place_that_fails_or_lies_keeps_the_steps_in_the_store(
     sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    engine = sqlite_engine
-    with writing(engine) as session:
-        add_ended_run(session)
-    before, values = whole(engine), value_bytes(engine)
+    before, values = store_run(sqlite_engine), value_bytes(sqlite_engine)
     write = Place.write
 
     def faulty(self: Place, name: str, content: bytes) -> None:
@@ -121,73 +115,67 @@ def test_a_place_that_fails_or_lies_keeps_the_steps_in_the_store(
 
     monkeypatch.setattr(Place, "write", faulty)
     with pytest.raises(PlaceError, match=r"^cannot write|was read back with|is no whole") as failed:
-        archive(engine, Place(str(folder)))
+        archive(sqlite_engine, Place(str(folder)))
     assert "\n" not in str(failed.value)
-    assert_same(before, whole(engine))
-    assert value_bytes(engine) >= values
+    assert_same(before, whole(sqlite_engine))
+    assert value_bytes(sqlite_engine) >= values
     assert parquet_files(folder) == []
-    with reading(engine) as session:
+    with reading(sqlite_engine) as session:
         assert session.scalars(sa.select(ArchivedFile)).all() == []
 
 
-def test_a_run_that_is_deleted_while_its_steps_are_encoded_is_left_out(
-    engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with writing(engine) as session:
-        add_ended_run(session)
-    encode = parquet.encode
-
-    def deleted_meanwhile(block: StepBlock) -> bytes:
-        with writing(engine) as session:
-            run = commands.lock_run(session, run_id="r1")
-            assert run is not None
-            commands.delete_run(session, run=run)
-        return encode(block)
-
-    monkeypatch.setattr(parquet, "encode", deleted_meanwhile)
-    with pytest.raises(RunChanged):
-        archive(engine, Place(str(folder)))
-    assert parquet_files(folder) == []
-
-
-@pytest.mark.parametrize("change", ["resumed", "a late step", "deleted"])
+@pytest.mark.parametrize("change", ["resumed", "a late step", "deleted", "deleted before it is written"])
 def test_a_run_that_changes_while_its_file_is_written_keeps_its_steps(
-    engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    with writing(engine) as session:
-        add_ended_run(session)
-    write = Place.write
+    store_run(sqlite_engine)
+    write, encode = Place.write, parquet.encode
 
-    def changed_meanwhile(self: Place, name: str, content: bytes) -> None:
-        write(self, name, content)
-        with writing(engine) as session:
-            run = commands.lock_run(session, run_id="r1")
-            assert run is not None
+    def change_run() -> None:
+        with writing(sqlite_engine) as session:
+            run = ended(session)
             if change == "resumed":
                 run.state = RunState.RUNNING
-            elif change == "deleted":
-                commands.delete_run(session, run=run)
-            else:
+            elif change == "a late step":
                 add_steps(session, run, queries.segments(session, run=run)[0], [300])
+            else:
+                commands.delete_run(session, run=run)
+
+    def change_after(self: Place, name: str, content: bytes) -> None:
+        write(self, name, content)
+        change_run()
+
+    def change_before(block: StepBlock) -> bytes:
+        change_run()
+        return encode(block)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Place, "write", changed_meanwhile)
+        if change == "deleted before it is written":
+            patch.setattr(parquet, "encode", change_before)
+        else:
+            patch.setattr(Place, "write", change_after)
         with pytest.raises(RunChanged):
-            archive(engine, Place(str(folder)))
+            archive(sqlite_engine, Place(str(folder)))
     assert parquet_files(folder) == []
     if change == "a late step":
-        before = whole(engine)
-        archive(engine, Place(str(folder)))
-        assert_same(before, whole(engine))
+        before = whole(sqlite_engine)
+        archive(sqlite_engine, Place(str(folder)))
+        assert_same(before, whole(sqlite_engine))
         assert sum(map(len, before)) == 1541
+
+
+def ended(session: Session) -> Run:
+    """The run r1, locked."""
+    run = commands.lock_run(session, run_id="r1")
+    assert run is not None
+    return run
 
 
 def test_a_process_that_was_taken_for_a_dead_one_leaves_no_file(
     sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it stood still, another one took the turn and removed what seemed to be left over."""
-    with writing(sqlite_engine) as session:
-        add_ended_run(session)
+    store_run(sqlite_engine)
     write = Place.write
 
     def late(place: Place, name: str, content: bytes) -> None:
@@ -214,37 +202,30 @@ def test_two_calls_do_not_work_at_the_same_time(sqlite_engine: sa.Engine) -> Non
         pass
 
 
-def test_a_resumed_run_goes_on_and_knows_its_archived_steps(engine: sa.Engine, folder: Path) -> None:
-    with writing(engine) as session:
-        add_ended_run(session)
-    archive(engine, Place(str(folder)))
-    with writing(engine) as session:
-        run = commands.lock_run(session, run_id="r1")
-        assert run is not None
+def test_a_resumed_run_goes_on_and_knows_its_archived_steps(sqlite_engine: sa.Engine, folder: Path) -> None:
+    store_run(sqlite_engine)
+    archive(sqlite_engine, Place(str(folder)))
+    with writing(sqlite_engine) as session:
+        run = ended(session)
         run.state = RunState.RUNNING
         assert writer.known_steps(session, run=run, segment=0, steps=[0, 299, 300, 1503, 1504]) == {0, 299, 1503}
         add_steps(session, run, queries.segments(session, run=run)[0], [300])  # it was missing
         add_steps(session, run, add_segment(session, run, "c", fork_step=1000), range(1000, 1600))
-    after = whole(engine)
+    after = whole(sqlite_engine)
     assert [len(block) for block in after] == [1501, 40, 600]
     assert 300 in after[0].steps
-    with writing(engine) as session:
-        run = commands.lock_run(session, run_id="r1")
-        assert run is not None
-        commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
-    written = archive(engine, Place(str(folder)))
+    with writing(sqlite_engine) as session:
+        commands.finish_run(session, run=ended(session), state=RunState.FINISHED, at=NOW, now=NOW)
+    written = archive(sqlite_engine, Place(str(folder)))
     assert sum(one.num_steps for one in written) >= 512, "of the new segment, and the block with the late step"
-    assert_same(after, whole(engine))
+    assert_same(after, whole(sqlite_engine))
 
 
 def test_files_of_a_deleted_run_are_forgotten_only_once_they_are_removed(engine: sa.Engine, folder: Path) -> None:
-    with writing(engine) as session:
-        add_ended_run(session)
+    store_run(engine)
     archive(engine, Place(str(folder)))
     with writing(engine) as session:
-        run = commands.lock_run(session, run_id="r1")
-        assert run is not None
-        commands.delete_run(session, run=run)
+        commands.delete_run(session, run=ended(session))
     away = folder.rename(folder.with_name("away"))
     removed = removal.remove_left_over(engine)
     assert (removed.num_files, removed.num_left, len(removed.problems)) == (0, 2, 1)

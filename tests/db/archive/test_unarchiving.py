@@ -16,12 +16,12 @@ from db.steps.archived.places import Place, PlaceError
 from db.store.engine import reading, writing
 from tests.db.archive.stored import (
     Killed,
-    add_ended_run,
     archive,
     assert_same,
     die,
     flipped,
     parquet_files,
+    store_run,
     unarchive,
     value_bytes,
     whole,
@@ -30,9 +30,7 @@ from tests.db.seed import add_steps
 
 
 def test_values_come_back_to_the_last_bit_and_the_files_go(engine: sa.Engine, tmp_path: Path) -> None:
-    with writing(engine) as session:
-        add_ended_run(session)
-    before = whole(engine)
+    before = store_run(engine)
     files = archive(engine, Place(str(tmp_path)))
     values = value_bytes(engine)
     assert unarchive(engine) == files
@@ -47,12 +45,11 @@ def test_values_come_back_to_the_last_bit_and_the_files_go(engine: sa.Engine, tm
     assert_same(before, whole(engine))
 
 
-def test_blocks_with_late_steps_and_values_are_not_overwritten(engine: sa.Engine, tmp_path: Path) -> None:
+def test_blocks_with_late_steps_and_values_are_not_overwritten(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
     """They were written anew in the store; the file has their old values."""
-    with writing(engine) as session:
-        add_ended_run(session)
-    archive(engine, Place(str(tmp_path)))
-    with writing(engine) as session:
+    store_run(sqlite_engine)
+    archive(sqlite_engine, Place(str(tmp_path)))
+    with writing(sqlite_engine) as session:
         run = commands.lock_run(session, run_id="r1")
         assert run is not None
         first = queries.segments(session, run=run)[0]
@@ -60,21 +57,18 @@ def test_blocks_with_late_steps_and_values_are_not_overwritten(engine: sa.Engine
         add_steps(session, run, first, [300])
         late = {3: {"loss": 99.0, "new": 1.5}}
         completing.complete_steps(session, run=run, segment=first, values=late, numbers=numbers)
-    changed = whole(engine)
+    changed = whole(sqlite_engine)
     assert changed[0].metrics["loss"].values[3] == 99.0
-    unarchive(engine)
-    assert_same(changed, whole(engine))
+    unarchive(sqlite_engine)
+    assert_same(changed, whole(sqlite_engine))
 
 
 @pytest.mark.parametrize("moment", ["before the commit", "in the commit", "after the commit"])
 def test_killed_at_any_moment_nothing_is_lost_or_twice(
     sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    engine = sqlite_engine
-    with writing(engine) as session:
-        add_ended_run(session)
-    before = whole(engine)
-    archive(engine, Place(str(tmp_path)))
+    before = store_run(sqlite_engine)
+    archive(sqlite_engine, Place(str(tmp_path)))
 
     put_back = blocks.put_back
 
@@ -90,11 +84,11 @@ def test_killed_at_any_moment_nothing_is_lost_or_twice(
     with monkeypatch.context() as patch:
         where[moment](patch)
         with pytest.raises(Killed):
-            unarchive(engine)
-    assert_same(before, whole(engine))
-    unarchive(engine)
-    removal.remove_left_over(engine)
-    assert_same(before, whole(engine))
+            unarchive(sqlite_engine)
+    assert_same(before, whole(sqlite_engine))
+    unarchive(sqlite_engine)
+    removal.remove_left_over(sqlite_engine)
+    assert_same(before, whole(sqlite_engine))
     assert parquet_files(tmp_path) == []
 
 
@@ -105,52 +99,47 @@ def test_killed_at_any_moment_nothing_is_lost_or_twice(
 def test_a_file_that_is_damaged_or_missing_stays_archived_and_says_so(
     sqlite_engine: sa.Engine, tmp_path: Path, damage: str, why: str
 ) -> None:
-    engine = sqlite_engine
-    with writing(engine) as session:
-        add_ended_run(session)
-    archive(engine, Place(str(tmp_path)))
+    store_run(sqlite_engine)
+    archive(sqlite_engine, Place(str(tmp_path)))
     file = parquet_files(tmp_path)[0]
     content = file.read_bytes()
     if damage == "missing":
         file.unlink()
     else:
         file.write_bytes(flipped(content) if damage == "flipped" else content[: len(content) // 2])
-    (problem,) = checking.problems(engine)
+    (problem,) = checking.problems(sqlite_engine)
     with pytest.raises(CannotBringBack, match=why) as failed:
-        unarchive(engine)
+        unarchive(sqlite_engine)
     for sentence in (problem, str(failed.value)):
         assert "\n" not in sentence
         assert "r1" in sentence
         assert str(file) in sentence
     file.write_bytes(content)
-    assert checking.problems(engine) == []
-    unarchive(engine)
+    assert checking.problems(sqlite_engine) == []
+    unarchive(sqlite_engine)
 
 
 def test_a_file_that_cannot_be_removed_is_removed_later(
     sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = sqlite_engine
-    with writing(engine) as session:
-        add_ended_run(session)
-    archive(engine, Place(str(tmp_path)))
+    store_run(sqlite_engine)
+    archive(sqlite_engine, Place(str(tmp_path)))
 
     def refuse(self: places.Place, name: str) -> None:
         raise PlaceError("the credentials have expired")
 
     with monkeypatch.context() as patch:
         patch.setattr(Place, "remove", refuse)
-        assert len(unarchive(engine)) == 2
+        assert len(unarchive(sqlite_engine)) == 2
     assert len(parquet_files(tmp_path)) == 2
-    assert removal.remove_left_over(engine).num_files == 2
+    assert removal.remove_left_over(sqlite_engine).num_files == 2
     assert parquet_files(tmp_path) == []
 
 
 def test_a_run_that_is_deleted_while_its_file_is_read_is_passed_over(
     sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with writing(sqlite_engine) as session:
-        add_ended_run(session)
+    store_run(sqlite_engine)
     archive(sqlite_engine, Place(str(tmp_path)))
     read = Place.read
 

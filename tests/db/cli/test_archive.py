@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from db.cli.app import app
-from db.models import BlockValues, Feature, Run
+from db.models import BlockValues, Run
 from db.steps.archived.files import ArchivedFile, FileState
 from db.steps.archived.places import Place, PlaceError
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
 from tests import object_store
-from tests.db.archive.stored import add_ended_run, assert_same, parquet_files, value_bytes, whole
+from tests.db.archive.stored import add_ended_run, assert_same, parquet_files, store_run, value_bytes, whole
 from tests.waiting import wait_for
 
 DAY = 86_400.0
@@ -33,14 +33,26 @@ def run_command(engine: sa.Engine, *words: str) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
-def runs_of_two_ages(engine: sa.Engine) -> None:
+def archive_all(engine: sa.Engine, place: Path) -> tuple[int, str, str]:
+    """Archive the runs that are older than a day."""
+    return run_command(engine, "archive", "--older-than", "1d", "--to", str(place))
+
+
+def add_two_ages(engine: sa.Engine) -> None:
     with writing(engine) as session:
         for run_id, days in (("old", 40), ("young", 2)):
             add_ended_run(session, run_id, at=time.time() - days * DAY)
 
 
+@pytest.fixture
+def two_ages(sqlite_engine: sa.Engine) -> sa.Engine:
+    """A store with the runs `old`, of 40 days ago, and `young`, of two days ago."""
+    add_two_ages(sqlite_engine)
+    return sqlite_engine
+
+
 def test_old_runs_are_archived_brought_back_and_said_so(engine: sa.Engine, tmp_path: Path) -> None:
-    runs_of_two_ages(engine)
+    add_two_ages(engine)
     before = {run: whole(engine, run) for run in ("old", "young")}
     where = ("--older-than", "30d", "--to", str(tmp_path / "place"))
     code, out, _ = run_command(engine, "archive", *where, "--dry-run")
@@ -56,7 +68,7 @@ def test_old_runs_are_archived_brought_back_and_said_so(engine: sa.Engine, tmp_p
     report = json.loads(out)
     (one,) = report["runs"]
     assert (one["run"], one["outcome"], one["steps"], one["files"]) == ("old", "brought back", 1021, 2)
-    nothing: dict[str, Any] = {"runs": [], "given_up": [], "problems": [], "error": None}
+    nothing: dict[str, Any] = {"runs": [], "problems": [], "error": None}
     assert report | {"runs": []} == nothing | {"removed_files": 0, "left_files": 0}
     assert parquet_files(tmp_path) == []
     assert "archived" not in run_command(engine, "check")[1]
@@ -64,43 +76,26 @@ def test_old_runs_are_archived_brought_back_and_said_so(engine: sa.Engine, tmp_p
         assert_same(blocks, whole(engine, run))
 
 
-def test_runs_are_named_one_by_one_whatever_their_age(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    runs_of_two_ages(sqlite_engine)
-    code, out, _ = run_command(sqlite_engine, "archive", "young", "--to", str(tmp_path))
+def test_runs_are_named_one_by_one_whatever_their_age(two_ages: sa.Engine, tmp_path: Path) -> None:
+    code, out, _ = run_command(two_ages, "archive", "young", "--to", str(tmp_path))
     assert (code, out.startswith("archived young: ")) == (0, True)
-    code, out, _ = run_command(sqlite_engine, "unarchive", "young", "--dry-run")
+    code, out, _ = run_command(two_ages, "unarchive", "young", "--dry-run")
     assert (code, out) == (0, "would bring back young: 1,021 steps\n")
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["archive", "--to", "x"], "say which runs: --older-than 30d, or their ids"),
-        (["archive", "--older-than", "soon", "--to", "x"], "'soon' is no age: give days or hours, such as 30d or 12h"),
-        (["archive", "r9", "--to", "x"], "there is no run 'r9'"),
-        (["archive", "r1", "--to", "s4://x"], "s4://x cannot be opened: s4:// is not supported; use a folder, s3://"),
-        (["archive", "r1", "--to", "memory://x"], "'memory://x' is no place for archived steps: memory keeps no files"),
-        (["unarchive"], "say which runs: their ids, or --all"),
-        (["unarchive", "r1", "--all"], "say which runs: their ids, or --all"),
-    ],
-)
-def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(
-    sqlite_engine: sa.Engine, words: list[str], sentence: str
-) -> None:
-    with writing(sqlite_engine) as session:
-        add_ended_run(session)
-    code, out, err = run_command(sqlite_engine, *words)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith(f"db: {sentence}")
-
-
-def test_a_store_that_an_older_collector_may_use_is_refused(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    """It would store archived steps a second time."""
-    with writing(sqlite_engine) as session:
-        add_ended_run(session)
-        session.execute(sa.delete(Feature))
-    code, _, err = run_command(sqlite_engine, "archive", "r1", "--to", str(tmp_path))
-    assert (code, "run: python -m db pack --enable" in err) == (2, True)
+def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(sqlite_engine: sa.Engine) -> None:
+    store_run(sqlite_engine)
+    for words, sentence in {
+        "archive --to x": "say which runs: --older-than 30d, or their ids",
+        "archive --older-than soon --to x": "'soon' is no age: give days or hours, such as 30d or 12h",
+        "archive r9 --to x": "there is no run 'r9'",
+        "archive r1 --to s4://x": "s4://x cannot be opened: s4:// is not supported; use a folder, s3://",
+        "archive r1 --to memory://x": "'memory://x' is no place for archived steps: memory keeps no files",
+        "unarchive": "say which runs: their ids, or --all",
+        "unarchive r1 --all": "say which runs: their ids, or --all",
+    }.items():
+        code, out, err = run_command(sqlite_engine, *words.split())
+        assert (code, out, err.count("\n"), err.startswith(f"db: {sentence}")) == (2, "", 1, True), err
 
 
 def test_running_runs_are_never_archived(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
@@ -114,9 +109,8 @@ def test_running_runs_are_never_archived(sqlite_engine: sa.Engine, tmp_path: Pat
 
 
 def test_a_place_that_fails_says_so_and_what_was_done(
-    sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_ages: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs_of_two_ages(sqlite_engine)
     write = Place.write
 
     def fill(self: Place, name: str, content: bytes) -> None:
@@ -126,10 +120,10 @@ def test_a_place_that_fails_says_so_and_what_was_done(
 
     with monkeypatch.context() as patch:
         patch.setattr(Place, "write", fill)
-        code, out, err = run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(tmp_path))
+        code, out, err = archive_all(two_ages, tmp_path)
     assert (code, out.count("archived old: 1,021 steps"), err.count("\n")) == (2, 1, 1)
     assert "No space left on device" in err
-    code, out, _ = run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(tmp_path))
+    code, out, _ = archive_all(two_ages, tmp_path)
     assert (code, out.startswith("archived young: 1,021 steps")) == (0, True)
 
 
@@ -138,8 +132,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_store_knows_of_a_f
     sqlite_engine: sa.Engine, tmp_path: Path, has_steps: bool
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    with writing(sqlite_engine) as session:
-        add_ended_run(session, num_steps=1500 if has_steps else 10)
+    store_run(sqlite_engine, num_steps=1500 if has_steps else 10)
     code, out, err = run_command(sqlite_engine, "archive", "r1", "--to", str(tmp_path / "file" / "x"))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "Not a directory" in err
@@ -147,23 +140,18 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_store_knows_of_a_f
         assert session.scalars(sa.select(ArchivedFile)).all() == []
 
 
-def test_a_file_begun_at_a_place_that_never_was_there_stops_no_later_call(
-    sqlite_engine: sa.Engine, tmp_path: Path
+def test_an_unfinished_file_at_a_place_that_is_away_is_removed_once_it_is_back(
+    two_ages: sa.Engine, tmp_path: Path
 ) -> None:
-    """An earlier release stored its row before it looked at the place; the values are in the store."""
-    runs_of_two_ages(sqlite_engine)
-    begun_file(sqlite_engine, f"file://{tmp_path}/nowhere")
-    code, out, err = run_command(sqlite_engine, "archive", "old", "--to", str(tmp_path / "place"))
-    assert (code, err, out.startswith("archived old: 1,021 steps")) == (0, "", True)
-    assert f"gave up an unfinished file at a place that never kept one: cannot remove file://{tmp_path}/now" in out
-    begun_file(sqlite_engine, f"file://{tmp_path}/place")
+    assert run_command(two_ages, "archive", "old", "--to", str(tmp_path / "place"))[0] == 0
+    begun_file(two_ages, f"file://{tmp_path}/place")
     (tmp_path / "place").rename(tmp_path / "away")
-    code, out, err = run_command(sqlite_engine, "archive", "young", "--to", str(tmp_path / "other"))
+    code, out, err = run_command(two_ages, "archive", "young", "--to", str(tmp_path / "other"))
     assert (code, "1 file is to be removed and could not be" in out, "is it mounted" in err) == (2, True, True)
     (tmp_path / "away").rename(tmp_path / "place")
-    code, out, err = run_command(sqlite_engine, "unarchive", "--all")
+    code, out, err = run_command(two_ages, "unarchive", "--all")
     assert (code, err, "removed 1 file that nothing needed any more" in out) == (0, "", True)
-    with reading(sqlite_engine) as session:
+    with reading(two_ages) as session:
         assert session.scalars(sa.select(ArchivedFile)).all() == []
 
 
@@ -175,80 +163,47 @@ def begun_file(engine: sa.Engine, place: str) -> None:
         session.add(ArchivedFile(**row))
 
 
-@pytest.mark.slow(3)
-@pytest.mark.needs("moto_server")
-def test_what_is_wrong_with_an_object_store_is_one_sentence_with_a_remedy(
-    sqlite_engine: sa.Engine,
-    bucket: str,
-    object_store_server: object_store.Server,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with writing(sqlite_engine) as session:
-        add_ended_run(session)
-
-    def refusal(url: str) -> str:
-        code, out, err = run_command(sqlite_engine, "archive", "r1", "--to", url)
-        assert (code, out, err.count("\n")) == (2, "", 1)
-        return err
-
-    where = f"cannot write {bucket}x/a/lossguard-archive.txt"
-    assert refusal(f"{bucket}x/a").startswith(
-        f"db: {where}: the bucket '{bucket[5:]}x' does not exist; create it, or correct the URL"
-    )
-    object_store_server.refuse_requests()
-    assert "(InvalidAccessKeyId); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in refusal(f"{bucket}/a")
-    object_store_server.accept_requests()
-    monkeypatch.delenv("AWS_ALLOW_HTTP")
-    assert "set AWS_ALLOW_HTTP=true" in refusal(f"{bucket}/a")
-    with reading(sqlite_engine) as session:
-        assert session.scalars(sa.select(ArchivedFile)).all() == []
-
-
-def test_damaged_and_missing_files_are_found_by_a_check(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    runs_of_two_ages(sqlite_engine)
-    run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(tmp_path))
-    assert run_command(sqlite_engine, "check", "--verify")[0] == 0
+def test_damaged_and_missing_files_are_found_by_a_check(two_ages: sa.Engine, tmp_path: Path) -> None:
+    archive_all(two_ages, tmp_path)
+    assert run_command(two_ages, "check", "--verify")[0] == 0
     first, second, *_ = parquet_files(tmp_path)
     first.unlink()
     second.write_bytes(second.read_bytes()[:-1] + b"x")
-    code, _, err = run_command(sqlite_engine, "check", "--verify")
+    code, _, err = run_command(two_ages, "check", "--verify")
     lines = err.splitlines()
     assert (code, len(lines)) == (1, 2)
     assert ("are missing" in lines[0], str(first) in lines[0]) == (True, True)
     assert ("are damaged" in lines[1], str(second) in lines[1]) == (True, True)
 
 
-def test_a_damaged_block_keeps_no_other_run_from_being_archived(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    runs_of_two_ages(sqlite_engine)
-    with writing(sqlite_engine) as session:
+def test_a_damaged_block_keeps_no_other_run_from_being_archived(two_ages: sa.Engine, tmp_path: Path) -> None:
+    with writing(two_ages) as session:
         session.execute(sa.update(BlockValues).where(BlockValues.run_pk == 1).values(values=b"\x01cut"))
-    code, out, err = run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(tmp_path))
+    code, out, err = archive_all(two_ages, tmp_path)
     assert [line.partition(":")[0] for line in out.splitlines()] == ["archived young"]
     assert (code, err.count("\n"), "a block of run 'old', segment 0, steps 0 to " in err) == (2, 1, True)
-    assert run_command(sqlite_engine, "export", "old", "-o", str(tmp_path / "old.parquet"))[::2] == (2, err)
+    assert run_command(two_ages, "export", "old", "-o", str(tmp_path / "old.parquet"))[::2] == (2, err)
 
 
-def test_a_damaged_file_keeps_no_other_run_from_being_brought_back(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    runs_of_two_ages(sqlite_engine)
-    before = whole(sqlite_engine, "young")
-    run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(tmp_path))
+def test_a_damaged_file_keeps_no_other_run_from_being_brought_back(two_ages: sa.Engine, tmp_path: Path) -> None:
+    before = whole(two_ages, "young")
+    archive_all(two_ages, tmp_path)
     parquet_files(tmp_path / "old")[1].unlink()
-    code, out, err = run_command(sqlite_engine, "unarchive", "--all")
+    code, out, err = run_command(two_ages, "unarchive", "--all")
     brought_back = [line.partition(" in ")[0] for line in out.splitlines()]
     assert brought_back == ["brought back old: 511 steps", "brought back young: 1,021 steps"]
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith("db: the steps 768 to ")
     assert "of the run 'old' stay archived: there is no file " in err
-    assert_same(before, whole(sqlite_engine, "young"))
+    assert_same(before, whole(two_ages, "young"))
 
 
-def test_a_place_that_is_away_is_one_sentence_whatever_it_keeps(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    runs_of_two_ages(sqlite_engine)
-    run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(tmp_path / "place"))
+def test_a_place_that_is_away_is_one_sentence_whatever_it_keeps(two_ages: sa.Engine, tmp_path: Path) -> None:
+    archive_all(two_ages, tmp_path / "place")
     (tmp_path / "place").rename(tmp_path / "away")
     (tmp_path / "place").mkdir()
     for words, expected in ((["check", "--verify"], 1), (["unarchive", "--all"], 2)):
-        code, _, err = run_command(sqlite_engine, *words)
+        code, _, err = run_command(two_ages, *words)
         assert (code, err.count("\n"), "is it mounted? The folder has no file lossguard-archive.txt" in err) == (
             expected,
             1,
@@ -256,17 +211,16 @@ def test_a_place_that_is_away_is_one_sentence_whatever_it_keeps(sqlite_engine: s
         )
 
 
-def test_pruned_runs_lose_their_files_now_or_later(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+def test_pruned_runs_lose_their_files_now_or_later(two_ages: sa.Engine, tmp_path: Path) -> None:
     place = tmp_path / "place"
-    runs_of_two_ages(sqlite_engine)
-    run_command(sqlite_engine, "archive", "--older-than", "1d", "--to", str(place))
+    archive_all(two_ages, place)
     place.rename(tmp_path / "away")
-    code, out, err = run_command(sqlite_engine, "prune", "--days", "30")
+    code, out, err = run_command(two_ages, "prune", "--days", "30")
     deleted, space = out.splitlines()
     assert (code, deleted, "is it mounted" in err) == (2, "deleted old (gpt, finished)", True)
     assert space.startswith("the store takes ")
     (tmp_path / "away").rename(place)
-    assert run_command(sqlite_engine, "prune", "--days", "30")[0] == 0
+    assert run_command(two_ages, "prune", "--days", "30")[0] == 0
     assert [path.parts[-3] for path in parquet_files(place)] == ["young", "young"]
 
 
@@ -278,6 +232,7 @@ BEGIN SELECT count(*) FROM {", ".join(f"sqlite_master AS t{number}" for number i
 """Whoever wants to keep a third file is at it for ever."""
 
 
+@pytest.mark.system
 @pytest.mark.slow(5)
 @pytest.mark.needs("moto_server")
 def test_a_kill_and_expired_credentials_in_the_middle_lose_nothing_in_an_object_store(

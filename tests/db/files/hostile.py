@@ -28,7 +28,8 @@ def write_run(path: Path, num_metrics: int, num_steps: int, **options: Any) -> P
 def description(metrics: list[str], num_steps: int) -> str:
     run: dict[str, Any] = {"id": "r", "project": "p", "state": "finished", "config": {}, "devices": [], "versions": {}}
     run |= {"capabilities": [], "restorable_steps": [], "started_at": NOW, "last_report_at": NOW, "finished_at": NOW}
-    segment = {"number": 0, "fork_step": 0, "key": "a", "reason": "start", "opened_at": NOW, "num_steps": num_steps}
+    segment = {"number": 0, "fork_step": 0, "live_order": 0, "key": "a", "reason": "start", "opened_at": NOW}
+    segment |= {"num_steps": num_steps}
     described: dict[str, Any] = {part: [] for part in record.PARTS} | {"segments": [segment]}
     return json.dumps(described | {"format": 1, "run": run, "metrics": metrics, "watch": None})
 

@@ -37,10 +37,3 @@ def test_a_row_is_on_the_line_on_which_it_begins(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     path.write_text('step,loss\r\n0,1\r\n\r\n1,"2\n"\r\n2,3\r\n', encoding="utf-8")
     assert [csv_file.line_of(path, row) for row in (1, 2, 3)] == [2, 4, 6]
-
-
-def test_a_header_that_is_too_long_is_not_read_to_its_end(tmp_path: Path) -> None:
-    path = tmp_path / "f.csv"
-    path.write_text("step," + "x," * csv_file.MAX_LINE, encoding="utf-8")
-    with pytest.raises(csv_file.BadLine, match="line 1 is longer than"):
-        csv_file.read_header(path)

@@ -28,19 +28,22 @@ def test_a_parquet_file_is_a_plain_table_too(sqlite_engine: sa.Engine, tmp_path:
     assert (raw[0], math.isnan(raw[1]), raw[2]) == (1.0, True, None)
 
 
-def test_an_export_that_spans_blocks_holds_every_step_once(engine: sa.Engine, tmp_path: Path) -> None:
-    run_id = small_run(engine)
-    in_one = write(engine, run_id, tmp_path / "one.csv").read_bytes()
-    chunks = list(export.stream(engine, run_id=run_id, format=Format.CSV, max_steps=7))
+def test_an_export_that_spans_blocks_holds_every_step_once(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    run_id = small_run(sqlite_engine)
+    in_one = write(sqlite_engine, run_id, tmp_path / "one.csv").read_bytes()
+    chunks = list(export.stream(sqlite_engine, run_id=run_id, format=Format.CSV, max_steps=7))
     assert b"".join(chunks) == in_one
     assert len(chunks) > 30  # none of them holds more than a block
 
 
-def test_a_run_that_is_deleted_between_two_blocks_raises(engine: sa.Engine) -> None:
-    chunks = export.stream(engine, run_id=small_run(engine), format=Format.PARQUET)
+@pytest.mark.parametrize("then", ["none", "another run with its key"])
+def test_a_run_that_is_deleted_between_two_blocks_raises(sqlite_engine: sa.Engine, then: str) -> None:
+    chunks = export.stream(sqlite_engine, run_id=small_run(sqlite_engine), format=Format.ARROW, max_steps=7)
     next(chunks)
-    with writing(engine) as session:
+    with writing(sqlite_engine) as session:
         commands.delete_run(session, run=queries.runs(session)[0])
+    if then != "none":
+        small_run(sqlite_engine, run_id="other")
     with pytest.raises(export.RunChanged):
         list(chunks)
 
@@ -82,35 +85,23 @@ def arrow(engine: sa.Engine, run_id: str, **selected: Any) -> pa.Table:
     return pa.ipc.open_stream(b"".join(chunks)).read_all()
 
 
-def test_an_arrow_stream_holds_what_is_selected_in_the_order_of_the_line(engine: sa.Engine) -> None:
-    run_id = small_run(engine)
-    whole = arrow(engine, run_id)
+def test_an_arrow_stream_holds_what_is_selected_in_the_order_of_the_line(sqlite_engine: sa.Engine) -> None:
+    run_id = small_run(sqlite_engine)
+    whole = arrow(sqlite_engine, run_id)
     assert whole.num_rows == 250
-    live = arrow(engine, run_id, line=Line.LIVE, metrics=("loss",))
+    live = arrow(sqlite_engine, run_id, line=Line.LIVE, metrics=("loss",))
     assert live.column_names == ["segment", "step", "time", "live", "loss"]
     assert (live["step"].to_pylist(), set(live["live"].to_pylist())) == (list(range(200)), {True})
     first = live["loss"][:3].to_pylist()
     assert (first[0], math.isnan(first[1]), first[2]) == (1.0, True, None)
-    some = arrow(engine, run_id, line=Line.LIVE, first=95, last=104)
+    some = arrow(sqlite_engine, run_id, line=Line.LIVE, first=95, last=104)
     assert some["step"].to_pylist() == list(range(95, 105))
-    discarded = arrow(engine, run_id, line=Line.DISCARDED)
+    discarded = arrow(sqlite_engine, run_id, line=Line.DISCARDED)
     assert discarded.num_rows == 50
     assert set(discarded["live"].to_pylist()) == {False}
-    assert arrow(engine, run_id, first=10_000).num_rows == 0
+    assert arrow(sqlite_engine, run_id, first=10_000).num_rows == 0
 
 
 def test_a_metric_that_the_run_does_not_have_is_refused_with_those_that_it_has(sqlite_engine: sa.Engine) -> None:
     with pytest.raises(export.UnknownMetric, match="run 'r1' has no metric 'los'; it has loss, perplexity"):
         arrow(sqlite_engine, small_run(sqlite_engine), metrics=("loss", "los"))
-
-
-def test_another_run_with_the_key_of_a_deleted_one_is_not_taken_for_it(sqlite_engine: sa.Engine) -> None:
-    """SQLite gives the key of the deleted run to the next one."""
-    run_id = small_run(sqlite_engine)
-    chunks = export.stream(sqlite_engine, run_id=run_id, format=Format.ARROW, max_steps=7)
-    next(chunks)
-    with writing(sqlite_engine) as session:
-        commands.delete_run(session, run=queries.runs(session)[0])
-    small_run(sqlite_engine, run_id="other")
-    with pytest.raises(export.RunChanged):
-        list(chunks)

@@ -14,8 +14,9 @@ from db import commands, queries
 from db.files import export, imports, record
 from db.files.rules import BadRecord
 from db.models import MAX_AUTHOR, Intervention, Order
-from db.records import step_notes
+from db.records import arms, step_notes
 from db.store.engine import writing
+from lossguard.vocabulary.states import RunState
 from tests.db.files.exported import add_forked_run, small_run, write
 from tests.db.files.refusals import refused
 from tests.db.seed import NOW
@@ -28,12 +29,22 @@ def write_with_bad_description(table: pa.Table, path: Path, spoil: Any) -> None:
     pyarrow.parquet.write_table(table.replace_schema_metadata({export.KEY: json.dumps(described)}), path)
 
 
-def test_a_file_of_a_release_without_notes_is_imported(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    path = write(sqlite_engine, small_run(sqlite_engine), tmp_path / "r1.parquet")
-    write_with_bad_description(pyarrow.parquet.read_table(path), path, lambda one: one.pop("step_notes"))
+def test_a_file_that_lacks_a_list_or_a_column_is_imported_and_its_run_goes_on_nowhere(
+    sqlite_engine: sa.Engine, tmp_path: Path
+) -> None:
+    with writing(sqlite_engine) as session:
+        run = add_forked_run(session, [(0, {"loss": [1.0] * 4})], {})
+        run.state = RunState.RUNNING
+    path = write(sqlite_engine, run.id, tmp_path / "r.parquet")
+
+    def shorten(one: Any) -> None:
+        del one["arms"], one["incidents"][0]["verdict"]
+
+    write_with_bad_description(pyarrow.parquet.read_table(path), path, shorten)
     with writing(sqlite_engine) as session:
         copy, _ = imports.import_file(session, path=path, now=NOW, run_id="copy")
-        assert step_notes.step_notes(session, run=copy) == []
+        assert (copy.state, arms.of_run(session, run=copy)) == ("interrupted", [])
+        assert [row.verdict for row in queries.incidents(session, run=copy)] == [None]
 
 
 EVENT = {"key": "e", "segment": 0, "step": 3, "time": NOW, "kind": "note", "details": {}}
@@ -98,16 +109,6 @@ def test_a_bad_description_is_one_sentence_and_nothing_is_imported(sqlite_engine
         refused(sqlite_engine, path, sentence)
 
 
-def test_a_file_of_a_release_that_lacked_a_column_is_imported(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    with writing(sqlite_engine) as session:
-        run = add_forked_run(session, [(0, {"loss": [1.0] * 4})], {})
-    path = write(sqlite_engine, run.id, tmp_path / "r.parquet")
-    write_with_bad_description(pyarrow.parquet.read_table(path), path, lambda one: one["incidents"][0].pop("verdict"))
-    with writing(sqlite_engine) as session:
-        copy, _ = imports.import_file(session, path=path, now=NOW, run_id="copy")
-        assert [row.verdict for row in queries.incidents(session, run=copy)] == [None]
-
-
 def test_a_description_that_is_no_json_is_one_sentence(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
     path = tmp_path / "bad.parquet"
     for sentence, text in {
@@ -168,7 +169,8 @@ def test_no_trainer_carries_out_an_order_of_an_imported_file(sqlite_engine: sa.E
         copy, _ = imports.import_file(session, path=path, now=NOW, run_id="copy")
         assert queries.orders(session, run=copy, open_only=True) == []
         planted = queries.orders(session, run=copy)[-1]
-        assert (planted.state, planted.approved_by, planted.key) == ("failed", None, None)
+        assert (planted.state, planted.approved_by) == ("failed", None)
+        assert planted.key != "k" * 16
         assert queries.interventions(session, run=copy)[-1].state == "withdrawn"
         assert queries.detection_state(session, run=copy) is None
 

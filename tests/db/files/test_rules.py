@@ -8,11 +8,9 @@ import sqlalchemy as sa
 
 from db import queries
 from db.files import record
-from db.files.rules import OF_COLUMN, BadRecord, check_row, rule_of
-from db.models import DetectionState, Event, Intervention, Order, Run
+from db.files.rules import OF_COLUMN, check_row, rule_of
+from db.models import DetectionState, Intervention, Order, Run
 from db.store.engine import writing
-from lossguard.vocabulary.protocol import PROBE
-from lossguard.vocabulary.wire import Probe
 from tests.db.files.exported import add_forked_run
 
 MODELS = [Run, DetectionState, *record.PARTS.values()]
@@ -41,14 +39,6 @@ def test_what_the_store_holds_fits(engine: sa.Engine) -> None:
         for row in described[name]:
             check_row(model, row, name, list(row))
     check_row(Run, described["run"], "run", list(described["run"]))
-
-
-def test_the_details_of_a_probe_have_its_form() -> None:
-    probe = Probe(prompt="a", tokens=("b",), log_probabilities=(0.0,))
-    row = {"key": "k", "segment": 0, "step": 1, "time": 1.0, "kind": PROBE, "details": probe.to_details()}
-    check_row(Event, row, "events[0]", list(row))
-    with pytest.raises(BadRecord, match=r"events\[0\].details: a probe needs 'rest'"):
-        check_row(Event, row | {"details": {}}, "events[0]", list(row))
 
 
 @pytest.mark.parametrize("model", [Intervention, Order])

@@ -45,86 +45,90 @@ def test_a_run_without_trouble_trains_from_its_first_step_to_its_last() -> None:
     assert found.goodput == pytest.approx(101 / 132)
 
 
-def test_discarded_steps_and_the_restore_are_lost_to_the_spike() -> None:
-    old = segment(0.0, steps(0.0, 1.0), steps(1.0, 50.0, 49), steps(50.0, 60.0, 10, cause=TimeCause.SPIKE))
-    new = segment(64.0, steps(64.0, 65.0), steps(65.0, 90.0, 25), cause=TimeCause.SPIKE)
-    found = break_down(times(old, new, until=90.0))
-    assert spent(found) == {TimeCause.TRAINING: 76.0, TimeCause.SPIKE: 14.0}
+def old(end: float = 50.0, *more: Stretch) -> SegmentTimes:
+    """A segment that trains, a second a step."""
+    return segment(0.0, steps(0.0, 1.0), steps(1.0, end, int(end) - 1), *more)
 
 
-def test_a_segment_that_its_first_step_opens_has_trained_before() -> None:
-    old = segment(0.0, steps(0.0, 1.0), steps(1.0, 50.0, 49), steps(50.0, 60.0, 10, cause=TimeCause.REWIND))
-    new = segment(61.0, steps(61.0, 61.0), steps(61.0, 90.0, 29), cause=TimeCause.REWIND)
-    assert spent(break_down(times(old, new, until=90.0))) == {TimeCause.TRAINING: 80.0, TimeCause.REWIND: 10.0}
+def discarded(end: float, cause: TimeCause) -> SegmentTimes:
+    return old(50.0, steps(50.0, end, int(end) - 50, cause=cause))
 
 
-def test_the_time_between_two_processes_is_lost_to_the_restart() -> None:
-    old = segment(0.0, steps(0.0, 1.0), steps(1.0, 50.0, 49))
-    new = segment(600.0, steps(600.0, 700.0), steps(700.0, 720.0, 20), cause=TimeCause.RESTART)
-    found = break_down(times(old, new, until=720.0))
-    assert spent(found) == {TimeCause.TRAINING: 71.0, TimeCause.RESTART: 649.0}
+def new(opened_at: float, first: float, cause: TimeCause, end: float | None = None) -> SegmentTimes:
+    """The next segment, with its first step at `first` and, if it goes on, its last one at `end`."""
+    more = [] if end is None else [steps(first, end, int(end - first))]
+    return segment(opened_at, steps(opened_at, first), *more, cause=cause)
 
 
-def test_an_old_process_that_goes_on_is_not_the_run_once_another_one_has_taken_over() -> None:
-    old = segment(0.0, steps(0.0, 1.0), steps(1.0, 50.0, 49), steps(50.0, 500.0, 450, cause=TimeCause.RESTART))
-    new = segment(60.0, steps(60.0, 61.0), steps(61.0, 100.0, 39), cause=TimeCause.RESTART)
-    assert spent(break_down(times(old, new, until=100.0))) == {TimeCause.TRAINING: 90.0, TimeCause.RESTART: 10.0}
+def long_step(**more: Any) -> SegmentTimes:
+    return old(101.0, steps(101.0, 702.0, **more), steps(702.0, 703.0))
 
 
-def test_reported_saves_and_evaluations_are_no_training() -> None:
-    reported = steps(1.0, 101.0, 50, checkpoint_seconds=20.0, evaluation_seconds=30.0)
-    found = break_down(times(segment(0.0, steps(0.0, 1.0), reported), until=101.0))
-    assert spent(found) == {TimeCause.TRAINING: 51.0, TimeCause.CHECKPOINT: 20.0, TimeCause.EVALUATION: 30.0}
+SPIKE, REWIND, RESTART, TRAINING = TimeCause.SPIKE, TimeCause.REWIND, TimeCause.RESTART, TimeCause.TRAINING
+WAITING, OTHER, HANG = TimeCause.WAITING, TimeCause.OTHER, TimeCause.HANG
+SAVES = steps(1.0, 101.0, 50, checkpoint_seconds=20.0, evaluation_seconds=30.0)
+FINISHED: dict[str, tuple[RunTimes, dict[TimeCause, float]]] = {
+    "discarded steps and the restore are lost to the spike": (
+        times(discarded(60.0, SPIKE), new(64.0, 65.0, SPIKE, 90.0), until=90.0),
+        {TRAINING: 76.0, SPIKE: 14.0},
+    ),
+    "a segment that its first step opens has trained before": (
+        times(discarded(60.0, REWIND), new(61.0, 61.0, REWIND, 90.0), until=90.0),
+        {TRAINING: 80.0, REWIND: 10.0},
+    ),
+    "the time between two processes is lost to the restart": (
+        times(old(), new(600.0, 700.0, RESTART, 720.0), until=720.0),
+        {TRAINING: 71.0, RESTART: 649.0},
+    ),
+    "an old process that goes on is not the run once another one has taken over": (
+        times(discarded(500.0, RESTART), new(60.0, 61.0, RESTART, 100.0), until=100.0),
+        {TRAINING: 90.0, RESTART: 10.0},
+    ),
+    "reported saves and evaluations are no training": (
+        times(segment(0.0, steps(0.0, 1.0), SAVES), until=101.0),
+        {TRAINING: 51.0, TimeCause.CHECKPOINT: 20.0, TimeCause.EVALUATION: 30.0},
+    ),
+    "time between steps that the step time leaves out is other": (
+        times(segment(0.0, steps(0.0, 1.0), steps(1.0, 101.0, 50, step_seconds=1.5)), until=101.0),
+        {TRAINING: 76.0, OTHER: 25.0},
+    ),
+    "a step that nothing explains hangs": (times(long_step(), until=703.0), {TRAINING: 103.0, HANG: 600.0}),
+    "also if the loop counts it as step time": (
+        times(long_step(step_seconds=601.0), until=703.0),
+        {TRAINING: 103.0, HANG: 600.0},
+    ),
+    "a long step with a reported evaluation does not hang": (
+        times(long_step(evaluation_seconds=600.0), until=703.0),
+        {TRAINING: 103.0, TimeCause.EVALUATION: 600.0},
+    ),
+    "a pause that was announced does not hang": (
+        times(long_step(pause_seconds=600.0), until=703.0),
+        {TRAINING: 103.0, OTHER: 600.0},
+    ),
+    "a hold waits for a person and not for the rollback that ends it": (
+        times(old(), new(1000.0, 1001.0, SPIKE), until=1001.0, holds=[(52.0, 998.0)]),
+        {TRAINING: 51.0, WAITING: 946.0, SPIKE: 4.0},
+    ),
+    "steps that were discarded after a person was asked are lost to the waiting": (
+        times(discarded(90.0, SPIKE), new(92.0, 93.0, SPIKE), until=93.0, decisions=[(55.0, 89.0)]),
+        {TRAINING: 51.0, WAITING: 34.0, SPIKE: 8.0},
+    ),
+    "a proposal that discards nothing loses nothing": (
+        times(old(), until=50.0, decisions=[(5.0, 45.0)]),
+        {TRAINING: 50.0},
+    ),
+}
 
 
-def test_time_between_steps_that_the_step_time_leaves_out_is_other() -> None:
-    found = break_down(times(segment(0.0, steps(0.0, 1.0), steps(1.0, 101.0, 50, step_seconds=1.5)), until=101.0))
-    assert spent(found) == {TimeCause.TRAINING: 76.0, TimeCause.OTHER: 25.0}
-
-
-@pytest.mark.parametrize("step_seconds", [None, 601.0])
-def test_a_step_that_nothing_explains_hangs_whether_or_not_the_loop_counts_it_as_step_time(
-    step_seconds: float | None,
-) -> None:
-    hang = steps(101.0, 702.0, step_seconds=step_seconds)
-    line = segment(0.0, steps(0.0, 1.0), steps(1.0, 101.0, 100), hang, steps(702.0, 703.0))
-    assert spent(break_down(times(line, until=703.0))) == {TimeCause.TRAINING: 103.0, TimeCause.HANG: 600.0}
-
-
-def test_a_long_step_with_a_reported_evaluation_does_not_hang() -> None:
-    evaluation = steps(101.0, 702.0, evaluation_seconds=600.0)
-    line = segment(0.0, steps(0.0, 1.0), steps(1.0, 101.0, 100), evaluation, steps(702.0, 703.0))
-    assert spent(break_down(times(line, until=703.0))) == {TimeCause.TRAINING: 103.0, TimeCause.EVALUATION: 600.0}
-
-
-def test_a_pause_that_was_announced_does_not_hang() -> None:
-    pause = steps(101.0, 702.0, pause_seconds=600.0)
-    line = segment(0.0, steps(0.0, 1.0), steps(1.0, 101.0, 100), pause, steps(702.0, 703.0))
-    assert spent(break_down(times(line, until=703.0))) == {TimeCause.TRAINING: 103.0, TimeCause.OTHER: 600.0}
+@pytest.mark.parametrize("what", FINISHED)
+def test_time_of_a_finished_run_has_its_cause(what: str) -> None:
+    run, expected = FINISHED[what]
+    assert spent(break_down(run)) == expected
 
 
 @pytest.mark.parametrize(("seconds", "usual", "lost"), [(119.0, 1.0, 0.0), (120.0, 1.0, 119.0), (599.0, 60.0, 0.0)])
 def test_a_hang_is_ten_usual_steps_and_two_minutes_long_at_least(seconds: float, usual: float, lost: float) -> None:
     assert hang_seconds(seconds, usual) == lost
-
-
-def test_a_hold_waits_for_a_person_and_not_for_the_rollback_that_ends_it() -> None:
-    old = segment(0.0, steps(0.0, 1.0), steps(1.0, 50.0, 49))
-    new = segment(1000.0, steps(1000.0, 1001.0), cause=TimeCause.SPIKE)
-    found = break_down(times(old, new, until=1001.0, holds=[(52.0, 998.0)]))
-    assert spent(found) == {TimeCause.TRAINING: 51.0, TimeCause.WAITING: 946.0, TimeCause.SPIKE: 4.0}
-
-
-def test_steps_that_were_discarded_after_a_person_was_asked_are_lost_to_the_waiting() -> None:
-    old = segment(0.0, steps(0.0, 1.0), steps(1.0, 50.0, 49), steps(50.0, 90.0, 40, cause=TimeCause.SPIKE))
-    new = segment(92.0, steps(92.0, 93.0), cause=TimeCause.SPIKE)
-    found = break_down(times(old, new, until=93.0, decisions=[(55.0, 89.0)]))
-    assert spent(found) == {TimeCause.TRAINING: 51.0, TimeCause.WAITING: 34.0, TimeCause.SPIKE: 8.0}
-
-
-def test_a_proposal_that_discards_nothing_loses_nothing() -> None:
-    line = segment(0.0, steps(0.0, 1.0), steps(1.0, 50.0, 49))
-    assert spent(break_down(times(line, until=50.0, decisions=[(5.0, 45.0)]))) == {TimeCause.TRAINING: 50.0}
 
 
 RUNNING = segment(0.0, steps(0.0, 1.0), steps(1.0, 100.0, 99))
@@ -192,10 +196,7 @@ runs = st.builds(
     state=st.sampled_from(RunState),
     segments=st.lists(
         st.builds(
-            SegmentTimes,
-            opened_at=moments,
-            cause=st.sampled_from(TimeCause),
-            stretches=st.lists(stretches, max_size=4),
+            SegmentTimes, opened_at=moments, cause=st.sampled_from(TimeCause), stretches=st.lists(stretches, max_size=4)
         ),
         max_size=5,
     ),

@@ -96,71 +96,66 @@ def test_each_cause_has_its_time_however_coarsely_the_run_is_read_at_first(
         assert spent(session, seed(session), at=END) == EXPECTED
 
 
-def test_steps_that_were_discarded_twice_are_lost_once_and_to_what_discarded_them_first(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session, started_at=NOW)
-        for at, fork, reason in (
-            (0.0, 0, SegmentReason.START),
-            (100.0, 50, SegmentReason.ROLLBACK),
-            (150.0, 10, SegmentReason.REWIND),
-        ):
-            opened = open_segment(session, run, fork, reason, at)
-            steps = range(fork, {0: 100, 50: 100, 10: 60}[fork])
-            report(session, run, opened, steps, [at + step + 1 - fork for step in steps])
-        trained, spike, rewind = 10.0 + 50, 50.0, 50.0 + 40
-        assert spent(session, run, at=200.0) == {
-            TimeCause.TRAINING: trained,
-            TimeCause.SPIKE: spike,
-            TimeCause.REWIND: rewind,
-        }
+def test_steps_that_were_discarded_twice_are_lost_once_and_to_what_discarded_them_first(session: Session) -> None:
+    run = add_run(session, started_at=NOW)
+    for at, fork, reason in (
+        (0.0, 0, SegmentReason.START),
+        (100.0, 50, SegmentReason.ROLLBACK),
+        (150.0, 10, SegmentReason.REWIND),
+    ):
+        opened = open_segment(session, run, fork, reason, at)
+        steps = range(fork, {0: 100, 50: 100, 10: 60}[fork])
+        report(session, run, opened, steps, [at + step + 1 - fork for step in steps])
+    trained, spike, rewind = 10.0 + 50, 50.0, 50.0 + 40
+    assert spent(session, run, at=200.0) == {
+        TimeCause.TRAINING: trained,
+        TimeCause.SPIKE: spike,
+        TimeCause.REWIND: rewind,
+    }
 
 
-def test_a_source_with_a_row_every_so_many_steps_has_the_same_goodput(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session, started_at=NOW)
-        opened = open_segment(session, run, 0, SegmentReason.START, 0.0)
-        rows = range(0, 5000, 10)
-        late = [(step + 1) * 0.5 + (900.0 if step > 2000 else 0.0) for step in rows]
-        report(session, run, opened, rows, late, step_seconds=[0.5] * len(rows))
-        found = spent(session, run, at=late[-1])
+def test_a_source_with_a_row_every_so_many_steps_has_the_same_goodput(session: Session) -> None:
+    run = add_run(session, started_at=NOW)
+    opened = open_segment(session, run, 0, SegmentReason.START, 0.0)
+    rows = range(0, 5000, 10)
+    late = [(step + 1) * 0.5 + (900.0 if step > 2000 else 0.0) for step in rows]
+    report(session, run, opened, rows, late, step_seconds=[0.5] * len(rows))
+    found = spent(session, run, at=late[-1])
     assert found == {TimeCause.TRAINING: 2495.5, TimeCause.HANG: 900.0}
 
 
-def test_a_hold_ends_with_its_release_or_with_the_next_segment(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session, started_at=NOW)
-        report(session, run, open_segment(session, run, 0, SegmentReason.START, 0.0), range(50), range(1, 51))
-        hold: dict[str, Any] = {"incident": None, "kind": "hold", "attempt": 1, "details": {}}
-        asked = commands.save_intervention(session, run=run, number=1, now=NOW + 50, state="applied", **hold)
-        order = commands.issue_order(session, intervention=asked, reason="", now=NOW + 50)
-        commands.answer_order(
-            session, order=order, state=OrderState.APPLIED, rewound_to=None, skip_from=None, skip_to=None, detail="",
-            now=NOW + 60,
-        )  # fmt: skip
-        assert spent(session, run, at=500.0)[TimeCause.WAITING] == 440.0
-        resumed = open_segment(session, run, 50, SegmentReason.RESUME, 1000.0)
-        report(session, run, resumed, range(50, 90), range(1001, 1041))
-        restarted = {TimeCause.TRAINING: 90.0, TimeCause.WAITING: 940.0, TimeCause.RESTART: 10.0}
-        assert spent(session, run, at=1040.0) == restarted
-        commands.save_intervention(session, run=run, number=1, now=NOW + 400, state="released", **hold)
-        assert spent(session, run, at=1040.0)[TimeCause.WAITING] == 340.0
+def test_a_hold_ends_with_its_release_or_with_the_next_segment(session: Session) -> None:
+    run = add_run(session, started_at=NOW)
+    report(session, run, open_segment(session, run, 0, SegmentReason.START, 0.0), range(50), range(1, 51))
+    hold: dict[str, Any] = {"incident": None, "kind": "hold", "attempt": 1, "details": {}}
+    asked = commands.save_intervention(session, run=run, number=1, now=NOW + 50, state="applied", **hold)
+    order = commands.issue_order(session, intervention=asked, reason="", now=NOW + 50)
+    commands.answer_order(
+        session, order=order, state=OrderState.APPLIED, rewound_to=None, skip_from=None, skip_to=None, detail="",
+        now=NOW + 60,
+    )  # fmt: skip
+    assert spent(session, run, at=500.0)[TimeCause.WAITING] == 440.0
+    resumed = open_segment(session, run, 50, SegmentReason.RESUME, 1000.0)
+    report(session, run, resumed, range(50, 90), range(1001, 1041))
+    restarted = {TimeCause.TRAINING: 90.0, TimeCause.WAITING: 940.0, TimeCause.RESTART: 10.0}
+    assert spent(session, run, at=1040.0) == restarted
+    commands.save_intervention(session, run=run, number=1, now=NOW + 400, state="released", **hold)
+    assert spent(session, run, at=1040.0)[TimeCause.WAITING] == 340.0
 
 
-def test_the_time_of_an_ended_run_stands_still(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session, started_at=NOW)
-        report(session, run, open_segment(session, run, 0, SegmentReason.START, 0.0), range(50), range(1, 51))
-        commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW + 52, now=NOW + 60)
-        assert goodput.breakdown(session, run=run, now=NOW + 9e6) == goodput.breakdown(session, run=run, now=NOW)
-        assert spent(session, run, at=52.0) == {TimeCause.TRAINING: 50.0, TimeCause.OTHER: 2.0}
+def test_the_time_of_an_ended_run_stands_still(session: Session) -> None:
+    run = add_run(session, started_at=NOW)
+    report(session, run, open_segment(session, run, 0, SegmentReason.START, 0.0), range(50), range(1, 51))
+    commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW + 52, now=NOW + 60)
+    assert goodput.breakdown(session, run=run, now=NOW + 9e6) == goodput.breakdown(session, run=run, now=NOW)
+    assert spent(session, run, at=52.0) == {TimeCause.TRAINING: 50.0, TimeCause.OTHER: 2.0}
 
 
-def test_a_segment_without_a_step_is_a_restart_that_has_not_trained_yet(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session, started_at=NOW)
-        report(session, run, open_segment(session, run, 0, SegmentReason.START, 0.0), range(50), range(1, 51))
-        open_segment(session, run, None, SegmentReason.RESUME, 70.0)
-        assert spent(session, run, at=90.0) == {TimeCause.TRAINING: 50.0, TimeCause.RESTART: 40.0}
+def test_a_segment_without_a_step_is_a_restart_that_has_not_trained_yet(session: Session) -> None:
+    run = add_run(session, started_at=NOW)
+    report(session, run, open_segment(session, run, 0, SegmentReason.START, 0.0), range(50), range(1, 51))
+    open_segment(session, run, None, SegmentReason.RESUME, 70.0)
+    assert spent(session, run, at=90.0) == {TimeCause.TRAINING: 50.0, TimeCause.RESTART: 40.0}
 
 
 def test_the_number_of_statements_does_not_grow_with_the_run(sqlite_engine: sa.Engine) -> None:
@@ -184,6 +179,7 @@ parts = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(parts, min_size=1, max_size=5), st.floats(-100, 5000), st.sampled_from(RunState))
 def test_the_causes_of_any_stored_run_add_up_to_its_time(
@@ -226,6 +222,7 @@ def test_a_gap_in_the_numbers_of_steps_costs_no_further_statements(sqlite_engine
     assert len(statements) < 60
 
 
+@pytest.mark.slow
 def test_the_time_of_a_run_is_read_at_a_cost_that_grows_with_its_segments_and_holds(sqlite_engine: sa.Engine) -> None:
     calls: dict[int, int] = {}
     for count in (50, 50, 200):  # the first time, statements are compiled

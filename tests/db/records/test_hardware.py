@@ -32,16 +32,16 @@ def test_a_sample_is_stored_once_however_often_it_is_sent(engine: sa.Engine) -> 
 
 
 def test_a_run_keeps_so_many_samples_the_newest_all_and_every_error(
-    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "MAX_SAMPLES", 40)
-    with writing(engine) as session:
+    with writing(sqlite_engine) as session:
         run, other = add_run(session), add_run(session, "r2")
         hardware.add_samples(session, run=other, samples=[sample(0)])
         for time in range(200):
             values = {"ecc_errors": 1.0} if time == 3 else {"power": 1.0}
             hardware.add_samples(session, run=run, samples=[sample(time, **values)])
-    with reading(engine) as session:
+    with reading(sqlite_engine) as session:
         steps = [one.step or 0 for one in hardware.samples(session, run=run)]
         assert 20 <= len(steps) <= 40
         assert steps[-15:] == [*range(185, 200)]
@@ -50,20 +50,20 @@ def test_a_run_keeps_so_many_samples_the_newest_all_and_every_error(
         assert len(hardware.samples(session, run=other)) == 1
 
 
-def test_errors_in_every_sample_are_bounded_too(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_in_every_sample_are_bounded_too(sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "MAX_SAMPLES", 40)
-    with writing(engine) as session:
+    with writing(sqlite_engine) as session:
         run = add_run(session)
         for time in range(100):
             hardware.add_samples(session, run=run, samples=[sample(time, xid_errors=1.0)])
         assert len(hardware.samples(session, run=run)) <= 40
 
 
-def test_the_newest_sample_of_each_device_is_found_unless_it_is_old(engine: sa.Engine) -> None:
-    with writing(engine) as session:
+def test_the_newest_sample_of_each_device_is_found_unless_it_is_old(sqlite_engine: sa.Engine) -> None:
+    with writing(sqlite_engine) as session:
         run = add_run(session)
         sent = [sample(0, "gpu0"), sample(0, "gpu1"), sample(15, "gpu1"), sample(15, "machine")]
         hardware.add_samples(session, run=run, samples=sent)
-    with reading(engine) as session:
+    with reading(sqlite_engine) as session:
         found = hardware.newest(session, run_pks=[run.pk], since=NOW + 10)
         assert [(one.device, one.step) for one in found] == [("gpu1", 15), ("machine", 15)]

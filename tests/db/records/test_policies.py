@@ -1,6 +1,7 @@
 """Layers of the policy in the store."""
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from db import commands
 from db.records import policies
@@ -25,24 +26,22 @@ def test_a_layer_is_replaced_and_a_run_has_its_own_project_and_collector_layers(
         assert policies.projects(session) == {"p": {"patience": 3}, "q_": {"patience": 4}}
 
 
-def test_running_runs_are_listed_with_what_they_set_themselves(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        first, _, ended = (add_run(session, run_id, project="p") for run_id in ("b", "a", "c"))
-        add_run(session, "d", project="q")
-        policies.set_fields(session, key=policies.run_key("b"), fields={"patience": 3}, who="ada", now=1.0, run=first)
-        commands.finish_run(session, run=ended, state=RunState.FINISHED, at=1.0, now=1.0)
-        assert policies.running(session, project="p") == [("a", "p", {}), ("b", "p", {"patience": 3})]
-        assert [run_id for run_id, _, _ in policies.running(session)] == ["a", "b", "d"]
+def test_running_runs_are_listed_with_what_they_set_themselves(session: Session) -> None:
+    first, _, ended = (add_run(session, run_id, project="p") for run_id in ("b", "a", "c"))
+    add_run(session, "d", project="q")
+    policies.set_fields(session, key=policies.run_key("b"), fields={"patience": 3}, who="ada", now=1.0, run=first)
+    commands.finish_run(session, run=ended, state=RunState.FINISHED, at=1.0, now=1.0)
+    assert policies.running(session, project="p") == [("a", "p", {}), ("b", "p", {"patience": 3})]
+    assert [run_id for run_id, _, _ in policies.running(session)] == ["a", "b", "d"]
 
 
-def test_who_set_the_layer_of_a_run_and_whether_it_is_the_first_of_its_project_is_known(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        first, second = add_run(session, "a", project="p"), add_run(session, "b", project="p")
-        assert policies.is_first_of_project(session, run=first)
-        assert not policies.is_first_of_project(session, run=second)
-        for by_operator in (False, True):
-            policies.set_fields(
-                session, key=policies.run_key("a"), fields={}, who="x", now=1.0, run=first, by_operator=by_operator
-            )
-            assert policies.is_set_by_operator(session, run=first) is by_operator
-        assert not policies.is_set_by_operator(session, run=second)
+def test_who_set_the_layer_of_a_run_and_whether_it_is_the_first_of_its_project_is_known(session: Session) -> None:
+    first, second = add_run(session, "a", project="p"), add_run(session, "b", project="p")
+    assert policies.is_first_of_project(session, run=first)
+    assert not policies.is_first_of_project(session, run=second)
+    for by_operator in (False, True):
+        policies.set_fields(
+            session, key=policies.run_key("a"), fields={}, who="x", now=1.0, run=first, by_operator=by_operator
+        )
+        assert policies.is_set_by_operator(session, run=first) is by_operator
+    assert not policies.is_set_by_operator(session, run=second)

@@ -14,7 +14,7 @@ from db.runs.orders import BadCursor, RunOrder
 from db.runs.pages import RunFilter
 from db.store.engine import reading, writing
 from lossguard.vocabulary.run_search import parse
-from tests.db.seed import NOW, add_run, add_segment, add_steps
+from tests.db.seed import NOW, add_run, add_segment, add_steps, ids_of_runs
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "flat": {"lr": 1e-3, "seed": 7, "name": "AdamW", "resume": True, "betas": [0.9, 0.95], "parent": None},
@@ -103,7 +103,7 @@ def _fill(session: Session) -> None:
 
 
 def test_a_search_finds_the_runs_that_its_terms_mean(session: Session) -> None:
-    found = {text: set(pages.ids(session, where=_search(text), now=NOW)) for text in SEARCHES}
+    found = {text: set(ids_of_runs(session, _search(text))) for text in SEARCHES}
     assert found == SEARCHES
     counts = {text: pages.count(session, where=_search(text), now=NOW) for text in SEARCHES}
     assert counts == {text: len(runs) for text, runs in SEARCHES.items()}
@@ -138,10 +138,10 @@ def test_runs_that_need_a_person_come_first_then_silent_ones_then_running_ones(e
         for name in ("asks", "asks-ended"):
             _propose(session, runs[name])
     with reading(engine) as session:
-        order = pages.ids(session, where=RunFilter(), order=RunOrder.ATTENTION, now=NOW)
+        order = ids_of_runs(session, RunFilter(), RunOrder.ATTENTION)
         assert order == ["asks", "asks-ended", "silent", "running", "ended"]
         shown = {
-            state: set(pages.ids(session, where=RunFilter(shown_states=[state]), now=NOW))
+            state: set(ids_of_runs(session, RunFilter(shown_states=[state])))
             for state in ("needs a person", "silent", "running", "finished")
         }
         assert shown == {
@@ -150,13 +150,13 @@ def test_runs_that_need_a_person_come_first_then_silent_ones_then_running_ones(e
             "running": {"running"},
             "finished": {"ended"},
         }
-        assert pages.ids(session, where=_search("waiting>0 state:running"), now=NOW) == ["asks"]
-        assert pages.ids(session, where=_search("state:silent"), now=NOW) == ["silent"]
+        assert ids_of_runs(session, _search("waiting>0 state:running")) == ["asks"]
+        assert ids_of_runs(session, _search("state:silent")) == ["silent"]
 
 
 def test_filters_apply_together(session: Session) -> None:
     def found(**filters: Any) -> set[str]:
-        return set(pages.ids(session, where=RunFilter(**filters), now=NOW))
+        return set(ids_of_runs(session, RunFilter(**filters)))
 
     everything = set(CONFIGS)
     assert found(projects=["gpt"], states=["running"], archived=False) == everything
@@ -195,6 +195,7 @@ def _propose(session: Session, run: Run) -> None:
     commands.save_intervention(session, run=run, number=1, now=NOW, state="proposed", **values)
 
 
+@pytest.mark.slow
 def test_a_search_that_takes_the_database_too_long_is_given_up_and_the_next_one_works(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,6 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
         (packing, "PACK_AT", 7),
         (packing, "MAX_BLOCK_STEPS", 12),
-        (packing, "MAX_ROWS", 28),
         (packing, "SMALL", 3),
         (newest, "SMALL", 3),
         (blocks, "MANY", 2),
@@ -70,19 +69,24 @@ def parts_of(steps: list[int], seed: int) -> Iterator[list[int]]:
 )
 @pytest.mark.usefixtures("small_blocks")
 def test_reports_of_any_size_and_order_read_the_same_in_rows_and_in_blocks(
-    sqlite_engine: sa.Engine, steps: list[int], seed: int, column: list[float | None], window: tuple[int, int]
+    sqlite_engine: sa.Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: list[int],
+    seed: int,
+    column: list[float | None],
+    window: tuple[int, int],
 ) -> None:
     values: dict[int, Value] = dict(zip(steps, column, strict=False))
     with writing(sqlite_engine) as session:
         runs = []
-        for has_blocks in (True, False):
+        for pack_at in (7, 1000):
+            monkeypatch.setattr(packing, "PACK_AT", pack_at)
             run = add_run(session, uuid.uuid4().hex)
             segment = add_segment(session, run, "a")
-            segment.has_blocks = has_blocks
             for part in parts_of(steps, seed):
                 add_steps(session, run, segment, part, loss=[values[step] for step in part], tokens=part)
             assert writer.known_steps(session, run=run, segment=0, steps=[*steps, 91]) == set(steps)
-            assert segment.num_packed == 0 or has_blocks
+            assert segment.num_packed == 0 or pack_at == 7
             runs.append(run)
         packed, rows = (frames.steps(session, run=run, line=Line.ALL) for run in runs)
         assert packed.equals(rows)
@@ -103,18 +107,16 @@ def test_reports_of_any_size_and_order_read_the_same_in_rows_and_in_blocks(
             assert [step for step, _ in newest_times] == steps[-5:]
 
 
-def test_a_report_of_many_steps_is_a_block_at_once_and_single_steps_become_one(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session)
-        segment = add_segment(session, run, "a")
-        add_steps(session, run, segment, range(1000))
-        assert (count(session, Step), count(session, StoredBlock)) == (0, 1)
-        for step in range(1000, 1000 + packing.PACK_AT - 1):
-            add_steps(session, run, segment, [step])
-        assert (count(session, Step), count(session, StoredBlock)) == (packing.PACK_AT - 1, 1)
-        add_steps(session, run, segment, [999 + packing.PACK_AT])
-        assert (count(session, Step), count(session, StoredBlock)) == (0, 2)
-        assert segment.num_packed == segment.num_steps == 1000 + packing.PACK_AT
+def test_a_report_of_many_steps_is_a_block_at_once_and_single_steps_become_one(session: Session, run: Run) -> None:
+    segment = add_segment(session, run, "a")
+    add_steps(session, run, segment, range(1000))
+    assert (count(session, Step), count(session, StoredBlock)) == (0, 1)
+    for step in range(1000, 1000 + packing.PACK_AT - 1):
+        add_steps(session, run, segment, [step])
+    assert (count(session, Step), count(session, StoredBlock)) == (packing.PACK_AT - 1, 1)
+    add_steps(session, run, segment, [999 + packing.PACK_AT])
+    assert (count(session, Step), count(session, StoredBlock)) == (0, 2)
+    assert segment.num_packed == segment.num_steps == 1000 + packing.PACK_AT
 
 
 def test_numbers_come_back_from_a_block_bit_for_bit_and_counts_whole(engine: sa.Engine) -> None:
@@ -129,56 +131,12 @@ def test_numbers_come_back_from_a_block_bit_for_bit_and_counts_whole(engine: sa.
     assert set(block.metrics["tokens"].values.tolist()) == {7.0}
 
 
-def test_the_rest_of_a_run_is_packed_when_it_ends(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session)
-        add_steps(session, run, add_segment(session, run, "a"), range(700))
-        add_steps(session, run, add_segment(session, run, "b", fork_step=600), range(600, 640))
-        commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
-        assert count(session, Step) == 0
-        assert [each.num_packed for each in queries.segments(session, run=run)] == [700, 40]
-
-
-def test_a_segment_of_an_earlier_release_is_packed_little_by_little_and_reads_the_same(
-    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backlog, "ROWS_AT_ONCE", 600)
-    with writing(engine) as session:
-        run = add_run(session)
-        segment = add_segment(session, run, "a")
-        segment.has_blocks = False
-        loss = [math.nan if step % 97 == 0 else 1 / (1 + step) for step in range(3000)]
-        add_steps(session, run, segment, range(3000), loss=loss, **{"eval/loss": [None, 2.0] * 1500})
-        before = _all_of(session, run)
-        assert _levels(session) == {1, 2, 3, 4}
-        while backlog.waiting_runs(session) and backlog.pack_some(session, run=run):
-            assert _all_of(session, run) == before
-            add_steps(session, run, segment, [segment.num_steps])  # it goes on meanwhile
-            before = _all_of(session, run)
-        assert _levels(session) == {3, 4}
-        assert segment.num_packed == segment.num_steps > 3000
-
-
-def _levels(session: Session) -> set[int]:
-    return set(session.scalars(sa.text("SELECT DISTINCT level FROM rollups")))
-
-
-def _all_of(session: Session, run: Run) -> list[str]:
-    line = [StepRange(0, 0, None)]
-    series = [
-        queries.series(session, run=run, step_ranges=line, metric="loss", points=points) for points in (4, 60, 5000)
-    ]
-    exact = [[each.first_step, each.count, each.non_finite, each.min, each.max, each.last] for each in series]
-    return [frames.steps(session, run=run).to_csv(), *map(str, exact)]
-
-
-def test_a_damaged_block_is_named_in_one_sentence(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session)
-        add_steps(session, run, add_segment(session, run, "a"), range(600))
-        session.execute(sa.update(BlockValues).values(values=b"\x01cut"))
-    with reading(engine) as session, pytest.raises(DamagedBlock, match=r"run 'r1', segment 0, steps 0 to 599, is dama"):
-        frames.steps(session, run=run)
+def test_the_rest_of_a_run_is_packed_when_it_ends(session: Session, run: Run) -> None:
+    add_steps(session, run, add_segment(session, run, "a"), range(700))
+    add_steps(session, run, add_segment(session, run, "b", fork_step=600), range(600, 640))
+    commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
+    assert count(session, Step) == 0
+    assert [each.num_packed for each in queries.segments(session, run=run)] == [700, 40]
 
 
 def test_the_damaged_one_of_many_blocks_is_named_whatever_of_it_is_damaged(engine: sa.Engine) -> None:

@@ -10,9 +10,11 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.orm import Session
 
 from db import queries
 from db.lineage import StepRange
+from db.models import Run
 from db.steps.reader import MAX_RANGES, StepBlock, read_blocks, read_line, read_ranges
 from db.steps.reader import __file__ as reader_file
 from db.store import bulk
@@ -76,22 +78,18 @@ def test_ranges_that_are_read_together_hold_what_each_holds_alone(
     assert not any(block.metrics["lr"].reported.any() for block in together)
 
 
-def test_more_ranges_than_one_statement_takes_are_all_read(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session)
-        add_steps(session, run, add_segment(session, run, "a"), range(2 * MAX_RANGES + 1))
-        ranges = [StepRange(0, step, step + 1) for step in range(2 * MAX_RANGES + 1)]
-        blocks = read_ranges(session, run_pk=run.pk, ranges=ranges, metrics=["loss"])
+def test_more_ranges_than_one_statement_takes_are_all_read(session: Session, run: Run) -> None:
+    add_steps(session, run, add_segment(session, run, "a"), range(2 * MAX_RANGES + 1))
+    ranges = [StepRange(0, step, step + 1) for step in range(2 * MAX_RANGES + 1)]
+    blocks = read_ranges(session, run_pk=run.pk, ranges=ranges, metrics=["loss"])
     assert [block.steps.tolist() for block in blocks] == [[step] for step in range(2 * MAX_RANGES + 1)]
 
 
-def test_a_line_is_read_as_one_and_leaves_out_a_metric_that_it_never_reported(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session)
-        add_steps(session, run, add_segment(session, run, "a"), range(9), loss=[1.0] * 9, lr=[None] * 5 + [0.1] * 4)
-        add_steps(session, run, add_segment(session, run, "b", fork_step=5), range(5, 8), loss=[2.0] * 3)
-        line = read_line(session, run=run, line=queries.live(session, run=run), metrics=["loss", "lr"])
-        nothing = read_line(session, run=run, line=[], metrics=["loss"])
+def test_a_line_is_read_as_one_and_leaves_out_a_metric_that_it_never_reported(session: Session, run: Run) -> None:
+    add_steps(session, run, add_segment(session, run, "a"), range(9), loss=[1.0] * 9, lr=[None] * 5 + [0.1] * 4)
+    add_steps(session, run, add_segment(session, run, "b", fork_step=5), range(5, 8), loss=[2.0] * 3)
+    line = read_line(session, run=run, line=queries.live(session, run=run), metrics=["loss", "lr"])
+    nothing = read_line(session, run=run, line=[], metrics=["loss"])
     assert line.steps.tolist() == list(range(8))
     assert line.metrics["loss"].values.tolist() == [1.0] * 5 + [2.0] * 3
     assert list(line.metrics) == ["loss"]
@@ -145,6 +143,5 @@ def test_only_db_steps_reads_the_rows_of_steps_so_that_nobody_forgets_the_blocks
         if direct.search(path.read_text(encoding="utf-8"))
     ]
     outside = [path for path in found if not path.startswith(("db/steps/", "db/migrations/"))]
-    # One makes the rows of an earlier release, the other copies all tables of a run.
-    assert sorted(outside) == ["benchmarks/live_migration.py", "benchmarks/scorecard.py"], "use db.steps.reader"
+    assert outside == [], "use db.steps.reader"
     assert len(found) > 1

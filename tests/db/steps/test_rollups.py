@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.lineage import StepRange
-from db.models import Rollup
+from db.models import Rollup, Run
 from db.steps import levels, rollups, writer
 from db.store.engine import reading, writing
 from tests.db.seed import add_run, add_segment, add_steps
@@ -32,15 +32,13 @@ def test_steps_that_come_late_mend_the_roll_ups(engine: sa.Engine) -> None:
     assert_same(found, plain_loop(values, 0, 299, 256))
 
 
-def test_a_metric_that_is_reported_now_and_then_keeps_its_points(engine: sa.Engine) -> None:
+def test_a_metric_that_is_reported_now_and_then_keeps_its_points(session: Session, run: Run) -> None:
     """The report that seals a bucket does not carry the metric: what came before is not forgotten."""
-    with writing(engine) as session:
-        run = add_run(session)
-        segment = add_segment(session, run, "a")
-        for step in range(100):
-            extra: dict[str, list[Value]] = {"eval/loss": [float(step)]} if step % 25 == 0 else {}
-            add_steps(session, run, segment, [step], loss=[1.0], **extra)
-        found = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="eval/loss", points=2)
+    segment = add_segment(session, run, "a")
+    for step in range(100):
+        extra: dict[str, list[Value]] = {"eval/loss": [float(step)]} if step % 25 == 0 else {}
+        add_steps(session, run, segment, [step], loss=[1.0], **extra)
+    found = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="eval/loss", points=2)
     assert (found.first_step, found.last_step, found.count) == ([0, 75], [50, 75], [3, 1])
 
 
@@ -58,26 +56,10 @@ def test_a_discarded_branch_is_not_in_the_roll_ups_of_the_live_line(engine: sa.E
         assert len(live) <= 4
 
 
-def test_steps_at_the_end_of_what_was_once_allowed_are_read_and_joined_by_late_ones(engine: sa.Engine) -> None:
-    """Earlier collectors took steps up to 2**62 - 1; a late report behind one failed in the widths of the buckets."""
-    last = 2**62 - 1
-    values: dict[int, Value] = {step: float(step % 7) for step in (0, 5, 40, 2**53, last - 20, last)}
-    with writing(engine) as session:
-        run = add_run(session)
-        report(session, run, values, [0, last], "loss")
-        report(session, run, values, [5, 40, 2**53, last - 20], "loss")
-        for points, width in ((1, 2**62), (2, 2**61)):
-            step_ranges = [StepRange(0, 0, None)]
-            found = queries.series(session, run=run, step_ranges=step_ranges, metric="loss", points=points)
-            assert_same(found, plain_loop(values, 0, last, width))
-
-
-def test_the_roll_ups_of_a_count_hold_the_whole_numbers_that_are_stored(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session)
-        segment = add_segment(session, run, "a")
-        add_steps(session, run, segment, range(256), tokens=[step + 0.5 for step in range(256)])
-        (bucket,) = session.scalars(sa.select(Rollup).where(Rollup.level == levels.FINEST)).all()
+def test_the_roll_ups_of_a_count_hold_the_whole_numbers_that_are_stored(session: Session, run: Run) -> None:
+    segment = add_segment(session, run, "a")
+    add_steps(session, run, segment, range(256), tokens=[step + 0.5 for step in range(256)])
+    (bucket,) = session.scalars(sa.select(Rollup).where(Rollup.level == levels.FINEST)).all()
     assert (bucket.min, bucket.max, bucket.mean, bucket.last) == (0.0, 255.0, 127.5, 255.0)
 
 

@@ -5,8 +5,10 @@ import random
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from db import queries
+from db.models import Run
 from db.runs import overview
 from db.steps.summaries import SPARKLINE_POINTS
 from db.store.engine import writing
@@ -47,35 +49,28 @@ def test_summaries_of_many_runs_agree_with_their_live_steps(engine: sa.Engine) -
     [([math.nan], math.nan), ([math.inf], math.inf), ([math.nan, 2.0] + [None] * 900, 2.0), ([math.nan] * 5, math.nan)],
 )
 def test_the_last_value_is_as_it_was_reported_also_where_a_bucket_does_not_say(
-    engine: sa.Engine, tail: list[float | None], last: float
+    session: Session, run: Run, tail: list[float | None], last: float
 ) -> None:
-    with writing(engine) as session:
-        run = add_run(session)
-        segment = add_segment(session, run, "a")
-        values = [3.0] * 900 + tail
-        add_steps(session, run, segment, range(len(values)), held_out_loss=values)
-        summary = overview.summaries(session, runs=[run], metrics=["held_out_loss"])[run.pk]
+    segment = add_segment(session, run, "a")
+    values = [3.0] * 900 + tail
+    add_steps(session, run, segment, range(len(values)), held_out_loss=values)
+    summary = overview.summaries(session, runs=[run], metrics=["held_out_loss"])[run.pk]
     assert summary.metrics["held_out_loss"].last == pytest.approx(last, nan_ok=True)
     assert summary.metrics["held_out_loss"].max == 3.0
 
 
-def test_a_run_without_steps_has_an_empty_summary(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session)
-        add_segment(session, run, "a")
-        assert overview.summaries(session, runs=[run], metrics=["loss"]) == {run.pk: overview.RunSummary()}
+def test_a_run_without_steps_has_an_empty_summary(session: Session, run: Run) -> None:
+    add_segment(session, run, "a")
+    assert overview.summaries(session, runs=[run], metrics=["loss"]) == {run.pk: overview.RunSummary()}
 
 
-def test_the_newest_steps_are_summed_up_alone_and_have_their_times(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        runs = [add_run(session, run_id) for run_id in ("long", "sparse", "none")]
-        for run, every in zip(runs, (1, 50), strict=False):
-            segment = add_segment(session, run, run.id)
-            add_steps(
-                session, run, segment, range(0, 6000, every), loss=[float(-step) for step in range(0, 6000, every)]
-            )
-        found = overview.newest(session, runs=runs, metrics=["loss"], num_steps=1000)
-        plain = [[each.step for each in queries.newest_times(session, run=run)[1]] for run in runs]
+def test_the_newest_steps_are_summed_up_alone_and_have_their_times(session: Session) -> None:
+    runs = [add_run(session, run_id) for run_id in ("long", "sparse", "none")]
+    for run, every in zip(runs, (1, 50), strict=False):
+        segment = add_segment(session, run, run.id)
+        add_steps(session, run, segment, range(0, 6000, every), loss=[float(-step) for step in range(0, 6000, every)])
+    found = overview.newest(session, runs=runs, metrics=["loss"], num_steps=1000)
+    plain = [[each.step for each in queries.newest_times(session, run=run)[1]] for run in runs]
     for run, steps in zip(runs[:2], plain, strict=False):
         summary, times = found[run.pk]
         assert summary.metrics["loss"].max == -5000.0

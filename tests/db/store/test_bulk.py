@@ -124,3 +124,9 @@ def test_keys_are_asked_for_in_parts_and_all_of_them() -> None:
     assert [len(part) for part in parts] == [bulk.KEYS_PER_QUERY, bulk.KEYS_PER_QUERY, 1]
     assert [key for part in parts for key in part] == list(range(1001))
     assert list(bulk.key_parts([])) == []
+
+
+def test_a_question_mark_and_a_percent_sign_in_quotes_are_text(engine: sa.Engine) -> None:
+    with reading(engine) as session:
+        statement = "SELECT 'why? 100%' || CAST(? AS VARCHAR(9)), 7 % 4 AS \"a?\""
+        assert bulk.read(session, statement, ("!",)) == [("why? 100%!", 3)]

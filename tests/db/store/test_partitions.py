@@ -43,9 +43,9 @@ def numbers(engine: sa.Engine) -> set[int]:
     return of_tables[0]
 
 
-def add_runs(engine: sa.Engine, first: int, last: int) -> None:
+def add_runs(engine: sa.Engine, *pks: int) -> None:
     """Register runs with these keys."""
-    for pk in range(first, last + 1):
+    for pk in pks:
         with writing(engine) as session:
             add_run(session, f"r{pk}", pk=pk)
 
@@ -64,18 +64,18 @@ def count(engine: sa.Engine) -> int:
 
 def test_a_partition_is_made_before_the_first_run_that_needs_it(store: sa.Engine) -> None:
     assert numbers(store) == {0}
-    add_runs(store, 49, 49)
+    add_runs(store, 49)
     assert numbers(store) == {0}
-    add_runs(store, 50, 50)
+    add_runs(store, 50)
     assert numbers(store) == {0, 1}
-    add_runs(store, 730, 730)
+    add_runs(store, 730)
     assert numbers(store) == {0, 1, 7}
 
 
 def test_a_partition_is_made_while_others_write_and_only_once(store: sa.Engine) -> None:
     """A default partition, for one, would have to be locked and read."""
-    add_runs(store, 1, 1)
-    makers = [threading.Thread(target=add_runs, args=(store, pk, pk)) for pk in (51, 52)]
+    add_runs(store, 1)
+    makers = [threading.Thread(target=add_runs, args=(store, pk)) for pk in (51, 52)]
     with writing(store) as session:
         add_block(session, 1)
         for maker in makers:
@@ -87,7 +87,7 @@ def test_a_partition_is_made_while_others_write_and_only_once(store: sa.Engine) 
 
 
 def test_a_partition_that_somebody_dropped_or_detached_is_made_again(store: sa.Engine) -> None:
-    add_runs(store, 1, 1)
+    add_runs(store, 1)
     with store.begin() as connection:
         connection.exec_driver_sql("DROP TABLE step_blocks_0")
         connection.exec_driver_sql("ALTER TABLE block_values DETACH PARTITION block_values_0")
@@ -117,7 +117,7 @@ def test_values_of_a_partition_that_somebody_dropped_are_missed_also_when_it_was
 
 
 def test_a_check_names_a_partition_that_is_missing(store: sa.Engine) -> None:
-    add_runs(store, 1, 1)
+    add_runs(store, 1)
     url = store.url.render_as_string(hide_password=False)
     assert CliRunner().invoke(app, ["check", "--url", url]).exit_code == 0
     with store.begin() as connection:
@@ -131,7 +131,7 @@ def test_a_check_names_a_partition_that_is_missing(store: sa.Engine) -> None:
 
 
 def test_an_upgrade_makes_those_of_the_stored_runs(store: sa.Engine) -> None:
-    add_runs(store, 130, 130)
+    add_runs(store, 130)
     with store.begin() as connection:
         connection.exec_driver_sql("DROP TABLE step_blocks_1, block_values_1, rollups_1")
     migrate.upgrade(store)
@@ -139,8 +139,7 @@ def test_an_upgrade_makes_those_of_the_stored_runs(store: sa.Engine) -> None:
 
 
 def test_the_blocks_of_the_last_run_of_a_partition_are_truncated(store: sa.Engine) -> None:
-    for pk in (1, 2, 101):
-        add_runs(store, pk, pk)
+    add_runs(store, 1, 2, 101)
     with writing(store) as session:
         for pk in (1, 2, 101):
             add_block(session, pk)
@@ -155,8 +154,7 @@ def test_the_blocks_of_the_last_run_of_a_partition_are_truncated(store: sa.Engin
 
 
 def test_of_a_partition_with_few_runs_left_these_are_written_anew(store: sa.Engine) -> None:
-    for pk in range(1, 6):
-        add_runs(store, pk, pk)
+    add_runs(store, *range(1, 6))
     with writing(store) as session:
         session.execute(sa.update(Run).values(state="finished"))
         for pk in range(1, 6):
@@ -172,7 +170,7 @@ def test_of_a_partition_with_few_runs_left_these_are_written_anew(store: sa.Engi
 
 
 def test_the_blocks_of_the_last_run_of_a_partition_are_deleted_where_somebody_reads_it(store: sa.Engine) -> None:
-    add_runs(store, 1, 1)
+    add_runs(store, 1)
     with writing(store) as session:
         add_block(session, 1)
     with store.begin() as reader:
@@ -184,8 +182,7 @@ def test_the_blocks_of_the_last_run_of_a_partition_are_deleted_where_somebody_re
 
 def test_who_reads_a_partition_does_not_wait_for_another_one_that_is_written_anew(store: sa.Engine) -> None:
     """By the eleventh time PostgreSQL would have a plan of this query for all partitions."""
-    for pk in (1, 101):
-        add_runs(store, pk, pk)
+    add_runs(store, 1, 101)
     newest = "SELECT first_step FROM step_blocks WHERE run_pk = %s AND segment = %s ORDER BY first_step DESC LIMIT 1"
     with store.begin() as writer, store.begin() as reader:
         writer.exec_driver_sql("LOCK TABLE step_blocks_0 IN ACCESS EXCLUSIVE MODE")
@@ -202,8 +199,7 @@ def _file(engine: sa.Engine, number: int = 0) -> int:
 
 def test_partitions_without_runs_are_dropped_and_half_empty_ones_rewritten(store: sa.Engine) -> None:
     """All but the newest one, which gets the next runs, and those of running runs."""
-    for pk in (1, 101, 102, 201, 301):
-        add_runs(store, pk, pk)
+    add_runs(store, 1, 101, 102, 201, 301)
     with writing(store) as session:
         session.execute(sa.update(Run).where(Run.pk != 201).values(state="finished"))
         for pk in (102, 201, 301):

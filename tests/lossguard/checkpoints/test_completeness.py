@@ -17,6 +17,8 @@ from lossguard.torch import Batches, Checkpoints
 from tests.lossguard.checkpoints.box import Box
 from tests.lossguard.scripted import Indices, ScriptedRun
 
+pytestmark = pytest.mark.slow
+
 SCHEDULERS: list[Callable[[Optimizer], Any]] = [
     lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 10),
     lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda step: 1.0),
@@ -82,21 +84,6 @@ def test_a_second_scheduler_of_the_same_optimizer_is_missed_too(tmp_path: Path) 
     assert decay.last_epoch == 0
 
 
-def test_the_scheduler_of_another_optimizer_is_not_missed(tmp_path: Path) -> None:
-    training, other = Training(), Training(4)
-    scheduler = lr_scheduler.ExponentialLR(other.optimizer, 0.9)
-    assert refusal(tmp_path, model=training.model, optimizer=training.optimizer) == ""
-    assert scheduler.last_epoch == 0
-
-
-def test_a_scheduler_that_nothing_uses_any_more_is_not_missed(tmp_path: Path) -> None:
-    training = Training()
-    scheduler: Any = lr_scheduler.ExponentialLR(training.optimizer, 0.9)
-    scheduler.cycle = scheduler  # so that it outlives its name
-    del scheduler
-    assert refusal(tmp_path, model=training.model, optimizer=training.optimizer) == ""
-
-
 def test_what_an_object_of_the_loop_holds_is_saved_with_it(tmp_path: Path) -> None:
     class Whole(Training):
         def __init__(self) -> None:
@@ -117,12 +104,18 @@ def test_what_an_object_of_the_loop_holds_is_saved_with_it(tmp_path: Path) -> No
     assert refusal(tmp_path, training=Whole()) == ""
 
 
-def test_what_stays_out_on_purpose_is_not_missed(tmp_path: Path) -> None:
-    training = Training()
-    scheduler = lr_scheduler.ExponentialLR(training.optimizer, 0.9)
+def test_what_stays_out_on_purpose_and_what_belongs_to_nothing_that_is_saved_is_not_missed(tmp_path: Path) -> None:
+    training, other = Training(), Training(4)
     given = {"model": training.model, "optimizer": training.optimizer}
+    of_another = lr_scheduler.ExponentialLR(other.optimizer, 0.9)
+    scheduler: Any = lr_scheduler.ExponentialLR(training.optimizer, 0.9)
     assert refusal(tmp_path / "a", **given) != ""
     assert refusal(tmp_path / "b", **given, left_out=[scheduler]) == ""
+    assert refusal(tmp_path / "c", box=Box()) == ""
+    scheduler.cycle = scheduler  # so that it outlives its name
+    del scheduler
+    assert refusal(tmp_path / "d", **given) == ""
+    assert of_another.last_epoch == 0
 
 
 def test_a_second_optimizer_of_the_model_is_missed_and_a_former_one_is_not(tmp_path: Path) -> None:
@@ -161,12 +154,6 @@ def test_an_ema_of_the_model_is_missed_and_one_of_another_model_is_not(tmp_path:
     ema = AveragedModel(training.model)
     assert refusal(tmp_path / "b", **given).endswith("optimizer=optimizer, ema=ema)")
     assert refusal(tmp_path / "c", **given, ema=ema) == ""
-
-
-def test_without_a_model_or_an_optimizer_nothing_is_missed(tmp_path: Path) -> None:
-    training = Training()
-    assert refusal(tmp_path, box=Box()) == ""
-    assert training.optimizer.state_dict()["state"] == {}
 
 
 class Loader(DataLoader[Any]):

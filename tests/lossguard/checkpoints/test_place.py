@@ -42,3 +42,14 @@ def test_pinned_checkpoints_stay() -> None:
         s for s in steps_to_delete([0, 1, 2, 3, 4], keep=1) if s != 2
     ]
     assert steps_to_delete([], keep=3) == []
+
+
+def test_where_space_is_short_the_newest_and_some_at_doubling_ages_stay_and_what_is_pinned() -> None:
+    steps: list[int] = []
+    for step in range(0, 20_000, 50):
+        steps.append(step)
+        steps = [each for each in steps if each not in steps_to_delete(steps, keep=20, most=5, pinned=[1000])]
+        assert steps[-2:] == [step - 50, step][step == 0 :]
+        assert len(steps) <= 5
+    assert [19_950 - each for each in steps] == [18_950, 250, 100, 50, 0]
+    assert steps_to_delete([0, 50], keep=1, most=1) == [0]

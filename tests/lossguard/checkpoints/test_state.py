@@ -125,7 +125,7 @@ def test_a_nan_is_found_in_tensors_of_every_kind(kind: torch.dtype) -> None:
     assert damage_in({"own": (object(), {"a": torch.eye(2).to_sparse()})}) is None
 
 
-def test_a_damaged_checkpoint_of_a_release_that_certified_none_is_not_restored(
+def test_a_damaged_checkpoint_with_a_certificate_is_not_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = nn.Linear(1, 1)

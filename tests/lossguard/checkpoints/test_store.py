@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from lossguard.checkpoints.store import CheckpointTimes, KeepsInMemory
+from lossguard.checkpoints.store import CheckpointTimes
 from lossguard.vocabulary.errors import CheckpointError
 from lossguard.vocabulary.states import Tier
 from lossguard.vocabulary.wire import RestorableTier
 from tests.lossguard.scripted import Memory
+from tests.waiting import pause
 
 
 class Tiered(Memory):
@@ -33,12 +34,11 @@ class Tiered(Memory):
         return [0, 50]
 
     def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
-        time.sleep(self.seconds)
+        pause(self.seconds)
         return super().load(step, not_before=not_before)
 
 
 def test_a_step_that_memory_and_disk_hold_counts_as_in_memory_which_it_is_loaded_from() -> None:
-    assert isinstance(Tiered(), KeepsInMemory)
     assert CheckpointTimes(Tiered()).tiers([0, 50, 60]) == [
         RestorableTier(tier=Tier.MEMORY, steps=(50, 60)),
         RestorableTier(tier=Tier.DISK, steps=(0,)),

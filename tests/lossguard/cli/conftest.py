@@ -5,6 +5,7 @@ import sqlalchemy as sa
 
 from lossguard import Client
 from tests.dashboard.serving import serving
+from tests.lossguard.cli.calls import Cli
 
 
 @pytest.fixture
@@ -14,3 +15,8 @@ def collector_client(sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) 
     with serving(sqlite_engine) as url, Client(url) as client:
         monkeypatch.setenv("LOSSGUARD_URL", url)
         yield client
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(capsys)

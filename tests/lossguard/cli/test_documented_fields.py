@@ -1,4 +1,4 @@
-"""The JSON of the commands has the fields that docs/terminal.md lists, and no other."""
+"""The JSON of the commands has the fields that docs/reference/json.md lists, and no other."""
 
 import json
 import re
@@ -14,12 +14,13 @@ from lossguard.cli.errors import ExitCode
 from tests.lossguard.cli.small_runs import trained
 from tests.lossguard.collectors import FakeCollector
 
-PAGE = (Path(__file__).parents[3] / "docs" / "terminal.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = (DOCS / "reference" / "json.md").read_text(encoding="utf-8")
 
 
 def documented(heading: str) -> list[set[str]]:
     """The fields of each row of the table below a heading."""
-    section = PAGE.split(f"\n### {heading}\n")[1].split("\n### ")[0]
+    section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`.+?`) \|", section, re.MULTILINE)
     return [set(re.findall(r"`(\w+)`", row)) for row in rows]
 
@@ -30,7 +31,7 @@ def fields(heading: str) -> set[str]:
 
 def parts(heading: str, row: str) -> set[str]:
     """The names in the meaning of one field: those of the objects in a list."""
-    (found,) = re.findall(rf"^\| `{row}` \| (.*) \|$", PAGE.split(f"\n### {heading}\n")[1], re.MULTILINE)[:1]
+    (found,) = re.findall(rf"^\| `{row}` \| (.*) \|$", PAGE.split(f"\n## {heading}\n")[1], re.MULTILINE)[:1]
     return set(re.findall(r"`(\w+)`", found))
 
 
@@ -54,6 +55,7 @@ def test_the_fields_of_each_command_are_those_of_the_page(
     policy = printed("policy", "r")
     assert policy.keys() == fields("`policy`")
     assert policy["values"][0].keys() == {"name", "value", "from", "part"} <= parts("`policy`", "values")
+    assert printed("policy", "explain", "r")[0].keys() == fields("`policy explain`")
     held = printed("hold", "r")
     assert (held.keys(), held["intervention"].keys()) == (
         fields("`rollback`, `hold`, `release`"),
@@ -101,7 +103,8 @@ def test_the_fields_of_what_delivers_and_imports_are_those_of_the_page(
 
 
 def test_the_page_has_every_command_and_every_exit_code() -> None:
-    table = PAGE.split("\n## Which run\n")[0]
+    page = (DOCS / "terminal.md").read_text(encoding="utf-8")
+    table = page.split("\n## Which run\n")[0]
     assert [name for name in MODULE_OF if not re.search(rf"^\|.*`{name}[` ]", table, re.MULTILINE)] == []
-    codes = PAGE.split("\n## Exit codes\n")[1].split("\n## ")[0]
+    codes = page.split("\n## Exit codes\n")[1].split("\n## ")[0]
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", codes, re.MULTILINE)] == list(ExitCode)

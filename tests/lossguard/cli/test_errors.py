@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from lossguard.cli.errors import CommandError, ExitCode, exit_code_of, fail, sentence_of
@@ -34,11 +32,6 @@ def test_each_error_has_an_exit_code_of_its_own(problem: LossguardError, code: i
 def test_an_error_is_one_line_that_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert fail(CommandError("no run \x1b[31m\nx"), as_json=False) == 1
     assert capsys.readouterr().err == "lossguard: no run  [31m x\n"
-
-
-def test_with_json_an_error_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
-    fail(NotFound("there is none"), as_json=True)
-    assert json.loads(capsys.readouterr().err) == {"error": "there is none", "exit_code": 3}
 
 
 def test_a_refusal_is_said_in_the_words_of_the_collector() -> None:

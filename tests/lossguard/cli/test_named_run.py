@@ -1,13 +1,10 @@
-from typing import Any
-
 import pytest
 
 from lossguard import Client
 from lossguard.cli.errors import CommandError
-from lossguard.cli.named_run import chosen, find, listed, matches, read
+from lossguard.cli.named_run import chosen, find, read
 from lossguard.vocabulary.errors import ConfigurationError
 from tests.lossguard.cli.small_runs import SmallRun
-from tests.lossguard.collectors import FakeCollector
 
 RUNS = [
     {"id": "gpt-2", "name": "second", "state": "running", "started_at": 2.0},
@@ -65,54 +62,6 @@ def test_the_run_of_a_real_collector_is_found(collector_client: Client) -> None:
     SmallRun(collector_client, "one-more")
     with pytest.raises(CommandError, match=r"'on' names 2 runs: one-more .*, only-one"):
         find(collector_client, "on")
-
-
-def test_a_collector_of_an_earlier_release_lists_its_runs_too(collector: FakeCollector) -> None:
-    collector.fault = lambda method, path, body: (404, {}) if "overview" in path else (200, [])  # type: ignore[assignment, return-value]
-    with Client(collector.url) as client:
-        assert list(listed(client, [("project", "a b")])) == []
-    asked = [path for _, path, _ in collector.requests]
-    assert asked == ["/api/v1/overview?project=a+b&limit=500", "/api/v1/runs?project=a+b"]
-
-
-RUN: dict[str, Any] = {
-    "id": "gpt-1",
-    "name": None,
-    "project": "gpt small",
-    "state": "running",
-    "tags": ["paper"],
-    "note": "the data changed",
-    "archived_at": None,
-    "step": 999,
-    "open_incidents": 1,
-    "waiting": 0,
-    "metrics": {"loss": 2.25, "grad_norm": "NaN", "log_z": None},
-    "config": {"optimizer": {"lr": 3e-4, "name": "adamw"}, "loss": "mse"},
-}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "gpt",
-        "changed paper",
-        "state:running tag:paper",
-        "steps>=1k open_incidents=1 waiting=0",
-        "lr<1e-3 optimizer.name=adamw",
-        "config.lr=3e-4",
-        "loss:mse metric.loss<2.5",
-        "grad_norm=nan",
-        "-archived",
-        "name=gpt-1",
-    ],
-)
-def test_a_run_is_found_by_what_the_list_knows_of_it(text: str) -> None:
-    assert matches(read(text), RUN)
-
-
-@pytest.mark.parametrize("text", ["llama", "-paper", "lr>1e-3", "metric.log_z>0", "config.grad_norm=nan", "archived"])
-def test_and_not_by_anything_else(text: str) -> None:
-    assert not matches(read(text), RUN)
 
 
 def test_a_search_that_cannot_be_read_is_one_sentence() -> None:

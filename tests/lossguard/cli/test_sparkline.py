@@ -1,3 +1,4 @@
+import random
 from typing import Any
 
 from hypothesis import given, settings
@@ -41,6 +42,15 @@ def test_a_spike_inside_a_wide_column_is_not_averaged_away() -> None:
     values = [2.0 + 0.1 * (each % 5) for each in range(1000)]
     values[501] = 50.0
     assert drawn(*values, width=100)[50] == "▲"
+
+
+def test_a_healthy_grad_norm_is_not_all_spikes() -> None:
+    """The maxima of wide columns lie far above their means, all of them."""
+    generator = random.Random(3)
+    values = [generator.lognormvariate(-0.7, 0.5) for _ in range(5_000)]
+    assert not set(drawn(*values, width=50)) & {"▲", "▼"}
+    values[2_501] = 100.0
+    assert drawn(*values, width=50).count("▲") == 1
 
 
 def test_an_empty_series_is_an_empty_line() -> None:

@@ -79,9 +79,5 @@ def test_then_the_least_important_column_is_left_out() -> None:
     assert all(width_of(line) <= 14 for line in shown)
 
 
-def test_a_table_without_rows_is_its_head() -> None:
-    assert len(table(COLUMNS, [], 80)) == 1
-
-
 def test_a_cut_text_ends_with_an_ellipsis_and_fits() -> None:
     assert [cut(text, 4) for text in ("abcd", "abcde", "損失損")] == ["abcd", "abc…", "損…"]

@@ -60,6 +60,7 @@ def never_ending(piece: bytes) -> Iterator[str]:
 
         def serve() -> None:
             connection, _ = listener.accept()
+            connection.settimeout(5.0)  # of a client that has gone without a word
             with connection, suppress(OSError):
                 while True:
                     connection.sendall(piece)

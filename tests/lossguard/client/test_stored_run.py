@@ -14,11 +14,10 @@ import sqlalchemy as sa
 from db import frames, queries
 from db.lineage import Line
 from db.store.engine import reading
-from lossguard import Client, NotFound, Rejected, Unreachable
+from lossguard import Client, NotFound, Unreachable
 from lossguard.client import stored_run
 from lossguard.client.stored_run import StoredRun
-from lossguard.vocabulary.protocol import ACCEPTS_HEADER, NO_SUCH_PATH
-from tests.lossguard.client.answers import PROBLEM, answering, serving
+from tests.lossguard.client.answers import serving
 from tests.lossguard.client.stored import EXTREME, add_run, client, collector
 from tests.monitor.client import NOW, TestClient, Trainer
 
@@ -28,13 +27,6 @@ def http(sqlite_engine: sa.Engine) -> Iterator[TestClient]:
     with collector(sqlite_engine) as http:
         add_run(http)
         yield http
-
-
-@pytest.fixture
-def run_on_both(engine: sa.Engine) -> Iterator[StoredRun]:
-    with collector(engine) as http:
-        add_run(http)
-        yield client(http).run("r1")
 
 
 @pytest.fixture
@@ -63,11 +55,10 @@ def assert_same_bits(ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize("missing", [(), ("pyarrow",)], ids=["arrow", "csv"])
 def test_a_frame_is_that_of_the_store_bit_for_bit(
-    run_on_both: StoredRun, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
+    run: StoredRun, sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
 ) -> None:
-    run = run_on_both
-    live, everything = stored(engine, frames.steps), stored(engine, frames.steps, line=Line.ALL)
-    named = stored(engine, frames.steps, metrics=["eval/x,y", "loss"])
+    live, everything = stored(sqlite_engine, frames.steps), stored(sqlite_engine, frames.steps, line=Line.ALL)
+    named = stored(sqlite_engine, frames.steps, metrics=["eval/x,y", "loss"])
     assert len(everything) > len(live) > len(live.dropna(subset="loss")) - 1 > 0
     assert {"metric.step", "metric.step_non_finite", "=formula", "eval/x,y"} < set(live)
     without(monkeypatch, *missing)
@@ -81,10 +72,9 @@ def test_a_frame_is_that_of_the_store_bit_for_bit(
     }  # fmt: skip
 
 
-def test_the_tables_of_a_run_are_those_of_the_store(run_on_both: StoredRun, engine: sa.Engine) -> None:
-    run = run_on_both
+def test_the_tables_of_a_run_are_those_of_the_store(run: StoredRun, sqlite_engine: sa.Engine) -> None:
     for make in (frames.incidents, frames.interventions, frames.segments, frames.events, frames.goodput):
-        theirs = stored(engine, make)
+        theirs = stored(sqlite_engine, make)
         assert len(theirs)
         pd.testing.assert_frame_equal(getattr(run, make.__name__)(), theirs, check_exact=True)
     costs = run.costs()
@@ -103,11 +93,6 @@ def test_notes_are_a_frame_and_what_a_newer_collector_adds_is_kept() -> None:
     assert server.requests[0][1] == "/api/v1/runs/a%20b/notes"
     assert (notes.index.name, list(notes)) == ("id", ["step", "text", "author", "created_at", "colour"])
     assert notes.loc[7, "created_at"] == pd.Timestamp("1970-01-01 00:00:01.5", tz="UTC")
-
-
-def test_notes_of_a_run_are_a_frame(http: TestClient) -> None:
-    assert http.post("/api/v1/runs/r1/notes", json={"text": "warm", "step": 40}).status_code == 201
-    assert client(http).run("r1").notes()[["step", "text"]].values.tolist() == [[40, "warm"]]
 
 
 def test_without_pandas_the_same_values_are_lists(run: StoredRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,27 +120,6 @@ def test_what_is_not_there_is_named(run: StoredRun, http: TestClient) -> None:
             run.frame(steps=steps)
 
 
-OLD = "is of an earlier release and cannot answer this: upgrade it"
-
-
-def test_a_collector_of_an_earlier_release_is_to_be_upgraded() -> None:
-    with serving(422, b'{"detail": "query.format: wrong"}', PROBLEM) as server, Client(server.url) as asks:
-        with pytest.raises(Rejected, match=OLD):
-            asks.run("r").frame()
-        server.status, server.body = 404, f'{{"detail": "{NO_SUCH_PATH}; see /docs"}}'.encode()
-        with pytest.raises(Rejected, match=OLD):
-            asks.run("r").costs()
-
-
-def test_a_collector_that_ignores_what_is_selected_is_to_be_upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
-    without(monkeypatch, "pyarrow")
-    with serving(200, b"segment,step,time,live\n", "text/csv") as server, Client(server.url) as asks:
-        with pytest.raises(Rejected, match=OLD):
-            asks.run("r").frame()
-        server.headers[ACCEPTS_HEADER] = "line"
-        assert asks.run("r").frame().empty
-
-
 def arrow(table: pa.Table, options: Any = None, **custom: str) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
@@ -179,7 +143,7 @@ NOT_PLAIN = {
 def test_a_stream_that_is_more_than_it_takes_to_send_is_refused(kind: str) -> None:
     sentence = "too small|goes on behind its end" if kind.startswith("more") else "something else than plain columns"
     with (
-        serving(200, NOT_PLAIN[kind], "application/octet-stream", Lossguard_Accepts="line") as server,
+        serving(200, NOT_PLAIN[kind], "application/octet-stream") as server,
         Client(server.url) as client,
         pytest.raises(Unreachable, match=sentence),
     ):
@@ -190,22 +154,11 @@ def test_a_stream_that_was_cut_between_two_batches_makes_no_frame(http: TestClie
     whole = http.get("/api/v1/runs/r1/export", params={"format": "arrow"}).content
     for cut, sentence in ((whole[:-8], "ended early"), (whole[:700], "cannot be read")):
         with (
-            serving(200, cut, "application/vnd.apache.arrow.stream", Lossguard_Accepts="line") as server,
+            serving(200, cut, "application/vnd.apache.arrow.stream") as server,
             Client(server.url) as asks,
             pytest.raises(Unreachable, match=sentence),
         ):
             asks.run("r1").frame()
-
-
-def test_a_connection_that_breaks_in_the_middle_makes_no_frame(http: TestClient) -> None:
-    whole = http.get("/api/v1/runs/r1/export", params={"format": "arrow"}).content
-    head = b"HTTP/1.1 200 OK\r\nlossguard-accepts: line\r\ncontent-length: %d\r\n\r\n" % len(whole)
-    with (
-        answering(head + whole[:2000]) as url,
-        Client(url) as asks,
-        pytest.raises(Unreachable, match=r"broke after .* bytes of the answer .*nothing of it was kept, ask again"),
-    ):
-        asks.run("r1").frame()
 
 
 def test_runs_are_read_in_pages_and_the_collector_filters_them(
@@ -230,12 +183,3 @@ def test_runs_are_read_in_pages_and_the_collector_filters_them(
             runs(limit=0)
         with pytest.raises(ValueError, match=r"tags='t0' must be a list of tags, as in \['t0'\]"):
             runs(tags="t0")
-
-
-def test_a_collector_of_an_earlier_release_sends_all_and_cannot_search() -> None:
-    runs = b'[{"id": "a", "state": "running"}, {"id": "b", "state": "failed"}]'
-    with serving(body=runs) as server, Client(server.url) as client:
-        assert list(client.runs(state="failed").index) == ["b"]
-        assert list(client.runs(limit=1).index) == ["a"]
-        with pytest.raises(Rejected, match="is of an earlier release and cannot search its runs: upgrade it"):
-            client.runs(search="lr>1")

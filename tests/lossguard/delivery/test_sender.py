@@ -28,7 +28,7 @@ from tests.lossguard.delivery.direct import DirectClient, deliver
 from tests.lossguard.delivery.runs import online, with_heartbeat
 from tests.lossguard.recorded import offline
 from tests.ports import free_port
-from tests.waiting import eventually
+from tests.waiting import eventually, pause
 
 
 def test_an_idle_run_gets_orders_by_heartbeat(collector: FakeCollector, tmp_path: Path) -> None:
@@ -43,6 +43,7 @@ def test_an_idle_run_gets_orders_by_heartbeat(collector: FakeCollector, tmp_path
         assert run.take_order() is None
 
 
+@pytest.mark.slow
 def test_a_line_ends_the_wait_for_the_next_look_at_the_spool(
     collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,7 +52,7 @@ def test_a_line_ends_the_wait_for_the_next_look_at_the_spool(
         for step in range(3):
             run.log(step, loss=1.0)
             assert eventually(lambda: len(collector.rows) == step + 1)  # noqa: B023 - called at once
-            time.sleep(2 * sender.PAUSE_SECONDS)  # the sender waits for more
+            pause(2 * sender.PAUSE_SECONDS)  # the sender waits for more
 
 
 def test_a_line_that_comes_between_the_last_look_and_the_end_is_delivered(
@@ -122,7 +123,7 @@ def test_the_lines_of_a_refused_spool_wake_nobody(
         delivering._advance = look  # type: ignore[method-assign]
         for step in range(1, 100):
             run.log(step, loss=1.0)
-            time.sleep(0.002)
+            pause(0.002)
         assert looks <= 1
 
 
@@ -374,16 +375,6 @@ def test_samples_of_the_hardware_travel_in_reports_of_their_own(
         assert eventually(lambda: len(samples(collector)) >= 2)
     sent = samples(collector)
     assert sent == sorted(set(sent)), "each is sent once"
-    assert collector.rows == {(0, 0): {"loss": 1.0}}
-
-
-def test_an_older_collector_gets_no_samples_and_every_step(
-    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    collector.accepts = frozenset({"restorable_tiers"})
-    with sampled(collector, tmp_path, monkeypatch) as run:
-        run.log(0, loss=1.0)
-    assert samples(collector) == []
     assert collector.rows == {(0, 0): {"loss": 1.0}}
 
 

@@ -1,6 +1,5 @@
 import json
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,18 @@ from hypothesis import strategies as st
 
 import lossguard
 from lossguard.delivery.reports import report
-from lossguard.delivery.sender import Sender
 from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT, Delivery
 from lossguard.spool.lines import to_line
 from lossguard.spool.set_aside import SetAside
 from lossguard.spool.spool import spools_in
 from lossguard.vocabulary.errors import LogOnce
-from lossguard.vocabulary.protocol import NEGOTIATED_FIELDS, decode_number
+from lossguard.vocabulary.protocol import decode_number
 from lossguard.vocabulary.states import Refusal, SegmentReason, Tier
 from lossguard.vocabulary.wire import RestorableTier
 from tests.lossguard.collectors import Answer, FakeCollector
 from tests.lossguard.delivery.runs import online, with_heartbeat
-from tests.waiting import eventually
+from tests.lossguard.scripted import rollback
+from tests.waiting import eventually, pause
 
 values = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(-(2**53), 2**53))
 metrics = st.dictionaries(st.text(min_size=1, max_size=8), values, max_size=5)
@@ -126,13 +125,11 @@ def test_a_rejected_line_is_kept_and_its_neighbours_arrive(
 
 
 def test_an_order_that_the_collector_forgot_does_not_stop_the_steps(collector: FakeCollector, tmp_path: Path) -> None:
-    order = lossguard.Order(id=5, kind=lossguard.OrderKind.ROLLBACK)
-
     collector.fault = lambda method, path, body: (
         (404, {}) if method == "PUT" else (422, {}) if body.get("order") == 5 else None
     )
     with online(collector, tmp_path) as run:
-        run.open_segment(3, lossguard.SegmentReason.ROLLBACK, order, {"rewound_to": 3})
+        run.open_segment(3, lossguard.SegmentReason.ROLLBACK, rollback(5), {"rewound_to": 3})
         run.log(3, loss=1.0)
     assert collector.losses(0) == {3: 1.0}
 
@@ -161,14 +158,12 @@ def test_a_half_delivered_spool_is_resumed_in_its_segment_by_a_collector_that_fa
 
 
 def test_an_answer_carries_the_key_of_its_order(collector: FakeCollector, tmp_path: Path) -> None:
-    kind = lossguard.OrderKind.ROLLBACK
     with online(collector, tmp_path) as run:
         run.open_segment(0, lossguard.SegmentReason.START)
-        run.refuse(lossguard.Order(id=1, kind=kind, key="a"), "no checkpoint")
-        run.refuse(lossguard.Order(id=2, kind=kind), "no checkpoint")
-        run.open_segment(0, lossguard.SegmentReason.ROLLBACK, lossguard.Order(id=3, kind=kind, key="c"), {})
-    failed = {"state": "failed", "detail": "no checkpoint"}
-    assert collector.answers == {1: {**failed, "key": "a"}, 2: failed, 3: {"state": "applied", "key": "c"}}
+        run.refuse(rollback(1, key="a"), "no checkpoint")
+        run.open_segment(0, lossguard.SegmentReason.ROLLBACK, rollback(3, key="c"), {})
+    failed = {"state": "failed", "detail": "no checkpoint", "key": "a"}
+    assert collector.answers == {1: failed, 3: {"state": "applied", "key": "c"}}
     assert all("key" in segment and "order_key" not in segment for segment in collector.segments)
 
 
@@ -180,7 +175,7 @@ def test_a_run_that_the_collector_does_not_register_is_reported_once_and_stays_i
     run = online(collector, tmp_path)
     run.log(0, loss=1.0)
     assert eventually(lambda: "refuses r (422 no such host)" in caplog.text)
-    time.sleep(0.3)  # several rounds of the sender, none of which asks again
+    pause(0.3)  # several rounds of the sender, none of which asks again
     run.finish(timeout=1.0)
     paths = [path for _, path, _ in collector.requests]
     assert paths == ["/api/v1/runs/r/lease", "/api/v1/runs"], "the first asks whether another process writes the run"
@@ -243,16 +238,10 @@ def test_a_loop_that_takes_long_to_begin_keeps_its_run(collector: FakeCollector,
         assert eventually(lambda: bool(collector.rows))
 
 
-# What an older collector does not know
-
 TIERS = [
     RestorableTier(tier=Tier.MEMORY, steps=(60,), load_seconds=0.25),
     RestorableTier(tier=Tier.DISK, steps=(0, 50)),
 ]
-
-
-def fields_sent(collector: FakeCollector) -> set[str]:
-    return {name for _, _, body in collector.requests for name in body}
 
 
 def test_a_collector_that_knows_tiers_gets_them(collector: FakeCollector, tmp_path: Path) -> None:
@@ -266,46 +255,6 @@ def test_a_collector_that_knows_tiers_gets_them(collector: FakeCollector, tmp_pa
     ]
 
 
-def test_an_older_collector_gets_everything_but_what_it_would_refuse(collector: FakeCollector, tmp_path: Path) -> None:
-    collector.accepts = frozenset()
-    with online(collector, tmp_path) as run:
-        run.log(60, loss=1.0)
-        run.set_restorable([0, 50, 60], TIERS)
-    assert (collector.restorable, collector.tiers) == ([0, 50, 60], None)
-    assert "restorable_tiers" not in fields_sent(collector)
-    assert collector.losses(0) == {60: 1.0}
-
-
-def test_a_collector_that_an_older_one_replaces_meanwhile_loses_no_line(
-    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with online(collector, tmp_path) as run:
-        run.log(60, loss=1.0)
-        run.set_restorable([0, 50, 60], TIERS)
-        assert eventually(lambda: collector.tiers)
-        collector.accepts = frozenset()
-        run.set_restorable([0, 50], TIERS[1:])
-        run.log(61, loss=2.0)
-    assert (collector.restorable, collector.tiers) == ([0, 50], None)
-    assert collector.losses(0) == {60: 1.0, 61: 2.0}
-    assert "rejected" not in caplog.text
-
-
-def test_a_spool_from_before_a_collector_knew_tiers_is_delivered_with_them_later(
-    collector: FakeCollector, tmp_path: Path
-) -> None:
-    with lossguard.init("project", run_id="r", mode="offline", directory=tmp_path) as run:
-        run.log(60, loss=1.0)
-        run.set_restorable([0, 50, 60], TIERS)
-    sender = Sender(
-        Path(str(run.directory)), None, lossguard.Client(collector.url), lambda orders, until: None, LogOnce(quiet=True)
-    )
-    sender.start()
-    sender.close(60.0)
-    assert sender.delivered
-    assert collector.tiers is not None
-
-
 def with_policy(collector: FakeCollector, folder: Path) -> None:
     with lossguard.init("p", run_id="r", url=collector.url, directory=folder, policy={"mode": "approve"}) as run:
         run.log(0, loss=1.0)
@@ -315,16 +264,6 @@ def test_the_policy_of_a_run_is_registered_with_it(collector: FakeCollector, tmp
     with_policy(collector, tmp_path)
     assert collector.runs["r"]["policy"] == {"mode": "approve"}
     assert collector.losses(0) == {0: 1.0}
-
-
-def test_an_older_collector_gets_the_run_without_its_policy_and_that_is_said_once(
-    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    collector.accepts = frozenset()
-    with_policy(collector, tmp_path)
-    assert "policy" not in collector.runs["r"]
-    assert collector.losses(0) == {0: 1.0}
-    assert caplog.text.count("does not take the policy of this run: it is of an earlier release") == 1
 
 
 def test_a_policy_that_the_collector_cannot_read_is_named(
@@ -337,32 +276,22 @@ def test_a_policy_that_the_collector_cannot_read_is_named(
         run.finish(timeout=0.0)  # this collector has no run to which anything could be delivered
 
 
-@pytest.mark.parametrize("knows", [True, False])
-def test_a_refusal_says_why_to_a_collector_that_knows_of_it_and_to_an_older_one_in_words(
-    collector: FakeCollector, tmp_path: Path, knows: bool
-) -> None:
-    if not knows:
-        collector.accepts = frozenset()
+def test_a_refusal_says_why(collector: FakeCollector, tmp_path: Path) -> None:
     with online(collector, tmp_path) as run:
         run.log(0, loss=1.0)
-        run.refuse(lossguard.Order(id=5, kind=lossguard.OrderKind.ROLLBACK), "too deep", Refusal.LIMITS)
-    expected = {"state": "failed", "detail": "too deep"}
-    assert collector.answers[5] == expected | ({"refusal": "limits"} if knows else {})
+        run.refuse(rollback(5), "too deep", Refusal.LIMITS)
+    assert collector.answers[5] == {"state": "failed", "key": "k5", "detail": "too deep", "refusal": "limits"}
 
 
-@pytest.mark.parametrize("knows", [True, False])
-def test_an_older_collector_does_not_learn_whether_skipped_samples_are_compared(
-    collector: FakeCollector, tmp_path: Path, knows: bool
-) -> None:
-    collector.accepts = NEGOTIATED_FIELDS if knows else frozenset()
+def test_a_rollback_says_whether_skipped_samples_are_compared(collector: FakeCollector, tmp_path: Path) -> None:
     with online(collector, tmp_path) as run:
         run.log(0, loss=1.0)
-        order = lossguard.Order(id=5, kind=lossguard.OrderKind.ROLLBACK, rewind_to=0)
+        order = rollback(5, rewind_to=0)
         run.open_segment(0, SegmentReason.ROLLBACK, order, order.applied_at(0) | {"compared": True})
-    expected = {"state": "applied", "rewound_to": 0}
-    assert collector.answers[5] == expected | ({"compared": True} if knows else {})
+    assert collector.answers[5] == {"state": "applied", "key": "k5", "rewound_to": 0, "compared": True}
 
 
+@pytest.mark.slow
 def test_a_notice_of_the_collector_is_logged_once_and_what_is_none_is_ignored(
     collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from lossguard import Order, OrderKind, Skip
 from lossguard.guard.controller import Boundary, Controller
-from tests.lossguard.scripted import Memory, ScriptedRun, rollback
+from tests.lossguard.scripted import Memory, ScriptedRun, new_order, rollback
 
 
 def controller_of(run: ScriptedRun, checkpoints: Memory, **options: Any) -> Controller:
@@ -71,8 +71,29 @@ def test_a_last_step_without_a_boundary_is_saved_by_close() -> None:
     assert checkpoints.steps() == [0, 1]
 
 
+def test_the_collector_learns_that_saves_fail_and_when_they_work_again() -> None:
+    run, checkpoints = ScriptedRun({11: new_order(OrderKind.ROLLBACK, 1, rewind_to=0)}), Memory([])
+    controller = controller_of(run, checkpoints)
+    controller.open(until=20)
+    checkpoints.full = True
+    for _ in range(5):
+        controller.boundary()
+    assert run.unsaved == ["[Errno 28] No space left on device"]
+    checkpoints.full = False
+    controller.boundary()
+    assert run.unsaved[1:] == [""]
+    checkpoints.full = True
+    for _ in range(4):
+        controller.boundary()  # the last one rolls back to step 0
+    checkpoints.full = False
+    for _ in range(2):
+        controller.boundary()
+    assert [bool(each) for each in run.unsaved] == [True, False, True, False]
+    controller.abandon()
+
+
 def test_a_guard_that_gives_up_says_so_and_ends_a_hold_up_to_the_next_loop() -> None:
-    run = ScriptedRun({1: Order(id=1, kind=OrderKind.HOLD)})
+    run = ScriptedRun({1: new_order(OrderKind.HOLD, 1)})
     controller = controller_of(run, Memory([]))
     run.fails_at = 3  # while the run is held
     with pytest.raises(RuntimeError, match="the inbox has gone"):
@@ -219,7 +240,7 @@ def test_a_rollback_during_which_the_lease_ran_out_is_not_carried_out_and_the_ne
 def test_an_order_that_was_forbidden_while_it_was_carried_out_is_refused(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = rollback(rewind_to=2) if kind == "rollback" else Order(id=1, kind=OrderKind.HOLD)
+    order = rollback(rewind_to=2) if kind == "rollback" else new_order(OrderKind.HOLD, 1)
     run = ScriptedRun({5: order})
     checkpoints = Stalled(lambda: controller.observe())
     controller = controller_of(run, checkpoints)

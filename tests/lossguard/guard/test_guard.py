@@ -3,7 +3,6 @@ import io
 import json
 import random
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +20,8 @@ from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, Con
 from tests.lossguard.checkpoints.box import Box
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.recorded import offline, records, steps
-from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
-from tests.waiting import eventually
+from tests.lossguard.scripted import Indices, Memory, ScriptedRun, new_order, rollback
+from tests.waiting import eventually, pause
 
 
 def train(run: Run, checkpoints: Memory, until: int = 10, batches: Any = None, **options: Any) -> list[tuple[int, int]]:
@@ -38,7 +37,7 @@ def train(run: Run, checkpoints: Memory, until: int = 10, batches: Any = None, *
 def test_the_step_after_a_save_reports_how_long_the_save_held_the_loop_up(tmp_path: Path) -> None:
     class Slow(Memory):
         def save(self, step: int, state: dict[str, Any]) -> None:
-            time.sleep(0.01)
+            pause(0.01)
             super().save(step, state)
 
     with offline(tmp_path) as run:
@@ -176,7 +175,7 @@ def test_a_skip_that_only_the_spool_records_holds_after_a_restart() -> None:
 
 @pytest.mark.slow
 def test_a_held_run_waits_until_it_is_released() -> None:
-    run = ScriptedRun({2: Order(id=1, kind=OrderKind.HOLD), 50: Order(id=2, kind=OrderKind.RELEASE)})
+    run = ScriptedRun({2: new_order(OrderKind.HOLD, 1), 50: new_order(OrderKind.RELEASE, 2)})
     checkpoints = Memory([])
     guard = Guard(run, checkpoints=checkpoints, every=100)
     for step, _ in guard.steps(Indices(), 2):
@@ -194,7 +193,7 @@ def test_a_held_run_reports_it_until_it_continues(caplog: pytest.LogCaptureFixtu
             held.append(guard.held)
             return super().take_order()
 
-    run = Watching({2: Order(id=1, kind=OrderKind.HOLD, reason="budget spent"), 5: Order(id=2, kind=OrderKind.RELEASE)})
+    run = Watching({2: new_order(OrderKind.HOLD, 1, reason="budget spent"), 5: new_order(OrderKind.RELEASE, 2)})
     guard = Guard(run, checkpoints=Memory([]), every=100)
     assert len(list(guard.steps(Indices(), 2))) == 2
     assert held == [False, False, True, True, True, False, False]
@@ -202,7 +201,7 @@ def test_a_held_run_reports_it_until_it_continues(caplog: pytest.LogCaptureFixtu
 
 
 def test_a_held_run_may_be_rolled_back() -> None:
-    run = ScriptedRun({4: Order(id=1, kind=OrderKind.HOLD), 9: rollback(2, rewind_to=2, skip_from=2, skip_to=3)})
+    run = ScriptedRun({4: new_order(OrderKind.HOLD, 1), 9: rollback(2, rewind_to=2, skip_from=2, skip_to=3)})
     assert train(run, Memory([]), 4) == [(0, 0), (1, 1), (2, 2), (2, 3), (3, 4)]
 
 
@@ -436,6 +435,7 @@ def test_a_second_rollback_equals_a_run_that_skipped_both_ranges_bit_for_bit(tmp
     assert rolled == dict(Tiny(tmp_path / "b").run(never, 25))
 
 
+@pytest.mark.slow
 def test_a_run_restarted_after_a_rollback_equals_one_that_was_not_interrupted(tmp_path: Path) -> None:
     order = {13: rollback(rewind_to=12, skip_from=11, skip_to=17)}
     whole = dict(Tiny(tmp_path / "a").run(ScriptedRun(dict(order)), 25))
@@ -447,6 +447,7 @@ def test_checkpoints_that_a_rollback_has_discarded_and_could_not_delete_are_pass
     checkpoints = Memory([])
     for step, num_rollbacks in ((0, 0), (4, 1), (6, 0), (8, 1)):
         state = {"step": step, "cursor": step, "lr_scale": 1.0, "ledger": [], "run": None, "rollbacks": num_rollbacks}
+        state |= {"skips_ended": False, "remedies": {}}
         checkpoints.save(step, state | {"pinned": [], "pinned_until": 0})
     run = ScriptedRun()
     run.history.rewound_to = [2, 6]  # the second one goes back to a step of the branch that the first one opened
@@ -587,12 +588,14 @@ def test_resume_from_in_a_run_without_checkpoints_is_refused() -> None:
         Guard(ScriptedRun(), checkpoints=Memory([]), resume_from=-1)
 
 
+@pytest.mark.slow
 def test_a_restarted_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
     whole = dict(Tiny(tmp_path / "a").run(ScriptedRun(), 12))
     parts = dict(Tiny(tmp_path / "b").run(ScriptedRun(), 7)) | dict(Tiny(tmp_path / "b").run(ScriptedRun(), 12))
     assert parts == whole
 
 
+@pytest.mark.slow
 def test_the_collector_gets_a_segment_that_forks_at_the_checkpoint_that_a_person_has_chosen(
     collector: FakeCollector, tmp_path: Path
 ) -> None:
@@ -618,14 +621,14 @@ def test_an_order_from_a_collector_is_executed_answered_and_never_executed_again
                     collector.order(id=3, kind="rollback", rewind_to=2, skip_from=4, skip_to=8)
                     run.log(6, loss=9.0)
                     assert eventually(lambda: bool(run._inbox))  # type: ignore[attr-defined]
-                time.sleep(0.01)  # a step takes time, so that the sender delivers between two of them
+                pause(0.01)  # a step takes time, so that the sender delivers between two of them
 
     checkpoints = Memory([])
     loop(8)
     assert checkpoints.model == [0, 1, 2, 3, 8, 9, 10, 11]
     assert "rollback" in collector.runs["r"]["capabilities"]
     figures = {"rewound_to": 2, "skip_from": 4, "skip_to": 8, "compared": False}
-    assert collector.answers == {3: {"state": "applied", **figures}}
+    assert collector.answers == {3: {"state": "applied", "key": "k3", **figures}}
     assert collector.rows[1, 4].items() >= {"loss": 1.0, "batch_index": 8}.items()
     assert [segment["reason"] for segment in collector.segments] == ["start", "rollback"]
     assert collector.restorable == [0, 2, 4, 6, 8]
@@ -697,7 +700,7 @@ def test_checkpoints_that_name_no_run_are_accepted(tmp_path: Path) -> None:
     checkpoints = Memory([])
     record_some(checkpoints, tmp_path, 3, run_id="old")
     for _, state in checkpoints.saved.values():
-        del state["run"]
+        state["run"] = None
     assert record_some(checkpoints, tmp_path, 5, run_id="new") == [3, 4]
 
 
@@ -798,7 +801,7 @@ def test_the_kill_file_ends_a_hold_and_no_order_of_the_inbox_is_carried_out(tmp_
             super().accept(order, detail)
             (tmp_path / "no-orders").touch()
 
-    run = Killing({4: Order(id=1, kind=OrderKind.HOLD), 12: rollback(id=2, rewind_to=0)})
+    run = Killing({4: new_order(OrderKind.HOLD, 1), 12: rollback(id=2, rewind_to=0)})
     run.directory = tmp_path
     assert list(Guard(run, checkpoints=Memory([]), every=2).steps(Indices(), 9)) == [(n, n) for n in range(9)]
     assert run.recorded[1:3] == [("accepted", 1), ("resume", 3, None, None)]
@@ -808,7 +811,7 @@ def test_the_kill_file_ends_a_hold_and_no_order_of_the_inbox_is_carried_out(tmp_
 def test_a_logged_step_says_how_long_the_loop_waited_for_its_batch(tmp_path: Path) -> None:
     def slow() -> Iterator[int]:
         for index in range(3):
-            time.sleep(0.01)
+            pause(0.01)
             yield index
 
     with lossguard.init("project", run_id="r", directory=tmp_path, mode="offline") as run:

@@ -8,7 +8,7 @@ from lossguard import ConfigurationError, Limits, Order, OrderKind, Run
 from lossguard.guard.limits_in_force import CLOCK_TOLERANCE, LimitsInForce
 from lossguard.vocabulary.orders import sign
 from lossguard.vocabulary.states import OrderMode, Refusal
-from tests.lossguard.scripted import rollback
+from tests.lossguard.scripted import new_order, rollback
 
 NOW = 1_800_000_000.0
 
@@ -67,7 +67,7 @@ def test_the_kill_file_ends_obedience_at_once_and_its_removal_brings_it_back(
     assert refusal(limits) == ""
     (tmp_path / "no-orders").touch()
     assert refusal(limits) == f"observes: the trainer carries out no orders: {tmp_path}/no-orders exists"
-    assert refusal(limits, Order(id=2, kind=OrderKind.HOLD)).startswith(Refusal.OBSERVES)
+    assert refusal(limits, new_order(OrderKind.HOLD, 2)).startswith(Refusal.OBSERVES)
     (tmp_path / "no-orders").unlink()
     assert refusal(limits) == ""
     assert caplog.messages == [
@@ -80,7 +80,7 @@ def test_observe_ends_obedience_for_the_process_whatever_the_files_say(tmp_path:
     limits = in_force(tmp_path)
     limits.observe()
     assert refusal(limits) == "observes: the trainer carries out no orders: guard.observe() was called"
-    assert refusal(limits, Order(id=2, kind=OrderKind.RELEASE)) == ""
+    assert refusal(limits, new_order(OrderKind.RELEASE, 2)) == ""
 
 
 def test_a_file_that_cannot_be_understood_permits_nothing_until_it_is_mended(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_run_without_a_folder_has_the_limits_of_the_code() -> None:
 
 def test_rollbacks_of_the_last_24_hours_count_and_older_ones_do_not(tmp_path: Path) -> None:
     limits = in_force(tmp_path, Limits(rollbacks_per_day=2))
-    limits._run.history.rollback_times += [NOW - 86_401, NOW - 86_399]
+    limits.run.history.rollback_times += [NOW - 86_401, NOW - 86_399]
     assert refusal(limits) == ""
     limits.count_rollback()
     assert refusal(limits) == "limits: 2 rollbacks within 24 hours, and rollbacks_per_day=2"
@@ -137,27 +137,27 @@ def test_an_order_that_came_too_late_is_refused(tmp_path: Path, fields: dict[str
 
 
 def test_a_release_that_was_recorded_ends_no_later_hold(tmp_path: Path) -> None:
-    body = {"id": 1, "kind": "release", "expires_at": NOW - CLOCK_TOLERANCE - 1}
+    body = {"id": 1, "key": "k1", "kind": "release", "expires_at": NOW - CLOCK_TOLERANCE - 1}
     assert refusal(in_force(tmp_path), Order.from_wire(body)).startswith("stale: it expired 301 s ago")
     assert refusal(in_force(tmp_path), Order.from_wire(body | {"expires_at": NOW})) == ""
 
 
 def test_an_order_about_a_state_that_is_gone_is_refused(tmp_path: Path) -> None:
     limits = in_force(tmp_path)
-    limits._run.change = "the run was rewound after it was decided"  # type: ignore[attr-defined]
+    limits.run.change = "the run was rewound after it was decided"  # type: ignore[attr-defined]
     assert refusal(limits) == "stale: the run was rewound after it was decided"
 
 
 def test_with_a_key_only_signed_orders_of_this_run_are_carried_out(tmp_path: Path) -> None:
     key = "k" * 16
     limits = in_force(tmp_path, LOSSGUARD_ORDER_KEY=key)
-    body = {"id": 1, "kind": "rollback", "rewind_to": 90}
+    body = {"id": 1, "key": "k1", "kind": "rollback", "rewind_to": 90}
     unsigned = Order.from_wire(body)
     signed, other = (Order.from_wire(body | {"signature": sign(unsigned.signed, run, key)}) for run in ("r", "another"))
     assert refusal(limits, signed) == ""
     assert refusal(limits, unsigned).startswith("untrusted: it is not signed")
     assert refusal(limits, other).startswith("untrusted: its signature is wrong")
-    forged_release = Order.from_wire({"id": 2, "kind": "release"})
+    forged_release = new_order(OrderKind.RELEASE, 2)
     assert refusal(limits, forged_release).startswith("untrusted")
 
 

@@ -17,9 +17,8 @@ from lossguard.guard.remedies import Remedies
 from lossguard.run.ranks import Ranks
 from lossguard.torch import Checkpoints
 from lossguard.vocabulary.errors import LogOnce
-from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.protocol import CAN_SCALE_LR, remedies_in
-from lossguard.vocabulary.states import OrderKind, SegmentReason
+from lossguard.vocabulary.states import SegmentReason
 from tests.lossguard.checkpoints.box import Box
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.recorded import offline, records
@@ -191,7 +190,7 @@ def test_a_remedy_of_a_segment_is_part_of_the_history(tmp_path: Path) -> None:
         run.open_segment(0, SegmentReason.START)
         for end in (700, 900):
             applied = {"rewound_to": 50, "remedies": {"clip": end}}
-            run.open_segment(50, SegmentReason.ROLLBACK, Order(id=end, kind=OrderKind.ROLLBACK), applied)
+            run.open_segment(50, SegmentReason.ROLLBACK, rollback(end), applied)
     with offline(tmp_path, run_id="r") as run:
         assert run.history.remedies == {"clip": 900}
 
@@ -260,4 +259,4 @@ def test_an_order_of_a_collector_switches_a_remedy_on_and_the_answer_names_the_o
     assert weights == [*[1] * 6, *[10] * 3, *[1] * 3]
     assert collector.runs["r"]["capabilities"] == ["rollback", "preflight", "remedy:weight"]
     why = "the remedy 'unknown' could not be applied: this loop has not registered it"
-    assert collector.answers == {3: {"state": "applied", "rewound_to": 2, "detail": why}}
+    assert collector.answers == {3: {"state": "applied", "key": "k3", "rewound_to": 2, "detail": why}}

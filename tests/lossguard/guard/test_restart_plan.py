@@ -13,7 +13,7 @@ from lossguard.guard.restart_state import RestartState
 from lossguard.vocabulary.errors import ConfigurationError
 from tests.lossguard.recorded import offline, records
 from tests.lossguard.restarted import Killed, Script, kill
-from tests.lossguard.scripted import rollback
+from tests.lossguard.scripted import new_order, rollback
 
 
 def plain(until: int, *skips: tuple[int, int]) -> list[int]:
@@ -233,14 +233,14 @@ def test_an_invalid_remedy_is_refused(remedies: Any) -> None:
 
 
 def test_a_held_run_waits_at_the_boundary_until_it_is_released(tmp_path: Path) -> None:
-    hold, release = Order(id=1, key="h", kind=OrderKind.HOLD), Order(id=2, key="f", kind=OrderKind.RELEASE)
+    hold, release = new_order(OrderKind.HOLD, 1), new_order(OrderKind.RELEASE, 2)
     script = Script(tmp_path, {5: [hold, release]})
     assert script.start(7) == plain(7)
-    assert [line["key"] for line in records(script.run) if "answer" in line] == ["h", "f"]
+    assert [line["key"] for line in records(script.run) if "answer" in line] == ["k1", "k2"]
 
 
 def test_a_rollback_ends_a_hold(tmp_path: Path) -> None:
-    script = Script(tmp_path, {7: [Order(id=2, key="h", kind=OrderKind.HOLD), spike()]})
+    script = Script(tmp_path, {7: [new_order(OrderKind.HOLD, 2), spike()]})
     assert script.run_to_end(12) == plain(12, (4, 9))
     assert segments(script.run)[-1] == ("rollback", 4, "k1")
 
@@ -324,7 +324,7 @@ def test_an_order_that_does_not_count_any_more_when_the_checkpoint_is_loaded_is_
 
 
 def test_a_kill_file_ends_a_hold(tmp_path: Path) -> None:
-    script = Script(tmp_path, {5: [Order(id=1, key="h", kind=OrderKind.HOLD)]})
+    script = Script(tmp_path, {5: [new_order(OrderKind.HOLD, 1)]})
     received = []
 
     def hold() -> None:

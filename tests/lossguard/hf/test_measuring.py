@@ -1,14 +1,12 @@
-import logging
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer
 
 from lossguard.hf import watch
-from tests.lossguard.hf.small import LENGTH, LoggedRun, Rows, Traced, rows_in, state_of, trainer_in
+from tests.lossguard.hf.small import LENGTH, LoggedRun, Rows, Traced, state_of, trainer_in
 
 pytestmark = pytest.mark.slow
 
@@ -107,14 +105,7 @@ def test_a_measurement_that_fails_is_reported_once_and_the_training_goes_on(
     plain.train()
     trainer = trainer_in(tmp_path, Rows(40), max_steps=5)
     watch(trainer, Failing())
-    with caplog.at_level(logging.WARNING):
-        trainer.train()
+    trainer.train()
     assert state_of(trainer) == state_of(plain)
     assert caplog.text.count("a bug") == 1
     assert caplog.text.count("another") == 1
-
-
-def test_rows_are_read_back_from_a_micro_batch() -> None:
-    rows = Rows(70)
-    assert rows_in(torch.stack([rows[index]["input_ids"] for index in (0, 5, 69)])) == [0, 5, 69]
-    assert Trainer.training_step is not Traced.training_step

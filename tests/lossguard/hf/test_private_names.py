@@ -12,15 +12,19 @@ from tests.lossguard.hf.small import Rows, trainer_in
 pytestmark = pytest.mark.slow
 
 
-OF_ITS_CHECKPOINTS = (
-    *("_save_checkpoint", "_load_from_checkpoint", "_load_optimizer_and_scheduler"),
-    "_load_scaler",
+PRIVATE = (
+    *("_maybe_log_save_evaluate", "_prepare_inputs", "_save_checkpoint"),
+    *("_load_from_checkpoint", "_load_optimizer_and_scheduler", "_load_scaler"),
 )
+CALLED = ("training_step", "get_train_dataloader", "set_initial_training_values")
+IS_OLD = transformers.__version__.startswith("4.")  # there, a local variable is the sum of losses
 
 
-@pytest.mark.parametrize("name", ["_maybe_log_save_evaluate", "_prepare_inputs", *OF_ITS_CHECKPOINTS])
-def test_the_trainer_has_the_private_method(name: str) -> None:
-    assert callable(getattr(Trainer, name, None)), f"transformers.Trainer.{name} has gone"
+def test_the_trainer_has_its_methods_and_calls_them_by_their_names() -> None:
+    source = inspect.getsource(Trainer)
+    gone = [name for name in (*PRIVATE, *CALLED, "train") if not callable(getattr(Trainer, name, None))]
+    gone += [f"the call of {name}" for name in CALLED if f"self.{name}(" not in source]
+    assert gone == [], f"transformers.Trainer has lost {', '.join(gone)}"
 
 
 def test_the_sum_of_losses_is_the_first_argument_of_the_method_that_logs_it() -> None:
@@ -38,24 +42,11 @@ def test_the_initial_values_are_seven_in_the_known_order() -> None:
     )
 
 
-SUMS = ["_total_loss_scalar", "_globalstep_last_logged", "current_flos"]
-IS_OLD = transformers.__version__.startswith("4.")  # there, a local variable is the sum of losses
-
-
-@pytest.mark.parametrize("name", SUMS if IS_OLD else [*SUMS, "_tr_loss"])
-def test_a_training_keeps_its_sums_under_the_known_names(tmp_path: Path, name: str) -> None:
+def test_a_training_keeps_its_sums_and_its_progress_under_the_known_names(tmp_path: Path) -> None:
     trainer = trainer_in(tmp_path, Rows(8), max_steps=1)
     trainer.train()
-    assert hasattr(trainer, name), f"transformers.Trainer.{name} has gone"
-
-
-@pytest.mark.parametrize("name", ["epoch", "global_step", "log_history", "best_metric", "best_model_checkpoint"])
-def test_the_state_has_its_progress_under_the_known_names(name: str) -> None:
-    assert hasattr(TrainerState(), name), f"transformers.TrainerState.{name} has gone"
-
-
-@pytest.mark.parametrize("name", ["training_step", "get_train_dataloader", "set_initial_training_values", "train"])
-def test_the_trainer_calls_its_methods_by_their_names(name: str) -> None:
-    source = inspect.getsource(Trainer)
-    assert f"self.{name}(" in source or name == "train", f"transformers.Trainer calls self.{name} no more"
-    assert callable(getattr(Trainer, name, None)), f"transformers.Trainer.{name} has gone"
+    sums = ("_total_loss_scalar", "_globalstep_last_logged", "current_flos", *(() if IS_OLD else ("_tr_loss",)))
+    gone = [name for name in sums if not hasattr(trainer, name)]
+    progress = ("epoch", "global_step", "log_history", "best_metric", "best_model_checkpoint")
+    gone += [f"TrainerState.{name}" for name in progress if not hasattr(TrainerState(), name)]
+    assert gone == [], f"transformers.Trainer has lost {', '.join(gone)}"

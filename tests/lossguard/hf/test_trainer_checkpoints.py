@@ -13,7 +13,7 @@ from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, filtered,
 from tests.lossguard.scripted import rollback
 
 trainer_utils: Any = transformers.trainer_utils
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.system
 
 
 def guarded(folder: Path, data: Any, orders: Any = None, *, every: int = 5, **options: Any) -> tuple[Any, LoggedRun]:

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import sysconfig
-import time
 import zlib
 from collections.abc import Iterator
 from itertools import islice
@@ -20,6 +19,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
+
+from tests.waiting import eventually
 
 LENGTH, BATCH, SAMPLES, SEED = 32, 8, 2400, 42
 torch.set_num_threads(1)
@@ -120,9 +121,9 @@ def main() -> None:
     training_step = trainer.training_step
 
     def watched(model: Any, inputs: Any, *more: Any) -> Any:
-        time.sleep(options.pause)
-        while trainer.state.global_step == options.wait_at and "LOSSGUARD_RESUME_CHECKPOINT" not in os.environ:
-            time.sleep(0.1)
+        eventually(lambda: False, options.pause)
+        if trainer.state.global_step == options.wait_at and "LOSSGUARD_RESUME_CHECKPOINT" not in os.environ:
+            eventually(lambda: False, 600.0)  # until it is stopped
         trace.contents = zlib.crc32(inputs["input_ids"].numpy().tobytes())
         return training_step(model, inputs, *more)
 

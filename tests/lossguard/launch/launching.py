@@ -33,8 +33,6 @@ class Launching:
 
     folder: Path
     collector: FakeCollector
-    patience: float | None = None
-    """Seconds for which launchers wait for a tracker's call, and for any row; None: as usual."""
 
     def __post_init__(self) -> None:
         package = self.fakes / "trackio"
@@ -61,11 +59,8 @@ class Launching:
 
     def start(self, *command: str, options: tuple[str, ...] = (), **variables: str) -> "subprocess.Popen[str]":
         """A launcher that runs `command`."""
-        limits = f"recorder.TEXT_AFTER = recorder.SILENT_AFTER = {self.patience}"
-        main = f"import sys; from lossguard.__main__ import main; from lossguard.launch import recorder; {limits}"
-        program = ["-m", "lossguard"] if self.patience is None else ["-c", f"{main}; main(sys.argv[1:])"]
         return subprocess.Popen(
-            [sys.executable, *program, "launch", *options, "--", *command],
+            [sys.executable, "-m", "lossguard", "launch", *options, "--", *command],
             text=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

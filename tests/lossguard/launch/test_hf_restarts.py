@@ -16,7 +16,7 @@ from tests.lossguard.launch.hf_script import BATCH, SAMPLES, order_of
 from tests.ports import free_port
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow(20)
+pytestmark = pytest.mark.system
 
 SCRIPT = str(Path(__file__).with_name("hf_script.py"))
 STEPS, BAD = 250, (160, 176)

@@ -3,12 +3,13 @@
 import json
 import sys
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
 from tests.lossguard.launch.launching import SECONDS, Launching
 
-pytestmark = pytest.mark.slow(2)
+pytestmark = pytest.mark.system
 
 
 def needs(*packages: str) -> pytest.MarkDecorator:
@@ -47,9 +48,9 @@ def test_wandb(launching: Launching, mode: str) -> None:
     assert registered["config"] == {"lr": 0.1, "api_key": "***", "tags": ["night"]}
 
 
-@needs("torch", "tensorboard")
-def test_tensorboard_of_torch(launching: Launching) -> None:
-    ended = launching.run(
+FALLS = {step: 2.0 - step for step in range(4)}
+TRACKERS: dict[str, tuple[str, dict[str, dict[int, float]], tuple[str, str, dict[str, Any]]]] = {
+    "tensorboard": (
         """
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -62,22 +63,15 @@ for step in range(4):
 train.add_hparams({"width": 64}, {"final": 1.0})
 train.close()
 """,
-        options=("--run-id", "r"),
-    )
-    assert ended.code == 0, ended.err
-    assert launching.metric("loss") == {step: 2.0 - step for step in range(4)}
-    assert launching.metric("grad_norm") == dict.fromkeys(range(4), 0.5)
-    assert launching.metric("tokens/code") == dict.fromkeys(range(4), 1)
-    assert launching.metric("held_out_loss") == dict.fromkeys(range(4), 9.0)
-    assert launching.metric("final") == {}
-    assert launching.collector.runs["r"]["config"] == {"width": 64}
-    assert launching.collector.runs["r"]["project"] == "work"
-    assert len(launching.collector.segments) == 1
-
-
-@needs("tensorboardX")
-def test_tensorboardx(launching: Launching) -> None:
-    ended = launching.run(
+        {
+            "grad_norm": dict.fromkeys(range(4), 0.5),
+            "tokens/code": dict.fromkeys(range(4), 1),
+            "held_out_loss": dict.fromkeys(range(4), 9.0),
+            "final": {},
+        },
+        ("work", "r", {"width": 64}),
+    ),
+    "tensorboardX": (
         """
 from tensorboardX import SummaryWriter
 with SummaryWriter("out") as writer:
@@ -86,57 +80,50 @@ with SummaryWriter("out") as writer:
         writer.add_scalar("without a step", float(step))
     writer.add_hparams({"width": 64}, {"final": 1.0})
 """,
-        options=("--run-id", "r"),
-    )
-    assert ended.code == 0, ended.err
-    assert launching.metric("loss") == {step: 2.0 - step for step in range(4)}
-    assert launching.metric("without a step") == {step: float(step) for step in range(4)}
-    assert launching.collector.runs["r"]["config"] == {"width": 64}
-
-
-@needs("mlflow")
-def test_mlflow(launching: Launching) -> None:
-    ended = launching.run(
+        {"without a step": {step: float(step) for step in range(4)}},
+        ("work", "r", {"width": 64}),
+    ),
+    "mlflow": (
         """
 import mlflow
 mlflow.set_tracking_uri("file:mlruns")
 mlflow.set_experiment("gpt")
 with mlflow.start_run(run_name="base"):
     mlflow.log_params({"width": 64})
-    for step in range(4):
+    for step in range(3):
         mlflow.log_metrics({"loss": 2.0 - step, "lr": 0.1}, step=step)
         mlflow.log_metric("held", float(step))
-    mlflow.log_metric("loss", 0.5, step=4, synchronous=False)
+    mlflow.log_metric("loss", -1.0, step=3, synchronous=False)
 """,
-        options=("--run-id", "r"),
-        MLFLOW_ALLOW_FILE_STORE="true",
-    )
-    assert ended.code == 0, ended.err
-    assert launching.metric("loss") == {**{step: 2.0 - step for step in range(4)}, 4: 0.5}
-    assert launching.metric("held") == {step: float(step) for step in range(4)}
-    registered = launching.collector.runs["r"]
-    assert (registered["project"], registered["name"], registered["config"]) == ("gpt", "base", {"width": "64"})
-
-
-@needs("trackio")
-def test_trackio(launching: Launching) -> None:
-    ended = launching.run(
+        {"held": {step: float(step) for step in range(3)}},
+        ("gpt", "base", {"width": "64"}),
+    ),
+    "trackio": (
         """
 import trackio
 trackio.init(project="gpt", name="base", config={"width": 64}, embed=False)
 for step in range(4):
-    trackio.log({"train/loss": 2.0 - step})
-trackio.log({"train/loss": 0.5}, step=10)
+    trackio.log({"train/loss": 2.0 - step, "lr": 0.1})
+trackio.log({"lr": 0.2}, step=10)
 trackio.finish()
 """,
-        options=("--run-id", "r"),
-        PYTHONPATH=launching.environment()["PYTHONPATH"].partition(":")[2],  # without the fake
-        TRACKIO_DIR=str(launching.folder / "tracked"),
-    )
+        {"lr": dict.fromkeys(range(4), 0.1) | {10: 0.2}},
+        ("gpt", "base", {"width": 64}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in TRACKERS])
+def test_what_a_tracker_is_given_is_recorded(launching: Launching, name: str) -> None:
+    script, metrics, described = TRACKERS[name]
+    without_fake = launching.environment()["PYTHONPATH"].partition(":")[2]
+    variables = {"PYTHONPATH": without_fake, "TRACKIO_DIR": str(launching.folder / "tracked")}
+    ended = launching.run(script, options=("--run-id", "r"), MLFLOW_ALLOW_FILE_STORE="true", **variables)
     assert ended.code == 0, ended.err
-    assert launching.metric("loss") == {**{step: 2.0 - step for step in range(4)}, 10: 0.5}
+    assert {metric: launching.metric(metric) for metric in ("loss", *metrics)} == {"loss": FALLS, **metrics}
     registered = launching.collector.runs["r"]
-    assert (registered["project"], registered["name"], registered["config"]) == ("gpt", "base", {"width": 64})
+    assert (registered["project"], registered["name"], registered["config"]) == described
+    assert len(launching.collector.segments) == 1
 
 
 HUGGING_FACE = """

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lossguard.launch.child import Child, CommandNotStarted
+from lossguard.launch.hooks import JOURNAL_VARIABLE
 from lossguard.launch.launcher import ChildEnd, Launcher, Restart, Supervisor
 from lossguard.run.run import Run
 from lossguard.vocabulary.states import RunState
@@ -51,47 +52,31 @@ def test_the_state_of_a_run_follows_from_how_the_child_ended(
 
 
 def test_the_steps_of_an_unchanged_script_arrive_and_the_run_is_finished(launching: Launching) -> None:
-    ended = launching.run(TRAINS, options=("--run-id", "r", "--tag", "nightly"))
+    text = """
+from math import inf, nan
+for step in range(120):
+    run.log({"my/ce": {1: nan, 2: inf}.get(step, 1.5), "train/loss": 9.0}, step=step)
+"""
+    ended = launching.run(LOGS + text, options=("--run-id", "r", "--tag", "nightly", "--map", "loss=my/ce"))
     assert (ended.code, ended.problems) == (0, "")
     line = f"watching run r, reported to {launching.collector.url}; a rollback needs --restart-with or a guard"
     assert ended.err.count(f"lossguard: {line}\n") == 1
-    assert launching.metric("loss") == {step: 2.0 - step / 100 for step in range(20)}
+    assert "lossguard: the first 100 rows, steps 0 to 99:" in ended.err
+    assert "my/ce               loss" in ended.err
+    assert f"They are recorded as run r in {launching.folder / 'lossguard'}" in ended.err
+    assert launching.metric("loss") == dict.fromkeys(range(120), 1.5) | {1: "NaN", 2: "Infinity"}
     registered = launching.collector.runs["r"]
     assert (registered["project"], registered["name"]) == ("fake-project", "fake-run")
     assert registered["config"] == {"tags": ["nightly"]}
     assert launching.collector.finished == ["finished"]
 
 
-def test_the_first_rows_are_shown_with_what_they_were_mapped_to(launching: Launching) -> None:
-    ended = launching.run(
-        LOGS + "for step in range(150): run.log({'train/loss': 1.5}, step=step)", options=("--run-id", "r")
-    )
-    assert "lossguard: the first 100 rows, steps 0 to 99:" in ended.err
-    assert "train/loss          loss" in ended.err
-    assert f"They are recorded as run r in {launching.folder / 'lossguard'}" in ended.err
-
-
-def test_a_metric_that_is_not_finite_arrives_as_it_is(launching: Launching) -> None:
-    launching.run(LOGS + "for step in range(3): run.log({'loss': [1.0, float('nan'), float('inf')][step]}, step=step)")
-    assert launching.metric("loss") == {0: 1.0, 1: "NaN", 2: "Infinity"}
-
-
-def test_a_name_of_the_users_choice_is_the_loss(launching: Launching) -> None:
-    launching.run(LOGS + "run.log({'my/ce': 1.5, 'train/loss': 9.0}, step=0)", options=("--map", "loss=my/ce"))
-    assert launching.metric("loss") == {0: 1.5}
-
-
-@pytest.mark.parametrize(("code", "state"), [(0, "finished"), (3, "failed")])
-def test_the_launcher_ends_with_the_exit_code_of_the_command(launching: Launching, code: int, state: str) -> None:
-    ended = launching.run(TRAINS + f"raise SystemExit({code})")
+@pytest.mark.parametrize(
+    ("end", "code"), [("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 9)", -9)], ids=["code", "signal"]
+)
+def test_the_launcher_ends_as_the_command_does(launching: Launching, end: str, code: int) -> None:
+    ended = launching.run(TRAINS + end)
     assert ended.code == code
-    assert launching.collector.finished == [state]
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_the_launcher_dies_by_the_signal_of_the_command(launching: Launching, number: int) -> None:
-    ended = launching.run(TRAINS + f"import os; os.kill(os.getpid(), {int(number)})")
-    assert ended.code == -number
     assert launching.collector.finished == ["failed"]
 
 
@@ -101,22 +86,7 @@ def test_a_command_that_does_not_exist_ends_with_127_and_one_sentence(launching:
     assert process.returncode == 127
 
 
-def test_a_file_that_is_not_executable_ends_with_126_and_one_sentence(launching: Launching) -> None:
-    (launching.folder / "data").write_text("no program")
-    process = launching.start("./data")
-    assert process.communicate(timeout=SECONDS)[1] == "lossguard: ./data cannot be executed (Permission denied)\n"
-    assert process.returncode == 126
-
-
-def test_a_command_that_logs_nothing_says_so(launching: Launching) -> None:
-    ended = launching.run("print('done')")
-    assert (ended.code, ended.out) == (0, "done\n")
-    assert ended.problems.startswith("lossguard: nothing was recorded: ")
-    assert "a Hugging Face Trainer does so with --report_to tensorboard" in ended.err
-    assert launching.collector.runs == {}
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_the_launcher_reaches_the_command_once(launching: Launching, number: int) -> None:
     process = launching.script(
         LOGS
@@ -142,15 +112,7 @@ sys.exit(7)
     assert launching.collector.finished == ["failed" if number == signal.SIGUSR1 else "interrupted"]
 
 
-def test_a_command_that_sigterm_ends_is_interrupted(launching: Launching) -> None:
-    process = launching.script(TRAINS_ON)
-    launching.wait_for_step(5)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=SECONDS)
-    assert process.returncode == -signal.SIGTERM
-    assert launching.collector.finished == ["interrupted"]
-
-
+@pytest.mark.system
 @pytest.mark.parametrize("is_deaf", [False, True])
 def test_on_sigterm_nothing_survives_that_the_command_has_started(launching: Launching, is_deaf: bool) -> None:
     listens = "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
@@ -162,6 +124,7 @@ def test_on_sigterm_nothing_survives_that_the_command_has_started(launching: Lau
     assert left_behind(launching.folder) == []
 
 
+@pytest.mark.system
 def test_on_sigterm_nothing_survives_of_a_command_that_was_taken_over(launching: Launching) -> None:
     options = ("--grace", "0.3", "--run-id", "r")
     first = launching.script(LEAVES_BEHIND.replace("(None, {})", "(None, None)"), options=options)
@@ -210,6 +173,7 @@ def test_the_next_launcher_takes_over_the_command_of_a_killed_launcher(launching
     assert launching.collector.finished == ["finished"]
 
 
+@pytest.mark.system
 def test_what_a_killed_launcher_had_not_recorded_is_recorded_by_the_next_one(launching: Launching) -> None:
     first = launching.script(TRAINS_ON.replace("100_000", "500"), options=("--run-id", "r"))
     launching.wait_for_step(50)
@@ -221,13 +185,7 @@ def test_what_a_killed_launcher_had_not_recorded_is_recorded_by_the_next_one(lau
     assert list(launching.folder.glob("lossguard/.launch/r/*.journal")) == []
 
 
-def test_the_same_run_id_continues_the_run_in_a_new_segment(launching: Launching) -> None:
-    launching.run(TRAINS, options=("--run-id", "r"))
-    launching.run(TRAINS.replace("range(20)", "range(10, 30)"), LOSSGUARD_RUN_ID="r")
-    assert [segment["reason"] for segment in launching.collector.segments] == ["start", "resume"]
-    assert list(launching.metric("loss", 1)) == list(range(10, 30))
-
-
+@pytest.mark.system
 def test_another_launcher_of_a_run_that_is_running_is_refused_before_it_starts_the_command(
     launching: Launching,
 ) -> None:
@@ -243,7 +201,9 @@ def test_another_launcher_of_a_run_that_is_running_is_refused_before_it_starts_t
     assert "is in use by process" in err
 
 
-def test_the_command_runs_without_a_collector_and_the_next_run_delivers(launching: Launching) -> None:
+def test_the_command_runs_without_a_collector_and_the_next_launch_of_the_run_delivers_and_resumes(
+    launching: Launching,
+) -> None:
     (launching.folder / "train.py").write_text(TRAINS)
     main = (
         "import sys; from lossguard.__main__ import main; from lossguard.launch import launcher\n"
@@ -256,8 +216,9 @@ def test_the_command_runs_without_a_collector_and_the_next_run_delivers(launchin
     )
     assert ended.returncode == 0
     assert "no collector answers" in ended.stderr
-    launching.run(TRAINS, options=("--run-id", "r"))
-    assert list(launching.metric("loss")) == list(range(20))
+    launching.run(TRAINS.replace("range(20)", "range(10, 30)"), LOSSGUARD_RUN_ID="r")
+    assert [segment["reason"] for segment in launching.collector.segments] == ["start", "resume"]
+    assert [list(launching.metric("loss", segment)) for segment in range(2)] == [[*range(20)], [*range(10, 30)]]
 
 
 def test_the_command_runs_where_nothing_can_be_written(launching: Launching) -> None:
@@ -267,59 +228,41 @@ def test_the_command_runs_where_nothing_can_be_written(launching: Launching) -> 
     assert "the command runs without being recorded" in ended.err
 
 
-def test_a_script_that_reports_itself_gets_the_folder_and_the_hooks_stand_back(launching: Launching) -> None:
+def test_the_hooks_leave_a_script_that_reports_itself_alone_and_what_it_left_is_delivered(
+    launching: Launching,
+) -> None:
     ended = launching.run(
         LOGS
         + """
 run.log({"loss": 9.0}, step=0)
-import lossguard
+import lossguard, os
 own = lossguard.init("own-project", name="own")
-for step in range(5):
+for step in range(200):
     run.log({"loss": 9.0}, step=step)
     own.log(step, loss=1.0)
-own.finish()
+os.kill(os.getpid(), 9)
 """,
         options=("--run-id", "r", "--project", "own-project"),
     )
-    assert ended.code == 0
+    assert ended.code == -signal.SIGKILL
     assert "nothing was recorded" not in ended.err
     assert launching.collector.runs["r"]["name"] == "own"
-    assert launching.collector.finished == ["finished"]
+    assert launching.collector.finished[-1] == "failed"
     own = [launching.metric("loss", segment) for segment in range(len(launching.collector.segments))]
-    assert own[-1] == dict.fromkeys(range(5), 1.0)
+    assert own[-1] == dict.fromkeys(range(200), 1.0)
 
 
-def test_a_script_that_reports_itself_and_is_killed_has_failed_and_lost_nothing(launching: Launching) -> None:
-    ended = launching.run(
-        """
-import lossguard, os
-run = lossguard.init("own-project")
-for step in range(200):
-    run.log(step, loss=1.0)
-os.kill(os.getpid(), 9)
-"""
-    )
-    assert ended.code == -signal.SIGKILL
-    assert list(launching.metric("loss")) == list(range(200))
-    assert launching.collector.finished == ["failed"]
-
-
-@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "JOB_COMPLETION_INDEX"])
-def test_the_launcher_of_another_rank_becomes_the_command(launching: Launching, variable: str) -> None:
+@pytest.mark.parametrize("variable", ["RANK", JOURNAL_VARIABLE])
+def test_the_launcher_of_another_rank_or_inside_of_a_launched_command_becomes_the_command(
+    launching: Launching, variable: str
+) -> None:
     process = launching.script(TRAINS + "import os; print(os.getpid())", **{variable: "1"})  # type: ignore[arg-type]
     out, _ = process.communicate(timeout=SECONDS)
     assert int(out) == process.pid
     assert launching.collector.runs == {}
 
 
-def test_a_launcher_inside_of_a_launched_command_becomes_its_command(launching: Launching) -> None:
-    path = launching.folder / "train.py"
-    path.write_text(TRAINS)
-    process = launching.start(sys.executable, "-m", "lossguard", "launch", "--", sys.executable, str(path))
-    assert process.communicate(timeout=SECONDS)[1].count("the first 20 rows") == 1
-    assert len(launching.collector.runs) == 1
-
-
+@pytest.mark.system
 def test_ctrl_c_reaches_the_command_once_and_the_terminal_stays_as_it_was(launching: Launching) -> None:
     """In a terminal of its own, whose line discipline sends SIGINT to the foreground process group."""
     (launching.folder / "train.py").write_text(
@@ -351,60 +294,16 @@ print("received", received, input(), flush=True)
     os.close(terminal)
 
 
-def test_the_hooks_survive_the_users_own_path_and_sitecustomize(launching: Launching) -> None:
-    (launching.fakes / "sitecustomize.py").write_text("import sys; sys.ran = __name__, __file__")
-    ended = launching.run(
-        TRAINS + "import sys, sitecustomize; print(sys.ran == (sitecustomize.__name__, sitecustomize.__file__))"
-    )
-    assert (ended.out, ended.problems) == ("True\n", "")
-    assert len(launching.metric("loss")) == 20
-
-
-def test_a_process_that_the_script_starts_is_hooked_too(launching: Launching) -> None:
+def test_a_process_that_the_script_starts_is_hooked_beside_the_users_own_path_and_sitecustomize(
+    launching: Launching,
+) -> None:
     """As torchrun starts its workers."""
-    (launching.folder / "worker.py").write_text(TRAINS)
+    (launching.fakes / "sitecustomize.py").write_text("import sys; sys.ran = __name__, __file__")
+    worker = TRAINS + "import sys, sitecustomize; print(sys.ran == (sitecustomize.__name__, sitecustomize.__file__))"
+    (launching.folder / "worker.py").write_text(worker)
     ended = launching.run("import subprocess, sys; subprocess.run([sys.executable, 'worker.py'], check=True)")
-    assert (ended.code, ended.problems) == (0, "")
+    assert (ended.code, ended.out, ended.problems) == (0, "True\n", "")
     assert len(launching.metric("loss")) == 20
-
-
-def test_only_the_first_process_that_logs_is_recorded(launching: Launching) -> None:
-    ended = launching.run(
-        LOGS
-        + """
-import os
-run.log({"loss": 1.0}, step=0)
-if os.fork() == 0:
-    run.log({"loss": 5.0}, step=1)
-    os._exit(0)
-os.wait()
-run.log({"loss": 2.0}, step=1)
-"""
-    )
-    assert launching.metric("loss") == {0: 1.0, 1: 2.0}
-    assert ended.err.count("another process of this command did so first") == 1
-
-
-def test_the_launcher_leaves_an_exit_code_behind_that_a_shell_understands(launching: Launching) -> None:
-    (launching.folder / "train.py").write_text(TRAINS + "import os; os.kill(os.getpid(), 9)")
-    line = f"{sys.executable} -m lossguard launch -- {sys.executable} train.py; echo $?"
-    shell = subprocess.check_output(["sh", "-c", line], cwd=launching.folder, env=launching.environment(), text=True)
-    assert shell == "137\n"
-
-
-def test_a_step_is_at_the_collector_within_a_second(launching: Launching) -> None:
-    process = launching.script(
-        LOGS
-        + """
-import time
-run.log({"loss": 1.0})
-while True:
-    time.sleep(1)
-"""
-    )
-    wait_for(lambda: launching.metric("loss") == {0: 1.0}, seconds=SECONDS, what="the only step")
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=SECONDS)
 
 
 def test_the_exit_code_is_that_of_the_command_when_stdout_and_stderr_are_closed(launching: Launching) -> None:

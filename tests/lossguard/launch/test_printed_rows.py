@@ -57,11 +57,6 @@ def test_bytes_that_were_left_out_cost_only_the_lines_that_they_touch(tmp_path: 
     assert steps(read(tmp_path, *chunks)) == [1, 3]
 
 
-def test_only_lines_of_the_trainer_that_was_recognised_are_read(tmp_path: Path) -> None:
-    other = b"step:250/1490 val_loss:4.5113 train_time:7876ms step_avg:31.50ms\n"
-    assert steps(read(tmp_path, (0, LINE % 1 + b"\n" + other + LINE % 2 + b"\n"))) == [1, 2]
-
-
 def test_the_users_pattern_alone_is_read(tmp_path: Path) -> None:
     text = LINE % 1 + b"\nat 7 ce=3.5\n"
     described, row = read(tmp_path, (0, text), pattern=r"at (?P<step>\d+) ce=(?P<loss>\S+)")

@@ -7,11 +7,12 @@ import re
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lossguard.__main__ import main
 from lossguard.launch.printing import Printing
 from tests.lossguard.launch.launching import SECONDS, Launching
 from tests.waiting import wait_for
@@ -22,6 +23,7 @@ PRINTS = """
 for step in range(20):
     print(f"iter {step}: loss {2 - step / 100:.4f}, time 13.86ms, mfu 26.88%")
 """
+LOGS = "import trackio; trackio.Run().log({'loss': 1.0}, step=0)\n"
 LOSSES = {step: round(2 - step / 100, 4) for step in range(20)}
 PRINTS_ON = """
 import os, sys, time
@@ -45,84 +47,44 @@ def test_a_script_that_only_prints_is_recorded_and_what_it_prints_is_unchanged(l
     assert launching.collector.finished == ["failed"]
 
 
-def test_lines_arrive_while_the_command_runs(launching: Launching) -> None:
-    process = launching.script(PRINTS_ON, options=("--text",))
+def test_lines_of_a_pattern_arrive_while_the_command_runs_and_its_tracker_is_left_out(launching: Launching) -> None:
+    own = ("--pattern", r"iter (?P<step>\d+): loss (?P<err>\S+)", "--map", "loss=err")
+    process = launching.script(LOGS + PRINTS_ON, options=own)
     launching.wait_for_step(5)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=SECONDS)
     assert process.returncode == -signal.SIGTERM
     assert launching.collector.finished == ["interrupted"]
+    assert launching.metric("loss")[0] == 2.5
 
 
-@pytest.mark.parametrize(
-    ("options", "patience", "recorded"),
-    [
-        ((), None, {0: 1.0}),  # the tracker is called within a minute
-        (("--text",), None, LOSSES),
-        (("--pattern", r"iter (?P<step>\d+): loss (?P<loss>\S+)"), None, LOSSES),
-        (("--no-text",), 0.0, {0: 1.0}),
-    ],
-)
-def test_of_printed_lines_and_a_tracker_one_is_recorded(
-    launching: Launching, options: tuple[str, ...], patience: float | None, recorded: dict[int, float]
-) -> None:
-    calls = "import trackio; trackio.Run().log({'loss': 1.0}, step=0)\n"
-    process = replace(launching, patience=patience).script(PRINTS + calls, options=options)
-    _, err = process.communicate(timeout=SECONDS)
-    assert launching.metric("loss") == recorded
-    assert ("a tracker is called now: its rows are left out" in err) == (recorded == LOSSES)
-
-
-def test_lines_of_any_program_are_recorded_by_a_pattern(launching: Launching) -> None:
-    shell = 'for i in 1 2 3; do echo "at $i err=$i.5" >&2; done'
-    options = ("--pattern", r"at (?P<step>\d+) err=(?P<err>\S+)", "--map", "loss=err")
-    launching.start("sh", "-c", shell, options=options).communicate(timeout=SECONDS)
-    assert launching.metric("loss") == {1: 1.5, 2: 2.5, 3: 3.5}
+def test_with_no_text_nothing_printed_is_recorded_and_the_launcher_says_so(launching: Launching) -> None:
+    ended = launching.run(PRINTS, options=("--no-text",))
+    assert (ended.code, launching.collector.runs) == (0, {})
+    assert ended.problems.startswith("lossguard: nothing was recorded: ")
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--pattern", "step:("), "lossguard: --pattern 'step:(' is no regular expression: missing )"),
-        (("--pattern", "(?P<step>.)"), "lossguard: --pattern '(?P<step>.)' has no group named loss: write"),
-        (("--pattern", "(?P<step>.)(?P<loss>.)", "--no-text"), "lossguard: --pattern reads what the command prints"),
+        (("--pattern", "step:("), "--pattern 'step:(' is no regular expression: missing )"),
+        (("--pattern", "(?P<step>.)(?P<loss>.)", "--no-text"), "--pattern reads what the command prints"),
     ],
 )
 def test_a_pattern_that_cannot_be_used_is_said_before_the_command_starts(
-    launching: Launching, options: tuple[str, ...], sentence: str
+    options: tuple[str, ...], sentence: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    process = launching.start("echo", "started", options=options)
-    out, err = process.communicate(timeout=SECONDS)
-    assert (process.returncode, out) == (2, "")
-    assert err.startswith(sentence)
-
-
-def test_a_command_that_gives_nothing_to_record_gets_a_sentence_that_says_what_to_do(launching: Launching) -> None:
-    script = "import os, time\nprint('step 3', flush=True)\nwhile not os.path.exists('stop'): time.sleep(0.01)"
-    process = replace(launching, patience=0.5).script(script)
-    assert process.stderr is not None
-    assert next(line for line in process.stderr if "watching run" not in line) == (
-        "lossguard: nothing to record so far: no tracker was called and no printed line is known; --pattern REGEX says "
-        "how one looks\n"
-    )
-    (launching.folder / "stop").touch()
-    process.communicate(timeout=SECONDS)
-    assert process.returncode == 0
+    assert main(["launch", *options, "--", "echo", "started"]) == 2
+    shown = capfd.readouterr()
+    assert (shown.out, shown.err.startswith(f"lossguard: {sentence}")) == ("", True)
 
 
 def test_both_outputs_keep_their_order_where_they_go_to_one_place(launching: Launching) -> None:
     shell = "for i in $(seq 200); do echo out $i; echo err $i >&2; done"
     launcher = [sys.executable, "-m", "lossguard", "launch", "--", "sh", "-c", shell]
-    done = subprocess.run(
-        launcher,
-        cwd=launching.folder,
-        env=launching.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=True,
-        timeout=SECONDS,
-    )
+    both: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    environment = launching.environment()
+    done = subprocess.run(launcher, cwd=launching.folder, env=environment, text=True, check=True, **both)
     printed = [line for line in done.stdout.splitlines() if not line.startswith("lossguard: ")]
     assert printed == [f"{name} {number}" for number in range(1, 201) for name in ("out", "err")]
 
@@ -162,22 +124,19 @@ sys.exit(5)
     assert re.sub(rb"lossguard: [^\n]*\n", b"", launched) == plain
 
 
+@pytest.mark.system
 def test_the_end_of_a_pipe_ends_the_command_as_without_a_launcher(launching: Launching) -> None:
     launcher = f"{sys.executable} -m lossguard launch -- yes"
     shell = f"{{ {launcher}; echo $? >&2; }} | head -n 1"
+    environment = launching.environment()
     done = subprocess.run(
-        ["sh", "-c", shell],
-        cwd=launching.folder,
-        env=launching.environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=SECONDS,
+        ["sh", "-c", shell], cwd=launching.folder, env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout == "y\n"
     assert done.stderr.splitlines()[-1] == str(128 + signal.SIGPIPE)
 
 
+@pytest.mark.system
 def test_kill_9_of_the_launcher_neither_ends_the_command_nor_loses_a_line(launching: Launching) -> None:
     first = launching.script(PRINTS_ON, options=("--run-id", "r", "--text"))
     launching.wait_for_step(20)
@@ -195,6 +154,7 @@ def test_kill_9_of_the_launcher_neither_ends_the_command_nor_loses_a_line(launch
     assert recorded == set(range(len(out.splitlines())))
 
 
+@pytest.mark.system
 def test_a_process_that_outlives_the_command_does_not_hold_the_launcher_and_may_print(launching: Launching) -> None:
     shell = "(while ! [ -e stop ]; do sleep 0.01; done; echo late) & echo done"
     process = launching.start("sh", "-c", shell)

@@ -9,8 +9,9 @@ import pytest
 
 from lossguard.launch.recorder import NOTHING_RECORDED, Recorder
 from lossguard.run.run import Run
-from lossguard.run.start import init, storable_config
+from lossguard.run.start import folder_of, init, storable_config
 from lossguard.sources.names import NameMap
+from lossguard.spool.folders import LOCK_FILE
 from lossguard.spool.history import read_spools
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.states import RunState
@@ -19,18 +20,21 @@ from lossguard.vocabulary.states import RunState
 class Origin:
     """Begins an offline run in `folder`; `problems`: what the next attempts raise."""
 
-    def __init__(self, folder: Path, *problems: str) -> None:
-        self.folder, self.problems = folder, list(problems)
+    def __init__(self, directory: Path, *problems: str) -> None:
+        self.directory, self.problems = directory, list(problems)
 
     def begin(self, facts: dict[str, Any]) -> Run:
         if self.problems:
             raise ConfigurationError(self.problems.pop())
         return init(
-            facts.get("project") or "p", config=self.config(facts), run_id="r", mode="offline", directory=self.folder
+            facts.get("project") or "p", config=self.config(facts), run_id="r", mode="offline", directory=self.directory
         )
 
     def config(self, facts: dict[str, Any]) -> dict[str, Any]:
         return storable_config(facts.get("config"))
+
+    def folder(self, facts: dict[str, Any]) -> Path:
+        return folder_of(self.directory, facts.get("project") or "p", "r")
 
 
 def entry(step: int, **values: float) -> dict[str, Any]:
@@ -61,6 +65,29 @@ def test_a_journal_is_recorded_and_deleted(tmp_path: Path) -> None:
     assert steps(tmp_path) == [(0, 2.0), (1, 1.0)]
     assert (tmp_path / "q" / "r").is_dir()
     assert list(tmp_path.glob("a.*")) == []
+
+
+def test_a_script_that_begins_to_report_itself_meanwhile_has_the_run_to_itself(tmp_path: Path) -> None:
+    class BesideScript(Origin):
+        def folder(self, facts: dict[str, Any]) -> Path:
+            write(tmp_path / "a.journal", {"script_reports": 4711})
+            return super().folder(facts)
+
+    write(tmp_path / "a.journal", entry(0, loss=2.0))
+    record(tmp_path, BesideScript(tmp_path), tmp_path / "a.journal")
+    assert list(read_spools(tmp_path / "p" / "r")) == []
+
+
+def test_a_script_cannot_take_the_folder_while_the_run_is_begun(tmp_path: Path) -> None:
+    class Watched(Origin):
+        def begin(self, facts: dict[str, Any]) -> Run:
+            with (self.folder(facts) / LOCK_FILE).open() as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return super().begin(facts)
+
+    write(tmp_path / "a.journal", entry(0, loss=2.0))
+    record(tmp_path, Watched(tmp_path), tmp_path / "a.journal")
+    assert steps(tmp_path) == [(0, 2.0)]
 
 
 def test_a_run_without_a_row_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -161,17 +188,12 @@ def test_printed_lines_are_recorded_unless_a_tracker_is_called_within_a_minute(
     recorder.follow(tmp_path / "a.journal")
     recorder.close(RunState.FINISHED, 5.0)
     assert steps(tmp_path) == recorded
+    found = [each for _, each in read_spools(next(tmp_path.glob("*/r")))]
+    averaged = [each["details"]["averaged"] for each in found if each.get("event") == "source"]
+    assert averaged == [True] * (not left)
     assert bool(left) == (recorded[0][0] == 0)
     assert ("a tracker is called now: its rows are left out" in caplog.text) == is_said
     assert ("the command prints lines of Megatron-LM: they are recorded" in caplog.text) == (not left)
-
-
-def test_how_printed_lines_were_made_is_recorded_with_them(tmp_path: Path) -> None:
-    write(tmp_path / "a.journal", DESCRIBED, printed(5, 100.0, loss=7.0))
-    record(tmp_path, Origin(tmp_path), tmp_path / "a.journal")
-    found = [each for _, each in read_spools(next(tmp_path.glob("*/r")))]
-    assert [each["run"]["config"] for each in found if "run" in each] == [{"trainer": "Megatron-LM"}]
-    assert [each["details"]["averaged"] for each in found if each.get("event") == "source"] == [True]
 
 
 def test_printed_lines_that_wait_survive_kill_9_of_the_launcher(tmp_path: Path) -> None:
@@ -197,17 +219,6 @@ def test_a_command_that_neither_calls_a_tracker_nor_prints_a_known_line_is_said_
         recorder._step()
         assert caplog.text.count("nothing to record so far") == (now > 160.0)
     assert "--pattern REGEX says how one looks" in caplog.text
-
-
-def test_nothing_is_said_of_a_command_whose_lines_are_read(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lossguard.launch.recorder.SILENT_AFTER", -1.0)
-    write(tmp_path / "a.journal", DESCRIBED, printed(5, 1e10, loss=7.0))
-    recorder = Recorder(Origin(tmp_path), NameMap())
-    recorder.follow(tmp_path / "a.journal")
-    recorder._step()
-    assert caplog.text == ""
 
 
 def test_rows_that_are_rare_are_said_once_and_recorded_with_their_stride(

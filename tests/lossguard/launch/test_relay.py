@@ -82,6 +82,7 @@ def test_every_byte_is_passed_on_unchanged_and_an_unfinished_line_at_once(tmp_pa
     assert each.process.returncode == 0
 
 
+@pytest.mark.system
 def test_a_flood_neither_fills_the_memory_nor_hides_rows_that_are_rare(tmp_path: Path) -> None:
     with (tmp_path / "out").open("wb") as out, relayed(tmp_path, out.fileno()) as each:
         for step in range(500):  # 20 MB
@@ -155,16 +156,3 @@ def test_after_the_end_of_the_command_the_relay_waits_for_nobody_and_passes_on_w
     os.close(target)
     os.close(listener)
     assert each.steps() == [3]
-
-
-def test_nothing_is_read_any_more_once_the_launcher_says_so(tmp_path: Path) -> None:
-    listener, target = os.pipe()
-    with relayed(tmp_path, target) as each:
-        each.control.send(relay.STOP_READING)
-        put(each.printer, b"iter 3: loss 2.5, time 13.86ms, mfu 26.88%\n")
-        each.control.send(relay.COMMAND_ENDED)
-        assert each.control.recv(1) == relay.DONE
-        os.close(each.printer)
-    os.close(target)
-    os.close(listener)
-    assert each.steps() == []

@@ -1,4 +1,5 @@
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,15 +9,31 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ParallelStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+)
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from lossguard.lightning import Lossguard, Watch
+from lossguard.lightning.framework import has_whole_gradients
 from lossguard.vocabulary.errors import ConfigurationError
 from tests.lossguard.lightning.fitting import LoggingRun, Module, Numbers, fit, shuffled
 
 pytestmark = pytest.mark.slow  # importing lightning takes seconds
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole"),
+    [(DDPStrategy, True), (SingleDeviceStrategy, True), (FSDPStrategy, False), (DeepSpeedStrategy, False)],
+)
+def test_only_one_device_and_ddp_have_all_gradients_on_a_rank(kind: type[Strategy], whole: bool) -> None:
+    assert has_whole_gradients(object.__new__(kind)) is whole
 
 
 WITHOUT = """
@@ -54,90 +71,64 @@ class Endless(IterableDataset[Tensor]):
         yield torch.ones(8)
 
 
-def refused(folder: Path, loader: Any = None, *callbacks: Any, **settings: Any) -> str:
-    module = settings.pop("module", None) or Module()
-    run = LoggingRun()
-    with pytest.raises(ValueError, match=r"cannot be guarded|give it one|another order") as raised:
-        fit(
-            folder,
-            shuffled(40) if loader is None else loader,
-            Lossguard(run),
-            *callbacks,
-            module=module,
-            max_steps=3,
-            **settings,
-        )
+class Whim(torch.utils.data.Sampler[int]):
+    """Another order each time."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(random.SystemRandom().sample(range(40), 40))
+
+    def __len__(self) -> int:
+        return 40
+
+
+class Other(ParallelStrategy):
+    """As FSDP and DeepSpeed are, which want a GPU before they say anything else."""
+
+    global_rank = local_rank = node_rank = 0
+    world_size = 1
+
+    def _do_nothing(self, *arguments: Any, **options: Any) -> Any: ...
+
+    root_device = torch.device("cpu")
+    all_gather = all_reduce = barrier = broadcast = model_to_device = reduce = reduce_boolean_decision = _do_nothing
+
+    @property
+    def is_global_zero(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (
+            lambda: {"module": Manual()},
+            "manual optimization cannot be guarded, because only the module knows where a step begins: let Lightning "
+            "optimize, or use lossguard.lightning.Watch(run), which reports and never rolls back",
+        ),
+        (lambda: {"module": ReadsAhead()}, "training_step(dataloader_iter) cannot be guarded"),
+        (lambda: {"loader": {"a": shuffled(8), "b": shuffled(8)}}, "several loaders cannot be guarded"),
+        (lambda: {"loader": DataLoader(Endless(), batch_size=1)}, "without a length cannot be guarded"),
+        (lambda: {"loader": DataLoader(Numbers(40), batch_size=4, sampler=Whim())}, "gives another order each time"),
+        (
+            lambda: {"callback": GradientAccumulationScheduler({0: 1, 2: 2})},
+            "GradientAccumulationScheduler cannot be guarded",
+        ),
+        (
+            lambda: {"callback": Watch(LoggingRun())},
+            "the Trainer has the callbacks Lossguard and Watch: give it one of them",
+        ),
+        (lambda: {"reload_dataloaders_every_n_epochs": 1}, "reload_dataloaders_every_n_epochs cannot"),
+        (lambda: {"strategy": Other()}, "Other cannot be guarded"),
+    ],
+)
+def test_what_cannot_be_guarded_is_refused_before_the_first_step(tmp_path: Path, make: Any, why: str) -> None:
+    given = make()
+    module, run, loader = given.pop("module", Module()), LoggingRun(), given.pop("loader", shuffled(40))
+    callbacks = [given.pop("callback")] if "callback" in given else []
+    with pytest.raises(ValueError, match=re.escape(why)):
+        fit(tmp_path, loader, Lossguard(run), *callbacks, module=module, max_steps=3, **given)
     assert (module.seen, run.logged, run.recorded) == ({}, [], [])
-    assert not list(folder.iterdir())
-    return str(raised.value)
-
-
-OR_WATCH = ", or use lossguard.lightning.Watch(run), which reports and never rolls back"
-
-
-def test_manual_optimization_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path, module=Manual()) == (
-        "manual optimization cannot be guarded, because only the module knows where a step begins: "
-        "let Lightning optimize" + OR_WATCH
-    )
-
-
-def test_a_training_step_that_reads_ahead_is_refused(tmp_path: Path) -> None:
-    assert "training_step(dataloader_iter) cannot be guarded" in refused(tmp_path, module=ReadsAhead())
-
-
-def test_several_loaders_are_refused(tmp_path: Path) -> None:
-    assert "several loaders cannot be guarded" in refused(tmp_path, {"a": shuffled(8), "b": shuffled(8)})
-
-
-def test_a_loader_without_a_length_is_refused(tmp_path: Path) -> None:
-    assert "without a length cannot be guarded" in refused(tmp_path, DataLoader(Endless(), batch_size=1))
-
-
-def test_a_changing_accumulation_is_refused(tmp_path: Path) -> None:
-    changing = GradientAccumulationScheduler({0: 1, 2: 2})
-    assert "GradientAccumulationScheduler cannot be guarded" in refused(tmp_path, None, changing)
-
-
-def test_loaders_that_are_made_anew_are_refused(tmp_path: Path) -> None:
-    assert "reload_dataloaders_every_n_epochs cannot" in refused(tmp_path, reload_dataloaders_every_n_epochs=1)
-
-
-def test_two_callbacks_of_ours_are_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path, None, Watch(LoggingRun())) == (
-        "the Trainer has the callbacks Lossguard and Watch: give it one of them"
-    )
-
-
-def test_a_strategy_that_is_not_tested_is_refused(tmp_path: Path) -> None:
-    class Other(ParallelStrategy):
-        """As FSDP and DeepSpeed are, which want a GPU before they say anything else."""
-
-        global_rank = local_rank = node_rank = 0
-        world_size = 1
-
-        def _do_nothing(self, *arguments: Any, **options: Any) -> Any: ...
-
-        root_device = torch.device("cpu")
-        all_gather = all_reduce = barrier = broadcast = model_to_device = reduce = reduce_boolean_decision = _do_nothing
-
-        @property
-        def is_global_zero(self) -> bool:
-            return True
-
-    assert "Other cannot be guarded" in refused(tmp_path, strategy=Other())
-
-
-def test_a_sampler_without_a_fixed_order_is_refused(tmp_path: Path) -> None:
-    class Whim(torch.utils.data.Sampler[int]):
-        def __iter__(self) -> Iterator[int]:
-            return iter(random.SystemRandom().sample(range(40), 40))
-
-        def __len__(self) -> int:
-            return 40
-
-    loader = DataLoader(Numbers(40), batch_size=4, sampler=Whim())
-    assert "gives another order each time" in refused(tmp_path, loader)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import lossguard
-from lossguard.lightning import Watch
+from lossguard.lightning import Watch, watch
 from tests.lossguard.lightning.fitting import LoggingRun, Module, Numbers, assert_same, fit, shuffled
 
 pytestmark = pytest.mark.slow
@@ -52,6 +52,17 @@ def test_a_nan_is_reported_as_nan(tmp_path: Path) -> None:
     assert [math.isnan(metrics["loss"]) for _, _, metrics in run.logged] == [False, False, True]
 
 
+def test_a_norm_of_a_part_of_the_gradients_is_not_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watch, "has_whole_gradients", lambda strategy: False)  # as with FSDP, which needs a GPU
+    run = LoggingRun()
+    fit(tmp_path, shuffled(40), Watch(run), max_steps=3)
+    assert [set(metrics) & {"loss", "lr", "grad_norm"} for _, _, metrics in run.logged] == [{"loss", "lr"}] * 3
+    assert caplog.text.count("grad_norm is not reported: with SingleDeviceStrategy") == 1
+
+
+@pytest.mark.system
 def test_several_optimizers_are_only_watched(tmp_path: Path) -> None:
     class Manual(Module):
         def __init__(self) -> None:
@@ -88,6 +99,7 @@ def test_an_error_in_a_report_does_not_reach_the_training(tmp_path: Path, caplog
     assert caplog.text.count("on_train_batch_end failed, and training continues: RuntimeError('ours')") == 1
 
 
+@pytest.mark.system
 def test_tokens_are_counted_and_the_settings_become_configuration(tmp_path: Path) -> None:
     class Language(Module):
         def __init__(self, depth: int) -> None:

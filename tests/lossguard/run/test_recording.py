@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import lossguard
-from lossguard import Order, OrderKind, SegmentReason
+from lossguard import Order, SegmentReason
 from lossguard.vocabulary.protocol import SKIPPED_SAMPLE_RETURNED
 from lossguard.vocabulary.source_facts import SourceFacts
 from lossguard.vocabulary.states import Tier
@@ -19,6 +19,7 @@ from lossguard.vocabulary.wire import RestorableTier
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.device_tensor import DeviceTensor
 from tests.lossguard.recorded import offline, records, steps
+from tests.lossguard.scripted import rollback
 from tests.waiting import eventually, wait_for
 
 
@@ -345,7 +346,7 @@ def test_what_is_known_only_later_is_added_to_the_configuration_with_secrets_mas
 
 
 def decided(**fields: Any) -> Order:
-    return Order(id=1, kind=OrderKind.ROLLBACK, **fields)
+    return rollback(1, **fields)
 
 
 def test_a_run_that_ends_well_without_a_step_says_what_to_do_and_one_that_has_done_its_steps_does_not(
@@ -398,6 +399,7 @@ def test_a_change_that_is_declared_makes_earlier_orders_outdated_and_not_later_o
         run.expect(next_report_in=60.0)
         run.log_event(SKIPPED_SAMPLE_RETURNED, {"step": 0, "batch_index": 3, "rows": 2})
         run.log_event("checkpoint_uncertified", {"step": 1, "reason": "model.weight holds NaN"})
+        run.declare("remedy", name="lr", state="ended")
         assert run.outdated(decided(segment=key, step=0)) is None
         run.declare("data_mix", share=0.5)
         run.log(1, loss=1.0)
@@ -407,6 +409,20 @@ def test_a_change_that_is_declared_makes_earlier_orders_outdated_and_not_later_o
         assert run.outdated(decided(segment=key, step=1)) is None
         assert run.outdated(decided(segment="another-0", step=9)) is not None
         assert run.outdated(decided()) is None  # of a collector that says nothing of it
+
+
+def test_what_a_loop_reports_while_arms_are_tried_is_not_recorded(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        run.log(0, loss=1.0)
+        run.aside = True
+        run.log(1, loss=9.0)
+        run.declare("learning_rate", to=0.1)
+        run.add_seconds("evaluation_seconds", 5.0)
+        run.aside = False
+        run.log(1, loss=2.0)
+    lines = [line for line in records(run) if "metrics" in line or "event" in line]
+    assert [line["metrics"]["loss"] for line in lines] == [1.0, 2.0]
+    assert "evaluation_seconds" not in lines[1]["metrics"]
 
 
 def test_the_limits_of_a_run_are_one_of_its_capabilities(tmp_path: Path) -> None:
@@ -424,6 +440,7 @@ def test_the_limits_of_a_run_are_one_of_its_capabilities(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_guard_withdraws_its_capability_and_refuses_what_is_open_and_what_comes(
     collector: FakeCollector, tmp_path: Path
 ) -> None:

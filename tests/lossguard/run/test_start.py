@@ -17,7 +17,7 @@ from lossguard.spool.writer import Writer, new_writer_id
 from tests.lossguard.collectors import Answer, FakeCollector
 from tests.lossguard.delivery.runs import online, with_heartbeat
 from tests.lossguard.recorded import offline, records
-from tests.waiting import eventually
+from tests.waiting import eventually, pause
 
 
 def test_a_run_describes_itself_first(tmp_path: Path) -> None:
@@ -211,11 +211,11 @@ def test_orders_are_carried_out_only_while_the_lease_is_valid(
     with with_heartbeat(collector, tmp_path, 600.0) as run:  # no other answer renews the lease
         run.log(0, loss=1.0)
         assert eventually(lambda: "7@node-1 writes the run 'r' too: this process carries out no orders" in caplog.text)
-        order = {"id": 1, "kind": "rollback", "rewind_to": 0}
+        order = {"id": 1, "key": "k1", "kind": "rollback", "rewind_to": 0}
         lease |= {"lease": 0.5, "orders": [order]}
         run.log(1, loss=1.0)
         assert eventually(lambda: bool(run._inbox))
-        time.sleep(0.6)
+        pause(0.6)
         assert run.take_order() is None
         lease |= {"lease": 20.0}
         run.log(2, loss=1.0)

@@ -15,6 +15,7 @@ from lossguard.spool import archive
 from lossguard.spool.archive import Keep
 from lossguard.spool.history import read_spools
 from lossguard.spool.spool import RecordWriter, spools_in
+from lossguard.spool.spool_reader import AcknowledgedOffset
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.protocol import IMPORTED
 
@@ -113,7 +114,7 @@ def test_how_the_rows_were_made_is_said_before_the_first_of_them(tmp_path: Path)
 def test_delivered_rows_that_were_trimmed_away_are_not_imported_again(tmp_path: Path) -> None:
     done = load(tmp_path, stored([row(0), row(1)]))
     (spool,) = spools_in(done.folder)
-    spool.with_suffix(".acknowledged").write_text(str(spool.stat().st_size))
+    AcknowledgedOffset(spool).save(spool.stat().st_size)
     assert list(archive.trim(done.folder, Keep.UNDELIVERED))
     again = load(tmp_path, stored([row(0), row(1)]))
     assert (again.num_rows, again.num_known, spools_in(done.folder)) == (0, 2, [])
@@ -130,14 +131,10 @@ def test_the_rows_before_a_damaged_place_are_imported(tmp_path: Path) -> None:
     assert [each["step"] for each in recorded(done) if "metrics" in each] == [0, 1]
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="cannot be written"):
-        load(tmp_path / "file", stored([row(0)]))
-
-
-def test_rows_that_a_full_disk_did_not_take_are_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_a_disk_did_not_take_are_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     close = RecordWriter.close
     monkeypatch.setattr(RecordWriter, "close", lambda writer, timeout: close(writer, timeout) and False)
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        load(Path("/proc/nowhere"), stored([row(0)]))
     with pytest.raises(ConfigurationError, match=r"place: not all rows could be written to .*; import it again"):
         load(tmp_path, stored([row(0)]))

@@ -1,8 +1,8 @@
 import pytest
 
-from lossguard.sources.joining import HOLD_SECONDS, Joiner, PlacedRow
+from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.names import NameMap
-from lossguard.sources.rows import Row
+from lossguard.sources.rows import HOLD_SECONDS, Row
 from lossguard.sources.source_run import BadSource
 
 

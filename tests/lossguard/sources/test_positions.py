@@ -7,6 +7,7 @@ from lossguard.sources.positions import Saved
 from lossguard.spool import archive
 from lossguard.spool.archive import Keep
 from lossguard.spool.spool import spools_in
+from lossguard.spool.spool_reader import AcknowledgedOffset
 from tests.lossguard.recorded import offline
 
 
@@ -54,7 +55,7 @@ def test_trimmed_spools_keep_it_or_the_file_beside_them_has_it(tmp_path: Path, k
     saved = Saved(4, [4, "x"], {"loss": "train/loss"}, "csv", "place")
     positions.save(directory, saved)
     (spool,) = spools_in(directory)
-    spool.with_suffix(".acknowledged").write_text(str(spool.stat().st_size))
+    AcknowledgedOffset(spool).save(spool.stat().st_size)
     assert list(archive.trim(directory, keep))
     found = positions.newest(directory)
     assert found is not None

@@ -1,16 +1,11 @@
-import csv
 import math
 import random
-from pathlib import Path
 
 import pytest
 
 from lossguard.sources.names import NameMap
-from lossguard.sources.recognition import PREVIEW_ROWS, Preview, Recognition, smoothing_of
+from lossguard.sources.recognition import Preview, Recognition, smoothing_of
 from lossguard.vocabulary.source_facts import Clock, SourceFacts
-
-CURVES = Path(__file__).parents[4] / "shared" / "curves"
-SMOOTHED = "nanochat_d24_speedrun"  # its trainer prints a moving average
 
 
 def falling(count: int, noise: float = 0.05, seed: int = 0) -> list[float]:
@@ -78,15 +73,6 @@ def test_what_comes_to_be_known_late_joins_what_was_recognised() -> None:
     assert not recognition.know(SourceFacts())
 
 
-def test_a_stride_needs_most_of_the_rows() -> None:
-    recognition = Recognition()
-    step = 0
-    for k in range(64):
-        step += 10 if k % 2 else 1
-        recognition.observe(step, 3.0, {})
-    assert recognition.facts.stride == 1
-
-
 def test_a_rewind_or_a_pause_does_not_change_the_stride() -> None:
     recognition = Recognition()
     for step in [*range(0, 200, 10), *range(100, 300, 10), *range(1000, 1300, 10)]:
@@ -111,14 +97,6 @@ def test_an_axis_of_samples_or_epochs_is_recognised_by_its_counter() -> None:
     for k in range(1, 20):
         recognition.observe(k, 3.0, {"epoch": k / 100})
     assert recognition.facts.clock is Clock.STEPS
-
-
-@pytest.mark.skipif(not CURVES.exists(), reason="the curves of real runs are not part of the repository")
-@pytest.mark.parametrize("path", sorted(CURVES.glob("*.csv")), ids=lambda path: path.stem)
-def test_on_curves_of_real_runs(path: Path) -> None:
-    with open(path, newline="") as file:
-        losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
-    assert bool(facts_of(losses[:2100]).smoothing) == (path.stem == SMOOTHED)
 
 
 def preview(names: NameMap, rows: list[dict[str, float]]) -> str:
@@ -146,16 +124,3 @@ def test_a_source_without_a_loss_says_how_to_name_it() -> None:
 def test_an_override_that_never_came_is_one_sentence() -> None:
     text = preview(NameMap({"loss": "train/ce"}), [{"train/loss": 3.0}])
     assert "--map loss=train/ce: no such name in the first row; names there: train/loss." in text
-
-
-def test_many_names_are_counted_and_no_rows_is_said() -> None:
-    assert "and 8 more under their own names" in preview(NameMap(), [{f"layer_{k}": 1.0 for k in range(20)}])
-    assert Preview(NameMap()).text() == "no rows yet\n"
-
-
-def test_it_is_complete_after_so_many_rows() -> None:
-    made = Preview(NameMap())
-    for step in range(PREVIEW_ROWS):
-        assert not made.is_complete
-        made.add(step, {"loss": 1.0})
-    assert made.is_complete

@@ -14,12 +14,6 @@ def test_scalars_of_one_step_are_one_row() -> None:
     assert rows == [(0, {"loss": 1.0, "lr": 0.1}), (1, {"loss": 2.0, "lr": 0.2})]
 
 
-def test_a_row_is_complete_when_a_later_step_comes() -> None:
-    builder = RowBuilder()
-    assert builder.add("loss", 1.0, 0, 5.0) == []
-    assert builder.add("loss", 2.0, 1, 6.0) == [Row(0, 5.0, {"loss": 1.0})]
-
-
 def test_a_name_that_goes_back_begins_again_there() -> None:
     rows = built(("loss", 1.0, 7), ("lr", 0.1, 7), ("loss", 2.0, 5), ("lr", 0.1, 5), ("loss", 1.0, 6))
     assert [step for step, _ in rows] == [7, 5, 6]
@@ -48,17 +42,11 @@ def test_names_that_count_samples_are_kept_where_nothing_else_comes() -> None:
     assert [step for step, _ in rows] == [32, 64]
 
 
-def test_flush_gives_the_open_row_once() -> None:
-    builder = RowBuilder()
-    builder.add("loss", 1.0, 0)
-    assert len(builder.flush()) == 1
-    assert builder.flush() == []
-
-
 def test_what_came_late_is_returned_at_the_end() -> None:
     builder = RowBuilder()
     builder.add("loss", 1.0, 5)
     builder.flush()
     builder.add("eval_loss", 2.0, 5)
+    assert builder.flush() == []
     assert builder.close() == [Row(5, None, {"eval_loss": 2.0})]
     assert builder.close() == []

@@ -33,10 +33,7 @@ def test_whatever_a_reader_raises_is_one_sentence(problem: Exception) -> None:
 
 
 def test_a_source_that_takes_too_much_memory_is_one_sentence() -> None:
-    with (
-        pytest.raises(BadSource, match="here takes more than 1024 MiB of memory: import a part"),
-        parsing("here"),
-    ):
+    with pytest.raises(BadSource, match="here takes more than 1024 MiB of memory: import a part"), parsing("here"):
         raise MemoryError
 
 

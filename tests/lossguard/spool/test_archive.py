@@ -15,11 +15,12 @@ from lossguard.spool.archive import Keep, restore, trim
 from lossguard.spool.history import History
 from lossguard.spool.set_aside import SetAside
 from lossguard.spool.spool import spools_in
-from lossguard.vocabulary.orders import Order
-from lossguard.vocabulary.states import OrderKind, SegmentReason
+from lossguard.spool.spool_reader import AcknowledgedOffset
+from lossguard.vocabulary.states import SegmentReason
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.delivery.direct import DirectClient, deliver
 from tests.lossguard.recorded import offline
+from tests.lossguard.scripted import rollback
 
 APPLIED = {"rewound_to": 50, "skip_from": 60, "skip_to": 90, "lr_scale": 0.5, "reason": "spike"}
 
@@ -29,8 +30,8 @@ def recorded(folder: Path, num_steps: int = 100) -> Path:
     with offline(folder, run_id="r") as run:
         for step in range(num_steps):
             run.log(step, loss=float(step))
-        run.refuse(Order(id=1, kind=OrderKind.ROLLBACK), "no checkpoint")
-        run.open_segment(50, SegmentReason.ROLLBACK, Order(id=2, kind=OrderKind.ROLLBACK, key="k"), APPLIED)
+        run.refuse(rollback(1), "no checkpoint")
+        run.open_segment(50, SegmentReason.ROLLBACK, rollback(2), APPLIED)
         run.log(50, loss=-1.0)
     assert run.directory is not None
     return run.directory
@@ -50,7 +51,7 @@ def trimmed(directory: Path, keep: Keep) -> int:
 def test_a_resumed_run_knows_after_trimming_what_it_knew_before(tmp_path: Path, keep: Keep) -> None:
     directory = delivered(tmp_path)
     before = History.read(directory)
-    assert before.answered == {1, "k"}
+    assert before.answered == {"k1", "k2"}
     assert trimmed(directory, keep) == 1
     assert spools_in(directory) == []
     assert History.read(directory) == before
@@ -88,7 +89,7 @@ def test_what_is_not_delivered_completely_stays_as_it_is(tmp_path: Path, num_byt
     content = spool.read_bytes()
     lines = content.splitlines(keepends=True)
     delivered_bytes = len(content) - len(lines[-1]) if num_bytes < 0 else len(lines[0]) if num_bytes else 0
-    spool.with_suffix(".acknowledged").write_bytes(b"%020d\n" % delivered_bytes)
+    AcknowledgedOffset(spool).save(delivered_bytes)
     assert trimmed(directory, Keep.UNDELIVERED) == 0
     assert spool.read_bytes() == content
 
@@ -120,15 +121,6 @@ def test_two_trims_at_once_do_not_delete_each_others_files(tmp_path: Path, monke
     assert trimmed(directory, Keep.UNDELIVERED) == 1
     assert at_once == [0]
     assert History.read(directory) == before
-
-
-def test_an_unfinished_spool_of_a_release_without_locks_is_not_trimmed(tmp_path: Path) -> None:
-    directory = tmp_path / "p" / "r"
-    directory.mkdir(parents=True)
-    spool = directory / ("0" * 22 + ".spool")
-    spool.write_bytes(b'{"run":{"id":"r","project":"p"}}\n')
-    assert deliver(directory, FakeCollector()).delivered
-    assert trimmed(directory, Keep.COMPRESSED) == 0
 
 
 def test_a_damaged_spool_keeps_its_damaged_bytes(tmp_path: Path) -> None:
@@ -234,7 +226,7 @@ def test_a_collector_that_lost_the_run_gets_compressed_spools_again(tmp_path: Pa
     empty = FakeCollector()
     (spool,) = spools_in(directory)
     lines = spool.read_bytes().splitlines(keepends=True)
-    spool.with_suffix(".acknowledged").write_bytes(b"%020d\n" % sum(map(len, lines[:2])))
+    AcknowledgedOffset(spool).save(sum(map(len, lines[:2])))
     sender = Sender(
         directory,
         None,

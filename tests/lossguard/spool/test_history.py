@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 import lossguard
-from lossguard.vocabulary.orders import Order
-from lossguard.vocabulary.states import OrderKind, SegmentReason
+from lossguard.spool.lines import to_line
+from lossguard.vocabulary.states import SegmentReason
 from tests.lossguard.recorded import offline, records, steps
+from tests.lossguard.scripted import rollback
 
 
 def test_a_run_resumed_while_the_clock_is_behind_continues_after_what_it_did(
@@ -29,41 +30,36 @@ def test_an_answered_order_is_remembered_by_the_next_session(tmp_path: Path) -> 
     applied = {"rewound_to": 50, "skip_from": 60, "skip_to": 90, "lr_scale": 0.5, "reason": "spike"}
     with offline(tmp_path, run_id="r") as run:
         run.open_segment(0, SegmentReason.START)
-        run.refuse(Order(id=1, kind=OrderKind.ROLLBACK), "no checkpoint")
-        run.open_segment(50, SegmentReason.ROLLBACK, Order(id=2, kind=OrderKind.ROLLBACK), applied)
+        run.refuse(rollback(1), "no checkpoint")
+        run.open_segment(50, SegmentReason.ROLLBACK, rollback(2), applied)
     with offline(tmp_path, run_id="r") as run:
-        assert run.history.answered == {1, 2}
+        assert run.history.answered == {"k1", "k2"}
         assert run.history.skips == [lossguard.Skip(60, 90, "spike")]
         assert run.history.lr_scale == 0.5
 
 
 def test_an_order_with_a_key_of_its_own_is_new_though_its_id_was_answered(tmp_path: Path) -> None:
     """A store that was rebuilt counts its orders from 1 again."""
-
-    def order(id: int, key: str | None) -> Order:
-        return Order(id=id, kind=OrderKind.HOLD, key=key)
-
+    a, b, c = rollback(1, key="a"), rollback(1, key="b"), rollback(3, key="c")
     with offline(tmp_path, run_id="r") as run:
         run.open_segment(0, SegmentReason.START)
-        run.accept(order(1, "a"))
-        run.accept(order(2, None))
-        run.open_segment(50, SegmentReason.ROLLBACK, order(3, "c"), {"rewound_to": 50})
+        run.accept(a)
+        run.open_segment(50, SegmentReason.ROLLBACK, c, {"rewound_to": 50})
     with offline(tmp_path, run_id="r") as run:
-        assert run.history.answered == {"a", 2, "c"}
-        inbox = [order(1, "a"), order(2, None), order(3, "c"), order(1, "b"), order(1, "b")]
-        run._receive(inbox)  # type: ignore[attr-defined]
-        assert [run.take_order(), run.take_order()] == [order(1, "b"), None]
+        assert run.history.answered == {"a", "c"}
+        run._receive([a, c, b, b])  # type: ignore[attr-defined]
+        assert [run.take_order(), run.take_order()] == [b, None]
 
 
 def test_a_damaged_line_is_no_part_of_the_history(tmp_path: Path) -> None:
     with offline(tmp_path, run_id="r") as run:
         run.open_segment(0, SegmentReason.START)
-        run.refuse(Order(id=1, kind=OrderKind.ROLLBACK), "no checkpoint")
-        run.refuse(Order(id=2, kind=OrderKind.ROLLBACK), "no checkpoint")
+        run.refuse(rollback(1), "no checkpoint")
+        run.refuse(rollback(2), "no checkpoint")
     (spool,) = tmp_path.rglob("*.spool")
     spool.write_bytes(spool.read_bytes().replace(b'"answer":2', b'"answer":3'))
     with offline(tmp_path, run_id="r") as run:
-        assert run.history.answered == {1}
+        assert run.history.answered == {"k1"}
 
 
 def test_the_records_of_all_sessions_are_read_in_the_order_of_writing(tmp_path: Path) -> None:
@@ -83,7 +79,6 @@ def test_the_records_of_all_sessions_are_read_in_the_order_of_writing(tmp_path: 
 
 
 def test_truncated_and_damaged_lines_are_left_out(tmp_path: Path) -> None:
-    (tmp_path / "1.spool").write_bytes(
-        b'{"step":0,"metrics":{}}\n\x00garbage\n5\n{"step":1,"metrics":{}}\n{"step":2,"metr'
-    )
+    first, second = (to_line({"step": step, "metrics": {}}) for step in (0, 1))
+    (tmp_path / "1.spool").write_bytes(b"%b\x00garbage\n5\n%b%b" % (first, second, second[:15]))
     assert [record["step"] for _, record in lossguard.read_spools(tmp_path)] == [0, 1]

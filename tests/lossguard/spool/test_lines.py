@@ -14,7 +14,7 @@ RECORD = {"step": 7, "time": 1.5, "metrics": {"loss": 2.5, "grad_norm": math.nan
 
 def test_a_line_is_read_as_it_was_written() -> None:
     expected = {**RECORD, "metrics": {"loss": 2.5, "grad_norm": "NaN"}}
-    assert from_line(to_line(RECORD), checksums=True) == expected
+    assert from_line(to_line(RECORD)) == expected
 
 
 def test_a_release_without_checksums_reads_the_line_as_json() -> None:
@@ -26,14 +26,12 @@ def test_any_flipped_bit_is_found(position: int, bit: int) -> None:
     line = bytearray(to_line(RECORD))
     line[position] ^= 1 << bit
     with pytest.raises(DamagedLine):
-        from_line(bytes(line), checksums=True)
+        from_line(bytes(line))
 
 
-def test_a_line_without_checksum_is_read_only_where_none_has_one() -> None:
-    line = b'{"step":7,"time":1.5,"metrics":{}}\n'
-    assert from_line(line, checksums=False)["step"] == 7
+def test_a_line_without_checksum_is_damaged() -> None:
     with pytest.raises(DamagedLine, match="has no checksum"):
-        from_line(line, checksums=True)
+        from_line(b'{"step":7,"time":1.5,"metrics":{}}\n')
 
 
 def test_an_intact_line_is_found_behind_the_torn_one_before_it() -> None:

@@ -172,7 +172,7 @@ def test_with_a_limit_a_session_continues_in_files_that_stand_alone(tmp_path: Pa
     assert [session_of(path)[1] for path in files] == [
         sum(path.stat().st_size for path in files[:number]) for number in range(len(files))
     ]
-    contents = [[from_line(line, checksums=True) for line in path.read_bytes().splitlines(True)] for path in files]
+    contents = [[from_line(line) for line in path.read_bytes().splitlines(True)] for path in files]
     for content in contents[1:]:
         assert content[0] == run | {"repeated": True}
         assert content[1] == segment | {"order": None, "key": None, "applied": None, "repeated": True}

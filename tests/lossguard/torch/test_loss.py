@@ -45,13 +45,6 @@ def test_values_and_gradients_are_those_of_the_definition_in_float64(z_weight: f
         torch.testing.assert_close(value.double(), expected, atol=1e-5, rtol=1e-5, check_dtype=False)
 
 
-def test_the_gradient_is_right_to_double_precision() -> None:
-    logits, targets = sample(torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda x: causal_lm_loss(x, targets, z_weight=0.1, label_smoothing=0.1).loss, logits.requires_grad_()
-    )
-
-
 def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, targets = sample()
     whole = causal_lm_loss(logits, targets, z_weight=0.1)
@@ -60,25 +53,9 @@ def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (whole.loss, whole.log_z, whole.log_z_max) == (parts.loss, parts.log_z, parts.log_z_max)
 
 
-REDUCED = [torch.bfloat16, torch.float16]
-DTYPES = [torch.float32, *REDUCED]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 EPSILON = {torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 """Relative error of a gradient that is computed in float32 and rounded once."""
-
-
-@pytest.mark.parametrize("dtype", REDUCED)
-def test_reduced_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    logits, targets = sample(dtype)
-    ours, exact = logits.clone().requires_grad_(), logits.float().requires_grad_()
-    terms, full = (causal_lm_loss(each, targets, z_weight=1e-4) for each in (ours, exact))
-    assert terms.loss.dtype is torch.float32
-    assert terms.loss == full.loss
-    terms.loss.backward()  # type: ignore[no-untyped-call]
-    full.loss.backward()  # type: ignore[no-untyped-call]
-    assert ours.grad is not None
-    assert exact.grad is not None
-    assert ours.grad.dtype is dtype
-    torch.testing.assert_close(ours.grad, exact.grad.to(dtype), atol=1e-5, rtol=1e-2)
 
 
 def test_only_the_loss_is_differentiable() -> None:
@@ -125,6 +102,7 @@ def gradients_by_the_definition(logits: Tensor, targets: Tensor, smoothing: floa
     reference(exact, targets, 0.1, smoothing)[0].backward()  # type: ignore[no-untyped-call]
     assert ours.grad is not None
     assert exact.grad is not None
+    assert ours.grad.dtype is logits.dtype
     return ours.grad, exact.grad
 
 
@@ -159,10 +137,10 @@ def test_a_target_with_a_huge_negative_logit_does_not_change_log_z(dtype: torch.
     logits, targets = sample(dtype)
     huge = -6e4 if dtype is torch.float16 else -3e7
     logits = logits.scatter(2, targets.clamp(min=0).unsqueeze(2), torch.full((2, 7, 1), huge, dtype=dtype))
-    terms, (loss, log_z, cross_entropy) = (
-        causal_lm_loss(logits, targets, z_weight=0.1),
-        reference(logits, targets, 0.1, 0.0),
-    )
+    terms = causal_lm_loss(logits, targets, z_weight=0.1)
+    loss, log_z, cross_entropy = reference(logits, targets, 0.1, 0.0)
+    assert terms.loss.dtype is torch.float32
+    assert terms.num_tokens == 12
     for value, expected in (
         (terms.log_z, log_z.mean()),
         (terms.log_z_max, log_z.max()),
@@ -205,19 +183,14 @@ def test_second_and_third_derivatives_are_right_to_double_precision(smoothing: f
     assert torch.autograd.gradgradcheck(penalty, logits)
 
 
-@pytest.mark.parametrize("smoothing", [-0.1, 1.5, math.nan])
-def test_label_smoothing_outside_0_to_1_is_refused(smoothing: float) -> None:
-    with pytest.raises(ValueError, match=r"label_smoothing = (-0.1|1.5|nan) cannot be used: .* between 0 and 1"):
-        causal_lm_loss(*sample(), label_smoothing=smoothing)
-
-
-def test_the_counted_tokens_are_counted() -> None:
-    assert causal_lm_loss(*sample()).num_tokens == 12
-
-
-def test_shapes_that_do_not_fit_are_named() -> None:
+def test_arguments_that_cannot_be_used_are_refused_in_one_sentence() -> None:
+    for smoothing in (-0.1, 1.5, math.nan):
+        with pytest.raises(ValueError, match=rf"label_smoothing = {smoothing} cannot be used: .* between 0 and 1"):
+            causal_lm_loss(*sample(), label_smoothing=smoothing)
     with pytest.raises(ValueError, match=r"\(2, 7, 50\) do not match targets \(2, 6\)"):
         causal_lm_loss(torch.zeros(2, 7, 50), torch.zeros(2, 6, dtype=torch.long))
+    with pytest.raises(ValueError, match="1 names for 2 sequences"):
+        loss_by_source(torch.ones(2, 1), torch.zeros(2, 1), ["web"])
 
 
 def test_it_is_the_mean_over_the_counted_tokens_of_each_source_that_has_sequences() -> None:
@@ -252,8 +225,3 @@ def test_no_value_is_read_from_the_device() -> None:
     losses = torch.empty(2, 3, device="meta")
     found = loss_by_source(losses, torch.zeros(2, 3, dtype=torch.int64, device="meta"), ["web", "code"])
     assert {value.device.type for value in found.values()} == {"meta"}
-
-
-def test_a_name_is_needed_for_each_sequence() -> None:
-    with pytest.raises(ValueError, match="1 names for 2 sequences"):
-        loss_by_source(torch.ones(2, 1), torch.zeros(2, 1), ["web"])

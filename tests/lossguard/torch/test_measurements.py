@@ -58,11 +58,6 @@ def test_a_group_without_gradients_is_left_out_and_a_gradient_that_is_not_finite
     assert norms["layer_grad_norm/norm"].isnan()
 
 
-def test_no_value_of_norms_is_read_from_the_device() -> None:
-    norms = LayerGradNorms(Model(3, device="meta")).measure()
-    assert {norm.device.type for norm in norms.values()} == {"meta"}
-
-
 def imbalance(loads: Sequence[float] | Sequence[Sequence[float]]) -> float:
     return expert_imbalance(torch.tensor(loads))["expert_imbalance"].item()
 
@@ -79,11 +74,6 @@ def test_the_worst_layer_counts_and_one_without_tokens_does_not() -> None:
 def test_loads_count_the_choices_of_a_router() -> None:
     choices = torch.tensor([[[0, 2], [2, 3]], [[2, 0], [0, 2]]])
     assert expert_loads(choices, 5).tolist() == [3, 0, 4, 1, 0]
-
-
-def test_no_value_of_experts_is_read_from_the_device() -> None:
-    loads = expert_loads(torch.zeros(2, 8, 2, dtype=torch.int64, device="meta"), 16)
-    assert expert_imbalance(loads)["expert_imbalance"].device.type == "meta"
 
 
 def test_a_vocabulary_of_bytes_is_given_whole_and_sums_to_one() -> None:
@@ -108,11 +98,6 @@ def test_of_a_large_vocabulary_the_likeliest_are_named_and_the_rest_is_summed() 
     assert recorded["target_log_probability"] < min(recorded["log_probabilities"])
 
 
-def test_a_model_that_broke_is_probed_as_nan() -> None:
-    recorded = next_token(torch.full((4,), math.nan), str, target=1)
-    assert all(map(math.isnan, [*recorded["log_probabilities"], recorded["target_log_probability"]]))
-
-
 def test_the_logits_of_many_positions_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a vector .of one position., not of shape \(2, 4\)"):
         next_token(torch.zeros(2, 4), str)
@@ -130,7 +115,8 @@ def test_the_entropy_of_a_certain_token_is_zero_and_that_of_a_broken_model_is_na
     certain_V = torch.full((300,), -math.inf)
     certain_V[7] = 0.0
     assert next_token(certain_V, str, entropy=True)["entropy"] == 0.0
-    assert math.isnan(next_token(torch.full((4,), math.nan), str, entropy=True)["entropy"])
+    broken = next_token(torch.full((4,), math.nan), str, target=1, entropy=True)
+    assert all(map(math.isnan, [*broken["log_probabilities"], broken["target_log_probability"], broken["entropy"]]))
 
 
 def stepped(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
@@ -182,12 +168,16 @@ def test_damaged_weights_are_news() -> None:
     assert not torch.isfinite(updates.take()["update_norm"])
 
 
-def test_no_value_of_updates_is_read_from_the_device() -> None:
-    model = nn.Linear(8, 8, device="meta")  # which has no values: reading one is an error
+def test_no_value_is_read_from_the_device() -> None:
+    """On the device `meta`, which has no values: reading one is an error."""
+    model = Model(3, device="meta")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     updates = UpdateNorm(optimizer)
     stepped(optimizer, model)
-    assert updates.take()["update_norm"].device.type == "meta"
+    loads = expert_loads(torch.zeros(2, 8, 2, dtype=torch.int64, device="meta"), 16)
+    measured = LayerGradNorms(model).measure() | updates.take() | expert_imbalance(loads)
+    assert {"update_norm", "expert_imbalance"} < measured.keys()
+    assert {value.device.type for value in measured.values()} == {"meta"}
 
 
 def test_numbers_below_1_are_refused() -> None:

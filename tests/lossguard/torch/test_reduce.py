@@ -1,4 +1,4 @@
-"""One process. tests/ranks/test_token_means.py has several."""
+"""One process. tests/ranks/test_scenarios.py has several."""
 
 import dataclasses
 import math
@@ -87,13 +87,8 @@ def test_plain_losses_have_a_plain_mean(kind: Any) -> None:
     loss, norm = over_ranks([kind(1.0), kind(4.0)], kind(0.5))
     assert (loss.item(), norm.item()) == (2.5, 0.5)
     assert over_ranks(kind(3.0), NORM)[0].item() == 3.0
+    assert math.isnan(over_ranks([kind(1.0), kind(math.nan)], NORM)[0])
     assert over_ranks([kind(1.0), kind(4.0)], NORM, num_tokens=[3, torch.tensor(1)])[0].item() == 1.75
-
-
-def test_a_nan_among_plain_losses_is_nan_in_the_mean() -> None:
-    loss, norm = over_ranks([1.0, math.nan], math.nan)
-    assert math.isnan(loss)
-    assert math.isnan(norm)
 
 
 def test_as_many_counts_as_losses_are_needed() -> None:

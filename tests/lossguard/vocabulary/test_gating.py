@@ -35,18 +35,12 @@ def test_a_bound_follows_the_run_and_no_skipped_value() -> None:
     assert bounds.limits()[0] == pytest.approx(1.12)
 
 
-def test_a_loss_that_never_changes_has_a_bound_above_its_level() -> None:
+@pytest.mark.parametrize(("level", "limit"), [(3.0, 3.36), (-100.0, -88.0)])
+def test_a_loss_that_never_changes_has_a_bound_above_its_level(level: float, limit: float) -> None:
     bound = Bound(log=False, min_noise=0.01)
     for _ in range(MIN_VALUES):
-        bound.accept(3.0)
-    assert bound.limit(12.0) == pytest.approx(3.36)
-
-
-def test_a_negative_loss_has_a_bound_above_its_level_too() -> None:
-    bound = Bound(log=False, min_noise=0.01)
-    for _ in range(MIN_VALUES):
-        bound.accept(-100.0)
-    assert bound.limit(12.0) == pytest.approx(-88.0)
+        bound.accept(level)
+    assert bound.limit(12.0) == pytest.approx(limit)
 
 
 def test_the_cap_is_reached_by_skips_close_together_and_the_bounds_are_learnt_anew() -> None:

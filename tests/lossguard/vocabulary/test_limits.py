@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from lossguard import ConfigurationError, Limits, Order, OrderKind
 from lossguard.vocabulary.limits import BY_STRICTNESS, limits_in
 from lossguard.vocabulary.states import OrderMode, Refusal
-from tests.lossguard.scripted import rollback
+from tests.lossguard.scripted import new_order, rollback
 
 LIMITS = st.builds(
     Limits,
@@ -55,11 +55,7 @@ def test_without_limits_every_order_is_carried_out() -> None:
             rollback(lr_scale=0.5),
             "limits: it multiplies the learning rate by 0.5, and allow_lr_scale=false",
         ),
-        (
-            Limits(not_after=0.9),
-            rollback(),
-            "limits: step 100 lies after 0.9 of the run's 100 steps (not_after=0.9)",
-        ),
+        (Limits(not_after=0.9), rollback(), "limits: step 100 lies after 0.9 of the run's 100 steps (not_after=0.9)"),
         (Limits(mode=OrderMode.APPROVE), rollback(), "approval: no person has approved it (mode=approve)"),
         (
             Limits(mode=OrderMode.OBSERVE),
@@ -86,7 +82,7 @@ def test_a_fraction_of_a_run_of_unknown_length_permits_nothing() -> None:
 
 
 def test_a_hold_is_no_rollback_and_a_release_is_never_refused() -> None:
-    hold, release = (Order(id=1, kind=kind) for kind in (OrderKind.HOLD, OrderKind.RELEASE))
+    hold, release = (new_order(kind) for kind in (OrderKind.HOLD, OrderKind.RELEASE))
     strict = Limits(max_depth=0, rollbacks_per_day=0, not_after=0.0)
     assert strict.refusal(hold, step=9, until=None, num_rollbacks=9) is None
     assert refused(Limits(mode=OrderMode.APPROVE), hold).startswith(Refusal.APPROVAL)

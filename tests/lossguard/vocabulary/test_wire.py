@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lossguard
-from lossguard.vocabulary.wire import MAX_CHARACTERS, MAX_NOTICE, MAX_SENTENCE, Answer, Notice, Probe, Question
+from lossguard.vocabulary.states import Arm
+from lossguard.vocabulary.wire import (
+    MAX_CHARACTERS,
+    MAX_NOTICE,
+    MAX_SENTENCE,
+    Answer,
+    ArmResult,
+    ArmsTried,
+    Notice,
+    Probe,
+    Question,
+)
 
 
 def question(**fields: Any) -> Question | None:
@@ -57,10 +68,15 @@ def _events(folder: Path) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, spool.read_text().splitlines()) if "event" in line]
 
 
-@given(st.lists(st.tuples(st.text(max_size=5), st.floats()), min_size=1, max_size=256), st.text(max_size=9))
-def test_a_probe_survives_json_unchanged(tokens: list[tuple[str, float]], prompt: str) -> None:
+@given(
+    st.lists(st.tuples(st.text(max_size=5), st.floats()), min_size=1, max_size=256),
+    st.text(max_size=9),
+    st.sampled_from([None, 0.0, math.log(4), math.nan]),
+)
+def test_a_probe_survives_json_unchanged(tokens: list[tuple[str, float]], prompt: str, entropy: float | None) -> None:
     names, values = zip(*tokens, strict=True)
-    probe = Probe(prompt=prompt, tokens=names, log_probabilities=values, rest_count=3, rest_log_probability=values[0])
+    rest: Any = {"rest_count": 3, "rest_log_probability": values[0], "entropy": entropy}
+    probe = Probe(prompt=prompt, tokens=names, log_probabilities=values, **rest)
     back = Probe.from_details(json.loads(json.dumps(probe.to_details(), allow_nan=False)))
     assert repr(back) == repr(probe)  # NaN is not equal to itself
 
@@ -118,17 +134,43 @@ def test_a_probe_without_an_entropy_has_the_form_that_earlier_releases_wrote_and
     assert Probe.from_details(details).entropy is None
 
 
-@pytest.mark.parametrize("entropy", [0.0, math.log(5), math.nan])
-def test_an_entropy_survives_json(entropy: float) -> None:
-    probe = Probe(
-        prompt="p", tokens=("a", "b"), log_probabilities=(-1.0, -1.0), rest_count=3, rest_log_probability=-1.4,
-        entropy=entropy,
-    )  # fmt: skip
-    back = Probe.from_details(json.loads(json.dumps(probe.to_details(), allow_nan=False)))
-    assert repr(back) == repr(probe)
-
-
 @pytest.mark.parametrize("entropy", [-0.1, 0.7, 1e308, math.inf])
 def test_an_entropy_that_two_tokens_cannot_have_is_refused(entropy: float) -> None:
     with pytest.raises(ValueError, match=r"an entropy lies between 0 and 0\.693 nats"):
         Probe(prompt="p", tokens=("a", "b"), log_probabilities=(-0.7, -0.7), entropy=entropy)
+
+
+def arms(**changes: Any) -> dict[str, Any]:
+    results = tuple(
+        ArmResult(arm=arm, steps=75, loss=math.inf, difference=math.nan, error=0.1, got_past=False, remedy=remedy)
+        for arm, remedy in ((Arm.WAIT, None), (Arm.REWIND_WITH_REMEDY, "clip"))
+    )
+    return ArmsTried(order=3, rewind_to=40, tier="disk", window=75, results=results).to_details() | changes
+
+
+def test_arms_come_back_from_json_with_what_is_not_finite() -> None:
+    found = ArmsTried.from_details(json.loads(json.dumps(arms(), allow_nan=False)))
+    assert found.to_details() == arms()
+    assert math.isinf(found.results[0].loss)
+    assert math.isnan(found.results[0].difference)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({name: wrong} for name in ("order", "rewind_to", "window") for wrong in (-1, 1.5, True, None)),
+        *({"arms": wrong} for wrong in ([], {"a": 1}, [1], None, [*arms()["arms"], arms()["arms"][0]])),
+        *({"arms": [arms()["arms"][0] | wrong]} for wrong in ({"loss": None}, {"loss": "x"}, {"got_past": 1})),
+        *({"arms": [arms()["arms"][0] | wrong]} for wrong in ({"arm": "hope"}, {"remedy": "A b"}, {"steps": -1})),
+        {"tier": "No Tier"},
+    ],
+)
+def test_malformed_arms_are_no_arms(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        ArmsTried.from_details(arms(**changes))
+
+
+@pytest.mark.parametrize("missing", ["order", "tier", "arms"])
+def test_arms_need_all_their_fields(missing: str) -> None:
+    with pytest.raises(ValueError, match=f"arms need '{missing}'"):
+        ArmsTried.from_details({name: value for name, value in arms().items() if name != missing})

@@ -1,6 +1,6 @@
 """The policy of all runs, of a project and of a run: who follows which value, and what is refused."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -42,8 +42,7 @@ def mode_of(trainer: Trainer) -> tuple[str, str]:
     return mode["value"], mode["from"]
 
 
-def test_the_run_wins_over_the_project_and_the_project_over_the_collector(http_on_both: TestClient) -> None:
-    http = http_on_both
+def test_the_run_wins_over_the_project_and_the_project_over_the_collector(http: TestClient) -> None:
     trainer = Trainer(http)
     assert mode_of(trainer) == ("auto", "default")
     put(http, "/policy", mode="observe")
@@ -91,35 +90,19 @@ def test_a_run_that_has_ended_keeps_the_policy_that_it_had(http: TestClient) -> 
     assert put(http, "/runs/r1/policy", patience=20)["mode"] == "observe"
 
 
-def test_two_changes_at_once_are_both_kept(engine: sa.Engine) -> None:
-    def change(**fields: Any) -> None:
-        with writing(engine) as session:
-            set_default(session, "gpt", fields, who="ada", now=NOW)
-
-    for first, second in (({"mode": "observe"}, {"patience": 20}), ({"mode": "approve"}, {"patience": 30})):
-        with ThreadPoolExecutor(1) as pool:
-            with writing(engine) as session:
-                set_default(session, "gpt", first, who="bob", now=NOW)
-                other = pool.submit(change, **second)
-                wait([other], timeout=0.2)
-            other.result()
-        with reading(engine) as session:
-            assert policies.layers(session, project="gpt") == {Layer.PROJECT: first | second}
-
-
-def test_the_longest_name_of_an_author_fits(http_on_both: TestClient, engine: sa.Engine) -> None:
-    trainer = Trainer(http_on_both, capabilities=[CAN_ROLL_BACK])
+def test_the_longest_name_of_an_author_fits(http: TestClient, sqlite_engine: sa.Engine) -> None:
+    trainer = Trainer(http, capabilities=[CAN_ROLL_BACK])
     trainer.report(trainer.open("a"), [0, 1], {"loss": [1.0, 1.0]}, restorable_steps=[0])
-    token = create_token(engine, "t" * 128, Scope.READ, Scope.OPERATE)
+    token = create_token(sqlite_engine, "t" * 128, Scope.READ, Scope.OPERATE)
     headers = {"authorization": f"Bearer {token}", PERSON_HEADER: "p" * MAX_PERSON}
     for method, path, body in (
         ("PUT", "/policy", {"mode": "approve"}),
         ("PUT", "/runs/r1/policy", {"mode": "observe"}),
         ("POST", "/runs/r1/rollback", {"reason": "by hand"}),
     ):
-        answer = http_on_both.request(method, f"{API}{path}", json=body, headers=headers)
+        answer = http.request(method, f"{API}{path}", json=body, headers=headers)
         assert answer.status_code == 200, answer.text
-    with reading(engine) as session:
+    with reading(sqlite_engine) as session:
         assert session.scalars(sa.select(Order.approved_by)).one() == f"{'p' * MAX_PERSON} (token {'t' * 128})"
 
 
@@ -179,62 +162,66 @@ def test_a_token_sets_the_policy_of_what_it_covers_alone(http: TestClient, sqlit
     assert reader.status("PUT", "/runs/r1/policy", body) == 403
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_of_two_changes_that_are_valid_alone_and_invalid_together_the_second_is_refused(
-    http_on_both: TestClient, engine: sa.Engine, order: int
-) -> None:
-    """One operator changes the run, another one its project, at the same time."""
-    trainer = Trainer(http_on_both)
-    changes: Sequence[Callable[[Session], object]] = [
-        lambda session: set_of_run(session, "r1", {"skip_max": 300}, who="ada", now=NOW),
-        lambda session: set_default(session, "gpt", {"skip_min": 400}, who="bob", now=NOW),
-    ][::order]
+def at_once(engine: sa.Engine, first: Callable[[Session], object], second: Callable[[Session], Any]) -> Any:
+    """What the second change returns, which has begun before the first is committed."""
 
-    def change() -> None:
+    def change() -> Any:
         with writing(engine) as session:
-            changes[1](session)
+            return second(session)
 
     with ThreadPoolExecutor(1) as pool:
         with writing(engine) as session:
-            changes[0](session)
+            first(session)
             other = pool.submit(change)
             wait([other], timeout=0.2)
-        with pytest.raises(Problem, match="must not be below skip_min"):
-            other.result()
+        return other.result()
+
+
+def set_project(**fields: Any) -> Callable[[Session], object]:
+    return lambda session: set_default(session, "gpt", fields, who="bob", now=NOW)
+
+
+def set_run(**fields: Any) -> Callable[[Session], object]:
+    return lambda session: set_of_run(session, "r1", fields, who="ada", now=NOW)
+
+
+def register(session: Session) -> runs.Registration:
+    """A loop with a policy of its own."""
+    spec = RunIn(id="r1", project="gpt", started_at=NOW, policy={"skip_max": 300})
+    return runs.register(session, spec, claim=Claim(writer=None, now=NOW, seconds=20.0), who="loop")
+
+
+def test_two_changes_at_once_are_both_kept(engine: sa.Engine) -> None:
+    at_once(engine, set_project(mode="observe"), set_project(patience=20))
+    with reading(engine) as session:
+        assert policies.layers(session, project="gpt") == {Layer.PROJECT: {"mode": "observe", "patience": 20}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (set_run(skip_max=300), set_project(skip_min=400)),
+        (set_project(skip_min=400), set_run(skip_max=300)),
+        (register, set_project(skip_min=400)),
+    ],
+)
+def test_of_two_changes_that_are_valid_alone_and_invalid_together_the_second_is_refused(
+    http_on_both: TestClient,
+    engine: sa.Engine,
+    first: Callable[[Session], object],
+    second: Callable[[Session], object],
+) -> None:
+    trainer = Trainer(http_on_both)
+    with pytest.raises(Problem, match="must not be below skip_min"):
+        at_once(engine, first, second)
     assert mode_of(trainer) == ("auto", "default")
 
 
-@pytest.mark.parametrize("is_first", [True, False])
-def test_a_loop_and_an_operator_that_set_values_at_once_never_make_an_invalid_policy(
-    http_on_both: TestClient, engine: sa.Engine, is_first: bool
+def test_the_policy_of_a_loop_that_an_operator_has_just_made_invalid_is_a_problem_of_its_registration(
+    http_on_both: TestClient, engine: sa.Engine
 ) -> None:
-    def register(session: Session) -> object:
-        spec = RunIn(id="r1", project="gpt", started_at=NOW, policy={"skip_max": 300})
-        return runs.register(session, spec, claim=Claim(writer=None, now=NOW, seconds=20.0), who="loop")
-
-    def operate(session: Session) -> object:
-        set_default(session, "gpt", {"skip_min": 400}, who="bob", now=NOW)
-        return None
-
     Trainer(http_on_both)
-    changes = [register, operate] if is_first else [operate, register]
-
-    def change() -> object:
-        with writing(engine) as session:
-            return changes[1](session)
-
-    with ThreadPoolExecutor(1) as pool:
-        with writing(engine) as session:
-            changes[0](session)
-            other = pool.submit(change)
-            wait([other], timeout=0.2)
-        if is_first:
-            with pytest.raises(Problem, match="must not be below skip_min"):
-                other.result()
-        else:
-            found = other.result()
-            assert isinstance(found, runs.Registration)
-            assert "must not be below skip_min" in str(found.policy_problem)
+    assert "must not be below skip_min" in str(at_once(engine, set_project(skip_min=400), register).policy_problem)
 
 
 def test_a_layer_that_cannot_be_read_keeps_the_last_valid_policy_and_says_so(

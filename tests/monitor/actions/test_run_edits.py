@@ -19,8 +19,7 @@ def edit(http: TestClient, run_id: str = "r1", /, **body: Any) -> dict[str, Any]
     return run
 
 
-def test_only_what_is_named_is_changed_and_the_audit_trail_keeps_old_and_new(http_on_both: TestClient) -> None:
-    http = http_on_both
+def test_only_what_is_named_is_changed_and_the_audit_trail_keeps_old_and_new(http: TestClient) -> None:
     Trainer(http, name="first try", config={"tags": ["old"]})
     assert edit(http, tags=["good", "paper"], note="lr was too high")["name"] == "first try"
     run = edit(http, name="baseline")

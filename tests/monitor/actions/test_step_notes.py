@@ -1,16 +1,12 @@
 """Notes at steps through the API: written, listed and deleted, with their authors, in the audit trail."""
 
 from typing import Any
-from urllib.parse import quote
 
 import pytest
-import sqlalchemy as sa
 
-from db.records.access import Scope
-from lossguard.vocabulary.protocol import API, MAX_STEP_NOTE, PERSON_HEADER
+from lossguard.vocabulary.protocol import API, MAX_STEP_NOTE
 from monitor.actions import step_notes
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.tokens import create_token
 
 NOTES = f"{API}/runs/r1/notes"
 
@@ -28,8 +24,7 @@ def note(http: TestClient, text: str, **body: Any) -> dict[str, Any]:
     return written
 
 
-def test_a_note_is_written_at_a_step_or_at_the_newest_and_listed_by_step(http_on_both: TestClient) -> None:
-    http = http_on_both
+def test_a_note_is_written_at_a_step_or_at_the_newest_and_listed_by_step(http: TestClient) -> None:
     trained(http)
     newest = note(http, " the data were shuffled ")
     named = note(http, "the node was replaced", step=7)
@@ -53,8 +48,7 @@ def test_a_note_stays_at_its_step_when_the_step_is_discarded(http: TestClient) -
     assert note(http, "the newest of the live line")["step"] == 11
 
 
-def test_a_deleted_note_is_gone_and_the_audit_trail_keeps_what_it_said(http_on_both: TestClient) -> None:
-    http = http_on_both
+def test_a_deleted_note_is_gone_and_the_audit_trail_keeps_what_it_said(http: TestClient) -> None:
     trained(http)
     written = note(http, "wrong run", step=3)
     Trainer(http, "r2")
@@ -68,20 +62,6 @@ def test_a_deleted_note_is_gone_and_the_audit_trail_keeps_what_it_said(http_on_b
         ("delete note", facts | {"author": "anybody"}),
         ("note", facts),
     ]
-
-
-def test_the_author_is_the_person_and_the_token_and_reading_is_not_enough(
-    http: TestClient, sqlite_engine: sa.Engine
-) -> None:
-    trained(http)
-    operator, reader = (create_token(sqlite_engine, scope, scope) for scope in (Scope.OPERATE, Scope.READ))
-    headers = {"authorization": f"Bearer {operator}", PERSON_HEADER: quote("Ada L\u00f6w")}
-    written = http.post(NOTES, json={"text": "x"}, headers=headers).json()
-    assert written["author"] == "Ada L\u00f6w (token operate)"
-    as_reader = {"authorization": f"Bearer {reader}"}
-    assert http.post(NOTES, json={"text": "x"}, headers=as_reader).status_code == 403
-    assert http.delete(f"{NOTES}/{written['id']}", headers=as_reader).status_code == 403
-    assert http.get(NOTES, headers=as_reader).json() == [written]
 
 
 @pytest.mark.parametrize(

@@ -27,18 +27,18 @@ def put(http: TestClient, change: dict[str, Any] | None = None, number: int = 1)
 
 
 def test_an_incident_has_no_verdict_until_it_was_replayed_and_the_newest_one_after(
-    http_on_both: TestClient, engine: sa.Engine
+    http: TestClient, sqlite_engine: sa.Engine
 ) -> None:
-    trainer = run_with_incident(http_on_both)
+    trainer = run_with_incident(http)
     assert [incident["verdict"] for incident in trainer.get("/incidents")] == [None]
-    put(http_on_both, {"cause": "undetermined"})
-    answer = put(http_on_both)
+    put(http, {"cause": "undetermined"})
+    answer = put(http)
     assert answer.status_code == 200, answer.text
     (incident,) = trainer.get("/incidents")
     assert incident == answer.json() == trainer.get("/incidents/1")
     assert incident["verdict"] == VERDICT
     assert incident["kind"] == "nonfinite"
-    with reading(engine) as session:
+    with reading(sqlite_engine) as session:
         run = queries.run_named(session, run_id="r1")
         assert run is not None
         assert frames.incidents(session, run=run)["verdict"].loc[1]["cause"] == "data"

@@ -248,6 +248,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     "begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: ", GET + b"\r\n", GET + b"GET /b HTTP/1.1\r\n"]
@@ -261,6 +262,7 @@ def test_a_half_request_is_closed_by_a_real_server(begun: bytes) -> None:
     with_server(play, header_timeout=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_the_rest_of_a_body_that_nobody_reads_may_not_come_for_ever() -> None:
     async def play(port: int, limits: Connections) -> None:

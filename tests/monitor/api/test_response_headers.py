@@ -1,6 +1,6 @@
 """The headers that every response has, whoever sends it."""
 
-from lossguard.vocabulary.protocol import ACCEPTS_HEADER, API, NEGOTIATED_FIELDS
+from lossguard.vocabulary.protocol import API, WIRE_HEADER, WIRE_VERSION
 from tests.monitor.client import TestClient
 
 PATHS = ("/healthz", f"{API}/runs", f"{API}/runs/nobody", "/nowhere", "/docs")
@@ -14,6 +14,15 @@ def test_every_answer_carries_the_security_headers(http: TestClient) -> None:
         assert "default-src" in headers["content-security-policy"]
 
 
-def test_every_answer_names_the_fields_that_earlier_collectors_refuse(http: TestClient) -> None:
+def test_every_answer_names_the_version_of_the_wire(http: TestClient) -> None:
     for path in PATHS:
-        assert set(http.get(path).headers[ACCEPTS_HEADER].split()) == NEGOTIATED_FIELDS
+        assert http.get(path).headers[WIRE_HEADER] == WIRE_VERSION
+
+
+def test_a_client_that_speaks_another_version_is_refused_in_one_sentence_and_stores_nothing(http: TestClient) -> None:
+    run = {"id": "r1", "project": "p", "started_at": 0.0, "capabilities": []}
+    answer = http.post(f"{API}/runs", json=run, headers={WIRE_HEADER: "2"})
+    detail = "the client speaks version 2 of the wire, and this collector version 1: upgrade the older one"
+    assert (answer.status_code, answer.json()["detail"], answer.headers[WIRE_HEADER]) == (426, detail, WIRE_VERSION)
+    assert http.get(f"{API}/runs/r1").status_code == 404
+    assert http.post(f"{API}/runs", json=run, headers={WIRE_HEADER: WIRE_VERSION}).status_code == 201

@@ -3,8 +3,8 @@ from tests.monitor.client import TestClient, Trainer
 from tests.monitor.scenarios import source_event
 
 
-def test_a_rollback_keeps_both_lines_and_marks_the_live_one(http_on_both: TestClient) -> None:
-    trainer = Trainer(http_on_both)
+def test_a_rollback_keeps_both_lines_and_marks_the_live_one(http: TestClient) -> None:
+    trainer = Trainer(http)
     trainer.report(trainer.open("a"), range(150), {"loss": [1.0] * 150})
     segment = trainer.open("b", 100, "rewind")
     trainer.report(segment, range(100, 200), {"loss": [2.0] * 100})

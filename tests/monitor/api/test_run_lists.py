@@ -10,14 +10,14 @@ from tests.monitor.tokens import create_token
 
 
 @pytest.fixture
-def five(http_on_both: TestClient) -> TestClient:
+def five(http: TestClient) -> TestClient:
     for number in range(5):
         config = {"lr": 10.0**-number, "tags": [f"t{number % 2}"]}
-        Trainer(http_on_both, f"r{number}", project=f"p{number % 2}", config=config, started_at=NOW + number)
-    http_on_both.post(f"{API}/runs/r3/finish", json={"state": "finished", "at": NOW})
-    http_on_both.patch(f"{API}/runs/r3", json={"archived": True})
-    http_on_both.patch(f"{API}/runs/r0", json={"note": "Looks odd"})
-    return http_on_both
+        Trainer(http, f"r{number}", project=f"p{number % 2}", config=config, started_at=NOW + number)
+    http.post(f"{API}/runs/r3/finish", json={"state": "finished", "at": NOW})
+    http.patch(f"{API}/runs/r3", json={"archived": True})
+    http.patch(f"{API}/runs/r0", json={"note": "Looks odd"})
+    return http
 
 
 def _ids(http: TestClient, query: str, route: str = "runs") -> list[str]:
@@ -90,14 +90,14 @@ def test_a_query_that_cannot_be_read_is_refused_in_one_sentence(
     assert sentence in answer.json()["detail"]
 
 
-def test_a_bound_token_searches_its_own_runs_only(five: TestClient) -> None:
-    engine: sa.Engine = five.app.state.engine  # type: ignore[attr-defined]
+@pytest.mark.parametrize("route", ["runs", "overview"])
+def test_a_bound_token_searches_its_own_runs_only(five: TestClient, sqlite_engine: sa.Engine, route: str) -> None:
     for bound, query, listed in (
         ({"project": "p1"}, "limit=1&sort=name", ["r1"]),
         ({"project": "p1"}, "search=lr>0", ["r3", "r1"]),
         ({"project": "p1"}, "project=p0", []),
         ({"run": "r2"}, "text=r", ["r2"]),
     ):
-        secret = create_token(engine, f"{bound}{query}", Scope.READ, **bound)
-        answer = five.get(f"{API}/runs?{query}", headers={"authorization": f"Bearer {secret}"})
+        secret = create_token(sqlite_engine, f"{bound}{query}", Scope.READ, **bound)
+        answer = five.get(f"{API}/{route}?{query}", headers={"authorization": f"Bearer {secret}"})
         assert [run["id"] for run in answer.json()] == listed

@@ -6,16 +6,13 @@ import math
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from rich.console import Console
 
-from monitor.app import create_app
 from monitor.backtesting.backtest import backtest_file
 from monitor.cli.backtest import table
-from monitor.settings import Settings
 from tests.monitor.backtesting.curve_files import spiked
 from tests.monitor.cli.command import monitor
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import TestClient, Trainer
 from tests.monitor.scenarios import noise, obey, train_until_nan
 
 
@@ -24,7 +21,7 @@ def test_the_table_names_file_and_action(tmp_path: Path) -> None:
     console.print(table([backtest_file(spiked(tmp_path)), {"file": "quiet.csv", "steps": 5, "incidents": []}]))
     text = console.export_text()
     assert "curve.csv" in text
-    assert "rewind to 300, skip batches 399-471" in text
+    assert "rewind to 300, skip batches 399 to 471" in text
     assert "none in 5 rows" in text
 
 
@@ -47,12 +44,11 @@ def test_backtest_prints_one_json_object_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow(4)
-def test_backtest_of_a_stored_run_judges_its_live_line(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
-        trainer = Trainer(http)
-        (order,) = train_until_nan(trainer)["orders"]
-        losses = [*noise(3, 150), None, math.inf, *noise(4, 148)]
-        trainer.report(obey(trainer, order), range(200, 500), {"loss": losses})
+def test_backtest_of_a_stored_run_judges_its_live_line(http: TestClient, tmp_path: Path) -> None:
+    trainer = Trainer(http)
+    (order,) = train_until_nan(trainer)["orders"]
+    losses = [*noise(3, 150), None, math.inf, *noise(4, 148)]
+    trainer.report(obey(trainer, order), range(200, 500), {"loss": losses})
     store = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{tmp_path}/lossguard.db"}
     result = json.loads(monitor("backtest", "--run", "r1", "--json", **store).stdout)
     (incident,) = result["incidents"]
@@ -79,7 +75,3 @@ def test_backtest_takes_its_parameters_and_compares_with_published_rules(tmp_pat
     assert json.loads(done.stdout)["incidents"][0]["action"]["rewind_to"] == 0
     done = monitor("backtest", str(curve), "--compare", COLUMNS="200")
     assert "trainscope" in done.stdout
-    for bad in ("min_depth=x", "min_depth=0", "depth=3", "min_depth"):
-        done = monitor("backtest", str(curve), "--set", bad)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-        assert bad in done.stderr

@@ -38,23 +38,11 @@ def test_it_prints_the_sentence_and_a_row_per_project_and_run(stored: sa.Engine)
         assert name in text
 
 
-def test_a_run_is_shown_with_its_sites(stored: sa.Engine) -> None:
-    text = scorecard("--run", "spiky").output
-    assert "rewind to 10, skip 12 batches" in text
-    assert "recovered by itself" in text
-
-
 def test_json_has_the_same_as_the_api(stored: sa.Engine) -> None:
     card = json.loads(scorecard("--project", "llama", "--json").output)
     assert [run["id"] for run in card["runs"]] == ["imported"]
     assert card["runs"][0]["sites"][0]["ending"] == "died"
     assert card["totals"]["gpu_hours"] > 0
-
-
-def test_runs_that_reported_earlier_are_left_out(stored: sa.Engine) -> None:
-    assert json.loads(scorecard("--since", "1970-01-01", "--json").output)["totals"]["runs"] == 2
-    later = scorecard("--since", "2100-01-01")
-    assert later.output.startswith("There is no run in observe or approve")
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 import json
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.detection.effects import Outlier
-from monitor.detection.encoding import known_fields, pack, restore, unpack
+from monitor.detection.encoding import known_fields, pack, restore, restore_row, unpack
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True)))
@@ -18,11 +19,13 @@ def test_an_array_survives_packing_bit_by_bit(values: list[float]) -> None:
     assert again.flags.writeable
 
 
-def test_a_part_that_cannot_be_read_is_none() -> None:
-    assert restore(int, "7") == 7
-    assert restore(int, "seven") is None
-    assert restore(lambda state: state["missing"], {}) is None
-    assert restore(int, None) is None
+def test_a_part_that_cannot_be_read_raises_and_the_details_of_such_a_row_are_none() -> None:
+    assert restore(int, "7") == restore_row(int, "7") == 7
+    assert restore(int, None) is restore_row(int, None) is None
+    for build, damaged in ((int, "seven"), (lambda state: state["missing"], {})):
+        with pytest.raises((KeyError, ValueError)):
+            restore(build, damaged)
+        assert restore_row(build, damaged) is None
 
 
 def test_only_fields_of_the_dataclass_are_known() -> None:

@@ -400,14 +400,6 @@ def other_draw(steps: int = 600, **columns: Any) -> Rows:
     return with_batches(healthy(steps, seed=9) | columns)
 
 
-def test_a_run_that_computes_the_same_again_has_no_incident() -> None:
-    rows = with_batches(healthy(600))
-    engine, log = forked(rows[:500])
-    log.add(engine.feed(rows[400:]))
-    assert log.incidents == []
-    assert [each.tolist() for each in engine.recomputed.scatter] == [[0.0] * 8]
-
-
 def test_a_run_that_computes_something_else_needs_a_person_and_gets_no_rollback() -> None:
     engine, log = forked(with_batches(healthy(500)), policy=AUTO)
     log.add(engine.feed(other_draw()[400:], restorable=range(0, 600, 50)))
@@ -509,37 +501,6 @@ def test_a_run_that_resumes_wrongly_again_and_again_keeps_one_small_incident() -
     assert (incident.state, incident.onset_step, len(incident.reasons)) == ("open", 400, 6)
     assert "restore to step 400" in incident.reasons[0]
     assert "restore to step 450" in incident.reasons[3]
-
-
-def test_a_replay_that_is_cut_short_by_the_next_one_is_still_judged() -> None:
-    rows = with_batches(healthy(600))
-    engine, log = forked(rows[:500])
-    log.add(engine.feed(other_draw()[400:403]))
-    assert log.incidents == []
-    log.add(engine.fork(403, "resume", rows[:403].split(100), None))
-    assert [each.kind for each in log.incidents] == [IncidentKind.REPLAY_MISMATCH]
-
-
-def test_an_accepted_difference_is_normal_for_the_run_from_then_on() -> None:
-    rows = with_batches(healthy(600))
-    engine, log = forked(rows[:500])
-    with pytest.raises(ValueError, match="no replay mismatch is open"):
-        engine.accept_replay()
-    bad = other_draw()
-    log.add(engine.feed(bad[400:500]))
-    log.add(engine.accept_replay("other hardware"))
-    assert [(each.state, each.outcome) for each in log.incidents] == [("closed", "ongoing")]
-    assert log.incidents[0].reasons[-1].endswith("other hardware")
-    log.add(engine.fork(400, "resume", rows[:400].split(100), None, recorded=bad[400:420]))
-    log.add(engine.feed(with_batches(healthy(600, seed=10))[400:450]))
-    assert len(log.incidents) == 1
-
-
-@pytest.mark.parametrize("options", [{"doubtful_from": 401}, {"recorded": None}])
-def test_without_a_record_to_trust_nothing_is_compared(options: dict[str, Any]) -> None:
-    engine, log = forked(with_batches(healthy(500)), **options)
-    log.add(engine.feed(other_draw()[400:450]))
-    assert log.incidents == []
 
 
 def scheduled(steps: int = 600, *, rate: float | None = None) -> Rows:
@@ -662,6 +623,7 @@ def every_metric(seed: int) -> Rows:
     return Rows(rows.steps, metrics, dict.fromkeys(metrics, np.ones(500, dtype=bool)), times)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_single_row_is_judged_as_columns_are(seed: int) -> None:
     rows, settings = every_metric(seed), DetectionSettings(plateau_steps=180)

@@ -1,5 +1,6 @@
 """A run's detection state between the store and the engine: what a saved state lacks is relearnt."""
 
+import json
 import math
 from typing import Any
 
@@ -8,15 +9,16 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import queries
-from db.models import CRC, DetectionState, RunStatus, StoredBlock
+from db.models import CRC, DetectionState, RunStatus, StoredBlock, state_text
 from monitor.ingestion import detection_state
 from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, train_until_nan
 
 
-def without_checksum(state: dict[str, Any]) -> dict[str, Any]:
-    """As an earlier release has saved it."""
-    return {name: value for name, value in state.items() if name != CRC}
+def store(row: DetectionState, **changes: Any) -> None:
+    """Change the stored state as a collector would that saved it so."""
+    state = {name: value for name, value in row.state.items() if name != CRC} | changes
+    row.state = json.loads(state_text(state, row.segment, row.seen_step))
 
 
 def test_a_signal_that_the_stored_state_lacks_is_relearnt_from_the_stored_rows_before_it_is_used(
@@ -32,7 +34,7 @@ def test_a_signal_that_the_stored_state_lacks_is_relearnt_from_the_stored_rows_b
         row = session.get_one(DetectionState, run.pk)
         detectors = row.state["detectors"]
         signals = {name: state for name, state in detectors["signals"].items() if name != "grad_norm"}
-        row.state = without_checksum(row.state) | {"detectors": detectors | {"signals": signals}}
+        store(row, detectors=detectors | {"signals": signals})
         session.flush()
         after = detection_state.load(session, run).detectors.by_signal
         assert after["loss"].state_dict() == before["loss"].state_dict()
@@ -121,7 +123,7 @@ def test_a_damaged_state_is_rebuilt_once_and_numbers_go_on(
     segment = obey(trainer, first)
     start = first["rewind_to"]
     trainer.report(segment, range(start, start + 300), {"loss": noise(2, 300)}, restorable_steps=CHECKPOINTS)
-    change(sqlite_engine, "watch_states", DAMAGE.get(damage, ""))
+    change(sqlite_engine, "detection_states", DAMAGE.get(damage, ""))
     end = start + 300
     steps = list(range(end, end + 50))
     trainer.report(segment, steps, {"loss": noise(3, 50)}, restorable_steps=[*CHECKPOINTS, end])
@@ -138,7 +140,7 @@ def test_a_damaged_state_is_rebuilt_once_and_numbers_go_on(
 def test_an_order_under_way_survives_the_loss_of_the_state(http: TestClient, sqlite_engine: sa.Engine) -> None:
     trainer = Trainer(http)
     (order,) = train_until_nan(trainer)["orders"]
-    change(sqlite_engine, "watch_states", DAMAGE["empty"])
+    change(sqlite_engine, "detection_states", DAMAGE["empty"])
     assert [one["id"] for one in trainer.report(0, [], {})["orders"]] == [order["id"]]
     obey(trainer, order)
     assert [one["state"] for one in trainer.get()["interventions"]] == ["applied"]
@@ -156,9 +158,40 @@ def test_a_state_that_shows_its_damage_only_in_use_costs_one_rebuild(
         signals = row.state["detectors"]["signals"]
         loss = signals["loss"] | {"baseline": signals["loss"]["baseline"] | {"level": "x", "count": None}}
         detectors = row.state["detectors"] | {"signals": signals | {"loss": loss}}
-        row.state = without_checksum(row.state) | {"detectors": detectors}
+        store(row, detectors=detectors)
         session.execute(sa.text("UPDATE runs SET revision = revision + 1"))
     trainer.report(segment, range(300, 320), {"loss": noise(2, 20)})
+    assert len(trainer.report(segment, [320], {"loss": [math.nan]})["orders"]) == 1
+
+
+@pytest.mark.parametrize("part", [{"recomputed": {"scatter": [3]}}, {"interventions": {"active": {"kind": 7}}}])
+def test_a_state_of_which_a_part_cannot_be_read_is_rebuilt_as_a_whole_and_the_run_says_so(
+    http: TestClient, sqlite_engine: sa.Engine, part: dict[str, Any]
+) -> None:
+    trainer = Trainer(http)
+    segment = trainer.open("a")
+    trainer.report(segment, range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
+    with Session(sqlite_engine) as session, session.begin():
+        store(session.scalars(sa.select(DetectionState)).one(), **part)
+        session.execute(sa.text("UPDATE runs SET revision = revision + 1"))
+    trainer.report(segment, range(300, 320), {"loss": noise(2, 20)})
+    assert [one["kind"] for one in trainer.get()["events"]] == [detection_state.REBUILT]
+    assert len(trainer.report(segment, [320], {"loss": [math.nan]})["orders"]) == 1
+
+
+def test_a_state_of_another_version_costs_one_rebuild_which_says_so(
+    http: TestClient, sqlite_engine: sa.Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer(http)
+    segment = trainer.open("a")
+    trainer.report(segment, range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
+    with Session(sqlite_engine) as session, session.begin():
+        row = session.scalars(sa.select(DetectionState)).one()
+        store(row, version=2)
+        session.execute(sa.text("UPDATE runs SET revision = revision + 1"))
+    trainer.report(segment, range(300, 320), {"loss": noise(2, 20)})
+    (logged,) = [record.message for record in caplog.records if "was rebuilt" in record.message]
+    assert "it is of version 2, and this release reads version 1" in logged
     assert len(trainer.report(segment, [320], {"loss": [math.nan]})["orders"]) == 1
 
 

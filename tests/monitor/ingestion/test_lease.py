@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,7 @@ from monitor.app import create_app
 from monitor.ingestion import lease
 from monitor.ingestion.lease import Claim
 from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient, Trainer, writer
+from tests.monitor.client import NOW, Clock, TestClient, Trainer, writer
 from tests.monitor.scenarios import CHECKPOINTS, noise
 
 SECONDS = 20.0
@@ -44,7 +45,7 @@ def test_a_restart_in_the_same_folder_takes_over_at_once_and_the_older_process_n
     assert [lease.take(run, claim(writer("a", 1), at)) for at in (2.0, 1000.0)] == [False, False]
 
 
-def test_an_older_sdk_acts_as_long_as_nobody_holds_the_lease() -> None:
+def test_a_process_that_does_not_say_who_it_is_acts_as_long_as_nobody_holds_the_lease() -> None:
     run = Run(id="r")
     assert lease.take(run, claim(None, 0.0))
     assert lease.take(run, claim(writer("a"), 1.0))
@@ -103,17 +104,24 @@ def test_whoever_holds_the_lease_is_the_only_one_until_it_ends_or_a_newer_proces
             holder, until = by, now + lease.seconds_left(run, now)
 
 
-@pytest.fixture
-def clock() -> list[float]:
-    return [NOW]
-
-
-@pytest.fixture
-def pair(engine: sa.Engine, clock: list[float]) -> Iterator[tuple[TestClient, TestClient]]:
-    """Two collectors with one database, on SQLite and on PostgreSQL."""
-    apps = [create_app(Settings(), engine=engine, clock=lambda: clock[0]) for _ in range(2)]
+@contextmanager
+def two_collectors(engine: sa.Engine, clock: Clock) -> Iterator[tuple[TestClient, TestClient]]:
+    """Two collectors with one database."""
+    apps = [create_app(Settings(), engine=engine, clock=clock) for _ in range(2)]
     with TestClient(apps[0]) as first, TestClient(apps[1]) as second:
         yield first, second
+
+
+@pytest.fixture
+def pair(sqlite_engine: sa.Engine, clock: Clock) -> Iterator[tuple[TestClient, TestClient]]:
+    with two_collectors(sqlite_engine, clock) as pair:
+        yield pair
+
+
+@pytest.fixture
+def pair_on_both(engine: sa.Engine, clock: Clock) -> Iterator[tuple[TestClient, TestClient]]:
+    with two_collectors(engine, clock) as pair:
+        yield pair
 
 
 def begin(http: TestClient, by: Writer | None) -> tuple[Trainer, int]:
@@ -128,12 +136,12 @@ def roll_back(http: TestClient, step: int) -> None:
 
 
 def test_two_folders_at_two_collectors_get_one_order_and_one_segment_names_it(
-    pair: tuple[TestClient, TestClient], clock: list[float]
+    pair_on_both: tuple[TestClient, TestClient], clock: Clock
 ) -> None:
-    first, segment = begin(pair[0], writer("a"))
-    second = Trainer(pair[1], writer=writer("b"))
+    first, segment = begin(pair_on_both[0], writer("a"))
+    second = Trainer(pair_on_both[1], writer=writer("b"))
     copy = second.open("b", 300, "resume")
-    roll_back(pair[0], 100)
+    roll_back(pair_on_both[0], 100)
     assert second.report(copy, [300], {"loss": [3.0]}) == {
         "accepted": 1,
         "duplicates": 0,
@@ -146,21 +154,21 @@ def test_two_folders_at_two_collectors_get_one_order_and_one_segment_names_it(
     assert (answer["accepted"], answer["lease"]) == (1, SECONDS)
     body = {"key": "c", "fork_step": 100, "reason": "rollback", "order": order["id"], "opened_at": NOW + 1}
     path = f"{API}/runs/r1/segments"
-    refused = pair[1].post(path, json=body | {"key": "forged"}, headers=second.headers)
+    refused = pair_on_both[1].post(path, json=body | {"key": "forged"}, headers=second.headers)
     assert (refused.status_code, "process 1@host-a writes the run 'r1'" in refused.json()["detail"]) == (409, True)
     said = {"state": "applied", "key": order["key"], "rewound_to": 100}
-    assert pair[1].put(f"{API}/orders/{order['id']}", json=said, headers=second.headers).status_code == 409
-    assert pair[0].post(path, json=body, headers=first.headers).status_code == 200
+    assert pair_on_both[1].put(f"{API}/orders/{order['id']}", json=said, headers=second.headers).status_code == 409
+    assert pair_on_both[0].post(path, json=body, headers=first.headers).status_code == 200
     assert [one["order_id"] for one in first.get()["segments"]] == [None, None, order["id"]]
 
 
 def test_the_other_folder_takes_over_when_the_lease_has_run_out(
-    pair: tuple[TestClient, TestClient], clock: list[float]
+    pair_on_both: tuple[TestClient, TestClient], clock: Clock
 ) -> None:
-    first, segment = begin(pair[0], writer("a"))
-    second = Trainer(pair[1], writer=writer("b"))
+    first, segment = begin(pair_on_both[0], writer("a"))
+    second = Trainer(pair_on_both[1], writer=writer("b"))
     copy = second.open("b", 300, "resume")
-    clock[0] += SECONDS
+    clock.now += SECONDS
     assert second.report(copy, [300], {"loss": [3.0]})["lease"] == SECONDS
     late = first.report(segment, [300, 301], {"loss": [3.0, 3.0]}, restorable_steps=[])
     assert (late["accepted"], late["orders"], late["lease"]) == (2, [], 0.0), "its steps are stored all the same"
@@ -183,7 +191,7 @@ TAKES_OVER = {
 @pytest.mark.parametrize("way", TAKES_OVER)
 @pytest.mark.parametrize("kind", ["rollback", "proposal", "person", "hold"])
 def test_an_order_about_the_steps_of_a_process_is_carried_out_by_no_other(
-    pair: tuple[TestClient, TestClient], clock: list[float], way: str, kind: str
+    pair: tuple[TestClient, TestClient], clock: Clock, way: str, kind: str
 ) -> None:
     first, segment = begin(pair[0], writer("a"))
     if kind == "person":
@@ -194,7 +202,7 @@ def test_an_order_about_the_steps_of_a_process_is_carried_out_by_no_other(
         mode = "approve" if kind == "proposal" else "auto"
         assert pair[0].put(f"{API}/runs/r1/policy", json={"mode": mode}).status_code == 200
         first.report(segment, [300], {"loss": [math.nan]})
-    clock[0] += SECONDS
+    clock.now += SECONDS
     other = Trainer(pair[1], writer=writer("b"))
     assert other.report(segment, [], {})["orders"] == []
     answer = TAKES_OVER[way](other)
@@ -213,12 +221,12 @@ def test_an_order_about_the_steps_of_a_process_is_carried_out_by_no_other(
 
 
 def test_a_segment_of_another_process_names_no_order_about_the_steps_of_the_first(
-    pair: tuple[TestClient, TestClient], clock: list[float]
+    pair: tuple[TestClient, TestClient], clock: Clock
 ) -> None:
     first, segment = begin(pair[0], writer("a"))
     roll_back(pair[0], 100)
     (order,) = first.report(segment, [], {})["orders"]
-    clock[0] += SECONDS
+    clock.now += SECONDS
     other = Trainer(pair[1], writer=writer("b"))
     body = {"key": "c", "fork_step": 100, "reason": "rollback", "order": order["id"], "opened_at": NOW + 1}
     refused = pair[1].post(f"{API}/runs/r1/segments", json=body, headers=other.headers)
@@ -235,7 +243,7 @@ def test_a_restart_in_the_same_folder_still_gets_its_order(http: TestClient) -> 
 
 
 def test_the_checkpoints_of_the_holder_count_while_the_newest_segment_is_that_of_another_process(
-    pair: tuple[TestClient, TestClient], clock: list[float]
+    pair: tuple[TestClient, TestClient], clock: Clock
 ) -> None:
     first, second = (Trainer(http, writer=writer(name)) for http, name in zip(pair, "ab", strict=True))
     segment = first.open("a")
@@ -293,14 +301,14 @@ def test_what_a_process_without_the_lease_reports_opens_no_incident_and_no_order
 
 
 def test_a_process_whose_segment_lay_beside_the_line_leads_it_once_it_takes_over(
-    pair: tuple[TestClient, TestClient], clock: list[float]
+    pair: tuple[TestClient, TestClient], clock: Clock
 ) -> None:
     first, segment = begin(pair[0], writer("a"))
     second = Trainer(pair[1], writer=writer("b"))
     copy = second.open("b", 200, "resume")
     second.report(copy, range(200, 250), {"loss": [*noise(3, 49), math.nan]})
     assert first.get()["newest_step"]["step"] == 299
-    clock[0] += SECONDS
+    clock.now += SECONDS
     second.report(copy, range(250, 260), {"loss": noise(4, 10)})
     assert second.get()["newest_step"]["step"] == 259
     assert second.get("/incidents") == []

@@ -13,7 +13,7 @@ from lossguard.vocabulary.orders import problem_with
 from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import NOW, Clock, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, train_until_nan
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -45,17 +45,15 @@ def test_a_change_that_the_collector_knows_does_not_outdate_its_order(http: Test
     assert order["step"] == 300
 
 
-def test_the_time_of_an_approved_order_runs_from_the_approval(sqlite_engine: sa.Engine) -> None:
-    clock = [NOW]
-    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: clock[0])) as http:
-        trainer = Trainer(http)
-        http.put(f"{API}/runs/r1/policy", json={"mode": "approve"})
-        train_until_nan(trainer)
-        clock[0] += 7200
-        (proposed,) = trainer.get()["interventions"]
-        http.post(f"{API}/interventions/{proposed['id']}/approve")
-        (order,) = trainer.report(0, [], {})["orders"]
-        assert (order["approved_by"], order["expires_at"]) == ("anybody", NOW + 7200 + 3600)
+def test_the_time_of_an_approved_order_runs_from_the_approval(http: TestClient, clock: Clock) -> None:
+    trainer = Trainer(http)
+    http.put(f"{API}/runs/r1/policy", json={"mode": "approve"})
+    train_until_nan(trainer)
+    clock.now += 7200
+    (proposed,) = trainer.get()["interventions"]
+    http.post(f"{API}/interventions/{proposed['id']}/approve")
+    (order,) = trainer.report(0, [], {})["orders"]
+    assert (order["approved_by"], order["expires_at"]) == ("anybody", NOW + 7200 + 3600)
 
 
 def test_a_release_does_not_expire(http: TestClient) -> None:
@@ -94,8 +92,8 @@ def test_an_order_that_somebody_wrote_into_the_store_stays_unsigned(signing: Tes
     trainer = Trainer(signing)
     trainer.report(trainer.open("a"), range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
     with engine.begin() as connection:
-        forged = {"run_pk": 1, "intervention": 9, "kind": "rollback", "state": "open", "rewind_to": 0, "reason": ""}
-        forged |= {"created_at": NOW, "run_pk": connection.scalar(sa.text("SELECT pk FROM runs"))}
+        forged = {"run_pk": 1, "key": "k", "intervention": 9, "kind": "rollback", "state": "open", "rewind_to": 0}
+        forged |= {"reason": "", "created_at": NOW, "run_pk": connection.scalar(sa.text("SELECT pk FROM runs"))}
         connection.execute(sa.insert(OrderRow), forged)
     trainer.report(0, [], {})
     with TestClient(create_app(Settings(order_key=SecretStr(KEY)), engine=engine, clock=lambda: NOW)) as restarted:

@@ -3,21 +3,11 @@
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from lossguard.vocabulary.protocol import API
-from monitor.app import create_app
 from monitor.ingestion.preflights import ASK_SECONDS
-from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import Clock, TestClient, Trainer
 from tests.monitor.scenarios import ANSWERS_PREFLIGHT, proposed
-
-
-class Clock:
-    now = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def shown(http: TestClient, trainer: Trainer) -> dict[str, Any]:
@@ -26,39 +16,37 @@ def shown(http: TestClient, trainer: Trainer) -> dict[str, Any]:
     return found
 
 
-def test_the_trainer_is_asked_until_it_answers_and_again_later(engine: sa.Engine) -> None:
-    clock = Clock()
-    with TestClient(create_app(Settings(), engine=engine, clock=clock)) as http:
-        trainer, answer = proposed(http, capabilities=ANSWERS_PREFLIGHT)
-        question = answer["preflight"]
-        row = trainer.get()["interventions"][-1]
-        assert {name: question[name] for name in ("step", "skip_from", "skip_to")} == {
-            "step": row["rewind_to"], "skip_from": row["skip_from"], "skip_to": row["skip_to"],
-        }  # fmt: skip
-        assert trainer.report(0, [], {})["preflight"] == question  # it has not answered
-        assert shown(http, trainer)["restorable"] is None
+def test_the_trainer_is_asked_until_it_answers_and_again_later(http: TestClient, clock: Clock) -> None:
+    trainer, answer = proposed(http, capabilities=ANSWERS_PREFLIGHT)
+    question = answer["preflight"]
+    row = trainer.get()["interventions"][-1]
+    assert {name: question[name] for name in ("step", "skip_from", "skip_to")} == {
+        "step": row["rewind_to"], "skip_from": row["skip_from"], "skip_to": row["skip_to"],
+    }  # fmt: skip
+    assert trainer.report(0, [], {})["preflight"] == question  # it has not answered
+    assert shown(http, trainer)["restorable"] is None
 
-        found = {"id": question["id"], "tier": "disk", "texts": [{"batch": 300, "text": "the cat"}]}
-        answer = trainer.report(0, [], {}, restorable_steps=[0, 250], preflight=found)
-        assert "preflight" not in answer
-        result = shown(http, trainer)
-        assert (result["restorable"], result["tier"], result["run"], result["incident"]) == (True, "disk", "r1", 1)
-        assert result["texts"] == [{"batch": 300, "text": "the cat"}]
-        assert (result["expires_seconds"], result["expires_step"]) == (3600.0, 10_300)
+    found = {"id": question["id"], "tier": "disk", "texts": [{"batch": 300, "text": "the cat"}]}
+    answer = trainer.report(0, [], {}, restorable_steps=[0, 250], preflight=found)
+    assert "preflight" not in answer
+    result = shown(http, trainer)
+    assert (result["restorable"], result["tier"], result["run"], result["incident"]) == (True, "disk", "r1", 1)
+    assert result["texts"] == [{"batch": 300, "text": "the cat"}]
+    assert (result["expires_seconds"], result["expires_step"]) == (3600.0, 10_300)
 
-        clock.now += ASK_SECONDS
-        again = trainer.report(0, [], {})["preflight"]
-        assert again["id"] != question["id"]
-        late = {"id": question["id"], "problem": "gone"}  # from a spool that waited
-        assert trainer.report(0, [], {}, restorable_steps=[0], preflight=late)["preflight"] == again
-        assert shown(http, trainer)["restorable"] is True
-        trainer.report(0, [], {}, restorable_steps=[0], preflight={"id": again["id"], "problem": "the folder is gone"})
-        result = shown(http, trainer)
-        assert result["restorable"] is False
-        assert "the folder is gone" in result["asked"]
+    clock.now += ASK_SECONDS
+    again = trainer.report(0, [], {})["preflight"]
+    assert again["id"] != question["id"]
+    late = {"id": question["id"], "problem": "gone"}  # from a spool that waited
+    assert trainer.report(0, [], {}, restorable_steps=[0], preflight=late)["preflight"] == again
+    assert shown(http, trainer)["restorable"] is True
+    trainer.report(0, [], {}, restorable_steps=[0], preflight={"id": again["id"], "problem": "the folder is gone"})
+    result = shown(http, trainer)
+    assert result["restorable"] is False
+    assert "the folder is gone" in result["asked"]
 
 
-def test_a_trainer_of_an_earlier_release_is_not_asked(http: TestClient) -> None:
+def test_a_trainer_that_answers_no_questions_is_not_asked(http: TestClient) -> None:
     trainer, answer = proposed(http)
     assert "preflight" not in answer
     assert "release does not answer" in shown(http, trainer)["asked"]

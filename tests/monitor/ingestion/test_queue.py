@@ -9,9 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from lossguard.spool.writer import Writer
-from monitor.ingestion.queue import ReportQueue
+from monitor.ingestion.queue import MAX_GROUP_REPORTS, MAX_GROUP_STEPS, Reported, ReportQueue
 from monitor.ingestion.reports import ReportResult
-from monitor.ingestion.waiting_reports import MAX_GROUP_REPORTS, MAX_GROUP_STEPS, Reported
 from monitor.problems import Problem
 from monitor.schemas import ReportIn
 

@@ -48,12 +48,6 @@ def test_a_resumed_run_is_compared_with_what_it_recorded_before(
         assert (incident["segment"], incident["onset_step"], incident["state"]) == (segment, 250, "open")
 
 
-def test_a_run_that_goes_on_where_it_ended_has_nothing_to_compare(http: TestClient) -> None:
-    trainer = trained(http, noise(1, 300))
-    report(trainer, trainer.open("b", 300, "resume"), 300, noise(2, 50))
-    assert kinds(trainer) == []
-
-
 def test_a_process_that_dies_before_its_first_step_hides_the_record_of_the_one_before_it_not(http: TestClient) -> None:
     trainer = trained(http, noise(1, 300))
     trainer.open("b", 250, "resume")

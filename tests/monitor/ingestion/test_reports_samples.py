@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -113,26 +112,3 @@ def test_a_rollback_whose_skipped_sample_comes_again_is_never_verified(http: Tes
     first, *_ = interventions(http)
     assert first["state"] == "recurred"
     assert "Skipped samples were trained again at step" in first["details"]["reasons"][-1]
-
-
-def test_a_loop_that_draws_its_batches_from_numbers_of_its_own_is_skipped_once_and_hears_why(
-    http: TestClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    random, num_drawn = np.random.default_rng(3), 0
-
-    def drawn(index: int) -> torch.Tensor:
-        """Sample 0 is drawn at step BAD_AT, and every sixtieth time after that."""
-        nonlocal num_drawn
-        numbers = random.integers(1, NUM_SAMPLES, SIZE)
-        numbers[0] *= num_drawn < BAD_AT or num_drawn % 60 > 0
-        num_drawn += 1
-        return torch.from_numpy(numbers)
-
-    train(http, tmp_path, range(10**6), drawn)
-    given = interventions(http)
-    assert [each["kind"] for each in given] == ["rollback"]
-    assert given[0]["details"]["compared"] is False
-    found = [line for line in caplog.messages if "this run skips no more" in line]
-    assert len(found) == 1
-    assert "computed again with other batches" in found[0]
-    assert "lossguard.torch.Drawn(get_batch)" in found[0]

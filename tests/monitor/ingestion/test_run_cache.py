@@ -17,16 +17,16 @@ from monitor.ingestion import detection_state
 from monitor.ingestion.run_cache import MAX_REPLAYED_ROWS, MAX_UNSAVED_ROWS, RunCache
 from monitor.problems import Problem
 from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient, Trainer, writer
+from tests.monitor.client import NOW, Clock, TestClient, Trainer, writer
 
 CHECKPOINTS = list(range(0, 1000, 50))
 
 
 @pytest.fixture
-def pair(engine: sa.Engine) -> Iterator[list[TestClient]]:
+def pair(sqlite_engine: sa.Engine) -> Iterator[list[TestClient]]:
     """Two collectors over one store."""
     with ExitStack() as stack:
-        apps = [create_app(Settings(), engine=engine, clock=lambda: NOW) for _ in range(2)]
+        apps = [create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW) for _ in range(2)]
         yield [stack.enter_context(TestClient(app)) for app in apps]
 
 
@@ -61,25 +61,24 @@ def test_reports_in_turn_to_two_collectors_are_judged_as_by_one(pair: list[TestC
 
 
 @pytest.mark.slow
-def test_the_saved_state_lags_and_is_loaded_to_the_same(engine: sa.Engine) -> None:
-    with TestClient(create_app(Settings(), engine=engine, clock=lambda: NOW)) as http:
-        trainer = Trainer(http)
-        segment = trainer.open("a")
-        for first in range(0, 2 * MAX_UNSAVED_ROWS + 16, 8):
-            steps = range(first, first + 8)
-            metrics = {"loss": [loss(step, -1) for step in steps], "grad_norm": [1.0 + step % 5 for step in steps]}
-            trainer.report(segment, steps, metrics)
-        with reading(engine) as session:
-            run = queries.run_named(session, run_id="r1")
-            assert run is not None
-            lag = session.get_one(DetectionState, run.pk)
-            assert (lag.segment, lag.seen_step) == (0, 2 * MAX_UNSAVED_ROWS - 1)
-            ((_, cached),) = _cached_runs(http)
-            assert detection_state.load(session, run).state_dict() == cached.engine.state_dict()
+def test_the_saved_state_lags_and_is_loaded_to_the_same(http: TestClient, sqlite_engine: sa.Engine) -> None:
+    trainer = Trainer(http)
+    segment = trainer.open("a")
+    for first in range(0, 2 * MAX_UNSAVED_ROWS + 16, 8):
+        steps = range(first, first + 8)
+        metrics = {"loss": [loss(step, -1) for step in steps], "grad_norm": [1.0 + step % 5 for step in steps]}
+        trainer.report(segment, steps, metrics)
+    with reading(sqlite_engine) as session:
+        run = queries.run_named(session, run_id="r1")
+        assert run is not None
+        lag = session.get_one(DetectionState, run.pk)
+        assert (lag.segment, lag.seen_step) == (0, 2 * MAX_UNSAVED_ROWS - 1)
+        ((_, cached),) = _cached_runs(http)
+        assert detection_state.load(session, run).state_dict() == cached.engine.state_dict()
 
 
 def _cached_runs(http: TestClient) -> list[Any]:
-    return list(http.app.state.run_cache._cached.values())  # type: ignore[attr-defined]
+    return list(http.app.state.collector.run_cache._cached.values())  # type: ignore[attr-defined]
 
 
 def test_steps_that_were_passed_over_stay_so_when_the_state_is_loaded(pair: list[TestClient]) -> None:
@@ -91,7 +90,7 @@ def test_steps_that_were_passed_over_stay_so_when_the_state_is_loaded(pair: list
         for turn, steps in enumerate(([0, 1, 2, 4], [3, 5], [6, 7], [8])):
             trainer.http = clients[turn % len(clients)]
             trainer.report(segment, steps, {"loss": [float(step) for step in steps]})
-        with reading(pair[0].app.state.engine) as session:  # type: ignore[attr-defined]
+        with reading(pair[0].app.state.collector.engine) as session:  # type: ignore[attr-defined]
             run = queries.run_named(session, run_id=run_id)
             assert run is not None
             states.append(detection_state.load(session, run).state_dict())
@@ -106,7 +105,7 @@ def test_a_young_run_without_a_saved_state_is_loaded_too(pair: list[TestClient])
         trainer.report(segment, [step], {"loss": [loss(step, -1)]})
     ((_, cached),) = _cached_runs(trainer.http)
     assert cached.engine.last_step == MAX_REPLAYED_ROWS - 1
-    with reading(trainer.http.app.state.engine) as session:  # type: ignore[attr-defined]
+    with reading(trainer.http.app.state.collector.engine) as session:  # type: ignore[attr-defined]
         assert session.scalar(sa.select(DetectionState)) is None
     alone = Trainer(pair[0], "alone")
     steps = range(MAX_REPLAYED_ROWS)
@@ -123,7 +122,7 @@ def test_a_run_that_is_loaded_for_every_report_is_saved_all_the_same(pair: list[
     for step in range(3 * MAX_REPLAYED_ROWS):
         trainer.http = pair[step % 2]
         trainer.report(segment, [step], {"loss": [loss(step, -1)]})
-    with reading(pair[0].app.state.engine) as session:  # type: ignore[attr-defined]
+    with reading(pair[0].app.state.collector.engine) as session:  # type: ignore[attr-defined]
         (state,) = session.scalars(sa.select(DetectionState)).all()
     assert state.seen_step is not None
     assert state.seen_step >= 2 * MAX_REPLAYED_ROWS - 1
@@ -147,18 +146,20 @@ def test_a_refused_report_leaves_nothing_behind_in_the_cache(sqlite_engine: sa.E
     segment = trainer.open("a")
     trainer.report(segment, [0], {"loss": [1.0]})
     body = {"segment": 0, "steps": [1], "times": [1.0], "metrics": {"loss": [5.0], "a": [1.0], "b": [1.0]}}
-    assert http.post(f"{API}/runs/r1/reports", json=body).status_code == 422
+    refused = http.post(f"{API}/runs/r1/reports", json=body)
+    assert (refused.status_code, refused.json()["where"]) == (422, ["metrics"])
+    assert "LOSSGUARD_MAX_METRICS" in refused.json()["detail"]
     assert trainer.report(segment, [1], {"loss": [1.0], "a": [1.0]})["accepted"] == 1
     assert trainer.get("/series", metric="loss")["last"] == [1.0, 1.0]
 
 
 def test_runs_that_were_locked_together_are_taken_one_by_one_and_a_second_report_of_one_locks_it_again(
-    pair: list[TestClient], engine: sa.Engine
+    pair: list[TestClient], sqlite_engine: sa.Engine
 ) -> None:
     for name in ("a", "b"):
         Trainer(pair[0], name).open("s")
     cache = RunCache()
-    with writing(engine) as session:
+    with writing(sqlite_engine) as session:
         cache.lock_ahead(session, ["b", "a", "a", "no-such-run"], NOW)
         before = {name: cache.lock(session, name, NOW).run.revision for name in ("a", "b")}
         assert cache.lock(session, "a", NOW).run.revision == before["a"] + 1
@@ -166,14 +167,14 @@ def test_runs_that_were_locked_together_are_taken_one_by_one_and_a_second_report
             cache.lock(session, "no-such-run", NOW)
 
 
-def test_a_cached_run_whose_lease_a_plain_report_renews_is_written(engine: sa.Engine) -> None:
+def test_a_cached_run_whose_lease_a_plain_report_renews_is_written(
+    http: TestClient, clock: Clock, sqlite_engine: sa.Engine
+) -> None:
     """Its rows are outside of the session, which would not see the change by itself."""
-    now, process = [NOW], writer("a")
-    http = TestClient(create_app(Settings(), engine=engine, clock=lambda: now[0]))
-    trainer = Trainer(http, writer=process)
+    trainer = Trainer(http, writer=writer("a"))
     segment = trainer.open("a")
     for step in range(2):
-        now[0] = NOW + 10 * step
+        clock.now = NOW + 10 * step
         trainer.report(segment, [step], {"loss": [1.0]})
-    with reading(engine) as session:
+    with reading(sqlite_engine) as session:
         assert session.scalar(sa.select(Run.lease_until)) == NOW + 10 + Settings().lease_seconds

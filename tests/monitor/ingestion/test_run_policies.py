@@ -45,9 +45,7 @@ def test_a_malformed_policy_is_named_and_the_run_only_observes_until_it_is_mende
     assert Trainer(http).get("/policy")["layers"]["run"] == {"mode": "auto", "max_attempts": 3}
 
 
-def test_a_policy_that_a_collector_of_an_earlier_release_sets_beside_this_one_counts(
-    http: TestClient, sqlite_engine: sa.Engine
-) -> None:
+def test_the_policy_that_a_run_was_imported_with_counts(http: TestClient, sqlite_engine: sa.Engine) -> None:
     trainer = Trainer(http)
     spoil(sqlite_engine, "r1", {"policy": {"name": "palm", "mode": "approve"}})
     assert train_until_nan(trainer)["orders"] == []

@@ -201,17 +201,6 @@ def test_a_param_keeps_its_value_and_nothing_of_the_request_is_stored(http: Test
     assert client.shown()["data"]["metrics"] == []
 
 
-def test_more_metrics_than_a_run_may_have_are_refused_for_good(sqlite_engine: sa.Engine) -> None:
-    with TestClient(create_app(Settings(max_metrics=3), engine=sqlite_engine, clock=lambda: NOW)) as http:
-        client = MlflowClient(http)
-        client.log_rows(0, {"loss": [1.0], "a": [1.0]})
-        refused = client.log("b", 1.0, step=0, answered=400)
-        assert "LOSSGUARD_MAX_METRICS" in refused["message"]
-        client.log("loss", 1.0, step=1)
-        client.end()
-        assert steps(client, "loss", "a") == {0: (1.0, 1.0), 1: (1.0, None)}
-
-
 def test_more_segments_than_a_run_may_have_are_refused_for_good(sqlite_engine: sa.Engine) -> None:
     with TestClient(create_app(Settings(max_segments=1), engine=sqlite_engine, clock=lambda: NOW)) as http:
         client = MlflowClient(http)
@@ -233,11 +222,6 @@ def test_measurements_of_the_machine_join_the_step_that_the_run_is_at(http: Test
     stored = steps(client, "loss", "system/cpu_utilization_percentage")
     assert list(stored) == list(range(0, 200, 10))
     assert stored[90] == (3.0, 50.0)
-
-
-def test_a_count_beyond_64_bits_is_refused_when_it_comes(http: TestClient) -> None:
-    client = MlflowClient(http)
-    assert "too large" in client.log("tokens", 1e300, step=0, answered=400)["message"]
 
 
 def test_a_run_of_the_sdk_is_none_of_mlflow(http: TestClient) -> None:

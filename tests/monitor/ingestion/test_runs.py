@@ -11,7 +11,7 @@ from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.dashboard.serving import serving
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer, writer
 
 
 def test_beyond_the_limit_of_runs_a_known_one_is_still_resumed(sqlite_engine: sa.Engine) -> None:
@@ -49,7 +49,7 @@ def test_trainers_that_all_start_at_once_are_all_registered(engine: sa.Engine) -
 
 
 def test_a_run_id_belongs_to_the_project_that_used_it_first(http: TestClient) -> None:
-    Trainer(http, "r1", project="gpt")
+    Trainer(http, "r1", project="gpt", writer=writer("a"))
     body = {"id": "r1", "project": "bert", "capabilities": [], "started_at": NOW}
     refused = http.post(f"{API}/runs", json=body)
     assert (refused.status_code, refused.json()["where"]) == (409, ["body", "id"])

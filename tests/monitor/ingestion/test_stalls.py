@@ -120,6 +120,16 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_stalls_of_the_others(
     assert stall_check.look(sqlite_engine, lease_of(sqlite_engine)) == ["r2"]
 
 
+def test_runs_for_which_a_look_has_no_time_are_found_by_the_next_one(
+    http: TestClient, sqlite_engine: sa.Engine
+) -> None:
+    stepping(http), stepping(http, "r2")
+    quiet_since(sqlite_engine, step=4000.0)
+    lease, in_time = lease_of(sqlite_engine), iter([True, False])
+    assert stall_check.look(sqlite_engine, lease, lambda: next(in_time)) == ["r1"]
+    assert stall_check.look(sqlite_engine, lease) == ["r2"]
+
+
 def test_a_run_that_is_held_is_not_stalled(http: TestClient, sqlite_engine: sa.Engine) -> None:
     stepping(http)
     quiet_since(sqlite_engine, step=4000.0)

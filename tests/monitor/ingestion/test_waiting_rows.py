@@ -2,43 +2,43 @@
 
 import asyncio
 import math
-import time
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from db.steps.block_codec import DamagedBlock
 from monitor.app import create_app
+from monitor.ingestion import waiting_rows
 from monitor.ingestion.open_rows import HOLD_SECONDS
 from monitor.ingestion.reports import ReportResult
-from monitor.ingestion.waiting_rows import POLL_SECONDS, RETRY_SECONDS, WaitingRows
+from monitor.ingestion.waiting_rows import RETRY_SECONDS, WaitingRows
 from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient
+from tests.monitor.client import NOW, Clock, TestClient
 from tests.monitor.mlflow import MlflowClient
 from tests.waiting import eventually
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture(autouse=True)
+def _short_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting_rows, "POLL_SECONDS", 0.01)
 
 
-def test_the_last_row_of_a_run_that_is_killed_is_stored_and_detected(sqlite_engine: sa.Engine) -> None:
-    clock = Clock()
-    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=clock)) as http:
-        client = MlflowClient(http)
-        client.log("loss", math.nan, step=0)
-        assert client.run()["steps_consumed"] == 0
-        clock.now += HOLD_SECONDS
-        eventually(lambda: client.run()["steps_consumed"] == 1)
-        assert [incident["kind"] for incident in client.run("/incidents")] == ["nonfinite"]
-        assert client.run()["last_report_at"] == NOW  # the client has not reported meanwhile
-        clock.now += 60
-        time.sleep(2 * POLL_SECONDS)  # nothing is left to do
-        assert client.run()["state"] == "running"
+def num_waiting(http: TestClient) -> int:
+    found: int = http.app.state.collector.waiting_rows.num_waiting  # type: ignore[attr-defined]
+    return found
+
+
+def test_the_last_row_of_a_run_that_is_killed_is_stored_and_detected(http: TestClient, clock: Clock) -> None:
+    client = MlflowClient(http)
+    client.log("loss", math.nan, step=0)
+    assert client.run()["steps_consumed"] == 0
+    clock.now += HOLD_SECONDS
+    assert eventually(lambda: client.run()["steps_consumed"] == 1)
+    assert [incident["kind"] for incident in client.run("/incidents")] == ["nonfinite"]
+    assert client.run()["last_report_at"] == NOW  # the client has not reported meanwhile
+    assert eventually(lambda: num_waiting(http) == 0)
+    assert client.run()["state"] == "running"
 
 
 def test_a_collector_completes_the_rows_that_another_one_left(sqlite_engine: sa.Engine) -> None:
@@ -47,18 +47,21 @@ def test_a_collector_completes_the_rows_that_another_one_left(sqlite_engine: sa.
         client.log("loss", 1.0, step=0)
     with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW + HOLD_SECONDS)) as http:
         client.http = http
-        eventually(lambda: client.run()["steps_consumed"] == 1)
+        assert eventually(lambda: client.run()["steps_consumed"] == 1)
 
 
-def test_the_rows_of_a_run_that_is_deleted_are_forgotten(sqlite_engine: sa.Engine) -> None:
-    clock = Clock()
-    app = create_app(Settings(), engine=sqlite_engine, clock=clock)
-    with TestClient(app) as http:
-        client = MlflowClient(http)
-        client.log("loss", 1.0, step=0)
-        assert http.delete(f"/api/v1/runs/{client.run_id}").status_code == 204
-        clock.now += HOLD_SECONDS
-        eventually(lambda: app.state.waiting_rows.num_waiting == 0)
+def test_an_application_that_runs_in_two_event_loops_ends_in_both(sqlite_engine: sa.Engine) -> None:
+    app = create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)
+    with TestClient(app) as first, TestClient(app) as second:
+        assert {http.get("/api/v1/runs/nobody").status_code for http in (first, second)} == {404}
+
+
+def test_the_rows_of_a_run_that_is_deleted_are_forgotten(http: TestClient, clock: Clock) -> None:
+    client = MlflowClient(http)
+    client.log("loss", 1.0, step=0)
+    assert http.delete(f"/api/v1/runs/{client.run_id}").status_code == 204
+    clock.now += HOLD_SECONDS
+    assert eventually(lambda: num_waiting(http) == 0)
 
 
 class DamagedRun:

@@ -1,6 +1,8 @@
 """One of several collectors leads; another one takes over when it fails, and a leader without its lease stops."""
 
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -9,11 +11,14 @@ from sqlalchemy.orm import Session
 from db.store import leader
 from db.store.engine import writing
 from db.store.leader import Lease
+from monitor.leader import leadership as leadership_module
+from monitor.leader.background import Background, MayGoOn
 from monitor.leader.leadership import ROLE, Leadership
+from tests.waiting import eventually, wait_for
 
 
-def leadership(engine: sa.Engine, seen: list[Lease], seconds: float = 60.0) -> Leadership:
-    return Leadership(engine, seen.append, lease_seconds=seconds, beat_seconds=0.01)
+def leadership(engine: sa.Engine, seen: list[Lease]) -> Leadership:
+    return Leadership(engine, lambda lease, _: seen.append(lease), lease_seconds=60.0, beat_seconds=0.01)
 
 
 def run_out(engine: sa.Engine, ago: float = 1.0) -> None:
@@ -63,7 +68,7 @@ def test_a_leader_that_stops_is_replaced_at_once(engine: sa.Engine) -> None:
 
 
 def test_a_leader_whose_work_fails_leaves_the_role_to_another(sqlite_engine: sa.Engine) -> None:
-    def fail(lease: Lease) -> None:
+    def fail(lease: Lease, may_go_on: MayGoOn) -> None:
         raise RuntimeError("a defect")
 
     broken, second = Leadership(sqlite_engine, fail), leadership(sqlite_engine, [])
@@ -73,16 +78,66 @@ def test_a_leader_whose_work_fails_leaves_the_role_to_another(sqlite_engine: sa.
 
 
 def test_a_leader_that_cannot_renew_stops_by_itself(sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    only = leadership(sqlite_engine, [], seconds=0.05)
+    passed = [0.0]
+    monkeypatch.setattr(leadership_module, "time", SimpleNamespace(monotonic=lambda: passed[0], time=time.time))
+    only = leadership(sqlite_engine, [])
     only.beat()
+    assert only.is_leader
 
     def away(*_: object, **__: object) -> None:
         raise sa.exc.OperationalError("", {}, Exception("the database is away"))
 
     monkeypatch.setattr(leader, "claim", away)
-    time.sleep(0.06)
+    passed[0] = 60.0
     only.beat()
     assert not only.is_leader
+
+
+def test_a_beat_ends_early_once_half_of_the_lease_has_passed_so_that_the_term_stays(
+    sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed, answers = [0.0], []
+    monkeypatch.setattr(leadership_module, "time", SimpleNamespace(monotonic=lambda: passed[0], time=time.time))
+
+    def work(lease: Lease, may_go_on: MayGoOn) -> None:
+        for seconds in (0.0, 29.0, 2.0):
+            passed[0] += seconds
+            answers.append(may_go_on())
+
+    only = Leadership(sqlite_engine, work, lease_seconds=60.0)
+    only.beat()
+    assert answers == [True, True, False]
+    assert only.is_leader
+
+
+def test_a_leader_that_waited_for_another_writer_has_its_whole_lease(
+    sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = [0.0]
+    monkeypatch.setattr(leadership_module, "time", SimpleNamespace(monotonic=lambda: passed[0], time=time.time))
+
+    def wait(connection: sa.Connection) -> None:
+        passed[0] += 61.0
+
+    only = leadership(sqlite_engine, [])
+    sa.event.listen(sqlite_engine, "begin", wait)
+    only.beat()
+    assert only.is_leader
+
+
+def test_a_leader_that_stops_waits_for_its_work_in_the_background(sqlite_engine: sa.Engine) -> None:
+    begun, ended = threading.Event(), []
+
+    def work(lease: Lease, may_go_on: MayGoOn) -> None:
+        begun.set()
+        wait_for(lambda: not may_go_on(), seconds=60, what="the collector stops")
+        ended.append(lease)
+
+    only = Leadership(sqlite_engine, lambda lease, _: None, in_background=[Background("test", work)])
+    only.beat()
+    assert begun.wait(60.0)
+    only.stop()
+    assert len(ended) == 1
 
 
 @pytest.mark.parametrize(("ago", "is_break"), [(5.0, False), (60.0, True)])
@@ -101,8 +156,7 @@ def test_the_thread_renews_and_ends(sqlite_engine: sa.Engine) -> None:
     seen: list[Lease] = []
     thread = leadership(sqlite_engine, seen)
     thread.start()
-    while len(seen) < 2:
-        time.sleep(0.01)
+    assert eventually(lambda: len(seen) >= 2)
     thread.stop()
     with Session(sqlite_engine) as session:
         assert leader.is_free(session, role=ROLE, holder="somebody else")

@@ -98,8 +98,8 @@ def test_an_internal_error_is_a_problem_with_an_id_and_one_line_with_its_cause(
     assert request["status"] == 500
 
 
-def test_errors_of_the_database_do_not_contain_values(engine: sa.Engine) -> None:
-    with pytest.raises(sa.exc.SQLAlchemyError) as caught, writing(engine) as session:
+def test_errors_of_the_database_do_not_contain_values(sqlite_engine: sa.Engine) -> None:
+    with pytest.raises(sa.exc.SQLAlchemyError) as caught, writing(sqlite_engine) as session:
         session.execute(sa.text("INSERT INTO nothing VALUES (:value)"), {"value": "a secret of the run"})
     assert "a secret" not in str(caught.value)
 

@@ -1,41 +1,22 @@
 """What Prometheus scrapes: names, values, and which runs are there."""
 
 import math
+import re
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
 from db.goodput.accounting import TimeCause
-from db.models import RunStatus
 from db.records import policies
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import API, IMPORTED, SPOOL_HEADER
 from monitor.app import create_app
 from monitor.ingestion.run_status import PEAK_WINDOW_SECONDS
 from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import NOW, Clock, TestClient, Trainer
 from tests.monitor.scenarios import pause_event
-
-
-class Clock:
-    now = NOW
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def http(sqlite_engine: sa.Engine, clock: Clock) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=clock)) as client:
-        yield client
 
 
 def scrape(http: TestClient) -> dict[str, dict[tuple[str, ...], float]]:
@@ -58,6 +39,8 @@ def test_promtool_accepts_the_names_and_help_texts(http: TestClient) -> None:
     trainer.report(0, [], {}, events=[pause_event(20, 60.0)])
     text = http.get("/metrics").text
     assert "lossguard_incident_onset_step{" in text
+    assert re.search(r"lossguard_incident_lasting_probability\{.*\} 1\.0\n", text)
+    assert re.search(r'lossguard_verdict\{verdict="diverged",.*\} 1\.0\n', text)
     assert "lossguard_expected_by_timestamp_seconds{" in text
     checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
@@ -108,6 +91,16 @@ def test_the_time_of_a_run_is_a_gauge_by_cause(http: TestClient, clock: Clock) -
     assert {cause for cause, *_ in found} == set(TimeCause)
 
 
+def test_the_age_of_the_time_of_a_run_is_a_gauge(http: TestClient, clock: Clock) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(1, 11), {"loss": [2.0] * 10})
+    ages = []
+    for seconds in (11.0, 31.0, 41.0):
+        clock.now = NOW + seconds
+        ages.append(scrape(http)["lossguard_run_time_age_seconds"][RUN])
+    assert ages == [0.0, 20.0, 0.0]
+
+
 def test_the_metrics_of_a_run_disappear_when_it_ends_and_return_when_it_resumes(http: TestClient) -> None:
     trainer = Trainer(http)
     trainer.report(trainer.open("a"), range(3), {"loss": [2.0] * 3})
@@ -128,19 +121,6 @@ def test_a_limited_number_of_runs_is_shown_and_the_rest_is_counted(sqlite_engine
     assert set(samples["lossguard_last_report_timestamp_seconds"]) == {("gpt", "r1"), ("gpt", "r2")}
     assert samples["lossguard_running_runs"] == {(): 3.0}
     assert samples["lossguard_running_runs_left_out"] == {(): 1.0}
-
-
-def test_a_run_that_was_silent_before_run_statuses_existed_is_not_omitted_forever(
-    http: TestClient, sqlite_engine: sa.Engine
-) -> None:
-    """It counted as running and was never shown, so that the alert RunsNotShown fired until it was deleted."""
-    Trainer(http, "silent")
-    with writing(sqlite_engine) as session:
-        session.execute(sa.delete(RunStatus))
-    Trainer(http)
-    samples = scrape(http)
-    assert samples["lossguard_running_runs"] == {(): 1.0}
-    assert samples["lossguard_running_runs_left_out"] == {(): 0.0}
 
 
 def test_running_runs_whose_policy_layers_cannot_be_read_are_counted_until_that_is_mended(
@@ -285,3 +265,10 @@ def test_a_state_that_is_never_restored_is_shown_until_the_next_good_one_or_unti
     assert shown() == {RUN: 40.0}
     trainer.report(trainer.open("b", 30, "rewind"), range(30, 40), {"loss": [2.0] * 10})
     assert shown() == {}
+
+
+def test_that_checkpoints_cannot_be_saved_is_a_gauge(http: TestClient) -> None:
+    Trainer(http)
+    assert scrape(http)["lossguard_checkpoints_failing"] == {RUN: 0.0}
+    Trainer(http, capabilities=["rollback", "no-checkpoint:[Errno 28] No space left on device"])
+    assert scrape(http)["lossguard_checkpoints_failing"] == {RUN: 1.0}

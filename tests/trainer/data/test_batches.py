@@ -12,8 +12,8 @@ from lossguard import Guard
 from tests.lossguard.scripted import Memory, ScriptedRun, rollback
 from tests.trainer.data.windows import batches_of, make_batches
 from tests.trainer.small import TEXT, small_recipe
-from trainer.config import DataConfig, ModelConfig
-from trainer.data.batches import Batches, open_batches, tokenizer
+from trainer.config import DataConfig
+from trainer.data.batches import Batches, open_batches
 from trainer.data.windows import PADDING
 from trainer.errors import UsageError
 
@@ -25,16 +25,6 @@ def test_a_batch_is_a_pure_function_of_seed_and_index(seed: int, index: int) -> 
     first, second = make_batches(seed=seed)[index], make_batches(seed=seed)[index]
     assert first.inputs_BT.equal(second.inputs_BT)
     assert first.targets_BT.equal(second.targets_BT)
-
-
-@pytest.mark.slow
-@settings(deadline=None)
-@given(st.integers(0, 200))
-def test_a_jump_arrives_where_a_walk_does(index: int) -> None:
-    walked = make_batches()
-    for earlier in range(index):
-        walked[earlier]
-    assert walked[index].inputs_BT.equal(make_batches()[index].inputs_BT)
 
 
 @pytest.mark.slow
@@ -53,11 +43,6 @@ def test_targets_are_the_inputs_shifted_by_one() -> None:
     assert batch.targets_BT.equal(batch.inputs_BT + 1)
 
 
-def test_an_index_below_zero_is_no_batch() -> None:
-    with pytest.raises(IndexError, match="begin at 0"):
-        make_batches()[-1]
-
-
 def test_windows_that_are_held_out_are_never_trained_on(tmp_path: Path) -> None:
     data = DataConfig(path=str(tmp_path / "text.txt"), batch_size=4, held_out=0.1)
     train, held_out = open_batches(small_recipe(tmp_path, data=data, evaluate_windows=10**6))
@@ -74,13 +59,6 @@ def test_data_shorter_than_one_batch_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"70 tokens, of which 3 windows of 16 tokens .* a batch needs 4; give more text"
     ):
-        open_batches(small_recipe(tmp_path, data=data))
-
-
-def test_data_without_anything_to_evaluate_is_refused(tmp_path: Path) -> None:
-    np.full(300, 9, dtype=np.uint16).tofile(tmp_path / "separators.bin")
-    data = DataConfig(path=str(tmp_path / "separators.bin"), batch_size=4, held_out=0.1, separator=9)
-    with pytest.raises(UsageError, match=r"data\.held_out = 0\.1 leaves no document"):
         open_batches(small_recipe(tmp_path, data=data))
 
 
@@ -111,30 +89,6 @@ def write_documents(folder: Path) -> Path:
     return folder / "texts"
 
 
-def test_a_token_beyond_the_vocabulary_deep_in_the_data_is_found_when_its_batch_comes() -> None:
-    batches = make_batches()
-    batches.vocab_size = 100
-    with pytest.raises(UsageError, match="outside the vocabulary of 100"):
-        [batches[index] for index in range(13)]
-
-
-def test_the_whole_data_can_be_trained_on(tmp_path: Path) -> None:
-    data = DataConfig(path=str(tmp_path / "text.txt"), batch_size=4, held_out=0.0)
-    train, held_out = open_batches(small_recipe(tmp_path, data=data, model=ModelConfig(width=16, context=16)))
-    assert held_out is None
-    assert train.size == (len(TEXT) - 1) // 16
-
-
-def test_text_is_read_as_bytes_and_shards_with_what_the_recipe_names(tmp_path: Path) -> None:
-    text = small_recipe(tmp_path)
-    assert tokenizer(text, open_batches(text)[0].windows) == "bytes"
-    np.arange(2000, dtype=np.uint16).tofile(tmp_path / "a.bin")
-    for configured, known in (("gpt2", "gpt2"), ("", None)):
-        data = DataConfig(path=str(tmp_path / "a.bin"), batch_size=2, tokenizer=configured)
-        shards = small_recipe(tmp_path, data=data, model=ModelConfig(heads=1, width=16, context=16, vocab_size=2000))
-        assert tokenizer(shards, open_batches(shards)[0].windows) == known
-
-
 def curriculum(tokens: NDArray[Any], *, steps: int, batch_size: int, seed: int, easy: bool = True) -> Batches:
     shard = tokens.astype(np.uint8)
     return batches_of(shard, curriculum_steps=steps if easy else 0, batch_size=batch_size, seed=seed)
@@ -159,15 +113,6 @@ def test_a_curriculum_has_the_windows_that_the_run_would_use_easy_ones_first(
     assert num_kinds == sorted(num_kinds)
     beyond = range(steps, steps + 9)
     assert all((sorted_run.window_numbers(i) == plain.window_numbers(i)).all() for i in beyond)
-
-
-def test_a_short_curriculum_reaches_the_hardest_windows_of_the_corpus() -> None:
-    """Sorted over the whole corpus, a run of 5 % of it would only see its easiest windows."""
-    tokens = np.random.default_rng(0).integers(0, 200, size=3 * 2000 + 1) // 100 * 100
-    batches = curriculum(tokens, steps=25, batch_size=4, seed=1)
-    kinds = np.array([len(set(window)) for window in batches.windows.take(windows_of(batches, 25))])
-    whole = np.array([len(set(window)) for window in batches.windows.take(np.arange(2000))])
-    assert kinds.mean() == pytest.approx(whole.mean(), abs=0.15)
 
 
 def test_a_curriculum_is_exact_over_a_resume_and_a_rollback_that_skips() -> None:

@@ -35,25 +35,6 @@ def test_the_windows_are_spread_evenly_over_the_documents(lengths: list[int], nu
     assert given.max() - (unfinished.min() if len(unfinished) else given.max()) <= 1
 
 
-def test_a_batch_names_its_windows_documents() -> None:
-    data = held_out([9, 3, 1, 12])
-    for batch in data.batches(2):
-        documents = data.documents[2 * batch.index : 2 * batch.index + 2]
-        assert batch.inputs_BT[:, 0].tolist() == [[0, 1, 3][document] for document in documents]
-
-
-def test_whole_windows_are_those_without_padding() -> None:
-    data = held_out([9, 3, 14], num_windows=3)
-    assert data.windows.take(data.whole_windows)[:, 0].tolist() == [0, 0, 2, 2, 2]
-    assert (data.windows.take(data.whole_windows) != PADDING).all()
-
-
-def test_the_digest_changes_with_the_text_and_with_the_windows() -> None:
-    digests = {held_out([9, 3]).digest(), held_out([9, 4]).digest(), held_out([9, 3], context=2).digest()}
-    assert len(digests) == 3
-    assert held_out([9, 3]).digest() == held_out([9, 3]).digest()
-
-
 def test_a_token_beyond_the_vocabulary_is_refused() -> None:
     data = HeldOut([np.full(9, 200, dtype=np.uint8)], 4, num_windows=9, vocab_size=100)
     with pytest.raises(UsageError, match="outside the vocabulary of 100"):

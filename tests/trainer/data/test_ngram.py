@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,11 +24,3 @@ def test_each_order_is_mixed_with_the_shorter_one_by_the_number_of_different_fol
     assert reference.probability(1, (0,)) == pytest.approx((2 + 2 * unigram) / (3 + 2))
     assert reference.probability(1, (3,)) == pytest.approx(unigram)  # 3 was never seen
     assert reference.probability(1, (2, 2, 0)) == reference.probability(1, (0,))
-
-
-def test_the_losses_of_a_sequence_are_those_of_its_tokens_after_their_histories() -> None:
-    reference = NGram(np.array([[0, 1, 0, 1, 0, 2]]), order=2, vocab_size=4)
-    losses = reference.losses(np.array([[0, 1], [2, 2]]))
-    assert losses.shape == (2, 2)
-    assert losses[0, 1] == pytest.approx(-math.log(reference.probability(1, (0,))))
-    assert losses[1, 0] == pytest.approx(-math.log(reference.probability(2, ())))

@@ -50,18 +50,6 @@ def test_equal_documents_are_on_the_same_side() -> None:
         assert not lines(parts.train) & lines(parts.held_out)
 
 
-def test_an_empty_file_is_not_all_that_is_held_out() -> None:
-    """The hash of an empty file is smaller than those of the others; nothing can be predicted in it."""
-    parts = split(files(*[""] * 10, *["file 1", "file 7"] * 10), DataConfig(held_out=1e-9), 4)
-    assert max(map(len, parts.held_out)) > 1
-
-
-def test_the_end_of_a_long_file_is_held_out_if_only_a_short_one_begins_behind_it() -> None:
-    parts = split([text("a" * 1000), text("bb")], DataConfig(held_out=0.1), 4)
-    assert sum(map(len, parts.held_out)) >= 100
-    assert set(b"".join(contents(parts.held_out))) == set(b"ab")
-
-
 def test_a_near_copy_of_a_training_document_is_neither_trained_on_nor_evaluated() -> None:
     lines = [f"this is line number {number} of a long table" for number in range(40)]
     train = [text("\n".join(lines))]
@@ -87,19 +75,6 @@ def test_shards_with_a_separator_are_held_out_from_a_document_start() -> None:
     assert all(document.tolist() == [1, 2, 3, END] for document in parts.held_out[:-1])
     (rows,) = {tuple(row) for row in rows_of([shard], DataConfig(rows="documents", separator=END))}
     assert rows == (1, 2, 3, END)
-
-
-def test_a_few_files_are_held_out_from_a_document_start() -> None:
-    documents = [text("a" * 50), text("b" * 50), text("c" * 20), text("d" * 20)]
-    parts = split(documents, DataConfig(held_out=0.35), 4)
-    assert set(b"".join(contents(parts.train))) == set(b"ab")
-    assert set(b"".join(contents(parts.held_out))) == set(b"cd")
-    assert rows_of(parts.train, DataConfig())[0].tobytes() == b"".join(contents(parts.train))
-
-
-def test_paragraphs_keep_all_of_the_text() -> None:
-    rows = rows_of([text("one\n\ntwo\nlines\n\n\nthree")], DataConfig(rows="paragraphs"))
-    assert contents(rows) == [b"one\n\n", b"two\nlines\n\n\n", b"three"]
 
 
 @pytest.mark.parametrize(("rows", "reason"), [("documents", "set data.separator"), ("paragraphs", "only text has")])

@@ -47,33 +47,20 @@ def test_a_folder_of_shards_gives_them_in_the_order_of_their_names(tmp_path: Pat
     assert [shard.tolist() for shard in open_shards(str(tmp_path))] == [[1], [2]]
 
 
-def test_a_truncated_llmc_shard_is_detected(tmp_path: Path) -> None:
+def test_data_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path) -> None:
+    def refused(reason: str) -> None:
+        with pytest.raises(UsageError, match=reason):
+            check_vocabulary(open_shards(str(tmp_path / "a.bin")), 256)
+
+    refused(r"There is no data at .*a\.bin")
     _llmc_shard(tmp_path / "a.bin", [5, 6, 7], announced=9)
-    with pytest.raises(UsageError, match="according to its header it has 1042 bytes, but it has 1030"):
-        open_shards(str(tmp_path / "a.bin"))
-
-
-def test_shards_of_32_bit_tokens_are_refused(tmp_path: Path) -> None:
+    refused("according to its header it has 1042 bytes, but it has 1030")
     _llmc_shard(tmp_path / "a.bin", [5, 6], magic=LLMC_WIDE_MAGIC)
-    with pytest.raises(UsageError, match="32-bit"):
-        open_shards(str(tmp_path / "a.bin"))
-
-
-def test_a_bin_file_of_an_odd_size_is_refused(tmp_path: Path) -> None:
+    refused("32-bit")
     (tmp_path / "a.bin").write_bytes(b"odd")
-    with pytest.raises(UsageError, match="odd number of bytes"):
-        open_shards(str(tmp_path / "a.bin"))
-
-
-def test_a_missing_path_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"There is no data at .*nowhere"):
-        open_shards(str(tmp_path / "nowhere"))
-
-
-def test_a_token_id_beyond_the_vocabulary_is_named_with_the_size_that_would_do(tmp_path: Path) -> None:
-    np.array([1, 50256, 7], dtype=np.uint16).tofile(tmp_path / "train.bin")
-    with pytest.raises(UsageError, match=r"50256, outside the vocabulary of 256: set model.vocab_size to 50257"):
-        check_vocabulary(open_shards(str(tmp_path / "train.bin")), 256)
+    refused("odd number of bytes")
+    np.array([1, 50256, 7], dtype=np.uint16).tofile(tmp_path / "a.bin")
+    refused(r"50256, outside the vocabulary of 256: set model.vocab_size to 50257")
 
 
 @pytest.mark.slow

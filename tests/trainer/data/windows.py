@@ -1,5 +1,7 @@
 """Batches of a sequence in which each token is its own position."""
 
+from typing import Any
+
 import numpy as np
 
 from trainer.data.batches import Batches
@@ -12,6 +14,6 @@ def make_batches(*, num_windows: int = 50, seed: int = 0, batch_size: int = 4, c
     return batches_of(tokens, seed=seed, batch_size=batch_size, curriculum_steps=curriculum_steps)
 
 
-def batches_of(tokens: Shard, *, context: int = 3, **settings: int) -> Batches:
+def batches_of(tokens: Shard, *, context: int = 3, **settings: Any) -> Batches:
     windows = Windows([tokens], context)
     return Batches(windows, size=len(windows), vocab_size=65536, **settings)

@@ -1,14 +1,11 @@
-import io
 import json
 import math
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from lossguard import Run
 from tests import fork_server
@@ -19,15 +16,13 @@ from trainer.drill.drill import (
     FIRST_FAULT,
     KINDS,
     DrillResult,
-    drill,
     plan,
     run_strategy,
     succeeded,
     summary,
 )
 from trainer.drill.fault_results import FaultResult
-from trainer.drill.table import show_drill
-from trainer.errors import Stopped, UsageError
+from trainer.errors import Stopped
 from trainer.evaluation import HeldOutLoss
 from trainer.faults import FAULTS, Fault
 from trainer.train import Job
@@ -100,36 +95,7 @@ def test_the_summary_is_strict_json_with_its_numbers() -> None:
     assert result["seeds"][0]["faults"][0]["held_out"] == "NaN"
 
 
-def test_the_table_has_a_row_per_fault_and_a_line_per_strategy() -> None:
-    output = io.StringIO()
-    show_drill(drilled(hurt=True, got_past=False), Console(file=output, width=140))
-    text = output.getvalue()
-    assert "got past 0 of 1 faults that hurt" in text
-    assert "bit_flip" in text
-    assert "held-out loss, clean: 2.0000 +- 0.1000 nats per token\n" in text
-    assert "2.0100 +- 0.0900 nats per token, minus clean +0.0100 +- 0.0100 (+0.50 %)" in text
-
-
-def test_the_run_with_the_gate_has_a_table_and_an_entry_of_its_own() -> None:
-    drilled_with_gate = drilled(hurt=True, got_past=True)
-    (result,) = drilled_with_gate.fault_results
-    drilled_with_gate.gate_results = [replace(result, action="none", rollbacks=0, updates_skipped=7)]
-    output = io.StringIO()
-    show_drill(drilled_with_gate, Console(file=output, width=160))
-    assert "with the gate: got past 1 of 1 faults that hurt" in output.getvalue()
-    assert "updates skipped" in output.getvalue()
-    (seed,) = summary([drilled_with_gate])["seeds"]
-    assert [each["updates_skipped"] for each in seed["gate_faults"]] == [7]
-    assert "gate_faults" not in summary([drilled(hurt=True, got_past=True)])["seeds"][0]
-
-
-def test_a_drill_needs_held_out_data(tmp_path: Path) -> None:
-    recipe = small_recipe(tmp_path)
-    recipe = replace(recipe, data=replace(recipe.data, held_out=0.0))
-    with pytest.raises(UsageError, match="compares held-out losses"):
-        drill(recipe, 1, tmp_path, compare=False, report=print)
-
-
+@pytest.mark.slow
 def test_a_signal_ends_the_whole_drill_and_not_one_strategy(tmp_path: Path) -> None:
     class Interrupting(Run):
         def log(self, step: int, **metrics: float) -> None:
@@ -141,21 +107,11 @@ def test_a_signal_ends_the_whole_drill_and_not_one_strategy(tmp_path: Path) -> N
     assert stopped.value.by is signal.SIGTERM
 
 
+@pytest.mark.system
 @pytest.mark.slow(10)
 def test_a_small_drill_with_its_own_collector_gets_past_its_fault(tmp_path: Path) -> None:
-    command = [
-        "drill",
-        "--faults",
-        "2",
-        "--no-compare",
-        "--json",
-        "--set",
-        "model.layers=1",
-        "--set",
-        "model.context=32",
-        "--out",
-        str(tmp_path),
-    ]
+    small = ["--set", "model.layers=1", "--set", "model.context=32"]
+    command = ["drill", "--faults", "2", "--no-compare", "--json", *small, "--out", str(tmp_path)]
     done = fork_server.run("trainer", *command, env=environment(), timeout=240)
     result = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == (0 if result["succeeded"] else 1), done.stderr
@@ -164,11 +120,3 @@ def test_a_small_drill_with_its_own_collector_gets_past_its_fault(tmp_path: Path
     assert set(seed["held_out_loss"]) == {"clean", "lossguard"}
     flip = seed["faults"][1]
     assert (flip["fault"], flip["hurt"], flip["action"], flip["got_past"]) == ("bit_flip", True, "rolled back", True)
-
-
-@pytest.mark.slow(10)
-def test_a_drill_of_an_unknown_recipe_is_one_sentence_with_exit_code_2(tmp_path: Path) -> None:
-    command = ["drill", "--recipe", "nope", "--out", str(tmp_path)]
-    done = fork_server.run("trainer", *command, env=environment())
-    assert done.returncode == 2
-    assert done.stderr.startswith("There is no recipe 'nope'; choose one of: ")

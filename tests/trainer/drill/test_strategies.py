@@ -16,11 +16,6 @@ def test_six_standard_deviations_above_the_last_128_are_an_outlier(value: float,
     assert filled(Window()).is_outlier(value) is outlier
 
 
-def test_nothing_is_an_outlier_before_half_a_window() -> None:
-    assert not filled(Window(), 63).is_outlier(99.0)
-    assert filled(Window(), 64).is_outlier(99.0)
-
-
 def test_one_nan_makes_the_rule_skip_until_it_has_left_the_window() -> None:
     """The flaw of the rule as published, kept."""
     window = filled(Window())

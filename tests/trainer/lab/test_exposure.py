@@ -1,20 +1,16 @@
-import io
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
+from lossguard.vocabulary.wording import Estimate
 from trainer.cli import app
 from trainer.config import Recipe, load_recipe
-from trainer.data.markov import MarkovChain, random_chain
-from trainer.errors import UsageError
-from trainer.estimate import Estimate
+from trainer.data.markov import MarkovChain
 from trainer.exposure import ExposureBias
 from trainer.lab import exposure
-from trainer.lab.exposure import WAYS, TrainedModel, compare_ways, show_exposure, summarise
+from trainer.lab.exposure import WAYS, TrainedModel, compare_ways
 
 SMALL = ["model.layers=1", "model.heads=2", "model.width=16", "model.context=8", "data.batch_size=4", "device=cpu"]
 
@@ -44,21 +40,6 @@ def test_every_way_of_training_is_measured() -> None:
         assert excess == pytest.approx(each["true_prefixes"]["mean"], abs=0.15)
 
 
-def test_means_and_standard_errors_are_over_the_seeds() -> None:
-    def model(seed: int, bias: float) -> TrainedModel:
-        measured = replace(EXPOSURE, own_prefixes=Estimate(0.5 + bias, 9.0), bias=Estimate(bias, 9.0))
-        return TrainedModel(seed=seed, held_out_loss=2.0, exposure=measured, true_inputs=1.0)
-
-    chain = random_chain(1, 16)
-    result = summarise("teacher forcing", [model(1, 0.1), model(2, 0.3)], chain, 8)
-    assert result.bias.mean == pytest.approx(0.2)
-    assert result.bias.standard_error == pytest.approx(0.1)
-    output = io.StringIO()
-    show_exposure([result], Console(file=output, width=150))
-    assert "0.20 +- 0.10" in output.getvalue()
-    assert f"{chain.entropy_rate:.3f}" in output.getvalue()
-
-
 def test_every_way_of_training_is_what_its_name_says_whatever_the_recipe_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,13 +53,3 @@ def test_every_way_of_training_is_what_its_name_says_whatever_the_recipe_says(
     recipe = load_recipe("markov", ["objective.scheduled_sampling=0.5"])
     assert len(list(compare_ways(recipe, [1], tmp_path, lambda line: None))) == len(WAYS)
     assert trained == [(0.0, 0.0), (0.0, 0.25), (0.0, 1.0), (0.25, 0.0), (1.0, 0.0)]
-
-
-def test_data_of_unknown_probabilities_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="such as markov:2,16"):
-        next(compare_ways(load_recipe("tiny"), [1], tmp_path, lambda line: None))
-
-
-def test_a_model_of_another_vocabulary_than_the_chain_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"model\.vocab_size = 16 .* must be 32"):
-        next(compare_ways(load_recipe("markov", ["data.path=markov:1,32"]), [1], tmp_path, lambda line: None))

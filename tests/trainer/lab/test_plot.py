@@ -1,4 +1,3 @@
-import math
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -23,29 +22,6 @@ def test_points_lie_within_the_axes_and_in_proportion(is_log: bool) -> None:
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11)
     assert y0 - y1 == pytest.approx(y1 - y2, abs=0.11)
     assert 0 < y2 < y0 < HEIGHT
-
-
-def test_what_an_axis_cannot_show_is_left_out() -> None:
-    curve = Curve(name="a", x=[1.0, 2.0, 3.0, 4.0], y=[1.0, math.nan, 0.0, 2.0])
-    assert len(_points(svg("t", [curve], Axis(title="x"), Axis(title="y", is_log=True)))) == 2
-
-
-def test_a_dot_has_an_error_bar_of_twice_its_error() -> None:
-    dots = Curve(name="a", x=[1.0, 2.0], y=[1.0, 2.0], errors=[0.0, 0.5], is_line=False)
-    root = ET.fromstring(svg("t", [dots], Axis(title="x"), Axis(title="y")))
-    assert len(root.findall(f"{NAMESPACE}circle")) == 2
-    bars = [line for line in root.findall(f"{NAMESPACE}line") if line.attrib["stroke"] != "#dddddd"]
-    first, second = (float(circle.attrib["cy"]) for circle in root.findall(f"{NAMESPACE}circle"))
-    assert [abs(float(bar.attrib["y2"]) - float(bar.attrib["y1"])) for bar in bars] == [
-        pytest.approx(first - second, abs=0.2)
-    ]
-
-
-def test_a_dot_of_unknown_error_lies_within_the_axes_too() -> None:
-    dots = Curve(name="a", x=[1.0, 2.0], y=[1.0, 9.0], errors=[math.nan, math.nan], is_line=False)
-    line = Curve(name="b", x=[1.0, 2.0], y=[4.0, 5.0])
-    root = ET.fromstring(svg("t", [dots, line], Axis(title="x"), Axis(title="y")))
-    assert all(0 < float(circle.attrib["cy"]) < HEIGHT for circle in root.findall(f"{NAMESPACE}circle"))
 
 
 @pytest.mark.parametrize(

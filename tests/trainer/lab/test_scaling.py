@@ -1,14 +1,11 @@
-import io
 import math
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
-from trainer.lab.scaling import ScalingRun, fit_power_law, plot_scaling, scaling_runs, show_scaling, summarise
+from trainer.lab.scaling import ScalingRun, fit_power_law, scaling_runs, summarise
 
 COMPUTE = [1e9, 1e10, 4e10, 3e11, 1e12]
 
@@ -18,20 +15,6 @@ def test_a_power_law_is_recovered_from_its_points(coefficient: float, exponent: 
     law = fit_power_law(COMPUTE, [coefficient * compute**-exponent for compute in COMPUTE])
     assert law.coefficient == pytest.approx(coefficient, rel=1e-6)
     assert law.exponent == pytest.approx(exponent, abs=1e-9)
-
-
-def test_the_fit_is_that_of_the_normal_equations() -> None:
-    losses = [4.4, 3.7, 3.0, 2.6, 2.0]
-    x, y = [math.log(c) for c in COMPUTE], [math.log(loss) for loss in losses]
-    mean_x, mean_y = sum(x) / 5, sum(y) / 5
-    slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
-    law = fit_power_law(COMPUTE, losses)
-    assert law.exponent == pytest.approx(-slope)
-    assert math.log(law.coefficient) == pytest.approx(mean_y - slope * mean_x)
-
-
-def test_a_size_that_diverged_leaves_no_law() -> None:
-    assert math.isnan(fit_power_law(COMPUTE, [4.4, math.nan, 3.0, 2.6, 2.0]).exponent)
 
 
 def _runs() -> list[ScalingRun]:
@@ -49,13 +32,6 @@ def test_the_exponent_has_a_standard_error_over_the_seeds_and_the_largest_size_i
     assert scaling.exponent.mean == pytest.approx(0.1)
     assert scaling.exponent.standard_error == pytest.approx(0.0, abs=1e-9)
     assert scaling.predicted == pytest.approx(scaling.losses[-1].mean)
-
-
-def test_the_table_and_the_plot_show_every_size_and_the_law() -> None:
-    output = io.StringIO()
-    show_scaling(_runs(), Console(file=output, width=150))
-    assert "C^-0.1000" in output.getvalue()
-    assert len(ET.fromstring(plot_scaling(_runs())).findall("{http://www.w3.org/2000/svg}circle")) == 3
 
 
 @pytest.mark.slow

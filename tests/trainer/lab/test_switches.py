@@ -54,9 +54,3 @@ def test_the_lab_prints_one_json_object_a_recipe(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert [each["recipe"] for each in results] == ["drill", "squared_error", "no_causal_mask"]
-
-
-def test_an_unknown_switch_is_one_sentence_with_exit_code_2() -> None:
-    done = CliRunner().invoke(app, ["lab", "nope"])
-    assert done.exit_code == 2
-    assert done.stderr.startswith("There is no recipe 'nope'")

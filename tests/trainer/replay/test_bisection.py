@@ -26,7 +26,3 @@ def test_every_stretch_of_culprits_is_found_with_few_replays(data: st.DataObject
 
 def test_batches_that_do_it_only_together_are_both_within() -> None:
     assert bisect(range(50), lambda part: {7, 31} <= set(part), first_end=50) == (7, 32)
-
-
-def test_a_single_batch_is_its_own_culprit_without_a_replay() -> None:
-    assert bisect([3], lambda part: False, first_end=1) == (3, 4)

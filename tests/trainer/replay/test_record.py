@@ -1,12 +1,12 @@
 """A run's spools are read back as the line that led to one segment."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lossguard.spool.lines import from_line, to_line
 from lossguard.vocabulary.secrets import mask_json
 from trainer.errors import UsageError
 from trainer.replay.record import read_record
@@ -22,8 +22,8 @@ def segment(number: int, fork_step: int, reason: str, **applied: int) -> dict[st
 
 def spool(folder: Path, session: str, *lines: dict[str, Any], config: str = "a") -> None:
     folder.mkdir(exist_ok=True)
-    texts = [json.dumps(each) for each in ({"run": {"id": "r", "config": {"name": config}}}, *lines)]
-    (folder / f"{session}.spool").write_text("\n".join(texts) + '\n{"step": 99, "torn')
+    run = {"run": {"id": "r", "config": {"name": config}}}
+    (folder / f"{session}.spool").write_bytes(b"".join(map(to_line, (run, *lines))) + b'{"step":99,"torn')
 
 
 def saved(folder: Path, *steps: int) -> None:
@@ -48,7 +48,10 @@ def test_checkpoints_at_a_url_whose_password_was_not_recorded_are_asked_for(tmp_
     gone_back(tmp_path)
     for path in tmp_path.glob("*.spool"):
         config = mask_json({"checkpoints": "sftp://me:hunter2@host/runs"})
-        path.write_text(path.read_text().replace('"config": {', f'"config": {{{json.dumps(config)[1:-1]}, '))
+        first, *others = path.read_bytes().splitlines(keepends=True)
+        run = from_line(first)
+        run["run"]["config"] |= config
+        path.write_bytes(b"".join((to_line(run), *others)))
     with pytest.raises(UsageError, match=r"at sftp://\*\*\*@host/runs, .*: give the URL with --checkpoints\.$"):
         read_record(tmp_path, key="1-0", step=6)
     assert read_record(tmp_path, key="1-0", step=6, checkpoints=str(tmp_path / "there")).checkpoints == {}

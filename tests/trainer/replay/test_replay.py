@@ -47,11 +47,16 @@ def replayed(folder: Path, at: str) -> ReplayVerdict:
 
 INJECTED = [
     (Cause.HARDWARE, ["nan_gradient@130"], "130:130", []),
-    (Cause.HARDWARE, ["lr_kick@130"], "131:132", []),
     (Cause.DATA, ["random_targets@130x6"], "130:131", [(130, 136)]),
-    (Cause.STATE, ["moment_flip@119"], "120:121", []),
-    (Cause.STATE, ["growing_weights@119"], "121:124", []),
-    (Cause.DATA_X_STATE, ["swollen_row@110", "rare_token@130x3"], "130:131", [(130, 133)]),
+    *(
+        pytest.param(*each, marks=pytest.mark.system)
+        for each in (
+            (Cause.HARDWARE, ["lr_kick@130"], "131:132", []),
+            (Cause.STATE, ["moment_flip@119"], "120:121", []),
+            (Cause.STATE, ["growing_weights@119"], "121:124", []),
+            (Cause.DATA_X_STATE, ["swollen_row@110", "rare_token@130x3"], "130:131", [(130, 133)]),
+        )
+    ),
 ]
 
 
@@ -61,7 +66,9 @@ def test_the_injected_cause_is_named(
     tmp_path: Path, cause: Cause, faults: list[str], at: str, culprits: list[tuple[int, int]]
 ) -> None:
     trained(tmp_path, *faults)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     verdict = replayed(tmp_path, at)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before, "it leaves the run as it was"
     assert (verdict.cause, list(verdict.culprits)) == (cause, culprits)
     assert verdict.repeat_error == 0.0  # bit for bit: the same machine, on the CPU
     assert (verdict.departed_at is not None) == (cause is Cause.HARDWARE)
@@ -74,7 +81,7 @@ def test_the_injected_cause_is_named(
     assert len(verdict.excerpts) == (3 if culprits else 0)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_state_that_the_batches_before_it_have_spoilt_is_traced_to_them(tmp_path: Path) -> None:
     """The batches are wrong from 112 on, the onset was dated too late, and the checkpoint of 120 has learnt them."""
     trained(tmp_path, "random_targets@112x16")
@@ -82,15 +89,7 @@ def test_a_state_that_the_batches_before_it_have_spoilt_is_traced_to_them(tmp_pa
     assert (verdict.cause, verdict.first, list(verdict.culprits)) == (Cause.DATA, 100, [(112, 128)])
 
 
-@pytest.mark.slow
-def test_a_replay_leaves_the_run_as_it_was(tmp_path: Path) -> None:
-    trained(tmp_path, "nan_gradient@130")
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    replayed(tmp_path, "130:130")
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-
-
-@pytest.mark.slow
+@pytest.mark.system
 def test_without_an_earlier_checkpoint_batches_are_not_distinguished_from_the_state(tmp_path: Path) -> None:
     trained(tmp_path, "random_targets@130x6")
     for place in (tmp_path / "trainer" / "r" / "checkpoints").glob("step-*"):
@@ -101,18 +100,7 @@ def test_without_an_earlier_checkpoint_batches_are_not_distinguished_from_the_st
     assert "no earlier checkpoint is left" in verdict.sentence
 
 
-@pytest.mark.slow
-def test_a_record_that_begins_shortly_before_its_only_checkpoint_is_replayed_with_what_there_is(tmp_path: Path) -> None:
-    """As of a run that was resumed and whose older spools are gone."""
-    trained(tmp_path, "random_targets@130x6")
-    record = read_record(run_folder(tmp_path, "r"), step=131)
-    rows = {step: row for step, row in record.steps.items() if step >= 115}
-    short = replace(record, steps=rows, checkpoints={120: record.checkpoints[120]})
-    verdict = replay(incident_at("r", "130:131"), short, report=lambda _: None)
-    assert [(arm.batches, arm.steps[0].batch) for arm in verdict.arms] == [("same", 120), ("other", 115)]
-
-
-@pytest.mark.slow
+@pytest.mark.system
 def test_an_anomaly_that_normal_steps_have_too_is_left_undetermined(tmp_path: Path) -> None:
     trained(tmp_path)
     verdict = replayed(tmp_path, "130:131")
@@ -120,7 +108,7 @@ def test_an_anomaly_that_normal_steps_have_too_is_left_undetermined(tmp_path: Pa
     assert "too small to judge" in verdict.sentence
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_the_batches_are_as_the_run_met_them_also_where_a_fault_was_placed_by_its_step(tmp_path: Path) -> None:
     """As in a drill, where batches were skipped before."""
     job = Job(directory=tmp_path, run_id="r", mode="offline", quiet=True, faults_at_steps=True)

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.axes import PLAIN_STEPS, StepAxis, XAxis
+from dashboard.axes import PLAIN_STEPS, StepAxis
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.figures.curves import ChartOptions
-from dashboard.figures.panels import NOTHING
 from dashboard.views.compare.lines import line_style
 from dashboard.views.compare.overlay import OverlayLine, overlay_figure
 from db.queries import Series
@@ -24,27 +23,12 @@ def of(figure: Any, name: str, axis: str = "y") -> list[Any]:
     return [trace for trace in figure.data if trace.name == name and trace.yaxis == axis]
 
 
-def test_each_run_has_its_colour_in_every_panel() -> None:
-    runs = [line(place, loss=plain([2.0, 1.0]), lr=plain([1.0, 1.0])) for place in range(3)]
-    figure = overlay_figure(runs, ["loss", "lr"])
-    for place, one in enumerate(runs):
-        assert {trace.line.color for trace in figure.data if trace.name == f"run {place}"} == {one.style.color}
-        assert len(of(figure, f"run {place}")) == len(of(figure, f"run {place}", "y2")) == 1
-
-
 def test_envelopes_show_a_spike_of_one_step_and_lie_below_all_lines() -> None:
     figure = overlay_figure([line(0, loss=bucketed()), line(1, loss=bucketed())], ["loss"])
     highest = [max(trace.y) for trace in figure.data if trace.fill == "tonexty"]
     assert highest == pytest.approx([9.0, 9.0])
     kinds = [trace.name == "smallest .. largest" for trace in figure.data]
     assert kinds == sorted(kinds, reverse=True)
-
-
-def test_an_envelope_is_filled_between_the_edges_of_one_run() -> None:
-    figure = overlay_figure([line(0, loss=bucketed()), line(1, loss=bucketed())], ["loss"])
-    edges = [trace for trace in figure.data if trace.name == "smallest .. largest"]
-    assert [trace.fill for trace in edges] == [None, "tonexty", None, "tonexty"]
-    assert [trace.legendgroup for trace in edges] == ["run 0", "run 0", "run 1", "run 1"]
 
 
 def test_non_finite_values_are_crosses_in_the_runs_colour_at_a_height_of_its_own() -> None:
@@ -81,28 +65,6 @@ def test_the_hover_text_says_that_the_baseline_is_interpolated() -> None:
     (shown,) = overlay_figure(runs, [HELD_OUT_DIFFERENCE]).data
     assert "baseline interpolated" in shown.hovertemplate
     assert list(shown.x) == [0.5, 1.5]
-
-
-def test_a_run_without_a_metric_is_not_drawn_in_its_panel() -> None:
-    figure = overlay_figure([line(0, loss=plain([1.0])), line(1, loss=Series())], ["loss", HELD_OUT_DIFFERENCE])
-    assert {trace.name for trace in figure.data} == {"run 0", NOTHING}
-    assert [NOTHING in each.text for each in figure.layout.annotations] == [False, True]
-
-
-def test_each_run_is_drawn_along_its_own_step_axis() -> None:
-    twice = StepAxis(np.array([0.0, 10.0]), np.array([0.0, 20.0]))
-    runs = [line(0, loss=plain([1.0, 1.0])), line(1, twice, loss=plain([1.0, 1.0]))]
-    figure = overlay_figure(runs, ["loss"], options=ChartOptions(x_axis=XAxis.TOKENS, window=(0, 4)))
-    assert [list(trace.x) for trace in figure.data] == [[0, 1], [0, 2]]
-    assert figure.layout.xaxis.title.text == "Tokens"
-    assert figure.layout.xaxis.range == (0, 4)
-
-
-def test_a_figure_holds_only_numbers_that_json_can_encode() -> None:
-    runs = [line(0, loss=bucketed(), held_out_loss=plain([1.0, None])), line(1, held_out_loss=plain([None, 1.0]))]
-    text = overlay_figure(runs, ["loss", HELD_OUT_LOSS, HELD_OUT_DIFFERENCE]).to_json()
-    assert "NaN" not in text
-    assert "Infinity" not in text
 
 
 def test_held_out_losses_are_never_smoothed() -> None:

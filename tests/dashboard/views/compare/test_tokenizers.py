@@ -26,31 +26,8 @@ def test_a_configuration_names_its_tokenizer_at_the_top_or_in_a_section(
     assert tokenizers.vocabulary_of(config) == found
 
 
-def test_runs_with_the_same_tokenizer_are_comparable() -> None:
-    assert warning({"a": BYTES, "b": BYTES}) is None
-
-
-def test_a_single_run_needs_no_warning() -> None:
-    assert warning({"a": Vocabulary(None, None)}) is None
-
-
-@pytest.mark.parametrize("other", [Vocabulary("gpt2", 256), Vocabulary("bytes", 512), Vocabulary(None, 512)])
-def test_the_warning_names_both_tokenizers_and_vocabularies(other: Vocabulary) -> None:
-    text = warning({"a": BYTES, "b": other})
-    assert text is not None
-    assert "are not comparable" in text
-    assert "bytes, 256 tokens" in text
-    assert "not every run" not in text
-
-
 def test_an_unknown_tokenizer_is_warned_of_too() -> None:
     text = warning({"a": BYTES, "b": Vocabulary(None, 256)})
     assert text is not None
     assert "not every run names its tokenizer" in text
     assert "tokenizer not named, 256 tokens" in text
-
-
-def test_runs_with_the_same_vocabulary_are_listed_together() -> None:
-    text = warning({"a": BYTES, "b": Vocabulary("gpt2", 50257), "c": BYTES})
-    assert text is not None
-    assert "(a, c: bytes, 256 tokens; b: gpt2, 50,257 tokens)" in text

@@ -5,11 +5,10 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from dashboard.data.store import CACHE_SECONDS
 from db import queries
 from db.records import access
-from db.store.engine import reading, writing
-from tests.dashboard.app_content import figure, metrics, names
+from db.store.engine import writing
+from tests.dashboard.app_content import figure, forget, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import report_a_spike
 from tests.dashboard.seed import seed
@@ -17,34 +16,26 @@ from tests.dashboard.seed import seed
 pytestmark = pytest.mark.usefixtures("store")
 
 
-def test_the_lab_detects_an_incident_on_a_discarded_branch_again(open_page: OpenPage, store: sa.Engine) -> None:
-    seed(store, now=time.time())
+@pytest.mark.usefixtures("spiky")
+def test_the_lab_detects_an_incident_on_a_discarded_branch_again_and_simulates_other_policies(
+    open_page: OpenPage,
+) -> None:
     app = open_page("lab", run="spiky-1")
     shown = metrics(app)
     assert (shown["Caught"], shown["Missed"]) == ("1 of 1", "0")
     assert {"loss", "loss, discarded branch", "caught", "rewind"} <= names(figure(app))
     assert app.dataframe[0].value["Known incident"].tolist() == ["incident 1: loss spike", "-"]
     assert app.dataframe[0].value["Detected as"].tolist() == ["divergence", "non-finite value"]
-
-
-def test_a_slider_changes_the_simulated_interventions_and_a_link_keeps_it(
-    open_page: OpenPage, store: sa.Engine
-) -> None:
-    seed(store, now=time.time())
-    app = open_page("lab", run="spiky-1", policy="palm")
-    app.slider(key="depth").set_value(300).run()
-    assert app.dataframe[0].value["Intervention"][0].startswith("rewind to 100,")
-    linked = open_page("lab", run="spiky-1", policy="palm", depth="300")
-    assert linked.dataframe[0].value["Intervention"][0].startswith("rewind to 100,")
-
-
-def test_another_policy_simulates_other_rollbacks(open_page: OpenPage, store: sa.Engine) -> None:
-    seed(store, now=time.time())
-    app = open_page("lab", run="spiky-1")
     adaptive = app.dataframe[0].value["Intervention"][0]
     app.selectbox(key="policy").set_value("palm").run()
     assert app.dataframe[0].value["Intervention"][0] != adaptive
-    assert {slider.key for slider in app.slider} >= {"depth", "skip"}
+    assert not app.warning
+    app.slider(key="depth").set_value(300).run()
+    assert app.dataframe[0].value["Intervention"][0].startswith("rewind to 100,")
+    linked = open_page("lab", run="spiky-1", policy="palm", depth="700")
+    warning = "All steps would be discarded by the rollbacks at steps 409, 655."
+    assert linked.warning[0].value == f"The depth reaches the start of the run: step 0. {warning}"
+    assert linked.dataframe[0].value["Intervention"][0].startswith("rewind to 0 (the start of the run), skip")
 
 
 def test_another_run_is_selected_by_its_name_and_the_sliders_return_to_its_own_policy(
@@ -72,47 +63,26 @@ def test_another_run_is_selected_by_its_name_and_the_sliders_return_to_its_own_p
     assert app.slider(key="patience").value == 40
 
 
-def test_a_depth_that_reaches_the_start_of_the_run_is_said(open_page: OpenPage, store: sa.Engine) -> None:
-    seed(store, now=time.time())
-    app = open_page("lab", run="spiky-1", policy="palm", depth="100")
-    assert not app.warning
-    app = app.slider(key="depth").set_value(700).run()
-    warning = "All steps would be discarded by the rollbacks at steps 409, 655."
-    assert app.warning[0].value == f"The depth reaches the start of the run: step 0. {warning}"
-    assert app.dataframe[0].value["Intervention"][0].startswith("rewind to 0 (the start of the run), skip")
-
-
-def test_an_empty_store_and_an_unknown_run_are_explained(open_page: OpenPage, store: sa.Engine) -> None:
+def test_an_empty_store_is_explained(open_page: OpenPage) -> None:
     assert "No runs yet" in open_page("lab").info[0].value
-    seed(store, now=time.time())
-    app = open_page("lab", run="nobody")
-    assert not app.exception
-    assert "There is no run nobody" in app.warning[0].value
 
 
-@pytest.mark.slow
-def test_saved_settings_become_the_runs_own_policy(open_page: OpenPage, store: sa.Engine) -> None:
-    report_a_spike(store)
-    app = open_page("lab", run="asking", patience="30")
-    with writing(store) as session:
-        run = queries.run_named(session, run_id="asking")
-        assert run is not None
-        run.policy = {**(run.policy or {}), "patience": 30}
-    time.sleep(CACHE_SECONDS)  # until the cached answer has expired
-    app.run()
-    assert "These are the settings of the run's own policy." in [caption.value for caption in app.caption]
-
-
-def test_saving_the_policy_lists_the_changes_for_confirmation(open_page: OpenPage, store: sa.Engine) -> None:
+def test_saving_the_policy_lists_the_changes_and_saved_settings_are_the_runs_own(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
     report_a_spike(store)
     app = open_page("lab", run="asking", patience="30", sensitivity="3.0")
     (button,) = [each for each in app.button if each.label == "Save as the run's policy"]
     question = " ".join(markdown.value for markdown in button.click().run().markdown)
     assert "patience\\: 16 \\-\\> 30" in question
     assert "false\\_alarms\\_per\\_10k" in question
-    with reading(store) as session:
+    with writing(store) as session:
         assert len(access.trail(session)) == 1
         run = queries.run_named(session, run_id="asking")
         assert run is not None
         assert run.policy is not None
         assert run.policy["patience"] == 16
+        run.policy = {**run.policy, "patience": 30}
+    forget()
+    app = open_page("lab", run="asking", patience="30")
+    assert "These are the settings of the run's own policy." in [caption.value for caption in app.caption]

@@ -1,11 +1,8 @@
 """Detected incidents are matched with the known ones."""
 
-from dataclasses import replace
-
 from dashboard.views.lab.trial_input import KnownIncident
-from dashboard.views.lab.trial_results import describe, table, totals, trial_results
-from lossguard.vocabulary.states import InterventionState, OrderKind
-from monitor.detection import DetectionSettings, Intervention, Policy, Rows
+from dashboard.views.lab.trial_results import table, totals, trial_results
+from monitor.detection import DetectionSettings, Policy, Rows
 from monitor.detection.simulation import SegmentRows, Simulation, score, simulate
 from tests.dashboard.views.lab.curves import spiked
 
@@ -34,16 +31,3 @@ def test_two_known_incidents_that_match_one_detected_incident_count_its_rollback
     one, both = totals(trial_results(lasting, [known])), totals(trial_results(lasting, [known] * 2))
     assert (both.caught, both.rollbacks, both.steps_discarded) == (2, 1, one.steps_discarded)
     assert both.batches_skipped == one.batches_skipped > 0
-
-
-def test_a_known_incident_of_another_segment_is_not_matched_by_its_step() -> None:
-    assert [each.verdict for each in trial_results(simulated(300), [KnownIncident("there", 300, 311, segment=1)])] == [
-        "new",
-        "missed",
-    ]
-
-
-def test_what_a_rollback_would_skip_is_said() -> None:
-    again = Intervention(1, 1, OrderKind.ROLLBACK, InterventionState.PROPOSED, 1, 100, None, None, None, 210, None)
-    assert describe(again) == "rewind to 100, skip no batches"
-    assert describe(replace(again, skip_from=120, skip_to=220)) == "rewind to 100, skip [120, 220)"

@@ -1,29 +1,25 @@
 """The next-token page: temperature changes sampling and never the loss."""
 
-import time
-from dataclasses import replace
-
 import pytest
 import sqlalchemy as sa
 
-from dashboard.data import cached
-from dashboard.data.store import CACHE_SECONDS
+from dashboard.data import cached, explorer
+from dashboard.data.explorer import Answer
 from db import commands
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import PROBE
-from tests.dashboard.app_content import metrics
+from lossguard.vocabulary.wire import Probe
+from tests.dashboard.app_content import forget, metrics
 from tests.dashboard.conftest import OpenPage
-from tests.dashboard.seed import seed
 from tests.dashboard.views.next_token.probes import probe
 from tests.db.seed import add_run, add_segment
 
 pytestmark = pytest.mark.usefixtures("store")
+PLAIN = Probe(prompt="ab", tokens=("c", "d"), log_probabilities=(-0.1, -2.4), target="c", target_log_probability=-0.1)
 
 
-def test_the_temperature_changes_the_sampling_probability_and_not_the_loss(
-    open_page: OpenPage, store: sa.Engine
-) -> None:
-    seed(store, now=time.time())
+@pytest.mark.usefixtures("spiky")
+def test_the_temperature_changes_the_sampling_probability_and_not_the_loss(open_page: OpenPage) -> None:
     app = open_page("next_token", run="spiky-1", probe="1")
     before = metrics(app)
     app.slider(key="temperature").set_value(2.0).run()
@@ -34,33 +30,17 @@ def test_the_temperature_changes_the_sampling_probability_and_not_the_loss(
     assert float(after["Sampling probability"].rstrip("%")) < 60
     assert before["Entropy"].startswith("at most ")  # the probe names 3 of its tokens
     assert _number(after["Effective choices"]) > 3 * _number(before["Effective choices"])
+    app = open_page("next_token", run="spiky-1", step="100")
+    assert any("Recorded after step 100." in caption.value for caption in app.caption)
 
 
 def _number(shown: str) -> float:
     return float(shown.removeprefix("at most "))
 
 
-def test_a_true_token_is_never_rendered_as_markdown(open_page: OpenPage, store: sa.Engine) -> None:
-    probed = replace(probe(0.9, 0.1, target=0), tokens=("*a  b* $x$\\", "b"), target="*a  b* $x$\\")
-    with writing(store) as session:
-        run = add_run(session)
-        add_segment(session, run, "a")
-        commands.add_event(
-            session, run=run, key="e", segment=0, step=7, time=1.0, kind=PROBE, details=probed.to_details()
-        )
-    assert metrics(open_page("next_token", run="r1"))["True token"] == r'"\*a  b\* \$x\$\\"'
-
-
-def test_a_step_of_the_url_is_shown(open_page: OpenPage, store: sa.Engine) -> None:
-    seed(store, now=time.time())
-    app = open_page("next_token", run="spiky-1", step="100")
-    assert any("Recorded after step 100." in caption.value for caption in app.caption)
-
-
-@pytest.mark.slow
 def test_probes_join_the_live_line_once_the_fork_step_of_a_later_segment_is_known(store: sa.Engine) -> None:
     def seen() -> list[bool]:
-        time.sleep(CACHE_SECONDS)  # until the cached answer has expired
+        forget()
         facts = cached.facts("r1")
         assert facts is not None
         return [each.live for each in cached.probes(facts, "p")]
@@ -94,3 +74,31 @@ def test_the_page_of_a_single_invalid_probe_explains_it(open_page: OpenPage, sto
     app = open_page("next_token", run="r1")
     assert not app.exception
     assert "The model's output at step 7 is not a distribution" in app.error[0].value
+
+
+@pytest.mark.usefixtures("spiky")
+def test_a_prompt_of_ones_own_is_answered_by_two_checkpoints_side_by_side(
+    open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ask(prompt: str) -> list[Answer]:
+        asked.append(prompt)
+        return [Answer(name, PLAIN) for name in ("drill / step-10", "drill / step-20")]
+
+    monkeypatch.setattr(explorer, "ask", ask)
+    app = open_page("next_token", run="spiky-1", prompt="abc")
+    assert asked == ["abc"]
+    shown = [each.value for each in app.markdown]
+    assert r"**drill / step\-10**" in shown
+    assert r"**drill / step\-20**" in shown
+    assert sum("at any temperature" in caption.value for caption in app.caption) == 2
+
+
+@pytest.mark.usefixtures("spiky")
+def test_where_nothing_answers_the_page_says_how_to_start_it(
+    open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOSSGUARD_EXPLORER_URL", "http://127.0.0.1:9")
+    app = open_page("next_token", run="spiky-1", prompt="abc")
+    assert any("trainer explore CHECKPOINT" in each.value for each in app.info)

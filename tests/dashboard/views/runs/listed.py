@@ -6,7 +6,9 @@ from typing import Any
 from dashboard.data.run_list import ListedRun
 from db.models import Run
 from db.runs.overview import MetricSummary, RunSummary, Tally
+from db.runs.verdicts import Verdict
 from lossguard.vocabulary.run_search import flattened
+from lossguard.vocabulary.states import RunVerdict
 
 NOW = 10_000.0
 
@@ -27,7 +29,8 @@ def listed(
     }  # fmt: skip
     run = Run(**(usual | values))
     summaries = {key: summary(value) for key, value in (metrics or {}).items()}
-    return ListedRun(run, tally or Tally(), RunSummary(steps, steps, summaries), flattened(run.config))
+    verdict = Verdict(RunVerdict.ENDED, "Finished: 3 steps")
+    return ListedRun(run, tally or Tally(), verdict, RunSummary(steps, steps, summaries), flattened(run.config))
 
 
 def summary(last: float) -> MetricSummary:

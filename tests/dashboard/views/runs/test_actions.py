@@ -78,12 +78,6 @@ def test_deleting_says_what_goes_and_asks_for_the_name(collector: sa.Engine) -> 
         assert [run.id for run in queries.runs(session)] == ["alive"]
 
 
-def test_deleting_several_asks_for_their_number_and_says_that_one_runs() -> None:
-    app = dialog("delete", [listed("a", state="running"), listed("b")])
-    assert "1 run is still running" in app.markdown[0].value
-    assert app.text_input(key="confirm-word").label == 'To confirm, type "delete 2 runs"'
-
-
 @pytest.mark.parametrize(("name", "word"), [("ok", "ok"), (" ", "id-x"), ("a\u202eb", "id-x"), ("", "id-x")])
 def test_a_name_that_nobody_can_type_is_replaced_by_the_id(name: str, word: str) -> None:
     app = dialog("delete", [listed("x", id="id-x") if name == "x" else listed(name, id="id-x")])

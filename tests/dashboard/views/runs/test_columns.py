@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from dashboard.views.runs.columns import available, column, groups_of, number, ordered
+from dashboard.views.runs.columns import available, column, groups_of, ordered
 from tests.dashboard.views.runs.listed import listed
 
 ROWS = [
@@ -39,7 +39,3 @@ def test_a_run_is_in_the_group_of_each_of_its_tags() -> None:
     assert [groups_of(row, "tag") for row in ROWS] == [["x", "y"], ["-"], ["-"], ["-"]]
     assert [groups_of(row, "width") for row in ROWS] == [["128"], ["64"], ["-"], ["-"]]
     assert (groups_of(ROWS[0], "project"), groups_of(ROWS[0], "host")) == (["gpt"], ["h1"])
-
-
-def test_an_integer_beyond_any_float_is_infinite_and_a_truth_value_is_no_number() -> None:
-    assert (number(-(10**400)), number(True), number("1"), number(2)) == (-math.inf, None, None, 2.0)

@@ -1,6 +1,5 @@
 """Which runs the filters and the search of the list leave, and in what order: asked of a store."""
 
-import math
 import time
 from typing import Any
 
@@ -9,10 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dashboard.data import run_pages
-from dashboard.views.runs.filters import Filters
+from dashboard.views.runs.filters import Filters, orders_of
 from dashboard.views.runs.listing import SortOrder
 from db import commands
-from db.models import Metric, Run
+from db.models import Run
 from db.store.engine import writing
 from lossguard.vocabulary.run_search import parse
 from tests.db.seed import add_run
@@ -21,59 +20,39 @@ OLD, LONG_AGO = 100.0, 600.0
 """Seconds since the last report."""
 
 
-def add(session: Session, name: str, *, silent_for: float = 0.0, open_incidents: int = 0, **values: Any) -> Run:
-    config = values.pop("config", {})
-    run = add_run(session, f"id-{name}", name=name, config=config, started_at=values.pop("started_at"))
-    run.host, run.devices, run.state = "h1", ["NVIDIA H100"], "finished"
+def add(session: Session, name: str, silent_for: float = 0.0, num_incidents: int = 0, **values: Any) -> Run:
+    run = add_run(session, f"id-{name}", name=name, config=values.pop("config", {}), started_at=values.pop("at"))
     run.last_report_at = time.time() - silent_for
-    for column, value in values.items():
+    for column, value in {"host": "h1", "devices": ["NVIDIA H100"], "state": "finished", **values}.items():
         setattr(run, column, value)
-    for number in range(1, open_incidents + 1):
-        add_incident(session, run, number)
+    for number in range(1, num_incidents + 1):
+        where: dict[str, Any] = {"segment": 0, "signal": "loss", "onset_step": 1, "detected_step": 1, "details": {}}
+        commands.save_incident(session, run=run, number=number, now=1.0, kind="loss_spike", state="warning", **where)
     return run
-
-
-def add_incident(session: Session, run: Run, number: int) -> None:
-    """It waits for nobody."""
-    commands.save_incident(
-        session, run=run, number=number, now=1.0, segment=0, kind="loss_spike", state="warning", signal="loss",
-        onset_step=1, detected_step=1, peak_step=1, end_step=None, score=1.0, outcome=None, details={},
-    )  # fmt: skip
 
 
 @pytest.fixture
 def runs(store: sa.Engine) -> None:
+    tags = ["sweep 3", 7]
     with writing(store) as session:
-        add(session, "newest", started_at=9.0, config={"tags": "sweep 3"})
-        add(session, "dead", started_at=8.0, state="running", silent_for=LONG_AGO, open_incidents=2)
-        tagged = {"tags": ["sweep 3", 7]}
-        add(session, "alive", started_at=7.0, state="running", config=tagged, open_incidents=1)
-        held = add(session, "Held", started_at=6.0, host="h2", silent_for=OLD)
-        commands.save_intervention(
-            session, run=held, number=1, now=1.0, incident=None, kind="hold", state="proposed", attempt=1, details={}
-        )
-
-
-@pytest.fixture
-def sweep(store: sa.Engine) -> None:
-    with writing(store) as session:
-        for at, (name, lr, loss) in enumerate((("low", 1e-4, 2.0), ("high", 1e-2, math.nan))):
-            run = add(session, name, started_at=-at, config={"optimizer": {"lr": lr}, "seed": 7}, open_incidents=1)
-            session.flush()
-            status = commands.run_status_of(session, run=run, now=1.0)
-            status.step = 999
-            status.latest_values = {"loss": "NaN" if math.isnan(loss) else loss, "lr": lr / 10}
-            session.add_all(Metric(run_pk=run.pk, number=at, name=name) for at, name in enumerate(("loss", "lr")))
+        add(session, "newest", at=9.0, config={"tags": "sweep 3"})
+        add(session, "dead", at=8.0, state="running", silent_for=LONG_AGO, num_incidents=2)
+        add(session, "alive", at=7.0, state="running", config={"tags": tags}, num_incidents=1)
+        held = add(session, "Held", at=6.0, host="h2", silent_for=OLD)
+        hold: dict[str, Any] = {"kind": "hold", "state": "proposed", "attempt": 1, "details": {}}
+        commands.save_intervention(session, run=held, number=1, now=1.0, **hold)
+        paper: dict[str, Any] = {"archived_at": 1.0, "tags": ["paper"], "note": "the baseline"}
+        add(session, "old", at=1.0, config={"tags": ["trial"]}, **paper)
 
 
 def names(
     text: str = "", order: str = SortOrder.ATTENTION, states: tuple[str, ...] = (), tags: tuple[str, ...] = (),
-    archived: bool = False,
+    archived: bool = False, projects: tuple[str, ...] = (),
 ) -> list[str | None]:  # fmt: skip
-    chosen = Filters(states, tags, archived, order)
+    chosen = Filters(projects, states, tags, archived, order)
     found = run_pages.found(chosen.where(parse(text)), chosen.run_order, 10)
     assert found.total == len(found.rows)
-    return [run.name for run, _ in found.rows]
+    return [row.run.name for row in found.rows]
 
 
 @pytest.mark.usefixtures("runs")
@@ -94,24 +73,37 @@ def test_each_order_filter_and_search_finds_its_runs() -> None:
     assert names("state:finished") == ["Held", "newest"]
 
 
-@pytest.mark.usefixtures("sweep")
-def test_a_name_is_a_field_then_a_setting_then_a_metric() -> None:
-    assert names("lr>1e-3") == names("optimizer.lr>1e-3") == names("config.lr>1e-3") == ["high"]
-    assert names("metric.lr<=1e-5") == names("loss<2.5") == ["low"]
-    assert names("loss=nan") == ["high"]
-    assert names("steps>=1k seed=7 incidents>0 -host:h2 open_incidents=1") == ["low", "high"]
-    assert names("config.loss<9 metric.seed=7") == []
+def test_a_run_that_has_ended_with_an_open_incident_is_quiet_and_live_runs_come_first(store: sa.Engine) -> None:
+    with writing(store) as session:
+        ended = add(session, "ended", at=9.0)
+        add(session, "alive", at=1.0, state="running")
+        where: dict[str, Any] = {"segment": 0, "signal": "loss", "onset_step": 1, "detected_step": 1, "details": {}}
+        for number, kind in enumerate(("loss_spike", "replay_mismatch"), start=1):
+            commands.save_incident(session, run=ended, number=number, now=1.0, kind=kind, state="open", **where)
+    assert names() == ["alive", "ended"]
+    assert names(states=("finished",)) == ["ended"]
+    assert run_pages.num_waiting() == 0
 
 
 @pytest.mark.usefixtures("runs")
-def test_archived_runs_are_listed_only_when_asked_for_and_tags_of_people_replace_those_of_the_loop(
-    store: sa.Engine,
-) -> None:
-    with writing(store) as session:
-        add(
-            session, "old", started_at=1.0, config={"tags": ["trial"]}, archived_at=1.0, tags=["paper"],
-            note="the baseline",
-        )  # fmt: skip
+def test_runs_are_filtered_by_project() -> None:
+    assert names(projects=("gpt",)) == names()
+    assert names(projects=("other",)) == []
+
+
+@pytest.mark.parametrize(
+    ("header", "orders"),
+    [
+        ("last loss", [("last loss, ascending", "ascending"), ("last loss, descending", "descending")]),
+        ("Last report", [(SortOrder.REPORT, "descending")]),
+    ],
+)
+def test_clicks_on_a_header_choose_its_orders_one_after_the_other(header: str, orders: list[tuple[str, str]]) -> None:
+    assert orders_of(header) == orders
+
+
+@pytest.mark.usefixtures("runs")
+def test_archived_runs_are_listed_only_when_asked_for_and_tags_of_people_replace_those_of_the_loop() -> None:
     assert "old" not in names()
     assert names(tags=("paper",), archived=True) == names("baseline", archived=True) == names("archived") == ["old"]
     assert names(tags=("trial",), archived=True) == []

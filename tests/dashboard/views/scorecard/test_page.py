@@ -14,20 +14,6 @@ from tests.monitor.scorecard import store_run
 pytestmark = pytest.mark.usefixtures("store")
 
 
-def test_an_empty_store_says_so(open_page: OpenPage) -> None:
-    app = open_page("scorecard")
-    assert not app.exception
-    assert app.info[0].value == "No runs yet."
-
-
-def test_runs_in_auto_only_say_what_to_do(open_page: OpenPage, store: sa.Engine) -> None:
-    with writing(store) as session:
-        store_run(session, "trusting", policy={"mode": "auto"})
-    app = open_page("scorecard")
-    assert "1 run in auto is not scored" in app.caption[1].value
-    assert "observe or approve" in app.info[0].value
-
-
 def test_the_page_shows_the_sentence_the_rate_and_the_sites_of_the_run_in_the_url(
     open_page: OpenPage, store: sa.Engine
 ) -> None:

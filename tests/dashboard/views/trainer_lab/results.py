@@ -19,10 +19,7 @@ UNSTABLE: Result = {
     "safeguard": "none",
     "seed": 1,
     "final_loss": 0.25,
-    "jumps": [
-        {"begin": 10, "end": 30, "level": 1.0, "peak": 2.0},
-        {"begin": 50, "end": 60, "level": 0.5, "peak": 2.0},
-    ],
+    "jumps": [{"begin": 10, "end": 30, "level": 1.0, "peak": 2.0}, {"begin": 50, "end": 60, "level": 0.5, "peak": 2.0}],
 }
 WAY: Result = {
     "trained_with": "teacher forcing",
@@ -47,7 +44,24 @@ GRADIENTS: Result = {
     "squared_error_one_wrong": 0.004,
     "squared_error_spread": 0.002,
 }
-SWEEPS = (SWITCH, SIZE, UNSTABLE, WAY, TEMPERATURE, GRADIENTS)
+CALIBRATION: Result = {
+    "smoothing": 0.1,
+    "seed": 1,
+    "loss": 2.1,
+    "surest_loss": 0.2,
+    "loss_floor": 0.105,
+    "bins": [[10, 0.5, 0.6], [30, 0.9, 0.9]],
+}
+ABILITIES: Result = {
+    "seed": 1,
+    "steps": [0, 500],
+    "kinds": {"bracket": [5.5, 3.4]},
+    "counts": {"bracket": 900},
+    "positions": [2.7, 2.0],
+    "copied": [5.5, 6.3],
+    "first_time": [5.5, 6.4],
+}
+SWEEPS = (SWITCH, SIZE, UNSTABLE, WAY, TEMPERATURE, GRADIENTS, CALIBRATION, ABILITIES)
 
 
 def lines(*results: Result) -> bytes:

@@ -43,15 +43,6 @@ def test_an_uploaded_file_replaces_the_shipped_results(open_page: OpenPage) -> N
     assert len(figures(app)) == 8
 
 
-def test_a_file_that_cannot_be_read_gets_one_sentence(open_page: OpenPage) -> None:
-    app = open_page("trainer_lab", results=FILE)
-    app.file_uploader[0].set_value((f"{MARKUP[:20]}.jsonl", b"step,loss\n1,2", "text/plain")).run()
-    assert not app.exception
-    assert "\\<script\\>" in app.error[0].value
-    assert "line 1\\: it is not a JSON object" in app.error[0].value
-    assert not app.dataframe
-
-
 def test_hostile_names_are_shown_as_text(open_page: OpenPage) -> None:
     app = open_page("trainer_lab", results=FILE)
     content = lines(*(SWITCH | {"recipe": name} for name in (MARKUP, "a\u202eb", "`$x$` **b**")))

@@ -1,6 +1,5 @@
 """The tables of the Trainer lab: the numbers that docs/lesson.md has, and values that were never meant."""
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from dashboard.data.compute import PUBLISHED
 from dashboard.data.lab_results import LabResults
 from dashboard.data.lab_results_file import parse, shipped
 from dashboard.views.trainer_lab import tables
-from tests.dashboard.views.trainer_lab.results import SIZE, SWEEPS, SWITCH, UNSTABLE, lines
+from tests.dashboard.views.trainer_lab.results import SWEEPS, lines
 
 LESSON = (Path(__file__).parents[4] / "docs" / "lesson.md").read_text(encoding="utf-8")
 
@@ -57,27 +56,6 @@ def test_the_sizes_and_their_law_are_those_of_the_lesson(measured: LabResults) -
     assert table["Law"].astype(float).tolist() == pytest.approx([float(row["law"]) for row in rows], abs=1e-3)
 
 
-def test_the_safeguards_are_those_of_the_lesson(measured: LabResults) -> None:
-    rows = lesson_table("safeguard", containing="final loss")
-    columns = {"Jumps": "jumps", "Jumps by seed": "jumps by seed", "Largest jump": "largest jump"}
-    columns |= {"Steps lost": "steps lost", "Final loss": "final loss"}
-    assert_same(tables.unstable(measured.unstable), rows, {"Safeguard": "safeguard", **columns})
-
-
-def test_the_temperatures_are_those_of_the_lesson(measured: LabResults) -> None:
-    rows = lesson_table("temperature", containing="loss")
-    columns = {"Loss": "loss", "Entropy of the samples": "entropy of the samples", "True token": "true token"}
-    assert_same(tables.temperature(measured.temperature), rows, {"Temperature": "temperature", **columns})
-
-
-def test_the_exposure_biases_are_those_of_the_lesson(measured: LabResults) -> None:
-    rows = {row["trained with"]: row for row in lesson_table("trained with", containing="exposure bias")}
-    table = tables.exposure(measured.exposure)
-    assert set(table["Trained with"]) == set(rows)
-    for way, bias in zip(table["Trained with"], table["Exposure bias"], strict=True):
-        assert float(bias.split()[0]) == pytest.approx(float(rows[way]["exposure bias"].split()[0]), abs=5e-4)
-
-
 def test_every_published_run_is_listed_and_estimates_are_marked() -> None:
     table = tables.published()
     marked = {name.removesuffix(" (estimated)") for name in table["Model"] if name.endswith("(estimated)")}
@@ -86,14 +64,6 @@ def test_every_published_run_is_listed_and_estimates_are_marked() -> None:
     assert (gpt4["Parameters"], gpt4["FLOPs (6ND)"], gpt4["Reported FLOPs"]) == ("unpublished", "-", "2.10e+25")
     rows = {row["model"] for row in lesson_table("model", containing="6ND")}
     assert rows == {run.name for run in PUBLISHED}
-
-
-def test_a_single_seed_has_the_standard_error_of_its_documents_and_token_data_no_bits_per_character() -> None:
-    runs = parse("mine.jsonl", lines(SWITCH | {"bits_per_byte": None, "bits_per_character": None})).switches
-    (row,) = tables.switches(runs).to_dict("records")
-    assert row["Held-out loss"] == "2.000 \N{PLUS-MINUS SIGN} 0.030"
-    assert (row["Bits per byte"], row["Bits per character"]) == ("-", "-")
-    assert float(row["Bits per token"]) == pytest.approx(2.0 / math.log(2), abs=1e-3)
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", 1e308, -1e308, 5e-324, 0.0])
@@ -107,19 +77,3 @@ def test_extreme_losses_stay_in_their_cells(value: object) -> None:
     ]
     assert all(0 < len(cell) < 30 for cell in cells)
     assert value != "NaN" or "not finite" in cells
-
-
-def test_a_jump_from_a_loss_of_zero_is_infinite() -> None:
-    jumps = [{"begin": 1, "end": 2, "level": 0.0, "peak": 2.0}]
-    runs = parse("mine.jsonl", lines(UNSTABLE | {"jumps": jumps})).unstable
-    assert tables.largest_jump(runs) == "infinity x"
-
-
-def test_marks_of_direction_in_a_name_are_written_out() -> None:
-    runs = parse("mine.jsonl", lines(SWITCH | {"recipe": "a\u202eb"})).switches
-    assert tables.switches(runs)["Recipe"].tolist() == ["a\\u202eb"]
-
-
-def test_two_sizes_have_no_law() -> None:
-    runs = parse("mine.jsonl", lines(SIZE, SIZE | {"width": 32, "parameters": 30_000})).scaling
-    assert tables.scaling(runs)["Law"].tolist() == ["-", "-"]

@@ -28,7 +28,7 @@ def test_the_buckets_of_a_beginning_of_an_end_and_of_a_fork_stay(
     first=st.integers(0, 3000),
     length=st.integers(1, 6000),
     cuts=st.lists(st.integers(0, 9000), max_size=4),
-    level=st.integers(3, 7),
+    level=st.integers(1, 5),
 )
 def test_what_roll_ups_leave_over_at_the_ends_of_any_line_stays(
     first: int, length: int, cuts: list[int], level: int
@@ -38,7 +38,7 @@ def test_what_roll_ups_leave_over_at_the_ends_of_any_line_stays(
     archived = archivable(first, last, forks)
     edges = sorted({first, *forks, last + 1})
     for low, high in [(low, high) for low in edges for high in edges if low < high]:
-        for at_level, begin, end in levels.split_by_level(level, low, high, last + 1, levels.FINEST):
+        for at_level, begin, end in levels.split_by_level(level, low, high, last + 1):
             if at_level == 0:
                 assert not [part for part in archived if part[0] < end and begin < part[1]]
     assert all(high % BUCKET == 0 and high <= last for _, high in archived)

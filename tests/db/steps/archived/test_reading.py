@@ -16,12 +16,12 @@ from db.lineage import StepRange
 from db.runs import overview
 from db.steps import reader
 from db.steps.archived.places import Place
-from db.steps.archived.reading import CHECK_SECONDS, UnreadableArchive, forget_contents
+from db.steps.archived.reading import CHECK_SECONDS, UnreadableArchive
 from db.steps.columns import MetricColumn
 from db.steps.series import Series, many_series
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
-from tests.db.archive.stored import add_ended_run, archive, assert_same, parquet_files, unarchive, whole, whole_of
+from tests.db.archive.stored import archive, assert_same, forget_contents, parquet_files, store_run, unarchive, whole_of
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
 NUM_STEPS = 20_000
@@ -169,9 +169,7 @@ def counted(method: Callable[..., Any], name: str, requests: list[str]) -> Calla
 def test_a_read_that_began_before_its_steps_were_brought_back_gets_the_same_values(
     engine: sa.Engine, tmp_path: Path
 ) -> None:
-    with writing(engine) as session:
-        add_ended_run(session)
-    before = whole(engine)
+    before = store_run(engine)
     archive(engine, Place(str(tmp_path / "place")))
     with reading(engine) as session:
         queries.run_named(session, run_id="r1")  # the moment that the session sees
@@ -181,8 +179,7 @@ def test_a_read_that_began_before_its_steps_were_brought_back_gets_the_same_valu
 
 
 def test_a_read_of_a_run_that_is_deleted_meanwhile_says_so(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    with writing(sqlite_engine) as session:
-        add_ended_run(session)
+    store_run(sqlite_engine)
     archive(sqlite_engine, Place(str(tmp_path / "place")))
     with reading(sqlite_engine) as session:
         queries.run_named(session, run_id="r1")
@@ -195,8 +192,7 @@ def test_a_read_of_a_run_that_is_deleted_meanwhile_says_so(sqlite_engine: sa.Eng
 
 
 def test_a_list_of_runs_needs_no_file_however_short_the_run_is(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    with writing(sqlite_engine) as session:
-        add_ended_run(session)
+    store_run(sqlite_engine)
     with reading(sqlite_engine) as session:
         (before,) = overview.summaries(session, runs=queries.runs(session), metrics=["loss", "eval/a.b"]).values()
     archive(sqlite_engine, Place(str(tmp_path / "place")))

@@ -405,6 +405,7 @@ checkpoints.save(10, {"step": 10})
 """
 
 
+@pytest.mark.system
 @pytest.mark.slow(8)
 @pytest.mark.needs("moto_server")
 def test_a_real_object_store_survives_kills_and_expired_credentials(

@@ -47,10 +47,6 @@ def test_a_token_that_lacks_a_scope_and_another_release_are_seen(collector: Fake
     assert (found["token"].state, found["collector"].state) == ("problem", "warning")
 
 
-def test_a_collector_of_an_earlier_release_is_not_called_broken(collector: FakeCollector) -> None:
-    assert {name: each.state for name, each in look(collector.url).items()} == {"collector": "warning"}
-
-
 def test_an_unknown_token_is_a_problem_and_one_that_all_can_read_a_warning(sqlite_engine: sa.Engine) -> None:
     secret = create_token(sqlite_engine, "t", Scope.REPORT)
     with serving(sqlite_engine) as url:
@@ -61,10 +57,6 @@ def test_an_unknown_token_is_a_problem_and_one_that_all_can_read_a_warning(sqlit
 def test_no_collector_is_a_warning_and_one_that_does_not_answer_a_problem() -> None:
     assert look(None)["collector"].state == "warning"
     assert look("http://127.0.0.1:1")["collector"].state == "problem"
-
-
-def test_a_mode_in_which_nothing_is_delivered_is_a_warning(collector: FakeCollector) -> None:
-    assert look(collector.url, mode="offline")["mode"].sentence.startswith("the mode is offline")
 
 
 def test_the_remedy_is_a_command_that_can_be_typed(sqlite_engine: sa.Engine, collector: FakeCollector) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from lossguard import Client
 from lossguard.__main__ import main
+from lossguard.cli.commands import completion
 from lossguard.cli.commands.completion import candidates
 from tests.lossguard.cli.small_runs import SmallRun, trained
 
@@ -23,8 +24,10 @@ def test_each_shell_gets_a_script_that_asks_for_candidates(shell: str, capsys: p
 @pytest.mark.slow(seconds=1)
 def test_bash_completes_commands_and_the_runs_of_the_collector(collector_client: Client) -> None:
     trained(collector_client, "gpt-1", 1)
+    patient = "from lossguard import __main__ as m; from lossguard.cli.commands import completion as c; "
+    patient += "c.SECONDS = 60; m.main()"
     script = f"""
-        lossguard() {{ {sys.executable} -m lossguard "$@"; }}
+        lossguard() {{ {sys.executable} -c "{patient}" "$@"; }}
         eval "$(lossguard completion bash)"
         COMP_WORDS=(lossguard show gp); COMP_CWORD=2; _lossguard; echo "${{COMPREPLY[@]}}"
         COMP_WORDS=(lossguard hol); COMP_CWORD=1; _lossguard; echo "${{COMPREPLY[@]}}"
@@ -34,7 +37,8 @@ def test_bash_completes_commands_and_the_runs_of_the_collector(collector_client:
     assert done.stdout.splitlines() == ["gpt-1", "hold", "complete -o default -F _lossguard lossguard"]
 
 
-def test_what_may_stand_next_is_offered(collector_client: Client) -> None:
+def test_what_may_stand_next_is_offered(collector_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(completion, "SECONDS", 60.0)
     trained(collector_client, "gpt-1", 1, name="base")
     SmallRun(collector_client, "gpt-2", name="$(touch x)", project="a b")
     SmallRun(collector_client, "x-1", name="--yes", project="--json")

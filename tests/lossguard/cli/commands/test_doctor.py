@@ -1,32 +1,26 @@
-import json
 from pathlib import Path
 
 import pytest
 
 from lossguard import Client
-from lossguard.__main__ import main
+from tests.lossguard.cli.calls import Cli
 
 
 def test_the_doctor_says_what_is_set_and_that_all_is_well(
-    collector_client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    collector_client: Client, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOSSGUARD_LIMITS", "max_depth=10")
-    assert main(["doctor", "--directory", str(tmp_path), "--token", "lg_secret", "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
+    shown = cli.json("doctor", "--directory", str(tmp_path), "--token", "lg_secret")
     settings = {each["name"]: (each["value"], each["from"]) for each in shown["settings"]}
     assert settings["LOSSGUARD_URL"] == (collector_client.url, "environment")
     assert settings["LOSSGUARD_TOKEN"] == ("(9 characters)", "--token")
     assert settings["LOSSGUARD_MODE"] == ("-", "not set")
-    assert main(["doctor", "--directory", str(tmp_path)]) == 0
-    out = capsys.readouterr().out
+    out = cli("doctor", "--directory", str(tmp_path))
     assert "lg_secret" not in out
     assert "max_depth=10" in out
     assert "anybody may operate, read, report" in out
 
 
-def test_a_setting_that_is_wrong_stands_in_the_way(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_setting_that_is_wrong_stands_in_the_way(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOSSGUARD_LOCK_WAIT", "soon")
-    assert main(["doctor"]) == 1
-    assert "problem settings   LOSSGUARD_LOCK_WAIT='soon' must be seconds" in capsys.readouterr().out
+    assert "problem settings   LOSSGUARD_LOCK_WAIT='soon' must be seconds" in cli.fails(1, "doctor")

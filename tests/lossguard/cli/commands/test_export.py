@@ -33,10 +33,11 @@ def test_a_file_that_cannot_be_written_is_one_sentence(
     assert main(["export", "r", "-o", str(tmp_path / "no" / "r.csv")]) == 1
     assert "r.csv cannot be written: No such file or directory" in capsys.readouterr().err
     assert main(["export", "r", "-o", "-", "--json"]) == 2
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("mine")
     for path, why in (("file/r.csv", "Not a directory"), ("n" * 300, "File name too long"), (".", "Is a directory")):
         assert main(["export", "r", "-o", str(tmp_path / path)]) == 1
         assert f"cannot be written: {why}" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if ".part" in path.name] == []
 
 
 def test_a_pipe_or_a_device_is_written_to_and_never_replaced(collector_client: Client, tmp_path: Path) -> None:
@@ -47,13 +48,3 @@ def test_a_pipe_or_a_device_is_written_to_and_never_replaced(collector_client: C
         assert main(["export", "r", "-o", str(pipe)]) == 0
         assert (reader.read(1 << 16) or b"").count(b"\n") == 3
     assert pipe.is_fifo()
-
-
-def test_a_folder_that_is_a_file_is_one_sentence_too(
-    collector_client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    trained(collector_client, "r", 2)
-    (tmp_path / "file").write_text("mine")
-    assert main(["export", "r", "-o", str(tmp_path / "file" / "r.csv")]) == 1
-    assert "r.csv cannot be written: Not a directory" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir() if ".part" in path.name] == []

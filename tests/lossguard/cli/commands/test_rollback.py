@@ -1,8 +1,8 @@
 import pytest
 
-from lossguard.__main__ import main
 from lossguard.cli.commands.rollback import skipped
 from lossguard.vocabulary.errors import ConfigurationError
+from tests.lossguard.cli.calls import Cli
 
 
 @pytest.mark.parametrize(
@@ -22,18 +22,13 @@ def test_anything_else_is_no_range(text: str) -> None:
     ("arguments", "said"),
     [
         (["--lr-scale", "0"], "--lr-scale 0 must be above 0 and at most 1"),
+        (["--to", "-3"], "--to -3 must be a step"),
         (["--lr-scale", "1.5"], "--lr-scale 1.5 must be above 0 and at most 1"),
         (["--lr-scale", "nan"], "--lr-scale nan must be above 0 and at most 1"),
         (["--remedy", "Clip"], "--remedy 'Clip' must have 1 to 64 characters of a-z, 0-9 and _"),
     ],
 )
 def test_a_change_of_the_training_that_no_run_can_make_is_refused_before_anybody_is_asked(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], said: str, cli: Cli
 ) -> None:
-    assert main(["rollback", "r", *arguments]) == 2
-    assert said in capsys.readouterr().err
-
-
-def test_a_step_below_0_is_refused_before_anybody_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["rollback", "r", "--to", "-3"]) == 2
-    assert "--to -3 must be a step" in capsys.readouterr().err
+    assert said in cli.fails(2, "rollback", "r", *arguments)

@@ -12,11 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from lossguard import Client
-from lossguard.__main__ import main
 from lossguard.cli.commands import tail
 from lossguard.cli.commands.tail import NON_FINITE, Event, Follower
 from lossguard.vocabulary.errors import Unreachable
 from tests.dashboard.serving import ROOT, serving
+from tests.lossguard.cli.calls import Cli
 from tests.lossguard.cli.small_runs import trained
 from tests.ports import free_port
 
@@ -35,13 +35,12 @@ def tailing(url: str, *options: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-@pytest.mark.parametrize(("state", "code"), [("finished", 0), ("failed", 1), ("interrupted", 1)])
+@pytest.mark.parametrize(("state", "code"), [("finished", 0), ("failed", 1)])
 def test_tail_ends_with_the_run_and_says_how_it_ended(
-    collector_client: Client, capsys: pytest.CaptureFixture[str], state: str, code: int
+    collector_client: Client, cli: Cli, state: str, code: int
 ) -> None:
     trained(collector_client, "r", 3).finish(state)
-    assert main(["tail", "r", "--last", "1"]) == code
-    assert capsys.readouterr().out == f"run r is {state}\nstep         2  loss 2.98\n"
+    assert cli.fails(code, "tail", "r", "--last", "1") == f"run r is {state}\nstep         2  loss 2.98\n"
 
 
 def test_while_no_collector_answers_it_is_asked_again_and_one_sentence_says_so(
@@ -69,7 +68,7 @@ def next_event(process: subprocess.Popen[str]) -> str:
     return str(json.loads(process.stdout.readline())["event"])
 
 
-@pytest.mark.slow(seconds=4)
+@pytest.mark.system
 def test_tail_survives_a_collector_that_restarts_and_ctrl_c_ends_it(sqlite_engine: sa.Engine) -> None:
     port = free_port()
     with ExitStack() as stack:

@@ -39,6 +39,7 @@ def read(stream: Stream, indices: range) -> list[Any]:
 
 
 def test_passes_differ_and_each_is_repeated_exactly() -> None:
+    random.seed(0)  # two of four passes over five numbers are equal by chance once in twenty runs
     stream = Stream(Shuffled())
     values = read(stream, range(20))
     passes = [values[first : first + 5] for first in range(0, 20, 5)]

@@ -1,15 +1,15 @@
-"""The adapters of frameworks that are not installed here, on FAKES that keep to their command lines and folders."""
+"""What all adapters share, and one of them in a launcher: on a FAKE that keeps to its command line and folders."""
 
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from lossguard import Skip
+from lossguard.launch.adapters import Options, adapter_for
 from lossguard.launch.adapters.adapter import (
     has_option,
     is_complete_archive,
@@ -19,69 +19,44 @@ from lossguard.launch.adapters.adapter import (
     skips_in_environment,
     values,
 )
+from lossguard.vocabulary.errors import ConfigurationError
+from tests.lossguard.launch.adapters import folders
 from tests.lossguard.launch.launching import SECONDS, Launching
-from tests.lossguard.launch.resuming import plain, trained
-from tests.waiting import wait_for
+from tests.lossguard.launch.resuming import trained
 
-FAKES = str(Path(__file__).with_name("fakes.py"))
-OPTIONS = ("--run-id", "r", "--project", "p", "--restart-backoff", "0.05", "--restart-with")
+FAKE = str(Path(__file__).with_name("fakes.py"))
 
 
-def rolled_back(launching: Launching, name: str, *arguments: str, **order: Any) -> str:
-    """Launch the fake of a framework, order a rollback at step 12, and wait for the end. Returns what was printed."""
-    environment = {"NANOCHAT_BASE_DIR": str(launching.folder), "WAIT_AT": "14"}
-    process = launching.start(sys.executable, FAKES, name, *arguments, options=(*OPTIONS, name), **environment)
-    launching.wait_for_step(12)
-    launching.collector.order(**{"id": 1, "key": "k1", "kind": "rollback", **order})
-    _, err = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, err
-    return err
-
-
-@pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize("handler", [(), ("--exit-signal-handler",)], ids=["plain", "saves-on-sigterm"])
 def test_megatron_is_rolled_back_and_skips_iterations(launching: Launching, handler: tuple[str, ...]) -> None:
     arguments = ("--save", "ckpt", "--save-interval", "5", "--train-iters", "60", *handler)
-    rolled_back(launching, "megatron", *arguments, rewind_to=11, skip_from=10, skip_to=14)
+    options = ("--run-id", "r", "--project", "p", "--restart-with", "megatron")
+    process = launching.start(sys.executable, FAKE, *arguments, options=options, WAIT_AT="14")
+    launching.wait_for_step(12)
+    launching.collector.order(id=1, key="k1", kind="rollback", rewind_to=11, skip_from=10, skip_to=14)
+    _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
     assert trained(launching.folder) == [*range(10), *range(14, 60)]
     assert (launching.folder / "ckpt" / "latest_checkpointed_iteration.txt").read_text() == "60"
     assert [each["fork_step"] for each in launching.collector.segments] == [1, 11]
     assert launching.metric("batch_index", 1) == {step: step - 1 for step in range(15, 61)}
 
 
-@pytest.mark.slow
-def test_torchtitan_is_rewound_and_started_again_after_an_abort(launching: Launching) -> None:
-    arguments = ("--dump_folder", "out", "--training.steps", "60", "--checkpoint.interval", "5")
-    err = rolled_back(launching, "torchtitan", *arguments, rewind_to=6)
-    assert trained(launching.folder) == plain(60)
-    assert "the adapter torchtitan cannot leave batches out: the run is only rewound" in err
-    forks = [(each["reason"], each["fork_step"]) for each in launching.collector.segments]
-    assert ("rollback", 6) in forks
-    assert ("resume", 31) in forks
-
-
-@pytest.mark.slow
-def test_nanochat_is_rewound(launching: Launching) -> None:
-    rolled_back(launching, "nanochat", "--num-iterations", "60", "--save-every", "5", rewind_to=9)
-    assert trained(launching.folder) == plain(60)
-    assert [each["fork_step"] for each in launching.collector.segments] == [0, 5]
-
-
-@pytest.mark.slow
-def test_a_folder_of_another_program_ends_with_one_sentence_only_once_something_depends_on_it(
-    launching: Launching,
-) -> None:
-    """A new run trains; it just cannot be rolled back."""
-    other = launching.folder / "ckpt" / "step-1"
-    other.mkdir(parents=True)
-    options = (*OPTIONS, "megatron", "--checkpoints", str(launching.folder / "ckpt"))
-    arguments = ("--save", "elsewhere", "--save-interval", "500", "--train-iters", "20")
-    process = launching.start(sys.executable, FAKES, "megatron", *arguments, options=options)
-    _, err = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0
-    assert err.count("there is nothing to roll back to: ") == 1
-    assert "ckpt holds no checkpoints of Megatron-LM" in err
-    wait_for(lambda: launching.collector.finished, seconds=SECONDS, what="the end of the run")
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("hf", "holds no checkpoints of the Trainer: checkpoint-1 was expected"),
+        ("megatron", "holds no checkpoints of Megatron-LM: iter_0000001 or latest_"),
+        ("nanochat", "holds no checkpoints of nanochat"),
+        ("torchtitan", "holds no checkpoints of torchtitan: step-1 was expected"),
+    ],
+)
+def test_a_folder_of_another_program_is_one_sentence(tmp_path: Path, name: str, sentence: str) -> None:
+    (folders.hf if name == "torchtitan" else folders.torchtitan)(tmp_path, 100)
+    adapter = adapter_for(name, ["train", "--save-every=100"], {}, Options(checkpoints=str(tmp_path)))
+    with pytest.raises(ConfigurationError, match=sentence):
+        adapter.checkpoints()
 
 
 def test_the_skips_are_in_the_environment_and_in_a_file_with_their_reasons(tmp_path: Path) -> None:

@@ -46,10 +46,9 @@ def test_it_is_killed_where_sigterm_would_save_the_present_state(tmp_path: Path)
     assert adapter(tmp_path, "--enable_jit_checkpoint", "True").saves_when_stopped
 
 
-def test_a_folder_of_another_program_is_one_sentence(tmp_path: Path) -> None:
-    folders.torchtitan(tmp_path, 100)
-    with pytest.raises(ConfigurationError, match="holds no checkpoints of the Trainer: checkpoint-1 was expected"):
-        adapter(tmp_path).checkpoints()
+def test_a_file_in_place_of_the_folder_and_a_command_without_one_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="is no folder"):
         adapter(tmp_path / "file").checkpoints()
+    with pytest.raises(ConfigurationError, match="the command has no --output_dir: name the Trainer's output_dir"):
+        adapter_for("hf", ["train"], {}, Options())

@@ -68,10 +68,7 @@ def test_it_is_killed_where_sigterm_would_save_the_present_state(tmp_path: Path)
     assert adapter(tmp_path, "--exit-signal-handler").saves_when_stopped
 
 
-def test_a_folder_of_another_program_and_other_bad_input_is_one_sentence(tmp_path: Path) -> None:
-    folders.torchtitan(tmp_path / "other", 100)
-    with pytest.raises(ConfigurationError, match="other holds no checkpoints of Megatron-LM: iter_0000001 or latest_"):
-        adapter(tmp_path / "other").checkpoints()
+def test_what_cannot_be_resumed_from_is_one_sentence(tmp_path: Path) -> None:
     folders.megatron(tmp_path / "release", 100)
     (tmp_path / "release" / "latest_checkpointed_iteration.txt").write_text("release")
     with pytest.raises(ConfigurationError, match="holds 'release', and no iteration to resume from"):

@@ -19,6 +19,13 @@ def test_the_command_says_where_its_checkpoints_are(tmp_path: Path) -> None:
     assert adapter(tmp_path, "--depth=12", "--model-tag", "mine").folder.name == "mine"
 
 
+def test_it_resumes_from_a_step_and_cannot_skip(tmp_path: Path) -> None:
+    assert adapter(tmp_path).resume(100, []).arguments == ("--resume-from-step=100",)
+    assert (adapter(tmp_path).can_skip, adapter(tmp_path).first_step) == (False, 0)
+    with pytest.raises(ConfigurationError, match="no --save-every"):
+        adapter_for("nanochat", COMMAND[:-1], {}, Options())
+
+
 def test_a_checkpoint_counts_once_every_rank_has_written_its_part(tmp_path: Path) -> None:
     folder = folders.nanochat(tmp_path / "base_checkpoints" / "d20", 100, 200, 300, 400)
     (folder / "optim_000200_rank1.pt").unlink()
@@ -29,16 +36,3 @@ def test_a_checkpoint_counts_once_every_rank_has_written_its_part(tmp_path: Path
     assert names == ["model_000400.pt", "meta_000400.json", "optim_000400_rank0.pt", "optim_000400_rank1.pt"]
     adapter(tmp_path).discard_after(100)
     assert {path.name[6:12] for path in folder.iterdir() if path.name.startswith("optim")} == {"000100"}
-
-
-def test_it_resumes_from_a_step_and_cannot_skip(tmp_path: Path) -> None:
-    assert adapter(tmp_path).resume(100, []).arguments == ("--resume-from-step=100",)
-    assert (adapter(tmp_path).can_skip, adapter(tmp_path).first_step) == (False, 0)
-
-
-def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no --save-every"):
-        adapter_for("nanochat", COMMAND[:-1], {}, Options())
-    folders.hf(tmp_path / "base_checkpoints" / "d20", 100)
-    with pytest.raises(ConfigurationError, match="holds no checkpoints of nanochat"):
-        adapter(tmp_path).checkpoints()

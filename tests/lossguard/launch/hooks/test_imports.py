@@ -60,10 +60,3 @@ def test_an_import_that_fails_fails_as_before(finder: imports.HookFinder, tmp_pa
     fake(tmp_path, "raise RuntimeError('of the tracker')")
     with pytest.raises(RuntimeError, match="of the tracker"):
         import_module("trackio.run")
-
-
-def test_a_tracker_that_is_not_installed_is_not_found(finder: imports.HookFinder, tmp_path: Path) -> None:
-    (tmp_path / "trackio").mkdir()
-    (tmp_path / "trackio" / "__init__.py").touch()
-    with pytest.raises(ModuleNotFoundError):
-        import_module("trackio.run")

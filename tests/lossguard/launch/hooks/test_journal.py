@@ -93,10 +93,3 @@ def test_a_script_that_reports_itself_ends_the_journal(journal: Journal, entries
     journal.leave_to_script()
     journal.write({"step": 1})
     assert entries() == [{"step": 0}, {"script_reports": os.getpid()}]
-
-
-def test_a_folder_that_is_gone_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    journal = Journal(str(tmp_path / "gone" / "child.journal"))
-    for _ in range(2):
-        journal.write({"step": 0})
-    assert capsys.readouterr().err.count("cannot be written") == 1

@@ -37,57 +37,27 @@ def steps(entries: Entries) -> list[tuple[int, dict[str, float], bool]]:
     return [(each["step"], each["values"], "complete" in each) for each in entries() if "values" in each]
 
 
-def test_without_a_step_the_calls_are_counted(run_class: type[FakeRun], entries: Entries) -> None:
-    run = run_class()
-    assert [run.log({"loss": 1.0}) for _ in range(3)] == ["logged"] * 3
-    assert steps(entries) == [(step, {"loss": 1.0}, True) for step in range(3)]
-    assert run.received == [({"loss": 1.0}, None, None)] * 3
+LOSS = {"loss": 1.0}
+STEP_NAMES = ("train/global_step", "trainer/global_step", "step", "iter", "Iteration")
 
 
-def test_a_resumed_run_counts_on(run_class: type[FakeRun], entries: Entries) -> None:
-    run_class(starting_step=40).log({"loss": 1.0})
-    assert steps(entries) == [(40, {"loss": 1.0}, True)]
-
-
-def test_calls_without_commit_belong_to_one_step(run_class: type[FakeRun], entries: Entries) -> None:
-    run = run_class()
-    run.log({"loss": 1.0}, commit=False)
-    run.log({"lr": 0.5})
-    run.log({"loss": 2.0}, step=5)
-    run.log({"lr": 0.5}, 5, True)
-    run.log({"loss": 3.0})
-    assert [(step, complete) for step, _, complete in steps(entries)] == [
-        (0, False),
-        (0, True),
-        (5, False),
-        (5, True),
-        (6, True),
-    ]
-
-
-@pytest.mark.parametrize("name", ["train/global_step", "trainer/global_step", "step", "iter", "Iteration"])
-def test_a_step_among_the_values_counts(run_class: type[FakeRun], entries: Entries, name: str) -> None:
-    run = run_class()
-    for step in (10, 20):
-        run.log({"loss": 1.0, name: step})
-    assert steps(entries) == [(10, {"loss": 1.0}, True), (20, {"loss": 1.0}, True)]
-    assert run.received[0] == ({"loss": 1.0, name: 10}, None, None)
-
-
-def test_a_step_among_the_values_that_starts_again_in_each_epoch_is_none(
-    run_class: type[FakeRun], entries: Entries
+@pytest.mark.parametrize(
+    ("calls", "expected"),
+    [
+        ([(LOSS,)] * 3, [(0, True), (1, True), (2, True)]),  # without a step they are counted
+        ([(LOSS, None, False), (LOSS,), (LOSS, 5), (LOSS, 5, True), (LOSS,)], [(0, 0), (0, 1), (5, 0), (5, 1), (6, 1)]),
+        *(([(LOSS | {name: 10},), (LOSS | {name: 20},)], [(10, True), (20, True)]) for name in STEP_NAMES),
+        ([(LOSS | {"step": step},) for step in (0, 1, 2, 0, 1)], [(n, True) for n in range(5)]),  # it begins again
+    ],
+)
+def test_the_step_of_a_call_is_the_one_that_it_names_or_counts(
+    run_class: type[FakeRun], entries: Entries, calls: list[Any], expected: list[tuple[int, bool]]
 ) -> None:
     run = run_class()
-    for step in (0, 1, 2, 0, 1):
-        run.log({"loss": 1.0, "step": step})
-    assert [step for step, _, _ in steps(entries)] == [0, 1, 2, 3, 4]
-
-
-def test_what_is_no_scalar_is_left_out(run_class: type[FakeRun], entries: Entries) -> None:
-    run = run_class()
-    run.log({"image": object(), "text": "x"})
-    run.log({"loss": 1.0, "nested": {"a": 2.0}})
-    assert steps(entries) == [(1, {"loss": 1.0, "nested.a": 2.0}, True)]
+    assert [run.log(*each) for each in calls] == ["logged"] * len(calls)
+    assert [(step, complete) for step, _, complete in steps(entries)] == expected
+    assert [values["loss"] for _, values, _ in steps(entries)] == [1.0] * len(calls)
+    assert [received[0] for received in run.received] == [each[0] for each in calls]
 
 
 def test_names_and_configuration_come_first_and_their_changes_later(
@@ -99,13 +69,10 @@ def test_names_and_configuration_come_first_and_their_changes_later(
     run.config["width"] = 64
     run.log({"loss": 1.0})
     described = [entry for entry in entries() if "config" in entry]
+    run_class(project="uncategorized", name="dummy-x1").log({"loss": 1.0})  # names that wandb invents
+    assert entries()[-2] == {"tracker": "wandb", "config": {"lr": 0.1}}
     first = {"tracker": "wandb", "project": "gpt", "name": "base", "config": {"lr": 0.1}, "tags": ["night"]}
     assert described == [first, {**first, "config": {"lr": 0.1, "width": 64}}]
-
-
-def test_names_that_wandb_invents_are_none(run_class: type[FakeRun], entries: Entries) -> None:
-    run_class(project="uncategorized", name="dummy-x1").log({"loss": 1.0})
-    assert entries()[0] == {"tracker": "wandb", "config": {"lr": 0.1}}
 
 
 def test_a_disabled_run_of_an_earlier_version_has_a_log_of_its_own(journal: Journal, entries: Entries) -> None:

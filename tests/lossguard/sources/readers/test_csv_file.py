@@ -65,9 +65,3 @@ def test_a_table_without_steps_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "prices.csv").write_text("name,price\na,1\n")
     (tmp_path / "empty.csv").write_text("")
     assert list(runs_in(tmp_path)) == []
-
-
-def test_a_cell_with_the_name_of_a_step_is_no_header() -> None:
-    parser = CsvParser()
-    rows = [parser.parse(line) for line in (b"step,interval,loss", b"0,step,2.5", b"1,step,2.4")]
-    assert [row and (row.step, row.values) for row in rows] == [None, (0, {"loss": 2.5}), (1, {"loss": 2.4})]

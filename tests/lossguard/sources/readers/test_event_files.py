@@ -49,14 +49,6 @@ def rows(path: Path) -> list[Row]:
     return list(run.rows())
 
 
-def test_the_scalars_of_a_step_are_one_row_with_its_time(tmp_path: Path) -> None:
-    write(tmp_path / "run", 0, 3, begin=1_700_000_000)
-    found = rows(tmp_path)
-    assert [row.step for row in found] == [0, 1, 2]
-    assert found[2].time == 1_700_000_002
-    assert found[2].values == {"train/loss": pytest.approx(9.98), "train/grad_norm": pytest.approx(9.98)}
-
-
 @pytest.mark.slow
 def test_what_the_writer_of_pytorch_writes_is_read_in_old_and_new_form(tmp_path: Path) -> None:
     import torch
@@ -80,12 +72,6 @@ def test_what_the_writer_of_pytorch_writes_is_read_in_old_and_new_form(tmp_path:
     assert run.facts == SourceFacts(stride=10, averaged=True, nan_filtered=True)
 
 
-def test_a_process_that_resumes_the_run_writes_another_file_of_the_same_run(tmp_path: Path) -> None:
-    write(tmp_path, 0, 6, begin=1_700_000_000)
-    write(tmp_path, 3, 8, begin=1_700_009_000, process=2, shift=0.5)
-    assert [row.step for row in rows(tmp_path)] == [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7]
-
-
 def test_files_that_one_process_writes_side_by_side_are_read_together(tmp_path: Path) -> None:
     write(tmp_path, 0, 4, begin=1_700_000_000)
     path = write(tmp_path / "other", 0, 4, begin=1_700_000_000, tags=("val/loss",))
@@ -98,7 +84,7 @@ def test_each_folder_with_event_files_is_a_run_named_by_its_path(tmp_path: Path)
     for name in ("a", "group/b"):
         write(tmp_path / name, 0, 2, begin=1_700_000_000)
     (tmp_path / "group/b/events.out.tfevents.1.profile-empty").write_bytes(b"")
-    assert [run.name for run in event_files.runs_in(tmp_path)] == ["a", "group/b"]
+    assert [(run.name, run.size) for run in event_files.runs_in(tmp_path)] == [("a", 2), ("group/b", 2)]
 
 
 def test_the_id_follows_from_the_first_file_and_not_from_the_place(tmp_path: Path) -> None:
@@ -116,20 +102,6 @@ def test_without_tensorboard_it_is_one_sentence(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     with pytest.raises(BadSource, match="pip install tensorboard"):
         list(event_files.runs_in(tmp_path))
-
-
-def test_about_how_many_rows_there_are_is_known_before_they_are_read(tmp_path: Path) -> None:
-    write(tmp_path, 0, 500, begin=1_700_000_000)
-    (run,) = event_files.runs_in(tmp_path)
-    assert run.size == pytest.approx(500, rel=0.1)
-
-
-def test_two_runs_in_one_folder_are_refused_with_one_sentence(tmp_path: Path) -> None:
-    write(tmp_path, 0, 50, begin=1_700_000_000)
-    path = write(tmp_path / "other", 100, 150, begin=1_699_999_900)
-    path.rename(tmp_path / "events.out.tfevents.1699999900.host.1.1")
-    with pytest.raises(BadSource, match="two runs write it"):
-        rows(tmp_path)
 
 
 def test_a_damaged_file_is_read_to_the_damage_and_says_where_it_is(tmp_path: Path) -> None:

@@ -48,31 +48,14 @@ def test_a_scalar_is_read_from_every_kind_of_tensor(tensor: dict[str, Any]) -> N
     assert scalar_of(value(**tensor)) == 2.5
 
 
-def test_whole_numbers_and_nan_are_scalars_too() -> None:
+def test_whole_numbers_and_nan_are_scalars_and_texts_and_vectors_are_none() -> None:
     assert scalar_of(value(dtype=INT64, int64_val=[3])) == 3.0
+    text, two = value(dtype=STRING, string_val=[b"text"]), value(dtype=FLOAT, float_val=[1.0, 2.0])
+    assert (scalar_of(text), text_of(text), scalar_of(two), text_of(two)) == (None, "text", None, None)
     assert scalar_of(value(dtype=INT32, tensor_content=struct.pack("<i", -3))) == -3.0
     nan = scalar_of(value(dtype=FLOAT, float_val=[math.nan]))
     assert nan is not None
     assert math.isnan(nan)
-
-
-@pytest.mark.parametrize(
-    "tensor",
-    [
-        {"dtype": STRING, "string_val": [b"text"]},
-        {"dtype": FLOAT, "float_val": [1.0, 2.0]},
-        {"dtype": FLOAT, "float_val": [1.0], "tensor_shape": {"dim": [{"size": 1}]}},
-        {"dtype": FLOAT, "tensor_content": b"\0\0\0\0\0\0\0\0"},
-        {"dtype": FLOAT},
-    ],
-)
-def test_other_values_are_none(tensor: dict[str, Any]) -> None:
-    assert scalar_of(value(**tensor)) is None
-
-
-def test_a_text_is_no_scalar() -> None:
-    assert text_of(value(dtype=STRING, string_val=[b"text"])) == "text"
-    assert text_of(value(dtype=FLOAT, float_val=[1.0])) is None
 
 
 def test_a_record_counts_once_all_its_bytes_are_there(tmp_path: Path) -> None:

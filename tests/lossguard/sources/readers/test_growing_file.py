@@ -15,30 +15,6 @@ def texts(file: GrowingFile) -> list[bytes]:
     return [line.text for line in file.read()]
 
 
-def test_a_line_counts_once_its_end_is_written(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    file = GrowingFile(path)
-    assert texts(file) == []  # it comes later
-    path.write_bytes(b"one\ntw")
-    assert texts(file) == [b"one"]
-    with path.open("ab") as writer:
-        writer.write(b"o\n\nthree\n")
-    assert texts(file) == [b"two", b"three"]
-    assert texts(file) == []
-
-
-def test_a_renamed_file_is_read_to_its_end_before_the_new_one(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    path.write_bytes(b"one\n")
-    file = GrowingFile(path)
-    assert texts(file) == [b"one"]
-    with path.open("ab") as writer:
-        writer.write(b"two\n")
-    path.rename(tmp_path / "log.1")
-    path.write_bytes(b"three\n")
-    assert texts(file) == [b"two", b"three"]
-
-
 def test_a_link_that_takes_the_place_of_the_file_is_not_followed_out_of_its_folder(tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "runs", tmp_path / "private"
     folder.mkdir()
@@ -95,14 +71,6 @@ def test_reading_goes_on_at_a_position_and_finds_the_file_under_its_new_name(tmp
     resumed = GrowingFile(path, second.position)
     assert resumed.is_resumed
     assert texts(resumed) == [b"two", b"three", b"four", b"five"]
-
-
-def test_a_position_that_no_file_has_begins_at_the_beginning(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    path.write_bytes(b"one\n")
-    file = GrowingFile(path, ["log", 0, 3, 1])
-    assert not file.is_resumed
-    assert texts(file) == [b"one"]
 
 
 def test_carriage_returns_end_lines_where_the_format_says_so(tmp_path: Path) -> None:

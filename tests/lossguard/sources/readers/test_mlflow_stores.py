@@ -11,6 +11,8 @@ from lossguard.sources import formats
 from lossguard.sources.source_run import SourceRun
 from lossguard.vocabulary.states import RunState
 
+pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("ignore")]
+
 
 def write_run(store: Any) -> str:
     """A run with NaN, infinity and a step back: its id."""
@@ -42,8 +44,6 @@ def check(run: SourceRun, run_id: str) -> None:
     assert rows[12].time == 1_700_000_000.012
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
 def test_runs_of_the_file_store_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow.store.tracking.file_store import FileStore
@@ -54,8 +54,6 @@ def test_runs_of_the_file_store_are_read(tmp_path: Path, monkeypatch: pytest.Mon
     check(run, run_id)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
 def test_runs_of_the_sqlite_store_are_read_and_the_file_stays_as_it_is(tmp_path: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 

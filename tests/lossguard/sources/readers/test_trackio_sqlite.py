@@ -2,7 +2,6 @@
 
 import math
 import os
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from lossguard.sources import formats
 from lossguard.sources.source_run import BadSource
+from tests.lossguard.sources.readers.hostile import CONFIGS, METRICS, ROW, STEPS, sqlite_file
 
 SCRIPT = """
 import math, trackio
@@ -22,7 +22,7 @@ for name in ("warm", "cold"):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_runs_are_read_with_their_names_configuration_and_times(tmp_path: Path) -> None:
     environment = os.environ | {"TRACKIO_DIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     subprocess.run([sys.executable, "-c", SCRIPT], env=environment, check=True, capture_output=True, timeout=120)
@@ -40,23 +40,14 @@ def test_runs_are_read_with_their_names_configuration_and_times(tmp_path: Path) 
     assert warm.run_id != cold.run_id
 
 
-def test_a_file_of_an_older_release_knows_runs_by_their_names(tmp_path: Path) -> None:
-    connection = sqlite3.connect(tmp_path / "gpt.db")
-    connection.execute("CREATE TABLE metrics (id INTEGER, timestamp TEXT, run_name TEXT, step INTEGER, metrics TEXT)")
-    connection.execute("CREATE TABLE configs (id INTEGER, run_name TEXT, config TEXT, created_at TEXT)")
-    for step in range(3):
-        line = (step, "2026-01-01T00:00:00", "warm", step, '{"loss": Infinity}')
-        connection.execute("INSERT INTO metrics VALUES (?, ?, ?, ?, ?)", line)
-    connection.commit()
-    connection.close()
+def test_a_file_without_ids_of_runs_knows_them_by_their_names(tmp_path: Path) -> None:
+    sqlite_file(tmp_path / "gpt.db", METRICS, CONFIGS, *(ROW.format(step).replace("1.5", "Infinity") for step in STEPS))
     (run,) = formats.runs_in(tmp_path)
-    assert [(row.step, row.values) for row in run.rows()] == [(step, {"loss": math.inf}) for step in range(3)]
+    assert [(row.step, row.values) for row in run.rows()] == [(step, {"loss": math.inf}) for step in STEPS]
 
 
 def test_another_sqlite_file_is_none(tmp_path: Path) -> None:
-    connection = sqlite3.connect(tmp_path / "a.db")
-    connection.execute("CREATE TABLE metrics (x)")
-    connection.close()
+    sqlite_file(tmp_path / "a.db", "CREATE TABLE metrics (x)")
     with pytest.raises(BadSource, match="holds no run"):
         formats.runs_in(tmp_path)
     (tmp_path / "a.db").write_bytes((tmp_path / "a.db").read_bytes()[:50])

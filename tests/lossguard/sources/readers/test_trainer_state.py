@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lossguard.sources.readers.trainer_state import places_in, runs_in
+from lossguard.sources.readers.trainer_state import runs_in
 from lossguard.sources.source_run import BadSource
 from lossguard.vocabulary.source_facts import SourceFacts
 from tests.lossguard.sources.recorded_source import RecordedSource
@@ -35,14 +35,6 @@ def test_the_entries_of_a_step_are_one_row(tmp_path: Path) -> None:
     ]
     assert (run.name, run.total_steps) == ("out", 100)
     assert run.facts == SourceFacts(stride=10, averaged=True, nan_filtered=True)
-
-
-def test_the_newest_file_of_a_run_counts(tmp_path: Path) -> None:
-    save(tmp_path / "out/checkpoint-20", history(10, 30), 1)
-    save(tmp_path / "out/checkpoint-40", history(10, 50), 2)
-    assert list(places_in(tmp_path)) == [tmp_path / "out"]
-    (run,) = runs_in(tmp_path)
-    assert [row.step for row in run.rows()] == [10, 20, 30, 40]
 
 
 def test_a_file_that_is_written_again_adds_what_is_new(tmp_path: Path) -> None:

@@ -40,12 +40,6 @@ def test_the_parts_of_a_history_are_one_run(tmp_path: Path) -> None:
     assert run.size == 15
 
 
-def test_files_with_names_are_runs_of_their_own(tmp_path: Path) -> None:
-    for name in ("warm", "cold"):
-        write(tmp_path / f"{name}.parquet", {"step": [0, 1], "loss": [1.0, 2.0]})
-    assert sorted(run.name for run in formats.runs_in(tmp_path)) == ["cold", "warm"]
-
-
 def test_the_csv_of_a_chart_has_a_run_for_each_of_its_names(tmp_path: Path) -> None:
     header = (
         '"Step","warm - train/loss","warm - train/loss__MIN","warm - train/loss__MAX","a - b - loss","a - b - _step"'

@@ -7,12 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
-from pydantic import SecretStr
 
 from db import queries
 from db.files import imports, record
-from db.records import access
-from db.records.access import Scope
 from db.store.engine import reading, writing
 from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
@@ -22,17 +19,17 @@ from tests.monitor.scenarios import noise, obey, train_until_nan
 
 
 def test_a_rolled_back_run_is_exported_and_is_imported_with_all_that_belongs_to_it(
-    http_on_both: TestClient, engine: sa.Engine, tmp_path: Path
+    http: TestClient, sqlite_engine: sa.Engine, tmp_path: Path
 ) -> None:
-    trainer = Trainer(http_on_both)
+    trainer = Trainer(http)
     (order,) = train_until_nan(trainer)["orders"]
     trainer.report(obey(trainer, order), range(200, 500), {"loss": noise(3, 300), "eval/loss": [None] * 300})
-    answer = http_on_both.get(f"{API}/runs/r1/export")
+    answer = http.get(f"{API}/runs/r1/export")
     assert answer.headers["content-type"] == "application/vnd.apache.parquet"
     assert answer.headers["content-disposition"] == 'attachment; filename="r1.parquet"'
     path = tmp_path / "r1.parquet"
     path.write_bytes(answer.content)
-    with writing(engine) as session:
+    with writing(sqlite_engine) as session:
         copy, count = imports.import_file(session, path=path, now=NOW, run_id="copy")
         assert count == 301 + 300
         run = queries.run_named(session, run_id="r1")
@@ -42,7 +39,7 @@ def test_a_rolled_back_run_is_exported_and_is_imported_with_all_that_belongs_to_
         assert copied[name] == original[name]
         assert name in ("events",) or copied[name]
     # The detection continues from its saved state: the next spike is the next incident, not the first one again.
-    again = Trainer(http_on_both, "copy")
+    again = Trainer(http, "copy")
     again.report(1, [500], {"loss": [float("nan")]})
     assert [one["number"] for one in again.get("/incidents")] == [1, 2]
 
@@ -63,26 +60,6 @@ def test_what_cannot_be_exported_is_a_problem(http: TestClient) -> None:
     Trainer(http)
     wrong = http.get(f"{API}/runs/r1/export", params={"format": "xlsx"})
     assert (wrong.status_code, wrong.json()["where"]) == (422, ["query", "format"])
-
-
-def test_an_export_needs_the_scope_read_and_the_runs_own_project(sqlite_engine: sa.Engine) -> None:
-    owner = Settings(token=SecretStr("owner-of-16-char"))
-    with TestClient(
-        create_app(owner, engine=sqlite_engine), headers={"authorization": "Bearer owner-of-16-char"}
-    ) as http:
-        Trainer(http)
-        with writing(sqlite_engine) as session:
-            made: dict[str, Any] = {"now": NOW}
-            tokens = {
-                "reads": access.create_token(session, name="a", scopes=[Scope.READ], project="gpt", **made)[1],
-                "reports": access.create_token(session, name="b", scopes=[Scope.REPORT], project=None, **made)[1],
-                "other": access.create_token(session, name="c", scopes=[Scope.READ], project="other", **made)[1],
-            }
-        got = {
-            name: http.get(f"{API}/runs/r1/export", headers={"authorization": f"Bearer {token}"}).status_code
-            for name, token in tokens.items()
-        }
-    assert got == {"reads": 200, "reports": 403, "other": 404}
 
 
 def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(sqlite_engine: sa.Engine) -> None:

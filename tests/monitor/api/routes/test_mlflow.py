@@ -1,18 +1,10 @@
-"""MLflow's REST API as its clients use it: an unmodified client and the loggers that are built on it."""
+"""MLflow's REST API, request by request."""
 
-import json
 import math
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-import urllib3
 
 from db.records import access
 from db.store.engine import writing
@@ -22,10 +14,6 @@ from monitor.problems import MLFLOW_API
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient
 from tests.monitor.mlflow import MlflowClient
-from tests.ports import free_port
-from tests.waiting import wait_for
-
-ROOT = Path(__file__).parents[4]
 
 
 def test_an_experiment_is_created_once_and_found_by_name_and_id(http: TestClient) -> None:
@@ -69,12 +57,12 @@ def test_a_run_is_shown_as_it_was_logged(http: TestClient) -> None:
     assert client.run()["project"] == "gpt"
 
 
-def test_runs_are_found_by_params_and_tags_in_pages_also_while_new_ones_start(http_on_both: TestClient) -> None:
-    number = http_on_both.post(f"{MLFLOW_API}/experiments/create", json={"name": "gpt"}).json()["experiment_id"]
+def test_runs_are_found_by_params_and_tags_in_pages_also_while_new_ones_start(http: TestClient) -> None:
+    number = http.post(f"{MLFLOW_API}/experiments/create", json={"name": "gpt"}).json()["experiment_id"]
     clients = []
     for place in range(7):
         tags = [{"key": 'a "b"', "value": str(place % 2)}]
-        clients.append(MlflowClient(http_on_both, experiment_id=number, start_time=1000 * (place // 2), tags=tags))
+        clients.append(MlflowClient(http, experiment_id=number, start_time=1000 * (place // 2), tags=tags))
         clients[-1].post("runs/log-parameter", run_id=clients[-1].run_id, key="optimizer.lr", value="0.1")
     client = clients[0]
     newest_first = sorted(clients, key=lambda each: (-(clients.index(each) // 2), each.run_id))
@@ -84,7 +72,7 @@ def test_runs_are_found_by_params_and_tags_in_pages_also_while_new_ones_start(ht
 
     asked: dict[str, Any] = {"experiment_ids": [number], "max_results": 3, "filter": "params.optimizer.lr = '0.1'"}
     first = client.post("runs/search", **asked)
-    MlflowClient(http_on_both, experiment_id=number, start_time=9000)
+    MlflowClient(http, experiment_id=number, start_time=9000)
     second = client.post("runs/search", **asked, page_token=first["next_page_token"])
     third = client.post("runs/search", **asked, page_token=second["next_page_token"])
     assert ids(first) + ids(second) + ids(third) == [each.run_id for each in newest_first]
@@ -184,13 +172,13 @@ def test_a_token_needs_the_scope_of_a_trainer_and_covers_its_project_alone(sqlit
         assert ask("gpt", "runs/search", experiment_ids=[number]).status_code == 403
 
 
-def test_a_token_of_a_run_sees_and_changes_no_experiment_but_that_of_its_run(engine: sa.Engine) -> None:
+def test_a_token_of_a_run_sees_and_changes_no_experiment_but_that_of_its_run(sqlite_engine: sa.Engine) -> None:
     tokens = {}
-    with writing(engine) as session:
+    with writing(sqlite_engine) as session:
         for name, run in (("all", None), ("job", "r1"), ("later", "r9")):
             scopes = [access.Scope.REPORT, access.Scope.READ]
             _, tokens[name] = access.create_token(session, name=name, scopes=scopes, project=None, run=run, now=NOW)
-    app = create_app(Settings(), engine=engine, clock=lambda: NOW)
+    app = create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)
 
     def ask(who: str, route: str, **body: Any) -> Any:
         headers = {"authorization": f"Bearer {tokens[who]}"}
@@ -229,8 +217,8 @@ def test_a_token_of_a_run_sees_and_changes_no_experiment_but_that_of_its_run(eng
         assert names("all") == ["other", "gpt", "Default"]
 
 
-def test_experiments_are_bounded_in_number_and_in_their_tags(engine: sa.Engine) -> None:
-    with TestClient(create_app(Settings(max_runs=2), engine=engine, clock=lambda: NOW)) as http:
+def test_experiments_are_bounded_in_number_and_in_their_tags(sqlite_engine: sa.Engine) -> None:
+    with TestClient(create_app(Settings(max_runs=2), engine=sqlite_engine, clock=lambda: NOW)) as http:
 
         def create(name: str, *tags: tuple[str, str]) -> Any:
             body = {"name": name, "tags": [{"key": key, "value": value} for key, value in tags]}
@@ -252,213 +240,3 @@ def test_experiments_are_bounded_in_number_and_in_their_tags(engine: sa.Engine) 
             found += [each["name"] for each in page["experiments"]]
             token = page.get("next_page_token", "")
         assert (found, token) == (["b", "a", "Default"], "")
-
-
-def test_the_routes_are_described_under_a_tag_of_their_own(http: TestClient) -> None:
-    paths = http.get("/openapi.json").json()["paths"]
-    assert paths[f"{MLFLOW_API}/runs/log-batch"]["post"]["tags"] == ["mlflow"]
-
-
-@contextmanager
-def served(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A collector in a process of its own, which wants a token."""
-    environment = os.environ | {
-        "LOSSGUARD_DATABASE_URL": f"sqlite:///{folder}/store.db",
-        "LOSSGUARD_TOKEN": "s3cret-of-16-chr",
-    }
-    command = [sys.executable, "-m", "monitor", "serve", "--port", str(port)]
-    with (
-        (folder / "log").open("ab") as log,
-        subprocess.Popen(command, env=environment, cwd=ROOT, stderr=log) as process,
-    ):
-        pool = urllib3.PoolManager(retries=False)
-
-        def is_ready() -> bool:
-            try:
-                return pool.request("GET", f"http://127.0.0.1:{port}/healthz").status == 200
-            except urllib3.exceptions.HTTPError:
-                return False
-
-        wait_for(is_ready, seconds=60, what=f"a collector at port {port}")
-        yield process
-        process.terminate()
-
-
-@pytest.fixture(scope="module")
-def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a collector."""
-    port = free_port()
-    with served(tmp_path_factory.mktemp("collector"), port):
-        yield f"http://127.0.0.1:{port}"
-
-
-def run_script(script: str, collector: str, folder: Path) -> list[dict[str, Any]]:
-    """Run a user's script, which knows nothing of Lossguard: the runs of the collector, the newest first."""
-    environment = os.environ | {"MLFLOW_TRACKING_URI": collector, "MLFLOW_TRACKING_TOKEN": "s3cret-of-16-chr"}
-    environment |= {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-    environment |= {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    runs: list[dict[str, Any]] = ask(collector, f"{API}/runs")
-    return runs
-
-
-def ask(collector: str, path: str) -> Any:
-    answer = urllib3.request("GET", f"{collector}{path}", headers={"authorization": "Bearer s3cret-of-16-chr"})
-    assert answer.status == 200, answer.data
-    return json.loads(answer.data)
-
-
-PLAIN = """
-import math, mlflow
-mlflow.set_experiment("plain")
-with mlflow.start_run(run_name="first"):
-    mlflow.log_params({"lr": 0.1, "layers": 12})
-    mlflow.set_tag("team", "blue")
-    for step in range(60):
-        loss = math.nan if step == 50 else 3 - step / 100 + 0.01 * math.sin(step * 2.1)
-        mlflow.log_metric("train/loss", loss, step=step)
-        mlflow.log_metric("grad_norm", 1.0, step=step)
-    for step in range(60, 80):
-        mlflow.log_metrics({"train/loss": 2.4, "grad_norm": 1.0}, step=step, synchronous=False)
-    mlflow.flush_async_logging()
-    mlflow.log_metric("test/accuracy", 0.5)
-"""
-
-
-@pytest.mark.slow
-def test_an_unmodified_client_logs_a_run_that_is_detected_on(collector: str, tmp_path: Path) -> None:
-    run = next(run for run in run_script(PLAIN, collector, tmp_path) if run["project"] == "plain")
-    assert (run["name"], run["state"]) == ("first", "finished")
-    assert {name: run["config"][name] for name in ("lr", "layers")} == {"lr": "0.1", "layers": "12"}
-    assert run["config"]["tags"]["team"] == "blue"
-    shown = ask(collector, f"{API}/runs/{run['id']}")
-    assert shown["steps_effective"] == 80
-    assert set(shown["metrics"]) == {"loss", "perplexity", "grad_norm", "test/accuracy"}
-    kinds = [(one["kind"], one["onset_step"]) for one in ask(collector, f"{API}/runs/{run['id']}/incidents")]
-    assert kinds == [("nonfinite", 50)]
-
-
-TRAINER = """
-import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
-torch.manual_seed(0)
-model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=32, n_positions=16))
-rows = [{"input_ids": torch.randint(0, 32, (16,)), "labels": torch.randint(0, 32, (16,))} for _ in range(64)]
-arguments = TrainingArguments(
-    "out", max_steps=24, logging_steps=2, per_device_train_batch_size=2, report_to=["mlflow"], run_name="tiny",
-    save_strategy="no", use_cpu=True, disable_tqdm=True,
-)
-Trainer(model, arguments, train_dataset=rows).train()
-"""
-
-
-ACCELERATE = """
-from accelerate import Accelerator
-accelerator = Accelerator(log_with="mlflow", cpu=True)
-accelerator.init_trackers("accelerate", config={"lr": 0.1}, init_kwargs={"mlflow": {"run_name": "tiny"}})
-for step in range(10):
-    accelerator.log({"train_loss": 3.0 - step / 10}, step=step)
-accelerator.end_training()
-"""
-
-
-LIGHTNING = """
-import torch, lightning as L
-from lightning.pytorch.loggers import MLFlowLogger
-class Tiny(L.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.save_hyperparameters({"width": 4})
-        self.layer = torch.nn.Linear(4, 1)
-    def training_step(self, batch, _):
-        loss = self.layer(batch).square().mean()
-        self.log("train_loss", loss)
-        return loss
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.01)
-trainer = L.Trainer(
-    max_steps=20, log_every_n_steps=1, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
-    enable_checkpointing=False, callbacks=[L.pytorch.callbacks.LearningRateMonitor()],
-    logger=MLFlowLogger(experiment_name="lightning", run_name="tiny"),
-)
-trainer.fit(Tiny(), torch.utils.data.DataLoader(torch.randn(64, 4), batch_size=2))
-"""
-
-
-@pytest.fixture(scope="module")
-def reported(collector: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The runs of the three frameworks, by project: one process, because their imports take seconds."""
-    runs = run_script(TRAINER + ACCELERATE + LIGHTNING, collector, tmp_path_factory.mktemp("frameworks"))
-    return {run["project"]: run for run in runs}
-
-
-@pytest.mark.slow
-def test_the_trainer_of_hugging_face_reports_through_its_own_callback(collector: str, reported: dict[str, Any]) -> None:
-    run = reported["Default"]
-    assert (run["name"], run["state"]) == ("tiny", "finished")
-    assert run["config"]["logging_steps"] == "2"
-    shown = ask(collector, f"{API}/runs/{run['id']}")
-    assert {"loss", "grad_norm", "lr"} <= set(shown["metrics"])
-    assert shown["steps_effective"] == 12
-    assert len(shown["segments"]) == 1
-
-
-@pytest.mark.slow
-def test_the_logger_of_lightning_reports(collector: str, reported: dict[str, Any]) -> None:
-    run = reported["lightning"]
-    assert (run["name"], run["state"]) == ("tiny", "finished")
-    assert run["config"]["width"] == "4"
-    shown = ask(collector, f"{API}/runs/{run['id']}")
-    assert {"loss", "lr"} <= set(shown["metrics"])
-    assert shown["newest_step"]["metrics"]["loss"] is not None
-    assert shown["steps_effective"] == 20
-
-
-@pytest.mark.slow
-def test_the_tracker_of_accelerate_reports(collector: str, reported: dict[str, Any]) -> None:
-    run = reported["accelerate"]
-    assert (run["name"], run["state"], run["config"]["lr"]) == ("tiny", "finished", "0.1")
-    shown = ask(collector, f"{API}/runs/{run['id']}")
-    assert shown["newest_step"]["metrics"]["loss"] == pytest.approx(2.1)
-    assert shown["steps_effective"] == 10
-
-
-STEADY = """
-import mlflow
-mlflow.set_experiment("steady")
-with mlflow.start_run():
-    for step in range(80):
-        for key in ("loss", "grad_norm", "accuracy"):
-            mlflow.log_metric(key, float(step), step=step)
-"""
-
-
-@pytest.mark.slow
-def test_a_collector_that_is_killed_loses_nothing_that_it_has_acknowledged(tmp_path: Path) -> None:
-    """The client sends what was not acknowledged again, also what was stored just before the kill."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    environment = os.environ | {"MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_TOKEN": "s3cret-of-16-chr"}
-    environment |= {"PYTHONWARNINGS": "ignore", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
-
-    def num_steps() -> int:
-        return sum(ask(url, f"{API}/runs/{run['id']}")["steps_consumed"] for run in ask(url, f"{API}/runs"))
-
-    with served(tmp_path, port) as first:
-        script = subprocess.Popen([sys.executable, "-c", STEADY], env=environment, stdout=subprocess.DEVNULL)
-        wait_for(lambda: num_steps() > 20, seconds=60, what="steps of the client")
-        first.kill()
-        first.wait()
-    with script, served(tmp_path, port):
-        assert script.wait(240) == 0
-        (run,) = ask(url, f"{API}/runs")
-        assert run["state"] == "finished"
-        shown = ask(url, f"{API}/runs/{run['id']}")
-        assert (len(shown["segments"]), shown["steps_effective"], shown["steps_consumed"]) == (1, 80, 80)
-        for name in ("loss", "grad_norm", "accuracy"):
-            series = ask(url, f"{API}/runs/{run['id']}/series?metric={name}&points=200")
-            assert (series["first_step"], series["last"]) == (list(range(80)), list(map(float, range(80))))

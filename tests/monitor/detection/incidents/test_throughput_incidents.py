@@ -46,6 +46,7 @@ def test_a_slowdown_is_an_open_incident_in_tokens_per_second_without_any_interve
     assert "2.5" in incident.reasons[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 13, 500])
 def test_a_slowdown_hides_no_nan_and_their_numbers_do_not_depend_on_the_grouping(cut: int) -> None:
     def concluded(cut: int) -> list[Effect]:
@@ -90,15 +91,6 @@ def test_an_open_stall_survives_a_restart_of_the_collector_and_ends_with_the_run
     assert restored.throughput.stall == opened
     assert last(restored.end_run("It was stopped.")).outcome is Outcome.ONGOING
     assert restored.end_run("It was stopped.") == []
-
-
-def test_a_state_of_an_earlier_release_has_no_stall_and_learns_the_speed_anew() -> None:
-    state = engine_after(slow_run()).state_dict()
-    del state["throughput"]
-    engine = DetectionEngine()
-    engine.load_state_dict(state)
-    assert engine.throughput.slowdown is None
-    assert engine.feed(timed(durations(100))[50:]) == []
 
 
 def test_before_the_first_step_there_is_a_stall_at_step_0() -> None:

@@ -37,7 +37,7 @@ def test_a_policy_survives_its_dictionary_and_refuses_unknown_names() -> None:
 
 
 def test_the_page_of_settings_has_every_setting_with_its_default() -> None:
-    page = (Path(__file__).parents[4] / "docs/settings.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[4] / "docs/reference/settings.md").read_text(encoding="utf-8")
     defaults = run_policy.policy_of(None).to_dict()
     missing = [
         name

@@ -61,7 +61,7 @@ def test_costs_are_devices_times_hours() -> None:
     assert found.hours_since_onset == pytest.approx(90 * 2 * 8 / 3600)
     assert found.hours_per_hour == 8
     assert (found.skipped_batches, found.skipped_tokens) == (12, 12 * 500.0)
-    assert "12 batches are skipped: 4,950 to 4,961, about 6,000 tokens." in found.sentences
+    assert "12 batches are skipped: 4,950 to 4,961, about 6 k tokens." in found.sentences
 
 
 def test_a_configuration_with_more_processes_than_devices_counts_them() -> None:
@@ -70,7 +70,7 @@ def test_a_configuration_with_more_processes_than_devices_counts_them() -> None:
     assert preflight(known(devices=("x86_64",))).unit == "device-hours"
 
 
-def test_an_older_trainer_is_not_asked_and_what_it_reported_is_said() -> None:
+def test_a_trainer_that_answers_no_questions_is_not_asked_and_what_it_reported_is_said() -> None:
     nothing: dict[str, Any] = {"capabilities": ("rollback",), "answered_at": None, "answer": {}}
     assert preflight(known(**nothing)).restorable is None
     text = "Not asked: this trainer's release does not answer; it last reported 1 s ago. The checkpoint of step 4,950 "

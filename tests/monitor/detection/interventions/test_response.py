@@ -128,17 +128,7 @@ def test_a_spike_while_another_one_has_not_fully_recovered_is_an_incident_of_its
     story = detected(columns)
     assert [incident.onset_step for incident in story.incidents] == [300, 340]
     assert story.incidents[0].reasons[-1] == "A new alarm began before the signal had fully recovered."
-
-
-def test_an_incident_that_an_earlier_collector_left_open_is_still_followed() -> None:
-    rows = rows_of(spiked(at=300))
-    engine, again = DetectionEngine(), DetectionEngine()
-    engine.feed(rows[:310])
-    state = engine.state_dict()
-    incidents = state["incidents"]
-    assert incidents["open"] is not None
-    again.load_state_dict(state | {"incidents": incidents | {"open": incidents["open"] | {"peak_z": 75.0}}})
-    assert again.feed(rows[310:]) == engine.feed(rows[310:])
+    assert [incident.superseded_by for incident in story.incidents] == [2, None]
 
 
 def test_a_precursor_says_at_once_that_a_checkpoint_should_be_saved() -> None:
@@ -153,8 +143,8 @@ def test_a_precursor_says_at_once_that_a_checkpoint_should_be_saved() -> None:
 
 def test_only_what_was_ordered_uses_up_the_budget() -> None:
     columns = healthy(1200)
-    for at in (300, 600, 900):
-        columns["loss"][at : at + 60] += 1.5
+    for at, nats in ((300, 0.5), (600, 1.5), (900, 4.5)):  # what smaller ones did says nothing of a spike
+        columns["loss"][at : at + 60] += nats
     policy = Policy(mode="approve", budget_per_run=1)  # type: ignore[arg-type]
     engine, story = DetectionEngine(policy=policy), EffectLog()
     for part in rows_of(columns).split(10):
@@ -277,6 +267,14 @@ def test_an_operators_hold_replaces_what_is_only_proposed() -> None:
     story.add(engine.feed(rows_of(columns), restorable=range(0, 300, 50)))
     (hold,) = orders(story.add(engine.hold()))
     assert (story.states(1)[-1], hold.incident) == ("withdrawn", 1)
+
+
+def test_a_rollback_that_was_carried_out_is_not_withdrawn_by_an_operators_hold() -> None:
+    engine, story, snapshot = ordered()
+    story.add(engine.fork(200, "rollback", [rows_of(healthy(600))[:200]], snapshot, obeyed=1))
+    assert story.states(1)[-1] == "applied"
+    story.add(engine.hold())
+    assert story.states(1)[-1] == "replaced"
 
 
 def test_a_run_that_only_reports_cannot_be_held() -> None:

@@ -30,7 +30,7 @@ def test_each_step_has_the_tier_that_names_it_first_and_the_load_time_of_that() 
 
 
 @pytest.mark.parametrize("tiers", [None, []])
-def test_of_an_older_sdk_only_the_steps_are_known(tiers: Any) -> None:
+def test_without_tiers_only_the_steps_are_known(tiers: Any) -> None:
     assert restorable_steps([50, 0], tiers) == [RestorableStep(0), RestorableStep(50)]
     assert RestorableStep(50).describe() == ""
 

@@ -1,5 +1,6 @@
 """Small stored runs with one trouble at step 1000, for the tests of the scorecard."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -8,7 +9,8 @@ from lossguard.vocabulary.states import IncidentKind, IncidentState, Interventio
 from lossguard.vocabulary.values import plain_json
 from monitor.detection import Incident, Intervention
 from monitor.detection.effects import Proposal
-from monitor.detection.scorecard.scored_run import ScoredSite, score, score_run
+from monitor.detection.scorecard.records import RunRecord
+from monitor.detection.scorecard.scored_run import ScoredRun, ScoredSite, is_scored, score_run
 from monitor.detection.scorecard.totals import Totals, total
 
 ONSET, DETECTED, DECIDED = 1000, 1001, 1017
@@ -111,3 +113,8 @@ def six_runs() -> Totals:
             ]
         )
     )
+
+
+def score(runs: Iterable[RunRecord]) -> list[ScoredRun]:
+    """The runs of which a scorecard speaks."""
+    return [score_run(run) for run in runs if is_scored(run)]

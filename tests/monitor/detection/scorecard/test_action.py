@@ -1,17 +1,13 @@
 """What the policy would have done, of records old and new."""
 
-import pytest
-
-from lossguard.vocabulary.states import IncidentKind, OrderKind
+from lossguard.vocabulary.states import OrderKind
 from monitor.detection import Policy
 from monitor.detection.effects import Proposal
-from monitor.detection.interventions.response import WOULD
 from monitor.detection.scorecard.action import Action, action_of
 from tests.monitor.detection.runs import detected, spiked
 from tests.monitor.detection.scorecard.stories import DECIDED, incident, intervention
 
 NO_CHECKPOINTS = Proposal(OrderKind.HOLD, DECIDED, None, None, None)
-OLD = ["It rose.", f"Observe mode{WOULD[OrderKind.ROLLBACK]} In 16 steps the excess did not halve."]
 
 
 def test_a_stored_proposal_is_taken_as_it_is() -> None:
@@ -30,24 +26,6 @@ def test_where_nothing_was_proposed_the_policy_waits() -> None:
     assert action_of(incident(proposal=None, reasons=["It rose."]), [], Policy(), can_roll_back=True) is None
 
 
-@pytest.mark.parametrize("name", ["adaptive", "palm"])
-def test_the_sentence_of_an_earlier_release_is_an_action_with_estimated_figures(name: str) -> None:
-    action = action_of(incident(proposal=None, reasons=OLD), [], Policy(name=name), can_roll_back=True)
-    assert action is not None
-    assert (action.kind, action.decided_step, action.rewind_to) == (OrderKind.ROLLBACK, 1017, 900)
-    assert action.is_estimated
-
-
-def test_the_step_of_the_decision_is_the_detection_where_no_policy_waits() -> None:
-    for kind in (IncidentKind.NONFINITE, IncidentKind.DIVERGENCE):
-        action = action_of(incident(kind=kind, proposal=None, reasons=OLD), [], Policy(), can_roll_back=True)
-        assert action is not None
-        assert action.decided_step == 1001
-    short = action_of(incident(proposal=None, reasons=OLD, end_step=1005), [], Policy(), can_roll_back=True)
-    assert short is not None
-    assert short.decided_step == 1005
-
-
 def test_a_run_that_only_reports_is_given_checkpoints_where_it_would_be_held_for_want_of_one() -> None:
     held = incident(proposal=NO_CHECKPOINTS)
     action = action_of(held, [], Policy(), can_roll_back=False)
@@ -59,8 +37,8 @@ def test_a_run_that_only_reports_is_given_checkpoints_where_it_would_be_held_for
 
 
 def test_an_unknown_policy_leaves_the_figures_open() -> None:
-    action = action_of(incident(proposal=None, reasons=OLD), [], Policy(name="gone"), can_roll_back=True)
-    assert action == Action(kind=OrderKind.ROLLBACK, decided_step=1017, is_estimated=True)
+    action = action_of(incident(proposal=NO_CHECKPOINTS), [], Policy(name="gone"), can_roll_back=False)
+    assert action == Action(kind=OrderKind.HOLD, decided_step=DECIDED, is_estimated=True)
 
 
 def test_the_detection_stores_what_it_would_do_as_figures() -> None:

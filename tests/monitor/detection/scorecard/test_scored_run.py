@@ -7,8 +7,8 @@ import pytest
 from db.scorecard import StoredIncident
 from lossguard.vocabulary.states import IncidentKind, InterventionState
 from monitor.detection.scorecard.endings import Ending
-from monitor.detection.scorecard.scored_run import ONLY_REPORTS, devices_of, score, score_run
-from tests.monitor.detection.scorecard.stories import incident, intervention, only_site, segment, stored_run
+from monitor.detection.scorecard.scored_run import ONLY_REPORTS, devices_of, score_run
+from tests.monitor.detection.scorecard.stories import incident, intervention, only_site, score, segment, stored_run
 
 
 @pytest.mark.parametrize(
@@ -60,23 +60,9 @@ def test_advisories_and_what_cannot_be_read_are_counted_apart() -> None:
     assert (len(scored.sites), scored.num_advisories, scored.num_unreadable) == (1, 2, 1)
 
 
-def test_an_incident_of_which_only_the_columns_are_known_is_scored() -> None:
-    columns = {"number": 1, "kind": "loss_spike", "state": "closed", "signal": "loss", "onset_step": 10}
-    columns |= {"detected_step": 11, "peak_step": None, "end_step": 30, "score": None, "outcome": "recovered"}
-    run = stored_run(incidents=[StoredIncident(0, columns)])
-    assert (only_site(run).ending, only_site(run).site.action) == (Ending.RECOVERED, None)
-
-
 def test_an_operators_own_order_is_no_proposal_of_the_policy() -> None:
     own = intervention(mode=None, site_start=None, state=InterventionState.VERIFIED)
     lines = [segment(last=1050), segment(1, 400, 3000, intervention=1)]
     site = only_site(stored_run(incident(), interventions=[own], segments=lines))
     assert site.site.interventions == ()
     assert site.ending is Ending.OTHER  # 500 steps deeper than the policy would have gone
-
-
-def test_a_proposal_of_an_earlier_release_is_known_by_its_site() -> None:
-    earlier = intervention(mode=None, state=InterventionState.VERIFIED)
-    lines = [segment(last=1050), segment(1, 400, 3000, intervention=1)]
-    site = only_site(stored_run(incident(proposal=None), interventions=[earlier], segments=lines))
-    assert site.ending is Ending.SAME

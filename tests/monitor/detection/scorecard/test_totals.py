@@ -4,9 +4,8 @@ import pytest
 
 from lossguard.vocabulary.states import Outcome
 from monitor.detection.scorecard.endings import Ending
-from monitor.detection.scorecard.scored_run import score
 from monitor.detection.scorecard.totals import total
-from tests.monitor.detection.scorecard.stories import incident, six_runs, stored_run
+from tests.monitor.detection.scorecard.stories import incident, score, six_runs, stored_run
 
 
 def test_counts_and_rates_of_six_runs() -> None:

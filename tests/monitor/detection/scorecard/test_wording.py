@@ -9,9 +9,8 @@ from monitor.detection.effects import Proposal
 from monitor.detection.scorecard import wording
 from monitor.detection.scorecard.action import Action
 from monitor.detection.scorecard.endings import Ending
-from monitor.detection.scorecard.scored_run import score
 from monitor.detection.scorecard.totals import total
-from tests.monitor.detection.scorecard.stories import STILL_BAD, incident, segment, six_runs, stored_run
+from tests.monitor.detection.scorecard.stories import STILL_BAD, incident, score, segment, six_runs, stored_run
 
 
 def test_the_sentence_says_what_auto_would_have_done_and_how_sure_that_is() -> None:
@@ -36,6 +35,15 @@ def test_none_of_nothing_is_not_shown_as_a_rate_of_zero() -> None:
     )
     unknown = wording.sentence(total(score([stored_run(step_seconds=None)])))
     assert unknown == "In auto it would have done nothing in 1 run, whose GPU-hours are not known."
+
+
+def test_a_rate_of_a_few_gpu_hours_is_said_to_be_of_too_little_data() -> None:
+    short = total(score([stored_run(incident(), step_seconds=1e-6)]))
+    assert 0 < short.gpu_hours < 0.001
+    assert wording.rate(short) == "too little data"
+    assert "per 1,000" not in wording.sentence(short)
+    assert "GPU-hours would have been" not in wording.sentence(short)
+    assert "and less than 0.01 GPU-hours" in wording.sentence(short)
 
 
 def test_hours_that_would_have_been_lost_are_said_to_be_lost() -> None:

@@ -33,6 +33,15 @@ def test_a_loss_near_zero_is_judged_by_its_own_noise(kind: str) -> None:
     assert any(3000 <= incident["detected_step"] <= 3006 for incident in incidents)
 
 
+def test_a_loss_that_is_exactly_zero_in_half_of_the_rows_is_judged_by_the_others() -> None:
+    num_incidents = 0
+    for seed in range(3):
+        random = np.random.default_rng([seed, 99])
+        loss = np.where(random.random(10_000) < 0.5, random.exponential(0.01, 10_000), 0.0)
+        num_incidents += len(backtest_rows(Rows.of(np.arange(10_000), loss=loss))["incidents"])
+    assert num_incidents <= 6
+
+
 def test_after_an_easy_stretch_a_value_is_judged_by_the_usual_level() -> None:
     baseline = Baseline(SIGNALS["loss"], DetectionSettings())
     loss = 2.0 + 0.02 * np.random.default_rng(0).standard_normal(528)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.wandering import RISE_STEP, RISES, ROWS, WANDERING, RiseSuite, WanderingSuite
+from benchmarks.suites import RISE_STEP, RISES, ROWS, WANDERING, RiseSuite, WanderingSuite
 from monitor.detection import DetectionSettings
 from monitor.detection.rows import Floats
 from monitor.detection.scoring.detector import SignalDetector

@@ -1,1 +1,0 @@
-"""The measurements of docs/frameworks.md: see `benchmarks.frameworks.__main__`."""

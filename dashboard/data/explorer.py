@@ -1,0 +1,61 @@
+"""Asks `python -m trainer explore`, which answers prompts with the models of checkpoints."""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+from db.cli.command_engine import as_typed_here
+from lossguard.vocabulary.wire import Probe
+
+VARIABLE, DEFAULT = "LOSSGUARD_EXPLORER_URL", "http://127.0.0.1:8502"
+"""The environment variable with its address. No viewer chooses it: the dashboard asks from where it runs."""
+TIMEOUT = 10.0
+"""Seconds."""
+MAX_BYTES = 2**20
+"""Largest size of an answer, in bytes."""
+MAX_MODELS = 4
+COMMAND = as_typed_here("python -m trainer explore CHECKPOINT [ANOTHER]")
+
+
+class ExplorerError(Exception):
+    """There is no answer; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Predictions of the model of a checkpoint."""
+
+    name: str
+    probe: Probe
+
+
+def ask(prompt: str) -> list[Answer]:
+    """Return each checkpoint's predictions of the prompt's last token. Raises ExplorerError."""
+    address = (os.environ.get(VARIABLE) or DEFAULT).rstrip("/")
+    request = urllib.request.Request(f"{address}/next-token", json.dumps({"prompt": prompt}).encode())
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            return _answers(answer.read(MAX_BYTES))
+    except urllib.error.HTTPError as refused:
+        with refused:
+            raise ExplorerError(_reason(refused.read(MAX_BYTES))) from None
+    except (OSError, ValueError):
+        raise ExplorerError(f"Nothing answers at {address}. Start it where the checkpoints are: {COMMAND}") from None
+
+
+def _answers(content: bytes) -> list[Answer]:
+    """Raises ExplorerError."""
+    try:
+        models = json.loads(content)["models"][:MAX_MODELS]
+        return [Answer(str(each["name"])[:200], Probe.from_details(each["probe"])) for each in models]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ExplorerError(f"The answer is none of this release: start it again with {COMMAND}") from None
+
+
+def _reason(content: bytes) -> str:
+    try:
+        return str(json.loads(content)["error"])[:300]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "The prompt was refused."

@@ -1,0 +1,25 @@
+"""After a prune the store is smaller."""
+
+import sqlalchemy as sa
+
+from db.store.engine import writing
+from db.upkeep import retention
+
+
+def fill(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        session.execute(sa.text("CREATE TABLE filler (text TEXT)"))
+        for _ in range(300):
+            session.execute(sa.text("INSERT INTO filler VALUES (:text)"), {"text": "x" * 10_000})
+
+
+def test_the_space_of_deleted_rows_is_returned_and_the_command_says_how_much(engine: sa.Engine) -> None:
+    fill(engine)
+    before = retention.num_bytes(engine)
+    with writing(engine) as session:
+        session.execute(sa.text("DELETE FROM filler"))
+    sentence = retention.compact(engine, before=before)
+    assert sentence.startswith("the store takes ")
+    assert sentence.endswith("MB less than before")
+    if engine.dialect.name == "sqlite":
+        assert retention.num_bytes(engine) < before - 2e6

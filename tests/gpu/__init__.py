@@ -1,0 +1,1 @@
+"""Measurements of one CUDA device, as one command: `python -m tests.gpu`."""
