@@ -73,6 +73,15 @@ def click(page: Page, name: str, *, exact: bool = False) -> None:
     button.click()
 
 
+def open_dialog(page: Page, name: str, *, exact: bool = False) -> Locator:
+    """Click the button of that name and wait until the dialog is drawn: a rerun may open it anew, with empty fields."""
+    click(page, name, exact=exact)
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    page.wait_for_selector(SETTLED)
+    return dialog
+
+
 def wait_for_refreshes(page: Page, count: int = 3) -> None:
     """Wait until the server has rerun parts of the page `count` times.
 

@@ -28,7 +28,18 @@ from db.store.engine import create_engine, reading, writing
 from lossguard import Client
 from lossguard.vocabulary.states import RunState
 from tests.answering import answering
-from tests.dashboard.browser import DRAWN, FIGURE, SETTLED, WAIT_MS, box_of, chromium, click, drawn, wait_for_refreshes
+from tests.dashboard.browser import (
+    DRAWN,
+    FIGURE,
+    SETTLED,
+    WAIT_MS,
+    box_of,
+    chromium,
+    click,
+    drawn,
+    open_dialog,
+    wait_for_refreshes,
+)
 from tests.dashboard.hostile_runs import BY_ID
 from tests.dashboard.live import report_a_spike
 from tests.dashboard.login_provider import login_file, provider
@@ -557,7 +568,7 @@ def test_runs_are_found_sorted_selected_and_saved_then_archived_and_one_reported
     assert "<title>" in download.value.path().read_text(encoding="utf-8")
     boxes.nth(2).check()
     expect(page.get_by_role("link", name="Compare 2 runs")).to_be_visible()
-    click(page, "Archive", exact=True)
+    open_dialog(page, "Archive", exact=True)
     confirm(page, "Archive")
     expect(page.get_by_text("2 runs archived.")).to_be_visible()
     expect(table.get_by_role("row")).to_have_count(4)
@@ -624,7 +635,7 @@ def test_a_warning_leads_to_the_incident_and_an_approval_that_a_refresh_does_not
     page.mouse.click(number["x"] + number["width"] / 2, number["y"] + number["height"] / 2)
     page.wait_for_url("**/incident?run=asking&incident=1")
     page.go_back()
-    click(page, "Approve")
+    open_dialog(page, "Approve")
     word = page.get_by_label("To confirm, type")
     expect(word).to_be_focused()
     word.fill("aprove")
@@ -653,9 +664,10 @@ def test_an_open_dialog_offers_nothing_once_somebody_else_has_decided_and_then_a
     expect(dialog.get_by_label("To confirm, type")).to_have_count(0)
     dialog.get_by_role("button", name="Close").last.click()
     expect(dialog).to_have_count(0)
-    click(page, "Roll back manually")
-    dialog.get_by_label("Reason for the audit trail").fill("the shard is bad")
+    reason = open_dialog(page, "Roll back manually").get_by_label("Reason for the audit trail")
+    reason.fill("the shard is bad")
     wait_for_refreshes(page, 2)
+    expect(reason).to_have_value("the shard is bad")
     confirm(page, "Roll back")
     expect(page.get_by_text("Rollback to step 500 ordered.")).to_be_visible()
     expect(dialog).to_have_count(0)
@@ -676,7 +688,7 @@ def test_a_run_on_hold_is_released(page: Page, site: str, engine: sa.Engine, col
         page.goto(f"{site}/run?run=held")
         expect(page.get_by_text("on hold until an operator decides")).to_be_visible()
         expect(page.get_by_text("the disk is full").first).to_be_visible()
-        click(page, "Release")
+        open_dialog(page, "Release")
         confirm(page, "Release")
         expect(page.get_by_text("Hold released. Training continues.")).to_be_visible()
         expect(page.get_by_text("on hold until an operator decides")).to_have_count(0)
@@ -705,8 +717,7 @@ def test_on_a_phone_a_run_is_found_and_a_note_added_and_deleted(browser: Browser
         expect(page.locator(FIGURE).get_by_text("Loss (nats per token)")).to_be_in_viewport()
         plot = box_of(page.locator(f"{FIGURE} .nsewdrag").first)
         assert (plot["height"] > 300, plot["y"] + plot["height"] < 844) == (True, True), "the chart on the first screen"
-        click(page, "Add a note")
-        dialog = page.get_by_role("dialog")
+        dialog = open_dialog(page, "Add a note")
         dialog.get_by_label("Note", exact=True).fill("the shard was bad")
         dialog.get_by_label("Step", exact=True).fill("409")
         dialog.get_by_role("button", name="Add", exact=True).click()
@@ -714,7 +725,7 @@ def test_on_a_phone_a_run_is_found_and_a_note_added_and_deleted(browser: Browser
         expect(page.get_by_text("the shard was bad")).to_be_visible()
         drawn(page, other_than=before)
         wait_for(lambda: page.evaluate(PINNED) == [409], seconds=60, what="the note at its step")
-        click(page, "delete")
+        open_dialog(page, "delete")
         dialog.get_by_role("button", name="Delete", exact=True).click()
         expect(page.get_by_text("the shard was bad")).to_have_count(0)
         page.goto(f"{site}/trainer-lab")
@@ -794,13 +805,12 @@ def test_people_log_in_act_as_their_groups_may_and_the_audit_trail_has_their_nam
             page = logged_in("ron")
             expect(page.get_by_text("guarded").first).to_be_visible()
             page.goto(f"{served.url}/run?run=guarded")
-            click(page, "Edit")
-            expect(page.get_by_role("dialog").get_by_text("Token with the scope")).to_be_visible()
+            expect(open_dialog(page, "Edit").get_by_text("Token with the scope")).to_be_visible()
             assert page.context.request.get(values).status == 404
             page = logged_in("ada")
             expect(page.get_by_text("Ada L\u00f6w <ada@\u2060example.org>")).to_be_visible()
             page.goto(f"{served.url}/incident?run=guarded")
-            click(page, "Roll back manually")
+            open_dialog(page, "Roll back manually")
             confirm(page, "Roll back")
             expect(page.get_by_text("Rollback to step 500 ordered.")).to_be_visible()
             with reading(engine) as session:
