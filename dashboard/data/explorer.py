@@ -49,9 +49,12 @@ def _answers(content: bytes) -> list[Answer]:
     """Raises ExplorerError."""
     try:
         models = json.loads(content)["models"][:MAX_MODELS]
-        return [Answer(str(each["name"])[:200], Probe.from_details(each["probe"])) for each in models]
+        answers = [Answer(str(each["name"])[:200], Probe.from_details(each["probe"])) for each in models]
+        if not answers:
+            raise ValueError("no model")
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ExplorerError(f"The answer is none of this release: start it again with {COMMAND}") from None
+    return answers
 
 
 def _reason(content: bytes) -> str:

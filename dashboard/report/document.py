@@ -4,7 +4,7 @@ Everything that people wrote (names, reasons, configurations) goes through Jinja
 inserted as markup (pictures.py). The page's content security policy forbids other scripts, and connections.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import jinja2
@@ -40,10 +40,12 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
         lstrip_blocks=True, finalize=_visible,
     )  # fmt: skip
     facts, zone, limits = contents.facts, contents.zone, contents.limits
-    sections = incident_sections(contents, incidents)
+    sections, curves = incident_sections(contents, incidents), _curves(contents)
+    compute_picture = _compute_picture(facts)
+    has_picture = bool(curves or compute_picture or any(each["picture"] for each in sections))
     return environment.get_template("report.html.jinja").render(
         policy=Markup(POLICY),
-        scripts=[Markup(script) for script in SCRIPTS],
+        scripts=[Markup(script) for script in SCRIPTS if has_picture],
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         title=formatting.run_title(facts.run),
         verdict=facts.verdict,
@@ -53,7 +55,7 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
         sentences=summary.sentences(contents),
         pending=pending.sentences(facts),
         numbers=_numbers(contents),
-        curves=_curves(contents),
+        curves=curves,
         num_unmarked=max(0, len(facts.events) - limits.max_events),
         omitted_curves=[short_name(name) for name in contents.omitted_curves],
         incidents=_incidents(facts),
@@ -62,7 +64,7 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
         goodput=_goodput(contents.breakdown),
         lost=_lost(contents),
         compute=_compute(facts),
-        compute_picture=_compute_picture(facts),
+        compute_picture=compute_picture,
         tables=_tables(contents),
     )
 
@@ -108,8 +110,8 @@ def _numbers(contents: ReportContents) -> list[tuple[str, str]]:
     return [(name, text) for name, text in numbers if text is not None]
 
 
-def _curves(contents: ReportContents) -> Iterator[Markup]:
-    names, facts = list(contents.curves), contents.facts
+def _curves(contents: ReportContents) -> list[Markup]:
+    names, facts, pictures = list(contents.curves), contents.facts, []
     events = facts.events[-contents.limits.max_events :]
     marks = Marks(
         incidents=facts.incidents,
@@ -124,7 +126,8 @@ def _curves(contents: ReportContents) -> Iterator[Markup]:
         part = names[first : first + CURVES_PER_PICTURE]
         figure = run_figure({name: contents.curves[name] for name in part}, marks)
         label = "Curves of the run: " + ", ".join(map(short_name, part))
-        yield picture(figure, label=label, scale=PICTURE_SCALE)
+        pictures.append(picture(figure, label=label, scale=PICTURE_SCALE))
+    return pictures
 
 
 def _incidents(facts: RunFacts) -> Table:

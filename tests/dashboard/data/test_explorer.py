@@ -53,6 +53,7 @@ def test_each_checkpoint_answers_with_a_probe(answering: type[Answering]) -> Non
         ((500, b"<html>"), "The prompt was refused."),
         ((200, b"<html>"), "none of this release"),
         ((200, {"models": [{"name": "one", "probe": {}}]}), "none of this release"),
+        ((200, {"models": []}), "none of this release"),
     ],
 )
 def test_without_an_answer_there_is_a_sentence(

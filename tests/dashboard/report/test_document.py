@@ -107,7 +107,9 @@ def test_pending_decisions_come_first(store: sa.Engine) -> None:
 def test_a_run_without_a_step_has_a_report_too(store: sa.Engine) -> None:
     with writing(store) as session:
         add_run(session)
-    text = read("r1").text
+    run = read("r1")
+    text = run.text
+    assert run.scripts == [], "nothing is drawn"
     assert "gpt / r1 Not watched: no report for" in text
     assert "No step has been reported yet." in text
     assert "There were no incidents. No steps were discarded. No decision is pending." in text
