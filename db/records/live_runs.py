@@ -81,13 +81,13 @@ def _newest_first(found: sa.Select[Any]) -> sa.Select[Any]:
     return found.order_by(Run.last_report_at.desc(), Run.pk.desc())
 
 
-def silent(
+def without_steps(
     session: Session, *, now: float, since: float, default: float, limit: int, run_pk: int | None = None
 ) -> Sequence[LiveRun]:
     """Live runs without a step for as long as a stall lasts (`RunStatus.stall_after`, else `default` seconds).
 
-    Not those that are stalled already, that are held, or that announced a pause. A silence counts from `since` on at
-    the earliest: before it nobody took reports. The longest silence first, at most `limit` runs.
+    Not those that are stalled already, that are held, or that announced a pause. The time counts from `since` on at
+    the earliest: before it nobody took reports. The longest first, at most `limit` runs.
     """
     after = sa.func.coalesce(RunStatus.stall_after, default)
     found = sa.select(Run.id, Run.project, Run.last_report_at, RunStatus).join(RunStatus, RunStatus.run_pk == Run.pk)

@@ -28,14 +28,14 @@ def limit(engine: DetectionEngine, gaps: Sequence[float], *, has_order: bool) ->
 
 
 def open_stall(session: Session, run_id: str, *, now: float, since: float) -> bool:
-    """Lock the run; where it is still silent then, open the incident: whether it did.
+    """Lock the run and open the incident, if it still has no new step then. Returns True if it did.
 
     `since`: from when on reports were taken. `now`: by the clock of the database.
     """
     run = commands.lock_run(session, run_id=run_id)
     if run is None:
         return False
-    found = live_runs.silent(session, now=now, since=since, default=FIRST_SECONDS, limit=1, run_pk=run.pk)
+    found = live_runs.without_steps(session, now=now, since=since, default=FIRST_SECONDS, limit=1, run_pk=run.pk)
     if not found:
         return False
     silence = _silence(run, found[0], now)

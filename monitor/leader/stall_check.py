@@ -27,7 +27,9 @@ MAX_RUNS = 50
 def look(engine: sa.Engine, lease: Lease, may_go_on: MayGoOn = lambda: True) -> list[str]:
     """Return the ids of the runs that were found stalled. Once `may_go_on` is false, the others wait."""
     with reading(engine) as session:
-        found = live_runs.silent(session, now=lease.now, since=lease.since, default=FIRST_SECONDS, limit=MAX_RUNS)
+        found = live_runs.without_steps(
+            session, now=lease.now, since=lease.since, default=FIRST_SECONDS, limit=MAX_RUNS
+        )
         run_ids = [run.id for run in found]
     return [run_id for run_id in run_ids if may_go_on() and _open_if_possible(engine, lease, run_id)]
 
