@@ -10,7 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands, queries
+from db import commands, queries, run_settings
 from db.models import Base, Incident, Intervention, Metric, Run, RunStatus, Segment, SkippedBatches
 from db.steps import writer
 from db.steps.columns import MetricColumn
@@ -167,6 +167,7 @@ def _add(session: Session, numbers: Sequence[int], *, count: int, live: int, now
     session.execute(sa.insert(Run), runs)
     ids = {run["id"]: number for run, number in zip(runs, numbers, strict=True)}
     keys = [(ids[name], pk) for name, pk in session.execute(sa.select(Run.id, Run.pk).where(Run.id.in_(ids)))]
+    run_settings.save(session, *session.scalars(sa.select(Run).where(Run.id.in_(ids))))
     metrics = [{"number": number, "name": name} for number, name in enumerate(run_status.GAUGES)]
     skipped = {"skip_from": 10, "skip_to": 20, "reason": "rollback", "created_at": now}
     rows: tuple[tuple[type[Base], list[dict[str, Any]]], ...] = (

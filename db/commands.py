@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import queries
+from db import queries, run_settings
 from db.dialects import dialect_of
 from db.models import BESIDE, Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches, state_text
 from db.steps import backlog
@@ -53,6 +53,7 @@ def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> 
             with session.begin_nested():
                 session.add(new)
             partitions.make_ahead(session, new.pk)
+            run_settings.save(session, new)
             return new, True
         except sa.exc.IntegrityError:  # another collector has just created it
             return register_run(session, values=values, now=now)
@@ -61,9 +62,12 @@ def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> 
     run.archived_at = None
     run.last_report_at = now
     run.capabilities = list(values["capabilities"])
+    searched = run.config, run.devices
     for name in OF_PROCESS:
         if values.get(name) not in (None, {}, []):
             setattr(run, name, values[name])
+    if (run.config, run.devices) != searched:
+        run_settings.save(session, run)
     return run, False
 
 

@@ -538,6 +538,24 @@ class DetectorSnapshot(Base):
     state: Mapped[dict[str, Any]]
 
 
+class RunSetting(Base):
+    """A value that a search of runs compares (see db.run_settings)."""
+
+    __tablename__ = "run_settings"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
+
+    run_pk: Mapped[int] = _run_key(primary=True)
+    key: Mapped[str] = mapped_column(String(256), primary_key=True)
+    """The last component of the name."""
+    name: Mapped[str] = mapped_column(String(256), primary_key=True)
+    """`config.` and the path of a setting, or `tag`, or `device`."""
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Number of the value among those of the name."""
+    text: Mapped[str | None] = mapped_column(Text)
+    """The text, or `true`, `false` or `null`."""
+    number: Mapped[float | None]
+
+
 class Metric(Base):
     """The name of a metric of a run, numbered within the run in the order of first reports."""
 

@@ -318,7 +318,7 @@ def prompts(session: Session, *, run: Run) -> list[str]:
 
 
 def _prompt(session: Session) -> sa.ColumnElement[str | None]:
-    return dialect_of(session.get_bind()).json.text(Event.details, "prompt")
+    return dialect_of(session.get_bind()).member(Event.details, "prompt")
 
 
 def _probes_of(run: Run) -> tuple[sa.ColumnElement[bool], ...]:

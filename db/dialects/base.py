@@ -3,87 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute
-
-from lossguard.vocabulary.run_search import Operator
-
-# Conditions on the values in a JSON column, as each database asks for them
-
-Column = sa.ColumnElement[Any] | InstrumentedAttribute[Any]
-Test = sa.ColumnElement[bool]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValueTest:
-    """Conditions on a value, of which any one suffices."""
-
-    order: tuple[Operator, float] | None = None
-    """A number on this side of the limit."""
-    number: float | None = None
-    """This number."""
-    text: str | None = None
-    """A text with this in it (in small letters; the case of the value does not matter)."""
-    is_whole: bool = False
-    """The text is all of it."""
-    exactly: frozenset[str] = frozenset()
-    """One of these texts, in this case."""
-    constants: frozenset[bool | None] = frozenset()
-    """true, false or null."""
-
-
-class JsonConditions(ABC):
-    """A condition is never NULL: it may be negated."""
-
-    @abstractmethod
-    def member(self, column: Column, key: str, test: ValueTest) -> Test:
-        """Whether the member `key` of an object passes, or an element of the list that it is."""
-
-    @abstractmethod
-    def element(self, column: Column, test: ValueTest, *, of: str | None = None) -> Test:
-        """Whether an element of a list passes: of the column, or of its member `of`."""
-
-    @abstractmethod
-    def setting(self, column: Column, name: str, test: ValueTest | None = None) -> Test:
-        """Whether a setting passes, or without a test: whether there is one.
-
-        The setting is the one whose dotted path `name` is, else each whose path ends with it, as in
-        `lossguard.vocabulary.run_search.settings_named`; sections in lists count too.
-        """
-
-    @abstractmethod
-    def text(self, column: Column, key: str) -> sa.ColumnElement[str | None]:
-        """The member `key` of an object, if it is a text; NULL where there is none."""
-
-    @abstractmethod
-    def member_text(self, column: Column, key: str) -> sa.ColumnElement[str | None]:
-        """The member `key` of an object as JSON, if it is an object or a list; NULL where there is none."""
-
-
-def key_paths(name: str) -> list[tuple[str, ...]]:
-    """The keys on the way to a dotted path: any of its dots may belong to a key, as in {"optimizer.lr": 1e-3}."""
-    parts = name.split(".")[-MAX_PARTS:] if name.count(".") >= MAX_PARTS else name.split(".")
-    cuts = range(1, len(parts))
-    chosen = (at for count in range(len(parts), 0, -1) for at in combinations(cuts, count - 1))
-    return [_joined(parts, at) for at in chosen]
-
-
-MAX_PARTS = 5
-"""Maximum keys of a path that are compared; of a longer one, the last ones."""
-
-
-def _joined(parts: Sequence[str], cuts: Sequence[int]) -> tuple[str, ...]:
-    bounds = [0, *cuts, len(parts)]
-    return tuple(".".join(parts[low:high]) for low, high in pairwise(bounds))
-
-
-# A database
 
 WRITES = {"lossguard_writes": True}
 """Execution options of a transaction that is going to write."""
@@ -121,8 +46,6 @@ class Dialect(ABC):
     """Execution options under which all queries of a transaction see the moment of the first."""
     clock: str
     """SQL for the present time in unix seconds, by the clock of the database and not as of the transaction's start."""
-    json: JsonConditions
-    """Conditions on the values in a JSON column."""
     has_partitions = False
     """Whether the tables of blocks are partitioned (see db.store.partitions)."""
     row_lock = ""
@@ -165,6 +88,10 @@ class Dialect(ABC):
         where = " AND ".join(f'"{name}" = {self.parameter}' for name, _ in keys)
         values = [tuple(map(_cell, (*row[len(keys) :], *row[: len(keys)]))) for row in rows]
         connection.exec_driver_sql(f"UPDATE {table} SET {assign} WHERE {where}", values)
+
+    @abstractmethod
+    def member(self, column: InstrumentedAttribute[Any], key: str) -> sa.ColumnElement[str | None]:
+        """The member `key` of the objects in a JSON column, as a text; NULL where there is none."""
 
     def json_text(self, column: str) -> str:
         """SQL for the text of a JSON column, which the driver would parse otherwise."""

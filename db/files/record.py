@@ -9,7 +9,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands, queries
+from db import commands, queries, run_settings
 from db.files.rules import BadRecord, check_row
 from db.models import (
     CRC,
@@ -177,6 +177,7 @@ def add_run(session: Session, values: Mapping[str, Any]) -> Run:
             session.add(run)
     except sa.exc.IntegrityError:  # another process has just created it
         raise RunExists(exists) from None
+    run_settings.save(session, run)
     return run
 
 

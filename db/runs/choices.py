@@ -1,15 +1,13 @@
 """What the runs of a store can be filtered and grouped by."""
 
-import json
 from collections import Counter
-from collections.abc import Iterator
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.dialects import dialect_of
-from db.models import Run
-from lossguard.vocabulary.run_search import flattened, tags_of
+from db.models import Run, RunSetting
+from db.runs import conditions
+from lossguard.vocabulary.run_search import TAG, flattened
 from lossguard.vocabulary.secrets import mask_json
 
 NUM_READ = 1_000
@@ -23,10 +21,9 @@ def projects(session: Session) -> list[str]:
 
 def tags(session: Session) -> list[str]:
     """The tags of any run, by name: those that people gave, and of the other runs those of the loop."""
-    found = dialect_of(session.get_bind()).json.member_text(Run.config, "tags")
-    of_people = sa.select(sa.cast(Run.tags, sa.Text)).where(Run.tags.is_not(None)).distinct()
-    of_loops = sa.select(found).where(Run.tags.is_(None)).distinct()
-    return sorted({tag for text in (*session.scalars(of_people), *session.scalars(of_loops)) for tag in _read(text)})
+    of_run = sa.and_(RunSetting.run_pk == Run.pk, RunSetting.key == TAG, RunSetting.name == TAG)
+    found = sa.select(RunSetting.text).select_from(Run).join(RunSetting, of_run).distinct()
+    return sorted(tag for tag in session.scalars(found) if tag is not None)
 
 
 def settings(session: Session) -> list[str]:
@@ -37,10 +34,5 @@ def settings(session: Session) -> list[str]:
 
 
 def has_setting(session: Session, name: str) -> bool:
-    """Whether a setting of any run, or a section of them, has this name: its path or the last part of it."""
-    is_set = dialect_of(session.get_bind()).json.setting(Run.config, name)
-    return session.scalar(sa.select(Run.pk).where(is_set).limit(1)) is not None
-
-
-def _read(text: str | None) -> Iterator[str]:
-    yield from tags_of(None if text is None else json.loads(text), {})
+    """True if a setting of any run has this name: its path, or the end of it."""
+    return session.scalar(sa.select(Run.pk).where(conditions.has_setting(name)).limit(1)) is not None

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from db.dialects import dialect_of
 from db.models import Metric, Run
 from db.runs import fields
-from db.runs.conditions import FIELDS, Conditions, Test
-from lossguard.vocabulary.run_search import METRIC, Search
+from db.runs.conditions import FIELDS, Conditions, Test, has_tag
+from lossguard.vocabulary.run_search import METRIC, Condition, Search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +37,21 @@ class Selection:
     """A filter for the database."""
 
     tests: Sequence[Test]
-    of_steps: Search
-    """The conditions of the search that only the steps answer."""
+    of_steps: Sequence[Condition]
+    """The conditions that mean the newest value of a metric which only the steps have, unless a setting has the
+    name."""
+    by_settings: Sequence[Test]
+    """Whether a setting meets each of these; NULL where no setting has the name."""
 
 
 def selection(session: Session, where: RunFilter, *, now: float) -> Selection:
     """The filter at a time (unix seconds)."""
     metrics = _metrics_named(session, where.search.names)
     conditions = Conditions(dialect=dialect_of(session.get_bind()), metrics=metrics, now=now)
-    tests = [*_tests(where, now), *conditions.all_of(where.search), *map(conditions.tagged, where.tags)]
-    return Selection(tests, conditions.of_steps(where.search))
+    of_steps = [term for term in where.search.terms if isinstance(term, Condition) and conditions.is_of_steps(term)]
+    others = [conditions.term(term) for term in where.search.terms if term not in of_steps]
+    tests = [*_tests(where, now), *others, *map(has_tag, where.tags)]
+    return Selection(tests, of_steps, [conditions.by_setting(term) for term in of_steps])
 
 
 def _metrics_named(session: Session, names: Collection[str]) -> frozenset[str]:

@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.dialects import dialect_of
-from db.dialects.base import ValueTest
 from db.models import MlflowExperiment, MlflowRun, Run
 from db.runs import orders
 from db.store import bulk
@@ -94,13 +93,9 @@ def runs(
     values = orders.cursor_values(after) if after else None
     if values is not None:
         orders.check(values, KEYS)
-    json = dialect_of(session.get_bind()).json
-    logged = [(MlflowRun.params, params), (MlflowRun.tags, tags)]
-    tests = [
-        json.member(column, key, ValueTest(exactly=frozenset([value])))
-        for column, wanted in logged
-        for key, value in wanted
-    ]
+    dialect = dialect_of(session.get_bind())
+    logged = ((MlflowRun.params, params), (MlflowRun.tags, tags))
+    tests = [dialect.member(column, key) == value for column, wanted in logged for key, value in wanted]
     found = sa.select(Run, MlflowRun).join(MlflowRun, MlflowRun.run_pk == Run.pk)
     found = found.where(MlflowRun.experiment.in_(experiments), *tests).order_by(*(key.ordered for key in KEYS))
     while True:

@@ -20,7 +20,7 @@ from db.runs.filters import RunFilter as RunFilter
 from db.runs.filters import selection
 from db.runs.orders import Cursor, RunOrder
 from db.runs.overview import summaries
-from lossguard.vocabulary.run_search import METRIC, Search, flattened, settings_or_metric
+from lossguard.vocabulary.run_search import METRIC, Condition
 
 SEARCH_SECONDS = 5.0
 """Time that the database may take for one query of a list; a search that takes longer is refused."""
@@ -85,7 +85,7 @@ def _page(
 def count(session: Session, *, where: RunFilter, now: float) -> int:
     """Count the runs that match. Raises SearchTooSlow."""
     chosen = selection(session, where, now=now)
-    if chosen.of_steps.terms:
+    if chosen.of_steps:
         return len(page(session, where=where, limit=None, now=now).runs)
     found = sa.select(sa.func.count()).select_from(Run).where(*chosen.tests)
     with _limited(session):
@@ -115,29 +115,32 @@ def _matching(
 ) -> Iterator[Sequence[Any]]:
     """The runs after these values in their order, each with its own values."""
     chosen = selection(session, where, now=now)
-    left = chosen.of_steps
     sort_values = (key.value.label(f"key_{number}") for number, key in enumerate(keys))
-    found = sa.select(Run, *sort_values).where(*chosen.tests)
+    found = sa.select(Run, *sort_values, *chosen.by_settings).where(*chosen.tests)
     found = found.order_by(*(key.ordered for key in keys))
-    if columns and not left.terms:
+    if columns and not chosen.of_steps:
         found = found.options(load_only(*(getattr(Run, name) for name in sorted({"pk", "id", *columns}))))
-    size = CHUNK if left.terms else None if limit is None else limit + 1
+    size = CHUNK if chosen.of_steps else None if limit is None else limit + 1
     while True:
         part = found if values is None else found.where(orders.after(keys, values))
         rows = session.execute(part if size is None else part.limit(size)).all()
-        yield from _with_metrics(session, rows, left) if left.terms else rows
-        if not left.terms or len(rows) < CHUNK:
+        yield from _with_metrics(session, rows, chosen.of_steps) if chosen.of_steps else rows
+        if not chosen.of_steps or len(rows) < CHUNK:
             return
-        values = rows[-1][1:]
+        values = rows[-1][1 : len(keys) + 1]
 
 
-def _with_metrics(session: Session, rows: Sequence[Sequence[Any]], search: Search) -> Iterator[Sequence[Any]]:
-    """Return the runs that match the conditions that only the steps answer."""
-    names = sorted(name.removeprefix(METRIC) for name in search.names)
-    found = summaries(session, runs=[row[0] for row in rows], metrics=names)
+def _with_metrics(
+    session: Session, rows: Sequence[Sequence[Any]], terms: Sequence[Condition]
+) -> Iterator[Sequence[Any]]:
+    """The rows, without their last values (`Selection.by_settings`), of runs that meet the conditions on steps."""
+    names = {term.name.removeprefix(METRIC) for term in terms}
+    found = summaries(session, runs=[row[0] for row in rows], metrics=sorted(names))
     for row in rows:
-        run, metrics = row[0], found[row[0].pk].metrics
-        settings = flattened(run.config)
-        newest = {name: metric.last for name, metric in metrics.items()}
-        if search.matches("", lambda name: settings_or_metric(name, settings, newest.get)):  # noqa: B023
-            yield row
+        newest = {name: metric.last for name, metric in found[row[0].pk].metrics.items()}
+        if all(
+            (term.holds(newest.get(term.name.removeprefix(METRIC))) if by_setting is None else by_setting)
+            is not term.excluded
+            for term, by_setting in zip(terms, row[-len(terms) :], strict=True)
+        ):
+            yield row[: -len(terms)]

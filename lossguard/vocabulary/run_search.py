@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -58,7 +58,7 @@ class RunOrder(StrEnum):
 # A word must occur in the text of a run. A condition is a name, an operator and a value: `:` asks whether a text
 # contains the value and whether a number equals it, `=` and `!=` compare the whole, `<`, `<=`, `>` and `>=` compare
 # numbers. A minus in front excludes what matches. Quotes keep spaces together, and an operator in them is an ordinary
-# character. What the names mean is for the caller to say: see `Search.matches`.
+# character. `db.runs.conditions` says what the names mean.
 
 
 class Operator(StrEnum):
@@ -77,6 +77,8 @@ ORDERS: dict[Operator, Callable[[float, float], bool]] = {
     Operator.GREATER: lambda value, limit: value > limit,
     Operator.AT_LEAST: lambda value, limit: value >= limit,
 }
+TAG, DEVICE = "tag", "device"
+"""Names of which a run has several values."""
 ARCHIVED = "archived"
 """A word that is a condition of its own: `archived` is `archived:yes`, and `-archived` excludes such runs."""
 SETTING, METRIC = "config.", "metric."
@@ -84,6 +86,7 @@ SETTING, METRIC = "config.", "metric."
 MAX_TERMS, MAX_TERM = 32, 256
 """Terms of a search, and characters of one: each term is a condition for every run."""
 TRUE, FALSE = ("true", "yes"), ("false", "no")
+NULL = ("null", "none")
 UNITS = {"k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 _TOKEN = re.compile(r'(?:[^\s"]|"[^"]*(?:"|\Z))+')
@@ -113,15 +116,15 @@ class Condition:
         value = self.value if _PLAIN.fullmatch(self.value) else f'"{self.value}"'
         return f"{'-' if self.excluded else ''}{self.name}{self.operator}{value}"
 
-    def holds(self, values: Iterable[object]) -> bool:
-        """Return True if any of the values meets the condition (with `!=`: whether none of them equals it)."""
-        if self.operator is Operator.NOT_EQUAL:
-            return not any(_equals(each, self.value, whole=True) for each in _elements(values))
+    def holds(self, value: float | str | bool | None) -> bool:
+        """Return True if a metric or a state meets the condition; None: the run has no such value."""
+        if value is None or self.operator is Operator.NOT_EQUAL:
+            equal = replace(self, operator=Operator.EQUAL)
+            return self.operator is Operator.NOT_EQUAL and (value is None or not equal.holds(value))
         if self.operator in ORDERS:
-            limit, compare = number_of(self.value), ORDERS[self.operator]
-            return limit is not None and any(compare(each, limit) for each in _numbers(values))
-        whole = self.operator is Operator.EQUAL
-        return any(_equals(each, self.value, whole=whole) for each in _elements(values))
+            limit, is_number = number_of(self.value), not isinstance(value, str | bool)
+            return limit is not None and is_number and ORDERS[self.operator](float(value), limit)
+        return _equals(value, self.value, whole=self.operator is Operator.EQUAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,18 +145,6 @@ class Search:
         kept = (term for term in self.terms if isinstance(term, Word) or term.name not in left_out)
         return replace(self, terms=tuple(kept))
 
-    def matches(self, text: str, values_of: Callable[[str], Iterable[object]]) -> bool:
-        """Return True if a run matches every term.
-
-        `text`: what words are looked for in. `values_of`: the values that a name has for the run, none if it has none.
-        """
-        folded = text.casefold()
-        return all(
-            (term.text.casefold() in folded if isinstance(term, Word) else term.holds(values_of(term.name)))
-            is not term.excluded
-            for term in self.terms
-        )
-
     def __str__(self) -> str:
         """Parsed again, it is the same terms."""
         return " ".join(map(str, self.terms))
@@ -170,17 +161,6 @@ def parse(text: str) -> Search:
         term = _term(token) if len(token) <= MAX_TERM else f"{token[:20]}..: a term has at most {MAX_TERM} characters."
         (problems if isinstance(term, str) else terms).append(term)  # type: ignore[arg-type]
     return Search(tuple(terms), tuple(problems))
-
-
-def settings_or_metric(
-    name: str, settings: Mapping[str, Any], metric_named: Callable[[str], object | None]
-) -> list[Any]:
-    """Return the meaning of a name that is no field: flattened settings, else the metric of `metric_named`."""
-    found = [] if name.startswith(METRIC) else settings_named(settings, name.removeprefix(SETTING))
-    if found or name.startswith(SETTING):
-        return found
-    metric = metric_named(name.removeprefix(METRIC))
-    return [] if metric is None else [metric]
 
 
 def number_of(text: str) -> float | None:
@@ -212,24 +192,11 @@ def _term(token: str) -> Word | Condition | str:
     return Condition(name, operator, value, excluded)
 
 
-def _elements(values: Iterable[object]) -> Iterable[object]:
-    """The values; of a list its elements."""
-    for value in values:
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            yield from value
-        else:
-            yield value
-
-
-def _numbers(values: Iterable[object]) -> Iterable[float]:
-    return (each for each in _elements(values) if isinstance(each, int | float) and not isinstance(each, bool))
-
-
-def _equals(value: object, wanted: str, *, whole: bool) -> bool:
+def _equals(value: float | str | bool, wanted: str, *, whole: bool) -> bool:
     if isinstance(value, bool):
         return wanted.casefold() in (TRUE if value else FALSE)
     if isinstance(value, int | float):
         number = number_of(wanted)
         return number is not None and (value == number or (value != value and number != number))
-    text, folded = str(value).casefold(), wanted.casefold()
+    text, folded = value.casefold(), wanted.casefold()
     return text == folded if whole else folded in text

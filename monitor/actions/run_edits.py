@@ -2,6 +2,7 @@
 
 from sqlalchemy.orm import Session
 
+from db import run_settings
 from db.models import Run
 from db.records import access
 from lossguard.vocabulary.states import RunState
@@ -27,6 +28,8 @@ def edit(session: Session, run_id: str, spec: RunEditIn, *, who: str, now: float
         run.archived_at = (run.archived_at or now) if archived else None
     for name, value in named.items():
         setattr(run, name, value or None if name == "note" else value)
+    if "tags" in named:
+        run_settings.save(session, run)
     changes = {name: {"from": old, "to": _value(run, name)} for name, old in before.items()}
     access.record(session, who=who, action="edit", run=run.id, details=changes, now=now)
     return run

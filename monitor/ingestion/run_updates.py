@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import commands
+from db import commands, run_settings
 from db.models import MlflowRun, Run
 from db.runs import mlflow
 from db.steps import writer
@@ -259,8 +259,11 @@ def _describe(session: Session, run: Run, logged: LoggedRun, update: RunUpdate) 
     facts = facts_in(stored.params)
     if update.params and facts != EVERY_STEP:
         logged.source.know(facts)
-    run.config = config_of(stored.params, stored.tags)
-    _check_size([run.config, stored.inputs])
+    config, before = config_of(stored.params, stored.tags), run.config
+    _check_size([config, stored.inputs])
+    if config != before:
+        run.config = config
+        run_settings.save(session, run)
 
 
 def config_of(params: Mapping[str, Any], tags: Mapping[str, Any]) -> dict[str, Any]:

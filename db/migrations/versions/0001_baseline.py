@@ -363,6 +363,18 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": 45},
     )
     op.create_table(
+        "run_settings",
+        sa.Column("run_pk", sa.Integer(), nullable=False),
+        sa.Column("key", sa.String(length=256), nullable=False),
+        sa.Column("name", sa.String(length=256), nullable=False),
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("text", sa.Text(), nullable=True),
+        sa.Column("number", sa.Float(precision=53), nullable=True),
+        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_run_settings_run_pk_runs"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("run_pk", "key", "name", "position", name=op.f("pk_run_settings")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "segments",
         sa.Column("run_pk", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
@@ -468,6 +480,7 @@ def downgrade() -> None:
     op.drop_table("step_notes")
     op.drop_table("arms")
     op.drop_table("segments")
+    op.drop_table("run_settings")
     op.drop_table("pulses")
     op.drop_table("preflights")
     op.drop_table("policy_layers")

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from db import run_settings
 from db.runs import choices
 from db.store.engine import reading, writing
 from tests.db.seed import add_run
@@ -9,7 +10,9 @@ from tests.db.seed import add_run
 
 def test_projects_tags_states_and_settings_are_those_of_the_runs(engine: sa.Engine) -> None:
     with writing(engine) as session:
-        add_run(session, "a", project="p", config={"tags": ["of the loop", 3], "optimizer": {"lr": 1}}).tags = ["given"]
+        tagged = add_run(session, "a", project="p", config={"tags": ["of the loop", 3], "optimizer": {"lr": 1}})
+        tagged.tags = ["given"]
+        run_settings.save(session, tagged)
         add_run(session, "b", project="p", config={"tags": ["of the loop", "naïve"], "optimizer": {"lr": 1}})
         add_run(session, "c", project="o", config={"tags": "no list", "api_key": "x"}).state = "failed"
         session.flush()

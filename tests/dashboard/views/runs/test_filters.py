@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from dashboard.data import run_pages
 from dashboard.views.runs.filters import Filters, orders_of
 from dashboard.views.runs.listing import SortOrder
-from db import commands
+from db import commands, run_settings
 from db.models import Run
 from db.store.engine import writing
 from lossguard.vocabulary.run_search import parse
@@ -25,6 +25,7 @@ def add(session: Session, name: str, silent_for: float = 0.0, num_incidents: int
     run.last_report_at = time.time() - silent_for
     for column, value in {"host": "h1", "devices": ["NVIDIA H100"], "state": "finished", **values}.items():
         setattr(run, column, value)
+    run_settings.save(session, run)
     for number in range(1, num_incidents + 1):
         where: dict[str, Any] = {"segment": 0, "signal": "loss", "onset_step": 1, "detected_step": 1, "details": {}}
         commands.save_incident(session, run=run, number=number, now=1.0, kind="loss_spike", state="warning", **where)
