@@ -1,13 +1,19 @@
 """The server of Lossguard: it takes the reports of runs, detects incidents, orders rollbacks, and shows them.
 
 lossguard-server                        the collector on :8000 and the dashboard on :8501, until Ctrl-C
-lossguard-server collector              the collector alone
-lossguard-server collector token|policy|scorecard|backtest|lease|settings
+lossguard-server serve                  the collector alone
 lossguard-server dashboard              the dashboard alone
+lossguard-server policy show|set|unset  the policy of all runs, of a project or of a run
+lossguard-server token create|list|..   tokens for reporting, reading and operating
+lossguard-server lease show|end RUN     who writes a run; take it from that process
+lossguard-server scorecard              what the policy would have done in auto, and what happened
+lossguard-server backtest CURVE.csv     detection and policy on recorded curves, or with --run on a run
+lossguard-server settings               the settings in the environment
 lossguard-server report RUN             a run as one HTML or PDF file
 lossguard-server db upgrade|check|..    the store: schema, export, import, backup, prune
 lossguard-server replay RUN/NUMBER      the cause of an incident; needs lossguard-server[replay]
 lossguard-server trainer run|drill|lab  the reference trainer; needs lossguard-server[replay]
+lossguard-server collector ..           serve, policy, token, lease, scorecard, backtest and settings, too
 
 All of it listens on this machine alone, unless the collector or the dashboard is started alone with --host.
 The store is LOSSGUARD_DATABASE_URL; by default a SQLite file in LOSSGUARD_DIR, else in ~/.local/share/lossguard.
@@ -43,7 +49,8 @@ class Command:
     needs_torch: bool = False
 
 
-COMMANDS = {
+OF_COLLECTOR = ("serve", "policy", "token", "lease", "scorecard", "backtest", "settings")
+COMMANDS = {name: Command("monitor.__main__", inner=(name,)) for name in OF_COLLECTOR} | {
     "collector": Command("monitor.__main__", default=("serve",)),
     "dashboard": Command("dashboard.__main__"),
     "report": Command("dashboard.__main__", inner=("report",)),

@@ -24,7 +24,7 @@ INSTALLED = (
     ("python -m dashboard report", f"{SERVER} report"),
     ("python -m dashboard", f"{SERVER} dashboard"),
     ("python -m db", f"{SERVER} db"),
-    ("python -m monitor", f"{SERVER} collector"),
+    ("python -m monitor", SERVER),
     ("python -m trainer replay", f"{SERVER} replay"),
     ("python -m trainer", f"{SERVER} trainer"),
 )

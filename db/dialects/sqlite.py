@@ -69,9 +69,11 @@ class SQLite(Dialect):
         return sa.func.instr(self.lower(text), part) > 0
 
     def member(self, column: InstrumentedAttribute[Any], key: str) -> sa.ColumnElement[str | None]:
-        """A damaged object has no members; no path can name a key with quotes."""
-        is_valid = sa.case((sa.func.json_valid(column), column))
-        each = sa.func.json_each(is_valid).table_valued("key", "value").alias()
+        """A damaged object has no members."""
+        valid = sa.case((sa.func.json_valid(column), column))
+        if '"' not in key:
+            return sa.func.json_extract(valid, f'$."{key}"', type_=sa.Text())
+        each = sa.func.json_each(valid).table_valued("key", "value").alias()  # no path can name the key
         return sa.select(sa.type_coerce(each.c.value, sa.Text)).where(each.c.key == key).scalar_subquery()
 
     @contextmanager

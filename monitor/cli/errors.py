@@ -16,7 +16,7 @@ from monitor.settings import Settings, UnsafeBind
 
 def exit_with(reason: object) -> typer.Exit:
     """Print the reason as one line on standard error; raise what is returned, to exit with code 2."""
-    program = "lossguard-server collector" if server_is_installed() else "monitor"
+    program = "lossguard-server" if server_is_installed() else "monitor"
     typer.echo(f"{program}: {as_typed_here(str(reason))}", err=True)
     return typer.Exit(2)
 

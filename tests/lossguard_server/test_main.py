@@ -81,6 +81,21 @@ def test_the_help_and_the_page_of_commands_have_every_command(capsys: pytest.Cap
         assert set(re.findall(pattern, text, re.MULTILINE)) == set(server.COMMANDS)
 
 
+@pytest.mark.parametrize("before", [[], ["collector"]])
+def test_a_command_of_the_collector_is_one_of_the_server(before: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        server.main([*before, "settings"])
+    assert ended.value.code == 0
+    assert "LOSSGUARD_DATABASE_URL" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", server.OF_COLLECTOR)
+def test_the_help_of_a_command_shows_how_it_is_typed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        server.main([name, "--help"])
+    assert f"Usage: lossguard-server {name}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments", [["dashbord"], ["--collector-port", "0"], ["--dashboard-port", "x"]])
 def test_an_argument_that_cannot_be_used_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

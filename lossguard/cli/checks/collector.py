@@ -12,7 +12,7 @@ from lossguard.run.settings import Mode, Settings
 from lossguard.vocabulary.errors import CollectorError, Unauthorised
 from lossguard.vocabulary.secrets import host_of, is_loopback
 
-CREATE = "lossguard-server collector token create NAME"
+CREATE = "lossguard-server token create NAME"
 START = "start it there, or correct LOSSGUARD_URL"
 TIMEOUT = 10.0
 """Seconds to wait for an answer."""

@@ -5,7 +5,7 @@ from db.cli.command_engine import as_typed_here
 
 REMEDIES = {
     "run: python -m db upgrade": "run: lossguard-server db upgrade",
-    "python -m monitor serve; python -m dashboard": "lossguard-server collector serve; lossguard-server dashboard",
+    "python -m monitor serve; python -m dashboard": "lossguard-server serve; lossguard-server dashboard",
     "python -m trainer replay r/1": "lossguard-server replay r/1",
     "python -m dashboard report r": "lossguard-server report r",
 }

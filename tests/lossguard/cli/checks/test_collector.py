@@ -64,6 +64,6 @@ def test_the_remedy_is_a_command_that_can_be_typed(sqlite_engine: sa.Engine, col
     with serving(sqlite_engine) as url:
         found = look(url, None, "report")["token"]
         assert found.sentence == f"the collector at {url} asks for a token, and none is given (LOSSGUARD_TOKEN)"
-        assert "`lossguard-server collector token create NAME --scope report` makes one" in str(found.mend)
+        assert "`lossguard-server token create NAME --scope report` makes one" in str(found.mend)
     collector.fault = lambda method, path, body: (404, {})
     assert str(look(collector.url)["collector"].mend).startswith("correct LOSSGUARD_URL")
