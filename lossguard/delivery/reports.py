@@ -1,21 +1,19 @@
 """From the lines of a spool to reports: intact lines, the registration of their run, and the body of a report."""
 
-from collections.abc import Iterator
+import math
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from lossguard.spool.lines import DamagedLine, Record, from_line, intact_end
+from lossguard.spool.lines import Record
 from lossguard.spool.set_aside import DamagedRange, SetAside
 from lossguard.spool.spool import spools_in
-from lossguard.spool.spool_reader import WINDOW, AcknowledgedOffset, SpoolReader
+from lossguard.spool.spool_reader import WINDOW, AcknowledgedOffset, Line, SpoolReader
 from lossguard.vocabulary.errors import LogOnce
 
 # The body of a report.
 
 Body = dict[str, Any]
-Line = tuple[int, bytes, Record]
-"""Offset in the spool, the line as written, and its decoded record."""
 
 
 def in_report(record: Record) -> bool:
@@ -28,18 +26,18 @@ def report(session: str, segment: int | None, lines: list[Line], *, before: int 
 
     `before`: bytes in the session's files before the one of these lines.
     """
-    steps = [record for _, _, record in lines if "metrics" in record]
+    steps = [line.record for line in lines if "metrics" in line.record]
     names = dict.fromkeys(name for record in steps for name in record["metrics"])
     body: Body = {
         "segment": segment,
         "steps": [record["step"] for record in steps],
         "times": [record["time"] for record in steps],
         "metrics": {name: [record["metrics"].get(name) for record in steps] for name in names},
-        "events": [_event(f"{session}-{before + offset}", record) for offset, _, record in lines if "event" in record],
+        "events": [_event(f"{session}-{before + line.begin}", line.record) for line in lines if "event" in line.record],
     }
-    for _, _, record in lines:
-        if "restorable" in record:
-            body |= restorable(record)
+    for line in lines:
+        if "restorable" in line.record:
+            body |= restorable(line.record)
     return body
 
 
@@ -64,18 +62,14 @@ def _event(key: str, record: Record) -> Body:
 
 def registration_of(reader: SpoolReader) -> tuple[dict[str, Any], bool]:
     """(the registration of a spool's run, whether the spool itself begins with it)."""
-    for own in _registrations(reader, end=1):
-        return own, True
+    for line in reader.records("run", end=1):
+        return line.record["run"], True
     folder = reader.path.parent
     for path in [reader.path, *spools_in(folder)]:
         with SpoolReader(path) as other:
-            for registration in _registrations(other):
-                return registration, False
+            for line in other.records("run"):
+                return line.record["run"], False
     return _from_folder(folder, started_at=reader.path.stat().st_mtime), False
-
-
-def _registrations(reader: SpoolReader, end: int | None = None) -> Iterator[dict[str, Any]]:
-    return (record["run"] for _, record in reader.records("run", end=end))
 
 
 def _from_folder(folder: Path, *, started_at: float) -> dict[str, Any]:
@@ -118,42 +112,34 @@ class IntactLines:
     def next(self, limit: int) -> list[Line]:
         """The next lines, at most `limit`, without acknowledging them. Empty: nothing is left, or only damage was."""
         lines: list[Line] = []
-        begin = end = self.begin
-        problem = ""
-        for offset, line in self.reader.lines(begin):
-            try:
-                lines.append((offset, line, from_line(line)))
-            except DamagedLine as error:
-                if lines:
-                    break  # deliver the lines before it first
-                end, problem = offset + len(line), problem or str(error)
-                if (intact := intact_end(line)) is not None:
-                    end = offset + intact
-                    lines.append((end, line[intact:], from_line(line[intact:])))
+        damaged: list[Line] = []
+        for line in self.reader.lines(self.begin):
+            if line.problem and lines:
+                break  # deliver the lines before it first
+            (damaged if line.problem else lines).append(line)
             if len(lines) == limit:
                 break
-        if end > begin:
-            self._set_damage_aside(begin, end, problem)
+        if damaged:
+            self._set_damage_aside(damaged[0].begin, damaged[-1].end, damaged[0].problem)
         return lines
 
     def acknowledge(self, lines: list[Line]) -> None:
         """The collector has these lines, which `next` has returned."""
-        for _, _, record in lines:
-            self._newest_time = max(self._newest_time, record.get("time", 0.0))
-            self._newest_segment = max(self._newest_segment, record.get("segment", -1))
-        offset, line, _ = lines[-1]
-        self._save(offset + len(line))
+        for line in lines:
+            self._newest_time = max(self._newest_time, line.record.get("time", 0.0))
+            self._newest_segment = max(self._newest_segment, line.record.get("segment", -1))
+        self._save(lines[-1].end)
 
     def without_repeated(self, lines: list[Line]) -> list[Line]:
         """`lines` without those that the disk wrote twice: the same bytes, with the same time, stand before them."""
         kept, newest = [], self._newest_time
-        for offset, line, record in lines:
-            time = record.get("time", newest)
-            is_repeated = record["segment"] <= self._newest_segment if "segment" in record else False
-            if is_repeated or ("time" in record and time <= newest and self._stands_before(offset, line)):
+        for line in lines:
+            time = line.record.get("time", newest)
+            is_repeated = line.record.get("segment", math.inf) <= self._newest_segment
+            if is_repeated or ("time" in line.record and time <= newest and self._stands_before(line)):
                 continue
             newest = max(newest, time)
-            kept.append((offset, line, record))
+            kept.append(line)
         return kept
 
     def incomplete(self) -> str:
@@ -166,9 +152,9 @@ class IntactLines:
         self.reader.close()
         self._offset.close()
 
-    def _stands_before(self, offset: int, line: bytes) -> bool:
-        before = self.reader.lines(max(0, offset - WINDOW))
-        return any(position < offset and line == each for position, each in before)
+    def _stands_before(self, line: Line) -> bool:
+        before = self.reader.raw_lines(max(0, line.begin - WINDOW))
+        return any(begin < line.begin and raw == line.raw for begin, raw in before)
 
     def _set_damage_aside(self, begin: int, end: int, problem: str) -> None:
         path = self._set_aside.damaged_path

@@ -16,10 +16,11 @@ from typing import Any
 
 from lossguard.client.client import Client
 from lossguard.delivery.hardware import Sample
-from lossguard.delivery.reports import Body, IntactLines, Line, in_report, registration_of, report, restorable
+from lossguard.delivery.reports import Body, IntactLines, in_report, registration_of, report, restorable
 from lossguard.spool.lines import Record
 from lossguard.spool.set_aside import DamagedRange, SetAside
 from lossguard.spool.spool import session_of
+from lossguard.spool.spool_reader import Line
 from lossguard.spool.writer import WRITER_HEADER, Writer
 from lossguard.vocabulary.errors import Conflict, LogOnce, NotFound, Rejected, Unreachable
 from lossguard.vocabulary.orders import Order
@@ -95,7 +96,7 @@ class Delivery:
         lines = self._lines.next(self._max_lines)
         if not lines:
             return self._lines.begin > begin
-        batch = [line for line in takewhile(lambda line: in_report(line[2]), lines)] or lines[:1]
+        batch = [*takewhile(lambda line: in_report(line.record), lines)] or lines[:1]
         try:
             batch = self._send(batch)
             self._max_lines = min(2 * self._max_lines, MAX_STEPS_PER_REPORT)  # bad lines often come in groups
@@ -104,13 +105,13 @@ class Delivery:
                 self._max_lines = max(1, len(batch) // 2)
             raise
         except Rejected as problem:
-            if batch[0][0] == 0:
+            if batch[0].begin == 0:
                 self._refuse_spool(problem)
                 return False
             if len(batch) > 1:  # search for the bad line, so that the good ones are kept
                 self._max_lines = len(batch) // 2
                 return True
-            self._set_rejected_line_aside(batch[0][1], problem)
+            self._set_rejected_line_aside(batch[0].raw, problem)
         self._lines.acknowledge(batch)
         return True
 
@@ -148,13 +149,13 @@ class Delivery:
 
     def _resume(self) -> None:
         """Find out the run, and open the segment that was open at the acknowledged offset."""
-        if not self._reader.lines(0):
+        if not self._reader.raw_lines(0):
             return
         registration, is_own = registration_of(self._reader)
         self._run = registration["id"]
         self._substitute = None if is_own else registration
         begin = self._lines.begin
-        segments = list(self._reader.records("segment", end=begin))
+        segments = [(line.begin, line.record) for line in self._reader.records("segment", end=begin)]
         opened = [(each.begin, each.opened) for each in self._set_aside.of(self.path) if each.opened is not None]
         opened = segments + [(offset, record) for offset, record in opened if offset < begin]
         if opened:
@@ -179,11 +180,11 @@ class Delivery:
     def _send(self, batch: list[Line]) -> list[Line]:
         """Send the lines of a report, or one other line. Returns those that are done."""
         lines = self._lines.without_repeated(batch)
-        if lines and in_report(lines[0][2]):
+        if lines and in_report(lines[0].record):
             sent = self._send_report(lines)
             return batch if sent[-1] is lines[-1] else batch[: batch.index(sent[-1]) + 1]
         if lines:
-            self._send_control_line(lines[0][2])
+            self._send_control_line(lines[0].record)
         return batch
 
     def _send_control_line(self, record: Record) -> None:
@@ -264,10 +265,11 @@ class Delivery:
         """Send the lines, or those that come before a lost segment line, as one report. Returns what was sent."""
         batch, begins_segment = self._of_one_segment(batch)
         if begins_segment:
-            self._open_missing_segment(batch[0][0], batch[0][2])
-        end = batch[-1][0] + len(batch[-1][1])
-        self._report(report(self._session, self._segment, batch, before=self._before), self._reader.size() - end)
-        steps = [record["step"] for _, _, record in batch if "metrics" in record]
+            self._open_missing_segment(batch[0].begin, batch[0].record)
+        self._report(
+            report(self._session, self._segment, batch, before=self._before), self._reader.size() - batch[-1].end
+        )
+        steps = [line.record["step"] for line in batch if "metrics" in line.record]
         self._last_step = max(steps, default=self._last_step)
         return batch
 
@@ -277,9 +279,9 @@ class Delivery:
         It is lost if a step goes back: `run.log` opens a segment for such a step.
         """
         last = self._last_step
-        for position, (_, _, record) in enumerate(batch):
-            if "metrics" in record:
-                step = record["step"]
+        for position, line in enumerate(batch):
+            if "metrics" in line.record:
+                step = line.record["step"]
                 if last is not None and step <= last:
                     return (batch[:position], self._segment is None) if position else (batch[:1], True)
                 last = step if last is None else max(last, step)
@@ -307,10 +309,10 @@ class Delivery:
     def _repeat_what_was_ignored(self) -> None:
         """Only the process with the lease says what the run can do, and which steps it can restore: say it again."""
         end = self._lines.begin
-        for _, record in deque(self._reader.records("run", end=end), maxlen=1):
-            self._request("POST", "/runs", record["run"])
-        for _, record in deque(self._reader.records("restorable", end=end), maxlen=1):
-            self._request_of_run("reports", {"segment": self._segment, "steps": [], **restorable(record)})
+        for line in deque(self._reader.records("run", end=end), maxlen=1):
+            self._request("POST", "/runs", line.record["run"])
+        for line in deque(self._reader.records("restorable", end=end), maxlen=1):
+            self._request_of_run("reports", {"segment": self._segment, "steps": [], **restorable(line.record)})
         self._was_ignored = False
 
     def _lease_seconds(self, answer: dict[str, Any]) -> float:

@@ -6,9 +6,9 @@ from pathlib import Path
 from lossguard.client.client import Client
 from lossguard.delivery.sender import Sender
 from lossguard.run.settings import Mode, Settings
+from lossguard.sources.positions import is_finished
 from lossguard.spool.folders import lock_folder
 from lossguard.spool.spool import session_of, spools_in
-from lossguard.spool.spool_reader import SpoolReader
 from lossguard.spool.writer import WRITER_HEADER, known_writer
 from lossguard.vocabulary.errors import CollectorError, ConfigurationError, LogOnce, logger
 from lossguard.vocabulary.states import RunState
@@ -21,7 +21,7 @@ def finish(folder: Path, settings: Settings, state: RunState, timeout: float) ->
     """Deliver the spools in the run's `folder` within `timeout` seconds; the run is then in `state`, unless the script
     has ended it itself."""
     spools = spools_in(folder)
-    if settings.mode is not Mode.ONLINE or settings.url is None or not spools or _is_finished(spools[-1]):
+    if settings.mode is not Mode.ONLINE or settings.url is None or not spools or is_finished(folder):
         return
     try:
         lock = lock_folder(folder, wait=LOCK_WAIT, remedy="it goes on with the run")
@@ -42,8 +42,3 @@ def finish(folder: Path, settings: Settings, state: RunState, timeout: float) ->
         except CollectorError as problem:
             logger.warning("the end of the run %s could not be reported: %s", folder.name, problem)
     lock.release()
-
-
-def _is_finished(spool: Path) -> bool:
-    with SpoolReader(spool) as reader:
-        return any(True for _ in reader.records("finish"))

@@ -388,7 +388,7 @@ class _Following:
                 return
             self._reader = SpoolReader(self.path)
         end = self.taken
-        while lines := self._reader.lines(end):
+        while lines := self._reader.raw_lines(end):
             for offset, line in lines:
                 end = offset + len(line)
                 try:
@@ -430,6 +430,6 @@ def _newest_time(folder: Path | None) -> float:
     newest = 0.0
     for path in [] if folder is None else spools_in(folder):
         with SpoolReader(path) as reader:
-            last = reader.last_step(reader.size())
+            last = reader.last_step()
             newest = newest if last is None else max(newest, last[1])
     return newest

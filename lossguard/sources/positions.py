@@ -5,20 +5,17 @@ beside the spools repeats the newest one, for the day when delivered steps are t
 followed, and which of its names has which metric.
 """
 
-import gzip
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lossguard.spool.archive import files_in
 from lossguard.spool.folders import open_private
 from lossguard.spool.history import read_spools
-from lossguard.spool.lines import DamagedLine, Record, from_line
-from lossguard.spool.spool_reader import WINDOW, SpoolReader
+from lossguard.spool.spool_reader import files_in, read_file
 
 POSITION_FILE = "position"
 
@@ -36,9 +33,10 @@ class Recorded:
 def newest(directory: Path) -> Recorded | None:
     """The newest row of a source in the spools of a run; None if there is none."""
     for path in reversed(files_in(directory, ".spool", ".spool.gz", ".control")):
-        for record in _newest_first(path):
-            if "position" in record:
-                return Recorded(record["step"], record["metrics"], record["position"])
+        with read_file(path) as reader:
+            for record in reader.newest_first():
+                if "position" in record:
+                    return Recorded(record["step"], record["metrics"], record["position"])
     file = saved(directory)
     return None if file is None else Recorded(file.step, {}, file.position)
 
@@ -76,7 +74,10 @@ def saved(directory: Path) -> Saved | None:
 def is_finished(directory: Path) -> bool:
     """Return True if the last line of the newest spool says that the run is over, or was trimmed away for that."""
     paths = files_in(directory, ".spool", ".spool.gz", ".control")
-    return bool(paths) and (paths[-1].suffix == ".control" or "finish" in next(_newest_first(paths[-1]), {}))
+    if not paths or paths[-1].suffix == ".control":
+        return bool(paths)
+    with read_file(paths[-1]) as reader:
+        return "finish" in next(reader.newest_first(), {})
 
 
 def live_rows(directory: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -89,25 +90,3 @@ def live_rows(directory: Path) -> list[tuple[int, dict[str, Any]]]:
         elif "metrics" in record:
             rows.append((record["step"], record["metrics"]))
     return rows
-
-
-def _newest_first(path: Path) -> Iterator[Record]:
-    if path.suffix == ".gz":
-        with gzip.open(path) as file:
-            yield from _decoded(reversed(file.readlines()))
-        return
-    with SpoolReader(path) as reader:
-        end = reader.size()
-        while end > 0:
-            begin = max(0, end - WINDOW)
-            lines = [(offset, line) for offset, line in reader.lines(begin, end - begin) if offset < end]
-            if begin > 0:
-                lines = lines[1:]  # it begins in the middle of a line
-            yield from _decoded(line for _, line in reversed(lines))
-            end = lines[0][0] if lines and lines[0][0] < end else begin
-
-
-def _decoded(lines: Iterator[bytes]) -> Iterator[Record]:
-    for line in lines:
-        with suppress(DamagedLine):
-            yield from_line(line)

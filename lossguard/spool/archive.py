@@ -23,7 +23,8 @@ from lossguard.spool.set_aside import SetAside
 from lossguard.spool.spool import spools_in
 from lossguard.spool.spool_reader import SpoolReader, is_delivered
 
-CONTROL = (b'{"run"', b'{"segment"', b'{"answer"')
+CONTROL = ("run", "segment", "answer")
+"""Kinds of lines that a resumed run needs."""
 PARTIAL = ".partial"
 COMPRESSION = 3
 """Level of gzip: 6 takes twice as long and saves a few percent."""
@@ -86,8 +87,8 @@ def _archive(path: Path, compressed: bool) -> int:
     """Replace a delivered spool. Returns the bytes of what replaces it."""
     made = [path.with_suffix(".control")]
     with SpoolReader(path) as reader, _new(made[0]) as target:
-        for _, line in reader.lines_with(*CONTROL):
-            target.write(line)
+        for line in reader.records(*CONTROL):
+            target.write(line.raw)
     if compressed:
         made.append(path.with_suffix(".spool.gz"))
         with path.open("rb") as source, _new(made[1]) as file, gzip.GzipFile("", "wb", COMPRESSION, file) as target:
@@ -96,26 +97,6 @@ def _archive(path: Path, compressed: bool) -> int:
     path.unlink()
     path.with_suffix(".acknowledged").unlink(missing_ok=True)
     return sum(each.stat().st_size for each in made)
-
-
-def files_in(directory: Path, *suffixes: str) -> list[Path]:
-    """One file for each spool that is or was in `directory`, oldest first: with the first of `suffixes` that exists.
-
-    A spool may be archived meanwhile: then its archive is found, or the spool is no longer there when it is opened.
-    """
-    found: dict[str, Path] = {}
-    for suffix in suffixes:  # in this order: an archive is there before its spool is gone
-        for path in directory.glob(f"*{suffix}"):
-            found.setdefault(path.name.removesuffix(suffix), path)
-    return [found[name] for name in sorted(found)]
-
-
-def control_lines(path: Path) -> SpoolReader:
-    """Reads a file that `files_in` has found, which has the lines that a resumed run needs. Raises OSError."""
-    try:
-        return SpoolReader(path)
-    except FileNotFoundError:  # archived since it was listed
-        return SpoolReader(path.with_suffix(".control"))
 
 
 def _verify(path: Path, archive: Path) -> None:

@@ -1,17 +1,12 @@
 """The history of a run's earlier sessions, read from their spools."""
 
-import gzip
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lossguard.spool.archive import control_lines, files_in
-from lossguard.spool.lines import DamagedLine, Record, check_version, from_line
 from lossguard.spool.spool import session_of
-from lossguard.spool.spool_reader import SpoolReader
+from lossguard.spool.spool_reader import files_in, read_file
 from lossguard.vocabulary.orders import Skip
 from lossguard.vocabulary.states import SegmentReason
 
@@ -50,9 +45,9 @@ class History:
         """The history of the run whose spools are in `directory`. Raises OtherVersion."""
         history = cls()
         for path in files_in(directory, ".spool", ".control"):
-            with control_lines(path) as reader:
-                for _, record in reader.records("segment", "answer"):
-                    history._add(record, session_of(path)[0])
+            with read_file(path) as reader:
+                for line in reader.records("segment", "answer"):
+                    history._add(line.record, session_of(path)[0])
         return history
 
     def begin_segment(self, key: str, reason: str, fork_step: int, applied: Mapping[str, Any]) -> None:
@@ -106,32 +101,7 @@ def read_spools(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     for path in files_in(directory, ".spool", ".spool.gz", ".control"):
         session, _ = session_of(path)
-        for record in _records(path):
-            if "repeated" not in record:
-                yield session, record
-
-
-def _records(path: Path) -> Iterator[Record]:
-    if path.suffix == ".gz":
-        yield from _compressed_records(path)
-        return
-    try:
-        reader = SpoolReader(path)
-    except FileNotFoundError:  # archived since it was listed
-        compressed = path.with_suffix(".spool.gz")
-        if compressed.exists():
-            yield from _compressed_records(compressed)
-            return
-        reader = control_lines(path)
-    with reader:
-        for _, record in reader.records():
-            yield record
-
-
-def _compressed_records(path: Path) -> Iterator[Record]:
-    with gzip.open(path) as file:
-        first = file.readline()
-        check_version(str(path), [first] if first else [])
-        for line in chain([first], file):
-            with suppress(DamagedLine):
-                yield from_line(line)
+        with read_file(path) as reader:
+            for line in reader.records():
+                if "repeated" not in line.record:
+                    yield session, line.record

@@ -6,7 +6,8 @@
 """
 
 import json
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,9 @@ class DamagedRange:
     """Name of its file."""
     begin: int
     end: int
-    problem: str
-    opened: dict[str, Any] | None = None
+    problem: str = field(compare=False)
+    opened: dict[str, Any] | None = field(default=None, compare=False)
     """Segment line that stands for a damaged one, if the steps after the range need a segment of their own."""
-
-    def same_place(self, other: "DamagedRange") -> bool:
-        """Return True if both are about the same bytes, in the same role."""
-        place = (self.spool, self.begin, self.end, self.opened is None)
-        return place == (other.spool, other.begin, other.end, other.opened is None)
 
     def __str__(self) -> str:
         return f"bytes {self.begin} to {self.end} of {self.spool} ({self.problem})"
@@ -57,13 +53,11 @@ class SetAside:
         """The entries of one spool, in the order of writing."""
         return [each for each in self._damaged if each.spool == spool.name]
 
-    def add(self, damaged: DamagedRange) -> bool:
-        """Note a range, at least in this process. Return True if it is new."""
-        if any(damaged.same_place(each) for each in self._damaged):
-            return False
-        self._damaged.append(damaged)
-        self._append(self.damaged_path, json.dumps(asdict(damaged)).encode() + b"\n")
-        return True
+    def add(self, damaged: DamagedRange) -> None:
+        """Note a range, at least in this process."""
+        if damaged not in self._damaged:
+            self._damaged.append(damaged)
+            self._append(self.damaged_path, json.dumps(asdict(damaged)).encode() + b"\n")
 
     def reject(self, line: bytes) -> None:
         """Keep a line that the collector rejected."""
@@ -99,14 +93,9 @@ class SetAside:
 
 def _read(path: Path) -> list[DamagedRange]:
     """The entries of `path`; what is damaged itself is left out."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
-        return []
     found = []
-    for line in lines:
-        try:
-            found.append(DamagedRange(**json.loads(line)))
-        except (ValueError, TypeError, RecursionError):
-            continue
+    with suppress(OSError):
+        for line in path.read_bytes().splitlines():
+            with suppress(ValueError, TypeError, RecursionError):
+                found.append(DamagedRange(**json.loads(line)))
     return found

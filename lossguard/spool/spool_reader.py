@@ -1,5 +1,6 @@
-"""The reading end of a spool: its lines by offset, and how many bytes of them the collector has."""
+"""The reading end of a spool: its lines, intact and damaged, and how many bytes of them the collector has."""
 
+import gzip
 import io
 import os
 import re
@@ -7,10 +8,10 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from lossguard.spool.folders import open_private
-from lossguard.spool.lines import DamagedLine, OtherVersion, Record, check_version, from_line
+from lossguard.spool.lines import DamagedLine, OtherVersion, Record, check_version, from_line, intact_end
 
 WINDOW = 1 << 18
 """Bytes that are read at once."""
@@ -21,62 +22,95 @@ _ACKNOWLEDGED = re.compile(rb"([0-9]{20}) [0-9a-f]{8}\n")
 """An offset with its checksum."""
 
 
+class Line(NamedTuple):
+    """A line of a spool."""
+
+    begin: int
+    """Offset in the file."""
+    raw: bytes
+    """The line as it stands there, with its newline."""
+    record: Record
+    """Empty for a damaged line."""
+    problem: str = ""
+    """The damage, in a few words; empty for an intact line."""
+
+    @property
+    def end(self) -> int:
+        """Offset of the line after it."""
+        return self.begin + len(self.raw)
+
+
 class SpoolReader:
-    """Lines of the spool at `path`. Raises OSError when it cannot be read, and OtherVersion."""
+    """Lines of a spool or of its archive. Raises OSError when it cannot be read, and OtherVersion."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._is_compressed = path.suffix == ".gz"
+        self._file = (gzip.open if self._is_compressed else open)(path, "rb")
         try:
-            check_version(str(path), [line for _, line in self.lines(0)])
+            check_version(str(path), [raw for _, raw in self.raw_lines(0)])
         except OtherVersion:
             self.close()
             raise
 
-    def lines(self, offset: int, size: int = WINDOW) -> list[tuple[int, bytes]]:
+    def raw_lines(self, offset: int, size: int = WINDOW) -> list[tuple[int, bytes]]:
         """Complete lines from `offset` on, with their offsets: about `size` bytes, at least one line if any.
 
         A block of MAX_LINE bytes without a newline, which nobody wrote, counts as a line.
         """
-        return list(_lines(self._block(offset, size), offset))
+        return list(_split(self._block(offset, size), offset))
 
-    def lines_with(self, *begins: bytes, end: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """The lines before `end` that begin with one of `begins` (without any: all), with their offsets.
+    def lines(self, offset: int) -> Iterator[Line]:
+        """The lines of a window from `offset` on; what stands before an intact line that lost its newline is one."""
+        for begin, raw in self.raw_lines(offset):
+            yield from _decoded(begin, raw)
+
+    def records(self, *kinds: str, end: int | None = None) -> Iterator[Line]:
+        """The intact lines before `end`; `kinds`: only those whose first field is one of these.
 
         Fast where they are rare: blocks of the file without them are not split into lines.
         """
-        offset = 0
+        begins, offset = tuple(b'{"%b"' % kind.encode() for kind in kinds) or (b"",), 0
         while (end is None or offset < end) and (data := self._block(offset, 4 * WINDOW)):
-            if not begins or any(begin in data for begin in begins):
-                for position, line in _lines(data, offset):
-                    if line.startswith(begins or b"") and (end is None or position < end):
-                        yield position, line
+            if any(begin in data for begin in begins):
+                for position, raw in _split(data, offset):
+                    if any(begin in raw for begin in begins):
+                        for line in _decoded(position, raw):
+                            if line.record and line.raw.startswith(begins) and (end is None or line.begin < end):
+                                yield line
             offset += len(data)
 
-    def records(self, *kinds: str, end: int | None = None) -> Iterator[tuple[int, Record]]:
-        """The intact records before `end` with their offsets; `kinds`: only those whose first field is one of these."""
-        for offset, line in self.lines_with(*(b'{"%b"' % kind.encode() for kind in kinds), end=end):
-            with suppress(DamagedLine):
-                yield offset, from_line(line)
+    def newest_first(self, end: int | None = None) -> Iterator[Record]:
+        """The intact records before the offset `end`, from the last one back."""
+        end = self.size() if end is None else end
+        window = end if self._is_compressed else WINDOW  # going back in a compressed file reads it from its beginning
+        while end > 0:
+            begin = max(0, end - window)
+            raw_lines = self.raw_lines(begin, end - begin)[begin > 0 :]  # the first one may begin before the window
+            if begin > 0 and not raw_lines:
+                window *= 2
+                continue
+            for line in (line for found in reversed(raw_lines) for line in reversed([*_decoded(*found)])):
+                if line.record and line.end <= end:
+                    yield line.record
+            end = raw_lines[0][0] if raw_lines else 0
 
-    def last_step(self, end: int) -> tuple[int, float] | None:
+    def last_step(self, end: int | None = None) -> tuple[int, float] | None:
         """The newest step before the offset `end` and its time; of a segment without steps, those of its beginning."""
-        for offset, line in reversed(self.lines(max(0, end - WINDOW))):
-            with suppress(DamagedLine):
-                record = from_line(line) if offset + len(line) <= end else {}
-                if "metrics" in record:
-                    return record["step"], record["time"]
-                if "segment" in record:
-                    return record["fork_step"] - 1, record["time"]
+        for record in self.newest_first(end):
+            if "metrics" in record:
+                return record["step"], record["time"]
+            if "segment" in record:
+                return record["fork_step"] - 1, record["time"]
         return None
 
     def size(self) -> int:
-        """Bytes in the file now."""
-        return os.fstat(self._fd).st_size
+        """Bytes of lines in the file now."""
+        return self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._fd)
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -86,19 +120,54 @@ class SpoolReader:
 
     def _block(self, offset: int, size: int) -> bytes:
         """Whole lines from `offset` on; empty if there is no whole line."""
-        data = os.pread(self._fd, size, offset)
+        data = self._read(offset, size)
         while b"\n" not in data and len(data) == size:  # a line longer than the window
             if size >= MAX_LINE:
                 return data
             size = min(2 * size, MAX_LINE)
-            data = os.pread(self._fd, size, offset)
+            data = self._read(offset, size)
         return data[: data.rfind(b"\n") + 1]
 
+    def _read(self, offset: int, size: int) -> bytes:
+        self._file.seek(offset)
+        return self._file.read(size) or b""
 
-def _lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+
+def _split(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
     for line in io.BytesIO(data):  # bytes.splitlines would also split at a carriage return
         yield offset, line
         offset += len(line)
+
+
+def _decoded(begin: int, raw: bytes) -> Iterator[Line]:
+    """The line; where the newline before an intact one is lost, the damaged bytes and the intact line."""
+    try:
+        yield Line(begin, raw, from_line(raw))
+    except DamagedLine as problem:
+        intact = intact_end(raw)
+        yield Line(begin, raw[:intact], {}, str(problem))
+        if intact is not None:
+            yield Line(begin + intact, raw[intact:], from_line(raw[intact:]))
+
+
+def files_in(directory: Path, *suffixes: str) -> list[Path]:
+    """One file for each spool that is or was in `directory`, oldest first: with the first of `suffixes` that exists.
+
+    A spool may be archived meanwhile: then its archive is found here or by `read_file`.
+    """
+    found: dict[str, Path] = {}
+    for suffix in suffixes:  # in this order: an archive is there before its spool is gone
+        for path in directory.glob(f"*{suffix}"):
+            found.setdefault(path.name.removesuffix(suffix), path)
+    return [found[name] for name in sorted(found)]
+
+
+def read_file(path: Path) -> SpoolReader:
+    """A reader of a file that `files_in` has found, or of what it was archived to since. Raises OSError."""
+    for each in (path, path.with_suffix(".spool.gz")):
+        with suppress(FileNotFoundError):
+            return SpoolReader(each)
+    return SpoolReader(path.with_suffix(".control"))
 
 
 class AcknowledgedOffset:

@@ -203,6 +203,8 @@ def test_printed_lines_that_wait_survive_kill_9_of_the_launcher(tmp_path: Path) 
     killed.follow(journal)
     killed._step()  # begins the run and reads the journal; nothing is decided
     assert killed.recorded is not None
+    assert killed._following is not None
+    killed._following.close(is_done=False)
     killed.recorded.finish(timeout=0.0)
     record(tmp_path, Origin(tmp_path), journal)
     assert steps(tmp_path) == [(0, 2.0), (1, 2.0), (2, 2.0)]

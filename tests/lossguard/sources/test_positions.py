@@ -4,7 +4,7 @@ import pytest
 
 from lossguard.sources import positions
 from lossguard.sources.positions import Saved
-from lossguard.spool import archive
+from lossguard.spool import archive, spool_reader
 from lossguard.spool.archive import Keep
 from lossguard.spool.spool import spools_in
 from lossguard.spool.spool_reader import AcknowledgedOffset
@@ -38,7 +38,7 @@ def test_a_line_that_a_kill_has_torn_does_not_count(tmp_path: Path) -> None:
 
 
 def test_it_is_found_behind_many_lines_without_a_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(positions, "WINDOW", 512)
+    monkeypatch.setattr(spool_reader, "WINDOW", 512)
     with offline(tmp_path, run_id="r") as run:
         run.log_row(3, {"loss": 1.0}, None, "here")
         for _ in range(50):

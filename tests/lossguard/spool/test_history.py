@@ -62,6 +62,16 @@ def test_a_damaged_line_is_no_part_of_the_history(tmp_path: Path) -> None:
         assert run.history.answered == {"k1"}
 
 
+def test_an_answer_behind_a_line_that_lost_its_newline_is_a_part_of_the_history(tmp_path: Path) -> None:
+    with offline(tmp_path, run_id="r") as run:
+        run.log(0, loss=1.0)
+        run.refuse(rollback(1), "no checkpoint")
+    (spool,) = tmp_path.rglob("*.spool")
+    spool.write_bytes(spool.read_bytes().replace(b'}\n{"answer"', b'}{"answer"'))
+    with offline(tmp_path, run_id="r") as run:
+        assert run.history.answered == {"k1"}
+
+
 def test_the_records_of_all_sessions_are_read_in_the_order_of_writing(tmp_path: Path) -> None:
     for first in (0, 2):
         with lossguard.init("p", run_id="r", mode="offline", directory=tmp_path) as run:
