@@ -290,8 +290,7 @@ def check_digests(name: str, step: int, saved: Digest, found: Digest) -> None:
     if differing:
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise CheckpointMismatch(
-            f"{name} differs from the checkpoint of step {step}: {differing[0]}{more}; "
-            "continuing would train a different run, so training stops here"
+            f"{name} differs from the checkpoint of step {step}: {differing[0]}{more}; training stops here"
         )
 
 

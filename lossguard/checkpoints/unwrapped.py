@@ -22,8 +22,7 @@ def unwrapped(name: str, instance: Stateful) -> Stateful:
     kinds = {kind.__name__ for part in parts for kind in type(part).__mro__}
     if unsupported := WHOLE_STATE_MISSING.intersection(kinds):
         raise ValueError(
-            f"{name} is a {unsupported.pop()}, which is not supported: shard it with torch's fully_shard (FSDP2), or "
-            "train with DistributedDataParallel"
+            f"{name} is a {unsupported.pop()}, which is not supported: shard it with torch's fully_shard, or use DDP"
         )
     return UnwrappedModule(instance) if isinstance(instance, nn.Module) else instance
 

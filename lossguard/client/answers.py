@@ -42,8 +42,7 @@ class AnswerStream(io.RawIOBase):
                 left -= len(piece) if left > 0 else 0
         except (HTTPError, OSError) as error:
             raise Unreachable(
-                f"the connection to the collector at {self._url} broke after {self.num_bytes:,} bytes of the answer "
-                f"({type(error).__name__}): nothing of it was kept, ask again"
+                f"the answer of {self._url} broke after {self.num_bytes:,} bytes ({type(error).__name__}): ask again"
             ) from error
         data = b"".join(pieces)
         self.num_bytes += len(data)

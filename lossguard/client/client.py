@@ -205,8 +205,7 @@ class Client:
         if (version := answer.headers.get(WIRE_HEADER, WIRE_VERSION)) != WIRE_VERSION:
             answer.close()
             raise Unreachable(
-                f"the collector at {self.url} speaks version {version[:20]} of the wire, and this release version"
-                f" {WIRE_VERSION}: upgrade the older one",
+                f"{self.url} speaks version {version[:20]} of the wire, this release {WIRE_VERSION}: upgrade the older",
                 status=answer.status,
             )
         if is_refused:

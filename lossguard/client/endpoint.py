@@ -20,8 +20,7 @@ def collector_url(setting: str, value: str) -> str:
         return value.rstrip("/")
     if _has_credentials(value):
         raise ConfigurationError(
-            f"{setting}={mask_text(value)!r} holds a user name, a password or a token, which are never sent: write the "
-            "address without them, and put the collector's token into LOSSGUARD_TOKEN (or token=)"
+            f"{setting}={mask_text(value)!r} holds a user name, password or token: use LOSSGUARD_TOKEN or token= for it"
         )
     if not _is_base_address(value):
         sentence = f"{setting}={mask_text(value)!r} is not the address of a collector, such as http://127.0.0.1:8000"

@@ -157,12 +157,11 @@ class IntactLines:
         return any(begin < line.begin and raw == line.raw for begin, raw in before)
 
     def _set_damage_aside(self, begin: int, end: int, problem: str) -> None:
-        path = self._set_aside.damaged_path
         self._set_aside.add(DamagedRange(spool=self._path.name, begin=begin, end=end, problem=problem))
         self._log_once.warn_once(
             f"damaged {self._path}",
-            f"{self._path} is damaged at bytes {begin} to {end} ({problem}): they stay there, and the rest is "
-            f"delivered; {path} lists every damaged place",
+            f"{self._path} is damaged at bytes {begin} to {end} ({problem}); the rest is delivered:\n"
+            f"  {self._set_aside.damaged_path} lists every damaged place",
         )
         self._save(end)
 

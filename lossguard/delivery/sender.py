@@ -101,9 +101,8 @@ class Sender(threading.Thread):
         if not self.delivered:
             self._log_once.warn_once(
                 "undelivered",
-                f"not everything was delivered to {self._client.url}; the rest stays in the spool. "
-                f"Deliver it later with: LOSSGUARD_URL={quote(self._client.url)} "
-                f"python -m lossguard sync {quote(str(self._directory))}",
+                f"not everything was delivered to {self._client.url}; the spool keeps the rest, to be delivered with:\n"
+                f"  lossguard sync --url {quote(self._client.url)} {quote(str(self._directory))}",
             )
 
     def run(self) -> None:

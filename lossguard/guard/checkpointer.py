@@ -83,8 +83,7 @@ class CheckpointSaver:
             return False
         self._log_once.warn_once(
             "uploading",
-            f"the checkpoint of step {step} is left out, because an earlier one is still being uploaded: "
-            f"an upload takes longer than {self._every} steps",
+            f"no checkpoint of step {step}: an earlier one has been uploaded for more than {self._every} steps",
         )
         return True
 
@@ -300,8 +299,7 @@ class Position:
         elif owner not in (None, self._owner) and not self._run.history.num_segments:
             place = getattr(self._checkpoints, "directory", "the store")
             raise CheckpointError(
-                f"{place} holds checkpoints of run {owner!r}, and this is the new run {self._run.id!r}: "
-                f"pass run_id={owner!r} to lossguard.init to resume that run, or keep checkpoints in another folder"
+                f"{place} holds checkpoints of run {owner!r}: pass run_id={owner!r} to init, or use another folder"
             )
 
 
@@ -309,6 +307,5 @@ def _check_position(state: dict[str, Any], step: int) -> None:
     """The restored step is at or before the requested one, and each step before it has used one batch."""
     if not 0 <= state["step"] <= step or state["cursor"] < state["step"]:
         raise CheckpointMismatch(
-            f"the checkpoint for step {step} contains step {state['step']} with batch {state['cursor']} next, "
-            "which no run can have reached"
+            f"the checkpoint for step {step} contains step {state['step']}, batch {state['cursor']}: no run can reach it"
         )

@@ -133,8 +133,7 @@ class Controller:
         else:
             self._log_once.warn_once(
                 "ranks",
-                f"{run.num_ranks} ranks cannot communicate: rank 0 saves and reports, and no rank rolls back; "
-                "call torch.distributed.init_process_group before lossguard.init",
+                f"{run.num_ranks} ranks cannot communicate, so none rolls back: call init_process_group before init",
             )
 
     def _announce(self) -> None:
@@ -529,8 +528,8 @@ class Controller:
             raise
         except Exception as problem:
             raise CheckpointMismatch(
-                f"a rollback failed half-way ({why}), and so did restoring the newest checkpoint ({problem}): "
-                "the model is half-restored, so training stops here"
+                f"the model is half-restored, so training stops here: the rollback failed ({why}),\n"
+                f"and so did restoring the newest checkpoint ({problem})"
             ) from problem
         if self.step < left_step:
             self.run.open_segment(self.step, SegmentReason.REWIND)

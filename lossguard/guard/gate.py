@@ -125,8 +125,8 @@ class Gate:
         for loss, grad_norm, skipped in [] if copied is None else copied.value().tolist():
             if self._bounds.observe(loss, grad_norm, skipped=bool(skipped)):
                 self._tell(
-                    f"the gate skipped {MAX_SKIPPED} of the last {SKIP_WINDOW} updates: from now on it refuses only "
-                    "values that are not finite, until it knows the new level"
+                    f"the gate skipped {MAX_SKIPPED} of the last {SKIP_WINDOW} updates: it refuses only NaN and "
+                    "infinity until it knows the new level"
                 )
 
     def _refresh(self) -> None:

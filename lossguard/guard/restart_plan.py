@@ -96,8 +96,7 @@ class RestartPlan:
                 run.can_apply(name)
         else:
             self._log_once.warn(
-                f"{run.num_ranks} ranks cannot communicate, so the run gets no orders: "
-                "call torch.distributed.init_process_group before lossguard.init"
+                f"{run.num_ranks} ranks cannot communicate, so no order is taken: call init_process_group before init"
             )
         self._judge_again()  # much may have happened since the last process has left for its order
 
@@ -178,10 +177,9 @@ class RestartPlan:
         if not is_step(step):
             raise ConfigurationError(f"plan.resumed({step!r:.100}) must be a whole number from 0, below 2**53")
         if not self._state.may_load(step):
-            allowed = "" if self.newest_step is None else f", and nothing after step {self.newest_step} may be loaded"
+            allowed = "" if self.newest_step is None else f", as all after step {self.newest_step}"
             raise ConfigurationError(
-                f"the checkpoint of step {step} was loaded, which an order has discarded{allowed}: "
-                "load the step that plan.newest(steps) returns"
+                f"the checkpoint of step {step} was loaded, which an order has discarded{allowed}: load plan.newest(..)"
             )
         self._judge_again()  # loading may have taken long
         order = self._state.order

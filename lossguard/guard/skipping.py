@@ -134,8 +134,8 @@ class Masked:
         if not on_device or self._group_values() != groups:
             self._waits = True
             self._tell(
-                f"the gate waits for the device in every step, because {type(self._inner).__name__} keeps a part of "
-                "its state in host memory: fused=True or capturable=True puts it on the device"
+                f"the gate waits for the device: {type(self._inner).__name__} has state in host memory; "
+                "use fused=True or capturable=True"
             )
 
     def _tensors(self, updated: list[Tensor]) -> list[Tensor]:

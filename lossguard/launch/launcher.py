@@ -173,8 +173,7 @@ class Launcher:
                 self._recorder.follow(journal)
         if child is not None:
             print(
-                f"lossguard: process {child.pid}, which an earlier launcher started, is still running: this launcher "
-                "records it and waits for it; its exit code cannot be known",
+                f"lossguard: process {child.pid}, which an earlier launcher started, is still running and is recorded",
                 file=sys.stderr,
             )
             self._recorder.follow(child.journal, opens_segment=False)

@@ -39,9 +39,7 @@ MAX_HELD = 10_000
 """Printed rows that wait for a tracker's call; with more of them, none is waited for any longer."""
 
 NOTHING_RECORDED = (
-    "nothing was recorded: the command gave no number to a tracker that can be hooked (wandb, tensorboard, "
-    "tensorboardX, mlflow, trackio; a Hugging Face Trainer does so with --report_to tensorboard), or Python started "
-    "without PYTHONPATH (-I, -E), and it printed no line that is known or fits --pattern"
+    "nothing was recorded: no tracker (wandb, tensorboard, mlflow, ..) was called; --pattern REGEX reads printed lines"
 )
 NOTHING_YET = (
     "nothing to record so far: no tracker was called and no printed line is known; --pattern REGEX says how one looks"
@@ -50,10 +48,7 @@ TRACKER_IGNORED = (
     "a tracker is called now: its rows are left out, because printed lines are recorded; --no-text records the tracker"
 )
 
-GOES_ON = (
-    "the command has ended, and a process that it started goes on and logs: from now on nothing of that is recorded; "
-    "start it in the foreground"
-)
+GOES_ON = "the command has ended, and a process that it started goes on unrecorded: start that in the foreground"
 
 logger = logging.getLogger("lossguard")
 
@@ -97,7 +92,6 @@ class Recorder(threading.Thread):
         self._following: _Following | None = None
         self._opens_segment = False  # the first row of this child begins one
         self._retry_at = 0.0
-        self._is_previewed = False
         self._lock = threading.RLock()  # of all of this: `follow` and `close` are called from the main thread
         self._closing = threading.Event()
         self._log_once = LogOnce()
@@ -164,8 +158,9 @@ class Recorder(threading.Thread):
             if (self._recorder is None or not self._recorder.preview.num_rows) and not self.script_reports:
                 log_once = self._log_once if self._run is None else self._run.log_once
                 log_once.warn_once(NO_STEPS, NOTHING_RECORDED)
+            if self._recorder is not None:
+                self._recorder.say_preview()
             if self._run is not None:
-                self._show_preview()
                 self._run.finish(state, timeout)
 
     def _leave_journal(self) -> None:
@@ -276,18 +271,6 @@ class Recorder(threading.Thread):
             if (batch := self.batch_of(row.step)) is not None:
                 row.values.setdefault("batch_index", batch)
             self._recorder.write_row(row)
-            if self._recorder.facts.is_sparse:
-                self._log_once.warn_once("sparse", self._recorder.facts.sparse_warning)
-            if self._recorder.preview.is_complete:
-                self._show_preview()
-
-    def _show_preview(self) -> None:
-        """Say once what the first rows are, and what they were mapped to."""
-        if self._recorder is not None and self._recorder.preview.num_rows and not self._is_previewed:
-            self._is_previewed = True
-            assert self._run is not None
-            where = f"They are recorded as run {self._run.id} in {self._run.directory}."
-            logger.warning(f"{self._recorder.preview.text().rstrip()}\n{where}")
 
     def _save(self) -> None:
         if self._following is not None and self._run is not None:
@@ -340,7 +323,10 @@ class Recorder(threading.Thread):
         run = self._origin.begin(self._facts)
         assert isinstance(run, RecordingRun)
         self._recorded_until = _newest_time(run.directory)
-        self._recorder = RunRecorder(run, self._names, self._source_facts())
+        where = f"They are recorded as run {run.id} in {run.directory}."
+        self._recorder = RunRecorder(
+            *(run, self._names, self._source_facts()), say=lambda preview: logger.warning(f"{preview}\n{where}")
+        )
         self._run = run
 
     def _source_facts(self) -> SourceFacts:

@@ -159,8 +159,8 @@ class TorchRanks(Ranks):
     def _lost_error(self, lost: list[int]) -> RanksError:
         names = ", ".join(f"rank {rank} (process {self._processes[rank][1]})" for rank in lost)
         return RanksError(
-            f"{names or f'a rank elsewhere, or one that has not answered in {self.timeout:g} s,'} left, and the others "
-            "cannot continue without it: start again, and the run resumes from its newest checkpoint"
+            f"{names or f'a rank elsewhere, or one silent for {self.timeout:g} s,'} left, and the others cannot go on: "
+            "start again to resume"
         )
 
 

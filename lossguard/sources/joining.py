@@ -147,6 +147,5 @@ class Joiner:
         self._returns.append(self._num_rows)
         if len(self._returns) == MAX_RETURNS and self._num_rows - self._returns[0] < RETURN_WINDOW:
             raise BadSource(
-                f"its steps jump back and forth (now from {self._last_step} to {step}), so two runs write it: "
-                "give each run a file or folder of its own"
+                f"two runs write it (its steps jump from {self._last_step} to {step}): give each run a place of its own"
             )

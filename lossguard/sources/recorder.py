@@ -1,6 +1,6 @@
 """Rows of a source into a recorded run: mapped names, their own times, and how the rows were made."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -33,12 +33,21 @@ class RunRecorder:
     late, as the result of an evaluation does: its values join the next row, because a recorded step is never changed.
 
     `known`: what the caller knows of the source, by its tracker or its configuration. The rest is recognised.
+    `say`: gets, once, what the first rows are and what they are recorded as; then rows that are rare are warned of too.
     """
 
-    def __init__(self, run: Run, names: NameMap | None = None, known: SourceFacts | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        names: NameMap | None = None,
+        known: SourceFacts | None = None,
+        *,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         self.run = run
         self.names = names or NameMap()
         self.preview = Preview(self.names)
+        self._say, self._is_previewed = say, False
         self._recognition = Recognition(known or EVERY_STEP)
         self._last: Row | None = None  # that was recorded
         self._late: dict[str, float] = {}
@@ -58,11 +67,6 @@ class RunRecorder:
         if self._recognition.know(facts):
             self._declare(None)
 
-    def write(self, rows: Iterable[Row]) -> None:
-        """Record the rows. Never raises into a training loop: the run warns once about what it cannot record."""
-        for row in rows:
-            self.write_row(row)
-
     def write_row(self, row: Row, position: Any = None) -> None:
         """Record a row; `position`: where it stands in the source, for a reader that goes on later."""
         values = self.names.mapped(row.values)
@@ -75,6 +79,14 @@ class RunRecorder:
             self._late, self._last_tokens = {}, -1.0  # the source goes back: what was late belongs to what it left
         self._recognise(row, values)
         self._put(row, self._late | values, position)
+        if self.preview.is_complete:
+            self.say_preview()
+
+    def say_preview(self) -> None:
+        """Say what the first rows are, unless it was said or there is none."""
+        if self._say is not None and not self._is_previewed and self.preview.num_rows:
+            self._is_previewed = True
+            self._say(self.preview.text().rstrip())
 
     def begin_again(self) -> None:
         """Another process writes the source from now on: its first row may be of any step, the last one too."""
@@ -126,7 +138,7 @@ class RunRecorder:
         name = self.names.release("tokens")
         logger.warning(
             f"{name} is no count of all tokens so far: it went from {self._last_tokens:.0f} to {count:.0f} "
-            f"at step {row.step}; from there on it is recorded under its own name"
+            f"at step {row.step}; it keeps its name"
         )
         values[self.names.target_of(name)] = values.pop("tokens")
 
@@ -141,3 +153,5 @@ class RunRecorder:
     def _declare(self, at: float | None) -> None:
         self.preview.facts = self.facts
         self.run.log_event(SOURCE, self.facts.to_details(), at)
+        if self._say is not None and self.facts.is_sparse:
+            self.run.log_once.warn_once("sparse", self.facts.sparse_warning)

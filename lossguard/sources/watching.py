@@ -84,7 +84,6 @@ class Watch:
     _log_once: LogOnce = field(default_factory=LogOnce)
     _look_at: float = 0.0  # seconds without a row
     _others: list[Path] = field(default_factory=list)
-    _is_previewed: bool = False
 
     def run(self) -> None:
         """Follow the source to its end. Raises ConfigurationError and BadSource, in one sentence each."""
@@ -107,7 +106,7 @@ class Watch:
                 follower = formats.follow(format, place, joiner, self.layout)
                 facts = follower.facts
             self.say(f"{place} ({format}) is recorded as run {run_id} of project {self.project}")
-            recorder = RunRecorder(run, self.names, facts)
+            recorder = RunRecorder(run, self.names, facts, say=self.say)
             save = partial(self._save, directory, format, place)
             try:
                 if self._follow(follower, recorder, save, found):
@@ -117,8 +116,7 @@ class Watch:
                     recorder.flush()
             finally:
                 follower.close()
-                if self.num_rows:
-                    self._show_preview(recorder)
+                recorder.say_preview()
         finally:
             run.finish(state, timeout=FINISH_SECONDS)
             is_online = self.settings.mode is Mode.ONLINE
@@ -199,17 +197,7 @@ class Watch:
             raise BadSource(text if text.startswith(str(self.path)) else f"{self.path}: {text}") from None
         if placed is not None:
             save(placed)
-        if recorder.facts.is_sparse and not self.once:
-            self._log_once.warn_once("sparse", recorder.facts.sparse_warning)
-        if recorder.preview.is_complete:
-            self._show_preview(recorder)
         return self.num_rows - num_before
-
-    def _show_preview(self, recorder: RunRecorder) -> None:
-        """Say once what the first rows are, and what they were mapped to."""
-        if not self._is_previewed:
-            self._is_previewed = True
-            self.say(recorder.preview.text().rstrip())
 
 
 def _of_line(place: Any) -> Any:

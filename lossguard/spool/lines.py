@@ -79,8 +79,7 @@ def check_version(name: str, lines: Sequence[bytes]) -> None:
     if found != VERSION:
         of = "a pre-release" if found is None else f"another version ({found})"
         raise OtherVersion(
-            f"{name} is a spool of {of} of Lossguard, and this one reads version {VERSION}; keep it, and deliver it"
-            " with the version that wrote it"
+            f"{name} is a spool of {of}, and this one reads version {VERSION}: deliver it with what wrote it"
         )
 
 

@@ -72,8 +72,7 @@ def checked_key(key: str, source: str) -> str:
     key = key.strip()
     if len(key) < MIN_KEY or not re.fullmatch(r"[\x21-\x7e]+", key):
         raise ConfigurationError(
-            f"{source}: an order key has at least {MIN_KEY} visible ASCII characters and no blanks, such as the "
-            "output of: openssl rand -hex 32"
+            f"{source}: an order key has at least {MIN_KEY} visible ASCII characters, no blanks: openssl rand -hex 32"
         )
     return key
 

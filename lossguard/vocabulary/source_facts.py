@@ -88,8 +88,8 @@ class SourceFacts:
         sentences = []
         if self.averaged and self.stride > 1:
             sentences.append(
-                f"Each loss is the mean of {self.stride} {unit}s: an onset is known to within {2 * self.stride} "
-                f"{unit}s, and a short spike is damped."
+                f"Each loss is the mean of {self.stride} {unit}s: an onset is known to within {2 * self.stride}, "
+                "and a short spike is damped."
             )
         elif self.stride > 1:
             sentences.append(
@@ -98,8 +98,8 @@ class SourceFacts:
             )
         if self.smoothing:
             sentences.append(
-                f"The loss is smoothed (EMA, {self.smoothing:.3g} of the past), so a chart shows a spike damped and "
-                "late: the detection undoes the smoothing, and the values of an incident are those before it."
+                f"The loss is smoothed (EMA, {self.smoothing:.3g} of the past): charts show spikes damped and late; "
+                "the detection undoes it."
             )
         if self.nan_filtered:
             sentences.append(

@@ -165,7 +165,7 @@ def test_a_spool_of_another_version_is_refused_in_one_sentence_and_left_untouche
     spool = tmp_path / "p" / "r" / f"{1:022x}.spool"
     spool.parent.mkdir(parents=True)
     spool.write_bytes(content)
-    sentence = f"is a spool of {of} of Lossguard, and this one reads version 1; keep it, and deliver it with"
+    sentence = f"is a spool of {of}, and this one reads version 1: deliver it with what wrote it"
     with pytest.raises(lossguard.ConfigurationError, match=sentence):
         lossguard.init("p", run_id="r", mode="offline", directory=tmp_path)
     assert main(["sync", str(tmp_path), "--url", collector.url]) == 1

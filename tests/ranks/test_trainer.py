@@ -16,7 +16,7 @@ from tests.trainer.small import logged
 
 pytestmark = pytest.mark.slow(15)
 
-LEFT = re.compile(r"rank 1 \(process \d+\) left, and the others cannot continue without it")
+LEFT = re.compile(r"rank 1 \(process \d+\) left, and the others cannot go on")
 
 
 @pytest.fixture

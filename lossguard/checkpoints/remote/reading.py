@@ -204,6 +204,5 @@ class RemoteWriter:
             raise OSError(f"{self._files}/{WRITER} cannot be understood: {problem}") from problem
         if owner != self._id:
             raise CheckpointError(
-                f"process {process} saves its checkpoints at {self._files} since {since}, so this one no longer does: "
-                "stop one of them, or keep the checkpoints of each at a URL of its own"
+                f"process {process} saves its checkpoints at {self._files} since {since}: give each a URL of its own"
             )

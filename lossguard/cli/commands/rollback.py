@@ -23,8 +23,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--skip",
         metavar="A:B",
-        help="leave out the batches from A to B-1; :B begins at the batch of the checkpoint (default: as many as the "
-        "policy skips at least)",
+        help="leave out the batches from A to B-1; :B begins at that of the checkpoint (default: the policy's fewest)",
     )
     parser.add_argument(
         "--lr-scale",

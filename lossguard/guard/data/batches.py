@@ -156,9 +156,9 @@ class MicroBatches:
         length, accumulate = state["length"], state["accumulate"]
         if accumulate != self.accumulate or (length and self.length and length != self.length):
             raise ConfigurationError(
-                f"the checkpoint is that of a run with an epoch of {length or 'unknown'} micro-batches, {accumulate} "
-                f"in each step, and this one has {self.length or 'unknown'}, {self.accumulate} in each step: its "
-                "batches would be others; continue it with the same batch size, accumulation and number of processes"
+                f"the checkpoint has {length or 'unknown'} micro-batches an epoch, {accumulate} a step; this has "
+                f"{self.length or 'unknown'}, {self.accumulate}:\n"
+                "continue with the same batch size, accumulation and number of processes"
             )
         self.close()  # a sampler may still draw from a generator that is restored
         self.length = self.length or state["length"]
@@ -254,8 +254,8 @@ class MicroBatches:
             self.uses_numbers_of_loop = bool(changed)
             if changed:
                 self._log_once.warn(
-                    f"loading the batches draws from the random numbers of {' and '.join(sorted(changed))} in this "
-                    "process: after a rollback, the samples are the same ones, and what is drawn for them may differ"
+                    f"loading batches draws from the random numbers of {' and '.join(sorted(changed))}: "
+                    "after a rollback, augmentations may differ"
                 )
         return batch
 
@@ -396,11 +396,10 @@ def _check_accelerate(gradients: Any, accumulate: int, length: int | None) -> No
     num_steps = getattr(gradients, "num_steps", 1)
     if num_steps not in (1, accumulate):
         raise ValueError(
-            f"Accelerator(gradient_accumulation_steps={num_steps}) and Batches(accumulate={accumulate}) differ: "
-            "give both the same number"
+            f"Accelerator(gradient_accumulation_steps={num_steps}) and Batches(accumulate={accumulate}) must be equal"
         )
     if num_steps > 1 and not gradients.sync_with_dataloader and (length is None or length % accumulate):
         raise ValueError(
-            f"an epoch of {length or 'unknown'} micro-batches is no multiple of accumulate={accumulate}, and "
-            "sync_with_dataloader=False would let a step span two epochs: leave it at True, or use drop_last=True"
+            f"sync_with_dataloader=False: a step of {accumulate} would span two epochs of {length or 'unknown'} "
+            "micro-batches; use True"
         )

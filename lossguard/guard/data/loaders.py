@@ -83,18 +83,15 @@ def refuse_without_order(loader: Any) -> None:
     for part in parts_of(loader):
         if hasattr(part, "__next__"):
             raise ValueError(
-                f"{_named(part)} can be read only once: give a DataLoader whose dataset and samplers can be iterated "
-                "over again, so that a rollback can go back"
+                f"{_named(part)} can be read only once: give a DataLoader whose dataset and samplers can be read again"
             )
         if getattr(part, "use_stateful_dataloader", False):
             raise ValueError(
-                "use_stateful_dataloader=True has the loader resume by itself, and Lossguard does it too: leave it at "
-                "False"
+                "use_stateful_dataloader=True has the loader resume by itself, as Lossguard does: leave it at False"
             )
         if getattr(part, "even_batches", True) is False and part.num_processes > 1 and not part.drop_last:
             raise ValueError(
-                "even_batches=False gives the processes different numbers of batches, and they would wait for each "
-                "other: leave it at True, or use drop_last=True"
+                "even_batches=False gives the processes different numbers of batches: use True, or drop_last=True"
             )
     if not is_by_index(loader):
         _refuse_unrepeatable_dataset(loader)
@@ -111,8 +108,8 @@ def refuse_without_order(loader: Any) -> None:
     own = [part for part in parts_of(sampler) if type(part).__module__.split(".")[0] not in KNOWN_PACKAGES]
     if own and not _repeats_itself(sampler, loader.dataset):
         raise ValueError(
-            f"{_named(own[0])} gives another order each time it is iterated over, so no batch can be found again: "
-            "derive its order from a seed and the epoch (set_epoch), or draw it from a torch.Generator attribute"
+            f"{_named(own[0])} gives another order each time: derive its order from a seed and the epoch (set_epoch), "
+            "or a torch.Generator"
         )
 
 
@@ -124,8 +121,8 @@ def _refuse_unrepeatable_dataset(loader: Any) -> None:
         return
     if getattr(inside, "persistent_workers", False):
         raise ValueError(
-            f"{_named(dataset)} goes on with the random numbers of its workers, which persist, so no batch can be read "
-            "again: use persistent_workers=False"
+            f"{_named(dataset)} goes on with persistent workers, so no batch can be read again: "
+            "use persistent_workers=False"
         )
     if not getattr(inside, "num_workers", 0):
         refuse_unrepeatable(dataset)

@@ -116,8 +116,7 @@ def refuse_unrepeatable(iterable: Any) -> None:
     (first_iterator, first), (second_iterator, second) = begins
     if first_iterator is second_iterator or not _may_be_same(first, second):
         raise ValueError(
-            f"{type(iterable).__name__} does not begin with the same batch when it is iterated over again, so that a "
-            "rollback could not go back: begin anew in __iter__, or give iter(..) of it, which goes on with new batches"
+            f"{type(iterable).__name__} begins with another batch each time: begin anew in __iter__, or give iter(..)"
         )
 
 

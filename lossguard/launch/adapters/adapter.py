@@ -200,6 +200,5 @@ def not_a_folder_of(name: str, folder: Path, expected: str, found: Sequence[str]
     """The error for a folder that another program wrote."""
     some = ", ".join(sorted(found)[:3])
     return ConfigurationError(
-        f"{folder} holds no checkpoints of {name}: {expected} was expected, and {some} is there; "
-        "name the right folder with --checkpoints"
+        f"{folder} holds no checkpoints of {name}: {expected} was expected, not {some}; use --checkpoints"
     )

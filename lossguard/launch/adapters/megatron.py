@@ -27,8 +27,7 @@ class MegatronAdapter(Adapter):
     def checkpoint_folder(self) -> Path:
         if has_option(self.command, *LOCAL):
             raise ConfigurationError(
-                "Megatron-LM prefers its non-persistent checkpoints to the one that an order names: "
-                f"leave out {' and '.join(LOCAL)} to use --restart-with megatron"
+                f"Megatron-LM prefers its non-persistent checkpoints to an order's: leave out {' and '.join(LOCAL)}"
             )
         self.saves_when_stopped = has_option(self.command, "--exit-signal-handler")
         folder = self.options.checkpoints or option(self.command, "--save")

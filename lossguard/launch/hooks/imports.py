@@ -86,6 +86,5 @@ def hook(module: "ModuleType") -> None:
         tracker = name.partition(".")[0]
         version = getattr(sys.modules.get(tracker), "__version__", "in this version")
         warn_once(
-            f"{tracker} {version} cannot be hooked ({problem}): what is logged with it is not recorded by Lossguard; "
-            "everything else goes on"
+            f"{tracker} {version} cannot be hooked ({problem}): what is logged with it is not recorded by Lossguard"
         )

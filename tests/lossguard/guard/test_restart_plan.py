@@ -161,7 +161,7 @@ def test_a_step_that_must_not_be_loaded_is_refused_in_one_sentence(tmp_path: Pat
     plan = lossguard.restart(offline(tmp_path, run_id="r"))
     assert plan.newest_step == 4
     with pytest.raises(
-        ConfigurationError, match="step 6 was loaded, which an order has discarded, and nothing after step 4"
+        ConfigurationError, match="step 6 was loaded, which an order has discarded, as all after step 4"
     ):
         plan.resumed(6)
     plan.run.finish(timeout=1.0)

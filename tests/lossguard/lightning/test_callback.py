@@ -350,7 +350,7 @@ def test_a_run_that_is_continued_with_other_batches_is_refused(tmp_path: Path) -
     fit(tmp_path, shuffled(40), Lossguard(LoggingRun()), max_steps=3)
     for loader, accumulate in ((shuffled(40), 2), (shuffled(40, batch=8), 1)):
         again = Module()
-        with pytest.raises(ConfigurationError, match="an epoch of 10 micro-batches, 1 in each step, and this one"):
+        with pytest.raises(ConfigurationError, match="10 micro-batches an epoch, 1 a step; this has"):
             fit(
                 tmp_path, loader, Lossguard(LoggingRun()), module=again, max_steps=6, accumulate_grad_batches=accumulate
             )

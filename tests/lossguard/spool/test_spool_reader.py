@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lossguard.spool import spool_reader
-from lossguard.spool.lines import to_line
+from lossguard.spool.lines import Record, to_line
 from lossguard.spool.spool_reader import AcknowledgedOffset, SpoolReader, acknowledged
 
 
@@ -30,7 +30,7 @@ def test_a_line_longer_than_the_window_is_found_from_the_end_too(
 ) -> None:
     monkeypatch.setattr(spool_reader, "WINDOW", 64)
     path = tmp_path / "a.spool"
-    records = [{"run": {"id": "r"}}, {"event": "x" * 1000}, {"finish": "finished"}]
+    records: list[Record] = [{"run": {"id": "r"}}, {"event": "x" * 1000}, {"finish": "finished"}]
     path.write_bytes(b"".join(map(to_line, records)) + b'{"step"')
     with SpoolReader(path) as reader:
         assert list(reader.newest_first()) == records[::-1]

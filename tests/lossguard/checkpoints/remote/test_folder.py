@@ -336,7 +336,7 @@ def test_a_loop_does_not_wait_for_an_upload_and_leaves_out_what_is_due_meanwhile
     silent.answer.set()
     assert list(steps) == [8]
     assert at.checkpoints.durable_steps() == [0, 8, 9] or at.checkpoints.durable_steps() == [0, 9]
-    assert caplog.text.count("is left out, because an earlier one is still being uploaded") == 1
+    assert caplog.text.count("an earlier one has been uploaded for more than") == 1
     assert {each.tier for each in run.tiers} == {"memory", "remote"}
 
 

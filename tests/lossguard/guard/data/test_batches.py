@@ -340,7 +340,7 @@ def test_samples_that_are_drawn_as_they_are_loaded_are_reported_once(caplog: pyt
     for _ in range(30):
         next(stream)
     assert [record.message.split(":")[0] for record in caplog.records] == [
-        "loading the batches draws from the random numbers of torch in this process"
+        "loading batches draws from the random numbers of torch"
     ]
 
 
@@ -367,7 +367,7 @@ def test_an_empty_loader_is_one_sentence(empty: Any) -> None:
 
 def test_the_batches_of_a_run_are_not_continued_with_others() -> None:
     saved = Batches(loader(), accumulate=2).state_dict()
-    with pytest.raises(ConfigurationError, match=r"2 in each step, and this one has \d+, 3 in each step"):
+    with pytest.raises(ConfigurationError, match=r"2 a step; this has \d+, 3"):
         Batches(loader(), accumulate=3).load_state_dict(saved)
     with pytest.raises(ConfigurationError, match="the same batch size"):
         Batches(DataLoader(Numbers(), batch_size=SIZE + 1), accumulate=2).load_state_dict(saved)

@@ -127,7 +127,7 @@ class OfOneGenerator(IterableDataset[int]):
 
 
 def test_a_dataset_that_keeps_its_iterator_is_refused_in_one_sentence() -> None:
-    with pytest.raises(ValueError, match=r"^OfOneGenerator does not begin with the same batch"):
+    with pytest.raises(ValueError, match=r"^OfOneGenerator begins with another batch each time"):
         refuse_without_order(DataLoader(OfOneGenerator()))
 
 
