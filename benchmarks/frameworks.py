@@ -44,7 +44,7 @@ METHODS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "accelerate": {
         "lossguard.guard.guard.Guard": ("boundary",),
-        "lossguard.run.recording.RecordingRun": ("log",),
+        "lossguard.run.spooled.SpooledRun": ("log",),
         "__main__": ("over_ranks",),
     },
 }

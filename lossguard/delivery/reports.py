@@ -1,6 +1,9 @@
-"""From the lines of a spool to reports: intact lines, the registration of their run, and the body of a report."""
+"""From the lines of a spool to reports, and the orders of their answers."""
 
 import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -10,6 +13,8 @@ from lossguard.spool.set_aside import DamagedRange, SetAside
 from lossguard.spool.spool import spools_in
 from lossguard.spool.spool_reader import WINDOW, AcknowledgedOffset, Line, SpoolReader
 from lossguard.vocabulary.errors import LogOnce
+from lossguard.vocabulary.orders import Order
+from lossguard.vocabulary.wire import Question
 
 # The body of a report.
 
@@ -173,3 +178,74 @@ class IntactLines:
                 "acknowledge",
                 f"the delivered position cannot be saved ({problem.strerror}); some lines may be sent again",
             )
+
+
+# The answers to reports.
+
+
+class Inbox:
+    """The open orders of a run, and what the collector asks: as of its newest answer. A sender fills it."""
+
+    def __init__(self, answered: Iterable[str | int] = ()) -> None:
+        """`answered`: keys of the orders that earlier processes have answered."""
+        self.orders: tuple[Order, ...] = ()
+        self.question: Question | None = None
+        """What the collector asks before a person approves a rollback; None: nothing."""
+        self._valid_until = 0.0  # by the monotonic clock: the lease may have gone to another process after it
+        self._lock = threading.Lock()
+        self._taken = set(answered)
+        self._unanswered: dict[str | int, Order] = {}  # of those that were taken
+        self._refuse: Callable[[Order], None] | None = None
+
+    def receive(self, orders: Sequence[Order], valid_until: float = math.inf, question: Question | None = None) -> None:
+        """Replace the orders by those that are open now, to be carried out until then, by the monotonic clock."""
+        self.orders, self.question, self._valid_until = tuple(orders), question, valid_until
+        self._refuse_open()
+
+    def refuse_with(self, refuse: Callable[[Order], None] | None) -> None:
+        """Have `refuse` called for each order that is open now or later, as nobody carries it out; None: no longer."""
+        self._refuse = refuse
+        self._refuse_open()
+
+    def _refuse_open(self) -> None:
+        if self._refuse is None:
+            return
+        with self._lock:
+            waiting = [order for order in self.orders if order.key not in self._taken]
+            self._taken.update(order.key for order in waiting)
+            waiting += self._unanswered.values()
+        for order in waiting:
+            self._refuse(order)
+
+    def take(self) -> Order | None:
+        """Return the next order that was not taken yet; None while another process may have the lease."""
+        if not self.orders or time.monotonic() >= self._valid_until:
+            return None
+        with self._lock:
+            order = next((order for order in self.orders if order.key not in self._taken), None)
+            if order is not None:
+                self._taken.add(order.key)
+                self._unanswered[order.key] = order
+            return order
+
+    def give_back(self, order: Order) -> None:
+        """`order` was taken and is not carried out: it may be taken again."""
+        with self._lock:
+            self._taken.discard(order.key)
+            self._unanswered.pop(order.key, None)
+
+    def settle(self, order: Order) -> None:
+        """`order` is answered, or carried out."""
+        self._unanswered.pop(order.key, None)
+
+    def revoked(self, order: Order, *, has_ended: bool) -> str | None:
+        """Return why a taken order may no longer be carried out, as a clause."""
+        valid_until = self._valid_until  # first: `receive` sets it last
+        orders = self.orders
+        if valid_until == 0.0:  # nothing has come yet: the order was kept by an earlier process
+            return None
+        if has_ended or time.monotonic() >= valid_until:
+            return "the lease of the run ran out meanwhile"
+        if all(each.key != order.key for each in orders):
+            return "the collector has withdrawn it meanwhile"
+        return None

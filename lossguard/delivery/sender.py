@@ -10,7 +10,8 @@ from shlex import quote
 
 from lossguard.client.client import Client
 from lossguard.delivery.hardware import HardwareSampler
-from lossguard.delivery.spool_delivery import Ask, Delivery, Receive, unasked
+from lossguard.delivery.reports import Inbox
+from lossguard.delivery.spool_delivery import Delivery
 from lossguard.spool.archive import Keep, restore, trim
 from lossguard.spool.lines import OtherVersion
 from lossguard.spool.set_aside import SetAside
@@ -41,35 +42,32 @@ class Sender(threading.Thread):
         directory: Path,
         current: Path | None,
         client: Client,
-        receive: Receive,
+        inbox: Inbox,
         log_once: LogOnce,
         writer: Writer | None = None,
         *,
         heartbeat: float = HEARTBEAT,
         keep: Keep = Keep.ALL,
         hardware: HardwareSampler | None = None,
-        ask: Ask = unasked,
         appended: threading.Event | None = None,
     ) -> None:
         """`current` is the spool of this session; None: deliver the spools in `directory` and end. `keep`: what stays
         of delivered spools. `hardware`: sampled in a thread of its own, which a driver may hold up. `appended` is set
         after each line of the current spool, which then need not wait for the next look.
 
-        `receive` is called with all open orders, at least every `heartbeat` seconds while the collector answers.
-        `ask` is called with what the collector asks before a person approves a rollback, or with None.
+        `inbox` gets all open orders, at least every `heartbeat` seconds while the collector answers.
         `writer` is this process, for the collector: only one process at a time gets the orders of a run.
         """
         super().__init__(name="lossguard-sender", daemon=True)
         self._directory = directory
         self._current = current
         self._client = client
-        self._receive = receive
+        self._inbox = inbox
         self._log_once = log_once
         self._writer = writer
         self._heartbeat = heartbeat
         self._keep = keep
         self._hardware = hardware
-        self._ask = ask
         self._appended = appended or threading.Event()
         self._send_hardware_at = 0.0  # by the monotonic clock
         self._paths: deque[Path] = deque()  # to be delivered after the present one
@@ -102,7 +100,7 @@ class Sender(threading.Thread):
             self._log_once.warn_once(
                 "undelivered",
                 f"not everything was delivered to {self._client.url}; the spool keeps the rest, to be delivered with:\n"
-                f"  lossguard sync --url {quote(self._client.url)} {quote(str(self._directory))}",
+                f"  python -m lossguard sync --url {quote(self._client.url)} {quote(str(self._directory))}",
             )
 
     def run(self) -> None:
@@ -185,9 +183,7 @@ class Sender(threading.Thread):
     def _open(self, path: Path) -> None:
         """Raises OSError when the current spool cannot be read; another one is left out."""
         try:
-            self._delivery = Delivery(
-                path, self._client, self._receive, self._log_once, self.set_aside, self._writer, ask=self._ask
-            )
+            self._delivery = Delivery(path, self._client, self._inbox, self._log_once, self.set_aside, self._writer)
         except OtherVersion as problem:
             self._leave_out(path, problem)
         except OSError as problem:

@@ -7,7 +7,7 @@ are set aside; whatever a spool contains, the lines after them are delivered.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import takewhile
@@ -16,7 +16,7 @@ from typing import Any
 
 from lossguard.client.client import Client
 from lossguard.delivery.hardware import Sample
-from lossguard.delivery.reports import Body, IntactLines, in_report, registration_of, report, restorable
+from lossguard.delivery.reports import Body, Inbox, IntactLines, in_report, registration_of, report, restorable
 from lossguard.spool.lines import Record
 from lossguard.spool.set_aside import DamagedRange, SetAside
 from lossguard.spool.spool import session_of
@@ -35,16 +35,6 @@ APPLIED_FIELDS = ("rewound_to", "skip_from", "skip_to", "detail", "compared")
 TOO_MUCH = (408, 429)
 """Answers after which a smaller report is sent."""
 
-Receive = Callable[[list[Order], float], None]
-"""Gets all open orders, and until when they may be carried out, by the monotonic clock."""
-
-Ask = Callable[[Question | None], None]
-"""Gets what the collector asks before a person approves a rollback; None: nothing."""
-
-
-def unasked(question: Question | None) -> None:
-    """Ignore a question, in a process that cannot answer."""
-
 
 class Delivery:
     """One spool on its way to the collector; `advance` sends what comes next."""
@@ -53,12 +43,10 @@ class Delivery:
         self,
         path: Path,
         client: Client,
-        receive: Receive,
+        inbox: Inbox,
         log_once: LogOnce,
         set_aside: SetAside,
         writer: Writer | None = None,
-        *,
-        ask: Ask = unasked,
     ) -> None:
         """Raises OSError when the spool cannot be read."""
         self.path = path
@@ -66,8 +54,7 @@ class Delivery:
         self._lines = IntactLines(path, log_once, set_aside)
         self._reader = self._lines.reader
         self._client = client
-        self._receive = receive
-        self._ask = ask
+        self._inbox = inbox
         self._log_once = log_once
         self._set_aside = set_aside
         self._writer = writer
@@ -300,9 +287,8 @@ class Delivery:
                 )
         for notice in Notice.all_in(answer) if "notices" in answer else ():
             self._log_once.warn_once(f"notice {notice.key}", notice.text)
-        question = answer.get("preflight")
-        self._ask(None if question is None else Question.from_wire(question))
-        self._receive(orders, sent_at + self._lease_seconds(answer))
+        asked = Question.from_wire(answer["preflight"]) if answer.get("preflight") is not None else None
+        self._inbox.receive(orders, sent_at + self._lease_seconds(answer), asked)
         if self._was_ignored and answer.get("lease"):
             self._repeat_what_was_ignored()
 

@@ -307,5 +307,5 @@ def _check_position(state: dict[str, Any], step: int) -> None:
     """The restored step is at or before the requested one, and each step before it has used one batch."""
     if not 0 <= state["step"] <= step or state["cursor"] < state["step"]:
         raise CheckpointMismatch(
-            f"the checkpoint for step {step} contains step {state['step']}, batch {state['cursor']}: no run can reach it"
+            f"the checkpoint for step {step} contains step {state['step']}, batch {state['cursor']}: none can reach it"
         )

@@ -205,18 +205,7 @@ def record(registration: dict[str, Any], settings: Settings, *, session: str | N
         try:
             if client is not None and settings.run_id:
                 _take_lease(registration["id"], folder, settings, session)
-            return RecordingRun(
-                registration=registration,
-                directory=folder,
-                client=client,
-                keep=settings.keep,
-                rank=settings.rank,
-                num_ranks=settings.num_ranks,
-                lock=lock,
-                lock_wait=settings.lock_wait,
-                session=session,
-                hardware_interval=settings.hardware_interval,
-            )
+            return RecordingRun(registration, folder, settings, client=client, lock=lock, session=session)
         except BaseException:
             lock.release()
             raise

@@ -81,7 +81,9 @@ class Script:
                 (self.checkpoints / f"{state['step']}.json").write_text(json.dumps(state))
                 plan.saved(self.on_disk())
             self._moment(f"step {state['step']}")
-            self.run._receive([order for step, some in self.orders.items() if step <= state["step"] for order in some])
+            self.run.inbox.receive(
+                [order for step, some in self.orders.items() if step <= state["step"] for order in some]
+            )
             plan.check()
         return list(state["model"])
 

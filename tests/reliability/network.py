@@ -25,6 +25,7 @@ from pathlib import Path
 
 import lossguard
 from lossguard.run.recording import RecordingRun
+from lossguard.run.settings import Settings
 from tests.reliability.collector import CollectorProcess
 from tests.waiting import pause
 
@@ -141,7 +142,8 @@ def log_through(
     slowest = 0.0
     registration = {"id": run_id, "project": "network", "capabilities": [], "started_at": time.time()}
     client = lossguard.Client(network.url, timeout=TIMEOUT)
-    with RecordingRun(registration=registration, directory=folder / run_id, client=client) as run:
+    settings = Settings.read({"LOSSGUARD_HARDWARE": "off"})
+    with RecordingRun(registration, folder / run_id, settings, client=client) as run:
         for step, loss in enumerate(losses):
             began = time.perf_counter()
             run.log(step, loss=loss, grad_norm=0.5)

@@ -1,7 +1,6 @@
 """The smallest recipe that really trains, shared by the tests."""
 
 import json
-import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from lossguard import Order
-from lossguard.run.recording import RecordingRun
+from lossguard.delivery.reports import Inbox
 from trainer.config import CheckpointConfig, DataConfig, ModelConfig, OptimizerConfig, Recipe
 
 TEXT = b"".join(b"%d bottles of beer on the wall, %d bottles of beer.\n" % (n, n) for n in range(99, 0, -1))
@@ -36,17 +35,17 @@ def small_recipe(folder: Path, **overrides: Any) -> Recipe:
 
 def waits_for_an_order(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int, dict[str, float]], None]:
     """`Job.on_step` of a run that gets an order: after `step` it waits for that, or it might end before."""
-    has_order, receive = threading.Event(), RecordingRun._receive
+    has_order, receive = threading.Event(), Inbox.receive
 
-    def noted(run: RecordingRun, orders: list[Order], valid_until: float = math.inf) -> None:
-        receive(run, orders, valid_until)
+    def noted(inbox: Inbox, orders: list[Order], *others: Any) -> None:
+        receive(inbox, orders, *others)
         if orders:
             has_order.set()
 
     def wait(done: int, batch: int, metrics: dict[str, float]) -> None:
         assert done < step or has_order.wait(60)
 
-    monkeypatch.setattr(RecordingRun, "_receive", noted)
+    monkeypatch.setattr(Inbox, "receive", noted)
     return wait
 
 

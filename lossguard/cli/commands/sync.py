@@ -10,6 +10,7 @@ from lossguard.cli.connection import add_options, address
 from lossguard.cli.named_run import run_folders_in
 from lossguard.cli.terminal import print_json, printable
 from lossguard.client.client import Client
+from lossguard.delivery.reports import Inbox
 from lossguard.delivery.sender import Sender
 from lossguard.run.settings import Settings
 from lossguard.spool.spool import session_of, spools_in
@@ -59,7 +60,7 @@ def delivered(run: Path, settings: Settings, progress: Callable[[float], None] =
     writer = known_writer(run, newest)
     if writer is not None:
         writer = replace(writer, process=DELIVERS + writer.process)
-    sender = Sender(run, None, client, lambda orders, until: None, LogOnce(quiet=True), writer)
+    sender = Sender(run, None, client, Inbox(), LogOnce(quiet=True), writer)
     sender.start()
     while sender.is_alive() and sender.num_failures < MAX_FAILURES:
         sender.join(0.1)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import lossguard
 from lossguard.run.recording import RecordingRun
+from lossguard.run.settings import Settings
 from tests.lossguard.collectors import FakeCollector
 
 
@@ -14,4 +15,5 @@ def online(collector: FakeCollector, folder: Path, run_id: str = "r") -> lossgua
 def with_heartbeat(collector: FakeCollector, folder: Path, seconds: float) -> RecordingRun:
     client = lossguard.Client(collector.url)
     registration = {"id": "r", "capabilities": []}
-    return RecordingRun(registration=registration, directory=folder, client=client, heartbeat=seconds)
+    settings = Settings.read({"LOSSGUARD_HARDWARE": "off"})
+    return RecordingRun(registration, folder, settings, client=client, heartbeat=seconds)

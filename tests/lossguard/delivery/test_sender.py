@@ -18,8 +18,10 @@ import pytest
 import lossguard
 from lossguard.delivery import sender
 from lossguard.delivery.hardware import HardwareSampler
+from lossguard.delivery.reports import Inbox
 from lossguard.delivery.sender import HEARTBEAT
 from lossguard.run.recording import RecordingRun
+from lossguard.run.settings import Settings
 from lossguard.spool.archive import Keep
 from lossguard.spool.spool import spools_in
 from lossguard.vocabulary.errors import LogOnce
@@ -36,7 +38,7 @@ def test_an_idle_run_gets_orders_by_heartbeat(collector: FakeCollector, tmp_path
         run.log(0, loss=1.0)
         assert eventually(lambda: bool(collector.rows))
         collector.order(id=7, kind="rollback", rewind_to=0)
-        assert eventually(lambda: bool(run._inbox))
+        assert eventually(lambda: bool(run.inbox.orders))
         order = run.take_order()
         assert order is not None
         assert (order.id, order.rewind_to) == (7, 0)
@@ -63,7 +65,7 @@ def test_a_line_that_comes_between_the_last_look_and_the_end_is_delivered(
     assert run.directory is not None
     (spool,) = spools_in(run.directory)
     client, log_once = DirectClient(collector), LogOnce(quiet=True)
-    delivering = sender.Sender(run.directory, spool, client, lambda orders, until: None, log_once)
+    delivering = sender.Sender(run.directory, spool, client, Inbox(), log_once)
     looks_after_delivery: list[tuple[int, int]] = []
 
     def log_and_end() -> None:
@@ -96,7 +98,7 @@ def test_the_end_of_a_run_ends_the_wait_for_the_next_look_at_the_spool_whenever_
     assert run.directory is not None
     (spool,) = spools_in(run.directory)
     client, log_once = DirectClient(collector), LogOnce(quiet=True)
-    delivering = sender.Sender(run.directory, spool, client, lambda orders, until: None, log_once, appended=Appended())
+    delivering = sender.Sender(run.directory, spool, client, Inbox(), log_once, appended=Appended())
     delivering.start()
     delivering.join(60)
     assert delivering.delivered
@@ -152,7 +154,7 @@ def test_what_finish_could_not_deliver_is_reported_and_delivered_by_the_next_ses
     run = lossguard.init("project", run_id="r", url="http://127.0.0.1:9", directory=folder)
     run.log(0, loss=1.0)
     run.finish(timeout=0.2)
-    assert f"LOSSGUARD_URL=http://127.0.0.1:9 python -m lossguard sync '{run.directory}'" in caplog.text
+    assert f"python -m lossguard sync --url http://127.0.0.1:9 '{run.directory}'" in caplog.text
     with serving(FakeCollector()) as collector:
         with online(collector, folder) as run:
             run.log(1, loss=2.0)
@@ -282,7 +284,7 @@ def test_a_run_sends_heartbeats_as_often_as_configured(collector: FakeCollector,
 def test_a_long_run_is_trimmed_while_it_runs_and_arrives_completely(
     collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Keep
 ) -> None:
-    monkeypatch.setattr("lossguard.run.recording.FILE_LIMIT", 20_000)
+    monkeypatch.setattr("lossguard.run.spooled.FILE_LIMIT", 20_000)
     monkeypatch.setattr("lossguard.delivery.sender.TRIM_SECONDS", 0.05)
     monkeypatch.setenv("LOSSGUARD_SPOOL_KEEP", keep)
     num_steps = 3000
@@ -355,9 +357,8 @@ def sampled(
     monkeypatch.setattr("lossguard.run.recording.HardwareSampler", lambda directory, **_: FakeSampler(directory))
     client = lossguard.Client(collector.url)
     registration = {"id": "r", "capabilities": []}
-    return RecordingRun(
-        registration=registration, directory=folder, client=client, heartbeat=heartbeat, hardware_interval=1.0
-    )
+    settings = Settings.read({"LOSSGUARD_HARDWARE": "1"})
+    return RecordingRun(registration, folder, settings, client=client, heartbeat=heartbeat)
 
 
 def samples(collector: FakeCollector) -> list[float]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lossguard
-from lossguard.delivery.reports import report
+from lossguard.delivery.reports import Inbox, report
 from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT, Delivery
 from lossguard.spool.lines import to_line
 from lossguard.spool.set_aside import SetAside
@@ -80,9 +80,9 @@ def test_a_withdrawn_order_leaves_the_inbox_and_an_unknown_kind_is_no_order(
         run.log(0, loss=1.0)
         collector.order(id=7, kind="hold")
         collector.order(id=8, kind="dance")
-        assert eventually(lambda: [order.id for order in run._inbox] == [7])
+        assert eventually(lambda: [order.id for order in run.inbox.orders] == [7])
         collector.orders.clear()
-        assert eventually(lambda: not run._inbox)
+        assert eventually(lambda: not run.inbox.orders)
         assert run.take_order() is None
 
 
@@ -316,7 +316,7 @@ def test_no_sample_follows_the_end_of_a_run_whose_lease_was_given_back(
         run.log(0, loss=1.0)
     (spool,) = tmp_path.rglob("*.spool")
     client, aside = lossguard.Client(collector.url), SetAside(tmp_path)
-    delivery = Delivery(spool, client, lambda orders, until: None, LogOnce(quiet=True), aside, None)
+    delivery = Delivery(spool, client, Inbox(), LogOnce(quiet=True), aside, None)
     sample = {"time": 1.0, "step": 0, "host": "h", "device": "gpu0", "values": {"power": 1.0}}
     while not collector.rows:
         assert delivery.advance()

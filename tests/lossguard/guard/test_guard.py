@@ -528,7 +528,7 @@ def test_what_was_skipped_stays_skipped_when_a_person_goes_back_further(tmp_path
         for step, batch in Guard(run, checkpoints=checkpoints, every=2).steps(Indices(), 8):
             checkpoints.model.append(batch)
             if step == 6:
-                run._receive([rollback(rewind_to=4, skip_from=4, skip_to=6)])  # type: ignore[attr-defined]
+                run.inbox.receive([rollback(rewind_to=4, skip_from=4, skip_to=6)])  # type: ignore[attr-defined]
     assert checkpoints.model == [0, 1, 2, 3, 6, 7, 8, 9]
     resumed(tmp_path, checkpoints, 6, resume_from=2)
     assert checkpoints.model == [0, 1, 2, 3, 6, 7]
@@ -620,7 +620,7 @@ def test_an_order_from_a_collector_is_executed_answered_and_never_executed_again
                 if step == 5 and not collector.answers and not collector.orders:
                     collector.order(id=3, kind="rollback", rewind_to=2, skip_from=4, skip_to=8)
                     run.log(6, loss=9.0)
-                    assert eventually(lambda: bool(run._inbox))  # type: ignore[attr-defined]
+                    assert eventually(lambda: bool(run.inbox.orders))  # type: ignore[attr-defined]
                 pause(0.01)  # a step takes time, so that the sender delivers between two of them
 
     checkpoints = Memory([])

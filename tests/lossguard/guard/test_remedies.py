@@ -106,7 +106,7 @@ def test_a_resumed_process_knows_from_its_spool_what_is_in_effect(tmp_path: Path
         seen = []
         for step, _ in loop.guard.steps(Indices(), 2):
             seen.append((step, loop.weight))
-            run._receive([order])  # type: ignore[attr-defined]
+            run.inbox.receive([order])  # type: ignore[attr-defined]
         assert seen == [(0, 1), (0, 10), (1, 10)]
     checkpoints.saved = {0: (checkpoints.saved[0][0], checkpoints.saved[0][1] | {"remedies": {}})}
     (segment,) = [record for record in records(run) if record.get("order") == 1]
@@ -224,7 +224,7 @@ loop = Loop(run, Checkpoints(sys.argv[2], box=Box(), blocking=True), lasts=9)
 for step, _ in loop.guard.steps(range(100), 100):
     run.log(step, loss=1.0)
     if step == 5:
-        run._receive([ordered(2)])
+        run.inbox.receive([ordered(2)])
     if loop.weight == 10 and step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -255,7 +255,7 @@ def test_an_order_of_a_collector_switches_a_remedy_on_and_the_answer_names_the_o
             if step == 5 and not collector.orders and not collector.answers:
                 collector.order(id=3, kind="rollback", rewind_to=2, remedies=["weight", "unknown"])
                 run.log(6, loss=9.0)
-                assert eventually(lambda: bool(run._inbox))  # type: ignore[attr-defined]
+                assert eventually(lambda: bool(run.inbox.orders))  # type: ignore[attr-defined]
     assert weights == [*[1] * 6, *[10] * 3, *[1] * 3]
     assert collector.runs["r"]["capabilities"] == ["rollback", "preflight", "remedy:weight"]
     why = "the remedy 'unknown' could not be applied: this loop has not registered it"

@@ -300,8 +300,8 @@ def test_a_kill_file_that_came_before_the_restart_stops_the_order_that_was_kept(
 
 
 HAPPENS: dict[str, Callable[[Script], None]] = {
-    "the lease of the run ran out meanwhile": lambda script: script.run._receive([spike()], time.monotonic()),
-    "the collector has withdrawn it meanwhile": lambda script: script.run._receive([]),
+    "the lease of the run ran out meanwhile": lambda script: script.run.inbox.receive([spike()], time.monotonic()),
+    "the collector has withdrawn it meanwhile": lambda script: script.run.inbox.receive([]),
     "the trainer carries out no orders": lambda script: (script.run.directory / "no-orders").touch(),
 }
 

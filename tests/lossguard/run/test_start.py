@@ -214,7 +214,7 @@ def test_orders_are_carried_out_only_while_the_lease_is_valid(
         order = {"id": 1, "key": "k1", "kind": "rollback", "rewind_to": 0}
         lease |= {"lease": 0.5, "orders": [order]}
         run.log(1, loss=1.0)
-        assert eventually(lambda: bool(run._inbox))
+        assert eventually(lambda: bool(run.inbox.orders))
         pause(0.6)
         assert run.take_order() is None
         lease |= {"lease": 20.0}
@@ -222,10 +222,10 @@ def test_orders_are_carried_out_only_while_the_lease_is_valid(
         taken = eventually(run.take_order)
         assert isinstance(taken, lossguard.Order)
         assert run.revoked(taken) is None
-        run._receive([taken], time.monotonic())  # as after a stall
+        run.inbox.receive([taken], time.monotonic())  # as after a stall
         assert run.revoked(taken) == "the lease of the run ran out meanwhile"
         run.give_back(taken)
-        run._receive([taken])
+        run.inbox.receive([taken])
         assert run.take_order() == taken, "it is still open, and this process has the lease again"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import lossguard
+from lossguard.delivery.reports import Inbox
 from lossguard.delivery.sender import Sender
 from lossguard.spool import archive
 from lossguard.spool.archive import Keep, restore, trim
@@ -231,7 +232,7 @@ def test_a_collector_that_lost_the_run_gets_compressed_spools_again(tmp_path: Pa
         directory,
         None,
         DirectClient(empty),
-        lambda orders, until: None,
+        Inbox(),
         lossguard.vocabulary.errors.LogOnce(quiet=True),
     )
     sender.run()

@@ -47,7 +47,7 @@ def test_an_order_with_a_key_of_its_own_is_new_though_its_id_was_answered(tmp_pa
         run.open_segment(50, SegmentReason.ROLLBACK, c, {"rewound_to": 50})
     with offline(tmp_path, run_id="r") as run:
         assert run.history.answered == {"a", "c"}
-        run._receive([a, c, b, b])  # type: ignore[attr-defined]
+        run.inbox.receive([a, c, b, b])  # type: ignore[attr-defined]
         assert [run.take_order(), run.take_order()] == [b, None]
 
 

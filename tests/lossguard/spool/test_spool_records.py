@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-import lossguard
+from lossguard.run.recording import RecordingRun
+from lossguard.run.settings import Settings
 from tests.lossguard.device_tensor import DeviceTensor
 from tests.lossguard.recorded import offline, steps
 
@@ -59,9 +60,7 @@ def test_a_device_with_events_is_waited_for_through_its_event(tmp_path: Path, mo
         "torch",
         types.SimpleNamespace(Event=FakeEvent, Tensor=type("Tensor", (), {}), accelerator=accelerator),
     )
-    run = lossguard.run.recording.RecordingRun(
-        registration={"id": "r", "capabilities": []}, directory=tmp_path, client=None
-    )
+    run = RecordingRun({"id": "r", "capabilities": []}, tmp_path, Settings.read({}))
     run.log(0, loss=DeviceTensor(2.0, gate))
     assert calls == ["made", "recorded on the loop's stream"]
     assert steps(run) == []

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lossguard import Guard
 from lossguard.run.recording import RecordingRun
+from lossguard.run.settings import Settings
 from lossguard.torch import Checkpoints
 from lossguard.vocabulary.protocol import API
 from tests.monitor.client import AppClient, TestClient
@@ -57,7 +58,8 @@ def train(http: TestClient, folder: Path, data: Any, draw: Draw) -> Samples:
     policy = {"mode": "auto", "when_structural": "continue"}
     registration = {"id": "r1", "project": "p", "started_at": time.time(), "capabilities": [], "policy": policy}
     samples, num_logged = Samples(), 0
-    with RecordingRun(registration=registration, directory=folder / "r1", client=AppClient(http)) as run:
+    settings = Settings.read({"LOSSGUARD_HARDWARE": "off"})
+    with RecordingRun(registration, folder / "r1", settings, client=AppClient(http)) as run:
         guard = Guard(run, checkpoints=checkpoints, every=50, signals=())
         for step, batch in guard.steps(data, until=STEPS):
             loss = samples.loss(model, step, draw(batch))
@@ -69,7 +71,7 @@ def train(http: TestClient, folder: Path, data: Any, draw: Draw) -> Samples:
             if not loss.isfinite():
                 if "the run goes on" in reasons_once_stored(http, num_logged):
                     break
-                assert eventually(lambda: bool(run._inbox) or not has_open_order(http))
+                assert eventually(lambda: bool(run.inbox.orders) or not has_open_order(http))
     return samples
 
 

@@ -23,7 +23,7 @@ def test_a_held_run_is_released_without_an_operator(tmp_path: Path) -> None:
             for step, _ in lossguard.Guard(run, checkpoints=checkpoints).steps(Indices(), 300):
                 run.log(step, loss=math.nan if step == 150 else 2.0 + noise.gauss(0, 0.02), grad_norm=1.0)
                 if step == 200:  # or the run ends before an order can reach it
-                    assert eventually(lambda: bool(run._inbox))  # type: ignore[attr-defined]
+                    assert eventually(lambda: bool(run.inbox.orders))  # type: ignore[attr-defined]
         orders = client.get("/runs/r")["orders"]
     assert {"hold", "release"} <= {order["kind"] for order in orders}
     assert {order["state"] for order in orders} == {"applied"}

@@ -368,7 +368,7 @@ def test_a_restart_never_goes_on_from_what_a_rollback_without_a_network_could_no
             for step, _ in Guard(run, checkpoints=at.checkpoints, every=2).steps(Indices(), 6):
                 at.box.value = step + 1
                 if step == 5:
-                    run._receive([rollback(rewind_to=durable)])  # type: ignore[attr-defined]
+                    run.inbox.receive([rollback(rewind_to=durable)])  # type: ignore[attr-defined]
                     FaultyStore.faults[name] = refusing("rm", "pipe", "put")
                 yield step
                 at.checkpoints.settle(wait=True)
