@@ -118,7 +118,7 @@ def check_strategy(accelerator: Accelerator) -> None:
         )
     if strategy.value not in STRATEGIES:
         raise ValueError(
-            f"{strategy.value} is not supported with accelerate, only one process and DDP: use run.log, without guard"
+            f"the strategy {strategy.value} is not supported, only one process and DDP: use run.log without a guard"
         )
 
 

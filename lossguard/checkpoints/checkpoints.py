@@ -32,6 +32,7 @@ from lossguard.checkpoints.files import UNCERTIFIED, read_state, write_state
 from lossguard.checkpoints.local_folder import LocalFolder
 from lossguard.checkpoints.memory import HostCopier, MemoryCheckpoints
 from lossguard.checkpoints.place import Place, ReadPlace, num_kept, place_of, steps_to_delete
+from lossguard.checkpoints.remote.folder import RemoteFolder
 from lossguard.checkpoints.state import (
     CERTIFICATE,
     Digest,
@@ -249,7 +250,8 @@ class Checkpoints:
         object's state could not be read back safely; otherwise `settle` raises them later.
         """
         self._join()
-        self._place.allow()
+        if isinstance(self._place, RemoteFolder):
+            self._place.allow()
         states = self.ranks.run_on_all(self._collect_states, state)
         if self.blocking:
             self._write(step, states)
@@ -278,7 +280,8 @@ class Checkpoints:
 
     def stop_uploading(self) -> None:
         """Give up what is on its way to a URL, so that nothing has to wait for it: that step cannot be restored."""
-        self._place.stop()
+        if isinstance(self._place, RemoteFolder):
+            self._place.stop()
 
     def pin(self, steps: Iterable[int]) -> None:
         """Keep the checkpoints of these steps, whatever their age, until another call names others."""
@@ -330,7 +333,7 @@ class Checkpoints:
         try:
             self._write(step, states)
         except Exception as problem:  # `settle` raises it in the loop's thread
-            if not self._place.is_stopped:
+            if not (isinstance(self._place, RemoteFolder) and self._place.is_stopped):
                 self._problems.append(problem)
 
     def _collect_states(self, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -352,10 +355,9 @@ class Checkpoints:
                 manifest |= {"step": step, UNCERTIFIED: problem}
                 self.ranks.run_on_all(self._place.set_aside, folder, step, manifest)
                 return
-            if not self._place.all_ranks_see_it:
+            if isinstance(self._place, RemoteFolder):
                 self.ranks.run_on_all(self._place.upload, folder)
             self.ranks.run_on_all(self._finish, folder, step, manifest | {"certificate": CERTIFICATE})
-        self._place.agree()
 
     def _damage_on_any_rank(self, step: int, states: Mapping[str, Any]) -> str | None:
         """Return why this checkpoint gets no certificate, the same on all ranks, and remember it; None: it gets one."""

@@ -177,9 +177,6 @@ class LocalFolder:
         if self._ranks.rank == 0:
             partial.mkdir()
 
-    def upload(self, folder: Path) -> None:
-        """The files lie where they belong."""
-
     def publish(self, partial: Path, step: int, manifest: dict[str, Any]) -> None:
         """Give the checkpoint its name, as the last thing."""
         if self._ranks.rank == 0:
@@ -205,9 +202,6 @@ class LocalFolder:
         for step in steps if self._ranks.rank == 0 else ():
             remove(self.folder(step))
 
-    def agree(self) -> None:
-        """All ranks know the same steps: they see the same folder."""
-
     def discard(self, steps: Sequence[int], moved: Collection[int]) -> None:
         """Delete the checkpoints of these steps, and move some of them in place of those that were moved before."""
         if not steps or self._ranks.rank > 0:
@@ -228,14 +222,6 @@ class LocalFolder:
     def reading(self, step: int) -> Iterator[ReadFolder]:
         """The checkpoint of `step`, until the objects have loaded it."""
         yield ReadFolder(self.folder(step))
-
-    def allow(self) -> None:
-        """See `stop`."""
-
-    def stop(self) -> None:
-        """A disk is fast enough to be waited for."""
-
-    is_stopped = False
 
 
 def share_of(names: Collection[str], rank: int, num_ranks: int) -> list[str]:

@@ -3,7 +3,6 @@
 import random
 import threading
 import time
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from shlex import quote
@@ -70,7 +69,7 @@ class Sender(threading.Thread):
         self._hardware = hardware
         self._appended = appended or threading.Event()
         self._send_hardware_at = 0.0  # by the monotonic clock
-        self._paths: deque[Path] = deque()  # to be delivered after the present one
+        self._path = directory  # the present spool, or the last one
         self._delivery: Delivery | None = None
         self._closing = threading.Event()  # deliver what is left, then end
         self._abandoned = threading.Event()  # end at once
@@ -109,7 +108,6 @@ class Sender(threading.Thread):
         if self._hardware is not None:
             threading.Thread(target=self._sample_at_times, name="lossguard-hardware", daemon=True).start()
         try:
-            self._paths = self._undelivered()
             self._deliver()
         except OSError as problem:  # if the thread died without a message, the run would look quiet
             self.problem = f"{self._directory} cannot be used ({problem.strerror})"
@@ -117,11 +115,6 @@ class Sender(threading.Thread):
         finally:
             self._leave(is_done=False)
             self._client.close()
-
-    def _undelivered(self) -> deque[Path]:
-        """The spools that are not completely delivered, the current one last."""
-        paths = [path for path in spools_in(self._directory) if path != self._current and not is_delivered(path)]
-        return deque(paths + ([self._current] if self._current else []))
 
     def _deliver(self) -> None:
         while not self._abandoned.is_set():
@@ -159,15 +152,18 @@ class Sender(threading.Thread):
     def _advance(self) -> bool:
         """Deliver what comes next, from the next spool when one is done. Returns False when nothing is left."""
         while True:
-            following = self._paths[0] if self._paths else self._continuation()  # before the look at this one
+            following = self._following()  # before the look at this one
             if self._delivery is not None and self._delivery.advance():
                 return True
             if following is None:
                 return False
             self._leave()
-            if self._paths:
-                self._paths.popleft()
             self._open(following)
+
+    def _following(self) -> Path | None:
+        """The next spool that is not delivered or that this session writes, oldest first; None if there is none."""
+        later = (path for path in spools_in(self._directory) if path > self._path)
+        return next((path for path in later if self._is_current(path) or not is_delivered(path)), None)
 
     def _send_hardware(self) -> None:
         """Raises no CollectorError: a report of steps or a heartbeat meets the same problem, and is sent again."""
@@ -184,13 +180,11 @@ class Sender(threading.Thread):
         """Raises OSError when the current spool cannot be read; another one is left out."""
         try:
             self._delivery = Delivery(path, self._client, self._inbox, self._log_once, self.set_aside, self._writer)
-        except OtherVersion as problem:
-            self._leave_out(path, problem)
-        except OSError as problem:
-            if self._is_current(path):
-                self._paths.append(path)
+        except (OtherVersion, OSError) as problem:
+            if isinstance(problem, OSError) and self._is_current(path):
                 raise
             self._leave_out(path, problem)
+        self._path = path
 
     def _is_current(self, path: Path) -> bool:
         """Return True if this session writes or wrote the file: then it is tried until it can be read."""
@@ -204,20 +198,6 @@ class Sender(threading.Thread):
         reason = f"{path} cannot be read ({problem.strerror})" if isinstance(problem, OSError) else str(problem)
         self._undeliverable = reason
         self._log_once.warn_once(self._undeliverable, self._undeliverable)
-
-    def _continuation(self) -> Path | None:
-        """The file in which the session of the newest spool continues; None if there is none."""
-        if self._current is None or self._delivery is None:
-            return None
-        session, _ = session_of(self._current)
-        return next(
-            (
-                path
-                for path in spools_in(self._directory)
-                if path.name.startswith(f"{session}_") and path > self._delivery.path
-            ),
-            None,
-        )
 
     def _leave(self, *, is_done: bool = True) -> None:
         """Close a spool; if nothing more of it can be delivered (`is_done`), note why, should something be left."""
@@ -242,7 +222,7 @@ class Sender(threading.Thread):
                 path.with_suffix(".acknowledged").unlink(missing_ok=True)
         except OSError as problem:
             self._log_once.warn_once("start over", f"{self._directory} cannot be written ({problem.strerror})")
-        self._paths = self._undelivered()
+        self._path = self._directory
 
     def _trim_at_times(self) -> None:
         while not self._closing.wait(TRIM_SECONDS):

@@ -146,6 +146,7 @@ class RemoteFolder:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
             self._delete_garbage()
+            self.agree()
 
     def _begin(self, folder: Path) -> None:
         folder.mkdir()

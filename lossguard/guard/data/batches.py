@@ -396,7 +396,8 @@ def _check_accelerate(gradients: Any, accumulate: int, length: int | None) -> No
     num_steps = getattr(gradients, "num_steps", 1)
     if num_steps not in (1, accumulate):
         raise ValueError(
-            f"Accelerator(gradient_accumulation_steps={num_steps}) and Batches(accumulate={accumulate}) must be equal"
+            f"Accelerator(gradient_accumulation_steps={num_steps}) and Batches(accumulate={accumulate}) differ: "
+            "give both the same number"
         )
     if num_steps > 1 and not gradients.sync_with_dataloader and (length is None or length % accumulate):
         raise ValueError(
