@@ -115,6 +115,7 @@ class Controller:
             *(self.limits, self.ranks),
             step=lambda _: self.step,
             until=lambda: self._until,
+            handlers={OrderKind.ROLLBACK: self._roll_back, OrderKind.HOLD: self._hold},
             problem_with=self._problem_with,
         )
         self._stopping = False  # all ranks know of a signal
@@ -371,12 +372,7 @@ class Controller:
     def _execute_orders(self, *, is_last: bool) -> None:
         combined = self._exchange_state(wait=is_last)
         while combined.order and (order := self._inbox.next()) is not None:
-            if order.kind is OrderKind.ROLLBACK:
-                self._roll_back(order)
-            elif order.kind is OrderKind.HOLD:
-                self._hold(order)
-            else:
-                self.run.accept(order, "the run was not held")
+            self._inbox.carry_out(order)
 
     def _exchange_state(self, *, wait: bool) -> RankState:
         """Tell the other ranks of a signal or an order, and learn of theirs."""
@@ -541,7 +537,7 @@ class Controller:
         if self._is_revoked(order, self.step):
             return
         self.held = True
-        self.held = not self._inbox.hold(order, lambda: self._exchange_state(wait=True), self._roll_back)
+        self.held = not self._inbox.hold(order, lambda: self._exchange_state(wait=True))
 
     @contextmanager
     def _reporting_batch_index(self) -> Iterator[None]:

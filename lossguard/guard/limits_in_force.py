@@ -23,6 +23,7 @@ DAY = 86_400.0
 CLOCK_TOLERANCE = 300.0
 """Seconds by which the clocks of collector and trainer may differ."""
 MAX_FILE_BYTES = 10_000
+CANNOT = "an order of the kind {} cannot be carried out here: roll the run back, or stop it"
 HOLD_POLL_SECONDS = 0.05
 """Pause between two looks at the inbox while a run is held."""
 
@@ -168,12 +169,15 @@ class OrderInbox:
         *,
         step: Callable[[Order], int],
         until: Callable[[], int | None],
+        handlers: Mapping[OrderKind, Callable[[Order], bool | None]],
         problem_with: Callable[[Order], str | None] = lambda order: None,
     ) -> None:
-        """`step`: the step that comes next when an order is judged; `until`: the planned steps; `problem_with`: why the
-        run cannot carry out an order, if it cannot."""
+        """`step`: the step that comes next when an order is judged; `until`: the planned steps; `handlers`: what
+        carries out an order of each kind (True: then a hold is over), orders of other kinds are refused;
+        `problem_with`: why the run cannot carry out an order, if it cannot."""
         self._limits, self._ranks = limits, ranks
         self._step, self._until, self._problem_with = step, until, problem_with
+        self._handlers = {OrderKind.RELEASE: self._release, **handlers}
         self._taken: Order | None = None  # and not yet known to all ranks
         self._log_once = LogOnce(quiet=limits.run.rank > 0)
 
@@ -194,11 +198,17 @@ class OrderInbox:
             refused = self._limits.refusal(order, step=self._step(order), until=self._until())
             if refused is not None:
                 self.refuse(order, *refused)
+            elif order.kind not in self._handlers:
+                self.refuse(order, None, CANNOT.format(order.kind))
             elif (why := self._problem_with(order)) is not None:
                 self.refuse(order, None, why)
             else:
                 break
         return self._ranks.broadcast(order)
+
+    def carry_out(self, order: Order) -> bool | None:
+        """Carry out an order that `next` has returned."""
+        return self._handlers[order.kind](order)
 
     def refuse(self, order: Order, refusal: Refusal | None, why: str) -> None:
         """Answer that the order is not carried out, and warn of it."""
@@ -217,10 +227,10 @@ class OrderInbox:
         """Judge an order of before `step` once more, on all ranks, after what may have taken long."""
         return self._ranks.broadcast(self._limits.refusal(order, step=step, until=self._until()))
 
-    def hold(self, held: Order, exchange: Callable[[], RankState], roll_back: Callable[[Order], bool]) -> bool:
+    def hold(self, held: Order, exchange: Callable[[], RankState]) -> bool:
         """Wait until an order ends the hold, or until no order is carried out any more. Return False for a signal.
 
-        `exchange` makes the orders of rank 0 known to all ranks; `roll_back` returns whether it has worked.
+        `exchange` makes the orders of rank 0 known to all ranks.
         """
         run, why = self._limits.run, f": {held.reason}" if held.reason else ""
         run.accept(held)
@@ -235,12 +245,15 @@ class OrderInbox:
             order = self.next() if combined.order else None
             if order is None:
                 time.sleep(HOLD_POLL_SECONDS)
-            elif order.kind is not OrderKind.ROLLBACK:
+            elif order.kind in (OrderKind.HOLD, OrderKind.RELEASE):
                 run.accept(order)
                 if order.kind is OrderKind.RELEASE:
                     return True
-            elif roll_back(order):
+            elif self.carry_out(order):
                 return True
+
+    def _release(self, order: Order) -> None:
+        self._limits.run.accept(order, "the run was not held")
 
     def _take(self) -> Order | None:
         """Return the next order of the inbox that no earlier process has answered."""

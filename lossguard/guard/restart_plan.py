@@ -85,7 +85,12 @@ class RestartPlan:
         self._is_resumed = False
         self._reached = 0  # where the run was resumed, or has saved its newest checkpoint since
         self._num_boundaries = 0
-        self._inbox = OrderInbox(self.limits, ranks, step=self._step_of, until=lambda: run.planned_steps)
+        self._inbox = OrderInbox(
+            *(self.limits, ranks),
+            step=self._step_of,
+            until=lambda: run.planned_steps,
+            handlers={OrderKind.ROLLBACK: self._leave_for, OrderKind.HOLD: self._hold},
+        )
         self.ledger = Ledger(run.history.skips)
         """The batches that are never used again."""
         if (order := self._state.order) is not None and order.skip_from is not None and order.skip_to is not None:
@@ -237,12 +242,7 @@ class RestartPlan:
         """
         combined = self._exchange()
         while combined.order and (order := self._inbox.next()) is not None:
-            if order.kind is OrderKind.ROLLBACK:
-                self._leave_for(order)
-            elif order.kind is OrderKind.HOLD:
-                self._hold(order)
-            else:
-                self.run.accept(order, "the run was not held")
+            self._inbox.carry_out(order)
 
     def close(self) -> None:
         """With several ranks, at the end of the loop: release what their communication needs."""
@@ -301,7 +301,7 @@ class RestartPlan:
         """Wait until an operator releases the run or rolls it back. A signal ends the wait, and is then handled."""
         received: list[int] = []
         with handling((signal.SIGTERM, signal.SIGINT), lambda number, _: received.append(number)):
-            self._inbox.hold(order, lambda: self._exchange(*received[:1], wait=True), self._leave_for)
+            self._inbox.hold(order, lambda: self._exchange(*received[:1], wait=True))
         if received:
             signal.raise_signal(received[0])
 

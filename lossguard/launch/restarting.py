@@ -32,7 +32,6 @@ from lossguard.vocabulary.states import OrderKind, Refusal, SegmentReason
 LIST_SECONDS = 1.0
 """Pause between two looks into the folder of the checkpoints."""
 SKIPS_FILE = "skips.json"
-NO_HOLD = "a launched command cannot be held at a step: roll it back, or stop it"
 NO_SKIP = "this command cannot leave batches out: order a rollback that skips none"
 
 logger = logging.getLogger("lossguard")
@@ -92,6 +91,7 @@ class RestartSupervisor(Supervisor):
             *(self.order_limits, Ranks()),
             step=self._step,
             until=lambda: self.order_limits.run.planned_steps,
+            handlers={OrderKind.ROLLBACK: self._take},
         )
 
     # What the launcher asks
@@ -119,7 +119,7 @@ class RestartSupervisor(Supervisor):
         elif run is not None:
             self._observe(run, now)
             self.order_limits.update()
-            if self._take_orders(run):
+            if self._take_orders():
                 self._begin_to_stop(child, now)
             else:
                 self._look_for_hang(child, run, now)
@@ -172,22 +172,23 @@ class RestartSupervisor(Supervisor):
         except (ConfigurationError, OSError) as problem:
             self._log_once.warn_once("list", f"there is nothing to roll back to: {problem}")
 
-    def _take_orders(self, run: Run) -> bool:
+    def _take_orders(self) -> bool:
         """Answer the orders of the inbox. Returns whether one of them is kept, and the command is to be stopped."""
         while (order := self._inbox.next()) is not None:
-            if order.kind is OrderKind.RELEASE:
-                run.accept(order, "the command was not held")
-            elif (problem := self._problem(order) or self._keep_order(order)) is not None:
-                self._inbox.refuse(order, None, problem)
-            else:
-                logger.warning("the command is stopped, to be started again at step %s", order.rewind_to)
+            if self._inbox.carry_out(order):
                 return True
         return False
 
+    def _take(self, order: Order) -> bool:
+        """Keep a rollback, for which the command is to be stopped; return False if it is refused."""
+        if (problem := self._problem(order) or self._keep_order(order)) is not None:
+            self._inbox.refuse(order, None, problem)
+            return False
+        logger.warning("the command is stopped, to be started again at step %s", order.rewind_to)
+        return True
+
     def _problem(self, order: Order) -> str | None:
         """Return why `order` cannot be executed, or None."""
-        if order.kind is not OrderKind.ROLLBACK:
-            return NO_HOLD
         if order.rewind_to is None:
             return "the order names no step to rewind to"
         if order.skip_from is not None and not self.adapter.can_skip:
@@ -328,7 +329,7 @@ class RestartSupervisor(Supervisor):
         logger.warning("the command is started again in %.1f s: %s", pause, what)
         deadline = time.monotonic() + pause
         while (left := deadline - time.monotonic()) > 0:
-            if run is not None and self._take_orders(run):
+            if run is not None and self._take_orders():
                 return self._roll_back(run)
             if signal.sigtimedwait(STOPPING, min(left, 0.1)) is not None:
                 self.is_interrupted = True

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from lossguard.guard.limits_in_force import CANNOT
 from lossguard.guard.restart_state import RestartState
-from lossguard.launch.adapters import Options, adapter_for
+from lossguard.launch.adapters import ADAPTERS, Options
 from lossguard.launch.child import Child
 from lossguard.launch.launcher import ChildEnd
-from lossguard.launch.restarting import NO_HOLD, NO_SKIP, RestartLimits, RestartSupervisor
+from lossguard.launch.restarting import NO_SKIP, RestartLimits, RestartSupervisor
 from lossguard.spool.history import History
 from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.states import OrderKind
@@ -158,7 +159,7 @@ def supervised(
     for number in (5, 20):
         (folder / f"step_{number}").touch()
     options = Options(checkpoints=f"{folder}/step_{{step}}", resume_args="--resume {step}", can_skip=can_skip)
-    adapter = adapter_for("generic", ["train"], {}, options)
+    adapter = ADAPTERS["generic"](["train"], {}, options)
     supervisor = RestartSupervisor(["train"], adapter, folder=folder, run_folder=None, limits=limits)
     if run is not None:
         supervisor.watch(Child(pid=2**30, started="", command=["train"], journal=folder / "journal"), run)
@@ -168,7 +169,7 @@ def supervised(
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
-        (new_order(OrderKind.HOLD, 1), NO_HOLD),
+        (new_order(OrderKind.HOLD, 1), CANNOT.format("hold")),
         (rollback(rewind_to=4), "there is no checkpoint at or before step 4"),
         (rollback(rewind_to=5, skip_from=5, skip_to=9), NO_SKIP),
         (rollback(rewind_to=5), "it discards 15 steps, from 5 to 20, and max_depth=10"),  # it logs seldom
@@ -199,7 +200,7 @@ def test_a_folder_of_another_program_is_said_once_and_the_command_goes_on(
 ) -> None:
     """A new run trains; it just cannot be rolled back."""
     (tmp_path / "ckpt" / "step-1").mkdir(parents=True)
-    adapter = adapter_for("megatron", ["train"], {}, Options(checkpoints=str(tmp_path / "ckpt")))
+    adapter = ADAPTERS["megatron"](["train"], {}, Options(checkpoints=str(tmp_path / "ckpt")))
     supervisor, run = RestartSupervisor(["train"], adapter, folder=tmp_path, run_folder=None), OrderedRun()
     supervisor.watch(Child(pid=2**30, started="", command=["train"], journal=tmp_path / "journal"), run)
     supervisor.after(ChildEnd(0), run)
