@@ -11,7 +11,7 @@ from typing import Any
 
 from lossguard.guard.limits_in_force import VARIABLE
 from lossguard.guard.restart_plan import EXIT_CODE
-from lossguard.launch.adapters import ADAPTERS, Options, adapter_for
+from lossguard.launch.adapters import ADAPTERS, Options
 from lossguard.launch.launcher import STOPPING, ChildEnd, Restart, Supervisor
 from lossguard.launch.restart_rules import RestartBudget
 from lossguard.launch.restarting import RestartLimits, RestartSupervisor
@@ -66,6 +66,7 @@ def add_restart_options(parser: Any) -> None:
     group, limits = parser.add_argument_group("rollback by restart"), RestartLimits()
     add = group.add_argument
     names = ", ".join([*ADAPTERS, CONTRACT])
+    from_1 = ", ".join(name for name, adapter in ADAPTERS.items() if adapter.first_step == 1)
     add("--restart-with", metavar="ADAPTER", help=f"stop and start the command for an order: {names}")
     add("--checkpoints", metavar="FOLDER", help="where they are; generic: a pattern such as out/step_{step}")
     add(
@@ -78,7 +79,7 @@ def add_restart_options(parser: Any) -> None:
         "--first-step",
         type=int,
         choices=(0, 1),
-        help="number of the first step in what the command logs (default: 1 with hf, megatron and torchtitan, else 0)",
+        help=f"number of the first step in what the command logs (default: 1 with {from_1}, else 0)",
     )
     add(
         "--max-restarts",
@@ -145,5 +146,5 @@ def supervisor_for(
         backoff=options.restart_backoff,
         restart_hangs=options.restart_hangs,
     )
-    adapter = adapter_for(options.restart_with, command, os.environ, details)
+    adapter = ADAPTERS[options.restart_with](command, os.environ, details)
     return RestartSupervisor(command, adapter, folder=folder, run_folder=run_folder, limits=limits)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lossguard import Skip
-from lossguard.launch.adapters import Options, adapter_for
+from lossguard.launch.adapters import ADAPTERS, Options
 from lossguard.launch.adapters.adapter import (
     has_option,
     is_complete_archive,
@@ -54,7 +54,7 @@ def test_megatron_is_rolled_back_and_skips_iterations(launching: Launching, hand
 )
 def test_a_folder_of_another_program_is_one_sentence(tmp_path: Path, name: str, sentence: str) -> None:
     (folders.hf if name == "torchtitan" else folders.torchtitan)(tmp_path, 100)
-    adapter = adapter_for(name, ["train", "--save-every=100"], {}, Options(checkpoints=str(tmp_path)))
+    adapter = ADAPTERS[name](["train", "--save-every=100"], {}, Options(checkpoints=str(tmp_path)))
     with pytest.raises(ConfigurationError, match=sentence):
         adapter.checkpoints()
 

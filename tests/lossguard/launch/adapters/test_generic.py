@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from lossguard import Skip
-from lossguard.launch.adapters import Options, adapter_for
+from lossguard.launch.adapters import ADAPTERS, Options
 from lossguard.vocabulary.errors import ConfigurationError
 
 
@@ -15,7 +15,7 @@ def options(folder: Path, **changes: object) -> Options:
 def test_the_pattern_says_what_a_checkpoint_is_and_the_template_how_to_resume(tmp_path: Path) -> None:
     for name in ("step_5.pt", "step_0010.pt", "step_20.pt.tmp", "last.pt"):
         (tmp_path / name).touch()
-    adapter = adapter_for("generic", ["train"], {}, options(tmp_path))
+    adapter = ADAPTERS["generic"](["train"], {}, options(tmp_path))
     assert sorted(adapter.checkpoints()) == [5, 10]
     found = adapter.resume(10, [Skip(3, 4)])
     assert found.arguments == ("--resume", str(tmp_path / "step_0010.pt"), "--from=10")
@@ -25,17 +25,17 @@ def test_the_pattern_says_what_a_checkpoint_is_and_the_template_how_to_resume(tm
 
 
 def test_it_skips_only_if_the_user_says_so_and_counts_from_what_the_user_says(tmp_path: Path) -> None:
-    assert not adapter_for("generic", ["train"], {}, options(tmp_path)).can_skip
-    adapter = adapter_for("generic", ["train"], {}, options(tmp_path, can_skip=True, first_step=1))
+    assert not ADAPTERS["generic"](["train"], {}, options(tmp_path)).can_skip
+    adapter = ADAPTERS["generic"](["train"], {}, options(tmp_path, can_skip=True, first_step=1))
     assert (adapter.can_skip, adapter.first_step) == (True, 1)
 
 
 @pytest.mark.parametrize("pattern", ["", "out", "out/{step}/model.pt", "out/{step}_{step}"])
 def test_a_pattern_without_one_step_in_its_last_part_is_refused(pattern: str) -> None:
     with pytest.raises(ConfigurationError, match=r"must have \{step\} once, in its last part"):
-        adapter_for("generic", ["train"], {}, Options(checkpoints=pattern, resume_args="--resume {checkpoint}"))
+        ADAPTERS["generic"](["train"], {}, Options(checkpoints=pattern, resume_args="--resume {checkpoint}"))
 
 
 def test_a_template_that_names_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--resume-args '--resume' must have"):
-        adapter_for("generic", ["train"], {}, options(tmp_path, resume_args="--resume"))
+        ADAPTERS["generic"](["train"], {}, options(tmp_path, resume_args="--resume"))

@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 
 from lossguard import Ledger, Skip
-from lossguard.launch.adapters import Adapter, Options, adapter_for
+from lossguard.launch.adapters import ADAPTERS, Adapter, Options
 from lossguard.vocabulary.errors import ConfigurationError
 from tests.lossguard.launch.adapters import folders
 
 
 def adapter(folder: Path, *more: str) -> Adapter:
-    return adapter_for("hf", ["python", "run_clm.py", "--output_dir", str(folder), *more], {}, Options())
+    return ADAPTERS["hf"](["python", "run_clm.py", "--output_dir", str(folder), *more], {}, Options())
 
 
 def test_a_checkpoint_counts_once_its_state_is_written_and_if_it_can_be_resumed(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_the_hook_in_the_process_resumes_and_the_command_stays_as_it_is(tmp_path
 
 def test_a_script_may_want_an_argument_for_it_too(tmp_path: Path) -> None:
     options = Options(checkpoints=str(tmp_path), resume_args="--resume_from_checkpoint '{checkpoint}' --at {step}")
-    found = adapter_for("hf", ["python", "train.py"], {}, options).resume(10, [])
+    found = ADAPTERS["hf"](["python", "train.py"], {}, options).resume(10, [])
     assert found.arguments == ("--resume_from_checkpoint", str(tmp_path / "checkpoint-10"), "--at", "10")
 
 
@@ -51,4 +51,4 @@ def test_a_file_in_place_of_the_folder_and_a_command_without_one_are_one_sentenc
     with pytest.raises(ConfigurationError, match="is no folder"):
         adapter(tmp_path / "file").checkpoints()
     with pytest.raises(ConfigurationError, match="the command has no --output_dir: name the Trainer's output_dir"):
-        adapter_for("hf", ["train"], {}, Options())
+        ADAPTERS["hf"](["train"], {}, Options())

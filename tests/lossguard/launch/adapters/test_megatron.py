@@ -3,14 +3,14 @@ from pathlib import Path
 import pytest
 
 from lossguard import Ledger, Skip
-from lossguard.launch.adapters import Adapter, Options, adapter_for
+from lossguard.launch.adapters import ADAPTERS, Adapter, Options
 from lossguard.vocabulary.errors import ConfigurationError
 from tests.lossguard.launch.adapters import folders
 
 
 def adapter(folder: Path, *more: str) -> Adapter:
     command = ["torchrun", "pretrain_gpt.py", "--save", str(folder), *more]
-    return adapter_for("megatron", command, {}, Options())
+    return ADAPTERS["megatron"](command, {}, Options())
 
 
 def test_a_checkpoint_counts_once_the_tracker_file_names_it_or_a_later_one(tmp_path: Path) -> None:

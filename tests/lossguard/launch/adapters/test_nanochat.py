@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lossguard.launch.adapters import Adapter, Options, adapter_for
+from lossguard.launch.adapters import ADAPTERS, Adapter, Options
 from lossguard.vocabulary.errors import ConfigurationError
 from tests.lossguard.launch.adapters import folders
 
@@ -10,7 +10,7 @@ COMMAND = ["torchrun", "-m", "scripts.base_train", "--", "--save-every=100"]
 
 
 def adapter(base: Path, *more: str) -> Adapter:
-    return adapter_for("nanochat", [*COMMAND, *more], {"NANOCHAT_BASE_DIR": str(base)}, Options())
+    return ADAPTERS["nanochat"]([*COMMAND, *more], {"NANOCHAT_BASE_DIR": str(base)}, Options())
 
 
 def test_the_command_says_where_its_checkpoints_are(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_it_resumes_from_a_step_and_cannot_skip(tmp_path: Path) -> None:
     assert adapter(tmp_path).resume(100, []).arguments == ("--resume-from-step=100",)
     assert (adapter(tmp_path).can_skip, adapter(tmp_path).first_step) == (False, 0)
     with pytest.raises(ConfigurationError, match="no --save-every"):
-        adapter_for("nanochat", COMMAND[:-1], {}, Options())
+        ADAPTERS["nanochat"](COMMAND[:-1], {}, Options())
 
 
 def test_a_checkpoint_counts_once_every_rank_has_written_its_part(tmp_path: Path) -> None:

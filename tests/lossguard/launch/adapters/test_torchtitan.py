@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from lossguard.launch.adapters import Adapter, Options, adapter_for
+from lossguard.launch.adapters import ADAPTERS, Adapter, Options
 from tests.lossguard.launch.adapters import folders
 
 
 def adapter(*arguments: str, options: Options | None = None) -> Adapter:
-    return adapter_for("torchtitan", ["torchrun", "-m", "torchtitan.train", *arguments], {}, options or Options())
+    return ADAPTERS["torchtitan"](["torchrun", "-m", "torchtitan.train", *arguments], {}, options or Options())
 
 
 @pytest.mark.parametrize(
