@@ -19,6 +19,22 @@ HARDWARE_INTERVAL = 15.0
 """Seconds."""
 MIN_HARDWARE_INTERVAL = 1.0
 """Seconds."""
+VARIABLES: Mapping[str, str] = {
+    "LOSSGUARD_URL": "url",
+    "LOSSGUARD_TOKEN": "token",
+    "LOSSGUARD_DIR": "directory",
+    "LOSSGUARD_MODE": "",
+    "LOSSGUARD_RUN_ID": "",
+    "LOSSGUARD_SPOOL_KEEP": "",
+    "LOSSGUARD_HARDWARE": "",
+    "LOSSGUARD_LOCK_WAIT": "",
+    "LOSSGUARD_LIMITS": "",
+    "LOSSGUARD_ORDER_KEY": "",
+    "LOSSGUARD_ORDER_KEY_FILE": "",
+    "LOSSGUARD_DASHBOARD_URL": "",
+    "SSL_CERT_FILE": "",
+}
+"""Environment variables of the SDK, each with the command-line option that takes precedence over it, if any."""
 
 
 class Mode(StrEnum):

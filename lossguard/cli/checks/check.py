@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from lossguard.run.settings import VARIABLES
 from lossguard.vocabulary.secrets import mask_text
 
 
@@ -46,22 +47,6 @@ def problem(name: str, sentence: str, mend: str) -> Check:
 
 # Settings that are set, and by what.
 
-VARIABLES = {
-    "LOSSGUARD_URL": "url",
-    "LOSSGUARD_TOKEN": "token",
-    "LOSSGUARD_DIR": "directory",
-    "LOSSGUARD_MODE": "",
-    "LOSSGUARD_RUN_ID": "",
-    "LOSSGUARD_SPOOL_KEEP": "",
-    "LOSSGUARD_HARDWARE": "",
-    "LOSSGUARD_LOCK_WAIT": "",
-    "LOSSGUARD_LIMITS": "",
-    "LOSSGUARD_ORDER_KEY": "",
-    "LOSSGUARD_ORDER_KEY_FILE": "",
-    "LOSSGUARD_DASHBOARD_URL": "",
-    "SSL_CERT_FILE": "",
-}
-"""Variables that the SDK reads, each with the option that takes precedence over it, if there is one."""
 NOT_SET = "not set"
 SECRET = frozenset({"LOSSGUARD_TOKEN", "LOSSGUARD_ORDER_KEY"})
 
