@@ -14,7 +14,7 @@ from db.run_states import rewind_target
 from lossguard.vocabulary import wording
 from lossguard.vocabulary.metrics import short_name
 from lossguard.vocabulary.protocol import NON_FINITE
-from lossguard.vocabulary.states import KINDS, IncidentKind, IncidentState, OrderKind
+from lossguard.vocabulary.states import KINDS, ORDER_SENTENCES, IncidentKind, IncidentState, OrderKind
 from lossguard.vocabulary.wording import form, recovery_sentence
 
 
@@ -206,14 +206,9 @@ def expectation(details: Mapping[str, Any]) -> str:
 
 def intervention_sentence(intervention: Intervention, order: Order | None) -> str:
     """What an intervention does or did, in one sentence."""
-    match intervention.kind:
-        case OrderKind.HOLD:
-            return "Hold until an operator decides."
-        case OrderKind.RELEASE:
-            return "Resume after the hold."
-        case OrderKind.ROLLBACK:
-            return _rollback_sentence(intervention, order)
-    return ""
+    if intervention.kind == OrderKind.ROLLBACK:
+        return _rollback_sentence(intervention, order)
+    return ORDER_SENTENCES.get(intervention.kind, "")
 
 
 def _rollback_sentence(intervention: Intervention, order: Order | None) -> str:

@@ -63,16 +63,16 @@ def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> 
     run.last_report_at = now
     run.capabilities = list(values["capabilities"])
     searched = run.config, run.devices
-    for name in OF_PROCESS:
-        if values.get(name) not in (None, {}, []):
-            setattr(run, name, values[name])
+    for name, value in values.items():
+        if name not in OF_RUN and value not in (None, {}, []):
+            setattr(run, name, value)
     if (run.config, run.devices) != searched:
         run_settings.save(session, run)
     return run, False
 
 
-OF_PROCESS = ("config", "command", "git_commit", "host", "devices", "versions", "total_steps")
-"""Columns of a run that describe the process that runs it."""
+OF_RUN = frozenset({"id", "project", "name", "policy", "started_at"})
+"""Columns that a run keeps when another process registers it."""
 
 
 def run_status_of(session: Session, *, run: Run, now: float) -> RunStatus:

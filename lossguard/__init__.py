@@ -39,11 +39,12 @@ if TYPE_CHECKING:
     from lossguard.vocabulary.limits import Limits
     from lossguard.vocabulary.orders import Ledger, Order, Skip
     from lossguard.vocabulary.protocol import decode_number, encode_number, is_run_id
-    from lossguard.vocabulary.states import Cause, OrderKind, RunState, SegmentReason
+    from lossguard.vocabulary.states import NOT_REPLAYED, Cause, OrderKind, RunState, SegmentReason
     from lossguard.vocabulary.wire import Probe
     from lossguard.vocabulary.wording import Estimate
 
 __all__ = [
+    "NOT_REPLAYED",
     "Cause",
     "CheckpointError",
     "CheckpointMismatch",
@@ -108,7 +109,7 @@ _NAMES_OF = {
     "vocabulary.limits": ("Limits",),
     "vocabulary.orders": ("Ledger", "Order", "Skip"),
     "vocabulary.protocol": ("decode_number", "encode_number", "is_run_id"),
-    "vocabulary.states": ("Cause", "OrderKind", "RunState", "SegmentReason"),
+    "vocabulary.states": ("NOT_REPLAYED", "Cause", "OrderKind", "RunState", "SegmentReason"),
     "vocabulary.wire": ("Probe",),
     "vocabulary.wording": ("Estimate",),
 }

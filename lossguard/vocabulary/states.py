@@ -106,6 +106,7 @@ def _kinds(holds: Callable[[KindFacts], bool]) -> frozenset[str]:
 
 THROUGHPUT_KINDS = _kinds(lambda kind: kind.is_of_speed)
 NOT_REPLAYED = _kinds(lambda kind: not kind.is_replayed)
+"""Kinds of incidents without an anomalous step, which no policy answers and no replay looks for."""
 MAY_RECOVER = _kinds(lambda kind: kind.may_recover)
 NEED_A_PERSON = _kinds(lambda kind: kind.needs_a_person)
 LOSS_KINDS = _kinds(lambda kind: kind.is_of_loss)
@@ -143,6 +144,13 @@ class OrderKind(StrEnum):
     ROLLBACK = "rollback"  # restore a checkpoint, skip batches, continue
     HOLD = "hold"  # stop at the step boundary until an operator decides
     RELEASE = "release"  # an operator ended the hold: continue
+
+
+ORDER_SENTENCES: Mapping[str, str] = {
+    OrderKind.HOLD: "Hold until an operator decides.",
+    OrderKind.RELEASE: "Resume after the hold.",
+}
+"""Sentences of the orders without figures, for pages and reports."""
 
 
 class Arm(StrEnum):

@@ -6,7 +6,7 @@ that decides it, and never again: a row that somebody else has put into the stor
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,14 +14,12 @@ from sqlalchemy.orm import Session
 
 from db import queries
 from db.models import Intervention, Order, Run, Segment
+from lossguard.vocabulary import orders
 from lossguard.vocabulary.orders import sign, signed_text
 from lossguard.vocabulary.states import OrderKind
 
-FIELDS = (
-    "id", "key", "kind", "incident", "rewind_to", "skip_from", "skip_to", "lr_scale", "remedies", "reason",
-    "segment", "step", "expires_at", "expires_step", "approved_by", "signature",
-)  # fmt: skip
-"""Fields of an order that the trainer needs."""
+FIELDS = tuple(each.name for each in fields(orders.Order) if each.compare)
+"""Fields of an order that travel."""
 OPTION = "lossguard_order_terms"
 """Execution option of the collector's engine: the terms of its orders."""
 

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lossguard import Client, CollectorError, NotFound, Rejected, Unauthorised, is_run_id
+from lossguard import NOT_REPLAYED, Client, CollectorError, NotFound, Rejected, Unauthorised, is_run_id
 from trainer.errors import UsageError
 from trainer.replay.record import SIGNALS
 
 NAME = re.compile(r"(?P<run>[^/]+)(?:/(?P<number>[1-9]\d{0,8}))?")
 STEPS = re.compile(r"(\d+):(\d+)")
 WITHOUT_COLLECTOR = "without a collector, give the run alone and the steps of the incident: RUN --at ONSET:DETECTED"
-NOT_IN_STEPS = ("plateau", "held_out_rise", "stall", "slowdown", "replay_mismatch")
-"""Kinds of incidents without an anomalous step, which cannot be replayed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +71,7 @@ def incident_at(run_id: str, at: str) -> ReplayedIncident:
 def look_up(client: Client, run_id: str, number: int) -> ReplayedIncident:
     """An incident that the collector knows. Raises UsageError for an unknown one, and when the collector is down."""
     incident = _request(client, "GET", f"/runs/{run_id}/incidents/{number}")
-    if incident["kind"] in NOT_IN_STEPS:
+    if incident["kind"] in NOT_REPLAYED:
         raise UsageError(f"Incident {run_id}/{number} is a {incident['kind']}: it has no step that could be replayed.")
     segments = {each["number"]: each["key"] for each in _request(client, "GET", f"/runs/{run_id}")["segments"]}
     return ReplayedIncident(
