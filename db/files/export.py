@@ -7,9 +7,9 @@ Arrow     the steps alone, as a stream of Arrow's record batches (IPC), uncompre
 CSV       the steps alone. An empty cell is a value that was not reported; `nan`, `inf` and `-inf` were reported. A name
           that a spreadsheet would take for a formula begins with an apostrophe (see `lossguard.client.tables`).
 
-All have the columns `segment`, `step`, `time` (unix seconds), `live` (whether the step is on the live line), then the
-metrics; a metric that is called like one of these has the column `metric.<name>`. Rows are sorted by segment and step,
-those of the live line by step. A `Selection` leaves out metrics, steps or branches; a Parquet file is always whole.
+All have the columns of `db.steps.archived.parquet`, and `live`: whether the step is on the live line. Rows are sorted
+by segment and step, those of the live line by step. A `Selection` leaves out metrics, steps or branches; a Parquet file
+is always whole.
 
 The description (in memory as a whole) is read in one snapshot. Stored steps never change, so every block is read in a
 transaction of its own. Steps that arrive during the export are left out.
@@ -21,10 +21,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
@@ -32,8 +30,7 @@ from db import queries
 from db.files import record
 from db.lineage import Line, StepRange, live_line, step_ranges
 from db.models import Run, Segment
-from db.steps.arrow_columns import array
-from db.steps.columns import column_of
+from db.steps.archived import parquet
 from db.steps.reader import END, MAX_BLOCK_STEPS, StepBlock, next_block
 from db.store.engine import reading
 from lossguard.client.tables import safe_name
@@ -100,11 +97,13 @@ def stream(
         tree = queries.segments(session, run=run)
     line = {step_range.segment: step_range for step_range in live_line(tree)}
     sink = _Sink()
-    schema = schema_of(metrics, format)
+    schema = parquet.schema_of(metrics, live=True)
+    if format is Format.CSV:
+        schema = pa.schema([field.with_name(safe_name(field.name)) for field in schema])
     with _writer(sink, schema, format, described) as writer:
         for step_range in _stored_ranges(tree, selection):
             for block in _blocks(engine, run, step_range, metrics, max_steps):
-                writer.write_batch(_batch(block, line.get(step_range.segment), schema))
+                writer.write_batch(parquet.rows_of(block, schema, block.within(line.get(step_range.segment))))
                 yield sink.drain()
     yield sink.drain()
 
@@ -132,22 +131,12 @@ def _stored_ranges(tree: Sequence[Segment], selection: Selection) -> Iterator[St
             yield StepRange(segment.number, first, last)
 
 
-def schema_of(metrics: Sequence[str], format: Format) -> pa.Schema:
-    """The columns of a file of steps."""
-    columns = map(column_of, metrics)
-    own = [("segment", pa.int32()), ("step", pa.int64()), ("time", pa.float64()), ("live", pa.bool_())]
-    names = map(safe_name, columns) if format is Format.CSV else columns
-    return pa.schema(own + [(name, pa.float64()) for name in names])
-
-
 def _writer(sink: "_Sink", schema: pa.Schema, format: Format, described: Mapping[str, Any]) -> Any:
     if format is Format.CSV:
         return pyarrow.csv.CSVWriter(sink, schema)
     if format is Format.ARROW:
         return pa.ipc.new_stream(sink, schema)
-    # store_schema: Arrow's own copy of the schema would hold the description a second time.
-    options = {"compression": "zstd", "use_dictionary": ["segment"], "store_schema": False}
-    writer = pyarrow.parquet.ParquetWriter(sink, schema, **options)
+    writer = parquet.writer(sink, schema)
     writer.add_key_value_metadata({KEY: json.dumps(described)})
     return writer
 
@@ -174,12 +163,6 @@ def _check(session: Session, run: Run) -> None:
     found = session.execute(sa.select(Run.id, Run.started_at).where(Run.pk == run.pk)).one_or_none()
     if found is None or tuple(found) != (run.id, run.started_at):
         raise RunChanged("the run was deleted during the export; the file is incomplete")
-
-
-def _batch(block: StepBlock, live: StepRange | None, schema: pa.Schema) -> pa.RecordBatch:
-    own = (np.full(len(block), block.segment, dtype=np.int32), block.steps, block.times, block.within(live))
-    metrics = [array(column) for column in block.metrics.values()]
-    return pa.record_batch([*map(pa.array, own), *metrics], schema=schema)
 
 
 class _Sink:

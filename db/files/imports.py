@@ -93,7 +93,9 @@ def import_file(
 
 
 def _import_parquet(session: Session, path: Path, run_id: str | None, max_metrics: int) -> tuple[Run, int]:
-    with pyarrow.parquet.ParquetFile(path, thrift_string_size_limit=MAX_FOOTER_BYTES) as file:
+    with pyarrow.parquet.ParquetFile(
+        path, thrift_string_size_limit=MAX_FOOTER_BYTES, page_checksum_verification=True
+    ) as file:
         text = (file.metadata.metadata or {}).get(KEY)
         if text is None:
             raise BadFile(f"{path}: this Parquet file does not hold a run; write one with: python -m db export RUN")

@@ -1,13 +1,16 @@
-"""Steps of a segment as one Parquet file, bit for bit, and back.
+"""Steps as Parquet, bit for bit: the columns and the writer of exports and archived files, and a segment read back.
 
-Columns: `segment`, `step`, `time` (unix seconds), then each metric that any of the steps reported, called as in an
-export. A null is a value that was not reported; NaN and infinities were. Rows are sorted by step. Row groups are small
-enough that one metric of a few steps is a small read, and large enough that a metric of the whole file is few reads.
-Each page has a checksum, which is verified when it is read.
+Columns: `segment`, `step`, `time` (unix seconds), in an export `live`, then the metrics; a metric that is called like
+one of these is `metric.<name>`. A null is a value that was not reported; NaN and infinities were. Rows are sorted by
+segment and step. Each page has a checksum.
+
+An archived file holds the metrics that any of its steps reported. Its row groups are small enough that one metric of a
+few steps is a small read, and large enough that a metric of the whole file is few reads.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from db.steps.arrow_columns import array, floats, is_valid, numbers
-from db.steps.columns import MetricColumn, column_of, metric_of
+from db.steps.columns import Bools, MetricColumn, column_of, metric_of
 from db.steps.step_block import StepBlock
 
 ROW_GROUP_STEPS = 65_536
@@ -28,25 +31,43 @@ class DamagedFile(ValueError):
     """The bytes are not the file that was written; the message is one sentence without the file's name."""
 
 
-def encode(block: StepBlock) -> bytes:
-    """The file of these steps. A metric that none of them reported has no column."""
-    metrics = {column_of(name): column for name, column in block.metrics.items() if column.reported.any()}
-    segment = pa.array(np.full(len(block), block.segment, dtype=np.int32))
-    columns = {"segment": segment, "step": pa.array(block.steps), "time": pa.array(block.times)}
-    columns |= {name: array(column) for name, column in metrics.items()}
-    sink = io.BytesIO()
-    pq.write_table(
-        pa.table(columns),
+def schema_of(metrics: Iterable[str], *, live: bool) -> pa.Schema:
+    """The columns of steps with these metrics. `live`: also whether a step is on the live line."""
+    own = [("segment", pa.int32()), ("step", pa.int64()), ("time", pa.float64())]
+    own += [("live", pa.bool_())] if live else []
+    return pa.schema(own + [(column_of(name), pa.float64()) for name in metrics])
+
+
+def rows_of(block: StepBlock, schema: pa.Schema, *live: Bools) -> pa.RecordBatch:
+    """The steps as rows of the schema."""
+    segments = np.full(len(block), block.segment, dtype=np.int32)
+    own = map(pa.array, (segments, block.steps, block.times, *live))
+    return pa.record_batch([*own, *map(array, block.metrics.values())], schema=schema)
+
+
+def writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer of row groups. Arrow's own copy of the schema is left out: it would hold the metadata a second time."""
+    floats = [field.name for field in schema if field.type == pa.float64()]
+    return pq.ParquetWriter(
         sink,
-        row_group_size=max(1, min(ROW_GROUP_STEPS, ROW_GROUP_VALUES // len(columns))),
+        schema,
         compression="zstd",
         compression_level=COMPRESSION_LEVEL,
         use_dictionary=["segment"],
-        column_encoding={"step": "DELTA_BINARY_PACKED", **dict.fromkeys(["time", *metrics], "BYTE_STREAM_SPLIT")},
+        column_encoding={"step": "DELTA_BINARY_PACKED", **dict.fromkeys(floats, "BYTE_STREAM_SPLIT")},
         write_statistics=["step"],
         write_page_checksum=True,
         store_schema=False,
     )
+
+
+def encode(block: StepBlock) -> bytes:
+    """The file of these steps. A metric that none of them reported has no column."""
+    reported = {name: column for name, column in block.metrics.items() if column.reported.any()}
+    schema, sink = schema_of(reported, live=False), io.BytesIO()
+    with writer(sink, schema) as file:
+        size = max(1, min(ROW_GROUP_STEPS, ROW_GROUP_VALUES // len(schema)))
+        file.write_batch(rows_of(replace(block, metrics=reported), schema), row_group_size=size)
     return sink.getvalue()
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from db import frames, queries
 from db.files import imports, record
-from db.models import Step, StoredBlock
+from db.models import Run, Step, StoredBlock
 from db.runs import overview
 from db.runs.pages import RunFilter
 from db.store.engine import reading, writing
@@ -261,6 +261,17 @@ def test_a_parquet_file_of_other_columns_is_one_sentence(sqlite_engine: sa.Engin
     refused(sqlite_engine, path, "two columns are 'm0'")
     pyarrow.parquet.write_table(pa.concat_tables([table, table]), path)
     refused(sqlite_engine, path, "it has 6 rows, but its description counts 3 steps")
+
+
+def test_a_damaged_page_is_refused_by_its_checksum(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    path = write(sqlite_engine, small_run(sqlite_engine), tmp_path / "run.parquet")
+    last = pyarrow.parquet.read_metadata(path).row_group(0).column(4)
+    content = bytearray(path.read_bytes())
+    content[last.data_page_offset + last.total_compressed_size - 1] ^= 1
+    path.write_bytes(content)
+    with writing(sqlite_engine) as session:
+        session.execute(sa.delete(Run))
+    refused(sqlite_engine, path, "the file is damaged .*CRC")
 
 
 @pytest.mark.slow
