@@ -9,10 +9,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from lossguard.spool.lines import Record
-from lossguard.spool.set_aside import DamagedRange, SetAside
 from lossguard.spool.spool import spools_in
-from lossguard.spool.spool_reader import WINDOW, AcknowledgedOffset, Line, SpoolReader
-from lossguard.vocabulary.errors import LogOnce
+from lossguard.spool.spool_reader import Line, SpoolReader
 from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.wire import Question
 
@@ -87,97 +85,6 @@ def _from_folder(folder: Path, *, started_at: float) -> dict[str, Any]:
         "capabilities": [],
         "started_at": started_at,
     }
-
-
-# Lines that are to be delivered: intact, in order, each once. Damaged ones are set aside.
-
-
-class IntactLines:
-    """Reads on from the acknowledged offset."""
-
-    def __init__(self, path: Path, log_once: LogOnce, set_aside: SetAside) -> None:
-        """Raises OSError when the spool cannot be read."""
-        self.reader = SpoolReader(path)
-        self._path = path
-        self._offset = AcknowledgedOffset(path)
-        self._log_once = log_once
-        self._set_aside = set_aside
-        self._newest_time = 0.0  # of the acknowledged lines
-        self._newest_segment = -1
-
-    @property
-    def begin(self) -> int:
-        """Offset up to which everything is delivered or set aside."""
-        return self._offset.value
-
-    def resume(self, newest_time: float, newest_segment: int) -> None:
-        """Time of the newest delivered line, and number of the newest delivered segment (-1: none)."""
-        self._newest_time, self._newest_segment = newest_time, newest_segment
-
-    def next(self, limit: int) -> list[Line]:
-        """The next lines, at most `limit`, without acknowledging them. Empty: nothing is left, or only damage was."""
-        lines: list[Line] = []
-        damaged: list[Line] = []
-        for line in self.reader.lines(self.begin):
-            if line.problem and lines:
-                break  # deliver the lines before it first
-            (damaged if line.problem else lines).append(line)
-            if len(lines) == limit:
-                break
-        if damaged:
-            self._set_damage_aside(damaged[0].begin, damaged[-1].end, damaged[0].problem)
-        return lines
-
-    def acknowledge(self, lines: list[Line]) -> None:
-        """The collector has these lines, which `next` has returned."""
-        for line in lines:
-            self._newest_time = max(self._newest_time, line.record.get("time", 0.0))
-            self._newest_segment = max(self._newest_segment, line.record.get("segment", -1))
-        self._save(lines[-1].end)
-
-    def without_repeated(self, lines: list[Line]) -> list[Line]:
-        """`lines` without those that the disk wrote twice: the same bytes, with the same time, stand before them."""
-        kept, newest = [], self._newest_time
-        for line in lines:
-            time = line.record.get("time", newest)
-            is_repeated = line.record.get("segment", math.inf) <= self._newest_segment
-            if is_repeated or ("time" in line.record and time <= newest and self._stands_before(line)):
-                continue
-            newest = max(newest, time)
-            kept.append(line)
-        return kept
-
-    def incomplete(self) -> str:
-        """Once nothing is left: where the line lies that was never completed; empty if there is none."""
-        size = self.reader.size()
-        return "" if self.begin == size else f"bytes {self.begin} to {size} of {self._path} (an incomplete line)"
-
-    def close(self) -> None:
-        """Close the files."""
-        self.reader.close()
-        self._offset.close()
-
-    def _stands_before(self, line: Line) -> bool:
-        before = self.reader.raw_lines(max(0, line.begin - WINDOW))
-        return any(begin < line.begin and raw == line.raw for begin, raw in before)
-
-    def _set_damage_aside(self, begin: int, end: int, problem: str) -> None:
-        self._set_aside.add(DamagedRange(spool=self._path.name, begin=begin, end=end, problem=problem))
-        self._log_once.warn_once(
-            f"damaged {self._path}",
-            f"{self._path} is damaged at bytes {begin} to {end} ({problem}); the rest is delivered:\n"
-            f"  {self._set_aside.damaged_path} lists every damaged place",
-        )
-        self._save(end)
-
-    def _save(self, offset: int) -> None:
-        try:
-            self._offset.save(offset)
-        except OSError as problem:
-            self._log_once.warn_once(
-                "acknowledge",
-                f"the delivered position cannot be saved ({problem.strerror}); some lines may be sent again",
-            )
 
 
 # The answers to reports.

@@ -16,11 +16,11 @@ from typing import Any
 
 from lossguard.client.client import Client
 from lossguard.delivery.hardware import Sample
-from lossguard.delivery.reports import Body, Inbox, IntactLines, in_report, registration_of, report, restorable
+from lossguard.delivery.reports import Body, Inbox, in_report, registration_of, report, restorable
 from lossguard.spool.lines import Record
 from lossguard.spool.set_aside import DamagedRange, SetAside
 from lossguard.spool.spool import session_of
-from lossguard.spool.spool_reader import Line
+from lossguard.spool.spool_reader import WINDOW, AcknowledgedOffset, Line, SpoolReader
 from lossguard.spool.writer import WRITER_HEADER, Writer
 from lossguard.vocabulary.errors import Conflict, LogOnce, NotFound, Rejected, Unreachable
 from lossguard.vocabulary.orders import Order
@@ -51,8 +51,9 @@ class Delivery:
         """Raises OSError when the spool cannot be read."""
         self.path = path
         self._session, self._before = session_of(path)
-        self._lines = IntactLines(path, log_once, set_aside)
-        self._reader = self._lines.reader
+        self._reader = SpoolReader(path)
+        self._offset = AcknowledgedOffset(path)  # up to which everything is delivered or set aside
+        self._newest_time, self._newest_segment = 0.0, -1  # of the acknowledged lines
         self._client = client
         self._inbox = inbox
         self._log_once = log_once
@@ -79,10 +80,10 @@ class Delivery:
             self._resume()
         if self.refused or not self._is_ready:
             return False
-        begin = self._lines.begin
-        lines = self._lines.next(self._max_lines)
+        begin = self._offset.value
+        lines = self._next_lines()
         if not lines:
-            return self._lines.begin > begin
+            return self._offset.value > begin
         batch = [*takewhile(lambda line: in_report(line.record), lines)] or lines[:1]
         try:
             batch = self._send(batch)
@@ -99,13 +100,16 @@ class Delivery:
                 self._max_lines = len(batch) // 2
                 return True
             self._set_rejected_line_aside(batch[0].raw, problem)
-        self._lines.acknowledge(batch)
+        for line in batch:
+            self._newest_time = max(self._newest_time, line.record.get("time", 0.0))
+            self._newest_segment = max(self._newest_segment, line.record.get("segment", -1))
+        self._save(batch[-1].end)
         return True
 
     def heartbeat(self) -> None:
         """Ask for orders while there is nothing to deliver. Raises like `advance`."""
         if self._segment is not None:
-            self._report({"segment": self._segment, "steps": []}, self._reader.size() - self._lines.begin)
+            self._report({"segment": self._segment, "steps": []}, self._reader.size() - self._offset.value)
         elif (
             self._run and not self.refused and self._writer is not None
         ):  # a loop that takes long to begin keeps its run
@@ -121,18 +125,67 @@ class Delivery:
             return False
         body = {"segment": self._segment, "steps": [], "hardware": samples}
         try:
-            self._report(body, self._reader.size() - self._lines.begin)
+            self._report(body, self._reader.size() - self._offset.value)
         except Rejected as problem:
             self._log_once.warn_once("hardware", f"the collector refuses samples of the hardware ({problem})")
         return True
 
     def incomplete_line(self) -> str:
         """Once `advance` returns False: where the line lies that was never completed; empty if there is none."""
-        return "" if self.refused else self._lines.incomplete()
+        begin, size = self._offset.value, self._reader.size()
+        is_whole = self.refused or begin == size
+        return "" if is_whole else f"bytes {begin} to {size} of {self.path} (an incomplete line)"
 
     def close(self) -> None:
         """Close the files."""
-        self._lines.close()
+        self._reader.close()
+        self._offset.close()
+
+    def _next_lines(self) -> list[Line]:
+        """The next intact lines. Empty: nothing is left, or only damage was, which is set aside."""
+        lines: list[Line] = []
+        damaged: list[Line] = []
+        for line in self._reader.lines(self._offset.value):
+            if line.problem and lines:
+                break  # deliver the lines before it first
+            (damaged if line.problem else lines).append(line)
+            if len(lines) == self._max_lines:
+                break
+        if damaged:
+            begin, end, problem = damaged[0].begin, damaged[-1].end, damaged[0].problem
+            self._set_aside.add(DamagedRange(spool=self.path.name, begin=begin, end=end, problem=problem))
+            self._log_once.warn_once(
+                f"damaged {self.path}",
+                f"{self.path} is damaged at bytes {begin} to {end} ({problem}); the rest is delivered:\n"
+                f"  {self._set_aside.damaged_path} lists every damaged place",
+            )
+            self._save(end)
+        return lines
+
+    def _save(self, offset: int) -> None:
+        try:
+            self._offset.save(offset)
+        except OSError as problem:
+            self._log_once.warn_once(
+                "acknowledge",
+                f"the delivered position cannot be saved ({problem.strerror}); some lines may be sent again",
+            )
+
+    def _without_repeated(self, lines: list[Line]) -> list[Line]:
+        """`lines` without those that the disk wrote twice: the same bytes, with the same time, stand before them."""
+        kept, newest = [], self._newest_time
+        for line in lines:
+            time = line.record.get("time", newest)
+            is_repeated = line.record.get("segment", math.inf) <= self._newest_segment
+            if is_repeated or ("time" in line.record and time <= newest and self._stands_before(line)):
+                continue
+            newest = max(newest, time)
+            kept.append(line)
+        return kept
+
+    def _stands_before(self, line: Line) -> bool:
+        before = self._reader.raw_lines(max(0, line.begin - WINDOW))
+        return any(begin < line.begin and raw == line.raw for begin, raw in before)
 
     def _resume(self) -> None:
         """Find out the run, and open the segment that was open at the acknowledged offset."""
@@ -141,7 +194,7 @@ class Delivery:
         registration, is_own = registration_of(self._reader)
         self._run = registration["id"]
         self._substitute = None if is_own else registration
-        begin = self._lines.begin
+        begin = self._offset.value
         segments = [(line.begin, line.record) for line in self._reader.records("segment", end=begin)]
         opened = [(each.begin, each.opened) for each in self._set_aside.of(self.path) if each.opened is not None]
         opened = segments + [(offset, record) for offset, record in opened if offset < begin]
@@ -152,8 +205,8 @@ class Delivery:
                 self._refuse_spool(problem)
                 return
         last = self._reader.last_step(begin)
-        self._last_step, last_time = (None, 0.0) if last is None else last
-        self._lines.resume(last_time, max((record["segment"] for _, record in segments), default=-1))
+        self._last_step, self._newest_time = (None, 0.0) if last is None else last
+        self._newest_segment = max((record["segment"] for _, record in segments), default=-1)
         self._is_ready = True
 
     def _refuse_spool(self, problem: Rejected) -> None:
@@ -166,7 +219,7 @@ class Delivery:
 
     def _send(self, batch: list[Line]) -> list[Line]:
         """Send the lines of a report, or one other line. Returns those that are done."""
-        lines = self._lines.without_repeated(batch)
+        lines = self._without_repeated(batch)
         if lines and in_report(lines[0].record):
             sent = self._send_report(lines)
             return batch if sent[-1] is lines[-1] else batch[: batch.index(sent[-1]) + 1]
@@ -294,7 +347,7 @@ class Delivery:
 
     def _repeat_what_was_ignored(self) -> None:
         """Only the process with the lease says what the run can do, and which steps it can restore: say it again."""
-        end = self._lines.begin
+        end = self._offset.value
         for line in deque(self._reader.records("run", end=end), maxlen=1):
             self._request("POST", "/runs", line.record["run"])
         for line in deque(self._reader.records("restorable", end=end), maxlen=1):
