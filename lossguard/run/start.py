@@ -4,7 +4,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from lossguard.run.ranks import current_ranks
 from lossguard.run.recording import RecordingRun
 from lossguard.run.run import Run
 from lossguard.run.settings import Mode, Settings
-from lossguard.spool.folders import lock_folder, make_folder
+from lossguard.spool.folders import FolderLock, lock_folder, make_folder
 from lossguard.spool.spool import new_session
 from lossguard.spool.writer import WRITER_HEADER, Writer, writer_of
 from lossguard.vocabulary.errors import CollectorError, ConfigurationError, Conflict, LogOnce, logger
@@ -191,26 +192,37 @@ def folder_of(directory: Path, project: str, run_id: str) -> Path:
 IN_USE = "stop that process or wait until it has ended, or use another run_id"
 
 
-def record(registration: dict[str, Any], settings: Settings, *, session: str | None = None) -> RecordingRun:
-    """Begin or resume the run of this registration, the body of POST /runs. `session`: see RecordingRun.
+@contextmanager
+def locked(folder: Path, settings: Settings) -> Iterator[FolderLock]:
+    """The folder of a run is there, and locked in this block.
 
-    Raises ConfigurationError when its folder cannot be written or another process writes it.
+    Raises ConfigurationError when it cannot be written or another process writes it.
     """
-    folder = folder_of(settings.directory, registration["project"], registration["id"])
-    online = settings.mode is Mode.ONLINE
-    client = Client(settings.url, settings.token) if online and settings.url else None
     try:
         make_folder(folder)
         lock = lock_folder(folder, wait=settings.lock_wait, remedy=IN_USE)
         try:
-            if client is not None and settings.run_id:
-                _take_lease(registration["id"], folder, settings, session)
-            return RecordingRun(registration, folder, settings, client=client, lock=lock, session=session)
-        except BaseException:
+            yield lock
+        finally:
             lock.release()
-            raise
     except OSError as problem:
         raise ConfigurationError(f"{folder} cannot be written ({problem.strerror}): set LOSSGUARD_DIR") from problem
+
+
+def record(registration: dict[str, Any], settings: Settings, *, session: str | None = None) -> RecordingRun:
+    """Begin or resume the run of this registration, the body of POST /runs. `session`: see RecordingRun.
+
+    Raises ConfigurationError as `locked` does.
+    """
+    folder = folder_of(settings.directory, registration["project"], registration["id"])
+    online = settings.mode is Mode.ONLINE
+    client = Client(settings.url, settings.token) if online and settings.url else None
+    with locked(folder, settings) as lock:
+        if client is not None and settings.run_id:
+            _take_lease(registration["id"], folder, settings, session)
+        run = RecordingRun(registration, folder, settings, client=client, lock=lock, session=session)
+        lock.share()  # the run releases it
+        return run
 
 
 def _take_lease(run_id: str, folder: Path, settings: Settings, session: str | None) -> None:

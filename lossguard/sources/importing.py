@@ -3,21 +3,19 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from lossguard.run.settings import Settings
-from lossguard.run.start import IN_USE, folder_of, record, storable_config
+from lossguard.run.start import folder_of, locked, record, storable_config
 from lossguard.sources import positions
 from lossguard.sources.names import NameMap
 from lossguard.sources.positions import Recorded, Saved
 from lossguard.sources.recorder import RunRecorder, recognised
 from lossguard.sources.rows import Row
 from lossguard.sources.source_run import BadSource, SourceRun
-from lossguard.spool.folders import lock_folder, make_folder
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.protocol import IMPORTED, encode_number
 
@@ -61,7 +59,7 @@ def import_run(
     folder = folder_of(settings.directory, project, run_id)
     if next(iter(stored.rows()), None) is None:
         raise BadSource(f"{stored.place} has no row with a step and a number")
-    with _locked(folder, settings):  # before the look at what is recorded: another import may add to it
+    with locked(folder, settings):  # before the look at what is recorded: another import may add to it
         return _import(stored, folder, project, settings, names, progress)
 
 
@@ -112,19 +110,6 @@ def _until_damage(rows: Iterator[Row], problems: list[str]) -> Iterator[Row]:
         yield from rows
     except BadSource as problem:
         problems.append(str(problem))
-
-
-@contextmanager
-def _locked(folder: Path, settings: Settings) -> Iterator[None]:
-    try:
-        make_folder(folder)
-        lock = lock_folder(folder, wait=settings.lock_wait, remedy=IN_USE)
-    except OSError as problem:
-        raise ConfigurationError(f"{folder} cannot be written ({problem.strerror}): set LOSSGUARD_DIR") from problem
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _registration(stored: SourceRun, run_id: str, project: str, began: float) -> dict[str, Any]:
