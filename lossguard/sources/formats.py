@@ -105,8 +105,7 @@ def follow(name: str, place: Path, joiner: Joiner, layout: "Layout") -> Any:
 
 def nothing_found(only: str | None, known: Collection[str] | None = None) -> str:
     """The end of a sentence about a path without a run."""
-    names = [only] if only is not None else list(FORMATS if known is None else known)
-    return f"holds no run that can be read: looked for {', '.join(_reader(name).WHAT for name in names)}"
+    return f"holds no run to read as {only or ', '.join(FORMATS if known is None else known)}"
 
 
 def _asked(known: Collection[str], only: str | None, layout: "Layout") -> list[str]:

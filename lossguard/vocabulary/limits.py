@@ -67,7 +67,7 @@ class Limits:
                 continue
             if name not in cls.__slots__ or not value:
                 known = ", ".join(cls.__slots__)
-                raise ConfigurationError(f"{source}: {part.strip()!r:.100} must be NAME=VALUE with a name of {known}")
+                raise ConfigurationError(f"{source}: {part.strip()!r:.100} must be NAME=VALUE; names: {known}")
             if name in values:
                 raise ConfigurationError(f"{source}: {name} is given twice")
             values[name] = _value(value)

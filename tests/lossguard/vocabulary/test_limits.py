@@ -116,8 +116,8 @@ def test_a_file_of_limits_has_lines_and_comments() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("max_depth", "LOSSGUARD_LIMITS: 'max_depth' must be NAME=VALUE with a name of mode, max_depth, max_skip, "),
-        ("depth=3", "LOSSGUARD_LIMITS: 'depth=3' must be NAME=VALUE with a name of "),
+        ("max_depth", "LOSSGUARD_LIMITS: 'max_depth' must be NAME=VALUE; names: mode, max_depth, max_skip, "),
+        ("depth=3", "LOSSGUARD_LIMITS: 'depth=3' must be NAME=VALUE; names: "),
         ("max_depth=-1", "LOSSGUARD_LIMITS: max_depth=-1 must be a whole number from 0, below 2**53"),
         ("max_depth=2.5", "LOSSGUARD_LIMITS: max_depth=2.5 must be a whole number from 0, below 2**53"),
         ("max_skip=true", "LOSSGUARD_LIMITS: max_skip=True must be a whole number from 0, below 2**53"),

@@ -74,7 +74,7 @@ def test_a_bad_path_is_one_sentence_and_the_others_are_imported(
     shown = capsys.readouterr()
     assert "1 of 3 runs imported" in shown.out
     first, second = shown.err.splitlines()
-    assert first.startswith(f"lossguard: {tmp_path}/empty holds no run that can be read")
+    assert first.startswith(f"lossguard: {tmp_path}/empty holds no run to read as csv")
     assert second == f"lossguard: {tmp_path}/nothing does not exist"
     assert main(["import", paths[1], "--map", "loss=train/ce", "--directory", str(tmp_path / "spools")]) == 1
     assert "has no 'train/ce', which --map names for loss" in capsys.readouterr().err
