@@ -22,6 +22,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "dotted": {"optimizer.lr": 1e-2, "model.width": "512", "tags": ["Sweep", "naïve"]},
     "both": {"lr": 1e-4, "inner": {"lr": 1.0}, "scale": {"lr": 2.0, "min.lr": 5e-1}, "tags": "no list"},
     "nothing": {},
+    "listed": {"groups": [{"decay": 0.1}, {"decay": 0.2}], "loss": {"kind": "ce"}, "flag": "true", "custom": 3},
     "hostile": {'a"b': 1, "percent%": 2, "back\\slash": "x.y", "Größe": {"Länge": "Äpfel"}, "lr_": 1e-3},
 }
 SEARCHES = {
@@ -33,12 +34,12 @@ SEARCHES = {
     "optimizer.lr>1e-4": {"nested", "dotted"},
     "config.lr=0.0003": {"nested"},
     "min.lr=0.5": {"both"},
-    "-lr>0": {"nothing", "hostile"},
+    "-lr>0": {"nothing", "hostile", "listed"},
     "name:adam": set(),  # a field comes before a setting
     "config.name:adam": {"flat"},
     "config.name=adamw": {"flat"},
     "config.name=adam": set(),
-    "config.name!=adamw": {"nested", "dotted", "both", "nothing", "hostile"},
+    "config.name!=adamw": set(CONFIGS) - {"flat"},
     "width=512": {"nested", "dotted"},
     "width:51": {"dotted"},
     "resume=yes": {"flat"},
@@ -46,6 +47,11 @@ SEARCHES = {
     "betas=0.95": {"flat"},
     "betas>0.99": set(),
     "parent:none": {"flat"},
+    "flag=yes": {"listed"},
+    "groups.decay>0.15": {"listed"},
+    "decay=0.1": {"listed"},
+    "kind=ce config.loss.kind:c": {"listed"},
+    "config.loss:ce": set(),  # a section is no setting, and hides no metric
     "slash=x.y": set(),
     "länge=äpfel": set(),  # names are compared as they are
     "Länge:äpf": {"hostile"},
@@ -67,12 +73,13 @@ SEARCHES = {
     "id=nested": {"nested"},
     "steps>=3": {"nested"},
     "steps=0": set(CONFIGS) - {"nested"},
-    "loss<2.5": {"flat"},
+    "loss<2.5": {"flat", "listed"},
     "loss=nan": {"nested"},
     "loss>1e9": {"dotted"},
-    "metric.loss>0": {"flat", "dotted"},
-    "custom=3": {"nested"},
-    "custom!=3": set(CONFIGS) - {"nested"},
+    "metric.loss>0": {"flat", "dotted", "listed"},
+    "custom=3": {"nested", "listed"},
+    "metric.custom=3": {"nested"},
+    "custom!=3": set(CONFIGS) - {"nested", "listed"},
     "-custom>1 lr>0": {"flat", "dotted", "both"},
     "unheard_of=1": set(),
     "incidents=0 waiting<1 open_incidents<=0 interventions=0": set(CONFIGS),
@@ -92,8 +99,9 @@ def _fill(session: Session) -> None:
         run = add_run(session, run_id, config=config, started_at=NOW + number)
         session.flush()
         status = commands.run_status_of(session, run=run, now=NOW)
-        if run_id in ("flat", "nested", "dotted"):
-            status.latest_values = {"loss": {"flat": 2.25, "nested": "NaN", "dotted": "Infinity"}[run_id]}
+        losses = {"flat": 2.25, "nested": "NaN", "dotted": "Infinity", "listed": 1.0}
+        if run_id in losses:
+            status.latest_values = {"loss": losses[run_id]}
         if run_id == "nested":
             segment = add_segment(session, run, "a")
             add_steps(session, run, segment, [0, 1, 2], custom=[1.0, 2.0, 3.0], loss=[1.0, 1.0, 1.0])
