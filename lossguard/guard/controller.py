@@ -371,8 +371,8 @@ class Controller:
 
     def _execute_orders(self, *, is_last: bool) -> None:
         combined = self._exchange_state(wait=is_last)
-        while combined.order and (order := self._inbox.next()) is not None:
-            self._inbox.carry_out(order)
+        while combined.order and self._inbox.carry_out():
+            pass
 
     def _exchange_state(self, *, wait: bool) -> RankState:
         """Tell the other ranks of a signal or an order, and learn of theirs."""

@@ -173,7 +173,7 @@ class OrderInbox:
         problem_with: Callable[[Order], str | None] = lambda order: None,
     ) -> None:
         """`step`: the step that comes next when an order is judged; `until`: the planned steps; `handlers`: what
-        carries out an order of each kind (True: then a hold is over), orders of other kinds are refused;
+        carries out an order of each kind (True: a hold is over), orders of other kinds are refused;
         `problem_with`: why the run cannot carry out an order, if it cannot."""
         self._limits, self._ranks = limits, ranks
         self._step, self._until, self._problem_with = step, until, problem_with
@@ -206,9 +206,12 @@ class OrderInbox:
                 break
         return self._ranks.broadcast(order)
 
-    def carry_out(self, order: Order) -> bool | None:
-        """Carry out an order that `next` has returned."""
-        return self._handlers[order.kind](order)
+    def carry_out(self) -> bool:
+        """Carry out the orders that wait, up to the first whose handler returns True; False: none waits any more."""
+        while (order := self.next()) is not None:
+            if self._handlers[order.kind](order):
+                return True
+        return False
 
     def refuse(self, order: Order, refusal: Refusal | None, why: str) -> None:
         """Answer that the order is not carried out, and warn of it."""
@@ -249,7 +252,7 @@ class OrderInbox:
                 run.accept(order)
                 if order.kind is OrderKind.RELEASE:
                     return True
-            elif self.carry_out(order):
+            elif self._handlers[order.kind](order):
                 return True
 
     def _release(self, order: Order) -> None:

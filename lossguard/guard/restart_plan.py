@@ -241,8 +241,8 @@ class RestartPlan:
         Waits here while the run is held. An order that the script cannot execute is refused.
         """
         combined = self._exchange()
-        while combined.order and (order := self._inbox.next()) is not None:
-            self._inbox.carry_out(order)
+        while combined.order and self._inbox.carry_out():
+            pass
 
     def close(self) -> None:
         """With several ranks, at the end of the loop: release what their communication needs."""

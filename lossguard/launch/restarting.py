@@ -119,7 +119,7 @@ class RestartSupervisor(Supervisor):
         elif run is not None:
             self._observe(run, now)
             self.order_limits.update()
-            if self._take_orders():
+            if self._inbox.carry_out():
                 self._begin_to_stop(child, now)
             else:
                 self._look_for_hang(child, run, now)
@@ -171,13 +171,6 @@ class RestartSupervisor(Supervisor):
             self._newest_saved = 0 if newest is None else self._step_of(newest)
         except (ConfigurationError, OSError) as problem:
             self._log_once.warn_once("list", f"there is nothing to roll back to: {problem}")
-
-    def _take_orders(self) -> bool:
-        """Answer the orders of the inbox. Returns whether one of them is kept, and the command is to be stopped."""
-        while (order := self._inbox.next()) is not None:
-            if self._inbox.carry_out(order):
-                return True
-        return False
 
     def _take(self, order: Order) -> bool:
         """Keep a rollback, for which the command is to be stopped; return False if it is refused."""
@@ -329,7 +322,7 @@ class RestartSupervisor(Supervisor):
         logger.warning("the command is started again in %.1f s: %s", pause, what)
         deadline = time.monotonic() + pause
         while (left := deadline - time.monotonic()) > 0:
-            if run is not None and self._take_orders():
+            if run is not None and self._inbox.carry_out():
                 return self._roll_back(run)
             if signal.sigtimedwait(STOPPING, min(left, 0.1)) is not None:
                 self.is_interrupted = True
