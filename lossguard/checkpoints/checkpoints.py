@@ -251,7 +251,7 @@ class Checkpoints:
         """
         self._join()
         if isinstance(self._place, RemoteFolder):
-            self._place.allow()
+            self._place.enable_uploads()
         states = self.ranks.run_on_all(self._collect_states, state)
         if self.blocking:
             self._write(step, states)
@@ -281,7 +281,7 @@ class Checkpoints:
     def stop_uploading(self) -> None:
         """Give up what is on its way to a URL, so that nothing has to wait for it: that step cannot be restored."""
         if isinstance(self._place, RemoteFolder):
-            self._place.stop()
+            self._place.stop_uploads()
 
     def pin(self, steps: Iterable[int]) -> None:
         """Keep the checkpoints of these steps, whatever their age, until another call names others."""
@@ -500,7 +500,7 @@ class Checkpoints:
 
     def _read_whole(self, place: ReadPlace, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
         names = [*self.objects, RUN]
-        place.need(manifest["files"], [f"{name}.pt" for name in names])
+        place.fetch(manifest["files"], [f"{name}.pt" for name in names])
         states = {name: read_state(place.folder / f"{name}.pt") for name in names}
         digests = {name: digest(states[name]) for name in self.objects}
         if any(digests[name] != manifest["objects"][name] for name in self.objects):
@@ -517,7 +517,7 @@ class Checkpoints:
 
         files = manifest["files"]
         place.check_all(files, self.ranks)
-        need = partial(place.need_more, files)
-        states = read_states(place.folder, files, self.objects, need, self.ranks.rank)
+        fetch = partial(place.fetch, files)
+        states = read_states(place.folder, files, self.objects, fetch, self.ranks.rank)
         digests = {name: digest(state) for name, state in states.items()}
-        return states | {RUN: read_rank_state(place.folder, manifest["ranks"], self.ranks.rank, need)}, digests
+        return states | {RUN: read_rank_state(place.folder, manifest["ranks"], self.ranks.rank, fetch)}, digests

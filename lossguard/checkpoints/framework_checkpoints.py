@@ -60,7 +60,7 @@ class FrameworkCheckpoints(Checkpoints):
             raise CheckpointError(f"{manifest['ranks']} processes have written it, and these are {self.ranks.size}")
         files = manifest["files"]
         place.check_all(files, self.ranks)
-        place.need_more(files, files.keys())
+        place.fetch(files, files.keys())
         own = read_state(place.folder / self._own_file())
         digests = own.pop(DIGESTS)
         return own | self._read_by_framework(place.folder), digests

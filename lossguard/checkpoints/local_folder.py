@@ -90,21 +90,21 @@ class ReadFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._is_compared = False  # by all ranks together
 
     def manifest(self) -> dict[str, Any]:
         """Raises CheckpointError if it is damaged, ValueError if it is not JSON, and OSError."""
         return read_manifest(self.folder)
 
-    def need(self, files: Mapping[str, Any], names: Collection[str]) -> None:
+    def fetch(self, files: Mapping[str, Any], names: Collection[str]) -> None:
         """Have these files in `folder`. Raises CheckpointError if one is not intact."""
-        check_files(self.folder, files, names)
+        if not self._is_compared:
+            check_files(self.folder, files, names)
 
     def check_all(self, files: Mapping[str, Any], ranks: Ranks) -> None:
         """Compare all files of the checkpoint, which the ranks divide among them. Raises CheckpointError."""
         check_files(self.folder, files, share_of(files, ranks.rank, ranks.size))
-
-    def need_more(self, files: Mapping[str, Any], names: Collection[str]) -> None:
-        """Do nothing: after `check_all`, all files are there."""
+        self._is_compared = True
 
 
 class LocalFolder:

@@ -80,7 +80,7 @@ class RemoteFolder:
             problem = str(caught)
         if problems := [each for each in ranks.gather(problem) if each]:
             raise ValueError(f"checkpoints cannot be kept at {self}: {problems[0]}")
-        self.agree()
+        self._sync_steps()
 
     def __str__(self) -> str:
         return self._files.url
@@ -107,7 +107,7 @@ class RemoteFolder:
         if (problem := self._ranks.broadcast(problem)) is not None:
             self.unlock()
             raise ConfigurationError(f"checkpoints cannot be saved: {problem}")
-        self.agree()
+        self._sync_steps()
 
     def unlock(self) -> None:
         """Let a process on this machine write."""
@@ -146,7 +146,7 @@ class RemoteFolder:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
             self._delete_garbage()
-            self.agree()
+            self._sync_steps()
 
     def _begin(self, folder: Path) -> None:
         folder.mkdir()
@@ -159,7 +159,7 @@ class RemoteFolder:
             self._unless_stopped(self._files.put, path, f"{self._where}/{path.relative_to(folder).as_posix()}")
 
     def _unless_stopped(self, action: Callable[..., T], *arguments: Any) -> T:
-        """Run in a thread of its own, which nobody waits for after `stop`: a network may be silent for minutes."""
+        """Run in a thread that nobody waits for after `stop_uploads`: a network may be silent for minutes."""
         done: Future[T] = Future()
         threading.Thread(target=_run, args=(done, action, *arguments), name="lossguard-upload", daemon=True).start()
         either: list[Future[Any]] = [done, self._stop]
@@ -200,7 +200,7 @@ class RemoteFolder:
         except OSError as problem:
             self._log_once.warn_once("delete", f"an old checkpoint could not be deleted: {problem}")
 
-    def agree(self) -> None:
+    def _sync_steps(self) -> None:
         """All ranks know the same steps: those that rank 0 knows."""
         self._steps = self._ranks.broadcast(tuple(sorted(self._listing.folders)))
 
@@ -216,7 +216,7 @@ class RemoteFolder:
             arguments = (done, self._move, folders, moved)
             threading.Thread(target=_run, args=arguments, name="lossguard-discard", daemon=True).start()
             wait((done,), DISCARD_SECONDS)
-        self.agree()
+        self._sync_steps()
         if done.done():
             done.result()
 
@@ -246,18 +246,18 @@ class RemoteFolder:
 
             yield RemoteReadFolder(self._files, manifest_name(step), new_folder)
 
-    def allow(self) -> None:
-        """Undo `stop`."""
+    def enable_uploads(self) -> None:
+        """Undo `stop_uploads`."""
         self._stop = Future()
 
-    def stop(self) -> None:
-        """Give up the upload that is in progress, and the next one up to `allow`."""
+    def stop_uploads(self) -> None:
+        """Give up the upload that is in progress, and the next one up to `enable_uploads`."""
         if not self._stop.done():
             self._stop.set_result(None)
 
     @property
     def is_stopped(self) -> bool:
-        """True if `stop` was called since `allow`."""
+        """True if `stop_uploads` was called since `enable_uploads`."""
         return self._stop.done()
 
     def _begin_to_write(self) -> None:

@@ -118,7 +118,7 @@ class RemoteReadFolder:
         self._where = check_name(content.pop(FOLDER))
         return content
 
-    def need(self, files: Mapping[str, Any], names: Collection[str]) -> None:
+    def fetch(self, files: Mapping[str, Any], names: Collection[str]) -> None:
         """Have these files in `folder`. Raises CheckpointError if one is not intact, and OSError."""
         folder = self.folder
         for name in names:
@@ -126,8 +126,6 @@ class RemoteReadFolder:
         with ThreadPoolExecutor(NUM_REQUESTS) as pool:
             list(pool.map(lambda name: self._files.get(f"{self._where}/{name}", folder / name), names))
         check_files(self.folder, files, names)
-
-    need_more = need
 
     def check_all(self, files: Mapping[str, Any], ranks: Ranks) -> None:
         """Each rank compares what it downloads."""
@@ -160,7 +158,7 @@ class DownloadedCheckpoints(Mapping[int, Path]):
         reading = RemoteReadFolder(self._files, manifest_name(step, self._parent), lambda: partial)
         try:
             manifest = reading.manifest()
-            reading.need(manifest["files"], manifest["files"].keys())
+            reading.fetch(manifest["files"], manifest["files"].keys())
         except (ValueError, LookupError, TypeError) as problem:
             raise CheckpointError(f"the manifest of step {step} at {self._files} is damaged: {problem}") from problem
         write_manifest(partial, manifest)

@@ -86,7 +86,7 @@ def _rebuild(path: str, value: Any, change: Callable[[str, Any], Any]) -> Any:
 
 Files = dict[str, dict[str, Any]]
 """File name -> fingerprint."""
-Need = Callable[[Collection[str]], None]
+Fetch = Callable[[Collection[str]], None]
 """Has files of these names in the folder, intact."""
 
 
@@ -134,21 +134,21 @@ def has_divided_index(files: Files) -> bool:
     return any(re.fullmatch(INDEX_OF_RANK, name) for name in files)
 
 
-def read_rank_state(folder: Path, num_written: int, rank: int, need: Need) -> dict[str, Any]:
+def read_rank_state(folder: Path, num_written: int, rank: int, fetch: Fetch) -> dict[str, Any]:
     """The state that this rank wrote. A rank that did not exist then gets rank 0's, without its generators."""
     existed = rank < num_written
     name = f"rank-{rank if existed else 0}.pt"
-    need([name])
+    fetch([name])
     state: dict[str, Any] = read_state(folder / name)
     return state if existed else {**state, "generators": None}
 
 
-def read_states(folder: Path, files: Files, objects: Mapping[str, Stateful], need: Need, rank: int) -> dict[str, Any]:
+def read_states(folder: Path, files: Files, objects: Mapping[str, Stateful], fetch: Fetch, rank: int) -> dict[str, Any]:
     """The states of the objects, with tensors sharded as those that the objects have now.
 
-    `need` is called with the names of files before they are read: only what this rank reads must lie in `folder`.
+    `fetch` is called with the names of files before they are read: only what this rank reads must lie in `folder`.
     """
-    need([INDEX, *(f"{name}.pt" for name in objects)])
+    fetch([INDEX, *(f"{name}.pt" for name in objects)])
     content = TensorFiles(folder, files, rank)
     layouts = _layouts(objects)
     shards: dict[str, TensorShard] = {}
@@ -156,7 +156,7 @@ def read_states(folder: Path, files: Files, objects: Mapping[str, Stateful], nee
         layout = _layout_of(path, stored.shape, layouts)
         place = TensorShard.of(torch.empty(stored.shape, dtype=stored.dtype) if layout is None else layout)
         shards[path] = place.with_local(torch.empty_like(place.local, dtype=stored.dtype))
-    content.read(shards, need)
+    content.read(shards, fetch)
     tensors = {path: _with_layout(path, shard.local, shard.shape, layouts) for path, shard in shards.items()}
     return {name: join_tensors(name, read_state(folder / f"{name}.pt"), tensors) for name in objects}
 

@@ -120,26 +120,26 @@ class TensorFiles:
         tensors: dict[str, Any] = self._metadata.state_dict_metadata
         return {name: StoredTensor(each.size, each.properties.dtype) for name, each in tensors.items()}
 
-    def read(self, shards: Mapping[str, TensorShard], need: Callable[[Collection[str]], None]) -> None:
+    def read(self, shards: Mapping[str, TensorShard], fetch: Callable[[Collection[str]], None]) -> None:
         """Fill `shards`, which may divide the tensors differently than when they were written. No communication.
 
-        `need` is called with the names of the files before they are read.
+        `fetch` is called with the names of the files before they are read.
         """
-        plan, planner = self._complete_plan(shards, need)
+        plan, planner = self._complete_plan(shards, fetch)
         reader = FileSystemReader(self._folder)
         reader.set_up_storage_reader(self._metadata, True)
-        need(sorted({self._metadata.storage_data[item.storage_index].relative_path for item in plan.items}))
+        fetch(sorted({self._metadata.storage_data[item.storage_index].relative_path for item in plan.items}))
         with checked_sparse_tensors():
             reader.read_data(plan, planner).wait()
 
     def _complete_plan(
-        self, shards: Mapping[str, TensorShard], need: Callable[[Collection[str]], None]
+        self, shards: Mapping[str, TensorShard], fetch: Callable[[Collection[str]], None]
     ) -> tuple[LoadPlan, DefaultLoadPlanner]:
         """A plan to read all `shards`, from as few indexes as possible."""
         indexes = sorted(name for name in self._known if re.fullmatch(INDEX_OF_RANK, name))
         own = [self._own] if self._own in indexes else []
         for names in (own, indexes):
-            need(names)
+            fetch(names)
             pieces = [json.loads((self._folder / name).read_bytes()) for name in names]
             self._metadata = _from_json(_joined(self._content, pieces), self._known)
             planner = _LoadPlanner(False, False)
