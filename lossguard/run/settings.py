@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 from lossguard.client.endpoint import checked_token, collector_url
 from lossguard.run.process_rank import num_ranks_of, rank_of
@@ -13,6 +14,7 @@ from lossguard.spool.archive import Keep
 from lossguard.spool.folders import LOCK_WAIT
 from lossguard.vocabulary.errors import ConfigurationError
 
+E = TypeVar("E", bound=StrEnum)
 MAX_LOCK_WAIT = 86_400.0
 """Seconds."""
 HARDWARE_INTERVAL = 15.0
@@ -98,25 +100,28 @@ class Settings:
         if ranks is not None and ranks.size > 1:
             rank, num_ranks = ranks.rank, ranks.size
         if mode:
-            chosen = _mode("mode", mode)
+            chosen = _one_of(Mode, "mode", mode)
         elif env.get("LOSSGUARD_MODE"):
-            chosen = _mode("LOSSGUARD_MODE", env["LOSSGUARD_MODE"])
+            chosen = _one_of(Mode, "LOSSGUARD_MODE", env["LOSSGUARD_MODE"])
         else:
             chosen = Mode.ONLINE if address else Mode.OFFLINE
         if rank > 0:  # whatever the mode: the same script runs on all ranks, and only rank 0 records
             chosen = Mode.OFF
         if chosen is Mode.ONLINE and not address:
             raise ConfigurationError("mode 'online' needs the collector's address: pass url= or set LOSSGUARD_URL")
+        hardware = env.get("LOSSGUARD_HARDWARE") or str(HARDWARE_INTERVAL)
         return cls(
             mode=chosen,
             url=address,
             token=_token(token, env.get("LOSSGUARD_TOKEN")),
             directory=Path(directory or env.get("LOSSGUARD_DIR") or ".lossguard"),
             run_id=run_id or env.get("LOSSGUARD_RUN_ID") or None,
-            keep=_keep(env.get("LOSSGUARD_SPOOL_KEEP") or Keep.ALL),
+            keep=_one_of(Keep, "LOSSGUARD_SPOOL_KEEP", env.get("LOSSGUARD_SPOOL_KEEP") or Keep.ALL),
             rank=rank,
             num_ranks=num_ranks,
-            hardware_interval=_hardware_interval(env.get("LOSSGUARD_HARDWARE") or str(HARDWARE_INTERVAL)),
+            hardware_interval=None
+            if hardware == "off"
+            else _seconds("LOSSGUARD_HARDWARE", hardware, least=MIN_HARDWARE_INTERVAL, off="off, or "),
             lock_wait=_seconds("LOSSGUARD_LOCK_WAIT", env.get("LOSSGUARD_LOCK_WAIT") or str(LOCK_WAIT)),
         )
 
@@ -127,37 +132,21 @@ def _token(given: str | None, variable: str | None) -> str | None:
     return checked_token("LOSSGUARD_TOKEN", variable) if variable else None
 
 
-def _mode(source: str, value: str) -> Mode:
+def _one_of(kind: type[E], source: str, value: str) -> E:
     try:
-        return Mode(value)
+        return kind(value)
     except ValueError:
-        raise ConfigurationError(f"{source}={value!r} must be online, offline or off") from None
+        *others, last = kind
+        raise ConfigurationError(f"{source}={value!r} must be {', '.join(others)} or {last}") from None
 
 
-def _keep(value: str) -> Keep:
-    try:
-        return Keep(value)
-    except ValueError:
-        raise ConfigurationError(f"LOSSGUARD_SPOOL_KEEP={value!r} must be {', '.join(Keep)}") from None
-
-
-def _hardware_interval(value: str) -> float | None:
-    if value == "off":
-        return None
+def _seconds(source: str, value: str, *, least: float = 0.0, off: str = "") -> float:
     try:
         seconds = float(value)
     except ValueError:
         seconds = -1.0
-    if not MIN_HARDWARE_INTERVAL <= seconds <= MAX_LOCK_WAIT:
-        raise ConfigurationError(f"LOSSGUARD_HARDWARE={value!r} must be off, or seconds from 1 to 86400 (a day)")
-    return seconds
-
-
-def _seconds(source: str, value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1.0
-    if not 0.0 <= seconds <= MAX_LOCK_WAIT:
-        raise ConfigurationError(f"{source}={value!r} must be seconds, from 0 to {MAX_LOCK_WAIT:.0f} (a day)")
+    if not least <= seconds <= MAX_LOCK_WAIT:
+        raise ConfigurationError(
+            f"{source}={value!r} must be {off}seconds from {least:g} to {MAX_LOCK_WAIT:.0f} (a day)"
+        )
     return seconds
