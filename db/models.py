@@ -545,7 +545,7 @@ class RunSetting(Base):
     __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
     run_pk: Mapped[int] = _run_key(primary=True)
-    key: Mapped[str] = mapped_column(String(256), primary_key=True, index=True)
+    key: Mapped[str] = mapped_column(String(256), primary_key=True)
     """The last component of the name."""
     name: Mapped[str] = mapped_column(String(256), primary_key=True)
     """`config.` and the path of a setting, or `tag`, or `device`."""

@@ -374,7 +374,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_pk", "key", "name", "position", name=op.f("pk_run_settings")),
         sqlite_with_rowid=False,
     )
-    op.create_index(op.f("ix_run_settings_key"), "run_settings", ["key"])
     op.create_table(
         "segments",
         sa.Column("run_pk", sa.Integer(), nullable=False),
