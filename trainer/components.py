@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from trainer.config import Recipe
-from trainer.data.batches import Batches, bytes_per_token, open_batches
+from trainer.data.batches import TokenBatches, bytes_per_token, open_batches
 from trainer.data.held_out import HeldOut
 from trainer.errors import UsageError
 from trainer.model import GPT
@@ -21,7 +21,7 @@ class Components:
     """Everything that a run needs besides the SDK."""
 
     device: torch.device
-    batches: Batches
+    batches: TokenBatches
     """Training data."""
     held_out: HeldOut | None
     """Data for the held-out loss; None if the recipe holds nothing back."""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.data.batches import Batch, Batches
+from trainer.data.batches import Batch, TokenBatches
 from trainer.data.windows import PADDING
 from trainer.errors import UsageError
 from trainer.ranks import local_part, rank_and_size
@@ -223,7 +223,7 @@ def parse_fault(text: str) -> Fault:
 class FaultyBatches:
     """The training data with the faults in it."""
 
-    def __init__(self, batches: Batches, faults: Iterable[Fault], *, at_steps: bool = False) -> None:
+    def __init__(self, batches: TokenBatches, faults: Iterable[Fault], *, at_steps: bool = False) -> None:
         """`at_steps`: the faulty batches are those that the run uses when it first reaches the fault's step, whatever
         it has skipped before, and they remain the faulty ones. Otherwise the step is the batch index."""
         self.batches = batches

@@ -19,7 +19,7 @@ from lossguard.guard.controller import Boundary, Controller
 from lossguard.guard.data.batches import Batches
 from lossguard.hf.loader import Filling, Hooks, Loader, empty_like, set_epoch
 from lossguard.hf.measuring import Measuring
-from lossguard.hf.trainer_checkpoints import Progress, TrainerCheckpoints
+from lossguard.hf.trainer_checkpoints import HfCheckpoints, Progress
 from lossguard.torch.remedies import ScaledRates
 from lossguard.torch.summary_writer import purge
 from lossguard.vocabulary.errors import LossguardError, never_raises
@@ -68,7 +68,7 @@ class Guarding(Measuring):
         hooks.wrap(self.trainer, "get_train_dataloader", self._make_loader)
         hooks.wrap(self.trainer, "set_initial_training_values", self._initial_values)
         hooks.wrap(self.trainer, "save_model", self._save_model)
-        if isinstance(self.controller.checkpoints, TrainerCheckpoints):
+        if isinstance(self.controller.checkpoints, HfCheckpoints):
             self.controller.checkpoints.install(hooks)
         hooks.wrap(self.trainer, "_maybe_log_save_evaluate", self._log_save_evaluate)
 

@@ -168,7 +168,7 @@ class _OutputFolder(LocalFolder):
         return self.path / f"checkpoint-{step}"
 
 
-class TrainerCheckpoints(FrameworkCheckpoints):
+class HfCheckpoints(FrameworkCheckpoints):
     """The folders that `trainer` writes.
 
     `keep`, `keep_bytes`: as for `Checkpoints`; `keep=None`: the newest `save_total_limit` stay (at least 2), and no

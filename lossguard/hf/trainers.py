@@ -10,7 +10,7 @@ from lossguard.checkpoints.store import CheckpointStore
 from lossguard.guard.controller import Controller
 from lossguard.hf.guarding import Guarding
 from lossguard.hf.measuring import Measuring
-from lossguard.hf.trainer_checkpoints import KEEP, PartCheckpoints, Progress, TrainerCheckpoints
+from lossguard.hf.trainer_checkpoints import KEEP, HfCheckpoints, PartCheckpoints, Progress
 from lossguard.run.run import NO_STEPS, Run, check_run
 from lossguard.vocabulary.limits import Limits
 from lossguard.vocabulary.orders import Skip
@@ -115,7 +115,7 @@ def guard(
             f"directory={str(directory)!r} needs store='lossguard': the Trainer writes into its output_dir"
         )
     if store == "hf":
-        checkpoints: CheckpointStore = TrainerCheckpoints(trainer, progress, keep=keep, keep_bytes=keep_bytes)
+        checkpoints: CheckpointStore = HfCheckpoints(trainer, progress, keep=keep, keep_bytes=keep_bytes)
     elif store == "lossguard":
         folder = directory or Path(str(trainer.args.output_dir)) / "lossguard"
         options: dict[str, Any] = {"keep": KEEP if keep is None else keep, "keep_bytes": keep_bytes}

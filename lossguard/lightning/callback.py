@@ -33,7 +33,7 @@ from lossguard.lightning.framework import (
     refuse_several_loaders,
     refuse_without_length,
 )
-from lossguard.lightning.trainer_checkpoints import Callbacks, Loops, TrainerCheckpoints
+from lossguard.lightning.trainer_checkpoints import Callbacks, LightningCheckpoints, Loops
 from lossguard.lightning.watch import Watch
 from lossguard.run.run import Run
 from lossguard.torch.remedies import ScaledRates
@@ -165,7 +165,7 @@ class Lossguard(Watch):
         directory = self.directory or within(trainer.default_root_dir, "lossguard")
         if self.store == "lightning":
             space = {name: self.storage[name] for name in ("keep", "keep_bytes")}
-            return TrainerCheckpoints(trainer, directory, uncompared=uncompared, **space, **objects)
+            return LightningCheckpoints(trainer, directory, uncompared=uncompared, **space, **objects)
         return Checkpoints(directory, uncompared=uncompared, **objects, **self.storage)
 
     def next_micro_batch(self) -> Any:

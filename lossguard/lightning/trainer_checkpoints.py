@@ -172,7 +172,7 @@ def _is_plain(value: Any) -> bool:
 FILE = "trainer.ckpt"
 
 
-class TrainerCheckpoints(FrameworkCheckpoints):
+class LightningCheckpoints(FrameworkCheckpoints):
     """Checkpoints that `trainer` writes. `keep`, `keep_bytes`, `uncompared` and `objects`: as for `Checkpoints`.
 
     Saving raises CheckpointError where `save_hyperparameters` or a hook has put more into the file than tensors and

@@ -58,7 +58,7 @@ class Follower(Protocol):
 
 
 @dataclass(kw_only=True, slots=True)
-class Watch:
+class WatchedSource:
     """One source, to be followed by `run`."""
 
     path: Path

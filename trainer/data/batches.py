@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config import Recipe
-from trainer.data.batch import Batch as Batch  # what Batches consist of
+from trainer.data.batch import Batch as Batch  # what TokenBatches consist of
 from trainer.data.held_out import HeldOut
 from trainer.data.shuffle import Shuffle
 from trainer.data.split import Split, rows_of, split
@@ -19,7 +19,7 @@ from trainer.errors import UsageError
 CHUNK_WINDOWS = 4096
 
 
-class Batches:
+class TokenBatches:
     """Endless data: `batches[i]` is batch i of the data order. Every epoch has its own shuffle."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Batches:
         return numbers
 
 
-def bytes_per_token(recipe: Recipe, batches: Batches, held_out: HeldOut | None) -> float | None:
+def bytes_per_token(recipe: Recipe, batches: TokenBatches, held_out: HeldOut | None) -> float | None:
     """Average bytes of text per token (of byte pairs: per evaluated target); None if unknown. Raises UsageError."""
     given, tokenizer = recipe.data.bytes_per_token, batches.tokenizer
     if isinstance(tokenizer, Ids):
@@ -97,7 +97,7 @@ def curriculum_steps(recipe: Recipe) -> int:
     return (recipe.data.curriculum_steps or recipe.steps) if recipe.data.easy_first else 0
 
 
-def open_batches(recipe: Recipe) -> tuple[Batches, HeldOut | None]:
+def open_batches(recipe: Recipe) -> tuple[TokenBatches, HeldOut | None]:
     """The training batches, and the held-out windows (None if the recipe holds nothing back). Raises UsageError."""
     shards = open_shards(recipe.data.path)
     parts = split(shards, recipe.data, recipe.model.context)
@@ -106,7 +106,7 @@ def open_batches(recipe: Recipe) -> tuple[Batches, HeldOut | None]:
     size = min(len(windows), recipe.data.max_windows or len(windows))
     if size < recipe.data.batch_size:
         raise UsageError(_too_short(sum(map(len, shards)), size, recipe))
-    train = Batches(
+    train = TokenBatches(
         windows,
         size=size,
         batch_size=recipe.data.batch_size,

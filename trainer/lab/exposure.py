@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lossguard import Estimate
 from trainer.config import Recipe
-from trainer.data.batches import Batches, open_batches
+from trainer.data.batches import TokenBatches, open_batches
 from trainer.data.markov import MarkovChain, open_chain
 from trainer.errors import UsageError
 from trainer.exposure import ExposureBias, exposure_bias
@@ -104,7 +104,7 @@ def train_one(recipe: Recipe, chain: MarkovChain, folder: Path) -> TrainedModel:
     )
 
 
-def true_inputs(model: GPT, batches: Batches, recipe: Recipe) -> float:
+def true_inputs(model: GPT, batches: TokenBatches, recipe: Recipe) -> float:
     """Return the share of true inputs (see TrainedModel). A token that is replaced by an equal one counts as true."""
     torch.manual_seed(recipe.seed)
     device = next(model.parameters()).device

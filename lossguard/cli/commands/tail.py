@@ -39,7 +39,7 @@ class Event:
         return {"event": self.kind, **self.facts}
 
 
-class Follower:
+class RunEvents:
     """Remembers what of a run was seen already. A failed look changes nothing: the next one sees all of it."""
 
     def __init__(self, client: Client, run: Found, metrics: Sequence[str], *, last: int) -> None:
@@ -162,7 +162,7 @@ def run(options: argparse.Namespace) -> int:
     terminal = Terminal.of()
     with connected(options) as client:
         found = find(client, options.which_run)
-        follower = Follower(client, found, options.metric or (), last=max(0, options.last))
+        follower = RunEvents(client, found, options.metric or (), last=max(0, options.last))
         while True:
             for event in _patiently(follower.look, options):
                 _print(terminal, event, as_json=options.json)

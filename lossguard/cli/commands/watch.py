@@ -35,7 +35,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from lossguard.sources.watching import LOCK_WAIT, Watch  # the other commands start without it
+    from lossguard.sources.watching import LOCK_WAIT, WatchedSource  # the other commands start without it
 
     settings = settings_of(options)
     if not is_name(options.project):
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"--until-idle {options.until_idle} must be seconds, above 0")
     formats.check(options.format, formats.WATCHED)
     names = NameMap.parse(options.map)
-    watch = Watch(
+    watch = WatchedSource(
         path=options.path,
         settings=replace(settings, lock_wait=min(settings.lock_wait, LOCK_WAIT)),
         names=names,

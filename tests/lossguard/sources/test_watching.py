@@ -1,4 +1,4 @@
-"""`Watch` in this process, offline: how it begins, ends and goes on. As a process: tests/lossguard/cli/commands."""
+"""`WatchedSource` in this process, offline: how it begins, ends and goes on. As a process: tests/lossguard/cli."""
 
 import threading
 from pathlib import Path
@@ -9,17 +9,17 @@ import pytest
 from lossguard.run.settings import Settings
 from lossguard.sources.names import NameMap
 from lossguard.sources.source_run import BadSource
-from lossguard.sources.watching import Watch
+from lossguard.sources.watching import WatchedSource
 from lossguard.spool.history import read_spools
 from lossguard.spool.spool import RecordWriter
 from lossguard.vocabulary.errors import ConfigurationError
 from tests.waiting import wait_for
 
 
-def watch(folder: Path, path: Path, said: list[str] | None = None, **options: Any) -> Watch:
+def watch(folder: Path, path: Path, said: list[str] | None = None, **options: Any) -> WatchedSource:
     settings = Settings.read({}, mode="offline", directory=folder / "spools")
     say = ([] if said is None else said).append
-    return Watch(path=path, settings=settings, say=say, project="p", **{"names": NameMap(), **options})
+    return WatchedSource(path=path, settings=settings, say=say, project="p", **{"names": NameMap(), **options})
 
 
 def recorded(folder: Path) -> list[dict[str, Any]]:

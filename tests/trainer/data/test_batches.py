@@ -13,7 +13,7 @@ from tests.lossguard.scripted import Memory, ScriptedRun, rollback
 from tests.trainer.data.windows import batches_of, make_batches
 from tests.trainer.small import TEXT, small_recipe
 from trainer.config import DataConfig
-from trainer.data.batches import Batches, open_batches
+from trainer.data.batches import TokenBatches, open_batches
 from trainer.data.windows import PADDING
 from trainer.errors import UsageError
 
@@ -89,12 +89,12 @@ def write_documents(folder: Path) -> Path:
     return folder / "texts"
 
 
-def curriculum(tokens: NDArray[Any], *, steps: int, batch_size: int, seed: int, easy: bool = True) -> Batches:
+def curriculum(tokens: NDArray[Any], *, steps: int, batch_size: int, seed: int, easy: bool = True) -> TokenBatches:
     shard = tokens.astype(np.uint8)
     return batches_of(shard, curriculum_steps=steps if easy else 0, batch_size=batch_size, seed=seed)
 
 
-def windows_of(batches: Batches, steps: int) -> NDArray[np.int64]:
+def windows_of(batches: TokenBatches, steps: int) -> NDArray[np.int64]:
     return np.concatenate([batches.window_numbers(index) for index in range(steps)])
 
 

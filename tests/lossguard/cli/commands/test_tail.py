@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from lossguard import Client
 from lossguard.cli.commands import tail
-from lossguard.cli.commands.tail import NON_FINITE, Event, Follower
+from lossguard.cli.commands.tail import NON_FINITE, Event, RunEvents
 from lossguard.vocabulary.errors import Unreachable
 from tests.dashboard.serving import ROOT, serving
 from tests.lossguard.cli.calls import Cli
@@ -91,7 +91,7 @@ def test_a_follower_sees_steps_incidents_interventions_segments_and_the_end_once
     collector_client: Client,
 ) -> None:
     run = trained(collector_client, "r", 100)
-    follower = Follower(collector_client, run.get(), ("loss",), last=2)
+    follower = RunEvents(collector_client, run.get(), ("loss",), last=2)
     first = follower.look()
     assert [each.kind for each in first] == ["state", "step", "step"]
     assert [each.facts["step"] for each in first[1:]] == [98, 99]
@@ -116,7 +116,7 @@ def test_a_follower_sees_steps_incidents_interventions_segments_and_the_end_once
 
 def test_the_steps_that_a_rollback_discards_between_two_looks_are_seen_too(collector_client: Client) -> None:
     run = trained(collector_client, "r", 100)
-    follower = Follower(collector_client, run.get(), (), last=0)
+    follower = RunEvents(collector_client, run.get(), (), last=0)
     follower.look()
     run.report(100, [2.0, 2.0, 2.0])
     run.open(50, "rewind")
@@ -131,5 +131,5 @@ def test_what_was_over_before_is_no_news(collector_client: Client) -> None:
     run.report(101, [2.0] * 60)
     (incident,) = run.get("/incidents")
     assert incident["state"] == "closed"
-    follower = Follower(collector_client, run.get(), ("loss",), last=0)
+    follower = RunEvents(collector_client, run.get(), ("loss",), last=0)
     assert [each.kind for each in follower.look()] == ["state"]
