@@ -18,6 +18,9 @@ BASELINE = "0001"
 FIRST_LATER = "0101"
 """The second one: pre-releases gave their migrations the numbers in between."""
 
+NEWEST_TABLE = "run_settings"
+"""The table that came last into the baseline: the stores of pre-releases that were numbered 0001 lack it."""
+
 
 class NoStore(BadDatabaseUrl):
     """There is no store at the URL."""
@@ -53,7 +56,7 @@ def pre_release(connection: sa.Connection) -> str | None:
     if current is None:
         is_older = has_table("runs")
     else:
-        is_older = BASELINE < current < FIRST_LATER or not has_table("schema_compatibility")
+        is_older = BASELINE < current < FIRST_LATER or not has_table(NEWEST_TABLE)
     return (
         f"a pre-release of Lossguard wrote this store (schema {current or 'without a number'}), and this version cannot"
         " read it; keep it, and export its runs to Parquet with the version that wrote it"

@@ -170,8 +170,8 @@ def make_pre_release(engine: sa.Engine, mark: str | None) -> None:
         add_run(session)
         if mark is None:
             session.execute(sa.text("DELETE FROM alembic_version"))
-        elif mark == "0001":  # the first one had no more than a dozen tables
-            session.execute(sa.text("DROP TABLE schema_compatibility"))
+        elif mark == "0001":  # fewer tables than that of the first release
+            session.execute(sa.text("DROP TABLE run_settings"))
         else:
             session.execute(sa.text("UPDATE alembic_version SET version_num = :mark"), {"mark": mark})
 
