@@ -53,10 +53,7 @@ def pre_release(connection: sa.Connection) -> str | None:
     has_table = sa.inspect(connection).has_table
     found = sa.text("SELECT version_num FROM alembic_version")
     current = connection.scalar(found) if has_table("alembic_version") else None
-    if current is None:
-        is_older = has_table("runs")
-    else:
-        is_older = BASELINE < current < FIRST_LATER or not has_table(NEWEST_TABLE)
+    is_older = has_table("runs") if current is None else BASELINE < current < FIRST_LATER or not has_table(NEWEST_TABLE)
     return (
         f"a pre-release of Lossguard wrote this store (schema {current or 'without a number'}), and this version cannot"
         " read it; keep it, and export its runs to Parquet with the version that wrote it"
