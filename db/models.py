@@ -1,8 +1,8 @@
 """Tables of the store.
 
 Times are unix seconds (UTC). Steps count optimizer steps from 0. A number that is not finite is never in a numeric
-column (SQLite turns NaN into NULL, PostgreSQL sorts it above all numbers, and every aggregate would be NaN): the column
-is NULL, and `Step.non_finite` says what the number was.
+column (SQLite turns NaN into NULL, PostgreSQL sorts it above all numbers, and every aggregate would be NaN): what steps
+report is stored as bytes.
 """
 
 import json
@@ -30,7 +30,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from lossguard.vocabulary.metrics import COLUMNS, ColumnType
 from lossguard.vocabulary.protocol import MAX_TIME
 
 MAX_AUTHOR = 320
@@ -261,11 +260,7 @@ INNER_COLUMNS = ("num_packed", "writer")
 
 
 class Step(Base):
-    """The step report of one optimizer step that is in no block: one wide row.
-
-    Only `db.steps` reads and writes the table. The metrics of `lossguard.vocabulary.metrics.COLUMNS` are columns too,
-    added below.
-    """
+    """The step report of one optimizer step that is in no block. Only `db.steps` reads and writes the table."""
 
     __tablename__ = "steps"
     __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
@@ -274,16 +269,8 @@ class Step(Base):
     segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     time: Mapped[float]
-    extra: Mapped[dict[str, Any] | None]
-    """The metrics that have no column of their own."""
-    non_finite: Mapped[dict[str, Any] | None]
-    """Metric name -> "NaN", "Infinity" or "-Infinity", where a reported number was not finite."""
-
-
-METRIC_TYPES: dict[ColumnType, sa.types.TypeEngine[Any]] = {
-    ColumnType.FLOAT: Float(53),
-    ColumnType.COUNT: BigInteger(),
-}
+    values: Mapped[bytes]
+    """The metrics that the step reported: `db.steps.loose_rows.CELL`."""
 
 
 class StoredBlock(Base):
@@ -329,10 +316,6 @@ class SchemaCompatibility(Base):
     __tablename__ = "schema_compatibility"
 
     compatible_from: Mapped[str] = mapped_column(String(32), primary_key=True)
-
-
-for _metric, _type in COLUMNS.items():
-    setattr(Step, _metric, mapped_column(METRIC_TYPES[_type], nullable=True))
 
 
 class RunStatus(Base):

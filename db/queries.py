@@ -31,7 +31,7 @@ from db.steps.series import Series as Series
 from db.steps.series import many_series as many_series
 from db.steps.series import series as series
 from db.steps.step_block import end_of
-from lossguard.vocabulary.metrics import COLUMNS
+from lossguard.vocabulary.metrics import in_order
 from lossguard.vocabulary.protocol import PROBE
 from lossguard.vocabulary.source_facts import SOURCE
 from lossguard.vocabulary.states import OrderState
@@ -362,9 +362,8 @@ def snapshot_before(
 
 
 def metric_names(session: Session, *, run: Run) -> list[str]:
-    """The names of the run's metrics: those with a column of their own first."""
-    seen = set(session.scalars(sa.select(Metric.name).where(Metric.run_pk == run.pk)))
-    return [name for name in COLUMNS if name in seen] + sorted(seen - set(COLUMNS))
+    """The names of the run's metrics, `in_order`."""
+    return in_order(set(session.scalars(sa.select(Metric.name).where(Metric.run_pk == run.pk))))
 
 
 def times(session: Session, *, run: Run, step_ranges: Sequence[StepRange], steps: Sequence[int]) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""A metric is one row of the registry and a migration; a signal is two rows. All else follows."""
+"""A metric is one row of the registry, a signal two rows. All else follows."""
 
 import json
 import os
@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic.script import ScriptDirectory
-
-from db import migrate
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +18,6 @@ ROWS = """\
     Metric(
         name="dead_units",
         title="Dead units (fraction)",
-        column=ColumnType.FLOAT,
         gauge="lossguard_dead_units",
         gauge_help="Units that are never active",
         default_chart=True,
@@ -30,7 +26,6 @@ ROWS = """\
         name="weight_norm",
         title="Weight norm (L2)",
         short_name="weight norm",
-        column=ColumnType.FLOAT,
         detector_input=True,
         incident_kind=IncidentKind.GRAD_SPIKE,
         gauge="lossguard_weight_norm",
@@ -41,20 +36,6 @@ ROWS = """\
 """
 START_OF_PARAMETERS = "PARAMETERS = {\n"
 PARAMETERS = '    "weight_norm": SignalParameters(log=True, min_noise=0.1, gross_rise=float(np.log(30.0))),\n'
-MIGRATION = """\
-import sqlalchemy as sa
-from alembic import op
-
-revision = "9999"
-down_revision = "{newest}"
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-    for name in ("dead_units", "weight_norm"):
-        op.add_column("steps", sa.Column(name, sa.Float(precision=53), nullable=True))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +47,6 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "tests/metric_registry_drive.py", folder)
     _insert(folder / "lossguard/vocabulary/metrics.py", ROWS, before=END_OF_METRICS)
     _insert(folder / "monitor/detection/scoring/signals.py", START_OF_PARAMETERS + PARAMETERS, at=START_OF_PARAMETERS)
-    migration = folder / "db/migrations/versions/9999_two_metrics.py"
-    newest = ScriptDirectory(str(migrate.MIGRATIONS)).get_current_head()
-    migration.write_text(MIGRATION.format(newest=newest))
     return folder
 
 
@@ -94,9 +72,8 @@ def driven(copy: Path) -> dict[str, Any]:
     return result
 
 
-def test_a_metric_has_its_column_and_its_series(driven: dict[str, Any]) -> None:
+def test_a_metric_has_its_series_without_a_migration(driven: dict[str, Any]) -> None:
     assert driven["drift"] is None
-    assert driven["stored"] == [8.25, None]
     assert driven["series"] == [1.25 + step for step in range(400)]
     assert driven["metrics"] == ["loss", "perplexity", "dead_units", "weight_norm"]
 

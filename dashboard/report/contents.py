@@ -12,7 +12,7 @@ from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind
 from db.models import Incident, Intervention
 from lossguard.vocabulary.gating import SKIPPED
-from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS, COLUMNS, EVALUATION_SECONDS, PAUSE_SECONDS, default_charts
+from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS, default_charts
 from lossguard.vocabulary.states import IncidentState
 
 
@@ -93,12 +93,16 @@ def read_contents(run_id: str, *, now: float, zone: tzinfo, limits: Limits | Non
     )
 
 
+NOT_DRAWN = (
+    *("perplexity", "log_z_max", "z_loss", "tokens", "batch_index", "step_seconds"),  # other curves say the same
+    *(CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS, SKIPPED),  # in the goodput, and as marks
+)
+
+
 def curve_names(metrics: Sequence[str]) -> list[str]:
-    """The default charts, then scalars of the user's own; of the metrics with a column only the default ones."""
+    """The default charts, then all other metrics but NOT_DRAWN."""
     default = default_charts(metrics)
-    elsewhere = (CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS, SKIPPED)  # in the goodput, and as marks
-    others = (*COLUMNS, *default, *elsewhere)
-    return default + [name for name in metrics if name not in others]
+    return default + [name for name in metrics if name not in (*default, *NOT_DRAWN)]
 
 
 def read_incidents(facts: RunFacts, limits: Limits) -> Iterator[ReportIncident]:

@@ -26,7 +26,7 @@ from db.steps import backlog, lost_values
 from db.steps.archived import files, parquet
 from db.steps.archived.files import ArchivedFile, FileState
 from db.steps.archived.places import Place, PlaceError, path_segment
-from db.steps.blocks import read_blocks
+from db.steps.blocks import metric_numbers, read_blocks
 from db.steps.step_block import RunRange, StepBlock, end_of
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
@@ -122,7 +122,8 @@ def _next_work(engine: sa.Engine, run_id: str) -> _Work | None:
         limit = steps_per_file(len(metrics))
         for part in _archivable(queries.segments(session, run=run)):
             if found := blocks.first_in_store(session, run_pk=run.pk, within=part, max_steps=limit):
-                (block,) = read_blocks(session, [RunRange(run.pk, found)], metrics)
+                numbers = metric_numbers(session, [run.pk], metrics)
+                (block,) = read_blocks(session, [RunRange(run.pk, found)], metrics, numbers)
                 lost_values.check(session, [(RunRange(run.pk, found), block)])
                 return _Work(run.pk, run.id, run.revision, block)
     return None

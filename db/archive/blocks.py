@@ -80,7 +80,7 @@ def put_back(session: Session, *, run: Run, file: ArchivedFile, steps: StepBlock
     packing.write_values(session, place, [_of_block(steps, head) for head in heads])
     bulk.run(session, f"UPDATE step_blocks SET archived_file = NULL WHERE {held}", (*key, file.id))
     everything = RunRange(run.pk, StepRange(file.segment, file.first_step, file.last_step + 1))
-    (stored,) = blocks.read_blocks(session, [everything], list(steps.metrics))
+    (stored,) = blocks.read_blocks(session, [everything], list(steps.metrics), {run.pk: place.numbers})
     return stored.at(_positions(stored, heads))
 
 

@@ -93,10 +93,6 @@ class Dialect(ABC):
     def member(self, column: InstrumentedAttribute[Any], key: str) -> sa.ColumnElement[str | None]:
         """The member `key` of the objects in a JSON column, as a text; NULL where there is none."""
 
-    def json_text(self, column: str) -> str:
-        """SQL for the text of a JSON column, which the driver would parse otherwise."""
-        return f"CAST({column} AS TEXT)"
-
     @abstractmethod
     def num_bytes(self, engine: sa.Engine) -> int:
         """The size of the store, with what is free in it."""

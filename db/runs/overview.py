@@ -24,7 +24,7 @@ from db.steps.nearest import StepTime as StepTime
 from db.steps.summaries import LiveSpan
 from db.steps.summaries import MetricSummary as MetricSummary
 from db.store import bulk
-from lossguard.vocabulary.metrics import COLUMNS
+from lossguard.vocabulary.metrics import in_order
 from lossguard.vocabulary.protocol import encode_number
 from lossguard.vocabulary.states import IncidentState, RunState
 
@@ -119,9 +119,8 @@ def _count_of_listed(
 
 
 def metric_names(session: Session) -> list[str]:
-    """The names of the metrics of any run: those with a column of their own first."""
-    seen = set(session.scalars(sa.select(Metric.name).distinct()))
-    return [name for name in COLUMNS if name in seen] + sorted(seen - set(COLUMNS))
+    """The names of the metrics of any run, `in_order`."""
+    return in_order(set(session.scalars(sa.select(Metric.name).distinct())))
 
 
 def summaries(session: Session, *, runs: Sequence[Run], metrics: Sequence[str]) -> dict[int, RunSummary]:

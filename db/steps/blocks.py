@@ -85,10 +85,10 @@ def end_of_block(session: Session, run_pk: int, step_range: StepRange) -> int:
     return end if step_range.last is None else min(end, step_range.last)
 
 
-def end_of_first(session: Session, run_pk: int, step_range: StepRange, max_steps: int) -> int | None:
+def end_of_first(session: Session, run_pk: int, step_range: StepRange, max_steps: int) -> int:
     """The step before which the blocks of a range hold `max_steps` steps or more; END where there are no more of them.
 
-    None where the range has no blocks. The first block may begin before the range: it is not counted.
+    The first block may begin before the range: it is not counted.
     """
     low, count = step_range.first, None
     while True:
@@ -99,19 +99,26 @@ def end_of_first(session: Session, run_pk: int, step_range: StepRange, max_steps
             if count >= max_steps:
                 return int(last) + 1
         if len(found) < MANY:
-            return None if count is None else END
+            return END
         low = int(found[-1][0]) + 1
 
 
 def read_blocks(
-    session: Session, ranges: Sequence[RunRange], metrics: Sequence[str], *, with_times: bool = True
+    session: Session,
+    ranges: Sequence[RunRange],
+    metrics: Sequence[str],
+    numbers: Mapping[int, Mapping[str, int]],
+    *,
+    with_times: bool = True,
 ) -> list[StepBlock]:
-    """Read the steps in blocks of each range together. Without times these are NaN. Raises DamagedBlock."""
+    """Read the steps in blocks of each range together. `numbers`: those of the metrics, by run and name.
+
+    Without times these are NaN. Raises DamagedBlock.
+    """
     found = find(session, ranges, with_times=with_times)
-    numbers = _numbers(session, {one.run_pk for one, blocks in zip(ranges, found, strict=True) if blocks}, metrics)
     stored = _read_values(session, ranges, found, numbers)
     return [
-        _as_step_block(session, one, blocks, values, numbers.get(one.run_pk, {}), metrics)
+        _as_step_block(session, one, blocks, values, numbers[one.run_pk], metrics)
         for one, blocks, values in zip(ranges, found, stored, strict=True)
     ]
 
@@ -142,7 +149,7 @@ def find(session: Session, ranges: Sequence[RunRange], *, with_times: bool = Tru
     return found
 
 
-def _numbers(session: Session, run_pks: Collection[int], metrics: Sequence[str]) -> dict[int, dict[str, int]]:
+def metric_numbers(session: Session, run_pks: Collection[int], metrics: Collection[str]) -> dict[int, dict[str, int]]:
     """By run and name: the numbers of these metrics."""
     numbers: dict[int, dict[str, int]] = {run_pk: {} for run_pk in run_pks}
     if run_pks and metrics:
@@ -185,7 +192,7 @@ def _as_step_block(
     numbers: Mapping[str, int],
     metrics: Sequence[str],
 ) -> StepBlock:
-    archived = _read_archived(session, one, blocks, [name for name in metrics if name in numbers])
+    archived = _read_archived(session, one, blocks, numbers)
     try:
         whole = StepBlock(
             one.steps.segment,
@@ -201,23 +208,23 @@ def _as_step_block(
 
 
 def _read_archived(
-    session: Session, one: RunRange, blocks: Sequence[Block], metrics: Sequence[str]
+    session: Session, one: RunRange, blocks: Sequence[Block], numbers: Mapping[str, int]
 ) -> dict[int, Mapping[str, MetricColumn]]:
     """First step of a block -> these metrics of it, for the blocks whose values are archived."""
     wanted = [
         reading.Wanted(some.archived_file, some.first, some.last) for some in blocks if some.archived_file is not None
     ]
-    if not (wanted and metrics):
+    if not (wanted and numbers):
         return {}
     try:
-        return reading.read_blocks(session, segment=one.steps.segment, wanted=wanted, metrics=metrics)
+        return reading.read_blocks(session, segment=one.steps.segment, wanted=wanted, metrics=list(numbers))
     except reading.FileGone as gone:
         archived = [block for block in blocks if block.archived_file is not None]
-        return _read_anew(session, one, archived, metrics, gone)
+        return _read_anew(session, one, archived, numbers, gone)
 
 
 def _read_anew(
-    session: Session, one: RunRange, blocks: Sequence[Block], metrics: Sequence[str], gone: reading.FileGone
+    session: Session, one: RunRange, blocks: Sequence[Block], numbers: Mapping[str, int], gone: reading.FileGone
 ) -> dict[int, Mapping[str, MetricColumn]]:
     """The same where a file was removed since the session's snapshot, because its steps were brought back.
 
@@ -231,7 +238,7 @@ def _read_anew(
             raise reading.UnreadableArchive(f"{gone.what}: the run was deleted meanwhile") from gone
         if {block.archived_file for block in found} & {block.archived_file for block in blocks}:
             raise gone
-        (steps,) = read_blocks(now, [whole], metrics, with_times=False)
+        (steps,) = read_blocks(now, [whole], list(numbers), {one.run_pk: numbers}, with_times=False)
     return {block.first: steps.at(np.searchsorted(steps.steps, block.steps)).metrics for block in blocks}
 
 

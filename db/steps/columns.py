@@ -1,7 +1,7 @@
 """A metric over steps as arrays, how it is stored and read back, and what its column in a table of steps is called."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,20 +49,6 @@ class MetricColumn:
         return cls(values, finite | np.array([value is not None for value in column]), finite, False)
 
     @classmethod
-    def from_stored(cls, values: Floats, non_finite: Mapping[int, float]) -> "MetricColumn":
-        """A numeric column with NaN where it is NULL, and position -> value of those that were not finite.
-
-        It undoes `stored`: NULL means that the metric was not reported, unless the position is in `non_finite`.
-        """
-        finite = ~np.isnan(values)
-        if not non_finite:
-            return cls(values, finite, finite, bool(finite.all()))
-        values, reported = values.copy(), finite.copy()
-        at = np.fromiter(non_finite, dtype=np.int64, count=len(non_finite))
-        values[at], reported[at] = list(non_finite.values()), True
-        return cls(values, reported, finite, False)
-
-    @classmethod
     def of_arrays(cls, values: Floats, reported: Bools) -> "MetricColumn":
         """Values, NaN where they were not reported, and which of them were."""
         finite = np.isfinite(values)
@@ -94,14 +80,6 @@ class MetricColumn:
         """The values as a count is stored: without their fractions."""
         values = np.trunc(self.values) + 0.0  # -0.5 becomes 0, not -0
         return MetricColumn(values, self.reported, self.finite, self.plain)
-
-    def stored(self, convert: Callable[[float], float] | None = None) -> list[float | None]:
-        """The cells of a numeric column: NULL where the value was not reported or is not finite."""
-        values: list[float] = self.values.tolist()
-        if self.plain:
-            return list(values if convert is None else map(convert, values))
-        change = float if convert is None else convert
-        return [change(value) if finite else None for value, finite in zip(values, self.finite.tolist(), strict=True)]
 
 
 def perplexity(loss: MetricColumn) -> MetricColumn:

@@ -6,14 +6,14 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
-from db.models import Run, Segment, Step
+from db.models import Run, Segment
 from db.steps import blocks, loose_rows, packing, rollups
 from db.steps.buckets import Floats
 from db.steps.columns import Bools, MetricColumn, perplexity
 from db.steps.packing import Place
 from db.steps.reader import MAX_RANGES
 from db.steps.step_block import RunRange, StepBlock
-from db.steps.writer import table_of
+from db.steps.writer import insert_rows
 from db.store import bulk
 
 LateValues = Mapping[int, Mapping[str, float]]
@@ -50,13 +50,12 @@ def _complete_rows(session: Session, place: Place, values: LateValues) -> list[i
     """Write the rows of these steps anew: the steps of those that changed."""
     changed = []
     for ranges in _ranges(place, values):
-        for row in loose_rows.read_rows(session, ranges, list(place.numbers)):
+        for row in loose_rows.read_rows(session, ranges, list(place.numbers), {place.run_pk: place.numbers}):
             completed, steps = _completed(row, values)
             for step in steps:
                 key = (place.run_pk, place.segment, step)
                 bulk.run(session, "DELETE FROM steps WHERE run_pk = ? AND segment = ? AND step = ?", key)
-                metrics = {name: column for name, column in completed.metrics.items() if column.reported.any()}
-                bulk.insert(session, Step, table_of(*key[:2], [step], row.times.tolist(), metrics))
+                insert_rows(session, place.run_pk, completed, place.numbers)
                 changed.append(step)
     return changed
 
@@ -68,7 +67,7 @@ def _complete_blocks(session: Session, place: Place, values: LateValues) -> list
         found = {block.first: block for some in blocks.find(session, ranges) for block in some}
         for block in found.values():
             whole = RunRange(place.run_pk, StepRange(place.segment, block.first, block.last + 1))
-            (stored,) = blocks.read_blocks(session, [whole], list(place.numbers))
+            (stored,) = blocks.read_blocks(session, [whole], list(place.numbers), {place.run_pk: place.numbers})
             completed, steps = _completed(stored, {one.steps.first: values[one.steps.first] for one in ranges})
             if steps:
                 packing.rewrite(session, place, block, completed)

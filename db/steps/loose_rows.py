@@ -1,66 +1,49 @@
-"""The rows of `steps`: the newest steps of a segment, late ones, and those of stores that were never packed.
+"""The rows of `steps`: the newest steps of a segment and late ones, fewer than `packing.PACK_AT` of a segment.
 
-Two statements read them: one the numeric columns, one the JSON cells, which few steps have (metrics without a column of
-their own, and values that are not finite). The driver's rows become arrays a few thousand at a time: the next ones then
-find their memory still warm, and the garbage collector has little to look through.
+A row holds the values of its step as bytes: a CELL for each metric that the step reported, bit for bit. So a metric
+needs no column, and a NaN or an infinity no place of its own.
 """
 
-import io
-import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.json
-from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
-from db.steps.arrow_columns import floats
 from db.steps.buckets import Floats, Ints
-from db.steps.columns import MetricColumn
+from db.steps.columns import Bools, MetricColumn
 from db.steps.step_block import RunRange, StepBlock, end_of
 from db.store import bulk
-from lossguard.vocabulary.metrics import COLUMNS
-from lossguard.vocabulary.protocol import NON_FINITE
 
 log = logging.getLogger(__name__)
 
 FROM_STEPS = " FROM steps WHERE run_pk = ? AND segment = ? AND step >= ? AND step < ?"
-
-Cell = tuple[int, str | None, str | None]
-"""A step, the JSON text of its values that are not finite, and that of its metrics without a column."""
-
-
-def first_rows(
-    session: Session, run_pk: int, step_range: StepRange, low: int, max_steps: int
-) -> tuple[StepRange, int] | None:
-    """(bounds, number) of the first rows from step `low` on; None without any.
-
-    Only rows up to the end of the range are counted, where fewer are left: a count reads every one of them.
-    """
-    segment = step_range.segment
-    values = (run_pk, segment, max(low, step_range.first), end_of(step_range))
-    ((first,),) = bulk.read(session, f"SELECT min(step){FROM_STEPS}", values)
-    following = bulk.read(session, f"SELECT step{FROM_STEPS} ORDER BY step LIMIT 1 OFFSET ?", (*values, max_steps))
-    if following:
-        return StepRange(segment, first, following[0][0]), max_steps
-    ((last, count),) = bulk.read(session, f"SELECT max(step), count(*){FROM_STEPS}", values)
-    return (StepRange(segment, first, last + 1), count) if count else None
+CELL = np.dtype([("metric", "<u4"), ("value", "<f8")])
+"""A metric's number (`models.Metric.number`) and its value."""
 
 
 def read_rows(
-    session: Session, ranges: Sequence[RunRange], metrics: Sequence[str], *, gapless: bool = False
+    session: Session, ranges: Sequence[RunRange], metrics: Sequence[str], numbers: Mapping[int, Mapping[str, int]]
 ) -> list[StepBlock]:
-    """The rows of each range, read together. `gapless`: the single range holds every step between its ends."""
-    custom = [name for name in metrics if name not in COLUMNS]
-    names = ["time", *(name for name in metrics if name in COLUMNS)]
-    tables = _read_numbers(session, ranges, names, gapless)
-    cells = _read_cells(session, ranges, with_extra=bool(custom))
-    return [_block(*parts, metrics, custom) for parts in zip([one.steps for one in ranges], tables, cells, strict=True)]
+    """Read the rows of each range together. `numbers`: those of the metrics, by run and name."""
+    index = [f", {at}" for at in range(len(ranges))] if len(ranges) > 1 else [""]
+    statement = " UNION ALL ".join(f'SELECT step, time, "values"{at}{FROM_STEPS}' for at in index)
+    bounds = [(run_pk, one.segment, one.first, end_of(one)) for run_pk, one in ranges]
+    values = tuple(value for four in bounds for value in four)
+    found: list[list[tuple[Any, ...]]] = [[] for _ in ranges]
+    for rows in bulk.read_chunks(session, statement, values):
+        if len(ranges) == 1:
+            found[0] += rows
+        else:
+            for row in rows:
+                found[row[3]].append(row)
+    return [
+        _block(one.segment, sorted(rows), metrics, numbers[run_pk])  # databases sort a UNION more slowly
+        for (run_pk, one), rows in zip(ranges, found, strict=True)
+    ]
 
 
 def read_steps(session: Session, run_pk: int, step_range: StepRange) -> Ints:
@@ -71,118 +54,42 @@ def read_steps(session: Session, run_pk: int, step_range: StepRange) -> Ints:
 
 
 def _block(
-    step_range: StepRange, table: NDArray[Any], cells: Sequence[Cell], metrics: Sequence[str], custom: Sequence[str]
+    segment: int, rows: Sequence[tuple[Any, ...]], metrics: Sequence[str], numbers: Mapping[str, int]
 ) -> StepBlock:
-    names = table.dtype.names or ()
-    steps: Ints = table["step"].copy() if "step" in names else np.arange(step_range.first, end_of(step_range))
-    positions = np.searchsorted(steps, np.array([step for step, _, _ in cells], dtype=np.int64))
-    values = {name: table[name].copy() for name in metrics if name in COLUMNS}
-    values |= _custom(len(steps), positions, [extra for _, _, extra in cells], custom)
-    marks = _marks(positions, [text for _, text, _ in cells])
-    columns = {name: MetricColumn.from_stored(values[name], marks.get(name, {})) for name in metrics}
-    return StepBlock(step_range.segment, steps, table["time"].copy(), columns)
+    steps, times, stored, *_ = zip(*rows, strict=True) if rows else ((), (), ())
+    if set(map(type, stored)) - {bytes} or any(length % CELL.itemsize for length in set(map(len, stored))):
+        stored = tuple(map(_whole, stored))
+    wanted = {numbers[name]: at for at, name in enumerate(metrics) if name in numbers}
+    values, reported = np.full((len(metrics), len(rows)), np.nan), np.zeros((len(metrics), len(rows)), dtype=np.bool_)
+    _decode(stored, wanted, values, reported)
+    columns = {name: MetricColumn.of_arrays(*pair) for name, *pair in zip(metrics, values, reported, strict=True)}
+    return StepBlock(segment, np.array(steps, dtype=np.int64), np.array(times, dtype=np.float64), columns)
 
 
-def _read_numbers(
-    session: Session, ranges: Sequence[RunRange], names: Sequence[str], gapless: bool
-) -> list[NDArray[Any]]:
-    """A structured array for each range: these numeric columns, NaN where one is NULL, and the steps.
-
-    Steps without a gap between them need not be read, which saves a third of the time.
-    """
-    kinds = [(name, np.float64) for name in names] + ([] if gapless else [("step", np.int64)])
-    columns = bulk.quoted([name for name, _ in kinds])
-    dtype = np.dtype(kinds if len(ranges) == 1 else [("range", np.int64), *kinds])
-    chunks = [np.array(rows, dtype=dtype) for rows in _rows(session, ranges, columns)]
-    table = np.concatenate([np.empty(0, dtype=dtype), *chunks])
-    if len(ranges) == 1:
-        return [table]
-    table = table[np.lexsort((table["step"], table["range"]))]  # a UNION has no order
-    return np.split(table, np.searchsorted(table["range"], np.arange(1, len(ranges))))
-
-
-def _read_cells(session: Session, ranges: Sequence[RunRange], *, with_extra: bool) -> Sequence[Sequence[Cell]]:
-    """For each range: the steps that have JSON cells."""
-    extra = bulk.json_text(session, "extra") if with_extra else "NULL"
-    has_cells = " AND (non_finite IS NOT NULL OR extra IS NOT NULL)" if with_extra else " AND non_finite IS NOT NULL"
-    found: list[list[Cell]] = [[] for _ in ranges]
-    for rows in _rows(session, ranges, ["step", bulk.json_text(session, "non_finite"), extra], has_cells):
-        if len(ranges) == 1:
-            found[0] += rows
-        else:
-            for number, *cell in rows:
-                found[number].append(tuple(cell))
-    return found
+def _decode(stored: Sequence[bytes], wanted: Mapping[int, int], values: Floats, reported: Bools) -> None:
+    """Write the values of N rows into float64[M, N] and bool[M, N]. `wanted`: number of a metric -> its place in M."""
+    cells = np.frombuffer(b"".join(stored), CELL)
+    if len(set(map(len, stored))) == 1:
+        table = cells.reshape(len(stored), len(cells) // len(stored))
+        if (table["metric"] == table["metric"][0]).all():  # as a rule, all steps report the same metrics
+            for at, number in enumerate(table["metric"][0].tolist()):
+                if number in wanted:
+                    values[wanted[number]], reported[wanted[number]] = table["value"][:, at], True
+            return
+    column_of = np.full(max(wanted, default=0) + 2, -1, dtype=np.int32)  # the last one stands for all numbers above
+    column_of[list(wanted)] = list(wanted.values())
+    found = np.flatnonzero(column_of.take(cells["metric"], mode="clip") >= 0)
+    ends = np.cumsum(np.fromiter(map(len, stored), np.int64, len(stored))) // CELL.itemsize
+    places = column_of[cells["metric"][found]], np.searchsorted(ends, found, side="right")
+    values[places], reported[places] = cells["value"][found], True
 
 
-def _rows(
-    session: Session, ranges: Sequence[RunRange], columns: Sequence[str], condition: str = ""
-) -> Iterator[Sequence[Any]]:
-    """Rows, some at a time. Those of several ranges begin with the number of their range, and are in no order."""
-    if len(ranges) == 1:
-        statement = f"SELECT {', '.join(columns)}{FROM_STEPS}{condition} ORDER BY step"
-    else:
-        statement = " UNION ALL ".join(
-            f"SELECT {number}, {', '.join(columns)}{FROM_STEPS}{condition}" for number in range(len(ranges))
-        )
-    values = [(run_pk, one.segment, one.first, end_of(one)) for run_pk, one in ranges]
-    return bulk.read_chunks(session, statement, tuple(value for four in values for value in four))
-
-
-def _custom(num_steps: int, positions: Ints, texts: Sequence[str | None], names: Sequence[str]) -> dict[str, Floats]:
-    """The metrics of the JSON column, read digit by digit: SQLite's own conversion may be off by the last bit."""
-    values = {name: np.full(num_steps, np.nan) for name in names}
-    if not names or not texts:
-        return values
-    try:
-        table = _read_lines([text or "{}" for text in texts], names)
-        is_damaged = table.num_rows != len(texts)
-    except (pa.ArrowException, TypeError):
-        is_damaged = True
-    if is_damaged:
-        table = _read_lines([json.dumps(_numbers(text, names)) for text in texts], names)
-    for name in names:
-        values[name][positions] = floats(table[name])
-    return values
-
-
-def _read_lines(texts: Sequence[str], names: Sequence[str]) -> pa.Table:
-    lines = "\n".join(texts).encode()
-    return pyarrow.json.read_json(
-        io.BytesIO(lines),
-        read_options=pyarrow.json.ReadOptions(block_size=len(lines) + 1),  # a row must not be cut by a block's end
-        parse_options=pyarrow.json.ParseOptions(
-            explicit_schema=pa.schema([(name, pa.float64()) for name in names]), unexpected_field_behavior="ignore"
-        ),
-    )
-
-
-def _numbers(text: str | None, names: Sequence[str]) -> dict[str, float]:
-    """The values of these metrics in one cell, read on its own because a neighbour is damaged."""
-    found = _object(text)
-    return {name: found[name] for name in names if type(found.get(name)) in (int, float) and abs(found[name]) < 2**1000}
-
-
-def _marks(positions: Ints, texts: Sequence[str | None]) -> dict[str, dict[int, float]]:
-    """Metric -> position -> the value that was not finite."""
-    marks: dict[str, dict[int, float]] = {}
-    for at, text in zip(positions.tolist(), texts, strict=True):
-        for name, mark in _object(text).items():
-            if isinstance(mark, str) and mark in NON_FINITE:
-                marks.setdefault(name, {})[at] = NON_FINITE[mark]
-    return marks
-
-
-def _object(text: str | None) -> dict[str, Any]:
-    """A JSON cell; a damaged one is empty, and the log says so once."""
-    try:
-        found = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        found = None
-    if isinstance(found, dict):
-        return found
-    _say_damaged(f"a cell of the table steps is damaged, and left out: {text!r:.80}")
-    return {}
+def _whole(cells: object) -> bytes:
+    """The values of a row; a damaged one has none, and the log says so once."""
+    if isinstance(cells, bytes) and len(cells) % CELL.itemsize == 0:
+        return cells
+    _say_damaged(f"a row of the table steps is damaged, and its values are left out: {cells!r:.80}")
+    return b""
 
 
 @lru_cache(1000)

@@ -82,7 +82,7 @@ def _make_partition(session: Session, segment: Segment) -> None:
 def _take_rows(session: Session, segment: Segment, numbers: Mapping[str, int]) -> StepBlock:
     """The rows of the segment, which are deleted."""
     everything = RunRange(segment.run_pk, StepRange(segment.number, 0, None))
-    (rows,) = loose_rows.read_rows(session, [everything], list(numbers))
+    (rows,) = loose_rows.read_rows(session, [everything], list(numbers), {segment.run_pk: numbers})
     key = (segment.run_pk, segment.number)
     bulk.run(session, "DELETE FROM steps WHERE run_pk = ? AND segment = ?", key)
     return rows
@@ -123,7 +123,8 @@ def _stands_alone(part: StepBlock, block: Block) -> bool:
 def _take(session: Session, place: Place, block: Block) -> StepBlock:
     """The steps of a block, which is deleted."""
     steps = StepRange(place.segment, block.first, block.last + 1)
-    (found,) = blocks.read_blocks(session, [RunRange(place.run_pk, steps)], list(place.numbers))
+    whole, numbers = [RunRange(place.run_pk, steps)], {place.run_pk: place.numbers}
+    (found,) = blocks.read_blocks(session, whole, list(place.numbers), numbers)
     _delete(session, place, block)
     return found
 

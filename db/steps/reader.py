@@ -110,21 +110,12 @@ def next_block(
 ) -> StepBlock | None:
     """The first `max_steps` steps of a range from step `low` on; None when there is none."""
     rest = StepRange(step_range.segment, max(low, step_range.first), end_of(step_range))
-    rows = loose_rows.first_rows(session, run_pk, rest, rest.first, max_steps)
-    packed_end = blocks.end_of_first(session, run_pk, rest, max_steps)
-    if packed_end is None:
-        return None if rows is None else _only_rows(session, run_pk, *rows, metrics)
-    rows_end = END if rows is None or rows[1] < max_steps else end_of(rows[0])
-    some = StepRange(rest.segment, rest.first, min(packed_end, rows_end, end_of(rest)))
+    packed_end = blocks.end_of_first(session, run_pk, rest, max_steps)  # rows are few
+    some = StepRange(rest.segment, rest.first, min(packed_end, end_of(rest)))
     (found,) = _read(session, [RunRange(run_pk, some)], metrics)
     if len(found) > max_steps:
         return found.at(slice(max_steps))
     return found if len(found) else None
-
-
-def _only_rows(session: Session, run_pk: int, bounds: StepRange, count: int, metrics: Sequence[str]) -> StepBlock:
-    is_gapless = end_of(bounds) - bounds.first == count
-    return loose_rows.read_rows(session, [RunRange(run_pk, bounds)], metrics, gapless=is_gapless)[0]
 
 
 def read_ranges(
@@ -156,8 +147,9 @@ def _read(
     session: Session, ranges: Sequence[RunRange], metrics: Sequence[str], *, with_times: bool = True
 ) -> list[StepBlock]:
     """Rows first: what another process packs in between is found twice then, and not lost."""
-    rows = loose_rows.read_rows(session, ranges, metrics)
-    packed = blocks.read_blocks(session, ranges, metrics, with_times=with_times)
+    numbers = blocks.metric_numbers(session, {one.run_pk for one in ranges}, metrics)
+    rows = loose_rows.read_rows(session, ranges, metrics, numbers)
+    packed = blocks.read_blocks(session, ranges, metrics, numbers, with_times=with_times)
     in_blocks = [(one, found) for one, row, found in zip(ranges, rows, packed, strict=True) if not len(row)]
     lost_values.check(session, in_blocks)
     return [_together(pair, metrics) for pair in zip(rows, packed, strict=True)]

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
-from db.models import Metric, Rollup, Run, Segment
-from db.steps import levels, reader, rollups
+from db.models import Rollup, Run, Segment
+from db.steps import blocks, levels, reader, rollups
 from db.steps.buckets import Buckets, Floats, coarsen, joined
 from db.steps.step_block import RunRange
 from db.store import bulk
@@ -116,8 +116,7 @@ def buckets_by_range(
     """(steps in a bucket, the buckets of each metric that was reported); `key` is the position of a bucket's range."""
     if points < 1:
         raise ValueError(f"points must be at least 1, not {points}")
-    known = sa.select(Metric.name, Metric.number).where(Metric.run_pk == run.pk, Metric.name.in_(metrics))
-    numbers = {name: number for name, number in session.execute(known)}
+    numbers = blocks.metric_numbers(session, [run.pk], metrics)[run.pk]
     ends = _ends(session, run, {step_range.segment for step_range in step_ranges})
     spans = [_span(step_range, ends, first, last) for step_range in step_ranges]
     width = _width([span for span in spans if span is not None], points)

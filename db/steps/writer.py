@@ -1,8 +1,7 @@
 """Store step reports as rows, or as blocks once there are enough of them (`db.steps.packing`)."""
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from sqlalchemy.orm import Session
@@ -11,16 +10,13 @@ from db.lineage import StepRange
 from db.models import Run, Segment, Step
 from db.steps import packing, reader, rollups
 from db.steps.columns import MetricColumn, perplexity
+from db.steps.loose_rows import CELL
 from db.steps.rollups import OpenBucket
 from db.steps.step_block import StepBlock
 from db.store import bulk
-from lossguard.vocabulary.metrics import COLUMNS, COUNTS
-from lossguard.vocabulary.protocol import encode_number
+from lossguard.vocabulary.metrics import COUNTS
 
 Column = Sequence[float | None]
-
-MAX_ROWS = 10_000
-"""Rows that are made at a time: as Python objects they take twenty times the memory of the columns."""
 
 
 def known_steps(session: Session, *, run: Run, segment: int, steps: Sequence[int]) -> set[int]:
@@ -71,7 +67,7 @@ def insert_steps(
     if stored is not None and packing.becomes_block(stored, len(steps)):
         packing.store(session, stored, numbers, new, soon=soon)
     else:
-        _insert_rows(session, run, segment, steps, times, columns, soon=soon)
+        insert_rows(session, run.pk, new, numbers, soon=soon)
     before = None if stored is None else stored.last_step
     target = rollups.Target(run.pk, segment, numbers)
     open_bucket = None if kept is None else kept.open_bucket
@@ -84,47 +80,21 @@ def _as_stored(name: str, given: Column | MetricColumn) -> MetricColumn:
     return column.whole() if name in COUNTS else column
 
 
-def _insert_rows(
-    session: Session,
-    run: Run,
-    segment: int,
-    steps: Sequence[int],
-    times: Sequence[float],
-    columns: Mapping[str, MetricColumn],
-    *,
-    soon: bool,
+def insert_rows(
+    session: Session, run_pk: int, new: StepBlock, numbers: Mapping[str, int], *, soon: bool = False
 ) -> None:
+    """Insert a row for each step; `soon`: see `bulk.insert_soon`. `numbers`: of the metrics, by name."""
     insert = bulk.insert_soon if soon else bulk.insert
-    for first in range(0, len(steps), MAX_ROWS):
-        part = slice(first, first + MAX_ROWS)
-        values = columns if len(steps) <= MAX_ROWS else {name: column.at(part) for name, column in columns.items()}
-        insert(session, Step, table_of(run.pk, segment, steps[part], times[part], values))
+    rows = {"run_pk": run_pk, "segment": new.segment, "step": new.steps.tolist(), "time": new.times.tolist()}
+    insert(session, Step, rows | {"values": _encoded(new, numbers)})
 
 
-def table_of(
-    run_pk: int, segment: int, steps: Sequence[int], times: Sequence[float], columns: Mapping[str, MetricColumn]
-) -> dict[str, Any]:
-    """The rows of these steps, as columns of the table."""
-    table: dict[str, Any] = {"run_pk": run_pk, "segment": segment, "step": list(steps), "time": list(times)}
-    for name in COLUMNS:
-        if name in columns:
-            table[name] = columns[name].stored(int if name in COUNTS else None)
-    extra, non_finite = _json_columns(columns)
-    for name, cells in (("extra", extra), ("non_finite", non_finite)):
-        if cells:
-            table[name] = [json.dumps(cells[at]) if at in cells else None for at in range(len(steps))]
-    return table
-
-
-def _json_columns(columns: Mapping[str, MetricColumn]) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
-    """By position: the metrics without a column of their own, and the values that are not finite."""
-    extra: dict[int, dict[str, Any]] = {}
-    non_finite: dict[int, dict[str, Any]] = {}
-    for name, column in columns.items():
-        if name not in COLUMNS:
-            for at in np.flatnonzero(column.finite).tolist():
-                extra.setdefault(at, {})[name] = float(column.values[at])
-        if not column.plain:
-            for at in np.flatnonzero(column.reported & ~column.finite).tolist():
-                non_finite.setdefault(at, {})[name] = encode_number(float(column.values[at]))
-    return extra, non_finite
+def _encoded(new: StepBlock, numbers: Mapping[str, int]) -> list[bytes]:
+    shape = len(new.metrics), len(new.steps)
+    cells = np.empty(shape[::-1], CELL)
+    cells["metric"] = [numbers[name] for name in new.metrics]
+    cells["value"] = np.reshape([column.values for column in new.metrics.values()], shape).T
+    if all(column.plain for column in new.metrics.values()):
+        return [row.tobytes() for row in cells]
+    reported = np.reshape([column.reported for column in new.metrics.values()], shape).T
+    return [row[has_value].tobytes() for row, has_value in zip(cells, reported, strict=True)]

@@ -170,8 +170,3 @@ def _marked(statement: str, parameter: str) -> str:
         return parameter if found[0] == "?" else found[0].replace("%", "%%") if doubled else found[0]
 
     return _QUOTED_OR_MARK.sub(replaced, statement)
-
-
-def json_text(session: Session, column: str) -> str:
-    """SQL for the text of a JSON column, which the driver would parse otherwise."""
-    return dialect_of(session.get_bind()).json_text(column)

@@ -1,10 +1,10 @@
 """The metric registry: one row for each metric that Lossguard knows by name.
 
-Every list of metrics elsewhere follows from this table: columns of the store, signals of the detection, gauges for
-Prometheus, titles and axes of charts, curves of the report. A metric that is not in it is a custom metric: it is stored
-and plotted under its name.
+Every list of metrics elsewhere follows from this table: signals of the detection, gauges for Prometheus, titles and
+axes of charts, curves of the report. A metric that is not in it is a custom metric: it is plotted under its name. The
+store keeps all of them alike.
 
-A new column is a row here and a migration. A new signal is a row here, its detection parameters in
+A new metric is a row here. A new signal is a row here, its detection parameters in
 `monitor/detection/scoring/signals.py`, and an alert. An advisory signal is a row and its parameters.
 """
 
@@ -14,13 +14,6 @@ from enum import StrEnum
 from functools import lru_cache
 
 from lossguard.vocabulary.states import IncidentKind
-
-
-class ColumnType(StrEnum):
-    """Type of a metric's column in the table of steps."""
-
-    FLOAT = "float"
-    COUNT = "count"  # a whole number from 0 to 2**63 - 1
 
 
 class LogAxis(StrEnum):
@@ -43,8 +36,8 @@ class Metric:
     """Name in running text and legends; the metric's name where it is empty."""
     unit: str = ""
     """Unit, such as "nats per token"; empty where it has none."""
-    column: ColumnType | None = None
-    """Type of its column in the store; None: it is kept in the JSON column of other scalars."""
+    is_count: bool = False
+    """True if its values are whole numbers from 0 to 2**63 - 1."""
     detector_input: bool = False
     """True if the detection reads it: true for signals and for the other inputs of the detection."""
     incident_kind: IncidentKind | None = None
@@ -76,7 +69,6 @@ METRICS: tuple[Metric, ...] = (
         name="loss",
         title="Loss (nats per token)",
         unit="nats per token",
-        column=ColumnType.FLOAT,
         detector_input=True,
         incident_kind=IncidentKind.LOSS_SPIKE,
         gauge="lossguard_loss_nats",
@@ -87,7 +79,6 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         name="perplexity",
         title="Perplexity",
-        column=ColumnType.FLOAT,
         gauge="lossguard_perplexity",
         gauge_help="exp(loss)",
         stands_for="loss",
@@ -97,7 +88,6 @@ METRICS: tuple[Metric, ...] = (
         name="grad_norm",
         title="Grad norm (L2, before clipping)",
         short_name="grad norm",
-        column=ColumnType.FLOAT,
         detector_input=True,
         incident_kind=IncidentKind.GRAD_SPIKE,
         gauge="lossguard_grad_norm",
@@ -110,7 +100,6 @@ METRICS: tuple[Metric, ...] = (
         title="Log Z (nats)",
         short_name="log Z",
         unit="nats",
-        column=ColumnType.FLOAT,
         detector_input=True,
         incident_kind=IncidentKind.LOG_Z_DRIFT,
         gauge="lossguard_log_z_nats",
@@ -123,14 +112,12 @@ METRICS: tuple[Metric, ...] = (
         title="Log Z, largest over tokens (nats)",
         short_name="log Z max",
         unit="nats",
-        column=ColumnType.FLOAT,
     ),
-    Metric(name="z_loss", title="z-loss (nats)", unit="nats", column=ColumnType.FLOAT),
+    Metric(name="z_loss", title="z-loss (nats)", unit="nats"),
     Metric(
         name="lr",
         title="Learning rate",
         short_name="learning rate",
-        column=ColumnType.FLOAT,
         detector_input=True,
         gauge="lossguard_learning_rate",
         gauge_help="Learning rate",
@@ -141,7 +128,7 @@ METRICS: tuple[Metric, ...] = (
         name="tokens",
         title="Tokens",
         unit="tokens",
-        column=ColumnType.COUNT,
+        is_count=True,
         detector_input=True,
         gauge="lossguard_tokens",
         gauge_help="Tokens seen so far on the live line",
@@ -150,7 +137,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         name="batch_index",
         title="Batch index",
-        column=ColumnType.COUNT,
+        is_count=True,
         detector_input=True,
         tick_format="~s",
     ),
@@ -166,7 +153,6 @@ METRICS: tuple[Metric, ...] = (
         title="Time per step (s)",
         short_name="time per step",
         unit="s",
-        column=ColumnType.FLOAT,
         log_axis=LogAxis.ALWAYS,
     ),
     Metric(
@@ -292,11 +278,14 @@ MAX_SIGNAL_NAME = 64
 """Characters of the name of a series that is judged: an incident has room for so many."""
 
 BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
-COLUMNS: Mapping[str, ColumnType] = {metric.name: metric.column for metric in METRICS if metric.column is not None}
-"""Metrics with a typed column in the store."""
-COUNTS = tuple(name for name, column in COLUMNS.items() if column is ColumnType.COUNT)
+COUNTS = tuple(metric.name for metric in METRICS if metric.is_count)
 SIGNALS = tuple(metric.name for metric in METRICS if metric.is_signal)
 DETECTOR_INPUTS = tuple(metric.name for metric in METRICS if metric.detector_input)
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """Return the metrics of the registry in its order, then the others by name."""
+    return [name for name in BY_NAME if name in names] + sorted(set(names) - set(BY_NAME))
 
 
 def default_charts(reported: Collection[str]) -> list[str]:

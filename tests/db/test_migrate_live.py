@@ -82,10 +82,7 @@ def store(postgres_server: postgres.Server, request: pytest.FixtureRequest) -> I
             " started_at, last_report_at) SELECT 'r' || n, 'p', 'finished', '{}', '[]', '{}', '[]', '[]', 0, 0"
             " FROM generate_series(1, 3) n"
         )
-        connection.exec_driver_sql(
-            "INSERT INTO steps (run_pk, segment, step, time, loss) SELECT pk, 0, n, n, n"
-            " FROM runs, generate_series(1, 100) n"
-        )
+        connection.exec_driver_sql("INSERT INTO steps SELECT pk, 0, n, n, '' FROM runs, generate_series(1, 100) n")
     yield engine
     engine.dispose()
     postgres_server.drop_database(name)
@@ -194,12 +191,12 @@ def test_an_index_of_a_big_table_is_created_while_a_transaction_writes_to_it(
         )
     upgrade = threading.Thread(target=migrate.upgrade, args=(store, "9999"))
     with store.begin() as longer:
-        longer.exec_driver_sql("INSERT INTO steps (run_pk, segment, step, time) VALUES (1, 0, 1000, 0)")
+        longer.exec_driver_sql("INSERT INTO steps VALUES (1, 0, 1000, 0, '')")
         upgrade.start()
         assert eventually(lambda: _waits(store))
         with store.begin() as other:
             other.exec_driver_sql("SET LOCAL statement_timeout = 1000")
-            other.exec_driver_sql("INSERT INTO steps (run_pk, segment, step, time) VALUES (1, 0, 1001, 0)")
+            other.exec_driver_sql("INSERT INTO steps VALUES (1, 0, 1001, 0, '')")
     upgrade.join(60)
     with store.connect() as connection:
         valid = connection.exec_driver_sql(

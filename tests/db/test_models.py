@@ -1,4 +1,4 @@
-"""The columns of a step follow from the metric registry, and every column is read as what it may hold."""
+"""Every column is read as what it may hold."""
 
 import json
 from typing import Any
@@ -7,24 +7,10 @@ import pytest
 import sqlalchemy as sa
 
 from db import frames, queries
-from db.models import UNREADABLE_RULE, Run, Step
+from db.models import UNREADABLE_RULE, Run
 from db.store.engine import reading, writing
-from lossguard.vocabulary.metrics import COLUMNS, ColumnType
 from lossguard.vocabulary.protocol import MAX_TIME
 from tests.db.seed import NOW, add_run, spoil
-
-
-def test_every_metric_with_a_column_is_a_nullable_column_of_its_type() -> None:
-    types = {ColumnType.FLOAT: sa.Float, ColumnType.COUNT: sa.BigInteger}
-    for name, kind in COLUMNS.items():
-        column = Step.__table__.columns[name]
-        assert isinstance(column.type, types[kind]), name
-        assert column.nullable, name
-
-
-def test_a_step_has_no_other_columns_than_these_and_its_own() -> None:
-    own = {"run_pk", "segment", "step", "time", "extra", "non_finite"}
-    assert set(Step.__table__.columns.keys()) == own | set(COLUMNS)
 
 
 def test_a_run_of_impossible_values_is_read_as_what_its_columns_may_hold(

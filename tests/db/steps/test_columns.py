@@ -1,6 +1,4 @@
-"""A column is stored and read back as it was, and its name in a table of steps is that of its metric."""
-
-import math
+"""Columns are joined as they are, and the name of one in a table of steps is that of its metric."""
 
 import numpy as np
 from hypothesis import given
@@ -15,14 +13,6 @@ numbers = st.lists(st.none() | st.floats(allow_nan=True, allow_infinity=True), m
 def test_the_name_of_a_metric_follows_from_its_column(name: str) -> None:
     assert column_of(name) not in OWN_COLUMNS
     assert metric_of(column_of(name)) == name
-
-
-@given(numbers)
-def test_a_column_that_was_stored_is_read_back_as_it_was(values: list[float | None]) -> None:
-    column = MetricColumn.of(values)
-    cells = np.array(column.stored(), dtype=np.float64)
-    marks = {at: value for at, value in enumerate(values) if value is not None and not math.isfinite(value)}
-    assert same(MetricColumn.from_stored(cells, marks), column)
 
 
 @given(numbers, numbers)

@@ -12,7 +12,7 @@ from tests.db.seed import add_run, add_segment
 
 
 def give(session: Session, run: Run, *steps: int) -> None:
-    columns = {"run_pk": run.pk, "segment": 0, "step": list(steps), "time": [float(step) for step in steps]}
+    columns = {"run_pk": run.pk, "segment": 0, "step": list(steps), "time": [0.0] * len(steps), "values": b""}
     bulk.insert_soon(session, Step, columns)
 
 
