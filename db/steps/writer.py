@@ -90,11 +90,14 @@ def insert_rows(
 
 
 def _encoded(new: StepBlock, numbers: Mapping[str, int]) -> list[bytes]:
-    shape = len(new.metrics), len(new.steps)
-    cells = np.empty(shape[::-1], CELL)
+    columns = new.metrics.values()
+    if not columns:
+        return [b""] * len(new.steps)
+    cells = np.empty((len(new.steps), len(columns)), CELL)
     cells["metric"] = [numbers[name] for name in new.metrics]
-    cells["value"] = np.reshape([column.values for column in new.metrics.values()], shape).T
-    if all(column.plain for column in new.metrics.values()):
-        return [row.tobytes() for row in cells]
-    reported = np.reshape([column.reported for column in new.metrics.values()], shape).T
+    cells["value"].T[:] = [column.values for column in columns]
+    if all(column.plain for column in columns):
+        stored, width = cells.tobytes(), len(columns) * CELL.itemsize
+        return [stored[start : start + width] for start in range(0, len(stored), width)]
+    reported = np.array([column.reported for column in columns]).T
     return [row[has_value].tobytes() for row, has_value in zip(cells, reported, strict=True)]
