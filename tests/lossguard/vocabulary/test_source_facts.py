@@ -41,7 +41,7 @@ def test_each_way_is_one_sentence() -> None:
         "rows and are not seen."
     ]
     assert "mean of 10 steps: an onset is known to within 20" in SourceFacts(stride=10, averaged=True).describe()[0]
-    assert "undoes the smoothing" in SourceFacts(smoothing=0.9).describe()[0]
+    assert "the detection undoes it" in SourceFacts(smoothing=0.9).describe()[0]
     assert "exactly 0" in SourceFacts(nan_filtered=True).describe()[0]
     assert "no rollback is ordered" in SourceFacts(clock=Clock.SAMPLES).describe()[0]
 

@@ -690,7 +690,7 @@ def test_a_spike_in_a_smoothed_loss_is_found_as_early_as_in_the_raw_one(weight: 
     (found,) = found_in(columns, SourceFacts(smoothing=weight)).incidents
     assert (found.onset_step, found.detected_step) == (raw.onset_step, raw.detected_step)
     assert found.peak_value == pytest.approx(raw.peak_value)
-    assert any("undoes the smoothing" in reason for reason in found.reasons)
+    assert any("the detection undoes it" in reason for reason in found.reasons)
 
 
 def test_an_onset_in_a_sampled_loss_lies_right_after_the_row_before() -> None:
