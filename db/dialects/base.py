@@ -94,6 +94,10 @@ class Dialect(ABC):
         """The member `key` of the objects in a JSON column, as a text; NULL where there is none."""
 
     @abstractmethod
+    def number(self, column: InstrumentedAttribute[Any], key: str) -> sa.ColumnElement[float | None]:
+        """The same as a number; NULL where it is none."""
+
+    @abstractmethod
     def num_bytes(self, engine: sa.Engine) -> int:
         """The size of the store, with what is free in it."""
 

@@ -128,6 +128,9 @@ class PostgreSQL(Dialect):
     def member(self, column: InstrumentedAttribute[Any], key: str) -> sa.ColumnElement[str | None]:
         return column[key].as_string()  # type: ignore[no-any-return]
 
+    def number(self, column: InstrumentedAttribute[Any], key: str) -> sa.ColumnElement[float | None]:
+        return sa.case((sa.func.json_typeof(column[key]) == "number", column[key].as_float()))
+
     @contextmanager
     def changing_schema(self, engine: sa.Engine) -> Iterator[sa.Connection]:
         """Not in a transaction: each migration has one of its own, so that it locks what it changes for a moment only.

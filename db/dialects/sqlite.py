@@ -71,10 +71,14 @@ class SQLite(Dialect):
     def member(self, column: InstrumentedAttribute[Any], key: str) -> sa.ColumnElement[str | None]:
         """A damaged object has no members."""
         valid = sa.case((sa.func.json_valid(column), column))
-        if '"' not in key:
+        if '"' not in key and "\\" not in key:
             return sa.func.json_extract(valid, f'$."{key}"', type_=sa.Text())
         each = sa.func.json_each(valid).table_valued("key", "value").alias()  # no path can name the key
         return sa.select(sa.type_coerce(each.c.value, sa.Text)).where(each.c.key == key).scalar_subquery()
+
+    def number(self, column: InstrumentedAttribute[Any], key: str) -> sa.ColumnElement[float | None]:
+        found = sa.type_coerce(self.member(column, key), sa.Float)
+        return sa.case((sa.func.typeof(found).in_(("integer", "real")), found))
 
     @contextmanager
     def changing_schema(self, engine: sa.Engine) -> Iterator[sa.Connection]:

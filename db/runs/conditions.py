@@ -124,10 +124,9 @@ class Conditions:
 
     def _metric(self, term: Condition, name: str) -> Test:
         """Non-finite numbers are texts there."""
-        text = self.dialect.member(RunStatus.latest_values, name)
-        tests = [_number(term, sa.case((text.not_in(NON_FINITE), sa.cast(text, sa.Float(53)))))]
+        tests = [_number(term, self.dialect.number(RunStatus.latest_values, name))]
         if non_finite := [one for one in NON_FINITE if term.holds(decode_number(one))]:
-            tests.append(text.in_(non_finite))
+            tests.append(self.dialect.member(RunStatus.latest_values, name).in_(non_finite))
         return _row_of_run(RunStatus.run_pk == Run.pk, sa.or_(*tests))
 
 

@@ -117,6 +117,16 @@ def test_a_search_finds_the_runs_that_its_terms_mean(session: Session) -> None:
     assert counts == {text: len(runs) for text, runs in SEARCHES.items()}
 
 
+def test_a_newest_value_that_is_damaged_costs_no_search(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        for run_id, newest in {"one": 1.5, "text": "abc", "list": [1], "object": {"a": 1}, "none": None}.items():
+            run = add_run(session, run_id, config={})
+            add_steps(session, run, add_segment(session, run, "a"), [0])
+            commands.run_status_of(session, run=run, now=NOW).latest_values = {"loss": newest}
+    with reading(engine) as session:
+        assert ids_of_runs(session, _search("loss<2")) == ["one"]
+
+
 def test_pages_show_every_run_once_also_while_new_ones_arrive(engine: sa.Engine) -> None:
     with writing(engine) as session:
         for number in range(7):

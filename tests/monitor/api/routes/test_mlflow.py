@@ -63,7 +63,8 @@ def test_runs_are_found_by_params_and_tags_in_pages_also_while_new_ones_start(ht
     for place in range(7):
         tags = [{"key": 'a "b"', "value": str(place % 2)}]
         clients.append(MlflowClient(http, experiment_id=number, start_time=1000 * (place // 2), tags=tags))
-        clients[-1].post("runs/log-parameter", run_id=clients[-1].run_id, key="optimizer.lr", value="0.1")
+        for key in ("optimizer.lr", "back\\slash"):
+            clients[-1].post("runs/log-parameter", run_id=clients[-1].run_id, key=key, value="0.1")
     client = clients[0]
     newest_first = sorted(clients, key=lambda each: (-(clients.index(each) // 2), each.run_id))
 
@@ -79,6 +80,8 @@ def test_runs_are_found_by_params_and_tags_in_pages_also_while_new_ones_start(ht
     assert "next_page_token" not in third
     odd = client.post("runs/search", experiment_ids=[number], filter="""tags.`a "b"` = '1'""")
     assert set(ids(odd)) == {each.run_id for each in clients[1::2]}
+    odd = client.post("runs/search", experiment_ids=[number], filter=r"params.`back\slash` = '0.1'")
+    assert len(odd["runs"]) == 7
     assert client.post("runs/search", experiment_ids=[number], filter="params.optimizer.lr = '1'") == {"runs": []}
     refused = client.post("runs/search", answered=400, experiment_ids=[number], page_token="3")
     assert "take it from the answer with the page before" in refused["message"]
