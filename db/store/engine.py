@@ -18,8 +18,8 @@ BASELINE = "0001"
 FIRST_LATER = "0101"
 """The second one: pre-releases gave their migrations the numbers in between."""
 
-NEWEST_TABLE = "run_settings"
-"""The table that came last into the baseline: the stores of pre-releases that were numbered 0001 lack it."""
+NEWEST_COLUMN = "steps", "values"
+"""The column that came last into the baseline: the stores of pre-releases that were numbered 0001 lack it."""
 
 
 class NoStore(BadDatabaseUrl):
@@ -50,10 +50,13 @@ def check_store(url: str) -> None:
 
 def pre_release(connection: sa.Connection) -> str | None:
     """Why no release may use the store, if a pre-release wrote it, in one sentence; None: none did."""
-    has_table = sa.inspect(connection).has_table
+    inspector, (table, column) = sa.inspect(connection), NEWEST_COLUMN
+    has_table = inspector.has_table
     found = sa.text("SELECT version_num FROM alembic_version")
     current = connection.scalar(found) if has_table("alembic_version") else None
-    is_older = has_table("runs") if current is None else BASELINE < current < FIRST_LATER or not has_table(NEWEST_TABLE)
+    columns = inspector.get_columns(table) if has_table(table) else ()
+    is_newest = any(each["name"] == column for each in columns)
+    is_older = has_table("runs") if current is None else BASELINE < current < FIRST_LATER or not is_newest
     return (
         f"a pre-release of Lossguard wrote this store (schema {current or 'without a number'}), and this version cannot"
         " read it; keep it, and export its runs to Parquet with the version that wrote it"

@@ -170,8 +170,8 @@ def make_pre_release(engine: sa.Engine, mark: str | None) -> None:
         add_run(session)
         if mark is None:
             session.execute(sa.text("DELETE FROM alembic_version"))
-        elif mark == "0001":  # fewer tables than that of the first release
-            session.execute(sa.text("DROP TABLE run_settings"))
+        elif mark == "0001":  # steps with a column for each metric
+            session.execute(sa.text('ALTER TABLE steps RENAME COLUMN "values" TO extra'))
         else:
             session.execute(sa.text("UPDATE alembic_version SET version_num = :mark"), {"mark": mark})
 
