@@ -162,8 +162,12 @@ class Sender(threading.Thread):
 
     def _following(self) -> Path | None:
         """The next spool that is not delivered or that this session writes, oldest first; None if there is none."""
+        own = self._current  # a run of this process may write a later session: this one is not over
         later = (path for path in spools_in(self._directory) if path > self._path)
-        return next((path for path in later if self._is_current(path) or not is_delivered(path)), None)
+        wanted = (
+            path for path in later if self._is_current(path) or ((not own or path < own) and not is_delivered(path))
+        )
+        return next(wanted, None)
 
     def _send_hardware(self) -> None:
         """Raises no CollectorError: a report of steps or a heartbeat meets the same problem, and is sent again."""

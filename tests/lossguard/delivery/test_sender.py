@@ -81,6 +81,21 @@ def test_a_line_that_comes_between_the_last_look_and_the_end_is_delivered(
     assert collector.losses(0) == {0: 1.0, 1: 2.0}
 
 
+def test_a_sender_stays_with_its_session_while_a_later_one_writes_the_same_folder(tmp_path: Path) -> None:
+    collector, first = FakeCollector(), offline(tmp_path, run_id="r")
+    assert first.directory is not None
+    (spool,) = spools_in(first.directory)
+    second = offline(tmp_path, run_id="r")  # in the same process, which shares the lock of the folder
+    second.log(0, loss=9.0)
+    delivering = sender.Sender(first.directory, spool, DirectClient(collector), Inbox(), LogOnce(quiet=True))
+    for step in range(2):
+        first.log(step, loss=1.0)
+        while delivering._advance():
+            pass
+    delivering._leave(is_done=False)
+    assert list(collector.losses(0).values()) == [1.0, 1.0]
+
+
 def test_the_end_of_a_run_ends_the_wait_for_the_next_look_at_the_spool_whenever_it_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
