@@ -7,7 +7,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard.axes import XAxis
 from dashboard.data.facts import Curve
-from dashboard.figures.line_panels import Line, LinePanel, line_panels
+from dashboard.figures.line_panels import LinePanel, PanelLine, line_panels
 from dashboard.figures.panels import X_AXES
 from lossguard.vocabulary.metrics import FAMILIES, LogAxis, family_of
 
@@ -17,7 +17,7 @@ def family_figure(curves: Mapping[str, Curve], *, revision: str) -> go.Figure | 
     panels = []
     for family in FAMILIES:
         lines = [
-            Line(name.removeprefix(family.name), *_points(curve))
+            PanelLine(name.removeprefix(family.name), *_points(curve))
             for name, curve in curves.items()
             if family_of(name) is family
         ]

@@ -8,7 +8,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import clock
 from dashboard.axes import XAxis
-from dashboard.figures.line_panels import Line, LinePanel, line_panels
+from dashboard.figures.line_panels import LinePanel, PanelLine, line_panels
 from dashboard.figures.panels import X_AXES
 from db.records.hardware import HardwareSample
 from lossguard.vocabulary.hardware import MACHINE, VALUES
@@ -32,7 +32,7 @@ def hardware_figure(samples: Sequence[HardwareSample], where: tzinfo, *, revisio
         if value.is_error:
             continue
         lines = [
-            Line(names[key], _times(of_device, where), _column(of_device, value.name))
+            PanelLine(names[key], _times(of_device, where), _column(of_device, value.name))
             for key, of_device in sorted(drawn.items(), key=lambda item: (item[0][1] == MACHINE, item[0]))
             if any(value.name in sample.readings for sample in of_device)
         ]

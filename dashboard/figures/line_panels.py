@@ -17,7 +17,7 @@ GAP, TOP, BOTTOM = 34, 40, 46
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PanelLine:
     """A line of float64[N] positions and values; a NaN is a gap."""
 
     name: str
@@ -28,7 +28,7 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class LinePanel:
     title: str
-    lines: Sequence[Line]
+    lines: Sequence[PanelLine]
     tick_format: str = "~g"
     log: bool = False
     from_zero: bool = False
@@ -75,7 +75,7 @@ def _title(text: str, top: float) -> dict[str, Any]:
     return {"text": f"<b>{formatting.escape_plotly(text)}</b>", "showarrow": False, "font": {"size": 13}, **place}
 
 
-def _trace(line: Line, axis: str, colour: str, *, with_legend: bool) -> dict[str, Any]:
+def _trace(line: PanelLine, axis: str, colour: str, *, with_legend: bool) -> dict[str, Any]:
     name = formatting.escape_plotly(line.name)
     return {
         "type": "scatter",

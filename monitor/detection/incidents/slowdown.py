@@ -22,8 +22,8 @@ def slowdown(number: int, finding: Finding) -> Incident:
         state=IncidentState.OPEN,
         signal=signal_of(finding),
         onset_step=finding.onset_step,
-        detected_step=finding.block.last_step,
-        peak_step=finding.block.last_step,
+        detected_step=finding.timing.last_step,
+        peak_step=finding.timing.last_step,
         peak_value=value,
         end_step=None,
         score=round(finding.score, 3),
@@ -38,7 +38,7 @@ def signal_of(finding: Finding) -> str:
     """The metric that the values of the incident are in."""
     if finding.cause is Cause.WAITING:
         return "data_seconds"
-    return "throughput" if finding.block.counts_tokens else "step_seconds"
+    return "throughput" if finding.timing.counts_tokens else "step_seconds"
 
 
 def in_unit(finding: Finding) -> tuple[float, float, float]:
@@ -55,7 +55,7 @@ def _what(finding: Finding) -> str:
     if finding.cause is Cause.WAITING:
         return f"The loop waits for data in {value:.0%} of the time {steps}; usual were {usual:.0%}."
     times = finding.value / finding.usual if finding.usual > 0 else math.inf
-    per = "token" if finding.block.counts_tokens else "step"
+    per = "token" if finding.timing.counts_tokens else "step"
     now = f"{value:.4g} tokens per second instead of {usual:.4g}"
     if per == "step":
         now = f"{value:.3g} s per step instead of {usual:.3g} s"
@@ -65,7 +65,7 @@ def _what(finding: Finding) -> str:
 
 def _waiting(finding: Finding) -> list[str]:
     """Whether the data are to blame, where the loop says how long it waits for them."""
-    now, usual = finding.block.waiting, finding.usual_waiting
+    now, usual = finding.timing.waiting, finding.usual_waiting
     if finding.cause is Cause.WAITING or now is None or usual is None:
         return []
     return [f"The loop waits for data in {now:.0%} of the time; usual were {usual:.0%}."]

@@ -94,11 +94,11 @@ class ThroughputIncidents:
             return []
         if finding.change is Change.GREW:
             _, value, _ = in_unit(finding)
-            score, step = round(finding.score, 3), finding.block.last_step
+            score, step = round(finding.score, 3), finding.timing.last_step
             self.slowdown = replace(self.slowdown, score=score, peak_step=step, peak_value=value)
             return [IncidentChanged(self.slowdown)]
         outcome = Outcome.RECOVERED if finding.change is Change.RECOVERED else Outcome.ONGOING
-        ended = closed_incident(self.slowdown, finding.block.last_step, outcome, END_REASONS[finding.change])
+        ended = closed_incident(self.slowdown, finding.timing.last_step, outcome, END_REASONS[finding.change])
         self.slowdown = None
         return [IncidentChanged(ended)]
 

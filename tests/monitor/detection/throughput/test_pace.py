@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from monitor.detection.rows import Rows
-from monitor.detection.throughput.pace import ADOPT_BLOCKS, Cause, Change, Finding, Pace
+from monitor.detection.throughput.pace import ADOPT_TIMINGS, Cause, Change, Finding, Pace
 from tests.monitor.detection.throughput.runs import durations, timed, with_slow_steps
 
 
@@ -32,9 +32,9 @@ def test_steps_that_take_twice_as_long_are_a_slowdown_with_its_onset_until_they_
     began, ended = findings(timed(seconds))
     assert (began.change, began.cause, ended.change) == (Change.BEGAN, Cause.SUDDEN, Change.RECOVERED)
     assert 970 <= began.onset_step <= 1030
-    assert began.block.last_step <= 1100
+    assert began.timing.last_step <= 1100
     assert began.value / began.usual == pytest.approx(2.2, rel=0.05)
-    assert 2000 < ended.block.last_step <= 2100
+    assert 2000 < ended.timing.last_step <= 2100
 
 
 def test_a_state_with_seconds_that_nobody_can_have_waited_can_be_stored() -> None:
@@ -113,7 +113,7 @@ def test_a_declared_change_begins_a_new_usual_level_and_ends_a_slowdown() -> Non
 
 
 def test_a_speed_that_lasts_is_adopted_and_no_alarm_any_more() -> None:
-    seconds = durations(1000 + 16 * (ADOPT_BLOCKS + 200))
+    seconds = durations(1000 + 16 * (ADOPT_TIMINGS + 200))
     seconds[1000:] *= 2.5
     assert changes(timed(seconds)) == [Change.BEGAN, Change.ADOPTED]
 

@@ -1,4 +1,4 @@
-"""The speed of a run in blocks of rows, so that single slow steps (checkpoints, evaluations) do not count."""
+"""Timings of a run over many rows each, so that single slow steps (checkpoints, evaluations) do not count."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,84 +12,84 @@ from monitor.detection.row import Row
 from monitor.detection.rows import Rows
 
 MIN_INTERVAL = 0.5
-"""Seconds: faster steps are measured together, as are rows of one time."""
+"""Minimum seconds of an interval: faster steps are timed together, as are rows of equal time."""
 MIN_INTERVALS, MIN_SECONDS = 16, 15.0
-"""A block is complete with so many intervals that last so long together."""
+"""Minimum intervals of a timing, and the minimum of their sum."""
 DROPPED = 1 / 8
-"""The share of a block's intervals, the slowest ones, that its level leaves out."""
+"""Share of a timing's intervals, the slowest ones, that its level leaves out."""
 
 MAX_VALUE = 1e18
-"""No count of tokens, and no seconds, are more: their sum stays finite, as the stored state must."""
+"""Maximum tokens or seconds that count: their sum stays finite, as the stored state must."""
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """A block of consecutive rows."""
+class Timing:
+    """Speed over consecutive rows."""
 
     first_step: int
     last_step: int
     level: float
-    """Seconds per token where the run counts tokens, else per step; without the slowest intervals."""
+    """Seconds per token if the run counts tokens, else per step; without the slowest intervals."""
     waiting: float | None
-    """The share of the time in which the loop waited for data; None where it does not say."""
+    """Share of the time in which the loop waited for data; None if the loop does not report it."""
     counts_tokens: bool
 
     def to_list(self) -> list[Any]:
-        """Its fields in their order."""
+        """Return the fields in their order."""
         return [self.first_step, self.last_step, self.level, self.waiting, self.counts_tokens]
 
 
 @dataclass(slots=True)
-class Blocks:
-    """Makes blocks of rows; it does not matter how the rows are grouped."""
+class Stopwatch:
+    """Makes timings of rows. Any grouping of the rows gives the same timings."""
 
     counts_tokens: bool = False
     last_step: int | None = None
-    """Of the last interval, as the next two."""
+    """Step at the end of the last interval; the next two fields are its time and tokens."""
     last_time: float = 0.0
     last_tokens: float = math.nan
     previous_step: int = 0
-    """The step of the last row."""
+    """Step of the last row."""
     first_step: int | None = None
-    """Of the present block, as all that follows."""
+    """First step of the present timing, which the fields below describe as well."""
     levels: list[float] = field(default_factory=list)
     """Seconds per unit of each interval."""
     seconds: float = 0.0
     waited: float = 0.0
-    """Seconds; nan where a row did not say."""
+    """Seconds; NaN if a row did not report them."""
 
     def restart(self) -> None:
-        """The time up to the next row is no step, and the block begins again there."""
+        """Ignore the time up to the next row, and begin the timing again there."""
         self.last_step = None
-        self._begin_block()
+        self._begin_timing()
 
     def skip(self) -> None:
-        """The time up to the next row is no step."""
+        """Ignore the time up to the next row."""
         self.last_step = None
 
-    def _begin_block(self) -> None:
+    def _begin_timing(self) -> None:
         self.first_step, self.levels, self.seconds, self.waited = None, [], 0.0, 0.0
 
-    def read(self, rows: Rows) -> Iterator[tuple[int, Block]]:
-        """The blocks that these rows complete, each with the number of the rows up to its end."""
+    def read(self, rows: Rows) -> Iterator[tuple[int, Timing]]:
+        """Yield the timings that these rows complete, each with the number of rows up to its end."""
         assert rows.times is not None
         tokens, waited = _column(rows, "tokens"), _column(rows, "data_seconds")
         numbered = enumerate(zip(rows.steps.tolist(), rows.times.tolist(), tokens, waited, strict=True), start=1)
-        while (found := self._next_block(numbered)) is not None:
+        while (found := self._next(numbered)) is not None:
             yield found
 
-    def read_row(self, row: Row) -> Block | None:
-        """The block that this row completes, if any."""
+    def read_row(self, row: Row) -> Timing | None:
+        """Return the timing that this row completes, if any."""
         assert row.time is not None
         values = (row.values.get(name, math.nan) for name in ("tokens", "data_seconds"))
         tokens, waited = (value if abs(value) < MAX_VALUE else math.nan for value in values)
-        found = self._next_block(iter([(1, (row.step, row.time, tokens, waited))]))
+        found = self._next(iter([(1, (row.step, row.time, tokens, waited))]))
         return None if found is None else found[1]
 
-    def _next_block(self, numbered: Iterator[tuple[int, tuple[int, float, float, float]]]) -> tuple[int, Block] | None:
-        """Read rows up to the end of the present block: the number of the last one, and the block.
+    def _next(self, numbered: Iterator[tuple[int, tuple[int, float, float, float]]]) -> tuple[int, Timing] | None:
+        """Read rows up to the end of the present timing; return the number of the last row, and the timing.
 
-        None: there are too few rows. A row is a step, a time, tokens and seconds waited; NaN was not reported.
+        Returns None if there are too few rows. A row is a step, a time, tokens and seconds waited; NaN: not reported.
         """
         last_time, previous_step = self.last_time, self.previous_step
         for number, (step, time, tokens, waited) in numbered:
@@ -114,21 +114,21 @@ class Blocks:
         seconds, units = time - self.last_time, tokens - self.last_tokens
         counts_tokens = units > 0  # False for nan
         if counts_tokens != self.counts_tokens:
-            self._begin_block()
+            self._begin_timing()
         self.counts_tokens = counts_tokens
         self.first_step = self.last_step + 1 if self.first_step is None else self.first_step
         self.levels.append(seconds / (units if counts_tokens else step - self.last_step))
         self.seconds += seconds
         self.last_step, self.last_time, self.last_tokens = step, time, tokens
 
-    def _take(self, step: int) -> Block:
+    def _take(self, step: int) -> Timing:
         assert self.first_step is not None
         kept = sorted(self.levels)[: len(self.levels) - math.ceil(DROPPED * len(self.levels))]
         share = min(self.waited / self.seconds, 1.0)
         waiting = share if math.isfinite(share) else None
-        block = Block(self.first_step, step, sum(kept) / len(kept), waiting, self.counts_tokens)
-        self._begin_block()
-        return block
+        timing = Timing(self.first_step, step, sum(kept) / len(kept), waiting, self.counts_tokens)
+        self._begin_timing()
+        return timing
 
     def to_dict(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in self.__slots__} | {"levels": list(self.levels)}
@@ -137,14 +137,14 @@ class Blocks:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Blocks":
-        """Raises TypeError for what is no mapping."""
+    def from_dict(cls, data: Mapping[str, Any]) -> "Stopwatch":
+        """Restore a stopwatch from `to_dict`. Raises TypeError for data that are no mapping."""
         known = known_fields(cls, data)
         return cls(**known | {name: math.nan for name in ("last_tokens", "waited") if known.get(name) is None})
 
 
 def _column(rows: Rows, name: str) -> list[float]:
-    """The values of a metric, nan where it was not reported or is beyond MAX_VALUE."""
+    """Return the values of a metric; NaN where it was not reported or is beyond MAX_VALUE."""
     if name not in rows.metrics:
         return [math.nan] * len(rows)
     values = rows.metrics[name]
