@@ -40,7 +40,7 @@ def parse_names(setting: str) -> frozenset[str]:
 
 
 def is_allowed(headers: Headers, names: frozenset[str]) -> bool:
-    """Whether the request is for localhost, an IP address or one of `names`, and its Origin, if any, is that host.
+    """True if the request is for localhost, an IP address or one of `names`, and its Origin, if any, is that host.
 
     An IP address cannot be rebound: a browser sends it as Host only if the page was opened at this address.
     """

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Scale(StrEnum):
-    """Of a value axis."""
+    """Scale of a value axis."""
 
     AUTO = "auto"  # as the metric registry says
     LINEAR = "linear"
@@ -19,15 +19,15 @@ class Scale(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AxisChoices:
-    """What a viewer chose for the value axes, by metric; the others are as the metric registry says."""
+    """Value axes that a viewer chose, by metric; the others are as the metric registry says."""
 
     log: frozenset[str] = frozenset()
     linear: frozenset[str] = frozenset()
     fit_all: frozenset[str] = frozenset()
-    """Those that show all values, and not only what the live line needs."""
+    """Metrics that show all values, and not only what the live line needs."""
 
     def of(self, metrics: Collection[str]) -> "AxisChoices":
-        """Those for some metrics."""
+        """Return the choices for some metrics."""
         return AxisChoices(*(chosen.intersection(metrics) for chosen in (self.log, self.linear, self.fit_all)))
 
     def scale(self, metric: str) -> Scale:
@@ -52,7 +52,7 @@ Floats = NDArray[np.float64]
 
 
 class XAxis(StrEnum):
-    """What the x axis counts."""
+    """Quantity of the x axis."""
 
     STEP = "step"
     TOKENS = "tokens"
@@ -85,7 +85,7 @@ class StepAxis:
         return float(np.interp(position, np.maximum.accumulate(self.positions), self.steps))
 
     def mapped(self, transform: Callable[[Floats], Floats]) -> "StepAxis":
-        """The same steps at transformed positions."""
+        """Return the steps at transformed positions."""
         return StepAxis(self.steps, transform(self.positions))
 
 

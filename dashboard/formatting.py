@@ -76,7 +76,7 @@ def count(value: int | None) -> str:
 
 
 def short_count(value: int | None) -> str:
-    """Where there is little room: three digits and a unit from a million million on."""
+    """Return a short text of a count: three digits, and a unit from a million million on."""
     return count(value) if value is None or abs(value) < 1e12 else abbreviated(value)
 
 
@@ -197,7 +197,7 @@ def stalled_for(incident: Incident, now: float) -> float | None:
 
 
 def expectation(details: Mapping[str, Any]) -> str:
-    """What an incident's signal was expected to be, and its standard deviation, if it has one; a dash if not known."""
+    """Return the expected value of an incident's signal with its standard deviation, if known; else a dash."""
     expected, scale = details.get("expected"), details.get("scale")
     if (expected, scale) in ((None, None), (0, 0)):  # the detection stores zeros before it has a baseline
         return "-"
@@ -205,7 +205,7 @@ def expectation(details: Mapping[str, Any]) -> str:
 
 
 def intervention_sentence(intervention: Intervention, order: Order | None) -> str:
-    """What an intervention does or did, in one sentence."""
+    """Describe in one sentence what an intervention does or did."""
     if intervention.kind == OrderKind.ROLLBACK:
         return _rollback_sentence(intervention, order)
     return ORDER_SENTENCES.get(intervention.kind, "")

@@ -45,7 +45,7 @@ MAX_NAME = 160
 
 
 class Right(StrEnum):
-    """What a viewer may do. The names are those of the collector's scopes."""
+    """Rights of a viewer. The names are those of the collector's scopes."""
 
     READ = "read"
     OPERATE = "operate"
@@ -57,7 +57,7 @@ class BadLogin(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What the login file says."""
+    """Content of the login file."""
 
     rights: Mapping[str, Right]
     """By group."""

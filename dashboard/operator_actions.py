@@ -61,7 +61,7 @@ def own_token() -> str | None:
 
 
 def may_use_own_token(listen_address: str | None, headers: Mapping[str, str], setting: str | None) -> bool:
-    """Whether a viewer may act with the dashboard's own token (or with none, if the collector requires none).
+    """True if a viewer may act with the dashboard's own token (or with none, if the collector requires none).
 
     `setting` is the value of OPERATE_VARIABLE. Unless it decides, the viewer must be on this machine: the dashboard
     listens on loopback, the Host header names loopback (which rules out DNS rebinding), and no proxy forwarded the

@@ -57,7 +57,7 @@ class UploadLimits:
 
 
 def _announced_bytes(content_length: str) -> int:
-    """As many as the request announces; where it does not, or lies, Streamlit stops reading at MAX_FILE_MIB."""
+    """Return the bytes that the request announces. If it does not, or lies, Streamlit stops reading at MAX_FILE_MIB."""
     return min(int(content_length), MAX_FILE_BYTES) if content_length.isdecimal() else MAX_FILE_BYTES
 
 

@@ -1,4 +1,4 @@
-"""What a page shows, in its URL, so that a link or a reload shows the same.
+"""State of a page in its URL, so that a link or a reload shows the same.
 
 Widgets write themselves into the URL: give them `key="name", bind="query-params"`. This module holds what no widget
 does: `?run=ID`, the steps in view `?steps=FIRST-LAST` or `?last=10%`, the value axes
@@ -72,7 +72,7 @@ def set_baseline(line: str) -> None:
 
 
 def axis_choices() -> AxisChoices:
-    """What the viewer chose for the value axes."""
+    """Return the viewer's choices for the value axes."""
     return AxisChoices(log=_names("log"), linear=_names("linear"), fit_all=_names("fit-all"))
 
 
@@ -110,7 +110,7 @@ def number(name: str) -> int | None:
 
 
 def take_number(name: str) -> int | None:
-    """The same, taken out of the URL: what it asks for is done once, and not again when the page is reloaded."""
+    """Remove a number from the URL and return it: its request is not repeated when the page is reloaded."""
     found = number(name)
     if name in st.query_params:
         del st.query_params[name]
@@ -141,7 +141,7 @@ def set_texts(name: str, values: Iterable[str]) -> None:
 
 
 def is_range(written: str) -> bool:
-    """Whether the text is that of a range in view."""
+    """True if the text is that of a range in view."""
     match = _VIEW.fullmatch(written)
     return match is not None and int(match[1]) < int(match[2])
 

@@ -155,7 +155,7 @@ def grow_segment(segment: Segment, *, steps: Sequence[int]) -> None:
 
 
 def grow_segment_soon(session: Session, segment: Segment, *, steps: Sequence[int]) -> None:
-    """The same, written together with other segments, see `bulk.update_soon`."""
+    """Count steps that were inserted, written together with other segments: see `bulk.update_soon`."""
     bulk.update_soon(session, segment, dict(zip(EXTENT, _grown(segment, steps), strict=True)))
 
 

@@ -53,7 +53,7 @@ def live_line(segments: Sequence[Segment]) -> list[StepRange]:
 
 
 def line_to(segments: Sequence[Segment], head: int) -> list[StepRange]:
-    """The same path to segment `head`: the live line as it was when `head` was the newest segment."""
+    """Return the path from the root to segment `head`: the live line when `head` was the newest segment."""
     return list(_tail(_parts([segment for segment in segments if segment.fork_step is not None]).get(head), 0))[::-1]
 
 

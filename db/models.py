@@ -195,7 +195,7 @@ class Run(Base):
     total_steps: Mapped[int | None] = mapped_column(BigInteger)
     restorable_steps: Mapped[list[Any]] = mapped_column(StepList())
     restorable_tiers: Mapped[list[Any] | None] = mapped_column(ObjectList())
-    """Where these are kept, as a report says it (`monitor.schemas.TierIn`); NULL: it does not."""
+    """Tiers of these steps, as a report names them (`monitor.schemas.TierIn`); NULL: unknown."""
     started_at: Mapped[Time]
     last_report_at: Mapped[Time]
     """Time of the run's last report, by the collector's clock."""
@@ -206,7 +206,7 @@ class Run(Base):
     lease_session: Mapped[str | None] = mapped_column(String(64))
     """The process that holds the lease: an older one of the same folder has lost the run for good."""
     lease_process: Mapped[str | None] = mapped_column(String(256))
-    """The same process as people know it."""
+    """Name of this process for people."""
     lease_until: Mapped[Time | None]
     """Until then no other folder takes the lease, by the collector's clock."""
     revision: Mapped[int] = mapped_column(BigInteger, default=lambda: secrets.randbits(48), server_default="0")
@@ -245,11 +245,11 @@ class Segment(Base):
 
     @property
     def is_beside(self) -> bool:
-        """Whether it is beside the live line."""
+        """True if it is beside the live line."""
         return self.live_order == BESIDE
 
     def is_of(self, writer: str | None) -> bool:
-        """Whether the process with this digest may add to it; anybody may where nobody said who it was."""
+        """True if the process with this digest may add to it; anybody may where nobody said who it was."""
         return self.writer is None or self.writer == writer
 
 
@@ -304,7 +304,7 @@ class BlockValues(Base):
     metric: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     """`Metric.number`"""
     first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    """That of the block."""
+    """First step of the block."""
     values: Mapped[bytes]
     reported: Mapped[bytes | None]
     """Which steps have a value; NULL where all have."""
@@ -615,11 +615,11 @@ class PolicyLayer(Base):
     key: Mapped[str] = mapped_column(String(160), primary_key=True)
     run_pk: Mapped[int | None] = mapped_column(ForeignKey("runs.pk", ondelete="CASCADE"), unique=True)
     fields: Mapped[dict[str, Any]] = mapped_column(RuleObject())
-    """Those that are set, as `monitor.detection.Policy` names them; under `detection` those of the detection."""
+    """Fields that are set, as `monitor.detection.Policy` names them; under `detection` those of the detection."""
     changed_at: Mapped[Time]
     changed_by: Mapped[str] = mapped_column(String(MAX_AUTHOR))
     by_operator: Mapped[bool]
-    """Whether an operator set it; what a loop says counts until then."""
+    """True if an operator set it; what a loop says counts until then."""
 
 
 class Retention(Base):
@@ -666,8 +666,7 @@ class Audit(Base):
 
 
 class PreflightAnswer(Base):
-    """What the trainer last answered about the rollback of a run that waits for approval: see
-    `db/records/preflights.py`."""
+    """Last answer of the trainer about the rollback of a run that waits for approval (`db/records/preflights.py`)."""
 
     __tablename__ = "preflights"
 
@@ -679,5 +678,4 @@ class PreflightAnswer(Base):
     answered_at: Mapped[Time]
     """Time of the answer, by the collector's clock."""
     answer: Mapped[dict[str, Any]]
-    """As `lossguard.vocabulary.wire.Answer` writes it, with `order_seconds` and `order_steps`: the terms of an
-    order."""
+    """`lossguard.vocabulary.wire.Answer` with the terms of an order: `order_seconds` and `order_steps`."""

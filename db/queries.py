@@ -92,7 +92,7 @@ def newest_live_order(session: Session, *, run: Run) -> int:
 
 
 def is_newest_of_writer(session: Session, *, segment: Segment) -> bool:
-    """Whether the process that opened the segment has opened none after it."""
+    """True if the process that opened the segment has opened none after it."""
     writer = Segment.writer.is_(None) if segment.writer is None else Segment.writer == segment.writer
     later = sa.select(Segment.number).where(Segment.run_pk == segment.run_pk, Segment.number > segment.number, writer)
     return session.scalar(later.limit(1)) is None
@@ -275,7 +275,7 @@ class StoredProbe:
     """The last step that was finished before the probe."""
     time: float
     live: bool
-    """Whether this step of the segment is on the live line."""
+    """True if this step of the segment is on the live line."""
     probe: Probe
 
 

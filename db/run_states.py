@@ -10,17 +10,17 @@ from lossguard.vocabulary.states import InterventionState, OrderKind, OrderState
 
 
 def is_proposed(intervention: Intervention) -> bool:
-    """Whether an operator has to approve or reject it."""
+    """True if an operator has to approve or reject it."""
     return intervention.state == InterventionState.PROPOSED
 
 
 def is_holding(intervention: Intervention) -> bool:
-    """Whether it is a hold that stops the run now, until an operator releases it."""
+    """True if it is a hold that stops the run now, until an operator releases it."""
     return intervention.kind == OrderKind.HOLD and intervention.state == InterventionState.APPLIED
 
 
 def needs_a_person(intervention: Intervention) -> bool:
-    """Whether it waits for the decision of an operator."""
+    """True if it waits for the decision of an operator."""
     return is_proposed(intervention) or is_holding(intervention)
 
 
@@ -55,11 +55,11 @@ SILENT = "silent"
 SILENT_SECONDS = 60.0
 """The SDK reports every two seconds: a run without a report for this long was killed, or cannot reach the collector."""
 QUIET_SECONDS = 600.0
-"""The same where the client has no heartbeat and reports when it has a row."""
+"""Seconds without a report after which a run without heartbeats is silent: it reports when it has a row."""
 
 
 def is_silent(run: Run, now: float) -> bool:
-    """Whether the run is silent at a time (unix seconds)."""
+    """True if the run is silent at a time (unix seconds)."""
     patience = QUIET_SECONDS if NO_HEARTBEAT in run.capabilities else SILENT_SECONDS
     return run.state == RunState.RUNNING and now - run.last_report_at > patience
 
@@ -81,7 +81,7 @@ def stopped_before(now: float, *, since: float = 0.0) -> float:
 
 
 def has_stopped(run: Run, before: float) -> bool:
-    """Whether no report of the run is awaited: it has ended, or its reports have stopped (see `stopped_before`)."""
+    """True if no report of the run is awaited: it has ended, or its reports have stopped (see `stopped_before`)."""
     return run.state != RunState.RUNNING or run.last_report_at < before
 
 

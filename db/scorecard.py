@@ -1,4 +1,4 @@
-"""What the scorecard (`monitor.detection.scorecard`) reads of runs, without reading their steps."""
+"""Reads the runs for the scorecard (`monitor.detection.scorecard`) without reading their steps."""
 
 import math
 from collections import defaultdict

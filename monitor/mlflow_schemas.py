@@ -24,7 +24,7 @@ STATES = {
     "FAILED": RunState.FAILED,
     "KILLED": RunState.INTERRUPTED,
 }
-"""What an MLflow client says of a run, and what that is here. It may also be SCHEDULED, which is nothing yet."""
+"""Run states by an MLflow client's status. The client's SCHEDULED has no state here yet."""
 
 
 def _from_text(value: Any) -> Any:

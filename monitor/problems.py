@@ -98,7 +98,7 @@ _MLFLOW_CODES = {
     503: "TEMPORARILY_UNAVAILABLE",
 }
 _MLFLOW_STATUS = {405: 404, 409: 400, 422: 400}
-"""What an MLflow server answers where the collector has another status."""
+"""Statuses that an MLflow server answers in place of the collector's."""
 
 
 def _is_mlflow(request: Request) -> bool:
@@ -151,7 +151,7 @@ NO_MLFLOW_ROUTE = (
 
 
 class Malformed(NamedTuple):
-    """What is wrong with a body, in a sentence, and where."""
+    """Error of a body, in a sentence, and its place."""
 
     detail: str
     where: Sequence[str | int]
@@ -311,7 +311,7 @@ def run_not_found(run_id: str) -> Problem:
 
 
 def without_retry(problem: Problem) -> Problem:
-    """The same for a client that would repeat a request answered with 429 for minutes: 422."""
+    """Return the problem as 422 for a client that would repeat a request answered with 429 for minutes."""
     return Problem(422, problem.title, problem.detail, problem.where)
 
 

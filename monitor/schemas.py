@@ -33,7 +33,7 @@ def whole(value: Any) -> Any:
 
 
 def _all_whole(values: Any) -> Any:
-    """The same for a list. Nearly every list holds integers alone and is returned as it is."""
+    """Check a list. Nearly every list holds integers alone and is returned unchanged."""
     if not isinstance(values, list) or set(map(type, values)) <= {int}:
         return values
     return [whole(value) for value in values]
@@ -103,18 +103,18 @@ class RunIn(Body):
 
 
 class RunEditIn(Body):
-    """What people write of a run. Only what is named is changed."""
+    """Edit of a run by a person. Only the named fields are changed."""
 
     name: Annotated[Short, StringConstraints(min_length=1)] | None = None
     tags: Annotated[list[Name], Field(max_length=MAX_TAGS)] | None = None
-    """In place of all tags so far."""
+    """Tags that replace all tags so far."""
     note: Text | None = None
     archived: bool | None = None
-    """Whether lists leave it out."""
+    """True if lists leave it out."""
 
 
 class StepNoteIn(Body):
-    """What a person writes at a step."""
+    """Note of a person at a step."""
 
     text: Annotated[
         str,
@@ -202,7 +202,7 @@ class ReportIn(Body):
     events: Annotated[list[EventIn], Field(fail_fast=True)] = []
     restorable_steps: Annotated[StepNumbers, Field(max_length=MAX_RESTORABLE_STEPS)] | None = None
     restorable_tiers: Annotated[list[TierIn], Field(max_length=MAX_TIERS)] | None = None
-    """Where the restorable steps of the same report are kept. A step in several tiers counts for the first of them."""
+    """Tiers of the restorable steps of the same report. A step in several tiers counts for the first of them."""
     hardware: Annotated[list[HardwareIn], Field(max_length=MAX_SAMPLES_PER_REPORT, fail_fast=True)] = []
     preflight: PreflightIn | None = None
     """The answer to the question that came with an earlier answer."""
@@ -270,7 +270,7 @@ class EvidenceIn(Body):
     departed_at: StepNumber | None
     """First step at which the replay of the same state and batches left the recorded curve."""
     repeat_tolerance: Number
-    """How far repeated clean steps are from their recorded losses; 0 if they are bit-identical."""
+    """Distance of repeated clean steps from their recorded losses; 0 if they are bit-identical."""
     arms: Annotated[list[ArmIn], Field(max_length=16)]
 
 

@@ -9,7 +9,7 @@ from db.store.known_runs import KnownRuns
 from monitor.detection.scorecard.scored_run import ScoredRun, is_scored, score_run
 
 MAX_RUNS = 100_000
-"""Of so many runs it is kept, about half a kilobyte each, and as much again for each site."""
+"""Maximum number of runs in the cache: about half a kilobyte per run, and as much per site."""
 
 
 class Scored(NamedTuple):

@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     max_connections: int = Field(default=1_000, ge=1)
     """Open connections; for a further one, the one that has waited longest for a request is closed."""
     max_connections_per_address: int = Field(default=500, ge=1)
-    """Of these from one address that is no trusted proxy; a further one is closed."""
+    """Maximum per address that is no trusted proxy; a further one is closed."""
     max_exports_at_once: int = Field(default=8, ge=1)
     """Exports in progress, counted apart, half of one client; a further one is answered with 429."""
     max_runs: int = Field(default=100_000, ge=1)

@@ -49,7 +49,7 @@ Every bucket shows its smallest and its largest value, so that fewer buckets hid
 
 
 def cards(runs: Sequence[Run]) -> list[RunCard]:
-    """What the cards of these runs show. Those of runs that have changed are read, together."""
+    """Return the cards of these runs. Cards of runs that have changed are read together."""
     url = database_url()
     known = _known_cards(url)
     found = {run.pk: known.current(run) for run in runs}
@@ -140,7 +140,7 @@ def rewinds(facts: RunFacts) -> list[Rewind]:
 
 
 def breakdown(facts: RunFacts) -> Breakdown:
-    """What the time of the run was used for until it ended, or until a few seconds ago."""
+    """Return the use of the run's time until it ended, or until a few seconds ago."""
     is_running = facts.run.state == RunState.RUNNING
     stamp = (time.time() // BREAKDOWN_SECONDS,) if is_running else (facts.run.finished_at, *facts.stamp)
     key = (stamp, facts.marks_stamp)

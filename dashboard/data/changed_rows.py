@@ -40,13 +40,13 @@ class ChangedRows(Generic[Row]):
 
 
 def incidents(session: Session, *, url: str, run: Run) -> list[Incident]:
-    """Of the store at `url`, which `session` reads."""
+    """Return the incidents of the store at `url`, which `session` reads."""
     known = _incidents(url, run.pk, run.id, run.started_at)
     return known.current(lambda since: queries.incidents(session, run=run, changed_since=since), time.time())
 
 
 def interventions(session: Session, *, url: str, run: Run) -> list[Intervention]:
-    """Of the store at `url`, which `session` reads."""
+    """Return the interventions of the store at `url`, which `session` reads."""
     known = _interventions(url, run.pk, run.id, run.started_at)
     return known.current(lambda since: queries.interventions(session, run=run, changed_since=since), time.time())
 

@@ -40,7 +40,7 @@ class CollectorWatch:
         self._outage: Outage | None = None
 
     def outage(self) -> Outage | None:
-        """What the last answer said; None while the collector answers, and before the first answer."""
+        """Return the outage by the last answer; None while the collector answers, and before the first answer."""
         with self._lock:
             is_due = self._clock() - self._asked_at >= CHECK_SECONDS
             if is_due and self._asking is None:
@@ -92,15 +92,15 @@ def _watch(url: str) -> CollectorWatch:
 
 
 def has_address() -> bool:
-    """Whether somebody said where the collector is; otherwise it may be elsewhere than at the default address."""
+    """True if somebody said where the collector is; otherwise it may be elsewhere than at the default address."""
     return bool(os.environ.get("LOSSGUARD_URL"))
 
 
 def is_down() -> bool:
-    """Whether the collector, whose address is known, does not answer."""
+    """True if the collector, whose address is known, does not answer."""
     return has_address() and outage() is not None
 
 
 def outage() -> Outage | None:
-    """Of the collector at LOSSGUARD_URL, or at the default address."""
+    """Return the outage of the collector at LOSSGUARD_URL, or at the default address."""
     return _watch(collector_url()).outage()

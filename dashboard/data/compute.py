@@ -22,11 +22,11 @@ class PublishedRun:
     parameters: float | None
     """None if they were not published."""
     tokens: float | None
-    """Of the whole training; None if they were not published."""
+    """Tokens of the whole training; None if they were not published."""
     reported_flops: float | None = None
-    """As published or estimated; None if only the size is known."""
+    """FLOPs as published or estimated; None if only the size is known."""
     is_estimated: bool = False
-    """Whether a number is an estimate of others, or of ours."""
+    """True if a number is an estimate of others, or of ours."""
 
     @property
     def flops(self) -> float:
@@ -87,12 +87,12 @@ PUBLISHED = (
         is_estimated=True,
     ),
 )
-"""In the order of their publication."""
+"""Published runs in the order of their publication."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Of one run."""
+    """Compute of one run."""
 
     parameters: int | None
     tokens: float | None

@@ -57,7 +57,7 @@ def evaluation_differences(settings: Sequence[Setting]) -> list[str]:
 
 
 def shares_evaluation_set(settings: Sequence[Setting]) -> bool:
-    """Whether all runs have recorded the same digest of their held-out windows."""
+    """True if all runs have recorded the same digest of their held-out windows."""
     return any(each.name == EVALUATION_SET and not each.differs for each in settings)
 
 

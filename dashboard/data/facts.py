@@ -1,4 +1,4 @@
-"""What pages and the report know about runs: values read from the store, without a session behind them."""
+"""Facts about runs for pages and the report: values read from the store, without a session behind them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,13 +80,13 @@ class RunFacts:
     """Model FLOPs utilisation, 0..1, as last reported: it may be reported every so many steps only."""
     verdict: Verdict
     layers: Layers
-    """What the collector, the project and the run set of the policy."""
+    """Layers of the policy: the collector's, the project's and the run's."""
     notes: Sequence[StepNote] = ()
-    """What people wrote at its steps, by step."""
+    """Notes of people at its steps, by step."""
 
     @property
     def source(self) -> SourceFacts:
-        """How the rows are made."""
+        """Source of the rows: how they are made."""
         return source_of(self.events)
 
     @property

@@ -1,4 +1,4 @@
-"""What the time of a run was used for, in words. Pure."""
+"""Use of a run's time in words. Pure."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ NAMES: Mapping[TimeCause, str] = {
 
 
 def largest_loss(breakdown: Breakdown) -> TimeCause | None:
-    """What took the most time, besides training; None where nothing was lost."""
+    """Return the cause that took the most time, besides training; None if nothing was lost."""
     lost = [cause for cause in breakdown.largest_first() if cause is not TimeCause.TRAINING]
     return lost[0] if lost else None
 

@@ -48,7 +48,7 @@ class Difference:
     x: Floats
     y: Floats
     exact: bool
-    """Whether both were measured at all these positions; otherwise the baseline is interpolated."""
+    """True if both were measured at all these positions; otherwise the baseline is interpolated."""
 
 
 def difference(own: HeldOutCurve, baseline: HeldOutCurve) -> Difference:

@@ -1,4 +1,4 @@
-"""What an incident's page reads: every step around it, and the band that the detectors expected.
+"""Data of an incident's page: every step around it, and the band that the detectors expected.
 
 The band is computed again from a stored snapshot of the detectors and the rows since
 (monitor.detection.expected_bands).
@@ -42,7 +42,7 @@ class StepWindow:
     first: int
     last: int
     complete: bool
-    """Whether it contains the whole incident, from before the rewind to past the verification."""
+    """True if it contains the whole incident, from before the rewind to past the verification."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class IncidentWindow:
     first: int
     last: int
     complete: bool
-    """Whether it contains the whole incident."""
+    """True if it contains the whole incident."""
     original: Rows
     """The line on which the incident occurred, to the end of its segment."""
     bands: Mapping[str, Band]
@@ -103,7 +103,7 @@ def skipped_batches(facts: RunFacts, interventions: Iterable[Intervention]) -> l
 
 
 def detection_key(facts: RunFacts) -> tuple[str, int, int]:
-    """What the bands depend on besides the steps: the run's detection settings and its events."""
+    """Return the inputs of the bands besides the steps: the run's detection settings and its events."""
     return repr(run_policy.settings_of(facts.run.policy)), *facts.events_stamp
 
 

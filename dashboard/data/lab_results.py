@@ -67,7 +67,7 @@ class ExposureRun:
     true_prefixes: float
     """KL(source || model) after prefixes of the source."""
     own_prefixes: float
-    """The same after prefixes of the model."""
+    """KL(source || model) after prefixes of the model."""
     bias: float
     true_inputs: float
 

@@ -27,7 +27,7 @@ from db.cli.command_engine import as_typed_here
 from lossguard.vocabulary.protocol import decode_number
 
 INSTALLED = Path(__file__).parent / "measurements"
-"""Of the wheel, which has no docs/."""
+"""Measurements of the wheel, which has no docs/."""
 MEASUREMENTS = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "docs" / "measurements"
 SHIPPED = (
     "lab-switches",
@@ -41,10 +41,10 @@ SHIPPED = (
 )
 """Files there, without `.jsonl`."""
 MAX_LINES, MAX_LINE_BYTES = 1000, 2**20
-"""Of an uploaded file. The largest sweep of the lab has 65 lines; a line with ways to train has a few kB per seed."""
+"""Limits of an uploaded file. The lab's largest sweep has 65 lines; ways to train take a few kB per seed."""
 MAX_RUNS = 1000
 MAX_LETTERS = 100
-"""Of a name."""
+"""Maximum letters of a name."""
 MAX_QUOTED = 40
 """Letters of a value that an error quotes."""
 COMMAND = as_typed_here("python -m trainer lab --json")
@@ -290,7 +290,7 @@ def _abilities(fields: _Fields) -> Iterator[AbilityRun]:
 @dataclass(frozen=True, slots=True)
 class _Sweep:
     name: str
-    """Of its field in LabResults."""
+    """Name of its field in LabResults."""
     read: Callable[[_Fields], Iterator[Any]]
 
 

@@ -1,4 +1,4 @@
-"""What a run needs from a person: approval of an intervention, an end of its hold, a look at an incident. Pure."""
+"""Needs of a run: approval of an intervention, an end of its hold, a look at an incident. Pure."""
 
 from collections.abc import Mapping
 
@@ -70,7 +70,7 @@ def standing(facts: RunFacts, incident: Incident) -> str:
 
 
 def released_meanwhile(facts: RunFacts | None) -> str | None:
-    """That the run is no longer on hold, in a sentence; None while it is."""
+    """Return a sentence that the run is no longer on hold; None while it is."""
     return None if facts is not None and is_held(facts) else NO_LONGER_HELD
 
 

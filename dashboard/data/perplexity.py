@@ -9,7 +9,7 @@ from db.queries import Series
 
 PERPLEXITY, LOSS = "perplexity", "loss"
 LARGEST_LOSS = math.log(sys.float_info.max)
-"""In nats; the perplexity of a larger one is no float."""
+"""Maximum loss in nats; the perplexity of a larger one is no float."""
 
 
 def perplexity(loss: Series) -> Series:

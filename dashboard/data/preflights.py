@@ -1,4 +1,4 @@
-"""What is known of a proposed intervention before a person approves it."""
+"""Facts about a proposed intervention for the person who approves it."""
 
 import time
 
@@ -11,7 +11,7 @@ from monitor.detection.interventions.preflight import Known, Preflight, prefligh
 
 
 def read(facts: RunFacts, each: Intervention) -> Preflight:
-    """As of now. Raises StoreUnavailable."""
+    """Read the facts as of now. Raises StoreUnavailable."""
     return _read(database_url(), facts.run.id, each.number, each)
 
 

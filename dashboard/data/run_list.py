@@ -45,7 +45,7 @@ class ListedRun:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What was read of a run."""
+    """Values that were read of a run."""
 
     asked: frozenset[str]
     """The metrics that were asked for."""

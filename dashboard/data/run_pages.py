@@ -26,9 +26,9 @@ CHOICES_SECONDS = 10.0
 """For so long the projects and tags that a viewer can choose from are kept."""
 
 SETTINGS_SECONDS = 60.0
-"""The same of settings, for which the configurations of many runs are read."""
+"""Maximum age of settings in seconds: the configurations of many runs are read for them."""
 LIVE_STATES = frozenset({NEEDS_A_PERSON, SILENT, RunState.RUNNING.value})
-"""Of runs that come first in the order of attention."""
+"""States of runs that come first in the order of attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class FoundRuns:
 
     rows: Sequence[CountedRun]
     total: int
-    """Of all that match."""
+    """Number of runs that match."""
 
 
 def found(where: RunFilter, order: RunOrder, limit: int) -> FoundRuns:
@@ -58,7 +58,7 @@ def named(run_ids: Sequence[str]) -> list[CountedRun]:
 
 
 def num_matching(where: RunFilter, run_ids: Sequence[str]) -> int:
-    """How many of the runs with these ids match."""
+    """Return the number of runs with these ids that match."""
     return _count(database_url(), replace(where, run_ids=tuple(run_ids)))
 
 
@@ -75,7 +75,7 @@ def num_runs() -> int:
 
 
 def num_waiting() -> int:
-    """What needs an operator, in all runs that are not archived."""
+    """Return the number of items that need an operator, in all runs that are not archived."""
     return _num_waiting(database_url())
 
 
@@ -95,7 +95,7 @@ def settings() -> list[str]:
 
 
 def has_setting(name: str) -> bool:
-    """Whether a setting of any run has this name, which is its path or the last part of it."""
+    """True if a setting of any run has this name, which is its path or the last part of it."""
     return _has_setting(database_url(), name)
 
 
@@ -120,7 +120,7 @@ def _in_order(
 def _attention_first(
     session: Session, where: RunFilter, order: RunOrder, limit: int, now: float
 ) -> tuple[Sequence[Run], bool]:
-    """The same in the order of attention: the few runs that come first, then the newest others, by an index.
+    """Return the page in the order of attention: the few runs that come first, then the newest others, by an index.
 
     To sort all runs by what is computed of each would cost more with every run that has ended.
     """

@@ -29,7 +29,7 @@ class StoreUnavailable(Exception):
     """The store cannot be read now; the message gives the reason and the remedy."""
 
     outlook = "This page updates when the store answers again."
-    """What a page that refreshes itself may promise, after the message."""
+    """Promise of a page that refreshes itself, after the message."""
 
 
 class StepsUnreadable(StoreUnavailable):
@@ -74,7 +74,7 @@ def cached_briefly(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def cached_for(seconds: float) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """The same for a time of one's own."""
+    """Cache results as `cached_briefly` does, for the given seconds."""
     return st.cache_resource(ttl=seconds, show_spinner=False, max_entries=256)
 
 

@@ -58,7 +58,7 @@ def events(facts: RunFacts) -> pd.DataFrame:
 
 
 def notes(facts: RunFacts) -> pd.DataFrame:
-    """What people wrote at steps, by step."""
+    """Return the notes of people at steps, by step."""
     return pd.DataFrame(
         {
             "Step": formatting.count(each.step),

@@ -11,7 +11,7 @@ REPORTED = "tokens_per_second"
 
 
 def derivable(metrics: Sequence[str]) -> bool:
-    """Whether it can be derived and is not reported."""
+    """True if it can be derived and is not reported."""
     return "tokens" in metrics and REPORTED not in metrics and DERIVED not in metrics
 
 

@@ -33,7 +33,7 @@ from db.steps import reader
 from lossguard.client.tables import safe_name
 
 VALUES_ROUTE = "/lossguard/values/"
-"""Where server.py serves the files."""
+"""Route on which server.py serves the files."""
 MAX_FULL_STEPS = 100_000
 MAX_FILES = 1024
 """Files that can be downloaded at a time; the least recently shown ones are dropped."""
@@ -58,7 +58,7 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class ValuesFile:
-    """What a file holds."""
+    """Contents of a file."""
 
     database: str
     """URL of the store."""
@@ -67,11 +67,11 @@ class ValuesFile:
     window: tuple[int, int] | None
     """First and last step in view; None for the whole run."""
     discarded: bool
-    """Whether discarded branches are in it."""
+    """True if discarded branches are in it."""
 
     @property
     def name(self) -> str:
-        """Of the file on the viewer's disk."""
+        """Name of the file on the viewer's disk."""
         steps = "" if self.window is None else f"-steps-{self.window[0]}-{self.window[1]}"
         return re.sub(r"[^\w.-]+", "-", self.run_id, flags=re.ASCII) + f"{steps}.csv"
 
@@ -94,7 +94,7 @@ class ValuesFile:
                         yield _text((safe_name(metric), branch, *row) for row in some)
 
     def _num_steps(self, segments: Sequence[Segment]) -> int:
-        """In view, of all segments."""
+        """Return the number of steps in view, of all segments."""
         low, high = self.window or (0, reader.END)
         ends = [(one.first_step, one.last_step) for one in segments]
         return sum(
@@ -106,7 +106,7 @@ class ValuesFile:
     def _rows(
         self, session: Session, run: Run, metric: str, lines: Sequence[Sequence[StepRange]], is_full: bool
     ) -> Iterator[Row]:
-        """Of one metric on these lines, each of which the chart divides into buckets by itself."""
+        """Yield the rows of one metric on these lines, each of which the chart divides into buckets by itself."""
         max_points = 2 * MAX_FULL_STEPS if is_full else MAX_POINTS
         curves = CurveReader(session, run, self.window, max_points)
         for line in lines:

@@ -26,7 +26,7 @@ PLOTLY_JS = Path(__file__).parent / "vendor" / "plotly-basic.min.js"
 package."""
 PLOTLY_ROUTE = "/lossguard/plotly.min.js"
 FIGURES_ROUTE = "/lossguard/figures/"
-"""Where server.py serves PLOTLY_JS and packed figures."""
+"""Route on which server.py serves PLOTLY_JS and packed figures."""
 
 MAX_CACHED_FIGURES = 256
 """Packed figures in the server's memory; the least recently shown ones are dropped."""
@@ -41,7 +41,7 @@ def _version(content: bytes) -> str:
 
 
 CHART_JS = _source("chart_view.js", "chart_tools.js", "sticky_axis.js", "drawing.js", "component.js").encode()
-"""What draws a figure, as one module."""
+"""JavaScript module that draws a figure."""
 CHART_ROUTE = "/lossguard/chart.js"
 PLOTLY_URL = f"{PLOTLY_ROUTE}?v={_version(PLOTLY_JS.read_bytes())}"
 CHART_URL = f"{CHART_ROUTE}?v={_version(CHART_JS)}"
@@ -77,7 +77,7 @@ class PackedFigure:
     content: bytes
     """JSON, compressed with gzip."""
     height: int
-    """In pixels: the page reserves it before the figure is drawn."""
+    """Height in pixels: the page reserves it before the figure is drawn."""
 
 
 class FigureCache:
@@ -148,7 +148,7 @@ def show(
 
 
 def viewed(key: str) -> dict[str, Any]:
-    """What the viewer did to the chart, as chart_view.js reports it; empty before the first report."""
+    """Return the viewer's changes to the chart, as chart_view.js reports them; empty before the first report."""
     found: dict[str, Any] = (st.session_state.get(key) or {}).get("view") or {}
     return found
 

@@ -32,7 +32,7 @@ from monitor.detection.expected_bands import Band
 
 @dataclass(frozen=True, slots=True)
 class ChartOptions:
-    """What a viewer chose to see of a run."""
+    """View of a run's curves that a viewer chose."""
 
     x_axis: XAxis = XAxis.STEP
     window: tuple[float, float] | None = None
@@ -134,7 +134,7 @@ def _line(panel: Panel, line: PlacedLine, y: Floats, pauses: Sequence[int]) -> d
 
 
 def _raw(style: LineStyle) -> dict[str, Any]:
-    """What differs for the raw line below a smoothed one."""
+    """Return the properties of the raw line below a smoothed one."""
     return {
         "line": {"color": with_alpha(style.color, 0.55), "width": 1, "dash": style.dash},
         "mode": "lines",

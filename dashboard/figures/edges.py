@@ -15,7 +15,7 @@ from lossguard.vocabulary.metrics import short_name
 
 NAME = "beyond the axis"
 NEAR = 0.01
-"""Of the width in view: stretches that are nearer to each other have one triangle, at their most extreme value."""
+"""Fraction of the width in view: nearer stretches have one triangle, at their most extreme value."""
 LABEL_ROOM, MAX_LABELS = 0.1, 4
 """The most extreme triangles have their values beside them, if they are not nearer to each other than this share."""
 

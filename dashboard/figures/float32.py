@@ -21,7 +21,7 @@ def drawable(values: Floats) -> Floats:
 
 
 def as_float32(values: Floats, shown: tuple[float, float] | None = None) -> NDArray[Any]:
-    """In single precision; unchanged where it would show: values too large or too small for it, or nearly equal ones.
+    """Return single precision, or the values unchanged if they are too large, too small or nearly equal for it.
 
     The perplexity of a loss above 88.7, for example, is too large. `shown` is the smallest and the largest value that
     the axis shows; None for all of them.

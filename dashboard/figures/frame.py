@@ -27,7 +27,7 @@ CONSTANT = 1e-6
 """Values that differ by less than this share of them are one."""
 LARGEST_EXPONENT = 300.0
 SMALLEST_WIDTH = 1e-290
-"""Of a linear axis: plotly.js cannot draw smaller numbers."""
+"""Smallest width of a linear axis: plotly.js cannot draw smaller numbers."""
 
 
 def axis_range(low: Floats, high: Floats, *, log: bool, fit_all: bool = False) -> Range | None:

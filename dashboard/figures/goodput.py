@@ -1,4 +1,4 @@
-"""What the time of a run was used for, cause by cause. Pure."""
+"""Chart of a run's time by its causes. Pure."""
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 

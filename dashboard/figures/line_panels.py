@@ -32,7 +32,7 @@ class LinePanel:
     tick_format: str = "~g"
     log: bool = False
     from_zero: bool = False
-    """Whether its axis begins at 0."""
+    """True if its axis begins at 0."""
 
 
 def line_panels(

@@ -1,4 +1,4 @@
-"""How the line of a branch or of a run looks. Pure."""
+"""Style of the line of a branch or of a run. Pure."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from dashboard.figures.style import BLUE, GREY, PURPLE
 
 @dataclass(frozen=True, slots=True)
 class LineStyle:
-    """Of the line of a branch."""
+    """Style of the line of a branch."""
 
     name: str
     color: str
@@ -17,9 +17,9 @@ class LineStyle:
     """After the metric's name in the hover text."""
     dash: str = "solid"
     cross_color: str = PURPLE
-    """Of the crosses for values that are not finite."""
+    """Colour of the crosses for values that are not finite."""
     cross_height: float = HEIGHT
-    """Of these crosses in their panel, 0..1."""
+    """Height of these crosses in their panel, 0..1."""
 
 
 LIVE = LineStyle("live line", BLUE, 1.8)

@@ -1,4 +1,4 @@
-"""What happened to a run, marked over its curves. Pure."""
+"""Marks of a run's events over its curves. Pure."""
 
 import sys
 import textwrap
@@ -25,15 +25,15 @@ from lossguard.vocabulary.source_facts import says_source
 from lossguard.vocabulary.states import IncidentState
 
 ARROW_HEIGHT = 0.86
-"""Of the arrows in the first panel, 0..1: in the upper part, which curves seldom reach."""
+"""Height of the arrows in the first panel, 0..1: in the upper part, which curves seldom reach."""
 ARROW_HEAD = {"symbol": "triangle-left", "size": [12, 0], "color": GREEN, "opacity": 1, "line": {"width": 0}}
 LETTER_WIDTH = 0.007
 """Share of the range in view that one letter of an incident's name takes in a figure of 900 pixels; in a narrower one,
 component.js shows the number alone."""
 MAX_HOVER_LETTERS = 300
-"""Of an event; the table of events has all of its details."""
+"""Maximum letters of an event; the table of events has all of its details."""
 PIN_HEAD, PIN_POINT = 0.96, 0.88
-"""Of the pins of notes in the first panel, 0..1: above the arrows."""
+"""Heights of a note's pin in the first panel, 0..1: above the arrows."""
 PIN_MARKER = {"symbol": "circle", "color": OLIVE, "opacity": 1, "line": {"width": 0}}
 HOVER_LINE_LETTERS = 60
 """Width of a line of a note: plotly does not break lines."""
@@ -45,7 +45,7 @@ MARKER_LETTERS = 3
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What happened to a run, to be marked over its curves."""
+    """Events of a run, to be marked over its curves."""
 
     incidents: Sequence[Incident] = ()
     interventions: Sequence[Intervention] = ()
@@ -55,11 +55,11 @@ class Marks:
     last_step: int = 0
     """Newest step on the live line, where the band of an incident ends that is not over."""
     skipped: Curve | None = None
-    """How many updates the optimizer did not take; None: none is known."""
+    """Number of updates that the optimizer did not take; None: unknown."""
     notes: Sequence[StepNote] = ()
-    """What people wrote at steps, by step."""
+    """Notes of people at steps, by step."""
     run_id: str | None = None
-    """Of the run, to whose incidents the markers link; None: they link nowhere."""
+    """Id of the run to whose incidents the markers link; None: they link nowhere."""
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ def draw_marks(
 
 
 def _limited(marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None) -> Marks:
-    """As many incidents in view as are marked at once, open ones, then the newest. Zooming in shows the others."""
+    """Return the incidents in view that are marked: open ones, then the newest. Zooming in shows the others."""
     if len(marks.incidents) <= MAX_INCIDENTS:
         return marks
     first, last = window or (-np.inf, np.inf)

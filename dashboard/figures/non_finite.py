@@ -1,4 +1,4 @@
-"""How values that are not finite are shown: a cross on the upper edge of their panel. Pure."""
+"""Crosses on the upper edge of a panel for values that are not finite. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,9 @@ from dashboard.figures.panels import Panel
 from dashboard.figures.style import PURPLE
 
 NAME = "not finite"
-"""In the legend."""
+"""Name in the legend."""
 HEIGHT = 0.95
-"""Of the crosses in their panel, 0..1."""
+"""Height of the crosses in their panel, 0..1."""
 
 
 def non_finite_crosses(

@@ -11,7 +11,7 @@ from dashboard.axes import Floats
 from dashboard.figures.float32 import LARGEST, as_float32, drawable
 
 FAR = 1e6
-"""In widths of a linear axis: browsers cannot draw a line to a point that is farther away."""
+"""Widths of a linear axis beyond which browsers cannot draw a line to a point."""
 
 
 def packed(trace: dict[str, Any], shown: tuple[float, float] | None, *, log: bool) -> dict[str, Any]:

@@ -26,7 +26,7 @@ TOP, BOTTOM = 40, 46
 """Margins in pixels: the legend above, the title of the x axis below."""
 
 NOTHING, NOTHING_ABOVE_0 = "no finite values", "log scale, no values above 0"
-"""In the title of a panel that shows no value."""
+"""Notes in the title of a panel that shows no value."""
 X_AXES: dict[XAxis, dict[str, Any]] = {
     XAxis.STEP: {
         "title": {"text": "Step", "standoff": 8},
@@ -52,7 +52,7 @@ X_AXES: dict[XAxis, dict[str, Any]] = {
 MAX_NARROW = 8
 """Fewer steps in view have a tick each: plotly would write the same step at two ticks."""
 SPIKES = {"showspikes": True, "spikemode": "across", "spikethickness": 1, "spikedash": "dot", "spikecolor": GREY}
-"""Of an x axis: a line through all panels at the pointer."""
+"""Properties of an x axis that draw a line through all panels at the pointer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Panel:
     top: float
     log: bool = False
     range: Range | None = None
-    """Of the axis of the values; None where it shows all of them."""
+    """Range of the axis of the values; None if it shows all of them."""
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -91,7 +91,7 @@ class PanelLayout:
     """Panels from the top down, and the label row above them."""
 
     height: int
-    """Of the whole figure in pixels."""
+    """Height of the whole figure in pixels."""
     top: int
     """Its upper margin in pixels."""
     panels: list[Panel]
@@ -169,7 +169,7 @@ def _x_axis(layout: PanelLayout, x_axis: XAxis, window: tuple[float, float] | No
 
 
 def _ends(traces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Where the x axis ends if all is shown: plotly would make room for half a marker, up to 6% at each end.
+    """Return the ends of the x axis if all is shown: plotly would make room for half a marker, up to 6% at each end.
 
     Not where lines have markers at their points: the first and the last one need that room.
     """
@@ -195,7 +195,7 @@ def _value_axis(panel: Panel, values: Floats, note: str, revision: str) -> dict[
 
 
 def _range(panel: Panel, constant: float) -> dict[str, Any]:
-    """That of the panel, also after a double click, which lets plotly find a range; `constant`: 0 for none."""
+    """Return the panel's range, also after a double click, which lets plotly find one; `constant`: 0 for none."""
     shown = panel.range
     if shown is None and not panel.log and constant:
         shown = axis_range(np.array([constant]), np.array([constant]), log=False)
@@ -239,7 +239,7 @@ def _values(panel: Panel, traces: Sequence[Mapping[str, Any]]) -> Floats:
 
 
 def _note(panel: Panel, values: Floats) -> str:
-    """What a viewer must know about the axis of a panel with these values."""
+    """Return the note that a viewer needs about the axis of a panel with these values."""
     visible = values > 0 if panel.log else np.ones(len(values), dtype=np.bool_)
     if not visible.any():
         return NOTHING_ABOVE_0 if len(values) else NOTHING

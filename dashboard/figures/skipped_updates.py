@@ -10,9 +10,9 @@ from dashboard.figures.style import ORANGE
 from db.queries import Series
 
 NAME = "skipped update"
-"""In the legend."""
+"""Name in the legend."""
 HEIGHT = 0.03
-"""Of the marks in their panel, 0..1."""
+"""Height of the marks in their panel, 0..1."""
 
 
 def num_skipped(series: Series) -> int:

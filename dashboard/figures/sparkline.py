@@ -10,7 +10,7 @@ from urllib.parse import quote
 from dashboard.figures.style import BLUE
 
 WIDTH, HEIGHT, MARGIN = 150, 48, 3
-"""Of the picture, in pixels."""
+"""Size and margin of the picture, in pixels."""
 
 
 def sparkline(values: Sequence[float], *, label: str) -> str:

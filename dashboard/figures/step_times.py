@@ -11,7 +11,7 @@ STEP_SECONDS = "step_seconds"
 
 
 def with_step_times(shown: IncidentWindow) -> IncidentWindow:
-    """The same, with the time per step as a further metric; without scores, which are those of the signals."""
+    """Add the time per step as a metric; without scores, which are those of the signals."""
     replacement = None if shown.replacement is None else _with_step_times(shown.replacement)
     return replace(shown, original=_with_step_times(shown.original), replacement=replacement, bands={})
 

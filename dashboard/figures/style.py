@@ -1,4 +1,4 @@
-"""How every figure looks: colours, the layout that a figure starts from, and the axes of metrics. Pure.
+"""Style of every figure: colours, the layout that a figure starts from, and the axes of metrics. Pure.
 
 Colours are Okabe and Ito's, which people with any of the usual colour vision deficiencies tell apart. They are
 readable on white and on near-black; text, grid and background follow the page's theme (component.js).

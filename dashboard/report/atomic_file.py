@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 MAX_NAME_LETTERS = 50
-"""Of the name, in that of the partial file: a name may be as long as the file system permits."""
+"""Maximum letters of the name in that of the partial file: file systems limit names."""
 
 
 class CannotWrite(Exception):

@@ -1,4 +1,4 @@
-"""What a report contains: read through the same modules as the pages, within limits."""
+"""Contents of a report: read through the same modules as the pages, within limits."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from lossguard.vocabulary.states import IncidentState
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """How large a report may become; it says what it leaves out."""
+    """Maximum sizes of a report; it says what it leaves out."""
 
     max_curves: int = 24
     max_events: int = 1000
@@ -30,18 +30,18 @@ class Limits:
     max_incident_sections: int = 300
     """The table of incidents lists all of them."""
     max_rows: int = 200
-    """Of a table."""
+    """Maximum rows of a table."""
     max_settings: int = 2000
     """Rows of the configuration."""
     max_cell_letters: int = 1000
     max_table_letters: int = 200_000
-    """Of a table; Chromium prints a megabyte of text in ten seconds."""
+    """Maximum letters of a table; Chromium prints a megabyte of text in ten seconds."""
     max_sections_letters: int = 1_000_000
-    """Of the sections of all incidents; the least important ones have none beyond it."""
+    """Maximum letters of the sections of all incidents; the least important ones have none beyond it."""
     max_reasons: int = 20
-    """Of an incident or an intervention, and rows of the table of a replay."""
+    """Maximum reasons of an incident or an intervention, and rows of the table of a replay."""
     max_reason_letters: int = 500
-    """Of one of them, and of what a replay found."""
+    """Maximum letters of a reason, and of what a replay found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ class ReportContents:
     """Metrics beyond `limits.max_curves`."""
     rewinds: Sequence[Rewind]
     breakdown: Breakdown
-    """What the time of the run was used for."""
+    """Use of the run's time."""
     written_at: float
     """Unix seconds."""
     zone: tzinfo
     limits: Limits
     skipped: Curve | None = None
-    """How many updates the optimizer did not take: marked, not a curve of its own."""
+    """Number of updates that the optimizer did not take: marked, not a curve of its own."""
 
 
 @dataclass(frozen=True, slots=True)

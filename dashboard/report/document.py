@@ -30,7 +30,7 @@ from lossguard.vocabulary.metrics import short_name
 
 HERE = Path(__file__).parent
 CURVES_PER_PICTURE = 4
-"""As many as fit on a sheet of paper."""
+"""Maximum curves of a picture: they fit on a sheet of paper."""
 
 
 def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str:

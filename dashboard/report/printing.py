@@ -12,7 +12,7 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 TIMEOUT_SECONDS = 120.0
 """A report of 100 incidents takes a few seconds."""
 MAX_REASON_BYTES = 300
-"""Of the browser's standard error, in the sentence why it failed."""
+"""Maximum bytes of the browser's standard error that a message quotes."""
 FLAGS = (
     "--headless",
     "--disable-gpu",

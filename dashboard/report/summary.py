@@ -26,13 +26,13 @@ class LostCompute:
 
     steps: int
     steps_share: float | None
-    """Of all steps that were done."""
+    """Share of all steps that were done."""
     tokens: float | None
     flops: float | None
     seconds: float | None
     """None where no rewind has known times."""
     seconds_share: float | None
-    """Of the time since the start."""
+    """Share of the time since the start."""
 
 
 def lost_compute(facts: RunFacts, rewinds: Sequence[Rewind], now: float) -> LostCompute:
@@ -172,7 +172,7 @@ def _interventions(interventions: Sequence[Intervention], num_skipped: int) -> s
 
 
 def lost_sentence(facts: RunFacts, rewinds: Sequence[Rewind], now: float) -> str:
-    """What all rewinds together have cost."""
+    """Return the cost of all rewinds as a sentence."""
     if not rewinds:
         return "No steps were discarded."
     lost = lost_compute(facts, rewinds, now)

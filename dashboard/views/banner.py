@@ -1,4 +1,4 @@
-"""What a page says of the collector: that it does not answer, as long as it does not."""
+"""Banner of a page while the collector does not answer."""
 
 import time
 
@@ -40,11 +40,11 @@ def sentence(outage: Outage) -> str:
 
 
 def show_missing_address() -> None:
-    """Where a decision or a live run needs a collector, its address is not known, and none answers at the default."""
+    """Warn if a decision or a live run needs a collector, its address is not known, and none answers at the default."""
     if not collector_watch.has_address() and collector_watch.outage() is not None:
         st.caption(NO_ADDRESS.format(url=_url()))
 
 
 def _url() -> str:
-    """As code: Markdown would make a link of it."""
+    """Return the URL as code: Markdown would make a link of it."""
     return f"`{collector_url().replace('`', '')}`"

@@ -20,7 +20,7 @@ from dashboard.views import url_warning
 
 HIDDEN, COLLAPSED, ZOOMED, LAST = "hidden", "collapsed", "y", "last"
 RECORDS = "chart_views"
-"""In the session: the record of each chart, by the chart's key."""
+"""Key in the session: the record of each chart, by the chart's key."""
 MAX_KNOWN = 64
 
 Parameters = tuple[tuple[str, ...], ...]
@@ -29,7 +29,7 @@ Parameters = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the URL became with a chart's last report."""
+    """State of the URL after a chart's last report."""
 
     x: list[float] | None
     """The range of the report, in units of the x axis; [] for all of it, None where the viewer has not zoomed."""
@@ -39,7 +39,7 @@ class Record:
 
 
 def shown(key: str, range_name: str) -> dict[str, Any]:
-    """What the URL says about a chart, as component.js takes it; `range_name` is the parameter of the range in view.
+    """Return the URL's state of a chart, as component.js takes it; `range_name` is the parameter of the range in view.
 
     Call it before the URL is read: it restores what an older URL does not have.
     """

@@ -1,4 +1,4 @@
-"""What all pages share: refresh rates, the run that the URL names, and messages when there is nothing to show."""
+"""Shared parts of all pages: refresh rates, the run that the URL names, and messages when there is nothing to show."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ from lossguard.vocabulary.states import RunState
 METRIC_WIDTH_PIXELS = 165  # two metrics fit side by side on a phone
 
 LAST_RUN = "last_run"
-"""In the session: id of the run shown last. The links at the top of the page name no run."""
+"""Key in the session: id of the run shown last. The links at the top of the page name no run."""
 OTHER_RUN = "other-run"
-"""In the session: what was chosen in the box of `other_runs`."""
+"""Key in the session: the choice in the box of `other_runs`."""
 LOWER_PART = "lower_part"
-"""In the session: what the lower part of the page showed last: that of a run by its id."""
+"""Key in the session: what the lower part of the page showed last: that of a run by its id."""
 LOWER_PART_DELAY_SECONDS = 0.3
 RUNNING_REFRESH_SECONDS = 1.3
 LOWER_PART_REFRESH_SECONDS = 4.0
@@ -98,7 +98,7 @@ def show_run(page: Callable[[RunFacts], None], *, lower_part: Callable[[RunFacts
 
 
 def wait_for_drawing(shown: str | None) -> None:
-    """Where the lower part of the page shows something else than before: the browser draws first what is above it."""
+    """Wait if the lower part of the page shows something new: the browser draws first what is above it."""
     if st.session_state.get(LOWER_PART) != shown:
         st.session_state[LOWER_PART] = shown
         time.sleep(LOWER_PART_DELAY_SECONDS)
@@ -115,7 +115,7 @@ def current_run_id() -> str | None:
 
 
 def _first_run_id() -> str | None:
-    """Of the runs as the list shows them without filters."""
+    """Return the id of the first run in the list without filters."""
     first = run_pages.found(RunFilter(archived=False), RunOrder.ATTENTION, 1).rows
     return first[0][0].id if first else None
 
@@ -150,7 +150,7 @@ def no_such_run(run_id: str) -> str:
 
 
 def _is_running() -> bool:
-    """Whether the current run is running. True if the store cannot be read or has no such run, to try again soon."""
+    """True if the current run is running. True if the store cannot be read or has no such run, to try again soon."""
     try:
         run_id = current_run_id()
         facts = None if run_id is None else cached.facts(run_id)

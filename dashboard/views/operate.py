@@ -17,13 +17,13 @@ from db.cli.command_engine import as_typed_here
 from lossguard.vocabulary.protocol import MAX_SHORT_TEXT
 
 TOKEN = "operator_token"
-"""In the session: the viewer's own token. It is never written to the URL or to the store."""
+"""Key in the session: the viewer's own token. It is never written to the URL or to the store."""
 TOKEN_REQUESTED = "operator_token_requested"
-"""In the session: whether the collector rejected the dashboard's own token."""
+"""Key in the session: True if the collector rejected the dashboard's own token."""
 SUCCESS = "operator_success"
-"""In the session: the message to show once the dialog has closed."""
+"""Key in the session: the message to show once the dialog has closed."""
 FAILURE = "operator_failure"
-"""In the session: why the last press of an open dialog did nothing, and its icon."""
+"""Key in the session: why the last press of an open dialog did nothing, and its icon."""
 DIALOG_REFRESH_SECONDS = 2.0
 MAX_FAILURES_NAMED = 20
 """Requests that a dialog names; it counts the others."""
@@ -178,7 +178,7 @@ def _perform(action: OperatorAction, requests: Sequence[OperatorAction], token: 
 
 
 def _show_failures(failures: Sequence[tuple[OperatorAction, operator_actions.ActionFailed]], num_requests: int) -> None:
-    """In the dialog, which stays open: what some of the requests failed at."""
+    """Show in the open dialog why some of the requests failed."""
     done = f"{num_requests - len(failures)} of {num_requests} done. These were not:"
     reasons = formatting.bullet_list(
         formatting.first_named([f"{request.label}: {error}" for request, error in failures], MAX_FAILURES_NAMED)

@@ -30,7 +30,7 @@ def offered_runs(*, key: str) -> Sequence[Run]:
 
 
 def _sentences(search: run_search.Search, found: FoundRuns) -> list[str]:
-    """What a viewer who searched has to know about the runs that are offered."""
+    """Return what a viewer who searched has to know about the runs that are offered."""
     if not search.terms or 0 < found.total <= MAX_OFFERED:
         return []
     if not found.total:

@@ -17,7 +17,7 @@ WIDTH_PIXELS = 330
 
 
 def search_box(label: str, *, key: str, placeholder: str, **options: Any) -> str:
-    """What was typed."""
+    """Show the search box, and return its text."""
     text: str = st.text_input(label, placeholder=placeholder, key=key, width=WIDTH_PIXELS, help=HELP, **options)
     return text
 

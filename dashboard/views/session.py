@@ -16,7 +16,7 @@ def _login(path: str) -> Login:
 
 
 def has_login() -> bool:
-    """Whether viewers log in."""
+    """True if viewers log in."""
     return bool(os.environ.get(LOGIN_VARIABLE))
 
 
@@ -28,7 +28,7 @@ def viewer() -> Viewer | None:
 
 
 def has_expired() -> bool:
-    """Whether viewers log in, and the login of this one has ended."""
+    """True if viewers log in, and the login of this one has ended."""
     person = viewer()
     return has_login() and (person is None or person.has_expired)
 

@@ -10,9 +10,9 @@ from dashboard.data.facts import RunFacts
 APP = "Lossguard"
 ICON, ICON_WAITING = (str(Path(__file__).parents[1] / name) for name in ("icon.svg", "icon-waiting.svg"))
 PAGE = "tab_page"
-"""In the session: title of the page."""
+"""Key in the session: title of the page."""
 SHOWN = "tab_shown"
-"""In the session: title and icon as they were last sent."""
+"""Key in the session: title and icon as they were last sent."""
 
 
 def open_page(page: str) -> None:

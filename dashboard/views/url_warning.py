@@ -5,7 +5,7 @@ import streamlit as st
 from dashboard import formatting
 
 SAID = "url_warnings"
-"""In the session: what was said."""
+"""Key in the session: warnings that were shown."""
 MAX_LETTERS = 60
 
 

@@ -1,4 +1,4 @@
-"""What needs a person: proposed interventions, a hold, incidents that no policy answers; with the buttons to decide."""
+"""Needs of a run: proposed interventions, a hold, incidents that no policy answers; with the buttons to decide."""
 
 import time
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from lossguard.vocabulary.states import Arm, OrderKind, RunState
 from monitor.detection.interventions import preflight_text
 
 MAX_UNRESOLVED = 3
-"""Of incidents that no policy answers; the table of incidents begins with all open ones."""
+"""Maximum incidents shown that no policy answers; the table of incidents begins with all open ones."""
 RELEASE = "**Release**: training continues from the current step, as it is."
 ROLL_BACK = (
     "**Roll back manually**: to an earlier checkpoint, with more batches skipped than the policy may skip, or with a "
@@ -44,7 +44,7 @@ def show_sentences(facts: RunFacts) -> None:
 
 
 def show(facts: RunFacts) -> None:
-    """The same, each with its buttons and a link to its incident."""
+    """Show each need with its buttons and a link to its incident."""
     for each in pending.proposed(facts):
         with st.container(gap="small", key=f"decide-{each.number}"):
             left, right = st.columns([2, 3], gap="medium")
@@ -141,7 +141,7 @@ def link(facts: RunFacts, number: int | None) -> None:
 
 
 def costs(facts: RunFacts, each: Intervention) -> list[str]:
-    """How long it has waited, what approving it costs, and what speaks against it."""
+    """Describe how long it has waited, the cost of an approval, and what speaks against it."""
     found = preflights.read(facts, each)
     sentences = [decisions.waited(each)]
     if found.recomputed_steps is not None and found.step is not None:
@@ -167,7 +167,7 @@ def _show_hold(facts: RunFacts, hold: Intervention) -> None:
 
 
 def options(facts: RunFacts) -> list[str]:
-    """What a person can decide about a run on hold, in Markdown."""
+    """Describe a person's options about a run on hold, in Markdown."""
     can_roll_back = CAN_ROLL_BACK in facts.run.capabilities and bool(facts.run.restorable_steps)
     return [RELEASE, *[ROLL_BACK] * can_roll_back, LOWER_LR, STOP]
 

@@ -28,12 +28,12 @@ INSTALLED = (
     ("python -m trainer replay", f"{SERVER} replay"),
     ("python -m trainer", f"{SERVER} trainer"),
 )
-"""In a checkout, and with the distribution: the first one that fits."""
+"""Command lines in a checkout, then those of the distribution: the first one that fits."""
 
 
 @cache
 def server_is_installed() -> bool:
-    """Whether this environment has the distribution `lossguard-server`."""
+    """True if this environment has the distribution `lossguard-server`."""
     try:
         metadata.distribution(SERVER)
     except metadata.PackageNotFoundError:
@@ -56,7 +56,7 @@ _CAUSES = {
     "disk I/O error": ": is the disk full, or read-only?",
     "unable to open database file": ": may this user write to it, and into its folder?",
 }
-"""What SQLite does not say: it answers so when it cannot write the files beside its own, even if it only reads."""
+"""Causes that SQLite does not name: it answers so when it cannot write its other files, even for a read."""
 
 
 def on_engine(url: str, do: Callable[[sa.Engine], T], *, new: bool = False) -> T:

@@ -1,4 +1,4 @@
-"""What the store needs of a database, beyond the SQL that all of them share."""
+"""Interface of a database to the store, beyond the SQL that all databases share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -39,7 +39,7 @@ class Dialect(ABC):
     """Name of the database in a URL and in SQLAlchemy."""
     url_example: str
     is_file: bool
-    """Whether a store is a file of this machine; else it is on a server."""
+    """True if a store is a file of this machine; else it is on a server."""
     parameter: str
     """The mark of a value in a statement for the driver."""
     read_options: Mapping[str, Any] = {}
@@ -122,7 +122,7 @@ class Dialect(ABC):
         """A connection that may change the schema. Other processes that want the same wait until the block ends."""
 
     def must_retry(self, error: sa.exc.DBAPIError) -> bool:
-        """Whether a change of the schema was given up because others use a table, so that it may work later."""
+        """True if a change of the schema was given up because others use a table, so that it may work later."""
         return False
 
     def oldest_transaction(self, connection: sa.Connection) -> str | None:

@@ -104,7 +104,7 @@ def _lines(file: TextIO) -> Iterator[str]:
 
 
 def _fits(cell: str, kind: pa.DataType) -> bool:
-    """Whether Arrow reads the cell as a number of this type; an empty cell is no number at all."""
+    """True if Arrow reads the cell as a number of this type; an empty cell is no number at all."""
     if not cell or pa.types.is_string(kind) or (pa.types.is_floating(kind) and _PLAIN_NUMBER.fullmatch(cell)):
         return True
     try:

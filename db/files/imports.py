@@ -36,9 +36,9 @@ from lossguard.vocabulary.states import RunState
 from lossguard.vocabulary.wording import plural
 
 MAX_FOOTER_BYTES = 2**31 - 1
-"""Of a Parquet file, which holds the description; a run with a million events needs more than the default of 100 MB."""
+"""Maximum footer of a Parquet file; a run with a million events needs more than the default of 100 MB."""
 MAX_GROUP_BYTES = 2**29
-"""Of a row group, when it is uncompressed; an export with 1,000 metrics has 160 MB."""
+"""Maximum row group, uncompressed; an export with 1,000 metrics has 160 MB."""
 MAX_BLOCK_VALUES = 500_000
 """Values in memory at a time: a file of many columns is read in smaller blocks."""
 

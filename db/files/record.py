@@ -121,7 +121,7 @@ UNDER_WAY = (
 
 
 def _is_under_way(state: Mapping[str, Any]) -> bool:
-    """Whether the detection follows an incident or an intervention: then it is rebuilt from the steps instead."""
+    """True if the detection follows an incident or an intervention: then it is rebuilt from the steps instead."""
     parts = [state.get(name) for name in ("incidents", "interventions", "care")]
     followed = [part.get(name) for part in parts if isinstance(part, dict) for name in FOLLOWED]
     return any(each is not None for each in [*followed, state.get("episode"), state.get("treated")])

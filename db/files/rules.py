@@ -1,5 +1,4 @@
-"""What each column of an imported run may hold: what a request may send, by the rules of
-`lossguard.vocabulary.protocol`."""
+"""Rules for each column of an imported run: those of `lossguard.vocabulary.protocol` for a request."""
 
 import math
 from collections.abc import Callable, Mapping

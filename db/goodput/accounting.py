@@ -53,7 +53,7 @@ def cause_of(reason: str, *, is_first: bool = False) -> TimeCause:
 
 
 def hang_seconds(seconds: float, usual: float) -> float:
-    """How much of `seconds` without a step, less what is explained, is a hang; `usual`: what these steps usually take.
+    """Return the seconds lost to a hang: of `seconds` without a step, less what is explained; `usual`: the usual time.
 
     It is a hang from MIN_HANG_SECONDS and HANG_STEPS times the usual on; then all beyond the usual is lost.
     """
@@ -77,7 +77,7 @@ class Stretch:
     pause_seconds: float = 0.0
     """Seconds of pauses that the loop announced, other than evaluations that it reports."""
     is_single: bool = False
-    """Whether it is one row: only then a long time is known to be without steps."""
+    """True if it is one row: only then a long time is known to be without steps."""
 
     @property
     def explained(self) -> float:
@@ -185,7 +185,7 @@ class _Account:
     usual: float
     at: float = 0.0
     has_steps: bool = False
-    """Whether the newest segment has."""
+    """True if the newest segment has."""
     seconds: dict[TimeCause, float] = field(default_factory=lambda: dict.fromkeys(TimeCause, 0.0))
 
     def __post_init__(self) -> None:
@@ -277,7 +277,7 @@ def overlap(intervals: Sequence[Interval], begin: float, end: float) -> float:
 
 
 def merged(intervals: Sequence[Interval]) -> list[Interval]:
-    """The same moments without overlaps, in order."""
+    """Return the moments without overlaps, in order."""
     found: list[Interval] = []
     for first, last in sorted(intervals):
         if found and first <= found[-1][1]:

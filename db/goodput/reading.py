@@ -57,7 +57,7 @@ class _Part:
     """The row before; before a segment's first step, the step below it and the time at which the segment was opened."""
     last: int
     is_row: bool = False
-    """Whether it is known to have one row."""
+    """True if it is known to have one row."""
 
     @property
     def steps(self) -> StepRange:
@@ -85,7 +85,7 @@ def breakdown(session: Session, *, run: Run, now: float) -> Breakdown:
 
 
 def breakdowns(session: Session, *, runs: Sequence[Run], now: float) -> dict[int, Breakdown]:
-    """The same for some runs, by their keys: all but their steps is read together.
+    """Return the breakdowns of some runs by their keys: all but their steps is read together.
 
     A run whose steps cannot be read is left out: the others have theirs.
     """

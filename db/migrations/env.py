@@ -23,7 +23,7 @@ def partitions() -> Collection[str]:
 
 
 def is_compared(name: str | None, kind: str, _parents: MutableMapping[Any, str | None]) -> bool:
-    """Whether it must be as the models say. Partitions come and go with the runs; the models know only their tables."""
+    """True if it must be as the models say. Partitions come and go with the runs; the models know only their tables."""
     return kind != "table" or name not in partitions()
 
 

@@ -70,7 +70,7 @@ def tokens(session: Session) -> Sequence[Token]:
 
 
 def any_token(session: Session) -> bool:
-    """Whether a token was ever created: from then on every request needs one, even if all are revoked."""
+    """True if a token was ever created: from then on every request needs one, even if all are revoked."""
     return session.scalar(sa.select(Token.id).limit(1)) is not None
 
 

@@ -102,7 +102,7 @@ def without_steps(
 
 
 def is_stalled_or_slow(session: Session, *, run_pk: int) -> bool:
-    """Whether an incident of the speed of the run is open."""
+    """True if an incident of the speed of the run is open."""
     is_open = Incident.kind.in_(THROUGHPUT_KINDS), Incident.state != IncidentState.CLOSED
     return session.scalar(sa.select(Incident.id).where(Incident.run_pk == run_pk, *is_open).limit(1)) is not None
 

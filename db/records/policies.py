@@ -1,4 +1,4 @@
-"""What is set of the policy for the collector, for projects and for runs. The caller owns the transaction."""
+"""Layers of the policy: the collector's, the projects' and the runs'. The caller owns the transaction."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -68,7 +68,7 @@ def set_fields(
 
 
 def is_set_by_operator(session: Session, *, run: Run) -> bool:
-    """Whether an operator has set the run's own layer."""
+    """True if an operator has set the run's own layer."""
     found = sa.select(PolicyLayer.by_operator).where(PolicyLayer.run_pk == run.pk)
     return bool(session.scalar(found))
 
@@ -93,6 +93,6 @@ def running(session: Session, *, project: str | None = None) -> Sequence[tuple[s
 
 
 def is_first_of_project(session: Session, *, run: Run) -> bool:
-    """Whether the project has no earlier run."""
+    """True if the project has no earlier run."""
     other = sa.select(Run.pk).where(Run.project == run.project, Run.pk < run.pk).limit(1)
     return session.scalar(other) is None

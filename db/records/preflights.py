@@ -1,4 +1,4 @@
-"""What is known of a rollback that waits for approval: what the store holds of the run, and the trainer's answer."""
+"""Facts about a rollback that waits for approval: the store's about the run, and the trainer's answer."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What people wrote at steps of a run. The caller owns the transaction, and has locked the run to write.
+"""Notes of people at steps of a run. The caller owns the transaction, and has locked the run to write.
 
 A note belongs to a run and a step, not to a segment: it stays where it is when the step is discarded or trained again.
 """
@@ -24,7 +24,7 @@ class StepNote(Base):
     step: Mapped[int] = mapped_column(BigInteger)
     text: Mapped[str] = mapped_column(Text)
     author: Mapped[str] = mapped_column(String(MAX_AUTHOR))
-    """As the audit trail names them."""
+    """Author as named in the audit trail."""
     created_at: Mapped[Time]
 
 

@@ -1,4 +1,4 @@
-"""What the runs of a store can be filtered and grouped by."""
+"""Choices for filters and groups of the runs of a store."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""What every run has that lists are searched, filtered and sorted by, as SQL of one row of `runs`."""
+"""Fields of every run by which lists are searched, filtered and sorted, as SQL of one row of `runs`."""
 
 from typing import Any
 

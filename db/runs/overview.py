@@ -36,8 +36,8 @@ class Tally:
     open_incidents: int = 0
     interventions: int = 0
     waiting: int = 0
-    """What needs an operator: proposed interventions, holds that were applied and not released, open incidents of a run
-    that has ended, and stalls and replay mismatches, which no policy answers."""
+    """Items that need an operator: proposed interventions, holds that were applied and not released, open incidents of
+    a run that has ended, and stalls and replay mismatches, which no policy answers."""
     incidents: int = 0
     """Open and closed ones."""
 
@@ -105,7 +105,7 @@ def _tallies(
 
 
 def num_waiting(session: Session) -> int:
-    """What needs an operator, in all runs that are not archived: the sum of `Tally.waiting`."""
+    """Return the number of items that need an operator: the sum of `Tally.waiting` of all runs not archived."""
     asked = _count_of_listed(Intervention, needs_a_person_in_sql())
     unresolved = _count_of_listed(Incident, is_unanswered())
     return session.scalar(sa.select(asked + unresolved)) or 0

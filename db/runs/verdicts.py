@@ -56,7 +56,7 @@ class Verdict:
 
     @property
     def is_training(self) -> bool:
-        """Whether steps come, as far as is known: only then does a time that is left mean anything."""
+        """True if steps come, as far as is known: only then does a time that is left mean anything."""
         return self.verdict in (RunVerdict.HEALTHY, RunVerdict.RECOVERING, RunVerdict.DIVERGED)
 
 
@@ -97,7 +97,7 @@ class Trouble:
     is_open: bool = True
 
     def is_out(self, level: float) -> bool:
-        """Whether the loss is not back. A smaller excess is a new normal once the incident is closed."""
+        """True if the loss is not back. A smaller excess is a new normal once the incident is closed."""
         if self.signal != "loss" or self.expected is None:
             return False
         least = 0.0 if self.is_open else FAR * abs(self.expected)

@@ -49,7 +49,7 @@ class PackCandidate(NamedTuple):
     pk: int
     id: str
     is_waiting: bool
-    """Whether no report is awaited of it, and it has last rows to be packed."""
+    """True if no report is awaited of it, and it has last rows to be packed."""
 
 
 def look(session: Session, *, after: int, limit: int, stopped_before: float) -> list[PackCandidate]:

@@ -226,7 +226,7 @@ def _read_archived(
 def _read_anew(
     session: Session, one: RunRange, blocks: Sequence[Block], numbers: Mapping[str, int], gone: reading.FileGone
 ) -> dict[int, Mapping[str, MetricColumn]]:
-    """The same where a file was removed since the session's snapshot, because its steps were brought back.
+    """Read steps whose file was removed since the session's snapshot, because the steps were brought back.
 
     A reported value never changes, so it is what the snapshot would give. Raises UnreadableArchive where the file is
     lost, or the run was deleted.

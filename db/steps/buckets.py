@@ -73,7 +73,7 @@ def points(key: Ints, steps: Ints, values: Floats) -> Buckets:
 
 
 def in_order(buckets: Buckets) -> Buckets:
-    """The same buckets sorted by (key, start): rows come from a database in any order."""
+    """Sort the buckets by (key, start): rows come from a database in any order."""
     key, start = np.diff(buckets.key), np.diff(buckets.start)
     if ((key > 0) | ((key == 0) & (start >= 0))).all():
         return buckets
@@ -95,7 +95,7 @@ def joined(all_buckets: Sequence[Buckets]) -> Buckets:
 
 
 def coarsen(buckets: Buckets, width: int) -> Buckets:
-    """The same values in buckets of `width` steps, a multiple of the widths that they have."""
+    """Merge the buckets into buckets of `width` steps, a multiple of their widths."""
     if len(buckets) == 0 or width == 1:
         return buckets
     start = buckets.start // width * width

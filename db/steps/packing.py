@@ -39,7 +39,7 @@ class Place:
 
 
 def becomes_block(segment: Segment, num_new: int) -> bool:
-    """Whether `num_new` steps that the segment does not count yet become a block, with its rows."""
+    """True if `num_new` steps that the segment does not count yet become a block, with its rows."""
     return segment.num_steps - segment.num_packed + num_new >= PACK_AT
 
 

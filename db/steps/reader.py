@@ -74,7 +74,7 @@ def read_intact_blocks(
     max_steps: int = MAX_BLOCK_STEPS,
     skipped: Callable[[DamagedBlock], object],
 ) -> Iterator[StepBlock]:
-    """The same without the blocks that are damaged; `skipped` is called with each of them."""
+    """Yield the blocks of a range without those that are damaged; `skipped` is called with each damaged one."""
     part = step_range
     while True:
         try:
@@ -126,7 +126,7 @@ def read_ranges(
 
 
 def read_values(session: Session, *, ranges: Sequence[RunRange], metrics: Sequence[str]) -> list[StepBlock]:
-    """The same for ranges of several runs, and without the times, which are NaN where they are in blocks."""
+    """Read ranges of several runs without the times, which are NaN for steps in blocks."""
     return _read_some(ranges, lambda some: _read(session, some, metrics, with_times=False))
 
 

@@ -84,7 +84,7 @@ class OpenBucket:
         return cls(begin, end, steps.at(np.arange(len(steps))))  # a copy: a slice would keep the whole report
 
     def holds(self, segment: int, begin: int, end: int) -> bool:
-        """Whether these are the steps [begin, end) of the segment."""
+        """True if these are the steps [begin, end) of the segment."""
         return (self.steps.segment, self.begin, self.end) == (segment, begin, end)
 
 

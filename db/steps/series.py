@@ -96,7 +96,7 @@ def many_series(
     last: int | None = None,
     points: int = 1500,
 ) -> dict[str, Series]:
-    """The same of many metrics, read together: by name; one that was never reported is empty."""
+    """Return series of many metrics by name, read together; a metric that was never reported has an empty one."""
     _, found = buckets_by_range(
         session, run=run, step_ranges=step_ranges, metrics=metrics, first=first, last=last, points=points
     )

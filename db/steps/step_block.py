@@ -51,7 +51,7 @@ class StepBlock:
         return StepBlock(self.segment, self.steps[positions], self.times[positions], metrics)
 
     def with_metrics(self, names: Sequence[str]) -> "StepBlock":
-        """The same steps with these metrics; those that it has not were not reported."""
+        """Return the steps with these metrics; a metric that the block lacks was not reported."""
         nothing = MetricColumn.unreported(len(self))
         columns = {name: self.metrics.get(name, nothing) for name in names}
         return StepBlock(self.segment, self.steps, self.times, columns)
@@ -71,7 +71,7 @@ def joined(parts: Sequence[StepBlock], metrics: Sequence[str]) -> StepBlock:
 
 
 def merged(parts: Sequence[StepBlock]) -> StepBlock:
-    """The same, with every metric that any of them has."""
+    """Join the parts, with every metric that any part has."""
     filled = [part for part in parts if len(part)] or parts[:1]
     if len(filled) == 1:
         return filled[0]

@@ -40,7 +40,7 @@ class MetricSummary:
     """Last reported value, non-finite values included."""
     min: float | None
     max: float | None
-    """Of the finite values; None without any."""
+    """Minimum and maximum of the finite values; None without any."""
     sparkline: tuple[float, ...]
     """The largest finite value of each bucket of steps, so that no spike is hidden."""
 
@@ -80,7 +80,7 @@ class _Piece(NamedTuple):
     min: float | None
     max: float | None
     last: float | None
-    """Of the finite values; of a single step the value itself."""
+    """Last finite value; of a single step the value itself."""
 
 
 _Found = Iterator[tuple[int, str, _Piece]]
@@ -164,7 +164,7 @@ def _from_rollups(session: Session, wanted: Sequence[_Wanted], metrics: Sequence
 def _from_steps(
     session: Session, wanted: Sequence[_Wanted], metrics: Sequence[str], widths: Mapping[int, int]
 ) -> _Found:
-    """In buckets of the run's width, besides the last step that has a value."""
+    """Summarise in buckets of the run's width, besides the last step that has a value."""
     ranges = [RunRange(one.run_pk, StepRange(one.segment, one.low, one.high)) for one in wanted]
     for (pk, part), block in zip(ranges, reader.read_values(session, ranges=ranges, metrics=metrics), strict=True):
         for name, column in block.metrics.items():

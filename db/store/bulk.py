@@ -31,7 +31,7 @@ def insert(session: Session, table: type[DeclarativeBase], columns: dict[str, An
 
 
 def insert_soon(session: Session, table: type[DeclarativeBase], columns: dict[str, Any]) -> None:
-    """The same, but with one statement for the rows of many calls: before the session's next query or commit.
+    """Insert the rows of many calls by one statement before the session's next query or commit.
 
     Not for a transaction with savepoints, which the waiting rows would ignore.
     """
@@ -142,7 +142,7 @@ def read(session: Session, statement: str, values: tuple[Any, ...]) -> list[tupl
 def read_chunks(
     session: Session, statement: str, values: tuple[Any, ...], *, chunk_rows: int = CHUNK_ROWS
 ) -> Iterator[Sequence[Any]]:
-    """The same rows, at most `chunk_rows` at a time."""
+    """Yield the rows of a query with ? for its values, at most `chunk_rows` at a time."""
     _write_waiting(session)
     cursor = _execute(session, statement, values, BINARY)
     while rows := cursor.fetchmany(chunk_rows):

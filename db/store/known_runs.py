@@ -1,4 +1,4 @@
-"""What was read of runs at their revision: a run is read again only when its revision has risen."""
+"""Cache of what was read of runs: a run is read again only when its revision has risen."""
 
 import threading
 from collections import OrderedDict

@@ -52,7 +52,7 @@ def now(session: Session) -> float:
 
 
 def is_free(session: Session, *, role: str, holder: str) -> bool:
-    """Whether `holder` could take or renew the lease of the role: a look that locks nothing."""
+    """True if `holder` could take or renew the lease of the role: a look that locks nothing."""
     statement = f"SELECT holder, until < {_clock(session)} FROM leaders WHERE role = ?"
     return all(other == holder or ended for other, ended in bulk.read(session, statement, (role,)))
 
@@ -78,7 +78,7 @@ def _is_ours(clock: str) -> str:
 
 
 def holds(session: Session, lease: Lease) -> bool:
-    """Whether the lease is still ours; nobody else takes it before the transaction ends."""
+    """True if the lease is still ours; nobody else takes it before the transaction ends."""
     lock = dialect_of(session.get_bind()).row_lock
     statement = f"SELECT 1 FROM leaders WHERE role = ? AND holder = ? AND term = ? AND until >= {_clock(session)}{lock}"
     return bool(bulk.read(session, statement, (lease.role, lease.holder, lease.term)))

@@ -21,7 +21,7 @@ MODELS = (StoredBlock, BlockValues, Rollup)
 LARGE_COLUMNS = {"step_blocks": ("steps", "times"), "block_values": ("values", "reported"), "rollups": ()}
 """The tables that are partitioned, and the columns of each that take bytes of their own."""
 ROW_BYTES = 170
-"""What a row takes besides them at most, with its part of the index."""
+"""Maximum bytes of a row besides these columns, with its part of the index."""
 NUM_KEYS = 100
 """Keys of runs in a partition: a gigabyte of runs with 100,000 steps. It is in the bounds of the stored partitions."""
 FEW = 4
@@ -210,7 +210,7 @@ def _is_half_free(connection: sa.Connection, partition: str) -> bool:
 
 
 def _has_runs(connection: sa.Connection, keys: range, state: RunState | None = None) -> bool:
-    """Whether there are runs with these keys, or some in this state."""
+    """True if there are runs with these keys, or some in this state."""
     found = sa.select(Run.pk).where(Run.pk >= keys.start, Run.pk < keys.stop)
     if state is not None:
         found = found.where(Run.state == state)

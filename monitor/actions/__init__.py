@@ -1,1 +1,1 @@
-"""What people and replays decide about a run."""
+"""Decisions about a run by people and by replays."""

@@ -101,7 +101,7 @@ def _act(session: Session, run: Run, act: Callable[[DetectionEngine], list[Effec
 
 
 def _checked(act: Callable[[DetectionEngine], list[Effect]]) -> Callable[[DetectionEngine], list[Effect]]:
-    """The same, raising Problem 409 for what is not possible."""
+    """Return the decision if it is possible. Raises Problem 409 otherwise."""
 
     def checked(engine: DetectionEngine) -> list[Effect]:
         try:

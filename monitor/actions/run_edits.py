@@ -1,4 +1,4 @@
-"""What people write of a run: its name, tags and a note, and whether it is archived."""
+"""Edits of a run by people: its name, tags and note, and whether it is archived."""
 
 from sqlalchemy.orm import Session
 

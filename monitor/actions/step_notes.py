@@ -1,4 +1,4 @@
-"""What people write at steps of a run, and delete again."""
+"""Notes of people at steps of a run, written and deleted."""
 
 from sqlalchemy.orm import Session
 

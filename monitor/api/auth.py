@@ -63,11 +63,11 @@ class Principal:
 
     @property
     def is_bound(self) -> bool:
-        """Whether the token permits one project only, or one run."""
+        """True if the token permits one project only, or one run."""
         return self.project is not None or self.run is not None
 
     def covers(self, owner: Owner | None) -> bool:
-        """Whether the token permits what belongs to this project and run."""
+        """True if the token permits what belongs to this project and run."""
         return owner is not None and self.project in (None, owner.project) and self.run in (None, owner.run)
 
 
@@ -202,7 +202,7 @@ def _for_person(request: Request, principal: Principal) -> Principal:
 
 
 def _is_local(request: Request) -> bool:
-    """Whether the request is addressed to this machine, and not made by a page of another site in the browser.
+    """True if the request is addressed to this machine, and not made by a page of another site in the browser.
 
     A page of another site has its own name in Origin, and after DNS rebinding also in Host.
     """
@@ -272,7 +272,7 @@ def _owner_of(session: Session, what: str, key: str) -> Owner | None:
 
 
 def covers_run(who: Principal, run: Run) -> bool:
-    """Whether the token covers the run."""
+    """True if the token covers the run."""
     return who.covers(Owner(run.project, run.id))
 
 

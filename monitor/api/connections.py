@@ -59,7 +59,7 @@ class Connections:
         return len(self._address_of)
 
     def add(self, connection: "Connection", address: str) -> bool:
-        """Whether there is room for the connection, which now waits for its first request."""
+        """True if there is room for the connection, which now waits for its first request."""
         if self._num_of[address] >= self._limit_per_address and not self._is_trusted(address):
             return self._refuse(TOO_MANY)
         if len(self) >= self._limit and not self._make_room():

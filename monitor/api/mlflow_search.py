@@ -37,7 +37,7 @@ class RunSearch:
     attributes: Pairs = field(default_factory=list)
 
     def fits(self, run: Run, logged: MlflowRun) -> bool:
-        """Whether the run has these attributes."""
+        """True if the run has these attributes."""
         info = run_info(run, logged)
         return all(info.get(name) == value for name, value in self.attributes)
 

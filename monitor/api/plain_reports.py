@@ -146,7 +146,7 @@ async def parse(body: bytes) -> ReportIn | None:
 
 
 def parse_now(body: bytes) -> ReportIn | None:
-    """The same in this thread."""
+    """Parse a report in this thread."""
     try:
         plain = PLAIN.decode(body)
     except (msgspec.MsgspecError, RecursionError):

@@ -33,7 +33,7 @@ class RunListIn(BaseModel):
     tag: Annotated[list[Text], Field(max_length=MAX_TERMS)] = []
     """All of these."""
     text: Text = ""
-    """In the project, name, id, host, devices, command, tags or note."""
+    """Text in the project, name, id, host, devices, command, tags or note."""
     search: Text = ""
     """Words and conditions, as `lossguard runs --search` and the dashboard have them."""
     since: Annotated[float, Field(ge=0, le=MAX_TIME)] | None = None
@@ -42,7 +42,7 @@ class RunListIn(BaseModel):
     sort: RunOrder = RunOrder.NEWEST
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] | None = None
     cursor: Text | None = None
-    """Where the page before ended: from its `Link` header."""
+    """End of the page before: from its `Link` header."""
     fields: Text = ""
     """Names of fields with commas between: only these are shown."""
 

@@ -1,1 +1,1 @@
-"""What the detection, and the published rules of other projects, conclude on recorded curves."""
+"""Verdicts on recorded curves: of the detection, and of the published rules of other projects."""

@@ -1,4 +1,4 @@
-"""What detection and policy conclude on recorded rows: the policy proposes, nothing is rolled back."""
+"""Runs detection and policy on recorded rows: the policy proposes, nothing is rolled back."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -53,7 +53,7 @@ def olmo(loss: Floats, grad: Floats) -> Bools:
 
 
 def olmo_loss(loss: Floats, grad: Floats) -> Bools:
-    """The same on the loss alone."""
+    """Apply OLMo's rule to the loss alone."""
     return deviations(loss, 128)
 
 

@@ -1,4 +1,4 @@
-"""What the detection engine returns: incidents, interventions and outliers, as values that never change."""
+"""Results of the detection engine: incidents, interventions and outliers, as immutable values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from lossguard.vocabulary.states import IncidentKind, IncidentState, Interventio
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What the policy would do about an incident, where it does not: in observe mode, or in a run that only reports."""
+    """Proposed action on an incident where the policy does not act: in observe mode, or in a run that only reports."""
 
     kind: OrderKind
     decided_step: int
@@ -34,7 +34,7 @@ class Incident:
     score: float
     """The largest evidence, in alarm thresholds: 1.0 is the threshold itself."""
     expected: float
-    """What the signal was expected to be at detection."""
+    """Value of the signal that was expected at detection."""
     scale: float
     """One robust standard deviation of the signal at detection."""
     outcome: Outcome
@@ -70,7 +70,7 @@ class Intervention:
     remedies: list[str] = field(default_factory=list)
     """The remedies that are switched on with it."""
     compared: bool | None = None
-    """Whether the trainer compares the samples that it trains on with the skipped ones; None: it has not said so."""
+    """True if the trainer compares the samples that it trains on with the skipped ones; None: it has not said so."""
     mode: str | None = None
     """The mode of the policy that decided on it; None: an operator did."""
 

@@ -189,7 +189,7 @@ class DetectionEngine:
         return []
 
     def set_source(self, facts: SourceFacts) -> None:
-        """How the next rows are made."""
+        """Set how the next rows are made."""
         self.detectors.set_source(facts)
         self.response.set_source(facts)
 
@@ -356,7 +356,7 @@ class DetectionEngine:
         return effects
 
     def notices(self) -> list[Notice]:
-        """What the trainer is to say to the person who trains."""
+        """Return sentences that the trainer logs for the person who trains."""
         return self.response.incidents.notices()
 
     def set_policy(self, policy: Policy) -> None:
@@ -376,7 +376,7 @@ class DetectionEngine:
 
     @property
     def numbers(self) -> tuple[int, int]:
-        """How many incidents and interventions there were."""
+        """Numbers of incidents and of interventions so far."""
         return self.response.incidents.num_incidents, self.response.interventions.num_interventions
 
     # Persistence

@@ -1,4 +1,4 @@
-"""What the detectors expected of rows that they judged before: the band, and the score of each row.
+"""Recomputes what the detectors expected of judged rows: the band, and the score of each row.
 
 None of this is stored while a run trains. It is recomputed from a stored state and the rows since, with the same
 result: scores depend on the rows and not on how they were cut into reports.

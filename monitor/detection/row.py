@@ -11,7 +11,7 @@ from monitor.detection.rows import Rows
 
 @dataclass(slots=True)  # not frozen: that triples the cost, and a collector makes thousands a second
 class Row:
-    """The same as `Rows` of length 1 in which every metric was reported. Nobody changes it."""
+    """One row in which every metric was reported: `Rows` of length 1. Nobody changes it."""
 
     step: int
     values: Mapping[str, float]
@@ -27,7 +27,7 @@ class Row:
         return cls(rows.steps.item(), values, None if rows.times is None else rows.times.item())
 
     def as_rows(self) -> Rows:
-        """As columns."""
+        """Return the row as columns."""
         present = dict.fromkeys(self.values, np.ones(1, dtype=bool))
         times = None if self.time is None else np.array([self.time])
         metrics = {name: np.array([value], dtype=np.float64) for name, value in self.values.items()}

@@ -71,6 +71,6 @@ class Rows:
         )
 
     def split(self, size: int) -> Iterator["Rows"]:
-        """The same rows in parts of at most `size`."""
+        """Split the rows into parts of at most `size`."""
         for start in range(0, len(self), size):
             yield self[start : start + size]

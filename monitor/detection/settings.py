@@ -1,4 +1,4 @@
-"""What a user can set about detection. The defaults fit every run that we have seen; no curve has its own."""
+"""Detection settings of users. The defaults fit every run that we have seen; no curve has its own."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the detectors and a policy would have concluded and done on recorded rows.
+"""Simulates detectors and a policy on recorded rows.
 
 Two steps, because the first is the long one and no policy changes it: `score` the rows, then `simulate` a policy over
 the scores. Nothing is rolled back: the policy proposes, so that nothing waits for an operator or a trainer.
@@ -38,7 +38,7 @@ class SegmentRows:
     declared: Sequence[tuple[int, str]] = ()
     """(step, kind) of the events that were announced on it."""
     source: SourceFacts = EVERY_STEP
-    """How the rows were made."""
+    """Source of the rows: how they were made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def detector_rows(
 
 
 def detector_row(step: int, time: float, metrics: Mapping[str, MetricColumn]) -> Row | None:
-    """The same for a single step; None where one of its metrics was not reported."""
+    """Return the row of a single step; None if one of its metrics was not reported."""
     inputs = {name: metrics[name] for name in detector_inputs(metrics) if name in metrics}
     if not all(column.plain or column.reported.item() for column in inputs.values()):
         return None
@@ -116,6 +116,6 @@ def detector_row(step: int, time: float, metrics: Mapping[str, MetricColumn]) ->
 
 
 def stored_rows(block: StepBlock) -> Rows:
-    """The same for steps from the store."""
+    """Return the detector's rows of steps from the store."""
     reported = {name: column for name, column in block.metrics.items() if column.reported.any()}
     return detector_rows(block.steps, block.times, reported)

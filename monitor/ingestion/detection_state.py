@@ -45,7 +45,7 @@ def load(session: Session, run: Run) -> DetectionEngine:
 
 
 def load_and_replay(session: Session, run: Run) -> tuple[DetectionEngine, int]:
-    """The same, and how many rows were stored after the saved state and had to be fed to it again.
+    """Return the engine, and the number of rows that were stored after its saved state and fed to it again.
 
     These rows have no effects: had a report with them had any, the state would have been saved with it.
     """
@@ -271,7 +271,7 @@ def fork(
 
 
 def _is_taken_over(session: Session, run: Run, before: int | None, segment: Segment) -> bool:
-    """Whether another process than the one whose segment the detection has followed opened the segment."""
+    """True if another process than the one whose segment the detection has followed opened the segment."""
     followed = None if before is None else session.get(Segment, (run.pk, before))
     return followed is not None and not followed.is_of(segment.writer)
 

@@ -39,7 +39,7 @@ class Claim:
 
 
 def take(run: Run, claim: Claim) -> bool:
-    """Whether the process may act for the run: it takes the lease, or renews it.
+    """True if the process may act for the run: it takes the lease, or renews it.
 
     A process that does not say who it is takes none, and may act as long as nobody holds it. One that only delivers
     what an ended process has left takes none from another folder, also if that has ended.
@@ -64,12 +64,12 @@ def take(run: Run, claim: Claim) -> bool:
 
 
 def is_held(run: Run, now: float) -> bool:
-    """Whether a process holds the lease."""
+    """True if a process holds the lease."""
     return seconds_left(run, now) > 0
 
 
 def is_replaced(run: Run, claim: Claim) -> bool:
-    """Whether another process of the same folder than this one, which did not get it, holds the lease."""
+    """True if another process of the same folder than this one, which did not get it, holds the lease."""
     writer = claim.writer
     return writer is not None and writer.id == run.lease_writer and is_held(run, claim.now)
 

@@ -1,4 +1,4 @@
-"""What is known of the metrics of a run that an MLflow client logs: names, last values, segments, open rows.
+"""State of the metrics of a run that an MLflow client logs: names, last values, segments, open rows.
 
 It is stored with every call and read back from the store by a collector that has not seen the run before. Pure.
 """

@@ -53,7 +53,7 @@ class OpenRow:
 
     @property
     def is_nonfinite(self) -> bool:
-        """Whether a signal is NaN or infinite: nothing that may still come makes that any better."""
+        """True if a signal is NaN or infinite: nothing that may still come makes that any better."""
         return any(name in self.values and not math.isfinite(self.values[name]) for name in SIGNALS)
 
 
@@ -69,11 +69,14 @@ class OpenRows:
     reached: dict[str, int] = field(default_factory=dict)
     """Inputs of the detection -> the highest step of each in the segment."""
     cadence: dict[str, tuple[int, int | None]] = field(default_factory=dict)
-    """The same -> the last complete step that had it, and the steps between the last two of these."""
+    """Inputs of the detection -> last complete step with the input, and steps between the last two of these."""
 
     def place(self, scalar: Scalar) -> Place:
-        """Where the scalar belongs. A loop has gone back when an input of the detection was logged later than all
-        others for an earlier step. Other metrics may be logged for any step: a test result often is for step 0."""
+        """Return the place of the scalar.
+
+        A loop has gone back when an input of the detection was logged later than all others for an earlier step. Other
+        metrics may be logged for any step: a test result often is for step 0.
+        """
         if scalar.step < self.reached.get(scalar.name, 0) and scalar.time > self.newest_time:
             return Place.BACK
         is_open = scalar.step in self.rows or self.last_complete is None or scalar.step > self.last_complete
@@ -104,7 +107,7 @@ class OpenRows:
         return complete
 
     def take_all(self) -> list[OpenRow]:
-        """The same for all open rows: nothing more comes for them."""
+        """Complete all open rows: nothing more comes for them."""
         return self._take(sorted(self.rows))
 
     def due_at(self) -> float | None:
@@ -154,7 +157,7 @@ class OpenRows:
         return last is None or stride is None or step >= last + stride
 
     def _is_expected(self, row: OpenRow) -> bool:
-        """Whether the row has exactly what is due at its step, and no row before it is missing."""
+        """True if the row has exactly what is due at its step, and no row before it is missing."""
         if not self.cadence or any(name in DETECTOR_INPUTS and name not in self.cadence for name in row.values):
             return False
         for name, (last, stride) in self.cadence.items():

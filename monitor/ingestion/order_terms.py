@@ -26,7 +26,7 @@ OPTION = "lossguard_order_terms"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OrderTerms:
-    """The same for all orders of a collector."""
+    """Terms of all orders of a collector."""
 
     seconds: float = 3600.0
     """Seconds from the decision or the approval after which an order is refused."""

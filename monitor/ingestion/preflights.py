@@ -1,4 +1,4 @@
-"""What a trainer is asked while one of its rollbacks waits for approval, with the answer to a report."""
+"""Questions to a trainer while one of its rollbacks waits for approval, sent with the answer to a report."""
 
 from dataclasses import dataclass, replace
 from typing import Any

@@ -100,7 +100,7 @@ class _Group:
         return len(self.reports) >= MAX_GROUP_REPORTS or self._num_steps.total() >= MAX_GROUP_STEPS
 
     def has_share_of(self, run_id: str) -> bool:
-        """Whether the run has given all that it may while others wait."""
+        """True if the run has given all that it may while others wait."""
         reports, steps = self._num_reports[run_id], self._num_steps[run_id]
         return reports >= RUN_SHARE * MAX_GROUP_REPORTS or steps >= RUN_SHARE * MAX_GROUP_STEPS
 

@@ -1,4 +1,4 @@
-"""What was recorded at the first steps that a new segment computes again."""
+"""Recorded first steps of a restore, which a new segment computes again."""
 
 from dataclasses import dataclass
 
@@ -65,7 +65,7 @@ def _declared(session: Session, run: Run, earlier: Segment, first: int, last: in
 
 
 def _updates_changed(session: Session, run: Run, step: int, earlier: Segment, segment: Segment) -> bool:
-    """Whether an order has changed the updates from `step` on, since these rows were recorded."""
+    """True if an order has changed the updates from `step` on, since these rows were recorded."""
     first = earlier.number if earlier.fork_step == step else earlier.number + 1
     orders = queries.orders_between(session, run=run, first=first, before=segment.number)
     return any(order.lr_scale is not None or order.remedies for order in orders)

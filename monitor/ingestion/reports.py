@@ -95,7 +95,7 @@ def take_report(
 def take_rows(
     session: Session, cached: CachedRun, report: ReportIn, *, claim: Claim, max_metrics: int | None = None
 ) -> ReportResult:
-    """The same for a run that is locked already, with steps that were joined here."""
+    """Store and act on a report for a run that is locked already, with steps that were joined here."""
     return _take(session, cached, report, decode(report), None, claim=claim, max_metrics=max_metrics)
 
 
@@ -117,7 +117,7 @@ class _ReportContext:
 
     @property
     def in_order(self) -> bool:
-        """Whether it has new steps, all of them after those that are stored."""
+        """True if it has new steps, all of them after those that are stored."""
         return bool(self.new.steps) and (self.previous_step is None or self.new.steps[0] > self.previous_step)
 
 
@@ -172,7 +172,7 @@ def _take(
 
 
 def _is_delivered_again(segment: Segment, columns: StepColumns, claim: Claim) -> bool:
-    """Whether a process delivers from another folder what the segment has, as a second import of the same run does."""
+    """True if a process delivers from another folder what the segment has, as a second import of the same run does."""
     if claim.writer is None or not claim.writer.only_delivers or segment.last_step is None:
         return False
     return not columns.steps or columns.steps[-1] <= segment.last_step
@@ -199,7 +199,7 @@ def _own_segment(session: Session, cached: CachedRun, segment: Segment, claim: C
 
 
 def _takes_over(session: Session, cached: CachedRun, segment: Segment, claim: Claim) -> bool:
-    """Whether the process that has the lease goes on in a segment of its own while the live line is another's."""
+    """True if the process that has the lease goes on in a segment of its own while the live line is another's."""
     newest = cached.newest_segment
     if newest is None or newest.number == segment.number or segment.writer != claim.digest:
         return False
@@ -326,7 +326,7 @@ def _announced_pause(report: ReportIn) -> EventIn | None:
 
 
 def _is_over(pause: EventIn, new: StepColumns) -> bool:
-    """Whether the step before which the loop pauses came with the same report."""
+    """True if the step before which the loop pauses came with the same report."""
     return bool(new.steps) and new.steps[-1] >= _effective_step(pause, new)
 
 

@@ -82,7 +82,7 @@ class CachedRun:
         return session.get(Segment, (self.run.pk, number))
 
     def follows(self, segment: Segment) -> bool:
-        """Whether the detection follows this segment."""
+        """True if the detection follows this segment."""
         if self.newest_segment is None:
             return not segment.is_beside
         return segment.number == self.newest_segment.number

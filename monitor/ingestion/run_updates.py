@@ -1,4 +1,4 @@
-"""What an MLflow client logs of its run, from the parsed request to a report: the rest of the way is `reports`.
+"""Turns the logs of an MLflow client into a report: the rest of the way is `reports`.
 
 Scalars are joined into rows first (`open_rows`). The rows that wait are stored with the answer, so that any collector
 goes on with them. Of several values of one metric at one step the last one counts.

@@ -64,7 +64,7 @@ def _known(session: Session, run: Run, key: str, claim: Claim) -> Segment | None
 
 
 def _check_order(session: Session, run: Run, spec: SegmentIn, claim: Claim) -> bool:
-    """Whether the process may act for the run. Raises Problem 409 when the segment cannot have executed its order.
+    """True if the process may act for the run. Raises Problem 409 when the segment cannot have executed its order.
 
     Never 404, which tells a trainer that the collector has lost the run.
     """

@@ -58,7 +58,7 @@ def end(session: Session, run: Run, *, now: float) -> None:
 
 
 def end_cached(session: Session, run: Run, engine: DetectionEngine, segment: Segment | None, *, now: float) -> None:
-    """The same for a run from the cache; its detection follows `segment`."""
+    """End the stall of a run from the cache; its detection follows `segment`."""
     if live_runs.is_stalled_or_slow(session, run_pk=run.pk):
         detection_state.save(session, run, engine, _end(run, engine), segment=segment, now=now)
 

@@ -1,4 +1,4 @@
-"""What the leader does: look for live runs without new steps, and open an incident for each.
+"""Task of the leader: look for live runs without new steps, and open an incident for each.
 
 A look is one query of bounded cost. Each incident is written in a transaction of its own that locks the lease and then
 the run, as ingestion locks it, so that two collectors cannot open the same incident, and neither loses a report.
@@ -48,7 +48,7 @@ def _open_if_possible(engine: sa.Engine, lease: Lease, run_id: str) -> bool:
 
 
 def open_stall(engine: sa.Engine, lease: Lease, run_id: str) -> bool:
-    """Whether the run was found stalled; never once the lease is lost."""
+    """True if the run was found stalled; never once the lease is lost."""
     with writing(engine) as session:
         if not leader.holds(session, lease):
             return False

@@ -1,4 +1,4 @@
-"""What is known of the rollbacks that wait for approval, for the text of the alert and its link to the dialog."""
+"""Facts about rollbacks that wait for approval, for the text of the alert and its link to the dialog."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,4 @@
-"""What the time of the running runs was used for, kept between scrapes: each scrape reads a few of them anew."""
+"""Use of the running runs' time, kept between scrapes: each scrape reads a few runs anew."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What is compared and how it is drawn: ?runs=..&baseline=..&curves=..&x=..&smooth=..&log=..&linear=..&fit-all=.."""
+"""Controls of the comparison: ?runs=..&baseline=..&curves=..&x=..&smooth=..&log=..&linear=..&fit-all=.."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from db.models import Run
 X_AXES = (XAxis.STEP, XAxis.TOKENS, XAxis.FLOPS)
 DEFAULT_METRICS = ("loss", HELD_OUT_LOSS, HELD_OUT_DIFFERENCE)
 LAST_COMPARED = "last_compared"
-"""In the session: the lines compared last. The links at the top of the page name no runs."""
+"""Key in the session: the lines compared last. The links at the top of the page name no runs."""
 FIGURE = "figure-compare"
 """Key of the chart."""
 LINES, BASELINE = "compared", "baseline_of_compared"
@@ -58,7 +58,7 @@ def selected_ids() -> list[LineId]:
 
 
 def existing(ids: Sequence[LineId]) -> list[tuple[LineId, RunFacts]]:
-    """Those in the store, with a warning for each of the others."""
+    """Return the lines that are in the store, with a warning for each of the others."""
     found = []
     for line_id in ids[:MAX_LINES]:
         try:

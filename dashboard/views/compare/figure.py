@@ -56,7 +56,7 @@ def _figure(
 def _read(
     line: ComparedLine, metrics: tuple[str, ...], x_axis: XAxis, view: tuple[int, int] | None, points: int
 ) -> OverlayLine:
-    """What is in view of a line, in at most `points` buckets. Raises UnreadableLine."""
+    """Read what is in view of a line, in at most `points` buckets. Raises UnreadableLine."""
     segment, window = line.id.segment, None
     with reading(line):
         if view is not None:

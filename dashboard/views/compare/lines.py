@@ -72,7 +72,7 @@ def runs_of(lines: Sequence[ComparedLine]) -> list[Run]:
 
 
 def has_x_axis(line: ComparedLine, x_axis: XAxis) -> bool:
-    """Whether the run has reported what that axis needs."""
+    """True if the run has reported what that axis needs."""
     if x_axis is XAxis.STEP:
         return True
     has_tokens = "tokens" in line.facts.metrics

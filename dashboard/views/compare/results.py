@@ -26,13 +26,13 @@ MAX_WITH_DECIMALS = 1e6
 
 @dataclass(frozen=True, slots=True)
 class LineResult:
-    """Of one run or segment."""
+    """Result of one run or segment."""
 
     label: str
     loss: LatestValue | None
     """Held-out, in nats per token."""
     standard_error: LatestValue | None
-    """Of `loss`."""
+    """Standard error of `loss`."""
     bits_per_byte: LatestValue | None
     vocabulary: Vocabulary
     difference: Difference | None
@@ -76,7 +76,7 @@ def _error(result: LineResult) -> str:
 
 
 def _four_decimals(value: float) -> str:
-    """Of a usual loss; of a huge one, the digits that there is room for."""
+    """Format a usual loss with four decimals; a huge one with the digits that there is room for."""
     if not math.isfinite(value):
         return "not finite"
     return f"{value:.4f}" if abs(value) < MAX_WITH_DECIMALS else formatting.number(value)
@@ -92,7 +92,7 @@ def _difference(difference: Difference | None) -> str:
 
 
 def _position(difference: Difference | None, x_axis: XAxis) -> str:
-    """Where the last difference was taken."""
+    """Return the position of the last difference."""
     if difference is None or not len(difference.x):
         return "-"
     position = float(difference.x[-1])

@@ -93,7 +93,7 @@ def show_missing(rows: Sequence[LineResult]) -> None:
 
 
 def method(compared: Sequence[ComparedLine], x_axis: XAxis) -> str:
-    """How the differences are taken, and which settings may distort them."""
+    """Describe how the differences are taken, and which settings may distort them."""
     text = (
         f"Differences are taken at equal {results.PLURAL_UNITS[x_axis]}; the table shows the last one. Where the runs "
         "were rarely measured at the same point, the baseline's loss is interpolated linearly between its neighbouring "

@@ -27,7 +27,7 @@ def reading(line: ComparedLine) -> Iterator[None]:
 
 
 class Warnings:
-    """Those of one page."""
+    """Warnings of one page."""
 
     def __init__(self) -> None:
         self._named: set[str] = set()

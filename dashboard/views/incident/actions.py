@@ -1,4 +1,4 @@
-"""What an operator can do about an incident: approve, reject, release the hold, accept what is, roll back."""
+"""Actions of an operator on an incident: approve, reject, release the hold, accept what is, roll back."""
 
 import streamlit as st
 
@@ -14,7 +14,7 @@ NOT_OF_THE_LEVEL = (IncidentKind.NONFINITE, IncidentKind.REPLAY_MISMATCH)
 
 
 def show(facts: RunFacts, incident: Incident) -> None:
-    """What waits for a decision, and the buttons."""
+    """Show what waits for a decision, and the buttons."""
     waiting.show_sentences(facts)
     for each in pending.proposed(facts):
         preflight.show(facts, each)

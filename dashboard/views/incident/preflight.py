@@ -1,4 +1,4 @@
-"""What is known of a proposed intervention before a person approves it, and the link that opens the dialog.
+"""Preflight of a proposed intervention for the person who approves it, and the link that opens the dialog.
 
 In the URL: ?run=ID&incident=N&approve=M opens the dialog for intervention M.
 """
@@ -48,7 +48,7 @@ def checkpoint(found: Preflight) -> str:
 
 
 def show_verdict(found: Preflight) -> None:
-    """What speaks against an approval."""
+    """Show what speaks against an approval."""
     if found.refused is not None:
         why = formatting.escape_markdown(found.refused)
         st.error(f"The trainer would refuse this order: {why}.", icon=":material/block:")
@@ -64,7 +64,7 @@ def show_texts(found: Preflight) -> None:
 
 
 def question(facts: RunFacts, each: Intervention) -> str:
-    """The same for the dialog, in Markdown."""
+    """Return the preflight for the dialog, in Markdown."""
     found = preflights.read(facts, each)
     texts = [f"Batch {batch:,} begins with: {formatting.visible(text)}" for batch, text in found.texts]
     return formatting.bullet_list([*found.sentences, *texts])

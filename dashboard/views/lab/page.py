@@ -37,7 +37,7 @@ SAVED = ("name", "patience", "min_depth", "skip_min", "skip_max", "batch_cost")
 """Fields of the policy that the sliders set."""
 RUN, CURVE = "A stored run", "A CSV file"
 RUN_CHANGED = "lab-run-changed"
-"""In the session: another run was selected, whose own policy the sliders do not show yet."""
+"""Key in the session: another run was selected, whose own policy the sliders do not show yet."""
 CURVE_COLUMNS = (
     "Columns: step, loss; optional: grad_norm, log_z, lr, tokens, batch_index, and truth, which is not 0 where an "
     "incident is known."
@@ -176,7 +176,7 @@ def sliders(own: Mapping[str, Any] | None) -> TrialSettings:
 
 
 def palm_sliders(policy: Policy) -> Policy:
-    """How deep and how wide PaLM's remedy is."""
+    """Show sliders for the depth and width of PaLM's remedy."""
     depth = st.slider(
         "Depth (steps)", 1, max(1000, policy.min_depth), policy.min_depth, key="depth", width=SLIDER_WIDTH_PIXELS,
         bind="query-params", help="Minimum distance from the restored checkpoint to the onset.",
@@ -189,7 +189,7 @@ def palm_sliders(policy: Policy) -> Policy:
 
 
 def adaptive_sliders(policy: Policy) -> Policy:
-    """What the expected cost is made of."""
+    """Show sliders for the parts of the expected cost."""
     costs = sorted({*BATCH_COSTS, policy.batch_cost})
     batch_cost = st.select_slider(
         "Cost of a batch (steps)", costs, policy.batch_cost, key="batch-cost", width=SLIDER_WIDTH_PIXELS,

@@ -1,4 +1,4 @@
-"""What the detector lab simulates on: the rows of a stored run, or an uploaded curve.
+"""Input of the detector lab: the rows of a stored run, or an uploaded curve.
 
 A run is replayed as it was trained, segment by segment, with its discarded branches: a simulation can detect again what
 the run rolled back.
@@ -51,7 +51,7 @@ class KnownIncident:
 
 @dataclass(frozen=True, slots=True)
 class TrialInput:
-    """What settings are tried on."""
+    """Rows on which settings are tried."""
 
     key: str
     """Unique for these rows; scores are cached by it."""
@@ -62,7 +62,7 @@ class TrialInput:
     num_available: int = 0
     """Rows of the run or curve, including those that were not read."""
     truth: str = ""
-    """Where the known incidents come from, for people; empty if there is no such source."""
+    """Source of the known incidents, for people; empty if there is none."""
 
     @property
     def num_rows(self) -> int:
@@ -150,7 +150,7 @@ def _texts(facts: RunFacts, name: str) -> list[str]:
 
 
 def _injected(fault: re.Match[str], segments: Sequence[SegmentRows], by_batch: bool) -> Iterator[KnownIncident]:
-    """Where the run first reached the fault's step, or with `by_batch` its batch, if the run logs batch indices."""
+    """Yield the incident of a fault where the run first reached its step, or its batch if `by_batch` and logged."""
     first, count = int(fault[2]), int(fault[3] or 1)
     for segment in segments:
         batches = segment.rows.metrics.get("batch_index") if by_batch else None

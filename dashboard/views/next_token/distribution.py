@@ -20,7 +20,7 @@ REASON = "a log probability is NaN or above 0"
 
 
 class Precision(StrEnum):
-    """What is known of an entropy. The value stands before its number."""
+    """Precision of an entropy. The value stands before its number."""
 
     EXACT = ""
     # From temperature 1 on, both the entropy of the tokens without a name and their share are largest if they are
@@ -37,15 +37,15 @@ class Distribution:
     rest: float
     rest_count: int
     target: float | None
-    """Of the true token; None if it is not known."""
+    """Probability of the true token; None if it is not known."""
     precision: Precision
-    """Of the entropy."""
+    """Precision of the entropy."""
     exact_entropy: float | None = None
-    """In nats; None if it was not recorded, or not at this temperature."""
+    """Entropy in nats; None if it was not recorded, or not at this temperature."""
 
     @property
     def entropy(self) -> float:
-        """In nats. Where it was not recorded, the tokens that are not named are taken as equally likely."""
+        """Entropy in nats. If it was not recorded, the tokens that are not named are taken as equally likely."""
         if self.exact_entropy is not None:
             return self.exact_entropy
         each = self.rest / self.rest_count if self.rest_count else 0.0
@@ -95,12 +95,12 @@ def at_temperature(probe: Probe, temperature: float) -> Distribution | None:
 
 
 def has_exact_entropy(probe: Probe) -> bool:
-    """Whether the entropy at temperature 1 is known, and not only a bound."""
+    """True if the entropy at temperature 1 is known, and not only a bound."""
     return not probe.rest_count or recorded_entropy(probe) is not None
 
 
 def recorded_entropy(probe: Probe) -> float | None:
-    """In nats, at temperature 1; None if the probe has none, or one that is not finite."""
+    """Return the entropy in nats at temperature 1; None if the probe has none, or one that is not finite."""
     return probe.entropy if probe.entropy is not None and math.isfinite(probe.entropy) else None
 
 

@@ -24,14 +24,14 @@ MAX_BARS, MAX_LINES = 14, len(TOKEN_COLOURS)
 """Tokens that are drawn individually."""
 BAR_HEIGHT_PIXELS = 24
 MAX_LETTERS = 32
-"""Of a token beside its bar and in the legend; a probe stores up to a thousand."""
+"""Maximum letters of a token's label in figures (a probe stores up to 1,000)."""
 SURPRISAL, ENTROPY = "-log P of the true token (nats)", "Entropy at temperature 1 (nats)"
 ENTROPY_BOUND = "Entropy at temperature 1, at most (nats)"
 MOST_LIKELY = "Probability of the most likely tokens"
 
 
 def quoted(text: str) -> str:
-    """In quotes, with invisible characters escaped. A backslash stays: the trainer may have escaped a token itself."""
+    """Quote a token, and escape invisible characters. Backslashes stay: the trainer may have escaped a token itself."""
     return '"' + "".join(each if each.isprintable() else repr(each)[1:-1] for each in text) + '"'
 
 

@@ -21,7 +21,7 @@ class ViewOptions:
     smooth: int
     """Steps; 0 for no smoothing."""
     discarded: bool
-    """Whether discarded branches are drawn."""
+    """True if discarded branches are drawn."""
     axes: AxisChoices
 
 

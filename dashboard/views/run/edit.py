@@ -22,7 +22,7 @@ def button(facts: RunFacts) -> None:
 
 
 def note(facts: RunFacts) -> None:
-    """What people wrote about the run, and its tags."""
+    """Show people's note about the run, and its tags."""
     with st.container(horizontal=True):
         for tag in tags_of(facts.run.tags, facts.run.config):
             st.badge(formatting.escape_markdown(tag), color="gray", icon=":material/sell:")
@@ -59,7 +59,7 @@ def _fields(run: Run) -> dict[str, Any]:
 
 
 def changes(run: Run, body: dict[str, Any]) -> dict[str, Any]:
-    """What of `body` differs from the run."""
+    """Return the fields of `body` that differ from the run."""
     present = {
         "name": run.name or run.id,
         "tags": tags_of(run.tags, run.config),

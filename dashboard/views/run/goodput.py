@@ -1,4 +1,4 @@
-"""How much of a run's time trained the model, and what the rest was lost to."""
+"""Share of a run's time that trained the model, and causes of the rest."""
 
 import streamlit as st
 

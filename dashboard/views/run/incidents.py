@@ -19,9 +19,9 @@ from lossguard.vocabulary.states import IncidentState
 HERE = Path(__file__).parent
 PAGE_SIZE = 20
 MORE = 200
-"""How many rows one press of "Show more" adds."""
+"""Number of rows that one press of "Show more" adds."""
 NUM_SHOWN = "incidents_shown"
-"""In the session: number of rows of the table."""
+"""Key in the session: number of rows of the table."""
 HEADER_PIXELS, ROW_PIXELS, MAX_VISIBLE_ROWS = 30, 29, 6
 """The table scrolls when it has more rows, so that the curves stay in view."""
 
@@ -43,7 +43,7 @@ class IncidentRow:
     cost: str
     outcome: str
     color: str
-    """Of the outcome, as on its badge."""
+    """Colour of the outcome, as on its badge."""
     url: str
     """The incident's page."""
 

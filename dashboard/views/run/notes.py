@@ -1,4 +1,4 @@
-"""What people wrote at steps of the run: listed, added and deleted. The figure has a pin at each of these steps."""
+"""Notes of people at steps of the run: listed, added and deleted. The figure has a pin at each of these steps."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What happened to the run, in a sentence and a table of its incidents.
+"""Story of the run in a sentence, and a table of its incidents.
 
 In the URL: ?incident=N shows the details of incident N.
 """
@@ -22,7 +22,7 @@ def show(facts: RunFacts) -> None:
 
 
 def sentences(facts: RunFacts, now: float) -> list[str]:
-    """Those of the report about incidents and what they cost."""
+    """Return the report's sentences about incidents and what they cost."""
     about = summary.incident_sentences(facts)
     rewinds = cached.rewinds(facts)
     return [*about, summary.lost_sentence(facts, rewinds, now)] if rewinds or facts.incidents else about

@@ -1,4 +1,4 @@
-"""What the tools of a run's chart need: the title of a picture, and the file with the values in view."""
+"""Inputs of the tools of a run's chart: the title of a picture, and the file with the values in view."""
 
 from dashboard import formatting
 from dashboard.data.facts import RunFacts
@@ -7,12 +7,12 @@ from dashboard.data.values_file import VALUES_ROUTE, ValuesFile, values_files
 
 
 def title(facts: RunFacts) -> str:
-    """As plotly writes it."""
+    """Return the title as plotly writes it."""
     run = facts.run
     return formatting.escape_plotly(f"{formatting.run_title(run)} ({run.project}, run {run.id})")
 
 
 def csv_url(facts: RunFacts, metrics: tuple[str, ...], window: tuple[int, int] | None, *, discarded: bool) -> str:
-    """Of the values in view."""
+    """Return the URL of the CSV file with the values in view."""
     file = ValuesFile(database_url(), facts.run.id, metrics, window, discarded)
     return VALUES_ROUTE + values_files.name(file)

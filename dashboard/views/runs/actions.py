@@ -1,4 +1,4 @@
-"""What an operator does to the selected runs: tag, archive, restore or delete them.
+"""Actions of an operator on the selected runs: tag, archive, restore or delete them.
 
 The collector gets one request for each run, checks the scope and writes the audit trail.
 """
@@ -20,7 +20,7 @@ MAX_NAMED = 10
 
 
 def runs_text(rows: Sequence[ListedRun]) -> str:
-    """In a sentence: "2 runs"."""
+    """Return the number of runs as text: "2 runs"."""
     return formatting.plural(len(rows), "run")
 
 

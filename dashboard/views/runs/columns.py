@@ -29,14 +29,14 @@ STEPS = "Steps"
 """The label of the number of steps, which every table has."""
 DEFAULT_COLUMNS = ("last loss", "min loss")
 PROJECT, TAG, HOST = "project", "tag", "host"
-"""What runs can be grouped by besides their settings."""
+"""Columns to group runs by, besides their settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     label: str
     name: str
-    """Of the setting or metric."""
+    """Name of the setting or metric."""
     value: Value | None = None
     """None: it is a setting."""
 

@@ -16,10 +16,10 @@ from db.runs.orders import RunOrder
 from lossguard.vocabulary.run_search import ARCHIVED, Search
 
 UNFOLDED = "filters_unfolded"
-"""In the session: whether a narrow screen shows the filters."""
+"""Key in the session: True if a narrow screen shows the filters."""
 UP, DOWN = ", ascending", ", descending"
 SORT = "sort"
-"""In the session and in the URL: the order of the list."""
+"""Key in the session and in the URL: the order of the list."""
 
 
 HEADERS = {
@@ -42,7 +42,7 @@ class Filters:
 
     @property
     def by_column(self) -> bool:
-        """Whether the list is sorted by a column."""
+        """True if the list is sorted by a column."""
         return self.order not in tuple(SortOrder)
 
     @property
@@ -66,7 +66,7 @@ class Filters:
 
     @property
     def column(self) -> Column:
-        """What it is sorted by, where that is a column."""
+        """Column that the list is sorted by, if any."""
         return column(self.order.removesuffix(UP).removesuffix(DOWN))
 
 
@@ -76,7 +76,7 @@ def search_text() -> str:
 
 
 def rows_of_controls() -> tuple[DeltaGenerator, DeltaGenerator]:
-    """Where the search and the filters go, and below them what only the table has; a narrow screen folds them."""
+    """Return places for the search and filters, and below for what only the table has; a narrow screen folds them."""
     key = "filters-unfolded" if st.session_state.get(UNFOLDED) else "filters-folded"
     with st.container(key=key, gap="small"):
         return (

@@ -12,7 +12,7 @@ from dashboard.views.runs.columns import Column, groups_of, number
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of the finite values of a group."""
+    """Spread of the finite values of a group."""
 
     mean: float | None
     deviation: float | None
@@ -23,7 +23,7 @@ class Spread:
 @dataclass(frozen=True, slots=True)
 class Group:
     names: tuple[str, ...]
-    """What its runs have in common, in the order of what they are grouped by."""
+    """Values that its runs share, in the order of what they are grouped by."""
     num_runs: int
     spreads: Mapping[str, Spread]
     """By the label of the column."""
@@ -42,7 +42,7 @@ def grouped(rows: Sequence[ListedRun], *, by: Sequence[str], columns: Sequence[C
 
 
 def spread(values: Sequence[object]) -> Spread:
-    """Of the finite numbers among the values."""
+    """Return the spread of the finite numbers among the values."""
     finite = [found for value in values if (found := number(value)) is not None and math.isfinite(found)]
     if not finite:
         return Spread(None, None, 0)

@@ -52,7 +52,7 @@ def _unknown(name: str, known: Collection[str]) -> str:
 
 
 def limit_sentence(total: int, what: str) -> str:
-    """That not all runs were read, and how to have all of those that one is interested in. `what`: "sorted"."""
+    """Say that not all runs were read, and how to find the wanted ones. `what`: "sorted"."""
     return (
         f"Only the {MAX_READ:,} newest of the {total:,} runs found are {what}. Narrow the search or the filters to "
         "include them all."

@@ -143,7 +143,7 @@ def metrics_of(columns: Sequence[Column]) -> set[str]:
 
 
 def rows_of_table(found: FoundRuns, chosen: Filters, columns: Sequence[Column], num_shown: int) -> list[ListedRun]:
-    """In their order, with all that the table shows of each. To be sorted, the runs need the values of one column."""
+    """Return rows in order, with all values that the table shows. Sorting needs the values of one column."""
     rows = found.rows
     if chosen.by_column:
         rows = [

@@ -15,10 +15,10 @@ from db.runs.filters import RunFilter
 from db.runs.orders import RunOrder
 
 SELECTED = "selected_runs"
-"""In the session: ids of the selected runs, in the order in which they were selected."""
+"""Key in the session: ids of the selected runs, in the order in which they were selected."""
 VERSION = "selection_version"
-"""In the session: how often the selection was replaced as a whole. What a browser says of an earlier version does not
-count: it was on its way meanwhile, and would undo it."""
+"""Key in the session: how often the selection was replaced as a whole. The changes of an
+earlier version do not count: they were on their way meanwhile, and would undo it."""
 MAX_SELECTED = 1_000
 """Runs that "Select all" selects."""
 
@@ -60,7 +60,7 @@ def _replace(ids: list[str]) -> None:
 
 
 def bar(found: FoundRuns, where: RunFilter, order: RunOrder, *, hint: bool) -> None:
-    """What can be done with the selected runs. `found`: the runs that match `where`.
+    """Show the actions on the selected runs. `found`: the runs that match `where`.
 
     `hint`: whether there is a sentence where none is selected. It keeps the place, so that a table does not move under
     the pointer.
@@ -84,7 +84,7 @@ def bar(found: FoundRuns, where: RunFilter, order: RunOrder, *, hint: bool) -> N
 
 
 def _select_all(found: FoundRuns, num_selected: int, where: RunFilter, order: RunOrder) -> None:
-    """Where there are more that match than the list shows: select them too, up to MAX_SELECTED."""
+    """Offer to select all runs that match, up to MAX_SELECTED, if they are more than the list shows."""
     if found.total <= max(len(found.rows), num_selected) or num_selected >= MAX_SELECTED:
         return
     all_of_them = found.total <= MAX_SELECTED

@@ -41,7 +41,7 @@ _component = st.components.v2.component(
 
 
 class Kind(StrEnum):
-    """How table.js draws the cells of a column."""
+    """Format in which table.js draws the cells of a column."""
 
     TEXT = "text"
     NUMBER = "number"
@@ -58,7 +58,7 @@ class TableColumn:
     cells: Sequence[str | Sequence[str] | None]
     """None: the run has no value."""
     values: Sequence[float | str | None] = ()
-    """What it is sorted by where that is not the cells: numbers, as `encode_number` writes them, before texts."""
+    """Keys to sort by instead of the cells: numbers, as `encode_number` writes them, before texts."""
     help: str = ""
     orders: Sequence[tuple[str, str]] = ()
     """See `filters.orders_of`; without any, the table has all rows there are, and the browser sorts them."""
@@ -153,7 +153,7 @@ def _change_order() -> None:
 
 
 def _change_selection() -> None:
-    """What the viewer selected and unselected since the table last showed the selection of the session."""
+    """Update the selection with the viewer's changes since the table last showed that of the session."""
     reported = st.session_state[KEY].get("changes")
     if reported:
         changes = {str(run_id): bool(is_selected) for run_id, is_selected in reported["runs"]}

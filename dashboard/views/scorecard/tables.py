@@ -19,8 +19,7 @@ NUMBERS = (
 
 
 def endings(totals: Totals) -> pd.DataFrame:
-    """What happened, where the policy would have acted and where it would have waited; endings that did not occur are
-    left out."""
+    """Return the endings that occurred, with the sites where the policy would have acted or waited."""
     acted, waited = totals.endings, totals.endings_waiting
     return pd.DataFrame(
         {
@@ -35,7 +34,7 @@ def endings(totals: Totals) -> pd.DataFrame:
 
 
 def _verdict(ending: Ending) -> str:
-    """What that says about acting and about waiting."""
+    """Return the ending's verdict on acting and on waiting."""
     match ending:
         case Ending.SAME | Ending.OTHER:
             return "acting: agreed; waiting: missed"

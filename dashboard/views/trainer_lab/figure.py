@@ -33,7 +33,7 @@ CURVE_HEIGHT = 360  # pixels
 MAX_ROWS = 60
 """Rows of a figure; the tables have all of them."""
 MAX_LETTERS = 26
-"""Of the name of a row."""
+"""Maximum letters of the name of a row."""
 NUM_GRID = 40
 """Points of a drawn law."""
 
@@ -63,7 +63,7 @@ def switches_figure(runs: Sequence[SwitchRun]) -> go.Figure:
 
 
 def steps_lost_figure(runs: Sequence[UnstableRun]) -> go.Figure:
-    """Of each safeguard; the number of jumps stands beside it."""
+    """Draw the steps that each safeguard lost; the number of jumps stands beside them."""
     by_safeguard = groups(runs, "safeguard")
     lost = [Estimate.of(run.steps_lost for run in own) for own in by_safeguard.values()]
     jumps = [Estimate.of(run.num_jumps for run in own) for own in by_safeguard.values()]
@@ -174,7 +174,7 @@ def _rows_figure(names: Sequence[str], dots: Sequence[Dots], *, title: str, is_l
 
 
 def _towards_the_middle(values: Sequence[float]) -> list[str]:
-    """Where the text of each point stands, so that it does not leave the plot."""
+    """Return places for the text of each point, so that it does not leave the plot."""
     middle = (min(values) + max(values)) / 2 if values else 0.0
     return ["top left" if value > middle else "top right" for value in values]
 
@@ -255,6 +255,6 @@ def _errors(estimates: Sequence[Estimate], *, is_log: bool) -> dict[str, Any]:
 
 
 def _is_drawable(value: float, *, is_log: bool) -> bool:
-    """Whether plotly.js can draw it on such an axis."""
+    """True if plotly.js can draw it on such an axis."""
     size = abs(value)
     return (size == 0 and not is_log) or (SMALLEST <= size <= LARGEST and (value > 0 or not is_log))

@@ -1,4 +1,4 @@
-"""What the Trainer lab shows of each sweep: one sentence about the plot, the command, the plot and the table. Pure."""
+"""Sections of the Trainer lab: for each sweep a sentence about the plot, the command, the plot and the table. Pure."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ class Plot:
     name: str
     """Unique on the page."""
     sentence: str
-    """What it shows, in Markdown."""
+    """Content in one sentence, in Markdown."""
     make: Callable[[], go.Figure]
 
 
@@ -35,11 +35,11 @@ class Section:
     note: str = ""
     """Below the table, in Markdown."""
     command: str = ""
-    """What measured it; empty for published numbers."""
+    """Command that measured it; empty for published numbers."""
 
 
 def sections(results: LabResults) -> Iterator[Section]:
-    """Of the sweeps that have results, and of published runs."""
+    """Return the sections of the sweeps that have results, and of published runs."""
     makers = (
         (results.switches, _switches),
         (results.scaling, _scaling),

@@ -26,7 +26,7 @@ MARKER = "lossguard-archive.txt"
 MARKER_TEXT = "The folders beside this file hold steps of training runs that a Lossguard store refers to.\n"
 
 VERSION_KEYS = ("mtime", "e_tag", "ETag", "etag", "last_modified", "LastModified", "generation")
-"""Of what fsspec's packages say about a file: its version, under the names that each has for it."""
+"""Keys under which fsspec's packages name the version of a file."""
 
 NOT_MOUNTED = f"is it mounted? The folder has no file {MARKER}"
 

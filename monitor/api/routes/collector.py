@@ -1,4 +1,4 @@
-"""What a client may ask before anything else: who its token says it is, and which collector this is."""
+"""Identity: the client's, by its token, and the collector's."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What people write at steps of a run."""
+"""Notes of people at steps of a run."""
 
 from typing import Annotated, Any
 

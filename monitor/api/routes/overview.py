@@ -1,4 +1,4 @@
-"""Where each run stands, in one answer: what a list of runs shows."""
+"""State of each run in one answer, as a list of runs shows it."""
 
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ router = APIRouter(tags=["runs"])
 def overview(
     who: Reader, session: ReadSession, now: Now, lists: Lists, config: Annotated[bool, Query()] = False
 ) -> list[dict[str, Any]]:
-    """The same runs as GET /runs, with verdict, newest step, last values and what is open.
+    """Return the runs of GET /runs with verdict, newest step, last values and what is open.
 
     `config=true`: with configurations. Its cost does not depend on the length of the runs.
     """

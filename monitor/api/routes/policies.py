@@ -1,4 +1,4 @@
-"""How incidents lead to interventions and what counts as an incident: for all runs, for a project, for a run."""
+"""Policies and detection settings: of all runs, of a project, of a run."""
 
 from typing import Annotated, Any
 

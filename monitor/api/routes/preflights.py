@@ -1,4 +1,4 @@
-"""What is known of a proposed intervention before a person approves it."""
+"""Facts about a proposed intervention for the person who approves it."""
 
 from dataclasses import asdict
 from typing import Annotated, Any

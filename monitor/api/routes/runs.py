@@ -86,7 +86,7 @@ def goodput(run_id: RunId, _who: Reader, session: ReadSession, now: Now) -> dict
 
 @router.get("/{run_id}/costs")
 def costs(run_id: RunId, _who: Reader, session: ReadSession) -> dict[str, Any]:
-    """What each rewind cost, in the order in which they happened, and all of them together: steps, tokens, seconds."""
+    """Return the costs of each rewind, oldest first, and their sums: steps, tokens, seconds."""
     run = queries.run_named(session, run_id=run_id)
     if run is None:
         raise unknown("run", run_id)

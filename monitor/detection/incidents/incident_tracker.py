@@ -50,7 +50,7 @@ class IncidentTracker:
     pending_outlier: Outlier | None = None
     """A single row out of band, judged at the next row."""
     first_onset_step: int | None = None
-    """Of the incident that the next one escalates from."""
+    """Onset of the incident that the next one escalates from."""
     plateau_step: int = 0
     """The step of the lowest level that the last plateau advisory was about."""
     mismatch: Incident | None = None
@@ -60,11 +60,11 @@ class IncidentTracker:
     mismatch_reasons: int = 3
     """The number of its reasons that are about the first finding."""
     mismatch_notices: list[str] = field(default_factory=list)
-    """What the trainer is to say of it: one for each finding that it did not report itself."""
+    """Sentences that the trainer logs about the mismatch: one for each finding that it did not report itself."""
     recoveries: list[tuple[int, float]] = field(default_factory=list)
     """Rows and size (in standard deviations of the noise) of the last loss spikes that recovered by themselves."""
     source: SourceFacts = EVERY_STEP
-    """How the rows are made. It is stored with the detectors."""
+    """Source of the rows: how they are made. Stored with the detectors."""
 
     def take_number(self) -> int:
         """The number of the next incident of the run."""
@@ -81,7 +81,7 @@ class IncidentTracker:
         return self.open is not None and self.open.incident.kind is not IncidentKind.EARLY_WARNING
 
     def plateau_rows(self, scored: ScoredRows) -> Bools:
-        """Rows so far from the lowest loss level that the plateau advisory is due."""
+        """Return bool[N]: True for rows so far from the lowest loss level that the plateau advisory is due."""
         loss = scored.scores.get("loss")
         if loss is None or self.settings.plateau_steps == 0:
             return np.zeros(len(scored.rows), dtype=bool)
@@ -89,7 +89,7 @@ class IncidentTracker:
         return (age >= self.settings.plateau_steps) & (loss.low_step > self.plateau_step)
 
     def is_plateau(self, scored: ScoredRow) -> bool:
-        """The same for one row."""
+        """True if the plateau advisory is due at this row."""
         loss = scored.scores.get("loss")
         if loss is None or self.settings.plateau_steps == 0:
             return False
@@ -106,7 +106,7 @@ class IncidentTracker:
         return [IncidentChanged(plateau(self.take_number(), step, loss))]
 
     def superseded(self, readings: Readings) -> tuple[Outcome, str] | None:
-        """How the open incident ends because this row begins a new or more severe one; None where it does not."""
+        """Return the open incident's end if this row begins a new or more severe one, else None."""
         assert self.open is not None
         if self.open.incident.kind is IncidentKind.EARLY_WARNING:
             signal = alarming_signal(without_advisory(readings))
@@ -248,7 +248,7 @@ class IncidentTracker:
         return self.close_mismatch(Outcome.RECOVERED, reason)
 
     def notices(self) -> list[Notice]:
-        """What the trainer is to say of the open replay mismatch."""
+        """Return sentences that the trainer logs about the open replay mismatch."""
         if self.mismatch is None:
             return []
         texts = [f"incident {self.mismatch.number}: {text}" for text in self.mismatch_notices]

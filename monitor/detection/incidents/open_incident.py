@@ -43,7 +43,7 @@ class OpenIncident:
     last_step_out_of_band: int
     """The last step at which any signal was out of band."""
     check_step: int
-    """Where the present span of patience began."""
+    """First step of the present span of patience."""
     check_excess: float = 0.0
     """The excess there."""
     peak_excess: float = 0.0
@@ -55,9 +55,9 @@ class OpenIncident:
     highest_excess: float = 0.0
     """The highest mean so far: a single row proves nothing."""
     mean_excess: float | None = None
-    """Of the last MEAN_ROWS rows, negative where the loss lay below: one noisy row is no evidence."""
+    """Mean excess of the last MEAN_ROWS rows, negative if the loss lay below: one noisy row is no evidence."""
     wandering: float = 0.0
-    """How far the usual level lies above the expected loss, which follows every wave of the level: the way back from
+    """Distance of the usual level above the expected loss, which follows every wave of the level: the way back from
     an easy stretch of the data is no excess."""
     rising_rows: int = 0
     """Consecutive rows, up to this one, on which the loss rose while out of band."""
@@ -80,9 +80,9 @@ class OpenIncident:
     first_onset_step: int = 0
     """The onset that a rollback must lie before: that of the first of the incidents that led to this one."""
     expectation_known: bool = True
-    """Whether it is known what the signal was expected to be; without that there is no excess."""
+    """True if it is known what the signal was expected to be; without that there is no excess."""
     wait_reasons: list[str] = field(default_factory=list)
-    """Of the present decision to wait: why, and what is added if the incident ends before anything else is decided."""
+    """Reasons for the present decision to wait, and the one to add if the incident ends before another decision."""
     no_further_action: bool = False
     """The policy has decided for good (observe mode, or an operator rejected or released)."""
     structural: bool = False
@@ -276,7 +276,7 @@ class OpenIncident:
         return self.calm_rows >= settings.calm_rows and (recovered or self.calm_rows >= settings.adopt_rows)
 
     def outcome(self, readings: Readings) -> tuple[Outcome, str]:
-        """How it ended when all signals are in band again: it recovered, or its level became the new normal."""
+        """Return the outcome when all signals are in band again: recovered, or the level became the new normal."""
         incident = self.incident
         loss = readings.get("loss") if incident.signal == "loss" else None
         if loss is not None and incident.kind is IncidentKind.LOSS_COLLAPSE:

@@ -1,4 +1,4 @@
-"""How an incident begins: its kind, and its onset, dated back to the first signal that left its band."""
+"""Opens an incident: its kind, and its onset, dated back to the first signal that left its band."""
 
 import numpy as np
 
@@ -136,7 +136,7 @@ def onset_of(
 
 
 def norm_came_first(step: int, readings: Readings, recent: RecentRows) -> bool:
-    """Whether the gradient norm left its band before the loss, which may still be in its own."""
+    """True if the gradient norm left its band before the loss, which may still be in its own."""
     norm, loss = readings.get("grad_norm"), readings.get("loss")
     if norm is None:
         return False

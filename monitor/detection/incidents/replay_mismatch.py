@@ -35,19 +35,19 @@ class OtherSamples:
 
     @property
     def restored_step(self) -> int:
-        """What was computed from here on is not what was computed before."""
+        """First step of those computed otherwise than before."""
         return self.step
 
     @classmethod
     def from_details(cls, step: int, details: Mapping[str, Any]) -> Self:
-        """Of an event DATA_NOT_REPEATED at `step`."""
+        """Read the finding from the details of an event DATA_NOT_REPEATED at `step`."""
         given: list[Any] = [details.get(name) for name in ("step", "batch_index")]
         at, batch = (value if is_step(value) else None for value in given)
         return cls(step if at is None else at, batch)
 
 
 Finding = Verdict | RepeatedSamples | OtherSamples
-"""What recomputed steps, or the trainer's own comparison of samples, have shown."""
+"""Result of recomputed steps, or of the trainer's own comparison of samples."""
 
 
 def replay_mismatch(number: int, finding: Finding) -> Incident:
@@ -86,12 +86,12 @@ def _steps(onset: int, detected: int, peak: int) -> dict[str, int]:
 
 
 def describe_mismatch(finding: Finding) -> list[str]:
-    """What differs and by how much, why that is too much, and what it looks like or what mends it."""
+    """Describe the difference, its size and limit, and its likely cause or cure."""
     return [sentence for part in _parts(finding) for sentence in part]
 
 
 def notice_of(finding: Finding) -> str:
-    """In one line, what differs, and what mends it. Empty for what the trainer has said itself."""
+    """Return the difference and its cure in one line; empty for a finding that the trainer reported itself."""
     match finding:
         case OtherSamples():
             return ""
@@ -113,12 +113,12 @@ def notice_of(finding: Finding) -> str:
 
 
 def ends_skips(finding: Finding) -> bool:
-    """Whether it shows that no skip can leave samples out: a batch index does not stand for the same samples again."""
+    """True if it shows that no skip can leave samples out: a batch index does not stand for the same samples again."""
     return not isinstance(finding, Verdict) or (finding.has_other_losses() and _has_other_batches(finding))
 
 
 def _parts(finding: Finding) -> list[list[str]]:
-    """What it shows, each with its sentences."""
+    """Return the parts of the finding, each with its sentences."""
     match finding:
         case OtherSamples(step, batch):
             which = "A batch" if batch is None else f"Batch {batch}"
@@ -199,7 +199,7 @@ def _likeness(verdict: Verdict) -> str:
 
 
 def _has_other_batches(verdict: Verdict) -> bool:
-    """Whether the first step differs, and the losses look like those of other batches."""
+    """True if the first step differs, and the losses look like those of other batches."""
     is_known = np.isfinite(verdict.differences()).all() and verdict.steps[0] == verdict.restored_step
     enough = len(verdict.steps) >= MIN_ROWS
     return bool(is_known and enough and verdict.beyond()[0] and not _has_same_batches(verdict))

@@ -8,7 +8,7 @@ from monitor.detection.effects import Incident
 
 
 class Sign(StrEnum):
-    """What still comes from a run without new steps."""
+    """Sign of life of a run without new steps."""
 
     HEARTBEATS = "heartbeats"  # the process lives
     NOTHING = "nothing"
@@ -61,7 +61,7 @@ def stall(number: int, step: int, silence: Silence) -> Incident:
 
 
 def duration(seconds: float) -> str:
-    """As in running text."""
+    """Return the duration in words."""
     return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min" if seconds < 7200 else _hours(seconds)
 
 

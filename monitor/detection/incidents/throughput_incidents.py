@@ -51,7 +51,7 @@ class ThroughputIncidents:
     # Rows
 
     def observe(self, rows: Rows) -> Iterator[tuple[int, Finding | StepsAgain]]:
-        """What the rows show, each with the number of the rows up to it."""
+        """Yield the findings in the rows, each with the number of rows up to it."""
         if self.stall is not None and len(rows):
             yield 1, self._steps_again(rows)
         start = 0
@@ -64,11 +64,11 @@ class ThroughputIncidents:
         yield from self._read(rows[start:], start)
 
     def is_plain(self, step: int) -> bool:
-        """Whether nothing but the time matters of a row at this step: then `observe_row` may read it."""
+        """True if nothing but the time matters of a row at this step: then `observe_row` may read it."""
         return self.stall is None and not (self.pauses and step >= self.pauses[0]) and not self.pace.is_due(step)
 
     def observe_row(self, row: Row) -> Finding | None:
-        """What a single row shows."""
+        """Return the finding in a single row."""
         if row.time is not None:
             self.gaps.add(row.time)
         return self.pace.observe_row(row)
@@ -145,7 +145,7 @@ class ThroughputIncidents:
         self.pauses = sorted({*self.pauses, *steps})[-MAX_PAUSES:]
 
     def begin_segment(self, *, is_new_process: bool) -> None:
-        """What lies between two segments is no step."""
+        """Begin a segment: the time since the last one is no step."""
         self.pauses = []
         self.gaps.skip()
         self.pace.begin_segment(is_new_process=is_new_process)

@@ -110,7 +110,7 @@ def _waiting(policy: Policy, now: Situation, price: Costs) -> Choice:
 
 
 def _pays(policy: Policy, now: Situation, waiting: Choice, best: Choice) -> bool:
-    """Whether the arms that were tried speak for waiting on, for as long as they have waited."""
+    """True if the arms that were tried speak for waiting on, for as long as they have waited."""
     is_in_time = now.step - now.detected_step <= policy.patience + policy.verify_steps
     return is_in_time and waiting.tried.num >= MIN_ARMS and waiting.cost < best.cost
 
@@ -249,7 +249,7 @@ def _candidates(policy: Policy, now: Situation, batch_of: BatchOf, belief: Belie
 
 
 def _restart(policy: Policy, now: Situation, source: RestorableStep) -> float:
-    """What loading a checkpoint costs, in steps of training: as measured, or as the policy says.
+    """Return the cost of loading a checkpoint in steps of training, as measured or as the policy says.
 
     From memory it costs no more than from anywhere else: a load reads and verifies the same state.
     """
@@ -273,13 +273,13 @@ def _gains(policy: Policy, now: Situation, belief: Belief, best: Candidate) -> l
 
 
 def _needs_remedy(now: Situation, belief: Belief) -> bool:
-    """Whether a rollback without a remedy is pointless: the rise is structural, the data does not repeat, or all depths
+    """True if a rollback without a remedy is pointless: the rise is structural, the data does not repeat, or all depths
     have failed."""
     return now.structural or not now.data_repeats or _is_exhausted(now, belief)
 
 
 def _is_exhausted(now: Situation, belief: Belief) -> bool:
-    """Whether the state is likelier to blame than batches, and no step is left that is deeper than what failed."""
+    """True if the state is likelier to blame than batches, and no step is left that is deeper than what failed."""
     deepest = _deepest(now)
     return belief.batches < 0.5 and 0 < deepest <= belief.failed_depth
 

@@ -35,7 +35,7 @@ class BatchIndex:
             self._change(int(rows.steps[known][k]), int(offsets[k]))
 
     def read_row(self, row: Row) -> None:
-        """The same for one row."""
+        """Take in one row."""
         batch = row.values.get("batch_index")
         if batch is not None and not (abs(batch) < MAX_COUNT and int(batch) - row.step == self.offsets[-1]):
             self.update(row.as_rows())

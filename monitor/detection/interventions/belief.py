@@ -1,4 +1,4 @@
-"""What is to blame for an incident: what it shows itself, and what the attempts that failed at its site rule out.
+"""Cause of an incident by Bayes: what the incident shows, and what the attempts that failed at its site rule out.
 
 Three causes are weighed against each other. Either some batches are bad, from just before the onset to W batches past
 the decision; or the state was damaged L steps before the onset. Both lengths are unknown, and are taken to be as long
@@ -37,7 +37,7 @@ MIN_DAMAGE_LEVEL = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """What the incident, and the attempts that failed at its site, say about its cause."""
+    """Probabilities of the causes, by the incident and by the attempts that failed at its site."""
 
     batches: float
     """The probability that batches are to blame, and not the state alone, unless the recipe is."""
@@ -104,6 +104,6 @@ def _prior_recipe(now: Situation) -> float:
 
 
 def looks_like_damage(now: Situation) -> bool:
-    """Whether the numbers themselves seem to be damaged: not finite, or far above anything that text does at once."""
+    """True if the numbers themselves seem to be damaged: not finite, or far above anything that text does at once."""
     at_once = now.detected_step - now.onset_step <= DAMAGE_ROWS
     return now.non_finite or (at_once and now.peak_excess > DAMAGE_RATIO * max(now.expected, MIN_DAMAGE_LEVEL))

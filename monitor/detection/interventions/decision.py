@@ -1,4 +1,4 @@
-"""What a policy knows, and what it answers. Values in, values out.
+"""Input and output of a policy. Values in, values out.
 
 A policy is any function that takes (settings, situation, batch_of) and returns a decision: see `Decide`.
 """
@@ -21,7 +21,7 @@ class Attempt:
     number: int
     """1 for the first rollback at the site."""
     onset_step: int
-    """Of the incident that it answered."""
+    """Onset of the incident that the attempt answered."""
     rewind_to: int
     skip_from: int | None
     """None: it replayed the same batches."""
@@ -29,7 +29,7 @@ class Attempt:
     executed: bool = True
     """False: the trainer could not carry it out, so it shows nothing about the cause."""
     remedies: Sequence[str] = ()
-    """Those that were switched on with it."""
+    """Remedies that were switched on with the attempt."""
 
     @property
     def num_skipped(self) -> int:
@@ -99,7 +99,7 @@ def _class_of(kind: Any, arm: Any, tier: Any, depth: int, remedy: Any) -> tuple[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Situation:
-    """What the policy may know of an open incident at a step. Excess is nats above the expected loss."""
+    """Facts about an open incident at a step. Excess is nats above the expected loss."""
 
     kind: IncidentKind
     onset_step: int
@@ -116,7 +116,7 @@ class Situation:
     loss_moved: bool
     """The loss itself is, or was, out of band (not a precursor alone)."""
     expected: float
-    """What the signal behind the incident was expected to be at detection."""
+    """Value of the signal behind the incident that was expected at detection."""
     scale: float
     """One robust standard deviation of it at detection."""
     peak_excess: float
@@ -146,11 +146,11 @@ class Situation:
     """Ascending. How deep one lies, and what loading it costs: see `depth` and `load_steps`."""
     can_roll_back: bool
     can_skip: bool = True
-    """Whether the run can leave batches out; otherwise it is only rewound."""
+    """True if the run can leave batches out; otherwise it is only rewound."""
     data_repeats: bool = True
     """False: a batch index does not stand for the same samples again. Then a rewind alone is no answer."""
     step_seconds: float | None = None
-    """How long a step of training takes (median); None: not known."""
+    """Median seconds of a training step; None: not known."""
     structural: bool = False
     """A slow rise whose cause is the recipe: no rollback can be deep enough, or two did not stop it."""
     signals: Sequence[str] = ()
@@ -170,7 +170,7 @@ class Situation:
         return self.onset_step - each.step
 
     def load_steps(self, each: RestorableStep) -> float | None:
-        """What loading its checkpoint costs, in steps of training; None: not measured."""
+        """Return the cost of loading the checkpoint in steps of training; None: not measured."""
         if each.load_seconds is None or self.step_seconds is None:
             return None
         return each.load_seconds / self.step_seconds
@@ -224,7 +224,7 @@ class Candidate:
     source: RestorableStep
     choice: Choice
     lost: float
-    """In steps of training: those that it gives up, and what loading the checkpoint costs."""
+    """Steps of training that the option gives up, with the cost of loading the checkpoint."""
 
     def describe(self) -> str:
         """A clause such as "4980 (from memory, 0.1 s), skip 48: 62 steps"."""
@@ -244,7 +244,7 @@ class Decision:
     lr_scale: float | None = None
     reasons: list[str] = field(default_factory=list)
     unavailable: OrderKind | None = None
-    """What would be done if the run could roll back."""
+    """Action that is impossible because the run cannot roll back."""
     afterwards: str = ""
     """The reason that is added to a decision to wait when the incident is over."""
     remedies: Sequence[str] = ()

@@ -150,7 +150,7 @@ class InterventionTracker:
         return [] if rollback is None else [self.correct(reasons=[*rollback.reasons, reason])]
 
     def changes_updates(self, number: int | None) -> bool:
-        """Whether intervention `number` changes the updates, so that recomputed losses differ from their record.
+        """True if intervention `number` changes the updates, so that recomputed losses differ from their record.
 
         So do the remedies of the earlier attempts at its site: they are in effect from the restored step on.
         """
@@ -204,7 +204,7 @@ def intervention_from_dict(data: Mapping[str, Any]) -> Intervention:
 
 
 def _is_same_site(rollback: Intervention, onset_step: int) -> bool:
-    """Whether trouble that begins at `onset_step` is the trouble that this rollback was to get past."""
+    """True if trouble that begins at `onset_step` is the trouble that this rollback was to get past."""
     end = rollback.verify_at if rollback.site_end is None else rollback.site_end
     return rollback.rewind_to is not None and end is not None and rollback.rewind_to <= onset_step <= end
 
@@ -234,7 +234,7 @@ def site_end(onset_step: int, decided_step: int, verify_at: int, kind: IncidentK
 
 
 def describe_samples(rollback: Intervention) -> str:
-    """How a sentence about a verified rollback ends: what is known of the samples that it skipped."""
+    """Return the end of a sentence about a verified rollback: what is known of the skipped samples."""
     if rollback.skip_from is None or rollback.skip_from == rollback.skip_to:
         return "."
     if rollback.compared:

@@ -25,7 +25,7 @@ def palm(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
 def act(
     policy: Policy, now: Situation, batch_of: BatchOf, reasons: list[str], rewind_to: int | None, depth_reason: str
 ) -> Decision:
-    """What to do when there is nothing to wait for: roll back, or hold the run."""
+    """Decide when there is nothing to wait for: roll back, or hold the run."""
     max_attempts = policy.attempts_per_site + (1 if policy.allow_lr_scale else 0)
     if now.attempt > max_attempts:
         return give_up(policy, now, reasons, all_failed(max_attempts))

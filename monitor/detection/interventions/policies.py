@@ -47,7 +47,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def decide(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
-    """What the run's policy decides. For a run that only reports: what it would do.
+    """Return the decision of the run's policy; for a run that only reports, the proposal.
 
     A policy that is not installed here, or that fails, decides nothing: the collector goes on taking reports.
     """

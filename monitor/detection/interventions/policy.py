@@ -53,13 +53,13 @@ class Policy:
     budget_per_run: int = 20
     """Rollbacks that the policy may order in a run before it holds the run (PaLM's largest run needed about 20)."""
     allow_lr_scale: bool = False
-    """Whether the last attempt at a site may halve the learning rate."""
+    """True if the last attempt at a site may halve the learning rate."""
     lr_scale: float = 0.5
     """The factor of that last attempt."""
     when_structural: WhenStructural = WhenStructural.HOLD
-    """What happens when neither depth nor width nor a remedy got the run past its trouble: hold or continue."""
+    """Action when neither depth nor width nor a remedy got the run past its trouble: hold or continue."""
     restart_steps: int = 10
-    """What loading a checkpoint costs, in steps of training."""
+    """Cost of loading a checkpoint, in steps of training."""
 
     def __post_init__(self) -> None:
         if self.mode not in tuple(Mode):

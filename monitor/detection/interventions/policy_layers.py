@@ -11,7 +11,7 @@ from monitor.detection.interventions.run_policy import DETECTION, policy_of, set
 from monitor.detection.settings import DetectionSettings
 
 FIRST_RUN_MODE = "first_run_mode"
-"""Of the collector's layer: the mode in which the first run of a project starts, unless the run says its own."""
+"""Field of the collector's layer: mode in which a project's first run starts, unless the run sets its own."""
 
 Fields = Mapping[str, Any]
 """The values that a layer sets: fields of `Policy`, and under `detection` those of `DetectionSettings`."""
@@ -85,7 +85,7 @@ def check(layers: Layers) -> None:
 
 
 def of_first_run(collector: Fields) -> dict[str, Any]:
-    """What the first run of a project sets, if it sets nothing itself."""
+    """Return the fields for the first run of a project, which apply if the run sets nothing itself."""
     return {"mode": collector[FIRST_RUN_MODE]} if FIRST_RUN_MODE in collector else {}
 
 

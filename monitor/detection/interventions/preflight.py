@@ -1,4 +1,4 @@
-"""What a person should know before approving a rollback: could it be carried out, and what does it cost? Pure.
+"""Preflight of a rollback for the person who approves it: is it possible, and at what cost? Pure.
 
 What a rollback costs is what Young (1974) counts of a failure: the restart, and the work since the checkpoint.
 """
@@ -23,7 +23,7 @@ WORLD_SIZES = ("ranks", "world_size", "num_processes")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
-    """What the store knows. Times are unix seconds of the collector's clock."""
+    """Facts from the store. Times are Unix seconds of the collector's clock."""
 
     now: float
     kind: str
@@ -34,11 +34,11 @@ class Known:
     lr_scale: float | None = None
     proposed_at: float = 0.0
     onset_step: int | None = None
-    """Of the incident."""
+    """Onset of the incident."""
     state: str = RunState.RUNNING
     capabilities: Sequence[str] = ()
     devices: Sequence[str] = ()
-    """Of the process that reports."""
+    """Devices of the process that reports."""
     config: Mapping[str, Any] = field(default_factory=dict)
     planned_steps: int | None = None
     restorable_steps: Sequence[int] = ()
@@ -53,36 +53,36 @@ class Known:
     """`lossguard.vocabulary.wire.Answer` as it was sent, with order_seconds and order_steps."""
 
     def on_terms(self, seconds: float, steps: int) -> "Known":
-        """The same, for an order that expires after so many seconds and steps."""
+        """Return these facts for an order that expires after the given seconds and steps."""
         return replace(self, answer={**self.answer, "order_seconds": seconds, "order_steps": steps})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preflight:
-    """What is known before an approval. None: not known, or not measured."""
+    """Facts known before an approval. None: not known, or not measured."""
 
     intervention: int
     """Number within the run."""
     step: int | None
     restorable: bool | None
-    """Whether the checkpoint of `step` can be restored now, as the trainer says; None: it has not said so lately."""
+    """True if the checkpoint of `step` can be restored now, as the trainer says; None: it has not said so lately."""
     asked: str
     """Who says so and when, or why nobody does, as a sentence."""
     tier: str | None
     restore_seconds: float | None
-    """How long the last load from this tier took."""
+    """Duration of the last load from this tier."""
     save_seconds: float | None
-    """How long the last save there held the loop up."""
+    """Time for which the last save to this tier held the loop up."""
     recomputed_steps: int | None
     num_devices: int
     unit: str
-    """Of the costs: "GPU-hours"; "device-hours" where no accelerator is known."""
+    """Unit of the costs: "GPU-hours", or "device-hours" if no accelerator is known."""
     rollback_hours: float | None
     """Devices x hours that the restore and the recomputed steps take, up to the newest step."""
     hours_since_onset: float | None
     """Devices x hours of the steps since the onset of the incident, which a rollback discards."""
     hours_per_hour: float
-    """What each further hour of waiting adds to them."""
+    """Additional costs of each further hour of waiting."""
     skipped_batches: int
     skipped_tokens: float | None
     texts: tuple[tuple[int, str], ...]
@@ -98,7 +98,7 @@ class Preflight:
 
 
 def preflight(known: Known) -> Preflight:
-    """What is known of a proposed intervention, in figures and sentences."""
+    """Return the facts about a proposed intervention, in figures and sentences."""
     is_fresh = known.answered_at is not None and known.now - known.answered_at <= FRESH_SECONDS
     tier, load_seconds, save_seconds = _place(known, is_fresh)
     num_devices, unit = _devices(known)
@@ -148,7 +148,7 @@ def _restorable(known: Known, is_fresh: bool) -> bool | None:
 
 
 def _place(known: Known, is_fresh: bool) -> tuple[str | None, float | None, float | None]:
-    """Where the checkpoint is kept, and the measured seconds of a load and a save there."""
+    """Return the checkpoint's place, and the measured seconds of a load and a save there."""
     listed = {each.step: each for each in restorable_steps(known.restorable_steps, known.restorable_tiers)}
     reported = listed.get(known.rewind_to) if known.rewind_to is not None else None
     tier = known.answer.get("tier") if is_fresh else None if reported is None else reported.tier
@@ -171,7 +171,7 @@ def _tokens_per_step(known: Known) -> float | None:
 
 
 def _devices(known: Known) -> tuple[int, str]:
-    """How many devices train the run: as many as processes, if the configuration says so and they are more."""
+    """Return the number of devices that train the run, at least that of its processes, and the unit of the costs."""
     sizes = [known.config.get(name) for name in WORLD_SIZES]
     processes = [size for size in sizes if type(size) is int and 0 < size < 1_000_000]
     is_gpu = any(word in each.lower() for each in known.devices for word in ("cuda", "nvidia", "amd instinct", "gpu"))

@@ -1,4 +1,4 @@
-"""What a trainer would not carry out: what keeps a decision within its limits, and what follows a refused order."""
+"""Refusals of a trainer: the limits on a decision, and the answer to a refused order."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,7 +36,7 @@ def with_limits(
 
 
 def after_refusal(policy: Policy, refused: Intervention, refusal: Refusal | None, detail: str) -> Decision | None:
-    """What to do about the incident now, or None: decide anew, as after an order that could not be carried out.
+    """Return the decision about the incident, or None to decide anew, as after an order that could not be carried out.
 
     What lacks an approval is proposed again. Beyond a limit the run is held or goes on, as `when_structural` says. A
     trainer that carries out nothing, or cannot be held, gets no further order for this incident.

@@ -1,4 +1,4 @@
-"""What a remedy is worth: the chance that a run gets past its trouble with it, and what it costs in steps.
+"""Value of a remedy: the chance that a run gets past its trouble with it, and its cost in steps.
 
 A loop registers remedies by name (`lossguard.Guard.remedy`). The figures are judgements and not measured: there are few
 published attempts. They decide in which order remedies are tried, and how many rollbacks without one come before; each
@@ -28,9 +28,9 @@ class Worth:
     recipe: float = 0.0
     """The chance that it gets past, if the recipe is to blame."""
     state: float = 0.0
-    """The same, if the state is to blame and the restored one is damaged too."""
+    """Chance if the state is to blame and the restored one is damaged too."""
     cost: float = 0.0
-    """In steps of training."""
+    """Cost in steps of training."""
 
 
 def worth(name: str, now: Situation, looks_damaged: bool) -> Worth:

@@ -85,12 +85,12 @@ class IncidentResponse:
 
     @property
     def can_roll_back(self) -> bool:
-        """Whether the run executes orders, and its steps are those of its checkpoints."""
+        """True if the run executes orders, and its steps are those of its checkpoints."""
         return self._obeys and self.source.clock is Clock.STEPS
 
     @property
     def can_skip(self) -> bool:
-        """Whether the run can leave batches out, and a batch index stands for the same samples again."""
+        """True if the run can leave batches out, and a batch index stands for the same samples again."""
         return self._may_skip and self.data_repeats
 
     def set_policy(self, policy: Policy) -> None:
@@ -98,7 +98,7 @@ class IncidentResponse:
         self._configured = policy
 
     def set_source(self, facts: SourceFacts) -> None:
-        """How the next rows are made."""
+        """Set how the next rows are made."""
         self.source = self.incidents.source = facts
 
     def set_restorable(self, steps: Iterable[int], tiers: Tiers | None = None) -> None:
@@ -113,12 +113,12 @@ class IncidentResponse:
         self.step_times.update(rows)
 
     def read_row(self, row: Row) -> None:
-        """The same for one row."""
+        """Take in one row."""
         self.batches.read_row(row)
         self.step_times.read_row(row)
 
     def is_notable(self, scored: ScoredRow) -> bool:
-        """Whether a row needs a closer look: see `next_row`."""
+        """True if a row needs a closer look: see `next_row`."""
         if scored.is_alarm or self.incidents.needs_every_row() or self.incidents.is_plateau(scored):
             return True
         rollback = self.interventions.under_verification()
@@ -274,7 +274,7 @@ class IncidentResponse:
         return self._verified(f"The run reached step {step} without a recurrence, with the loss in its band")
 
     def _awaits_comparison(self, now: Situation) -> bool:
-        """Whether the trainer may say with the next row that a skipped sample caused this: then no rollback has worked.
+        """True if the trainer may say with the next row that a skipped sample caused this: then no rollback has worked.
 
         It compares the samples of a step after the step.
         """
@@ -388,7 +388,7 @@ class IncidentResponse:
         return [failed, *self.incidents.relapse(), *self._after_refusal(refused, refusal, detail)]
 
     def _after_refusal(self, refused: Intervention, refusal: Refusal | None, detail: str) -> list[Effect]:
-        """What the trainer would refuse again is not ordered again for the open incident."""
+        """Do not repeat for the open incident what the trainer would refuse again."""
         current = self.incidents.open
         decision = None if current is None else after_refusal(self.policy, refused, refusal, detail)
         if current is None or decision is None:

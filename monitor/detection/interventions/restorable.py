@@ -8,7 +8,7 @@ MAX_RECENT_STEPS, MAX_OLDER_STEPS = 192, 64
 """Restorable steps that are kept of a longer list: the newest, and so many spread evenly over the rest."""
 
 Tiers = Sequence[Mapping[str, Any]]
-"""As a report names them: tier, steps, and optionally load_seconds (None or missing: not measured)."""
+"""Tiers as a report names them: tier, steps, and optionally load_seconds (None or missing: not measured)."""
 
 
 NAMES = {"remote": "a URL"}
@@ -23,7 +23,7 @@ class RestorableStep:
     tier: str | None = None
     """`lossguard.vocabulary.states.Tier`, or the name of one that a later SDK knows; None: the trainer does not say."""
     load_seconds: float | None = None
-    """How long the last load from this tier took; None: not measured."""
+    """Duration of the last load from this tier; None: not measured."""
 
     def describe(self) -> str:
         """Such as "from memory, 0.1 s"; empty if nothing is known."""

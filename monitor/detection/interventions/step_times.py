@@ -1,4 +1,4 @@
-"""How long a step of training takes, from the times of the rows."""
+"""Duration of a training step, from the times of the rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ class StepTimes:
         self.last_step, self.last_time = int(steps[-1]), float(times[-1])
 
     def read_row(self, row: Row) -> None:
-        """The same for one row."""
+        """Take in one row."""
         if row.time is None:
             return
         if self.last_step is not None:

@@ -13,7 +13,7 @@ MAX_SHOWN = 8
 
 
 def evidence(now: Situation) -> str:
-    """What was tried at the site, as a sentence; empty without attempts."""
+    """Return the attempts at the site as a sentence; empty without attempts."""
     if not now.attempts:
         return ""
     num_left_out = max(len(now.attempts) - MAX_SHOWN, 0)
@@ -23,7 +23,7 @@ def evidence(now: Situation) -> str:
 
 
 def all_failed(max_attempts: int) -> str:
-    """As a clause."""
+    """Return the failure of all attempts as a clause."""
     attempts = "The only attempt" if max_attempts == 1 else f"All {max_attempts} attempts"
     return f"{attempts} at this site failed"
 

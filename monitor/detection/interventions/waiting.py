@@ -21,7 +21,7 @@ EVEN_ODDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """In steps of training."""
+    """Costs in steps of training."""
 
     wait: float
     roll_back: float

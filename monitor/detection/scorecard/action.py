@@ -1,4 +1,4 @@
-"""What the policy would have done about a stored incident."""
+"""The policy's action on a stored incident, had it decided."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What happened at a site, as the store shows it: an ending, and the steps that were thrown away.
+"""Outcome of a site, as the store shows it: an ending, and the steps that were thrown away.
 
 The rules are tried in the order of `ending_of`; docs/scorecard.md has them as a table. A *window* is the policy's
 `verify_steps`.
@@ -16,7 +16,7 @@ from monitor.detection.scorecard.sites import Site
 
 
 class Ending(StrEnum):
-    """How a site ended."""
+    """The ending of a site."""
 
     IN_AUTO = "in_auto"  # the policy acted itself, in auto mode: nothing to compare
     SAME = "same"  # a person did the same, or let the policy do it
@@ -35,7 +35,7 @@ BY_PERSON = (Ending.SAME, Ending.OTHER)
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """How the line that a site is on went on."""
+    """Course of a site's line after the site."""
 
     last_step: int
     """The last step that it reached."""
@@ -69,7 +69,7 @@ def after(site: Site, segments: Sequence[SegmentRecord], policy: Policy) -> Afte
 
 
 def _numbers(site: Site) -> set[int]:
-    """Of the interventions that the policy proposed at the site."""
+    """Return the numbers of the interventions that the policy proposed at the site."""
     return {each.number for each in site.interventions}
 
 

@@ -1,4 +1,4 @@
-"""What an action would have saved, or lost, in steps of training. Every term is in docs/scorecard.md."""
+"""Training steps that an action would have saved or lost. Every term is in docs/scorecard.md."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ from monitor.detection.scorecard.sites import Site
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Balance:
-    """In steps of training."""
+    """Balance of an action, in steps of training."""
 
     again: int
     """Steps that the rollback would have thrown away: from the restored one to the one of the decision."""
     loading: float
-    """What loading the checkpoint costs (`restart_steps`)."""
+    """Cost of loading the checkpoint (`restart_steps`)."""
     dropped: float
-    """What the skipped batches are worth (`batch_cost` each)."""
+    """Cost of the skipped batches (`batch_cost` each)."""
     lost: int
-    """What was lost in fact: the steps that a person's rollback, or the end of the run, threw away."""
+    """Actual loss: the steps that a person's rollback, or the end of the run, threw away."""
 
     @property
     def saved(self) -> float:

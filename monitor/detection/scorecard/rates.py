@@ -37,7 +37,7 @@ def at_most(count: int, mean: float) -> float:
 
 
 def _root(rising: Callable[[float], float], high: float) -> float:
-    """Where a rising function is 0, between 0 and `high`."""
+    """Return the root of a rising function between 0 and `high`."""
     low = 0.0
     for _ in range(BISECTIONS):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""What the scorecard reads of a run: the shape of the records of `db.scorecard`, which detection does not import."""
+"""Input of the scorecard: the shape of the records of `db.scorecard`, which detection does not import."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -61,7 +61,7 @@ class RunRecord(Protocol):
 
     @property
     def segments(self) -> Sequence[SegmentRecord]:
-        """In the order in which they were opened."""
+        """Segments in the order in which they were opened."""
 
     @property
     def incidents(self) -> Sequence[IncidentRecord]: ...

@@ -38,7 +38,7 @@ class ScoredRun:
     project: str
     name: str | None
     mode: str
-    """Of the policy: observe or approve; `ONLY_REPORTS`."""
+    """Mode of the policy: observe or approve; `ONLY_REPORTS`."""
     sites: tuple[ScoredSite, ...]
     num_advisories: int
     """Incidents that no policy answers."""
@@ -48,7 +48,7 @@ class ScoredRun:
     step_seconds: float | None
     num_devices: int
     devices_are_known: bool
-    """Whether the configuration says how many there are; otherwise they are those that the process listed."""
+    """True if the configuration says how many there are; otherwise they are those that the process listed."""
 
     @property
     def gpu_hours(self) -> float | None:
@@ -61,7 +61,7 @@ class ScoredRun:
 
 
 def is_scored(run: RunRecord) -> bool:
-    """Whether the policy gives no orders to the run by itself."""
+    """True if the policy gives no orders to the run by itself."""
     return CAN_ROLL_BACK not in run.capabilities or run_policy.policy_of(run.policy).mode is not Mode.AUTO
 
 

@@ -17,7 +17,7 @@ class Found:
     incident: Incident
     segment: int
     interventions: Sequence[Intervention] = ()
-    """Those of the policy."""
+    """Interventions of the policy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,7 +29,7 @@ class Totals:
     """Every ending, with the sites at which it would have waited."""
     rollbacks: int
     holds: int
-    """What the policy would have done, at the sites that it did not answer itself in auto."""
+    """Rollbacks and holds that the policy would have ordered, at the sites that it did not answer itself in auto."""
     false_actions: int
     """Actions at sites at which nobody acted and the loss came back by itself."""
     undecided_actions: int
@@ -40,7 +40,7 @@ class Totals:
     compared: int
     """Sites at which people and policy agreed (both acted, or both waited), of those that show what people decided."""
     gpu_hours: float
-    """Of the runs whose time per step is known."""
+    """GPU-hours of the runs whose time per step is known."""
     runs_without_hours: int
     counted_false_actions: int
     """False actions in the runs whose GPU-hours are known: those of the rate."""
@@ -71,7 +71,7 @@ class Totals:
 
 
 def total(runs: Sequence[ScoredRun]) -> Totals:
-    """Of these runs; every site, and so every incident, is counted once."""
+    """Return the totals of these runs; every site, and so every incident, is counted once."""
     scored = [(run, each) for run in runs for each in run.sites]
     sites = [each for _, each in scored]
     acting = [each for each in sites if each.site.action is not None and each.ending is not Ending.IN_AUTO]

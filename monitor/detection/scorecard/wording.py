@@ -20,7 +20,7 @@ ENDINGS: Mapping[Ending, str] = {
     Ending.OPEN: "not known yet",
     Ending.IN_AUTO: "answered in auto",
 }
-"""What happened, as a clause, in the order of the tables."""
+"""Endings as clauses, in the order of the tables."""
 NOTHING = "-"
 """Stands for a number that is not known."""
 MIN_HOURS = 10.0
@@ -31,7 +31,7 @@ TOO_LITTLE = "too little data"
 
 
 def sentence(totals: Totals) -> str:
-    """What the policy would have done in `auto`, and what is known of whether that would have been right."""
+    """Say what the policy would have done in `auto`, and whether it would have been right, if known."""
     if totals.num_runs == 0:
         return "There is no run in observe or approve, and none that only reports: nothing can be scored."
     where = f"in {plural(totals.num_runs, 'run')}{_hours_clause(totals)}"
@@ -115,7 +115,7 @@ def number(value: float) -> str:
 
 
 def number_or_dash(value: float | None) -> str:
-    """The same; a dash for None."""
+    """Return the number as text; a dash for None."""
     return NOTHING if value is None else number(value)
 
 

@@ -1,4 +1,4 @@
-"""What a signal is like when nothing is wrong: its level, its noise, and the autocorrelation of its residuals.
+"""Baseline of a signal when nothing is wrong: its level, its noise, and the autocorrelation of its residuals.
 
 The level is the median of the last few values in band; the noise is the robust standard deviation of past residuals.
 Both are fitted on absolute grids of observations, so any split of a stream into reports gives the same fits.
@@ -43,12 +43,12 @@ class BaselineFit(NamedTuple):
     level: float
     """NaN where nothing is known yet: every value is at its level then."""
     scale: float
-    """What residuals are divided by: the noise, or more before enough is known."""
+    """Divisor of the residuals: the noise, or more before enough is known."""
     upper_limit: float
     """Values above it are out of band and do not update the baseline."""
     noise: float
     autocorrelation: float
-    """Of neighbouring residuals, where it is at least MIN_AUTOCORRELATION; else 0."""
+    """Autocorrelation of neighbouring residuals if it is at least MIN_AUTOCORRELATION, else 0."""
     is_level_shift: bool
     """The next fit takes a level that has long been out of band as the new normal."""
 
@@ -103,7 +103,7 @@ class Baseline:
         return self.count - len(self.block) >= (SETTLING_VALUES if self.declared else self.settings.warmup_rows)
 
     def scale(self) -> float:
-        """What residuals are divided by. Before enough is known, only a gross rise makes an alarm."""
+        """Return the divisor of the residuals. Before enough is known, only a gross rise makes an alarm."""
         if self.is_settled() and (self.declared or self.count - len(self.block) >= self.signal.warmup_rows):
             return self.noise
         gross_rise = max(self.signal.gross_rise, self.signal.gross_fraction * abs(self.level))

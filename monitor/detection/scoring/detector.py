@@ -51,8 +51,8 @@ FALL = 0.3  # of the loss, within a row or two: repeated data, a label that leak
 UNCORRELATED = np.zeros(1)  # the autocorrelation of values that have none
 MIN_ALARM_Z = 2.0  # a row below this is no alarm, whatever came before it
 SPARSE_STEPS = 5
-"""In rows so many steps apart a real spike may be one row: there the size against the tail decides. In closer rows a
-single one is a hard batch, whatever its size, unless the next row is out of band too."""
+"""Steps between the rows of a sparse log, where a real spike may be one row: its size against the tail decides. In
+closer rows a single one is a hard batch, whatever its size, unless the next row is out of band too."""
 
 
 Fit = BaselineFit | BaselineFits

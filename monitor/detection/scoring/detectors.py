@@ -87,7 +87,7 @@ class DetectorSet:
             self.accepted = sorted({*self.accepted, step})
 
     def set_source(self, facts: SourceFacts) -> None:
-        """How the next rows are made. Where a smoothing is undone from now on, the noise of the loss is learnt anew."""
+        """Set how the next rows are made. Where a smoothing is undone from now on, learn the noise of the loss anew."""
         before, self.source = self.source, replace(self.source, facts=facts)
         if facts.smoothing != before.facts.smoothing and "loss" in self.by_signal:
             self.by_signal["loss"] = SignalDetector(SIGNALS["loss"], self.settings)
@@ -129,7 +129,7 @@ class DetectorSet:
         return ScoredRow(row, scores, is_alarm)
 
     def _is_plain(self, row: Row, log_lr: float | None) -> bool:
-        """Whether nothing but the values of the signals matters."""
+        """True if nothing but the values of the signals matters."""
         values, facts, before = row.values, self.source.facts, self.log_lr
         if (facts.nan_filtered or facts.smoothing) and "loss" in values:
             return False

@@ -47,24 +47,24 @@ class Scale:
     """The blocks of one length, and how far the level moves from one to the next. Rises in noises."""
 
     means: list[float] = field(default_factory=list)
-    """Of the last PAST_BLOCKS blocks, oldest first."""
+    """Means of the last PAST_BLOCKS blocks, oldest first."""
     ends: list[int] = field(default_factory=list)
     """Their last steps."""
     recent: list[float] = field(default_factory=list)
     """The newest rises, which may belong to the one that is being judged: PAST_BLOCKS at most."""
     num_rises: int = 0
-    """Those above 0 before these; a fall says nothing of how far the level rises."""
+    """Rises above 0 before the recent ones; a fall says nothing of how far the level rises."""
     mean: float = 0.0
     largest: float = 0.0
     """Mean and maximum of these, with forgetting."""
     borrowed: float = 0.0
-    """What the mean may be by the next shorter scale, as long as these are few."""
+    """Mean that the next shorter scale suggests, used while the scale has few rises itself."""
 
     def usual_rise(self) -> float:
         return self.mean if self.num_rises >= MIN_RISES else max(self.mean, self.borrowed)
 
     def borrow(self, shorter: "Scale") -> None:
-        """As in a random walk. It changes slowly: the rise that is being judged must not raise its own threshold."""
+        """Borrow the mean as in a random walk. It changes slowly: the judged rise must not raise its own threshold."""
         mean = sqrt(2.0) * shorter.usual_rise()
         self.borrowed = self.borrowed + (mean - self.borrowed) / PAST_BLOCKS if self.borrowed else mean
 

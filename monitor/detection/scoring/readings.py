@@ -1,4 +1,4 @@
-"""What one signal says at one row."""
+"""Reading of one signal at one row."""
 
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ class SignalReading:
         return self.non_finite or max(self.sure, self.drift) >= 1.0
 
     def is_warning(self) -> bool:
-        """Of an advisory signal: an alarm by a row that stands out itself, because the sums of the last one linger."""
+        """True if an alarm of an advisory signal has a row that stands out itself: sums of earlier rows linger."""
         return self.non_finite or (self.evidence >= 1.0 and self.z >= PRECURSOR_Z)
 
     def is_out_of_band(self, kind: IncidentKind) -> bool:

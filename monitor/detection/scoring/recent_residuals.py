@@ -1,4 +1,4 @@
-"""What a signal's detector keeps of its last observations."""
+"""Last observations that a signal's detector keeps."""
 
 from dataclasses import dataclass, field
 from math import nan
@@ -9,7 +9,7 @@ from monitor.detection.scoring.scan import LEAD
 
 @dataclass(slots=True)
 class RecentResiduals:
-    """What the detector keeps of the last observations beside its baseline."""
+    """Last observations that the detector keeps beside its baseline."""
 
     z: list[float] = field(default_factory=lambda: [0.0] * LEAD)
     """Prewhitened residuals of this chunk, after the LEAD before it."""

@@ -34,7 +34,7 @@ class RecentRows:
         return RecentRows(self.steps[part], z, {name: column[part] for name, column in self.values.items()})
 
     def peak_index(self, signal: str, since: int, expected: float, *, down: bool = False) -> int:
-        """Of the value farthest from `expected` from a step on, or of the last one when that is not finite."""
+        """Return the index of the value farthest from `expected` since a step, or the last one if it is not finite."""
         values = self.values[signal]
         if not np.isfinite(values[-1]):
             return len(values) - 1
@@ -104,7 +104,7 @@ class RecentRowsBuffer:
 
 
 def deviation(signal: str, values: Floats, expected: float, *, down: bool = False) -> Floats:
-    """How far values lie from `expected`, in the direction of an alarm (`down`: of a fall); infinite for nan or inf."""
+    """Return distances from `expected` in the direction of an alarm (`down`: of a fall); infinite for nan or inf."""
     distance = np.abs(values - expected) if parameters(signal).two_sided else values - expected
     distance = -distance if down else distance
     return np.where(np.isfinite(values), distance, np.inf)

@@ -20,10 +20,12 @@ from monitor.detection.scoring.skip_effect import RepeatedSamples, SkipEffect
 MIN_DIFFERENT = 2
 """Rows beyond their tolerance that are a mismatch. One alone may be a mean over steps that the restart cut short."""
 RELATIVE_TOLERANCE = 1e-3
-"""Of the loss, always tolerated: the next replay may run on another GPU, or on another number of them. A bfloat16 has 8
-bits, but the loss is a mean over many tokens: runs in bfloat16 and in float32 differ by 3e-4 within eight steps."""
+"""Fraction of the loss that is always tolerated: the next replay may run on another GPU, or on another number of GPUs.
+A bfloat16 has 8 bits, but the loss is a mean over many tokens: runs in bfloat16 and in float32 differ by 3e-4 within
+eight steps."""
 NOISE_FRACTION = 0.01
-"""Of the noise from step to step, always tolerated too, for losses near 0. Other batches differ by about one noise."""
+"""Fraction of the noise from step to step that is always tolerated, for losses near 0. Other batches differ by
+about one noise."""
 SLACK = 10.0
 """A replay may differ by so many times the largest difference that earlier ones had up to the same row: they are few.
 As long as there are none, and in every new process, whose hardware may be another, the tolerance of the k-th row after
@@ -53,7 +55,7 @@ class Verdict:
     num_replays: int
     """Earlier replays that the tolerances come from."""
     is_new_process: bool
-    """Whether another process has computed the steps again, maybe on other hardware."""
+    """True if another process has computed the steps again, maybe on other hardware."""
     steps: Ints
     recorded: Floats
     recomputed: Floats
@@ -62,7 +64,7 @@ class Verdict:
     """The learning rate of a step that differs from its record."""
 
     def is_generous(self) -> bool:
-        """Whether the tolerances grow from row to row, because too little has been measured."""
+        """True if the tolerances grow from row to row, because too little has been measured."""
         return self.is_new_process or not self.num_replays
 
     def differences(self) -> Floats:
@@ -98,11 +100,11 @@ class RecomputedSteps:
     scatter: list[Floats] = field(default_factory=list)
     """The differences of earlier replays, each as `Comparison.differences`, oldest first."""
     skip_effect: SkipEffect | None = None
-    """What was recorded with the batches that this replay skips, until it is known whether they came again."""
+    """Record of the batches that this replay skips, until it is known whether they came again."""
 
     @property
     def is_under_way(self) -> bool:
-        """Whether the next row is compared."""
+        """True if the next row is compared."""
         return self.pending is not None or self.skip_effect is not None
 
     def begin(

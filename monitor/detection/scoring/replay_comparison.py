@@ -1,4 +1,4 @@
-"""What was recorded at the first steps after a restore, beside what is computed there again.
+"""Compares the recorded first steps after a restore with the steps that are computed there again.
 
 N is the number of recorded rows, at most MAX_ROWS.
 """
@@ -15,7 +15,7 @@ from monitor.detection.rows import Bools, Floats, Ints, Rows
 MAX_ROWS = 8
 """Rows that are compared: the first ones show all, and rounding grows with every update."""
 RATE_TOLERANCE = 1e-6
-"""Of a learning rate: the rounding of a float32. A schedule gives the same rate at the same step."""
+"""Relative tolerance of a learning rate: the rounding of a float32. A schedule repeats its rates exactly."""
 
 NUMBERS = ("restored_step", "noise", "is_new_process", "end_step", "loss_end")
 COLUMNS = ("batches", "learning_rates", "found_rates", "recorded", "recomputed")
@@ -46,7 +46,7 @@ class Comparison:
     noise: float
     """From step to step, one robust standard deviation."""
     is_new_process: bool
-    """Whether another process computes the steps again, maybe on other hardware."""
+    """True if another process computes the steps again, maybe on other hardware."""
     end_step: int
     """Rows from this step on are not compared."""
     loss_end: int
@@ -104,7 +104,7 @@ class Comparison:
         )
 
     def again(self, *, is_new_process: bool) -> Self:
-        """The same record, for another replay."""
+        """Return the record for another replay."""
         nothing, end = np.full(len(self.steps), np.nan), int(self.steps[-1]) + 1
         again = replace(self, is_new_process=is_new_process, end_step=end, loss_end=end)
         return replace(again, found_rates=nothing, recomputed=nothing)
@@ -114,7 +114,7 @@ class Comparison:
         return replace(self, end_step=min(self.end_step, step))
 
     def is_over_after(self, step: int) -> bool:
-        """Whether no row after `step` is compared."""
+        """True if no row after `step` is compared."""
         is_ahead = (self.steps > step) & (self.steps < self.end_step)
         waits = (~np.isnan(self.recorded) & (self.steps < self.loss_end)) | ~np.isnan(self.learning_rates)
         return not (is_ahead & waits).any()

@@ -65,7 +65,7 @@ def _threes(z: Floats, pairs: Floats, top: Floats) -> tuple[Floats, Floats]:
 
 
 def last_statistics(z: Sequence[float], plain: Sequence[float], short: float, long: float) -> Sequence[float]:
-    """The same of the last value alone, to the last bit; z has the 2 values before it too, plain the LEAD before it."""
+    """Return the exact statistics of the last value; `z` has the 2 values before it too, `plain` the LEAD before it."""
     j, k, x = z[-3:]
     top_two = max(x, k)
     two, three = x + k - top_two, (x + k) + j - max(top_two, j)

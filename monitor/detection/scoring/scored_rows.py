@@ -24,7 +24,7 @@ class ScoredRows:
     skips: Skips = field(default_factory=Skips)
 
     def is_withheld(self, k: int) -> bool:
-        """Whether no detector has seen row k, because its update was skipped."""
+        """True if no detector has seen row k, because its update was skipped."""
         return self.skips.withheld is not None and bool(self.skips.withheld[k])
 
     def alarms(self) -> Bools:

@@ -17,7 +17,7 @@ from lossguard.vocabulary import metrics
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SignalParameters:
-    """How one signal is judged. The judged unit is the signal's own, or nats where its logarithm is judged."""
+    """Parameters by which one signal is judged, in its own unit, or in nats if its logarithm is judged."""
 
     log: bool = False
     """Judge the logarithm (a norm's noise is multiplicative)."""
@@ -36,11 +36,11 @@ class SignalParameters:
     gross_rise: float = np.inf
     """A rise (in the judged unit) that is an alarm even before anything is known of the noise."""
     gross_fraction: float = 0.0
-    """The same as a fraction of the level; the larger of the two counts."""
+    """Gross rise as a fraction of the level; the larger of the two counts."""
     is_advisory: bool = False
     """It only warns."""
     false_alarm_share: float = 1.0
-    """Of the target rate of false alarms."""
+    """Share of the target rate of false alarms."""
 
 
 LOG_Z_WARMUP = 128
@@ -54,7 +54,7 @@ PARAMETERS = {
 }
 
 ADVISORY_SHARE = 0.02
-"""Of the target rate of false alarms, for each advisory signal: MAX_ADVISORY of them have a third of it."""
+"""Share of the target rate of false alarms for each advisory signal: MAX_ADVISORY of them have a third of it."""
 MAX_ADVISORY = 16
 """Advisory signals of a run that are judged: those reported first."""
 
@@ -72,7 +72,7 @@ ADVISORY = {
     "source_loss/": _advisory(min_noise=0.005),
     "layer_grad_norm/": _advisory(log=True, min_noise=0.1),
 }
-"""Of the advisory signals and, by the beginning of their names, of families of them."""
+"""Parameters of the advisory signals and, by the beginning of their names, of families of them."""
 
 
 def parameters_of(signals: Iterable[str]) -> Mapping[str, SignalParameters]:

@@ -23,9 +23,9 @@ MIN_ROWS = 2
 MAX_CHANCE = 1e-4
 """The probability that losses of other batches are as near: more is no evidence."""
 TOLERANCE = 0.05
-"""Of the noise from step to step: a loss that differs by more is another one."""
+"""Tolerated fraction of the noise from step to step: a loss that differs by more is another one."""
 ROUNDING = 1e-6
-"""Of a loss: of a float32."""
+"""Relative rounding of a loss in float32."""
 MIN_NOISE = 1e-9
 """Nats."""
 DENSITY = 1 / np.sqrt(np.pi)

@@ -18,7 +18,7 @@ from monitor.detection.rows import Bools, Rows
 
 @dataclass(frozen=True, slots=True)
 class Skips:
-    """What the skipped updates of some rows mean."""
+    """Meaning of the skipped updates of some rows."""
 
     withheld: Bools | None = None
     """The rows that no detector has seen; None for none."""
@@ -69,7 +69,7 @@ class SkippedUpdates:
         return first
 
     def is_needed(self) -> bool:
-        """Whether anything of it matters to the rows that follow."""
+        """True if anything of it matters to the rows that follow."""
         return bool(self.recent) or self.judged_until >= 0
 
     def to_dict(self) -> dict[str, Any]:

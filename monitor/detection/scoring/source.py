@@ -1,4 +1,4 @@
-"""What the detection does about rows that are not one per step as the loop computed them: see `SourceFacts`.
+"""Judges rows that are not one per step as the loop computed them: see `SourceFacts`.
 
 A smoothed loss is judged as it was before the smoothing. With s the smoothed and x the true loss, a the weight of the
 past: s[k] = a s[k-1] + (1 - a) x[k], so x[k] = s[k-1] + (s[k] - s[k-1]) / (1 - a). An `a` that is a little wrong

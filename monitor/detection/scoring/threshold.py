@@ -30,7 +30,7 @@ NUM_BINS = BIN_CENTRES.size
 EXCESSES = np.maximum(BIN_CENTRES - BIN_EDGES[np.maximum(np.arange(NUM_BINS) - 1, 0)][:, None], 0.0)
 """float64[NUM_BINS, NUM_BINS]: of the values of each bin, over the lower edge of each bin but the first."""
 TAIL_FRACTION = 0.03
-"""Of the values, the largest: they count as the tail."""
+"""Fraction of the values, the largest, that counts as the tail."""
 MIN_VALUES = 64.0
 """Before the tail is fitted; a prior threshold serves until then."""
 OF_SUMS = np.array([1.0] + [0.5] * (len(SPANS) - 1))
@@ -40,22 +40,23 @@ PRIOR_SHAPES, MAX_SHAPES, PRIOR_WEIGHT = 0.2 * OF_SUMS, 0.6 * OF_SUMS, 10.0
 HALF_LIFE = 4000.0
 """Values after which the weight of a value has halved."""
 SHARES = np.array([[1.0, 0.25, 0.25, 0.25, 0.25], [1.0, 0.05, 0.05, 0.05, 0.05]])
-"""Of the target rate, for each statistic: for an incident, and for an action. For an action the four sums have a fifth
+"""Shares of the target rate by statistic: for an incident, and for an action. For an action the four sums have a fifth
 of it together: an extrapolated tail may be wrong by a factor of five. Single values count in sparse logs only, where a
 true spike may be a single row."""
 SURE = 1.25
 """An action needs so many times the thresholds from its shares; so does an incident while the tail is young."""
 CORRELATED = np.array([1.0] + [sqrt((1.0 + PREWHITENED) / (1.0 - PREWHITENED))] * (len(SPANS) - 1))
-"""What sums of values need whose autocorrelation is the largest that is judged without prewhitening. An action needs it
+"""Factors for sums of values with the largest autocorrelation that is judged without prewhitening. An action needs them
 while the tail is young: the autocorrelation is not known yet."""
 YOUNG = np.array([[SURE] * len(SPANS), CORRELATED])
 MIN_TRUSTED = 200.0
 """Before so many values, those around alarms left out, a tail is young: it knows few excesses."""
 PART = np.array([0.9, 0.9, 0.65, 0.65]) * np.sqrt(np.array(SPANS[1:]) - 1.0)
-"""Of the threshold of single values, for the sums. For an incident, what a sum's own tail puts above it is halved on a
-logarithmic scale: a few long excursions make that tail heavier than any sum of values can be."""
+"""Fractions of the threshold of single values that apply to sums. For an incident, what a sum's own tail puts
+above it is halved on a logarithmic scale: a few long excursions make that tail heavier than any sum of values can be.
+"""
 NUM_OTHERS = np.array(SPANS[1:]) - 2.0
-"""Of the values in a sum, all but the two largest."""
+"""Number of values in a sum, without the two largest."""
 NUM_PAIRS = (NUM_OTHERS + 2.0) * (NUM_OTHERS + 1.0) / 2.0
 
 

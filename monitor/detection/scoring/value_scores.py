@@ -46,7 +46,7 @@ class ValueScores(NamedTuple):
     non_finite: bool
 
     def is_alarm(self, *, is_advisory: bool) -> bool:
-        """Whether the row needs a closer look, whatever the state of incidents: see `ScoredRows.alarms`."""
+        """True if the row needs a closer look, whatever the state of incidents: see `ScoredRows.alarms`."""
         if self.non_finite or self.evidence >= 1.0:
             return True
         return not is_advisory and (self.single >= 1.0 or self.drift >= 1.0 or self.fall >= 1.0)
@@ -175,7 +175,7 @@ class ScoredRow:
     row: Row
     scores: Mapping[str, ValueScores]
     is_alarm: bool
-    """Whether it needs a closer look, whatever the state of incidents."""
+    """True if it needs a closer look, whatever the state of incidents."""
 
     def readings(self) -> dict[str, SignalReading]:
         """Signal by signal."""

@@ -18,16 +18,16 @@ MIN_GAPS = 8
 TIMES_MEAN, MAX_TIMES_MEAN = 10.0, 600.0
 """A stall is ten times as long as a gap on average, up to ten minutes: checkpoints of slow steps are slow, too."""
 TIMES_SECOND = 4.0
-"""What happened twice is usual: a stall is several times as long as the second longest gap."""
+"""Factor of a stall to the second longest gap: a gap that happened twice is usual."""
 TIMES_LONGEST = 1.5
-"""What happened once may happen again: an evaluation that nobody announced is an alarm the first time only."""
+"""Factor of a stall to the longest gap: an unannounced evaluation is an alarm the first time only."""
 MAX_SECONDS = 3600.0
 """No gap makes more than an hour of silence normal, unless gaps of that length happened twice."""
 NUM_KEPT = 4
 MAX_AGE_ROWS = 20_000
 """After so many rows a gap no longer counts."""
 MIN_VECTOR_ROWS = 32
-"""Of fewer rows the times are read one by one."""
+"""Minimum number of rows whose times are read as an array; of fewer rows they are read one by one."""
 
 
 def stall_limit(longest: float, second: float) -> float:
@@ -46,7 +46,7 @@ class RowGaps:
 
     num_gaps: int = 0
     seconds: float = 0.0
-    """Of all gaps."""
+    """Sum of all gaps."""
     longest: list[list[float]] = field(default_factory=list)
     """[seconds, number of the gap], longest first."""
     last_time: float | None = None
