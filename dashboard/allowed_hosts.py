@@ -1,4 +1,4 @@
-"""Which requests the dashboard answers: those to a name of its own, and none that a page of another site makes.
+"""Filter of requests: the dashboard answers those to a name of its own, and none that another site's page makes.
 
 The dashboard does not ask its viewers who they are, and a browser on this machine (or behind the proxy) runs pages of
 other sites too. After DNS rebinding such a page names its own host in Host; across sites it names itself in Origin.

@@ -34,7 +34,7 @@ class AxisChoices:
         return Scale.LOG if metric in self.log else Scale.LINEAR if metric in self.linear else Scale.AUTO
 
     def changed(self, metric: str, scale: Scale, *, fit_all: bool) -> "AxisChoices":
-        """With other choices for one metric."""
+        """Return the choices with another scale for one metric."""
 
         def chosen(names: frozenset[str], *, is_chosen: bool) -> frozenset[str]:
             return names | {metric} if is_chosen else names - {metric}
@@ -81,7 +81,7 @@ class StepAxis:
 
     def step_at(self, position: float) -> float:
         """The inverse of `at`."""
-        # Where a clock is put back in autumn, positions do not rise.
+        # Positions do not rise when a clock is put back in autumn.
         return float(np.interp(position, np.maximum.accumulate(self.positions), self.steps))
 
     def mapped(self, transform: Callable[[Floats], Floats]) -> "StepAxis":
@@ -111,7 +111,7 @@ class RunAxes:
     branches: Mapping[int, StepAxis] = field(default_factory=dict)
 
     def mapped(self, transform: Callable[[Floats], Floats]) -> "RunAxes":
-        """All axes with transformed positions."""
+        """Return all axes with transformed positions."""
         return RunAxes(
             self.live.mapped(transform), {segment: axis.mapped(transform) for segment, axis in self.branches.items()}
         )

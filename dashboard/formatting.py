@@ -130,7 +130,7 @@ DIRECTIONS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 def visible(text: str) -> str:
-    """With marks of direction as escapes."""
+    """Return the text with marks of direction as escapes."""
     return DIRECTIONS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
@@ -156,7 +156,7 @@ def escape_plotly(text: str) -> str:
 
 
 def plural(count: int, noun: str, several: str | None = None) -> str:
-    """Such as "1 step" or "2 batches", with the count as `short_count` writes it."""
+    """Return a text such as "1 step" or "2 batches", with the count as `short_count` writes it."""
     return f"{short_count(count)} {form(count, noun, several)}"
 
 
@@ -241,5 +241,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_float(value: Any) -> TypeGuard[float]:
-    """Whether it is a finite number, and not an integer beyond any float."""
+    """True for a finite number that is no integer beyond any float."""
     return _is_number(value) and -sys.float_info.max <= value <= sys.float_info.max

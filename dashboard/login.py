@@ -1,4 +1,4 @@
-"""Who the viewer is: a login with OpenID Connect, and what the viewer's groups may do.
+"""Login of viewers with OpenID Connect, and the rights of their groups.
 
 Without a login file the dashboard has no login, and whoever reaches it reads. With one (`--login FILE`), Streamlit's
 own login (`st.login`) asks the provider, and the file says which scope each group has. Pages ask for the login by
@@ -60,7 +60,7 @@ class Login:
     """Content of the login file."""
 
     rights: Mapping[str, Right]
-    """By group."""
+    """Rights by group."""
     groups_claim: str = "groups"
     max_hours: float = 12.0
 

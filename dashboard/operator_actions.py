@@ -32,7 +32,7 @@ class TokenRequired(ActionFailed):
 
 
 class NoAnswer(ActionFailed):
-    """No collector answered."""
+    """Raised if no collector answered."""
 
 
 @dataclass(frozen=True, slots=True)

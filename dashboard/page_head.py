@@ -80,7 +80,7 @@ class PageHead:
 
 
 def _page_of(scope: Scope) -> str:
-    """One of ELEMENTS."""
+    """Return the page of one of ELEMENTS."""
     if scope["path"] != LIST:
         return "run"
     return "table" if b"layout=Table" in scope["query_string"] else "cards"

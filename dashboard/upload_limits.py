@@ -13,14 +13,14 @@ from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
 MAX_FILE_MIB = 32
-"""One file: a curve of a million rows."""
+"""Maximum size of a file: a curve of a million rows."""
 MAX_FILE_BYTES = MAX_FILE_MIB * 2**20
 MAX_STORED_BYTES = 4 * MAX_FILE_BYTES
-"""All files in memory; an upload beyond it is answered with 413."""
+"""Maximum size of all files in memory; an upload beyond it is answered with 413."""
 MAX_UPLOADS_AT_ONCE = 4
 """Uploads in progress; a further one is answered with 429."""
 TIMEOUT_SECONDS = 60.0
-"""For a whole upload; a slower one is answered with 408, so that none holds its place for ever."""
+"""Maximum duration of an upload; a slower one is answered with 408, so that none holds its place for ever."""
 ROUTE = "/_stcore/upload_file/"
 
 

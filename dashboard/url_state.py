@@ -127,7 +127,7 @@ def text(name: str) -> str | None:
 
 
 def texts(name: str) -> list[str]:
-    """All values of a parameter, which may stand in the URL several times."""
+    """Return all values of a parameter, which may stand in the URL several times."""
     return list(st.query_params.get_all(name))
 
 

@@ -150,7 +150,7 @@ class Fork:
 
 
 def forks(segments: Sequence[Segment]) -> list[Fork]:
-    """All forks in their order. Every step that is on no live line any more is in exactly one of them.
+    """Return all forks in order. Every step that is on no live line any more is in exactly one of them.
 
     Lines are read from their ends only as far as they were discarded, so that the cost does not grow with their length.
     """

@@ -28,7 +28,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 PATIENCE_SECONDS = 300.0
 """Seconds for which a migration is tried again before it is given up."""
 RETRY_SECONDS = 1.0
-"""At most so long after an attempt the next one is made; reports that queued up are stored in between."""
+"""Maximum seconds between two attempts; reports that queued up are stored in between."""
 
 
 class NewerSchema(CommandError):
@@ -144,14 +144,14 @@ def note(ctx: MigrationContext, step: object, heads: Collection[Any], run_args: 
     assert ctx.connection is not None
     if heads:
         passed = ctx.script.iterate_revisions(next(iter(heads)), "base")
-        # What does not say from which revision on it is compatible is so with itself alone.
+        # A schema that names no first compatible revision is compatible with itself alone.
         needed = max(str(getattr(one.module, "compatible_from", one.revision)) for one in passed)
         ctx.connection.execute(sa.delete(SchemaCompatibility))
         ctx.connection.execute(sa.insert(SchemaCompatibility).values(compatible_from=needed))
 
 
 def _newer_misfit(connection: sa.Connection, script: ScriptDirectory, current: str) -> str | None:
-    """Why this release may not use a schema at `current`, which it does not know, in one sentence; None: it may."""
+    """Return why this release may not use a schema at `current`, which it does not know; None: it may."""
     needed = connection.scalar(sa.select(SchemaCompatibility.compatible_from))
     if needed is not None and _knows(script, needed):
         return None
@@ -162,7 +162,7 @@ def _newer_misfit(connection: sa.Connection, script: ScriptDirectory, current: s
 
 
 def misfit(engine: sa.Engine) -> str | None:
-    """Why this release may not use the database as it is, in one sentence that says how to mend it; None: it may."""
+    """Return why this release may not use the database as it is, and how to mend it; None: it may."""
     script = ScriptDirectory(str(MIGRATIONS))
     newest = script.get_current_head()
     with engine.connect() as connection:

@@ -208,7 +208,7 @@ class Run(Base):
     lease_process: Mapped[str | None] = mapped_column(String(256))
     """Name of this process for people."""
     lease_until: Mapped[Time | None]
-    """Until then no other folder takes the lease, by the collector's clock."""
+    """Time up to which no other folder takes the lease, by the collector's clock."""
     revision: Mapped[int] = mapped_column(BigInteger, default=lambda: secrets.randbits(48), server_default="0")
     """Rises with every transaction that locks the run: a copy from another revision is stale. It starts at a random
     number, because SQLite gives the key of a deleted run to the next one."""
@@ -229,7 +229,7 @@ class Segment(Base):
     reason: Mapped[str] = mapped_column(String(16))
     order_id: Mapped[int | None]
     opened_at: Mapped[Time]
-    """By the trainer's clock: it is shown, and nothing is decided by it."""
+    """Time by the trainer's clock: it is shown, and nothing is decided by it."""
     live_order: Mapped[int]
     """The live line leads to the segment with the greatest. BESIDE: it never led the line, because
     a process without the lease of the run opened it. The collector gives it, so no clock of a trainer matters: a later
@@ -280,13 +280,13 @@ class StoredBlock(Base):
     __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
     run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    """Without a foreign key, see db.store.partitions."""
+    """Key of the run, without a foreign key: see db.store.partitions."""
     segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     last_step: Mapped[int] = mapped_column(BigInteger)
     num_steps: Mapped[int]
     steps: Mapped[bytes | None]
-    """Their numbers; NULL where none is missing between the first and the last. See `db.steps.block_codec`."""
+    """Numbers of the steps; NULL if none is missing between first and last. See `db.steps.block_codec`."""
     times: Mapped[bytes]
     archived_file: Mapped[int | None]
     """`db.steps.archived.files.ArchivedFile.id`: the file has the values, `block_values` none; NULL: they are in the
@@ -307,11 +307,11 @@ class BlockValues(Base):
     """First step of the block."""
     values: Mapped[bytes]
     reported: Mapped[bytes | None]
-    """Which steps have a value; NULL where all have."""
+    """Mask of the steps that have a value; NULL if all have."""
 
 
 class SchemaCompatibility(Base):
-    """One row: from which revision on a release may use the store, see `db.migrate`."""
+    """First revision whose release may use the store, in one row: see `db.migrate`."""
 
     __tablename__ = "schema_compatibility"
 
@@ -428,10 +428,10 @@ class Order(Base):
     step: Mapped[int | None] = mapped_column(BigInteger)
     """The newest step that was then known."""
     expires_at: Mapped[Time | None]
-    """From then on the trainer refuses it; so it does after `expires_step`."""
+    """Time from which the trainer refuses it; so it does after `expires_step`."""
     expires_step: Mapped[int | None] = mapped_column(BigInteger)
     approved_by: Mapped[str | None] = mapped_column(String(MAX_AUTHOR))
-    """Who approved or gave it, as the audit trail names them; NULL: the policy ordered it by itself."""
+    """Person who approved or gave it, as named in the audit trail; NULL: the policy ordered it by itself."""
     signature: Mapped[str | None] = mapped_column(String(64))
     """See `lossguard.vocabulary.orders`."""
     refusal: Mapped[str | None] = mapped_column(String(16))

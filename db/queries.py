@@ -39,7 +39,7 @@ from lossguard.vocabulary.wire import Probe
 
 
 def runs(session: Session, *, project: str | None = None) -> Sequence[Run]:
-    """All runs, the newest first."""
+    """Return all runs, the newest first."""
     found = sa.select(Run).order_by(Run.started_at.desc(), Run.pk.desc())
     return session.scalars(found if project is None else found.where(Run.project == project)).all()
 

@@ -24,7 +24,7 @@ COARSE_SUMS = (
     "SELECT sum(mean * count), sum(count) FROM rollups"
     " WHERE run_pk = ? AND segment = ? AND metric = ? AND level = ? AND count > 0"
 )
-"""One segment at a time, by its key: joined, SQLite would read all roll-ups of a run."""
+"""Query of one segment at a time, by its key: joined, SQLite would read all roll-ups of a run."""
 SOME_RUNS = 200
 """Runs in one IN; databases limit the number of parameters."""
 INCIDENT_COLUMNS = (

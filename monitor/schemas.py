@@ -122,7 +122,7 @@ class StepNoteIn(Body):
         AfterValidator(checked_json),
     ]
     step: StepNumber | None = None
-    """None: the newest step."""
+    """Step of the note; None: the newest step."""
 
 
 class SegmentIn(Body):
@@ -228,10 +228,10 @@ class AnswerIn(Body):
     skip_to: StepNumber | None = None
     detail: Text = ""
     compared: Annotated[bool, Field(strict=True)] | None = None
-    """With `applied`: whether the trainer compares the samples that it trains on with those that it skips."""
+    """True with `applied` if the trainer compares the samples that it trains on with those that it skips."""
     refusal: Annotated[str, StringConstraints(pattern="^[a-z_]{1,16}$")] | None = None
-    """With `failed`: why the trainer would not carry it out, a word of `lossguard.vocabulary.states.Refusal` or of a
-    later one."""
+    """Reason with `failed` why the trainer would not carry it out: a word of `lossguard.vocabulary.states.Refusal`, or
+    of a later one."""
 
 
 class FinishIn(Body):
@@ -309,7 +309,7 @@ class RollbackIn(Body):
 
     rewind_to: StepNumber | None = None
     skip_from: StepNumber | None = None
-    """Without it: the batch of the checkpoint."""
+    """First batch to skip; without it: the batch of the checkpoint."""
     skip_to: StepNumber | None = None
     lr_scale: Annotated[Finite, Field(gt=0, le=1)] | None = None
     """Factor on the schedule's learning rate from the checkpoint on. Without it: the rate stays as it is."""

@@ -18,7 +18,7 @@ class Scored(NamedTuple):
     id: str
     project: str
     score: ScoredRun | None
-    """None in auto: such a run is not scored."""
+    """Score of the run; None in auto: such a run is not scored."""
 
 
 class ScoredRuns:

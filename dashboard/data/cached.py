@@ -41,7 +41,7 @@ from monitor.detection.expected_bands import Band
 
 T = TypeVar("T")
 BREAKDOWN_SECONDS = 4.0
-"""For so long the breakdown of a running run is shown, to all viewers, before it is read again."""
+"""Seconds for which the breakdown of a running run is shown, to all viewers, before it is read again."""
 SPARKLINE_STEPS = 1000
 MAX_POINTS = 800
 """Buckets per curve; their width is a power of two, so that there are at least half as many: one to three pixels each.
@@ -61,7 +61,7 @@ def cards(runs: Sequence[Run]) -> list[RunCard]:
 
 
 def facts(run_id: str) -> RunFacts | None:
-    """None when the store has no such run."""
+    """Return the facts of a run; None if the store has no such run."""
     return _facts(database_url(), run_id)
 
 
@@ -103,7 +103,7 @@ def line_curves(
     window: tuple[int, int] | None = None,
     points: int = MAX_POINTS,
 ) -> LineCurves:
-    """These metrics of one segment (None: the live line) over `window` (first and last step)."""
+    """Return these metrics of one segment (None: the live line) over `window` (first and last step)."""
 
     def read(session: Session) -> LineCurves:
         run = queries.run_named(session, run_id=facts.run.id)

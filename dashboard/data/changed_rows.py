@@ -31,7 +31,7 @@ class ChangedRows(Generic[Row]):
         self._read_at: float | None = None
 
     def current(self, read: Callable[[float | None], Sequence[Row]], now: float) -> list[Row]:
-        """All rows, in the order of their numbers. `read` returns those that changed since a time; None: all."""
+        """Return all rows by number. `read` returns those that changed since a time; None: all."""
         with self._lock:
             changed = read(None if self._read_at is None else self._read_at - OVERLAP_SECONDS)
             self._rows = self._rows | {row.number: row for row in changed}

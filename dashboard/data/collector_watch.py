@@ -1,4 +1,4 @@
-"""Whether the collector answers. It is asked in a thread, at most once every few seconds, and only while pages ask."""
+"""Watch of the collector: it is asked in a thread, at most once every few seconds, and only while pages ask."""
 
 import os
 import threading
@@ -14,7 +14,7 @@ from lossguard.client.answers import reason_of
 CHECK_SECONDS = 2.0
 TIMEOUT_SECONDS = 3.0
 RETRY_SECONDS = 0.5
-"""After a failure it is asked once more: one lost answer is no outage."""
+"""Seconds after which a failed question is repeated: one lost answer is no outage."""
 
 Ping = Callable[[str], str | None]
 """Asks the collector at an address; why it does not answer, as a clause, or None."""
@@ -49,7 +49,7 @@ class CollectorWatch:
             return self._outage
 
     def wait(self) -> None:
-        """Until the answer that is awaited now has come."""
+        """Wait for the answer that is awaited now."""
         asking = self._asking
         if asking is not None:
             asking.join()
@@ -67,7 +67,7 @@ class CollectorWatch:
 
 
 def ping(url: str) -> str | None:
-    """Why no collector answers at `url`; None if one does."""
+    """Return the reason why no collector answers at `url`; None if one does."""
     try:
         with Client(url, timeout=TIMEOUT_SECONDS) as client:
             client.ping()

@@ -20,7 +20,7 @@ class PublishedRun:
     name: str
     source: str
     parameters: float | None
-    """None if they were not published."""
+    """Number of parameters; None if it was not published."""
     tokens: float | None
     """Tokens of the whole training; None if they were not published."""
     reported_flops: float | None = None
@@ -109,12 +109,12 @@ class Compute:
 
 
 def _finite(value: float) -> float | None:
-    """None for NaN and infinity: a loop may report such a token count."""
+    """Return the value, None for NaN and infinity: a loop may report such a token count."""
     return value if math.isfinite(value) else None
 
 
 def num_parameters(config: Mapping[str, Any]) -> int | None:
-    """None when the configuration does not have it."""
+    """Return the number of parameters; None if the configuration does not have it."""
     value = config.get("num_parameters")
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e18:
         return int(value)

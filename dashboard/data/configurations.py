@@ -90,7 +90,7 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def _policy(run: Run) -> dict[str, Any]:
-    """With all defaults: a default that one run spells out is no difference."""
+    """Return the policy with all defaults: a default that one run spells out is no difference."""
     return run_policy.policy_of(run.policy).to_dict() | {
         run_policy.DETECTION: asdict(run_policy.settings_of(run.policy))
     }

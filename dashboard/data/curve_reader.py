@@ -24,7 +24,7 @@ class CurveReader:
         self._session, self._run, self._window, self._max_points = session, run, window, max_points
 
     def series(self, metrics: Sequence[str], step_ranges: Sequence[StepRange]) -> dict[str, Series]:
-        """By metric; perplexity is that of the loss, and throughput is derived where the run does not report it."""
+        """Return series by metric; perplexity is that of the loss, and throughput is derived if not reported."""
         needed = {metric: name for metric, name in DERIVED_FROM.items() if metric in metrics}
         found = self._stored({*metrics, *needed.values()}, step_ranges, self._window)
         if PERPLEXITY in needed and len(found[LOSS]):

@@ -69,7 +69,7 @@ class RunFacts:
     incidents: Sequence[Incident]
     interventions: Sequence[Intervention]
     orders: dict[int, Order]
-    """By number of the intervention."""
+    """Orders by number of the intervention."""
     ledger: Sequence[SkippedBatches]
     events: Sequence[Event]
     progress: Progress

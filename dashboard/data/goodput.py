@@ -25,5 +25,5 @@ def largest_loss(breakdown: Breakdown) -> TimeCause | None:
 
 
 def lost_seconds(breakdown: Breakdown) -> float:
-    """All that did not train the model."""
+    """Return the seconds that did not train the model."""
     return max(0.0, breakdown.total - breakdown.seconds[TimeCause.TRAINING])

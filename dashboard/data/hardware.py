@@ -20,12 +20,12 @@ LOOK_BACK_STEPS = 1000
 
 
 def samples(facts: RunFacts) -> Sequence[HardwareSample]:
-    """All samples of a run, oldest first."""
+    """Return all samples of a run, oldest first."""
     return _samples(database_url(), facts.run.id)
 
 
 def errors(facts: RunFacts) -> Sequence[HardwareSample]:
-    """Its samples that count an error."""
+    """Return the samples that count an error."""
     return _errors(database_url(), facts.run.id)
 
 

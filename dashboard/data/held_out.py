@@ -52,7 +52,7 @@ class Difference:
 
 
 def difference(own: HeldOutCurve, baseline: HeldOutCurve) -> Difference:
-    """At positions that both runs have reached; empty when there are none."""
+    """Return the difference at positions that both runs have reached; empty when there are none."""
     if not len(own.x) or not len(baseline.x):
         return Difference(np.empty(0), np.empty(0), True)
     slack = TOLERANCE * max(own.x[-1], baseline.x[-1])
@@ -78,7 +78,7 @@ def _within(x: Floats, other: Floats, slack: float) -> NDArray[np.bool_]:
 
 
 def _nearest(positions: Floats, x: Floats) -> NDArray[np.int64]:
-    """For each of `x` the index of the nearest of `positions`."""
+    """Return for each of `x` the index of the nearest of `positions`."""
     right = np.searchsorted(positions, x).clip(max=len(positions) - 1)
     left = np.maximum(right - 1, 0)
     return np.where(np.abs(positions[left] - x) <= np.abs(positions[right] - x), left, right)

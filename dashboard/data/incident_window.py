@@ -62,7 +62,7 @@ class IncidentWindow:
 
 
 def default_window(facts: RunFacts, incident: Incident) -> StepWindow:
-    """From before the rewind to past the verification, or MAX_WINDOW_STEPS around the onset where that is longer."""
+    """Return the steps from before the rewind to past the verification, at least MAX_WINDOW_STEPS around the onset."""
     rollbacks = [each for each in interventions_of(facts, incident) if each.kind == OrderKind.ROLLBACK]
     done = [(each, step) for each in rollbacks if (step := rewound_step(facts, each)) is not None]
     last_reported = next((one.last_step for one in facts.segments if one.number == incident.segment), None)

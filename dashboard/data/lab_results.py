@@ -16,7 +16,7 @@ class SwitchRun:
     """Over documents; NaN if it is not known."""
     bits_per_byte: float | None
     bits_per_character: float | None
-    """None if the data is not text."""
+    """Bits per character; None if the data is not text."""
     log_z: float
 
     @property
@@ -139,7 +139,7 @@ class AbilityRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabResults:
-    """By sweep, in the order of the file."""
+    """Results by sweep, in the order of the file."""
 
     key: str
     """Unique for this content; figures are cached by it."""

@@ -304,4 +304,4 @@ SWEEPS: Mapping[str, _Sweep] = {
     "smoothing": _Sweep("calibration", _calibration),
     "copied": _Sweep("abilities", _abilities),
 }
-"""By a field that only the results of this sweep have."""
+"""Sweeps by a field that only their results have."""

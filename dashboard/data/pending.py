@@ -17,7 +17,7 @@ DECIDED: Mapping[str, str] = {
     InterventionState.REJECTED: "it was rejected",
     InterventionState.WITHDRAWN: "it was withdrawn, because the run recovered or another intervention took its place",
 }
-"""Why a proposal no longer waits, in the other states but those after an approval."""
+"""Reasons why a proposal no longer waits, by state, without those after an approval."""
 
 
 def proposed(facts: RunFacts) -> list[Intervention]:
@@ -29,7 +29,7 @@ def proposal_sentence(each: Intervention) -> str:
 
 
 def decided_meanwhile(facts: RunFacts | None, number: int) -> str | None:
-    """Why intervention `number` no longer waits for a decision, in a sentence; None while it does."""
+    """Return why intervention `number` no longer waits for a decision, in a sentence; None while it does."""
     each = next((each for each in (facts.interventions if facts else ()) if each.number == number), None)
     if facts is None or each is None:
         return f"Intervention {number} is no longer in the store. Nothing was changed here."
@@ -110,5 +110,5 @@ def first_incident(facts: RunFacts) -> Incident | None:
 
 
 def sentences(facts: RunFacts) -> list[str]:
-    """One for each decision that is pending."""
+    """Return one sentence for each decision that is pending."""
     return [proposal_sentence(each) for each in proposed(facts)] + [HELD_SENTENCE] * is_held(facts)

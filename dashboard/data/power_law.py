@@ -58,14 +58,14 @@ class FittedLaw:
 
 
 def sizes(runs: Sequence[ScalingRun]) -> list[Size]:
-    """By rising compute. Runs of one width and different numbers of tokens are different sizes."""
+    """Return the sizes by rising compute. Runs of one width and different numbers of tokens are different sizes."""
     keys = {(run.width, run.parameters, run.tokens) for run in runs}
     found = [Size(*key, [run for run in runs if (run.width, run.parameters, run.tokens) == key]) for key in keys]
     return sorted(found, key=lambda size: (size.flops, size.width))
 
 
 def fit(by_size: Sequence[Size]) -> FittedLaw | None:
-    """None with fewer than three amounts of compute, or where a mean loss has no logarithm."""
+    """Fit the law; None with fewer than three amounts of compute, or if a mean loss has no logarithm."""
     compute, means = [size.flops for size in by_size], [size.loss.mean for size in by_size]
     if len(set(compute)) < MIN_SIZES or not all(0.0 < loss < math.inf for loss in means):
         return None
@@ -76,7 +76,7 @@ def fit(by_size: Sequence[Size]) -> FittedLaw | None:
 
 
 def _law(compute: Sequence[float], losses: Sequence[float]) -> PowerLaw:
-    """By least squares of the logarithms; NaN if a loss is not above 0, or the compute is one and the same."""
+    """Fit the logarithms by least squares; NaN if a loss is not above 0, or there is one amount of compute."""
     if min(losses) <= 0.0:
         return PowerLaw(math.nan, math.nan)
     x, y = np.log(compute), np.log(losses)

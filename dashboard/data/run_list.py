@@ -20,7 +20,7 @@ from lossguard.vocabulary.run_search import flattened
 from lossguard.vocabulary.secrets import mask_json
 
 NAMES_SECONDS = 10.0
-"""For so long the names of the metrics are kept."""
+"""Seconds for which the names of the metrics are kept."""
 
 
 class CountedRun(NamedTuple):
@@ -40,7 +40,7 @@ class ListedRun:
     verdict: Verdict
     summary: RunSummary = field(default_factory=RunSummary)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Its configuration by dotted path, without secrets."""
+    """Configuration by dotted path, without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def metric_names() -> list[str]:
 
 
 def listed(rows: Sequence[CountedRun], metrics: Iterable[str]) -> list[ListedRun]:
-    """These runs with their settings, their progress and these metrics. Raises StoreUnavailable."""
+    """Return these runs with their settings, their progress and these metrics. Raises StoreUnavailable."""
     url, asked = database_url(), frozenset(metrics)
     known = _known_runs(url)
     found = {run.pk: _current(known, run, asked) for run, *_ in rows}
@@ -75,7 +75,7 @@ def _current(known: KnownRuns[_Known], run: Run, asked: frozenset[str]) -> _Know
 
 
 def _read(url: str, known: KnownRuns[_Known], runs: Sequence[Run], asked: frozenset[str]) -> dict[int, _Known]:
-    """By key, also kept in `known`. What was asked for earlier is read too: another column of another viewer."""
+    """Read runs by key into `known`, with what was asked for earlier: another column of another viewer."""
     earlier = (known.earlier(run) for run in runs)
     asked = asked.union(*(each.asked for each in earlier if each is not None))
     with open_store(url) as session:
@@ -92,7 +92,7 @@ def _settings(run: Run) -> dict[str, Any]:
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def _known_runs(url: str) -> KnownRuns[_Known]:
-    """All viewers share it."""
+    """Return the cache that all viewers share."""
     return KnownRuns()
 
 

@@ -10,14 +10,13 @@ MAX_SUGGESTIONS = 5
 
 
 class NoSuchRun(LookupError):
-    """No run matches, or several do; the message names candidates."""
+    """Raised if no run matches, or several do; the message names candidates."""
 
 
 def find_run(runs: Sequence[Run], query: str) -> Run:
-    """By id, project/name, name, or the beginning of an id: the first of these that matches any run. `latest` is the
-    first of `runs`, unless a run is called so.
+    """Find a run by id, project/name, name, or the beginning of an id: the first of these that matches any run.
 
-    Raises NoSuchRun.
+    `latest` is the first of `runs`, unless a run is called so. Raises NoSuchRun.
     """
     matchers: tuple[Callable[[Run], bool], ...] = (
         lambda run: run.id == query,

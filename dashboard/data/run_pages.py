@@ -23,7 +23,7 @@ from db.runs.overview import Tally
 from lossguard.vocabulary.states import RunState
 
 CHOICES_SECONDS = 10.0
-"""For so long the projects and tags that a viewer can choose from are kept."""
+"""Seconds for which the projects and tags that a viewer can choose from are kept."""
 
 SETTINGS_SECONDS = 60.0
 """Maximum age of settings in seconds: the configurations of many runs are read for them."""
@@ -70,7 +70,7 @@ def called(text: str) -> list[Run]:
 
 
 def num_runs() -> int:
-    """All runs of the store."""
+    """Return the number of all runs of the store."""
     return _num_runs(database_url())
 
 

@@ -37,7 +37,7 @@ class StepsUnreadable(StoreUnavailable):
 
 
 class StepsAway(StepsUnreadable):
-    """They are in a file outside the store."""
+    """Raised if the steps are in a file outside the store."""
 
     outlook = "This page updates when the file can be read again."
 

@@ -69,7 +69,7 @@ def _incident(incident: Incident, step_time: StepTime) -> list[TimelineEntry]:
 
 
 def _stall(incident: Incident, step_time: StepTime) -> list[TimelineEntry]:
-    """It is found by the clock, not at a step."""
+    """Describe a stall: it is found by the clock, not at a step."""
     entries = [TimelineEntry("Last step", incident.onset_step, step_time(incident.onset_step))]
     entries.append(TimelineEntry("Detected", None, incident.opened_at, "no step for longer than is usual"))
     if incident.end_step is not None and incident.end_step > incident.onset_step:  # else the run ended

@@ -49,13 +49,13 @@ class ChartOptions:
 PAUSE_RATIO = 20
 """Ratio of a gap in wall time to the usual one above which a line is broken: nothing was reported there."""
 MAX_POINTS_WITH_MARKERS = 60
-"""Up to so many points each has a marker: rare measurements are no line, and a single point would be invisible."""
+"""Maximum points of which each has a marker: rare measurements are no line, and a single point would be invisible."""
 
 
 def run_figure(
     curves: Mapping[str, Curve], marks: Marks, run_axes: RunAxes | None = None, options: ChartOptions | None = None
 ) -> go.Figure:
-    """One panel per metric, the first one larger."""
+    """Draw one panel per metric, the first one larger."""
     options, run_axes = options or ChartOptions(), run_axes or RunAxes()
     live, lines = {}, {}
     for (name, curve), color in zip(curves.items(), cycle(PANEL_COLOURS), strict=False):
@@ -82,7 +82,7 @@ def _branches(curve: Curve, run_axes: RunAxes) -> list[PlacedLine]:
 
 
 def draw_lines(panel: Panel, lines: Sequence[PlacedLine], options: ChartOptions) -> list[dict[str, Any]]:
-    """Each line, and the values of all of them that lie outside the axis of the panel."""
+    """Draw each line, and the values of all lines that lie outside the axis of the panel."""
     traces = [trace for line in lines for trace in draw_line(panel, line, options)]
     ends = [line.x[[0, -1]] for line in lines if len(line.x)]
     view = options.window or ((min(end[0] for end in ends), max(end[1] for end in ends)) if ends else (0.0, 1.0))
@@ -171,7 +171,7 @@ def _envelope(panel: Panel, line: PlacedLine) -> list[dict[str, Any]]:
 
 
 def _crosses(panel: Panel, line: PlacedLine) -> list[dict[str, Any]]:
-    """One for each bucket with NaN or infinite values."""
+    """Draw a cross for each bucket with NaN or infinite values."""
     series, style = line.series, line.style
     hit = np.flatnonzero(series.non_finite)
     label, name = formatting.escape_plotly(short_name(panel.metric)), formatting.escape_plotly(style.name)
@@ -186,7 +186,7 @@ def _crosses(panel: Panel, line: PlacedLine) -> list[dict[str, Any]]:
 
 
 def without_repeated_legend_entries(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each name once in the legend, however many traces have it."""
+    """Keep each name once in the legend, however many traces have it."""
     seen: set[str] = set()
     for trace in traces:
         trace["showlegend"] = trace.get("showlegend", True) and trace["name"] not in seen

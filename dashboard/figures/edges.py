@@ -33,7 +33,7 @@ class EdgeMark:
 
 
 def edge_markers(panel: Panel, lines: Sequence[PlacedLine], view: tuple[float, float]) -> list[dict[str, Any]]:
-    """One trace for each style that has values outside the axis; `view` is the range of the x axis in view."""
+    """Return one trace for each style that has values outside the axis; `view` is the range of the x axis in view."""
     if panel.range is None:
         return []
     near = NEAR * (view[1] - view[0])
@@ -102,7 +102,7 @@ def _trace(
 
 
 def _shared(values: list[str]) -> str | list[str]:
-    """One for all if they are equal: plotly validates each of a list."""
+    """Return one value for all if they are equal: plotly validates each of a list."""
     return values[0] if len(set(values)) == 1 else values
 
 

@@ -14,7 +14,7 @@ MAX_POINTS = 400
 
 
 def expected_band(panel: Panel, x: Floats, band: Band) -> list[dict[str, Any]]:
-    """At these positions; a gap during the warm-up."""
+    """Return the expected band at these positions; a gap during the warm-up."""
     warm = np.flatnonzero(np.isfinite(band.low) & np.isfinite(band.high))
     drawn = warm[:: -max(1, -(-len(warm) // MAX_POINTS))][::-1]  # with the newest one
     if not len(drawn):

@@ -15,7 +15,7 @@ RESOLUTION = 2.0**-12
 
 
 def drawable(values: Floats) -> Floats:
-    """With sizes from SMALLEST to LARGEST, or 0; NaN and infinity as they are."""
+    """Limit sizes to SMALLEST to LARGEST, or 0; NaN and infinity stay."""
     sizes = np.clip(np.abs(values), SMALLEST, LARGEST)
     return np.where((values == 0) | ~np.isfinite(values), values, np.copysign(sizes, values))
 

@@ -31,7 +31,7 @@ SMALLEST_WIDTH = 1e-290
 
 
 def axis_range(low: Floats, high: Floats, *, log: bool, fit_all: bool = False) -> Range | None:
-    """For buckets from `low` to `high` in their order, NaN where there is none. None where the axis can show none.
+    """Return the axis range of buckets from `low` to `high` (NaN: none); None if the axis can show none.
 
     With `fit_all` the axis shows extreme values too.
     """

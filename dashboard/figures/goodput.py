@@ -25,7 +25,7 @@ ROW_HEIGHT = 24
 
 
 def goodput_figure(breakdown: Breakdown) -> go.Figure | None:
-    """One row for each cause that took any time; its bar begins where the one above ends, and the last one at 100 %.
+    """Draw a row for each cause that took any time; its bar begins where the one above ends, and the last one at 100 %.
 
     None while no time has passed.
     """

@@ -122,7 +122,7 @@ def _line(panel: Panel, rows: Rows, name: str, color: str) -> list[dict[str, Any
 
 
 def _scores(panel: Panel, shown: IncidentWindow, names: Sequence[str]) -> list[dict[str, Any]]:
-    """One line per signal; a value that is not finite has the highest score of the axis."""
+    """Draw one line per signal; a value that is not finite has the highest score of the axis."""
     traces = []
     bands = {name: band for name, band in shown.bands.items() if name in names}
     for (name, band), colour in zip(bands.items(), cycle(SCORE_COLOURS), strict=False):

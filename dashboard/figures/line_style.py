@@ -14,7 +14,7 @@ class LineStyle:
     color: str
     width: float
     note: str = ""
-    """After the metric's name in the hover text."""
+    """Text after the metric's name in the hover text."""
     dash: str = "solid"
     cross_color: str = PURPLE
     """Colour of the crosses for values that are not finite."""

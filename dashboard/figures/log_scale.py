@@ -1,4 +1,4 @@
-"""Which panels have a log axis: some always, some where a spike would flatten everything else. Pure."""
+"""Choice of the panels with a log axis: some always, some if a spike would flatten everything else. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def _has_high_peak(columns: Sequence[Any]) -> bool:
     values = _finite(columns)
     if not len(values) or values.min() <= 0:
         return False
-    # Of an even number of values the lower median: no sum, and so no overflow.
+    # The lower median of an even number of values: no sum, and so no overflow.
     return bool(values.max() / PEAK_RATIO > np.quantile(values, 0.5, method="lower"))
 
 

@@ -50,7 +50,7 @@ class Marks:
     incidents: Sequence[Incident] = ()
     interventions: Sequence[Intervention] = ()
     orders: Mapping[int, Order] = field(default_factory=dict)
-    """By number of the intervention."""
+    """Orders by number of the intervention."""
     events: Sequence[Event] = ()
     last_step: int = 0
     """Newest step on the live line, where the band of an incident ends that is not over."""

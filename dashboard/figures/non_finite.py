@@ -22,7 +22,7 @@ def non_finite_crosses(
     color: str = PURPLE,
     height: float = HEIGHT,
 ) -> list[dict[str, Any]]:
-    """One trace with a cross at each position of `x`; none without positions.
+    """Return one trace with a cross at each position of `x`; none without positions.
 
     `hover` is a template of plotly's in which `%{customdata}` stands for the text of `values` at the position.
     """

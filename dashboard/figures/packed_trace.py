@@ -25,13 +25,13 @@ def packed(trace: dict[str, Any], shown: tuple[float, float] | None, *, log: boo
 
 
 def _near(values: Floats, shown: tuple[float, float]) -> Floats:
-    """With values far outside the axis moved nearer to it."""
+    """Move values far outside the axis nearer to it."""
     far = FAR * (shown[1] - shown[0])
     moved: Floats = np.clip(values, max(shown[0] - far, -LARGEST), min(shown[1] + far, LARGEST))
     return np.where(np.isfinite(values), moved, values)
 
 
 def _hover_of_values(trace: Mapping[str, Any]) -> dict[str, Any]:
-    """With each value as text: points are not where their values are."""
+    """Show each value as text: points are not where their values are."""
     template = re.sub(r"%\{y:[^}]*\}", "%{text}", trace.get("hovertemplate") or "")
     return {"hovertemplate": template, "text": [formatting.number(value) for value in trace["y"]]} if template else {}

@@ -93,7 +93,7 @@ class PanelLayout:
     height: int
     """Height of the whole figure in pixels."""
     top: int
-    """Its upper margin in pixels."""
+    """Upper margin in pixels."""
     panels: list[Panel]
     label_row: Panel
 
@@ -208,7 +208,7 @@ def _range(panel: Panel, constant: float) -> dict[str, Any]:
 
 
 def _ticks_of_a_constant(panel: Panel, value: float) -> dict[str, Any]:
-    """Its value, between 0 and its double on a linear axis: plotly would label round numbers beside it."""
+    """Label the value, between 0 and its double on a linear axis: plotly would label round numbers beside it."""
     ticks = [value] if panel.log else [0.0, value, 2 * value]
     return {"tickvals": ticks, "tickformat": number_format(panel.metric, abs(value)), "tickformatstops": []}
 
@@ -232,7 +232,7 @@ def _placeholders(layout: PanelLayout, traces: Sequence[Mapping[str, Any]]) -> l
 
 
 def _values(panel: Panel, traces: Sequence[Mapping[str, Any]]) -> Floats:
-    """All finite values of a panel."""
+    """Return all finite values of a panel."""
     own = [np.asarray(trace["y"], dtype=np.float64) for trace in traces if trace["yaxis"] == panel.value_axis]
     values: Floats = np.concatenate([np.empty(0), *own])
     return values[np.isfinite(values)]

@@ -33,7 +33,7 @@ class PlacedLine:
 
 
 def floats(values: Sequence[float | None]) -> Floats:
-    """None becomes NaN."""
+    """Convert to floats; None becomes NaN."""
     return np.array(values, dtype=np.float64)
 
 

@@ -22,7 +22,7 @@ def num_skipped(series: Series) -> int:
 
 
 def skipped_update_marks(panel: Panel, curve: Curve, run_axes: RunAxes) -> list[dict[str, Any]]:
-    """One trace for the live line, and one for each discarded branch."""
+    """Return one trace for the live line, and one for each discarded branch."""
     lines = [(curve.live, run_axes.live)]
     lines += [(series, run_axes.branches.get(segment, run_axes.live)) for segment, series in curve.discarded.items()]
     return [trace for series, step_axis in lines for trace in _marks(panel, series, step_axis)]

@@ -18,7 +18,7 @@ ORANGE, SKY, OLIVE = "#E69F00", "#56B4E9", "#A79A00"
 PANEL_COLOURS = (BLUE, "#8A63D2", "#17A2A2", "#B0722A", SKY)
 """Colours of the live line in the panels of a run: hover texts show the values of all panels at once."""
 RUN_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, OLIVE, GREY)
-"""For several runs in one figure, in this order; lines beyond the eighth need a dash too."""
+"""Colours of several runs in one figure, in this order; lines beyond the eighth need a dash too."""
 
 
 def base_figure(*, height: int, top: int = 36, bottom: int = 46, revision: str = "", **layout: Any) -> go.Figure:
@@ -51,7 +51,7 @@ def base_figure(*, height: int, top: int = 36, bottom: int = 46, revision: str =
 DIGITS = {".3~g": 3}
 """Significant digits of the formats that name a number of them."""
 MAX_FORMATTED = 1e15
-"""From here on the format of a metric, such as a percentage, would write more digits than there is room for."""
+"""Smallest value whose metric's format, such as a percentage, would write more digits than there is room for."""
 
 
 def metric_axis(metric: str, *, log: bool, largest: float) -> dict[str, Any]:

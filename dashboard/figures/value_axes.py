@@ -19,13 +19,13 @@ class ValueAxes:
     log: frozenset[str]
     """The metrics with a log axis."""
     ranges: Mapping[str, Range]
-    """By metric; one without a range shows all values."""
+    """Ranges by metric; a metric without a range shows all values."""
 
 
 def value_axes(
     live: Mapping[str, Sequence[PlacedLine]], lines: Mapping[str, Sequence[PlacedLine]], choices: AxisChoices
 ) -> ValueAxes:
-    """By metric: `live` are the lines that its axis is made for, `lines` all that are drawn."""
+    """Return the axes by metric: `live` are the lines that an axis is made for, `lines` all that are drawn."""
     log, ranges = set(), {}
     for metric in lines:
         fit_all = metric in choices.fit_all or metric in NEVER_CLIPPED
@@ -42,7 +42,7 @@ def value_axes(
 
 
 def _is_log(metric: str, low: Floats, high: Floats) -> bool:
-    """By the metric registry; a few extreme values do not decide it."""
+    """Decide by the metric registry; a few extreme values do not decide it."""
     if metric not in AUTO_LOG:
         return metric in always_log({metric: [high]})
     bounds = axis_range(low, high, log=False)

@@ -24,7 +24,7 @@ class Limits:
     max_events: int = 1000
     """Events marked on the curves: the newest."""
     max_incident_pictures: int = 100
-    """For incidents that are open, then those with an intervention, then the highest scores."""
+    """Maximum incidents with a picture: open ones, then those with an intervention, then the highest scores."""
     max_picture_bytes: int = 7_000_000
     """Total size of the incidents' pictures, so that the report can be sent by e-mail."""
     max_incident_sections: int = 300
@@ -68,7 +68,7 @@ class ReportIncident:
     incident: Incident
     interventions: list[Intervention]
     window: IncidentWindow | None
-    """None where it gets no picture."""
+    """Steps of the picture; None if there is none."""
 
 
 def read_contents(run_id: str, *, now: float, zone: tzinfo, limits: Limits | None = None) -> ReportContents:

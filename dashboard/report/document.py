@@ -150,7 +150,7 @@ def _incidents(facts: RunFacts) -> Table:
 
 
 def _goodput(breakdown: Breakdown) -> Table | None:
-    """One row for each cause that took any time, and the total."""
+    """Return one row for each cause that took any time, and the total."""
     if breakdown.total <= 0:
         return None
     rows = [
@@ -162,7 +162,7 @@ def _goodput(breakdown: Breakdown) -> Table | None:
 
 
 def _lost(contents: ReportContents) -> Table | None:
-    """One row for each rewind, and the total."""
+    """Return one row for each rewind, and the total."""
     if not contents.rewinds:
         return None
     facts, max_rows, total = (

@@ -21,7 +21,7 @@ from lossguard.vocabulary import wording
 
 
 def incident_sections(contents: ReportContents, incidents: Iterable[ReportIncident]) -> list[dict[str, Any]]:
-    """By number of the incident; sections and pictures are made in the order of `incidents`, within their limits."""
+    """Return sections by incident number; they and pictures are made in the order of `incidents`, within limits."""
     sections: list[dict[str, Any]] = []
     bytes_left, letters_left = contents.limits.max_picture_bytes, contents.limits.max_sections_letters
     for each in incidents:
@@ -121,7 +121,7 @@ def _picture(facts: RunFacts, each: ReportIncident) -> Markup | None:
 
 
 def _caption(contents: ReportContents, window: IncidentWindow | None, *, drawn: bool) -> str:
-    """Which steps the picture shows, or why there is none."""
+    """Say which steps the picture shows, or why there is none."""
     if window is not None and not len(window.original):
         return "No picture: the store no longer has these steps."
     if window is None or not drawn:

@@ -30,7 +30,7 @@ class LostCompute:
     tokens: float | None
     flops: float | None
     seconds: float | None
-    """None where no rewind has known times."""
+    """Seconds lost; None if no rewind has known times."""
     seconds_share: float | None
     """Share of the time since the start."""
 

@@ -85,7 +85,7 @@ def save(
 
 
 def forget(key: str) -> None:
-    """From now on the URL decides, until the chart's next report."""
+    """Let the URL decide until the chart's next report."""
     _records().pop(key, None)
 
 

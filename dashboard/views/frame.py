@@ -48,7 +48,7 @@ def show_live(part: Callable[[], None], *, refresh_seconds: float | None, warn: 
 
 
 def warn_unavailable(error: StoreUnavailable, *, refreshes: bool = True, what: str = "") -> None:
-    """Why something cannot be shown, and what becomes of it; `what`: the beginning of the sentence."""
+    """Show why something is unavailable, and what becomes of it; `what`: the beginning of the sentence."""
     outlook = error.outlook if refreshes or not error.outlook else "Reload the page to try again."
     st.warning(f"{what}{error} {outlook}".rstrip(), icon=":material/cloud_off:")
 

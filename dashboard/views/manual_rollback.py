@@ -92,7 +92,7 @@ def _changes(facts: RunFacts) -> tuple[float | None, list[str]]:
 
 
 def restorable_label(each: RestorableStep) -> str:
-    """Such as "4,980 (from memory, 0.1 s)"."""
+    """Return a label such as "4,980 (from memory, 0.1 s)"."""
     origin = each.describe()
     return f"{each.step:,} ({origin})" if origin else f"{each.step:,}"
 

@@ -35,7 +35,7 @@ class Availability(TypedDict):
 
 
 Obsolete = Callable[[], str | None]
-"""Why an action has nothing to act on any more, as a sentence; None while it has."""
+"""Function that says why an action has nothing to act on any more; None while it has."""
 
 
 def button(

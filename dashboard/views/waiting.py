@@ -133,7 +133,7 @@ def _futures(facts: RunFacts, incident: Incident, each: Intervention, target: in
 
 
 def link(facts: RunFacts, number: int | None) -> None:
-    """To the page of an incident; nothing where there is none."""
+    """Link to the page of an incident; nothing if there is none."""
     if number is not None:
         query = {"run": facts.run.id, "incident": str(number)}
         label = f"Open incident {number}"

@@ -93,7 +93,7 @@ def archive_run(
 
 
 def steps_per_file(num_metrics: int) -> int:
-    """So that a file is neither large nor, of a run with many metrics, more than the memory should hold."""
+    """Return the steps of a file: it is neither large nor, for a run with many metrics, too much for the memory."""
     return max(1, min(MAX_STEPS, MAX_VALUES // max(1, num_metrics)))
 
 

@@ -1,4 +1,4 @@
-"""Whether the files of archived steps are there, and hold the same steps to the last bit."""
+"""Checks that the files of archived steps are there, and hold the same steps to the last bit."""
 
 import hashlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Which runs have steps to archive. The caller owns the transaction."""
+"""Runs that have steps to archive. The caller owns the transaction."""
 
 import re
 from collections.abc import Sequence

@@ -62,7 +62,7 @@ def unarchive_run(
 
 
 def read_whole(file: ArchivedFile) -> StepBlock:
-    """All steps of a file. Raises CannotBringBack unless it is, to the last byte, the one that was written.
+    """Read all steps of a file. Raises CannotBringBack unless it is, to the last byte, the one that was written.
 
     Raises PlaceError where the place cannot be used.
     """

@@ -44,7 +44,7 @@ class RunResult:
     files: int = 0
     bytes: int = 0
     reason: str | None = None
-    """Why it was skipped."""
+    """Reason for which it was skipped."""
 
     def add(self, written: Written) -> None:
         self.steps += written.num_steps
@@ -67,11 +67,11 @@ class Report:
     removed_files: int = 0
     """Files that nothing needed any more."""
     left_files: int = 0
-    """Such files that could not be removed; the next call tries again."""
+    """Number of such files that could not be removed; the next call tries again."""
     problems: list[str] = field(default_factory=list)
-    """Why steps of a run stay where they are, although they were to be moved: a sentence each."""
+    """Reasons why steps of a run stay where they are, although they were to be moved: a sentence each."""
     error: str | None = None
-    """Why the command ended early."""
+    """Reason why the command ended early."""
 
     def note_removal(self, removed: removal.Removed) -> None:
         self.removed_files += removed.num_files

@@ -16,7 +16,7 @@ from db.store.engine import BadDatabaseUrl, NoStore, check_store, create_engine,
 
 # Commands as they are typed, for messages that name one as the remedy.
 #
-# In a checkout and in the image that is `python -m db upgrade`; where the distribution `lossguard-server` is installed,
+# A checkout and the image have `python -m db upgrade`; where the distribution `lossguard-server` is installed,
 # `lossguard-server db upgrade`.
 
 SERVER = "lossguard-server"

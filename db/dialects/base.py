@@ -47,7 +47,7 @@ class Dialect(ABC):
     clock: str
     """SQL for the present time in unix seconds, by the clock of the database and not as of the transaction's start."""
     has_partitions = False
-    """Whether the tables of blocks are partitioned (see db.store.partitions)."""
+    """True if the tables of blocks are partitioned (see db.store.partitions)."""
     row_lock = ""
     """Suffix of a SELECT that locks its rows in the order of the SELECT; empty where a writer locks the whole store."""
 
@@ -111,11 +111,11 @@ class Dialect(ABC):
 
     @abstractmethod
     def lower(self, text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
-        """The text in small letters, of any alphabet."""
+        """Return the text in small letters, of any alphabet."""
 
     @abstractmethod
     def contains(self, text: sa.ColumnElement[str], part: str) -> sa.ColumnElement[bool]:
-        """Whether a text that is not NULL has `part`, which is in small letters, in any case."""
+        """Return SQL that is true if a text (not NULL) has `part`, given in small letters, in any case."""
 
     @abstractmethod
     def changing_schema(self, engine: sa.Engine) -> AbstractContextManager[sa.Connection]:

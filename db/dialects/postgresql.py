@@ -24,9 +24,9 @@ from db.dialects.base import (
 CONNECT_SECONDS = 10
 """Seconds that the server may take to accept a connection."""
 LOST_SERVER = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
-"""When a connection to a server that answers nothing any more is given up: after 20 to 25 s. By default hours."""
+"""Options that give up a connection to a server that answers nothing any more after 20 to 25 s; by default hours."""
 MAX_INSERT_ROWS = 8
-"""Up to this number of rows an INSERT is cheaper than a COPY."""
+"""Maximum rows for which an INSERT is cheaper than a COPY."""
 SCHEMA_LOCK = 0x10555
 """Key of the advisory lock under which the schema changes; any number that nobody else uses."""
 SCHEMA_LOCK_SECONDS = 0.2
@@ -88,7 +88,7 @@ class PostgreSQL(Dialect):
     def update(
         self, connection: sa.Connection, table: str, keys: Columns, changed: Columns, rows: Sequence[Sequence[Any]]
     ) -> None:
-        """One statement, and one parameter: the rows as JSON, which the server takes apart faster than parameters."""
+        """Update by one statement with one parameter: rows as JSON, which the server parses faster than parameters."""
         marks = [f"c{at}" for at in range(len(keys) + len(changed))]
         values = orjson.dumps([dict(zip(marks, row, strict=True)) for row in rows], option=orjson.OPT_SERIALIZE_NUMPY)
         statement = _update_statement(connection.dialect, table, tuple(keys), tuple(changed))
@@ -133,9 +133,10 @@ class PostgreSQL(Dialect):
 
     @contextmanager
     def changing_schema(self, engine: sa.Engine) -> Iterator[sa.Connection]:
-        """Not in a transaction: each migration has one of its own, so that it locks what it changes for a moment only.
+        """Change the schema outside of a transaction.
 
-        The advisory lock and the timeout belong to the connection, which is closed at the end.
+        Each migration has its own, so that it locks what it changes for a moment only. The
+        advisory lock and the timeout belong to the connection, which is closed at the end.
         """
         with engine.connect() as connection:
             try:

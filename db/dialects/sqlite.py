@@ -82,7 +82,7 @@ class SQLite(Dialect):
 
     @contextmanager
     def changing_schema(self, engine: sa.Engine) -> Iterator[sa.Connection]:
-        """One transaction for all changes: its BEGIN locks the whole store."""
+        """Make all changes in one transaction: its BEGIN locks the whole store."""
         with engine.execution_options(**WRITES).begin() as connection:
             yield connection
 

@@ -50,10 +50,10 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which of a run's steps and metrics are written; by default all of them."""
+    """Selection of a run's steps and metrics to write; by default all of them."""
 
     metrics: tuple[str, ...] | None = None
-    """None: all."""
+    """Names of the metrics; None: all."""
     line: Line = Line.ALL
     first: int | None = None
     last: int | None = None
@@ -144,7 +144,7 @@ def _writer(sink: "_Sink", schema: pa.Schema, format: Format, described: Mapping
 def _blocks(
     engine: sa.Engine, run: Run, step_range: StepRange, metrics: Sequence[str], max_steps: int
 ) -> Iterator[StepBlock]:
-    """No session is open while a block is in use."""
+    """Yield blocks. No session is open while a block is in use."""
     low = step_range.first
     while low < (step_range.last or END):
         with reading(engine) as session:

@@ -122,7 +122,7 @@ def _check_num_metrics(names: Sequence[str], max_metrics: int) -> None:
 
 
 def _check_columns(schema: pa.Schema, columns: Sequence[str]) -> None:
-    """All are there once, and hold numbers."""
+    """Check that all columns are there once, and hold numbers."""
     num_fields, fields = Counter(schema.names), dict(zip(schema.names, schema.types, strict=True))
     for name in columns:
         if num_fields[name] != 1:

@@ -34,7 +34,7 @@ from lossguard.vocabulary.states import InterventionState, OrderState, RunState
 from lossguard.vocabulary.values import plain_json
 
 FORMAT = 1
-"""It rises when a reader of the previous format would misread the object."""
+"""Version of the form. It rises when a reader of the previous one would misread the object."""
 
 PARTS: Mapping[str, type[Base]] = {
     "orders": Order,

@@ -65,7 +65,7 @@ class Stretch:
     """Consecutive steps of a segment, with the time from the step before them to the last one."""
 
     begin: float
-    """When the step before was logged; of the first step of a segment: when the segment was opened."""
+    """Time of the step before; for the first step of a segment, the time at which the segment was opened."""
     end: float
     num_steps: int
     cause: TimeCause = TimeCause.TRAINING
@@ -192,7 +192,7 @@ class _Account:
         self.at = self.times.started_at
 
     def take_segment(self, segment: SegmentTimes, closes_at: float) -> None:
-        """Its steps up to the moment at which the next one was opened: a process that went on was not the run."""
+        """Take a segment's steps up to the opening of the next one: a process that went on was not the run."""
         self.has_steps = bool(segment.stretches)
         for index, stretch in enumerate(segment.stretches):
             end = min(stretch.end, closes_at)
@@ -259,7 +259,7 @@ class _Account:
         return begin, self.at - begin
 
     def _divide(self, seconds: float, portions: Sequence[tuple[TimeCause, float]], *, rest: TimeCause) -> None:
-        """Each portion takes as much of what is left as it asks for."""
+        """Divide what is left: each portion takes as much as it asks for."""
         for cause, asked in portions:
             taken = min(seconds, max(0.0, asked))
             self.seconds[cause] += taken

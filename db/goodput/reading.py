@@ -70,7 +70,7 @@ class _Records:
 
     run: Run
     opened: Sequence[Segment]
-    """Its segments in the order in which they were opened."""
+    """Segments in the order in which they were opened."""
     acted: Sequence[tuple[Intervention, Order | None]]
     status: RunStatus | None
 
@@ -187,7 +187,7 @@ class _Stretches:
         return found
 
     def _cut(self, parts: Sequence[_Part]) -> list[list[tuple[_Part, Stretch]]]:
-        """Each part in stretches of equal width: at most MAX_STRETCHES together, if there are no more parts."""
+        """Cut each part into stretches of equal width: at most MAX_STRETCHES together, if there are no more parts."""
         if not parts:
             return []
         split = self._after_gaps(parts)
@@ -195,12 +195,12 @@ class _Stretches:
         return [[each for _ in own for each in next(cuts)] for own in split]
 
     def _after_gaps(self, parts: Sequence[_Part]) -> list[list[_Part]]:
-        """Each part, with its first row apart where numbers of steps are missing before it."""
+        """Set the first row of each part apart if numbers of steps are missing before it."""
         firsts = _rows_after(self._session, self._run, [(part.segment, part.before[0]) for part in parts])
         return [_split_at(part, firsts.get((part.segment, part.before[0]))) for part in parts]
 
     def _cut_evenly(self, parts: Sequence[_Part]) -> list[list[tuple[_Part, Stretch]]]:
-        """Each part in stretches of equal width."""
+        """Cut each part into stretches of equal width."""
         width, buckets = buckets_by_range(
             self._session,
             run=self._run,
@@ -298,7 +298,7 @@ def _by_step(found: Mapping[At, StepTime]) -> dict[tuple[int, int], StepTime]:
 
 
 def _run_times(records: _Records, now: float) -> RunTimes:
-    """All but the segments."""
+    """Return all times but those of the segments."""
     run, status = records.run, records.status
     ended_at = run.last_report_at if run.finished_at is None else run.finished_at
     openings = [segment.opened_at for segment in records.opened]

@@ -65,7 +65,7 @@ def install_token(
 
 
 def tokens(session: Session) -> Sequence[Token]:
-    """All tokens, revoked ones included, oldest first."""
+    """Return all tokens, revoked ones included, oldest first."""
     return session.scalars(sa.select(Token).order_by(Token.id)).all()
 
 

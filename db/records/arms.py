@@ -36,7 +36,7 @@ def save(
 
 
 def of_run(session: Session, *, run: Run) -> Sequence[TriedArm]:
-    """All arms of a run, in the order of its interventions."""
+    """Return all arms of a run, in the order of its interventions."""
     found = sa.select(TriedArm).where(TriedArm.run_pk == run.pk)
     return session.scalars(found.order_by(TriedArm.intervention, TriedArm.arm)).all()
 

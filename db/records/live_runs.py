@@ -37,7 +37,7 @@ class ShownRun(NamedTuple):
     project: str
     last_report_at: float
     saves_fail: bool
-    """Its checkpoints cannot be saved at present."""
+    """True if its checkpoints cannot be saved at present."""
     step: int | None
     last_step_at: float
     expected_by: float | None

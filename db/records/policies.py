@@ -40,7 +40,7 @@ def layers(session: Session, *, project: str | None = None, run_id: str | None =
 
 
 def lock(session: Session, *, key: str) -> None:
-    """Until the transaction ends nobody else locks this row; it is made, empty, if there is none."""
+    """Lock the row until the transaction ends; it is made, empty, if there is none."""
     statement = (
         "INSERT INTO policy_layers (key, fields, changed_at, changed_by, by_operator) VALUES (?, '{}', 0, '', ?)"
         " ON CONFLICT (key) DO UPDATE SET key = excluded.key"

@@ -15,7 +15,7 @@ NUM_READ = 1_000
 
 
 def projects(session: Session) -> list[str]:
-    """All projects, by name."""
+    """Return all projects, by name."""
     return sorted(session.scalars(sa.select(Run.project).distinct()))
 
 

@@ -65,7 +65,7 @@ class Conditions:
         return sa.not_(test) if term.excluded else test
 
     def by_setting(self, term: Condition) -> Test:
-        """Whether a setting meets the condition; NULL if the run has no setting of this name."""
+        """Return SQL that is true if a setting meets the condition; NULL if the run has no setting of this name."""
         if term.name.startswith(METRIC):
             return sa.cast(sa.null(), sa.Boolean)
         is_met = self._setting(replace(term, operator=Operator.EQUAL) if _is_not_equal(term) else term)
@@ -131,12 +131,12 @@ class Conditions:
 
 
 def has(name: str, *tests: Test, table: Any = RunSetting) -> Test:
-    """Whether a run has a value of exactly this name (`RunSetting.name`) that passes."""
+    """Return SQL that is true if a run has a value of exactly this name (`RunSetting.name`) that passes."""
     return _row_of_run(table.run_pk == Run.pk, table.key == key_of(name), table.name == name, *tests)
 
 
 def has_setting(name: str, *tests: Test) -> Test:
-    """Whether a setting passes: the one of this path, or without one each whose path ends so."""
+    """Return SQL that is true if a setting passes: that of this path, or without one each whose path ends so."""
     ending = f".{name}"
     end = sa.func.substr(RunSetting.name, sa.func.length(RunSetting.name) - len(ending) + 1)
     is_meant = sa.or_(RunSetting.name == SETTING + name, ~has(SETTING + name, table=aliased(RunSetting)))
@@ -145,13 +145,15 @@ def has_setting(name: str, *tests: Test) -> Test:
 
 
 def has_tag(tag: str) -> Test:
-    """Whether a run has this tag."""
+    """Return SQL that is true if a run has this tag."""
     return has(TAG, RunSetting.text == tag)
 
 
 def _row_of_run(*tests: Test) -> Test:
-    """Whether a row passes. OFFSET lets PostgreSQL look it up for each run that a page reads: its planner would join
-    all rows of the table first."""
+    """Return SQL that is true if a row passes.
+
+    OFFSET lets PostgreSQL look it up for each run that a page reads: its planner would join the whole table first.
+    """
     return sa.select(sa.literal(1)).where(*tests).correlate(Run).offset(0).exists()
 
 

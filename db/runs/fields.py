@@ -29,7 +29,7 @@ TEXTS: dict[str, sa.ColumnElement[str]] = {
     "command": sa.func.coalesce(Run.command, ""),
     "note": sa.func.coalesce(Run.note, ""),
 }
-"""By the name that a search has for it."""
+"""Texts by the name that a search has for them."""
 
 
 def is_unanswered(is_running: sa.ColumnElement[bool] = Run.state == RunState.RUNNING) -> sa.ColumnElement[bool]:
@@ -39,14 +39,14 @@ def is_unanswered(is_running: sa.ColumnElement[bool] = Run.state == RunState.RUN
 
 
 def needs_a_person() -> sa.ColumnElement[bool]:
-    """Whether something of the run waits for an operator, as `db.runs.overview.Tally.waiting` counts it."""
+    """Return SQL that is true if something of the run waits for an operator: see `db.runs.overview.Tally.waiting`."""
     asked = sa.select(Intervention.run_pk).where(needs_a_person_in_sql())
     left = sa.select(Incident.run_pk).join(Run, Run.pk == Incident.run_pk).where(is_unanswered())
     return sa.or_(Run.pk.in_(asked), Run.pk.in_(left))
 
 
 def is_shown_as(state: str, now: float) -> sa.ColumnElement[bool]:
-    """Whether lists show the run as this one of SHOWN_STATES."""
+    """Return SQL that is true if lists show the run as this one of SHOWN_STATES."""
     if state == NEEDS_A_PERSON:
         return needs_a_person()
     if state == SILENT:

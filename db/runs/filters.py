@@ -1,4 +1,4 @@
-"""Which runs a list shows, as conditions of a query."""
+"""Filters of runs in a list, as conditions of a query."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +23,11 @@ class RunFilter:
     shown_states: Collection[str] | None = None
     """States that lists show: members of `fields.SHOWN_STATES`."""
     tags: Collection[str] = ()
-    """All of these."""
+    """Tags that a run must all have."""
     since: float | None = None
     """Time since which the runs must have reported (unix seconds)."""
     archived: bool | None = None
-    """None: whether archived or not, False: only the others, True: only archived ones."""
+    """False: no archived runs, True: only archived ones, None: both."""
     search: Search = field(default_factory=Search)
     run_ids: Collection[str] | None = None
 

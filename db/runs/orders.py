@@ -52,7 +52,7 @@ class Cursor:
 
     order: RunOrder
     now: float
-    """When the first page was read (unix seconds): all pages call the same runs silent."""
+    """Time at which the first page was read (unix seconds): all pages call the same runs silent."""
     values: Sequence[Value]
 
     def __str__(self) -> str:

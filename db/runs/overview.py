@@ -64,7 +64,7 @@ class Standing:
 
 
 def standings(session: Session, *, runs: Sequence[Run]) -> dict[int, Standing]:
-    """By `Run.pk`, of those of the runs that have reported: one row of each. `summaries` reads more, from the steps."""
+    """Return standings by `Run.pk` of the runs that have reported: one row of each. `summaries` reads steps too."""
     found: dict[int, Standing] = {}
     columns = sa.select(RunStatus.run_pk, RunStatus.step, RunStatus.latest_values)
     for some in bulk.key_parts(run.pk for run in runs):
@@ -124,7 +124,7 @@ def metric_names(session: Session) -> list[str]:
 
 
 def summaries(session: Session, *, runs: Sequence[Run], metrics: Sequence[str]) -> dict[int, RunSummary]:
-    """By `Run.pk`: the progress of these runs, and these metrics of each; none where a block of them is damaged."""
+    """Return by `Run.pk` the progress and these metrics of each run; none if a block of them is damaged."""
     segments = _segments(session, [run.pk for run in runs])
     lines = [(run, _live_spans(segments.get(run.pk, []))) for run in runs]
     found = _metrics(session, lines, metrics)
@@ -134,7 +134,7 @@ def summaries(session: Session, *, runs: Sequence[Run], metrics: Sequence[str]) 
 def newest(
     session: Session, *, runs: Sequence[Run], metrics: Sequence[str], num_steps: int
 ) -> dict[int, tuple[RunSummary, list[StepTime]]]:
-    """By `Run.pk`: the same of the last `num_steps` steps alone, and the times of the newest ones."""
+    """Return by `Run.pk` the same of the last `num_steps` steps alone, and the times of the newest ones."""
     segments = _segments(session, [run.pk for run in runs])
     lines = [(run, _live_spans(segments.get(run.pk, []))) for run in runs]
     archived = files.runs_with_files(session, run_pks=[run.pk for run in runs])
@@ -168,7 +168,7 @@ def _last_steps(line: Sequence[LiveSpan], num_steps: int, *, whole_buckets: bool
 
 
 def _segments(session: Session, pks: Sequence[int]) -> dict[int, list[Segment]]:
-    """By run, in the order of their numbers."""
+    """Return segments by run, in the order of their numbers."""
     found: dict[int, list[Segment]] = {}
     for some in bulk.key_parts(pks):
         of_runs = sa.select(Segment).where(Segment.run_pk.in_(some))

@@ -106,7 +106,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """All that a verdict depends on."""
+    """Input of a verdict."""
 
     state: str = RunState.RUNNING
     now: float
@@ -116,10 +116,10 @@ class Situation:
     is_collector_down: bool = False
     step: int | None = None
     step_at: float = 0.0
-    """When the newest step arrived."""
+    """Time at which the newest step arrived."""
     losses: Losses = field(default_factory=Losses)
     in_band_since: float
-    """When the last incident of the loss ended, or the run began."""
+    """Time at which the last incident of the loss ended, or the run began."""
     troubles: Sequence[Trouble] = ()
     held_since: float | None = None
     proposed: bool = False

@@ -13,7 +13,7 @@ from db.models import Run, Segment
 from db.steps import packing, rollups
 
 MIN_ROWS = 16
-"""So few rows weigh less than a block with its metrics."""
+"""Minimum rows to pack: fewer weigh less than a block with its metrics."""
 SEGMENTS_AT_ONCE = 8
 """Segments whose last rows are packed in one transaction, the newest ones: a run that ends may have thousands, and its
 trainer waits."""
@@ -23,7 +23,7 @@ HAS_LAST_ROWS = NUM_ROWS >= MIN_ROWS
 
 
 def _is_waiting(stopped_before: float) -> sa.ColumnElement[bool]:
-    """Whether a segment has rows that no report will pack."""
+    """Return SQL that is true if a segment has rows that no report will pack."""
     return sa.and_(HAS_LAST_ROWS, run_states.has_stopped_in_sql(stopped_before))
 
 

@@ -44,7 +44,7 @@ class Block:
     num_steps: int
     stored_steps: bytes | None
     stored_times: bytes | None
-    """None where they were not read."""
+    """Encoded times; None if they were not read."""
     archived_file: int | None = None
     """`db.steps.archived.files.ArchivedFile.id` where a file outside the store has its values."""
 
@@ -150,7 +150,7 @@ def find(session: Session, ranges: Sequence[RunRange], *, with_times: bool = Tru
 
 
 def metric_numbers(session: Session, run_pks: Collection[int], metrics: Collection[str]) -> dict[int, dict[str, int]]:
-    """By run and name: the numbers of these metrics."""
+    """Return the numbers of these metrics by run and name."""
     numbers: dict[int, dict[str, int]] = {run_pk: {} for run_pk in run_pks}
     if run_pks and metrics:
         statement = f"SELECT run_pk, name, number FROM metrics WHERE run_pk IN ({', '.join(map(str, run_pks))})"
@@ -167,7 +167,7 @@ def _read_values(
     blocks: Sequence[Sequence[Block]],
     numbers: Mapping[int, Mapping[str, int]],
 ) -> list[dict[tuple[int, int], _Stored]]:
-    """For each range: (number of a metric, first step of a block) -> what is stored of it."""
+    """Return for each range: (number of a metric, first step of a block) -> what is stored of it."""
     found: list[dict[tuple[int, int], _Stored]] = [{} for _ in ranges]
     selects, values = [], []
     for index, (one, some) in enumerate(zip(ranges, blocks, strict=True)):

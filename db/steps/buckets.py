@@ -65,7 +65,7 @@ def _by_column(change: Callable[[Sequence[Any]], Any], *buckets: Buckets) -> Buc
 
 
 def points(key: Ints, steps: Ints, values: Floats) -> Buckets:
-    """One bucket for each reported value, finite or not. The arguments are sorted by (key, step)."""
+    """Return one bucket per reported value, finite or not. The arguments are sorted by (key, step)."""
     finite = np.isfinite(values)
     only_finite = np.where(finite, values, np.nan)
     count = finite.astype(np.int64)
@@ -81,13 +81,13 @@ def in_order(buckets: Buckets) -> Buckets:
 
 
 def nothing() -> Buckets:
-    """No buckets."""
+    """Return no buckets."""
     no_steps, no_values = np.empty(0, dtype=np.int64), np.empty(0)
     return points(no_steps, no_steps, no_values)
 
 
 def joined(all_buckets: Sequence[Buckets]) -> Buckets:
-    """All of these together, sorted by (key, start)."""
+    """Join buckets, sorted by (key, start)."""
     parts = [part for part in all_buckets if len(part)]
     if len(parts) < 2:
         return in_order(parts[0]) if parts else nothing()

@@ -22,7 +22,7 @@ OF_SEGMENT = "{0}.run_pk = w.run_pk AND {0}.segment = w.segment"
 class StepTime(NamedTuple):
     step: int
     time: float
-    """When the trainer logged it, in unix seconds."""
+    """Time at which the trainer logged it, in unix seconds."""
 
 
 class At(NamedTuple):
@@ -63,7 +63,7 @@ def after(session: Session, wanted: Sequence[At]) -> dict[At, StepTime]:
 
 
 def times_of(session: Session, wanted: Sequence[At]) -> dict[At, float]:
-    """When these steps were logged, in unix seconds; those that are stored."""
+    """Return the times at which these steps were logged, in unix seconds; of those that are stored."""
     return {at: step.time for at, step in at_or_before(session, wanted).items() if step.step == at.step}
 
 

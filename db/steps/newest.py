@@ -38,7 +38,7 @@ class StoredStep:
     segment: int
     step: int
     time: float
-    """When the trainer logged it, in unix seconds."""
+    """Time at which the trainer logged it, in unix seconds."""
     metrics: Mapping[str, float]
     """Metrics that the step reported, not-finite values included; counts are whole numbers."""
 

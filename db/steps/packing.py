@@ -74,7 +74,7 @@ def pack_rows(session: Session, segment: Segment, numbers: Mapping[str, int]) ->
 
 
 def _make_partition(session: Session, segment: Segment) -> None:
-    """Before the first block: somebody may have dropped it."""
+    """Make the partition before the first block: somebody may have dropped it."""
     if not segment.num_packed:
         partitions.make_for(session, segment.run_pk)
 

@@ -39,7 +39,7 @@ class StepColumns:
 
 
 def read_line(session: Session, *, run: Run, line: Sequence[StepRange], metrics: Sequence[str]) -> StepColumns:
-    """These metrics along ranges that follow one another, in memory as a whole."""
+    """Read these metrics along ranges that follow one another, in memory as a whole."""
     blocks = [
         block
         for step_range in line

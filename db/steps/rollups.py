@@ -78,7 +78,7 @@ class OpenBucket:
 
     @classmethod
     def of(cls, begin: int, end: int, steps: StepBlock) -> "OpenBucket | None":
-        """None where it has too many values to be kept."""
+        """Return the open bucket; None if it has too many values to be kept."""
         if len(steps) * len(steps.metrics) > MAX_OPEN_VALUES:
             return None
         return cls(begin, end, steps.at(np.arange(len(steps))))  # a copy: a slice would keep the whole report

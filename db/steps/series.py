@@ -145,7 +145,7 @@ class _Ends(NamedTuple):
 
 
 def _ends(session: Session, run: Run, segments: Collection[int]) -> dict[int, _Ends]:
-    """By number, of those of these segments that have steps."""
+    """Return the ends of these segments by number, of those that have steps."""
     of_run = sa.select(Segment.number, Segment.first_step, Segment.last_step).where(Segment.run_pk == run.pk)
     return {
         number: _Ends(low, high)

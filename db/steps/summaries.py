@@ -90,7 +90,7 @@ _Found = Iterator[tuple[int, str, _Piece]]
 def summaries(
     session: Session, *, lines: Sequence[tuple[Run, Sequence[LiveSpan]]], metrics: Sequence[str]
 ) -> dict[int, dict[str, MetricSummary]]:
-    """By `Run.pk` and name: these metrics along the live line of each run; those that it reported.
+    """Return by `Run.pk` and name the reported ones of these metrics along each run's live line.
 
     A run with archived steps is read in buckets of the roll-ups, so that no list waits for a file.
     """
@@ -116,7 +116,7 @@ def summaries(
 def newest_times(
     session: Session, *, lines: Sequence[tuple[Run, Sequence[LiveSpan]]], count: int = 100
 ) -> dict[int, list[StepTime]]:
-    """By `Run.pk`: the last `count` steps of the newest segment with steps, in order."""
+    """Return by `Run.pk` the last `count` steps of the newest segment with steps, in order."""
     spans = [Span(run.pk, line[-1].segment, line[-1].first, line[-1].last) for run, line in lines if line]
     return {span.run_pk: steps for span, steps in newest.newest_times(session, spans, count=count).items()}
 

@@ -20,7 +20,7 @@ Column = Sequence[float | None]
 
 
 def known_steps(session: Session, *, run: Run, segment: int, steps: Sequence[int]) -> set[int]:
-    """Which of these steps the segment holds already."""
+    """Return those of these steps that the segment holds already."""
     if not steps:
         return set()
     between = StepRange(segment, min(steps), max(steps) + 1)

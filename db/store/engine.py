@@ -49,7 +49,7 @@ def check_store(url: str) -> None:
 
 
 def pre_release(connection: sa.Connection) -> str | None:
-    """Why no release may use the store, if a pre-release wrote it, in one sentence; None: none did."""
+    """Return why no release may use the store, in one sentence, if a pre-release wrote it; None: none did."""
     inspector, (table, column) = sa.inspect(connection), NEWEST_COLUMN
     has_table = inspector.has_table
     found = sa.text("SELECT version_num FROM alembic_version")

@@ -1,4 +1,4 @@
-"""Which of several collectors does what only one may do: a lease with a term, by the clock of the database.
+"""Lease with a term for tasks that only one of several collectors may do, by the clock of the database.
 
 The clocks of the collectors need not agree. A term never comes back: a leader that has lost its lease cannot write
 afterwards, because it asks for its term in the transaction in which it writes (`holds`).
@@ -14,7 +14,7 @@ from db.models import Base
 from db.store import bulk
 
 BREAK_SECONDS = 30.0
-"""So long without any leader is a break: nobody knows what happened meanwhile."""
+"""Seconds without any leader that are a break: nobody knows what happened meanwhile."""
 
 
 class Leader(Base):
@@ -28,7 +28,7 @@ class Leader(Base):
     term: Mapped[int] = mapped_column(BigInteger)
     """Rises with every change of the holder, and when a holder comes back after its lease had run out."""
     until: Mapped[float]
-    """When the lease ends, unless it is renewed before."""
+    """Time at which the lease ends, unless it is renewed before."""
     since: Mapped[float]
     """Since when there has been a leader without a break."""
 
@@ -42,7 +42,7 @@ class Lease:
     term: int
     since: float
     now: float
-    """When it was taken or renewed, by the clock of the database."""
+    """Time at which it was taken or renewed, by the clock of the database."""
 
 
 def now(session: Session) -> float:

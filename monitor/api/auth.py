@@ -58,7 +58,7 @@ class Principal:
 
     @property
     def author(self) -> str:
-        """Who it is in the audit trail."""
+        """Name in the audit trail."""
         return self.name if self.person is None else f"{self.person} (token {self.name})"
 
     @property

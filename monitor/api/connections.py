@@ -70,7 +70,7 @@ class Connections:
         return True
 
     def remove(self, connection: "Connection") -> None:
-        """It is closed. It may not have been added."""
+        """Remove a closed connection. It may not have been added."""
         address = self._address_of.pop(connection, None)
         if address is None:
             return

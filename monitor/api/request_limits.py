@@ -36,7 +36,7 @@ Shares = Sequence[tuple[tuple[str, ...], float]]
 
 
 class Client(NamedTuple):
-    """Whose work it is: the name of the token, and the address."""
+    """Owner of the work: the name of the token, and the address."""
 
     principal: str
     address: str

@@ -31,7 +31,7 @@ class RunListIn(BaseModel):
     state: Annotated[list[RunState], Field(max_length=MAX_ITEMS)] = []
     """Any of these."""
     tag: Annotated[list[Text], Field(max_length=MAX_TERMS)] = []
-    """All of these."""
+    """Tags that a run must all have."""
     text: Text = ""
     """Text in the project, name, id, host, devices, command, tags or note."""
     search: Text = ""

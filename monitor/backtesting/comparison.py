@@ -44,7 +44,7 @@ def _curve(path: Path) -> Curve:
 
 
 def _alarms(curve: Curve, settings: DetectionSettings) -> Iterable[tuple[str, Sequence[int], str]]:
-    """Each rule with the steps of its alarms, and the number of its actions."""
+    """Return each rule with the steps of its alarms, and the number of its actions."""
     incidents = backtest_rows(curve.rows, settings)["incidents"]
     actions = sum(incident["action"]["kind"] != "none" for incident in incidents)
     yield "Lossguard", [int(incident["detected_step"]) for incident in incidents], str(actions)

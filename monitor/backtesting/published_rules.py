@@ -23,7 +23,7 @@ def consecutive(mask: Bools, rows: int) -> Bools:
 
 
 def megatron(loss: Floats, grad: Floats) -> Bools:
-    """Not finite, or ten times the largest of the first 100 losses."""
+    """Flag losses that are not finite, or ten times the largest of the first 100 losses."""
     return ~np.isfinite(loss) | (loss > 10 * np.nanmax(loss[:100]))
 
 
@@ -43,7 +43,7 @@ def foundry(loss: Floats, grad: Floats) -> Bools:
 
 
 def internevo(loss: Floats, grad: Floats) -> Bools:
-    """One and a half times the loss before."""
+    """Flag one and a half times the loss before."""
     return loss > 1.5 * rows_before(loss, 1)[:, 0]
 
 

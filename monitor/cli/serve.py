@@ -50,7 +50,7 @@ def serve(
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         **connections.server_options(settings),
     )
-    # What is loaded by now stays: without it, collections during a scrape of 2,000 runs take 30% less time.
+    # Freeze what is loaded by now: then collections during a scrape of 2,000 runs take 30% less time.
     gc.collect()
     gc.freeze()
     typer.echo(f"collector on http://{host}:{port} (API at /docs), database {engine.url.render_as_string()}")

@@ -162,7 +162,7 @@ class DetectionEngine:
             return []
         return self.response.interventions.note(describe_match(verdict))
 
-    # What the trainer does
+    # Actions of the trainer
 
     def set_restorable(self, steps: Sequence[int], tiers: Tiers | None = None) -> None:
         """The complete list of the steps that can be restored now; `tiers`: where each of them is kept, if known."""
@@ -282,17 +282,17 @@ class DetectionEngine:
         """The trainer could not execute intervention `number`; `refusal`: it would not."""
         return self.response.order_failed(number, detail, refusal)
 
-    # What the clock of the collector shows
+    # Stalls, by the clock of the collector
 
     def report_stall(self, silence: Silence) -> list[Effect]:
-        """No step has come for too long. Nothing new while such an incident is open."""
+        """Report that no step has come for too long. Nothing new while such an incident is open."""
         return self.throughput.report_stall(silence, self.last_step, self.response.incidents.take_number)
 
     def end_run(self, reason: str) -> list[Effect]:
         """The run has ended, so no step is missing any more."""
         return self.throughput.end_run(reason, self.last_step)
 
-    # What an operator decides
+    # Decisions of an operator
 
     def approve(self, number: int) -> list[Effect]:
         """Raises ValueError when intervention `number` does not wait for a decision; so does `reject`."""
@@ -360,7 +360,7 @@ class DetectionEngine:
         return self.response.incidents.notices()
 
     def set_policy(self, policy: Policy) -> None:
-        """From the next decision on."""
+        """Set the policy from the next decision on."""
         self.response.set_policy(policy)
 
     def take_up(
@@ -386,7 +386,7 @@ class DetectionEngine:
         return self.detectors.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as strict JSON. Settings and policy are not part of it: the caller stores them."""
+        """Return all state as strict JSON. Settings and policy are not part of it: the caller stores them."""
         state = {"version": VERSION, "detectors": self.detectors.state_dict(), "last_step": self.last_step}
         others = {"recomputed": self.recomputed.to_dict(), "throughput": self.throughput.to_dict()}
         held_out = {"held_out": self.held_out.to_dict()} if self.held_out != HeldOutIncidents() else {}

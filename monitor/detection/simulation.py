@@ -51,7 +51,7 @@ class ScoredSegment:
 
 @dataclass(slots=True)
 class Simulation:
-    """By number of the incident: the incident, and the first thing that the policy would have done about it."""
+    """Incidents by number, each with the first thing that the policy would have done about it."""
 
     incidents: dict[int, Incident] = field(default_factory=dict)
     actions: dict[int, Intervention] = field(default_factory=dict)

@@ -34,7 +34,7 @@ class Claim:
 
     @property
     def digest(self) -> str | None:
-        """Whose the segments are that this process opens, as `Segment.writer` says it."""
+        """Digest of the process in `Segment.writer` of the segments that it opens."""
         return None if self.writer is None else self.writer.digest
 
 

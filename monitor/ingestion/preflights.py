@@ -21,7 +21,7 @@ class Proposal:
     """A proposed rollback, and how often the trainer has answered about it."""
 
     intervention: int
-    """Its id."""
+    """Id of the intervention."""
     number: int
     step: int
     skip_from: int | None

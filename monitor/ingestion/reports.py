@@ -46,7 +46,7 @@ class ReportResult:
     num_accepted: int
     num_duplicates: int
     open_orders: Sequence[Order]
-    """None of them for a process that does not hold the lease of the run, or while the live line is another's: they
+    """Open orders; none for a process that does not hold the run's lease, or while the live line is another's: they
     were decided about the steps of that one."""
     lease_seconds: float | None = None
     """Seconds for which the process holds the lease; 0 when another one does, None when it does not say who it is."""
@@ -110,7 +110,7 @@ class _ReportContext:
     pause: EventIn | None
     """The last pause that it announces."""
     new: StepColumns
-    """Its steps that are not stored yet."""
+    """Steps that are not stored yet."""
     previous_step: int | None
     """The last step of the segment before them."""
     now: float

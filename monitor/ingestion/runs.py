@@ -22,7 +22,7 @@ class Registration(NamedTuple):
     run: Run
     is_new: bool
     policy_problem: str | None = None
-    """Why the policy that its loop gave is not taken."""
+    """Reason why the policy that its loop gave is not taken."""
 
 
 def register(session: Session, spec: RunIn, *, claim: Claim, who: str, max_runs: int | None = None) -> Registration:

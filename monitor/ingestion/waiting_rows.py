@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 60.0
-"""Until rows are tried again that could not be stored because older steps of their run cannot be read."""
+"""Seconds until rows are tried again that could not be stored because older steps of their run are unreadable."""
 
 
 class WaitingRows:

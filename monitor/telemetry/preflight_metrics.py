@@ -12,7 +12,7 @@ from monitor.detection.interventions.preflight import Known, Preflight, prefligh
 
 LABELS = ["run", "project", "kind", "incident", "intervention"]
 MAX_SHOWN = 32
-"""Each costs a few queries a scrape: of more, those that were proposed last are shown."""
+"""Maximum proposals shown, the newest: each costs a few queries a scrape."""
 
 Value = Callable[[Preflight], float | None]
 GAUGES: dict[tuple[str, str], Value] = {

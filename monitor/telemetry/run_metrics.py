@@ -33,7 +33,7 @@ from monitor.telemetry.run_family import FamilyType, RunFamily, Samples, label, 
 from monitor.telemetry.run_time import RunTimeCache
 
 INCIDENT_LINGER_SECONDS = 20.0
-"""For so long a closed incident is still shown: otherwise one between two scrapes would never be seen."""
+"""Seconds for which a closed incident is still shown: otherwise one between two scrapes would never be seen."""
 Labelled = Sequence[tuple[str, ShownRun]]
 """Runs, each with its labels."""
 Value = Callable[[ShownRun], float | None]
@@ -175,7 +175,7 @@ class _Read(Collector):
 
 
 def _gauges(now: float) -> dict[str, tuple[str, Value]]:
-    """By name: help, and the value of a run."""
+    """Return by name: help, and the value of a run."""
     found: dict[str, tuple[str, Value]] = {}
     for name in run_status.GAUGES:
         metric = BY_NAME[name]

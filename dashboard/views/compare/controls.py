@@ -129,7 +129,7 @@ def show_all() -> None:
 
 
 def available_metrics(compared: Sequence[ComparedLine]) -> list[str]:
-    """All metrics that any of them reports, and the difference in held-out loss if two report one."""
+    """Return all metrics that any line reports, and the difference in held-out loss if two report one."""
     metrics = list(dict.fromkeys(name for line in compared for name in line.facts.metrics))
     if sum(HELD_OUT_LOSS in line.facts.metrics for line in compared) > 1:
         metrics.insert(metrics.index(HELD_OUT_LOSS) + 1, HELD_OUT_DIFFERENCE)

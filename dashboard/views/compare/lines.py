@@ -49,7 +49,7 @@ def parse_line_ids(text: str) -> list[LineId]:
 
 
 def compared_lines(found: Sequence[tuple[LineId, RunFacts]]) -> list[ComparedLine]:
-    """Each line with a unique label and style."""
+    """Give each line a unique label and style."""
     names = run_names([facts.run for _, facts in found])
     lines = []
     for position, (line_id, facts) in enumerate(found):
@@ -60,7 +60,7 @@ def compared_lines(found: Sequence[tuple[LineId, RunFacts]]) -> list[ComparedLin
 
 
 def run_names(runs: Sequence[Run]) -> dict[str, str]:
-    """By id a short name, with the id added where several runs have the same name."""
+    """Return a short name by id, with the id added if several runs have the same name."""
     names = {run.id: _shortened(formatting.visible(run.name or run.id)) for run in runs}
     counts = Counter(names.values())
     return {run: name if counts[name] == 1 or name == run else f"{name} ({run})" for run, name in names.items()}
@@ -80,7 +80,7 @@ def has_x_axis(line: ComparedLine, x_axis: XAxis) -> bool:
 
 
 def line_style(position: int, label: str) -> LineStyle:
-    """One colour per position; the lines after the last colour are dashed."""
+    """Return a colour per position; the lines after the last colour are dashed."""
     color = RUN_COLOURS[position % len(RUN_COLOURS)]
     return LineStyle(
         name=label,

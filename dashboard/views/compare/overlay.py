@@ -34,7 +34,7 @@ class OverlayLine:
 def overlay_figure(
     lines: Sequence[OverlayLine], metrics: Sequence[str], *, baseline: int = 0, options: ChartOptions | None = None
 ) -> go.Figure:
-    """One panel per metric, with all lines over one axis; `baseline` is the position of the baseline in `lines`."""
+    """Draw one panel per metric, with all lines over one axis; `baseline` is the baseline's position in `lines`."""
     options = options or ChartOptions()
     placed = {name: _placed(name, lines) for name in metrics if name != HELD_OUT_DIFFERENCE}
     axes = value_axes(placed, placed, options.axes)

@@ -36,7 +36,7 @@ class LineResult:
     bits_per_byte: LatestValue | None
     vocabulary: Vocabulary
     difference: Difference | None
-    """From the baseline; None for the baseline itself."""
+    """Difference from the baseline; None for the baseline itself."""
 
 
 def table(results: Sequence[LineResult], x_axis: XAxis) -> pd.DataFrame:

@@ -84,7 +84,7 @@ def held_out_curve(line: ComparedLine, x_axis: XAxis) -> HeldOutCurve:
 
 
 def show_missing(rows: Sequence[LineResult]) -> None:
-    """Which lines have no held-out loss or no bits per byte, and how to report them."""
+    """Say which lines have no held-out loss or no bits per byte, and how to report them."""
     without_loss = [each.label for each in rows if each.loss is None]
     without_bits = [each.label for each in rows if each.loss is not None and each.bits_per_byte is None]
     for labels, help_text in ((without_loss, NO_LOSS), (without_bits, NO_BITS)):

@@ -19,7 +19,7 @@ SIZE_KEYS = ("vocab_size", "vocabulary_size", "n_vocab")
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     tokenizer: str | None
-    """None if the configuration names none."""
+    """Name of the tokenizer; None if the configuration names none."""
     size: int | None
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ def warning(runs: Mapping[str, Vocabulary]) -> str | None:
 
 
 def _summary(runs: Mapping[str, Vocabulary]) -> str:
-    """Each vocabulary, after the runs that use it."""
+    """Return each vocabulary, after the runs that use it."""
     labels: dict[str, list[str]] = {}
     for label, each in runs.items():
         labels.setdefault(formatting.escape_markdown(str(each)), []).append(formatting.escape_markdown(label))

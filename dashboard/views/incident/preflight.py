@@ -41,7 +41,7 @@ def show_metrics(found: Preflight) -> None:
 
 
 def checkpoint(found: Preflight) -> str:
-    """Such as "in memory"."""
+    """Return the checkpoint's place, such as "in memory"."""
     if found.restorable is None:
         return "not known"
     return (found.tier or "there") if found.restorable else "gone"

@@ -81,7 +81,7 @@ def bucket_ranges(rows: Rows, max_buckets: int) -> tuple[Any, Any, Any]:
 
 
 def _non_finite(panel: Panel, rows: Rows) -> list[dict[str, Any]]:
-    """At most MAX_BUCKETS crosses where the loss is not finite."""
+    """Draw at most MAX_BUCKETS crosses where the loss is not finite."""
     if "loss" not in rows.metrics:
         return []
     steps = rows.steps[rows.present["loss"] & ~np.isfinite(rows.metrics["loss"])]

@@ -144,7 +144,7 @@ def start_at(own: Mapping[str, Any] | None) -> None:
 
 
 def sliders(own: Mapping[str, Any] | None) -> TrialSettings:
-    """They start at the run's own policy, unless the URL says otherwise."""
+    """Show the sliders. They start at the run's own policy, unless the URL says otherwise."""
     policy, detection = run_policy.policy_of(own), run_policy.settings_of(own)
     width, names = SLIDER_WIDTH_PIXELS, list(dict.fromkeys([*policies.names(), policy.name]))
     with st.container(horizontal=True):

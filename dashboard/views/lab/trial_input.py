@@ -46,7 +46,7 @@ class KnownIncident:
     first: int
     last: int
     segment: int | None = None
-    """None for any segment."""
+    """Number of the segment; None for any segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class TrialInput:
     """Unique for these rows; scores are cached by it."""
     segments: Sequence[SegmentRows]
     discarded_from: Mapping[int, int]
-    """By segment number, the first step that was discarded. Segments on the live line to their end have none."""
+    """First discarded step by segment number. Segments on the live line to their end have none."""
     known_incidents: Sequence[KnownIncident] = ()
     num_available: int = 0
     """Rows of the run or curve, including those that were not read."""
@@ -114,7 +114,7 @@ def _segment_rows(session: Session, facts: RunFacts, segment: Segment, first: in
 
 
 def newest_steps(facts: RunFacts, steps: tuple[int, int], max_rows: int) -> tuple[int, int]:
-    """These steps without the first ones, so that all segments together have at most `max_rows` rows."""
+    """Drop the first steps so that all segments together have at most `max_rows` rows."""
     first, last = steps
     ranges = [(each.fork_step or 0, each.last_step) for each in facts.segments if each.last_step is not None]
     while sum(max(0, min(last, end) - max(first, start) + 1) for start, end in ranges) > max_rows and first < last:

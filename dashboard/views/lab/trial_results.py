@@ -53,7 +53,7 @@ class TrialResult:
 
 
 def trial_results(simulation: Simulation, known_incidents: Sequence[KnownIncident]) -> list[TrialResult]:
-    """Each known incident with the first detected one that matches it, and the detected ones that match none."""
+    """Match each known incident with the first detected one, and list the detected ones that match none."""
     detected = {
         number: incident
         for number, incident in simulation.incidents.items()
@@ -119,7 +119,7 @@ def describe(intervention: Intervention | None) -> str:
 
 
 def rollbacks(results: Sequence[TrialResult]) -> list[tuple[int, Intervention]]:
-    """Each rollback once, after the step of its incident: several known incidents may match one that was detected."""
+    """Return each rollback once, after its incident's step: several known incidents may match one detected."""
     found = [(each.step, each.rollback) for each in results if each.rollback is not None]
     return list({rollback.incident: (step, rollback) for step, rollback in found}.values())
 

@@ -16,7 +16,7 @@ from lossguard.vocabulary.wire import Probe
 ROUNDING = 1e-3
 """Nats."""
 REASON = "a log probability is NaN or above 0"
-"""Why a model's output is not a distribution."""
+"""Reason why a model's output is not a distribution."""
 
 
 class Precision(StrEnum):
@@ -105,7 +105,7 @@ def recorded_entropy(probe: Probe) -> float | None:
 
 
 def is_log_probability(value: float) -> bool:
-    """Not if NaN, and not above 0 by more than a sum of probabilities in single precision may be off."""
+    """False if NaN, or above 0 by more than a sum of probabilities in single precision may be off."""
     return value <= ROUNDING
 
 

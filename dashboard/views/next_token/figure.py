@@ -110,7 +110,7 @@ def _ticks(values: Sequence[float], y: Sequence[int], labels: list[str], percent
 
 
 def history(probes: Sequence[StoredProbe], step: int) -> go.Figure:
-    """One prompt over training: the most likely tokens, the true token's surprisal, the entropy. `step` is marked."""
+    """Draw one prompt over training: most likely tokens, true token's surprisal, entropy. `step` is marked."""
     live = [each for each in probes if each.live]
     discarded = [each for each in probes if not each.live]
     has_target = any(each.probe.target is not None for each in probes)

@@ -93,7 +93,7 @@ def controls(live: list[StoredProbe]) -> tuple[StoredProbe, float]:
 
 
 def metrics(probe: Probe, sampled: Distribution, plain: Distribution) -> None:
-    """Each changes with the temperature, except the loss; the change from temperature 1 stands below."""
+    """Show the metrics. Each changes with the temperature, except the loss; the change stands below."""
     width = METRIC_WIDTH_PIXELS
     with st.container(horizontal=True):
         if probe.target is not None:

@@ -12,7 +12,7 @@ MAX_SERIES = 32
 
 
 def show(facts: RunFacts) -> None:
-    """Nothing, for a run without them."""
+    """Show the figure of the families; nothing for a run without them."""
     names = tuple(name for name in facts.metrics if family_of(name) is not None)[:MAX_SERIES]
     if not names:
         return

@@ -14,7 +14,7 @@ MAX_ERRORS = 20
 
 
 def show(facts: RunFacts) -> None:
-    """Nothing, for a run without samples."""
+    """Show the hardware; nothing for a run without samples."""
     samples = hardware.samples(facts)
     if not samples:
         return

@@ -48,7 +48,7 @@ def _show_note(facts: RunFacts, note: StepNote) -> None:
 
 
 def _markdown(text: str) -> str:
-    """With its line breaks."""
+    """Return the text as Markdown with its line breaks."""
     return "  \n".join(map(formatting.escape_markdown, text.splitlines()))
 
 

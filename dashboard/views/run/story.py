@@ -15,7 +15,7 @@ from dashboard.views.run import incidents
 
 
 def show(facts: RunFacts) -> None:
-    """Nothing but "There were no incidents." for a run without any."""
+    """Show the incidents; a run without any has "There were no incidents." alone."""
     st.markdown(formatting.escape_markdown(" ".join(sentences(facts, time.time()))))
     if facts.incidents:
         incidents.show(facts)

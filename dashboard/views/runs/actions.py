@@ -41,7 +41,7 @@ def tag(rows: Sequence[ListedRun]) -> None:
 
 
 def tag_requests(rows: Sequence[ListedRun], body: Any) -> list[OperatorAction]:
-    """For each run whose tags change."""
+    """Return a request for each run whose tags change."""
     requests = []
     for row in rows:
         old = tags_of(row.run.tags, row.run.config)

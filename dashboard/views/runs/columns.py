@@ -18,7 +18,7 @@ MAX_SETTINGS = 300
 
 
 class Value(StrEnum):
-    """Which value of a metric."""
+    """Value of a metric to show."""
 
     LAST = "last"
     MIN = "min"
@@ -38,7 +38,7 @@ class Column:
     name: str
     """Name of the setting or metric."""
     value: Value | None = None
-    """None: it is a setting."""
+    """Value of the metric; None: the column is a setting."""
 
     @property
     def is_metric(self) -> bool:

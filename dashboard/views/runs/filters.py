@@ -51,7 +51,7 @@ class Filters:
         return RunOrder.NEWEST if self.by_column else ORDERS[SortOrder(self.order)]
 
     def where(self, search: Search) -> RunFilter:
-        """Without `archived`, archived runs are left out, unless the search says something of them."""
+        """Return the filter. Without `archived`, archived runs are left out, unless the search mentions them."""
         shows_archived = self.archived or ARCHIVED in search.names
         return RunFilter(
             projects=tuple(self.projects) or None,

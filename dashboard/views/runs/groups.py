@@ -26,7 +26,7 @@ class Group:
     """Values that its runs share, in the order of what they are grouped by."""
     num_runs: int
     spreads: Mapping[str, Spread]
-    """By the label of the column."""
+    """Spreads by the label of the column."""
 
 
 def grouped(rows: Sequence[ListedRun], *, by: Sequence[str], columns: Sequence[Column]) -> list[Group]:

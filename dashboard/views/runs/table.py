@@ -56,7 +56,7 @@ class TableColumn:
     label: str
     kind: Kind
     cells: Sequence[str | Sequence[str] | None]
-    """None: the run has no value."""
+    """Cells of the column; None: the run has no value."""
     values: Sequence[float | str | None] = ()
     """Keys to sort by instead of the cells: numbers, as `encode_number` writes them, before texts."""
     help: str = ""

@@ -44,7 +44,7 @@ def switches(runs: Sequence[SwitchRun]) -> pd.DataFrame:
 
 
 def held_out_loss(runs: Sequence[SwitchRun]) -> Estimate:
-    """With the standard error over the seeds; of a single seed, over the documents."""
+    """Return the loss with its standard error over the seeds; of a single seed, over the documents."""
     if len(runs) == 1:
         return Estimate(runs[0].held_out_loss, runs[0].held_out_loss_se)
     return Estimate.of(run.held_out_loss for run in runs)
@@ -61,7 +61,7 @@ def bits_per_token(runs: Sequence[SwitchRun]) -> Estimate:
 
 
 def bits_per_character(runs: Sequence[SwitchRun]) -> Estimate | None:
-    """None where one of the runs does not know it."""
+    """Return the bits; None if one of the runs does not know them."""
     return _known([run.bits_per_character for run in runs])
 
 
@@ -98,7 +98,7 @@ def unstable(runs: Sequence[UnstableRun]) -> pd.DataFrame:
 
 
 def largest_jump(runs: Sequence[UnstableRun]) -> str:
-    """Its peak relative to the level before; a dash without a jump."""
+    """Return the jump's peak relative to the level before; a dash without a jump."""
     largest = max((run.largest_jump for run in runs if run.largest_jump is not None), default=None)
     if largest is None:
         return "-"
@@ -196,7 +196,7 @@ def _ratio(run: PublishedRun) -> str:
 
 
 def _known(values: Sequence[float | None]) -> Estimate | None:
-    """None where one of the values is not known."""
+    """Return the values; None if one of them is not known."""
     numbers = [value for value in values if value is not None]
     return Estimate.of(numbers) if len(numbers) == len(values) else None
 

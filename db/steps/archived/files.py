@@ -100,7 +100,7 @@ def steps_by_run(session: Session) -> Sequence[tuple[str, int]]:
 
 
 def runs_with_files(session: Session, *, run_pks: Collection[int]) -> set[int]:
-    """Which of these runs have archived steps, by `Run.pk`."""
+    """Return the runs among these that have archived steps, by `Run.pk`."""
     found: set[int] = set()
     for some in bulk.key_parts(run_pks):
         of_runs = sa.select(ArchivedFile.run_pk).where(ArchivedFile.run_pk.in_(some))

@@ -91,7 +91,7 @@ def groups_of(metadata: pq.FileMetaData, *, first: int, end: int) -> list[int]:
 
 
 def decode(file: Any, *, metadata: pq.FileMetaData, groups: Sequence[int], metrics: Sequence[str]) -> StepBlock:
-    """These row groups of a file with these metrics; what lies in other columns is not read. Raises DamagedFile."""
+    """Decode these row groups and metrics of a file; other columns are not read. Raises DamagedFile."""
     stored = set(metric_names(metadata))
     wanted = ["segment", "step", "time", *(column_of(name) for name in metrics if name in stored)]
     try:
@@ -108,7 +108,7 @@ def decode(file: Any, *, metadata: pq.FileMetaData, groups: Sequence[int], metri
 
 
 def decode_whole(file: Any, *, metrics: Sequence[str] | None = None) -> StepBlock:
-    """All steps of a file, with these metrics; None: those that it has. Raises DamagedFile."""
+    """Decode all steps of a file, with these metrics; None: those that it has. Raises DamagedFile."""
     metadata = metadata_of(file)
     names = metric_names(metadata) if metrics is None else metrics
     return decode(file, metadata=metadata, groups=range(metadata.num_row_groups), metrics=names)

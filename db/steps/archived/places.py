@@ -44,7 +44,7 @@ class FileVersion(NamedTuple):
 
     num_bytes: int
     marks: tuple[str, ...]
-    """Such as the time of its last change; other ones once the file is written anew."""
+    """Marks of the version, such as the time of its last change; a file that is written anew has others."""
 
 
 class Place:

@@ -135,7 +135,7 @@ class HeldOutIncidents:
             return rise.best.held_out
         return min(rise.best.held_out, self.open.expected)
 
-    # What the trainer does
+    # Actions of the trainer
 
     def declare(self, step: int, kind: str) -> None:
         """Take note of an event that takes effect at `step`."""

@@ -171,7 +171,7 @@ class IncidentTracker:
         return IncidentChanged(current.incident)
 
     def add_reason(self, reason: str) -> Effect:
-        """To the open incident."""
+        """Add a reason to the open incident."""
         assert self.open is not None
         incident = self.open.incident
         self.open.incident = replace(incident, reasons=[*incident.reasons, reason])

@@ -251,7 +251,7 @@ class OpenIncident:
         return 0.0 if is_back else self.excess
 
     def escalation(self, readings: Readings) -> str | None:
-        """Why this row begins a more severe incident than the present one, or None."""
+        """Return why this row begins a more severe incident than the present one, or None."""
         kind, readings = self.incident.kind, without_advisory(readings)
         if kind is not IncidentKind.NONFINITE and any(reading.non_finite for reading in readings.values()):
             return "A signal became non-finite."

@@ -64,7 +64,7 @@ def _what(finding: Finding) -> str:
 
 
 def _waiting(finding: Finding) -> list[str]:
-    """Whether the data are to blame, where the loop says how long it waits for them."""
+    """Say whether the data are to blame, if the loop reports how long it waits for them."""
     now, usual = finding.timing.waiting, finding.usual_waiting
     if finding.cause is Cause.WAITING or now is None or usual is None:
         return []

@@ -109,7 +109,7 @@ class ThroughputIncidents:
         return self.gaps.limit(arrivals)
 
     def report_stall(self, silence: Silence, step: int, take_number: TakeNumber) -> list[Effect]:
-        """No step has come since `step`, -1 before the first. Nothing new where a stall is open."""
+        """Report that no step has come since `step` (-1: none yet). Nothing new while a stall is open."""
         if self.stall is not None:
             return []
         self.stall = stall(take_number(), step, silence)
@@ -134,7 +134,7 @@ class ThroughputIncidents:
         self.stall = self.slowdown = self.pace.slow = None
         return effects
 
-    # What the trainer does
+    # Actions of the trainer
 
     def declare(self, step: int, kind: str) -> None:
         if kind in SPEED_EVENTS:

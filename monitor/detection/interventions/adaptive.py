@@ -47,7 +47,7 @@ from monitor.detection.interventions.waiting import (
 ONSET_BATCHES = 1
 """Batches before the onset's that are blamed too: a step's update shows in the loss of the next one."""
 WIDER, DEEPER = 2, 3
-"""After a failure the skip grows by at least this multiple of all that was skipped, or the depth to this multiple."""
+"""Minimum factors after a failure: of the skip to all that was skipped, or of the depth."""
 SHOWN = 3
 """Candidates that a decision shows, the cheapest first."""
 
@@ -144,7 +144,7 @@ def _with_remedies(now: Situation, candidates: list[Candidate]) -> list[Candidat
 
 
 def _too_slow(now: Situation, roll_back: float) -> str | None:
-    """Why waiting for a loss that is falling back takes longer than going back, which loses `roll_back` steps; or None.
+    """Return why waiting for a falling loss takes longer than going back, which loses `roll_back` steps; or None.
 
     The excess is taken to go on halving as fast as it did since the detection, until it is lost in the noise.
     """
@@ -184,7 +184,7 @@ def _structural(policy: Policy, now: Situation, has_candidates: bool) -> str | N
 
 
 def _obstacle(policy: Policy, now: Situation, has_candidates: bool) -> str | None:
-    """Why the run is held instead of rolled back, or None."""
+    """Return why the run is held instead of rolled back, or None."""
     if now.rollbacks_used >= policy.budget_per_run:
         return budget_reason(now)
     return None if has_candidates else f"{_missing(now)}."
@@ -212,7 +212,7 @@ def _compare(candidates: list[Candidate]) -> str:
 
 
 def _candidates(policy: Policy, now: Situation, batch_of: BatchOf, belief: Belief) -> Iterator[Candidate]:
-    """All restorable steps that no failed attempt rules out, each with the best width for it."""
+    """Return all restorable steps that no failed attempt rules out, each with the best width for it."""
     failing = _cost_of_failure(policy, now, belief)
     min_depth = _min_depth(now, belief)
     first_trouble = batch_of(now.onset_step - ONSET_BATCHES)
@@ -299,7 +299,7 @@ def _deepest(now: Situation) -> int:
 
 
 def _min_depth(now: Situation, belief: Belief) -> int:
-    """When the state is more likely to blame, the next attempt goes deeper by a factor: the search ends soon."""
+    """Return the minimum depth. If the state is more likely to blame, it grows by a factor: the search ends soon."""
     blames_batches = now.can_skip and belief.batches >= 0.5
     if belief.failed_depth == 0 or blames_batches or (belief.recipe and _is_exhausted(now, belief)):
         return 1

@@ -1,4 +1,4 @@
-"""Which batch a step used: every skip widens the gap between the step and its batch."""
+"""Batch index of a step: every skip widens the gap between the step and its batch."""
 
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class BatchIndex:
             self.update(row.as_rows())
 
     def _change(self, step: int, offset: int) -> None:
-        """From `step` on the offset is this one."""
+        """Set the offset from `step` on."""
         self.rewind(step)
         self.steps.append(step)
         self.offsets.append(offset)

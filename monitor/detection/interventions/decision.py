@@ -24,7 +24,7 @@ class Attempt:
     """Onset of the incident that the attempt answered."""
     rewind_to: int
     skip_from: int | None
-    """None: it replayed the same batches."""
+    """First skipped batch; None: the attempt replayed the same batches."""
     skip_to: int | None
     executed: bool = True
     """False: the trainer could not carry it out, so it shows nothing about the cause."""
@@ -44,7 +44,7 @@ class Attempt:
         return f"{plural(self.onset_step - self.rewind_to, 'step')} before the onset, {skipped}{remedies}{failed}"
 
 
-# What arms that were tried say (see `lossguard.Guard.arms`).
+# Verdict of the arms that were tried (see `lossguard.Guard.arms`).
 
 PRIOR_ARMS = 4.0
 """Tried arms that weigh as much as the chance that the policy takes without any."""
@@ -118,7 +118,7 @@ class Situation:
     expected: float
     """Value of the signal behind the incident that was expected at detection."""
     scale: float
-    """One robust standard deviation of it at detection."""
+    """Robust standard deviation of the signal at detection."""
     peak_excess: float
     """The largest excess so far."""
     excess: float
@@ -252,7 +252,7 @@ class Decision:
     choices: Sequence[Choice] = ()
     """The treatments that were compared, the cheapest first; of a policy that compares none, empty."""
     is_final: bool = False
-    """With `kind` None: nothing is done about this incident, and nothing more is decided about it."""
+    """True with `kind` None: nothing is done about this incident, and nothing more is decided about it."""
 
 
 BatchOf = Callable[[int], int]

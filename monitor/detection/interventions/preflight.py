@@ -48,7 +48,7 @@ class Known:
     recent_reports: Sequence[Sequence[Any]] = ()
     """(time, step, tokens, seconds a step) of the last reports; tokens and seconds may be None."""
     answered_at: float | None = None
-    """None: the trainer has not answered about this rollback."""
+    """Time of the answer; None: the trainer has not answered about this rollback."""
     answer: Mapping[str, Any] = field(default_factory=dict)
     """`lossguard.vocabulary.wire.Answer` as it was sent, with order_seconds and order_steps."""
 
@@ -67,7 +67,7 @@ class Preflight:
     restorable: bool | None
     """True if the checkpoint of `step` can be restored now, as the trainer says; None: it has not said so lately."""
     asked: str
-    """Who says so and when, or why nobody does, as a sentence."""
+    """Sentence that says who knows this and when, or why nobody does."""
     tier: str | None
     restore_seconds: float | None
     """Duration of the last load from this tier."""
@@ -88,13 +88,13 @@ class Preflight:
     texts: tuple[tuple[int, str], ...]
     """Batches that are skipped, with the beginning of their text: index, text."""
     refused: str | None
-    """Why the trainer would refuse the order, as a clause; None if nothing is known that speaks against it."""
+    """Clause that says why the trainer would refuse the order; None if nothing speaks against it."""
     expires_seconds: float | None
     """An order that is approved now is refused so many seconds later,"""
     expires_step: int | None
     """and after this step."""
     sentences: tuple[str, ...] = ()
-    """All of it, for a person."""
+    """Sentences with all facts, for a person."""
 
 
 def preflight(known: Known) -> Preflight:
@@ -162,7 +162,7 @@ def _step_seconds(known: Known) -> float | None:
 
 
 def _tokens_per_step(known: Known) -> float | None:
-    """By how much the token counter rises in a step."""
+    """Return the increase of the token counter per step."""
     found = [(each[1], each[2]) for each in known.recent_reports if len(each) > 2 and each[2] is not None]
     if len(found) < 2 or found[-1][0] <= found[0][0] or found[-1][1] < found[0][1]:
         return None

@@ -25,7 +25,7 @@ def asked(
     is_listed: bool,
     problem: str,
 ) -> str:
-    """Whether the checkpoint is there, who says so and when."""
+    """Say whether the checkpoint is there, who says so and when."""
     if step is None:
         return "There is no checkpoint to restore."
     named = f"The checkpoint of step {step:,}"
@@ -45,7 +45,7 @@ def asked(
 
 
 def sentences(found: "Preflight", known: "Known") -> Iterator[str]:
-    """All that a person should know, the most important first."""
+    """Return all that a person should know, the most important first."""
     if found.refused is not None:
         yield f"The trainer would refuse it: {found.refused}."
     if known.kind != OrderKind.ROLLBACK:
@@ -62,7 +62,7 @@ def sentences(found: "Preflight", known: "Known") -> Iterator[str]:
 
 
 def duration(seconds: float) -> str:
-    """Such as "0.4 s", "8 s", "5 min" or "2.5 h"."""
+    """Return a text such as "0.4 s", "8 s", "5 min" or "2.5 h"."""
     if seconds < 1:
         return "0 s" if seconds == 0 else "under 0.01 s" if seconds < 0.01 else f"{seconds:.1g} s"
     if seconds < 90:
@@ -71,17 +71,17 @@ def duration(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """Such as "8 s ago"."""
+    """Return a text such as "8 s ago"."""
     return "just now" if seconds < 1 else f"{duration(seconds)} ago"
 
 
 def hours(value: float, unit: str) -> str:
-    """Such as "0.42 GPU-hours"."""
+    """Return a text such as "0.42 GPU-hours"."""
     return f"{number_of_hours(value)} {unit.removesuffix('s') if value == 1 else unit}"
 
 
 def number_of_hours(value: float) -> str:
-    """Such as "0.42" or "1,200"."""
+    """Return a text such as "0.42" or "1,200"."""
     if 0 < value < 0.01:
         return "under 0.01"
     return f"{value:,.2f}" if value < 10 and value != int(value) else f"{value:,.0f}"

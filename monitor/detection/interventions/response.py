@@ -80,7 +80,7 @@ class IncidentResponse:
 
     @property
     def policy(self) -> Policy:
-        """At the pace of the rows, and within the limits of the trainer."""
+        """Policy at the pace of the rows, and within the limits of the trainer."""
         return self._configured.paced(self.source.stride).within(self.limits)
 
     @property
@@ -94,7 +94,7 @@ class IncidentResponse:
         return self._may_skip and self.data_repeats
 
     def set_policy(self, policy: Policy) -> None:
-        """From the next decision on."""
+        """Set the policy from the next decision on."""
         self._configured = policy
 
     def set_source(self, facts: SourceFacts) -> None:
@@ -163,7 +163,7 @@ class IncidentResponse:
             effects.append(self.interventions.advance(InterventionEvent.WITHDRAW, text))
         return [*effects, self.incidents.close(outcome, reason, superseded=superseded)]
 
-    # What the policy decides
+    # Decisions of the policy
 
     def _decide(self, step: int) -> list[Effect]:
         current = self.incidents.open
@@ -302,7 +302,7 @@ class IncidentResponse:
         effects = [self.interventions.verify(reason + describe_samples(rollback))]
         return effects + self.incidents.end_verification(Outcome.RECOVERED, "The rollback is verified.")
 
-    # What is known of the samples
+    # Skipped samples
 
     def report_mismatch(self, finding: Finding) -> list[Effect]:
         """Recomputed steps, or the trainer's comparison of samples, show that a restore was not right."""
@@ -339,7 +339,7 @@ class IncidentResponse:
         effects = [self.interventions.advance(InterventionEvent.RECUR, reason)]
         return effects + self.incidents.end_verification(Outcome.ONGOING, incident_reason)
 
-    # What the trainer does
+    # Actions of the trainer
 
     def order_applied(
         self,
@@ -448,7 +448,7 @@ class IncidentResponse:
             return effects  # it goes on: the new segment began in the middle of it
         return effects + self._close(Outcome.ONGOING, reason)
 
-    # What an operator decides
+    # Decisions of an operator
 
     def approve(self, number: int) -> list[Effect]:
         self.interventions.require_active(number)

@@ -26,7 +26,7 @@ class RestorableStep:
     """Duration of the last load from this tier; None: not measured."""
 
     def describe(self) -> str:
-        """Such as "from memory, 0.1 s"; empty if nothing is known."""
+        """Return a text such as "from memory, 0.1 s"; empty if nothing is known."""
         if self.tier is None:
             return ""
         return f"from {NAMES.get(self.tier, self.tier)}" + (
@@ -53,7 +53,7 @@ def restorable_steps(steps: Iterable[int], tiers: Tiers | None = None) -> list[R
 
 
 def thinned(steps: Sequence[int]) -> list[int]:
-    """At most MAX_RECENT_STEPS + MAX_OLDER_STEPS of the steps, among them the oldest: the stored state stays small."""
+    """Keep at most MAX_RECENT_STEPS + MAX_OLDER_STEPS steps, with the oldest: the stored state stays small."""
     old, recent = steps[:-MAX_RECENT_STEPS], steps[-MAX_RECENT_STEPS:]
     if len(old) <= MAX_OLDER_STEPS:
         return list(steps)

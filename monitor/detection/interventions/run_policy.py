@@ -35,7 +35,7 @@ def _read(rule: Mapping[str, Any] | None) -> tuple[Policy, DetectionSettings]:
 
 
 def _policy(rule: Mapping[str, Any] | None) -> Policy:
-    """By default one that orders rollbacks of the runs that can roll back. Raises TypeError or ValueError."""
+    """Return the policy; by default one that orders rollbacks of runs that can. Raises TypeError or ValueError."""
     fields = {name: value for name, value in (rule or {}).items() if name != DETECTION}
     return Policy.from_dict(fields) if fields else Policy(mode=Mode.AUTO)
 

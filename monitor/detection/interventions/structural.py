@@ -7,7 +7,7 @@ from monitor.detection.interventions.policy import Policy, WhenStructural
 NO_ANSWER = (
     "The data of this run does not repeat, so no batch can be left out, and there is no remedy that was not tried here"
 )
-"""Why a run whose data does not repeat is not rewound again, as a clause."""
+"""Clause that says why a run whose data does not repeat is not rewound again."""
 MAX_SHOWN = 8
 """Attempts that a verdict lists, the newest."""
 

@@ -1,4 +1,4 @@
-"""Whether to wait for a loss that may fall back on its own. All policies share these rules."""
+"""Rules of all policies for waiting for a loss that may fall back on its own."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ def costs(policy: Policy, now: Situation, roll_back: float) -> Costs:
 
 
 def too_early(now: Situation) -> list[str] | None:
-    """Why nothing is done yet, whatever waiting costs; or None."""
+    """Return why nothing is done yet, whatever waiting costs; or None."""
     rows = now.falls + now.rises
     if not now.sure:
         return ["The evidence is enough for an incident and not for an action."]
@@ -108,5 +108,5 @@ def wait(now: Situation, price: Costs) -> Decision:
 
 
 def budget_reason(now: Situation) -> str:
-    """Why a run that needs a rollback is held instead."""
+    """Return why a run that needs a rollback is held instead."""
     return f"The run has used up its budget of {plural(now.rollbacks_used, 'rollback')}."

@@ -24,7 +24,7 @@ class Action:
     kind: OrderKind
     decided_step: int
     rewind_to: int | None = None
-    """None: a hold, or a rollback of which no figures are known."""
+    """Step of the rollback; None: a hold, or a rollback of which no figures are known."""
     skip_from: int | None = None
     skip_to: int | None = None
     intervention: int | None = None

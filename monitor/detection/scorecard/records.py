@@ -70,10 +70,10 @@ class RunRecord(Protocol):
 
 
 def incident_in(record: IncidentRecord) -> Incident | None:
-    """None for what this release cannot read."""
+    """Read an incident; None if this release cannot."""
     return restore_row(incident_from_dict, dict(record.details))
 
 
 def intervention_in(details: Mapping[str, Any]) -> Intervention | None:
-    """None for what this release cannot read."""
+    """Read an intervention; None if this release cannot."""
     return restore_row(intervention_from_dict, details)

@@ -52,7 +52,7 @@ class ScoredRun:
 
     @property
     def gpu_hours(self) -> float | None:
-        """None: it is not known how long a step took."""
+        """GPU-hours; None: it is not known how long a step took."""
         return None if self.step_seconds is None else self.hours(self.num_steps)
 
     def hours(self, steps: float) -> float | None:
@@ -66,7 +66,7 @@ def is_scored(run: RunRecord) -> bool:
 
 
 def score_run(run: RunRecord) -> ScoredRun:
-    """One run, whatever its mode."""
+    """Score one run, whatever its mode."""
     policy = run_policy.policy_of(run.policy)
     can_roll_back = CAN_ROLL_BACK in run.capabilities
     found, num_advisories, num_unreadable = _found(run, policy)
@@ -110,7 +110,7 @@ def _found(run: RunRecord, policy: Policy) -> tuple[list[Found], int, int]:
 
 
 def _by_incident(run: RunRecord, policy: Policy) -> dict[int, list[Intervention]]:
-    """By incident, the interventions of the policy: they have a mode."""
+    """Return the policy's interventions by incident: they have a mode."""
     found: dict[int, list[Intervention]] = {}
     for each in filter(None, map(intervention_in, run.interventions)):
         if each.incident is not None and each.mode is not None:

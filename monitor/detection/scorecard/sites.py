@@ -40,7 +40,7 @@ class Site:
 
     @property
     def decided_step(self) -> int:
-        """When the policy would have acted; without an action, when the trouble was detected."""
+        """Step of the policy's action; without an action, of the detection."""
         return self.incidents[0].detected_step if self.action is None else self.action.decided_step
 
 

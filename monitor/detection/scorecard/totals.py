@@ -62,7 +62,7 @@ class Totals:
 
     @property
     def false_action_interval(self) -> tuple[float, float] | None:
-        """Its exact 95% confidence interval, if false actions are independent of each other."""
+        """Exact 95% confidence interval of the rate, if false actions are independent of each other."""
         low, high = map(self._per_hours, poisson_interval(self.counted_false_actions))
         return None if low is None or high is None else (low, high)
 

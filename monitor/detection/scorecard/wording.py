@@ -120,7 +120,7 @@ def number_or_dash(value: float | None) -> str:
 
 
 def action_text(action: Action | None) -> str:
-    """Such as "rewind to 300, skip 61 batches"."""
+    """Return a text such as "rewind to 300, skip 61 batches"."""
     if action is None:
         return "wait"
     if action.kind is not OrderKind.ROLLBACK:

@@ -250,7 +250,7 @@ class Baseline:
         return [BaselineFits(num * BLOCK, numbers.repeat(BLOCK, axis=1))]
 
     def _in_band(self, residual: Floats, scale: Floats | float) -> Bools:
-        """Which residuals update the baseline."""
+        """Return bool[N]: True for residuals that update the baseline."""
         deviation = np.abs(residual) if self.signal.two_sided else residual
         in_band: Bools = deviation < UPDATE_Z * scale
         if not self.signal.two_sided and self.count - len(self.block) >= WINDOW:

@@ -69,7 +69,7 @@ class DetectorSet:
         declared: Sequence[tuple[int, str]],
         earlier: Iterable[Rows],
     ) -> "DetectorSet":
-        """From a snapshot, None for fresh ones: see `DetectionEngine.fork`."""
+        """Restore from a snapshot, None for fresh detectors: see `DetectionEngine.fork`."""
         detectors = cls(settings)
         new = frozenset() if state is None else detectors.load_state_dict(state)
         if new:
@@ -80,7 +80,7 @@ class DetectorSet:
         return detectors
 
     def declare(self, step: int, kind: str) -> None:
-        """From `step` on the signals have a new normal, when the event is of a kind that changes the curve."""
+        """Learn the signals' normal anew from `step` on, if the event is of a kind that changes the curve."""
         if kind in SHIFT_EVENTS:
             self.declared = sorted({*self.declared, step})
         if kind == LEVEL_ACCEPTED:

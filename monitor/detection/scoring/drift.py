@@ -49,7 +49,7 @@ class Scale:
     means: list[float] = field(default_factory=list)
     """Means of the last PAST_BLOCKS blocks, oldest first."""
     ends: list[int] = field(default_factory=list)
-    """Their last steps."""
+    """Last steps of these blocks."""
     recent: list[float] = field(default_factory=list)
     """The newest rises, which may belong to the one that is being judged: PAST_BLOCKS at most."""
     num_rises: int = 0
@@ -148,7 +148,7 @@ class LevelDrift:
         self.drift, self.rise_step, self.reference = 0.0, 0, -UNKNOWN  # at the last full block
 
     def restarted(self) -> "LevelDrift":
-        """After a declared change: the level is learnt anew, how far it wanders stays known."""
+        """Return the drift after a declared change: the level is learnt anew, its wandering stays known."""
         drift = LevelDrift()
         drift.scales = [replace(scale, means=[], ends=[]) for scale in self.scales]
         return drift

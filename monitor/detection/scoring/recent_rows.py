@@ -71,7 +71,7 @@ class RecentRowsBuffer:
 
     @property
     def rows(self) -> RecentRows:
-        """At most MAX_RECENT_ROWS."""
+        """Recent rows, at most MAX_RECENT_ROWS."""
         if self._steps:
             self.rows = self._joined()
         return self._rows

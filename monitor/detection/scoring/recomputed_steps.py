@@ -72,7 +72,7 @@ class Verdict:
         return self.recomputed - self.recorded
 
     def beyond(self) -> Bools:
-        """Which rows differ by more than is tolerated."""
+        """Return bool[N]: True for rows that differ by more than is tolerated."""
         return np.abs(self.differences()) > self.tolerances
 
     def is_mismatch(self) -> bool:
@@ -82,7 +82,7 @@ class Verdict:
         return bool(np.count_nonzero(self.beyond()) >= MIN_DIFFERENT)
 
     def scores(self) -> Floats:
-        """Each row's difference in tolerances."""
+        """Return each row's difference in tolerances."""
         return np.minimum(np.abs(self.differences()) / self.tolerances, MAX_SCORE)
 
     def score(self) -> float:

@@ -44,7 +44,7 @@ class Comparison:
 
     restored_step: int
     noise: float
-    """From step to step, one robust standard deviation."""
+    """Robust standard deviation from step to step."""
     is_new_process: bool
     """True if another process computes the steps again, maybe on other hardware."""
     end_step: int
@@ -110,7 +110,7 @@ class Comparison:
         return replace(again, found_rates=nothing, recomputed=nothing)
 
     def ending_at(self, step: int) -> Self:
-        """Without the rows from `step` on: there something else changes."""
+        """Return the comparison without the rows from `step` on: there something else changes."""
         return replace(self, end_step=min(self.end_step, step))
 
     def is_over_after(self, step: int) -> bool:
@@ -120,7 +120,7 @@ class Comparison:
         return not (is_ahead & waits).any()
 
     def with_row(self, rows: Rows, k: int) -> Self:
-        """After row k was computed again. It ends after another learning rate, and losses before another batch."""
+        """Take in row k. The comparison ends after another learning rate, that of losses before another batch."""
         step = int(rows.steps[k])
         row = int(np.searchsorted(self.steps, step))
         if step >= self.end_step or self.steps[row] != step:

@@ -38,7 +38,7 @@ class SignalParameters:
     gross_fraction: float = 0.0
     """Gross rise as a fraction of the level; the larger of the two counts."""
     is_advisory: bool = False
-    """It only warns."""
+    """True if the signal only warns."""
     false_alarm_share: float = 1.0
     """Share of the target rate of false alarms."""
 

@@ -1,4 +1,4 @@
-"""Whether a skip has left samples out: what was recorded with the skipped batches must not come again without them.
+"""Effect of a skip: samples recorded with the skipped batches must not come again without them.
 
 A loop that draws its batches by itself may draw the skipped ones again: a restore sets its random numbers back too, and
 nothing in the loop uses the batch index that the guard moves on. The same samples on the same state give the same loss.
@@ -45,7 +45,7 @@ class RepeatedSamples:
     first_step: int
     last_step: int
     loss: float
-    """At `first_step`, as recorded and as computed again."""
+    """Loss at `first_step`, as recorded and as computed again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +56,7 @@ class SkipEffect:
     skip_from: int
     skip_to: int
     noise: float
-    """From step to step, one robust standard deviation."""
+    """Robust standard deviation from step to step."""
     steps: Ints
     recorded: Floats
     """float64[N]: the loss at each of the steps, infinite where it was not finite."""
@@ -69,7 +69,7 @@ class SkipEffect:
 
     @classmethod
     def of(cls, restored_step: int, rows: Rows, *, skip_from: int, skip_to: int, noise: float) -> Self | None:
-        """With those of the rows that used the batches [skip_from, skip_to); None where there are none."""
+        """Build from the rows that used the batches [skip_from, skip_to); None without such rows."""
         if not len(rows) or not {"loss", "batch_index"} <= rows.metrics.keys():
             return None
         loss, batches = rows.metrics["loss"], rows.metrics["batch_index"]
@@ -89,7 +89,7 @@ class SkipEffect:
         )
 
     def with_row(self, rows: Rows, k: int) -> Self | RepeatedSamples | None:
-        """After row k was computed again; None once the skip has an effect, or nothing is left to compare."""
+        """Take in row k; None once the skip has an effect, or nothing is left to compare."""
         step = int(rows.steps[k])
         row = int(np.searchsorted(self.steps, step))
         if row == len(self.steps) or not {"batch_index", "loss"} <= rows.metrics.keys():

@@ -33,7 +33,7 @@ class SkippedUpdates:
     recent: list[int] = field(default_factory=list)
     """The steps of the last ones within SKIP_WINDOW steps, one entry for each skipped update."""
     judged_until: int = -1
-    """Up to this step rows are judged although their update was skipped: the cap was reached before."""
+    """Last step up to which rows are judged although their update was skipped: the cap was reached before."""
     last_step: int | None = None
 
     def apply(self, rows: Rows) -> tuple[Rows, Skips]:

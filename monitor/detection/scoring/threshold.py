@@ -32,7 +32,7 @@ EXCESSES = np.maximum(BIN_CENTRES - BIN_EDGES[np.maximum(np.arange(NUM_BINS) - 1
 TAIL_FRACTION = 0.03
 """Fraction of the values, the largest, that counts as the tail."""
 MIN_VALUES = 64.0
-"""Before the tail is fitted; a prior threshold serves until then."""
+"""Minimum values to fit the tail; a prior threshold serves until then."""
 OF_SUMS = np.array([1.0] + [0.5] * (len(SPANS) - 1))
 """The shape of each tail, by that of single values: two large ones must meet in a sum, so half of it."""
 PRIOR_SHAPES, MAX_SHAPES, PRIOR_WEIGHT = 0.2 * OF_SUMS, 0.6 * OF_SUMS, 10.0
@@ -50,7 +50,7 @@ CORRELATED = np.array([1.0] + [sqrt((1.0 + PREWHITENED) / (1.0 - PREWHITENED))] 
 while the tail is young: the autocorrelation is not known yet."""
 YOUNG = np.array([[SURE] * len(SPANS), CORRELATED])
 MIN_TRUSTED = 200.0
-"""Before so many values, those around alarms left out, a tail is young: it knows few excesses."""
+"""Values, without those around alarms, below which a tail is young: it knows few excesses."""
 PART = np.array([0.9, 0.9, 0.65, 0.65]) * np.sqrt(np.array(SPANS[1:]) - 1.0)
 """Fractions of the threshold of single values that apply to sums. For an incident, what a sum's own tail puts
 above it is halved on a logarithmic scale: a few long excursions make that tail heavier than any sum of values can be.

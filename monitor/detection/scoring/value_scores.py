@@ -135,7 +135,7 @@ def _evidence(detector: SignalDetector, fit: BaselineFit, gap: int) -> tuple[flo
 
 
 def _correlations(fit: BaselineFit) -> tuple[float, float]:
-    """By what the value before a sum predicts it: of short sums, whose values may be prewhitened, and of long."""
+    """Return the correlations of a sum with the value before it: for short sums (maybe prewhitened), and long."""
     return (0.0 if fit.autocorrelation >= PREWHITENED else fit.autocorrelation), fit.autocorrelation
 
 

@@ -239,7 +239,7 @@ class Pace:
             first = each.first_step
         return first
 
-    # What the trainer does
+    # Actions of the trainer
 
     def begin_segment(self, *, is_new_process: bool) -> None:
         """Begin a new segment: the time up to its first row is no step."""

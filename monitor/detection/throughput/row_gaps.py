@@ -10,7 +10,7 @@ import numpy as np
 from monitor.detection.rows import Rows
 
 MIN_SECONDS = 120.0
-"""No shorter silence is a stall: nobody is to be woken for less."""
+"""Minimum silence that is a stall: nobody is to be woken for less."""
 FIRST_SECONDS = 600.0
 """The least that counts before the gaps of a run are known: it loads data, compiles, restores."""
 MIN_GAPS = 8
@@ -22,10 +22,10 @@ TIMES_SECOND = 4.0
 TIMES_LONGEST = 1.5
 """Factor of a stall to the longest gap: an unannounced evaluation is an alarm the first time only."""
 MAX_SECONDS = 3600.0
-"""No gap makes more than an hour of silence normal, unless gaps of that length happened twice."""
+"""Maximum silence that one gap makes normal; a gap that happened twice may make more."""
 NUM_KEPT = 4
 MAX_AGE_ROWS = 20_000
-"""After so many rows a gap no longer counts."""
+"""Rows after which a gap no longer counts."""
 MIN_VECTOR_ROWS = 32
 """Minimum number of rows whose times are read as an array; of fewer rows they are read one by one."""
 
