@@ -76,7 +76,7 @@ class StepAxis:
         return cls(np.array(steps, dtype=np.float64), np.array([points[step] for step in steps], dtype=np.float64))
 
     def at(self, steps: Sequence[float]) -> Floats:
-        """Positions of these steps; beyond the first and the last known step, theirs."""
+        """Return the positions of these steps; beyond the known steps, the position of the first or the last."""
         return np.interp(np.asarray(steps, dtype=np.float64), self.steps, self.positions)
 
     def step_at(self, position: float) -> float:

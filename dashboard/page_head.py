@@ -29,7 +29,7 @@ when the page first shows one."""
 LIST = "/"
 """Path of the list of runs: it has no figure."""
 PLOTLY_DELAY_MS = 3000
-"""The list has plotly.js so long after it was loaded, for the page of a run that a viewer opens from there."""
+"""Milliseconds after which the list loads plotly.js, for the page of a run that a viewer opens from there."""
 IMPORT = re.compile(r"""(?:from|import)["'`]\./([\w.~-]+\.js)["'`]""")
 
 
@@ -107,7 +107,7 @@ def _inline(name: str) -> str:
 
 
 def _scripts(page: str) -> str:
-    """To start plotly.js takes the browser a tenth of a second, for which the first run of the list would wait."""
+    """Return scripts that start plotly.js early: the first run of the list would wait a tenth of a second for it."""
     preloads = scripts_of_elements(ELEMENTS[page])
     if page == "run":
         plotly = f'<script async src="{PLOTLY_URL}"></script>'

@@ -8,7 +8,7 @@ MIN_OFFSET = 1.0
 
 
 class StoreClock:
-    """This machine's clock, corrected by what the database's clock was found to be."""
+    """Clock of this machine, corrected by the difference to the database's clock."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock, self.offset = clock, 0.0

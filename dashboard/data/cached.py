@@ -117,7 +117,7 @@ def line_curves(
 
 
 def latest_value(facts: RunFacts, segment: int | None, metric: str) -> LatestValue | None:
-    """The newest value of a metric, which may be reported every so many steps only; None when it never was."""
+    """Return the newest value of a metric, which may be reported every few steps only; None when it never was."""
 
     def read(session: Session) -> LatestValue | None:
         run = queries.run_named(session, run_id=facts.run.id)

@@ -15,9 +15,9 @@ from db import queries
 from db.models import Incident, Intervention, Run
 
 KEPT_SECONDS = 60.0
-"""Then all are read again: also those of a collector whose clock is wrong by more than OVERLAP_SECONDS."""
+"""Seconds after which all rows are read again: a collector's clock may be wrong by more than OVERLAP_SECONDS."""
 OVERLAP_SECONDS = 60.0
-"""A read asks for what has changed since so long before the one before it: clocks differ, and transactions wait."""
+"""Overlap of two reads in seconds: clocks differ, and transactions wait."""
 
 Row = TypeVar("Row", Incident, Intervention)
 

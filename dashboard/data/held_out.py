@@ -17,7 +17,7 @@ HELD_OUT_LOSS, HELD_OUT_BITS_PER_BYTE = "held_out_loss", "held_out_bits_per_byte
 HELD_OUT_LOSS_SE = "held_out_loss_se"
 """The standard error of the held-out loss."""
 HELD_OUT_METRICS = (HELD_OUT_LOSS, HELD_OUT_LOSS_SE, HELD_OUT_BITS_PER_BYTE)
-"""Measured every so many steps: smoothing would only add lag."""
+"""Metrics that are measured at few steps: smoothing would only add lag."""
 HELD_OUT_DIFFERENCE = "held_out_difference"
 """A derived curve, never stored."""
 TOLERANCE = 1e-9

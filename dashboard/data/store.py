@@ -43,7 +43,7 @@ class StepsAway(StepsUnreadable):
 
 
 class StepsDamaged(StepsUnreadable):
-    """A block of them is damaged, and does not mend by itself."""
+    """Raised if a block of steps is damaged, which does not mend by itself."""
 
     outlook = ""
 

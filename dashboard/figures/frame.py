@@ -16,7 +16,7 @@ Range = tuple[float, float]
 TAIL = 0.05
 """Share of the buckets at each end of the values that may be extreme; of fewer than 20 buckets none is."""
 REACH = 5.0
-"""A value is extreme if it is farther from the middle 90% than so many times their width."""
+"""Distance from the middle 90% in widths of it, from which a value is extreme."""
 MIN_SHARE, MIN_DECADES = 0.01, 0.3
 """Smallest width of the middle that counts: a share of its values, and decades on a log axis."""
 FALL = 0.2

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 MAX_ROWS_SHOWN = 25
-"""A table with at most so many rows shows all of them; a longer one scrolls within its box."""
+"""Maximum rows that a table shows without scrolling; a longer one scrolls within its box."""
 
 
 def show_table(table: pd.DataFrame, *, key: str, numbers: Collection[str] = ()) -> None:

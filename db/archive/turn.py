@@ -13,7 +13,7 @@ from db.store.engine import writing
 
 ROLE = "archive"
 LEASE_SECONDS = 120.0
-"""Renewed with every file, so it is to be longer than the upload of one; so long a killed process keeps others out."""
+"""Duration of the lease, which every file renews: longer than its upload. A killed process blocks others as long."""
 
 
 class Busy(RuntimeError):

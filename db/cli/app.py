@@ -166,7 +166,7 @@ def set_retention(
     days: Annotated[str, typer.Argument(metavar="DAYS", help="a number, or: forever")],
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Keep the ended runs of a project for so many days, whatever the --days of `prune` say."""
+    """Keep the ended runs of a project for the given days, whatever the --days of `prune` say."""
     kept = _days(days)
     if not is_name(project):
         raise _error(f"{project!r} is no project: give a name of 1 to 128 characters without control characters")

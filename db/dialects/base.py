@@ -56,7 +56,7 @@ class Dialect(ABC):
         """An engine whose errors do not show the values of a statement. Raises BadDatabaseUrl."""
 
     def bound_idle_transactions(self, engine: sa.Engine, seconds: float) -> None:  # noqa: B027 - a file has no server
-        """Let the server roll back a transaction of the engine in which nothing happened for so long."""
+        """Let the server roll back a transaction of the engine that is idle for the given seconds."""
 
     @abstractmethod
     def store_file(self, url: sa.URL) -> Path | None:
@@ -68,7 +68,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def time_limit(self, connection: sa.Connection, seconds: float) -> AbstractContextManager[None]:
-        """A context in which the database gives up a query after so many seconds. It raises QueryTooSlow then."""
+        """A context in which the database gives up a query after the given seconds and raises QueryTooSlow."""
 
     def insert(self, connection: sa.Connection, table: str, names: Sequence[str], rows: Rows) -> None:
         """Insert rows, at least one; `names` are its columns."""
@@ -95,7 +95,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def number(self, column: InstrumentedAttribute[Any], key: str) -> sa.ColumnElement[float | None]:
-        """The same as a number; NULL where it is none."""
+        """The member as a number; NULL if it is none."""
 
     @abstractmethod
     def num_bytes(self, engine: sa.Engine) -> int:

@@ -41,7 +41,7 @@ class Selection:
     """The conditions that mean the newest value of a metric which only the steps have, unless a setting has the
     name."""
     by_settings: Sequence[Test]
-    """Whether a setting meets each of these; NULL where no setting has the name."""
+    """Conditions on settings, each true if a setting meets it; NULL if no setting has the name."""
 
 
 def selection(session: Session, where: RunFilter, *, now: float) -> Selection:

@@ -50,7 +50,7 @@ class MetricColumn:
 
     @classmethod
     def of_arrays(cls, values: Floats, reported: Bools) -> "MetricColumn":
-        """Values, NaN where they were not reported, and which of them were."""
+        """Build a column of values, NaN where they were not reported, and a mask of the reported ones."""
         finite = np.isfinite(values)
         return cls(values, reported, finite, bool(finite.all()))
 

@@ -53,7 +53,7 @@ class LiveSpan:
     first: int
     last: int
     sealed: int
-    """The end of their segment: roll-ups reach so far."""
+    """End of the segment's roll-ups."""
 
 
 @dataclass(frozen=True, slots=True)

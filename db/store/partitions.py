@@ -25,7 +25,7 @@ ROW_BYTES = 170
 NUM_KEYS = 100
 """Keys of runs in a partition: a gigabyte of runs with 100,000 steps. It is in the bounds of the stored partitions."""
 FEW = 4
-"""A partition is written anew where at most one run is left for so many deleted ones."""
+"""Deleted runs per remaining run from which a partition is written anew, if at most one run is left for them."""
 PARTITION = re.compile(rf"({'|'.join(LARGE_COLUMNS)})_(\d+)")
 """The name of a partition, which ends in its number."""
 LOCK = 0x10556

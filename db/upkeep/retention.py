@@ -22,7 +22,7 @@ SECONDS_PER_DAY = 86_400
 
 
 def set_days(session: Session, *, project: str, days: float | None, now: float) -> None:
-    """Keep the ended runs of the project for so many days; None: for good."""
+    """Keep the ended runs of the project for the given days; None: for good."""
     row = session.get(Retention, project) or Retention(project=project)
     row.days, row.changed_at = days, now
     session.add(row)

@@ -126,8 +126,8 @@ OPEN_PATHS = ("/healthz",)
 
 
 class Authentication:
-    """ASGI middleware: refuses a request without a valid token before its body is read; the others carry on as
-    `request.state.principal` whose they are."""
+    """ASGI middleware: refuses a request without a valid token before its body is read, and stores the principal of
+    others in `request.state.principal`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

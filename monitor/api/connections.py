@@ -222,7 +222,7 @@ def protocol(limits: Connections) -> type[Connection]:
 
 
 def raise_file_limit(num_connections: int) -> int:
-    """Let this process have files for so many connections, as far as the system permits: how many there may be."""
+    """Raise the limit of open files for this many connections, as far as the system permits; return the limit."""
     if sys.platform == "win32":
         return num_connections
     import resource

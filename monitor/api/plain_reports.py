@@ -78,7 +78,7 @@ class PlainReports:
 
 
 async def answer(reports: ReportQueue, metrics: ProcessMetrics, report: ReportIn, head: Head) -> dict[str, Any]:
-    """Store the report: what its sender is answered, once it is stored. Raises what prevented it."""
+    """Store the report, and return the answer to its sender once it is stored. Raises what prevented it."""
     run_id, writer, undelivered_bytes = head
     result = await reports.store(run_id, report, undelivered_bytes=undelivered_bytes, writer=writer)
     metrics.count_report(result)

@@ -118,11 +118,11 @@ class Reservation:
 # The limits of a request
 
 UNLIMITED_PATHS = ("/healthz", "/metrics")
-"""A busy collector is healthy, and must be able to say that it is busy."""
+"""Paths without limits: a busy collector is healthy, and must be able to say that it is busy."""
 EXPORT_PATH = re.compile(f"{API}/runs/[^/]+/export")
 RUN_PATH = re.compile(f"{API}/runs/({RUN_ID_PATTERN})/.*")
 STRUCTURE = b'{[,:"'
-"""Each of these bytes stands for at most about 50 bytes of memory in a parsed body, so that their number bounds it."""
+"""Bytes of structure: each stands for at most about 50 bytes of memory in a parsed body, so their number bounds it."""
 
 MIN_ARRAY_BYTES = 16_384
 

@@ -88,7 +88,7 @@ def verdict(found: Verdict) -> dict[str, Any]:
 
 
 def standing(row: Run, newest: Standing, tally: Tally, judged: Verdict | None, fields: Sequence[str]) -> dict[str, Any]:
-    """A run in a list: where it stands, and how much of it is open. `judged`: None where no field asks for it."""
+    """Return a run of a list with its progress and open items. `judged`: None where no field asks for it."""
     values: dict[str, Callable[[], Any]] = {
         "tags": lambda: tags_of(row.tags, row.config),
         "step": lambda: newest.step,

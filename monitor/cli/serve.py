@@ -22,7 +22,7 @@ SHUTDOWN_SECONDS = 25
 """Time for requests in progress to complete after the signal to stop."""
 
 MAX_IDLE_SECONDS = 5.0
-"""A collector that stands still in a transaction keeps the others from its runs so long. A step of a transaction takes
+"""Maximum seconds for which a collector that hangs in a transaction blocks the others. A step of a transaction takes
 milliseconds; the longest, detection in a report of 10,000 steps, some tenths of a second."""
 
 

@@ -165,11 +165,11 @@ class DetectionEngine:
     # Actions of the trainer
 
     def set_restorable(self, steps: Sequence[int], tiers: Tiers | None = None) -> None:
-        """The complete list of the steps that can be restored now; `tiers`: where each of them is kept, if known."""
+        """Set the complete list of steps that can be restored now; `tiers`: where each of them is kept, if known."""
         self.response.set_restorable(steps, tiers)
 
     def declare(self, step: int, kind: str, details: Mapping[str, Any] | None = None) -> list[Effect]:
-        """The trainer announced a change that takes effect at `step`: signals find their new normal there.
+        """Declare a change that takes effect at `step`: signals find their new normal there.
 
         `details` matter of an event that says how the next rows are made (`says_source`), and of those by which the
         trainer says what it has seen of its samples.
@@ -210,7 +210,7 @@ class DetectionEngine:
         recorded: Rows | None = None,
         doubtful_from: int | None = None,
     ) -> list[Effect]:
-        """A new segment begins at `step`: the detectors go back to where they stood before it on the live line.
+        """Begin a segment at `step`: the detectors go back to where they stood before it on the live line.
 
         `detectors`: a snapshot (see `detectors_state`), None for fresh ones; `history`: the rows of the live line
         between it and `step`; `obeyed`: the intervention that the new segment executes, any other order stays open;
@@ -279,7 +279,7 @@ class DetectionEngine:
         )
 
     def order_failed(self, number: int, detail: str, refusal: Refusal | None = None) -> list[Effect]:
-        """The trainer could not execute intervention `number`; `refusal`: it would not."""
+        """Take in that the trainer could not execute intervention `number`; `refusal`: it would not."""
         return self.response.order_failed(number, detail, refusal)
 
     # Stalls, by the clock of the collector

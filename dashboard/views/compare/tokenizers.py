@@ -35,7 +35,7 @@ def vocabulary_of(config: Mapping[str, Any]) -> Vocabulary:
 
 
 def warning(runs: Mapping[str, Vocabulary]) -> str | None:
-    """Why the perplexities of these runs (label -> vocabulary) are not, or may not be, comparable; None if they are."""
+    """Return why perplexities of these runs (label -> vocabulary) may not be comparable; None if they are."""
     if len(runs) < 2:
         return None
     summary = _summary(runs)

@@ -103,7 +103,7 @@ def group_table(groups: Sequence[Group], by: Sequence[str], columns: Sequence[Co
 
 
 def values_column(label: str, values: Sequence[Any], digits: int, *, help: str = "") -> TableColumn:
-    """Numbers with so many digits; where one is no number, all as text."""
+    """Return numbers with the given digits; if one is no number, all as text."""
     numbers = [number(value) for value in values]
     if all(found is not None or value is None for found, value in zip(numbers, values, strict=True)):
         written = _format(numbers, digits)
@@ -115,7 +115,7 @@ def values_column(label: str, values: Sequence[Any], digits: int, *, help: str =
 
 
 def _format(numbers: Sequence[float | None], digits: int) -> str:
-    """Whole numbers as they are, others with so many digits."""
+    """Return whole numbers as they are, others with the given digits."""
     finite = [each for each in numbers if each is not None and math.isfinite(each)]
     return ".0f" if all(each.is_integer() and abs(each) < 1e15 for each in finite) else f".{digits}g"
 

@@ -56,7 +56,7 @@ class IncidentTracker:
     mismatch: Incident | None = None
     """Recomputed steps that differ from their record. No policy answers it, and it neither hides nor delays others."""
     mismatch_since: int = 0
-    """The step whose restore led to it: what was saved after it may be wrong, also before the loss shows it."""
+    """Step whose restore led to the mismatch: what was saved after it may be wrong, also before the loss shows it."""
     mismatch_reasons: int = 3
     """The number of its reasons that are about the first finding."""
     mismatch_notices: list[str] = field(default_factory=list)
@@ -96,7 +96,7 @@ class IncidentTracker:
         return scored.row.step - loss.low_step >= self.settings.plateau_steps and loss.low_step > self.plateau_step
 
     def report_plateau(self, step: int, readings: Readings) -> list[Effect]:
-        """The plateau advisory, once for each lowest level; nothing is done about it."""
+        """Report the plateau advisory, once for each lowest level; nothing is done about it."""
         loss = readings.get("loss")
         if loss is None or self.settings.plateau_steps == 0 or loss.low_step <= self.plateau_step:
             return []
@@ -184,7 +184,7 @@ class IncidentTracker:
         return self.add_reason(reason)
 
     def wait(self, reasons: Sequence[str], afterwards: str) -> list[Effect]:
-        """The policy waits. Its reasons are recorded when they are new; `afterwards`, if the incident then ends."""
+        """Record the reasons of a decision to wait if they are new; `afterwards`: if the incident then ends."""
         assert self.open is not None
         before, self.open.wait_reasons = self.open.wait_reasons, [reasons[0], afterwards]
         return [] if before[:1] == [reasons[0]] else [self.add_reason(" ".join(reasons))]
@@ -217,7 +217,7 @@ class IncidentTracker:
     # Recomputed steps
 
     def report_mismatch(self, finding: Finding) -> list[Effect]:
-        """Recomputed steps differ from their record: an incident, or further reasons of the one that is open.
+        """Report recomputed steps that differ from their record: an incident, or further reasons of the open one.
 
         It keeps those of the first finding and of the newest: a run that crashes and resumes all day stays small.
         """
@@ -241,7 +241,7 @@ class IncidentTracker:
         return [IncidentChanged(replace(incident, state=state, end_step=end, outcome=outcome, reasons=reasons))]
 
     def discard_mismatch(self, step: int) -> list[Effect]:
-        """The run goes back to `step`: what was computed from there on is no longer part of it."""
+        """Discard the mismatch if the run goes back to `step`: later steps are no longer part of the run."""
         if self.mismatch is None or step > self.mismatch_since:
             return []
         reason = f"The run went back to step {step}: these steps are computed again."

@@ -49,9 +49,9 @@ class OpenIncident:
     peak_excess: float = 0.0
     excess: float = 0.0
     spike_rows: int = 0
-    """Rows since the loss left its band, that one included."""
+    """Rows since the loss left its band, with that row."""
     recent_excess: float = 0.0
-    """The mean excess of the last RECENT_ROWS of them."""
+    """Mean excess of the last RECENT_ROWS of these rows."""
     highest_excess: float = 0.0
     """The highest mean so far: a single row proves nothing."""
     mean_excess: float | None = None
@@ -209,7 +209,7 @@ class OpenIncident:
         return True
 
     def _worsen(self, step: int, kind: IncidentKind, signal: str, reading: SignalReading, reason: str) -> None:
-        """The incident becomes one of a more severe kind; band, peak and score are of the signal behind it."""
+        """Make the incident one of a more severe kind; band, peak and score are of the signal behind it."""
         state = advance(self.incident.state, IncidentEvent.WORSEN)
         same = signal == self.incident.signal
         self.expectation_known = self.expectation_known if same else bool(np.isfinite(reading.expected))
@@ -271,7 +271,7 @@ class OpenIncident:
         return calm_rows >= settings.calm_rows and signal is not None and readings[signal].z >= PRECURSOR_Z
 
     def is_over(self, settings: DetectionSettings) -> bool:
-        """Back in band in full, or in part for so long that this is the new normal."""
+        """True if all is back in band in full, or in part for so long that this is the new normal."""
         recovered = self.remaining_excess <= MAX_REMAINING_NOISES * self.incident.scale
         return self.calm_rows >= settings.calm_rows and (recovered or self.calm_rows >= settings.adopt_rows)
 

@@ -13,10 +13,10 @@ SMALLEST, LARGEST = 0.01, 0.99
 WEIGHTS = (-0.67, -0.461, -64.9, 32.2, 2.69)
 """Weights of `SpikeShape.features`, as fitted."""
 MAX_ROWS = 80
-"""Rows beyond which no spike was fitted: a longer one counts as one of so many rows."""
+"""Maximum rows of a spike in the fit: a longer one counts as one of this length."""
 OFFSET_ROWS, MIDDLE_ROWS = 6, 12
 USUAL_ROWS, USUAL_SPIKES = 9, 2
-"""A run begins with the knowledge of so many spikes that took so many rows."""
+"""Rows and number of spikes that a run is taken to know when it begins."""
 SIMILAR_SIZE = 0.5
 """Fraction of the size of a spike below which earlier spikes say nothing about it."""
 

@@ -16,7 +16,7 @@ from monitor.detection.scoring.skip_effect import RepeatedSamples
 SAME_BATCHES = 0.8
 """Correlation between recorded and recomputed losses from which on the batches are the same."""
 MIN_SHIFT = 3.0
-"""A mean difference of so many of their standard deviations is a shift of all losses, whatever the batches."""
+"""Mean difference in standard deviations that is a shift of all losses, whatever the batches."""
 MIN_ROWS = 4
 """Rows from which on a correlation says anything."""
 

@@ -29,7 +29,7 @@ DIVERGENCE_LAGS = 2.0
 MIN_WIDTH_BATCHES = 8.0
 """Scale of the bad batches that are still to come, for trouble that has only begun."""
 DAMAGE_ROWS, DAMAGE_RATIO = 2, 20.0
-"""A loss that rises within so many rows by so many times its level looks like damaged numbers: text that a confident
+"""Rows within which a loss rises, and factor of its level, that look like damaged numbers: text that a confident
 model gets wrong costs up to about ten times its level."""
 MIN_DAMAGE_LEVEL = 0.1
 """Nats; of a loss near zero, or below it, the level says nothing."""
@@ -59,7 +59,7 @@ class Belief:
         return self.batches * deep * wide + (1 - self.batches) * self.still_deep(depth)
 
     def still_deep(self, depth: int) -> float:
-        """The probability that the state so many steps before the onset is sound, given the attempts that failed."""
+        """Return the probability that the state at this depth before the onset is sound, given the failed attempts."""
         return max(1 - _beyond(depth, self.lag_scale) / _beyond(self.failed_depth, self.lag_scale), 0.0)
 
     def helps(self, remedy: Worth, depth: int) -> float:

@@ -49,7 +49,7 @@ class Attempt:
 PRIOR_ARMS = 4.0
 """Tried arms that weigh as much as the chance that the policy takes without any."""
 MIN_ARMS = 3
-"""Below so many, no arm speaks for another treatment than the policy chooses without any."""
+"""Minimum tried arms that may speak for another treatment than the policy chooses without any."""
 DEPTHS = (25, 100, 400)
 """Steps before the onset up to which a checkpoint is of one class of depth."""
 
@@ -192,7 +192,7 @@ class Choice:
     tried: Tried = Tried()
     """The records."""
     certain: float
-    """Cost in any case: the steps that it gives up, and those that dropped batches are worth."""
+    """Cost in any case: the steps that the option gives up, and the worth of its dropped batches."""
     failing: float
     """Additional cost if it does not get past."""
 
@@ -211,7 +211,7 @@ class Choice:
         return 0 if self.skip_from is None or self.skip_to is None else self.skip_to - self.skip_from
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the choice as JSON."""
         names = ("rewind_to", "skip_from", "skip_to", "remedy", "tier", "depth", "prior", "certain", "failing")
         known = {name: getattr(self, name) for name in (*names, "chance", "cost")}
         return {"arm": self.arm.value, **known, "tried": self.tried.num, "past": self.tried.num_past}

@@ -19,7 +19,7 @@ TAKEN_UP = UNDER_WAY | {InterventionState.APPLIED}
 """States of an intervention that goes on when the rest of the state was lost."""
 UNSUCCESSFUL = frozenset({InterventionState.RECURRED, InterventionState.FAILED})
 MIN_SITE_STEPS = 20
-"""A further onset within so many steps of the first one counts as a recurrence, however quickly the policy decided."""
+"""Steps from the first onset within which a further onset is a recurrence, however quickly the policy decided."""
 
 
 @dataclass(slots=True)

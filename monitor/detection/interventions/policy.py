@@ -103,7 +103,7 @@ class Policy:
         return replace(self, patience=max(self.patience, steps), verify_steps=max(self.verify_steps, steps))
 
     def within(self, limits: Limits) -> "Policy":
-        """The policy that orders nothing of which the trainer says that it would refuse it."""
+        """Return the policy without orders that the trainer says it would refuse."""
         mode = (Limits(mode=self.mode) & Limits(mode=limits.mode)).mode
         most = limits.max_skip
         skips = {} if most is None else {name: min(getattr(self, name), max(1, most)) for name in SKIP_WIDTHS}

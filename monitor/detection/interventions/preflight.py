@@ -16,7 +16,7 @@ from monitor.detection.interventions import preflight_text as say
 from monitor.detection.interventions.restorable import restorable_steps
 
 FRESH_SECONDS = 60.0
-"""An answer of the trainer counts so long: it is asked anew every few seconds while the rollback waits."""
+"""Seconds for which a trainer's answer counts: it is asked every few seconds while the rollback waits."""
 WORLD_SIZES = ("ranks", "world_size", "num_processes")
 """Names under which a configuration says how many processes, and so devices, train the run."""
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from monitor.detection.interventions.preflight import Known, Preflight
 
 SILENT_SECONDS = 60.0
-"""A trainer that has not reported for longer is said to be silent: heartbeats come every few seconds."""
+"""Seconds without a report after which a trainer is called silent: heartbeats come every few seconds."""
 TIERS = {"memory": "in host memory", "disk": "on the disk", "remote": "at a URL"}
 
 

@@ -102,7 +102,7 @@ class IncidentResponse:
         self.source = self.incidents.source = facts
 
     def set_restorable(self, steps: Iterable[int], tiers: Tiers | None = None) -> None:
-        """`steps`: the complete list of restorable steps; `tiers`: where they are kept, if that is known."""
+        """Set the restorable steps. `steps`: the complete list; `tiers`: where they are kept, if that is known."""
         self.restorable = restorable_steps(thinned(sorted(map(int, steps))), tiers)
 
     # Rows
@@ -379,7 +379,7 @@ class IncidentResponse:
         return max(planned or 0, verification_step(self.policy, last_step, rewound_to))
 
     def order_failed(self, number: int, detail: str, refusal: Refusal | None = None) -> list[Effect]:
-        """The trainer could not execute intervention `number`; `refusal`: it would not."""
+        """Take in that the trainer could not execute intervention `number`; `refusal`: it would not."""
         self.interventions.require_active(number)
         refused = self.interventions.active
         assert refused is not None
@@ -439,7 +439,7 @@ class IncidentResponse:
         return effects if self.incidents.open is None else [*effects, self.incidents.close(Outcome.ONGOING, reason)]
 
     def _leave_segment(self, step: int, reason: str) -> list[Effect]:
-        """The segment of the open incident ended without an order: a hold is over, and the incident with it."""
+        """End the hold and the incident of a segment that ended without an order."""
         effects: list[Effect] = []
         if self.interventions.is_held():
             effects.append(self.interventions.advance(InterventionEvent.WITHDRAW, reason))

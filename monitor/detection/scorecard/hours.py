@@ -28,7 +28,7 @@ class Balance:
 
 
 def balance(site: Site, ending: Ending, then: After, policy: Policy) -> Balance | None:
-    """None where there is nothing to compare: no rollback, no figures of it, or an ending that is not known.
+    """Return the balance; None without a comparison: no rollback, no figures of it, or an ending that is not known.
 
     A run that died is taken to be restarted at once from the same checkpoint: how long nobody noticed is not known.
     Where the run went on, nothing was lost, not even if its loss stayed higher.

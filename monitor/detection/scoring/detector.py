@@ -337,7 +337,7 @@ def _by_value(fits: Sequence[Fit]) -> Floats:
 
 
 def _leads_to_alarm(alarms: Bools) -> Bools:
-    """Which of the rows of full chunks come at most LEAD rows before an alarm in the same chunk.
+    """Return bool[N]: True for rows of full chunks at most LEAD rows before an alarm in the same chunk.
 
     A spike begins before its sums are an alarm: its first rows are no hard batches of a healthy run.
     """

@@ -70,7 +70,7 @@ class Comparison:
         end_step: int | None = None,
         losses: bool = True,
     ) -> Self | None:
-        """With the first of these rows before `end_step` as the record; None where none can serve.
+        """Record the first of these rows before `end_step`; None if no row can serve.
 
         A row serves that has a batch index and a loss, up to the first loss that is not finite; where no row has one,
         a row with a learning rate. `losses`: whether losses can be compared at all.
