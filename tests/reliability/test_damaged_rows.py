@@ -123,7 +123,12 @@ def problems(http: TestClient, engine: sa.Engine) -> Iterator[str]:
         *((f"{API}/runs/{path}", None) for path in ("r1", "r1/incidents", "r1/costs", "r1/goodput", "r1/policy", "r2")),
         *(
             (path, None)
-            for path in (f"{API}/runs", f"{API}/runs?q=lr:1", "/metrics", f"{API}/runs/r1/series?metric=loss")
+            for path in (
+                f"{API}/runs",
+                f"{API}/runs?search=loss<9",
+                "/metrics",
+                f"{API}/runs/r1/series?metric=loss",
+            )
         ),
         (f"{API}/runs", registered),
     ]
