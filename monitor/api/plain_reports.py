@@ -130,9 +130,10 @@ class PlainReport(msgspec.Struct, forbid_unknown_fields=True):
     """A `ReportIn` in the usual form. msgspec parses and validates it in the time of parsing."""
 
     segment: Annotated[int, Meta(ge=0, lt=2**31)]
-    steps: list[Annotated[int, Meta(ge=0, lt=MAX_STEP)]]
-    times: list[Annotated[float, Meta(ge=0, lt=MAX_TIME)]]
-    metrics: Annotated[dict[MetricName, list[Any]], Meta(max_length=MAX_FIELDS)]
+    steps: list[Annotated[int, Meta(ge=0, lt=MAX_STEP)]] = []
+    times: list[Annotated[float, Meta(ge=0, lt=MAX_TIME)]] = []
+    metrics: Annotated[dict[MetricName, list[Any]], Meta(max_length=MAX_FIELDS)] = {}
+    events: Annotated[list[Any], Meta(max_length=0)] = []
 
 
 FIELDS = set(PlainReport.__struct_fields__)

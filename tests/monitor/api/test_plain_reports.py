@@ -16,6 +16,8 @@ from db import queries
 from db.lineage import StepRange
 from db.steps import reader
 from db.store.engine import reading
+from lossguard.delivery import reports
+from lossguard.spool.spool_reader import Line
 from lossguard.spool.writer import WRITER_HEADER
 from lossguard.vocabulary.protocol import API, MAX_STEP, MAX_TIME, SPOOL_HEADER
 from monitor.api import plain_reports
@@ -58,11 +60,23 @@ def test_what_is_just_plain_and_what_is_just_not_are_what_pydantic_finds(edge: d
     assert repr(None if report is None else report.model_dump()) == repr(validated(body))
 
 
-def test_a_report_in_the_usual_form_is_not_validated_by_pydantic(monkeypatch: pytest.MonkeyPatch) -> None:
+STEP = Line(0, b"", {"step": 7, "time": 1.5, "metrics": {"loss": 2.0}})
+USUAL_BODIES = [
+    PLAIN,
+    PLAIN | {"events": []},
+    reports.report("session", 0, [STEP], before=0),
+    {"segment": 0, "steps": []},
+]
+
+
+@pytest.mark.parametrize("body", USUAL_BODIES, ids=["columns", "no events", "of the SDK", "heartbeat"])
+def test_a_report_in_the_usual_form_is_not_validated_by_pydantic(
+    body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(plain_reports, "ANY", None)
-    report = plain_reports.parse_now(json.dumps(PLAIN).encode())
-    assert report is not None
-    assert report == ReportIn.model_validate(PLAIN)
+    parsed = plain_reports.parse_now(json.dumps(body).encode())
+    assert parsed is not None
+    assert parsed == ReportIn.model_validate(body)
 
 
 def post(
