@@ -103,8 +103,7 @@ def init(
     settings = Settings.read(mode=mode, url=url, token=token, directory=directory, run_id=run_id, ranks=ranks)
     new_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
     id = ranks.agree_on_run_id(settings.run_id, new_id)
-    if not is_run_id(id):
-        raise ConfigurationError(f"run_id={id!r} must be 1 to 128 letters, digits, dots, dashes or underscores")
+    _check_run_id(id)
     if settings.mode is Mode.OFF:
         return Run(id=id, rank=settings.rank, num_ranks=settings.num_ranks, lock_wait=settings.lock_wait)
     registration = {
@@ -183,8 +182,16 @@ def _masked(config: dict[str, Any]) -> dict[str, Any]:
     return masked
 
 
+def _check_run_id(run_id: str) -> None:
+    if not is_run_id(run_id):
+        raise ConfigurationError(
+            f"run_id={run_id!r:.200} must be 1 to 128 letters, digits, dots, dashes or underscores"
+        )
+
+
 def folder_of(directory: Path, project: str, run_id: str) -> Path:
-    """The folder of a run's spools below LOSSGUARD_DIR."""
+    """The folder of a run's spools below LOSSGUARD_DIR. Raises ConfigurationError for no run id, such as `../x`."""
+    _check_run_id(run_id)
     name = quote(project, safe=" ")
     return (directory / ("%2E" + name[1:] if name.startswith(".") else name) / run_id).absolute()
 

@@ -85,7 +85,7 @@ def runs_in(path: Path, only: str | None = None, layout: "Layout" = Columns()) -
             f"{path} holds {several}: choose one with --format {'|'.join(found)}, or name the folders in it one by one"
         )
     if not found:
-        raise BadSource(f"{path} {nothing_found(only)}")
+        raise BadSource(f"{path} {nothing_found(FORMATS, only, layout)}")
     return next(iter(found.values()))
 
 
@@ -103,9 +103,11 @@ def follow(name: str, place: Path, joiner: Joiner, layout: "Layout") -> Any:
     return _call(name, "follow", layout, place, joiner)
 
 
-def nothing_found(only: str | None, known: Collection[str] | None = None) -> str:
+def nothing_found(known: Collection[str], only: str | None, layout: "Layout") -> str:
     """The end of a sentence about a path without a run."""
-    return f"holds no run to read as {only or ', '.join(FORMATS if known is None else known)}"
+    names = _asked(known, only, layout)
+    table = "; --step names the column of steps of a table" if not set(WITH_COLUMNS).isdisjoint(names) else ""
+    return f"holds no run to read as {', '.join(names)}{table}"
 
 
 def _asked(known: Collection[str], only: str | None, layout: "Layout") -> list[str]:

@@ -23,6 +23,8 @@ LOOK_AHEAD = 2048
 """Rows by which it is recognised how all of them were made."""
 PROGRESS_ROWS = 1000
 """Rows between two calls of the progress."""
+MAX_NAMES = 20
+"""Names of a source in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ def import_run(
     folder = folder_of(settings.directory, project, run_id)
     if next(iter(stored.rows()), None) is None:
         raise BadSource(f"{stored.place} has no row with a step and a number")
+    if positions.newest(folder) is None:
+        _check_overrides(stored, names)
     with locked(folder, settings):  # before the look at what is recorded: another import may add to it
         return _import(stored, folder, project, settings, names, progress)
 
@@ -102,6 +106,19 @@ def _import(
         positions.save(folder, place)
     preview = recorder.preview.text() if num_new else ""
     return Imported(folder.name, folder, num_new, num_known, preview, "".join(problems))
+
+
+def _check_overrides(stored: SourceRun, names: NameMap) -> None:
+    """Raise BadSource if no row has a name that --map gives: rows that are recorded keep the names they got then."""
+    missing = {name: metric for metric, name in names.overrides.items()}
+    seen: dict[str, None] = {}
+    rows = _until_damage(iter(stored.rows()), [])
+    while missing and (row := next(rows, None)) is not None:
+        seen.update(dict.fromkeys(row.values))
+        missing = {name: metric for name, metric in missing.items() if name not in seen}
+    for name, metric in missing.items():
+        known = ", ".join(list(seen)[:MAX_NAMES])
+        raise BadSource(f"{stored.place} has no {name!r}, which --map names for {metric}; names there: {known}")
 
 
 def _until_damage(rows: Iterator[Row], problems: list[str]) -> Iterator[Row]:

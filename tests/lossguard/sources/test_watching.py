@@ -100,6 +100,14 @@ def test_a_source_may_come_later_and_a_stop_leaves_the_run_interrupted(tmp_path:
     assert recorded(tmp_path)[-1]["finish"] == "interrupted"
 
 
+def test_a_run_id_that_would_leave_the_folder_of_the_project_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    write(path, 0, 3)
+    with pytest.raises(ConfigurationError, match=r"run_id='../x' must be 1 to 128 letters, digits, dots, dashes"):
+        watch(tmp_path, path, once=True, run_id="../x").run()
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.system
 def test_another_run_that_comes_at_the_path_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lossguard.sources.watching.OTHERS_SECONDS", 0.0)

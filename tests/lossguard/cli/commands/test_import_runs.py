@@ -80,6 +80,41 @@ def test_a_bad_path_is_one_sentence_and_the_others_are_imported(
     assert "has no 'train/ce', which --map names for loss" in capsys.readouterr().err
 
 
+def test_a_name_of_map_that_is_nowhere_records_nothing_and_the_right_one_is_imported_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, spools = tmp_path / "old.csv", tmp_path / "spools"
+    path.write_text("step,ce,lr\n0,5.0,1e-3\n1,4.9,1e-3\n")
+    command = ["import", str(path), "--directory", str(spools), "--map"]
+    assert main([*command, "loss=train/ce"]) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence == f"lossguard: {path} has no 'train/ce', which --map names for loss; names there: ce, lr"
+    assert not spools.exists()
+    assert main([*command, "loss=ce"]) == 0
+    assert "  ce                  loss " in capsys.readouterr().out
+
+
+def test_a_run_id_that_would_leave_the_folder_of_the_project_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, before = sources(tmp_path, "a"), set(tmp_path.rglob("*"))
+    assert main(["import", str(runs), "--directory", str(tmp_path / "spools"), "--run-id", "../../x"]) == 1
+    assert "run_id='../../x' must be 1 to 128 letters, digits, dots, dashes" in capsys.readouterr().err
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_table_without_a_column_of_steps_names_the_option_that_gives_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old.csv"
+    path.write_text("n,loss\n0,5.0\n")
+    command = ["import", str(path), "--directory", str(tmp_path / "spools")]
+    assert main([*command, "--step", "k"]) == 1
+    found = f"{path} holds no run to read as csv, jsonl; --step names the column of steps of a table"
+    assert capsys.readouterr().err == f"lossguard: {found}\n"
+    assert main([*command, "--step", "n"]) == 0
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
