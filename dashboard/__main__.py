@@ -22,6 +22,7 @@ with quiet_interrupts():
     from dashboard.login import read as read_login
     from dashboard.operator_actions import OPERATE_VARIABLE
     from dashboard.report.command import Database, report
+    from db.cli.command_engine import as_typed_here
     from db.store.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
     from lossguard.vocabulary.secrets import is_loopback
 
@@ -82,7 +83,7 @@ def main(
         try:
             read_login(Path(login))
             if Path(login).stat().st_mode & 0o077:
-                print(f"lossguard dashboard: others can read {login}, which has secrets: chmod 600 it", file=sys.stderr)
+                _complain(f"others can read {login}, which has secrets: chmod 600 it")
         except BadLogin as error:
             _refuse(str(error))
     if not (login or open_to_network or is_loopback(host)):
@@ -140,8 +141,12 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _refuse(reason: str) -> None:
-    print(f"lossguard dashboard: {reason}", file=sys.stderr)
+    _complain(reason)
     raise SystemExit(2)
+
+
+def _complain(sentence: str) -> None:
+    print(as_typed_here(f"python -m dashboard: {sentence}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

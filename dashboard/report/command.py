@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.cli.command_engine import as_typed_here
 from db.store.engine import DEFAULT_URL, BadDatabaseUrl, check_store, create_engine
 
 SUFFIXES = (".html", ".pdf")
@@ -103,5 +104,5 @@ def _write(page: str, path: Path) -> None:
 
 
 def refuse(sentence: str) -> NoReturn:
-    typer.echo(f"lossguard report: {sentence}", err=True)
+    typer.echo(as_typed_here(f"python -m dashboard report: {sentence}"), err=True)
     raise typer.Exit(2)

@@ -28,8 +28,8 @@ def refusal(*arguments: object) -> str:
     result = report(*arguments)
     assert result.exit_code == 2
     (sentence,) = result.stderr.splitlines()
-    assert sentence.startswith("lossguard report: ")
-    return sentence.removeprefix("lossguard report: ")
+    assert sentence.startswith("python -m dashboard report: ")
+    return sentence.removeprefix("python -m dashboard report: ")
 
 
 def test_a_run_is_written_to_one_file_and_an_earlier_one_is_replaced(
