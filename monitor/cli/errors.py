@@ -30,7 +30,9 @@ def one_line_errors() -> Iterator[None]:
         first = error.errors()[0]
         name = str(first["loc"][0])
         shown_value = "" if name == "token" else f"={first['input']!r}"
-        raise exit_with(f"LOSSGUARD_{name.upper()}{shown_value}: {first['msg']}") from None
+        raise exit_with(
+            f"LOSSGUARD_{name.upper()}{shown_value}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
     except NoStore as error:
         raise exit_with(f"{error}; set LOSSGUARD_DATABASE_URL to the URL of your store") from None
     except (UnsafeBind, BadDatabaseUrl, ConfigurationError) as error:

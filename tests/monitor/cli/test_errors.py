@@ -15,6 +15,7 @@ from tests.ports import free_port
         (("serve",), {"LOSSGUARD_DATABASE_URL": "nonsense"}, "sqlite:///"),
         (("serve",), {"LOSSGUARD_DATABASE_URL": "sqlite:////proc/nowhere/x.db"}, "/proc/nowhere"),
         (("serve",), {"LOSSGUARD_MAX_REPORT_BYTES": "many"}, "LOSSGUARD_MAX_REPORT_BYTES"),
+        (("serve",), {"LOSSGUARD_TOKEN": "short"}, "LOSSGUARD_TOKEN: a token has at least 16 characters"),
         (("serve",), {"LOSSGUARD_TRUSTED_PROXIES": "*"}, "LOSSGUARD_TRUSTED_PROXIES"),
         (("backtest", "missing.csv"), {}, "missing.csv"),
         (("backtest", "--run", "r1"), {"LOSSGUARD_DATABASE_URL": "sqlite:///no/store.db"}, "there is no store at no"),
