@@ -29,8 +29,8 @@ EXPLANATION = (
     "Hours are estimates. The page `docs/scorecard.md` has every definition."
 )
 NO_RUNS = (
-    "No run to score. Put a run into observe or approve (`PUT /api/v1/runs/RUN/policy`), or import past runs with "
-    "`lossguard import`."
+    "No run to score. Put a run into observe or approve (`lossguard policy RUN set mode=observe`), or import past runs "
+    "with `lossguard import`."
 )
 NO_SITES = "No incident that a policy answers: there is nothing to compare yet."
 RATE_HELP = (

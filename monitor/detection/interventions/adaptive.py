@@ -144,7 +144,7 @@ def _with_remedies(now: Situation, candidates: list[Candidate]) -> list[Candidat
 
 
 def _too_slow(now: Situation, roll_back: float) -> str | None:
-    """Return why waiting for a falling loss takes longer than going back, which loses `roll_back` steps; or None.
+    """Return why waiting for a falling loss takes longer than going back, which costs `roll_back` steps; or None.
 
     The excess is taken to go on halving as fast as it did since the detection, until it is lost in the noise.
     """
@@ -156,7 +156,7 @@ def _too_slow(now: Situation, roll_back: float) -> str | None:
     if remaining <= roll_back:
         return None
     since = f"In the {plural(waited, 'step')} since the detection the excess over the expected loss"
-    back = f"going back loses {plural(round(roll_back), 'step')} of training"
+    back = f"going back costs {plural(round(roll_back), 'step')} of training"
     if halvings < 0.1:
         return f"{since} has stayed at about {now.excess:.3g} nats: the loss is not falling back, and {back}."
     fell = f"fell from a peak of {now.peak_excess:.3g} to {now.excess:.3g} nats"
