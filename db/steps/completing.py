@@ -10,9 +10,8 @@ from db.models import Run, Segment
 from db.steps import blocks, loose_rows, packing, rollups
 from db.steps.buckets import Floats
 from db.steps.columns import Bools, MetricColumn, perplexity
-from db.steps.packing import Place
 from db.steps.reader import MAX_RANGES
-from db.steps.step_block import RunRange, StepBlock
+from db.steps.step_block import RunRange, StepBlock, Target
 from db.steps.writer import insert_rows
 from db.store import bulk
 
@@ -30,47 +29,46 @@ def complete_steps(
     names = sorted({name for metrics in values.values() for name in metrics})
     names += ["perplexity"] if "loss" in names and "perplexity" not in names else []
     known = rollups.metric_numbers(session, run_pk=run.pk, names=names, known=numbers)
-    place = Place(run.pk, segment.number, known)
-    changed = [*_complete_rows(session, place, values), *_complete_blocks(session, place, values)]
+    target = Target(run.pk, segment.number, known)
+    changed = [*_complete_rows(session, target, values), *_complete_blocks(session, target, values)]
     if changed:
         assert segment.last_step is not None
-        target = rollups.Target(run.pk, segment.number, known)
         rollups.rewrite(session, target, np.array(sorted(changed), dtype=np.int64), segment.last_step)
     return known
 
 
-def _ranges(place: Place, values: LateValues) -> Iterator[Sequence[RunRange]]:
+def _ranges(target: Target, values: LateValues) -> Iterator[Sequence[RunRange]]:
     """A range for each step, some at a time."""
-    ranges = [RunRange(place.run_pk, StepRange(place.segment, step, step + 1)) for step in sorted(values)]
+    ranges = [RunRange(target.run_pk, StepRange(target.segment, step, step + 1)) for step in sorted(values)]
     for start in range(0, len(ranges), MAX_RANGES):
         yield ranges[start : start + MAX_RANGES]
 
 
-def _complete_rows(session: Session, place: Place, values: LateValues) -> list[int]:
+def _complete_rows(session: Session, target: Target, values: LateValues) -> list[int]:
     """Write the rows of these steps anew: the steps of those that changed."""
     changed = []
-    for ranges in _ranges(place, values):
-        for row in loose_rows.read_rows(session, ranges, list(place.numbers), {place.run_pk: place.numbers}):
+    for ranges in _ranges(target, values):
+        for row in loose_rows.read_rows(session, ranges, list(target.numbers), {target.run_pk: target.numbers}):
             completed, steps = _completed(row, values)
             for step in steps:
-                key = (place.run_pk, place.segment, step)
+                key = (target.run_pk, target.segment, step)
                 bulk.run(session, "DELETE FROM steps WHERE run_pk = ? AND segment = ? AND step = ?", key)
-                insert_rows(session, place.run_pk, completed, place.numbers)
+                insert_rows(session, target, completed)
                 changed.append(step)
     return changed
 
 
-def _complete_blocks(session: Session, place: Place, values: LateValues) -> list[int]:
+def _complete_blocks(session: Session, target: Target, values: LateValues) -> list[int]:
     """Write the blocks of these steps anew: the steps that changed."""
     changed = []
-    for ranges in _ranges(place, values):
+    for ranges in _ranges(target, values):
         found = {block.first: block for some in blocks.find(session, ranges) for block in some}
         for block in found.values():
-            whole = RunRange(place.run_pk, StepRange(place.segment, block.first, block.last + 1))
-            (stored,) = blocks.read_blocks(session, [whole], list(place.numbers), {place.run_pk: place.numbers})
+            whole = RunRange(target.run_pk, StepRange(target.segment, block.first, block.last + 1))
+            (stored,) = blocks.read_blocks(session, [whole], list(target.numbers), {target.run_pk: target.numbers})
             completed, steps = _completed(stored, {one.steps.first: values[one.steps.first] for one in ranges})
             if steps:
-                packing.rewrite(session, place, block, completed)
+                packing.rewrite(session, target, block, completed)
                 changed += steps
     return changed
 

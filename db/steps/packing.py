@@ -7,7 +7,6 @@ arrive after their successors stay rows until the next block is made: then they 
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from db.models import BlockValues, Segment, StoredBlock
 from db.steps import blocks, loose_rows
 from db.steps.block_codec import encode_bits, encode_floats, encode_steps
 from db.steps.blocks import Block
-from db.steps.step_block import RunRange, StepBlock, merged
+from db.steps.step_block import RunRange, StepBlock, Target, merged
 from db.store import bulk, partitions
 from lossguard.vocabulary.metrics import COUNTS
 
@@ -27,15 +26,6 @@ PACK_AT = 512
 MAX_BLOCK_STEPS = 1024
 SMALL = 256
 """Fewer steps than this behind a block join it instead of making one of their own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The segment whose steps are packed, and the numbers of all of its run's metrics by name."""
-
-    run_pk: int
-    segment: int
-    numbers: Mapping[str, int]
 
 
 def becomes_block(segment: Segment, num_new: int) -> bool:
@@ -49,13 +39,13 @@ def store(session: Session, segment: Segment, numbers: Mapping[str, int], new: S
     `soon`: the segment is written as by `bulk.update_soon`.
     """
     _make_partition(session, segment)
-    place, num_rows = Place(segment.run_pk, segment.number, numbers), segment.num_steps - segment.num_packed
+    target, num_rows = Target(segment.run_pk, segment.number, numbers), segment.num_steps - segment.num_packed
     if num_rows > 0:
-        pack(session, place, merged([new, _take_rows(session, segment, numbers)]))
+        pack(session, target, merged([new, _take_rows(session, segment, numbers)]))
     elif segment.last_step is None or new.steps[0] > segment.last_step:  # behind all blocks: none is asked for
-        _write(session, place, new)
+        _write(session, target, new)
     else:
-        pack(session, place, new)
+        pack(session, target, new)
     num_packed = segment.num_steps + len(new)
     if soon:
         bulk.update_soon(session, segment, {"num_packed": num_packed})
@@ -68,7 +58,7 @@ def pack_rows(session: Session, segment: Segment, numbers: Mapping[str, int]) ->
     _make_partition(session, segment)
     rows = _take_rows(session, segment, numbers)
     if len(rows):
-        pack(session, Place(segment.run_pk, segment.number, numbers), rows)
+        pack(session, Target(segment.run_pk, segment.number, numbers), rows)
     segment.num_packed = segment.num_steps
     return len(rows)
 
@@ -88,31 +78,31 @@ def _take_rows(session: Session, segment: Segment, numbers: Mapping[str, int]) -
     return rows
 
 
-def pack(session: Session, place: Place, new: StepBlock) -> None:
+def pack(session: Session, target: Target, new: StepBlock) -> None:
     """Put steps that are in no block into blocks; those that they fall into are written anew."""
-    behind = StepRange(place.segment, int(new.steps[0]), None)
-    (known,) = blocks.find(session, [RunRange(place.run_pk, behind)])
+    behind = StepRange(target.segment, int(new.steps[0]), None)
+    (known,) = blocks.find(session, [RunRange(target.run_pk, behind)])
     home = np.searchsorted([block.first for block in known], new.steps, side="right") - 1
     for at in np.unique(home).tolist():
         part = new.at(np.flatnonzero(home == at))
         if at >= 0 and not _stands_alone(part, known[at]):
-            part = merged([_take(session, place, known[at]), part])
-        _write(session, place, part)
+            part = merged([_take(session, target, known[at]), part])
+        _write(session, target, part)
 
 
-def rewrite(session: Session, place: Place, block: Block, changed: StepBlock) -> None:
+def rewrite(session: Session, target: Target, block: Block, changed: StepBlock) -> None:
     """Replace a block; `changed` has every metric of it."""
-    _delete(session, place, block)
-    _write(session, place, changed)
+    _delete(session, target, block)
+    _write(session, target, changed)
 
 
-def split(session: Session, place: Place, block: Block, edge: int) -> None:
+def split(session: Session, target: Target, block: Block, edge: int) -> None:
     """Let a second block begin at step `edge`, within a block."""
-    steps = _take(session, place, block)
+    steps = _take(session, target, block)
     at = int(np.searchsorted(steps.steps, edge))
     for part in (steps.at(slice(at)), steps.at(slice(at, None))):
         if len(part):
-            _write(session, place, part)
+            _write(session, target, part)
 
 
 def _stands_alone(part: StepBlock, block: Block) -> bool:
@@ -120,35 +110,35 @@ def _stands_alone(part: StepBlock, block: Block) -> bool:
     return int(part.steps[0]) > block.last and (len(part) >= SMALL or block.archived_file is not None)
 
 
-def _take(session: Session, place: Place, block: Block) -> StepBlock:
+def _take(session: Session, target: Target, block: Block) -> StepBlock:
     """The steps of a block, which is deleted."""
-    steps = StepRange(place.segment, block.first, block.last + 1)
-    whole, numbers = [RunRange(place.run_pk, steps)], {place.run_pk: place.numbers}
-    (found,) = blocks.read_blocks(session, whole, list(place.numbers), numbers)
-    _delete(session, place, block)
+    steps = StepRange(target.segment, block.first, block.last + 1)
+    whole, numbers = [RunRange(target.run_pk, steps)], {target.run_pk: target.numbers}
+    (found,) = blocks.read_blocks(session, whole, list(target.numbers), numbers)
+    _delete(session, target, block)
     return found
 
 
-def _delete(session: Session, place: Place, block: Block) -> None:
-    among = ", ".join(map(str, place.numbers.values()))
-    key = (place.run_pk, place.segment, block.first)
+def _delete(session: Session, target: Target, block: Block) -> None:
+    among = ", ".join(map(str, target.numbers.values()))
+    key = (target.run_pk, target.segment, block.first)
     if among:
         condition = f"run_pk = ? AND segment = ? AND first_step = ? AND metric IN ({among})"
         bulk.run(session, f"DELETE FROM block_values WHERE {condition}", key)
     bulk.run(session, "DELETE FROM step_blocks WHERE run_pk = ? AND segment = ? AND first_step = ?", key)
 
 
-def _write(session: Session, place: Place, steps: StepBlock) -> None:
-    same = {"run_pk": place.run_pk, "segment": place.segment}
+def _write(session: Session, target: Target, steps: StepBlock) -> None:
+    same = {"run_pk": target.run_pk, "segment": target.segment}
     parts = list(_split(steps))
     bulk.insert(session, StoredBlock, same | _columns([_block_row(part) for part in parts]))
-    write_values(session, place, parts)
+    write_values(session, target, parts)
 
 
-def write_values(session: Session, place: Place, parts: Sequence[StepBlock]) -> None:
+def write_values(session: Session, target: Target, parts: Sequence[StepBlock]) -> None:
     """Store the values of blocks, each given whole."""
-    if values := [row for part in parts for row in _value_rows(place, part)]:
-        same = {"run_pk": place.run_pk, "segment": place.segment}
+    if values := [row for part in parts for row in _value_rows(target, part)]:
+        same = {"run_pk": target.run_pk, "segment": target.segment}
         bulk.insert(session, BlockValues, same | _columns(values))
 
 
@@ -176,7 +166,7 @@ def _block_row(part: StepBlock) -> dict[str, Any]:
     }
 
 
-def _value_rows(place: Place, part: StepBlock) -> Iterator[dict[str, Any]]:
+def _value_rows(target: Target, part: StepBlock) -> Iterator[dict[str, Any]]:
     for name, given in part.metrics.items():
         column = given.whole() if name in COUNTS else given
         if column.reported.all():
@@ -186,7 +176,7 @@ def _value_rows(place: Place, part: StepBlock) -> Iterator[dict[str, Any]]:
         else:
             continue
         yield {
-            "metric": place.numbers[name],
+            "metric": target.numbers[name],
             "first_step": int(part.steps[0]),
             "values": encode_floats(values),
             "reported": reported,

@@ -20,7 +20,7 @@ from db.steps import lost_values, reader
 from db.steps.buckets import Buckets, Ints, coarsen, joined, nothing, points
 from db.steps.columns import MetricColumn
 from db.steps.levels import FINEST, width
-from db.steps.step_block import RunRange, StepBlock, merged
+from db.steps.step_block import RunRange, StepBlock, Target, merged
 from db.store import bulk
 
 BUCKET_COLUMNS = [field.name for field in fields(Buckets) if field.name != "key"]
@@ -52,15 +52,6 @@ def metric_numbers(
         rows = [{"run_pk": run_pk, "number": number, "name": name} for name, number in fresh.items()]
         session.execute(sa.insert(Metric), rows)
     return numbers | fresh
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The segment whose roll-ups are meant, and the numbers of the run's metrics by name."""
-
-    run_pk: int
-    segment: int
-    numbers: Mapping[str, int]
 
 
 MAX_OPEN_VALUES = 4_096

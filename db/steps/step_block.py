@@ -27,6 +27,15 @@ class RunRange(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """A segment whose steps are written, and the numbers of its run's metrics by name."""
+
+    run_pk: int
+    segment: int
+    numbers: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class StepBlock:
     """Steps of one segment in their order; every column has the same length N."""
 

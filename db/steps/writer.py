@@ -12,7 +12,7 @@ from db.steps import packing, reader, rollups
 from db.steps.columns import MetricColumn, perplexity
 from db.steps.loose_rows import CELL
 from db.steps.rollups import OpenBucket
-from db.steps.step_block import StepBlock
+from db.steps.step_block import StepBlock, Target
 from db.store import bulk
 from lossguard.vocabulary.metrics import COUNTS
 
@@ -64,12 +64,12 @@ def insert_steps(
     numbers = rollups.metric_numbers(session, run_pk=run.pk, names=columns, limit=max_metrics, known=known)
     stored = session.get(Segment, (run.pk, segment))
     new = StepBlock(segment, np.array(steps, dtype=np.int64), np.array(times, dtype=np.float64), columns)
+    target = Target(run.pk, segment, numbers)
     if stored is not None and packing.becomes_block(stored, len(steps)):
         packing.store(session, stored, numbers, new, soon=soon)
     else:
-        insert_rows(session, run.pk, new, numbers, soon=soon)
+        insert_rows(session, target, new, soon=soon)
     before = None if stored is None else stored.last_step
-    target = rollups.Target(run.pk, segment, numbers)
     open_bucket = None if kept is None else kept.open_bucket
     return WriterState(numbers, rollups.grow(session, target, new, before=before, open_bucket=open_bucket))
 
@@ -80,13 +80,11 @@ def _as_stored(name: str, given: Column | MetricColumn) -> MetricColumn:
     return column.whole() if name in COUNTS else column
 
 
-def insert_rows(
-    session: Session, run_pk: int, new: StepBlock, numbers: Mapping[str, int], *, soon: bool = False
-) -> None:
-    """Insert a row for each step; `soon`: see `bulk.insert_soon`. `numbers`: of the metrics, by name."""
+def insert_rows(session: Session, target: Target, new: StepBlock, *, soon: bool = False) -> None:
+    """Insert a row for each step; `soon`: see `bulk.insert_soon`."""
     insert = bulk.insert_soon if soon else bulk.insert
-    rows = {"run_pk": run_pk, "segment": new.segment, "step": new.steps.tolist(), "time": new.times.tolist()}
-    insert(session, Step, rows | {"values": _encoded(new, numbers)})
+    rows = {"run_pk": target.run_pk, "segment": new.segment, "step": new.steps.tolist(), "time": new.times.tolist()}
+    insert(session, Step, rows | {"values": _encoded(new, target.numbers)})
 
 
 def _encoded(new: StepBlock, numbers: Mapping[str, int]) -> list[bytes]:

@@ -13,7 +13,7 @@ from db.lineage import StepRange
 from db.models import Run, Step
 from db.steps import loose_rows, rollups, writer
 from db.steps.columns import MetricColumn
-from db.steps.step_block import RunRange, StepBlock
+from db.steps.step_block import RunRange, StepBlock, Target
 from db.store.engine import writing
 from tests.db.seed import add_run, add_segment, add_steps
 
@@ -41,7 +41,7 @@ def test_rows_hold_every_bit_of_what_was_reported_and_nothing_else(
         run = add_run(session, uuid.uuid4().hex)
         numbers = rollups.metric_numbers(session, run_pk=run.pk, names=NAMES)
         metrics = {name: column_of(values) for name, values in given.items()}
-        writer.insert_rows(session, run.pk, StepBlock(0, np.arange(6), np.arange(6) / 7, metrics), numbers)
+        writer.insert_rows(session, Target(run.pk, 0, numbers), StepBlock(0, np.arange(6), np.arange(6) / 7, metrics))
         ranges = [RunRange(run.pk, StepRange(0, *bounds)) for bounds in ((1, 5), (5, None))]
         found = loose_rows.read_rows(session, ranges, read[:count], {run.pk: numbers})
     assert [block.steps.tolist() for block in found] == [[1, 2, 3, 4], [5]]
