@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Scale(StrEnum):
+class AxisScale(StrEnum):
     """Scale of a value axis."""
 
     AUTO = "auto"  # as the metric registry says
@@ -30,18 +30,18 @@ class AxisChoices:
         """Return the choices for some metrics."""
         return AxisChoices(*(chosen.intersection(metrics) for chosen in (self.log, self.linear, self.fit_all)))
 
-    def scale(self, metric: str) -> Scale:
-        return Scale.LOG if metric in self.log else Scale.LINEAR if metric in self.linear else Scale.AUTO
+    def scale(self, metric: str) -> AxisScale:
+        return AxisScale.LOG if metric in self.log else AxisScale.LINEAR if metric in self.linear else AxisScale.AUTO
 
-    def changed(self, metric: str, scale: Scale, *, fit_all: bool) -> "AxisChoices":
+    def changed(self, metric: str, scale: AxisScale, *, fit_all: bool) -> "AxisChoices":
         """Return the choices with another scale for one metric."""
 
         def chosen(names: frozenset[str], *, is_chosen: bool) -> frozenset[str]:
             return names | {metric} if is_chosen else names - {metric}
 
         return AxisChoices(
-            log=chosen(self.log, is_chosen=scale is Scale.LOG),
-            linear=chosen(self.linear, is_chosen=scale is Scale.LINEAR),
+            log=chosen(self.log, is_chosen=scale is AxisScale.LOG),
+            linear=chosen(self.linear, is_chosen=scale is AxisScale.LINEAR),
             fit_all=chosen(self.fit_all, is_chosen=fit_all),
         )
 

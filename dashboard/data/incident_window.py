@@ -173,7 +173,7 @@ def _rows(session: Session, run: Run, line: Sequence[StepRange]) -> Rows:
     return rows_of(reader.read_line(session, run=run, line=line, metrics=inputs))
 
 
-def rows_of(read: reader.StepColumns) -> Rows:
+def rows_of(read: reader.LineSteps) -> Rows:
     """Rows for the detection. A step that a line has twice (a clock that went back) counts once."""
     rising = np.flatnonzero(np.diff(read.steps, prepend=-1) > 0)
     metrics = {name: column.at(rising) for name, column in read.metrics.items()}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from dashboard import formatting, url_state
-from dashboard.axes import AxisChoices, Scale, XAxis
+from dashboard.axes import AxisChoices, AxisScale, XAxis
 from dashboard.views import url_warning
 from lossguard.vocabulary.metrics import short_name
 
@@ -102,7 +102,7 @@ def _axis_row(metric: str, choices: AxisChoices) -> None:
     scale_key, fit_key = f"scale-{metric}", f"fit-all-{metric}"
 
     def save() -> None:
-        scale, fit_all = Scale(st.session_state[scale_key]), st.session_state[fit_key]
+        scale, fit_all = AxisScale(st.session_state[scale_key]), st.session_state[fit_key]
         url_state.set_axis_choices(url_state.axis_choices().changed(metric, scale, fit_all=fit_all))
 
     set_widget(scale_key, choices.scale(metric))
@@ -110,7 +110,7 @@ def _axis_row(metric: str, choices: AxisChoices) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         label = formatting.escape_markdown(short_name(metric))
         st.segmented_control(
-            label, list(Scale), required=True, key=scale_key, format_func=str.capitalize, on_change=save
+            label, list(AxisScale), required=True, key=scale_key, format_func=str.capitalize, on_change=save
         )
         st.toggle("Fit all", key=fit_key, on_change=save)
 

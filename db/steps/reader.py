@@ -26,7 +26,7 @@ MAX_RANGES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class StepColumns:
+class LineSteps:
     """Steps along a line; columns of equal length N. A metric that none of them reported is left out."""
 
     steps: Ints
@@ -38,7 +38,7 @@ class StepColumns:
         return len(self.steps)
 
 
-def read_line(session: Session, *, run: Run, line: Sequence[StepRange], metrics: Sequence[str]) -> StepColumns:
+def read_line(session: Session, *, run: Run, line: Sequence[StepRange], metrics: Sequence[str]) -> LineSteps:
     """Read these metrics along ranges that follow one another, in memory as a whole."""
     blocks = [
         block
@@ -46,7 +46,7 @@ def read_line(session: Session, *, run: Run, line: Sequence[StepRange], metrics:
         for block in read_blocks(session, run_pk=run.pk, step_range=step_range, metrics=metrics)
     ]
     joined = {name: MetricColumn.joined([block.metrics[name] for block in blocks]) for name in metrics}
-    return StepColumns(
+    return LineSteps(
         steps=np.concatenate([np.empty(0, dtype=np.int64), *(block.steps for block in blocks)]),
         times=np.concatenate([np.empty(0), *(block.times for block in blocks)]),
         metrics={name: column for name, column in joined.items() if column.reported.any()},

@@ -31,7 +31,7 @@ from monitor.detection.row import Row
 from monitor.detection.rows import Rows
 from monitor.detection.scoring.baseline import MAY_BE_SMOOTHED
 from monitor.detection.scoring.detectors import SHIFT_EVENTS, VERSION, DetectorSet
-from monitor.detection.scoring.recomputed_steps import RecomputedSteps, Verdict
+from monitor.detection.scoring.recomputed_steps import RecomputedSteps, ReplayVerdict
 from monitor.detection.scoring.replay_comparison import Comparison
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.scoring.skip_effect import SkipEffect
@@ -152,7 +152,7 @@ class DetectionEngine:
         self.last_step = int(steps[-1])
         return effects
 
-    def _report(self, verdict: Verdict | None) -> list[Effect]:
+    def _report(self, verdict: ReplayVerdict | None) -> list[Effect]:
         """A verdict about recomputed steps: an incident, or a reason of the rollback that led to them."""
         if verdict is None:
             return []

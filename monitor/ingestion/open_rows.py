@@ -32,7 +32,7 @@ class Scalar(NamedTuple):
     step: int
 
 
-class Place(StrEnum):
+class ScalarPlace(StrEnum):
     """The step to which a scalar belongs."""
 
     OPEN = "open"  # to an open row
@@ -71,16 +71,16 @@ class OpenRows:
     cadence: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     """Inputs of the detection -> last complete step with the input, and steps between the last two of these."""
 
-    def place(self, scalar: Scalar) -> Place:
+    def place(self, scalar: Scalar) -> ScalarPlace:
         """Return the place of the scalar.
 
         A loop has gone back when an input of the detection was logged later than all others for an earlier step. Other
         metrics may be logged for any step: a test result often is for step 0.
         """
         if scalar.step < self.reached.get(scalar.name, 0) and scalar.time > self.newest_time:
-            return Place.BACK
+            return ScalarPlace.BACK
         is_open = scalar.step in self.rows or self.last_complete is None or scalar.step > self.last_complete
-        return Place.OPEN if is_open else Place.LATE
+        return ScalarPlace.OPEN if is_open else ScalarPlace.LATE
 
     def add(self, scalar: Scalar, now: float) -> None:
         """Take in a scalar that belongs to an open row. The last value of a metric at a step counts."""

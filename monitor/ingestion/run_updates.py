@@ -28,7 +28,7 @@ from lossguard.vocabulary.states import RunState, SegmentReason
 from monitor.ingestion import lease, reports, segments, stalls
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.logged_run import LoggedMetric, LoggedRun
-from monitor.ingestion.open_rows import OpenRow, Place, Scalar
+from monitor.ingestion.open_rows import OpenRow, Scalar, ScalarPlace
 from monitor.ingestion.reports import ReportResult
 from monitor.ingestion.run_cache import CachedRun, RunCache
 from monitor.problems import Problem, among_damaged, run_not_found, unknown, without_retry
@@ -115,15 +115,15 @@ class _UpdateContext:
             self._note_late(number, scalar)
             return
         match rows.place(scalar):
-            case Place.BACK if scalar.step == 0:
+            case ScalarPlace.BACK if scalar.step == 0:
                 self.logged.unsettled.append(scalar)
-            case Place.BACK:
+            case ScalarPlace.BACK:
                 self._go_back(scalar)
-            case Place.OPEN:
+            case ScalarPlace.OPEN:
                 if scalar.name in rows.reached:
                     self.settle()
                 rows.add(scalar, self.claim.now)
-            case Place.LATE:
+            case ScalarPlace.LATE:
                 self._note_late(number or 0, scalar)
                 rows.note(scalar)
 

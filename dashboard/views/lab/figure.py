@@ -14,15 +14,15 @@ from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, panel_figure, panel_layout, vertical_band
 from dashboard.figures.style import BLUE, GREEN, GREY, NUMBER, ORANGE, PURPLE, VERMILLION, with_alpha
 from dashboard.views.lab.trial_input import TrialInput
-from dashboard.views.lab.trial_results import TrialResult, Verdict, describe, rollbacks
+from dashboard.views.lab.trial_results import TrialResult, TrialVerdict, describe, rollbacks
 from monitor.detection import Intervention, Rows
 
 MAX_BUCKETS = 800
 """Per segment: the smallest and the largest value of each bucket are drawn."""
 MARKERS = {
-    Verdict.CAUGHT: ("circle", GREEN),
-    Verdict.MISSED: ("x", VERMILLION),
-    Verdict.NEW: ("triangle-down", ORANGE),
+    TrialVerdict.CAUGHT: ("circle", GREEN),
+    TrialVerdict.MISSED: ("x", VERMILLION),
+    TrialVerdict.NEW: ("triangle-down", ORANGE),
 }
 
 
@@ -37,7 +37,7 @@ def trial_figure(data: TrialInput, results: Sequence[TrialResult]) -> go.Figure:
         traces += _envelope(panel, segment.rows[:end], "loss", BLUE)
         traces += _envelope(panel, segment.rows[end:], "loss, discarded branch", GREY)
         traces += _non_finite(panel, segment.rows)
-    for verdict in Verdict:
+    for verdict in TrialVerdict:
         traces += _markers(layout.label_row, verdict, [each for each in results if each.verdict is verdict])
     traces += [_rewind(panel, rollback) for _, rollback in rollbacks(results)]
     return panel_figure(layout, without_repeated_legend_entries(traces), XAxis.STEP, None, "lab", shapes=bands)
@@ -89,7 +89,7 @@ def _non_finite(panel: Panel, rows: Rows) -> list[dict[str, Any]]:
     return non_finite_crosses(panel, steps[::width].astype(np.float64), "not finite")
 
 
-def _markers(label_row: Panel, verdict: Verdict, results: Sequence[TrialResult]) -> list[dict[str, Any]]:
+def _markers(label_row: Panel, verdict: TrialVerdict, results: Sequence[TrialResult]) -> list[dict[str, Any]]:
     if not results:
         return []
     symbol, color = MARKERS[verdict]

@@ -20,7 +20,7 @@ MAX_NAMED = 5
 """Steps that a warning names."""
 
 
-class Verdict(StrEnum):
+class TrialVerdict(StrEnum):
     CAUGHT = "caught"  # a known incident was detected
     MISSED = "missed"  # a known incident was not detected
     NEW = "new"  # an incident was detected that is not known
@@ -36,10 +36,10 @@ class TrialResult:
     segment: int
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> TrialVerdict:
         if self.detected is None:
-            return Verdict.MISSED
-        return Verdict.NEW if self.known is None else Verdict.CAUGHT
+            return TrialVerdict.MISSED
+        return TrialVerdict.NEW if self.known is None else TrialVerdict.CAUGHT
 
     @property
     def step(self) -> int:
@@ -148,9 +148,9 @@ def totals(results: Sequence[TrialResult]) -> Totals:
     verdicts = [each.verdict for each in results]
     ordered = [rollback for _, rollback in rollbacks(results)]
     return Totals(
-        caught=verdicts.count(Verdict.CAUGHT),
-        missed=verdicts.count(Verdict.MISSED),
-        new=verdicts.count(Verdict.NEW),
+        caught=verdicts.count(TrialVerdict.CAUGHT),
+        missed=verdicts.count(TrialVerdict.MISSED),
+        new=verdicts.count(TrialVerdict.NEW),
         rollbacks=len(ordered),
         steps_discarded=sum(each.decided_step + 1 - (each.rewind_to or 0) for each in ordered),
         batches_skipped=sum((each.skip_to or 0) - (each.skip_from or 0) for each in ordered),

@@ -9,7 +9,7 @@ import numpy as np
 from lossguard.vocabulary.protocol import is_step
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident
-from monitor.detection.scoring.recomputed_steps import MAX_SCORE, RELATIVE_TOLERANCE, SLACK, Verdict
+from monitor.detection.scoring.recomputed_steps import MAX_SCORE, RELATIVE_TOLERANCE, SLACK, ReplayVerdict
 from monitor.detection.scoring.replay_comparison import RateDifference
 from monitor.detection.scoring.skip_effect import RepeatedSamples
 
@@ -46,7 +46,7 @@ class OtherSamples:
         return cls(step if at is None else at, batch)
 
 
-Finding = Verdict | RepeatedSamples | OtherSamples
+Finding = ReplayVerdict | RepeatedSamples | OtherSamples
 """Result of recomputed steps, or of the trainer's own comparison of samples."""
 
 
@@ -71,7 +71,7 @@ def _facts(finding: Finding) -> dict[str, Any]:
         case RepeatedSamples():
             values = {"peak_value": finding.loss, "expected": finding.loss, "scale": 0.0, "score": 1.0}
             return {"signal": "loss", **_steps(finding.first_step, finding.last_step, finding.first_step), **values}
-        case Verdict(rate=RateDifference(step, recorded, found) as rate):
+        case ReplayVerdict(rate=RateDifference(step, recorded, found) as rate):
             values = {"peak_value": found, "expected": recorded, "scale": 0.0}
             score = round(min(rate.score(), MAX_SCORE), 3)
             return {"signal": "lr", **_steps(step, step, step), **values, "score": score}
@@ -114,7 +114,7 @@ def notice_of(finding: Finding) -> str:
 
 def ends_skips(finding: Finding) -> bool:
     """True if it shows that no skip can leave samples out: a batch index does not stand for the same samples again."""
-    return not isinstance(finding, Verdict) or (finding.has_other_losses() and _has_other_batches(finding))
+    return not isinstance(finding, ReplayVerdict) or (finding.has_other_losses() and _has_other_batches(finding))
 
 
 def _parts(finding: Finding) -> list[list[str]]:
@@ -148,7 +148,7 @@ def _describe_rate(restored_step: int, rate: RateDifference) -> list[str]:
     ]
 
 
-def _describe_losses(verdict: Verdict) -> list[str]:
+def _describe_losses(verdict: ReplayVerdict) -> list[str]:
     worst, num = int(np.argmax(verdict.scores())), len(verdict.steps)
     what = (
         f"After the restore to step {verdict.restored_step}, {np.count_nonzero(verdict.beyond())} of the first {num} "
@@ -162,7 +162,7 @@ def _value(loss: float) -> str:
     return f"{loss:.6g}" if np.isfinite(loss) else "not finite"
 
 
-def _tolerance(verdict: Verdict, worst: int) -> str:
+def _tolerance(verdict: ReplayVerdict, worst: int) -> str:
     tolerated = f"Up to {verdict.tolerances[worst]:.2g} nats were tolerated there"
     floor = f"{RELATIVE_TOLERANCE:g} of the loss" + (
         " for each compared row before it" if verdict.is_generous() else ""
@@ -173,7 +173,7 @@ def _tolerance(verdict: Verdict, worst: int) -> str:
     return f"{tolerated}: {largest}, and at least {floor}."
 
 
-def _likeness(verdict: Verdict) -> str:
+def _likeness(verdict: ReplayVerdict) -> str:
     differences = verdict.differences()
     if not np.isfinite(differences).all():
         return "The recomputed loss is not finite: a computation went wrong, or the restored state is damaged."
@@ -198,14 +198,14 @@ def _likeness(verdict: Verdict) -> str:
     return f"{other} {NO_SKIPS}"
 
 
-def _has_other_batches(verdict: Verdict) -> bool:
+def _has_other_batches(verdict: ReplayVerdict) -> bool:
     """True if the first step differs, and the losses look like those of other batches."""
     is_known = np.isfinite(verdict.differences()).all() and verdict.steps[0] == verdict.restored_step
     enough = len(verdict.steps) >= MIN_ROWS
     return bool(is_known and enough and verdict.beyond()[0] and not _has_same_batches(verdict))
 
 
-def _has_same_batches(verdict: Verdict) -> bool:
+def _has_same_batches(verdict: ReplayVerdict) -> bool:
     differences = verdict.differences()
     if abs(differences.mean()) >= MIN_SHIFT * differences.std():
         return True
@@ -214,7 +214,7 @@ def _has_same_batches(verdict: Verdict) -> bool:
     return bool(np.corrcoef(verdict.recorded, verdict.recomputed)[0, 1] >= SAME_BATCHES)
 
 
-def describe_match(verdict: Verdict) -> str:
+def describe_match(verdict: ReplayVerdict) -> str:
     """One sentence about a replay that agrees with its record."""
     agreeing = ~verdict.beyond()
     largest = float(np.abs(verdict.differences()[agreeing]).max())

@@ -4,7 +4,7 @@ import math
 
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident
-from monitor.detection.throughput.pace import Cause, Change, Finding
+from monitor.detection.throughput.pace import Change, Finding, SlowdownCause
 
 END_REASONS = {
     Change.RECOVERED: "The run is as fast as before.",
@@ -36,7 +36,7 @@ def slowdown(number: int, finding: Finding) -> Incident:
 
 def signal_of(finding: Finding) -> str:
     """The metric that the values of the incident are in."""
-    if finding.cause is Cause.WAITING:
+    if finding.cause is SlowdownCause.WAITING:
         return "data_seconds"
     return "throughput" if finding.timing.counts_tokens else "step_seconds"
 
@@ -52,20 +52,20 @@ def in_unit(finding: Finding) -> tuple[float, float, float]:
 def _what(finding: Finding) -> str:
     steps = f"since step {finding.onset_step}"
     usual, value, _ = in_unit(finding)
-    if finding.cause is Cause.WAITING:
+    if finding.cause is SlowdownCause.WAITING:
         return f"The loop waits for data in {value:.0%} of the time {steps}; usual were {usual:.0%}."
     times = finding.value / finding.usual if finding.usual > 0 else math.inf
     per = "token" if finding.timing.counts_tokens else "step"
     now = f"{value:.4g} tokens per second instead of {usual:.4g}"
     if per == "step":
         now = f"{value:.3g} s per step instead of {usual:.3g} s"
-    how = "has become" if finding.cause is Cause.SUDDEN else "has slowly become"
+    how = "has become" if finding.cause is SlowdownCause.SUDDEN else "has slowly become"
     return f"The time per {per} {how} {times:.2f} times as long {steps}: {now}. Single slow steps are not counted."
 
 
 def _waiting(finding: Finding) -> list[str]:
     """Say whether the data are to blame, if the loop reports how long it waits for them."""
     now, usual = finding.timing.waiting, finding.usual_waiting
-    if finding.cause is Cause.WAITING or now is None or usual is None:
+    if finding.cause is SlowdownCause.WAITING or now is None or usual is None:
         return []
     return [f"The loop waits for data in {now:.0%} of the time; usual were {usual:.0%}."]

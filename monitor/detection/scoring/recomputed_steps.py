@@ -47,7 +47,7 @@ def first_doubtful_step(incidents: Iterable[tuple[int, int]]) -> int | None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Verdict:
+class ReplayVerdict:
     """The rows of one comparison whose losses were computed again: columns of length N, 0 only with another `rate`."""
 
     restored_step: int
@@ -136,7 +136,7 @@ class RecomputedSteps:
         if self.pending is not None:
             self.pending = self.pending.ending_at(step)
 
-    def observe(self, rows: Rows) -> Verdict | None:
+    def observe(self, rows: Rows) -> ReplayVerdict | None:
         """Take in the next rows of the replay; the verdict once no further row is compared, if any was."""
         for k in range(len(rows)):
             if self.pending is None:
@@ -158,7 +158,7 @@ class RecomputedSteps:
             self.skip_effect = found
         return None
 
-    def conclude(self) -> Verdict | None:
+    def conclude(self) -> ReplayVerdict | None:
         """End the comparison under way: its verdict; None where fewer than MIN_DIFFERENT losses were compared, and no
         learning rate differs."""
         comparison, self.pending = self.pending, None
@@ -168,7 +168,7 @@ class RecomputedSteps:
         if np.count_nonzero(compared) < MIN_DIFFERENT and rate is None:
             return None
         tolerances = self._tolerances(comparison)
-        verdict = Verdict(
+        verdict = ReplayVerdict(
             comparison.restored_step,
             comparison.noise,
             len(self.scatter),

@@ -41,7 +41,7 @@ class Change(StrEnum):
     DECLARED = "declared"  # a declared change began: the usual level is void
 
 
-class Cause(StrEnum):
+class SlowdownCause(StrEnum):
     """The kind of slowdown."""
 
     SUDDEN = "sudden"
@@ -54,7 +54,7 @@ class Finding:
     """A slowdown begins, grows or ends with `timing`."""
 
     change: Change
-    cause: Cause
+    cause: SlowdownCause
     timing: Timing
     onset_step: int = 0
     usual: float = 0.0
@@ -72,7 +72,7 @@ class Finding:
 class Slow:
     """The slowdown that is open."""
 
-    cause: Cause
+    cause: SlowdownCause
     num_timings: int
     worst: float
 
@@ -153,32 +153,32 @@ class Pace:
         self.num_quiet += 1
         if self.num_quiet < QUIET_TIMINGS:
             return None
-        for cause in Cause:
+        for cause in SlowdownCause:
             value = self._value(cause)
             if value >= self._threshold(cause, 0.0) and value >= (threshold := self._threshold(cause, self._noise())):
                 self.slow = Slow(cause, 0, value)
                 return self._finding(Change.BEGAN, timing, value, value / threshold)
         return None
 
-    def _value(self, cause: Cause) -> float:
+    def _value(self, cause: SlowdownCause) -> float:
         """Return the level or share that the deciding timings have reached."""
         match cause:
-            case Cause.SUDDEN:
+            case SlowdownCause.SUDDEN:
                 return min([each.level for each in self.timings[-FAST_TIMINGS:]])
-            case Cause.GRADUAL:
+            case SlowdownCause.GRADUAL:
                 return _median_level(self.timings[-SLOW_TIMINGS:]) if len(self.timings) >= SLOW_TIMINGS else 0.0
-            case Cause.WAITING:
+            case SlowdownCause.WAITING:
                 return min([each.waiting or 0.0 for each in self.timings[-FAST_TIMINGS:]])
 
-    def _threshold(self, cause: Cause, noise: float) -> float:
+    def _threshold(self, cause: SlowdownCause, noise: float) -> float:
         """Return the smallest value that is a slowdown. It does not fall as the noise rises."""
         assert self.usual is not None
         match cause:
-            case Cause.SUDDEN:
+            case SlowdownCause.SUDDEN:
                 return max(SUDDEN * self.usual, self.usual + SUDDEN_NOISES * noise)
-            case Cause.GRADUAL:
+            case SlowdownCause.GRADUAL:
                 return max(GRADUAL * self.usual, self.usual + GRADUAL_NOISES * noise)
-            case Cause.WAITING:
+            case SlowdownCause.WAITING:
                 usual = min(self.usual_waiting or 0.0, self.accepted_waiting)
                 return max(MIN_WAITING, 2 * usual + MIN_WAITING / 2)
 
@@ -199,17 +199,17 @@ class Pace:
             return self._finding(Change.GREW, timing, value, value / self._threshold(slow.cause, self._noise()))
         return None
 
-    def _present(self, cause: Cause) -> float:
-        if cause is Cause.WAITING:
+    def _present(self, cause: SlowdownCause) -> float:
+        if cause is SlowdownCause.WAITING:
             return _median([each.waiting or 0.0 for each in self.timings[-END_TIMINGS:]])
         return _median_level(self.timings[-END_TIMINGS:])
 
-    def _end_level(self, cause: Cause) -> float:
+    def _end_level(self, cause: SlowdownCause) -> float:
         """Return the value half-way between the usual one and the lowest at which a slowdown begins."""
         assert self.usual is not None
-        if cause is Cause.WAITING:
+        if cause is SlowdownCause.WAITING:
             return (min(self.usual_waiting or 0.0, self.accepted_waiting) + self._threshold(cause, self._noise())) / 2
-        return (self.usual + self._threshold(Cause.GRADUAL, self._noise())) / 2
+        return (self.usual + self._threshold(SlowdownCause.GRADUAL, self._noise())) / 2
 
     def _end(self, change: Change, timing: Timing, slow: Slow) -> Finding:
         finding = self._finding(change, timing, self._present(slow.cause), 0.0)
@@ -224,17 +224,17 @@ class Pace:
         assert self.usual is not None
         assert self.slow is not None
         cause, usual = self.slow.cause, self.usual
-        if cause is Cause.WAITING:
+        if cause is SlowdownCause.WAITING:
             usual = self.usual_waiting or 0.0
-        noise = 0.0 if cause is Cause.WAITING else self._noise()
+        noise = 0.0 if cause is SlowdownCause.WAITING else self._noise()
         onset = self._onset(cause) if change is Change.BEGAN else timing.first_step
         return Finding(change, cause, timing, onset, usual, value, noise, score, self.usual_waiting)
 
-    def _onset(self, cause: Cause) -> int:
+    def _onset(self, cause: SlowdownCause) -> int:
         """Return the first step of the last timings that are not at the usual level."""
         end_level, first = self._end_level(cause), self.timings[-1].first_step
         for each in reversed(self.timings):
-            if (each.waiting or 0.0 if cause is Cause.WAITING else each.level) <= end_level:
+            if (each.waiting or 0.0 if cause is SlowdownCause.WAITING else each.level) <= end_level:
                 break
             first = each.first_step
         return first
@@ -278,7 +278,7 @@ class Pace:
         return cls(
             stopwatch=Stopwatch.from_dict(stopwatch),
             timings=[Timing(*each) for each in timings],
-            slow=None if slow is None else Slow(Cause(slow[0]), *slow[1:]),
+            slow=None if slow is None else Slow(SlowdownCause(slow[0]), *slow[1:]),
             **rest,
         )
 

@@ -6,7 +6,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.ingestion.open_rows import HOLD_SECONDS, MAX_OPEN_ROWS, SIGNAL_HOLD_SECONDS, OpenRows, Place, Scalar
+from monitor.ingestion.open_rows import HOLD_SECONDS, MAX_OPEN_ROWS, SIGNAL_HOLD_SECONDS, OpenRows, Scalar, ScalarPlace
 
 NOW = 1000.0
 
@@ -96,10 +96,10 @@ def test_not_more_than_a_few_rows_wait() -> None:
 
 def test_a_loss_that_goes_back_begins_a_new_segment_and_a_test_result_does_not() -> None:
     rows = trained("loss")
-    assert rows.place(scalar("loss", 1, time=99.0)) is Place.BACK
-    assert rows.place(scalar("test_accuracy", 0, time=99.0)) is Place.LATE
-    assert rows.place(scalar("loss", 1, time=1.0)) is Place.LATE  # the same request again
-    assert rows.place(scalar("loss", 3)) is Place.OPEN
+    assert rows.place(scalar("loss", 1, time=99.0)) is ScalarPlace.BACK
+    assert rows.place(scalar("test_accuracy", 0, time=99.0)) is ScalarPlace.LATE
+    assert rows.place(scalar("loss", 1, time=1.0)) is ScalarPlace.LATE  # the same request again
+    assert rows.place(scalar("loss", 3)) is ScalarPlace.OPEN
 
 
 NAMES = st.sampled_from(["loss", "grad_norm", "lr", "accuracy"])
@@ -118,7 +118,7 @@ def test_whatever_comes_is_in_one_row_and_a_restart_at_any_time_changes_nothing(
     for name, step, value, wait in events:
         now += wait
         one = Scalar(name, value, now, step)
-        if rows.place(one) is not Place.OPEN:
+        if rows.place(one) is not ScalarPlace.OPEN:
             continue
         given_values[step, name] = value
         rows.add(one, now)

@@ -13,7 +13,7 @@ from monitor.detection.incidents.replay_mismatch import (
     notice_of,
     replay_mismatch,
 )
-from monitor.detection.scoring.recomputed_steps import Verdict
+from monitor.detection.scoring.recomputed_steps import ReplayVerdict
 from monitor.detection.scoring.replay_comparison import RateDifference
 from monitor.detection.scoring.skip_effect import RepeatedSamples
 
@@ -25,7 +25,7 @@ def off_by(*differences: float) -> Any:
     return RECORDED + np.array(differences)
 
 
-def verdict(recomputed: Any, **changes: Any) -> Verdict:
+def verdict(recomputed: Any, **changes: Any) -> ReplayVerdict:
     values: dict[str, Any] = {
         "restored_step": 100,
         "noise": 0.1,
@@ -36,7 +36,7 @@ def verdict(recomputed: Any, **changes: Any) -> Verdict:
         "recomputed": np.array(recomputed),
         "tolerances": np.full(8, 0.01),
     }
-    return Verdict(**(values | changes))
+    return ReplayVerdict(**(values | changes))
 
 
 def test_it_is_open_and_has_the_facts_of_the_row_that_differs_most() -> None:

@@ -14,7 +14,7 @@ from monitor.detection.scoring.recomputed_steps import (
     RELATIVE_TOLERANCE,
     SLACK,
     RecomputedSteps,
-    Verdict,
+    ReplayVerdict,
     first_doubtful_step,
 )
 from monitor.detection.scoring.replay_comparison import MAX_ROWS, Comparison, RateDifference
@@ -33,7 +33,7 @@ def noisy(seed: int, *, noise: float = NOISE, count: int = MAX_ROWS) -> np.ndarr
     return 2.0 + noise * np.random.default_rng(seed).standard_normal(count)
 
 
-def replayed(check: RecomputedSteps, recorded: Rows, again: Rows, **options: Any) -> Verdict | None:
+def replayed(check: RecomputedSteps, recorded: Rows, again: Rows, **options: Any) -> ReplayVerdict | None:
     """By default in the same process."""
     step, options = int(recorded.steps[0]), {"noise": NOISE, "is_new_process": False, "losses": True} | options
     how = {name: options[name] for name in ("is_new_process", "losses")}
@@ -41,7 +41,7 @@ def replayed(check: RecomputedSteps, recorded: Rows, again: Rows, **options: Any
     return check.observe(again) or check.conclude()
 
 
-def verdict_of(recorded: Rows, again: Rows, check: RecomputedSteps | None = None, **options: Any) -> Verdict:
+def verdict_of(recorded: Rows, again: Rows, check: RecomputedSteps | None = None, **options: Any) -> ReplayVerdict:
     verdict = replayed(check or RecomputedSteps(), recorded, again, **options)
     assert verdict is not None
     return verdict

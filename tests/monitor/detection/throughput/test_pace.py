@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from monitor.detection.rows import Rows
-from monitor.detection.throughput.pace import ADOPT_TIMINGS, Cause, Change, Finding, Pace
+from monitor.detection.throughput.pace import ADOPT_TIMINGS, Change, Finding, Pace, SlowdownCause
 from tests.monitor.detection.throughput.runs import durations, timed, with_slow_steps
 
 
@@ -30,7 +30,7 @@ def test_steps_that_take_twice_as_long_are_a_slowdown_with_its_onset_until_they_
     seconds = with_slow_steps(durations(3000))
     seconds[1000:2000] *= 2.2
     began, ended = findings(timed(seconds))
-    assert (began.change, began.cause, ended.change) == (Change.BEGAN, Cause.SUDDEN, Change.RECOVERED)
+    assert (began.change, began.cause, ended.change) == (Change.BEGAN, SlowdownCause.SUDDEN, Change.RECOVERED)
     assert 970 <= began.onset_step <= 1030
     assert began.timing.last_step <= 1100
     assert began.value / began.usual == pytest.approx(2.2, rel=0.05)
@@ -53,7 +53,7 @@ def test_a_slow_fall_is_found_against_the_fastest_level_that_the_run_has_kept_up
     seconds = durations(4000)
     seconds[1000:] *= np.linspace(1.0, 1.6, 3000)
     began = findings(timed(seconds))[0]
-    assert (began.change, began.cause) == (Change.BEGAN, Cause.GRADUAL)
+    assert (began.change, began.cause) == (Change.BEGAN, SlowdownCause.GRADUAL)
     assert 1.2 < began.value / began.usual < 1.4
 
 
@@ -90,7 +90,7 @@ def test_a_loop_that_begins_to_wait_for_data_is_a_slowdown(share: float) -> None
     seconds = durations(2000)
     waited = seconds * np.where(np.arange(2000) < 1000, 0.02, share)
     began = findings(timed(seconds, waited=waited))[0]
-    assert (began.change, began.cause) == (Change.BEGAN, Cause.WAITING)
+    assert (began.change, began.cause) == (Change.BEGAN, SlowdownCause.WAITING)
     assert 970 <= began.onset_step <= 1030
     assert changes(timed(seconds, waited=0.05 * seconds)) == []
 
