@@ -160,7 +160,7 @@ class _Trainer:
             f'"grad_norm": [{0.5 + abs(noise.gauss(0, 0.05))}], '
             f'"log_z": [{1.0 + noise.gauss(0, 0.01)}], "log_z_max": [{2.0 + noise.random()}], '
             f'"z_loss": [{1e-4 * noise.random()}], "lr": [0.0003], "tokens": [{(step + 1) * 8192}], '
-            f'"step_seconds": [0.4]}}}}'
+            f'"step_seconds": [0.4]}}, "events": []}}'
         )
 
     async def _post(self, path: str, body: str) -> None:

@@ -32,7 +32,7 @@ COPIED = ("steps", "step_blocks", "block_values", "rollups")
 
 
 def report(noise: random.Random, steps: range, *, segment: int = 0, more: Sequence[str] = ()) -> bytes:
-    """The body of a report of a quiet run, a slowly falling loss with noise; `more`: custom metrics."""
+    """The body of a report as the SDK sends it: a slowly falling loss with noise; `more`: custom metrics."""
     metrics = {
         "loss": [2.5 + 3 / (1 + step / 500) + noise.gauss(0, 0.02) for step in steps],
         "grad_norm": [0.5 + abs(noise.gauss(0, 0.05)) for _ in steps],
@@ -45,7 +45,8 @@ def report(noise: random.Random, steps: range, *, segment: int = 0, more: Sequen
     }
     metrics |= {name: [noise.gauss(1, 0.1) for _ in steps] for name in more}
     times = [1.8e9 + 0.4 * step for step in steps]
-    return json.dumps({"segment": segment, "steps": list(steps), "times": times, "metrics": metrics}).encode()
+    body = {"segment": segment, "steps": list(steps), "times": times, "metrics": metrics, "events": []}
+    return json.dumps(body).encode()
 
 
 def spikes(length: int, count: int = 20) -> list[int]:
