@@ -3,6 +3,8 @@
 A reader is a module of `lossguard.sources.readers` that satisfies `Format`; add it to `FORMATS`.
 """
 
+import errno
+import os
 from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -85,7 +87,7 @@ def runs_in(path: Path, only: str | None = None, layout: "Layout" = Columns()) -
             f"{path} holds {several}: choose one with --format {'|'.join(found)}, or name the folders in it one by one"
         )
     if not found:
-        raise BadSource(f"{path} {nothing_found(FORMATS, only, layout)}")
+        raise BadSource(nothing_found(path, FORMATS, only, layout))
     return next(iter(found.values()))
 
 
@@ -103,11 +105,13 @@ def follow(name: str, place: Path, joiner: Joiner, layout: "Layout") -> Any:
     return _call(name, "follow", layout, place, joiner)
 
 
-def nothing_found(known: Collection[str], only: str | None, layout: "Layout") -> str:
-    """The end of a sentence about a path without a run."""
+def nothing_found(path: Path, known: Collection[str], only: str | None, layout: "Layout") -> str:
+    """A sentence about a path without a run."""
+    if path.exists() and not os.access(path, os.R_OK):
+        return f"{path} cannot be read ({os.strerror(errno.EACCES)})"
     names = _asked(known, only, layout)
     table = "; --step names the column of steps of a table" if not set(WITH_COLUMNS).isdisjoint(names) else ""
-    return f"holds no run to read as {', '.join(names)}{table}"
+    return f"{path} holds no run to read as {', '.join(names)}{table}"
 
 
 def _asked(known: Collection[str], only: str | None, layout: "Layout") -> list[str]:

@@ -152,7 +152,7 @@ class WatchedSource:
             if found:
                 return found[0]
             if self.once or (idle_until is not None and time.monotonic() >= idle_until):
-                raise BadSource(f"{self.path} {formats.nothing_found(formats.WATCHED, self.format, self.layout)}")
+                raise BadSource(formats.nothing_found(self.path, formats.WATCHED, self.format, self.layout))
             if not is_waiting:
                 self.say(f"{self.path} holds no run yet; waiting for it")
                 is_waiting = True

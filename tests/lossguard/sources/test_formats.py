@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,14 @@ def test_rubbish_is_one_sentence(tmp_path: Path, name: str) -> None:
     for path in (tmp_path, tmp_path / name):
         with pytest.raises(BadSource, match="holds no run to read as csv, jsonl, "):
             formats.runs_in(path)
+
+
+def test_a_path_that_may_not_be_read_is_not_said_to_hold_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
+    with pytest.raises(BadSource, match=r"^/.* cannot be read \(Permission denied\)$"):
+        formats.runs_in(tmp_path)
 
 
 def test_a_path_that_is_not_there_and_an_unknown_format_are_one_sentence(tmp_path: Path) -> None:
