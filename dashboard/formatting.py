@@ -135,7 +135,7 @@ def visible(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Escapes text for Markdown, and puts it on one line."""
+    """Escape text for Markdown, and put it on one line."""
     return escape_markdown_verbatim(" ".join(text.split()))
 
 
@@ -145,13 +145,13 @@ WORD_JOINER = "\u2060"
 
 
 def escape_markdown_verbatim(text: str) -> str:
-    """Escapes text for Markdown, keeps its white space, and breaks up addresses by an invisible character."""
+    """Escape text for Markdown, keep its white space, and break up addresses by an invisible character."""
     broken = AUTOLINKS.sub(WORD_JOINER, visible(text))
     return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:&-])", r"\\\1", broken)
 
 
 def escape_plotly(text: str) -> str:
-    """Escapes text for plotly, which interprets a few tags of HTML and its own %{..}."""
+    """Escape text for plotly, which interprets a few tags of HTML and its own %{..}."""
     return html.escape(visible(text), quote=False).replace("%{", "%&#123;")
 
 

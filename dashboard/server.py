@@ -67,7 +67,7 @@ def create_app() -> st.App:
 
 
 def _script(content: bytes) -> Callable[[Request], Awaitable[Response]]:
-    """Serves a script. Its URL holds a hash of the content in its query, so browsers may cache it forever."""
+    """Serve a script. Its URL holds a hash of the content in its query, so browsers may cache it forever."""
     headers = {"Content-Encoding": "gzip", "Cache-Control": f"public, {IMMUTABLE}"}
     compressed = gzip.compress(content, mtime=0)
 

@@ -174,7 +174,7 @@ class StepCounts:
 
 
 def step_counts(session: Session, *, run: Run) -> StepCounts:
-    """Only the discarded branches, which are short, are counted step by step."""
+    """Count steps; only the discarded branches, which are short, are counted step by step."""
     tree = segments(session, run=run)
     consumed = sum(segment.num_steps for segment in tree)
     branches = reader.read_ranges(session, run_pk=run.pk, ranges=discarded(tree), metrics=[])

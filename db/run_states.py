@@ -25,7 +25,7 @@ def needs_a_person(intervention: Intervention) -> bool:
 
 
 def needs_a_person_in_sql() -> sa.ColumnElement[bool]:
-    """`needs_a_person` as a condition of a query."""
+    """Return `needs_a_person` as a condition of a query."""
     is_proposed = Intervention.state == InterventionState.PROPOSED
     is_holding = sa.and_(Intervention.kind == OrderKind.HOLD, Intervention.state == InterventionState.APPLIED)
     return sa.or_(is_proposed, is_holding)
@@ -65,7 +65,7 @@ def is_silent(run: Run, now: float) -> bool:
 
 
 def is_silent_in_sql(now: float) -> sa.ColumnElement[bool]:
-    """`is_silent` as a condition of a query."""
+    """Return `is_silent` as a condition of a query."""
     has_no_heartbeat = sa.cast(Run.capabilities, sa.String).like(f'%"{NO_HEARTBEAT}"%')
     patience = sa.case((has_no_heartbeat, QUIET_SECONDS), else_=SILENT_SECONDS)
     return sa.and_(Run.state == RunState.RUNNING, sa.type_coerce(Run.last_report_at, sa.Float) < now - patience)
@@ -86,5 +86,5 @@ def has_stopped(run: Run, before: float) -> bool:
 
 
 def has_stopped_in_sql(before: float) -> sa.ColumnElement[bool]:
-    """`has_stopped` as a condition of a query."""
+    """Return `has_stopped` as a condition of a query."""
     return sa.or_(Run.state != RunState.RUNNING, sa.type_coerce(Run.last_report_at, sa.Float) < before)

@@ -67,7 +67,7 @@ def difference(own: HeldOutCurve, baseline: HeldOutCurve) -> Difference:
 
 
 def _minus(own: Floats, baseline: Floats) -> Floats:
-    """Infinite where the difference of two huge losses is no float."""
+    """Return the difference; infinite if that of two huge losses is no float."""
     with np.errstate(over="ignore"):
         return own - baseline
 

@@ -118,7 +118,7 @@ class _Fields:
         return value
 
     def number(self, name: str) -> float:
-        """NaN and infinities may be encoded as in the protocol."""
+        """Return a number, which may be encoded as in the protocol if it is NaN or infinite."""
         try:
             value = decode_number(self._required(name))
         except (ValueError, OverflowError):
@@ -221,7 +221,7 @@ def _safeguard(fields: _Fields) -> Iterator[UnstableRun]:
 
 
 def _ratio(peak: float, level: float) -> float:
-    """Infinite where the peak is not finite, or the level is no loss to jump from."""
+    """Return the ratio; infinite if the peak is not finite, or the level is no loss to jump from."""
     return peak / level if math.isfinite(peak) and level > 0.0 else math.inf
 
 

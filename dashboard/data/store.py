@@ -69,7 +69,7 @@ def open_store(url: str) -> Iterator[Session]:
 
 
 def cached_briefly(function: Callable[P, T]) -> Callable[P, T]:
-    """Caches results that change during a run, for all viewers: they share the object and must not modify it."""
+    """Cache results that change during a run, for all viewers: they share the object and must not modify it."""
     return cached_for(CACHE_SECONDS)(function)
 
 

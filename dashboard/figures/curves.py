@@ -102,7 +102,7 @@ def draw_line(panel: Panel, line: PlacedLine, options: ChartOptions) -> list[dic
 
 
 def _pauses(x: Floats) -> list[int]:
-    """Indices of the positions that follow a pause."""
+    """Return the indices of the positions that follow a pause."""
     gaps = np.diff(x)
     return [] if not len(gaps) else (np.flatnonzero(gaps > PAUSE_RATIO * np.median(gaps)) + 1).tolist()
 

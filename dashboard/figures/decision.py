@@ -31,7 +31,7 @@ class Futures:
 
 
 def decision_figure(shown: IncidentWindow, futures: Futures) -> go.Figure:
-    """`shown` reaches from before the checkpoint to the newest step, and has the loss."""
+    """Draw a decision. `shown` reaches from before the checkpoint to the newest step, and has the loss."""
     rows = shown.original
     values, finite = rows.metrics[LOSS], np.isfinite(rows.metrics[LOSS])
     layout = panel_layout([LOSS], log=log_axes({LOSS: [values[finite]]}), label_row=0)

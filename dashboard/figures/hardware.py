@@ -20,7 +20,7 @@ MAX_POINTS = 400
 
 
 def hardware_figure(samples: Sequence[HardwareSample], where: tzinfo, *, revision: str) -> go.Figure | None:
-    """`where`: the viewer's time zone. None where the samples have no values to draw."""
+    """Draw the samples; None if they have no values to draw. `where`: the viewer's time zone."""
     by_device: dict[tuple[str, str], list[HardwareSample]] = {}
     for sample in samples:
         by_device.setdefault((sample.host, sample.device), []).append(sample)

@@ -73,7 +73,7 @@ class Drawn:
 def draw_marks(
     layout: PanelLayout, marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None = None
 ) -> Drawn:
-    """`window` is the range in view, in units of the x axis; None for all of it."""
+    """Draw the marks. `window` is the range in view, in units of the x axis; None for all of it."""
     drawn, marks = Drawn(), _limited(marks, run_axes, window)
     if layout.panels:
         _add_events(drawn, layout.panels, marks, run_axes)
@@ -226,7 +226,7 @@ def _add_events(drawn: Drawn, panels: list[Panel], marks: Marks, run_axes: RunAx
 
 
 def _is_outlier_of(event: Event, metric: str) -> bool:
-    """Finite ones only: other values have a cross."""
+    """True for a finite outlier of the metric: other values have a cross."""
     value = event.details.get("value")
     finite = isinstance(value, int | float) and abs(value) <= sys.float_info.max
     return event.kind == OUTLIER and event.step is not None and event.details.get("signal") == metric and finite

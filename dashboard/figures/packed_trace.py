@@ -15,7 +15,7 @@ FAR = 1e6
 
 
 def packed(trace: dict[str, Any], shown: tuple[float, float] | None, *, log: bool) -> dict[str, Any]:
-    """`shown`: the smallest and the largest value that its axis shows; None for all of them."""
+    """Pack a trace. `shown`: the smallest and the largest value that its axis shows; None for all values."""
     values = drawable(np.asarray(trace["y"], dtype=np.float64))
     if shown is None or log:
         return trace | {"y": as_float32(values, shown)}

@@ -255,7 +255,7 @@ def _note(panel: Panel, values: Floats) -> str:
 
 
 def num_ticks(panel: Panel) -> int:
-    """Approximate; with more than 3 plotly writes every digit beside a log axis of one power of ten."""
+    """Return the approximate number; beyond 3 plotly labels every digit beside a log axis of one power of ten."""
     return 3 if panel.log else 6 if panel.position == 0 else 4
 
 

@@ -47,7 +47,7 @@ def _zone(name: str) -> tzinfo:
 
 
 def _check(path: Path) -> None:
-    """Refuses what can be refused before the run is read."""
+    """Refuse what can be refused before the run is read."""
     from dashboard.report.atomic_file import CannotWrite, check_writable
     from dashboard.report.printing import CannotPrint, find_browser
 

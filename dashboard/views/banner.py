@@ -18,7 +18,7 @@ NO_ADDRESS = (
 
 
 def show() -> None:
-    """Above every page, where the dashboard has the collector's address."""
+    """Show the banner above every page, if the dashboard has the collector's address."""
     if collector_watch.has_address():
         show_live(_show_outage, refresh_seconds=REFRESH_SECONDS)
 
@@ -30,7 +30,7 @@ def _show_outage() -> None:
 
 
 def sentence(outage: Outage) -> str:
-    """Markdown."""
+    """Return the sentence in Markdown."""
     why = formatting.escape_markdown(outage.why)
     since = clock.moment(outage.since, clock.zone(st.context.timezone), now=time.time())
     return (

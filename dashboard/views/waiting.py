@@ -160,7 +160,7 @@ def _batches(count: int) -> str:
 
 
 def _show_hold(facts: RunFacts, hold: Intervention) -> None:
-    """Since when, on what grounds, and what a person can do."""
+    """Show since when the run is on hold, on what grounds, and what a person can do."""
     waited = formatting.duration(time.time() - hold.changed_at)
     st.warning(f"{pending.HELD_SENTENCE} It has waited for {waited}.", icon=":material/front_hand:")
     _show_reasons(hold, "What you can do", options(facts))

@@ -222,7 +222,7 @@ def _commit(session: Session, work: _Work, file_id: int, *, turn: ArchiveLease, 
 
 
 def _is_unchanged(run: Run, work: _Work) -> bool:
-    """Locking it has raised its revision by one."""
+    """True if the lock alone has raised the run's revision, and the run has not been resumed."""
     return (run.pk, run.revision) == (work.run_pk, work.revision + 1) and run.state != RunState.RUNNING
 
 

@@ -27,7 +27,7 @@ class Candidate:
 
 
 def age_seconds(text: str) -> float:
-    """`30d` or `12h`, or a number of days. Raises ValueError."""
+    """Return the seconds of `30d`, `12h`, or a number of days. Raises ValueError."""
     found = AGE.fullmatch(text.strip())
     if found is None:
         raise ValueError(f"{text!r} is no age: give days or hours, such as 30d or 12h")

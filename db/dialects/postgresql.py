@@ -110,7 +110,7 @@ class PostgreSQL(Dialect):
             return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
 
     def vacuum(self, engine: sa.Engine) -> None:
-        """Only the free end of a table is returned; the rest is for later rows."""
+        """Vacuum all tables: the free end of a table is returned, the rest is for later rows."""
         with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             for table in connection.exec_driver_sql(PLAIN_TABLES).scalars().all():
                 connection.exec_driver_sql(f"VACUUM (ANALYZE) {table}")

@@ -33,7 +33,7 @@ def lightning(loss: Floats, grad: Floats) -> Bools:
 
 
 def axolotl(loss: Floats, grad: Floats) -> Bools:
-    """Above 5 on three consecutive rows."""
+    """Flag losses above 5 on three consecutive rows."""
     return consecutive(loss > 5, 3)
 
 

@@ -50,7 +50,7 @@ def take_answer(session: Session, order_id: int, answer: AnswerIn, *, claim: Cla
 
 
 def _check_key(order: Order, key: str) -> None:
-    """Only who was given the order knows its key."""
+    """Check the key of the order, which only its receiver knows."""
     if not hmac.compare_digest(key.encode(), order.key.encode()):
         raise Problem(409, "this is another order", f"order {order.id} has a different key", ["body", "key"])
 

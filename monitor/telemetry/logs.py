@@ -70,7 +70,7 @@ def _logfmt(values: dict[str, Any]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """`text`, quoted unless it is plain: a client's text must not control the terminal that shows the log."""
+    """Quote `text` unless it is plain: a client's text must not control the terminal that shows the log."""
     if text.isprintable() and PLAIN.fullmatch(text):
         return text
     return json.dumps(text).replace("\x7f", "\\u007f")  # the one control character that JSON does not escape

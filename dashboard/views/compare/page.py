@@ -49,7 +49,7 @@ def page() -> None:
 
 
 def legend(compared: Sequence[ComparedLine], baseline: int) -> None:
-    """Above the figure, where it wraps on a phone; each label links to its run."""
+    """Show the legend above the figure, where it wraps on a phone; each label links to its run."""
     with st.container(horizontal=True, gap="medium", key="legend"):
         for position, line in enumerate(compared):
             with st.container(horizontal=True, width="content", gap="small", vertical_alignment="center"):

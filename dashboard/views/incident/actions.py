@@ -54,7 +54,7 @@ def accept_level(facts: RunFacts) -> OperatorAction:
 
 
 def is_replay_in_question(incident: Incident) -> bool:
-    """Recomputed steps differ from their record. A run that has ended waits for an answer, too."""
+    """True if the mismatch of a replay is open. A run that has ended waits for an answer, too."""
     return incident.state == IncidentState.OPEN and incident.kind == IncidentKind.REPLAY_MISMATCH
 
 

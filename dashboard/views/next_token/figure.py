@@ -166,7 +166,7 @@ def _tokens(panel: Panel, live: Sequence[StoredProbe]) -> list[dict[str, Any]]:
 
 
 def _probability(probe: Probe, token: str) -> float:
-    """NaN if the probe does not name the token, or the model's output is not a probability."""
+    """Return the probability; NaN if the probe does not name the token, or the output is not a probability."""
     value = probe.target_log_probability if token == probe.target else None
     if token in probe.tokens:
         value = probe.log_probabilities[probe.tokens.index(token)]

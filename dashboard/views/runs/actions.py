@@ -75,7 +75,7 @@ def _confirm(
 
 
 def _request(row: ListedRun, method: str, body: dict[str, Any]) -> OperatorAction:
-    """Labelled by the run, for the sentence about a failure."""
+    """Return the request, labelled by the run for the sentence about a failure."""
     return OperatorAction(formatting.run_title(row.run), "", "", method, f"/runs/{row.run.id}", body)
 
 

@@ -90,7 +90,7 @@ def number(value: Any) -> float | None:
 
 
 def ordered(rows: Sequence[ListedRun], by: Column, *, descending: bool) -> list[ListedRun]:
-    """Sorted by a column: numbers, then texts; runs without a value, or with NaN, come last either way."""
+    """Sort by a column: numbers, then texts; runs without a value, or with NaN, come last either way."""
     values = [(by.of(row), row) for row in rows]
     numbers = [(found, row) for value, row in values if (found := number(value)) is not None and not math.isnan(found)]
     texts = [(setting_text(value), row) for value, row in values if value is not None and number(value) is None]

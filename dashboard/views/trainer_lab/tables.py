@@ -172,7 +172,7 @@ def gradients(rows: Sequence[Gradients]) -> pd.DataFrame:
 
 
 def published() -> pd.DataFrame:
-    """Estimates are marked."""
+    """Return the table of published runs, with estimates marked."""
     return pd.DataFrame(
         {
             "Model": f"{run.name} (estimated)" if run.is_estimated else run.name,

@@ -66,5 +66,5 @@ def accept_level(run_id: RunId, who: Operator, session: WriteSession, now: Now) 
 
 @router.post("/runs/{run_id}/accept-replay")
 def accept_replay(run_id: RunId, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
-    """Recomputed steps may differ from their record as they did: the incident ends, and such a difference is normal."""
+    """Accept that recomputed steps differ from their record: the incident ends, and such a difference is normal."""
     return responses.run(decisions.accept_replay(session, run_id, who=who.author, now=now))

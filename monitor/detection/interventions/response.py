@@ -305,7 +305,7 @@ class IncidentResponse:
     # Skipped samples
 
     def report_mismatch(self, finding: Finding) -> list[Effect]:
-        """Recomputed steps, or the trainer's comparison of samples, show that a restore was not right."""
+        """Report that recomputed steps, or the trainer's comparison of samples, show a faulty restore."""
         effects: list[Effect] = []
         if isinstance(finding, RepeatedSamples):
             effects += self._recur(SAMPLES_RETURNED, SAMPLES_RETURNED)

@@ -99,7 +99,7 @@ class Baseline:
         return Baseline(self.signal, self.settings, level=self.level, noise=self.noise, declared=True)
 
     def is_settled(self) -> bool:
-        """Enough is known for more than gross alarms (constant within a block)."""
+        """True if enough is known for more than gross alarms (constant within a block)."""
         return self.count - len(self.block) >= (SETTLING_VALUES if self.declared else self.settings.warmup_rows)
 
     def scale(self) -> float:
@@ -177,7 +177,7 @@ class Baseline:
         return is_level_shift
 
     def _which_in_band(self, residual: list[float], scale: float) -> list[bool]:
-        """`_in_band` of a few residuals."""
+        """Return `_in_band` of a few residuals."""
         high, low = UPDATE_Z * scale, -inf
         if self.signal.two_sided:
             return [abs(value) < high for value in residual]
@@ -319,6 +319,6 @@ def _noise_of_equal(windows: Floats, steps: Floats, jitter: Floats) -> Floats:
 
 
 def _median(values: list[float]) -> float:
-    """`median` of a few values."""
+    """Return `median` of a few values."""
     ordered, half = sorted(values), len(values) // 2
     return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2.0

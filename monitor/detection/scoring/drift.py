@@ -193,7 +193,7 @@ class LevelDrift:
     def add(
         self, x: float, lower_limit: float, upper_limit: float, noise: float, step: int
     ) -> tuple[float, float, float, float]:
-        """`update` with one value; its column."""
+        """Take in one value; return its column of `update`."""
         inside = max(min(x, upper_limit), lower_limit)
         self.block.append(inside)
         self.num_outside += inside != x

@@ -34,7 +34,7 @@ class SignalReading:
         return self.non_finite or max(self.evidence, self.drift, self.fall) >= 1.0
 
     def is_sure(self) -> bool:
-        """Enough for an action: a spike of the loss needs more than for an incident."""
+        """True if the reading is enough for an action: a spike of the loss needs more than for an incident."""
         return self.non_finite or max(self.sure, self.drift) >= 1.0
 
     def is_warning(self) -> bool:

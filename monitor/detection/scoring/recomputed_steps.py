@@ -86,7 +86,7 @@ class ReplayVerdict:
         return np.minimum(np.abs(self.differences()) / self.tolerances, MAX_SCORE)
 
     def score(self) -> float:
-        """Above 1 where losses differ alone: the difference that MIN_DIFFERENT rows exceed, in tolerances."""
+        """Difference that MIN_DIFFERENT rows exceed, in tolerances: above 1 if losses differ alone."""
         return float(np.sort(self.scores())[-MIN_DIFFERENT])
 
 

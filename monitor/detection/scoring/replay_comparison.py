@@ -30,7 +30,7 @@ class RateDifference:
     found: float
 
     def score(self) -> float:
-        """Above 1: the difference in tolerances."""
+        """Difference in tolerances, above 1."""
         known = abs(self.recorded)
         return abs(self.found - self.recorded) / (RATE_TOLERANCE * known) if known else np.inf
 
