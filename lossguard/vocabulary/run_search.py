@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from lossguard.vocabulary.protocol import encodable
+
 # Settings by dotted path: {"optimizer": {"lr": 3e-4}} has the setting `optimizer.lr`.
 
 
@@ -174,6 +176,8 @@ def number_of(text: str) -> float | None:
 
 def _term(token: str) -> Word | Condition | str:
     """The term, or what is wrong with it."""
+    if "\0" in token or not encodable(token):
+        return f"{token!a}: no name or value has such a character."
     excluded = len(token) > 1 and token.startswith("-")
     body = token[1:] if excluded else token
     found = _CONDITION.match(body)

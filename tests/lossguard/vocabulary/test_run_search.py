@@ -75,6 +75,8 @@ def test_a_condition_holds_for_the_values_that_meet_it(
         ("seed=", "seed=: a value must follow =, as in seed=3."),
         (">3", ">3: a name must stand before >, as in loss<2.5."),
         ('-""', '-"": there is no word between the quotes.'),
+        ("lr=\0", r"'lr=\x00': no name or value has such a character."),
+        ("\udc80", r"'\udc80': no name or value has such a character."),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence_and_the_rest_applies(text: str, problem: str) -> None:
