@@ -20,7 +20,7 @@ from lossguard.vocabulary.run_search import (
 )
 
 NAMES = st.from_regex(r"[a-z_][\w.]*", fullmatch=True)
-TEXTS = st.text(st.characters(exclude_characters='"', exclude_categories=["Cs"]), min_size=1)
+TEXTS = st.text(st.characters(exclude_characters='"\0', exclude_categories=["Cs"]), min_size=1)
 TERMS = st.one_of(
     st.builds(Word, TEXTS, st.booleans()),
     st.builds(
