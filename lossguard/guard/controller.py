@@ -324,6 +324,8 @@ class Controller:
         elif known:
             carried_out = "" if chosen is None else f": resume_from={chosen} was carried out before"
             self.tell(f"resumed from the checkpoint of step {self.step}{carried_out}")
+        elif history.num_segments:
+            self.tell(f"no checkpoint of the run was found: it begins again at step {self.step}; is the folder right?")
         if known:
             reason = SegmentReason.RESUME
             if self._position.skips_ended:

@@ -157,6 +157,17 @@ def test_an_order_may_lower_the_learning_rate_and_a_restart_keeps_it(caplog: pyt
     ]
 
 
+def test_a_run_that_is_resumed_without_its_checkpoints_says_that_it_begins_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = []
+    for _ in range(2):
+        with offline(tmp_path, run_id="r") as run:
+            train(run, Memory([]), 3)
+        said.append([line for line in caplog.messages if "no checkpoint" in line])
+    assert said == [[], ["no checkpoint of the run was found: it begins again at step 0; is the folder right?"]]
+
+
 def test_a_restart_resumes_from_the_newest_checkpoint_with_its_ledger() -> None:
     checkpoints = Memory([])
     train(ScriptedRun({5: rollback(rewind_to=2, skip_from=3, skip_to=6)}), checkpoints, 6)
