@@ -218,7 +218,7 @@ def _handle_database_error(request: Request, error: Exception) -> JSONResponse:
         mend = "if no migration is running, run: python -m db upgrade"
         return _handle_problem(request, no_schema(f"the database does not have {missing}; {mend}"))
     log.error("the database failed: %s", reason)
-    detail = "the database cannot be reached or is busy; nothing of the request was stored, so send it again"
+    detail = "the database cannot be reached, is busy or has a full disk; nothing was stored, so send the request again"
     return _handle_problem(request, no_database(detail))
 
 
