@@ -1,7 +1,7 @@
 """Which column of a table says the step, and which the time."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -51,6 +51,16 @@ class Columns:
 def _first(names: Iterable[str], known: Iterable[str]) -> str | None:
     by_small = {name.strip().lower(): name for name in reversed(list(names))}
     return next((by_small[name] for name in known if name in by_small), None)
+
+
+def problem_of(values: Mapping[str, Any], step: str) -> str:
+    """Return why these values are no row, in a few words; empty if they hold only a step and times."""
+    if step_of(values[step]) is None:
+        return f"{step}={values[step]!r:.40} is no step"
+    for name, value in values.items():
+        if isinstance(value, str) and value.strip() and number_of(value) is None and time_of(value) is None:
+            return f"{name}={value!r:.40} is no number"
+    return ""
 
 
 def step_of(value: Any) -> int | None:

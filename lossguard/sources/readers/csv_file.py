@@ -7,13 +7,14 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from lossguard.sources.columns import Columns, number_of, step_of, time_of
+from lossguard.sources.columns import Columns, number_of, problem_of, step_of, time_of
 from lossguard.sources.joining import Joiner
 from lossguard.sources.readers import wandb_export
 from lossguard.sources.readers.line_format import LineFollower, beginning, files_in, follower, stored
 from lossguard.sources.rows import Row
 from lossguard.sources.source_run import SourceRun
 from lossguard.vocabulary.source_facts import SourceFacts
+from lossguard.vocabulary.wording import plural
 
 WHAT = "CSV files with a column of steps"
 SUFFIXES = (".csv", ".tsv")
@@ -23,6 +24,7 @@ DELIMITERS = ",;\t"
 class CsvParser:
     ends = b"\n"
     facts = SourceFacts()
+    problem = ""
 
     def __init__(self, columns: Columns = Columns()) -> None:  # noqa: B008 - frozen
         self._columns = columns
@@ -32,18 +34,24 @@ class CsvParser:
         self._time: int | None = None
 
     def parse(self, line: bytes) -> Row | None:
-        text = line.decode("utf-8-sig", errors="replace").rstrip("\r")
+        text, self.problem = line.decode("utf-8-sig", errors="replace").rstrip("\r"), ""
         if not self._header or self._is_header(text):
             self._read_header(text)
             return None
         cells = self._cells(text)
-        if self._step < 0 or len(cells) != len(self._header) or (step := step_of(cells[self._step])) is None:
+        if self._step < 0 or not text.strip():
             return None
-        values = {}
+        if len(cells) != len(self._header):
+            self.problem = f"it has {plural(len(cells), 'cell')}, the header {len(self._header)}"
+            return None
+        step, values = step_of(cells[self._step]), {}
         for position, cell in enumerate(cells):
             if position not in (self._step, self._time) and (number := number_of(cell)) is not None:
                 values[self._header[position]] = number
-        return Row(step, None if self._time is None else time_of(cells[self._time]), values) if values else None
+        if step is None or not values:
+            self.problem = problem_of(dict(zip(self._header, cells, strict=True)), self._header[self._step])
+            return None
+        return Row(step, None if self._time is None else time_of(cells[self._time]), values)
 
     def begin_anew(self) -> None:
         self._header = []

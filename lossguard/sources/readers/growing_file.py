@@ -91,6 +91,12 @@ class GrowingFile:
         rest = os.pread(self._fd, MAX_LINE, self._offset)
         return Line(rest, self._name, self._offset, self._is_first) if rest.strip() else None
 
+    def num_lines_before(self, offset: int) -> int:
+        """Return the number of lines of the open file that end before `offset`."""
+        assert self._fd is not None
+        starts = range(0, offset, CHUNK)
+        return sum(os.pread(self._fd, min(CHUNK, offset - start), start).count(self._ends[:1]) for start in starts)
+
     def close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lossguard.sources.columns import Columns, number_of, step_of, time_of
+from lossguard.sources.columns import Columns, number_of, problem_of, step_of, time_of
 from lossguard.sources.joining import Joiner
 from lossguard.sources.readers.line_format import LineFollower, beginning, files_in, follower, stored
 from lossguard.sources.rows import Row
@@ -32,26 +32,32 @@ def flat(values: Mapping[str, Any], prefix: str = "", depth: int = 1) -> dict[st
 class JsonlParser:
     ends = b"\n"
     facts = SourceFacts()
+    problem = ""
 
     def __init__(self, columns: Columns = Columns()) -> None:  # noqa: B008 - frozen
         self._columns = columns
 
     def parse(self, line: bytes) -> Row | None:
+        self.problem = ""
         if not line.lstrip().startswith(b"{"):
             return None
         try:
             found = json.loads(line)
         except (ValueError, RecursionError):
+            self.problem = "it is no whole JSON object"
             return None
         values = flat(found)
         name = self._columns.step_in(values)
-        step = None if name is None else step_of(values.pop(name))
-        if step is None:
+        if name is None:
             return None
-        time_name = self._columns.time_in(values)
-        time = None if time_name is None else time_of(values.pop(time_name))
-        numbers = {name: number for name, value in values.items() if (number := number_of(value)) is not None}
-        return Row(step, time, numbers) if numbers else None
+        step, time_name = step_of(values[name]), self._columns.time_in(values)
+        time = None if time_name is None else time_of(values[time_name])
+        others = {key: value for key, value in values.items() if key not in (name, time_name)}
+        numbers = {key: number for key, value in others.items() if (number := number_of(value)) is not None}
+        if step is None or not numbers:
+            self.problem = problem_of(values, name)
+            return None
+        return Row(step, time, numbers)
 
     def begin_anew(self) -> None:
         return

@@ -8,12 +8,14 @@ from typing import Any, Protocol
 
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.names import NameMap
-from lossguard.sources.readers.growing_file import MAX_LINE, GrowingFile
+from lossguard.sources.readers.growing_file import MAX_LINE, GrowingFile, Line
 from lossguard.sources.readers.source_files import files_below, opened, read_beginning
 from lossguard.sources.rows import Row
 from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.spool.writer import this_process
+from lossguard.vocabulary.errors import logger
 from lossguard.vocabulary.source_facts import SourceFacts
+from lossguard.vocabulary.wording import plural
 
 SNIFF_BYTES = 1 << 16
 """Bytes at the beginning of a table in which its first row must be."""
@@ -26,6 +28,8 @@ class LineParser(Protocol):
     """Facts about how the rows are made, as far as the format says."""
     ends: bytes
     """The bytes that end a line."""
+    problem: str
+    """Reason why the last line had no values, in a few words; empty for one that needs none."""
 
     def parse(self, line: bytes) -> Row | None:
         """The values of a line; None for one that has none."""
@@ -45,6 +49,8 @@ class LineFollower:
     parser: LineParser
     joiner: Joiner
     _has_begun: bool = field(default=False)
+    _num_left_out: int = field(default=0)  # lines of the file that should be rows
+    _first_left_out: str = field(default="")
 
     @property
     def facts(self) -> SourceFacts:
@@ -56,17 +62,35 @@ class LineFollower:
         for line in self.file.read():
             if line.is_first and self._has_begun:
                 self.parser.begin_anew()
+                self._num_left_out = 0
                 yield from self.joiner.begin_anew()
             self._has_begun = True
             if (part := self.parser.parse(line.text)) is not None:
                 yield from self.joiner.add(part, line, now)
-        rest = self.file.unfinished() if final else None
-        if rest is not None and self.parser.is_whole(rest.text) and (part := self.parser.parse(rest.text)) is not None:
-            yield from self.joiner.add(part, rest, now)
+            elif problem := self.parser.problem:
+                self._leave_out(line, problem)
+        if final and (rest := self.file.unfinished()) is not None:
+            part = self.parser.parse(rest.text)
+            if part is not None and self.parser.is_whole(rest.text):
+                yield from self.joiner.add(part, rest, now)
+            elif problem := self.parser.problem if part is None else "it has no line end":
+                self._leave_out(rest, problem)
         yield from self.joiner.flush(now, final=final)
 
+    def warn_of_left_out(self) -> None:
+        """Say how many lines of the file are no rows although they should be, if there are any."""
+        if self._num_left_out:
+            number = plural(self._num_left_out, "line was", "lines were")
+            logger.warning(f"{self.file.path}: {number} left out, the first is {self._first_left_out}")
+
     def close(self) -> None:
+        self.warn_of_left_out()
         self.file.close()
+
+    def _leave_out(self, line: Line, problem: str) -> None:
+        if not self._num_left_out:
+            self._first_left_out = f"line {self.file.num_lines_before(line.offset) + 1:,}: {problem}"
+        self._num_left_out += 1
 
 
 def follower(path: Path, parser: LineParser, joiner: Joiner) -> LineFollower:
@@ -138,12 +162,13 @@ def stored(
         try:
             for placed in following.poll(final=True):
                 yield placed.row
+            following.warn_of_left_out()
         except BadSource as problem:
             raise BadSource(f"{path}: {problem}") from None
         except OSError as problem:
             raise BadSource(f"{path} cannot be read ({problem.strerror})") from None
         finally:
-            following.close()
+            following.file.close()
 
     return SourceRun(
         format=format,

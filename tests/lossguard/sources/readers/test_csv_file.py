@@ -65,3 +65,43 @@ def test_a_table_without_steps_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "prices.csv").write_text("name,price\na,1\n")
     (tmp_path / "empty.csv").write_text("")
     assert list(runs_in(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("3,abc,", "loss='abc' is no number"),
+        ("3,1,2,3", "it has 4 cells, the header 3"),
+        ("3.5,1,2", "step='3.5' is no step"),
+        (",1,2", "step='' is no step"),
+        ("3,1,2", "it has no line end"),
+    ],
+)
+def test_a_line_that_should_be_a_row_and_is_none_is_counted_with_its_number_and_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, line: str, reason: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"step,loss,date\n1,2.5,2026-01-01\n\n2,,2026-01-02\n2,,\n{line}")
+    if reason != "it has no line end":
+        with path.open("a") as file:
+            file.write("\n4,2.0,\n5,x,\n")
+    (run,) = runs_in(path)
+    assert next(iter(run.rows())).step == 1
+    assert not caplog.records, "nothing is said before all of it is read"
+    list(run.rows())
+    number = "1 line was" if reason == "it has no line end" else "2 lines were"
+    assert [each.message for each in caplog.records] == [f"{path}: {number} left out, the first is line 6: {reason}"]
+
+
+def test_a_follower_says_at_its_end_what_the_present_file_had_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("step,loss\n0,2.5\n1,x\n2,x\n")
+    source = RecordedSource("csv", path)
+    source.poll()
+    path.write_text("step,loss\n0,2.5\n1,2.4\n2,x\n")
+    source.poll()
+    source.kill()
+    said = f"{path}: 1 line was left out, the first is line 4: loss='x' is no number"
+    assert [each.message for each in caplog.records] == [said]

@@ -50,3 +50,19 @@ def test_a_last_line_without_its_end_counts_if_it_is_whole(tmp_path: Path) -> No
     assert [row.step for row in run.rows()] == [0, 1]
     path.write_bytes(b'{"n": 0, "loss": 2.5}\n{"n": 1, "loss": 2.')
     assert [row.step for row in run.rows()] == [0]
+
+
+def test_lines_that_are_cut_or_have_no_number_are_counted_and_objects_without_a_step_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "log.jsonl"
+    texts = ['{"config": {}}', '{"step": 0, "loss": 2.5}', '{"step": 1, "lo', '{"step": 2, "loss": "abc"}', "text"]
+    path.write_text("\n".join(texts) + "\n")
+    (run,) = runs_in(path)
+    assert [row.step for row in run.rows()] == [0]
+    path.write_text("\n".join(texts[:2] + texts[3:]))
+    list(run.rows())
+    assert [each.message for each in caplog.records] == [
+        f"{path}: 2 lines were left out, the first is line 3: it is no whole JSON object",
+        f"{path}: 1 line was left out, the first is line 3: loss='abc' is no number",
+    ]
