@@ -446,8 +446,7 @@ class Controller:
         later = " in each pass" if self.ledger.period else ""
         if "samples" in applied:
             later = f" in each epoch ({len(_indices_in(applied['samples']))} samples)"
-        next_batch = f"the next batch is {self._position.batch}{done.describe(later)}"
-        self.tell(f"rolled back from step {left_step} to step {self.step}; {next_batch}")
+        self.tell(done.describe(self.step, left_step, later))
         return True
 
     def _is_revoked(self, order: Order, step: int) -> bool:

@@ -192,7 +192,7 @@ class RestartPlan:
             self.run.history.answered.add(order.key)
             self.run.open_segment(step, SegmentReason.ROLLBACK, order, self._applied(order, step))
             self.limits.count_rollback()
-            self._log_once.warn(f"rolled back to step {step}{order.describe()}")
+            self._log_once.warn(order.describe(step))
         else:
             resumes = self.run.history.num_segments or step
             self.run.open_segment(step, SegmentReason.RESUME if resumes else SegmentReason.START)

@@ -232,7 +232,7 @@ class RestartSupervisor(Supervisor):
         self._state = self._state.written_anew(self._gone())
         self._save()
         self._best_step, self._newest_saved = -1, step
-        logger.warning("rolled back to step %s%s", step, order.describe())
+        logger.warning(order.describe(step))
         return self._restart(number, opens_segment=False)
 
     def _refusal_now(self, order: Order, number: int | None) -> tuple[Refusal | None, str] | None:

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.states import OrderKind
+from lossguard.vocabulary.wording import plural
 
 # Signatures: HMAC-SHA256 (RFC 2104) with a key that only the collector and the trainer have.
 #
@@ -22,6 +24,8 @@ SIGNATURE = "signature"
 KEY, KEY_FILE = "LOSSGUARD_ORDER_KEY", "LOSSGUARD_ORDER_KEY_FILE"
 MIN_KEY = 16
 """Characters."""
+MAX_LINE = 120
+"""Characters of a line in a terminal; a run's spool has the whole reason."""
 
 
 def signed_text(order: Mapping[str, Any]) -> str:
@@ -120,19 +124,24 @@ class Order:
     signed: str = field(default="", compare=False, repr=False)
     """The text of the received order that its signature has to cover."""
 
-    def describe(self, later: str = "") -> str:
-        """Return what a rollback changes and why, as the end of a sentence: "; batches 4 to 8 are skipped: loss spike".
+    def describe(self, to: int, since: int | None = None, later: str = "") -> str:
+        """Return what a rollback did, and the first sentence of why, in one line of at most MAX_LINE characters.
 
-        `later`: what becomes of the skipped batches when the data comes again.
+        "rolled back 333 -> 300, skipping 59 batches (319-377): The loss stayed 1.65 nats above the expected one".
+        `to`: the restored step; `since`: the step that the run had reached; `later`: what becomes of the skipped
+        batches when the data comes again.
         """
-        changes = ""
+        line = f"rolled back to step {to}" if since is None else f"rolled back {since} -> {to}"
         if self.skip_from is not None and self.skip_to is not None:
-            changes += f"; batches {self.skip_from} to {self.skip_to - 1} are skipped{later}"
+            batches = plural(self.skip_to - self.skip_from, "batch", "batches")
+            line += f", skipping {batches} ({self.skip_from}-{self.skip_to - 1}){later}"
         if self.lr_scale is not None:
-            changes += f"; the learning rate is to be multiplied by {self.lr_scale:g} (guard.lr_scale)"
+            line += f", learning rate times {self.lr_scale:g} (guard.lr_scale)"
         if self.remedies:
-            changes += f"; remedies that are switched on: {', '.join(self.remedies)}"
-        return f"{changes}: {self.reason}" if self.reason else changes
+            line += f", with {', '.join(self.remedies)}"
+        if self.reason:
+            line += f": {self.reason.partition('. ')[0]}"
+        return shorten(line, MAX_LINE, placeholder=" ..")
 
     def applied_at(self, step: int) -> dict[str, Any]:
         """Return what the spool records of a rollback that restored `step`, besides remedies."""

@@ -37,7 +37,7 @@ def test_the_injected_spike_is_detected_rolled_back_and_verified(tmp_path: Path)
     process = demo(tmp_path, *ports())
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    for words in ("rolled back from step", "rewound to", "skipped", "steps lost", "verified   │ yes", "final loss"):
+    for words in ("rolled back ", "rewound to", "skipped", "steps lost", "verified   │ yes", "final loss"):
         assert words in output, output
     assert f"env LOSSGUARD_DATABASE_URL=sqlite:///{tmp_path}/demo/lossguard.db make serve\n" in output
 

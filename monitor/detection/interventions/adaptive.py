@@ -155,12 +155,13 @@ def _too_slow(now: Situation, roll_back: float) -> str | None:
     remaining = waited * math.log2(now.excess / now.scale) / halvings if halvings > 0 else math.inf
     if remaining <= roll_back:
         return None
-    since = f"In the {plural(waited, 'step')} since the detection the excess over the expected loss"
+    since = f"in the {plural(waited, 'step')} since the detection"
     back = f"going back costs {plural(round(roll_back), 'step')} of training"
     if halvings < 0.1:
-        return f"{since} has stayed at about {now.excess:.3g} nats: the loss is not falling back, and {back}."
-    fell = f"fell from a peak of {now.peak_excess:.3g} to {now.excess:.3g} nats"
-    return f"{since} {fell}: the rest would take {plural(round(remaining), 'more step')}, and {back}."
+        stayed = f"The loss stayed {now.excess:.3g} nats above the expected one {since}"
+        return f"{stayed}: it is not falling back, and {back}."
+    fell = f"The excess over the expected loss fell from {now.peak_excess:.3g} to {now.excess:.3g} nats {since}"
+    return f"{fell}: the rest would take {plural(round(remaining), 'more step')}, and {back}."
 
 
 def _structural(policy: Policy, now: Situation, has_candidates: bool) -> str | None:

@@ -88,9 +88,7 @@ def test_a_rollback_restores_skips_and_continues_at_the_restored_step(caplog: py
     assert checkpoints.model == [0, 1, 2, 3, 4, 9, 10, 11, 12]
     applied = {"rewound_to": 4, "skip_from": 5, "skip_to": 9, "reason": "spike", "compared": False}
     assert run.recorded[1] == ("rollback", 4, 1, applied)
-    assert caplog.messages == [
-        "rolled back from step 7 to step 4; the next batch is 4; batches 5 to 8 are skipped: spike"
-    ]
+    assert caplog.messages == ["rolled back 7 -> 4, skipping 4 batches (5-8): spike"]
 
 
 def test_a_progress_bar_that_is_set_as_the_docs_say_goes_back_and_ends_at_its_end() -> None:
@@ -112,7 +110,7 @@ def test_later_passes_over_a_sequence_skip_the_same_batches_unless_they_are_skip
         return [batch for _, batch in train(run, Memory([]), 18, batches=list(range(8)), **options)][6:]
 
     assert batches() == [2, 5, 6, 7, 0, 1, 2, 5, 6, 7, 0, 1, 2, 5, 6, 7]
-    assert caplog.messages[0].endswith("; batches 3 to 4 are skipped in each pass")
+    assert caplog.messages[0].endswith(", skipping 2 batches (3-4) in each pass")
     assert batches(skip_samples="once") == [2, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]
 
 
@@ -151,8 +149,7 @@ def test_an_order_may_lower_the_learning_rate_and_a_restart_keeps_it(caplog: pyt
     again = Guard(ScriptedRun(), checkpoints=checkpoints)
     assert [again.lr_scale for _ in again.steps(Indices(), 5)] == [0.5]
     assert caplog.messages == [
-        "rolled back from step 3 to step 2; the next batch is 2; "
-        "the learning rate is to be multiplied by 0.5 (guard.lr_scale)",
+        "rolled back 3 -> 2, learning rate times 0.5 (guard.lr_scale)",
         "resumed from the checkpoint of step 4",
     ]
 

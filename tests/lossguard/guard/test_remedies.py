@@ -43,9 +43,7 @@ def test_a_remedy_is_in_effect_from_the_restored_step_until_its_end(caplog: pyte
         ("remedy", {"name": "weight", "state": "ended"}),
     ]
     assert loop.calls == "+-"
-    assert caplog.messages == [
-        "rolled back from step 4 to step 2; the next batch is 2; remedies that are switched on: weight: spike"
-    ]
+    assert caplog.messages == ["rolled back 4 -> 2, with weight: spike"]
 
 
 def test_a_run_says_that_it_scales_its_learning_rate_once_its_loop_has_read_the_factor(tmp_path: Path) -> None:
@@ -144,9 +142,7 @@ def test_a_remedy_that_cannot_be_applied_is_reported_and_the_rollback_is_carried
     assert loop.run(4)[-2:] == [(2, 10), (3, 10)]
     assert run.recorded[1][3] == {"rewound_to": 2, "reason": "", "remedies": {"weight": 5}, "detail": why}
     assert caplog.messages.count(f"{why}; training continues without it") == 1
-    assert [each for each in caplog.messages if each.startswith("rolled back from step 4")] == [
-        "rolled back from step 4 to step 2; the next batch is 2; remedies that are switched on: weight"
-    ]
+    assert [each for each in caplog.messages if each.startswith("rolled back 4")] == ["rolled back 4 -> 2, with weight"]
 
 
 def test_a_remedy_that_cannot_be_applied_after_a_restart_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -58,7 +58,7 @@ def test_an_order_ends_the_process_and_the_next_one_goes_back_and_skips(
     assert line["applied"] == {"rewound_to": 4, "reason": "spike", "skip_from": 4, "skip_to": 9}
     assert caplog.messages == [
         "leaving with exit code 75, to be started again at step 4",
-        "rolled back to step 4; batches 4 to 8 are skipped: spike",
+        "rolled back to step 4, skipping 5 batches (4-8): spike",
     ]
     states = [line["finish"] for line in records(script.run) if "finish" in line]
     assert states == ["interrupted", "finished"]

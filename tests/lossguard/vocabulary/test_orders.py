@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossguard import ConfigurationError, Ledger, Skip
-from lossguard.vocabulary.orders import Order, problem_with, read_key, sign, signed_text
+from lossguard.vocabulary.orders import MAX_LINE, Order, problem_with, read_key, sign, signed_text
+from lossguard.vocabulary.states import OrderKind
 
 LEAST: dict[str, Any] = {"id": 1, "key": "k1", "kind": "rollback"}
 
@@ -22,10 +24,22 @@ def test_an_order_has_a_key_and_may_have_fields_that_a_later_release_adds() -> N
 def test_an_order_may_name_remedies() -> None:
     order = Order.from_wire(LEAST | {"remedies": ["clip", "z_loss"]})
     assert order.remedies == ("clip", "z_loss")
-    assert order.describe() == "; remedies that are switched on: clip, z_loss"
+    assert order.describe(300) == "rolled back to step 300, with clip, z_loss"
     assert Order.from_wire(LEAST).remedies == Order.from_wire(LEAST | {"remedies": None}).remedies == ()
     with pytest.raises(ValueError, match="a list of names"):
         Order.from_wire(LEAST | {"remedies": ["clip", 7]})
+
+
+def test_a_rollback_is_one_short_line_with_the_first_sentence_of_its_reason() -> None:
+    order = Order(id=1, key="k1", kind=OrderKind.ROLLBACK, skip_from=319, skip_to=378)
+    changes = "rolled back 333 -> 300, skipping 59 batches (319-377)"
+    assert order.describe(300, 333) == changes
+    because = "The loss stayed 1.65 nats above the expected one"
+    assert replace(order, reason=f"{because}. It costs 43 steps.").describe(300, 333) == f"{changes}: {because}"
+    long = replace(order, reason=because + " in all of these steps" * 9).describe(300, 333)
+    assert long.startswith(f"{changes}: The loss stayed 1.65")
+    assert long.endswith(" ..")
+    assert len(long) <= MAX_LINE
 
 
 @pytest.mark.parametrize(

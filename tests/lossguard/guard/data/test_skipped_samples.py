@@ -299,6 +299,6 @@ def test_an_order_for_batches_that_are_skipped_already_records_and_says_their_sa
     orders = {number: rollback(number, rewind_to=1, skip_from=2, skip_to=4) for number in (4, 8)}
     _, run = train(loader(), orders=orders, until=8)
     assert run.recorded[1][3]["samples"] == run.recorded[2][3]["samples"] == [[2, 4, list(range(8, 16))]]
-    assert [message.rpartition("; ")[2] for message in caplog.messages] == [
-        "batches 2 to 3 are skipped in each epoch (8 samples)"
+    assert [message.partition(", ")[2] for message in caplog.messages] == [
+        "skipping 2 batches (2-3) in each epoch (8 samples)"
     ] * 2
