@@ -8,8 +8,7 @@ from dashboard.data.values_file import VALUES_ROUTE, ValuesFile, values_files
 
 def title(facts: RunFacts) -> str:
     """Return the title as plotly writes it."""
-    run = facts.run
-    return formatting.escape_plotly(f"{formatting.run_title(run)} ({run.project}, run {run.id})")
+    return formatting.escape_plotly(formatting.run_label(facts.run))
 
 
 def csv_url(facts: RunFacts, metrics: tuple[str, ...], window: tuple[int, int] | None, *, discarded: bool) -> str:

@@ -81,7 +81,7 @@ def _request(row: ListedRun, method: str, body: dict[str, Any]) -> OperatorActio
 
 def _names(rows: Sequence[ListedRun]) -> str:
     """A list in Markdown."""
-    names = [f"{formatting.run_title(row.run)} ({row.run.id})" for row in rows]
+    names = [formatting.run_label(row.run) for row in rows]
     return formatting.bullet_list(formatting.first_named(names, MAX_NAMED))
 
 

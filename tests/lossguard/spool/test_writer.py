@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lossguard.spool.writer import WRITER_FILE, Writer, known_writer, new_writer_id, this_process, writer_of
 
-SESSIONS = st.text("0123456789abcdef", min_size=1, max_size=64)
+SESSIONS = st.text("0123456789abcdef", min_size=1, max_size=63)
 PROCESSES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=160)
 
 
