@@ -56,10 +56,10 @@ def _first(names: Iterable[str], known: Iterable[str]) -> str | None:
 def problem_of(values: Mapping[str, Any], step: str) -> str:
     """Return why these values are no row, in a few words; empty if they hold only a step and times."""
     if step_of(values[step]) is None:
-        return f"{step}={values[step]!r:.40} is no step"
+        return f"{f'{step}={values[step]}'!r:.60} is no step"
     for name, value in values.items():
         if isinstance(value, str) and value.strip() and number_of(value) is None and time_of(value) is None:
-            return f"{name}={value!r:.40} is no number"
+            return f"{f'{name}={value}'!r:.60} is no number"
     return ""
 
 

@@ -70,10 +70,10 @@ def test_a_table_without_steps_is_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("3,abc,", "loss='abc' is no number"),
+        ("3,abc,", "'loss=abc' is no number"),
         ("3,1,2,3", "it has 4 cells, the header 3"),
-        ("3.5,1,2", "step='3.5' is no step"),
-        (",1,2", "step='' is no step"),
+        ("3.5,1,2", "'step=3.5' is no step"),
+        (",1,2", "'step=' is no step"),
         ("3,1,2", "it has no line end"),
     ],
 )
@@ -103,5 +103,5 @@ def test_a_follower_says_at_its_end_what_the_present_file_had_left_out(
     path.write_text("step,loss\n0,2.5\n1,2.4\n2,x\n")
     source.poll()
     source.kill()
-    said = f"{path}: 1 line was left out, the first is line 4: loss='x' is no number"
+    said = f"{path}: 1 line was left out, the first is line 4: 'loss=x' is no number"
     assert [each.message for each in caplog.records] == [said]

@@ -56,7 +56,7 @@ def test_lines_that_are_cut_or_have_no_number_are_counted_and_objects_without_a_
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "log.jsonl"
-    texts = ['{"config": {}}', '{"step": 0, "loss": 2.5}', '{"step": 1, "lo', '{"step": 2, "loss": "abc"}', "text"]
+    texts = ['{"config": {}}', '{"step": 0, "loss": 2.5}', '{"step": 1', '{"step": 2, "\\u001bloss": "abc"}', "text"]
     path.write_text("\n".join(texts) + "\n")
     (run,) = runs_in(path)
     assert [row.step for row in run.rows()] == [0]
@@ -64,5 +64,5 @@ def test_lines_that_are_cut_or_have_no_number_are_counted_and_objects_without_a_
     list(run.rows())
     assert [each.message for each in caplog.records] == [
         f"{path}: 2 lines were left out, the first is line 3: it is no whole JSON object",
-        f"{path}: 1 line was left out, the first is line 3: loss='abc' is no number",
+        f"{path}: 1 line was left out, the first is line 3: '\\x1bloss=abc' is no number",
     ]
