@@ -100,6 +100,10 @@ def _parsed(options: argparse.Namespace) -> tuple[str | None, str, list[str]]:
             raise ConfigurationError("whose policy? Give a RUN, --project PROJECT or --collector")
         named, words = words[0], words[1:]
     action, values = (words[0], words[1:]) if words else ("show", [])
+    if action == EXPLAIN:
+        raise ConfigurationError(
+            f"the RUN follows explain: lossguard policy {EXPLAIN} {' '.join([options.words[0], *values])}"
+        )
     if action not in ACTIONS:
         raise ConfigurationError(f"{action!r:.80} is none of {', '.join(ACTIONS)}")
     if (action == "show") == bool(values):

@@ -42,6 +42,7 @@ def test_a_wrong_argument_of_policy_is_one_sentence(collector_client: Client, cl
         ([], "whose policy? Give a RUN, --project PROJECT or --collector"),
         (["set", "mode=auto"], "whose policy?"),
         (["r", "sett"], "'sett' is none of show, set, unset"),
+        (["latest", "explain", "3"], "the RUN follows explain: lossguard policy explain latest 3"),
         (["r", "set"], "`policy set` needs values"),
         (["r", "show", "mode"], "`policy show` takes no values"),
         (["r", "set", "mode"], "'mode' must be NAME=VALUE"),
