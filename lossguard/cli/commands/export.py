@@ -22,13 +22,15 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("export", help="download a run as a file")
     add_run(parser)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="where to; - is standard output")
-    parser.add_argument("--format", choices=FORMATS, help="default: what the name of FILE says, else parquet")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the ending of FILE; parquet without one")
     add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    kind = options.format or ("csv" if options.output.endswith(".csv") else "parquet")
+    kind = options.format or Path(options.output).suffix[1:] or FORMATS[0]
+    if kind not in FORMATS:
+        raise ConfigurationError(f"{options.output}: the file name must end in .parquet or .csv, or give --format")
     to_stdout = options.output == "-"
     if to_stdout and options.json:
         raise ConfigurationError("--json would be mixed with the file: give another FILE than -")

@@ -26,6 +26,20 @@ def test_a_run_is_exported_as_the_name_of_the_file_says(
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("r.")) == ["r.csv", "r.parquet"]
 
 
+def test_an_ending_of_no_format_is_refused_unless_the_format_is_given(
+    collector_client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(collector_client, "r", 2)
+    file = tmp_path / "r.xls"
+    assert main(["export", "r", "-o", str(file)]) == 2
+    refused = f"lossguard: {file}: the file name must end in .parquet or .csv, or give --format\n"
+    assert capsys.readouterr().err == refused
+    assert not file.exists()
+    assert main(["export", "r", "-o", str(file), "--format", "csv"]) == 0
+    assert main(["export", "r", "-o", str(tmp_path / "r")]) == 0
+    assert (tmp_path / "r").read_bytes()[:4] == b"PAR1"
+
+
 def test_a_file_that_cannot_be_written_is_one_sentence(
     collector_client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
