@@ -7,14 +7,16 @@ import typer
 from sqlalchemy.orm import Session
 
 from db import migrate
-from db.store.engine import check_store, create_engine, pre_release, reading, writing
+from db.store.engine import check_store, create_engine, pre_release, reading, shown, writing
 from monitor.cli.errors import one_line_errors
 from monitor.settings import Settings, table
 
 
 def print_settings() -> None:
-    """Print the settings in the environment as a Markdown table."""
+    """Print the settings in the environment as a Markdown table, and the store that counts here."""
     typer.echo(table())
+    with one_line_errors():
+        typer.echo(f"\nLOSSGUARD_DATABASE_URL is {shown(Settings().database_url)} here.")
 
 
 @contextmanager

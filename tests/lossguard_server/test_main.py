@@ -89,6 +89,20 @@ def test_a_command_of_the_collector_is_one_of_the_server(before: list[str], caps
     assert "LOSSGUARD_DATABASE_URL" in capsys.readouterr().out
 
 
+def test_the_settings_name_the_store_that_counts_and_show_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOSSGUARD_DIR", str(tmp_path))
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", "postgresql://u:secret@host/name")
+    with pytest.raises(SystemExit):
+        server.main(["settings"])
+    assert capsys.readouterr().out.endswith("\nLOSSGUARD_DATABASE_URL is postgresql://u:***@host/name here.\n")
+    monkeypatch.delenv("LOSSGUARD_DATABASE_URL")
+    with pytest.raises(SystemExit):
+        server.main(["settings"])
+    assert capsys.readouterr().out.endswith(f"\nLOSSGUARD_DATABASE_URL is sqlite:///{tmp_path}/lossguard.db here.\n")
+
+
 @pytest.mark.parametrize("name", server.OF_COLLECTOR)
 def test_the_help_of_a_command_shows_how_it_is_typed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
