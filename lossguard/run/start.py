@@ -213,7 +213,8 @@ def locked(folder: Path, settings: Settings) -> Iterator[FolderLock]:
         finally:
             lock.release()
     except OSError as problem:
-        raise ConfigurationError(f"{folder} cannot be written ({problem.strerror}): set LOSSGUARD_DIR") from problem
+        how = "choose another directory with LOSSGUARD_DIR, directory= or --directory"
+        raise ConfigurationError(f"{folder} cannot be written ({problem.strerror}): {how}") from problem
 
 
 def record(registration: dict[str, Any], settings: Settings, *, session: str | None = None) -> RecordingRun:

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """1 if something stands in the way."""
     variables = set_variables(options, os.environ)
-    checks = _checks(options)
+    given = {each["name"]: each["from"] for each in variables if each["from"].startswith("--")}
+    checks = [replace(check, mend=_naming(check.mend, given)) for check in _checks(options)]
     num_problems = sum(check.state is State.PROBLEM for check in checks)
     if options.json:
         shown = {"ok": num_problems == 0, "settings": variables, "checks": [check.fields() for check in checks]}
@@ -53,6 +56,13 @@ def _checks(options: argparse.Namespace) -> list[Check]:
         *collector_checks.checks(settings, options.scope or SCOPES[:1]),
         *machine_checks.checks(settings, os.environ),
     ]
+
+
+def _naming(mend: str, given: Mapping[str, str]) -> str:
+    """Name the options that were given in place of their variables."""
+    for variable, option in given.items():
+        mend = mend.replace(variable, option)
+    return mend
 
 
 def _print(terminal: Terminal, variables: list[dict[str, str]], checks: list[Check]) -> None:

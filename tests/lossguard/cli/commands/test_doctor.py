@@ -21,6 +21,22 @@ def test_the_doctor_says_what_is_set_and_that_all_is_well(
     assert "anybody may operate, read, report" in out
 
 
+def test_advice_names_the_options_that_were_given_and_else_their_variables(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    nowhere, folder = "http://127.0.0.1:9", str(tmp_path / "file" / "spools")
+    shown = cli.fails(1, "doctor", "--url", nowhere, "--directory", folder)
+    assert "start it there, or correct --url" in shown
+    assert "choose another folder with --directory" in shown
+    assert "LOSSGUARD_URL, " not in shown
+    monkeypatch.setenv("LOSSGUARD_URL", nowhere)
+    monkeypatch.setenv("LOSSGUARD_DIR", folder)
+    shown = cli.fails(1, "doctor")
+    assert "start it there, or correct LOSSGUARD_URL" in shown
+    assert "choose another folder with LOSSGUARD_DIR" in shown
+
+
 def test_a_setting_that_is_wrong_stands_in_the_way(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOSSGUARD_LOCK_WAIT", "soon")
     assert "problem settings   LOSSGUARD_LOCK_WAIT='soon' must be seconds" in cli.fails(1, "doctor")
