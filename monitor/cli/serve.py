@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import platform
 import socket
 from typing import Annotated
@@ -12,6 +13,7 @@ import uvicorn
 from db import migrate
 from db.records import access
 from db.store.engine import create_engine, reading
+from lossguard.vocabulary.errors import ConfigurationError
 from monitor.api import connections
 from monitor.app import create_app
 from monitor.cli.errors import exit_with, one_line_errors
@@ -35,6 +37,8 @@ def serve(
     collect_garbage_rarely()
     with one_line_errors():
         settings = Settings()
+        if settings.token is None and (file := os.environ.get("LOSSGUARD_TOKEN_FILE")):
+            raise ConfigurationError(f"LOSSGUARD_TOKEN_FILE={file} is read in containers only; set LOSSGUARD_TOKEN")
         logs.configure(settings.log_format, settings.log_level)
         engine = create_engine(settings.database_url, max_idle_seconds=MAX_IDLE_SECONDS)
         migrate.upgrade(engine)

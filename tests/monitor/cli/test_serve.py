@@ -53,6 +53,15 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     assert "choose another with --port" in done.stderr
 
 
+@pytest.mark.slow
+def test_a_file_with_the_token_is_refused_and_not_ignored(tmp_path: Path) -> None:
+    """It is read by the entry point of the containers alone: the collector would have no token."""
+    file = str(tmp_path / "token")
+    done = monitor("serve", LOSSGUARD_DATABASE_URL=f"sqlite:///{tmp_path}/l.db", LOSSGUARD_TOKEN_FILE=file)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f": LOSSGUARD_TOKEN_FILE={file} is read in containers only; set LOSSGUARD_TOKEN\n")
+
+
 def test_the_listener_names_its_protocol_so_that_answers_do_not_wait_for_a_delayed_ack() -> None:
     """A report took 80 ms in place of 30: asyncio turns Nagle's algorithm off only on sockets that say they are TCP."""
     listener = listen("127.0.0.1", free_port())
