@@ -106,6 +106,8 @@ def _import(
     progress.say(_sentence(stored, done, names, problem, online=settings.mode is Mode.ONLINE))
     if done.problem:
         _complain(done.problem, progress)
+    if options.time and done.num_known:
+        _complain(f"{stored.place}: rows that are recorded keep their times; --run-id NEW imports all anew", progress)
     missing = names.missing()
     for metric in missing:
         _complain(f"{stored.place} has no {names.overrides[metric]!r}, which --map names for {metric}", progress)

@@ -103,6 +103,21 @@ def test_a_run_id_that_would_leave_the_folder_of_the_project_is_refused(
     assert set(tmp_path.rglob("*")) == before
 
 
+def test_times_of_another_column_are_not_ignored_in_silence_where_the_rows_are_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old.csv"
+    path.write_text("step,when,loss\n0,1767225600,5.0\n")
+    command = ["import", str(path), "--offline", "--directory", str(tmp_path / "spools"), "--time", "when"]
+    assert main(command[:-2]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(command) == 0
+    said = f"lossguard: {path}: rows that are recorded keep their times; --run-id NEW imports all anew\n"
+    assert capsys.readouterr().err == said
+    assert main([*command, "--run-id", "again"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_table_without_a_column_of_steps_names_the_option_that_gives_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
