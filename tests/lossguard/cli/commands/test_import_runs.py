@@ -103,6 +103,15 @@ def test_a_run_id_that_would_leave_the_folder_of_the_project_is_refused(
     assert set(tmp_path.rglob("*")) == before
 
 
+def test_a_folder_that_cannot_be_written_names_each_way_to_choose_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["import", str(sources(tmp_path, "a")), "--directory", str(tmp_path / "file")]) == 1
+    ways = "choose another directory with LOSSGUARD_DIR, directory= or --directory"
+    assert capsys.readouterr().err.endswith(f"cannot be written (Not a directory): {ways}\n")
+
+
 def test_times_of_another_column_are_not_ignored_in_silence_where_the_rows_are_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
