@@ -12,7 +12,6 @@ from typing import Any
 
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.states import OrderKind
-from lossguard.vocabulary.wording import plural
 
 # Signatures: HMAC-SHA256 (RFC 2104) with a key that only the collector and the trainer have.
 #
@@ -133,7 +132,8 @@ class Order:
         """
         line = f"rolled back to step {to}" if since is None else f"rolled back {since} -> {to}"
         if self.skip_from is not None and self.skip_to is not None:
-            batches = plural(self.skip_to - self.skip_from, "batch", "batches")
+            count = self.skip_to - self.skip_from
+            batches = "1 batch" if count == 1 else f"{count} batches"
             line += f", skipping {batches} ({self.skip_from}-{self.skip_to - 1}){later}"
         if self.lr_scale is not None:
             line += f", learning rate times {self.lr_scale:g} (guard.lr_scale)"
