@@ -66,7 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     # A PYTHONPATH for training may hold packages that are called `db` or `trainer`, too: ours come first.
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    os.environ.setdefault("LOSSGUARD_DATABASE_URL", store_in(default_folder()))
+    if not os.environ.get("LOSSGUARD_DATABASE_URL"):  # an empty variable counts as unset
+        os.environ["LOSSGUARD_DATABASE_URL"] = store_in(default_folder())
     if arguments and arguments[0] in COMMANDS:
         _call(arguments[0], arguments[1:])
         return

@@ -97,7 +97,7 @@ def test_the_settings_name_the_store_that_counts_and_show_no_password(
     with pytest.raises(SystemExit):
         server.main(["settings"])
     assert capsys.readouterr().out.endswith("\nLOSSGUARD_DATABASE_URL is postgresql://u:***@host/name here.\n")
-    monkeypatch.delenv("LOSSGUARD_DATABASE_URL")
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", "")
     with pytest.raises(SystemExit):
         server.main(["settings"])
     assert capsys.readouterr().out.endswith(f"\nLOSSGUARD_DATABASE_URL is sqlite:///{tmp_path}/lossguard.db here.\n")
