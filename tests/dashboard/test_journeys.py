@@ -356,7 +356,7 @@ def test_a_chart_becomes_a_picture_and_a_file_fills_the_screen_and_keeps_its_axi
     with page.expect_download() as picture:
         button("Download as PNG")
     picture.value.save_as(tmp_path / "chart.png")
-    assert picture.value.suggested_filename.endswith("-run-one.png")
+    assert picture.value.suggested_filename.endswith("-one.png")
     header = (tmp_path / "chart.png").read_bytes()[:24]
     width, height = struct.unpack(">II", header[16:])
     assert (header[:4], width) == (b"\x89PNG", 2 * page.evaluate(f"document.querySelector('{FIGURE}').clientWidth"))
