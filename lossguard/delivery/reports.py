@@ -97,7 +97,7 @@ class Inbox:
         """`answered`: keys of the orders that earlier processes have answered."""
         self.orders: tuple[Order, ...] = ()
         self.question: Question | None = None
-        """What the collector asks before a person approves a rollback; None: nothing."""
+        """The question that the collector has before a person approves a rollback, if any."""
         self._valid_until = 0.0  # by the monotonic clock: the lease may have gone to another process after it
         self._lock = threading.Lock()
         self._taken = set(answered)
