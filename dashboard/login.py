@@ -20,7 +20,6 @@ themselves (`dashboard.views.session`); `LoginRequired` asks for it where figure
     "ml-oncall" = "operate"
 """
 
-import json
 import time
 import tomllib
 from collections.abc import Collection, Mapping
@@ -33,6 +32,8 @@ from typing import Any
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dashboard import streamlit_internals
 
 LOGIN_VARIABLE = "LOSSGUARD_DASHBOARD_LOGIN"
 """Environment variable: the path of the login file; no login without it."""
@@ -147,22 +148,9 @@ class LoginRequired:
 
 
 def viewer_of(login: Login, cookies: Mapping[str, str]) -> Viewer | None:
-    """The person whom the cookie of Streamlit's login names; None without one, or where its signature is wrong."""
-    from streamlit.auth_util import get_cookie_with_chunks
-    from streamlit.web.server.server_util import get_cookie_secret
-    from streamlit.web.server.starlette.starlette_app_utils import decode_signed_value
-    from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_NAME
-
-    def signed(name: str) -> bytes | None:
-        value = cookies.get(name)
-        return None if value is None else decode_signed_value(get_cookie_secret(), name, value.encode("latin-1"))
-
-    try:
-        claims = json.loads(get_cookie_with_chunks(signed, USER_COOKIE_NAME) or b"null")
-    except ValueError:  # also text that is no Latin-1, and chunks that do not fit together
-        return None
-    is_logged_in = isinstance(claims, dict) and claims.get("is_logged_in") is True
-    return viewer(login, claims) if is_logged_in else None
+    """Return the person whom the cookie of Streamlit's login names; None where there is none with a right signature."""
+    claims = streamlit_internals.claims_in(cookies)
+    return None if claims is None else viewer(login, claims)
 
 
 def viewer(login: Login, claims: Mapping[str, Any]) -> Viewer:

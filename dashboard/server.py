@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from dashboard import login
+from dashboard import login, streamlit_internals
 from dashboard.allowed_hosts import HOSTS_VARIABLE, AllowedHosts, parse_names
 from dashboard.data import (  # noqa: F401 - this and `dashboard.views.run`: the first viewer need not wait for them
     tables,
@@ -101,4 +101,5 @@ def _serve_values(request: Request) -> Response:
     return StreamingResponse(chain(head, chunks), media_type="text/csv", headers=headers)
 
 
+streamlit_internals.keep_unsent_messages()
 app = create_app()

@@ -4,13 +4,12 @@ Streamlit keeps every uploaded file in memory as long as its browser tab is open
 """
 
 import asyncio
-from typing import cast
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from streamlit import runtime
-from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+
+from dashboard import streamlit_internals
 
 MAX_FILE_MIB = 32
 """Maximum size of a file: a curve of a million rows."""
@@ -39,7 +38,7 @@ class UploadLimits:
             await _refuse(429, "Other files are being uploaded; try again in a minute.")(scope, receive, send)
             return
         size = _announced_bytes(Headers(scope=scope).get("content-length", ""))
-        if _stored_bytes() + self._announced_bytes + size > MAX_STORED_BYTES:
+        if streamlit_internals.num_uploaded_bytes() + self._announced_bytes + size > MAX_STORED_BYTES:
             sentence = f"Uploaded files fill the {MAX_STORED_BYTES >> 20} MiB for them; remove one, or close its tab."
             await _refuse(413, sentence)(scope, receive, send)
             return
@@ -63,9 +62,3 @@ def _announced_bytes(content_length: str) -> int:
 
 def _refuse(status: int, sentence: str) -> PlainTextResponse:
     return PlainTextResponse(f"{sentence}\n", status_code=status, headers={"Connection": "close"})
-
-
-def _stored_bytes() -> int:
-    """Bytes of all uploaded files in memory."""
-    files = cast(MemoryUploadedFileManager, runtime.get_instance().uploaded_file_mgr)
-    return sum(len(file.data) for session in list(files.file_storage.values()) for file in list(session.values()))

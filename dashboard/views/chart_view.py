@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from dashboard import url_state
+from dashboard import streamlit_internals, url_state
 from dashboard.figures import component
 from dashboard.views import url_warning
 
@@ -95,9 +94,7 @@ def _records() -> dict[str, Record]:
 
 
 def _is_valid(record: Record, range_name: str, viewed: dict[str, Any]) -> bool:
-    context = get_script_run_ctx()
-    went_back = context is not None and context.is_history_navigation
-    return bool(viewed) and not went_back and _parameters(range_name) in record.known
+    return bool(viewed) and not streamlit_internals.is_history_navigation() and _parameters(range_name) in record.known
 
 
 def _warn_of_invalid(range_name: str) -> None:

@@ -14,7 +14,7 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import connect
 
-from dashboard import upload_limits
+from dashboard import streamlit_internals
 from dashboard.upload_limits import MAX_FILE_MIB, MAX_STORED_BYTES, MAX_UPLOADS_AT_ONCE, UploadLimits
 from tests import virtual_time
 from tests.dashboard.serving import Served, dashboard
@@ -41,7 +41,7 @@ async def read_body(_scope: Scope, receive: Receive, _send: Send) -> None:
 
 
 def test_uploads_that_never_end_hold_their_places_only_until_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload_limits, "_stored_bytes", int)
+    monkeypatch.setattr(streamlit_internals, "num_uploaded_bytes", int)
     limits = UploadLimits(read_body, timeout_seconds=0.05)
     sent: list[Message] = []
 
@@ -62,7 +62,7 @@ def test_uploads_that_never_end_hold_their_places_only_until_the_timeout(monkeyp
 def test_a_file_that_might_not_fit_is_refused_before_it_is_read(
     monkeypatch: pytest.MonkeyPatch, length: bytes | None, status: int
 ) -> None:
-    monkeypatch.setattr(upload_limits, "_stored_bytes", lambda: MAX_STORED_BYTES - 99)
+    monkeypatch.setattr(streamlit_internals, "num_uploaded_bytes", lambda: MAX_STORED_BYTES - 99)
     sent: list[Message] = []
 
     async def scenario() -> None:

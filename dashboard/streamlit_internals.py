@@ -1,0 +1,65 @@
+"""What the dashboard reads of Streamlit beside its public API.
+
+Any release of Streamlit may change it: for its sake `pyproject.toml` bounds the version from above. Streamlit is
+imported where it is used, because `dashboard report` reads a login file and serves no page.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+
+def keep_unsent_messages() -> None:
+    """Have Streamlit send all that a fragment has drawn, also where the fragment is run again before it is sent.
+
+    Streamlit drops it then, but keeps what fragments inside it have drawn. The contents of a dialog arrive without the
+    dialog (each dialog is a fragment), and the whole page goes blank: "Cannot set a node at a delta path".
+    """
+    from streamlit.runtime.forward_msg_queue import ForwardMsgQueue
+
+    clear = ForwardMsgQueue.clear
+
+    def clear_before_a_whole_run(
+        queue: ForwardMsgQueue, retain_lifecycle_msgs: bool = False, fragment_ids_this_run: list[str] | None = None
+    ) -> None:
+        if fragment_ids_this_run is None:
+            clear(queue, retain_lifecycle_msgs)
+        else:
+            queue._delta_index_map = {}  # so that no element of the new run takes the place of one of the run before
+
+    ForwardMsgQueue.clear = clear_before_a_whole_run  # type: ignore[assignment]
+
+
+def is_history_navigation() -> bool:
+    """Return True in a rerun that the browser's buttons for back and forward have caused."""
+    from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+    context = get_script_run_ctx()
+    return context is not None and bool(context.is_history_navigation)
+
+
+def num_uploaded_bytes() -> int:
+    """Return the bytes of all uploaded files in memory."""
+    from streamlit import runtime
+    from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+
+    files = cast(MemoryUploadedFileManager, runtime.get_instance().uploaded_file_mgr)
+    return sum(len(file.data) for session in list(files.file_storage.values()) for file in list(session.values()))
+
+
+def claims_in(cookies: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the claims in the cookie of Streamlit's login; None without one, or where its signature is wrong."""
+    from streamlit.auth_util import get_cookie_with_chunks
+    from streamlit.web.server.server_util import get_cookie_secret
+    from streamlit.web.server.starlette.starlette_app_utils import decode_signed_value
+    from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_NAME
+
+    def signed(name: str) -> bytes | None:
+        value = cookies.get(name)
+        return None if value is None else decode_signed_value(get_cookie_secret(), name, value.encode("latin-1"))
+
+    try:
+        claims = json.loads(get_cookie_with_chunks(signed, USER_COOKIE_NAME) or b"null")
+    except ValueError:  # also text that is no Latin-1, and chunks that do not fit together
+        return None
+    return claims if isinstance(claims, dict) and claims.get("is_logged_in") is True else None
