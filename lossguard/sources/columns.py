@@ -1,4 +1,4 @@
-"""Which column of a table says the step, and which the time."""
+"""Which column of a table says the step, which the time, and which hold numbers."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -31,6 +31,9 @@ STEP_NAMES = (
 )
 TIME_NAMES = ("time", "timestamp", "_timestamp", "wall_time", "walltime", "datetime", "date", "created_at", "ts")
 
+NOTHING = ("", "-", "none", "null", "na", "n/a")
+"""What a table writes into a cell without a value, in small letters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:
@@ -53,13 +56,35 @@ def _first(names: Iterable[str], known: Iterable[str]) -> str | None:
     return next((by_small[name] for name in known if name in by_small), None)
 
 
+class Numbers:
+    """Takes the numbers out of the cells of each row. A column may hold text, but not one that has held a number."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def taken(self, cells: Iterable[tuple[str, Any]]) -> tuple[dict[str, float], str]:
+        """Return the numbers by column, and the first problem of a cell in a few words; empty if there is none."""
+        numbers, problem = {}, ""
+        for name, cell in cells:
+            if (number := number_of(cell)) is not None:
+                numbers[name] = number
+            elif name in self._names and not problem and isinstance(cell, str) and cell.strip().lower() not in NOTHING:
+                problem = _no_number(name, cell)
+        self._names.update(numbers)
+        return numbers, problem
+
+
+def _no_number(name: str, cell: str) -> str:
+    return f"{f'{name}={cell}'!r:.60} is no number"
+
+
 def problem_of(values: Mapping[str, Any], step: str) -> str:
     """Return why these values are no row, in a few words; empty if they hold only a step and times."""
     if step_of(values[step]) is None:
         return f"{f'{step}={values[step]}'!r:.60} is no step"
     for name, value in values.items():
         if isinstance(value, str) and value.strip() and number_of(value) is None and time_of(value) is None:
-            return f"{f'{name}={value}'!r:.60} is no number"
+            return _no_number(name, value)
     return ""
 
 

@@ -7,7 +7,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from lossguard.sources.columns import Columns, number_of, problem_of, step_of, time_of
+from lossguard.sources.columns import Columns, Numbers, problem_of, step_of, time_of
 from lossguard.sources.joining import Joiner
 from lossguard.sources.readers import wandb_export
 from lossguard.sources.readers.line_format import LineFollower, beginning, files_in, follower, stored
@@ -32,6 +32,7 @@ class CsvParser:
         self._header: list[str] = []
         self._step: int = -1
         self._time: int | None = None
+        self._numbers = Numbers()
 
     def parse(self, line: bytes) -> Row | None:
         text, self.problem = line.decode("utf-8-sig", errors="replace").rstrip("\r"), ""
@@ -44,10 +45,9 @@ class CsvParser:
         if len(cells) != len(self._header):
             self.problem = f"it has {plural(len(cells), 'cell')}, the header {len(self._header)}"
             return None
-        step, values = step_of(cells[self._step]), {}
-        for position, cell in enumerate(cells):
-            if position not in (self._step, self._time) and (number := number_of(cell)) is not None:
-                values[self._header[position]] = number
+        step, others = step_of(cells[self._step]), (self._step, self._time)
+        named = ((self._header[position], cell) for position, cell in enumerate(cells) if position not in others)
+        values, self.problem = self._numbers.taken(named)
         if step is None or not values:
             self.problem = problem_of(dict(zip(self._header, cells, strict=True)), self._header[self._step])
             return None

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lossguard.sources.columns import Columns, number_of, problem_of, step_of, time_of
+from lossguard.sources.columns import Columns, Numbers, problem_of, step_of, time_of
 from lossguard.sources.joining import Joiner
 from lossguard.sources.readers.line_format import LineFollower, beginning, files_in, follower, stored
 from lossguard.sources.rows import Row
@@ -36,6 +36,7 @@ class JsonlParser:
 
     def __init__(self, columns: Columns = Columns()) -> None:  # noqa: B008 - frozen
         self._columns = columns
+        self._numbers = Numbers()
 
     def parse(self, line: bytes) -> Row | None:
         self.problem = ""
@@ -52,8 +53,8 @@ class JsonlParser:
             return None
         step, time_name = step_of(values[name]), self._columns.time_in(values)
         time = None if time_name is None else time_of(values[time_name])
-        others = {key: value for key, value in values.items() if key not in (name, time_name)}
-        numbers = {key: number for key, value in others.items() if (number := number_of(value)) is not None}
+        others = ((key, value) for key, value in values.items() if key not in (name, time_name))
+        numbers, self.problem = self._numbers.taken(others)
         if step is None or not numbers:
             self.problem = problem_of(values, name)
             return None

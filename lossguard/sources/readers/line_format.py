@@ -29,7 +29,7 @@ class LineParser(Protocol):
     ends: bytes
     """The bytes that end a line."""
     problem: str
-    """Reason why the last line had no values, in a few words; empty for one that needs none."""
+    """Reason why the last line is left out, or a value of it, in a few words; empty where nothing is."""
 
     def parse(self, line: bytes) -> Row | None:
         """The values of a line; None for one that has none."""
@@ -49,7 +49,7 @@ class LineFollower:
     parser: LineParser
     joiner: Joiner
     _has_begun: bool = field(default=False)
-    _num_left_out: int = field(default=0)  # lines of the file that should be rows
+    _num_left_out: int = field(default=0)  # lines of the file, or values of them
     _first_left_out: str = field(default="")
 
     @property
@@ -67,21 +67,24 @@ class LineFollower:
             self._has_begun = True
             if (part := self.parser.parse(line.text)) is not None:
                 yield from self.joiner.add(part, line, now)
-            elif problem := self.parser.problem:
+            if problem := self.parser.problem:
                 self._leave_out(line, problem)
         if final and (rest := self.file.unfinished()) is not None:
             part = self.parser.parse(rest.text)
-            if part is not None and self.parser.is_whole(rest.text):
+            is_cut = part is not None and not self.parser.is_whole(rest.text)
+            if part is not None and not is_cut:
                 yield from self.joiner.add(part, rest, now)
-            elif problem := self.parser.problem if part is None else "it has no line end":
+            if problem := "it has no line end" if is_cut else self.parser.problem:
                 self._leave_out(rest, problem)
         yield from self.joiner.flush(now, final=final)
 
     def warn_of_left_out(self) -> None:
-        """Say how many lines of the file are no rows although they should be, if there are any."""
+        """Say how many lines of the file are no rows, or lack a value, although they should not, if there are any."""
         if self._num_left_out:
             number = plural(self._num_left_out, "line was", "lines were")
-            logger.warning(f"{self.file.path}: {number} left out, the first is {self._first_left_out}")
+            logger.warning(
+                f"{self.file.path}: {number} left out, whole or in part; the first is {self._first_left_out}"
+            )
 
     def close(self) -> None:
         self.warn_of_left_out()

@@ -90,7 +90,9 @@ def test_a_line_that_should_be_a_row_and_is_none_is_counted_with_its_number_and_
     assert not caplog.records, "nothing is said before all of it is read"
     list(run.rows())
     number = "1 line was" if reason == "it has no line end" else "2 lines were"
-    assert [each.message for each in caplog.records] == [f"{path}: {number} left out, the first is line 6: {reason}"]
+    assert [each.message for each in caplog.records] == [
+        f"{path}: {number} left out, whole or in part; the first is line 6: {reason}"
+    ]
 
 
 def test_a_follower_says_at_its_end_what_the_present_file_had_left_out(
@@ -103,5 +105,17 @@ def test_a_follower_says_at_its_end_what_the_present_file_had_left_out(
     path.write_text("step,loss\n0,2.5\n1,2.4\n2,x\n")
     source.poll()
     source.kill()
-    said = f"{path}: 1 line was left out, the first is line 4: 'loss=x' is no number"
+    said = f"{path}: 1 line was left out, whole or in part; the first is line 4: 'loss=x' is no number"
+    assert [each.message for each in caplog.records] == [said]
+
+
+def test_a_value_that_is_no_number_in_a_column_of_numbers_is_counted_and_the_others_of_its_line_are_recorded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("step,loss,lr,phase\n1,2.5,0.1,warm\n2,1e,0.2,warm\n3,None,0.3,train\n4,NaN,0.4,train\n5,2.1,x,\n")
+    (run,) = runs_in(path)
+    rows = list(run.rows())
+    assert [sorted(row.values) for row in rows] == [["loss", "lr"], ["lr"], ["lr"], ["loss", "lr"], ["loss"]]
+    said = f"{path}: 2 lines were left out, whole or in part; the first is line 3: 'loss=1e' is no number"
     assert [each.message for each in caplog.records] == [said]

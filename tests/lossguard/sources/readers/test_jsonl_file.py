@@ -63,6 +63,6 @@ def test_lines_that_are_cut_or_have_no_number_are_counted_and_objects_without_a_
     path.write_text("\n".join(texts[:2] + texts[3:]))
     list(run.rows())
     assert [each.message for each in caplog.records] == [
-        f"{path}: 2 lines were left out, the first is line 3: it is no whole JSON object",
-        f"{path}: 1 line was left out, the first is line 3: '\\x1bloss=abc' is no number",
+        f"{path}: 2 lines were left out, whole or in part; the first is line 3: it is no whole JSON object",
+        f"{path}: 1 line was left out, whole or in part; the first is line 3: '\\x1bloss=abc' is no number",
     ]
