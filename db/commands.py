@@ -1,11 +1,13 @@
 """Functions that write to the store. Each takes the session; the caller owns the transaction."""
 
+import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import flag_modified
 
 from db import queries, run_settings
 from db.dialects import dialect_of
@@ -62,13 +64,19 @@ def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> 
     run.archived_at = None
     run.last_report_at = now
     run.capabilities = list(values["capabilities"])
-    searched = run.config, run.devices
+    searched = _searched(run)
     for name, value in values.items():
         if name not in OF_RUN and value not in (None, {}, []):
             setattr(run, name, value)
-    if (run.config, run.devices) != searched:
+    if _searched(run) != searched:
+        flag_modified(run, "config")  # SQLAlchemy, too, takes True for 1
         run_settings.save(session, run)
     return run, False
+
+
+def _searched(run: Run) -> str:
+    """Return what a search compares as text: in Python True, 1 and 1.0 are equal, in JSON they are not."""
+    return json.dumps([run.config, run.devices])
 
 
 OF_RUN = frozenset({"id", "project", "name", "policy", "started_at"})

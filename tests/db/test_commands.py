@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.models import Base, Order, Run
+from db.models import Base, Order, Run, RunSetting
 from db.records import arms, hardware, policies, preflights, step_notes
 from db.runs import mlflow
 from db.store.engine import reading, writing
@@ -60,6 +60,17 @@ def test_a_process_that_resumes_a_run_replaces_what_the_one_before_said_of_itsel
         run = add_run(session, name="resumed", config={"lr": 0.2}, host="b", devices=["H100"] * 2, total_steps=None)
         assert (run.config, run.host, run.devices, run.name) == ({"lr": 0.2}, "b", ["H100"] * 2, "run")
         assert (run.git_commit, run.total_steps) == ("1", 10)
+
+
+def test_a_setting_that_is_true_instead_of_1_at_a_resume_is_stored_and_found(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        add_run(session, config={"compile": 1})
+    with writing(engine) as session:
+        add_run(session, config={"compile": True})
+    with reading(engine) as session:
+        (run,) = queries.runs(session)
+        assert run.config["compile"] is True
+        assert session.scalars(sa.select(RunSetting.text).where(RunSetting.name == "config.compile")).all() == ["true"]
 
 
 def test_a_resume_learns_its_parent_from_its_first_step(engine: sa.Engine) -> None:
