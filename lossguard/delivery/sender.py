@@ -11,7 +11,7 @@ from lossguard.client.client import Client
 from lossguard.delivery.hardware import HardwareSampler
 from lossguard.delivery.reports import Inbox
 from lossguard.delivery.spool_delivery import Delivery
-from lossguard.spool.archive import Keep, restore, trim
+from lossguard.spool.archive import Keep, deliver_again, trim
 from lossguard.spool.lines import OtherVersion
 from lossguard.spool.set_aside import SetAside
 from lossguard.spool.spool import session_of, spools_in
@@ -220,10 +220,7 @@ class Sender(threading.Thread):
         self._leave(is_done=False)
         self.incomplete.clear()
         try:
-            for _ in restore(self._directory):
-                pass
-            for path in spools_in(self._directory):
-                path.with_suffix(".acknowledged").unlink(missing_ok=True)
+            deliver_again(self._directory)
         except OSError as problem:
             self._log_once.warn_once("start over", f"{self._directory} cannot be written ({problem.strerror})")
         self._path = self._directory

@@ -69,6 +69,14 @@ def restore(directory: Path) -> Iterator[Path]:
         yield path
 
 
+def deliver_again(directory: Path) -> None:
+    """Have everything in the spools of a run delivered once more, also what was compressed. Raises OSError."""
+    for _ in restore(directory):
+        pass
+    for path in spools_in(directory):
+        path.with_suffix(".acknowledged").unlink(missing_ok=True)
+
+
 def _is_over(path: Path, file: IO[bytes]) -> bool:
     """True if all of it is delivered and nobody will append to it; then it is locked until it is closed."""
     try:

@@ -73,17 +73,20 @@ def test_sync_refuses_bad_arguments_with_code_2(arguments: list[str], capsys: py
 
 
 def test_a_collector_that_was_restored_from_a_backup_is_brought_up_from_the_spools(
-    collector: FakeCollector, tmp_path: Path
+    collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What was delivered after the backup lies in the spool still: without its offset all of it is sent again."""
+    """What was delivered after the backup lies in the spool still."""
     with lossguard.init("project", run_id="a", url=collector.url, directory=tmp_path) as run:
         for step in range(20):
             run.log(step, loss=1.0)
     assert len(collector.rows) == 20
     collector.rows = {key: row for key, row in collector.rows.items() if key[1] < 12}
-    (offset,) = tmp_path.rglob("*.acknowledged")
-    offset.unlink()
     assert main(["sync", str(tmp_path), "--url", collector.url]) == 0
+    assert "a: delivered before (once more with --again)\n" in capsys.readouterr().out
+    assert len(collector.rows) == 12
+    assert main(["trim", str(tmp_path)]) == 0
+    assert main(["sync", str(tmp_path), "--url", collector.url, "--again"]) == 0
+    assert "a: delivered\n" in capsys.readouterr().out
     assert sorted(step for _, step in collector.rows) == list(range(20))
 
 

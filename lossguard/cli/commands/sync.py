@@ -1,20 +1,22 @@
 """`lossguard sync`: deliver spools that were not delivered."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lossguard.cli.connection import add_options, address
+from lossguard.cli.errors import CommandError
 from lossguard.cli.named_run import run_folders_in
 from lossguard.cli.terminal import print_json, printable
 from lossguard.client.client import Client
 from lossguard.delivery.reports import Inbox
 from lossguard.delivery.sender import Sender
 from lossguard.run.settings import Settings
+from lossguard.spool.archive import deliver_again
 from lossguard.spool.spool import session_of, spools_in
-from lossguard.spool.spool_reader import acknowledged
+from lossguard.spool.spool_reader import acknowledged, is_delivered
 from lossguard.spool.writer import DELIVERS, known_writer
 from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.wording import plural
@@ -26,6 +28,9 @@ MAX_FAILURES = 5
 def add_to(commands: Any) -> None:
     parser = commands.add_parser("sync", help="deliver the spools in a directory and its subdirectories")
     parser.add_argument("directory", type=Path, help="LOSSGUARD_DIR, or the folder of a project or a run")
+    parser.add_argument(
+        "--again", action="store_true", help="deliver everything once more: to another collector, or to a restored one"
+    )
     add_options(parser, "report")
     parser.set_defaults(run=run)
 
@@ -34,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
     address(options)
     settings = Settings.read(mode="online", url=options.url, token=options.token)
     runs = run_folders_in(options.directory)
+    if options.again:
+        _forget_delivered(options.directory, runs)
     problems = {run: deliver(run, settings, quiet=options.json) for run in runs}
     num_delivered = sum(not problem for problem in problems.values())
     if options.json:
@@ -44,11 +51,21 @@ def run(options: argparse.Namespace) -> int:
     return 0 if num_delivered == len(runs) else 1
 
 
+def _forget_delivered(directory: Path, runs: Iterable[Path]) -> None:
+    try:
+        for run in runs:
+            deliver_again(run)
+    except OSError as problem:
+        raise CommandError(f"{directory} cannot be written ({problem.strerror}); nothing was lost") from None
+
+
 def deliver(run: Path, settings: Settings, *, quiet: bool = False) -> str:
     """Deliver the spools of a run, and print how that went unless `quiet`: empty, or in words what is not delivered."""
+    was_delivered = all(map(is_delivered, spools_in(run)))
     problem = delivered(run, settings)
     if not quiet:
-        print(printable(f"{run}: {problem or 'delivered'}"))
+        success = "delivered before (once more with --again)" if was_delivered else "delivered"
+        print(printable(f"{run}: {problem or success}"))
     return problem
 
 
