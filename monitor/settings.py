@@ -1,5 +1,7 @@
 """The collector's settings, read from the environment once, when it starts."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from ipaddress import ip_network
 
 from pydantic import Field, SecretStr, field_validator
@@ -13,6 +15,9 @@ from monitor.telemetry.logs import LogFormat, LogLevel
 
 MIN_TOKEN = 16
 """Characters. A shorter token can be guessed."""
+
+SIMILARITY = 0.88
+"""Of two names, as difflib has it (0 to 1): from there on one may be a misspelling of the other."""
 
 
 class Settings(BaseSettings):
@@ -123,3 +128,11 @@ def check_bind(host: str, settings: Settings, *, has_tokens: bool = False) -> No
             f"without a token the collector listens on loopback only, not on {host}; "
             "set LOSSGUARD_TOKEN, or create a token with: python -m monitor token create NAME --scope report"
         )
+
+
+def misspelt(variables: Iterable[str]) -> dict[str, str]:
+    """Return the environment variables that are no setting but look like one, each with that setting's variable."""
+    known = [f"LOSSGUARD_{name.upper()}" for name in Settings.model_fields]
+    unknown = [name for name in variables if name.startswith("LOSSGUARD_") and name not in known]
+    close = {name: get_close_matches(name, known, 1, SIMILARITY) for name in unknown}
+    return {name: found[0] for name, found in close.items() if found}

@@ -17,7 +17,7 @@ from lossguard.vocabulary.errors import ConfigurationError
 from monitor.api import connections
 from monitor.app import create_app
 from monitor.cli.errors import exit_with, one_line_errors
-from monitor.settings import Settings, check_bind
+from monitor.settings import Settings, check_bind, misspelt
 from monitor.telemetry import logs
 
 SHUTDOWN_SECONDS = 25
@@ -37,6 +37,8 @@ def serve(
     collect_garbage_rarely()
     with one_line_errors():
         settings = Settings()
+        for variable, setting in misspelt(os.environ).items():
+            typer.echo(f"{variable} is no setting of the collector; do you mean {setting}?", err=True)
         if settings.token is None and (file := os.environ.get("LOSSGUARD_TOKEN_FILE")):
             raise ConfigurationError(f"LOSSGUARD_TOKEN_FILE={file} is read in containers only; set LOSSGUARD_TOKEN")
         logs.configure(settings.log_format, settings.log_level)

@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from lossguard.vocabulary.errors import ConfigurationError
-from monitor.settings import Settings, UnsafeBind, check_bind, table
+from monitor.settings import Settings, UnsafeBind, check_bind, misspelt, table
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.9.9.9"])
@@ -61,3 +61,10 @@ def test_a_token_that_can_be_guessed_is_refused_without_being_shown(given: str) 
     with pytest.raises(ValidationError, match="a token has at least 16 characters") as caught:
         Settings(token=SecretStr(given))
     assert given not in str(caught.value.errors()[0]["msg"])
+
+
+def test_a_variable_that_looks_like_a_setting_is_told_from_one_of_the_trainer_or_of_the_dashboard() -> None:
+    others = ("LOSSGUARD_MODE", "LOSSGUARD_RUN_ID", "LOSSGUARD_DASHBOARD_URL", "LOSSGUARD_TOKEN_FILE", "LOSSGUARD_URL")
+    wrong = {"LOSSGUARD_TOKN": "TOKEN", "LOSSGUARD_DATABASE": "DATABASE_URL", "LOSSGUARD_LEASE_SECS": "LEASE_SECONDS"}
+    found = misspelt(["LOSSGUARD_TOKEN", "TOKEN", *others, *wrong])
+    assert found == {name: f"LOSSGUARD_{setting}" for name, setting in wrong.items()}

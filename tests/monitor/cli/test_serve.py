@@ -57,8 +57,10 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
 def test_a_file_with_the_token_is_refused_and_not_ignored(tmp_path: Path) -> None:
     """It is read by the entry point of the containers alone: the collector would have no token."""
     file = str(tmp_path / "token")
-    done = monitor("serve", LOSSGUARD_DATABASE_URL=f"sqlite:///{tmp_path}/l.db", LOSSGUARD_TOKEN_FILE=file)
+    database = f"sqlite:///{tmp_path}/l.db"
+    done = monitor("serve", LOSSGUARD_DATABASE_URL=database, LOSSGUARD_TOKEN_FILE=file, LOSSGUARD_TOKN="x" * 16)
     assert done.returncode == 2
+    assert "LOSSGUARD_TOKN is no setting of the collector; do you mean LOSSGUARD_TOKEN?\n" in done.stderr
     assert done.stderr.endswith(f": LOSSGUARD_TOKEN_FILE={file} is read in containers only; set LOSSGUARD_TOKEN\n")
 
 
