@@ -34,7 +34,7 @@ from benchmarks.suites import (
     WanderingSuite,
 )  # fmt: skip
 from monitor.backtesting.backtest import backtest_rows
-from monitor.backtesting.labelled_curves import Curve, Score, our_alarms, read_folder, score, total
+from monitor.backtesting.labelled_curves import LabelledCurve, Score, our_alarms, read_folder, score, total
 from monitor.backtesting.published_rules import RULES, alarm_steps
 from monitor.detection import DetectionEngine, DetectionSettings, Rows
 from monitor.detection.rows import Floats
@@ -94,11 +94,11 @@ def report(folder: Path, compare: bool, seeds: int) -> Iterator[str]:
     yield from speed()
 
 
-def by_curve(curves: list[Curve]) -> Iterator[str]:
+def by_curve(curves: list[LabelledCurve]) -> Iterator[str]:
     """A clean curve without an incident has no line of its own."""
     columns = ("curve", "kind", "rows", "onsets found", "false alarms", "false actions", "median delay in rows")
     yield heading("Labelled curves", *columns)
-    all_actions, quiet = 0, list[Curve]()
+    all_actions, quiet = 0, list[LabelledCurve]()
     for curve in curves:
         incidents = backtest_rows(curve.rows)["incidents"]
         alarms = [int(incident["detected_step"]) for incident in incidents]
@@ -124,7 +124,7 @@ def cells(one: Score) -> str:
     return f"**{one.percent()}** | **{one.false}: {one.rate:.2f} per 10k**"
 
 
-def by_target_rate(curves: list[Curve]) -> Iterator[str]:
+def by_target_rate(curves: list[LabelledCurve]) -> Iterator[str]:
     for target_rate in TARGET_RATES:
         settings = DetectionSettings(false_alarms_per_10k=target_rate)
         default = " (default)" * (settings == DetectionSettings())
@@ -132,7 +132,7 @@ def by_target_rate(curves: list[Curve]) -> Iterator[str]:
         yield outcome_row(name, [judge(curve, settings) for curve in curves])
 
 
-def by_left_out(curves: list[Curve]) -> Iterator[str]:
+def by_left_out(curves: list[LabelledCurve]) -> Iterator[str]:
     """The figures that were chosen on the other curves, on the one left out."""
     held_out, times = leave_one_out(curves)
     chosen = "; ".join(f"{rate:g}, x{least:g}, {share:g}: {count}" for (rate, least, share), count in times.items())
@@ -144,7 +144,7 @@ def outcome_row(name: str, outcomes: Sequence[Outcome]) -> str:
     return f"| {name} | {whole.score.percent()} | {whole.score.rate:.2f} | {whole.action_rate:.2f} |"
 
 
-def by_rule(curves: list[Curve]) -> Iterator[str]:
+def by_rule(curves: list[LabelledCurve]) -> Iterator[str]:
     """A published rule acts on each of its alarms, or never acts."""
     for name, rule in RULES.items():
         one = total(curves, lambda curve, rule=rule: alarm_steps(rule, curve.rows))  # type: ignore[misc]

@@ -13,7 +13,7 @@ from itertools import product
 from typing import NamedTuple
 
 from monitor.backtesting.backtest import backtest_rows
-from monitor.backtesting.labelled_curves import Curve, Score, score
+from monitor.backtesting.labelled_curves import LabelledCurve, Score, score
 from monitor.detection import DetectionSettings
 from monitor.detection.scoring import detector, threshold
 
@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 NONE = Outcome(Score(), 0)
 
 
-def judge(curve: Curve, settings: DetectionSettings | None = None) -> Outcome:
+def judge(curve: LabelledCurve, settings: DetectionSettings | None = None) -> Outcome:
     """What our detection and the default policy make of a curve."""
     incidents = backtest_rows(curve.rows, settings)["incidents"]
     actions = sum(incident["action"]["kind"] != "none" for incident in incidents) if curve.kind == "clean" else 0
@@ -61,7 +61,7 @@ def figures(least: float, share: float) -> Iterator[None]:
         detector.MIN_THRESHOLDS, threshold.SHARES = thresholds, shares
 
 
-def leave_one_out(curves: Sequence[Curve]) -> tuple[Outcome, dict[tuple[float, float, float], int]]:
+def leave_one_out(curves: Sequence[LabelledCurve]) -> tuple[Outcome, dict[tuple[float, float, float], int]]:
     """The outcomes of the curves that were left out, summed; and how often which figures were chosen."""
     outcomes: dict[tuple[float, float, float], list[Outcome]] = {}
     for chosen in product(TARGET_RATES, LEAST_THRESHOLDS, SUM_SHARES):

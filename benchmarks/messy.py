@@ -20,7 +20,7 @@ from benchmarks.messy_runs import EVERY, HARD_RUNS, KINDS, NORMS, RISE_ROW, ROWS
 from lossguard.vocabulary.states import IncidentKind
 from monitor.detection import DetectionSettings, Incident, Policy
 from monitor.detection.simulation import SegmentRows, score, simulate
-from trainer.lab.plot import Axis, Curve, svg
+from trainer.lab.plot import Axis, PlottedCurve, svg
 
 SEEDS = 2
 FIRST_SEED = 6000
@@ -92,13 +92,13 @@ def picture(run: MessyRun, start: int = 2300, end: int = 6300) -> str:
         "false: left alone": [detected for detected, _, acted in incidents if acted is None and detected not in true],
     }
     few = rows[::5]
-    curves = [Curve(name="loss", x=rows.tolist(), y=loss[rows].tolist())]
+    curves = [PlottedCurve(name="loss", x=rows.tolist(), y=loss[rows].tolist())]
     errors = (4 * scale[few]).tolist()
-    curves.append(Curve(name="expected, 4 noises", x=few.tolist(), y=expected[few].tolist(), errors=errors))
+    curves.append(PlottedCurve(name="expected, 4 noises", x=few.tolist(), y=expected[few].tolist(), errors=errors))
     for name, places in marks.items():
         shown = [row for row in places if start <= row < end]
         peaks = [float(loss[row - 3 : row + 4].max()) for row in shown]
-        curves.append(Curve(name=name, x=shown, y=peaks, is_line=False))
+        curves.append(PlottedCurve(name=name, x=shown, y=peaks, is_line=False))
     title = "A messy run: heavy tails, autocorrelation, hard batches, a level that wanders"
     return svg(title, curves, Axis(title="row"), Axis(title="loss in nats"))
 

@@ -36,7 +36,7 @@ from db.records.hardware import samples
 from db.steps.columns import MetricColumn, column_of
 from db.steps.reader import StepBlock, read_blocks
 from lossguard.client.pandas_frames import cells, step_frame, to_times
-from lossguard.client.tables import Kind
+from lossguard.client.tables import ColumnType
 from lossguard.vocabulary.hardware import BY_NAME as VALUES_BY_NAME
 from lossguard.vocabulary.protocol import PROBE
 
@@ -205,12 +205,12 @@ def _cells(column: Any, values: list[Any]) -> Any:
     return cells(_kind(column), values)
 
 
-def _kind(column: Any) -> Kind:
+def _kind(column: Any) -> ColumnType:
     if isinstance(column.type, UnixTime):
-        return Kind.TIME
+        return ColumnType.TIME
     if isinstance(column.type, sa.Float):
-        return Kind.NUMBER
+        return ColumnType.NUMBER
     if isinstance(column.type, sa.Integer):
         known = isinstance(column, sa.Column) and not column.nullable and column.key != "rewound_to"
-        return Kind.INTEGER if known else Kind.OPTIONAL_INTEGER
-    return Kind.TEXT if isinstance(column.type, sa.String) else Kind.JSON
+        return ColumnType.INTEGER if known else ColumnType.OPTIONAL_INTEGER
+    return ColumnType.TEXT if isinstance(column.type, sa.String) else ColumnType.JSON

@@ -54,7 +54,7 @@ class StoredIncident:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StoredRun:
+class ScorecardRun:
     """A run with its history, its incidents and its interventions."""
 
     id: str
@@ -98,9 +98,9 @@ def chosen_runs(
     return [run for run in chosen if since is None or run.last_report_at >= since]
 
 
-def read_runs(session: Session, chosen: Sequence[ChosenRun]) -> list[StoredRun]:
+def read_runs(session: Session, chosen: Sequence[ChosenRun]) -> list[ScorecardRun]:
     """Return the records of these runs for the scorecard, in their order."""
-    found: list[StoredRun] = []
+    found: list[ScorecardRun] = []
     for start in range(0, len(chosen), SOME_RUNS):
         keys = [run.pk for run in chosen[start : start + SOME_RUNS]]
         runs = {run.pk: run for run in session.scalars(sa.select(Run).where(Run.pk.in_(keys)))}
@@ -108,13 +108,13 @@ def read_runs(session: Session, chosen: Sequence[ChosenRun]) -> list[StoredRun]:
     return found
 
 
-def _read(session: Session, runs: Sequence[Run]) -> list[StoredRun]:
+def _read(session: Session, runs: Sequence[Run]) -> list[ScorecardRun]:
     keys = [run.pk for run in runs]
     segments, incidents = _segments(session, keys), _incidents(session, keys)
     interventions = _interventions(session, keys)
     seconds = without_damaged(partial(_step_seconds, session), runs)
     return [
-        StoredRun(
+        ScorecardRun(
             id=run.id,
             project=run.project,
             name=run.name,

@@ -26,7 +26,7 @@ from monitor.ingestion.order_terms import OrderTerms
 from monitor.ingestion.queue import Reported, ReportQueue
 from monitor.ingestion.reports import ReportResult, take_report
 from monitor.ingestion.run_cache import RunCache
-from monitor.ingestion.run_updates import Limits, RunUpdate, take_update
+from monitor.ingestion.run_updates import RunLimits, RunUpdate, take_update
 from monitor.ingestion.waiting_rows import WaitingRows
 from monitor.leader.background import Background, FileRemoval, LastRows
 from monitor.leader.leadership import Leadership
@@ -119,7 +119,7 @@ def create_app(
 def _report_queue(
     settings: Settings, engine: sa.Engine, clock: Clock, cache: RunCache, metrics: ProcessMetrics
 ) -> ReportQueue:
-    limits = Limits(max_metrics=settings.max_metrics, max_segments=settings.max_segments)
+    limits = RunLimits(max_metrics=settings.max_metrics, max_segments=settings.max_segments)
 
     def take(
         session: Session, run_id: str, report: Reported, undelivered_bytes: int | None, writer: Writer | None

@@ -9,7 +9,7 @@ MAX_WITH_DECIMALS = 1e6
 MAX_DECIMALS = 12
 
 
-class Estimate(wording.Estimate):
+class RoundedEstimate(wording.Estimate):
     """A mean with its standard error."""
 
     __slots__ = ()

@@ -24,14 +24,14 @@ class ExplorerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ExplorerAnswer:
     """Predictions of the model of a checkpoint."""
 
     name: str
     probe: Probe
 
 
-def ask(prompt: str) -> list[Answer]:
+def ask(prompt: str) -> list[ExplorerAnswer]:
     """Return each checkpoint's predictions of the prompt's last token. Raises ExplorerError."""
     address = (os.environ.get(VARIABLE) or DEFAULT).rstrip("/")
     request = urllib.request.Request(f"{address}/next-token", json.dumps({"prompt": prompt}).encode())
@@ -45,11 +45,11 @@ def ask(prompt: str) -> list[Answer]:
         raise ExplorerError(f"Nothing answers at {address}. Start it where the checkpoints are: {COMMAND}") from None
 
 
-def _answers(content: bytes) -> list[Answer]:
+def _answers(content: bytes) -> list[ExplorerAnswer]:
     """Raises ExplorerError."""
     try:
         models = json.loads(content)["models"][:MAX_MODELS]
-        answers = [Answer(str(each["name"])[:200], Probe.from_details(each["probe"])) for each in models]
+        answers = [ExplorerAnswer(str(each["name"])[:200], Probe.from_details(each["probe"])) for each in models]
         if not answers:
             raise ValueError("no model")
     except (ValueError, KeyError, TypeError, RecursionError):

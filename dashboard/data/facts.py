@@ -16,7 +16,7 @@ from monitor.detection.interventions.policy_layers import Layers
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StepProgress:
     """Steps done on the live line, and their total where the run reported one."""
 
     done: int
@@ -36,14 +36,14 @@ class Progress:
         return max(0, self.total - self.done) * self.seconds_per_step
 
 
-def progress(run: Run, newest: Sequence[StepTime]) -> Progress:
+def progress(run: Run, newest: Sequence[StepTime]) -> StepProgress:
     """Progress from the newest steps of the live line, in order."""
     if not newest:
-        return Progress(0, run.total_steps, None)
+        return StepProgress(0, run.total_steps, None)
     first, last = newest[0], newest[-1]
     passed = last.time - first.time
     pace = passed / (last.step - first.step) if last.step > first.step and passed > 0 else None
-    return Progress(last.step + 1, run.total_steps, pace)
+    return StepProgress(last.step + 1, run.total_steps, pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class RunCard:
     """A run in the list of runs."""
 
     run: Run
-    progress: Progress
+    progress: StepProgress
     loss: float | None
     """The newest value, non-finite ones included; None when none of the newest steps has one."""
     tokens: float | None
@@ -72,7 +72,7 @@ class RunFacts:
     """Orders by number of the intervention."""
     ledger: Sequence[SkippedBatches]
     events: Sequence[Event]
-    progress: Progress
+    progress: StepProgress
     metrics: list[str]
     newest: dict[str, float | None]
     """The newest value of each metric: the newest step may be an evaluation's, without a loss."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dashboard.data.estimate import Estimate
+from dashboard.data.estimate import RoundedEstimate
 from dashboard.data.lab_results import ScalingRun
 
 MIN_SIZES = 3
@@ -40,9 +40,9 @@ class Size:
         return 6.0 * self.parameters * self.tokens
 
     @property
-    def loss(self) -> Estimate:
+    def loss(self) -> RoundedEstimate:
         """Held-out, over the seeds."""
-        return Estimate.of(run.held_out_loss for run in self.losses)
+        return RoundedEstimate.of(run.held_out_loss for run in self.losses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class FittedLaw:
     """Through the mean losses of all sizes."""
     law_of_smaller: PowerLaw
     """Through all sizes but the largest."""
-    exponent: Estimate
+    exponent: RoundedEstimate
     """Over the laws of single seeds; of the seeds that all sizes have."""
 
 
@@ -72,7 +72,7 @@ def fit(by_size: Sequence[Size]) -> FittedLaw | None:
     by_seed = [{run.seed: run.held_out_loss for run in size.losses} for size in by_size]
     seeds = sorted(set.intersection(*(set(losses) for losses in by_seed)))
     exponents = [_law(compute, [losses[seed] for losses in by_seed]).exponent for seed in seeds]
-    return FittedLaw(_law(compute, means), _law(compute[:-1], means[:-1]), Estimate.of(exponents))
+    return FittedLaw(_law(compute, means), _law(compute[:-1], means[:-1]), RoundedEstimate.of(exponents))
 
 
 def _law(compute: Sequence[float], losses: Sequence[float]) -> PowerLaw:

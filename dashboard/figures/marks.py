@@ -63,7 +63,7 @@ class Marks:
 
 
 @dataclass(slots=True)
-class Drawn:
+class DrawnMarks:
     """Traces and shapes, as plotly's dictionaries."""
 
     traces: list[dict[str, Any]] = field(default_factory=list)
@@ -72,9 +72,9 @@ class Drawn:
 
 def draw_marks(
     layout: PanelLayout, marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None = None
-) -> Drawn:
+) -> DrawnMarks:
     """Draw the marks. `window` is the range in view, in units of the x axis; None for all of it."""
-    drawn, marks = Drawn(), _limited(marks, run_axes, window)
+    drawn, marks = DrawnMarks(), _limited(marks, run_axes, window)
     if layout.panels:
         _add_events(drawn, layout.panels, marks, run_axes)
         _add_incidents(drawn, layout.label_row, marks, run_axes, window)
@@ -102,7 +102,7 @@ def _limited(marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None
 
 
 def _add_incidents(
-    drawn: Drawn, label_row: Panel, marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None
+    drawn: DrawnMarks, label_row: Panel, marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None
 ) -> None:
     """A band from onset to end over all panels, and number and kind in the row above them."""
     for incident in marks.incidents:
@@ -155,7 +155,7 @@ def _incident_hover(incident: Incident) -> str:
     return f"incident {incident.number} detected: {kind} ({incident.state})"
 
 
-def _add_interventions(drawn: Drawn, panel: Panel, marks: Marks, run_axes: RunAxes) -> None:
+def _add_interventions(drawn: DrawnMarks, panel: Panel, marks: Marks, run_axes: RunAxes) -> None:
     """A line over all panels at the step of the rewind, and an arrow to it from the step of the decision."""
     segments = {incident.number: incident.segment for incident in marks.incidents}
     for intervention in marks.interventions:
@@ -182,7 +182,7 @@ def _arrow(panel: Panel, head: float, tail: float, hover: str) -> dict[str, Any]
     }
 
 
-def _add_skip(drawn: Drawn, panel: Panel, intervention: Intervention, at: float) -> None:
+def _add_skip(drawn: DrawnMarks, panel: Panel, intervention: Intervention, at: float) -> None:
     """Batches are not steps: the skipped ones are marked where the run continues without them."""
     if intervention.skip_from is None or intervention.skip_to is None:
         return
@@ -202,7 +202,7 @@ def _intervention_hover(intervention: Intervention, order: Order | None) -> str:
     return f"intervention {intervention.number} ({intervention.state}): {sentence}"
 
 
-def _add_events(drawn: Drawn, panels: list[Panel], marks: Marks, run_axes: RunAxes) -> None:
+def _add_events(drawn: DrawnMarks, panels: list[Panel], marks: Marks, run_axes: RunAxes) -> None:
     """Declared events as dotted lines with a diamond; ignored outliers as open circles at their value."""
     declared = [
         event

@@ -17,7 +17,7 @@ from lossguard.vocabulary.states import IncidentState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class ReportLimits:
     """Maximum sizes of a report; it says what it leaves out."""
 
     max_curves: int = 24
@@ -56,7 +56,7 @@ class ReportContents:
     written_at: float
     """Unix seconds."""
     zone: tzinfo
-    limits: Limits
+    limits: ReportLimits
     skipped: Curve | None = None
     """Number of updates that the optimizer did not take: marked, not a curve of its own."""
 
@@ -71,9 +71,9 @@ class ReportIncident:
     """Steps of the picture; None if there is none."""
 
 
-def read_contents(run_id: str, *, now: float, zone: tzinfo, limits: Limits | None = None) -> ReportContents:
+def read_contents(run_id: str, *, now: float, zone: tzinfo, limits: ReportLimits | None = None) -> ReportContents:
     """Raises StoreUnavailable, and NoSuchRun when the store has no such run (any more)."""
-    limits = limits or Limits()
+    limits = limits or ReportLimits()
     facts = cached.facts(run_id)
     if facts is None:
         raise NoSuchRun(f"there is no run {run_id!r} in this store")
@@ -105,7 +105,7 @@ def curve_names(metrics: Sequence[str]) -> list[str]:
     return default + [name for name in metrics if name not in (*default, *NOT_DRAWN)]
 
 
-def read_incidents(facts: RunFacts, limits: Limits) -> Iterator[ReportIncident]:
+def read_incidents(facts: RunFacts, limits: ReportLimits) -> Iterator[ReportIncident]:
     """The most important first; each is read when it is asked for."""
     for rank, incident in enumerate(ranked(facts)[: limits.max_incident_sections]):
         window = cached.incident_window(facts, incident) if rank < limits.max_incident_pictures else None

@@ -24,7 +24,7 @@ from dashboard.report import summary
 from dashboard.report.contents import ReportContents, ReportIncident
 from dashboard.report.incident_sections import incident_sections
 from dashboard.report.pictures import PICTURE_SCALE, POLICY, SCRIPTS, picture
-from dashboard.report.tables import Table, bounded_table
+from dashboard.report.tables import ReportTable, bounded_table
 from db.goodput.accounting import Breakdown
 from lossguard.vocabulary.metrics import short_name
 
@@ -130,7 +130,7 @@ def _curves(contents: ReportContents) -> list[Markup]:
     return pictures
 
 
-def _incidents(facts: RunFacts) -> Table:
+def _incidents(facts: RunFacts) -> ReportTable:
     interventions: dict[int, list[str]] = {}
     for each in facts.interventions:
         interventions.setdefault(each.incident or 0, []).append(f"{each.kind} {each.state}")
@@ -146,10 +146,10 @@ def _incidents(facts: RunFacts) -> Table:
         )
         for each in facts.incidents
     ]
-    return Table(("Incident", "Kind", "Onset", "Detected", "Score", "Outcome", "Interventions"), rows)
+    return ReportTable(("Incident", "Kind", "Onset", "Detected", "Score", "Outcome", "Interventions"), rows)
 
 
-def _goodput(breakdown: Breakdown) -> Table | None:
+def _goodput(breakdown: Breakdown) -> ReportTable | None:
     """Return one row for each cause that took any time, and the total."""
     if breakdown.total <= 0:
         return None
@@ -158,10 +158,10 @@ def _goodput(breakdown: Breakdown) -> Table | None:
         for cause in breakdown.largest_first()
     ]
     rows.append(("total", formatting.duration(breakdown.total), formatting.percent(1.0)))
-    return Table(("Used for", "Time", "Share"), rows, last_is_total=True)
+    return ReportTable(("Used for", "Time", "Share"), rows, last_is_total=True)
 
 
-def _lost(contents: ReportContents) -> Table | None:
+def _lost(contents: ReportContents) -> ReportTable | None:
     """Return one row for each rewind, and the total."""
     if not contents.rewinds:
         return None
@@ -192,7 +192,7 @@ def _lost(contents: ReportContents) -> Table | None:
         )
     )
     names = ("Reason", "Rewound to step", "Steps discarded", "Tokens", "FLOPs (6ND)", "Time lost")
-    return Table(names, rows, max(0, len(contents.rewinds) - max_rows), last_is_total=True)
+    return ReportTable(names, rows, max(0, len(contents.rewinds) - max_rows), last_is_total=True)
 
 
 def _compute(facts: RunFacts) -> list[tuple[str, str]]:
@@ -215,7 +215,7 @@ def _used(facts: RunFacts) -> Compute:
     return Compute(compute.num_parameters(facts.run.config), facts.newest.get("tokens"))
 
 
-def _tables(contents: ReportContents) -> list[tuple[str, Table]]:
+def _tables(contents: ReportContents) -> list[tuple[str, ReportTable]]:
     """Reference material at the end of the report: heading and table."""
     facts, zone, limits = contents.facts, contents.zone, contents.limits
     configuration = tables.configuration(facts, zone)
@@ -227,7 +227,7 @@ def _tables(contents: ReportContents) -> list[tuple[str, Table]]:
         "Segments": tables.segments(facts),
     }
 
-    def bounded(frame: pd.DataFrame, max_rows: int) -> Table:
+    def bounded(frame: pd.DataFrame, max_rows: int) -> ReportTable:
         letters, table_letters = limits.max_cell_letters, limits.max_table_letters
         return bounded_table(frame, zone, max_rows=max_rows, max_letters=letters, max_table_letters=table_letters)
 

@@ -15,7 +15,7 @@ from dashboard.data.timeline import timeline
 from dashboard.figures.incident import incident_figure
 from dashboard.report.contents import ReportContents, ReportIncident
 from dashboard.report.pictures import PICTURE_SCALE, picture
-from dashboard.report.tables import Table, bounded_table, cut
+from dashboard.report.tables import ReportTable, bounded_table, cut
 from db.models import Intervention
 from lossguard.vocabulary import wording
 
@@ -54,7 +54,7 @@ def _section(contents: ReportContents, each: ReportIncident) -> dict[str, Any]:
     }
 
 
-def _numbers(contents: ReportContents, each: ReportIncident) -> Table | None:
+def _numbers(contents: ReportContents, each: ReportIncident) -> ReportTable | None:
     if each.window is None or not each.window.bands:
         return None
     return _table(contents, before_and_after(each.window, each.incident))
@@ -133,7 +133,7 @@ def _caption(contents: ReportContents, window: IncidentWindow | None, *, drawn: 
 
 def _table(
     contents: ReportContents, frame: pd.DataFrame, *, max_rows: int | None = None, max_letters: int | None = None
-) -> Table:
+) -> ReportTable:
     limits = contents.limits
     return bounded_table(
         frame,

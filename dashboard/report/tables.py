@@ -11,7 +11,7 @@ from dashboard.data.tables import in_zone
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     names: Sequence[str]
     rows: Sequence[Sequence[Any]]
     num_omitted: int = 0
@@ -21,7 +21,7 @@ class Table:
 
 def bounded_table(
     frame: pd.DataFrame, zone: tzinfo, *, max_rows: int, max_letters: int, max_table_letters: int
-) -> Table:
+) -> ReportTable:
     """The first rows, with at most `max_table_letters` together; cells with more than `max_letters` are cut."""
     cells: list[list[str]] = []
     letters_left = max_table_letters
@@ -31,7 +31,7 @@ def bounded_table(
         if letters_left < 0:
             break
         cells.append(texts)
-    return Table(list(frame.columns), cells, len(frame) - len(cells))
+    return ReportTable(list(frame.columns), cells, len(frame) - len(cells))
 
 
 def cut(cell: Any, max_letters: int) -> str:

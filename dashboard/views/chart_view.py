@@ -27,7 +27,7 @@ Parameters = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ViewRecord:
     """State of the URL after a chart's last report."""
 
     x: list[float] | None
@@ -80,7 +80,7 @@ def save(
     url_state.set_ranges(ZOOMED, viewed.get("y", {}))
     after = _parameters(range_name)
     known = (*(record.known if record is not None else ()), before, after)
-    _records()[key] = Record(x, after, known[-MAX_KNOWN:])
+    _records()[key] = ViewRecord(x, after, known[-MAX_KNOWN:])
 
 
 def forget(key: str) -> None:
@@ -88,12 +88,12 @@ def forget(key: str) -> None:
     _records().pop(key, None)
 
 
-def _records() -> dict[str, Record]:
-    records: dict[str, Record] = st.session_state.setdefault(RECORDS, {})
+def _records() -> dict[str, ViewRecord]:
+    records: dict[str, ViewRecord] = st.session_state.setdefault(RECORDS, {})
     return records
 
 
-def _is_valid(record: Record, range_name: str, viewed: dict[str, Any]) -> bool:
+def _is_valid(record: ViewRecord, range_name: str, viewed: dict[str, Any]) -> bool:
     return bool(viewed) and not streamlit_internals.is_history_navigation() and _parameters(range_name) in record.known
 
 

@@ -16,7 +16,7 @@ SECONDS = {"": 86_400.0, "d": 86_400.0, "h": 3_600.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class EndedRun:
     """An ended run with steps in the store."""
 
     run_id: str
@@ -34,7 +34,7 @@ def age_seconds(text: str) -> float:
     return float(found[1]) * SECONDS[found[2]]
 
 
-def candidates(session: Session, *, ended_before: float | None, run_ids: Sequence[str] = ()) -> Sequence[Candidate]:
+def candidates(session: Session, *, ended_before: float | None, run_ids: Sequence[str] = ()) -> Sequence[EndedRun]:
     """Ended runs that may have steps to archive, the oldest first.
 
     `ended_before`: those that last reported before, in unix seconds; None: whenever. `run_ids`: only these; (): all.
@@ -59,4 +59,4 @@ def candidates(session: Session, *, ended_before: float | None, run_ids: Sequenc
         found = found.where(Run.last_report_at < ended_before)
     if run_ids:
         found = found.where(Run.id.in_(run_ids))
-    return [Candidate(run_id, project, state, int(steps)) for run_id, project, state, steps in session.execute(found)]
+    return [EndedRun(run_id, project, state, int(steps)) for run_id, project, state, steps in session.execute(found)]

@@ -32,7 +32,7 @@ from db.cli.command_engine import error as _error
 from db.cli.command_engine import no_store as _no_store
 from db.cli.command_engine import on_engine as _on_engine
 from db.files import backup, imports
-from db.files.export import Format, RunChanged, UnknownRun, stream
+from db.files.export import Format, RunDeleted, UnknownRun, stream
 from db.files.record import RunExists
 from db.records import access
 from db.store import partitions
@@ -244,7 +244,7 @@ def export(
         raise _error(f"there is no folder {path.parent}; create it, or name another file with -o") from None
     except OSError as error:
         raise _error(f"cannot write {path}: {error.strerror or error}") from None
-    except (UnknownRun, RunChanged) as error:
+    except (UnknownRun, RunDeleted) as error:
         raise _error(str(error)) from None
     typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
 

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db import queries
 from db.archive import archiving, checking, removal, selection, turn, unarchiving
 from db.archive.archiving import Written
-from db.archive.selection import Candidate
+from db.archive.selection import EndedRun
 from db.archive.turn import ArchiveLease
 from db.cli.command_engine import Url, check_schema, error, on_engine
 from db.steps.archived import files, places
@@ -179,7 +179,7 @@ def _archive(
 def _archive_one(
     engine: sa.Engine,
     report: Report,
-    candidate: Candidate,
+    candidate: EndedRun,
     place: places.Place,
     ours: ArchiveLease,
     advance: Callable[[int], object],

@@ -8,8 +8,8 @@ CSV       the steps alone. An empty cell is a value that was not reported; `nan`
           that a spreadsheet would take for a formula begins with an apostrophe (see `lossguard.client.tables`).
 
 All have the columns of `db.steps.archived.parquet`, and `live`: whether the step is on the live line. Rows are sorted
-by segment and step, those of the live line by step. A `Selection` leaves out metrics, steps or branches; a Parquet file
-is always whole.
+by segment and step, those of the live line by step. A `StepSelection` leaves out metrics, steps or branches; a Parquet
+file is always whole.
 
 The description (in memory as a whole) is read in one snapshot. Stored steps never change, so every block is read in a
 transaction of its own. Steps that arrive during the export are left out.
@@ -49,7 +49,7 @@ class Format(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class StepSelection:
     """Selection of a run's steps and metrics to write; by default all of them."""
 
     metrics: tuple[str, ...] | None = None
@@ -60,7 +60,7 @@ class Selection:
     """Steps from `first` up to and including `last`."""
 
 
-WHOLE = Selection()
+WHOLE = StepSelection()
 
 
 class UnknownRun(LookupError):
@@ -71,7 +71,7 @@ class UnknownMetric(LookupError):
     """The run has no metric of this name; the message says which it has."""
 
 
-class RunChanged(RuntimeError):
+class RunDeleted(RuntimeError):
     """The run was deleted during the export: the file is incomplete."""
 
 
@@ -80,12 +80,12 @@ def stream(
     *,
     run_id: str,
     format: Format,
-    selection: Selection = WHOLE,
+    selection: StepSelection = WHOLE,
     max_steps: int = MAX_BLOCK_STEPS,
 ) -> Iterator[bytes]:
     """The bytes of the file, about a block of `max_steps` steps at a time.
 
-    Raises UnknownRun or UnknownMetric before the first bytes, RunChanged after some of them.
+    Raises UnknownRun or UnknownMetric before the first bytes, RunDeleted after some of them.
     """
     assert format is not Format.PARQUET or selection == WHOLE, "an import needs the whole run"
     with reading(engine) as session:
@@ -108,7 +108,7 @@ def stream(
     yield sink.drain()
 
 
-def _metrics(session: Session, run: Run, selection: Selection) -> Sequence[str]:
+def _metrics(session: Session, run: Run, selection: StepSelection) -> Sequence[str]:
     names = queries.metric_names(session, run=run)
     for name in selection.metrics or ():
         if name not in names:
@@ -117,7 +117,7 @@ def _metrics(session: Session, run: Run, selection: Selection) -> Sequence[str]:
     return names if selection.metrics is None else list(dict.fromkeys(selection.metrics))
 
 
-def _stored_ranges(tree: Sequence[Segment], selection: Selection) -> Iterator[StepRange]:
+def _stored_ranges(tree: Sequence[Segment], selection: StepSelection) -> Iterator[StepRange]:
     """Return the selected ranges of the steps that the segments have now."""
     segments = {segment.number: segment for segment in tree}
     low, high = selection.first or 0, END if selection.last is None else selection.last + 1
@@ -159,10 +159,10 @@ def _blocks(
 
 
 def _check(session: Session, run: Run) -> None:
-    """Raise RunChanged where this is no more the run that was described. SQLite uses the keys of deleted rows again."""
+    """Raise RunDeleted where this is no more the run that was described. SQLite uses the keys of deleted rows again."""
     found = session.execute(sa.select(Run.id, Run.started_at).where(Run.pk == run.pk)).one_or_none()
     if found is None or tuple(found) != (run.id, run.started_at):
-        raise RunChanged("the run was deleted during the export; the file is incomplete")
+        raise RunDeleted("the run was deleted during the export; the file is incomplete")
 
 
 class _Sink:

@@ -105,7 +105,7 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
+class VerdictInput:
     """Input of a verdict."""
 
     state: str = RunState.RUNNING
@@ -133,7 +133,7 @@ class Situation:
     """Steps to which the run can be rolled back."""
 
 
-def verdict_of(run: Situation) -> Verdict:
+def verdict_of(run: VerdictInput) -> Verdict:
     """Return the one verdict of a run. Pure."""
     if run.state != RunState.RUNNING:
         return _ended(run)
@@ -153,7 +153,7 @@ def verdict_of(run: Situation) -> Verdict:
     return _running(run, run.step or 0)
 
 
-def _ended(run: Situation) -> Verdict:
+def _ended(run: VerdictInput) -> Verdict:
     trouble, level = _trouble(run)
     left = next((each for each in run.troubles if each.is_open), None)
     if trouble is not None:
@@ -166,7 +166,7 @@ def _ended(run: Situation) -> Verdict:
     return Verdict(RunVerdict.ENDED, f"{run.state.capitalize()}: {steps}{loss}")
 
 
-def _running(run: Situation, step: int) -> Verdict:
+def _running(run: VerdictInput, step: int) -> Verdict:
     trouble, level = _trouble(run)
     if level is None:
         return Verdict(RunVerdict.UNWATCHED, "Not watched: the run reports no loss")
@@ -191,7 +191,7 @@ def _running(run: Situation, step: int) -> Verdict:
     return Verdict(RunVerdict.HEALTHY, f"Healthy: {in_band}{but}{_target(run, step, RunVerdict.HEALTHY)}")
 
 
-def _trouble(run: Situation) -> tuple[Trouble | None, float | None]:
+def _trouble(run: VerdictInput) -> tuple[Trouble | None, float | None]:
     """The incident from which the loss is not back, that with the lowest level before it, and the present level."""
     level = run.losses.level()
     if level is not None and not math.isfinite(level):
@@ -208,12 +208,12 @@ def _trouble(run: Situation) -> tuple[Trouble | None, float | None]:
     return trouble, level
 
 
-def _rows(run: Situation, trouble: Trouble) -> int:
+def _rows(run: VerdictInput, trouble: Trouble) -> int:
     """Rows since the trouble began, as far as they are kept."""
     return min(2 * LEVEL_ROWS, max(1, (run.step or 0) - trouble.onset_step + 1))
 
 
-def _is_diverged(run: Situation, trouble: Trouble, level: float, step: int) -> bool:
+def _is_diverged(run: VerdictInput, trouble: Trouble, level: float, step: int) -> bool:
     if not math.isfinite(level) or trouble.expected is None:
         return True
     excess, earlier = level - trouble.expected, run.losses.earlier(_rows(run, trouble), trouble.onset_step)
@@ -223,7 +223,7 @@ def _is_diverged(run: Situation, trouble: Trouble, level: float, step: int) -> b
     return (is_far or step - trouble.onset_step >= LASTING_STEPS) and not is_falling
 
 
-def _target(run: Situation, onset_step: int, verdict: RunVerdict) -> str:
+def _target(run: VerdictInput, onset_step: int, verdict: RunVerdict) -> str:
     """Return the end of the sentence: what happens, or can be done, about it."""
     to = run.rollback_to
     if run.ordered and to is not None:
@@ -311,13 +311,13 @@ class _Read:
             rows[row.run_pk].append(row)
         return rows
 
-    def situation(self, run: Run, now: float, is_collector_down: bool) -> Situation:
+    def situation(self, run: Run, now: float, is_collector_down: bool) -> VerdictInput:
         status, under_way = self._statuses.get(run.pk), self._interventions.get(run.pk, [])
         holds = [each for each in under_way if is_holding(each)]
         rollbacks = [each for each in under_way if each.kind == OrderKind.ROLLBACK]
         newest = rollbacks[-1] if rollbacks else None
         is_applied = newest is not None and newest.state == InterventionState.APPLIED
-        return Situation(
+        return VerdictInput(
             state=run.state,
             now=now,
             reported_at=run.last_report_at,

@@ -36,8 +36,8 @@ from lossguard.checkpoints.remote.folder import RemoteFolder
 from lossguard.checkpoints.state import (
     CERTIFICATE,
     Digest,
+    OptimizerStepCounts,
     Stateful,
-    StepCounts,
     check_digests,
     damage_in,
     digest,
@@ -143,7 +143,7 @@ class Checkpoints:
         self._has_ended = False  # a background save, since the last call of `settle`
         self._problems: list[Exception] = []
         self._uncertified: list[tuple[int, str]] = []  # since the last call of `take_uncertified`
-        self._step_counts = StepCounts()
+        self._step_counts = OptimizerStepCounts()
         self.doubt: Callable[[int], str | None] = lambda step: None
         """Returns another reason against the state before `step`, as a clause. A guard sets it; every save asks."""
 

@@ -85,7 +85,7 @@ Extremes = list[tuple[str, str, float, float]]
 
 
 def damage_in(
-    states: States, counts: "StepCounts | None" = None, step: int = 0, ranks: Ranks | None = None
+    states: States, counts: "OptimizerStepCounts | None" = None, step: int = 0, ranks: Ranks | None = None
 ) -> str | None:
     """Return why no run should be restored from these states, or None.
 
@@ -194,7 +194,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class StepCounts:
+class OptimizerStepCounts:
     """The step counts of each optimizer at the newest state that was examined: they say what the next ones may be.
 
     They need not be equal: a parameter that is unused or frozen at times, or added later, counts fewer steps.

@@ -12,7 +12,7 @@ BAR_SECONDS = 0.1
 LINE_SECONDS = 10.0
 
 
-class Progress:
+class ProgressBar:
     """Shows one piece of work after another. Its bar on a terminal is wiped out by `say` and at the end."""
 
     def __init__(self, out: TextIO | None = None) -> None:

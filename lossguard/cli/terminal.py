@@ -114,7 +114,7 @@ ELLIPSIS = "…"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
+class TerminalColumn:
     """One column of a table."""
 
     title: str
@@ -126,7 +126,7 @@ class Column:
     """Columns of the highest rank are left out first if the table is too wide; those of rank 0 stay."""
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int | None) -> list[list[Text]]:
+def table(columns: Sequence[TerminalColumn], rows: Sequence[Sequence[Text]], width: int | None) -> list[list[Text]]:
     """The lines of the table, its head included, each as pieces; `width` None: nothing is cut."""
     cells = [[Text(printable(cell.text), cell.style) for cell in row] for row in rows]
     kept, widths = _fitted(columns, cells, width)
@@ -136,7 +136,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int 
 
 
 def _fitted(
-    columns: Sequence[Column], cells: Sequence[Sequence[Text]], width: int | None
+    columns: Sequence[TerminalColumn], cells: Sequence[Sequence[Text]], width: int | None
 ) -> tuple[list[int], dict[int, int]]:
     """(the columns that stay, the width of each)."""
     natural = {
@@ -153,11 +153,11 @@ def _fitted(
     return kept, widths if width is None else _shrunk(columns, widths, width)
 
 
-def _narrowest(column: Column, natural: int) -> int:
+def _narrowest(column: TerminalColumn, natural: int) -> int:
     return natural if column.min_width is None else min(natural, max(column.min_width, width_of(column.title)))
 
 
-def _shrunk(columns: Sequence[Column], widths: dict[int, int], width: int) -> dict[int, int]:
+def _shrunk(columns: Sequence[TerminalColumn], widths: dict[int, int], width: int) -> dict[int, int]:
     """The widest column that may be cut is cut, again and again, until the table fits."""
     while _total(widths) > width:
         can_shrink = [i for i in widths if widths[i] > _narrowest(columns[i], widths[i])]
@@ -171,7 +171,7 @@ def _total(widths: dict[int, int]) -> int:
     return sum(widths.values()) + len(GAP) * (len(widths) - 1)
 
 
-def _line(columns: Sequence[Column], cells: Sequence[Text], widths: Sequence[int]) -> list[Text]:
+def _line(columns: Sequence[TerminalColumn], cells: Sequence[Text], widths: Sequence[int]) -> list[Text]:
     pieces: list[Text] = []
     for column, cell, width in zip(columns, cells, widths, strict=True):
         text = cut(cell.text, width)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lossguard.client.tables import Kind, Table
+from lossguard.client.tables import ColumnType, Table
 from lossguard.vocabulary.protocol import decode_number
 
 Frame = Any
@@ -72,15 +72,15 @@ def table_of_columns(table: Table, columns: Mapping[str, list[Any]]) -> Frame:
     names = [name for name in dict.fromkeys([*table.columns, *columns]) if name in columns]
     decoded = {name: _decoded(table.kind(name), columns[name]) for name in names}
     if not has("pandas"):
-        times = {name for name in names if table.kind(name) is Kind.TIME}
+        times = {name for name in names if table.kind(name) is ColumnType.TIME}
         return {name: list(map(_time, values)) if name in times else values for name, values in decoded.items()}
     from lossguard.client.pandas_frames import table_frame
 
     return table_frame(table, decoded)
 
 
-def _decoded(kind: Kind, values: list[Any]) -> list[Any]:
-    return list(map(decode_number, values)) if kind in (Kind.NUMBER, Kind.TIME) else values
+def _decoded(kind: ColumnType, values: list[Any]) -> list[Any]:
+    return list(map(decode_number, values)) if kind in (ColumnType.NUMBER, ColumnType.TIME) else values
 
 
 def _time(seconds: float | None) -> datetime | None:

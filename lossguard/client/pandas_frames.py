@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lossguard.client.tables import Kind, Table
+from lossguard.client.tables import ColumnType, Table
 from lossguard.vocabulary.protocol import encode_number
 
 TEXT: Any = "str" if int(pd.__version__.partition(".")[0]) >= 3 else object
@@ -51,20 +51,20 @@ def table_frame(table: Table, columns: Mapping[str, Sequence[Any]]) -> pd.DataFr
     return pd.DataFrame(made).set_index(table.index)
 
 
-def cells(kind: Kind, values: Sequence[Any]) -> Any:
+def cells(kind: ColumnType, values: Sequence[Any]) -> Any:
     """The column of a frame; None is missing."""
     match kind:
-        case Kind.TIME:
+        case ColumnType.TIME:
             return to_times(np.array(values, dtype=np.float64))
-        case Kind.NUMBER:
+        case ColumnType.NUMBER:
             return np.array(values, dtype=np.float64)
-        case Kind.INTEGER:
+        case ColumnType.INTEGER:
             return np.array(values, dtype=np.int64)
-        case Kind.OPTIONAL_INTEGER:
+        case ColumnType.OPTIONAL_INTEGER:
             return pd.array(list(values), dtype="Int64")
-        case Kind.TEXT:
+        case ColumnType.TEXT:
             return pd.array(list(values), dtype=TEXT)
-        case Kind.JSON:
+        case ColumnType.JSON:
             return pd.Series(list(values), dtype=object)
 
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from lossguard.spool.lines import Record
 from lossguard.spool.spool import spools_in
-from lossguard.spool.spool_reader import Line, SpoolReader
+from lossguard.spool.spool_reader import SpoolLine, SpoolReader
 from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.wire import Question
 
@@ -24,7 +24,7 @@ def in_report(record: Record) -> bool:
     return "step" in record or "restorable" in record
 
 
-def report(session: str, segment: int | None, lines: list[Line], *, before: int = 0) -> Body:
+def report(session: str, segment: int | None, lines: list[SpoolLine], *, before: int = 0) -> Body:
     """The body of POST /reports for `lines`: columns of equal length, null where a step has no such metric.
 
     `before`: bytes in the session's files before the one of these lines.

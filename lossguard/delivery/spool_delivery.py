@@ -20,7 +20,7 @@ from lossguard.delivery.reports import Body, Inbox, in_report, registration_of, 
 from lossguard.spool.lines import Record
 from lossguard.spool.set_aside import DamagedRange, SetAside
 from lossguard.spool.spool import session_of
-from lossguard.spool.spool_reader import WINDOW, AcknowledgedOffset, Line, SpoolReader
+from lossguard.spool.spool_reader import WINDOW, AcknowledgedOffset, SpoolLine, SpoolReader
 from lossguard.spool.writer import WRITER_HEADER, Writer
 from lossguard.vocabulary.errors import Conflict, LogOnce, NotFound, Rejected, Unreachable
 from lossguard.vocabulary.orders import Order
@@ -141,10 +141,10 @@ class Delivery:
         self._reader.close()
         self._offset.close()
 
-    def _next_lines(self) -> list[Line]:
+    def _next_lines(self) -> list[SpoolLine]:
         """The next intact lines. Empty: nothing is left, or only damage was, which is set aside."""
-        lines: list[Line] = []
-        damaged: list[Line] = []
+        lines: list[SpoolLine] = []
+        damaged: list[SpoolLine] = []
         for line in self._reader.lines(self._offset.value):
             if line.problem and lines:
                 break  # deliver the lines before it first
@@ -171,7 +171,7 @@ class Delivery:
                 f"the delivered position cannot be saved ({problem.strerror}); some lines may be sent again",
             )
 
-    def _without_repeated(self, lines: list[Line]) -> list[Line]:
+    def _without_repeated(self, lines: list[SpoolLine]) -> list[SpoolLine]:
         """`lines` without those that the disk wrote twice: the same bytes, with the same time, stand before them."""
         kept, newest = [], self._newest_time
         for line in lines:
@@ -183,7 +183,7 @@ class Delivery:
             kept.append(line)
         return kept
 
-    def _stands_before(self, line: Line) -> bool:
+    def _stands_before(self, line: SpoolLine) -> bool:
         before = self._reader.raw_lines(max(0, line.begin - WINDOW))
         return any(begin < line.begin and raw == line.raw for begin, raw in before)
 
@@ -217,7 +217,7 @@ class Delivery:
             f"the collector at {self.refused}: {self.path} is not delivered any further; its steps stay there",
         )
 
-    def _send(self, batch: list[Line]) -> list[Line]:
+    def _send(self, batch: list[SpoolLine]) -> list[SpoolLine]:
         """Send the lines of a report, or one other line. Returns those that are done."""
         lines = self._without_repeated(batch)
         if lines and in_report(lines[0].record):
@@ -301,7 +301,7 @@ class Delivery:
         except NotFound as problem:  # the order is unknown, not the run: starting over would not help
             raise Rejected(str(problem)) from problem
 
-    def _send_report(self, batch: list[Line]) -> list[Line]:
+    def _send_report(self, batch: list[SpoolLine]) -> list[SpoolLine]:
         """Send the lines, or those that come before a lost segment line, as one report. Returns what was sent."""
         batch, begins_segment = self._of_one_segment(batch)
         if begins_segment:
@@ -313,7 +313,7 @@ class Delivery:
         self._last_step = max(steps, default=self._last_step)
         return batch
 
-    def _of_one_segment(self, batch: list[Line]) -> tuple[list[Line], bool]:
+    def _of_one_segment(self, batch: list[SpoolLine]) -> tuple[list[SpoolLine], bool]:
         """(the first lines that belong together, whether the line that opened their segment is lost).
 
         It is lost if a step goes back: `run.log` opens a segment for such a step.

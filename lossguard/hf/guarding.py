@@ -19,7 +19,7 @@ from lossguard.guard.controller import Boundary, Controller
 from lossguard.guard.data.batches import Batches
 from lossguard.hf.loader import Filling, Hooks, Loader, empty_like, set_epoch
 from lossguard.hf.measuring import Measuring
-from lossguard.hf.trainer_checkpoints import HfCheckpoints, Progress
+from lossguard.hf.trainer_checkpoints import HfCheckpoints, TrainerProgress
 from lossguard.torch.remedies import ScaledRates
 from lossguard.torch.summary_writer import purge
 from lossguard.vocabulary.errors import LossguardError, never_raises
@@ -28,7 +28,7 @@ from lossguard.vocabulary.errors import LossguardError, never_raises
 class Guarding(Measuring):
     """Measures a run, and rolls it back."""
 
-    def __init__(self, trainer: Trainer, controller: Controller, progress: Progress, *, log_z: bool) -> None:
+    def __init__(self, trainer: Trainer, controller: Controller, progress: TrainerProgress, *, log_z: bool) -> None:
         self.controller, self.progress = controller, progress
         super().__init__(trainer, controller.run, log_z=log_z)
         self._reset()

@@ -61,7 +61,7 @@ class Part:
         self.module.load_state_dict(state)
 
 
-class Progress:
+class TrainerProgress:
     """The TrainerState, the sums behind the losses that the Trainer logs, and the state of its callbacks."""
 
     def __init__(self, trainer: Trainer) -> None:
@@ -137,7 +137,7 @@ def set_aside_after(output: Path, step: int) -> None:
 class PartCheckpoints(Checkpoints):
     """Checkpoints of the parts of a Trainer, beside those that it writes itself."""
 
-    def __init__(self, trainer: Trainer, directory: str | Path, progress: Progress, **options: Any) -> None:
+    def __init__(self, trainer: Trainer, directory: str | Path, progress: TrainerProgress, **options: Any) -> None:
         names = {"model": "model", "optimizer": "optimizer", "scheduler": "lr_scheduler"}
         objects: dict[str, Any] = {name: Part(trainer, attribute) for name, attribute in names.items()}
         if getattr(trainer.accelerator, "scaler", None) is not None:
@@ -179,7 +179,9 @@ class HfCheckpoints(FrameworkCheckpoints):
     formats = ("transformers",)
     own = ("progress",)
 
-    def __init__(self, trainer: Trainer, progress: Progress, *, keep: int | None, keep_bytes: int | None) -> None:
+    def __init__(
+        self, trainer: Trainer, progress: TrainerProgress, *, keep: int | None, keep_bytes: int | None
+    ) -> None:
         if trainer.args.save_only_model:
             raise ValueError("save_only_model=True leaves the optimizer out: a guard could not restore it (store='hf')")
         self.trainer: Any = trainer

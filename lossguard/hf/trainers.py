@@ -10,7 +10,7 @@ from lossguard.checkpoints.store import CheckpointStore
 from lossguard.guard.controller import Controller
 from lossguard.hf.guarding import Guarding
 from lossguard.hf.measuring import Measuring
-from lossguard.hf.trainer_checkpoints import KEEP, HfCheckpoints, PartCheckpoints, Progress
+from lossguard.hf.trainer_checkpoints import KEEP, HfCheckpoints, PartCheckpoints, TrainerProgress
 from lossguard.run.run import NO_STEPS, Run, check_run
 from lossguard.vocabulary.limits import Limits
 from lossguard.vocabulary.orders import Skip
@@ -107,7 +107,7 @@ def guard(
     written; TypeError for what is no Trainer.
     """
     refuse_unguardable(trainer, run)
-    progress = Progress(trainer)
+    progress = TrainerProgress(trainer)
     if store == "hf" and memory:
         raise ValueError(f"memory={memory} needs store='lossguard': the Trainer's checkpoints are on the disk alone")
     if store == "hf" and directory is not None:

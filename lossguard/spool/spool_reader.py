@@ -22,7 +22,7 @@ _ACKNOWLEDGED = re.compile(rb"([0-9]{20}) [0-9a-f]{8}\n")
 """An offset with its checksum."""
 
 
-class Line(NamedTuple):
+class SpoolLine(NamedTuple):
     """A line of a spool."""
 
     begin: int
@@ -60,12 +60,12 @@ class SpoolReader:
         """
         return list(_split(self._block(offset, size), offset))
 
-    def lines(self, offset: int) -> Iterator[Line]:
+    def lines(self, offset: int) -> Iterator[SpoolLine]:
         """The lines of a window from `offset` on; what stands before an intact line that lost its newline is one."""
         for begin, raw in self.raw_lines(offset):
             yield from _decoded(begin, raw)
 
-    def records(self, *kinds: str, end: int | None = None) -> Iterator[Line]:
+    def records(self, *kinds: str, end: int | None = None) -> Iterator[SpoolLine]:
         """The intact lines before `end`; `kinds`: only those whose first field is one of these.
 
         Fast where they are rare: blocks of the file without them are not split into lines.
@@ -139,15 +139,15 @@ def _split(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
         offset += len(line)
 
 
-def _decoded(begin: int, raw: bytes) -> Iterator[Line]:
+def _decoded(begin: int, raw: bytes) -> Iterator[SpoolLine]:
     """The line; where the newline before an intact one is lost, the damaged bytes and the intact line."""
     try:
-        yield Line(begin, raw, from_line(raw))
+        yield SpoolLine(begin, raw, from_line(raw))
     except DamagedLine as problem:
         intact = intact_end(raw)
-        yield Line(begin, raw[:intact], {}, str(problem))
+        yield SpoolLine(begin, raw[:intact], {}, str(problem))
         if intact is not None:
-            yield Line(begin + intact, raw[intact:], from_line(raw[intact:]))
+            yield SpoolLine(begin + intact, raw[intact:], from_line(raw[intact:]))
 
 
 def files_in(directory: Path, *suffixes: str) -> list[Path]:

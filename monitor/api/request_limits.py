@@ -35,14 +35,14 @@ connection to the database meanwhile; a trainer sends one or two at a time."""
 Shares = Sequence[tuple[tuple[str, ...], float]]
 
 
-class Client(NamedTuple):
+class Caller(NamedTuple):
     """Owner of the work: the name of the token, and the address."""
 
     principal: str
     address: str
 
     @classmethod
-    def of(cls, scope: Scope) -> "Client":
+    def of(cls, scope: Scope) -> "Caller":
         """The client of a request after its authentication."""
         principal, address = scope.get("state", {}).get("principal"), scope.get("client")
         return cls("" if principal is None else principal.name, "" if address is None else address[0])
@@ -62,7 +62,7 @@ class Budget:
         self.taken = 0
         self._taken_by: dict[tuple[str, ...], int] = {}
 
-    def reserve(self, client: Client, *, run_id: str | None = None) -> "Reservation":
+    def reserve(self, client: Caller, *, run_id: str | None = None) -> "Reservation":
         """A context in which so much may be taken for the client, and which gives it back at its end.
 
         `run_id`: the run that is written.
@@ -148,7 +148,7 @@ class RequestLimits:
             await self._admit(scope, receive, send)
 
     async def _export(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self.exports.reserve(Client.of(scope)) as take:
+        with self.exports.reserve(Caller.of(scope)) as take:
             try:
                 take(1)
             except Problem as problem:
@@ -157,7 +157,7 @@ class RequestLimits:
             await self._app(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client = Client.of(scope)
+        client = Caller.of(scope)
         with (
             self.bytes.reserve(client) as take_bytes,
             self.values.reserve(client) as take_values,

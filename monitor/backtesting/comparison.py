@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.table import Table
 
 from monitor.backtesting.backtest import backtest_rows, read_curve
-from monitor.backtesting.labelled_curves import EPISODE_GAP, Curve, score
+from monitor.backtesting.labelled_curves import EPISODE_GAP, LabelledCurve, score
 from monitor.backtesting.published_rules import RULES, alarm_steps
 from monitor.detection import DetectionSettings
 
@@ -36,14 +36,14 @@ def comparison(paths: Iterable[Path], settings: DetectionSettings) -> Table:
     return table
 
 
-def _curve(path: Path) -> Curve:
+def _curve(path: Path) -> LabelledCurve:
     labels = path.parent / "labels.json"
     known = json.loads(labels.read_text()).get(path.stem, {}) if labels.exists() else {}
     kind, onsets, ambiguous = known.get("kind", "unlabelled"), known.get("onsets", []), known.get("ambiguous", [])
-    return Curve(path.stem, read_curve(path), kind, onsets, ambiguous)
+    return LabelledCurve(path.stem, read_curve(path), kind, onsets, ambiguous)
 
 
-def _alarms(curve: Curve, settings: DetectionSettings) -> Iterable[tuple[str, Sequence[int], str]]:
+def _alarms(curve: LabelledCurve, settings: DetectionSettings) -> Iterable[tuple[str, Sequence[int], str]]:
     """Return each rule with the steps of its alarms, and the number of its actions."""
     incidents = backtest_rows(curve.rows, settings)["incidents"]
     actions = sum(incident["action"]["kind"] != "none" for incident in incidents)
@@ -52,7 +52,7 @@ def _alarms(curve: Curve, settings: DetectionSettings) -> Iterable[tuple[str, Se
         yield name, alarm_steps(rule, curve.rows), "-"
 
 
-def _starts(curve: Curve, alarms: Iterable[int]) -> list[int]:
+def _starts(curve: LabelledCurve, alarms: Iterable[int]) -> list[int]:
     """The first step of every episode."""
     starts: list[int] = []
     last = -EPISODE_GAP

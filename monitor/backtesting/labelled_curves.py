@@ -19,7 +19,7 @@ EPISODE_GAP, MAX_DELAY, MAX_LEAD = 20, 12, 2  # rows
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class LabelledCurve:
     name: str
     rows: Rows
     kind: str
@@ -57,17 +57,17 @@ class Score:
         return 1e4 * self.false / max(self.rows, 1)
 
 
-def read_folder(folder: Path) -> list[Curve]:
+def read_folder(folder: Path) -> list[LabelledCurve]:
     """The curves that `labels.json` of the folder names, as far as their files exist."""
     labels: dict[str, dict[str, Any]] = json.loads((folder / "labels.json").read_text())
     return [
-        Curve(name, read_curve(folder / f"{name}.csv"), label["kind"], label["onsets"], label["ambiguous"])
+        LabelledCurve(name, read_curve(folder / f"{name}.csv"), label["kind"], label["onsets"], label["ambiguous"])
         for name, label in labels.items()
         if (folder / f"{name}.csv").exists()
     ]
 
 
-def score(curve: Curve, alarm_steps: Iterable[int]) -> Score:
+def score(curve: LabelledCurve, alarm_steps: Iterable[int]) -> Score:
     episodes: list[list[int]] = []
     for row in sorted(curve.row_of(step) for step in alarm_steps):
         if episodes and row - episodes[-1][1] < EPISODE_GAP:
@@ -82,10 +82,12 @@ def score(curve: Curve, alarm_steps: Iterable[int]) -> Score:
     return Score(sum(found), len(onsets), len(false) if clean else 0, len(curve.rows) if clean else 0)
 
 
-def our_alarms(curve: Curve, settings: DetectionSettings | None = None, which: str = "detected_step") -> list[int]:
+def our_alarms(
+    curve: LabelledCurve, settings: DetectionSettings | None = None, which: str = "detected_step"
+) -> list[int]:
     """The steps of our incidents; `which`: `detected_step` or `onset_step`."""
     return [int(incident[which]) for incident in backtest_rows(curve.rows, settings)["incidents"]]
 
 
-def total(curves: Iterable[Curve], alarms: Callable[[Curve], Iterable[int]]) -> Score:
+def total(curves: Iterable[LabelledCurve], alarms: Callable[[LabelledCurve], Iterable[int]]) -> Score:
     return sum((score(curve, alarms(curve)) for curve in curves), Score())

@@ -256,7 +256,7 @@ def fork(
     earliest = max(first - SNAPSHOT_EVERY, 0)
     order = None if segment.order_id is None else session.get(Order, segment.order_id)
     is_new = step == segment.fork_step
-    record = recorded_steps.before(session, run, segment, step) if is_new else recorded_steps.Record()
+    record = recorded_steps.before(session, run, segment, step) if is_new else recorded_steps.RecordedRows()
     return ended + engine.fork(
         step,
         segment.reason,

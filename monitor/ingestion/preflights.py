@@ -17,7 +17,7 @@ ASK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class ProposedRollback:
     """A proposed rollback, and how often the trainer has answered about it."""
 
     intervention: int
@@ -43,18 +43,20 @@ class Proposal:
         return {"id": self.question, **changes}
 
 
-def proposal(session: Session, run: Run, mode: Mode) -> Proposal | None:
+def proposal(session: Session, run: Run, mode: Mode) -> ProposedRollback | None:
     """The question for this run's trainer; None if it does not answer, and of a run that is only observed."""
     is_asked = ANSWERS_PREFLIGHT in run.capabilities and mode is not Mode.OBSERVE
     row = preflights.to_ask(session, run=run) if is_asked else None
     if row is None or row.rewind_to is None:
         return None
-    asked = Proposal(row.id, row.number, row.rewind_to, row.skip_from, row.skip_to, row.lr_scale)
+    asked = ProposedRollback(row.id, row.number, row.rewind_to, row.skip_from, row.skip_to, row.lr_scale)
     known = preflights.answer_to(session, intervention=row)
     return asked if known is None else replace(asked, num_answers=known.num_answers, answered_at=known.answered_at)
 
 
-def take(session: Session, run: Run, asked: Proposal | None, answer: PreflightIn, now: float) -> Proposal | None:
+def take(
+    session: Session, run: Run, asked: ProposedRollback | None, answer: PreflightIn, now: float
+) -> ProposedRollback | None:
     """Keep the answer if it is to the present question. Late ones, of a spool that waited, are dropped."""
     if asked is None or answer.id != asked.question:
         return asked

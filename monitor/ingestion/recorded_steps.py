@@ -21,14 +21,14 @@ MAX_STEPS = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RecordedRows:
     """`rows`: None where there is nothing to compare with; those from step `doubtful_from` on are no reference."""
 
     rows: Rows | None = None
     doubtful_from: int | None = None
 
 
-def before(session: Session, run: Run, segment: Segment, step: int) -> Record:
+def before(session: Session, run: Run, segment: Segment, step: int) -> RecordedRows:
     """The first rows from `step` on of the newest segment that computed them from the same state.
 
     Nothing where the segment goes on where the last one ended, where the rows were lost with their spool, or where an
@@ -36,16 +36,16 @@ def before(session: Session, run: Run, segment: Segment, step: int) -> Record:
     """
     earlier = queries.newest_record_of(session, run=run, segment=segment)
     if earlier is None or _updates_changed(session, run, step, earlier, segment):
-        return Record()
+        return RecordedRows()
     step_range = StepRange(earlier.number, step, None)
     try:
         block = next_block(
             session, run_pk=run.pk, step_range=step_range, metrics=DETECTOR_INPUTS, low=step, max_steps=MAX_STEPS
         )
     except DamagedBlock:  # nothing to compare with; the detection's own history says it in the log
-        return Record()
+        return RecordedRows()
     if block is None:
-        return Record()
+        return RecordedRows()
     troubles = [
         (incident.onset_step, incident.detected_step)
         for incident in queries.incidents_after(session, run=run, step=step)
@@ -54,7 +54,7 @@ def before(session: Session, run: Run, segment: Segment, step: int) -> Record:
     rows = stored_rows(block)
     declared = _declared(session, run, earlier, step, int(rows.steps[-1]))
     ends = (each for each in (first_doubtful_step(troubles), declared) if each is not None)
-    return Record(rows, min(ends, default=None))
+    return RecordedRows(rows, min(ends, default=None))
 
 
 def _declared(session: Session, run: Run, earlier: Segment, first: int, last: int) -> int | None:

@@ -20,7 +20,7 @@ from lossguard.vocabulary.protocol import CAN_ROLL_BACK, why_unguarded
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, preflights
 from monitor.ingestion.logged_run import LoggedRun
-from monitor.ingestion.preflights import Proposal
+from monitor.ingestion.preflights import ProposedRollback
 from monitor.problems import unknown
 
 MAX_UNSAVED_ROWS = 256
@@ -46,7 +46,7 @@ class CachedRun:
     status: RunStatus
     num_unsaved_rows: int
     """Rows that the engine has seen and its saved state has not; MAX_UNSAVED_ROWS where it is to be saved soon."""
-    proposal: Proposal | None = None
+    proposal: ProposedRollback | None = None
     """The question to the trainer while a rollback waits for approval."""
     logged: LoggedRun | None = None
     """The values that an MLflow client logged, once they were needed."""

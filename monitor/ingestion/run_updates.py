@@ -59,7 +59,7 @@ class RunUpdate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class RunLimits:
     """Maximum sizes of a run; None: no limit."""
 
     max_metrics: int | None = None
@@ -70,7 +70,7 @@ class _UpdateContext:
     """One update of a run that is locked."""
 
     def __init__(
-        self, session: Session, run_id: str, update: RunUpdate, *, claim: Claim, cache: RunCache, limits: Limits
+        self, session: Session, run_id: str, update: RunUpdate, *, claim: Claim, cache: RunCache, limits: RunLimits
     ) -> None:
         self.session, self.run_id, self.claim, self.cache, self.limits = session, run_id, claim, cache, limits
         self.reported_at = claim.now if update != RunUpdate() else None
@@ -214,7 +214,7 @@ class _UpdateContext:
 
 
 def take_update(
-    session: Session, run_id: str, update: RunUpdate, *, claim: Claim, cache: RunCache, limits: Limits
+    session: Session, run_id: str, update: RunUpdate, *, claim: Claim, cache: RunCache, limits: RunLimits
 ) -> ReportResult:
     """Store an update of a run and act on it. Raises Problem; then nothing of it is stored."""
     context = _UpdateContext(session, run_id, update, claim=claim, cache=cache, limits=limits)

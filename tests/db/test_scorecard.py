@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from db import commands
 from db.models import StoredBlock
-from db.scorecard import StoredRun, StoredSegment, chosen_runs, read_runs
+from db.scorecard import ScorecardRun, StoredSegment, chosen_runs, read_runs
 from db.steps import packing
 from db.steps.archived import files
 from db.steps.archived.places import Place
@@ -20,7 +20,7 @@ from tests.db.archive.stored import archive
 from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps
 
 
-def stored_runs(session: Session) -> list[StoredRun]:
+def stored_runs(session: Session) -> list[ScorecardRun]:
     return read_runs(session, chosen_runs(session))
 
 

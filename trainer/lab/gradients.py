@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainer.lab.plot import Axis, Curve, svg
+from trainer.lab.plot import Axis, PlottedCurve, svg
 from trainer.lab.results import print_table, wide_console
 from trainer.objective import squared_error
 
@@ -75,9 +75,9 @@ def plot_gradients(rows: Sequence[Gradients]) -> str:
     rows = [gradients_at(1 / (1 + math.exp(-log_odds))) for log_odds in odds]
     x = [row.probability for row in rows]
     curves = [
-        Curve(name="cross-entropy", x=x, y=[row.cross_entropy for row in rows]),
-        Curve(name="squared error, one wrong", x=x, y=[row.squared_error_one_wrong for row in rows]),
-        Curve(name="squared error, spread", x=x, y=[row.squared_error_spread for row in rows]),
+        PlottedCurve(name="cross-entropy", x=x, y=[row.cross_entropy for row in rows]),
+        PlottedCurve(name="squared error, one wrong", x=x, y=[row.squared_error_one_wrong for row in rows]),
+        PlottedCurve(name="squared error, spread", x=x, y=[row.squared_error_spread for row in rows]),
     ]
     y_axis = Axis(title="gradient at the true token's logit", is_log=True)
     return svg("How hard a wrong prediction is pushed", curves, Axis(title="P of the true token", is_log=True), y_axis)

@@ -13,7 +13,7 @@ MAX_TICKS = 7
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class Curve:
+class PlottedCurve:
     """Points of a plot. Those that an axis cannot show (not finite, or not above 0 on a log axis) are left out."""
 
     name: str
@@ -72,7 +72,7 @@ def _round_spacing(least: float) -> float:
     return next(step * power for step in (1, 2, 5, 10) if step * power >= least * (1 - 1e-9))
 
 
-def svg(title: str, curves: Sequence[Curve], x_axis: Axis, y_axis: Axis) -> str:
+def svg(title: str, curves: Sequence[PlottedCurve], x_axis: Axis, y_axis: Axis) -> str:
     """The plot as the text of an SVG file, readable on a light and on a dark page."""
     shown = [_shown(curve, x_axis, y_axis) for curve in curves]
     xs = [x for points in shown for x, _, _ in points]
@@ -103,14 +103,14 @@ Points = list[tuple[float, float, float]]
 """x, y and half the error bar."""
 
 
-def _shown(curve: Curve, x_axis: Axis, y_axis: Axis) -> Points:
+def _shown(curve: PlottedCurve, x_axis: Axis, y_axis: Axis) -> Points:
     errors = curve.errors or [0.0] * len(curve.x)
     points = zip(curve.x, curve.y, (error if math.isfinite(error) else 0.0 for error in errors), strict=True)
     return [(x, y, error) for x, y, error in points if x_axis.shows(x) and y_axis.shows(y)]
 
 
 def _drawn(
-    curve: Curve,
+    curve: PlottedCurve,
     points: Points,
     to_x: Callable[[float], float],
     to_y: Callable[[float], float],

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lossguard import Estimate
 from trainer.config import load_recipe
-from trainer.lab.plot import Axis, Curve, svg
+from trainer.lab.plot import Axis, PlottedCurve, svg
 from trainer.lab.results import print_table, wide_console
 from trainer.lab.training import train_unrecorded
 from trainer.model import GPT, flops_per_token
@@ -161,9 +161,9 @@ def plot_scaling(runs: Sequence[ScalingRun]) -> str:
     errors = [each.standard_error for each in scaling.losses]
     means = [each.mean for each in scaling.losses]
     curves = [
-        Curve(name="held-out loss", x=scaling.compute, y=means, errors=errors, is_line=False),
-        Curve(name="fitted law", x=grid, y=[scaling.law(compute) for compute in grid]),
-        Curve(name="law of the smaller", x=grid, y=[scaling.law_of_smaller(compute) for compute in grid]),
+        PlottedCurve(name="held-out loss", x=scaling.compute, y=means, errors=errors, is_line=False),
+        PlottedCurve(name="fitted law", x=grid, y=[scaling.law(compute) for compute in grid]),
+        PlottedCurve(name="law of the smaller", x=grid, y=[scaling.law_of_smaller(compute) for compute in grid]),
     ]
     x_axis = Axis(title="training FLOPs (6ND)", is_log=True)
     return svg("Loss against compute, five sizes", curves, x_axis, Axis(title="nats per token", is_log=True))

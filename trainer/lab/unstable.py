@@ -14,7 +14,7 @@ from lossguard import Estimate
 from trainer.config import load_recipe
 from trainer.drill.strategies import SkipStep
 from trainer.lab.jumps import Jump, find_jumps, means_of_steps
-from trainer.lab.plot import Axis, Curve, svg
+from trainer.lab.plot import Axis, PlottedCurve, svg
 from trainer.lab.results import print_table, wide_console
 from trainer.lab.training import train_unrecorded
 
@@ -115,5 +115,5 @@ def plot_unstable(runs: Sequence[UnstableRun]) -> str:
     return svg(title, [_curve(run) for run in first], Axis(title="step"), Axis(title="nats per token", is_log=True))
 
 
-def _curve(run: UnstableRun) -> Curve:
-    return Curve(name=run.safeguard, x=[run.interval * number for number in range(len(run.curve))], y=run.curve)
+def _curve(run: UnstableRun) -> PlottedCurve:
+    return PlottedCurve(name=run.safeguard, x=[run.interval * number for number in range(len(run.curve))], y=run.curve)

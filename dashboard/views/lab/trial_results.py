@@ -135,7 +135,7 @@ def rewinds_to_start(results: Sequence[TrialResult]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class TrialTotals:
     caught: int
     missed: int
     new: int
@@ -144,10 +144,10 @@ class Totals:
     batches_skipped: int
 
 
-def totals(results: Sequence[TrialResult]) -> Totals:
+def totals(results: Sequence[TrialResult]) -> TrialTotals:
     verdicts = [each.verdict for each in results]
     ordered = [rollback for _, rollback in rollbacks(results)]
-    return Totals(
+    return TrialTotals(
         caught=verdicts.count(TrialVerdict.CAUGHT),
         missed=verdicts.count(TrialVerdict.MISSED),
         new=verdicts.count(TrialVerdict.NEW),

@@ -7,7 +7,7 @@ import streamlit as st
 
 from dashboard import formatting, url_state
 from dashboard.data import cached, explorer
-from dashboard.data.explorer import Answer, ExplorerError
+from dashboard.data.explorer import ExplorerAnswer, ExplorerError
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.views import frame
@@ -154,7 +154,7 @@ def ask_checkpoints(temperature: float) -> None:
             show_answer(answer, temperature, key=f"asked-{place}")
 
 
-def show_answer(answer: Answer, temperature: float, *, key: str) -> None:
+def show_answer(answer: ExplorerAnswer, temperature: float, *, key: str) -> None:
     probe = answer.probe
     st.markdown(f"**{formatting.escape_markdown(answer.name)}**")
     sampled, plain = (distribution.at_temperature(probe, value) for value in (temperature, 1.0))

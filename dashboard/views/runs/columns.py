@@ -17,8 +17,8 @@ MAX_SETTINGS = 300
 """Settings that are offered, those of most runs first; any other can be typed."""
 
 
-class Value(StrEnum):
-    """Value of a metric to show."""
+class Statistic(StrEnum):
+    """Which value of a metric a column shows."""
 
     LAST = "last"
     MIN = "min"
@@ -37,7 +37,7 @@ class Column:
     label: str
     name: str
     """Name of the setting or metric."""
-    value: Value | None = None
+    value: Statistic | None = None
     """Value of the metric; None: the column is a setting."""
 
     @property
@@ -57,12 +57,12 @@ class Column:
 def column(label: str) -> Column:
     """The column of a label."""
     first, _, name = label.partition(" ")
-    return Column(label, name, Value(first)) if name and first in tuple(Value) else Column(label, label)
+    return Column(label, name, Statistic(first)) if name and first in tuple(Statistic) else Column(label, label)
 
 
 def available(settings: Sequence[str], metrics: Sequence[str]) -> list[str]:
     """The labels of all columns: those of metrics, then those of settings (those of most runs first)."""
-    of_metrics = [f"{value} {name}" for name in metrics for value in Value]
+    of_metrics = [f"{value} {name}" for name in metrics for value in Statistic]
     return of_metrics + sorted(settings[:MAX_SETTINGS])
 
 

@@ -40,7 +40,7 @@ _component = st.components.v2.component(
 )
 
 
-class Kind(StrEnum):
+class CellFormat(StrEnum):
     """Format in which table.js draws the cells of a column."""
 
     TEXT = "text"
@@ -54,7 +54,7 @@ class TableColumn:
     """A column as the browser draws it: text as it is, never markup."""
 
     label: str
-    kind: Kind
+    kind: CellFormat
     cells: Sequence[str | Sequence[str] | None]
     """Cells of the column; None: the run has no value."""
     values: Sequence[float | str | None] = ()
@@ -71,22 +71,24 @@ def run_table(rows: Sequence[ListedRun], columns: Sequence[Column], now: float) 
     ago = [formatting.ago(now - moment) for moment in reported]
     tags = [[formatting.visible(tag) for tag in tags_of(row.run.tags, row.run.config)] for row in rows]
     table = [
-        TableColumn("Run", Kind.TEXT, [formatting.run_title(row.run) for row in rows]),
-        TableColumn("State", Kind.TEXT, [row.verdict.headline for row in rows]),
-        TableColumn("Loss", Kind.LINE, [_line(row) for row in rows], help=shape),
+        TableColumn("Run", CellFormat.TEXT, [formatting.run_title(row.run) for row in rows]),
+        TableColumn("State", CellFormat.TEXT, [row.verdict.headline for row in rows]),
+        TableColumn("Loss", CellFormat.LINE, [_line(row) for row in rows], help=shape),
         _counts(STEPS, [row.summary.steps for row in rows]),
         *(_chosen(column, rows) for column in columns),
         _counts("Open incidents", [row.tally.open_incidents for row in rows]),
-        TableColumn("Last report", Kind.NUMBER, ago, [encode_number(moment) for moment in reported]),
+        TableColumn("Last report", CellFormat.NUMBER, ago, [encode_number(moment) for moment in reported]),
     ]
-    sorted_by = [each if each.kind is Kind.LINE else replace(each, orders=orders_of(each.label)) for each in table]
-    return [*sorted_by, TableColumn("Tags", Kind.TAGS, tags)]
+    sorted_by = [
+        each if each.kind is CellFormat.LINE else replace(each, orders=orders_of(each.label)) for each in table
+    ]
+    return [*sorted_by, TableColumn("Tags", CellFormat.TAGS, tags)]
 
 
 def group_table(groups: Sequence[Group], by: Sequence[str], columns: Sequence[Column]) -> list[TableColumn]:
     """One row for each group: number of runs, then mean, standard deviation and n of each column. Pure."""
     table = [
-        TableColumn(name, Kind.TEXT, [formatting.visible(group.names[place]) for group in groups])
+        TableColumn(name, CellFormat.TEXT, [formatting.visible(group.names[place]) for group in groups])
         for place, name in enumerate(by)
     ]
     table.append(_counts("Runs", [group.num_runs for group in groups]))
@@ -108,10 +110,10 @@ def values_column(label: str, values: Sequence[Any], digits: int, *, help: str =
     if all(found is not None or value is None for found, value in zip(numbers, values, strict=True)):
         written = _format(numbers, digits)
         cells = [None if found is None else _text(found, written) for found in numbers]
-        return TableColumn(label, Kind.NUMBER, cells, [encode_number(found) for found in numbers], help)
+        return TableColumn(label, CellFormat.NUMBER, cells, [encode_number(found) for found in numbers], help)
     texts = [None if value is None else formatting.visible(setting_text(value)) for value in values]
     keys = [text if found is None else encode_number(found) for found, text in zip(numbers, texts, strict=True)]
-    return TableColumn(label, Kind.TEXT, texts, keys, help)
+    return TableColumn(label, CellFormat.TEXT, texts, keys, help)
 
 
 def _format(numbers: Sequence[float | None], digits: int) -> str:
@@ -166,7 +168,7 @@ def _chosen(column: Column, rows: Sequence[ListedRun]) -> TableColumn:
 
 
 def _counts(label: str, counts: Sequence[int], *, help: str = "") -> TableColumn:
-    return TableColumn(label, Kind.NUMBER, [formatting.count(each) for each in counts], counts, help)
+    return TableColumn(label, CellFormat.NUMBER, [formatting.count(each) for each in counts], counts, help)
 
 
 def _line(row: ListedRun) -> str | None:

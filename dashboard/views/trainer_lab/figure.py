@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.data.estimate import Estimate
+from dashboard.data.estimate import RoundedEstimate
 from dashboard.data.lab_results import (
     ExposureRun,
     Gradients,
@@ -43,7 +43,7 @@ class Dots:
     """One estimate per row, of one colour."""
 
     name: str
-    estimates: Sequence[Estimate]
+    estimates: Sequence[RoundedEstimate]
     color: str
     symbol: str = "circle"
     texts: Sequence[str] = ()
@@ -65,23 +65,23 @@ def switches_figure(runs: Sequence[SwitchRun]) -> go.Figure:
 def steps_lost_figure(runs: Sequence[UnstableRun]) -> go.Figure:
     """Draw the steps that each safeguard lost; the number of jumps stands beside them."""
     by_safeguard = groups(runs, "safeguard")
-    lost = [Estimate.of(run.steps_lost for run in own) for own in by_safeguard.values()]
-    jumps = [Estimate.of(run.num_jumps for run in own) for own in by_safeguard.values()]
+    lost = [RoundedEstimate.of(run.steps_lost for run in own) for own in by_safeguard.values()]
+    jumps = [RoundedEstimate.of(run.num_jumps for run in own) for own in by_safeguard.values()]
     texts = [f"{formatting.two_digits(each.mean)} jumps" for each in jumps]
     return _rows_figure(list(by_safeguard), [Dots("steps lost", lost, VERMILLION, texts=texts)], title="Steps lost")
 
 
 def final_loss_figure(runs: Sequence[UnstableRun]) -> go.Figure:
     by_safeguard = groups(runs, "safeguard")
-    losses = [Estimate.of(run.final_loss for run in own) for own in by_safeguard.values()]
+    losses = [RoundedEstimate.of(run.final_loss for run in own) for own in by_safeguard.values()]
     dots = [Dots("final loss", losses, BLUE)]
     return _rows_figure(list(by_safeguard), dots, title="Final loss (nats per token)", is_log=True)
 
 
 def exposure_figure(runs: Sequence[ExposureRun]) -> go.Figure:
     by_way = groups(runs, "trained_with")
-    true = [Estimate.of(run.true_prefixes for run in own) for own in by_way.values()]
-    own_prefixes = [Estimate.of(run.own_prefixes for run in own) for own in by_way.values()]
+    true = [RoundedEstimate.of(run.true_prefixes for run in own) for own in by_way.values()]
+    own_prefixes = [RoundedEstimate.of(run.own_prefixes for run in own) for own in by_way.values()]
     dots = [
         Dots("after true prefixes", true, BLUE),
         Dots("after its own prefixes", own_prefixes, VERMILLION, symbol="diamond"),
@@ -104,8 +104,8 @@ def scaling_figure(runs: Sequence[ScalingRun]) -> go.Figure:
 
 def temperature_figure(runs: Sequence[TemperatureRun]) -> go.Figure:
     by_temperature = sorted(groups(runs, "temperature").items(), key=lambda each: each[0])
-    losses = [(temperature, Estimate.of(run.loss for run in own)) for temperature, own in by_temperature]
-    entropies = [(temperature, Estimate.of(run.entropy for run in own)) for temperature, own in by_temperature]
+    losses = [(temperature, RoundedEstimate.of(run.loss for run in own)) for temperature, own in by_temperature]
+    entropies = [(temperature, RoundedEstimate.of(run.entropy for run in own)) for temperature, own in by_temperature]
     figure = _curves_figure("Temperature", "Nats per token", is_log_x=True)
     figure.add_scatter(**_estimates("loss", losses, BLUE))
     figure.add_scatter(**_estimates("entropy of the samples", entropies, VERMILLION, dash="dash"))
@@ -121,7 +121,7 @@ def gradients_figure(rows: Sequence[Gradients]) -> go.Figure:
     )
     rows = sorted(rows, key=lambda row: row.probability)
     for name, field, color, dash in lines:
-        points = [(row.probability, Estimate(getattr(row, field), math.nan)) for row in rows]
+        points = [(row.probability, RoundedEstimate(getattr(row, field), math.nan)) for row in rows]
         figure.add_scatter(**_estimates(name, points, color, dash=dash, is_log_y=True))
     return figure
 
@@ -210,7 +210,7 @@ def _axis(title: str, *, is_log: bool) -> dict[str, Any]:
 
 def _estimates(
     name: str,
-    points: Sequence[tuple[float, Estimate]],
+    points: Sequence[tuple[float, RoundedEstimate]],
     color: str,
     *,
     mode: str = "lines+markers",
@@ -247,7 +247,7 @@ def _law(name: str, law: PowerLaw, by_size: Sequence[Size], color: str, dash: st
     }
 
 
-def _errors(estimates: Sequence[Estimate], *, is_log: bool) -> dict[str, Any]:
+def _errors(estimates: Sequence[RoundedEstimate], *, is_log: bool) -> dict[str, Any]:
     """Bars of one standard error. On a log axis a bar that reaches 0 has no lower half."""
     errors = [each.standard_error if _is_drawable(each.standard_error, is_log=False) else 0.0 for each in estimates]
     lower = [0.0 if is_log and error >= each.mean else error for each, error in zip(estimates, errors, strict=True)]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from dashboard import formatting
 from dashboard.data.compute import PUBLISHED, PublishedRun
-from dashboard.data.estimate import Estimate
+from dashboard.data.estimate import RoundedEstimate
 from dashboard.data.lab_results import (
     AbilityRun,
     CalibrationRun,
@@ -36,31 +36,31 @@ def switches(runs: Sequence[SwitchRun]) -> pd.DataFrame:
             "Bits per token": str(bits_per_token(own)),
             "Bits per byte": _or_dash(_known([run.bits_per_byte for run in own])),
             "Bits per character": _or_dash(bits_per_character(own)),
-            "log Z": str(Estimate.of(run.log_z for run in own)),
+            "log Z": str(RoundedEstimate.of(run.log_z for run in own)),
             "Seeds": _seeds(own),
         }
         for recipe, own in groups(runs, "recipe").items()
     )
 
 
-def held_out_loss(runs: Sequence[SwitchRun]) -> Estimate:
+def held_out_loss(runs: Sequence[SwitchRun]) -> RoundedEstimate:
     """Return the loss with its standard error over the seeds; of a single seed, over the documents."""
     if len(runs) == 1:
-        return Estimate(runs[0].held_out_loss, runs[0].held_out_loss_se)
-    return Estimate.of(run.held_out_loss for run in runs)
+        return RoundedEstimate(runs[0].held_out_loss, runs[0].held_out_loss_se)
+    return RoundedEstimate.of(run.held_out_loss for run in runs)
 
 
-def perplexity(runs: Sequence[SwitchRun]) -> Estimate:
+def perplexity(runs: Sequence[SwitchRun]) -> RoundedEstimate:
     """exp(held-out loss) of each run."""
     losses = [run.held_out_loss for run in runs]
-    return Estimate.of(math.exp(loss) if loss < MAX_EXP else math.inf for loss in losses)
+    return RoundedEstimate.of(math.exp(loss) if loss < MAX_EXP else math.inf for loss in losses)
 
 
-def bits_per_token(runs: Sequence[SwitchRun]) -> Estimate:
-    return Estimate.of(run.held_out_loss / math.log(2) for run in runs)
+def bits_per_token(runs: Sequence[SwitchRun]) -> RoundedEstimate:
+    return RoundedEstimate.of(run.held_out_loss / math.log(2) for run in runs)
 
 
-def bits_per_character(runs: Sequence[SwitchRun]) -> Estimate | None:
+def bits_per_character(runs: Sequence[SwitchRun]) -> RoundedEstimate | None:
     """Return the bits; None if one of the runs does not know them."""
     return _known([run.bits_per_character for run in runs])
 
@@ -86,10 +86,10 @@ def unstable(runs: Sequence[UnstableRun]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Safeguard": formatting.visible(safeguard),
-            "Jumps": str(Estimate.of(run.num_jumps for run in own)),
+            "Jumps": str(RoundedEstimate.of(run.num_jumps for run in own)),
             "Largest jump": largest_jump(own),
-            "Steps lost": str(Estimate.of(run.steps_lost for run in own)),
-            "Final loss": str(Estimate.of(run.final_loss for run in own)),
+            "Steps lost": str(RoundedEstimate.of(run.steps_lost for run in own)),
+            "Final loss": str(RoundedEstimate.of(run.final_loss for run in own)),
             "Jumps by seed": ", ".join(formatting.count(run.num_jumps) for run in own),
             "Seeds": _seeds(own),
         }
@@ -109,11 +109,11 @@ def exposure(runs: Sequence[ExposureRun]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Trained with": formatting.visible(way),
-            "Held-out loss": str(Estimate.of(run.held_out_loss for run in own)),
-            "KL, true prefixes": str(Estimate.of(run.true_prefixes for run in own)),
-            "KL, own prefixes": str(Estimate.of(run.own_prefixes for run in own)),
-            "Exposure bias": str(Estimate.of(run.bias for run in own)),
-            "True inputs": str(Estimate.of(run.true_inputs for run in own)),
+            "Held-out loss": str(RoundedEstimate.of(run.held_out_loss for run in own)),
+            "KL, true prefixes": str(RoundedEstimate.of(run.true_prefixes for run in own)),
+            "KL, own prefixes": str(RoundedEstimate.of(run.own_prefixes for run in own)),
+            "Exposure bias": str(RoundedEstimate.of(run.bias for run in own)),
+            "True inputs": str(RoundedEstimate.of(run.true_inputs for run in own)),
             "Seeds": _seeds(own),
         }
         for way, own in groups(runs, "trained_with").items()
@@ -124,9 +124,9 @@ def temperature(runs: Sequence[TemperatureRun]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Temperature": formatting.number(temperature),
-            "Loss": str(Estimate.of(run.loss for run in own)),
-            "Entropy of the samples": str(Estimate.of(run.entropy for run in own)),
-            "True token": str(Estimate.of(run.hits for run in own)),
+            "Loss": str(RoundedEstimate.of(run.loss for run in own)),
+            "Entropy of the samples": str(RoundedEstimate.of(run.entropy for run in own)),
+            "True token": str(RoundedEstimate.of(run.hits for run in own)),
             "Seeds": _seeds(own),
         }
         for temperature, own in groups(runs, "temperature").items()
@@ -137,9 +137,9 @@ def calibration(runs: Sequence[CalibrationRun]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Label smoothing": formatting.number(smoothing),
-            "Loss": str(Estimate.of(run.loss for run in own)),
-            "Calibration error": str(Estimate.of(run.error for run in own)),
-            "Loss where surest": str(Estimate.of(run.surest_loss for run in own)),
+            "Loss": str(RoundedEstimate.of(run.loss for run in own)),
+            "Calibration error": str(RoundedEstimate.of(run.error for run in own)),
+            "Loss where surest": str(RoundedEstimate.of(run.surest_loss for run in own)),
             "Loss floor": formatting.number(own[0].loss_floor),
             "Seeds": _seeds(own),
         }
@@ -151,8 +151,8 @@ def abilities(runs: Sequence[AbilityRun]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Kind": formatting.visible(kind),
-            "Loss untrained": str(Estimate.of(run.first_loss for run in own)),
-            "Loss trained": str(Estimate.of(run.last_loss for run in own)),
+            "Loss untrained": str(RoundedEstimate.of(run.first_loss for run in own)),
+            "Loss trained": str(RoundedEstimate.of(run.last_loss for run in own)),
             "Seeds": _seeds(own),
         }
         for kind, own in groups(runs, "kind").items()
@@ -195,13 +195,13 @@ def _ratio(run: PublishedRun) -> str:
     return "-" if run.parameters is None or run.tokens is None else formatting.number(run.tokens / run.parameters)
 
 
-def _known(values: Sequence[float | None]) -> Estimate | None:
+def _known(values: Sequence[float | None]) -> RoundedEstimate | None:
     """Return the values; None if one of them is not known."""
     numbers = [value for value in values if value is not None]
-    return Estimate.of(numbers) if len(numbers) == len(values) else None
+    return RoundedEstimate.of(numbers) if len(numbers) == len(values) else None
 
 
-def _or_dash(estimate: Estimate | None) -> str:
+def _or_dash(estimate: RoundedEstimate | None) -> str:
     return "-" if estimate is None else str(estimate)
 
 

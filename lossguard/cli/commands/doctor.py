@@ -11,13 +11,13 @@ from lossguard.cli.checks import collector as collector_checks
 from lossguard.cli.checks import machine as machine_checks
 from lossguard.cli.checks.check import NOT_SET, Check, State, problem, set_variables
 from lossguard.cli.connection import add_options
-from lossguard.cli.terminal import Column, Style, Terminal, Text, print_json, table
+from lossguard.cli.terminal import Style, Terminal, TerminalColumn, Text, print_json, table
 from lossguard.run.settings import Settings
 from lossguard.vocabulary.errors import ConfigurationError
 
 SCOPES = ("report", "read", "operate")
 STYLES = {State.OK: Style.GREEN, State.WARNING: Style.YELLOW, State.PROBLEM: Style.RED}
-VARIABLES = (Column(title="SETTING"), Column(title="VALUE", min_width=10), Column(title="FROM"))
+VARIABLES = (TerminalColumn(title="SETTING"), TerminalColumn(title="VALUE", min_width=10), TerminalColumn(title="FROM"))
 
 
 def add_to(commands: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from lossguard.cli.commands.sync import delivered
 from lossguard.cli.connection import add_json_option, add_source_options, layout_of, settings_of
 from lossguard.cli.errors import CommandError, ExitCode
-from lossguard.cli.progress import Progress
+from lossguard.cli.progress import ProgressBar
 from lossguard.cli.terminal import print_json, printable
 from lossguard.run.settings import Mode, Settings
 from lossguard.sources import formats
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     formats.check(options.format)
     layout = layout_of(options, NameMap.parse(options.map))
     runs: list[dict[str, Any]] = []
-    with Progress(sys.stderr if options.json else None) as progress, limited(MAX_BYTES):
+    with ProgressBar(sys.stderr if options.json else None) as progress, limited(MAX_BYTES):
         found, num_failed = _find(options, layout, progress)
         if len(found) > 1 and (options.name or options.run_id):
             raise ConfigurationError(f"--name and --run-id are for one run, and {len(found)} were found")
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     return 0 if num_done == len(found) and not num_failed else 1
 
 
-def _find(options: argparse.Namespace, layout: "formats.Layout", progress: Progress) -> tuple[list[SourceRun], int]:
+def _find(options: argparse.Namespace, layout: "formats.Layout", progress: ProgressBar) -> tuple[list[SourceRun], int]:
     """The runs of all paths, each once, and how many paths could not be read."""
     runs: dict[str, SourceRun] = {}
     num_failed = 0
@@ -77,7 +77,7 @@ def _find(options: argparse.Namespace, layout: "formats.Layout", progress: Progr
 
 
 def _import(
-    stored: SourceRun, options: argparse.Namespace, settings: Settings, progress: Progress, *, preview: bool
+    stored: SourceRun, options: argparse.Namespace, settings: Settings, progress: ProgressBar, *, preview: bool
 ) -> dict[str, Any]:
     """Import one run and print how that went, after a `preview` of its first rows if so asked.
 
@@ -125,6 +125,6 @@ def _sentence(stored: SourceRun, done: Imported, names: NameMap, problem: str, *
     return f"{what}; deliver it with: lossguard sync {done.folder}"
 
 
-def _complain(sentence: str, progress: Progress) -> None:
+def _complain(sentence: str, progress: ProgressBar) -> None:
     progress.wipe()
     print(f"lossguard: {printable(sentence)}", file=sys.stderr)

@@ -10,21 +10,21 @@ from lossguard.cli.errors import CommandError, ExitCode
 from lossguard.cli.interventions import action_of, is_holding, is_running, lines_of
 from lossguard.cli.interventions import fields as intervention_fields
 from lossguard.cli.named_run import Found, add_run, find
-from lossguard.cli.terminal import Column, Style, Terminal, Text, print_json, table
+from lossguard.cli.terminal import Style, Terminal, TerminalColumn, Text, print_json, table
 from lossguard.client.client import Client
 from lossguard.vocabulary.states import IncidentState, Outcome
 from lossguard.vocabulary.wording import count, incident_standing, number, recovery_sentence
 
 COLUMNS = (
-    Column(title="N", right=True),
-    Column(title="KIND"),
-    Column(title="STATE"),
-    Column(title="ONSET", right=True),
-    Column(title="PEAK", right=True, rank=2),
-    Column(title="END", right=True),
-    Column(title="SIGNAL", rank=3),
-    Column(title="SCORE", right=True, rank=4),
-    Column(title="ACTION", min_width=10, rank=1),
+    TerminalColumn(title="N", right=True),
+    TerminalColumn(title="KIND"),
+    TerminalColumn(title="STATE"),
+    TerminalColumn(title="ONSET", right=True),
+    TerminalColumn(title="PEAK", right=True, rank=2),
+    TerminalColumn(title="END", right=True),
+    TerminalColumn(title="SIGNAL", rank=3),
+    TerminalColumn(title="SCORE", right=True, rank=4),
+    TerminalColumn(title="ACTION", min_width=10, rank=1),
 )
 
 

@@ -14,7 +14,7 @@ from lossguard.cli.connection import add_confirmation, add_options, change, conf
 from lossguard.cli.errors import CommandError, ExitCode
 from lossguard.cli.interventions import action_of, fields
 from lossguard.cli.named_run import find
-from lossguard.cli.terminal import Column, Style, Terminal, Text, print_json, table
+from lossguard.cli.terminal import Style, Terminal, TerminalColumn, Text, print_json, table
 from lossguard.client.client import Client
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.protocol import decode_number
@@ -26,27 +26,27 @@ FIRST_RUN_MODE = "first_run_mode"
 """A value of the collector alone, which is not among the values of a run."""
 EXPLAIN = "explain"
 CHOICES = (
-    Column(title="TREATMENT"),
-    Column(title="REWIND TO", right=True),
-    Column(title="SKIP", right=True, rank=2),
-    Column(title="PRIOR", right=True, rank=1),
-    Column(title="RECORDS", right=True),
-    Column(title="CHANCE", right=True),
-    Column(title="COST", right=True),
+    TerminalColumn(title="TREATMENT"),
+    TerminalColumn(title="REWIND TO", right=True),
+    TerminalColumn(title="SKIP", right=True, rank=2),
+    TerminalColumn(title="PRIOR", right=True, rank=1),
+    TerminalColumn(title="RECORDS", right=True),
+    TerminalColumn(title="CHANCE", right=True),
+    TerminalColumn(title="COST", right=True),
 )
 """Chances of getting past: without records, and with them; costs in steps of training."""
 ARMS = (
-    Column(title="TRIED"),
-    Column(title="STEPS", right=True),
-    Column(title="HELD-OUT LOSS", right=True),
-    Column(title="MINUS WAIT", right=True),
-    Column(title="GOT PAST"),
+    TerminalColumn(title="TRIED"),
+    TerminalColumn(title="STEPS", right=True),
+    TerminalColumn(title="HELD-OUT LOSS", right=True),
+    TerminalColumn(title="MINUS WAIT", right=True),
+    TerminalColumn(title="GOT PAST"),
 )
-COLUMNS = (Column(title="NAME"), Column(title="VALUE", min_width=10), Column(title="FROM"))
+COLUMNS = (TerminalColumn(title="NAME"), TerminalColumn(title="VALUE", min_width=10), TerminalColumn(title="FROM"))
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class PolicyOwner:
     """Whose policy it is."""
 
     path: str
@@ -112,13 +112,13 @@ def _parsed(options: argparse.Namespace) -> tuple[str | None, str, list[str]]:
     return named, action, values
 
 
-def _target(client: Client, named: str | None, project: str | None) -> Target:
+def _target(client: Client, named: str | None, project: str | None) -> PolicyOwner:
     if named is not None:
         run_id = find(client, named)["id"]
-        return Target(f"/runs/{quote(run_id, safe='')}/policy", run_id, Layer.RUN)
+        return PolicyOwner(f"/runs/{quote(run_id, safe='')}/policy", run_id, Layer.RUN)
     if project is not None:
-        return Target(f"/policy?{urlencode({'project': project})}", project, Layer.PROJECT)
-    return Target("/policy", "the collector", Layer.COLLECTOR)
+        return PolicyOwner(f"/policy?{urlencode({'project': project})}", project, Layer.PROJECT)
+    return PolicyOwner("/policy", "the collector", Layer.COLLECTOR)
 
 
 def _changes(action: str, values: Sequence[str]) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _say_changed(terminal: Terminal, target: Target, changes: dict[str, Any]) -> None:
+def _say_changed(terminal: Terminal, target: PolicyOwner, changes: dict[str, Any]) -> None:
     whose = target.name if target.layer is Layer.COLLECTOR else f"{target.layer} {target.name}"
     for name, value in changes.items():
         terminal.say(f"{whose}: {name} {'is no longer set' if value is None else f'= {_shown(value)}'}")

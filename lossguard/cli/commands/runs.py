@@ -7,22 +7,22 @@ from typing import Any
 
 from lossguard.cli.connection import add_options, connected
 from lossguard.cli.named_run import NAMED, PAGE, Found, listed, read
-from lossguard.cli.terminal import Column, Style, Terminal, Text, print_json, table
+from lossguard.cli.terminal import Style, Terminal, TerminalColumn, Text, print_json, table
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.run_search import ARCHIVED, RunOrder, Search
 from lossguard.vocabulary.states import RunState, RunVerdict
 from lossguard.vocabulary.wording import MISSING, ago, count, number
 
 COLUMNS = (
-    Column(title="VERDICT"),
-    Column(title="NAME", min_width=8),
-    Column(title="ID"),  # never cut: people type it
-    Column(title="PROJECT", min_width=7, rank=3),
-    Column(title="STEP", right=True),
-    Column(title="LOSS", right=True),
-    Column(title="OPEN", right=True, rank=1),
-    Column(title="WAITING", right=True, rank=1),
-    Column(title="LAST REPORT", right=True, rank=2),
+    TerminalColumn(title="VERDICT"),
+    TerminalColumn(title="NAME", min_width=8),
+    TerminalColumn(title="ID"),  # never cut: people type it
+    TerminalColumn(title="PROJECT", min_width=7, rank=3),
+    TerminalColumn(title="STEP", right=True),
+    TerminalColumn(title="LOSS", right=True),
+    TerminalColumn(title="OPEN", right=True, rank=1),
+    TerminalColumn(title="WAITING", right=True, rank=1),
+    TerminalColumn(title="LAST REPORT", right=True, rank=2),
 )
 STYLES = {
     RunVerdict.HEALTHY: Style.GREEN,

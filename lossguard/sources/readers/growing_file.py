@@ -33,7 +33,7 @@ def rotated_files(path: Path) -> list[Path]:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class FileLine:
     """A complete line, without its end."""
 
     text: bytes
@@ -74,7 +74,7 @@ class GrowingFile:
         if position is not None:
             self._find(position)
 
-    def read(self) -> Iterator[Line]:
+    def read(self) -> Iterator[FileLine]:
         """The lines that are complete now and were not read before. Raises OSError when the file cannot be read."""
         while True:
             yield from self._read_open_file()
@@ -84,12 +84,12 @@ class GrowingFile:
             yield from self._read_open_file()  # what was written between the last look and the renaming
             self._open(following)
 
-    def unfinished(self) -> Line | None:
+    def unfinished(self) -> FileLine | None:
         """Return the text behind the last line end, if there is any."""
         if self._fd is None:
             return None
         rest = os.pread(self._fd, MAX_LINE, self._offset)
-        return Line(rest, self._name, self._offset, self._is_first) if rest.strip() else None
+        return FileLine(rest, self._name, self._offset, self._is_first) if rest.strip() else None
 
     def num_lines_before(self, offset: int) -> int:
         """Return the number of lines of the open file that end before `offset`."""
@@ -157,7 +157,7 @@ class GrowingFile:
     def _begin_anew(self) -> None:
         self._offset, self._before, self._is_first, self._signature = 0, b"", True, None
 
-    def _read_open_file(self) -> Iterator[Line]:
+    def _read_open_file(self) -> Iterator[FileLine]:
         if self._fd is None:
             return
         stat = os.fstat(self._fd)
@@ -181,13 +181,13 @@ class GrowingFile:
             self._before = data[max(0, end - 256) : end]
             yield from self._lines(data[:end], offset)
 
-    def _lines(self, data: bytes, offset: int) -> Iterator[Line]:
+    def _lines(self, data: bytes, offset: int) -> Iterator[FileLine]:
         if len(self._ends) > 1:
             for other in self._ends[1:]:
                 data = data.replace(bytes([other]), self._ends[:1])
         for text in data.split(self._ends[:1])[:-1]:
             if text:
-                yield Line(text, self._name, offset, self._is_first)
+                yield FileLine(text, self._name, offset, self._is_first)
                 self._is_first = False
             offset += len(text) + 1
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.names import NameMap
-from lossguard.sources.readers.growing_file import MAX_LINE, GrowingFile, Line
+from lossguard.sources.readers.growing_file import MAX_LINE, FileLine, GrowingFile
 from lossguard.sources.readers.source_files import files_below, opened, read_beginning
 from lossguard.sources.rows import Row
 from lossguard.sources.source_run import BadSource, SourceRun
@@ -90,7 +90,7 @@ class LineFollower:
         self.warn_of_left_out()
         self.file.close()
 
-    def _leave_out(self, line: Line, problem: str) -> None:
+    def _leave_out(self, line: FileLine, problem: str) -> None:
         if not self._num_left_out:
             self._first_left_out = f"line {self.file.num_lines_before(line.offset) + 1:,}: {problem}"
         self._num_left_out += 1

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from db.files.export import WHOLE, Format, Selection, UnknownMetric, UnknownRun, stream
+from db.files.export import WHOLE, Format, StepSelection, UnknownMetric, UnknownRun, stream
 from db.lineage import Line
 from lossguard.vocabulary.protocol import MAX_METRICS, MAX_STEP
 from monitor.api.auth import Reader
@@ -45,7 +45,7 @@ def export(
     CSV and Arrow may be of some metrics (the parameter is repeated), of one line and of a range of steps. It is
     streamed; if the connection breaks, request it again.
     """
-    selection = Selection(None if metrics is None else tuple(metrics), line, first, last)
+    selection = StepSelection(None if metrics is None else tuple(metrics), line, first, last)
     if format is Format.PARQUET and selection != WHOLE:
         raise Problem(422, MALFORMED, ONLY_WHOLE, ["query", "format"])
     pieces = stream(collector.engine, run_id=run_id, format=format, selection=selection)

@@ -120,7 +120,7 @@ class Scale:
 
 
 @dataclass(slots=True)
-class Rise:
+class OngoingRise:
     """A rise that was an alarm and is not over."""
 
     reference: float
@@ -143,7 +143,7 @@ class LevelDrift:
         self.num_outside = 0  # of these, how many were out of band
         self.halves = np.full(NUM_SCALES, np.nan)  # first halves of the present blocks of each scale
         self.scales = [Scale() for _ in range(NUM_SCALES)]
-        self.rise: Rise | None = None
+        self.rise: OngoingRise | None = None
         self.lowest_level, self.lowest_step = UNKNOWN, 0
         self.drift, self.rise_step, self.reference = 0.0, 0, -UNKNOWN  # at the last full block
 
@@ -222,7 +222,7 @@ class LevelDrift:
                 if num_scale == 0:
                     self.drift = min(max(rise / MIN_RISE, 0.0), HELD_SCORE)
                 if rise >= MIN_RISE and begun is None and rise >= (threshold := self._threshold(num_scale)):
-                    begun = Rise(reference, scale.start(reference), threshold * noise, rise * noise)
+                    begun = OngoingRise(reference, scale.start(reference), threshold * noise, rise * noise)
                 scale.add_rise(rise)
             scale.add_block(level, end)
             if num_scale > 0 and scale.num_rises < MIN_RISES:
@@ -249,7 +249,7 @@ class LevelDrift:
         scale = self.scales[num_scale]
         return max(MIN_RISE, MEAN_RISES * scale.usual_rise(), MARGIN * scale.largest)
 
-    def _follow(self, rise: Rise, mean: float) -> bool:
+    def _follow(self, rise: OngoingRise, mean: float) -> bool:
         """The present rise goes on, doubles (True) or ends."""
         height = mean - rise.reference
         self.drift = height / rise.threshold
@@ -277,4 +277,4 @@ class LevelDrift:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         load_fields(self, state, self.NUMBERS, self.ARRAYS, self.LISTS)
         self.scales = [Scale.from_state(*scale) for scale in state["scales"]]
-        self.rise = None if state["rise"] is None else Rise(**state["rise"])
+        self.rise = None if state["rise"] is None else OngoingRise(**state["rise"])

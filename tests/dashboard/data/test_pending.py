@@ -3,7 +3,7 @@
 import pytest
 
 from dashboard.data import pending
-from dashboard.data.facts import Progress, RunFacts
+from dashboard.data.facts import RunFacts, StepProgress
 from db.models import Incident, Intervention, Run
 from db.runs.verdicts import Verdict
 from lossguard.vocabulary.states import RunVerdict
@@ -15,7 +15,8 @@ def facts_with(*, kind: str = "rollback", state: str = "proposed") -> RunFacts:
     incidents = [Incident(number=number, kind=each, state="open", onset_step=number) for number, each in kinds]
     intervention = Intervention(number=1, incident=2, kind=kind, state=state, details={})
     return RunFacts(
-        run=Run(id="r1", config={}, state="running", capabilities=[]), progress=Progress(9, None, None), segments=[],
+        run=Run(id="r1", config={}, state="running", capabilities=[]),
+        progress=StepProgress(9, None, None), segments=[],
         incidents=incidents, interventions=[intervention], orders={}, ledger=[], events=[], metrics=[], newest={},
         mfu=None, layers={}, verdict=Verdict(RunVerdict.HEALTHY, "Healthy: no step yet"),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dashboard.report.contents import Limits, read_contents, read_incidents
+from dashboard.report.contents import ReportLimits, read_contents, read_incidents
 from dashboard.report.document import render
 from db import commands, queries
 from db.records import step_notes
@@ -65,13 +65,13 @@ class Reader(HTMLParser):
         return [value for _, each in self.tags for name, value in each.items() if name in names and value]
 
 
-def page(run_id: str = "spiky-1", limits: Limits | None = None) -> str:
+def page(run_id: str = "spiky-1", limits: ReportLimits | None = None) -> str:
     """The report as HTML."""
     contents = read_contents(run_id, now=time.time(), zone=UTC, limits=limits)
     return render(contents, read_incidents(contents.facts, contents.limits))
 
 
-def read(run_id: str = "spiky-1", limits: Limits | None = None) -> Reader:
+def read(run_id: str = "spiky-1", limits: ReportLimits | None = None) -> Reader:
     return Reader(page(run_id, limits))
 
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 import sqlalchemy as sa
 
-from dashboard.report.contents import Limits
+from dashboard.report.contents import ReportLimits
 from db import commands, queries
 from db.store.engine import writing
 from lossguard.vocabulary.states import RunState
@@ -147,7 +147,7 @@ def test_a_rise_of_the_held_out_loss_has_its_few_values_as_points(store: sa.Engi
 
 def test_incidents_without_a_picture_or_a_section_are_counted_and_none_is_dropped(store: sa.Engine) -> None:
     with_incidents(store, range(2, 8))
-    run = read(limits=Limits(max_incident_pictures=3, max_incident_sections=5))
+    run = read(limits=ReportLimits(max_incident_pictures=3, max_incident_sections=5))
     assert pictures(run) == ["1", "6", "7"]  # the one that was acted on, and the highest scores
     assert run.text.count("No picture: a report has at most 3 of them") == 2
     assert [f"#incident-{number}" in run.attributes("href") for number in range(1, 8)] == [True] * 7
@@ -156,13 +156,13 @@ def test_incidents_without_a_picture_or_a_section_are_counted_and_none_is_droppe
 
 def test_events_beyond_the_limit_are_counted(store: sa.Engine) -> None:
     seed(store, now=time.time())
-    assert "Older events without a mark: 1." in read(limits=Limits(max_events=2)).text
-    assert "without a mark" not in read(limits=Limits(max_events=3)).text
+    assert "Older events without a mark: 1." in read(limits=ReportLimits(max_events=2)).text
+    assert "without a mark" not in read(limits=ReportLimits(max_events=3)).text
 
 
 def test_pictures_are_left_out_where_the_file_would_become_too_large(store: sa.Engine) -> None:
     with_incidents(store, range(2, 5))
-    run = read(limits=Limits(max_picture_bytes=90_000))
+    run = read(limits=ReportLimits(max_picture_bytes=90_000))
     assert pictures(run)[0] == "1"
     assert 1 <= len(pictures(run)) < 4
     assert len(pictures(run)) + run.text.count("No picture:") == 4
@@ -182,7 +182,7 @@ def test_texts_of_any_length_make_a_report_of_bounded_size(store: sa.Engine) -> 
         arms = [{"state": endless, "batches": endless}] * 30
         for each in queries.incidents(session, run=run):
             each.verdict = {"cause": "data", "sentence": endless, "evidence": {"arms": arms}}
-    report = page("r1", Limits(max_incident_pictures=0))
+    report = page("r1", ReportLimits(max_incident_pictures=0))
     assert len(report) < 4_000_000
     text = Reader(report).text
     assert "incidents with the lowest scores have no section below" in text

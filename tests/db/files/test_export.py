@@ -44,7 +44,7 @@ def test_a_run_that_is_deleted_between_two_blocks_raises(sqlite_engine: sa.Engin
         commands.delete_run(session, run=queries.runs(session)[0])
     if then != "none":
         small_run(sqlite_engine, run_id="other")
-    with pytest.raises(export.RunChanged):
+    with pytest.raises(export.RunDeleted):
         list(chunks)
 
 
@@ -56,7 +56,7 @@ def test_a_run_that_is_deleted_in_the_middle_of_a_block_raises(engine: sa.Engine
 
     chunks = export.stream(engine, run_id=small_run(engine), format=Format.PARQUET)
     before_statement(engine, "SELECT step, time", delete)
-    with pytest.raises(export.RunChanged):
+    with pytest.raises(export.RunDeleted):
         list(chunks)
 
 
@@ -78,7 +78,7 @@ def test_no_database_connection_is_held_between_two_blocks(sqlite_engine: sa.Eng
 
 def arrow(engine: sa.Engine, run_id: str, **selected: Any) -> pa.Table:
     chunks = export.stream(
-        engine, run_id=run_id, format=Format.ARROW, selection=export.Selection(**selected), max_steps=7
+        engine, run_id=run_id, format=Format.ARROW, selection=export.StepSelection(**selected), max_steps=7
     )
     return pa.ipc.open_stream(b"".join(chunks)).read_all()
 

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db import commands
-from db.runs.verdicts import LASTING_STEPS, Losses, Situation, Trouble, verdict_of, verdicts
+from db.runs.verdicts import LASTING_STEPS, Losses, Trouble, VerdictInput, verdict_of, verdicts
 from db.store.engine import writing
 from lossguard.vocabulary.states import RunVerdict
 from tests.db.seed import add_run, add_segment
 
 HOUR = 3_600.0
 QUIET = Losses([3.05] * 16, [(900, 3.07), (1_025, 3.06), (1_900, 3.05)])
-RUN = Situation(
+RUN = VerdictInput(
     now=12 * HOUR, reported_at=12 * HOUR, step=1_900, losses=QUIET, in_band_since=0.0, restorable=[0, 1_800, 1_900]
 )
 SPIKE = Trouble(1, "loss_spike", "loss", 1_910, 3.05, 0.02)
@@ -28,7 +28,7 @@ REJECTED = replace(SPIKE, is_open=False)
 """Its proposal was rejected, and the detection took the level as the new baseline."""
 
 
-def changed(run: Situation, **values: Any) -> Situation:
+def changed(run: VerdictInput, **values: Any) -> VerdictInput:
     return replace(run, **values)
 
 
@@ -79,7 +79,7 @@ def changed(run: Situation, **values: Any) -> Situation:
         ),
     ],
 )
-def test_a_run_has_one_sentence(run: Situation, sentence: str) -> None:
+def test_a_run_has_one_sentence(run: VerdictInput, sentence: str) -> None:
     assert verdict_of(run).sentence == sentence
 
 
@@ -145,7 +145,7 @@ WORDS: dict[RunVerdict, str | tuple[str, ...]] = {
 
 
 @given(SITUATIONS)
-def test_every_run_has_one_verdict_and_a_nan_is_news(run: Situation) -> None:
+def test_every_run_has_one_verdict_and_a_nan_is_news(run: VerdictInput) -> None:
     found = verdict_of(run)
     assert found.sentence.startswith(WORDS[found.verdict])
     assert "\n" not in found.sentence

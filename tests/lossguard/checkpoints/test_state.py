@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lossguard.checkpoints.files import read_manifest
-from lossguard.checkpoints.state import StepCounts, damage_in, differences, digest
+from lossguard.checkpoints.state import OptimizerStepCounts, damage_in, differences, digest
 from lossguard.torch import Checkpoints
 
 
@@ -159,7 +159,7 @@ def test_checkpoints_without_a_certificate_are_few_and_lie_apart(tmp_path: Path)
 
 def counted(*counts: tuple[int, dict[int, float]]) -> list[str | None]:
     """What is said of the step counts of an optimizer's parameters at each of these steps."""
-    known, found = StepCounts(), []
+    known, found = OptimizerStepCounts(), []
     for step, steps_of in counts:
         state = {number: {"step": torch.tensor(float(num))} for number, num in steps_of.items()}
         found.append(damage_in({"optimizer": (object(), {"state": state, "param_groups": []})}, known, step))

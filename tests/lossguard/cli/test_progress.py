@@ -3,7 +3,7 @@ import io
 import pytest
 
 from lossguard.cli import progress
-from lossguard.cli.progress import Progress
+from lossguard.cli.progress import ProgressBar
 
 
 class Terminal(io.StringIO):
@@ -19,7 +19,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_terminal_shows_a_bar_that_is_wiped_out() -> None:
     out = Terminal()
-    with Progress(out) as bar:
+    with ProgressBar(out) as bar:
         bar.show("a run", 500, 1000, "rows")
         bar.say("done")
     assert "[##########..........] a run:  50%, 500 of 1,000 rows" in out.getvalue()
@@ -28,7 +28,7 @@ def test_a_terminal_shows_a_bar_that_is_wiped_out() -> None:
 
 def test_what_a_file_says_cannot_steer_the_terminal() -> None:
     out = io.StringIO()
-    with Progress(out) as bar:
+    with ProgressBar(out) as bar:
         bar.show("a\x1b[2Jrun", 500, None, "rows")
         bar.say("step \x1b]0;title\x07\n1")
     assert out.getvalue() == "a [2Jrun: 500 rows\nstep  ]0;title \n1\n"
@@ -36,7 +36,7 @@ def test_what_a_file_says_cannot_steer_the_terminal() -> None:
 
 def test_elsewhere_it_is_plain_lines() -> None:
     out = io.StringIO()
-    with Progress(out) as bar:
+    with ProgressBar(out) as bar:
         bar.show("a run", 500, None, "rows")
         bar.say("done")
     assert out.getvalue() == "a run: 500 rows\ndone\n"

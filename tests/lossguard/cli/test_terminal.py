@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from lossguard.cli.terminal import Column, Style, Terminal, Text, cut, printable, table, width_of
+from lossguard.cli.terminal import Style, Terminal, TerminalColumn, Text, cut, printable, table, width_of
 
 
 class Screen(io.TextIOWrapper):
@@ -55,7 +55,11 @@ def test_wide_characters_take_two_columns_and_combining_ones_none() -> None:
     assert [width_of(text) for text in ("abc", "損失", "e\u0301")] == [3, 4, 1]
 
 
-COLUMNS = (Column(title="NAME", min_width=6), Column(title="STEP", right=True), Column(title="NOTE", rank=1))
+COLUMNS = (
+    TerminalColumn(title="NAME", min_width=6),
+    TerminalColumn(title="STEP", right=True),
+    TerminalColumn(title="NOTE", rank=1),
+)
 ROWS = [[Text("a-very-long-name"), Text("12"), Text("kept?")], [Text("損失損失損失損失"), Text("3"), Text("")]]
 
 

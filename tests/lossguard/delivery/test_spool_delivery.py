@@ -13,7 +13,7 @@ from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT, Delivery
 from lossguard.spool.lines import to_line
 from lossguard.spool.set_aside import SetAside
 from lossguard.spool.spool import spools_in
-from lossguard.spool.spool_reader import Line
+from lossguard.spool.spool_reader import SpoolLine
 from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.protocol import decode_number
 from lossguard.vocabulary.states import Refusal, SegmentReason, Tier
@@ -31,7 +31,9 @@ metrics = st.dictionaries(st.text(min_size=1, max_size=8), values, max_size=5)
 @given(st.lists(metrics, min_size=1, max_size=6))
 def test_metrics_come_through_spool_and_report_unchanged(rows: list[dict[str, float]]) -> None:
     lines = [to_line({"step": step, "time": 1.0, "metrics": row}) for step, row in enumerate(rows)]
-    body = json.loads(json.dumps(report("s", 0, [Line(0, line, json.loads(line)) for line in lines]), allow_nan=False))
+    body = json.loads(
+        json.dumps(report("s", 0, [SpoolLine(0, line, json.loads(line)) for line in lines]), allow_nan=False)
+    )
     assert body["steps"] == list(range(len(rows)))
     for step, row in enumerate(rows):
         back = {name: decode_number(column[step]) for name, column in body["metrics"].items()}

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from lossguard.hf import guard
-from lossguard.hf.trainer_checkpoints import Progress
+from lossguard.hf.trainer_checkpoints import TrainerProgress
 from lossguard.vocabulary.wording import size
 from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, filtered, state_of, trainer_in
 from tests.lossguard.scripted import rollback
@@ -106,7 +106,7 @@ def test_as_many_as_the_limit_of_the_trainer_says_stay_by_default(tmp_path: Path
 
 def test_a_best_model_that_was_deleted_on_the_discarded_branch_is_forgotten(tmp_path: Path) -> None:
     trainer = trainer_in(tmp_path, Rows(46))
-    progress, best = Progress(trainer), tmp_path / "checkpoint-4"
+    progress, best = TrainerProgress(trainer), tmp_path / "checkpoint-4"
     trainer.state.best_model_checkpoint = str(best)
     saved = progress.state_dict()
     best.mkdir()

@@ -17,7 +17,7 @@ from db.lineage import StepRange
 from db.steps import reader
 from db.store.engine import reading
 from lossguard.delivery import reports
-from lossguard.spool.spool_reader import Line
+from lossguard.spool.spool_reader import SpoolLine
 from lossguard.spool.writer import WRITER_HEADER
 from lossguard.vocabulary.protocol import API, MAX_STEP, MAX_TIME, SPOOL_HEADER
 from monitor.api import plain_reports
@@ -60,7 +60,7 @@ def test_what_is_just_plain_and_what_is_just_not_are_what_pydantic_finds(edge: d
     assert repr(None if report is None else report.model_dump()) == repr(validated(body))
 
 
-STEP = Line(0, b"", {"step": 7, "time": 1.5, "metrics": {"loss": 2.0}})
+STEP = SpoolLine(0, b"", {"step": 7, "time": 1.5, "metrics": {"loss": 2.0}})
 USUAL_BODIES = [
     PLAIN,
     PLAIN | {"events": []},

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.api.request_limits import Budget, Client
+from monitor.api.request_limits import Budget, Caller
 from monitor.problems import Problem
 
 
-def num_admitted(budget: Budget, held: ExitStack, who: Client) -> int:
+def num_admitted(budget: Budget, held: ExitStack, who: Caller) -> int:
     """How many requests of the client are admitted at once."""
     for number in range(1000):
         take = held.enter_context(budget.reserve(who))
@@ -25,29 +25,29 @@ def num_admitted(budget: Budget, held: ExitStack, who: Client) -> int:
 def test_a_client_gets_half_and_leaves_room_for_others_with_its_token_or_its_address() -> None:
     budget = Budget(100)
     with ExitStack() as held:
-        assert num_admitted(budget, held, Client("p", "a")) == 50
-        assert num_admitted(budget, held, Client("p", "b")) == 25
-        assert num_admitted(budget, held, Client("q", "a")) == 25
+        assert num_admitted(budget, held, Caller("p", "a")) == 50
+        assert num_admitted(budget, held, Caller("p", "b")) == 25
+        assert num_admitted(budget, held, Caller("q", "a")) == 25
     assert budget.taken == 0
 
 
 def test_a_token_at_many_addresses_and_an_address_with_many_tokens_get_three_quarters() -> None:
-    for clients in ([Client("p", "a"), Client("p", "b")], [Client("p", "a"), Client("q", "a")]):
+    for clients in ([Caller("p", "a"), Caller("p", "b")], [Caller("p", "a"), Caller("q", "a")]):
         budget = Budget(100)
         with ExitStack() as held:
             assert sum(num_admitted(budget, held, who) for who in clients) == 75
-            assert num_admitted(budget, held, Client("other", "elsewhere")) == 25
+            assert num_admitted(budget, held, Caller("other", "elsewhere")) == 25
 
 
 def test_one_request_always_has_room_and_a_first_one_may_be_larger_than_a_share() -> None:
     budget = Budget(100)
-    with budget.reserve(Client("p", "a")) as take:
+    with budget.reserve(Caller("p", "a")) as take:
         take(1000)
         take(1000)  # it grows
         take(0)
-    with budget.reserve(Client("p", "a")) as take:
+    with budget.reserve(Caller("p", "a")) as take:
         take(10)
-        with budget.reserve(Client("q", "b")) as take_other:
+        with budget.reserve(Caller("q", "b")) as take_other:
             take_other(90)
             with pytest.raises(Problem) as refused:
                 take(1)
@@ -55,7 +55,7 @@ def test_one_request_always_has_room_and_a_first_one_may_be_larger_than_a_share(
 
 
 def test_what_writes_one_run_gets_a_sixteenth_whoever_sends_it() -> None:
-    def num_writes(held: ExitStack, budget: Budget, who: Client, run_id: str) -> int:
+    def num_writes(held: ExitStack, budget: Budget, who: Caller, run_id: str) -> int:
         for number in range(100):
             take = held.enter_context(budget.reserve(who, run_id=run_id))
             try:
@@ -66,9 +66,9 @@ def test_what_writes_one_run_gets_a_sixteenth_whoever_sends_it() -> None:
 
     budget = Budget(128)
     with ExitStack() as held:
-        assert num_writes(held, budget, Client("p", "a"), "noisy") == 8
-        assert num_writes(held, budget, Client("q", "b"), "noisy") == 0
-        assert num_writes(held, budget, Client("p", "a"), "quiet") == 8
+        assert num_writes(held, budget, Caller("p", "a"), "noisy") == 8
+        assert num_writes(held, budget, Caller("q", "b"), "noisy") == 0
+        assert num_writes(held, budget, Caller("p", "a"), "quiet") == 8
     assert budget.taken == 0
 
 
@@ -82,7 +82,7 @@ def test_a_budget_is_never_exceeded_by_more_than_one_request_and_is_whole_at_the
         takes: dict[tuple[int, int], Callable[[int], None]] = {}
         for principal, address, amount in steps:
             if (principal, address) not in takes:
-                who = Client(str(principal), str(address))
+                who = Caller(str(principal), str(address))
                 takes[principal, address] = held.enter_context(budget.reserve(who))
             before = budget.taken
             try:
@@ -94,5 +94,5 @@ def test_a_budget_is_never_exceeded_by_more_than_one_request_and_is_whole_at_the
 
 
 def test_the_client_of_a_request_is_its_token_and_its_address() -> None:
-    assert Client.of({"type": "http", "client": ("10.0.0.1", 1)}) == Client("", "10.0.0.1")
-    assert Client.of({"type": "http"}) == Client("", "")
+    assert Caller.of({"type": "http", "client": ("10.0.0.1", 1)}) == Caller("", "10.0.0.1")
+    assert Caller.of({"type": "http"}) == Caller("", "")

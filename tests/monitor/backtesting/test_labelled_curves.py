@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monitor.backtesting.labelled_curves import Curve, Score, our_alarms, read_folder, score, total
+from monitor.backtesting.labelled_curves import LabelledCurve, Score, our_alarms, read_folder, score, total
 from monitor.detection import Rows
 
 
-def curve(kind: str = "spiky", onsets: tuple[int, ...] = (), ambiguous: tuple[int, ...] = ()) -> Curve:
+def curve(kind: str = "spiky", onsets: tuple[int, ...] = (), ambiguous: tuple[int, ...] = ()) -> LabelledCurve:
     """400 rows, ten steps apart."""
-    return Curve("a", Rows.of(10 * np.arange(400), loss=np.full(400, 2.0)), kind, onsets, ambiguous)
+    return LabelledCurve("a", Rows.of(10 * np.arange(400), loss=np.full(400, 2.0)), kind, onsets, ambiguous)
 
 
 def test_an_onset_is_found_by_an_alarm_at_most_twelve_rows_after_it() -> None:

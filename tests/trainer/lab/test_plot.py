@@ -2,7 +2,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from trainer.lab.plot import HEIGHT, LEFT, RIGHT, WIDTH, Axis, Curve, svg
+from trainer.lab.plot import HEIGHT, LEFT, RIGHT, WIDTH, Axis, PlottedCurve, svg
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 
@@ -15,7 +15,7 @@ def _points(text: str) -> list[tuple[float, float]]:
 @pytest.mark.parametrize("is_log", [False, True])
 def test_points_lie_within_the_axes_and_in_proportion(is_log: bool) -> None:
     y = [1.0, 10.0, 100.0] if is_log else [1.0, 2.0, 3.0]
-    curve = Curve(name="a < b", x=[0.0, 1.0, 2.0], y=y)
+    curve = PlottedCurve(name="a < b", x=[0.0, 1.0, 2.0], y=y)
     text = svg("title", [curve], Axis(title="x"), Axis(title="y", is_log=is_log))
     (x0, y0), (x1, y1), (x2, y2) = _points(text)
     assert LEFT < x0 < x1 < x2 < WIDTH - RIGHT
@@ -39,5 +39,5 @@ def test_ticks_are_round_numbers(values: list[float], is_log: bool, ticks: list[
 
 
 def test_names_are_escaped_and_an_empty_plot_is_still_one() -> None:
-    text = svg("a & b", [Curve(name="<x>", x=[], y=[])], Axis(title="x"), Axis(title="y"))
+    text = svg("a & b", [PlottedCurve(name="<x>", x=[], y=[])], Axis(title="x"), Axis(title="y"))
     assert {"a & b", "<x>"} <= {element.text for element in ET.fromstring(text).iter()}

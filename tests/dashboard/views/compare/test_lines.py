@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.data.facts import Progress, RunFacts
+from dashboard.data.facts import RunFacts, StepProgress
 from dashboard.figures.style import RUN_COLOURS
 from dashboard.views.compare import lines
 from dashboard.views.compare.lines import LineId
@@ -25,7 +25,7 @@ def facts(run_id: str, *, name: str | None = None, metrics: tuple[str, ...] = ()
     }
     return RunFacts(
         run=run,
-        progress=Progress(0, None, None),
+        progress=StepProgress(0, None, None),
         metrics=list(metrics),
         newest={},
         mfu=None,

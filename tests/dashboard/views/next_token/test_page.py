@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from dashboard.data import cached, explorer
-from dashboard.data.explorer import Answer
+from dashboard.data.explorer import ExplorerAnswer
 from db import commands
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import PROBE
@@ -82,9 +82,9 @@ def test_a_prompt_of_ones_own_is_answered_by_two_checkpoints_side_by_side(
 ) -> None:
     asked: list[str] = []
 
-    def ask(prompt: str) -> list[Answer]:
+    def ask(prompt: str) -> list[ExplorerAnswer]:
         asked.append(prompt)
-        return [Answer(name, PLAIN) for name in ("drill / step-10", "drill / step-20")]
+        return [ExplorerAnswer(name, PLAIN) for name in ("drill / step-10", "drill / step-20")]
 
     monkeypatch.setattr(explorer, "ask", ask)
     app = open_page("next_token", run="spiky-1", prompt="abc")

@@ -8,12 +8,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.views.runs.table import Kind, values_column
+from dashboard.views.runs.table import CellFormat, values_column
 
 
 def test_numbers_are_shown_with_few_digits_and_sorted_by_their_values_of_which_nan_and_infinity_are_some() -> None:
     loss = values_column("last loss", [2.123456789, math.nan, None, -math.inf], 5)
-    assert loss.kind is Kind.NUMBER
+    assert loss.kind is CellFormat.NUMBER
     assert loss.cells == ["2.1235", "NaN", None, "-infinity"]
     assert loss.values == [2.123456789, "NaN", None, "-Infinity"]
     assert values_column("lr", [1e-4, 10**400], 8).values == [1e-4, "Infinity"]

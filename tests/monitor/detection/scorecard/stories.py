@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from db.scorecard import StoredIncident, StoredRun, StoredSegment
+from db.scorecard import ScorecardRun, StoredIncident, StoredSegment
 from lossguard.vocabulary.states import IncidentKind, IncidentState, InterventionState, OrderKind, Outcome
 from lossguard.vocabulary.values import plain_json
 from monitor.detection import Incident, Intervention
@@ -67,7 +67,7 @@ def segment(number: int = 0, fork: int = 0, last: int | None = 3000, interventio
     return StoredSegment(number, fork, last, intervention)
 
 
-def stored_run(*incidents: Incident, interventions: list[Intervention] | None = None, **changes: Any) -> StoredRun:
+def stored_run(*incidents: Incident, interventions: list[Intervention] | None = None, **changes: Any) -> ScorecardRun:
     """A run in observe mode that finished at step 3000, 3.6 s a step on 10 devices: 0.01 GPU-hours a step."""
     values: dict[str, Any] = {
         "id": "r1",
@@ -84,10 +84,10 @@ def stored_run(*incidents: Incident, interventions: list[Intervention] | None = 
         "incidents": [StoredIncident(0, plain_json(asdict(each))) for each in incidents],
         "interventions": [plain_json(asdict(each)) for each in interventions or []],
     }
-    return StoredRun(**values | changes)
+    return ScorecardRun(**values | changes)
 
 
-def only_site(run: StoredRun) -> ScoredSite:
+def only_site(run: ScorecardRun) -> ScoredSite:
     """The one site of the run."""
     (site,) = score_run(run).sites
     return site
