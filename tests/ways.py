@@ -28,6 +28,7 @@ import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
+import dashboard.server  # noqa: F401 - Streamlit as the server has it
 import lossguard
 from dashboard.figures import component
 from db import migrate

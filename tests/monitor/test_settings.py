@@ -63,7 +63,7 @@ def test_a_token_that_can_be_guessed_is_refused_without_being_shown(given: str) 
     assert given not in str(caught.value.errors()[0]["msg"])
 
 
-def test_a_variable_that_looks_like_a_setting_is_told_from_one_of_the_trainer_or_of_the_dashboard() -> None:
+def test_a_variable_that_looks_like_a_setting_is_named_and_one_of_the_trainer_or_of_the_dashboard_is_not() -> None:
     others = ("LOSSGUARD_MODE", "LOSSGUARD_RUN_ID", "LOSSGUARD_DASHBOARD_URL", "LOSSGUARD_TOKEN_FILE", "LOSSGUARD_URL")
     wrong = {"LOSSGUARD_TOKN": "TOKEN", "LOSSGUARD_DATABASE": "DATABASE_URL", "LOSSGUARD_LEASE_SECS": "LEASE_SECONDS"}
     found = misspelt(["LOSSGUARD_TOKEN", "TOKEN", *others, *wrong])

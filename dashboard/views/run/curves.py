@@ -4,13 +4,15 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from dashboard import clock, url_state
+from dashboard import clock, formatting, url_state
 from dashboard.axes import AxisChoices, XAxis
 from dashboard.data import cached, compute
 from dashboard.data.facts import RunFacts
+from dashboard.data.store import database_url
+from dashboard.data.values_file import VALUES_ROUTE, ValuesFile, values_files
 from dashboard.figures import component
 from dashboard.views import chart_controls, chart_view
-from dashboard.views.run import figure, tools
+from dashboard.views.run import figure
 from lossguard.vocabulary.metrics import default_charts
 
 
@@ -37,6 +39,7 @@ def show(facts: RunFacts) -> None:
     key, zone = f"figure-{facts.run.id}", st.context.timezone or "UTC"
     view = chart_view.shown(key, "steps")
     window = window_in_view(facts)
+    values_in_view = ValuesFile(database_url(), facts.run.id, metrics, window, options.discarded)
     drawing = figure.draw(
         facts,
         metrics,
@@ -51,10 +54,10 @@ def show(facts: RunFacts) -> None:
         drawing,
         key=key,
         label="Curves of the run",
-        title=tools.title(facts),
+        title=formatting.escape_plotly(formatting.run_label(facts.run)),
         view=view | {"last": url_state.last() or ""},
         on_view=lambda: save_view(facts, key, options.x_axis, zone),
-        csv=tools.csv_url(facts, metrics, window, discarded=options.discarded),
+        csv=VALUES_ROUTE + values_files.name(values_in_view),
     )
 
 
