@@ -4,11 +4,10 @@ python -m benchmarks.unstable [--seed 1 --seed 2 --seed 3] [--policy adaptive --
     [--store FOLDER]
 python -m benchmarks.unstable --regret arms.jsonl [--sealed 21]
 
-The first prints a table of docs/drill.md. All runs of a seed use the same recipe, steps and seed. Those with a policy
-take at least 15 ms a step, as in the drill. With --arms the runs of `adaptive` try the arms of their rollbacks, and
-what came out is appended to the file; with --store all runs have one store, so `adaptive` has the records of the arms
-of earlier ones. --faults N trains the recipe of the drill, with its faults, instead. The second
-compares policies on such a file: each first attempt at an incident costs what the arm of the policy's choice has cost.
+The first prints a table of docs/drill.md; runs with a policy take at least 15 ms a step, as in the drill. With --arms
+the runs of `adaptive` try the arms of their rollbacks, and append to the file what came out; with --store all runs have
+one store, so `adaptive` has the records of earlier arms. --faults N trains the recipe of the drill, with its faults.
+The second compares policies on such a file: a first attempt costs what the arm of the policy's choice has cost.
 """
 
 import argparse
@@ -21,12 +20,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import product
+from operator import sub
 from pathlib import Path
 from typing import Any
 
 from lossguard import Client, CollectorError, Run
 from lossguard.vocabulary.protocol import decode_number
 from lossguard.vocabulary.states import Arm, IncidentKind
+from lossguard.vocabulary.wording import Estimate
 from monitor.detection.interventions.decision import MIN_ARMS, Choice, Records
 from monitor.detection.interventions.policy import Policy
 from trainer.config import Recipe, load_recipe
@@ -184,21 +186,21 @@ def _choice(stored: Mapping[str, Any]) -> Choice:
 
 
 def print_regret(sites: Sequence[Site], sealed: int) -> None:
-    """The table of docs/drill.md. A seed that teaches is judged by the records of the others."""
-    print("| recipe | seeds | incidents | policy | regret, steps | nats above the best arm | as good as the best |")
-    print("|---|---|---|---|---|---|---|")
-    for recipe in sorted({site.recipe for site in sites}):
-        for name, is_sealed in (("learning", False), ("sealed", True)):
-            chosen = [site for site in sites if site.recipe == recipe and (site.seed >= sealed) is is_sealed]
-            for policy in ("never", "palm", "judged", "learnt") if chosen else ():
-                regrets, losses = [], []
-                for site in chosen:
-                    arm, deeper = _chosen(policy, site, sites, sealed)
-                    regrets.append(site.cost(arm, deeper) - min(map(site.cost, site.arms)))
-                    losses.append(site.loss(arm))
-                best = sum(regret <= 0 for regret in regrets)
-                mean, loss = statistics.fmean(regrets), statistics.fmean(losses)
-                print(f"| {recipe} | {name} | {len(chosen)} | {policy} | {mean:.1f} | {loss:.4f} | {best} |")
+    """Print the table of docs/drill.md. A seed that teaches is judged by the records of the others."""
+    print("| recipe | seeds | incidents | policy | regret, steps | above `judged` | nats above best | as good |")
+    print("|---|---|---|---|---|---|---|---|")
+    for recipe, name in product(sorted({site.recipe for site in sites}), ("learning", "sealed")):
+        group = [site for site in sites if site.recipe == recipe and (site.seed >= sealed) is (name == "sealed")]
+        judged: list[float] = []
+        for policy in ("judged", "learnt", "palm", "never") if group else ():
+            arms = [(site, *_chosen(policy, site, sites, sealed)) for site in group]
+            regrets = [site.cost(arm, deeper) - min(map(site.cost, site.arms)) for site, arm, deeper in arms]
+            judged = judged or regrets
+            above = Estimate.of(map(sub, regrets, judged))
+            steps = f"{statistics.fmean(regrets):.1f} | {above.mean:+.1f} +- {above.standard_error:.1f}"
+            loss = statistics.fmean(site.loss(arm) for site, arm, _ in arms)
+            nats, best = f"{loss:.4f}" if math.isfinite(loss) else "not finite", sum(each <= 0 for each in regrets)
+            print(f"| {recipe} | {name} | {len(group)} | {policy} | {steps} | {nats} | {best} |")
 
 
 def _chosen(policy: str, site: Site, sites: Sequence[Site], sealed: int) -> tuple[Arm, int]:
