@@ -1,4 +1,4 @@
-"""What the dashboard reads of Streamlit beside its public API.
+"""Streamlit's private API, as far as the dashboard needs it.
 
 Any release of Streamlit may change it: for its sake `pyproject.toml` bounds the version from above. Streamlit is
 imported where it is used, because `dashboard report` reads a login file and serves no page.

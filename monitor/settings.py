@@ -17,7 +17,7 @@ MIN_TOKEN = 16
 """Characters. A shorter token can be guessed."""
 
 SIMILARITY = 0.88
-"""Of two names, as difflib has it (0 to 1): from there on one may be a misspelling of the other."""
+"""Ratio of difflib (0 to 1) from which one name may be a misspelling of the other."""
 
 
 class Settings(BaseSettings):

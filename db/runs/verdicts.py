@@ -278,7 +278,7 @@ def verdicts(
         pks = set(some)
         read = _Read(session, [run for run in runs if run.pk in pks])
         for run in read.runs:
-            found[run.pk] = verdict_of(read.situation(run, now, is_collector_down))
+            found[run.pk] = verdict_of(read.verdict_input(run, now, is_collector_down))
     return found
 
 
@@ -311,7 +311,7 @@ class _Read:
             rows[row.run_pk].append(row)
         return rows
 
-    def situation(self, run: Run, now: float, is_collector_down: bool) -> VerdictInput:
+    def verdict_input(self, run: Run, now: float, is_collector_down: bool) -> VerdictInput:
         status, under_way = self._statuses.get(run.pk), self._interventions.get(run.pk, [])
         holds = [each for each in under_way if is_holding(each)]
         rollbacks = [each for each in under_way if each.kind == OrderKind.ROLLBACK]

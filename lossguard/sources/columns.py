@@ -32,7 +32,7 @@ STEP_NAMES = (
 TIME_NAMES = ("time", "timestamp", "_timestamp", "wall_time", "walltime", "datetime", "date", "created_at", "ts")
 
 NOTHING = ("", "-", "none", "null", "na", "n/a")
-"""What a table writes into a cell without a value, in small letters."""
+"""Cells without a value, in small letters."""
 
 
 @dataclass(frozen=True, slots=True)

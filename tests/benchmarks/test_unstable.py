@@ -1,4 +1,4 @@
-"""What the arms say of the policies."""
+"""Regrets of the policies, from recorded arms."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Where Streamlit does something else than its public API says."""
+"""Messages that Streamlit would drop."""
 
 import pytest
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg

@@ -75,7 +75,7 @@ def test_sync_refuses_bad_arguments_with_code_2(arguments: list[str], capsys: py
 def test_a_collector_that_was_restored_from_a_backup_is_brought_up_from_the_spools(
     collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What was delivered after the backup lies in the spool still."""
+    """Steps that were delivered after the backup lie in the spool still."""
     with lossguard.init("project", run_id="a", url=collector.url, directory=tmp_path) as run:
         for step in range(20):
             run.log(step, loss=1.0)

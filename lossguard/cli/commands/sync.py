@@ -64,7 +64,8 @@ def deliver(run: Path, settings: Settings, *, quiet: bool = False) -> str:
     was_delivered = all(map(is_delivered, spools_in(run)))
     problem = delivered(run, settings)
     if not quiet:
-        success = "delivered before (once more with --again)" if was_delivered else "delivered"
+        again = " (once more with --again)" if any(run.glob("*.spool*")) else ""  # else its steps were trimmed
+        success = f"delivered before{again}" if was_delivered else "delivered"
         print(printable(f"{run}: {problem or success}"))
     return problem
 
