@@ -1,6 +1,7 @@
 """An operator's decisions about a run: approve, reject, roll back, hold, release, accept, delete."""
 
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -23,9 +24,11 @@ def decide(session: Session, intervention_id: int, *, approved: bool, who: str, 
     run = runs.lock(session, session.get_one(Run, intervention.run_pk).id)
     session.refresh(intervention)
     number = intervention.number
-    _act(session, run, lambda engine: engine.approve(number) if approved else engine.reject(number), now, who)
-    action = "approve" if approved else "reject"
-    access.record(session, who=who, action=action, run=run.id, details={"intervention": number}, now=now)
+
+    def act(engine: DetectionEngine) -> list[Effect]:
+        return engine.approve(number) if approved else engine.reject(number)
+
+    _act(session, run, act, "approve" if approved else "reject", {"intervention": number}, who, now)
     session.refresh(intervention)
     return intervention
 
@@ -33,9 +36,7 @@ def decide(session: Session, intervention_id: int, *, approved: bool, who: str, 
 def roll_back(session: Session, run_id: str, spec: RollbackIn, *, who: str, now: float) -> Run:
     """Order a rollback. Raises Problem 409 when the run cannot roll back, or no checkpoint fits."""
     run, given = runs.lock(session, run_id), spec.model_dump(exclude={"dry_run"})
-    _act(session, run, lambda engine: engine.rollback(**given), now, who)
-    access.record(session, who=who, action="rollback", run=run.id, details=given, now=now)
-    return run
+    return _act(session, run, lambda engine: engine.rollback(**given), "rollback", given, who, now)
 
 
 def planned_rollback(session: Session, run_id: str, spec: RollbackIn) -> dict[str, int | None]:
@@ -52,52 +53,49 @@ def hold(session: Session, run_id: str, spec: HoldIn, *, who: str, now: float) -
     run = runs.lock(session, run_id)
     if run.state != RunState.RUNNING:
         raise _not_possible(f"the run is not running (it is {run.state}): there is nothing to hold")
-    _act(session, run, lambda engine: engine.hold(spec.reason), now, who)
-    access.record(session, who=who, action="hold", run=run.id, details=spec.model_dump(), now=now)
-    return run
+    return _act(session, run, lambda engine: engine.hold(spec.reason), "hold", spec.model_dump(), who, now)
 
 
 def release(session: Session, run_id: str, *, who: str, now: float) -> Run:
     """End a hold: the trainer continues where it stopped. Raises Problem 409 when the run is not held."""
-    run = runs.lock(session, run_id)
-    _act(session, run, lambda engine: engine.release(), now, who)
-    access.record(session, who=who, action="release", run=run.id, details={}, now=now)
-    return run
+    return _act(session, runs.lock(session, run_id), lambda engine: engine.release(), "release", {}, who, now)
 
 
 def accept_level(session: Session, run_id: str, *, who: str, now: float) -> Run:
     """The present level of the loss is the new normal. Raises Problem 409 when no incident of the loss is open."""
     run = runs.lock(session, run_id)
-    _act(session, run, lambda engine: engine.accept_level(), now, who)
     segment = queries.newest_segment(session, run=run)
-    assert segment is not None  # an incident is open
-    step = 0 if segment.last_step is None else segment.last_step + 1
-    commands.add_event(
-        session,
-        run=run,
-        key=f"accept-level-{segment.number}-{step}",
-        segment=segment.number,
-        step=step,
-        time=now,
-        kind=LEVEL_ACCEPTED,
-        details={"who": who},
-    )
-    access.record(session, who=who, action="accept-level", run=run.id, details={"step": step}, now=now)
+    step = 0 if segment is None or segment.last_step is None else segment.last_step + 1
+    _act(session, run, lambda engine: engine.accept_level(), "accept-level", {"step": step}, who, now)
+    assert segment is not None  # an incident was open
+    key = f"accept-level-{segment.number}-{step}"
+    place: dict[str, Any] = {"segment": segment.number, "step": step, "time": now}
+    commands.add_event(session, run=run, key=key, kind=LEVEL_ACCEPTED, details={"who": who}, **place)
     return run
 
 
 def accept_replay(session: Session, run_id: str, *, who: str, now: float) -> Run:
     """The difference of the last replay is normal for this run. Raises Problem 409 when no mismatch is open."""
     run = runs.lock(session, run_id)
-    _act(session, run, lambda engine: engine.accept_replay(), now, who)
-    mismatches = (each for each in queries.incidents(session, run=run) if each.kind == IncidentKind.REPLAY_MISMATCH)
-    details = {"incident": max(each.number for each in mismatches)}
-    access.record(session, who=who, action="accept-replay", run=run.id, details=details, now=now)
-    return run
+    incidents = queries.incidents(session, run=run)
+    mismatches = [each.number for each in incidents if each.kind == IncidentKind.REPLAY_MISMATCH]
+    details = {"incident": max(mismatches, default=None)}
+    return _act(session, run, lambda engine: engine.accept_replay(), "accept-replay", details, who, now)
 
 
-def _act(session: Session, run: Run, act: Callable[[DetectionEngine], list[Effect]], now: float, who: str) -> None:
+def _act(
+    session: Session,
+    run: Run,
+    act: Callable[[DetectionEngine], list[Effect]],
+    action: str,
+    details: dict[str, Any],
+    who: str,
+    now: float,
+) -> Run:
+    """Do what was decided, and keep it in the audit trail. Raises Problem 409 if it is not possible."""
     detection_state.update(session, run, _checked(act), now=now, approved_by=who)
+    access.record(session, who=who, action=action, run=run.id, details=details, now=now)
+    return run
 
 
 def _checked(act: Callable[[DetectionEngine], list[Effect]]) -> Callable[[DetectionEngine], list[Effect]]:

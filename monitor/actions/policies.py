@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import commands, queries
-from db.models import UNREADABLE_RULE, Run
+from db import commands
+from db.models import UNREADABLE_RULE
 from db.records import access, policies
 from db.store import bulk
 from lossguard.vocabulary.states import Layer, RunState
@@ -16,7 +16,7 @@ from monitor.detection.interventions.policy_layers import Fields, Layers
 from monitor.detection.interventions.run_policy import DETECTION
 from monitor.detection.settings import DetectionSettings
 from monitor.ingestion import detection_state, run_policies, runs
-from monitor.problems import Problem, unknown
+from monitor.problems import Problem
 
 DETECTION_NAMES = frozenset(each.name for each in dataclasses.fields(DetectionSettings))
 
@@ -62,31 +62,18 @@ def show(session: Session, *, project: str | None = None, run_id: str | None = N
 
     Without a run: of new runs of the project, or of the collector. Raises Problem 404 when there is no such run.
     """
-    run = None if run_id is None else _run_named(session, run_id)
+    run = None if run_id is None else runs.named(session, run_id)
     layers = policies.layers(session, project=project if run is None else run.project, run_id=run_id)
-    has_ended = run is not None and run.state != RunState.RUNNING
-    rule = (
-        run.policy
-        if run is not None and has_ended
-        else run_policies.readable_rule(layers, None if run is None else run.policy)
-    )
+    rule = None if run is None else run.policy
+    if run is None or run.state == RunState.RUNNING:  # one that has ended keeps the policy that it had
+        rule = run_policies.readable_rule(layers, rule)
     values = [
-        {"name": each.name, "value": each.value, "from": each.layer or "default", "part": _part(each.name)}
+        {"name": each.name, "value": each.value, "from": each.layer or "default"}
+        # The part of a request that names the value: beside the values of the policy, or under `detection`.
+        | {"part": DETECTION if each.name in DETECTION_NAMES else "policy"}
         for each in policy_layers.values(layers, rule)
     ]
     return {"values": values, "layers": {layer: dict(layers.get(layer, {})) for layer in Layer}}
-
-
-def _part(name: str) -> str:
-    """Return the part of a request that names the value: beside the values of the policy, or under `detection`."""
-    return DETECTION if name in DETECTION_NAMES else "policy"
-
-
-def _run_named(session: Session, run_id: str) -> Run:
-    run = queries.run_named(session, run_id=run_id)
-    if run is None:
-        raise unknown("run", run_id)
-    return run
 
 
 def _changed(fields: Fields, changes: Fields) -> dict[str, Any]:

@@ -1,17 +1,13 @@
 """Stored rows as the API returns them: JSON-able, with non-finite numbers encoded."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from db.goodput import rollback_costs
-from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind
-from db.lineage import live_line, source_of
+from db.lineage import live_line
 from db.models import INNER_COLUMNS, Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
-from db.queries import Series
 from db.records.arms import TriedArm
-from db.records.hardware import HardwareSample
 from db.records.step_notes import StepNote
 from db.runs.overview import Standing, Tally
 from db.runs.verdicts import Verdict
@@ -57,8 +53,7 @@ def run(row: Run, fields: Sequence[str] | None = None) -> dict[str, Any]:
     """A run with its complete policy, or these fields of it alone."""
     shown = record(row, fields)
     if "policy" in shown:
-        rule = run_policy.to_rule(run_policy.policy_of(row.policy), run_policy.settings_of(row.policy))
-        shown["policy"] = rule
+        shown["policy"] = run_policy.to_rule(run_policy.policy_of(row.policy), run_policy.settings_of(row.policy))
     return shown
 
 
@@ -76,15 +71,13 @@ def standing_fields(*, with_config: bool) -> list[str]:
 
 def columns_of_standing(fields: Sequence[str]) -> set[str]:
     """The columns of a run that these fields of a list show."""
-    of_tags = {"tags", "config"} if "tags" in fields else set()
-    of_verdict = {"state", "started_at", "last_report_at", "capabilities", "restorable_steps"}
-    of_verdict = of_verdict if set(JUDGED) & set(fields) else set()
-    return (set(fields) & {*LISTED, *LISTED_TIMES, "config"}) | of_tags | of_verdict
-
-
-def verdict(found: Verdict) -> dict[str, Any]:
-    """Return the verdict on a run as JSON: one word and one sentence."""
-    return asdict(found)
+    shown = set(fields)
+    needed = shown & {*LISTED, *LISTED_TIMES, "config"}
+    if "tags" in shown:
+        needed |= {"tags", "config"}
+    if shown & set(JUDGED):
+        needed |= {"state", "started_at", "last_report_at", "capabilities", "restorable_steps"}
+    return needed
 
 
 def standing(row: Run, newest: Standing, tally: Tally, judged: Verdict | None, fields: Sequence[str]) -> dict[str, Any]:
@@ -109,17 +102,6 @@ def step(row: StoredStep | None, names: list[str]) -> dict[str, Any] | None:
     return {"step": row.step, "segment": row.segment, "time": row.time, "metrics": values}
 
 
-def source(events: Sequence[Event]) -> dict[str, Any]:
-    """Return how the rows of a run are made, and one sentence for each way in which that matters."""
-    facts = source_of(events)
-    return facts.to_details() | {"sentences": facts.describe()}
-
-
-def goodput(found: Breakdown) -> dict[str, Any]:
-    """The time of a run by cause; `goodput` is null while no time has passed."""
-    return {"goodput": found.goodput, "total_seconds": found.total, "seconds": dict(found.seconds)}
-
-
 def costs(rewinds: Sequence[Rewind]) -> dict[str, Any]:
     """Return the costs of the rewinds of a run. In `seconds`, time that two share counts once; null: not known."""
     tokens = [rewind.tokens for rewind in rewinds if rewind.tokens is not None]
@@ -127,21 +109,8 @@ def costs(rewinds: Sequence[Rewind]) -> dict[str, Any]:
         "steps": sum(rewind.steps for rewind in rewinds),
         "tokens": sum(tokens) if tokens or not rewinds else None,
         "seconds": rollback_costs.total_seconds(rewinds),
-        "rewinds": [_rewind(rewind) for rewind in rewinds],
+        "rewinds": [{name: getattr(rewind, name) for name in REWIND} for rewind in rewinds],
     }
 
 
-def _rewind(rewind: Rewind) -> dict[str, Any]:
-    names = ("segment", "reason", "fork_step", "incident", "steps", "tokens", "seconds")
-    return {name: getattr(rewind, name) for name in (*names, "first_done_at", "done_again_at")}
-
-
-def hardware(sample: HardwareSample) -> dict[str, Any]:
-    """A sample of the hardware."""
-    named = {name: getattr(sample, name) for name in ("time", "step", "host", "device", "num_errors")}
-    return named | {"values": sample.readings}
-
-
-def series(columns: Series) -> dict[str, Any]:
-    """A metric over steps, in columns."""
-    return asdict(columns)
+REWIND = ("segment", "reason", "fork_step", "incident", "steps", "tokens", "seconds", "first_done_at", "done_again_at")

@@ -59,6 +59,14 @@ def taken(run_id: str) -> Problem:
     return Problem(409, "the run id is taken", detail, ["body", "id"])
 
 
+def named(session: Session, run_id: str) -> Run:
+    """The run with this id. Raises Problem 404 when there is none."""
+    run = queries.run_named(session, run_id=run_id)
+    if run is None:
+        raise unknown("run", run_id)
+    return run
+
+
 def lock(session: Session, run_id: str) -> Run:
     """The run, locked until the transaction ends. Raises Problem 404 when there is no such run."""
     run = commands.lock_run(session, run_id=run_id)

@@ -4,38 +4,11 @@ from fastapi import APIRouter
 
 from lossguard.vocabulary.protocol import API
 from monitor import problems
-from monitor.api.routes import (
-    audit,
-    collector,
-    export,
-    hardware,
-    health,
-    mlflow,
-    notes,
-    orders,
-    overview,
-    policies,
-    preflights,
-    runs,
-    scorecard,
-    series,
-)
+from monitor.api.routes import collector, measurements, mlflow, orders, runs
 
 router = APIRouter(responses=problems.RESPONSES)
-for each in (
-    collector,
-    overview,
-    runs,
-    notes,
-    series,
-    hardware,
-    export,
-    orders,
-    preflights,
-    policies,
-    audit,
-    scorecard,
-):
-    router.include_router(each.router, prefix=API)
+routers = (collector.router, runs.router, runs.of_notes, measurements.router, orders.router, orders.of_policies)
+for each in routers:
+    router.include_router(each, prefix=API)
 router.include_router(mlflow.router)
-router.include_router(health.router)
+router.include_router(collector.health)

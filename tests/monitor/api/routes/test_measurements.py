@@ -1,6 +1,7 @@
-"""A run as a file, over HTTP."""
+"""A metric over steps, samples of the hardware, and a run as a file, over HTTP."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,69 @@ import sqlalchemy as sa
 
 from db import queries
 from db.files import imports, record
+from db.steps.archived.places import Place
 from db.store.engine import reading, writing
+from lossguard.vocabulary.hardware import MAX_ERRORS
 from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
+from tests.db.archive.stored import add_ended_run, archive
 from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import noise, obey, train_until_nan
+
+
+def test_custom_metrics_have_series_too(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), [0, 1], {"loss": [1.0, 1.0], "eval/loss": [None, 2.5]})
+    assert trainer.get("/series", metric="eval/loss")["last"] == [2.5]
+    assert trainer.get()["metrics"] == ["loss", "perplexity", "eval/loss"]
+
+
+def test_archived_steps_that_cannot_be_read_are_one_sentence_and_a_chart_of_the_whole_run_works(
+    http: TestClient, sqlite_engine: sa.Engine, tmp_path: Path
+) -> None:
+    with writing(sqlite_engine) as session:
+        add_ended_run(session)
+    archive(sqlite_engine, Place(str(tmp_path / "place")))
+    shutil.rmtree(tmp_path / "place")
+    path = f"{API}/runs/r1/series?metric=loss&points="
+    assert http.get(f"{path}3").status_code == 200
+    answer = http.get(f"{path}2000")
+    assert (answer.status_code, answer.json()["title"]) == (503, "archived steps cannot be read")
+    detail = answer.json()["detail"]
+    assert detail.startswith("the archived steps 0 to 511 of the run 'r1' cannot be read: cannot read file://")
+    assert detail.endswith("is it mounted? The folder has no file lossguard-archive.txt")
+
+
+def sample(time: float, step: int | None = 7, **values: Any) -> dict[str, Any]:
+    return {"time": NOW + time, "step": step, "host": "node-1", "device": "gpu0", "values": values}
+
+
+def test_samples_come_back_as_they_were_reported(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), [], {}, hardware=[sample(0, None, power=600.0), sample(15, ecc_errors=1.0)])
+    assert trainer.get("/hardware") == [
+        sample(0, None, power=600.0) | {"num_errors": 0},
+        sample(15, ecc_errors=1.0) | {"num_errors": 1},
+    ]
+    assert [one["step"] for one in trainer.get("/hardware", errors=True)] == [7]
+    assert trainer.get("/hardware", **{"from": NOW + 1, "to": NOW + 2}) == []
+
+
+def test_a_broken_counter_of_errors_does_not_stop_the_reports_of_its_run(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), [0], {"loss": [2.0]}, hardware=[sample(0, ecc_errors=2.0**64, xid_errors=-1.0)])
+    (stored,) = trainer.get("/hardware")
+    assert (stored["num_errors"], stored["values"]["ecc_errors"]) == (MAX_ERRORS, 2.0**64)
+
+
+def test_an_unknown_run_and_a_value_that_is_no_number_are_refused(http: TestClient) -> None:
+    assert http.get(f"{API}/runs/none/hardware").status_code == 404
+    trainer = Trainer(http)
+    body = {"segment": trainer.open("a"), "steps": [], "hardware": [sample(0, power="NaN")]}
+    answer = http.post(f"{API}/runs/r1/reports", json=body)
+    assert answer.status_code == 422
+    assert "power" in str(answer.json()["where"])
 
 
 def test_a_rolled_back_run_is_exported_and_is_imported_with_all_that_belongs_to_it(
