@@ -1,7 +1,7 @@
 """The collector as an ASGI application. Importing this module creates nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -9,32 +9,25 @@ from typing import Any
 import sqlalchemy as sa
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
-from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from db.store.engine import create_engine
-from lossguard.spool.writer import Writer
 from monitor import problems
 from monitor.api import routes
 from monitor.api.auth import Authentication
 from monitor.api.dependencies import Collector
 from monitor.api.plain_reports import PlainReports
 from monitor.api.request_limits import RequestLimits
-from monitor.api.response_headers import ResponseHeaders
-from monitor.ingestion.lease import Claim
-from monitor.ingestion.order_terms import OrderTerms
-from monitor.ingestion.queue import Reported, ReportQueue
-from monitor.ingestion.reports import ReportResult, take_report
-from monitor.ingestion.run_cache import RunCache
-from monitor.ingestion.run_updates import RunLimits, RunUpdate, take_update
+from monitor.api.requests import ProcessMetrics, Requests
+from monitor.ingestion.lease import StoreClock
+from monitor.ingestion.orders import OrderTerms
+from monitor.ingestion.queue import Intake, ReportQueue
+from monitor.ingestion.run_updates import RunLimits
 from monitor.ingestion.waiting_rows import WaitingRows
 from monitor.leader.background import Background, FileRemoval, LastRows
 from monitor.leader.leadership import Leadership
 from monitor.leader.stall_check import look
 from monitor.settings import Settings
-from monitor.store_clock import StoreClock
-from monitor.telemetry.logs import RequestLog
-from monitor.telemetry.process_metrics import ProcessMetrics, RequestMetrics
 from monitor.telemetry.run_metrics import RunMetrics
 
 Clock = Callable[[], float]
@@ -65,8 +58,10 @@ def create_app(
     )
     engine = terms.attached_to(engine or create_engine(settings.database_url))
     registry = registry or CollectorRegistry()
-    metrics, cache = ProcessMetrics(registry), RunCache()
-    reports = _report_queue(settings, engine, clock, cache, metrics)
+    metrics = ProcessMetrics(registry)
+    limits = RunLimits(max_metrics=settings.max_metrics, max_segments=settings.max_segments)
+    intake = Intake(clock, limits, lease_seconds=settings.lease_seconds)
+    reports = ReportQueue(engine, intake, timer=metrics.time_transaction)
     collector = Collector(
         settings=settings,
         engine=engine,
@@ -74,7 +69,6 @@ def create_app(
         registry=registry,
         metrics=metrics,
         run_metrics=RunMetrics(engine, limit=settings.max_runs_in_metrics, clock=clock),
-        run_cache=cache,
         reports=reports,
         waiting_rows=WaitingRows(engine, reports, clock),
         needs_token=settings.token is not None,
@@ -108,36 +102,7 @@ def create_app(
     app.add_middleware(PlainReports, reports=reports, metrics=metrics)
     app.add_middleware(RequestLimits, settings=settings)
     app.add_middleware(Authentication)
-    app.add_middleware(ResponseHeaders)
-    app.add_middleware(RequestMetrics, metrics=metrics)
-    app.add_middleware(RequestLog)
+    app.add_middleware(Requests, metrics=metrics)
     # Not `include_router`, which would assemble them anew for every application.
     app.router.routes.extend(routes.router.routes)
     return app
-
-
-def _report_queue(
-    settings: Settings, engine: sa.Engine, clock: Clock, cache: RunCache, metrics: ProcessMetrics
-) -> ReportQueue:
-    limits = RunLimits(max_metrics=settings.max_metrics, max_segments=settings.max_segments)
-
-    def take(
-        session: Session, run_id: str, report: Reported, undelivered_bytes: int | None, writer: Writer | None
-    ) -> ReportResult:
-        claim = Claim(writer=writer, now=clock(), seconds=settings.lease_seconds)
-        if isinstance(report, RunUpdate):
-            return take_update(session, run_id, report, claim=claim, cache=cache, limits=limits)
-        return take_report(
-            session,
-            run_id,
-            report,
-            claim=claim,
-            cache=cache,
-            max_metrics=settings.max_metrics,
-            undelivered_bytes=undelivered_bytes,
-        )
-
-    def lock(session: Session, run_ids: Sequence[str]) -> None:
-        cache.lock_ahead(session, run_ids, clock())
-
-    return ReportQueue(engine, take, lock, timer=metrics.time_transaction)

@@ -207,10 +207,6 @@ class ReportIn(Body):
     preflight: PreflightIn | None = None
     """The answer to the question that came with an earlier answer."""
 
-    @property
-    def num_steps(self) -> int:
-        return len(self.steps)
-
     @model_validator(mode="after")
     def tiers_hold_restorable_steps(self) -> Self:
         for tier in self.restorable_tiers or ():

@@ -65,7 +65,7 @@ GUARDS = (
     ),
     Guard(
         "monitor/leader/stall_check.py",
-        "monitor/ingestion/test_stalls.py::a_leader_that_has_lost",
+        "monitor/leader/test_stall_check.py::a_leader_that_has_lost",
         "if not leader.holds(session, lease):",
     ),
     # Damage is found
@@ -92,13 +92,13 @@ GUARDS = (
     ),
     # What an order may do
     Guard(
-        "monitor/ingestion/order_terms.py",
-        "monitor/ingestion/test_order_terms_checks.py::a_rollback_ends_at_the_ordered_step",
+        "monitor/ingestion/orders.py",
+        "monitor/ingestion/test_orders.py::a_rollback_ends_at_the_ordered_step",
         "if step != order.rewind_to and step not in run.restorable_steps:",
     ),
     Guard(
-        "monitor/ingestion/order_terms.py",
-        "monitor/ingestion/test_order_terms_checks.py::the_skipped_batches",
+        "monitor/ingestion/orders.py",
+        "monitor/ingestion/test_orders.py::the_skipped_batches",
         "if skip_to - skip_from > MAX_WIDER * (order.skip_to - order.skip_from):",
     ),
     Guard(

@@ -12,14 +12,13 @@ from sqlalchemy.orm import Session
 from db.store.engine import reading, writing
 from lossguard.spool.writer import WRITER_HEADER, Writer
 from monitor.api.auth import FailedAttempts
+from monitor.api.requests import ProcessMetrics
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.queue import ReportQueue
-from monitor.ingestion.run_cache import RunCache
 from monitor.ingestion.waiting_rows import WaitingRows
 from monitor.problems import Problem
 from monitor.scored_runs import ScoredRuns
 from monitor.settings import Settings
-from monitor.telemetry.process_metrics import ProcessMetrics
 from monitor.telemetry.run_metrics import RunMetrics
 
 
@@ -34,7 +33,6 @@ class Collector:
     registry: CollectorRegistry
     metrics: ProcessMetrics
     run_metrics: RunMetrics
-    run_cache: RunCache
     reports: ReportQueue
     waiting_rows: WaitingRows
     needs_token: bool

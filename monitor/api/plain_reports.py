@@ -21,11 +21,11 @@ from lossguard.vocabulary.protocol import API, MAX_STEP, MAX_TIME, RUN_ID_PATTER
 from monitor import problems
 from monitor.api.parsing import SMALL_BODY
 from monitor.api.request_limits import replay
-from monitor.ingestion import order_terms
+from monitor.api.requests import ProcessMetrics
+from monitor.ingestion import orders
 from monitor.ingestion.queue import ReportQueue
 from monitor.ingestion.reports import ReportResult
 from monitor.schemas import MAX_FIELDS, ReportIn
-from monitor.telemetry.process_metrics import ProcessMetrics
 
 PATH = re.compile(f"{API}/runs/({RUN_ID_PATTERN})/reports")
 JSON = b"application/json"
@@ -90,7 +90,7 @@ def to_wire(result: ReportResult, writer: Writer | None) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "accepted": result.num_accepted,
         "duplicates": result.num_duplicates,
-        "orders": [order_terms.to_wire(order) for order in result.open_orders],
+        "orders": [orders.to_wire(order) for order in result.open_orders],
     }
     if result.question is not None:
         answer["preflight"] = result.question

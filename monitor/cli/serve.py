@@ -51,7 +51,7 @@ def serve(
     config = uvicorn.Config(
         app,
         log_config=None,
-        access_log=False,  # RequestLog writes a better one
+        access_log=False,  # `Requests` writes a better one
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         **connections.server_options(settings),

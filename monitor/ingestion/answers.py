@@ -1,16 +1,18 @@
-"""A trainer answers an order: it was executed, or it failed."""
+"""A trainer answers an order: it was executed, or it failed; and it says which arms it has tried."""
 
 import hmac
 import logging
+from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.models import Order, Run
-from db.records import access
+from db.records import access, arms
 from lossguard.vocabulary.states import OrderKind, OrderState, Refusal
+from lossguard.vocabulary.wire import ArmsTried
 from monitor.detection import DetectionEngine, Effect
-from monitor.ingestion import detection_state, lease, order_terms, runs
+from monitor.ingestion import detection_state, lease, orders, runs
 from monitor.ingestion.lease import Claim
 from monitor.problems import Problem, unknown
 from monitor.schemas import AnswerIn
@@ -66,9 +68,9 @@ def _check_figures(session: Session, run: Run, order: Order, answer: AnswerIn) -
         if segment is not None and segment.fork_step != answer.rewound_to:
             why = f"segment {segment.number}, which carries order {order.id} out, begins at step {segment.fork_step}"
             raise _misfit(why, "rewound_to")
-        if segment is None and (problem := order_terms.bad_rewind(run, order, answer.rewound_to)) is not None:
+        if segment is None and (problem := orders.bad_rewind(run, order, answer.rewound_to)) is not None:
             raise _misfit(problem, "rewound_to")
-    if (problem := order_terms.bad_skip(order, answer.skip_from, answer.skip_to)) is not None:
+    if (problem := orders.bad_skip(order, answer.skip_from, answer.skip_to)) is not None:
         raise _misfit(problem, "skip_from")
 
 
@@ -79,6 +81,23 @@ def _misfit(detail: str, field: str) -> Problem:
 def known_refusal(word: str | None) -> Refusal | None:
     """Return the refusal that a trainer names; one that only a later release knows counts as any failure."""
     return Refusal(word) if word in tuple(Refusal) else None
+
+
+def take_arms(session: Session, run: Run, engine: DetectionEngine, reported: Sequence[ArmsTried]) -> None:
+    """Store the arms that were tried. Those of an order that this store does not know are left out."""
+    interventions = {each.number: each for each in queries.interventions(session, run=run)}
+    for tried in reported:
+        order = session.get(Order, tried.order) if tried.order < 2**31 else None
+        if order is None or order.run_pk != run.pk:
+            continue
+        row = interventions[order.intervention]
+        incident = None if row.incident is None else queries.incident_numbered(session, run=run, number=row.incident)
+        if incident is not None:
+            depth = max(0, incident.onset_step - tried.rewind_to)
+            known = {"kind": incident.kind, "attempt": row.attempt, "tier": tried.tier, "depth": depth}
+            details = {each.arm.value: {**each.to_details(), **known} for each in tried.results}
+            arms.save(session, run=run, incident=incident.number, intervention=row.number, arms=details)
+    detection_state.give_records(session, run, engine)
 
 
 def _apply(engine: DetectionEngine, intervention: int, answer: AnswerIn) -> list[Effect]:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from db import commands, lineage, queries
 from db.lineage import StepRange
 from db.models import DetectionState, Intervention, Order, Run, Segment, intact_state
+from db.records import arms
 from db.steps.reader import StepBlock, read_intact_blocks
 from lossguard.vocabulary.limits import limits_in
 from lossguard.vocabulary.metrics import detector_inputs
@@ -20,7 +21,8 @@ from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CAN_SCALE_LR, CANNOT_SK
 from lossguard.vocabulary.states import OrderKind, RunState, SegmentReason
 from monitor.detection import DetectionEngine, Effect, Rows
 from monitor.detection.interventions import run_policy
-from monitor.ingestion import arms, effects, recorded_steps, run_policies
+from monitor.detection.interventions.decision import Records
+from monitor.ingestion import effects, recorded_steps, run_policies
 from monitor.ingestion.columns import stored_rows
 
 log = logging.getLogger(__name__)
@@ -52,8 +54,13 @@ def load_and_replay(session: Session, run: Run) -> tuple[DetectionEngine, int]:
     if run.state == RunState.RUNNING:  # one that has ended keeps the policy that it had
         follow_layers(session, run)
     engine, num_replayed = _load(session, run)
-    arms.give(session, run, engine)
+    give_records(session, run, engine)
     return engine, num_replayed
+
+
+def give_records(session: Session, run: Run, engine: DetectionEngine) -> None:
+    """Let the policy of the run know of all arms that were tried in its project."""
+    engine.response.records = Records.of(arms.of_project(session, project=run.project))
 
 
 def follow_layers(session: Session, run: Run) -> None:

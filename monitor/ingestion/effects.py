@@ -15,7 +15,7 @@ from lossguard.vocabulary.states import IncidentState, InterventionState, Outcom
 from lossguard.vocabulary.values import plain_json
 from monitor.detection import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
 from monitor.detection.incidents.states import INTERVENTION_TERMINAL
-from monitor.ingestion import order_terms
+from monitor.ingestion import orders
 
 WITHDRAWS_ITS_ORDER = (InterventionState.WITHDRAWN, InterventionState.REJECTED)
 """States of an intervention in which its order, if still open, is withdrawn."""
@@ -41,8 +41,8 @@ def write(
             case InterventionChanged(intervention, choices):
                 row = _write_intervention(session, run, intervention, choices, now)
                 if intervention.state is InterventionState.ORDERED:
-                    terms = order_terms.columns(session, run, row, segment=segment, approved_by=approved_by, now=now)
-                    reason, sign = " ".join(intervention.reasons), order_terms.signer(session, run)
+                    terms = orders.columns(session, run, row, segment=segment, approved_by=approved_by, now=now)
+                    reason, sign = " ".join(intervention.reasons), orders.signer(session, run)
                     commands.issue_order(session, intervention=row, reason=reason, now=now, terms=terms, sign=sign)
             case Outlier():
                 _write_outlier(session, run, effect, segment, now)

@@ -22,8 +22,10 @@ from sqlalchemy.orm import Session
 
 from db.store.engine import writing
 from lossguard.spool.writer import Writer
-from monitor.ingestion.reports import ReportResult
-from monitor.ingestion.run_updates import RunUpdate
+from monitor.ingestion.lease import Claim
+from monitor.ingestion.reports import ReportResult, take_report
+from monitor.ingestion.run_cache import RunCache
+from monitor.ingestion.run_updates import RunLimits, RunUpdate, take_update
 from monitor.schemas import ReportIn
 
 MAX_GROUP_REPORTS, MAX_GROUP_STEPS = 256, 10_000
@@ -52,8 +54,9 @@ class PendingReport:
     @property
     def num_steps(self) -> int:
         """Steps with the usual number of metrics that take as long to store."""
-        metrics = 0 if isinstance(self.report, RunUpdate) else len(self.report.metrics)
-        return self.report.num_steps * max(1, -(-metrics // USUAL_METRICS))
+        if isinstance(self.report, RunUpdate):
+            return len(self.report.metrics)
+        return len(self.report.steps) * max(1, -(-len(self.report.metrics) // USUAL_METRICS))
 
 
 class WaitingReports:
@@ -67,58 +70,62 @@ class WaitingReports:
 
     def next_group(self) -> list[PendingReport]:
         """Take out the reports that are stored next, in the order of their runs; none: nothing waits."""
-        group, is_alone = _Group(), len(self._by_run) == 1
+        group: list[PendingReport] = []
+        num_reports, num_steps = Counter[str](), Counter[str]()
+        is_alone = len(self._by_run) == 1
         set_aside: OrderedDict[str, deque[PendingReport]] = OrderedDict()
-        while self._by_run and not group.is_full:
+        while self._by_run and len(group) < MAX_GROUP_REPORTS and num_steps.total() < MAX_GROUP_STEPS:
             run_id, reports = self._by_run.popitem(last=False)
-            if not is_alone and group.has_share_of(run_id):
+            share = max(num_reports[run_id] / MAX_GROUP_REPORTS, num_steps[run_id] / MAX_GROUP_STEPS)
+            if share >= RUN_SHARE and not is_alone:
                 set_aside[run_id] = reports
                 continue
-            group.add(reports.popleft())
+            group.append(reports.popleft())
+            num_reports[run_id] += 1
+            num_steps[run_id] += group[-1].num_steps
             if reports:
                 self._by_run[run_id] = reports
         self._by_run |= set_aside
         # Every collector locks runs in the same order, so that two of them cannot deadlock.
-        return sorted(group.reports, key=lambda pending: pending.run_id)
+        return sorted(group, key=lambda pending: pending.run_id)
 
 
-class _Group:
-    """Reports that are stored together, and how many of them are of which run."""
+class Intake:
+    """Takes reports into the runs of a store."""
 
-    def __init__(self) -> None:
-        self.reports: list[PendingReport] = []
-        self._num_reports: Counter[str] = Counter()
-        self._num_steps: Counter[str] = Counter()
+    def __init__(self, clock: Callable[[], float], limits: RunLimits, *, lease_seconds: float) -> None:
+        """`clock` returns unix seconds. `lease_seconds`: duration of the lease of a run."""
+        self._clock, self._limits, self._lease_seconds = clock, limits, lease_seconds
+        self.cache = RunCache()
 
-    def add(self, pending: PendingReport) -> None:
-        self.reports.append(pending)
-        self._num_reports[pending.run_id] += 1
-        self._num_steps[pending.run_id] += pending.num_steps
+    def lock(self, session: Session, run_ids: Sequence[str]) -> None:
+        """Lock the runs of several reports, before the first of them is taken."""
+        self.cache.lock_ahead(session, run_ids, self._clock())
 
-    @property
-    def is_full(self) -> bool:
-        return len(self.reports) >= MAX_GROUP_REPORTS or self._num_steps.total() >= MAX_GROUP_STEPS
-
-    def has_share_of(self, run_id: str) -> bool:
-        """True if the run has given all that it may while others wait."""
-        reports, steps = self._num_reports[run_id], self._num_steps[run_id]
-        return reports >= RUN_SHARE * MAX_GROUP_REPORTS or steps >= RUN_SHARE * MAX_GROUP_STEPS
-
-
-TakeReport = Callable[[Session, str, Reported, int | None, Writer | None], ReportResult]
-LockRuns = Callable[[Session, Sequence[str]], None]
-Timer = Callable[[], AbstractContextManager[None]]
+    def take(self, session: Session, pending: PendingReport) -> ReportResult:
+        """Store one report, and act on it."""
+        run_id, report, cache, limits = pending.run_id, pending.report, self.cache, self._limits
+        claim = Claim(writer=pending.writer, now=self._clock(), seconds=self._lease_seconds)
+        if isinstance(report, RunUpdate):
+            return take_update(session, run_id, report, claim=claim, cache=cache, limits=limits)
+        return take_report(
+            session,
+            run_id,
+            report,
+            claim=claim,
+            cache=cache,
+            max_metrics=limits.max_metrics,
+            undelivered_bytes=pending.undelivered_bytes,
+        )
 
 
 class ReportQueue:
-    """Lives in the event loop's thread, so that it needs no lock.
+    """Lives in the event loop's thread, so that it needs no lock. `timer` is entered around every transaction."""
 
-    `take` stores one report in a session. `lock` receives the runs of a group of several reports before the first of
-    them is taken. `timer` is entered around every transaction.
-    """
-
-    def __init__(self, engine: sa.Engine, take: TakeReport, lock: LockRuns, *, timer: Timer = nullcontext) -> None:
-        self._engine, self._take, self._lock, self._timer = engine, take, lock, timer
+    def __init__(
+        self, engine: sa.Engine, intake: Intake, *, timer: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        self._engine, self.intake, self._timer = engine, intake, timer
         self._waiting = WaitingReports()
         self._storing: asyncio.Task[None] | None = None
 
@@ -161,8 +168,8 @@ class ReportQueue:
         try:
             with self._timer(), writing(self._engine) as session:
                 if len(group) > 1:
-                    self._lock(session, [pending.run_id for pending in group])
-                return [self._take(session, one.run_id, one.report, one.undelivered_bytes, one.writer) for one in group]
+                    self.intake.lock(session, [pending.run_id for pending in group])
+                return [self.intake.take(session, pending) for pending in group]
         except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:  # the database is unavailable for all of them
             return [error] * len(group)
         except Exception as error:

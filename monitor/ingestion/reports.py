@@ -31,9 +31,10 @@ from lossguard.vocabulary.states import SegmentReason
 from lossguard.vocabulary.values import plain_json
 from lossguard.vocabulary.wire import ArmsTried, Notice
 from monitor.detection import DetectionEngine, Effect
-from monitor.ingestion import arms, detection_state, lease, preflights, run_status, stalls
+from monitor.ingestion import answers, detection_state, lease, run_status
 from monitor.ingestion.columns import StepColumns, decode, detector_row, detector_rows
 from monitor.ingestion.lease import Claim
+from monitor.ingestion.orders import take_preflight
 from monitor.ingestion.run_cache import MAX_UNSAVED_ROWS, CachedRun, RunCache
 from monitor.problems import among_damaged, bad_report
 from monitor.schemas import EventIn, ReportIn
@@ -157,7 +158,7 @@ def _take(
         if status or cached.status.undelivered_bytes != undelivered_bytes:
             status["undelivered_bytes"] = undelivered_bytes
         if report.preflight is not None:
-            cached.proposal = preflights.take(session, cached.run, cached.proposal, report.preflight, claim.now)
+            cached.proposal = take_preflight(session, cached.run, cached.proposal, report.preflight, claim.now)
     if status:
         bulk.update_soon(session, cached.status, status)
     cached.attach_changed(session)
@@ -307,8 +308,9 @@ def _changed_status(context: _ReportContext, saved: dict[str, Any] | None) -> di
 def _with_steps(context: _ReportContext) -> dict[str, Any]:
     cached = context.cached
     status = run_status.with_steps(cached.status, context.new, context.now)
-    has_order = bool(cached.open_orders)
-    return status | {"stall_after": stalls.limit(cached.engine, status["report_gaps"], has_order=has_order)}
+    # While an order is carried out, the next steps may take any time.
+    limit = None if cached.open_orders else cached.engine.throughput.limit(status["report_gaps"])
+    return status | {"stall_after": limit}
 
 
 def _says_more_than_steps(report: ReportIn) -> bool:
@@ -384,7 +386,7 @@ def _store_steps(
 def _store_events(session: Session, cached: CachedRun, segment: Segment, report: ReportIn) -> list[EventIn]:
     """Store the events that are new, and return those that the detection needs: others announce no change."""
     if tried := [ArmsTried.from_details(event.details) for event in report.events if event.kind == ARMS]:
-        arms.take(session, cached.run, cached.engine, tried)
+        answers.take_arms(session, cached.run, cached.engine, tried)
     events = [event for event in report.events if event.kind not in (ARMS, EXPECT)]
     if not events:
         return []

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from db import commands, run_settings
 from db.models import MlflowRun, Run
+from db.records import live_runs
 from db.runs import mlflow
 from db.steps import writer
 from db.steps.block_codec import DamagedBlock
@@ -25,7 +26,7 @@ from lossguard.vocabulary.protocol import MAX_COUNT, checked_json
 from lossguard.vocabulary.secrets import mask_json
 from lossguard.vocabulary.source_facts import EVERY_STEP, SOURCE
 from lossguard.vocabulary.states import RunState, SegmentReason
-from monitor.ingestion import lease, reports, segments, stalls
+from monitor.ingestion import detection_state, lease, reports, runs, segments
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.logged_run import LoggedMetric, LoggedRun
 from monitor.ingestion.open_rows import OpenRow, Scalar, ScalarPlace
@@ -51,11 +52,6 @@ class RunUpdate:
     state: RunState | None = None
     ended_at: float | None = None
     """Unix seconds."""
-
-    @property
-    def num_steps(self) -> int:
-        """The maximum number of steps that it can store."""
-        return len(self.metrics)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -234,8 +230,10 @@ def take_update(
     elif update.state is not None:
         ended_at = claim.now if update.ended_at is None else update.ended_at
         commands.finish_run(session, run=run, state=update.state, at=ended_at, now=claim.now)
-        cached = context.cached
-        stalls.end_cached(session, run, cached.engine, cached.newest_segment, now=claim.now)
+        if live_runs.is_stalled_or_slow(session, run_pk=run.pk):
+            cached = context.cached
+            ended = cached.engine.end_run(runs.end_of(run))
+            detection_state.save(session, run, cached.engine, ended, segment=cached.newest_segment, now=claim.now)
         lease.release(run, now=claim.now)
     return ReportResult(context.num_accepted, 0, (), rows_due_at=rows.due_at())
 

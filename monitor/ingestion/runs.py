@@ -6,11 +6,11 @@ from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.models import Run
-from db.records import policies
+from db.records import live_runs, policies
 from lossguard.vocabulary.secrets import mask_command_line, mask_json
 from lossguard.vocabulary.states import RunState
 from lossguard.vocabulary.values import plain_json
-from monitor.ingestion import lease, run_policies, stalls
+from monitor.ingestion import detection_state, lease, run_policies
 from monitor.ingestion.lease import Claim
 from monitor.problems import Problem, too_many_runs, unknown
 from monitor.schemas import FinishIn, RunIn
@@ -85,11 +85,17 @@ def take_lease(session: Session, run_id: str, *, claim: Claim) -> float:
     return lease.seconds_left(run, claim.now)
 
 
+def end_of(run: Run) -> str:
+    """A sentence about a run that has ended with an incident of its speed."""
+    return f"The run has ended without further steps: {run.state}."
+
+
 def finish(session: Session, run_id: str, spec: FinishIn, *, claim: Claim) -> Run:
     """The run has ended or was interrupted, unless another process, or a newer one of the same folder, continues it."""
     run = lock(session, run_id)
     if lease.take(run, claim):
         commands.finish_run(session, run=run, state=RunState(spec.state), at=spec.at, now=claim.now)
         lease.release(run, now=claim.now)
-        stalls.end(session, run, now=claim.now)
+        if live_runs.is_stalled_or_slow(session, run_pk=run.pk):  # no step is missing any more, and none is slow
+            detection_state.update(session, run, lambda engine: engine.end_run(end_of(run)), now=claim.now)
     return run

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.models import Order, Run, Segment
 from lossguard.vocabulary.states import OrderKind, OrderState, SegmentReason
-from monitor.ingestion import detection_state, lease, order_terms, runs
+from monitor.ingestion import detection_state, lease, orders, runs
 from monitor.ingestion.lease import Claim
 from monitor.problems import Problem, too_many_segments
 from monitor.schemas import SegmentIn
@@ -83,7 +83,7 @@ def _check_order(session: Session, run: Run, spec: SegmentIn, claim: Claim) -> b
     about = None if order.segment is None else queries.segment_with_key(session, run=run, key=order.segment)
     if about is not None and not about.is_of(claim.digest):
         raise _refused(f"order {order.id} was decided about the steps of another process", "order")
-    if (why := order_terms.bad_rewind(run, order, spec.fork_step)) is not None:
+    if (why := orders.bad_rewind(run, order, spec.fork_step)) is not None:
         raise _refused(why, "fork_step")
     return True
 

@@ -1,31 +1,18 @@
-"""The collector's log: one line per event and one per request, as JSON or as logfmt.
-
-Every request has an id: the client's own X-Request-ID if it is well-formed, else a random one. It is in the response
-and in every line that is logged while the request is served. Headers, bodies and query strings are never logged.
-"""
+"""The collector's log: one line per event and one per request (`monitor.api.requests`), as JSON or as logfmt."""
 
 import json
 import logging
 import re
-import secrets
 import sys
-import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TextIO
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from monitor import problems
-
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 PLAIN = re.compile(r"[^\s\"=]+")
 """A text that needs no quotes in a line of text."""
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Id of the request that is being served."""
-log = logging.getLogger("monitor.requests")
 
 
 class LogFormat(StrEnum):
@@ -83,53 +70,3 @@ def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = No
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-
-
-class RequestLog:
-    """ASGI middleware, the outermost one: gives every request its id, and logs it after the response."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        start, status = time.perf_counter(), 0
-        given = Headers(scope=scope).get("x-request-id", "")
-        reset = request_id.set(given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id.get() or ""
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_with_id)
-        except Exception:
-            log.exception("the request caused an internal error")
-            if not status:
-                await problems.internal_error()(scope, receive, send_with_id)
-            raise
-        finally:
-            log.info("%s", scope["method"], extra={"fields": _fields(scope, status, time.perf_counter() - start)})
-            request_id.reset(reset)
-
-
-def _fields(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
-    """`status` 0: the client disconnected before the response started."""
-    route = scope.get("route")
-    return {
-        "route": scope["path"][:256] if route is None else _template(scope["path"], route.path_format),
-        "run": scope.get("path_params", {}).get("run_id"),
-        "status": status,
-        "ms": round(1e3 * seconds, 2),
-    }
-
-
-def _template(path: str, end: str) -> str:
-    """The whole template of a route, whose own template `end` lacks the prefix of its router."""
-    prefix = path.split("/")[: path.count("/") - end.count("/") + 1]
-    return "/".join(prefix) + end

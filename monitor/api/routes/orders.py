@@ -14,7 +14,8 @@ from monitor.api.auth import Operator, Reader, Reporter
 from monitor.api.dependencies import Claimed, Now, ReadSession, WriteSession
 from monitor.api.parsing import TypedJsonRoute
 from monitor.detection.interventions.preflight import Known, preflight
-from monitor.ingestion import answers, order_terms
+from monitor.ingestion import answers
+from monitor.ingestion.orders import terms_of
 from monitor.problems import unknown
 from monitor.schemas import AnswerIn, HoldIn, Name, RecordId, RollbackIn, RunId
 
@@ -39,7 +40,7 @@ def show(intervention_id: RecordId, _who: Reader, session: ReadSession, now: Now
         raise unknown("intervention", intervention_id)
     run = session.get_one(Run, intervention.run_pk)
     known = Known(**preflights.known(session, run=run, intervention=intervention, now=now))
-    terms = order_terms.of(session)
+    terms = terms_of(session)
     found = asdict(preflight(known.on_terms(terms.seconds, terms.steps)))
     texts = [{"batch": batch, "text": text} for batch, text in found["texts"]]
     proposal = {"run": run.id, "incident": intervention.incident, "state": intervention.state}

@@ -1,15 +1,25 @@
-"""Waiting reports are stored together, and each gets its own result."""
+"""Waiting reports are stored together, every run in turn, and each gets its own result."""
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from lossguard.spool.writer import Writer
-from monitor.ingestion.queue import MAX_GROUP_REPORTS, MAX_GROUP_STEPS, Reported, ReportQueue
+from monitor.ingestion.queue import (
+    MAX_GROUP_REPORTS,
+    MAX_GROUP_STEPS,
+    RUN_SHARE,
+    Intake,
+    PendingReport,
+    ReportQueue,
+    WaitingReports,
+)
 from monitor.ingestion.reports import ReportResult
 from monitor.problems import Problem
 from monitor.schemas import ReportIn
@@ -17,7 +27,7 @@ from monitor.schemas import ReportIn
 ONE = ReportIn(segment=0, steps=[0], times=[0.0])
 
 
-class Store:
+class Store(Intake):
     """Takes reports into a table of names. The first one waits until `go` is set."""
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -28,19 +38,17 @@ class Store:
         with engine.begin() as connection:
             connection.exec_driver_sql("CREATE TABLE taken (name TEXT)")
 
-    def lock(self, _session: Session, run_ids: Sequence[str]) -> None:
+    def lock(self, session: Session, run_ids: Sequence[str]) -> None:
         self.locked.append(run_ids)
 
-    def take(
-        self, session: Session, run_id: str, _report: Reported, _bytes: int | None, _writer: Writer | None
-    ) -> ReportResult:
+    def take(self, session: Session, pending: PendingReport) -> ReportResult:
         self.taking.set()
         self.go.wait(60)
         if self.is_away:
             raise sa.exc.OperationalError("", None, Exception("away"))
         self.transactions.append(session)
-        session.execute(sa.text("INSERT INTO taken VALUES (:name)"), {"name": run_id})
-        if run_id == "bad":
+        session.execute(sa.text("INSERT INTO taken VALUES (:name)"), {"name": pending.run_id})
+        if pending.run_id == "bad":
             raise Problem(422, "malformed", "it is")
         return ReportResult(1, 0, [])
 
@@ -49,7 +57,7 @@ async def play(
     engine: sa.Engine, store: Store, *names: str, report: ReportIn = ONE
 ) -> list[ReportResult | BaseException]:
     """Send the first report, the others while it is being stored, and let it go."""
-    queue = ReportQueue(engine, store.take, store.lock)
+    queue = ReportQueue(engine, store)
     first = asyncio.create_task(queue.store("first", report))
     assert await asyncio.to_thread(store.taking.wait, 60)
     others = [asyncio.create_task(queue.store(name, report)) for name in names]
@@ -105,3 +113,59 @@ def test_when_the_database_is_away_all_fail_and_later_ones_are_stored(sqlite_eng
     (answer,) = asyncio.run(play(sqlite_engine, store))
     assert isinstance(answer, ReportResult)
     assert stored_names(sqlite_engine) == ["first"]
+
+
+LOOP = asyncio.new_event_loop()
+SHARE = round(RUN_SHARE * MAX_GROUP_REPORTS)
+
+
+def pending(run_id: str, num_steps: int = 1, *, first: int = 0, num_metrics: int = 1) -> PendingReport:
+    steps = list(range(first, first + num_steps))
+    metrics = {f"m{number}": [0.0] * num_steps for number in range(num_metrics)}
+    report = ReportIn.model_construct(segment=0, steps=steps, times=[0.0] * num_steps, metrics=metrics)
+    return PendingReport(run_id, report, None, None, asyncio.Future(loop=LOOP))
+
+
+def waiting(*reports: PendingReport) -> WaitingReports:
+    found = WaitingReports()
+    for one in reports:
+        found.add(one)
+    return found
+
+
+def runs(group: list[PendingReport]) -> Counter[str]:
+    return Counter(one.run_id for one in group)
+
+
+def test_a_run_with_many_reports_gives_its_share_while_others_wait() -> None:
+    reports = waiting(*(pending("noisy", first=step) for step in range(300)), pending("quiet"))
+    assert runs(reports.next_group()) == {"noisy": SHARE, "quiet": 1}
+    assert runs(reports.next_group()) == {"noisy": MAX_GROUP_REPORTS}, "alone, it has all of it"
+
+
+def test_the_share_of_a_run_is_one_of_steps_too_and_steps_with_many_metrics_count_more() -> None:
+    for report in ({"num_steps": 1_000}, {"num_steps": 100, "num_metrics": 80}):
+        reports = waiting(*(pending("noisy", **report) for _ in range(10)), pending("quiet"), pending("quiet"))
+        assert runs(reports.next_group()) == {"noisy": 2, "quiet": 2}
+
+
+def test_a_run_that_was_left_out_is_the_first_of_the_next_group() -> None:
+    full = [pending(f"r{number:03}") for number in range(MAX_GROUP_REPORTS)]
+    reports = waiting(*full, pending("late"))
+    for one in full:
+        reports.add(pending(one.run_id, first=1))
+    assert "late" not in runs(reports.next_group())
+    assert "late" in runs(reports.next_group())
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, MAX_GROUP_STEPS)), max_size=60))
+def test_every_report_is_taken_once_and_those_of_a_run_in_their_order(sent: list[tuple[str, int]]) -> None:
+    reports = waiting(*(pending(run, steps, first=number) for number, (run, steps) in enumerate(sent)))
+    taken: dict[str, list[int]] = {}
+    while group := reports.next_group():
+        for one in group:
+            assert isinstance(one.report, ReportIn)
+            taken.setdefault(one.run_id, []).append(one.report.steps[0])
+    assert taken == {
+        run: [number for number, (sender, _) in enumerate(sent) if sender == run] for run, _ in dict(sent).items()
+    }

@@ -78,7 +78,7 @@ def test_the_saved_state_lags_and_is_loaded_to_the_same(http: TestClient, sqlite
 
 
 def _cached_runs(http: TestClient) -> list[Any]:
-    return list(http.app.state.collector.run_cache._cached.values())  # type: ignore[attr-defined]
+    return list(http.app.state.collector.reports.intake.cache._cached.values())  # type: ignore[attr-defined]
 
 
 def test_steps_that_were_passed_over_stay_so_when_the_state_is_loaded(pair: list[TestClient]) -> None:

@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from db.models import Intervention, Order, Run, RunStatus
 from db.store import leader
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import API, IMPORTED, NO_HEARTBEAT
 from monitor.app import create_app
-from monitor.ingestion import stalls as stalls_of_a_run
 from monitor.leader import stall_check
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
@@ -108,15 +106,15 @@ def test_a_declared_pause_is_respected_and_is_a_stall_once_it_is_over(
 def test_a_run_that_cannot_be_read_does_not_hide_the_stalls_of_the_others(
     http: TestClient, sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(session: Session, run_id: str, **options: Any) -> bool:
+    def opened(engine: sa.Engine, lease: leader.Lease, run_id: str) -> bool:
         if run_id == "broken":
             raise LookupError("it cannot be read")
-        return open_stall(session, run_id, **options)
+        return open_stall(engine, lease, run_id)
 
     stepping(http, "broken"), stepping(http, "r2")
     quiet_since(sqlite_engine, step=4000.0)
-    open_stall = stalls_of_a_run.open_stall
-    monkeypatch.setattr(stalls_of_a_run, "open_stall", opened)
+    open_stall = stall_check.open_stall
+    monkeypatch.setattr(stall_check, "open_stall", opened)
     assert stall_check.look(sqlite_engine, lease_of(sqlite_engine)) == ["r2"]
 
 

@@ -1,4 +1,4 @@
-"""The log: one line per request, with an id that the client knows too, and no secret in it."""
+"""What all requests have in common: headers, an id, and one line of the log without a secret in it."""
 
 import io
 import json
@@ -12,12 +12,33 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from db.store.engine import writing
-from lossguard.vocabulary.protocol import API
+from lossguard.vocabulary.protocol import API, WIRE_HEADER, WIRE_VERSION
 from monitor.app import create_app
 from monitor.settings import Settings
 from monitor.telemetry import logs
 from monitor.telemetry.logs import LogFormat, LogLevel
 from tests.monitor.client import TestClient, Trainer
+
+PATHS = ("/healthz", f"{API}/runs", f"{API}/runs/nobody", "/nowhere", "/docs")
+
+
+def test_every_answer_carries_the_security_headers_and_the_version_of_the_wire(http: TestClient) -> None:
+    for path in PATHS:
+        headers = http.get(path).headers
+        assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
+        assert headers["cache-control"] == "no-store"
+        assert "default-src" in headers["content-security-policy"]
+        assert headers[WIRE_HEADER] == WIRE_VERSION
+
+
+def test_a_client_that_speaks_another_version_is_refused_in_one_sentence_and_stores_nothing(http: TestClient) -> None:
+    run = {"id": "r1", "project": "p", "started_at": 0.0, "capabilities": []}
+    answer = http.post(f"{API}/runs", json=run, headers={WIRE_HEADER: "2"})
+    detail = "the client speaks version 2 of the wire, and this collector version 1: upgrade the older one"
+    assert (answer.status_code, answer.json()["detail"], answer.headers[WIRE_HEADER]) == (426, detail, WIRE_VERSION)
+    assert http.get(f"{API}/runs/r1").status_code == 404
+    assert http.post(f"{API}/runs", json=run, headers={WIRE_HEADER: WIRE_VERSION}).status_code == 201
+
 
 ROUTE = f"{API}/runs/{{run_id}}/reports"
 
@@ -91,7 +112,7 @@ def test_an_internal_error_is_a_problem_with_an_id_and_one_line_with_its_cause(
         f"{API}/runs", json={"id": "r1", "project": "p", "started_at": 1.0}
     )
     assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
-    assert answer.json()["title"] == "the collector failed"
+    assert (answer.json()["title"], answer.headers["x-frame-options"]) == ("the collector failed", "DENY")
     failed, request = lines(written)
     assert failed["request"] == request["request"] == answer.headers["x-request-id"]
     assert "ZeroDivisionError" in failed["exception"]

@@ -1,4 +1,4 @@
-"""The terms of an order, its signature, and the checks of what a trainer says that it did.
+"""Orders: their terms and signature, the question before one, and the checks of what a trainer says that it did.
 
 An order says what it is about, until when it counts and who approved it. It is written and signed in the transaction
 that decides it, and never again: a row that somebody else has put into the store stays unsigned.
@@ -6,7 +6,7 @@ that decides it, and never again: a row that somebody else has put into the stor
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,11 +14,15 @@ from sqlalchemy.orm import Session
 
 from db import queries
 from db.models import Intervention, Order, Run, Segment
-from lossguard.vocabulary import orders
+from db.records import preflights
+from lossguard.vocabulary.orders import Order as WireOrder
 from lossguard.vocabulary.orders import sign, signed_text
+from lossguard.vocabulary.protocol import ANSWERS_PREFLIGHT
 from lossguard.vocabulary.states import OrderKind
+from monitor.detection.interventions.policy import Mode
+from monitor.schemas import PreflightIn
 
-FIELDS = tuple(each.name for each in fields(orders.Order) if each.compare)
+FIELDS = tuple(each.name for each in fields(WireOrder) if each.compare)
 """Fields of an order that travel."""
 OPTION = "lossguard_order_terms"
 """Execution option of the collector's engine: the terms of its orders."""
@@ -40,10 +44,9 @@ class OrderTerms:
         return engine.execution_options(**{OPTION: self})
 
 
-def of(session: Session) -> OrderTerms:
+def terms_of(session: Session) -> OrderTerms:
     """The terms on which this session issues orders; the defaults where nobody has set others."""
-    bind = session.get_bind()
-    terms = bind.get_execution_options().get(OPTION)
+    terms = session.get_bind().get_execution_options().get(OPTION)
     return terms if isinstance(terms, OrderTerms) else OrderTerms()
 
 
@@ -54,10 +57,12 @@ def columns(
 
     A release only ends a hold: it expires where it is signed, so that a recorded one ends no later hold.
     """
-    terms, found = of(session), session.get(Segment, (run.pk, segment))
+    terms, found = terms_of(session), session.get(Segment, (run.pk, segment))
     if found is None:
         return {"approved_by": approved_by}
-    step = _seen_step(session, run, found)
+    # The newest step, or declared change, of the segment that the store knows.
+    step = max(0, (found.fork_step or 0) - 1) if found.last_step is None else found.last_step
+    step = max(step, queries.newest_event_step(session, run=run, segment=segment) or 0)
     about = {"segment": found.key, "step": step, "approved_by": approved_by}
     if intervention.kind == OrderKind.RELEASE and terms.key is None:
         return about
@@ -66,21 +71,13 @@ def columns(
 
 def signer(session: Session, run: Run) -> Callable[[Order], str] | None:
     """Return the function that signs an order to this run; None without a key."""
-    key = of(session).key
+    key = terms_of(session).key
     return None if key is None else lambda order: sign(signed_text(to_wire(order)), run.id, key)
 
 
 def to_wire(order: Order) -> dict[str, Any]:
     """An order as the trainer gets it."""
     return {name: getattr(order, name) for name in FIELDS} | {"remedies": order.remedies or []}
-
-
-def _seen_step(session: Session, run: Run, segment: Segment) -> int:
-    """The newest step, or declared change, of the segment that the store knows."""
-    last = segment.last_step
-    step = max(0, (segment.fork_step or 0) - 1) if last is None else last
-    declared = queries.newest_event_step(session, run=run, segment=segment.number)
-    return step if declared is None else max(step, declared)
 
 
 # Whether what a trainer says about an order can be true: a sentence that says why not, or None
@@ -110,3 +107,57 @@ def bad_skip(order: Order, skip_from: int | None, skip_to: int | None) -> str | 
     if skip_to - skip_from > MAX_WIDER * (order.skip_to - order.skip_from):
         return f"{given} are more than {MAX_WIDER} times as many as order {order.id} skips"
     return None
+
+
+# Questions to a trainer while one of its rollbacks waits for approval, sent with the answer to a report
+
+ASK_SECONDS = 5.0
+"""An answer that is older is asked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedRollback:
+    """A proposed rollback, and how often the trainer has answered about it."""
+
+    intervention: int
+    """Id of the intervention."""
+    number: int
+    changes: dict[str, Any]
+    """What the rollback would do, as the trainer is asked about it."""
+    num_answers: int = 0
+    answered_at: float | None = None
+
+    @property
+    def question(self) -> str:
+        """Id of the next question."""
+        return f"{self.intervention}-{self.num_answers + 1}"
+
+    def to_wire(self, now: float) -> dict[str, Any] | None:
+        """The question as the trainer gets it; None while the last answer is new."""
+        if self.answered_at is not None and 0 <= now - self.answered_at < ASK_SECONDS:
+            return None
+        return {"id": self.question, **self.changes}
+
+
+def proposal(session: Session, run: Run, mode: Mode) -> ProposedRollback | None:
+    """The question for this run's trainer; None if it does not answer, and of a run that is only observed."""
+    is_asked = ANSWERS_PREFLIGHT in run.capabilities and mode is not Mode.OBSERVE
+    row = preflights.to_ask(session, run=run) if is_asked else None
+    if row is None or row.rewind_to is None:
+        return None
+    changes = {"step": row.rewind_to, "skip_from": row.skip_from, "skip_to": row.skip_to, "lr_scale": row.lr_scale}
+    known = preflights.answer_to(session, intervention=row)
+    answered = () if known is None else (known.num_answers, known.answered_at)
+    return ProposedRollback(row.id, row.number, changes, *answered)
+
+
+def take_preflight(
+    session: Session, run: Run, asked: ProposedRollback | None, answer: PreflightIn, now: float
+) -> ProposedRollback | None:
+    """Keep the answer if it is to the present question. Late ones, of a spool that waited, are dropped."""
+    if asked is None or answer.id != asked.question:
+        return asked
+    terms = terms_of(session)
+    content = answer.model_dump() | {"order_seconds": terms.seconds, "order_steps": terms.steps}
+    count = preflights.save_answer(session, run=run, intervention=asked.number, answer=content, now=now)
+    return replace(asked, num_answers=count, answered_at=now)
