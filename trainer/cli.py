@@ -32,9 +32,9 @@ from trainer.drill.table import show_drill
 from trainer.errors import Stopped, UsageError
 from trainer.explore import PORT, Explored, Explorer
 from trainer.faults import parse_fault
-from trainer.lab.results import to_json
-from trainer.lab.sweeps import SWEEPS, SweepOptions
-from trainer.lab.switches import SWITCHES
+from trainer.lab.results import to_json, wide_console
+from trainer.lab.sweeps import SWEEPS
+from trainer.lab.training import Lab
 from trainer.pipeline import draw as draw_pipeline
 from trainer.pipeline import follow
 from trainer.ranks import process_group
@@ -47,10 +47,18 @@ from trainer.signals import parse_signals
 from trainer.train import Job, train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-CHECKPOINTS = "Keep checkpoints there (s3://bucket/runs, or a folder) instead of in the run's folder."
 RESUME_FROM = "Resume once from the checkpoint of this step, and discard the newer ones; default: from the newest."
 TOKENIZER = "Train on N byte pairs learnt from the text, such as bpe:4096, instead of on bytes."
 SKIP = re.compile(r"(\d+):(\d+)")
+
+Data = Annotated[str | None, Option(help="A text file, a folder of text, or .bin shards of uint16 tokens.")]
+RecipeName = Annotated[str, Option(help="A recipe in trainer/recipes, or the path of a .toml file.")]
+Overrides = Annotated[
+    list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe. Repeatable.")
+]
+CHECKPOINTS = "Keep checkpoints there (s3://bucket/runs, or a folder) instead of in the run's folder."
+Checkpoints = Annotated[str | None, Option(metavar="URL", help=CHECKPOINTS)]
+Url = Annotated[str | None, Option(envvar="LOSSGUARD_URL", help="The collector's address.")]
 
 
 @app.callback()
@@ -60,25 +68,23 @@ def trainer() -> None:
 
 @app.command()
 def run(
-    recipe: Annotated[str, Option(help="A recipe in trainer/recipes, or the path of a .toml file.")] = "tiny",
-    data: Annotated[str | None, Option(help="A text file, a folder of text, or .bin shards of uint16 tokens.")] = None,
+    recipe: RecipeName = "tiny",
+    data: Data = None,
     tokenizer: Annotated[str | None, Option(metavar="bpe:N", help=TOKENIZER)] = None,
     steps: Annotated[int | None, Option(help="Number of optimizer steps.")] = None,
     seed: Annotated[int | None, Option(help="Seed of the weights, the data order and the faults.")] = None,
     out: Annotated[Path, Option(envvar="LOSSGUARD_DIR", help="Folder for spools and checkpoints.")] = Path(
         ".lossguard"
     ),
-    checkpoints: Annotated[str | None, Option(metavar="URL", help=CHECKPOINTS)] = None,
+    checkpoints: Checkpoints = None,
     fault: Annotated[list[str] | None, Option(metavar="KIND@STEP[xN]", help="Inject a fault. Repeatable.")] = None,
     skip: Annotated[list[str] | None, Option(metavar="A:B", help="Skip the batches A to B - 1. Repeatable.")] = None,
     gate: Annotated[bool, Option("--gate", help="Skip updates whose loss or gradient norm is out of bounds.")] = False,
     run_id: Annotated[str | None, Option(help="The run to resume, or the id of a new run.")] = None,
     resume_from: Annotated[int | None, Option(min=0, metavar="STEP", help=RESUME_FROM)] = None,
-    set_: Annotated[
-        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe. Repeatable.")
-    ] = None,
+    set_: Overrides = None,
     mode: Annotated[str | None, Option(help="online, offline or off.")] = None,
-    url: Annotated[str | None, Option(envvar="LOSSGUARD_URL", help="The collector's address.")] = None,
+    url: Url = None,
     signals: Annotated[str, Option(help="Also report these, with commas: update_norm, layer_norms, attention.")] = "",
 ) -> None:
     """Train a recipe. Ctrl-C and SIGTERM save a checkpoint before the run stops; the same --run-id resumes it."""
@@ -99,19 +105,18 @@ def run(
         )
         _warn_without_collector(mode, url)
         with process_group(chosen.device):
-            outcome = train(chosen, job)
-    if outcome.interrupted_by is not None:
-        raise typer.Exit(128 + outcome.interrupted_by)
+            result = train(chosen, job)
+        result.complete()
 
 
 @app.command()
 def drill(
     faults: Annotated[int, Option(min=1, help="Number of faults injected in one run.")] = 20,
-    recipe: Annotated[str, Option(help="A recipe in trainer/recipes, or the path of a .toml file.")] = "drill",
+    recipe: RecipeName = "drill",
     seed: Annotated[list[int] | None, Option(help="Seed of a drill. Repeatable.")] = None,
-    data: Annotated[str | None, Option(help="A text file, a folder of text, or .bin shards of uint16 tokens.")] = None,
+    data: Data = None,
     out: Annotated[Path | None, Option(help="Folder for databases and checkpoints; default: a temporary one.")] = None,
-    checkpoints: Annotated[str | None, Option(metavar="URL", help=CHECKPOINTS)] = None,
+    checkpoints: Checkpoints = None,
     compare: Annotated[
         bool, Option(help="Also run other strategies: the gate, do nothing, skip the step, fixed PaLM rule.")
     ] = True,
@@ -122,9 +127,7 @@ def drill(
         bool, Option("--arms", help="Before each rollback, try waiting, a rewind, a skip and a remedy.")
     ] = False,
     json_: Annotated[bool, Option("--json", help="Print only the JSON object, without the table.")] = False,
-    set_: Annotated[
-        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field. Repeatable.")
-    ] = None,
+    set_: Overrides = None,
 ) -> None:
     """Inject faults in a run and report the outcome of each. The last line of output is one JSON object."""
     with _errors_as_sentences():
@@ -162,12 +165,10 @@ def lab(
     seed: Annotated[int, Option(help="Seed of all runs; the first one of several.")] = 1,
     seeds: Annotated[int | None, Option(min=1, help="Number of seeds; default: 1, or the sweep's.")] = None,
     quick: Annotated[bool, Option("--quick", help="Fewer steps and seeds.")] = False,
-    data: Annotated[str | None, Option(help="A text file, a folder of text, or .bin shards of uint16 tokens.")] = None,
+    data: Data = None,
     json_: Annotated[bool, Option("--json", help="Print one JSON object per run instead of the table.")] = False,
     plot: Annotated[Path | None, Option(help="File for the plot of a sweep; default: lab-SWEEP.svg.")] = None,
-    set_: Annotated[
-        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe. Repeatable.")
-    ] = None,
+    set_: Overrides = None,
 ) -> None:
     """Train the same model with each switch changed, and compare loss, grad norm and log Z; or run one sweep."""
     flags = {"exposure": exposure, "unstable": unstable, "scaling": scaling, "temperature": temperature}
@@ -185,15 +186,22 @@ def lab(
         file = plot or Path(f"lab-{name}.svg")
         if sweep.plot is not None:
             _check_writable(file)
-        options = SweepOptions(
-            recipes=switch or SWITCHES, seed=seed, num_seeds=seeds, steps=steps, quick=quick, overrides=overrides
+        settings = Lab(
+            folder=folder,
+            report=partial(print, file=sys.stderr),
+            seed=seed,
+            num_seeds=seeds,
+            steps=steps,
+            quick=quick,
+            overrides=overrides,
+            recipes=switch or (),
         )
-        results = sweep.run(options, folder, partial(print, file=sys.stderr))
+        results = [*sweep.run(settings)]
         if json_:
             for result in results:
                 print(to_json(result))
         else:
-            sweep.show(results)
+            sweep.show(results, wide_console())
         if sweep.plot is not None:
             _write(file, sweep.plot(results))
 
@@ -256,7 +264,7 @@ def replay(
     json_: Annotated[
         bool, Option("--json", help="Print the verdict as one JSON object, including all curves.")
     ] = False,
-    url: Annotated[str | None, Option(envvar="LOSSGUARD_URL", help="The collector's address.")] = None,
+    url: Url = None,
 ) -> None:
     """Find the cause of an incident: hardware, the data, the state, or the data in this state.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from rich.console import Console
@@ -27,7 +27,7 @@ from trainer.data.batches import Batch
 from trainer.data.held_out import HeldOut
 from trainer.data.text import batch_text
 from trainer.display import Display
-from trainer.errors import UsageError
+from trainer.errors import Stopped, UsageError
 from trainer.evaluation import HeldOutLoss, evaluate, perplexity
 from trainer.faults import FAULTS, Fault, FaultyBatches, StateFaults
 from trainer.model import GPT
@@ -100,6 +100,12 @@ class TrainingResult:
     """Speed and size of the run."""
     held_out: HeldOutLoss | None
     """The last evaluation; None if there was none."""
+
+    def complete(self) -> Self:
+        """Return this result. Raises Stopped if a signal ended the run."""
+        if self.interrupted_by is not None:
+            raise Stopped(self.interrupted_by)
+        return self
 
 
 def train(recipe: Recipe, job: Job) -> TrainingResult:

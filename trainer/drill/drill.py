@@ -17,7 +17,7 @@ from trainer.config import Recipe
 from trainer.drill.collector import release_holds, run_collector
 from trainer.drill.fault_results import FaultResult, LoggedStep, fault_results
 from trainer.drill.strategies import FixedPalm, SkipStep
-from trainer.errors import Stopped, UsageError
+from trainer.errors import UsageError
 from trainer.evaluation import HeldOutLoss
 from trainer.faults import FAULTS, Fault
 from trainer.train import Job, train
@@ -184,10 +184,8 @@ def run_strategy(recipe: Recipe, job: Job) -> tuple[list[LoggedStep], HeldOutLos
         time.sleep(max(0.0, began + min_seconds - time.perf_counter()))
         began = time.perf_counter()
 
-    outcome = train(recipe, replace(job, faults_at_steps=True, on_step=note, quiet=True))
-    if outcome.interrupted_by is not None:
-        raise Stopped(outcome.interrupted_by)
-    return history, outcome.held_out
+    result = train(recipe, replace(job, faults_at_steps=True, on_step=note, quiet=True)).complete()
+    return history, result.held_out
 
 
 def succeeded(drills: Sequence[DrillResult]) -> bool:

@@ -8,7 +8,7 @@ Shapes: N windows, T positions, V vocabulary.
 import keyword
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,16 +22,16 @@ from torch.nn import functional as F
 
 from lossguard import Estimate, Run
 from lossguard.torch import checkpoints_in
-from trainer.config import CheckpointConfig, Recipe, load_recipe
+from trainer.config import CheckpointConfig, Recipe
 from trainer.data.batches import open_batches
 from trainer.data.tokens import is_text
-from trainer.errors import Stopped, UsageError
-from trainer.lab.results import print_table, wide_console
+from trainer.errors import UsageError
+from trainer.lab.results import print_table
+from trainer.lab.training import Lab
 from trainer.saved_model import load_model
 from trainer.train import Job, train
 
 RECIPE = "drill"
-STEPS = 500
 NUM_SEEDS = 3
 NUM_CHECKPOINTS = 10
 NUM_COPIES, COPY_LENGTH = 256, 24
@@ -123,31 +123,22 @@ def abilities(models: Iterable[tuple[int, nn.Module]], recipe: Recipe) -> Abilit
     return Abilities(recipe.seed, steps, dict(by_kind), counts, positions, copied, first_time)
 
 
-def ability_runs(
-    seeds: Iterable[int],
-    folder: Path,
-    *,
-    overrides: Sequence[str] = (),
-    report: Callable[[str], None] = lambda sentence: None,
-) -> Iterator[Abilities]:
+def ability_runs(lab: Lab) -> Iterator[Abilities]:
     """Raises UsageError and Stopped."""
-    for seed in seeds:
-        recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}"])
-        report(f"{recipe.name}, seed {seed}, {recipe.steps} steps")
+    for seed in lab.seeds(NUM_SEEDS):
+        recipe = lab.recipe(RECIPE, seed)
+        lab.report(f"{recipe.name}, seed {seed}, {recipe.steps} steps")
         every = max(1, recipe.steps // NUM_CHECKPOINTS)
         kept = CheckpointConfig(every=every, keep=NUM_CHECKPOINTS + 1, memory=0)
-        with TemporaryDirectory(dir=folder) as place:
+        with TemporaryDirectory(dir=lab.folder) as place:
             job = Job(directory=Path(place), run=Run(id=recipe.name), quiet=True)
-            outcome = train(replace(recipe, evaluate_every=0, probe_every=0, checkpoint=kept), job)
-            if outcome.interrupted_by is not None:
-                raise Stopped(outcome.interrupted_by)
+            train(replace(recipe, evaluate_every=0, probe_every=0, checkpoint=kept), job).complete()
             found = checkpoints_in(Path(place) / recipe.project / recipe.name / "checkpoints")
             yield abilities(((step, load_model(found[step])) for step in sorted(found)), recipe)
 
 
-def show_abilities(results: Sequence[Abilities], console: Console | None = None) -> None:
+def show_abilities(results: Sequence[Abilities], console: Console) -> None:
     """Print one row per measurement: means over the seeds, with standard errors."""
-    console = console or wide_console()
     rows = []
     for number, step in enumerate(results[0].steps):
         columns = [[each.kinds[kind][number] for each in results] for kind in KINDS]

@@ -8,7 +8,6 @@ Every model is trained on the Markov chain of the recipe `markov`, so its distan
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +19,13 @@ from trainer.data.batches import TokenBatches, open_batches
 from trainer.data.markov import MarkovChain, open_chain
 from trainer.errors import UsageError
 from trainer.exposure import ExposureBias, exposure_bias
-from trainer.lab.results import print_table, wide_console
-from trainer.lab.training import train_unrecorded
+from trainer.lab.results import print_table
+from trainer.lab.training import Lab
 from trainer.model import GPT
 from trainer.scheduled_sampling import training_inputs
 
+RECIPE = "markov"
+NUM_SEEDS = 3
 TEACHER_FORCING: dict[str, Any] = {"parallel_scheduled_sampling": 0.0, "scheduled_sampling": 0.0}
 WAYS: dict[str, dict[str, Any]] = {
     "teacher forcing": {},
@@ -68,33 +69,29 @@ class ExposureResult:
     models: list[TrainedModel]
 
 
-def compare_ways(
-    recipe: Recipe, seeds: Sequence[int], folder: Path, report: Callable[[str], None]
-) -> Iterator[ExposureResult]:
+def compare_ways(lab: Lab) -> Iterator[ExposureResult]:
     """Train every way with every seed. Raises UsageError and Stopped."""
-    chain = open_chain(recipe.data.path)
+    recipes = [lab.recipe(RECIPE, seed) for seed in lab.seeds(NUM_SEEDS)]
+    data, vocab_size = recipes[0].data.path, recipes[0].model.vocab_size
+    chain = open_chain(data)
     if chain is None:
         raise UsageError(
-            f"data.path = {recipe.data.path!r} cannot be used with --exposure, which needs known probabilities: "
+            f"data.path = {data!r} cannot be used with --exposure, which needs known probabilities: "
             "use a Markov chain, such as markov:2,16."
         )
-    if chain.vocab_size != recipe.model.vocab_size:
+    if chain.vocab_size != vocab_size:
         raise UsageError(
-            f"model.vocab_size = {recipe.model.vocab_size} cannot be used with the data {recipe.data.path}: "
-            f"it must be {chain.vocab_size}."
+            f"model.vocab_size = {vocab_size} cannot be used with the data {data}: it must be {chain.vocab_size}."
         )
     for name, settings in WAYS.items():
-        changed = replace(recipe, objective=replace(recipe.objective, **(TEACHER_FORCING | settings)))
-        models = []
-        for seed in seeds:
-            report(f"{name}, seed {seed}, {recipe.steps} steps")
-            models.append(train_one(replace(changed, seed=seed), chain, folder))
-        yield summarise(name, models, chain, recipe.model.context)
+        ways = [replace(each, objective=replace(each.objective, **(TEACHER_FORCING | settings))) for each in recipes]
+        models = [train_one(lab, name, recipe, chain) for recipe in ways]
+        yield summarise(name, models, chain, recipes[0].model.context)
 
 
-def train_one(recipe: Recipe, chain: MarkovChain, folder: Path) -> TrainedModel:
-    outcome, rows = train_unrecorded(recipe, folder)
-    model = outcome.model.eval()
+def train_one(lab: Lab, name: str, recipe: Recipe, chain: MarkovChain) -> TrainedModel:
+    result, rows = lab.train(recipe, name)
+    model = result.model.eval()
     batches, _ = open_batches(recipe)
     return TrainedModel(
         seed=recipe.seed,
@@ -130,9 +127,8 @@ def summarise(name: str, models: list[TrainedModel], chain: MarkovChain, context
     )
 
 
-def show_exposure(results: Sequence[ExposureResult], console: Console | None = None) -> None:
+def show_exposure(results: Sequence[ExposureResult], console: Console) -> None:
     """Print one row per way of training."""
-    console = console or wide_console()
     fields = attrgetter("trained_with", "held_out_loss", "true_prefixes", "own_prefixes", "bias", "true_inputs")
     print_table(console, COLUMNS, [[str(value) for value in fields(each)] for each in results])
     first = results[0]

@@ -15,8 +15,10 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainer.errors import UsageError
 from trainer.lab.plot import Axis, PlottedCurve, svg
-from trainer.lab.results import print_table, wide_console
+from trainer.lab.results import print_table
+from trainer.lab.training import Lab
 from trainer.objective import squared_error
 
 VOCAB_SIZE = 256
@@ -59,9 +61,15 @@ def _at_target(loss: Callable[[Tensor, Tensor], Tensor], probabilities_V: Tensor
     return logits_V.grad[0].abs().item()
 
 
-def show_gradients(rows: Sequence[Gradients], console: Console | None = None) -> None:
+def gradients(lab: Lab) -> list[Gradients]:
+    """Raises UsageError for settings of a training."""
+    if lab.overrides or lab.num_seeds or lab.steps:
+        raise UsageError("--gradients trains nothing: leave out --set, --data, --seeds and --steps.")
+    return [gradients_at(probability) for probability in PROBABILITIES]
+
+
+def show_gradients(rows: Sequence[Gradients], console: Console) -> None:
     """Print one row per probability."""
-    console = console or wide_console()
     columns = ("P of the true token", "cross-entropy", "squared error, one wrong token", "squared error, spread")
     shown = [(f"{row.probability:g}", *(f"{value:.4f}" for value in astuple(row)[1:])) for row in rows]
     print_table(console, columns, shown)

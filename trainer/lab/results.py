@@ -1,6 +1,7 @@
 """Results of the lab, as JSON and on the terminal."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from lossguard import encode_number
+from lossguard import Estimate, encode_number
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -30,6 +31,19 @@ def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequenc
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def grouped(results: Iterable[Any], field: str) -> dict[Any, list[Any]]:
+    """Value of a field -> the results that have it, both in order."""
+    groups: dict[Any, list[Any]] = defaultdict(list)
+    for each in results:
+        groups[getattr(each, field)].append(each)
+    return groups
+
+
+def means(results: Sequence[Any], *fields: str) -> list[str]:
+    """Return the mean of each field over results of several seeds, with its standard error."""
+    return [str(Estimate.of(getattr(each, field) for each in results)) for field in fields]
 
 
 def to_json(result: "DataclassInstance") -> str:

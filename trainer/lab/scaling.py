@@ -4,18 +4,17 @@ python -m trainer lab --scaling [--seed 1] [--seeds 3] [--quick] [--json] [--plo
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 from lossguard import Estimate
-from trainer.config import load_recipe
+from trainer.errors import UsageError
 from trainer.lab.plot import Axis, PlottedCurve, svg
-from trainer.lab.results import print_table, wide_console
-from trainer.lab.training import train_unrecorded
+from trainer.lab.results import grouped, print_table
+from trainer.lab.training import Lab
 from trainer.model import GPT, flops_per_token
 from trainer.throughput import CHINCHILLA_RATIO
 
@@ -67,37 +66,20 @@ def fit_power_law(compute: Sequence[float], losses: Sequence[float]) -> PowerLaw
     return PowerLaw(math.exp(float(intercept)), -float(slope))
 
 
-def scaling_runs(
-    seeds: Iterable[int],
-    folder: Path,
-    *,
-    tokens_per_parameter: float = CHINCHILLA_RATIO,
-    overrides: Sequence[str] = (),
-    widths: Sequence[int] = WIDTHS,
-    report: Callable[[str], None] = lambda sentence: None,
-) -> Iterator[ScalingRun]:
+def scaling_runs(lab: Lab) -> Iterator[ScalingRun]:
     """Train every width with every seed. Raises UsageError and Stopped."""
-    for seed in seeds:
-        for width in widths:
-            yield _train(width, seed, folder, tokens_per_parameter, overrides, report)
-
-
-def _train(
-    width: int,
-    seed: int,
-    folder: Path,
-    tokens_per_parameter: float,
-    overrides: Sequence[str],
-    report: Callable[[str], None],
-) -> ScalingRun:
-    recipe = load_recipe(RECIPE, [f"seed={seed}", *overrides, f"model.width={width}"])
-    parameters = GPT(recipe.model).num_parameters()
-    steps = math.ceil(tokens_per_parameter * parameters / recipe.tokens_per_step)
-    report(f"width {width}, {parameters} parameters, seed {seed}, {steps} steps")
-    _, rows = train_unrecorded(replace(recipe, steps=steps), folder)
-    tokens = steps * recipe.tokens_per_step
-    flops = float(tokens * flops_per_token(recipe.model))
-    return ScalingRun(width, seed, parameters, tokens, flops, rows[-1]["held_out_loss"])
+    if lab.steps is not None:
+        raise UsageError("--steps cannot be used with --scaling: the steps follow from the tokens per parameter.")
+    ratio = QUICK_RATIO if lab.quick else CHINCHILLA_RATIO
+    for seed in lab.seeds(NUM_SEEDS):
+        for width in WIDTHS:
+            recipe = lab.recipe(RECIPE, seed, f"model.width={width}")
+            parameters = GPT(recipe.model).num_parameters()
+            recipe = replace(recipe, steps=math.ceil(ratio * parameters / recipe.tokens_per_step))
+            _, rows = lab.train(recipe, f"width {width}, {parameters} parameters")
+            tokens = recipe.steps * recipe.tokens_per_step
+            flops = float(tokens * flops_per_token(recipe.model))
+            yield ScalingRun(width, seed, parameters, tokens, flops, rows[-1]["held_out_loss"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,23 +104,21 @@ class Scaling:
 
 def summarise(runs: Sequence[ScalingRun]) -> Scaling:
     """Summarise the runs of at least three sizes, each with the same seeds."""
-    widths = sorted({run.width for run in runs})
-    by_width = [[run for run in runs if run.width == width] for width in widths]
+    by_width = [own for _, own in sorted(grouped(runs, "width").items())]
     compute = tuple(own[0].flops_6nd for own in by_width)
     losses = tuple(Estimate.of(run.held_out_loss for run in own) for own in by_width)
     means = [each.mean for each in losses]
-    by_seed = [[run.held_out_loss for run in runs if run.seed == seed] for seed in sorted({run.seed for run in runs})]
-    exponents = [fit_power_law(compute, own).exponent for own in by_seed]
+    by_seed = [[run.held_out_loss for run in own] for own in grouped(runs, "seed").values()]
+    exponents = [fit_power_law(compute, losses_of_seed).exponent for losses_of_seed in by_seed]
     law, of_smaller = fit_power_law(compute, means), fit_power_law(compute[:-1], means[:-1])
     return Scaling(compute, losses, law, Estimate.of(exponents), of_smaller)
 
 
-def show_scaling(runs: Sequence[ScalingRun], console: Console | None = None) -> None:
+def show_scaling(runs: Sequence[ScalingRun], console: Console) -> None:
     """Print one row per size, and the fitted law."""
-    console = console or wide_console()
     scaling = summarise(runs)
     rows = []
-    first = sorted({run.width: run for run in runs}.values(), key=lambda run: run.width)
+    first = [own[-1] for _, own in sorted(grouped(runs, "width").items())]
     for run, compute, loss in zip(first, scaling.compute, scaling.losses, strict=True):
         numbers = (f"{run.width}", f"{run.parameters:,}", f"{run.tokens:,}", f"{compute:.2e}", f"{run.flops:.2e}")
         rows.append((*numbers, str(loss), f"{scaling.law(compute):.3f}"))

@@ -7,21 +7,19 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
 
-from lossguard import Estimate
 from trainer.config import Recipe
 from trainer.data.batches import open_batches
 from trainer.data.ngram import NGram
 from trainer.data.tokens import characters_per_byte, is_text, open_shards
 from trainer.evaluation import perplexity
 from trainer.exposure import OwnContinuations, own_continuations
-from trainer.lab.results import print_table, wide_console
-from trainer.lab.training import train_unrecorded
+from trainer.lab.results import grouped, means, print_table
+from trainer.lab.training import Lab
 from trainer.model import GPT
 
 SWITCHES = (
@@ -96,16 +94,22 @@ class LabResult:
     """Model FLOPs utilisation: see trainer/throughput.py."""
 
 
-def try_switch(recipe: Recipe, folder: Path) -> LabResult:
+def try_switches(lab: Lab) -> list[LabResult]:
+    """Raises UsageError and Stopped."""
+    recipes = [lab.recipe(name, seed) for seed in lab.seeds(1) for name in lab.recipes or SWITCHES]
+    return [try_switch(lab, recipe) for recipe in recipes]
+
+
+def try_switch(lab: Lab, recipe: Recipe) -> LabResult:
     """Train `recipe`, unrecorded, and measure the held-out loss at its end. Raises UsageError and Stopped."""
-    outcome, rows = train_unrecorded(recipe, folder)
+    result, rows = lab.train(recipe)
     mean = {
         name: statistics.fmean(row[name] for row in rows[-NUM_LAST_STEPS:]) for name in ("loss", "grad_norm", "log_z")
     }
     loss = rows[-1]["held_out_loss"]
     bits_per_byte = rows[-1].get("held_out_bits_per_byte")
-    speed = outcome.throughput.median()
-    tokens, parameters = outcome.throughput.tokens, outcome.throughput.num_parameters
+    throughput = result.throughput
+    speed, tokens, parameters = throughput.median(), throughput.tokens, throughput.num_parameters
     return LabResult(
         recipe=recipe.name,
         seed=recipe.seed,
@@ -115,9 +119,9 @@ def try_switch(recipe: Recipe, folder: Path) -> LabResult:
         bits_per_token=loss / math.log(2),
         bits_per_byte=bits_per_byte,
         bits_per_character=None if bits_per_byte is None else bits_per_character(recipe, bits_per_byte),
-        own_continuations=measure_continuations(recipe, outcome.model),
+        own_continuations=measure_continuations(recipe, result.model),
         tokens_per_parameter=tokens / parameters,
-        flops=float(tokens * outcome.throughput.flops_per_token),
+        flops=float(tokens * throughput.flops_per_token),
         flops_6nd=float(6 * parameters * tokens),
         tokens_per_second=speed.get("tokens_per_second"),
         mfu=speed.get("mfu"),
@@ -141,26 +145,22 @@ def measure_continuations(recipe: Recipe, model: GPT) -> OwnContinuations:
     return own_continuations(model.eval(), torch.from_numpy(held_out.windows.take(chosen)[:, :-1]), reference)
 
 
-def show_means(results: Sequence[LabResult], console: Console | None = None) -> None:
-    """Print one row per recipe: means over the seeds, with standard errors."""
-    console = console or wide_console()
+def show_switches(results: Sequence[LabResult], console: Console) -> None:
+    """Print one row per recipe; with several seeds means over them, with standard errors."""
+    seeds = grouped(results, "seed")
+    if len(seeds) == 1:
+        show_single(results, console)
+        return
     rows = []
-    for recipe in dict.fromkeys(each.recipe for each in results):
-        own = [each for each in results if each.recipe == recipe]
-        rows.append([recipe, *(_over_seeds([getattr(each, field) for each in own]) for field in MEANS)])
+    for recipe, own in grouped(results, "recipe").items():
+        known = {field: [each for each in own if getattr(each, field) is not None] for field in MEANS}
+        rows.append([recipe, *(means(of, field)[0] if of else "-" for field, of in known.items())])
     print_table(console, ("recipe", *MEANS.values()), rows)
-    seeds = ", ".join(str(seed) for seed in dict.fromkeys(each.seed for each in results))
-    console.print(f"Mean +- standard error over the seeds {seeds}.")
+    console.print(f"Mean +- standard error over the seeds {', '.join(map(str, seeds))}.")
 
 
-def _over_seeds(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return str(Estimate.of(known)) if known else "-"
-
-
-def show_lab(results: Sequence[LabResult], console: Console | None = None) -> None:
-    """Print one row per recipe."""
-    console = console or wide_console()
+def show_single(results: Sequence[LabResult], console: Console) -> None:
+    """Print the results of one seed."""
     rows = []
     for each in results:
         losses = (each.loss, each.held_out_loss, each.held_out_loss_se, each.perplexity, each.bits_per_byte)

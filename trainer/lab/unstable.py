@@ -4,19 +4,17 @@ python -m trainer lab --unstable [--seed 1] [--seeds 5] [--steps 1600] [--quick]
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 
 from lossguard import Estimate
-from trainer.config import load_recipe
 from trainer.drill.strategies import SkipStep
 from trainer.lab.jumps import Jump, find_jumps, means_of_steps
 from trainer.lab.plot import Axis, PlottedCurve, svg
-from trainer.lab.results import print_table, wide_console
-from trainer.lab.training import train_unrecorded
+from trainer.lab.results import grouped, means, print_table
+from trainer.lab.training import Lab
 
 RECIPE = "unstable"
 STEPS = 1600
@@ -71,40 +69,27 @@ class UnstableRun:
         return cls(safeguard, seed, final, find_jumps(losses), curve, interval)
 
 
-def unstable_runs(
-    seeds: Iterable[int],
-    folder: Path,
-    *,
-    steps: int = STEPS,
-    overrides: Sequence[str] = (),
-    safeguards: Sequence[Safeguard] = SAFEGUARDS,
-    report: Callable[[str], None] = lambda sentence: None,
-) -> Iterator[UnstableRun]:
+def unstable_runs(lab: Lab) -> Iterator[UnstableRun]:
     """Train every safeguard with every seed. Raises UsageError and Stopped."""
-    for seed in seeds:
-        for safeguard in safeguards:
-            report(f"{safeguard.name}, seed {seed}, {steps} steps")
-            chosen = [f"seed={seed}", f"steps={steps}", *overrides, *safeguard.overrides]
+    for seed in lab.seeds(NUM_SEEDS):
+        for safeguard in SAFEGUARDS:
+            recipe = lab.recipe(RECIPE, seed, *safeguard.overrides, steps=STEPS)
             accepts = SkipStep() if safeguard.skips_outliers else None
-            _, rows = train_unrecorded(load_recipe(RECIPE, chosen), folder, accepts=accepts)
+            _, rows = lab.train(recipe, safeguard.name, accepts=accepts)
             yield UnstableRun.of(safeguard.name, seed, [row["loss"] for row in rows])
 
 
-def show_unstable(runs: Sequence[UnstableRun], console: Console | None = None) -> None:
+def show_unstable(runs: Sequence[UnstableRun], console: Console) -> None:
     """Print one row per safeguard: means over the seeds, with standard errors."""
-    console = console or wide_console()
     rows = []
-    for name in dict.fromkeys(run.safeguard for run in runs):
-        own = [run for run in runs if run.safeguard == name]
+    for name, own in grouped(runs, "safeguard").items():
         largest = max((jump.size for run in own for jump in run.jumps), default=None)
         jumps = [len(run.jumps) for run in own]
         lost = Estimate.of(sum(jump.num_steps for jump in run.jumps) for run in own)
         shown = (Estimate.of(jumps), "-" if largest is None else f"{largest:.1f} x", lost)
-        rows.append(
-            (name, ", ".join(map(str, jumps)), *map(str, shown), str(Estimate.of(run.final_loss for run in own)))
-        )
+        rows.append((name, ", ".join(map(str, jumps)), *map(str, shown), *means(own, "final_loss")))
     print_table(console, ("safeguard", "jumps by seed", "jumps", "largest jump", "steps lost", "final loss"), rows)
-    seeds = ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in runs))
+    seeds = ", ".join(map(str, grouped(runs, "seed")))
     console.print(f"Mean +- standard error over the seeds {seeds}; a jump is defined in trainer/lab/jumps.py.")
 
 
@@ -112,8 +97,8 @@ def plot_unstable(runs: Sequence[UnstableRun]) -> str:
     """The losses of the first seed, as an SVG file: the largest mean of 5 steps in each of at most 400 intervals."""
     first = [run for run in runs if run.seed == runs[0].seed]
     title = f"Training loss of the recipe {RECIPE}, seed {runs[0].seed}, one safeguard at a time"
-    return svg(title, [_curve(run) for run in first], Axis(title="step"), Axis(title="nats per token", is_log=True))
-
-
-def _curve(run: UnstableRun) -> PlottedCurve:
-    return PlottedCurve(name=run.safeguard, x=[run.interval * number for number in range(len(run.curve))], y=run.curve)
+    curves = [
+        PlottedCurve(name=run.safeguard, x=[run.interval * number for number in range(len(run.curve))], y=run.curve)
+        for run in first
+    ]
+    return svg(title, curves, Axis(title="step"), Axis(title="nats per token", is_log=True))

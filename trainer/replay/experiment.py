@@ -1,18 +1,17 @@
 """One checkpoint of a run, trained again in four arms: {the same, an earlier} state x {the same, other} batches."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
 from lossguard import Cause
 from trainer.errors import UsageError
-from trainer.replay.attribution import Reproduced, cause_of
 from trainer.replay.incident import ReplayedIncident
 from trainer.replay.record import RecordedStep, RunRecord
 from trainer.replay.reference import NEIGHBOURS, Reference, calibrate, finite_values, first_divergence, loss_difference
 from trainer.replay.rerun import Rerun
-from trainer.replay.verdict import Arm, ReplayVerdict, describe, describe_too_small
+from trainer.replay.verdict import Arm, ReplayVerdict, cause_of, describe
 
 STEPS_AFTER_DETECTION = 10
 """Replayed, too: with other batches the anomaly may come a little later."""
@@ -44,7 +43,6 @@ class EarlierState:
 class Experiment:
     """A replay from one checkpoint, ready to run."""
 
-    record: RunRecord
     rerun: Rerun
     report: Report
     state: int
@@ -59,57 +57,51 @@ class Experiment:
     @property
     def recorded(self) -> list[RecordedStep]:
         """The recorded steps that are replayed."""
-        return [self.record.steps[step] for step in range(self.state, self.last + 1)]
-
-    @property
-    def same_batches(self) -> list[int]:
-        """The batches of these steps."""
-        return [step.batch for step in self.recorded]
+        return self.rerun.record.between(self.state, self.last + 1)
 
     def run(self) -> ReplayVerdict:
         """Run the arms and decide."""
-        if self.excess <= self.reference.tolerance:
-            sentence = describe_too_small(self.excess, self.reference.tolerance)
-            return self._verdict(Cause.UNDETERMINED, sentence, [], None)
-        arms = self._run_arms()
-        reproduced = {(arm.state, arm.batches): arm.reproduced for arm in arms}
-        cause = cause_of(
-            Reproduced(
-                same_same=reproduced["same", "same"],
-                same_other=reproduced["same", "other"],
-                earlier_same=reproduced.get(("earlier", "same")),
-                earlier_other=reproduced.get(("earlier", "other")),
-            )
+        tolerance = self.reference.tolerance
+        verdict = ReplayVerdict(
+            cause=Cause.UNDETERMINED,
+            sentence="Undetermined: the recorded anomaly is too small to judge. "
+            f"It is {self.excess:.3g} away from the expected value, and normal steps are up to {tolerance:.3g} away.",
+            signal=self.reference.signal,
+            first=self.state,
+            last=self.last,
+            recorded=self.recorded,
+            repeat_error=self.earlier.repeat_error,
         )
+        if self.excess <= tolerance:
+            return verdict
+        arms = self._run_arms()
+        cause = cause_of([arm.reproduced for arm in arms])
         position = first_divergence(self.recorded, arms[0].steps, self.earlier.repeat_error)
         departed_at = None if position is None else self.state + position
         sentence = describe(cause, arms, state=self.state, earlier=self.earlier.step, departed_at=departed_at)
-        return self._verdict(cause, sentence, arms, departed_at)
+        return replace(verdict, cause=cause, sentence=sentence, arms=arms, departed_at=departed_at)
 
     def begins_before(self, older: int) -> bool:
         """Return True if the run reproduces the incident when it is trained again from an older checkpoint."""
-        batches = [self.record.steps[step].batch for step in range(older, self.last + 1)]
-        reproduced = self.reproduces(older, batches)
+        reproduced = self.reproduces(older, batches_of(self.rerun.record.between(older, self.last + 1)))
         self.report(f"the run from step {older} on {_verb(reproduced)} the incident")
         return reproduced
 
     def reproduces(self, state: int, batches: Sequence[int]) -> bool:
         """Return True if training the state of this step on `batches` leads to an anomaly."""
-        steps = self._train(state, batches, self.reference.is_anomaly)
+        steps = self.rerun.train(state, batches, self.reference.is_anomaly)
         return self.reference.is_anomaly(state + len(steps) - 1, steps[-1])
 
     def _run_arms(self) -> list[Arm]:
+        same, earlier = batches_of(self.recorded), self.earlier
         arms = [
-            self._run_arm("same", "same", self.state, self.same_batches),
-            self._run_arm("same", "other", self.state, self.earlier.batches),
+            self._arm("same", "same", self.state, self.rerun.train(self.state, same)),
+            self._arm("same", "other", self.state, self.rerun.train(self.state, earlier.batches)),
         ]
-        if self.earlier.step is not None:
-            arms.append(self._run_arm("earlier", "same", self.earlier.step, self.same_batches))
-            arms.append(self._arm("earlier", "other", self.earlier.step, self.earlier.steps))
+        if earlier.step is not None:
+            arms.append(self._arm("earlier", "same", earlier.step, self.rerun.train(earlier.step, same)))
+            arms.append(self._arm("earlier", "other", earlier.step, earlier.steps))
         return arms
-
-    def _run_arm(self, state: str, batches: str, step: int, numbers: Sequence[int]) -> Arm:
-        return self._arm(state, batches, step, self._train(step, numbers))
 
     def _arm(self, state: str, batches: str, step: int, steps: Sequence[RecordedStep]) -> Arm:
         position, excess = self.reference.worst(step, steps)
@@ -126,79 +118,51 @@ class Experiment:
             steps=steps,
         )
 
-    def _train(
-        self, step: int, batches: Sequence[int], is_enough: Callable[[int, RecordedStep], bool] | None = None
-    ) -> list[RecordedStep]:
-        return self.rerun.train(step, self.record.checkpoints[step], batches, is_enough)
-
-    def _verdict(self, cause: Cause, sentence: str, arms: Sequence[Arm], departed_at: int | None) -> ReplayVerdict:
-        return ReplayVerdict(
-            cause=cause,
-            sentence=sentence,
-            signal=self.reference.signal,
-            first=self.state,
-            last=self.last,
-            recorded=self.recorded,
-            arms=arms,
-            departed_at=departed_at,
-            repeat_error=self.earlier.repeat_error,
-        )
-
 
 def _verb(reproduced: bool) -> str:
     return "reproduces" if reproduced else "does not reproduce"
 
 
-def prepare(incident: ReplayedIncident, record: RunRecord, rerun: Rerun, state: int, report: Report) -> Experiment:
+def batches_of(steps: Iterable[RecordedStep]) -> list[int]:
+    return [step.batch for step in steps]
+
+
+def prepare(incident: ReplayedIncident, rerun: Rerun, state: int, report: Report) -> Experiment:
     """Choose the earlier state and calibrate the reference. Raises UsageError without enough normal steps."""
-    onset = incident.onset
-    _check_normal_steps(record, onset)
-    last = max(step for step in range(state, incident.detected + STEPS_AFTER_DETECTION + 1) if step in record.steps)
-    earlier = _find_earlier(record, rerun, state, last)
-    first = min(onset - 2 * MIN_EARLIER_STEPS, onset if earlier.step is None else earlier.step)
-    first = max(min(record.steps), first)
-    reference, excess = _choose_reference(incident, record, first, last, earlier.repeat_error)
-    return Experiment(
-        record=record,
-        rerun=rerun,
-        report=report,
-        state=state,
-        last=last,
-        earlier=earlier,
-        reference=reference,
-        excess=excess,
-    )
-
-
-def _check_normal_steps(record: RunRecord, onset: int) -> None:
+    onset, record = incident.onset, rerun.record
     normal = finite_values(record.steps, range(onset - 1 - 2 * NEIGHBOURS, onset), "loss")
     if len(normal) < MIN_NORMAL_STEPS:
         raise UsageError(
             f"Only {len(normal)} of the {2 * NEIGHBOURS + 1} steps before step {onset} are recorded and finite: "
             f"a replay needs {MIN_NORMAL_STEPS} normal steps before the incident."
         )
+    last = max(step for step in range(state, incident.detected + STEPS_AFTER_DETECTION + 1) if step in record.steps)
+    earlier = _find_earlier(rerun, state, last)
+    first = min(onset - 2 * MIN_EARLIER_STEPS, onset if earlier.step is None else earlier.step)
+    first = max(min(record.steps), first)
+    reference, excess = _choose_reference(incident, record, first, last, earlier.repeat_error)
+    return Experiment(
+        rerun=rerun, report=report, state=state, last=last, earlier=earlier, reference=reference, excess=excess
+    )
 
 
-def _find_earlier(record: RunRecord, rerun: Rerun, state: int, last: int) -> EarlierState:
-    """The first earlier state that repeats its own next batches with finite values."""
-    length = last + 1 - state
-    for step in _earlier_steps(record, state):
-        recorded = [record.steps[each] for each in range(step, min(step + length, state))]
-        batches = list(islice(cycle(each.batch for each in recorded), length))
-        replayed = rerun.train(step, record.checkpoints[step], batches)
-        error = max(loss_difference(before, now) for before, now in zip(recorded, replayed, strict=False))
-        if math.isfinite(error):
-            return EarlierState(step=step, batches=batches, steps=replayed, repeat_error=error)
-    before = [record.steps[step].batch for step in range(max(min(record.steps), state - length), state)]
-    same = [record.steps[step].batch for step in range(state, last + 1)]
-    return EarlierState(step=None, batches=list(islice(cycle(before or same), length)))
+def _find_earlier(rerun: Rerun, state: int, last: int) -> EarlierState:
+    """The first earlier state that repeats its own next batches with finite values.
 
-
-def _earlier_steps(record: RunRecord, state: int) -> Iterator[int]:
-    """Checkpoints before the state, the best first: the newest that is far enough away, then earlier ones."""
+    Of the checkpoints before the state, the newest that is far enough away comes first, then earlier ones.
+    """
+    record, length = rerun.record, last + 1 - state
     before = sorted((step for step in record.checkpoints if step < state), reverse=True)
     far = [step for step in before if step <= state - MIN_EARLIER_STEPS]
-    return islice(iter(far or before[-1:]), MAX_TRIES)
+    for step in (far or before[-1:])[:MAX_TRIES]:
+        recorded = record.between(step, min(step + length, state))
+        batches = list(islice(cycle(batches_of(recorded)), length))
+        replayed = rerun.train(step, batches)
+        error = max(loss_difference(one, other) for one, other in zip(recorded, replayed, strict=False))
+        if math.isfinite(error):
+            return EarlierState(step=step, batches=batches, steps=replayed, repeat_error=error)
+    others = record.between(max(min(record.steps), state - length), state) or record.between(state, last + 1)
+    return EarlierState(step=None, batches=list(islice(cycle(batches_of(others)), length)))
 
 
 def _choose_reference(

@@ -12,10 +12,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from lossguard import SegmentReason, decode_number, read_spools
+from lossguard import ConfigurationError, SegmentReason, decode_number, read_spools
+from lossguard.torch import checkpoints_in
 from trainer.checkpoint_place import checkpoint_place
 from trainer.errors import UsageError
-from trainer.replay.checkpoints import ChosenCheckpoints, Found, find_checkpoints
 
 SIGNALS = ("loss", "grad_norm", "log_z")
 MASKED = "***"
@@ -68,17 +68,24 @@ class RecordedSegment:
 class RunRecord:
     """The steps up to the end of one segment."""
 
-    folder: Path
     config: Mapping[str, Any]
     """The configuration of that segment."""
     steps: Mapping[int, RecordedStep]
     """Without gaps."""
     first_batches: Mapping[int, int]
     """Step -> the batch with which the run reached it for the first time."""
-    checkpoints: Mapping[int, Path]
-    """Step -> folder of the checkpoint, which is downloaded when it is asked for."""
+    checkpoints: Mapping[int, Mapping[int, Path]]
+    """Step -> the checkpoints of its place, of which a folder is downloaded when it is asked for: see `checkpoint`."""
     skipped: tuple[int, int] | None
     """The batches that the rollback after these steps skipped."""
+
+    def checkpoint(self, step: int) -> Path:
+        """The folder of the checkpoint of this step."""
+        return self.checkpoints[step][step]
+
+    def between(self, first: int, end: int) -> list[RecordedStep]:
+        """The recorded steps [first, end)."""
+        return [self.steps[step] for step in range(first, end)]
 
 
 def read_record(
@@ -110,13 +117,19 @@ def read_record(
     later = segments[last + 1 :]
     config = segments[last].config
     place = checkpoint_place(checkpoints or _recorded_place(config), folder) or folder / "checkpoints"
+    try:
+        kept, discarded = (
+            checkpoints_in(place, discarded=each, downloads=downloads or folder) for each in (False, True)
+        )
+    except (ConfigurationError, OSError) as problem:
+        raise UsageError(f"The checkpoints cannot be read: {problem}.") from None
+    chosen = _choose(kept, discarded, later)
     departure = next((each for each in later if each.reason in WENT_BACK), None)
     return RunRecord(
-        folder=folder,
         config=config,
         steps=steps,
         first_batches=first_batches,
-        checkpoints=_choose(find_checkpoints(place, downloads or folder), later, first=min(steps)),
+        checkpoints={each: folders for each, folders in chosen.items() if each >= min(steps)},
         skipped=None if departure is None else departure.skipped,
     )
 
@@ -169,13 +182,14 @@ def _opened(key: str, line: Mapping[str, Any], config: Mapping[str, Any]) -> Rec
     return RecordedSegment(key=key, fork_step=line["fork_step"], reason=line["reason"], config=config, skipped=skipped)
 
 
-def _choose(found: tuple[Found, Found], later: Sequence[RecordedSegment], *, first: int) -> ChosenCheckpoints:
-    """Return checkpoints from before later segments and those the next rollback discarded, from step `first` on."""
-    kept, discarded = found
+def _choose(
+    kept: Mapping[int, Path], discarded: Mapping[int, Path], later: Sequence[RecordedSegment]
+) -> dict[int, Mapping[int, Path]]:
+    """Return checkpoints from before later segments and those the next rollback discarded: step -> its place."""
     forks = [each.fork_step for each in later]
     places = {step: kept for step in kept if all(step <= fork for fork in forks)}
     rollbacks = [each for each in later if each.reason in WENT_BACK]
     if len(rollbacks) == 1:  # what is discarded belongs to the last rollback
         before = [each.fork_step for each in later[: later.index(rollbacks[0])]]
         places |= {step: discarded for step in discarded if all(step <= fork for fork in before)}
-    return ChosenCheckpoints({step: place for step, place in places.items() if step >= first})
+    return places

@@ -7,16 +7,15 @@ state with other batches is the run itself while it was normal: comparing it wit
 exact a repetition is on this machine (bit for bit on the CPU that the run used).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from lossguard import Cause
-from trainer.config import recorded_recipe
 from trainer.data.batches import open_batches
 from trainer.errors import UsageError
-from trainer.faults import FaultyBatches, parse_fault
-from trainer.replay.bisection import bisect
+from trainer.faults import FaultyBatches
 from trainer.replay.excerpts import Excerpt, excerpt
-from trainer.replay.experiment import MAX_TRIES, STEPS_AFTER_DETECTION, Experiment, Report, prepare
+from trainer.replay.experiment import MAX_TRIES, STEPS_AFTER_DETECTION, Experiment, Report, batches_of, prepare
 from trainer.replay.incident import ReplayedIncident
 from trainer.replay.record import RunRecord
 from trainer.replay.rerun import Rerun
@@ -32,38 +31,23 @@ def replay(incident: ReplayedIncident, record: RunRecord, *, report: Report) -> 
     Then search for the culprit batches. `report` gets progress messages. Raises UsageError, Stopped, and LossguardError
     for a checkpoint that is not intact.
     """
-    rerun = rerun_of(record)
-    experiment, verdict = _find_cause(incident, record, rerun, report)
+    experiment, verdict = _find_cause(incident, Rerun.of(record), report)
     if verdict.cause in (Cause.DATA, Cause.DATA_X_STATE):
         report("searching for the batches that reproduce it")
         verdict = find_culprits(experiment, verdict)
     return verdict
 
 
-def rerun_of(record: RunRecord) -> Rerun:
-    """Return how the recorded run is trained again. Raises UsageError for a run of several processes."""
-    config = record.config
-    if (ranks := config.get("ranks", 1)) > 1:  # one process adds in another order, with one rank's random numbers
-        raise UsageError(f"The run was trained by {ranks} processes: only runs of one process can be replayed.")
-    return Rerun(
-        recorded_recipe(config),
-        [parse_fault(text) for text in config.get("faults", ())],
-        bool(config.get("faults_at_steps")),
-        record.first_batches,
-    )
-
-
-def _find_cause(
-    incident: ReplayedIncident, record: RunRecord, rerun: Rerun, report: Report
-) -> tuple[Experiment, ReplayVerdict]:
-    states = [step for step in sorted(record.checkpoints, reverse=True) if step <= incident.onset]
+def _find_cause(incident: ReplayedIncident, rerun: Rerun, report: Report) -> tuple[Experiment, ReplayVerdict]:
+    checkpoints = sorted(rerun.record.checkpoints)
+    states = [step for step in reversed(checkpoints) if step <= incident.onset]
     if not states:
         raise UsageError(
             f"No checkpoint of run {incident.run_id} at or before step {incident.onset} is left: the incident "
-            f"cannot be replayed. Available steps: {', '.join(map(str, sorted(record.checkpoints))) or 'none'}."
+            f"cannot be replayed. Available steps: {', '.join(map(str, checkpoints)) or 'none'}."
         )
     for state, older in zip(states[:MAX_TRIES], [*states[1:], None], strict=False):
-        experiment = prepare(incident, record, rerun, state, report)
+        experiment = prepare(incident, rerun, state, report)
         verdict = experiment.run()
         damaged = any(arm.reproduced for arm in verdict.arms if (arm.state, arm.batches) == ("same", "other"))
         if not damaged or older is None:
@@ -83,8 +67,8 @@ def find_culprits(experiment: Experiment, verdict: ReplayVerdict) -> ReplayVerdi
 
     Each attempt ends with normal batches, in which a late anomaly may show.
     """
-    same, state = experiment.same_batches, experiment.state
-    behind, skipped = same[-1] + 1, experiment.record.skipped
+    same, state = batches_of(experiment.recorded), experiment.state
+    behind, skipped = same[-1] + 1, experiment.rerun.record.skipped
     window = [*same, *range(behind, behind + BATCHES_BEHIND if skipped is None else skipped[1])]
     normal = experiment.earlier.batches[:STEPS_AFTER_DETECTION]
     replayed = enumerate(verdict.arms[0].steps)
@@ -100,6 +84,26 @@ def _excerpts(experiment: Experiment, first: int, end: int) -> list[Excerpt]:
     rerun, state = experiment.rerun, experiment.state
     source, _ = open_batches(rerun.recipe)
     batches = rerun.batches(FaultyBatches(source, rerun.faults, at_steps=rerun.faults_at_steps))
-    model = rerun.model(state, experiment.record.checkpoints[state])
+    model = rerun.model(state)
     chosen = sorted({first, (first + end) // 2, end - 1})
     return [excerpt(model, batches[index], source.tokenizer) for index in chosen]
+
+
+def bisect(window: Sequence[int], reproduces: Callable[[Sequence[int]], bool], *, first_end: int) -> tuple[int, int]:
+    """The batches [from, to) of `window`, from the first culprit to the last one.
+
+    `reproduces`: whether a part of the window alone reproduces the incident. `first_end`: the length of a prefix that
+    is known to. The shortest prefix that does ends with the first culprit, and the shortest suffix begins with the last
+    one: about 2 log2(length) replays. Batches that reproduce it only in combination are all within the range.
+    """
+    low, high = 0, first_end  # window[:high] reproduces it, window[:low] does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reproduces(window[:middle]) else (middle, high)
+    first = window[high - 1]
+    low, high = 0, len(window)  # window[low:] reproduces it, window[high:] does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if reproduces(window[middle:]) else (low, middle)
+    last = window[low]
+    return min(first, last), max(first, last) + 1

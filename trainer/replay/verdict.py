@@ -1,4 +1,4 @@
-"""The verdict of a replay, as JSON and as sentences."""
+"""The verdict of a replay: the cause that its arms show, as JSON and as sentences."""
 
 import time
 from collections.abc import Sequence
@@ -86,6 +86,26 @@ class ReplayVerdict:
         }
 
 
+CAUSES: dict[tuple[bool, ...], Cause] = {
+    (False, False, False, False): Cause.HARDWARE,
+    (False, False): Cause.HARDWARE,
+    (True, False, True, False): Cause.DATA,
+    (True, True, False, False): Cause.STATE,
+    (True, False, False, False): Cause.DATA_X_STATE,
+}
+"""Whether each arm reproduced the incident -> its cause.
+
+The arms are the same state with the same batches and with other ones; then, if there is one, an earlier state with
+the same batches and with others (the normal run). All other combinations contradict themselves (both the batches and
+the state do it, ..) or lack the normal run.
+"""
+
+
+def cause_of(reproduced: Sequence[bool]) -> Cause:
+    """The cause that these arms show."""
+    return CAUSES.get(tuple(reproduced), Cause.UNDETERMINED)
+
+
 def curve(steps: Sequence[RecordedStep]) -> list[float | str | None]:
     """The losses, as JSON numbers."""
     return [encode_number(step.loss) for step in steps[:MAX_CURVE]]
@@ -101,12 +121,9 @@ def describe(cause: Cause, arms: Sequence[Arm], *, state: int, earlier: int | No
     same, before = f"the state of step {state}", f"the state of step {earlier}"
     match cause:
         case Cause.HARDWARE:
-            divergence = (
-                "" if departed_at is None else f"; the replay differs from the record from step {departed_at} on"
-            )
-            return (
-                f"Hardware or another transient cause: {same} with the same batches does not reproduce it{divergence}."
-            )
+            text = f"Hardware or another transient cause: {same} with the same batches does not reproduce it"
+            differs = f"; the replay differs from the record from step {departed_at} on"
+            return f"{text}{'' if departed_at is None else differs}."
         case Cause.DATA:
             return f"The data: the same batches reproduce it from {same} and from {before}; other batches do not."
         case Cause.STATE:
@@ -125,11 +142,3 @@ def describe(cause: Cause, arms: Sequence[Arm], *, state: int, earlier: int | No
         return "Undetermined: every state reproduces it with any batches. All states are damaged, or it is the recipe."
     reproduced = " and ".join(f"step {arm.checkpoint} with {arm.batches} batches" for arm in arms if arm.reproduced)
     return f"Undetermined: the arms contradict each other; only {reproduced} reproduced it."
-
-
-def describe_too_small(excess: float, tolerance: float) -> str:
-    """The sentence of a verdict when the incident does not stand out in the record."""
-    return (
-        f"Undetermined: the recorded anomaly is too small to judge. It is {excess:.3g} away from the expected value, "
-        f"and normal steps are up to {tolerance:.3g} away."
-    )

@@ -7,6 +7,7 @@ import torch
 from rich.console import Console
 
 from trainer.lab.abilities import KINDS, ability_runs, copying, kinds_of, show_abilities
+from trainer.lab.training import Lab
 
 
 def test_every_byte_of_a_piece_of_python_has_its_kind() -> None:
@@ -40,7 +41,7 @@ def test_a_model_that_copies_has_a_lower_loss_the_second_time() -> None:
 @pytest.mark.slow
 def test_a_training_is_measured_at_each_of_its_checkpoints(tmp_path: Path) -> None:
     small = ["model.context=63", "model.layers=1", "model.width=8", "data.batch_size=2", "evaluate_windows=4"]
-    (result,) = ability_runs([1], tmp_path, overrides=[*small, "steps=10"])
+    (result,) = ability_runs(Lab(folder=tmp_path, num_seeds=1, steps=10, overrides=small))
     assert result.steps[-1] == 10
     assert len(result.steps) == len(result.copied) == len(result.kinds["bracket"])
     assert set(result.kinds) == set(KINDS)

@@ -6,11 +6,12 @@ from typer.testing import CliRunner
 
 from lossguard.vocabulary.wording import Estimate
 from trainer.cli import app
-from trainer.config import Recipe, load_recipe
+from trainer.config import Recipe
 from trainer.data.markov import MarkovChain
 from trainer.exposure import ExposureBias
 from trainer.lab import exposure
 from trainer.lab.exposure import WAYS, TrainedModel, compare_ways
+from trainer.lab.training import Lab
 
 SMALL = ["model.layers=1", "model.heads=2", "model.width=16", "model.context=8", "data.batch_size=4", "device=cpu"]
 
@@ -45,11 +46,11 @@ def test_every_way_of_training_is_what_its_name_says_whatever_the_recipe_says(
 ) -> None:
     trained: list[tuple[float, float]] = []
 
-    def note(recipe: Recipe, chain: MarkovChain, folder: Path) -> TrainedModel:
+    def note(lab: Lab, name: str, recipe: Recipe, chain: MarkovChain) -> TrainedModel:
         trained.append((recipe.objective.scheduled_sampling, recipe.objective.parallel_scheduled_sampling))
         return TrainedModel(seed=1, held_out_loss=2.0, exposure=EXPOSURE, true_inputs=1.0)
 
     monkeypatch.setattr(exposure, "train_one", note)
-    recipe = load_recipe("markov", ["objective.scheduled_sampling=0.5"])
-    assert len(list(compare_ways(recipe, [1], tmp_path, lambda line: None))) == len(WAYS)
+    lab = Lab(folder=tmp_path, num_seeds=1, overrides=["objective.scheduled_sampling=0.5"])
+    assert len(list(compare_ways(lab))) == len(WAYS)
     assert trained == [(0.0, 0.0), (0.0, 0.25), (0.0, 1.0), (0.25, 0.0), (1.0, 0.0)]

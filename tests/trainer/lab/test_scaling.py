@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.lab import scaling
 from trainer.lab.scaling import ScalingRun, fit_power_law, scaling_runs, summarise
+from trainer.lab.training import Lab
 
 COMPUTE = [1e9, 1e10, 4e10, 3e11, 1e12]
 
@@ -27,17 +29,19 @@ def _runs() -> list[ScalingRun]:
 
 
 def test_the_exponent_has_a_standard_error_over_the_seeds_and_the_largest_size_is_predicted_by_the_others() -> None:
-    scaling = summarise(_runs())
-    assert scaling.compute == pytest.approx((1.2e10, 4.8e10, 1.92e11))
-    assert scaling.exponent.mean == pytest.approx(0.1)
-    assert scaling.exponent.standard_error == pytest.approx(0.0, abs=1e-9)
-    assert scaling.predicted == pytest.approx(scaling.losses[-1].mean)
+    found = summarise(_runs())
+    assert found.compute == pytest.approx((1.2e10, 4.8e10, 1.92e11))
+    assert found.exponent.mean == pytest.approx(0.1)
+    assert found.exponent.standard_error == pytest.approx(0.0, abs=1e-9)
+    assert found.predicted == pytest.approx(found.losses[-1].mean)
 
 
 @pytest.mark.slow
-def test_every_size_is_trained_on_its_tokens_per_parameter(tmp_path: Path) -> None:
+def test_every_size_is_trained_on_its_tokens_per_parameter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "WIDTHS", (8,))
+    monkeypatch.setattr(scaling, "CHINCHILLA_RATIO", 0.01)
     small = ["model.context=8", "model.layers=1", "data.batch_size=2", "evaluate_windows=4"]
-    (run,) = scaling_runs([5], tmp_path, tokens_per_parameter=0.01, overrides=small, widths=[8])
+    (run,) = scaling_runs(Lab(folder=tmp_path, seed=5, num_seeds=1, overrides=small))
     assert run.parameters == 256 * 8 + 12 * 8 * 8 + 3 * 8
     assert run.tokens == 16 * math.ceil(0.01 * run.parameters / 16)
     assert run.flops_6nd == 6 * run.parameters * run.tokens

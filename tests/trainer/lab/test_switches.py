@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from tests.trainer.small import TEXT, small_recipe
 from trainer.cli import app
 from trainer.config import load_recipe
-from trainer.lab.switches import SWITCHES, show_lab, try_switch
+from trainer.lab.switches import SWITCHES, show_switches, try_switch
+from trainer.lab.training import Lab
 
 SMALL = ["model.layers=1", "model.heads=2", "model.width=16", "model.context=16", "data.batch_size=4"]
 
@@ -28,21 +29,22 @@ def test_every_switch_is_a_recipe_that_changes_one_thing_of_the_first() -> None:
 
 @pytest.mark.slow
 def test_a_switch_is_described_by_losses_and_costs(tmp_path: Path) -> None:
-    result = try_switch(small_recipe(tmp_path, steps=30), tmp_path)
+    result = try_switch(Lab(folder=tmp_path), small_recipe(tmp_path, steps=30))
     assert result.perplexity == pytest.approx(math.exp(result.held_out_loss))
     assert 0 < result.held_out_loss_se < 1
     assert result.bits_per_token == pytest.approx(result.held_out_loss / math.log(2))
     assert result.tokens_per_parameter * result.flops_6nd == pytest.approx(6 * (30 * 64) ** 2)
     assert math.isfinite(result.own_continuations.excess.mean)
     output = io.StringIO()
-    show_lab([result], Console(file=output, width=200))
+    show_switches([result], Console(file=output, width=200))
     assert "small" in output.getvalue()
     assert "tokens per parameter (Chinchilla: about 20)" in output.getvalue()
 
 
 @pytest.mark.parametrize("every", [0, 2, 50])
 def test_the_held_out_loss_is_of_the_last_step_however_often_the_recipe_measures_it(tmp_path: Path, every: int) -> None:
-    assert math.isfinite(try_switch(small_recipe(tmp_path, steps=3, evaluate_every=every), tmp_path).held_out_loss)
+    recipe = small_recipe(tmp_path, steps=3, evaluate_every=every)
+    assert math.isfinite(try_switch(Lab(folder=tmp_path), recipe).held_out_loss)
 
 
 @pytest.mark.slow

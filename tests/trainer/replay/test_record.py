@@ -63,7 +63,7 @@ def test_a_discarded_branch_has_its_own_steps_and_discarded_checkpoints(tmp_path
     assert [(step, row.batch) for step, row in record.steps.items()] == [(step, step) for step in range(7)]
     assert math.isnan(record.steps[6].loss)
     assert not record.steps[6].is_finite
-    assert {step: path.parent.name for step, path in record.checkpoints.items()} == {
+    assert {step: record.checkpoint(step).parent.name for step in record.checkpoints} == {
         0: "checkpoints",
         3: "checkpoints",
         4: "discarded",

@@ -3,10 +3,13 @@
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import lossguard
@@ -20,8 +23,8 @@ from trainer.errors import UsageError
 from trainer.faults import parse_fault
 from trainer.replay.incident import incident_at, run_folder
 from trainer.replay.record import read_record
-from trainer.replay.replay import replay
-from trainer.replay.rerun import Rerun
+from trainer.replay.replay import bisect, replay
+from trainer.replay.rerun import recipe_of_replay
 from trainer.replay.verdict import ReplayVerdict
 from trainer.train import Job, train
 
@@ -216,6 +219,25 @@ def test_the_verdict_on_an_incident_that_was_rolled_back_reaches_the_collector(
 
 def test_a_replay_has_the_curriculum_of_the_run(tmp_path: Path) -> None:
     easy = replace(recipe(tmp_path), data=replace(recipe(tmp_path).data, easy_first=True))
-    trained_again = Rerun(easy, (), False, {})._recipe(sys.maxsize)
-    (run, _), (again, _) = open_batches(easy), open_batches(trained_again)
+    (run, _), (again, _) = open_batches(easy), open_batches(recipe_of_replay(easy, sys.maxsize))
     assert all(run[index].inputs_BT.equal(again[index].inputs_BT) for index in (0, 7, 141, 150))
+
+
+@given(st.data())
+def test_every_stretch_of_culprits_is_found_with_few_replays(data: st.DataObject) -> None:
+    length = data.draw(st.integers(1, 300))
+    first = data.draw(st.integers(0, length - 1))
+    end = data.draw(st.integers(first + 1, length))
+    asked = []
+
+    def troubled(part: Sequence[int]) -> bool:
+        asked.append(part)
+        return any(1000 + first <= batch < 1000 + end for batch in part)
+
+    found = bisect(range(1000, 1000 + length), troubled, first_end=first + 1)
+    assert found == (1000 + first, 1000 + end)
+    assert len(asked) <= 2 * length.bit_length()
+
+
+def test_batches_that_do_it_only_together_are_both_within() -> None:
+    assert bisect(range(50), lambda part: {7, 31} <= set(part), first_end=50) == (7, 32)
