@@ -49,6 +49,7 @@ from trainer.train import Job, train
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 RESUME_FROM = "Resume once from the checkpoint of this step, and discard the newer ones; default: from the newest."
 TOKENIZER = "Train on N byte pairs learnt from the text, such as bpe:4096, instead of on bytes."
+OUT = Path(".lossguard")
 SKIP = re.compile(r"(\d+):(\d+)")
 
 Data = Annotated[str | None, Option(help="A text file, a folder of text, or .bin shards of uint16 tokens.")]
@@ -73,9 +74,7 @@ def run(
     tokenizer: Annotated[str | None, Option(metavar="bpe:N", help=TOKENIZER)] = None,
     steps: Annotated[int | None, Option(help="Number of optimizer steps.")] = None,
     seed: Annotated[int | None, Option(help="Seed of the weights, the data order and the faults.")] = None,
-    out: Annotated[Path, Option(envvar="LOSSGUARD_DIR", help="Folder for spools and checkpoints.")] = Path(
-        ".lossguard"
-    ),
+    out: Annotated[Path, Option(envvar="LOSSGUARD_DIR", help="Folder for spools and checkpoints.")] = OUT,
     checkpoints: Checkpoints = None,
     fault: Annotated[list[str] | None, Option(metavar="KIND@STEP[xN]", help="Inject a fault. Repeatable.")] = None,
     skip: Annotated[list[str] | None, Option(metavar="A:B", help="Skip the batches A to B - 1. Repeatable.")] = None,
@@ -254,9 +253,7 @@ def replay(
         str | None,
         Option(metavar="ONSET:DETECTED", help="Without /NUMBER: the steps of an incident that no collector knows."),
     ] = None,
-    out: Annotated[Path, Option(envvar="LOSSGUARD_DIR", help="Folder with the run's spools and checkpoints.")] = Path(
-        ".lossguard"
-    ),
+    out: Annotated[Path, Option(envvar="LOSSGUARD_DIR", help="Folder with the run's spools and checkpoints.")] = OUT,
     checkpoints: Annotated[
         str | None, Option(metavar="URL", help="Where the checkpoints are now; default: where the run kept them.")
     ] = None,

@@ -34,9 +34,7 @@ class Display:
         self.throughput = throughput
         self.console = console or Console(highlight=False, soft_wrap=True)
         self._last_metrics: Mapping[str, float] = {}
-        self._held_out: float | None = None
-        self._standard_error: float | None = None
-        self._bits_per_byte: float | None = None
+        self._evaluated: Mapping[str, float] = {}  # metrics of the last step with a held-out loss
         guard.tell = self.say
         self._live = Progress(
             TextColumn("{task.fields[line]}"), BarColumn(), TimeRemainingColumn(), console=self.console, transient=True
@@ -76,9 +74,7 @@ class Display:
             self._live.update(self._task, completed=step + 1, line=line)
         elif step % self.recipe.log_every == 0 or step + 1 == self.recipe.steps:
             self.say(line)
-        self._held_out = metrics.get("held_out_loss", self._held_out)
-        self._standard_error = metrics.get("held_out_loss_se", self._standard_error)
-        self._bits_per_byte = metrics.get("held_out_bits_per_byte", self._bits_per_byte)
+        self._evaluated = metrics if "held_out_loss" in metrics else self._evaluated
         self._last_metrics = metrics
 
     def _summary(self) -> list[str]:
@@ -89,13 +85,13 @@ class Display:
         return [summary + self._held_out_part(), *self.throughput.summary()]
 
     def _held_out_part(self) -> str:
-        if self._held_out is None:
+        if not self._evaluated:
             return ""
-        error = "" if self._standard_error is None else f" +- {self._standard_error:.3f}"
+        error = f" +- {self._evaluated['held_out_loss_se']:.3f}" if "held_out_loss_se" in self._evaluated else ""
         bits = "bits per byte need data.bytes_per_token, the average number of bytes per token"
-        if self._bits_per_byte is not None:
-            bits = f"{self._bits_per_byte:.3f} bits per byte"
-        return f", held-out loss {self._held_out:.3f}{error} ({bits})"
+        if "held_out_bits_per_byte" in self._evaluated:
+            bits = f"{self._evaluated['held_out_bits_per_byte']:.3f} bits per byte"
+        return f", held-out loss {self._evaluated['held_out_loss']:.3f}{error} ({bits})"
 
 
 def progress_line(step: int, total: int, metrics: Mapping[str, float]) -> str:

@@ -21,6 +21,11 @@ class Stopped(Exception):
         self.by = by
 
 
+def sentence(error: Exception) -> str:
+    """The message of an error, as the beginning of a sentence."""
+    return str(error)[:1].upper() + str(error)[1:]
+
+
 def require(name: str, value: object, holds: bool, allowed: str) -> None:
     """Raises UsageError, which names the setting as the user writes it, unless `holds`."""
     if not holds:

@@ -21,7 +21,7 @@ from lossguard.torch import next_token
 from trainer.data.tokenizer import Tokenizer
 from trainer.errors import UsageError
 from trainer.model import GPT
-from trainer.saved_model import load_model, load_tokenizer
+from trainer.provenance import load_model, load_tokenizer
 
 PORT = 8502
 MAX_PROMPT = 4000
@@ -83,8 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
         if host not in LOCAL or self.headers.get("Origin") or self.path != "/next-token":
-            self._send(HTTPStatus.FORBIDDEN, {"error": "Only programs of this machine are answered, at /next-token."})
-            return
+            error = "Only programs of this machine are answered, at /next-token."
+            return self._send(HTTPStatus.FORBIDDEN, {"error": error})
         try:
             length = int(self.headers.get("Content-Length") or 0)
             prompt = json.loads(self.rfile.read(length))["prompt"] if 0 < length <= MAX_BODY else None
@@ -92,15 +92,13 @@ class _Handler(BaseHTTPRequestHandler):
             prompt = None
         if not isinstance(prompt, str) or len(prompt) > MAX_PROMPT:
             error = f"Send an object with a prompt of at most {MAX_PROMPT:,} characters."
-            self._send(HTTPStatus.BAD_REQUEST, {"error": error})
-            return
+            return self._send(HTTPStatus.BAD_REQUEST, {"error": error})
         try:
             with self.server.lock:
                 answers = [{"name": each.name, "probe": each.answer(prompt)} for each in self.server.explored]
         except (UsageError, ValueError) as problem:
-            self._send(HTTPStatus.BAD_REQUEST, {"error": str(problem)})
-            return
-        self._send(HTTPStatus.OK, {"models": answers})
+            return self._send(HTTPStatus.BAD_REQUEST, {"error": str(problem)})
+        return self._send(HTTPStatus.OK, {"models": answers})
 
     def _send(self, status: HTTPStatus, body: dict[str, Any]) -> None:
         content = json.dumps(body, allow_nan=False).encode()

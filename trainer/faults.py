@@ -13,13 +13,16 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from torch import Tensor, nn
 
-from trainer.data.batches import Batch, TokenBatches
-from trainer.data.windows import PADDING
+from trainer.data.batches import TokenBatches
+from trainer.data.windows import PADDING, Batch
 from trainer.errors import UsageError
 from trainer.ranks import local_part, rank_and_size
 
@@ -43,27 +46,34 @@ class Fault:
         return f"{self.kind}@{self.step}x{self.count}"
 
 
-DataFault = Callable[[Batch, int, np.random.Generator], Batch]
-StateFault = Callable[[nn.Module, torch.optim.Optimizer, int, np.random.Generator], None]
+class State(NamedTuple):
+    """What a fault in the state changes."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
 
 
-def random_targets(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
+DataFault = Callable[[Batch, int, Generator], Batch]
+StateFault = Callable[[State, int, Generator], None]
+
+
+def random_targets(batch: Batch, vocab_size: int, generator: Generator) -> Batch:
     """Real inputs with uniformly random targets, unrelated to the text."""
     targets = generator.integers(0, vocab_size, size=batch.targets_BT.shape)
-    return Batch(batch.index, batch.inputs_BT, torch.from_numpy(targets))
+    return replace(batch, targets_BT=torch.from_numpy(targets))
 
 
-def shuffle_targets(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
+def shuffle_targets(batch: Batch, vocab_size: int, generator: Generator) -> Batch:
     """Real inputs with the batch's own targets in another order, as from a loader that mixes up its rows.
 
     The marginal distribution is right, so the loss rises only to the entropy of single bytes, and the model learns to
     ignore its context. The damage lasts longer than that of random targets.
     """
     targets = generator.permutation(batch.targets_BT.flatten().numpy())
-    return Batch(batch.index, batch.inputs_BT, torch.from_numpy(targets).view_as(batch.targets_BT))
+    return replace(batch, targets_BT=torch.from_numpy(targets).view_as(batch.targets_BT))
 
 
-def repeat_ngram(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
+def repeat_ngram(batch: Batch, vocab_size: int, generator: Generator) -> Batch:
     """One n-gram of the batch, repeated in every row, like the boilerplate of a crawl. The loss falls, then spikes."""
     num_rows, num_positions = batch.inputs_BT.shape
     ngram = batch.inputs_BT[int(generator.integers(num_rows)), :NGRAM_TOKENS]
@@ -72,50 +82,36 @@ def repeat_ngram(batch: Batch, vocab_size: int, generator: np.random.Generator) 
     return Batch(batch.index, inputs_BT, row[1 : num_positions + 1].repeat(num_rows, 1))
 
 
-def shuffle_labels(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
+def shuffle_labels(batch: Batch, vocab_size: int, generator: Generator) -> Batch:
     """Real inputs with targets from a wrong vocabulary: a fixed permutation of the token ids."""
     table = torch.from_numpy(np.random.default_rng(vocab_size).permutation(vocab_size))
-    return Batch(batch.index, batch.inputs_BT, table[batch.targets_BT])
+    return replace(batch, targets_BT=table[batch.targets_BT])
 
 
-def flip_weights(bit: int) -> StateFault:
+def flip_weights(state: State, count: int, generator: Generator, *, bit: int) -> None:
     """Flip `bit` of `count` weights in matrices."""
-
-    def flip(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator) -> None:
-        _flip_random([parameter for parameter in model.parameters() if parameter.dim() >= 2], count, bit, generator)
-
-    return flip
+    _flip_random([parameter for parameter in state.model.parameters() if parameter.dim() >= 2], count, bit, generator)
 
 
-def flip_moments(bit: int) -> StateFault:
+def flip_moments(state: State, count: int, generator: Generator, *, bit: int) -> None:
     """Flip `bit` of `count` first moments; before the first step there are none."""
-
-    def flip(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator) -> None:
-        _flip_random([state["exp_avg"] for state in optimizer.state.values()], count, bit, generator)
-
-    return flip
+    _flip_random([moments["exp_avg"] for moments in state.optimizer.state.values()], count, bit, generator)
 
 
-def lose_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
-) -> None:
+def lose_optimizer(state: State, count: int, generator: Generator) -> None:
     """Delete moments and step counts, like a restore that forgets them."""
-    optimizer.state.clear()
+    state.optimizer.state.clear()
 
 
-def lose_second_moments(
-    model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
-) -> None:
+def lose_second_moments(state: State, count: int, generator: Generator) -> None:
     """Delete the second moments, like an incomplete restore: the next steps are far too long."""
-    for state in optimizer.state.values():
-        state["exp_avg_sq"].zero_()
+    for moments in state.optimizer.state.values():
+        moments["exp_avg_sq"].zero_()
 
 
-def corrupt_gradients(
-    model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
-) -> None:
+def corrupt_gradients(state: State, count: int, generator: Generator) -> None:
     """Set `count` numbers of the next gradient to NaN before DDP averages them over ranks."""
-    parameters = [parameter for parameter in model.parameters() if local_part(parameter).numel()]
+    parameters = [parameter for parameter in state.model.parameters() if local_part(parameter).numel()]
     for number in generator.integers(len(parameters), size=count):
         _corrupt_next(parameters[number], int(generator.integers(local_part(parameters[number]).numel())))
 
@@ -129,28 +125,24 @@ def _corrupt_next(parameter: nn.Parameter, item: int) -> None:
     hook = parameter.register_post_accumulate_grad_hook(corrupt)  # type: ignore[no-untyped-call]
 
 
-def grow_weights(
-    model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
-) -> None:
+def grow_weights(state: State, count: int, generator: Generator) -> None:
     """Set the weight decay of the matrices to -`count`, so that they grow by `count` times the learning rate per step.
     Every checkpoint contains the damage, which shows only after a while.
     """
-    for group in optimizer.param_groups:
+    for group in state.optimizer.param_groups:
         if group["weight_decay"] > 0:
             group["weight_decay"] = -float(count)
 
 
 @torch.no_grad()
-def scale_embedding(
-    model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
-) -> None:
+def scale_embedding(state: State, count: int, generator: Generator) -> None:
     """Multiply the embedding of the last token id by `count`. If the text does not contain that token, its logit is far
     below zero and falls further: nothing shows until the token occurs.
     """
-    local_part(model.get_parameter("embedding.weight"))[-1] *= count
+    local_part(state.model.get_parameter("embedding.weight"))[-1] *= count
 
 
-def insert_rare_token(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
+def insert_rare_token(batch: Batch, vocab_size: int, generator: Generator) -> Batch:
     """Insert the last token id once in every other row: rare, and harmless for an undamaged model."""
     inputs_BT, targets_BT = batch.inputs_BT.clone(), batch.targets_BT.clone()
     places = generator.integers(1, inputs_BT.shape[1], size=len(inputs_BT))
@@ -159,7 +151,7 @@ def insert_rare_token(batch: Batch, vocab_size: int, generator: np.random.Genera
     return Batch(batch.index, inputs_BT, targets_BT)
 
 
-def _flip_random(tensors: Iterable[Tensor], count: int, bit: int, generator: np.random.Generator) -> None:
+def _flip_random(tensors: Iterable[Tensor], count: int, bit: int, generator: Generator) -> None:
     """Flip a bit of `count` numbers, chosen with equal probability."""
     tensors = [part for part in map(local_part, tensors) if part.numel()]
     sizes = np.array([tensor.numel() for tensor in tensors], dtype=np.float64)
@@ -191,10 +183,10 @@ class FaultKind:
 FAULTS: dict[str, FaultKind] = {
     "corrupted_batches": FaultKind(count=30, on_data=shuffle_targets),
     "random_targets": FaultKind(count=20, on_data=random_targets),
-    "bit_flip": FaultKind(count=1, on_state=flip_weights(EXPONENT_TOP_BIT)),
-    "mantissa_flip": FaultKind(count=64, on_state=flip_weights(MANTISSA_TOP_BIT)),
-    "moment_flip": FaultKind(count=1, on_state=flip_moments(EXPONENT_TOP_BIT)),
-    "moment_mantissa_flip": FaultKind(count=64, on_state=flip_moments(MANTISSA_TOP_BIT)),
+    "bit_flip": FaultKind(count=1, on_state=partial(flip_weights, bit=EXPONENT_TOP_BIT)),
+    "mantissa_flip": FaultKind(count=64, on_state=partial(flip_weights, bit=MANTISSA_TOP_BIT)),
+    "moment_flip": FaultKind(count=1, on_state=partial(flip_moments, bit=EXPONENT_TOP_BIT)),
+    "moment_mantissa_flip": FaultKind(count=64, on_state=partial(flip_moments, bit=MANTISSA_TOP_BIT)),
     "lost_optimizer": FaultKind(count=1, on_state=lose_optimizer),
     "lost_second_moments": FaultKind(count=1, on_state=lose_second_moments),
     "nan_gradient": FaultKind(count=1, on_state=corrupt_gradients),
@@ -278,7 +270,7 @@ class StateFaults:
         for fault in self._present if self._is_affected else ():
             strike = FAULTS[fault.kind].on_state
             if strike is not None:
-                strike(model, optimizer, fault.count, np.random.default_rng([self.seed, fault.step]))
+                strike(State(model, optimizer), fault.count, np.random.default_rng([self.seed, fault.step]))
 
     @property
     def lr_factor(self) -> float:

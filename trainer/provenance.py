@@ -1,13 +1,18 @@
-"""The settings that a checkpoint was made with: it must not be continued with other settings."""
+"""The settings that a checkpoint was made with: it is not continued with others, and they tell its model."""
 
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from trainer.config import Recipe
+import torch
+
+from trainer.config import ModelConfig, Recipe
 from trainer.data.batches import curriculum_steps
 from trainer.data.held_out import HeldOut
 from trainer.data.split import THE_END
-from trainer.data.tokenizer import BytePairs, Tokenizer
+from trainer.data.tokenizer import BytePairs, Bytes, Ids, Tokenizer
 from trainer.errors import UsageError
+from trainer.model import GPT
 
 PAIRS = "the byte pairs"
 
@@ -61,3 +66,37 @@ class Provenance:
                 f"The run cannot continue from its checkpoint with another recipe or other data: {changes}. Set the "
                 "recipe as it was, or start a new run."
             )
+
+
+# A checkpoint without its run: to look at its model, not to train on.
+
+
+def load_model(folder: Path) -> GPT:
+    """The model of the checkpoint in `folder` (`step-000000500`), on the CPU, in evaluation mode. Raises UsageError."""
+    settings = _read(folder, "origin")
+    shape = {each.name: settings.get(f"model.{each.name}") for each in fields(ModelConfig)}
+    model = GPT(ModelConfig(**{name: value for name, value in shape.items() if value is not None}))
+    model.load_state_dict(_read(folder, "model"))
+    return model.eval()
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer of the model. Raises UsageError."""
+    settings = _read(folder, "origin")
+    name = settings.get("the tokenizer")
+    if (pairs := settings.get(PAIRS)) is not None:
+        return BytePairs.from_json(pairs)
+    return Bytes() if name == "bytes" else Ids(name)
+
+
+def _read(folder: Path, name: str) -> Any:
+    file = folder / f"{name}.pt"
+    if not file.exists():
+        raise UsageError(
+            f"There is no checkpoint of the trainer at {folder}: give a folder such as "
+            ".lossguard/trainer/RUN/checkpoints/step-000000500."
+        )
+    try:
+        return torch.load(file, "cpu", weights_only=True)
+    except Exception as problem:
+        raise UsageError(f"The checkpoint at {folder} cannot be read: {problem}.") from None

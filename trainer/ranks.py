@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.data.batches import Batch
+from trainer.data.windows import Batch
 from trainer.errors import UsageError
 
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 
 from lossguard import Client, CollectorError, NotFound
-from trainer.errors import UsageError
+from trainer.errors import UsageError, sentence
 
 TIMEOUT = 3.0  # seconds
 
@@ -29,7 +29,7 @@ def check_collector(url: str) -> str | None:
             raise UsageError(f"The collector's address {url} is wrong: there is no host with that name.") from None
         if any(_is_not_http(cause) for cause in _causes(error)):
             raise UsageError(f"The server at {url} is not a Lossguard collector (it does not speak HTTP).") from None
-        return f"{str(error)[:1].upper()}{str(error)[1:]}; steps are kept in the spool until it is up."
+        return f"{sentence(error)}; steps are kept in the spool until it is up."
     return None
 
 

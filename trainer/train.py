@@ -23,9 +23,9 @@ from lossguard.torch import Checkpoints, Gate, over_ranks, tokens_per_rank
 from trainer.checkpoint_place import checkpoint_place
 from trainer.components import Components, build_components
 from trainer.config import Recipe
-from trainer.data.batches import Batch
 from trainer.data.held_out import HeldOut
-from trainer.data.text import batch_text
+from trainer.data.tokenizer import batch_text
+from trainer.data.windows import Batch
 from trainer.display import Display
 from trainer.errors import Stopped, UsageError
 from trainer.evaluation import HeldOutLoss, evaluate, perplexity

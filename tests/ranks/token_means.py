@@ -17,7 +17,7 @@ from lossguard.torch import causal_lm_loss, over_ranks, tokens_per_rank
 from tests.ranks.agreement import Result, run_of
 from tests.ranks.saving import KINDS
 from tests.trainer.small import small_recipe
-from trainer.data.batches import Batch
+from trainer.data.windows import Batch
 from trainer.faults import FaultyBatches
 from trainer.ranks import rank_and_size
 from trainer.train import Job, train

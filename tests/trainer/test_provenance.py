@@ -3,11 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from lossguard.torch import checkpoints_in
 from tests.trainer.small import small_recipe
 from trainer.config import ModelConfig, Recipe
 from trainer.errors import UsageError
-from trainer.provenance import Provenance
+from trainer.provenance import Provenance, load_model
+from trainer.train import Job, train
 
 
 def test_a_checkpoint_continues_with_the_settings_it_was_made_with(tmp_path: Path) -> None:
@@ -44,3 +47,16 @@ def test_the_first_windows_of_other_data_are_other_windows(tmp_path: Path) -> No
     state = Provenance(recipe, num_windows=500).state_dict()
     with pytest.raises(UsageError, match=r"training windows in the data was 500 and is 400"):
         Provenance(recipe, num_windows=400).load_state_dict(state)
+
+
+def test_the_model_of_a_checkpoint_is_the_one_of_the_run(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, steps=5)
+    outcome = train(recipe, Job(directory=tmp_path, run_id="r", mode="offline", quiet=True))
+    model = load_model(checkpoints_in(tmp_path / recipe.project / "r" / "checkpoints")[5])
+    inputs = torch.arange(16).unsqueeze(0)
+    assert torch.equal(model(inputs), outcome.model.eval()(inputs))
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give a folder such as"):
+        load_model(tmp_path)

@@ -7,13 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config import Recipe
-from trainer.data.batch import Batch as Batch  # what TokenBatches consist of
 from trainer.data.held_out import HeldOut
 from trainer.data.shuffle import Shuffle
 from trainer.data.split import Split, rows_of, split
 from trainer.data.tokenizer import BytePairs, Bytes, Ids, Tokenizer, byte_pair_size, learn_byte_pairs
 from trainer.data.tokens import Shard, check_ids, check_vocabulary, is_text, open_shards
-from trainer.data.windows import Windows
+from trainer.data.windows import Batch, Windows
 from trainer.errors import UsageError
 
 CHUNK_WINDOWS = 4096

@@ -6,10 +6,9 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.batch import Batch
 from trainer.data.shuffle import Shuffle
 from trainer.data.tokens import Shard, check_ids
-from trainer.data.windows import Windows
+from trainer.data.windows import Batch, Windows
 
 
 class HeldOut:

@@ -5,14 +5,15 @@ python -m trainer run --tokenizer bpe:4096          (needs `pip install tokenize
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from trainer.data.tokens import Shard
+from trainer.data.windows import Batch
 from trainer.errors import UsageError
 
 BPE = re.compile(r"bpe:(\d+)")
@@ -128,36 +129,22 @@ def byte_pair_size(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+_learnt: dict[tuple[bytes, int], BytePairs] = {}
+
+
 def learn_byte_pairs(texts: Sequence[Shard], size: int) -> BytePairs:
     """Learn `size` tokens from these documents; the same documents give the same tokens. Raises UsageError."""
-    joined = tuple(text.tobytes() for text in texts)
-    return _learn(_Texts(joined), size)
-
-
-class _Texts:
-    """Documents that are equal, as a key of a cache, if their content is."""
-
-    def __init__(self, texts: tuple[bytes, ...]) -> None:
-        self.texts = texts
-        self.digest = blake2b(b"\0".join(texts), digest_size=16).digest()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Texts) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-
-@lru_cache(maxsize=2)
-def _learn(texts: _Texts, size: int) -> BytePairs:
-    package = _package()
-    trained = package.Tokenizer(package.models.BPE())
-    trained.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trained.decoder = package.decoders.ByteLevel()
-    alphabet = package.pre_tokenizers.ByteLevel.alphabet()
-    trainer = package.trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-    trained.train_from_iterator((text.decode("utf-8", "replace") for text in texts.texts), trainer)
-    return BytePairs(trained, size)
+    key = blake2b(b"\0".join(text.tobytes() for text in texts), digest_size=16).digest(), size
+    if key not in _learnt:  # a lab trains several recipes on one text
+        package = _package()
+        trained = package.Tokenizer(package.models.BPE())
+        trained.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        trained.decoder = package.decoders.ByteLevel()
+        alphabet = package.pre_tokenizers.ByteLevel.alphabet()
+        trainer = package.trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+        trained.train_from_iterator(map(_decoded, texts), trainer)
+        _learnt[key] = BytePairs(trained, size)
+    return _learnt[key]
 
 
 def _package() -> Any:
@@ -172,3 +159,14 @@ def _package() -> Any:
 
 def _decoded(text: Shard) -> str:
     return text.tobytes().decode("utf-8", "replace")
+
+
+def printable(tokens_T: Tensor, tokenizer: Tokenizer, *, max_characters: int) -> str:
+    """Text with a replacement character for what cannot be displayed; tokens of unknown text as their ids."""
+    decoded = tokenizer.text(tokens_T.tolist())
+    return "".join(each if each.isprintable() or each in "\n\t" else "\ufffd" for each in decoded)[:max_characters]
+
+
+def batch_text(batch: Batch, tokenizer: Tokenizer, *, max_characters: int = 200) -> str:
+    """The beginning of the first row of a batch."""
+    return printable(batch.inputs_BT[0, :max_characters], tokenizer, max_characters=max_characters)

@@ -1,13 +1,16 @@
-"""Shards cut into windows of T + 1 tokens: T inputs, and T targets that are the inputs shifted by one.
+"""Shards cut into windows of T + 1 tokens, and batches of windows: T inputs, and as targets the inputs shifted by one.
 
 Shapes: B sequences, T positions.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from trainer.data.tokens import Shard, is_text
 
@@ -60,3 +63,22 @@ class Windows:
             part = self.shards[shard][begin : begin + self.context + 1]
             row[: len(part)] = part
         return tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Teacher forcing: the targets are the inputs shifted by one."""
+
+    index: int
+    inputs_BT: Tensor  # int64
+    targets_BT: Tensor  # int64, PADDING where a sequence has ended
+
+    @classmethod
+    def of_windows(cls, index: int, windows: NDArray[np.int64]) -> "Batch":
+        """Return the batch of windows (B, T + 1). Inputs that are PADDING become 0; no loss counts what follows."""
+        tokens_BT = torch.from_numpy(windows)
+        return cls(index, tokens_BT[:, :-1].clamp(min=0), tokens_BT[:, 1:].contiguous())
+
+    def to(self, device: torch.device) -> "Batch":
+        inputs_BT = self.inputs_BT.to(device, non_blocking=True)
+        return Batch(self.index, inputs_BT, self.targets_BT.to(device, non_blocking=True))

@@ -13,9 +13,9 @@ COLUMNS = ("step", "fault", "hurt", "detected after", "action", "steps lost", "b
 WIDTH = 140  # characters, without a terminal
 
 
-def show_drill(drill: DrillResult, console: Console | None = None) -> None:
+def show_drill(drill: DrillResult) -> None:
     """One row per fault, then the held-out loss of every strategy compared with the clean run's."""
-    console = console or Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     title = f"seed {drill.seed}: got past {drill.got_past} of {drill.hurt} faults that hurt"
     console.print(_table(title, drill.fault_results))
     if drill.gate_results:

@@ -10,10 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from lossguard import encode_number
-from trainer.data.batches import Batch
-from trainer.data.text import text
-from trainer.data.tokenizer import Tokenizer
-from trainer.data.windows import PADDING
+from trainer.data.tokenizer import Tokenizer, printable
+from trainer.data.windows import PADDING, Batch
 from trainer.model import GPT
 
 MAX_CHARACTERS = 500
@@ -48,5 +46,5 @@ def excerpt(model: GPT, batch: Batch, tokenizer: Tokenizer) -> Excerpt:
     row = int(losses_B.nan_to_num(nan=torch.inf).argmax())
     real_T = batch.targets_BT[row] != PADDING
     rows = (batch.inputs_BT[row][real_T], batch.targets_BT[row][real_T])
-    inputs, targets = (text(tokens_T, tokenizer, max_characters=MAX_CHARACTERS) for tokens_T in rows)
+    inputs, targets = (printable(tokens_T, tokenizer, max_characters=MAX_CHARACTERS) for tokens_T in rows)
     return Excerpt(batch.index, row, losses_B[row].item(), inputs, targets)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard import NOT_REPLAYED, Client, CollectorError, NotFound, Rejected, Unauthorised, is_run_id
-from trainer.errors import UsageError
+from trainer.errors import UsageError, sentence
 from trainer.replay.record import SIGNALS
 
 NAME = re.compile(r"(?P<run>[^/]+)(?:/(?P<number>[1-9]\d{0,8}))?")
@@ -33,20 +33,15 @@ class ReplayedIncident:
         return self.run_id if self.number is None else f"{self.run_id}/{self.number}"
 
 
-def parse_incident(text: str) -> tuple[str, int | None]:
-    """RUN/NUMBER or RUN. Raises UsageError."""
-    match = NAME.fullmatch(text)
-    if match is None or not is_run_id(match["run"]):
-        raise UsageError(f"The incident {text!r} cannot be read: write RUN/NUMBER, such as 20261124-101500-3f2a9c/2.")
-    return match["run"], None if match["number"] is None else int(match["number"])
-
-
 def find_incident(text: str, *, at: str | None, url: str | None) -> tuple[ReplayedIncident, Client | None]:
     """The incident, and a client of the collector that knows it (None if it is given by its steps).
 
     Raises UsageError, and ConfigurationError for a wrong address.
     """
-    run_id, number = parse_incident(text)
+    match = NAME.fullmatch(text)
+    if match is None or not is_run_id(match["run"]):
+        raise UsageError(f"The incident {text!r} cannot be read: write RUN/NUMBER, such as 20261124-101500-3f2a9c/2.")
+    run_id, number = match["run"], match["number"]
     if at is not None and number is None:
         return incident_at(run_id, at), None
     if at is not None or number is None:
@@ -56,7 +51,7 @@ def find_incident(text: str, *, at: str | None, url: str | None) -> tuple[Replay
             f"No collector is given that knows {text}: use --url or set LOSSGUARD_URL; {WITHOUT_COLLECTOR}."
         )
     client = Client(url, os.environ.get("LOSSGUARD_TOKEN") or None)
-    return look_up(client, run_id, number), client
+    return look_up(client, run_id, int(number)), client
 
 
 def incident_at(run_id: str, at: str) -> ReplayedIncident:
@@ -93,7 +88,7 @@ def _request(client: Client, method: str, path: str, body: Mapping[str, Any] | N
     try:
         return client.request(method, path, body)
     except NotFound as error:
-        raise UsageError(f"{_sentence(error)}; the dashboard lists the incidents of a run on its page.") from None
+        raise UsageError(f"{sentence(error)}; the dashboard lists the incidents of a run on its page.") from None
     except Unauthorised:
         scope = "read" if method == "GET" else "report"
         raise UsageError(
@@ -102,11 +97,7 @@ def _request(client: Client, method: str, path: str, body: Mapping[str, Any] | N
     except Rejected as error:
         raise UsageError(f"The collector at {client.url} rejects the request: {error}.") from None
     except CollectorError as error:
-        raise UsageError(f"{_sentence(error)}; {WITHOUT_COLLECTOR}.") from None
-
-
-def _sentence(error: Exception) -> str:
-    return str(error)[:1].upper() + str(error)[1:]
+        raise UsageError(f"{sentence(error)}; {WITHOUT_COLLECTOR}.") from None
 
 
 def run_folder(directory: Path, run_id: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lossguard import Run
 from trainer.config import CheckpointConfig, Recipe, recorded_recipe
-from trainer.data.batches import Batch
+from trainer.data.windows import Batch
 from trainer.errors import UsageError
 from trainer.faults import FAULTS, Fault, FaultyBatches, parse_fault
 from trainer.model import GPT

@@ -14,9 +14,9 @@ WIDTH = 110  # characters, without a terminal
 COLUMNS = ("state", "batches", "worst", "expected", "tolerance", "reproduced")
 
 
-def show_replay(incident: ReplayedIncident, verdict: ReplayVerdict, console: Console | None = None) -> None:
+def show_replay(incident: ReplayedIncident, verdict: ReplayVerdict) -> None:
     """The cause, one row per arm, how exact a repetition is, and excerpts of the culprit batches."""
-    console = console or Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     console.print(Text(f"{incident}: {verdict.cause}", style="bold"))
     console.print(verdict.sentence, markup=False)
     table = Table(title=f"steps {verdict.first} to {verdict.last}, judged by {verdict.signal}", title_justify="left")

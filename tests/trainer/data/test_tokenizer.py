@@ -2,11 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.trainer.small import TEXT, small_recipe
 from trainer.components import build_components
 from trainer.config import DataConfig, ModelConfig, Recipe
-from trainer.data.tokenizer import Bytes, Ids, byte_pair_size, learn_byte_pairs
+from trainer.data.tokenizer import Bytes, Ids, batch_text, byte_pair_size, learn_byte_pairs
+from trainer.data.windows import Batch
 from trainer.errors import UsageError
 from trainer.train import Job, train
 
@@ -68,3 +70,15 @@ def test_a_tokenizer_is_named_by_its_size_and_shows_its_tokens() -> None:
     assert (byte_pair_size("bpe:4096"), byte_pair_size("gpt2")) == (4096, None)
     assert Ids("gpt2").text([3, 4]) == "3 4"
     assert (Bytes().show(10), Bytes().encode("\u00e9")) == ("\\n", [0xC3, 0xA9])
+
+
+def test_a_batch_is_shown_by_the_beginning_of_its_first_row() -> None:
+    batch = Batch.of_windows(3, np.array([list(b"the cat sat"), list(b"other words")], dtype=np.int64))
+    assert batch_text(batch, Bytes()) == "the cat sa"
+    assert batch_text(batch, Bytes(), max_characters=3) == "the"
+    assert batch_text(batch, Ids(None)) == " ".join(map(str, b"the cat sa"))
+
+
+def test_bytes_that_are_no_text_are_replaced() -> None:
+    batch = Batch(0, torch.tensor([[0xFF, 0x41, 0x07]]), torch.tensor([[0x41, 0x07, 0]]))
+    assert batch_text(batch, Bytes()) == "\ufffdA\ufffd"

@@ -3,9 +3,8 @@ import math
 import torch
 
 from trainer.config import ModelConfig
-from trainer.data.batches import Batch
 from trainer.data.tokenizer import Bytes
-from trainer.data.windows import PADDING
+from trainer.data.windows import PADDING, Batch
 from trainer.model import GPT
 from trainer.replay.excerpts import excerpt
 
