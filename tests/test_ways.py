@@ -9,7 +9,13 @@ from tests import ways
 
 pytestmark = pytest.mark.slow(2)
 
-MAX_FILES = {"metric": 10, "order_into_guard": 34, "order_into_trainer": 41, "report": 69, "page": 66}
+MAX_FILES = {
+    "metric": 9,
+    "order_into_guard": 33,
+    "order_into_trainer": 40,
+    "report": 69,
+    "page": 66,
+}
 """Files of each way. A change that shortens a way lowers its number; none raises it."""
 
 

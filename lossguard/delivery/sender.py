@@ -1,15 +1,16 @@
 """The thread that delivers a run's spools: those of earlier sessions first, then the current one while it grows."""
 
+import math
 import random
 import threading
 import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
 from lossguard.client.client import Client
 from lossguard.delivery.hardware import HardwareSampler
-from lossguard.delivery.reports import Inbox
 from lossguard.delivery.spool_delivery import Delivery
 from lossguard.spool.archive import Keep, deliver_again, trim
 from lossguard.spool.lines import OtherVersion
@@ -18,6 +19,8 @@ from lossguard.spool.spool import session_of, spools_in
 from lossguard.spool.spool_reader import is_delivered
 from lossguard.spool.writer import Writer
 from lossguard.vocabulary.errors import CollectorError, LogOnce, NotFound, Unauthorised
+from lossguard.vocabulary.orders import Order
+from lossguard.vocabulary.wire import Question
 
 PAUSE_SECONDS = 0.1
 """Pause after a report: the steps of a fast loop gather in the next one."""
@@ -33,41 +36,101 @@ MAX_BACKOFF_AT_END = 1.0
 """Seconds; when the run is over, the time that is left is used for attempts."""
 
 
+class Inbox:
+    """The open orders of a run, and what the collector asks: as of its newest answer. A sender fills it."""
+
+    def __init__(self, answered: Iterable[str | int] = ()) -> None:
+        """`answered`: keys of the orders that earlier processes have answered."""
+        self.orders: tuple[Order, ...] = ()
+        self.question: Question | None = None
+        """The question that the collector has before a person approves a rollback, if any."""
+        self._valid_until = 0.0  # by the monotonic clock: the lease may have gone to another process after it
+        self._lock = threading.Lock()
+        self._taken = set(answered)
+        self._unanswered: dict[str | int, Order] = {}  # of those that were taken
+        self._refuse: Callable[[Order], None] | None = None
+
+    def receive(self, orders: Sequence[Order], valid_until: float = math.inf, question: Question | None = None) -> None:
+        """Replace the orders by those that are open now, to be carried out until then, by the monotonic clock."""
+        self.orders, self.question, self._valid_until = tuple(orders), question, valid_until
+        self._refuse_open()
+
+    def refuse_with(self, refuse: Callable[[Order], None] | None) -> None:
+        """Have `refuse` called for each order that is open now or later, as nobody carries it out; None: no longer."""
+        self._refuse = refuse
+        self._refuse_open()
+
+    def _refuse_open(self) -> None:
+        if self._refuse is None:
+            return
+        with self._lock:
+            waiting = [order for order in self.orders if order.key not in self._taken]
+            self._taken.update(order.key for order in waiting)
+            waiting += self._unanswered.values()
+        for order in waiting:
+            self._refuse(order)
+
+    def take(self) -> Order | None:
+        """Return the next order that was not taken yet; None while another process may have the lease."""
+        if not self.orders or time.monotonic() >= self._valid_until:
+            return None
+        with self._lock:
+            order = next((order for order in self.orders if order.key not in self._taken), None)
+            if order is not None:
+                self._taken.add(order.key)
+                self._unanswered[order.key] = order
+            return order
+
+    def give_back(self, order: Order) -> None:
+        """`order` was taken and is not carried out: it may be taken again."""
+        with self._lock:
+            self._taken.discard(order.key)
+            self._unanswered.pop(order.key, None)
+
+    def settle(self, order: Order) -> None:
+        """`order` is answered, or carried out."""
+        self._unanswered.pop(order.key, None)
+
+    def revoked(self, order: Order, *, has_ended: bool) -> str | None:
+        """Return why a taken order may no longer be carried out, as a clause."""
+        valid_until, orders = self._valid_until, self.orders  # in this order: `receive` sets the time last
+        if valid_until == 0.0:  # nothing has come yet: the order was kept by an earlier process
+            return None
+        if has_ended or time.monotonic() >= valid_until:
+            return "the lease of the run ran out meanwhile"
+        if all(each.key != order.key for each in orders):
+            return "the collector has withdrawn it meanwhile"
+        return None
+
+
 class Sender(threading.Thread):
     """Delivers until everything is delivered and `close` was called."""
 
     def __init__(
         self,
         directory: Path,
-        current: Path | None,
         client: Client,
-        inbox: Inbox,
         log_once: LogOnce,
         writer: Writer | None = None,
         *,
+        current: Path | None = None,
+        inbox: Inbox | None = None,
+        appended: threading.Event | None = None,
         heartbeat: float = HEARTBEAT,
         keep: Keep = Keep.ALL,
         hardware: HardwareSampler | None = None,
-        appended: threading.Event | None = None,
     ) -> None:
-        """`current` is the spool of this session; None: deliver the spools in `directory` and end. `keep`: what stays
-        of delivered spools. `hardware`: sampled in a thread of its own, which a driver may hold up. `appended` is set
-        after each line of the current spool, which then need not wait for the next look.
+        """`writer` is this process, for the collector: only one process at a time gets the orders of a run. `current`
+        is the spool of this session; None: deliver the spools in `directory` and end.
 
-        `inbox` gets all open orders, at least every `heartbeat` seconds while the collector answers.
-        `writer` is this process, for the collector: only one process at a time gets the orders of a run.
+        `inbox` gets all open orders, at least every `heartbeat` seconds while the collector answers. `appended` is set
+        after each line of the current spool, which then need not wait for the next look. `keep`: what stays of
+        delivered spools. `hardware`: sampled in a thread of its own, which a driver may hold up.
         """
         super().__init__(name="lossguard-sender", daemon=True)
-        self._directory = directory
-        self._current = current
-        self._client = client
-        self._inbox = inbox
-        self._log_once = log_once
-        self._writer = writer
-        self._heartbeat = heartbeat
-        self._keep = keep
-        self._hardware = hardware
-        self._appended = appended or threading.Event()
+        self._directory, self._client, self._log_once, self._writer = directory, client, log_once, writer
+        self._current, self._inbox, self._appended = current, inbox or Inbox(), appended or threading.Event()
+        self._heartbeat, self._keep, self._hardware = heartbeat, keep, hardware
         self._send_hardware_at = 0.0  # by the monotonic clock
         self._path = directory  # the present spool, or the last one
         self._delivery: Delivery | None = None
@@ -183,7 +246,8 @@ class Sender(threading.Thread):
     def _open(self, path: Path) -> None:
         """Raises OSError when the current spool cannot be read; another one is left out."""
         try:
-            self._delivery = Delivery(path, self._client, self._inbox, self._log_once, self.set_aside, self._writer)
+            receive = self._inbox.receive
+            self._delivery = Delivery(path, self._client, receive, self._log_once, self.set_aside, self._writer)
         except (OtherVersion, OSError) as problem:
             if isinstance(problem, OSError) and self._is_current(path):
                 raise
@@ -201,7 +265,7 @@ class Sender(threading.Thread):
             self._delivery = None
         reason = f"{path} cannot be read ({problem.strerror})" if isinstance(problem, OSError) else str(problem)
         self._undeliverable = reason
-        self._log_once.warn_once(self._undeliverable, self._undeliverable)
+        self._log_once.warn_once(reason, reason)
 
     def _leave(self, *, is_done: bool = True) -> None:
         """Close a spool; if nothing more of it can be delivered (`is_done`), note why, should something be left."""

@@ -1,4 +1,4 @@
-"""Delivers the lines of one spool to the collector, in order.
+"""Delivers the lines of one spool to the collector, in order: most of them as the columns of reports.
 
 Every request may be repeated: keys and offsets make that harmless. Damaged lines, and lines that the collector rejects,
 are set aside; whatever a spool contains, the lines after them are delivered.
@@ -7,7 +7,7 @@ are set aside; whatever a spool contains, the lines after them are delivered.
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import takewhile
@@ -16,11 +16,10 @@ from typing import Any
 
 from lossguard.client.client import Client
 from lossguard.delivery.hardware import Sample
-from lossguard.delivery.reports import Body, Inbox, in_report, registration_of, report, restorable
 from lossguard.spool.lines import Record
 from lossguard.spool.set_aside import DamagedRange, SetAside
 from lossguard.spool.spool import session_of
-from lossguard.spool.spool_reader import WINDOW, AcknowledgedOffset, SpoolLine, SpoolReader
+from lossguard.spool.spool_reader import WINDOW, AcknowledgedOffset, SpoolLine, SpoolReader, registration_of
 from lossguard.spool.writer import WRITER_HEADER, Writer
 from lossguard.vocabulary.errors import Conflict, LogOnce, NotFound, Rejected, Unreachable
 from lossguard.vocabulary.orders import Order
@@ -31,9 +30,44 @@ from lossguard.vocabulary.wire import Notice, Question
 MAX_STEPS_PER_REPORT = 1000
 APPLIED_FIELDS = ("rewound_to", "skip_from", "skip_to", "detail", "compared")
 """Fields of a segment line's `applied` that PUT /orders accepts."""
-
 TOO_MUCH = (408, 429)
 """Answers after which a smaller report is sent."""
+
+Body = dict[str, Any]
+
+
+def in_report(record: Record) -> bool:
+    """Return True if a line is sent as a part of a report."""
+    return "step" in record or "restorable" in record
+
+
+def report(session: str, segment: int | None, lines: list[SpoolLine], *, before: int = 0) -> Body:
+    """The body of POST /reports for `lines`: columns of equal length, null where a step has no such metric.
+
+    `before`: bytes in the session's files before the one of these lines.
+    """
+    steps = [line.record for line in lines if "metrics" in line.record]
+    names = dict.fromkeys(name for record in steps for name in record["metrics"])
+    body: Body = {
+        "segment": segment,
+        "steps": [record["step"] for record in steps],
+        "times": [record["time"] for record in steps],
+        "metrics": {name: [record["metrics"].get(name) for record in steps] for name in names},
+        "events": [],
+    }
+    for line in lines:
+        if "event" in line.record:
+            event = {"key": f"{session}-{before + line.begin}", "kind": line.record["event"]}
+            body["events"].append(event | {name: line.record[name] for name in ("step", "time", "details")})
+        elif "restorable" in line.record:
+            body |= restorable(line.record)
+    return body
+
+
+def restorable(record: Record) -> Body:
+    """The part of a report that says which steps can be restored."""
+    body = {"restorable_steps": record["restorable"], "restorable_tiers": record.get("tiers")}
+    return body | {"preflight": record["preflight"]} if "preflight" in record else body
 
 
 class Delivery:
@@ -43,19 +77,20 @@ class Delivery:
         self,
         path: Path,
         client: Client,
-        inbox: Inbox,
+        receive: Callable[[list[Order], float, Question | None], None],
         log_once: LogOnce,
         set_aside: SetAside,
         writer: Writer | None = None,
     ) -> None:
-        """Raises OSError when the spool cannot be read."""
+        """`receive`: called with the open orders of each answer, with when the lease ends by the monotonic clock, and
+        with what the collector asks. Raises OSError when the spool cannot be read."""
         self.path = path
         self._session, self._before = session_of(path)
         self._reader = SpoolReader(path)
         self._offset = AcknowledgedOffset(path)  # up to which everything is delivered or set aside
         self._newest_time, self._newest_segment = 0.0, -1  # of the acknowledged lines
         self._client = client
-        self._inbox = inbox
+        self._receive = receive
         self._log_once = log_once
         self._set_aside = set_aside
         self._writer = writer
@@ -109,10 +144,9 @@ class Delivery:
     def heartbeat(self) -> None:
         """Ask for orders while there is nothing to deliver. Raises like `advance`."""
         if self._segment is not None:
-            self._report({"segment": self._segment, "steps": []}, self._reader.size() - self._offset.value)
-        elif (
-            self._run and not self.refused and self._writer is not None
-        ):  # a loop that takes long to begin keeps its run
+            self._report({"segment": self._segment, "steps": []}, self._offset.value)
+        elif self._run and not self.refused and self._writer is not None:
+            # A loop that takes long to begin keeps its run.
             with suppress(NotFound, Conflict):  # another process, as reports will say
                 self._request("POST", f"/runs/{self._run}/lease", {})
 
@@ -123,9 +157,8 @@ class Delivery:
         """
         if self._segment is None or self._has_ended or self.refused:
             return False
-        body = {"segment": self._segment, "steps": [], "hardware": samples}
         try:
-            self._report(body, self._reader.size() - self._offset.value)
+            self._report({"segment": self._segment, "steps": [], "hardware": samples}, self._offset.value)
         except Rejected as problem:
             self._log_once.warn_once("hardware", f"the collector refuses samples of the hardware ({problem})")
         return True
@@ -306,9 +339,7 @@ class Delivery:
         batch, begins_segment = self._of_one_segment(batch)
         if begins_segment:
             self._open_missing_segment(batch[0].begin, batch[0].record)
-        self._report(
-            report(self._session, self._segment, batch, before=self._before), self._reader.size() - batch[-1].end
-        )
+        self._report(report(self._session, self._segment, batch, before=self._before), batch[-1].end)
         steps = [line.record["step"] for line in batch if "metrics" in line.record]
         self._last_step = max(steps, default=self._last_step)
         return batch
@@ -327,9 +358,11 @@ class Delivery:
                 last = step if last is None else max(last, step)
         return batch, self._segment is None
 
-    def _report(self, body: Body, remaining_bytes: int) -> None:
+    def _report(self, body: Body, end: int) -> None:
+        """Send a report, with the number of bytes that wait behind the offset `end`; take in the answer."""
         sent_at = time.monotonic()
-        answer = self._request_of_run("reports", body, headers={SPOOL_HEADER: str(remaining_bytes)})
+        headers = {SPOOL_HEADER: str(self._reader.size() - end)}
+        answer = self._request_of_run("reports", body, headers=headers)
         orders = []
         for order in answer.get("orders", ()):
             try:
@@ -341,7 +374,7 @@ class Delivery:
         for notice in Notice.all_in(answer) if "notices" in answer else ():
             self._log_once.warn_once(f"notice {notice.key}", notice.text)
         asked = Question.from_wire(answer["preflight"]) if answer.get("preflight") is not None else None
-        self._inbox.receive(orders, sent_at + self._lease_seconds(answer), asked)
+        self._receive(orders, sent_at + self._lease_seconds(answer), asked)
         if self._was_ignored and answer.get("lease"):
             self._repeat_what_was_ignored()
 

@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 from lossguard.client.client import Client
-from lossguard.delivery.reports import Inbox
 from lossguard.delivery.sender import Sender
 from lossguard.run.settings import Mode, Settings
 from lossguard.sources.positions import is_finished
@@ -30,7 +29,7 @@ def finish(folder: Path, settings: Settings, state: RunState, timeout: float) ->
         return
     session, _ = session_of(spools[-1])
     writer = known_writer(folder, session)
-    sender = Sender(folder, None, Client(settings.url, settings.token), Inbox(), LogOnce(), writer)
+    sender = Sender(folder, Client(settings.url, settings.token), LogOnce(), writer)
     sender.start()
     sender.join(timeout)
     sender.close(0.0)

@@ -67,11 +67,13 @@ class RecordingRun(SpooledRun):
             if (interval := settings.hardware_interval) is not None:
                 sampler = HardwareSampler(directory, interval=interval, newest_step=lambda: self.newest_step)
             self._sender = Sender(
-                *(directory, self._spool.path, client, self.inbox, self.log_once, writer),
+                *(directory, client, self.log_once, writer),
+                current=self._spool.path,
+                inbox=self.inbox,
+                appended=self._writer.appended,
                 heartbeat=heartbeat,
                 keep=settings.keep,
                 hardware=sampler,
-                appended=self._writer.appended,
             )
             self._sender.start()
         _open_runs.add(self)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from lossguard.delivery.reports import Inbox
+from lossguard.delivery.sender import Inbox
 from lossguard.run.run import Run
 from lossguard.run.settings import Settings
 from lossguard.spool.archive import FILE_LIMIT, Keep

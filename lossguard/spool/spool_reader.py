@@ -8,10 +8,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
+from urllib.parse import unquote
 
 from lossguard.spool.folders import open_private
 from lossguard.spool.lines import DamagedLine, OtherVersion, Record, check_version, from_line, intact_end
+from lossguard.spool.spool import spools_in
 
 WINDOW = 1 << 18
 """Bytes that are read at once."""
@@ -168,6 +170,23 @@ def read_file(path: Path) -> SpoolReader:
         with suppress(FileNotFoundError):
             return SpoolReader(each)
     return SpoolReader(path.with_suffix(".control"))
+
+
+def registration_of(reader: SpoolReader) -> tuple[dict[str, Any], bool]:
+    """(the registration of a spool's run, whether the spool itself begins with it).
+
+    If that line is damaged, another one of the run's spools counts; without any, the names of the folders, which are
+    those of the project and the run.
+    """
+    for line in reader.records("run", end=1):
+        return line.record["run"], True
+    folder = reader.path.parent
+    for path in [reader.path, *spools_in(folder)]:
+        with SpoolReader(path) as other:
+            for line in other.records("run"):
+                return line.record["run"], False
+    names = {"id": folder.name, "project": unquote(folder.parent.name), "name": folder.name}
+    return {**names, "config": {}, "capabilities": [], "started_at": reader.path.stat().st_mtime}, False
 
 
 class AcknowledgedOffset:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lossguard import Order
-from lossguard.delivery.reports import Inbox
+from lossguard.delivery.sender import Inbox
 from trainer.config import CheckpointConfig, DataConfig, ModelConfig, OptimizerConfig, Recipe
 
 TEXT = b"".join(b"%d bottles of beer on the wall, %d bottles of beer.\n" % (n, n) for n in range(99, 0, -1))

@@ -11,7 +11,6 @@ from lossguard.cli.errors import CommandError
 from lossguard.cli.named_run import run_folders_in
 from lossguard.cli.terminal import print_json, printable
 from lossguard.client.client import Client
-from lossguard.delivery.reports import Inbox
 from lossguard.delivery.sender import Sender
 from lossguard.run.settings import Settings
 from lossguard.spool.archive import deliver_again
@@ -78,7 +77,7 @@ def delivered(run: Path, settings: Settings, progress: Callable[[float], None] =
     writer = known_writer(run, newest)
     if writer is not None:
         writer = replace(writer, process=DELIVERS + writer.process)
-    sender = Sender(run, None, client, Inbox(), LogOnce(quiet=True), writer)
+    sender = Sender(run, client, LogOnce(quiet=True), writer)
     sender.start()
     while sender.is_alive() and sender.num_failures < MAX_FAILURES:
         sender.join(0.1)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.client.client import Client
-from lossguard.delivery.reports import Inbox
 from lossguard.delivery.sender import Sender
 from lossguard.vocabulary.errors import CollectorError, LogOnce, NotFound, Rejected
 from tests.lossguard.collectors import FakeCollector
@@ -31,7 +30,7 @@ class DirectClient(Client):
 
 def deliver(folder: Path, collector: FakeCollector) -> Sender:
     """Deliver the spools of a run as `python -m lossguard sync` does; returns the sender that did it."""
-    sender = Sender(folder, None, DirectClient(collector), Inbox(), LogOnce(quiet=True))
+    sender = Sender(folder, DirectClient(collector), LogOnce(quiet=True))
     sender.start()
     while sender.is_alive() and not sender.num_failures:
         sender.join(0.05)

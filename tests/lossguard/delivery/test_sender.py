@@ -18,7 +18,6 @@ import pytest
 import lossguard
 from lossguard.delivery import sender
 from lossguard.delivery.hardware import HardwareSampler
-from lossguard.delivery.reports import Inbox
 from lossguard.delivery.sender import HEARTBEAT
 from lossguard.run.recording import RecordingRun
 from lossguard.run.settings import Settings
@@ -64,8 +63,7 @@ def test_a_line_that_comes_between_the_last_look_and_the_end_is_delivered(
     run.log(0, loss=1.0)
     assert run.directory is not None
     (spool,) = spools_in(run.directory)
-    client, log_once = DirectClient(collector), LogOnce(quiet=True)
-    delivering = sender.Sender(run.directory, spool, client, Inbox(), log_once)
+    delivering = sender.Sender(run.directory, DirectClient(collector), LogOnce(quiet=True), current=spool)
     looks_after_delivery: list[tuple[int, int]] = []
 
     def log_and_end() -> None:
@@ -87,7 +85,7 @@ def test_a_sender_stays_with_its_session_while_a_later_one_writes_the_same_folde
     (spool,) = spools_in(first.directory)
     second = offline(tmp_path, run_id="r")  # in the same process, which shares the lock of the folder
     second.log(0, loss=9.0)
-    delivering = sender.Sender(first.directory, spool, DirectClient(collector), Inbox(), LogOnce(quiet=True))
+    delivering = sender.Sender(first.directory, DirectClient(collector), LogOnce(quiet=True), current=spool)
     for step in range(2):
         first.log(step, loss=1.0)
         while delivering._advance():
@@ -113,7 +111,7 @@ def test_the_end_of_a_run_ends_the_wait_for_the_next_look_at_the_spool_whenever_
     assert run.directory is not None
     (spool,) = spools_in(run.directory)
     client, log_once = DirectClient(collector), LogOnce(quiet=True)
-    delivering = sender.Sender(run.directory, spool, client, Inbox(), log_once, appended=Appended())
+    delivering = sender.Sender(run.directory, client, log_once, current=spool, appended=Appended())
     delivering.start()
     delivering.join(60)
     assert delivering.delivered

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lossguard
-from lossguard.delivery.reports import Inbox, report
-from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT, Delivery
+from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT, Delivery, report
 from lossguard.spool.lines import to_line
 from lossguard.spool.set_aside import SetAside
 from lossguard.spool.spool import spools_in
@@ -317,8 +316,8 @@ def test_no_sample_follows_the_end_of_a_run_whose_lease_was_given_back(
     with lossguard.init("p", run_id="r", mode="offline", directory=tmp_path) as run:
         run.log(0, loss=1.0)
     (spool,) = tmp_path.rglob("*.spool")
-    client, aside = lossguard.Client(collector.url), SetAside(tmp_path)
-    delivery = Delivery(spool, client, Inbox(), LogOnce(quiet=True), aside, None)
+    client = lossguard.Client(collector.url)
+    delivery = Delivery(spool, client, lambda *answer: None, LogOnce(quiet=True), SetAside(tmp_path))
     sample = {"time": 1.0, "step": 0, "host": "h", "device": "gpu0", "values": {"power": 1.0}}
     while not collector.rows:
         assert delivery.advance()

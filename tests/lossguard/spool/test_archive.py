@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 import lossguard
-from lossguard.delivery.reports import Inbox
 from lossguard.delivery.sender import Sender
 from lossguard.spool import archive
 from lossguard.spool.archive import Keep, restore, trim
@@ -17,6 +16,7 @@ from lossguard.spool.history import History
 from lossguard.spool.set_aside import SetAside
 from lossguard.spool.spool import spools_in
 from lossguard.spool.spool_reader import AcknowledgedOffset
+from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.states import SegmentReason
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.delivery.direct import DirectClient, deliver
@@ -228,13 +228,7 @@ def test_a_collector_that_lost_the_run_gets_compressed_spools_again(tmp_path: Pa
     (spool,) = spools_in(directory)
     lines = spool.read_bytes().splitlines(keepends=True)
     AcknowledgedOffset(spool).save(sum(map(len, lines[:2])))
-    sender = Sender(
-        directory,
-        None,
-        DirectClient(empty),
-        Inbox(),
-        lossguard.vocabulary.errors.LogOnce(quiet=True),
-    )
+    sender = Sender(directory, DirectClient(empty), LogOnce(quiet=True))
     sender.run()
     assert sender.delivered
     assert set(empty.losses(0)) == set(range(100))

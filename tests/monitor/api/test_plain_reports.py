@@ -16,7 +16,7 @@ from db import queries
 from db.lineage import StepRange
 from db.steps import reader
 from db.store.engine import reading
-from lossguard.delivery import reports
+from lossguard.delivery.spool_delivery import report as report_of
 from lossguard.spool.spool_reader import SpoolLine
 from lossguard.spool.writer import WRITER_HEADER
 from lossguard.vocabulary.protocol import API, MAX_STEP, MAX_TIME, SPOOL_HEADER
@@ -64,7 +64,7 @@ STEP = SpoolLine(0, b"", {"step": 7, "time": 1.5, "metrics": {"loss": 2.0}})
 USUAL_BODIES = [
     PLAIN,
     PLAIN | {"events": []},
-    reports.report("session", 0, [STEP], before=0),
+    report_of("session", 0, [STEP], before=0),
     {"segment": 0, "steps": []},
 ]
 
