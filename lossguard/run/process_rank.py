@@ -1,7 +1,7 @@
 """Which rank a process has, and of how many, from the variables of whatever started it.
 
 One rule for `lossguard.init` and for the hooks of a launched command, whose processes run this file by its path
-(`lossguard/launch/hooks/rank.py`). So it imports the standard library alone.
+(`lossguard/launch/hooks/journal.py`). So it imports the standard library alone.
 """
 
 from collections.abc import Iterable, Mapping

@@ -51,15 +51,18 @@ DISCARDED = ".discarded"
 """Ending of the folder beside the checkpoints that takes the discarded ones: no framework looks there."""
 
 
-def numbered(folder: Path, pattern: str) -> dict[int, Path]:
-    """The entries of `folder` whose whole name matches `pattern`, by the number in its first group.
+def matching(folder: Path, pattern: str) -> list[tuple[int, Path]]:
+    """The entries of `folder` whose whole name matches `pattern`, sorted by the number in its first group.
 
     Empty for a folder that does not exist. Raises OSError when it cannot be read.
     """
-    if not folder.exists():
-        return {}
-    matches = ((re.fullmatch(pattern, path.name), path) for path in folder.iterdir())
-    return {int(match[1]): path for match, path in matches if match is not None}
+    matches = [(re.fullmatch(pattern, path.name), path) for path in (folder.iterdir() if folder.exists() else ())]
+    return sorted((int(match[1]), path) for match, path in matches if match is not None)
+
+
+def numbered(folder: Path, pattern: str) -> dict[int, Path]:
+    """The same by number, where there is one entry of each."""
+    return dict(matching(folder, pattern))
 
 
 def move_aside(path: Path, folder: Path) -> Path:
@@ -117,6 +120,8 @@ class Adapter:
     name: str
     pattern: str
     """Regular expression of the names of its checkpoints, with their number of steps as its first group."""
+    files = ""
+    """The same of all their files, where a checkpoint is more than one entry of the folder."""
     first_step = 0
     """The number of the first step in what the framework logs."""
     can_skip = False
@@ -135,14 +140,21 @@ class Adapter:
         """The folder that holds the checkpoints; it need not exist yet."""
         raise NotImplementedError
 
-    def checkpoints(self) -> dict[int, list[Path]]:
-        """The whole checkpoints by their number of steps: the paths of each. Raises ConfigurationError when the
-        folder is not what this framework writes."""
+    def _named_folder(self, missing: str, *options: str) -> Path:
+        """The folder that the user or an option of the command names; ConfigurationError(`missing`) without one."""
+        folder = self.options.checkpoints or option(self.command, *options)
+        if folder is None:
+            raise ConfigurationError(missing)
+        return Path(folder)
+
+    def checkpoints(self) -> list[int]:
+        """The numbers of steps of the whole checkpoints. Raises ConfigurationError when the folder is not what this
+        framework writes."""
         raise NotImplementedError
 
     def late_paths(self, step: int) -> list[Path]:
         """Return all paths of checkpoints after `step`, incomplete ones too."""
-        return [path for number, path in sorted(numbered(self.folder, self.pattern).items()) if number > step]
+        return [path for number, path in matching(self.folder, self.files or self.pattern) if number > step]
 
     def _found(self, framework: str, expected: str) -> dict[int, Path]:
         """Return the checkpoints by number, whole or not. Raises ConfigurationError where only other files are."""
@@ -151,8 +163,8 @@ class Adapter:
             raise not_a_folder_of(framework, self.folder, expected, names)
         return found
 
-    def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
-        """Return how the command is started from the checkpoint of `step` (None: from its beginning), without `skips`.
+    def resume(self, step: int, skips: Sequence[Skip]) -> Resume:
+        """Return how the command is started from the checkpoint of `step`, without `skips`.
 
         `skips` count batches from 0, one for each optimizer step.
         """
@@ -167,12 +179,7 @@ class Adapter:
 
         `step` is the newest one then, for the framework too.
         """
-        moved = [move_aside(path, self.folder) for path in self.late_paths(step)]
-        self.point_at(step)
-        return moved
-
-    def point_at(self, step: int) -> None:
-        """Make `step` the checkpoint that the framework takes for its newest one. Raises OSError."""
+        return [move_aside(path, self.folder) for path in self.late_paths(step)]
 
     def _template(self, step: int, path: Path) -> tuple[str, ...]:
         """The user's own arguments for resuming."""
@@ -182,18 +189,21 @@ class Adapter:
         )
 
 
-def skips_in_environment(skips: Sequence[Skip], file: Path | None) -> dict[str, str]:
+def skips_in_environment(skips: Sequence[Skip], file: Path) -> dict[str, str]:
     """The skipped ranges for a command that reads them: LOSSGUARD_SKIPS is [[from, to], ..], the file has reasons too.
 
     Raises OSError when the file cannot be written.
     """
-    ranges = {"LOSSGUARD_SKIPS": json.dumps([[skip.skip_from, skip.skip_to] for skip in skips])}
-    if file is None:
-        return ranges
+    write_at_once(file, json.dumps([asdict(skip) for skip in skips]))
+    ranges = json.dumps([[skip.skip_from, skip.skip_to] for skip in skips])
+    return {"LOSSGUARD_SKIPS": ranges, "LOSSGUARD_SKIPS_FILE": str(file)}
+
+
+def write_at_once(file: Path, text: str) -> None:
+    """Write a file that whoever reads it finds whole, as it was or as it is. Raises OSError."""
     partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps([asdict(skip) for skip in skips]))
+    partial.write_text(text)
     partial.replace(file)
-    return ranges | {"LOSSGUARD_SKIPS_FILE": str(file)}
 
 
 def not_a_folder_of(name: str, folder: Path, expected: str, found: Sequence[str]) -> ConfigurationError:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lossguard.launch.adapters.adapter import Adapter, Resume, not_a_folder_of, numbered
+from lossguard.launch.adapters.adapter import Adapter, Resume, numbered
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.orders import Skip
 
@@ -35,14 +35,9 @@ class GenericAdapter(Adapter):
         self.pattern = rf"{re.escape(before)}(\d+){re.escape(after)}"
         return path.parent
 
-    def checkpoints(self) -> dict[int, list[Path]]:
-        found = numbered(self.folder, self.pattern)
-        if not found and self.folder.exists() and not self.folder.is_dir():
-            raise not_a_folder_of("this command", self.folder, str(self.options.checkpoints), ["a file"])
-        return {step: [path] for step, path in found.items()}
+    def checkpoints(self) -> list[int]:
+        return [*numbered(self.folder, self.pattern)]
 
-    def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
-        if step is None:
-            return Resume()
+    def resume(self, step: int, skips: Sequence[Skip]) -> Resume:
         path = numbered(self.folder, self.pattern)[step]
         return Resume(self._template(step, path), {"LOSSGUARD_RESUME_STEP": str(step)})

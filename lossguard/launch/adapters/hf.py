@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lossguard.launch.adapters.adapter import Adapter, Resume, has_option, not_a_folder_of, numbered, option
+from lossguard.launch.adapters.adapter import Adapter, Resume, has_option, not_a_folder_of, numbered
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.orders import Skip
 
@@ -29,27 +29,21 @@ class HFAdapter(Adapter):
 
     def checkpoint_folder(self) -> Path:
         self.saves_when_stopped = has_option(self.command, "--enable_jit_checkpoint", "--enable-jit-checkpoint")
-        folder = self.options.checkpoints or option(self.command, "--output_dir", "--output-dir")
-        if folder is None:
-            raise ConfigurationError(
-                "the command has no --output_dir: name the Trainer's output_dir with --checkpoints DIR"
-            )
-        return Path(folder)
+        missing = "the command has no --output_dir: name the Trainer's output_dir with --checkpoints DIR"
+        return self._named_folder(missing, "--output_dir", "--output-dir")
 
-    def checkpoints(self) -> dict[int, list[Path]]:
+    def checkpoints(self) -> list[int]:
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigurationError(f"{self.folder} is no folder: name the output_dir with --checkpoints DIR")
         found = numbered(self.folder, self.pattern)
         other = {} if found else numbered(self.folder, r"(?:iter_|step[-_])0*(\d+)")
         if other:
             raise not_a_folder_of("the Trainer", self.folder, "checkpoint-1", [path.name for path in other.values()])
-        return {step: [path] for step, path in found.items() if _is_whole(path, step)}
+        return [step for step, path in found.items() if _is_whole(path, step)]
 
-    def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
-        path = None if step is None else (self.folder / f"checkpoint-{step}").absolute()
-        environment = {} if path is None else {RESUME_VARIABLE: str(path)}
-        arguments = () if step is None or path is None else self._template(step, path)
-        return Resume(arguments, environment)
+    def resume(self, step: int, skips: Sequence[Skip]) -> Resume:
+        path = (self.folder / f"checkpoint-{step}").absolute()
+        return Resume(self._template(step, path), {RESUME_VARIABLE: str(path)})
 
 
 def _is_whole(path: Path, step: int) -> bool:

@@ -8,7 +8,7 @@ counts once the tracker file names it or a later one.
 from collections.abc import Sequence
 from pathlib import Path
 
-from lossguard.launch.adapters.adapter import Adapter, Resume, has_option, numbered, option, values
+from lossguard.launch.adapters.adapter import Adapter, Resume, has_option, matching, values, write_at_once
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.orders import Ledger, Skip
 
@@ -30,23 +30,21 @@ class MegatronAdapter(Adapter):
                 f"Megatron-LM prefers its non-persistent checkpoints to an order's: leave out {' and '.join(LOCAL)}"
             )
         self.saves_when_stopped = has_option(self.command, "--exit-signal-handler")
-        folder = self.options.checkpoints or option(self.command, "--save")
-        if folder is None:
-            raise ConfigurationError("the command has no --save: give it one, or name the folder with --checkpoints")
-        return Path(folder)
+        missing = "the command has no --save: give it one, or name the folder with --checkpoints"
+        return self._named_folder(missing, "--save")
 
-    def checkpoints(self) -> dict[int, list[Path]]:
+    def checkpoints(self) -> list[int]:
         latest = self._latest()
         if latest is None:
             self._found("Megatron-LM", f"iter_0000001 or {TRACKER}")
-            return {}
-        found = numbered(self.folder, self.pattern).items()
-        return {step: [path] for step, path in found if step <= latest and _is_whole(path)}
+            return []
+        found = matching(self.folder, self.pattern)
+        return [step for step, path in found if step <= latest and _is_whole(path)]
 
-    def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
+    def resume(self, step: int, skips: Sequence[Skip]) -> Resume:
         own = values(self.command, "--iterations-to-skip")
         skipped = [str(batch + 1) for skip in skips for batch in range(skip.skip_from, skip.skip_to)]
-        arguments = [] if step is None else ["--load", str(self.folder), "--ckpt-step", str(step)]
+        arguments = ["--load", str(self.folder), "--ckpt-step", str(step)]
         if skipped:
             arguments += ["--iterations-to-skip", *dict.fromkeys([*own, *skipped])]
         return Resume(tuple(arguments))
@@ -54,12 +52,11 @@ class MegatronAdapter(Adapter):
     def batch_of(self, step: int, ledger: Ledger) -> int:
         return max(0, step - self.first_step)
 
-    def point_at(self, step: int) -> None:
-        tracker = self.folder / TRACKER
-        if tracker.exists():
-            partial = tracker.with_suffix(".partial")
-            partial.write_text(str(step))
-            partial.replace(tracker)
+    def discard_after(self, step: int) -> list[Path]:
+        moved = super().discard_after(step)
+        if (tracker := self.folder / TRACKER).exists():
+            write_at_once(tracker, str(step))
+        return moved
 
     def _latest(self) -> int | None:
         """The iteration in the tracker file; None without one. Raises ConfigurationError.
@@ -71,9 +68,7 @@ class MegatronAdapter(Adapter):
         except (FileNotFoundError, NotADirectoryError):
             return None
         if not text:
-            return max(
-                (step for step, path in numbered(self.folder, self.pattern).items() if _is_whole(path)), default=None
-            )
+            return max((step for step, path in matching(self.folder, self.pattern) if _is_whole(path)), default=None)
         if not text.isdecimal():
             raise ConfigurationError(f"{self.folder / TRACKER} holds {text!r:.80}, and no iteration to resume from")
         return int(text)
@@ -81,8 +76,4 @@ class MegatronAdapter(Adapter):
 
 def _is_whole(path: Path) -> bool:
     """Return True if it has the file that makes it one of the formats torch_dist, torch_dcp or torch."""
-    return (
-        (path / "metadata.json").exists()
-        or (path / ".metadata").exists()
-        or any(path.glob("mp_rank_*/model_optim_rng.pt"))
-    )
+    return any(any(path.glob(name)) for name in ("metadata.json", ".metadata", "mp_rank_*/model_optim_rng.pt"))

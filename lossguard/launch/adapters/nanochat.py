@@ -11,7 +11,7 @@ from lossguard.launch.adapters.adapter import Adapter, Resume, is_complete_archi
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.orders import Skip
 
-META, OPTIMIZER = r"meta_(\d{6,})\.json", r"optim_(\d{6,})_rank\d+\.pt"
+META = r"meta_(\d{6,})\.json"
 DEFAULT_DEPTH = "20"
 
 
@@ -20,6 +20,7 @@ class NanochatAdapter(Adapter):
 
     name = "nanochat"
     pattern = r"model_(\d{6,})\.pt"
+    files = r"(?:model|meta|optim)_(\d{6,})(?:_rank\d+)?\.(?:pt|json)"
 
     def checkpoint_folder(self) -> Path:
         if int(option(self.command, "--save-every") or -1) <= 0:
@@ -30,25 +31,15 @@ class NanochatAdapter(Adapter):
         tag = option(self.command, "--model-tag") or f"d{option(self.command, '--depth') or DEFAULT_DEPTH}"
         return Path(base) / "base_checkpoints" / tag
 
-    def checkpoints(self) -> dict[int, list[Path]]:
+    def checkpoints(self) -> list[int]:
         models, metas = self._found("nanochat", "model_000001.pt"), numbered(self.folder, META)
         parts = {step: sorted(self.folder.glob(f"optim_{step:06d}_rank*.pt")) for step in models}
         num_ranks = max(map(len, parts.values()), default=0)
-        return {
-            step: [model, metas[step], *parts[step]]
-            for step, model in models.items()
+        return [
+            step
+            for step in models
             if step in metas and len(parts[step]) == num_ranks > 0 and all(map(is_complete_archive, parts[step]))
-        }
+        ]
 
-    def late_paths(self, step: int) -> list[Path]:
-        found = (path for pattern in (self.pattern, META) for path in _after(self.folder, pattern, step))
-        late = {number for pattern in (self.pattern, META, OPTIMIZER) for number in numbered(self.folder, pattern)}
-        parts = (path for n in sorted(late) if n > step for path in sorted(self.folder.glob(f"optim_{n:06d}_rank*.pt")))
-        return [*found, *parts]
-
-    def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
-        return Resume(() if step is None else (f"--resume-from-step={step}",))
-
-
-def _after(folder: Path, pattern: str, step: int) -> list[Path]:
-    return [path for number, path in sorted(numbered(folder, pattern).items()) if number > step]
+    def resume(self, step: int, skips: Sequence[Skip]) -> Resume:
+        return Resume((f"--resume-from-step={step}",))

@@ -25,9 +25,9 @@ class TorchtitanAdapter(Adapter):
         dump = option(self.command, "--dump_folder", "--dump-folder", "--job.dump_folder") or "./outputs"
         return Path(dump) / (option(self.command, "--checkpoint.folder") or "checkpoint")
 
-    def checkpoints(self) -> dict[int, list[Path]]:
+    def checkpoints(self) -> list[int]:
         found = self._found("torchtitan", "step-1").items()
-        return {step: [path] for step, path in found if (path / ".metadata").exists()}
+        return [step for step, path in found if (path / ".metadata").exists()]
 
-    def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
-        return Resume(() if step is None else (f"--checkpoint.load_step={step}",))
+    def resume(self, step: int, skips: Sequence[Skip]) -> Resume:
+        return Resume((f"--checkpoint.load_step={step}",))

@@ -77,7 +77,7 @@ def hook(module: "ModuleType") -> None:
     from importlib import import_module
 
     from . import shared_journal
-    from .warnings import warn_once
+    from .journal import warn_once
 
     name = module.__name__
     try:

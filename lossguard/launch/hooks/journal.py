@@ -18,10 +18,18 @@ import os
 import sys
 import threading
 import time
-from typing import Any
+from contextlib import suppress
+from importlib.machinery import SourceFileLoader
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from .rank import rank_of
-from .warnings import warn_once
+if TYPE_CHECKING:
+    from lossguard.run.process_rank import rank_of
+else:  # the processes of a launched command cannot import it: its file is run here
+    _path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "run", "process_rank.py")
+    _rule = ModuleType("process_rank")
+    SourceFileLoader("process_rank", _path).exec_module(_rule)
+    rank_of = _rule.rank_of
 
 BACKLOG_LIMIT = 4 << 20
 """Bytes of lines that are kept in memory while the disk cannot be written."""
@@ -29,6 +37,16 @@ HELD = (11, 13)
 """EAGAIN and EACCES: another process holds the lock. Any other error means that the file system has no locks."""
 
 encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=str).encode
+
+_said: set[str] = set()
+
+
+def warn_once(message: str) -> None:
+    """Print `message` on stderr, unless this process has printed it before. Never raises."""
+    if message not in _said:
+        _said.add(message)
+        with suppress(Exception):  # stderr may be closed, or something of the program's own
+            print(f"lossguard: {message}", file=sys.stderr, flush=True)
 
 
 class Journal:

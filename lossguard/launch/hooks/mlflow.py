@@ -1,14 +1,12 @@
 """The hook on MlflowClient, through which `mlflow.log_metric(s)`, autologging and the loggers of frameworks go."""
 
-import functools
 import os
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
 from .journal import Journal
-from .tracker_log import TrackerLog, number, whole, wrap
-from .warnings import warn_once
+from .tracker_log import TrackerLog, number, observed, whole, wrap
 
 _experiments: dict[str, str] = {}
 """Id -> name, as far as this process has asked for them."""
@@ -106,17 +104,5 @@ def _hook_experiments(client: type) -> None:
 
 def _observe(client: Any, name: str, see: Any) -> None:
     """Show `see` what the method returns and got; a version without it leaves the run without that name."""
-    original = getattr(client, name, None)
-    if original is None:
-        return
-
-    @functools.wraps(original)
-    def hooked(*arguments: Any, **named: Any) -> Any:
-        result = original(*arguments, **named)
-        try:
-            see(result, *arguments, **named)
-        except Exception as problem:
-            warn_once(f"a call of {original.__qualname__} was not recorded ({type(problem).__name__}: {problem})")
-        return result
-
-    setattr(client, name, hooked)
+    if hasattr(client, name):
+        setattr(client, name, observed(getattr(client, name), see))

@@ -6,8 +6,7 @@ from math import isfinite
 from time import time
 from typing import Any
 
-from .journal import Journal, encode
-from .warnings import warn_once
+from .journal import Journal, encode, warn_once
 
 _owners: dict[str, str] = {}
 """Name of a scalar -> the tracker that reported it first in this process, which alone records it from then on."""
@@ -116,13 +115,29 @@ def recording(original: Callable[..., Any], record: Callable[..., None]) -> Call
 
     @functools.wraps(original)
     def hooked(*arguments: Any, **named: Any) -> Any:
-        try:
-            record(*arguments, **named)
-        except Exception as problem:
-            warn_once(f"a call of {original.__qualname__} was not recorded ({type(problem).__name__}: {problem})")
+        _call(original, record, *arguments, **named)
         return original(*arguments, **named)
 
     return hooked
+
+
+def observed(original: Callable[..., Any], see: Callable[..., None]) -> Callable[..., Any]:
+    """`original`; `see` gets what it has returned, and the arguments. Whatever `see` does, it behaves as before."""
+
+    @functools.wraps(original)
+    def hooked(*arguments: Any, **named: Any) -> Any:
+        result = original(*arguments, **named)
+        _call(original, see, result, *arguments, **named)
+        return result
+
+    return hooked
+
+
+def _call(original: Callable[..., Any], ours: Callable[..., None], *arguments: Any, **named: Any) -> None:
+    try:
+        ours(*arguments, **named)
+    except Exception as problem:
+        warn_once(f"a call of {original.__qualname__} was not recorded ({type(problem).__name__}: {problem})")
 
 
 def wrap(owner: Any, name: str, record: Callable[..., None]) -> None:

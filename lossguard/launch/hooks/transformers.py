@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from .journal import Journal
-from .warnings import warn_once
+from .journal import Journal, warn_once
 
 RESUME_VARIABLE = "LOSSGUARD_RESUME_CHECKPOINT"
 SKIPS_VARIABLE = "LOSSGUARD_SKIPS"

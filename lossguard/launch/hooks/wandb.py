@@ -8,8 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from .journal import Journal
-from .tracker_log import TrackerLog, numbers, recording, whole, wrap
-from .warnings import warn_once
+from .tracker_log import TrackerLog, numbers, observed, recording, whole, wrap
 
 STEP_NAMES = ("global_step", "step", "iteration", "iter", "iter_num", "num_updates", "optimizer_step", "train_step")
 """Last parts of names that hold the step, as in train/global_step (Hugging Face) and trainer/global_step (Lightning):
@@ -115,19 +114,12 @@ def hook(module: ModuleType, journal: Journal) -> None:
 
 def _hook_runs_of_their_own(module: ModuleType, record: Any) -> None:
     """Disabled runs of earlier versions (0.13 to 0.21) have a `log` of the object's own."""
-    init = module.init
 
-    @functools.wraps(init)
-    def hooked(*arguments: Any, **named: Any) -> Any:
-        run = init(*arguments, **named)
-        try:
-            own = vars(run).get("log")
-            if own is not None:
-                run.log = recording(own, functools.partial(record, run))
-                if getattr(module.wandb, "log", None) is own:
-                    module.wandb.log = run.log
-        except Exception as problem:
-            warn_once(f"a run of wandb cannot be hooked ({type(problem).__name__}: {problem}): it is not recorded")
-        return run
+    def begun(run: Any, *_: Any, **__: Any) -> None:
+        own = vars(run).get("log")
+        if own is not None:
+            run.log = recording(own, functools.partial(record, run))
+            if getattr(module.wandb, "log", None) is own:
+                module.wandb.log = run.log
 
-    module.init = hooked  # type: ignore[attr-defined]
+    module.init = observed(module.init, begun)  # type: ignore[attr-defined]

@@ -26,8 +26,7 @@ def test_a_checkpoint_counts_once_the_tracker_file_names_it_or_a_later_one(tmp_p
 
 
 def test_a_folder_that_does_not_exist_or_is_empty_has_no_checkpoints(tmp_path: Path) -> None:
-    assert adapter(tmp_path / "new").checkpoints() == {}
-    assert adapter(tmp_path).checkpoints() == {}
+    assert adapter(tmp_path / "new").checkpoints() == adapter(tmp_path).checkpoints() == []
 
 
 def test_it_resumes_from_a_step_and_skips_iterations_that_count_from_1(tmp_path: Path) -> None:
@@ -36,7 +35,6 @@ def test_it_resumes_from_a_step_and_skips_iterations_that_count_from_1(tmp_path:
         *("--load", str(tmp_path), "--ckpt-step", "100"),
         *("--iterations-to-skip", "7", "8", "101", "102", "103", "9"),
     )
-    assert adapter(tmp_path).resume(None, []).arguments == ()
 
 
 def test_a_skipped_iteration_keeps_its_number() -> None:

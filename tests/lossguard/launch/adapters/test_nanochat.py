@@ -33,6 +33,6 @@ def test_a_checkpoint_counts_once_every_rank_has_written_its_part(tmp_path: Path
     (folder / "optim_000400_rank1.pt").write_bytes(b"PK\x03\x04 cut off")
     assert list(adapter(tmp_path).checkpoints()) == [100]
     names = [path.name for path in adapter(tmp_path).late_paths(300)]
-    assert names == ["model_000400.pt", "meta_000400.json", "optim_000400_rank0.pt", "optim_000400_rank1.pt"]
+    assert names == ["meta_000400.json", "model_000400.pt", "optim_000400_rank0.pt", "optim_000400_rank1.pt"]
     adapter(tmp_path).discard_after(100)
     assert {path.name[6:12] for path in folder.iterdir() if path.name.startswith("optim")} == {"000100"}

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lossguard.launch.hooks import tracker_log, warnings
+from lossguard.launch.hooks import journal as journal_module
+from lossguard.launch.hooks import tracker_log
 from lossguard.launch.hooks.journal import Journal
 from lossguard.run.process_rank import RANK_VARIABLES
 
@@ -13,7 +14,7 @@ from lossguard.run.process_rank import RANK_VARIABLES
 @pytest.fixture(autouse=True)
 def _as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker_log, "_owners", {})
-    monkeypatch.setattr(warnings, "_said", set())
+    monkeypatch.setattr(journal_module, "_said", set())
     for variable in ("RANK", *RANK_VARIABLES):
         monkeypatch.delenv(variable, raising=False)
 

@@ -1,14 +1,41 @@
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lossguard.launch.hooks.journal import Journal
+from lossguard.launch.hooks import journal as journal_module
+from lossguard.launch.hooks.journal import Journal, warn_once
+from lossguard.run import process_rank
 
 Entries = Callable[[], list[dict[str, Any]]]
+WITHOUT_LOSSGUARD = f"""
+import sys
+sys.path.insert(0, {str(Path(journal_module.__file__).parent)!r})
+import journal
+print(journal.rank_of({{"SLURM_PROCID": "7"}}), [name for name in sys.modules if name.startswith("lossguard")])
+"""
+
+
+@pytest.mark.slow
+def test_the_hooks_have_the_rule_of_init_and_need_no_lossguard_in_the_interpreter_of_the_command() -> None:
+    assert journal_module.rank_of.__code__ == process_rank.rank_of.__code__
+    command = [sys.executable, "-I", "-S", "-c", WITHOUT_LOSSGUARD]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "7 []\n"
+
+
+def test_a_message_is_printed_once_and_a_closed_stderr_is_no_problem(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        warn_once("a hook is missing")
+    assert capsys.readouterr().err == "lossguard: a hook is missing\n"
+    monkeypatch.setattr("sys.stderr", None)
+    warn_once("nobody reads this")
 
 
 def test_each_entry_is_in_the_file_when_the_call_returns(journal: Journal, entries: Entries) -> None:
@@ -55,19 +82,18 @@ def test_another_rank_writes_nothing(journal: Journal, entries: Entries, monkeyp
     assert entries() == []
 
 
+def full(fd: int, data: bytes) -> int:
+    raise OSError(28, "No space left on device")
+
+
 def test_a_full_disk_is_said_once_and_the_lines_wait(
     journal: Journal, entries: Entries, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     journal.write({"step": 0})
-    real = os.write
-
-    def full(fd: int, data: bytes) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "write", full)
-    for step in (1, 2):
-        journal.write({"step": step})
-    monkeypatch.setattr(os, "write", real)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        for step in (1, 2):
+            journal.write({"step": step})
     journal.write({"step": 3})
     assert [entry["step"] for entry in entries()] == [0, 1, 2, 3]
     assert capsys.readouterr().err.count("No space left on device") == 1
@@ -77,10 +103,6 @@ def test_lines_that_are_lost_at_the_end_are_counted(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     journal.write({"step": 0})
-
-    def full(fd: int, data: bytes) -> int:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", full)
         journal.write({"step": 1})
