@@ -1,6 +1,5 @@
 """The command as a child process: started or found again, stopped with its descendants, and the stacks of all."""
 
-import errno
 import json
 import os
 import re
@@ -37,12 +36,13 @@ class Process:
 
     pid: int
     started: str
-    """Clock ticks since boot, as the kernel says it."""
+    """Clock ticks since boot, as the kernel says it; empty if it has ended."""
 
     @classmethod
     def of(cls, pid: int) -> Self:
         """The process that has this number now."""
-        return cls(pid, _start_of(pid))
+        found = _read(pid)
+        return cls(pid, "" if found is None else found[1])
 
     def lives(self) -> bool:
         """Return True if it is there; one that has ended but is not waited for is not."""
@@ -55,16 +55,13 @@ class Process:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, number)
 
-    def kill(self) -> None:
-        self.send(signal.SIGKILL)
-
 
 def descendants(pid: int) -> list[Process]:
     """The processes below `pid`, parents before their children."""
     children: dict[int, list[Process]] = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        if (found := _read(int(path.name))) is not None:
-            children.setdefault(found[0], []).append(Process(int(path.name), found[1]))
+    for each in _pids():
+        if (found := _read(each)) is not None:
+            children.setdefault(found[0], []).append(Process(each, found[1]))
     below: list[Process] = []
     nearest = [pid]
     while nearest:
@@ -104,18 +101,19 @@ def _adopted() -> list[Process]:
 
 def zombies() -> set[Process]:
     """Return the children of this process that have ended and that nobody has waited for."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*"):
-        fields = process_fields(int(path.name))
-        if fields and fields[0] == "Z" and int(fields[1]) == os.getpid():
-            found.add(Process(int(path.name), fields[19]))
-    return found
+    found = ((pid, process_fields(pid)) for pid in _pids())
+    return {Process(pid, each[19]) for pid, each in found if each and each[0] == "Z" and int(each[1]) == os.getpid()}
 
 
 def kill_all(processes: Iterable[Process]) -> None:
     """Kill them in this order: a parent first, so that it does not start its children again."""
     for each in processes:
-        each.kill()
+        each.send(signal.SIGKILL)
+
+
+def _pids() -> list[int]:
+    """The processes of this machine."""
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
 
 
 def _read(pid: int) -> tuple[int, str] | None:
@@ -142,19 +140,18 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 class CommandNotStarted(LossguardError):
     """The command does not exist or cannot be executed."""
 
-    def __init__(self, sentence: str, code: int) -> None:
-        super().__init__(sentence)
-        self.code = code
+    def __init__(self, name: str, problem: OSError | ValueError) -> None:
+        self.code = NOT_FOUND if isinstance(problem, FileNotFoundError) else NOT_EXECUTABLE
         """Exit code of the launcher."""
+        reason = problem.strerror if isinstance(problem, OSError) else problem
+        is_there = self.code == NOT_EXECUTABLE
+        super().__init__(f"{name} cannot be executed ({reason})" if is_there else f"{name}: there is no such command")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Child:
+class Child(Process):
     """A process that runs the command."""
 
-    pid: int
-    started: str
-    """When it started, in the kernel's own form: another process with the same pid has another one."""
     command: list[str]
     journal: Path
     relay: Process | None = None
@@ -185,8 +182,8 @@ class Child:
                 setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
             )
         except (OSError, ValueError) as problem:
-            raise _not_started(command[0], problem) from None
-        return cls(pid=pid, started=_start_of(pid), command=list(command), journal=journal, relay=relay)
+            raise CommandNotStarted(command[0], problem) from None
+        return cls(pid, Process.of(pid).started, command=list(command), journal=journal, relay=relay)
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
@@ -194,8 +191,8 @@ class Child:
         try:
             found = json.loads((folder / CHILD_FILE).read_bytes())
             child = cls(
-                pid=int(found["pid"]),
-                started=str(found["started"]),
+                int(found["pid"]),
+                str(found["started"]),
                 command=[str(each) for each in found["command"]],
                 journal=Path(found["journal"]),
                 relay=None if found.get("relay") is None else Process(**found["relay"]),
@@ -216,19 +213,20 @@ class Child:
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if pid else None
 
-    def lives(self) -> bool:
-        """Return True if the process is there; one that has ended but is not waited for is not."""
-        return bool(self.started) and _start_of(self.pid) == self.started
-
     def processes(self) -> list[Process]:
         """Processes that live and were started by the command: below it, left behind to this process, or, of an earlier
         child or launcher, with a journal of this launch in their environment. Neither the command nor the relay."""
         below = [*descendants(self.pid), *_adopted()]
         place = f"{JOURNAL_VARIABLE}={self.journal.parent}{os.sep}".encode()
-        pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-        below += [Process.of(pid) for pid in pids if _has_journal(pid, place)]
+        below += [Process.of(pid) for pid in _pids() if _has_journal(pid, place)]
         known = {self.pid, os.getpid(), None if self.relay is None else self.relay.pid}
         return [each for each in dict.fromkeys(below) if each.pid not in known and each.started]
+
+    def send(self, number: int) -> None:
+        """Send it a signal, if it has not ended. One of ours keeps its number until it is waited for."""
+        if self.is_ours or self.lives():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def ignores(self, number: int) -> bool:
         """Return True if a signal has no effect on the command."""
@@ -238,28 +236,6 @@ class Child:
             return False
         ignored = re.search(r"^SigIgn:\s*([0-9a-f]+)", status, re.MULTILINE)
         return ignored is not None and bool(int(ignored[1], 16) >> number - 1 & 1)
-
-    def send(self, number: int) -> None:
-        """Send it a signal; nothing happens if it has ended."""
-        if not self.is_ours and not self.lives():
-            return
-        try:
-            os.kill(self.pid, number)
-        except ProcessLookupError:
-            return
-
-
-def _start_of(pid: int) -> str:
-    """The 22nd field of /proc/PID/stat, clock ticks since boot; empty for a process that has ended."""
-    found = _read(pid)
-    return "" if found is None else found[1]
-
-
-def _not_started(name: str, problem: Exception) -> CommandNotStarted:
-    if isinstance(problem, OSError) and problem.errno == errno.ENOENT:
-        return CommandNotStarted(f"{name}: there is no such command", NOT_FOUND)
-    reason = problem.strerror if isinstance(problem, OSError) else str(problem)
-    return CommandNotStarted(f"{name} cannot be executed ({reason})", NOT_EXECUTABLE)
 
 
 # Stopping the command with everything below it: a signal, a time of grace, then SIGKILL.

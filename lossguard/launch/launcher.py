@@ -143,7 +143,10 @@ class Launcher:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _run(self, mask: Iterable[int]) -> ChildEnd:
-        child = self._take_over() or self._start(self._first(), mask)
+        child = self._take_over()
+        if child is None:
+            first = self._supervisor.first(self._recorder.begin_at_once)
+            child = self._start(first or Restart(command=self._command), mask)
         if self._first_line:
             self._log_once.warn(self._first_line)
         self._recorder.start()
@@ -156,14 +159,15 @@ class Launcher:
                 end_all(child, grace=self._grace, is_urgent=self._is_asked_again)
             if following is None or self._asked_to_stop:
                 break
-            child = self._start_again(following, mask)
+            try:
+                child = self._start(following, mask)
+            except CommandNotStarted:  # it is there no longer
+                self._recorder.close(RunState.FAILED, DELIVERY_SECONDS)
+                raise
         end = replace(end, asked_to_stop=self._asked_to_stop)
         (self._folder / CHILD_FILE).unlink(missing_ok=True)
         self._recorder.close(end.state, DELIVERY_SECONDS)
         return end
-
-    def _first(self) -> Restart:
-        return self._supervisor.first(self._recorder.begin_at_once) or Restart(command=self._command)
 
     def _take_over(self) -> Child | None:
         """The child of an earlier launcher of this run, if it lives; and what such launchers have not recorded."""
@@ -183,31 +187,18 @@ class Launcher:
         journal = self._folder / f"{new_session(self._folder)}{JOURNAL}"
         environment = {**self._environment, **what.environment, JOURNAL_VARIABLE: str(journal)}
         printing = self._printing = Printing.begin(journal, self._pattern) if self._reads_text else None
+        outputs, relay = ({}, None) if printing is None else (printing.outputs, printing.process)
         try:
-            child = Child.start(
-                what.command,
-                environment,
-                journal,
-                mask,
-                outputs=None if printing is None else printing.outputs,
-                relay=None if printing is None else printing.process,
-            )
+            child = Child.start(what.command, environment, journal, mask, outputs=outputs, relay=relay)
         finally:
-            if printing is not None:
-                printing.leave_to_child()
+            for each in set(outputs.values()):  # our ends: the child has them, or was not started
+                os.close(each)
         try:
             child.note(self._folder)
         except OSError as problem:
             print(f"lossguard: {self._folder} cannot be written ({problem.strerror})", file=sys.stderr)
         self._recorder.follow(journal, opens_segment=what.opens_segment)
         return child
-
-    def _start_again(self, what: Restart, mask: Iterable[int]) -> Child:
-        try:
-            return self._start(what, mask)
-        except CommandNotStarted:  # it is there no longer
-            self._recorder.close(RunState.FAILED, DELIVERY_SECONDS)
-            raise
 
     def _watch(self, child: Child) -> None:
         """The child is not left alone because the supervisor has failed."""

@@ -65,11 +65,6 @@ class Printing:
             kept.pop_all()
             return cls(Process.of(pid), control, outputs)
 
-    def leave_to_child(self) -> None:
-        """Close our ends of the outputs: the child has them, or was not started."""
-        for each in set(self.outputs.values()):
-            os.close(each)
-
     def stop_reading(self) -> None:
         """The tracker of the command is recorded: its lines are only passed on from now on."""
         self._tell(relay.STOP_READING)

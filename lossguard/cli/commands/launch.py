@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from lossguard.cli.arguments import add_pattern_option
 from lossguard.launch import hooks
-from lossguard.launch.child import NOT_EXECUTABLE, NOT_FOUND, CommandNotStarted
+from lossguard.launch.child import CommandNotStarted
 from lossguard.launch.launcher import DELIVERY_SECONDS, Launcher, die_like
 from lossguard.launch.options import add_restart_options, limit_orders, supervisor_for
 from lossguard.launch.recorder import Recorder
@@ -212,9 +212,7 @@ def _replace_by(command: list[str]) -> int:
     """Become the command: on other ranks, and inside of another launch, there is nothing to record."""
     try:
         os.execvp(command[0], command)
-    except FileNotFoundError:
-        print(f"lossguard: {command[0]}: there is no such command", file=sys.stderr)
-        return NOT_FOUND
     except OSError as problem:
-        print(f"lossguard: {command[0]} cannot be executed ({problem.strerror})", file=sys.stderr)
-        return NOT_EXECUTABLE
+        refused = CommandNotStarted(command[0], problem)
+        print(f"lossguard: {refused}", file=sys.stderr)
+        return refused.code

@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lossguard.run.process_rank import rank_of
+    from lossguard.run.process_rank import rank_of as rank_of
 else:  # the processes of a launched command cannot import it: its file is run here
     _path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "run", "process_rank.py")
     _rule = ModuleType("process_rank")
