@@ -69,11 +69,7 @@ def add_restart_options(parser: Any) -> None:
     from_1 = ", ".join(name for name, adapter in ADAPTERS.items() if adapter.first_step == 1)
     add("--restart-with", metavar="ADAPTER", help=f"stop and start the command for an order: {names}")
     add("--checkpoints", metavar="FOLDER", help="where they are; generic: a pattern such as out/step_{step}")
-    add(
-        "--resume-args",
-        metavar="ARGS",
-        help="added at a restart, as '--resume {checkpoint}', or with {step}",
-    )
+    add("--resume-args", metavar="ARGS", help="added at a restart, as '--resume {checkpoint}', or with {step}")
     add("--can-skip", action="store_true", help="generic: the command reads LOSSGUARD_SKIPS or LOSSGUARD_SKIPS_FILE")
     add(
         "--first-step",

@@ -23,13 +23,7 @@ class Run:
     """A run as `lossguard.init` returns it. This class records nothing."""
 
     def __init__(
-        self,
-        *,
-        id: str,
-        directory: Path | None = None,
-        rank: int = 0,
-        num_ranks: int = 1,
-        lock_wait: float = LOCK_WAIT,
+        self, *, id: str, directory: Path | None = None, rank: int = 0, num_ranks: int = 1, lock_wait: float = LOCK_WAIT
     ) -> None:
         self.id = id
         self.directory = directory

@@ -357,10 +357,7 @@ class FakeSampler(HardwareSampler):
     def __init__(self, directory: Path) -> None:
         numbers = itertools.count(1)
         super().__init__(
-            directory,
-            interval=0.02,
-            newest_step=lambda: 5,
-            read=lambda: {"gpu0": {"ecc_errors": float(next(numbers))}},
+            directory, interval=0.02, newest_step=lambda: 5, read=lambda: {"gpu0": {"ecc_errors": float(next(numbers))}}
         )
 
 

@@ -8,16 +8,7 @@ from typing import Any
 
 import pytest
 
-from lossguard.launch.child import (
-    CHILD_FILE,
-    Child,
-    CommandNotStarted,
-    Stop,
-    descendants,
-    end_all,
-    kill_all,
-    zombies,
-)
+from lossguard.launch.child import CHILD_FILE, Child, CommandNotStarted, Stop, descendants, end_all, kill_all, zombies
 from tests.lossguard.launch.launching import ROOT, exit_code
 from tests.waiting import wait_for
 

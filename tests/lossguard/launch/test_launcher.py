@@ -228,9 +228,7 @@ def test_the_command_runs_where_nothing_can_be_written(launching: Launching) -> 
     assert "the command runs without being recorded" in ended.err
 
 
-def test_the_hooks_leave_a_script_that_reports_itself_alone_and_what_it_left_is_delivered(
-    launching: Launching,
-) -> None:
+def test_the_hooks_leave_a_script_that_reports_itself_alone_and_what_it_left_is_delivered(launching: Launching) -> None:
     ended = launching.run(
         LOGS
         + """

@@ -85,10 +85,7 @@ def test_the_line_at_the_start_names_the_collector(collector: FakeCollector, tmp
         run.announce(said.append)
         run.log(0, loss=1.0)
     start = f"watching run 20251130-094812-3f9a1c, reported to {collector.url}; "
-    assert said == [
-        f"{start}a checkpoint every 50 steps, 26 kept (~36.2 GiB)",
-        f"{start}it is never rolled back",
-    ]
+    assert said == [f"{start}a checkpoint every 50 steps, 26 kept (~36.2 GiB)", f"{start}it is never rolled back"]
     assert len(said[0].replace(collector.url, "http://127.0.0.1:8000")) <= 120
 
 

@@ -107,8 +107,7 @@ def test_a_project_with_slashes_and_dots_stays_below_the_directory(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"name": "x" * 257}, {"name": 5}, {"name": "\ud800"}, {"total_steps": -5}, {"total_steps": 1.5}],
+    "wrong", [{"name": "x" * 257}, {"name": 5}, {"name": "\ud800"}, {"total_steps": -5}, {"total_steps": 1.5}]
 )
 def test_what_the_collector_would_refuse_is_reported_at_init(wrong: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(lossguard.ConfigurationError, match=next(iter(wrong))):

@@ -52,8 +52,7 @@ def test_a_device_with_events_is_waited_for_through_its_event(tmp_path: Path, mo
             return gate.is_set()
 
     accelerator = types.SimpleNamespace(
-        current_accelerator=lambda: types.SimpleNamespace(type="tpu"),
-        current_stream=lambda device: "the loop's stream",
+        current_accelerator=lambda: types.SimpleNamespace(type="tpu"), current_stream=lambda device: "the loop's stream"
     )
     monkeypatch.setitem(
         sys.modules,
