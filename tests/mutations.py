@@ -86,7 +86,7 @@ GUARDS = (
         "if fingerprint(folder / name) != files[name]:",
     ),
     Guard(
-        "lossguard/checkpoints/state.py",
+        "lossguard/checkpoints/certificate.py",
         "lossguard/guard/test_guard.py::a_restart_resumes_from_before_a_nan",
         "if math.isnan(low):",
     ),

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.slow(2)
 
 MAX_FILES = {
     "metric": 9,
-    "order_into_guard": 33,
-    "order_into_trainer": 40,
+    "order_into_guard": 31,
+    "order_into_trainer": 38,
     "report": 69,
     "page": 66,
 }

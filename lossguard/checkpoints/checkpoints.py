@@ -7,7 +7,7 @@
     <directory>/discarded/step-...               some that the last rollback discarded, for a replay of its incident
     <directory>/uncertified/step-...             a few that are never restored, because their state is damaged (NaN)
 
-A checkpoint has a certificate in its manifest if its state is worth returning to (see `state` and `copies`). Only
+A checkpoint has a certificate in its manifest if its state is worth returning to (see `certificate`). Only
 those with a certificate are restored, count towards `keep` and replace older ones.
 
 Several ranks write a checkpoint together: see `sharded.checkpoint`. Any number of ranks can load it.
@@ -26,26 +26,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lossguard.checkpoints.completeness import missing
-from lossguard.checkpoints.copies import Copies, copies_in, differing_copies
-from lossguard.checkpoints.files import UNCERTIFIED, read_state, write_state
-from lossguard.checkpoints.local_folder import LocalFolder
-from lossguard.checkpoints.memory import HostCopier, MemoryCheckpoints
-from lossguard.checkpoints.place import Place, ReadPlace, num_kept, place_of, steps_to_delete
-from lossguard.checkpoints.remote.folder import RemoteFolder
-from lossguard.checkpoints.state import (
+from lossguard.checkpoints.certificate import (
     CERTIFICATE,
-    Digest,
+    Copies,
     OptimizerStepCounts,
+    copies_in,
+    damage_in,
+    differing_copies,
+)
+from lossguard.checkpoints.completeness import missing
+from lossguard.checkpoints.files import UNCERTIFIED, num_kept, read_state, steps_to_delete, write_state
+from lossguard.checkpoints.local_folder import LocalFolder, ReadFolder
+from lossguard.checkpoints.memory import HostCopier, MemoryCheckpoints
+from lossguard.checkpoints.remote.files import RemoteFiles, is_remote, local_path
+from lossguard.checkpoints.remote.folder import RemoteFolder
+from lossguard.checkpoints.remote.reading import RemoteReadFolder
+from lossguard.checkpoints.state import (
+    Digest,
     Stateful,
     check_digests,
-    damage_in,
     digest,
     expected_bytes,
     generators,
     restore_generators,
+    unwrapped,
 )
-from lossguard.checkpoints.unwrapped import unwrapped
 from lossguard.run.ranks import Ranks, current_ranks
 from lossguard.run.torch_ranks import TorchRanks
 from lossguard.spool.folders import LOCK_WAIT
@@ -59,6 +64,11 @@ SHARDED_FORMAT: Any = 3
 DIVIDED_FORMAT: Any = 4
 """Written by several ranks, each with an index of its own."""
 RUN = "run"
+Place = LocalFolder | RemoteFolder
+ReadPlace = ReadFolder | RemoteReadFolder
+"""A checkpoint that is being read there."""
+Contents = tuple[dict[str, Any], dict[str, Digest]]
+"""The states in a checkpoint and their digests, by name."""
 KEEP_DISCARDED = 3
 """Newest checkpoints of a discarded branch that stay; of the older ones, one per doubling of the age, as always."""
 
@@ -94,6 +104,8 @@ class Checkpoints:
 
     formats: ClassVar[tuple[Any, ...]] = (FORMAT, SHARDED_FORMAT, DIVIDED_FORMAT)
     """Formats that a manifest may name."""
+    examines_what_it_reads: ClassVar[bool] = True
+    """True if a state that is read must be undamaged, too; False where a framework reads it."""
 
     def __init__(
         self,
@@ -128,7 +140,8 @@ class Checkpoints:
         self.blocking = blocking
         self.ranks = current_ranks() if ranks is None else ranks
         self._restored_from: ReadPlace | None = None  # while the objects load
-        self._place = self._open_place(directory, staging=staging, options=storage_options)
+        own_disk = None if staging is None else Path(staging)
+        self._place = self._open_place(self.ranks.broadcast(directory), own_disk, storage_options)
         self.directory: Any = self._place.path
         """A Path, or a URL as text."""
         self.objects = {name: unwrapped(name, instance) for name, instance in objects.items()}
@@ -147,8 +160,13 @@ class Checkpoints:
         self.doubt: Callable[[int], str | None] = lambda step: None
         """Returns another reason against the state before `step`, as a clause. A guard sets it; every save asks."""
 
-    def _open_place(self, directory: str | os.PathLike[str], **options: Any) -> Place:
-        return place_of(directory, self.ranks, **options)
+    def _open_place(self, directory: str | os.PathLike[str], staging: Path | None, options: Any) -> Place:
+        """Open what a path or a URL names. `staging` and `options` are for a URL."""
+        if is_remote(directory):
+            return RemoteFolder(RemoteFiles(str(directory), options), self.ranks, staging)
+        if options is not None:
+            raise ValueError(f"{directory} is no URL of another place: leave out storage_options")
+        return LocalFolder(local_path(os.fspath(directory)), self.ranks)
 
     @property
     def durable_tier(self) -> Tier:
@@ -385,12 +403,10 @@ class Checkpoints:
         parts = self.objects.items()
         return {name: (each, states[name]) for name, each in parts if name in states and name not in self._uncompared}
 
-    def _undamaged(
-        self, read: Callable[[int], tuple[dict[str, Any], dict[str, Digest]]], step: int
-    ) -> tuple[dict[str, Any], dict[str, Digest]]:
+    def _undamaged(self, read: Callable[[int], Contents], step: int) -> Contents:
         """Read a checkpoint. Raises CheckpointError if its state is damaged."""
         states, digests = read(step)
-        if (problem := damage_in(self._certified_parts(states))) is not None:
+        if self.examines_what_it_reads and (problem := damage_in(self._certified_parts(states))) is not None:
             raise CheckpointError(problem)
         return states, digests
 
@@ -469,17 +485,20 @@ class Checkpoints:
         compared = {name: instance for name, instance in self.objects.items() if name not in self._uncompared}
         return {name: digest(instance.state_dict()) for name, instance in compared.items()}
 
-    def _read_memory(self, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
+    def _read_memory(self, step: int) -> Contents:
         try:
             states = self._memory.load(step, self.objects)
         except KeyError:
             raise CheckpointError("it is not in the memory of this rank") from None
         return states, {name: digest(states[name]) for name in self.objects}
 
-    def _read(self, place: ReadPlace, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
+    def _read(self, place: ReadPlace, step: int) -> Contents:
         """Return all states of a checkpoint and their digests, by name. Raises CheckpointError when it is damaged."""
         try:
-            states, digests = self._read_files(place, step)
+            manifest = place.manifest()
+            if manifest["format"] not in self.formats or manifest["step"] != step:
+                raise CheckpointError(f"its manifest names step {manifest['step']} and format {manifest['format']}")
+            states, digests = self._read_contents(place, manifest)
             if not isinstance(states[RUN]["state"], Mapping) or "generators" not in states[RUN]:
                 raise CheckpointError(f"the files of {RUN!r} do not hold the state of a run")
             return states, digests
@@ -488,17 +507,11 @@ class Checkpoints:
         except Exception as problem:  # unreadable in whatever way: torch and json raise many kinds
             raise CheckpointError(f"{type(problem).__name__}: {problem}".splitlines()[0]) from problem
 
-    def _read_files(self, place: ReadPlace, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
-        manifest = place.manifest()
-        if manifest["format"] not in self.formats or manifest["step"] != step:
-            raise CheckpointError(f"its manifest names step {manifest['step']} and format {manifest['format']}")
-        return self._read_contents(place, manifest)
-
-    def _read_contents(self, place: ReadPlace, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
+    def _read_contents(self, place: ReadPlace, manifest: Mapping[str, Any]) -> Contents:
         read = self._read_whole if manifest["format"] == FORMAT else self._read_sharded
         return read(place, manifest)
 
-    def _read_whole(self, place: ReadPlace, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
+    def _read_whole(self, place: ReadPlace, manifest: Mapping[str, Any]) -> Contents:
         names = [*self.objects, RUN]
         place.fetch(manifest["files"], [f"{name}.pt" for name in names])
         states = {name: read_state(place.folder / f"{name}.pt") for name in names}
@@ -512,7 +525,7 @@ class Checkpoints:
         states |= shard_states({name: states[name] for name in self.objects}, self.objects)
         return states, {name: digest(states[name]) for name in self.objects}
 
-    def _read_sharded(self, place: ReadPlace, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
+    def _read_sharded(self, place: ReadPlace, manifest: Mapping[str, Any]) -> Contents:
         from lossguard.checkpoints.sharded.checkpoint import read_rank_state, read_states
 
         files = manifest["files"]

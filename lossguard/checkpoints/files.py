@@ -1,11 +1,11 @@
-"""The files of a checkpoint: written completely or not at all, with fingerprints and a sealed manifest."""
+"""The files of a checkpoint, written completely or not at all, its sealed manifest, and which checkpoints stay."""
 
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
@@ -214,3 +214,47 @@ def _sealed(content: bytes) -> bytes:
 
 
 _SEAL_BYTES = len(_sealed(_END))
+
+
+# Retention: all of the newest, and ever fewer of the older ones. So deep rollbacks are possible, and the disk stays
+# small.
+
+
+def steps_to_delete(
+    steps: Sequence[int], *, keep: int, most: int | None = None, pinned: Collection[int] = ()
+) -> list[int]:
+    """Return the `steps` (ascending) to delete: not the newest `keep`, nor those pinned or needed for their age.
+
+    The newest `keep` span D steps. Of the older ones, the oldest aged D to 2 D stays, the oldest aged 2 D to 4 D, and
+    so on. So the very first stays for ever, and a run of n steps keeps about keep + log2(n / D).
+
+    `most`: how many may stay. If they would be more, fewer of the newest count as such, and in the end the oldest go;
+    the newest one and those that are pinned stay in any case.
+    """
+    for num in range(keep, 0, -1):
+        deleted = _too_old(steps, num, pinned)
+        excess = 0 if most is None else len(steps) - len(deleted) - most
+        if excess <= 0:
+            return deleted
+    rest = [step for step in steps[:-1] if step not in deleted and step not in pinned]
+    return sorted(deleted + rest[:excess])
+
+
+def _too_old(steps: Sequence[int], keep: int, pinned: Collection[int]) -> list[int]:
+    newest, older = steps[-keep:], steps[:-keep]
+    span = max(1, newest[-1] - newest[0]) if newest else 1
+    oldest_of_age: dict[int, int] = {}
+    for step in older:
+        oldest_of_age.setdefault(_doublings(steps[-1] - step, span), step)
+    staying = {*oldest_of_age.values(), *pinned}
+    return [step for step in older if step not in staying]
+
+
+def num_kept(num: int, *, keep: int) -> int:
+    """Return how many of `num` checkpoints at equal intervals stay."""
+    return num if num <= keep else keep + 1 + _doublings(num - 1, max(1, keep - 1))
+
+
+def _doublings(age: int, span: int) -> int:
+    """0 for ages up to 2 spans, 1 up to 4, 2 up to 8, ..."""
+    return max(0, (-(-age // span) - 1).bit_length() - 1)

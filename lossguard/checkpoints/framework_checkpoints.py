@@ -6,14 +6,13 @@
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lossguard.checkpoints.checkpoints import RUN, Checkpoints
+from lossguard.checkpoints.checkpoints import RUN, Checkpoints, Contents, ReadPlace
 from lossguard.checkpoints.files import fingerprint, flush, read_state, write_state
-from lossguard.checkpoints.place import ReadPlace
-from lossguard.checkpoints.state import Digest, generators
+from lossguard.checkpoints.state import generators
 from lossguard.vocabulary.errors import CheckpointError
 
 DIGESTS = "digests"
@@ -27,6 +26,7 @@ class FrameworkCheckpoints(Checkpoints):
 
     own: ClassVar[tuple[str, ...]] = ()
     """Names of the objects that the framework leaves out."""
+    examines_what_it_reads = False  # what is in the framework's files was examined when it was saved
 
     @abstractmethod
     def _write_by_framework(self, folder: Path) -> None:
@@ -55,7 +55,7 @@ class FrameworkCheckpoints(Checkpoints):
             }
         return {"format": self.formats[0], "ranks": self.ranks.size, "files": files}
 
-    def _read_contents(self, place: ReadPlace, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
+    def _read_contents(self, place: ReadPlace, manifest: Mapping[str, Any]) -> Contents:
         if manifest["ranks"] != self.ranks.size:
             raise CheckpointError(f"{manifest['ranks']} processes have written it, and these are {self.ranks.size}")
         files = manifest["files"]
@@ -69,12 +69,6 @@ class FrameworkCheckpoints(Checkpoints):
         """Return the objects as they are now: the states are in the framework's files."""
         parts = {name: each for name, each in self.objects.items() if name not in self._uncompared}
         return {name: (each, each.state_dict()) for name, each in parts.items()}
-
-    def _undamaged(
-        self, read: Callable[[int], tuple[dict[str, Any], dict[str, Digest]]], step: int
-    ) -> tuple[dict[str, Any], dict[str, Digest]]:
-        """Read a checkpoint; what is in the framework's files was checked when it was saved."""
-        return read(step)
 
     def _own_file(self) -> str:
         return f"lossguard-{self.ranks.rank}.pt"

@@ -8,15 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossguard.checkpoints.state import Stateful
+from lossguard.checkpoints.state import PLAIN, Path, Stateful, leaves, rebuilt
 from lossguard.run.collectives import is_sharded
 
 # Copies of states in host memory, so that training continues while they are written.
-
-Path = tuple[str, ...]
-
-IMMUTABLE = frozenset({int, float, bool, str, bytes, type(None)})
-"""Types of values that need no copy: most of an optimizer's state by number."""
 
 
 class HostCopier:
@@ -31,13 +26,13 @@ class HostCopier:
 
         A sharded tensor becomes the TensorShard of this rank.
         """
-        copied = self._copy(state, ())
+        copied = rebuilt(state, self._copy)
         while self._queued:
             torch.cuda.synchronize(self._queued.pop())
         return copied
 
-    def _copy(self, value: Any, path: Path) -> Any:
-        if type(value) in IMMUTABLE:
+    def _copy(self, path: Path, value: Any) -> Any:
+        if type(value) in PLAIN:
             return value
         if is_sharded(value):
             from lossguard.checkpoints.sharded.tensor_shard import TensorShard  # loads torch.distributed.checkpoint
@@ -46,13 +41,6 @@ class HostCopier:
             return shard.with_local(self._copy_tensor(shard.local, path))
         if isinstance(value, Tensor):
             return self._copy_tensor(value.detach(), path)
-        if isinstance(value, Mapping):
-            copied: Any = copy.copy(value)  # keeps the type, and the version that a module's state carries
-            for key, item in value.items():
-                copied[key] = self._copy(item, (*path, str(key)))
-            return copied
-        if type(value) in (list, tuple):
-            return type(value)(self._copy(item, (*path, str(place))) for place, item in enumerate(value))
         return copy.deepcopy(value)
 
     def _copy_tensor(self, value: Tensor, path: Path) -> Tensor:
@@ -106,7 +94,7 @@ class MemoryCheckpoints:
         states = next((slot.states for slot in self._slots if slot.step == step), None)
         if states is None:
             raise KeyError(step)
-        if not _holds_shards(states):
+        if not any(hasattr(value, "with_local") for _, value in leaves(states)):  # no TensorShard
             return dict(HostCopier().copy(states))
         from lossguard.checkpoints.sharded.checkpoint import (
             join_tensors,
@@ -125,12 +113,3 @@ class MemoryCheckpoints:
         for slot in self._slots:
             if slot.step is not None and slot.step > step:
                 slot.step = None
-
-
-def _holds_shards(value: Any) -> bool:
-    """Return True if there is a TensorShard in a copied state."""
-    if isinstance(value, Mapping):
-        return any(map(_holds_shards, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(_holds_shards, value))
-    return hasattr(value, "with_local")

@@ -1,13 +1,9 @@
-"""The interface of checkpoints, required and optional, and the times of saving and loading them."""
+"""The interface of checkpoints: the methods that a guard requires, and those that a store may have in addition."""
 
-import time
 from collections.abc import Callable, Sequence
-from inspect import signature
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
-from lossguard.vocabulary.errors import CheckpointError
 from lossguard.vocabulary.states import Tier
-from lossguard.vocabulary.wire import RestorableTier
 
 
 class CheckpointStore(Protocol):
@@ -49,7 +45,7 @@ class CheckpointStore(Protocol):
 
 
 class OptionalMethods(CheckpointStore, Protocol):
-    """Methods that a store may have in addition: a guard looks for each one (`offers`), and does without it."""
+    """Methods that a store may have in addition: a guard looks for each one, and does without it."""
 
     durable_tier: Tier
     """Tier of the durable checkpoints; without this attribute, the disk."""
@@ -104,72 +100,3 @@ class OptionalMethods(CheckpointStore, Protocol):
 
     def expected(self, every: int, until: int, /) -> tuple[int, int]:
         """Return how many checkpoints stay that are saved every `every` steps up to `until`, and about their bytes."""
-
-
-def offers(checkpoints: CheckpointStore, method: str) -> TypeGuard[OptionalMethods]:
-    """Return True if the store has this optional method or attribute."""
-    return hasattr(checkpoints, method)
-
-
-def memory_steps(checkpoints: CheckpointStore) -> list[int]:
-    """Return the steps that the store restores from memory."""
-    return checkpoints.memory_steps() if offers(checkpoints, "save_in_memory") else []
-
-
-def durable_tier(checkpoints: CheckpointStore) -> Tier:
-    """Return the tier of the checkpoints that another process could restore."""
-    return Tier(checkpoints.durable_tier) if offers(checkpoints, "durable_tier") else Tier.DISK
-
-
-def tier_of(checkpoints: CheckpointStore, step: int) -> Tier:
-    """Return the tier from which the store would load `step`."""
-    return Tier.MEMORY if step in memory_steps(checkpoints) else durable_tier(checkpoints)
-
-
-# Times of saving and loading, by the tier that holds the checkpoints.
-
-
-class CheckpointTimes:
-    """Measures the checkpoints of a guard."""
-
-    def __init__(self, checkpoints: CheckpointStore) -> None:
-        self._checkpoints = checkpoints
-        self._load_seconds: dict[Tier, float] = {}
-        self._save_seconds: dict[Tier, float] = {}
-
-    def saved(self, tier: Tier, began: float) -> None:
-        """A save that began at `began`, by `time.perf_counter`, no longer holds the loop up."""
-        self._save_seconds[tier] = time.perf_counter() - began
-
-    def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
-        """Load as `CheckpointStore.load` does, and measure it unless an older checkpoint replaces a damaged one."""
-        tier = tier_of(self._checkpoints, step)
-        load: Any = self._checkpoints.load
-        if not_before and "not_before" not in signature(load).parameters:
-            raise CheckpointError("max_depth needs checkpoints whose load(step, not_before=..) knows the oldest step")
-        began = time.perf_counter()
-        state: dict[str, Any] = load(step, not_before=not_before) if not_before else load(step)
-        if state.get("step") == step:
-            self._load_seconds[tier] = time.perf_counter() - began
-        return state
-
-    def tiers(self, steps: Sequence[int]) -> list[RestorableTier]:
-        """`steps`, which can be restored, by tier. A step that both hold counts as in memory: it is loaded from there.
-
-        A store that does not say that it keeps some in memory, or at a URL, has them all on the disk.
-        """
-        in_memory = set(memory_steps(self._checkpoints))
-        by_tier = {
-            Tier.MEMORY: tuple(step for step in steps if step in in_memory),
-            durable_tier(self._checkpoints): tuple(step for step in steps if step not in in_memory),
-        }
-        return [
-            RestorableTier(
-                tier=tier,
-                steps=held,
-                load_seconds=self._load_seconds.get(tier),
-                save_seconds=self._save_seconds.get(tier),
-            )
-            for tier, held in by_tier.items()
-            if held
-        ]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from lossguard.checkpoints.store import CheckpointStore, offers, tier_of
-from lossguard.guard.checkpointer import Position
+from lossguard.checkpoints.store import CheckpointStore
+from lossguard.guard.checkpointer import Position, tier_of
 from lossguard.guard.data.source import BatchSource
 from lossguard.guard.remedies import Remedies
 from lossguard.run.run import Run
@@ -72,7 +72,7 @@ class Arms:
         """The arm of the present step."""
         self.is_interrupted: Callable[[], bool] = lambda: False
         """True if the run is asked to stop, so that nothing more is tried."""
-        if not offers(checkpoints, "take_back"):
+        if not hasattr(checkpoints, "take_back"):
             self.give_up("these checkpoints cannot hold the state of now (lossguard.torch.Checkpoints can)")
 
     def give_up(self, why: str) -> None:

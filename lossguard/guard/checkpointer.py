@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
-from lossguard.checkpoints.store import CheckpointStore, CheckpointTimes, OptionalMethods, durable_tier, offers
+from lossguard.checkpoints.store import CheckpointStore
+from lossguard.guard.data.comparison import SampleComparison
 from lossguard.guard.remedies import Remedies
 from lossguard.run.ranks import Ranks
 from lossguard.run.run import Run
@@ -14,10 +16,26 @@ from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS
 from lossguard.vocabulary.orders import Ledger, Skip
 from lossguard.vocabulary.protocol import CHECKPOINT_UNCERTIFIED
 from lossguard.vocabulary.states import Tier
+from lossguard.vocabulary.wire import RestorableTier
 from lossguard.vocabulary.wording import never_restored, plural, size
 
 ENDLESS = 1_000_000
 """Steps of a run that has no end, or a later one: its number of checkpoints hardly grows any more."""
+
+
+def tier_of(checkpoints: CheckpointStore, step: int) -> Tier:
+    """Return the tier from which the store would load `step`."""
+    return Tier.MEMORY if step in _memory_steps(checkpoints) else _durable_tier(checkpoints)
+
+
+def _memory_steps(checkpoints: CheckpointStore) -> list[int]:
+    steps: list[int] = checkpoints.memory_steps() if hasattr(checkpoints, "memory_steps") else []
+    return steps
+
+
+def _durable_tier(checkpoints: CheckpointStore) -> Tier:
+    """Return the tier of the checkpoints that another process could restore."""
+    return Tier(getattr(checkpoints, "durable_tier", Tier.DISK))
 
 
 class CheckpointSaver:
@@ -25,12 +43,16 @@ class CheckpointSaver:
 
     def __init__(self, run: Run, checkpoints: CheckpointStore, ranks: Ranks, log_once: LogOnce, *, every: int) -> None:
         """`every`: steps between two durable checkpoints."""
-        self._run, self._checkpoints, self._log_once, self._every = run, checkpoints, log_once, every
-        self._ranks = ranks
+        self.run, self.ranks = run, ranks
+        self.place = getattr(checkpoints, "directory", "the store")
+        """Where the checkpoints are, for people."""
+        self._checkpoints, self._log_once, self._every = checkpoints, log_once, every
         self._is_saved_by_another = run.rank > 0 and ranks.size == 1  # rank 0 saves for ranks that cannot communicate
-        self._memory = checkpoints if offers(checkpoints, "save_in_memory") and checkpoints.memory_every else None
-        self._certifier = checkpoints if offers(checkpoints, "take_uncertified") else None
-        self._times = CheckpointTimes(checkpoints)
+        store: Any = checkpoints
+        self._memory = store if hasattr(store, "save_in_memory") and store.memory_every else None
+        self._certifier = store if hasattr(store, "take_uncertified") else None
+        self._load_seconds: dict[Tier, float] = {}
+        self._save_seconds: dict[Tier, float] = {}
         if self._certifier is not None:
             self._certifier.doubt = run.doubt
         self._saved_step: int | None = None  # the step whose durable checkpoint is the present state
@@ -44,18 +66,27 @@ class CheckpointSaver:
     def plan(self, until: int) -> str:
         """Say how often a run up to step `until` is saved, how many checkpoints stay, and about their size."""
         often = f"a checkpoint every {plural(self._every, 'step')}"
-        if not offers(self._checkpoints, "expected"):
+        if not hasattr(self._checkpoints, "expected"):
             return often
         num, num_bytes = self._checkpoints.expected(self._every, min(until, ENDLESS))
         return f"{often}, {num} kept (~{size(num_bytes)})"
 
     def durable_steps(self) -> list[int]:
         """Steps that another process could restore, too."""
-        return self._checkpoints.steps() if self._memory is None else self._memory.durable_steps()
+        steps: list[int] = self._checkpoints.steps() if self._memory is None else self._memory.durable_steps()
+        return steps
 
     def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
-        """Load as `CheckpointStore.load` does."""
-        return self._times.load(step, not_before=not_before)
+        """Load as `CheckpointStore.load` does, and measure it unless an older checkpoint replaces a damaged one."""
+        tier = tier_of(self._checkpoints, step)
+        load: Any = self._checkpoints.load
+        if not_before and "not_before" not in signature(load).parameters:
+            raise CheckpointError("max_depth needs checkpoints whose load(step, not_before=..) knows the oldest step")
+        began = time.perf_counter()
+        state: dict[str, Any] = load(step, not_before=not_before) if not_before else load(step)
+        if state.get("step") == step:
+            self._load_seconds[tier] = time.perf_counter() - began
+        return state
 
     def restored(self, step: int) -> None:
         """The present state is that of `step`."""
@@ -75,11 +106,11 @@ class CheckpointSaver:
         is_due = step % self._every == 0
         if is_due and not self._is_uploading(step):
             self.save(step, state)
-        elif self._memory is not None and (is_due or step % (self._memory.memory_every or self._every) == 0):
-            self._save_in_memory(self._memory, step, state)
+        elif (memory := self._memory) is not None and (is_due or step % memory.memory_every == 0):
+            self._save(Tier.MEMORY, lambda: memory.save_in_memory(step, state()))
 
     def _is_uploading(self, step: int) -> bool:
-        if not offers(self._checkpoints, "is_uploading") or not self._ranks.broadcast(self._checkpoints.is_uploading()):
+        if not hasattr(self._checkpoints, "is_uploading") or not self.ranks.broadcast(self._checkpoints.is_uploading()):
             return False
         self._log_once.warn_once(
             "uploading",
@@ -89,36 +120,29 @@ class CheckpointSaver:
 
     def save(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
         """Save durably, or begin to, unless the present state is saved. `state()` is what the controller must know."""
-        if self._saved_step == step or self._is_saved_by_another:
-            return
-        began = time.perf_counter()
+        if self._saved_step != step:
+            self._save(_durable_tier(self._checkpoints), lambda: self._save_durably(step, state))
+
+    def _save_durably(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
         self.settle(wait=True)
         if step >= self.pinned_until:
             self.pinned = self.pinned[-2:]  # a replay of the incident starts from the last, and from an earlier one
-        try:
-            self._checkpoints.pin(self.pinned)
-            self._checkpoints.save(step, state())
-        except Exception as problem:  # a full disk must not end a run that computes
-            self._report_failed_save(problem, is_durable=True)
-        else:
-            self._saved_step = step
-            self._times.saved(durable_tier(self._checkpoints), began)
-        self._report_uncertified()
-        self._run.add_seconds(CHECKPOINT_SECONDS, time.perf_counter() - began)
-        self.report_restorable()
+        self._checkpoints.pin(self.pinned)
+        self._checkpoints.save(step, state())
+        self._saved_step = step
 
-    def _save_in_memory(self, memory: OptionalMethods, step: int, state: Callable[[], dict[str, Any]]) -> None:
+    def _save(self, tier: Tier, save: Callable[[], None]) -> None:
         if self._is_saved_by_another:
             return
         began = time.perf_counter()
         try:
-            memory.save_in_memory(step, state())
-        except Exception as problem:  # too little memory must not end a run that computes
-            self._report_failed_save(problem)
+            save()
+        except Exception as problem:  # a full disk, or too little memory, must not end a run that computes
+            self._report_failed_save(problem, is_durable=tier is not Tier.MEMORY)
         else:
-            self._times.saved(Tier.MEMORY, began)
+            self._save_seconds[tier] = time.perf_counter() - began
         self._report_uncertified()
-        self._run.add_seconds(CHECKPOINT_SECONDS, time.perf_counter() - began)
+        self.run.add_seconds(CHECKPOINT_SECONDS, time.perf_counter() - began)
         self.report_restorable()
 
     def settle(self, wait: bool = False) -> None:
@@ -139,12 +163,12 @@ class CheckpointSaver:
         steps = self._checkpoints.steps()
         if earlier is None or max(steps, default=-1) > earlier:
             step, reason = taken[0]
-            self._run.log_event(CHECKPOINT_UNCERTIFIED, {"step": step, "reason": reason})
+            self.run.log_event(CHECKPOINT_UNCERTIFIED, {"step": step, "reason": reason})
             self._log_once.warn(never_restored(step, reason, steps))
 
     def settle_for_rollback(self) -> None:
         """Settle without waiting for an upload: the state that the run is about to leave need not be durable."""
-        if offers(self._checkpoints, "stop_uploading"):
+        if hasattr(self._checkpoints, "stop_uploading"):
             self._checkpoints.stop_uploading()
         self.settle(wait=True)
 
@@ -152,18 +176,35 @@ class CheckpointSaver:
         self._saved_step = None
         if is_durable and self._failed_after is None:
             self._failed_after = max(self.durable_steps(), default=-1)
-            self._run.cannot_save(str(problem))
+            self.run.cannot_save(str(problem))
         self._log_once.warn_once("save", f"a checkpoint could not be saved; the run continues without it: {problem}")
 
     def report_restorable(self) -> None:
         """Tell the collector which steps can be restored; rank 0 alone looks."""
-        if self._run.rank > 0:
+        if self.run.rank > 0:
             return
         steps: Sequence[int] = self._checkpoints.steps()
-        self._run.set_restorable(steps, self._times.tiers(steps))
+        self.run.set_restorable(steps, self._tiers(steps))
         if self._failed_after is not None and max(self.durable_steps(), default=-1) > self._failed_after:
             self._failed_after = None
-            self._run.cannot_save("")
+            self.run.cannot_save("")
+
+    def _tiers(self, steps: Sequence[int]) -> list[RestorableTier]:
+        """`steps`, which can be restored, by tier. A step that both hold counts as in memory: it is loaded from there.
+
+        A store that does not say that it keeps some in memory, or at a URL, has them all on the disk.
+        """
+        in_memory = set(_memory_steps(self._checkpoints))
+        by_tier = {
+            Tier.MEMORY: tuple(step for step in steps if step in in_memory),
+            _durable_tier(self._checkpoints): tuple(step for step in steps if step not in in_memory),
+        }
+        load, save = self._load_seconds, self._save_seconds
+        return [
+            RestorableTier(tier=tier, steps=held, load_seconds=load.get(tier), save_seconds=save.get(tier))
+            for tier, held in by_tier.items()
+            if held
+        ]
 
     def pin_all(self, until: int) -> None:
         """Keep all that there are now up to step `until`: the rollback may have been too short."""
@@ -184,7 +225,7 @@ class CheckpointSaver:
             None if self._is_saved_by_another else getattr(self._checkpoints, name, None) for name in ("lock", "unlock")
         )
         if lock is not None:
-            lock(wait=self._run.lock_wait)
+            lock(wait=self.run.lock_wait)
         try:
             yield
         finally:
@@ -200,21 +241,20 @@ class Position:
 
     def __init__(
         self,
-        run: Run,
-        checkpoints: CheckpointStore,
         saver: CheckpointSaver,
         remedies: Remedies,
-        ranks: Ranks,
+        comparison: SampleComparison,
+        *,
         skips: Iterable[Skip | tuple[int, int]],
+        resume_from: int | None,
     ) -> None:
-        """`skips`: in addition to those that the run has skipped before."""
-        self._run, self._checkpoints, self._saver, self._remedies, self._ranks = (
-            run,
-            checkpoints,
-            saver,
-            remedies,
-            ranks,
-        )
+        """`comparison`: of the samples; checkpoints hold which skipped ones it looks for.
+
+        `skips`: in addition to those that the run has skipped before. `resume_from`: the step from which a person has
+        this process resume the run; its checkpoints hold it.
+        """
+        self._saver, self._remedies, self._comparison = saver, remedies, comparison
+        self._run, self._ranks = run, ranks = saver.run, saver.ranks
         given = [skip if isinstance(skip, Skip) else Skip(*skip) for skip in skips]
         self.ledger = Ledger([*run.history.skips, *given])
         self.step = 0
@@ -225,16 +265,13 @@ class Position:
         """True if the data was seen not to repeat itself: batches of it cannot be skipped."""
         self.is_discarded = False
         """True if a rollback has left the step that was restored: its checkpoint could not be deleted then."""
-        self.resume_from: int | None = None
-        """The step from which a person has this process resume the run; its checkpoints hold it."""
+        self.resume_from = resume_from
         self.has_resumed_from_it = False
         """True if the checkpoint that was restored was saved by a process with the same `resume_from`."""
         self.data: Any = None
         """The training data, if its state belongs into checkpoints: its `state_dict` returns plain values."""
         self.gate: Any = None
         """The gate, if there is one: its state belongs into checkpoints too."""
-        self.comparison: Any = None
-        """The comparison of samples: checkpoints hold which skipped ones it looks for."""
         self._owner = ranks.broadcast(None if run.directory is None else run.id)  # of the checkpoints; None: unknown
 
     @property
@@ -258,8 +295,7 @@ class Position:
             state["data"] = self.data.state_dict()
         if self.gate is not None:
             state["gate"] = self.gate.state_dict()
-        if self.comparison is not None:
-            state["comparison"] = self.comparison.state_dict()
+        state["comparison"] = self._comparison.state_dict()
         return state | {"pinned": self._saver.pinned, "pinned_until": self._saver.pinned_until}
 
     def restore(self, step: int, *, not_before: int = 0) -> None:
@@ -278,8 +314,8 @@ class Position:
         self.skips_ended |= state["skips_ended"]
         self._remedies.restore(state["remedies"])
         self._saver.pinned, self._saver.pinned_until = state["pinned"], state["pinned_until"]
-        if self.comparison is not None and "comparison" in state:
-            self.comparison.load_state_dict(state["comparison"])
+        if "comparison" in state:
+            self._comparison.load_state_dict(state["comparison"])
         for skip in state["ledger"]:
             self.ledger.add(Skip(*skip))
 
@@ -297,10 +333,8 @@ class Position:
         if self._owner is None:
             self._owner = owner
         elif owner not in (None, self._owner) and not self._run.history.num_segments:
-            place = getattr(self._checkpoints, "directory", "the store")
-            raise CheckpointError(
-                f"{place} holds checkpoints of run {owner!r}: pass run_id={owner!r} to init, or use another folder"
-            )
+            held = f"{self._saver.place} holds checkpoints of run {owner!r}"
+            raise CheckpointError(f"{held}: pass run_id={owner!r} to init, or use another folder")
 
 
 def _check_position(state: dict[str, Any], step: int) -> None:

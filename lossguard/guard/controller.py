@@ -10,8 +10,8 @@ It calls no training code, so it serves loops of any kind: `Guard.steps`, and lo
 """
 
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
@@ -125,8 +125,7 @@ class Controller:
         self._first_available: Callable[[int], int] = lambda index: index
         self.remedies = Remedies(run, self.ranks, self._log_once)
         """The remedies that the loop has registered, and until when those that were ordered are in effect."""
-        self._position = Position(run, checkpoints, self._saver, self.remedies, self.ranks, skips)
-        self._position.comparison, self._position.resume_from = self.comparison, resume_from
+        self._position = Position(self._saver, self.remedies, self.comparison, skips=skips, resume_from=resume_from)
         self.tell: Callable[[str], None] = self._log_once.warn
         """Called with one sentence for each resume and each rollback; a loop with its own display may replace it."""
         if run.num_ranks <= self.ranks.size:
@@ -228,7 +227,7 @@ class Controller:
             self._resume()
             self.run.announce(self.tell, lambda: self._saver.plan(until))
             opening.enter_context(handling(self.signals, self._on_signal))
-            opening.enter_context(self._reporting_batch_index())
+            opening.callback(setattr, self.run, "batch_index", None)
             boundary = self._decide()
             self._open = opening.pop_all()
         return boundary
@@ -369,6 +368,7 @@ class Controller:
 
     def _restore(self, step: int, *, not_before: int = 0) -> None:
         self._position.restore(step, not_before=not_before)
+        self._position.cursor = self._first_available(self._position.cursor)
         self._restored = True
 
     def _execute_orders(self, *, is_last: bool) -> None:
@@ -433,7 +433,6 @@ class Controller:
             return False
         if self._is_revoked(order, left_step):
             self._restore_newest(left_step, "the order does not count any more")
-            self._position.cursor = self._first_available(self._position.cursor)
             return False
         # Before the line is written: if the process dies in between, the order is still open and is executed again.
         self._saver.discard_after(self.step)
@@ -476,9 +475,7 @@ class Controller:
             why = f"{type(problem).__name__}: {problem}"
             self.run.refuse(order, f"restoring failed: {why}")
             self._restore_newest(left_step, why)
-            self._position.cursor = self._first_available(self._position.cursor)
             return False
-        self._position.cursor = self._first_available(self._position.cursor)
         return True
 
     def _apply(self, order: Order) -> dict[str, Any]:
@@ -539,13 +536,6 @@ class Controller:
             return
         self.held = True
         self.held = not self._inbox.hold(order, lambda: self._exchange_state(wait=True))
-
-    @contextmanager
-    def _reporting_batch_index(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self.run.batch_index = None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted and number == signal.SIGINT:

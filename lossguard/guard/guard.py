@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lossguard.checkpoints.store import offers
 from lossguard.guard.controller import Controller
 from lossguard.guard.data.source import BatchSource, Indexable
 from lossguard.vocabulary.gating import DEVIATIONS
@@ -103,7 +102,7 @@ class Guard(Controller):
         not exact, or fails half-way and cannot be undone.
         """
         source = BatchSource(batches)
-        if offers(self.checkpoints, "check_complete"):
+        if hasattr(self.checkpoints, "check_complete"):
             self.ranks.run_on_all(self.checkpoints.check_complete, *source.parts_with_state())
         self.comparison.begin(source)
         if is_step(until):

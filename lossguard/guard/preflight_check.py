@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from lossguard.checkpoints.store import CheckpointStore, offers, tier_of
+from lossguard.checkpoints.store import CheckpointStore
+from lossguard.guard.checkpointer import tier_of
 from lossguard.guard.limits_in_force import LimitsInForce
 from lossguard.run.run import Run
 from lossguard.vocabulary.errors import LogOnce
@@ -62,8 +63,9 @@ class PreflightCheck:
         self._run.answer_question(Answer(id=question.id, problem=why, tier=found, refused=refused, texts=texts))
 
     def _problem_with(self, step: int) -> str | None:
-        if offers(self._checkpoints, "check"):
-            return self._checkpoints.check(step)
+        if hasattr(self._checkpoints, "check"):
+            problem: str | None = self._checkpoints.check(step)
+            return problem
         return None if step in self._checkpoints.steps() else "it is no longer there"
 
     def _read_texts(self, question: Question) -> tuple[tuple[int, str], ...]:

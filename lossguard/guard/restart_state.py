@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lossguard.spool.history import History
 from lossguard.vocabulary.orders import Order
@@ -70,7 +69,7 @@ class RestartState:
             return
         partial = path.with_suffix(".partial")
         with partial.open("w") as file:
-            json.dump({name: _plain(getattr(self, name)) for name in self.__slots__}, file)
+            json.dump(asdict(self), file, default=sorted)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -92,9 +91,3 @@ class RestartState:
             return cls(discarded=discarded)
         state = cls(order=order, discards=discards, discarded=discarded, oldest_step=oldest if is_step(oldest) else 0)
         return state.executed() if order.key in history.answered else state
-
-
-def _plain(value: Order | frozenset[int] | int | None) -> Any:
-    if isinstance(value, Order):
-        return asdict(value)
-    return sorted(value) if isinstance(value, frozenset) else value

@@ -5,9 +5,10 @@
 * Masked: the step is taken, and weights and state are put back on the device.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +20,15 @@ FUSED = (Adam, SGD, Adagrad)
 """Optimizers of torch whose fused steps take `found_inf`; AdamW is an Adam."""
 
 
-class Skipping(Protocol):
-    """Takes the step of one optimizer, or skips it."""
+class Skipping:
+    """Takes the step of one optimizer, which may wrap the `inner` one, or skips it."""
 
-    device: torch.device
-    """Device of the parameters."""
+    def __init__(self, optimizer: Optimizer, inner: Optimizer) -> None:
+        self._optimizer, self._inner = optimizer, inner
+        self.device = next(_parameters(inner)).device
+        """Device of the parameters."""
 
+    @abstractmethod
     def step(self, skip: Tensor, scaler: Any) -> None:
         """Take a step, through the GradScaler if there is one, unless `skip` (0-dim float) is 1."""
 
@@ -47,14 +51,14 @@ def skipping_for(optimizer: Optimizer, tell: Callable[[str], None]) -> Skipping:
     return Masked(optimizer, inner, tell)
 
 
-class FoundInf:
+class FoundInf(Skipping):
     """By the verdict that a fused step of torch takes as `found_inf`: it changes neither weights nor state then."""
 
     def __init__(self, optimizer: Optimizer, inner: Optimizer) -> None:
-        self._optimizer, self._inner = optimizer, inner
-        self.device = next(_parameters(inner)).device
+        super().__init__(optimizer, inner)
         # A fused SGD that skips its first step leaves its momentum uninitialised (torch 2.13).
-        self._first = OnHost(optimizer, inner) if isinstance(inner, SGD) and _has_momentum(inner) else None
+        has_momentum = isinstance(inner, SGD) and any(group["momentum"] != 0 for group in inner.param_groups)
+        self._first = OnHost(optimizer, inner) if has_momentum else None
 
     def step(self, skip: Tensor, scaler: Any) -> None:
         if self._first is not None:
@@ -78,12 +82,8 @@ class FoundInf:
         inner.found_inf = torch.maximum(inner.found_inf, skip.to(inner.found_inf.device))
 
 
-class OnHost:
+class OnHost(Skipping):
     """By not calling the step."""
-
-    def __init__(self, optimizer: Optimizer, inner: Optimizer) -> None:
-        self._optimizer, self._inner = optimizer, inner
-        self.device = next(_parameters(inner)).device
 
     def step(self, skip: Tensor, scaler: Any) -> None:
         if not bool(skip):
@@ -93,7 +93,7 @@ class OnHost:
                 scaler.unscale_(self._inner)  # without it, scaler.update() would raise
 
 
-class Masked:
+class Masked(Skipping):
     """By copies of weights and state on the device, from which both are put back.
 
     It costs the memory of one more copy of both. An optimizer whose state cannot be put back there, because it has
@@ -101,8 +101,8 @@ class Masked:
     """
 
     def __init__(self, optimizer: Optimizer, inner: Optimizer, tell: Callable[[str], None]) -> None:
-        self._optimizer, self._inner, self._tell = optimizer, inner, tell
-        self.device = next(_parameters(inner)).device
+        super().__init__(optimizer, inner)
+        self._tell = tell
         self._on_host = OnHost(optimizer, inner)
         self._known: set[Tensor] = set()  # parameters whose state has been made
         self._copies: list[Tensor] = []
@@ -164,10 +164,6 @@ def _takes_found_inf(optimizer: Optimizer) -> bool:
         and type(optimizer).__module__.startswith("torch.optim.")
         and all(group.get("fused") for group in optimizer.param_groups)
     )
-
-
-def _has_momentum(optimizer: Optimizer) -> bool:
-    return any(group["momentum"] != 0 for group in optimizer.param_groups)
 
 
 def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState
 
+from lossguard.checkpoints.certificate import CERTIFICATE
 from lossguard.checkpoints.checkpoints import Checkpoints
 from lossguard.checkpoints.files import DISCARDED, MANIFEST, flush, remove, write_manifest
 from lossguard.checkpoints.framework_checkpoints import FrameworkCheckpoints
 from lossguard.checkpoints.local_folder import LocalFolder, locked
-from lossguard.checkpoints.state import CERTIFICATE
 from lossguard.hf.loader import Hooks
 from lossguard.vocabulary.errors import logger
 
@@ -229,8 +229,8 @@ class HfCheckpoints(FrameworkCheckpoints):
         self._saved_by_trainer = None
         return original(*arguments, **options)
 
-    def _open_place(self, directory: str | os.PathLike[str], **_: Any) -> LocalFolder:
-        self._output = _OutputFolder(self.ranks.broadcast(Path(directory)), self.ranks)
+    def _open_place(self, directory: str | os.PathLike[str], *_: Any) -> LocalFolder:
+        self._output = _OutputFolder(Path(directory), self.ranks)
         return self._output
 
     def _write(self, step: int, states: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from lossguard.checkpoints.checkpoints import Checkpoints
-from lossguard.checkpoints.place import checkpoints_in
+from lossguard.checkpoints.remote.reading import checkpoints_in
 from lossguard.checkpoints.state import Stateful
 from lossguard.guard.data.batches import Batches, MicroBatches
 from lossguard.guard.data.drawn import Drawn

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,10 @@ from lossguard.checkpoints.files import (
     check_name,
     decoded,
     folder_name,
+    folders_in,
     write_manifest,
 )
-from lossguard.checkpoints.remote.files import RemoteFiles
+from lossguard.checkpoints.remote.files import RemoteFiles, is_remote, local_path
 from lossguard.run.ranks import Ranks
 from lossguard.spool.writer import this_process
 from lossguard.vocabulary.errors import CheckpointError, logger
@@ -169,6 +171,22 @@ class DownloadedCheckpoints(Mapping[int, Path]):
 
     def __len__(self) -> int:
         return len(self._steps)
+
+
+def checkpoints_in(
+    directory: str | os.PathLike[str], *, discarded: bool = False, downloads: str | os.PathLike[str] | None = None
+) -> Mapping[int, Path]:
+    """Step -> folder of each complete checkpoint in a folder or at a URL, ascending; also of links to such folders.
+
+    `discarded`: those that the last rollback discarded. From a URL, a checkpoint is downloaded and compared when its
+    folder is asked for, into the folder `downloads` (by default one for temporary files, which stays).
+    Raises OSError for a URL that cannot be read, and ConfigurationError for one that cannot be opened.
+    """
+    if is_remote(directory):
+        folder = tempfile.mkdtemp(prefix="lossguard-") if downloads is None else downloads
+        return DownloadedCheckpoints(RemoteFiles(str(directory)), Path(folder), discarded=discarded)
+    local = local_path(directory)
+    return folders_in(local / DISCARDED if discarded else local)
 
 
 # The writer: the last process to begin, because an object store has no locks.

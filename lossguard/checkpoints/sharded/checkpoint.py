@@ -8,7 +8,6 @@
 Any number of ranks can read it, however their tensors are sharded.
 """
 
-import copy
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -30,13 +29,14 @@ from lossguard.checkpoints.sharded.tensor_files import (
     write_planned_by_torch,
 )
 from lossguard.checkpoints.sharded.tensor_shard import TensorShard, items_of_rank
-from lossguard.checkpoints.state import Stateful
+from lossguard.checkpoints.state import Path as ValuePath
+from lossguard.checkpoints.state import Stateful, leaves, rebuilt
 from lossguard.run.collectives import is_sharded, with_local
 from lossguard.run.torch_ranks import TorchRanks
 
 # States, split into their tensors and everything else, and joined again.
 #
-# The path of a value is its keys joined by dots, as "optimizer.state.0.exp_avg".
+# The path of a tensor is written with dots here, as "optimizer.state.0.exp_avg".
 
 
 def split_tensors(name: str, state: Any, *, keep_scalars: bool = False) -> tuple[Any, dict[str, TensorShard]]:
@@ -46,42 +46,27 @@ def split_tensors(name: str, state: Any, *, keep_scalars: bool = False) -> tuple
     """
     shards: dict[str, TensorShard] = {}
 
-    def remove(path: str, value: Any) -> Any:
+    def remove(path: ValuePath, value: Any) -> Any:
         if isinstance(value, TensorShard) or (isinstance(value, Tensor) and not (keep_scalars and value.dim() == 0)):
-            shards[path] = value if isinstance(value, TensorShard) else TensorShard.of(value)
+            shards[_dotted(name, path)] = value if isinstance(value, TensorShard) else TensorShard.of(value)
             return None
         return value
 
-    return _rebuild(name, state, remove), shards
+    return rebuilt(state, remove), shards
 
 
 def join_tensors(name: str, skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
     """Undo `split_tensors`."""
-    return _rebuild(name, skeleton, lambda path, value: tensors.get(path, value))
+    return rebuilt(skeleton, lambda path, value: tensors.get(_dotted(name, path), value))
 
 
 def tensors_in(name: str, state: Any) -> dict[str, Tensor]:
     """The tensors of a state, by path."""
-    found: dict[str, Tensor] = {}
-
-    def note(path: str, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            found[path] = value
-        return None
-
-    _rebuild(name, state, note)
-    return found
+    return {_dotted(name, path): value for path, value in leaves(state) if isinstance(value, Tensor)}
 
 
-def _rebuild(path: str, value: Any, change: Callable[[str, Any], Any]) -> Any:
-    if isinstance(value, Mapping):
-        rebuilt: Any = copy.copy(value)  # keeps the type, and the version that a module's state carries
-        for key, item in value.items():
-            rebuilt[key] = _rebuild(f"{path}.{key}", item, change)
-        return rebuilt
-    if type(value) in (list, tuple):
-        return type(value)(_rebuild(f"{path}.{place}", item, change) for place, item in enumerate(value))
-    return change(path, value)
+def _dotted(name: str, path: ValuePath) -> str:
+    return ".".join((name, *path))
 
 
 Files = dict[str, dict[str, Any]]

@@ -50,14 +50,6 @@ class ShardLocation:
     transform_descriptors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """Shape and type of a tensor in a checkpoint."""
-
-    shape: torch.Size
-    dtype: torch.dtype
-
-
 def write_planned_by_torch(folder: Path, shards: Mapping[str, TensorShard], group: dist.ProcessGroup) -> None:
     """Write the tensors of all ranks into `folder`, which they share. If it fails on one, all raise CheckpointError.
 
@@ -115,10 +107,12 @@ class TensorFiles:
         self._metadata = _from_json(self._content, known)
 
     @property
-    def stored(self) -> dict[str, StoredTensor]:
-        """All tensors, by name."""
+    def stored(self) -> dict[str, Tensor]:
+        """All tensors by name, on the device `meta`: their shapes and types."""
         tensors: dict[str, Any] = self._metadata.state_dict_metadata
-        return {name: StoredTensor(each.size, each.properties.dtype) for name, each in tensors.items()}
+        return {
+            name: torch.empty(each.size, dtype=each.properties.dtype, device="meta") for name, each in tensors.items()
+        }
 
     def read(self, shards: Mapping[str, TensorShard], fetch: Callable[[Collection[str]], None]) -> None:
         """Fill `shards`, which may divide the tensors differently than when they were written. No communication.

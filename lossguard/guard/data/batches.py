@@ -12,7 +12,7 @@ from typing import Any
 
 from lossguard.checkpoints.state import generators
 from lossguard.guard.data import loaders
-from lossguard.guard.data.comparison import Repeats
+from lossguard.guard.data.comparison import END, Repeats, StepOnDemand
 from lossguard.guard.data.entering import Change, end_workers, entered_at, indices_in
 from lossguard.guard.data.loaders import (
     EpochOrders,
@@ -25,7 +25,6 @@ from lossguard.guard.data.loaders import (
 )
 from lossguard.guard.data.random_numbers import OwnNumbers
 from lossguard.guard.data.skipped_samples import Index, SampleSkips, SkippedSamples, index_of
-from lossguard.guard.data.step_on_demand import END, StepOnDemand
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce
 
 NOTHING = "the loader gave no batch: there is nothing to train on"
@@ -373,7 +372,7 @@ class _Step(StepOnDemand):
     """The micro-batches of one step of a loader."""
 
     def __init__(self, micro_batches: MicroBatches, num: int) -> None:
-        super().__init__(num)
+        super().__init__(num, self._load_from)
         self._micro_batches = micro_batches
         self._is_last: list[bool] = []
 
@@ -383,9 +382,9 @@ class _Step(StepOnDemand):
             self._micro_batches.mark_last(self._is_last[index])  # others may be loaded already
             yield micro_batch
 
-    def _load_next(self) -> Any:
+    def _load_from(self, place: int) -> Any:
         source = self._micro_batches
-        if self._loaded and (source.at_end() or not source.ready()):
+        if place and (source.at_end() or not source.ready()):
             return END
         micro_batch = next(source)
         self._is_last.append(source.is_last())

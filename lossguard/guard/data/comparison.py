@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
@@ -11,7 +11,6 @@ from math import inf, sqrt
 from typing import Any, Protocol
 
 from lossguard.guard.data.digests import RowDigests, row_digests
-from lossguard.guard.data.step_on_demand import StepOnDemand
 from lossguard.run.ranks import NO_FINDINGS, SampleFindings
 from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.orders import Ledger, Skip
@@ -45,6 +44,49 @@ class Compared(Protocol):
 
     def pass_of(self, index: int, /) -> int:
         """Return the pass over the data, or epoch, that batch `index` belongs to: in each, all samples come again."""
+
+
+# The micro-batches of one optimizer step, each loaded when it is first asked for, and compared then.
+
+END = object()
+
+
+class StepOnDemand(Sequence[Any]):
+    """A sequence of micro-batches whose length is known before any of them is loaded.
+
+    `load(place)` loads them one after the other, and returns END if there are fewer than `num`.
+    """
+
+    def __init__(self, num: int, load: Callable[[int], Any]) -> None:
+        self._num, self._load = num, load
+        self._loaded: list[Any] = []
+        self._on_load: Callable[[int, Any], object] = lambda place, micro_batch: None
+
+    def observe(self, on_load: Callable[[int, Any], object]) -> None:
+        """Have `on_load(place, micro_batch)` called for each micro-batch, before the loop gets it."""
+        self._on_load = on_load
+        for place, micro_batch in enumerate(self._loaded):
+            on_load(place, micro_batch)
+
+    def __len__(self) -> int:
+        return self._num
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(self._num))]
+        place = range(self._num)[index]
+        self.load(place + 1)
+        return self._loaded[place]
+
+    def load(self, num: int) -> None:
+        """Load the first `num` micro-batches."""
+        while len(self._loaded) < num:
+            micro_batch = self._load(len(self._loaded))
+            if micro_batch is END:
+                self._num = len(self._loaded)
+                return
+            self._loaded.append(micro_batch)
+            self._on_load(len(self._loaded) - 1, micro_batch)
 
 
 class SampleComparison:

@@ -4,9 +4,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from lossguard.guard.data.comparison import Repeats
+from lossguard.guard.data.comparison import Repeats, StepOnDemand
 from lossguard.guard.data.random_numbers import OwnNumbers
-from lossguard.guard.data.step_on_demand import StepOnDemand
 
 
 class Drawn:
@@ -41,24 +40,15 @@ class Drawn:
         self._numbers = OwnNumbers({"python": seed})
 
     def __getitem__(self, index: int) -> Any:
-        return self.draw(index) if self.accumulate == 1 else _Step(self, index * self.accumulate)
+        if self.accumulate == 1:
+            return self.draw(index)
+        return StepOnDemand(self.accumulate, lambda place: self.draw(index * self.accumulate + place))
 
     def draw(self, number: int) -> Any:
         """Return micro-batch `number`, counted from the first step on."""
         self._numbers.begin(_rank() if self.rank is None else self.rank, number)
         with self._numbers.lent():
             return self._get_batch(*self._arguments)
-
-
-class _Step(StepOnDemand):
-    """The micro-batches of one step."""
-
-    def __init__(self, drawn: Drawn, first: int) -> None:
-        super().__init__(drawn.accumulate)
-        self._drawn, self._first = drawn, first
-
-    def _load_next(self) -> Any:
-        return self._drawn.draw(self._first + len(self._loaded))
 
 
 def _rank() -> int:

@@ -6,11 +6,14 @@ micro-batches are left out from the end of that range on, so a replay of what li
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lossguard.run.ranks import Ranks
 from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.orders import Skip
+
+if TYPE_CHECKING:
+    from lossguard.guard.data.batches import MicroBatches
 
 Index = int | str
 Range = tuple[int, int]
@@ -119,27 +122,12 @@ class _Filling:
 # From skipped batches to samples.
 
 
-class Indexed(Protocol):
-    """Micro-batches whose samples have indices."""
-
-    length: int | None
-    """Micro-batches of an epoch."""
-    skipped: SkippedSamples
-
-    @property
-    def epochs(self) -> set[int]:
-        """The numbers of the epochs that have begun, and so have an order."""
-
-    def indices(self, first: int, end: int) -> list[Index] | None:
-        """Return the indices of the samples of a range, on this rank; None if one is neither a number nor a text."""
-
-
 class SampleSkips:
     """Finds the samples of the batches that a run skips, and has later epochs leave them out."""
 
     def __init__(
         self,
-        micro_batches: Indexed,
+        micro_batches: "MicroBatches",
         first_of: Callable[[int], int],
         *,
         used: int | None = None,

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lossguard.checkpoints.unwrapped import UnwrappedModule
+from lossguard.checkpoints.state import UnwrappedModule
 from lossguard.torch import Checkpoints
 
 pytestmark = pytest.mark.slow  # torch.compile imports much

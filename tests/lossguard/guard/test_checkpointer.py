@@ -1,0 +1,92 @@
+"""What is measured of saving and loading, and which tier holds which step."""
+
+from typing import Any
+
+import pytest
+
+from lossguard.guard.checkpointer import CheckpointSaver
+from lossguard.run.ranks import Ranks
+from lossguard.vocabulary.errors import CheckpointError, LogOnce
+from lossguard.vocabulary.states import Tier
+from lossguard.vocabulary.wire import RestorableTier
+from tests.lossguard.scripted import Memory, ScriptedRun
+from tests.waiting import pause
+
+
+class Tiered(Memory):
+    """Steps 0 and 50 on the disk, 50 and 60 in memory; a load takes as long as `seconds` says."""
+
+    memory_every = 10
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__([])
+        self.seconds = seconds
+        for step in (0, 50, 60):
+            self.save(step, {"step": step})
+
+    def save_in_memory(self, step: int, state: dict[str, Any]) -> None:
+        self.save(step, state)
+
+    def memory_steps(self) -> list[int]:
+        return [50, 60]
+
+    def durable_steps(self) -> list[int]:
+        return [0, 50]
+
+    def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
+        pause(self.seconds)
+        return super().load(step, not_before=not_before)
+
+
+class Elsewhere(Tiered):
+    durable_tier = Tier.REMOTE
+
+
+def saver_of(checkpoints: Memory) -> tuple[CheckpointSaver, ScriptedRun]:
+    run = ScriptedRun()
+    saver = CheckpointSaver(run, checkpoints, Ranks(), LogOnce(), every=10)
+    saver.report_restorable()
+    return saver, run
+
+
+def test_a_step_that_memory_and_disk_hold_counts_as_in_memory_which_it_is_loaded_from() -> None:
+    assert saver_of(Tiered())[1].tiers == [
+        RestorableTier(tier=Tier.MEMORY, steps=(50, 60)),
+        RestorableTier(tier=Tier.DISK, steps=(0,)),
+    ]
+
+
+def test_a_store_without_memory_has_all_its_steps_on_the_disk_and_an_empty_tier_is_not_named() -> None:
+    memory = Memory([])
+    memory.saved = dict.fromkeys((0, 50), ([], {}))
+    assert saver_of(memory)[1].tiers == [RestorableTier(tier=Tier.DISK, steps=(0, 50))]
+
+
+@pytest.mark.parametrize(("store", "tier"), [(Tiered, "disk"), (Elsewhere, "remote")])
+def test_nothing_is_said_of_a_time_before_it_is_measured_and_then_it_belongs_to_its_tier(
+    store: type[Tiered], tier: str
+) -> None:
+    saver, run = saver_of(store(seconds=0.01))
+    assert [each.to_wire() for each in run.tiers] == [
+        {"tier": "memory", "steps": [50, 60]},
+        {"tier": tier, "steps": [0]},
+    ]
+    saver.load(60)
+    saver.save(70, dict)
+    memory, durable = run.tiers
+    assert memory.load_seconds is not None
+    assert memory.load_seconds >= 0.01
+    assert (memory.save_seconds, durable.load_seconds) == (None, None)
+    assert durable.to_wire().keys() == {"tier", "steps", "save_seconds"}
+    saver.load(0)
+    saver.report_restorable()
+    assert run.tiers[1].load_seconds is not None
+
+
+def test_a_load_that_fell_back_to_an_older_checkpoint_or_failed_is_no_measurement() -> None:
+    saver, run = saver_of(Tiered())
+    assert saver.load(55) == {"step": 50}
+    with pytest.raises(CheckpointError):
+        saver.load(-1)
+    saver.report_restorable()
+    assert [each.load_seconds for each in run.tiers] == [None, None]
