@@ -9,26 +9,11 @@ from lossguard.cli.errors import ExitCode, print_error
 from lossguard.vocabulary.errors import ConfigurationError
 
 MODULE_OF = {
-    "runs": "runs",
-    "show": "show",
-    "incidents": "incidents",
-    "series": "series",
-    "tail": "tail",
-    "approve": "approve",
-    "reject": "reject",
-    "rollback": "rollback",
-    "hold": "hold",
-    "release": "release",
-    "policy": "policy",
-    "note": "note",
-    "export": "export",
-    "launch": "launch",
-    "watch": "watch",
-    "import": "import_runs",
-    "sync": "sync",
-    "trim": "trim",
-    "doctor": "doctor",
-    "completion": "completion",
+    **{name: name for name in ("runs", "show", "incidents", "series", "tail")},
+    **dict.fromkeys(("approve", "reject", "rollback", "hold", "release", "note"), "steering"),
+    **{name: name for name in ("policy", "export", "launch")},
+    **dict.fromkeys(("import", "watch"), "sources"),
+    **{name: name for name in ("sync", "trim", "doctor", "completion")},
 }
 """The commands, each with its module in `lossguard.cli.commands`."""
 POSIX = ("fcntl", "resource", "termios")
@@ -67,13 +52,13 @@ def parser_of(names: Iterable[str], *, as_json: bool = False) -> argparse.Argume
     parser: argparse.ArgumentParser = kind(prog="lossguard", description=DESCRIPTION)
     parser.add_argument("--version", action=Version, help="print the version of the SDK and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in names:
+    for module in dict.fromkeys(MODULE_OF[name] for name in names):
         try:
-            import_module(f"lossguard.cli.commands.{MODULE_OF[name]}").add_to(commands)
+            import_module(f"lossguard.cli.commands.{module}").add_to(commands)
         except ModuleNotFoundError as problem:
             if problem.name not in POSIX:
                 raise
-            refused = commands.add_parser(name, help="(not on Windows)", add_help=False)
+            refused = commands.add_parser(module, help="(not on Windows)", add_help=False)
             refused.add_argument("arguments", nargs=argparse.REMAINDER)
             refused.set_defaults(run=_refuse)
     return parser

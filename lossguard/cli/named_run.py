@@ -2,16 +2,15 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from lossguard.cli.errors import CommandError, ExitCode
 from lossguard.client.client import Client
 from lossguard.vocabulary.errors import ConfigurationError, NotFound
 from lossguard.vocabulary.protocol import is_run_id
-from lossguard.vocabulary.run_search import Search, parse
 
 # RUN: the id of a run, the beginning of one, its name, or `latest`.
 
@@ -35,8 +34,7 @@ def listed(client: Client, query: Query = (), *, limit: int = PAGE) -> Iterator[
 
     `query`: fields of GET /overview.
     """
-    for found in client.pages(f"/overview?{urlencode([*query, ('limit', limit)])}"):
-        yield from found
+    return chain.from_iterable(client.pages(f"/overview?{urlencode([*query, ('limit', limit)])}"))
 
 
 def find(client: Client, text: str) -> Found:
@@ -63,7 +61,7 @@ def _candidates(client: Client, text: str) -> list[Found]:
 
 def of(client: Client, run_id: str) -> Found:
     """The run with this id. Raises NotFound."""
-    run: Found = client.get(f"/runs/{quote(run_id, safe='')}")
+    run: Found = client.get(f"/runs/{run_id}")
     return run
 
 
@@ -72,36 +70,23 @@ def chosen(text: str, runs: Sequence[Found]) -> str:
     if text == LATEST and runs:
         return str(max(runs, key=lambda run: run["started_at"])["id"])
     with_id, with_name = ([run for run in runs if run[field] == text] for field in ("id", "name"))
-    for matching in (with_id, with_name, _beginning(text, runs)):
-        if len(matching) == 1:
-            return str(matching[0]["id"])
-        if matching:
-            raise CommandError(_several(text, matching), ExitCode.NOT_FOUND)
-    known = "there are no runs" if not runs else "`lossguard runs` lists those that there are"
-    raise CommandError(f"no run has the id or the name {text!r:.200}; {known}", ExitCode.NOT_FOUND)
-
-
-def _beginning(text: str, runs: Sequence[Found]) -> list[Found]:
-    return [run for run in runs if text and run["id"].startswith(text)]
-
-
-def _several(text: str, matching: Sequence[Found]) -> str:
-    shown = ", ".join(_described(run) for run in matching[:MAX_CANDIDATES])
-    more = f" and {len(matching) - MAX_CANDIDATES} more" if len(matching) > MAX_CANDIDATES else ""
-    return f"{text!r:.200} names {len(matching)} runs: {shown}{more}; give the id of one"
+    beginning = [run for run in runs if text and run["id"].startswith(text)]
+    matching = with_id or with_name or beginning
+    if len(matching) == 1:
+        return str(matching[0]["id"])
+    if matching:
+        shown = ", ".join(map(_described, matching[:MAX_CANDIDATES]))
+        more = f" and {len(matching) - MAX_CANDIDATES} more" if len(matching) > MAX_CANDIDATES else ""
+        sentence = f"{text!r:.200} names {len(matching)} runs: {shown}{more}; give the id of one"
+    else:
+        known = "`lossguard runs` lists those that there are" if runs else "there are no runs"
+        sentence = f"no run has the id or the name {text!r:.200}; {known}"
+    raise CommandError(sentence, ExitCode.NOT_FOUND)
 
 
 def _described(run: Found) -> str:
     named = f", {run['name']}" if run["name"] and run["name"] != run["id"] else ""
     return f"{run['id']} ({run['state']}{named})"
-
-
-def read(text: str) -> Search:
-    """The search. Raises ConfigurationError for what cannot be read."""
-    search = parse(text)
-    if search.problems:
-        raise ConfigurationError(f"--search: {' '.join(search.problems)}")
-    return search
 
 
 # Folders of runs below a directory, for the commands that work on all of them.

@@ -3,7 +3,6 @@
 import shutil
 import sys
 import time
-from types import TracebackType
 from typing import Self, TextIO
 
 from lossguard.cli.terminal import printable, printable_lines
@@ -26,31 +25,31 @@ class ProgressBar:
         if now - self._shown_at < (BAR_SECONDS if self._is_terminal else LINE_SECONDS):
             return
         self._shown_at = now
-        share = None if not total else min(1.0, done / total)
+        share = min(1.0, done / total) if total else None
         count = f"{done:,.0f} {unit}" if share is None else f"{share:4.0%}, {done:,.0f} of {total:,.0f} {unit}"
         if not self._is_terminal:
             print(f"{what}: {count.strip()}", file=self._out, flush=True)
             return
         columns = shutil.get_terminal_size().columns - 1
         bar = "" if share is None else "[" + ("#" * round(20 * share)).ljust(20, ".") + "] "
-        self._out.write(f"\r\x1b[K{f'{bar}{what}: {count}'[:columns]}")
-        self._out.flush()
+        print(f"\r\x1b[K{f'{bar}{what}: {count}'[:columns]}", end="", file=self._out, flush=True)
 
     def say(self, line: str) -> None:
         """A line that stays, or several."""
-        self.wipe()
+        self._wipe()
         print(printable_lines(line), file=self._out, flush=True)
 
-    def wipe(self) -> None:
-        """Make room for lines of others."""
+    def complain(self, sentence: str) -> None:
+        """A line on standard error."""
+        self._wipe()
+        print(f"lossguard: {printable(sentence)}", file=sys.stderr)
+
+    def _wipe(self) -> None:
         if self._is_terminal:
-            self._out.write("\r\x1b[K")
-            self._out.flush()
+            print("\r\x1b[K", end="", file=self._out, flush=True)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.wipe()
+    def __exit__(self, *_error: object) -> None:
+        self._wipe()

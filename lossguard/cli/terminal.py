@@ -10,12 +10,12 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, TextIO
 
-ASCII = {"…": "~", "▲": "^", "▼": "v", "✕": "x", "±": "+-"}
-"""Replacements for characters that the output cannot encode."""
+BLOCKS = "▁▂▃▄▅▆▇█"
+ASCII = dict(zip(BLOCKS, "_.-=+*#@", strict=True)) | {"…": "~", "▲": "^", "▼": "v", "✕": "x", "±": "+-"}
+"""Replacements for characters where the output cannot encode all of them."""
 MIN_WIDTH = 20
 
 
@@ -56,50 +56,54 @@ def width_of(text: str) -> int:
     )
 
 
-@dataclass(frozen=True, slots=True)
+class TerminalColumn(NamedTuple):
+    """One column of a table."""
+
+    title: str
+    right: bool = False
+    """Aligned to the right, as numbers are."""
+    min_width: int | None = None
+    """To how many characters its texts may be cut; None: they are never cut."""
+    rank: int = 0
+    """Columns of the highest rank are left out first if the table is too wide; those of rank 0 stay."""
+
+
 class Terminal:
-    """The output of a command."""
+    """The output of a command; standard output by default."""
 
-    out: TextIO
-    width: int | None
-    """Columns; None where nothing has to fit: in a file or a pipe."""
-    has_colours: bool
-    has_unicode: bool
-
-    @classmethod
-    def of(cls, out: TextIO | None = None, environment: Mapping[str, str] | None = None) -> "Terminal":
-        """Standard output by default."""
-        out, env = out or sys.stdout, os.environ if environment is None else environment
-        is_terminal = out.isatty()
-        width = max(MIN_WIDTH, shutil.get_terminal_size().columns) if is_terminal else None
-        has_colours = is_terminal and not env.get("NO_COLOR") and env.get("TERM") != "dumb"
-        return cls(out, width, has_colours, _encodes("▁█▲✕…", out))
-
-    @property
-    def chart_width(self) -> int:
+    def __init__(self, out: TextIO | None = None, environment: Mapping[str, str] | None = None) -> None:
+        self._out, env = out or sys.stdout, os.environ if environment is None else environment
+        is_terminal = self._out.isatty()
+        self.chart_width = max(MIN_WIDTH, shutil.get_terminal_size().columns)
         """Columns for a chart: also where nothing has to fit it has a width (COLUMNS, else 80)."""
-        return self.width or max(MIN_WIDTH, shutil.get_terminal_size().columns)
+        self.width = self.chart_width if is_terminal else None
+        """Columns; None where nothing has to fit: in a file or a pipe."""
+        self.has_colours = is_terminal and not env.get("NO_COLOR") and env.get("TERM") != "dumb"
+        self._encoding = self._out.encoding or "ascii"
+        self._has_unicode = self._encodes("".join(ASCII))
 
     def say(self, *parts: str | Text) -> None:
         """Print one line."""
-        line = "".join(self._rendered(Text(each) if isinstance(each, str) else each) for each in parts)
-        print(line.rstrip(), file=self.out, flush=True)
+        print("".join(map(self._rendered, parts)).rstrip(), file=self._out, flush=True)
 
-    def _rendered(self, part: Text) -> str:
-        text = printable(part.text)
-        if not text.isascii() and not _encodes(text, self.out):
+    def say_table(self, columns: Sequence[TerminalColumn], rows: Sequence[Sequence[str | Text]]) -> None:
+        """Print a table that fits the terminal."""
+        for line in table(columns, rows, self.width):
+            self.say(*line)
+
+    def _rendered(self, part: str | Text) -> str:
+        text, style = _piece(part)
+        if not text.isascii() and not (self._has_unicode and self._encodes(text)):
             text = "".join(ASCII.get(each, each) for each in text)
-            encoding = self.out.encoding or "ascii"
-            text = text.encode(encoding, errors="replace").decode(encoding)
-        return f"\x1b[{part.style.value}m{text}\x1b[0m" if part.style and self.has_colours else text
+            text = text.encode(self._encoding, errors="replace").decode(self._encoding)
+        return f"\x1b[{style.value}m{text}\x1b[0m" if text and style and self.has_colours else text
 
-
-def _encodes(text: str, out: TextIO) -> bool:
-    try:
-        text.encode(out.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
+    def _encodes(self, text: str) -> bool:
+        try:
+            text.encode(self._encoding)
+        except (UnicodeEncodeError, LookupError):
+            return False
+        return True
 
 
 def print_json(value: Any, *, indent: int | None = 1) -> None:
@@ -113,71 +117,44 @@ GAP = "  "
 ELLIPSIS = "…"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TerminalColumn:
-    """One column of a table."""
-
-    title: str
-    right: bool = False
-    """Aligned to the right, as numbers are."""
-    min_width: int | None = None
-    """To how many characters its texts may be cut; None: they are never cut."""
-    rank: int = 0
-    """Columns of the highest rank are left out first if the table is too wide; those of rank 0 stay."""
-
-
-def table(columns: Sequence[TerminalColumn], rows: Sequence[Sequence[Text]], width: int | None) -> list[list[Text]]:
+def table(
+    columns: Sequence[TerminalColumn], rows: Sequence[Sequence[str | Text]], width: int | None
+) -> list[list[Text]]:
     """The lines of the table, its head included, each as pieces; `width` None: nothing is cut."""
-    cells = [[Text(printable(cell.text), cell.style) for cell in row] for row in rows]
-    kept, widths = _fitted(columns, cells, width)
-    head = [Text(columns[i].title, Style.DIM) for i in kept]
-    lines = [head, *([row[i] for i in kept] for row in cells)]
-    return [_line([columns[i] for i in kept], line, [widths[i] for i in kept]) for line in lines]
+    head = [Text(column.title, Style.DIM) for column in columns]
+    lines = [head, *([_piece(cell) for cell in row] for row in rows)]
+    widths = {i: max(width_of(line[i].text) for line in lines) for i in range(len(columns))}
+    if width is not None:
+        least = {i: _least(column, widths[i]) for i, column in enumerate(columns)}
+        while _total(least) > width and (rank := max(columns[i].rank for i in least)):
+            del least[max(i for i in least if columns[i].rank == rank)]
+        widths = {i: widths[i] for i in least}
+        while _total(widths) > width and (can_shrink := [i for i in widths if widths[i] > least[i]]):
+            widths[max(can_shrink, key=widths.__getitem__)] -= 1
+    return [_line(columns, line, widths) for line in lines]
 
 
-def _fitted(
-    columns: Sequence[TerminalColumn], cells: Sequence[Sequence[Text]], width: int | None
-) -> tuple[list[int], dict[int, int]]:
-    """(the columns that stay, the width of each)."""
-    natural = {
-        i: max([width_of(column.title), *(width_of(row[i].text) for row in cells)]) for i, column in enumerate(columns)
-    }
-    kept = list(natural)
-    while width is not None:
-        narrowest = {i: _narrowest(columns[i], natural[i]) for i in kept}
-        rank = max(columns[i].rank for i in kept)
-        if _total(narrowest) <= width or rank == 0:
-            break
-        kept.remove(next(i for i in reversed(kept) if columns[i].rank == rank))
-    widths = {i: natural[i] for i in kept}
-    return kept, widths if width is None else _shrunk(columns, widths, width)
+def _piece(cell: str | Text) -> Text:
+    text, style = (cell, None) if isinstance(cell, str) else cell
+    return Text(printable(text), style)
 
 
-def _narrowest(column: TerminalColumn, natural: int) -> int:
+def _least(column: TerminalColumn, natural: int) -> int:
+    """The width to which the column may be cut."""
     return natural if column.min_width is None else min(natural, max(column.min_width, width_of(column.title)))
-
-
-def _shrunk(columns: Sequence[TerminalColumn], widths: dict[int, int], width: int) -> dict[int, int]:
-    """The widest column that may be cut is cut, again and again, until the table fits."""
-    while _total(widths) > width:
-        can_shrink = [i for i in widths if widths[i] > _narrowest(columns[i], widths[i])]
-        if not can_shrink:
-            break
-        widths[max(can_shrink, key=widths.__getitem__)] -= 1
-    return widths
 
 
 def _total(widths: dict[int, int]) -> int:
     return sum(widths.values()) + len(GAP) * (len(widths) - 1)
 
 
-def _line(columns: Sequence[TerminalColumn], cells: Sequence[Text], widths: Sequence[int]) -> list[Text]:
+def _line(columns: Sequence[TerminalColumn], cells: Sequence[Text], widths: Mapping[int, int]) -> list[Text]:
     pieces: list[Text] = []
-    for column, cell, width in zip(columns, cells, widths, strict=True):
-        text = cut(cell.text, width)
+    for i, width in widths.items():
+        text = cut(cells[i].text, width)
         blanks = " " * (width - width_of(text))
         pieces += [Text(GAP)] if pieces else []
-        pieces.append(Text(blanks + text if column.right else text + blanks, cell.style))
+        pieces.append(Text(blanks + text if columns[i].right else text + blanks, cells[i].style))
     return pieces
 
 

@@ -34,18 +34,13 @@ def candidates(words: Sequence[str]) -> list[str]:
         return _beginning(current, MODULE_OF)
     if before[0] not in MODULE_OF or "--" in before:
         return []
-    parser = _parser(before[0])
+    (commands,) = (each for each in parser_of(before[:1])._actions if isinstance(each, argparse._SubParsersAction))
+    parser = commands.choices[before[0]]
     if (option := _option_before(parser, before[-1])) is not None:
         return _beginning(current, _values(option, before))
     if current.startswith("-"):
         return _beginning(current, (name for action in parser._actions for name in action.option_strings))
     return _beginning(current, _positionals(parser, before))
-
-
-def _parser(command: str) -> argparse.ArgumentParser:
-    (subparsers,) = (each for each in parser_of([command])._actions if isinstance(each, argparse._SubParsersAction))
-    found: argparse.ArgumentParser = subparsers.choices[command]
-    return found
 
 
 def _option_before(parser: argparse.ArgumentParser, word: str) -> argparse.Action | None:
@@ -64,10 +59,12 @@ def _values(action: argparse.Action, before: Sequence[str]) -> Iterable[str]:
 
 def _positionals(parser: argparse.ArgumentParser, before: Sequence[str]) -> Iterable[str]:
     """The values of the argument that stands next."""
-    given = _given(parser, before)
     actions = [each for each in parser._actions if not each.option_strings]
     if not actions:
         return []
+    given = [  # no options, and no values of options
+        word for last, word in pairwise(before) if not word.startswith("-") and _option_before(parser, last) is None
+    ]
     action = actions[min(len(given), len(actions) - 1)]
     if action.dest == "which_run":
         return _run_names(before)
@@ -76,13 +73,6 @@ def _positionals(parser: argparse.ArgumentParser, before: Sequence[str]) -> Iter
     if action.dest == "metrics":
         return _names(_asked(before, lambda client: find(client, given[0])["metrics"]))
     return [str(each) for each in action.choices or ()]
-
-
-def _given(parser: argparse.ArgumentParser, before: Sequence[str]) -> list[str]:
-    """The words before that are no options and no values of options."""
-    return [
-        word for last, word in pairwise(before) if not word.startswith("-") and _option_before(parser, last) is None
-    ]
 
 
 def _of_policy(given: Sequence[str], before: Sequence[str]) -> Iterable[str]:

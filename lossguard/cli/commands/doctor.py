@@ -7,17 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lossguard.cli.checks import collector as collector_checks
-from lossguard.cli.checks import machine as machine_checks
-from lossguard.cli.checks.check import NOT_SET, Check, State, problem, set_variables
+from lossguard.cli.checks import Check, State, of_collector, of_machine, problem
 from lossguard.cli.connection import add_options
-from lossguard.cli.terminal import Style, Terminal, TerminalColumn, Text, print_json, table
-from lossguard.run.settings import Settings
+from lossguard.cli.terminal import Style, Terminal, TerminalColumn, Text, print_json
+from lossguard.run.settings import VARIABLES, Settings
 from lossguard.vocabulary.errors import ConfigurationError
+from lossguard.vocabulary.secrets import mask_text
 
 SCOPES = ("report", "read", "operate")
 STYLES = {State.OK: Style.GREEN, State.WARNING: Style.YELLOW, State.PROBLEM: Style.RED}
-VARIABLES = (TerminalColumn(title="SETTING"), TerminalColumn(title="VALUE", min_width=10), TerminalColumn(title="FROM"))
+COLUMNS = (TerminalColumn("SETTING"), TerminalColumn("VALUE", min_width=10), TerminalColumn("FROM"))
+NOT_SET = "not set"
+SECRET = ("LOSSGUARD_TOKEN", "LOSSGUARD_ORDER_KEY")
 
 
 def add_to(commands: Any) -> None:
@@ -35,16 +36,26 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """1 if something stands in the way."""
-    variables = set_variables(options, os.environ)
-    given = {each["name"]: each["from"] for each in variables if each["from"].startswith("--")}
-    checks = [replace(check, mend=_naming(check.mend, given)) for check in _checks(options)]
+    variables = [_described(name, option, options, os.environ) for name, option in VARIABLES.items()]
+    checks = _checks(options)
+    for each in variables:
+        if each["from"].startswith("--"):  # advice names the option that was given in place of its variable
+            checks = [replace(check, mend=check.mend.replace(each["name"], each["from"])) for check in checks]
     num_problems = sum(check.state is State.PROBLEM for check in checks)
     if options.json:
-        shown = {"ok": num_problems == 0, "settings": variables, "checks": [check.fields() for check in checks]}
-        print_json(shown)
+        print_json({"ok": num_problems == 0, "settings": variables, "checks": [check.fields() for check in checks]})
     else:
-        _print(Terminal.of(), variables, checks)
+        _print(Terminal(), variables, checks)
     return 1 if num_problems else 0
+
+
+def _described(name: str, option: str, options: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, str]:
+    """Name, value and origin of a setting; secrets are not shown."""
+    given = getattr(options, option, None) if option else None
+    value = str(given or environment.get(name) or "")
+    origin = f"--{option}" if given else "environment" if value else NOT_SET
+    hidden = f"({len(value)} characters)" if value and name in SECRET else mask_text(value)
+    return {"name": name, "value": hidden or "-", "from": origin}
 
 
 def _checks(options: argparse.Namespace) -> list[Check]:
@@ -52,24 +63,11 @@ def _checks(options: argparse.Namespace) -> list[Check]:
         settings = Settings.read(url=options.url, token=options.token, directory=options.directory)
     except ConfigurationError as error:
         return [problem("settings", str(error), "correct the setting; the other checks follow then")]
-    return [
-        *collector_checks.checks(settings, options.scope or SCOPES[:1]),
-        *machine_checks.checks(settings, os.environ),
-    ]
-
-
-def _naming(mend: str, given: Mapping[str, str]) -> str:
-    """Name the options that were given in place of their variables."""
-    for variable, option in given.items():
-        mend = mend.replace(variable, option)
-    return mend
+    return [*of_collector(settings, options.scope or SCOPES[:1]), *of_machine(settings.directory, os.environ)]
 
 
 def _print(terminal: Terminal, variables: list[dict[str, str]], checks: list[Check]) -> None:
-    given = [each for each in variables if each["from"] != NOT_SET]
-    rows = [[Text(each["name"]), Text(each["value"]), Text(each["from"])] for each in given]
-    for line in table(VARIABLES, rows, terminal.width):
-        terminal.say(*line)
+    terminal.say_table(COLUMNS, [list(each.values()) for each in variables if each["from"] != NOT_SET])
     terminal.say("")
     for check in checks:
         terminal.say(Text(f"{check.state:<8}", STYLES[check.state]), f"{check.name:<10} {check.sentence}")

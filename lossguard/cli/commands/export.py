@@ -5,7 +5,6 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from lossguard.cli.connection import add_options, connected
 from lossguard.cli.errors import CommandError
@@ -36,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigurationError("--json would be mixed with the file: give another FILE than -")
     with connected(options) as client:
         run_id = find(client, options.which_run)["id"]
-        path = f"/runs/{quote(run_id, safe='')}/export?format={kind}"
+        path = f"/runs/{run_id}/export?format={kind}"
         if to_stdout:
             client.download(path, sys.stdout.buffer)
             return 0
@@ -44,30 +43,25 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"run": run_id, "file": options.output, "format": kind, "bytes": num_bytes})
     else:
-        Terminal.of().say(f"{options.output}: {count(num_bytes)} bytes")
+        Terminal().say(f"{options.output}: {count(num_bytes)} bytes")
     return 0
 
 
 def _downloaded(client: Client, path: str, target: Path) -> int:
-    """The bytes that were written."""
+    """The bytes that were written; a regular file is there only once all of it has come."""
     try:
         if target.exists() and not target.is_file():  # a pipe or a device, which a file must not replace
             with target.open("wb") as file:
                 return client.download(path, file)
-        return _downloaded_whole(client, path, target)
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        with part.open("xb") as file:
+            try:
+                num_bytes = client.download(path, file)
+                file.close()  # what is left in its buffer may not fit the disk
+                part.replace(target)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+        return num_bytes
     except OSError as problem:
         raise CommandError(f"{target} cannot be written: {problem.strerror or problem}") from None
-
-
-def _downloaded_whole(client: Client, path: str, target: Path) -> int:
-    """The file is there only once all of it has come."""
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    with part.open("xb") as file:
-        try:
-            num_bytes = client.download(path, file)
-            file.close()  # what is left in its buffer may not fit the disk
-            part.replace(target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-    return num_bytes

@@ -3,29 +3,29 @@
 import argparse
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
 
-from lossguard.cli.connection import add_options, connected, incident_page
+from lossguard.cli import interventions
+from lossguard.cli.connection import add_options, connected, dashboard_page
 from lossguard.cli.errors import CommandError, ExitCode
-from lossguard.cli.interventions import action_of, is_holding, is_running, lines_of
-from lossguard.cli.interventions import fields as intervention_fields
 from lossguard.cli.named_run import Found, add_run, find
-from lossguard.cli.terminal import Style, Terminal, TerminalColumn, Text, print_json, table
+from lossguard.cli.terminal import Style, Terminal, TerminalColumn, Text, print_json
 from lossguard.client.client import Client
 from lossguard.vocabulary.states import IncidentState, Outcome
 from lossguard.vocabulary.wording import count, incident_standing, number, recovery_sentence
 
 COLUMNS = (
-    TerminalColumn(title="N", right=True),
-    TerminalColumn(title="KIND"),
-    TerminalColumn(title="STATE"),
-    TerminalColumn(title="ONSET", right=True),
-    TerminalColumn(title="PEAK", right=True, rank=2),
-    TerminalColumn(title="END", right=True),
-    TerminalColumn(title="SIGNAL", rank=3),
-    TerminalColumn(title="SCORE", right=True, rank=4),
-    TerminalColumn(title="ACTION", min_width=10, rank=1),
+    TerminalColumn("N", right=True),
+    TerminalColumn("KIND"),
+    TerminalColumn("STATE"),
+    TerminalColumn("ONSET", right=True),
+    TerminalColumn("PEAK", right=True, rank=2),
+    TerminalColumn("END", right=True),
+    TerminalColumn("SIGNAL", rank=3),
+    TerminalColumn("SCORE", right=True, rank=4),
+    TerminalColumn("ACTION", min_width=10, rank=1),
 )
+NAMES = ("number", "kind", "state", "outcome", "signal", "onset_step", "detected_step", "peak_step", "end_step")
+DETAILS = ("peak_value", "expected", "lasting_probability", "reasons")
 
 
 def add_to(commands: Any) -> None:
@@ -40,50 +40,53 @@ def run(options: argparse.Namespace) -> int:
     with connected(options) as client:
         found = find(client, options.which_run)
         incidents = of_run(client, found["id"])
-    if options.number is None:
-        _show_all(found, incidents, as_json=options.json)
-    else:
+    if options.number is not None:
         _show_one(found, incidents, options.number, as_json=options.json)
+    elif options.json:
+        print_json([fields(each, found) for each in incidents])
+    elif incidents:
+        Terminal().say_table(COLUMNS, rows(incidents, found))
+    else:
+        Terminal().say(f"{found['id']} has no incidents")
     return 0
 
 
 def of_run(client: Client, run_id: str) -> list[Found]:
     """The incidents of a run, the oldest first."""
-    return list(client.get(f"/runs/{quote(run_id, safe='')}/incidents"))
+    return list(client.get(f"/runs/{run_id}/incidents"))
 
 
 def fields(incident: Found, run: Found) -> dict[str, Any]:
     """An incident as `--json` prints it."""
-    names = ("number", "kind", "state", "outcome", "signal", "onset_step", "detected_step", "peak_step", "end_step")
     details = incident.get("details") or {}
-    shown = {name: incident[name] for name in (*names, "score", "segment", "opened_at", "changed_at", "verdict")}
-    shown |= {name: details.get(name) for name in ("peak_value", "expected", "lasting_probability", "reasons")}
-    shown["interventions"] = [intervention_fields(each) for each in _answers(incident, run)]
-    return shown | {"dashboard": incident_page(run["id"], incident["number"])}
+    shown = {name: incident[name] for name in (*NAMES, "score", "segment", "opened_at", "changed_at", "verdict")}
+    shown |= {name: details.get(name) for name in DETAILS}
+    shown["interventions"] = [interventions.fields(each) for each in _answers(incident, run)]
+    return shown | {"dashboard": dashboard_page("incident", run=run["id"], incident=incident["number"])}
 
 
-def rows(incidents: Sequence[Found], run: Found) -> list[list[Text]]:
+def rows(incidents: Sequence[Found], run: Found) -> list[list[str | Text]]:
     """Rows of a table with COLUMNS."""
-    return [_row(each, run) for each in incidents]
-
-
-def _row(incident: Found, run: Found) -> list[Text]:
     return [
-        Text(str(incident["number"])),
-        Text(incident["kind"]),
-        state_text(incident, run),
-        Text(count(incident["onset_step"])),
-        Text(count(incident["peak_step"])),
-        Text(count(incident["end_step"])),
-        Text(incident["signal"]),
-        Text(number(incident["score"])),
-        Text(next((action_of(each) for each in reversed(_answers(incident, run))), "none")),
+        [
+            str(each["number"]),
+            each["kind"],
+            state_text(each, run),
+            count(each["onset_step"]),
+            count(each["peak_step"]),
+            count(each["end_step"]),
+            each["signal"],
+            number(each["score"]),
+            next(map(interventions.action_of, reversed(_answers(each, run))), "none"),
+        ]
+        for each in incidents
     ]
 
 
 def state_text(incident: Found, run: Found) -> Text:
     """Return the standing of an incident and, once it is over, its outcome, in its colour."""
-    details, is_held = incident.get("details") or {}, is_running(run) and any(map(is_holding, _answers(incident, run)))
+    details = incident.get("details") or {}
+    is_held = interventions.is_running(run) and any(map(interventions.is_holding, _answers(incident, run)))
     text = incident_standing(incident["state"], incident["outcome"], details, is_held=is_held)
     if incident["state"] != IncidentState.CLOSED or details.get("superseded_by") is not None:
         return Text(text, Style.YELLOW)
@@ -94,27 +97,16 @@ def _answers(incident: Found, run: Found) -> list[Found]:
     return [each for each in run["interventions"] if each["incident"] == incident["number"]]
 
 
-def _show_all(run: Found, incidents: Sequence[Found], *, as_json: bool) -> None:
-    if as_json:
-        print_json([fields(each, run) for each in incidents])
-        return
-    terminal = Terminal.of()
-    if not incidents:
-        terminal.say(f"{run['id']} has no incidents")
-        return
-    for line in table(COLUMNS, rows(incidents, run), terminal.width):
-        terminal.say(*line)
-
-
 def _show_one(run: Found, incidents: Sequence[Found], chosen: int, *, as_json: bool) -> None:
     incident = next((each for each in incidents if each["number"] == chosen), None)
     if incident is None:
         known = f"it has {len(incidents)}" if incidents else "it has none"
         raise CommandError(f"run {run['id']} has no incident {chosen}: {known}", ExitCode.NOT_FOUND)
+    shown = fields(incident, run)
     if as_json:
-        print_json(fields(incident, run))
+        print_json(shown)
         return
-    terminal, shown = Terminal.of(), fields(incident, run)
+    terminal = Terminal()
     terminal.say(
         Text(f"Incident {chosen} of {run['id']}", Style.BOLD), f": {incident['kind']}, ", state_text(incident, run)
     )
@@ -131,7 +123,8 @@ def _show_one(run: Found, incidents: Sequence[Found], chosen: int, *, as_json: b
         terminal.say(f"  {reason}")
     if incident["verdict"]:
         terminal.say(f"Cause: {incident['verdict'].get('sentence', incident['verdict'].get('cause'))}")
-    for line in (line for each in _answers(incident, run) for line in lines_of(each)):
-        terminal.say(line)
+    for each in _answers(incident, run):
+        for line in interventions.lines_of(each):
+            terminal.say(line)
     if shown["dashboard"]:
         terminal.say(shown["dashboard"])

@@ -6,16 +6,14 @@
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from lossguard.cli.connection import add_confirmation, add_options, change, confirm, connected, read_back
 from lossguard.cli.errors import CommandError, ExitCode
 from lossguard.cli.interventions import action_of, fields
 from lossguard.cli.named_run import find
-from lossguard.cli.terminal import Style, Terminal, TerminalColumn, Text, print_json, table
-from lossguard.client.client import Client
+from lossguard.cli.terminal import Style, Terminal, TerminalColumn, Text, print_json
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.protocol import decode_number
 from lossguard.vocabulary.states import Layer
@@ -26,32 +24,23 @@ FIRST_RUN_MODE = "first_run_mode"
 """A value of the collector alone, which is not among the values of a run."""
 EXPLAIN = "explain"
 CHOICES = (
-    TerminalColumn(title="TREATMENT"),
-    TerminalColumn(title="REWIND TO", right=True),
-    TerminalColumn(title="SKIP", right=True, rank=2),
-    TerminalColumn(title="PRIOR", right=True, rank=1),
-    TerminalColumn(title="RECORDS", right=True),
-    TerminalColumn(title="CHANCE", right=True),
-    TerminalColumn(title="COST", right=True),
+    TerminalColumn("TREATMENT"),
+    TerminalColumn("REWIND TO", right=True),
+    TerminalColumn("SKIP", right=True, rank=2),
+    TerminalColumn("PRIOR", right=True, rank=1),
+    TerminalColumn("RECORDS", right=True),
+    TerminalColumn("CHANCE", right=True),
+    TerminalColumn("COST", right=True),
 )
 """Chances of getting past: without records, and with them; costs in steps of training."""
 ARMS = (
-    TerminalColumn(title="TRIED"),
-    TerminalColumn(title="STEPS", right=True),
-    TerminalColumn(title="HELD-OUT LOSS", right=True),
-    TerminalColumn(title="MINUS WAIT", right=True),
-    TerminalColumn(title="GOT PAST"),
+    TerminalColumn("TRIED"),
+    TerminalColumn("STEPS", right=True),
+    TerminalColumn("HELD-OUT LOSS", right=True),
+    TerminalColumn("MINUS WAIT", right=True),
+    TerminalColumn("GOT PAST"),
 )
-COLUMNS = (TerminalColumn(title="NAME"), TerminalColumn(title="VALUE", min_width=10), TerminalColumn(title="FROM"))
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyOwner:
-    """Whose policy it is."""
-
-    path: str
-    name: str
-    layer: Layer
+COLUMNS = (TerminalColumn("NAME"), TerminalColumn("VALUE", min_width=10), TerminalColumn("FROM"))
 
 
 def add_to(commands: Any) -> None:
@@ -74,20 +63,33 @@ def run(options: argparse.Namespace) -> int:
     if options.words[:1] == [EXPLAIN]:
         return _explain(options)
     named, action, values = _parsed(options)
+    changes = dict.fromkeys(values) if action == "unset" else dict(map(_assignment, values))  # None removes a value
     with connected(options) as client:
-        target = _target(client, named, options.project)
-        shown = client.get(target.path)
-        if action != "show":
-            body = _body(_changes(action, values), shown["values"])
-            confirm(options, f"{action.capitalize()} {', '.join(values)} in the policy of {target.name}?")
-            change(client, "PUT", target.path, body)
-            shown = read_back("the policy is changed", lambda: client.get(target.path))
+        if named is not None:
+            name, layer = find(client, named)["id"], Layer.RUN
+            path = f"/runs/{name}/policy"
+        elif options.project is not None:
+            name, layer, path = options.project, Layer.PROJECT, f"/policy?{urlencode({'project': options.project})}"
+        else:
+            name, layer, path = "the collector", Layer.COLLECTOR, "/policy"
+        shown = client.get(path)
+        if changes:
+            body = _body(changes, shown["values"])
+            confirm(options, f"{action.capitalize()} {', '.join(values)} in the policy of {name}?")
+            change(client, "PUT", path, body)
+            shown = read_back("the policy is changed", lambda: client.get(path))
+    terminal = Terminal()
     if options.json:
-        print_json({"of": target.name, "layer": target.layer.value} | shown)
-    elif action == "show":
-        _print(Terminal.of(), shown)
+        print_json({"of": name, "layer": layer.value} | shown)
+    elif changes:
+        whose = name if layer is Layer.COLLECTOR else f"{layer} {name}"
+        for changed, value in changes.items():
+            terminal.say(f"{whose}: {changed} {'is no longer set' if value is None else f'= {_shown(value)}'}")
     else:
-        _say_changed(Terminal.of(), target, _changes(action, values))
+        rows = [_row(each["name"], each["value"], each["from"]) for each in shown["values"]]
+        if first := (shown["layers"].get(Layer.COLLECTOR) or {}).get(FIRST_RUN_MODE):
+            rows.append(_row(FIRST_RUN_MODE, first, Layer.COLLECTOR.value))
+        terminal.say_table(COLUMNS, rows)
     return 0
 
 
@@ -110,20 +112,6 @@ def _parsed(options: argparse.Namespace) -> tuple[str | None, str, list[str]]:
         needs = "takes no values" if values else "needs values, such as mode=approve"
         raise ConfigurationError(f"`policy {action}` {needs}")
     return named, action, values
-
-
-def _target(client: Client, named: str | None, project: str | None) -> PolicyOwner:
-    if named is not None:
-        run_id = find(client, named)["id"]
-        return PolicyOwner(f"/runs/{quote(run_id, safe='')}/policy", run_id, Layer.RUN)
-    if project is not None:
-        return PolicyOwner(f"/policy?{urlencode({'project': project})}", project, Layer.PROJECT)
-    return PolicyOwner("/policy", "the collector", Layer.COLLECTOR)
-
-
-def _changes(action: str, values: Sequence[str]) -> dict[str, Any]:
-    """The new value of each name; None removes one."""
-    return dict.fromkeys(values) if action == "unset" else dict(_assignment(each) for each in values)
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -149,27 +137,13 @@ def _body(changes: dict[str, Any], known: Sequence[dict[str, Any]]) -> dict[str,
     return body | ({"detection": detection} if detection else {})
 
 
-def _print(terminal: Terminal, shown: dict[str, Any]) -> None:
-    rows = [_row(each["name"], each["value"], each["from"]) for each in shown["values"]]
-    if first := (shown["layers"].get(Layer.COLLECTOR) or {}).get(FIRST_RUN_MODE):
-        rows.append(_row(FIRST_RUN_MODE, first, Layer.COLLECTOR.value))
-    for line in table(COLUMNS, rows, terminal.width):
-        terminal.say(*line)
-
-
-def _row(name: str, value: Any, layer: str) -> list[Text]:
-    return [Text(name), Text(_shown(value)), Text(layer, None if layer == "default" else Style.YELLOW)]
+def _row(name: str, value: Any, layer: str) -> list[str | Text]:
+    return [name, _shown(value), Text(layer, None if layer == "default" else Style.YELLOW)]
 
 
 def _shown(value: Any) -> str:
     """Return the value as it is typed after `set NAME=`."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _say_changed(terminal: Terminal, target: PolicyOwner, changes: dict[str, Any]) -> None:
-    whose = target.name if target.layer is Layer.COLLECTOR else f"{target.layer} {target.name}"
-    for name, value in changes.items():
-        terminal.say(f"{whose}: {name} {'is no longer set' if value is None else f'= {_shown(value)}'}")
 
 
 # The numbers behind a decision.
@@ -191,13 +165,12 @@ def _explain(options: argparse.Namespace) -> int:
     if options.json:
         print_json(found)
         return 0
-    terminal = Terminal.of()
+    terminal = Terminal()
     for each in found:
         terminal.say(Text(f"Incident {count(each['incident'])}", Style.BOLD), f": {each['action']}")
-        for line in table(CHOICES, [_choice_row(choice) for choice in each["choices"]], terminal.width):
-            terminal.say(*line)
-        for line in table(ARMS, [_arm_row(arm) for arm in each["arms"]], terminal.width) if each["arms"] else ():
-            terminal.say(*line)
+        terminal.say_table(CHOICES, list(map(_choice_row, each["choices"])))
+        if each["arms"]:
+            terminal.say_table(ARMS, list(map(_arm_row, each["arms"])))
     return 0
 
 
@@ -209,26 +182,23 @@ def _explained(intervention: dict[str, Any], run: dict[str, Any]) -> dict[str, A
     return shown | {"choices": (intervention["details"] or {}).get("choices", []), "arms": arms}
 
 
-def _choice_row(choice: dict[str, Any]) -> list[Text]:
-    remedy = f" {choice['remedy']}" if choice["remedy"] else ""
+def _choice_row(choice: dict[str, Any]) -> list[str]:
     return [
-        Text(f"{choice['arm']}{remedy}"),
-        Text(count(choice["rewind_to"])),
-        Text(batches(choice["skip_from"], choice["skip_to"])),
-        Text(number(choice["prior"])),
-        Text(f"{choice['past']} of {choice['tried']}" if choice["tried"] else "none"),
-        Text(number(choice["chance"])),
-        Text(f"{choice['cost']:.0f}"),
+        _treatment(choice),
+        count(choice["rewind_to"]),
+        batches(choice["skip_from"], choice["skip_to"]),
+        number(choice["prior"]),
+        f"{choice['past']} of {choice['tried']}" if choice["tried"] else "none",
+        number(choice["chance"]),
+        f"{choice['cost']:.0f}",
     ]
 
 
-def _arm_row(arm: dict[str, Any]) -> list[Text]:
+def _arm_row(arm: dict[str, Any]) -> list[str]:
     loss, difference, error = (decode_number(arm[name]) for name in ("loss", "difference", "error"))
-    remedy = f" {arm['remedy']}" if arm["remedy"] else ""
-    return [
-        Text(f"{arm['arm']}{remedy}"),
-        Text(count(arm["steps"])),
-        Text(f"{loss:.4f}"),
-        Text(f"{difference:+.4f} +- {error:.4f}"),
-        Text("yes" if arm["got_past"] else "no"),
-    ]
+    figures = f"{loss:.4f}", f"{difference:+.4f} +- {error:.4f}"
+    return [_treatment(arm), count(arm["steps"]), *figures, "yes" if arm["got_past"] else "no"]
+
+
+def _treatment(of: dict[str, Any]) -> str:
+    return f"{of['arm']} {of['remedy']}" if of["remedy"] else str(of["arm"])

@@ -2,29 +2,30 @@
 
 import argparse
 import time
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
 from lossguard.cli.connection import add_options, connected
-from lossguard.cli.named_run import NAMED, PAGE, Found, listed, read
-from lossguard.cli.terminal import Style, Terminal, TerminalColumn, Text, print_json, table
+from lossguard.cli.named_run import NAMED, PAGE, Found, listed
+from lossguard.cli.terminal import Style, Terminal, TerminalColumn, Text, print_json
 from lossguard.vocabulary.errors import ConfigurationError
-from lossguard.vocabulary.run_search import ARCHIVED, RunOrder, Search
+from lossguard.vocabulary.run_search import ARCHIVED, RunOrder, parse
 from lossguard.vocabulary.states import RunState, RunVerdict
 from lossguard.vocabulary.wording import MISSING, ago, count, number
 
 COLUMNS = (
-    TerminalColumn(title="VERDICT"),
-    TerminalColumn(title="NAME", min_width=8),
-    TerminalColumn(title="ID"),  # never cut: people type it
-    TerminalColumn(title="PROJECT", min_width=7, rank=3),
-    TerminalColumn(title="STEP", right=True),
-    TerminalColumn(title="LOSS", right=True),
-    TerminalColumn(title="OPEN", right=True, rank=1),
-    TerminalColumn(title="WAITING", right=True, rank=1),
-    TerminalColumn(title="LAST REPORT", right=True, rank=2),
+    TerminalColumn("VERDICT"),
+    TerminalColumn("NAME", min_width=8),
+    TerminalColumn("ID"),  # never cut: people type it
+    TerminalColumn("PROJECT", min_width=7, rank=3),
+    TerminalColumn("STEP", right=True),
+    TerminalColumn("LOSS", right=True),
+    TerminalColumn("OPEN", right=True, rank=1),
+    TerminalColumn("WAITING", right=True, rank=1),
+    TerminalColumn("LAST REPORT", right=True, rank=2),
 )
-STYLES = {
+STYLES: Mapping[str, Style] = {
     RunVerdict.HEALTHY: Style.GREEN,
     RunVerdict.RECOVERING: Style.YELLOW,
     RunVerdict.DIVERGED: Style.RED,
@@ -59,38 +60,38 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.limit < 1:
         raise ConfigurationError(f"--limit {options.limit} must be a number of runs, from 1")
-    search = read(options.search) if options.search else None
-    since = None if options.since is None else time.time() - seconds_of(options.since)
+    query = _query(options)
     with connected(options) as client:
-        asked = listed(client, _query(options, search, since), limit=min(options.limit + 1, PAGE))
-        shown = list(islice(asked, options.limit + 1))
+        shown = list(islice(listed(client, query, limit=min(options.limit + 1, PAGE)), options.limit + 1))
         is_empty = not shown and not options.json and next(listed(client, NAMED, limit=1), None) is None
     has_more, shown = len(shown) > options.limit, shown[: options.limit]
     if options.json:
         print_json([fields(each) for each in shown])
         return 0
-    terminal = Terminal.of()
+    terminal = Terminal()
     if not shown:
         terminal.say("there are no runs" if is_empty else "no run fits")
         return 0
-    for line in table(COLUMNS, [_row(each, time.time()) for each in shown], terminal.width):
-        terminal.say(*line)
+    terminal.say_table(COLUMNS, [_row(each, time.time()) for each in shown])
     if has_more:
         terminal.say(Text(f"there are more: --limit {2 * options.limit}", Style.DIM))
     return 0
 
 
-def _query(options: argparse.Namespace, search: Search | None, since: float | None) -> list[tuple[str, str | float]]:
-    """Parameters of the request to the collector."""
+def _query(options: argparse.Namespace) -> list[tuple[str, str | float]]:
+    """Parameters of the request to the collector. Raises ConfigurationError for a search that cannot be read."""
+    search = parse(options.search or "")
+    if search.problems:
+        raise ConfigurationError(f"--search: {' '.join(search.problems)}")
     query: list[tuple[str, str | float]] = [("sort", options.sort), *(("tag", tag) for tag in options.tag)]
-    if not options.archived and (search is None or ARCHIVED not in search.names):
+    if not options.archived and ARCHIVED not in search.names:
         query.append(("archived", "false"))
-    values = {"project": options.project, "state": options.state, "search": options.search, "since": since}
+    since = None if options.since is None else time.time() - _seconds_of(options.since)
+    values = {"project": options.project, "state": options.state, "search": options.search or None, "since": since}
     return query + [(name, value) for name, value in values.items() if value is not None]
 
 
-def seconds_of(text: str) -> float:
-    """The seconds of a duration such as 90s, 30m, 12h or 7d. Raises ConfigurationError."""
+def _seconds_of(text: str) -> float:
     number, unit = text[:-1], text[-1:]
     if unit not in SECONDS or not number.isdecimal():
         raise ConfigurationError(f"--since {text} must be a whole number and a unit: 90s, 30m, 12h or 7d")
@@ -104,21 +105,21 @@ def fields(run: Found) -> dict[str, Any]:
     return {name: run.get(name) for name in (*names, "open_incidents", "waiting", *times)}
 
 
-def _row(run: Found, now: float) -> list[Text]:
+def _row(run: Found, now: float) -> list[str | Text]:
     num_open, num_waiting = run.get("open_incidents"), run.get("waiting")
     return [
         verdict_text(run, run["sentence"].partition(":")[0]),
-        Text(run["name"] or MISSING),
-        Text(run["id"]),
-        Text(run["project"]),
-        Text(count(run.get("step"))),
-        Text(number((run.get("metrics") or {}).get("loss"))),
+        run["name"] or MISSING,
+        run["id"],
+        run["project"],
+        count(run.get("step")),
+        number((run.get("metrics") or {}).get("loss")),
         Text(count(num_open), Style.YELLOW if num_open else None),
         Text(count(num_waiting), Style.RED if num_waiting else None),
-        Text(ago(run["last_report_at"], now)),
+        ago(run["last_report_at"], now),
     ]
 
 
 def verdict_text(run: Found, text: str) -> Text:
     """The verdict of a run, as a word or a sentence, in its colour."""
-    return Text(text, next((style for known, style in STYLES.items() if known == run["verdict"]), None))
+    return Text(text, STYLES.get(run["verdict"]))

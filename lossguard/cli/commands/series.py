@@ -2,7 +2,7 @@
 
 import argparse
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from lossguard.cli.connection import add_options, connected
 from lossguard.cli.errors import CommandError, ExitCode
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json([{"run": found["id"], "metric": name} | fields(series) for name, series in read.items()])
         return 0
-    terminal = Terminal.of()
+    terminal = Terminal()
     for name, series in read.items():
         _draw(terminal, name, series)
         for each in left[name]:
@@ -58,10 +58,10 @@ def _discarded(client: Client, run: Found, name: str, options: argparse.Namespac
     """Describe what rollbacks discarded of the metric, in a line for each of the newest branches."""
     branches = []
     for each in run["segments"]:
-        first = each["first_step"] if each["live_from"] is None else each["live_to"]
-        if first is None or each["last_step"] is None:
+        begin, end = each["first_step"] if each["live_from"] is None else each["live_to"], each["last_step"]
+        if begin is None or end is None:
             continue
-        first, last = max(first, options.first or 0), min(each["last_step"], options.last or each["last_step"])
+        first, last = max(begin, options.first or 0), min(end, options.last or end)
         if first <= last:
             branches.append((each["number"], first, last))
     lines = []
@@ -85,7 +85,7 @@ def of_metric(
     """A metric over the live line, or over one segment, in columns."""
     query = {"metric": metric, "from": first, "to": last, "points": points, "segment": segment}
     given = urlencode({name: value for name, value in query.items() if value is not None})
-    series: Series = client.get(f"/runs/{quote(run_id, safe='')}/series?{given}")
+    series: Series = client.get(f"/runs/{run_id}/series?{given}")
     return series
 
 
@@ -127,8 +127,7 @@ def _draw(terminal: Terminal, name: str, series: Series) -> None:
         return
     steps = f"steps {count(series['first_step'][0])} to {count(series['last_step'][-1])}"
     terminal.say(Text(name, Style.BOLD), Text(f"  {steps}", Style.DIM))
-    terminal.say(*sparkline(cells(series, terminal.chart_width), has_unicode=terminal.has_unicode))
+    terminal.say(*sparkline(cells(series, terminal.chart_width)))
     figures = "  ".join(f"{each} {number(found[each])}" for each in ("min", "max", "last"))
     num_bad = found["non_finite"]
-    bad = [Text(f"  NaN or infinite at {plural(num_bad, 'step')}", Style.RED)] if num_bad else []
-    terminal.say(figures, *bad)
+    terminal.say(figures, Text(f"  NaN or infinite at {plural(num_bad, 'step')}" if num_bad else "", Style.RED))

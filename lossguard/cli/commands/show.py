@@ -5,14 +5,13 @@ import math
 import time
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
 
 from lossguard.cli import interventions
 from lossguard.cli.commands import incidents as incidents_command
 from lossguard.cli.commands.runs import verdict_text
-from lossguard.cli.connection import add_options, connected, run_page
+from lossguard.cli.connection import add_options, connected, dashboard_page
 from lossguard.cli.named_run import Found, add_run, find
-from lossguard.cli.terminal import Style, Terminal, Text, print_json, table
+from lossguard.cli.terminal import Style, Terminal, Text, print_json
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK, decode_number, uncertified_state, why_unguarded, why_unsaved
 from lossguard.vocabulary.run_search import tags_of
 from lossguard.vocabulary.states import NOT_REPLAYED, Arm
@@ -61,6 +60,8 @@ def _harm_of_waiting(arms: Sequence[dict[str, Any]]) -> list[str]:
 # The command.
 
 SHOWN_METRICS = ("loss", "grad_norm", "log_z", "lr", "tokens")
+NAMES = ("id", "name", "project", "state", "verdict", "sentence", "note", "host", "git_commit", "command")
+TIMES = ("started_at", "last_report_at", "finished_at", "archived_at")
 
 
 def add_to(commands: Any) -> None:
@@ -73,45 +74,35 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     with connected(options) as client:
         found = find(client, options.which_run)
-        path = f"/runs/{quote(found['id'], safe='')}"
         incidents = incidents_command.of_run(client, found["id"])
-        about = (client.get(f"{path}/{name}") for name in ("goodput", "policy", "costs"))
+        about = (client.get(f"/runs/{found['id']}/{name}") for name in ("goodput", "policy", "costs"))
         shown = fields(found, incidents, *about)
     if options.json:
         print_json(shown)
     else:
-        _print(Terminal.of(), shown, found, incidents)
+        _print(Terminal(), shown, found, incidents)
     return 0
 
 
 def fields(run: Found, incidents: list[Found], goodput: Found, policy: Found, costs: Found) -> dict[str, Any]:
     """A run as `lossguard show --json` prints it."""
     newest = run["newest_step"] or {"step": None, "metrics": {}}
-    names = (
-        "id",
-        "name",
-        "project",
-        "state",
-        "verdict",
-        "sentence",
-        "note",
-        "host",
-        "git_commit",
-        "command",
-        "capabilities",
-    )
-    times = ("started_at", "last_report_at", "finished_at", "archived_at")
-    shown = {name: run.get(name) for name in (*names, *times)}
-    shown |= {"tags": tags_of(run.get("tags"), run["config"])}
-    shown |= {"step": newest["step"], "total_steps": run["total_steps"], "progress": progress_of(run)}
-    shown |= {"metrics": newest["metrics"], "story": story(run, goodput, incidents, costs)}
-    shown |= {"goodput": goodput["goodput"], "seconds": goodput["seconds"]}
-    shown["incidents"] = [incidents_command.fields(each, run) for each in incidents]
-    shown["interventions"] = [interventions.fields(each) for each in run["interventions"]]
-    shown["waiting"] = [each["number"] for each in interventions.waiting(run)]
-    shown["uncertified"] = _uncertified(run)
-    shown["policy"] = {each["name"]: {"value": each["value"], "from": each["from"]} for each in policy["values"]}
-    return shown | {"dashboard": run_page(run["id"])}
+    return {name: run.get(name) for name in (*NAMES, "capabilities", *TIMES)} | {
+        "tags": tags_of(run.get("tags"), run["config"]),
+        "step": newest["step"],
+        "total_steps": run["total_steps"],
+        "progress": progress_of(run),
+        "metrics": newest["metrics"],
+        "story": story(run, goodput, incidents, costs),
+        "goodput": goodput["goodput"],
+        "seconds": goodput["seconds"],
+        "incidents": [incidents_command.fields(each, run) for each in incidents],
+        "interventions": [interventions.fields(each) for each in run["interventions"]],
+        "waiting": [each["number"] for each in interventions.waiting(run)],
+        "uncertified": _uncertified(run),
+        "policy": {each["name"]: {"value": each["value"], "from": each["from"]} for each in policy["values"]},
+        "dashboard": dashboard_page("run", run=run["id"]),
+    }
 
 
 def _uncertified(run: Found) -> dict[str, Any] | None:
@@ -131,13 +122,17 @@ def _print(terminal: Terminal, shown: dict[str, Any], run: Found, incidents: lis
     terminal.say(_progress(shown, run["latest"]))
     if shown["note"]:
         terminal.say(f"Note: {shown['note']}")
-    if why := why_unguarded(shown["capabilities"] or ()):
-        terminal.say(Text("Nothing is rolled back any more: ", Style.RED), f"{why}.")
-    if why := why_unsaved(shown["capabilities"] or ()):
-        terminal.say(Text("Checkpoints cannot be saved: ", Style.RED), f"{why}.")
-    if shown["uncertified"]:
-        sentence = never_restored(**shown["uncertified"], restorable=run["restorable_steps"])
-        terminal.say(Text("Checkpoint without a certificate: ", Style.RED), f"{sentence}.")
+    capabilities, uncertified = shown["capabilities"] or (), shown["uncertified"]
+    for what, why in (
+        ("Nothing is rolled back any more", why_unguarded(capabilities)),
+        ("Checkpoints cannot be saved", why_unsaved(capabilities)),
+        (
+            "Checkpoint without a certificate",
+            uncertified and never_restored(**uncertified, restorable=run["restorable_steps"]),
+        ),
+    ):
+        if why:
+            terminal.say(Text(f"{what}: ", Style.RED), f"{why}.")
     for each in interventions.waiting(run):
         first, *others = _what_to_do(run, each)
         terminal.say(Text("Waiting for you: ", Style.RED), first)
@@ -145,8 +140,7 @@ def _print(terminal: Terminal, shown: dict[str, Any], run: Found, incidents: lis
             terminal.say(f"  {other}")
     if incidents:
         terminal.say("")
-        for line in table(incidents_command.COLUMNS, incidents_command.rows(incidents, run), terminal.width):
-            terminal.say(*line)
+        terminal.say_table(incidents_command.COLUMNS, incidents_command.rows(incidents, run))
         terminal.say("")
     by_hand = [each for each in run["interventions"] if each["incident"] is None]
     for sentence in (sentence for each in by_hand for sentence in interventions.lines_of(each)):
@@ -176,20 +170,15 @@ def _what_to_do(run: Found, each: Found) -> list[str]:
         both = f"lossguard approve {run['id']}, or lossguard reject {run['id']}"
         return [f"intervention {each['number']} ({what}): {both}"]
     can_roll_back = CAN_ROLL_BACK in run["capabilities"] and run["restorable_steps"]
-    rollback = f"lossguard rollback {run['id']} --to STEP: one of {_newest(run['restorable_steps'])}"
+    newest = ", ".join(map(count, sorted(run["restorable_steps"])[-3:]))
     restart = "start it again with the same run id"
     return [
         f"the run is held (intervention {each['number']})",
         f"lossguard release {run['id']}: training continues from the current step, as it is",
-        *[rollback] * bool(can_roll_back),
+        *([f"lossguard rollback {run['id']} --to STEP: one of {newest}"] if can_roll_back else ()),
         f"lower the learning rate: stop the trainer, lower the rate in its configuration, {restart}",
         "stop the run: end the trainer, and do not start it again",
     ]
-
-
-def _newest(steps: Sequence[int]) -> str:
-    """The last three of the restorable steps."""
-    return ", ".join(count(step) for step in sorted(steps)[-3:])
 
 
 def _policy(policy: dict[str, Any], name: str) -> str:

@@ -1,12 +1,12 @@
 """`lossguard sync`: deliver spools that were not delivered."""
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lossguard.cli.connection import add_options, address
+from lossguard.cli.connection import add_options, settings_of
 from lossguard.cli.errors import CommandError
 from lossguard.cli.named_run import run_folders_in
 from lossguard.cli.terminal import print_json, printable
@@ -35,12 +35,15 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    address(options)
-    settings = Settings.read(mode="online", url=options.url, token=options.token)
-    runs = run_folders_in(options.directory)
+    settings = settings_of(options)
+    directory, runs = options.directory, run_folders_in(options.directory)
     if options.again:
-        _forget_delivered(options.directory, runs)
-    problems = {run: deliver(run, settings, quiet=options.json) for run in runs}
+        try:
+            for each in runs:
+                deliver_again(each)
+        except OSError as problem:
+            raise CommandError(f"{directory} cannot be written ({problem.strerror}); nothing was lost") from None
+    problems = {each: _deliver(each, settings, quiet=options.json) for each in runs}
     num_delivered = sum(not problem for problem in problems.values())
     if options.json:
         shown = [{"folder": str(run), "delivered": not left, "left": left or None} for run, left in problems.items()]
@@ -50,15 +53,7 @@ def run(options: argparse.Namespace) -> int:
     return 0 if num_delivered == len(runs) else 1
 
 
-def _forget_delivered(directory: Path, runs: Iterable[Path]) -> None:
-    try:
-        for run in runs:
-            deliver_again(run)
-    except OSError as problem:
-        raise CommandError(f"{directory} cannot be written ({problem.strerror}); nothing was lost") from None
-
-
-def deliver(run: Path, settings: Settings, *, quiet: bool = False) -> str:
+def _deliver(run: Path, settings: Settings, *, quiet: bool) -> str:
     """Deliver the spools of a run, and print how that went unless `quiet`: empty, or in words what is not delivered."""
     was_delivered = all(map(is_delivered, spools_in(run)))
     problem = delivered(run, settings)
@@ -73,22 +68,17 @@ def delivered(run: Path, settings: Settings, progress: Callable[[float], None] =
     """Deliver the spools of a run: empty, or in words what is not delivered. `progress` gets percent of the bytes."""
     assert settings.url is not None
     newest = max((session_of(path)[0] for path in spools_in(run)), default="")
-    client = Client(settings.url, settings.token)
     writer = known_writer(run, newest)
     if writer is not None:
         writer = replace(writer, process=DELIVERS + writer.process)
-    sender = Sender(run, client, LogOnce(quiet=True), writer)
+    sender = Sender(run, Client(settings.url, settings.token), LogOnce(quiet=True), writer)
     sender.start()
     while sender.is_alive() and sender.num_failures < MAX_FAILURES:
         sender.join(0.1)
-        progress(_percent(run))
+        sizes = [(acknowledged(path), path.stat().st_size) for path in spools_in(run)]
+        progress(100.0 * sum(done for done, _ in sizes) / max(1, sum(size for _, size in sizes)))
     sender.close(0.0 if sender.is_alive() else 1.0)
     left = " and ".join(filter(None, [sender.set_aside.describe(), *sender.incomplete]))
     if not sender.delivered:
         return sender.problem
     return f"delivered, except {left}" if left else ""
-
-
-def _percent(run: Path) -> float:
-    sizes = [(acknowledged(path), path.stat().st_size) for path in spools_in(run)]
-    return 100.0 * sum(done for done, _ in sizes) / max(1, sum(size for _, size in sizes))

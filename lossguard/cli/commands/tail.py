@@ -159,7 +159,7 @@ def run(options: argparse.Namespace) -> int:
     """Ends with the run: 0 if it has finished, 1 if it was interrupted or has failed."""
     if not 0.1 <= options.interval <= 3600:
         raise ConfigurationError(f"--interval {options.interval:g} must be seconds, from 0.1 to 3600")
-    terminal = Terminal.of()
+    terminal = Terminal()
     with connected(options) as client:
         found = find(client, options.which_run)
         follower = RunEvents(client, found, options.metric or (), last=max(0, options.last))

@@ -29,34 +29,30 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.restore:
-        return _restore(options.directory, as_json=options.json)
-    return _trim(options.directory, Keep(options.keep), as_json=options.json)
+    try:
+        (_restore if options.restore else _trim)(options)
+    except OSError as problem:
+        done = "restored" if options.restore else "trimmed"
+        raise CommandError(f"{options.directory} cannot be {done} ({problem.strerror}); nothing was lost") from None
+    return 0
 
 
-def _trim(directory: Path, keep: Keep, *, as_json: bool) -> int:
+def _trim(options: argparse.Namespace) -> None:
     num_spools = num_before = num_after = 0
     try:
-        for run in run_folders_in(directory):
-            for _, before, after in archive.trim(run, keep):
+        for folder in run_folders_in(options.directory):
+            for _, before, after in archive.trim(folder, Keep(options.keep)):
                 num_spools, num_before, num_after = num_spools + 1, num_before + before, num_after + after
-    except OSError as problem:
-        raise CommandError(f"{directory} cannot be trimmed ({problem.strerror}); nothing was lost") from None
     finally:
-        if as_json:
+        if options.json:
             print_json({"spools": num_spools, "bytes_before": num_before, "bytes_after": num_after})
         else:
             print(f"{plural(num_spools, 'delivered spool')} trimmed from {num_before:,} to {num_after:,} bytes")
-    return 0
 
 
-def _restore(directory: Path, *, as_json: bool) -> int:
-    try:
-        num_spools = sum(1 for run in run_folders_in(directory) for _ in archive.restore(run))
-    except OSError as problem:
-        raise CommandError(f"{directory} cannot be restored ({problem.strerror}); nothing was lost") from None
-    if as_json:
+def _restore(options: argparse.Namespace) -> None:
+    num_spools = sum(1 for folder in run_folders_in(options.directory) for _ in archive.restore(folder))
+    if options.json:
         print_json({"restored": num_spools})
     else:
         print(f"{plural(num_spools, 'spool')} restored; sync delivers {form(num_spools, 'it', 'them')} again")
-    return 0

@@ -18,10 +18,14 @@ class Cli:
         return self.fails(0, *arguments)
 
     def json(self, *arguments: str) -> Any:
-        return json.loads(self(*arguments, "--json"))
+        return json.loads(self._printed(0, *arguments, "--json")[0])
 
     def fails(self, code: int, *arguments: str) -> str:
         """What it prints, on standard error if there is anything. It must end with this code."""
+        out, error = self._printed(code, *arguments)
+        return error or out
+
+    def _printed(self, code: int, *arguments: str) -> tuple[str, str]:
         self._capsys.readouterr()
         try:
             ended = main([*arguments])
@@ -29,4 +33,4 @@ class Cli:
             ended = int(left.code or 0)
         shown = self._capsys.readouterr()
         assert ended == code, shown
-        return shown.err or shown.out
+        return shown.out, shown.err

@@ -3,14 +3,13 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lossguard import Client
-from lossguard.__main__ import main
 from lossguard.cli.arguments import MODULE_OF
 from lossguard.cli.errors import ExitCode
+from tests.lossguard.cli.calls import Cli
 from tests.lossguard.cli.small_runs import trained
 from tests.lossguard.collectors import FakeCollector
 
@@ -35,71 +34,47 @@ def parts(heading: str, row: str) -> set[str]:
     return set(re.findall(r"`(\w+)`", found))
 
 
-def test_the_fields_of_each_command_are_those_of_the_page(
-    collector_client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_fields_of_each_command_are_those_of_the_page(collector_client: Client, tmp_path: Path, cli: Cli) -> None:
     run = trained(collector_client, "r", 100)
     run.report(100, [float("nan")])
-
-    def printed(*arguments: str) -> Any:
-        main([*arguments, "--json"])
-        return json.loads(capsys.readouterr().out)
-
-    assert printed("runs")[0].keys() == fields("`runs`")
-    shown = printed("show", "r")
+    assert cli.json("runs")[0].keys() == fields("`runs`")
+    shown = cli.json("show", "r")
     assert shown.keys() == fields("`show`")
-    assert shown["incidents"][0].keys() == printed("incidents", "r")[0].keys() == fields("`incidents`")
+    assert shown["incidents"][0].keys() == cli.json("incidents", "r")[0].keys() == fields("`incidents`")
     assert shown["interventions"][0].keys() == fields("An intervention")
-    (series,) = printed("series", "r", "loss")
+    (series,) = cli.json("series", "r", "loss")
     assert (series.keys(), series["buckets"][0].keys()) == (fields("`series`"), parts("`series`", "buckets"))
-    policy = printed("policy", "r")
+    policy = cli.json("policy", "r")
     assert policy.keys() == fields("`policy`")
     assert policy["values"][0].keys() == {"name", "value", "from", "part"} <= parts("`policy`", "values")
-    assert printed("policy", "explain", "r")[0].keys() == fields("`policy explain`")
-    held = printed("hold", "r")
-    assert (held.keys(), held["intervention"].keys()) == (
-        fields("`rollback`, `hold`, `release`"),
-        fields("An intervention"),
-    )
-    assert printed("note", "r", "look").keys() == fields("`note`")
-    assert printed("export", "r", "-o", str(tmp_path / "r.csv")).keys() == fields("`export`")
-    doctor = printed("doctor", "--directory", str(tmp_path))
+    assert cli.json("policy", "explain", "r")[0].keys() == fields("`policy explain`")
+    held = cli.json("hold", "r")
+    assert held.keys() == fields("`rollback`, `hold`, `release`")
+    assert held["intervention"].keys() == fields("An intervention")
+    assert cli.json("note", "r", "look").keys() == fields("`note`")
+    assert cli.json("export", "r", "-o", str(tmp_path / "r.csv")).keys() == fields("`export`")
+    doctor = cli.json("doctor", "--directory", str(tmp_path))
     assert doctor.keys() == fields("`doctor`")
     assert doctor["settings"][0].keys() == parts("`doctor`", "settings")
     assert doctor["checks"][0].keys() == {"check", "state", "sentence", "mend"} <= parts("`doctor`", "checks")
-    main(["show", "nope", "--json"])
-    assert json.loads(capsys.readouterr().err).keys() == fields("An error")
-
-
-def test_the_lines_of_tail_are_those_of_the_page(collector_client: Client, capsys: pytest.CaptureFixture[str]) -> None:
-    run = trained(collector_client, "r", 100)
-    run.report(100, [float("nan")])
+    assert json.loads(cli.fails(3, "show", "nope", "--json")).keys() == fields("An error")
     run.finish()
-    main(["tail", "r", "--last", "1", "--json"])
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    lines = [json.loads(line) for line in cli("tail", "r", "--last", "1", "--json").splitlines()]
     assert {line["event"] for line in lines} == {"state", "incident", "intervention", "step"}
     for line in lines:
         assert line.keys() - {"event"} in documented("`tail`")
 
 
 def test_the_fields_of_what_delivers_and_imports_are_those_of_the_page(
-    collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    collector: FakeCollector, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    spools = str(tmp_path / "spools")
     monkeypatch.setenv("LOSSGUARD_URL", collector.url)
     (tmp_path / "old.csv").write_text("step,loss\n0,2.0\n1,1.9\n")
-
-    def printed(*arguments: str) -> Any:
-        assert main([*arguments, "--json"]) == 0
-        return json.loads(capsys.readouterr().out)
-
-    done = printed("import", str(tmp_path / "old.csv"), "--directory", str(tmp_path / "spools"))
-    assert done.keys() == fields("`import`")
-    assert done["runs"][0].keys() == parts("`import`", "runs")
-    done = printed("sync", str(tmp_path / "spools"))
-    assert done.keys() == fields("`sync`")
-    assert done["runs"][0].keys() == parts("`sync`", "runs")
-    trimmed = printed("trim", str(tmp_path / "spools")).keys()
-    assert trimmed | printed("trim", str(tmp_path / "spools"), "--restore").keys() == fields("`trim`")
+    for command, arguments in (("import", [str(tmp_path / "old.csv"), "--directory", spools]), ("sync", [spools])):
+        done = cli.json(command, *arguments)
+        assert (done.keys(), done["runs"][0].keys()) == (fields(f"`{command}`"), parts(f"`{command}`", "runs"))
+    assert cli.json("trim", spools).keys() | cli.json("trim", spools, "--restore").keys() == fields("`trim`")
 
 
 def test_the_page_has_every_command_and_every_exit_code() -> None:

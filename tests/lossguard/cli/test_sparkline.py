@@ -17,14 +17,13 @@ def series(*values: float | None) -> dict[str, list[Any]]:
     }
 
 
-def drawn(*values: float | None, width: int = 80, has_unicode: bool = True) -> str:
-    return "".join(each.text for each in sparkline(cells(series(*values), width), has_unicode=has_unicode))
+def drawn(*values: float | None, width: int = 80) -> str:
+    return "".join(each.text for each in sparkline(cells(series(*values), width)))
 
 
 def test_the_blocks_go_from_the_lowest_to_the_highest_value() -> None:
     assert drawn(*map(float, range(8))) == "▁▂▃▄▅▆▇█"
     assert drawn(1.0, 1.0) == "▁▁"
-    assert drawn(*map(float, range(8)), has_unicode=False) == "_.-=+*#@"
 
 
 def test_a_value_that_is_not_finite_is_a_cross_however_wide_its_column_is() -> None:

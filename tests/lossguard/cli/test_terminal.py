@@ -23,7 +23,7 @@ class Screen(io.TextIOWrapper):
 @pytest.mark.parametrize("text", ["\x1b[2J", "a\rb", "a\x07", "a\u202eb", "a\x9b31m"])
 def test_no_text_of_a_run_steers_the_terminal(text: str) -> None:
     screen = Screen()
-    Terminal.of(screen, {"NO_COLOR": "1"}).say(text)
+    Terminal(screen, {"NO_COLOR": "1"}).say(text)
     assert screen.shown().rstrip("\n").isprintable()
     assert printable(text).isprintable()
 
@@ -34,33 +34,27 @@ def test_no_text_of_a_run_steers_the_terminal(text: str) -> None:
 )
 def test_colours_are_for_a_terminal_and_no_color_is_honoured(environment: dict[str, str], colours: bool) -> None:
     screen = Screen()
-    Terminal.of(screen, environment).say(Text("bad", Style.RED))
+    Terminal(screen, environment).say(Text("bad", Style.RED))
     assert ("\x1b[31m" in screen.shown()) is colours
 
 
 def test_a_file_gets_no_colours_and_has_no_width() -> None:
-    terminal = Terminal.of(io.StringIO(), {})
+    terminal = Terminal(io.StringIO(), {})
     assert (terminal.has_colours, terminal.width) == (False, None)
 
 
 def test_a_terminal_without_utf8_gets_ascii() -> None:
     screen = Screen("ascii")
-    terminal = Terminal.of(screen, {"NO_COLOR": "1"})
-    terminal.say("loss …", Text(" 1 ± 2 é"))
-    assert not terminal.has_unicode
-    assert screen.shown() == "loss ~ 1 +- 2 ?\n"
+    Terminal(screen, {"NO_COLOR": "1"}).say("loss …", Text(" 1 ± 2 é"), " ▁▂▃▄▅▆▇█▲▼✕")
+    assert screen.shown() == "loss ~ 1 +- 2 ? _.-=+*#@^vx\n"
 
 
 def test_wide_characters_take_two_columns_and_combining_ones_none() -> None:
     assert [width_of(text) for text in ("abc", "損失", "e\u0301")] == [3, 4, 1]
 
 
-COLUMNS = (
-    TerminalColumn(title="NAME", min_width=6),
-    TerminalColumn(title="STEP", right=True),
-    TerminalColumn(title="NOTE", rank=1),
-)
-ROWS = [[Text("a-very-long-name"), Text("12"), Text("kept?")], [Text("損失損失損失損失"), Text("3"), Text("")]]
+COLUMNS = (TerminalColumn("NAME", min_width=6), TerminalColumn("STEP", right=True), TerminalColumn("NOTE", rank=1))
+ROWS = [["a-very-long-name", Text("12"), "kept?"], ["損失損失損失損失", Text("3"), ""]]
 
 
 def lines(width: int | None) -> list[str]:

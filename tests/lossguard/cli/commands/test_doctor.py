@@ -9,11 +9,13 @@ from tests.lossguard.cli.calls import Cli
 def test_the_doctor_says_what_is_set_and_that_all_is_well(
     collector_client: Client, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOSSGUARD_LIMITS", "max_depth=10")
+    for name, value in (("LIMITS", "max_depth=10"), ("TOKEN", "lg_abc"), ("ORDER_KEY", "k" * 32)):
+        monkeypatch.setenv(f"LOSSGUARD_{name}", value)
     shown = cli.json("doctor", "--directory", str(tmp_path), "--token", "lg_secret")
     settings = {each["name"]: (each["value"], each["from"]) for each in shown["settings"]}
     assert settings["LOSSGUARD_URL"] == (collector_client.url, "environment")
     assert settings["LOSSGUARD_TOKEN"] == ("(9 characters)", "--token")
+    assert settings["LOSSGUARD_ORDER_KEY"] == ("(32 characters)", "environment")
     assert settings["LOSSGUARD_MODE"] == ("-", "not set")
     out = cli("doctor", "--directory", str(tmp_path))
     assert "lg_secret" not in out

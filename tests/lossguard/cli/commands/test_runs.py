@@ -46,3 +46,5 @@ def test_no_run_is_said_in_words_and_a_limit_below_one_is_refused(collector_clie
     trained(collector_client, "r", 2)
     assert cli("runs", "--tag", "x") == cli("runs", "--project", "other") == "no run fits\n"
     assert cli.fails(2, "runs", "--limit", "0") == "lossguard: --limit 0 must be a number of runs, from 1\n"
+    unread = "lossguard: --search: loss>x: a number must follow >, not 'x'.\n"
+    assert cli.fails(2, "runs", "--search", "loss>x") == unread

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lossguard.__main__ import main
+from tests.lossguard.cli.calls import Cli
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.sources.recorded_source import lines
 from tests.waiting import wait_for
@@ -64,53 +64,52 @@ def test_an_interrupted_watcher_leaves_a_run_that_can_be_resumed(collector: Fake
 
 
 @pytest.mark.system
-def test_a_second_watcher_of_a_run_says_who_has_it(
-    collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_watcher_of_a_run_says_who_has_it(collector: FakeCollector, tmp_path: Path, cli: Cli) -> None:
     path, spools = tmp_path / "train.log", tmp_path / "spools"
     append(path, 0, 10)
     watcher = start(path, spools, collector.url)
     wait_for(lambda: num_rows(collector) == 10, seconds=120, what="rows")
-    assert main(["watch", str(path), "--directory", str(spools), "--url", collector.url, "--once"]) == 2
-    assert f"is in use by process {watcher.pid} on" in capsys.readouterr().err
+    said = cli.fails(2, "watch", str(path), "--directory", str(spools), "--url", collector.url, "--once")
+    assert f"is in use by process {watcher.pid} on" in said
     watcher.terminate()
     watcher.communicate(timeout=120)
 
 
 def test_what_is_not_delivered_stays_in_the_spool_and_the_exit_code_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lossguard.sources.watching.FINISH_SECONDS", 0.5)
     path, spools = tmp_path / "train.log", tmp_path / "spools"
     append(path, 0, 10)
-    assert main(["watch", str(path), "--directory", str(spools), "--once", "--url", "http://127.0.0.1:9"]) == 1
+    cli.fails(1, "watch", str(path), "--directory", str(spools), "--once", "--url", "http://127.0.0.1:9")
     assert len(list(spools.rglob("*.spool"))) == 1
 
 
-def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_sentence(tmp_path: Path, cli: Cli) -> None:
     path, spools = tmp_path / "train.log", str(tmp_path / "spools")
-    assert main(["watch", str(path), "--directory", spools, "--once"]) == 1
+
+    def refused(code: int, *arguments: str) -> str:
+        said = cli.fails(code, "watch", *arguments, "--once", "--offline", "--directory", spools)
+        assert (said.startswith("lossguard: "), said.count("\n")) == (True, 1)
+        return said
+
+    refused(1, str(path))
     (tmp_path / "trainer_state.json").write_bytes(b"\xff\x00 no JSON")
-    assert main(["watch", str(tmp_path), "--once", "--offline", "--directory", spools]) == 1
+    assert f"{tmp_path} has no row with a step and a number" in refused(1, str(tmp_path))
     append(path, 0, 10)
-    assert main(["watch", str(path), "--directory", spools, "--once", "--map", "loss=ce"]) == 1
-    assert main(["watch", str(path), "--directory", spools, "--until-idle", "-1"]) == 2
-    assert main(["watch", str(path), "--directory", spools, "--format", "xml"]) == 2
-    shown = capsys.readouterr()
-    assert [line.startswith("lossguard: ") for line in shown.err.splitlines()] == [True] * 4
-    assert f"lossguard: {tmp_path} has no row with a step and a number" in shown.err
-    assert "--map loss=ce: no such name in the first 10 rows" in shown.out
+    refused(2, str(path), "--until-idle", "-1")
+    refused(2, str(path), "--format", "xml")
+    said = cli.fails(1, "watch", str(path), "--directory", spools, "--once", "--map", "loss=ce")
+    assert "--map loss=ce: no such name in the first 10 rows" in said
 
 
-def test_lines_that_only_a_pattern_describes_are_watched(
-    collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lines_that_only_a_pattern_describes_are_watched(collector: FakeCollector, tmp_path: Path, cli: Cli) -> None:
     path = tmp_path / "train.log"
     path.write_text("".join(f"at {step} err={2 - step / 10}, done\n" for step in range(10)))
     command = ["watch", str(path), "--once", "--directory", str(tmp_path / "spools"), "--url", collector.url]
-    assert main([*command, "--pattern", r"at (?P<step>\d+) err=(?P<err>\S+)", "--map", "loss=err"]) == 0
+    out = cli(*command, "--pattern", r"at (?P<step>\d+) err=(?P<err>\S+)", "--map", "loss=err")
     assert [metrics["loss"] for metrics in collector.rows.values()] == [2 - step / 10 for step in range(10)]
-    assert "err                 loss" in capsys.readouterr().out
+    assert "err                 loss" in out
 
 
 @pytest.mark.parametrize("command", ["watch", "import"])
@@ -122,7 +121,6 @@ def test_lines_that_only_a_pattern_describes_are_watched(
     ],
 )
 def test_a_pattern_that_cannot_be_used_is_one_sentence(
-    command: str, options: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, options: list[str], sentence: str, tmp_path: Path, cli: Cli
 ) -> None:
-    assert main([command, str(tmp_path), *options]) == 2
-    assert capsys.readouterr().err.startswith(sentence)
+    assert cli.fails(2, command, str(tmp_path), *options).startswith(sentence)
