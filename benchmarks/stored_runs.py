@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from db import commands, queries, run_settings
 from db.models import Base, Incident, Intervention, Metric, Run, RunStatus, Segment, SkippedBatches
 from db.steps import writer
-from db.steps.columns import MetricColumn
+from db.steps.step_block import MetricColumn
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState, SegmentReason
 from monitor.ingestion import run_status

@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
 from db import queries, run_settings
-from db.dialects import dialect_of
 from db.models import BESIDE, Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches, state_text
 from db.steps import backlog
 from db.store import bulk, partitions
+from db.store.engine import dialect_of
 from lossguard.vocabulary.states import OrderState, RunState, SegmentReason
 
 

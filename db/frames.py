@@ -33,8 +33,8 @@ from db.goodput.accounting import TimeCause
 from db.lineage import Line, StepRange, live_line, step_ranges
 from db.models import INNER_COLUMNS, Base, Event, Incident, Intervention, Order, Run, Segment, UnixTime
 from db.records.hardware import samples
-from db.steps.columns import MetricColumn, column_of
-from db.steps.reader import StepBlock, read_blocks
+from db.steps.reader import read_blocks
+from db.steps.step_block import MetricColumn, StepBlock, column_of
 from lossguard.client.pandas_frames import cells, step_frame, to_times
 from lossguard.client.tables import ColumnType
 from lossguard.vocabulary.hardware import BY_NAME as VALUES_BY_NAME

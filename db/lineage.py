@@ -33,6 +33,10 @@ class StepRange:
     def holds(self, step: int) -> bool:
         return self.first <= step and (self.last is None or step < self.last)
 
+    def after(self, step: int) -> "StepRange":
+        """The rest of the range behind a step."""
+        return StepRange(self.segment, step + 1, self.last)
+
 
 def tree(segments: Sequence[Segment]) -> dict[int | None, list[int]]:
     """Parent -> the segments that forked off it, by number; None -> the roots (several if the run started over)."""

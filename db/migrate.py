@@ -19,10 +19,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
-from db.dialects import dialect_of
 from db.models import SchemaCompatibility
 from db.store import partitions
-from db.store.engine import pre_release
+from db.store.engine import dialect_of, pre_release
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PATIENCE_SECONDS = 300.0

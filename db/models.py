@@ -270,7 +270,7 @@ class Step(Base):
     step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     time: Mapped[float]
     values: Mapped[bytes]
-    """The metrics that the step reported: `db.steps.loose_rows.CELL`."""
+    """The metrics that the step reported: `db.steps.codec.CELL`."""
 
 
 class StoredBlock(Base):
@@ -286,7 +286,7 @@ class StoredBlock(Base):
     last_step: Mapped[int] = mapped_column(BigInteger)
     num_steps: Mapped[int]
     steps: Mapped[bytes | None]
-    """Numbers of the steps; NULL if none is missing between first and last. See `db.steps.block_codec`."""
+    """Numbers of the steps; NULL if none is missing between first and last. See `db.steps.codec`."""
     times: Mapped[bytes]
     archived_file: Mapped[int | None]
     """`db.steps.archived.files.ArchivedFile.id`: the file has the values, `block_values` none; NULL: they are in the

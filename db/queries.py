@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import lineage
-from db.dialects import dialect_of
 from db.lineage import Line, StepRange, discarded, live_line
 from db.models import (
     DetectionState,
@@ -24,13 +23,13 @@ from db.models import (
     SkippedBatches,
     intact_state,
 )
-from db.steps import nearest, newest, reader
-from db.steps.nearest import At, StepTime
-from db.steps.newest import Span, StoredStep
+from db.steps import reader, step_times
 from db.steps.series import Series as Series
 from db.steps.series import many_series as many_series
 from db.steps.series import series as series
-from db.steps.step_block import end_of
+from db.steps.step_block import RunRange, end_of
+from db.steps.step_times import At, Span, StepTime, StoredStep
+from db.store.engine import dialect_of
 from lossguard.vocabulary.metrics import in_order
 from lossguard.vocabulary.protocol import PROBE
 from lossguard.vocabulary.source_facts import SOURCE
@@ -177,7 +176,7 @@ def step_counts(session: Session, *, run: Run) -> StepCounts:
     """Count steps; only the discarded branches, which are short, are counted step by step."""
     tree = segments(session, run=run)
     consumed = sum(segment.num_steps for segment in tree)
-    branches = reader.read_ranges(session, run_pk=run.pk, ranges=discarded(tree), metrics=[])
+    branches = reader.read_ranges(session, ranges=[RunRange(run.pk, one) for one in discarded(tree)], metrics=[])
     num_discarded = sum(map(len, branches))
     return StepCounts(consumed, consumed - num_discarded)
 
@@ -375,7 +374,7 @@ def times(session: Session, *, run: Run, step_ranges: Sequence[StepRange], steps
         for one, (low, high) in zip(step_ranges, ends, strict=True)
         for step in rising[low:high]
     ]
-    found = {at.step: time for at, time in nearest.times_of(session, wanted).items()}
+    found = {at.step: time for at, time in step_times.times_of(session, wanted).items()}
     return dict(sorted(found.items()))
 
 
@@ -383,7 +382,7 @@ def newest_times(session: Session, *, run: Run, count: int = 100) -> tuple[int |
     """The last `count` steps of the newest segment on the live line that has any, in order; with its number."""
     for part in reversed(live(session, run=run)):
         span = Span(run.pk, part.segment, part.first, end_of(part))
-        if found := newest.newest_times(session, [span], count=count):
+        if found := step_times.newest_times(session, [span], count=count):
             return part.segment, found[span]
     return None, []
 
@@ -394,4 +393,4 @@ def newest_step(session: Session, *, run: Run) -> StoredStep | None:
     if segment is None:
         return None
     names = metric_names(session, run=run)
-    return newest.stored_step(session, run_pk=run.pk, segment=segment, step=last[-1].step, metrics=names)
+    return step_times.stored_step(session, run_pk=run.pk, segment=segment, step=last[-1].step, metrics=names)

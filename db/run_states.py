@@ -2,9 +2,16 @@
 
 import sqlalchemy as sa
 
-from db.models import Intervention, Order, Run
+from db.models import Incident, Intervention, Order, Run
 from lossguard.vocabulary.protocol import NO_HEARTBEAT
-from lossguard.vocabulary.states import InterventionState, OrderKind, OrderState, RunState
+from lossguard.vocabulary.states import (
+    NEED_A_PERSON,
+    IncidentState,
+    InterventionState,
+    OrderKind,
+    OrderState,
+    RunState,
+)
 
 # Interventions and their orders.
 
@@ -88,3 +95,39 @@ def has_stopped(run: Run, before: float) -> bool:
 def has_stopped_in_sql(before: float) -> sa.ColumnElement[bool]:
     """Return `has_stopped` as a condition of a query."""
     return sa.or_(Run.state != RunState.RUNNING, sa.type_coerce(Run.last_report_at, sa.Float) < before)
+
+
+# Lists.
+
+NEEDS_A_PERSON = "needs a person"
+SHOWN_STATES = (
+    NEEDS_A_PERSON,
+    RunState.RUNNING.value,
+    SILENT,
+    RunState.FINISHED.value,
+    RunState.INTERRUPTED.value,
+    RunState.FAILED.value,
+)
+"""States of runs in lists: each run has the first of these that holds."""
+
+
+def is_unanswered(is_running: sa.ColumnElement[bool] = Run.state == RunState.RUNNING) -> sa.ColumnElement[bool]:
+    """An open incident of a running run that only a person ends: no policy answers its kind. A run that has ended asks
+    for nothing any more."""
+    return sa.and_(Incident.state == IncidentState.OPEN, Incident.kind.in_(NEED_A_PERSON), is_running)
+
+
+def run_needs_a_person() -> sa.ColumnElement[bool]:
+    """Return SQL that is true if something of the run waits for an operator: see `db.runs.overview.Tally.waiting`."""
+    asked = sa.select(Intervention.run_pk).where(needs_a_person_in_sql())
+    left = sa.select(Incident.run_pk).join(Run, Run.pk == Incident.run_pk).where(is_unanswered())
+    return sa.or_(Run.pk.in_(asked), Run.pk.in_(left))
+
+
+def is_shown_as(state: str, now: float) -> sa.ColumnElement[bool]:
+    """Return SQL that is true if lists show the run as this one of SHOWN_STATES."""
+    if state == NEEDS_A_PERSON:
+        return run_needs_a_person()
+    if state == SILENT:
+        return sa.and_(is_silent_in_sql(now), ~run_needs_a_person())
+    return sa.and_(Run.state == state, ~is_silent_in_sql(now), ~run_needs_a_person())

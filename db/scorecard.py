@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from db import queries
 from db.lineage import Line
 from db.models import Incident, Intervention, Metric, Order, Run, Segment
-from db.steps import levels, nearest
+from db.steps import buckets, step_times
 from db.steps.blocks import without_damaged
-from db.steps.nearest import At
+from db.steps.step_times import At
 from db.store import bulk
 
 COARSE = 1024
@@ -184,7 +184,7 @@ def _reported_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]
     reporting = set()
     for run, segment, metric in session.execute(lines):
         reporting.add(run)
-        level = levels.level_for(COARSE)
+        level = buckets.level_for(COARSE)
         ((total, count),) = bulk.read(session, COARSE_SUMS, (run, segment, metric, level))
         sums[run] = [sums[run][0] + float(total or 0), sums[run][1] + float(count or 0)]
     found = {run: total / count for run, (total, count) in sums.items() if count}
@@ -210,7 +210,7 @@ def _seconds(session: Session, keys: Sequence[int]) -> dict[int, float]:
     for run, number, first_step, last_step in session.execute(chosen):
         if first_step is not None and last_step is not None:
             ends.append((At(run, number, first_step), At(run, number, last_step)))
-    times = nearest.times_of(session, list({at for pair in ends for at in pair}))
+    times = step_times.times_of(session, list({at for pair in ends for at in pair}))
     sums: dict[int, tuple[float, int]] = {}
     for first, last in ends:
         if first in times and last in times and times[last] > times[first]:

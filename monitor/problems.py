@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from db.cli.command_engine import as_typed_here
 from db.steps.archived.reading import UnreadableArchive
-from db.steps.block_codec import DamagedBlock
+from db.steps.codec import DamagedBlock
 from db.store.engine import first_line
 from lossguard.vocabulary.protocol import WIRE_HEADER, WIRE_VERSION
 

@@ -13,8 +13,8 @@ MAX_FILES = {
     "metric": 9,
     "order_into_guard": 31,
     "order_into_trainer": 38,
-    "report": 69,
-    "page": 66,
+    "report": 68,
+    "page": 59,
 }
 """Files of each way. A change that shortens a way lowers its number; none raises it."""
 

@@ -33,7 +33,7 @@ from db.records import policies
 from db.records.step_notes import step_notes
 from db.runs import overview, verdicts
 from db.runs.overview import RunSummary, StepTime
-from db.steps.newest import StoredStep
+from db.steps.step_times import StoredStep
 from db.store.known_runs import KnownRuns
 from lossguard.vocabulary.protocol import decode_number
 from lossguard.vocabulary.states import RunState

@@ -14,12 +14,11 @@ from dashboard.data.run_list import CountedRun
 from dashboard.data.store import cached_briefly, cached_for, database_url, open_store
 from db import queries
 from db.models import Run
-from db.run_states import SILENT
-from db.runs import choices, overview, pages, verdicts
-from db.runs.fields import NEEDS_A_PERSON
+from db.run_states import NEEDS_A_PERSON, SILENT
+from db.runs import filters, overview, pages, verdicts
 from db.runs.filters import RunFilter
-from db.runs.orders import RunOrder
 from db.runs.overview import Tally
+from lossguard.vocabulary.run_search import RunOrder
 from lossguard.vocabulary.states import RunState
 
 CHOICES_SECONDS = 10.0
@@ -170,22 +169,22 @@ def _num_waiting(url: str) -> int:
 @cached_for(CHOICES_SECONDS)
 def _projects(url: str) -> list[str]:
     with open_store(url) as session:
-        return choices.projects(session)
+        return filters.projects(session)
 
 
 @cached_for(CHOICES_SECONDS)
 def _tags(url: str) -> list[str]:
     with open_store(url) as session:
-        return choices.tags(session)
+        return filters.tags(session)
 
 
 @cached_for(SETTINGS_SECONDS)
 def _settings(url: str) -> list[str]:
     with open_store(url) as session:
-        return choices.settings(session)
+        return filters.settings(session)
 
 
 @cached_for(CHOICES_SECONDS)
 def _has_setting(url: str, name: str) -> bool:
     with open_store(url) as session:
-        return choices.has_setting(session, name)
+        return filters.has_setting(session, name)

@@ -12,11 +12,10 @@ from sqlalchemy.orm import Session
 
 from db import migrate
 from db.cli.command_engine import as_typed_here
-from db.dialects import parse_url
 from db.runs.pages import SearchTooSlow
 from db.steps.archived.reading import UnreadableArchive
-from db.steps.block_codec import DamagedBlock
-from db.store.engine import DEFAULT_URL, create_engine, pre_release, reading
+from db.steps.codec import DamagedBlock
+from db.store.engine import DEFAULT_URL, create_engine, parse_url, pre_release, reading
 
 CACHE_SECONDS = 0.4
 """Adds to the delay of a live page, which follows a report within two seconds."""

@@ -30,6 +30,7 @@ from db.lineage import StepRange
 from db.models import Run, Segment
 from db.queries import Series
 from db.steps import reader
+from db.steps.step_block import END
 from lossguard.client.tables import safe_name
 
 VALUES_ROUTE = "/lossguard/values/"
@@ -95,7 +96,7 @@ class ValuesFile:
 
     def _num_steps(self, segments: Sequence[Segment]) -> int:
         """Return the number of steps in view, of all segments."""
-        low, high = self.window or (0, reader.END)
+        low, high = self.window or (0, END)
         ends = [(one.first_step, one.last_step) for one in segments]
         return sum(
             max(0, min(last, high) - max(first, low) + 1)
@@ -117,7 +118,7 @@ class ValuesFile:
                 yield from _buckets(curves.series([metric], line)[metric], line)
 
     def _steps(self, session: Session, run: Run, metric: str, step_range: StepRange) -> Iterator[Row]:
-        low, high = self.window or (0, reader.END - 1)
+        low, high = self.window or (0, END - 1)
         last = high + 1 if step_range.last is None else min(step_range.last, high + 1)
         in_view = StepRange(step_range.segment, max(step_range.first, low), last)
         for block in reader.read_blocks(session, run_pk=run.pk, step_range=in_view, metrics=[metric]):

@@ -11,7 +11,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.data.store import StepsUnreadable, StoreUnavailable
 from dashboard.views import run_picker, session, tab
 from db.runs.filters import RunFilter
-from db.runs.orders import RunOrder
+from lossguard.vocabulary.run_search import RunOrder
 from lossguard.vocabulary.states import RunState
 
 METRIC_WIDTH_PIXELS = 165  # two metrics fit side by side on a phone

@@ -8,8 +8,8 @@ from dashboard.data.run_pages import FoundRuns
 from dashboard.views.search_box import search_box, show_problems
 from db.models import Run
 from db.runs.filters import RunFilter
-from db.runs.orders import RunOrder
 from lossguard.vocabulary import run_search
+from lossguard.vocabulary.run_search import RunOrder
 
 MAX_OFFERED = 50
 

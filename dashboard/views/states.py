@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard import formatting
 from db.models import Run
-from db.runs.fields import NEEDS_A_PERSON
+from db.run_states import NEEDS_A_PERSON
 from db.runs.verdicts import Verdict
 from lossguard.vocabulary.states import IncidentState, InterventionState, RunVerdict
 

@@ -22,7 +22,7 @@ from db.archive.turn import ArchiveLease, Busy
 from db.lineage import StepRange
 from db.models import Run, Segment
 from db.records import access
-from db.steps import backlog, lost_values
+from db.steps import backlog, reader
 from db.steps.archived import files, parquet
 from db.steps.archived.files import ArchivedFile, FileState
 from db.steps.archived.places import Place, PlaceError, path_segment
@@ -124,7 +124,7 @@ def _next_work(engine: sa.Engine, run_id: str) -> _Work | None:
             if found := blocks.first_in_store(session, run_pk=run.pk, within=part, max_steps=limit):
                 numbers = metric_numbers(session, [run.pk], metrics)
                 (block,) = read_blocks(session, [RunRange(run.pk, found)], metrics, numbers)
-                lost_values.check(session, [(RunRange(run.pk, found), block)])
+                reader.check_nothing_is_lost(session, RunRange(run.pk, found), block)
                 return _Work(run.pk, run.id, run.revision, block)
     return None
 

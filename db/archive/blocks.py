@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
 from db.models import Run
-from db.steps import blocks, packing, rollups
+from db.steps import blocks, rollups, writer
 from db.steps.archived.files import ArchivedFile
 from db.steps.step_block import RunRange, StepBlock, Target, end_of
 from db.store import bulk
@@ -28,7 +28,7 @@ def cut(session: Session, *, run: Run, segment: int, edges: Sequence[int]) -> No
         (found,) = blocks.find(session, [RunRange(run.pk, StepRange(segment, edge - 1, edge + 1))])
         for block in found:
             if block.first < edge <= block.last and block.archived_file is None:
-                packing.split(session, target, block, edge)
+                writer.split(session, target, block, edge)
 
 
 def first_in_store(session: Session, *, run_pk: int, within: StepRange, max_steps: int) -> StepRange | None:
@@ -75,7 +75,7 @@ def put_back(session: Session, *, run: Run, file: ArchivedFile, steps: StepBlock
     found = bulk.read(session, f"SELECT {columns} FROM step_blocks WHERE {held} ORDER BY first_step", (*key, file.id))
     heads = [blocks.Block(*row) for row in found]
     target = Target(run.pk, file.segment, rollups.metric_numbers(session, run_pk=run.pk, names=list(steps.metrics)))
-    packing.write_values(session, target, [_of_block(steps, head) for head in heads])
+    writer.write_values(session, target, [_of_block(steps, head) for head in heads])
     bulk.run(session, f"UPDATE step_blocks SET archived_file = NULL WHERE {held}", (*key, file.id))
     everything = RunRange(run.pk, StepRange(file.segment, file.first_step, file.last_step + 1))
     (stored,) = blocks.read_blocks(session, [everything], list(steps.metrics), {run.pk: target.numbers})

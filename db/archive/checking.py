@@ -10,8 +10,7 @@ from sqlalchemy.orm import Session
 
 from db.steps.archived import files, places
 from db.steps.archived.files import ArchivedFile
-from db.steps.columns import MetricColumn
-from db.steps.step_block import StepBlock
+from db.steps.step_block import MetricColumn, StepBlock
 from db.store.engine import reading
 from lossguard.vocabulary.wording import plural
 

@@ -24,21 +24,20 @@ import sqlalchemy as sa
 import typer
 from sqlalchemy.orm import Session
 
-from db import migrate
+from db import migrate, upkeep
 from db.cli import archive as archive_cli
 from db.cli.command_engine import Url, as_typed_here
 from db.cli.command_engine import check_schema as _check_schema
 from db.cli.command_engine import error as _error
 from db.cli.command_engine import no_store as _no_store
 from db.cli.command_engine import on_engine as _on_engine
-from db.files import backup, imports
+from db.dialects.base import CannotBackUp
+from db.files import imports
 from db.files.export import Format, RunDeleted, UnknownRun, stream
 from db.files.record import RunExists
 from db.records import access
 from db.store import partitions
-from db.store.engine import DEFAULT_URL, BadDatabaseUrl, NoStore, pre_release, reading, writing
-from db.upkeep import pack as pack_
-from db.upkeep import retention
+from db.store.engine import DEFAULT_URL, BadDatabaseUrl, NoStore, check_store, parse_url, pre_release, reading, writing
 from lossguard.vocabulary.protocol import MAX_METRICS, is_name
 from lossguard.vocabulary.wording import plural
 
@@ -109,7 +108,7 @@ def pack(url: Url = DEFAULT_URL) -> None:
 
     def do(engine: sa.Engine) -> None:
         _check_schema(engine)
-        for line in pack_.pack_store(engine, now=time.time()):
+        for line in upkeep.pack_store(engine, now=time.time()):
             typer.echo(line)
 
     _on_engine(url, do)
@@ -135,7 +134,7 @@ def prune(
 
 def _dry_run(engine: sa.Engine, days: float | None) -> None:
     _check_schema(engine)
-    old = retention.old_runs(engine, days=days, now=time.time())
+    old = upkeep.old_runs(engine, days=days, now=time.time())
     for run in old:
         typer.echo(f"would delete {run.id} ({run.project}, {run.state})")
     if not old:
@@ -144,15 +143,15 @@ def _dry_run(engine: sa.Engine, days: float | None) -> None:
 
 def _prune(engine: sa.Engine, days: float | None) -> None:
     _check_schema(engine)
-    before = retention.num_bytes(engine)
+    before = upkeep.num_bytes(engine)
     num_deleted = 0
-    for run in retention.prune(engine, days=days, now=time.time()):
+    for run in upkeep.prune(engine, days=days, now=time.time()):
         typer.echo(f"deleted {run.id} ({run.project}, {run.state})")
         num_deleted += 1
     if not num_deleted:
         typer.echo(NOTHING_TO_PRUNE)
     else:
-        typer.echo(retention.compact(engine, before=before))
+        typer.echo(upkeep.compact(engine, before=before))
 
 
 retention_app = typer.Typer(help="How long `prune` keeps the ended runs of a project.", no_args_is_help=True)
@@ -171,7 +170,7 @@ def set_retention(
     if not is_name(project):
         raise _error(f"{project!r} is no project: give a name of 1 to 128 characters without control characters")
     _change_retention(
-        url, project, kept, lambda session, now: retention.set_days(session, project=project, days=kept, now=now)
+        url, project, kept, lambda session, now: upkeep.set_days(session, project=project, days=kept, now=now)
     )
     typer.echo(f"ended runs of {project} are kept {_for_days(kept)}")
 
@@ -179,7 +178,7 @@ def set_retention(
 @retention_app.command("unset")
 def unset_retention(project: Project, url: Url = DEFAULT_URL) -> None:
     """Let the --days of `prune` count for a project again."""
-    if not _change_retention(url, project, "default", lambda session, _: retention.unset(session, project=project)):
+    if not _change_retention(url, project, "default", lambda session, _: upkeep.unset(session, project=project)):
         raise _error(f"the project {project!r} has no retention of its own; see: python -m db retention list")
     typer.echo(f"the --days of prune count for {project}")
 
@@ -191,7 +190,7 @@ def list_retentions(url: Url = DEFAULT_URL) -> None:
     def read(engine: sa.Engine) -> dict[str, float | None]:
         _check_schema(engine)
         with reading(engine) as session:
-            return retention.by_project(session)
+            return upkeep.by_project(session)
 
     for project, days in _on_engine(url, read).items():
         typer.echo(f"{project}: {_for_days(days)}")
@@ -297,9 +296,14 @@ def back_up(
 ) -> None:
     """Copy a SQLite store while collectors write to it."""
     try:
-        size = backup.backup(url, output)
+        dialect, parsed = parse_url(url)
+        check_store(url)
+        if dialect.is_file and output.exists():
+            raise CannotBackUp(f"{output} exists; name another file, or move it away")
+        dialect.back_up(parsed, output)
     except NoStore as error:
         raise _no_store(error) from None
-    except (BadDatabaseUrl, backup.CannotBackUp) as error:
+    except (BadDatabaseUrl, CannotBackUp) as error:
         raise _error(str(error)) from None
-    typer.echo(f"{output}: {size:,} bytes; to restore it, stop the collectors and replace the store by this file")
+    restoring = "to restore it, stop the collectors and replace the store by this file"
+    typer.echo(f"{output}: {output.stat().st_size:,} bytes; {restoring}")

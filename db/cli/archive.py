@@ -23,7 +23,7 @@ from db.archive.selection import EndedRun
 from db.archive.turn import ArchiveLease
 from db.cli.command_engine import Url, check_schema, error, on_engine
 from db.steps.archived import files, places
-from db.steps.block_codec import DamagedBlock
+from db.steps.codec import DamagedBlock
 from db.store.engine import DEFAULT_URL, reading
 from lossguard.vocabulary.wording import form, plural
 

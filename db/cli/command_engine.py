@@ -11,7 +11,7 @@ from alembic.util.exc import CommandError
 
 from db import migrate
 from db.steps.archived.reading import UnreadableArchive
-from db.steps.block_codec import DamagedBlock
+from db.steps.codec import DamagedBlock
 from db.store.engine import BadDatabaseUrl, NoStore, check_store, create_engine, first_line, shown
 
 # Commands as they are typed, for messages that name one as the remedy.

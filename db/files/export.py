@@ -31,7 +31,8 @@ from db.files import record
 from db.lineage import Line, StepRange, live_line, step_ranges
 from db.models import Run, Segment
 from db.steps.archived import parquet
-from db.steps.reader import END, MAX_BLOCK_STEPS, StepBlock, next_block
+from db.steps.reader import MAX_BLOCK_STEPS, next_block
+from db.steps.step_block import END, StepBlock, end_of
 from db.store.engine import reading
 from lossguard.client.tables import safe_name
 
@@ -125,8 +126,8 @@ def _stored_ranges(tree: Sequence[Segment], selection: StepSelection) -> Iterato
         segment = segments[step_range.segment]
         if segment.first_step is None or segment.last_step is None:
             continue
-        end = END if step_range.last is None else step_range.last
-        first, last = max(step_range.first, segment.first_step, low), min(end, segment.last_step + 1, high)
+        first = max(step_range.first, segment.first_step, low)
+        last = min(end_of(step_range), segment.last_step + 1, high)
         if first < last:
             yield StepRange(segment.number, first, last)
 
@@ -145,17 +146,14 @@ def _blocks(
     engine: sa.Engine, run: Run, step_range: StepRange, metrics: Sequence[str], max_steps: int
 ) -> Iterator[StepBlock]:
     """Yield blocks. No session is open while a block is in use."""
-    low = step_range.first
-    while low < (step_range.last or END):
+    while step_range.first < end_of(step_range):
         with reading(engine) as session:
             _check(session, run)
-            block = next_block(
-                session, run_pk=run.pk, step_range=step_range, metrics=metrics, low=low, max_steps=max_steps
-            )
+            block = next_block(session, run_pk=run.pk, step_range=step_range, metrics=metrics, max_steps=max_steps)
         if block is None:
-            break
-        low = int(block.steps[-1]) + 1
+            return
         yield block
+        step_range = step_range.after(int(block.steps[-1]))
 
 
 def _check(session: Session, run: Run) -> None:

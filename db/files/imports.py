@@ -27,8 +27,8 @@ from db.files.rules import BadRecord
 from db.files.step_import import StepImport
 from db.models import Run
 from db.runs import overview
-from db.steps.columns import column_of, metric_of
 from db.steps.reader import MAX_BLOCK_STEPS
+from db.steps.step_block import column_of, metric_of
 from db.store.engine import first_line
 from lossguard.sources import memory
 from lossguard.vocabulary.protocol import MAX_METRICS, is_name

@@ -11,9 +11,8 @@ from db import commands, queries
 from db.files.rules import BadRecord
 from db.models import Run, Segment
 from db.steps import rollups, writer
-from db.steps.buckets import Floats, Ints
-from db.steps.columns import Bools, MetricColumn, column_of
-from db.steps.reader import MAX_BLOCK_STEPS, StepBlock
+from db.steps.reader import MAX_BLOCK_STEPS
+from db.steps.step_block import Bools, Floats, Ints, MetricColumn, StepBlock, column_of
 from lossguard.vocabulary.metrics import COUNTS
 from lossguard.vocabulary.protocol import MAX_COUNT, MAX_STEP, MAX_TIME
 from lossguard.vocabulary.states import SegmentReason

@@ -21,13 +21,13 @@ from db.goodput import accounting
 from db.goodput.accounting import Breakdown, Interval, RunTimes, SegmentTimes, Stretch, TimeCause
 from db.lineage import StepRange
 from db.models import Intervention, Order, Run, RunStatus, Segment
-from db.steps import nearest
+from db.steps import step_times
 from db.steps.archived.reading import UnreadableArchive
-from db.steps.block_codec import DamagedBlock
 from db.steps.buckets import Buckets
-from db.steps.nearest import At, StepTime
-from db.steps.reader import END
+from db.steps.codec import DamagedBlock
 from db.steps.series import buckets_by_range
+from db.steps.step_block import END
+from db.steps.step_times import At, StepTime
 from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS
 from lossguard.vocabulary.states import InterventionState, OrderKind, OrderState, RunState
 
@@ -285,12 +285,12 @@ def _ends_of_parts(opened: Sequence[Segment]) -> dict[int, list[tuple[int, TimeC
 
 def _rows_at(session: Session, run: Run, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], StepTime]:
     """(segment, step) -> the newest stored step of the segment at or before that step, where there is one."""
-    return _by_step(nearest.at_or_before(session, [At(run.pk, *one) for one in wanted]))
+    return _by_step(step_times.at_or_before(session, [At(run.pk, *one) for one in wanted]))
 
 
 def _rows_after(session: Session, run: Run, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], StepTime]:
     """(segment, step) -> the first stored step of the segment after that step, where there is one."""
-    return _by_step(nearest.after(session, [At(run.pk, *one) for one in wanted]))
+    return _by_step(step_times.after(session, [At(run.pk, *one) for one in wanted]))
 
 
 def _by_step(found: Mapping[At, StepTime]) -> dict[tuple[int, int], StepTime]:

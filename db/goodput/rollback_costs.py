@@ -12,9 +12,9 @@ from db import lineage
 from db.goodput.accounting import merged
 from db.lineage import Fork, StepRange
 from db.models import Order, Run, Segment
-from db.steps import nearest
-from db.steps.nearest import At
+from db.steps import step_times
 from db.steps.series import buckets_by_range
+from db.steps.step_times import At
 
 TOKENS = "tokens"
 
@@ -77,7 +77,7 @@ def read_rewinds(
     incidents = {order.id: order.incident for order in orders.values()}
     firsts = [At(run.pk, one.discarded[0].segment, one.fork_step) for one in rewinds]
     again = [At(run.pk, one.segment, one.fork_step) for one in rewinds]
-    times = nearest.times_of(session, [*firsts, *again])
+    times = step_times.times_of(session, [*firsts, *again])
     return [
         replace(
             rewind,

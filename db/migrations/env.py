@@ -8,11 +8,11 @@ import sqlalchemy as sa
 from alembic import context
 
 from db import migrate
-from db.dialects import dialect_of
 from db.models import Base
 from db.records import arms, hardware, step_notes  # noqa: F401 - their tables belong to the metadata
 from db.steps.archived import files  # noqa: F401 - its table too
 from db.store import leader  # noqa: F401 - its table too
+from db.store.engine import dialect_of
 
 connection: sa.Connection = context.config.attributes["connection"]
 

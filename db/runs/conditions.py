@@ -1,5 +1,5 @@
 """A search for runs (`lossguard.vocabulary.run_search`) as a condition of a query, so that no run is read that does not
-match."""
+match; and the fields of every run, by which lists are searched and sorted, as SQL of one row of `runs`."""
 
 import math
 from collections.abc import Collection, Iterable
@@ -10,10 +10,16 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
 from db.dialects.base import Dialect
-from db.models import Run, RunSetting, RunStatus
+from db.models import Incident, Intervention, Run, RunSetting, RunStatus, Segment
 from db.run_settings import key_of
-from db.run_states import SILENT, is_silent_in_sql
-from db.runs import fields
+from db.run_states import (
+    NEEDS_A_PERSON,
+    SILENT,
+    is_silent_in_sql,
+    is_unanswered,
+    needs_a_person_in_sql,
+    run_needs_a_person,
+)
 from lossguard.vocabulary.metrics import METRICS
 from lossguard.vocabulary.protocol import decode_number
 from lossguard.vocabulary.run_search import (
@@ -31,7 +37,7 @@ from lossguard.vocabulary.run_search import (
     Word,
     number_of,
 )
-from lossguard.vocabulary.states import RunState
+from lossguard.vocabulary.states import IncidentState, RunState
 
 Test = sa.ColumnElement[bool]
 IN_STATUS = frozenset(metric.name for metric in METRICS if metric.gauge)
@@ -39,7 +45,40 @@ IN_STATUS = frozenset(metric.name for metric in METRICS if metric.gauge)
 TEXT = sa.type_coerce(RunSetting.text, sa.String)
 NUMBER = sa.type_coerce(RunSetting.number, sa.Float(53))
 NON_FINITE = ("NaN", "Infinity", "-Infinity")
-FIELDS = frozenset({"state", TAG, DEVICE, ARCHIVED, *fields.TEXTS, *fields.numbers()})
+TITLE: sa.ColumnElement[str] = sa.func.coalesce(sa.func.nullif(Run.name, ""), Run.id)
+"""The name of a run, or its id."""
+TEXTS: dict[str, sa.ColumnElement[str]] = {
+    "project": sa.type_coerce(Run.project, sa.String),
+    "name": TITLE,
+    "id": sa.type_coerce(Run.id, sa.String),
+    "host": sa.func.coalesce(Run.host, ""),
+    "command": sa.func.coalesce(Run.command, ""),
+    "note": sa.func.coalesce(Run.note, ""),
+}
+"""Texts by the name that a search has for them."""
+
+
+def _count(table: type[Incident] | type[Intervention], condition: sa.ColumnElement[bool]) -> sa.ColumnElement[Any]:
+    found = sa.select(sa.func.count()).select_from(table).where(table.run_pk == Run.pk, condition)
+    return found.correlate(Run).scalar_subquery()
+
+
+def _newest_step() -> sa.ColumnElement[Any]:
+    """As reports said it, else as the segments have it; -1 without any."""
+    reported = sa.select(RunStatus.step).where(RunStatus.run_pk == Run.pk).correlate(Run).scalar_subquery()
+    newest = sa.select(sa.func.max(Segment.last_step)).where(Segment.run_pk == Run.pk).correlate(Run).scalar_subquery()
+    return sa.func.coalesce(reported, newest, -1)
+
+
+NUMBERS: dict[str, sa.ColumnElement[Any]] = {
+    "steps": _newest_step() + 1,
+    "incidents": _count(Incident, sa.true()),
+    "open_incidents": _count(Incident, Incident.state != IncidentState.CLOSED),
+    "interventions": _count(Intervention, sa.true()),
+    "waiting": _count(Intervention, needs_a_person_in_sql()) + _count(Incident, is_unanswered()),
+}
+"""Counts by the name that a search has for them."""
+FIELDS = frozenset({"state", TAG, DEVICE, ARCHIVED, *TEXTS, *NUMBERS})
 """Names of a search that every run has."""
 
 
@@ -75,7 +114,7 @@ class Conditions:
         part = text.lower()
         texts = sa.func.coalesce(Run.name, "") + "\n" + Run.project + "\n" + Run.id
         for name in ("host", "command", "note"):
-            texts = texts + "\n" + fields.TEXTS[name]
+            texts = texts + "\n" + TEXTS[name]
         listed = self.dialect.contains(TEXT, part)
         return sa.or_(self.dialect.contains(texts, part), has(TAG, listed), has(DEVICE, listed))
 
@@ -90,15 +129,15 @@ class Conditions:
             return _any(is_it for is_it, value in ((is_archived, True), (~is_archived, False)) if term.holds(value))
         if name in (TAG, DEVICE):
             return has(name, self._text(term, TEXT))
-        if name in fields.TEXTS:
-            return self._text(term, fields.TEXTS[name])
+        if name in TEXTS:
+            return self._text(term, TEXTS[name])
         if name in FIELDS:
-            return _number(term, fields.numbers()[name])
+            return _number(term, NUMBERS[name])
         return self._setting_or_metric(term)
 
     def _state(self, term: Condition) -> Test:
         known = [(Run.state == state, state.value) for state in RunState]
-        known += [(is_silent_in_sql(self.now), SILENT), (fields.needs_a_person(), fields.NEEDS_A_PERSON)]
+        known += [(is_silent_in_sql(self.now), SILENT), (run_needs_a_person(), NEEDS_A_PERSON)]
         return _any(is_it for is_it, state in known if term.holds(state))
 
     def _text(self, term: Condition, text: sa.ColumnElement[Any]) -> Test:

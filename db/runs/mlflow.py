@@ -7,16 +7,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.dialects import dialect_of
 from db.models import MlflowExperiment, MlflowRun, Run
-from db.runs import orders
+from db.runs import pages
 from db.store import bulk
+from db.store.engine import dialect_of
 
 CHUNK = 200
 """Runs that are read at once."""
 KEYS = (
-    orders.Key(sa.type_coerce(Run.started_at, sa.Float(53)), True, float),
-    orders.Key(sa.type_coerce(Run.id, sa.String), False, str),
+    pages.Key(sa.type_coerce(Run.started_at, sa.Float(53)), True, float),
+    pages.Key(sa.type_coerce(Run.id, sa.String), False, str),
 )
 DEFAULT_EXPERIMENT = 0, "Default"
 """Id and name of the experiment that every MLflow server has."""
@@ -90,16 +90,16 @@ def runs(
     They are read in chunks, each when it is needed. `after`: the `cursor` of the run before the first one. Raises
     BadCursor.
     """
-    values = orders.cursor_values(after) if after else None
+    values = pages.cursor_values(after) if after else None
     if values is not None:
-        orders.check(values, KEYS)
+        pages.check(values, KEYS)
     dialect = dialect_of(session.get_bind())
     logged = ((MlflowRun.params, params), (MlflowRun.tags, tags))
     tests = [dialect.member(column, key) == value for column, wanted in logged for key, value in wanted]
     found = sa.select(Run, MlflowRun).join(MlflowRun, MlflowRun.run_pk == Run.pk)
     found = found.where(MlflowRun.experiment.in_(experiments), *tests).order_by(*(key.ordered for key in KEYS))
     while True:
-        part = found if values is None else found.where(orders.after(KEYS, values))
+        part = found if values is None else found.where(pages.after(KEYS, values))
         rows = session.execute(part.limit(chunk)).all()
         yield from ((run, logged_run) for run, logged_run in rows)
         if len(rows) < chunk:
@@ -109,7 +109,7 @@ def runs(
 
 def cursor(run: Run) -> str:
     """Return the place of a run in the list."""
-    return orders.cursor_text(_place(run))
+    return pages.cursor_text(_place(run))
 
 
 def _place(run: Run) -> list[float | str]:

@@ -13,14 +13,13 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.lineage import live_line
 from db.models import Incident, Intervention, Metric, Run, RunStatus, Segment
-from db.run_states import needs_a_person_in_sql
+from db.run_states import is_unanswered, needs_a_person_in_sql
 from db.runs.conditions import IN_STATUS
-from db.runs.fields import is_unanswered
 from db.steps import summaries as metric_summaries
 from db.steps.archived import files
 from db.steps.archived.files import BUCKET
 from db.steps.blocks import without_damaged
-from db.steps.nearest import StepTime as StepTime
+from db.steps.step_times import StepTime as StepTime
 from db.steps.summaries import LiveSpan
 from db.steps.summaries import MetricSummary as MetricSummary
 from db.store import bulk

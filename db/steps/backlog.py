@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from db import run_states
 from db.models import Run, Segment
-from db.steps import packing, rollups
+from db.steps import rollups, writer
 
 MIN_ROWS = 16
 """Minimum rows to pack: fewer weigh less than a block with its metrics."""
@@ -40,7 +40,7 @@ def pack_some(session: Session, *, run: Run, stopped_before: float = 0.0) -> int
     segment = session.scalar(found.order_by(Segment.number).limit(1))
     if segment is None:
         return None
-    return packing.pack_rows(session, segment, rollups.metric_numbers(session, run_pk=run.pk))
+    return writer.pack_rows(session, segment, rollups.metric_numbers(session, run_pk=run.pk))
 
 
 class PackCandidate(NamedTuple):
@@ -66,4 +66,4 @@ def pack_last_rows(session: Session, *, run: Run) -> int:
     found = sa.select(Segment).where(Segment.run_pk == run.pk, HAS_LAST_ROWS)
     segments = session.scalars(found.order_by(Segment.number.desc()).limit(SEGMENTS_AT_ONCE)).all()
     numbers = rollups.metric_numbers(session, run_pk=run.pk) if segments else {}
-    return sum(packing.pack_rows(session, one, numbers) for one in segments)
+    return sum(writer.pack_rows(session, one, numbers) for one in segments)

@@ -14,10 +14,8 @@ from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
 from db.steps.archived import reading
-from db.steps.block_codec import DamagedBlock, decode_bits, decode_floats, decode_steps
-from db.steps.buckets import Floats, Ints
-from db.steps.columns import MetricColumn
-from db.steps.step_block import END, RunRange, StepBlock, end_of
+from db.steps.codec import DamagedBlock, decode_bits, decode_floats, decode_steps
+from db.steps.step_block import END, Floats, Ints, MetricColumn, RunRange, StepBlock, Target, end_of
 from db.store import bulk
 from db.store.engine import reading_anew
 
@@ -30,9 +28,10 @@ OVERLAPS = (
 )
 """Conditions for the blocks of a range. The last one bounds what is read of the key from below."""
 
-
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+Stored = Mapping[tuple[int, int], tuple[bytes, bytes | None]]
+"""(number of a metric, first step of a block) -> values and mask of a row of `block_values`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +62,6 @@ class Block:
         return decode_floats(self.stored_times, self.num_steps)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A row of `block_values`, without its key."""
-
-    values: bytes
-    reported: bytes | None
-
-
 def _overlapping(run_pk: int, step_range: StepRange) -> tuple[Any, ...]:
     """The values of the parameters of OVERLAPS."""
     segment, first = step_range.segment, step_range.first
@@ -81,8 +72,7 @@ def end_of_block(session: Session, run_pk: int, step_range: StepRange) -> int:
     """The step after the first block of a range, at most the end of the range."""
     statement = f"SELECT last_step FROM step_blocks WHERE {OVERLAPS} ORDER BY first_step LIMIT 1"
     found = bulk.read(session, statement, _overlapping(run_pk, step_range))
-    end = int(found[0][0]) + 1 if found else END
-    return end if step_range.last is None else min(end, step_range.last)
+    return min(int(found[0][0]) + 1 if found else END, end_of(step_range))
 
 
 def end_of_first(session: Session, run_pk: int, step_range: StepRange, max_steps: int) -> int:
@@ -121,6 +111,17 @@ def read_blocks(
         _as_step_block(session, one, blocks, values, numbers[one.run_pk], metrics)
         for one, blocks, values in zip(ranges, found, stored, strict=True)
     ]
+
+
+def read_whole(
+    session: Session, target: Target, first: int, last: int, metrics: Sequence[str] | None = None
+) -> StepBlock:
+    """The steps `first` to `last` of a segment that are in blocks, with these metrics; None: all. Raises
+    DamagedBlock."""
+    steps = RunRange(target.run_pk, StepRange(target.segment, first, last + 1))
+    names = list(target.numbers) if metrics is None else metrics
+    (found,) = read_blocks(session, [steps], names, {target.run_pk: target.numbers})
+    return found
 
 
 def read_steps(session: Session, run_pk: int, step_range: StepRange) -> Ints:
@@ -166,9 +167,9 @@ def _read_values(
     ranges: Sequence[RunRange],
     blocks: Sequence[Sequence[Block]],
     numbers: Mapping[int, Mapping[str, int]],
-) -> list[dict[tuple[int, int], _Stored]]:
-    """Return for each range: (number of a metric, first step of a block) -> what is stored of it."""
-    found: list[dict[tuple[int, int], _Stored]] = [{} for _ in ranges]
+) -> list[Stored]:
+    """Return what is stored of the blocks of each range."""
+    found: list[dict[tuple[int, int], tuple[bytes, bytes | None]]] = [{} for _ in ranges]
     selects, values = [], []
     for index, (one, some) in enumerate(zip(ranges, blocks, strict=True)):
         in_store = any(block.archived_file is None for block in some)
@@ -179,16 +180,16 @@ def _read_values(
             )
             values += [one.run_pk, one.steps.segment, some[0].first, some[-1].first]
     for rows in bulk.read_chunks(session, " UNION ALL ".join(selects), tuple(values)) if selects else ():
-        for index, metric, first, *stored in rows:
-            found[index][metric, first] = _Stored(*stored)
-    return found
+        for index, metric, first, values_of_block, reported in rows:
+            found[index][metric, first] = values_of_block, reported
+    return list(found)
 
 
 def _as_step_block(
     session: Session,
     one: RunRange,
     blocks: Sequence[Block],
-    stored: Mapping[tuple[int, int], _Stored],
+    stored: Stored,
     numbers: Mapping[str, int],
     metrics: Sequence[str],
 ) -> StepBlock:
@@ -203,8 +204,7 @@ def _as_step_block(
     except DamagedBlock:
         _raise_first(session, one, blocks, stored, numbers.values())
         raise
-    first, last = np.searchsorted(whole.steps, [one.steps.first, end_of(one.steps)])
-    return whole if last - first == len(whole) else whole.at(slice(int(first), int(last)))
+    return whole.between(one.steps.first, end_of(one.steps))
 
 
 def _read_archived(
@@ -246,7 +246,7 @@ def _column(
     name: str,
     number: int,
     blocks: Sequence[Block],
-    stored: Mapping[tuple[int, int], _Stored],
+    stored: Stored,
     archived: Mapping[int, Mapping[str, MetricColumn]],
 ) -> MetricColumn:
     """A metric over all steps of the blocks."""
@@ -256,12 +256,13 @@ def _column(
     for block in blocks:
         if found := stored.get((number, block.first)):
             part = slice(start, start + block.num_steps)
-            if found.reported is None:
-                values[part], reported[part] = decode_floats(found.values, block.num_steps), True
+            values_of_block, mask = found
+            if mask is None:
+                values[part], reported[part] = decode_floats(values_of_block, block.num_steps), True
             else:
-                reported[part] = decode_bits(found.reported, block.num_steps)
+                reported[part] = decode_bits(mask, block.num_steps)
                 positions = np.flatnonzero(reported[part])
-                values[start + positions] = decode_floats(found.values, len(positions))
+                values[start + positions] = decode_floats(values_of_block, len(positions))
         elif column := archived.get(block.first, {}).get(name):
             part = slice(start, start + block.num_steps)
             values[part], reported[part] = column.values, column.reported
@@ -273,7 +274,7 @@ def _raise_first(
     session: Session,
     one: RunRange,
     blocks: Sequence[Block],
-    stored: Mapping[tuple[int, int], _Stored],
+    stored: Stored,
     numbers: Collection[int],
 ) -> None:
     """Raise DamagedBlock for the first of these blocks that is damaged."""
@@ -296,6 +297,14 @@ def naming(session: Session, run_pk: int, segment: int, block: Block) -> Iterato
             f"a block of run {run_id!r}, segment {segment}, steps {block.first} to {block.last}, is damaged: {error}; "
             "restore the store from a backup, or delete the run"
         ) from None
+
+
+def missing(run_id: str, metric: str, segment: int, first: int, last: int) -> DamagedBlock:
+    """The error about values that the roll-ups count and the blocks lack; it says what to do."""
+    return DamagedBlock(
+        f"the values of {metric} of run {run_id!r}, segment {segment}, steps {first} to {last}, are missing; restore "
+        "the store from a backup, or delete the run"
+    )
 
 
 def without_damaged(

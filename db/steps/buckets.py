@@ -1,18 +1,22 @@
 """Values over steps, aggregated into buckets: the arithmetic behind roll-ups and charts. Pure.
 
-B is the number of buckets. A single step is a bucket of width 1.
+B is the number of buckets. A single step is a bucket of width 1. A bucket of level 1 covers NARROWEST steps, one of
+every further level FACTOR buckets of the level below. There are no narrower roll-ups: one metric of so few steps is
+read from the blocks as fast, and they would weigh more than the steps.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from db.steps.step_block import Bools, Floats, Ints, MetricColumn
 
+NARROWEST = 256
+FACTOR = 4
+FINEST = 1
+"""The level of the narrowest buckets."""
 MEAN_SCALE = 2.0**-64
 """Values are scaled by it before they are summed, so that the sum cannot overflow. A power of two: this is exact."""
 
@@ -43,12 +47,15 @@ class Buckets:
     def __len__(self) -> int:
         return len(self.key)
 
-    def where(self, chosen: NDArray[np.bool_] | Ints) -> "Buckets":
+    def where(self, chosen: Bools | Ints) -> "Buckets":
         """The buckets that a mask chooses, or those at these positions, in their order."""
         return _by_column(lambda columns: columns[0][chosen], self)
 
 
 NAMES = tuple(field.name for field in fields(Buckets))
+STORED = [name for name in NAMES if name != "key"]
+"""Columns of a roll-up."""
+VALUES = ("min", "max", "mean", "first", "last")
 
 
 def _by_column(change: Callable[[Sequence[Any]], Any], *buckets: Buckets) -> Buckets:
@@ -70,6 +77,28 @@ def points(key: Ints, steps: Ints, values: Floats) -> Buckets:
     only_finite = np.where(finite, values, np.nan)
     count = finite.astype(np.int64)
     return Buckets(key, steps, steps, steps, count, 1 - count, *[only_finite] * 5)
+
+
+def points_of(steps: Ints, metrics: Mapping[str, MetricColumn], numbers: Mapping[str, int]) -> Buckets:
+    """Every reported value of these columns, metric by metric; `numbers` are their keys by name."""
+    if not metrics:
+        return nothing()
+    chosen = sorted(metrics.items(), key=lambda pair: numbers[pair[0]])
+    reported = np.concatenate([column.reported for _, column in chosen])
+    key = np.repeat(np.array([numbers[name] for name, _ in chosen], dtype=np.int64), len(steps))
+    values = np.concatenate([column.values for _, column in chosen])
+    return points(key[reported], np.tile(steps, len(chosen))[reported], values[reported])
+
+
+def from_rows(rows: Sequence[Any]) -> Buckets:
+    """Buckets from stored rows: key, then the columns of STORED."""
+    if not rows:
+        return nothing()
+    columns: list[Any] = [
+        np.array(column, np.float64 if name in VALUES else np.int64)
+        for name, column in zip(NAMES, zip(*rows, strict=True), strict=True)
+    ]
+    return Buckets(*columns)
 
 
 def in_order(buckets: Buckets) -> Buckets:
@@ -124,3 +153,32 @@ def coarsen(buckets: Buckets, width: int) -> Buckets:
         first=np.where(has_any, buckets.first[first], np.nan),
         last=np.where(has_any, buckets.last[last], np.nan),
     )
+
+
+def width(level: int) -> int:
+    """Steps in a bucket; level 0 is the steps themselves."""
+    return NARROWEST * FACTOR ** (level - 1) if level else 1
+
+
+def level_for(bucket: int) -> int:
+    """The coarsest level whose buckets fill one of `bucket` steps, a power of two, exactly; 0 where none does."""
+    level = 0
+    while width(level + 1) <= bucket:
+        level += 1
+    return level
+
+
+def split_by_level(level: int, low: int, high: int, sealed: int) -> Iterator[tuple[int, int, int]]:
+    """Split the steps [low, high) into (level, from, to), as coarse as possible; buckets end at `sealed`."""
+    if low >= high:
+        return
+    size, finer = width(level), max(level - 1, 0)
+    begin, end = -(-low // size) * size, min(high, sealed) // size * size
+    if level == 0:
+        yield 0, low, high
+    elif begin >= end:
+        yield from split_by_level(finer, low, high, sealed)
+    else:
+        yield from split_by_level(finer, low, begin, sealed)
+        yield level, begin, end
+        yield from split_by_level(finer, end, high, sealed)

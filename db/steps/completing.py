@@ -7,11 +7,9 @@ from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
 from db.models import Run, Segment
-from db.steps import blocks, loose_rows, packing, rollups
-from db.steps.buckets import Floats
-from db.steps.columns import Bools, MetricColumn, perplexity
+from db.steps import blocks, reader, rollups, writer
 from db.steps.reader import MAX_RANGES
-from db.steps.step_block import RunRange, StepBlock, Target
+from db.steps.step_block import Bools, Floats, MetricColumn, RunRange, StepBlock, Target, perplexity
 from db.steps.writer import insert_rows
 from db.store import bulk
 
@@ -48,7 +46,7 @@ def _complete_rows(session: Session, target: Target, values: LateValues) -> list
     """Write the rows of these steps anew: the steps of those that changed."""
     changed = []
     for ranges in _ranges(target, values):
-        for row in loose_rows.read_rows(session, ranges, list(target.numbers), {target.run_pk: target.numbers}):
+        for row in reader.read_rows(session, ranges, list(target.numbers), {target.run_pk: target.numbers}):
             completed, steps = _completed(row, values)
             for step in steps:
                 key = (target.run_pk, target.segment, step)
@@ -68,7 +66,7 @@ def _complete_blocks(session: Session, target: Target, values: LateValues) -> li
             (stored,) = blocks.read_blocks(session, [whole], list(target.numbers), {target.run_pk: target.numbers})
             completed, steps = _completed(stored, {one.steps.first: values[one.steps.first] for one in ranges})
             if steps:
-                packing.rewrite(session, target, block, completed)
+                writer.rewrite(session, target, block, completed)
                 changed += steps
     return changed
 

@@ -6,9 +6,8 @@ the same whatever the length of the run, and a report of one step writes roll-up
 that arrive after their successors rewrite the sealed buckets.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import sqlalchemy as sa
@@ -16,15 +15,10 @@ from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
 from db.models import Metric, Rollup
-from db.steps import lost_values, reader
-from db.steps.buckets import Buckets, Ints, coarsen, joined, nothing, points
-from db.steps.columns import MetricColumn
-from db.steps.levels import FINEST, width
-from db.steps.step_block import RunRange, StepBlock, Target, merged
+from db.steps import blocks, reader
+from db.steps.buckets import FINEST, STORED, VALUES, Buckets, coarsen, from_rows, joined, nothing, points_of, width
+from db.steps.step_block import Ints, RunRange, StepBlock, Target, merged
 from db.store import bulk
-
-BUCKET_COLUMNS = [field.name for field in fields(Buckets) if field.name != "key"]
-VALUE_COLUMNS = ("min", "max", "mean", "first", "last")
 
 
 class TooManyMetrics(ValueError):
@@ -172,7 +166,7 @@ def _check_nothing_is_lost(session: Session, target: Target, rewritten: Buckets,
     for run_id, metric, number, start, num_values in bulk.read(session, statement, values):
         if metric != "perplexity" and found.get((number, start), 0) < num_values:
             last = start + width(FINEST) - 1
-            raise lost_values.missing(run_id, metric, target.segment, start, last)
+            raise blocks.missing(run_id, metric, target.segment, start, last)
 
 
 def _adjacent(starts: Ints, size: int) -> Iterator[tuple[int, int]]:
@@ -191,7 +185,7 @@ def children(session: Session, target: Target, *, level: int, low: int, high: in
         return points_of(block.steps, block.metrics, target.numbers)
     rows = bulk.read(
         session,
-        f"SELECT metric, {', '.join(bulk.quoted(BUCKET_COLUMNS))} FROM rollups"
+        f"SELECT metric, {', '.join(bulk.quoted(STORED))} FROM rollups"
         " WHERE run_pk = ? AND segment = ? AND level = ? AND start >= ? AND start < ?"
         f" AND metric IN ({', '.join('?' * len(target.numbers))}) ORDER BY metric, start",
         (target.run_pk, target.segment, level - 1, low, high, *target.numbers.values()),  # every metric: the key serves
@@ -199,41 +193,19 @@ def children(session: Session, target: Target, *, level: int, low: int, high: in
     return from_rows(rows)
 
 
-def from_rows(rows: Sequence[Any]) -> Buckets:
-    """Buckets from stored rows: key, then the columns of BUCKET_COLUMNS."""
-    if not rows:
-        return nothing()
-    columns: list[Any] = [
-        np.array(column, dtype=np.float64 if field.name in VALUE_COLUMNS else np.int64)
-        for field, column in zip(fields(Buckets), zip(*rows, strict=True), strict=True)
-    ]
-    return Buckets(*columns)
-
-
 def stored_steps(session: Session, target: Target, *, low: int, high: int) -> StepBlock:
     """The stored steps [low, high) of a segment, every metric of them."""
     steps = RunRange(target.run_pk, StepRange(target.segment, low, high))
-    (block,) = reader.read_values(session, ranges=[steps], metrics=list(target.numbers))
+    (block,) = reader.read_ranges(session, ranges=[steps], metrics=list(target.numbers), with_times=False)
     return block
-
-
-def points_of(steps: Ints, metrics: Mapping[str, MetricColumn], numbers: Mapping[str, int]) -> Buckets:
-    """Every reported value of these columns, metric by metric; `numbers` are their keys by name."""
-    if not metrics:
-        return nothing()
-    chosen = sorted(metrics.items(), key=lambda pair: numbers[pair[0]])
-    reported = np.concatenate([column.reported for _, column in chosen])
-    key = np.repeat(np.array([numbers[name] for name, _ in chosen], dtype=np.int64), len(steps))
-    values = np.concatenate([column.values for _, column in chosen])
-    return points(key[reported], np.tile(steps, len(chosen))[reported], values[reported])
 
 
 def _write(session: Session, target: Target, level: int, buckets: Buckets) -> None:
     if len(buckets) == 0:
         return
-    columns = {name: getattr(buckets, name).tolist() for name in BUCKET_COLUMNS}
+    columns = {name: getattr(buckets, name).tolist() for name in STORED}
     if not buckets.count.all():
-        for name in VALUE_COLUMNS:
+        for name in VALUES:
             columns[name] = [None if value != value else value for value in columns[name]]
     same = {"run_pk": target.run_pk, "segment": target.segment, "level": level, "metric": buckets.key.tolist()}
     bulk.insert(session, Rollup, same | columns)

@@ -9,9 +9,19 @@ from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
 from db.models import Rollup, Run, Segment
-from db.steps import blocks, levels, reader, rollups
-from db.steps.buckets import Buckets, Floats, coarsen, joined
-from db.steps.step_block import RunRange
+from db.steps import blocks, reader
+from db.steps.buckets import (
+    NARROWEST,
+    STORED,
+    Buckets,
+    coarsen,
+    from_rows,
+    joined,
+    level_for,
+    points_of,
+    split_by_level,
+)
+from db.steps.step_block import Floats, RunRange
 from db.store import bulk
 
 METRICS_AT_ONCE = 50
@@ -184,12 +194,12 @@ def _level_ranges(
     for index, (step_range, span) in enumerate(zip(step_ranges, spans, strict=True)):
         if span is not None:
             sealed = ends[step_range.segment].last + 1
-            for at_level, low, high in levels.split_by_level(levels.level_for(width), *span, sealed):
+            for at_level, low, high in split_by_level(level_for(width), *span, sealed):
                 yield _LevelRange(index, step_range.segment, at_level, low, high)
 
 
 def _from_rollups(session: Session, run: Run, keys: _Keys, level_ranges: Sequence[_LevelRange]) -> Buckets:
-    columns = [getattr(Rollup, name) for name in rollups.BUCKET_COLUMNS]
+    columns = [getattr(Rollup, name) for name in STORED]
     selects = [
         sa.select(Rollup.metric * keys.num_ranges + one.index, *columns).where(
             *(Rollup.run_pk == run.pk, Rollup.segment == one.segment, Rollup.metric.in_(keys.numbers.values())),
@@ -201,7 +211,7 @@ def _from_rollups(session: Session, run: Run, keys: _Keys, level_ranges: Sequenc
     rows: list[Any] = []
     for start in range(0, len(selects), reader.MAX_RANGES):
         rows += session.execute(sa.union_all(*selects[start : start + reader.MAX_RANGES])).all()
-    return rollups.from_rows(rows)
+    return from_rows(rows)
 
 
 def _from_steps(
@@ -209,10 +219,10 @@ def _from_steps(
 ) -> Iterator[Buckets]:
     unsealed = [one for one in level_ranges if one.level == 0]
     ranges = [RunRange(run.pk, StepRange(one.segment, one.low, one.high)) for one in unsealed]
-    blocks = reader.read_values(session, ranges=ranges, metrics=list(keys.numbers))
+    blocks = reader.read_ranges(session, ranges=ranges, metrics=list(keys.numbers), with_times=False)
     for one, block in zip(unsealed, blocks, strict=True):
-        found = rollups.points_of(block.steps, block.metrics, keys.of_range(one.index))
-        yield coarsen(found, min(width, levels.NARROWEST))  # wider ones would overlap those of the roll-ups
+        found = points_of(block.steps, block.metrics, keys.of_range(one.index))
+        yield coarsen(found, min(width, NARROWEST))  # wider ones would overlap those of the roll-ups
 
 
 def _as_series(buckets: Buckets) -> Series:

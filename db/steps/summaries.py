@@ -1,7 +1,7 @@
 """A metric of many runs in a few statements: its last value, its extremes and a sparkline of each run.
 
 A run is read from the roll-ups of the level that covers it in SPARKLINE_POINTS buckets, and its ends from finer ones
-down to the steps (see `levels.split_by_level`): some tens of rows, whatever the length of the run.
+down to the steps (see `buckets.split_by_level`): some tens of rows, whatever the length of the run.
 """
 
 import math
@@ -14,15 +14,14 @@ from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
 from db.models import Run
-from db.steps import levels, newest, reader
+from db.steps import reader, step_times
 from db.steps.archived import files
 from db.steps.archived.files import BUCKET
 from db.steps.archived.reading import UnreadableArchive
-from db.steps.buckets import Floats, Ints, coarsen, points
-from db.steps.nearest import StepTime
-from db.steps.newest import Span
+from db.steps.buckets import coarsen, level_for, points, split_by_level
 from db.steps.series import series
-from db.steps.step_block import RunRange
+from db.steps.step_block import Floats, Ints, RunRange
+from db.steps.step_times import Span, StepTime
 from db.store import bulk
 
 SPARKLINE_POINTS = 32
@@ -100,7 +99,7 @@ def summaries(
         _Wanted(run.pk, span.segment, *part)
         for run, line in lines
         for span in line
-        for part in levels.split_by_level(levels.level_for(widths[run.pk]), span.first, span.last, span.sealed)
+        for part in split_by_level(level_for(widths[run.pk]), span.first, span.last, span.sealed)
     ]
     pieces = _read(session, wanted, metrics, widths)
     return {
@@ -118,7 +117,7 @@ def newest_times(
 ) -> dict[int, list[StepTime]]:
     """Return by `Run.pk` the last `count` steps of the newest segment with steps, in order."""
     spans = [Span(run.pk, line[-1].segment, line[-1].first, line[-1].last) for run, line in lines if line]
-    return {span.run_pk: steps for span, steps in newest.newest_times(session, spans, count=count).items()}
+    return {span.run_pk: steps for span, steps in step_times.newest_times(session, spans, count=count).items()}
 
 
 def _width(line: Sequence[LiveSpan]) -> int:
@@ -166,7 +165,8 @@ def _from_steps(
 ) -> _Found:
     """Summarise in buckets of the run's width, besides the last step that has a value."""
     ranges = [RunRange(one.run_pk, StepRange(one.segment, one.low, one.high)) for one in wanted]
-    for (pk, part), block in zip(ranges, reader.read_values(session, ranges=ranges, metrics=metrics), strict=True):
+    blocks = reader.read_ranges(session, ranges=ranges, metrics=metrics, with_times=False)
+    for (pk, part), block in zip(ranges, blocks, strict=True):
         for name, column in block.metrics.items():
             for piece in _pieces(
                 part.segment, block.steps[column.reported], column.values[column.reported], widths[pk]

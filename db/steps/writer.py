@@ -1,20 +1,32 @@
-"""Store step reports as rows, or as blocks once there are enough of them (`db.steps.packing`)."""
+"""Store step reports: as rows, and as blocks once a segment has enough of them.
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+A segment keeps its newest steps as rows until they are `PACK_AT`; then they become a block, in the transaction of the
+report that brings the last of them. A report of so many steps becomes a block at once. Steps that arrive after their
+successors stay rows until the next block is made: then they join the blocks that they belong in.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
-from db.models import Run, Segment, Step
-from db.steps import packing, reader, rollups
-from db.steps.columns import MetricColumn, perplexity
-from db.steps.loose_rows import CELL
+from db.models import BlockValues, Run, Segment, Step, StoredBlock
+from db.steps import blocks, reader, rollups
+from db.steps.blocks import Block
+from db.steps.codec import encode_bits, encode_floats, encode_rows, encode_steps
 from db.steps.rollups import OpenBucket
-from db.steps.step_block import StepBlock, Target
-from db.store import bulk
+from db.steps.step_block import MetricColumn, RunRange, StepBlock, Target, merged, perplexity
+from db.store import bulk, partitions
 from lossguard.vocabulary.metrics import COUNTS
+
+PACK_AT = 512
+"""Rows of a segment that become a block. Larger blocks are no lighter, and smaller ones take longer to read."""
+MAX_BLOCK_STEPS = 1024
+SMALL = 256
+"""Fewer steps than this behind a block join it instead of making one of their own."""
 
 Column = Sequence[float | None]
 
@@ -55,23 +67,22 @@ def insert_steps(
     in this transaction, see `bulk.insert_soon`. Raises rollups.TooManyMetrics when the run would have more than
     `max_metrics`.
     """
+    kept = kept or WriterState({})
     if not steps:
-        return kept or WriterState({})
+        return kept
     columns = {name: _as_stored(name, given) for name, given in metrics.items()}
     if "loss" in columns and "perplexity" not in columns:
         columns["perplexity"] = perplexity(columns["loss"])
-    known = None if kept is None else kept.numbers
-    numbers = rollups.metric_numbers(session, run_pk=run.pk, names=columns, limit=max_metrics, known=known)
+    numbers = rollups.metric_numbers(session, run_pk=run.pk, names=columns, limit=max_metrics, known=kept.numbers)
     stored = session.get(Segment, (run.pk, segment))
     new = StepBlock(segment, np.array(steps, dtype=np.int64), np.array(times, dtype=np.float64), columns)
     target = Target(run.pk, segment, numbers)
-    if stored is not None and packing.becomes_block(stored, len(steps)):
-        packing.store(session, stored, numbers, new, soon=soon)
+    if stored is not None and stored.num_steps - stored.num_packed + len(new) >= PACK_AT:
+        _store_in_blocks(session, stored, target, new, soon=soon)
     else:
         insert_rows(session, target, new, soon=soon)
     before = None if stored is None else stored.last_step
-    open_bucket = None if kept is None else kept.open_bucket
-    return WriterState(numbers, rollups.grow(session, target, new, before=before, open_bucket=open_bucket))
+    return WriterState(numbers, rollups.grow(session, target, new, before=before, open_bucket=kept.open_bucket))
 
 
 def _as_stored(name: str, given: Column | MetricColumn) -> MetricColumn:
@@ -84,18 +95,140 @@ def insert_rows(session: Session, target: Target, new: StepBlock, *, soon: bool 
     """Insert a row for each step; `soon`: see `bulk.insert_soon`."""
     insert = bulk.insert_soon if soon else bulk.insert
     rows = {"run_pk": target.run_pk, "segment": new.segment, "step": new.steps.tolist(), "time": new.times.tolist()}
-    insert(session, Step, rows | {"values": _encoded(new, target.numbers)})
+    insert(session, Step, rows | {"values": encode_rows(new, target.numbers)})
 
 
-def _encoded(new: StepBlock, numbers: Mapping[str, int]) -> list[bytes]:
-    columns = new.metrics.values()
-    if not columns:
-        return [b""] * len(new.steps)
-    cells = np.empty((len(new.steps), len(columns)), CELL)
-    cells["metric"] = [numbers[name] for name in new.metrics]
-    cells["value"].T[:] = [column.values for column in columns]
-    if all(column.plain for column in columns):
-        stored, width = cells.tobytes(), len(columns) * CELL.itemsize
-        return [stored[start : start + width] for start in range(0, len(stored), width)]
-    reported = np.array([column.reported for column in columns]).T
-    return [row[has_value].tobytes() for row, has_value in zip(cells, reported, strict=True)]
+def _store_in_blocks(session: Session, segment: Segment, target: Target, new: StepBlock, *, soon: bool) -> None:
+    """Store steps, and the rows of the segment, in blocks. `soon`: write the segment as by `bulk.update_soon`."""
+    _make_partition(session, segment)
+    if segment.num_steps > segment.num_packed:
+        _pack(session, target, merged([new, _take_rows(session, target)]))
+    elif segment.last_step is None or new.steps[0] > segment.last_step:  # behind all blocks: none is asked for
+        _write(session, target, new)
+    else:
+        _pack(session, target, new)
+    num_packed = segment.num_steps + len(new)
+    if soon:
+        bulk.update_soon(session, segment, {"num_packed": num_packed})
+    else:
+        segment.num_packed = num_packed
+
+
+def pack_rows(session: Session, segment: Segment, numbers: Mapping[str, int]) -> int:
+    """Pack the rows of a segment, of which there are few: how many there were. The caller has locked the run."""
+    _make_partition(session, segment)
+    target = Target(segment.run_pk, segment.number, numbers)
+    rows = _take_rows(session, target)
+    if len(rows):
+        _pack(session, target, rows)
+    segment.num_packed = segment.num_steps
+    return len(rows)
+
+
+def _make_partition(session: Session, segment: Segment) -> None:
+    """Make the partition before the first block: somebody may have dropped it."""
+    if not segment.num_packed:
+        partitions.make_for(session, segment.run_pk)
+
+
+def _take_rows(session: Session, target: Target) -> StepBlock:
+    """The rows of the segment, which are deleted."""
+    everything = RunRange(target.run_pk, StepRange(target.segment, 0, None))
+    (rows,) = reader.read_rows(session, [everything], list(target.numbers), {target.run_pk: target.numbers})
+    bulk.run(session, "DELETE FROM steps WHERE run_pk = ? AND segment = ?", (target.run_pk, target.segment))
+    return rows
+
+
+def _pack(session: Session, target: Target, new: StepBlock) -> None:
+    """Put steps that are in no block into blocks; those that they fall into are written anew."""
+    behind = StepRange(target.segment, int(new.steps[0]), None)
+    (known,) = blocks.find(session, [RunRange(target.run_pk, behind)])
+    home = np.searchsorted([block.first for block in known], new.steps, side="right") - 1
+    for at in np.unique(home).tolist():
+        part = new.at(np.flatnonzero(home == at))
+        if at >= 0 and not _stands_alone(part, known[at]):
+            part = merged([_take(session, target, known[at]), part])
+        _write(session, target, part)
+
+
+def rewrite(session: Session, target: Target, block: Block, changed: StepBlock) -> None:
+    """Replace a block; `changed` has every metric of it."""
+    _delete(session, target, block)
+    _write(session, target, changed)
+
+
+def split(session: Session, target: Target, block: Block, edge: int) -> None:
+    """Let a second block begin at step `edge`, within a block."""
+    steps = _take(session, target, block)
+    at = int(np.searchsorted(steps.steps, edge))
+    for part in (steps.at(slice(at)), steps.at(slice(at, None))):
+        if len(part):
+            _write(session, target, part)
+
+
+def _stands_alone(part: StepBlock, block: Block) -> bool:
+    """An archived block is left alone where it can be: its values would have to be fetched."""
+    return int(part.steps[0]) > block.last and (len(part) >= SMALL or block.archived_file is not None)
+
+
+def _take(session: Session, target: Target, block: Block) -> StepBlock:
+    """The steps of a block, which is deleted."""
+    found = blocks.read_whole(session, target, block.first, block.last)
+    _delete(session, target, block)
+    return found
+
+
+def _delete(session: Session, target: Target, block: Block) -> None:
+    condition, key = "run_pk = ? AND segment = ? AND first_step = ?", (target.run_pk, target.segment, block.first)
+    if target.numbers:
+        among = ", ".join(map(str, target.numbers.values()))
+        bulk.run(session, f"DELETE FROM block_values WHERE {condition} AND metric IN ({among})", key)
+    bulk.run(session, f"DELETE FROM step_blocks WHERE {condition}", key)
+
+
+def _write(session: Session, target: Target, steps: StepBlock) -> None:
+    """Store the steps in blocks of equal size."""
+    num_parts = -(-len(steps) // MAX_BLOCK_STEPS)
+    edges = [len(steps) * part // num_parts for part in range(num_parts + 1)]
+    parts = [steps.at(slice(first, last)) for first, last in itertools.pairwise(edges)]
+    _insert(session, StoredBlock, target, [_block_row(part) for part in parts])
+    write_values(session, target, parts)
+
+
+def write_values(session: Session, target: Target, parts: Sequence[StepBlock]) -> None:
+    """Store the values of blocks, each given whole."""
+    if rows := [row for part in parts for row in _value_rows(target, part)]:
+        _insert(session, BlockValues, target, rows)
+
+
+def _insert(
+    session: Session, table: type[StoredBlock | BlockValues], target: Target, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    bulk.insert(session, table, {"run_pk": target.run_pk, "segment": target.segment} | columns)
+
+
+def _block_row(part: StepBlock) -> dict[str, Any]:
+    first, last = int(part.steps[0]), int(part.steps[-1])
+    is_gapless = last - first + 1 == len(part)
+    return {
+        "first_step": first,
+        "last_step": last,
+        "num_steps": len(part),
+        "steps": None if is_gapless else encode_steps(part.steps),
+        "times": encode_floats(part.times),
+    }
+
+
+def _value_rows(target: Target, part: StepBlock) -> Iterator[dict[str, Any]]:
+    first = int(part.steps[0])
+    for name, given in part.metrics.items():
+        column = given.whole() if name in COUNTS else given
+        if column.reported.any():
+            is_always = column.reported.all()
+            yield {
+                "metric": target.numbers[name],
+                "first_step": first,
+                "values": encode_floats(column.values if is_always else column.values[column.reported]),
+                "reported": None if is_always else encode_bits(column.reported),
+            }

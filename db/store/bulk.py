@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Session
 
-from db.dialects import dialect_of
 from db.dialects.base import BINARY
 from db.dialects.base import quoted as quoted
+from db.store.engine import dialect_of
 
 CHUNK_ROWS = 2_000
 """Rows that `read_chunks` yields at a time."""

@@ -5,13 +5,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
-from db.dialects import dialect_of, parse_url
-from db.dialects import shown as shown
-from db.dialects.base import WRITES
+from db.dialects.base import WRITES, Dialect
 from db.dialects.base import BadDatabaseUrl as BadDatabaseUrl
+from db.dialects.postgresql import PostgreSQL
+from db.dialects.sqlite import SQLite
 
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (SQLite(), PostgreSQL())}
+"""The databases that can hold a store. All that is particular to one of them is in its module in `db/dialects/`; its
+driver is in pyproject.toml."""
 DEFAULT_URL = "sqlite:///.lossguard/lossguard.db"
 BASELINE = "0001"
 """The first migration."""
@@ -24,6 +28,33 @@ NEWEST_COLUMN = "steps", "values"
 
 class NoStore(BadDatabaseUrl):
     """There is no store at the URL."""
+
+
+def dialect_of(bind: sa.Engine | sa.Connection) -> Dialect:
+    """The dialect of an engine or a connection."""
+    return DIALECTS[bind.dialect.name]
+
+
+def parse_url(url: str) -> tuple[Dialect, sa.URL]:
+    """The dialect and the parts of a database URL. Raises BadDatabaseUrl."""
+    examples = " or ".join(dialect.url_example for dialect in DIALECTS.values())
+    try:
+        parsed = make_url(url)
+    except (sa.exc.ArgumentError, ValueError):  # the latter for a port that is not a number
+        raise BadDatabaseUrl(f"{shown(url)} is not a database URL; write {examples}") from None
+    name = parsed.get_backend_name()
+    if name not in DIALECTS:
+        raise BadDatabaseUrl(f"{name} is not supported; use {examples}")
+    return DIALECTS[name], parsed
+
+
+def shown(url: str) -> str:
+    """A database URL as it may be printed: without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (sa.exc.ArgumentError, ValueError):
+        _, at, host = url.rpartition("@")  # where the password of such a text begins cannot be known
+        return repr(f"...{at}{host}" if at else url)
 
 
 def create_engine(url: str = DEFAULT_URL, *, max_idle_seconds: float | None = None, **options: Any) -> sa.Engine:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from sqlalchemy import BigInteger, String
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.dialects import dialect_of
 from db.models import Base
 from db.store import bulk
+from db.store.engine import dialect_of
 
 BREAK_SECONDS = 30.0
 """Seconds without any leader that are a break: nobody knows what happened meanwhile."""

@@ -12,9 +12,9 @@ from itertools import groupby
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.dialects import dialect_of
 from db.dialects.postgresql import LOCK_MS
 from db.models import BlockValues, Rollup, Run, StoredBlock
+from db.store.engine import dialect_of
 from lossguard.vocabulary.states import RunState
 
 MODELS = (StoredBlock, BlockValues, Rollup)

@@ -11,7 +11,7 @@ from db.records.arms import TriedArm
 from db.records.step_notes import StepNote
 from db.runs.overview import Standing, Tally
 from db.runs.verdicts import Verdict
-from db.steps.newest import StoredStep
+from db.steps.step_times import StoredStep
 from lossguard.vocabulary.protocol import encode_number
 from lossguard.vocabulary.run_search import tags_of
 from monitor.detection.interventions import run_policy

@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from db.models import Run
 from db.runs import pages
-from db.runs.orders import BadCursor, RunOrder
-from db.runs.pages import RunFilter, RunPage, SearchTooSlow
+from db.runs.filters import RunFilter
+from db.runs.pages import BadCursor, RunPage, SearchTooSlow
 from lossguard.vocabulary.protocol import MAX_ITEMS, MAX_TIME
-from lossguard.vocabulary.run_search import MAX_TERMS, Search, Word, parse
+from lossguard.vocabulary.run_search import MAX_TERMS, RunOrder, Search, Word, parse
 from lossguard.vocabulary.states import RunState
 from monitor.api.auth import Principal
 from monitor.problems import Problem

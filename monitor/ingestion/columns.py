@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from db.steps.buckets import Floats, Ints
-from db.steps.columns import MetricColumn
-from db.steps.reader import StepBlock
+from db.steps.step_block import Floats, Ints, MetricColumn, StepBlock
 from lossguard.vocabulary.metrics import COUNTS, detector_inputs
 from lossguard.vocabulary.protocol import MAX_COUNT, decode_number
 from lossguard.vocabulary.wording import plural

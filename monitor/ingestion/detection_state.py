@@ -14,7 +14,8 @@ from db import commands, lineage, queries
 from db.lineage import StepRange
 from db.models import DetectionState, Intervention, Order, Run, Segment, intact_state
 from db.records import arms
-from db.steps.reader import StepBlock, read_intact_blocks
+from db.steps.reader import read_intact_blocks
+from db.steps.step_block import StepBlock
 from lossguard.vocabulary.limits import limits_in
 from lossguard.vocabulary.metrics import detector_inputs
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CAN_SCALE_LR, CANNOT_SKIP, remedies_in

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from db import queries
 from db.lineage import StepRange
 from db.models import Run, Segment
-from db.steps.block_codec import DamagedBlock
+from db.steps.codec import DamagedBlock
 from db.steps.reader import next_block
 from lossguard.vocabulary.metrics import DETECTOR_INPUTS
 from lossguard.vocabulary.states import SPOIL_LOSSES
@@ -39,9 +39,7 @@ def before(session: Session, run: Run, segment: Segment, step: int) -> RecordedR
         return RecordedRows()
     step_range = StepRange(earlier.number, step, None)
     try:
-        block = next_block(
-            session, run_pk=run.pk, step_range=step_range, metrics=DETECTOR_INPUTS, low=step, max_steps=MAX_STEPS
-        )
+        block = next_block(session, run_pk=run.pk, step_range=step_range, metrics=DETECTOR_INPUTS, max_steps=MAX_STEPS)
     except DamagedBlock:  # nothing to compare with; the detection's own history says it in the log
         return RecordedRows()
     if block is None:

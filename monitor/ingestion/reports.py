@@ -15,7 +15,7 @@ from db import commands, queries
 from db.models import Order, Segment
 from db.records import hardware
 from db.steps import writer
-from db.steps.block_codec import DamagedBlock
+from db.steps.codec import DamagedBlock
 from db.steps.rollups import TooManyMetrics
 from db.store import bulk
 from lossguard.vocabulary.protocol import (

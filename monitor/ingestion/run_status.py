@@ -14,8 +14,7 @@ import numpy as np
 from db.models import RunStatus
 from db.records.live_runs import ShownRun
 from db.runs.verdicts import LEVEL_ROWS
-from db.steps.buckets import Floats
-from db.steps.columns import MetricColumn
+from db.steps.step_block import Floats, MetricColumn
 from lossguard.vocabulary.gating import SKIPPED
 from lossguard.vocabulary.metrics import METRICS, SIGNALS
 from lossguard.vocabulary.protocol import decode_number, encode_number

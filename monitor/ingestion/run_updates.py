@@ -17,7 +17,7 @@ from db.models import MlflowRun, Run
 from db.records import live_runs
 from db.runs import mlflow
 from db.steps import writer
-from db.steps.block_codec import DamagedBlock
+from db.steps.codec import DamagedBlock
 from db.steps.completing import complete_steps
 from lossguard.sources.names import AS_LOGGED
 from lossguard.sources.readers.mlflow_files import facts_in

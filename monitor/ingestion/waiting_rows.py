@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from db.runs import mlflow
 from db.steps.archived.reading import UnreadableArchive
-from db.steps.block_codec import DamagedBlock
+from db.steps.codec import DamagedBlock
 from db.store.engine import first_line
 from monitor.ingestion.queue import ReportQueue
 from monitor.ingestion.run_updates import RunUpdate

@@ -12,7 +12,7 @@ from db.archive import removal
 from db.steps import backlog
 from db.steps.archived.reading import UnreadableArchive
 from db.steps.backlog import PackCandidate
-from db.steps.block_codec import DamagedBlock
+from db.steps.codec import DamagedBlock
 from db.store.engine import reading, writing
 from db.store.leader import Lease
 

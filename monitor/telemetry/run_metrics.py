@@ -17,12 +17,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.orm import Session
 
-from db.dialects import DIALECTS
 from db.models import Run
 from db.records import live_runs
 from db.records.live_runs import ShownRun
 from db.runs.verdicts import verdicts
-from db.store.engine import reading
+from db.store.engine import DIALECTS, reading
 from lossguard.vocabulary.metrics import BY_NAME, SIGNALS
 from lossguard.vocabulary.states import MAY_RECOVER, IncidentKind, IncidentState
 from monitor.detection.incidents.states import INTERVENTION_TERMINAL

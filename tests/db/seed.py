@@ -16,9 +16,9 @@ from db.models import Run, Segment
 from db.records import arms, step_notes
 from db.runs import pages
 from db.runs.filters import RunFilter
-from db.runs.orders import RunOrder
 from db.steps import writer
 from db.store.engine import writing
+from lossguard.vocabulary.run_search import RunOrder
 from lossguard.vocabulary.states import OrderState, RunState, SegmentReason
 
 NOW = 1_000_000.0

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from db import commands
 from db.models import StoredBlock
 from db.scorecard import ScorecardRun, StoredSegment, chosen_runs, read_runs
-from db.steps import packing
+from db.steps import writer
 from db.steps.archived import files
 from db.steps.archived.places import Place
 from db.store.engine import reading, writing
@@ -101,7 +101,7 @@ def test_a_damaged_block_leaves_the_step_time_of_its_run_unknown_and_that_of_oth
     with writing(sqlite_engine) as session:
         for run_id in "abc":
             run = add_run(session, run_id)
-            add_steps(session, run, add_segment(session, run, "a"), range(packing.PACK_AT))
+            add_steps(session, run, add_segment(session, run, "a"), range(writer.PACK_AT))
             if run_id == "b":
                 damaged = sa.update(StoredBlock).where(StoredBlock.run_pk == run.pk)
                 session.execute(damaged.values(times=b"\x01cut"))

@@ -10,10 +10,9 @@ from dashboard.data.run_list import ListedRun
 from dashboard.views.runs.columns import STEPS, Column, column, ordered
 from dashboard.views.runs.listing import ORDERS, SortOrder
 from dashboard.views.search_box import search_box
-from db.runs.fields import SHOWN_STATES
+from db.run_states import SHOWN_STATES
 from db.runs.filters import RunFilter
-from db.runs.orders import RunOrder
-from lossguard.vocabulary.run_search import ARCHIVED, Search
+from lossguard.vocabulary.run_search import ARCHIVED, RunOrder, Search
 
 UNFOLDED = "filters_unfolded"
 """Key in the session: True if a narrow screen shows the filters."""

@@ -5,8 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 
 from db.runs.conditions import FIELDS
-from db.runs.orders import RunOrder
-from lossguard.vocabulary.run_search import METRIC, SETTING, Search
+from lossguard.vocabulary.run_search import METRIC, SETTING, RunOrder, Search
 
 PAGE_SIZE = {"Cards": 20, "Table": 100}
 """Runs that a layout shows at first, and more of on request."""

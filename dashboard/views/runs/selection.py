@@ -12,7 +12,7 @@ from dashboard.views.compare.lines import MAX_LINES
 from dashboard.views.run import edit, report_download
 from dashboard.views.runs import actions
 from db.runs.filters import RunFilter
-from db.runs.orders import RunOrder
+from lossguard.vocabulary.run_search import RunOrder
 
 SELECTED = "selected_runs"
 """Key in the session: ids of the selected runs, in the order in which they were selected."""

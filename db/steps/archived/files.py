@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.models import Base, Time
-from db.steps import levels
+from db.steps import buckets
 from db.store import bulk
 
 # Steps that can be archived. Pure.
@@ -17,7 +17,7 @@ from db.store import bulk
 # All but those that a chart of the whole run reads in full resolution: the narrowest buckets of the roll-ups in which a
 # segment begins, ends, or another one forks off. So lists, overviews and the newest step need no file.
 
-BUCKET = levels.width(levels.FINEST)
+BUCKET = buckets.width(buckets.FINEST)
 """Steps in a bucket."""
 
 

@@ -17,9 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from db.steps.arrow_columns import array, floats, is_valid, numbers
-from db.steps.columns import Bools, MetricColumn, column_of, metric_of
-from db.steps.step_block import StepBlock
+from db.steps.step_block import Bools, MetricColumn, StepBlock, column_of, metric_of
 
 ROW_GROUP_STEPS = 65_536
 ROW_GROUP_VALUES = 2_097_152
@@ -42,7 +40,7 @@ def rows_of(block: StepBlock, schema: pa.Schema, *live: Bools) -> pa.RecordBatch
     """The steps as rows of the schema."""
     segments = np.full(len(block), block.segment, dtype=np.int32)
     own = map(pa.array, (segments, block.steps, block.times, *live))
-    return pa.record_batch([*own, *map(array, block.metrics.values())], schema=schema)
+    return pa.record_batch([*own, *map(_array, block.metrics.values())], schema=schema)
 
 
 def writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
@@ -99,12 +97,10 @@ def decode(file: Any, *, metadata: pq.FileMetaData, groups: Sequence[int], metri
         table = source.read_row_groups(groups, columns=wanted, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DamagedFile(f"a page of it cannot be read ({_first_line(error)})") from error
-    steps = numbers(table["step"], np.int64)
-    columns = {
-        name: _metric(table[column_of(name)]) if name in stored else _not_reported(len(steps)) for name in metrics
-    }
+    steps, never = _numbers(table["step"], np.int64), MetricColumn.unreported(len(table))
+    columns = {name: column_from(table[column_of(name)]) if name in stored else never for name in metrics}
     segment = int(table["segment"][0].as_py()) if len(steps) else 0
-    return StepBlock(segment, steps, numbers(table["time"], np.float64), columns)
+    return StepBlock(segment, steps, _numbers(table["time"], np.float64), columns)
 
 
 def decode_whole(file: Any, *, metrics: Sequence[str] | None = None) -> StepBlock:
@@ -119,15 +115,40 @@ def _overlaps(metadata: pq.FileMetaData, number: int, first: int, end: int) -> b
     return bool(bounds.min < end and bounds.max >= first)
 
 
-def _metric(column: pa.ChunkedArray) -> MetricColumn:
-    values, reported = floats(column), is_valid(column)
-    finite = np.isfinite(values)
-    return MetricColumn(values, reported, finite, bool(finite.all()))
+# Arrow's own conversion to numpy imports pandas: 50 MB that a collector does not need.
 
 
-def _not_reported(num_steps: int) -> MetricColumn:
-    never = np.zeros(num_steps, dtype=np.bool_)
-    return MetricColumn(np.full(num_steps, np.nan), never, never, not num_steps)
+def _array(column: MetricColumn) -> pa.Array:
+    """Return the values of a metric, with null where it was not reported."""
+    return pa.array(column.values) if column.reported.all() else pa.array(column.values, mask=~column.reported)
+
+
+def column_from(stored: pa.ChunkedArray) -> MetricColumn:
+    """The values of a metric, and which of them were reported."""
+    reported = np.concatenate([np.empty(0, dtype=np.bool_), *map(_is_valid, stored.chunks)])
+    return MetricColumn.of_arrays(np.where(reported, _numbers(stored, np.float64), np.nan), reported)
+
+
+def _numbers(column: pa.ChunkedArray, dtype: Any) -> Any:
+    """dtype[N] of a column whose values take eight bytes; what stands in place of a null is any number."""
+    found = np.zeros(len(column), dtype=dtype)
+    start = 0
+    for chunk in column.chunks:
+        if chunk.null_count < len(chunk):
+            data = chunk.buffers()[1]
+            values = np.frombuffer(data, dtype=dtype, count=len(chunk), offset=8 * chunk.offset)
+            found[start : start + len(chunk)] = values
+        start += len(chunk)
+    return found
+
+
+def _is_valid(chunk: pa.Array) -> Bools:
+    """bool[N]: which values are not null, from the bitmap that Arrow has where any is."""
+    valid = chunk.buffers()[0]
+    if valid is None:
+        return np.full(len(chunk), chunk.null_count == 0)
+    bits = np.unpackbits(np.frombuffer(valid, dtype=np.uint8), bitorder="little")
+    return bits[chunk.offset : chunk.offset + len(chunk)].astype(np.bool_)
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,19 +5,17 @@ when it is read for the first time in `CHECK_SECONDS`: one request, or one look 
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow.parquet as pq
 from sqlalchemy.orm import Session
 
 from db.steps.archived import parquet, places
 from db.steps.archived.files import ArchivedFile
-from db.steps.columns import MetricColumn
-from db.steps.step_block import StepBlock, joined
+from db.steps.step_block import MetricColumn, StepBlock, joined
 
 CHECK_SECONDS = 30.0
 MAX_FOOTERS = 256
@@ -63,7 +61,7 @@ def read_blocks(
             where = f"archived steps {blocks[0].first:,} to {blocks[-1].last:,} of segment {segment} cannot be read"
             raise UnreadableArchive(f"{where}: the store has lost their file; restore the store from a backup")
         steps = read_file(file, first=blocks[0].first, end=blocks[-1].last + 1, metrics=metrics)
-        found.update((first, part.metrics) for first, part in _split(steps, blocks))
+        found.update((block.first, steps.between(block.first, block.last + 1).metrics) for block in blocks)
     return found
 
 
@@ -72,7 +70,7 @@ def read_file(file: ArchivedFile, *, first: int, end: int, metrics: Sequence[str
     try:
         content = _content(file)
         groups = parquet.groups_of(_footer(content), first=first, end=end)
-        parts = [_between(_group(content, group, tuple(metrics)), first, end) for group in groups]
+        parts = [_group(content, group, tuple(metrics)).between(first, end) for group in groups]
     except places.FileMissing as error:
         raise FileGone(_what(file), error) from error
     except places.PlaceError as error:
@@ -107,18 +105,6 @@ def _content(file: ArchivedFile) -> _Content:
 def _version(place: str, name: str, period: int) -> places.FileVersion:
     """Return the version as of the first call in the period."""
     return places.opened(place).look_at(name)
-
-
-def _between(steps: StepBlock, first: int, end: int) -> StepBlock:
-    low, high = np.searchsorted(steps.steps, [first, end]).tolist()
-    return steps.at(slice(low, high))
-
-
-def _split(steps: StepBlock, blocks: Sequence[Wanted]) -> Iterator[tuple[int, StepBlock]]:
-    firsts = np.searchsorted(steps.steps, [block.first for block in blocks]).tolist()
-    ends = np.searchsorted(steps.steps, [block.last + 1 for block in blocks]).tolist()
-    for block, first, end in zip(blocks, firsts, ends, strict=True):
-        yield block.first, steps.at(slice(first, end))
 
 
 @lru_cache(maxsize=MAX_FOOTERS)

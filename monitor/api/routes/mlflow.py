@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from db.models import MlflowExperiment
 from db.records import access
 from db.runs import mlflow
-from db.runs.orders import BadCursor
+from db.runs.pages import BadCursor
 from lossguard.vocabulary.protocol import MAX_COMMIT, MAX_SHORT_TEXT, MAX_TEXT, NO_HEARTBEAT, decode_number
 from lossguard.vocabulary.secrets import mask_command_line, mask_json
 from monitor.api import auth, mlflow_responses

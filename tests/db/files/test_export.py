@@ -55,7 +55,7 @@ def test_a_run_that_is_deleted_in_the_middle_of_a_block_raises(engine: sa.Engine
                 commands.delete_run(session, run=run)
 
     chunks = export.stream(engine, run_id=small_run(engine), format=Format.PARQUET)
-    before_statement(engine, "SELECT step, time", delete)
+    before_statement(engine, "SELECT 0, step, time", delete)
     with pytest.raises(export.RunDeleted):
         list(chunks)
 

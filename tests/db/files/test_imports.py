@@ -23,7 +23,7 @@ from db import frames, queries
 from db.files import imports, record
 from db.models import Run, Step, StoredBlock
 from db.runs import overview
-from db.runs.pages import RunFilter
+from db.runs.filters import RunFilter
 from db.store.engine import reading, writing
 from lossguard.vocabulary.run_search import parse
 from tests.db.files.exported import add_forked_run, all_of, small_run, values_of, write

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.models import BlockValues, Run, StoredBlock
 from db.runs import overview
+from db.runs.filters import RunFilter
 from db.runs.overview import Standing, Tally
-from db.runs.pages import RunFilter
-from db.steps import packing
+from db.steps import writer
 from db.store.engine import reading, writing
 from lossguard.vocabulary.run_search import parse
 from lossguard.vocabulary.states import RunState
@@ -73,14 +73,14 @@ def test_a_damaged_block_hides_no_other_run_of_a_list(
     with writing(sqlite_engine) as session:
         runs = [add_run(session, run_id) for run_id in "abc"]
         for run in runs:
-            add_steps(session, run, add_segment(session, run, "a"), range(packing.PACK_AT + 100))
+            add_steps(session, run, add_segment(session, run, "a"), range(writer.PACK_AT + 100))
         pks = [run.pk for run in runs]
         session.execute(sa.update(table).where(table.run_pk == pks[1]).values({column: b"\x01cut"}))
     with reading(sqlite_engine) as session:
         listed = queries.runs(session)
         whole = overview.summaries(session, runs=listed, metrics=["loss"])
         newest = overview.newest(session, runs=listed, metrics=["loss"], num_steps=50)
-    assert {pk: found.steps for pk, found in whole.items()} == dict.fromkeys(pks, packing.PACK_AT + 100)
+    assert {pk: found.steps for pk, found in whole.items()} == dict.fromkeys(pks, writer.PACK_AT + 100)
     assert [bool(whole[pk].metrics) for pk in pks] == [True, column == "times", True]
     assert [bool(newest[pk][1]) for pk in pks] == [True, column == "values", True]
 

@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 from db import commands
 from db.models import Metric, Run
 from db.runs import pages
-from db.runs.orders import BadCursor, RunOrder
-from db.runs.pages import RunFilter
+from db.runs.filters import RunFilter
+from db.runs.pages import BadCursor
 from db.store.engine import reading, writing
-from lossguard.vocabulary.run_search import parse
+from lossguard.vocabulary.run_search import RunOrder, parse
 from tests.db.seed import NOW, add_run, add_segment, add_steps, ids_of_runs
 
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.steps.buckets import Buckets, coarsen, joined, nothing, points
+from db.steps.buckets import NARROWEST, Buckets, coarsen, joined, nothing, points, split_by_level, width
 
 values = st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=80)
 
@@ -44,3 +44,12 @@ def test_keys_are_never_mixed_and_are_sorted() -> None:
     both = coarsen(joined([part(5), nothing(), part(2)]), 2)
     assert (both.key.tolist(), both.last.tolist()) == ([2, 5], [3.0, 6.0])
     assert len(joined([])) == 0
+
+
+def test_level_ranges_cover_a_range_once_and_reach_into_no_open_bucket() -> None:
+    spans = [(0, 9000, 9000), (37, 8995, 9000), (5, 9, 9), (17, 70, 64), (0, 5000, NARROWEST), (100, 5000, 4999)]
+    for low, high, sealed in spans:
+        parts = list(split_by_level(4, low, high, sealed))
+        assert [part[1] for part in parts] == [low, *(part[2] for part in parts[:-1])]
+        assert parts[-1][2] == high
+        assert all(level == 0 or (end <= sealed and begin % width(level) == 0) for level, begin, end in parts)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from db import frames, queries
 from db.lineage import StepRange
-from db.steps import packing, rollups
+from db.steps import rollups, writer
 from db.steps.completing import complete_steps
 from db.store.engine import writing
 from tests.db.seed import add_run, add_segment, add_steps
@@ -16,11 +16,11 @@ from tests.db.seed import add_run, add_segment, add_steps
 LATE = {3: {"eval/loss": 2.5, "loss": math.inf}, 600: {"loss": 0.25}, 1205: {"eval/loss": math.nan}}
 
 
-@pytest.mark.parametrize("pack_at", [packing.PACK_AT, 10_000])
+@pytest.mark.parametrize("pack_at", [writer.PACK_AT, 10_000])
 def test_late_metrics_are_as_if_they_had_come_with_their_step_however_often_they_come(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, pack_at: int
 ) -> None:
-    monkeypatch.setattr(packing, "PACK_AT", pack_at)
+    monkeypatch.setattr(writer, "PACK_AT", pack_at)
     columns: dict[str, list[float | None]] = {"loss": [1.0] * 1210, "eval/loss": [None] * 1210}
     with writing(engine) as session:
         completed, whole = add_run(session, "completed"), add_run(session, "whole")

@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 from db import queries
 from db.lineage import StepRange
 from db.models import Run
-from db.steps.reader import MAX_RANGES, StepBlock, read_blocks, read_line, read_ranges
+from db.steps.reader import MAX_RANGES, read_blocks, read_line, read_ranges
 from db.steps.reader import __file__ as reader_file
+from db.steps.step_block import RunRange, StepBlock
 from db.store import bulk
 from db.store.engine import reading, writing
 from tests.db.seed import add_run, add_segment, add_steps
@@ -66,8 +67,9 @@ def test_ranges_that_are_read_together_hold_what_each_holds_alone(
         run = add_run(session, uuid.uuid4().hex)
         add_steps(session, run, add_segment(session, run, "a"), steps, **{name: column[: len(steps)]})
         add_steps(session, run, add_segment(session, run, "b", fork_step=3), [3, 5], **{name: [1.0, None]})
-        together = read_ranges(session, run_pk=run.pk, ranges=ranges, metrics=[name, "lr"])
-        alone = [read_ranges(session, run_pk=run.pk, ranges=[one], metrics=[name, "lr"])[0] for one in ranges]
+        of_run = [RunRange(run.pk, one) for one in ranges]
+        together = read_ranges(session, ranges=of_run, metrics=[name, "lr"])
+        alone = [read_ranges(session, ranges=[one], metrics=[name, "lr"])[0] for one in of_run]
     assert [block.segment for block in together] == [one.segment for one in ranges]
     assert [str(values_of([block], name)) for block in together] == [str(values_of([block], name)) for block in alone]
     assert sum(map(len, together)) == len(steps) + 2
@@ -76,8 +78,8 @@ def test_ranges_that_are_read_together_hold_what_each_holds_alone(
 
 def test_more_ranges_than_one_statement_takes_are_all_read(session: Session, run: Run) -> None:
     add_steps(session, run, add_segment(session, run, "a"), range(2 * MAX_RANGES + 1))
-    ranges = [StepRange(0, step, step + 1) for step in range(2 * MAX_RANGES + 1)]
-    blocks = read_ranges(session, run_pk=run.pk, ranges=ranges, metrics=["loss"])
+    ranges = [RunRange(run.pk, StepRange(0, step, step + 1)) for step in range(2 * MAX_RANGES + 1)]
+    blocks = read_ranges(session, ranges=ranges, metrics=["loss"])
     assert [block.steps.tolist() for block in blocks] == [[step] for step in range(2 * MAX_RANGES + 1)]
 
 
@@ -89,7 +91,7 @@ def test_a_line_is_read_as_one_and_leaves_out_a_metric_that_it_never_reported(se
     assert line.steps.tolist() == list(range(8))
     assert line.metrics["loss"].values.tolist() == [1.0] * 5 + [2.0] * 3
     assert list(line.metrics) == ["loss"]
-    assert (len(nothing), nothing.metrics) == (0, {})
+    assert (len(nothing.steps), nothing.metrics) == (0, {})
 
 
 def test_a_block_longer_than_a_chunk_of_rows_is_whole(engine: sa.Engine) -> None:

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.lineage import StepRange
 from db.models import Rollup, Run
-from db.steps import levels, rollups, writer
+from db.steps import buckets, rollups, writer
+from db.steps.buckets import STORED
 from db.store.engine import reading, writing
 from tests.db.seed import add_run, add_segment, add_steps
 from tests.db.steps.plain_series import Value, assert_same, plain_loop, report
@@ -28,7 +29,7 @@ def test_steps_that_come_late_mend_the_roll_ups(engine: sa.Engine) -> None:
         report(session, run, values, [step for step in range(300) if step not in late], "loss")
         report(session, run, values, late, "loss")
         found = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="loss", points=2)
-        assert session.scalar(sa.select(sa.func.count()).where(Rollup.level == levels.FINEST)) == 3  # with the lr
+        assert session.scalar(sa.select(sa.func.count()).where(Rollup.level == buckets.FINEST)) == 3  # with the lr
     assert_same(found, plain_loop(values, 0, 299, 256))
 
 
@@ -59,7 +60,7 @@ def test_a_discarded_branch_is_not_in_the_roll_ups_of_the_live_line(engine: sa.E
 def test_the_roll_ups_of_a_count_hold_the_whole_numbers_that_are_stored(session: Session, run: Run) -> None:
     segment = add_segment(session, run, "a")
     add_steps(session, run, segment, range(256), tokens=[step + 0.5 for step in range(256)])
-    (bucket,) = session.scalars(sa.select(Rollup).where(Rollup.level == levels.FINEST)).all()
+    (bucket,) = session.scalars(sa.select(Rollup).where(Rollup.level == buckets.FINEST)).all()
     assert (bucket.min, bucket.max, bucket.mean, bucket.last) == (0.0, 255.0, 127.5, 255.0)
 
 
@@ -97,5 +98,5 @@ def roll_ups(session: Session, parts: Sequence[tuple[Sequence[int], bool]], *, k
         kept = found if keeps else None
     names = {number: name for name, number in rollups.metric_numbers(session, run_pk=run.pk).items()}
     found_rows = session.scalars(sa.select(Rollup).where(Rollup.run_pk == run.pk)).all()
-    columns = ("level", "start", *rollups.BUCKET_COLUMNS)
+    columns = ("level", "start", *STORED)
     return sorted((names[row.metric], *(getattr(row, name) for name in columns)) for row in found_rows)

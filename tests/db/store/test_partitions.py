@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from db import commands, frames, migrate
 from db.cli.app import app
 from db.models import BlockValues, Run, StoredBlock
-from db.steps.block_codec import DamagedBlock
+from db.steps.codec import DamagedBlock
 from db.store import bulk, partitions
 from db.store.engine import create_engine, reading, writing
 from tests import postgres

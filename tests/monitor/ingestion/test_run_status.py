@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from db.models import RunStatus
-from db.steps.columns import MetricColumn
+from db.steps.step_block import MetricColumn
 from monitor.ingestion import run_status
 from monitor.ingestion.columns import StepColumns
 from monitor.ingestion.run_status import NUM_SLOTS, PEAK_WINDOW_SECONDS, SLOT_SECONDS

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from db.steps.block_codec import DamagedBlock
+from db.steps.codec import DamagedBlock
 from monitor.app import create_app
 from monitor.ingestion import waiting_rows
 from monitor.ingestion.open_rows import HOLD_SECONDS

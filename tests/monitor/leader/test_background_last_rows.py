@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from db import commands, frames, queries
 from db.lineage import Line
 from db.models import BlockValues, Step
-from db.steps import backlog, packing
+from db.steps import backlog, writer
 from db.store.engine import reading, writing
 from db.store.leader import Lease
 from lossguard.vocabulary.states import RunState
@@ -217,7 +217,7 @@ def test_a_run_that_cannot_be_packed_is_said_once_and_does_not_stop_the_others(
     with writing(sqlite_engine) as session:
         run = add_run(session, "damaged")
         segment = add_segment(session, run, "a")
-        add_steps(session, run, segment, range(0, 2 * packing.PACK_AT, 2))
+        add_steps(session, run, segment, range(0, 2 * writer.PACK_AT, 2))
         add_steps(session, run, segment, range(1, 41, 2))
         session.execute(sa.update(BlockValues).values(values=b"\x01cut"))
     add_running(sqlite_engine, "whole")

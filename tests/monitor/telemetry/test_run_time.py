@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from db.models import Run, StoredBlock
 from db.records import live_runs
-from db.steps import packing
+from db.steps import writer
 from db.store.engine import reading, writing
 from monitor.app import create_app
 from monitor.settings import Settings
@@ -61,7 +61,7 @@ def test_a_run_with_a_damaged_block_has_no_time_and_the_others_have_theirs(
 ) -> None:
     for run_id in ("damaged", "whole"):
         trainer = Trainer(http, run_id)
-        trainer.report(trainer.open("a"), range(packing.PACK_AT), {"loss": [1.0] * packing.PACK_AT})
+        trainer.report(trainer.open("a"), range(writer.PACK_AT), {"loss": [1.0] * writer.PACK_AT})
     with writing(sqlite_engine) as session:
         damaged = sa.select(Run.pk).where(Run.id == "damaged").scalar_subquery()
         session.execute(sa.update(StoredBlock).where(StoredBlock.run_pk == damaged).values(times=b"\x01cut"))

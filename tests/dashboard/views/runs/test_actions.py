@@ -12,8 +12,8 @@ from dashboard.views.runs import actions
 from db import queries
 from db.records import access
 from db.runs.filters import RunFilter
-from db.runs.orders import RunOrder
 from db.store.engine import reading
+from lossguard.vocabulary.run_search import RunOrder
 from lossguard.vocabulary.states import RunState
 from tests.dashboard.seed import SEGMENT_END, STEPS, seed
 from tests.dashboard.serving import serving

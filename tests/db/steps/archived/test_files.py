@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.steps import levels
+from db.steps import buckets
 from db.steps.archived.files import BUCKET, archivable
 
 
@@ -38,7 +38,7 @@ def test_what_roll_ups_leave_over_at_the_ends_of_any_line_stays(
     archived = archivable(first, last, forks)
     edges = sorted({first, *forks, last + 1})
     for low, high in [(low, high) for low in edges for high in edges if low < high]:
-        for at_level, begin, end in levels.split_by_level(level, low, high, last + 1):
+        for at_level, begin, end in buckets.split_by_level(level, low, high, last + 1):
             if at_level == 0:
                 assert not [part for part in archived if part[0] < end and begin < part[1]]
     assert all(high % BUCKET == 0 and high <= last for _, high in archived)

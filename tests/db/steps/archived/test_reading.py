@@ -17,8 +17,8 @@ from db.runs import overview
 from db.steps import reader
 from db.steps.archived.places import Place
 from db.steps.archived.reading import CHECK_SECONDS, UnreadableArchive
-from db.steps.columns import MetricColumn
 from db.steps.series import Series, many_series
+from db.steps.step_block import MetricColumn, RunRange
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
 from tests.db.archive.stored import archive, assert_same, forget_contents, parquet_files, store_run, unarchive, whole_of
@@ -53,8 +53,8 @@ def column(engine: sa.Engine, first: int, last: int) -> MetricColumn:
     with reading(engine) as session:
         run = queries.run_named(session, run_id="r1")
         assert run is not None
-        part = StepRange(0, first, last)
-        (block,) = reader.read_ranges(session, run_pk=run.pk, ranges=[part], metrics=["m3"])
+        part = RunRange(run.pk, StepRange(0, first, last))
+        (block,) = reader.read_ranges(session, ranges=[part], metrics=["m3"])
         return block.metrics["m3"]
 
 

@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 from db import commands, frames, queries
 from db.lineage import Line, StepRange
 from db.models import BlockValues, Run, Step, StoredBlock
-from db.steps import backlog, blocks, newest, packing, reader, writer
-from db.steps.block_codec import DamagedBlock
+from db.steps import backlog, blocks, reader, step_times, writer
+from db.steps.codec import DamagedBlock
+from db.steps.step_block import RunRange
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
 from tests.db.seed import NOW, add_run, add_segment, add_steps
@@ -30,10 +31,10 @@ numbers = st.none() | st.floats(allow_nan=True, allow_infinity=True).map(lambda 
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handful of steps becomes a block."""
     for module, name, value in (
-        (packing, "PACK_AT", 7),
-        (packing, "MAX_BLOCK_STEPS", 12),
-        (packing, "SMALL", 3),
-        (newest, "SMALL", 3),
+        (writer, "PACK_AT", 7),
+        (writer, "MAX_BLOCK_STEPS", 12),
+        (writer, "SMALL", 3),
+        (step_times, "SMALL", 3),
         (blocks, "MANY", 2),
         (backlog, "MIN_ROWS", 1),
     ):
@@ -80,7 +81,7 @@ def test_reports_of_any_size_and_order_read_the_same_in_rows_and_in_blocks(
     with writing(sqlite_engine) as session:
         runs = []
         for pack_at in (7, 1000):
-            monkeypatch.setattr(packing, "PACK_AT", pack_at)
+            monkeypatch.setattr(writer, "PACK_AT", pack_at)
             run = add_run(session, uuid.uuid4().hex)
             segment = add_segment(session, run, "a")
             for part in parts_of(steps, seed):
@@ -111,12 +112,12 @@ def test_a_report_of_many_steps_is_a_block_at_once_and_single_steps_become_one(s
     segment = add_segment(session, run, "a")
     add_steps(session, run, segment, range(1000))
     assert (count(session, Step), count(session, StoredBlock)) == (0, 1)
-    for step in range(1000, 1000 + packing.PACK_AT - 1):
+    for step in range(1000, 1000 + writer.PACK_AT - 1):
         add_steps(session, run, segment, [step])
-    assert (count(session, Step), count(session, StoredBlock)) == (packing.PACK_AT - 1, 1)
-    add_steps(session, run, segment, [999 + packing.PACK_AT])
+    assert (count(session, Step), count(session, StoredBlock)) == (writer.PACK_AT - 1, 1)
+    add_steps(session, run, segment, [999 + writer.PACK_AT])
     assert (count(session, Step), count(session, StoredBlock)) == (0, 2)
-    assert segment.num_packed == segment.num_steps == 1000 + packing.PACK_AT
+    assert segment.num_packed == segment.num_steps == 1000 + writer.PACK_AT
 
 
 def test_numbers_come_back_from_a_block_bit_for_bit_and_counts_whole(engine: sa.Engine) -> None:
@@ -125,7 +126,9 @@ def test_numbers_come_back_from_a_block_bit_for_bit_and_counts_whole(engine: sa.
         run = add_run(session)
         add_steps(session, run, add_segment(session, run, "a"), range(1024), odd=strange.tolist(), tokens=[7.5] * 1024)
     with reading(engine) as session:
-        (block,) = reader.read_ranges(session, run_pk=run.pk, ranges=[StepRange(0, 0, None)], metrics=["odd", "tokens"])
+        (block,) = reader.read_ranges(
+            session, ranges=[RunRange(run.pk, StepRange(0, 0, None))], metrics=["odd", "tokens"]
+        )
     assert block.metrics["odd"].values.tobytes() == strange.tobytes()
     assert block.metrics["odd"].reported.all()
     assert set(block.metrics["tokens"].values.tolist()) == {7.0}

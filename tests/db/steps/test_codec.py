@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.steps.block_codec import (
+from db.steps.codec import (
     DamagedBlock,
     decode_bits,
     decode_floats,
@@ -14,7 +14,7 @@ from db.steps.block_codec import (
     encode_floats,
     encode_steps,
 )
-from db.steps.buckets import Floats
+from db.steps.step_block import Floats
 
 bits64 = st.lists(st.integers(0, 2**64 - 1), max_size=40)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from db.dialects import DIALECTS, dialect_of, parse_url
 from db.dialects.base import Dialect
+from db.store.engine import DIALECTS, dialect_of, parse_url
 
 
 def test_an_engine_belongs_to_the_dialect_of_its_url(engine: sa.Engine) -> None:

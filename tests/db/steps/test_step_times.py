@@ -4,8 +4,8 @@ import bisect
 
 import sqlalchemy as sa
 
-from db.steps import nearest
-from db.steps.nearest import At, StepTime
+from db.steps import step_times
+from db.steps.step_times import At, StepTime
 from db.store.engine import reading, writing
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
@@ -23,8 +23,8 @@ def test_the_nearest_steps_are_found_in_rows_and_in_blocks(engine: sa.Engine) ->
     wanted = [At(run.pk, 0, step) for run in runs for step in [*range(0, 2700, 7), *IN_ROWS, 1498, 1499, 2599, 2600]]
     with reading(engine) as session:
         assert session.scalar(sa.text("SELECT count(*) FROM steps")) == 2 * len(IN_ROWS)
-        before, after = nearest.at_or_before(session, wanted), nearest.after(session, wanted)
-        times = nearest.times_of(session, wanted)
+        before, after = step_times.at_or_before(session, wanted), step_times.after(session, wanted)
+        times = step_times.times_of(session, wanted)
     for at in wanted:
         position = bisect.bisect_right(stored, at.step)
         assert before.get(at) == (_step(stored[position - 1]) if position else None)

@@ -1,20 +1,20 @@
-"""Retention of the ended runs of each project: deletes those that are past it while collectors write, and gives their
-space back."""
+"""Upkeep of the store while collectors write: retention of the ended runs of each project, space, and last rows."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands
-from db.dialects import dialect_of
+from db import commands, run_states
 from db.models import Retention, Run
 from db.records import access
+from db.steps import backlog
 from db.store import partitions
-from db.store.engine import reading, writing
+from db.store.engine import dialect_of, reading, writing
 from lossguard.vocabulary.states import RunState
+from lossguard.vocabulary.wording import plural
 
 # The days of a project: the caller owns the transaction
 
@@ -136,3 +136,32 @@ def compact(engine: sa.Engine, *, before: int) -> str:
 
 def _size(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"
+
+
+# Last rows, which no report packs by the way
+
+
+def pack_store(engine: sa.Engine, *, now: float) -> Iterator[str]:
+    """Pack everything that waits, and say what was done.
+
+    A transaction locks one run for some tenths of a second. Stopped in between, everything is there once.
+    """
+    before = run_states.stopped_before(now)
+    with reading(engine) as session:
+        run_ids = backlog.waiting_runs(session, stopped_before=before)
+    for run_id in run_ids:
+        if num_steps := sum(_pack_run(engine, run_id, before)):
+            yield f"packed {plural(num_steps, 'step')} of {run_id}"
+    if not run_ids:
+        yield "nothing is left to pack"
+
+
+def _pack_run(engine: sa.Engine, run_id: str, stopped_before: float) -> Iterator[int]:
+    """The number of steps that each transaction packed."""
+    while True:
+        with writing(engine) as session:
+            run = commands.lock_run(session, run_id=run_id)
+            num_steps = None if run is None else backlog.pack_some(session, run=run, stopped_before=stopped_before)
+        if num_steps is None:
+            return
+        yield num_steps

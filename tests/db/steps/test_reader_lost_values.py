@@ -11,7 +11,7 @@ from db.models import BlockValues, Metric, Run
 from db.steps import reader
 from db.steps.archived import files
 from db.steps.archived.places import Place
-from db.steps.block_codec import DamagedBlock
+from db.steps.codec import DamagedBlock
 from db.steps.step_block import RunRange, StepBlock
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
@@ -43,7 +43,7 @@ def read_from(engine: sa.Engine, first: int) -> StepBlock:
     with reading(engine) as session:
         (run,) = session.scalars(sa.select(Run.pk))
         ranges = [RunRange(run, StepRange(0, first, 2000))]
-        (found,) = reader.read_values(session, ranges=ranges, metrics=["lr", "val_loss"])
+        (found,) = reader.read_ranges(session, ranges=ranges, with_times=False, metrics=["lr", "val_loss"])
     return found
 
 

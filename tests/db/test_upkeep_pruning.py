@@ -3,11 +3,10 @@
 import pytest
 import sqlalchemy as sa
 
-from db import commands
+from db import commands, upkeep
 from db.models import Base
 from db.records import access
 from db.store.engine import reading, writing
-from db.upkeep import retention
 from lossguard.vocabulary.states import RunState
 from tests.db.seed import add_run, add_segment, add_steps
 
@@ -29,13 +28,13 @@ def owners(engine: sa.Engine) -> set[int]:
 
 def test_a_prune_that_is_killed_leaves_whole_runs_and_the_next_one_goes_on(engine: sa.Engine) -> None:
     end_runs(engine, 7)
-    first = retention.prune(engine, days=1, now=1e9)
+    first = upkeep.prune(engine, days=1, now=1e9)
     gone = {next(first).pk}
     first.close()  # as if it were killed here
-    left = {run.pk for run in retention.old_runs(engine, days=1, now=1e9)}
+    left = {run.pk for run in upkeep.old_runs(engine, days=1, now=1e9)}
     assert not gone & left
     assert owners(engine) == left
-    gone |= {run.pk for run in retention.prune(engine, days=1, now=1e9)}
+    gone |= {run.pk for run in upkeep.prune(engine, days=1, now=1e9)}
     assert owners(engine) == set()
     with reading(engine) as session:
         assert sorted(line.run or "" for line in access.trail(session)) == [f"r{number}" for number in range(7)]
@@ -45,7 +44,7 @@ def test_a_transaction_that_fails_deletes_nothing(sqlite_engine: sa.Engine) -> N
     end_runs(sqlite_engine, 2)
     sa.event.listen(sqlite_engine, "before_cursor_execute", _fail_at_the_end)
     with pytest.raises(RuntimeError, match="killed"):
-        list(retention.prune(sqlite_engine, days=1, now=1e9))
+        list(upkeep.prune(sqlite_engine, days=1, now=1e9))
     assert len(owners(sqlite_engine)) == 2
 
 

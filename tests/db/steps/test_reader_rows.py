@@ -11,9 +11,8 @@ from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
 from db.models import Run, Step
-from db.steps import loose_rows, rollups, writer
-from db.steps.columns import MetricColumn
-from db.steps.step_block import RunRange, StepBlock, Target
+from db.steps import reader, rollups, writer
+from db.steps.step_block import MetricColumn, RunRange, StepBlock, Target
 from db.store.engine import writing
 from tests.db.seed import add_run, add_segment, add_steps
 
@@ -43,7 +42,7 @@ def test_rows_hold_every_bit_of_what_was_reported_and_nothing_else(
         metrics = {name: column_of(values) for name, values in given.items()}
         writer.insert_rows(session, Target(run.pk, 0, numbers), StepBlock(0, np.arange(6), np.arange(6) / 7, metrics))
         ranges = [RunRange(run.pk, StepRange(0, *bounds)) for bounds in ((1, 5), (5, None))]
-        found = loose_rows.read_rows(session, ranges, read[:count], {run.pk: numbers})
+        found = reader.read_rows(session, ranges, read[:count], {run.pk: numbers})
     assert [block.steps.tolist() for block in found] == [[1, 2, 3, 4], [5]]
     assert [block.times.tolist() for block in found] == [[step / 7 for step in range(1, 5)], [5 / 7]]
     for block, part in zip(found, (slice(1, 5), slice(5, 6)), strict=True):
@@ -56,6 +55,6 @@ def test_a_damaged_row_loses_its_own_values_only(session: Session, run: Run, dam
     add_steps(session, run, add_segment(session, run, "a"), range(3), loss=[1.0, 2.0, 3.0], lr=[0.1] * 3)
     session.execute(sa.update(Step).where(Step.step == 1).values(values=damage))
     numbers = {run.pk: rollups.metric_numbers(session, run_pk=run.pk)}
-    (block,) = loose_rows.read_rows(session, [RunRange(run.pk, StepRange(0, 0, None))], ["lr", "loss"], numbers)
+    (block,) = reader.read_rows(session, [RunRange(run.pk, StepRange(0, 0, None))], ["lr", "loss"], numbers)
     assert block.metrics["loss"].reported.tolist() == [True, False, True]
     assert block.metrics["loss"].values[[0, 2]].tolist() == [1.0, 3.0]

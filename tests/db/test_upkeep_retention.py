@@ -3,15 +3,14 @@
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from db import commands
+from db import commands, upkeep
 from db.cli.app import app
 from db.records import access
 from db.store.engine import reading, writing
-from db.upkeep import retention
 from lossguard.vocabulary.states import RunState
 from tests.db.seed import add_run
 
-DAY = retention.SECONDS_PER_DAY
+DAY = upkeep.SECONDS_PER_DAY
 
 
 def ended(engine: sa.Engine, run_id: str, project: str, at: float) -> None:
@@ -30,17 +29,17 @@ def test_a_project_keeps_its_runs_as_long_as_it_says_and_the_others_as_long_as_t
     with writing(sqlite_engine) as session:
         add_run(session, "running", project="short")
         for project, days in (("short", 5.0), ("long", 200.0), ("forever", None)):
-            retention.set_days(session, project=project, days=days, now=1.0)
+            upkeep.set_days(session, project=project, days=days, now=1.0)
 
     def expired(days: float | None) -> set[str]:
         with reading(sqlite_engine) as session:
-            return {run.id for run in retention.expired(session, days=days, now=100.0 * DAY)}
+            return {run.id for run in upkeep.expired(session, days=days, now=100.0 * DAY)}
 
     assert expired(50.0) == {"short-old", "short-new", "other-old"}
     assert expired(None) == {"short-old", "short-new"}
     with writing(sqlite_engine) as session:
-        assert retention.unset(session, project="short")
-        assert not retention.unset(session, project="short")
+        assert upkeep.unset(session, project="short")
+        assert not upkeep.unset(session, project="short")
     assert expired(None) == set()
 
 

@@ -2,8 +2,8 @@
 
 import sqlalchemy as sa
 
+from db import upkeep
 from db.store.engine import writing
-from db.upkeep import retention
 
 
 def fill(engine: sa.Engine) -> None:
@@ -15,11 +15,11 @@ def fill(engine: sa.Engine) -> None:
 
 def test_the_space_of_deleted_rows_is_returned_and_the_command_says_how_much(engine: sa.Engine) -> None:
     fill(engine)
-    before = retention.num_bytes(engine)
+    before = upkeep.num_bytes(engine)
     with writing(engine) as session:
         session.execute(sa.text("DELETE FROM filler"))
-    sentence = retention.compact(engine, before=before)
+    sentence = upkeep.compact(engine, before=before)
     assert sentence.startswith("the store takes ")
     assert sentence.endswith("MB less than before")
     if engine.dialect.name == "sqlite":
-        assert retention.num_bytes(engine) < before - 2e6
+        assert upkeep.num_bytes(engine) < before - 2e6

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.steps.columns import OWN_COLUMNS, MetricColumn, column_of, metric_of
+from db.steps.step_block import OWN_COLUMNS, MetricColumn, column_of, metric_of
 
 numbers = st.lists(st.none() | st.floats(allow_nan=True, allow_infinity=True), max_size=9)
 

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from db import run_settings
-from db.runs import choices
+from db.runs import filters
 from db.store.engine import reading, writing
 from tests.db.seed import add_run
 
@@ -17,9 +17,9 @@ def test_projects_tags_states_and_settings_are_those_of_the_runs(engine: sa.Engi
         add_run(session, "c", project="o", config={"tags": "no list", "api_key": "x"}).state = "failed"
         session.flush()
     with reading(engine) as session:
-        assert choices.projects(session) == ["o", "p"]
-        assert choices.tags(session) == ["given", "naïve", "of the loop"]
-        assert set(choices.settings(session)) == {"tags", "optimizer.lr", "api_key"}
-        assert choices.settings(session)[-1] == "api_key"
-        found = [name for name in ("lr", "optimizer.lr", "r", "l") if choices.has_setting(session, name)]
+        assert filters.projects(session) == ["o", "p"]
+        assert filters.tags(session) == ["given", "naïve", "of the loop"]
+        assert set(filters.settings(session)) == {"tags", "optimizer.lr", "api_key"}
+        assert filters.settings(session)[-1] == "api_key"
+        found = [name for name in ("lr", "optimizer.lr", "r", "l") if filters.has_setting(session, name)]
         assert found == ["lr", "optimizer.lr"]
