@@ -19,7 +19,6 @@ from sqlalchemy import (
     BigInteger,
     Float,
     ForeignKey,
-    Integer,
     LargeBinary,
     MetaData,
     SmallInteger,
@@ -33,7 +32,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from lossguard.vocabulary.protocol import MAX_TIME
 
 MAX_AUTHOR = 320
-"""Characters of who did something: a person and the token that acted for them, or a token, or a command."""
+"""Characters of who did something."""
 
 NAMING = {
     "ix": "ix_%(column_0_label)s",
@@ -148,21 +147,35 @@ class UnixTime(TypeDecorator[float]):
         return min(max(0.0, value), MAX_TIME) if isinstance(value, int | float) else 0.0
 
 
+BigInt = Annotated[int, mapped_column(BigInteger)]
+Str16 = Annotated[str, mapped_column(String(16))]
+Str32 = Annotated[str, mapped_column(String(32))]
+Str64 = Annotated[str, mapped_column(String(64))]
+Str128 = Annotated[str, mapped_column(String(128))]
+Str256 = Annotated[str, mapped_column(String(256))]
+Author = Annotated[str, mapped_column(String(MAX_AUTHOR))]
+"""Who did something: a person and the token that acted for them, or a token, or a command."""
+LongText = Annotated[str, mapped_column(Text)]
+Texts = Annotated[list[Any], mapped_column(TextList())]
 Time = Annotated[float, mapped_column(UnixTime())]
+OfRun = Annotated[int, mapped_column(ForeignKey("runs.pk", ondelete="CASCADE"))]
+"""Key of the run to which a row belongs."""
+OnlyOfRun = Annotated[int, mapped_column(ForeignKey("runs.pk", ondelete="CASCADE"), primary_key=True)]
+"""The same in the primary key."""
+Key = Annotated[int, mapped_column(primary_key=True)]
+KeyPart = Annotated[int, mapped_column(primary_key=True, autoincrement=False)]
+BigKeyPart = Annotated[int, mapped_column(BigInteger, primary_key=True, autoincrement=False)]
+JsonDict = dict[str, Any]
 
 
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
-        dict[str, Any]: JsonObject(),
+        JsonDict: JsonObject(),
         list[Any]: JsonList(),
         float: Float(53),
         bytes: LargeBinary(),
     }
-
-
-def _run_key(*, primary: bool = False) -> Mapped[int]:
-    return mapped_column(ForeignKey("runs.pk", ondelete="CASCADE"), primary_key=primary)
 
 
 class Run(Base):
@@ -171,28 +184,28 @@ class Run(Base):
     __tablename__ = "runs"
     __table_args__ = (sa.Index("ix_runs_started_at", "started_at", "pk"),)
 
-    pk: Mapped[int] = mapped_column(primary_key=True)
-    id: Mapped[str] = mapped_column(String(128), unique=True)
-    project: Mapped[str] = mapped_column(String(128), index=True)
-    name: Mapped[str | None] = mapped_column(String(256))
-    state: Mapped[str] = mapped_column(String(16), index=True)
-    config: Mapped[dict[str, Any]]
-    command: Mapped[str | None] = mapped_column(Text)
-    git_commit: Mapped[str | None] = mapped_column(String(64))
-    host: Mapped[str | None] = mapped_column(String(256))
+    pk: Mapped[Key]
+    id: Mapped[Str128] = mapped_column(unique=True)
+    project: Mapped[Str128] = mapped_column(index=True)
+    name: Mapped[Str256 | None]
+    state: Mapped[Str16] = mapped_column(index=True)
+    config: Mapped[JsonDict]
+    command: Mapped[LongText | None]
+    git_commit: Mapped[Str64 | None]
+    host: Mapped[Str256 | None]
     devices: Mapped[list[Any]]
-    versions: Mapped[dict[str, Any]]
-    capabilities: Mapped[list[Any]] = mapped_column(TextList())
-    policy: Mapped[dict[str, Any] | None] = mapped_column(RuleObject())
+    versions: Mapped[JsonDict]
+    capabilities: Mapped[Texts]
+    policy: Mapped[JsonDict | None] = mapped_column(RuleObject())
     """The rule from incidents to interventions as `monitor.detection.Policy.to_dict` writes it; NULL is the default.
     It follows the policy layers when the run is next locked and read; that of a run that has ended stays."""
-    tags: Mapped[list[Any] | None] = mapped_column(TextList())
+    tags: Mapped[Texts | None]
     """Words that people gave it; NULL: those that the loop gave it count, `tags` in `config`."""
-    note: Mapped[str | None] = mapped_column(Text)
+    note: Mapped[LongText | None]
     """Note that people wrote about the run."""
     archived_at: Mapped[Time | None]
     """Time since which lists leave the run out, until it runs again."""
-    total_steps: Mapped[int | None] = mapped_column(BigInteger)
+    total_steps: Mapped[BigInt | None]
     restorable_steps: Mapped[list[Any]] = mapped_column(StepList())
     restorable_tiers: Mapped[list[Any] | None] = mapped_column(ObjectList())
     """Tiers of these steps, as a report names them (`monitor.schemas.TierIn`); NULL: unknown."""
@@ -200,16 +213,16 @@ class Run(Base):
     last_report_at: Mapped[Time]
     """Time of the run's last report, by the collector's clock."""
     finished_at: Mapped[Time | None]
-    lease_writer: Mapped[str | None] = mapped_column(String(64))
+    lease_writer: Mapped[Str64 | None]
     """The folder whose process carries out the run's orders (`lossguard.spool.writer.Writer`); a secret of that
     folder."""
-    lease_session: Mapped[str | None] = mapped_column(String(64))
+    lease_session: Mapped[Str64 | None]
     """The process that holds the lease: an older one of the same folder has lost the run for good."""
-    lease_process: Mapped[str | None] = mapped_column(String(256))
+    lease_process: Mapped[Str256 | None]
     """Name of this process for people."""
     lease_until: Mapped[Time | None]
     """Time up to which no other folder takes the lease, by the collector's clock."""
-    revision: Mapped[int] = mapped_column(BigInteger, default=lambda: secrets.randbits(48), server_default="0")
+    revision: Mapped[BigInt] = mapped_column(default=lambda: secrets.randbits(48), server_default="0")
     """Rises with every transaction that locks the run: a copy from another revision is stale. It starts at a random
     number, because SQLite gives the key of a deleted run to the next one."""
 
@@ -220,13 +233,13 @@ class Segment(Base):
     __tablename__ = "segments"
     __table_args__ = (UniqueConstraint("run_pk", "key"),)
 
-    run_pk: Mapped[int] = _run_key(primary=True)
-    number: Mapped[int] = mapped_column(primary_key=True)
+    run_pk: Mapped[OnlyOfRun]
+    number: Mapped[Key]
     parent: Mapped[int | None]
-    fork_step: Mapped[int | None] = mapped_column(BigInteger)
+    fork_step: Mapped[BigInt | None]
     """NULL until the first step arrives, when a resume was opened without it."""
-    key: Mapped[str] = mapped_column(String(128))
-    reason: Mapped[str] = mapped_column(String(16))
+    key: Mapped[Str128]
+    reason: Mapped[Str16]
     order_id: Mapped[int | None]
     opened_at: Mapped[Time]
     """Time by the trainer's clock: it is shown, and nothing is decided by it."""
@@ -234,13 +247,13 @@ class Segment(Base):
     """The live line leads to the segment with the greatest. BESIDE: it never led the line, because
     a process without the lease of the run opened it. The collector gives it, so no clock of a trainer matters: a later
     segment gets a greater one, and a greater one again when its process takes over the run."""
-    writer: Mapped[str | None] = mapped_column(String(32))
+    writer: Mapped[Str32 | None]
     """Digest of the folder whose process opened it (`lossguard.spool.writer.Writer`): only that one adds to it. NULL: a
     process that did not say who it is."""
-    first_step: Mapped[int | None] = mapped_column(BigInteger)
-    last_step: Mapped[int | None] = mapped_column(BigInteger)
-    num_steps: Mapped[int] = mapped_column(BigInteger, default=0)
-    num_packed: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    first_step: Mapped[BigInt | None]
+    last_step: Mapped[BigInt | None]
+    num_steps: Mapped[BigInt] = mapped_column(default=0)
+    num_packed: Mapped[BigInt] = mapped_column(default=0, server_default="0")
     """Steps in blocks; the other ones are rows of `steps`."""
 
     @property
@@ -265,9 +278,9 @@ class Step(Base):
     __tablename__ = "steps"
     __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    run_pk: Mapped[int] = _run_key(primary=True)
-    segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    run_pk: Mapped[OnlyOfRun]
+    segment: Mapped[KeyPart]
+    step: Mapped[BigKeyPart]
     time: Mapped[float]
     values: Mapped[bytes]
     """The metrics that the step reported: `db.steps.codec.CELL`."""
@@ -279,11 +292,11 @@ class StoredBlock(Base):
     __tablename__ = "step_blocks"
     __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    run_pk: Mapped[KeyPart]
     """Key of the run, without a foreign key: see db.store.partitions."""
-    segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    last_step: Mapped[int] = mapped_column(BigInteger)
+    segment: Mapped[KeyPart]
+    first_step: Mapped[BigKeyPart]
+    last_step: Mapped[BigInt]
     num_steps: Mapped[int]
     steps: Mapped[bytes | None]
     """Numbers of the steps; NULL if none is missing between first and last. See `db.steps.codec`."""
@@ -299,11 +312,11 @@ class BlockValues(Base):
     __tablename__ = "block_values"
     __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    metric: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    run_pk: Mapped[KeyPart]
+    segment: Mapped[KeyPart]
+    metric: Mapped[KeyPart]
     """`Metric.number`"""
-    first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    first_step: Mapped[BigKeyPart]
     """First step of the block."""
     values: Mapped[bytes]
     reported: Mapped[bytes | None]
@@ -315,7 +328,7 @@ class SchemaCompatibility(Base):
 
     __tablename__ = "schema_compatibility"
 
-    compatible_from: Mapped[str] = mapped_column(String(32), primary_key=True)
+    compatible_from: Mapped[Str32] = mapped_column(primary_key=True)
 
 
 class RunStatus(Base):
@@ -323,19 +336,19 @@ class RunStatus(Base):
 
     __tablename__ = "pulses"
 
-    run_pk: Mapped[int] = _run_key(primary=True)
-    step: Mapped[int | None] = mapped_column(BigInteger)
+    run_pk: Mapped[OnlyOfRun]
+    step: Mapped[BigInt | None]
     last_step_at: Mapped[float] = mapped_column("stepped_at")
     """Arrival of the newest steps, by the collector's clock; before the first, the registration of the run."""
     expected_by: Mapped[float | None]
     """A pause was announced: the next step is due by then."""
-    undelivered_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    undelivered_bytes: Mapped[BigInt | None]
     """Bytes that are left in the trainer's spool, as its last report says."""
-    nonfinite_steps: Mapped[int] = mapped_column(BigInteger, default=0)
-    skipped_steps: Mapped[int] = mapped_column(BigInteger, default=0)
-    latest_values: Mapped[dict[str, Any]] = mapped_column("newest")
+    nonfinite_steps: Mapped[BigInt] = mapped_column(default=0)
+    skipped_steps: Mapped[BigInt] = mapped_column(default=0)
+    latest_values: Mapped[JsonDict] = mapped_column("newest")
     """Metric -> its last value; non-finite numbers encoded, here and in `peaks`."""
-    losses: Mapped[dict[str, Any] | None]
+    losses: Mapped[JsonDict | None]
     """The last values of the loss on the live line (`recent`), and its level at intervals (`marks`)."""
     peaks: Mapped[list[Any]]
     """[slot of wall time, {metric: its maximum}] of the last few slots."""
@@ -353,22 +366,22 @@ class Incident(Base):
     __tablename__ = "incidents"
     __table_args__ = (UniqueConstraint("run_pk", "number"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    run_pk: Mapped[int] = _run_key()
+    id: Mapped[Key]
+    run_pk: Mapped[OfRun]
     number: Mapped[int]
     segment: Mapped[int]
-    kind: Mapped[str] = mapped_column(String(32))
-    state: Mapped[str] = mapped_column(String(32))
-    signal: Mapped[str] = mapped_column(String(64))
-    onset_step: Mapped[int] = mapped_column(BigInteger)
-    detected_step: Mapped[int] = mapped_column(BigInteger)
-    peak_step: Mapped[int | None] = mapped_column(BigInteger)
-    end_step: Mapped[int | None] = mapped_column(BigInteger)
+    kind: Mapped[Str32]
+    state: Mapped[Str32]
+    signal: Mapped[Str64]
+    onset_step: Mapped[BigInt]
+    detected_step: Mapped[BigInt]
+    peak_step: Mapped[BigInt | None]
+    end_step: Mapped[BigInt | None]
     score: Mapped[float | None]
-    outcome: Mapped[str | None] = mapped_column(String(32))
-    details: Mapped[dict[str, Any]]
+    outcome: Mapped[Str32 | None]
+    details: Mapped[JsonDict]
     """All fields of the detection's own object (peak value, band, reasons); non-finite numbers encoded."""
-    verdict: Mapped[dict[str, Any] | None]
+    verdict: Mapped[JsonDict | None]
     """The cause that a replay found (`monitor.schemas.VerdictIn`); NULL without a replay."""
     opened_at: Mapped[Time]
     changed_at: Mapped[Time]
@@ -380,21 +393,21 @@ class Intervention(Base):
     __tablename__ = "interventions"
     __table_args__ = (UniqueConstraint("run_pk", "number"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    run_pk: Mapped[int] = _run_key()
+    id: Mapped[Key]
+    run_pk: Mapped[OfRun]
     number: Mapped[int]
     incident: Mapped[int | None]
     """Number of the incident within the run; NULL when an operator requested the intervention without one."""
-    kind: Mapped[str] = mapped_column(String(16))
-    state: Mapped[str] = mapped_column(String(32))
+    kind: Mapped[Str16]
+    state: Mapped[Str32]
     attempt: Mapped[int]
-    rewind_to: Mapped[int | None] = mapped_column(BigInteger)
-    skip_from: Mapped[int | None] = mapped_column(BigInteger)
-    skip_to: Mapped[int | None] = mapped_column(BigInteger)
+    rewind_to: Mapped[BigInt | None]
+    skip_from: Mapped[BigInt | None]
+    skip_to: Mapped[BigInt | None]
     lr_scale: Mapped[float | None]
-    remedies: Mapped[list[Any] | None] = mapped_column(TextList())
+    remedies: Mapped[Texts | None]
     """Names of the remedies that are switched on; NULL: none."""
-    details: Mapped[dict[str, Any]]
+    details: Mapped[JsonDict]
     created_at: Mapped[Time]
     changed_at: Mapped[Time]
 
@@ -405,36 +418,36 @@ class Order(Base):
     __tablename__ = "orders"
     __table_args__ = (UniqueConstraint("run_pk", "intervention"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    run_pk: Mapped[int] = _run_key()
-    key: Mapped[str] = mapped_column(String(32))
+    id: Mapped[Key]
+    run_pk: Mapped[OfRun]
+    key: Mapped[Str32]
     """Random: a rebuilt store reuses ids, and an answer to an older order is no answer to this one."""
     intervention: Mapped[int]
-    kind: Mapped[str] = mapped_column(String(16))
-    state: Mapped[str] = mapped_column(String(16))
+    kind: Mapped[Str16]
+    state: Mapped[Str16]
     incident: Mapped[int | None]
-    rewind_to: Mapped[int | None] = mapped_column(BigInteger)
-    skip_from: Mapped[int | None] = mapped_column(BigInteger)
-    skip_to: Mapped[int | None] = mapped_column(BigInteger)
+    rewind_to: Mapped[BigInt | None]
+    skip_from: Mapped[BigInt | None]
+    skip_to: Mapped[BigInt | None]
     lr_scale: Mapped[float | None]
-    remedies: Mapped[list[Any] | None] = mapped_column(TextList())
+    remedies: Mapped[Texts | None]
     """Names of the remedies that are switched on; NULL: none."""
-    reason: Mapped[str] = mapped_column(Text)
-    rewound_to: Mapped[int | None] = mapped_column(BigInteger)
+    reason: Mapped[LongText]
+    rewound_to: Mapped[BigInt | None]
     """The step that the trainer went back to: an older checkpoint when the planned one was damaged."""
-    detail: Mapped[str | None] = mapped_column(Text)
-    segment: Mapped[str | None] = mapped_column(String(128))
+    detail: Mapped[LongText | None]
+    segment: Mapped[Str128 | None]
     """Key of the segment about which it was decided."""
-    step: Mapped[int | None] = mapped_column(BigInteger)
+    step: Mapped[BigInt | None]
     """The newest step that was then known."""
     expires_at: Mapped[Time | None]
     """Time from which the trainer refuses it; so it does after `expires_step`."""
-    expires_step: Mapped[int | None] = mapped_column(BigInteger)
-    approved_by: Mapped[str | None] = mapped_column(String(MAX_AUTHOR))
+    expires_step: Mapped[BigInt | None]
+    approved_by: Mapped[Author | None]
     """Person who approved or gave it, as named in the audit trail; NULL: the policy ordered it by itself."""
-    signature: Mapped[str | None] = mapped_column(String(64))
+    signature: Mapped[Str64 | None]
     """See `lossguard.vocabulary.orders`."""
-    refusal: Mapped[str | None] = mapped_column(String(16))
+    refusal: Mapped[Str16 | None]
     """One of `lossguard.vocabulary.states.Refusal`, if the trainer would not carry it out."""
     created_at: Mapped[Time]
     answered_at: Mapped[Time | None]
@@ -445,12 +458,12 @@ class SkippedBatches(Base):
 
     __tablename__ = "skip_ledger"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    run_pk: Mapped[int] = _run_key()
-    skip_from: Mapped[int] = mapped_column(BigInteger)
-    skip_to: Mapped[int] = mapped_column(BigInteger)
+    id: Mapped[Key]
+    run_pk: Mapped[OfRun]
+    skip_from: Mapped[BigInt]
+    skip_to: Mapped[BigInt]
     order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id", ondelete="SET NULL"), unique=True)
-    reason: Mapped[str] = mapped_column(Text)
+    reason: Mapped[LongText]
     created_at: Mapped[Time]
 
 
@@ -460,14 +473,14 @@ class Event(Base):
     __tablename__ = "events"
     __table_args__ = (UniqueConstraint("run_pk", "key"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    run_pk: Mapped[int] = _run_key()
-    key: Mapped[str] = mapped_column(String(128))
+    id: Mapped[Key]
+    run_pk: Mapped[OfRun]
+    key: Mapped[Str128]
     segment: Mapped[int]
-    step: Mapped[int | None] = mapped_column(BigInteger)
+    step: Mapped[BigInt | None]
     time: Mapped[Time]
-    kind: Mapped[str] = mapped_column(String(64))
-    details: Mapped[dict[str, Any]]
+    kind: Mapped[Str64]
+    details: Mapped[JsonDict]
 
 
 CRC = "crc"
@@ -502,11 +515,11 @@ class DetectionState(Base):
 
     __tablename__ = "detection_states"
 
-    run_pk: Mapped[int] = _run_key(primary=True)
-    state: Mapped[dict[str, Any]]
+    run_pk: Mapped[OnlyOfRun]
+    state: Mapped[JsonDict]
     segment: Mapped[int | None]
     """The segment that it follows; NULL in a state that has seen all stored steps."""
-    seen_step: Mapped[int | None] = mapped_column(BigInteger)
+    seen_step: Mapped[BigInt | None]
     """The last step of that segment which it has seen, or skipped; NULL before the first."""
 
 
@@ -515,10 +528,10 @@ class DetectorSnapshot(Base):
 
     __tablename__ = "detector_snapshots"
 
-    run_pk: Mapped[int] = _run_key(primary=True)
-    segment: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    state: Mapped[dict[str, Any]]
+    run_pk: Mapped[OnlyOfRun]
+    segment: Mapped[KeyPart]
+    step: Mapped[BigKeyPart]
+    state: Mapped[JsonDict]
 
 
 class RunSetting(Base):
@@ -527,14 +540,14 @@ class RunSetting(Base):
     __tablename__ = "run_settings"
     __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    run_pk: Mapped[int] = _run_key(primary=True)
-    key: Mapped[str] = mapped_column(String(256), primary_key=True)
+    run_pk: Mapped[OnlyOfRun]
+    key: Mapped[Str256] = mapped_column(primary_key=True)
     """The last component of the name."""
-    name: Mapped[str] = mapped_column(String(256), primary_key=True)
+    name: Mapped[Str256] = mapped_column(primary_key=True)
     """`config.` and the path of a setting, or `tag`, or `device`."""
-    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    position: Mapped[KeyPart]
     """Number of the value among those of the name."""
-    text: Mapped[str | None] = mapped_column(Text)
+    text: Mapped[LongText | None]
     """The text, or `true`, `false` or `null`."""
     number: Mapped[float | None]
 
@@ -545,9 +558,9 @@ class Metric(Base):
     __tablename__ = "metrics"
     __table_args__ = (UniqueConstraint("run_pk", "name"),)
 
-    run_pk: Mapped[int] = _run_key(primary=True)
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    name: Mapped[str] = mapped_column(String(128), index=True)
+    run_pk: Mapped[OnlyOfRun]
+    number: Mapped[KeyPart]
+    name: Mapped[Str128] = mapped_column(index=True)
 
 
 class Rollup(Base):
@@ -559,18 +572,18 @@ class Rollup(Base):
         "postgresql_partition_by": "RANGE (run_pk)",
     }
 
-    run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    metric: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    run_pk: Mapped[KeyPart]
+    segment: Mapped[KeyPart]
+    metric: Mapped[KeyPart]
     """`Metric.number`"""
     level: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
-    start: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    start: Mapped[BigKeyPart]
     """The multiple of the level's width at which the bucket begins."""
-    first_step: Mapped[int] = mapped_column(BigInteger)
-    last_step: Mapped[int] = mapped_column(BigInteger)
-    count: Mapped[int] = mapped_column(BigInteger)
+    first_step: Mapped[BigInt]
+    last_step: Mapped[BigInt]
+    count: Mapped[BigInt]
     """Number of finite values. min, max, mean, first and last are those of the finite values, NULL without any."""
-    non_finite: Mapped[int] = mapped_column(BigInteger)
+    non_finite: Mapped[BigInt]
     min: Mapped[float | None]
     max: Mapped[float | None]
     mean: Mapped[float | None]
@@ -583,9 +596,9 @@ class MlflowExperiment(Base):
 
     __tablename__ = "mlflow_experiments"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(128), unique=True)
-    tags: Mapped[dict[str, Any]]
+    id: Mapped[Key]
+    name: Mapped[Str128] = mapped_column(unique=True)
+    tags: Mapped[JsonDict]
     created_at: Mapped[Time]
 
 
@@ -594,15 +607,15 @@ class MlflowRun(Base):
 
     __tablename__ = "mlflow_runs"
 
-    run_pk: Mapped[int] = _run_key(primary=True)
+    run_pk: Mapped[OnlyOfRun]
     experiment: Mapped[int] = mapped_column(index=True)
     """`MlflowExperiment.id`; 0 is the default experiment, which is not stored."""
-    user: Mapped[str] = mapped_column(String(256))
-    params: Mapped[dict[str, Any]]
-    tags: Mapped[dict[str, Any]]
+    user: Mapped[Str256]
+    params: Mapped[JsonDict]
+    tags: Mapped[JsonDict]
     inputs: Mapped[list[Any]]
     """Data sets, as the client sent them."""
-    state: Mapped[dict[str, Any]]
+    state: Mapped[JsonDict]
     """Rows that are not complete yet, see `monitor.ingestion.open_rows`, and the last value of every metric."""
     has_open_rows: Mapped[bool] = mapped_column(default=False, index=True)
 
@@ -614,10 +627,10 @@ class PolicyLayer(Base):
 
     key: Mapped[str] = mapped_column(String(160), primary_key=True)
     run_pk: Mapped[int | None] = mapped_column(ForeignKey("runs.pk", ondelete="CASCADE"), unique=True)
-    fields: Mapped[dict[str, Any]] = mapped_column(RuleObject())
+    fields: Mapped[JsonDict] = mapped_column(RuleObject())
     """Fields that are set, as `monitor.detection.Policy` names them; under `detection` those of the detection."""
     changed_at: Mapped[Time]
-    changed_by: Mapped[str] = mapped_column(String(MAX_AUTHOR))
+    changed_by: Mapped[Author]
     by_operator: Mapped[bool]
     """True if an operator set it; what a loop says counts until then."""
 
@@ -627,7 +640,7 @@ class Retention(Base):
 
     __tablename__ = "retentions"
 
-    project: Mapped[str] = mapped_column(String(128), primary_key=True)
+    project: Mapped[Str128] = mapped_column(primary_key=True)
     days: Mapped[float | None]
     """NULL: for good."""
     changed_at: Mapped[Time]
@@ -638,14 +651,14 @@ class Token(Base):
 
     __tablename__ = "tokens"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(128), unique=True)
-    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    id: Mapped[Key]
+    name: Mapped[Str128] = mapped_column(unique=True)
+    digest: Mapped[Str64] = mapped_column(unique=True)
     """SHA-256 of the token in hexadecimal; the token is 256 random bits, so no salt is needed."""
-    scopes: Mapped[list[Any]] = mapped_column(TextList())
-    project: Mapped[str | None] = mapped_column(String(128))
+    scopes: Mapped[Texts]
+    project: Mapped[Str128 | None]
     """The only project that it permits; NULL for all."""
-    run: Mapped[str | None] = mapped_column(String(128))
+    run: Mapped[Str128 | None]
     """The id of the only run that it permits; NULL for all."""
     created_at: Mapped[float]
     revoked_at: Mapped[float | None]
@@ -656,13 +669,13 @@ class Audit(Base):
 
     __tablename__ = "audit"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[Key]
     at: Mapped[float]
-    who: Mapped[str] = mapped_column(String(MAX_AUTHOR))
+    who: Mapped[Author]
     """A person and the token that acted for them, or a token, or a command."""
-    action: Mapped[str] = mapped_column(String(64))
-    run: Mapped[str | None] = mapped_column(String(128), index=True)
-    details: Mapped[dict[str, Any]]
+    action: Mapped[Str64]
+    run: Mapped[Str128 | None] = mapped_column(index=True)
+    details: Mapped[JsonDict]
 
 
 class PreflightAnswer(Base):
@@ -670,12 +683,12 @@ class PreflightAnswer(Base):
 
     __tablename__ = "preflights"
 
-    run_pk: Mapped[int] = _run_key(primary=True)
+    run_pk: Mapped[OnlyOfRun]
     intervention: Mapped[int]
     """Number of the intervention within the run."""
     num_answers: Mapped[int]
     """About this intervention, so far."""
     answered_at: Mapped[Time]
     """Time of the answer, by the collector's clock."""
-    answer: Mapped[dict[str, Any]]
+    answer: Mapped[JsonDict]
     """`lossguard.vocabulary.wire.Answer` with the terms of an order: `order_seconds` and `order_steps`."""

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.models import Base, Run
+from db.models import Base, JsonDict, Key, OnlyOfRun, Run, Str32
 
 
 class TriedArm(Base):
@@ -15,12 +14,12 @@ class TriedArm(Base):
 
     __tablename__ = "arms"
 
-    run_pk: Mapped[int] = mapped_column(ForeignKey("runs.pk", ondelete="CASCADE"), primary_key=True)
-    intervention: Mapped[int] = mapped_column(primary_key=True)
-    arm: Mapped[str] = mapped_column(String(32), primary_key=True)
+    run_pk: Mapped[OnlyOfRun]
+    intervention: Mapped[Key]
+    arm: Mapped[Str32] = mapped_column(primary_key=True)
     """`lossguard.vocabulary.states.Arm`."""
     incident: Mapped[int]
-    details: Mapped[dict[str, Any]]
+    details: Mapped[JsonDict]
     """`lossguard.vocabulary.wire.ArmResult`, with the kind of the incident, the tier, the depth and the attempt."""
 
 

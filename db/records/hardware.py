@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, ForeignKey, Integer, String, UniqueConstraint
+from sqlalchemy import BigInteger, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.models import Base, Run, Time
+from db.models import Base, BigInt, JsonDict, OfRun, Run, Str256, Time
 from db.records.live_runs import RunPks
 from db.store import bulk
 from lossguard.vocabulary.hardware import ERRORS, MAX_DEVICE, num_errors
@@ -31,14 +31,14 @@ class HardwareSample(Base):
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     """A hundred samples a second would use up 32 bits in eight months. SQLite has 64 in an Integer."""
-    run_pk: Mapped[int] = mapped_column(ForeignKey("runs.pk", ondelete="CASCADE"))
+    run_pk: Mapped[OfRun]
     time: Mapped[Time]
-    step: Mapped[int | None] = mapped_column(BigInteger)
+    step: Mapped[BigInt | None]
     """The newest step that the run had logged."""
-    host: Mapped[str] = mapped_column(String(256))
+    host: Mapped[Str256]
     device: Mapped[str] = mapped_column(String(MAX_DEVICE))
-    num_errors: Mapped[int] = mapped_column(BigInteger, default=0)
-    readings: Mapped[dict[str, Any]]
+    num_errors: Mapped[BigInt] = mapped_column(default=0)
+    readings: Mapped[JsonDict]
     """The values by their names in `lossguard.vocabulary.hardware`."""
 
 

@@ -6,10 +6,9 @@ A note belongs to a run and a step, not to a segment: it stays where it is when 
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.models import MAX_AUTHOR, Base, Run, Segment, Time
+from db.models import Author, Base, BigInt, Key, LongText, OfRun, Run, Segment, Time
 
 
 class StepNote(Base):
@@ -18,12 +17,12 @@ class StepNote(Base):
     __tablename__ = "step_notes"
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[Key]
     """Never used again after a deletion: a deletion that is sent twice must not delete the next note."""
-    run_pk: Mapped[int] = mapped_column(ForeignKey("runs.pk", ondelete="CASCADE"), index=True)
-    step: Mapped[int] = mapped_column(BigInteger)
-    text: Mapped[str] = mapped_column(Text)
-    author: Mapped[str] = mapped_column(String(MAX_AUTHOR))
+    run_pk: Mapped[OfRun] = mapped_column(index=True)
+    step: Mapped[BigInt]
+    text: Mapped[LongText]
+    author: Mapped[Author]
     """Author as named in the audit trail."""
     created_at: Mapped[Time]
 

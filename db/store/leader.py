@@ -6,10 +6,9 @@ afterwards, because it asks for its term in the transaction in which it writes (
 
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, String
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.models import Base
+from db.models import Base, BigInt, Str32, Str64
 from db.store import bulk
 from db.store.engine import dialect_of
 
@@ -22,10 +21,10 @@ class Leader(Base):
 
     __tablename__ = "leaders"
 
-    role: Mapped[str] = mapped_column(String(32), primary_key=True)
-    holder: Mapped[str] = mapped_column(String(64))
+    role: Mapped[Str32] = mapped_column(primary_key=True)
+    holder: Mapped[Str64]
     """A random id of the collector process."""
-    term: Mapped[int] = mapped_column(BigInteger)
+    term: Mapped[BigInt]
     """Rises with every change of the holder, and when a holder comes back after its lease had run out."""
     until: Mapped[float]
     """Time at which the lease ends, unless it is renewed before."""

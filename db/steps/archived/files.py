@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, ForeignKey, String, Text
+from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.models import Base, Time
+from db.models import Base, BigInt, Key, LongText, Str16, Str64, Str128, Time
 from db.steps import buckets
 from db.store import bulk
 
@@ -53,23 +53,23 @@ class ArchivedFile(Base):
     __tablename__ = "archived_files"
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[Key]
     run_pk: Mapped[int | None] = mapped_column(ForeignKey("runs.pk", ondelete="SET NULL"), index=True)
     """NULL: the run was deleted."""
-    run: Mapped[str] = mapped_column(String(128))
+    run: Mapped[Str128]
     """The run's id, for messages about a run that was deleted."""
-    state: Mapped[str] = mapped_column(String(16), index=True)
-    place: Mapped[str] = mapped_column(Text)
+    state: Mapped[Str16] = mapped_column(index=True)
+    place: Mapped[LongText]
     """URL of the folder that `name` is relative to."""
-    name: Mapped[str] = mapped_column(Text)
+    name: Mapped[LongText]
     segment: Mapped[int]
-    first_step: Mapped[int] = mapped_column(BigInteger)
-    last_step: Mapped[int] = mapped_column(BigInteger)
-    num_steps: Mapped[int] = mapped_column(BigInteger)
-    num_bytes: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str] = mapped_column(String(64))
+    first_step: Mapped[BigInt]
+    last_step: Mapped[BigInt]
+    num_steps: Mapped[BigInt]
+    num_bytes: Mapped[BigInt]
+    sha256: Mapped[Str64]
     changed_at: Mapped[Time]
-    complete_at_revision: Mapped[int | None] = mapped_column(BigInteger)
+    complete_at_revision: Mapped[BigInt | None]
     """`Run.revision` at which no other steps of the run were left to archive; NULL in all but its last file."""
 
 
