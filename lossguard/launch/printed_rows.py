@@ -55,7 +55,7 @@ class PrintedRows:
         if self._parser is not None:
             return self._parser.parse(line)
         for parser in self._candidates:
-            if (row := parser.parse(line)) is not None and parser.pattern.shows(row):
+            if (row := parser.parse(line)) is not None and parser.shows(row):
                 self._parser = parser
                 described = {"config": parser.pattern.config, "facts": parser.facts.to_details()}
                 self._journal.write({"tracker": TEXT, "what": parser.pattern.what, **described})

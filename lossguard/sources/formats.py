@@ -1,14 +1,17 @@
 """The formats of stored runs, and which of them a path holds.
 
-A reader is a module of `lossguard.sources.readers` that satisfies `Format`; add it to `FORMATS`.
+A reader is a module of `lossguard.sources.readers` that is in `FORMATS`, with `WHAT`, its sources for people in the
+plural, and `runs_in(path)`. That yields the runs at or below a file or folder, each as a SourceRun whose rows are not
+read yet. It raises BadSource for something of this format that cannot be read (a package is missing, too). A reader in
+WATCHED also has `places_in(path)` and `follow(place, joiner)`.
 """
 
 import errno
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lossguard.sources.columns import Columns
 from lossguard.sources.joining import Joiner
@@ -43,20 +46,6 @@ WITH_COLUMNS = ("csv", "jsonl")
 """Formats whose functions take the `Columns` that a user names."""
 WITH_PATTERN = ("log",)
 """Formats whose functions take the `Pattern` that a user gives."""
-
-
-class Format(Protocol):
-    """The functions of a module that reads a format."""
-
-    WHAT: str
-    """For people, in the plural: "TensorBoard event files"."""
-
-    @staticmethod
-    def runs_in(path: Path) -> Iterator[SourceRun]:
-        """The runs at or below `path`, a file or a folder; none where it has nothing of this format.
-
-        Raises BadSource where there is something of this format that cannot be read (a package that is missing, too).
-        """
 
 
 def check(name: str | None, known: Collection[str] | None = None) -> None:

@@ -64,48 +64,37 @@ def import_run(
     if positions.newest(folder) is None:
         _check_overrides(stored, names)
     with locked(folder, settings):  # before the look at what is recorded: another import may add to it
-        return _import(stored, folder, project, settings, names, progress)
-
-
-def _import(
-    stored: SourceRun,
-    folder: Path,
-    project: str,
-    settings: Settings,
-    names: NameMap,
-    progress: Callable[[int], None],
-) -> Imported:
-    known = positions.newest(folder)
-    if (saved := positions.saved(folder)) is not None:
-        names.chosen.update(saved.names)
-    num_known = 0 if known is None else int(known.position)
-    problems: list[str] = []
-    rows = _until_damage(_new_rows(stored, known, folder, names), problems)
-    first = next(rows, None)
-    if first is None and positions.is_finished(folder):
-        return Imported(folder.name, folder, 0, num_known, problem="".join(problems))
-    began = stored.started_at or (None if first is None else first.time) or stored.ended_at or time.time()
-    registration = _registration(stored, folder.name, project, began)
-    run = record(registration, settings, session=_session(folder, folder.name))
-    head = list(chain([] if first is None else [first], islice(rows, LOOK_AHEAD)))
-    recorder = RunRecorder(run, names, recognised(head, names, stored.facts))
-    num_new, last = 0, None
-    for row in chain(head, rows):
-        last = row if row.time is not None else Row(row.step, stored.ended_at or began, row.values)
-        num_new += 1
-        recorder.write_row(last, num_known + num_new)
-        if num_new % PROGRESS_ROWS == 0:
-            progress(num_known + num_new)
-    recorder.flush(num_known + num_new)
-    progress(num_known + num_new)
-    run.finish(stored.state, at=stored.ended_at or (None if last is None else last.time) or began)
-    if not run.is_written:
-        raise ConfigurationError(f"{stored.place}: not all rows could be written to {folder}; import it again")
-    if last is not None:
-        place = Saved(last.step, num_known + num_new, dict(names.chosen), stored.format, stored.place)
-        positions.save(folder, place)
-    preview = recorder.preview.text() if num_new else ""
-    return Imported(folder.name, folder, num_new, num_known, preview, "".join(problems))
+        known = positions.newest(folder)
+        if (saved := positions.saved(folder)) is not None:
+            names.chosen.update(saved.names)
+        num_known = 0 if known is None else int(known.position)
+        problems: list[str] = []
+        rows = _until_damage(_new_rows(stored, known, folder, names), problems)
+        first = next(rows, None)
+        if first is None and positions.is_finished(folder):
+            return Imported(folder.name, folder, 0, num_known, problem="".join(problems))
+        began = stored.started_at or (None if first is None else first.time) or stored.ended_at or time.time()
+        registration = _registration(stored, folder.name, project, began)
+        run = record(registration, settings, session=_session(folder, folder.name))
+        head = list(chain([] if first is None else [first], islice(rows, LOOK_AHEAD)))
+        recorder = RunRecorder(run, names, recognised(head, names, stored.facts))
+        num_new, last = 0, None
+        for row in chain(head, rows):
+            last = row if row.time is not None else Row(row.step, stored.ended_at or began, row.values)
+            num_new += 1
+            recorder.write_row(last, num_known + num_new)
+            if num_new % PROGRESS_ROWS == 0:
+                progress(num_known + num_new)
+        recorder.flush(num_known + num_new)
+        progress(num_known + num_new)
+        run.finish(stored.state, at=stored.ended_at or (None if last is None else last.time) or began)
+        if not run.is_written:
+            raise ConfigurationError(f"{stored.place}: not all rows could be written to {folder}; import it again")
+        if last is not None:
+            place = Saved(last.step, num_known + num_new, dict(names.chosen), stored.format, stored.place)
+            positions.save(folder, place)
+        preview = recorder.preview.text() if num_new else ""
+        return Imported(folder.name, folder, num_new, num_known, preview, "".join(problems))
 
 
 def _check_overrides(stored: SourceRun, names: NameMap) -> None:

@@ -27,10 +27,6 @@ class PlacedRow:
     position: Any
 
 
-def no_rows() -> Mapping[int, Mapping[str, Any]]:
-    return {}
-
-
 @dataclass(slots=True)
 class Joiner:
     """`position_of` makes of a place, as `add` gets it, the position that the spool keeps."""
@@ -39,8 +35,10 @@ class Joiner:
     position_of: Callable[[Any], Any]
     recorded: Recorded | None = None
     """The newest row of the source that the spool has; reading began at its position."""
-    live_rows: Callable[[], Mapping[int, Mapping[str, Any]]] = no_rows
+    live_rows: Callable[[], Mapping[int, Mapping[str, Any]]] = dict
     """Step -> metrics of the rows that are recorded."""
+    place: object = "the source"
+    """The source, for people."""
     _builder: RowBuilder = field(default_factory=RowBuilder)
     _begins_at: Any = None  # place of the open row
     _last_position: Any = None  # of the newest row that was new
@@ -147,5 +145,6 @@ class Joiner:
         self._returns.append(self._num_rows)
         if len(self._returns) == MAX_RETURNS and self._num_rows - self._returns[0] < RETURN_WINDOW:
             raise BadSource(
-                f"two runs write it (its steps jump from {self._last_step} to {step}): give each run a place of its own"
+                f"{self.place}: two runs write it (its steps jump from {self._last_step} to {step}): give each run a "
+                "place of its own"
             )

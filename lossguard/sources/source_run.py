@@ -1,8 +1,4 @@
-"""A run that another tool has stored, as `lossguard import` records it.
-
-A reader of a format is a module with `WHAT` and `runs_in(path)` (see `formats.Format`): it finds the runs at or
-below a path and describes each as a SourceRun, without reading its rows yet.
-"""
+"""A run that another tool has stored, as `lossguard import` records it."""
 
 import hashlib
 import re
@@ -10,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from lossguard.sources.memory import MAX_BYTES
@@ -110,6 +107,14 @@ def _checked_rows(run: SourceRun) -> Iterator[Row]:
                 yield row
     except OSError as problem:
         raise BadSource(f"{run.place} cannot be read ({problem.strerror or problem})") from None
+
+
+def needed(module: str, package: str, what: str) -> Any:
+    """Import a module that a format is read with; `what`: the sources, for people. Raises BadSource without it."""
+    try:
+        return import_module(module)
+    except ImportError as problem:
+        raise BadSource(f"{what} need the package {package} ({problem}): pip install {package}") from None
 
 
 class BadSource(ValueError):

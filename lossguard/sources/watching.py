@@ -99,9 +99,8 @@ class WatchedSource:
         state = RunState.INTERRUPTED
         try:
             self.names.chosen.update({} if saved is None else saved.names)
-            joiner = Joiner(
-                self.names, _of_line, positions.newest(directory), lambda: dict(positions.live_rows(directory))
-            )
+            newest = positions.newest(directory)
+            joiner = Joiner(self.names, _of_line, newest, lambda: dict(positions.live_rows(directory)), place)
             with parsing(place):
                 follower = formats.follow(format, place, joiner, self.layout)
                 facts = follower.facts
@@ -192,9 +191,6 @@ class WatchedSource:
             self._log_once.reset("unreadable")
         except OSError as problem:
             self._log_once.warn_once("unreadable", f"{self.path} cannot be read ({problem.strerror}); trying again")
-        except BadSource as problem:
-            text = str(problem)
-            raise BadSource(text if text.startswith(str(self.path)) else f"{self.path}: {text}") from None
         if placed is not None:
             save(placed)
         return self.num_rows - num_before

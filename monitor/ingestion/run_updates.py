@@ -20,7 +20,7 @@ from db.steps import writer
 from db.steps.codec import DamagedBlock
 from db.steps.completing import complete_steps
 from lossguard.sources.names import AS_LOGGED
-from lossguard.sources.readers.mlflow_files import facts_in
+from lossguard.sources.readers.mlflow_stores import facts_in
 from lossguard.vocabulary.metrics import COUNTS
 from lossguard.vocabulary.protocol import MAX_COUNT, checked_json
 from lossguard.vocabulary.secrets import mask_json

@@ -4,30 +4,29 @@ A header that comes again (a run that was started again, and appends) is read ag
 """
 
 import csv
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from lossguard.sources.columns import Columns, Numbers, problem_of, step_of, time_of
-from lossguard.sources.joining import Joiner
 from lossguard.sources.readers import wandb_export
-from lossguard.sources.readers.line_format import LineFollower, beginning, files_in, follower, stored
+from lossguard.sources.readers.line_format import LineFormat
 from lossguard.sources.rows import Row
-from lossguard.sources.source_run import SourceRun
 from lossguard.vocabulary.source_facts import SourceFacts
 from lossguard.vocabulary.wording import plural
 
 WHAT = "CSV files with a column of steps"
-SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t"
 
 
 class CsvParser:
+    config: Mapping[str, Any] = {}
     ends = b"\n"
     facts = SourceFacts()
     problem = ""
 
-    def __init__(self, columns: Columns = Columns()) -> None:  # noqa: B008 - frozen
-        self._columns = columns
+    def __init__(self, columns: Columns | None = None) -> None:
+        self._columns = columns or Columns()
         self._delimiter = ","
         self._header: list[str] = []
         self._step: int = -1
@@ -52,6 +51,9 @@ class CsvParser:
             self.problem = problem_of(dict(zip(self._header, cells, strict=True)), self._header[self._step])
             return None
         return Row(step, None if self._time is None else time_of(cells[self._time]), values)
+
+    def shows(self, row: Row) -> bool:
+        return not wandb_export.is_chart(self._header)
 
     def begin_anew(self) -> None:
         self._header = []
@@ -83,31 +85,5 @@ class CsvParser:
             return []
 
 
-def _first_row(path: Path, columns: Columns) -> bytes | None:
-    """The line of the first row; None if the file is no such table."""
-    parser = CsvParser(columns)
-    lines = beginning(path)
-    header = _header_of(lines[0]) if lines else []
-    if lines and (columns.step_in(header) is None or wandb_export.is_chart(header)):
-        return None
-    return next((line for line in lines if parser.parse(line) is not None), None)
-
-
-def _header_of(line: bytes) -> list[str]:
-    text = line.decode("utf-8-sig", errors="replace").rstrip("\r")
-    return [cell.strip().strip('"') for cell in text.split(max(DELIMITERS, key=text.count))]
-
-
-def places_in(path: Path, columns: Columns = Columns()) -> Iterator[Path]:  # noqa: B008 - frozen
-    """The tables at or below `path`."""
-    return (file for file in files_in(path, SUFFIXES) if _first_row(file, columns) is not None)
-
-
-def runs_in(path: Path, columns: Columns = Columns()) -> Iterator[SourceRun]:  # noqa: B008 - frozen
-    for file in files_in(path, SUFFIXES):
-        if (line := _first_row(file, columns)) is not None:
-            yield stored(file, "csv", line, lambda: CsvParser(columns))
-
-
-def follow(path: Path, joiner: Joiner, columns: Columns = Columns()) -> LineFollower:  # noqa: B008 - frozen
-    return follower(path, CsvParser(columns), joiner)
+FORMAT = LineFormat("csv", (".csv", ".tsv"), lambda columns: [partial(CsvParser, columns)])
+places_in, runs_in, follow = FORMAT.places_in, FORMAT.runs_in, FORMAT.follow

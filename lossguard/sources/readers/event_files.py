@@ -209,12 +209,5 @@ def name_of(folder: Path, root: Path) -> str:
 
 
 def _rows(folder: Path) -> Iterator[Row]:
-    joiner = Joiner(NameMap(), lambda place: None)
-    try:
-        for placed in EventFollower(folder, joiner).poll(final=True):
-            yield placed.row
-    except BadSource as problem:
-        text = str(problem)
-        raise BadSource(text if text.startswith(str(folder)) else f"{folder}: {text}") from None
-    except OSError as problem:
-        raise BadSource(f"{folder} cannot be read ({problem.strerror})") from None
+    joiner = Joiner(NameMap(), lambda place: None, place=folder)
+    return (placed.row for placed in EventFollower(folder, joiner).poll(final=True))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.sources.readers.source_files import files_below, lies_in, opened
-from lossguard.sources.source_run import BadSource
+from lossguard.sources.source_run import needed
 from lossguard.vocabulary.errors import logger
 
 # Records: TFRecord frames, each with an Event, parsed by `tensorboard`'s own classes.
@@ -121,13 +121,7 @@ def _masked(crc: int) -> int:
 
 def event_type() -> Any:
     """The class Event of `tensorboard`. Raises BadSource where it is not installed."""
-    try:
-        from tensorboard.compat.proto.event_pb2 import Event
-    except ImportError as problem:
-        raise BadSource(
-            f"TensorBoard's event files are read with the package tensorboard ({problem}): pip install tensorboard"
-        ) from None
-    return Event
+    return needed("tensorboard.compat.proto.event_pb2", "tensorboard", "TensorBoard's event files").Event
 
 
 _FLOAT, _DOUBLE, _INT32, _INT64, _BFLOAT16, _HALF = 1, 2, 3, 9, 14, 19

@@ -1,20 +1,17 @@
 """JSON lines: an object per line, with a step and numbers. Nested objects have names as in "train/loss"."""
 
 import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from lossguard.sources.columns import Columns, Numbers, problem_of, step_of, time_of
-from lossguard.sources.joining import Joiner
-from lossguard.sources.readers.line_format import LineFollower, beginning, files_in, follower, stored
+from lossguard.sources.readers.line_format import LineFormat
 from lossguard.sources.rows import Row
-from lossguard.sources.source_run import SourceRun
 from lossguard.vocabulary.protocol import NON_FINITE
 from lossguard.vocabulary.source_facts import SourceFacts
 
 WHAT = "JSON lines with a step"
-SUFFIXES = (".jsonl", ".ndjson", ".json")
 MAX_DEPTH = 4
 
 
@@ -30,12 +27,13 @@ def flat(values: Mapping[str, Any], prefix: str = "", depth: int = 1) -> dict[st
 
 
 class JsonlParser:
+    config: Mapping[str, Any] = {}
     ends = b"\n"
     facts = SourceFacts()
     problem = ""
 
-    def __init__(self, columns: Columns = Columns()) -> None:  # noqa: B008 - frozen
-        self._columns = columns
+    def __init__(self, columns: Columns | None = None) -> None:
+        self._columns = columns or Columns()
         self._numbers = Numbers()
 
     def parse(self, line: bytes) -> Row | None:
@@ -60,6 +58,9 @@ class JsonlParser:
             return None
         return Row(step, time, numbers)
 
+    def shows(self, row: Row) -> bool:
+        return True
+
     def begin_anew(self) -> None:
         return
 
@@ -67,21 +68,5 @@ class JsonlParser:
         return self.parse(line) is not None
 
 
-def _first_row(path: Path, columns: Columns) -> bytes | None:
-    parser = JsonlParser(columns)
-    return next((line for line in beginning(path) if parser.parse(line) is not None), None)
-
-
-def places_in(path: Path, columns: Columns = Columns()) -> Iterator[Path]:  # noqa: B008 - frozen
-    """Such files at or below `path`."""
-    return (file for file in files_in(path, SUFFIXES) if _first_row(file, columns) is not None)
-
-
-def runs_in(path: Path, columns: Columns = Columns()) -> Iterator[SourceRun]:  # noqa: B008 - frozen
-    for file in files_in(path, SUFFIXES):
-        if (line := _first_row(file, columns)) is not None:
-            yield stored(file, "jsonl", line, lambda: JsonlParser(columns))
-
-
-def follow(path: Path, joiner: Joiner, columns: Columns = Columns()) -> LineFollower:  # noqa: B008 - frozen
-    return follower(path, JsonlParser(columns), joiner)
+FORMAT = LineFormat("jsonl", (".jsonl", ".ndjson", ".json"), lambda columns: [partial(JsonlParser, columns)])
+places_in, runs_in, follow = FORMAT.places_in, FORMAT.runs_in, FORMAT.follow

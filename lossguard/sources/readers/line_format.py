@@ -1,8 +1,10 @@
 """Formats of one row per line: find such files, follow them while they grow, and import them."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +13,7 @@ from lossguard.sources.names import NameMap
 from lossguard.sources.readers.growing_file import MAX_LINE, FileLine, GrowingFile
 from lossguard.sources.readers.source_files import files_below, opened, read_beginning
 from lossguard.sources.rows import Row
-from lossguard.sources.source_run import BadSource, SourceRun
+from lossguard.sources.source_run import SourceRun
 from lossguard.spool.writer import this_process
 from lossguard.vocabulary.errors import logger
 from lossguard.vocabulary.source_facts import SourceFacts
@@ -24,6 +26,8 @@ SNIFF_BYTES = 1 << 16
 class LineParser(Protocol):
     """Reads the lines of one file, in order."""
 
+    config: Mapping[str, Any]
+    """Recorded as the configuration of the run."""
     facts: SourceFacts
     """Facts about how the rows are made, as far as the format says."""
     ends: bytes
@@ -33,6 +37,9 @@ class LineParser(Protocol):
 
     def parse(self, line: bytes) -> Row | None:
         """The values of a line; None for one that has none."""
+
+    def shows(self, row: Row) -> bool:
+        """Return True if this row shows that the file is of this format."""
 
     def begin_anew(self) -> None:
         """The next line is the first of a file."""
@@ -96,24 +103,82 @@ class LineFollower:
         self._num_left_out += 1
 
 
-def follower(path: Path, parser: LineParser, joiner: Joiner) -> LineFollower:
-    """Goes on at the position of the joiner's recorded row, if the file still has that line, else at its beginning."""
-    recorded = joiner.recorded
-    file = GrowingFile(path, None if recorded is None else recorded.position, ends=parser.ends)
-    has_begun = recorded is not None
-    if recorded is not None:
-        _read_header(path, parser)
-        if not file.is_resumed:
-            joiner.begin_anew()
-    return LineFollower(file, parser, joiner, has_begun)
+@dataclass(frozen=True, slots=True)
+class LineFormat:
+    """A format of one row per line: its files are found, followed while they grow, and imported.
+
+    `layout`: the user's description of the rows, where there is one.
+    """
+
+    name: str
+    suffixes: Sequence[str]
+    makers: Callable[[Any], Sequence[Callable[[], LineParser]]]
+    """Return for a layout what makes a parser: one for each kind of lines that a file may have."""
+    first_bytes: int = SNIFF_BYTES
+    """Bytes at the beginning of a file in which its first row must be."""
+    older: Callable[[Path], Sequence[Path]] = lambda path: ()
+    """Return the files whose rows say of which kind the next ones are, while a followed file has none yet."""
+
+    def places_in(self, path: Path, layout: Any = None) -> Iterator[Path]:
+        """The files at or below `path` that can be followed."""
+        return (file for file in files_in(path, self.suffixes) if self._maker_of_followed(file, layout) is not None)
+
+    def runs_in(self, path: Path, layout: Any = None) -> Iterator[SourceRun]:
+        """The files at or below `path` as runs, named by their file, or by its folder where many have that name."""
+        for file in files_in(path, self.suffixes):
+            if (found := self._recognised(file, layout)) is not None:
+                make, first_line = found
+                parser = make()
+                yield SourceRun(
+                    format=self.name,
+                    identity=identity_of(file, first_line),
+                    name=name_of(file),
+                    place=str(file),
+                    rows=partial(_rows, file, make),
+                    config=parser.config,
+                    ended_at=file.stat().st_mtime,
+                    size=about_rows(file, parser),
+                    facts=parser.facts,
+                )
+
+    def follow(self, path: Path, joiner: Joiner, layout: Any = None) -> LineFollower:
+        """Go on at the line of the joiner's recorded row if the file still has it, else at the file's beginning."""
+        make, *others = self.makers(layout)
+        if others and (found := self._maker_of_followed(path, layout)) is not None:
+            make = found
+        parser, recorded = make(), joiner.recorded
+        file = GrowingFile(path, None if recorded is None else recorded.position, ends=parser.ends)
+        if recorded is not None:
+            with suppress(OSError), opened(path) as present:
+                parser.parse(present.readline(MAX_LINE).rstrip(b"\r\n"))  # a header
+            if not file.is_resumed:
+                joiner.begin_anew()
+        return LineFollower(file, parser, joiner, recorded is not None)
+
+    def _recognised(self, path: Path, layout: Any) -> tuple[Callable[[], LineParser], bytes] | None:
+        """Return what makes the parser of a file, and the line of its first row; None for a file of another format."""
+        lines = beginning(path, self.first_bytes)
+        for make in self.makers(layout):
+            parser = make()
+            for line in lines:
+                if (row := parser.parse(line)) is not None and parser.shows(row):
+                    return make, line
+        return None
+
+    def _maker_of_followed(self, path: Path, layout: Any) -> Callable[[], LineParser] | None:
+        found = (self._recognised(file, layout) for file in (path, *self.older(path)))
+        return next((each[0] for each in found if each is not None), None)
 
 
-def _read_header(path: Path, parser: LineParser) -> None:
+def _rows(path: Path, make: Callable[[], LineParser]) -> Iterator[Row]:
+    parser = make()
+    follower = LineFollower(GrowingFile(path, ends=parser.ends), parser, Joiner(NameMap(), lambda at: None, place=path))
     try:
-        with opened(path) as file:
-            parser.parse(file.readline(MAX_LINE).rstrip(b"\r\n"))
-    except OSError:
-        return
+        for placed in follower.poll(final=True):
+            yield placed.row
+        follower.warn_of_left_out()
+    finally:
+        follower.file.close()
 
 
 def has_magic(path: Path, magic: bytes) -> bool:
@@ -152,38 +217,6 @@ def identity_of(path: Path, first_line: bytes) -> str:
     """Return the identity of a file without an id: machine, path and first row. A new run in its place differs."""
     host = this_process().partition("@")[2]
     return f"{host}:{path.resolve()}:{first_line.decode(errors='replace')}"
-
-
-def stored(
-    path: Path, format: str, first_line: bytes, make_parser: Callable[[], LineParser], **described: Any
-) -> SourceRun:
-    """A file of lines as a stored run, named by its file, or by its folder where all files have that name."""
-
-    def rows() -> Iterator[Row]:
-        parser = make_parser()
-        following = LineFollower(GrowingFile(path, ends=parser.ends), parser, Joiner(NameMap(), lambda place: None))
-        try:
-            for placed in following.poll(final=True):
-                yield placed.row
-            following.warn_of_left_out()
-        except BadSource as problem:
-            raise BadSource(f"{path}: {problem}") from None
-        except OSError as problem:
-            raise BadSource(f"{path} cannot be read ({problem.strerror})") from None
-        finally:
-            following.file.close()
-
-    return SourceRun(
-        format=format,
-        identity=identity_of(path, first_line),
-        name=name_of(path),
-        place=str(path),
-        rows=rows,
-        ended_at=path.stat().st_mtime,
-        size=about_rows(path, make_parser()),
-        facts=make_parser().facts,
-        **described,
-    )
 
 
 def about_rows(path: Path, parser: LineParser) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.sources.readers.line_format import files_in, has_magic
-from lossguard.sources.source_run import MAX_ROWS, BadSource
+from lossguard.sources.source_run import MAX_ROWS, BadSource, needed
 
 SUFFIXES = (".parquet",)
 MAGIC = b"PAR1"
@@ -45,10 +45,7 @@ def batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[s
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    try:
-        module = import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise BadSource(f"Parquet files need the package pyarrow ({error}): pip install pyarrow") from None
+    module = needed("pyarrow.parquet", "pyarrow", "Parquet files")
     pyarrow = import_module("pyarrow")
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # others reserve 1 GiB, which counts against the limit
     try:

@@ -10,7 +10,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -285,10 +285,6 @@ class Pattern:
         """The lines, for people."""
         return "lines that fit --pattern" if self.is_own else f"lines of {self.config['trainer']}"
 
-    def shows(self, row: Row) -> bool:
-        """Return True if `row` shows that a log has lines of this pattern: it holds a loss, or the user says so."""
-        return self.is_own or any("loss" in name for name in row.values)
-
 
 def _of(trainer: str, make: Callable[[], Callable[[bytes], Row | None]], facts: SourceFacts = SourceFacts()) -> Pattern:  # noqa: B008 - frozen
     return Pattern({"trainer": trainer}, make, facts)
@@ -314,6 +310,7 @@ class LogParser:
 
     def __init__(self, pattern: Pattern) -> None:
         self.pattern = pattern
+        self.config: Mapping[str, Any] = pattern.config
         self.facts = pattern.facts
         self._parse = pattern.make()
         self._newest: Row | None = None
@@ -332,6 +329,10 @@ class LogParser:
             self._before = None if newest is None else newest.values
             self._newest = row
         return row
+
+    def shows(self, row: Row) -> bool:
+        """Return True if `row` shows that a log has lines of this pattern: it holds a loss, or the user says so."""
+        return self.pattern.is_own or any("loss" in name for name in row.values)
 
     def begin_anew(self) -> None:
         self._parse, self._newest, self._before = self.pattern.make(), None, None

@@ -44,11 +44,20 @@ def newest_file(folder: Path) -> Path | None:
     return max(files, key=lambda path: (path.stat().st_mtime_ns, path.stat().st_size), default=None)
 
 
-def rows_of(state: Mapping[str, Any]) -> list[Row]:
-    """Return what was logged, a row for each step. Raises ValueError where the file has another form."""
+def _read(path: Path) -> dict[str, Any] | None:
+    """The file; None while it is being written, or if it is another thing."""
+    try:
+        state = json.loads(read_beginning(path, MAX_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return state if isinstance(state, dict) else None
+
+
+def rows_of(state: Mapping[str, Any], path: Path) -> list[Row]:
+    """Return what was logged, a row for each step. Raises BadSource where the file has another form."""
     history = state.get("log_history")
     if not isinstance(history, list):
-        raise ValueError("it has no list log_history")
+        raise BadSource(f"{path} cannot be read as the state of a Trainer: it has no list log_history")
     rows: list[Row] = []
     for entry in history:
         if not isinstance(entry, dict) or (step := step_of(entry.get("step"))) is None:
@@ -77,7 +86,8 @@ class TrainerStateFollower:
 
     @property
     def facts(self) -> SourceFacts:
-        return facts_of(self._read(newest_file(self.folder)) or {})
+        path = newest_file(self.folder)
+        return facts_of((path and _read(path)) or {})
 
     def poll(self, *, final: bool = False) -> Iterator[PlacedRow]:
         """The rows that are new. Raises OSError, and BadSource where the file has another form."""
@@ -86,13 +96,10 @@ class TrainerStateFollower:
             return
         stat = path.stat()
         signature = (path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        if signature == self._signature or (state := self._read(path)) is None:
+        if signature == self._signature or (state := _read(path)) is None:
             return
         self._signature = signature
-        try:
-            rows = rows_of(state)
-        except ValueError as problem:
-            raise BadSource(f"{path} is no file of a Trainer: {problem}") from None
+        rows = rows_of(state, path)
         self.joiner.begin_anew()
         now = time.monotonic()
         for index, row in enumerate(rows):
@@ -102,17 +109,8 @@ class TrainerStateFollower:
     def close(self) -> None:
         self._signature = ()
 
-    def _read(self, path: Path | None) -> dict[str, Any] | None:
-        """The file; None while it is being written."""
-        try:
-            state = {} if path is None else json.loads(read_beginning(path, MAX_BYTES))
-        except (OSError, ValueError, RecursionError):
-            return None
-        return state if isinstance(state, dict) else None
 
-
-def follow(folder: Path, joiner: Joiner) -> TrainerStateFollower:
-    return TrainerStateFollower(folder, joiner)
+follow = TrainerStateFollower
 
 
 def runs_in(path: Path) -> Iterator[SourceRun]:
@@ -120,12 +118,9 @@ def runs_in(path: Path) -> Iterator[SourceRun]:
         file = newest_file(folder)
         if file is None:
             continue
-        try:
-            state = json.loads(read_beginning(file, MAX_BYTES))
-            rows = rows_of(state)
-        except (OSError, ValueError, AttributeError, RecursionError) as problem:
-            raise BadSource(f"{file} cannot be read as the state of a Trainer ({problem})") from None
-        if not rows:
+        if (state := _read(file)) is None:
+            raise BadSource(f"{file} cannot be read as the state of a Trainer: it is no JSON object")
+        if not (rows := rows_of(state, file)):
             continue
         described = {name: value for name, value in state.items() if name not in ("log_history", "stateful_callbacks")}
         yield SourceRun(

@@ -6,7 +6,6 @@ The log is framed like a log of LevelDB; its records are messages whose descript
 import json
 import struct
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from lossguard.sources.columns import number_of, step_of
 from lossguard.sources.readers.line_format import files_in, has_magic
 from lossguard.sources.readers.source_files import opened
 from lossguard.sources.rows import Row, StoredScalar, joined
-from lossguard.sources.source_run import BadSource, SourceRun
+from lossguard.sources.source_run import BadSource, SourceRun, needed
 from lossguard.vocabulary.protocol import NON_FINITE, is_time
 from lossguard.vocabulary.source_facts import facts_of
 from lossguard.vocabulary.states import RunState
@@ -36,16 +35,9 @@ OWN_NAMES = "_"
 def runs_in(path: Path) -> Iterator[SourceRun]:
     files = [file for file in files_in(path, (SUFFIX,)) if has_magic(file, MAGIC)]
     if files:
-        messages = _messages()
+        messages = needed("wandb.proto.wandb_internal_pb2", "wandb", WHAT)
         for file in files:
             yield _run(file, messages)
-
-
-def _messages() -> Any:
-    try:
-        return import_module("wandb.proto.wandb_internal_pb2")
-    except ImportError as error:
-        raise BadSource(f"W&B offline runs need the package wandb ({error}): pip install wandb") from None
 
 
 def _run(path: Path, messages: Any) -> SourceRun:
