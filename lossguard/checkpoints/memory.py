@@ -96,17 +96,9 @@ class MemoryCheckpoints:
             raise KeyError(step)
         if not any(hasattr(value, "with_local") for _, value in leaves(states)):  # no TensorShard
             return dict(HostCopier().copy(states))
-        from lossguard.checkpoints.sharded.checkpoint import (
-            join_tensors,
-            split_tensors,
-            with_layouts,  # loads torch.distributed.checkpoint
-        )
+        from lossguard.checkpoints.sharded.checkpoint import copy_shards  # loads torch.distributed.checkpoint
 
-        parts = {name: split_tensors(name, state) for name, state in states.items()}
-        shards = {path: shard for _, found in parts.values() for path, shard in found.items()}
-        parts_of_rank = {path: shard.local.clone() for path, shard in shards.items()}
-        tensors = with_layouts(parts_of_rank, {path: shard.shape for path, shard in shards.items()}, objects)
-        return {name: join_tensors(name, skeleton, tensors) for name, (skeleton, _) in parts.items()}
+        return copy_shards(states, objects)
 
     def discard_after(self, step: int) -> None:
         """Forget the states of later steps; the buffers stay."""

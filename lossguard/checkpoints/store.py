@@ -1,9 +1,7 @@
 """The interface of checkpoints: the methods that a guard requires, and those that a store may have in addition."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
-
-from lossguard.vocabulary.states import Tier
 
 
 class CheckpointStore(Protocol):
@@ -12,8 +10,30 @@ class CheckpointStore(Protocol):
     With several ranks, each method is called on all of them. If `save` or `load` raises on one rank, it must raise on
     all.
 
-    If it has the methods `lock(*, wait: float)` and `unlock()`, a guard calls them before and after its loop: `lock`
-    keeps other processes from writing the store, or raises ConfigurationError after `wait` seconds.
+    A store may have more attributes and methods. A guard looks for each one, and does without it:
+
+    * `lock(*, wait: float)`, `unlock()`: called before and after the loop. `lock` keeps other processes from writing
+      the store, or raises ConfigurationError after `wait` seconds.
+    * `durable_tier`: the tier of the durable checkpoints, "disk" (the default) or "remote".
+    * `memory_every`: steps between two checkpoints in memory, or None; `save_in_memory(step, state)`: save without the
+      disk, so that `steps` lists the step from now on, and `load` restores it in this process; `memory_steps()`: those
+      of `steps` that `load` restores from memory; `durable_steps()`: those that another process could restore.
+    * `is_uploading()`: True if `save` would wait for an earlier checkpoint's upload: a guard leaves out the one that is
+      due. Called on all ranks, and rank 0's answer counts. `stop_uploading()`: give up what is being uploaded, up to
+      the next `save`, because a rollback does not wait for it.
+    * `hold(state)`: return a copy in memory of what `save` would write, whatever it is worth; `take_back(held)`:
+      restore such a copy, which stays as it is, and return its `state`.
+    * `doubt(step) -> str | None`: a guard sets it, and `save` asks it, in any thread, for another reason against the
+      state before a step. `take_uncertified()`: return step and reason of each save since the last call whose state is
+      never restored.
+    * `check(step)`: return why a checkpoint cannot be restored, such as "model.pt is missing"; None if it is whole. On
+      rank 0 alone, in another thread than the loop's; only what is cheap is looked at, such as sizes.
+    * `check_complete(positioned, ordering)`: raise ConfigurationError, in a sentence, for an object of the training
+      that the checkpoints leave out. `positioned`: parts of the data whose position the guard keeps; the checkpoints
+      must not restore it too. `ordering`: samplers whose order depends on a state that the guard does not keep. Called
+      on all ranks, before the first step of a loop of one's own.
+    * `expected(every, until)`: return how many checkpoints stay that are saved every `every` steps up to `until`, and
+      about their bytes.
     """
 
     def steps(self) -> list[int]:
@@ -42,61 +62,3 @@ class CheckpointStore(Protocol):
 
     def discard_after(self, step: int, /) -> None:
         """Remove the checkpoints of later steps from the run."""
-
-
-class OptionalMethods(CheckpointStore, Protocol):
-    """Methods that a store may have in addition: a guard looks for each one, and does without it."""
-
-    durable_tier: Tier
-    """Tier of the durable checkpoints; without this attribute, the disk."""
-    memory_every: int | None
-    """Steps between two checkpoints in memory; None: none are kept."""
-    doubt: Callable[[int], str | None]
-    """Returns another reason against the state before a step. A guard sets it, and `save` asks it, in any thread."""
-
-    def save_in_memory(self, step: int, state: dict[str, Any], /) -> None:
-        """Save without the disk. `steps` lists the step from now on, and `load` restores it, in this process.
-
-        A store with this method has `memory_every`, `memory_steps` and `durable_steps`, too.
-        """
-
-    def memory_steps(self) -> list[int]:
-        """Return those of `steps` that `load` restores from memory."""
-
-    def durable_steps(self) -> list[int]:
-        """Return those of `steps` that another process could restore."""
-
-    def is_uploading(self) -> bool:
-        """Return True if `save` would wait for an earlier checkpoint's upload: a guard leaves out the one that is due.
-
-        Called on all ranks, and rank 0's answer counts for all.
-        """
-
-    def stop_uploading(self) -> None:
-        """Give up what is being uploaded, up to the next `save`: a rollback does not wait for it."""
-
-    def hold(self, state: dict[str, Any], /) -> Any:
-        """Return a copy in memory of what `save` would write, whatever it is worth: a guard comes back to it."""
-
-    def take_back(self, held: Any, /) -> dict[str, Any]:
-        """Restore such a copy, which stays as it is; return its `state`."""
-
-    def take_uncertified(self) -> list[tuple[int, str]]:
-        """Return step and reason of each save since the last call whose state is never restored. Comes with `doubt`."""
-
-    def check(self, step: int, /) -> str | None:
-        """Return why the checkpoint of `step` cannot be restored, such as "model.pt is missing"; None if it is whole.
-
-        Called on rank 0 alone, in another thread than the loop's; only what is cheap is looked at, such as sizes.
-        """
-
-    def check_complete(self, positioned: Sequence[Any] = (), ordering: Sequence[Any] = ()) -> None:
-        """Raise ConfigurationError, in a sentence, for an object of the training that the checkpoints leave out.
-
-        `positioned`: parts of the data whose position the guard keeps; the checkpoints must not restore it too.
-        `ordering`: samplers whose order depends on a state that the guard does not keep. Called on all ranks, before
-        the first step of a loop of one's own.
-        """
-
-    def expected(self, every: int, until: int, /) -> tuple[int, int]:
-        """Return how many checkpoints stay that are saved every `every` steps up to `until`, and about their bytes."""

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lossguard.guard.controller import Controller
@@ -108,8 +107,8 @@ class Guard(Controller):
         if is_step(until):
             self.run.add_config({}, total_steps=until)
         self.ledger.period = source.num_batches if self.skip_samples == "run" else None
-        if self.decode is not None and source.can_peek:
-            self.preflight.read_text = partial(_text_of, source, self.decode)
+        if (decode := self.decode) is not None and source.can_peek:
+            self.preflight.read_text = lambda index: decode(source.get(index))
         try:
             sample_skips = getattr(source.state, "sample_skips", None)
             first_available = source.first_available
@@ -136,7 +135,3 @@ class Guard(Controller):
         if order is None or order.kind is not OrderKind.ROLLBACK:
             return None
         return None if self.limits.refusal(order, step=self.step + 1, until=self._until) else order
-
-
-def _text_of(source: BatchSource, decode: Callable[[Any], str], index: int) -> str:
-    return decode(source.get(index))

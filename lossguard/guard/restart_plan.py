@@ -263,8 +263,8 @@ class RestartPlan:
 
     def _leave_for(self, order: Order) -> bool:
         """Leave, so that the next process executes `order`; return False if it is refused."""
-        before, on_disk = self._state, self.ranks.broadcast(self._on_disk or frozenset())
-        usable = on_disk - before.discarded
+        before, oldest = self._state, self.limits.now.oldest_step(self._step_of())
+        usable = self.ranks.broadcast(self._on_disk or frozenset()) - before.discarded
         if self._inbox.is_lost(order):
             return False
         if order.rewind_to is None:
@@ -273,7 +273,7 @@ class RestartPlan:
             self.run.refuse(order, f"there is no checkpoint at or before step {order.rewind_to}")
         elif too_deep := self.ranks.broadcast(self._too_deep(order, usable)):
             self.run.refuse(order, too_deep, Refusal.LIMITS)
-        elif not self._keep(before.ordered(order, usable, oldest_step=self._oldest_step())):
+        elif not self._keep(before.ordered(order, usable, oldest_step=self.ranks.broadcast(oldest))):
             self._state = before
             self.run.refuse(order, f"it cannot be kept for the restart: {self.run.directory} cannot be written")
         else:
@@ -285,10 +285,6 @@ class RestartPlan:
         assert order.rewind_to is not None
         newest = max(step for step in usable if step <= order.rewind_to)
         return self.limits.now.too_deep(self._step_of(), newest)
-
-    def _oldest_step(self) -> int:
-        """No order may go further back than this step."""
-        return self.ranks.broadcast(self.limits.now.oldest_step(self._step_of()))
 
     def _leave(self, order: Order) -> NoReturn:
         self._log_once.warn(f"leaving with exit code {EXIT_CODE}, to be started again at step {order.rewind_to}")
@@ -316,11 +312,11 @@ class RestartPlan:
         known = {name: step + self._lasts[name] for name in order.remedies if name in self._lasts}
         ends = {name: max(end, history.remedies.get(name, 0)) for name, end in known.items()}
         history.remedies |= ends
-        unknown = [name for name in order.remedies if name not in self._lasts]
-        applied |= {"remedies": ends} if ends else {}
-        return applied | (
-            {"detail": f"the script has not registered {', '.join(map(repr, unknown))}"} if unknown else {}
-        )
+        if ends:
+            applied["remedies"] = ends
+        if unknown := [name for name in order.remedies if name not in self._lasts]:
+            applied["detail"] = f"the script has not registered {', '.join(map(repr, unknown))}"
+        return applied
 
     def _report(self) -> None:
         self.run.set_restorable(sorted((self._on_disk or frozenset()) - self._state.discarded))

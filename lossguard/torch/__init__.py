@@ -12,7 +12,7 @@ from lossguard.checkpoints.checkpoints import Checkpoints
 from lossguard.checkpoints.remote.reading import checkpoints_in
 from lossguard.checkpoints.state import Stateful
 from lossguard.guard.data.batches import Batches, MicroBatches
-from lossguard.guard.data.drawn import Drawn
+from lossguard.guard.data.random_numbers import Drawn
 from lossguard.guard.gate import Gate
 from lossguard.run.torch_ranks import TorchRanks
 from lossguard.torch.attention import AttentionLogits, max_attention_logit

@@ -34,39 +34,31 @@ from lossguard.checkpoints.state import Stateful, leaves, rebuilt
 from lossguard.run.collectives import is_sharded, with_local
 from lossguard.run.torch_ranks import TorchRanks
 
-# States, split into their tensors and everything else, and joined again.
+# States by name, split into their tensors and everything else, and joined again.
 #
 # The path of a tensor is written with dots here, as "optimizer.state.0.exp_avg".
 
 
-def split_tensors(name: str, state: Any, *, keep_scalars: bool = False) -> tuple[Any, dict[str, TensorShard]]:
-    """The state with None in place of each tensor, and the tensors by path.
+def split_tensors(states: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, TensorShard]]:
+    """The states with None in place of each tensor, and the tensors by path.
 
-    `keep_scalars`: tensors of no dimension, such as an optimizer's step counts, stay where they are.
+    Tensors of no dimension, such as an optimizer's step counts, stay where they are.
     """
     shards: dict[str, TensorShard] = {}
 
     def remove(path: ValuePath, value: Any) -> Any:
-        if isinstance(value, TensorShard) or (isinstance(value, Tensor) and not (keep_scalars and value.dim() == 0)):
-            shards[_dotted(name, path)] = value if isinstance(value, TensorShard) else TensorShard.of(value)
+        if isinstance(value, TensorShard) or (isinstance(value, Tensor) and value.dim() > 0):
+            shards[".".join(path)] = value if isinstance(value, TensorShard) else TensorShard.of(value)
             return None
         return value
 
-    return rebuilt(state, remove), shards
+    return rebuilt(states, remove), shards
 
 
-def join_tensors(name: str, skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
+def join_tensors(states: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Undo `split_tensors`."""
-    return rebuilt(skeleton, lambda path, value: tensors.get(_dotted(name, path), value))
-
-
-def tensors_in(name: str, state: Any) -> dict[str, Tensor]:
-    """The tensors of a state, by path."""
-    return {_dotted(name, path): value for path, value in leaves(state) if isinstance(value, Tensor)}
-
-
-def _dotted(name: str, path: ValuePath) -> str:
-    return ".".join((name, *path))
+    joined: dict[str, Any] = rebuilt(states, lambda path, value: tensors.get(".".join(path), value))
+    return joined
 
 
 Files = dict[str, dict[str, Any]]
@@ -80,11 +72,7 @@ def write_sharded(folder: Path, states: Mapping[str, Any], rank_state: Any, rank
 
     If it fails on one rank, it raises on all.
     """
-    skeletons: dict[str, Any] = {}
-    shards: dict[str, TensorShard] = {}
-    for name, state in states.items():
-        skeletons[name], found = split_tensors(name, state, keep_scalars=True)
-        shards |= found
+    skeletons, shards = split_tensors(states)
     _write_tensors(folder, shards, ranks)
     own_skeletons = skeletons if ranks.rank == 0 else {}
     files = ranks.run_on_all(_write_rank_files, folder, own_skeletons, rank_state, ranks.rank)
@@ -143,33 +131,37 @@ def read_states(folder: Path, files: Files, objects: Mapping[str, Stateful], fet
         shards[path] = place.with_local(torch.empty_like(place.local, dtype=stored.dtype))
     content.read(shards, fetch)
     tensors = {path: _with_layout(path, shard.local, shard.shape, layouts) for path, shard in shards.items()}
-    return {name: join_tensors(name, read_state(folder / f"{name}.pt"), tensors) for name in objects}
+    return join_tensors({name: read_state(folder / f"{name}.pt") for name in objects}, tensors)
 
 
 def shard_states(states: Mapping[str, Any], objects: Mapping[str, Stateful]) -> dict[str, Any]:
     """States with whole tensors, sharded as the tensors of the objects are now."""
     layouts = _layouts(objects)
-    sharded = {}
-    for name, state in states.items():
-        tensors = {path: _shard(path, tensor, layouts) for path, tensor in tensors_in(name, state).items()}
-        sharded[name] = join_tensors(name, state, tensors)
+    sharded: dict[str, Any] = rebuilt(states, lambda path, value: _shard(".".join(path), value, layouts))
     return sharded
 
 
-def with_layouts(
-    locals: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], objects: Mapping[str, Stateful]
-) -> dict[str, Tensor]:
-    """This rank's parts of tensors of these shapes, as tensors that are sharded as those of the objects."""
+def copy_shards(states: Mapping[str, Any], objects: Mapping[str, Stateful]) -> dict[str, Any]:
+    """Copies of states with shards of this rank, which become tensors that are sharded as those of the objects."""
     layouts = _layouts(objects)
-    return {path: _with_layout(path, local, shapes[path], layouts) for path, local in locals.items()}
+
+    def copied(path: ValuePath, value: Any) -> Any:
+        if not isinstance(value, Tensor | TensorShard):
+            return value
+        shard = value if isinstance(value, TensorShard) else TensorShard.of(value)
+        return _with_layout(".".join(path), shard.local.clone(), shard.shape, layouts)
+
+    copies: dict[str, Any] = rebuilt(states, copied)
+    return copies
 
 
-def _shard(path: str, tensor: Tensor, layouts: Mapping[str, Tensor]) -> Tensor:
-    layout = _layout_of(path, tensor.shape, layouts)
+def _shard(path: str, value: Any, layouts: Mapping[str, Tensor]) -> Any:
+    """Return this rank's part of a whole tensor; any other value is returned as it is."""
+    layout = _layout_of(path, value.shape, layouts) if isinstance(value, Tensor) else None
     if layout is None:
-        return tensor
+        return value
     chunk = TensorShard.of(layout).chunk
-    part = tensor[tuple(slice(at, at + size) for at, size in zip(chunk.offsets, chunk.sizes, strict=True))]
+    part = value[tuple(slice(at, at + size) for at, size in zip(chunk.offsets, chunk.sizes, strict=True))]
     return with_local(layout, part.to(layout.device, copy=True))
 
 
@@ -180,13 +172,13 @@ def _with_layout(path: str, local: Tensor, shape: torch.Size, layouts: Mapping[s
 
 def _layouts(objects: Mapping[str, Stateful]) -> dict[str, Tensor]:
     """The sharded tensors of the objects by path; an optimizer's state is sharded as its parameters."""
-    layouts: dict[str, Tensor] = {}
+    layouts: dict[str, Any] = {}
     for name, instance in objects.items():
-        layouts |= tensors_in(name, instance.state_dict())
+        layouts |= {".".join((name, *path)): value for path, value in leaves(instance.state_dict())}
         groups = getattr(instance, "param_groups", ())
         parameters = [parameter for group in groups for parameter in group["params"]]
         layouts |= {f"{name}.state.{number}": parameter for number, parameter in enumerate(parameters)}
-    return {path: tensor for path, tensor in layouts.items() if is_sharded(tensor)}
+    return {path: value for path, value in layouts.items() if isinstance(value, Tensor) and is_sharded(value)}
 
 
 def _layout_of(path: str, shape: torch.Size, layouts: Mapping[str, Tensor]) -> Tensor | None:

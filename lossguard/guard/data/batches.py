@@ -249,7 +249,7 @@ class MicroBatches:
         if batch is not END:
             self._num_given += 1
         if before is not None:
-            changed = changed_generators(before)
+            changed = changed_generators(before, generators())
             self.uses_numbers_of_loop = bool(changed)
             if changed:
                 self._log_once.warn(

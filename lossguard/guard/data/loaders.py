@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from lossguard.checkpoints.state import digest, generators, restore_generators
-from lossguard.guard.data.stream import KNOWN_PACKAGES, refuse_unrepeatable
+from lossguard.guard.data.source import KNOWN_PACKAGES, refuse_unrepeatable
 
 # What a loader of batches is made of.
 #
@@ -198,15 +198,18 @@ class EpochOrders:
         drawn = self._drawn.get(epoch)
         if drawn is not None:
             self._set_own_states(drawn["own"])
-            earlier = before | _from_plain(drawn["process"])
-            is_due &= _are_equal(before, earlier)  # the loop is where it has begun the epoch before
+            earlier = before | drawn["process"]
+            if "torch" in drawn["process"]:
+                earlier["torch"] = _unhex(earlier["torch"])
+            is_due &= not changed_generators(before, earlier)  # the loop is where it has begun the epoch before
             restore_generators(earlier)
         yield
         if drawn is None:
             from_torch = draws_base_seed(self._loader, epoch) and getattr(self._loader, "generator", None) is None
-            changed = changed_generators(before, base_seed=from_torch)
+            changed = changed_generators(before, generators(), base_seed=from_torch)
             if own or changed:
-                process = _to_plain(before, changed | {"torch"} if changed else set())
+                plain = before | {"torch": _hex(before["torch"])}
+                process = {name: plain[name] for name in sorted(changed | {"torch"} if changed else ())}
                 self._drawn[epoch] = {"own": own, "process": process}
         self.begun.add(epoch)
         if not is_due:
@@ -247,17 +250,11 @@ class EpochOrders:
             generator.set_state(_unhex(state))
 
 
-def changed_generators(before: Mapping[str, Any], *, base_seed: bool = False) -> set[str]:
-    """Which generators of the process have changed since `before`; not torch's if only a `base_seed` was drawn."""
-    after = generators()
+def changed_generators(before: Mapping[str, Any], after: Mapping[str, Any], *, base_seed: bool = False) -> set[str]:
+    """Which generators of the process have changed; not torch's if only a `base_seed` was drawn."""
     changed = {name for name in ("python", "numpy") if name in before and before[name] != after[name]}
     expected = [before["torch"], *([_after_base_seed(before["torch"])] if base_seed else [])]
     return changed if any(torch.equal(state, after["torch"]) for state in expected) else changed | {"torch"}
-
-
-def _are_equal(states: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    is_equal = torch.equal(states["torch"], others["torch"])
-    return is_equal and all(states[name] == others[name] for name in ("python", "numpy") if name in states)
 
 
 def _after_base_seed(state: torch.Tensor) -> torch.Tensor:
@@ -266,14 +263,6 @@ def _after_base_seed(state: torch.Tensor) -> torch.Tensor:
     generator.set_state(state)
     torch.empty((), dtype=torch.int64).random_(generator=generator)
     return generator.get_state()
-
-
-def _to_plain(states: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    return {name: _hex(states[name]) if name == "torch" else states[name] for name in sorted(names)}
-
-
-def _from_plain(states: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _unhex(state) if name == "torch" else state for name, state in states.items()}
 
 
 def _hex(state: torch.Tensor) -> str:

@@ -127,18 +127,14 @@ def test_without_an_intact_checkpoint_nothing_changes(tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_leads_no_further_back_than_the_oldest_step_that_is_asked_for(tmp_path: Path) -> None:
-    box = Box(0)
-    checkpoints = Checkpoints(tmp_path, blocking=True, box=box)
-    for step in (0, 2, 4):
-        box.value = step
-        checkpoints.save(step, {"step": step})
-    (tmp_path / "step-000000004" / "box.pt").write_bytes(b"damaged")
-    box.value = 5
-    with pytest.raises(CheckpointTooOld, match="no checkpoint from step 3 to step 4 is intact"):
-        checkpoints.load(4, not_before=3)
-    assert box.value == 5
-    assert checkpoints.load(4, not_before=2) == {"step": 2}
-    assert box.value == 2
+    box = Box()
+    checkpoints = three(tmp_path, box)
+    damage_bytes(tmp_path / "step-000000020")
+    with pytest.raises(CheckpointTooOld, match="no checkpoint from step 11 to step 20 is intact"):
+        checkpoints.load(20, not_before=11)
+    assert box.value == 20
+    assert checkpoints.load(20, not_before=10) == {"step": 10}
+    assert box.value == 10
 
 
 def test_a_save_that_was_killed_leaves_no_checkpoint_and_the_next_sweeps_up(tmp_path: Path) -> None:
@@ -159,28 +155,6 @@ def test_a_save_that_fails_leaves_the_earlier_checkpoint_of_that_step(tmp_path: 
         checkpoints.save(20, {"step": 20})
     assert checkpoints.load(20) == {"step": 20}
     assert not list(tmp_path.glob(".partial*"))
-
-
-def test_a_step_may_be_saved_again(tmp_path: Path) -> None:
-    box = Box()
-    checkpoints = three(tmp_path, box)
-    box.value = 99
-    checkpoints.save(20, {"step": 20})
-    box.value = 0
-    checkpoints.load(20)
-    assert box.value == 99
-
-
-@pytest.mark.slow
-def test_the_newest_are_kept_and_ever_fewer_behind_them(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=3)
-    for step in range(0, 200, 5):
-        checkpoints.save(step, {})
-    checkpoints.settle(wait=True)
-    kept = checkpoints.steps()
-    assert kept[0] == 0
-    assert kept[-3:] == [185, 190, 195]
-    assert len(kept) < 10
 
 
 def test_what_is_pinned_is_kept_as_long_as_it_is(tmp_path: Path) -> None:
@@ -464,25 +438,6 @@ def test_code_in_a_checkpoint_is_never_run_even_if_its_manifest_is_right(
     assert "skipping the checkpoint of step 20: UnpicklingError" in caplog.text
 
 
-@pytest.mark.slow
-def test_model_and_optimizer_are_restored_exactly(tmp_path: Path) -> None:
-    model = nn.Linear(3, 3)
-    optimizer = torch.optim.AdamW(model.parameters())
-    checkpoints = Checkpoints(tmp_path, model=model, optimizer=optimizer)
-
-    def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        model(torch.ones(3)).sum().backward()
-        optimizer.step()
-        return model.weight.detach().clone()
-
-    step()
-    checkpoints.save(1, {})
-    first = step()
-    checkpoints.load(1)
-    assert torch.equal(step(), first)
-
-
 class Forgetful(torch.optim.AdamW):
     """What has happened to real runs: after a restore something is not what it was."""
 
@@ -529,9 +484,16 @@ def test_a_checkpoint_under_the_name_of_another_step_is_skipped(tmp_path: Path) 
     assert checkpoints.load(30) == {"step": 10}
 
 
-@pytest.mark.parametrize("options", [{"keep": 0}, {"run": Box()}])
-def test_bad_arguments_are_refused(tmp_path: Path, options: Any) -> None:
-    with pytest.raises(ValueError, match=r"keep=0|run\.pt"):
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"keep": 0}, "keep=0"),
+        ({"run": Box()}, r"run\.pt"),
+        ({"model": Box(), "uncompared": {"model": Box()}}, "model: give an object by its name or in uncompared"),
+    ],
+)
+def test_bad_arguments_are_refused(tmp_path: Path, options: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
         Checkpoints(tmp_path, **options)
 
 
@@ -610,11 +572,6 @@ def test_an_object_that_does_not_take_all_of_its_state_back_may_be_left_uncompar
     model.value, checkpoints.objects["callbacks"].value = 9, 9  # type: ignore[attr-defined]
     checkpoints.load(0)
     assert (model.value, checkpoints.objects["callbacks"].value) == (1, 2)  # type: ignore[attr-defined]
-
-
-def test_an_object_is_compared_or_not() -> None:
-    with pytest.raises(ValueError, match="model: give an object by its name or in uncompared"):
-        Checkpoints("anywhere", model=Box(), uncompared={"model": Box()})
 
 
 @pytest.mark.parametrize("kind", ["FullyShardedDataParallel", "DeepSpeedEngine"])

@@ -16,7 +16,6 @@ from lossguard.checkpoints.files import (
     publish,
     read_manifest,
     read_state,
-    remove,
     steps_to_delete,
     write_manifest,
     write_state,
@@ -45,11 +44,6 @@ def test_a_folder_whose_replacement_never_came_is_restored(tmp_path: Path) -> No
     folder(tmp_path / f"{PARTIAL}1", "half")
     clean_up(tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ["step-1"]
-
-
-def test_a_removed_folder_is_gone(tmp_path: Path) -> None:
-    remove(folder(tmp_path / "step-1", "old"))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sparse_tensor_with_an_index_outside_is_refused_when_it_is_read(tmp_path: Path) -> None:

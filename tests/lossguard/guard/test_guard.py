@@ -368,24 +368,28 @@ class Tiny:
             yield step, self.step(batch)
 
 
-@pytest.mark.slow
-def test_a_rolled_back_run_equals_one_that_never_saw_the_skipped_batches_bit_for_bit(tmp_path: Path) -> None:
-    rolled = dict(Tiny(tmp_path / "a").run(ScriptedRun({19: rollback(rewind_to=12, skip_from=11, skip_to=17)}), 25))
-    never = ScriptedRun()
-    never.history.skips.append(Skip(11, 17))
-    assert rolled == dict(Tiny(tmp_path / "b").run(never, 25))
+FIRST = {19: rollback(1, rewind_to=12, skip_from=11, skip_to=17)}
+DEEPER = {28: rollback(2, rewind_to=9, skip_from=6, skip_to=20)}
+SHALLOW = {20: rollback(rewind_to=18, skip_from=17, skip_to=20)}
 
 
 @pytest.mark.slow
-def test_a_rollback_from_memory_loses_fewer_steps_and_equals_a_run_that_never_saw_the_skipped_batches(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("orders", "options", "skips", "rewound"),
+    [
+        (FIRST, {}, [Skip(11, 17)], [10]),
+        (FIRST | DEEPER, {}, [Skip(11, 17), Skip(6, 20)], [10, 5]),
+        (SHALLOW, {"memory": 2, "memory_every": 3}, [Skip(18, 20)], [18]),
+    ],
+    ids=["one", "a deeper one after it", "from memory"],
+)
+def test_a_rolled_back_run_equals_one_that_never_saw_the_skipped_batches_bit_for_bit(
+    tmp_path: Path, orders: dict[int, Order], options: dict[str, int], skips: list[Skip], rewound: list[int]
 ) -> None:
-    run = ScriptedRun({20: rollback(rewind_to=18, skip_from=17, skip_to=20)})
-    rolled = dict(Tiny(tmp_path / "a", memory=2, memory_every=3).run(run, 25))
-    assert [each[:2] for each in run.recorded] == [("start", 0), ("rollback", 18)]
-    never = ScriptedRun()
-    never.history.skips.append(Skip(18, 20))
-    assert rolled == dict(Tiny(tmp_path / "b").run(never, 25))
+    run, never = ScriptedRun(dict(orders)), ScriptedRun()
+    never.history.skips += skips
+    assert dict(Tiny(tmp_path / "a", **options).run(run, 25)) == dict(Tiny(tmp_path / "b").run(never, 25))
+    assert [each[:2] for each in run.recorded] == [("start", 0), *(("rollback", step) for step in rewound)]
 
 
 def test_what_was_in_memory_is_gone_with_the_process_and_the_disk_takes_over(tmp_path: Path) -> None:
@@ -401,25 +405,6 @@ def test_what_was_in_memory_is_gone_with_the_process_and_the_disk_takes_over(tmp
     assert parts | dict(again.run(ScriptedRun(), 25)) == whole
 
 
-def test_the_restorable_steps_are_reported_with_their_tier_and_the_time_that_a_load_took(tmp_path: Path) -> None:
-    """A process that died takes its memory along: the next one reports the disk alone, and measures it at its start."""
-    run = ScriptedRun({20: rollback(rewind_to=18, skip_from=17, skip_to=20)})
-    dict(Tiny(tmp_path, memory=2, memory_every=3).run(run, 22))
-    memory, disk = run.tiers
-    assert (memory.tier, disk.tier) == ("memory", "disk")
-    assert (memory.steps, disk.steps) == ((18, 21), (0, 5, 10, 15, 20, 22))
-    assert run.restorable == sorted(memory.steps + disk.steps)
-    assert memory.load_seconds is not None
-    assert memory.save_seconds is not None
-    assert disk.save_seconds is not None
-    assert disk.load_seconds is None  # nothing was loaded from there
-    again = ScriptedRun()
-    dict(Tiny(tmp_path, memory=2, memory_every=3).run(again, 22))
-    (disk,) = again.tiers
-    assert disk.tier == "disk"
-    assert disk.load_seconds is not None
-
-
 def test_a_memory_that_is_too_small_does_not_end_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tiny = Tiny(tmp_path, memory=1, memory_every=3)
 
@@ -429,26 +414,6 @@ def test_a_memory_that_is_too_small_does_not_end_the_run(tmp_path: Path, caplog:
     tiny.checkpoints._memory.save = full  # type: ignore[method-assign]
     assert len(dict(tiny.run(ScriptedRun(), 12))) == 12
     assert "no more host memory" in caplog.text
-
-
-def test_a_second_rollback_equals_a_run_that_skipped_both_ranges_bit_for_bit(tmp_path: Path) -> None:
-    """The second one goes deeper than the first, as an escalation does."""
-    orders = {
-        19: rollback(1, rewind_to=12, skip_from=11, skip_to=17),
-        28: rollback(2, rewind_to=9, skip_from=6, skip_to=20),
-    }
-    rolled = dict(Tiny(tmp_path / "a").run(ScriptedRun(orders), 25))
-    never = ScriptedRun()
-    never.history.skips += [Skip(11, 17), Skip(6, 20)]
-    assert rolled == dict(Tiny(tmp_path / "b").run(never, 25))
-
-
-@pytest.mark.slow
-def test_a_run_restarted_after_a_rollback_equals_one_that_was_not_interrupted(tmp_path: Path) -> None:
-    order = {13: rollback(rewind_to=12, skip_from=11, skip_to=17)}
-    whole = dict(Tiny(tmp_path / "a").run(ScriptedRun(dict(order)), 25))
-    first = dict(Tiny(tmp_path / "b").run(ScriptedRun(dict(order)), 14))
-    assert first | dict(Tiny(tmp_path / "b").run(ScriptedRun(), 25)) == whole
 
 
 def test_checkpoints_that_a_rollback_has_discarded_and_could_not_delete_are_passed_over_or_end_the_run() -> None:
@@ -597,23 +562,13 @@ def test_resume_from_in_a_run_without_checkpoints_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_a_restarted_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
-    whole = dict(Tiny(tmp_path / "a").run(ScriptedRun(), 12))
-    parts = dict(Tiny(tmp_path / "b").run(ScriptedRun(), 7)) | dict(Tiny(tmp_path / "b").run(ScriptedRun(), 12))
-    assert parts == whole
-
-
-@pytest.mark.slow
-def test_the_collector_gets_a_segment_that_forks_at_the_checkpoint_that_a_person_has_chosen(
-    collector: FakeCollector, tmp_path: Path
+@pytest.mark.parametrize(("orders", "until"), [({}, 7), (FIRST, 19)])
+def test_a_restarted_run_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, orders: dict[int, Order], until: int
 ) -> None:
-    checkpoints = Memory([])
-    for until, chosen in ((6, None), (5, 4)):
-        with lossguard.init("project", run_id="r", url=collector.url, directory=tmp_path) as run:
-            for step, _ in Guard(run, checkpoints=checkpoints, every=2, resume_from=chosen).steps(Indices(), until):
-                run.log(step, loss=1.0)
-    assert [(each["reason"], each["fork_step"]) for each in collector.segments] == [("start", 0), ("resume", 4)]
-    assert collector.restorable == [0, 2, 4, 5]
+    whole = dict(Tiny(tmp_path / "a").run(ScriptedRun(dict(orders)), 25))
+    first = dict(Tiny(tmp_path / "b").run(ScriptedRun(dict(orders)), until))
+    assert first | dict(Tiny(tmp_path / "b").run(ScriptedRun(), 25)) == whole
 
 
 @pytest.mark.slow
@@ -675,13 +630,6 @@ def test_a_model_that_stays_half_restored_is_never_trained_on() -> None:
     assert run.recorded[-1][:2] == ("refused", 1)
 
 
-def test_an_empty_list_of_batches_is_reported_before_the_run_begins() -> None:
-    run = ScriptedRun()
-    with pytest.raises(ValueError, match="batches is empty"):
-        next(Guard(run, checkpoints=Memory([])).steps([], 10))
-    assert run.recorded == []
-
-
 def record_some(checkpoints: Any, folder: Path, until: int, **options: Any) -> list[int]:
     with lossguard.init("project", directory=folder, **options) as run:
         return [step for step, _ in Guard(run, checkpoints=checkpoints).steps(Indices(), until)]
@@ -733,29 +681,31 @@ def test_a_guard_keeps_others_from_its_checkpoints_until_its_loop_has_ended(tmp_
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+@pytest.mark.parametrize(
+    ("limits", "order", "why"),
+    [
+        (
+            Limits(max_depth=3),
+            {"rewind_to": 2},
+            "it discards 5 steps, from 2 to 7, and max_depth=3",
+        ),
+        (Limits(not_after=0.5), {"rewind_to": 2}, "step 7 lies after 0.5 of the run's 10 steps (not_after=0.5)"),
+    ],
+)
 def test_an_order_beyond_the_limits_is_refused_with_the_reason_and_training_continues(
-    caplog: pytest.LogCaptureFixture,
+    limits: Limits, order: dict[str, int], why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run, checkpoints = ScriptedRun({8: rollback(rewind_to=2, skip_from=2, skip_to=9)}), Memory([])
-    guard = Guard(run, checkpoints=checkpoints, every=2, limits=Limits(max_depth=3))
-    assert list(guard.steps(Indices(), 8)) == [(step, step) for step in range(8)]
-    why = "it discards 5 steps, from 2 to 7, and max_depth=3"
+    run = ScriptedRun({8: rollback(**order)})
+    guard = Guard(run, checkpoints=Memory([]), every=2, limits=limits)
+    assert list(guard.steps(Indices(), 10)) == [(step, step) for step in range(10)]
     assert run.recorded[1:] == [("refused", 1, why)]
     assert caplog.messages == [f"an order was refused: {why}"]
 
 
 def test_rollbacks_of_a_day_are_counted_and_the_next_one_is_refused() -> None:
-    orders = {3: rollback(rewind_to=0, skip_from=0, skip_to=1), 6: rollback(id=2, rewind_to=0)}
-    run = ScriptedRun(orders)
-    guard = Guard(run, checkpoints=Memory([]), every=2, limits=Limits(rollbacks_per_day=1))
-    list(guard.steps(Indices(), 6))
+    run = ScriptedRun({3: rollback(rewind_to=0), 6: rollback(id=2, rewind_to=0)})
+    train(run, Memory([]), 6, limits=Limits(rollbacks_per_day=1))
     assert run.recorded[-1] == ("refused", 2, "1 rollback within 24 hours, and rollbacks_per_day=1")
-
-
-def test_the_end_of_a_run_is_known_to_its_guard() -> None:
-    run = ScriptedRun({8: rollback(rewind_to=2)})
-    list(Guard(run, checkpoints=Memory([]), every=2, limits=Limits(not_after=0.5)).steps(Indices(), 10))
-    assert run.recorded[-1] == ("refused", 1, "step 7 lies after 0.5 of the run's 10 steps (not_after=0.5)")
 
 
 def test_a_damaged_checkpoint_does_not_take_a_run_further_back_than_its_limits(tmp_path: Path) -> None:

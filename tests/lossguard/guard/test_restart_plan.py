@@ -31,8 +31,20 @@ def spike(id: int = 1, to: int = 4, skip: tuple[int, int] = (4, 9), **fields: An
     return rollback(id=id, key=f"k{id}", rewind_to=to, skip_from=skip[0], skip_to=skip[1], reason="spike", **fields)
 
 
+def left_for_an_order(folder: Path) -> Script:
+    """A script whose first process has left for its order."""
+    script = Script(folder, {7: [spike()]})
+    with pytest.raises(SystemExit):
+        script.start(12)
+    return script
+
+
 def segments(run: lossguard.Run) -> list[tuple[str, int, str | None]]:
     return [(line["reason"], line["fork_step"], line["key"]) for line in records(run) if "segment" in line]
+
+
+def refusals(run: lossguard.Run) -> list[tuple[str, str | None]]:
+    return [(line["detail"], line.get("refusal")) for line in records(run) if line.get("state") == "failed"]
 
 
 def test_without_an_order_each_start_resumes_from_the_newest_checkpoint(tmp_path: Path) -> None:
@@ -92,9 +104,7 @@ def test_any_orders_and_kills_train_on_what_a_plain_run_of_the_filtered_order_do
 
 @pytest.mark.parametrize("moment", ["removed", "loaded", "resumed", "step 5", "step 6"])
 def test_a_process_that_is_killed_after_the_order_leaves_it_to_the_next_one(tmp_path: Path, moment: str) -> None:
-    script = Script(tmp_path, {7: [spike()]})
-    with pytest.raises(SystemExit):
-        script.start(12)
+    script = left_for_an_order(tmp_path)
     script.on[moment] = kill
     with pytest.raises(Killed):
         script.start(12)
@@ -126,9 +136,7 @@ def test_a_process_that_is_killed_while_it_keeps_the_order_executes_it_once(
 def test_an_order_that_was_executed_is_not_kept_even_if_the_file_could_not_be_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = Script(tmp_path, {7: [spike()]})
-    with pytest.raises(SystemExit):
-        script.start(12)
+    script = left_for_an_order(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(RestartState, "save", lambda state, directory: kill())
         with pytest.raises(Killed):
@@ -155,9 +163,7 @@ def test_a_checkpoint_of_a_discarded_branch_is_never_loaded_even_if_the_script_k
 
 
 def test_a_step_that_must_not_be_loaded_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    script = Script(tmp_path, {7: [spike()]})
-    with pytest.raises(SystemExit):
-        script.start(12)
+    left_for_an_order(tmp_path)
     plan = lossguard.restart(offline(tmp_path, run_id="r"))
     assert plan.newest_step == 4
     with pytest.raises(
@@ -168,9 +174,7 @@ def test_a_step_that_must_not_be_loaded_is_refused_in_one_sentence(tmp_path: Pat
 
 
 def test_a_step_before_the_ordered_one_may_be_loaded_if_the_newer_checkpoint_is_damaged(tmp_path: Path) -> None:
-    script = Script(tmp_path, {7: [spike()]})
-    with pytest.raises(SystemExit):
-        script.start(12)
+    script = left_for_an_order(tmp_path)
     (script.checkpoints / "4.json").unlink()
     assert script.start(12) == plain(12, (4, 9))
     assert segments(script.run)[-1] == ("rollback", 2, "k1")
@@ -179,22 +183,18 @@ def test_a_step_before_the_ordered_one_may_be_loaded_if_the_newer_checkpoint_is_
 def test_an_order_without_a_checkpoint_for_it_is_refused_and_nothing_is_discarded(tmp_path: Path) -> None:
     script = Script(tmp_path, {7: [spike(to=1)]})
     assert script.start(9) == plain(9)
-    answers = [(line["state"], line["detail"]) for line in records(script.run) if "answer" in line]
-    assert answers == [("failed", "there is no checkpoint at or before step 1")]
+    assert refusals(script.run) == [("there is no checkpoint at or before step 1", None)]
 
 
 def test_an_order_whose_checkpoint_is_gone_at_the_restart_is_refused_and_the_newest_one_is_loaded(
     tmp_path: Path,
 ) -> None:
-    script = Script(tmp_path, {7: [spike()]})
-    with pytest.raises(SystemExit):
-        script.start(12)
+    script = left_for_an_order(tmp_path)
     for step in (2, 4):
         (script.checkpoints / f"{step}.json").unlink()
     assert script.start(12) == plain(12)
     assert script.on_disk() == [6, 8, 10, 12]
-    answers = [(line["state"], line["detail"]) for line in records(script.run) if "answer" in line]
-    assert answers == [("failed", "there is no checkpoint at or before step 4")]
+    assert refusals(script.run) == [("there is no checkpoint at or before step 4", None)]
 
 
 def test_an_order_that_cannot_be_kept_is_refused_and_training_continues(
@@ -258,10 +258,6 @@ def test_a_run_that_records_nothing_has_an_empty_plan() -> None:
     plan.close()
 
 
-def refusals(run: lossguard.Run) -> list[tuple[str, str | None]]:
-    return [(line["detail"], line.get("refusal")) for line in records(run) if "answer" in line]
-
-
 def test_an_order_beyond_the_limits_does_not_end_the_process(tmp_path: Path) -> None:
     script = Script(tmp_path, {7: [spike()]}, limits=Limits(max_depth=2))
     assert script.start(12) == plain(12)
@@ -289,9 +285,7 @@ def test_a_checkpoint_that_has_gone_since_does_not_take_a_run_further_back_than_
 
 
 def test_a_kill_file_that_came_before_the_restart_stops_the_order_that_was_kept(tmp_path: Path) -> None:
-    script = Script(tmp_path, {7: [spike()]})
-    with pytest.raises(SystemExit):
-        script.start(12)
+    script = left_for_an_order(tmp_path)
     kill_file = script.run.directory / "no-orders"
     kill_file.touch()
     assert script.start(12) == plain(12)
@@ -310,9 +304,7 @@ HAPPENS: dict[str, Callable[[Script], None]] = {
 def test_an_order_that_does_not_count_any_more_when_the_checkpoint_is_loaded_is_not_executed(
     tmp_path: Path, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    script = Script(tmp_path, {7: [spike()]})
-    with pytest.raises(SystemExit):
-        script.start(12)
+    script = left_for_an_order(tmp_path)
     script.orders = {}
     script.on["loaded"] = lambda: HAPPENS[why](script)
     assert script.start(12) == plain(12), "no batch is skipped"

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import (
     DataLoader,
-    Dataset,
     DistributedSampler,
     IterableDataset,
     RandomSampler,
@@ -19,23 +18,10 @@ from torch.utils.data import (
 from lossguard.checkpoints.state import generators
 from lossguard.torch import Batches, MicroBatches
 from lossguard.vocabulary.errors import ConfigurationError
+from tests.lossguard.guard.data.numbers import Numbers, seeded
 
 N, SIZE = 83, 8
 LENGTH = 11  # batches of an epoch, the last one smaller
-
-
-class Numbers(Dataset[int]):
-    """Sample i is i; it notes what was loaded."""
-
-    def __init__(self) -> None:
-        self.loaded: list[int] = []
-
-    def __len__(self) -> int:
-        return N
-
-    def __getitem__(self, index: int) -> int:
-        self.loaded.append(index)
-        return index
 
 
 class Stream(IterableDataset[int]):
@@ -50,12 +36,8 @@ class Stream(IterableDataset[int]):
         return iter(random.Random(self.epoch).sample(range(N), N))
 
 
-def loader(**options: Any) -> DataLoader[int]:
-    return DataLoader(Numbers(), batch_size=SIZE, **options)
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(3)
+def loader(**options: Any) -> DataLoader[Any]:
+    return DataLoader(Numbers(N), batch_size=SIZE, **options)
 
 
 LOADERS: dict[str, Callable[[], Any]] = {
@@ -71,8 +53,8 @@ LOADERS: dict[str, Callable[[], Any]] = {
     ),
     "distributed": lambda: loader(sampler=DistributedSampler(range(N), num_replicas=2, rank=1)),  # type: ignore[arg-type]
     "weighted": lambda: loader(sampler=WeightedRandomSampler([1.0] * N, N)),
-    "a list of batches": lambda: DataLoader(Numbers(), batch_sampler=[[3, 1], [2], [5, 4, 0]]),
-    "single samples": lambda: DataLoader(Numbers(), batch_size=None, shuffle=True),
+    "a list of batches": lambda: DataLoader(Numbers(N), batch_sampler=[[3, 1], [2], [5, 4, 0]]),
+    "single samples": lambda: DataLoader(Numbers(N), batch_size=None, shuffle=True),
     "stream": lambda: DataLoader(Stream(), batch_size=SIZE),
     "a list": lambda: [torch.tensor([k]) for k in range(5)],
 }
@@ -336,7 +318,7 @@ def test_samples_that_are_drawn_as_they_are_loaded_are_reported_once(caplog: pyt
         def __getitem__(self, index: int) -> int:
             return int(torch.randint(100, ()))
 
-    stream = MicroBatches(DataLoader(Noisy(), batch_size=SIZE))
+    stream = MicroBatches(DataLoader(Noisy(N), batch_size=SIZE))
     for _ in range(30):
         next(stream)
     assert [record.message.split(":")[0] for record in caplog.records] == [
@@ -359,7 +341,7 @@ def test_accumulate_below_one_is_refused() -> None:
         Batches(loader(), accumulate=0)
 
 
-@pytest.mark.parametrize("empty", [[], DataLoader(Numbers(), batch_sampler=[])], ids=["list", "loader"])
+@pytest.mark.parametrize("empty", [[], DataLoader(Numbers(N), batch_sampler=[])], ids=["list", "loader"])
 def test_an_empty_loader_is_one_sentence(empty: Any) -> None:
     with pytest.raises(ValueError, match="nothing to train on"):
         next(MicroBatches(empty))
@@ -370,5 +352,5 @@ def test_the_batches_of_a_run_are_not_continued_with_others() -> None:
     with pytest.raises(ConfigurationError, match=r"2 a step; this has \d+, 3"):
         Batches(loader(), accumulate=3).load_state_dict(saved)
     with pytest.raises(ConfigurationError, match="the same batch size"):
-        Batches(DataLoader(Numbers(), batch_size=SIZE + 1), accumulate=2).load_state_dict(saved)
+        Batches(DataLoader(Numbers(N), batch_size=SIZE + 1), accumulate=2).load_state_dict(saved)
     Batches(loader(), accumulate=2).load_state_dict(saved)

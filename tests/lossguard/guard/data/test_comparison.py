@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,21 +38,33 @@ def samples(numbers: Iterable[int]) -> torch.Tensor:
     return torch.tensor([[number, number + 1] for number in numbers])
 
 
-def compared(repeats: Repeats = Repeats.ALWAYS, num: int = 100) -> SampleComparison:
-    """After `num` batches, the run is rolled back to batch 60, and 70 to 79 are skipped."""
+def compared(
+    repeats: Repeats = Repeats.ALWAYS,
+    *,
+    batches: Iterable[torch.Tensor] | None = None,
+    length: int = 10**9,
+    cursor: int = 60,
+    skip: Skip = SKIP,
+) -> SampleComparison:
+    """After these batches of data with `length` batches a pass, the run is rolled back to `cursor`, with a skip."""
     found = SampleComparison(LogOnce())
-    found.begin(Data(repeats))
-    for number in range(num):
-        found.add(number, batch(number))
-    found.skip(1, SKIP)
-    found.restored(Ledger([SKIP]), 60)
+    found.begin(Data(repeats, length=length))
+    for number, each in enumerate(map(batch, range(100)) if batches is None else batches):
+        found.add(number, each)
+    found.skip(1, skip)
+    found.restored(Ledger([skip]), cursor)
     return found
+
+
+def go_on(found: SampleComparison, numbers: Iterable[int], given: Callable[[int], torch.Tensor] = batch) -> None:
+    """The batches of these numbers are read."""
+    for number in numbers:
+        found.add(number, given(number))
 
 
 def test_a_run_that_repeats_its_batches_and_leaves_out_those_of_the_skip_has_no_findings() -> None:
     found = compared()
-    for number in [*range(60, 70), *range(80, 200)]:
-        found.add(number, batch(number))
+    go_on(found, [*range(60, 70), *range(80, 200)])
     assert found.is_possible
     assert found.findings == NO_FINDINGS
 
@@ -78,39 +90,26 @@ def test_samples_that_occur_more_than_once_are_not_taken_for_skipped_ones() -> N
     def drawn() -> torch.Tensor:
         return samples(torch.randint(10_000, (50,), generator=generator).tolist())
 
-    found = SampleComparison(LogOnce())
-    found.begin(Data(Repeats.ALWAYS))
-    for number in range(100):
-        found.add(number, drawn())
-    found.skip(1, Skip(90, 100))
-    found.restored(Ledger([Skip(90, 100)]), 90)
-    for number in range(100, 400):
-        found.add(number, drawn())
+    def last_ten_skipped(seen: list[torch.Tensor]) -> SampleComparison:
+        return compared(batches=seen, cursor=90, skip=Skip(90, 100))
+
+    found = last_ten_skipped([drawn() for _ in range(100)])
+    go_on(found, range(100, 400), lambda _: drawn())
     assert found.findings == NO_FINDINGS
-    found = SampleComparison(LogOnce())
-    found.begin(Data(Repeats.ALWAYS))
     seen = [drawn() for _ in range(100)]
-    for number, rows in enumerate(seen):
-        found.add(number, rows)
-    found.skip(1, Skip(90, 100))
-    found.restored(Ledger([Skip(90, 100)]), 90)
+    found = last_ten_skipped(seen)
     found.add(100, seen[90])
     assert found.findings.returned_rows > 25  # the others occur in kept batches, too
 
 
 def test_in_later_passes_samples_that_were_trained_before_and_then_skipped_are_found() -> None:
-    found = SampleComparison(LogOnce())
-    found.begin(Data(Repeats.ALWAYS, length=50))
-    for number in range(130):
-        found.add(number, batch(number % 50))
-    skip = Skip(120, 125)
-    found.skip(1, skip)
-    found.restored(Ledger([skip]), 110)
-    for number in [*range(110, 120), *range(125, 170)]:
-        found.add(number, batch(number % 50))
+    def given(number: int) -> torch.Tensor:
+        return batch(number % 50)
+
+    found = compared(batches=map(given, range(130)), length=50, cursor=110, skip=Skip(120, 125))
+    go_on(found, [*range(110, 120), *range(125, 170)], given)
     assert found.findings == NO_FINDINGS
-    for number in range(170, 173):
-        found.add(number, batch(number % 50))
+    go_on(found, range(170, 173), given)
     assert found.findings == SampleFindings(returned_batch=170, returned_rows=ROWS)
 
 
@@ -126,12 +125,8 @@ def test_only_samples_of_the_newest_skip_are_looked_for() -> None:
 
 
 def test_a_sample_of_a_batch_that_was_not_skipped_is_none_of_the_skipped() -> None:
-    found = SampleComparison(LogOnce())
     padding = samples([7] * ROWS)
-    for number in range(100):
-        found.add(number, padding if number % 10 == 0 else batch(number))
-    found.skip(1, SKIP)
-    found.restored(Ledger([SKIP]), 60)
+    found = compared(batches=[padding if number % 10 == 0 else batch(number) for number in range(100)])
     found.add(100, padding)
     assert found.findings == NO_FINDINGS
 
@@ -236,11 +231,10 @@ def test_digests_that_a_device_computes_are_compared_once_they_are_there() -> No
 def test_batches_that_were_read_before_a_skip_and_not_since_may_differ_after_the_next_rollback() -> None:
     found = compared(Repeats.UNTIL_SKIP)
     ledger = Ledger([SKIP])
-    for number in [*range(60, 70), *range(80, 85)]:
-        found.add(number, batch(number) if number < 70 else batch(number)[:-1])  # a later epoch leaves one out
+    go_on(found, range(60, 70))
+    go_on(found, range(80, 85), lambda number: batch(number)[:-1])  # a later epoch leaves one out
     found.restored(ledger, 82)
-    for number in range(82, 90):
-        found.add(number, batch(number)[:-1])
+    go_on(found, range(82, 90), lambda number: batch(number)[:-1])
     assert found.findings == NO_FINDINGS
     found.restored(ledger, 88)
     found.add(88, batch(88))
@@ -248,16 +242,12 @@ def test_batches_that_were_read_before_a_skip_and_not_since_may_differ_after_the
 
 
 def test_an_earlier_epoch_that_is_repeated_may_hold_the_samples_that_a_later_one_skips() -> None:
-    found = SampleComparison(LogOnce())
-    found.begin(Data(Repeats.ALWAYS, length=50))
-    second_epoch = {50 + place: batch(49 - place) for place in range(50)}
-    for number in range(70):
-        found.add(number, second_epoch.get(number, batch(number)))
+    def given(number: int) -> torch.Tensor:
+        return batch(number if number < 50 else 99 - number)
+
     skip = Skip(52, 57)  # which holds the samples of batches 43 to 47
-    found.skip(1, skip)
-    found.restored(Ledger([skip]), 40)
-    for number in [*range(40, 50), 50, 51, *range(57, 90)]:
-        found.add(number, second_epoch.get(number, batch(number)))
+    found = compared(batches=map(given, range(70)), length=50, cursor=40, skip=skip)
+    go_on(found, [*range(40, 52), *range(57, 90)], given)
     assert found.findings == NO_FINDINGS
     found.add(103, batch(45))
     assert found.findings.returned_batch == 103

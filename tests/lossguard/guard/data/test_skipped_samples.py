@@ -7,39 +7,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, IterableDataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, RandomSampler
 
 from lossguard import Guard, Order
 from lossguard.guard.data import skipped_samples
 from lossguard.guard.data.skipped_samples import SkippedSamples
 from lossguard.torch import Batches, MicroBatches
 from lossguard.vocabulary.states import SegmentReason
+from tests.lossguard.guard.data.numbers import Numbers, seeded
 from tests.lossguard.recorded import offline
 from tests.lossguard.scripted import Memory, ScriptedRun, rollback
 
 N = 46
 
 
-class Numbers(Dataset[int]):
-    """Sample i is i."""
-
-    def __init__(self) -> None:
-        self.loaded: list[Any] = []
-
-    def __len__(self) -> int:
-        return N
-
-    def __getitem__(self, index: Any) -> Any:
-        self.loaded.append(index)
-        return torch.as_tensor(index)
-
-
-def loader(**options: Any) -> DataLoader[int]:
-    return DataLoader(Numbers(), **({} if "batch_sampler" in options else {"batch_size": 4}) | options)
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(3)
+def loader(**options: Any) -> DataLoader[Any]:
+    return DataLoader(Numbers(N), **({} if "batch_sampler" in options else {"batch_size": 4}) | options)
 
 
 LOADERS: dict[str, Callable[[], Any]] = {
@@ -264,7 +247,7 @@ def test_samples_that_cannot_be_left_out_come_again_and_it_is_said(
     sampler: Any = range(N) if limit else [(number, "a") for number in range(N)]
     if limit:
         monkeypatch.setattr(skipped_samples, "MAX_SAMPLES", 11)
-    epochs = skipping(DataLoader(Pairs(), 4, sampler=sampler))
+    epochs = skipping(DataLoader(Pairs(N), 4, sampler=sampler))
     assert samples_in(epochs[1]) == set(range(N))
     why = "they are 12, and at most 11 are left out" if limit else "they have no index that is a number or a text"
     assert f"samples of skipped batches come again in later epochs: {why}" in caplog.messages
@@ -278,7 +261,7 @@ def test_workers_that_persist_are_started_once_more_and_then_stay() -> None:
         def __getitem__(self, index: int) -> Any:
             return torch.tensor([index, os.getpid()])
 
-    data = DataLoader(Processes(), 4, shuffle=True, num_workers=2, persistent_workers=True)
+    data = DataLoader(Processes(N), 4, shuffle=True, num_workers=2, persistent_workers=True)
     order = rollback(rewind_to=1, skip_from=2, skip_to=5)
     run, processes = ScriptedRun({4: order}), []
     skipped: set[int] = set()

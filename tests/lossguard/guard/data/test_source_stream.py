@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lossguard.guard.data.stream import Stream
+from lossguard.guard.data.source import Stream
 
 
 class Shuffled:
