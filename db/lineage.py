@@ -37,6 +37,27 @@ class StepRange:
         """The rest of the range behind a step."""
         return StepRange(self.segment, step + 1, self.last)
 
+    def within(self, first: int, end: int) -> "StepRange | None":
+        """The part of the range in [first, end); None if there is none."""
+        low, high = max(self.first, first), end if self.last is None else min(self.last, end)
+        return StepRange(self.segment, low, high) if low < high else None
+
+
+END = 2**63 - 1
+"""Above every step."""
+
+
+def end_of(step_range: StepRange) -> int:
+    """The first step that is not in the range."""
+    return END if step_range.last is None else step_range.last
+
+
+def extent(segment: Segment) -> StepRange | None:
+    """The steps of a whole segment, from its first one to its last one; None if it has none."""
+    if segment.first_step is None or segment.last_step is None:
+        return None
+    return StepRange(segment.number, segment.first_step, segment.last_step + 1)
+
 
 def tree(segments: Sequence[Segment]) -> dict[int | None, list[int]]:
     """Parent -> the segments that forked off it, by number; None -> the roots (several if the run started over)."""
@@ -134,12 +155,14 @@ def source_of(events: Iterable[Event]) -> SourceFacts:
 def discarded(segments: Sequence[Segment]) -> list[StepRange]:
     """The ranges of the run's segments that are not on the live line. Each of them has an end."""
     live = {step_range.segment: step_range for step_range in live_line(segments)}
-    return [
-        StepRange(segment.number, first, last)
-        for segment in segments
-        for first, last in _not_live(segment, live.get(segment.number))
-        if first < last
-    ]
+    found: list[StepRange | None] = []
+    for segment in segments:
+        whole, part = extent(segment), live.get(segment.number)
+        if whole is None or part is None:
+            found.append(whole)
+        else:
+            found += [whole.within(0, part.first), whole.within(end_of(part), END)]
+    return [one for one in found if one is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +182,18 @@ def forks(segments: Sequence[Segment]) -> list[Fork]:
     Lines are read from their ends only as far as they were discarded, so that the cost does not grow with their length.
     """
     opened = in_opening_order(segments)
-    ends = {one.number: (one.first_step, one.last_step) for one in opened}
+    extents = {one.number: extent(one) for one in opened}
     parts = _parts(opened)
     found = []
     for previous, segment in pairwise(opened):
         fork = segment.fork_step
         assert fork is not None
         tail = list(_tail(parts[previous.number], fork - 1))[::-1]
-        ranges = tuple(one for part in tail for one in _from_fork(part, fork, *ends[part.segment]))
+        ranges = tuple(
+            one
+            for part in tail
+            if (whole := extents[part.segment]) and (one := whole.within(max(part.first, fork), end_of(part)))
+        )
         if ranges:
             before = next((StepRange(part.segment, fork - 1, fork) for part in tail if part.holds(fork - 1)), None)
             found.append(Fork(segment, ranges, before))
@@ -177,27 +204,6 @@ def in_opening_order(segments: Sequence[Segment]) -> list[Segment]:
     """The segments that have led the live line and whose first step is known, in the order in which they began to."""
     begun = (segment for segment in segments if segment.fork_step is not None and segment.live_order != BESIDE)
     return sorted(begun, key=lambda segment: segment.live_order)
-
-
-def _from_fork(part: StepRange, fork_step: int, first: int | None, last: int | None) -> list[StepRange]:
-    """The steps of `part` from the fork on that were done; `first` and `last`: those of its whole segment."""
-    if first is None or last is None:
-        return []
-    low, high = max(part.first, fork_step, first), last + 1 if part.last is None else min(part.last, last + 1)
-    return [StepRange(part.segment, low, high)] if low < high else []
-
-
-def _not_live(segment: Segment, live: StepRange | None) -> Iterator[tuple[int, int]]:
-    """The steps [first, last) of a segment before and after its range on the live line."""
-    if segment.first_step is None or segment.last_step is None:
-        return
-    first, end = segment.first_step, segment.last_step + 1
-    if live is None:
-        yield first, end
-        return
-    yield first, min(live.first, end)
-    if live.last is not None:
-        yield max(first, live.last), end
 
 
 def step_ranges(segments: Sequence[Segment], line: Line | int) -> list[StepRange]:

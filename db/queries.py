@@ -3,13 +3,13 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import lineage
-from db.lineage import Line, StepRange, discarded, live_line
+from db.lineage import Line, StepRange, discarded, end_of, live_line
 from db.models import (
     DetectionState,
     DetectorSnapshot,
@@ -27,7 +27,7 @@ from db.steps import reader, step_times
 from db.steps.series import Series as Series
 from db.steps.series import many_series as many_series
 from db.steps.series import series as series
-from db.steps.step_block import RunRange, end_of
+from db.steps.step_block import RunRange
 from db.steps.step_times import At, Span, StepTime, StoredStep
 from db.store.engine import dialect_of
 from lossguard.vocabulary.metrics import in_order
@@ -35,6 +35,13 @@ from lossguard.vocabulary.protocol import PROBE
 from lossguard.vocabulary.source_facts import SOURCE
 from lossguard.vocabulary.states import OrderState
 from lossguard.vocabulary.wire import Probe
+
+Row = TypeVar("Row", bound=Segment | Incident | Intervention | Order | SkippedBatches | Event)
+
+
+def _of_run(session: Session, run: Run, table: type[Row], *tests: sa.ColumnElement[bool], by: Any) -> Sequence[Row]:
+    """The rows of a run that pass, in the order of a column."""
+    return session.scalars(sa.select(table).where(table.run_pk == run.pk, *tests).order_by(by)).all()
 
 
 def runs(session: Session, *, project: str | None = None) -> Sequence[Run]:
@@ -59,7 +66,7 @@ def runs_called(session: Session, *, text: str) -> Sequence[Run]:
 
 def segments(session: Session, *, run: Run) -> Sequence[Segment]:
     """The run's segments by number: a tree through `parent`."""
-    return session.scalars(sa.select(Segment).where(Segment.run_pk == run.pk).order_by(Segment.number)).all()
+    return _of_run(session, run, Segment, by=Segment.number)
 
 
 def num_segments(session: Session, *, run: Run) -> int:
@@ -183,18 +190,14 @@ def step_counts(session: Session, *, run: Run) -> StepCounts:
 
 def incidents(session: Session, *, run: Run, changed_since: float | None = None) -> Sequence[Incident]:
     """`changed_since`: unix seconds; None for all."""
-    found = sa.select(Incident).where(Incident.run_pk == run.pk)
-    if changed_since is not None:
-        found = found.where(Incident.changed_at >= changed_since)
-    return session.scalars(found.order_by(Incident.number)).all()
+    tests = () if changed_since is None else (Incident.changed_at >= changed_since,)
+    return _of_run(session, run, Incident, *tests, by=Incident.number)
 
 
 def incidents_after(session: Session, *, run: Run, step: int) -> Sequence[Incident]:
     """Return the incidents that go on, or that ended at `step` or after it."""
-    found = sa.select(Incident).where(
-        Incident.run_pk == run.pk, sa.or_(Incident.end_step.is_(None), Incident.end_step >= step)
-    )
-    return session.scalars(found.order_by(Incident.number)).all()
+    goes_on = sa.or_(Incident.end_step.is_(None), Incident.end_step >= step)
+    return _of_run(session, run, Incident, goes_on, by=Incident.number)
 
 
 def incident_numbered(session: Session, *, run: Run, number: int) -> Incident | None:
@@ -203,15 +206,12 @@ def incident_numbered(session: Session, *, run: Run, number: int) -> Incident | 
 
 def interventions(session: Session, *, run: Run, changed_since: float | None = None) -> Sequence[Intervention]:
     """`changed_since`: unix seconds; None for all."""
-    found = sa.select(Intervention).where(Intervention.run_pk == run.pk)
-    if changed_since is not None:
-        found = found.where(Intervention.changed_at >= changed_since)
-    return session.scalars(found.order_by(Intervention.number)).all()
+    tests = () if changed_since is None else (Intervention.changed_at >= changed_since,)
+    return _of_run(session, run, Intervention, *tests, by=Intervention.number)
 
 
 def orders(session: Session, *, run: Run, open_only: bool = False) -> Sequence[Order]:
-    found = sa.select(Order).where(Order.run_pk == run.pk).order_by(Order.id)
-    return session.scalars(found.where(Order.state == OrderState.OPEN) if open_only else found).all()
+    return _of_run(session, run, Order, *([Order.state == OrderState.OPEN] if open_only else []), by=Order.id)
 
 
 def order_of(session: Session, *, intervention: Intervention) -> Order | None:
@@ -221,8 +221,7 @@ def order_of(session: Session, *, intervention: Intervention) -> Order | None:
 
 
 def skip_ledger(session: Session, *, run: Run) -> Sequence[SkippedBatches]:
-    found = sa.select(SkippedBatches).where(SkippedBatches.run_pk == run.pk)
-    return session.scalars(found.order_by(SkippedBatches.skip_from)).all()
+    return _of_run(session, run, SkippedBatches, by=SkippedBatches.skip_from)
 
 
 MAX_EVENTS = 10_000
@@ -234,29 +233,21 @@ def events(session: Session, *, run: Run, steps: tuple[int, int] | None = None) 
 
     `probes` reads probes, which are many and large.
     """
-    found = sa.select(Event).where(*_events_of(run))
-    if steps is not None:
-        found = found.where(Event.step >= steps[0], Event.step < steps[1])
-    return session.scalars(found.order_by(Event.id)).all()
+    tests = () if steps is None else (Event.step >= steps[0], Event.step < steps[1])
+    return _of_run(session, run, Event, Event.kind != PROBE, *tests, by=Event.id)
 
 
 def newest_events(session: Session, *, run: Run) -> Sequence[Event]:
     """The newest MAX_EVENTS of them in the order of arrival, and all events that say how the rows are made."""
-    older = sa.select(Event.id).where(*_events_of(run)).order_by(Event.id.desc()).offset(MAX_EVENTS).limit(1)
-    is_newer = Event.id > sa.func.coalesce(older.scalar_subquery(), 0)
-    found = sa.select(Event).where(*_events_of(run), sa.or_(is_newer, Event.kind == SOURCE))
-    return session.scalars(found.order_by(Event.id)).all()
+    of_run = sa.select(Event.id).where(Event.run_pk == run.pk, Event.kind != PROBE)
+    older = of_run.order_by(Event.id.desc()).offset(MAX_EVENTS).limit(1)
+    is_shown = sa.or_(Event.id > sa.func.coalesce(older.scalar_subquery(), 0), Event.kind == SOURCE)
+    return _of_run(session, run, Event, Event.kind != PROBE, is_shown, by=Event.id)
 
 
 def source_events(session: Session, *, run: Run) -> Sequence[Event]:
     """The events that say how the rows are made, and those that a loop has declared under the same name."""
-    return session.scalars(
-        sa.select(Event).where(Event.run_pk == run.pk, Event.kind == SOURCE).order_by(Event.id)
-    ).all()
-
-
-def _events_of(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
-    return (Event.run_pk == run.pk, Event.kind != PROBE)
+    return _of_run(session, run, Event, Event.kind == SOURCE, by=Event.id)
 
 
 def newest_event_step(session: Session, *, run: Run, segment: int) -> int | None:

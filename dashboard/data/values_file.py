@@ -26,11 +26,10 @@ from dashboard.data.cached import MAX_POINTS
 from dashboard.data.curve_reader import CurveReader
 from dashboard.data.store import open_store
 from db import lineage, queries
-from db.lineage import StepRange
+from db.lineage import END, StepRange
 from db.models import Run, Segment
 from db.queries import Series
 from db.steps import reader
-from db.steps.step_block import END
 from lossguard.client.tables import safe_name
 
 VALUES_ROUTE = "/lossguard/values/"

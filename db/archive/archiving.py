@@ -19,7 +19,7 @@ from db import commands, queries
 from db.archive import blocks
 from db.archive.checking import difference
 from db.archive.turn import ArchiveLease, Busy
-from db.lineage import StepRange
+from db.lineage import StepRange, end_of
 from db.models import Run, Segment
 from db.records import access
 from db.steps import backlog, reader
@@ -27,7 +27,7 @@ from db.steps.archived import files, parquet
 from db.steps.archived.files import ArchivedFile, FileState
 from db.steps.archived.places import Place, PlaceError, path_segment
 from db.steps.blocks import metric_numbers, read_blocks
-from db.steps.step_block import RunRange, StepBlock, end_of
+from db.steps.step_block import RunRange, StepBlock
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
 

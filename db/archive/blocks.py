@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db.lineage import StepRange
+from db.lineage import StepRange, end_of
 from db.models import Run
 from db.steps import blocks, rollups, writer
 from db.steps.archived.files import ArchivedFile
-from db.steps.step_block import RunRange, StepBlock, Target, end_of
+from db.steps.step_block import RunRange, StepBlock, Target
 from db.store import bulk
 
 OF_SEGMENT = "run_pk = ? AND segment = ?"

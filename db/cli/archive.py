@@ -19,14 +19,13 @@ from sqlalchemy.orm import Session
 from db import queries
 from db.archive import archiving, checking, removal, selection, turn, unarchiving
 from db.archive.archiving import Written
-from db.archive.selection import EndedRun
-from db.archive.turn import ArchiveLease
 from db.cli.command_engine import Url, check_schema, error, on_engine
 from db.steps.archived import files, places
 from db.steps.codec import DamagedBlock
 from db.store.engine import DEFAULT_URL, reading
 from lossguard.vocabulary.wording import form, plural
 
+WHO = "python -m db archive"
 WOULD_ARCHIVE = "would archive"
 NOTHING = "there are no steps to archive"
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
@@ -172,42 +171,13 @@ def _archive(
         archiving.prepare(engine, place)
         with turn.taken(engine) as ours, _progress(sum(one.num_steps for one in found), "archiving") as advance:
             report.note_removal(removal.remove_left_over(engine, unfinished=True))
-            for candidate in found:
-                _archive_one(engine, report, candidate, place, ours, advance)
-
-
-def _archive_one(
-    engine: sa.Engine,
-    report: Report,
-    candidate: EndedRun,
-    place: places.Place,
-    ours: ArchiveLease,
-    advance: Callable[[int], object],
-) -> None:
-    result = RunResult(candidate.run_id, "archived")
-
-    def note(written: Written) -> None:
-        result.add(written)
-        advance(written.num_steps)
-
-    try:
-        archiving.archive_run(
-            engine,
-            run_id=candidate.run_id,
-            place=place,
-            turn=ours,
-            now=time.time(),
-            who="python -m db archive",
-            on_file=note,
-        )
-    except archiving.RunChanged as changed:
-        result.reason = str(changed)
-    except DamagedBlock as damaged:  # the other runs may be whole
-        report.problems.append(str(damaged))
-    finally:
-        advance(candidate.num_steps - result.steps)  # the steps that stay
-        if result.files or result.reason:
-            report.runs.append(result)
+            for one in found:
+                result = RunResult(one.run_id, "archived")
+                with _recorded(report, result, advance) as note:
+                    archiving.archive_run(
+                        engine, run_id=one.run_id, place=place, turn=ours, now=time.time(), who=WHO, on_file=note
+                    )
+                advance(one.num_steps - result.steps)  # the steps that stay
 
 
 def _unarchive(engine: sa.Engine, report: Report, run_ids: Sequence[str], dry_run: bool) -> None:
@@ -221,27 +191,31 @@ def _unarchive(engine: sa.Engine, report: Report, run_ids: Sequence[str], dry_ru
     total = sum(archived.values())
     with _ending_with(report), turn.taken(engine) as ours, _progress(total, "bringing back") as advance:
         for run in archived:
-            _unarchive_one(engine, report, run, ours, advance)
+            with _recorded(report, RunResult(run, "brought back"), advance) as note:
+                unarchiving.unarchive_run(
+                    engine, run_id=run, turn=ours, now=time.time(), who="python -m db unarchive", on_file=note
+                )
         report.note_removal(removal.remove_left_over(engine, unfinished=True))
 
 
-def _unarchive_one(
-    engine: sa.Engine, report: Report, run: str, ours: ArchiveLease, advance: Callable[[int], object]
-) -> None:
-    result = RunResult(run, "brought back")
+@contextmanager
+def _recorded(
+    report: Report, result: RunResult, advance: Callable[[int], object]
+) -> Iterator[Callable[[Written], object]]:
+    """Take down what is moved of a run, and why the rest is not: the other runs may be whole."""
 
     def note(written: Written) -> None:
         result.add(written)
         advance(written.num_steps)
 
     try:
-        unarchiving.unarchive_run(
-            engine, run_id=run, turn=ours, now=time.time(), who="python -m db unarchive", on_file=note
-        )
-    except unarchiving.CannotBringBack as failed:  # the other runs may be whole
-        report.problems.append(str(failed))
+        yield note
+    except archiving.RunChanged as changed:
+        result.reason = str(changed)
+    except (DamagedBlock, unarchiving.CannotBringBack) as damaged:
+        report.problems.append(str(damaged))
     finally:
-        if result.files:
+        if result.files or result.reason:
             report.runs.append(result)
 
 

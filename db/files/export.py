@@ -28,11 +28,11 @@ from sqlalchemy.orm import Session
 
 from db import queries
 from db.files import record
-from db.lineage import Line, StepRange, live_line, step_ranges
+from db.lineage import END, Line, StepRange, end_of, extent, live_line, step_ranges
 from db.models import Run, Segment
 from db.steps.archived import parquet
 from db.steps.reader import MAX_BLOCK_STEPS, next_block
-from db.steps.step_block import END, StepBlock, end_of
+from db.steps.step_block import StepBlock
 from db.store.engine import reading
 from lossguard.client.tables import safe_name
 
@@ -120,16 +120,12 @@ def _metrics(session: Session, run: Run, selection: StepSelection) -> Sequence[s
 
 def _stored_ranges(tree: Sequence[Segment], selection: StepSelection) -> Iterator[StepRange]:
     """Return the selected ranges of the steps that the segments have now."""
-    segments = {segment.number: segment for segment in tree}
+    extents = {segment.number: extent(segment) for segment in tree}
     low, high = selection.first or 0, END if selection.last is None else selection.last + 1
     for step_range in step_ranges(tree, selection.line):
-        segment = segments[step_range.segment]
-        if segment.first_step is None or segment.last_step is None:
-            continue
-        first = max(step_range.first, segment.first_step, low)
-        last = min(end_of(step_range), segment.last_step + 1, high)
-        if first < last:
-            yield StepRange(segment.number, first, last)
+        chosen, stored = step_range.within(low, high), extents[step_range.segment]
+        if chosen and stored and (part := stored.within(chosen.first, end_of(chosen))):
+            yield part
 
 
 def _writer(sink: "_Sink", schema: pa.Schema, format: Format, described: Mapping[str, Any]) -> Any:

@@ -19,14 +19,13 @@ from sqlalchemy.orm import Session
 from db import lineage
 from db.goodput import accounting
 from db.goodput.accounting import Breakdown, Interval, RunTimes, SegmentTimes, Stretch, TimeCause
-from db.lineage import StepRange
+from db.lineage import END, StepRange
 from db.models import Intervention, Order, Run, RunStatus, Segment
 from db.steps import step_times
 from db.steps.archived.reading import UnreadableArchive
 from db.steps.buckets import Buckets
 from db.steps.codec import DamagedBlock
 from db.steps.series import buckets_by_range
-from db.steps.step_block import END
 from db.steps.step_times import At, StepTime
 from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS
 from lossguard.vocabulary.states import InterventionState, OrderKind, OrderState, RunState
@@ -41,8 +40,6 @@ MAX_SUSPECTS = 64
 MAX_ROUNDS = 16
 """Times that suspects are cut, each time into eight or more: enough for 10^14 steps."""
 
-Row = tuple[int, float]
-"""A stored step, and when it was logged."""
 Sums = Mapping[tuple[int, int], tuple[float, int]]
 """(position of a range, start of a bucket) -> (mean, number of values) of a metric."""
 
@@ -53,7 +50,7 @@ class _Part:
 
     segment: int
     cause: TimeCause
-    before: Row
+    before: StepTime
     """The row before; before a segment's first step, the step below it and the time at which the segment was opened."""
     last: int
     is_row: bool = False
@@ -61,7 +58,7 @@ class _Part:
 
     @property
     def steps(self) -> StepRange:
-        return StepRange(self.segment, self.last if self.is_row else self.before[0] + 1, self.last + 1)
+        return StepRange(self.segment, self.last if self.is_row else self.before.step + 1, self.last + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,18 +168,18 @@ class _Stretches:
     def _parts(self) -> list[_Part]:
         """The first step of each segment, then those that are live and those that were discarded for the same cause."""
         ends = _ends_of_parts(self._opened)
-        firsts = [(one.number, one.first_step) for one in self._opened if one.first_step is not None]
-        lasts = [(number, last) for number, parts in ends.items() for last, _ in parts]
-        rows = _rows_at(self._session, self._run, [*firsts, *lasts])
+        firsts = [self._at(one.number, one.first_step) for one in self._opened if one.first_step is not None]
+        lasts = [self._at(number, last) for number, parts in ends.items() for last, _ in parts]
+        rows = step_times.at_or_before(self._session, [*firsts, *lasts])
         found = []
         for segment in self._opened:
             if segment.first_step is None:
                 continue
-            before = (segment.first_step - 1, segment.opened_at)
+            before = StepTime(segment.first_step - 1, segment.opened_at)
             for last, cause in [(segment.first_step, ends[segment.number][0][1]), *ends[segment.number]]:
-                row = rows.get((segment.number, last), before)
-                if row[0] > before[0]:
-                    found.append(_Part(segment.number, cause, before, row[0]))
+                row = rows.get(self._at(segment.number, last), before)
+                if row.step > before.step:
+                    found.append(_Part(segment.number, cause, before, row.step))
                     before = row
         return found
 
@@ -190,14 +187,14 @@ class _Stretches:
         """Cut each part into stretches of equal width: at most MAX_STRETCHES together, if there are no more parts."""
         if not parts:
             return []
-        split = self._after_gaps(parts)
+        wanted = [self._at(part.segment, part.before.step) for part in parts]
+        firsts = step_times.after(self._session, wanted)
+        split = [_after_gap(part, firsts.get(at)) for part, at in zip(parts, wanted, strict=True)]
         cuts = iter(self._cut_evenly([part for own in split for part in own]))
         return [[each for _ in own for each in next(cuts)] for own in split]
 
-    def _after_gaps(self, parts: Sequence[_Part]) -> list[list[_Part]]:
-        """Set the first row of each part apart if numbers of steps are missing before it."""
-        firsts = _rows_after(self._session, self._run, [(part.segment, part.before[0]) for part in parts])
-        return [_split_at(part, firsts.get((part.segment, part.before[0]))) for part in parts]
+    def _at(self, segment: int, step: int) -> At:
+        return At(self._run.pk, segment, step)
 
     def _cut_evenly(self, parts: Sequence[_Part]) -> list[list[tuple[_Part, Stretch]]]:
         """Cut each part into stretches of equal width."""
@@ -209,44 +206,44 @@ class _Stretches:
             points=MAX_STRETCHES,
         )
         sums = {name: _sums(found) for name, found in buckets.items()}
-        ends = [[min(end, part.last + 1) - 1 for end in _bucket_ends(part, width)] for part in parts]
-        wanted = [(part.segment, end) for part, own in zip(parts, ends, strict=True) for end in own]
-        rows = _rows_at(self._session, self._run, wanted)
+        wanted = [self._bucket_ends(part, width) for part in parts]
+        rows = step_times.at_or_before(self._session, [at for own in wanted for at in own])
         return [
-            list(_stretches(part, [rows.get((part.segment, end), part.before) for end in own], index, width, sums))
-            for index, (part, own) in enumerate(zip(parts, ends, strict=True))
+            list(_stretches(part, [rows.get(at, part.before) for at in own], index, width, sums))
+            for index, (part, own) in enumerate(zip(parts, wanted, strict=True))
         ]
 
+    def _bucket_ends(self, part: _Part, width: int) -> list[At]:
+        """The last step of each bucket that the part touches; of the last bucket, that of the part."""
+        first = part.steps.first // width * width + width - 1
+        return [self._at(part.segment, min(end, part.last)) for end in range(first, part.last + width, width)]
 
-def _split_at(part: _Part, first: Row | None) -> list[_Part]:
-    if first is None or first[0] == part.before[0] + 1 or first[0] > part.last:
+
+def _after_gap(part: _Part, first: StepTime | None) -> list[_Part]:
+    """Set the first row of a part apart if numbers of steps are missing before it."""
+    if first is None or first.step == part.before.step + 1 or first.step > part.last:
         return [part]
-    row = replace(part, last=first[0], is_row=True)
-    return [row] if first[0] == part.last else [row, replace(part, before=first)]
-
-
-def _bucket_ends(part: _Part, width: int) -> range:
-    """The ends of the buckets that the part touches; the last one may be beyond it."""
-    return range(part.steps.first // width * width + width, part.last + 1 + width, width)
+    row = replace(part, last=first.step, is_row=True)
+    return [row] if first.step == part.last else [row, replace(part, before=first)]
 
 
 def _stretches(
-    part: _Part, rows: Iterable[Row], index: int, width: int, sums: Mapping[str, Sums]
+    part: _Part, rows: Iterable[StepTime], index: int, width: int, sums: Mapping[str, Sums]
 ) -> Iterator[tuple[_Part, Stretch]]:
     """The part cut at these rows; `index` is the position of its range in `sums`, `width` that of their buckets."""
     before = part.before
     for row in rows:
-        if row[0] <= before[0]:
+        if row.step <= before.step:
             continue  # a bucket without a step
-        key = (index, row[0] // width * width)
+        key = (index, row.step // width * width)
         step, *durations = (sums.get(name, {}).get(key, (0.0, 0)) for name in METRICS)
         saving, evaluating, pausing = (max(0.0, mean * count) for mean, count in durations)
         yield (
-            replace(part, before=before, last=row[0]),
+            replace(part, before=before, last=row.step),
             Stretch(
-                begin=before[1],
-                end=row[1],
-                num_steps=row[0] - before[0],
+                begin=before.time,
+                end=row.time,
+                num_steps=row.step - before.step,
                 cause=part.cause,
                 step_seconds=max(0.0, step[0]) if step[1] else None,
                 checkpoint_seconds=saving,
@@ -281,20 +278,6 @@ def _ends_of_parts(opened: Sequence[Segment]) -> dict[int, list[tuple[int, TimeC
         for one in opened
         if one.last_step is not None
     }
-
-
-def _rows_at(session: Session, run: Run, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], StepTime]:
-    """(segment, step) -> the newest stored step of the segment at or before that step, where there is one."""
-    return _by_step(step_times.at_or_before(session, [At(run.pk, *one) for one in wanted]))
-
-
-def _rows_after(session: Session, run: Run, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], StepTime]:
-    """(segment, step) -> the first stored step of the segment after that step, where there is one."""
-    return _by_step(step_times.after(session, [At(run.pk, *one) for one in wanted]))
-
-
-def _by_step(found: Mapping[At, StepTime]) -> dict[tuple[int, int], StepTime]:
-    return {(at.segment, at.step): step for at, step in found.items()}
 
 
 def _run_times(records: _Records, now: float) -> RunTimes:

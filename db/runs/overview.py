@@ -3,7 +3,7 @@
 `summaries` takes the runs of one page, whatever chose them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.lineage import live_line
+from db.lineage import end_of, extent, live_line
 from db.models import Incident, Intervention, Metric, Run, RunStatus, Segment
 from db.run_states import is_unanswered, needs_a_person_in_sql
 from db.runs.conditions import IN_STATUS
@@ -176,18 +176,14 @@ def _segments(session: Session, pks: Sequence[int]) -> dict[int, list[Segment]]:
     return found
 
 
-def _live_spans(segments: Iterable[Segment]) -> list[LiveSpan]:
+def _live_spans(segments: Sequence[Segment]) -> list[LiveSpan]:
     """The steps of the live line that are stored."""
-    by_number = {segment.number: segment for segment in segments}
-    spans = []
-    for part in live_line(list(by_number.values())):
-        segment = by_number[part.segment]
-        if segment.first_step is not None and segment.last_step is not None:
-            end = segment.last_step + 1
-            low, high = max(part.first, segment.first_step), end if part.last is None else min(part.last, end)
-            if low < high:
-                spans.append(LiveSpan(part.segment, low, high, end))
-    return spans
+    extents = {segment.number: extent(segment) for segment in segments}
+    return [
+        LiveSpan(part.segment, stored.first, end_of(stored), end_of(whole))
+        for part in live_line(segments)
+        if (whole := extents[part.segment]) and (stored := whole.within(part.first, end_of(part)))
+    ]
 
 
 def _count_by_run(

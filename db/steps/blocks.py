@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db.lineage import StepRange
+from db.lineage import END, StepRange, end_of
 from db.steps.archived import reading
 from db.steps.codec import DamagedBlock, decode_bits, decode_floats, decode_steps
-from db.steps.step_block import END, Floats, Ints, MetricColumn, RunRange, StepBlock, Target, end_of
+from db.steps.step_block import Floats, Ints, MetricColumn, RunRange, StepBlock, Target
 from db.store import bulk
 from db.store.engine import reading_anew
 

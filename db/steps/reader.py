@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db.lineage import StepRange
+from db.lineage import StepRange, end_of
 from db.models import Run
 from db.steps import blocks
 from db.steps.buckets import FINEST, width
 from db.steps.codec import DamagedBlock, decode_rows
-from db.steps.step_block import Floats, Ints, MetricColumn, RunRange, StepBlock, end_of, joined
+from db.steps.step_block import Floats, Ints, MetricColumn, RunRange, StepBlock, joined
 from db.store import bulk
 
 MAX_BLOCK_STEPS = 20_000

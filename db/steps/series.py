@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.lineage import StepRange
+from db.lineage import END, StepRange, end_of
 from db.models import Rollup, Run, Segment
 from db.steps import blocks, reader
 from db.steps.buckets import (
@@ -128,9 +128,18 @@ def buckets_by_range(
         raise ValueError(f"points must be at least 1, not {points}")
     numbers = blocks.metric_numbers(session, [run.pk], metrics)[run.pk]
     ends = _ends(session, run, {step_range.segment for step_range in step_ranges})
-    spans = [_span(step_range, ends, first, last) for step_range in step_ranges]
-    width = _width([span for span in spans if span is not None], points)
-    level_ranges = list(_level_ranges(step_ranges, spans, ends, width))
+    low, high = first or 0, END if last is None else last + 1
+    spans = {
+        index: span
+        for index, one in enumerate(step_ranges)
+        if (wanted := one.within(low, high)) and one.segment in ends and (span := wanted.within(*ends[one.segment]))
+    }
+    width = _width(spans.values(), points)
+    level_ranges = [
+        _LevelRange(index, span.segment, *part)
+        for index, span in spans.items()
+        for part in split_by_level(level_for(width), span.first, end_of(span), ends[span.segment][1])
+    ]
     found: dict[str, Buckets] = {}
     for start in range(0, len(numbers), METRICS_AT_ONCE):
         some = dict(list(numbers.items())[start : start + METRICS_AT_ONCE])
@@ -147,55 +156,23 @@ def buckets_by_range(
     return width, found
 
 
-class _Ends(NamedTuple):
-    """The first and the last step of a segment."""
-
-    first: int
-    last: int
-
-
-def _ends(session: Session, run: Run, segments: Collection[int]) -> dict[int, _Ends]:
-    """Return the ends of these segments by number, of those that have steps."""
+def _ends(session: Session, run: Run, segments: Collection[int]) -> dict[int, tuple[int, int]]:
+    """The first step of each of these segments that has steps, and the one behind its last, by number."""
     of_run = sa.select(Segment.number, Segment.first_step, Segment.last_step).where(Segment.run_pk == run.pk)
     return {
-        number: _Ends(low, high)
+        number: (low, high + 1)
         for some in bulk.key_parts(segments)
         for number, low, high in session.execute(of_run.where(Segment.number.in_(some)))
         if low is not None and high is not None
     }
 
 
-def _span(
-    step_range: StepRange, ends: Mapping[int, _Ends], first: int | None, last: int | None
-) -> tuple[int, int] | None:
-    """The steps [low, high) of a range between `first` and `last`; None when there is none."""
-    if step_range.segment not in ends:
-        return None
-    begin, end = ends[step_range.segment]
-    low = max(step_range.first, begin, begin if first is None else first)
-    high = min(end + 1 if step_range.last is None else step_range.last, end + 1, end + 1 if last is None else last + 1)
-    return (low, high) if low < high else None
-
-
-def _width(spans: Sequence[tuple[int, int]], points: int) -> int:
+def _width(spans: Collection[StepRange], points: int) -> int:
     """The smallest power of two that makes no more than `points` buckets."""
     width, limit = 1, max(points, len(spans))
-    while sum((high - 1) // width - low // width + 1 for low, high in spans) > limit:
+    while sum((end_of(one) - 1) // width - one.first // width + 1 for one in spans) > limit:
         width *= 2
     return width
-
-
-def _level_ranges(
-    step_ranges: Sequence[StepRange],
-    spans: Sequence[tuple[int, int] | None],
-    ends: Mapping[int, _Ends],
-    width: int,
-) -> Iterator[_LevelRange]:
-    for index, (step_range, span) in enumerate(zip(step_ranges, spans, strict=True)):
-        if span is not None:
-            sealed = ends[step_range.segment].last + 1
-            for at_level, low, high in split_by_level(level_for(width), *span, sealed):
-                yield _LevelRange(index, step_range.segment, at_level, low, high)
 
 
 def _from_rollups(session: Session, run: Run, keys: _Keys, level_ranges: Sequence[_LevelRange]) -> Buckets:

@@ -8,14 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from db.lineage import StepRange
+from db.lineage import StepRange, end_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-END = 2**63 - 1
-"""Above every step."""
 OWN_COLUMNS = ("segment", "step", "time", "live")
 """Columns of a table of steps that are not metrics."""
 
@@ -85,11 +83,6 @@ def perplexity(loss: MetricColumn) -> MetricColumn:
     """exp(loss) where it does not overflow; not reported elsewhere."""
     fits = loss.finite & (loss.values <= 700)
     return MetricColumn.of_arrays(np.exp(np.where(fits, loss.values, np.nan)), fits)
-
-
-def end_of(step_range: StepRange) -> int:
-    """The first step that is not in the range."""
-    return END if step_range.last is None else step_range.last
 
 
 class RunRange(NamedTuple):

@@ -55,8 +55,7 @@ class LiveSpan:
     """End of the segment's roll-ups."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(NamedTuple):
     """Steps [low, high) of a segment that are read from one level."""
 
     run_pk: int
@@ -64,9 +63,6 @@ class _Wanted:
     level: int
     low: int
     high: int
-
-    def __str__(self) -> str:
-        return f"({self.run_pk},{self.segment},{self.level},{self.low},{self.high})"
 
 
 class _Piece(NamedTuple):
@@ -148,10 +144,11 @@ def _read(
 
 
 def _from_rollups(session: Session, wanted: Sequence[_Wanted], metrics: Sequence[str]) -> _Found:
-    minimum, maximum = bulk.quoted(["min", "max"])
+    rows = ", ".join(str(tuple(one)) for one in wanted)
     statement = (
-        f"{_with(wanted)} SELECT w.run_pk, m.name, w.segment, r.first_step, r.last_step, r.non_finite,"
-        f" r.{minimum}, r.{maximum}, r.last FROM wanted w CROSS JOIN metrics m CROSS JOIN rollups r"
+        f"WITH wanted(run_pk, segment, level, low, high) AS (VALUES {rows})"
+        ' SELECT w.run_pk, m.name, w.segment, r.first_step, r.last_step, r.non_finite, r."min", r."max", r.last'
+        " FROM wanted w CROSS JOIN metrics m CROSS JOIN rollups r"
         f" WHERE m.run_pk = w.run_pk AND m.name IN ({', '.join('?' * len(metrics))})"
         " AND r.run_pk = w.run_pk AND r.segment = w.segment AND r.metric = m.number AND r.level = w.level"
         " AND r.start >= w.low AND r.start < w.high"
@@ -185,10 +182,6 @@ def _pieces(segment: int, steps: Ints, values: Floats, width: int) -> Iterator[_
     step, value = int(steps[-1]), float(values[-1])
     finite = value if math.isfinite(value) else None
     yield _Piece(segment, step, step, int(finite is None), finite, finite, value)
-
-
-def _with(wanted: Sequence[_Wanted]) -> str:
-    return f"WITH wanted(run_pk, segment, level, low, high) AS (VALUES {', '.join(map(str, wanted))})"
 
 
 def _summary(session: Session, run: Run, name: str, pieces: Sequence[_Piece], width: int) -> MetricSummary:
