@@ -4,14 +4,7 @@ import sqlalchemy as sa
 
 from db.models import Incident, Intervention, Order, Run
 from lossguard.vocabulary.protocol import NO_HEARTBEAT
-from lossguard.vocabulary.states import (
-    NEED_A_PERSON,
-    IncidentState,
-    InterventionState,
-    OrderKind,
-    OrderState,
-    RunState,
-)
+from lossguard.vocabulary.states import NEED_A_PERSON, IncidentState, InterventionState, OrderKind, OrderState, RunState
 
 # Interventions and their orders.
 

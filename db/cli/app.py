@@ -16,9 +16,10 @@ The database is --url or LOSSGUARD_DATABASE_URL; by default sqlite:///.lossguard
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import sqlalchemy as sa
 import typer
@@ -26,18 +27,14 @@ from sqlalchemy.orm import Session
 
 from db import migrate, upkeep
 from db.cli import archive as archive_cli
-from db.cli.command_engine import Url, as_typed_here
-from db.cli.command_engine import check_schema as _check_schema
-from db.cli.command_engine import error as _error
-from db.cli.command_engine import no_store as _no_store
-from db.cli.command_engine import on_engine as _on_engine
+from db.cli.command_engine import Url, as_typed_here, error, exits, opened
 from db.dialects.base import CannotBackUp
 from db.files import imports
 from db.files.export import Format, RunDeleted, UnknownRun, stream
 from db.files.record import RunExists
 from db.records import access
 from db.store import partitions
-from db.store.engine import DEFAULT_URL, BadDatabaseUrl, NoStore, check_store, parse_url, pre_release, reading, writing
+from db.store.engine import DEFAULT_URL, check_store, parse_url, pre_release, reading, writing
 from lossguard.vocabulary.protocol import MAX_METRICS, is_name
 from lossguard.vocabulary.wording import plural
 
@@ -45,26 +42,25 @@ app = typer.Typer(
     help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 archive_cli.add_to(app)
-T = TypeVar("T")
-NOTHING_TO_PRUNE = "nothing is that old"
 
 
 @app.command()
 def upgrade(url: Url = DEFAULT_URL) -> None:
     """Create the database, or upgrade it to the newest schema."""
-    _on_engine(url, migrate.upgrade, new=True)
-    current, newest = _on_engine(url, migrate.revisions)
+    with opened(url, schema=False, new=True) as engine:
+        migrate.upgrade(engine)
+        current, newest = migrate.revisions(engine)
     newer = f"the database stays at revision {current}, which is newer than this release ({newest}) and fits it"
     typer.echo("the database is at the newest revision" if current == newest else newer)
 
 
 @app.command()
 def downgrade(
-    revision: Annotated[str, typer.Argument(help="the revision to go back to, such as 0007")],
-    url: Url = DEFAULT_URL,
+    revision: Annotated[str, typer.Argument(help="the revision to go back to, such as 0007")], url: Url = DEFAULT_URL
 ) -> None:
     """Undo migrations. Data that the older schema cannot hold is lost: make a backup first."""
-    _on_engine(url, lambda engine: migrate.downgrade(engine, revision))
+    with opened(url, schema=False) as engine:
+        migrate.downgrade(engine, revision)
     typer.echo(f"the database is at revision {revision}")
 
 
@@ -74,29 +70,25 @@ def check(
     verify: Annotated[bool, typer.Option("--verify", help="read every file of archived steps, too")] = False,
 ) -> None:
     """Check that the database fits the code, and say what is archived."""
-    if reason := _on_engine(url, _pre_release):
-        typer.echo(reason, err=True)
-        raise typer.Exit(1)
-    missing = _on_engine(url, partitions.missing)
-    for partition, keys in missing:
-        held = f"which held values of the runs with the keys {keys.start} to {keys.stop - 1}"
-        typer.echo(
-            f"db: the partition {partition} is missing, {held}: attach it again, or restore the store from a backup",
-            err=True,
-        )
-    if missing:
-        raise typer.Exit(1)
-    if difference := _on_engine(url, migrate.drift):
-        typer.echo(as_typed_here(difference), err=True)
-        raise typer.Exit(1)
-    typer.echo("the database fits the code")
-    if not _on_engine(url, lambda engine: archive_cli.check(engine, verify=verify)):
-        raise typer.Exit(1)
-
-
-def _pre_release(engine: sa.Engine) -> str | None:
-    with engine.connect() as connection:
-        return pre_release(connection)
+    with opened(url, schema=False) as engine:
+        with engine.connect() as connection:
+            reason = pre_release(connection)
+        if reason is not None:
+            typer.echo(reason, err=True)
+            raise typer.Exit(1)
+        missing = partitions.missing(engine)
+        for partition, keys in missing:
+            held = f"which held values of the runs with the keys {keys.start} to {keys.stop - 1}"
+            remedy = "attach it again, or restore the store from a backup"
+            typer.echo(f"db: the partition {partition} is missing, {held}: {remedy}", err=True)
+        if missing:
+            raise typer.Exit(1)
+        if difference := migrate.drift(engine):
+            typer.echo(as_typed_here(difference), err=True)
+            raise typer.Exit(1)
+        typer.echo("the database fits the code")
+        if not archive_cli.check(engine, verify=verify):
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -105,13 +97,9 @@ def pack(url: Url = DEFAULT_URL) -> None:
 
     They go on meanwhile. It may be stopped at any moment, and continues where it stopped.
     """
-
-    def do(engine: sa.Engine) -> None:
-        _check_schema(engine)
+    with opened(url) as engine:
         for line in upkeep.pack_store(engine, now=time.time()):
             typer.echo(line)
-
-    _on_engine(url, do)
 
 
 @app.command()
@@ -127,31 +115,19 @@ def prune(
 
     A project with a retention of its own keeps its runs that long.
     """
-    _on_engine(url, lambda engine: _dry_run(engine, days) if dry_run else _prune(engine, days))
-    if not dry_run:
-        _on_engine(url, archive_cli.remove_files)
-
-
-def _dry_run(engine: sa.Engine, days: float | None) -> None:
-    _check_schema(engine)
-    old = upkeep.old_runs(engine, days=days, now=time.time())
-    for run in old:
-        typer.echo(f"would delete {run.id} ({run.project}, {run.state})")
-    if not old:
-        typer.echo(NOTHING_TO_PRUNE)
-
-
-def _prune(engine: sa.Engine, days: float | None) -> None:
-    _check_schema(engine)
-    before = upkeep.num_bytes(engine)
-    num_deleted = 0
-    for run in upkeep.prune(engine, days=days, now=time.time()):
-        typer.echo(f"deleted {run.id} ({run.project}, {run.state})")
-        num_deleted += 1
-    if not num_deleted:
-        typer.echo(NOTHING_TO_PRUNE)
-    else:
-        typer.echo(upkeep.compact(engine, before=before))
+    now = time.time()
+    with opened(url) as engine:
+        before, num_runs = upkeep.num_bytes(engine), 0
+        runs = upkeep.old_runs(engine, days=days, now=now) if dry_run else upkeep.prune(engine, days=days, now=now)
+        for run in runs:
+            num_runs += 1
+            typer.echo(f"{'would delete' if dry_run else 'deleted'} {run.id} ({run.project}, {run.state})")
+        if not num_runs:
+            typer.echo("nothing is that old")
+        elif not dry_run:
+            typer.echo(upkeep.compact(engine, before=before))
+        if not dry_run:
+            archive_cli.remove_files(engine)
 
 
 retention_app = typer.Typer(help="How long `prune` keeps the ended runs of a project.", no_args_is_help=True)
@@ -168,32 +144,28 @@ def set_retention(
     """Keep the ended runs of a project for the given days, whatever the --days of `prune` say."""
     kept = _days(days)
     if not is_name(project):
-        raise _error(f"{project!r} is no project: give a name of 1 to 128 characters without control characters")
-    _change_retention(
-        url, project, kept, lambda session, now: upkeep.set_days(session, project=project, days=kept, now=now)
-    )
+        raise error(f"{project!r} is no project: give a name of 1 to 128 characters without control characters")
+    with _changing_retention(url, project, kept) as session:
+        upkeep.set_days(session, project=project, days=kept, now=time.time())
     typer.echo(f"ended runs of {project} are kept {_for_days(kept)}")
 
 
 @retention_app.command("unset")
 def unset_retention(project: Project, url: Url = DEFAULT_URL) -> None:
     """Let the --days of `prune` count for a project again."""
-    if not _change_retention(url, project, "default", lambda session, _: upkeep.unset(session, project=project)):
-        raise _error(f"the project {project!r} has no retention of its own; see: python -m db retention list")
+    with _changing_retention(url, project, "default") as session:
+        had_one = upkeep.unset(session, project=project)
+    if not had_one:
+        raise error(f"the project {project!r} has no retention of its own; see: python -m db retention list")
     typer.echo(f"the --days of prune count for {project}")
 
 
 @retention_app.command("list")
 def list_retentions(url: Url = DEFAULT_URL) -> None:
     """Print the projects that have a retention of their own."""
-
-    def read(engine: sa.Engine) -> dict[str, float | None]:
-        _check_schema(engine)
-        with reading(engine) as session:
-            return upkeep.by_project(session)
-
-    for project, days in _on_engine(url, read).items():
-        typer.echo(f"{project}: {_for_days(days)}")
+    with opened(url) as engine, reading(engine) as session:
+        for project, days in upkeep.by_project(session).items():
+            typer.echo(f"{project}: {_for_days(days)}")
 
 
 def _days(text: str) -> float | None:
@@ -204,7 +176,7 @@ def _days(text: str) -> float | None:
     except ValueError:
         days = -1.0
     if not 0 < days < float("inf"):
-        raise _error(f"{text!r} is no retention: give a number of days above 0, such as 30, or: forever")
+        raise error(f"{text!r} is no retention: give a number of days above 0, such as 30, or: forever")
     return days
 
 
@@ -212,16 +184,12 @@ def _for_days(days: float | None) -> str:
     return "forever" if days is None else f"for {days:g} days"
 
 
-def _change_retention(url: str, project: str, days: object, change: Callable[[Session, float], T]) -> T:
-    def write(engine: sa.Engine) -> T:
-        _check_schema(engine)
-        now = time.time()
-        with writing(engine) as session:
-            details = {"project": project, "days": days}
-            access.record(session, who="python -m db retention", action="retention", run=None, details=details, now=now)
-            return change(session, now)
-
-    return _on_engine(url, write)
+@contextmanager
+def _changing_retention(url: str, project: str, days: object) -> Iterator[Session]:
+    with opened(url) as engine, writing(engine) as session:
+        who, details = "python -m db retention", {"project": project, "days": days}
+        access.record(session, who=who, action="retention", run=None, details=details, now=time.time())
+        yield session
 
 
 @app.command("export")
@@ -234,22 +202,22 @@ def export(
     path = output or Path(f"{run}.parquet")
     formats = {f".{one}": one for one in (Format.PARQUET, Format.CSV)}
     if path.suffix not in formats:
-        raise _error(f"{path}: the file name must end in {' or '.join(formats)}")
+        raise error(f"{path}: the file name must end in {' or '.join(formats)}")
     try:
-        _on_engine(url, lambda engine: _export(engine, run, path, formats[path.suffix]))
+        with opened(url) as engine:
+            _export(engine, run, path, formats[path.suffix])
     except FileExistsError:
-        raise _error(f"{path} exists; name another file with -o, or delete it") from None
+        raise error(f"{path} exists; name another file with -o, or delete it") from None
     except FileNotFoundError:
-        raise _error(f"there is no folder {path.parent}; create it, or name another file with -o") from None
-    except OSError as error:
-        raise _error(f"cannot write {path}: {error.strerror or error}") from None
-    except (UnknownRun, RunDeleted) as error:
-        raise _error(str(error)) from None
+        raise error(f"there is no folder {path.parent}; create it, or name another file with -o") from None
+    except OSError as failed:
+        raise error(f"cannot write {path}: {failed.strerror or failed}") from None
+    except (UnknownRun, RunDeleted) as failed:
+        raise error(str(failed)) from None
     typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
 
 
 def _export(engine: sa.Engine, run_id: str, path: Path, format: Format) -> None:
-    _check_schema(engine)
     chunks = stream(engine, run_id=run_id, format=format)
     first = next(chunks)  # raises for an unknown run, before there is a file
     with path.open("xb") as file:
@@ -272,38 +240,32 @@ def import_(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Read a run from a file. An existing run is never overwritten."""
-    source = {"path": file, "run_id": run_id, "project": project, "max_metrics": max_metrics}
-    try:
-        typer.echo(_on_engine(url, lambda engine: _import(engine, source)))
-    except (imports.BadFile, RunExists) as error:
-        raise _error(str(error)) from None
-
-
-def _import(engine: sa.Engine, source: dict[str, Any]) -> str:
-    _check_schema(engine)
     now = time.time()
-    with imports.limited_memory(source["path"]), writing(engine) as session:
-        run, count = imports.import_file(session, now=now, **source)
-        details = {"file": source["path"].name, "steps": count}
-        access.record(session, who="python -m db import", action="import", run=run.id, details=details, now=now)
-        return f"imported {run.id} ({run.project}, {run.state}): {plural(count, 'step')}"
+    try:
+        with opened(url) as engine, imports.limited_memory(file), writing(engine) as session:
+            run, count = imports.import_file(
+                session, path=file, now=now, run_id=run_id, project=project, max_metrics=max_metrics
+            )
+            details = {"file": file.name, "steps": count}
+            access.record(session, who="python -m db import", action="import", run=run.id, details=details, now=now)
+    except (imports.BadFile, RunExists) as refused:
+        raise error(str(refused)) from None
+    typer.echo(f"imported {run.id} ({run.project}, {run.state}): {plural(count, 'step')}")
 
 
 @app.command("backup")
 def back_up(
-    output: Annotated[Path, typer.Option("--output", "-o", help="the new file")],
-    url: Url = DEFAULT_URL,
+    output: Annotated[Path, typer.Option("--output", "-o", help="the new file")], url: Url = DEFAULT_URL
 ) -> None:
     """Copy a SQLite store while collectors write to it."""
     try:
-        dialect, parsed = parse_url(url)
-        check_store(url)
-        if dialect.is_file and output.exists():
-            raise CannotBackUp(f"{output} exists; name another file, or move it away")
-        dialect.back_up(parsed, output)
-    except NoStore as error:
-        raise _no_store(error) from None
-    except (BadDatabaseUrl, CannotBackUp) as error:
-        raise _error(str(error)) from None
+        with exits(url):
+            dialect, parsed = parse_url(url)
+            check_store(url)
+            if dialect.is_file and output.exists():
+                raise CannotBackUp(f"{output} exists; name another file, or move it away")
+            dialect.back_up(parsed, output)
+    except CannotBackUp as refused:
+        raise error(str(refused)) from None
     restoring = "to restore it, stop the collectors and replace the store by this file"
     typer.echo(f"{output}: {output.stat().st_size:,} bytes; {restoring}")

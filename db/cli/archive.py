@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db import queries
 from db.archive import archiving, checking, removal, selection, turn, unarchiving
 from db.archive.archiving import Written
-from db.cli.command_engine import Url, check_schema, error, on_engine
+from db.cli.command_engine import Url, error, opened
 from db.steps.archived import files, places
 from db.steps.codec import DamagedBlock
 from db.store.engine import DEFAULT_URL, reading
@@ -109,7 +109,8 @@ def archive(
             raise error(str(wrong)) from None
     report = Report()
     place = _place(to)
-    on_engine(url, lambda engine: _archive(engine, report, place, runs or [], ended_before, dry_run))
+    with opened(url) as engine:
+        _archive(engine, report, place, runs or [], ended_before, dry_run)
     _print(report, as_json, NOTHING)
 
 
@@ -124,7 +125,8 @@ def unarchive(
     if bool(runs) == every:
         raise error("say which runs: their ids, or --all")
     report = Report()
-    on_engine(url, lambda engine: _unarchive(engine, report, runs or [], dry_run))
+    with opened(url) as engine:
+        _unarchive(engine, report, runs or [], dry_run)
     _print(report, as_json, "no steps are archived")
 
 
@@ -160,7 +162,6 @@ def _archive(
     ended_before: float | None,
     dry_run: bool,
 ) -> None:
-    check_schema(engine)
     with reading(engine) as session:
         _check_ids(session, run_ids)
         found = selection.candidates(session, ended_before=ended_before, run_ids=run_ids)
@@ -181,7 +182,6 @@ def _archive(
 
 
 def _unarchive(engine: sa.Engine, report: Report, run_ids: Sequence[str], dry_run: bool) -> None:
-    check_schema(engine)
     with reading(engine) as session:
         _check_ids(session, run_ids)
         archived = {run: steps for run, steps in files.steps_by_run(session) if not run_ids or run in run_ids}

@@ -1,9 +1,10 @@
 """The store of a command, and our commands as they are typed where this runs."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import sqlalchemy as sa
 import typer
@@ -50,7 +51,6 @@ def as_typed_here(text: str) -> str:
 
 # The store: a command that cannot use it ends with one sentence and exit code 2.
 
-T = TypeVar("T")
 Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:/// or postgresql:// URL")]
 _CAUSES = {
     "disk I/O error": ": is the disk full, or read-only?",
@@ -59,18 +59,14 @@ _CAUSES = {
 """Causes that SQLite does not name: it answers so when it cannot write its other files, even for a read."""
 
 
-def on_engine(url: str, do: Callable[[sa.Engine], T], *, new: bool = False) -> T:
-    """The result of `do`. Exits with one sentence when the database cannot be used. `new`: it may not exist yet."""
+@contextmanager
+def exits(url: str) -> Iterator[None]:
+    """Exit with one sentence where the database at `url` cannot be used."""
     try:
-        if not new:
-            check_store(url)
-        engine = create_engine(url)
-        try:
-            return do(engine)
-        finally:
-            engine.dispose()
+        yield
     except NoStore as missing:
-        raise no_store(missing) from None
+        named = "name the store with --url or LOSSGUARD_DATABASE_URL"
+        raise error(f"{missing}; {named}; to create it, run: python -m db upgrade") from None
     except (DamagedBlock, UnreadableArchive) as damaged:
         raise error(str(damaged)) from None
     except (BadDatabaseUrl, sa.exc.DBAPIError, CommandError) as failed:
@@ -78,17 +74,20 @@ def on_engine(url: str, do: Callable[[sa.Engine], T], *, new: bool = False) -> T
         raise error(f"cannot use the database {shown(url)}: {reason}{_CAUSES.get(reason, '')}") from None
 
 
-def check_schema(engine: sa.Engine) -> None:
-    """Exit with one sentence unless this release may use the database as it is."""
-    if reason := migrate.misfit(engine):
-        raise error(reason)
-
-
-def no_store(missing: NoStore) -> typer.Exit:
-    """Say that there is no store, and how to name or create one; raise what is returned."""
-    return error(
-        f"{missing}; name the store with --url or LOSSGUARD_DATABASE_URL; to create it, run: python -m db upgrade"
-    )
+@contextmanager
+def opened(url: str, *, schema: bool = True, new: bool = False) -> Iterator[sa.Engine]:
+    """The engine of a command, which exits with one sentence where the database cannot be used, or (`schema`) not by
+    this release. `new`: it may not exist yet."""
+    with exits(url):
+        if not new:
+            check_store(url)
+        engine = create_engine(url)
+        try:
+            if schema and (reason := migrate.misfit(engine)):
+                raise error(reason)
+            yield engine
+        finally:
+            engine.dispose()
 
 
 def error(sentence: str) -> typer.Exit:

@@ -12,14 +12,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute
 
-from db.dialects.base import (
-    CannotBackUp,
-    Columns,
-    Dialect,
-    QueryTooSlow,
-    Rows,
-    quoted,
-)
+from db.dialects.base import CannotBackUp, Columns, Dialect, QueryTooSlow, Rows, quoted
 
 CONNECT_SECONDS = 10
 """Seconds that the server may take to accept a connection."""

@@ -17,13 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute
 
-from db.dialects.base import (
-    WRITES,
-    BadDatabaseUrl,
-    CannotBackUp,
-    Dialect,
-    QueryTooSlow,
-)
+from db.dialects.base import WRITES, BadDatabaseUrl, CannotBackUp, Dialect, QueryTooSlow
 
 LOWER = "lossguard_lower"
 """A function that `_prepare` adds: SQLite's own changes ASCII letters only."""

@@ -43,9 +43,7 @@ def read_batches(
         path,
         read_options=pyarrow.csv.ReadOptions(column_names=list(types), skip_rows=1),
         convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict(types),
-            include_columns=[name for name in types if name not in without],
-            null_values=[""],
+            column_types=dict(types), include_columns=[name for name in types if name not in without], null_values=[""]
         ),
     )
 

@@ -74,33 +74,30 @@ def standings(session: Session, *, runs: Sequence[Run]) -> dict[int, Standing]:
 
 def tallies(session: Session, *, runs: Sequence[Run] | None = None) -> dict[int, Tally]:
     """Counts by `Run.pk`, of those of the runs with an incident or an intervention; without `runs`, of any run."""
-    if runs is None:
-        return _tallies(session, sa.true(), sa.true())
     found: dict[int, Tally] = {}
-    for some in bulk.key_parts(run.pk for run in runs):
-        found |= _tallies(session, Incident.run_pk.in_(some), Intervention.run_pk.in_(some))
+    for some in [None] if runs is None else bulk.key_parts(run.pk for run in runs):
+        is_running = Incident.run_pk.in_(sa.select(Run.pk).where(Run.state == RunState.RUNNING))
+        is_open = Incident.state != IncidentState.CLOSED
+        incidents = _counts_by_run(session, Incident, some, is_open, is_unanswered(is_running))
+        interventions = _counts_by_run(session, Intervention, some, needs_a_person_in_sql())
+        for pk in incidents.keys() | interventions.keys():
+            num, num_open, unanswered = incidents.get(pk, (0, 0, 0))
+            num_interventions, asking = interventions.get(pk, (0, 0))
+            found[pk] = Tally(num_open, num_interventions, unanswered + asking, num)
     return found
 
 
-def _tallies(
-    session: Session, of_incidents: sa.ColumnElement[bool], of_interventions: sa.ColumnElement[bool]
-) -> dict[int, Tally]:
-    incidents = _count_by_run(session, Incident, of_incidents)
-    is_open = Incident.state != IncidentState.CLOSED
-    open_incidents = _count_by_run(session, Incident, sa.and_(of_incidents, is_open))
-    interventions = _count_by_run(session, Intervention, of_interventions)
-    waiting = _count_by_run(session, Intervention, sa.and_(of_interventions, needs_a_person_in_sql()))
-    is_running = Incident.run_pk.in_(sa.select(Run.pk).where(Run.state == RunState.RUNNING))
-    unresolved = _count_by_run(session, Incident, sa.and_(of_incidents, is_unanswered(is_running)))
-    return {
-        pk: Tally(
-            open_incidents=open_incidents.get(pk, 0),
-            interventions=interventions.get(pk, 0),
-            waiting=waiting.get(pk, 0) + unresolved.get(pk, 0),
-            incidents=incidents.get(pk, 0),
-        )
-        for pk in incidents.keys() | interventions.keys()
-    }
+def _counts_by_run(
+    session: Session,
+    table: type[Incident] | type[Intervention],
+    pks: Sequence[int] | None,
+    *conditions: sa.ColumnElement[bool],
+) -> dict[int, Sequence[int]]:
+    """The number of a run's rows, and of those that meet each of the conditions."""
+    counts = (sa.func.count().filter(condition) for condition in conditions)
+    chosen = sa.select(table.run_pk, sa.func.count(), *counts).group_by(table.run_pk)
+    rows = session.execute(chosen if pks is None else chosen.where(table.run_pk.in_(pks)))
+    return {pk: numbers for pk, *numbers in rows}
 
 
 def num_waiting(session: Session) -> int:
@@ -184,13 +181,6 @@ def _live_spans(segments: Sequence[Segment]) -> list[LiveSpan]:
         for part in live_line(segments)
         if (whole := extents[part.segment]) and (stored := whole.within(part.first, end_of(part)))
     ]
-
-
-def _count_by_run(
-    session: Session, table: type[Incident] | type[Intervention], condition: sa.ColumnElement[bool]
-) -> dict[int, int]:
-    found = sa.select(table.run_pk, sa.func.count()).where(condition).group_by(table.run_pk)
-    return {pk: count for pk, count in session.execute(found)}
 
 
 def fill_in(session: Session, *, run: Run) -> None:

@@ -243,11 +243,7 @@ def _read_anew(
 
 
 def _column(
-    name: str,
-    number: int,
-    blocks: Sequence[Block],
-    stored: Stored,
-    archived: Mapping[int, Mapping[str, MetricColumn]],
+    name: str, number: int, blocks: Sequence[Block], stored: Stored, archived: Mapping[int, Mapping[str, MetricColumn]]
 ) -> MetricColumn:
     """A metric over all steps of the blocks."""
     num_steps = sum(block.num_steps for block in blocks)
@@ -271,11 +267,7 @@ def _column(
 
 
 def _raise_first(
-    session: Session,
-    one: RunRange,
-    blocks: Sequence[Block],
-    stored: Stored,
-    numbers: Collection[int],
+    session: Session, one: RunRange, blocks: Sequence[Block], stored: Stored, numbers: Collection[int]
 ) -> None:
     """Raise DamagedBlock for the first of these blocks that is damaged."""
     for block in blocks:

@@ -13,9 +13,7 @@ from lossguard.vocabulary.protocol import MAX_TIME
 from tests.db.seed import NOW, add_run, spoil
 
 
-def test_a_run_of_impossible_values_is_read_as_what_its_columns_may_hold(
-    engine: sa.Engine,
-) -> None:
+def test_a_run_of_impossible_values_is_read_as_what_its_columns_may_hold(engine: sa.Engine) -> None:
     with writing(engine) as session:
         add_run(session, "bad")
         add_run(session, "good")

@@ -107,10 +107,7 @@ def test_a_revision_that_does_not_exist_is_one_sentence(sqlite_engine: sa.Engine
 
 @pytest.mark.parametrize(
     ("url", "words"),
-    [
-        ("sqlite:////proc/nowhere/x.db", "/proc/nowhere"),
-        ("me:secret@host", "'...@host' is not a database URL"),
-    ],
+    [("sqlite:////proc/nowhere/x.db", "/proc/nowhere"), ("me:secret@host", "'...@host' is not a database URL")],
 )
 def test_a_database_that_cannot_be_used_is_one_sentence_without_its_password(url: str, words: str) -> None:
     code, output = run_command("prune", "--days", "1", "--url", url)
