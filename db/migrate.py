@@ -60,12 +60,12 @@ def upgrade(engine: sa.Engine, revision: str = "head", *, patience: float = PATI
     partitions.make_missing(engine)
 
 
-def downgrade(engine: sa.Engine, revision: str, *, patience: float = PATIENCE_SECONDS) -> None:
+def downgrade(engine: sa.Engine, revision: str) -> None:
     """Undo the migrations after `revision`, all or none: one of them may refuse.
 
     Raises StoreInUse, PreRelease, CommandError.
     """
-    _change(engine, _downgrade_at_once, revision, patience)
+    _change(engine, _downgrade_at_once, revision, PATIENCE_SECONDS)
 
 
 def _upgrade_unless_newer(config: Config, revision: str) -> None:

@@ -126,8 +126,8 @@ def _read(session: Session, runs: Sequence[Run]) -> list[ScorecardRun]:
             num_steps=sum(num for _, num in segments[run.pk]),
             step_seconds=seconds.get(run.pk),
             segments=[segment for segment, _ in segments[run.pk]],
-            incidents=incidents[run.pk],
-            interventions=interventions[run.pk],
+            incidents=incidents.get(run.pk, []),
+            interventions=interventions.get(run.pk, []),
         )
         for run in runs
     ]
@@ -149,21 +149,24 @@ def _segments(session: Session, keys: Sequence[int]) -> dict[int, list[tuple[Sto
 
 
 def _incidents(session: Session, keys: Sequence[int]) -> dict[int, list[StoredIncident]]:
-    columns = [getattr(Incident, name) for name in INCIDENT_COLUMNS]
-    chosen = sa.select(Incident.run_pk, Incident.segment, Incident.details, *columns).where(Incident.run_pk.in_(keys))
-    found: dict[int, list[StoredIncident]] = defaultdict(list)
-    for run, segment, details, *values in session.execute(chosen.order_by(Incident.run_pk, Incident.number)):
-        found[run].append(StoredIncident(segment, details | dict(zip(INCIDENT_COLUMNS, values, strict=True))))
-    return found
+    columns = ("segment", "details", *INCIDENT_COLUMNS)
+    rows = queries.by_run(session, keys, Incident, columns=columns, by=Incident.number)
+    return {
+        run: [
+            StoredIncident(segment, details | dict(zip(INCIDENT_COLUMNS, values, strict=True)))
+            for _, segment, details, *values in found
+        ]
+        for run, found in rows.items()
+    }
 
 
 def _interventions(session: Session, keys: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
-    columns = [getattr(Intervention, name) for name in INTERVENTION_COLUMNS]
-    chosen = sa.select(Intervention.run_pk, Intervention.details, *columns).where(Intervention.run_pk.in_(keys))
-    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for run, details, *values in session.execute(chosen.order_by(Intervention.run_pk, Intervention.number)):
-        found[run].append(details | dict(zip(INTERVENTION_COLUMNS, values, strict=True)))
-    return found
+    columns = ("details", *INTERVENTION_COLUMNS)
+    rows = queries.by_run(session, keys, Intervention, columns=columns, by=Intervention.number)
+    return {
+        run: [details | dict(zip(INTERVENTION_COLUMNS, values, strict=True)) for _, details, *values in found]
+        for run, found in rows.items()
+    }
 
 
 def _step_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.archive import blocks
-from db.archive.checking import difference
+from db.archive.blocks import difference
 from db.archive.turn import ArchiveLease, Busy
 from db.lineage import StepRange, end_of
 from db.models import Run, Segment

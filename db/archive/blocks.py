@@ -1,21 +1,24 @@
-"""Blocks whose values are moved out of the store, and back. The caller owns the transaction, and has locked the run.
+"""Blocks whose values are moved out of the store, and back, and the comparison of both. The caller owns the
+transaction, and has locked the run.
 
 The steps of a block and their times stay: what is stored already, how long a run took and when it last reported are
 known without the files.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from db.lineage import StepRange, end_of
 from db.models import Run
 from db.steps import blocks, rollups, writer
 from db.steps.archived.files import ArchivedFile
-from db.steps.step_block import RunRange, StepBlock, Target
+from db.steps.step_block import MetricColumn, RunRange, StepBlock, Target
 from db.store import bulk
+from lossguard.vocabulary.wording import plural
 
 OF_SEGMENT = "run_pk = ? AND segment = ?"
 BETWEEN = f"{OF_SEGMENT} AND first_step >= ? AND first_step <= ?"
@@ -44,7 +47,8 @@ def first_in_store(session: Session, *, run_pk: int, within: StepRange, max_step
         return None
     heads = f"SELECT last_step, num_steps, archived_file FROM step_blocks WHERE {bounds} ORDER BY first_step"
     last, left = first, max_steps
-    for block_last, num_steps, archived_file in _rows(session, heads, (run_pk, segment, first, end)):
+    rows = itertools.chain.from_iterable(bulk.read_chunks(session, heads, (run_pk, segment, first, end)))
+    for block_last, num_steps, archived_file in rows:
         if archived_file is not None or (left < num_steps and left < max_steps):
             break
         last, left = block_last, left - num_steps
@@ -77,23 +81,36 @@ def put_back(session: Session, *, run: Run, file: ArchivedFile, steps: StepBlock
     target = Target(run.pk, file.segment, rollups.metric_numbers(session, run_pk=run.pk, names=list(steps.metrics)))
     writer.write_values(session, target, [_of_block(steps, head) for head in heads])
     bulk.run(session, f"UPDATE step_blocks SET archived_file = NULL WHERE {held}", (*key, file.id))
-    everything = RunRange(run.pk, StepRange(file.segment, file.first_step, file.last_step + 1))
-    (stored,) = blocks.read_blocks(session, [everything], list(steps.metrics), {run.pk: target.numbers})
-    return stored.at(_positions(stored, heads))
-
-
-def _rows(session: Session, statement: str, values: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    for rows in bulk.read_chunks(session, statement, values):
-        yield from rows
+    stored = blocks.read_whole(session, target, file.first_step, file.last_step, list(steps.metrics))
+    inside = [np.flatnonzero((stored.steps >= head.first) & (stored.steps <= head.last)) for head in heads]
+    return stored.at(np.concatenate([np.empty(0, dtype=np.int64), *inside]))
 
 
 def _of_block(steps: StepBlock, head: blocks.Block) -> StepBlock:
-    first, end = np.searchsorted(steps.steps, [head.first, head.last + 1]).tolist()
-    part = steps.at(slice(first, end))
+    part = steps.between(head.first, head.last + 1)
     assert len(part) == head.num_steps, "a block holds other steps than its file"
     return part
 
 
-def _positions(stored: StepBlock, heads: Sequence[blocks.Block]) -> Any:
-    inside = [np.flatnonzero((stored.steps >= head.first) & (stored.steps <= head.last)) for head in heads]
-    return np.concatenate([np.empty(0, dtype=np.int64), *inside])
+def difference(expected: StepBlock, found: StepBlock) -> str | None:
+    """Return the first difference, as the end of a sentence; None without one. NaN payloads and signs of zero count."""
+    if len(expected) != len(found):
+        return f"{plural(len(found), 'step')} instead of {len(expected):,}"
+    if expected.segment != found.segment:
+        return f"segment {found.segment} instead of {expected.segment}"
+    if not np.array_equal(expected.steps, found.steps):
+        return "other steps"
+    if not _same_bits(expected.times, found.times):
+        return "other times"
+    never = MetricColumn.of([None] * len(expected))
+    for name in sorted({*expected.metrics, *found.metrics}):
+        one, other = expected.metrics.get(name, never), found.metrics.get(name, never)
+        if not np.array_equal(one.reported, other.reported):
+            return f"the metric {name!r} reported at other steps"
+        if not _same_bits(one.values[one.reported], other.values[other.reported]):
+            return f"other values of the metric {name!r}"
+    return None
+
+
+def _same_bits(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    return np.array_equal(one.view(np.uint64), other.view(np.uint64))

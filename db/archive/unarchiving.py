@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.archive import blocks, removal
 from db.archive.archiving import Written
-from db.archive.checking import difference
+from db.archive.blocks import difference
 from db.archive.turn import ArchiveLease
 from db.models import Run
 from db.records import access

@@ -17,7 +17,7 @@ import typer
 from sqlalchemy.orm import Session
 
 from db import queries
-from db.archive import archiving, checking, removal, selection, turn, unarchiving
+from db.archive import archiving, inventory, removal, turn, unarchiving
 from db.archive.archiving import Written
 from db.cli.command_engine import Url, error, opened
 from db.steps.archived import files, places
@@ -104,7 +104,7 @@ def archive(
     ended_before = None
     if older_than is not None:
         try:
-            ended_before = time.time() - selection.age_seconds(older_than)
+            ended_before = time.time() - inventory.age_seconds(older_than)
         except ValueError as wrong:
             raise error(str(wrong)) from None
     report = Report()
@@ -133,14 +133,14 @@ def unarchive(
 def check(engine: sa.Engine, *, verify: bool) -> bool:
     """Print what is archived: whether all is well. `verify`: read every file, and print what is wrong."""
     with reading(engine) as session:
-        summary = checking.summary(session)
+        summary = inventory.summary(session)
         waiting = len(files.left_over(session, unfinished=False))
     if summary is not None:
         typer.echo(summary)
     if waiting:
         unneeded = f"{plural(waiting, 'file')} that nothing needs any more"
         typer.echo(f"{unneeded} {form(waiting, 'waits', 'wait')} to be removed by `archive` or `prune`")
-    found = checking.problems(engine) if verify else []
+    found = inventory.problems(engine) if verify else []
     for problem in found:
         typer.echo(f"db: {problem}", err=True)
     return not found
@@ -164,7 +164,7 @@ def _archive(
 ) -> None:
     with reading(engine) as session:
         _check_ids(session, run_ids)
-        found = selection.candidates(session, ended_before=ended_before, run_ids=run_ids)
+        found = inventory.candidates(session, ended_before=ended_before, run_ids=run_ids)
     if dry_run:
         report.runs += [RunResult(one.run_id, WOULD_ARCHIVE, steps=one.num_steps) for one in found]
         return

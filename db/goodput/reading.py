@@ -7,16 +7,13 @@ first row after the gap is set apart at once, so that a gap costs no further cut
 """
 
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import lineage
+from db import lineage, queries
 from db.goodput import accounting
 from db.goodput.accounting import Breakdown, Interval, RunTimes, SegmentTimes, Stretch, TimeCause
 from db.lineage import END, StepRange
@@ -104,32 +101,20 @@ def _breakdown(session: Session, records: _Records, now: float) -> Breakdown:
 
 
 def _read_records(session: Session, runs: Sequence[Run]) -> Iterator[_Records]:
-    segments = _by_run(session, runs, Segment)
-    orders, interventions = _by_run(session, runs, Order), _by_run(session, runs, Intervention)
-    statuses = _by_run(session, [run for run in runs if run.state == RunState.RUNNING], RunStatus)
+    pks = [run.pk for run in runs]
+    segments = queries.by_run(session, pks, Segment, by=Segment.number)
+    orders = queries.by_run(session, pks, Order, by=Order.id)
+    interventions = queries.by_run(session, pks, Intervention, by=Intervention.number)
+    running = [run.pk for run in runs if run.state == RunState.RUNNING]
+    statuses = queries.by_run(session, running, RunStatus, by=RunStatus.run_pk)
     for run in runs:
         order_of = {order.intervention: order for order in orders[run.pk]}
         yield _Records(
             run=run,
             opened=sorted(segments[run.pk], key=lambda one: (one.opened_at, one.number)),
-            acted=[
-                (one, order_of.get(one.number)) for one in sorted(interventions[run.pk], key=lambda one: one.number)
-            ],
+            acted=[(one, order_of.get(one.number)) for one in interventions[run.pk]],
             status=next(iter(statuses[run.pk]), None),
         )
-
-
-OfRun = TypeVar("OfRun", Segment, Order, Intervention, RunStatus)
-
-
-def _by_run(session: Session, runs: Sequence[Run], kind: type[OfRun]) -> Mapping[int, Sequence[OfRun]]:
-    """Key of a run -> its rows of a table, in the order of their keys."""
-    found = defaultdict[int, list[OfRun]](list)
-    if runs:
-        of_runs = sa.select(kind).where(kind.run_pk.in_([run.pk for run in runs]))
-        for row in session.scalars(of_runs.order_by(*sa.inspect(kind).primary_key)):
-            found[row.run_pk].append(row)
-    return found
 
 
 class _Stretches:

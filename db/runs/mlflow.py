@@ -83,7 +83,6 @@ def runs(
     params: Sequence[tuple[str, str]] = (),
     tags: Sequence[tuple[str, str]] = (),
     after: str = "",
-    chunk: int = CHUNK,
 ) -> Iterator[tuple[Run, MlflowRun]]:
     """The runs of these experiments with these params and tags, the newest first, those of one moment by id.
 
@@ -100,9 +99,9 @@ def runs(
     found = found.where(MlflowRun.experiment.in_(experiments), *tests).order_by(*(key.ordered for key in KEYS))
     while True:
         part = found if values is None else found.where(pages.after(KEYS, values))
-        rows = session.execute(part.limit(chunk)).all()
+        rows = session.execute(part.limit(CHUNK)).all()
         yield from ((run, logged_run) for run, logged_run in rows)
-        if len(rows) < chunk:
+        if len(rows) < CHUNK:
             return
         values = _place(rows[-1][0])
 

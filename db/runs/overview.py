@@ -121,24 +121,24 @@ def metric_names(session: Session) -> list[str]:
 
 def summaries(session: Session, *, runs: Sequence[Run], metrics: Sequence[str]) -> dict[int, RunSummary]:
     """Return by `Run.pk` the progress and these metrics of each run; none if a block of them is damaged."""
-    segments = _segments(session, [run.pk for run in runs])
-    lines = [(run, _live_spans(segments.get(run.pk, []))) for run in runs]
+    segments = queries.by_run(session, [run.pk for run in runs], Segment, by=Segment.number)
+    lines = [(run, _live_spans(segments[run.pk])) for run in runs]
     found = _metrics(session, lines, metrics)
-    return {run.pk: _run_summary(line, segments.get(run.pk, []), found.get(run.pk, {})) for run, line in lines}
+    return {run.pk: _run_summary(line, segments[run.pk], found.get(run.pk, {})) for run, line in lines}
 
 
 def newest(
     session: Session, *, runs: Sequence[Run], metrics: Sequence[str], num_steps: int
 ) -> dict[int, tuple[RunSummary, list[StepTime]]]:
     """Return by `Run.pk` the same of the last `num_steps` steps alone, and the times of the newest ones."""
-    segments = _segments(session, [run.pk for run in runs])
-    lines = [(run, _live_spans(segments.get(run.pk, []))) for run in runs]
+    segments = queries.by_run(session, [run.pk for run in runs], Segment, by=Segment.number)
+    lines = [(run, _live_spans(segments[run.pk])) for run in runs]
     archived = files.runs_with_files(session, run_pks=[run.pk for run in runs])
     ends = [(run, _last_steps(line, num_steps, whole_buckets=run.pk in archived)) for run, line in lines]
     found = _metrics(session, ends, metrics)
     times = without_damaged(lambda some: metric_summaries.newest_times(session, lines=some), lines)
     return {
-        run.pk: (_run_summary(line, segments.get(run.pk, []), found.get(run.pk, {})), times.get(run.pk, []))
+        run.pk: (_run_summary(line, segments[run.pk], found.get(run.pk, {})), times.get(run.pk, []))
         for run, line in lines
     }
 
@@ -161,16 +161,6 @@ def _last_steps(line: Sequence[LiveSpan], num_steps: int, *, whole_buckets: bool
     first = max((span.last for span in line), default=0) - num_steps
     first -= first % BUCKET if whole_buckets else 0
     return [replace(span, first=max(span.first, first)) for span in line if span.last > first]
-
-
-def _segments(session: Session, pks: Sequence[int]) -> dict[int, list[Segment]]:
-    """Return segments by run, in the order of their numbers."""
-    found: dict[int, list[Segment]] = {}
-    for some in bulk.key_parts(pks):
-        of_runs = sa.select(Segment).where(Segment.run_pk.in_(some))
-        for segment in session.scalars(of_runs.order_by(Segment.run_pk, Segment.number)):
-            found.setdefault(segment.run_pk, []).append(segment)
-    return found
 
 
 def _live_spans(segments: Sequence[Segment]) -> list[LiveSpan]:

@@ -62,8 +62,7 @@ def _complete_blocks(session: Session, target: Target, values: LateValues) -> li
     for ranges in _ranges(target, values):
         found = {block.first: block for some in blocks.find(session, ranges) for block in some}
         for block in found.values():
-            whole = RunRange(target.run_pk, StepRange(target.segment, block.first, block.last + 1))
-            (stored,) = blocks.read_blocks(session, [whole], list(target.numbers), {target.run_pk: target.numbers})
+            stored = blocks.read_whole(session, target, block.first, block.last)
             completed, steps = _completed(stored, {one.steps.first: values[one.steps.first] for one in ranges})
             if steps:
                 writer.rewrite(session, target, block, completed)

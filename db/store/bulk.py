@@ -139,13 +139,11 @@ def read(session: Session, statement: str, values: tuple[Any, ...]) -> list[tupl
     return list(_execute(session, statement, values).fetchall())
 
 
-def read_chunks(
-    session: Session, statement: str, values: tuple[Any, ...], *, chunk_rows: int = CHUNK_ROWS
-) -> Iterator[Sequence[Any]]:
-    """Yield the rows of a query with ? for its values, at most `chunk_rows` at a time."""
+def read_chunks(session: Session, statement: str, values: tuple[Any, ...]) -> Iterator[Sequence[Any]]:
+    """Yield the rows of a query with ? for its values, at most CHUNK_ROWS at a time."""
     _write_waiting(session)
     cursor = _execute(session, statement, values, BINARY)
-    while rows := cursor.fetchmany(chunk_rows):
+    while rows := cursor.fetchmany(CHUNK_ROWS):
         yield rows
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.archive import archiving, turn, unarchiving
-from db.archive.checking import difference
+from db.archive.blocks import difference
 from db.lineage import Line, step_ranges
 from db.steps import reader
 from db.steps.archived import reading as archived_reading

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.archive import archiving, blocks, checking, removal, turn
+from db.archive import archiving, blocks, inventory, removal, turn
 from db.archive.archiving import RunChanged
 from db.models import Run
 from db.records import access
@@ -73,7 +73,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_twice_and_the_next_call_finishe
     archive(sqlite_engine, Place(str(folder)))
     assert_same(before, whole(sqlite_engine))
     assert len(parquet_files(folder)) == 2
-    assert checking.problems(sqlite_engine) == []
+    assert inventory.problems(sqlite_engine) == []
 
 
 def dying(patch: pytest.MonkeyPatch, moment: str) -> None:

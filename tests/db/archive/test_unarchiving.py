@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from db import commands, queries
-from db.archive import blocks, checking, removal, unarchiving
+from db.archive import blocks, inventory, removal, unarchiving
 from db.archive.unarchiving import CannotBringBack
 from db.records import access
 from db.steps import completing, rollups
@@ -40,7 +40,7 @@ def test_values_come_back_to_the_last_bit_and_the_files_go(engine: sa.Engine, tm
     assert unarchive(engine) == []
     with reading(engine) as session:
         assert [line.action for line in access.trail(session)] == ["unarchive steps", "archive steps"]
-        assert checking.summary(session) is None
+        assert inventory.summary(session) is None
     archive(engine, Place(str(tmp_path)))
     assert_same(before, whole(engine))
 
@@ -107,7 +107,7 @@ def test_a_file_that_is_damaged_or_missing_stays_archived_and_says_so(
         file.unlink()
     else:
         file.write_bytes(flipped(content) if damage == "flipped" else content[: len(content) // 2])
-    (problem,) = checking.problems(sqlite_engine)
+    (problem,) = inventory.problems(sqlite_engine)
     with pytest.raises(CannotBringBack, match=why) as failed:
         unarchive(sqlite_engine)
     for sentence in (problem, str(failed.value)):
@@ -115,7 +115,7 @@ def test_a_file_that_is_damaged_or_missing_stays_archived_and_says_so(
         assert "r1" in sentence
         assert str(file) in sentence
     file.write_bytes(content)
-    assert checking.problems(sqlite_engine) == []
+    assert inventory.problems(sqlite_engine) == []
     unarchive(sqlite_engine)
 
 

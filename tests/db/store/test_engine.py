@@ -1,16 +1,17 @@
-"""Engines of a URL, and sessions whose transactions are whole."""
+"""Engines of a URL, what differs between databases behind one interface, and sessions whose transactions are whole."""
 
 import re
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from db import queries
 from db.dialects import sqlite
-from db.dialects.base import BadDatabaseUrl
-from db.store.engine import create_engine, reading, writing
+from db.dialects.base import BadDatabaseUrl, Dialect
+from db.store.engine import DIALECTS, create_engine, dialect_of, parse_url, reading, writing
 from tests.db.seed import add_run
 
 
@@ -49,3 +50,29 @@ def test_a_new_connection_of_a_reader_does_not_wait_for_a_writer(
         with reading(another) as session:
             assert queries.runs(session) == []
         another.dispose()
+
+
+def test_an_engine_belongs_to_the_dialect_of_its_url(engine: sa.Engine) -> None:
+    dialect, _ = parse_url(engine.url.render_as_string(hide_password=False))
+    assert dialect_of(engine) is dialect
+    with engine.connect() as connection:
+        assert dialect_of(connection) is dialect
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=list(DIALECTS))
+def test_the_example_of_a_url_is_one_of_its_dialect(dialect: Dialect) -> None:
+    assert parse_url(dialect.url_example)[0] is dialect
+
+
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [
+        ("sqlite:///some/store.db", Path("some/store.db")),
+        ("sqlite://", None),
+        ("sqlite:///:memory:", None),
+        ("postgresql://me@host/store", None),
+    ],
+)
+def test_the_file_of_a_store_is_known_before_it_exists(url: str, file: Path | None) -> None:
+    dialect, parsed = parse_url(url)
+    assert dialect.store_file(parsed) == file

@@ -1,5 +1,7 @@
-"""Runs that have steps to archive. The caller owns the transaction."""
+"""Archived steps of a store, and those that can be: the runs that have steps to archive, what is archived, and whether
+the files are there as they were written."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +10,15 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.models import Run, Segment
+from db.steps.archived import files, places
 from db.steps.archived.files import BUCKET, ArchivedFile, FileState
+from db.store.engine import reading
 from lossguard.vocabulary.states import RunState
+from lossguard.vocabulary.wording import plural
 
 AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([dh]?)")
 SECONDS = {"": 86_400.0, "d": 86_400.0, "h": 3_600.0}
+FILES_AT_A_TIME = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +66,52 @@ def candidates(session: Session, *, ended_before: float | None, run_ids: Sequenc
     if run_ids:
         found = found.where(Run.id.in_(run_ids))
     return [EndedRun(run_id, project, state, int(steps)) for run_id, project, state, steps in session.execute(found)]
+
+
+def summary(session: Session) -> str | None:
+    """Return one sentence about what is archived; None when nothing is."""
+    total = files.total(session)
+    if not total.num_files:
+        return None
+    where = ", ".join(files.places(session))
+    return (
+        f"archived: {plural(total.num_steps, 'step')} of {plural(total.num_runs, 'run')} "
+        f"in {plural(total.num_files, 'file')}, {total.num_bytes / 1e6:,.1f} MB, at {where}"
+    )
+
+
+def problems(engine: sa.Engine) -> list[str]:
+    """Read every file of archived steps: a sentence for each that is missing, damaged or cannot be read.
+
+    A place that cannot be used is reported once.
+    """
+    found: list[str] = []
+    unusable: set[str] = set()
+    after = 0
+    while page := _page(engine, after):
+        for file in page:
+            if file.place not in unusable:
+                found += _problem(file, unusable)
+        after = page[-1].id
+    return found
+
+
+def _page(engine: sa.Engine, after: int) -> list[ArchivedFile]:
+    with reading(engine) as session:
+        found = list(files.kept(session, after=after, limit=FILES_AT_A_TIME))
+        session.expunge_all()
+    return found
+
+
+def _problem(file: ArchivedFile, unusable: set[str]) -> list[str]:
+    what = f"the archived steps {file.first_step:,} to {file.last_step:,} of the run {file.run!r}"
+    try:
+        content = places.opened(file.place).read(file.name)
+    except places.FileMissing:
+        return [f"{what} are missing: there is no file {file.place}/{file.name}; restore it from a backup of the place"]
+    except places.PlaceError as error:
+        unusable.add(file.place)
+        return [str(error)]
+    if len(content) != file.num_bytes or hashlib.sha256(content).hexdigest() != file.sha256:
+        return [f"{what} are damaged: {file.place}/{file.name} has changed; restore it from a backup of the place"]
+    return []
