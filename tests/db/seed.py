@@ -71,6 +71,24 @@ def add_rollbacks(session: Session, run: Run, count: int) -> None:
         commands.grow_segment(segment, steps=steps)
 
 
+def end_run(session: Session, run: Run, at: float = NOW) -> None:
+    commands.finish_run(session, run=run, state=RunState.FINISHED, at=at, now=at)
+
+
+def stored_run(session: Session, run_id: str = "r1") -> Run:
+    """The run with this id."""
+    run = queries.run_named(session, run_id=run_id)
+    assert run is not None
+    return run
+
+
+def statements_of(engine: sa.Engine) -> list[str]:
+    """The statements that are executed from now on."""
+    statements: list[str] = []
+    sa.event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    return statements
+
+
 def num_calls(work: Callable[[], object]) -> int:
     """How many functions `work` calls: what it costs, whatever else the machine does."""
     calls, before = 0, sys.getprofile()

@@ -11,7 +11,7 @@ from db.records import arms, hardware, policies, preflights, step_notes
 from db.runs import mlflow
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import OrderState
-from tests.db.seed import NOW, add_run, add_segment, add_steps
+from tests.db.seed import NOW, add_run, add_segment, add_steps, statements_of
 
 OF_THE_STORE = ["schema_compatibility"]
 """Tables whose rows belong to no run."""
@@ -36,8 +36,7 @@ def test_what_comes_twice_is_stored_once(engine: sa.Engine) -> None:
 
 
 def test_the_events_of_a_report_are_looked_for_by_one_query(engine: sa.Engine) -> None:
-    statements: list[str] = []
-    sa.event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: statements.append(statement))
+    statements = statements_of(engine)
     event: dict[str, Any] = {"segment": 0, "step": 3, "time": NOW, "kind": "note", "details": {}}
 
     def record(*keys: str) -> tuple[list[bool], int]:

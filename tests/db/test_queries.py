@@ -15,7 +15,7 @@ from db.store.engine import create_engine, reading, writing
 from lossguard.vocabulary.protocol import PROBE
 from lossguard.vocabulary.source_facts import SOURCE
 from lossguard.vocabulary.states import SegmentReason
-from tests.db.seed import NOW, add_rollbacks, add_run, add_segment, add_steps
+from tests.db.seed import NOW, add_rollbacks, add_run, add_segment, add_steps, statements_of
 
 
 @pytest.fixture
@@ -81,8 +81,7 @@ def test_of_many_events_the_newest_are_read_and_those_that_say_how_rows_are_made
 def test_the_steps_of_all_discarded_branches_are_counted_by_as_many_statements_as_those_of_one(
     sqlite_engine: sa.Engine,
 ) -> None:
-    statements: list[str] = []
-    sa.event.listen(sqlite_engine, "before_cursor_execute", lambda _c, _, statement, *__: statements.append(statement))
+    statements = statements_of(sqlite_engine)
 
     def num_statements(run_id: str, num_forks: int) -> int:
         with writing(sqlite_engine) as session:

@@ -8,16 +8,14 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands
 from db.models import StoredBlock
 from db.scorecard import ScorecardRun, StoredSegment, chosen_runs, read_runs
 from db.steps import writer
 from db.steps.archived import files
 from db.steps.archived.places import Place
 from db.store.engine import reading, writing
-from lossguard.vocabulary.states import RunState
 from tests.db.archive.stored import archive
-from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps
+from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps, end_run
 
 
 def stored_runs(session: Session) -> list[ScorecardRun]:
@@ -72,7 +70,7 @@ def test_the_time_of_a_step_needs_no_archived_file_however_short_the_run_is(
             steps = range(first, first + 600)
             segment = add_segment(session, run, str(key), first)
             add_steps(session, run, segment, steps, step_seconds=[1.0 + step % 7 for step in steps])
-        commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
+        end_run(session, run)
     with reading(sqlite_engine) as session:
         (before,) = stored_runs(session)
     archive(sqlite_engine, Place(str(tmp_path / "place")))

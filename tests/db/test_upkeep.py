@@ -11,8 +11,7 @@ from db.cli.app import app
 from db.models import Base
 from db.records import access
 from db.store.engine import reading, writing
-from lossguard.vocabulary.states import RunState
-from tests.db.seed import add_run, add_segment, add_steps
+from tests.db.seed import add_run, add_segment, add_steps, end_run
 
 DAY = upkeep.SECONDS_PER_DAY
 
@@ -20,7 +19,7 @@ DAY = upkeep.SECONDS_PER_DAY
 def ended(engine: sa.Engine, run_id: str, project: str, at: float) -> None:
     with writing(engine) as session:
         run = add_run(session, run_id, project=project)
-        commands.finish_run(session, run=run, state=RunState.FINISHED, at=at, now=at)
+        end_run(session, run, at)
         run.last_report_at = at
 
 
@@ -80,7 +79,7 @@ def end_runs(engine: sa.Engine, num: int) -> None:
         with writing(engine) as session:
             run = add_run(session, f"r{number}")
             add_steps(session, run, add_segment(session, run, "a"), range(20))
-            commands.finish_run(session, run=run, state=RunState.FINISHED, at=1.0, now=1.0)
+            end_run(session, run, 1.0)
 
 
 def owners(engine: sa.Engine) -> set[int]:

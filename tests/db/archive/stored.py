@@ -9,7 +9,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands, queries
+from db import queries
 from db.archive import archiving, turn, unarchiving
 from db.archive.blocks import difference
 from db.lineage import Line, step_ranges
@@ -18,8 +18,7 @@ from db.steps.archived import reading as archived_reading
 from db.steps.archived.places import Place
 from db.steps.step_block import StepBlock, joined
 from db.store.engine import reading, writing
-from lossguard.vocabulary.states import RunState
-from tests.db.seed import NOW, add_run, add_segment, add_steps
+from tests.db.seed import NOW, add_run, add_segment, add_steps, end_run, stored_run
 
 PAYLOAD = struct.unpack("<d", struct.pack("<Q", 0x7FF8_0000_DEAD_BEEF))[0]
 """A NaN with bits of its own."""
@@ -46,7 +45,7 @@ def add_ended_run(session: Session, run_id: str = "r1", *, num_steps: int = 1500
     second = add_segment(session, run, "b", fork_step=num_steps // 2)
     branch = range(num_steps // 2, num_steps // 2 + 40)
     add_steps(session, run, second, branch, loss=[2.0] * 40, **{"eval/a.b": [0.5] * 40})
-    commands.finish_run(session, run=run, state=RunState.FINISHED, at=at, now=at)
+    end_run(session, run, at)
 
 
 def store_run(engine: sa.Engine, **how: Any) -> list[StepBlock]:
@@ -64,8 +63,7 @@ def whole(engine: sa.Engine, run_id: str = "r1") -> list[StepBlock]:
 
 def whole_of(session: Session, run_id: str = "r1") -> list[StepBlock]:
     """The same, as a session sees it."""
-    run = queries.run_named(session, run_id=run_id)
-    assert run is not None
+    run = stored_run(session, run_id)
     metrics = queries.metric_names(session, run=run)
     tree = queries.segments(session, run=run)
     return [

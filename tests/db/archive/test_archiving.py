@@ -30,7 +30,7 @@ from tests.db.archive.stored import (
     value_bytes,
     whole,
 )
-from tests.db.seed import NOW, add_segment, add_steps
+from tests.db.seed import add_segment, add_steps, end_run
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_a_resumed_run_goes_on_and_knows_its_archived_steps(sqlite_engine: sa.En
     assert [len(block) for block in after] == [1501, 40, 600]
     assert 300 in after[0].steps
     with writing(sqlite_engine) as session:
-        commands.finish_run(session, run=ended(session), state=RunState.FINISHED, at=NOW, now=NOW)
+        end_run(session, ended(session))
     written = archive(sqlite_engine, Place(str(folder)))
     assert sum(one.num_steps for one in written) >= 512, "of the new segment, and the block with the late step"
     assert_same(after, whole(sqlite_engine))

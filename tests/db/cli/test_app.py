@@ -18,7 +18,7 @@ from db.models import Base, Run
 from db.records import access
 from db.store.engine import create_engine, reading, writing
 from lossguard.vocabulary.states import RunState
-from tests.db.seed import add_run, add_segment, add_steps
+from tests.db.seed import add_run, add_segment, add_steps, end_run
 
 DAY = 86_400
 
@@ -31,9 +31,7 @@ def runs_of_three_ages(engine: sa.Engine) -> None:
             add_steps(session, run, add_segment(session, run, "a"), range(40))
             run.last_report_at = time.time() - age * DAY
             if run_id != "going":
-                commands.finish_run(
-                    session, run=run, state=RunState.FINISHED, at=run.last_report_at, now=run.last_report_at
-                )
+                end_run(session, run, run.last_report_at)
 
 
 def run_command(*given: str, store: sa.Engine | None = None) -> tuple[int, str]:

@@ -19,7 +19,7 @@ from db.models import Base, Run, Segment
 from db.steps import writer
 from db.store.engine import create_engine, reading, writing
 from lossguard.vocabulary.states import OrderState, RunState, SegmentReason
-from tests.db.seed import NOW, add_rollbacks, add_run, add_segment, num_calls
+from tests.db.seed import NOW, add_rollbacks, add_run, add_segment, num_calls, statements_of, stored_run
 
 STARTUP = 7.0
 
@@ -213,11 +213,9 @@ def test_a_gap_in_the_numbers_of_steps_costs_no_further_statements(sqlite_engine
         times = [NOW + 100.0 * index for index in range(len(steps))]
         writer.insert_steps(session, run=run, segment=0, steps=steps, times=times, metrics={"loss": [1.0] * len(steps)})
         commands.grow_segment(segment, steps=steps)
-    statements: list[str] = []
-    sa.event.listen(sqlite_engine, "before_cursor_execute", lambda *each: statements.append(each[2]))
+    statements = statements_of(sqlite_engine)
     with reading(sqlite_engine) as session:
-        found = queries.run_named(session, run_id="r1")
-        assert found is not None
+        found = stored_run(session)
         goodput.breakdown(session, run=found, now=times[-1])
     assert len(statements) < 60
 

@@ -9,7 +9,7 @@ from db import queries
 from db.goodput.rollback_costs import Rewind, read_rewinds, total_seconds
 from db.store.engine import reading, writing
 from tests.dashboard.seed import REWIND, SEGMENT_END, seed
-from tests.db.seed import add_rollbacks, add_run, num_calls
+from tests.db.seed import add_rollbacks, add_run, num_calls, stored_run
 
 
 def test_time_that_two_rollbacks_share_is_lost_once() -> None:
@@ -23,8 +23,7 @@ def test_time_that_two_rollbacks_share_is_lost_once() -> None:
 def test_a_rewind_has_its_tokens_its_time_and_its_incident(sqlite_engine: sa.Engine) -> None:
     seed(sqlite_engine, now=1e9)
     with reading(sqlite_engine) as session:
-        run = queries.run_named(session, run_id="spiky-1")
-        assert run is not None
+        run = stored_run(session, "spiky-1")
         orders = {order.intervention: order for order in queries.orders(session, run=run)}
         (rewind,) = read_rewinds(session, run=run, segments=queries.segments(session, run=run), orders=orders)
     assert rewind.steps == SEGMENT_END - REWIND

@@ -3,11 +3,10 @@
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands
 from db.records import policies
 from db.store.engine import reading, writing
-from lossguard.vocabulary.states import Layer, RunState
-from tests.db.seed import add_run
+from lossguard.vocabulary.states import Layer
+from tests.db.seed import add_run, end_run
 
 
 def test_a_layer_is_replaced_and_a_run_has_its_own_project_and_collector_layers(engine: sa.Engine) -> None:
@@ -30,7 +29,7 @@ def test_running_runs_are_listed_with_what_they_set_themselves(session: Session)
     first, _, ended = (add_run(session, run_id, project="p") for run_id in ("b", "a", "c"))
     add_run(session, "d", project="q")
     policies.set_fields(session, key=policies.run_key("b"), fields={"patience": 3}, who="ada", now=1.0, run=first)
-    commands.finish_run(session, run=ended, state=RunState.FINISHED, at=1.0, now=1.0)
+    end_run(session, ended, 1.0)
     assert policies.running(session, project="p") == [("a", "p", {}), ("b", "p", {"patience": 3})]
     assert [run_id for run_id, _, _ in policies.running(session)] == ["a", "b", "d"]
 

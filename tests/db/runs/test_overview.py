@@ -15,8 +15,7 @@ from db.runs.overview import Standing, Tally
 from db.steps import writer
 from db.store.engine import reading, writing
 from lossguard.vocabulary.run_search import parse
-from lossguard.vocabulary.states import RunState
-from tests.db.seed import NOW, add_run, add_segment, add_steps, ids_of_runs
+from tests.db.seed import NOW, add_run, add_segment, add_steps, end_run, ids_of_runs
 from tests.monitor.client import TestClient, Trainer
 from tests.monitor.conftest import clock as clock
 from tests.monitor.conftest import http as http
@@ -87,7 +86,7 @@ def test_a_damaged_block_hides_no_other_run_of_a_list(
 
 def test_a_run_without_a_status_gets_the_newest_values_that_its_steps_have(session: Session, run: Run) -> None:
     add_steps(session, run, add_segment(session, run, "a"), range(20))
-    commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
+    end_run(session, run)
     overview.fill_in(session, run=run)
     session.flush()
     standing = overview.standings(session, runs=[run])[run.pk]

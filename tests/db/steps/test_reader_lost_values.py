@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from db import commands
 from db.lineage import StepRange
 from db.models import BlockValues, Metric, Run
 from db.steps import reader
@@ -14,9 +13,8 @@ from db.steps.archived.places import Place
 from db.steps.codec import DamagedBlock
 from db.steps.step_block import RunRange, StepBlock
 from db.store.engine import reading, writing
-from lossguard.vocabulary.states import RunState
 from tests.db.archive.stored import archive
-from tests.db.seed import NOW, add_run, add_segment, add_steps
+from tests.db.seed import add_run, add_segment, add_steps, end_run
 
 MISSING = r"the values of lr of run .r1., segment 0, steps 0 to (1999|1791), are missing; restore the store"
 
@@ -29,7 +27,7 @@ def store(engine: sa.Engine) -> sa.Engine:
         segment = add_segment(session, run, "a")
         add_steps(session, run, segment, range(1000), lr=[0.1] * 1000, val_loss=[1.0] * 1000)
         add_steps(session, run, segment, range(1000, 2000), lr=[0.1] * 1000)
-        commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
+        end_run(session, run)
     return engine
 
 

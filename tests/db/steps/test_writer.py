@@ -12,15 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from db import commands, frames, queries
+from db import frames, queries
 from db.lineage import Line, StepRange
 from db.models import BlockValues, Run, Step, StoredBlock
 from db.steps import backlog, blocks, reader, step_times, writer
 from db.steps.codec import DamagedBlock
 from db.steps.step_block import RunRange
 from db.store.engine import reading, writing
-from lossguard.vocabulary.states import RunState
-from tests.db.seed import NOW, add_run, add_segment, add_steps
+from tests.db.seed import NOW, add_run, add_segment, add_steps, end_run
 from tests.db.steps.plain_series import Value, assert_same, plain_loop
 
 RULES = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -137,7 +136,7 @@ def test_numbers_come_back_from_a_block_bit_for_bit_and_counts_whole(engine: sa.
 def test_the_rest_of_a_run_is_packed_when_it_ends(session: Session, run: Run) -> None:
     add_steps(session, run, add_segment(session, run, "a"), range(700))
     add_steps(session, run, add_segment(session, run, "b", fork_step=600), range(600, 640))
-    commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
+    end_run(session, run)
     assert count(session, Step) == 0
     assert [each.num_packed for each in queries.segments(session, run=run)] == [700, 40]
 

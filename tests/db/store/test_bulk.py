@@ -8,7 +8,7 @@ from db import commands
 from db.models import Run, RunStatus, Segment, Step
 from db.store import bulk
 from db.store.engine import reading, writing
-from tests.db.seed import add_run, add_segment
+from tests.db.seed import add_run, add_segment, statements_of
 
 
 def give(session: Session, run: Run, *steps: int) -> None:
@@ -28,8 +28,7 @@ def stored(engine: sa.Engine) -> list[int]:
 
 
 def test_rows_of_many_calls_are_one_statement(engine: sa.Engine) -> None:
-    statements: list[str] = []
-    sa.event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: statements.append(statement))
+    statements = statements_of(engine)
     with writing(engine) as session:
         run = add_run(session)
         session.flush()
@@ -84,8 +83,7 @@ def test_changes_of_rows_outside_of_the_session_are_one_statement_for_each_class
         runs = [add_run(session, f"r{number}") for number in range(3)]
         segments = [add_segment(session, run, "a") for run in runs]
         statuses = [commands.run_status_of(session, run=run, now=1.0) for run in runs]
-    statements: list[str] = []
-    sa.event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: statements.append(statement))
+    statements = statements_of(engine)
     gaps = [[0.1, 1e-300, 2.5], [], None]
     with writing(engine) as session:
         for segment, status, report_gaps in zip(segments, statuses, gaps, strict=True):

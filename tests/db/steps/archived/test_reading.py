@@ -20,9 +20,8 @@ from db.steps.archived.reading import CHECK_SECONDS, UnreadableArchive
 from db.steps.series import Series, many_series
 from db.steps.step_block import MetricColumn, RunRange
 from db.store.engine import reading, writing
-from lossguard.vocabulary.states import RunState
 from tests.db.archive.stored import archive, assert_same, forget_contents, parquet_files, store_run, unarchive, whole_of
-from tests.db.seed import NOW, add_run, add_segment, add_steps
+from tests.db.seed import add_run, add_segment, add_steps, end_run, stored_run
 
 NUM_STEPS = 20_000
 METRICS = [f"m{number}" for number in range(6)]
@@ -36,23 +35,21 @@ def folder(sqlite_engine: sa.Engine, tmp_path: Path) -> Path:
         run = add_run(session)
         values = {name: random.normal(size=NUM_STEPS).tolist() for name in METRICS}
         add_steps(session, run, add_segment(session, run, "a"), range(NUM_STEPS), **values)
-        commands.finish_run(session, run=run, state=RunState.FINISHED, at=NOW, now=NOW)
+        end_run(session, run)
     archive(sqlite_engine, Place(str(tmp_path / "place")))
     return tmp_path / "place"
 
 
 def chart(engine: sa.Engine, first: int | None = None, last: int | None = None) -> dict[str, Series]:
     with reading(engine) as session:
-        run = queries.run_named(session, run_id="r1")
-        assert run is not None
+        run = stored_run(session)
         line = queries.live(session, run=run)
         return many_series(session, run=run, step_ranges=line, metrics=["m3"], first=first, last=last, points=60)
 
 
 def column(engine: sa.Engine, first: int, last: int) -> MetricColumn:
     with reading(engine) as session:
-        run = queries.run_named(session, run_id="r1")
-        assert run is not None
+        run = stored_run(session)
         part = RunRange(run.pk, StepRange(0, first, last))
         (block,) = reader.read_ranges(session, ranges=[part], metrics=["m3"])
         return block.metrics["m3"]
@@ -81,8 +78,7 @@ def test_a_chart_of_the_whole_run_and_its_newest_step_need_no_file(sqlite_engine
     shutil.rmtree(folder)
     assert chart(sqlite_engine) == whole
     with reading(sqlite_engine) as session:
-        run = queries.run_named(session, run_id="r1")
-        assert run is not None
+        run = stored_run(session)
         newest = queries.newest_step(session, run=run)
         assert newest is not None
         assert (newest.step, set(newest.metrics)) == (NUM_STEPS - 1, set(METRICS))
