@@ -61,19 +61,6 @@ class Key:
         return self.value < last if self.descending else self.value > last
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """The end of a page."""
-
-    order: RunOrder
-    now: float
-    """Time at which the first page was read (unix seconds): all pages call the same runs silent."""
-    values: Sequence[Value]
-
-    def __str__(self) -> str:
-        return cursor_text([self.order, self.now, *self.values])
-
-
 def sort_keys(order: RunOrder, dialect: Dialect, now: float) -> list[Key]:
     """The keys of an order; the last one tells all runs apart."""
     started = Key(sa.type_coerce(Run.started_at, sa.Float(53)), True, float)
@@ -107,19 +94,20 @@ def after(keys: Sequence[Key], values: Sequence[Value]) -> sa.ColumnElement[bool
     return sa.and_(not_before, sa.or_(key.follows(value), after(others, more)))
 
 
-def parse(text: str, order: RunOrder, keys: Sequence[Key]) -> Cursor:
-    """The cursor that `text` is, for a list in this order. Raises BadCursor."""
+def parse(text: str, order: RunOrder, keys: Sequence[Key]) -> tuple[float, Sequence[Value]]:
+    """The moment of the first page (unix seconds), and the values of its last run, in the cursor of a list in this
+    order. Raises BadCursor.
+
+    All pages call those runs silent that were so at that moment.
+    """
     match cursor_values(text):
-        case [str(given), float(now) | int(now), *values] if given in tuple(RunOrder):
-            cursor = Cursor(RunOrder(given), now, tuple(values))
+        case [str(given), float(now) | int(now), *values] if given in tuple(RunOrder) and math.isfinite(now):
+            if given != order:
+                raise BadCursor(f"the cursor belongs to a list sorted by {given}, not by {order}: start without it")
+            check(values, keys)
+            return now, values
         case _:
             raise BadCursor(NO_CURSOR)
-    if cursor.order is not order:
-        raise BadCursor(f"the cursor belongs to a list sorted by {cursor.order}, not by {order}: start without it")
-    check(cursor.values, keys)
-    if not math.isfinite(cursor.now):
-        raise BadCursor(NO_CURSOR)
-    return cursor
 
 
 def cursor_text(values: Sequence[Value]) -> str:
@@ -177,14 +165,13 @@ def page(
     """
     values: Sequence[Any] | None = None
     if cursor is not None:
-        known = parse(cursor, order, sort_keys(order, dialect_of(session.get_bind()), now))
-        now, values = known.now, known.values
+        now, values = parse(cursor, order, sort_keys(order, dialect_of(session.get_bind()), now))
     keys = sort_keys(order, dialect_of(session.get_bind()), now)
     found: list[Run] = []
     with _limited(session):
         for run, *run_values in _matching(session, where, keys, values, limit, now, columns):
             if limit is not None and len(found) == limit:
-                return RunPage(found, str(Cursor(order, now, values or ())))
+                return RunPage(found, cursor_text([order, now, *(values or ())]))
             found.append(run)
             values = run_values
     return RunPage(found, None)

@@ -57,6 +57,7 @@ class Place:
             self._files, self._root = open_files(self.url)
         except ConfigurationError as error:
             raise PlaceError(str(error)) from error
+        self._is_folder = isinstance(self._files, LocalFileSystem)
 
     def prepare(self, *, has_files: bool) -> None:
         """Write the marker, so that a place that cannot be written is known before the store says that it has a file.
@@ -64,7 +65,7 @@ class Place:
         `has_files`: the store has some there, so a folder must be the same one. Raises PlaceError.
         """
         with self._opening("write", MARKER) as path:
-            if not isinstance(self._files, LocalFileSystem):
+            if not self._is_folder:
                 self._files.pipe_file(path, MARKER_TEXT.encode())
                 return
             marker = Path(path)
@@ -80,7 +81,7 @@ class Place:
         What fails half-way may leave a part of it. Raises PlaceError.
         """
         with self._opening("write", name) as path:
-            if isinstance(self._files, LocalFileSystem):
+            if self._is_folder:
                 self._check_mounted()
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 _write_durably(Path(path), content)
@@ -109,26 +110,23 @@ class Place:
     def remove(self, name: str) -> None:
         """Remove a file, whether it is there or not; a folder that it leaves empty goes too."""
         with self._opening("remove", name) as path:
-            if not isinstance(self._files, LocalFileSystem):
-                self._remove_remotely(path)
+            if self._is_folder:
+                self._check_mounted()  # else a file that is there again tomorrow is forgotten
+                Path(path).unlink(missing_ok=True)
+                _remove_empty(Path(path).parent, Path(self._root))
                 return
-            self._check_mounted()  # else a file that is there again tomorrow is forgotten
-            Path(path).unlink(missing_ok=True)
-            _remove_empty(Path(path).parent, Path(self._root))
-
-    def _remove_remotely(self, path: str) -> None:
-        try:
-            self._files.rm_file(path)
-        except FileNotFoundError as error:
-            if is_missing_bucket(error):  # of another server, perhaps
-                raise
+            try:
+                self._files.rm_file(path)
+            except FileNotFoundError as error:
+                if is_missing_bucket(error):  # of another server, perhaps
+                    raise
 
     def _check_mounted(self) -> None:
         if not self._is_mounted():
             raise OSError(NOT_MOUNTED)
 
     def _is_mounted(self) -> bool:
-        return not isinstance(self._files, LocalFileSystem) or Path(self._root, MARKER).exists()
+        return not self._is_folder or Path(self._root, MARKER).exists()
 
     def _path(self, name: str) -> str:
         """The path of a file of this place. Raises ValueError for a name that leads out of it, by itself or by a link.
@@ -138,9 +136,7 @@ class Place:
         if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name or "\0" in name:
             raise ValueError("this is not the name of a file in a place of archived steps")
         path = f"{self._root}/{name}"
-        if isinstance(self._files, LocalFileSystem) and not Path(path).resolve().is_relative_to(
-            Path(self._root).resolve()
-        ):
+        if self._is_folder and not Path(path).resolve().is_relative_to(Path(self._root).resolve()):
             raise ValueError("a link leads out of the place of archived steps")
         return path
 
@@ -199,12 +195,7 @@ def _write_durably(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Else the name of a new file may be lost with the power, though not its content."""
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path.parent, os.O_RDONLY)  # else the name of a new file may be lost with the power
     try:
         os.fsync(handle)
     finally:
