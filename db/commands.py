@@ -54,7 +54,7 @@ def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> 
         try:
             with session.begin_nested():
                 session.add(new)
-            partitions.make_ahead(session, new.pk)
+            partitions.make_for(session, new.pk, is_new=True)
             run_settings.save(session, new)
             return new, True
         except sa.exc.IntegrityError:  # another collector has just created it

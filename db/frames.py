@@ -192,17 +192,13 @@ def _columns(model: type[Base]) -> list[sa.ColumnElement[Any]]:
 
 def _table(session: Session, found: sa.Select[Any], index: str = "number") -> pd.DataFrame:
     rows = session.execute(found).all()
-    cells = list(zip(*rows, strict=True)) or [()] * len(found.selected_columns)
+    by_column = list(zip(*rows, strict=True)) or [()] * len(found.selected_columns)
     columns: Mapping[str, Any] = {
-        column.key: _cells(column, list(values))
-        for column, values in zip(found.selected_columns, cells, strict=True)
+        column.key: cells(_kind(column), list(values))
+        for column, values in zip(found.selected_columns, by_column, strict=True)
         if column.key is not None
     }
     return pd.DataFrame(columns).set_index(index)
-
-
-def _cells(column: Any, values: list[Any]) -> Any:
-    return cells(_kind(column), values)
 
 
 def _kind(column: Any) -> ColumnType:

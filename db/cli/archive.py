@@ -101,14 +101,12 @@ def archive(
     """
     if not runs and older_than is None:
         raise error("say which runs: --older-than 30d, or their ids")
-    ended_before = None
-    if older_than is not None:
-        try:
-            ended_before = time.time() - inventory.age_seconds(older_than)
-        except ValueError as wrong:
-            raise error(str(wrong)) from None
+    try:
+        ended_before = None if older_than is None else time.time() - inventory.age_seconds(older_than)
+        place = places.Place(to)
+    except (ValueError, places.PlaceError) as wrong:
+        raise error(str(wrong)) from None
     report = Report()
-    place = _place(to)
     with opened(url) as engine:
         _archive(engine, report, place, runs or [], ended_before, dry_run)
     _print(report, as_json, NOTHING)
@@ -223,13 +221,6 @@ def _check_ids(session: Session, run_ids: Sequence[str]) -> None:
     for run_id in run_ids:
         if queries.run_named(session, run_id=run_id) is None:
             raise error(f"there is no run {run_id!r}")
-
-
-def _place(url: str) -> places.Place:
-    try:
-        return places.Place(url)
-    except places.PlaceError as wrong:
-        raise error(str(wrong)) from None
 
 
 @contextmanager

@@ -155,13 +155,10 @@ def usual_step_seconds(segments: Sequence[SegmentTimes]) -> float:
 def suspects(segment: SegmentTimes, usual: float, holds: Sequence[Interval]) -> Iterator[tuple[float, int]]:
     """(excess seconds, index) of the stretches of several rows that may contain a hang."""
     for index, stretch in enumerate(segment.stretches):
-        excess = _excess(stretch, holds) - stretch.num_steps * usual
+        held = overlap(holds, stretch.begin, stretch.end)
+        excess = stretch.unexplained - held - stretch.num_steps * usual
         if not stretch.is_single and excess >= MIN_HANG_SECONDS / 2:
             yield excess, index
-
-
-def _excess(stretch: Stretch, holds: Sequence[Interval]) -> float:
-    return stretch.unexplained - overlap(holds, stretch.begin, stretch.end)
 
 
 def break_down(times: RunTimes, usual: float | None = None) -> Breakdown:

@@ -47,6 +47,14 @@ class Buckets:
     def __len__(self) -> int:
         return len(self.key)
 
+    def to_lists(self) -> dict[str, list[Any]]:
+        """The columns of STORED by name; None for a number of a bucket without a finite value."""
+        columns = {name: getattr(self, name).tolist() for name in STORED}
+        if not self.count.all():
+            for name in VALUES:
+                columns[name] = [None if value != value else value for value in columns[name]]
+        return columns
+
     def where(self, chosen: Bools | Ints) -> "Buckets":
         """The buckets that a mask chooses, or those at these positions, in their order."""
         return _by_column(lambda columns: columns[0][chosen], self)

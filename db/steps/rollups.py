@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from db.lineage import StepRange
 from db.models import Metric, Rollup
 from db.steps import blocks, reader
-from db.steps.buckets import FINEST, STORED, VALUES, Buckets, coarsen, from_rows, joined, nothing, points_of, width
+from db.steps.buckets import FINEST, STORED, Buckets, coarsen, from_rows, joined, nothing, points_of, width
 from db.steps.step_block import Ints, RunRange, StepBlock, Target, merged
 from db.store import bulk
 
@@ -203,9 +203,5 @@ def stored_steps(session: Session, target: Target, *, low: int, high: int) -> St
 def _write(session: Session, target: Target, level: int, buckets: Buckets) -> None:
     if len(buckets) == 0:
         return
-    columns = {name: getattr(buckets, name).tolist() for name in STORED}
-    if not buckets.count.all():
-        for name in VALUES:
-            columns[name] = [None if value != value else value for value in columns[name]]
     same = {"run_pk": target.run_pk, "segment": target.segment, "level": level, "metric": buckets.key.tolist()}
-    bulk.insert(session, Rollup, same | columns)
+    bulk.insert(session, Rollup, same | buckets.to_lists())

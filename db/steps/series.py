@@ -21,7 +21,7 @@ from db.steps.buckets import (
     points_of,
     split_by_level,
 )
-from db.steps.step_block import Floats, RunRange
+from db.steps.step_block import RunRange
 from db.store import bulk
 
 METRICS_AT_ONCE = 50
@@ -203,17 +203,6 @@ def _from_steps(
 
 
 def _as_series(buckets: Buckets) -> Series:
-    def numbers(column: Floats) -> list[float | None]:
-        return [None if value != value else value for value in column.tolist()]
-
-    return Series(
-        first_step=buckets.first_step.tolist(),
-        last_step=buckets.last_step.tolist(),
-        min=numbers(buckets.min),
-        max=numbers(buckets.max),
-        mean=numbers(buckets.mean),
-        last=numbers(buckets.last),
-        count=buckets.count.tolist(),
-        non_finite=buckets.non_finite.tolist(),
-        first=numbers(buckets.first),
-    )
+    columns = buckets.to_lists()
+    del columns["start"]
+    return Series(**columns)

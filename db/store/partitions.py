@@ -45,16 +45,12 @@ def _keys(partition: str) -> range:
     return range(first, first + NUM_KEYS)
 
 
-def make_ahead(session: Session, run_pk: int) -> None:
-    """Make the partition of a new run, and the next one before the first run of that is registered."""
+def make_for(session: Session, run_pk: int, *, is_new: bool = False) -> None:
+    """Make the partition of a run that may be without one, because somebody dropped it; of a new run also the next
+    one, before the first run of that is registered."""
     if dialect_of(session.get_bind()).has_partitions:
-        _make(session.connection(), {number_of(run_pk), number_of(run_pk + NUM_KEYS // 2)})
-
-
-def make_for(session: Session, run_pk: int) -> None:
-    """Make the partition of a run that may be without one, because somebody dropped it."""
-    if dialect_of(session.get_bind()).has_partitions:
-        _make(session.connection(), {number_of(run_pk)})
+        ahead = NUM_KEYS // 2 if is_new else 0
+        _make(session.connection(), {number_of(run_pk), number_of(run_pk + ahead)})
 
 
 def make_missing(engine: sa.Engine) -> None:
