@@ -290,17 +290,20 @@ def end_all(child: Child, *, grace: float, is_urgent: Callable[[], bool] = lambd
 SECONDS_EACH = 20.0
 
 
-def write_stacks(pids: Iterable[int], file: Path) -> bool:
-    """Write what `py-spy dump` shows of each process to `file`. Returns whether py-spy is there. Raises OSError."""
+def write_stacks(pids: Iterable[int], file: Path) -> str:
+    """Write what `py-spy dump` shows of each process to `file`. Returns where the stacks are, as a clause."""
     beside = Path(sys.executable).with_name("py-spy")
     program = shutil.which("py-spy") or (str(beside) if beside.exists() else None)
     if program is None:
-        return False
-    with file.open("w") as output:
-        for pid in pids:
-            output.write(f"process {pid}\n{_dump(program, pid)}\n")
-            output.flush()
-    return True
+        return "pip install py-spy to see where"
+    try:
+        with file.open("w") as output:
+            for pid in pids:
+                output.write(f"process {pid}\n{_dump(program, pid)}\n")
+                output.flush()
+    except OSError as problem:
+        return f"its stacks could not be written ({problem.strerror})"
+    return f"its stacks are in {file}"
 
 
 def _dump(program: str, pid: int) -> str:

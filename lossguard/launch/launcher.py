@@ -53,8 +53,17 @@ class ChildEnd:
         """The state of a run that ends like this."""
         if self.asked_to_stop or (self.code is not None and -self.code in STOPPING):
             return RunState.INTERRUPTED
-        is_fine = self.ended_cleanly if self.code is None else self.code == 0
-        return RunState.FINISHED if is_fine else RunState.FAILED
+        return RunState.FINISHED if self.is_fine else RunState.FAILED
+
+    @property
+    def is_fine(self) -> bool:
+        """True if it has come to its end without an error, as far as is known."""
+        return self.ended_cleanly if self.code is None else self.code == 0
+
+    def __str__(self) -> str:
+        if self.code is None:
+            return "an unknown exit code"
+        return f"exit code {self.code}" if self.code >= 0 else f"signal {-self.code}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -37,7 +37,7 @@ class ContractSupervisor(Supervisor):
         self._started_at = time.monotonic()
 
     def after(self, end: ChildEnd, run: Run | None) -> Restart | None:
-        if end.asked_to_stop or end.code == 0 or (end.code is None and end.ended_cleanly):
+        if end.asked_to_stop or end.is_fine:
             return None
         now = time.monotonic()
         if end.code == EXIT_CODE:
@@ -48,7 +48,7 @@ class ContractSupervisor(Supervisor):
                 logger.warning("the command is not started again: %s", refusal)
                 return None
             pause = self._budget.pause()
-            logger.warning("the command ended with code %s, and is started again in %.1f s", end.code, pause)
+            logger.warning("the command ended with %s, and is started again in %.1f s", end, pause)
             if signal.sigtimedwait(STOPPING, pause) is not None:
                 return None
         self._started_at = time.monotonic()

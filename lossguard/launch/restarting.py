@@ -79,7 +79,7 @@ class RestartSupervisor(Supervisor):
         self._stacks: threading.Thread | None = None
         self._announced: Run | None = None
         self._list_at = 0.0
-        self._newest_saved = 0  # the step of the checkpoint to resume from, as of the last look
+        self._newest_saved = 0  # that of the checkpoint to resume from, as of the last look
         self._started_from: int | None = None  # the checkpoint of the present child
         self._best_step = -1  # since the last rollback
         self._best_before = -1  # the same when the present child began
@@ -143,7 +143,7 @@ class RestartSupervisor(Supervisor):
         try:
             if self._state.order is not None and run is not None:
                 return self._roll_back(run)
-            if stop is None and (end.code == 0 or (end.code is None and end.ended_cleanly)):
+            if stop is None and end.is_fine:
                 return None
             return self._after_crash(end, run, hung=stop is not None)
         except (ConfigurationError, OSError) as problem:
@@ -166,37 +166,33 @@ class RestartSupervisor(Supervisor):
 
     def _report_restorable(self, run: Run) -> None:
         try:
-            run.set_restorable([self._step_of(each) for each in self._loadable()])
-            newest = self._newest()
-            self._newest_saved = 0 if newest is None else self._step_of(newest)
+            run.set_restorable(self._loadable())
+            self._newest_saved = self._newest() or 0
         except (ConfigurationError, OSError) as problem:
             self._log_once.warn_once("list", f"there is nothing to roll back to: {problem}")
 
     def _take(self, order: Order) -> bool:
         """Keep a rollback, for which the command is to be stopped; return False if it is refused."""
-        if (problem := self._problem(order) or self._keep_order(order)) is not None:
+        if (problem := self._keep(order)) is not None:
             self._inbox.refuse(order, None, problem)
             return False
         logger.warning("the command is stopped, to be started again at step %s", order.rewind_to)
         return True
 
-    def _problem(self, order: Order) -> str | None:
-        """Return why `order` cannot be executed, or None."""
+    def _keep(self, order: Order) -> str | None:
+        """Keep the order for whoever starts the command. Return why it cannot be executed, or None."""
         if order.rewind_to is None:
             return "the order names no step to rewind to"
         if order.skip_from is not None and not self.adapter.can_skip:
             return NO_SKIP
         try:
-            if not any(self._step_of(each) <= order.rewind_to for each in self._loadable()):
-                return f"there is no checkpoint at or before step {order.rewind_to}"
+            steps = self._loadable()
         except (ConfigurationError, OSError) as problem:
             return str(problem)
-        return None
-
-    def _keep_order(self, order: Order) -> str | None:
-        """Keep the order for whoever starts the command. Returns why that failed, or None."""
+        if not any(step <= order.rewind_to for step in steps):
+            return f"there is no checkpoint at or before step {order.rewind_to}"
         oldest = self.order_limits.now.oldest_step(self._step(order))
-        state = self._state.ordered(order, [self._step_of(each) for each in self._loadable()], oldest_step=oldest)
+        state = self._state.ordered(order, steps, oldest_step=oldest)
         try:
             state.save(self._folder)
         except OSError as problem:
@@ -212,19 +208,18 @@ class RestartSupervisor(Supervisor):
         """The command has ended: execute the order that was kept, and report it. Raises ConfigurationError, OSError."""
         order = self._state.order
         assert order is not None
-        number = max(self._loadable(), default=None)
+        step = max(self._loadable(), default=None)
         is_lost = self._inbox.is_lost(order)
-        refused = None if is_lost else self._refusal_now(order, number)
-        if number is None or is_lost or refused is not None:
+        refused = None if is_lost else self._refusal_now(order, step)
+        if step is None or is_lost or refused is not None:
             self._state = self._state.refused()
             self._save()
             if refused is not None:
                 self._inbox.refuse(order, *refused)
             return self._restart(self._newest())
-        self._discard_after(number)
+        self._discard_after(step)
         if order.skip_from is not None and order.skip_to is not None:
             self.ledger.add(Skip(order.skip_from, order.skip_to, order.reason))
-        step = self._step_of(number)
         run.open_segment(step, SegmentReason.ROLLBACK, order, _applied(order, step))
         self.order_limits.count_rollback()
         run.history.answered.add(order.key)
@@ -233,38 +228,38 @@ class RestartSupervisor(Supervisor):
         self._save()
         self._best_step, self._newest_saved = -1, step
         logger.warning(order.describe(step))
-        return self._restart(number, opens_segment=False)
+        return self._restart(step, opens_segment=False)
 
-    def _refusal_now(self, order: Order, number: int | None) -> tuple[Refusal | None, str] | None:
-        """Return why the kept order is not carried out after all, with the checkpoint of `number` steps."""
-        if number is None:
+    def _refusal_now(self, order: Order, step: int | None) -> tuple[Refusal | None, str] | None:
+        """Return why the kept order is not carried out after all, with the checkpoint of `step`."""
+        if step is None:
             return None, f"there is no checkpoint at or before step {order.rewind_to}"
-        step, oldest = self._step_of(number), self._state.oldest_step
+        oldest = self._state.oldest_step
         if (refused := self._inbox.refusal_now(order, self._step(order))) is not None or step >= oldest:
             return refused
         return Refusal.LIMITS, f"max_depth permits no step before {oldest}, and the newest checkpoint is of step {step}"
 
-    def _discard_after(self, number: int) -> None:
+    def _discard_after(self, step: int) -> None:
         try:
-            moved = self.adapter.discard_after(number)
+            moved = self.adapter.discard_after(step - self.adapter.first_step)
         except OSError as problem:
-            self._log_once.warn(f"checkpoints after step {self._step_of(number)} could not be moved aside: {problem}")
+            self._log_once.warn(f"checkpoints after step {step} could not be moved aside: {problem}")
         else:
             if moved:
                 logger.warning("%s later checkpoints were moved to %s", len(moved), moved[0].parent)
 
     def _gone(self) -> frozenset[int]:
         """Return the discarded checkpoints that are no longer where the framework looks."""
-        there = {self._step_of(each) for each in self.adapter.checkpoints()}
-        return self._state.discarded - there
+        return self._state.discarded.difference(self._whole())
 
     # Starts
 
-    def _restart(self, number: int | None, *, opens_segment: bool = True) -> Restart:
-        """Start the command from the checkpoint of `number` steps; None: from its beginning."""
-        resume = Resume() if number is None else self.adapter.resume(number, self.ledger.skips)
-        skips = skips_in_environment(self.ledger.skips, self._folder / SKIPS_FILE) if self.adapter.can_skip else {}
-        self._started_from, self._best_before = number, self._best_step
+    def _restart(self, step: int | None, *, opens_segment: bool = True) -> Restart:
+        """Start the command from the checkpoint before `step`; None: from its beginning."""
+        first, skipped = self.adapter.first_step, self.ledger.skips
+        resume = Resume() if step is None else self.adapter.resume(step - first, skipped)
+        skips = skips_in_environment(skipped, self._folder / SKIPS_FILE) if self.adapter.can_skip else {}
+        self._started_from, self._best_before = step, self._best_step
         self._hang.begin()
         return Restart(
             command=[*self._command, *resume.arguments],
@@ -272,12 +267,16 @@ class RestartSupervisor(Supervisor):
             opens_segment=opens_segment,
         )
 
+    def _whole(self) -> list[int]:
+        """The first steps after the whole checkpoints, as the run counts them. Raises ConfigurationError, OSError."""
+        return sorted(number + self.adapter.first_step for number in self.adapter.checkpoints())
+
     def _loadable(self) -> list[int]:
-        """The numbers of the whole checkpoints that may be loaded. Raises ConfigurationError, OSError."""
-        return sorted(each for each in self.adapter.checkpoints() if self._state.may_load(self._step_of(each)))
+        """Those of the whole checkpoints that may be loaded. Raises ConfigurationError, OSError."""
+        return [step for step in self._whole() if self._state.may_load(step)]
 
     def _newest(self) -> int | None:
-        """The checkpoint to resume from. Raises ConfigurationError, OSError."""
+        """That of the checkpoint to resume from. Raises ConfigurationError, OSError."""
         return max((each for each in self._loadable() if each not in self._passed_over), default=None)
 
     def _step(self, order: Order) -> int:
@@ -286,10 +285,6 @@ class RestartSupervisor(Supervisor):
         newest = order.step if run.newest_step is None else run.newest_step
         logged = order.rewind_to or 0 if newest is None else newest + 1
         return max(logged, self._newest_saved)
-
-    def _step_of(self, number: int) -> int:
-        """The first step after the checkpoint of so many steps, as the run counts them."""
-        return number + self.adapter.first_step
 
     def _save(self) -> None:
         try:
@@ -312,7 +307,7 @@ class RestartSupervisor(Supervisor):
         """The command ended by itself, or hung and was killed: start it again, as long as the budget lasts."""
         made_progress = self._best_step > self._best_before
         refusal = self._budget.refusal(time.monotonic(), made_progress=made_progress)
-        what = "it hung" if hung else f"it ended with {_code(end)}"
+        what = "it hung" if hung else f"it ended with {end}"
         if refusal is not None:
             logger.warning("the command is not started again: %s, and %s", what, refusal)
             return None
@@ -352,15 +347,6 @@ def _applied(order: Order, step: int) -> dict[str, Any]:
     return applied | ({"detail": f"a launched command cannot apply {', '.join(ignored)}"} if ignored else {})
 
 
-def _code(end: ChildEnd) -> str:
-    if end.code is None:
-        return "an unknown exit code"
-    return f"exit code {end.code}" if end.code >= 0 else f"signal {-end.code}"
-
-
 def _note_stacks(pids: Sequence[int], file: Path, silent: float) -> None:
-    try:
-        where = f"its stacks are in {file}" if write_stacks(pids, file) else "pip install py-spy to see where"
-    except OSError as problem:
-        where = f"its stacks could not be written ({problem.strerror})"
+    where = write_stacks(pids, file)
     logger.warning("the command has logged no step for %.0f s and seems to hang: %s", silent, where)
