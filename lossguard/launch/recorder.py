@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +16,7 @@ from lossguard.run.run import NO_STEPS, Run
 from lossguard.sources.names import NameMap
 from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.rows import Row
-from lossguard.spool.folders import FolderLock, lock_file, lock_folder, make_folder
+from lossguard.spool.folders import lock_file, lock_folder, make_folder
 from lossguard.spool.spool import spools_in
 from lossguard.spool.spool_reader import AcknowledgedOffset, SpoolReader
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce
@@ -155,13 +155,17 @@ class Recorder(threading.Thread):
         self._closing.set()
         with self._lock:
             self._leave_journal()
-            if (self._recorder is None or not self._recorder.preview.num_rows) and not self.script_reports:
+            if self._is_silent():
                 log_once = self._log_once if self._run is None else self._run.log_once
                 log_once.warn_once(NO_STEPS, NOTHING_RECORDED)
             if self._recorder is not None:
                 self._recorder.say_preview()
             if self._run is not None:
                 self._run.finish(state, timeout)
+
+    def _is_silent(self) -> bool:
+        """Return True if nothing was recorded, neither here nor by the script itself."""
+        return not self.script_reports and (self._recorder is None or not self._recorder.preview.num_rows)
 
     def _leave_journal(self) -> None:
         """Record the rest of the journal; it is deleted if that worked, and nobody writes it any more."""
@@ -181,7 +185,8 @@ class Recorder(threading.Thread):
                     self._take_text_if_due(time.time())
                     self._write(self._following.rows.flush_if_quiet(time.time()))
                     self._save()
-                    self._warn_of_silence()
+                    if self._is_silent() and not self._following.has_rows and time.monotonic() > self._silent_at:
+                        self._log_once.warn_once("silence", NOTHING_YET)
             except Exception as problem:  # the child goes on, and its journal keeps everything
                 self._log_once.warn_once(str(problem), f"{problem}; what is logged stays in the journal meanwhile")
                 self._retry_at = time.monotonic() + RETRY_SECONDS
@@ -209,7 +214,14 @@ class Recorder(threading.Thread):
         if "values" in entry and self._recorder is None and not self.script_reports:
             self._begin_or_stand_back()
         try:
-            self._take(entry, self._following.rows, begin)
+            if "values" in entry:
+                self._write(self._following.rows.add(entry, begin))
+            elif "script_reports" in entry:
+                self._hand_over()
+            elif "ended" in entry:
+                self.ended = entry
+            elif entry:
+                self._describe(entry)
         except (KeyError, TypeError, ValueError, OverflowError) as problem:
             self._log_once.warn_once(
                 f"entry {type(problem).__name__}", f"a line of {self._following.path} was not recorded: {problem}"
@@ -235,27 +247,6 @@ class Recorder(threading.Thread):
         if self._following is not None:
             self._following.held.clear()
         self.leave_text()
-
-    def _warn_of_silence(self) -> None:
-        assert self._following is not None
-        is_silent = self._recorder is None or not self._recorder.preview.num_rows
-        if (
-            is_silent
-            and not self._following.has_rows
-            and not self.script_reports
-            and time.monotonic() > self._silent_at
-        ):
-            self._log_once.warn_once("silence", NOTHING_YET)
-
-    def _take(self, entry: dict[str, Any], rows: JournalRows, begin: int) -> None:
-        if "values" in entry:
-            self._write(rows.add(entry, begin))
-        elif "script_reports" in entry:
-            self._hand_over()
-        elif "ended" in entry:
-            self.ended = entry
-        elif entry:
-            self._describe(entry)
 
     def _write(self, rows: list[Row]) -> None:
         if self.script_reports:
@@ -295,27 +286,19 @@ class Recorder(threading.Thread):
         """Begin the run unless the script reports itself. It says so before it takes the run's folder, so nothing is
         missed if the folder is taken before the last look."""
         importlib.import_module("lossguard.run.start")  # takes a while, in which the script may begin to report itself
-        lock = None if self._is_left_to_script() else self._lock_folder()
-        try:
+        with ExitStack() as held:
+            if not self._is_left_to_script():
+                with suppress(ConfigurationError, OSError):  # `begin` waits for the folder, or says what is wrong
+                    folder = self._origin.folder(self._facts)
+                    make_folder(folder)
+                    held.callback(lock_folder(folder, wait=0.0, remedy="").release)
             if self._is_left_to_script():
                 self._hand_over()
             else:
                 self._begin()
-        finally:
-            if lock is not None:
-                lock.release()
 
     def _is_left_to_script(self) -> bool:
         return self._following is not None and self._following.has("script_reports")
-
-    def _lock_folder(self) -> FolderLock | None:
-        """Lock the run's folder; None if it cannot be had at once: `begin` waits for it, or says what is wrong."""
-        folder = self._origin.folder(self._facts)
-        try:
-            make_folder(folder)
-            return lock_folder(folder, wait=0.0, remedy="")
-        except (ConfigurationError, OSError):
-            return None
 
     def _begin(self) -> None:
         from lossguard.run.recording import RecordingRun
@@ -384,10 +367,8 @@ class _Following:
                 yield entry, offset, end
 
     def save(self) -> None:
-        begins = [
-            begin for begin in (self.rows.begin, *(begin for _, begin in list(self.held)[:1])) if begin is not None
-        ]
-        offset = min(begins, default=self.taken)
+        begins = [self.rows.begin, self.held[0][1] if self.held else None]
+        offset = min((begin for begin in begins if begin is not None), default=self.taken)
         if offset != self._offset.value:
             self._offset.save(offset)
 
