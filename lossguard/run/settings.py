@@ -90,21 +90,22 @@ class Settings:
         Raises ConfigurationError naming the setting and its value.
         """
         env = os.environ if environment is None else environment
-        address = None
-        if url or env.get("LOSSGUARD_URL"):
-            address = collector_url("url", url) if url else collector_url("LOSSGUARD_URL", env["LOSSGUARD_URL"])
+
+        def given(name: str, argument: str | None) -> tuple[str, str] | None:
+            """(source, value) of an argument, or else of its variable; None without either."""
+            variable = f"LOSSGUARD_{name.upper()}"
+            return (name, argument) if argument else (variable, env[variable]) if env.get(variable) else None
+
+        address = None if (found := given("url", url)) is None else collector_url(*found)
         for variable in ("RANK", "WORLD_SIZE"):
             if env.get(variable) and not env[variable].isdecimal():
                 raise ConfigurationError(f"{variable}={env[variable]!r} must be a whole number of at least 0")
         rank, num_ranks = rank_of(env), num_ranks_of(env)
         if ranks is not None and ranks.size > 1:
             rank, num_ranks = ranks.rank, ranks.size
-        if mode:
-            chosen = _one_of(Mode, "mode", mode)
-        elif env.get("LOSSGUARD_MODE"):
-            chosen = _one_of(Mode, "LOSSGUARD_MODE", env["LOSSGUARD_MODE"])
-        else:
-            chosen = Mode.ONLINE if address else Mode.OFFLINE
+        chosen = Mode.ONLINE if address else Mode.OFFLINE
+        if (found := given("mode", mode)) is not None:
+            chosen = _one_of(Mode, *found)
         if rank > 0:  # whatever the mode: the same script runs on all ranks, and only rank 0 records
             chosen = Mode.OFF
         if chosen is Mode.ONLINE and not address:
@@ -113,7 +114,7 @@ class Settings:
         return cls(
             mode=chosen,
             url=address,
-            token=_token(token, env.get("LOSSGUARD_TOKEN")),
+            token=None if (found := given("token", token)) is None else checked_token(*found),
             directory=Path(directory or env.get("LOSSGUARD_DIR") or ".lossguard"),
             run_id=run_id or env.get("LOSSGUARD_RUN_ID") or None,
             keep=_one_of(Keep, "LOSSGUARD_SPOOL_KEEP", env.get("LOSSGUARD_SPOOL_KEEP") or Keep.ALL),
@@ -124,12 +125,6 @@ class Settings:
             else _seconds("LOSSGUARD_HARDWARE", hardware, least=MIN_HARDWARE_INTERVAL, off="off, or "),
             lock_wait=_seconds("LOSSGUARD_LOCK_WAIT", env.get("LOSSGUARD_LOCK_WAIT") or str(LOCK_WAIT)),
         )
-
-
-def _token(given: str | None, variable: str | None) -> str | None:
-    if given:
-        return checked_token("token", given)
-    return checked_token("LOSSGUARD_TOKEN", variable) if variable else None
 
 
 def _one_of(kind: type[E], source: str, value: str) -> E:

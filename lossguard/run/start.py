@@ -125,7 +125,20 @@ def init(
 
 def storable_config(config: Mapping[str, Any] | Any | None, tags: Sequence[str] = ()) -> dict[str, Any]:
     """`config` as it is registered: plain JSON with the tags, without secrets. Raises ConfigurationError."""
-    return _masked(_checked(_tagged(_config(config), tags)))
+    plain = _config(config)
+    if isinstance(tags, str) or not all(is_name(tag) for tag in tags) or len(tags) > MAX_TAGS:
+        raise ConfigurationError(
+            f"tags={tags!r:.200} must be a list of at most {MAX_TAGS} texts of 1 to 128 characters"
+        )
+    if tags and "tags" in plain:
+        raise ConfigurationError("tags= is given, and config= has tags too; use only one of them")
+    if tags:
+        plain["tags"] = list(dict.fromkeys(tags))
+    _check_accepted("config", plain)
+    masked: dict[str, Any] = mask_json(plain)
+    if changed := [name for name in plain if masked[name] != plain[name]]:
+        logger.warning(f"config: what looks like a secret in {', '.join(changed)} is recorded as {MASK}")
+    return masked
 
 
 def _config(config: Any) -> dict[str, Any]:
@@ -147,39 +160,16 @@ def _policy(policy: Any) -> dict[str, Any]:
     if not isinstance(policy, Mapping):
         raise ConfigurationError(f'policy={policy!r:.80} must be a mapping, such as {{"mode": "approve"}}')
     plain: dict[str, Any] = plain_json(policy)
-    try:
-        checked_json(plain)
-    except ValueError as error:
-        raise ConfigurationError(f"a collector does not accept policy=: {error}") from None
+    _check_accepted("policy", plain)
     return plain
 
 
-def _tagged(config: dict[str, Any], tags: Sequence[str]) -> dict[str, Any]:
-    """The configuration, with the tags added."""
-    if isinstance(tags, str) or not all(is_name(tag) for tag in tags) or len(tags) > MAX_TAGS:
-        raise ConfigurationError(
-            f"tags={tags!r:.200} must be a list of at most {MAX_TAGS} texts of 1 to 128 characters"
-        )
-    if tags and "tags" in config:
-        raise ConfigurationError("tags= is given, and config= has tags too; use only one of them")
-    return config | {"tags": list(dict.fromkeys(tags))} if tags else config
-
-
-def _checked(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration, if a collector accepts it; otherwise it would refuse the whole run."""
+def _check_accepted(argument: str, value: dict[str, Any]) -> None:
+    """Raise ConfigurationError unless a collector accepts the value; it would refuse the whole run."""
     try:
-        checked_json(config)
+        checked_json(value)
     except ValueError as error:
-        raise ConfigurationError(f"a collector does not accept config=: {error}") from None
-    return config
-
-
-def _masked(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without secrets. The caller's own is not changed."""
-    masked: dict[str, Any] = mask_json(config)
-    if changed := [name for name in config if masked[name] != config[name]]:
-        logger.warning(f"config: what looks like a secret in {', '.join(changed)} is recorded as {MASK}")
-    return masked
+        raise ConfigurationError(f"a collector does not accept {argument}=: {error}") from None
 
 
 def _check_run_id(run_id: str) -> None:
@@ -223,18 +213,14 @@ def record(registration: dict[str, Any], settings: Settings, *, session: str | N
     Raises ConfigurationError as `locked` does.
     """
     folder = folder_of(settings.directory, registration["project"], registration["id"])
-    online = settings.mode is Mode.ONLINE
-    client = Client(settings.url, settings.token) if online and settings.url else None
+    url = settings.url if settings.mode is Mode.ONLINE else None
     with locked(folder, settings) as lock:
-        if client is not None and settings.run_id:
-            _take_lease(registration["id"], folder, settings, session)
+        if url is not None and settings.run_id:
+            # A process in another folder may write the run, also if this folder has begun it: it may have moved on.
+            writer = writer_of(folder, session or new_session(folder))
+            with Client(url, settings.token, timeout=ASK_TIMEOUT) as asking:
+                wait_for_lease(asking, registration["id"], writer, wait=settings.lock_wait)
+        client = None if url is None else Client(url, settings.token)
         run = RecordingRun(registration, folder, settings, client=client, lock=lock, session=session)
         lock.share()  # the run releases it
         return run
-
-
-def _take_lease(run_id: str, folder: Path, settings: Settings, session: str | None) -> None:
-    """A process in another folder may write the run, also if this folder has begun it: it may have moved on."""
-    assert settings.url is not None
-    with Client(settings.url, settings.token, timeout=ASK_TIMEOUT) as client:
-        wait_for_lease(client, run_id, writer_of(folder, session or new_session(folder)), wait=settings.lock_wait)
