@@ -3,7 +3,6 @@
 import errno
 import io
 import tempfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -181,25 +180,6 @@ def test_an_incomplete_last_line_is_named_and_delivered_once_it_is_complete(tmp_
     collector, sender = delivered(content, tmp_path, collector)
     assert is_complete(sender)
     assert collector.finished == ["finished"]
-
-
-@pytest.mark.parametrize(
-    "saved",
-    [
-        *(b"%b %08x\n" % (digits, zlib.crc32(digits)) for digits in (b"9" * 20, b"%020d" % 9999, b"%020d" % 11)),
-        b"%020d\n" % len(LINES[0]),
-        b"many\n",
-        b"",
-        b"\0" * 21,
-    ],
-)
-def test_an_acknowledged_offset_that_cannot_be_right_means_deliver_again(tmp_path: Path, saved: bytes) -> None:
-    folder = tmp_path / "p" / "r"
-    folder.mkdir(parents=True)
-    (folder / NAME).with_suffix(".acknowledged").write_bytes(saved)
-    collector, sender = delivered(b"".join(LINES), tmp_path)
-    assert is_complete(sender)
-    assert len(losses(collector)) == 11
 
 
 def test_a_running_trainer_delivers_what_is_intact_and_warns_once(

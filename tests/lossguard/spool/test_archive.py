@@ -48,6 +48,11 @@ def trimmed(directory: Path, keep: Keep) -> int:
     return len(list(trim(directory, keep)))
 
 
+def read(directory: Path) -> tuple[History, list[tuple[str, dict[str, Any]]]]:
+    """All that a resumed run or a replay learns from a folder."""
+    return History.read(directory), list(lossguard.read_spools(directory))
+
+
 @pytest.mark.parametrize("keep", [Keep.COMPRESSED, Keep.UNDELIVERED])
 def test_a_resumed_run_knows_after_trimming_what_it_knew_before(tmp_path: Path, keep: Keep) -> None:
     directory = delivered(tmp_path)
@@ -65,10 +70,10 @@ def test_a_resumed_run_knows_after_trimming_what_it_knew_before(tmp_path: Path, 
 def test_a_compressed_spool_is_read_as_before_and_restored_byte_for_byte(tmp_path: Path) -> None:
     directory = delivered(tmp_path)
     (spool,) = spools_in(directory)
-    content, records = spool.read_bytes(), list(lossguard.read_spools(directory))
+    content, known = spool.read_bytes(), read(directory)
     trimmed(directory, Keep.COMPRESSED)
     assert gzip.decompress(spool.with_suffix(".spool.gz").read_bytes()) == content
-    assert list(lossguard.read_spools(directory)) == records
+    assert read(directory) == known
     assert list(restore(directory)) == [spool]
     assert spool.read_bytes() == content
     assert sorted(path.name for path in directory.glob("*spool*")) == [spool.name]
@@ -124,21 +129,16 @@ def test_two_trims_at_once_do_not_delete_each_others_files(tmp_path: Path, monke
     assert History.read(directory) == before
 
 
-def test_a_damaged_spool_keeps_its_damaged_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_damaged", [True, False])
+def test_a_damaged_spool_and_one_with_rejected_steps_keep_every_byte(tmp_path: Path, is_damaged: bool) -> None:
     directory = recorded(tmp_path)
     (spool,) = spools_in(directory)
-    spool.write_bytes(spool.read_bytes().replace(b'"loss":7.0', b'"loss":8.0'))
+    if is_damaged:
+        spool.write_bytes(spool.read_bytes().replace(b'"loss":7.0', b'"loss":8.0'))
     content = spool.read_bytes()
     deliver(directory, FakeCollector())
-    assert trimmed(directory, Keep.UNDELIVERED) == 1
-    assert gzip.decompress(spool.with_suffix(".spool.gz").read_bytes()) == content
-
-
-def test_a_run_with_rejected_steps_keeps_all_of_its_steps_to_send_them_again(tmp_path: Path) -> None:
-    directory = delivered(tmp_path)
-    (spool,) = spools_in(directory)
-    content = spool.read_bytes()
-    SetAside(directory).reject(content.splitlines(keepends=True)[-1])
+    if not is_damaged:
+        SetAside(directory).reject(content.splitlines(keepends=True)[-1])
     assert trimmed(directory, Keep.UNDELIVERED) == 1
     assert gzip.decompress(spool.with_suffix(".spool.gz").read_bytes()) == content
 
@@ -152,8 +152,7 @@ def test_a_crash_at_any_moment_loses_nothing_and_the_next_attempt_completes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     directory = delivered(tmp_path)
-    history, records = History.read(directory), list(lossguard.read_spools(directory))
-    calls = 0
+    known, calls = read(directory), 0
 
     def crashing(name: str) -> None:
         real = getattr(Path, name)
@@ -174,17 +173,15 @@ def test_a_crash_at_any_moment_loses_nothing_and_the_next_attempt_completes(
             trimmed(directory, Keep.COMPRESSED)
         except Crash:
             assert number < 6
-    assert History.read(directory) == history
-    assert list(lossguard.read_spools(directory)) == records
+    assert read(directory) == known
     trimmed(directory, Keep.COMPRESSED)
-    assert History.read(directory) == history
-    assert list(lossguard.read_spools(directory)) == records
+    assert read(directory) == known
     assert spools_in(directory) == []
 
 
 def test_a_full_disk_ends_the_trimming_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = delivered(tmp_path)
-    records = list(lossguard.read_spools(directory))
+    known = read(directory)
 
     def fsync(fd: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -192,7 +189,7 @@ def test_a_full_disk_ends_the_trimming_and_loses_nothing(tmp_path: Path, monkeyp
     monkeypatch.setattr("lossguard.spool.archive.os.fsync", fsync)
     with pytest.raises(OSError, match="No space left"):
         trimmed(directory, Keep.COMPRESSED)
-    assert list(lossguard.read_spools(directory)) == records
+    assert read(directory) == known
     assert not list(directory.glob("*.partial"))
 
 
@@ -202,8 +199,7 @@ def test_a_file_system_that_does_not_rename_onto_files_or_at_all_loses_nothing(
     directory = delivered(tmp_path)
     (spool,) = spools_in(directory)
     spool.with_suffix(".control").write_bytes(b"of an attempt that was cut off")
-    records, real = list(lossguard.read_spools(directory)), Path.rename
-    allowed = [False]
+    known, real, allowed = read(directory), Path.rename, [False]
 
     def rename(self: Path, target: Path) -> Path:
         if not allowed[0] or target.exists():
@@ -213,10 +209,10 @@ def test_a_file_system_that_does_not_rename_onto_files_or_at_all_loses_nothing(
     monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(OSError, match="busy"):
         trimmed(directory, Keep.COMPRESSED)
-    assert list(lossguard.read_spools(directory)) == records
+    assert read(directory) == known
     allowed[0] = True
     assert trimmed(directory, Keep.COMPRESSED) == 1
-    assert list(lossguard.read_spools(directory)) == records
+    assert read(directory) == known
 
 
 def test_a_collector_that_lost_the_run_gets_compressed_spools_again(tmp_path: Path) -> None:
@@ -226,8 +222,7 @@ def test_a_collector_that_lost_the_run_gets_compressed_spools_again(tmp_path: Pa
         run.log(51, loss=2.0)
     empty = FakeCollector()
     (spool,) = spools_in(directory)
-    lines = spool.read_bytes().splitlines(keepends=True)
-    AcknowledgedOffset(spool).save(sum(map(len, lines[:2])))
+    AcknowledgedOffset(spool).save(sum(map(len, spool.read_bytes().splitlines(keepends=True)[:2])))
     sender = Sender(directory, DirectClient(empty), LogOnce(quiet=True))
     sender.run()
     assert sender.delivered

@@ -54,11 +54,8 @@ def test_a_device_with_events_is_waited_for_through_its_event(tmp_path: Path, mo
     accelerator = types.SimpleNamespace(
         current_accelerator=lambda: types.SimpleNamespace(type="tpu"), current_stream=lambda device: "the loop's stream"
     )
-    monkeypatch.setitem(
-        sys.modules,
-        "torch",
-        types.SimpleNamespace(Event=FakeEvent, Tensor=type("Tensor", (), {}), accelerator=accelerator),
-    )
+    torch = types.SimpleNamespace(Event=FakeEvent, Tensor=type("Tensor", (), {}), accelerator=accelerator)
+    monkeypatch.setitem(sys.modules, "torch", torch)
     run = RecordingRun({"id": "r", "capabilities": []}, tmp_path, Settings.read({}))
     run.log(0, loss=DeviceTensor(2.0, gate))
     assert calls == ["made", "recorded on the loop's stream"]
