@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import lossguard
+from lossguard.delivery.sender import HEARTBEAT
 from lossguard.run.recording import RecordingRun
 from lossguard.run.settings import Settings
 from tests.lossguard.collectors import FakeCollector
@@ -12,8 +13,9 @@ def online(collector: FakeCollector, folder: Path, run_id: str = "r") -> lossgua
     return lossguard.init("project", run_id=run_id, url=collector.url, directory=folder)
 
 
-def with_heartbeat(collector: FakeCollector, folder: Path, seconds: float) -> RecordingRun:
+def with_heartbeat(
+    collector: FakeCollector, folder: Path, seconds: float = HEARTBEAT, *, hardware: str = "off"
+) -> RecordingRun:
     client = lossguard.Client(collector.url)
-    registration = {"id": "r", "capabilities": []}
-    settings = Settings.read({"LOSSGUARD_HARDWARE": "off"})
-    return RecordingRun(registration, folder, settings, client=client, heartbeat=seconds)
+    settings = Settings.read({"LOSSGUARD_HARDWARE": hardware})
+    return RecordingRun({"id": "r", "capabilities": []}, folder, settings, client=client, heartbeat=seconds)

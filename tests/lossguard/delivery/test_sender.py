@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from pathlib import Path
@@ -18,9 +17,8 @@ import pytest
 import lossguard
 from lossguard.delivery import sender
 from lossguard.delivery.hardware import HardwareSampler
-from lossguard.delivery.sender import HEARTBEAT
+from lossguard.delivery.sender import HEARTBEAT, Sender
 from lossguard.run.recording import RecordingRun
-from lossguard.run.settings import Settings
 from lossguard.spool.archive import Keep
 from lossguard.spool.spool import spools_in
 from lossguard.vocabulary.errors import LogOnce
@@ -32,16 +30,11 @@ from tests.ports import free_port
 from tests.waiting import eventually, pause
 
 
-def test_an_idle_run_gets_orders_by_heartbeat(collector: FakeCollector, tmp_path: Path) -> None:
-    with with_heartbeat(collector, tmp_path, 0.1) as run:
-        run.log(0, loss=1.0)
-        assert eventually(lambda: bool(collector.rows))
-        collector.order(id=7, kind="rollback", rewind_to=0)
-        assert eventually(lambda: bool(run.inbox.orders))
-        order = run.take_order()
-        assert order is not None
-        assert (order.id, order.rewind_to) == (7, 0)
-        assert run.take_order() is None
+def sending(run: lossguard.Run, collector: FakeCollector, **options: Any) -> Sender:
+    """A sender of the present spool of an offline run."""
+    assert run.directory is not None
+    current = spools_in(run.directory)[0]
+    return Sender(run.directory, DirectClient(collector), LogOnce(quiet=True), current=current, **options)
 
 
 @pytest.mark.slow
@@ -61,9 +54,7 @@ def test_a_line_that_comes_between_the_last_look_and_the_end_is_delivered(
 ) -> None:
     collector, run = FakeCollector(), offline(tmp_path)
     run.log(0, loss=1.0)
-    assert run.directory is not None
-    (spool,) = spools_in(run.directory)
-    delivering = sender.Sender(run.directory, DirectClient(collector), LogOnce(quiet=True), current=spool)
+    delivering = sending(run, collector)
     looks_after_delivery: list[tuple[int, int]] = []
 
     def log_and_end() -> None:
@@ -81,11 +72,9 @@ def test_a_line_that_comes_between_the_last_look_and_the_end_is_delivered(
 
 def test_a_sender_stays_with_its_session_while_a_later_one_writes_the_same_folder(tmp_path: Path) -> None:
     collector, first = FakeCollector(), offline(tmp_path, run_id="r")
-    assert first.directory is not None
-    (spool,) = spools_in(first.directory)
+    delivering = sending(first, collector)
     second = offline(tmp_path, run_id="r")  # in the same process, which shares the lock of the folder
     second.log(0, loss=9.0)
-    delivering = sender.Sender(first.directory, DirectClient(collector), LogOnce(quiet=True), current=spool)
     for step in range(2):
         first.log(step, loss=1.0)
         while delivering._advance():
@@ -107,11 +96,8 @@ def test_the_end_of_a_run_ends_the_wait_for_the_next_look_at_the_spool_whenever_
             super().clear()
 
     monkeypatch.setattr(sender, "POLL_SECONDS", 600.0)
-    collector, run = FakeCollector(), offline(tmp_path)
-    assert run.directory is not None
-    (spool,) = spools_in(run.directory)
-    client, log_once = DirectClient(collector), LogOnce(quiet=True)
-    delivering = sender.Sender(run.directory, client, log_once, current=spool, appended=Appended())
+    collector = FakeCollector()
+    delivering = sending(offline(tmp_path), collector, appended=Appended())
     delivering.start()
     delivering.join(60)
     assert delivering.delivered
@@ -234,16 +220,15 @@ def test_a_refused_token_is_reported_once_and_costs_no_step(
         assert collector.losses(0) == {0: 1.0}
 
 
-TRAINER = textwrap.dedent(
-    """
-    import sys, time, lossguard
-    run = lossguard.init("project", run_id="r", url=sys.argv[1], directory=sys.argv[2])
-    for step in range(100_000):
-        run.log(step, loss=float(step))
-        print(step, flush=True)
-        time.sleep(0.002)
-    """
-)
+TRAINER = """
+import sys, time, lossguard
+run = lossguard.init("project", run_id="r", url=sys.argv[1], directory=sys.argv[2])
+for step in range(100_000):
+    run.log(step, loss=float(step))
+    print(step, flush=True)
+    time.sleep(0.002)
+"""
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(lossguard.__file__).parents[1])}
 
 
 @pytest.mark.slow
@@ -251,8 +236,7 @@ TRAINER = textwrap.dedent(
 def test_kill_9_loses_no_step(collector: FakeCollector, tmp_path: Path, up: bool) -> None:
     url = collector.url if up else "http://127.0.0.1:9"
     command = [sys.executable, "-c", TRAINER, url, str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(Path(lossguard.__file__).parents[1])}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as trainer:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as trainer:
         assert trainer.stdout is not None
         for line in trainer.stdout:
             if int(line) == 100:
@@ -266,11 +250,10 @@ def test_kill_9_loses_no_step(collector: FakeCollector, tmp_path: Path, up: bool
 @pytest.mark.slow
 def test_the_interpreters_end_delivers_without_finish(collector: FakeCollector, tmp_path: Path) -> None:
     script = "import sys, lossguard\nlossguard.init('p', url=sys.argv[1], directory=sys.argv[2]).log(0, loss=1.0)\n"
-    environment = os.environ | {"PYTHONPATH": str(Path(lossguard.__file__).parents[1])}
     endings = {"": "finished", "raise RuntimeError": "failed", "raise KeyboardInterrupt": "interrupted"}
     for ending, state in endings.items():
         command = [sys.executable, "-c", script + ending, collector.url, str(tmp_path)]
-        subprocess.run(command, env=environment, capture_output=True, check=False)
+        subprocess.run(command, env=ENVIRONMENT, capture_output=True, check=False)
         assert collector.finished[-1] == state
     assert collector.losses(0) == {0: 1.0}
 
@@ -365,10 +348,7 @@ def sampled(
     collector: FakeCollector, folder: Path, monkeypatch: pytest.MonkeyPatch, *, heartbeat: float = HEARTBEAT
 ) -> RecordingRun:
     monkeypatch.setattr("lossguard.run.recording.HardwareSampler", lambda directory, **_: FakeSampler(directory))
-    client = lossguard.Client(collector.url)
-    registration = {"id": "r", "capabilities": []}
-    settings = Settings.read({"LOSSGUARD_HARDWARE": "1"})
-    return RecordingRun(registration, folder, settings, client=client, heartbeat=heartbeat)
+    return with_heartbeat(collector, folder, heartbeat, hardware="1")
 
 
 def samples(collector: FakeCollector) -> list[float]:
@@ -389,39 +369,23 @@ def test_samples_of_the_hardware_travel_in_reports_of_their_own(
     assert collector.rows == {(0, 0): {"loss": 1.0}}
 
 
-def test_samples_that_a_collector_refuses_cost_no_step(
-    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    collector.fault = lambda method, path, body: (422, {"detail": "too hot"}) if "hardware" in body else None
-    with sampled(collector, tmp_path, monkeypatch) as run:
-        for step in range(3):
-            run.log(step, loss=1.0)
-            assert eventually(lambda: len(samples(collector)) > step)  # noqa: B023
-    assert len(collector.rows) == 3
-    assert sum("too hot" in record.message for record in caplog.records) == 1
-
-
-def test_a_collector_that_fails_on_samples_still_gets_every_step(
-    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    collector.fault = lambda method, path, body: (500, {"detail": "no such table"}) if "hardware" in body else None
-    with sampled(collector, tmp_path, monkeypatch) as run:
-        run.log(0, loss=1.0)
-        assert eventually(lambda: samples(collector))
-        run.log(1, loss=1.0)
-        assert eventually(lambda: len(collector.rows) == 2), "the samples do not hold up the steps"
-
-
 @pytest.mark.parametrize("status", [422, 500])
-def test_a_run_whose_samples_are_refused_still_asks_for_orders(
-    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+def test_samples_that_a_collector_refuses_hold_up_neither_steps_nor_orders(
+    collector: FakeCollector,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
 ) -> None:
     collector.fault = lambda method, path, body: (status, {"detail": "too hot"}) if "hardware" in body else None
     with sampled(collector, tmp_path, monkeypatch, heartbeat=0.3) as run:
-        run.log(0, loss=1.0)
-        assert eventually(lambda: samples(collector))
+        for step in range(3):
+            run.log(step, loss=1.0)
+            assert eventually(lambda: len(samples(collector)) > step)  # noqa: B023
+        assert eventually(lambda: len(collector.rows) == 3)
         collector.order(id=1, kind="hold")
         assert eventually(lambda: run.take_order() is not None)
+    assert sum("too hot" in record.message for record in caplog.records) == (status == 422)
 
 
 def test_a_driver_that_does_not_answer_holds_up_no_delivery(

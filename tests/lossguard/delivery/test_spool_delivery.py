@@ -42,15 +42,25 @@ def test_metrics_come_through_spool_and_report_unchanged(rows: list[dict[str, fl
             assert value == expected or (value != value and expected != expected)
 
 
-def test_steps_arrive_in_columns_with_their_segment(collector: FakeCollector, tmp_path: Path) -> None:
+def test_steps_arrive_in_columns_with_their_segment_and_events_and_restorable_steps_beside_them(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    memory = RestorableTier(tier=Tier.MEMORY, steps=(60,), load_seconds=0.25)
     with online(collector, tmp_path) as run:
         run.log(0, loss=1.0, lr=0.1)
         run.log(1, loss=math.nan)
         run.declare("data_mix", name="code")
-    assert collector.rows == {(0, 0): {"loss": 1.0, "lr": 0.1}, (0, 1): {"loss": "NaN"}}
+        run.set_restorable([0, 50, 60], [memory, RestorableTier(tier=Tier.DISK, steps=(0, 50))])
+        run.log(1, loss=3.0)  # the loop goes back: a segment of its own
+    assert collector.rows == {(0, 0): {"loss": 1.0, "lr": 0.1}, (0, 1): {"loss": "NaN"}, (1, 1): {"loss": 3.0}}
     assert [(event["kind"], event["step"]) for event in collector.events.values()] == [("data_mix", 2)]
     assert collector.finished == ["finished"]
-    assert collector.segments[0]["key"].endswith("-0")
+    assert [segment["key"][-2:] for segment in collector.segments] == ["-0", "-1"]
+    assert collector.restorable == [0, 50, 60]
+    assert collector.tiers == [
+        {"tier": "memory", "steps": [60], "load_seconds": 0.25},
+        {"tier": "disk", "steps": [0, 50]},
+    ]
 
 
 @pytest.mark.slow
@@ -64,22 +74,13 @@ def test_every_report_says_how_much_waits_behind_it(collector: FakeCollector, tm
     assert collector.spool_bytes[-1] < 200, "only the line that ends the run"
 
 
-def test_a_segment_that_the_loop_opens_by_going_back_gets_its_own_steps(
-    collector: FakeCollector, tmp_path: Path
-) -> None:
-    with online(collector, tmp_path) as run:
-        for step, loss in ((0, 1.0), (1, 2.0), (1, 3.0)):
-            run.log(step, loss=loss)
-    assert collector.losses(0) == {0: 1.0, 1: 2.0}
-    assert collector.losses(1) == {1: 3.0}
-
-
 def test_a_withdrawn_order_leaves_the_inbox_and_an_unknown_kind_is_no_order(
     collector: FakeCollector, tmp_path: Path
 ) -> None:
     with with_heartbeat(collector, tmp_path, 0.05) as run:
         run.log(0, loss=1.0)
-        collector.order(id=7, kind="hold")
+        assert eventually(lambda: bool(collector.rows))
+        collector.order(id=7, kind="hold")  # an idle run gets it by heartbeat
         collector.order(id=8, kind="dance")
         assert eventually(lambda: [order.id for order in run.inbox.orders] == [7])
         collector.orders.clear()
@@ -131,7 +132,7 @@ def test_an_order_that_the_collector_forgot_does_not_stop_the_steps(collector: F
         (404, {}) if method == "PUT" else (422, {}) if body.get("order") == 5 else None
     )
     with online(collector, tmp_path) as run:
-        run.open_segment(3, lossguard.SegmentReason.ROLLBACK, rollback(5), {"rewound_to": 3})
+        run.open_segment(3, SegmentReason.ROLLBACK, rollback(5), {"rewound_to": 3})
         run.log(3, loss=1.0)
     assert collector.losses(0) == {3: 1.0}
 
@@ -159,13 +160,20 @@ def test_a_half_delivered_spool_is_resumed_in_its_segment_by_a_collector_that_fa
     assert not (run.directory / "rejected.jsonl").exists()
 
 
-def test_an_answer_carries_the_key_of_its_order(collector: FakeCollector, tmp_path: Path) -> None:
+def test_an_answer_carries_the_key_of_its_order_and_what_was_done_or_why_not(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    order = rollback(3, key="c", rewind_to=0)
     with online(collector, tmp_path) as run:
-        run.open_segment(0, lossguard.SegmentReason.START)
+        run.open_segment(0, SegmentReason.START)
         run.refuse(rollback(1, key="a"), "no checkpoint")
-        run.open_segment(0, lossguard.SegmentReason.ROLLBACK, rollback(3, key="c"), {})
-    failed = {"state": "failed", "detail": "no checkpoint", "key": "a"}
-    assert collector.answers == {1: failed, 3: {"state": "applied", "key": "c"}}
+        run.refuse(rollback(2), "too deep", Refusal.LIMITS)
+        run.open_segment(0, SegmentReason.ROLLBACK, order, order.applied_at(0) | {"compared": True, "lr_scale": 0.5})
+    assert collector.answers == {
+        1: {"state": "failed", "detail": "no checkpoint", "key": "a"},
+        2: {"state": "failed", "detail": "too deep", "key": "k2", "refusal": "limits"},
+        3: {"state": "applied", "key": "c", "rewound_to": 0, "compared": True},
+    }
     assert all("key" in segment and "order_key" not in segment for segment in collector.segments)
 
 
@@ -240,35 +248,7 @@ def test_a_loop_that_takes_long_to_begin_keeps_its_run(collector: FakeCollector,
         assert eventually(lambda: bool(collector.rows))
 
 
-TIERS = [
-    RestorableTier(tier=Tier.MEMORY, steps=(60,), load_seconds=0.25),
-    RestorableTier(tier=Tier.DISK, steps=(0, 50)),
-]
-
-
-def test_a_collector_that_knows_tiers_gets_them(collector: FakeCollector, tmp_path: Path) -> None:
-    with online(collector, tmp_path) as run:
-        run.log(60, loss=1.0)
-        run.set_restorable([0, 50, 60], TIERS)
-    assert collector.restorable == [0, 50, 60]
-    assert collector.tiers == [
-        {"tier": "memory", "steps": [60], "load_seconds": 0.25},
-        {"tier": "disk", "steps": [0, 50]},
-    ]
-
-
-def with_policy(collector: FakeCollector, folder: Path) -> None:
-    with lossguard.init("p", run_id="r", url=collector.url, directory=folder, policy={"mode": "approve"}) as run:
-        run.log(0, loss=1.0)
-
-
-def test_the_policy_of_a_run_is_registered_with_it(collector: FakeCollector, tmp_path: Path) -> None:
-    with_policy(collector, tmp_path)
-    assert collector.runs["r"]["policy"] == {"mode": "approve"}
-    assert collector.losses(0) == {0: 1.0}
-
-
-def test_a_policy_that_the_collector_cannot_read_is_named(
+def test_a_policy_is_registered_with_its_run_and_named_if_the_collector_cannot_read_it(
     collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     problem = {"id": "r", "policy_problem": "unknown policy settings: depht"}
@@ -276,21 +256,7 @@ def test_a_policy_that_the_collector_cannot_read_is_named(
     with lossguard.init("p", run_id="r", url=collector.url, directory=tmp_path, policy={"depht": 3}) as run:
         assert eventually(lambda: "which only observes: unknown policy settings: depht" in caplog.text)
         run.finish(timeout=0.0)  # this collector has no run to which anything could be delivered
-
-
-def test_a_refusal_says_why(collector: FakeCollector, tmp_path: Path) -> None:
-    with online(collector, tmp_path) as run:
-        run.log(0, loss=1.0)
-        run.refuse(rollback(5), "too deep", Refusal.LIMITS)
-    assert collector.answers[5] == {"state": "failed", "key": "k5", "detail": "too deep", "refusal": "limits"}
-
-
-def test_a_rollback_says_whether_skipped_samples_are_compared(collector: FakeCollector, tmp_path: Path) -> None:
-    with online(collector, tmp_path) as run:
-        run.log(0, loss=1.0)
-        order = rollback(5, rewind_to=0)
-        run.open_segment(0, SegmentReason.ROLLBACK, order, order.applied_at(0) | {"compared": True})
-    assert collector.answers[5] == {"state": "applied", "key": "k5", "rewound_to": 0, "compared": True}
+    assert [body["policy"] for _, path, body in collector.requests if path.endswith("/runs")] == [{"depht": 3}]
 
 
 @pytest.mark.slow

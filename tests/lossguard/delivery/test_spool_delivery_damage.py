@@ -132,26 +132,18 @@ def test_a_line_that_nobody_wrote_is_set_aside_and_its_neighbours_arrive(tmp_pat
     assert collector.finished == ["finished"]
 
 
-def test_a_flipped_bit_in_a_number_is_found(tmp_path: Path) -> None:
-    content = b"".join(LINES).replace(b'"loss":103.0', b'"loss":113.0')
-    collector, sender = delivered(content, tmp_path)
-    assert 113.0 not in losses(collector)
-    assert not is_complete(sender)
+BEFORE = len(b"".join(LINES[:10]))  # where the damaged line ends: no step behind it
 
 
-def test_steps_after_a_damaged_segment_line_do_not_count_as_duplicates_of_the_segment_before(tmp_path: Path) -> None:
-    content = b"".join(LINES).replace(b'{"segment":1', b'{"segment":7')
-    collector, _ = delivered(content, tmp_path)
-    assert collector.losses(0) == {step: float(step) for step in range(6)}
-    assert collector.losses(1) == {step: 100.0 + step for step in range(3, 8)}
-
-
-def test_a_delivery_that_stops_behind_a_damaged_segment_line_goes_on_in_the_right_segment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", [(), (BEFORE, BEFORE + len(LINES[10]))], ids=["at once", "with interruptions"])
+def test_steps_after_a_damaged_segment_line_do_not_count_as_duplicates_of_the_segment_before(
+    tmp_path: Path, ends: tuple[int, ...]
+) -> None:
     content = b"".join(LINES).replace(b'{"segment":1', b'{"segment":7')
     collector = FakeCollector()
-    after = len(b"".join(LINES[:10]))  # the damaged line is acknowledged, and no step behind it
-    for end in (after, after + len(LINES[10]), len(content)):
+    for end in (*ends, len(content)):
         delivered(content[:end], tmp_path, collector)
+    assert collector.losses(0) == {step: float(step) for step in range(6)}
     assert collector.losses(1) == {step: 100.0 + step for step in range(3, 8)}
     assert len(collector.segments) == 2
 
