@@ -46,9 +46,7 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(number: signal.S
         finished.append(step)
     assert finished == [0, 1, 2, 3]
     assert checkpoints.steps() == [0, 4]
-    assert guard.interrupted
-    assert guard.interrupted_by is number
-    assert run.interrupted
+    assert (guard.interrupted, guard.interrupted_by, run.interrupted) == (True, number, True)
     assert signal.getsignal(number) is before
 
 

@@ -17,6 +17,8 @@ from lossguard.run.process_rank import num_ranks_of, rank_of
         ({"RANK": "first"}, 0),
         ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, 1),  # Lightning's launcher in a batch script
         ({"SLURM_PROCID": "8", "LOCAL_RANK": "0"}, 8),  # srun, and a script that sets LOCAL_RANK alone
+        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, 1),
+        ({"RANK": "0", "LOCAL_RANK": "1"}, 0),
     ],
 )
 def test_the_rank_is_what_the_innermost_launcher_says(environment: dict[str, str], rank: int) -> None:

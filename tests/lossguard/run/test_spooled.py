@@ -2,7 +2,6 @@ import math
 import os
 import subprocess
 import sys
-import textwrap
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 import lossguard
-from lossguard import Order, SegmentReason
+from lossguard import SegmentReason
 from lossguard.vocabulary.protocol import SKIPPED_SAMPLE_RETURNED
 from lossguard.vocabulary.source_facts import SourceFacts
 from lossguard.vocabulary.states import Tier
@@ -22,16 +21,14 @@ from tests.lossguard.recorded import offline, records, steps
 from tests.lossguard.scripted import rollback
 
 
-def test_a_step_is_in_the_spool_when_log_returns(tmp_path: Path) -> None:
+def test_a_step_is_in_the_spool_when_log_returns_with_non_finite_values_as_the_protocol_writes_them(
+    tmp_path: Path,
+) -> None:
     with offline(tmp_path) as run:
         run.log(0, loss=1.5, tokens=4096, lr=1e-3)
         assert steps(run) == [(0, {"loss": 1.5, "tokens": 4096, "lr": 1e-3})]
-
-
-def test_non_finite_values_are_kept_as_the_protocol_writes_them(tmp_path: Path) -> None:
-    with offline(tmp_path) as run:
-        run.log(0, loss=math.nan, grad_norm=math.inf, log_z=-math.inf, lr=1.0)
-    assert steps(run)[0][1] == {"loss": "NaN", "grad_norm": "Infinity", "log_z": "-Infinity", "lr": 1.0}
+        run.log(1, loss=math.nan, grad_norm=math.inf, log_z=-math.inf, lr=1.0)
+        assert steps(run)[1][1] == {"loss": "NaN", "grad_norm": "Infinity", "log_z": "-Infinity", "lr": 1.0}
 
 
 def test_a_bad_value_costs_itself_and_not_the_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -67,29 +64,23 @@ def test_durations_are_reported_once_with_the_next_step(tmp_path: Path, caplog: 
     assert "run.add_seconds was ignored" in caplog.text
 
 
-def test_a_step_not_above_the_last_begins_a_new_segment(tmp_path: Path) -> None:
-    with offline(tmp_path) as run:
-        for step in (0, 1, 2, 1, 2):
-            run.log(step, loss=1.0)
+def test_a_step_not_above_the_last_and_a_resume_begin_a_new_segment(tmp_path: Path) -> None:
+    for logged in ((0, 1, 2, 1, 2), (3,)):
+        with offline(tmp_path, run_id="r") as run:
+            for step in logged:
+                run.log(step, loss=1.0)
     segments = [record for record in records(run) if "segment" in record]
-    assert [(each["fork_step"], each["reason"]) for each in segments] == [(0, "start"), (1, "rewind")]
+    opened = [(each["fork_step"], each["reason"]) for each in segments]
+    assert opened == [(0, "start"), (1, "rewind"), (3, "resume")]
 
 
-def test_the_same_run_id_resumes_the_run_in_a_new_spool(tmp_path: Path) -> None:
-    with offline(tmp_path, run_id="r") as run:
-        run.log(0, loss=1.0)
-    with offline(tmp_path, run_id="r") as run:
-        run.log(1, loss=1.0)
-    segments = [record for record in records(run) if "segment" in record]
-    assert [each["reason"] for each in segments] == ["start", "resume"]
-
-
-def test_a_declared_event_takes_effect_at_the_next_step(tmp_path: Path) -> None:
+def test_a_declared_event_or_pause_is_in_the_spool_at_once_and_takes_effect_at_the_next_step(tmp_path: Path) -> None:
     with offline(tmp_path) as run:
         run.log(4, loss=1.0)
         run.declare("learning_rate", lr=math.inf)
-    event = next(record for record in records(run) if "event" in record)
-    assert (event["event"], event["step"], event["details"]) == ("learning_rate", 5, {"lr": "Infinity"})
+        run.expect(next_report_in=90)
+        events = [(each["event"], each["step"], each["details"]) for each in records(run) if "event" in each]
+    assert events == [("learning_rate", 5, {"lr": "Infinity"}), ("expect", 5, {"next_report_in": 90.0})]
 
 
 def test_a_source_is_declared_and_what_says_nothing_of_it_is_named(
@@ -113,30 +104,17 @@ def test_a_row_of_an_earlier_time_keeps_it_and_its_names(tmp_path: Path, caplog:
         run.log_event("note", {"self": 1}, 101.0)
         run.log_row(6, {"loss": 1.0}, -1.0)
     assert steps(run) == [(5, {"step": 1.0, "self": 2.0})]
-    assert [record["time"] for record in records(run) if record.keys() & {"segment", "metrics", "event"}] == [
-        100.0,
-        100.0,
-        101.0,
-    ]
+    times = [record["time"] for record in records(run) if record.keys() & {"segment", "metrics", "event"}]
+    assert times == [100.0, 100.0, 101.0]
     assert "time -1.0 must be unix seconds" in caplog.text
 
 
-def test_an_announced_pause_is_in_the_spool_when_expect_returns(tmp_path: Path) -> None:
-    with offline(tmp_path) as run:
-        run.log(4, loss=1.0)
-        run.expect(next_report_in=90)
-        event = records(run)[-1]
-    assert (event["event"], event["step"], event["details"]) == ("expect", 5, {"next_report_in": 90.0})
-
-
-@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, None, "soon", True])
-def test_an_invalid_pause_is_reported_once_and_ignored(
-    tmp_path: Path, seconds: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_invalid_pause_is_reported_once_and_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    invalid: list[Any] = [0, -1, math.nan, math.inf, None, "soon", True]
     with offline(tmp_path) as run:
         run.log(0, loss=1.0)
-        run.expect(next_report_in=seconds)
-        run.expect(next_report_in=seconds)
+        for seconds in invalid:
+            run.expect(next_report_in=seconds)
     assert not [record for record in records(run) if "event" in record]
     assert caplog.text.count("next_report_in=") == 1
 
@@ -147,11 +125,9 @@ def test_the_step_after_a_pause_reports_its_length_unless_it_reports_an_evaluati
             if step < 2:
                 run.expect(next_report_in=60.0)
             run.log(step, loss=1.0, **more)
-    (_, first), *others = steps(run)
+    first, *others = [metrics for _, metrics in steps(run)]
     assert 0 <= first.pop("pause_seconds") < 60.0
-    assert [first, *(metrics for _, metrics in others)] == [
-        {"loss": 1.0}, {"loss": 1.0, "evaluation_seconds": 9.0}, {"loss": 1.0},
-    ]  # fmt: skip
+    assert [first, *others] == [{"loss": 1.0}, {"loss": 1.0, "evaluation_seconds": 9.0}, {"loss": 1.0}]
 
 
 def test_many_threads_may_log(tmp_path: Path) -> None:
@@ -252,30 +228,24 @@ def test_spools_and_the_folders_made_for_them_are_their_owners_alone(collector: 
     finally:
         os.umask(before)
     modes = {path.relative_to(tmp_path): oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")}
-    folders = {path: mode for path, mode in modes.items() if (tmp_path / path).is_dir()}
-    assert set(folders.values()) == {"0o700"}
-    assert len(folders) == 4
-    assert {path.suffix: mode for path, mode in modes.items() if path.suffix in (".spool", ".acknowledged")} == {
-        ".spool": "0o600",
-        ".acknowledged": "0o600",
-    }
+    assert [mode for path, mode in modes.items() if (tmp_path / path).is_dir()] == ["0o700"] * 4
+    files = {path.suffix: mode for path, mode in modes.items() if path.suffix in (".spool", ".acknowledged")}
+    assert files == {".spool": "0o600", ".acknowledged": "0o600"}
     assert oct(tmp_path.stat().st_mode & 0o777) == "0o755", "a folder that existed stays as it was"
 
 
-FULL_DISK = textwrap.dedent(
-    """
-    import resource, sys, time, lossguard
-    run = lossguard.init("project", run_id="r", mode="offline", directory=sys.argv[1])
-    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_001, hard))  # the kernel refuses to let files grow
-    for step in range(1000):
-        run.log(step, loss=float(step))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    for step in range(1000, 1100):
-        run.log(step, loss=float(step))
-    run.finish()
-    """
-)
+FULL_DISK = """
+import resource, sys, time, lossguard
+run = lossguard.init("project", run_id="r", mode="offline", directory=sys.argv[1])
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_001, hard))  # the kernel refuses to let files grow
+for step in range(1000):
+    run.log(step, loss=float(step))
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+for step in range(1000, 1100):
+    run.log(step, loss=float(step))
+run.finish()
+"""
 
 
 @pytest.mark.slow
@@ -290,16 +260,12 @@ def test_a_disk_that_is_full_for_a_while_costs_no_step(tmp_path: Path) -> None:
     assert read == list(range(1100))
 
 
-def decided(**fields: Any) -> Order:
-    return rollback(1, **fields)
-
-
 def test_an_order_from_before_a_rewind_is_outdated_in_this_process_and_the_next(tmp_path: Path) -> None:
     with offline(tmp_path, run_id="r") as run:
         for step in (0, 1, 2, 1):
             run.log(step, loss=1.0)
         session = next(tmp_path.rglob("*.spool")).stem
-        before, after = decided(segment=f"{session}-0", step=2), decided(segment=f"{session}-1", step=1)
+        before, after = rollback(segment=f"{session}-0", step=2), rollback(segment=f"{session}-1", step=1)
         assert run.outdated(before) == "the run was rewound after it was decided"
         assert run.outdated(after) is None
     with offline(tmp_path, run_id="r") as run:
@@ -316,15 +282,14 @@ def test_a_change_that_is_declared_makes_earlier_orders_outdated_and_not_later_o
         run.log_event(SKIPPED_SAMPLE_RETURNED, {"step": 0, "batch_index": 3, "rows": 2})
         run.log_event("checkpoint_uncertified", {"step": 1, "reason": "model.weight holds NaN"})
         run.declare("remedy", name="lr", state="ended")
-        assert run.outdated(decided(segment=key, step=0)) is None
+        early, late = rollback(segment=key, step=0), rollback(segment=key, step=1)
+        assert run.outdated(early) is None
         run.declare("data_mix", share=0.5)
         run.log(1, loss=1.0)
-        assert run.outdated(decided(segment=key, step=0)) == (
-            "the run declared data_mix at step 1, after it was decided"
-        )
-        assert run.outdated(decided(segment=key, step=1)) is None
-        assert run.outdated(decided(segment="another-0", step=9)) is not None
-        assert run.outdated(decided()) is None  # of a collector that says nothing of it
+        assert run.outdated(early) == "the run declared data_mix at step 1, after it was decided"
+        assert run.outdated(late) is None
+        assert run.outdated(rollback(segment="another-0", step=9)) is not None
+        assert run.outdated(rollback()) is None  # of a collector that says nothing of it
 
 
 def test_what_a_loop_reports_while_arms_are_tried_is_not_recorded(tmp_path: Path) -> None:
@@ -339,15 +304,6 @@ def test_what_a_loop_reports_while_arms_are_tried_is_not_recorded(tmp_path: Path
     lines = [line for line in records(run) if "metrics" in line or "event" in line]
     assert [line["metrics"]["loss"] for line in lines] == [1.0, 2.0]
     assert "evaluation_seconds" not in lines[1]["metrics"]
-
-
-def test_the_times_of_rollbacks_are_part_of_the_history(tmp_path: Path) -> None:
-    with offline(tmp_path, run_id="r") as run:
-        run.open_segment(0, SegmentReason.START)
-        run.open_segment(0, SegmentReason.ROLLBACK, decided(key="k"), {"rewound_to": 0})
-    (line,) = [line for line in records(run) if line.get("reason") == "rollback"]
-    with offline(tmp_path, run_id="r") as run:
-        assert run.history.rollback_times == [line["time"]]
 
 
 def test_steps_that_were_discarded_or_skipped_or_are_before_a_change_say_nothing_of_the_state(tmp_path: Path) -> None:

@@ -50,46 +50,32 @@ def test_tags_that_are_no_list_of_words_are_refused(tmp_path: Path, tags: Any) -
         offline(tmp_path, tags=["a"], config={"tags": ["b"]})
 
 
-def test_a_configuration_that_is_no_json_of_a_sane_size_is_one_sentence(tmp_path: Path) -> None:
-    itself: dict[str, Any] = {}
-    itself["self"] = itself
-    for config, why in ((itself, "contains itself"), ({"text": "x" * (5 << 20)}, "takes 5242892 bytes")):
-        with pytest.raises(lossguard.ConfigurationError, match=why):
-            offline(tmp_path, config=config)
-    assert not list(tmp_path.iterdir())
+ITSELF: dict[str, Any] = {}
+ITSELF["self"] = ITSELF
 
 
 @pytest.mark.parametrize(
-    ("config", "why"),
-    [({"values": [0] * 20_000}, "20000 values"), ({"a": [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}, "16 levels")],
+    ("wrong", "why"),
+    [
+        ({"config": ITSELF}, "contains itself"),
+        ({"config": {"text": "x" * (5 << 20)}}, "takes 5242892 bytes"),
+        ({"config": {"values": [0] * 20_000}}, "20000 values"),
+        ({"config": {"a": [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}}, "16 levels"),
+        ({"mode": "online"}, "LOSSGUARD_URL"),
+        ({"url": "collector:8000"}, "url='collector:8000' is not the address of a collector"),
+        *(({"project": project}, "project=") for project in ("", "  ", "x" * 200, "a\tb", "\ud800")),
+        *(({"run_id": run_id}, "run_id=") for run_id in ("../x", "a/b", ".hidden", "x" * 129)),
+        *(({"name": name}, "name=") for name in ("x" * 257, 5, "\ud800")),
+        *(({"total_steps": number}, "total_steps=") for number in (-5, 1.5)),
+        *(({"policy": policy}, "policy=") for policy in ("auto", [("mode", "auto")])),
+    ],
 )
-def test_a_configuration_that_a_collector_would_refuse_is_one_sentence(tmp_path: Path, config: Any, why: str) -> None:
+def test_what_a_collector_would_refuse_is_one_sentence_before_the_first_step(
+    tmp_path: Path, wrong: dict[str, Any], why: str
+) -> None:
     with pytest.raises(lossguard.ConfigurationError, match=why):
-        offline(tmp_path, config=config)
+        lossguard.init(**{"project": "p", "directory": tmp_path, **wrong})
     assert not list(tmp_path.iterdir())
-
-
-def test_a_bad_address_is_reported_at_init(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("LOSSGUARD_URL", "collector:8000")
-    with pytest.raises(ValueError, match="LOSSGUARD_URL='collector:8000' is not the address of a collector"):
-        lossguard.init("p", directory=tmp_path)
-
-
-def test_online_without_an_address_is_reported_at_init(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="LOSSGUARD_URL"):
-        lossguard.init("p", mode="online", directory=tmp_path)
-
-
-@pytest.mark.parametrize("project", ["", "  ", "x" * 200, "a\tb", "\ud800"])
-def test_a_project_needs_a_name(project: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="project="):
-        lossguard.init(project, directory=tmp_path)
-
-
-@pytest.mark.parametrize("run_id", ["../x", "a/b", ".hidden", "x" * 129])
-def test_a_run_id_cannot_leave_its_folder(run_id: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="run_id="):
-        lossguard.init("p", run_id=run_id, directory=tmp_path)
 
 
 def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
@@ -104,15 +90,6 @@ def test_a_project_with_slashes_and_dots_stays_below_the_directory(tmp_path: Pat
         assert run.directory is not None
         assert run.directory.parent.parent == tmp_path
         run.finish()
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"name": "x" * 257}, {"name": 5}, {"name": "\ud800"}, {"total_steps": -5}, {"total_steps": 1.5}]
-)
-def test_what_the_collector_would_refuse_is_reported_at_init(wrong: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(lossguard.ConfigurationError, match=next(iter(wrong))):
-        lossguard.init("p", directory=tmp_path, **wrong)
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_another_process_uses_is_one_sentence_and_stays_as_it_is(
@@ -140,25 +117,8 @@ def test_a_run_that_has_ended_leaves_its_folder_to_other_processes(tmp_path: Pat
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-@pytest.mark.parametrize("policy", ["auto", [("mode", "auto")]])
-def test_a_policy_that_no_collector_accepts_is_refused_before_the_first_step(tmp_path: Path, policy: Any) -> None:
-    with pytest.raises(lossguard.ConfigurationError, match="policy="):
-        lossguard.init("p", mode="offline", directory=tmp_path, policy=policy)
-
-
 IN_USE = "process 7@node-1 writes the run 'r', and its lease ends in 20 s"
 ME = Writer(id=new_writer_id(), session="1", process="1@host")
-
-
-def test_a_run_that_another_process_writes_is_not_resumed_and_nothing_is_touched(
-    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOSSGUARD_LOCK_WAIT", "0")
-    collector.fault = lambda _method, path, _body: (409, {"detail": IN_USE}) if path.endswith("/lease") else None
-    with pytest.raises(lossguard.ConfigurationError, match=IN_USE):
-        online(collector, tmp_path)
-    assert {path.rpartition("/")[2] for _, path, _ in collector.requests} == {"lease"}
-    assert list(tmp_path.rglob("*.spool")) == []
 
 
 @pytest.mark.slow
@@ -192,21 +152,28 @@ def test_a_run_with_a_new_id_asks_nothing_and_an_old_folder_asks_before_it_start
     assert collector.requests[0][1].endswith("/known/lease")
     monkeypatch.setenv("LOSSGUARD_LOCK_WAIT", "0")
     collector.fault = lambda _method, path, _body: (409, {"detail": IN_USE}) if path.endswith("/lease") else None
-    with pytest.raises(lossguard.ConfigurationError, match=IN_USE):
-        online(collector, tmp_path, "known")
-    assert len(spools_in(Path(str(run.directory)))) == 2
+    collector.requests.clear()
+    for folder in (tmp_path, tmp_path / "another"):
+        with pytest.raises(lossguard.ConfigurationError, match=IN_USE):
+            online(collector, folder, "known")
+    assert {path.rpartition("/")[2] for _, path, _ in collector.requests} == {"lease"}
+    assert len(list(tmp_path.rglob("known/*.spool"))) == 2
+
+
+def answer_with_lease(collector: FakeCollector) -> dict[str, Any]:
+    """Reports are answered with what is returned, which a test may change: another process has the lease."""
+    lease: dict[str, Any] = {"lease": 0.0, "orders": [], "writer": "7@node-1"}
+    collector.fault = lambda _method, path, body: (
+        (200, {"accepted": len(body["steps"]), **lease}) if path.endswith("/reports") else None
+    )
+    return lease
 
 
 @pytest.mark.slow
 def test_orders_are_carried_out_only_while_the_lease_is_valid(
     collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lease = {"lease": 0.0, "orders": [], "writer": "7@node-1"}
-
-    def fault(_method: str, path: str, body: dict[str, Any]) -> Answer | None:
-        return (200, {"accepted": len(body["steps"]), **lease}) if path.endswith("/reports") else None
-
-    collector.fault = fault
+    lease = answer_with_lease(collector)
     with with_heartbeat(collector, tmp_path, 600.0) as run:  # no other answer renews the lease
         run.log(0, loss=1.0)
         assert eventually(lambda: "7@node-1 writes the run 'r' too: this process carries out no orders" in caplog.text)
@@ -233,10 +200,7 @@ def test_what_was_said_without_the_lease_is_said_again_once_this_process_holds_i
     collector: FakeCollector, tmp_path: Path
 ) -> None:
     """A collector takes capabilities and restorable steps from the holder of the lease alone."""
-    lease = {"lease": 0.0, "orders": [], "writer": "7@node-1"}
-    collector.fault = lambda _method, path, body: (
-        (200, {"accepted": len(body["steps"]), **lease}) if path.endswith("/reports") else None
-    )
+    lease = answer_with_lease(collector)
     with online(collector, tmp_path) as run:
         run.can_roll_back()
         run.set_restorable([0])

@@ -35,6 +35,8 @@ def test_an_answered_order_is_remembered_by_the_next_session(tmp_path: Path) -> 
         assert run.history.answered == {"k1", "k2"}
         assert run.history.skips == [lossguard.Skip(60, 90, "spike")]
         assert run.history.lr_scale == 0.5
+        times = [line["time"] for line in records(run) if line.get("reason") == "rollback"]
+        assert run.history.rollback_times == times
 
 
 def test_an_order_with_a_key_of_its_own_is_new_though_its_id_was_answered(tmp_path: Path) -> None:
