@@ -1,5 +1,6 @@
 """Real processes of `lossguard launch`, for tests."""
 
+import json
 import os
 import subprocess
 import sys
@@ -82,6 +83,15 @@ class Launching:
         process = self.script(text, *arguments, options=options, **variables)
         out, err = process.communicate(timeout=SECONDS)
         return Ended(process.returncode, out, err)
+
+    def first_pid(self) -> int:
+        """The process of the command, as its launcher has noted it."""
+        (note,) = self.folder.glob("lossguard/.launch/*/child.json")
+        return int(json.loads(note.read_text())["pid"])
+
+    def steps(self) -> set[int]:
+        """The steps with a loss in the first two segments."""
+        return {step for segment in range(2) for step in self.metric("loss", segment)}
 
     def wait_for_step(self, step: int) -> None:
         """Until the collector has this step of the first segment."""

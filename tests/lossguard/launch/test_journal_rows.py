@@ -17,10 +17,14 @@ def test_scalars_of_one_step_become_one_row_when_a_later_step_comes() -> None:
     assert rows.begin == 20
 
 
-def test_a_complete_row_does_not_wait() -> None:
+def test_a_complete_row_does_not_wait_and_that_of_a_loop_that_hangs_is_returned_in_the_end() -> None:
     rows = JournalRows()
     assert rows.add(entry(1, 5.0, complete=True, loss=2.0), 0) == [Row(1, 5.0, {"loss": 2.0})]
     assert rows.begin is None
+    rows.add(entry(2, 6.0, loss=2.0, lr=0.1), 0)
+    rows.add(entry(3, 7.0, loss=2.0), 0)
+    assert rows.flush_if_quiet(7.0 + LONG_QUIET_SECONDS) == [Row(3, 7.0, {"loss": 2.0})]
+    assert rows.flush_if_quiet(100.0) == []
 
 
 def test_a_row_with_its_usual_names_waits_only_a_moment() -> None:
@@ -31,13 +35,6 @@ def test_a_row_with_its_usual_names_waits_only_a_moment() -> None:
     rows.add(entry(2, 2.0, lr=0.1), 2)
     assert rows.flush_if_quiet(2.0 + QUIET_SECONDS / 2) == []
     assert rows.flush_if_quiet(2.0 + QUIET_SECONDS) == [Row(2, 1.0, {"loss": 2.0, "lr": 0.1})]
-
-
-def test_a_row_of_a_loop_that_hangs_is_returned_in_the_end() -> None:
-    rows = JournalRows()
-    rows.add(entry(1, 3.0, loss=2.0), 0)
-    assert rows.flush_if_quiet(3.0 + LONG_QUIET_SECONDS) == [Row(1, 3.0, {"loss": 2.0})]
-    assert rows.flush_if_quiet(100.0) == []
 
 
 def test_the_result_of_an_evaluation_does_not_change_which_names_are_usual() -> None:

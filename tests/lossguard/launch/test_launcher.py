@@ -1,4 +1,3 @@
-import json
 import os
 import pty
 import signal
@@ -112,12 +111,21 @@ sys.exit(7)
     assert launching.collector.finished == ["failed" if number == signal.SIGUSR1 else "interrupted"]
 
 
+OPTIONS = ("--grace", "0.3", "--run-id", "r")
+
+
+def leaving_behind(launching: Launching, script: str) -> "subprocess.Popen[str]":
+    """A launcher of a command that has started all of its processes."""
+    process = launching.script(script, options=OPTIONS)
+    wait_for(lambda: len(left_behind(launching.folder)) == 4, seconds=SECONDS, what="the processes of the command")
+    return process
+
+
 @pytest.mark.system
 @pytest.mark.parametrize("is_deaf", [False, True])
 def test_on_sigterm_nothing_survives_that_the_command_has_started(launching: Launching, is_deaf: bool) -> None:
     listens = "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
-    process = launching.script(LEAVES_BEHIND.replace(listens, "" if is_deaf else listens), options=("--grace", "0.3"))
-    wait_for(lambda: len(left_behind(launching.folder)) == 4, seconds=SECONDS, what="the processes of the command")
+    process = leaving_behind(launching, LEAVES_BEHIND.replace(listens, "" if is_deaf else listens))
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=SECONDS)
     assert -process.returncode == (signal.SIGKILL if is_deaf else signal.SIGTERM)
@@ -126,12 +134,10 @@ def test_on_sigterm_nothing_survives_that_the_command_has_started(launching: Lau
 
 @pytest.mark.system
 def test_on_sigterm_nothing_survives_of_a_command_that_was_taken_over(launching: Launching) -> None:
-    options = ("--grace", "0.3", "--run-id", "r")
-    first = launching.script(LEAVES_BEHIND.replace("(None, {})", "(None, None)"), options=options)
-    wait_for(lambda: len(left_behind(launching.folder)) == 4, seconds=SECONDS, what="the processes of the command")
+    first = leaving_behind(launching, LEAVES_BEHIND.replace("(None, {})", "(None, None)"))
     first.kill()
     first.wait(timeout=SECONDS)
-    second = launching.script("", options=options)
+    second = launching.script("", options=OPTIONS)
     assert second.stderr is not None
     assert "is still running" in second.stderr.readline()
     second.send_signal(signal.SIGTERM)
@@ -143,8 +149,7 @@ def test_on_sigterm_nothing_survives_of_a_command_that_was_taken_over(launching:
 def test_every_step_that_was_logged_before_kill_9_of_the_command_arrives(launching: Launching) -> None:
     process = launching.script(TRAINS_ON + "\n")
     launching.wait_for_step(100)
-    child = json.loads(next(launching.folder.glob("lossguard/.launch/*/child.json")).read_text())
-    os.kill(child["pid"], signal.SIGKILL)
+    os.kill(launching.first_pid(), signal.SIGKILL)
     out, _ = process.communicate(timeout=SECONDS)
     logged = int(out.split()[-1])
     assert process.returncode == -signal.SIGKILL
@@ -167,8 +172,7 @@ def test_the_next_launcher_takes_over_the_command_of_a_killed_launcher(launching
     second.communicate(timeout=SECONDS)
     first.communicate(timeout=SECONDS)
     assert second.returncode == 0
-    losses = {step for segment in range(2) for step in launching.metric("loss", segment)}
-    assert losses == set(range(1500))
+    assert launching.steps() == set(range(1500))
     assert len(launching.collector.segments) == 2
     assert launching.collector.finished == ["finished"]
 
@@ -180,8 +184,7 @@ def test_what_a_killed_launcher_had_not_recorded_is_recorded_by_the_next_one(lau
     first.kill()
     first.communicate(timeout=SECONDS)  # the command holds the other ends of the pipes until it ends
     launching.run("pass", options=("--run-id", "r"))
-    losses = {step for segment in range(2) for step in launching.metric("loss", segment)}
-    assert losses == set(range(500))
+    assert launching.steps() == set(range(500))
     assert list(launching.folder.glob("lossguard/.launch/r/*.journal")) == []
 
 
@@ -194,8 +197,7 @@ def test_another_launcher_of_a_run_that_is_running_is_refused_before_it_starts_t
     ended = launching.start("echo", "started", options=("--run-id", "r"), LOSSGUARD_LOCK_WAIT="0")
     out, err = ended.communicate(timeout=SECONDS)
     first.kill()
-    child = json.loads((launching.folder / "lossguard/.launch/r/child.json").read_text())
-    os.kill(child["pid"], signal.SIGKILL)
+    os.kill(launching.first_pid(), signal.SIGKILL)
     first.communicate(timeout=SECONDS)
     assert (ended.returncode, out) == (2, "")
     assert "is in use by process" in err

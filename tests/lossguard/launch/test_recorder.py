@@ -46,7 +46,7 @@ def write(path: Path, *entries: dict[str, Any] | str) -> None:
         file.writelines(f"{each if isinstance(each, str) else json.dumps(each)}\n" for each in entries)
 
 
-def record(tmp_path: Path, origin: Origin, *journals: Path) -> None:
+def record(origin: Origin, *journals: Path) -> None:
     """A recorder that follows the journals one after the other, to the end."""
     recorder = Recorder(origin, NameMap())
     for journal in journals:
@@ -61,7 +61,7 @@ def steps(tmp_path: Path) -> list[tuple[int, float]]:
 
 def test_a_journal_is_recorded_and_deleted(tmp_path: Path) -> None:
     write(tmp_path / "a.journal", {"tracker": "wandb", "project": "q"}, entry(0, loss=2.0), entry(1, loss=1.0))
-    record(tmp_path, Origin(tmp_path), tmp_path / "a.journal")
+    record(Origin(tmp_path), tmp_path / "a.journal")
     assert steps(tmp_path) == [(0, 2.0), (1, 1.0)]
     assert (tmp_path / "q" / "r").is_dir()
     assert list(tmp_path.glob("a.*")) == []
@@ -74,7 +74,7 @@ def test_a_script_that_begins_to_report_itself_meanwhile_has_the_run_to_itself(t
             return super().folder(facts)
 
     write(tmp_path / "a.journal", entry(0, loss=2.0))
-    record(tmp_path, BesideScript(tmp_path), tmp_path / "a.journal")
+    record(BesideScript(tmp_path), tmp_path / "a.journal")
     assert list(read_spools(tmp_path / "p" / "r")) == []
 
 
@@ -86,7 +86,7 @@ def test_a_script_cannot_take_the_folder_while_the_run_is_begun(tmp_path: Path) 
             return super().begin(facts)
 
     write(tmp_path / "a.journal", entry(0, loss=2.0))
-    record(tmp_path, Watched(tmp_path), tmp_path / "a.journal")
+    record(Watched(tmp_path), tmp_path / "a.journal")
     assert steps(tmp_path) == [(0, 2.0)]
 
 
@@ -101,33 +101,28 @@ def test_a_run_without_a_row_is_said_once(tmp_path: Path, caplog: pytest.LogCapt
 
 def test_a_journal_whose_run_cannot_be_begun_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path / "a.journal", entry(0, loss=2.0))
-    record(tmp_path, Origin(tmp_path, "the folder is in use", "the folder is in use"), tmp_path / "a.journal")
+    record(Origin(tmp_path, "the folder is in use", "the folder is in use"), tmp_path / "a.journal")
     assert (tmp_path / "a.journal").exists()
     assert "the folder is in use" in caplog.text
-    record(tmp_path, Origin(tmp_path), tmp_path / "a.journal")
+    record(Origin(tmp_path), tmp_path / "a.journal")
     assert steps(tmp_path) == [(0, 2.0)]
 
 
-def test_a_line_that_was_cut_off_costs_only_itself(tmp_path: Path) -> None:
-    write(tmp_path / "a.journal", entry(0, loss=2.0), '{"step":1,"val', {"step": "x", "time": 1, "values": {"loss": 1}})
-    write(tmp_path / "a.journal", entry(2, loss=1.0))
-    record(tmp_path, Origin(tmp_path), tmp_path / "a.journal")
-    assert steps(tmp_path) == [(0, 2.0), (2, 1.0)]
-
-
-def test_a_configuration_that_no_collector_accepts_costs_no_step(tmp_path: Path) -> None:
+def test_a_line_that_was_cut_off_and_a_configuration_that_no_collector_accepts_cost_no_step(tmp_path: Path) -> None:
     deep: dict[str, Any] = {}
     for _ in range(30):
         deep = {"deeper": deep}
-    write(tmp_path / "a.journal", entry(0, loss=2.0), {"tracker": "wandb", "config": deep}, entry(1, loss=1.0))
-    record(tmp_path, Origin(tmp_path), tmp_path / "a.journal")
-    assert steps(tmp_path) == [(0, 2.0), (1, 1.0)]
+    cut_off: list[Any] = ['{"step":1,"val', {"step": "x", "time": 1, "values": {"loss": 1}}]
+    described = {"tracker": "wandb", "config": deep}
+    write(tmp_path / "a.journal", entry(0, loss=2.0), *cut_off, described, entry(2, loss=1.0))
+    record(Origin(tmp_path), tmp_path / "a.journal")
+    assert steps(tmp_path) == [(0, 2.0), (2, 1.0)]
 
 
 def test_each_child_is_a_segment(tmp_path: Path) -> None:
     write(tmp_path / "a.journal", entry(0, loss=2.0), entry(1, loss=1.0))
     write(tmp_path / "b.journal", entry(1, loss=1.5))
-    record(tmp_path, Origin(tmp_path), tmp_path / "a.journal", tmp_path / "b.journal")
+    record(Origin(tmp_path), tmp_path / "a.journal", tmp_path / "b.journal")
     folder = next(tmp_path.glob("*/r"))
     segments = [(each["reason"], each["fork_step"]) for _, each in read_spools(folder) if "segment" in each]
     assert segments == [("start", 0), ("resume", 1)]
@@ -142,7 +137,7 @@ def test_a_process_that_goes_on_after_the_command_keeps_its_journal_and_is_said(
     write(journal, entry(0, loss=2.0))
     with journal.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # as the hooks of that process hold it
-        record(tmp_path, Origin(tmp_path), journal)
+        record(Origin(tmp_path), journal)
     assert steps(tmp_path) == [(0, 2.0)]
     assert journal.exists()
     assert "a process that it started goes on" in caplog.text
@@ -206,7 +201,7 @@ def test_printed_lines_that_wait_survive_kill_9_of_the_launcher(tmp_path: Path) 
     assert killed._following is not None
     killed._following.close(is_done=False)
     killed.recorded.finish(timeout=0.0)
-    record(tmp_path, Origin(tmp_path), journal)
+    record(Origin(tmp_path), journal)
     assert steps(tmp_path) == [(0, 2.0), (1, 2.0), (2, 2.0)]
 
 
@@ -227,7 +222,7 @@ def test_rows_that_are_rare_are_said_once_and_recorded_with_their_stride(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path / "a.journal", *(entry(250 * k, loss=2.0) for k in range(20)))
-    record(tmp_path, Origin(tmp_path), tmp_path / "a.journal")
+    record(Origin(tmp_path), tmp_path / "a.journal")
     said = "the loss is logged every 250th step only: most spikes end between two rows and are not seen; log every step"
     assert [each.message for each in caplog.records].count(said) == 1
     events = [each for _, each in read_spools(next(tmp_path.glob("*/r"))) if each.get("event") == "source"]

@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class Relayed:
     process: "subprocess.Popen[bytes]"
     printer: int
     """Where the command would print."""
+    listener: int
+    """Where that arrives."""
     control: socket.socket
     journal: Path
 
@@ -43,8 +46,8 @@ class Relayed:
 
 
 @contextmanager
-def relayed(folder: Path, target: int, pattern: str | None = None) -> Iterator[Relayed]:
-    source, printer = os.pipe()
+def relayed(folder: Path, pattern: str | None = None) -> Iterator[Relayed]:
+    (source, printer), (listener, target) = os.pipe(), os.pipe()
     ours, theirs = socket.socketpair()
     journal = folder / "a.journal"
     arguments = relay.arguments_of([(source, 1)], control=theirs.fileno(), journal=str(journal), pattern=pattern)
@@ -52,12 +55,15 @@ def relayed(folder: Path, target: int, pattern: str | None = None) -> Iterator[R
     process = subprocess.Popen(
         command, stdout=target, stderr=subprocess.PIPE, pass_fds=(source, theirs.fileno()), bufsize=0
     )
-    os.close(source)
+    for each in (source, target):
+        os.close(each)
     theirs.close()
     with ours, process:
         assert ours.recv(1) == relay.READY
-        yield Relayed(process, printer, ours, journal)
+        yield Relayed(process, printer, listener, ours, journal)
         process.wait(60)
+    with suppress(OSError):  # the test has closed it
+        os.close(listener)
 
 
 def put(printer: int, data: bytes) -> None:
@@ -66,32 +72,30 @@ def put(printer: int, data: bytes) -> None:
 
 
 def test_every_byte_is_passed_on_unchanged_and_an_unfinished_line_at_once(tmp_path: Path) -> None:
-    listener, target = os.pipe()
     data = random.Random(1).randbytes(50_000)
-    with relayed(tmp_path, target) as each:
-        os.close(target)
+    with relayed(tmp_path) as each:
         put(each.printer, b"Continue? ")
-        assert os.read(listener, 100) == b"Continue? "
+        assert os.read(each.listener, 100) == b"Continue? "
         put(each.printer, data)
         os.close(each.printer)
         passed = b""
-        while got := os.read(listener, 1 << 16):
+        while got := os.read(each.listener, 1 << 16):
             passed += got
-    os.close(listener)
     assert passed == data
     assert each.process.returncode == 0
 
 
 @pytest.mark.system
 def test_a_flood_neither_fills_the_memory_nor_hides_rows_that_are_rare(tmp_path: Path) -> None:
-    with (tmp_path / "out").open("wb") as out, relayed(tmp_path, out.fileno()) as each:
+    with relayed(tmp_path) as each:
+        passed = ThreadPoolExecutor(1).submit(Path(f"/proc/self/fd/{each.listener}").read_bytes)
         for step in range(500):  # 20 MB
             put(each.printer, NOISE + b"iter %d: loss 2.5, time 13.86ms, mfu 26.88%%\n" % step)
             if step % 50 == 0:  # it is read while the flood goes on
                 wait_for(lambda: step in each.steps(), seconds=60, what=f"step {step}")  # noqa: B023 - used at once
         assert each.peak_memory() < 64 << 20
         os.close(each.printer)
-    assert (tmp_path / "out").stat().st_size > 500 * len(NOISE)
+        assert len(passed.result()) > 500 * len(NOISE)
 
 
 def test_what_comes_faster_than_it_can_be_read_is_passed_on_and_left_out() -> None:
@@ -109,50 +113,39 @@ def test_what_comes_faster_than_it_can_be_read_is_passed_on_and_left_out() -> No
 
 
 def test_the_command_goes_on_when_reading_fails(tmp_path: Path) -> None:
-    listener, target = os.pipe()
-    with relayed(tmp_path, target, pattern="step:(") as each:
+    with relayed(tmp_path, pattern="step:(") as each:
         put(each.printer, b"iter 3\n")
-        assert os.read(listener, 100) == b"iter 3\n"
+        assert os.read(each.listener, 100) == b"iter 3\n"
         os.close(each.printer)
         assert each.process.stderr is not None
         assert b"lossguard: what the command prints is no longer read: ConfigurationError" in each.process.stderr.read()
-    os.close(target)
-    os.close(listener)
 
 
 def test_a_pattern_that_never_ends_holds_nothing_up(tmp_path: Path) -> None:
-    listener, target = os.pipe()
-    with relayed(tmp_path, target, pattern=r"(?P<step>\d+) (?P<loss>(a+)+)b") as each:
+    with relayed(tmp_path, pattern=r"(?P<step>\d+) (?P<loss>(a+)+)b") as each:
         line = b"3 %s\n" % (b"a" * 5000)
         put(each.printer, line)
-        assert os.read(listener, 10_000) == line
+        assert os.read(each.listener, 10_000) == line
         os.close(each.printer)
-    os.close(target)
-    os.close(listener)
     assert each.process.returncode == 0
 
 
 def test_whoever_prints_learns_that_nobody_listens_any_more(tmp_path: Path) -> None:
-    listener, target = os.pipe()
-    with relayed(tmp_path, target) as each:
-        os.close(target)
-        os.close(listener)
+    with relayed(tmp_path) as each:
+        os.close(each.listener)
         with pytest.raises(BrokenPipeError):
             put(each.printer, NOISE * 100)  # more than the pipes hold
         os.close(each.printer)
 
 
 def test_after_the_end_of_the_command_the_relay_waits_for_nobody_and_passes_on_what_still_comes(tmp_path: Path) -> None:
-    listener, target = os.pipe()
-    with relayed(tmp_path, target) as each:
+    with relayed(tmp_path) as each:
         put(each.printer, b"iter 3: loss 2.5, time 13.86ms, mfu 26.88%\n")
         each.control.send(relay.COMMAND_ENDED)
         assert each.control.recv(1) == relay.DONE
         assert each.steps() == [3]
-        os.read(listener, 1000)
+        os.read(each.listener, 1000)
         put(each.printer, b"iter 4: loss 2.5, time 13.86ms, mfu 26.88%\n")
-        assert os.read(listener, 1000).startswith(b"iter 4")
+        assert os.read(each.listener, 1000).startswith(b"iter 4")
         os.close(each.printer)
-    os.close(target)
-    os.close(listener)
     assert each.steps() == [3]
