@@ -3,8 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from lossguard.launch.hooks.journal import Journal
-from lossguard.launch.journal_rows import TEXT
+from lossguard.launch.hooks.journal import TEXT, Journal
 from lossguard.sources.readers.printed_lines import KEYWORDS, MAX_LINE, PATTERNS, LogParser, own_pattern
 from lossguard.sources.rows import Row
 

@@ -1,24 +1,23 @@
 """The thread of the launcher that records: it reads the journal of the child, and writes and delivers the run."""
 
 import importlib
-import json
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lossguard.launch.journal_rows import TEXT, JournalRows
+from lossguard.launch.hooks.journal import TEXT
+from lossguard.launch.journal_reader import JournalReader
 from lossguard.run.run import NO_STEPS, Run
 from lossguard.sources.names import NameMap
 from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.rows import Row
-from lossguard.spool.folders import lock_file, lock_folder, make_folder
+from lossguard.spool.folders import lock_folder, make_folder
 from lossguard.spool.spool import spools_in
-from lossguard.spool.spool_reader import AcknowledgedOffset, SpoolReader
+from lossguard.spool.spool_reader import SpoolReader
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce
 from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts, facts_of
 from lossguard.vocabulary.states import RunState, SegmentReason
@@ -35,8 +34,6 @@ TEXT_AFTER = 60.0
 """Seconds from the first printed row after which such rows are recorded, unless a tracker was called meanwhile."""
 SILENT_AFTER = 60.0
 """Seconds without anything to record after which that is said."""
-MAX_HELD = 10_000
-"""Printed rows that wait for a tracker's call; with more of them, none is waited for any longer."""
 
 NOTHING_RECORDED = (
     "nothing was recorded: no tracker (wandb, tensorboard, mlflow, ..) was called; --pattern REGEX reads printed lines"
@@ -47,8 +44,6 @@ NOTHING_YET = (
 TRACKER_IGNORED = (
     "a tracker is called now: its rows are left out, because printed lines are recorded; --no-text records the tracker"
 )
-
-GOES_ON = "the command has ended, and a process that it started goes on unrecorded: start that in the foreground"
 
 logger = logging.getLogger("lossguard")
 
@@ -89,7 +84,7 @@ class Recorder(threading.Thread):
         self._run: RecordingRun | None = None
         self._recorder: RunRecorder | None = None
         self._recorded_until = 0.0  # time of the newest row that an earlier launcher has recorded
-        self._following: _Following | None = None
+        self._following: JournalReader | None = None
         self._opens_segment = False  # the first row of this child begins one
         self._retry_at = 0.0
         self._lock = threading.RLock()  # of all of this: `follow` and `close` are called from the main thread
@@ -126,7 +121,7 @@ class Recorder(threading.Thread):
             if self._recorder is not None:
                 self._recorder.begin_again()
             self._opens_segment = opens_segment and self._recorder is not None
-            self._following = _Following(journal)
+            self._following = JournalReader(journal)
             self.script_reports, self.ended = False, None
 
     def drain(self) -> bool:
@@ -215,7 +210,7 @@ class Recorder(threading.Thread):
             self._begin_or_stand_back()
         try:
             if "values" in entry:
-                self._write(self._following.rows.add(entry, begin))
+                self._write(self._following.rows.add_entry(entry, begin))
             elif "script_reports" in entry:
                 self._hand_over()
             elif "ended" in entry:
@@ -321,75 +316,6 @@ class Recorder(threading.Thread):
         if self._run is not None:
             self._run.hand_over()
         self._run = self._recorder = None
-
-
-class _Following:
-    """A journal, and how far it is recorded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._reader: SpoolReader | None = None
-        self._offset = AcknowledgedOffset(path)
-        self.taken = self._offset.value
-        """Offset behind the newest entry that was taken in."""
-        self.rows = JournalRows()
-        self.held: deque[tuple[dict[str, Any], int]] = deque()
-        """Printed rows that wait for a tracker's call, with the offsets at which they begin."""
-
-    @property
-    def has_rows(self) -> bool:
-        """True if rows are there that are not recorded yet."""
-        return bool(self.held) or self.rows.begin is not None
-
-    def has_waited(self, seconds: float, now: float) -> bool:
-        """Return True if the printed rows have waited for so long at `now` (unix seconds), or are too many to wait."""
-        first = next((entry["time"] for entry, _ in self.held if "time" in entry), now)
-        return bool(self.held) and (now - first >= seconds or len(self.held) >= MAX_HELD)
-
-    def has(self, kind: str) -> bool:
-        """Return True if an entry of this kind is among those that are not taken in yet."""
-        return any(kind in entry for entry, _, _ in self.entries())
-
-    def entries(self) -> Iterator[tuple[dict[str, Any], int, int]]:
-        """The entries from `taken` on, with the offsets at which they begin and end; {} for one that is cut off."""
-        if self._reader is None:
-            if not self.path.exists():
-                return
-            self._reader = SpoolReader(self.path)
-        end = self.taken
-        while lines := self._reader.raw_lines(end):
-            for offset, line in lines:
-                end = offset + len(line)
-                try:
-                    entry = json.loads(line)
-                except ValueError:  # cut off by kill -9, and continued by another process of the command
-                    entry = {}
-                yield entry, offset, end
-
-    def save(self) -> None:
-        begins = [self.rows.begin, self.held[0][1] if self.held else None]
-        offset = min((begin for begin in begins if begin is not None), default=self.taken)
-        if offset != self._offset.value:
-            self._offset.save(offset)
-
-    def is_still_written(self) -> bool:
-        """Log and return True if a process has the lock of the writer of the journal."""
-        with suppress(OSError), self.path.open("rb") as file:  # gone, or on a file system without locks
-            try:
-                lock_file(file)
-            except BlockingIOError:
-                logger.warning(GOES_ON)
-                return True
-        return False
-
-    def close(self, *, is_done: bool) -> None:
-        """Close the files; a journal of which nothing is left is deleted."""
-        if self._reader is not None:
-            self._reader.close()
-        self._offset.close()
-        if is_done:
-            self.path.unlink(missing_ok=True)
-            self.path.with_suffix(".acknowledged").unlink(missing_ok=True)
 
 
 def _newest_time(folder: Path | None) -> float:

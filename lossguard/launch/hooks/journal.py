@@ -33,6 +33,8 @@ else:  # the processes of a launched command cannot import it: its file is run h
 
 BACKLOG_LIMIT = 4 << 20
 """Bytes of lines that are kept in memory while the disk cannot be written."""
+TEXT = "text"
+"""Tracker of entries that were read from printed lines."""
 HELD = (11, 13)
 """EAGAIN and EACCES: another process holds the lock. Any other error means that the file system has no locks."""
 

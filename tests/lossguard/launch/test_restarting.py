@@ -153,12 +153,18 @@ class OrderedRun(ScriptedRun):
 
 
 def supervised(
-    folder: Path, run: OrderedRun | None = None, *, can_skip: bool = True, limits: RestartLimits | None = None
+    folder: Path,
+    run: OrderedRun | None = None,
+    *,
+    can_skip: bool = True,
+    first_step: int = 0,
+    limits: RestartLimits | None = None,
 ) -> RestartSupervisor:
     """A supervisor that has looked once, with checkpoints of the steps 5 and 20."""
     for number in (5, 20):
         (folder / f"step_{number}").touch()
-    options = Options(checkpoints=f"{folder}/step_{{step}}", resume_args="--resume {step}", can_skip=can_skip)
+    given = {"checkpoints": f"{folder}/step_{{step}}", "resume_args": "--resume {step}"}
+    options = Options(**given, can_skip=can_skip, first_step=first_step)
     adapter = ADAPTERS["generic"](["train"], {}, options)
     supervisor = RestartSupervisor(["train"], adapter, folder=folder, run_folder=None, limits=limits)
     if run is not None:
@@ -187,6 +193,24 @@ def test_an_order_that_cannot_be_carried_out_is_refused_in_a_sentence_and_the_co
     assert RestartState.read(tmp_path, History()).order is None
     supervisor.give_up(run, "it failed")
     assert run.unguarded == "it failed"
+
+
+@pytest.mark.parametrize("saves", [False, True])
+def test_a_command_that_counts_from_1_goes_on_with_the_step_after_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saves: bool
+) -> None:
+    stops: list[float] = []
+    monkeypatch.setattr(ADAPTERS["generic"], "saves_when_stopped", saves)
+    monkeypatch.setattr("lossguard.launch.restarting.Stop", lambda child, now, grace: stops.append(grace))
+    run = OrderedRun(rollback(rewind_to=6, skip_from=6, skip_to=9))
+    supervisor = supervised(tmp_path, run, first_step=1)
+    assert (run.restorable, stops) == ([6, 21], [0.0 if saves else 30.0]), "what it saves at SIGTERM is not wanted"
+    started = supervisor.after(ChildEnd(-15), run)
+    assert started is not None
+    assert started.command == ["train", "--resume", "5"]
+    assert [(each[0], each[1]) for each in run.recorded] == [("rollback", 6)]
+    assert [supervisor.batch_of(step) for step in (6, 7, 8)] == [5, 9, 10]
+    assert [path.name for path in tmp_path.glob("step_*")] == ["step_5"]
 
 
 def test_a_release_is_accepted_though_nothing_is_held(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
-"""What all adapters share, and one of them in a launcher: on a FAKE that keeps to its command line and folders."""
+"""What all adapters share."""
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,26 +20,6 @@ from lossguard.launch.adapters.adapter import (
 )
 from lossguard.vocabulary.errors import ConfigurationError
 from tests.lossguard.launch.adapters import folders
-from tests.lossguard.launch.launching import SECONDS, Launching
-from tests.lossguard.launch.resuming import trained
-
-FAKE = str(Path(__file__).with_name("fakes.py"))
-
-
-@pytest.mark.system
-@pytest.mark.parametrize("handler", [(), ("--exit-signal-handler",)], ids=["plain", "saves-on-sigterm"])
-def test_megatron_is_rolled_back_and_skips_iterations(launching: Launching, handler: tuple[str, ...]) -> None:
-    arguments = ("--save", "ckpt", "--save-interval", "5", "--train-iters", "60", *handler)
-    options = ("--run-id", "r", "--project", "p", "--restart-with", "megatron")
-    process = launching.start(sys.executable, FAKE, *arguments, options=options, WAIT_AT="14")
-    launching.wait_for_step(12)
-    launching.collector.order(id=1, key="k1", kind="rollback", rewind_to=11, skip_from=10, skip_to=14)
-    _, err = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, err
-    assert trained(launching.folder) == [*range(10), *range(14, 60)]
-    assert (launching.folder / "ckpt" / "latest_checkpointed_iteration.txt").read_text() == "60"
-    assert [each["fork_step"] for each in launching.collector.segments] == [1, 11]
-    assert launching.metric("batch_index", 1) == {step: step - 1 for step in range(15, 61)}
 
 
 @pytest.mark.parametrize(
