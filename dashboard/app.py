@@ -4,14 +4,14 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.views import banner, session, tab
+from dashboard.views import frame
 
 VIEWS = Path(__file__).parent / "views"
 ABOUT = "**Lossguard** watches training runs, and gets them past loss spikes."
 
-st.set_page_config(page_title=tab.APP, page_icon=tab.ICON, layout="wide", menu_items={"About": ABOUT})
+st.set_page_config(page_title=frame.APP, page_icon=frame.ICON, layout="wide", menu_items={"About": ABOUT})
 st.html(VIEWS / "page.css")
-session.require_reader()
+frame.require_reader()
 page = st.navigation(
     [
         st.Page(VIEWS / "runs/page.py", title="Runs", icon=":material/list:", default=True),
@@ -27,6 +27,6 @@ page = st.navigation(
     ],
     position="top",
 )
-tab.open_page(page.title)
-banner.show()
+frame.open_page(page.title)
+frame.show_banner()
 page.run()

@@ -1,4 +1,4 @@
-"""Values as people read them. Pure: values in, text out."""
+"""Values and times as people read them. Pure: values in, text out."""
 
 import html
 import math
@@ -6,9 +6,14 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any, TypeGuard
+from zoneinfo import ZoneInfo
 
+import numpy as np
+
+from dashboard.axes import Floats
 from db.models import Incident, Intervention, Order, Run
 from db.run_states import rewind_target
 from lossguard.vocabulary import wording
@@ -243,3 +248,37 @@ def _is_number(value: Any) -> bool:
 def _is_float(value: Any) -> TypeGuard[float]:
     """True for a finite number that is no integer beyond any float."""
     return _is_number(value) and -sys.float_info.max <= value <= sys.float_info.max
+
+
+DAY = 86_400.0
+EARLIEST = datetime(1, 1, 1, tzinfo=UTC).timestamp() + DAY
+LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp() - DAY
+"""Unix seconds of the first and the last time that is a date in every time zone."""
+
+
+def zone(name: str | None) -> tzinfo:
+    """The time zone of this name; UTC where this machine knows no such zone."""
+    try:
+        return ZoneInfo(name) if name else UTC
+    except (KeyError, ValueError, OSError):  # unknown, malformed, or the name of a folder
+        return UTC
+
+
+def moment(seconds: float, where: tzinfo, *, now: float | None = None) -> str:
+    """Date and time; only hour and minute when `now` is on the same day."""
+    then = local_time(seconds, where)
+    today = now is not None and local_time(now, where).date() == then.date()
+    return then.strftime("%H:%M") if today else then.isoformat(" ", "seconds")[:19]
+
+
+def local_time(seconds: float, where: tzinfo) -> datetime:
+    """Unix seconds as a date in a time zone; the nearest one that a calendar has, where a clock was far off."""
+    if math.isnan(seconds):
+        seconds = EARLIEST
+    return datetime.fromtimestamp(min(max(seconds, EARLIEST), LATEST), where)
+
+
+def on_clock(milliseconds: Floats, where: tzinfo) -> Floats:
+    """Milliseconds since 1970, shifted to local time: plotly's date axes have no time zones."""
+    offsets = [local_time(each / 1000, where).utcoffset() or timedelta() for each in milliseconds]
+    return milliseconds + 1000 * np.array([offset.total_seconds() for offset in offsets], dtype=np.float64)

@@ -134,7 +134,8 @@ class LoginRequired:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan" and self._is_data(scope["path"]):
-            person = viewer_of(self._login, HTTPConnection(scope).cookies)
+            claims = streamlit_internals.claims_in(HTTPConnection(scope).cookies)
+            person = None if claims is None else viewer(self._login, claims)
             if person is None or not person.may(Right.READ):
                 is_known = person is not None and not person.has_expired
                 text = "None of your groups may read here.\n" if is_known else "Log in on a page first.\n"
@@ -145,12 +146,6 @@ class LoginRequired:
 
     def _is_data(self, path: str) -> bool:
         return path not in self._open_paths and path.strip("/").partition("/")[0] in DATA_PATHS
-
-
-def viewer_of(login: Login, cookies: Mapping[str, str]) -> Viewer | None:
-    """Return the person whom the cookie of Streamlit's login names; None where there is none with a right signature."""
-    claims = streamlit_internals.claims_in(cookies)
-    return None if claims is None else viewer(login, claims)
 
 
 def viewer(login: Login, claims: Mapping[str, Any]) -> Viewer:

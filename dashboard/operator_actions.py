@@ -45,9 +45,9 @@ class OperatorAction:
     """Markdown: what the dialog says is about to happen."""
     success: str
     """The message when it was performed."""
-    method: str
     path: str
     """Below /api/v1."""
+    method: str = "POST"
     body: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -17,9 +17,6 @@ from starlette.routing import Route
 
 from dashboard import login, streamlit_internals
 from dashboard.allowed_hosts import HOSTS_VARIABLE, AllowedHosts, parse_names
-from dashboard.data import (  # noqa: F401 - this and `dashboard.views.run`: the first viewer need not wait for them
-    tables,
-)
 from dashboard.data.store import StoreUnavailable
 from dashboard.data.values_file import VALUES_ROUTE, values_files
 from dashboard.figures.component import CHART_JS, CHART_ROUTE, FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, figure_cache
@@ -27,19 +24,7 @@ from dashboard.login import LoginRequired
 from dashboard.page_head import PageHead
 from dashboard.security_headers import SecurityHeaders
 from dashboard.upload_limits import UploadLimits
-from dashboard.views import waiting  # noqa: F401
-from dashboard.views.run import (  # noqa: F401
-    costs,
-    curves,
-    edit,
-    families,
-    figure,
-    goodput,
-    hardware,
-    notes,
-    report_download,
-    story,
-)
+from dashboard.views.run import curves, incidents, notes, parts, record  # noqa: F401 - no viewer need wait for them
 
 IMMUTABLE = "max-age=31536000, immutable"
 

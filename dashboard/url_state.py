@@ -3,7 +3,7 @@
 Widgets write themselves into the URL: give them `key="name", bind="query-params"`. This module holds what no widget
 does: `?run=ID`, the steps in view `?steps=FIRST-LAST` or `?last=10%`, the value axes
 `?log=METRIC,METRIC&linear=..&fit-all=..`, and of the Compare page `?runs=ID,ID:SEGMENT&baseline=ID` and `&view=A-B`.
-What a viewer did to a chart is in `?hidden=..&collapsed=..&y=..` (views/chart_view.py).
+What a viewer did to a chart is in `?hidden=..&collapsed=..&y=..` (views/chart.py).
 """
 
 import math
@@ -15,8 +15,8 @@ import streamlit as st
 
 from dashboard.axes import AxisChoices
 
-_STEPS = re.compile(r"([0-9]{1,15})-([0-9]{1,15})")
-_VIEW = re.compile(r"([0-9]{1,30})-([0-9]{1,30})")  # numbers of FLOPs are long
+STEP_DIGITS, VIEW_DIGITS = 15, 30
+"""Maximum digits of a step, and of an end of the Compare page's x axis: numbers of FLOPs are long."""
 
 
 def run() -> str | None:
@@ -30,7 +30,7 @@ def set_run(run_id: str) -> None:
 
 def steps() -> tuple[int, int] | None:
     """First and last step in view; None for the whole run, or if the URL holds no valid range."""
-    return _range("steps", _STEPS)
+    return range_in(st.query_params.get("steps", ""), STEP_DIGITS)
 
 
 def set_steps(window: tuple[float, float] | None) -> None:
@@ -46,29 +46,11 @@ def last() -> str | None:
 
 def view() -> tuple[int, int] | None:
     """The range in view of the Compare page's x axis, in its units; None for all of it."""
-    return _range("view", _VIEW)
+    return range_in(st.query_params.get("view", ""))
 
 
 def set_view(window: tuple[float, float] | None) -> None:
     _set_range("view", window)
-
-
-def compared() -> str | None:
-    """The compared runs and segments as text, "ID,ID:SEGMENT"; None if the URL has no such parameter."""
-    return st.query_params.get("runs")
-
-
-def set_compared(lines: Iterable[object]) -> None:
-    st.query_params["runs"] = ",".join(map(str, lines))
-
-
-def baseline() -> str | None:
-    """The line that the others are compared with."""
-    return st.query_params.get("baseline")
-
-
-def set_baseline(line: str) -> None:
-    st.query_params["baseline"] = line
 
 
 def axis_choices() -> AxisChoices:
@@ -89,15 +71,6 @@ def _names(name: str) -> frozenset[str]:
     return frozenset(unquote(part) for part in st.query_params.get(name, "").split(",") if part)
 
 
-def incident() -> int | None:
-    """Number of the incident."""
-    return number("incident")
-
-
-def set_incident(incident_number: int) -> None:
-    set_number("incident", incident_number)
-
-
 def incident_url(run_id: str, incident_number: int) -> str:
     """The address of an incident's page, on this server."""
     return f"/incident?{urlencode({'run': run_id, 'incident': incident_number})}"
@@ -107,14 +80,6 @@ def number(name: str) -> int | None:
     """A number below 10^9; None if there is none, or no valid one."""
     text = st.query_params.get(name, "")
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
-
-
-def take_number(name: str) -> int | None:
-    """Remove a number from the URL and return it: its request is not repeated when the page is reloaded."""
-    found = number(name)
-    if name in st.query_params:
-        del st.query_params[name]
-    return found
 
 
 def set_number(name: str, value: int) -> None:
@@ -140,10 +105,10 @@ def set_texts(name: str, values: Iterable[str]) -> None:
         st.query_params.pop(name, None)
 
 
-def is_range(written: str) -> bool:
-    """True if the text is that of a range in view."""
-    match = _VIEW.fullmatch(written)
-    return match is not None and int(match[1]) < int(match[2])
+def range_in(written: str, digits: int = VIEW_DIGITS) -> tuple[int, int] | None:
+    """The ends in a text such as "100-200"; None if it is no valid range."""
+    match = re.fullmatch(rf"([0-9]{{1,{digits}}})-([0-9]{{1,{digits}}})", written)
+    return None if match is None or int(match[1]) >= int(match[2]) else (int(match[1]), int(match[2]))
 
 
 def ranges_in(written: Iterable[str]) -> dict[str, tuple[float, float]]:
@@ -151,31 +116,17 @@ def ranges_in(written: Iterable[str]) -> dict[str, tuple[float, float]]:
     found = {}
     for text in written:
         metric, _, bounds = text.rpartition(":")
-        low, high = _bounds(bounds)
-        if metric and low < high:
+        try:
+            low, high = map(float, bounds.split(".."))
+        except ValueError:
+            continue
+        if metric and low < high and math.isfinite(high - low):
             found[metric] = (low, high)
     return found
 
 
 def set_ranges(name: str, by_metric: Mapping[str, Sequence[float]]) -> None:
     set_texts(name, [f"{metric}:{low:.6g}..{high:.6g}" for metric, (low, high) in by_metric.items()])
-
-
-def _bounds(text: str) -> tuple[float, float]:
-    """The numbers of "1.5..3"; NaN for what is none."""
-    try:
-        low, high = map(float, text.split(".."))
-    except ValueError:
-        return math.nan, math.nan
-    return (low, high) if math.isfinite(high - low) else (math.nan, math.nan)
-
-
-def _range(name: str, pattern: re.Pattern[str]) -> tuple[int, int] | None:
-    match = pattern.fullmatch(st.query_params.get(name, ""))
-    if match is None:
-        return None
-    first, last = int(match[1]), int(match[2])
-    return (first, last) if first < last else None
 
 
 def _set_range(name: str, window: tuple[float, float] | None) -> None:

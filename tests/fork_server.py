@@ -29,7 +29,7 @@ IMPORTS = {
     "monitor": ("monitor.app", "monitor.cli.serve", "uvicorn.loops.uvloop", "uvicorn.protocols.http.httptools_impl"),
     "trainer": ("trainer.cli", "torch._dynamo"),
     # Not `dashboard.server`, which reads the environment when it is imported.
-    "dashboard": ("dashboard.data.tables", "dashboard.views.run.figure", "dashboard.views.run.hardware"),
+    "dashboard": ("dashboard.views.run.curves", "dashboard.views.run.parts"),
     "tests.ranks.scenarios": ("tests.ranks.gating", "tests.ranks.saving", "tests.ranks.token_means", "torch._dynamo"),
     "examples.analysis": ("pandas", "db.frames", "plotly.graph_objects"),
 }

@@ -64,7 +64,7 @@ def draw(result: dict[str, Any]) -> None:
     curves = cached.curves(facts, default_charts(facts.metrics))
     run = run_figure(curves.by_metric, Marks(incidents=facts.incidents))
     incident = facts.incidents[0]
-    signal = incident_figure(cached.incident_window(facts, incident), incident, [], None, None)
+    signal = incident_figure(cached.incident_window(facts, incident), incident, [], (), None)
     result["charts"] = [each.text for figure in (run, signal) for each in figure.layout.annotations]
 
 

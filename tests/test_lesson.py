@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.data.compute import PUBLISHED
+from dashboard.figures.compute import PUBLISHED
 from trainer.data.markov import random_chain
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -1,20 +1,88 @@
-"""Reads the curves of one run over one range of steps, and where those steps lie along an x axis."""
+"""Reads the curves of one run over one range of steps, and where those steps lie along an x axis.
+
+The perplexity of a bucket is that of its loss, so that its curve never contradicts that of the loss. Throughput is
+derived from tokens and times where a run does not report it.
+"""
 
 import math
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
 from dashboard.axes import PLAIN_STEPS, StepAxis, XAxis
-from dashboard.data import compute, throughput
-from dashboard.data.facts import LatestValue
-from dashboard.data.perplexity import LOSS, PERPLEXITY, perplexity
+from dashboard.data.facts import LatestValue, num_parameters
 from db import queries
 from db.lineage import StepRange
 from db.models import Run
 from db.queries import Series
 
-DERIVED_FROM = {PERPLEXITY: LOSS, throughput.DERIVED: "tokens"}
+PERPLEXITY, LOSS = "perplexity", "loss"
+LARGEST_LOSS = math.log(sys.float_info.max)
+"""Maximum loss in nats; the perplexity of a larger one is no float."""
+
+
+def perplexity(loss: Series) -> Series:
+    """exp of each column: that of a bucket is exp of its mean loss.
+
+    The mean of the perplexities would be that of the largest ones.
+    """
+    return replace(
+        loss,
+        min=_exp(loss.min),
+        max=_exp(loss.max),
+        mean=_exp(loss.mean),
+        first=_exp(loss.first),
+        last=_exp(loss.last),
+    )
+
+
+def _exp(column: Sequence[float | None]) -> list[float | None]:
+    """The largest float where exp of it is larger."""
+    return [
+        None if value is None else math.exp(value) if value < LARGEST_LOSS else sys.float_info.max for value in column
+    ]
+
+
+THROUGHPUT = "throughput"
+"""Name of the derived metric."""
+REPORTED_THROUGHPUT = "tokens_per_second"
+"""Name under which a loop reports it."""
+
+
+def is_throughput_derivable(metrics: Sequence[str]) -> bool:
+    """True if it can be derived and is not reported."""
+    return "tokens" in metrics and REPORTED_THROUGHPUT not in metrics and THROUGHPUT not in metrics
+
+
+def throughput(tokens: Series, times: Mapping[int, float]) -> Series:
+    """Tokens per second between the last steps of neighbouring buckets, pauses and rewinds included.
+
+    `times` are unix seconds by step.
+    """
+    rates = Series()
+    before: tuple[float, float] | None = None
+    for step, count in zip(tokens.last_step, tokens.last, strict=True):
+        if count is None or step not in times:
+            continue
+        now = (count, times[step])
+        if before is not None and now[1] > before[1]:
+            _append_rate(rates, step, (now[0] - before[0]) / (now[1] - before[1]))
+        before = now
+    return rates
+
+
+def _append_rate(series: Series, step: int, rate: float) -> None:
+    for column in (series.first_step, series.last_step):
+        column.append(step)
+    for values in (series.min, series.max, series.mean, series.last, series.first):
+        values.append(rate)
+    series.count.append(1)
+    series.non_finite.append(0)
+
+
+DERIVED_FROM = {PERPLEXITY: LOSS, THROUGHPUT: "tokens"}
 
 
 class CurveReader:
@@ -29,9 +97,9 @@ class CurveReader:
         found = self._stored({*metrics, *needed.values()}, step_ranges, self._window)
         if PERPLEXITY in needed and len(found[LOSS]):
             found[PERPLEXITY] = perplexity(found[LOSS])
-        if throughput.DERIVED in needed:
+        if THROUGHPUT in needed:
             tokens = found["tokens"]
-            found[throughput.DERIVED] = throughput.throughput(tokens, self._times(step_ranges, tokens.last_step))
+            found[THROUGHPUT] = throughput(tokens, self._times(step_ranges, tokens.last_step))
         return {name: found[name] for name in metrics}
 
     def latest(self, metric: str, step_ranges: Sequence[StepRange]) -> LatestValue | None:
@@ -61,7 +129,8 @@ class CurveReader:
     ) -> dict[int, float]:
         if x_axis is XAxis.TIME:
             return self._milliseconds(step_ranges, window)
-        scale = (compute.flops_per_token(self._run.config) or 1.0) if x_axis is XAxis.FLOPS else 1.0
+        parameters = num_parameters(self._run.config) if x_axis is XAxis.FLOPS else None
+        scale = 1.0 if parameters is None else 6.0 * parameters
         tokens = self._stored(["tokens"], step_ranges, window)["tokens"]
         ends = [*zip(tokens.first_step, tokens.first, strict=True), *zip(tokens.last_step, tokens.last, strict=True)]
         return {step: scale * count for step, count in ends if count is not None}

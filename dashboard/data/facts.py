@@ -1,7 +1,13 @@
-"""Facts about runs for pages and the report: values read from the store, without a session behind them."""
+"""Facts about runs for pages and the report: values read from the store, without a session behind them.
 
-from collections.abc import Sequence
+The number of parameters N is `num_parameters` of the run's configuration (the trainer records it; any loop can).
+Training takes about 6ND floating-point operations for D tokens (Kaplan et al. 2020, arXiv:2001.08361).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dashboard.axes import RunAxes, StepAxis
 from db.lineage import source_of
@@ -13,6 +19,37 @@ from db.runs.verdicts import Verdict
 from lossguard.vocabulary.protocol import uncertified_state
 from lossguard.vocabulary.source_facts import SourceFacts
 from monitor.detection.interventions.policy_layers import Layers
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Compute of one run."""
+
+    parameters: int | None
+    tokens: float | None
+    """Seen on the live line."""
+
+    @property
+    def tokens_per_parameter(self) -> float | None:
+        return _finite(self.tokens / self.parameters) if self.tokens is not None and self.parameters else None
+
+    @property
+    def flops(self) -> float | None:
+        """6ND."""
+        return _finite(6.0 * self.parameters * self.tokens) if self.tokens is not None and self.parameters else None
+
+
+def _finite(value: float) -> float | None:
+    """Return the value, None for NaN and infinity: a loop may report such a token count."""
+    return value if math.isfinite(value) else None
+
+
+def num_parameters(config: Mapping[str, Any]) -> int | None:
+    """Return the number of parameters; None if the configuration does not have it."""
+    value = config.get("num_parameters")
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e18:
+        return int(value)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +84,6 @@ def progress(run: Run, newest: Sequence[StepTime]) -> StepProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class RunCard:
-    """A run in the list of runs."""
-
-    run: Run
-    progress: StepProgress
-    loss: float | None
-    """The newest value, non-finite ones included; None when none of the newest steps has one."""
-    tokens: float | None
-    """Seen on the live line."""
-    sparkline: list[float]
-    """Largest finite loss of each bucket of the newest steps."""
-
-
-@dataclass(frozen=True, slots=True)
 class RunFacts:
     """Everything about one run except its curves."""
 
@@ -83,6 +106,10 @@ class RunFacts:
     """Layers of the policy: the collector's, the project's and the run's."""
     notes: Sequence[StepNote] = ()
     """Notes of people at its steps, by step."""
+
+    @property
+    def compute(self) -> Compute:
+        return Compute(num_parameters(self.run.config), self.newest.get("tokens"))
 
     @property
     def source(self) -> SourceFacts:

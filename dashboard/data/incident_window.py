@@ -46,19 +46,21 @@ class StepWindow:
 
 
 @dataclass(frozen=True, slots=True)
-class IncidentWindow:
-    """Steps [first, last] around an incident."""
+class IncidentWindow(StepWindow):
+    """The rows of these steps."""
 
-    first: int
-    last: int
-    complete: bool
-    """True if it contains the whole incident."""
     original: Rows
     """The line on which the incident occurred, to the end of its segment."""
     bands: Mapping[str, Band]
     """Expected bands of `original`, by signal."""
     replacement: Rows | None
     """The line that replaced it after a rewind."""
+
+    @property
+    def step_times(self) -> dict[int, float]:
+        """Unix seconds at which the steps of `original` were done."""
+        rows = self.original
+        return {} if rows.times is None else dict(zip(rows.steps.tolist(), rows.times.tolist(), strict=True))
 
 
 def default_window(facts: RunFacts, incident: Incident) -> StepWindow:
@@ -91,6 +93,11 @@ def interventions_of(facts: RunFacts, incident: Incident) -> list[Intervention]:
 def rewound_step(facts: RunFacts, intervention: Intervention) -> int | None:
     """The step to which the trainer rewound; None when it did not (yet)."""
     return run_states.rewound_step(intervention, facts.orders.get(intervention.number))
+
+
+def rewound_steps(facts: RunFacts, interventions: Iterable[Intervention]) -> list[int]:
+    """The steps to which the trainer rewound."""
+    return [step for each in interventions if (step := rewound_step(facts, each)) is not None]
 
 
 def skipped_batches(facts: RunFacts, interventions: Iterable[Intervention]) -> list[tuple[int, int]]:

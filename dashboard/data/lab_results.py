@@ -1,8 +1,35 @@
-"""Results of the trainer's lab (`python -m trainer lab .. --json`), by sweep. lab_results_file.py reads them."""
+"""Results of the trainer's lab (`python -m trainer lab .. --json`), by sweep; lab_results_file.py reads them. Pure.
 
-from collections.abc import Hashable, Sequence
+Through losses at several amounts of compute there is a power law.
+"""
+
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+import numpy as np
+
+from dashboard import formatting
+from lossguard.vocabulary import wording
+
+MAX_WITH_DECIMALS = 1e6
+MAX_DECIMALS = 12
+
+
+class RoundedEstimate(wording.Estimate):
+    """A mean with its standard error."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Format with two significant digits of the error, as in "1.953 +- 0.012"."""
+        if not math.isfinite(self.mean):
+            return "not finite"
+        if not 0.0 < self.standard_error < math.inf or abs(self.mean) >= MAX_WITH_DECIMALS:
+            return formatting.number(self.mean)
+        decimals = min(MAX_DECIMALS, max(0, 1 - math.floor(math.log10(self.standard_error))))
+        return f"{self.mean:.{decimals}f} \N{PLUS-MINUS SIGN} {self.standard_error:.{decimals}f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,10 +46,6 @@ class SwitchRun:
     """Bits per character; None if the data is not text."""
     log_z: float
 
-    @property
-    def identity(self) -> Hashable:
-        return self.recipe, self.seed
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingRun:
@@ -33,10 +56,6 @@ class ScalingRun:
     parameters: int
     tokens: int
     held_out_loss: float
-
-    @property
-    def identity(self) -> Hashable:
-        return self.width, self.tokens, self.seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +69,6 @@ class UnstableRun:
     steps_lost: int
     largest_jump: float | None
     """The largest peak relative to the level before; None without a jump."""
-
-    @property
-    def identity(self) -> Hashable:
-        return self.safeguard, self.seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +86,6 @@ class ExposureRun:
     bias: float
     true_inputs: float
 
-    @property
-    def identity(self) -> Hashable:
-        return self.trained_with, self.seed
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemperatureRun:
@@ -87,10 +98,6 @@ class TemperatureRun:
     hits: float
     """Mean probability that a sample is the true token."""
 
-    @property
-    def identity(self) -> Hashable:
-        return self.temperature, self.seed
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gradients:
@@ -100,10 +107,6 @@ class Gradients:
     cross_entropy: float
     squared_error_one_wrong: float
     squared_error_spread: float
-
-    @property
-    def identity(self) -> Hashable:
-        return self.probability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,10 +121,6 @@ class CalibrationRun:
     surest_loss: float
     loss_floor: float
 
-    @property
-    def identity(self) -> Hashable:
-        return self.smoothing, self.seed
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbilityRun:
@@ -131,10 +130,6 @@ class AbilityRun:
     seed: int
     first_loss: float
     last_loss: float
-
-    @property
-    def identity(self) -> Hashable:
-        return self.kind, self.seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,3 +157,82 @@ def groups(runs: Sequence[Run], name: str) -> dict[Any, list[Run]]:
     for run in runs:
         found.setdefault(getattr(run, name), []).append(run)
     return found
+
+
+MIN_SIZES = 3
+"""A law through two sizes would fit whatever they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class PowerLaw:
+    """loss = coefficient * compute ** -exponent."""
+
+    coefficient: float
+    exponent: float
+
+    def __call__(self, compute: float) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(self.coefficient * np.power(compute, -self.exponent))
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The runs of one model size."""
+
+    width: int
+    parameters: int
+    tokens: int
+    losses: Sequence[ScalingRun]
+
+    @property
+    def flops(self) -> float:
+        """6ND."""
+        return 6.0 * self.parameters * self.tokens
+
+    @property
+    def loss(self) -> RoundedEstimate:
+        """Held-out, over the seeds."""
+        return RoundedEstimate.of(run.held_out_loss for run in self.losses)
+
+
+@dataclass(frozen=True, slots=True)
+class FittedLaw:
+    """Laws through the same sizes."""
+
+    law: PowerLaw
+    """Through the mean losses of all sizes."""
+    law_of_smaller: PowerLaw
+    """Through all sizes but the largest."""
+    exponent: RoundedEstimate
+    """Over the laws of single seeds; of the seeds that all sizes have."""
+
+
+def sizes(runs: Sequence[ScalingRun]) -> list[Size]:
+    """Return the sizes by rising compute. Runs of one width and different numbers of tokens are different sizes."""
+    keys = {(run.width, run.parameters, run.tokens) for run in runs}
+    found = [Size(*key, [run for run in runs if (run.width, run.parameters, run.tokens) == key]) for key in keys]
+    return sorted(found, key=lambda size: (size.flops, size.width))
+
+
+def fit(by_size: Sequence[Size]) -> FittedLaw | None:
+    """Fit the law; None with fewer than three amounts of compute, or if a mean loss has no logarithm."""
+    compute, means = [size.flops for size in by_size], [size.loss.mean for size in by_size]
+    if len(set(compute)) < MIN_SIZES or not all(0.0 < loss < math.inf for loss in means):
+        return None
+    by_seed = [{run.seed: run.held_out_loss for run in size.losses} for size in by_size]
+    seeds = sorted(set.intersection(*(set(losses) for losses in by_seed)))
+    exponents = [_law(compute, [losses[seed] for losses in by_seed]).exponent for seed in seeds]
+    return FittedLaw(_law(compute, means), _law(compute[:-1], means[:-1]), RoundedEstimate.of(exponents))
+
+
+def _law(compute: Sequence[float], losses: Sequence[float]) -> PowerLaw:
+    """Fit the logarithms by least squares; NaN if a loss is not above 0, or there is one amount of compute."""
+    if min(losses) <= 0.0:
+        return PowerLaw(math.nan, math.nan)
+    x, y = np.log(compute), np.log(losses)
+    variance = float(((x - x.mean()) ** 2).sum())
+    if not variance > 0.0:
+        return PowerLaw(math.nan, math.nan)
+    slope = float(((x - x.mean()) * (y - y.mean())).sum()) / variance
+    with np.errstate(over="ignore"):
+        return PowerLaw(float(np.exp(y.mean() - slope * x.mean())), -slope)

@@ -7,10 +7,10 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_type_hints
 
 from dashboard.data.lab_results import (
     AbilityRun,
@@ -18,6 +18,7 @@ from dashboard.data.lab_results import (
     ExposureRun,
     Gradients,
     LabResults,
+    Run,
     ScalingRun,
     SwitchRun,
     TemperatureRun,
@@ -78,7 +79,7 @@ def parse(name: str, content: bytes) -> LabResults:
                 f"{place}: it has none of the fields {', '.join(SWEEPS)}; upload the output of `{COMMAND}`."
             )
         for run in sweep.read(fields):
-            key = (sweep.name, run.identity)
+            key = (sweep.name, *(getattr(run, name) for name in sweep.identity))
             if key in seen:
                 raise LabResultsError(f"{place}: the run of line {seen[key]} again; leave one of the two out.")
             seen[key] = number
@@ -110,6 +111,13 @@ class _Fields:
 
     place: str
     values: Mapping[str, Any]
+
+    def run(self, kind: type[Run], /, **computed: Any) -> Run:
+        """Return a run with `computed` fields and, by their types, those that have the names of its other ones."""
+        read: dict[Any, Callable[[str], Any]] = {str: self.text, int: self.whole, float: self.number}
+        types = get_type_hints(kind)
+        found = {name: read.get(types[name], self.optional)(name) for name in types if name not in computed}
+        return kind(**found, **computed)
 
     def text(self, name: str) -> str:
         value = self._required(name)
@@ -185,39 +193,25 @@ def _shortened(text: str) -> str:
     return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
 
 
-def _switch(fields: _Fields) -> Iterator[SwitchRun]:
+def _one(kind: type[Any]) -> Callable[[_Fields], Iterable[Any]]:
+    """Return a reader of objects that have each field of such a run."""
+    return lambda fields: [fields.run(kind)]
+
+
+def _switch(fields: _Fields) -> Iterable[SwitchRun]:
     error = fields.optional("held_out_loss_se")
-    yield SwitchRun(
-        recipe=fields.text("recipe"),
-        seed=fields.whole("seed"),
-        held_out_loss=fields.number("held_out_loss"),
-        held_out_loss_se=math.nan if error is None else error,
-        bits_per_byte=fields.optional("bits_per_byte"),
-        bits_per_character=fields.optional("bits_per_character"),
-        log_z=fields.number("log_z"),
-    )
+    return [fields.run(SwitchRun, held_out_loss_se=math.nan if error is None else error)]
 
 
-def _size(fields: _Fields) -> Iterator[ScalingRun]:
-    yield ScalingRun(
-        width=fields.whole("width", least=1),
-        seed=fields.whole("seed"),
-        parameters=fields.whole("parameters", least=1),
-        tokens=fields.whole("tokens", least=1),
-        held_out_loss=fields.number("held_out_loss"),
-    )
+def _size(fields: _Fields) -> Iterable[ScalingRun]:
+    return [fields.run(ScalingRun, **{name: fields.whole(name, least=1) for name in ("width", "parameters", "tokens")})]
 
 
-def _safeguard(fields: _Fields) -> Iterator[UnstableRun]:
+def _safeguard(fields: _Fields) -> Iterable[UnstableRun]:
     jumps = fields.inner_list("jumps")
-    yield UnstableRun(
-        safeguard=fields.text("safeguard"),
-        seed=fields.whole("seed"),
-        final_loss=fields.number("final_loss"),
-        num_jumps=len(jumps),
-        steps_lost=sum(max(0, jump.whole("end") - jump.whole("begin")) for jump in jumps),
-        largest_jump=max((_ratio(jump.number("peak"), jump.number("level")) for jump in jumps), default=None),
-    )
+    lost = sum(max(0, jump.whole("end") - jump.whole("begin")) for jump in jumps)
+    largest = max((_ratio(jump.number("peak"), jump.number("level")) for jump in jumps), default=None)
+    return [fields.run(UnstableRun, num_jumps=len(jumps), steps_lost=lost, largest_jump=largest)]
 
 
 def _ratio(peak: float, level: float) -> float:
@@ -225,83 +219,45 @@ def _ratio(peak: float, level: float) -> float:
     return peak / level if math.isfinite(peak) and level > 0.0 else math.inf
 
 
-def _way(fields: _Fields) -> Iterator[ExposureRun]:
+def _way(fields: _Fields) -> Iterable[ExposureRun]:
+    of_way = {"trained_with": fields.text("trained_with"), "loss_floor": fields.number("loss_floor")}
     for model in fields.inner_list("models"):
         exposure = model.inner("exposure")
-        yield ExposureRun(
-            trained_with=fields.text("trained_with"),
-            seed=model.whole("seed"),
-            loss_floor=fields.number("loss_floor"),
-            held_out_loss=model.number("held_out_loss"),
-            true_prefixes=exposure.inner("true_prefixes").number("mean"),
-            own_prefixes=exposure.inner("own_prefixes").number("mean"),
-            bias=exposure.inner("bias").number("mean"),
-            true_inputs=model.number("true_inputs"),
-        )
+        means = {name: exposure.inner(name).number("mean") for name in ("true_prefixes", "own_prefixes", "bias")}
+        yield model.run(ExposureRun, **of_way, **means)
 
 
-def _temperature(fields: _Fields) -> Iterator[TemperatureRun]:
-    yield TemperatureRun(
-        temperature=fields.number("temperature"),
-        seed=fields.whole("seed"),
-        loss=fields.number("loss"),
-        entropy=fields.number("entropy"),
-        hits=fields.number("hits"),
-    )
-
-
-def _gradients(fields: _Fields) -> Iterator[Gradients]:
-    yield Gradients(
-        probability=fields.number("probability"),
-        cross_entropy=fields.number("cross_entropy"),
-        squared_error_one_wrong=fields.number("squared_error_one_wrong"),
-        squared_error_spread=fields.number("squared_error_spread"),
-    )
-
-
-def _calibration(fields: _Fields) -> Iterator[CalibrationRun]:
-    bins = [
-        (fields.entry("bins", each, 0), fields.entry("bins", each, 1), fields.entry("bins", each, 2))
-        for each in fields.rows("bins")
-    ]
+def _calibration(fields: _Fields) -> Iterable[CalibrationRun]:
+    bins = [[fields.entry("bins", each, place) for place in range(3)] for each in fields.rows("bins")]
     total = sum(count for count, _, _ in bins)
-    yield CalibrationRun(
-        smoothing=fields.number("smoothing"),
-        seed=fields.whole("seed"),
-        loss=fields.number("loss"),
-        error=sum(count * abs(sure - right) for count, sure, right in bins) / total if total > 0 else math.nan,
-        surest_loss=fields.number("surest_loss"),
-        loss_floor=fields.number("loss_floor"),
-    )
+    error = sum(count * abs(sure - right) for count, sure, right in bins) / total if total > 0 else math.nan
+    return [fields.run(CalibrationRun, error=error)]
 
 
-def _abilities(fields: _Fields) -> Iterator[AbilityRun]:
+def _abilities(fields: _Fields) -> Iterable[AbilityRun]:
     kinds = fields.inner("kinds")
     for kind in kinds.values:
         losses = kinds.rows(kind)
-        yield AbilityRun(
-            kind=kind[:MAX_LETTERS],
-            seed=fields.whole("seed"),
-            first_loss=kinds.as_number(kind, losses[0]) if losses else math.nan,
-            last_loss=kinds.as_number(kind, losses[-1]) if losses else math.nan,
-        )
+        first, last = (kinds.as_number(kind, losses[end]) if losses else math.nan for end in (0, -1))
+        yield fields.run(AbilityRun, kind=kind[:MAX_LETTERS], first_loss=first, last_loss=last)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sweep:
+class _Sweep(NamedTuple):
     name: str
     """Name of its field in LabResults."""
-    read: Callable[[_Fields], Iterator[Any]]
+    identity: Sequence[str]
+    """Fields by which its runs differ."""
+    read: Callable[[_Fields], Iterable[Any]]
 
 
 SWEEPS: Mapping[str, _Sweep] = {
-    "recipe": _Sweep("switches", _switch),
-    "width": _Sweep("scaling", _size),
-    "safeguard": _Sweep("unstable", _safeguard),
-    "trained_with": _Sweep("exposure", _way),
-    "temperature": _Sweep("temperature", _temperature),
-    "probability": _Sweep("gradients", _gradients),
-    "smoothing": _Sweep("calibration", _calibration),
-    "copied": _Sweep("abilities", _abilities),
+    "recipe": _Sweep("switches", ("recipe", "seed"), _switch),
+    "width": _Sweep("scaling", ("width", "tokens", "seed"), _size),
+    "safeguard": _Sweep("unstable", ("safeguard", "seed"), _safeguard),
+    "trained_with": _Sweep("exposure", ("trained_with", "seed"), _way),
+    "temperature": _Sweep("temperature", ("temperature", "seed"), _one(TemperatureRun)),
+    "probability": _Sweep("gradients", ("probability",), _one(Gradients)),
+    "smoothing": _Sweep("calibration", ("smoothing", "seed"), _calibration),
+    "copied": _Sweep("abilities", ("kind", "seed"), _abilities),
 }
 """Sweeps by a field that only their results have."""

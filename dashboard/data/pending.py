@@ -50,6 +50,12 @@ def hold(facts: RunFacts) -> Intervention | None:
     return holding[-1] if holding and facts.run.state == RunState.RUNNING else None
 
 
+def to_decide(facts: RunFacts) -> list[Intervention]:
+    """The proposals, then the hold."""
+    held = hold(facts)
+    return proposed(facts) + ([] if held is None else [held])
+
+
 def is_held(facts: RunFacts) -> bool:
     return hold(facts) is not None
 

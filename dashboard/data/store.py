@@ -3,7 +3,8 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 import streamlit as st
@@ -67,14 +68,25 @@ def open_store(url: str) -> Iterator[Session]:
         raise StepsAway(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
 
 
-def cached_briefly(function: Callable[P, T]) -> Callable[P, T]:
-    """Cache results that change during a run, for all viewers: they share the object and must not modify it."""
-    return cached_for(CACHE_SECONDS)(function)
+def cached_read(
+    seconds: float = CACHE_SECONDS, *, max_entries: int = 256
+) -> Callable[[Callable[Concatenate[Session, P], T]], Callable[P, T]]:
+    """Have a function of a session open the store itself, and keep its results for all viewers.
 
+    They share the object and must not modify it. An argument whose name begins with an underscore is no part of the key
+    (Streamlit's convention). The function raises StoreUnavailable.
+    """
 
-def cached_for(seconds: float) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Cache results as `cached_briefly` does, for the given seconds."""
-    return st.cache_resource(ttl=seconds, show_spinner=False, max_entries=256)
+    def decorate(read: Callable[Concatenate[Session, P], T]) -> Callable[P, T]:
+        @st.cache_resource(ttl=seconds, show_spinner=False, max_entries=max_entries)
+        @wraps(read)  # by its name and its source Streamlit tells the results of one function from those of another
+        def kept(url: str, *args: P.args, **kwargs: P.kwargs) -> T:
+            with open_store(url) as session:
+                return read(session, *args, **kwargs)
+
+        return lambda *args, **kwargs: kept(database_url(), *args, **kwargs)
+
+    return decorate
 
 
 @st.cache_resource

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from dashboard import clock, formatting
+from dashboard import formatting
 from dashboard.data.facts import RunFacts
 from lossguard.vocabulary import wording
 from lossguard.vocabulary.run_search import flattened
@@ -100,7 +100,7 @@ def configuration(facts: RunFacts, zone: tzinfo) -> pd.DataFrame:
         "Commit": run.git_commit,
         "Host": run.host,
         "Devices": ", ".join(map(str, run.devices)),
-        "Started at": clock.moment(run.started_at, zone),
+        "Started at": formatting.moment(run.started_at, zone),
         "Policy": None if run.policy is None else formatting.details(run.policy),
         **flattened(mask_json(run.config)),
         **{f"{name} version": version for name, version in run.versions.items()},
@@ -117,4 +117,4 @@ def in_zone(rows: pd.DataFrame, zone: tzinfo) -> pd.DataFrame:
 
 
 def _moment(seconds: float) -> datetime:
-    return clock.local(seconds, UTC)
+    return formatting.local_time(seconds, UTC)

@@ -21,7 +21,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from dashboard.data import throughput
+from dashboard.data import curve_reader
 from dashboard.data.cached import MAX_POINTS
 from dashboard.data.curve_reader import CurveReader
 from dashboard.data.store import open_store
@@ -110,7 +110,7 @@ class ValuesFile:
         max_points = 2 * MAX_FULL_STEPS if is_full else MAX_POINTS
         curves = CurveReader(session, run, self.window, max_points)
         for line in lines:
-            if is_full and metric != throughput.DERIVED:
+            if is_full and metric != curve_reader.THROUGHPUT:
                 for step_range in line:
                     yield from self._steps(session, run, metric, step_range)
             else:

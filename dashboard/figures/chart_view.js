@@ -1,6 +1,6 @@
 // What a viewer did to a chart, host.view: hidden legend entries, collapsed panels, the ranges that were zoomed to, and
 // `last`: the newest part of the run that stays in view, such as "10%" or "1000" steps.
-// The page keeps it in the URL (views/chart_view.py). Each report has the next number, `turn`; the page says which one
+// The page keeps it in the URL (views/chart.py). Each report has the next number, `turn`; the page says which one
 // its figure answers, and one that answers an earlier report is not drawn: it was made for another view.
 
 const ASK_AGAIN_MS = 1500;

@@ -13,7 +13,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,12 @@ def pack(figure: go.Figure) -> PackedFigure:
     return PackedFigure(hashlib.sha256(text).hexdigest(), gzip.compress(text, 1, mtime=0), int(figure.layout.height))
 
 
+@st.cache_resource(show_spinner=False, max_entries=320)
+def cached_figure(key: tuple[Hashable, ...], _make: Callable[[], go.Figure]) -> PackedFigure:
+    """Pack a figure once for all viewers. `key` holds all that it depends on; `_make` is called for a new one."""
+    return pack(_make())
+
+
 def as_json(figure: go.Figure) -> str:
     return json.dumps(figure.to_plotly_json(), separators=(",", ":"), allow_nan=False, default=_plain)
 
@@ -130,7 +136,7 @@ def show(
 ) -> None:
     """Draw `figure`; `label` is for screen readers, `title` (default: the label) stands above a downloaded picture.
 
-    `view` is what the URL says about the chart (views/chart_view.py); `on_view` is called when `viewed(key)` has
+    `view` is what the URL says about the chart (views/chart.py); `on_view` is called when `viewed(key)` has
     changed. `csv` is the URL of the values in view.
     """
     packed = figure if isinstance(figure, PackedFigure) else pack(figure)
@@ -144,14 +150,10 @@ def show(
         "view": view,
         "csv": csv,
     }
-    _component(data=data, key=key, on_view_change=on_view or _nothing)
+    _component(data=data, key=key, on_view_change=on_view or (lambda: None))
 
 
 def viewed(key: str) -> dict[str, Any]:
     """Return the viewer's changes to the chart, as chart_view.js reports them; empty before the first report."""
     found: dict[str, Any] = (st.session_state.get(key) or {}).get("view") or {}
     return found
-
-
-def _nothing() -> None:
-    pass

@@ -1,12 +1,98 @@
 """A run's training compute, compared with that of published runs. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.data.compute import CHINCHILLA, PUBLISHED, Compute, PublishedRun
+from dashboard.data.facts import Compute
 from dashboard.figures.style import BLUE, GREEN, GREY, base_figure
+
+CHINCHILLA = 20.0
+"""Compute-optimal tokens per parameter, approximately (Hoffmann et al. 2022, arXiv:2203.15556)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRun:
+    """A training run, as its authors published it or as others estimated it."""
+
+    name: str
+    source: str
+    parameters: float | None
+    """Number of parameters; None if it was not published."""
+    tokens: float | None
+    """Tokens of the whole training; None if they were not published."""
+    reported_flops: float | None = None
+    """FLOPs as published or estimated; None if only the size is known."""
+    is_estimated: bool = False
+    """True if a number is an estimate of others, or of ours."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} (estimated)" if self.is_estimated else self.name
+
+    @property
+    def flops(self) -> float:
+        """6ND where both are known, otherwise what was reported."""
+        if self.parameters is None or self.tokens is None:
+            assert self.reported_flops is not None
+            return self.reported_flops
+        return 6 * self.parameters * self.tokens
+
+
+PUBLISHED = (
+    PublishedRun(
+        name="GPT-2 1.5B, one pass",
+        source="Radford et al. 2019: 40 GB of text; 4 bytes a token is an estimate, the number of passes is unknown",
+        parameters=1.542e9,
+        tokens=10e9,
+        is_estimated=True,
+    ),
+    PublishedRun(
+        name="GPT-3 175B",
+        source="Brown et al. 2020, arXiv:2005.14165, table D.1",
+        parameters=175e9,
+        tokens=300e9,
+        reported_flops=3.14e23,
+    ),
+    PublishedRun(
+        name="Chinchilla 70B",
+        source="Hoffmann et al. 2022, arXiv:2203.15556: the budget of Gopher",
+        parameters=70e9,
+        tokens=1.4e12,
+        reported_flops=5.76e23,
+    ),
+    PublishedRun(
+        name="Llama 2 7B", source="Touvron et al. 2023, arXiv:2307.09288, table 1", parameters=7e9, tokens=2e12
+    ),
+    PublishedRun(
+        name="Llama 2 70B", source="Touvron et al. 2023, arXiv:2307.09288, table 1", parameters=70e9, tokens=2e12
+    ),
+    PublishedRun(
+        name="Llama 3 8B", source="Meta 2024, model card: over 15 trillion tokens", parameters=8e9, tokens=15e12
+    ),
+    PublishedRun(
+        name="Llama 3 70B", source="Meta 2024, model card: over 15 trillion tokens", parameters=70e9, tokens=15e12
+    ),
+    PublishedRun(
+        name="Llama 3.1 405B",
+        source="Grattafiori et al. 2024, arXiv:2407.21783",
+        parameters=405e9,
+        tokens=15.6e12,
+        reported_flops=3.8e25,
+    ),
+    PublishedRun(
+        name="GPT-4",
+        source="Epoch AI's estimate; the technical report (arXiv:2303.08774) gives neither size nor tokens",
+        parameters=None,
+        tokens=None,
+        reported_flops=2.1e25,
+        is_estimated=True,
+    ),
+)
+"""Published runs in the order of their publication."""
+
 
 ROW_HEIGHT = 39
 """Pixels."""
@@ -35,7 +121,7 @@ def published_figure(flops: Mapping[str, float]) -> go.Figure:
 
 def _beside_published(own: Sequence[tuple[str, float, str, str]]) -> go.Figure:
     """`own`: name, FLOPs, colour and symbol of each."""
-    rows = [*own, *((_label(each), each.flops, GREY, "square") for each in PUBLISHED)][::-1]
+    rows = [*own, *((each.label, each.flops, GREY, "square") for each in PUBLISHED)][::-1]
     figure = base_figure(height=ROW_HEIGHT * len(rows) + 54, top=8, bottom=46)
     figure.add_scatter(
         x=[flops for _, flops, _, _ in rows],
@@ -60,7 +146,3 @@ def _beside_published(own: Sequence[tuple[str, float, str, str]]) -> go.Figure:
         yaxis={"showgrid": True, "zeroline": False, "automargin": True},
     )
     return figure
-
-
-def _label(run: PublishedRun) -> str:
-    return f"{run.name} (estimated)" if run.is_estimated else run.name

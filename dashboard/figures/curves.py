@@ -4,6 +4,7 @@
 which signal moved first.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle
@@ -15,17 +16,21 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from dashboard import formatting
 from dashboard.axes import AxisChoices, Floats, RunAxes, XAxis, compact
 from dashboard.data.facts import Curve
-from dashboard.figures.edges import edge_markers
-from dashboard.figures.expected_band import expected_band
-from dashboard.figures.float32 import as_float32
-from dashboard.figures.line_style import DISCARDED, LIVE, LineStyle
+from dashboard.figures.lines import (
+    DISCARDED,
+    LIVE,
+    LineStyle,
+    PlacedLine,
+    edge_markers,
+    floats,
+    non_finite_crosses,
+    value_axes,
+)
 from dashboard.figures.marks import Marks, draw_marks
-from dashboard.figures.non_finite import non_finite_crosses
+from dashboard.figures.packed_trace import as_float32
 from dashboard.figures.panels import LABEL_ROW, Panel, panel_figure, panel_layout
-from dashboard.figures.placed_line import PlacedLine, floats
-from dashboard.figures.smoothing import smoothed
-from dashboard.figures.style import PANEL_COLOURS, number_format, with_alpha
-from dashboard.figures.value_axes import value_axes
+from dashboard.figures.style import GREY, NUMBER, PANEL_COLOURS, number_format, scatter, with_alpha
+from db.queries import Series
 from lossguard.vocabulary.metrics import short_name
 from monitor.detection.expected_bands import Band
 
@@ -114,19 +119,17 @@ def _line(panel: Panel, line: PlacedLine, y: Floats, pauses: Sequence[int]) -> d
     label = formatting.escape_plotly(short_name(panel.metric)) + style.note
     number = number_format(panel.metric, line.largest)
     range_text = f" (%{{customdata[0]:{number}}} .. %{{customdata[1]:{number}}})" if bucketed else ""
-    trace = {
-        "type": "scatter",
-        "x": compact(np.insert(x, pauses, x[pauses])),
-        "y": np.insert(y, pauses, np.nan),
-        "yaxis": panel.value_axis,
-        "name": style.name,
-        "legendgroup": style.name,
-        "legendrank": (1 if style.name == LIVE.name else 500) + panel.position,  # also the order of hover texts
-        "mode": "lines+markers" if len(series) <= MAX_POINTS_WITH_MARKERS else "lines",
-        "line": {"color": style.color, "width": style.width, "dash": style.dash},
-        "marker": {"size": 5},
-        "hovertemplate": f"{label} %{{y:{number}}}{range_text}<extra></extra>",
-    }
+    trace = scatter(
+        panel.value_axis,
+        compact(np.insert(x, pauses, x[pauses])),
+        np.insert(y, pauses, np.nan),
+        style.name,
+        mode="lines+markers" if len(series) <= MAX_POINTS_WITH_MARKERS else "lines",
+        hover=f"{label} %{{y:{number}}}{range_text}",
+        legendrank=(1 if style.name == LIVE.name else 500) + panel.position,  # also the order of hover texts
+        line={"color": style.color, "width": style.width, "dash": style.dash},
+        marker={"size": 5},
+    )
     if bucketed:
         ranges = np.stack([line.low, line.high], axis=1)
         trace["customdata"] = as_float32(np.insert(ranges, pauses, np.nan, axis=0))
@@ -152,20 +155,18 @@ def _envelope(panel: Panel, line: PlacedLine) -> list[dict[str, Any]]:
     style, finite = line.style, ~np.isnan(line.low)
     x = compact(line.x[finite])
     return [
-        {
-            "type": "scatter",
-            "x": x,
-            "y": column[finite],
-            "yaxis": panel.value_axis,
-            "name": "smallest .. largest",
-            "legendgroup": style.name,
-            "showlegend": False,
-            "mode": "lines",
-            "line": {"color": with_alpha(style.color, 0.55), "width": 0.8},
-            "fill": fill,
-            "fillcolor": with_alpha(style.color, 0.22),
-            "hoverinfo": "skip",
-        }
+        scatter(
+            panel.value_axis,
+            x,
+            column[finite],
+            "smallest .. largest",
+            legendgroup=style.name,
+            showlegend=False,
+            line={"color": with_alpha(style.color, 0.55), "width": 0.8},
+            fill=fill,
+            fillcolor=with_alpha(style.color, 0.22),
+            hoverinfo="skip",
+        )
         for column, fill in ((line.low, None), (line.high, "tonexty"))
     ]
 
@@ -193,3 +194,49 @@ def without_repeated_legend_entries(traces: list[dict[str, Any]]) -> list[dict[s
         if trace["showlegend"]:
             seen.add(trace["name"])
     return traces
+
+
+def smoothed(series: Series, span: int) -> Floats:
+    """The average of the buckets' means with weights that fall to 1/e in `span` steps; NaN where a bucket has none.
+
+    The average is divided by the weight it has so far (the bias correction of Adam), so that a line does not start at
+    zero. A gap does not reset it.
+    """
+    average, weight, previous_step = 0.0, 0.0, None
+    line = np.full(len(series), np.nan)
+    for index, (step, mean) in enumerate(zip(series.last_step, series.mean, strict=True)):
+        if mean is None or not math.isfinite(mean):
+            continue
+        decay = math.exp(-(step - previous_step) / span) if previous_step is not None else 0.0
+        gain = max(1 - decay, 1e-9) if previous_step is not None else 1 - math.exp(-1 / span)
+        average, weight, previous_step = decay * average + gain * mean, decay * weight + gain, step
+        line[index] = average / weight
+    return line
+
+
+MAX_BAND_POINTS = 400
+"""Points of each line; a longer band is thinned."""
+
+
+def expected_band(panel: Panel, x: Floats, band: Band) -> list[dict[str, Any]]:
+    """Return the expected band at these positions; a gap during the warm-up."""
+    warm = np.flatnonzero(np.isfinite(band.low) & np.isfinite(band.high))
+    drawn = warm[:: -max(1, -(-len(warm) // MAX_BAND_POINTS))][::-1]  # with the newest one
+    if not len(drawn):
+        return []
+    axis, x, low, high = panel.value_axis, compact(x[drawn]), band.low[drawn], band.high[drawn]
+    edge: dict[str, Any] = {"line": {"color": with_alpha(GREY, 0.5), "width": 0.5}, "hoverinfo": "skip"}
+    limits = f"%{{customdata[0]:{NUMBER}}} .. %{{customdata[1]:{NUMBER}}}"
+    return [
+        scatter(axis, x, low, "expected band", showlegend=False, **edge),
+        scatter(axis, x, high, "expected band", fill="tonexty", fillcolor=with_alpha(GREY, 0.25), **edge),
+        scatter(
+            axis,
+            x,
+            band.expected[drawn],
+            "expected",
+            hover=f"expected %{{y:{NUMBER}}} (band {limits})",
+            line={"color": GREY, "width": 1.2, "dash": "dash"},
+            customdata=np.stack([low, high], axis=1),
+        ),
+    ]

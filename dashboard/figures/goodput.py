@@ -1,11 +1,37 @@
-"""Chart of a run's time by its causes. Pure."""
+"""Use of a run's time by its causes: in words, and as a chart. Pure."""
+
+from collections.abc import Mapping
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.data.goodput import NAMES
 from dashboard.figures.style import BLUE, GREEN, GREY, OLIVE, ORANGE, PURPLE, SKY, VERMILLION, base_figure
 from db.goodput.accounting import Breakdown, TimeCause
+
+NAMES: Mapping[TimeCause, str] = {
+    TimeCause.TRAINING: "Training",
+    TimeCause.SPIKE: "Spikes",
+    TimeCause.RESTART: "Restarts",
+    TimeCause.REWIND: "Rewinds of the loop",
+    TimeCause.CHECKPOINT: "Checkpoints",
+    TimeCause.EVALUATION: "Evaluation",
+    TimeCause.WAITING: "Waiting for people",
+    TimeCause.HANG: "Hangs",
+    TimeCause.STARTUP: "Start-up",
+    TimeCause.OTHER: "Other",
+}
+
+
+def largest_loss(breakdown: Breakdown) -> TimeCause | None:
+    """Return the cause that took the most time, besides training; None if nothing was lost."""
+    lost = [cause for cause in breakdown.largest_first() if cause is not TimeCause.TRAINING]
+    return lost[0] if lost else None
+
+
+def lost_seconds(breakdown: Breakdown) -> float:
+    """Return the seconds that did not train the model."""
+    return max(0.0, breakdown.total - breakdown.seconds[TimeCause.TRAINING])
+
 
 VIOLET, SILVER = "#7A4FB5", "#BDBDBD"
 COLOURS = {

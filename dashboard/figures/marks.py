@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from dashboard import formatting
 from dashboard.axes import Floats, RunAxes
-from dashboard.data.facts import Curve
+from dashboard.data.facts import Curve, RunFacts
 from dashboard.figures.panels import Panel, PanelLayout, vertical_band, vertical_line
-from dashboard.figures.skipped_updates import skipped_update_marks
-from dashboard.figures.style import GREEN, GREY, OLIVE, ORANGE, VERMILLION
+from dashboard.figures.style import GREEN, GREY, OLIVE, ORANGE, VERMILLION, scatter
 from dashboard.url_state import incident_url
 from db.lineage import OUTLIER
 from db.models import Event, Incident, Intervention, Order
+from db.queries import Series
 from db.records.step_notes import StepNote
 from db.run_states import rewound_step
 from lossguard.vocabulary import wording
@@ -39,6 +39,10 @@ HOVER_LINE_LETTERS = 60
 """Width of a line of a note: plotly does not break lines."""
 MAX_INCIDENTS = 300
 """Marked at once, with their interventions: nobody could distinguish more, and thousands take a browser seconds."""
+SKIPPED_UPDATE = "skipped update"
+"""Name in the legend."""
+SKIPPED_HEIGHT = 0.03
+"""Height of the marks of skipped updates in their panel, 0..1."""
 MARKER_LETTERS = 3
 """Width of a marker, in letters."""
 
@@ -61,6 +65,20 @@ class Marks:
     run_id: str | None = None
     """Id of the run to whose incidents the markers link; None: they link nowhere."""
 
+    @classmethod
+    def of(cls, facts: RunFacts, *, skipped: Curve | None, most: int | None = None) -> "Marks":
+        """The marks of a run, with the newest events and notes, at most `most` of each."""
+        newest = slice(None if most is None else -most, None)
+        return cls(
+            incidents=facts.incidents,
+            interventions=facts.interventions,
+            orders=facts.orders,
+            events=facts.events[newest],
+            last_step=facts.progress.done - 1,
+            skipped=skipped,
+            notes=facts.notes[newest],
+        )
+
 
 @dataclass(slots=True)
 class DrawnMarks:
@@ -80,7 +98,7 @@ def draw_marks(
         _add_incidents(drawn, layout.label_row, marks, run_axes, window)
         _add_interventions(drawn, layout.panels[0], marks, run_axes)
         if marks.skipped is not None:
-            drawn.traces += skipped_update_marks(layout.panels[0], marks.skipped, run_axes)
+            drawn.traces += _skipped_updates(layout.panels[0], marks.skipped, run_axes)
         if marks.notes:
             drawn.traces.append(_pins(layout.panels[0], marks.notes, run_axes))
     return drawn
@@ -124,16 +142,19 @@ def _incident_labels(
 ) -> dict[str, Any]:
     x = np.array([run_axes.at(incident.segment, incident.detected_step) for incident in incidents])
     on_left = x > first + 0.75 * (last - first)
-    return _markers("incident", x.tolist(), {"y": [0.5] * len(x), "yaxis": label_row.mark_axis}) | {
-        "mode": "markers+text",
-        "marker": {"symbol": "triangle-down", "size": 12, "color": VERMILLION},
-        "text": _incident_names(incidents, x, on_left, last - first),
-        "textposition": np.where(on_left, "middle left", "middle right").tolist(),
-        "textfont": {"size": 12},
-        "meta": ((x - first) / (last - first or 1.0)).tolist(),  # positions in view, for component.js
-        "customdata": [_incident_hover(incident) for incident in incidents],
-        "hovertemplate": "%{customdata}<extra></extra>",
-    }
+    return _markers(
+        label_row.mark_axis,
+        x.tolist(),
+        [0.5] * len(x),
+        "incident",
+        [_incident_hover(incident) for incident in incidents],
+        mode="markers+text",
+        marker={"symbol": "triangle-down", "size": 12, "color": VERMILLION},
+        text=_incident_names(incidents, x, on_left, last - first),
+        textposition=np.where(on_left, "middle left", "middle right").tolist(),
+        textfont={"size": 12},
+        meta=((x - first) / (last - first or 1.0)).tolist(),  # positions in view, for component.js
+    )
 
 
 def _incident_names(incidents: Sequence[Incident], x: Floats, on_left: NDArray[np.bool_], width: float) -> list[str]:
@@ -168,18 +189,11 @@ def _add_interventions(drawn: DrawnMarks, panel: Panel, marks: Marks, run_axes: 
         decided = run_axes.at(segment, intervention.details.get("decided_step", target))
         below_names = {"y1": panel.top}  # of incidents, which it would strike through
         drawn.shapes.append(vertical_line(at, {"color": GREEN, "width": 1.4, "dash": "dash"}) | below_names)
-        drawn.traces.append(_arrow(panel, at, decided, _intervention_hover(intervention, order)))
+        look: dict[str, Any] = {"line": {"color": GREEN, "width": 1.6}, "marker": ARROW_HEAD}
+        texts, heights = [_intervention_hover(intervention, order)] * 2, [ARROW_HEIGHT] * 2
+        arrow = _markers(panel.mark_axis, [at, decided], heights, "intervention", texts, mode="lines+markers", **look)
+        drawn.traces.append(arrow)
         _add_skip(drawn, panel, intervention, float(run_axes.live.at([target])[0]))
-
-
-def _arrow(panel: Panel, head: float, tail: float, hover: str) -> dict[str, Any]:
-    return _markers("intervention", [head, tail], {"y": [ARROW_HEIGHT] * 2, "yaxis": panel.mark_axis}) | {
-        "mode": "lines+markers",
-        "line": {"color": GREEN, "width": 1.6},
-        "marker": ARROW_HEAD,
-        "customdata": [hover] * 2,
-        "hovertemplate": "%{customdata}<extra></extra>",
-    }
 
 
 def _add_skip(drawn: DrawnMarks, panel: Panel, intervention: Intervention, at: float) -> None:
@@ -187,14 +201,9 @@ def _add_skip(drawn: DrawnMarks, panel: Panel, intervention: Intervention, at: f
     if intervention.skip_from is None or intervention.skip_to is None:
         return
     count = formatting.plural(intervention.skip_to - intervention.skip_from, "batch", "batches")
-    drawn.traces.append(
-        _markers("skipped batches", [at], {"y": [0.0], "yaxis": panel.mark_axis})
-        | {
-            "marker": {"symbol": "square-x-open", "size": 11, "color": ORANGE, "line": {"width": 1.6}},
-            "customdata": [f"{count} ({wording.batches(intervention.skip_from, intervention.skip_to)})"],
-            "hovertemplate": "skipped from here: %{customdata}<extra></extra>",
-        }
-    )
+    text = f"skipped from here: {count} ({wording.batches(intervention.skip_from, intervention.skip_to)})"
+    marker = {"symbol": "square-x-open", "size": 11, "color": ORANGE, "line": {"width": 1.6}}
+    drawn.traces.append(_markers(panel.mark_axis, [at], [0.0], "skipped batches", [text], marker=marker))
 
 
 def _intervention_hover(intervention: Intervention, order: Order | None) -> str:
@@ -214,15 +223,16 @@ def _add_events(drawn: DrawnMarks, panels: list[Panel], marks: Marks, run_axes: 
         shape = vertical_line(run_axes.at(event.segment, event.step or 0), line)
         drawn.shapes.append(shape | {"layer": "below", "y1": panels[0].top})
     if declared:
-        y = {"y": [0.0] * len(declared), "yaxis": panels[0].mark_axis}
-        drawn.traces.append(_event_markers(declared, run_axes, "declared event", "diamond", y))
+        heights = [0.0] * len(declared)
+        trace = _event_markers(panels[0].mark_axis, declared, run_axes, heights, "declared event", "diamond")
+        drawn.traces.append(trace)
     for panel in panels:
         outliers = [event for event in marks.events if _is_outlier_of(event, panel.metric)]
         if outliers:
             low, high = panel.bounds
             values = [min(max(event.details["value"], low), high) for event in outliers]  # on the edge if beyond it
-            y = {"y": values, "yaxis": panel.value_axis}
-            drawn.traces.append(_event_markers(outliers, run_axes, "outlier, ignored", "circle-open", y))
+            trace = _event_markers(panel.value_axis, outliers, run_axes, values, "outlier, ignored", "circle-open")
+            drawn.traces.append(trace)
 
 
 def _is_outlier_of(event: Event, metric: str) -> bool:
@@ -233,13 +243,12 @@ def _is_outlier_of(event: Event, metric: str) -> bool:
 
 
 def _event_markers(
-    events: Sequence[Event], run_axes: RunAxes, name: str, symbol: str, y: Mapping[str, Any]
+    axis: str, events: Sequence[Event], run_axes: RunAxes, y: Sequence[float], name: str, symbol: str
 ) -> dict[str, Any]:
-    return _markers(name, [run_axes.at(event.segment, event.step or 0) for event in events], y) | {
-        "marker": {"symbol": symbol, "size": 8, "color": GREY},
-        "customdata": [_event_hover(event) for event in events],
-        "hovertemplate": f"{name}: %{{customdata}}<extra></extra>",
-    }
+    x = [run_axes.at(event.segment, event.step or 0) for event in events]
+    texts = [_event_hover(event) for event in events]
+    marker = {"symbol": symbol, "size": 8, "color": GREY}
+    return _markers(axis, x, y, name, texts, before=f"{name}: ", marker=marker)
 
 
 def _event_hover(event: Event) -> str:
@@ -257,13 +266,17 @@ def _pins(panel: Panel, notes: Sequence[StepNote], run_axes: RunAxes) -> dict[st
         hovers.setdefault(note.step, []).append(_note_hover(note))
     x = run_axes.live.at(list(hovers)).repeat(3).tolist()
     y = [PIN_HEAD, PIN_POINT, None] * len(hovers)
-    return _markers("note", x, {"y": y, "yaxis": panel.mark_axis}) | {
-        "mode": "lines+markers",
-        "line": {"color": OLIVE, "width": 2},
-        "marker": PIN_MARKER | {"size": [10, 0, 0] * len(hovers)},
-        "customdata": ["<br>".join(texts) for texts in hovers.values() for _ in range(3)],
-        "hovertemplate": "note: %{customdata}<extra></extra>",
-    }
+    return _markers(
+        panel.mark_axis,
+        x,
+        y,
+        "note",
+        ["<br>".join(texts) for texts in hovers.values() for _ in range(3)],
+        before="note: ",
+        mode="lines+markers",
+        line={"color": OLIVE, "width": 2},
+        marker=PIN_MARKER | {"size": [10, 0, 0] * len(hovers)},
+    )
 
 
 def _note_hover(note: StepNote) -> str:
@@ -272,5 +285,45 @@ def _note_hover(note: StepNote) -> str:
     return "<br>".join(map(formatting.escape_plotly, lines))
 
 
-def _markers(name: str, x: Sequence[float], y: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": "scatter", "x": x, **y, "name": name, "legendgroup": name, "mode": "markers", "cliponaxis": False}
+def _markers(
+    axis: str,
+    x: Sequence[float],
+    y: Sequence[float | None],
+    name: str,
+    texts: Sequence[str],
+    *,
+    before: str = "",
+    mode: str = "markers",
+    **more: Any,
+) -> dict[str, Any]:
+    """`texts` are for the pointer, each after `before`."""
+    hover = f"{before}%{{customdata}}"
+    return scatter(axis, x, y, name, mode=mode, hover=hover, cliponaxis=False, customdata=texts, **more)
+
+
+def num_skipped(series: Series) -> int:
+    """Updates that were skipped on this line; what is no number of updates counts for nothing."""
+    means = [0.0 if mean is None else mean for mean in series.mean]
+    return round(sum(max(mean, 0.0) * count for mean, count in zip(means, series.count, strict=True)))
+
+
+def _skipped_updates(panel: Panel, curve: Curve, run_axes: RunAxes) -> list[dict[str, Any]]:
+    """Return one trace for the live line, and one for each discarded branch."""
+    lines = [(curve.live, run_axes.live)]
+    lines += [(series, run_axes.branches.get(segment, run_axes.live)) for segment, series in curve.discarded.items()]
+    marker = {"symbol": "triangle-up-open", "size": 9, "color": ORANGE, "line": {"width": 1.8}}
+    traces = []
+    for series, step_axis in lines:
+        if at := [place for place, most in enumerate(series.max) if most is not None and most > 0]:
+            x = step_axis.at([series.first_step[place] for place in at]).tolist()
+            texts = [_skipped_hover(series, place) for place in at]
+            heights = [SKIPPED_HEIGHT] * len(at)
+            traces.append(_markers(panel.mark_axis, x, heights, SKIPPED_UPDATE, texts, marker=marker))
+    return traces
+
+
+def _skipped_hover(series: Series, place: int) -> str:
+    first, last = series.first_step[place], series.last_step[place]
+    count = round((series.mean[place] or 0.0) * series.count[place])
+    where = f"step {formatting.count(first)}" if first == last else f"steps {formatting.count(first)} to {last:,}"
+    return f"{formatting.plural(count, 'update', 'updates')} skipped at {where}"

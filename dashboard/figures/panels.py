@@ -13,11 +13,9 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
 from dashboard.axes import Floats, XAxis
-from dashboard.figures.float32 import LARGEST, SMALLEST
-from dashboard.figures.frame import CONSTANT, Range, axis_range
-from dashboard.figures.log_scale import ALWAYS_LOG
-from dashboard.figures.packed_trace import packed
-from dashboard.figures.style import GREY, base_figure, metric_axis, number_format, with_alpha
+from dashboard.figures.packed_trace import LARGEST, SMALLEST, packed
+from dashboard.figures.style import GREY, base_figure, metric_axis, number_format, scatter, with_alpha
+from dashboard.figures.value_axis import ALWAYS_LOG, CONSTANT, Range, axis_range
 from lossguard.vocabulary.metrics import title
 
 FIRST_PANEL_HEIGHT, PANEL_HEIGHT, GAP, LABEL_ROW = 320, 130, 42, 18
@@ -27,27 +25,17 @@ TOP, BOTTOM = 40, 46
 
 NOTHING, NOTHING_ABOVE_0 = "no finite values", "log scale, no values above 0"
 """Notes in the title of a panel that shows no value."""
+
+
+def _x_axis_of(title: str, hover: str, **more: Any) -> dict[str, Any]:
+    return {"title": {"text": title, "standoff": 8}, "unifiedhovertitle": {"text": hover}, **more}
+
+
 X_AXES: dict[XAxis, dict[str, Any]] = {
-    XAxis.STEP: {
-        "title": {"text": "Step", "standoff": 8},
-        "tickformat": ",d",
-        "unifiedhovertitle": {"text": "step %{x:,d}"},
-    },
-    XAxis.TOKENS: {
-        "title": {"text": "Tokens", "standoff": 8},
-        "tickformat": "~s",
-        "unifiedhovertitle": {"text": "%{x:.4s} tokens"},
-    },
-    XAxis.TIME: {
-        "title": {"text": "Time", "standoff": 8},
-        "type": "date",
-        "unifiedhovertitle": {"text": "%{x|%Y-%m-%d %H:%M:%S}"},
-    },
-    XAxis.FLOPS: {
-        "title": {"text": "Floating-point operations (6ND)", "standoff": 8},
-        "exponentformat": "power",
-        "unifiedhovertitle": {"text": "%{x:.3e} FLOPs"},
-    },
+    XAxis.STEP: _x_axis_of("Step", "step %{x:,d}", tickformat=",d"),
+    XAxis.TOKENS: _x_axis_of("Tokens", "%{x:.4s} tokens", tickformat="~s"),
+    XAxis.TIME: _x_axis_of("Time", "%{x|%Y-%m-%d %H:%M:%S}", type="date"),
+    XAxis.FLOPS: _x_axis_of("Floating-point operations (6ND)", "%{x:.3e} FLOPs", exponentformat="power"),
 }
 MAX_NARROW = 8
 """Fewer steps in view have a tick each: plotly would write the same step at two ticks."""
@@ -224,11 +212,10 @@ def _placeholders(layout: PanelLayout, traces: Sequence[Mapping[str, Any]]) -> l
     """A trace without a point for each panel that has none: plotly draws no axes without a trace."""
     used = {trace["yaxis"] for trace in traces}
     return [
-        {"type": "scatter", "x": [None], "y": [None], "yaxis": panel.value_axis, "name": NOTHING, "mode": "lines",
-         "showlegend": False, "hoverinfo": "skip"}
+        scatter(panel.value_axis, [None], [None], NOTHING, legendgroup="", showlegend=False, hoverinfo="skip")
         for panel in layout.panels
         if used.isdisjoint((panel.value_axis, panel.mark_axis))
-    ]  # fmt: skip
+    ]
 
 
 def _values(panel: Panel, traces: Sequence[Mapping[str, Any]]) -> Floats:

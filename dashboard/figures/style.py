@@ -48,6 +48,14 @@ def base_figure(*, height: int, top: int = 36, bottom: int = 46, revision: str =
     )
 
 
+def scatter(
+    axis: str, x: Any, y: Any, name: str, *, mode: str = "lines", hover: str = "", **more: Any
+) -> dict[str, Any]:
+    """A trace on the y axis `axis`, as plotly's dictionary; `hover` is a template of plotly's."""
+    trace = {"type": "scatter", "x": x, "y": y, "yaxis": axis, "name": name, "legendgroup": name, "mode": mode}
+    return trace | ({"hovertemplate": f"{hover}<extra></extra>"} if hover else {}) | more
+
+
 DIGITS = {".3~g": 3}
 """Significant digits of the formats that name a number of them."""
 MAX_FORMATTED = 1e15

@@ -5,8 +5,6 @@ contents.py           what a report contains, read from the store through the sa
 summary.py            the run in a few sentences
 document.py           the HTML (report.html.jinja, report.css)
 incident_sections.py  one section for each incident
-tables.py             tables of bounded size
-pictures.py           the figures of the pages, and the scripts that draw them (report.js)
-printing.py           HTML to PDF, by the system's Chromium
-atomic_file.py        a file that is written completely or not at all
+parts.py              tables of bounded size, the figures of the pages, and the scripts that draw them (report.js)
+output.py             the file, written completely or not at all: HTML, or a PDF by the system's Chromium
 """

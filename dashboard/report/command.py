@@ -48,8 +48,7 @@ def _zone(name: str) -> tzinfo:
 
 def _check(path: Path) -> None:
     """Refuse what can be refused before the run is read."""
-    from dashboard.report.atomic_file import CannotWrite, check_writable
-    from dashboard.report.printing import CannotPrint, find_browser
+    from dashboard.report.output import CannotPrint, CannotWrite, check_writable, find_browser
 
     if path.suffix not in SUFFIXES:
         refuse(f"{path}: the name of the file must end in {' or '.join(SUFFIXES)}")
@@ -74,21 +73,20 @@ def _page(run: str, database: str, zone: tzinfo) -> tuple[str, str]:
     from streamlit import logger  # late: Streamlit takes a second to import, an error should not
 
     logger.set_log_level("ERROR")  # it would warn that no page is served, which is meant
-    from dashboard.data import run_lookup, run_pages
+    from dashboard.data import run_list
     from dashboard.data.store import StoreUnavailable
     from dashboard.report import contents, document
 
     try:
-        chosen = run_lookup.find_run(run_pages.called(run), run).id
+        chosen = contents.find_run(run_list.called(run), run).id
         read = contents.read_contents(chosen, now=time.time(), zone=zone)
         return document.render(read, contents.read_incidents(read.facts, read.limits)), chosen
-    except (run_lookup.NoSuchRun, StoreUnavailable) as reason:
+    except (contents.NoSuchRun, StoreUnavailable) as reason:
         refuse(str(reason).rstrip("."))
 
 
 def _write(page: str, path: Path) -> None:
-    from dashboard.report.atomic_file import CannotWrite, write_atomically
-    from dashboard.report.printing import CannotPrint, print_pdf
+    from dashboard.report.output import CannotPrint, CannotWrite, print_pdf, write_atomically
 
     def make(part: Path) -> None:
         if path.suffix == ".pdf":

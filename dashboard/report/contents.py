@@ -1,19 +1,55 @@
-"""Contents of a report: read through the same modules as the pages, within limits."""
+"""Contents of a report: the run that a person names, read through the same modules as the pages, within limits."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
 from dashboard.data import cached, incident_window
 from dashboard.data.facts import Curve, RunFacts
 from dashboard.data.incident_window import IncidentWindow
-from dashboard.data.run_lookup import NoSuchRun
 from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind
-from db.models import Incident, Intervention
+from db.models import Incident, Intervention, Run
 from lossguard.vocabulary.gating import SKIPPED
 from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS, default_charts
 from lossguard.vocabulary.states import IncidentState
+
+LATEST = "latest"
+MAX_SUGGESTIONS = 5
+"""Runs that an error names."""
+
+
+class NoSuchRun(LookupError):
+    """Raised if no run matches, or several do; the message names candidates."""
+
+
+def find_run(runs: Sequence[Run], query: str) -> Run:
+    """Find a run by id, project/name, name, or the beginning of an id: the first of these that matches any run.
+
+    `latest` is the first of `runs`, unless a run is called so. Raises NoSuchRun.
+    """
+    matchers: tuple[Callable[[Run], bool], ...] = (
+        lambda run: run.id == query,
+        lambda run: f"{run.project}/{run.name}" == query,
+        lambda run: run.name == query,
+        lambda run: bool(query) and run.id.startswith(query),
+    )
+    for matches in matchers:
+        found = [run for run in runs if matches(run)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            more = ", .." if len(found) > MAX_SUGGESTIONS else ""
+            raise NoSuchRun(f"{query!r} matches {len(found)} runs; name one by its id: {_ids(found)}{more}")
+    if query == LATEST and runs:
+        return runs[0]
+    if not runs:
+        raise NoSuchRun(f"there is no run {query!r}: the store has no runs yet")
+    raise NoSuchRun(f"there is no run {query!r} in this store; the newest are: {_ids(runs)}")
+
+
+def _ids(runs: Sequence[Run]) -> str:
+    return ", ".join(run.id for run in runs[:MAX_SUGGESTIONS])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,20 +11,17 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from dashboard import clock, formatting
-from dashboard.data import compute, held_out, pending, tables
-from dashboard.data.compute import Compute
+from dashboard import formatting
+from dashboard.data import held_out, pending, tables
 from dashboard.data.facts import RunFacts
-from dashboard.data.goodput import NAMES
 from dashboard.figures.compute import compute_figure
 from dashboard.figures.curves import run_figure
-from dashboard.figures.marks import Marks
-from dashboard.figures.skipped_updates import num_skipped
+from dashboard.figures.goodput import NAMES
+from dashboard.figures.marks import Marks, num_skipped
 from dashboard.report import summary
 from dashboard.report.contents import ReportContents, ReportIncident
 from dashboard.report.incident_sections import incident_sections
-from dashboard.report.pictures import PICTURE_SCALE, POLICY, SCRIPTS, picture
-from dashboard.report.tables import ReportTable, bounded_table
+from dashboard.report.parts import PICTURE_SCALE, POLICY, SCRIPTS, ReportTable, bounded_table, picture
 from db.goodput.accounting import Breakdown
 from lossguard.vocabulary.metrics import short_name
 
@@ -41,7 +38,8 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
     )  # fmt: skip
     facts, zone, limits = contents.facts, contents.zone, contents.limits
     sections, curves = incident_sections(contents, incidents), _curves(contents)
-    compute_picture = _compute_picture(facts)
+    used = compute_figure(facts.compute)
+    compute_picture = None if used is None else picture(used, label="Compute beside published runs")
     has_picture = bool(curves or compute_picture or any(each["picture"] for each in sections))
     return environment.get_template("report.html.jinja").render(
         policy=Markup(POLICY),
@@ -50,7 +48,7 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
         title=formatting.run_title(facts.run),
         verdict=facts.verdict,
         about=_about(facts),
-        written=clock.moment(contents.written_at, zone),
+        written=formatting.moment(contents.written_at, zone),
         zone=str(zone),
         sentences=summary.sentences(contents),
         pending=pending.sentences(facts),
@@ -111,17 +109,8 @@ def _numbers(contents: ReportContents) -> list[tuple[str, str]]:
 
 
 def _curves(contents: ReportContents) -> list[Markup]:
-    names, facts, pictures = list(contents.curves), contents.facts, []
-    events = facts.events[-contents.limits.max_events :]
-    marks = Marks(
-        incidents=facts.incidents,
-        interventions=facts.interventions,
-        orders=facts.orders,
-        events=events,
-        last_step=facts.progress.done - 1,
-        skipped=contents.skipped,
-        notes=facts.notes[-contents.limits.max_events :],
-    )
+    names, pictures = list(contents.curves), []
+    marks = Marks.of(contents.facts, skipped=contents.skipped, most=contents.limits.max_events)
     for first in range(0, len(names), CURVES_PER_PICTURE):
         part = names[first : first + CURVES_PER_PICTURE]
         figure = run_figure({name: contents.curves[name] for name in part}, marks)
@@ -165,11 +154,8 @@ def _lost(contents: ReportContents) -> ReportTable | None:
     """Return one row for each rewind, and the total."""
     if not contents.rewinds:
         return None
-    facts, max_rows, total = (
-        contents.facts,
-        contents.limits.max_rows,
-        summary.lost_compute(contents.facts, contents.rewinds, contents.written_at),
-    )
+    facts, max_rows = contents.facts, contents.limits.max_rows
+    total = summary.lost_compute(facts, contents.rewinds, contents.written_at)
     rows = [
         (
             f"{each.reason}" + (f", incident {each.incident}" if each.incident else ""),
@@ -196,7 +182,7 @@ def _lost(contents: ReportContents) -> ReportTable | None:
 
 
 def _compute(facts: RunFacts) -> list[tuple[str, str]]:
-    used = _used(facts)
+    used = facts.compute
     numbers = [
         ("Parameters", formatting.abbreviated(used.parameters)),
         ("Tokens", formatting.abbreviated(used.tokens)),
@@ -204,15 +190,6 @@ def _compute(facts: RunFacts) -> list[tuple[str, str]]:
         ("FLOPs (6ND)", formatting.scientific(used.flops)),
     ]
     return numbers if facts.mfu is None else [*numbers, ("Model FLOPs utilisation", formatting.percent(facts.mfu))]
-
-
-def _compute_picture(facts: RunFacts) -> Markup | None:
-    figure = compute_figure(_used(facts))
-    return None if figure is None else picture(figure, label="Compute beside published runs")
-
-
-def _used(facts: RunFacts) -> Compute:
-    return Compute(compute.num_parameters(facts.run.config), facts.newest.get("tokens"))
 
 
 def _tables(contents: ReportContents) -> list[tuple[str, ReportTable]]:

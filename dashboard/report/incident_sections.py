@@ -6,16 +6,14 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from dashboard import clock, formatting
-from dashboard.data import cause, pending
-from dashboard.data.before_after import before_and_after
+from dashboard import formatting
+from dashboard.data import incidents, pending
 from dashboard.data.facts import RunFacts
-from dashboard.data.incident_window import MAX_WINDOW_STEPS, IncidentWindow, rewound_step, skipped_batches
-from dashboard.data.timeline import timeline
+from dashboard.data.incident_window import MAX_WINDOW_STEPS, IncidentWindow, rewound_steps, skipped_batches
+from dashboard.data.incidents import before_and_after, timeline
 from dashboard.figures.incident import incident_figure
 from dashboard.report.contents import ReportContents, ReportIncident
-from dashboard.report.pictures import PICTURE_SCALE, picture
-from dashboard.report.tables import ReportTable, bounded_table, cut
+from dashboard.report.parts import PICTURE_SCALE, ReportTable, bounded_table, cut, picture
 from db.models import Intervention
 from lossguard.vocabulary import wording
 
@@ -62,22 +60,17 @@ def _numbers(contents: ReportContents, each: ReportIncident) -> ReportTable | No
 
 def _timeline(contents: ReportContents, each: ReportIncident) -> list[tuple[str, str, str, str]]:
     """Name, step, time and note of each entry."""
-    entries = timeline(each.incident, each.interventions, contents.facts.orders, _step_times(each.window).get)
+    times = {} if each.window is None else each.window.step_times
+    entries = timeline(each.incident, each.interventions, contents.facts.orders, times.get)
     return [
         (
             entry.name,
             "" if entry.step is None else f"step {entry.step:,}",
-            "" if entry.at is None else clock.moment(entry.at, contents.zone),
+            "" if entry.at is None else formatting.moment(entry.at, contents.zone),
             entry.note,
         )
         for entry in entries
     ]
-
-
-def _step_times(window: IncidentWindow | None) -> dict[int, float]:
-    if window is None or window.original.times is None:
-        return {}
-    return dict(zip(window.original.steps.tolist(), window.original.times.tolist(), strict=True))
 
 
 def _verdict(contents: ReportContents, each: ReportIncident) -> dict[str, Any] | None:
@@ -85,11 +78,11 @@ def _verdict(contents: ReportContents, each: ReportIncident) -> dict[str, Any] |
     if not verdict:
         return None
     rows, letters = contents.limits.max_reasons, contents.limits.max_reason_letters
-    arms = pd.DataFrame(cause.arms(verdict))
+    arms = pd.DataFrame(incidents.arms(verdict))
     return {
         "sentence": cut(verdict.get("sentence", ""), letters),
-        "cause": cut(cause.describe(verdict), letters),
-        "culprits": cut(cause.culprits(verdict), letters),
+        "cause": cut(incidents.cause_of(verdict), letters),
+        "culprits": cut(incidents.culprits(verdict), letters),
         "arms": _table(contents, arms, max_rows=rows, max_letters=letters),
     }
 
@@ -115,8 +108,8 @@ def _picture(facts: RunFacts, each: ReportIncident) -> Markup | None:
     number, window = each.incident.number, each.window
     if window is None or not len(window.original):
         return None
-    steps = [step for one in each.interventions if (step := rewound_step(facts, one)) is not None]
-    figure = incident_figure(window, each.incident, each.interventions, steps[-1] if steps else None, None)
+    rewinds = rewound_steps(facts, each.interventions)
+    figure = incident_figure(window, each.incident, each.interventions, rewinds, None)
     return picture(figure, label=f"Signals around incident {number}", scale=PICTURE_SCALE)
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from dashboard import clock, formatting
-from dashboard.data import compute, held_out, pending
-from dashboard.data.facts import Curve, RunFacts
+from dashboard import formatting
+from dashboard.data import held_out, pending
+from dashboard.data.facts import Compute, Curve, RunFacts
 from dashboard.report.contents import ReportContents
 from db.goodput import rollback_costs
 from db.goodput.rollback_costs import Rewind
@@ -58,8 +58,7 @@ def with_share(text: str, share: float | None) -> str:
 
 def flops(tokens: float | None, facts: RunFacts) -> float | None:
     """6ND; None where N or D is not known."""
-    per_token = compute.flops_per_token(facts.run.config)
-    return None if per_token is None or tokens is None else per_token * tokens
+    return Compute(facts.compute.parameters, tokens).flops
 
 
 def duration(facts: RunFacts, now: float) -> float:
@@ -97,8 +96,8 @@ def _progress(facts: RunFacts, now: float, zone: tzinfo) -> list[str]:
     sentence = f"The run {verbs.get(current, f'is {current} after')} {_work(facts)}"
     sentence += f" in {formatting.duration(duration(facts, now))}"
     if current == SILENT:
-        sentence += f" when its reports stopped on {clock.moment(facts.run.last_report_at, zone)}"
-    started = f"It started on {clock.moment(facts.run.started_at, zone)}"
+        sentence += f" when its reports stopped on {formatting.moment(facts.run.last_report_at, zone)}"
+    started = f"It started on {formatting.moment(facts.run.started_at, zone)}"
     if current == RunState.RUNNING and facts.progress.seconds_left is not None:
         started += f" and needs about {formatting.duration(facts.progress.seconds_left)} more"
     return [f"{sentence}.", f"{started}."]

@@ -1,18 +1,103 @@
-"""Shared parts of all pages: refresh rates, the run that the URL names, and messages when there is nothing to show."""
+"""The frame of every page: the viewer and the tab, refresh rates, the run that the URL names, and messages.
 
+Without a login the viewer is nobody in particular; with one, a page is shown to those who may read.
+"""
+
+import os
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 
 import streamlit as st
 
-from dashboard import formatting, url_state
-from dashboard.data import cached, pending, run_pages
+from dashboard import formatting, login, url_state
+from dashboard.data import cached, collector_watch, pending, run_list
+from dashboard.data.collector_watch import Outage
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import StepsUnreadable, StoreUnavailable
-from dashboard.views import run_picker, session, tab
+from dashboard.login import LOGIN_VARIABLE, Login, Right, Viewer
+from dashboard.operator_actions import collector_url
+from dashboard.views import run_picker
 from db.runs.filters import RunFilter
 from lossguard.vocabulary.run_search import RunOrder
 from lossguard.vocabulary.states import RunState
+
+
+@cache
+def _login(path: str) -> Login:
+    return login.read(Path(path))
+
+
+def has_login() -> bool:
+    """True if viewers log in."""
+    return bool(os.environ.get(LOGIN_VARIABLE))
+
+
+def viewer() -> Viewer | None:
+    """The person who has logged in; None without a login, and for somebody who has not."""
+    if not has_login() or not st.user.get("is_logged_in"):
+        return None
+    return login.viewer(_login(os.environ[LOGIN_VARIABLE]), st.user.to_dict())
+
+
+def has_expired() -> bool:
+    """True if viewers log in, and the login of this one has ended."""
+    person = viewer()
+    return has_login() and (person is None or person.has_expired)
+
+
+def require_reader() -> None:
+    """Ask for a login, or refuse, and stop the script, unless the viewer may read; else show who it is."""
+    if not has_login():
+        return
+    person = viewer()
+    if person is None or person.has_expired:
+        st.title("Lossguard")
+        st.markdown("Log in to see the runs." if person is None else "Your login has expired.")
+        st.button("Log in", on_click=st.login, type="primary", icon=":material/login:", key="log-in")
+        st.stop()
+    name = formatting.escape_markdown(person.name)
+    if Right.READ not in person.rights:
+        st.title("Lossguard")
+        st.error(
+            f"{name}: none of your groups may read here. Ask whoever runs this dashboard.", icon=":material/block:"
+        )
+        st.button("Log out", on_click=st.logout, icon=":material/logout:", key="log-out")
+        st.stop()
+    with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
+        st.caption(name, width="content")
+        st.button("Log out", on_click=st.logout, icon=":material/logout:", key="log-out", type="tertiary")
+
+
+APP = "Lossguard"
+ICON, ICON_WAITING = (str(Path(__file__).parents[1] / name) for name in ("icon.svg", "icon-waiting.svg"))
+TAB_PAGE = "tab_page"
+"""Key in the session: title of the page."""
+TAB_SHOWN = "tab_shown"
+"""Key in the session: title and icon as they were last sent."""
+
+
+def open_page(page: str) -> None:
+    """A page begins: its name until it says more."""
+    st.session_state[TAB_PAGE] = page
+    _send_tab(f"{page} - {APP}", ICON)
+
+
+def show_tab(facts: RunFacts | None = None, *, waiting: int = 0) -> None:
+    """Name the run and its verdict, and how many decisions wait for a person; again when they have changed."""
+    page = st.session_state.get(TAB_PAGE, APP)
+    name = page if facts is None else f"{facts.verdict.headline} - {page} {formatting.run_title(facts.run)}"
+    title = f"({waiting:,}) {name} - {APP}" if waiting else f"{name} - {APP}"
+    icon = ICON_WAITING if waiting else ICON
+    if st.session_state.get(TAB_SHOWN) != (title, icon):
+        _send_tab(title, icon)
+
+
+def _send_tab(title: str, icon: str) -> None:
+    st.set_page_config(page_title=title, page_icon=icon)
+    st.session_state[TAB_SHOWN] = (title, icon)
+
 
 METRIC_WIDTH_PIXELS = 165  # two metrics fit side by side on a phone
 
@@ -36,7 +121,7 @@ def show_live(part: Callable[[], None], *, refresh_seconds: float | None, warn: 
     """
 
     def show() -> None:
-        if session.has_expired():
+        if has_expired():
             st.rerun()  # of the whole page, which asks for a login
         try:
             part()
@@ -81,7 +166,7 @@ def show_run(page: Callable[[RunFacts], None], *, lower_part: Callable[[RunFacts
             return
         if (facts.run.state == RunState.RUNNING) != running:
             st.rerun()  # the refresh rate changes
-        tab.show(facts, waiting=pending.count(facts))
+        show_tab(facts, waiting=pending.count(facts))
         page(facts)
 
     def show_lower_part() -> None:
@@ -107,17 +192,13 @@ def wait_for_drawing(shown: str | None) -> None:
 def current_run_id() -> str | None:
     """The run of the URL, else the one shown last, else the first one of the list. Afterwards the URL names it."""
     if url_state.run() is None:
-        run_id = st.session_state.get(LAST_RUN) or _first_run_id()
+        if (run_id := st.session_state.get(LAST_RUN)) is None:
+            first = run_list.found(RunFilter(archived=False), RunOrder.ATTENTION, 1).rows
+            run_id = first[0].run.id if first else None
         if run_id is not None:
             url_state.set_run(run_id)
     st.session_state[LAST_RUN] = url_state.run()
     return url_state.run()
-
-
-def _first_run_id() -> str | None:
-    """Return the id of the first run in the list without filters."""
-    first = run_pages.found(RunFilter(archived=False), RunOrder.ATTENTION, 1).rows
-    return first[0][0].id if first else None
 
 
 def back_to_run(facts: RunFacts) -> None:
@@ -170,3 +251,43 @@ def _show_missing(run_id: str | None) -> None:
 
 def _link_to_all_runs() -> None:
     st.page_link("views/runs/page.py", label="All runs", icon=":material/arrow_back:")
+
+
+BANNER_REFRESH_SECONDS = 3.0
+NO_ADDRESS = (
+    "No collector answers at {url}, the default address, so nothing can be decided here. If yours is elsewhere, start "
+    "the dashboard with LOSSGUARD_URL."
+)
+
+
+def show_banner() -> None:
+    """Show the banner above every page, if the dashboard has the collector's address."""
+    if collector_watch.has_address():
+        show_live(_show_outage, refresh_seconds=BANNER_REFRESH_SECONDS)
+
+
+def _show_outage() -> None:
+    outage = collector_watch.outage()
+    if outage is not None:
+        st.error(outage_sentence(outage), icon=":material/cloud_off:")
+
+
+def outage_sentence(outage: Outage) -> str:
+    """Return the sentence in Markdown."""
+    why = formatting.escape_markdown(outage.why)
+    since = formatting.moment(outage.since, formatting.zone(st.context.timezone), now=time.time())
+    return (
+        f"The collector at {_collector()} has not answered since {since} ({why}). Pages show what it had "
+        "stored by then, and nothing can be decided. Training continues: trainers keep their steps until it answers."
+    )
+
+
+def show_missing_address() -> None:
+    """Warn if a decision or a live run needs a collector, its address is not known, and none answers at the default."""
+    if not collector_watch.has_address() and collector_watch.outage() is not None:
+        st.caption(NO_ADDRESS.format(url=_collector()))
+
+
+def _collector() -> str:
+    """Return the URL as code: Markdown would make a link of it."""
+    return f"`{collector_url().replace('`', '')}`"

@@ -116,7 +116,6 @@ def rollback(
         label="Roll back",
         question=f"Roll back from step {done:,} to step {target:,}{skip}. This discards {discarded} of training.{also}",
         success=f"Rollback to step {target:,} ordered.",
-        method="POST",
         path=f"/runs/{facts.run.id}/rollback",
         body=body,
     )

@@ -11,7 +11,7 @@ from dashboard import formatting, operator_actions
 from dashboard.data import collector_watch
 from dashboard.login import Right
 from dashboard.operator_actions import OperatorAction
-from dashboard.views import session
+from dashboard.views import frame
 from dashboard.views.frame import show_live
 from db.cli.command_engine import as_typed_here
 from lossguard.vocabulary.protocol import MAX_SHORT_TEXT
@@ -98,16 +98,12 @@ def reason() -> dict[str, str]:
     return {"reason": st.text_input("Reason for the audit trail", key="confirm-reason", max_chars=500).strip()}
 
 
-def _itself(action: OperatorAction) -> Sequence[OperatorAction]:
-    return [action]
-
-
 def confirmation_form(
     action: OperatorAction,
     *,
     fields: Callable[[], Mapping[str, Any]] = dict,
     word: str | None = None,
-    requests: Callable[[OperatorAction], Sequence[OperatorAction]] = _itself,
+    requests: Callable[[OperatorAction], Sequence[OperatorAction]] = lambda action: [action],
 ) -> None:
     """The question, `fields` that add to the request's body, the token if one is needed, a word to type, two buttons.
 
@@ -126,7 +122,8 @@ def confirmation_form(
         action = replace(action, body={**action.body, **fields()})
         token = _token()
         word = action.label.lower() if word is None else word
-        typed = _typed_word(word) if word else ""
+        label = f'To confirm, type "{formatting.escape_markdown(word)}"'
+        typed = st.text_input(label, key="confirm-word", max_chars=MAX_SHORT_TEXT, autocomplete="off") if word else ""
         with st.container(horizontal=True):
             confirmed = st.form_submit_button(action.label, type="primary", key="confirm-yes")
             cancelled = st.form_submit_button("Cancel", key="confirm-no")
@@ -145,14 +142,9 @@ def _show_failure(text: str, icon: str) -> None:
     st.error(text, icon=icon)
 
 
-def _typed_word(word: str) -> str:
-    label = f'To confirm, type "{formatting.escape_markdown(word)}"'
-    return st.text_input(label, key="confirm-word", max_chars=MAX_SHORT_TEXT, autocomplete="off")
-
-
 def _perform(action: OperatorAction, requests: Sequence[OperatorAction], token: str | None) -> None:
-    person = session.viewer()
-    if session.has_login() and token == operator_actions.own_token() and not _may_use_own_token():
+    person = frame.viewer()
+    if frame.has_login() and token == operator_actions.own_token() and not _may_use_own_token():
         _show_failure("Your login has expired, or none of your groups may operate.", ":material/lock:")
         return
     if token is None and not _may_use_own_token():
@@ -204,8 +196,8 @@ def _token() -> str | None:
 
 
 def _may_use_own_token() -> bool:
-    if session.has_login():
-        person = session.viewer()
+    if frame.has_login():
+        person = frame.viewer()
         return person is not None and person.may(Right.OPERATE)
     headers = {name: str(value) for name, value in st.context.headers.items()}
     setting = os.environ.get(operator_actions.OPERATE_VARIABLE)

@@ -55,13 +55,9 @@ def badge_text(label: str, color: Color, icon: str) -> str:
     return f":{color}-badge[{icon} {label}]"
 
 
-def _look(state: str) -> tuple[Color, str]:
-    return BADGES.get(state, ("gray", ":material/circle:"))
-
-
 def badge(state: str, text: str = "") -> None:
     """`text`: in place of the state, in its colour."""
-    color, icon = _look(state)
+    color, icon = BADGES.get(state, ("gray", ":material/circle:"))
     st.badge(text or state, color=color, icon=icon)
 
 

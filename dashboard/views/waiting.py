@@ -6,15 +6,16 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard import formatting
-from dashboard.data import cached, incident_window, pending, preflights
+from dashboard.data import cached, incident_window, pending
 from dashboard.data.facts import RunFacts
 from dashboard.data.incident_window import LEAD_STEPS
 from dashboard.data.store import database_url
 from dashboard.figures import component
-from dashboard.figures.decision import Futures, decision_figure
-from dashboard.views import banner, decisions, manual_rollback
-from dashboard.views.cached_figure import cached_figure
+from dashboard.figures.component import cached_figure
+from dashboard.figures.incident import Futures, decision_figure
+from dashboard.views import decisions, frame, manual_rollback
 from db.models import Incident, Intervention
+from db.run_states import is_proposed
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK
 from lossguard.vocabulary.states import Arm, OrderKind, RunState
 from monitor.detection.interventions import preflight_text
@@ -35,38 +36,28 @@ STOP = "**Stop the run**: end the trainer in the same way, and do not start it a
 
 def show_sentences(facts: RunFacts) -> None:
     """Show each decision that waits, its reason and its picture, without buttons."""
-    for each in pending.proposed(facts):
-        _show_proposal(facts, each)
+    for each in pending.to_decide(facts):
+        _show_need(facts, each)
         _show_picture(facts, each)
-    if (hold := pending.hold(facts)) is not None:
-        _show_hold(facts, hold)
-        _show_picture(facts, hold)
 
 
 def show(facts: RunFacts) -> None:
     """Show each need with its buttons and a link to its incident."""
-    for each in pending.proposed(facts):
-        with st.container(gap="small", key=f"decide-{each.number}"):
+    for each in pending.to_decide(facts):
+        with st.container(gap="small", key=f"decide-{each.number}" if is_proposed(each) else "decide-hold"):
             left, right = st.columns([2, 3], gap="medium")
             with left:
-                _show_proposal(facts, each)
+                _show_need(facts, each)
                 with st.container(horizontal=True, vertical_alignment="center"):
-                    decisions.approve_and_reject(facts, each)
+                    if is_proposed(each):
+                        decisions.approve_and_reject(facts, each)
+                    else:
+                        hold_buttons(facts, _incident(facts, each.incident))
                     link(facts, each.incident)
             with right:
                 _show_picture(facts, each)
-    if (hold := pending.hold(facts)) is not None:
-        with st.container(gap="small", key="decide-hold"):
-            left, right = st.columns([2, 3], gap="medium")
-            with left:
-                _show_hold(facts, hold)
-                with st.container(horizontal=True, vertical_alignment="center"):
-                    hold_buttons(facts, _incident(facts, hold.incident))
-                    link(facts, hold.incident)
-            with right:
-                _show_picture(facts, hold)
     if facts.run.state == RunState.RUNNING:
-        banner.show_missing_address()
+        frame.show_missing_address()
     for incident in pending.unresolved(facts)[:MAX_UNRESOLVED]:
         sentence = formatting.escape_markdown(pending.unresolved_sentence(facts, incident))
         st.warning(sentence, icon=":material/person_raised_hand:")
@@ -83,10 +74,16 @@ def hold_buttons(facts: RunFacts, incident: Incident | None) -> None:
         manual_rollback.button(facts, incident)
 
 
-def _show_proposal(facts: RunFacts, each: Intervention) -> None:
-    st.warning(pending.proposal_sentence(each), icon=":material/person_raised_hand:")
-    _show_reasons(each, "Candidates")
-    st.caption(formatting.escape_markdown(" ".join(costs(facts, each))))
+def _show_need(facts: RunFacts, each: Intervention) -> None:
+    """Show a proposal with its cost, or since when the run is on hold and what a person can do; and on what grounds."""
+    if is_proposed(each):
+        st.warning(pending.proposal_sentence(each), icon=":material/person_raised_hand:")
+        _show_reasons(each, "Candidates")
+        st.caption(formatting.escape_markdown(" ".join(costs(facts, each))))
+    else:
+        waited = formatting.duration(time.time() - each.changed_at)
+        st.warning(f"{pending.HELD_SENTENCE} It has waited for {waited}.", icon=":material/front_hand:")
+        _show_reasons(each, "What you can do", options(facts))
 
 
 def _show_reasons(each: Intervention, others: str, more: Sequence[str] = ()) -> None:
@@ -142,28 +139,20 @@ def link(facts: RunFacts, number: int | None) -> None:
 
 def costs(facts: RunFacts, each: Intervention) -> list[str]:
     """Describe how long it has waited, the cost of an approval, and what speaks against it."""
-    found = preflights.read(facts, each)
+    found = decisions.preflight_of(facts, each)
     sentences = [decisions.waited(each)]
     if found.recomputed_steps is not None and found.step is not None:
         cost = "" if found.rollback_hours is None else f" ({preflight_text.hours(found.rollback_hours, found.unit)})"
         steps = formatting.plural(found.recomputed_steps, "step")
-        sentences.append(f"Approving it discards {steps}{cost} and skips {_batches(found.skipped_batches)}.")
+        skipped = (
+            formatting.plural(found.skipped_batches, "batch", "batches") if found.skipped_batches else "no batches"
+        )
+        sentences.append(f"Approving it discards {steps}{cost} and skips {skipped}.")
     if found.refused is not None:
         sentences.append(f"The trainer would refuse this order: {found.refused}.")
     if found.restorable is False:
         sentences.append("The checkpoint cannot be restored: an approval would fail.")
     return sentences
-
-
-def _batches(count: int) -> str:
-    return formatting.plural(count, "batch", "batches") if count else "no batches"
-
-
-def _show_hold(facts: RunFacts, hold: Intervention) -> None:
-    """Show since when the run is on hold, on what grounds, and what a person can do."""
-    waited = formatting.duration(time.time() - hold.changed_at)
-    st.warning(f"{pending.HELD_SENTENCE} It has waited for {waited}.", icon=":material/front_hand:")
-    _show_reasons(hold, "What you can do", options(facts))
 
 
 def options(facts: RunFacts) -> list[str]:

@@ -17,6 +17,7 @@ from lossguard.vocabulary.protocol import API
 from lossguard.vocabulary.states import OrderState
 from monitor.app import create_app
 from monitor.settings import Settings
+from tests.dashboard.seed import stored
 from tests.monitor.client import NOW, TestClient, Trainer
 
 MAX_STEP = 2**53 - 2
@@ -67,8 +68,7 @@ class HostileRun:
 
     def _save_incidents(self, engine: sa.Engine) -> None:
         with writing(engine) as session:
-            run = queries.run_named(session, run_id=self.id)
-            assert run is not None
+            run = stored(session, self.id)
             taken = len(queries.incidents(session, run=run)), len(queries.interventions(session, run=run))
             for number, incident in enumerate(self.incidents, taken[0] + 1):
                 commands.save_incident(session, run=run, number=number, now=NOW, **{**INCIDENT, **incident})

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands, migrate
+from db import commands, migrate, queries
 from db.models import Run, Segment
 from db.runs import overview
 from db.steps import writer
@@ -44,6 +44,22 @@ def seed(engine: sa.Engine, *, run_id: str = "spiky-1", state: RunState = RunSta
         overview.fill_in(session, run=run)
         if state is not RunState.RUNNING:
             commands.finish_run(session, run=run, state=state, at=now, now=now)
+
+
+def stored(session: Session, run_id: str = "spiky-1") -> Run:
+    """The run of this id, which the store has."""
+    run = queries.run_named(session, run_id=run_id)
+    assert run is not None
+    return run
+
+
+def save_incident(session: Session, run: Run, number: int = 1, *, now: float = 1.0, **values: Any) -> None:
+    """An open loss spike at step 3 unless `values` say otherwise."""
+    usual: dict[str, Any] = {
+        "segment": 0, "kind": "loss_spike", "state": "open", "signal": "loss", "onset_step": 3, "detected_step": 4,
+        "details": {},
+    }  # fmt: skip
+    commands.save_incident(session, run=run, number=number, now=now, **(usual | values))
 
 
 def _registration(run_id: str, start: float) -> dict[str, object]:
@@ -94,10 +110,9 @@ def _incident(session: Session, run: Run, now: float) -> None:
         "loss 4.61 is 31 robust deviations above the expected 2.28 at step 413.",
     ]
     details: dict[str, Any] = {"peak_value": 7.28, "expected": 2.28, "scale": 0.03, "reasons": reasons}
-    commands.save_incident(
-        session, run=run, number=1, segment=0, now=now, kind="loss_spike", state="closed", signal="loss",
-        onset_step=409, detected_step=413, peak_step=420, end_step=SEGMENT_END - 1, score=3.1, outcome="recovered",
-        details=details,
+    save_incident(
+        session, run, now=now, state="closed", onset_step=409, detected_step=413, peak_step=420,
+        end_step=SEGMENT_END - 1, score=3.1, outcome="recovered", details=details,
     )  # fmt: skip
     why = "The loss was still rising after 8 steps; step 300 is the newest restorable step long before the onset."
     intervention = commands.save_intervention(

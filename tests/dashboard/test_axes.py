@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from dashboard import clock
+from dashboard import formatting
 from dashboard.axes import RunAxes, StepAxis, compact
 
 
@@ -24,7 +24,7 @@ def test_a_step_that_was_computed_twice_lies_on_the_branch_that_is_meant() -> No
 def test_a_clock_that_is_put_back_does_not_break_a_zoom() -> None:
     hour = 3_600_000.0
     autumn = 1000 * datetime(2026, 10, 25, 0, 50, tzinfo=UTC).timestamp()  # ten minutes before Berlin's clocks go back
-    moved = clock.on_clock(np.array([autumn, autumn + hour / 2]), ZoneInfo("Europe/Berlin"))
+    moved = formatting.on_clock(np.array([autumn, autumn + hour / 2]), ZoneInfo("Europe/Berlin"))
     assert (moved - [autumn, autumn + hour / 2]).tolist() == [2 * hour, hour]
     step_axis = StepAxis(np.array([0.0, 1.0, 2.0]), np.array([moved[0], moved[1], moved[0] + 10 * hour]))
     assert step_axis.step_at(moved[0] + 10 * hour) == 2.0
@@ -32,7 +32,7 @@ def test_a_clock_that_is_put_back_does_not_break_a_zoom() -> None:
 
 @pytest.mark.parametrize("name", [None, "", "Nowhere/Else", "Europe", "../etc/passwd"])
 def test_a_time_zone_that_nobody_knows_is_utc(name: str | None) -> None:
-    assert clock.moment(0.0, clock.zone(name)) == "1970-01-01 00:00:00"
+    assert formatting.moment(0.0, formatting.zone(name)) == "1970-01-01 00:00:00"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 import math
 import re
 from collections.abc import Callable
+from datetime import UTC
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -96,3 +98,18 @@ def test_an_open_spike_says_how_often_such_cases_recover() -> None:
     incident = Incident(kind="loss_spike", state="open", details={"lasting_probability": 0.18}, **times)
     start = "Onset at step 40, detected at 41, still in progress."
     assert formatting.incident_sentence(incident) == f"{start} It recovers by itself in about 8 of 10 such cases."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "1970-01-01 00:00:00"), (1e11, "5138-11-16 09:46:40"), (1e300, "9999-12-30 00:00:00"),
+     (-1e300, "0001-01-02 00:00:00"), (math.nan, "0001-01-02 00:00:00")],
+)  # fmt: skip
+def test_a_clock_that_is_far_off_shows_the_nearest_time_of_the_calendar(seconds: float, text: str) -> None:
+    assert formatting.moment(seconds, UTC) == text
+
+
+@given(st.floats(), st.sampled_from(["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago", "Europe/Berlin"]))
+def test_every_time_has_a_text_in_every_zone(seconds: float, name: str) -> None:
+    assert len(formatting.moment(seconds, ZoneInfo(name))) == len("1970-01-01 00:00:00")
+    assert formatting.moment(seconds, ZoneInfo(name), now=seconds)

@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
-from dashboard.figures.edges import NAME
-from dashboard.figures.float32 import LARGEST, SMALLEST
+from dashboard.figures.lines import BEYOND_THE_AXIS
+from dashboard.figures.packed_trace import LARGEST, SMALLEST
 from dashboard.figures.panels import NOTHING
 from db import frames, queries
 from db.store.engine import reading
@@ -21,6 +21,7 @@ from tests.dashboard.conftest import OpenPage
 from tests.dashboard.hostile import HostileRun
 from tests.dashboard.hostile_runs import BY_ID, RUNS
 from tests.dashboard.report.reader import read
+from tests.dashboard.seed import stored
 from tests.monitor.client import TestClient
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -74,9 +75,7 @@ def open_all(open_page: OpenPage, run: HostileRun, store: sa.Engine) -> None:
     for x, details in (("Step", "Segments"), ("Time", "Configuration"), ("Tokens", "Events"), ("FLOPs", "Skip ledger")):
         check(open_page("run", run=run.id, x=x, details=details, smooth="100 steps"))
     with reading(store) as session:
-        stored = queries.run_named(session, run_id=run.id)
-        assert stored is not None
-        numbers = [each.number for each in queries.incidents(session, run=stored)]
+        numbers = [each.number for each in queries.incidents(session, run=stored(session, run.id))]
     for number in numbers or [1]:
         check(open_page("incident", run=run.id, incident=str(number)))
     check(open_page("incident", run=run.id, steps=f"0-{2**45}"))
@@ -89,8 +88,7 @@ def open_all(open_page: OpenPage, run: HostileRun, store: sa.Engine) -> None:
 
 def make_frames(store: sa.Engine, run_id: str) -> None:
     with reading(store) as session:
-        run = queries.run_named(session, run_id=run_id)
-        assert run is not None
+        run = stored(session, run_id)
         for make in FRAMES:
             assert make(session, run=run) is not None
         assert run_id in frames.runs(session).index
@@ -128,7 +126,7 @@ def test_what_is_not_finite_or_beyond_what_a_browser_can_draw_is_said(open_page:
     shown = {metric.label: metric.value for metric in check(open_page("incident", run="all-nan")).metric}
     assert (shown["Expected"], shown["Peak loss"]) == ("-", "NaN"), "it began at the first step"
     drawing = figures(open_page("run", run="huge-spike"))[0]
-    (above,) = [trace for trace in drawing["data"] if trace["name"] == NAME and trace["yaxis"] == "y101"]
+    (above,) = [trace for trace in drawing["data"] if trace["name"] == BEYOND_THE_AXIS and trace["yaxis"] == "y101"]
     assert any("e+308: above the axis" in text for text in above["customdata"])
     drawing = figures(open_page("incident", run="huge-spike"))[0]
     assert max(finite_values(drawing)) == LARGEST

@@ -45,7 +45,7 @@ from tests.dashboard.live import report_a_spike
 from tests.dashboard.login_provider import login_file, provider
 from tests.dashboard.report.reader import hostile_run
 from tests.dashboard.report.reader import page as report_of
-from tests.dashboard.seed import STEPS, report, seed
+from tests.dashboard.seed import STEPS, report, seed, stored
 from tests.dashboard.serving import dashboard, serving
 from tests.db.seed import add_run, add_segment, add_steps
 from tests.ports import free_port
@@ -120,8 +120,7 @@ def phone(browser: Browser) -> Iterator[Page]:
 def grow(engine: sa.Engine, first: int, run_id: str = "live") -> None:
     """Add ten steps to the run."""
     with writing(engine) as session:
-        run = queries.run_named(session, run_id=run_id)
-        assert run is not None
+        run = stored(session, run_id)
         report(session, run, queries.segments(session, run=run)[-1], range(first, first + 10), time.time())
         run.last_report_at = time.time()
 
@@ -681,8 +680,7 @@ def test_a_run_on_hold_is_released(page: Page, site: str, engine: sa.Engine, col
     with Client(collector) as client:
         client.request("POST", "/runs/held/hold", {"reason": "the disk is full"})
         with reading(engine) as session:
-            run = queries.run_named(session, run_id="held")
-            assert run is not None
+            run = stored(session, "held")
             order = queries.orders(session, run=run)[-1]
         client.request("PUT", f"/orders/{order.id}", {"key": order.key, "state": "applied"})
         page.goto(f"{site}/run?run=held")
@@ -733,8 +731,7 @@ def test_on_a_phone_a_run_is_found_and_a_note_added_and_deleted(browser: Browser
         fits = [True, True, True, "auto"]
         wait_for(lambda: page.evaluate(SCROLLS) == fits, seconds=60, what="a table that scrolls in its box")
     with reading(engine) as session:
-        run = queries.run_named(session, run_id="two")
-        assert run is not None
+        run = stored(session, "two")
         assert step_notes.step_notes(session, run=run) == []
 
 

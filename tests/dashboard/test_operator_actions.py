@@ -16,8 +16,8 @@ from tests.dashboard.serving import serving
 from tests.db.seed import add_run
 
 LOCAL = {"Host": "localhost:8501"}
-RELEASE = OperatorAction("Release", "Release?", "Released.", "POST", "/runs/r1/release")
-POLICY = OperatorAction("Write", "Write?", "Written.", "PUT", "/runs/r1/policy", {"patience": 9})
+RELEASE = OperatorAction("Release", "Release?", "Released.", "/runs/r1/release")
+POLICY = OperatorAction("Write", "Write?", "Written.", "/runs/r1/policy", "PUT", {"patience": 9})
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ def test_a_refused_action_is_reported_with_the_collectors_reason(tokens: dict[st
     with pytest.raises(ActionFailed, match=r"not possible now: the run is not held\. Nothing"):
         operator_actions.perform(RELEASE, tokens["ada"])
     with pytest.raises(ActionFailed, match="answers: there is no run 'r2'"):
-        operator_actions.perform(OperatorAction("Release", "", "", "POST", "/runs/r2/release"), tokens["ada"])
+        operator_actions.perform(OperatorAction("Release", "", "", "/runs/r2/release"), tokens["ada"])
     with pytest.raises(ActionFailed, match="refused: patience must be at least 1, not 0"):
         operator_actions.perform(
-            OperatorAction("Write", "", "", "PUT", "/runs/r1/policy", {"patience": 0}), tokens["ada"]
+            OperatorAction("Write", "", "", "/runs/r1/policy", "PUT", {"patience": 0}), tokens["ada"]
         )
     assert operator_actions.perform(POLICY, tokens["ada"])["patience"] == 9
 

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 import streamlit as st
 
-from dashboard.data import cached
+from dashboard.data import cached, run_list
 from db import frames, queries
 from db.models import Base, JsonList, JsonObject
 from db.store.engine import reading
@@ -159,7 +159,7 @@ def check_pages(engine: sa.Engine) -> None:
             frames.goodput,
         ):
             assert len(frames.together(read, session, runs=runs)) >= 0
-        assert len(frames.runs(session)) == len(cached.cards(runs)) == 2
+        assert len(frames.runs(session)) == len(run_list.cards(runs)) == 2
     for run in runs:
         facts = cached.facts(run.id)
         assert facts is not None

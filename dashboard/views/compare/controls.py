@@ -11,7 +11,7 @@ from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.data.store import StepsUnreadable
-from dashboard.views import chart_controls, chart_view, frame, run_picker
+from dashboard.views import chart, frame, run_picker
 from dashboard.views.compare import lines
 from dashboard.views.compare.lines import MAX_LINES, ComparedLine, LineId
 from db.models import Run
@@ -48,12 +48,12 @@ def select_lines() -> list[ComparedLine]:
 
 
 def selected_ids() -> list[LineId]:
-    text = url_state.compared()
+    text = url_state.text("runs")
     if text is not None:
         return lines.parse_line_ids(text)
     ids: list[LineId] = st.session_state.get(LAST_COMPARED, [])
     if ids:
-        url_state.set_compared(ids)
+        st.query_params["runs"] = ",".join(map(str, ids))
     return ids
 
 
@@ -92,7 +92,7 @@ def show_line_selector(runs: Sequence[Run], found: Sequence[tuple[LineId, RunFac
                 start = f"{segment.reason}, from step {formatting.count(segment.fork_step)}"
                 label = f"{labels[line_id.run]}: segment {segment.number}, {start}"
                 labels[str(LineId(line_id.run, segment.number))] = label
-    chart_controls.set_widget(LINES, [str(line_id) for line_id, _ in found])
+    chart.set_widget(LINES, [str(line_id) for line_id, _ in found])
     st.multiselect(
         "Runs and segments",
         list(labels),
@@ -100,17 +100,17 @@ def show_line_selector(runs: Sequence[Run], found: Sequence[tuple[LineId, RunFac
         key=LINES,
         max_selections=MAX_LINES,
         placeholder="Choose runs, then any of their segments",
-        on_change=lambda: url_state.set_compared(st.session_state[LINES]),
+        on_change=lambda: url_state.set_texts("runs", [",".join(st.session_state[LINES])]),
     )
 
 
 def compare_options(compared: Sequence[ComparedLine]) -> CompareOptions:
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        metrics = chart_controls.metric_selector(available_metrics(compared), DEFAULT_METRICS)
+        metrics = chart.metric_selector(available_metrics(compared), DEFAULT_METRICS)
         return CompareOptions(
             metrics=metrics,
-            x_axis=chart_controls.x_axis_selector(X_AXES, on_change=show_all),
-            smooth=chart_controls.smoothing_selector(),
+            x_axis=chart.x_axis_selector(X_AXES, on_change=show_all),
+            smooth=chart.smoothing_selector(),
             baseline=baseline_selector(compared),
             axes=axis_choices([name for name in metrics if name != HELD_OUT_DIFFERENCE]),
         )
@@ -119,12 +119,12 @@ def compare_options(compared: Sequence[ComparedLine]) -> CompareOptions:
 def axis_choices(metrics: Sequence[str]) -> AxisChoices:
     popover = st.popover("Axes", icon=":material/straighten:", key="axes", on_change="rerun")
     with popover:
-        return chart_controls.axis_choices(metrics, shown=bool(popover.open))
+        return chart.axis_choices(metrics, shown=bool(popover.open))
 
 
 def show_all() -> None:
     """The range in view means nothing on another x axis."""
-    chart_view.forget(FIGURE)
+    chart.forget_view(FIGURE)
     url_state.set_view(None)
 
 
@@ -139,14 +139,14 @@ def available_metrics(compared: Sequence[ComparedLine]) -> list[str]:
 def baseline_selector(compared: Sequence[ComparedLine]) -> int:
     """Position of the baseline: the line of the URL, else the first one."""
     labels = {str(line.id): line.label for line in compared}
-    named = url_state.baseline()
-    chart_controls.set_widget(BASELINE, named if named in labels else next(iter(labels)))
+    named = url_state.text("baseline")
+    chart.set_widget(BASELINE, named if named in labels else next(iter(labels)))
     selected = st.selectbox(
         "Baseline",
         list(labels),
         format_func=labels.__getitem__,
         key=BASELINE,
         width=220,
-        on_change=lambda: url_state.set_baseline(st.session_state[BASELINE]),
+        on_change=lambda: url_state.set_texts("baseline", [st.session_state[BASELINE]]),
     )
     return list(labels).index(selected)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from dashboard import formatting
 from dashboard.axes import XAxis
-from dashboard.data import compute
 from dashboard.data.facts import RunFacts
-from dashboard.figures.line_style import LineStyle
+from dashboard.figures.lines import LineStyle
 from dashboard.figures.style import RUN_COLOURS
 from db.models import Run
 from lossguard.vocabulary.protocol import RUN_ID_PATTERN
@@ -76,7 +75,7 @@ def has_x_axis(line: ComparedLine, x_axis: XAxis) -> bool:
     if x_axis is XAxis.STEP:
         return True
     has_tokens = "tokens" in line.facts.metrics
-    return has_tokens and (x_axis is XAxis.TOKENS or compute.num_parameters(line.facts.run.config) is not None)
+    return has_tokens and (x_axis is XAxis.TOKENS or line.facts.compute.parameters is not None)
 
 
 def line_style(position: int, label: str) -> LineStyle:

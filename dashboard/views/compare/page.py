@@ -9,15 +9,16 @@ import streamlit as st
 
 from dashboard import formatting, url_state
 from dashboard.axes import XAxis
-from dashboard.data import run_pages
+from dashboard.data import run_list
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE
 from dashboard.figures import component
 from dashboard.figures.component import PackedFigure
-from dashboard.views import chart_view, frame, states
+from dashboard.figures.curves import ChartOptions
+from dashboard.views import chart, frame, states
 from dashboard.views.compare import controls, figure, lines, tables
 from dashboard.views.compare.controls import FIGURE, CompareOptions
+from dashboard.views.compare.figure import UnreadableLine, Warnings
 from dashboard.views.compare.lines import ComparedLine
-from dashboard.views.compare.unreadable import UnreadableLine, Warnings
 
 REFRESH_SECONDS = 2.0
 EXPLANATION = (
@@ -31,7 +32,7 @@ MISSING = {
 
 
 def page() -> None:
-    if not run_pages.num_runs():
+    if not run_list.num_runs():
         frame.show_no_runs()
         return
     compared = controls.select_lines()
@@ -74,7 +75,7 @@ def curves(compared: Sequence[ComparedLine], options: CompareOptions, warnings: 
     if not drawable or not options.metrics:
         st.info("Choose at least one curve." if drawable else "Choose another x axis.", icon=":material/info:")
         return
-    view = chart_view.shown(FIGURE, "view")
+    view = chart.view_in_url(FIGURE, "view")
     drawing = draw_readable(drawable, compared[options.baseline], options, warnings)
     if drawing is None:
         return
@@ -83,7 +84,7 @@ def curves(compared: Sequence[ComparedLine], options: CompareOptions, warnings: 
         key=FIGURE,
         label="Curves of several runs",
         view=view,
-        on_view=lambda: chart_view.save(FIGURE, "view", url_state.set_view),
+        on_view=lambda: chart.save_view(FIGURE, "view", url_state.set_view),
     )
     st.caption(EXPLANATION)
 
@@ -92,18 +93,14 @@ def draw_readable(
     drawable: Sequence[ComparedLine], baseline: ComparedLine, options: CompareOptions, warnings: Warnings
 ) -> PackedFigure | None:
     """The figure of those lines whose steps can be read, and a warning for each of the others; None without any."""
+    look = ChartOptions(
+        x_axis=options.x_axis, window=url_state.view(), smooth=options.smooth, revision="compare", axes=options.axes
+    )
     while drawable:
         has_baseline = baseline in drawable
+        metrics = tuple(name for name in options.metrics if name != HELD_OUT_DIFFERENCE or has_baseline)
         try:
-            return figure.draw(
-                drawable,
-                tuple(name for name in options.metrics if name != HELD_OUT_DIFFERENCE or has_baseline),
-                x_axis=options.x_axis,
-                view=url_state.view(),
-                smooth=options.smooth,
-                baseline=drawable.index(baseline) if has_baseline else 0,
-                axes=options.axes,
-            )
+            return figure.draw(drawable, metrics, drawable.index(baseline) if has_baseline else 0, look)
         except UnreadableLine as error:
             warnings.show(error)
             drawable = [line for line in drawable if line is not error.line]

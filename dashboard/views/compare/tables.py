@@ -1,19 +1,124 @@
 """The tables of the Compare page: results, and how the configurations differ: ?only=.."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 
 from dashboard import formatting
 from dashboard.axes import XAxis
 from dashboard.data import cached, configurations, held_out
+from dashboard.data.configurations import Vocabulary
+from dashboard.data.facts import LatestValue
 from dashboard.data.held_out import HELD_OUT_BITS_PER_BYTE, HELD_OUT_LOSS, HELD_OUT_LOSS_SE, Difference, HeldOutCurve
-from dashboard.views.compare import lines, results, tokenizers
+from dashboard.views.compare import lines
+from dashboard.views.compare.figure import UnreadableLine, Warnings, reading
 from dashboard.views.compare.lines import ComparedLine
-from dashboard.views.compare.results import LineResult
-from dashboard.views.compare.unreadable import UnreadableLine, Warnings, reading
 from dashboard.views.table import show_table
+
+PLURAL_UNITS = {XAxis.STEP: "steps", XAxis.TOKENS: "tokens", XAxis.FLOPS: "FLOPs"}
+UNITS = {XAxis.STEP: "step", XAxis.TOKENS: "tokens", XAxis.FLOPS: "FLOPs"}
+
+RUN, VOCABULARY, METHOD = "Run", "Tokenizer, vocabulary", "Compared"
+TEXT_COLUMNS = (RUN, VOCABULARY, METHOD)
+
+MAX_EXP = 700.0
+"""exp of a larger loss is infinite in double precision."""
+
+MAX_WITH_DECIMALS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class LineResult:
+    """Result of one run or segment."""
+
+    label: str
+    loss: LatestValue | None
+    """Held-out, in nats per token."""
+    standard_error: LatestValue | None
+    """Standard error of `loss`."""
+    bits_per_byte: LatestValue | None
+    vocabulary: Vocabulary
+    difference: Difference | None
+    """Difference from the baseline; None for the baseline itself."""
+
+
+def result_table(results: Sequence[LineResult], x_axis: XAxis) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            RUN: each.label,
+            "Held-out loss": _value(each.loss) + _error(each),
+            "Perplexity": perplexity(each.loss),
+            "Bits per byte": _value(each.bits_per_byte),
+            "After step": "-" if each.loss is None else formatting.count(each.loss.step),
+            VOCABULARY: str(each.vocabulary),
+            "Minus baseline": _difference_text(each.difference),
+            f"At {UNITS[x_axis]}": _position(each.difference, x_axis),
+            METHOD: _method(each.difference),
+        }
+        for each in results
+    )
+
+
+def perplexity(loss: LatestValue | None) -> str:
+    """exp(loss) of the same measurement."""
+    if loss is None:
+        return "-"
+    return formatting.number(math.inf if loss.value >= MAX_EXP else math.exp(loss.value))
+
+
+def _value(latest: LatestValue | None) -> str:
+    return "-" if latest is None else _four_decimals(latest.value)
+
+
+def _error(result: LineResult) -> str:
+    """The standard error, if it is of the same measurement."""
+    loss, error = result.loss, result.standard_error
+    if loss is None or error is None or loss.step != error.step or not math.isfinite(error.value):
+        return ""
+    return f" \N{PLUS-MINUS SIGN} {_four_decimals(error.value)}"
+
+
+def _four_decimals(value: float) -> str:
+    """Format a usual loss with four decimals; a huge one with the digits that there is room for."""
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{value:.4f}" if abs(value) < MAX_WITH_DECIMALS else formatting.number(value)
+
+
+def _difference_text(difference: Difference | None) -> str:
+    if difference is None:
+        return "baseline"
+    if not len(difference.y):
+        return "-"
+    last = float(difference.y[-1])
+    return f"+{_four_decimals(last)}" if 0 <= last < math.inf else _four_decimals(last)
+
+
+def _position(difference: Difference | None, x_axis: XAxis) -> str:
+    """Return the position of the last difference."""
+    if difference is None or not len(difference.x):
+        return "-"
+    position = float(difference.x[-1])
+    match x_axis:
+        case XAxis.FLOPS:
+            return f"{position:.3e}"
+        case XAxis.TOKENS:
+            return formatting.abbreviated(position)
+        case _:
+            return formatting.count(round(position))
+
+
+def _method(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    if not len(difference.x):
+        return "no common point"
+    return "both measured" if difference.exact else "baseline interpolated"
+
 
 NO_LOSS = (
     "reported no held-out loss. The trainer measures it every `evaluate_every` steps. From your own loop, report it "
@@ -30,7 +135,9 @@ def show_results(compared: Sequence[ComparedLine], x_axis: XAxis, baseline: int,
     st.subheader("Held-out loss, perplexity, bits per byte", anchor=False)
     runs = lines.runs_of(compared)
     names = lines.run_names(runs)
-    warning = tokenizers.warning({names[run.id]: tokenizers.vocabulary_of(run.config) for run in runs})
+    warning = configurations.tokenizer_warning(
+        {names[run.id]: configurations.vocabulary_of(run.config) for run in runs}
+    )
     if warning is not None:
         st.warning(warning, icon=":material/translate:")
     rows = []
@@ -41,8 +148,8 @@ def show_results(compared: Sequence[ComparedLine], x_axis: XAxis, baseline: int,
             warnings.show(error)
     if not rows:
         return
-    table = results.table(rows, x_axis)
-    show_table(table, key="results", numbers=set(table.columns) - set(results.TEXT_COLUMNS))
+    table = result_table(rows, x_axis)
+    show_table(table, key="results", numbers=set(table.columns) - set(TEXT_COLUMNS))
     show_missing(rows)
     if len(compared) > 1:
         st.caption(method(compared, x_axis))
@@ -61,7 +168,7 @@ def line_result(line: ComparedLine, baseline: ComparedLine, x_axis: XAxis) -> Li
         loss=loss,
         standard_error=error,
         bits_per_byte=bits,
-        vocabulary=tokenizers.vocabulary_of(line.facts.run.config),
+        vocabulary=configurations.vocabulary_of(line.facts.run.config),
         difference=None if line is baseline else difference(line, baseline, x_axis),
     )
 
@@ -95,7 +202,7 @@ def show_missing(rows: Sequence[LineResult]) -> None:
 def method(compared: Sequence[ComparedLine], x_axis: XAxis) -> str:
     """Describe how the differences are taken, and which settings may distort them."""
     text = (
-        f"Differences are taken at equal {results.PLURAL_UNITS[x_axis]}; the table shows the last one. Where the runs "
+        f"Differences are taken at equal {PLURAL_UNITS[x_axis]}; the table shows the last one. Where the runs "
         "were rarely measured at the same point, the baseline's loss is interpolated linearly between its neighbouring "
         "measurements, never extrapolated."
     )

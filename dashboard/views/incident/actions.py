@@ -6,7 +6,6 @@ from dashboard.data import pending
 from dashboard.data.facts import RunFacts
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import decisions, manual_rollback, operate, waiting
-from dashboard.views.incident import preflight
 from db.models import Incident
 from lossguard.vocabulary.states import IncidentKind, IncidentState, RunState
 
@@ -17,7 +16,7 @@ def show(facts: RunFacts, incident: Incident) -> None:
     """Show what waits for a decision, and the buttons."""
     waiting.show_sentences(facts)
     for each in pending.proposed(facts):
-        preflight.show(facts, each)
+        decisions.show_preflight(facts, each)
     decisions.open_linked_dialog(facts)
     with st.container(horizontal=True):
         for each in pending.proposed(facts):
@@ -48,7 +47,6 @@ def accept_level(facts: RunFacts) -> OperatorAction:
         question="Is the present level of the loss the new normal? It is learnt at once, the incident ends, and what "
         "is proposed for it is withdrawn.",
         success="The level is accepted. The incident has ended.",
-        method="POST",
         path=f"/runs/{facts.run.id}/accept-level",
     )
 
@@ -64,6 +62,5 @@ def accept_replay(facts: RunFacts) -> OperatorAction:
         question="May recomputed steps of this run differ from their record as these did? The incident ends, and such "
         "a difference is normal from now on.",
         success="The difference is accepted. The incident has ended.",
-        method="POST",
         path=f"/runs/{facts.run.id}/accept-replay",
     )

@@ -7,23 +7,29 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+import plotly.graph_objects as go  # type: ignore[import-untyped]
 import streamlit as st
 
-from dashboard import clock, formatting, url_state
-from dashboard.data import before_after, cached, hardware, incident_window, pending, tables
+from dashboard import formatting, url_state
+from dashboard.data import cached, incident_window, incidents, pending, tables
 from dashboard.data.facts import RunFacts
 from dashboard.data.incident_window import IncidentWindow
-from dashboard.data.timeline import TimelineEntry, timeline
+from dashboard.data.incidents import TimelineEntry, timeline
+from dashboard.data.store import database_url
 from dashboard.figures import component
-from dashboard.views import chart_view, frame, manual_rollback, operate, states
+from dashboard.figures.component import PackedFigure, cached_figure
+from dashboard.figures.incident import incident_figure
+from dashboard.views import chart, frame, manual_rollback, operate, states
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
-from dashboard.views.incident import actions, figure, verdict
+from dashboard.views.incident import actions
 from dashboard.views.table import show_table
+from db.cli.command_engine import as_typed_here
 from db.models import Incident, Intervention
 from lossguard.vocabulary import wording
 from lossguard.vocabulary.limits import limits_in
 from lossguard.vocabulary.metrics import short_name
-from lossguard.vocabulary.states import IncidentKind
+from lossguard.vocabulary.states import NOT_REPLAYED, IncidentKind
 
 
 def page(facts: RunFacts) -> None:
@@ -38,7 +44,7 @@ def page(facts: RunFacts) -> None:
     interventions = incident_window.interventions_of(facts, incident)
     header(facts, incident)
     actions.show(facts, incident)
-    view = chart_view.shown(figure_key(facts, incident), "steps")
+    view = chart.view_in_url(figure_key(facts, incident), "steps")
     window = url_state.steps()
     around = cached.incident_window(facts, incident, window)
     metrics(facts, incident, interventions)
@@ -52,7 +58,7 @@ def page(facts: RunFacts) -> None:
         policy(facts)
         skipped_batches(facts, interventions)
     before_and_after(around, incident)
-    verdict.show(facts, incident)
+    replay(facts, incident)
 
 
 def selected_incident(facts: RunFacts) -> Incident | None:
@@ -60,7 +66,7 @@ def selected_incident(facts: RunFacts) -> Incident | None:
     by_number = {incident.number: incident for incident in reversed(facts.incidents)}
     if not by_number:
         return None
-    number = url_state.incident()
+    number = url_state.number("incident")
     if number not in by_number:
         if number is not None:
             st.warning(f"This run has no incident {number:,}. The newest one is shown.", icon=":material/search_off:")
@@ -71,14 +77,14 @@ def selected_incident(facts: RunFacts) -> Incident | None:
             link_button("Earlier", number - 1, by_number, icon=":material/chevron_left:")
             link_button("Later", number + 1, by_number, icon=":material/chevron_right:")
             st.caption(f"{number} of {len(by_number)}")
-    url_state.set_incident(number)
+    url_state.set_number("incident", number)
     return by_number[number]
 
 
 def link_button(label: str, number: int, by_number: dict[int, Incident], *, icon: str) -> None:
     """A button that goes to another incident."""
     if st.button(label, icon=icon, key=f"go-{label}", disabled=number not in by_number, type="tertiary"):
-        url_state.set_incident(number)
+        url_state.set_number("incident", number)
         url_state.set_steps(None)  # the steps in view belong to the incident shown so far
         st.rerun()
 
@@ -93,19 +99,16 @@ def header(facts: RunFacts, incident: Incident) -> None:
 
 def metrics(facts: RunFacts, incident: Incident, interventions: list[Intervention]) -> None:
     details, width = incident.details, METRIC_WIDTH_PIXELS
-    applied = [
-        (each, step) for each in interventions if (step := incident_window.rewound_step(facts, each)) is not None
-    ]
+    applied = incident_window.rewound_steps(facts, interventions)
     skipped = sum(end - first for first, end in incident_window.skipped_batches(facts, interventions))
-    discarded = sum(max(0, _segment_end(facts, each) - step) for each, step in applied)
+    last = next((each.last_step for each in facts.segments if each.number == incident.segment), None)
+    discarded = 0 if last is None else sum(max(0, last + 1 - step) for step in applied)
     peak = formatting.number(details.get("peak_value"))
     lag = formatting.plural(incident.detected_step - incident.onset_step, "step")
     label, what = "Expected", "At detection, ± one robust standard deviation."
     if incident.kind == IncidentKind.REPLAY_MISMATCH:
-        label, what = (
-            "Recorded",
-            "At the step with the largest difference, ± one robust standard deviation of the loss.",
-        )
+        label = "Recorded"
+        what = "At the step with the largest difference, ± one robust standard deviation of the loss."
     peak_label, expected = f"Peak {short_name(incident.signal)}", formatting.expectation(details)
     if incident.kind == IncidentKind.STALL:
         peak_label, peak = "Without a step", formatting.duration(formatting.stalled_for(incident, time.time()))
@@ -126,13 +129,6 @@ def metrics(facts: RunFacts, incident: Incident, interventions: list[Interventio
         st.metric("Steps discarded", formatting.short_count(discarded), width=width, help=discarded_help)
 
 
-def _segment_end(facts: RunFacts, intervention: Intervention) -> int:
-    """The step after the last one of the segment in which the intervention's incident happened."""
-    segment = {incident.number: incident.segment for incident in facts.incidents}.get(intervention.incident or 0)
-    last = next((each.last_step for each in facts.segments if each.number == segment), None)
-    return 0 if last is None else last + 1
-
-
 def figure_key(facts: RunFacts, incident: Incident) -> str:
     return f"incident-{facts.run.id}-{incident.number}"
 
@@ -149,12 +145,12 @@ def curves(
         return
     key = figure_key(facts, incident)
     component.show(
-        figure.draw(facts, incident, around, window),
+        draw(facts, incident, around, window),
         key=key,
         label=f"Signals around incident {incident.number}",
         title=formatting.escape_plotly(f"{formatting.run_title(facts.run)}: incident {incident.number}"),
         view=view,
-        on_view=lambda: chart_view.save(key, "steps", url_state.set_steps),
+        on_view=lambda: chart.save_view(key, "steps", url_state.set_steps),
     )
     if not around.complete:
         st.caption(
@@ -163,12 +159,24 @@ def curves(
         )
 
 
+def draw(facts: RunFacts, incident: Incident, around: IncidentWindow, window: tuple[int, int] | None) -> PackedFigure:
+    """`around` holds the steps that were read; `window` is the first and the last step in view, None for all."""
+    num_rows = (len(around.original), 0 if around.replacement is None else len(around.replacement))
+    data = (facts.run.id, incident.number, facts.marks_stamp, incident_window.detection_key(facts), num_rows)
+    key = ("incident", database_url(), *data, around.first, around.last, window)
+    return cached_figure(key, lambda: _figure(facts, incident, around, window))
+
+
+def _figure(facts: RunFacts, incident: Incident, around: IncidentWindow, window: tuple[int, int] | None) -> go.Figure:
+    interventions = incident_window.interventions_of(facts, incident)
+    return incident_figure(around, incident, interventions, incident_window.rewound_steps(facts, interventions), window)
+
+
 def show_timeline(
     facts: RunFacts, incident: Incident, interventions: list[Intervention], around: IncidentWindow
 ) -> None:
     st.subheader("Timeline", anchor=False)
-    rows = around.original
-    times = {} if rows.times is None else dict(zip(rows.steps.tolist(), rows.times.tolist(), strict=True))
+    times = around.step_times
     with st.container(gap="xsmall"):
         for entry in timeline(incident, interventions, facts.orders, times.get):
             st.markdown(_timeline_line(entry))
@@ -177,7 +185,7 @@ def show_timeline(
 def _timeline_line(entry: TimelineEntry) -> str:
     when = [] if entry.step is None else [f"step {entry.step:,}"]
     if entry.at is not None:
-        when.append(clock.moment(entry.at, clock.zone(st.context.timezone)))
+        when.append(formatting.moment(entry.at, formatting.zone(st.context.timezone)))
     note = f"  \n{formatting.escape_markdown(entry.note)}" if entry.note else ""
     return f"**{formatting.escape_markdown(entry.name)}** &nbsp; :gray[{' - '.join(when)}]{note}"
 
@@ -196,7 +204,7 @@ def reasons(facts: RunFacts, incident: Incident, interventions: list[Interventio
 
 
 def hardware_errors(facts: RunFacts, incident: Incident) -> None:
-    if sentences := hardware.errors_before(incident, hardware.errors(facts)):
+    if sentences := incidents.errors_before(incident, cached.hardware_errors(facts.run.id)):
         st.subheader("Errors of the hardware", anchor=False)
         st.markdown(formatting.bullet_list(sentences))
 
@@ -224,7 +232,25 @@ def skipped_batches(facts: RunFacts, interventions: list[Intervention]) -> None:
 def before_and_after(around: IncidentWindow, incident: Incident) -> None:
     if len(around.original) and around.bands:
         st.subheader("Before and after", anchor=False)
-        show_table(before_after.before_and_after(around, incident), key="before-and-after")
+        show_table(incidents.before_and_after(around, incident), key="before-and-after")
+
+
+def replay(facts: RunFacts, incident: Incident) -> None:
+    """Show the cause of the incident, as a replay found it."""
+    if incident.kind in NOT_REPLAYED:
+        return
+    st.subheader("Replay", anchor=False)
+    verdict = incident.verdict
+    if not verdict:
+        command = f"{as_typed_here('python -m trainer replay')} {facts.run.id}/{incident.number}".replace("`", "")
+        st.caption(f"No replay has been run yet. To look for the cause: `{command}`")
+        return
+    st.markdown(f"**{formatting.escape_markdown(str(verdict.get('sentence', '')))}**")
+    st.caption(f"Cause: {formatting.escape_markdown(incidents.cause_of(verdict))}")
+    if culprits := incidents.culprits(verdict):
+        st.markdown(f"Batches that reproduce it: {formatting.escape_markdown(culprits)}")
+    if rows := incidents.arms(verdict):
+        show_table(pd.DataFrame(rows), key="replay-arms")
 
 
 frame.show_run(page)

@@ -9,10 +9,11 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from dashboard import formatting
 from dashboard.axes import XAxis
 from dashboard.figures.curves import without_repeated_legend_entries
-from dashboard.figures.log_scale import log_axes
-from dashboard.figures.non_finite import non_finite_crosses
+from dashboard.figures.lines import non_finite_crosses
+from dashboard.figures.marks import ARROW_HEAD
 from dashboard.figures.panels import Panel, panel_figure, panel_layout, vertical_band
-from dashboard.figures.style import BLUE, GREEN, GREY, NUMBER, ORANGE, PURPLE, VERMILLION, with_alpha
+from dashboard.figures.style import BLUE, GREEN, GREY, NUMBER, ORANGE, PURPLE, VERMILLION, scatter, with_alpha
+from dashboard.figures.value_axis import log_axes
 from dashboard.views.lab.trial_input import TrialInput
 from dashboard.views.lab.trial_results import TrialResult, TrialVerdict, describe, rollbacks
 from monitor.detection import Intervention, Rows
@@ -48,22 +49,13 @@ def _envelope(panel: Panel, rows: Rows, name: str, color: str) -> list[dict[str,
     if not len(rows):
         return []
     steps, low, high = bucket_ranges(rows, MAX_BUCKETS)
-    common = {
-        "type": "scatter",
-        "x": steps,
-        "yaxis": panel.value_axis,
-        "name": name,
-        "legendgroup": name,
-        "mode": "lines",
-    }
-    line = {"line": {"color": color, "width": 1}}
+    axis, line = panel.value_axis, {"color": color, "width": 1}
     if len(steps) == len(rows):
-        return [common | line | {"y": high, "hovertemplate": f"{name} %{{y:{NUMBER}}}<extra></extra>"}]
-    edge = {"y": low, "hoverinfo": "skip"}
-    fill = {"y": high, "fill": "tonexty", "fillcolor": with_alpha(color, 0.5)}
+        return [scatter(axis, steps, high, name, hover=f"{name} %{{y:{NUMBER}}}", line=line)]
+    fill: dict[str, Any] = {"fill": "tonexty", "fillcolor": with_alpha(color, 0.5)}
     return [
-        common | line | edge,
-        common | line | fill | {"hovertemplate": f"{name} up to %{{y:{NUMBER}}}<extra></extra>"},
+        scatter(axis, steps, low, name, line=line, hoverinfo="skip"),
+        scatter(axis, steps, high, name, hover=f"{name} up to %{{y:{NUMBER}}}", line=line, **fill),
     ]
 
 
@@ -93,21 +85,18 @@ def _markers(label_row: Panel, verdict: TrialVerdict, results: Sequence[TrialRes
     if not results:
         return []
     symbol, color = MARKERS[verdict]
-    return [
-        {
-            "type": "scatter",
-            "x": [each.step for each in results],
-            "y": [0.5] * len(results),
-            "yaxis": label_row.mark_axis,
-            "name": str(verdict),
-            "legendgroup": str(verdict),
-            "mode": "markers",
-            "cliponaxis": False,
-            "marker": {"symbol": symbol, "size": 10, "color": color},
-            "customdata": [_hover(each) for each in results],
-            "hovertemplate": f"{verdict}: %{{customdata}}<extra></extra>",
-        }
-    ]
+    trace = scatter(
+        label_row.mark_axis,
+        [each.step for each in results],
+        [0.5] * len(results),
+        str(verdict),
+        mode="markers",
+        hover=f"{verdict}: %{{customdata}}",
+        cliponaxis=False,
+        marker={"symbol": symbol, "size": 10, "color": color},
+        customdata=[_hover(each) for each in results],
+    )
+    return [trace]
 
 
 def _hover(result: TrialResult) -> str:
@@ -120,15 +109,6 @@ def _hover(result: TrialResult) -> str:
 
 def _rewind(panel: Panel, rollback: Intervention) -> dict[str, Any]:
     """An arrow from the step of the decision to the step of the checkpoint."""
-    return {
-        "type": "scatter",
-        "x": [rollback.rewind_to, rollback.decided_step],
-        "y": [0.9, 0.9],
-        "yaxis": panel.mark_axis,
-        "name": "rewind",
-        "legendgroup": "rewind",
-        "mode": "lines+markers",
-        "line": {"color": GREEN, "width": 1.6},
-        "marker": {"symbol": "triangle-left", "size": [10, 0], "color": GREEN, "opacity": 1, "line": {"width": 0}},
-        "hoverinfo": "skip",
-    }
+    ends = [rollback.rewind_to, rollback.decided_step]
+    look: dict[str, Any] = {"line": {"color": GREEN, "width": 1.6}, "marker": ARROW_HEAD, "hoverinfo": "skip"}
+    return scatter(panel.mark_axis, ends, [0.9, 0.9], "rewind", mode="lines+markers", **look)

@@ -60,8 +60,10 @@ def page() -> None:
     source = st.segmented_control("Source", [RUN, CURVE], default=RUN, required=True, key="source", bind="query-params")
     if source == RUN:
         run_trial()
-    else:
-        curve_trial()
+        return
+    data = uploaded("Curve", "csv", key="curve", help=CURVE_COLUMNS, read=trial_input.of_curve, error=CurveError)
+    if data is not None:
+        simulation_results(data, sliders(None))
 
 
 def run_trial() -> None:
@@ -72,18 +74,12 @@ def run_trial() -> None:
     if not data.num_rows:
         st.info("There are no steps to simulate.", icon=":material/info:")
         return
-    own = current_rule(facts)
+    own = (cached.facts(facts.run.id) or facts).run.policy  # it may have changed since the steps were read
     if st.session_state.pop(RUN_CHANGED, False):
         start_at(own)
     settings = sliders(own)
     simulation_results(data, settings)
     save_policy(facts.run.id, own, settings)
-
-
-def curve_trial() -> None:
-    data = uploaded("Curve", "csv", key="curve", help=CURVE_COLUMNS, read=trial_input.of_curve, error=CurveError)
-    if data is not None:
-        simulation_results(data, sliders(None))
 
 
 def select_run() -> RunFacts | None:
@@ -125,11 +121,6 @@ def steps(facts: RunFacts) -> tuple[int, int]:
     last = max((each.last_step for each in facts.segments if each.last_step is not None), default=0)
     named = url_state.steps()
     return (0, last) if named is None else (named[0], min(named[1], last))
-
-
-def current_rule(facts: RunFacts) -> Mapping[str, Any] | None:
-    """The run's policy as stored now: it may have changed since the steps were read."""
-    return (cached.facts(facts.run.id) or facts).run.policy
 
 
 def start_at(own: Mapping[str, Any] | None) -> None:

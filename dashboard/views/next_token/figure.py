@@ -10,9 +10,9 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from dashboard import formatting
 from dashboard.axes import XAxis
 from dashboard.figures.curves import without_repeated_legend_entries
-from dashboard.figures.non_finite import non_finite_crosses
+from dashboard.figures.lines import non_finite_crosses
 from dashboard.figures.panels import Panel, panel_figure, panel_layout, vertical_line
-from dashboard.figures.style import BLUE, GREEN, GREY, NUMBER, RUN_COLOURS, base_figure
+from dashboard.figures.style import BLUE, GREEN, GREY, NUMBER, RUN_COLOURS, base_figure, scatter
 from dashboard.views.next_token import distribution
 from dashboard.views.next_token.distribution import Distribution
 from db.queries import StoredProbe
@@ -177,15 +177,13 @@ def _line(
     panel: Panel, probes: Sequence[StoredProbe], values: list[float], name: str, color: str, mode: str = "lines+markers"
 ) -> dict[str, Any]:
     name = formatting.escape_plotly(name)
-    return {
-        "type": "scatter",
-        "x": np.array([each.step for each in probes], dtype=np.float64),
-        "y": np.array(values, dtype=np.float64),
-        "yaxis": panel.value_axis,
-        "name": name,
-        "legendgroup": name,
-        "mode": mode,
-        "line": {"color": color, "width": 1.6},
-        "marker": {"color": color, "size": 4 if mode == "lines+markers" else 7},
-        "hovertemplate": f"{name} %{{y:{NUMBER}}}<extra></extra>",
-    }
+    return scatter(
+        panel.value_axis,
+        np.array([each.step for each in probes], dtype=np.float64),
+        np.array(values, dtype=np.float64),
+        name,
+        mode=mode,
+        hover=f"{name} %{{y:{NUMBER}}}",
+        line={"color": color, "width": 1.6},
+        marker={"color": color, "size": 4 if mode == "lines+markers" else 7},
+    )

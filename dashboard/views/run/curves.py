@@ -1,24 +1,31 @@
 """The curves of a run, as the viewer chose them: ?curves=..&x=..&discarded=..&log=..&steps=A-B&last=.."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import tzinfo
 
+import plotly.graph_objects as go  # type: ignore[import-untyped]
 import streamlit as st
 
-from dashboard import clock, formatting, url_state
-from dashboard.axes import AxisChoices, XAxis
-from dashboard.data import cached, compute
+from dashboard import formatting, url_state
+from dashboard.axes import AxisChoices, RunAxes, XAxis
+from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import database_url
 from dashboard.data.values_file import VALUES_ROUTE, ValuesFile, values_files
 from dashboard.figures import component
-from dashboard.views import chart_controls, chart_view
-from dashboard.views.run import figure
+from dashboard.figures.component import PackedFigure, cached_figure
+from dashboard.figures.curves import ChartOptions, run_figure
+from dashboard.figures.marks import Marks
+from dashboard.views import chart
+from lossguard.vocabulary.gating import SKIPPED
 from lossguard.vocabulary.metrics import default_charts
 
 
 @dataclass(frozen=True, slots=True)
 class ViewOptions:
-    metrics: list[str]
+    """Choices of a viewer."""
+
+    metrics: tuple[str, ...]
     x_axis: XAxis
     smooth: int
     """Steps; 0 for no smoothing."""
@@ -27,31 +34,50 @@ class ViewOptions:
     axes: AxisChoices
 
 
+def draw(facts: RunFacts, options: ViewOptions, window: tuple[int, int] | None, zone: str) -> PackedFigure:
+    """`window` is the first and the last step in view, None for the whole run; `zone` names a viewer's time zone."""
+    key = ("run", database_url(), facts.run.id, facts.stamp, facts.marks_stamp, options, window, zone)
+    return cached_figure(key, lambda: _figure(facts, options, window, zone))
+
+
+def _figure(facts: RunFacts, options: ViewOptions, window: tuple[int, int] | None, zone: str) -> go.Figure:
+    metrics, x_axis = options.metrics, options.x_axis
+    also = (SKIPPED,) if SKIPPED in facts.metrics and SKIPPED not in metrics else ()
+    read = cached.curves(facts, (*metrics, *also), x_axis=x_axis, window=window, discarded=options.discarded)
+    marks = replace(Marks.of(facts, skipped=read.by_metric.get(SKIPPED)), run_id=facts.run.id)
+    run_axes = in_local_time(read.run_axes, x_axis, formatting.zone(zone))
+    look = ChartOptions(
+        x_axis=x_axis,
+        window=None if window is None else tuple(run_axes.live.at(window)),
+        smooth=options.smooth,
+        revision=facts.run.id,
+        axes=options.axes,
+        band=cached.live_band(facts, window) if "loss" in metrics else None,
+    )
+    return run_figure({name: read.by_metric[name] for name in metrics}, marks, run_axes, look)
+
+
+def in_local_time(run_axes: RunAxes, x_axis: XAxis, zone: tzinfo) -> RunAxes:
+    """Moves positions on the time axis to the viewer's time zone, and leaves those on other axes alone."""
+    if x_axis is not XAxis.TIME:
+        return run_axes
+    return run_axes.mapped(lambda milliseconds: formatting.on_clock(milliseconds, zone))
+
+
 def show(facts: RunFacts) -> None:
     if not facts.metrics:
         st.info("No steps reported yet.", icon=":material/info:")
         return
     options = view_options(facts)
-    metrics = tuple(name for name in options.metrics if name in facts.metrics)
-    if not metrics:
+    if not options.metrics:
         st.info("Choose at least one curve.", icon=":material/info:")
         return
     key, zone = f"figure-{facts.run.id}", st.context.timezone or "UTC"
-    view = chart_view.shown(key, "steps")
+    view = chart.view_in_url(key, "steps")
     window = window_in_view(facts)
-    values_in_view = ValuesFile(database_url(), facts.run.id, metrics, window, options.discarded)
-    drawing = figure.draw(
-        facts,
-        metrics,
-        x_axis=options.x_axis,
-        window=window,
-        discarded=options.discarded,
-        smooth=options.smooth,
-        zone=zone,
-        axes=options.axes,
-    )
+    values_in_view = ValuesFile(database_url(), facts.run.id, options.metrics, window, options.discarded)
     component.show(
-        drawing,
+        draw(facts, options, window, zone),
         key=key,
         label="Curves of the run",
         title=formatting.escape_plotly(formatting.run_label(facts.run)),
@@ -75,13 +101,13 @@ def view_options(facts: RunFacts) -> ViewOptions:
     popover = st.popover("Chart", icon=":material/tune:", key="chart-options", type="tertiary", on_change="rerun")
     shown = bool(popover.open)
     with popover:
-        metrics = chart_controls.metric_selector(facts.metrics, default_charts(facts.metrics), shown=shown)
+        metrics = chart.metric_selector(facts.metrics, default_charts(facts.metrics), shown=shown)
         return ViewOptions(
-            metrics=metrics,
-            x_axis=chart_controls.x_axis_selector(x_axes(facts), shown=shown),
-            smooth=chart_controls.smoothing_selector(shown=shown),
+            metrics=tuple(metrics),
+            x_axis=chart.x_axis_selector(x_axes(facts), shown=shown),
+            smooth=chart.smoothing_selector(shown=shown),
             discarded=_discarded_toggle(shown=shown),
-            axes=chart_controls.axis_choices(metrics, shown=shown),
+            axes=chart.axis_choices(metrics, shown=shown),
         )
 
 
@@ -92,7 +118,7 @@ def _discarded_toggle(*, shown: bool) -> bool:
         url_state.set_texts("discarded", [] if st.session_state["discarded"] else ["false"])
 
     if shown:
-        chart_controls.set_widget("discarded", chosen)
+        chart.set_widget("discarded", chosen)
         st.toggle("Discarded branches", key="discarded", on_change=save)
     return chosen
 
@@ -100,7 +126,7 @@ def _discarded_toggle(*, shown: bool) -> bool:
 def x_axes(facts: RunFacts) -> list[XAxis]:
     """The x axes for which the run has reported enough."""
     tokens = [XAxis.TOKENS] if "tokens" in facts.metrics else []
-    flops = [XAxis.FLOPS] if tokens and compute.num_parameters(facts.run.config) else []
+    flops = [XAxis.FLOPS] if tokens and facts.compute.parameters else []
     return [XAxis.STEP, *tokens, XAxis.TIME, *flops]
 
 
@@ -110,7 +136,7 @@ def save_view(facts: RunFacts, key: str, x_axis: XAxis, zone: str) -> None:
     if last == "follow":  # as many steps as are in view
         first, end = url_state.steps() or (0, facts.progress.done - 1)
         last = url_state.last() or str(end - first + 1)
-    chart_view.save(key, "steps", lambda bounds: save_zoom(facts, bounds, x_axis, zone), last=last)
+    chart.save_view(key, "steps", lambda bounds: save_zoom(facts, bounds, x_axis, zone), last=last)
 
 
 def save_zoom(facts: RunFacts, bounds: tuple[float, float] | None, x_axis: XAxis, zone: str) -> None:
@@ -119,5 +145,5 @@ def save_zoom(facts: RunFacts, bounds: tuple[float, float] | None, x_axis: XAxis
         url_state.set_steps(None)
         return
     run_axes = cached.curves(facts, (), x_axis=x_axis, window=window_in_view(facts)).run_axes
-    step_axis = figure.in_local_time(run_axes, x_axis, clock.zone(zone)).live
+    step_axis = in_local_time(run_axes, x_axis, formatting.zone(zone)).live
     url_state.set_steps((step_axis.step_at(bounds[0]), step_axis.step_at(bounds[1])))

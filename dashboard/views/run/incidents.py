@@ -1,5 +1,9 @@
-"""The incidents of a run: a compact table, open ones first, and the details of the one that the viewer chose."""
+"""The story of a run in a sentence, a compact table of its incidents, and the details of the one that the viewer chose.
 
+In the URL: ?incident=N shows the details of incident N.
+"""
+
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +15,7 @@ from dashboard import formatting, url_state
 from dashboard.data import cached, pending
 from dashboard.data.facts import RunFacts
 from dashboard.figures.marks import MAX_INCIDENTS
+from dashboard.report import summary
 from dashboard.views import states, waiting
 from db.goodput.rollback_costs import Rewind, total_seconds
 from db.models import Incident
@@ -48,10 +53,10 @@ class IncidentRow:
     """The incident's page."""
 
 
-def show(facts: RunFacts) -> None:
+def show_table(facts: RunFacts) -> None:
     """The table, and below it the incident that the URL names."""
     num_shown = st.session_state.setdefault(NUM_SHOWN, PAGE_SIZE)
-    key, chosen = f"incidents-{facts.run.id}", url_state.incident()
+    key, chosen = f"incidents-{facts.run.id}", url_state.number("incident")
     shown = rows(facts, cached.rewinds(facts), num_shown)
     height = HEADER_PIXELS + ROW_PIXELS * min(len(shown), MAX_VISIBLE_ROWS)
     with st.container(height=height, border=False, key="incident-table"):
@@ -75,7 +80,7 @@ def show(facts: RunFacts) -> None:
 def choose(number: Any) -> None:
     """Write the choice to the URL; 0 for none."""
     if number:
-        url_state.set_incident(int(number))
+        url_state.set_number("incident", int(number))
     else:
         st.query_params.pop("incident", None)
 
@@ -128,3 +133,17 @@ def show_details(facts: RunFacts, incident: Incident) -> None:
                 sentence = formatting.intervention_sentence(each, facts.orders.get(each.number))
                 st.markdown(f"Intervention {each.number}: {sentence}", width="content")
             st.markdown(formatting.bullet_list(each.details.get("reasons", [])))
+
+
+def show(facts: RunFacts) -> None:
+    """Show the incidents; a run without any has "There were no incidents." alone."""
+    st.markdown(formatting.escape_markdown(" ".join(sentences(facts, time.time()))))
+    if facts.incidents:
+        show_table(facts)
+
+
+def sentences(facts: RunFacts, now: float) -> list[str]:
+    """Return the report's sentences about incidents and what they cost."""
+    about = summary.incident_sentences(facts)
+    rewinds = cached.rewinds(facts)
+    return [*about, summary.lost_sentence(facts, rewinds, now)] if rewinds or facts.incidents else about

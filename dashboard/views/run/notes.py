@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import clock, formatting
+from dashboard import formatting
 from dashboard.data.facts import RunFacts
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import operate
@@ -36,7 +36,7 @@ def _listed(notes: Sequence[StepNote]) -> Sequence[StepNote]:
 
 
 def _show_note(facts: RunFacts, note: StepNote) -> None:
-    written = clock.moment(note.created_at, clock.zone(st.context.timezone))
+    written = formatting.moment(note.created_at, formatting.zone(st.context.timezone))
     with st.container(border=True, key=f"note-{note.id}", gap="small"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown(f"**Step {formatting.count(note.step)}**", width="content")
@@ -62,7 +62,6 @@ def addition(facts: RunFacts) -> None:
         label="Add",
         question="A note stays at its step, for everybody who sees this run.",
         success="The note was added.",
-        method="POST",
         path=f"/runs/{facts.run.id}/notes",
     )
     newest = facts.progress.done - 1

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
-from dashboard import clock, formatting
+from dashboard import formatting
 from dashboard.data import cached, pending, tables
 from dashboard.data.facts import RunFacts
-from dashboard.figures.skipped_updates import num_skipped
+from dashboard.figures.marks import num_skipped
 from dashboard.views import frame, operate, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
-from dashboard.views.run import costs, curves, edit, families, goodput, hardware, notes, report_download, story
+from dashboard.views.run import curves, incidents, notes, parts, record
 from dashboard.views.table import show_table
 from lossguard.vocabulary.gating import SKIPPED
 from lossguard.vocabulary.limits import limits_in
@@ -33,8 +33,8 @@ def page(facts: RunFacts) -> None:
 
 
 def lower_part(facts: RunFacts) -> None:
-    parts = (about, story.show, notes.show, goodput.show, families.show, hardware.show, costs.show, details)
-    frame.show_parts(facts, parts)
+    below = (parts.goodput, parts.families, parts.hardware, parts.compute, details)
+    frame.show_parts(facts, (about, incidents.show, notes.show, *below))
 
 
 def header(facts: RunFacts) -> None:
@@ -63,12 +63,12 @@ def about(facts: RunFacts) -> None:
         st.page_link(
             "views/compare/page.py", label="Compare", icon=":material/compare_arrows:", query_params={"runs": run.id}
         )
-        edit.button(facts)
-        report_download.button(run)
+        record.edit_button(facts)
+        record.report_button(run)
     origin = "imported" if IMPORTED in run.capabilities else ""
     parts = [f"run {run.id}", origin, run.host, formatting.hardware(run), run.git_commit and run.git_commit[:10]]
     st.caption(formatting.escape_markdown(" / ".join(part for part in parts if part)))
-    edit.note(facts)
+    record.note(facts)
     if limits := limits_in(run.capabilities).to_text():
         st.caption(formatting.escape_markdown(f"limits of the trainer: {limits.replace(',', ', ')}"))
     if facts.source.describe():
@@ -93,7 +93,7 @@ def metrics(facts: RunFacts) -> None:
 
 
 def details(facts: RunFacts) -> None:
-    zone = clock.zone(st.context.timezone)
+    zone = formatting.zone(st.context.timezone)
     builders: dict[str, Callable[[], pd.DataFrame]] = {
         "Interventions": lambda: tables.interventions(facts),
         "Skip ledger": lambda: tables.skip_ledger(facts),

@@ -9,8 +9,7 @@ import time
 import streamlit as st
 
 from dashboard import formatting
-from dashboard.data import cached
-from dashboard.data.facts import RunCard
+from dashboard.data.run_list import SPARKLINE_STEPS, RunCard
 from dashboard.figures.sparkline import sparkline
 from dashboard.views import states
 from dashboard.views.runs import selection
@@ -20,7 +19,7 @@ from lossguard.vocabulary.run_search import tags_of
 
 LOSS_HELP = (
     "The newest value; the verdict goes by the median of the last few. "
-    f"The line shows the largest values of the last {cached.SPARKLINE_STEPS:,} steps."
+    f"The line shows the largest values of the last {SPARKLINE_STEPS:,} steps."
 )
 
 

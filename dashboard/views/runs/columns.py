@@ -1,10 +1,12 @@
-"""Columns of the table of runs that a viewer chooses: a setting by dotted path, or a metric. Pure.
+"""Columns of the table of runs that a viewer chooses, and runs in groups, such as the seeds of a setting. Pure.
 
-A label names a column in the URL: `optimizer.lr`, `last loss`, `min loss`.
+A column is a setting by dotted path, or a metric. Its label names it in the URL: `optimizer.lr`, `last loss`.
 """
 
+import itertools
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -98,3 +100,45 @@ def ordered(rows: Sequence[ListedRun], by: Column, *, descending: bool) -> list[
     missing = [row for value, row in values if value is None]
     known = [row for part in (numbers, texts) for _, row in sorted(part, key=lambda pair: pair[0], reverse=descending)]
     return [*known, *nan, *missing]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Spread of the finite values of a group."""
+
+    mean: float | None
+    deviation: float | None
+    """Standard deviation of the sample; None below two values."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    names: tuple[str, ...]
+    """Values that its runs share, in the order of what they are grouped by."""
+    num_runs: int
+    spreads: Mapping[str, Spread]
+    """Spreads by the label of the column."""
+
+
+def grouped(rows: Sequence[ListedRun], *, by: Sequence[str], columns: Sequence[Column]) -> list[Group]:
+    """The groups in the order of their first run; `by`: settings, or project, tag, host."""
+    members: dict[tuple[str, ...], list[ListedRun]] = {}
+    for row in rows:
+        for names in itertools.product(*(groups_of(row, name) for name in by)):
+            members.setdefault(names, []).append(row)
+    return [
+        Group(names, len(group), {each.label: spread([each.of(row) for row in group]) for each in columns})
+        for names, group in members.items()
+    ]
+
+
+def spread(values: Sequence[object]) -> Spread:
+    """Return the spread of the finite numbers among the values."""
+    finite = [found for value in values if (found := number(value)) is not None and math.isfinite(found)]
+    if not finite:
+        return Spread(None, None, 0)
+    scale = max(map(abs, finite)) or 1.0  # so that no sum and no square overflows
+    scaled = [value / scale for value in finite]
+    deviation = statistics.stdev(scaled) * scale if len(finite) > 1 else None
+    return Spread(statistics.fmean(scaled) * scale, deviation, len(finite))

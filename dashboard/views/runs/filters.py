@@ -1,18 +1,55 @@
 """Search, filters and sort order of the list of runs, in the URL. On a narrow screen a button unfolds the filters."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard.data.run_list import ListedRun
-from dashboard.views.runs.columns import STEPS, Column, column, ordered
-from dashboard.views.runs.listing import ORDERS, SortOrder
-from dashboard.views.search_box import search_box
+from dashboard.data import run_list
+from dashboard.views.runs.columns import STEPS, Column, column
 from db.run_states import SHOWN_STATES
+from db.runs.conditions import FIELDS
 from db.runs.filters import RunFilter
-from lossguard.vocabulary.run_search import ARCHIVED, RunOrder, Search
+from lossguard.vocabulary.run_search import ARCHIVED, METRIC, SETTING, RunOrder, Search
+
+PAGE_SIZE = {"Cards": 20, "Table": 100}
+"""Runs that a layout shows at first, and more of on request."""
+MAX_READ = 1_000
+"""Runs that are sorted by a column or grouped: the values of each are read."""
+
+
+class SortOrder(StrEnum):
+    """The values are the labels of the page, the names those of `RunOrder`."""
+
+    ATTENTION = "needs a person first"
+    NEWEST = "newest first"
+    REPORT = "last report first"
+    INCIDENTS = "most open incidents first"
+    NAME = "by name"
+
+
+def unknown_names(search: Search, metrics: Collection[str]) -> dict[str, str]:
+    """The names in a search that are no field, no metric and no setting of any run, and a sentence about each."""
+    asked = {name for name in search.names if name not in FIELDS and name.removeprefix(METRIC) not in metrics}
+    unknown = [name for name in sorted(asked) if not run_list.has_setting(name.removeprefix(SETTING))]
+    known = [*sorted(FIELDS), *metrics, *run_list.settings()] if unknown else []
+    sentences = {}
+    for name in unknown:
+        hint = "".join(f" Did you mean {close}?" for close in difflib.get_close_matches(name, known, n=1))
+        sentences[name] = f"{name}: no run has a setting or a metric of this name.{hint}"
+    return sentences
+
+
+def limit_sentence(total: int, what: str) -> str:
+    """Say that not all runs were read, and how to find the wanted ones. `what`: "sorted"."""
+    return (
+        f"Only the {MAX_READ:,} newest of the {total:,} runs found are {what}. Narrow the search or the filters to "
+        "include them all."
+    )
+
 
 UNFOLDED = "filters_unfolded"
 """Key in the session: True if a narrow screen shows the filters."""
@@ -47,7 +84,7 @@ class Filters:
     @property
     def run_order(self) -> RunOrder:
         """The order in which runs are read: by a column they are sorted afterwards."""
-        return RunOrder.NEWEST if self.by_column else ORDERS[SortOrder(self.order)]
+        return RunOrder.NEWEST if self.by_column else RunOrder[SortOrder(self.order).name]
 
     def where(self, search: Search) -> RunFilter:
         """Return the filter. Without `archived`, archived runs are left out, unless the search mentions them."""
@@ -60,18 +97,10 @@ class Filters:
             search=search,
         )
 
-    def sorted_by_column(self, rows: Sequence[ListedRun]) -> list[ListedRun]:
-        return ordered(rows, self.column, descending=self.order.endswith(DOWN))
-
     @property
     def column(self) -> Column:
         """Column that the list is sorted by, if any."""
         return column(self.order.removesuffix(UP).removesuffix(DOWN))
-
-
-def search_text() -> str:
-    """The box for words and conditions."""
-    return search_box("Search", key="find", placeholder="words, lr>1e-3, state:running, ..", bind="query-params")
 
 
 def rows_of_controls() -> tuple[DeltaGenerator, DeltaGenerator]:

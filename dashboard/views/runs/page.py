@@ -8,19 +8,26 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard.data import cached, run_list, run_pages
-from dashboard.data.run_list import CountedRun, ListedRun
-from dashboard.data.run_pages import FoundRuns
+from dashboard.data import run_list
+from dashboard.data.run_list import CountedRun, FoundRuns, ListedRun
 from dashboard.operator_actions import collector_url
-from dashboard.views import frame, operate, tab
-from dashboard.views.runs import cards, filters, listing, selection, table
-from dashboard.views.runs.columns import DEFAULT_COLUMNS, HOST, PROJECT, TAG, Column, available, column
+from dashboard.views import frame, operate
+from dashboard.views.run_picker import search_box, show_problems
+from dashboard.views.runs import cards, filters, selection, table
+from dashboard.views.runs.columns import (
+    DEFAULT_COLUMNS,
+    HOST,
+    PROJECT,
+    TAG,
+    Column,
+    available,
+    column,
+    grouped,
+    ordered,
+)
 from dashboard.views.runs.filters import Filters
-from dashboard.views.runs.groups import grouped
-from dashboard.views.search_box import show_problems
 from db.cli.command_engine import as_typed_here
 from lossguard.vocabulary import run_search
-from lossguard.vocabulary.run_search import Search
 
 REFRESH_SECONDS = {"Cards": 2.0, "Table": 10.0}
 NUM_FIRST_CARDS = 4  # as many as a window shows: they are drawn before the others
@@ -65,8 +72,8 @@ LOSSGUARD_URL={url} python -m trainer run --recipe tiny
 
 
 def page() -> None:
-    tab.show(waiting=run_pages.num_waiting())
-    if not run_pages.num_runs():
+    frame.show_tab(waiting=run_list.num_waiting())
+    if not run_list.num_runs():
         st.subheader("No runs yet")
         st.markdown(as_typed_here(GETTING_STARTED.format(url=collector_url())))
         return
@@ -75,24 +82,25 @@ def page() -> None:
     metrics = run_list.metric_names()
     upper, lower = filters.rows_of_controls()
     with upper:
-        search = run_search.parse(filters.search_text())
+        example = "words, lr>1e-3, state:running, .."
+        search = run_search.parse(search_box("Search", key="find", placeholder=example, bind="query-params"))
         filters.fold_button()
-    unknown = unknown_names(search, metrics)
+    unknown = filters.unknown_names(search, metrics)
     with lower:
         columns = column_controls(metrics) if is_table else []
         group_by = group_control() if is_table else []
     with upper:
         labels = [each.label for each in columns] if is_table and not group_by else None
-        chosen = filters.filter_controls(run_pages.projects(), run_pages.tags(), labels)
+        chosen = filters.filter_controls(run_list.projects(), run_list.tags(), labels)
     show_problems([*search.problems, *unknown.values()])
     where = chosen.where(search.without(unknown))
     reads_many = bool(group_by) or chosen.by_column
-    num_shown = st.session_state.setdefault(NUM_SHOWN[layout], listing.PAGE_SIZE[layout])
-    found = run_pages.found(where, chosen.run_order, listing.MAX_READ if reads_many else num_shown)
+    num_shown = st.session_state.setdefault(NUM_SHOWN[layout], filters.PAGE_SIZE[layout])
+    found = run_list.found(where, chosen.run_order, filters.MAX_READ if reads_many else num_shown)
     selection.bar(found, where, chosen.run_order, hint=is_table and not group_by)
-    if reads_many and found.total > listing.MAX_READ:
+    if reads_many and found.total > filters.MAX_READ:
         st.info(
-            listing.limit_sentence(found.total, "in groups" if group_by else "sorted"), icon=":material/filter_list:"
+            filters.limit_sentence(found.total, "in groups" if group_by else "sorted"), icon=":material/filter_list:"
         )
     if not found.rows:
         st.info("No run matches these filters.", icon=":material/filter_alt_off:")
@@ -107,18 +115,9 @@ def page() -> None:
         show_more(found.total if not reads_many else len(found.rows), num_shown)
 
 
-def unknown_names(search: Search, metrics: Sequence[str]) -> dict[str, str]:
-    """The names in the search that no run has, and a sentence about each."""
-    if not search.names:
-        return {}
-    return listing.unknown_names(
-        search, metrics=metrics, settings=run_pages.settings(), has_setting=run_pages.has_setting
-    )
-
-
 def column_controls(metrics: Sequence[str]) -> list[Column]:
     """The columns of the table that a viewer chooses."""
-    offered = available(run_pages.settings(), metrics)
+    offered = available(run_list.settings(), metrics)
     default = [name for name in DEFAULT_COLUMNS if name in offered]
     labels = st.multiselect(
         "Columns", offered, default, key="columns", bind="query-params", width=600,
@@ -129,7 +128,7 @@ def column_controls(metrics: Sequence[str]) -> list[Column]:
 
 
 def group_control() -> list[str]:
-    names = dict.fromkeys([PROJECT, TAG, HOST, *available(run_pages.settings(), ())])
+    names = dict.fromkeys([PROJECT, TAG, HOST, *available(run_list.settings(), ())])
     chosen: list[str] = st.multiselect(
         "Group by", list(names), placeholder="nothing", key="group", bind="query-params", width=400,
         accept_new_options=True, select_all=False,
@@ -146,15 +145,14 @@ def rows_of_table(found: FoundRuns, chosen: Filters, columns: Sequence[Column], 
     """Return rows in order, with all values that the table shows. Sorting needs the values of one column."""
     rows = found.rows
     if chosen.by_column:
-        rows = [
-            CountedRun(row.run, row.tally, row.verdict)
-            for row in chosen.sorted_by_column(run_list.listed(rows, metrics_of([chosen.column])))[:num_shown]
-        ]
+        by, descending = chosen.column, chosen.order.endswith(filters.DOWN)
+        in_order = ordered(run_list.listed(rows, metrics_of([by])), by, descending=descending)
+        rows = [CountedRun(row.run, row.tally, row.verdict) for row in in_order[:num_shown]]
     return run_list.listed(rows, metrics_of(columns) | {table.SPARKLINE})
 
 
 def show_cards(found: FoundRuns) -> None:
-    shown = cached.cards([row.run for row in found.rows])
+    shown = run_list.cards([row.run for row in found.rows])
     for place, (row, card) in enumerate(zip(found.rows, shown, strict=True)):
         if place == NUM_FIRST_CARDS:
             frame.wait_for_drawing("cards")
@@ -165,7 +163,7 @@ def show_more(total: int, num_shown: int) -> None:
     """A button, where there are more runs."""
 
     def more() -> None:
-        st.session_state[NUM_SHOWN[layout]] = num_shown + listing.PAGE_SIZE[layout]
+        st.session_state[NUM_SHOWN[layout]] = num_shown + filters.PAGE_SIZE[layout]
 
     if total > num_shown:
         label = f"Show more ({num_shown:,} of {total:,} runs)"

@@ -1,18 +1,112 @@
-"""The selected runs, in the session, and what can be done with them."""
+"""The selected runs, in the session, and what can be done with them: compare, tag, archive, restore or delete them.
+
+The collector gets one request for each run, checks the scope and writes the audit trail.
+"""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
 from dashboard import formatting
-from dashboard.data import run_list, run_pages
-from dashboard.data.run_list import ListedRun
-from dashboard.data.run_pages import FoundRuns
+from dashboard.data import run_list
+from dashboard.data.run_list import FoundRuns, ListedRun
+from dashboard.operator_actions import OperatorAction
+from dashboard.views import operate
 from dashboard.views.compare.lines import MAX_LINES
-from dashboard.views.run import edit, report_download
-from dashboard.views.runs import actions
+from dashboard.views.run import record
 from db.runs.filters import RunFilter
-from lossguard.vocabulary.run_search import RunOrder
+from lossguard.vocabulary.run_search import RunOrder, tags_of
+from lossguard.vocabulary.states import RunState
+
+MAX_NAMED = 10
+"""Runs that a dialog names; it counts the others."""
+
+
+def runs_text(rows: Sequence[ListedRun]) -> str:
+    """Return the number of runs as text: "2 runs"."""
+    return formatting.plural(len(rows), "run")
+
+
+@st.dialog("Tag the selected runs")
+def tag(rows: Sequence[ListedRun]) -> None:
+    present = sorted({each for row in rows for each in tags_of(row.run.tags, row.run.config)})
+
+    def fields() -> dict[str, Any]:
+        return {
+            "add": st.multiselect("Add tags", present, key="tag-add", accept_new_options=True),
+            "remove": st.multiselect("Remove tags", present, key="tag-remove"),
+        }
+
+    action = OperatorAction(
+        "Tag", f"{_names(rows)}\n\nOther tags stay.", f"Tags of {runs_text(rows)} changed.", "/runs", "PATCH"
+    )
+    operate.confirmation_form(action, fields=fields, requests=lambda form: tag_requests(rows, form.body))
+
+
+def tag_requests(rows: Sequence[ListedRun], body: Any) -> list[OperatorAction]:
+    """Return a request for each run whose tags change."""
+    requests = []
+    for row in rows:
+        old = tags_of(row.run.tags, row.run.config)
+        new = [each for each in dict.fromkeys([*old, *body["add"]]) if each not in body["remove"]]
+        if new != old:
+            requests.append(_request(row, "PATCH", {"tags": new}))
+    return requests
+
+
+@st.dialog("Archive the selected runs")
+def archive(rows: Sequence[ListedRun]) -> None:
+    _confirm(rows, "Archive", "Lists leave out an archived run until it runs again.", "PATCH", {"archived": True})
+
+
+@st.dialog("Restore the selected runs")
+def restore(rows: Sequence[ListedRun]) -> None:
+    _confirm(rows, "Restore", "Lists show them again.", "PATCH", {"archived": False})
+
+
+@st.dialog("Delete the selected runs")
+def delete(rows: Sequence[ListedRun]) -> None:
+    _confirm(rows, "Delete", _what_goes(rows), "DELETE", {}, word=_word_to_delete(rows))
+
+
+def _confirm(
+    rows: Sequence[ListedRun], label: str, says: str, method: str, body: dict[str, Any], word: str | None = None
+) -> None:
+    done = {"Archive": "archived", "Restore": "restored", "Delete": "deleted"}[label]
+    action = OperatorAction(label, f"{_names(rows)}\n\n{says}", f"{runs_text(rows)} {done}.", "/runs", method)
+    operate.confirmation_form(action, word=word, requests=lambda _: [_request(row, method, body) for row in rows])
+
+
+def _request(row: ListedRun, method: str, body: dict[str, Any]) -> OperatorAction:
+    """Return the request, labelled by the run for the sentence about a failure."""
+    return OperatorAction(formatting.run_title(row.run), "", "", f"/runs/{row.run.id}", method, body)
+
+
+def _names(rows: Sequence[ListedRun]) -> str:
+    """A list in Markdown."""
+    names = [formatting.run_label(row.run) for row in rows]
+    return formatting.bullet_list(formatting.first_named(names, MAX_NAMED))
+
+
+def _what_goes(rows: Sequence[ListedRun]) -> str:
+    steps = formatting.plural(sum(row.summary.stored_steps for row in rows), "step")
+    incidents = formatting.plural(sum(row.tally.incidents for row in rows), "incident")
+    interventions = formatting.plural(sum(row.tally.interventions for row in rows), "intervention")
+    text = (
+        f"**This cannot be undone.** It deletes {steps}, {incidents} and {interventions}, with their probes and events."
+    )
+    running = sum(row.run.state == RunState.RUNNING for row in rows)
+    return text + (f" {formatting.plural(running, 'run is', 'runs are')} still running." if running else "")
+
+
+def _word_to_delete(rows: Sequence[ListedRun]) -> str:
+    """The name of the run, where a person can type it; of several their number."""
+    if len(rows) > 1:
+        return f"delete {runs_text(rows)}"
+    run = rows[0].run
+    return run.name if run.name and run.name.isprintable() and run.name.split() else run.id
+
 
 SELECTED = "selected_runs"
 """Key in the session: ids of the selected runs, in the order in which they were selected."""
@@ -50,10 +144,6 @@ def change(changes: Mapping[str, bool], at_version: int) -> None:
     st.session_state[SELECTED] = [*kept, *added]
 
 
-def clear() -> None:
-    _replace([])
-
-
 def _replace(ids: list[str]) -> None:
     st.session_state[SELECTED] = ids
     st.session_state[VERSION] = version() + 1
@@ -65,7 +155,7 @@ def bar(found: FoundRuns, where: RunFilter, order: RunOrder, *, hint: bool) -> N
     `hint`: whether there is a sentence where none is selected. It keeps the place, so that a table does not move under
     the pointer.
     """
-    chosen = run_list.listed(run_pages.named(selected_ids()), ())
+    chosen = run_list.listed(run_list.named(selected_ids()), ())
     st.session_state[SELECTED] = [row.run.id for row in chosen]  # the others were deleted
     if not chosen and not hint:
         return
@@ -77,7 +167,7 @@ def bar(found: FoundRuns, where: RunFilter, order: RunOrder, *, hint: bool) -> N
         if len(chosen) == 1:
             _single(chosen[0])
         _buttons(chosen)
-        num_matching = run_pages.num_matching(where, selected_ids())
+        num_matching = run_list.num_matching(where, selected_ids())
         _select_all(found, num_matching, where, order)
         if len(chosen) > num_matching:
             st.caption(f"{len(chosen) - num_matching} not shown")
@@ -94,20 +184,15 @@ def _select_all(found: FoundRuns, num_selected: int, where: RunFilter, order: Ru
         key="select-all",
         icon=":material/select_all:",
         type="tertiary",
-        on_click=_choose_found,
-        args=(where, order),
+        on_click=lambda: _replace(run_list.found_ids(where, order, MAX_SELECTED)),
     )
-
-
-def _choose_found(where: RunFilter, order: RunOrder) -> None:
-    _replace(run_pages.found_ids(where, order, MAX_SELECTED))
 
 
 def _links(chosen: Sequence[ListedRun]) -> None:
     if len(chosen) > MAX_LINES:
-        st.caption(f"**{actions.runs_text(chosen)} selected** (at most {MAX_LINES} can be compared)")
+        st.caption(f"**{runs_text(chosen)} selected** (at most {MAX_LINES} can be compared)")
         return
-    label = f"**Compare {actions.runs_text(chosen)}**"
+    label = f"**Compare {runs_text(chosen)}**"
     query = {"runs": ",".join(row.run.id for row in chosen)}
     st.page_link("views/compare/page.py", label=label, icon=":material/compare_arrows:", query_params=query)
 
@@ -116,23 +201,23 @@ def _single(row: ListedRun) -> None:
     run, explanation = row.run, "Rename, tag, note or archive this run"
     label = f"Open {formatting.escape_markdown(formatting.run_title(run))}"
     st.page_link("views/run/page.py", label=label, icon=":material/show_chart:", query_params={"run": run.id})
-    report_download.button(run, key="report-selected")
+    record.report_button(run, key="report-selected")
     if _button("Edit", ":material/edit:", help=explanation):
-        edit.dialog(run)
+        record.edit_dialog(run)
 
 
 def _buttons(chosen: Sequence[ListedRun]) -> None:
     archived = [row for row in chosen if row.run.archived_at is not None]
     others = [row for row in chosen if row.run.archived_at is None]
     if _button("Tag", ":material/sell:"):
-        actions.tag(chosen)
+        tag(chosen)
     if others and _button("Archive", ":material/archive:"):
-        actions.archive(others)
+        archive(others)
     if archived and _button("Restore", ":material/unarchive:"):
-        actions.restore(archived)
+        restore(archived)
     if _button("Delete", ":material/delete:"):
-        actions.delete(chosen)
-    st.button("Clear", key="clear-selected", icon=":material/close:", type="tertiary", on_click=clear)
+        delete(chosen)
+    st.button("Clear", key="clear-selected", icon=":material/close:", type="tertiary", on_click=_replace, args=([],))
 
 
 def _button(label: str, icon: str, *, help: str | None = None) -> bool:

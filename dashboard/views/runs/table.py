@@ -19,10 +19,8 @@ from dashboard.data.configurations import setting_text
 from dashboard.data.run_list import ListedRun
 from dashboard.figures.sparkline import points
 from dashboard.views.runs import selection
-from dashboard.views.runs.columns import STEPS, Column, number
-from dashboard.views.runs.filters import SORT, orders_of
-from dashboard.views.runs.groups import Group
-from dashboard.views.runs.listing import SortOrder
+from dashboard.views.runs.columns import STEPS, Column, Group, number
+from dashboard.views.runs.filters import SORT, SortOrder, orders_of
 from lossguard.vocabulary.protocol import encode_number
 from lossguard.vocabulary.run_search import tags_of
 

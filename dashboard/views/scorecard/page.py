@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard import formatting
-from dashboard.data import run_pages
+from dashboard.data import run_list
 from dashboard.data.scorecards import scored_runs
 from dashboard.views import frame
 from dashboard.views.scorecard import tables
@@ -46,7 +46,7 @@ SITES_HELP = (
 
 
 def page() -> None:
-    names = run_pages.projects()
+    names = run_list.projects()
     if not names:
         frame.show_no_runs()
         return

@@ -12,19 +12,22 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.data.estimate import RoundedEstimate
 from dashboard.data.lab_results import (
     ExposureRun,
     Gradients,
+    PowerLaw,
+    RoundedEstimate,
     ScalingRun,
+    Size,
     SwitchRun,
     TemperatureRun,
     UnstableRun,
+    fit,
     groups,
+    sizes,
 )
-from dashboard.data.power_law import PowerLaw, Size, fit, sizes
 from dashboard.figures.compute import published_figure
-from dashboard.figures.float32 import LARGEST, SMALLEST
+from dashboard.figures.packed_trace import LARGEST, SMALLEST
 from dashboard.figures.style import BLUE, GREEN, GREY, VERMILLION, base_figure
 from dashboard.views.trainer_lab import tables
 

@@ -6,11 +6,10 @@ In the URL: ?results=..
 import streamlit as st
 
 from dashboard.data import lab_results_file
-from dashboard.data.lab_results import LabResults
 from dashboard.data.lab_results_file import LabResultsError
 from dashboard.figures import component
+from dashboard.figures.component import cached_figure
 from dashboard.views import frame
-from dashboard.views.cached_figure import cached_figure
 from dashboard.views.table import show_table
 from dashboard.views.trainer_lab import tables
 from dashboard.views.trainer_lab.sections import Section, sections
@@ -35,22 +34,16 @@ def page() -> None:
     source = st.segmented_control(
         "Results", [SHIPPED, FILE], default=SHIPPED, required=True, key="results", bind="query-params"
     )
-    results = shipped_results() if source == SHIPPED else uploaded_results()
+    if source == SHIPPED:
+        results = lab_results_file.shipped()
+        if results is None:
+            st.info(NOT_INSTALLED, icon=":material/info:")
+    else:
+        read = lab_results_file.parse
+        results = uploaded("Results", "jsonl", key="lab-results", help=FILE_HELP, read=read, error=LabResultsError)
     if results is not None:
         for section in sections(results):
             show(section, results.key)
-
-
-def uploaded_results() -> LabResults | None:
-    read = lab_results_file.parse
-    return uploaded("Results", "jsonl", key="lab-results", help=FILE_HELP, read=read, error=LabResultsError)
-
-
-def shipped_results() -> LabResults | None:
-    results = lab_results_file.shipped()
-    if results is None:
-        st.info(NOT_INSTALLED, icon=":material/info:")
-    return results
 
 
 def show(section: Section, results_key: str) -> None:

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.data.lab_results import LabResults, ScalingRun
-from dashboard.data.power_law import fit, sizes
+from dashboard.data.lab_results import ExposureRun, LabResults, ScalingRun, fit, sizes
 from dashboard.views.trainer_lab import figure, tables
 from db.cli.command_engine import as_typed_here
 
@@ -38,60 +39,19 @@ class Section:
     """Command that measured it; empty for published numbers."""
 
 
-def sections(results: LabResults) -> Iterator[Section]:
-    """Return the sections of the sweeps that have results, and of published runs."""
-    makers = (
-        (results.switches, _switches),
-        (results.scaling, _scaling),
-        (results.unstable, _unstable),
-        (results.exposure, _exposure),
-        (results.temperature, _temperature),
-        (results.gradients, _gradients),
-        (results.calibration, _calibration),
-        (results.abilities, _abilities),
-    )
-    for runs, make in makers:
-        if runs:
-            yield make(results)
-    yield _compute(results)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sweep:
+    """A section without its results."""
 
-
-def _switches(results: LabResults) -> Section:
-    runs = results.switches
-    recipes = list(dict.fromkeys(run.recipe for run in runs))
-    return Section(
-        title="Switches: loss, perplexity and bits",
-        plots=[
-            Plot(
-                name="switches",
-                sentence="Each point is the held-out loss of a recipe as the length of the compressed text, with its "
-                "perplexity, exp(loss in nats per token), beside it.",
-                make=lambda: figure.switches_figure(runs),
-            )
-        ],
-        make_table=lambda: tables.switches(runs),
-        note="Bits per byte and per character compare across tokenizers; perplexity and bits per token do not. "
-        "The standard error of a single seed is that of its held-out loss over documents.",
-        command=command("", [run.seed for run in runs], recipes=recipes),
-    )
-
-
-def _scaling(results: LabResults) -> Section:
-    runs = results.scaling
-    return Section(
-        title="Loss against compute",
-        plots=[
-            Plot(
-                name="scaling",
-                sentence="Each point is the held-out loss of a model size over its training compute; on these two "
-                "log axes, a power law is a straight line.",
-                make=lambda: figure.scaling_figure(runs),
-            )
-        ],
-        make_table=lambda: tables.scaling(runs),
-        note=_law_sentence(runs),
-        command=command("--scaling", [run.seed for run in runs]),
-    )
+    name: str
+    """Name of its field in LabResults."""
+    title: str
+    table: Callable[[Sequence[Any]], pd.DataFrame]
+    plots: Sequence[tuple[str, str, Callable[[Sequence[Any]], go.Figure]]] = ()
+    """Name, sentence and figure of each plot."""
+    note: str | Callable[[Sequence[Any]], str]
+    option: str
+    """Option of the command that measures the sweep."""
 
 
 def _law_sentence(runs: Sequence[ScalingRun]) -> str:
@@ -108,105 +68,140 @@ def _law_sentence(runs: Sequence[ScalingRun]) -> str:
     )
 
 
-def _unstable(results: LabResults) -> Section:
-    runs = results.unstable
-    return Section(
+def _floors(runs: Sequence[ExposureRun]) -> str:
+    floors = ", ".join(dict.fromkeys(formatting.number(run.loss_floor) for run in runs))
+    return f"The loss of the chain itself, the loss floor, is {floors} nats per token."
+
+
+SWEEPS = (
+    _Sweep(
+        name="switches",
+        title="Switches: loss, perplexity and bits",
+        plots=[
+            (
+                "switches",
+                "Each point is the held-out loss of a recipe as the length of the compressed text, with its "
+                "perplexity, exp(loss in nats per token), beside it.",
+                figure.switches_figure,
+            )
+        ],
+        table=tables.switches,
+        note="Bits per byte and per character compare across tokenizers; perplexity and bits per token do not. "
+        "The standard error of a single seed is that of its held-out loss over documents.",
+        option="",
+    ),
+    _Sweep(
+        name="scaling",
+        title="Loss against compute",
+        plots=[
+            (
+                "scaling",
+                "Each point is the held-out loss of a model size over its training compute; on these two "
+                "log axes, a power law is a straight line.",
+                figure.scaling_figure,
+            )
+        ],
+        table=tables.scaling,
+        note=_law_sentence,
+        option="--scaling",
+    ),
+    _Sweep(
+        name="unstable",
         title="What prevents spikes",
         plots=[
-            Plot(
-                name="steps-lost",
-                sentence="Steps during which the loss of the unstable recipe was above the level from which it had "
+            (
+                "steps-lost",
+                "Steps during which the loss of the unstable recipe was above the level from which it had "
                 "jumped, with one safeguard at a time.",
-                make=lambda: figure.steps_lost_figure(runs),
+                figure.steps_lost_figure,
             ),
-            Plot(
-                name="final-loss",
-                sentence="The loss at the end of the same runs.",
-                make=lambda: figure.final_loss_figure(runs),
-            ),
+            ("final-loss", "The loss at the end of the same runs.", figure.final_loss_figure),
         ],
-        make_table=lambda: tables.unstable(runs),
+        table=tables.unstable,
         note="The largest jump is a peak relative to the level before it. What counts as a jump, and where it ends, is "
         "one rule for all runs: `trainer/lab/jumps.py`.",
-        command=command("--unstable", [run.seed for run in runs]),
-    )
-
-
-def _exposure(results: LabResults) -> Section:
-    runs = results.exposure
-    floors = ", ".join(dict.fromkeys(formatting.number(run.loss_floor) for run in runs))
-    return Section(
+        option="--unstable",
+    ),
+    _Sweep(
+        name="exposure",
         title="Exposure bias",
         plots=[
-            Plot(
-                name="exposure",
-                sentence="How far each model is from a Markov chain, its source, after true prefixes and after its "
+            (
+                "exposure",
+                "How far each model is from a Markov chain, its source, after true prefixes and after its "
                 "own ones; the distance between the two points is the exposure bias.",
-                make=lambda: figure.exposure_figure(runs),
+                figure.exposure_figure,
             )
         ],
-        make_table=lambda: tables.exposure(runs),
-        note=f"The loss of the chain itself, the loss floor, is {floors} nats per token.",
-        command=command("--exposure", [run.seed for run in runs]),
-    )
-
-
-def _temperature(results: LabResults) -> Section:
-    runs = results.temperature
-    return Section(
+        table=tables.exposure,
+        note=_floors,
+        option="--exposure",
+    ),
+    _Sweep(
+        name="temperature",
         title="Temperature",
         plots=[
-            Plot(
-                name="temperature",
-                sentence="The entropy of what is sampled changes with the temperature; the loss, which is defined at "
+            (
+                "temperature",
+                "The entropy of what is sampled changes with the temperature; the loss, which is defined at "
                 "temperature 1, never does.",
-                make=lambda: figure.temperature_figure(runs),
+                figure.temperature_figure,
             )
         ],
-        make_table=lambda: tables.temperature(runs),
+        table=tables.temperature,
         note="*True token* is the mean probability that a sample is the true one.",
-        command=command("--temperature", [run.seed for run in runs]),
-    )
-
-
-def _gradients(results: LabResults) -> Section:
-    rows = results.gradients
-    return Section(
+        option="--temperature",
+    ),
+    _Sweep(
+        name="gradients",
         title="Why squared error fails",
         plots=[
-            Plot(
-                name="gradients",
-                sentence="How hard each loss pushes the logit of the true token, over the probability that the model "
+            (
+                "gradients",
+                "How hard each loss pushes the logit of the true token, over the probability that the model "
                 "gives to it.",
-                make=lambda: figure.gradients_figure(rows),
+                figure.gradients_figure,
             )
         ],
-        make_table=lambda: tables.gradients(rows),
+        table=tables.gradients,
         note="*One wrong token*: it has all other probability. *Spread*: all wrong tokens are equally likely.",
-        command=command("--gradients", []),
-    )
-
-
-def _calibration(results: LabResults) -> Section:
-    runs = results.calibration
-    return Section(
+        option="--gradients",
+    ),
+    _Sweep(
+        name="calibration",
         title="Label smoothing and calibration",
-        plots=[],
-        make_table=lambda: tables.calibration(runs),
+        table=tables.calibration,
         note="The calibration error is the mean distance of the probability of the likeliest token and how often it is "
         "right. The loss floor is that of a model which predicts the smoothed targets.",
-        command=command("--calibration", [run.seed for run in runs]),
-    )
-
-
-def _abilities(results: LabResults) -> Section:
-    runs = results.abilities
-    return Section(
+        option="--calibration",
+    ),
+    _Sweep(
+        name="abilities",
         title="One objective, many abilities",
-        plots=[],
-        make_table=lambda: tables.abilities(runs),
+        table=tables.abilities,
         note="Held-out loss by kind of token, of a model that was only ever asked for the next one.",
-        command=command("--abilities", [run.seed for run in runs]),
+        option="--abilities",
+    ),
+)
+
+
+def sections(results: LabResults) -> Iterator[Section]:
+    """Return the sections of the sweeps that have results, and of published runs."""
+    for sweep in SWEEPS:
+        if runs := getattr(results, sweep.name):
+            yield _section(sweep, runs)
+    yield _compute(results)
+
+
+def _section(sweep: _Sweep, runs: Sequence[Any]) -> Section:
+    recipes = dict.fromkeys(run.recipe for run in runs) if sweep.name == "switches" else ()
+    seeds = [run.seed for run in runs if sweep.name != "gradients"]
+    return Section(
+        title=sweep.title,
+        plots=[Plot(name=name, sentence=text, make=partial(make, runs)) for name, text, make in sweep.plots],
+        make_table=partial(sweep.table, runs),
+        note=sweep.note if isinstance(sweep.note, str) else sweep.note(runs),
+        command=command(sweep.option, seeds, recipes=list(recipes)),
     )
 
 

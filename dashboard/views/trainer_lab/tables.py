@@ -1,25 +1,27 @@
 """The tables of the Trainer lab: means over seeds, with standard errors. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from dashboard import formatting
-from dashboard.data.compute import PUBLISHED, PublishedRun
-from dashboard.data.estimate import RoundedEstimate
 from dashboard.data.lab_results import (
     AbilityRun,
     CalibrationRun,
     ExposureRun,
     Gradients,
+    RoundedEstimate,
     ScalingRun,
     SwitchRun,
     TemperatureRun,
     UnstableRun,
+    fit,
     groups,
+    sizes,
 )
-from dashboard.data.power_law import fit, sizes
+from dashboard.figures.compute import PUBLISHED, PublishedRun
 
 TEXT_COLUMNS = ("Recipe", "Safeguard", "Trained with", "Kind", "Model", "Source")
 """The others hold numbers, which stand on the right."""
@@ -27,20 +29,37 @@ MAX_EXP = 700.0
 """exp of a larger loss is infinite in double precision."""
 
 
+Column = str | Callable[[Sequence[Any]], object]
+"""A field whose mean over the runs of a group is shown, or a function of these runs."""
+
+
 def switches(runs: Sequence[SwitchRun]) -> pd.DataFrame:
+    columns: dict[str, Column] = {
+        "Held-out loss": held_out_loss,
+        "Perplexity": perplexity,
+        "Bits per token": bits_per_token,
+        "Bits per byte": lambda own: _known([run.bits_per_byte for run in own]),
+        "Bits per character": bits_per_character,
+        "log Z": "log_z",
+    }
+    return _by_group(runs, "Recipe", "recipe", columns)
+
+
+def _by_group(runs: Sequence[Any], title: str, name: str, columns: Mapping[str, Column]) -> pd.DataFrame:
+    """One row for each value of the field `name`."""
     return pd.DataFrame(
         {
-            "Recipe": formatting.visible(recipe),
-            "Held-out loss": str(held_out_loss(own)),
-            "Perplexity": str(perplexity(own)),
-            "Bits per token": str(bits_per_token(own)),
-            "Bits per byte": _or_dash(_known([run.bits_per_byte for run in own])),
-            "Bits per character": _or_dash(bits_per_character(own)),
-            "log Z": str(RoundedEstimate.of(run.log_z for run in own)),
+            title: formatting.visible(value) if isinstance(value, str) else formatting.number(value),
+            **{column: _cell(own, of) for column, of in columns.items()},
             "Seeds": _seeds(own),
         }
-        for recipe, own in groups(runs, "recipe").items()
+        for value, own in groups(runs, name).items()
     )
+
+
+def _cell(runs: Sequence[Any], column: Column) -> str:
+    found = RoundedEstimate.of(getattr(run, column) for run in runs) if isinstance(column, str) else column(runs)
+    return "-" if found is None else str(found)
 
 
 def held_out_loss(runs: Sequence[SwitchRun]) -> RoundedEstimate:
@@ -83,18 +102,14 @@ def scaling(runs: Sequence[ScalingRun]) -> pd.DataFrame:
 
 
 def unstable(runs: Sequence[UnstableRun]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "Safeguard": formatting.visible(safeguard),
-            "Jumps": str(RoundedEstimate.of(run.num_jumps for run in own)),
-            "Largest jump": largest_jump(own),
-            "Steps lost": str(RoundedEstimate.of(run.steps_lost for run in own)),
-            "Final loss": str(RoundedEstimate.of(run.final_loss for run in own)),
-            "Jumps by seed": ", ".join(formatting.count(run.num_jumps) for run in own),
-            "Seeds": _seeds(own),
-        }
-        for safeguard, own in groups(runs, "safeguard").items()
-    )
+    columns: dict[str, Column] = {
+        "Jumps": "num_jumps",
+        "Largest jump": largest_jump,
+        "Steps lost": "steps_lost",
+        "Final loss": "final_loss",
+        "Jumps by seed": lambda own: ", ".join(formatting.count(run.num_jumps) for run in own),
+    }
+    return _by_group(runs, "Safeguard", "safeguard", columns)
 
 
 def largest_jump(runs: Sequence[UnstableRun]) -> str:
@@ -106,57 +121,33 @@ def largest_jump(runs: Sequence[UnstableRun]) -> str:
 
 
 def exposure(runs: Sequence[ExposureRun]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "Trained with": formatting.visible(way),
-            "Held-out loss": str(RoundedEstimate.of(run.held_out_loss for run in own)),
-            "KL, true prefixes": str(RoundedEstimate.of(run.true_prefixes for run in own)),
-            "KL, own prefixes": str(RoundedEstimate.of(run.own_prefixes for run in own)),
-            "Exposure bias": str(RoundedEstimate.of(run.bias for run in own)),
-            "True inputs": str(RoundedEstimate.of(run.true_inputs for run in own)),
-            "Seeds": _seeds(own),
-        }
-        for way, own in groups(runs, "trained_with").items()
-    )
+    columns: dict[str, Column] = {
+        "Held-out loss": "held_out_loss",
+        "KL, true prefixes": "true_prefixes",
+        "KL, own prefixes": "own_prefixes",
+        "Exposure bias": "bias",
+        "True inputs": "true_inputs",
+    }
+    return _by_group(runs, "Trained with", "trained_with", columns)
 
 
 def temperature(runs: Sequence[TemperatureRun]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "Temperature": formatting.number(temperature),
-            "Loss": str(RoundedEstimate.of(run.loss for run in own)),
-            "Entropy of the samples": str(RoundedEstimate.of(run.entropy for run in own)),
-            "True token": str(RoundedEstimate.of(run.hits for run in own)),
-            "Seeds": _seeds(own),
-        }
-        for temperature, own in groups(runs, "temperature").items()
-    )
+    columns = {"Loss": "loss", "Entropy of the samples": "entropy", "True token": "hits"}
+    return _by_group(runs, "Temperature", "temperature", columns)
 
 
 def calibration(runs: Sequence[CalibrationRun]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "Label smoothing": formatting.number(smoothing),
-            "Loss": str(RoundedEstimate.of(run.loss for run in own)),
-            "Calibration error": str(RoundedEstimate.of(run.error for run in own)),
-            "Loss where surest": str(RoundedEstimate.of(run.surest_loss for run in own)),
-            "Loss floor": formatting.number(own[0].loss_floor),
-            "Seeds": _seeds(own),
-        }
-        for smoothing, own in groups(runs, "smoothing").items()
-    )
+    columns: dict[str, Column] = {
+        "Loss": "loss",
+        "Calibration error": "error",
+        "Loss where surest": "surest_loss",
+        "Loss floor": lambda own: formatting.number(own[0].loss_floor),
+    }
+    return _by_group(runs, "Label smoothing", "smoothing", columns)
 
 
 def abilities(runs: Sequence[AbilityRun]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "Kind": formatting.visible(kind),
-            "Loss untrained": str(RoundedEstimate.of(run.first_loss for run in own)),
-            "Loss trained": str(RoundedEstimate.of(run.last_loss for run in own)),
-            "Seeds": _seeds(own),
-        }
-        for kind, own in groups(runs, "kind").items()
-    )
+    return _by_group(runs, "Kind", "kind", {"Loss untrained": "first_loss", "Loss trained": "last_loss"})
 
 
 def gradients(rows: Sequence[Gradients]) -> pd.DataFrame:
@@ -175,7 +166,7 @@ def published() -> pd.DataFrame:
     """Return the table of published runs, with estimates marked."""
     return pd.DataFrame(
         {
-            "Model": f"{run.name} (estimated)" if run.is_estimated else run.name,
+            "Model": run.label,
             "Parameters": _published(run.parameters),
             "Tokens": _published(run.tokens),
             "Tokens per parameter": _ratio(run),
@@ -199,10 +190,6 @@ def _known(values: Sequence[float | None]) -> RoundedEstimate | None:
     """Return the values; None if one of them is not known."""
     numbers = [value for value in values if value is not None]
     return RoundedEstimate.of(numbers) if len(numbers) == len(values) else None
-
-
-def _or_dash(estimate: RoundedEstimate | None) -> str:
-    return "-" if estimate is None else str(estimate)
 
 
 def _seeds(runs: Sequence[object]) -> str:

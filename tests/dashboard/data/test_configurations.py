@@ -1,8 +1,19 @@
-"""Configurations side by side: what differs is marked with a sign."""
+"""Configurations side by side: what differs is marked with a sign, and other tokenizers are warned of."""
 
 from typing import Any
 
-from dashboard.data.configurations import DIFFERENT, Setting, evaluation_differences, side_by_side, table
+import pytest
+
+from dashboard.data import configurations
+from dashboard.data.configurations import (
+    DIFFERENT,
+    Setting,
+    Vocabulary,
+    evaluation_differences,
+    side_by_side,
+    table,
+    tokenizer_warning,
+)
 from db.models import Run
 from monitor.detection import DetectionSettings
 from monitor.detection.interventions import run_policy
@@ -61,3 +72,29 @@ def test_runs_are_evaluated_on_the_same_text_if_its_digests_are_equal_else_setti
     assert differences(one, other | {"evaluation_set": "bb"}) == ["evaluation_set"]
     assert differences(one, {"seed": 2}) == ["seed", "evaluation_set"], "a trainer that records no digest"
     assert differences({"seed": 1}, {"seed": 2}) == ["seed"]
+
+
+BYTES = Vocabulary("bytes", 256)
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"tokenizer": "bytes", "model": {"vocab_size": 256}}, BYTES),
+        ({"tokenizer": "bytes", "data": {"tokenizer": ""}, "vocab_size": 256}, BYTES),
+        ({"data": {"tokenizer": "gpt2"}, "n_vocab": 50257}, Vocabulary("gpt2", 50257)),
+        ({"tokenizer": None, "data": {"tokenizer": 3}}, Vocabulary(None, None)),
+        ({"lr": 1e-3}, Vocabulary(None, None)),
+    ],
+)
+def test_a_configuration_names_its_tokenizer_at_the_top_or_in_a_section(
+    config: dict[str, Any], found: Vocabulary
+) -> None:
+    assert configurations.vocabulary_of(config) == found
+
+
+def test_an_unknown_tokenizer_is_warned_of_too() -> None:
+    text = tokenizer_warning({"a": BYTES, "b": Vocabulary(None, 256)})
+    assert text is not None
+    assert "not every run names its tokenizer" in text
+    assert "tokenizer not named, 256 tokens" in text

@@ -1,6 +1,11 @@
-"""How far a run is."""
+"""How far a run is, and what it costs."""
 
-from dashboard.data.facts import progress
+import math
+
+import pytest
+
+from dashboard.data.facts import Compute, num_parameters, progress
+from dashboard.figures.compute import compute_figure
 from db.models import Run
 from db.runs.overview import StepTime
 
@@ -17,3 +22,14 @@ def test_time_left_is_steps_left_times_the_pace_of_the_newest_steps() -> None:
 def test_a_clock_that_went_back_gives_no_pace() -> None:
     back = progress(Run(total_steps=100), [StepTime(step=0, time=9.0), StepTime(step=1, time=8.0)])
     assert (back.seconds_per_step, back.seconds_left) == (None, None)
+
+
+@pytest.mark.parametrize("recorded", [None, "many", -3, 0, True, float("nan"), float("inf"), [1]])
+def test_a_configuration_without_a_usable_number_of_parameters_has_none(recorded: object) -> None:
+    assert num_parameters({"num_parameters": recorded}) is None
+
+
+@pytest.mark.parametrize("tokens", [math.nan, math.inf, 1e308])
+def test_tokens_that_are_no_number_have_no_place_on_the_scale(tokens: float) -> None:
+    assert compute_figure(Compute(1_000_000, tokens)) is None
+    assert compute_figure(Compute(None, 5e6)) is None

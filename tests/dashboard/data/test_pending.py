@@ -3,10 +3,9 @@
 import pytest
 
 from dashboard.data import pending
-from dashboard.data.facts import RunFacts, StepProgress
+from dashboard.data.facts import RunFacts
 from db.models import Incident, Intervention, Run
-from db.runs.verdicts import Verdict
-from lossguard.vocabulary.states import RunVerdict
+from tests.dashboard.facts import facts_of
 
 
 def facts_with(*, kind: str = "rollback", state: str = "proposed") -> RunFacts:
@@ -14,12 +13,8 @@ def facts_with(*, kind: str = "rollback", state: str = "proposed") -> RunFacts:
     kinds = enumerate(("loss_spike", "loss_spike", "stall"), 1)
     incidents = [Incident(number=number, kind=each, state="open", onset_step=number) for number, each in kinds]
     intervention = Intervention(number=1, incident=2, kind=kind, state=state, details={})
-    return RunFacts(
-        run=Run(id="r1", config={}, state="running", capabilities=[]),
-        progress=StepProgress(9, None, None), segments=[],
-        incidents=incidents, interventions=[intervention], orders={}, ledger=[], events=[], metrics=[], newest={},
-        mfu=None, layers={}, verdict=Verdict(RunVerdict.HEALTHY, "Healthy: no step yet"),
-    )  # fmt: skip
+    run = Run(id="r1", config={}, state="running", capabilities=[])
+    return facts_of(run, incidents=incidents, interventions=[intervention])
 
 
 def test_the_first_incident_that_needs_a_person_is_the_one_of_the_proposal() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dashboard.data.facts import Curve
-from dashboard.figures.curves import ChartOptions, run_figure
-from dashboard.figures.edges import NAME
+from dashboard.figures.curves import ChartOptions, run_figure, smoothed
+from dashboard.figures.lines import BEYOND_THE_AXIS
 from dashboard.figures.marks import Marks
 from db.models import Event, Incident, Intervention, Order
 from tests.dashboard.series import bucketed, plain, traces
@@ -50,7 +50,7 @@ def drop(top: float = 3.0) -> list[float | None]:
 def test_a_discarded_spike_leaves_the_axis_to_the_live_line_and_is_marked_on_the_edge() -> None:
     curve = Curve(plain(drop()), {0: plain([2.0, 2.1, 139.0])})
     figure = run_figure({"loss": curve, "grad_norm": curve}, Marks())
-    for axis, mark in zip((figure.layout.yaxis, figure.layout.yaxis2), traces(figure, NAME), strict=True):
+    for axis, mark in zip((figure.layout.yaxis, figure.layout.yaxis2), traces(figure, BEYOND_THE_AXIS), strict=True):
         assert axis.type == ("linear" if mark.yaxis == "y101" else "log")
         assert (list(mark.x), list(mark.y), list(mark.text)) == ([2], [1.0], ["139"])
         assert mark.customdata[0].endswith(" (discarded) 139: above the axis, step 2")
@@ -113,3 +113,17 @@ def test_outliers_stand_in_the_panel_of_their_signal_and_declared_events_are_lin
     assert (circles.yaxis, list(circles.x), list(circles.y)) == ("y2", [3], [1.25])
     assert [line.x0 for line in figure.layout.shapes] == [5]
     assert list(traces(figure, "declared event")[0].customdata) == ["learning rate lr: 0.001"]
+
+
+def test_a_gap_is_a_gap_and_teaches_nothing() -> None:
+    line = smoothed(plain([2.0, None, 2.0]), 10)
+    assert math.isnan(line[1])
+    assert line[2] == pytest.approx(2.0)
+
+
+def test_a_smoothed_spike_of_one_step_is_still_there_at_its_height() -> None:
+    values: list[float | None] = [1.0, 1.0, 9.0, 1.0]
+    figure = run_figure({"loss": Curve(plain(values), {})}, Marks(), options=ChartOptions(smooth=100))
+    (raw,) = traces(figure, "live line, raw")
+    assert list(raw.y) == values
+    assert max(traces(figure, "live line")[0].y) < 5

@@ -2,8 +2,9 @@
 
 from dashboard.data.facts import Curve
 from dashboard.figures.curves import ChartOptions, run_figure
-from dashboard.figures.marks import MAX_INCIDENTS, Marks
+from dashboard.figures.marks import MAX_INCIDENTS, SKIPPED_UPDATE, Marks
 from db.models import Incident
+from db.queries import Series
 from tests.dashboard.series import plain, traces
 
 
@@ -20,3 +21,20 @@ def test_of_thousands_of_incidents_the_open_and_the_newest_in_view_are_marked() 
     assert list(names.x) == [5, *range(1000 - MAX_INCIDENTS + 1, 1000)]
     (zoomed,) = traces(run_figure(curves, marks, options=ChartOptions(window=(100, 109))), "incident")
     assert list(zoomed.x) == [*range(100, 110)]
+
+
+CURVES = {name: Curve(plain([1.0] * 5), {}) for name in ("loss", "grad_norm")}
+
+
+def test_each_skipped_update_has_one_mark_in_the_first_panel() -> None:
+    skipped = Curve(plain([None, 1.0, 0.0, None, 2.0]), {})
+    (trace,) = traces(run_figure(CURVES, Marks(skipped=skipped)), SKIPPED_UPDATE)
+    assert list(trace.x) == [1, 4]
+    assert list(trace.customdata) == ["1 update skipped at step 1", "2 updates skipped at step 4"]
+    assert trace.showlegend is not False
+
+
+def test_a_bucket_of_many_steps_says_how_many_it_holds() -> None:
+    bucket = Series([0], [99], [1.0], [2.0], [1.5], [1.0], [4], [0])
+    (trace,) = traces(run_figure(CURVES, Marks(skipped=Curve(bucket, {}))), SKIPPED_UPDATE)
+    assert list(trace.customdata) == ["6 updates skipped at steps 0 to 99"]

@@ -12,6 +12,7 @@ from dashboard.report.document import render
 from db import commands, queries
 from db.records import step_notes
 from db.store.engine import writing
+from tests.dashboard.seed import save_incident
 from tests.db.seed import add_run
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(2)> & "quoted"'
@@ -81,10 +82,7 @@ def hostile_run(store: sa.Engine) -> None:
         seen: Any = {"config": {HOSTILE: {HOSTILE: HOSTILE}}, "devices": [HOSTILE], "versions": {HOSTILE: HOSTILE}}
         run = add_run(session, name=HOSTILE, project=HOSTILE, command=HOSTILE, host=HOSTILE, **seen)
         details = {"reasons": [HOSTILE], "peak_value": "NaN"}
-        commands.save_incident(
-            session, run=run, number=1, segment=0, now=1.0, kind=HOSTILE[:32], state="open", signal=HOSTILE[:60],
-            onset_step=3, detected_step=4, score=None, outcome=None, details=details,
-        )  # fmt: skip
+        save_incident(session, run, kind=HOSTILE[:32], signal=HOSTILE[:60], details=details)
         queries.incidents(session, run=run)[0].verdict = {
             "cause": HOSTILE, "sentence": HOSTILE, "evidence": {"arms": [{"state": HOSTILE, "batches": HOSTILE}]},
         }  # fmt: skip

@@ -9,13 +9,13 @@ import pytest
 import sqlalchemy as sa
 
 from dashboard.report.contents import ReportLimits
-from db import commands, queries
+from db import queries
 from db.store.engine import writing
 from lossguard.vocabulary.states import RunState
 from tests.dashboard.live import report_a_spike
 from tests.dashboard.report.reader import Reader, hostile_run, page, read
-from tests.dashboard.seed import seed
-from tests.db.seed import add_run, add_segment, add_steps
+from tests.dashboard.seed import save_incident, seed, stored
+from tests.db.seed import add_run
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -84,8 +84,7 @@ def pictures_of(run: Reader) -> list[str]:
 def test_the_verdict_of_a_replay_is_shown(store: sa.Engine) -> None:
     seed(store, now=time.time())
     with writing(store) as session:
-        run = queries.run_named(session, run_id="spiky-1")
-        assert run is not None
+        run = stored(session)
         queries.incidents(session, run=run)[0].verdict = {
             "cause": "data_x_state",
             "sentence": "Only both together do it.",
@@ -118,31 +117,16 @@ def test_a_run_without_a_step_has_a_report_too(store: sa.Engine) -> None:
 def with_incidents(store: sa.Engine, numbers: Sequence[int]) -> None:
     seed(store, now=time.time())
     with writing(store) as session:
-        run = queries.run_named(session, run_id="spiky-1")
-        assert run is not None
+        run = stored(session)
         for number in numbers:
-            commands.save_incident(
-                session, run=run, number=number, segment=1, now=1.0, kind="grad_spike", state="closed", signal="loss",
-                onset_step=500 + number, detected_step=501 + number, end_step=503 + number, score=float(number),
-                outcome="recovered", details={},
+            save_incident(
+                session, run, number, segment=1, kind="grad_spike", state="closed", onset_step=500 + number,
+                detected_step=501 + number, end_step=503 + number, score=float(number), outcome="recovered",
             )  # fmt: skip
 
 
 def pictures(run: Reader) -> list[str]:
     return [each.removeprefix("Signals around incident ") for each in pictures_of(run) if "around" in each]
-
-
-def test_a_rise_of_the_held_out_loss_has_its_few_values_as_points(store: sa.Engine) -> None:
-    with writing(store) as session:
-        run = add_run(session, "r1")
-        held_out = [None if step % 10 else 2.0 + step / 1000 for step in range(150)]
-        segment = add_segment(session, run, "a")
-        add_steps(session, run, segment, range(150), loss=[3.0] * 150, held_out_loss=held_out)
-        commands.save_incident(
-            session, run=run, number=1, segment=0, now=1.0, kind="held_out_rise", state="warning",
-            signal="held_out_loss", onset_step=100, detected_step=140, score=2.0, outcome="ongoing", details={},
-        )  # fmt: skip
-    assert pictures(read("r1")) == ["1"]
 
 
 def test_incidents_without_a_picture_or_a_section_are_counted_and_none_is_dropped(store: sa.Engine) -> None:
@@ -174,10 +158,7 @@ def test_texts_of_any_length_make_a_report_of_bounded_size(store: sa.Engine) -> 
     with writing(store) as session:
         run = add_run(session, config={f"setting{number}": endless for number in range(400)})
         for number in range(1, 301):
-            commands.save_incident(
-                session, run=run, number=number, segment=0, now=1.0, kind="loss_spike", state="open", signal="loss",
-                onset_step=3, detected_step=4, score=float(number), outcome=None, details={"reasons": [endless] * 30},
-            )  # fmt: skip
+            save_incident(session, run, number, score=float(number), details={"reasons": [endless] * 30})
         session.flush()
         arms = [{"state": endless, "batches": endless}] * 30
         for each in queries.incidents(session, run=run):

@@ -1,4 +1,4 @@
-"""What all pages share: the run that the URL names, and a store that is empty or cannot be read."""
+"""What all pages share: the run that the URL names, a store that cannot be read, a collector that does not answer."""
 
 import shutil
 import time
@@ -9,14 +9,16 @@ import pytest
 import sqlalchemy as sa
 import streamlit as st
 
+from dashboard.data import collector_watch
+from dashboard.data.collector_watch import Outage
 from dashboard.login import Right, Viewer
-from dashboard.views import frame, session
+from dashboard.views import frame
 from db import queries
 from db.models import BlockValues
 from db.steps import backlog
 from db.steps.archived.places import NOT_MOUNTED
 from db.store.engine import writing
-from tests.dashboard.app_content import metrics, verdict
+from tests.dashboard.app_content import forget, metrics, verdict
 from tests.dashboard.archived import archive_run
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.seed import seed
@@ -47,9 +49,9 @@ def test_a_page_that_refreshes_itself_shows_nothing_more_once_the_login_has_expi
     refreshes: list[Callable[[], None]] = []
     monkeypatch.setattr(st, "fragment", lambda show, run_every: lambda: refreshes.append(show))
     monkeypatch.setattr(st, "rerun", rerun)
-    monkeypatch.setattr(session, "has_login", lambda: True)
+    monkeypatch.setattr(frame, "has_login", lambda: True)
     expires_at, shown = [time.time() + 60], []
-    monkeypatch.setattr(session, "viewer", lambda: Viewer("Ada", frozenset({Right.READ}), expires_at[0]))
+    monkeypatch.setattr(frame, "viewer", lambda: Viewer("Ada", frozenset({Right.READ}), expires_at[0]))
     frame.show_live(lambda: shown.append("runs"), refresh_seconds=1.0)
     (refresh,) = refreshes
     refresh()
@@ -124,3 +126,24 @@ def test_a_database_that_cannot_be_read_is_explained_without_its_password_until_
     monkeypatch.setenv("LOSSGUARD_DATABASE_URL", full)
     app.run()
     assert metrics(app)["Steps of 1,200"] == "800"
+
+
+@pytest.mark.parametrize("page", ["runs", "run", "trainer_lab"])
+def test_every_page_says_that_the_collector_does_not_answer_until_it_does(
+    open_page: OpenPage, store: sa.Engine, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    seed(store, now=time.time() - 3600)
+    monkeypatch.setenv("LOSSGUARD_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(collector_watch, "outage", lambda: Outage(time.time(), "the connection is refused"))
+    app = open_page(page)
+    assert not app.exception
+    (error,) = app.error
+    assert "The collector at `http://127.0.0.1:9` has not answered since" in error.value
+    if page == "run":
+        assert verdict(app) == "Not watched: the collector is down, no spike is caught meanwhile"
+    monkeypatch.setattr(collector_watch, "outage", lambda: None)
+    forget()
+    app.run()
+    assert not app.error
+    if page == "run":
+        assert verdict(app).startswith("Not watched: no report for 1.0 h")

@@ -10,13 +10,14 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import collector_watch
 from dashboard.data.collector_watch import Outage
-from db import commands, queries
+from db import commands
 from db.models import Incident, Intervention
 from db.store.engine import writing
 from lossguard.vocabulary.states import IncidentState, InterventionState, RunState
 from tests.dashboard.app_content import figure, forget, incident_rows, metrics, names, verdict
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import report_a_spike
+from tests.dashboard.seed import stored
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -48,8 +49,7 @@ def hold(engine: sa.Engine) -> None:
     """A rollback recurred, and the policy holds the run."""
     held: dict[str, Any] = {"kind": "hold", "state": "applied", "attempt": 2, "incident": 1}
     with writing(engine) as session:
-        run = queries.run_named(session, run_id="asking")
-        assert run is not None
+        run = stored(session, "asking")
         session.execute(sa.update(Intervention).values(state=InterventionState.RECURRED))
         details = {"reasons": ["Two *attempts* failed."]}
         commands.save_intervention(session, run=run, number=2, now=time.time() - 300, details=details, **held)
@@ -121,8 +121,7 @@ def test_a_run_is_renamed_without_a_typed_word(open_page: OpenPage) -> None:
 
 def test_an_incident_that_was_open_when_the_run_ended_is_a_persons(open_page: OpenPage, asking: sa.Engine) -> None:
     with writing(asking) as session:
-        run = queries.run_named(session, run_id="asking")
-        assert run is not None
+        run = stored(session, "asking")
         commands.finish_run(session, run=run, state=RunState.INTERRUPTED, at=time.time(), now=time.time())
         session.execute(sa.update(Intervention).values(state=InterventionState.WITHDRAWN))
     app = open_page("run", run="asking")

@@ -1,37 +1,17 @@
 """Which lines the URL names, and their labels and styles."""
 
-from typing import Any
-
 import pytest
 
-from dashboard.data.facts import RunFacts, StepProgress
+from dashboard.data.facts import RunFacts
 from dashboard.figures.style import RUN_COLOURS
 from dashboard.views.compare import lines
 from dashboard.views.compare.lines import LineId
 from db.models import Run
-from db.runs.verdicts import Verdict
-from lossguard.vocabulary.states import RunVerdict
+from tests.dashboard.facts import facts_of
 
 
-def facts(run_id: str, *, name: str | None = None, metrics: tuple[str, ...] = (), **config: Any) -> RunFacts:
-    """A run with hardly any data."""
-    run = Run(id=run_id, project="p", name=name, config=config)
-    nothing: Any = {"verdict": Verdict(RunVerdict.HEALTHY, "Healthy: no step yet"), "segments": []} | {
-        "incidents": [],
-        "interventions": [],
-        "orders": {},
-        "ledger": [],
-        "events": [],
-    }
-    return RunFacts(
-        run=run,
-        progress=StepProgress(0, None, None),
-        metrics=list(metrics),
-        newest={},
-        mfu=None,
-        layers={},
-        **nothing,
-    )
+def facts(run_id: str, name: str | None = None) -> RunFacts:
+    return facts_of(Run(id=run_id, project="p", name=name, config={}))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from lossguard.vocabulary.states import RunState
 from tests.dashboard.app_content import badges, column, figure, forget, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import SPIKE, report_a_spike
-from tests.dashboard.seed import REWIND, SEGMENT_END
+from tests.dashboard.seed import REWIND, SEGMENT_END, save_incident, stored
 from tests.dashboard.serving import serving
 from tests.db.seed import add_run, add_segment, add_steps
 
@@ -76,12 +76,10 @@ def changed(engine: sa.Engine, **values: Any) -> None:
     forget()
 
 
-def save_incident(session: Any, run: Run, number: int = 1, **values: Any) -> None:
-    usual: dict[str, Any] = {
-        "segment": 0, "state": "open", "signal": "loss", "onset_step": 100, "detected_step": 107, "peak_step": 103,
-        "end_step": None, "score": 3.0, "outcome": "ongoing", "details": {},
-    }  # fmt: skip
-    commands.save_incident(session, run=run, number=number, now=time.time(), **(usual | values))
+def save_late(session: Any, run: Run, number: int = 1, **values: Any) -> None:
+    """An incident around step 100."""
+    usual = {"onset_step": 100, "detected_step": 107, "peak_step": 103, "score": 3.0, "outcome": "ongoing"}
+    save_incident(session, run, number, now=time.time(), **(usual | values))
 
 
 def trail(engine: sa.Engine) -> list[str]:
@@ -99,7 +97,7 @@ def test_an_empty_store_a_run_without_incidents_and_an_unknown_incident_are_expl
     forget()
     assert open_page("incident", run="r1").header[0].value == "No incidents"
     with writing(store) as session:
-        save_incident(session, run, kind="loss_spike")
+        save_late(session, run, kind="loss_spike")
     forget()
     app = open_page("incident", run="r1", incident="7")
     assert app.warning[0].value == "This run has no incident 7. The newest one is shown."
@@ -113,8 +111,7 @@ def test_the_page_shows_the_incident_in_numbers_its_steps_and_the_verdict_of_a_r
     arm = {"state": "same", "batches": "same", "checkpoint": 300, "reproduced": True, "worst": "NaN", "expected": 2.2}
     culprits = [{"batch_from": 409, "batch_to": 412}]
     with writing(spiky) as session:
-        run = queries.run_named(session, run_id="spiky-1")
-        assert run is not None
+        run = stored(session)
         queries.incidents(session, run=run)[0].verdict = {
             "cause": "data", "sentence": "The data do it.", "culprits": culprits, "evidence": {"arms": [arm]},
         }  # fmt: skip
@@ -145,9 +142,8 @@ def test_a_link_with_steps_shows_these_steps_and_another_incident_resets_them(
     open_page: OpenPage, spiky: sa.Engine
 ) -> None:
     with writing(spiky) as session:
-        run = queries.run_named(session, run_id="spiky-1")
-        assert run is not None
-        save_incident(session, run, 2, segment=1, kind="nonfinite", onset_step=655, detected_step=655)
+        run = stored(session)
+        save_late(session, run, 2, segment=1, kind="nonfinite", onset_step=655, detected_step=655)
     app = open_page("incident", run="spiky-1", incident="1", steps="400-430")
     assert list(figure(app)["layout"]["xaxis"]["range"]) == [400, 430]
     app = press(app, "Later")
@@ -276,7 +272,7 @@ def test_the_difference_of_recomputed_steps_can_be_accepted_and_is_no_new_level(
     with writing(store) as session:
         run = add_run(session)
         run.state = state
-        save_incident(session, run, kind="replay_mismatch", signal=signal, details=details)
+        save_late(session, run, kind="replay_mismatch", signal=signal, details=details)
     app = open_page("incident", run="r1")
     assert app.header[0].value == "Incident 1: replay mismatch"
     labels = [button.label for button in app.button]
@@ -302,7 +298,7 @@ def test_an_incident_of_the_speed_says_what_is_usual(
     with writing(store) as session:
         run = add_run(session)
         add_steps(session, run, add_segment(session, run, "a"), range(150), loss=[3.0] * 150)
-        save_incident(session, run, kind=kind, signal=signal, details=details)
+        save_late(session, run, kind=kind, signal=signal, details=details)
     app = open_page("incident", run="r1")
     assert app.header[0].value == f"Incident 1: {kind}"
     assert metrics(app)[label] == value
@@ -316,7 +312,7 @@ def test_the_time_of_a_stall_goes_on_and_no_rollback_is_offered_to_a_loop_that_h
         run = add_run(session)
         run.capabilities, run.restorable_steps = [CAN_ROLL_BACK], [50]
         add_steps(session, run, add_segment(session, run, "a"), range(150), loss=[3.0] * 150)
-        save_incident(session, run, kind="stall", signal="step_seconds", details={"peak_value": 90.0})
+        save_late(session, run, kind="stall", signal="step_seconds", details={"peak_value": 90.0})
         queries.incidents(session, run=run)[0].opened_at -= 3600
     app = open_page("incident", run="r1")
     assert metrics(app)["Without a step"] == "1 h 01 min"
@@ -331,7 +327,7 @@ def test_a_rise_of_the_held_out_loss_shows_its_few_values_as_points(open_page: O
         run = add_run(session)
         segment = add_segment(session, run, "a")
         add_steps(session, run, segment, range(150), loss=[3.0] * 150, held_out_loss=held_out)
-        save_incident(session, run, kind="held_out_rise", state="warning", signal="held_out_loss", details=details)
+        save_late(session, run, kind="held_out_rise", state="warning", signal="held_out_loss", details=details)
     app = open_page("incident", run="r1")
     assert app.header[0].value == "Incident 1: rise of the held-out loss"
     (drawn,) = [each for each in figure(app)["data"] if "held-out" in each.get("hovertemplate", "")]
@@ -343,8 +339,7 @@ def test_a_rise_of_the_held_out_loss_shows_its_few_values_as_points(open_page: O
 def answered(engine: sa.Engine, **answer: object) -> None:
     """The trainer has just answered about the proposed rollback."""
     with writing(engine) as session:
-        run = queries.run_named(session, run_id="asking")
-        assert run is not None
+        run = stored(session, "asking")
         answer = {"problem": "", "tier": "disk", "refused": "", "texts": []} | answer
         preflights.save_answer(session, run=run, intervention=1, answer=answer, now=time.time())
 

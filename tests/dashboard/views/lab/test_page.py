@@ -5,13 +5,12 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from db import queries
 from db.records import access
 from db.store.engine import writing
 from tests.dashboard.app_content import figure, forget, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import report_a_spike
-from tests.dashboard.seed import seed
+from tests.dashboard.seed import seed, stored
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -44,8 +43,7 @@ def test_another_run_is_selected_by_its_name_and_the_sliders_return_to_its_own_p
     for run_id in ("spiky-1", "spiky-2"):
         seed(store, run_id=run_id, now=time.time())
     with writing(store) as session:
-        run = queries.run_named(session, run_id="spiky-2")
-        assert run is not None
+        run = stored(session, "spiky-2")
         run.name, run.policy = "the second", {"name": "palm", "patience": 30, "min_depth": 250}
     app = open_page("lab", run="spiky-1", patience="50", sensitivity="3.0", policy="palm", depth="700")
     assert (app.slider(key="patience").value, app.slider(key="depth").value) == (50, 700)
@@ -78,8 +76,7 @@ def test_saving_the_policy_lists_the_changes_and_saved_settings_are_the_runs_own
     assert "false\\_alarms\\_per\\_10k" in question
     with writing(store) as session:
         assert len(access.trail(session)) == 1
-        run = queries.run_named(session, run_id="asking")
-        assert run is not None
+        run = stored(session, "asking")
         assert run.policy is not None
         assert run.policy["patience"] == 16
         run.policy = {**run.policy, "patience": 30}

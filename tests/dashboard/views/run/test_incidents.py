@@ -1,18 +1,16 @@
 """The table of incidents on the Run page."""
 
-import time
-
 import pytest
 import sqlalchemy as sa
 
 from dashboard.data import cached
 from dashboard.views.run import incidents
-from db import commands
 from db.goodput.rollback_costs import Rewind
 from db.lineage import StepRange
 from db.store.engine import writing
 from tests.dashboard.app_content import incident_rows
 from tests.dashboard.conftest import OpenPage
+from tests.dashboard.seed import save_incident
 from tests.db.seed import add_run
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -25,12 +23,14 @@ def many(store: sa.Engine) -> sa.Engine:
     with writing(store) as session:
         run = add_run(session)
         for number in range(1, MANY + 1):
-            commands.save_incident(
-                session, run=run, number=number, segment=0, now=time.time(), kind="loss_spike",
-                state="open" if number == 7 else "closed", signal="loss", onset_step=1000 * number,
-                detected_step=1000 * number + 4, peak_step=None, end_step=None, score=2.0, outcome="recovered",
-                details={"reasons": [f"spike {number}"]},
-            )  # fmt: skip
+            state, onset = "open" if number == 7 else "closed", 1000 * number
+            where: dict[str, Any] = {
+                "onset_step": onset,
+                "detected_step": onset + 4,
+                "score": 2.0,
+                "outcome": "recovered",
+            }
+            save_incident(session, run, number, state=state, **where)
     return store
 
 
@@ -47,11 +47,7 @@ def test_open_incidents_come_first_then_the_newest_and_more_on_request(open_page
 
 def test_rows_hold_what_people_wrote_as_text(store: sa.Engine) -> None:
     with writing(store) as session:
-        commands.save_incident(
-            session, run=add_run(session, "a&b=c"), number=1, segment=0, now=1.0, kind="odd_\u202ekind",
-            state="warning", signal="loss", onset_step=5, detected_step=6, peak_step=None, end_step=None,
-            score=None, outcome=None, details={},
-        )  # fmt: skip
+        save_incident(session, add_run(session, "a&b=c"), kind="odd_\u202ekind", state="warning")
     facts = cached.facts("a&b=c")
     assert facts is not None
     (row,) = incidents.rows(facts, [], 20)

@@ -4,20 +4,19 @@ import pytest
 import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
-from db import queries
 from db.records import step_notes
 from db.store.engine import writing
 from tests.dashboard.app_content import figure, forget
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.report.reader import read
+from tests.dashboard.seed import stored
 
 pytestmark = pytest.mark.usefixtures("store")
 
 
 def write(store: sa.Engine, *notes: tuple[int, str]) -> None:
     with writing(store) as session:
-        run = queries.run_named(session, run_id="spiky-1")
-        assert run is not None
+        run = stored(session)
         for step, text in notes:
             step_notes.add_step_note(session, run=run, step=step, text=text, author="Ada (token t)", now=1.7e9)
 

@@ -7,13 +7,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dashboard.data import run_pages
-from dashboard.views.runs.filters import Filters, orders_of
-from dashboard.views.runs.listing import SortOrder
+from dashboard.data import run_list
+from dashboard.views.runs.filters import Filters, SortOrder, orders_of
 from db import commands, run_settings
 from db.models import Run
 from db.store.engine import writing
 from lossguard.vocabulary.run_search import parse
+from tests.dashboard.seed import save_incident
 from tests.db.seed import add_run
 
 OLD, LONG_AGO = 100.0, 600.0
@@ -27,8 +27,7 @@ def add(session: Session, name: str, silent_for: float = 0.0, num_incidents: int
         setattr(run, column, value)
     run_settings.save(session, run)
     for number in range(1, num_incidents + 1):
-        where: dict[str, Any] = {"segment": 0, "signal": "loss", "onset_step": 1, "detected_step": 1, "details": {}}
-        commands.save_incident(session, run=run, number=number, now=1.0, kind="loss_spike", state="warning", **where)
+        save_incident(session, run, number, state="warning")
     return run
 
 
@@ -51,7 +50,7 @@ def names(
     archived: bool = False, projects: tuple[str, ...] = (),
 ) -> list[str | None]:  # fmt: skip
     chosen = Filters(projects, states, tags, archived, order)
-    found = run_pages.found(chosen.where(parse(text)), chosen.run_order, 10)
+    found = run_list.found(chosen.where(parse(text)), chosen.run_order, 10)
     assert found.total == len(found.rows)
     return [row.run.name for row in found.rows]
 
@@ -78,12 +77,11 @@ def test_a_run_that_has_ended_with_an_open_incident_is_quiet_and_live_runs_come_
     with writing(store) as session:
         ended = add(session, "ended", at=9.0)
         add(session, "alive", at=1.0, state="running")
-        where: dict[str, Any] = {"segment": 0, "signal": "loss", "onset_step": 1, "detected_step": 1, "details": {}}
         for number, kind in enumerate(("loss_spike", "replay_mismatch"), start=1):
-            commands.save_incident(session, run=ended, number=number, now=1.0, kind=kind, state="open", **where)
+            save_incident(session, ended, number, kind=kind)
     assert names() == ["alive", "ended"]
     assert names(states=("finished",)) == ["ended"]
-    assert run_pages.num_waiting() == 0
+    assert run_list.num_waiting() == 0
 
 
 @pytest.mark.usefixtures("runs")

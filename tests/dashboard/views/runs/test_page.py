@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
 from dashboard import formatting
-from dashboard.views.runs import listing, selection
+from dashboard.views.runs import filters, selection
 from db import commands
 from db.store.engine import writing
 from lossguard.vocabulary.states import RunState
@@ -103,8 +103,8 @@ def test_what_a_list_of_many_runs_does_not_show_is_said_and_can_be_had(
     open_page: OpenPage, store: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_swept(store)
-    monkeypatch.setattr(listing, "PAGE_SIZE", {"Cards": 1, "Table": 2})
-    monkeypatch.setattr(listing, "MAX_READ", 3)
+    monkeypatch.setattr(filters, "PAGE_SIZE", {"Cards": 1, "Table": 2})
+    monkeypatch.setattr(filters, "MAX_READ", 3)
     app = open_page(layout="Table")
     assert [row[0] for row in rows(app)] == ["gpt / r3", "gpt / r2"]
     more = app.button(key="more-Table")
@@ -125,7 +125,7 @@ def test_all_runs_that_match_can_be_selected_and_more_than_a_figure_holds_are_no
     open_page: OpenPage, store: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_swept(store)
-    monkeypatch.setattr(listing, "PAGE_SIZE", {"Cards": 1, "Table": 2})
+    monkeypatch.setattr(filters, "PAGE_SIZE", {"Cards": 1, "Table": 2})
     monkeypatch.setattr(selection, "MAX_LINES", 2)
     app = open_page(find="id!=r3")
     app.checkbox[0].check().run()

@@ -3,7 +3,7 @@
 import pytest
 
 from dashboard.data import lab_results_file
-from dashboard.data.compute import PUBLISHED
+from dashboard.figures.compute import PUBLISHED
 from dashboard.views.trainer_lab.sections import sections
 from tests.dashboard.app_content import figures
 from tests.dashboard.conftest import OpenPage

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dashboard.data.compute import PUBLISHED
 from dashboard.data.lab_results import LabResults
 from dashboard.data.lab_results_file import parse, shipped
+from dashboard.figures.compute import PUBLISHED
 from dashboard.views.trainer_lab import tables
 from tests.dashboard.views.trainer_lab.results import SWEEPS, lines
 

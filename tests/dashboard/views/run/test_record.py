@@ -1,0 +1,16 @@
+"""Only what a person changes of a run is sent."""
+
+from typing import Any
+
+import pytest
+
+from dashboard.views.run.record import changes
+from db.models import Run
+
+UNCHANGED: dict[str, Any] = {"name": "r1", "tags": ["trial"], "note": "", "archived": False}
+
+
+@pytest.mark.parametrize("changed", [{}, {"name": "paper run"}, {"tags": []}, {"note": "x", "archived": True}])
+def test_only_what_differs_from_the_run_is_sent(changed: dict[str, Any]) -> None:
+    run = Run(id="r1", config={"tags": ["trial"]})
+    assert changes(run, UNCHANGED | changed) == changed
