@@ -142,6 +142,8 @@ class Checkpoints:
         self._restored_from: ReadPlace | None = None  # while the objects load
         own_disk = None if staging is None else Path(staging)
         self._place = self._open_place(self.ranks.broadcast(directory), own_disk, storage_options)
+        self.durable_tier = self._place.tier
+        """The tier of `durable_steps`."""
         self.directory: Any = self._place.path
         """A Path, or a URL as text."""
         self.objects = {name: unwrapped(name, instance) for name, instance in objects.items()}
@@ -150,7 +152,7 @@ class Checkpoints:
         self._pinned: frozenset[int] = frozenset()
         self.memory_every = memory_every if memory else None
         """Steps between two states in host memory; None: there are none."""
-        self._memory = MemoryCheckpoints(memory)
+        self._memory = MemoryCheckpoints(memory) if memory else None
         self._host_copier = HostCopier()
         self._writing: threading.Thread | None = None
         self._has_ended = False  # a background save, since the last call of `settle`
@@ -167,11 +169,6 @@ class Checkpoints:
         if options is not None:
             raise ValueError(f"{directory} is no URL of another place: leave out storage_options")
         return LocalFolder(local_path(os.fspath(directory)), self.ranks)
-
-    @property
-    def durable_tier(self) -> Tier:
-        """The tier of `durable_steps`."""
-        return self._place.tier
 
     def lock(self, *, wait: float = LOCK_WAIT) -> None:
         """Keep other processes from writing the directory until `unlock`; all ranks call it, and rank 0 locks.
@@ -191,7 +188,7 @@ class Checkpoints:
 
     def memory_steps(self) -> list[int]:
         """Steps with a state in host memory, ascending."""
-        return self._memory.steps()
+        return [] if self._memory is None else self._memory.steps()
 
     def durable_steps(self) -> list[int]:
         """Steps with a complete checkpoint in the directory, ascending."""
@@ -242,6 +239,7 @@ class Checkpoints:
         states = self._states(state)
         parts = self._certified_parts(states)
         if (problem := damage_in(parts, self._step_counts, step) or self.doubt(step)) is None:
+            assert self._memory is not None
             self._memory.save(step, states)
         else:
             self._uncertified.append((step, problem))
@@ -338,7 +336,8 @@ class Checkpoints:
         incident began.
         """
         self._join()
-        self._memory.discard_after(step)
+        if self._memory is not None:
+            self._memory.discard_after(step)
         later = [known for known in self.durable_steps() if known > step]
         self._place.discard(later, set(later).difference(steps_to_delete(later, keep=KEEP_DISCARDED)))
 
@@ -486,10 +485,9 @@ class Checkpoints:
         return {name: digest(instance.state_dict()) for name, instance in compared.items()}
 
     def _read_memory(self, step: int) -> Contents:
-        try:
-            states = self._memory.load(step, self.objects)
-        except KeyError:
-            raise CheckpointError("it is not in the memory of this rank") from None
+        if self._memory is None or step not in self._memory.steps():
+            raise CheckpointError("it is not in the memory of this rank")
+        states = self._memory.load(step, self.objects)
         return states, {name: digest(states[name]) for name in self.objects}
 
     def _read(self, place: ReadPlace, step: int) -> Contents:

@@ -55,8 +55,7 @@ def write_state(path: Path, content: Any) -> dict[str, Any]:
             torch.save(content, target)  # type: ignore[arg-type]  # it only writes and flushes
         except RuntimeError as problem:
             raise target.problem or problem from None
-        file.flush()
-        os.fsync(file.fileno())
+    flush(path)
     check_readable(path)
     return fingerprint(path)
 
@@ -102,10 +101,8 @@ class _File:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file and flush it to the disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(content)
+    flush(path)
 
 
 def publish(partial: Path, place: Path) -> None:

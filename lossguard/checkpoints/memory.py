@@ -89,11 +89,9 @@ class MemoryCheckpoints:
     def load(self, step: int, objects: Mapping[str, Stateful]) -> dict[str, Any]:
         """The states of `step`, in tensors of their own (an optimizer keeps those that it is given).
 
-        They are sharded as those of the objects. Raises KeyError.
+        They are sharded as those of the objects.
         """
-        states = next((slot.states for slot in self._slots if slot.step == step), None)
-        if states is None:
-            raise KeyError(step)
+        states = next(slot.states for slot in self._slots if slot.step == step)
         if not any(hasattr(value, "with_local") for _, value in leaves(states)):  # no TensorShard
             return dict(HostCopier().copy(states))
         from lossguard.checkpoints.sharded.checkpoint import copy_shards  # loads torch.distributed.checkpoint

@@ -57,21 +57,21 @@ class Arms:
         share: float,
         window: int,
         log_once: LogOnce,
+        is_interrupted: Callable[[], bool],
     ) -> None:
-        """See `Guard.arms`."""
+        """See `Guard.arms`. `is_interrupted()`: the run is asked to stop, so that nothing more is tried."""
         if not share > 0 or type(window) is not int or window < 1 or not callable(evaluate):
             given = f"not {evaluate!r:.80}, share={share!r:.40} and window={window!r:.40}"
             raise ValueError(f"guard.arms needs a function, a share above 0 and a window of at least 1 step, {given}")
         self._run, self._position, self._remedies, self._log_once = run, position, remedies, log_once
         self._checkpoints: Any = checkpoints
         self._evaluate, self._share, self._window = evaluate, share, window
+        self._is_interrupted = is_interrupted
         self._is_over = False
         self._num_orders = 0  # whose arms were tried
         self._num_steps = 0  # that they have trained
         self.now: Arm | None = None
         """The arm of the present step."""
-        self.is_interrupted: Callable[[], bool] = lambda: False
-        """True if the run is asked to stop, so that nothing more is tried."""
         if not hasattr(checkpoints, "take_back"):
             self.give_up("these checkpoints cannot hold the state of now (lossguard.torch.Checkpoints can)")
 
@@ -158,7 +158,7 @@ class Arms:
                 continue
             self.now = this.arm
             while position.step < end:
-                if self.is_interrupted() or time.time() > deadline:
+                if self._is_interrupted() or time.time() > deadline:
                     raise TimeoutError("the run was asked to stop, or the order would have expired")
                 self._remedies.update(position.step)
                 yield position.step, self._get(source)

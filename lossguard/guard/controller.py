@@ -34,7 +34,7 @@ from lossguard.vocabulary.errors import (
     LogOnce,
 )
 from lossguard.vocabulary.limits import Limits
-from lossguard.vocabulary.orders import Ledger, Order, Skip
+from lossguard.vocabulary.orders import Order, Skip
 from lossguard.vocabulary.protocol import DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETURNED, is_step
 from lossguard.vocabulary.states import OrderKind, Refusal, SegmentReason
 
@@ -126,6 +126,8 @@ class Controller:
         self.remedies = Remedies(run, self.ranks, self._log_once)
         """The remedies that the loop has registered, and until when those that were ordered are in effect."""
         self._position = Position(self._saver, self.remedies, self.comparison, skips=skips, resume_from=resume_from)
+        self.ledger = self._position.ledger
+        """The skips of the run."""
         self.tell: Callable[[str], None] = self._log_once.warn
         """Called with one sentence for each resume and each rollback; a loop with its own display may replace it."""
         if run.num_ranks <= self.ranks.size:
@@ -149,11 +151,6 @@ class Controller:
     def step(self) -> int:
         """The step that comes next, or that the loop is at."""
         return self._position.step
-
-    @property
-    def ledger(self) -> Ledger:
-        """The skips of the run."""
-        return self._position.ledger
 
     @property
     def lr_scale(self) -> float:

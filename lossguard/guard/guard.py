@@ -65,9 +65,9 @@ class Guard(Controller):
         from lossguard.guard.arms import Arms  # most loops have none
 
         self._arms = Arms(
-            self.run, self.checkpoints, self._position, self.remedies, evaluate, share, window, self._log_once
+            *(self.run, self.checkpoints, self._position, self.remedies, evaluate, share, window, self._log_once),
+            is_interrupted=lambda: self.interrupted,
         )
-        self._arms.is_interrupted = lambda: self.interrupted
         if self.ranks.size > 1 or self.run.num_ranks > 1:
             self._arms.give_up("they need a run of one process")
 
@@ -107,7 +107,7 @@ class Guard(Controller):
         if is_step(until):
             self.run.add_config({}, total_steps=until)
         self.ledger.period = source.num_batches if self.skip_samples == "run" else None
-        if (decode := self.decode) is not None and source.can_peek:
+        if (decode := self.decode) is not None and source.state is None:  # any batch can be read at any time
             self.preflight.read_text = lambda index: decode(source.get(index))
         try:
             sample_skips = getattr(source.state, "sample_skips", None)

@@ -88,11 +88,6 @@ class DrawnByIndex:
         return get_batch()
 
 
-def drawn_for_ever() -> Iterator[Tensor]:
-    while True:
-        yield get_batch()
-
-
 @dataclass
 class Trained:
     """What the loop was given: of each step its batch index, its windows, and a number that the loop drew."""

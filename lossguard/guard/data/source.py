@@ -53,20 +53,22 @@ class BatchSource:
         self._batches = batches = _by_index(data)
         self.state: Seekable | None = batches if isinstance(batches, Seekable) else None
         """The part of the batches that belongs into checkpoints."""
-        self._length = len(batches) if self.state is None and hasattr(batches, "__len__") else None
-        if self._length == 0:
+        self.num_batches = len(batches) if self.state is None and hasattr(batches, "__len__") else None
+        """Batches of a pass over a finite sequence, in which batch i is the same each time; None for other data."""
+        if self.num_batches == 0:
             raise ValueError("batches is empty: there is nothing to train on")
         self._uses_numbers_of_loop = False if hasattr(batches, "repeats") else None  # None: not known yet
-
-    @property
-    def num_batches(self) -> int | None:
-        """Batches of a pass over a finite sequence, in which batch i is the same each time; None for other data."""
-        return self._length
-
-    @property
-    def can_peek(self) -> bool:
-        """True if any batch can be read at any time, without an effect on the others."""
-        return self.state is None
+        # What the batches say of themselves, or else what holds for an object of the loop's own:
+        length = self.num_batches or sys.maxsize
+        self.advice: str = getattr(batches, "advice", ADVICE)
+        """Advice for the case that a batch is another one when it is read again."""
+        self.pass_of: Callable[[int], int] = getattr(batches, "pass_of", lambda index: index // length)
+        """Returns the pass over finite data that a batch belongs to."""
+        self.first_available: Callable[[int], int] = getattr(batches, "first_available", lambda index: index)
+        """Returns the first index from an index on that can still be read: an iterator cannot go back."""
+        self.parts_with_state: Callable[[], tuple[list[Any], list[Any]]]
+        self.parts_with_state = getattr(batches, "parts_with_state", lambda: ([], []))
+        """Returns (objects whose position is known here, samplers with another state, on which their order depends)."""
 
     @property
     def repeats(self) -> Repeats:
@@ -74,36 +76,13 @@ class BatchSource:
         known: Repeats = getattr(self._batches, "repeats", Repeats.UNTIL_SKIP)
         return known
 
-    @property
-    def advice(self) -> str:
-        """Advice for the case that the batch is another one nevertheless."""
-        advice: str = getattr(self._batches, "advice", ADVICE)
-        return advice
-
-    def pass_of(self, index: int) -> int:
-        """Return the pass over finite data that batch `index` belongs to."""
-        known: Callable[[int], int] = getattr(
-            self._batches, "pass_of", lambda index: index // (self._length or sys.maxsize)
-        )
-        return known(index)
-
-    def parts_with_state(self) -> tuple[list[Any], list[Any]]:
-        """Return (objects whose position is known here, samplers with another state, on which their order depends)."""
-        known: Callable[[], tuple[list[Any], list[Any]]] = getattr(self._batches, "parts_with_state", lambda: ([], []))
-        return known()
-
-    def first_available(self, index: int) -> int:
-        """The first index at or after `index` that can still be read: an iterator cannot go back."""
-        available: Callable[[int], int] = getattr(self._batches, "first_available", lambda index: index)
-        return available(index)
-
     def get(self, index: int, *, since: int | None = None) -> Any:
         """Batch `index`; finite data starts again at its end. Raises StopIteration when an iterator is exhausted.
 
         `since`: the batch that the training state would use next; those in between are skipped. Default: `index`.
         """
         since = index if since is None else since
-        place = index if self._length is None else index % self._length
+        place = index if self.num_batches is None else index % self.num_batches
         if self.state is not None:
             self.state.seek(index, since=since)
         elif self._uses_numbers_of_loop is None:

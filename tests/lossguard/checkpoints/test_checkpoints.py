@@ -260,14 +260,6 @@ def test_a_folder_that_became_read_only_is_reported_and_the_earlier_checkpoints_
     assert checkpoints.steps() == [0]
 
 
-def test_what_cannot_be_restored_safely_is_reported_by_settle(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, box=Box(object()))
-    checkpoints.save(0, {})
-    with pytest.raises(CheckpointError, match="more than tensors and plain values"):
-        checkpoints.settle(wait=True)
-    assert checkpoints.settle() is False
-
-
 KILLED = """
 import sys, torch
 from lossguard.torch import Checkpoints

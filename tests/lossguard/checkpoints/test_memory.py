@@ -31,8 +31,6 @@ def test_the_oldest_state_makes_room_and_the_same_step_replaces_itself() -> None
         memory.save(number, {"run": {"step": number}})
     assert memory.steps() == [20, 30]
     assert memory.load(20, {}) == {"run": {"step": 20}}
-    with pytest.raises(KeyError):
-        memory.load(10, {})
 
 
 def test_training_on_after_a_load_changes_nothing_that_is_remembered() -> None:

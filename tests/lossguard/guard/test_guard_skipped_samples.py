@@ -23,7 +23,6 @@ from tests.lossguard.windows import (
     RandomWindows,
     Shuffled,
     Windows,
-    drawn_for_ever,
     get_batch,
     loader,
     train,
@@ -88,15 +87,6 @@ def test_a_streaming_dataset_with_a_shuffle_buffer(workers: int | None, tmp_path
 @pytest.mark.parametrize("data", [lambda: Batches(loader(), accumulate=2), lambda: Drawn(get_batch, accumulate=2)])
 def test_with_micro_batches_too(data: Callable[[], Any], tmp_path: Path) -> None:
     check(train(tmp_path, data, lambda micro_batches: torch.cat(list(micro_batches))))
-
-
-def test_a_generator_goes_on_with_new_batches(tmp_path: Path) -> None:
-    trained = train(tmp_path, drawn_for_ever)
-    assert [index for index, *_ in trained.after] == list(range(LEFT, LEFT + len(trained.after)))
-    assert not {tuple(numbers) for _, numbers, _ in trained.before} & {
-        tuple(numbers) for _, numbers, _ in trained.after
-    }
-    assert trained.run.recorded[1][3]["compared"] is True
 
 
 class WithItsOwnGenerator:

@@ -1,8 +1,5 @@
 """Remedies that an order switches on: how long they are in effect, after restarts and rewinds too."""
 
-import signal
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,11 +12,9 @@ import lossguard
 from lossguard import Guard, Run
 from lossguard.guard.remedies import Remedies
 from lossguard.run.ranks import Ranks
-from lossguard.torch import Checkpoints
 from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.protocol import CAN_SCALE_LR, remedies_in
 from lossguard.vocabulary.states import SegmentReason
-from tests.lossguard.checkpoints.box import Box
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.recorded import offline, records
 from tests.lossguard.remedied_loop import Loop, ordered
@@ -206,36 +201,6 @@ def test_a_remedy_is_applied_exactly_at_the_steps_below_its_end_whatever_came_be
         remedies.update(step)
         assert (state[-1:] == [True]) is (step < end)
     assert all(before is not after for before, after in pairwise(state))
-
-
-KILLED = """
-import os, signal, sys
-import lossguard
-from lossguard.torch import Checkpoints
-from tests.lossguard.remedied_loop import Loop, ordered
-from tests.lossguard.checkpoints.box import Box
-
-run = lossguard.init("project", mode="offline", directory=sys.argv[1], run_id="r")
-loop = Loop(run, Checkpoints(sys.argv[2], box=Box(), blocking=True), lasts=9)
-for step, _ in loop.guard.steps(range(100), 100):
-    run.log(step, loss=1.0)
-    if step == 5:
-        run.inbox.receive([ordered(2)])
-    if loop.weight == 10 and step == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.mark.slow
-def test_a_process_that_follows_a_killed_one_applies_the_remedy_again(tmp_path: Path) -> None:
-    spools, saved = tmp_path / "spools", tmp_path / "saved"
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(spools), str(saved)], timeout=200, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    checkpoints = Checkpoints(saved, box=Box())
-    assert checkpoints.steps()[-1] == 4
-    with offline(spools, run_id="r") as run:
-        loop = Loop(run, checkpoints, lasts=9)
-        assert loop.run(13) == [*((step, 10) for step in range(4, 11)), (11, 1), (12, 1)]
 
 
 @pytest.mark.slow

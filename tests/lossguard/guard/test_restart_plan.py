@@ -315,19 +315,6 @@ def test_an_order_that_does_not_count_any_more_when_the_checkpoint_is_loaded_is_
     assert why in caplog.text
 
 
-def test_a_kill_file_ends_a_hold(tmp_path: Path) -> None:
-    script = Script(tmp_path, {5: [new_order(OrderKind.HOLD, 1)]})
-    received = []
-
-    def hold() -> None:
-        received.append(script.run.accept)
-        script.run.accept = lambda order: (received[0](order), (script.run.directory / "no-orders").touch())
-
-    script.on["step 5"] = hold
-    assert script.start(7) == plain(7)
-    assert segments(script.run) == [("start", 0, None), ("resume", 5, None)]
-
-
 def test_a_script_that_logs_seldom_stands_at_its_newest_checkpoint_at_least(tmp_path: Path) -> None:
     deep, shallow = spike(to=4, skip=(20, 21)), spike(id=2, to=8, skip=(20, 21))
     script = Script(tmp_path, {10: [deep, shallow]}, limits=Limits(max_depth=5))

@@ -18,6 +18,20 @@ def reference(logits: Tensor, targets: Tensor, z_weight: float, smoothing: float
     return loss, log_z, F.cross_entropy(logits, targets)
 
 
+def assert_terms(
+    terms: LossTerms, loss: Tensor, log_z: Tensor, cross_entropy: Tensor, *, z_weight: float, within: float
+) -> None:
+    """All terms are those that `reference` gives."""
+    for value, expected in (
+        (terms.loss, loss),
+        (terms.cross_entropy, cross_entropy),
+        (terms.z_loss, z_weight * log_z.square().mean()),
+        (terms.log_z, log_z.mean()),
+        (terms.log_z_max, log_z.max()),
+    ):
+        torch.testing.assert_close(value.double(), expected, atol=within, rtol=within, check_dtype=False)
+
+
 def sample(dtype: torch.dtype = torch.float32, scale: float = 3.0) -> tuple[Tensor, Tensor]:
     torch.manual_seed(1)
     targets = torch.randint(50, (2, 7))
@@ -30,19 +44,12 @@ def test_values_and_gradients_are_those_of_the_definition_in_float64(z_weight: f
     logits, targets = sample()
     ours, exact = logits.clone().requires_grad_(), logits.clone().double().requires_grad_()
     terms = causal_lm_loss(ours, targets, z_weight=z_weight, label_smoothing=smoothing)
-    loss, log_z, cross_entropy = reference(exact, targets, z_weight, smoothing)
+    expected = reference(exact, targets, z_weight, smoothing)
     (2.0 * terms.loss).backward()  # type: ignore[no-untyped-call]
-    (2.0 * loss).backward()  # type: ignore[no-untyped-call]
+    (2.0 * expected[0]).backward()  # type: ignore[no-untyped-call]
     assert ours.grad is not None
     torch.testing.assert_close(ours.grad.double(), exact.grad, atol=1e-5, rtol=1e-5)
-    for value, expected in (
-        (terms.loss, loss),
-        (terms.cross_entropy, cross_entropy),
-        (terms.z_loss, z_weight * log_z.square().mean()),
-        (terms.log_z, log_z.mean()),
-        (terms.log_z_max, log_z.max()),
-    ):
-        torch.testing.assert_close(value.double(), expected, atol=1e-5, rtol=1e-5, check_dtype=False)
+    assert_terms(terms, *expected, z_weight=z_weight, within=1e-5)
 
 
 def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,17 +145,9 @@ def test_a_target_with_a_huge_negative_logit_does_not_change_log_z(dtype: torch.
     huge = -6e4 if dtype is torch.float16 else -3e7
     logits = logits.scatter(2, targets.clamp(min=0).unsqueeze(2), torch.full((2, 7, 1), huge, dtype=dtype))
     terms = causal_lm_loss(logits, targets, z_weight=0.1)
-    loss, log_z, cross_entropy = reference(logits, targets, 0.1, 0.0)
     assert terms.loss.dtype is torch.float32
     assert terms.num_tokens == 12
-    for value, expected in (
-        (terms.log_z, log_z.mean()),
-        (terms.log_z_max, log_z.max()),
-        (terms.z_loss, 0.1 * log_z.square().mean()),
-        (terms.cross_entropy, cross_entropy),
-        (terms.loss, loss),
-    ):
-        torch.testing.assert_close(value.double(), expected, atol=1e-6, rtol=1e-6)
+    assert_terms(terms, *reference(logits, targets, 0.1, 0.0), z_weight=0.1, within=1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
