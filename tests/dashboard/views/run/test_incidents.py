@@ -24,13 +24,9 @@ def many(store: sa.Engine) -> sa.Engine:
         run = add_run(session)
         for number in range(1, MANY + 1):
             state, onset = "open" if number == 7 else "closed", 1000 * number
-            where: dict[str, Any] = {
-                "onset_step": onset,
-                "detected_step": onset + 4,
-                "score": 2.0,
-                "outcome": "recovered",
-            }
-            save_incident(session, run, number, state=state, **where)
+            save_incident(
+                session, run, number, state=state, onset_step=onset, detected_step=onset + 4, outcome="recovered"
+            )
     return store
 
 
