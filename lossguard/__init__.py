@@ -92,20 +92,6 @@ _NAMES_OF = {
     "run.run": ("Run",),
     "run.start": ("init",),
     "spool.history": ("read_spools",),
-    "vocabulary.errors": (
-        "CheckpointError",
-        "CheckpointMismatch",
-        "CheckpointTooOld",
-        "CollectorError",
-        "ConfigurationError",
-        "Conflict",
-        "LossguardError",
-        "NotFound",
-        "RanksError",
-        "Rejected",
-        "Unauthorised",
-        "Unreachable",
-    ),
     "vocabulary.limits": ("Limits",),
     "vocabulary.orders": ("Ledger", "Order", "Skip"),
     "vocabulary.protocol": ("decode_number", "encode_number", "is_run_id"),
@@ -113,9 +99,10 @@ _NAMES_OF = {
     "vocabulary.wire": ("Probe",),
     "vocabulary.wording": ("Estimate",),
 }
-"""The exported names by the module that defines them: it is imported when one of them is first used, because a command
-or a hook that needs none of them must not wait for the HTTP client."""
-_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
+"""The exported names by the module that defines them; the others are exceptions. It is imported when one of them is
+first used, because a command or a hook that needs none of them must not wait for the HTTP client."""
+_MODULE_OF = dict.fromkeys(__all__, "vocabulary.errors")
+_MODULE_OF |= {name: module for module, names in _NAMES_OF.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

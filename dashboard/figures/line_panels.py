@@ -144,7 +144,7 @@ def hardware_figure(samples: Sequence[HardwareSample], where: tzinfo, *, revisio
     drawn = {key: thinned(of_device) for key, of_device in by_device.items()}
     panels = []
     for value in VALUES:
-        if value.is_error:
+        if value.error:
             continue
         lines = [
             PanelLine(

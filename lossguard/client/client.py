@@ -6,8 +6,9 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from urllib.parse import urlencode
 
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, SSLError
@@ -38,6 +39,8 @@ MAX_DEPTH = 64
 """Maximum levels of nesting; a collector stores 16."""
 MIN_RATE = 128 << 10
 """Bytes per second below which an answer is given up, after the client's timeout."""
+PAGE = 100
+"""Runs that are asked for at once."""
 MAX_PAGES = 10_000
 """Maximum pages of a list: a million runs."""
 MAX_WAIT = 3600.0
@@ -123,9 +126,17 @@ class Client:
         `state`: such as "running". `tags`: only runs with all of these. `search`: words and conditions as on the page
         of runs, such as "lr>1e-3 loss<2.5". `since`: only runs that reported since then (unix seconds).
         """
-        from lossguard.client.stored_run import list_runs
+        from lossguard.client import frames, tables
 
-        return list_runs(self, project=project, state=state, tags=tags, search=search, since=since, limit=limit)
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit={limit} must be a number of runs, from 1")
+        if isinstance(tags, str):
+            raise ValueError(f"tags={tags!r} must be a list of tags, as in [{tags!r}]")
+        given = {"project": project, "state": state, "search": search, "since": since}
+        query: list[tuple[str, Any]] = [(name, value) for name, value in given.items() if value is not None]
+        query += [*(("tag", tag) for tag in tags), ("limit", min(limit or PAGE, PAGE))]
+        found = chain.from_iterable(self.pages(f"/runs?{urlencode(query)}"))
+        return frames.table_of(tables.RUNS, list(islice(found, limit)))
 
     def request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, headers: Mapping[str, str] | None = None
@@ -174,9 +185,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def _send(

@@ -47,8 +47,8 @@ def _marks(values: Any, non_finite: Any) -> Any:
 
 def table_frame(table: Table, columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     """Rows as a frame; a column that the table does not name is kept as it is."""
-    made = {name: cells(table.kind(name), values) for name, values in columns.items()}
-    return pd.DataFrame(made).set_index(table.index)
+    made = {name: cells(table.get(name, ColumnType.JSON), values) for name, values in columns.items()}
+    return pd.DataFrame(made).set_index(next(iter(table)))
 
 
 def cells(kind: ColumnType, values: Sequence[Any]) -> Any:

@@ -1,20 +1,14 @@
-"""Runs as a collector has them: one run with its steps, incidents and costs, and lists of runs."""
+"""A run as a collector has it: its steps, incidents and costs as frames."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import chain, islice
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from lossguard.client import tables
-from lossguard.client.answers import AnswerStream
-from lossguard.client.frames import Frame, has, steps_of_lists, steps_of_table, table_of, table_of_columns
-from lossguard.client.step_streams import read_arrow, read_csv
+from lossguard.client.frames import Frame, arrow_steps, csv_steps, has, table_of, table_of_columns
 
 if TYPE_CHECKING:
     from lossguard.client.client import Client
-
-# A run: pandas frames, or columns where pandas is missing.
 
 Steps = tuple[int, int | None]
 """From the first step up to, and without, the second; None: no end."""
@@ -37,11 +31,7 @@ class StoredRun:
         return f"StoredRun({self.id!r}, {self._client.url!r})"
 
     def frame(
-        self,
-        metrics: str | Sequence[str] | None = None,
-        *,
-        steps: Steps | None = None,
-        discarded: bool = False,
+        self, metrics: str | Sequence[str] | None = None, *, steps: Steps | None = None, discarded: bool = False
     ) -> Frame:
         """The steps of the live line with these metrics (default: all), by `step`: `segment`, `live`, `time`, metrics.
 
@@ -51,29 +41,26 @@ class StoredRun:
         from missing ones. It is the frame of `db.frames.steps`. Raises NotFound for a metric that the run does not
         have, and Unreachable when the connection breaks: a part of a frame is never returned.
         """
-        query = _query(metrics, steps, discarded)
-        if has("pandas") and has("pyarrow"):
-            with self._export("arrow", query) as stream:
-                return steps_of_table(read_arrow(stream))
-        with self._export("csv", query) as stream:
-            return steps_of_lists(read_csv(stream))
+        names = [metrics] if isinstance(metrics, str) else metrics
+        if names is not None and not names:
+            raise ValueError("metrics is empty: name at least one, or leave it out to get all")
+        format, decode = ("arrow", arrow_steps) if has("pandas") and has("pyarrow") else ("csv", csv_steps)
+        query = [("format", format), ("line", "all" if discarded else "live"), *_bounds(steps)]
+        query += [("metrics", name) for name in names or ()]
+        with self._client.stream(f"{self._path}/export?{urlencode(query)}") as stream:
+            return decode(stream)
 
     def series(
-        self,
-        metric: str,
-        *,
-        points: int = 1500,
-        steps: Steps | None = None,
-        segment: int | None = None,
+        self, metric: str, *, points: int = 1500, steps: Steps | None = None, segment: int | None = None
     ) -> Frame:
         """A metric in at most about `points` buckets of exact values, as a chart draws it, `first_step` as index.
 
         It is that of the live line, or of a whole segment. `min`, `max`, `mean`, `first` and `last` are those of the
         finite values; `non_finite` counts the others.
         """
-        asked = {"metric": metric, "points": points} | dict(_bounds(steps))
-        asked |= {} if segment is None else {"segment": segment}
-        return table_of_columns(tables.SERIES, self._get(f"/series?{urlencode(asked)}"))
+        query = [("metric", metric), ("points", points), *_bounds(steps)]
+        query += [] if segment is None else [("segment", segment)]
+        return table_of_columns(tables.SERIES, self._get(f"/series?{urlencode(query)}"))
 
     def incidents(self) -> Frame:
         """One row per incident, `number` as index; `score` is in units of the detector's scale."""
@@ -83,9 +70,12 @@ class StoredRun:
         """One row per intervention, `number` as index, with the state and the answer of its order."""
         shown = self._get("")
         orders = {order["intervention"]: order for order in shown["orders"]}
-        return table_of(
-            tables.INTERVENTIONS, [_with_order(each, orders.get(each["number"], {})) for each in shown["interventions"]]
-        )
+        rows = []
+        for each in shown["interventions"]:
+            order = orders.get(each["number"], {})
+            answer = {name: order.get(name) for name in ("rewound_to", "answered_at")}
+            rows.append({**each, "order_state": order.get("state"), **answer})
+        return table_of(tables.INTERVENTIONS, rows)
 
     def segments(self) -> Frame:
         """One row per segment, `number` as index; its steps [live_from, live_to) are on the live line."""
@@ -102,14 +92,9 @@ class StoredRun:
     def goodput(self) -> Frame:
         """Return the uses of the run's time, `cause` as index: `seconds`, and `share` of the whole (0 to 1)."""
         shown = self._get("/goodput")
-        total = shown["total_seconds"]
-        return table_of(
-            tables.GOODPUT,
-            [
-                {"cause": cause, "seconds": seconds, "share": seconds / total if total > 0 else None}
-                for cause, seconds in shown["seconds"].items()
-            ],
-        )
+        causes, seconds, total = list(shown["seconds"]), list(shown["seconds"].values()), shown["total_seconds"]
+        shares = [each / total if total > 0 else None for each in seconds]
+        return table_of_columns(tables.GOODPUT, {"cause": causes, "seconds": seconds, "share": shares})
 
     def costs(self) -> Frame:
         """Return the costs of each rewind by its new `segment`: discarded `steps`, their `tokens`, and `seconds`.
@@ -122,59 +107,12 @@ class StoredRun:
     def _get(self, path: str) -> Any:
         return self._client.get(self._path + path)
 
-    @contextmanager
-    def _export(self, format: str, query: Sequence[tuple[str, Any]]) -> Iterator[AnswerStream]:
-        """The steps as a stream."""
-        with self._client.stream(f"{self._path}/export?{urlencode([('format', format), *query])}") as stream:
-            yield stream
 
-
-def _query(metrics: str | Sequence[str] | None, steps: Steps | None, discarded: bool) -> list[tuple[str, Any]]:
-    names = [metrics] if isinstance(metrics, str) else metrics
-    if names is not None and not names:
-        raise ValueError("metrics is empty: name at least one, or leave it out to get all")
-    line = "all" if discarded else "live"
-    return [("line", line), *(("metrics", name) for name in names or ()), *_bounds(steps)]
-
-
-def _bounds(steps: Steps | None) -> list[tuple[str, int]]:
+def _bounds(steps: Steps | None) -> list[tuple[str, Any]]:
     """The query's first and last step, for the steps [first, end)."""
     if steps is None:
         return []
     first, end = steps
     if first < 0 or (end is not None and end <= first):
         raise ValueError(f"steps={steps!r} holds no step: give the first one, and the one after the last (or None)")
-    return [("from", first)] + ([] if end is None else [("to", end - 1)])
-
-
-def _with_order(intervention: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:
-    answer = {"order_state": order.get("state")} | {name: order.get(name) for name in ("rewound_to", "answered_at")}
-    return {**intervention, **answer}
-
-
-# Lists of runs, read in pages.
-
-PAGE = 100
-"""Runs that are asked for at once."""
-
-
-def list_runs(
-    client: "Client",
-    *,
-    project: str | None = None,
-    state: str | None = None,
-    tags: Sequence[str] = (),
-    search: str | None = None,
-    since: float | None = None,
-    limit: int | None = None,
-) -> Frame:
-    """The runs of a collector, the newest first, `id` as index. Raises Rejected (see `Client.runs`) and ValueError."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit} must be a number of runs, from 1")
-    if isinstance(tags, str):
-        raise ValueError(f"tags={tags!r} must be a list of tags, as in [{tags!r}]")
-    given = {"project": project, "state": state, "search": search, "since": since}
-    query: list[tuple[str, str | float]] = [(name, value) for name, value in given.items() if value is not None]
-    query += [*(("tag", tag) for tag in tags), ("limit", min(limit or PAGE, PAGE))]
-    found = chain.from_iterable(client.pages(f"/runs?{urlencode(query)}"))
-    return table_of(tables.RUNS, list(islice(found, limit)))
+    return [("from", first), *([] if end is None else [("to", end - 1)])]

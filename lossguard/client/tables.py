@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum, auto
+from enum import StrEnum
 
 # Names of columns in a CSV file.
 #
@@ -26,167 +25,54 @@ def original_name(column: str) -> str:
 # Tables: their columns, and the kind of value in each.
 
 
-class ColumnType(Enum):
+class ColumnType(StrEnum):
     """The type of a column's values."""
 
-    INTEGER = auto()
-    """Whole numbers, none of them missing."""
-    OPTIONAL_INTEGER = auto()
-    NUMBER = auto()
-    """float64; missing ones are NaN."""
-    TIME = auto()
-    """Unix seconds on the wire."""
-    TEXT = auto()
-    JSON = auto()
+    INTEGER = "integer"  # none of them missing
+    OPTIONAL_INTEGER = "integer?"
+    NUMBER = "number"  # float64; missing ones are NaN
+    TIME = "time"  # unix seconds on the wire
+    TEXT = "text"
+    JSON = "json"
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows of one kind."""
-
-    index: str
-    columns: Mapping[str, ColumnType]
-    """The columns in table order, index first."""
-
-    def kind(self, column: str) -> ColumnType:
-        """Return the type of a column; a column that this release does not know is kept as it comes."""
-        return self.columns.get(column, ColumnType.JSON)
+Table = Mapping[str, ColumnType]
+"""Columns of rows of one kind, in the order of the frame; the first one is its index."""
 
 
-INCIDENTS = Table(
-    "number",
-    {
-        "number": ColumnType.INTEGER,
-        "segment": ColumnType.INTEGER,
-        "kind": ColumnType.TEXT,
-        "state": ColumnType.TEXT,
-        "signal": ColumnType.TEXT,
-        "onset_step": ColumnType.INTEGER,
-        "detected_step": ColumnType.INTEGER,
-        "peak_step": ColumnType.OPTIONAL_INTEGER,
-        "end_step": ColumnType.OPTIONAL_INTEGER,
-        "score": ColumnType.NUMBER,
-        "outcome": ColumnType.TEXT,
-        "details": ColumnType.JSON,
-        "verdict": ColumnType.JSON,
-        "opened_at": ColumnType.TIME,
-        "changed_at": ColumnType.TIME,
-    },
+def _table(columns: str) -> Table:
+    return {name: ColumnType(kind) for name, kind in (column.split() for column in columns.split(","))}
+
+
+INCIDENTS = _table(
+    "number integer, segment integer, kind text, state text, signal text, onset_step integer, detected_step integer,"
+    "peak_step integer?, end_step integer?, score number, outcome text, details json, verdict json, opened_at time,"
+    "changed_at time"
 )
-INTERVENTIONS = Table(
-    "number",
-    {
-        "number": ColumnType.INTEGER,
-        "incident": ColumnType.OPTIONAL_INTEGER,
-        "kind": ColumnType.TEXT,
-        "state": ColumnType.TEXT,
-        "attempt": ColumnType.INTEGER,
-        "rewind_to": ColumnType.OPTIONAL_INTEGER,
-        "skip_from": ColumnType.OPTIONAL_INTEGER,
-        "skip_to": ColumnType.OPTIONAL_INTEGER,
-        "lr_scale": ColumnType.NUMBER,
-        "remedies": ColumnType.JSON,
-        "details": ColumnType.JSON,
-        "created_at": ColumnType.TIME,
-        "changed_at": ColumnType.TIME,
-        "order_state": ColumnType.TEXT,
-        "rewound_to": ColumnType.OPTIONAL_INTEGER,
-        "answered_at": ColumnType.TIME,
-    },
+INTERVENTIONS = _table(
+    "number integer, incident integer?, kind text, state text, attempt integer, rewind_to integer?, skip_from integer?,"
+    "skip_to integer?, lr_scale number, remedies json, details json, created_at time, changed_at time,"
+    "order_state text, rewound_to integer?, answered_at time"
 )
-SEGMENTS = Table(
-    "number",
-    {
-        "number": ColumnType.INTEGER,
-        "parent": ColumnType.OPTIONAL_INTEGER,
-        "fork_step": ColumnType.OPTIONAL_INTEGER,
-        "key": ColumnType.TEXT,
-        "reason": ColumnType.TEXT,
-        "order_id": ColumnType.OPTIONAL_INTEGER,
-        "opened_at": ColumnType.TIME,
-        "live_order": ColumnType.INTEGER,
-        "first_step": ColumnType.OPTIONAL_INTEGER,
-        "last_step": ColumnType.OPTIONAL_INTEGER,
-        "num_steps": ColumnType.INTEGER,
-        "live_from": ColumnType.OPTIONAL_INTEGER,
-        "live_to": ColumnType.OPTIONAL_INTEGER,
-    },
+SEGMENTS = _table(
+    "number integer, parent integer?, fork_step integer?, key text, reason text, order_id integer?, opened_at time,"
+    "live_order integer, first_step integer?, last_step integer?, num_steps integer, live_from integer?,"
+    "live_to integer?"
 )
-EVENTS = Table(
-    "key",
-    {
-        "key": ColumnType.TEXT,
-        "segment": ColumnType.INTEGER,
-        "step": ColumnType.OPTIONAL_INTEGER,
-        "time": ColumnType.TIME,
-        "kind": ColumnType.TEXT,
-        "details": ColumnType.JSON,
-    },
+EVENTS = _table("key text, segment integer, step integer?, time time, kind text, details json")
+GOODPUT = _table("cause text, seconds number, share number")
+COSTS = _table(
+    "segment integer, reason text, fork_step integer, incident integer?, steps integer, tokens number, seconds number,"
+    "first_done_at time, done_again_at time"
 )
-GOODPUT = Table("cause", {"cause": ColumnType.TEXT, "seconds": ColumnType.NUMBER, "share": ColumnType.NUMBER})
-COSTS = Table(
-    "segment",
-    {
-        "segment": ColumnType.INTEGER,
-        "reason": ColumnType.TEXT,
-        "fork_step": ColumnType.INTEGER,
-        "incident": ColumnType.OPTIONAL_INTEGER,
-        "steps": ColumnType.INTEGER,
-        "tokens": ColumnType.NUMBER,
-        "seconds": ColumnType.NUMBER,
-        "first_done_at": ColumnType.TIME,
-        "done_again_at": ColumnType.TIME,
-    },
+NOTES = _table("id integer, step integer, text text, author text, created_at time")
+SERIES = _table(
+    "first_step integer, last_step integer, min number, max number, mean number, first number, last number,"
+    "count integer, non_finite integer"
 )
-NOTES = Table(
-    "id",
-    {
-        "id": ColumnType.INTEGER,
-        "step": ColumnType.INTEGER,
-        "text": ColumnType.TEXT,
-        "author": ColumnType.TEXT,
-        "created_at": ColumnType.TIME,
-    },
-)
-SERIES = Table(
-    "first_step",
-    {
-        "first_step": ColumnType.INTEGER,
-        "last_step": ColumnType.INTEGER,
-        "min": ColumnType.NUMBER,
-        "max": ColumnType.NUMBER,
-        "mean": ColumnType.NUMBER,
-        "first": ColumnType.NUMBER,
-        "last": ColumnType.NUMBER,
-        "count": ColumnType.INTEGER,
-        "non_finite": ColumnType.INTEGER,
-    },
-)
-RUNS = Table(
-    "id",
-    {
-        "id": ColumnType.TEXT,
-        "project": ColumnType.TEXT,
-        "name": ColumnType.TEXT,
-        "state": ColumnType.TEXT,
-        "config": ColumnType.JSON,
-        "command": ColumnType.TEXT,
-        "git_commit": ColumnType.TEXT,
-        "host": ColumnType.TEXT,
-        "devices": ColumnType.JSON,
-        "versions": ColumnType.JSON,
-        "capabilities": ColumnType.JSON,
-        "policy": ColumnType.JSON,
-        "tags": ColumnType.JSON,
-        "note": ColumnType.TEXT,
-        "archived_at": ColumnType.TIME,
-        "total_steps": ColumnType.OPTIONAL_INTEGER,
-        "restorable_steps": ColumnType.JSON,
-        "restorable_tiers": ColumnType.JSON,
-        "started_at": ColumnType.TIME,
-        "last_report_at": ColumnType.TIME,
-        "finished_at": ColumnType.TIME,
-        "lease_process": ColumnType.TEXT,
-        "lease_until": ColumnType.TIME,
-    },
+RUNS = _table(
+    "id text, project text, name text, state text, config json, command text, git_commit text, host text,"
+    "devices json, versions json, capabilities json, policy json, tags json, note text, archived_at time,"
+    "total_steps integer?, restorable_steps json, restorable_tiers json, started_at time, last_report_at time,"
+    "finished_at time, lease_process text, lease_until time"
 )

@@ -13,7 +13,7 @@ MAX_ERRORS = 10**9
 """Maximum errors of one kind in a sample; a larger counter is broken: that of a lost GPU counts 2^64 - 1."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class HardwareValue:
     """The facts of one value of a sample."""
 
@@ -23,80 +23,45 @@ class HardwareValue:
     """Heading of its chart, with the unit."""
     gauge: str
     """Name of the Prometheus gauge of its newest value."""
-    is_error: bool = False
-    """True if it counts errors since the sample before: any above 0 is shown beside an incident."""
     error: str = ""
-    """Such an error in running text."""
+    """Where it counts errors since the sample before: one in running text. Any above 0 is shown beside an incident."""
     tick_format: str = "~s"
     """Format of the axis, in d3-format."""
 
 
 VALUES: tuple[HardwareValue, ...] = (
     HardwareValue(
-        name="gpu_utilisation",
-        title="GPU utilisation (share of time with a kernel)",
-        gauge="lossguard_gpu_utilisation_ratio",
+        "gpu_utilisation",
+        "GPU utilisation (share of time with a kernel)",
+        "lossguard_gpu_utilisation_ratio",
         tick_format=".0%",
     ),
+    HardwareValue("gpu_memory", "GPU memory in use (share)", "lossguard_gpu_memory_used_ratio", tick_format=".0%"),
+    HardwareValue("temperature", "GPU temperature (°C)", "lossguard_gpu_temperature_celsius"),
+    HardwareValue("power", "GPU power (W)", "lossguard_gpu_power_watts"),
+    HardwareValue("ecc_errors", "Uncorrected ECC errors", "lossguard_gpu_ecc_errors", error="ECC error"),
+    HardwareValue("xid_errors", "XID errors", "lossguard_gpu_xid_errors", error="XID error"),
     HardwareValue(
-        name="gpu_memory",
-        title="GPU memory in use (share)",
-        gauge="lossguard_gpu_memory_used_ratio",
+        "cpu_utilisation",
+        "CPU utilisation (share of all cores)",
+        "lossguard_host_cpu_utilisation_ratio",
         tick_format=".0%",
     ),
-    HardwareValue(name="temperature", title="GPU temperature (°C)", gauge="lossguard_gpu_temperature_celsius"),
-    HardwareValue(name="power", title="GPU power (W)", gauge="lossguard_gpu_power_watts"),
+    HardwareValue("memory", "Memory in use (share)", "lossguard_host_memory_used_ratio", tick_format=".0%"),
+    HardwareValue("disk", "Disk of the spool in use (share)", "lossguard_host_disk_used_ratio", tick_format=".0%"),
+    HardwareValue("disk_read", "Disk reads (bytes per second)", "lossguard_host_disk_read_bytes_per_second"),
+    HardwareValue("disk_write", "Disk writes (bytes per second)", "lossguard_host_disk_write_bytes_per_second"),
     HardwareValue(
-        name="ecc_errors",
-        title="Uncorrected ECC errors",
-        gauge="lossguard_gpu_ecc_errors",
-        is_error=True,
-        error="ECC error",
+        "network_receive", "Network, received (bytes per second)", "lossguard_host_network_receive_bytes_per_second"
     ),
     HardwareValue(
-        name="xid_errors",
-        title="XID errors",
-        gauge="lossguard_gpu_xid_errors",
-        is_error=True,
-        error="XID error",
-    ),
-    HardwareValue(
-        name="cpu_utilisation",
-        title="CPU utilisation (share of all cores)",
-        gauge="lossguard_host_cpu_utilisation_ratio",
-        tick_format=".0%",
-    ),
-    HardwareValue(
-        name="memory", title="Memory in use (share)", gauge="lossguard_host_memory_used_ratio", tick_format=".0%"
-    ),
-    HardwareValue(
-        name="disk", title="Disk of the spool in use (share)", gauge="lossguard_host_disk_used_ratio", tick_format=".0%"
-    ),
-    HardwareValue(
-        name="disk_read",
-        title="Disk reads (bytes per second)",
-        gauge="lossguard_host_disk_read_bytes_per_second",
-    ),
-    HardwareValue(
-        name="disk_write",
-        title="Disk writes (bytes per second)",
-        gauge="lossguard_host_disk_write_bytes_per_second",
-    ),
-    HardwareValue(
-        name="network_receive",
-        title="Network, received (bytes per second)",
-        gauge="lossguard_host_network_receive_bytes_per_second",
-    ),
-    HardwareValue(
-        name="network_transmit",
-        title="Network, sent (bytes per second)",
-        gauge="lossguard_host_network_transmit_bytes_per_second",
+        "network_transmit", "Network, sent (bytes per second)", "lossguard_host_network_transmit_bytes_per_second"
     ),
 )
 """All values in the order in which they are shown. `xid_code` is the number of the last of the `xid_errors`."""
 
 BY_NAME: Mapping[str, HardwareValue] = {value.name: value for value in VALUES}
-ERRORS = tuple(value.name for value in VALUES if value.is_error)
+ERRORS = tuple(value.name for value in VALUES if value.error)
 XID_CODE = "xid_code"
 
 

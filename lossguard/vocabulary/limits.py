@@ -106,18 +106,15 @@ class Limits:
             return Refusal.APPROVAL, "no person has approved it (mode=approve)"
         if order.kind is not OrderKind.ROLLBACK:
             return None
-        problem = self._beyond(order, step, num_rollbacks) or self._too_late(step, until)
-        return None if problem is None else (Refusal.LIMITS, problem)
-
-    def _beyond(self, order: Order, step: int, num_rollbacks: int) -> str | None:
         num_skipped = 0 if order.skip_from is None or order.skip_to is None else order.skip_to - order.skip_from
-        problem = None if order.rewind_to is None else self.too_deep(step, order.rewind_to)
-        if (problem := problem or self.too_wide(num_skipped)) is not None:
-            return problem
-        if self.rollbacks_per_day is not None and num_rollbacks >= self.rollbacks_per_day:
-            rollbacks = plural(num_rollbacks, "rollback")
-            return f"{rollbacks} within 24 hours, and rollbacks_per_day={self.rollbacks_per_day}"
-        return self.bars_lr_scale(order.lr_scale)
+        problem = (
+            (None if order.rewind_to is None else self.too_deep(step, order.rewind_to))
+            or self.too_wide(num_skipped)
+            or self._too_often(num_rollbacks)
+            or self.bars_lr_scale(order.lr_scale)
+            or self._too_late(step, until)
+        )
+        return None if problem is None else (Refusal.LIMITS, problem)
 
     def too_deep(self, step: int, rewind_to: int) -> str | None:
         """Return why a run before `step` must not go back to `rewind_to`, or None."""
@@ -141,6 +138,11 @@ class Limits:
         if lr_scale is None or self.allow_lr_scale:
             return None
         return f"it multiplies the learning rate by {lr_scale:g}, and allow_lr_scale=false"
+
+    def _too_often(self, num_rollbacks: int) -> str | None:
+        if self.rollbacks_per_day is None or num_rollbacks < self.rollbacks_per_day:
+            return None
+        return f"{plural(num_rollbacks, 'rollback')} within 24 hours, and rollbacks_per_day={self.rollbacks_per_day}"
 
     def _too_late(self, step: int, until: int | None) -> str | None:
         if self.not_after is None:

@@ -24,7 +24,7 @@ class LogAxis(StrEnum):
     AUTO = "auto"  # when a spike would flatten everything else
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Metric:
     """The facts of one metric."""
 
@@ -66,8 +66,8 @@ CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS = "checkpoint_seconds", "e
 
 METRICS: tuple[Metric, ...] = (
     Metric(
-        name="loss",
-        title="Loss (nats per token)",
+        "loss",
+        "Loss (nats per token)",
         unit="nats per token",
         detector_input=True,
         incident_kind=IncidentKind.LOSS_SPIKE,
@@ -77,16 +77,16 @@ METRICS: tuple[Metric, ...] = (
         log_axis=LogAxis.AUTO,
     ),
     Metric(
-        name="perplexity",
-        title="Perplexity",
+        "perplexity",
+        "Perplexity",
         gauge="lossguard_perplexity",
         gauge_help="exp(loss)",
         stands_for="loss",
         log_axis=LogAxis.ALWAYS,
     ),
     Metric(
-        name="grad_norm",
-        title="Grad norm (L2, before clipping)",
+        "grad_norm",
+        "Grad norm (L2, before clipping)",
         short_name="grad norm",
         detector_input=True,
         incident_kind=IncidentKind.GRAD_SPIKE,
@@ -96,8 +96,8 @@ METRICS: tuple[Metric, ...] = (
         log_axis=LogAxis.ALWAYS,
     ),
     Metric(
-        name="log_z",
-        title="Log Z (nats)",
+        "log_z",
+        "Log Z (nats)",
         short_name="log Z",
         unit="nats",
         detector_input=True,
@@ -107,16 +107,11 @@ METRICS: tuple[Metric, ...] = (
         default_chart=True,
         log_axis=LogAxis.AUTO,
     ),
+    Metric("log_z_max", "Log Z, largest over tokens (nats)", short_name="log Z max", unit="nats"),
+    Metric("z_loss", "z-loss (nats)", unit="nats"),
     Metric(
-        name="log_z_max",
-        title="Log Z, largest over tokens (nats)",
-        short_name="log Z max",
-        unit="nats",
-    ),
-    Metric(name="z_loss", title="z-loss (nats)", unit="nats"),
-    Metric(
-        name="lr",
-        title="Learning rate",
+        "lr",
+        "Learning rate",
         short_name="learning rate",
         detector_input=True,
         gauge="lossguard_learning_rate",
@@ -125,8 +120,8 @@ METRICS: tuple[Metric, ...] = (
         tick_format=".3~g",
     ),
     Metric(
-        name="tokens",
-        title="Tokens",
+        "tokens",
+        "Tokens",
         unit="tokens",
         is_count=True,
         detector_input=True,
@@ -134,63 +129,36 @@ METRICS: tuple[Metric, ...] = (
         gauge_help="Tokens seen so far on the live line",
         tick_format="~s",
     ),
+    Metric("batch_index", "Batch index", is_count=True, detector_input=True, tick_format="~s"),
     Metric(
-        name="batch_index",
-        title="Batch index",
-        is_count=True,
-        detector_input=True,
-        tick_format="~s",
-    ),
-    Metric(
-        name="skipped",
-        title="Skipped updates",
+        "skipped",
+        "Skipped updates",
         short_name="skipped updates",
         unit="updates since the row before",
         detector_input=True,
     ),
+    Metric("step_seconds", "Time per step (s)", short_name="time per step", unit="s", log_axis=LogAxis.ALWAYS),
     Metric(
-        name="step_seconds",
-        title="Time per step (s)",
-        short_name="time per step",
-        unit="s",
-        log_axis=LogAxis.ALWAYS,
+        "data_seconds", "Waiting for data (s per step)", short_name="waiting for data", unit="s", detector_input=True
     ),
     Metric(
-        name="data_seconds",
-        title="Waiting for data (s per step)",
-        short_name="waiting for data",
-        unit="s",
-        detector_input=True,
+        CHECKPOINT_SECONDS, "Saving checkpoints, since the step before (s)", short_name="time for checkpoints", unit="s"
+    ),
+    Metric(EVALUATION_SECONDS, "Evaluation, since the step before (s)", short_name="time for evaluation", unit="s"),
+    Metric(
+        PAUSE_SECONDS, "Announced pause, since the step before (s)", short_name="time of announced pauses", unit="s"
     ),
     Metric(
-        name=CHECKPOINT_SECONDS,
-        title="Saving checkpoints, since the step before (s)",
-        short_name="time for checkpoints",
-        unit="s",
-    ),
-    Metric(
-        name=EVALUATION_SECONDS,
-        title="Evaluation, since the step before (s)",
-        short_name="time for evaluation",
-        unit="s",
-    ),
-    Metric(
-        name=PAUSE_SECONDS,
-        title="Announced pause, since the step before (s)",
-        short_name="time of announced pauses",
-        unit="s",
-    ),
-    Metric(
-        name="tokens_per_second",
-        title="Throughput (tokens per second)",
+        "tokens_per_second",
+        "Throughput (tokens per second)",
         short_name="tokens per second",
         unit="tokens per second",
         default_chart=True,
         tick_format="~s",
     ),
     Metric(
-        name="update_norm",
-        title="Update norm (RMS of the step over RMS of the weights)",
+        "update_norm",
+        "Update norm (RMS of the step over RMS of the weights)",
         short_name="update norm",
         advisory=True,
         gauge="lossguard_update_norm_ratio",
@@ -199,8 +167,8 @@ METRICS: tuple[Metric, ...] = (
         log_axis=LogAxis.ALWAYS,
     ),
     Metric(
-        name="attention_logit_max",
-        title="Attention logit, largest",
+        "attention_logit_max",
+        "Attention logit, largest",
         short_name="largest attention logit",
         advisory=True,
         gauge="lossguard_attention_logit_max",
@@ -209,8 +177,8 @@ METRICS: tuple[Metric, ...] = (
         log_axis=LogAxis.AUTO,
     ),
     Metric(
-        name="expert_imbalance",
-        title="Expert imbalance (largest load over mean load, minus 1)",
+        "expert_imbalance",
+        "Expert imbalance (largest load over mean load, minus 1)",
         short_name="expert imbalance",
         advisory=True,
         gauge="lossguard_expert_imbalance_ratio",
@@ -219,37 +187,33 @@ METRICS: tuple[Metric, ...] = (
     ),
     # The next one is derived from tokens and times where the loop does not report it.
     Metric(
-        name="throughput",
-        title="Throughput (tokens per second)",
-        unit="tokens per second",
-        default_chart=True,
-        tick_format="~s",
+        "throughput", "Throughput (tokens per second)", unit="tokens per second", default_chart=True, tick_format="~s"
     ),
-    Metric(name="mfu", title="Model FLOPs utilisation", short_name="MFU", tick_format=".0%"),
-    Metric(name="mfu_6nd", title="Model FLOPs utilisation (6ND)", short_name="MFU (6ND)", tick_format=".0%"),
+    Metric("mfu", "Model FLOPs utilisation", short_name="MFU", tick_format=".0%"),
+    Metric("mfu_6nd", "Model FLOPs utilisation (6ND)", short_name="MFU (6ND)", tick_format=".0%"),
     Metric(
-        name="mfu_full_attention",
-        title="Model FLOPs utilisation (full attention)",
+        "mfu_full_attention",
+        "Model FLOPs utilisation (full attention)",
         short_name="MFU (full attention)",
         tick_format=".0%",
     ),
     Metric(
-        name="held_out_loss",
-        title="Held-out loss (nats per token)",
+        "held_out_loss",
+        "Held-out loss (nats per token)",
         short_name="held-out loss",
         unit="nats per token",
         detector_input=True,
     ),
     Metric(
-        name="held_out_loss_se",
-        title="Standard error of the held-out loss (nats per token)",
+        "held_out_loss_se",
+        "Standard error of the held-out loss (nats per token)",
         short_name="standard error of the held-out loss",
         unit="nats per token",
     ),
-    Metric(name="held_out_bits_per_byte", title="Held-out bits per byte", short_name="held-out bits per byte"),
+    Metric("held_out_bits_per_byte", "Held-out bits per byte", short_name="held-out bits per byte"),
     Metric(
-        name="held_out_difference",
-        title="Held-out loss minus the baseline's (nats per token)",
+        "held_out_difference",
+        "Held-out loss minus the baseline's (nats per token)",
         short_name="held-out loss minus baseline",
         unit="nats per token",
     ),
@@ -258,16 +222,16 @@ METRICS: tuple[Metric, ...] = (
 
 FAMILIES: tuple[Metric, ...] = (
     Metric(
-        name="source_loss/",
-        title="Loss of {} (nats per token)",
+        "source_loss/",
+        "Loss of {} (nats per token)",
         short_name="loss of {}",
         unit="nats per token",
         advisory=True,
         log_axis=LogAxis.AUTO,
     ),
     Metric(
-        name="layer_grad_norm/",
-        title="Grad norm of {} (L2, before clipping)",
+        "layer_grad_norm/",
+        "Grad norm of {} (L2, before clipping)",
         short_name="grad norm of {}",
         advisory=True,
         log_axis=LogAxis.ALWAYS,

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from operator import ge, gt, le, lt
 from typing import Any
 
 from lossguard.vocabulary.protocol import encodable
@@ -73,11 +74,11 @@ class Operator(StrEnum):
     AT_LEAST = ">="
 
 
-ORDERS: dict[Operator, Callable[[float, float], bool]] = {
-    Operator.LESS: lambda value, limit: value < limit,
-    Operator.AT_MOST: lambda value, limit: value <= limit,
-    Operator.GREATER: lambda value, limit: value > limit,
-    Operator.AT_LEAST: lambda value, limit: value >= limit,
+ORDERS: Mapping[Operator, Callable[[float, float], bool]] = {
+    Operator.LESS: lt,
+    Operator.AT_MOST: le,
+    Operator.GREATER: gt,
+    Operator.AT_LEAST: ge,
 }
 TAG, DEVICE = "tag", "device"
 """Names of which a run has several values."""

@@ -4,7 +4,7 @@ The trainer declares them as an event of kind SOURCE, and the collector's detect
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
@@ -45,17 +45,15 @@ class SourceFacts:
     @classmethod
     def from_details(cls, details: Mapping[str, Any]) -> Self:
         """Undo `to_details`. A field that is missing or that this release cannot read has its default."""
-        facts = cls()
         stride, smoothing = details.get("stride"), details.get("smoothing")
+        read: dict[str, Any] = {name: details.get(name) is True for name in ("averaged", "nan_filtered")}
         if isinstance(stride, int | float) and 1 <= stride <= MAX_STRIDE and stride == int(stride):
-            facts = replace(facts, stride=int(stride))
+            read["stride"] = int(stride)
         if isinstance(smoothing, int | float) and 0.0 <= smoothing <= MAX_SMOOTHING:
-            facts = replace(facts, smoothing=float(smoothing))
+            read["smoothing"] = float(smoothing)
         if details.get("clock") in list(Clock):
-            facts = replace(facts, clock=Clock(details["clock"]))
-        return replace(
-            facts, averaged=details.get("averaged") is True, nan_filtered=details.get("nan_filtered") is True
-        )
+            read["clock"] = Clock(details["clock"])
+        return cls(**read)
 
     @classmethod
     def unread(cls, details: Mapping[str, Any]) -> list[str]:

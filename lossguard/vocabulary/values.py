@@ -18,20 +18,18 @@ MAX_EXACT_INT = 2**53
 def plain(value: Any) -> float | int:
     """`value`, which is in host memory, as a Python number. Raises TypeError when it is not a scalar."""
     if isinstance(value, int):  # bool too
-        return int(value) if -MAX_EXACT_INT <= value <= MAX_EXACT_INT else _float_of(value)
+        if -MAX_EXACT_INT <= value <= MAX_EXACT_INT:
+            return int(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
     if isinstance(value, str | bytes | bytearray):
         raise TypeError(f"{value!r:.40} is not a number")
     try:
         return float(value.item() if hasattr(value, "item") else value)  # float() of a tensor with gradient warns
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"a {type(value).__name__} is not a scalar") from None
-
-
-def _float_of(value: int) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
 
 
 def on_device(value: Any) -> bool:

@@ -1,8 +1,9 @@
 """Values that travel between trainer and collector: restorable tiers, preflights, notices, arms and probes. Pure."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from lossguard.vocabulary.orders import Order
@@ -136,20 +137,29 @@ class Notice:
 
     @classmethod
     def all_in(cls, answer: Mapping[str, Any]) -> "list[Notice]":
-        """The notices of an answer; what is none is left out."""
-        given = answer.get("notices")
-        return [*filter(None, map(cls.from_wire, given if isinstance(given, list) else ()))]
+        """The notices of an answer, each in one line without control characters; what is none is left out."""
+        notices = []
+        for body in given if isinstance(given := answer.get("notices"), list) else ():
+            if isinstance(body, dict) and is_text(body.get("key"), MAX_SHORT_TEXT) and is_text(body.get("text")):
+                printable = "".join(letter if letter.isprintable() else " " for letter in body["text"][:MAX_NOTICE])
+                notices.append(cls(key=body["key"], text=" ".join(printable.split())))
+        return notices
 
-    @classmethod
-    def from_wire(cls, body: Any) -> "Notice | None":
-        """Return the notice in one line, without control characters; None for what is no notice."""
-        if not isinstance(body, dict) or not is_text(body.get("key"), MAX_SHORT_TEXT) or not is_text(body.get("text")):
-            return None
-        printable = "".join(letter if letter.isprintable() else " " for letter in body["text"][:MAX_NOTICE])
-        return cls(key=body["key"], text=" ".join(printable.split()))
+
+@contextmanager
+def _decoding(what: str) -> Iterator[None]:
+    """Turn the errors about JSON of another form into a ValueError in one sentence."""
+    try:
+        yield
+    except KeyError as missing:
+        raise ValueError(f"{missing} is missing in {what}") from None
+    except TypeError as wrong:
+        raise ValueError(f"not the form of {what}: {wrong}") from None
 
 
 # Arms: what each treatment of an incident led to, where a guard has tried them all.
+
+FIGURES = ("loss", "difference", "error")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,9 +183,8 @@ class ArmResult:
 
     def to_details(self) -> dict[str, Any]:
         """Return the result as JSON."""
-        numbers = {name: encode_number(getattr(self, name)) for name in ("loss", "difference", "error")}
-        counts = {"steps": self.steps, "skipped": self.skipped, "got_past": self.got_past, "remedy": self.remedy}
-        return {"arm": self.arm.value, **numbers, **counts}
+        figures = {name: encode_number(getattr(self, name)) for name in FIGURES}
+        return asdict(self) | {"arm": self.arm.value} | figures
 
     @classmethod
     def from_details(cls, details: Mapping[str, Any]) -> Self:
@@ -183,16 +192,9 @@ class ArmResult:
         remedy, got_past = details["remedy"], details["got_past"]
         if not isinstance(got_past, bool) or not (remedy is None or is_remedy(remedy)):
             raise ValueError(f"got_past={got_past!r:.40} is true or false, and remedy={remedy!r:.80} a name or null")
-        return cls(
-            arm=Arm(details["arm"]),
-            steps=_step(details["steps"]),
-            loss=_number(details["loss"], "an arm has no loss"),
-            difference=_number(details["difference"], "an arm has no difference"),
-            error=_number(details["error"], "an arm has no error"),
-            got_past=got_past,
-            skipped=_step(details["skipped"]),
-            remedy=remedy,
-        )
+        values: dict[str, Any] = {name: _number(details[name], f"{name} of an arm") for name in FIGURES}
+        values |= {name: _step(details[name]) for name in ("steps", "skipped")}
+        return cls(arm=Arm(details["arm"]), got_past=got_past, remedy=remedy, **values)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,13 +213,13 @@ class ArmsTried:
 
     def to_details(self) -> dict[str, Any]:
         """The JSON form: the details of an event of kind `arms`."""
-        place = {"order": self.order, "rewind_to": self.rewind_to, "tier": self.tier, "window": self.window}
+        place = {name: getattr(self, name) for name in ("order", "rewind_to", "tier", "window")}
         return {**place, "arms": [each.to_details() for each in self.results]}
 
     @classmethod
     def from_details(cls, details: Mapping[str, Any]) -> Self:
         """Undo `to_details`. Raises ValueError when `details` are not those of arms."""
-        try:
+        with _decoding("arms"):
             results = tuple(map(ArmResult.from_details, details["arms"]))
             if details["tier"] is not None and not is_tier(details["tier"]):
                 raise ValueError(f"tier={details['tier']!r:.80} is the name of a tier or null")
@@ -225,10 +227,6 @@ class ArmsTried:
                 raise ValueError("arms need results, one for each arm")
             places = {name: _step(details[name]) for name in ("order", "rewind_to", "window")}
             return cls(**places, tier=details["tier"], results=results)
-        except KeyError as missing:
-            raise ValueError(f"arms need {missing}") from None
-        except TypeError as wrong:
-            raise ValueError(f"not the form of arms: {wrong}") from None
 
 
 def _step(value: object) -> int:
@@ -298,22 +296,18 @@ class Probe:
     @classmethod
     def from_details(cls, details: Mapping[str, Any]) -> Self:
         """Undo `to_details`. Raises ValueError when `details` are not those of a probe."""
-        try:
+        with _decoding("a probe"):
             rest = details["rest"]
             return cls(
                 prompt=_text(details["prompt"]),
                 tokens=tuple(map(_text, details["tokens"])),
-                log_probabilities=tuple(map(_number, details["log_probabilities"])),
+                log_probabilities=tuple(_number(each, "a log probability") for each in details["log_probabilities"]),
                 target=None if details["target"] is None else _text(details["target"]),
                 target_log_probability=decode_number(details["target_log_probability"]),
                 rest_count=_count(rest["count"]),
                 rest_log_probability=decode_number(rest["log_probability"]),
                 entropy=decode_number(details.get("entropy")),
             )
-        except KeyError as missing:
-            raise ValueError(f"a probe needs {missing}") from None
-        except TypeError as wrong:
-            raise ValueError(f"not the form of a probe: {wrong}") from None
 
 
 def _text(value: object) -> str:
@@ -322,10 +316,10 @@ def _text(value: object) -> str:
     return value
 
 
-def _number(value: Any, missing: str = "a token has no log probability") -> float:
+def _number(value: Any, what: str) -> float:
     number = decode_number(value)
     if number is None:
-        raise ValueError(missing)
+        raise ValueError(f"{what} is missing")
     return number
 
 

@@ -45,4 +45,4 @@ class HardwareFamilies:
 
 
 def _help(value: HardwareValue) -> str:
-    return f"{value.title}; over the last {ERROR_SECONDS:.0f} s" if value.is_error else f"{value.title}; newest value"
+    return f"{value.title}; over the last {ERROR_SECONDS:.0f} s" if value.error else f"{value.title}; newest value"

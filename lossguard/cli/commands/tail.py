@@ -34,10 +34,6 @@ class Event:
     is_over: bool = False
     """True if nothing more will happen to it."""
 
-    def fields(self) -> dict[str, Any]:
-        """Return the event as `lossguard tail --json` prints it."""
-        return {"event": self.kind, **self.facts}
-
 
 class RunEvents:
     """Remembers what of a run was seen already. A failed look changes nothing: the next one sees all of it."""
@@ -49,7 +45,7 @@ class RunEvents:
         self._segment = max((each["number"] for each in run["segments"]), default=None)
         newest = run["newest_step"]
         self._next_step = 0 if newest is None else max(0, newest["step"] + 1 - last)
-        self._seen: dict[tuple[str, int], Any] = {}
+        self._seen: set[tuple[Any, ...]] = set()
         self.state = ""
         """State of the run as of the last look."""
 
@@ -57,13 +53,13 @@ class RunEvents:
         """Return what is new. Raises CollectorError."""
         run = of(self._client, self._run_id)
         found = incidents.of_run(self._client, self._run_id)
-        seen = dict(self._seen)
-        news = _news(seen, [_of_incident(each, run) for each in found])
-        news += _news(seen, [_of_intervention(each) for each in run["interventions"]])
+        known = [*(_of_incident(each, run) for each in found), *map(_of_intervention, run["interventions"])]
+        news = [each for each in known if _standing(each) not in self._seen]
         steps, segment, next_step = self._steps(run)
         state = [_of_state(run)] if run["state"] != self.state else []
         is_first = not self.state
-        self._seen, self._segment, self._next_step, self.state = seen, segment, next_step, run["state"]
+        self._seen, self._segment, self._next_step = set(map(_standing, known)), segment, next_step
+        self.state = run["state"]
         if is_first:  # what was over before is not news
             return [*state, *(each for each in news if not each.is_over), *steps]
         return [*news, *steps, *state]
@@ -96,15 +92,9 @@ class RunEvents:
         return [Event("step", "", {"step": step, "segment": segment, "metrics": rows[step]}) for step in sorted(rows)]
 
 
-def _news(seen: dict[tuple[str, int], Any], events: Sequence[Event]) -> list[Event]:
-    """The events whose state is not the one that was seen last; `seen` is updated."""
-    new = []
-    for each in events:
-        key, state = (each.kind, each.facts["number"]), (each.facts["state"], each.facts.get("outcome"))
-        if seen.get(key) != state:
-            seen[key] = state
-            new.append(each)
-    return new
+def _standing(event: Event) -> tuple[Any, ...]:
+    """An incident or an intervention in its state: the same again is no news."""
+    return event.kind, *(event.facts.get(name) for name in ("number", "state", "outcome"))
 
 
 def _of_incident(incident: Found, run: Found) -> Event:
@@ -198,7 +188,7 @@ def _say_about_connection(sentence: str, options: argparse.Namespace) -> None:
 
 def _print(terminal: Terminal, event: Event, *, as_json: bool) -> None:
     if as_json:
-        print_json(event.fields(), indent=None)
+        print_json({"event": event.kind, **event.facts}, indent=None)
     elif event.kind == "step":
         values = [_value(name, value) for name, value in event.facts["metrics"].items()]
         terminal.say(f"step {count(event.facts['step']):>9}", *values)

@@ -54,7 +54,7 @@ def test_wide_characters_take_two_columns_and_combining_ones_none() -> None:
 
 
 COLUMNS = (TerminalColumn("NAME", min_width=6), TerminalColumn("STEP", right=True), TerminalColumn("NOTE", rank=1))
-ROWS = [["a-very-long-name", Text("12"), "kept?"], ["損失損失損失損失", Text("3"), ""]]
+ROWS: list[list[str | Text]] = [["a-very-long-name", Text("12"), "kept?"], ["損失損失損失損失", Text("3"), ""]]
 
 
 def lines(width: int | None) -> list[str]:

@@ -15,7 +15,7 @@ from db import frames, queries
 from db.lineage import Line
 from db.store.engine import reading
 from lossguard import Client, NotFound, Unreachable
-from lossguard.client import stored_run
+from lossguard.client import client as client_module
 from lossguard.client.stored_run import StoredRun
 from tests.lossguard.client.answers import serving
 from tests.lossguard.client.stored import EXTREME, add_run, client, collector
@@ -164,7 +164,7 @@ def test_a_stream_that_was_cut_between_two_batches_makes_no_frame(http: TestClie
 def test_runs_are_read_in_pages_and_the_collector_filters_them(
     sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_run, "PAGE", 2)
+    monkeypatch.setattr(client_module, "PAGE", 2)
     with collector(sqlite_engine) as http:
         for number in range(5):
             config = {"lr": 10.0**-number, "tags": [f"t{number % 2}"]}

@@ -87,14 +87,14 @@ def test_a_probe_survives_json_unchanged(tokens: list[tuple[str, float]], prompt
         ({"tokens": []}, "a probe names 1 to 256 tokens, not 0"),
         ({"tokens": ["a"] * 257}, "a probe names 1 to 256 tokens, not 257"),
         ({"log_probabilities": [0.0]}, "2 tokens have 1 log probabilities"),
-        ({"log_probabilities": [0.0, None]}, "a token has no log probability"),
+        ({"log_probabilities": [0.0, None]}, "a log probability is missing"),
         ({"log_probabilities": [0.0, "much"]}, "'much' is not a number"),
         ({"tokens": ["a", 3]}, "3 is not a text"),
         ({"prompt": "x" * 1001}, "at most 1000 characters"),
         ({"target": "a"}, "a target and its log probability go together"),
         ({"rest": {"count": 2, "log_probability": None}}, "the rest has a log probability exactly when"),
         ({"rest": {"count": "2", "log_probability": 0.0}}, "'2' is not a count"),
-        ({"rest": {}}, "a probe needs 'count'"),
+        ({"rest": {}}, "'count' is missing in a probe"),
         ({"rest": 3}, "not the form of a probe"),
     ],
 )
@@ -172,5 +172,5 @@ def test_malformed_arms_are_no_arms(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("missing", ["order", "tier", "arms"])
 def test_arms_need_all_their_fields(missing: str) -> None:
-    with pytest.raises(ValueError, match=f"arms need '{missing}'"):
+    with pytest.raises(ValueError, match=f"'{missing}' is missing in arms"):
         ArmsTried.from_details({name: value for name, value in arms().items() if name != missing})

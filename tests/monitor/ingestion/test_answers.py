@@ -222,7 +222,7 @@ def test_malformed_arms_are_refused_and_nothing_of_the_report_is_stored(http: Te
     body = {"segment": 0, "steps": [301], "times": [NOW], "metrics": {"loss": [3.0]}, "events": [event]}
     answer = http.post(f"{API}/runs/r1/reports", json=body)
     assert answer.status_code == 422
-    assert "an arm has no loss" in answer.text
+    assert "loss of an arm is missing" in answer.text
     assert trainer.get()["newest_step"]["step"] == 300
 
 

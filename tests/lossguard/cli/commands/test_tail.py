@@ -111,7 +111,7 @@ def test_a_follower_sees_steps_incidents_interventions_segments_and_the_end_once
     ]
     assert [each.facts["step"] for each in after if each.kind == "step"] == [10, 11]
     run.finish()
-    assert follower.look()[-1].fields() == {"event": "state", "run": "r", "state": "finished"}
+    assert follower.look()[-1] == Event("state", "run r is finished", {"run": "r", "state": "finished"})
 
 
 def test_the_steps_that_a_rollback_discards_between_two_looks_are_seen_too(collector_client: Client) -> None:
