@@ -25,9 +25,9 @@ from monitor.detection.effects import Effect, IncidentChanged
 from monitor.detection.incidents.incident_tracker import IncidentTracker
 from monitor.detection.incidents.open_incident import Readings
 from monitor.detection.incidents.recovery import MAX_ROWS, SpikeShape
-from monitor.detection.interventions.policy import Mode
 from monitor.detection.rows import Floats
-from monitor.detection.scoring.recent_rows import RecentRows
+from monitor.detection.scoring.scored_rows import RecentRows
+from monitor.detection.settings import Mode
 from monitor.detection.simulation import CHECKPOINT_STEPS
 
 STRETCHES = (1.0, 1.0, 1.0, 2.5, 1.0, 1.0, 0.4)
@@ -90,7 +90,7 @@ def watch(rows: Rows) -> list[tuple[Incident, list[SpikeShape]]]:
     """The loss spikes of a curve, each with its shapes."""
     settings = DetectionSettings()
     engine = DetectionEngine(settings, Policy(mode=Mode.APPROVE))
-    tracker = engine.response.incidents = WatchedTracker(settings)
+    tracker = engine.incidents = WatchedTracker(settings)
     engine.set_restorable(range(0, int(rows.steps[-1]), CHECKPOINT_STEPS))
     effects = [effect for part in rows.split(1000) for effect in engine.feed(part)]
     incidents = {each.incident.number: each.incident for each in effects if isinstance(each, IncidentChanged)}

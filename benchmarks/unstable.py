@@ -30,7 +30,7 @@ from lossguard.vocabulary.protocol import decode_number
 from lossguard.vocabulary.states import Arm, IncidentKind
 from lossguard.vocabulary.wording import Estimate
 from monitor.detection.interventions.decision import MIN_ARMS, Choice, Records
-from monitor.detection.interventions.policy import Policy
+from monitor.detection.settings import Policy
 from trainer.config import Recipe, load_recipe
 from trainer.drill.collector import release_holds, run_collector
 from trainer.drill.drill import FAULT_INTERVAL, FIRST_FAULT, plan, run_strategy, tried_arms

@@ -18,7 +18,7 @@ from db.runs.overview import StepTime
 from db.runs.verdicts import Verdict
 from lossguard.vocabulary.protocol import uncertified_state
 from lossguard.vocabulary.source_facts import SourceFacts
-from monitor.detection.interventions.policy_layers import Layers
+from monitor.detection.interventions.run_policy import Layers
 
 
 @dataclass(frozen=True, slots=True)

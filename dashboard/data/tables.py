@@ -10,7 +10,7 @@ from dashboard.data.facts import RunFacts
 from lossguard.vocabulary import wording
 from lossguard.vocabulary.run_search import flattened
 from lossguard.vocabulary.secrets import mask_command_line, mask_json
-from monitor.detection.interventions import policy_layers
+from monitor.detection.interventions import run_policy
 
 
 def interventions(facts: RunFacts) -> pd.DataFrame:
@@ -89,7 +89,7 @@ def policy(facts: RunFacts) -> pd.DataFrame:
     """Every value of the run's policy, and where it is set."""
     return pd.DataFrame(
         {"Setting": each.name, "Value": str(each.value), "Set for": f"the {each.layer}" if each.layer else "default"}
-        for each in policy_layers.values(facts.layers, facts.run.policy)
+        for each in run_policy.values(facts.layers, facts.run.policy)
     )
 
 

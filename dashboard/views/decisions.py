@@ -18,8 +18,7 @@ from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from db import queries
 from db.models import Intervention
 from db.records import preflights
-from monitor.detection.interventions import preflight_text
-from monitor.detection.interventions.preflight import Known, Preflight, preflight
+from monitor.detection.interventions.preflight import Known, Preflight, duration, number_of_hours, preflight
 
 
 def preflight_of(facts: RunFacts, each: Intervention) -> Preflight:
@@ -54,8 +53,8 @@ def show_preflight(facts: RunFacts, each: Intervention) -> None:
 
 def show_metrics(found: Preflight) -> None:
     width, unit = METRIC_WIDTH_PIXELS, found.unit
-    cost = "-" if found.rollback_hours is None else preflight_text.number_of_hours(found.rollback_hours)
-    restore = "not measured" if found.restore_seconds is None else preflight_text.duration(found.restore_seconds)
+    cost = "-" if found.rollback_hours is None else number_of_hours(found.rollback_hours)
+    restore = "not measured" if found.restore_seconds is None else duration(found.restore_seconds)
     with st.container(horizontal=True):
         st.metric("Checkpoint", checkpoint(found), width=width, help=formatting.escape_markdown(found.asked))
         st.metric("Restore", restore, width=width, help="How long the last load from there took.")

@@ -18,7 +18,7 @@ from db.models import Incident, Intervention
 from db.run_states import is_proposed
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK
 from lossguard.vocabulary.states import Arm, OrderKind, RunState
-from monitor.detection.interventions import preflight_text
+from monitor.detection.interventions import preflight
 
 MAX_UNRESOLVED = 3
 """Maximum incidents shown that no policy answers; the table of incidents begins with all open ones."""
@@ -142,7 +142,7 @@ def costs(facts: RunFacts, each: Intervention) -> list[str]:
     found = decisions.preflight_of(facts, each)
     sentences = [decisions.waited(each)]
     if found.recomputed_steps is not None and found.step is not None:
-        cost = "" if found.rollback_hours is None else f" ({preflight_text.hours(found.rollback_hours, found.unit)})"
+        cost = "" if found.rollback_hours is None else f" ({preflight.hours(found.rollback_hours, found.unit)})"
         steps = formatting.plural(found.recomputed_steps, "step")
         skipped = (
             formatting.plural(found.skipped_batches, "batch", "batches") if found.skipped_batches else "no batches"

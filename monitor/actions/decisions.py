@@ -43,7 +43,7 @@ def planned_rollback(session: Session, run_id: str, spec: RollbackIn) -> dict[st
     """The step and the batches of the rollback that `roll_back` would order. Raises Problem 409 as that does."""
     engine = detection_state.load(session, runs.lock(session, run_id))
     _checked(lambda engine: engine.rollback(**spec.model_dump(exclude={"dry_run"})))(engine)
-    planned = engine.response.interventions.active
+    planned = engine.interventions.active
     assert planned is not None
     return {"rewind_to": planned.rewind_to, "skip_from": planned.skip_from, "skip_to": planned.skip_to}
 

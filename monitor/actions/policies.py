@@ -11,9 +11,8 @@ from db.models import UNREADABLE_RULE
 from db.records import access, policies
 from db.store import bulk
 from lossguard.vocabulary.states import Layer, RunState
-from monitor.detection.interventions import policy_layers, run_policy
-from monitor.detection.interventions.policy_layers import Fields, Layers
-from monitor.detection.interventions.run_policy import DETECTION
+from monitor.detection.interventions import run_policy
+from monitor.detection.interventions.run_policy import DETECTION, Fields, Layers
 from monitor.detection.settings import DetectionSettings
 from monitor.ingestion import detection_state, run_policies, runs
 from monitor.problems import Problem
@@ -71,7 +70,7 @@ def show(session: Session, *, project: str | None = None, run_id: str | None = N
         {"name": each.name, "value": each.value, "from": each.layer or "default"}
         # The part of a request that names the value: beside the values of the policy, or under `detection`.
         | {"part": DETECTION if each.name in DETECTION_NAMES else "policy"}
-        for each in policy_layers.values(layers, rule)
+        for each in run_policy.values(layers, rule)
     ]
     return {"values": values, "layers": {layer: dict(layers.get(layer, {})) for layer in Layer}}
 
@@ -79,7 +78,7 @@ def show(session: Session, *, project: str | None = None, run_id: str | None = N
 def _changed(fields: Fields, changes: Fields) -> dict[str, Any]:
     """The fields of a layer with these changes; where it could not be read, the changes are all that it says."""
     try:
-        return policy_layers.changed({} if dict(fields) == dict(UNREADABLE_RULE) else fields, changes)
+        return run_policy.changed({} if dict(fields) == dict(UNREADABLE_RULE) else fields, changes)
     except (TypeError, ValueError) as error:
         raise _malformed(error) from None
 
@@ -98,7 +97,7 @@ def _concerned(session: Session, project: str | None, layers: Layers) -> Iterabl
 def _check(concerned: Iterable[tuple[str, Layers]]) -> None:
     for whom, layers in concerned:
         try:
-            policy_layers.check(layers)
+            run_policy.check(layers)
         except (TypeError, ValueError) as error:
             raise _malformed(ValueError(f"{whom}: {error}") if whom else error) from None
 

@@ -20,8 +20,7 @@ from monitor.cli import parameters
 from monitor.cli.errors import exit_with
 from monitor.cli.parameters import BadParameter
 from monitor.cli.store import open_store
-from monitor.detection.interventions.policy_layers import FIRST_RUN_MODE
-from monitor.detection.interventions.run_policy import DETECTION
+from monitor.detection.interventions.run_policy import DETECTION, FIRST_RUN_MODE
 from monitor.problems import Problem
 
 app = typer.Typer(help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False)

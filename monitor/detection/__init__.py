@@ -1,19 +1,22 @@
 """Detection: incidents in the metrics of a run, and the interventions that follow. Pure: values in, values out."""
 
-from monitor.detection.effects import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
-from monitor.detection.engine import DetectionEngine
-from monitor.detection.incidents.states import (
+from monitor.detection.effects import (
     INCIDENT_TRANSITIONS,
     INTERVENTION_TRANSITIONS,
+    Effect,
     IllegalTransition,
+    Incident,
+    IncidentChanged,
     IncidentEvent,
+    Intervention,
+    InterventionChanged,
     InterventionEvent,
+    Outlier,
     advance,
 )
-from monitor.detection.interventions.policy import Mode, Policy
-from monitor.detection.row import Row
-from monitor.detection.rows import Rows
-from monitor.detection.settings import DetectionSettings
+from monitor.detection.engine import DetectionEngine
+from monitor.detection.rows import Row, Rows
+from monitor.detection.settings import DetectionSettings, Mode, Policy
 
 __all__ = [
     "INCIDENT_TRANSITIONS",

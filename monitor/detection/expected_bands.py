@@ -13,8 +13,7 @@ import numpy as np
 from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from monitor.detection.rows import Floats, Rows
 from monitor.detection.scoring.detectors import DetectorSet
-from monitor.detection.scoring.readings import IN_BAND_Z
-from monitor.detection.scoring.scores import Scores
+from monitor.detection.scoring.scored_rows import IN_BAND_Z, Scores
 from monitor.detection.scoring.signals import SIGNALS, parameters
 from monitor.detection.settings import DetectionSettings
 

@@ -14,12 +14,11 @@ from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from lossguard.vocabulary.states import SegmentReason
 from monitor.detection.effects import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
 from monitor.detection.engine import DetectionEngine
-from monitor.detection.interventions.policy import Mode, Policy
 from monitor.detection.interventions.restorable import thinned
 from monitor.detection.rows import Rows
 from monitor.detection.scoring.detectors import DetectorSet
 from monitor.detection.scoring.scored_rows import ScoredRows
-from monitor.detection.settings import DetectionSettings
+from monitor.detection.settings import DetectionSettings, Mode, Policy
 
 CHECKPOINT_STEPS = 100
 """Recorded rows do not say where the checkpoints were: one is assumed every so many steps."""
@@ -117,7 +116,7 @@ def simulate(
             for effect in engine.fork(each.segment.fork_step, each.segment.reason, (), None):
                 simulation.add(effect, number)
         for scored in each.scored:
-            engine.response.set_restorable(thinned(range(0, int(scored.rows.steps[-1]) + 1, every)))
+            engine.set_restorable(thinned(range(0, int(scored.rows.steps[-1]) + 1, every)))
             for effect in engine.feed_scored(scored):
                 simulation.add(effect, number)
     return simulation

@@ -61,7 +61,7 @@ def load_and_replay(session: Session, run: Run) -> tuple[DetectionEngine, int]:
 
 def give_records(session: Session, run: Run, engine: DetectionEngine) -> None:
     """Let the policy of the run know of all arms that were tried in its project."""
-    engine.response.records = Records.of(arms.of_project(session, project=run.project))
+    engine.records = Records.of(arms.of_project(session, project=run.project))
 
 
 def follow_layers(session: Session, run: Run) -> None:
@@ -167,7 +167,7 @@ def _columns(row: Intervention) -> dict[str, Any]:
 def _read(engine: DetectionEngine, history: Iterable[Rows]) -> Iterator[Rows]:
     """The rows, of which the engine also learns batches and durations."""
     for rows in history:
-        engine.response.read(rows)
+        engine.read(rows)
         yield rows
 
 
@@ -175,7 +175,7 @@ def _relearn(session: Session, run: Run, engine: DetectionEngine, signals: Itera
     """Feed the last rows that the saved state has seen to the detectors of the signals that it lacks."""
     last = engine.last_step + 1
     first = max(last - SNAPSHOT_EVERY, 0)
-    engine.relearn(signals, _history(session, run, first, last), declared(session, run, first, last))
+    engine.detectors.relearn(signals, _history(session, run, first, last), declared(session, run, first, last))
 
 
 def _replay(session: Session, run: Run, engine: DetectionEngine, unseen: StepRange) -> int:

@@ -14,7 +14,7 @@ from lossguard.vocabulary.protocol import encode_number
 from lossguard.vocabulary.states import IncidentState, InterventionState, Outcome
 from lossguard.vocabulary.values import plain_json
 from monitor.detection import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
-from monitor.detection.incidents.states import INTERVENTION_TERMINAL
+from monitor.detection.effects import INTERVENTION_TERMINAL
 from monitor.ingestion import orders
 
 WITHDRAWS_ITS_ORDER = (InterventionState.WITHDRAWN, InterventionState.REJECTED)

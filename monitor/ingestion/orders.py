@@ -19,7 +19,7 @@ from lossguard.vocabulary.orders import Order as WireOrder
 from lossguard.vocabulary.orders import sign, signed_text
 from lossguard.vocabulary.protocol import ANSWERS_PREFLIGHT
 from lossguard.vocabulary.states import OrderKind
-from monitor.detection.interventions.policy import Mode
+from monitor.detection.settings import Mode
 from monitor.schemas import PreflightIn
 
 FIELDS = tuple(each.name for each in fields(WireOrder) if each.compare)

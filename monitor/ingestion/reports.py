@@ -168,7 +168,7 @@ def _take(
     is_judged = is_holder and (cached.newest_segment is None or cached.newest_segment.is_of(claim.digest))
     orders = cached.open_orders if is_judged else ()
     question = cached.proposal.to_wire(claim.now) if is_judged and cached.proposal is not None else None
-    notices = cached.engine.notices()
+    notices = cached.engine.incidents.notices()
     return ReportResult(len(new.steps), len(known), orders, left, cached.run.lease_process, question, notices)
 
 

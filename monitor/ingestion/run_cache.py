@@ -64,7 +64,7 @@ class CachedRun:
             engine=engine,
             status=commands.run_status_of(session, run=run, now=run.last_report_at),
             num_unsaved_rows=MAX_UNSAVED_ROWS if is_due else num_replayed,
-            proposal=orders.proposal(session, run, engine.response.policy.mode),
+            proposal=orders.proposal(session, run, engine.policy.mode),
         )
 
     def attach(self, session: Session) -> None:
@@ -93,7 +93,7 @@ class CachedRun:
         self.num_unsaved_rows = 0
         if effects:
             self.open_orders = _open_orders(session, self.run)
-            self.proposal = orders.proposal(session, self.run, self.engine.response.policy.mode)
+            self.proposal = orders.proposal(session, self.run, self.engine.policy.mode)
         return state
 
     def save_later(self, session: Session, segment: Segment, num_rows: int, *, now: float) -> dict[str, Any] | None:

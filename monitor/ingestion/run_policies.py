@@ -11,8 +11,8 @@ from db.models import Run
 from db.records import access, policies
 from lossguard.vocabulary.states import Layer
 from monitor.detection import Mode, Policy
-from monitor.detection.interventions import policy_layers, run_policy
-from monitor.detection.interventions.policy_layers import Fields, Layers
+from monitor.detection.interventions import run_policy
+from monitor.detection.interventions.run_policy import Fields, Layers
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ def rule_of(session: Session, run: Run) -> dict[str, Any] | None:
     layers = policies.layers(session, project=run.project, run_id=run.id)
     try:
         if layers:
-            return policy_layers.rule_of(layers)
-        run_policy.check(run.policy)  # none, or that of an imported run
+            return run_policy.rule_of(layers)
+        run_policy.read(run.policy)  # none, or that of an imported run
         return run.policy
     except (TypeError, ValueError) as error:
         kept = readable_rule(layers, run.policy) if layers else run.policy
@@ -43,7 +43,7 @@ def readable_rule(layers: Layers, last: Fields | None = None) -> dict[str, Any] 
     """The rule of the layers. Where this release cannot read them, the last valid one; that of `observe` without one,
     because a collector must not act by guess."""
     try:
-        return policy_layers.rule_of(layers)
+        return run_policy.rule_of(layers)
     except (TypeError, ValueError):
         return Policy(mode=Mode.OBSERVE).to_dict() if last is None else dict(last)
 
@@ -65,7 +65,7 @@ def num_unreadable(session: Session) -> int:
 
 def _is_readable(layers: Layers) -> bool:
     try:
-        policy_layers.rule_of(layers)
+        run_policy.rule_of(layers)
     except (TypeError, ValueError):
         return False
     return True
@@ -81,8 +81,8 @@ def begin(session: Session, run: Run, given: Fields | None, *, is_new: bool, who
         return None
     problem, own = None, {}
     try:
-        own = policy_layers.changed(_of_first_run(session, run, layers.get(Layer.COLLECTOR, {})), given or {})
-        policy_layers.check({**layers, Layer.RUN: own})
+        own = run_policy.changed(_of_first_run(session, run, layers.get(Layer.COLLECTOR, {})), given or {})
+        run_policy.check({**layers, Layer.RUN: own})
     except (TypeError, ValueError) as error:
         problem, own = str(error), {"mode": Mode.OBSERVE.value}
     if own != layers.get(Layer.RUN, {}):
@@ -95,5 +95,5 @@ def begin(session: Session, run: Run, given: Fields | None, *, is_new: bool, who
 
 
 def _of_first_run(session: Session, run: Run, collector: Fields) -> dict[str, Any]:
-    fields = policy_layers.of_first_run(collector)
+    fields = run_policy.of_first_run(collector)
     return fields if fields and policies.is_first_of_project(session, run=run) else {}

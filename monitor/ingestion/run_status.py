@@ -18,7 +18,7 @@ from db.steps.step_block import Floats, MetricColumn
 from lossguard.vocabulary.gating import SKIPPED
 from lossguard.vocabulary.metrics import METRICS, SIGNALS
 from lossguard.vocabulary.protocol import decode_number, encode_number
-from monitor.detection.scoring.robust import median as fast_median
+from monitor.detection.scoring.baseline import median as fast_median
 from monitor.ingestion.columns import StepColumns
 
 GAUGES = tuple(metric.name for metric in METRICS if metric.gauge)

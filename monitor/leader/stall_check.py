@@ -18,8 +18,8 @@ from db.store import leader
 from db.store.engine import reading, writing
 from db.store.leader import Lease
 from lossguard.vocabulary.protocol import NO_HEARTBEAT
-from monitor.detection.incidents.stall import Sign, Silence
-from monitor.detection.throughput.row_gaps import FIRST_SECONDS
+from monitor.detection.incidents.throughput_incidents import Sign, Silence
+from monitor.detection.throughput.durations import FIRST_SECONDS
 from monitor.ingestion import detection_state
 from monitor.leader.background import MayGoOn
 

@@ -24,7 +24,7 @@ from db.runs.verdicts import verdicts
 from db.store.engine import DIALECTS, reading
 from lossguard.vocabulary.metrics import BY_NAME, SIGNALS
 from lossguard.vocabulary.states import MAY_RECOVER, IncidentKind, IncidentState
-from monitor.detection.incidents.states import INTERVENTION_TERMINAL
+from monitor.detection.effects import INTERVENTION_TERMINAL
 from monitor.ingestion import run_policies, run_status
 from monitor.telemetry import preflight_metrics
 from monitor.telemetry.hardware_metrics import HardwareFamilies

@@ -231,10 +231,12 @@ def summary(data: TrialInput, seconds: float, num_outliers: int) -> str:
 
 def save_policy(run_id: str, own: Mapping[str, Any] | None, settings: TrialSettings) -> None:
     """A button that makes these settings the run's policy. The policy's mode stays as it is."""
-    before = run_policy.to_rule(run_policy.policy_of(own), run_policy.settings_of(own))
+    policy, detection = run_policy.policy_of(own), run_policy.settings_of(own)
+    before = run_policy.to_rule(policy, detection)
     update: dict[str, Any] = {name: getattr(settings.policy, name) for name in SAVED}
-    update["detection"] = {"false_alarms_per_10k": settings.detection.false_alarms_per_10k}
-    after = run_policy.changed(own, update)
+    alarms = settings.detection.false_alarms_per_10k
+    after = run_policy.to_rule(replace(policy, **update), replace(detection, false_alarms_per_10k=alarms))
+    update["detection"] = {"false_alarms_per_10k": alarms}
     if after == before:
         st.caption("These are the settings of the run's own policy.")
         return

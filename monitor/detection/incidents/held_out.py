@@ -15,8 +15,7 @@ from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Effect, Incident, IncidentChanged
 from monitor.detection.encoding import pack, unpack
 from monitor.detection.incidents.open_incident import closed_incident, incident_from_dict, incident_to_dict
-from monitor.detection.row import Row
-from monitor.detection.rows import Floats, Rows
+from monitor.detection.rows import Floats, Row, Rows
 
 HELD_OUT_LOSS, LOSS = "held_out_loss", "loss"
 MIN_EVALUATIONS = 6

@@ -13,7 +13,7 @@ from lossguard.vocabulary.protocol import MAX_SHORT_TEXT
 from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from lossguard.vocabulary.wire import Notice
-from monitor.detection.effects import Effect, Incident, IncidentChanged, Outlier, Proposal
+from monitor.detection.effects import Effect, Incident, IncidentChanged, IncidentEvent, Outlier, Proposal, advance
 from monitor.detection.encoding import known_fields, restore
 from monitor.detection.incidents.open_incident import (
     OpenIncident,
@@ -25,11 +25,8 @@ from monitor.detection.incidents.open_incident import (
 )
 from monitor.detection.incidents.opening import describe_cap, open_incident, plateau
 from monitor.detection.incidents.replay_mismatch import Finding, describe_mismatch, notice_of, replay_mismatch
-from monitor.detection.incidents.states import IncidentEvent, advance
 from monitor.detection.rows import Bools
-from monitor.detection.scoring.recent_rows import RecentRows
-from monitor.detection.scoring.scored_rows import ScoredRows
-from monitor.detection.scoring.value_scores import ScoredRow
+from monitor.detection.scoring.scored_rows import RecentRows, ScoredRows
 from monitor.detection.settings import DetectionSettings
 
 MAX_RECOVERIES = 16
@@ -83,27 +80,27 @@ class IncidentTracker:
     def plateau_rows(self, scored: ScoredRows) -> Bools:
         """Return bool[N]: True for rows so far from the lowest loss level that the plateau advisory is due."""
         loss = scored.scores.get("loss")
-        if loss is None or self.settings.plateau_steps == 0:
+        if loss is None:
             return np.zeros(len(scored.rows), dtype=bool)
-        age = scored.rows.steps - loss.low_step
-        return (age >= self.settings.plateau_steps) & (loss.low_step > self.plateau_step)
+        due: Bools = self._is_plateau(scored.rows.steps, loss.low_step)
+        return due
 
-    def is_plateau(self, scored: ScoredRow) -> bool:
+    def is_plateau(self, step: int, readings: Readings) -> bool:
         """True if the plateau advisory is due at this row."""
-        loss = scored.scores.get("loss")
-        if loss is None or self.settings.plateau_steps == 0:
-            return False
-        return scored.row.step - loss.low_step >= self.settings.plateau_steps and loss.low_step > self.plateau_step
+        loss = readings.get("loss")
+        return loss is not None and bool(self._is_plateau(step, loss.low_step))
+
+    def _is_plateau(self, steps: Any, low_steps: Any) -> Any:
+        """Of one row, or of rows."""
+        age, least = steps - low_steps, self.settings.plateau_steps
+        return (least > 0) & (age >= least) & (low_steps > self.plateau_step)
 
     def report_plateau(self, step: int, readings: Readings) -> list[Effect]:
         """Report the plateau advisory, once for each lowest level; nothing is done about it."""
-        loss = readings.get("loss")
-        if loss is None or self.settings.plateau_steps == 0 or loss.low_step <= self.plateau_step:
+        if not self.is_plateau(step, readings):
             return []
-        if step - loss.low_step < self.settings.plateau_steps:
-            return []
-        self.plateau_step = loss.low_step
-        return [IncidentChanged(plateau(self.take_number(), step, loss))]
+        self.plateau_step = readings["loss"].low_step
+        return [IncidentChanged(plateau(self.take_number(), step, readings["loss"]))]
 
     def superseded(self, readings: Readings) -> tuple[Outcome, str] | None:
         """Return the open incident's end if this row begins a new or more severe one, else None."""

@@ -9,13 +9,11 @@ import numpy as np
 from lossguard.vocabulary.metrics import is_advisory
 from lossguard.vocabulary.protocol import decode_number, encode_number
 from lossguard.vocabulary.states import IncidentKind, IncidentState, OrderKind, Outcome
-from monitor.detection.effects import Incident, Proposal
+from monitor.detection.effects import Incident, IncidentEvent, Proposal, advance
 from monitor.detection.encoding import known_fields, restore
 from monitor.detection.incidents.recovery import SpikeShape, usual_rows
-from monitor.detection.incidents.states import IncidentEvent, advance
 from monitor.detection.scoring.baseline import FALL_Z
-from monitor.detection.scoring.readings import IN_BAND_Z, PRECURSOR_Z, SignalReading, describe, score_of
-from monitor.detection.scoring.recent_rows import deviation
+from monitor.detection.scoring.scored_rows import IN_BAND_Z, PRECURSOR_Z, SignalReading, describe, deviation, score_of
 from monitor.detection.settings import DetectionSettings
 
 DIVERGENCE_ROWS = 5  # consecutive rows, out of band, on which the loss rises: no longer a spike

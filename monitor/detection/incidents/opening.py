@@ -9,8 +9,7 @@ from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident
 from monitor.detection.incidents.open_incident import OpenIncident, Readings
 from monitor.detection.scoring.baseline import FALL_Z
-from monitor.detection.scoring.readings import PRECURSOR_Z, SignalReading, describe, score_of
-from monitor.detection.scoring.recent_rows import RecentRows
+from monitor.detection.scoring.scored_rows import PRECURSOR_Z, RecentRows, SignalReading, describe, score_of
 
 MAX_PRECURSOR_GAP = 3  # rows in band between two rows of a precursor
 

@@ -3,22 +3,149 @@
 No policy answers them, they cost no budget, and they neither hide nor delay incidents of the signals.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
-from lossguard.vocabulary.states import Outcome
+from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Effect, Incident, IncidentChanged
 from monitor.detection.encoding import restore
 from monitor.detection.incidents.open_incident import closed_incident, incident_from_dict, incident_to_dict
-from monitor.detection.incidents.slowdown import END_REASONS, in_unit, slowdown
-from monitor.detection.incidents.stall import Silence, duration, stall
-from monitor.detection.row import Row
-from monitor.detection.rows import Rows
-from monitor.detection.throughput.pace import Change, Finding, Pace
-from monitor.detection.throughput.row_gaps import RowGaps
+from monitor.detection.rows import Row, Rows
+from monitor.detection.throughput.durations import RowGaps
+from monitor.detection.throughput.pace import Change, Finding, Pace, SlowdownCause
+
+
+class Sign(StrEnum):
+    """Sign of life of a run without new steps."""
+
+    HEARTBEATS = "heartbeats"  # the process lives
+    NOTHING = "nothing"
+    UNKNOWN = "unknown"  # its client sends no heartbeats
+
+
+MEANING = {
+    Sign.HEARTBEATS: "Heartbeats still arrive, so the process lives and the network works: the loop hangs or waits, "
+    "perhaps in a collective operation, on its data or on a disk.",
+    Sign.NOTHING: "No reports arrive at all, not even heartbeats: the process or its machine is dead, or the network "
+    "between it and the collector is.",
+    Sign.UNKNOWN: "The client of this run sends no heartbeats, so it is not known whether its process lives.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A run without new steps."""
+
+    seconds: float
+    """Since the newest step, or since the run was registered again."""
+    limit: float
+    """Seconds that are a stall, by the run's own tail."""
+    sign: Sign
+
+
+def stall(number: int, step: int, silence: Silence) -> Incident:
+    """An open incident: it needs a person. `step`: the newest one, -1 before the first."""
+    since = f"since step {step}" if step >= 0 else "before the first step"
+    return Incident(
+        number=number,
+        kind=IncidentKind.STALL,
+        state=IncidentState.OPEN,
+        signal="step_seconds",
+        onset_step=max(step, 0),
+        detected_step=max(step, 0),
+        peak_step=max(step, 0),
+        peak_value=silence.seconds,
+        end_step=None,
+        score=round(silence.seconds / silence.limit, 3),
+        expected=silence.limit,
+        scale=0.0,
+        outcome=Outcome.ONGOING,
+        reasons=[
+            f"No step has arrived for {duration(silence.seconds)}, {since}. By the longest times between two rows of "
+            f"this run, up to {duration(silence.limit)} would be usual.",
+            MEANING[silence.sign],
+        ],
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return the duration in words."""
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min" if seconds < 7200 else _hours(seconds)
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h"
+
+
+END_REASONS = {
+    Change.RECOVERED: "The run is as fast as before.",
+    Change.ADOPTED: "The run has stayed at this speed for so long that it counts as normal from now on.",
+    Change.DECLARED: "A change was declared: the normal speed is learnt anew.",
+}
+
+
+def slowdown(number: int, finding: Finding) -> Incident:
+    """An open incident; nothing is ordered for it."""
+    usual, value, noise = in_unit(finding)
+    return Incident(
+        number=number,
+        kind=IncidentKind.SLOWDOWN,
+        state=IncidentState.OPEN,
+        signal=signal_of(finding),
+        onset_step=finding.onset_step,
+        detected_step=finding.timing.last_step,
+        peak_step=finding.timing.last_step,
+        peak_value=value,
+        end_step=None,
+        score=round(finding.score, 3),
+        expected=usual,
+        scale=noise,
+        outcome=Outcome.ONGOING,
+        reasons=[_what(finding), *_waiting(finding)],
+    )
+
+
+def signal_of(finding: Finding) -> str:
+    """The metric that the values of the incident are in."""
+    if finding.cause is SlowdownCause.WAITING:
+        return "data_seconds"
+    return "throughput" if finding.timing.counts_tokens else "step_seconds"
+
+
+def in_unit(finding: Finding) -> tuple[float, float, float]:
+    """(usual, now, standard deviation) in the unit of the signal; a share of the time for `data_seconds`."""
+    usual, value, noise = finding.usual, finding.value, finding.noise
+    if signal_of(finding) == "throughput" and usual > 0 and value > 0:
+        return 1 / usual, 1 / value, noise / usual**2
+    return usual, value, noise
+
+
+def _what(finding: Finding) -> str:
+    steps = f"since step {finding.onset_step}"
+    usual, value, _ = in_unit(finding)
+    if finding.cause is SlowdownCause.WAITING:
+        return f"The loop waits for data in {value:.0%} of the time {steps}; usual were {usual:.0%}."
+    times = finding.value / finding.usual if finding.usual > 0 else math.inf
+    per = "token" if finding.timing.counts_tokens else "step"
+    now = f"{value:.4g} tokens per second instead of {usual:.4g}"
+    if per == "step":
+        now = f"{value:.3g} s per step instead of {usual:.3g} s"
+    how = "has become" if finding.cause is SlowdownCause.SUDDEN else "has slowly become"
+    return f"The time per {per} {how} {times:.2f} times as long {steps}: {now}. Single slow steps are not counted."
+
+
+def _waiting(finding: Finding) -> list[str]:
+    """Say whether the data are to blame, if the loop reports how long it waits for them."""
+    now, usual = finding.timing.waiting, finding.usual_waiting
+    if finding.cause is SlowdownCause.WAITING or now is None or usual is None:
+        return []
+    return [f"The loop waits for data in {now:.0%} of the time; usual were {usual:.0%}."]
+
 
 SPEED_EVENTS = frozenset({"batch_size", "data_mix"})
 """Declared events after which a step may take another time."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from lossguard.vocabulary.states import Arm, OrderKind, Tier
 from lossguard.vocabulary.wording import plural
-from monitor.detection.interventions.belief import Belief, believe, looks_like_damage
+from monitor.detection.interventions.belief import Belief, believe, explain, looks_like_damage, untried, worth
 from monitor.detection.interventions.decision import (
     MIN_ARMS,
     BatchOf,
@@ -29,20 +29,21 @@ from monitor.detection.interventions.decision import (
     Situation,
     Tried,
 )
-from monitor.detection.interventions.policy import Policy
-from monitor.detection.interventions.remedies import explain, untried, worth
 from monitor.detection.interventions.restorable import RestorableStep
-from monitor.detection.interventions.structural import NO_ANSWER, all_failed, give_up
-from monitor.detection.interventions.waiting import (
+from monitor.detection.interventions.rules import (
     HOPELESS_PROBABILITY,
+    NO_ANSWER,
     Costs,
+    all_failed,
     budget_reason,
     costs,
+    give_up,
     reason_to_act,
     too_early,
     wait,
     why,
 )
+from monitor.detection.settings import Policy
 
 ONSET_BATCHES = 1
 """Batches before the onset's that are blamed too: a step's update shows in the loss of the next one."""

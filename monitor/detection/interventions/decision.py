@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from lossguard.vocabulary.states import Arm, IncidentKind, OrderKind
 from lossguard.vocabulary.wording import plural
-from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.restorable import RestorableStep
+from monitor.detection.settings import Policy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,11 +7,17 @@ from typing import Any
 from lossguard.vocabulary.protocol import is_step
 from lossguard.vocabulary.states import IncidentKind, InterventionState, OrderKind
 from lossguard.vocabulary.wording import plural
-from monitor.detection.effects import Effect, Intervention, InterventionChanged
+from monitor.detection.effects import (
+    INTERVENTION_TERMINAL,
+    Effect,
+    Intervention,
+    InterventionChanged,
+    InterventionEvent,
+    advance,
+)
 from monitor.detection.encoding import known_fields, restore, restore_row
-from monitor.detection.incidents.states import INTERVENTION_TERMINAL, InterventionEvent, advance
 from monitor.detection.interventions.decision import Attempt, Decision
-from monitor.detection.interventions.policy import Policy
+from monitor.detection.settings import Policy
 
 UNDER_WAY = frozenset({InterventionState.APPROVED, InterventionState.ORDERED})
 NOT_APPLIED = UNDER_WAY | {InterventionState.PROPOSED}

@@ -6,9 +6,8 @@ Around it: patience for a loss that is falling back, escalation, budgets.
 from lossguard.vocabulary.states import IncidentKind, OrderKind
 from lossguard.vocabulary.wording import plural
 from monitor.detection.interventions.decision import BatchOf, Decision, Situation
-from monitor.detection.interventions.policy import Policy
-from monitor.detection.interventions.structural import all_failed, give_up
-from monitor.detection.interventions.waiting import budget_reason, costs, reason_to_act, wait, why
+from monitor.detection.interventions.rules import all_failed, budget_reason, costs, give_up, reason_to_act, wait, why
+from monitor.detection.settings import Policy
 
 
 def palm(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:

@@ -15,8 +15,8 @@ from lossguard.vocabulary.states import OrderKind
 from monitor.detection.interventions.adaptive import adaptive
 from monitor.detection.interventions.decision import BatchOf, Decide, Decision, Situation
 from monitor.detection.interventions.palm import palm
-from monitor.detection.interventions.policy import Policy
-from monitor.detection.interventions.structural import NO_ANSWER, give_up
+from monitor.detection.interventions.rules import NO_ANSWER, give_up
+from monitor.detection.settings import Policy
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
-"""Preflight of a rollback for the person who approves it: is it possible, and at what cost? Pure.
+"""Preflight of a rollback for the person who approves it: is it possible, and at what cost? In figures and sentences.
 
 What a rollback costs is what Young (1974) counts of a failure: the restart, and the work since the checkpoint.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
@@ -12,13 +12,16 @@ from lossguard.vocabulary.limits import limits_in
 from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.protocol import ANSWERS_PREFLIGHT
 from lossguard.vocabulary.states import OrderKind, RunState
-from monitor.detection.interventions import preflight_text as say
+from lossguard.vocabulary.wording import abbreviated, plural
 from monitor.detection.interventions.restorable import restorable_steps
 
 FRESH_SECONDS = 60.0
 """Seconds for which a trainer's answer counts: it is asked every few seconds while the rollback waits."""
 WORLD_SIZES = ("ranks", "world_size", "num_processes")
 """Names under which a configuration says how many processes, and so devices, train the run."""
+SILENT_SECONDS = 60.0
+"""Seconds without a report after which a trainer is called silent: heartbeats come every few seconds."""
+TIERS = {"memory": "in host memory", "disk": "on the disk", "remote": "at a URL"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +54,19 @@ class Known:
     """Time of the answer; None: the trainer has not answered about this rollback."""
     answer: Mapping[str, Any] = field(default_factory=dict)
     """`lossguard.vocabulary.wire.Answer` as it was sent, with order_seconds and order_steps."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """True if the trainer has answered lately."""
+        return self.answered_at is not None and self.now - self.answered_at <= FRESH_SECONDS
+
+    @property
+    def num_skipped(self) -> int:
+        return 0 if self.skip_from is None or self.skip_to is None else max(0, self.skip_to - self.skip_from)
+
+    def steps_since(self, step: int | None) -> int | None:
+        """Steps from `step` to the newest one."""
+        return None if step is None or self.newest_step is None else max(0, self.newest_step + 1 - step)
 
     def on_terms(self, seconds: float, steps: int) -> "Known":
         """Return these facts for an order that expires after the given seconds and steps."""
@@ -99,13 +115,12 @@ class Preflight:
 
 def preflight(known: Known) -> Preflight:
     """Return the facts about a proposed intervention, in figures and sentences."""
-    is_fresh = known.answered_at is not None and known.now - known.answered_at <= FRESH_SECONDS
-    tier, load_seconds, save_seconds = _place(known, is_fresh)
+    tier, load_seconds, save_seconds = _place(known)
     num_devices, unit = _devices(known)
     step_seconds, tokens_per_step = _step_seconds(known), _tokens_per_step(known)
-    recomputed = _steps_since(known, known.rewind_to)
-    skipped = 0 if known.skip_from is None or known.skip_to is None else max(0, known.skip_to - known.skip_from)
-    restorable = _restorable(known, is_fresh)
+    recomputed, since_onset = known.steps_since(known.rewind_to), known.steps_since(known.onset_step)
+    steps = known.answer.get("order_steps")
+    restorable = not known.answer.get("problem") if known.is_fresh and known.rewind_to is not None else None
     found = Preflight(
         intervention=known.number,
         step=known.rewind_to,
@@ -117,41 +132,25 @@ def preflight(known: Known) -> Preflight:
         recomputed_steps=recomputed,
         num_devices=num_devices,
         unit=unit,
-        rollback_hours=_hours(recomputed, step_seconds, num_devices, load_seconds or 0.0),
-        hours_since_onset=_hours(_steps_since(known, known.onset_step), step_seconds, num_devices),
+        rollback_hours=_device_hours(recomputed, step_seconds, num_devices, load_seconds or 0.0),
+        hours_since_onset=_device_hours(since_onset, step_seconds, num_devices),
         hours_per_hour=float(num_devices),
-        skipped_batches=skipped,
-        skipped_tokens=None if tokens_per_step is None else skipped * tokens_per_step,
+        skipped_batches=known.num_skipped,
+        skipped_tokens=None if tokens_per_step is None else known.num_skipped * tokens_per_step,
         texts=tuple((each["batch"], each["text"]) for each in known.answer.get("texts") or ()),
-        refused=_refused(known, is_fresh),
+        refused=_refused(known),
         expires_seconds=known.answer.get("order_seconds"),
-        expires_step=_expires_step(known),
+        expires_step=None if steps is None or known.newest_step is None else known.newest_step + steps,
     )
-    return replace(found, sentences=tuple(say.sentences(found, known)))
+    return replace(found, sentences=tuple(_sentences(found, known)))
 
 
-def _asked(known: Known, restorable: bool | None) -> str:
-    return say.asked(
-        restorable=restorable,
-        step=known.rewind_to,
-        answers=ANSWERS_PREFLIGHT in known.capabilities,
-        is_running=known.state == RunState.RUNNING,
-        answered_ago=None if known.answered_at is None else max(0.0, known.now - known.answered_at),
-        reported_ago=max(0.0, known.now - known.last_report_at),
-        is_listed=known.rewind_to in known.restorable_steps,
-        problem=known.answer.get("problem") or "",
-    )
-
-
-def _restorable(known: Known, is_fresh: bool) -> bool | None:
-    return not known.answer.get("problem") if is_fresh and known.rewind_to is not None else None
-
-
-def _place(known: Known, is_fresh: bool) -> tuple[str | None, float | None, float | None]:
+def _place(known: Known) -> tuple[str | None, float | None, float | None]:
     """Return the checkpoint's place, and the measured seconds of a load and a save there."""
-    listed = {each.step: each for each in restorable_steps(known.restorable_steps, known.restorable_tiers)}
-    reported = listed.get(known.rewind_to) if known.rewind_to is not None else None
-    tier = known.answer.get("tier") if is_fresh else None if reported is None else reported.tier
+    tier = known.answer.get("tier")
+    if not known.is_fresh:
+        listed = restorable_steps(known.restorable_steps, known.restorable_tiers)
+        tier = next((each.tier for each in listed if each.step == known.rewind_to), None)
     times = next((each for each in known.restorable_tiers if each.get("tier") == tier), {})
     return tier, times.get("load_seconds"), times.get("save_seconds")
 
@@ -178,27 +177,16 @@ def _devices(known: Known) -> tuple[int, str]:
     return max([len(known.devices), *processes, 1]), "GPU-hours" if is_gpu else "device-hours"
 
 
-def _steps_since(known: Known, step: int | None) -> int | None:
-    if step is None or known.newest_step is None:
-        return None
-    return max(0, known.newest_step + 1 - step)
-
-
-def _hours(steps: int | None, step_seconds: float | None, num_devices: int, more: float = 0.0) -> float | None:
+def _device_hours(steps: int | None, step_seconds: float | None, num_devices: int, more: float = 0.0) -> float | None:
     """Devices x hours of these steps, and of `more` seconds."""
     if steps is None or step_seconds is None:
         return None
     return (steps * step_seconds + more) * num_devices / 3600
 
 
-def _expires_step(known: Known) -> int | None:
-    steps = known.answer.get("order_steps")
-    return None if steps is None or known.newest_step is None else known.newest_step + steps
-
-
-def _refused(known: Known, is_fresh: bool) -> str | None:
+def _refused(known: Known) -> str | None:
     """The trainer knows best, because it counts its rollbacks; else what it has said of its limits decides."""
-    if is_fresh:
+    if known.is_fresh:
         return known.answer.get("refused") or None
     if known.kind != OrderKind.ROLLBACK or known.newest_step is None:
         return None
@@ -215,3 +203,98 @@ def _refused(known: Known, is_fresh: bool) -> str | None:
     step, until = known.newest_step + 1, known.planned_steps
     refused = limits_in(known.capabilities).refusal(order, step=step, until=until, num_rollbacks=0)
     return None if refused is None else refused[1]
+
+
+# Sentences
+
+
+def _asked(known: Known, restorable: bool | None) -> str:
+    """Say whether the checkpoint is there, who says so and when."""
+    if known.rewind_to is None:
+        return "There is no checkpoint to restore."
+    named = f"The checkpoint of step {known.rewind_to:,}"
+    answered_ago = None if known.answered_at is None else max(0.0, known.now - known.answered_at)
+    if restorable is not None:
+        when, problem = f"the trainer said so {_ago(answered_ago or 0.0)}", known.answer.get("problem")
+        return f"{named} is there ({when})." if restorable else f"{named} cannot be restored ({when}): {problem}."
+    is_listed = known.rewind_to in known.restorable_steps
+    listed = f"{named} is {'in' if is_listed else 'not in'} the list that the trainer last reported."
+    if known.state != RunState.RUNNING:
+        return f"Not asked: the run has ended. {listed}"
+    reported_ago = max(0.0, known.now - known.last_report_at)
+    if reported_ago > SILENT_SECONDS:
+        return f"The trainer has been silent for {duration(reported_ago)}. {listed}"
+    reported = f"it last reported {_ago(reported_ago)}"
+    if ANSWERS_PREFLIGHT not in known.capabilities:
+        return f"Not asked: this trainer's release does not answer; {reported}. {listed}"
+    earlier = "" if answered_ago is None else f" since {duration(answered_ago)}"
+    return f"The trainer is asked, and has not answered{earlier}; {reported}. {listed}"
+
+
+def _sentences(found: Preflight, known: Known) -> Iterator[str]:
+    """All that a person should know, the most important first."""
+    if found.refused is not None:
+        yield f"The trainer would refuse it: {found.refused}."
+    if known.kind != OrderKind.ROLLBACK:
+        yield f"A {known.kind} restores no checkpoint and skips no batches."
+        return
+    yield found.asked
+    yield _restore(found)
+    yield _recomputed(found)
+    since = found.hours_since_onset
+    spent = "" if since is None else f" The steps since the onset have cost {hours(since, found.unit)}."
+    each = f"each hour of waiting adds {hours(found.hours_per_hour, found.unit)}"
+    yield f"If it is rolled back in the end, {each}.{spent}"
+    yield _skipped(found, known)
+    if found.expires_seconds is not None:
+        after = "" if found.expires_step is None else f", or after step {found.expires_step:,}"
+        yield f"Approved now, the order expires in {duration(found.expires_seconds)}{after}."
+
+
+def duration(seconds: float) -> str:
+    """Return a text such as "0.4 s", "8 s", "5 min" or "2.5 h"."""
+    if seconds < 1:
+        return "0 s" if seconds == 0 else "under 0.01 s" if seconds < 0.01 else f"{seconds:.1g} s"
+    if seconds < 90:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
+
+
+def _ago(seconds: float) -> str:
+    return "just now" if seconds < 1 else f"{duration(seconds)} ago"
+
+
+def hours(value: float, unit: str) -> str:
+    """Return a text such as "0.42 GPU-hours"."""
+    return f"{number_of_hours(value)} {unit.removesuffix('s') if value == 1 else unit}"
+
+
+def number_of_hours(value: float) -> str:
+    """Return a text such as "0.42" or "1,200"."""
+    if 0 < value < 0.01:
+        return "under 0.01"
+    return f"{value:,.2f}" if value < 10 and value != int(value) else f"{value:,.0f}"
+
+
+def _restore(found: Preflight) -> str:
+    place = "" if found.tier is None else f"It is kept {TIERS.get(found.tier, f'in {found.tier}')}. "
+    if found.restore_seconds is not None:
+        return f"{place}The last restore from there took {duration(found.restore_seconds)}."
+    saved = "" if found.save_seconds is None else f"; a save held the loop up for {duration(found.save_seconds)}"
+    return f"{place}How long a restore takes is not known: this process has not done one{saved}."
+
+
+def _recomputed(found: Preflight) -> str:
+    if found.recomputed_steps is None:
+        return "The run has reported no step, so its costs are not known."
+    cost = "" if found.rollback_hours is None else f" ({hours(found.rollback_hours, found.unit)} with the restore)"
+    return f"Rolling back discards {plural(found.recomputed_steps, 'step')}{cost}."
+
+
+def _skipped(found: Preflight, known: Known) -> str:
+    if not found.skipped_batches or known.skip_from is None or known.skip_to is None:
+        return "No batches are skipped."
+    tokens = "" if found.skipped_tokens is None else f", about {abbreviated(found.skipped_tokens)} tokens"
+    count = f"{plural(found.skipped_batches, 'batch is', 'batches are')} skipped"
+    first, last = known.skip_from, known.skip_to - 1
+    return f"{count}: {first:,}{tokens}." if first == last else f"{count}: {first:,} to {last:,}{tokens}."

@@ -1,21 +1,21 @@
 """The response to incidents: the policy decides, the trainer executes, operators overrule, rollbacks are verified."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lossguard.vocabulary.limits import Limits
+from lossguard.vocabulary.protocol import LEVEL_ACCEPTED
 from lossguard.vocabulary.source_facts import EVERY_STEP, Clock, SourceFacts
 from lossguard.vocabulary.states import IncidentKind, InterventionState, OrderKind, Outcome, Refusal, SegmentReason
-from monitor.detection.effects import Effect, Intervention, Proposal
-from monitor.detection.encoding import restore
+from monitor.detection.effects import Effect, Intervention, InterventionEvent, Proposal
+from monitor.detection.incidents.held_out import HeldOutIncidents
 from monitor.detection.incidents.incident_tracker import IncidentTracker
 from monitor.detection.incidents.open_incident import OpenIncident, Readings
 from monitor.detection.incidents.replay_mismatch import Finding, ends_skips
-from monitor.detection.incidents.states import InterventionEvent
-from monitor.detection.interventions.batch_index import BatchIndex
+from monitor.detection.incidents.throughput_incidents import ThroughputIncidents
 from monitor.detection.interventions.decision import Attempt, Decision, Records, Situation
 from monitor.detection.interventions.intervention_tracker import (
     NOT_APPLIED,
@@ -27,17 +27,21 @@ from monitor.detection.interventions.intervention_tracker import (
     verification_step,
 )
 from monitor.detection.interventions.policies import decide
-from monitor.detection.interventions.policy import Mode, Policy
-from monitor.detection.interventions.refusal import after_refusal, with_limits
-from monitor.detection.interventions.restorable import RestorableStep, Tiers, by_tier, restorable_steps, thinned
-from monitor.detection.interventions.step_times import StepTimes
-from monitor.detection.row import Row
-from monitor.detection.rows import Bools, Ints, Rows
-from monitor.detection.scoring.readings import IN_BAND_Z
-from monitor.detection.scoring.recent_rows import RecentRows
+from monitor.detection.interventions.restorable import (
+    BatchIndex,
+    RestorableStep,
+    Tiers,
+    restorable_steps,
+    thinned,
+)
+from monitor.detection.interventions.rules import after_refusal, with_limits
+from monitor.detection.rows import Bools, Ints, Row, Rows
+from monitor.detection.scoring.detectors import DetectorSet
+from monitor.detection.scoring.recomputed_steps import RecomputedSteps
+from monitor.detection.scoring.scored_rows import IN_BAND_Z, RecentRows, ScoredRow
 from monitor.detection.scoring.skip_effect import RepeatedSamples
-from monitor.detection.scoring.value_scores import ScoredRow
-from monitor.detection.settings import DetectionSettings
+from monitor.detection.settings import DetectionSettings, Mode, Policy
+from monitor.detection.throughput.durations import StepTimes
 
 WOULD: Mapping[OrderKind, str] = {
     OrderKind.ROLLBACK: ": the policy would roll back.",
@@ -52,26 +56,34 @@ VERIFIED_ROWS = 3  # rows up to the end of a verification whose loss must be in 
 
 
 class IncidentResponse:
-    """The incidents and interventions of a run, and what connects them."""
+    """The state of a run's detection, and what is done about its incidents."""
 
     def __init__(
         self,
-        settings: DetectionSettings,
-        policy: Policy,
+        settings: DetectionSettings | None = None,
+        policy: Policy | None = None,
         *,
-        can_roll_back: bool,
+        can_roll_back: bool = True,
         can_skip: bool = True,
         remedies: Sequence[str] = (),
         can_scale_lr: bool = False,
         limits: Limits | None = None,
     ) -> None:
-        self.settings, self.remedies, self.limits = settings, remedies, limits or Limits()
+        """`can_skip`: whether the run can leave batches out; `remedies`: the names of those that its loop has
+        registered; `can_scale_lr`: whether it says that it scales its learning rate; `limits`: what its trainer carries
+        out at most."""
+        self.settings, self.remedies, self.limits = settings or DetectionSettings(), remedies, limits or Limits()
+        self._configured, self._obeys, self._may_skip = policy or Policy(), can_roll_back, can_skip
         self._can_scale_lr = can_scale_lr
-        self._configured, self._obeys, self.source = policy, can_roll_back, EVERY_STEP
-        self._may_skip = can_skip
-        self.data_repeats = True
-        self.incidents = IncidentTracker(settings)
+        self.source = EVERY_STEP
+        self.detectors = DetectorSet(self.settings)
+        self.last_step = -1
+        self.recomputed = RecomputedSteps()
+        self.throughput = ThroughputIncidents()
+        self.held_out = HeldOutIncidents()
+        self.incidents = IncidentTracker(self.settings)
         self.interventions = InterventionTracker()
+        self.data_repeats = True
         self.batches = BatchIndex()
         self.step_times = StepTimes()
         self.restorable: list[RestorableStep] = []
@@ -99,10 +111,11 @@ class IncidentResponse:
 
     def set_source(self, facts: SourceFacts) -> None:
         """Set how the next rows are made."""
+        self.detectors.set_source(facts)
         self.source = self.incidents.source = facts
 
     def set_restorable(self, steps: Iterable[int], tiers: Tiers | None = None) -> None:
-        """Set the restorable steps. `steps`: the complete list; `tiers`: where they are kept, if that is known."""
+        """Set the complete list of steps that can be restored now; `tiers`: where each of them is kept, if known."""
         self.restorable = restorable_steps(thinned(sorted(map(int, steps))), tiers)
 
     # Rows
@@ -119,7 +132,11 @@ class IncidentResponse:
 
     def is_notable(self, scored: ScoredRow) -> bool:
         """True if a row needs a closer look: see `next_row`."""
-        if scored.is_alarm or self.incidents.needs_every_row() or self.incidents.is_plateau(scored):
+        if (
+            scored.is_alarm
+            or self.incidents.needs_every_row()
+            or self.incidents.is_plateau(scored.row.step, scored.readings)
+        ):
             return True
         rollback = self.interventions.under_verification()
         return rollback is not None and rollback.verify_at is not None and scored.row.step >= rollback.verify_at
@@ -451,6 +468,7 @@ class IncidentResponse:
     # Decisions of an operator
 
     def approve(self, number: int) -> list[Effect]:
+        """Raises ValueError when intervention `number` does not wait for a decision; so does `reject`."""
         self.interventions.require_active(number)
         return [self.interventions.order(), *self.incidents.treat()]
 
@@ -460,17 +478,34 @@ class IncidentResponse:
         self._settle()
         return effects
 
-    def accept_level(self, reason: str) -> list[Effect]:
-        """An operator says that the level of the loss is normal. Raises ValueError where that is not the question."""
+    def accept_level(self, reason: str = "") -> list[Effect]:
+        """An operator says that the present level of the loss is normal: it is learnt before the next row.
+
+        The caller stores it as an event LEVEL_ACCEPTED of the next step, so that whoever reads the rows again knows it.
+        Raises ValueError when no incident of the loss is open, or when an order for it is under way.
+        """
         current = self.incidents.open
         if current is None or current.incident.signal != "loss" or current.non_finite:
             raise ValueError("no incident of the loss level is open")
         if self.interventions.is_ordered() or self.interventions.is_held():
             raise ValueError("an order for this incident is under way, or the run is held: release it first")
+        self.detectors.declare(self.last_step + 1, LEVEL_ACCEPTED)
         return self._close(Outcome.ONGOING, f"{ACCEPTED} {reason}".strip())
+
+    def accept_replay(self, reason: str = "") -> list[Effect]:
+        """An operator says that the difference of a replay is normal for this run: it counts as measured from now on.
+
+        So does its data: batches may be skipped again. Raises ValueError when no replay mismatch is open.
+        """
+        text = "An operator accepted the difference: it counts as this run's replay scatter from now on."
+        effects = self.incidents.close_mismatch(Outcome.ONGOING, f"{text} {reason}".strip())
+        self.recomputed.accept()
+        self.data_repeats = True
+        return effects
 
     def _settle(self) -> None:
         """An operator decided about the open incident: the policy does nothing more about it."""
+        self.detectors.answer()
         if self.incidents.open is not None:
             self.incidents.open.no_further_action = True
 
@@ -481,8 +516,8 @@ class IncidentResponse:
         if self.limits.mode is Mode.OBSERVE:
             raise ValueError("the trainer of this run carries out no orders now (mode=observe)")
 
-    def hold(self, step: int, reason: str) -> list[Effect]:
-        """An operator stops the run at a step boundary. Raises ValueError when it is held already or cannot be held."""
+    def hold(self, reason: str = "") -> list[Effect]:
+        """An operator stops the run at the next step boundary. Raises ValueError when it cannot be held, or is."""
         self._check_obeys("be held")
         active = self.interventions.active
         if active is not None and active.kind is OrderKind.HOLD and active.state is not InterventionState.PROPOSED:
@@ -490,21 +525,23 @@ class IncidentResponse:
         incident = None if self.incidents.open is None else self.incidents.open.incident
         effects = self._replace_active()
         decision = Decision(OrderKind.HOLD, reasons=[reason or "An operator holds the run."])
-        self.interventions.propose(decision, incident=None if incident is None else incident.number, step=step)
+        self.interventions.propose(
+            decision, incident=None if incident is None else incident.number, step=self.last_step
+        )
         return [*effects, self.interventions.order(by_policy=False), *self.incidents.treat()]
 
-    def roll_back(
+    def rollback(
         self,
-        step: int,
         *,
-        rewind_to: int | None,
-        skip_from: int | None,
-        skip_to: int | None,
-        lr_scale: float | None,
-        remedies: Sequence[str],
-        reason: str,
+        rewind_to: int | None = None,
+        skip_from: int | None = None,
+        skip_to: int | None = None,
+        lr_scale: float | None = None,
+        remedies: Sequence[str] = (),
+        reason: str = "",
     ) -> list[Effect]:
-        """An operator's order at `step`. Raises ValueError when the run cannot carry it out, or no checkpoint fits."""
+        """An operator's order. Raises ValueError when the run cannot carry it out, or no checkpoint fits."""
+        step, remedies = self.last_step, tuple(dict.fromkeys(remedies))
         self._check_obeys("roll back")
         self._check_changes(lr_scale, remedies)
         if not self.can_skip and (skip_from, skip_to) != (None, None):
@@ -554,8 +591,8 @@ class IncidentResponse:
             raise ValueError(f"skip_to ({end}) must not be below {what} {begin}")
         return begin, end
 
-    def release(self, step: int, reason: str) -> list[Effect]:
-        """An operator ends a hold at `step`. Raises ValueError when the run is not held."""
+    def release(self, reason: str = "") -> list[Effect]:
+        """An operator ends a hold. Raises ValueError when the run is not held."""
         active = self.interventions.active
         if active is None or active.kind is not OrderKind.HOLD:
             raise ValueError("the run is not held")
@@ -564,7 +601,7 @@ class IncidentResponse:
         self._settle()
         self.interventions.forget_site()
         decision = Decision(OrderKind.RELEASE, reasons=[reason or "An operator released the run."])
-        self.interventions.propose(decision, incident=None, step=step)
+        self.interventions.propose(decision, incident=None, step=self.last_step)
         return [*effects, self.interventions.order()]
 
     def _replace_active(self) -> list[Effect]:
@@ -577,27 +614,3 @@ class IncidentResponse:
             event = InterventionEvent.REPLACE
         effects = [self.interventions.advance(event, "An operator's order replaced it.")]
         return effects + self.incidents.end_verification(Outcome.ONGOING, "An operator's order replaced the rollback.")
-
-    # Persistence
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "incidents": self.incidents.to_dict(),
-            "interventions": self.interventions.to_dict(),
-            "batches": asdict(self.batches),
-            "restorable": [each.step for each in self.restorable],
-            "restorable_tiers": by_tier(self.restorable),
-            "step_times": self.step_times.to_dict(),
-            "data_repeats": self.data_repeats,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`; what the state lacks is as in a new run."""
-        self.incidents = IncidentTracker.from_dict(state.get("incidents") or {}, self.settings)
-        self.incidents.source = self.source
-        self.interventions = InterventionTracker.from_dict(state.get("interventions") or {})
-        self.batches = restore(BatchIndex.from_dict, state.get("batches")) or BatchIndex()
-        self.data_repeats = state.get("data_repeats") is not False
-        self.step_times = restore(StepTimes.from_dict, state.get("step_times")) or StepTimes()
-        steps, tiers = state.get("restorable") or [], state.get("restorable_tiers")
-        self.restorable = restore(lambda each: restorable_steps(steps, each), tiers) or restorable_steps(steps)

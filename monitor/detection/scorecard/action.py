@@ -9,8 +9,8 @@ from lossguard.vocabulary.states import IncidentKind, OrderKind
 from monitor.detection.effects import Incident, Intervention
 from monitor.detection.interventions.decision import Decision, Situation
 from monitor.detection.interventions.policies import decide
-from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.restorable import restorable_steps
+from monitor.detection.settings import Policy
 from monitor.detection.simulation import CHECKPOINT_STEPS
 
 NUM_CHECKPOINTS = 64

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lossguard.vocabulary.states import KINDS, IncidentState, InterventionState, OrderKind, Outcome, RunState
-from monitor.detection.interventions.policy import Mode, Policy
 from monitor.detection.interventions.response import ACCEPTED
 from monitor.detection.scorecard.records import SegmentRecord
 from monitor.detection.scorecard.sites import Site
+from monitor.detection.settings import Mode, Policy
 
 
 class Ending(StrEnum):

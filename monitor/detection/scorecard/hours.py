@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from lossguard.vocabulary.states import OrderKind
-from monitor.detection.interventions.policy import Policy
 from monitor.detection.scorecard.endings import After, Ending
 from monitor.detection.scorecard.sites import Site
+from monitor.detection.settings import Policy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

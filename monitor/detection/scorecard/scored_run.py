@@ -8,11 +8,11 @@ from lossguard.vocabulary.protocol import CAN_ROLL_BACK
 from lossguard.vocabulary.states import NOT_REPLAYED
 from monitor.detection.effects import Intervention
 from monitor.detection.interventions import run_policy
-from monitor.detection.interventions.policy import Mode, Policy
 from monitor.detection.scorecard.endings import Ending, after, ending_of
 from monitor.detection.scorecard.hours import Balance, balance
 from monitor.detection.scorecard.records import RunRecord, incident_in, intervention_in
 from monitor.detection.scorecard.sites import Found, Site, sites_of
+from monitor.detection.settings import Mode, Policy
 
 NUM_DEVICES = ("world_size", "num_devices", "num_gpus")
 """Entries of a run's configuration that say on how many devices it trains; the first one that is there counts."""

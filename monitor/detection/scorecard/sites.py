@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from lossguard.vocabulary.states import Outcome
 from monitor.detection.effects import Incident, Intervention
 from monitor.detection.interventions.intervention_tracker import site_end
-from monitor.detection.interventions.policy import Policy
 from monitor.detection.scorecard.action import Action, action_of
+from monitor.detection.settings import Policy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,9 +13,29 @@ import numpy as np
 
 from monitor.detection.encoding import dump_fields, load_fields
 from monitor.detection.rows import Bools, Floats
-from monitor.detection.scoring.robust import median, robust_std
 from monitor.detection.scoring.signals import SignalParameters
 from monitor.detection.settings import DetectionSettings
+
+
+def robust_std(residuals: Floats) -> Floats:
+    """Median absolute deviation from zero, scaled to a normal standard deviation (Hampel 1974), of each row."""
+    magnitudes = np.abs(residuals)
+    magnitudes.sort()
+    return 1.4826 * _middle(magnitudes)
+
+
+def median(values: Floats) -> Floats:
+    """The median of each row. np.median is ten times slower on so few values."""
+    ordered = values.copy()
+    ordered.sort()
+    return _middle(ordered)
+
+
+def _middle(ordered: Floats) -> Floats:
+    half = ordered.shape[-1] // 2
+    upper: Floats = ordered[..., half]
+    return upper if ordered.shape[-1] % 2 else (ordered[..., half - 1] + upper) / 2.0
+
 
 PRIOR_THRESHOLD = 9.0  # standard deviations; of a run whose tail is not known yet
 CHUNK = 64  # observations that are added to the tail histograms at once

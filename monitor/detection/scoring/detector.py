@@ -16,6 +16,8 @@ Levels are fitted on an absolute grid of observations, so any split of a stream 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import nan
 from typing import Any, Self
 
 import numpy as np
@@ -33,12 +35,30 @@ from monitor.detection.scoring.baseline import (
     BaselineFits,
 )
 from monitor.detection.scoring.drift import LevelDrift
-from monitor.detection.scoring.recent_residuals import RecentResiduals
-from monitor.detection.scoring.scan import LEAD, SPANS, scan_statistics
-from monitor.detection.scoring.scores import Scores
+from monitor.detection.scoring.scored_rows import Scores
 from monitor.detection.scoring.signals import SignalParameters
-from monitor.detection.scoring.threshold import TailThresholds
+from monitor.detection.scoring.threshold import LEAD, SPANS, TailThresholds, scan_statistics
 from monitor.detection.settings import DetectionSettings
+
+
+@dataclass(slots=True)
+class RecentResiduals:
+    """Last observations that the detector keeps beside its baseline."""
+
+    z: list[float] = field(default_factory=lambda: [0.0] * LEAD)
+    """Prewhitened residuals of this chunk, after the LEAD before it."""
+    plain: list[float] = field(default_factory=lambda: [0.0] * LEAD)
+    """Residuals without prewhitening; stored as empty where they are `z`."""
+    last_z: float = 0.0
+    """The last residual as it was before prewhitening, without limits."""
+    last_alarm: int = -CHUNK
+    """The observation of the last alarm."""
+    values: list[float] = field(default_factory=lambda: [nan] * 4)
+    """The last values, oldest first."""
+
+    NUMBERS = ("last_z", "last_alarm")
+    ARRAYS = ("z", "plain", "values")
+
 
 MIN_THRESHOLDS = np.array([6.0, 4.5, 5.0, 6.0, 7.2])
 """Lower bound of the threshold of each span, in standard deviations: less is not worth an alarm."""
@@ -104,10 +124,8 @@ class SignalDetector:
         if self.signal.log:
             table[4] = np.exp(table[4])
             table[5] *= table[4]
-        z, evidence, single, drift, expected, scale, low_step, rise_step, reference, fall, sure = table
-        return Scores(
-            z, evidence, single, drift, expected, scale, low_step, rise_step, reference, fall, sure, non_finite
-        )
+        columns: list[Any] = [*table[:6], *table[6:8].astype(np.int64), *table[8:], non_finite]
+        return Scores(*columns)
 
     def _fits(self, x: Floats) -> list[Fit]:
         """The fits of the first of these values: up to a calibration that may change what the baseline adopts."""

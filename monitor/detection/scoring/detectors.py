@@ -13,15 +13,12 @@ from lossguard.vocabulary.metrics import is_advisory
 from lossguard.vocabulary.protocol import LEVEL_ACCEPTED
 from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from monitor.detection.encoding import pack, restore, unpack
-from monitor.detection.row import Row
-from monitor.detection.rows import Rows
+from monitor.detection.rows import Row, Rows
+from monitor.detection.scoring.corrections import SkippedUpdates, SourceCorrection
 from monitor.detection.scoring.detector import SignalDetector
-from monitor.detection.scoring.recent_rows import MAX_RECENT_ROWS, RecentRows, RecentRowsBuffer
-from monitor.detection.scoring.scored_rows import ScoredRows
+from monitor.detection.scoring.scored_rows import MAX_RECENT_ROWS, RecentRows, RecentRowsBuffer, ScoredRow, ScoredRows
 from monitor.detection.scoring.signals import MAX_ADVISORY, SIGNALS, parameters
-from monitor.detection.scoring.skipped_updates import SkippedUpdates
-from monitor.detection.scoring.source import SourceCorrection
-from monitor.detection.scoring.value_scores import ScoredRow, feed_value
+from monitor.detection.scoring.value_scores import feed_value
 from monitor.detection.settings import DetectionSettings
 
 SHIFT_EVENTS = frozenset({"learning_rate", "batch_size", "data_mix", "resume"})
@@ -120,13 +117,13 @@ class DetectorSet:
         self.log_lr, self.skipped.last_step = log_lr, row.step
         values, last_step = row.values, self._recent.last_step
         gap = 1 if last_step is None else row.step - last_step
-        scores, is_alarm = {}, False
+        readings, is_alarm = {}, False
         for name, detector in self.by_signal.items():
             if name in values:
-                scores[name] = one = feed_value(detector, values[name], row.step, gap)
-                is_alarm = is_alarm or one.is_alarm(is_advisory=detector.signal.is_advisory)
-        self._recent.add(row.step, {name: one.z for name, one in scores.items()}, values)
-        return ScoredRow(row, scores, is_alarm)
+                readings[name] = one = feed_value(detector, values[name], row.step, gap)
+                is_alarm = is_alarm or one.is_notable(is_advisory=detector.signal.is_advisory)
+        self._recent.add(row.step, {name: one.z for name, one in readings.items()}, values)
+        return ScoredRow(row, readings, is_alarm)
 
     def _is_plain(self, row: Row, log_lr: float | None) -> bool:
         """True if nothing but the values of the signals matters."""

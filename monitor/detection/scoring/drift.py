@@ -192,7 +192,7 @@ class LevelDrift:
 
     def add(
         self, x: float, lower_limit: float, upper_limit: float, noise: float, step: int
-    ) -> tuple[float, float, float, float]:
+    ) -> tuple[float, int, int, float]:
         """Take in one value; return its column of `update`."""
         inside = max(min(x, upper_limit), lower_limit)
         self.block.append(inside)
@@ -206,7 +206,7 @@ class LevelDrift:
         alarm, self.drift = self.drift, HELD_SCORE
         return (alarm, *self._row()[1:])
 
-    def _row(self) -> tuple[float, float, float, float]:
+    def _row(self) -> tuple[float, int, int, float]:
         return self.drift, self.lowest_step, self.rise_step, self.reference
 
     def _add_block(self, mean: float, noise: float, end: int) -> bool:

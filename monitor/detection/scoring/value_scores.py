@@ -5,14 +5,11 @@ numpy for them. Every operation and its order is that of the detector, so the sc
 logarithms and powers are numpy's, whose last bit differs from that of the standard library.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import sqrt
-from typing import NamedTuple
 
 import numpy as np
 
-from monitor.detection.row import Row
 from monitor.detection.rows import Floats
 from monitor.detection.scoring.baseline import CHUNK, FALL_Z, PREWHITENED, WINDOW, BaselineFit
 from monitor.detection.scoring.detector import (
@@ -22,58 +19,19 @@ from monitor.detection.scoring.detector import (
     MIN_ALARM_Z,
     MIN_Z,
     SPARSE_STEPS,
+    RecentResiduals,
     SignalDetector,
 )
-from monitor.detection.scoring.readings import SignalReading
-from monitor.detection.scoring.recent_residuals import RecentResiduals
-from monitor.detection.scoring.scan import LEAD, SPANS, last_statistics, scan_statistics
+from monitor.detection.scoring.scored_rows import SignalReading
+from monitor.detection.scoring.threshold import LEAD, SPANS, last_statistics, scan_statistics
 
 
-class ValueScores(NamedTuple):
-    """One row of `Scores`."""
-
-    z: float
-    evidence: float
-    single: float
-    drift: float
-    expected: float
-    scale: float
-    low_step: float
-    rise_step: float
-    reference: float
-    fall: float
-    sure: float
-    non_finite: bool
-
-    def is_alarm(self, *, is_advisory: bool) -> bool:
-        """True if the row needs a closer look, whatever the state of incidents: see `ScoredRows.alarms`."""
-        if self.non_finite or self.evidence >= 1.0:
-            return True
-        return not is_advisory and (self.single >= 1.0 or self.drift >= 1.0 or self.fall >= 1.0)
-
-    def reading(self, value: float) -> SignalReading:
-        return SignalReading(
-            value,
-            self.z,
-            self.evidence,
-            self.single,
-            self.drift,
-            self.expected,
-            self.scale,
-            int(self.low_step),
-            int(self.rise_step),
-            self.reference,
-            self.fall,
-            self.sure,
-            self.non_finite,
-        )
-
-
-def feed_value(detector: SignalDetector, value: float, step: int, gap: int) -> ValueScores:
+def feed_value(detector: SignalDetector, value: float, step: int, gap: int) -> SignalReading:
     """Judge one reported value; `gap`: steps since the row before."""
     baseline, recent, signal = detector.baseline, detector.recent, detector.signal
     if not abs(value) < HUGE or baseline.count == 0:
-        return _by_columns(detector, value, step, gap)
+        columns = np.array([value]), np.ones(1, dtype=bool), np.array([step]), np.array([gap])
+        return detector.feed(*columns).reading(0, value)
     x = float(np.log(max(value, 1e-30))) if signal.log else value
     fit = baseline.add([x])
     residual = (x - fit.level) / fit.scale
@@ -93,12 +51,8 @@ def feed_value(detector: SignalDetector, value: float, step: int, gap: int) -> V
     if signal.log:
         expected = float(np.exp(expected))
         scale *= expected
-    return ValueScores(residual, evidence, max(0.0, single), drift[0], expected, scale, *drift[1:], fall, sure, False)
-
-
-def _by_columns(detector: SignalDetector, value: float, step: int, gap: int) -> ValueScores:
-    scores = detector.feed(np.array([value]), np.ones(1, dtype=bool), np.array([step]), np.array([gap]))
-    return ValueScores(*(getattr(scores, name).item() for name in ValueScores._fields))
+    single = max(0.0, single)
+    return SignalReading(value, residual, evidence, single, drift[0], expected, scale, *drift[1:], fall, sure, False)
 
 
 def _prewhitened(recent: RecentResiduals, z: float, autocorrelation: float) -> float:
@@ -111,9 +65,9 @@ def _prewhitened(recent: RecentResiduals, z: float, autocorrelation: float) -> f
 
 def _drift(
     detector: SignalDetector, fit: BaselineFit, x: float, lower_limit: float, autocorrelation: float, step: int
-) -> tuple[float, float, float, float]:
+) -> tuple[float, int, int, float]:
     if detector.drift is None:
-        return 0.0, 0.0, 0.0, 0.0
+        return 0.0, 0, 0, 0.0
     noise = fit.noise
     if autocorrelation != 0.0:  # means of correlated values vary more
         noise *= sqrt((1.0 + autocorrelation) / (1.0 - autocorrelation))
@@ -166,17 +120,3 @@ def _fall(recent: RecentResiduals, x: float, lower_limit: float, count: int) -> 
         return 0.0
     part = 1.0 - max(x, last) / min(first, second, third)
     return max(0.0, part) / FALL
-
-
-@dataclass(slots=True)
-class ScoredRow:
-    """One row with the scores that the detectors gave it: `ScoredRows` of length 1."""
-
-    row: Row
-    scores: Mapping[str, ValueScores]
-    is_alarm: bool
-    """True if it needs a closer look, whatever the state of incidents."""
-
-    def readings(self) -> dict[str, SignalReading]:
-        """Signal by signal."""
-        return {name: scores.reading(self.row.values[name]) for name, scores in self.scores.items()}

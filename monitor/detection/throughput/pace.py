@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from monitor.detection.row import Row
-from monitor.detection.rows import Rows
+from monitor.detection.rows import Row, Rows
 from monitor.detection.throughput.timings import Stopwatch, Timing
 
 USUAL_TIMINGS = 8

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from monitor.detection.encoding import known_fields
-from monitor.detection.row import Row
-from monitor.detection.rows import Rows
+from monitor.detection.rows import Row, Rows
 
 MIN_INTERVAL = 0.5
 """Minimum seconds of an interval: faster steps are timed together, as are rows of equal time."""

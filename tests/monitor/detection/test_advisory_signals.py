@@ -9,8 +9,8 @@ import pytest
 
 from lossguard.vocabulary.states import IncidentKind, IncidentState, InterventionState, Outcome
 from monitor.detection import DetectionEngine, Policy
-from monitor.detection.interventions.policy import Mode
 from monitor.detection.scoring.signals import MAX_ADVISORY
+from monitor.detection.settings import Mode
 from tests.monitor.detection.runs import EffectLog, detected, healthy, rows_of, spiked
 
 STEPS = 600
@@ -96,7 +96,7 @@ def test_an_open_warning_does_not_hold_up_the_verification_of_a_rollback() -> No
     after = {name: column[order.rewind_to :] for name, column in again.items()}
     log.add(engine.feed(rows_of(after, start=order.rewind_to)))
     assert log.interventions[order.number - 1].state is InterventionState.VERIFIED
-    assert engine.response.incidents.open is not None
+    assert engine.incidents.open is not None
 
 
 def test_the_split_into_reports_and_a_saved_state_change_nothing() -> None:

@@ -642,7 +642,7 @@ def test_a_single_row_is_judged_as_columns_are(seed: int) -> None:
         assert repr(single.feed(row, restorable=steps)) == repr(columns.feed(row, restorable=steps)), k
         if k % 7 == 0:
             assert single.state_dict() == columns.state_dict(), k
-    assert single.response.incidents.num_incidents >= 2
+    assert single.incidents.num_incidents >= 2
 
 
 def test_the_state_is_small() -> None:
@@ -658,7 +658,7 @@ def test_the_state_stays_small_in_a_run_that_keeps_every_checkpoint() -> None:
     engine = DetectionEngine(policy=AUTO)
     engine.feed(rows_of(spiked(at=700, steps=2000)), restorable=range(0, 1_000_000, 50))
     assert len(json.dumps(engine.state_dict(), allow_nan=False)) < 20_000
-    steps = [each.step for each in engine.response.restorable]
+    steps = [each.step for each in engine.restorable]
     assert (steps[0], steps[-1]) == (0, 999_950)
 
 
@@ -766,4 +766,4 @@ def test_facts_of_a_source_survive_the_stored_state_and_a_fork(facts: SourceFact
     assert engine.feed(rows[250:]) == again.feed(rows[250:])
     assert again.state_dict() == engine.state_dict()
     again.fork(200, "rewind", [rows[100:200]], early)
-    assert again.detectors.source.facts == again.response.source == facts
+    assert again.detectors.source.facts == again.source == facts

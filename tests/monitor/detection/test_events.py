@@ -63,7 +63,7 @@ class Random:
         self.fresh = self.engine.detectors_state()
 
     def happen(self, event: str) -> list[Effect]:
-        engine, number = self.engine, self.engine.response.interventions.num_interventions
+        engine, number = self.engine, self.engine.interventions.num_interventions
         match event:
             case "calm" | "spike" | "nan" | "precursor" | "rise":
                 return self.rows(event)
@@ -130,7 +130,7 @@ def test_any_order_of_events_follows_the_tables_and_can_be_saved(mode: str, even
             if isinstance(effect, InterventionChanged):
                 intervention = effect.intervention
                 check_step(states, "intervention", INTERVENTION_TRANSITIONS, intervention.number, intervention.state)
-        again = DetectionEngine(policy=run.engine.response.policy)
+        again = DetectionEngine(policy=run.engine.policy)
         again.load_state_dict(json.loads(json.dumps(run.engine.state_dict(), allow_nan=False)))
         assert again.state_dict() == run.engine.state_dict()
 

@@ -235,6 +235,6 @@ def test_the_arms_of_a_project_reach_the_policy_of_its_next_run(http: TestClient
         for run_id, num in (("r1", 1), ("next", 1), ("elsewhere", 0)):
             run = queries.run_named(session, run_id=run_id)
             assert run is not None
-            records = detection_state.load(session, run).response.records
+            records = detection_state.load(session, run).records
             tried = records.tried(IncidentKind.NONFINITE, Arm.REWIND, tier="memory", depth=50)
             assert (tried.num, tried.num_past) == (num, num)

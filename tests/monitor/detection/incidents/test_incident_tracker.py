@@ -14,9 +14,9 @@ def tracker_in(state: IncidentState) -> IncidentTracker:
     """With an open incident that is in this state."""
     engine = DetectionEngine()
     engine.feed(rows_of(spiked(at=300))[:305])
-    assert engine.response.incidents.open is not None
-    engine.response.incidents.open.incident = replace(engine.response.incidents.open.incident, state=state)
-    return engine.response.incidents
+    assert engine.incidents.open is not None
+    engine.incidents.open.incident = replace(engine.incidents.open.incident, state=state)
+    return engine.incidents
 
 
 def let_happen(tracker: IncidentTracker, event: IncidentEvent) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection import DetectionEngine, Effect, Incident, IncidentChanged, InterventionChanged, Mode, Policy
-from monitor.detection.incidents.stall import Sign, Silence
+from monitor.detection.incidents.throughput_incidents import Sign, Silence
 from monitor.detection.rows import Rows
 from tests.monitor.detection.throughput.runs import durations, timed
 

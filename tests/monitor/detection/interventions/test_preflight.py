@@ -4,7 +4,7 @@ import pytest
 
 from lossguard.vocabulary.protocol import ANSWERS_PREFLIGHT
 from lossguard.vocabulary.states import RunState
-from monitor.detection.interventions.preflight import FRESH_SECONDS, Known, preflight
+from monitor.detection.interventions.preflight import FRESH_SECONDS, Known, duration, hours, preflight
 
 NOW = 1_800_000_000.0
 TIERS = (
@@ -119,3 +119,26 @@ def test_a_hold_restores_nothing() -> None:
     found = preflight(known(kind="hold", rewind_to=None, skip_from=None, skip_to=None))
     assert (found.restorable, found.skipped_batches) == (None, 0)
     assert found.sentences == ("A hold restores no checkpoint and skips no batches.",)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.001, "under 0.01 s"),
+        (0.42, "0.4 s"),
+        (8.4, "8.4 s"),
+        (61.4, "61 s"),
+        (300, "5 min"),
+        (9000, "2.5 h"),
+    ],
+)
+def test_a_duration_is_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_hours_are_never_rounded_to_nothing() -> None:
+    assert hours(0.001, "GPU-hours") == "under 0.01 GPU-hours"
+    assert hours(0.417, "GPU-hours") == "0.42 GPU-hours"
+    assert hours(1.0, "GPU-hours") == "1 GPU-hour"
+    assert hours(1234.5, "GPU-hours") == "1,234 GPU-hours"

@@ -153,16 +153,16 @@ def test_only_what_was_ordered_uses_up_the_budget() -> None:
             if isinstance(effect, InterventionChanged) and effect.intervention.state == "proposed":
                 story.add(engine.reject(effect.intervention.number))
     assert [i.kind.value for i in story.interventions] == ["rollback"] * 3
-    assert engine.response.interventions.rollbacks_used == 0
+    assert engine.interventions.rollbacks_used == 0
 
 
 def test_an_approved_proposal_uses_up_the_budget_and_an_operators_order_does_not() -> None:
     engine, story = waiting()
     story.add(engine.approve(1))
-    assert engine.response.interventions.rollbacks_used == 1
+    assert engine.interventions.rollbacks_used == 1
     story.add(engine.rollback(reason="deeper"))
     assert story.interventions[-1].incident == 1
-    assert engine.response.interventions.rollbacks_used == 1
+    assert engine.interventions.rollbacks_used == 1
 
 
 def waiting() -> tuple[DetectionEngine, EffectLog]:
@@ -230,7 +230,7 @@ def test_an_operator_may_order_a_rollback_with_a_learning_rate_and_remedies_that
         engine.rollback(rewind_to=260, remedies=["moments"])
     (order,) = orders(story.add(engine.rollback(rewind_to=260, lr_scale=0.5, remedies=["clip", "clip"])))
     assert (order.rewind_to, order.lr_scale, order.remedies) == (250, 0.5, ["clip"])
-    assert engine.response.interventions.changes_updates(order.number)
+    assert engine.interventions.changes_updates(order.number)
 
 
 def test_what_the_run_has_not_announced_or_its_trainer_would_refuse_is_refused() -> None:

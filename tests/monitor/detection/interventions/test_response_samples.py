@@ -52,7 +52,7 @@ def test_a_loop_that_draws_its_batches_by_itself_is_skipped_once_and_then_held(
     assert [each.kind for each in log.interventions] == [OrderKind.ROLLBACK, OrderKind.HOLD]
     assert "The data of this run does not repeat, so no batch can be left out" in log.interventions[1].reasons[-1]
     assert mismatch(log).reasons[-1].endswith(f"To mend it, {MENDING}.")
-    assert [notice.text.endswith(MENDING) for notice in loop.engine.notices()] == [True]
+    assert [notice.text.endswith(MENDING) for notice in loop.engine.incidents.notices()] == [True]
 
 
 @pytest.mark.parametrize("draws", ["rewound", "fresh"])
@@ -96,12 +96,12 @@ def test_that_the_data_does_not_repeat_is_stored_until_a_person_accepts_the_repl
     engine = DetectionEngine(policy=AUTO)
     engine.load_state_dict(json.loads(json.dumps(loop.engine.state_dict(), allow_nan=False)))
     assert engine.state_dict() == loop.engine.state_dict()
-    assert not engine.response.can_skip
+    assert not engine.can_skip
     with pytest.raises(ValueError, match="the data of this run does not repeat: order the rollback without"):
         engine.rollback(rewind_to=300, skip_from=300, skip_to=310)
     engine.accept_replay()
-    assert engine.response.can_skip
-    assert engine.notices() == []
+    assert engine.can_skip
+    assert engine.incidents.notices() == []
 
 
 @cache
@@ -138,7 +138,7 @@ def test_what_is_found_does_not_depend_on_how_rows_are_grouped(cuts: list[int], 
         effects += engine.feed(rows[first:end])
     assert repr(effects) == repr(expected)
     assert engine.state_dict() == whole.state_dict()
-    assert engine.notices() == whole.notices() != []
+    assert engine.incidents.notices() == whole.incidents.notices() != []
 
 
 # What the trainer says of its samples
@@ -163,8 +163,8 @@ def test_a_skipped_sample_that_is_trained_again_makes_its_rollback_recur() -> No
         "Skipped samples were trained again at step 340 (3 rows of batch 402): the rollback did not leave them out."
     )
     assert (incident.state, incident.outcome) == ("closed", Outcome.ONGOING)
-    assert engine.response.can_skip
-    assert [each.number for each in engine.response.interventions.attempts_at(300)] == [1]
+    assert engine.can_skip
+    assert [each.number for each in engine.interventions.attempts_at(300)] == [1]
 
 
 @pytest.mark.parametrize("returned", [True, False])
@@ -207,7 +207,7 @@ def test_data_that_the_trainer_has_seen_not_to_repeat_ends_all_skips() -> None:
         "Batch 366 came with other samples at step 312 than before: the trainer compared them.",
         f"The data of this run does not repeat, so no batch is skipped from now on. To mend it, {MENDING}.",
     ]
-    assert not engine.response.can_skip
+    assert not engine.can_skip
 
 
 def test_a_skip_that_waits_for_approval_is_withdrawn_when_the_data_does_not_repeat() -> None:

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from monitor.detection.interventions.restorable import (
     MAX_OLDER_STEPS,
     MAX_RECENT_STEPS,
+    BatchIndex,
     RestorableStep,
     by_tier,
     restorable_steps,
     thinned,
 )
+from monitor.detection.rows import Rows
 
 MEMORY = {"tier": "memory", "steps": [60, 70], "load_seconds": 0.1}
 DISK = {"tier": "disk", "steps": [0, 50, 60]}
@@ -63,3 +65,17 @@ def test_of_a_long_list_the_steps_that_stay_keep_their_tiers(disk: set[int], mem
         assert each.tier == ("memory" if each.step in memory else "disk")
         assert each.load_seconds == (0.1 if each.step in memory else None)
     assert restorable_steps([each.step for each in kept], by_tier(kept)) == kept
+
+
+def test_a_skip_moves_the_batches_of_later_steps() -> None:
+    batches = BatchIndex()
+    batches.update(Rows.of([0, 1, 2, 3], loss=[1.0] * 4, batch_index=[0, 1, 12, None]))
+    assert [batches.batch_of(step) for step in (0, 1, 2, 3, 100)] == [0, 1, 12, 13, 110]
+    assert BatchIndex.from_dict({"steps": batches.steps, "offsets": batches.offsets}) == batches
+
+
+def test_a_rollback_forgets_the_skips_after_it() -> None:
+    batches = BatchIndex()
+    batches.update(Rows.of([0, 1, 2], loss=[1.0] * 3, batch_index=[0, 11, 22]))
+    batches.rewind(2)
+    assert [batches.batch_of(step) for step in (0, 1, 2)] == [0, 11, 12]

@@ -9,7 +9,7 @@ import pytest
 from monitor.detection import DetectionSettings
 from monitor.detection.rows import Floats
 from monitor.detection.scoring.detector import SignalDetector
-from monitor.detection.scoring.scores import Scores
+from monitor.detection.scoring.scored_rows import Scores
 from monitor.detection.scoring.signals import SIGNALS
 
 NAMES = list(SIGNALS)

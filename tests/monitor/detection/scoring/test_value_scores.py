@@ -11,14 +11,9 @@ from monitor.detection import DetectionSettings
 from monitor.detection.rows import Floats
 from monitor.detection.scoring.detector import SignalDetector
 from monitor.detection.scoring.signals import PARAMETERS, SignalParameters, parameters
-from monitor.detection.scoring.value_scores import ValueScores, feed_value
+from monitor.detection.scoring.value_scores import feed_value
 
 SIGNALS = {**PARAMETERS, "update_norm": parameters("update_norm")}
-
-
-def by_columns(detector: SignalDetector, value: float, step: int, gap: int) -> ValueScores:
-    scores = detector.feed(np.array([value]), np.ones(1, dtype=bool), np.array([step]), np.array([gap]))
-    return ValueScores(*(getattr(scores, name).item() for name in ValueScores._fields))
 
 
 def assert_equal(signal: SignalParameters, values: Floats, gaps: list[int], **options: float) -> None:
@@ -28,9 +23,9 @@ def assert_equal(signal: SignalParameters, values: Floats, gaps: list[int], **op
     for k, value in enumerate(values.tolist()):
         step += gaps[k % len(gaps)]
         gap = gaps[k % len(gaps)]
-        np.testing.assert_equal(
-            feed_value(single, value, step, gap)._asdict(), by_columns(columns, value, step, gap)._asdict(), f"row {k}"
-        )
+        scores = columns.feed(np.array([value]), np.ones(1, dtype=bool), np.array([step]), np.array([gap]))
+        found, expected = feed_value(single, value, step, gap), scores.reading(0, value)
+        np.testing.assert_equal(found._asdict(), expected._asdict(), f"row {k}")
     assert single.state_dict() == columns.state_dict()
 
 

@@ -1,12 +1,16 @@
-"""Rules of all policies for waiting for a loss that may fall back on its own."""
+"""Rules of all policies: when to wait for a loss that may fall back, when to give up, and what a trainer refuses."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from lossguard.vocabulary.states import IncidentKind
+from lossguard.vocabulary.limits import Limits
+from lossguard.vocabulary.states import IncidentKind, OrderKind, Refusal
 from lossguard.vocabulary.wording import plural, recovery_odds
+from monitor.detection.effects import Intervention
 from monitor.detection.incidents.recovery import MAX_ROWS
 from monitor.detection.interventions.decision import Decision, Situation
-from monitor.detection.interventions.policy import Policy
+from monitor.detection.interventions.restorable import RestorableStep
+from monitor.detection.settings import Mode, Policy, WhenStructural
 
 HOPELESS_PROBABILITY = 0.2
 """Highest prior of a recovery without a rollback, once the rules of patience are over."""
@@ -110,3 +114,96 @@ def wait(now: Situation, price: Costs) -> Decision:
 def budget_reason(now: Situation) -> str:
     """Return why a run that needs a rollback is held instead."""
     return f"The run has used up its budget of {plural(now.rollbacks_used, 'rollback')}."
+
+
+NO_ANSWER = (
+    "The data of this run does not repeat, so no batch can be left out, and there is no remedy that was not tried here"
+)
+"""Clause that says why a run whose data does not repeat is not rewound again."""
+MAX_SHOWN = 8
+"""Attempts that a verdict lists, the newest."""
+
+
+def evidence(now: Situation) -> str:
+    """Return the attempts at the site as a sentence; empty without attempts."""
+    if not now.attempts:
+        return ""
+    num_left_out = max(len(now.attempts) - MAX_SHOWN, 0)
+    listed = [f"{num_left_out} earlier ones"] if num_left_out else []
+    listed += [each.describe() for each in now.attempts[-MAX_SHOWN:]]
+    return f"None of these rollbacks got past it: {'; '.join(listed)}."
+
+
+def all_failed(max_attempts: int) -> str:
+    """Return the failure of all attempts as a clause."""
+    attempts = "The only attempt" if max_attempts == 1 else f"All {max_attempts} attempts"
+    return f"{attempts} at this site failed"
+
+
+def give_up(policy: Policy, now: Situation, reasons: list[str], why: str) -> Decision:
+    """Hold the run or let it go on, as the policy says. `why`: a clause that gives the reason."""
+    shown = [*reasons, *filter(None, [evidence(now)])]
+    if policy.when_structural is WhenStructural.HOLD:
+        return Decision(OrderKind.HOLD, reasons=[*shown, f"{why}, so a person must decide."])
+    verdict = f"{why}; the run goes on, as when_structural in the policy says."
+    return Decision(None, reasons=[*shown, verdict], is_final=True)
+
+
+NOTHING_MORE = "The policy orders nothing more for this incident"
+
+
+def with_limits(
+    decision: Decision, limits: Limits, now: Situation, restorable: Sequence[RestorableStep], policy: Policy
+) -> Decision:
+    """The decision with a sentence for each limit of the trainer that shaped it. `restorable`: all checkpoints.
+
+    A skip that did not help as wide as the limit permits is not tried again elsewhere: a person must decide.
+    """
+    step, reasons = now.step, []
+    kind = decision.kind or decision.unavailable
+    too_deep = [each.step for each in restorable if limits.too_deep(step, each.step) is not None]
+    if too_deep and kind is OrderKind.HOLD:
+        reasons.append(
+            f"The trainer's limit max_depth={limits.max_depth} rules out the checkpoints up to step {max(too_deep)}."
+        )
+    width = 0 if decision.skip_from is None or decision.skip_to is None else decision.skip_to - decision.skip_from
+    if limits.max_skip is not None and (kind is OrderKind.HOLD or width >= max(1, limits.max_skip)):
+        reasons.append(f"The trainer's limit max_skip={limits.max_skip} permits no wider skip.")
+        if kind is OrderKind.ROLLBACK and any(0 < each.num_skipped >= limits.max_skip for each in now.attempts):
+            return _held_or_final(policy, f"{reasons[-1]} One as wide did not help: a person must decide.")
+    return replace(decision, reasons=[*decision.reasons, *reasons]) if reasons else decision
+
+
+def after_refusal(policy: Policy, refused: Intervention, refusal: Refusal | None, detail: str) -> Decision | None:
+    """Return the decision about the incident, or None to decide anew, as after an order that could not be carried out.
+
+    What lacks an approval is proposed again. Beyond a limit the run is held or goes on, as `when_structural` says. A
+    trainer that carries out nothing, or cannot be held, gets no further order for this incident.
+    """
+    if refusal is Refusal.APPROVAL:
+        return Decision(
+            refused.kind,
+            refused.rewind_to,
+            refused.skip_from,
+            refused.skip_to,
+            refused.lr_scale,
+            reasons=[*refused.reasons, "The trainer carries out only what a person has approved."],
+            remedies=refused.remedies,
+        )
+    if refused.kind is OrderKind.ROLLBACK and refusal in (None, Refusal.STALE):
+        return None
+    final = Decision(None, reasons=[f"{NOTHING_MORE}, and a person must decide: {detail}."], is_final=True)
+    if refused.kind is not OrderKind.ROLLBACK or refusal is not Refusal.LIMITS:
+        return final
+    why = f"The trainer's limits do not permit it ({detail}): a person must decide."
+    return Decision(OrderKind.HOLD, reasons=[why]) if _holds(policy) else final
+
+
+def _held_or_final(policy: Policy, why: str) -> Decision:
+    if _holds(policy):
+        return Decision(OrderKind.HOLD, reasons=[why])
+    return Decision(None, reasons=[why, f"{NOTHING_MORE}."], is_final=True)
+
+
+def _holds(policy: Policy) -> bool:
+    return policy.when_structural is WhenStructural.HOLD and policy.mode is not Mode.OBSERVE

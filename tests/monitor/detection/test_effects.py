@@ -1,11 +1,11 @@
-"""The transition tables, and that nothing outside them is possible."""
+"""The state machines of incidents and interventions."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lossguard.vocabulary.states import IncidentState, InterventionState
-from monitor.detection.incidents.states import (
+from monitor.detection.effects import (
     INCIDENT_TERMINAL,
     INCIDENT_TRANSITIONS,
     INTERVENTION_TERMINAL,
