@@ -7,7 +7,7 @@ the loop does not notice. To the Trainer the loader is endless: where an epoch o
 
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,74 @@ from transformers import Trainer
 
 from lossguard.guard.controller import Boundary, Controller
 from lossguard.guard.data.batches import Batches
-from lossguard.hf.loader import Filling, Hooks, Loader, empty_like, set_epoch
-from lossguard.hf.measuring import Measuring
+from lossguard.hf.measuring import Hooks, Measuring
 from lossguard.hf.trainer_checkpoints import HfCheckpoints, TrainerProgress
 from lossguard.torch.remedies import ScaledRates
 from lossguard.torch.summary_writer import purge
 from lossguard.vocabulary.errors import LossguardError, never_raises
+
+
+class Loader:
+    """Gives the Trainer what `next_micro_batch()` returns. To others, such as callbacks, it is the `loader` itself.
+
+    The Trainer is the one that has called `set_epoch` before.
+    """
+
+    def __init__(self, loader: Any, *, begin: Callable[[], None], next_micro_batch: Callable[[], Any]) -> None:
+        self.loader = loader
+        self.dataset = loader.dataset
+        self.length: int | None = None
+        """Micro-batches that the Trainer takes for an epoch; None before the training begins."""
+        self._begin, self._next_micro_batch = begin, next_micro_batch
+        self._is_for_trainer = False
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self._is_for_trainer:
+            return iter(self.loader)
+        self._is_for_trainer = False
+        self._begin()
+        return self
+
+    def __next__(self) -> Any:
+        return self._next_micro_batch()
+
+    def __len__(self) -> int:
+        return len(self.loader) if self.length is None else self.length
+
+    def __getattr__(self, name: str) -> Any:
+        """Return other attributes of the loader, such as its `batch_size` and its `sampler`."""
+        if name == "loader":
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The Trainer makes an iterator next. The guard knows the epoch better."""
+        self._is_for_trainer = True
+
+
+class Filling(dict[str, Any]):
+    """An empty micro-batch, which no step is trained on.
+
+    The Trainer counts that every step has the same number of micro-batches, but for the last one of an epoch as it
+    counts epochs. These stand in front of those of a step that has fewer.
+    """
+
+
+def empty_like(micro_batch: Any) -> Filling:
+    """Without samples: every count of tokens in it is 0. What is no mapping has no names that the Trainer counts by."""
+    if not isinstance(micro_batch, Mapping):
+        return Filling()
+    has_rows = {name: isinstance(each, Tensor) and each.dim() > 0 for name, each in micro_batch.items()}
+    return Filling({name: each[:0] if has_rows[name] else each for name, each in micro_batch.items()})
+
+
+def set_epoch(loader: Any, epoch: int) -> None:
+    """Tell the loader, and a sampler of whole batches below accelerate's, as the Trainer does."""
+    if hasattr(loader, "set_epoch"):
+        loader.set_epoch(epoch)
+    sampler: Any = getattr(getattr(loader, "batch_sampler", None), "batch_sampler", None)
+    if hasattr(sampler, "set_epoch"):
+        sampler.set_epoch(epoch)
 
 
 class Guarding(Measuring):

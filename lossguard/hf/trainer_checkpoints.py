@@ -27,7 +27,7 @@ from lossguard.checkpoints.checkpoints import Checkpoints
 from lossguard.checkpoints.files import DISCARDED, MANIFEST, flush, remove, write_manifest
 from lossguard.checkpoints.framework_checkpoints import FrameworkCheckpoints
 from lossguard.checkpoints.local_folder import LocalFolder, locked
-from lossguard.hf.loader import Hooks
+from lossguard.hf.measuring import Hooks
 from lossguard.vocabulary.errors import logger
 
 # The progress of a Trainer.

@@ -10,15 +10,15 @@ from lossguard.guard.controller import SKIP_SAMPLES
 from lossguard.vocabulary.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback, LightningModule, Trainer
-    from lightning.pytorch.callbacks import (
-        GradientAccumulationScheduler,
-        ModelCheckpoint,
-        RichProgressBar,
-        TQDMProgressBar,
-    )
-    from lightning.pytorch.loggers import TensorBoardLogger
-    from lightning.pytorch.plugins import Precision
+    from lightning.pytorch import Callback as Callback
+    from lightning.pytorch import LightningModule as LightningModule
+    from lightning.pytorch import Trainer as Trainer
+    from lightning.pytorch.callbacks import GradientAccumulationScheduler
+    from lightning.pytorch.callbacks import ModelCheckpoint as ModelCheckpoint
+    from lightning.pytorch.callbacks import RichProgressBar as RichProgressBar
+    from lightning.pytorch.callbacks import TQDMProgressBar as TQDMProgressBar
+    from lightning.pytorch.loggers import TensorBoardLogger as TensorBoardLogger
+    from lightning.pytorch.plugins import Precision as Precision
     from lightning.pytorch.plugins.io import TorchCheckpointIO
     from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 else:
@@ -34,23 +34,6 @@ else:
     Precision, TorchCheckpointIO = pytorch.plugins.Precision, pytorch.plugins.io.TorchCheckpointIO
     DDPStrategy, SingleDeviceStrategy = pytorch.strategies.DDPStrategy, pytorch.strategies.SingleDeviceStrategy
     DeepSpeedStrategy = pytorch.strategies.DeepSpeedStrategy
-
-__all__ = [
-    "Callback",
-    "DDPStrategy",
-    "DeepSpeedStrategy",
-    "GradientAccumulationScheduler",
-    "LightningModule",
-    "ModelCheckpoint",
-    "Precision",
-    "RichProgressBar",
-    "SingleDeviceStrategy",
-    "TQDMProgressBar",
-    "TensorBoardLogger",
-    "TorchCheckpointIO",
-    "Trainer",
-]
-
 
 # Refusals before the first step, each with one sentence that says what to do.
 

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from lossguard.hf.loader import Filling, Hooks, Loader, empty_like
+from lossguard.hf.guarding import Filling, Loader, empty_like
+from lossguard.hf.measuring import Hooks
 
 pytestmark = pytest.mark.slow  # importing transformers takes seconds
 
