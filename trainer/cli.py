@@ -27,8 +27,7 @@ import lossguard
 from trainer.config import load_recipe
 from trainer.data.tokenizer import byte_pair_size
 from trainer.drill.drill import drill as run_drill
-from trainer.drill.drill import succeeded, summary
-from trainer.drill.table import show_drill
+from trainer.drill.drill import show_drill, succeeded, summary
 from trainer.errors import Stopped, UsageError
 from trainer.explore import PORT, Explored, Explorer
 from trainer.faults import parse_fault
@@ -42,7 +41,7 @@ from trainer.reachability import check_collector
 from trainer.replay.incident import find_incident, run_folder, write_verdict
 from trainer.replay.record import read_record
 from trainer.replay.replay import replay as run_replay
-from trainer.replay.table import show_replay
+from trainer.replay.verdict import show_replay
 from trainer.signals import parse_signals
 from trainer.train import Job, train
 

@@ -10,10 +10,9 @@ from trainer.data.batches import TokenBatches, bytes_per_token, open_batches
 from trainer.data.held_out import HeldOut
 from trainer.errors import UsageError
 from trainer.model import GPT
-from trainer.peak_flops import peak_flops
 from trainer.ranks import check_batch_size, local_rank, parallelize, rank_and_size
 from trainer.schedule import build_optimizer
-from trainer.throughput import Throughput
+from trainer.throughput import Throughput, peak_flops
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -32,7 +32,9 @@ def _convert(hint: Any, value: object, name: str) -> object:
             raise UsageError(f"{name} = {value!r} cannot be used: it is a section, not a value.")
         return build(hint, value, f"{name}.")  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
-        return _texts(value, name)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise UsageError(f"{name} = {value!r} cannot be used: it must be a list of texts.")
+        return tuple(value)
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if float in kinds and type(value) is int:
         return float(value)
@@ -40,12 +42,6 @@ def _convert(hint: Any, value: object, name: str) -> object:
         kind = next(kind.__name__ for kind in kinds if kind is not type(None))
         raise UsageError(f"{name} = {value!r} cannot be used: it must be {DESCRIPTIONS[kind]}.")
     return value
-
-
-def _texts(value: object, name: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise UsageError(f"{name} = {value!r} cannot be used: it must be a list of texts.")
-    return tuple(value)
 
 
 DESCRIPTIONS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}

@@ -64,7 +64,6 @@ class Display:
                 self.say(sentence)
 
     def say(self, sentence: str) -> None:
-        """Print one line."""
         self.console.print(sentence, markup=False)
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -95,7 +94,6 @@ class Display:
 
 
 def progress_line(step: int, total: int, metrics: Mapping[str, float]) -> str:
-    """One line of progress."""
     return (
         f"step {step:>{len(str(total))}}/{total}  loss {metrics['loss']:.3f}  grad norm {metrics['grad_norm']:.2f}  "
         f"log Z {metrics['log_z']:.2f}  lr {metrics['lr']:.2e}  {metrics['step_seconds']:.3f} s/step"

@@ -14,8 +14,6 @@ class UsageError(ValueError):
 
 
 class Stopped(Exception):
-    """A signal ended the run."""
-
     def __init__(self, by: signal.Signals) -> None:
         super().__init__(f"stopped by {by.name}")
         self.by = by

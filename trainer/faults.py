@@ -34,8 +34,6 @@ NGRAM_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One injected fault."""
-
     kind: str
     step: int
     """First batch index of a fault in the data; step of a fault in the state."""
@@ -161,7 +159,6 @@ def _flip_random(tensors: Iterable[Tensor], count: int, bit: int, generator: Gen
 
 @torch.no_grad()
 def flip_bit(tensor: Tensor, item: int, bit: int) -> None:
-    """Flip one bit of one float32, in place."""
     assert tensor.dtype == torch.float32
     tensor.view(-1).view(torch.int32)[item] ^= 1 << bit
 

@@ -25,10 +25,14 @@ def check_collector(url: str) -> str | None:
     except NotFound:
         raise UsageError(f"The server at {url} is not a Lossguard collector (it has no /healthz).") from None
     except CollectorError as error:
-        if any(_is_unknown_host(cause) for cause in _causes(error)):
-            raise UsageError(f"The collector's address {url} is wrong: there is no host with that name.") from None
-        if any(_is_not_http(cause) for cause in _causes(error)):
-            raise UsageError(f"The server at {url} is not a Lossguard collector (it does not speak HTTP).") from None
+        for cause in _causes(error):
+            if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+                raise UsageError(f"The collector's address {url} is wrong: there is no host with that name.") from None
+            # A connection that is closed without an answer is both an HTTPException and an OSError.
+            if isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError):
+                raise UsageError(
+                    f"The server at {url} is not a Lossguard collector (it does not speak HTTP)."
+                ) from None
         return f"{sentence(error)}; steps are kept in the spool until it is up."
     return None
 
@@ -39,12 +43,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while cause is not None:
         yield cause
         cause = cause.__cause__ or cause.__context__
-
-
-def _is_unknown_host(error: BaseException) -> bool:
-    return isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
-
-
-def _is_not_http(error: BaseException) -> bool:
-    """A connection that is closed without an answer is both an HTTPException and an OSError."""
-    return isinstance(error, http.client.HTTPException) and not isinstance(error, OSError)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from rich.console import Console
@@ -181,38 +181,46 @@ def open_run(recipe: Recipe, job: Job, components: Components) -> tuple[lossguar
     """Open the run and its checkpoints. Raises UsageError and LossguardError."""
     run = job.run or _init_run(recipe, job, components)
     try:
-        guard = _open_guard(run, recipe, job, components)
+        return run, _open_guard(run, recipe, job, components)
     except (ValueError, lossguard.LossguardError):
         run.finish("failed")
         raise
-    return run, guard
 
 
 def _open_guard(run: lossguard.Run, recipe: Recipe, job: Job, components: Components) -> lossguard.Guard:
     folder = run.directory or job.directory / recipe.project / run.id
-    # The names of the objects are the names of their files.
-    objects = {
-        "origin": Provenance(
-            recipe,
-            num_windows=len(components.batches.windows),
-            held_out=components.held_out,
-            tokenizer=components.batches.tokenizer,
-        ),
-        "model": components.model,
-        "optimizer": components.optimizer,
-    }
-    place = checkpoint_place(job.checkpoints, folder)
-    checkpoints = open_checkpoints(folder, place, recipe, **objects)
+    place, plan = checkpoint_place(job.checkpoints, folder) or folder / "checkpoints", recipe.checkpoint
+    origin = Provenance(
+        recipe,
+        num_windows=len(components.batches.windows),
+        held_out=components.held_out,
+        tokenizer=components.batches.tokenizer,
+    )
+    try:
+        checkpoints = Checkpoints(
+            place,
+            staging=folder / "staging",
+            keep=plan.keep,
+            memory=plan.memory,
+            memory_every=plan.memory_every,
+            origin=origin,  # the names of objects are those of their files
+            model=components.model,
+            optimizer=components.optimizer,
+        )
+    except ValueError as mistake:
+        raise UsageError(f"{mistake}.") from None
     decode = partial(batch_text, tokenizer=components.batches.tokenizer)
-    options: dict[str, Any] = {"every": recipe.checkpoint.every, "decode": decode, "resume_from": job.resume_from}
-    guard = lossguard.Guard(run, checkpoints=checkpoints, **options)
+    guard = lossguard.Guard(run, checkpoints=checkpoints, every=plan.every, decode=decode, resume_from=job.resume_from)
     for skip in job.skips:
         guard.ledger.add(skip)
     return guard
 
 
 def _init_run(recipe: Recipe, job: Job, components: Components) -> lossguard.Run:
-    facts = {"ranks": components.num_ranks} | data_facts(recipe, components)
+    data, held_out = components.batches, components.held_out
+    facts = {"ranks": components.num_ranks, "tokenizer": data.tokenizer.name, "padding": data.windows.padding}
+    if held_out is not None:
+        facts["evaluation_set"] = held_out.digest()  # equal ones make held-out losses comparable
     try:
         return lossguard.init(
             recipe.project,
@@ -229,13 +237,6 @@ def _init_run(recipe: Recipe, job: Job, components: Components) -> lossguard.Run
             raise
         why = error.__cause__.strerror
         raise UsageError(f"{job.directory} cannot hold runs ({why}): choose another folder with --out.") from None
-
-
-def data_facts(recipe: Recipe, components: Components) -> dict[str, object]:
-    """Return what the configuration records of the data: equal evaluation sets make held-out losses comparable."""
-    windows, held_out = components.batches.windows, components.held_out
-    facts: dict[str, object] = {"tokenizer": components.batches.tokenizer.name, "padding": windows.padding}
-    return facts if held_out is None else facts | {"evaluation_set": held_out.digest()}
 
 
 def training_step(
@@ -291,16 +292,6 @@ def held_out_metrics(evaluation: HeldOutLoss, token_bytes: float | None) -> dict
     if token_bytes is not None:
         metrics["held_out_bits_per_byte"] = evaluation.mean / math.log(2) / token_bytes
     return metrics
-
-
-def open_checkpoints(folder: Path, place: str | None, recipe: Recipe, **objects: Any) -> Checkpoints:
-    """The checkpoints of a run, in its folder or at `place`. Raises UsageError when they cannot be kept there."""
-    plan = recipe.checkpoint
-    options: dict[str, Any] = {"keep": plan.keep, "memory": plan.memory, "memory_every": plan.memory_every}
-    try:
-        return Checkpoints(place or folder / "checkpoints", staging=folder / "staging", **options, **objects)
-    except ValueError as mistake:
-        raise UsageError(f"{mistake}.") from None
 
 
 def describe(recipe: Recipe, job: Job) -> dict[str, object]:

@@ -49,15 +49,12 @@ class Part:
 
     @property
     def module(self) -> Any:
-        """The attribute."""
         return getattr(self.trainer, self.name)
 
     def state_dict(self) -> Any:
-        """Return the state of the attribute."""
         return self.module.state_dict()
 
     def load_state_dict(self, state: Any) -> None:
-        """Restore the attribute."""
         self.module.load_state_dict(state)
 
 

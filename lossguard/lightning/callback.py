@@ -267,7 +267,6 @@ class Lossguard(Watch):
         self._of_step["lr"] = optimizer.param_groups[0]["lr"]
 
     def _unscale(self, optimizer: Optimizer, *arguments: Any) -> None:
-        """After it."""
         self._scaled.undo(optimizer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -87,7 +87,6 @@ class Loops:
             self._fit.max_epochs = (self._fit.max_epochs or 0) + (self._fit.max_epochs != -1)
 
     def unextend(self) -> None:
-        """Undo `extend`."""
         if self._extended is not None:
             self._epoch.max_steps, self._fit.max_epochs = self._extended
             self._extended = None

@@ -16,15 +16,15 @@ MEANS = ("log_z", "z_loss")
 """Means over the micro-batch that the dictionary of `training_step` may hold besides the loss."""
 
 SETTINGS = (
+    *("max_steps", "max_epochs", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"),
     *(
-        "max_steps",
-        "max_epochs",
-        "accumulate_grad_batches",
-        "gradient_clip_val",
-        "gradient_clip_algorithm",
         "precision",
+        "world_size",
+        "val_check_interval",
+        "check_val_every_n_epoch",
+        "limit_train_batches",
+        "num_training_batches",
     ),
-    *("world_size", "val_check_interval", "check_val_every_n_epoch", "limit_train_batches", "num_training_batches"),
 )
 """Attributes of the trainer that become part of the configuration."""
 

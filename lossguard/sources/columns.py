@@ -1,7 +1,7 @@
 """Which column of a table says the step, which the time, and which hold numbers."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,25 +9,9 @@ from typing import Any
 from lossguard.vocabulary.protocol import MAX_STEP, is_time
 
 STEP_NAMES = (
-    "step",
-    "_step",
-    "global_step",
-    "global_steps",
-    "trainer/global_step",
-    "train/global_step",
-    "training_step",
-    "train_step",
-    "iteration",
-    "iter",
-    "iter_num",
-    "iterations",
-    "it",
-    "steps",
-    "num_steps",
-    "update",
-    "updates",
-    "num_updates",
-    "batch",
+    *("step", "_step", "global_step", "global_steps", "trainer/global_step", "train/global_step"),
+    *("training_step", "train_step", "iteration", "iter", "iter_num", "iterations", "it"),
+    *("steps", "num_steps", "update", "updates", "num_updates", "batch"),
 )
 TIME_NAMES = ("time", "timestamp", "_timestamp", "wall_time", "walltime", "datetime", "date", "created_at", "ts")
 
@@ -42,16 +26,18 @@ class Columns:
     step: str | None = None
     time: str | None = None
 
-    def step_in(self, names: Iterable[str]) -> str | None:
+    def step_in(self, names: Collection[str]) -> str | None:
         """The name of the column of steps; None if there is none."""
-        return _first(names, STEP_NAMES) if self.step is None else self.step if self.step in set(names) else None
+        return _column(self.step, names, STEP_NAMES)
 
-    def time_in(self, names: Iterable[str]) -> str | None:
+    def time_in(self, names: Collection[str]) -> str | None:
         """The name of the column of times; None if there is none."""
-        return _first(names, TIME_NAMES) if self.time is None else self.time if self.time in set(names) else None
+        return _column(self.time, names, TIME_NAMES)
 
 
-def _first(names: Iterable[str], known: Iterable[str]) -> str | None:
+def _column(given: str | None, names: Collection[str], known: Iterable[str]) -> str | None:
+    if given is not None:
+        return given if given in names else None
     by_small = {name.strip().lower(): name for name in reversed(list(names))}
     return next((by_small[name] for name in known if name in by_small), None)
 

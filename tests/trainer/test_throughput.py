@@ -8,8 +8,7 @@ from tests.trainer.small import logged, small_recipe
 from trainer.config import DataConfig, ModelConfig
 from trainer.data.batches import bytes_per_token, open_batches
 from trainer.model import flops_per_token
-from trainer.peak_flops import PeakFlops
-from trainer.throughput import Throughput
+from trainer.throughput import PeakFlops, Throughput, from_data_sheet
 from trainer.train import Job, train
 
 
@@ -71,3 +70,25 @@ def test_over_shards_bits_per_byte_are_known_where_the_bytes_of_a_token_are(
     last = logged(tmp_path, "r")[0]
     bits = last["held_out_loss"] / np.log(2) / 4
     assert last.get("held_out_bits_per_byte") == (None if known is None else pytest.approx(bits))
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA L40", 181),
+        ("NVIDIA GeForce RTX 4090", 165.2),
+    ],
+)
+def test_a_gpu_is_known_by_the_name_that_its_driver_gives(name: str, tflops: float) -> None:
+    peak = from_data_sheet(name)
+    assert peak is not None
+    assert peak.flops_per_second == pytest.approx(tflops * 1e12)
+    assert peak.source == "dense bfloat16, data sheet"
+
+
+@pytest.mark.parametrize("name", ["NVIDIA A10G", "Tesla T4", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA RTX 3090X"])
+def test_a_gpu_that_is_not_in_the_table_is_not_guessed(name: str) -> None:
+    assert from_data_sheet(name) is None

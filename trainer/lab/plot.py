@@ -27,8 +27,6 @@ class PlottedCurve:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Axis:
-    """One axis."""
-
     title: str
     is_log: bool = False
 

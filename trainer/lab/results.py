@@ -26,7 +26,6 @@ def wide_console() -> Console:
 
 
 def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print one line per row."""
     table = Table(*columns)
     for row in rows:
         table.add_row(*row)

@@ -74,7 +74,6 @@ class Rerun:
         return steps
 
     def model(self, step: int) -> GPT:
-        """The model of the checkpoint of this step."""
         return self._run(step, (), num_steps=step).model
 
     def batches(self, batches: FaultyBatches) -> FaultyBatches:

@@ -1,13 +1,20 @@
 """The verdict of a replay: the cause that its arms show, as JSON and as sentences."""
 
+import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from lossguard import Cause, encode_number
 from trainer.replay.excerpts import Excerpt
+from trainer.replay.incident import ReplayedIncident
 from trainer.replay.record import RecordedStep
 
 MAX_CURVE = 2000
@@ -61,7 +68,6 @@ class ReplayVerdict:
     excerpts: Sequence[Excerpt] = ()
 
     def adding(self, sentence: str) -> "ReplayVerdict":
-        """Return the verdict with one more sentence."""
         return replace(self, sentence=f"{self.sentence} {sentence}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,7 +108,6 @@ the state do it, ..) or lack the normal run.
 
 
 def cause_of(reproduced: Sequence[bool]) -> Cause:
-    """The cause that these arms show."""
     return CAUSES.get(tuple(reproduced), Cause.UNDETERMINED)
 
 
@@ -112,7 +117,6 @@ def curve(steps: Sequence[RecordedStep]) -> list[float | str | None]:
 
 
 def batch_range(first: int, end: int) -> str:
-    """The batches [first, end) in words."""
     return f"batch {first}" if end == first + 1 else f"batches {first} to {end - 1}"
 
 
@@ -142,3 +146,37 @@ def describe(cause: Cause, arms: Sequence[Arm], *, state: int, earlier: int | No
         return "Undetermined: every state reproduces it with any batches. All states are damaged, or it is the recipe."
     reproduced = " and ".join(f"step {arm.checkpoint} with {arm.batches} batches" for arm in arms if arm.reproduced)
     return f"Undetermined: the arms contradict each other; only {reproduced} reproduced it."
+
+
+# The table in the terminal.
+
+WIDTH = 110  # characters, without a terminal
+COLUMNS = ("state", "batches", "worst", "expected", "tolerance", "reproduced")
+
+
+def show_replay(incident: ReplayedIncident, verdict: ReplayVerdict) -> None:
+    """The cause, one row per arm, how exact a repetition is, and excerpts of the culprit batches."""
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+    console.print(Text(f"{incident}: {verdict.cause}", style="bold"))
+    console.print(verdict.sentence, markup=False)
+    table = Table(title=f"steps {verdict.first} to {verdict.last}, judged by {verdict.signal}", title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column, justify="right" if column in COLUMNS[2:5] else "left")
+    for arm in verdict.arms:
+        table.add_row(*_row(arm))
+    if verdict.arms:
+        console.print(table)
+        exact = "bit for bit" if verdict.repeat_error == 0 else f"to {verdict.repeat_error:.2g} nats"
+        at = verdict.departed_at
+        divergence = "repeats the record to the end" if at is None else f"differs from the record from step {at} on"
+        console.print(f"normal steps repeat {exact}; the same state with the same batches {divergence}")
+    for each in verdict.excerpts:
+        console.print(f"batch {each.batch}, row {each.row}, loss {each.loss:.2f}:")
+        for name, text in (("inputs", each.inputs), ("targets", each.targets)):
+            console.print(f"  {name:<7} {text!r}", markup=False)
+
+
+def _row(arm: Arm) -> tuple[str, ...]:
+    worst = "not finite" if math.isnan(arm.worst) else f"{arm.worst:.3f}"
+    reproduced = "yes" if arm.reproduced else "no"
+    return f"step {arm.checkpoint}", arm.batches, worst, f"{arm.expected:.3f}", f"{arm.tolerance:.3f}", reproduced

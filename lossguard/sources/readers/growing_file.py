@@ -21,15 +21,9 @@ def rotated_files(path: Path) -> list[Path]:
     """The files that `path` may have been renamed to: train.log.1, train.log-20261126, train-20261126.log."""
     stem, suffix = re.escape(path.stem), re.escape(path.suffix)
     renamed = re.compile(rf"{stem}{suffix}[.\-_](?!.*\.(?:gz|xz|bz2|zst)$).+|{stem}[.\-_]\d[\d._T:-]*{suffix}")
-    return (
-        sorted(
-            each
-            for each in path.parent.iterdir()
-            if renamed.fullmatch(each.name) and each.is_file() and lies_in(each, path.parent)
-        )
-        if path.parent.is_dir()
-        else []
-    )
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    found = (each for each in beside if renamed.fullmatch(each.name) and each.is_file())
+    return sorted(each for each in found if lies_in(each, path.parent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +101,7 @@ class GrowingFile:
         _, offset, length, checksum = position
         assert isinstance(offset, int)
         assert isinstance(length, int)
-        for path in [self.path, *self._siblings()]:
+        for path in [self.path, *rotated_files(self.path)]:
             with suppress(OSError), opened(path) as file:
                 file.seek(offset)
                 text = file.read(length)
@@ -131,13 +125,10 @@ class GrowingFile:
         self._rotated = [*self._rotated_since(os.fstat(self._fd)), self.path]
         return self._rotated.pop(0)
 
-    def _siblings(self) -> list[Path]:
-        return rotated_files(self.path)
-
     def _rotated_since(self, present: os.stat_result) -> list[Path]:
         """Files that were rotated after the one that is open, oldest first: two rotations between two looks."""
         files: list[tuple[int, Path]] = []
-        for path in self._siblings():
+        for path in rotated_files(self.path):
             with suppress(OSError):
                 stat = path.stat()
                 if stat.st_mtime_ns > present.st_mtime_ns and (stat.st_dev, stat.st_ino) != self._identity:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,20 @@ def _llmc_shard(file: Path, tokens: list[int], *, magic: int = LLMC_MAGIC, annou
     file.write_bytes(header.tobytes() + np.array(tokens, dtype=np.uint16).tobytes())
 
 
-def test_a_text_file_is_read_as_its_bytes(tmp_path: Path) -> None:
-    file = tmp_path / "a.txt"
-    file.write_bytes("h\u00e9".encode())
+@pytest.mark.parametrize(
+    ("write", "tokens"),
+    [
+        (lambda folder: (folder / "a.txt").write_bytes("h\u00e9".encode()), [104, 195, 169]),
+        (lambda folder: np.array([1, 50256, 7], dtype=np.uint16).tofile(folder / "train.bin"), [1, 50256, 7]),
+        (lambda folder: _llmc_shard(folder / "a.bin", [5, 6, 7]), [5, 6, 7]),
+    ],
+    ids=["text", "nanoGPT: raw uint16", "llm.c: known by its header"],
+)
+def test_a_file_is_read_as_its_tokens(tmp_path: Path, write: Callable[[Path], object], tokens: list[int]) -> None:
+    write(tmp_path)
+    (file,) = tmp_path.iterdir()
     (shard,) = open_shards(str(file))
-    assert shard.tolist() == [104, 195, 169]
+    assert shard.tolist() == tokens
 
 
 def test_a_folder_is_its_texts_in_the_order_of_its_paths_without_hidden_files(tmp_path: Path) -> None:
@@ -26,18 +36,6 @@ def test_a_folder_is_its_texts_in_the_order_of_its_paths_without_hidden_files(tm
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     assert [bytes(shard) for shard in open_shards(str(tmp_path))] == [b"Z\n", b"B"]
-
-
-def test_nanogpt_shards_are_raw_uint16(tmp_path: Path) -> None:
-    np.array([1, 50256, 7], dtype=np.uint16).tofile(tmp_path / "train.bin")
-    (shard,) = open_shards(str(tmp_path / "train.bin"))
-    assert shard.tolist() == [1, 50256, 7]
-
-
-def test_llmc_shards_are_known_by_their_header(tmp_path: Path) -> None:
-    _llmc_shard(tmp_path / "a.bin", [5, 6, 7])
-    (shard,) = open_shards(str(tmp_path / "a.bin"))
-    assert shard.tolist() == [5, 6, 7]
 
 
 def test_a_folder_of_shards_gives_them_in_the_order_of_their_names(tmp_path: Path) -> None:

@@ -5,11 +5,6 @@ import pytest
 from typer.testing import CliRunner
 
 from trainer.cli import app
-from trainer.lab.results import to_json
-from trainer.lab.sweeps import SWEEPS
-from trainer.lab.training import Lab
-
-SMALL = ["model.context=8", "model.layers=1", "model.width=8", "data.batch_size=2", "evaluate_windows=4"]
 
 
 def test_a_sweep_prints_json_and_writes_its_plot(tmp_path: Path) -> None:
@@ -44,11 +39,3 @@ def test_what_cannot_be_done_is_one_sentence_with_exit_code_2(arguments: list[st
     done = CliRunner().invoke(app, ["lab", *arguments])
     assert done.exit_code == 2
     assert done.stderr.startswith(sentence)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["unstable", "temperature"])
-def test_every_sweep_runs_and_its_results_are_json(name: str, tmp_path: Path) -> None:
-    results = list(SWEEPS[name].run(Lab(folder=tmp_path, num_seeds=1, steps=2, overrides=SMALL)))
-    assert len(results) >= 3
-    assert all(to_json(each) for each in results)

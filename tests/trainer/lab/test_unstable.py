@@ -1,9 +1,11 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from trainer.config import load_recipe
 from trainer.lab import unstable
+from trainer.lab.results import to_json
 from trainer.lab.training import Lab
 from trainer.lab.unstable import RECIPE, SAFEGUARDS, Safeguard, unstable_runs
 
@@ -40,3 +42,4 @@ def test_a_run_of_the_sweep_is_the_run_that_the_recipe_describes(
     assert runs[0].curve != runs[2].curve
     assert runs[0].curve[0] == runs[2].curve[0]
     assert runs[0].jumps == []
+    assert json.loads(to_json(runs[0]))["curve"] == runs[0].curve
