@@ -8,13 +8,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lossguard.vocabulary.hardware import MACHINE, MAX_SAMPLES_PER_REPORT, XID_CODE, num_errors
 
 # The machine: CPU, memory, disk and network, by psutil where it is installed.
 
 Counters = dict[str, float]
+T = TypeVar("T")
 
 
 class MachineReader:
@@ -76,7 +77,7 @@ class GpuReader:
         self._gpus = [self._nvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
         self._names = {self._nvml.nvmlDeviceGetPciInfo(gpu).busId: f"gpu{i}" for i, gpu in enumerate(self._gpus)}
         self._ecc_before = [self._ecc_errors(gpu) for gpu in self._gpus]
-        self._events = self._registered()
+        self._events: Any | None = _attempt(self._registered) if self._gpus else None
 
     def read(self) -> dict[str, dict[str, float]]:
         """The values of each GPU, by its name."""
@@ -87,14 +88,14 @@ class GpuReader:
 
     def _values(self, index: int, gpu: Any) -> dict[str, float]:
         nvml = self._nvml
-        memory = self._supported(lambda: nvml.nvmlDeviceGetMemoryInfo(gpu))
+        memory = _attempt(lambda: nvml.nvmlDeviceGetMemoryInfo(gpu))
         ecc = self._ecc_errors(gpu)
         before, self._ecc_before[index] = self._ecc_before[index], ecc
         values = {
-            "gpu_utilisation": self._supported(lambda: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100),
+            "gpu_utilisation": _attempt(lambda: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100),
             "gpu_memory": memory.used / memory.total if memory is not None and memory.total else None,
-            "temperature": self._supported(lambda: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)),
-            "power": self._supported(lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000),
+            "temperature": _attempt(lambda: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)),
+            "power": _attempt(lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000),
             "ecc_errors": None if ecc is None or before is None else max(ecc - before, 0),
             "xid_errors": None if self._events is None else 0,
         }
@@ -104,39 +105,26 @@ class GpuReader:
         """Since the driver was loaded."""
         nvml = self._nvml
         kinds = nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
-        counted = self._supported(lambda: nvml.nvmlDeviceGetTotalEccErrors(gpu, *kinds))
-        return None if counted is None else int(counted)
+        return _attempt(lambda: int(nvml.nvmlDeviceGetTotalEccErrors(gpu, *kinds)))
 
-    def _registered(self) -> Any | None:
-        """A set of events that gets the XID errors of the GPUs; None where they cannot be had."""
-        nvml = self._nvml
-
-        def register() -> Any:
-            events = nvml.nvmlEventSetCreate()
-            for gpu in self._gpus:
-                nvml.nvmlDeviceRegisterEvents(gpu, nvml.nvmlEventTypeXidCriticalError, events)
-            return events
-
-        return self._supported(register) if self._gpus else None
+    def _registered(self) -> Any:
+        """A set of events that gets the XID errors of the GPUs. Raises NVMLError where they cannot be had."""
+        events = self._nvml.nvmlEventSetCreate()
+        for gpu in self._gpus:
+            self._nvml.nvmlDeviceRegisterEvents(gpu, self._nvml.nvmlEventTypeXidCriticalError, events)
+        return events
 
     def _xid_errors(self) -> dict[str, list[int]]:
         """The codes since the reading before, by GPU."""
         found: dict[str, list[int]] = {}
         for _ in range(MAX_EVENTS if self._events is not None else 0):
-            event = self._supported(lambda: self._nvml.nvmlEventSetWait(self._events, 0))  # no event: a timeout
+            event = _attempt(lambda: self._nvml.nvmlEventSetWait(self._events, 0))  # no event: a timeout
             if event is None:
                 break
-            name = self._supported(lambda: self._names[self._nvml.nvmlDeviceGetPciInfo(event.device).busId])  # noqa: B023
+            name = _attempt(lambda: self._names[self._nvml.nvmlDeviceGetPciInfo(event.device).busId])  # noqa: B023
             if name is not None:
                 found.setdefault(name, []).append(int(event.eventData))
         return found
-
-    def _supported(self, read: Callable[[], Any]) -> Any | None:
-        """Return what `read` returns, or None where this GPU or driver does not have it."""
-        try:
-            return read()
-        except (self._nvml.NVMLError, KeyError, AttributeError):
-            return None
 
 
 # Samples on their way to the collector. They are kept in memory only: a lost one costs nothing.
@@ -200,19 +188,18 @@ class HardwareSampler:
 
 def readers(directory: Path) -> Read:
     """Return the readers of this machine's hardware, with the packages that are installed."""
-    machine = _made(lambda: MachineReader(directory))
-    gpus = _made(GpuReader)
+    machine, gpus = _attempt(lambda: MachineReader(directory)), _attempt(GpuReader)
 
     def read() -> dict[str, Mapping[str, float]]:
-        values: dict[str, Mapping[str, float]] = dict((_made(gpus.read) or {}) if gpus is not None else {})
-        return ({MACHINE: _made(machine.read) or {}} if machine is not None else {}) | values
+        values = {} if machine is None else {MACHINE: _attempt(machine.read) or {}}
+        return values if gpus is None else values | (_attempt(gpus.read) or {})
 
     return read
 
 
-def _made(make: Callable[[], Any]) -> Any | None:
-    """Return what `make` returns, or None where a package, a driver or a permission is missing."""
+def _attempt(call: Callable[[], T]) -> T | None:
+    """Return what `call` returns, or None where a package, a driver, a permission or a part of a GPU is missing."""
     try:
-        return make()
+        return call()
     except Exception:  # whatever a driver raises: hardware must not end the delivery
         return None

@@ -12,7 +12,6 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--resume")
 parser.add_argument("--until", type=int, default=60)
 parser.add_argument("--die-at", type=int, default=-1)
-parser.add_argument("--die-always", action="store_true")
 parser.add_argument("--hang-at", type=int, default=-1)
 parser.add_argument("--wait-at", type=int, default=-1)  # for the file "go", unless it resumes
 options = parser.parse_args()
@@ -23,8 +22,6 @@ if os.path.exists("hangs"):
 state = json.load(open(options.resume)) if options.resume else {"step": 0, "batch": 0, "model": []}
 with open("starts.jsonl", "a") as file:
     file.write(json.dumps([os.getpid(), options.resume, state["step"], time.time()]) + "\\n")
-if options.die_always:
-    sys.exit(7)
 run = trackio.Run()
 while state["step"] < options.until:
     batch = state["batch"]
@@ -49,12 +46,8 @@ while state["step"] < options.until:
 json.dump(state, open("final.json", "w"))
 """
 GENERIC = (
-    "--restart-with",
-    "generic",
-    "--checkpoints",
-    "out/step_{step}.json",
-    "--resume-args",
-    "--resume {checkpoint}",
+    *("--restart-with", "generic", "--checkpoints", "out/step_{step}.json"),
+    *("--resume-args", "--resume {checkpoint}"),
 )
 
 

@@ -124,18 +124,6 @@ sys.exit(5)
 
 
 @pytest.mark.system
-def test_the_end_of_a_pipe_ends_the_command_as_without_a_launcher(launching: Launching) -> None:
-    launcher = f"{sys.executable} -m lossguard launch -- yes"
-    shell = f"{{ {launcher}; echo $? >&2; }} | head -n 1"
-    environment = launching.environment()
-    done = subprocess.run(
-        ["sh", "-c", shell], cwd=launching.folder, env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "y\n"
-    assert done.stderr.splitlines()[-1] == str(128 + signal.SIGPIPE)
-
-
-@pytest.mark.system
 def test_kill_9_of_the_launcher_neither_ends_the_command_nor_loses_a_line(launching: Launching) -> None:
     first = launching.script(PRINTS_ON, options=("--run-id", "r", "--text"))
     launching.wait_for_step(20)
