@@ -1,13 +1,15 @@
 """What is read of the machine and its GPUs, and the samples that wait for a report."""
 
+from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lossguard.delivery import hardware
 from lossguard.delivery.hardware import GpuReader, HardwareSampler, MachineReader, readers
 from lossguard.vocabulary.hardware import BY_NAME, MACHINE, MAX_SAMPLES_PER_REPORT
-from tests.lossguard.delivery.nvml import FakeNvml
 
 psutil = pytest.importorskip("psutil")
 
@@ -51,6 +53,45 @@ def test_utilisation_and_rates_are_those_since_the_reading_before(tmp_path: Path
     assert reader.read()["network_receive"] == 0.0
 
 
+class FakeNvml(SimpleNamespace):
+    """NVML without a GPU: `gpus` GPUs whose figures a test sets; functions in `unsupported` raise as theirs would."""
+
+    NVML_TEMPERATURE_GPU = NVML_MEMORY_ERROR_TYPE_UNCORRECTED = NVML_VOLATILE_ECC = 0
+    nvmlEventTypeXidCriticalError = 8
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, gpus: int = 2, unsupported: tuple[str, ...] = ()) -> None:
+        self.ecc = [3] * gpus
+        self.xid: deque[tuple[int, int]] = deque()
+        """(GPU, code) of errors that were not read yet."""
+        self.registered: list[int] = []
+        super().__init__(
+            nvmlInit=lambda: gpus or self._fail("Driver Not Loaded"),
+            nvmlDeviceGetCount=lambda: gpus,
+            nvmlDeviceGetHandleByIndex=lambda index: index,
+            nvmlDeviceGetPciInfo=lambda gpu: SimpleNamespace(busId=f"0000:{gpu:02}:00.0".encode()),
+            nvmlDeviceGetMemoryInfo=lambda gpu: SimpleNamespace(used=20, total=80),
+            nvmlDeviceGetUtilizationRates=lambda gpu: SimpleNamespace(gpu=95),
+            nvmlDeviceGetTemperature=lambda gpu, sensor: 61 + gpu,
+            nvmlDeviceGetPowerUsage=lambda gpu: 650_000,
+            nvmlDeviceGetTotalEccErrors=lambda gpu, kind, counter: self.ecc[gpu],
+            nvmlEventSetCreate=lambda: "events",
+            nvmlDeviceRegisterEvents=lambda gpu, kinds, events: self.registered.append(gpu),
+            nvmlEventSetWait=self._wait,
+        )
+        vars(self).update(dict.fromkeys(unsupported, lambda *_: self._fail("Not Supported")))
+
+    def _wait(self, events: str, timeout: int) -> Any:
+        assert timeout == 0, "the sender's thread must not wait"
+        gpu, code = self.xid.popleft() if self.xid else self._fail("Timeout")
+        return SimpleNamespace(device=gpu, eventData=code)
+
+    def _fail(self, why: str) -> Any:
+        raise self.NVMLError(why)
+
+
 def test_every_gpu_is_read_in_base_units() -> None:
     read = GpuReader(FakeNvml()).read()
     assert read["gpu1"] == {
@@ -64,40 +105,27 @@ def test_every_gpu_is_read_in_base_units() -> None:
     assert list(read) == ["gpu0", "gpu1"]
 
 
-def test_an_ecc_error_is_counted_once_and_those_from_before_the_run_are_not() -> None:
-    nvml = FakeNvml()
-    reader = GpuReader(nvml)
-    nvml.ecc[1] += 2
-    assert [reader.read()["gpu1"]["ecc_errors"] for _ in range(2)] == [2.0, 0.0]
-
-
-def test_xid_errors_belong_to_their_gpu_and_the_last_code_is_kept() -> None:
+def test_an_error_is_counted_once_at_its_gpu_and_those_from_before_the_run_are_not() -> None:
     nvml = FakeNvml()
     reader = GpuReader(nvml)
     assert nvml.registered == [0, 1]
+    nvml.ecc[1] += 2
     nvml.xid.extend([(1, 48), (1, 79)])
-    read = reader.read()
-    assert (read["gpu1"]["xid_errors"], read["gpu1"]["xid_code"]) == (2.0, 79.0)
-    assert (read["gpu0"]["xid_errors"], reader.read()["gpu1"]["xid_errors"]) == (0.0, 0.0)
+    (gpu0, gpu1), (_, later) = (reader.read().values() for _ in range(2))
+    assert (gpu1["ecc_errors"], gpu1["xid_errors"], gpu1["xid_code"]) == (2.0, 2.0, 79.0)
+    assert [each[kind] for each in (gpu0, later) for kind in ("ecc_errors", "xid_errors")] == [0.0] * 4
 
 
-def test_what_a_gpu_does_not_support_is_left_out() -> None:
+def test_what_a_gpu_does_not_support_is_left_out_and_without_a_driver_there_is_no_reader() -> None:
     unsupported = ("nvmlDeviceGetTotalEccErrors", "nvmlEventSetCreate", "nvmlDeviceGetPowerUsage")
     read = GpuReader(FakeNvml(1, unsupported)).read()
     assert sorted(read["gpu0"]) == ["gpu_memory", "gpu_utilisation", "temperature"]
-
-
-def test_without_a_driver_there_is_no_reader() -> None:
     with pytest.raises(FakeNvml.NVMLError, match="Driver Not Loaded"):
         GpuReader(FakeNvml(0))
 
 
-def made(tmp_path: Path) -> HardwareSampler:
-    return HardwareSampler(tmp_path, interval=1.0, newest_step=lambda: 40, read=lambda: {"gpu0": {"power": 1.0}})
-
-
 def test_a_sample_says_when_where_and_at_which_step_it_was_taken(tmp_path: Path) -> None:
-    sampler = made(tmp_path)
+    sampler = HardwareSampler(tmp_path, interval=1.0, newest_step=lambda: 40, read=lambda: {"gpu0": {"power": 1.0}})
     sampler.look()
     (sample,) = sampler.waiting()
     assert sample == {**sample, "step": 40, "device": "gpu0", "values": {"power": 1.0}}
