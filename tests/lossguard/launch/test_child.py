@@ -18,9 +18,14 @@ def start(folder: Path, *command: str) -> Child:
     return Child.start(command, dict(os.environ), folder / "x.journal")
 
 
+def noted(folder: Path) -> Child:
+    child = start(folder, "sleep", "60")
+    child.note(folder)
+    return child
+
+
 def test_a_child_that_another_launcher_left_behind_is_found_again(tmp_path: Path) -> None:
-    child = start(tmp_path, "sleep", "60")
-    child.note(tmp_path)
+    child = noted(tmp_path)
     found = Child.find(tmp_path)
     assert found is not None
     assert found == replace(child, is_ours=False)
@@ -31,8 +36,7 @@ def test_a_child_that_another_launcher_left_behind_is_found_again(tmp_path: Path
 
 @pytest.mark.parametrize("changed", [{"started": "1"}, {"host": "elsewhere"}, {"pid": "none"}, {"journal": None}])
 def test_another_process_is_not_taken_for_the_child(tmp_path: Path, changed: dict[str, Any]) -> None:
-    child = start(tmp_path, "sleep", "60")
-    child.note(tmp_path)
+    child = noted(tmp_path)
     note = tmp_path / CHILD_FILE
     note.write_text(json.dumps(json.loads(note.read_text()) | changed))
     assert Child.find(tmp_path) is None

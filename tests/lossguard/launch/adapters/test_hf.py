@@ -24,13 +24,10 @@ def test_a_checkpoint_counts_once_its_state_is_written_and_if_it_can_be_resumed(
     assert [path.name for path in adapter(tmp_path).late_paths(30)] == ["checkpoint-40", "checkpoint-50"]
 
 
-def test_the_hook_in_the_process_resumes_and_the_command_stays_as_it_is(tmp_path: Path) -> None:
+def test_the_hook_in_the_process_resumes_and_a_script_may_want_an_argument_for_it_too(tmp_path: Path) -> None:
     found = adapter(tmp_path).resume(10, [Skip(10, 20)])
     assert found.arguments == ()
     assert found.environment == {"LOSSGUARD_RESUME_CHECKPOINT": str(tmp_path / "checkpoint-10")}
-
-
-def test_a_script_may_want_an_argument_for_it_too(tmp_path: Path) -> None:
     options = Options(checkpoints=str(tmp_path), resume_args="--resume_from_checkpoint '{checkpoint}' --at {step}")
     found = ADAPTERS["hf"](["python", "train.py"], {}, options).resume(10, [])
     assert found.arguments == ("--resume_from_checkpoint", str(tmp_path / "checkpoint-10"), "--at", "10")
@@ -40,9 +37,6 @@ def test_the_data_goes_on_without_what_is_skipped(tmp_path: Path) -> None:
     """Step 11 is the eleventh: its batch has the index 10."""
     ledger = Ledger([Skip(10, 20)])
     assert [adapter(tmp_path).batch_of(step, ledger) for step in (1, 10, 11, 12)] == [0, 9, 20, 21]
-
-
-def test_it_is_killed_where_sigterm_would_save_the_present_state(tmp_path: Path) -> None:
     assert adapter(tmp_path, "--enable_jit_checkpoint", "True").saves_when_stopped
 
 
