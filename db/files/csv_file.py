@@ -5,6 +5,7 @@ known. A line is never in memory beyond MAX_LINE characters.
 """
 
 import csv
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -50,31 +51,29 @@ def read_batches(
 
 def first_bad_line(path: Path, types: Mapping[str, pa.DataType]) -> str | None:
     """Return the number and the mistake of the first line that Arrow cannot read; None if all can be read."""
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = _rows(file)
-        next(rows, None)
-        try:
-            for line, cells in rows:
-                if len(cells) != len(types):
-                    return f"line {line} has {len(cells)} cells, but the header names {len(types)} columns"
-                for cell, (name, kind) in zip(cells, types.items(), strict=True):
-                    if not _fits(cell, kind):
-                        what = "a whole number" if pa.types.is_integer(kind) else "a number"
-                        return f"line {line}: {name}: {cell!r:.80} is not {what}"
-        except BadLine as error:
-            return str(error)
+    try:
+        for line, cells in _rows_below(path):
+            if len(cells) != len(types):
+                return f"line {line} has {len(cells)} cells, but the header names {len(types)} columns"
+            for cell, (name, kind) in zip(cells, types.items(), strict=True):
+                if not _fits(cell, kind):
+                    what = "a whole number" if pa.types.is_integer(kind) else "a number"
+                    return f"line {line}: {name}: {cell!r:.80} is not {what}"
+    except BadLine as error:
+        return str(error)
     return None
 
 
 def line_of(path: Path, row: int) -> int:
     """The number of the line that holds a row; both count from 1, and the header is line 1."""
+    line, _ = next(itertools.islice(_rows_below(path), row - 1, None))
+    return line
+
+
+def _rows_below(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows below the header, with bytes that are no UTF-8 replaced."""
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = _rows(file)
-        next(rows, None)
-        for number, (line, _) in enumerate(rows, start=1):
-            if number == row:
-                return line
-    raise AssertionError(f"{path} has no row {row}")
+        yield from itertools.islice(_rows(file), 1, None)
 
 
 def _rows(file: TextIO) -> Iterator[tuple[int, list[str]]]:

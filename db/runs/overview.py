@@ -83,7 +83,12 @@ def tallies(session: Session, *, runs: Sequence[Run] | None = None) -> dict[int,
         for pk in incidents.keys() | interventions.keys():
             num, num_open, unanswered = incidents.get(pk, (0, 0, 0))
             num_interventions, asking = interventions.get(pk, (0, 0))
-            found[pk] = Tally(num_open, num_interventions, unanswered + asking, num)
+            found[pk] = Tally(
+                open_incidents=num_open,
+                interventions=num_interventions,
+                waiting=unanswered + asking,
+                incidents=num,
+            )
     return found
 
 
