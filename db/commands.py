@@ -152,28 +152,25 @@ def set_fork_step(session: Session, *, run: Run, segment: Segment, first_step: i
     session.flush()
 
 
-EXTENT = ("first_step", "last_step", "num_steps")
-"""Columns of a segment that describe its steps."""
-
-
 def grow_segment(segment: Segment, *, steps: Sequence[int]) -> None:
     """Count steps that were inserted; `steps` rise."""
-    for name, value in zip(EXTENT, _grown(segment, steps), strict=True):
+    for name, value in _grown(segment, steps).items():
         setattr(segment, name, value)
 
 
 def grow_segment_soon(session: Session, segment: Segment, *, steps: Sequence[int]) -> None:
     """Count steps that were inserted, written together with other segments: see `bulk.update_soon`."""
-    bulk.update_soon(session, segment, dict(zip(EXTENT, _grown(segment, steps), strict=True)))
+    bulk.update_soon(session, segment, _grown(segment, steps))
 
 
-def _grown(segment: Segment, steps: Sequence[int]) -> tuple[int, int, int]:
+def _grown(segment: Segment, steps: Sequence[int]) -> dict[str, int]:
+    """The columns of a segment that describe its steps, with these."""
     first, last = segment.first_step, segment.last_step
-    return (
-        steps[0] if first is None else min(steps[0], first),
-        steps[-1] if last is None else max(steps[-1], last),
-        segment.num_steps + len(steps),
-    )
+    return {
+        "first_step": steps[0] if first is None else min(steps[0], first),
+        "last_step": steps[-1] if last is None else max(steps[-1], last),
+        "num_steps": segment.num_steps + len(steps),
+    }
 
 
 def add_event(session: Session, *, run: Run, **event: Any) -> bool:

@@ -92,26 +92,19 @@ def archive_run(
     _note_completion(engine, run_id)
 
 
-def steps_per_file(num_metrics: int) -> int:
-    """Return the steps of a file: it is neither large nor, for a run with many metrics, too much for the memory."""
-    return max(1, min(MAX_STEPS, MAX_VALUES // max(1, num_metrics)))
-
-
 def pack(engine: sa.Engine, *, run_id: str, turn: ArchiveLease) -> None:
     """Make blocks of the rows of the run, and let blocks end where what is archived begins or ends.
 
     Raises RunChanged, Busy.
     """
-    is_packed = False
-    while not is_packed:
+    while True:
         with writing(engine) as session:
             turn.renew(session)
             run = _ended(commands.lock_run(session, run_id=run_id))
-            if backlog.pack_some(session, run=run) is not None:
-                continue
-            for part in _archivable(queries.segments(session, run=run)):
-                blocks.cut(session, run=run, segment=part.segment, edges=[part.first, end_of(part)])
-            is_packed = True
+            if backlog.pack_some(session, run=run) is None:
+                for part in _archivable(queries.segments(session, run=run)):
+                    blocks.cut(session, run=run, segment=part.segment, edges=[part.first, end_of(part)])
+                return
 
 
 def _next_work(engine: sa.Engine, run_id: str) -> _Work | None:
@@ -119,7 +112,7 @@ def _next_work(engine: sa.Engine, run_id: str) -> _Work | None:
     with reading(engine) as session:
         run = _ended(queries.run_named(session, run_id=run_id))
         metrics = queries.metric_names(session, run=run)
-        limit = steps_per_file(len(metrics))
+        limit = max(1, min(MAX_STEPS, MAX_VALUES // max(1, len(metrics))))
         for part in _archivable(queries.segments(session, run=run)):
             if found := blocks.first_in_store(session, run_pk=run.pk, within=part, max_steps=limit):
                 numbers = metric_numbers(session, [run.pk], metrics)
@@ -210,7 +203,9 @@ def _commit(session: Session, work: _Work, file_id: int, *, turn: ArchiveLease, 
     """Let the file be kept, and delete its steps. Raises RunChanged, Busy; then nothing is changed."""
     turn.renew(session)
     run = commands.lock_run(session, run_id=work.run_id)
-    if run is None or not _is_unchanged(run, work):
+    if run is None or run.state == RunState.RUNNING:
+        raise RunChanged(CHANGED)
+    if (run.pk, run.revision) != (work.run_pk, work.revision + 1):  # the lock alone has raised it by one
         raise RunChanged(CHANGED)
     file = session.get(ArchivedFile, file_id, populate_existing=True)
     if file is None or file.state != FileState.WRITING:
@@ -219,11 +214,6 @@ def _commit(session: Session, work: _Work, file_id: int, *, turn: ArchiveLease, 
     blocks.put_away(session, run=run, file=file)
     if who is not None:
         access.record(session, who=who, action="archive steps", run=run.id, details={"place": file.place}, now=now)
-
-
-def _is_unchanged(run: Run, work: _Work) -> bool:
-    """True if the lock alone has raised the run's revision, and the run has not been resumed."""
-    return (run.pk, run.revision) == (work.run_pk, work.revision + 1) and run.state != RunState.RUNNING
 
 
 def _note_completion(engine: sa.Engine, run_id: str) -> None:

@@ -28,6 +28,10 @@ from db.store.engine import reading, writing
 class CannotBringBack(RuntimeError):
     """The steps of a file stay archived; the message is one sentence."""
 
+    def __init__(self, file: ArchivedFile, why: str) -> None:
+        steps = f"the steps {file.first_step:,} to {file.last_step:,} of the run {file.run!r}"
+        super().__init__(f"{steps} stay archived: {why}")
+
 
 def unarchive_run(
     engine: sa.Engine, *, run_id: str, turn: ArchiveLease, now: float, who: str, on_file: Callable[[Written], object]
@@ -72,15 +76,10 @@ def read_whole(file: ArchivedFile) -> StepBlock:
             raise parquet.DamagedFile("its checksum is not the one that it was written with")
         return parquet.decode_whole(io.BytesIO(content))
     except places.FileMissing as error:
-        raise CannotBringBack(
-            f"the steps {file.first_step:,} to {file.last_step:,} of the run {file.run!r} stay archived: {error}; "
-            "restore it from a backup of the place"
-        ) from error
+        raise CannotBringBack(file, f"{error}; restore it from a backup of the place") from error
     except parquet.DamagedFile as error:
-        raise CannotBringBack(
-            f"the steps {file.first_step:,} to {file.last_step:,} of the run {file.run!r} stay archived: "
-            f"{file.place}/{file.name} is damaged: {error}; restore that file from a backup of the place"
-        ) from error
+        remedy = "restore that file from a backup of the place"
+        raise CannotBringBack(file, f"{file.place}/{file.name} is damaged: {error}; {remedy}") from error
 
 
 def bring_back(session: Session, *, run: Run, file_id: int, steps: StepBlock, now: float) -> bool:
@@ -91,10 +90,7 @@ def bring_back(session: Session, *, run: Run, file_id: int, steps: StepBlock, no
     stored = blocks.put_back(session, run=run, file=file, steps=steps)
     differs = difference(steps.at(np.flatnonzero(np.isin(steps.steps, stored.steps))), stored)
     if differs is not None:
-        raise CannotBringBack(
-            f"the steps {file.first_step:,} to {file.last_step:,} of the run {run.id!r} stay archived: "
-            f"the store would have {differs}"
-        )
+        raise CannotBringBack(file, f"the store would have {differs}")
     file.state, file.changed_at = FileState.REMOVING, now
     session.flush()
     return True
