@@ -1,8 +1,8 @@
 """Upkeep of the store while collectors write: retention of the ended runs of each project, space, and last rows."""
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -43,18 +43,27 @@ def by_project(session: Session) -> dict[str, float | None]:
     return {row.project: row.days for row in session.scalars(sa.select(Retention).order_by(Retention.project))}
 
 
-def expired(session: Session, *, days: float | None, now: float) -> Sequence[Run]:
+class OldRun(NamedTuple):
+    """A run that is or would be deleted."""
+
+    pk: int
+    id: str
+    project: str
+    state: str
+
+
+FOUND = sa.select(Run.pk, Run.id, Run.project, Run.state)
+
+
+def expired(session: Session, *, days: float | None, now: float) -> list[OldRun]:
     """Runs that ended and last reported longer ago than their project keeps them, the oldest first.
 
     `days` counts for projects without days of their own; None: those keep all.
     """
     kept = sa.case((Retention.project.is_(None), sa.literal(days, sa.Float)), else_=Retention.days)
-    found = (
-        sa.select(Run)
-        .outerjoin(Retention, Retention.project == Run.project)
-        .where(Run.state != RunState.RUNNING, Run.last_report_at < now - kept * SECONDS_PER_DAY)
-    )
-    return session.scalars(found.order_by(Run.last_report_at)).all()
+    is_old = sa.and_(Run.state != RunState.RUNNING, Run.last_report_at < now - kept * SECONDS_PER_DAY)
+    found = FOUND.outerjoin(Retention, Retention.project == Run.project).where(is_old).order_by(Run.last_report_at)
+    return [OldRun(*row) for row in session.execute(found)]
 
 
 # Runs that nobody keeps any longer
@@ -64,20 +73,10 @@ BATCH_RUNS = 5
 """Runs that one transaction deletes where it locks the whole store; else it deletes those of a partition at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class OldRun:
-    """A run that is or would be deleted."""
-
-    pk: int
-    id: str
-    project: str
-    state: str
-
-
 def old_runs(engine: sa.Engine, *, days: float | None, now: float) -> list[OldRun]:
     """The runs that `prune` would delete, the oldest first; see `expired`."""
     with reading(engine) as session:
-        return [_old(run) for run in expired(session, days=days, now=now)]
+        return expired(session, days=days, now=now)
 
 
 def prune(engine: sa.Engine, *, days: float | None, now: float) -> Generator[OldRun, None, None]:
@@ -101,16 +100,12 @@ def _batches(runs: Sequence[OldRun], *, by_partition: bool) -> list[Sequence[Old
 def _delete(session: Session, batch: Sequence[OldRun], now: float) -> list[OldRun]:
     """Delete those that are still there and were not resumed in the meantime."""
     locked = commands.lock_runs(session, run_ids=[run.id for run in batch])
-    found = sa.select(Run).where(Run.pk.in_([pk for pk, _ in locked.values()]), Run.state != RunState.RUNNING)
-    runs = [_old(run) for run in session.scalars(found.order_by(Run.pk))]
+    found = FOUND.where(Run.pk.in_([pk for pk, _ in locked.values()]), Run.state != RunState.RUNNING)
+    runs = [OldRun(*row) for row in session.execute(found.order_by(Run.pk))]
     for run in runs:
         access.record(session, who=WHO, action="delete", run=run.id, details={}, now=now)
     commands.delete_runs(session, run_pks=[run.pk for run in runs])
     return runs
-
-
-def _old(run: Run) -> OldRun:
-    return OldRun(run.pk, run.id, run.project, run.state)
 
 
 # Space

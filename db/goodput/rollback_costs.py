@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
@@ -71,24 +71,22 @@ def read_rewinds(
     Every step that is on no live line any more is in exactly one of them.
     """
     forks = lineage.forks(segments)
-    rewinds = [
-        Rewind(fork.segment.number, fork.segment.reason, fork.segment.fork_step or 0, fork.discarded) for fork in forks
-    ]
     incidents = {order.id: order.incident for order in orders.values()}
-    firsts = [At(run.pk, one.discarded[0].segment, one.fork_step) for one in rewinds]
-    again = [At(run.pk, one.segment, one.fork_step) for one in rewinds]
+    firsts = [At(run.pk, fork.discarded[0].segment, fork.segment.fork_step or 0) for fork in forks]
+    again = [At(run.pk, fork.segment.number, fork.segment.fork_step or 0) for fork in forks]
     times = step_times.times_of(session, [*firsts, *again])
     return [
-        replace(
-            rewind,
+        Rewind(
+            segment=second.segment,
+            reason=fork.segment.reason,
+            fork_step=second.step,
+            discarded=fork.discarded,
             incident=incidents.get(fork.segment.order_id or 0),
             tokens=tokens,
             first_done_at=times.get(first),
             done_again_at=times.get(second),
         )
-        for fork, rewind, tokens, first, second in zip(
-            forks, rewinds, _tokens(session, run, forks), firsts, again, strict=True
-        )
+        for fork, tokens, first, second in zip(forks, _tokens(session, run, forks), firsts, again, strict=True)
     ]
 
 

@@ -22,8 +22,8 @@ def proposed(session: Session, *, run_pks: RunPks) -> Sequence[Intervention]:
 
 def to_ask(session: Session, *, run: Run) -> Intervention | None:
     """The newest proposed rollback: the one about which the trainer is asked."""
-    waiting = proposed(session, run_pks=[run.pk])
-    return next((each for each in reversed(waiting) if _is_rollback(each)), None)
+    waiting = reversed(proposed(session, run_pks=[run.pk]))
+    return next((each for each in waiting if each.kind == OrderKind.ROLLBACK and each.rewind_to is not None), None)
 
 
 def answer_to(session: Session, *, intervention: Intervention) -> PreflightAnswer | None:
@@ -76,7 +76,3 @@ def known(session: Session, *, run: Run, intervention: Intervention, now: float)
         "answered_at": None if row is None else row.answered_at,
         "answer": {} if row is None else row.answer,
     }
-
-
-def _is_rollback(intervention: Intervention) -> bool:
-    return intervention.kind == OrderKind.ROLLBACK and intervention.rewind_to is not None

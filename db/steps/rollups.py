@@ -98,7 +98,8 @@ def _seal(
     begin, end = known // size * size, (last + 1) // size * size
     steps = _with_open_bucket(session, target, new, begin, known, open_bucket)
     num_sealed = int(np.searchsorted(steps.steps, end))
-    below = _first_buckets(target, steps.at(slice(num_sealed)))
+    sealed = steps.at(slice(num_sealed))
+    below = coarsen(points_of(sealed.steps, sealed.metrics, target.numbers), size)
     _write(session, target, level, below)
     open_from, reached = end, begin
     while (last + 1) // (size := width(level := level + 1)) > known // size:
@@ -120,11 +121,6 @@ def _with_open_bucket(
     if open_bucket is not None and open_bucket.holds(target.segment, begin, known):
         return merged([open_bucket.steps, new])
     return merged([stored_steps(session, target, low=begin, high=known), new])
-
-
-def _first_buckets(target: Target, steps: StepBlock) -> Buckets:
-    """Steps in buckets of the finest level."""
-    return coarsen(points_of(steps.steps, steps.metrics, target.numbers), width(FINEST))
 
 
 def rewrite(session: Session, target: Target, steps: Ints, before: int) -> None:

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice, repeat
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Session
 
-from db.dialects.base import BINARY
+from db.dialects.base import BINARY, Columns
 from db.dialects.base import quoted as quoted
 from db.store.engine import dialect_of
 
@@ -85,34 +85,27 @@ def _write_waiting(session: Session) -> None:
         _insert(session, table, names, rows)
     while changed:
         (kind, names), objects = changed.popitem()
-        _update(session, _target(kind, names), list(objects.values()))
+        _update(session, kind, names, objects.values())
 
 
-class _Target(NamedTuple):
-    """Columns of a table that are updated: attributes, with the column and its SQL type."""
-
-    table: str
-    keys: list[tuple[str, str, sa.types.TypeEngine[Any]]]
-    changed: list[tuple[str, str, sa.types.TypeEngine[Any]]]
-
-
-@lru_cache
-def _target(kind: type[DeclarativeBase], names: tuple[str, ...]) -> _Target:
-    mapper = sa.inspect(kind)
-    columns = {attribute.key: attribute.columns[0] for attribute in mapper.column_attrs}
-    described = {name: (name, column.name, column.type) for name, column in columns.items()}
-    keys = [described[name] for name, column in columns.items() if column.primary_key]
-    return _Target(kind.__tablename__, keys, [described[name] for name in names])
-
-
-def _update(session: Session, target: _Target, rows: Sequence[DeclarativeBase]) -> None:
+def _update(
+    session: Session, kind: type[DeclarativeBase], names: tuple[str, ...], rows: Iterable[DeclarativeBase]
+) -> None:
     if session.new:
         session.flush()
     connection = session.connection()
-    attributes = [name for name, _, _ in (*target.keys, *target.changed)]
+    attributes, keys, changed = _updated_columns(kind, names)
     values = [[vars(row)[name] for name in attributes] for row in rows]
-    keys, changed = ([(name, kind) for _, name, kind in columns] for columns in (target.keys, target.changed))
-    dialect_of(connection).update(connection, target.table, keys, changed, values)
+    dialect_of(connection).update(connection, kind.__tablename__, keys, changed, values)
+
+
+@lru_cache
+def _updated_columns(kind: type[DeclarativeBase], names: tuple[str, ...]) -> tuple[list[str], Columns, Columns]:
+    """The attributes of a row's key and these, and the columns of both."""
+    columns = {attribute.key: attribute.columns[0] for attribute in sa.inspect(kind).column_attrs}
+    keys = [name for name, column in columns.items() if column.primary_key]
+    of_key, changed = ([(columns[name].name, columns[name].type) for name in some] for some in (keys, names))
+    return [*keys, *names], of_key, changed
 
 
 def _rows(columns: dict[str, Any]) -> list[tuple[Any, ...]]:

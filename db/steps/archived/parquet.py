@@ -85,7 +85,8 @@ def metadata_of(file: Any) -> pq.FileMetaData:
 
 def groups_of(metadata: pq.FileMetaData, *, first: int, end: int) -> list[int]:
     """The row groups that hold steps of [first, end)."""
-    return [number for number in range(metadata.num_row_groups) if _overlaps(metadata, number, first, end)]
+    groups = ((number, metadata.row_group(number).column(1).statistics) for number in range(metadata.num_row_groups))
+    return [number for number, steps in groups if steps.min < end and steps.max >= first]
 
 
 def decode(file: Any, *, metadata: pq.FileMetaData, groups: Sequence[int], metrics: Sequence[str]) -> StepBlock:
@@ -108,11 +109,6 @@ def decode_whole(file: Any, *, metrics: Sequence[str] | None = None) -> StepBloc
     metadata = metadata_of(file)
     names = metric_names(metadata) if metrics is None else metrics
     return decode(file, metadata=metadata, groups=range(metadata.num_row_groups), metrics=names)
-
-
-def _overlaps(metadata: pq.FileMetaData, number: int, first: int, end: int) -> bool:
-    bounds = metadata.row_group(number).column(1).statistics
-    return bool(bounds.min < end and bounds.max >= first)
 
 
 # Arrow's own conversion to numpy imports pandas: 50 MB that a collector does not need.
