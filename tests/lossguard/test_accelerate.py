@@ -135,31 +135,15 @@ def test_a_loader_that_was_given_up_is_not_taken_for_the_one_in_use() -> None:
     assert not training.accelerator.gradient_state.in_dataloader
 
 
-def checkpoints_of(training: Training, folder: Path, **options: Any) -> AcceleratorCheckpoints:
-    return AcceleratorCheckpoints(training.accelerator, folder, **options)
-
-
 def trained(folder: Path) -> tuple[Training, AcceleratorCheckpoints]:
     """Checkpoints of the steps 0 to 3."""
     training = Training(Options())
-    checkpoints = checkpoints_of(training, folder)
+    checkpoints = AcceleratorCheckpoints(training.accelerator, folder)
     stream = MicroBatches(training.loader)
     for step in range(4):
         checkpoints.save(step, {"step": step})
         training.step([next(stream), next(stream)])
     return training, checkpoints
-
-
-def test_a_checkpoint_with_a_changed_or_missing_file_is_passed_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    _, checkpoints = trained(tmp_path)
-    weights = tmp_path / "step-000000003/state/optimizer.bin"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    (tmp_path / "step-000000002/state/scheduler.bin").unlink()
-    assert checkpoints.load(9) == {"step": 1}
-    assert "state/optimizer.bin is damaged" in caplog.text
-    assert "state/scheduler.bin is not a file of this checkpoint" in caplog.text
 
 
 def test_a_scheduler_that_accelerate_does_not_know_is_refused_and_what_it_wraps_is_known(tmp_path: Path) -> None:
@@ -186,13 +170,6 @@ def test_a_checkpoint_at_a_url_is_restored_and_read_from_a_copy_that_does_not_st
     assert checkpoints.load(3) == {"step": 3}
     assert training.final() == saved
     assert AcceleratorCheckpoints(training.accelerator, url).steps() == [3]
-
-
-def test_the_discarded_branch_moves_aside(tmp_path: Path) -> None:
-    _, checkpoints = trained(tmp_path)
-    checkpoints.discard_after(1)
-    assert checkpoints.steps() == [0, 1]
-    assert sorted(path.name for path in (tmp_path / "discarded").iterdir()) == ["step-000000002", "step-000000003"]
 
 
 def test_what_is_not_restored_as_it_was_saved_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

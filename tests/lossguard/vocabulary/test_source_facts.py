@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,34 +53,25 @@ def test_an_onset_is_known_to_within_the_steps_that_a_row_may_hide() -> None:
     assert SourceFacts(stride=10, averaged=True).uncertain_steps == 19
 
 
+MEAN = SourceFacts(averaged=True, nan_filtered=True)
+
+
 @pytest.mark.parametrize(
     ("config", "facts"),
     [
-        ({"lr": 0.1}, EVERY_STEP),
-        (
-            {"logging_nan_inf_filter": True, "logging_steps": 10, "logging_strategy": "steps"},
-            SourceFacts(stride=10, averaged=True, nan_filtered=True),
-        ),
+        ({"logging_steps": 10, "logging_strategy": "steps"}, replace(MEAN, stride=10)),
+        ({"logging_nan_inf_filter": "True", "logging_steps": "5"}, replace(MEAN, stride=5)),
         ({"logging_nan_inf_filter": False, "logging_steps": 1.0}, EVERY_STEP),
-        (
-            {"model": {"layers": 2}, "args": {"logging_nan_inf_filter": True, "logging_steps": 10}},
-            SourceFacts(stride=10, averaged=True, nan_filtered=True),
-        ),
-        ({"logging_nan_inf_filter": True, "logging_steps": 0.05}, SourceFacts(averaged=True, nan_filtered=True)),
-        (
-            {"logging_nan_inf_filter": True, "logging_steps": float("nan")},
-            SourceFacts(averaged=True, nan_filtered=True),
-        ),
-        ({"logging_nan_inf_filter": True, "logging_steps": "many"}, SourceFacts(averaged=True, nan_filtered=True)),
-        (
-            {"logging_nan_inf_filter": "True", "logging_steps": "5"},
-            SourceFacts(stride=5, averaged=True, nan_filtered=True),
-        ),
-        (
-            {"logging_nan_inf_filter": True, "logging_steps": 10, "logging_strategy": "epoch"},
-            SourceFacts(averaged=True, nan_filtered=True),
-        ),
+        ({"logging_steps": 0.05}, MEAN),
+        ({"logging_steps": float("nan")}, MEAN),
+        ({"logging_steps": "many"}, MEAN),
+        ({"logging_steps": 10, "logging_strategy": "epoch"}, MEAN),
     ],
 )
 def test_the_arguments_of_the_trainer_say_how_its_loss_is_logged(config: dict[str, Any], facts: SourceFacts) -> None:
-    assert facts_of(config) == facts
+    arguments = {"logging_nan_inf_filter": True} | config
+    assert facts_of(arguments) == facts_of({"model": {"layers": 2}, "args": arguments}) == facts
+
+
+def test_any_other_configuration_has_no_facts() -> None:
+    assert facts_of({"lr": 0.1}) == EVERY_STEP
