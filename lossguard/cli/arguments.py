@@ -13,7 +13,8 @@ MODULE_OF = {
     **dict.fromkeys(("approve", "reject", "rollback", "hold", "release", "note"), "steering"),
     **{name: name for name in ("policy", "export", "launch")},
     **dict.fromkeys(("import", "watch"), "sources"),
-    **{name: name for name in ("sync", "trim", "doctor", "completion")},
+    **dict.fromkeys(("sync", "trim"), "spools"),
+    **{name: name for name in ("doctor", "completion")},
 }
 """The commands, each with its module in `lossguard.cli.commands`."""
 POSIX = ("fcntl", "resource", "termios")

@@ -1,18 +1,15 @@
-"""The runs that a command means: by name, by search, or by their folders."""
+"""The run that a command means: RUN is the id of a run, the beginning of one, its name, or `latest`."""
 
 import argparse
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from lossguard.cli.errors import CommandError, ExitCode
 from lossguard.client.client import Client
-from lossguard.vocabulary.errors import ConfigurationError, NotFound
+from lossguard.vocabulary.errors import NotFound
 from lossguard.vocabulary.protocol import is_run_id
-
-# RUN: the id of a run, the beginning of one, its name, or `latest`.
 
 LATEST = "latest"
 MAX_CANDIDATES = 8
@@ -87,14 +84,3 @@ def chosen(text: str, runs: Sequence[Found]) -> str:
 def _described(run: Found) -> str:
     named = f", {run['name']}" if run["name"] and run["name"] != run["id"] else ""
     return f"{run['id']} ({run['state']}{named})"
-
-
-# Folders of runs below a directory, for the commands that work on all of them.
-
-
-def run_folders_in(directory: Path) -> list[Path]:
-    """The folders with spools or with what was made of them. Raises ConfigurationError where there are none."""
-    runs = {path.parent for pattern in ("*.spool", "*.control") for path in directory.rglob(pattern)}
-    if not runs:
-        raise ConfigurationError(f"there are no spools in {directory}")
-    return sorted(runs)

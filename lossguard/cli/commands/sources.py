@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.cli.arguments import add_pattern_option
-from lossguard.cli.commands.sync import delivered
+from lossguard.cli.commands.spools import delivered
 from lossguard.cli.connection import add_json_option
 from lossguard.cli.errors import CommandError, ExitCode
 from lossguard.cli.progress import ProgressBar

@@ -1,4 +1,4 @@
-"""`lossguard sync`: deliver spools that were not delivered."""
+"""`lossguard sync` and `lossguard trim`: deliver spools that were not delivered, and make delivered ones smaller."""
 
 import argparse
 from collections.abc import Callable
@@ -6,41 +6,65 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lossguard.cli.connection import add_options, settings_of
+from lossguard.cli.connection import add_json_option, add_options, settings_of
 from lossguard.cli.errors import CommandError
-from lossguard.cli.named_run import run_folders_in
 from lossguard.cli.terminal import print_json, printable
 from lossguard.client.client import Client
 from lossguard.delivery.sender import Sender
 from lossguard.run.settings import Settings
-from lossguard.spool.archive import deliver_again
+from lossguard.spool import archive
+from lossguard.spool.archive import Keep
 from lossguard.spool.spool import session_of, spools_in
 from lossguard.spool.spool_reader import acknowledged, is_delivered
 from lossguard.spool.writer import DELIVERS, known_writer
-from lossguard.vocabulary.errors import LogOnce
-from lossguard.vocabulary.wording import plural
+from lossguard.vocabulary.errors import ConfigurationError, LogOnce
+from lossguard.vocabulary.wording import form, plural
 
+DIRECTORY = "LOSSGUARD_DIR, or the folder of a project or a run"
 MAX_FAILURES = 5
 """Failed attempts in a row after which `sync` stops trying to deliver a run."""
 
 
 def add_to(commands: Any) -> None:
     parser = commands.add_parser("sync", help="deliver the spools in a directory and its subdirectories")
-    parser.add_argument("directory", type=Path, help="LOSSGUARD_DIR, or the folder of a project or a run")
+    parser.add_argument("directory", type=Path, help=DIRECTORY)
     parser.add_argument(
         "--again", action="store_true", help="deliver everything once more: to another collector, or to a restored one"
     )
     add_options(parser, "report")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=sync)
+    parser = commands.add_parser("trim", help="make the delivered spools in a directory and its subdirectories smaller")
+    parser.add_argument("directory", type=Path, help=DIRECTORY)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--keep",
+        choices=[Keep.COMPRESSED.value, Keep.UNDELIVERED.value],
+        default=Keep.COMPRESSED.value,
+        help="compressed (default): every line, with gzip; undelivered: no delivered step, only what a resume needs",
+    )
+    what.add_argument("--restore", action="store_true", help="undo the compression")
+    add_json_option(parser)
+    parser.set_defaults(run=trim)
 
 
-def run(options: argparse.Namespace) -> int:
+def _runs_in(directory: Path) -> list[Path]:
+    """The folders with spools or with what was made of them. Raises ConfigurationError where there are none."""
+    runs = {path.parent for pattern in ("*.spool", "*.control") for path in directory.rglob(pattern)}
+    if not runs:
+        raise ConfigurationError(f"there are no spools in {directory}")
+    return sorted(runs)
+
+
+# sync
+
+
+def sync(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    directory, runs = options.directory, run_folders_in(options.directory)
+    directory, runs = options.directory, _runs_in(options.directory)
     if options.again:
         try:
             for each in runs:
-                deliver_again(each)
+                archive.deliver_again(each)
         except OSError as problem:
             raise CommandError(f"{directory} cannot be written ({problem.strerror}); nothing was lost") from None
     problems = {each: _deliver(each, settings, quiet=options.json) for each in runs}
@@ -82,3 +106,36 @@ def delivered(run: Path, settings: Settings, progress: Callable[[float], None] =
     if not sender.delivered:
         return sender.problem
     return f"delivered, except {left}" if left else ""
+
+
+# trim
+
+
+def trim(options: argparse.Namespace) -> int:
+    try:
+        (_restore if options.restore else _trim)(options)
+    except OSError as problem:
+        done = "restored" if options.restore else "trimmed"
+        raise CommandError(f"{options.directory} cannot be {done} ({problem.strerror}); nothing was lost") from None
+    return 0
+
+
+def _trim(options: argparse.Namespace) -> None:
+    num_spools = num_before = num_after = 0
+    try:
+        for folder in _runs_in(options.directory):
+            for _, before, after in archive.trim(folder, Keep(options.keep)):
+                num_spools, num_before, num_after = num_spools + 1, num_before + before, num_after + after
+    finally:
+        if options.json:
+            print_json({"spools": num_spools, "bytes_before": num_before, "bytes_after": num_after})
+        else:
+            print(f"{plural(num_spools, 'delivered spool')} trimmed from {num_before:,} to {num_after:,} bytes")
+
+
+def _restore(options: argparse.Namespace) -> None:
+    num_spools = sum(1 for folder in _runs_in(options.directory) for _ in archive.restore(folder))
+    if options.json:
+        print_json({"restored": num_spools})
+    else:
+        print(f"{plural(num_spools, 'spool')} restored; sync delivers {form(num_spools, 'it', 'them')} again")

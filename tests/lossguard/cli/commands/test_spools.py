@@ -31,7 +31,7 @@ def test_sync_delivers_every_offline_run_once(collector: FakeCollector, spools: 
 
 @pytest.mark.slow
 def test_sync_reports_that_no_collector_answers(spools: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lossguard.cli.commands.sync.MAX_FAILURES", 2)
+    monkeypatch.setattr("lossguard.cli.commands.spools.MAX_FAILURES", 2)
     assert "no collector answers" in cli.fails(1, "sync", str(spools), "--url", "http://127.0.0.1:9")
 
 
