@@ -49,7 +49,7 @@ def test_without_limits_every_order_is_carried_out() -> None:
         (
             "allow_lr_scale=false",
             {"lr_scale": 0.5},
-            "limits: it multiplies the learning rate by 0.5, and allow_lr_scale=f",
+            "limits: it multiplies the learning rate by 0.5, and allow_lr_scale=false",
         ),
         ("not_after=0.9", {}, "limits: step 100 lies after 0.9 of the run's 100 steps (not_after=0.9)"),
         ("mode=approve", {}, "approval: no person has approved it (mode=approve)"),
