@@ -63,8 +63,8 @@ class RecordingRun(SpooledRun):
         writer = writer_of(directory, self._session)
         self.describe()
         if client is not None:
-            sampler: HardwareSampler | None = None
-            if (interval := settings.hardware_interval) is not None:
+            sampler, interval = None, settings.hardware_interval
+            if interval is not None:
                 sampler = HardwareSampler(directory, interval=interval, newest_step=lambda: self.newest_step)
             self._sender = Sender(
                 *(directory, client, self.log_once, writer),

@@ -164,8 +164,7 @@ class SpooledRun(Run):
                 "source",
                 f"declare: {', '.join(unread)} says nothing of a source; it has {', '.join(EVERY_STEP.to_details())}",
             )
-        record = {"event": str(kind), "step": None, "time": now, "details": plain_json(details)}
-        self._put_in_segment(record)
+        self._put_in_segment({"event": str(kind), "step": None, "time": now, "details": plain_json(details)})
 
     @never_raises
     def expect(self, /, *, next_report_in: float) -> None:
@@ -198,8 +197,7 @@ class SpooledRun(Run):
             **numbers,
         )
         step = checked_step(step)
-        record = {"event": PROBE, "step": step, "time": time.time(), "details": probe.to_details()}
-        self._put_in_segment(record)
+        self._put_in_segment({"event": PROBE, "step": step, "time": time.time(), "details": probe.to_details()})
 
     def doubt(self, step: int) -> str | None:
         with self._writer.lock:

@@ -68,8 +68,6 @@ class History:
         return any(rewound_to < step for rewound_to in self.rewound_to[num_rollbacks:])
 
     def _add(self, record: dict[str, Any], session: str) -> None:
-        if "segment" in record:
-            self.num_segments += "repeated" not in record
         if record["key"] is not None:  # an order was answered, or carried out by the segment
             self.answered.add(record["key"])
         applied = record.get("applied") or {}
@@ -82,6 +80,7 @@ class History:
         if "segment" in record:
             self.newest_segment_at = max(self.newest_segment_at, record["time"])
         if "segment" in record and "repeated" not in record:
+            self.num_segments += 1
             if record["segment"] == 0 or "resume_from" in applied:
                 self.resume_from = applied.get("resume_from")
             self.begin_segment(f"{session}-{record['segment']}", record["reason"], record["fork_step"], applied)

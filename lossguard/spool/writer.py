@@ -53,11 +53,6 @@ class Writer:
         return cls(id=match[1], session=match[2], process=match[3])
 
 
-def new_writer_id() -> str:
-    """A random id for a folder."""
-    return os.urandom(16).hex()
-
-
 def this_process() -> str:
     """This process as pid@host."""
     return f"{os.getpid()}@{re.sub('[^!-~]', '_', socket.gethostname())[:128] or 'unknown'}"
@@ -94,12 +89,11 @@ def known_writer(directory: Path, session: str) -> Writer | None:
 
 def _new_id(directory: Path) -> str:
     """Random. If it cannot be saved, a restart counts as another folder: it waits for the lease to run out."""
-    id = new_writer_id()
+    id = os.urandom(16).hex()
     partial = directory / f"{WRITER_FILE}.partial"
     try:
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write(f"{id}\n")
+        partial.touch(mode=0o600)
+        partial.write_text(f"{id}\n")
         partial.replace(directory / WRITER_FILE)
     except OSError:
         partial.unlink(missing_ok=True)

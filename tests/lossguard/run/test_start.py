@@ -13,7 +13,7 @@ import pytest
 import lossguard
 from lossguard.run.start import wait_for_lease
 from lossguard.spool.spool import spools_in
-from lossguard.spool.writer import Writer, new_writer_id
+from lossguard.spool.writer import Writer
 from tests.lossguard.collectors import Answer, FakeCollector
 from tests.lossguard.delivery.runs import online, with_heartbeat
 from tests.lossguard.recorded import offline, records
@@ -118,7 +118,7 @@ def test_a_run_that_has_ended_leaves_its_folder_to_other_processes(tmp_path: Pat
 
 
 IN_USE = "process 7@node-1 writes the run 'r', and its lease ends in 20 s"
-ME = Writer(id=new_writer_id(), session="1", process="1@host")
+ME = Writer(id="a" * 32, session="1", process="1@host")
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lossguard.spool.writer import WRITER_FILE, Writer, known_writer, new_writer_id, this_process, writer_of
+from lossguard.spool.writer import WRITER_FILE, Writer, known_writer, this_process, writer_of
 
 SESSIONS = st.text("0123456789abcdef", min_size=1, max_size=63)
 PROCESSES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=160)
@@ -16,7 +16,7 @@ PROCESSES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_s
 @given(SESSIONS, PROCESSES)
 @example("1", this_process())
 def test_a_writer_survives_the_header(session: str, process: str) -> None:
-    writer = Writer(id=new_writer_id(), session=session, process=process)
+    writer = Writer(id="a" * 32, session=session, process=process)
     assert Writer.from_header(writer.to_header()) == writer
 
 
