@@ -191,7 +191,7 @@ def readers(directory: Path) -> Read:
     machine, gpus = _attempt(lambda: MachineReader(directory)), _attempt(GpuReader)
 
     def read() -> dict[str, Mapping[str, float]]:
-        values = {} if machine is None else {MACHINE: _attempt(machine.read) or {}}
+        values: dict[str, Mapping[str, float]] = {} if machine is None else {MACHINE: _attempt(machine.read) or {}}
         return values if gpus is None else values | (_attempt(gpus.read) or {})
 
     return read
