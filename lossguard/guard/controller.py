@@ -277,21 +277,19 @@ class Controller:
 
     def _decide(self) -> Boundary:
         self._saver.settle()
-        self._execute_orders(is_last=self.step >= self._until)
+        combined = self._exchange_state(wait=self.step >= self._until)
+        while combined.order and self._inbox.carry_out():
+            pass
         self._find_later_samples()
         if not self._stopping and self.step < self._until:
             self.remedies.update(self.step)
             self._saver.save_if_due(self.step, self._position.state)
-        if self._restored:
-            self._compare_from_here()
+        if self._restored:  # what the comparison has found, or is on its way, is about batches that the run has left
+            self.ranks.exchange(RankState(self.step), wait=True)
+            self._num_returned, self._newest_returned = 0, -1
+            self.comparison.restored(self.ledger, self._position.cursor)
         self.run.batch_index = self._position.batch
         return Boundary(self.step, self.run.batch_index, self._restored, self._stopping, self._position.cursor)
-
-    def _compare_from_here(self) -> None:
-        """Forget what the comparison found before the restore, about batches that the run has left."""
-        self.ranks.exchange(RankState(self.step), wait=True)  # what is on its way is of before, too
-        self._num_returned, self._newest_returned = 0, -1
-        self.comparison.restored(self.ledger, self._position.cursor)
 
     def resumes_at(self) -> int:
         """The step at which `open` resumes the run, if its checkpoint is intact; 0 without one."""
@@ -367,11 +365,6 @@ class Controller:
         self._position.restore(step, not_before=not_before)
         self._position.cursor = self._first_available(self._position.cursor)
         self._restored = True
-
-    def _execute_orders(self, *, is_last: bool) -> None:
-        combined = self._exchange_state(wait=is_last)
-        while combined.order and self._inbox.carry_out():
-            pass
 
     def _exchange_state(self, *, wait: bool) -> RankState:
         """Tell the other ranks of a signal or an order, and learn of theirs."""

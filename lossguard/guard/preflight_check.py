@@ -20,8 +20,6 @@ from lossguard.vocabulary.wire import MAX_CHARACTERS, Answer, Question
 
 TEXT_SECONDS = 600.0
 """Between the texts of two proposals; each has those of at most `wire.MAX_TEXTS` batches."""
-ReadText = Callable[[int], str]
-"""The text of a batch, by its index."""
 
 
 class PreflightCheck:
@@ -29,8 +27,8 @@ class PreflightCheck:
 
     def __init__(self, run: Run, checkpoints: CheckpointStore, limits: LimitsInForce, log_once: LogOnce) -> None:
         self._run, self._checkpoints, self._limits, self._log_once = run, checkpoints, limits, log_once
-        self.read_text: ReadText | None = None
-        """Gives the text of a batch; None: the loop gave no decoder, or its data cannot be read out of turn."""
+        self.read_text: Callable[[int], str] | None = None
+        """Gives the text of a batch by its index; None: there is no decoder, or the data cannot be read out of turn."""
         self._answered: str | None = None
         self._texts: dict[tuple[int, int], tuple[tuple[int, str], ...]] = {}  # of the last proposal
         self._read_at = -math.inf  # when they were read, in monotonic seconds

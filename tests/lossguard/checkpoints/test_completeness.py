@@ -10,11 +10,12 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD, Adam, Optimizer, lr_scheduler
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from lossguard import ConfigurationError, Guard
 from lossguard.torch import Batches, Checkpoints
 from tests.lossguard.checkpoints.box import Box
+from tests.lossguard.guard.data.numbers import Numbers
 from tests.lossguard.scripted import Indices, ScriptedRun
 
 pytestmark = pytest.mark.slow
@@ -156,14 +157,18 @@ def test_an_ema_of_the_model_is_missed_and_one_of_another_model_is_not(tmp_path:
     assert refusal(tmp_path / "c", **given, ema=ema) == ""
 
 
-class Loader(DataLoader[Any]):
-    """As torchdata's: it goes on where its state says."""
+class NeverRestored:
+    """A state that nobody restores."""
 
     def state_dict(self) -> dict[str, int]:
         return {}
 
     def load_state_dict(self, state: Any) -> None:
         raise AssertionError("nobody restores it")
+
+
+class Loader(NeverRestored, DataLoader[Any]):
+    """As torchdata's: it goes on where its state says."""
 
 
 class Positioned(Sampler[int]):
@@ -207,7 +212,7 @@ class Curriculum(Sampler[int]):
         self.losses = state["losses"]
 
 
-class Endless:
+class Endless(NeverRestored):
     """An iterator with a state."""
 
     def __iter__(self) -> "Endless":
@@ -216,28 +221,14 @@ class Endless:
     def __next__(self) -> int:
         return 1
 
-    def state_dict(self) -> dict[str, int]:
-        return {}
-
-    def load_state_dict(self, state: Any) -> None:
-        raise AssertionError("nobody restores it")
-
 
 def loader_of(sampler: Sampler[int]) -> DataLoader[Any]:
-    return DataLoader(Numbers(), sampler=sampler)
-
-
-class Numbers(Dataset[int]):
-    def __getitem__(self, index: int) -> int:
-        return index
-
-    def __len__(self) -> int:
-        return 8
+    return DataLoader(Numbers(8), sampler=sampler)
 
 
 def test_data_whose_position_the_guard_keeps_is_not_restored_a_second_time(tmp_path: Path) -> None:
     """Restored by both, a loader began an epoch in its middle, and its skip counted from there."""
-    loader, sampler, endless, box = Loader(Numbers()), Positioned(), Endless(), Box()
+    loader, sampler, endless, box = Loader(Numbers(8)), Positioned(), Endless(), Box()
     cases: list[tuple[Any, Any]] = [
         (loader, loader),
         (Batches(loader), loader),
