@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,7 +105,11 @@ class WatchedSource:
                 facts = follower.facts
             self.say(f"{place} ({format}) is recorded as run {run_id} of project {self.project}")
             recorder = RunRecorder(run, self.names, facts, say=self.say)
-            save = partial(self._save, directory, format, place)
+
+            def save(newest: PlacedRow) -> None:
+                known = Saved(newest.row.step, newest.position, dict(self.names.chosen), format, str(place))
+                positions.save(directory, known)
+
             try:
                 if self._follow(follower, recorder, save, found):
                     if not self.num_rows and saved is None:
@@ -120,10 +123,6 @@ class WatchedSource:
             run.finish(state, timeout=FINISH_SECONDS)
             is_online = self.settings.mode is Mode.ONLINE
             self.is_delivered = run.is_written and (not is_online or all(map(is_delivered, spools_in(directory))))
-
-    def _save(self, directory: Path, format: str, place: Path, newest: PlacedRow) -> None:
-        chosen = dict(self.names.chosen)
-        positions.save(directory, Saved(newest.row.step, newest.position, chosen, format, str(place)))
 
     def _registration(self, run_id: str, place: Path) -> dict[str, Any]:
         name = self.name or (place.resolve().name if place.is_dir() else name_of(place))

@@ -138,6 +138,23 @@ def trainer_in(
     )
 
 
+def guarded(
+    folder: Path,
+    data: Any,
+    orders: Any = None,
+    *,
+    every: int = 5,
+    store: str = "lossguard",
+    keep: int | None = None,
+    resume_from: int | None = None,
+    **options: Any,
+) -> tuple[Any, LoggedRun]:
+    """A Trainer under a guard, and its run."""
+    trainer, run = trainer_in(folder, data, **options), LoggedRun(orders)
+    guard(trainer, run, every=every, store=store, keep=keep, resume_from=resume_from)
+    return trainer, run
+
+
 def train_offline(folder: Path, **options: Any) -> Any:
     """A guarded training whose run is recorded in `folder` alone."""
     trainer = trainer_in(folder, Rows(46), max_steps=30, **options)

@@ -12,26 +12,11 @@ from lossguard import Skip
 from lossguard.hf import guard
 from lossguard.vocabulary.protocol import SKIPPED_SAMPLE_RETURNED
 from lossguard.vocabulary.wording import size
-from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, Traced, filtered, state_of, trainer_in
+from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, Traced, filtered, guarded, state_of, trainer_in
 from tests.lossguard.scripted import rollback
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
-
-
-def guarded(
-    folder: Path,
-    data: Any,
-    orders: Any = None,
-    *,
-    every: int = 5,
-    store: str = "lossguard",
-    resume_from: int | None = None,
-    **options: Any,
-) -> tuple[Any, LoggedRun]:
-    trainer, run = trainer_in(folder, data, **options), LoggedRun(orders)
-    guard(trainer, run, every=every, store=store, resume_from=resume_from)
-    return trainer, run
 
 
 def _without_times(history: list[dict[str, Any]], *others: str) -> list[dict[str, Any]]:

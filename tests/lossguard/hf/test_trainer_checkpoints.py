@@ -1,4 +1,5 @@
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import transformers
 from lossguard.hf import guard
 from lossguard.hf.trainer_checkpoints import TrainerProgress
 from lossguard.vocabulary.wording import size
+from tests.lossguard.hf import small
 from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, filtered, state_of, trainer_in
 from tests.lossguard.scripted import rollback
 
@@ -16,11 +18,7 @@ trainer_utils: Any = transformers.trainer_utils
 pytestmark = pytest.mark.system
 
 
-def guarded(folder: Path, data: Any, orders: Any = None, *, every: int = 5, **options: Any) -> tuple[Any, LoggedRun]:
-    keep = options.pop("keep", 20)
-    trainer, run = trainer_in(folder, data, **options), LoggedRun(orders)
-    guard(trainer, run, every=every, store="hf", keep=keep)
-    return trainer, run
+guarded = partial(small.guarded, store="hf", keep=20)
 
 
 def checkpoints_in(folder: Path) -> list[str]:

@@ -1,13 +1,11 @@
-import io
 from itertools import groupby
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
+from tests.trainer.lab.small import shown, small_lab
 from trainer.lab.abilities import KINDS, ability_runs, copying, kinds_of, show_abilities
-from trainer.lab.training import Lab
 
 
 def test_every_byte_of_a_piece_of_python_has_its_kind() -> None:
@@ -40,12 +38,9 @@ def test_a_model_that_copies_has_a_lower_loss_the_second_time() -> None:
 
 @pytest.mark.slow
 def test_a_training_is_measured_at_each_of_its_checkpoints(tmp_path: Path) -> None:
-    small = ["model.context=63", "model.layers=1", "model.width=8", "data.batch_size=2", "evaluate_windows=4"]
-    (result,) = ability_runs(Lab(folder=tmp_path, num_seeds=1, steps=10, overrides=small))
+    (result,) = ability_runs(small_lab(tmp_path, "model.context=63", steps=10))
     assert result.steps[-1] == 10
     assert len(result.steps) == len(result.copied) == len(result.kinds["bracket"])
     assert set(result.kinds) == set(KINDS)
     assert len(result.positions) == 7
-    output = io.StringIO()
-    show_abilities([result], Console(file=output, width=150))
-    assert "its copy" in output.getvalue()
+    assert "its copy" in shown(show_abilities, [result])

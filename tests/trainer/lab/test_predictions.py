@@ -1,11 +1,10 @@
-import io
 import math
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
+from tests.trainer.lab.small import shown, small_lab
 from trainer.lab.predictions import (
     TEMPERATURES,
     Calibration,
@@ -16,13 +15,6 @@ from trainer.lab.predictions import (
     show_calibrations,
     show_samplings,
 )
-from trainer.lab.training import Lab
-
-SMALL = ["model.context=8", "model.layers=1", "model.width=8", "data.batch_size=2", "evaluate_windows=4"]
-
-
-def small_lab(folder: Path) -> Lab:
-    return Lab(folder=folder, num_seeds=1, steps=2, overrides=SMALL)
 
 
 def test_a_model_that_is_right_as_often_as_it_says_has_no_calibration_error() -> None:
@@ -51,9 +43,7 @@ def test_a_model_that_predicts_smoothed_targets_has_the_loss_floor() -> None:
 def test_each_smoothing_is_measured(tmp_path: Path) -> None:
     results = list(calibrations(small_lab(tmp_path)))
     assert [each.smoothing for each in results] == [0.0, 0.1, 0.3]
-    output = io.StringIO()
-    show_calibrations(results, Console(file=output, width=150))
-    assert f"{results[2].loss_floor:.3f}" in output.getvalue()
+    assert f"{results[2].loss_floor:.3f}" in shown(show_calibrations, results)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
@@ -72,6 +62,4 @@ def test_a_trained_model_is_sampled_at_every_temperature(tmp_path: Path) -> None
     results = list(samplings(small_lab(tmp_path)))
     assert [each.temperature for each in results] == list(TEMPERATURES)
     assert len({each.loss for each in results}) == 1
-    output = io.StringIO()
-    show_samplings(results, Console(file=output, width=150))
-    assert output.getvalue().count(f"{results[0].loss:.4g}") == 3
+    assert shown(show_samplings, results).count(f"{results[0].loss:.4g}") == 3

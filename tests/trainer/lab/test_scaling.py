@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.trainer.lab.small import small_lab
 from trainer.lab import scaling
 from trainer.lab.scaling import ScalingRun, fit_power_law, scaling_runs, summarise
-from trainer.lab.training import Lab
 
 COMPUTE = [1e9, 1e10, 4e10, 3e11, 1e12]
 
@@ -40,8 +40,7 @@ def test_the_exponent_has_a_standard_error_over_the_seeds_and_the_largest_size_i
 def test_every_size_is_trained_on_its_tokens_per_parameter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "WIDTHS", (8,))
     monkeypatch.setattr(scaling, "CHINCHILLA_RATIO", 0.01)
-    small = ["model.context=8", "model.layers=1", "data.batch_size=2", "evaluate_windows=4"]
-    (run,) = scaling_runs(Lab(folder=tmp_path, seed=5, num_seeds=1, overrides=small))
+    (run,) = scaling_runs(small_lab(tmp_path, seed=5, steps=None))
     assert run.parameters == 256 * 8 + 12 * 8 * 8 + 3 * 8
     assert run.tokens == 16 * math.ceil(0.01 * run.parameters / 16)
     assert run.flops_6nd == 6 * run.parameters * run.tokens

@@ -1,12 +1,11 @@
-import io
 import json
 import math
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.trainer.lab.small import shown
 from tests.trainer.small import TEXT, small_recipe
 from trainer.cli import app
 from trainer.config import load_recipe
@@ -35,10 +34,9 @@ def test_a_switch_is_described_by_losses_and_costs(tmp_path: Path) -> None:
     assert result.bits_per_token == pytest.approx(result.held_out_loss / math.log(2))
     assert result.tokens_per_parameter * result.flops_6nd == pytest.approx(6 * (30 * 64) ** 2)
     assert math.isfinite(result.own_continuations.excess.mean)
-    output = io.StringIO()
-    show_switches([result], Console(file=output, width=200))
-    assert "small" in output.getvalue()
-    assert "tokens per parameter (Chinchilla: about 20)" in output.getvalue()
+    text = shown(show_switches, [result])
+    assert "small" in text
+    assert "tokens per parameter (Chinchilla: about 20)" in text
 
 
 @pytest.mark.parametrize("every", [0, 2, 50])

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainer.lab.small import small_lab
 from trainer.config import load_recipe
 from trainer.lab import unstable
 from trainer.lab.results import to_json
-from trainer.lab.training import Lab
 from trainer.lab.unstable import RECIPE, SAFEGUARDS, Safeguard, unstable_runs
 
 
@@ -27,14 +27,13 @@ def test_every_safeguard_changes_one_setting_of_the_unstable_recipe() -> None:
 def test_a_run_of_the_sweep_is_the_run_that_the_recipe_describes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = ["model.context=8", "model.layers=1", "model.width=8", "data.batch_size=2"]
     chosen = (
         Safeguard("none"),
         Safeguard("skip", skips_outliers=True),
         Safeguard("clip", ("optimizer.clip_norm=1.0",)),
     )
     monkeypatch.setattr(unstable, "SAFEGUARDS", chosen)
-    runs = list(unstable_runs(Lab(folder=tmp_path, num_seeds=2, steps=6, overrides=small)))
+    runs = list(unstable_runs(small_lab(tmp_path, num_seeds=2, steps=6)))
     assert [(run.safeguard, run.seed, len(run.curve)) for run in runs] == [
         (safeguard.name, seed, 6) for seed in (1, 2) for safeguard in chosen
     ]
