@@ -8,9 +8,9 @@ from torch import nn
 from trainer.config import Recipe
 from trainer.data.batches import TokenBatches, bytes_per_token, open_batches
 from trainer.data.held_out import HeldOut
-from trainer.errors import UsageError
+from trainer.errors import UsageError, require
 from trainer.model import GPT
-from trainer.ranks import check_batch_size, local_rank, parallelize, rank_and_size
+from trainer.ranks import local_rank, parallelize, rank_and_size
 from trainer.schedule import build_optimizer
 from trainer.throughput import Throughput, peak_flops
 
@@ -38,13 +38,14 @@ class Components:
 def build_components(recipe: Recipe) -> Components:
     """Seeds torch's generator. Raises UsageError for settings that cannot be used."""
     device = choose_device(recipe.device)
-    check_batch_size(recipe.data.batch_size)
+    rank, num_ranks = rank_and_size()
+    allowed = f"a multiple of {num_ranks} processes"
+    require("data.batch_size", recipe.data.batch_size, recipe.data.batch_size % num_ranks == 0, allowed)
     torch.manual_seed(recipe.seed)
     batches, held_out = open_batches(recipe)
     model = GPT(recipe.model).to(device)
     network = parallelize(model, recipe.parallel)
     optimizer = build_optimizer(model, recipe.optimizer)
-    rank, num_ranks = rank_and_size()
     if rank > 0:
         torch.manual_seed(recipe.seed + rank)  # the weights are the same on all ranks, the dropout is not
     return Components(

@@ -199,15 +199,10 @@ class Recipe:
     probe_prompts: tuple[str, ...] = ()
     """The prompts; the last token of each is the target. Empty: the prompts of trainer/probes.py (bytes only)."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """See ModelConfig."""
     data: DataConfig = field(default_factory=DataConfig)
-    """See DataConfig."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """See OptimizerConfig."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    """See ObjectiveConfig."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    """See CheckpointConfig."""
 
     def __post_init__(self) -> None:
         require_at_least("", self, 1, "steps", "log_every", "evaluate_windows")

@@ -29,13 +29,11 @@ class Probes:
         texts = recipe.probe_prompts or (PROMPTS if tokenizer.is_of_text and recipe.model.vocab_size >= 128 else ())
         self.prompts = [_checked(text, tokenizer.encode(text), recipe.model.vocab_size) for text in texts]
 
-    def is_due(self, step: int) -> bool:
-        """Return True if the model is probed once `step` is done."""
-        return self.every > 0 and (step + 1) % self.every == 0
-
     @torch.no_grad()
     def take(self, model: nn.Module, run: lossguard.Run, step: int, device: torch.device) -> None:
-        """Probe the model as it is after `step`. Every rank calls it: the forward pass may be a collective."""
+        """Probe the model as it is after `step`, if it is due. Every rank calls it: the pass may be a collective."""
+        if self.every == 0 or (step + 1) % self.every:
+            return
         model.eval()
         for tokens in self.prompts:
             *given, target = tokens

@@ -61,13 +61,6 @@ def rank_and_size() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Raises UsageError for a batch size that cannot be divided by the number of processes."""
-    _, size = rank_and_size()
-    if batch_size % size:
-        raise UsageError(f"data.batch_size = {batch_size} cannot be used: it must be a multiple of {size} processes.")
-
-
 def local_batch(batch: Batch) -> Batch:
     """The rows of a batch that this process trains on."""
     rank, size = rank_and_size()

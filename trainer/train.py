@@ -147,8 +147,7 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
             metrics["step_seconds"], last_end = now - last_end, now
             metrics |= components.throughput.after(step, now)
             run.log(step, **metrics)
-            if probes.is_due(step):
-                probes.take(components.model, run, step, components.device)
+            probes.take(components.model, run, step, components.device)
             display.show(step, metrics)
             if job.on_step is not None:
                 job.on_step(step, batch.index, metrics)
