@@ -195,7 +195,7 @@ def add_events(session: Session, *, run: Run, events: Sequence[Mapping[str, Any]
 
 def save_incident(session: Session, *, run: Run, number: int, segment: int, now: float, **values: Any) -> Incident:
     """Insert or update the run's incident of this number. An incident keeps the segment in which it was detected."""
-    incident = session.scalar(sa.select(Incident).where(Incident.run_pk == run.pk, Incident.number == number))
+    incident = queries.incident_numbered(session, run=run, number=number)
     if incident is None:
         incident = Incident(run_pk=run.pk, number=number, segment=segment, opened_at=now)
         session.add(incident)

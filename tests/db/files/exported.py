@@ -1,4 +1,4 @@
-"""Runs to export, and all that the store holds of one."""
+"""Runs to export, all that the store holds of one, and imports that must fail."""
 
 import math
 import uuid
@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import queries
-from db.files import export, record
+from db.files import export, imports, record
 from db.files.export import Format
 from db.lineage import StepRange
 from db.models import Run
 from db.steps import reader
-from db.store.engine import writing
-from tests.db.seed import add_incident_records, add_run, add_segment, add_steps
+from db.store.engine import reading, writing
+from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps
 
 
 def add_forked_run(session: Session, parts: Sequence[tuple[int, Mapping[str, Any]]], details: Mapping[str, Any]) -> Run:
@@ -75,3 +76,12 @@ def small_run(engine: sa.Engine, **values: Any) -> str:
         add_steps(session, run, add_segment(session, run, "a"), range(150), loss=[1.0, math.nan, None] * 50)
         add_steps(session, run, add_segment(session, run, "b", fork_step=100), range(100, 200))
         return run.id
+
+
+def refused(engine: sa.Engine, path: Path, sentence: str) -> None:
+    """The import of the file fails with such a sentence, and nothing of it is imported."""
+    with pytest.raises(imports.BadFile, match=sentence) as caught, writing(engine) as session:
+        imports.import_file(session, path=path, now=NOW)
+    assert "\n" not in str(caught.value)
+    with reading(engine) as session:
+        assert queries.runs(session) == []

@@ -26,9 +26,8 @@ from db.runs import overview
 from db.runs.filters import RunFilter
 from db.store.engine import reading, writing
 from lossguard.vocabulary.run_search import parse
-from tests.db.files.exported import add_forked_run, all_of, small_run, values_of, write
+from tests.db.files.exported import add_forked_run, all_of, refused, small_run, values_of, write
 from tests.db.files.hostile import write_run, write_run_with_a_bomb
-from tests.db.files.refusals import refused
 from tests.db.seed import NOW, add_run, add_segment, add_steps, ids_of_runs
 
 RULES = settings(

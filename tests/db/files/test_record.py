@@ -17,8 +17,7 @@ from db.models import MAX_AUTHOR, Intervention, Order
 from db.records import arms, step_notes
 from db.store.engine import writing
 from lossguard.vocabulary.states import RunState
-from tests.db.files.exported import add_forked_run, small_run, write
-from tests.db.files.refusals import refused
+from tests.db.files.exported import add_forked_run, refused, small_run, write
 from tests.db.seed import NOW
 
 
