@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.conversion import build
-from trainer.errors import UsageError, require, require_at_least
+from trainer.errors import UsageError, require, require_at_least, require_share
 
 # The settings of the data: the section `data` of a recipe.
 
@@ -47,7 +47,7 @@ class DataConfig:
         require_at_least("data.", self, 0, "bytes_per_token")
         enough = self.max_windows == 0 or self.max_windows >= self.batch_size
         require("data.max_windows", self.max_windows, enough, f"0, or data.batch_size = {self.batch_size} or more")
-        require("data.held_out", self.held_out, 0.0 <= self.held_out < 1.0, "at least 0 and below 1")
+        require_share("data.", self, "held_out")
         require("data.rows", self.rows, self.rows in ROWS, f"one of {', '.join(ROWS)}")
         if self.separator is not None:
             require_at_least("data.", self, 0, "separator")
@@ -90,7 +90,7 @@ class ModelConfig:
         require("model.vocab_size", self.vocab_size, 2 <= self.vocab_size <= 65536, "between 2 and 65536")
         paired = self.width % (2 * self.heads) == 0
         require("model.width", self.width, paired, f"a multiple of 2 * model.heads = {2 * self.heads}")
-        require("model.dropout", self.dropout, 0.0 <= self.dropout < 1.0, "at least 0 and below 1")
+        require_share("model.", self, "dropout")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -118,9 +118,8 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         require("optimizer.lr", self.lr, 0.0 < self.lr < 10.0, "above 0 and below 10")
-        require("optimizer.final_lr", self.final_lr, 0.0 <= self.final_lr <= 1.0, "between 0 and 1")
-        require("optimizer.beta1", self.beta1, 0.0 <= self.beta1 < 1.0, "at least 0 and below 1")
-        require("optimizer.beta2", self.beta2, 0.0 <= self.beta2 < 1.0, "at least 0 and below 1")
+        require_share("optimizer.", self, "final_lr", below_one=False)
+        require_share("optimizer.", self, "beta1", "beta2")
         require_at_least("optimizer.", self, 0, "warmup_steps", "weight_decay", "clip_norm", "z_weight")
         if self.decay_steps is not None:
             require_at_least("optimizer.", self, 1, "decay_steps")
@@ -143,12 +142,10 @@ class ObjectiveConfig:
     """True if the squared error of the probabilities is minimised instead of the cross-entropy."""
 
     def __post_init__(self) -> None:
-        smoothing = self.label_smoothing
-        require("objective.label_smoothing", smoothing, 0.0 <= smoothing < 1.0, "at least 0 and below 1")
-        own, parallel = self.scheduled_sampling, self.parallel_scheduled_sampling
-        require("objective.scheduled_sampling", own, 0.0 <= own <= 1.0, "between 0 and 1")
-        require("objective.parallel_scheduled_sampling", parallel, 0.0 <= parallel <= 1.0, "between 0 and 1")
-        is_one_kind = not (own and parallel)
+        require_share("objective.", self, "label_smoothing")
+        require_share("objective.", self, "scheduled_sampling", "parallel_scheduled_sampling", below_one=False)
+        own, smoothing = self.scheduled_sampling, self.label_smoothing
+        is_one_kind = not (own and self.parallel_scheduled_sampling)
         require("objective.scheduled_sampling", own, is_one_kind, "0 with objective.parallel_scheduled_sampling")
         is_compatible = not (self.squared_error and smoothing)
         require("objective.label_smoothing", smoothing, is_compatible, "0 with objective.squared_error")

@@ -35,3 +35,11 @@ def require_at_least(prefix: str, config: object, minimum: float, *names: str) -
     for name in names:
         value = getattr(config, name)
         require(prefix + name, value, value >= minimum, f"{minimum} or more")
+
+
+def require_share(prefix: str, config: object, *names: str, below_one: bool = True) -> None:
+    """Raises UsageError for a setting of the section `prefix` outside of 0 to 1, and for 1 if `below_one`."""
+    for name in names:
+        value = getattr(config, name)
+        allowed = "at least 0 and below 1" if below_one else "between 0 and 1"
+        require(prefix + name, value, 0.0 <= value < 1.0 or (value == 1.0 and not below_one), allowed)
