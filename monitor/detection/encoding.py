@@ -3,11 +3,13 @@
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from enum import StrEnum
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from monitor.detection.rows import Floats
+from monitor.detection.rows import Floats, Ints
 
 Part = TypeVar("Part")
 
@@ -38,10 +40,40 @@ def load_fields(
         setattr(owner, name, values.tolist() if name in lists else values)
 
 
+def dump_columns(record: Any) -> dict[str, Any]:
+    """A dataclass with columns as JSON: arrays of floats are packed, those of whole numbers are lists."""
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    for field in fields(record):
+        if field.type == Floats:
+            values[field.name] = pack(values[field.name])
+        elif field.type == Ints:
+            values[field.name] = values[field.name].tolist()
+    return values
+
+
+def load_columns(kind: Callable[..., Part], state: Mapping[str, Any]) -> Part:
+    """The inverse of `dump_columns`. Raises KeyError, TypeError or ValueError for what is no such record."""
+    arrays: Any = {Floats: unpack, Ints: partial(np.array, dtype=np.int64)}
+    values = {field.name: arrays.get(field.type, _as_it_is)(state[field.name]) for field in fields(cast(Any, kind))}
+    return kind(**values)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 def known_fields(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of `state` that are fields of the dataclass `kind`."""
-    names = {field.name for field in fields(kind)}
-    return {name: value for name, value in state.items() if name in names}
+    """The entries of `state` that are fields of the dataclass `kind`; a word of a vocabulary as a member of it."""
+    known = {field.name: field.type for field in fields(kind) if field.name in state}
+    return {
+        name: of(state[name]) if isinstance(of, type) and issubclass(of, StrEnum) else state[name]
+        for name, of in known.items()
+    }
+
+
+def from_fields(kind: Callable[..., Part], state: Mapping[str, Any]) -> Part:
+    """The inverse of `asdict`; fields that this release does not know are left out."""
+    return kind(**known_fields(cast(type, kind), state))
 
 
 def restore(build: Callable[[Any], Part], state: Any) -> Part | None:

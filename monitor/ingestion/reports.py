@@ -309,7 +309,7 @@ def _with_steps(context: _ReportContext) -> dict[str, Any]:
     cached = context.cached
     status = run_status.with_steps(cached.status, context.new, context.now)
     # While an order is carried out, the next steps may take any time.
-    limit = None if cached.open_orders else cached.engine.throughput.limit(status["report_gaps"])
+    limit = None if cached.open_orders else cached.engine.throughput.gaps.limit(status["report_gaps"])
     return status | {"stall_after": limit}
 
 

@@ -5,6 +5,7 @@ At most one of each.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from lossguard.vocabulary.wire import Notice
 from monitor.detection.effects import Effect, Incident, IncidentChanged, IncidentEvent, Outlier, Proposal, advance
-from monitor.detection.encoding import known_fields, restore
+from monitor.detection.encoding import from_fields, known_fields, restore
 from monitor.detection.incidents.open_incident import (
     OpenIncident,
     Readings,
     alarming_signal,
+    closed_incident,
     incident_from_dict,
     incident_to_dict,
     without_advisory,
@@ -207,9 +209,8 @@ class IncidentTracker:
         incident = self.under_verification
         if incident is None:
             return []
-        state, reasons = advance(incident.state, IncidentEvent.CLOSE), [*incident.reasons, reason]
         self.under_verification = None
-        return [IncidentChanged(replace(incident, state=state, outcome=outcome, reasons=reasons))]
+        return [IncidentChanged(replace(closed_incident(incident, 0, outcome, reason), end_step=incident.end_step))]
 
     # Recomputed steps
 
@@ -233,9 +234,7 @@ class IncidentTracker:
         if incident is None:
             raise ValueError("no replay mismatch is open")
         self.mismatch = None
-        state, reasons = advance(incident.state, IncidentEvent.CLOSE), [*incident.reasons, reason]
-        end = incident.detected_step
-        return [IncidentChanged(replace(incident, state=state, end_step=end, outcome=outcome, reasons=reasons))]
+        return [IncidentChanged(closed_incident(incident, incident.detected_step, outcome, reason))]
 
     def discard_mismatch(self, step: int) -> list[Effect]:
         """Discard the mismatch if the run goes back to `step`: later steps are no longer part of the run."""
@@ -277,16 +276,8 @@ class IncidentTracker:
         parts = {
             "open": restore(OpenIncident.from_dict, data.get("open")),
             "under_verification": restore(incident_from_dict, data.get("under_verification")),
-            "pending_outlier": restore(_outlier_from_dict, data.get("pending_outlier")),
+            "pending_outlier": restore(partial(from_fields, Outlier), data.get("pending_outlier")),
             "mismatch": restore(incident_from_dict, data.get("mismatch")),
-            "recoveries": restore(_recoveries_from, data.get("recoveries")) or [],
+            "recoveries": [(int(rows), float(size)) for rows, size in data.get("recoveries") or ()],
         }
         return cls(**known_fields(cls, data) | parts | {"settings": settings})
-
-
-def _outlier_from_dict(data: dict[str, Any]) -> Outlier:
-    return Outlier(**known_fields(Outlier, data))
-
-
-def _recoveries_from(data: list[Any]) -> list[tuple[int, float]]:
-    return [(int(rows), float(size)) for rows, size in data]

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from lossguard.vocabulary.metrics import is_advisory
 from lossguard.vocabulary.protocol import decode_number, encode_number
-from lossguard.vocabulary.states import IncidentKind, IncidentState, OrderKind, Outcome
+from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident, IncidentEvent, Proposal, advance
-from monitor.detection.encoding import known_fields, restore
+from monitor.detection.encoding import from_fields, known_fields, restore
 from monitor.detection.incidents.recovery import SpikeShape, usual_rows
 from monitor.detection.scoring.baseline import FALL_Z
 from monitor.detection.scoring.scored_rows import IN_BAND_Z, PRECURSOR_Z, SignalReading, describe, deviation, score_of
@@ -338,14 +339,5 @@ def incident_to_dict(incident: Incident) -> dict[str, Any]:
 
 def incident_from_dict(data: dict[str, Any]) -> Incident:
     """Raises KeyError, TypeError or ValueError for what is no incident."""
-    enums = {
-        "kind": IncidentKind(data["kind"]),
-        "state": IncidentState(data["state"]),
-        "outcome": Outcome(data["outcome"]),
-        "proposal": restore(_proposal_from_dict, data.get("proposal")),
-    }
-    return Incident(**known_fields(Incident, data) | enums | {"peak_value": decode_number(data["peak_value"])})
-
-
-def _proposal_from_dict(data: dict[str, Any]) -> Proposal:
-    return Proposal(**known_fields(Proposal, data) | {"kind": OrderKind(data["kind"])})
+    proposal = restore(partial(from_fields, Proposal), data.get("proposal"))
+    return from_fields(Incident, data | {"proposal": proposal, "peak_value": decode_number(data["peak_value"])})

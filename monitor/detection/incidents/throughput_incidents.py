@@ -4,7 +4,7 @@ No policy answers them, they cost no budget, and they neither hide nor delay inc
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -230,10 +230,6 @@ class ThroughputIncidents:
         return [IncidentChanged(ended)]
 
     # The clock
-
-    def limit(self, arrivals: Sequence[float]) -> float:
-        """Seconds without a step that are a stall; `arrivals`: seconds between the last reports with steps."""
-        return self.gaps.limit(arrivals)
 
     def report_stall(self, silence: Silence, step: int, take_number: TakeNumber) -> list[Effect]:
         """Report that no step has come since `step` (-1: none yet). Nothing new while a stall is open."""

@@ -15,7 +15,7 @@ from monitor.detection.effects import (
     InterventionEvent,
     advance,
 )
-from monitor.detection.encoding import known_fields, restore, restore_row
+from monitor.detection.encoding import from_fields, known_fields, restore, restore_row
 from monitor.detection.interventions.decision import Attempt, Decision
 from monitor.detection.settings import Policy
 
@@ -204,9 +204,8 @@ class InterventionTracker:
 
 
 def intervention_from_dict(data: Mapping[str, Any]) -> Intervention:
-    """The inverse of `asdict`; fields that this release does not know are left out."""
-    enums = {"kind": OrderKind(data["kind"]), "state": InterventionState(data["state"])}
-    return Intervention(**known_fields(Intervention, data) | enums)
+    """Raises TypeError or ValueError for what is no intervention."""
+    return from_fields(Intervention, data)
 
 
 def _is_same_site(rollback: Intervention, onset_step: int) -> bool:

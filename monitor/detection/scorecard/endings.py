@@ -1,7 +1,7 @@
-"""Outcome of a site, as the store shows it: an ending, and the steps that were thrown away.
+"""Outcome of a site, as the store shows it: an ending, and the steps that an action would have saved or lost.
 
-The rules are tried in the order of `ending_of`; docs/scorecard.md has them as a table. A *window* is the policy's
-`verify_steps`.
+The rules are tried in the order of `ending_of`; docs/scorecard.md has them as a table, with every term of the steps.
+A *window* is the policy's `verify_steps`.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,7 @@ from enum import StrEnum
 
 from lossguard.vocabulary.states import KINDS, IncidentState, InterventionState, OrderKind, Outcome, RunState
 from monitor.detection.interventions.response import ACCEPTED
-from monitor.detection.scorecard.records import SegmentRecord
-from monitor.detection.scorecard.sites import Site
+from monitor.detection.scorecard.sites import SegmentRecord, Site
 from monitor.detection.settings import Mode, Policy
 
 
@@ -136,3 +135,46 @@ def _left_alone(site: Site, then: After, policy: Policy, ended_as: RunState | No
         return Ending.OPEN
     lost = ended_as is not RunState.FINISHED or KINDS[last.kind].is_deadly or last.outcome is Outcome.DIVERGED
     return Ending.DIED if lost else Ending.OPEN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Balance:
+    """Balance of an action, in steps of training."""
+
+    again: int
+    """Steps that the rollback would have thrown away: from the restored one to the one of the decision."""
+    loading: float
+    """Cost of loading the checkpoint (`restart_steps`)."""
+    dropped: float
+    """Cost of the skipped batches (`batch_cost` each)."""
+    lost: int
+    """Actual loss: the steps that a person's rollback, or the end of the run, threw away."""
+
+    @property
+    def saved(self) -> float:
+        """Below 0 where the action would have cost more than it saved."""
+        return self.lost - (self.again + self.loading + self.dropped)
+
+
+def balance(site: Site, ending: Ending, then: After, policy: Policy) -> Balance | None:
+    """Return the balance; None without a comparison: no rollback, no figures of it, or an ending that is not known.
+
+    A run that died is taken to be restarted at once from the same checkpoint: how long nobody noticed is not known.
+    Where the run went on, nothing was lost, not even if its loss stayed higher.
+    """
+    action = site.action
+    if action is None or action.kind is not OrderKind.ROLLBACK or action.rewind_to is None:
+        return None
+    if ending in (Ending.OPEN, Ending.IN_AUTO):
+        return None
+    lost = 0
+    if then.restored is not None:
+        lost = then.last_step + 1 - then.restored
+    elif ending is Ending.DIED:
+        lost = max(then.last_step, action.decided_step) + 1 - action.rewind_to
+    return Balance(
+        again=action.decided_step + 1 - action.rewind_to,
+        loading=float(policy.restart_steps),
+        dropped=policy.batch_cost * action.num_skipped,
+        lost=lost,
+    )

@@ -7,11 +7,12 @@ from typing import Any
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK
 from lossguard.vocabulary.states import NOT_REPLAYED
 from monitor.detection.effects import Intervention
+from monitor.detection.encoding import restore_row
+from monitor.detection.incidents.open_incident import incident_from_dict
 from monitor.detection.interventions import run_policy
-from monitor.detection.scorecard.endings import Ending, after, ending_of
-from monitor.detection.scorecard.hours import Balance, balance
-from monitor.detection.scorecard.records import RunRecord, incident_in, intervention_in
-from monitor.detection.scorecard.sites import Found, Site, sites_of
+from monitor.detection.interventions.intervention_tracker import intervention_from_dict
+from monitor.detection.scorecard.endings import Balance, Ending, after, balance, ending_of
+from monitor.detection.scorecard.sites import Found, RunRecord, Site, sites_of
 from monitor.detection.settings import Mode, Policy
 
 NUM_DEVICES = ("world_size", "num_devices", "num_gpus")
@@ -99,7 +100,7 @@ def devices_of(config: Mapping[str, Any], devices: Sequence[Any]) -> tuple[int, 
 def _found(run: RunRecord, policy: Policy) -> tuple[list[Found], int, int]:
     """(the incidents that a policy answers, how many it does not answer, how many cannot be read)."""
     by_incident = _by_incident(run, policy)
-    read = [(record.segment, incident_in(record)) for record in run.incidents]
+    read = [(record.segment, restore_row(incident_from_dict, dict(record.details))) for record in run.incidents]
     known = [(segment, incident) for segment, incident in read if incident is not None]
     answered = [
         Found(incident=incident, segment=segment, interventions=by_incident.get(incident.number, []))
@@ -112,8 +113,8 @@ def _found(run: RunRecord, policy: Policy) -> tuple[list[Found], int, int]:
 def _by_incident(run: RunRecord, policy: Policy) -> dict[int, list[Intervention]]:
     """Return the policy's interventions by incident: they have a mode."""
     found: dict[int, list[Intervention]] = {}
-    for each in filter(None, map(intervention_in, run.interventions)):
-        if each.incident is not None and each.mode is not None:
+    for each in (restore_row(intervention_from_dict, details) for details in run.interventions):
+        if each is not None and each.incident is not None and each.mode is not None:
             found.setdefault(each.incident, []).append(each)
     return found
 

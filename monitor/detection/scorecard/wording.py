@@ -5,9 +5,9 @@ from typing import Any
 
 from lossguard.vocabulary.states import OrderKind
 from lossguard.vocabulary.wording import plural
-from monitor.detection.scorecard.action import Action
 from monitor.detection.scorecard.endings import Ending
 from monitor.detection.scorecard.scored_run import ScoredRun, ScoredSite
+from monitor.detection.scorecard.sites import Action
 from monitor.detection.scorecard.totals import Totals, total
 
 ENDINGS: Mapping[Ending, str] = {

@@ -19,7 +19,7 @@ import numpy as np
 from lossguard.vocabulary.gating import MAX_SKIPPED, SKIP_WINDOW, SKIPPED
 from lossguard.vocabulary.metrics import SIGNALS
 from lossguard.vocabulary.source_facts import SourceFacts
-from monitor.detection.encoding import known_fields
+from monitor.detection.encoding import from_fields
 from monitor.detection.rows import Bools, Floats, Rows
 
 MIN_LEVEL = 0.05
@@ -169,4 +169,4 @@ class SkippedUpdates:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
         """Undo `to_dict`."""
-        return cls(**known_fields(cls, dict(state)))
+        return from_fields(cls, state)

@@ -9,16 +9,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from monitor.detection.encoding import pack, unpack
+from monitor.detection.encoding import dump_columns, load_columns
 from monitor.detection.rows import Bools, Floats, Ints, Rows
 
 MAX_ROWS = 8
 """Rows that are compared: the first ones show all, and rounding grows with every update."""
 RATE_TOLERANCE = 1e-6
 """Relative tolerance of a learning rate: the rounding of a float32. A schedule repeats its rates exactly."""
-
-NUMBERS = ("restored_step", "noise", "is_new_process", "end_step", "loss_end")
-COLUMNS = ("batches", "learning_rates", "found_rates", "recorded", "recomputed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,18 +149,18 @@ class Comparison:
         return padded
 
     def to_dict(self) -> dict[str, Any]:
-        numbers = {name: getattr(self, name) for name in NUMBERS} | {"steps": self.steps.tolist()}
-        return numbers | {name: pack(getattr(self, name)) for name in COLUMNS}
+        return dump_columns(self)
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError for what is no comparison."""
-        steps = np.array(state["steps"], dtype=np.int64)
-        columns: dict[str, Any] = {name: unpack(state[name]) for name in COLUMNS}
-        if {len(column) for column in columns.values()} != {len(steps)} or not 0 < len(steps) <= MAX_ROWS:
+        comparison, num = load_columns(cls, state), len(state["steps"])
+        columns = (comparison.batches, comparison.learning_rates, comparison.found_rates)
+        if any(len(each) != num for each in (*columns, comparison.recorded, comparison.recomputed)):
             raise ValueError("the columns of a comparison have different lengths")
-        numbers: dict[str, Any] = {name: state[name] for name in NUMBERS}
-        return cls(steps=steps, **columns, **numbers)
+        if not 0 < num <= MAX_ROWS:
+            raise ValueError(f"a comparison has 1 to {MAX_ROWS} rows, not {num}")
+        return comparison
 
 
 def _value(rows: Rows, name: str, k: int) -> float:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from monitor.detection.encoding import pack, unpack
+from monitor.detection.encoding import dump_columns, load_columns
 from monitor.detection.rows import Floats, Ints, Rows
 
 MAX_ROWS = 8
@@ -30,9 +30,6 @@ MIN_NOISE = 1e-9
 """Nats."""
 DENSITY = 1 / np.sqrt(np.pi)
 """The probability that two normal losses differ by less than a small part of their standard deviation, per part."""
-
-NUMBERS = ("restored_step", "skip_from", "skip_to", "noise", "num_rows", "chance")
-COLUMNS = ("recorded", "known")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +119,12 @@ class SkipEffect:
         return RepeatedSamples(self.restored_step, self.skip_from, self.skip_to, first, int(self.steps[row]), loss)
 
     def to_dict(self) -> dict[str, Any]:
-        numbers = {name: getattr(self, name) for name in NUMBERS} | {"steps": self.steps.tolist()}
-        return numbers | {name: pack(getattr(self, name)) for name in COLUMNS}
+        return dump_columns(self)
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError for what is no such state."""
-        columns: dict[str, Any] = {name: unpack(state[name]) for name in COLUMNS}
-        steps = np.array(state["steps"], dtype=np.int64)
-        if len(columns["recorded"]) != len(steps):
+        effect = load_columns(cls, state)
+        if len(effect.recorded) != len(effect.steps):
             raise ValueError("the columns have different lengths")
-        return cls(steps=steps, **columns, **{name: state[name] for name in NUMBERS})
+        return effect

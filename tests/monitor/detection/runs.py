@@ -1,6 +1,7 @@
 """Small seeded runs for the tests of detection."""
 
-from collections.abc import Container
+import json
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +78,20 @@ def detected(columns: dict[str, Any], *, policy: Policy | None = None, size: int
     for part in rows_of(columns).split(size):
         log.add(engine.feed(part, restorable=range(0, int(part.steps[-1]) + 1, 50)))
     return log
+
+
+def begun(rows: Rows, restorable: Sequence[int] | None = None, **options: Any) -> tuple[DetectionEngine, EffectLog]:
+    """An engine that has seen these rows, with what came of them."""
+    engine, log = DetectionEngine(**options), EffectLog()
+    log.add(engine.feed(rows, restorable=restorable))
+    return engine, log
+
+
+def reloaded(engine: DetectionEngine) -> DetectionEngine:
+    """The engine after its state was stored."""
+    again = DetectionEngine(policy=engine.policy)
+    again.load_state_dict(json.loads(json.dumps(engine.state_dict(), allow_nan=False)))
+    return again
 
 
 class Trainer:

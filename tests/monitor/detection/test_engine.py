@@ -22,7 +22,7 @@ from monitor.detection import (
     Row,
     Rows,
 )
-from tests.monitor.detection.runs import EffectLog, detected, healthy, rows_of, spiked
+from tests.monitor.detection.runs import EffectLog, begun, detected, healthy, reloaded, rows_of, spiked
 
 AUTO = Policy(mode="auto")  # type: ignore[arg-type]
 APPROVE = Policy(mode="approve")  # type: ignore[arg-type]
@@ -101,8 +101,7 @@ def test_one_hard_batch_after_a_precursor_is_an_incident() -> None:
 def test_in_rows_far_apart_one_row_is_a_spike() -> None:
     columns = healthy()
     columns["loss"][400] += 1.0
-    engine, log = DetectionEngine(), EffectLog()
-    log.add(engine.feed(Rows.of(5 * np.arange(600), **columns)))
+    _, log = begun(Rows.of(5 * np.arange(600), **columns))
     assert [incident.detected_step for incident in log.incidents] == [2000]
 
 
@@ -166,8 +165,7 @@ def test_a_jump_of_the_learning_rate_counts_as_declared() -> None:
 def test_a_loss_that_stays_up_is_not_learnt_and_its_incident_stays_open(policy: Policy) -> None:
     columns = healthy(2000)
     columns["loss"][500:] += 3.0
-    engine, log = DetectionEngine(None, policy), EffectLog()
-    log.add(engine.feed(rows_of(columns), restorable=range(0, 500, 50)))
+    engine, log = begun(rows_of(columns), restorable=range(0, 500, 50), policy=policy)
     (incident,) = log.incidents
     assert (incident.state, incident.end_step) == ("open", None)
     assert engine.detectors.by_signal["loss"].baseline.level < 2.4
@@ -341,8 +339,7 @@ def test_a_rejected_action_is_reconsidered_when_the_loss_has_risen_by_as_much_ag
 
 
 def test_a_slow_rise_that_began_before_every_restorable_step_is_structural() -> None:
-    engine, log = DetectionEngine(policy=APPROVE), EffectLog()
-    log.add(engine.feed(rows_of(rising(0.15)), restorable=range(1300, 1400, 50)))
+    _, log = begun(rows_of(rising(0.15)), restorable=range(1300, 1400, 50), policy=APPROVE)
     assert log.interventions[0].kind == "hold"
     assert log.incidents[0].reasons[1].startswith("The rise is structural: it began before every step")
 
@@ -388,8 +385,7 @@ def forked(
     rows: Rows, step: int = 400, *, policy: Policy | None = None, reason: str = "resume", **options: Any
 ) -> tuple[DetectionEngine, EffectLog]:
     """An engine that has seen `rows`, and a new segment from `step` on."""
-    engine, log = DetectionEngine(policy=policy), EffectLog()
-    log.add(engine.feed(rows, restorable=range(0, 500, 50)))
+    engine, log = begun(rows, restorable=range(0, 500, 50), policy=policy)
     recorded = rows[step : step + 20]
     log.add(engine.fork(step, reason, rows[:step].split(100), None, **({"recorded": recorded} | options)))
     return engine, log
@@ -484,8 +480,7 @@ def test_what_was_saved_after_a_wrong_restore_is_wrong_also_before_the_loss_show
     rows.metrics["loss"][404:] += 0.3
     log.add(engine.feed(rows[400:450]))
     assert [each.onset_step for each in log.incidents] == [404]
-    loaded = DetectionEngine()
-    loaded.load_state_dict(json.loads(json.dumps(engine.state_dict(), allow_nan=False)))
+    loaded = reloaded(engine)
     log.add(loaded.fork(step, "resume", [], None, recorded=rows[step : step + 20]))
     assert [each.state for each in log.incidents] == [state]
 
@@ -516,8 +511,7 @@ def test_a_learning_rate_that_differs_from_its_record_needs_a_person(reason: str
     (incident,) = log.incidents
     assert (incident.kind, incident.signal, incident.state) == (IncidentKind.REPLAY_MISMATCH, "lr", "open")
     assert (incident.onset_step, incident.detected_step, incident.peak_value) == (400, 400, 5e-4)
-    loaded = DetectionEngine()
-    loaded.load_state_dict(json.loads(json.dumps(engine.state_dict(), allow_nan=False)))
+    loaded = reloaded(engine)
     assert loaded.state_dict() == engine.state_dict()
 
 
@@ -761,8 +755,7 @@ def test_facts_of_a_source_survive_the_stored_state_and_a_fork(facts: SourceFact
     early = engine.detectors_state()
     engine.declare(100, SOURCE, facts.to_details())
     engine.feed(rows[100:250])
-    again = DetectionEngine()
-    again.load_state_dict(json.loads(json.dumps(engine.state_dict(), allow_nan=False)))
+    again = reloaded(engine)
     assert engine.feed(rows[250:]) == again.feed(rows[250:])
     assert again.state_dict() == engine.state_dict()
     again.fork(200, "rewind", [rows[100:200]], early)

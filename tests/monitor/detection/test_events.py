@@ -21,6 +21,7 @@ from monitor.detection import (
     Policy,
     Rows,
 )
+from tests.monitor.detection.runs import reloaded
 
 EVENTS = (
     "calm",
@@ -130,8 +131,7 @@ def test_any_order_of_events_follows_the_tables_and_can_be_saved(mode: str, even
             if isinstance(effect, InterventionChanged):
                 intervention = effect.intervention
                 check_step(states, "intervention", INTERVENTION_TRANSITIONS, intervention.number, intervention.state)
-        again = DetectionEngine(policy=run.engine.policy)
-        again.load_state_dict(json.loads(json.dumps(run.engine.state_dict(), allow_nan=False)))
+        again = reloaded(run.engine)
         assert again.state_dict() == run.engine.state_dict()
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lossguard.vocabulary.states import IncidentKind, IncidentState, OrderMode, Outcome
 from monitor.detection import DetectionEngine, Policy
-from tests.monitor.detection.runs import EffectLog, detected, healthy, rows_of
+from tests.monitor.detection.runs import EffectLog, begun, detected, healthy, rows_of
 
 EVERY = 20
 
@@ -90,8 +90,7 @@ def test_a_rise_that_stays_is_not_over_when_the_lowest_level_is_too_old_to_be_am
 
 
 def test_a_rollback_to_before_its_onset_ends_it_and_forgets_the_evaluations_of_the_branch() -> None:
-    engine, log = DetectionEngine(), EffectLog()
-    log.add(engine.feed(rows_of(evaluated(rise=0.1))))
+    engine, log = begun(rows_of(evaluated(rise=0.1)))
     (incident,) = log.incidents
     log.add(engine.fork(incident.onset_step - 50, "rollback", [], None))
     assert log.incidents[0].state is IncidentState.CLOSED

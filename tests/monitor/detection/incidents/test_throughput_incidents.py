@@ -9,6 +9,7 @@ from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection import DetectionEngine, Effect, Incident, IncidentChanged, InterventionChanged, Mode, Policy
 from monitor.detection.incidents.throughput_incidents import Sign, Silence
 from monitor.detection.rows import Rows
+from tests.monitor.detection.runs import reloaded
 from tests.monitor.detection.throughput.runs import durations, timed
 
 SILENCE = Silence(seconds=700.0, limit=120.0, sign=Sign.HEARTBEATS)
@@ -86,8 +87,7 @@ def test_a_stall_is_opened_once_and_ends_with_the_next_row() -> None:
 def test_an_open_stall_survives_a_restart_of_the_collector_and_ends_with_the_run() -> None:
     engine = engine_after(timed(durations(100)))
     opened = last(engine.report_stall(SILENCE))
-    restored = DetectionEngine()
-    restored.load_state_dict(json.loads(json.dumps(engine.state_dict())))
+    restored = reloaded(engine)
     assert restored.throughput.stall == opened
     assert last(restored.end_run("It was stopped.")).outcome is Outcome.ONGOING
     assert restored.end_run("It was stopped.") == []
@@ -106,7 +106,7 @@ def test_an_announced_pause_is_neither_a_usual_gap_nor_slow() -> None:
     announced.throughput.expect_pauses([100, 200, 300])
     for engine in (announced, not_announced):
         assert engine.feed(timed(seconds)) == []
-    assert (announced.throughput.limit([]), not_announced.throughput.limit([])) == (120.0, 4500.0)
+    assert (announced.throughput.gaps.limit([]), not_announced.throughput.gaps.limit([])) == (120.0, 4500.0)
 
 
 def test_the_part_of_the_state_is_small() -> None:

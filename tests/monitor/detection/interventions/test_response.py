@@ -15,7 +15,7 @@ from monitor.detection import (
     InterventionChanged,
     Policy,
 )
-from tests.monitor.detection.runs import EffectLog, Trainer, detected, healthy, orders, rows_of, spiked
+from tests.monitor.detection.runs import EffectLog, Trainer, begun, detected, healthy, orders, rows_of, spiked
 
 AUTO = Policy(mode="auto", name="palm")  # type: ignore[arg-type]
 APPROVE = Policy(mode="approve", name="palm")  # type: ignore[arg-type]
@@ -167,8 +167,7 @@ def test_an_approved_proposal_uses_up_the_budget_and_an_operators_order_does_not
 
 def waiting() -> tuple[DetectionEngine, EffectLog]:
     """An engine with a proposal that waits for an operator."""
-    engine, story = DetectionEngine(policy=APPROVE), EffectLog()
-    story.add(engine.feed(rows_of(spiked(at=300))[:330], restorable=range(0, 330, 50)))
+    engine, story = begun(rows_of(spiked(at=300))[:330], restorable=range(0, 330, 50), policy=APPROVE)
     assert story.interventions[0].state == "proposed"
     return engine, story
 
@@ -205,8 +204,7 @@ def test_an_order_that_fails_is_followed_by_a_deeper_one() -> None:
 
 
 def test_an_operator_may_order_a_rollback_and_name_the_checkpoint() -> None:
-    engine, story = DetectionEngine(), EffectLog()
-    story.add(engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
+    engine, story = begun(rows_of(healthy(400)), restorable=range(0, 400, 50))
     (order,) = orders(story.add(engine.rollback(rewind_to=260, skip_to=400, reason="bad shard")))
     assert (order.incident, order.rewind_to, order.skip_from, order.skip_to) == (None, 250, 250, 400)
     with pytest.raises(ValueError, match="no checkpoint"):
@@ -214,8 +212,7 @@ def test_an_operator_may_order_a_rollback_and_name_the_checkpoint() -> None:
 
 
 def test_an_operator_may_say_at_which_batch_the_skip_begins() -> None:
-    engine, story = DetectionEngine(), EffectLog()
-    story.add(engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
+    engine, story = begun(rows_of(healthy(400)), restorable=range(0, 400, 50))
     for skip_from, skip_to, why in ((249, 400, "below the checkpoint's batch 250"), (300, 299, "below skip_from 300")):
         with pytest.raises(ValueError, match=why):
             engine.rollback(rewind_to=260, skip_from=skip_from, skip_to=skip_to)
@@ -224,8 +221,9 @@ def test_an_operator_may_say_at_which_batch_the_skip_begins() -> None:
 
 
 def test_an_operator_may_order_a_rollback_with_a_learning_rate_and_remedies_that_the_run_has_announced() -> None:
-    engine, story = DetectionEngine(can_scale_lr=True, remedies=["clip", "z_loss"]), EffectLog()
-    story.add(engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
+    engine, story = begun(
+        rows_of(healthy(400)), restorable=range(0, 400, 50), can_scale_lr=True, remedies=["clip", "z_loss"]
+    )
     with pytest.raises(ValueError, match="not registered the remedy 'moments': its remedies are clip, z_loss"):
         engine.rollback(rewind_to=260, remedies=["moments"])
     (order,) = orders(story.add(engine.rollback(rewind_to=260, lr_scale=0.5, remedies=["clip", "clip"])))
@@ -247,8 +245,7 @@ def test_what_the_run_has_not_announced_or_its_trainer_would_refuse_is_refused()
 
 
 def test_an_operator_may_hold_a_run_without_an_incident_and_release_it() -> None:
-    engine, story = DetectionEngine(), EffectLog()
-    story.add(engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
+    engine, story = begun(rows_of(healthy(400)), restorable=range(0, 400, 50))
     (hold,) = orders(story.add(engine.hold("the disk is full")))
     assert (hold.kind, hold.incident, hold.reasons) == ("hold", None, ["the disk is full"])
     with pytest.raises(ValueError, match="held, or about to be"):
@@ -283,8 +280,7 @@ def test_a_run_that_only_reports_cannot_be_held() -> None:
 
 
 def test_an_operators_rollback_of_a_run_that_cannot_skip_only_rewinds_it() -> None:
-    engine, story = DetectionEngine(can_skip=False), EffectLog()
-    story.add(engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
+    engine, story = begun(rows_of(healthy(400)), restorable=range(0, 400, 50), can_skip=False)
     with pytest.raises(ValueError, match="cannot leave batches out"):
         engine.rollback(rewind_to=260, skip_to=400)
     (order,) = orders(story.add(engine.rollback(rewind_to=260)))

@@ -14,7 +14,7 @@ from lossguard.vocabulary.protocol import DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETU
 from lossguard.vocabulary.states import IncidentKind, OrderKind, Outcome
 from monitor.detection import DetectionEngine, Effect, Incident, Intervention, Policy, Rows
 from tests.monitor.detection.loops import Loop
-from tests.monitor.detection.runs import EffectLog, Trainer, healthy, rows_of
+from tests.monitor.detection.runs import EffectLog, Trainer, healthy, reloaded, rows_of
 
 AUTO = Policy(mode="auto")  # type: ignore[arg-type]
 APPROVE = Policy(mode="approve")  # type: ignore[arg-type]
@@ -93,8 +93,7 @@ def test_a_rollback_whose_skipped_samples_came_again_has_recurred_with_that_reas
 
 def test_that_the_data_does_not_repeat_is_stored_until_a_person_accepts_the_replay() -> None:
     loop, _ = looped("fresh")
-    engine = DetectionEngine(policy=AUTO)
-    engine.load_state_dict(json.loads(json.dumps(loop.engine.state_dict(), allow_nan=False)))
+    engine = reloaded(loop.engine)
     assert engine.state_dict() == loop.engine.state_dict()
     assert not engine.can_skip
     with pytest.raises(ValueError, match="the data of this run does not repeat: order the rollback without"):

@@ -9,8 +9,8 @@ from lossguard.vocabulary.states import IncidentKind, IncidentState, Interventio
 from lossguard.vocabulary.values import plain_json
 from monitor.detection import Incident, Intervention
 from monitor.detection.effects import Proposal
-from monitor.detection.scorecard.records import RunRecord
 from monitor.detection.scorecard.scored_run import ScoredRun, ScoredSite, is_scored, score_run
+from monitor.detection.scorecard.sites import RunRecord
 from monitor.detection.scorecard.totals import Totals, total
 
 ONSET, DETECTED, DECIDED = 1000, 1001, 1017

@@ -7,8 +7,8 @@ import pytest
 from lossguard.vocabulary.states import IncidentKind, OrderKind
 from monitor.detection.effects import Proposal
 from monitor.detection.scorecard import wording
-from monitor.detection.scorecard.action import Action
 from monitor.detection.scorecard.endings import Ending
+from monitor.detection.scorecard.sites import Action
 from monitor.detection.scorecard.totals import total
 from tests.monitor.detection.scorecard.stories import STILL_BAD, incident, score, segment, six_runs, stored_run
 

@@ -16,7 +16,7 @@ from lossguard.vocabulary.states import IncidentKind, OrderKind
 from monitor.detection import DetectionEngine, InterventionChanged, Policy, Rows
 from monitor.detection.rows import Floats
 from monitor.detection.scoring.corrections import SkippedUpdates, SourceCorrection
-from tests.monitor.detection.runs import EffectLog, detected, healthy, rows_of
+from tests.monitor.detection.runs import EffectLog, detected, healthy, reloaded, rows_of
 
 SMOOTHED = SourceFacts(smoothing=0.9)
 FILTERED = SourceFacts(nan_filtered=True)
@@ -200,7 +200,6 @@ def test_a_stored_engine_goes_on_counting() -> None:
     rows = rows_of(_run(_once(*range(300, 308))))
     engine, log = DetectionEngine(), EffectLog()
     engine.feed(rows[:303])
-    restored = DetectionEngine()
-    restored.load_state_dict(json.loads(json.dumps(engine.state_dict())))
+    restored = reloaded(engine)
     log.add(restored.feed(rows[303:]))
     assert [each.onset_step for each in log.incidents] == [300]
