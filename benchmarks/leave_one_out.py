@@ -15,7 +15,7 @@ from typing import NamedTuple
 from monitor.backtesting.backtest import backtest_rows
 from monitor.backtesting.labelled_curves import LabelledCurve, Score, score
 from monitor.detection import DetectionSettings
-from monitor.detection.scoring import detector, threshold
+from monitor.detection.scoring import threshold
 
 TARGET_RATES = (0.3, 1.0, 4.0)
 LEAST_THRESHOLDS = (0.9, 1.0, 1.1)
@@ -52,13 +52,13 @@ def judge(curve: LabelledCurve, settings: DetectionSettings | None = None) -> Ou
 @contextmanager
 def figures(least: float, share: float) -> Iterator[None]:
     """The least thresholds times `least`, and `share` times the shares of the sums that make an incident."""
-    thresholds, shares = detector.MIN_THRESHOLDS, threshold.SHARES
-    detector.MIN_THRESHOLDS, threshold.SHARES = thresholds * least, shares.copy()
+    thresholds, shares = threshold.MIN_THRESHOLDS, threshold.SHARES
+    threshold.MIN_THRESHOLDS, threshold.SHARES = thresholds * least, shares.copy()
     threshold.SHARES[0, 1:] *= share
     try:
         yield
     finally:
-        detector.MIN_THRESHOLDS, threshold.SHARES = thresholds, shares
+        threshold.MIN_THRESHOLDS, threshold.SHARES = thresholds, shares
 
 
 def leave_one_out(curves: Sequence[LabelledCurve]) -> tuple[Outcome, dict[tuple[float, float, float], int]]:

@@ -8,7 +8,7 @@ from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from monitor.detection import DetectionSettings, Incident, Intervention, Mode, Policy, Rows
 from monitor.detection.curve import CurveError as CurveError
 from monitor.detection.curve import parse_curve
-from monitor.detection.simulation import CHECKPOINT_STEPS, SegmentRows, score, simulate
+from monitor.detection.simulation import SegmentRows, score, simulate
 
 
 def backtest_file(
@@ -23,11 +23,10 @@ def backtest_rows(
     settings: DetectionSettings | None = None,
     policy: Policy | None = None,
     *,
-    every: int = CHECKPOINT_STEPS,
     declared: Iterable[tuple[int, str]] = (),
     source: SourceFacts = EVERY_STEP,
 ) -> dict[str, Any]:
-    """The result for recorded rows: {"steps", "outliers", "incidents": [...]}, with a checkpoint every `every` steps.
+    """The result for recorded rows: {"steps", "outliers", "incidents": [...]}, a checkpoint every CHECKPOINT_STEPS.
 
     `declared`: (step, kind) of the events that the run declared; `source`: how the rows were made. Raises CurveError
     for a policy that gives orders.
@@ -38,7 +37,7 @@ def backtest_rows(
         )
     settings = settings or DetectionSettings()
     scored = score([SegmentRows(rows, declared=tuple(declared), source=source)], settings)
-    simulation = simulate(scored, settings, policy or Policy(), every=every)
+    simulation = simulate(scored, settings, policy or Policy())
     incidents = [
         described(incident, simulation.actions.get(number)) for number, incident in sorted(simulation.incidents.items())
     ]

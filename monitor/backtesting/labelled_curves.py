@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from monitor.backtesting.backtest import backtest_rows, read_curve
-from monitor.detection import DetectionSettings, Rows
+from monitor.detection import Rows
 
 EPISODE_GAP, MAX_DELAY, MAX_LEAD = 20, 12, 2  # rows
 
@@ -82,11 +82,9 @@ def score(curve: LabelledCurve, alarm_steps: Iterable[int]) -> Score:
     return Score(sum(found), len(onsets), len(false) if clean else 0, len(curve.rows) if clean else 0)
 
 
-def our_alarms(
-    curve: LabelledCurve, settings: DetectionSettings | None = None, which: str = "detected_step"
-) -> list[int]:
+def our_alarms(curve: LabelledCurve, which: str = "detected_step") -> list[int]:
     """The steps of our incidents; `which`: `detected_step` or `onset_step`."""
-    return [int(incident[which]) for incident in backtest_rows(curve.rows, settings)["incidents"]]
+    return [int(incident[which]) for incident in backtest_rows(curve.rows)["incidents"]]
 
 
 def total(curves: Iterable[LabelledCurve], alarms: Callable[[LabelledCurve], Iterable[int]]) -> Score:

@@ -4,6 +4,7 @@ The defaults fit every run that we have seen; no curve has its own.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
@@ -28,6 +29,12 @@ def check_types(values: Any) -> None:
             raise ValueError(f"{field.name} must be a finite number, not {value!r}")
         if number and abs(value) > MAX_SETTING:
             raise ValueError(f"{field.name} must be at most {MAX_SETTING}")
+
+
+def check_names(kind: type, values: Iterable[str], what: str) -> None:
+    """Raises ValueError for names that are no fields of the dataclass."""
+    if unknown := sorted({*values} - {field.name for field in fields(kind)}):
+        raise ValueError(f"unknown {what} settings: {', '.join(unknown)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,9 +66,7 @@ class DetectionSettings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DetectionSettings":
         """Raises ValueError for an unknown name."""
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ValueError(f"unknown detection settings: {', '.join(unknown)}")
+        check_names(cls, values, "detection")
         return cls(**values)
 
 
@@ -173,7 +178,5 @@ class Policy:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Policy":
         """Raises ValueError for an unknown name."""
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ValueError(f"unknown policy settings: {', '.join(unknown)}")
+        check_names(cls, values, "policy")
         return cls(**values)

@@ -155,7 +155,7 @@ class OpenIncident:
         if not self.loss_moved and self.incident.kind is not IncidentKind.LOSS_COLLAPSE and loss.is_alarm():
             self.loss_moved = True
             reason = f"The loss left its band at step {step}: {describe('loss', loss)}."
-            self._worsen(step, IncidentKind.LOSS_SPIKE, "loss", loss, reason)
+            self._worsen(step, IncidentKind.LOSS_SPIKE, loss, reason)
         measured = self.expectation_known and self.incident.signal == "loss"
         present = loss.value - self.incident.expected - self.wandering
         self.excess = max(present, 0.0) if measured else 0.0
@@ -169,7 +169,7 @@ class OpenIncident:
         self.rising_rows = self.rising_rows + 1 if rose and is_high else 0
         if self.rising_rows == DIVERGENCE_ROWS and self.incident.kind is IncidentKind.LOSS_SPIKE:
             reason = f"The loss rose on {DIVERGENCE_ROWS} consecutive rows: this is a divergence, not a spike."
-            self._worsen(step, IncidentKind.DIVERGENCE, "loss", loss, reason)
+            self._worsen(step, IncidentKind.DIVERGENCE, loss, reason)
         self.previous_loss = loss.value
         if self.calm_rows:
             self.remaining_excess += (self.excess - self.remaining_excess) / min(self.calm_rows, MEAN_ROWS)
@@ -207,20 +207,20 @@ class OpenIncident:
         self.incident = replace(self.incident, lasting_probability=None if present is None else round(present, 2))
         return True
 
-    def _worsen(self, step: int, kind: IncidentKind, signal: str, reading: SignalReading, reason: str) -> None:
-        """Make the incident one of a more severe kind; band, peak and score are of the signal behind it."""
+    def _worsen(self, step: int, kind: IncidentKind, loss: SignalReading, reason: str) -> None:
+        """Make the incident one of the loss, of a more severe kind: so are its band, its peak and its score."""
         state = advance(self.incident.state, IncidentEvent.WORSEN)
-        same = signal == self.incident.signal
-        self.expectation_known = self.expectation_known if same else bool(np.isfinite(reading.expected))
-        band = self.incident if same or not self.expectation_known else reading
+        same = self.incident.signal == "loss"
+        self.expectation_known = self.expectation_known if same else bool(np.isfinite(loss.expected))
+        band = self.incident if same or not self.expectation_known else loss
         if not same:
-            score = round(max(score_of(kind, reading), 1.0), 3)
-            self.incident = replace(self.incident, peak_step=step, peak_value=reading.value, score=score)
+            score = round(max(score_of(kind, loss), 1.0), 3)
+            self.incident = replace(self.incident, peak_step=step, peak_value=loss.value, score=score)
         self.incident = replace(
             self.incident,
             kind=kind,
             state=state,
-            signal=signal,
+            signal="loss",
             expected=band.expected,
             scale=band.scale,
             reasons=[*self.incident.reasons, reason],

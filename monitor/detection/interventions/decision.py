@@ -6,7 +6,7 @@ A policy is any function that takes (settings, situation, batch_of) and returns 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from lossguard.vocabulary.states import Arm, IncidentKind, OrderKind
 from lossguard.vocabulary.wording import plural
@@ -259,7 +259,5 @@ BatchOf = Callable[[int], int]
 """The batch index with which a step began."""
 
 
-class Decide(Protocol):
-    """A policy: it is called at every row of an open incident for which nothing has been decided yet."""
-
-    def __call__(self, policy: Policy, now: Situation, batch_of: BatchOf, /) -> Decision: ...
+Decide = Callable[[Policy, Situation, BatchOf], Decision]
+"""A policy: it is called at every row of an open incident for which nothing has been decided yet."""

@@ -28,7 +28,6 @@ from monitor.detection.scoring.baseline import (
     CHUNK,
     FALL_Z,
     PREWHITENED,
-    PRIOR_THRESHOLD,
     WINDOW,
     Baseline,
     BaselineFit,
@@ -60,10 +59,6 @@ class RecentResiduals:
     ARRAYS = ("z", "plain", "values")
 
 
-MIN_THRESHOLDS = np.array([6.0, 4.5, 5.0, 6.0, 7.2])
-"""Lower bound of the threshold of each span, in standard deviations: less is not worth an alarm."""
-PRIOR_THRESHOLDS = np.array([PRIOR_THRESHOLD] * len(SPANS))
-"""Thresholds of a run whose tail is not known yet."""
 MIN_Z, MAX_Z = -4.0, 60.0  # limits of the residuals that are summed
 HUGE = 1e100  # no training reaches it: as good as infinite, and sums of squares below it do not overflow
 LONG_PERIOD = 4 * CHUNK  # observations between two calibrations of the thresholds, in a run that has more
@@ -84,7 +79,7 @@ class SignalDetector:
     def __init__(self, signal: SignalParameters, settings: DetectionSettings) -> None:
         self.signal, self.settings = signal, settings
         self.probability = signal.false_alarm_share * settings.false_alarms_per_10k / 1e4  # of each sum at a row
-        self.thresholds = TailThresholds(MIN_THRESHOLDS, PRIOR_THRESHOLDS)
+        self.thresholds = TailThresholds()
         self.baseline = Baseline(signal, settings)
         self.drift = LevelDrift() if signal.detects_drift else None
         self.recent = RecentResiduals()

@@ -25,7 +25,7 @@ import numpy as np
 
 from monitor.detection.encoding import pack, unpack
 from monitor.detection.rows import Bools, Floats
-from monitor.detection.scoring.baseline import PREWHITENED
+from monitor.detection.scoring.baseline import PREWHITENED, PRIOR_THRESHOLD
 
 SPANS = (1, 2, 3, 6, 12)
 """Lengths, in observations, over which residuals are summed."""
@@ -127,6 +127,11 @@ PART = np.array([0.9, 0.9, 0.65, 0.65]) * np.sqrt(np.array(SPANS[1:]) - 1.0)
 """Fractions of the threshold of single values that apply to sums. For an incident, what a sum's own tail puts
 above it is halved on a logarithmic scale: a few long excursions make that tail heavier than any sum of values can be.
 """
+MIN_THRESHOLDS = np.array([6.0, 4.5, 5.0, 6.0, 7.2])
+"""Lower bound of the threshold of each span, in standard deviations: less is not worth an alarm."""
+PRIOR_THRESHOLDS = np.array([[PRIOR_THRESHOLD] * len(SPANS), PRIOR_THRESHOLD * CORRELATED])
+"""Thresholds of a run whose tail is not known yet, for an incident and for an action."""
+ROWS = np.arange(len(SPANS))
 NUM_OTHERS = np.array(SPANS[1:]) - 2.0
 """Number of values in a sum, without the two largest."""
 NUM_PAIRS = (NUM_OTHERS + 2.0) * (NUM_OTHERS + 1.0) / 2.0
@@ -138,18 +143,15 @@ class TailThresholds:
     `values`: for an incident; `sure`: for an action.
     """
 
-    def __init__(self, floors: Floats, priors: Floats) -> None:
-        self.floors, self.priors = floors, priors
-        self.histograms = np.zeros((len(floors), NUM_BINS))
-        self.rows = np.arange(len(floors))
-        self.offsets = self.rows[:, None] * NUM_BINS
-        self.values, self.sure = priors, priors * CORRELATED
+    def __init__(self) -> None:
+        self.histograms = np.zeros((len(SPANS), NUM_BINS))
+        self.values, self.sure = PRIOR_THRESHOLDS
 
     def add(self, statistics: Floats, counted: Bools, chunk: int | None = None) -> None:
         """Age the histograms by N values and add statistics[S, N] where counted[S, N], `chunk` values at a time."""
         num_values = statistics.shape[1]
         chunk = chunk or num_values
-        bins = np.searchsorted(BIN_EDGES, statistics) + self.offsets
+        bins = np.searchsorted(BIN_EDGES, statistics) + ROWS[:, None] * NUM_BINS
         bins += np.arange(num_values) // chunk * self.histograms.size
         num_chunks = num_values // chunk
         new = np.bincount(bins[counted], minlength=num_chunks * self.histograms.size)
@@ -165,7 +167,7 @@ class TailThresholds:
         total = above[:, 0]
         is_tail = above >= np.maximum(TAIL_FRACTION * total, 4.0)[:, None]
         first = np.maximum(np.add.reduce(is_tail, axis=1) - 1, 1)
-        num_excesses = above[self.rows, first]
+        num_excesses = above[ROWS, first]
         excess = EXCESSES[first]
         weighted = self.histograms / np.maximum(num_excesses, 1e-9)[:, None] * excess
         mean = np.add.reduce(weighted, axis=1)
@@ -177,10 +179,10 @@ class TailThresholds:
         level = BIN_EDGES[first - 1] + mean * (1.0 - shape) / shape * (rarity**shape - 1.0)
         level[0, 1:] = np.minimum(level[0, 1:], np.sqrt(PART * level[0, 0] * np.maximum(level[0, 1:], 0.0)))
         level[:, 1:] = np.maximum(level[:, 1:], _of_pairs(above[0, 1:] / max(total[0], 1.0), probability))
-        level = np.maximum(self.floors, level)
+        level = np.maximum(MIN_THRESHOLDS, level)
         level[1] *= SURE
         level = np.where(total < MIN_TRUSTED, level * YOUNG, level)
-        self.values, self.sure = np.where(total >= MIN_VALUES, level, [self.priors, self.priors * CORRELATED])
+        self.values, self.sure = np.where(total >= MIN_VALUES, level, PRIOR_THRESHOLDS)
 
     def state_dict(self) -> dict[str, Any]:
         num_used = int(np.flatnonzero(self.histograms.sum(axis=0)).max(initial=0)) + 1
@@ -188,8 +190,8 @@ class TailThresholds:
         return {"histograms": pack(used, "<f4"), "values": pack(self.values), "sure": pack(self.sure)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        used = unpack(state["histograms"], "<f4").reshape(len(self.floors), -1)
-        self.histograms = np.zeros((len(self.floors), NUM_BINS))
+        used = unpack(state["histograms"], "<f4").reshape(len(SPANS), -1)
+        self.histograms = np.zeros((len(SPANS), NUM_BINS))
         self.histograms[:, : used.shape[1]] = used
         self.values, self.sure = unpack(state["values"]), unpack(state["sure"])
 

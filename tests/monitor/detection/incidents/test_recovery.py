@@ -6,6 +6,7 @@ import pytest
 from monitor.detection import DetectionEngine, IncidentChanged, Rows
 from monitor.detection.incidents.recovery import SpikeShape, usual_rows
 from monitor.detection.rows import Floats
+from tests.monitor.detection.runs import begun
 
 
 def lasting(rows: int, gone: float = 0.0, usual: float = 9.0) -> float:
@@ -34,6 +35,14 @@ def test_the_usual_rows_are_those_of_spikes_that_were_not_much_smaller() -> None
     assert usual_rows([], 20.0) == pytest.approx(9.0)
     assert usual_rows([(30, 9.0)] * 16, 20.0) == pytest.approx(9.0)
     assert 9 < usual_rows([(30, 10.0)], 20.0) < usual_rows([(30, 10.0)] * 16, 20.0) < 30
+
+
+def test_a_spike_whose_calm_rows_had_no_loss_does_not_stop_the_detection() -> None:
+    loss: list[float | None] = [*(2.0 + 0.02 * np.random.default_rng(0).standard_normal(300)), 4.0, 4.0, 4.0]
+    loss += [None] * 100 + [2.0] * 5 + [4.0] * 4
+    engine, log = begun(Rows.of(range(len(loss)), loss=loss, grad_norm=[1.0] * len(loss)))
+    assert [incident.onset_step for incident in log.incidents] == [300, 408]
+    assert engine.incidents.recoveries[0][0] < 0
 
 
 def incidents_of(loss: Floats, every: int = 1000) -> list[tuple[int, float | None]]:

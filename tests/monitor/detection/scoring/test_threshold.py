@@ -6,10 +6,11 @@ import pytest
 from monitor.backtesting.backtest import backtest_rows
 from monitor.detection import Rows
 from monitor.detection.rows import Floats
-from monitor.detection.scoring.detector import MIN_THRESHOLDS, PRIOR_THRESHOLDS
 from monitor.detection.scoring.threshold import (
     LEAD,
+    MIN_THRESHOLDS,
     NUM_BINS,
+    PRIOR_THRESHOLDS,
     SPANS,
     SURE,
     TailThresholds,
@@ -44,7 +45,7 @@ def test_the_statistics_of_the_last_value_alone_are_the_same_to_the_last_bit() -
 
 def fitted(z: Floats, probability: float = 1e-4) -> TailThresholds:
     """The thresholds after the residuals z."""
-    thresholds, statistics = TailThresholds(MIN_THRESHOLDS, PRIOR_THRESHOLDS), np.empty((len(SPANS), len(z) - LEAD))
+    thresholds, statistics = TailThresholds(), np.empty((len(SPANS), len(z) - LEAD))
     scan_statistics(z, z, np.zeros(1), np.zeros(1), statistics)
     thresholds.add(statistics, np.ones(statistics.shape, dtype=bool))
     thresholds.fit(probability)
@@ -112,14 +113,14 @@ def test_a_rarer_alarm_needs_more() -> None:
 
 
 def test_a_tail_of_a_few_values_is_not_trusted() -> None:
-    assert fitted(np.zeros(LEAD + 63)).values.tolist() == PRIOR_THRESHOLDS.tolist()
+    assert fitted(np.zeros(LEAD + 63)).values.tolist() == PRIOR_THRESHOLDS[0].tolist()
 
 
 def test_saved_and_loaded_thresholds_are_the_same() -> None:
-    thresholds = TailThresholds(MIN_THRESHOLDS, PRIOR_THRESHOLDS)
+    thresholds = TailThresholds()
     thresholds.add(np.random.default_rng(0).exponential(2.0, (len(SPANS), 640)), np.ones((len(SPANS), 640), dtype=bool))
     thresholds.fit(1e-4)
-    again = TailThresholds(MIN_THRESHOLDS, PRIOR_THRESHOLDS)
+    again = TailThresholds()
     again.load_state_dict(thresholds.state_dict())
     assert again.histograms.shape == (len(SPANS), NUM_BINS)
     assert (again.histograms == thresholds.histograms).all()
