@@ -30,7 +30,7 @@ from db.models import (
 from db.records.arms import TriedArm
 from db.records.step_notes import StepNote
 from lossguard.vocabulary.protocol import is_name, is_run_id
-from lossguard.vocabulary.states import InterventionState, OrderState, RunState
+from lossguard.vocabulary.states import INTERVENTIONS_UNDER_WAY, InterventionState, OrderState, RunState
 from lossguard.vocabulary.values import plain_json
 
 FORMAT = 1
@@ -112,12 +112,6 @@ def restore(session: Session, described: Mapping[str, Any], *, run_id: str | Non
 
 
 ENDED = "it was open when the run was imported, and an imported order is carried out by nobody"
-UNDER_WAY = (
-    InterventionState.PROPOSED,
-    InterventionState.APPROVED,
-    InterventionState.ORDERED,
-    InterventionState.APPLIED,
-)
 
 
 def _is_under_way(state: Mapping[str, Any]) -> bool:
@@ -147,7 +141,7 @@ def _ended(model: type[Base], values: dict[str, Any]) -> dict[str, Any]:
     if model is Order and values["state"] == OrderState.OPEN:
         key = secrets.token_hex(8)  # whoever wrote the file knows the other one
         return {"state": OrderState.FAILED, "detail": ENDED, "key": key, "approved_by": None, "signature": None}
-    if model is Intervention and values["state"] in UNDER_WAY:
+    if model is Intervention and values["state"] in INTERVENTIONS_UNDER_WAY:
         return {"state": InterventionState.WITHDRAWN}
     return {}
 

@@ -21,6 +21,7 @@ from db.store import bulk
 from lossguard.vocabulary.metrics import short_name
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK, LEVEL_ACCEPTED, decode_number
 from lossguard.vocabulary.states import (
+    INTERVENTIONS_UNDER_WAY,
     LOSS_KINDS,
     IncidentKind,
     IncidentState,
@@ -295,7 +296,7 @@ class _Read:
         wanted = sa.or_(Incident.state != IncidentState.CLOSED, not_back)
         incidents = queries.by_run(session, self._pks, Incident, wanted, columns=OF_INCIDENT, by=Incident.number)
         self._troubles = _on_live_line(session, incidents)
-        is_under_way = Intervention.state.in_(UNDER_WAY)
+        is_under_way = Intervention.state.in_(INTERVENTIONS_UNDER_WAY)
         self._interventions = queries.by_run(
             session, self._pks, Intervention, is_under_way, columns=OF_INTERVENTION, by=Intervention.number
         )
@@ -331,12 +332,6 @@ class _Read:
 
 OF_INCIDENT = ("number", "segment", "kind", "state", "signal", "onset_step", "detected_step", "details")
 OF_INTERVENTION = ("kind", "state", "rewind_to", "changed_at", "details")
-UNDER_WAY = (
-    InterventionState.PROPOSED,
-    InterventionState.APPROVED,
-    InterventionState.ORDERED,
-    InterventionState.APPLIED,
-)
 
 
 def _on_live_line(session: Session, incidents: dict[int, list[Any]]) -> dict[int, list[Trouble]]:

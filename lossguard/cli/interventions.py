@@ -7,12 +7,6 @@ from lossguard.vocabulary.states import InterventionState, OrderKind, RunState
 from lossguard.vocabulary.wording import MISSING, batches, count
 
 NAMES = ("number", "incident", "kind", "state", "attempt", "rewind_to", "skip_from", "skip_to", "lr_scale", "remedies")
-UNDER_WAY = (
-    InterventionState.PROPOSED,
-    InterventionState.APPROVED,
-    InterventionState.ORDERED,
-    InterventionState.APPLIED,
-)
 
 
 def fields(intervention: dict[str, Any]) -> dict[str, Any]:
@@ -48,11 +42,6 @@ def waiting(run: dict[str, Any]) -> list[dict[str, Any]]:
 
 def is_proposed(intervention: dict[str, Any]) -> bool:
     return bool(intervention["state"] == InterventionState.PROPOSED)
-
-
-def is_under_way(intervention: dict[str, Any]) -> bool:
-    """Return True if something is still to happen: a decision, an order, a verification or a release."""
-    return intervention["state"] in UNDER_WAY
 
 
 def is_running(run: dict[str, Any]) -> bool:

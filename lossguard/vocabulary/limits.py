@@ -17,6 +17,7 @@ from lossguard.vocabulary.wording import plural
 
 Refused = tuple[Refusal, str]
 """Reason why an order is not carried out: what the collector makes of it, and a sentence for people."""
+WHOLE_NUMBERS = ("max_depth", "max_skip", "rollbacks_per_day")
 BY_STRICTNESS = (OrderMode.AUTO, OrderMode.APPROVE, OrderMode.OBSERVE)
 
 
@@ -44,7 +45,7 @@ class Limits:
         if self.mode not in tuple(OrderMode):
             raise _bad("mode", self.mode, f"one of {', '.join(OrderMode)}")
         object.__setattr__(self, "mode", OrderMode(self.mode))
-        for name in ("max_depth", "max_skip", "rollbacks_per_day"):
+        for name in WHOLE_NUMBERS:
             value = getattr(self, name)
             if value is not None and not is_step(value):
                 raise _bad(name, value, "a whole number from 0, below 2**53")
@@ -86,11 +87,8 @@ class Limits:
         """The stricter of both, limit by limit."""
         return Limits(
             mode=max(self.mode, other.mode, key=BY_STRICTNESS.index),
-            max_depth=_least(self.max_depth, other.max_depth),
-            max_skip=_least(self.max_skip, other.max_skip),
-            rollbacks_per_day=_least(self.rollbacks_per_day, other.rollbacks_per_day),
-            not_after=_least(self.not_after, other.not_after),
             allow_lr_scale=self.allow_lr_scale and other.allow_lr_scale,
+            **{name: _least(getattr(self, name), getattr(other, name)) for name in (*WHOLE_NUMBERS, "not_after")},
         )
 
     def refusal(self, order: Order, *, step: int, until: int | None, num_rollbacks: int) -> Refused | None:

@@ -205,6 +205,15 @@ class InterventionState(StrEnum):
     RELEASED = "released"  # a hold that an operator ended
 
 
+INTERVENTIONS_UNDER_WAY = (
+    InterventionState.PROPOSED,
+    InterventionState.APPROVED,
+    InterventionState.ORDERED,
+    InterventionState.APPLIED,
+)
+"""States of interventions to which something is still to happen: a decision, an order, a verification or a release."""
+
+
 class Cause(StrEnum):
     """The cause of an incident, as a replay found it."""
 

@@ -70,7 +70,12 @@ def run(options: argparse.Namespace) -> int:
     if not command:
         raise ConfigurationError("launch needs a command: lossguard launch -- python train.py")
     names = NameMap.parse(options.map)
-    _check_pattern(options, names)
+    if options.pattern is not None:
+        if options.text is False:
+            raise ConfigurationError("--pattern reads what the command prints: leave out --no-text")
+        from lossguard.sources.readers.printed_lines import own_pattern
+
+        own_pattern(options.pattern, names)
     if options.project is not None and not is_name(options.project):
         raise ConfigurationError(f"--project {options.project!r:.200} must be a name of 1 to 128 characters")
     settings = Settings.read(url=options.url, token=options.token, run_id=options.run_id)
@@ -100,16 +105,6 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_pattern(options: argparse.Namespace, names: NameMap) -> None:
-    if options.pattern is None:
-        return
-    if options.text is False:
-        raise ConfigurationError("--pattern reads what the command prints: leave out --no-text")
-    from lossguard.sources.readers.printed_lines import own_pattern
-
-    own_pattern(options.pattern, names)
-
-
 class _Launch:
     """The options of one launch, and how its run is begun."""
 
@@ -123,6 +118,9 @@ class _Launch:
 
     def run(self, command: list[str], folder: Path, names: NameMap) -> None:
         is_text = self._options.text or self._options.pattern is not None
+        url = self._settings.url if self._settings.mode is Mode.ONLINE else None
+        adapter = self._options.restart_with
+        plan = f"an order restarts the command ({adapter})" if adapter else "a rollback needs --restart-with or a guard"
         recorder = Recorder(self, names, at_once=self._project is not None, text_after=0.0 if is_text else None)
         supervisor = supervisor_for(
             self._options, command, folder=folder, run_folder=next(iter(self._run_folders()), None)
@@ -133,7 +131,7 @@ class _Launch:
             recorder=recorder,
             environment=self._environment(),
             supervisor=supervisor,
-            first_line=self._first_line(),
+            first_line=watching(self._run_id, url, plan if url else ""),
             reads_text=self._options.text is not False,
             pattern=self._options.pattern,
             grace=self._options.grace,
@@ -149,12 +147,6 @@ class _Launch:
             for run_folder in self._run_folders():
                 left_by_script.finish(run_folder, self._settings, end.state, DELIVERY_SECONDS)
         die_like(end)
-
-    def _first_line(self) -> str:
-        url = self._settings.url if self._settings.mode is Mode.ONLINE else None
-        adapter = self._options.restart_with
-        plan = f"an order restarts the command ({adapter})" if adapter else "a rollback needs --restart-with or a guard"
-        return watching(self._run_id, url, plan if url else "")
 
     def begin(self, facts: Mapping[str, Any]) -> Run:
         """The run, with what the tracker says of it where the options say nothing."""

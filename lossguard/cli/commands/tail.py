@@ -14,7 +14,7 @@ from lossguard.cli.named_run import Found, add_run, find, of
 from lossguard.cli.terminal import Style, Terminal, Text, print_json, printable
 from lossguard.client.client import Client
 from lossguard.vocabulary.errors import ConfigurationError, Unreachable
-from lossguard.vocabulary.states import IncidentState, RunState
+from lossguard.vocabulary.states import INTERVENTIONS_UNDER_WAY, IncidentState, RunState
 from lossguard.vocabulary.wording import count, number
 
 # News of a run since the last look: its steps, incidents, interventions, segments and state.
@@ -110,7 +110,7 @@ def _of_intervention(intervention: Found) -> Event:
     sentence = f"intervention {intervention['number']}: {interventions.action_of(intervention)}"
     names = ("number", "incident", "kind", "state", "attempt", "rewind_to", "skip_from", "skip_to")
     facts = {name: intervention[name] for name in names}
-    return Event("intervention", sentence, facts, is_over=not interventions.is_under_way(intervention))
+    return Event("intervention", sentence, facts, is_over=intervention["state"] not in INTERVENTIONS_UNDER_WAY)
 
 
 def _of_segment(segment: Found) -> Event:

@@ -26,17 +26,9 @@ def test_a_terminal_shows_a_bar_that_is_wiped_out() -> None:
     assert out.getvalue().endswith("\x1b[Kdone\n\r\x1b[K")
 
 
-def test_what_a_file_says_cannot_steer_the_terminal() -> None:
+def test_elsewhere_it_is_plain_lines_and_what_a_file_says_cannot_steer_the_terminal() -> None:
     out = io.StringIO()
     with ProgressBar(out) as bar:
         bar.show("a\x1b[2Jrun", 500, None, "rows")
         bar.say("step \x1b]0;title\x07\n1")
     assert out.getvalue() == "a [2Jrun: 500 rows\nstep  ]0;title \n1\n"
-
-
-def test_elsewhere_it_is_plain_lines() -> None:
-    out = io.StringIO()
-    with ProgressBar(out) as bar:
-        bar.show("a run", 500, None, "rows")
-        bar.say("done")
-    assert out.getvalue() == "a run: 500 rows\ndone\n"
