@@ -36,14 +36,8 @@ class AxisChoices:
     def changed(self, metric: str, scale: AxisScale, *, fit_all: bool) -> "AxisChoices":
         """Return the choices with another scale for one metric."""
 
-        def chosen(names: frozenset[str], *, is_chosen: bool) -> frozenset[str]:
-            return names | {metric} if is_chosen else names - {metric}
-
-        return AxisChoices(
-            log=chosen(self.log, is_chosen=scale is AxisScale.LOG),
-            linear=chosen(self.linear, is_chosen=scale is AxisScale.LINEAR),
-            fit_all=chosen(self.fit_all, is_chosen=fit_all),
-        )
+        chosen = (self.log, scale is AxisScale.LOG), (self.linear, scale is AxisScale.LINEAR), (self.fit_all, fit_all)
+        return AxisChoices(*(names | {metric} if is_chosen else names - {metric} for names, is_chosen in chosen))
 
 
 # The x axis: steps, tokens, wall time or FLOPs.

@@ -13,7 +13,7 @@ CHINCHILLA = 20.0
 """Compute-optimal tokens per parameter, approximately (Hoffmann et al. 2022, arXiv:2203.15556)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class PublishedRun:
     """A training run, as its authors published it or as others estimated it."""
 
@@ -43,51 +43,27 @@ class PublishedRun:
 
 PUBLISHED = (
     PublishedRun(
-        name="GPT-2 1.5B, one pass",
-        source="Radford et al. 2019: 40 GB of text; 4 bytes a token is an estimate, the number of passes is unknown",
-        parameters=1.542e9,
-        tokens=10e9,
+        "GPT-2 1.5B, one pass",
+        "Radford et al. 2019: 40 GB of text; 4 bytes a token is an estimate, the number of passes is unknown",
+        1.542e9,
+        10e9,
         is_estimated=True,
     ),
+    PublishedRun("GPT-3 175B", "Brown et al. 2020, arXiv:2005.14165, table D.1", 175e9, 300e9, 3.14e23),
     PublishedRun(
-        name="GPT-3 175B",
-        source="Brown et al. 2020, arXiv:2005.14165, table D.1",
-        parameters=175e9,
-        tokens=300e9,
-        reported_flops=3.14e23,
+        "Chinchilla 70B", "Hoffmann et al. 2022, arXiv:2203.15556: the budget of Gopher", 70e9, 1.4e12, 5.76e23
     ),
+    PublishedRun("Llama 2 7B", "Touvron et al. 2023, arXiv:2307.09288, table 1", 7e9, 2e12),
+    PublishedRun("Llama 2 70B", "Touvron et al. 2023, arXiv:2307.09288, table 1", 70e9, 2e12),
+    PublishedRun("Llama 3 8B", "Meta 2024, model card: over 15 trillion tokens", 8e9, 15e12),
+    PublishedRun("Llama 3 70B", "Meta 2024, model card: over 15 trillion tokens", 70e9, 15e12),
+    PublishedRun("Llama 3.1 405B", "Grattafiori et al. 2024, arXiv:2407.21783", 405e9, 15.6e12, 3.8e25),
     PublishedRun(
-        name="Chinchilla 70B",
-        source="Hoffmann et al. 2022, arXiv:2203.15556: the budget of Gopher",
-        parameters=70e9,
-        tokens=1.4e12,
-        reported_flops=5.76e23,
-    ),
-    PublishedRun(
-        name="Llama 2 7B", source="Touvron et al. 2023, arXiv:2307.09288, table 1", parameters=7e9, tokens=2e12
-    ),
-    PublishedRun(
-        name="Llama 2 70B", source="Touvron et al. 2023, arXiv:2307.09288, table 1", parameters=70e9, tokens=2e12
-    ),
-    PublishedRun(
-        name="Llama 3 8B", source="Meta 2024, model card: over 15 trillion tokens", parameters=8e9, tokens=15e12
-    ),
-    PublishedRun(
-        name="Llama 3 70B", source="Meta 2024, model card: over 15 trillion tokens", parameters=70e9, tokens=15e12
-    ),
-    PublishedRun(
-        name="Llama 3.1 405B",
-        source="Grattafiori et al. 2024, arXiv:2407.21783",
-        parameters=405e9,
-        tokens=15.6e12,
-        reported_flops=3.8e25,
-    ),
-    PublishedRun(
-        name="GPT-4",
-        source="Epoch AI's estimate; the technical report (arXiv:2303.08774) gives neither size nor tokens",
-        parameters=None,
-        tokens=None,
-        reported_flops=2.1e25,
+        "GPT-4",
+        "Epoch AI's estimate; the technical report (arXiv:2303.08774) gives neither size nor tokens",
+        None,
+        None,
+        2.1e25,
         is_estimated=True,
     ),
 )

@@ -27,9 +27,9 @@ from dashboard.figures.lines import (
     value_axes,
 )
 from dashboard.figures.marks import Marks, draw_marks
-from dashboard.figures.packed_trace import as_float32
 from dashboard.figures.panels import LABEL_ROW, Panel, panel_figure, panel_layout
 from dashboard.figures.style import GREY, NUMBER, PANEL_COLOURS, number_format, scatter, with_alpha
+from dashboard.figures.value_axis import as_float32
 from db.queries import Series
 from lossguard.vocabulary.metrics import short_name
 from monitor.detection.expected_bands import Band

@@ -14,9 +14,9 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from dashboard import formatting
 from dashboard.axes import Floats, XAxis, compact
 from dashboard.data.facts import Curve
-from dashboard.figures.packed_trace import as_float32
 from dashboard.figures.panels import SPIKES, X_AXES, vertical_line
 from dashboard.figures.style import NUMBER, RUN_COLOURS, VERMILLION, base_figure, scatter
+from dashboard.figures.value_axis import as_float32
 from db.records.hardware import HardwareSample
 from lossguard.vocabulary.hardware import MACHINE, VALUES
 from lossguard.vocabulary.metrics import FAMILIES, LogAxis, family_of

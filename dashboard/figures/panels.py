@@ -13,9 +13,8 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
 from dashboard.axes import Floats, XAxis
-from dashboard.figures.packed_trace import LARGEST, SMALLEST, packed
 from dashboard.figures.style import GREY, base_figure, metric_axis, number_format, scatter, with_alpha
-from dashboard.figures.value_axis import ALWAYS_LOG, CONSTANT, Range, axis_range
+from dashboard.figures.value_axis import ALWAYS_LOG, CONSTANT, LARGEST, SMALLEST, Range, axis_range, packed
 from lossguard.vocabulary.metrics import title
 
 FIRST_PANEL_HEIGHT, PANEL_HEIGHT, GAP, LABEL_ROW = 320, 130, 42, 18

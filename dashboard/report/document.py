@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 
 from dashboard import formatting
@@ -194,8 +193,7 @@ def _compute(facts: RunFacts) -> list[tuple[str, str]]:
 
 def _tables(contents: ReportContents) -> list[tuple[str, ReportTable]]:
     """Reference material at the end of the report: heading and table."""
-    facts, zone, limits = contents.facts, contents.zone, contents.limits
-    configuration = tables.configuration(facts, zone)
+    facts = contents.facts
     frames = {
         "Interventions": tables.interventions(facts),
         "Skip ledger": tables.skip_ledger(facts),
@@ -203,11 +201,7 @@ def _tables(contents: ReportContents) -> list[tuple[str, ReportTable]]:
         "Events": tables.events(facts),
         "Segments": tables.segments(facts),
     }
-
-    def bounded(frame: pd.DataFrame, max_rows: int) -> ReportTable:
-        letters, table_letters = limits.max_cell_letters, limits.max_table_letters
-        return bounded_table(frame, zone, max_rows=max_rows, max_letters=letters, max_table_letters=table_letters)
-
-    settings = bounded(configuration, limits.max_settings)
-    others = [(title, bounded(frame, limits.max_rows)) for title, frame in frames.items()]
+    configuration = tables.configuration(facts, contents.zone)
+    settings = bounded_table(configuration, contents, max_rows=contents.limits.max_settings)
+    others = [(title, bounded_table(frame, contents)) for title, frame in frames.items()]
     return [("Configuration, versions and hardware", settings), *others]

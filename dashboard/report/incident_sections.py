@@ -55,7 +55,7 @@ def _section(contents: ReportContents, each: ReportIncident) -> dict[str, Any]:
 def _numbers(contents: ReportContents, each: ReportIncident) -> ReportTable | None:
     if each.window is None or not each.window.bands:
         return None
-    return _table(contents, before_and_after(each.window, each.incident))
+    return bounded_table(before_and_after(each.window, each.incident), contents)
 
 
 def _timeline(contents: ReportContents, each: ReportIncident) -> list[tuple[str, str, str, str]]:
@@ -83,7 +83,7 @@ def _verdict(contents: ReportContents, each: ReportIncident) -> dict[str, Any] |
         "sentence": cut(verdict.get("sentence", ""), letters),
         "cause": cut(incidents.cause_of(verdict), letters),
         "culprits": cut(incidents.culprits(verdict), letters),
-        "arms": _table(contents, arms, max_rows=rows, max_letters=letters),
+        "arms": bounded_table(arms, contents, max_rows=rows, max_letters=letters),
     }
 
 
@@ -122,16 +122,3 @@ def _caption(contents: ReportContents, window: IncidentWindow | None, *, drawn: 
         return f"No picture: {limit}. The dashboard shows it."
     part = "" if window.complete else f", not the whole incident: a picture shows at most {MAX_WINDOW_STEPS:,} steps"
     return f"Steps {window.first:,} to {window.last:,}{part}."
-
-
-def _table(
-    contents: ReportContents, frame: pd.DataFrame, *, max_rows: int | None = None, max_letters: int | None = None
-) -> ReportTable:
-    limits = contents.limits
-    return bounded_table(
-        frame,
-        contents.zone,
-        max_rows=max_rows or limits.max_rows,
-        max_letters=max_letters or limits.max_cell_letters,
-        max_table_letters=limits.max_table_letters,
-    )

@@ -9,7 +9,6 @@ import html
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from markupsafe import Markup
 
 from dashboard.data.tables import in_zone
 from dashboard.figures.component import PLOTLY_JS, as_json
+from dashboard.report.contents import ReportContents
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,15 @@ class ReportTable:
 
 
 def bounded_table(
-    frame: pd.DataFrame, zone: tzinfo, *, max_rows: int, max_letters: int, max_table_letters: int
+    frame: pd.DataFrame, contents: ReportContents, *, max_rows: int | None = None, max_letters: int | None = None
 ) -> ReportTable:
-    """The first rows, with at most `max_table_letters` together; cells with more than `max_letters` are cut."""
+    """The first rows, within the limits of the report; cells with more than `max_letters` are cut."""
+    limits = contents.limits
     cells: list[list[str]] = []
-    letters_left = max_table_letters
-    for row in in_zone(frame, zone).head(max_rows).itertuples(index=False, name=None):
-        texts = [cut(cell, max_letters) for cell in row]
+    letters_left = limits.max_table_letters
+    rows = in_zone(frame, contents.zone).head(max_rows or limits.max_rows)
+    for row in rows.itertuples(index=False, name=None):
+        texts = [cut(cell, max_letters or limits.max_cell_letters) for cell in row]
         letters_left -= sum(map(len, texts))
         if letters_left < 0:
             break

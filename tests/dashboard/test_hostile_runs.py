@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
 from dashboard.figures.lines import BEYOND_THE_AXIS
-from dashboard.figures.packed_trace import LARGEST, SMALLEST
 from dashboard.figures.panels import NOTHING
+from dashboard.figures.value_axis import LARGEST, SMALLEST
 from db import frames, queries
 from db.store.engine import reading
 from monitor.app import create_app

@@ -4,7 +4,7 @@ A point that an axis cannot show (not finite, or not above 0 on a log axis) is l
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,8 @@ from dashboard.data.lab_results import (
     sizes,
 )
 from dashboard.figures.compute import published_figure
-from dashboard.figures.packed_trace import LARGEST, SMALLEST
 from dashboard.figures.style import BLUE, GREEN, GREY, VERMILLION, base_figure
+from dashboard.figures.value_axis import LARGEST, SMALLEST
 from dashboard.views.trainer_lab import tables
 
 ROW_HEIGHT = 32  # pixels
@@ -68,23 +68,23 @@ def switches_figure(runs: Sequence[SwitchRun]) -> go.Figure:
 def steps_lost_figure(runs: Sequence[UnstableRun]) -> go.Figure:
     """Draw the steps that each safeguard lost; the number of jumps stands beside them."""
     by_safeguard = groups(runs, "safeguard")
-    lost = [RoundedEstimate.of(run.steps_lost for run in own) for own in by_safeguard.values()]
-    jumps = [RoundedEstimate.of(run.num_jumps for run in own) for own in by_safeguard.values()]
+    lost = _means(by_safeguard, "steps_lost")
+    jumps = _means(by_safeguard, "num_jumps")
     texts = [f"{formatting.two_digits(each.mean)} jumps" for each in jumps]
     return _rows_figure(list(by_safeguard), [Dots("steps lost", lost, VERMILLION, texts=texts)], title="Steps lost")
 
 
 def final_loss_figure(runs: Sequence[UnstableRun]) -> go.Figure:
     by_safeguard = groups(runs, "safeguard")
-    losses = [RoundedEstimate.of(run.final_loss for run in own) for own in by_safeguard.values()]
+    losses = _means(by_safeguard, "final_loss")
     dots = [Dots("final loss", losses, BLUE)]
     return _rows_figure(list(by_safeguard), dots, title="Final loss (nats per token)", is_log=True)
 
 
 def exposure_figure(runs: Sequence[ExposureRun]) -> go.Figure:
     by_way = groups(runs, "trained_with")
-    true = [RoundedEstimate.of(run.true_prefixes for run in own) for own in by_way.values()]
-    own_prefixes = [RoundedEstimate.of(run.own_prefixes for run in own) for own in by_way.values()]
+    true = _means(by_way, "true_prefixes")
+    own_prefixes = _means(by_way, "own_prefixes")
     dots = [
         Dots("after true prefixes", true, BLUE),
         Dots("after its own prefixes", own_prefixes, VERMILLION, symbol="diamond"),
@@ -106,12 +106,11 @@ def scaling_figure(runs: Sequence[ScalingRun]) -> go.Figure:
 
 
 def temperature_figure(runs: Sequence[TemperatureRun]) -> go.Figure:
-    by_temperature = sorted(groups(runs, "temperature").items(), key=lambda each: each[0])
-    losses = [(temperature, RoundedEstimate.of(run.loss for run in own)) for temperature, own in by_temperature]
-    entropies = [(temperature, RoundedEstimate.of(run.entropy for run in own)) for temperature, own in by_temperature]
+    by_temperature = dict(sorted(groups(runs, "temperature").items()))
+    losses, entropies = (zip(by_temperature, _means(by_temperature, name), strict=True) for name in ("loss", "entropy"))
     figure = _curves_figure("Temperature", "Nats per token", is_log_x=True)
-    figure.add_scatter(**_estimates("loss", losses, BLUE))
-    figure.add_scatter(**_estimates("entropy of the samples", entropies, VERMILLION, dash="dash"))
+    figure.add_scatter(**_estimates("loss", list(losses), BLUE))
+    figure.add_scatter(**_estimates("entropy of the samples", list(entropies), VERMILLION, dash="dash"))
     return figure
 
 
@@ -134,6 +133,10 @@ def compute_figure(runs: Sequence[ScalingRun]) -> go.Figure:
     by_size = sizes(runs)
     ends = {"largest of the lab": by_size[-1], "smallest of the lab": by_size[0]} if by_size else {}
     return published_figure({name: size.flops for name, size in ends.items()})
+
+
+def _means(groups: Mapping[Any, Sequence[Any]], field: str) -> list[RoundedEstimate]:
+    return [RoundedEstimate.of(getattr(run, field) for run in own) for own in groups.values()]
 
 
 def _rows_figure(names: Sequence[str], dots: Sequence[Dots], *, title: str, is_log: bool = False) -> go.Figure:

@@ -1,4 +1,4 @@
-"""The part of the values that an axis shows, and its scale."""
+"""The part of the values that an axis shows, its scale, and what plotly.js gets of a trace."""
 
 import math
 
@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.figures.value_axis import always_log, axis_range, log_axes
+from dashboard.figures.value_axis import (
+    LARGEST,
+    SMALLEST,
+    always_log,
+    as_float32,
+    axis_range,
+    drawable,
+    log_axes,
+    packed,
+)
 
 ORDINARY = [2.0 + math.exp(-step / 30) for step in range(100)]
 
@@ -73,3 +82,43 @@ def test_an_axis_that_is_always_logarithmic_is_linear_where_it_could_show_nothin
     values: list[float | None], log: bool
 ) -> None:
     assert ("grad_norm" in always_log({"grad_norm": [values]})) is log
+
+
+@given(st.lists(st.floats()))
+def test_drawable_sizes_have_bounds_and_keep_sign_zero_and_what_is_not_finite(values: list[float]) -> None:
+    before, after = np.array(values, dtype=np.float64), drawable(np.array(values, dtype=np.float64))
+    finite = np.isfinite(before)
+    assert (np.sign(after[finite]) == np.sign(before[finite])).all()
+    assert ((after[finite] == 0) | ((np.abs(after[finite]) >= SMALLEST) & (np.abs(after[finite]) <= LARGEST))).all()
+    np.testing.assert_array_equal(after[~finite], before[~finite])
+
+
+@pytest.mark.parametrize(
+    "values", [[1e39, 1.0], [1e-39, 1.0], [5e-324, 0.0], [1e15, 1e15 + 0.125], [20_000.0, 20_000.001]]
+)
+def test_single_precision_is_not_used_where_it_would_show(values: list[float]) -> None:
+    kept = as_float32(np.array(values))
+    assert kept.dtype == np.float64
+    assert kept.tolist() == values
+
+
+@pytest.mark.parametrize("values", [[], [math.nan], [0.0, 0.0], [2.5, 2.5], [2.0, 11.0, math.nan], [-3.0, math.inf]])
+def test_usual_values_take_half_the_bytes(values: list[float]) -> None:
+    assert as_float32(np.array(values, dtype=np.float64)).dtype == np.float32
+
+
+TRACE = {"y": [1.0, 1e290, math.nan], "hovertemplate": "loss %{y:.4~g} (%{customdata[0]:.4~g})<extra></extra>"}
+
+
+def test_a_line_to_a_value_that_a_browser_cannot_reach_is_drawn_as_far_as_it_can_and_says_the_value() -> None:
+    found = packed(TRACE, (0.0, 2.0), log=False)
+    assert found["y"].tolist() == pytest.approx([1.0, 2e6 + 2, math.nan], nan_ok=True)
+    assert found["text"] == ["1", "1.000e+290", "NaN"]
+    assert found["hovertemplate"] == "loss %{text} (%{customdata[0]:.4~g})<extra></extra>"
+
+
+@pytest.mark.parametrize(("shown", "log"), [(None, False), ((1.0, 2.0), True)])
+def test_other_axes_keep_the_place_of_every_value(shown: tuple[float, float] | None, log: bool) -> None:
+    found = packed(TRACE, shown, log=log)
+    np.testing.assert_array_equal(found["y"], TRACE["y"])
+    assert found["hovertemplate"] == TRACE["hovertemplate"]
