@@ -66,9 +66,9 @@ def run_figure(
     for (name, curve), color in zip(curves.items(), cycle(PANEL_COLOURS), strict=False):
         live[name] = [PlacedLine(curve.live, run_axes.live, replace(LIVE, color=color))]
         lines[name] = [*_branches(curve, run_axes), *live[name]]  # the live line above the others
-    axes = value_axes(live, lines, options.axes)
+    log, ranges = value_axes(live, lines, options.axes)
     label_row = LABEL_ROW if marks.incidents else 0
-    layout = panel_layout(list(curves), log=axes.log, ranges=axes.ranges, label_row=label_row)
+    layout = panel_layout(list(curves), log=log, ranges=ranges, label_row=label_row)
     marked = draw_marks(layout, marks, run_axes, options.window)
     traces: list[dict[str, Any]] = []
     for panel in layout.panels:

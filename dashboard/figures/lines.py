@@ -106,19 +106,15 @@ NEVER_CLIPPED = frozenset({"lr"})
 """Metrics that the loop chooses itself: no value of them is an accident."""
 
 
-@dataclass(frozen=True, slots=True)
-class ValueAxes:
-    log: frozenset[str]
-    """The metrics with a log axis."""
-    ranges: Mapping[str, Range]
-    """Ranges by metric; a metric without a range shows all values."""
-
-
 def value_axes(
     live: Mapping[str, Sequence[PlacedLine]], lines: Mapping[str, Sequence[PlacedLine]], choices: AxisChoices
-) -> ValueAxes:
-    """Return the axes by metric: `live` are the lines that an axis is made for, `lines` all that are drawn."""
-    log, ranges = set(), {}
+) -> tuple[set[str], dict[str, Range]]:
+    """Return the metrics with a log axis, and ranges by metric; a metric without a range shows all values.
+
+    `live` are the lines that an axis is made for, `lines` all that are drawn.
+    """
+    log: set[str] = set()
+    ranges: dict[str, Range] = {}
     for metric in lines:
         fit_all = metric in choices.fit_all or metric in NEVER_CLIPPED
         low, high = extent(live[metric])
@@ -130,7 +126,7 @@ def value_axes(
         found = axis_range(low, high, log=is_log, fit_all=fit_all)
         if found is not None:
             ranges[metric] = found
-    return ValueAxes(frozenset(log), ranges)
+    return log, ranges
 
 
 def _is_log(metric: str, low: Floats, high: Floats) -> bool:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any
 
 import streamlit as st
 
@@ -29,11 +29,6 @@ MAX_FAILURES_NAMED = 20
 """Requests that a dialog names; it counts the others."""
 
 
-class Availability(TypedDict):
-    disabled: bool
-    help: str | None
-
-
 Obsolete = Callable[[], str | None]
 """Function that says why an action has nothing to act on any more; None while it has."""
 
@@ -52,7 +47,7 @@ def button(
         confirm(action, obsolete)
 
 
-def availability() -> Availability:
+def availability() -> dict[str, Any]:
     """Arguments of a button: nothing can be decided while the collector does not answer."""
     is_down = collector_watch.is_down()
     return {"disabled": is_down, "help": "The collector does not answer." if is_down else None}

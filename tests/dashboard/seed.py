@@ -7,6 +7,7 @@ import math
 import random
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,12 +15,15 @@ from sqlalchemy.orm import Session
 
 from db import commands, migrate, queries
 from db.models import Run, Segment
+from db.records import access
 from db.runs import overview
 from db.steps import writer
-from db.store.engine import create_engine, writing
+from db.steps.archived.places import Place
+from db.store.engine import create_engine, reading, writing
 from lossguard.vocabulary.protocol import PROBE
 from lossguard.vocabulary.states import OrderState, RunState, SegmentReason
 from lossguard.vocabulary.wire import Probe
+from tests.db.archive.stored import add_ended_run, archive
 
 SPIKE, REWIND, STEPS = 412, 300, 800
 """First bad step; the step of the rollback; the end of the run."""
@@ -60,6 +64,19 @@ def save_incident(session: Session, run: Run, number: int = 1, *, now: float = 1
         "details": {},
     }  # fmt: skip
     commands.save_incident(session, run=run, number=number, now=now, **(usual | values))
+
+
+def archive_run(store: sa.Engine, run_id: str, folder: Path) -> None:
+    """Add a run whose steps are archived, too few for roll-ups alone: a chart reads the file."""
+    with writing(store) as session:
+        add_ended_run(session, run_id)
+    archive(store, Place(str(folder)), run_id)
+
+
+def trail(engine: sa.Engine) -> list[str]:
+    """The actions in the audit trail, newest first."""
+    with reading(engine) as session:
+        return [line.action for line in access.trail(session)]
 
 
 def _registration(run_id: str, start: float) -> dict[str, object]:

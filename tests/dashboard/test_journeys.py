@@ -45,7 +45,7 @@ from tests.dashboard.live import report_a_spike
 from tests.dashboard.login_provider import login_file, provider
 from tests.dashboard.report.reader import hostile_run
 from tests.dashboard.report.reader import page as report_of
-from tests.dashboard.seed import STEPS, report, seed, stored
+from tests.dashboard.seed import STEPS, report, seed, stored, trail
 from tests.dashboard.serving import dashboard, serving
 from tests.db.seed import add_run, add_segment, add_steps
 from tests.ports import free_port
@@ -171,12 +171,6 @@ def confirm(page: Page, word: str) -> None:
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("To confirm, type").fill(word.lower())
     dialog.get_by_role("button", name=word, exact=True).click()
-
-
-def trail(engine: sa.Engine) -> list[str]:
-    """The actions in the audit trail, newest first."""
-    with reading(engine) as session:
-        return [line.action for line in access.trail(session)]
 
 
 def test_a_live_run_is_watched_and_a_zoom_outlives_reports_and_a_reload(

@@ -76,8 +76,8 @@ def overlay_figure(
     """Draw one panel per metric, with all lines over one axis; `baseline` is the baseline's position in `lines`."""
     options = options or ChartOptions()
     placed = {name: _placed(name, lines) for name in metrics if name != HELD_OUT_DIFFERENCE}
-    axes = value_axes(placed, placed, options.axes)
-    layout = panel_layout(list(metrics), log=axes.log, ranges=axes.ranges, label_row=0, top=TOP_MARGIN_PIXELS)
+    log, ranges = value_axes(placed, placed, options.axes)
+    layout = panel_layout(list(metrics), log=log, ranges=ranges, label_row=0, top=TOP_MARGIN_PIXELS)
     traces: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
     for panel in layout.panels:

@@ -19,9 +19,8 @@ from db.steps import backlog
 from db.steps.archived.places import NOT_MOUNTED
 from db.store.engine import writing
 from tests.dashboard.app_content import forget, metrics, verdict
-from tests.dashboard.archived import archive_run
 from tests.dashboard.conftest import OpenPage
-from tests.dashboard.seed import seed
+from tests.dashboard.seed import archive_run, seed
 from tests.db.archive.stored import forget_contents
 from tests.db.seed import contents, make_pre_release
 

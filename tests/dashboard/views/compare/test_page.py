@@ -15,8 +15,8 @@ from db.models import BlockValues
 from db.steps.archived.places import NOT_MOUNTED
 from db.store.engine import writing
 from tests.dashboard.app_content import column, figure, forget, names
-from tests.dashboard.archived import archive_run
 from tests.dashboard.conftest import OpenPage
+from tests.dashboard.seed import archive_run
 from tests.db.archive.stored import forget_contents
 from tests.db.seed import add_run, add_segment, add_steps
 

@@ -23,7 +23,7 @@ from lossguard.vocabulary.states import RunState
 from tests.dashboard.app_content import badges, column, figure, forget, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import SPIKE, report_a_spike
-from tests.dashboard.seed import REWIND, SEGMENT_END, save_incident, stored
+from tests.dashboard.seed import REWIND, SEGMENT_END, save_incident, stored, trail
 from tests.dashboard.serving import serving
 from tests.db.seed import add_run, add_segment, add_steps
 
@@ -80,12 +80,6 @@ def save_late(session: Any, run: Run, number: int = 1, **values: Any) -> None:
     """An incident around step 100."""
     usual = {"onset_step": 100, "detected_step": 107, "peak_step": 103, "score": 3.0, "outcome": "ongoing"}
     save_incident(session, run, number, now=time.time(), **(usual | values))
-
-
-def trail(engine: sa.Engine) -> list[str]:
-    """The actions in the audit trail, newest first."""
-    with reading(engine) as session:
-        return [row.action for row in access.trail(session)]
 
 
 def test_an_empty_store_a_run_without_incidents_and_an_unknown_incident_are_explained(
