@@ -30,17 +30,6 @@ from lossguard.vocabulary.protocol import decode_number
 INSTALLED = Path(__file__).parent / "measurements"
 """Measurements of the wheel, which has no docs/."""
 MEASUREMENTS = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "docs" / "measurements"
-SHIPPED = (
-    "lab-switches",
-    "lab-scaling",
-    "lab-unstable",
-    "lab-exposure",
-    "lab-temperature",
-    "lab-gradients",
-    "lab-calibration",
-    "lab-abilities",
-)
-"""Files there, without `.jsonl`."""
 MAX_LINES, MAX_LINE_BYTES = 1000, 2**20
 """Limits of an uploaded file. The lab's largest sweep has 65 lines; ways to train take a few kB per seed."""
 MAX_RUNS = 1000
@@ -261,3 +250,6 @@ SWEEPS: Mapping[str, _Sweep] = {
     "copied": _Sweep("abilities", ("kind", "seed"), _abilities),
 }
 """Sweeps by a field that only their results have."""
+
+SHIPPED = tuple(f"lab-{sweep.name}" for sweep in SWEEPS.values())
+"""Files of MEASUREMENTS, without `.jsonl`."""

@@ -38,19 +38,7 @@ MAX_FULL_STEPS = 100_000
 MAX_FILES = 1024
 """Files that can be downloaded at a time; the least recently shown ones are dropped."""
 ROWS_AT_ONCE = 5_000
-COLUMNS = (
-    "metric",
-    "branch",
-    "segment",
-    "first_step",
-    "last_step",
-    "mean",
-    "min",
-    "max",
-    "last",
-    "count",
-    "non_finite",
-)
+HEADER = "metric,branch,segment,first_step,last_step,mean,min,max,last,count,non_finite\n"
 
 Row = tuple[Any, ...]
 """The columns from `segment` on."""
@@ -77,7 +65,7 @@ class ValuesFile:
 
     def chunks(self) -> Iterator[str]:
         """The text, a piece at a time. Raises StoreUnavailable."""
-        yield _text([COLUMNS])
+        yield HEADER
         with open_store(self.database) as session:
             run = queries.run_named(session, run_id=self.run_id)
             if run is None:
