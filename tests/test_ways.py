@@ -14,7 +14,7 @@ MAX_FILES = {
     "order_into_guard": 30,
     "order_into_trainer": 36,
     "report": 63,
-    "page": 44,
+    "page": 43,
 }
 """Files of each way. A change that shortens a way lowers its number; none raises it."""
 
