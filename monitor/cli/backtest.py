@@ -27,8 +27,7 @@ from lossguard.vocabulary.wording import plural
 from monitor.backtesting.backtest import CurveError, backtest_file, backtest_rows
 from monitor.backtesting.comparison import comparison
 from monitor.cli import parameters
-from monitor.cli.errors import exit_with
-from monitor.cli.store import open_store
+from monitor.cli.store import exit_with, open_store
 from monitor.detection import DetectionSettings, Policy
 from monitor.ingestion import detection_state
 from monitor.ingestion.columns import detector_rows
@@ -94,11 +93,10 @@ def table(results: Iterable[Mapping[str, Any]]) -> Table:
         if not result["incidents"]:
             shown.add_row(name, f"none in {plural(result['steps'], 'row')}", *[""] * 8)
         for incident in result["incidents"]:
-            steps = [str(incident[key]) for key in ("onset_step", "detected_step", "peak_step")]
-            end = "-" if incident["end_step"] is None else str(incident["end_step"])
-            score = f"{incident['score']:.2f}"
-            cells = (name, incident["kind"], incident["signal"], *steps, end, score, incident["outcome"])
-            shown.add_row(*map(str, cells), _action_text(incident["action"]))
+            keys = ("kind", "signal", "onset_step", "detected_step", "peak_step", "end_step")
+            cells = [name, *("-" if incident[key] is None else str(incident[key]) for key in keys)]
+            outcome = str(incident["outcome"])
+            shown.add_row(*cells, f"{incident['score']:.2f}", outcome, _action_text(incident["action"]))
             name = ""
     return shown
 

@@ -6,7 +6,6 @@ python -m monitor policy set --project gpt-small batch_cost=1 false_alarms_per_1
 python -m monitor policy unset --run my-run mode                       what is set above the run counts again
 """
 
-import getpass
 import json
 import time
 from typing import Annotated, Any
@@ -17,11 +16,9 @@ from db.cli.command_engine import as_typed_here
 from lossguard.vocabulary.protocol import is_name
 from monitor.actions import policies
 from monitor.cli import parameters
-from monitor.cli.errors import exit_with
 from monitor.cli.parameters import BadParameter
-from monitor.cli.store import open_store
+from monitor.cli.store import author, exit_with, open_store
 from monitor.detection.interventions.run_policy import DETECTION, FIRST_RUN_MODE
-from monitor.problems import Problem
 
 app = typer.Typer(help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False)
 Project = Annotated[str | None, typer.Option(help="a project; without it and --run: the collector")]
@@ -36,11 +33,8 @@ def show(
 ) -> None:
     """Print every value, and whether it is set for the collector, the project or the run, or is the default."""
     _check_one(project, run)
-    try:
-        with open_store() as session:
-            shown = policies.show(session, project=project, run_id=run)
-    except Problem as problem:
-        raise exit_with(problem) from None
+    with open_store() as session:
+        shown = policies.show(session, project=project, run_id=run)
     if as_json:
         typer.echo(json.dumps(shown))
         return
@@ -82,19 +76,14 @@ def _change(values: dict[str, Any], project: str | None, run: str | None) -> Non
     _check_one(project, run)
     settings = {name: value for name, value in values.items() if name in parameters.DETECTION_NAMES}
     changes = {name: value for name, value in values.items() if name not in settings}
-    changes |= {DETECTION: settings} if settings else {}
-    who = f"command line ({getpass.getuser()})"
-    try:
-        with open_store(write=True) as session:
-            if run is not None:
-                policies.set_of_run(session, run, changes, who=who, now=time.time())
-            else:
-                policies.set_default(session, project, changes, who=who, now=time.time())
-    except Problem as problem:
-        raise exit_with(problem) from None
-    whose = (
-        "the collector" if project is None and run is None else f"project {project}" if run is None else f"run {run}"
-    )
+    if settings:
+        changes[DETECTION] = settings
+    with open_store(write=True) as session:
+        if run is not None:
+            policies.set_of_run(session, run, changes, who=author(), now=time.time())
+        else:
+            policies.set_default(session, project, changes, who=author(), now=time.time())
+    whose = f"run {run}" if run is not None else "the collector" if project is None else f"project {project}"
     for name, value in values.items():
         typer.echo(f"{whose}: {name} {'is no longer set' if value is None else f'= {json.dumps(value)}'}")
 

@@ -7,7 +7,7 @@ python -m monitor scorecard --run RUN                    with the sites of one r
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from lossguard.vocabulary.values import plain_json
-from monitor.cli.errors import exit_with
-from monitor.cli.store import open_store
+from monitor.cli.store import exit_with, open_store
 from monitor.detection.scorecard import wording
 from monitor.detection.scorecard.scored_run import ScoredRun
 from monitor.detection.scorecard.totals import Totals, total
@@ -58,22 +57,23 @@ def _read(project: str | None, run: str | None, since: datetime | None) -> list[
     return found
 
 
-COLUMNS = (
-    "runs",
-    "GPU-hours",
-    "sites",
-    "would act",
-    "false",
-    "per 1,000 GPU-hours",
-    "agreed",
-    "missed",
-    "GPU-hours saved",
-)
+CELLS: dict[str, Callable[[Totals], object]] = {
+    "runs": lambda of: of.num_runs,
+    "GPU-hours": lambda of: wording.number_or_dash(of.gpu_hours or None),
+    "sites": lambda of: of.num_sites,
+    "would act": lambda of: of.actions,
+    "false": lambda of: of.false_actions,
+    "per 1,000 GPU-hours": wording.rate,
+    "agreed": lambda of: f"{of.agreed} of {of.compared}",
+    "missed": lambda of: of.missed,
+    "GPU-hours saved": lambda of: wording.number_or_dash(of.hours_saved),
+}
+"""Columns of totals."""
 
 
 def totals_table(scored: Sequence[ScoredRun]) -> Table:
     """One row per project, and one for all."""
-    table = _table("project", *COLUMNS)
+    table = _table("project", *CELLS)
     projects = wording.by_project(scored)
     for name, runs in projects.items():
         table.add_row(name, *_cells(total(runs)))
@@ -84,7 +84,7 @@ def totals_table(scored: Sequence[ScoredRun]) -> Table:
 
 def runs_table(scored: Sequence[ScoredRun]) -> Table:
     """One row per run with a site."""
-    table = _table("run", "mode", *COLUMNS[1:])
+    table = _table("run", "mode", *[*CELLS][1:])
     for run in scored:
         if run.sites:
             table.add_row(run.id, run.mode, *_cells(total([run]))[1:])
@@ -107,15 +107,5 @@ def _table(*names: str) -> Table:
     return Table(*(Column(name, overflow="fold") for name in names))
 
 
-def _cells(totals: Totals) -> tuple[str, ...]:
-    return (
-        str(totals.num_runs),
-        wording.number_or_dash(totals.gpu_hours or None),
-        str(totals.num_sites),
-        str(totals.actions),
-        str(totals.false_actions),
-        wording.rate(totals),
-        f"{totals.agreed} of {totals.compared}",
-        str(totals.missed),
-        wording.number_or_dash(totals.hours_saved),
-    )
+def _cells(totals: Totals) -> list[str]:
+    return [str(cell(totals)) for cell in CELLS.values()]

@@ -16,7 +16,7 @@ from db.store.engine import create_engine, reading
 from lossguard.vocabulary.errors import ConfigurationError
 from monitor.api import connections
 from monitor.app import create_app
-from monitor.cli.errors import exit_with, one_line_errors
+from monitor.cli.store import exit_with, one_line_errors
 from monitor.settings import Settings, check_bind, misspelt
 from monitor.telemetry import logs
 

@@ -7,7 +7,6 @@ python -m monitor token list
 python -m monitor token revoke trainers
 """
 
-import getpass
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +17,8 @@ from sqlalchemy.orm import Session
 
 from db.cli.command_engine import as_typed_here
 from db.records import access
-from db.records.access import Scope, TokenExists
-from monitor.cli.errors import exit_with
-from monitor.cli.store import open_store
+from db.records.access import Scope
+from monitor.cli.store import author, exit_with, open_store
 
 app = typer.Typer(help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False)
 Name = Annotated[str, typer.Argument(help="name of the token in the audit trail and the logs")]
@@ -31,8 +29,7 @@ MIN_LENGTH = 32
 
 
 def _record(session: Session, action: str, details: dict[str, Any]) -> None:
-    who = f"command line ({getpass.getuser()})"
-    access.record(session, who=who, action=action, run=None, details=details, now=time.time())
+    access.record(session, who=author(), action=action, run=None, details=details, now=time.time())
 
 
 @app.command()
@@ -43,15 +40,10 @@ def create(
     run: Annotated[str | None, typer.Option(help="the id of the only run that it covers; default: all")] = None,
 ) -> None:
     """Create a token and print it. It is printed only now: the store keeps its digest alone."""
-    try:
-        with open_store(write=True) as session:
-            row, token = access.create_token(
-                session, name=name, scopes=scope, project=project, run=run, now=time.time()
-            )
-            details = {"name": row.name, "scopes": row.scopes, "project": project, "run": run}
-            _record(session, "token create", details)
-    except TokenExists as error:
-        raise exit_with(error) from None
+    values: dict[str, Any] = {"name": name, "scopes": [*scope], "project": project, "run": run}
+    with open_store(write=True) as session:
+        _, token = access.create_token(session, now=time.time(), **values)
+        _record(session, "token create", values)
     typer.echo(token)
 
 
@@ -68,20 +60,15 @@ def install(
     """
     try:
         token = file.read_text().strip()
-        if len(token) < MIN_LENGTH or not token.isascii() or not token.isprintable() or " " in token:
-            raise exit_with(
-                f"{file} must contain a token of at least {MIN_LENGTH} printable characters, without spaces"
-            )
-        with open_store(write=True) as session:
-            changed = access.install_token(
-                session, name=name, token=token, scopes=scope, project=project, now=time.time()
-            )
-            if changed:
-                _record(session, "token install", {"name": name, "scopes": [*scope], "project": project})
     except (OSError, UnicodeDecodeError) as error:
         raise exit_with(f"cannot read a token from {file}: {error}") from None
-    except TokenExists as error:
-        raise exit_with(error) from None
+    if len(token) < MIN_LENGTH or not token.isascii() or not token.isprintable() or " " in token:
+        raise exit_with(f"{file} must contain a token of at least {MIN_LENGTH} printable characters, without spaces")
+    values: dict[str, Any] = {"name": name, "scopes": [*scope], "project": project}
+    with open_store(write=True) as session:
+        changed = access.install_token(session, token=token, now=time.time(), **values)
+        if changed:
+            _record(session, "token install", values)
     typer.echo(f"{name}: {'installed' if changed else 'was installed already'}")
 
 

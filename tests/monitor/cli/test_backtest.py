@@ -25,11 +25,16 @@ def test_the_table_names_file_and_action(tmp_path: Path) -> None:
     assert "none in 5 rows" in text
 
 
+def curve_in(folder: Path, *last: str) -> Path:
+    """A file of 300 quiet steps, and these rows."""
+    rows = [f"{step},{3.0 + 0.01 * (step % 7)}" for step in range(300)]
+    (folder / "curve.csv").write_text("\n".join(["step,loss", *rows, *last]))
+    return folder / "curve.csv"
+
+
 @pytest.mark.slow(4)
 def test_backtest_prints_one_json_object_a_line(tmp_path: Path) -> None:
-    rows = [f"{step},{3.0 + 0.01 * (step % 7)}" for step in range(300)] + ["300,nan", "301,nan"]
-    curve = tmp_path / "curve.csv"
-    curve.write_text("step,loss\n" + "\n".join(rows))
+    curve = curve_in(tmp_path, "300,nan", "301,nan")
     done = monitor("backtest", str(curve), str(curve), "--json")
     assert done.returncode == 0, done.stderr
     first, second = map(json.loads, done.stdout.splitlines())
@@ -58,20 +63,9 @@ def test_backtest_of_a_stored_run_judges_its_live_line(http: TestClient, tmp_pat
 
 @pytest.mark.slow(4)
 def test_backtest_takes_its_parameters_and_compares_with_published_rules(tmp_path: Path) -> None:
-    rows = [f"{step},{3.0 + 0.01 * (step % 7)}" for step in range(300)] + ["300,nan"]
-    curve = tmp_path / "curve.csv"
-    curve.write_text("step,loss\n" + "\n".join(rows))
-    done = monitor(
-        "backtest",
-        str(curve),
-        "--json",
-        "--set",
-        "name=palm",
-        "--set",
-        "min_depth=250",
-        "--set",
-        "false_alarms_per_10k=2",
-    )
+    curve = curve_in(tmp_path, "300,nan")
+    options = [part for value in ("name=palm", "min_depth=250", "false_alarms_per_10k=2") for part in ("--set", value)]
+    done = monitor("backtest", str(curve), "--json", *options)
     assert json.loads(done.stdout)["incidents"][0]["action"]["rewind_to"] == 0
     done = monitor("backtest", str(curve), "--compare", COLUMNS="200")
     assert "trainscope" in done.stdout

@@ -1,7 +1,5 @@
 """Who writes a run is shown, and ended, on the command line."""
 
-from pathlib import Path
-
 import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
@@ -13,12 +11,9 @@ from monitor.settings import Settings
 from tests.monitor.client import TestClient, Trainer, writer
 
 
-def test_a_person_sees_who_writes_a_run_and_takes_it_from_that_process(
-    sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", f"sqlite:///{tmp_path}/lossguard.db")
+def test_a_person_sees_who_writes_a_run_and_takes_it_from_that_process(store: sa.Engine) -> None:
     run = CliRunner()
-    with TestClient(create_app(Settings(), engine=sqlite_engine)) as http:
+    with TestClient(create_app(Settings(), engine=store)) as http:
         first = Trainer(http, writer=writer("a"))
         shown = run.invoke(lease.app, ["show", "r1"])
         assert (shown.exit_code, shown.output) == (0, "1@host-a, 20 s left\n")
@@ -29,10 +24,8 @@ def test_a_person_sees_who_writes_a_run_and_takes_it_from_that_process(
         assert [line["action"] for line in http.get(f"{API}/audit?run=r1").json()] == ["end lease"]
 
 
+@pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("command", ["show", "end"])
-def test_a_run_that_does_not_exist_is_one_sentence(
-    sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", f"sqlite:///{tmp_path}/lossguard.db")
+def test_a_run_that_does_not_exist_is_one_sentence(command: str) -> None:
     done = CliRunner().invoke(lease.app, [command, "nobody"])
     assert (done.exit_code, done.output) == (2, "monitor: there is no run 'nobody'\n")

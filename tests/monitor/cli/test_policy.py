@@ -1,7 +1,6 @@
 """The policy is shown and set on the command line."""
 
 import json
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -13,9 +12,8 @@ from tests.db.seed import add_run
 
 
 @pytest.fixture(autouse=True)
-def _store(sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", f"sqlite:///{tmp_path}/lossguard.db")
-    with writing(sqlite_engine) as session:
+def _project(store: sa.Engine) -> None:
+    with writing(store) as session:
         add_run(session, "r1", project="gpt")
 
 

@@ -1,7 +1,6 @@
 """python -m monitor scorecard: a sentence and tables, or one JSON object."""
 
 import json
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -13,21 +12,19 @@ from monitor.__main__ import app
 from tests.monitor.scorecard import store_run
 
 
-@pytest.fixture
-def stored(sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sa.Engine:
-    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", f"sqlite:///{tmp_path}/lossguard.db")
-    with writing(sqlite_engine) as session:
+@pytest.fixture(autouse=True)
+def _runs(store: sa.Engine) -> None:
+    with writing(store) as session:
         store_run(session, "spiky", policy={"mode": "observe"})
         store_run(session, "imported", project="llama", capabilities=[], state=RunState.FAILED, end_step=None)
         store_run(session, "trusting", policy={"mode": "auto"})
-    return sqlite_engine
 
 
 def scorecard(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["scorecard", *arguments])
 
 
-def test_it_prints_the_sentence_and_a_row_per_project_and_run(stored: sa.Engine) -> None:
+def test_it_prints_the_sentence_and_a_row_per_project_and_run() -> None:
     done = scorecard()
     assert done.exit_code == 0, done.output
     text = " ".join(done.output.split())
@@ -38,7 +35,7 @@ def test_it_prints_the_sentence_and_a_row_per_project_and_run(stored: sa.Engine)
         assert name in text
 
 
-def test_json_has_the_same_as_the_api(stored: sa.Engine) -> None:
+def test_json_has_the_same_as_the_api() -> None:
     card = json.loads(scorecard("--project", "llama", "--json").output)
     assert [run["id"] for run in card["runs"]] == ["imported"]
     assert card["runs"][0]["sites"][0]["ending"] == "died"
@@ -53,7 +50,7 @@ def test_json_has_the_same_as_the_api(stored: sa.Engine) -> None:
         (("--since", "yesterday"), "does not match the format"),
     ],
 )
-def test_bad_input_gets_one_sentence(stored: sa.Engine, arguments: tuple[str, ...], text: str) -> None:
+def test_bad_input_gets_one_sentence(arguments: tuple[str, ...], text: str) -> None:
     done = scorecard(*arguments)
     assert done.exit_code == 2
     assert text in " ".join(done.stderr.replace("│", " ").split())

@@ -51,21 +51,3 @@ def test_a_token_is_installed_from_a_file_once_and_only_if_nobody_can_guess_it(
     file.unlink()
     code, output = install(None)
     assert (code, "No such file" in output, "\n" in output) == (2, True, False)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "words"),
-    [
-        ("DATABASE_URL", "mysql://me@host/store", "mysql is not supported"),
-        ("DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/store", "cannot use the database"),
-        ("MAX_RUNS", "many", "LOSSGUARD_MAX_RUNS"),
-    ],
-)
-def test_tokens_of_a_store_that_cannot_be_used_are_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
-) -> None:
-    monkeypatch.setenv(f"LOSSGUARD_{name}", value)
-    done = CliRunner().invoke(tokens.app, ["list"])
-    assert (done.exit_code, done.output.count("\n")) == (2, 1), done.output
-    assert words in done.output
-    assert "secret" not in done.output
