@@ -15,7 +15,6 @@ from db.cli.command_engine import as_typed_here
 from db.steps.archived.reading import UnreadableArchive
 from db.steps.codec import DamagedBlock
 from db.store.engine import first_line
-from lossguard.vocabulary.protocol import WIRE_HEADER, WIRE_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -105,27 +104,17 @@ def _is_mlflow(request: Request) -> bool:
     return _MLFLOW_PATHS.match(request.url.path) is not None
 
 
-def _response(
-    request: Request | None,
-    status: int,
-    title: str,
-    detail: str,
-    where: Sequence[str | int],
-    headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
+def _response(problem: Problem, *, for_mlflow: bool) -> JSONResponse:
     """MLflow's clients read the same body: `error_code` and `message`."""
-    places = [place[:MAX_WHERE] if isinstance(place, str) else place for place in where]
+    status, detail = problem.status, problem.detail[:MAX_DETAIL]
     mlflow = {}
-    if request is not None and _is_mlflow(request):
-        mlflow = {"error_code": _MLFLOW_CODES.get(status, "INVALID_PARAMETER_VALUE"), "message": detail[:MAX_DETAIL]}
+    if for_mlflow:
+        mlflow = {"error_code": _MLFLOW_CODES.get(status, "INVALID_PARAMETER_VALUE"), "message": detail}
         status = _MLFLOW_STATUS.get(status, status)
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail[:MAX_DETAIL], "where": places}
-    return JSONResponse(body | mlflow, status_code=status, media_type="application/problem+json", headers=headers)
-
-
-def _handle_problem(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Problem)
-    return _response(request, error.status, error.title, error.detail, error.where, error.headers)
+    where = [place[:MAX_WHERE] if isinstance(place, str) else place for place in problem.where]
+    body = {"type": "about:blank", "title": problem.title, "status": status, "detail": detail, "where": where}
+    headers, media_type = problem.headers, "application/problem+json"
+    return JSONResponse(body | mlflow, status_code=status, media_type=media_type, headers=headers)
 
 
 HOW_TO_FIX = {
@@ -135,13 +124,12 @@ HOW_TO_FIX = {
 }
 
 
-def _handle_http_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    if error.status_code in (404, 405) and _is_mlflow(request):
-        return _response(request, 404, "no such route", NO_MLFLOW_ROUTE, ["path"])
-    title = str(error.detail)
-    where = ["body"] if error.status_code in (400, 413) else ["path"]
-    return _response(request, error.status_code, title, HOW_TO_FIX.get(error.status_code, title), where, error.headers)
+def _of_http(request: Request, error: HTTPException) -> Problem:
+    status, title = error.status_code, str(error.detail)
+    if status in (404, 405) and _is_mlflow(request):
+        return Problem(404, "no such route", NO_MLFLOW_ROUTE, ["path"])
+    where = ["body"] if status in (400, 413) else ["path"]
+    return Problem(status, title, HOW_TO_FIX.get(status, title), where, error.headers)
 
 
 NO_MLFLOW_ROUTE = (
@@ -171,18 +159,17 @@ class Malformed(NamedTuple):
 MALFORMED = "the request is malformed; nothing of it was stored"
 
 
-def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
+def _of_validation(request: Request, error: RequestValidationError) -> Problem:
     malformed: Malformed | None = getattr(request.state, "malformed", None)  # found in a thread: monitor.api.parsing
     if malformed is not None:
         detail = malformed.for_mlflow() if _is_mlflow(request) else malformed.detail
-        return _response(request, 422, MALFORMED, detail, malformed.where)
+        return Problem(422, MALFORMED, detail, malformed.where)
     first = error.errors()[0]
     where = list(first["loc"])
+    detail = mistakes(where, first["msg"], len(error.errors()))
     if where == ["body"] and first["type"] != "missing" and "json" not in request.headers.get("content-type", ""):
         detail = "the body was not read as JSON; send the header Content-Type: application/json"
-        return _response(request, 422, MALFORMED, detail, where)
-    return _response(request, 422, MALFORMED, mistakes(where, first["msg"], len(error.errors())), where)
+    return Problem(422, MALFORMED, detail, where)
 
 
 def mistakes(where: Sequence[str | int], message: str, count: int) -> str:
@@ -191,10 +178,10 @@ def mistakes(where: Sequence[str | int], message: str, count: int) -> str:
     return f"{path}: {message}" + (f" (and {count - 1} more)" if count > 1 else "")
 
 
-def _handle_data_error(request: Request, error: Exception) -> JSONResponse:
+def _of_data(_: Request, error: Exception) -> Problem:
     log.warning("the database rejected a value: %s", first_line(error))
     detail = "the database cannot store a value of this request: a text with a NUL character, or a number out of range"
-    return _response(request, 422, MALFORMED, detail, ["body"])
+    return Problem(422, MALFORMED, detail, ["body"])
 
 
 RETRY = {"Retry-After": "1"}
@@ -210,99 +197,72 @@ def no_database(detail: str) -> Problem:
     return Problem(503, "the database is away", detail, ["database"], RETRY)
 
 
-def _handle_database_error(request: Request, error: Exception) -> JSONResponse:
+def _of_database(_: Request, error: Exception) -> Problem:
     reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
     if isinstance(error, sa.exc.ProgrammingError) or reason.startswith("no such"):
         log.error("the database schema does not fit this release: %s", reason)
         missing = "a partition of its tables" if "no partition" in reason else "the schema that this release needs"
         mend = "if no migration is running, run: python -m db upgrade"
-        return _handle_problem(request, no_schema(f"the database does not have {missing}; {mend}"))
+        return no_schema(f"the database does not have {missing}; {mend}")
     log.error("the database failed: %s", reason)
     detail = "the database cannot be reached, is busy or has a full disk; nothing was stored, so send the request again"
-    return _handle_problem(request, no_database(detail))
+    return no_database(detail)
 
 
-def _handle_damaged_block(request: Request, error: Exception) -> JSONResponse:
+def _of_damaged_block(_: Request, error: DamagedBlock) -> Problem:
     log.error("the store is damaged: %s", error)
-    return _handle_problem(request, Problem(500, "the store is damaged", str(error), ["database"]))
+    return Problem(500, "the store is damaged", str(error), ["database"])
 
 
-def _handle_unreadable_archive(request: Request, error: Exception) -> JSONResponse:
+def _of_unreadable_archive(_: Request, error: UnreadableArchive) -> Problem:
     log.error("%s", first_line(error))
-    problem = Problem(503, "archived steps cannot be read", first_line(error), ["archive"], RETRY)
-    return _handle_problem(request, problem)
+    return Problem(503, "archived steps cannot be read", first_line(error), ["archive"], RETRY)
 
 
 def internal_error() -> JSONResponse:
     """500: an error in the collector itself."""
     detail = "the collector failed; nothing of the request was stored. Its log has the cause under this X-Request-ID"
-    return _response(None, 500, "the collector failed", detail, [])
+    return _response(Problem(500, "the collector failed", detail), for_mlflow=False)
 
 
-HANDLERS: dict[Any, Callable[[Request, Exception], JSONResponse]] = {
-    Problem: _handle_problem,
-    HTTPException: _handle_http_error,
-    RequestValidationError: _handle_validation_error,
-    sa.exc.DataError: _handle_data_error,
-    UnicodeEncodeError: _handle_data_error,
-    sa.exc.OperationalError: _handle_database_error,
-    sa.exc.ProgrammingError: _handle_database_error,
-    sa.exc.TimeoutError: _handle_database_error,
-    DamagedBlock: _handle_damaged_block,
-    UnreadableArchive: _handle_unreadable_archive,
+PROBLEMS: dict[type[Exception], Callable[[Request, Any], Problem]] = {
+    Problem: lambda _, problem: problem,
+    HTTPException: _of_http,
+    RequestValidationError: _of_validation,
+    sa.exc.DataError: _of_data,
+    UnicodeEncodeError: _of_data,
+    sa.exc.OperationalError: _of_database,
+    sa.exc.ProgrammingError: _of_database,
+    sa.exc.TimeoutError: _of_database,
+    DamagedBlock: _of_damaged_block,
+    UnreadableArchive: _of_unreadable_archive,
 }
-ERRORS = tuple(HANDLERS)
+ERRORS = tuple(PROBLEMS)
 """The errors that have a response of their own; any other one is a defect of the collector."""
 
 
 def install(app: FastAPI) -> None:
     """Give every error response of `app` this shape."""
-    for kind, handler in HANDLERS.items():
-        app.add_exception_handler(kind, handler)
+    for kind in ERRORS:
+        app.add_exception_handler(kind, response_to)
 
 
 def response_to(request: Request, error: Exception) -> JSONResponse:
-    """The response to one of ERRORS that was raised outside of the routes."""
-    kind = next(kind for kind in type(error).__mro__ if kind in HANDLERS)
-    return HANDLERS[kind](request, error)
+    """The response to one of ERRORS."""
+    kind = next(kind for kind in type(error).__mro__ if kind in PROBLEMS)
+    return _response(PROBLEMS[kind](request, error), for_mlflow=_is_mlflow(request))
 
 
-TOO_LARGE = "the request is too large; nothing of it was stored"
+def too_large(limit: int, unit: str = "bytes", setting: str = "LOSSGUARD_MAX_REPORT_BYTES") -> Problem:
+    """413: the body has more than `limit` bytes, or more values than its parsed form may have."""
+    detail = f"a request body may have at most {limit} {unit}; send smaller reports, or raise {setting}"
+    return Problem(413, "the request is too large; nothing of it was stored", detail, ["body"])
 
 
-def too_large(limit: int) -> Problem:
-    """413: the body has more than `limit` bytes."""
-    detail = f"a request body may have at most {limit} bytes; send smaller reports, or raise LOSSGUARD_MAX_REPORT_BYTES"
-    return Problem(413, TOO_LARGE, detail, ["body"])
-
-
-def too_many_values(limit: int) -> Problem:
-    """413: the body would take too much memory once it is parsed."""
-    detail = f"a request body may have at most {limit} values; send smaller reports, or raise LOSSGUARD_MAX_VALUES"
-    return Problem(413, TOO_LARGE, detail, ["body"])
-
-
-def too_slow(seconds: float, rate: int) -> Problem:
-    """408: the body did not arrive in time."""
-    detail = (
-        f"the body stopped for {seconds:.0f} s, or was slower than {rate} bytes/s; nothing was stored, so send it again"
-    )
-    return Problem(408, "the body did not arrive in time", detail, ["body"])
-
-
-def busy() -> Problem:
-    """429: too much work at once."""
-    detail = "the collector is at its limit of concurrent work; nothing was stored, so send it again after a second"
-    return Problem(429, "the collector is busy", detail, [], {"Retry-After": "1"})
-
-
-def other_wire(version: bytes) -> Problem:
-    """426: the client speaks another version of the wire."""
-    detail = (
-        f"the client speaks version {version[:20].decode('ascii', 'replace')} of the wire, and this collector version"
-        f" {WIRE_VERSION}: upgrade the older one"
-    )
-    return Problem(426, "another version", detail, [WIRE_HEADER])
+def no_room(what: str, has: str, remedy: str, where: str) -> Problem:
+    """429: there are as many as there may be; `has` says how many, and who has them."""
+    detail = f"{has} {what}s, which is the limit; {remedy}"
+    return Problem(429, f"there is no room for another {what}", detail, ["body", where], {"Retry-After": "60"})
 
 
 def run_not_found(run_id: str) -> Problem:
@@ -313,21 +273,3 @@ def run_not_found(run_id: str) -> Problem:
 def without_retry(problem: Problem) -> Problem:
     """Return the problem as 422 for a client that would repeat a request answered with 429 for minutes."""
     return Problem(422, problem.title, problem.detail, problem.where)
-
-
-def too_many_segments(limit: int) -> Problem:
-    """429: the run has as many segments as it may."""
-    detail = f"the run has {limit} segments, which is the limit; begin a new run, or raise LOSSGUARD_MAX_SEGMENTS"
-    return Problem(429, "there is no room for another segment", detail, ["body", "key"], {"Retry-After": "60"})
-
-
-def too_many_experiments(limit: int) -> Problem:
-    """429: the store holds as many experiments of MLflow as it may."""
-    detail = f"the store holds {limit} experiments, which is the limit; use one of them, or raise LOSSGUARD_MAX_RUNS"
-    return Problem(429, "there is no room for another experiment", detail, ["body", "name"])
-
-
-def too_many_runs(limit: int) -> Problem:
-    """429: the store holds as many runs as it may."""
-    detail = f"the store holds {limit} runs, which is the limit; delete some, or raise LOSSGUARD_MAX_RUNS"
-    return Problem(429, "there is no room for another run", detail, ["body", "id"], {"Retry-After": "60"})

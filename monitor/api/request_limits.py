@@ -74,7 +74,10 @@ class Budget:
         """Take `amount` for a request that has `held` already. Raises Problem 429 if there is no room."""
         is_alone = self.taken == held
         if amount and not is_alone and not self._has_room(shares, amount):
-            raise problems.busy()
+            detail = (
+                "the collector is at its limit of concurrent work; nothing was stored, so send it again after a second"
+            )
+            raise Problem(429, "the collector is busy", detail, [], problems.RETRY)
         self.add(shares, amount)
 
     def _has_room(self, shares: Shares, amount: int) -> bool:
@@ -178,8 +181,9 @@ class RequestLimits:
     async def _body(self, scope: Scope, receive: Receive, take_bytes: Take, take_values: Take) -> bytes | None:
         """The whole body; None if the client went away. Raises Problem 408, 413 or 429."""
         settings, announced = self._settings, _content_length(scope)
+        too_large = problems.too_large(settings.max_report_bytes, "bytes", "LOSSGUARD_MAX_REPORT_BYTES")
         if announced > settings.max_report_bytes:
-            raise problems.too_large(settings.max_report_bytes)
+            raise too_large
         take_bytes(announced)
         parts, size, num_values, is_complete = [], 0, 0, False
         start = asyncio.get_running_loop().time()
@@ -192,12 +196,12 @@ class RequestLimits:
             parts.append(part)
             size += len(part)
             if size > settings.max_report_bytes:
-                raise problems.too_large(settings.max_report_bytes)
+                raise too_large
             take_bytes(max(size - max(announced, size - len(part)), 0))  # beyond what was announced
             new_values = _num_values(part)
             num_values += new_values
             if num_values > settings.max_values:
-                raise problems.too_many_values(settings.max_values)
+                raise problems.too_large(settings.max_values, "values", "LOSSGUARD_MAX_VALUES")
             take_values(new_values)
         return b"".join(parts)
 
@@ -210,7 +214,9 @@ class RequestLimits:
             async with asyncio.timeout_at(latest):
                 return await receive()
         except TimeoutError:
-            raise problems.too_slow(settings.body_timeout, settings.min_body_rate) from None
+            late = f"stopped for {settings.body_timeout:.0f} s, or was slower than {settings.min_body_rate} bytes/s"
+            detail = f"the body {late}; nothing was stored, so send it again"
+            raise Problem(408, "the body did not arrive in time", detail, ["body"]) from None
 
 
 def _num_values(part: bytes) -> int:

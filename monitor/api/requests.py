@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lossguard.vocabulary.protocol import WIRE_HEADER, WIRE_VERSION
 from monitor import problems
 from monitor.ingestion.reports import ReportResult
+from monitor.problems import Problem
 from monitor.telemetry.logs import request_id
 
 log = logging.getLogger("monitor.requests")
@@ -118,7 +119,7 @@ class Requests:
             await send(message)
 
         version = next((value for name, value in scope["headers"] if name == WIRE), VERSION)
-        answer = self._app if version == VERSION else problems.response_to(Request(scope), problems.other_wire(version))
+        answer = self._app if version == VERSION else problems.response_to(Request(scope), _other_wire(version))
         try:
             with self._metrics.requests.track_inprogress():
                 await answer(scope, receive, send_with_headers)
@@ -133,6 +134,12 @@ class Requests:
                 self._metrics.count_response(status or 500, seconds)
             log.info("%s", scope["method"], extra={"fields": _fields(scope, status, seconds)})
             request_id.reset(reset)
+
+
+def _other_wire(version: bytes) -> Problem:
+    spoken = version[:20].decode("ascii", "replace")
+    detail = f"the client speaks version {spoken} of the wire, and this collector version {WIRE_VERSION}"
+    return Problem(426, "another version", f"{detail}: upgrade the older one", [WIRE_HEADER])
 
 
 def _fields(scope: Scope, status: int, seconds: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from lossguard.vocabulary.states import RunState
 from lossguard.vocabulary.values import plain_json
 from monitor.ingestion import detection_state, lease, run_policies
 from monitor.ingestion.lease import Claim
-from monitor.problems import Problem, too_many_runs, unknown
+from monitor.problems import Problem, no_room, unknown
 from monitor.schemas import FinishIn, RunIn
 
 
@@ -45,7 +45,7 @@ def register(session: Session, spec: RunIn, *, claim: Claim, who: str, max_runs:
     if run.project != spec.project:  # another collector has just created it
         raise taken(spec.id)
     if is_new and max_runs is not None and queries.num_runs(session) > max_runs:
-        raise too_many_runs(max_runs)
+        raise no_room("run", f"the store holds {max_runs}", "delete some, or raise LOSSGUARD_MAX_RUNS", "id")
     lease.take(run, claim)
     status = commands.run_status_of(session, run=run, now=now)
     status.last_step_at, status.stall_after = now, None

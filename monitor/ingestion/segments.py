@@ -9,7 +9,7 @@ from db.models import Order, Run, Segment
 from lossguard.vocabulary.states import OrderKind, OrderState, SegmentReason
 from monitor.ingestion import detection_state, lease, orders, runs
 from monitor.ingestion.lease import Claim
-from monitor.problems import Problem, too_many_segments
+from monitor.problems import Problem, no_room
 from monitor.schemas import SegmentIn
 
 MAX_TAKEN_KEY = 112
@@ -29,7 +29,8 @@ def open_segment(
         lease.take(run, claim)
         return known
     if max_segments is not None and queries.num_segments(session, run=run) >= max_segments:
-        raise too_many_segments(max_segments)
+        remedy = "begin a new run, or raise LOSSGUARD_MAX_SEGMENTS"
+        raise no_room("segment", f"the run has {max_segments}", remedy, "key")
     segment, _ = commands.open_segment(
         session,
         run=run,

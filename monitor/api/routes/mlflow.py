@@ -47,7 +47,7 @@ from monitor.mlflow_schemas import (
     SetTagIn,
     UpdateRunIn,
 )
-from monitor.problems import MLFLOW_API, Problem, run_not_found, too_many_experiments, unknown, without_retry
+from monitor.problems import MLFLOW_API, Problem, no_room, run_not_found, unknown, without_retry
 from monitor.schemas import Name, RunId, RunIn
 
 router = APIRouter(prefix=MLFLOW_API, tags=["mlflow"], route_class=TypedJsonRoute)
@@ -88,7 +88,8 @@ def create_experiment(
     if known is not None or new is None:
         raise Problem(409, "the experiment exists", f"there is an experiment {spec.name!r} already", ["body", "name"])
     if mlflow.num_experiments(session) > collector.settings.max_runs:
-        raise without_retry(too_many_experiments(collector.settings.max_runs))
+        has, remedy = f"the store holds {collector.settings.max_runs}", "use one of them, or raise LOSSGUARD_MAX_RUNS"
+        raise without_retry(no_room("experiment", has, remedy, "name"))
     return {"experiment_id": str(new.id)}
 
 
