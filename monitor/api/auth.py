@@ -14,9 +14,9 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import unquote
 
 import sqlalchemy as sa
@@ -154,14 +154,20 @@ async def _authenticate(request: Request) -> Principal:
     kind, _, token = given.partition(" ")
     presented = token.strip() if kind.lower() == "bearer" else ""
     attempts: FailedAttempts = request.app.state.collector.failed_attempts
-    if attempts.is_held(_address(request), presented):
-        raise _too_many_attempts()
+    address, place = request.client.host if request.client is not None else "unknown", ["header", "authorization"]
+    if attempts.is_held(address, presented):
+        failed = f"{MAX_FAILED_ATTEMPTS} attempts of this address failed within {WINDOW_SECONDS:.0f} s"
+        detail = f"{failed}; correct the token, then wait {WINDOW_SECONDS:.0f} s"
+        raise Problem(429, "too many failed attempts", detail, place, {"Retry-After": f"{WINDOW_SECONDS:.0f}"})
     principal = await _principal_of(request, presented)
     if principal is None:
-        await asyncio.sleep(attempts.fail(_address(request)))
-        raise _unauthorized(request, "wrong token" if given else "no token")
+        await asyncio.sleep(attempts.fail(address))
+        reason = "wrong token" if given else "no token"
+        log.warning("refused: %s from %s for %s %s", reason, address, request.method, request.url.path)
+        detail = "send a token of this collector: Authorization: Bearer <LOSSGUARD_TOKEN>"
+        raise Problem(401, "not authorized", detail, place, {"WWW-Authenticate": "Bearer"})
     if presented:
-        attempts.succeed(_address(request), presented)
+        attempts.succeed(address, presented)
     return principal
 
 
@@ -218,25 +224,6 @@ def _stored_principal(engine: sa.Engine, presented: str, *, may_be_open: bool) -
         return ANYBODY if may_be_open and not access.any_token(session) else None
 
 
-def _address(request: Request) -> str:
-    return request.client.host if request.client is not None else "unknown"
-
-
-def _too_many_attempts() -> Problem:
-    detail = (
-        f"{MAX_FAILED_ATTEMPTS} attempts of this address failed within {WINDOW_SECONDS:.0f} s; correct the token, then "
-        f"wait {WINDOW_SECONDS:.0f} s"
-    )
-    headers = {"Retry-After": f"{WINDOW_SECONDS:.0f}"}
-    return Problem(429, "too many failed attempts", detail, ["header", "authorization"], headers)
-
-
-def _unauthorized(request: Request, reason: str) -> Problem:
-    log.warning("refused: %s from %s for %s %s", reason, _address(request), request.method, request.url.path)
-    detail = "send a token of this collector: Authorization: Bearer <LOSSGUARD_TOKEN>"
-    return Problem(401, "not authorized", detail, ["header", "authorization"], {"WWW-Authenticate": "Bearer"})
-
-
 def needs(scope: Scope) -> Callable[..., Awaitable[Principal]]:
     """A dependency: the client, if its token has `scope` and covers the run in the path."""
 
@@ -258,17 +245,12 @@ def _check_owner(request: Request, who: Principal) -> None:
     with Session(request.app.state.collector.engine) as session:
         for what in ("run", "order", "intervention"):
             key = request.path_params.get(f"{what}_id")
-            if key is not None and not who.covers(_owner_of(session, what, key)):
+            if key is None:
+                continue
+            number = int(key) if key.isdecimal() and len(key) < 10 else 0  # 0: no row has it
+            named: dict[str, Any] = {"run_id": key} if what == "run" else {what: number}
+            if not who.covers(access.owner_of(session, **named)):
                 raise unknown(what, key)
-
-
-def _owner_of(session: Session, what: str, key: str) -> Owner | None:
-    if what == "run":
-        return access.owner_of(session, run_id=key)
-    number = int(key) if key.isdecimal() and len(key) < 10 else 0  # 0: no row has it
-    if what == "order":
-        return access.owner_of(session, order=number)
-    return access.owner_of(session, intervention=number)
 
 
 def covers_run(who: Principal, run: Run) -> bool:
@@ -286,11 +268,14 @@ def check_run(engine: sa.Engine, who: Principal, run_id: str) -> None:
 def check_registration(who: Principal, *, run_id: str, project: str) -> None:
     """Raise Problem 403 if the run would be in another project than the token's, or is another run than the token's."""
     if who.project not in (None, project):
-        detail = f"the token {who.name!r} is valid for the project {who.project!r} only"
-        raise Problem(403, "not allowed", detail, ["body", "project"])
+        raise bound(who, f"the project {who.project!r}", ["body", "project"])
     if who.run not in (None, run_id):
-        detail = f"the token {who.name!r} is valid for the run {who.run!r} only"
-        raise Problem(403, "not allowed", detail, ["body", "id"])
+        raise bound(who, f"the run {who.run!r}", ["body", "id"])
+
+
+def bound(who: Principal, to: str, where: Sequence[str] = ()) -> Problem:
+    """403: the token is bound to something else."""
+    return Problem(403, "not allowed", f"the token {who.name!r} is valid for {to} only", where)
 
 
 def check_project(who: Principal, project: str | None, what: str) -> None:
@@ -298,8 +283,7 @@ def check_project(who: Principal, project: str | None, what: str) -> None:
     if project is None or who.run is not None:
         check_unbound(who, what if project is None else "a project")
     elif who.project not in (None, project):
-        detail = f"the token {who.name!r} is valid for the project {who.project!r} only"
-        raise Problem(403, "not allowed", detail, ["query", "project"])
+        raise bound(who, f"the project {who.project!r}", ["query", "project"])
 
 
 def check_unbound(who: Principal, what: str) -> None:

@@ -307,10 +307,8 @@ def _checked_tags(tags: dict[str, str]) -> dict[str, str]:
 
 
 def _check_project(who: Principal, name: str) -> None:
-    if who.run is not None:
-        raise Problem(403, "not allowed", f"the token {who.name!r} is valid for the run {who.run!r} only")
-    if who.project not in (None, name):
-        raise Problem(403, "not allowed", f"the token {who.name!r} is valid for the project {who.project!r} only")
+    if who.run is not None or who.project not in (None, name):
+        raise auth.bound(who, f"the project {who.project!r}" if who.run is None else f"the run {who.run!r}")
 
 
 def _covered_project(session: Session, who: Principal) -> str | None:
