@@ -4,7 +4,7 @@ The caller has locked the run; everything here happens inside the caller's trans
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from db import commands, lineage, queries
 from db.lineage import StepRange
-from db.models import DetectionState, Intervention, Order, Run, Segment, intact_state
+from db.models import DetectionState, Order, Run, Segment, intact_state
 from db.records import arms
 from db.steps.reader import read_intact_blocks
 from db.steps.step_block import StepBlock
@@ -25,6 +25,7 @@ from monitor.detection.interventions import run_policy
 from monitor.detection.interventions.decision import Records
 from monitor.ingestion import effects, recorded_steps, run_policies
 from monitor.ingestion.columns import stored_rows
+from monitor.ingestion.effects import OF_INTERVENTION
 
 log = logging.getLogger(__name__)
 
@@ -142,11 +143,12 @@ def rebuild(session: Session, run: Run, why: str, *, end: int | None = None) -> 
     engine.set_restorable(run.restorable_steps, run.restorable_tiers)
     num_incidents, num_interventions = queries.newest_numbers(session, run=run)
     interventions = queries.interventions(session, run=run)
+    last = interventions[-1] if interventions else None
     active = engine.take_up(
         num_incidents=num_incidents,
         num_interventions=num_interventions,
         rollbacks_used=sum(one.kind == OrderKind.ROLLBACK and bool(one.details.get("mode")) for one in interventions),
-        last={**interventions[-1].details, **_columns(interventions[-1])} if interventions else None,
+        last=None if last is None else {**last.details} | {name: getattr(last, name) for name in OF_INTERVENTION},
     )
     effects.close_others(session, run, intervention=active, reason=f"The detection was rebuilt: {why}.", now=now)
     number = 0 if segment is None else segment.number
@@ -157,11 +159,6 @@ def rebuild(session: Session, run: Run, why: str, *, end: int | None = None) -> 
     text = f"the detection of run {run.id} was rebuilt from its stored rows: {why}"
     sa.event.listen(session, "after_commit", lambda _: log.warning(text), once=True)
     return engine
-
-
-def _columns(row: Intervention) -> dict[str, Any]:
-    names = ("number", "incident", "kind", "state", "attempt", "rewind_to", "skip_from", "skip_to", "lr_scale")
-    return {name: getattr(row, name) for name in names}
 
 
 def _read(engine: DetectionEngine, history: Iterable[Rows]) -> Iterator[Rows]:
@@ -222,25 +219,6 @@ def update(
     concluded = change(engine)
     segment = queries.newest_segment(session, run=run)
     save(session, run, engine, concluded, segment=segment, now=now, approved_by=approved_by)
-
-
-def snapshot(
-    session: Session,
-    run: Run,
-    engine: DetectionEngine,
-    *,
-    segment: int,
-    before: int | None,
-    step: int,
-    state: Mapping[str, Any] | None = None,
-) -> None:
-    """Keep the detectors' state if the segment, at `before` so far, passed a multiple of SNAPSHOT_EVERY steps.
-
-    `state`: that of the engine, where it has just been saved.
-    """
-    if before is None or step // SNAPSHOT_EVERY > before // SNAPSHOT_EVERY:
-        detectors = engine.detectors_state() if state is None else state["detectors"]
-        commands.save_snapshot(session, run=run, segment=segment, step=step, state=detectors)
 
 
 def fork(

@@ -13,12 +13,18 @@ from db.models import Run
 from lossguard.vocabulary.protocol import encode_number
 from lossguard.vocabulary.states import IncidentState, InterventionState, Outcome
 from lossguard.vocabulary.values import plain_json
-from monitor.detection import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
+from monitor.detection import Effect, IncidentChanged, Intervention, InterventionChanged, Outlier
 from monitor.detection.effects import INTERVENTION_TERMINAL
 from monitor.ingestion import orders
 
 WITHDRAWS_ITS_ORDER = (InterventionState.WITHDRAWN, InterventionState.REJECTED)
 """States of an intervention in which its order, if still open, is withdrawn."""
+OF_INCIDENT = ("number", "kind", "state", "signal", "onset_step", "detected_step", "peak_step", "end_step", "outcome")
+OF_INTERVENTION = (
+    *("number", "incident", "kind", "state", "attempt"),
+    *("rewind_to", "skip_from", "skip_to", "lr_scale"),
+)
+"""Columns that have the name of their field; `details` has all fields."""
 
 
 def write(
@@ -37,15 +43,35 @@ def write(
     for effect in effects:
         match effect:
             case IncidentChanged(incident):
-                _write_incident(session, run, incident, segment, now)
+                values: dict[str, Any] = {name: getattr(incident, name) for name in OF_INCIDENT}
+                values["score"] = incident.score if math.isfinite(incident.score) else None
+                details = plain_json(asdict(incident))
+                commands.save_incident(session, run=run, segment=segment, now=now, details=details, **values)
             case InterventionChanged(intervention, choices):
                 row = _write_intervention(session, run, intervention, choices, now)
                 if intervention.state is InterventionState.ORDERED:
                     terms = orders.columns(session, run, row, segment=segment, approved_by=approved_by, now=now)
                     reason, sign = " ".join(intervention.reasons), orders.signer(session, run)
                     commands.issue_order(session, intervention=row, reason=reason, now=now, terms=terms, sign=sign)
-            case Outlier():
-                _write_outlier(session, run, effect, segment, now)
+            case Outlier(step=step, signal=signal):
+                details = {"signal": signal, "value": encode_number(effect.value), "score": encode_number(effect.score)}
+                place: dict[str, Any] = {"segment": segment, "step": step, "time": now}
+                key = f"outlier-{segment}-{step}-{signal}"
+                commands.add_event(session, run=run, key=key, kind=lineage.OUTLIER, details=details, **place)
+
+
+def _write_intervention(
+    session: Session, run: Run, intervention: Intervention, choices: Sequence[dict[str, Any]], now: float
+) -> Row:
+    values: dict[str, Any] = {name: getattr(intervention, name) for name in OF_INTERVENTION}
+    details = plain_json(asdict(intervention) | ({"choices": list(choices)} if choices else {}))
+    remedies = list(intervention.remedies)
+    row = commands.save_intervention(session, run=run, now=now, remedies=remedies, details=details, **values)
+    if intervention.state in WITHDRAWS_ITS_ORDER:
+        order = queries.order_of(session, intervention=row)
+        if order is not None:
+            commands.withdraw_order(session, order=order, detail=f"the intervention is {row.state}", now=now)
+    return row
 
 
 def close_others(session: Session, run: Run, *, intervention: int | None, reason: str, now: float) -> None:
@@ -68,66 +94,3 @@ def close_others(session: Session, run: Run, *, intervention: int | None, reason
 def _reasons(details: dict[str, Any]) -> list[Any]:
     reasons = details.get("reasons")
     return reasons if isinstance(reasons, list) else []
-
-
-def _write_incident(session: Session, run: Run, incident: Incident, segment: int, now: float) -> None:
-    commands.save_incident(
-        session,
-        run=run,
-        number=incident.number,
-        segment=segment,
-        now=now,
-        kind=incident.kind,
-        state=incident.state,
-        signal=incident.signal,
-        onset_step=incident.onset_step,
-        detected_step=incident.detected_step,
-        peak_step=incident.peak_step,
-        end_step=incident.end_step,
-        score=incident.score if math.isfinite(incident.score) else None,
-        outcome=incident.outcome,
-        details=plain_json(asdict(incident)),
-    )
-
-
-def _write_intervention(
-    session: Session, run: Run, intervention: Intervention, choices: Sequence[dict[str, Any]], now: float
-) -> Row:
-    row = commands.save_intervention(
-        session,
-        run=run,
-        number=intervention.number,
-        now=now,
-        incident=intervention.incident,
-        kind=intervention.kind,
-        state=intervention.state,
-        attempt=intervention.attempt,
-        rewind_to=intervention.rewind_to,
-        skip_from=intervention.skip_from,
-        skip_to=intervention.skip_to,
-        lr_scale=intervention.lr_scale,
-        remedies=list(intervention.remedies),
-        details=plain_json(asdict(intervention) | ({"choices": list(choices)} if choices else {})),
-    )
-    if intervention.state in WITHDRAWS_ITS_ORDER:
-        order = queries.order_of(session, intervention=row)
-        if order is not None:
-            commands.withdraw_order(session, order=order, detail=f"the intervention is {row.state}", now=now)
-    return row
-
-
-def _write_outlier(session: Session, run: Run, outlier: Outlier, segment: int, now: float) -> None:
-    commands.add_event(
-        session,
-        run=run,
-        key=f"outlier-{segment}-{outlier.step}-{outlier.signal}",
-        segment=segment,
-        step=outlier.step,
-        time=now,
-        kind=lineage.OUTLIER,
-        details={
-            "signal": outlier.signal,
-            "value": encode_number(outlier.value),
-            "score": encode_number(outlier.score),
-        },
-    )

@@ -110,10 +110,9 @@ class Intake:
             return take_update(session, run_id, report, claim=claim, cache=cache, limits=limits)
         return take_report(
             session,
-            run_id,
             report,
+            lambda: cache.lock(session, run_id, claim.now, attach=False),
             claim=claim,
-            cache=cache,
             max_metrics=limits.max_metrics,
             undelivered_bytes=pending.undelivered_bytes,
         )

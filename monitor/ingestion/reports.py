@@ -5,7 +5,7 @@ happens once, in this order, in one transaction.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +35,12 @@ from monitor.ingestion import answers, detection_state, lease, run_status
 from monitor.ingestion.columns import StepColumns, decode, detector_row, detector_rows
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.orders import take_preflight
-from monitor.ingestion.run_cache import MAX_UNSAVED_ROWS, CachedRun, RunCache
+from monitor.ingestion.run_cache import MAX_UNSAVED_ROWS, CachedRun
 from monitor.problems import among_damaged, bad_report
 from monitor.schemas import EventIn, ReportIn
+
+NO_CHANGE = (PROBE, REMEDY, CHECKPOINT_UNCERTIFIED)
+"""Kinds of events that announce no change to the detection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,97 +66,36 @@ class ReportResult:
 
 def take_report(
     session: Session,
-    run_id: str,
     report: ReportIn,
+    lock: Callable[[], CachedRun],
     *,
     claim: Claim,
-    cache: RunCache,
     max_metrics: int | None = None,
     undelivered_bytes: int | None = None,
 ) -> ReportResult:
     """Store a report and act on it. Raises Problem when it is malformed: then nothing of it is stored.
 
-    `undelivered_bytes`: size of the trainer's spool behind this report, if the trainer sent it.
+    `lock` locks its run. `undelivered_bytes`: size of the trainer's spool behind this report, if the trainer sent it.
     """
     # Parse.
-    columns = decode(report)
-    pause = _announced_pause(report)
+    columns, pause = decode(report), _announced_pause(report)
 
     # Lock, and read what the next steps need.
-    cached = cache.lock(session, run_id, claim.now, attach=False)
-    return _take(
-        session,
-        cached,
-        report,
-        columns,
-        pause,
-        claim=claim,
-        max_metrics=max_metrics,
-        undelivered_bytes=undelivered_bytes,
-    )
-
-
-def take_rows(
-    session: Session, cached: CachedRun, report: ReportIn, *, claim: Claim, max_metrics: int | None = None
-) -> ReportResult:
-    """Store and act on a report for a run that is locked already, with steps that were joined here."""
-    return _take(session, cached, report, decode(report), None, claim=claim, max_metrics=max_metrics)
-
-
-@dataclass(frozen=True, slots=True)
-class _ReportContext:
-    """A report on its way: its run is locked, and what is known of it has been dropped."""
-
-    session: Session
-    cached: CachedRun
-    segment: Segment
-    report: ReportIn
-    pause: EventIn | None
-    """The last pause that it announces."""
-    new: StepColumns
-    """Steps that are not stored yet."""
-    previous_step: int | None
-    """The last step of the segment before them."""
-    now: float
-
-    @property
-    def in_order(self) -> bool:
-        """True if it has new steps, all of them after those that are stored."""
-        return bool(self.new.steps) and (self.previous_step is None or self.new.steps[0] > self.previous_step)
-
-
-def _take(
-    session: Session,
-    cached: CachedRun,
-    report: ReportIn,
-    columns: StepColumns,
-    pause: EventIn | None,
-    *,
-    claim: Claim,
-    max_metrics: int | None,
-    undelivered_bytes: int | None = None,
-) -> ReportResult:
-    if _says_more_than_steps(report):
+    cached = lock()
+    if report.events or report.hardware or report.preflight or report.restorable_steps is not None:
         cached.attach(session)
     is_holder = lease.take(cached.run, claim)
-    segment = cached.segment(session, report.segment)
-    if segment is None:
-        raise bad_report(f"the run has no segment {report.segment}; open it first", "segment")
-    is_own = segment.is_of(claim.digest) and (is_holder or not lease.is_replaced(cached.run, claim))
-    if not is_own and (columns.steps or report.events) and not _is_delivered_again(segment, columns, claim):
-        segment = _own_segment(session, cached, segment, claim, is_holder=is_holder)
-    if is_holder and _takes_over(session, cached, segment, claim):
-        _lead(session, cached, segment, claim.now)
+    segment = _segment(session, cached, report, columns, claim, is_holder=is_holder)
 
     # Drop what is known.
     known = _known_steps(session, cached, segment, columns)
     new = columns.without(known)
-    context = _ReportContext(session, cached, segment, report, pause, new, segment.last_step, claim.now)
+    taken = _Taken(session, cached, segment, report, pause, new, segment.last_step, claim.now)
 
     # Store, detect, decide, write the effects, update the status.
-    changes = _store(context, max_metrics)
+    changes = taken.store(max_metrics)
     has_restorable = is_holder and _keep_restorable(cached, report)
-    status = _detect_and_decide(context, changes, has_restorable=has_restorable)
+    status = taken.detect_and_decide(changes, has_restorable=has_restorable)
     if is_holder:
         if status or cached.status.undelivered_bytes != undelivered_bytes:
             status["undelivered_bytes"] = undelivered_bytes
@@ -172,31 +114,52 @@ def _take(
     return ReportResult(len(new.steps), len(known), orders, left, cached.run.lease_process, question, notices)
 
 
+def _announced_pause(report: ReportIn) -> EventIn | None:
+    """The last pause that the report announces. Raises Problem 422 when one does not say how long it is."""
+    last = None
+    for index, event in enumerate(report.events):
+        if event.kind == EXPECT:
+            last = event
+            if not is_pause(event.details.get("next_report_in")):
+                detail = "the details of an expect event need next_report_in: seconds, above 0 and at most 30 days"
+                raise bad_report(detail, "events", index, "details", "next_report_in")
+    return last
+
+
+def _segment(
+    session: Session, cached: CachedRun, report: ReportIn, columns: StepColumns, claim: Claim, *, is_holder: bool
+) -> Segment:
+    """The segment of the report. What a process reports for a segment of another one is given one of its own, and a
+    holder that goes on in its own segment leads the live line to it."""
+    segment = cached.segment(session, report.segment)
+    if segment is None:
+        raise bad_report(f"the run has no segment {report.segment}; open it first", "segment")
+    is_own = segment.is_of(claim.digest) and (is_holder or not lease.is_replaced(cached.run, claim))
+    if not is_own and (columns.steps or report.events) and not _is_delivered_again(segment, columns, claim):
+        # Those without the lease share one beside the line; the one with the lease goes on with the run from its first
+        # step.
+        cached.attach(session)
+        segment, _ = commands.open_segment(
+            session,
+            run=cached.run,
+            key=f"{segment.number}~{(claim.digest or 'anybody') if is_holder else ''}",
+            fork_step=None,
+            reason=SegmentReason.RESUME,
+            order_id=None,
+            opened_at=claim.now,
+            is_beside=not is_holder,
+            writer=claim.digest if is_holder else None,
+        )
+    if is_holder and _takes_over(session, cached, segment, claim):
+        _lead(session, cached, segment, claim.now)
+    return segment
+
+
 def _is_delivered_again(segment: Segment, columns: StepColumns, claim: Claim) -> bool:
     """True if a process delivers from another folder what the segment has, as a second import of the same run does."""
     if claim.writer is None or not claim.writer.only_delivers or segment.last_step is None:
         return False
     return not columns.steps or columns.steps[-1] <= segment.last_step
-
-
-def _own_segment(session: Session, cached: CachedRun, segment: Segment, claim: Claim, *, is_holder: bool) -> Segment:
-    """Return the segment for steps that a process reports for a segment of another process.
-
-    Those without the lease share one beside the line; the one with the lease goes on with the run from its first step.
-    """
-    cached.attach(session)
-    own, _ = commands.open_segment(
-        session,
-        run=cached.run,
-        key=f"{segment.number}~{(claim.digest or 'anybody') if is_holder else ''}",
-        fork_step=None,
-        reason=SegmentReason.RESUME,
-        order_id=None,
-        opened_at=claim.now,
-        is_beside=not is_holder,
-        writer=claim.digest if is_holder else None,
-    )
-    return own
 
 
 def _takes_over(session: Session, cached: CachedRun, segment: Segment, claim: Claim) -> bool:
@@ -219,119 +182,6 @@ def _lead(session: Session, cached: CachedRun, segment: Segment, now: float) -> 
         cached.save(session, segment, effects, now=now)
 
 
-def _store(context: _ReportContext, max_metrics: int | None) -> list[EventIn]:
-    """Store steps, events and samples: the new events that the detection needs.
-
-    A segment that was opened without a first step gets its place in the tree now.
-    """
-    session, cached, segment = context.session, context.cached, context.segment
-    report, new = context.report, context.new
-    if new.steps and segment.fork_step is None:
-        _settle_fork(session, cached, segment, new.steps[0], context.now)
-    _store_steps(session, cached, segment, new, max_metrics)
-    changes = _store_events(session, cached, segment, report)
-    if report.hardware:
-        hardware.add_samples(session, run=cached.run, samples=[sample.model_dump() for sample in report.hardware])
-    return changes
-
-
-def _keep_restorable(cached: CachedRun, report: ReportIn) -> bool:
-    """Keep which steps the trainer can restore, as its report says: whether it says so."""
-    steps = report.restorable_steps
-    if steps is None:
-        return False
-    tiers = None if report.restorable_tiers is None else [tier.model_dump() for tier in report.restorable_tiers]
-    cached.run.restorable_steps, cached.run.restorable_tiers = steps, tiers
-    cached.engine.set_restorable(steps, tiers)
-    return True
-
-
-def _detect_and_decide(context: _ReportContext, changes: list[EventIn], *, has_restorable: bool) -> dict[str, Any]:
-    """Feed what is new to the engine, and write what it concludes: what changes in the status of the run.
-
-    Late reports of an abandoned segment are stored only.
-    """
-    session, cached, new, now = context.session, context.cached, context.new, context.now
-    if not cached.follows(context.segment):
-        if has_restorable:  # the holder's checkpoints, while another process leads the live line
-            assert cached.newest_segment is not None
-            cached.save(session, cached.newest_segment, [], now=now)
-        return {}
-    pauses = [_effective_step(event, new) for event in context.report.events if event.kind == EXPECT]
-    cached.engine.throughput.expect_pauses(pauses)
-    is_late = bool(new.steps) and not context.in_order
-    has_state_changes = bool(changes or pauses) or has_restorable or is_late
-    saved: dict[str, Any] | None = None
-    if new.steps or has_state_changes:
-        # The detection and the status are past steps that arrive after their successors.
-        changes = [_with_intervention(session, cached, event) for event in changes]
-        effects = _detected(context, StepColumns() if is_late else new, changes)
-        # Rows in order can be fed again from the store. All else is in the engine's state alone.
-        if effects or has_state_changes:
-            cached.attach(session)
-            saved = cached.save(session, context.segment, effects, now=now)
-        else:
-            saved = cached.save_later(session, context.segment, len(new.steps), now=now)
-    return _changed_status(context, saved)
-
-
-def _detected(context: _ReportContext, columns: StepColumns, changes: Sequence[EventIn]) -> list[Effect]:
-    """Return what the detection concludes. It is rebuilt once if its state turns out to be damaged."""
-    cached = context.cached
-    try:
-        return _detect(cached.engine, columns, changes)
-    except detection_state.UNREADABLE as error:
-        cached.attach(context.session)
-        why = f"it cannot go on from its state ({type(error).__name__}: {error})"
-        end = columns.steps[0] if columns.steps else None
-        cached.engine = detection_state.rebuild(context.session, cached.run, why, end=end)
-        cached.num_unsaved_rows = MAX_UNSAVED_ROWS
-        return _detect(cached.engine, columns, changes)
-
-
-def _changed_status(context: _ReportContext, saved: dict[str, Any] | None) -> dict[str, Any]:
-    """`saved`: the state of the engine, if this report saved it."""
-    cached, new, pause = context.cached, context.new, context.pause
-    status: dict[str, Any] = {}
-    if context.in_order:
-        cached.snapshot(context.session, context.segment, context.previous_step, new.steps[-1], saved)
-        try:
-            status = _with_steps(context)
-        except detection_state.UNREADABLE:  # what is stored is no status
-            run_status.forget(cached.status)
-            status = _with_steps(context)
-    if pause is not None and not _is_over(pause, new):
-        status["expected_by"] = context.now + float(pause.details["next_report_in"])
-    return status
-
-
-def _with_steps(context: _ReportContext) -> dict[str, Any]:
-    cached = context.cached
-    status = run_status.with_steps(cached.status, context.new, context.now)
-    # While an order is carried out, the next steps may take any time.
-    limit = None if cached.open_orders else cached.engine.throughput.gaps.limit(status["report_gaps"])
-    return status | {"stall_after": limit}
-
-
-def _says_more_than_steps(report: ReportIn) -> bool:
-    return bool(report.events or report.hardware or report.preflight or report.restorable_steps is not None)
-
-
-def _announced_pause(report: ReportIn) -> EventIn | None:
-    """The last pause that the report announces. Raises Problem 422 when one does not say how long it is."""
-    pauses = [(index, event) for index, event in enumerate(report.events) if event.kind == EXPECT]
-    for index, event in pauses:
-        if not is_pause(event.details.get("next_report_in")):
-            detail = "the details of an expect event need next_report_in: seconds, above 0 and at most 30 days"
-            raise bad_report(detail, "events", index, "details", "next_report_in")
-    return pauses[-1][1] if pauses else None
-
-
-def _is_over(pause: EventIn, new: StepColumns) -> bool:
-    """True if the step before which the loop pauses came with the same report."""
-    return bool(new.steps) and new.steps[-1] >= _effective_step(pause, new)
-
-
 def _known_steps(session: Session, cached: CachedRun, segment: Segment, columns: StepColumns) -> set[int]:
     """The steps that the segment has already. Nearly always none: then the store is not asked."""
     if not columns.steps or segment.last_step is None or columns.steps[0] > segment.last_step:
@@ -347,56 +197,171 @@ def _late(columns: StepColumns, last_step: int) -> list[int]:
     return [step for step in columns.steps if step <= last_step]
 
 
-def _settle_fork(session: Session, cached: CachedRun, segment: Segment, first_step: int, now: float) -> None:
-    """The first step of a segment that was opened without one tells where it forks."""
-    cached.attach(session)
-    commands.set_fork_step(session, run=cached.run, segment=segment, first_step=first_step)
-    cached.newest_segment = queries.newest_segment(session, run=cached.run)
-    if segment.number > 0 and cached.follows(segment):
-        effects = detection_state.fork(session, cached.run, cached.engine, segment, now=now)
-        cached.save(session, segment, effects, now=now)
+def _keep_restorable(cached: CachedRun, report: ReportIn) -> bool:
+    """Keep which steps the trainer can restore, as its report says: whether it says so."""
+    steps = report.restorable_steps
+    if steps is None:
+        return False
+    tiers = None if report.restorable_tiers is None else [tier.model_dump() for tier in report.restorable_tiers]
+    cached.run.restorable_steps, cached.run.restorable_tiers = steps, tiers
+    cached.engine.set_restorable(steps, tiers)
+    return True
 
 
-def _store_steps(
-    session: Session, cached: CachedRun, segment: Segment, new: StepColumns, max_metrics: int | None
-) -> None:
-    if not new.steps:
-        return
-    try:
-        cached.kept = writer.insert_steps(
-            session,
-            run=cached.run,
-            segment=segment.number,
-            steps=new.steps,
-            times=new.times,
-            metrics=new.metrics,
-            max_metrics=max_metrics,
-            kept=cached.kept,
-            soon=True,
-        )
-    except TooManyMetrics as error:
-        raise bad_report(f"{error}; to allow more, raise LOSSGUARD_MAX_METRICS", "metrics") from None
-    except DamagedBlock as error:
-        if segment.last_step is None or not (late := _late(new, segment.last_step)):
-            raise  # the run cannot go on until the store is whole: the SDK keeps its steps and tries again
-        raise among_damaged(late, error) from None
-    commands.grow_segment_soon(session, segment, steps=new.steps)
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A report on its way: its run is locked, and what is known of it has been dropped."""
 
+    session: Session
+    cached: CachedRun
+    segment: Segment
+    report: ReportIn
+    pause: EventIn | None
+    """The last pause that it announces."""
+    new: StepColumns
+    """Steps that are not stored yet."""
+    previous_step: int | None
+    """The last step of the segment before them."""
+    now: float
 
-def _store_events(session: Session, cached: CachedRun, segment: Segment, report: ReportIn) -> list[EventIn]:
-    """Store the events that are new, and return those that the detection needs: others announce no change."""
-    if tried := [ArmsTried.from_details(event.details) for event in report.events if event.kind == ARMS]:
-        answers.take_arms(session, cached.run, cached.engine, tried)
-    events = [event for event in report.events if event.kind not in (ARMS, EXPECT)]
-    if not events:
-        return []
-    values = [
-        event.model_dump(exclude={"details"}) | {"segment": segment.number, "details": plain_json(event.details)}
-        for event in events
-    ]
-    are_new = commands.add_events(session, run=cached.run, events=values)
-    others = (PROBE, REMEDY, CHECKPOINT_UNCERTIFIED)
-    return [event for event, is_new in zip(events, are_new, strict=True) if is_new and event.kind not in others]
+    @property
+    def in_order(self) -> bool:
+        """True if it has new steps, all of them after those that are stored."""
+        return bool(self.new.steps) and (self.previous_step is None or self.new.steps[0] > self.previous_step)
+
+    def store(self, max_metrics: int | None) -> list[EventIn]:
+        """Store steps, events and samples: the new events that the detection needs.
+
+        A segment that was opened without a first step gets its place in the tree now.
+        """
+        if self.new.steps:
+            if self.segment.fork_step is None:
+                self._settle_fork()
+            self._store_steps(max_metrics)
+        changes = self._store_events()
+        if samples := [sample.model_dump() for sample in self.report.hardware]:
+            hardware.add_samples(self.session, run=self.cached.run, samples=samples)
+        return changes
+
+    def _settle_fork(self) -> None:
+        """The first step of a segment that was opened without one tells where it forks."""
+        session, cached, segment = self.session, self.cached, self.segment
+        cached.attach(session)
+        commands.set_fork_step(session, run=cached.run, segment=segment, first_step=self.new.steps[0])
+        cached.newest_segment = queries.newest_segment(session, run=cached.run)
+        if segment.number > 0 and cached.follows(segment):
+            effects = detection_state.fork(session, cached.run, cached.engine, segment, now=self.now)
+            cached.save(session, segment, effects, now=self.now)
+
+    def _store_steps(self, max_metrics: int | None) -> None:
+        session, cached, segment, new = self.session, self.cached, self.segment, self.new
+        try:
+            cached.kept = writer.insert_steps(
+                session,
+                run=cached.run,
+                segment=segment.number,
+                steps=new.steps,
+                times=new.times,
+                metrics=new.metrics,
+                max_metrics=max_metrics,
+                kept=cached.kept,
+                soon=True,
+            )
+        except TooManyMetrics as error:
+            raise bad_report(f"{error}; to allow more, raise LOSSGUARD_MAX_METRICS", "metrics") from None
+        except DamagedBlock as error:
+            if segment.last_step is None or not (late := _late(new, segment.last_step)):
+                raise  # the run cannot go on until the store is whole: the SDK keeps its steps and tries again
+            raise among_damaged(late, error) from None
+        commands.grow_segment_soon(session, segment, steps=new.steps)
+
+    def _store_events(self) -> list[EventIn]:
+        """Store the events that are new, and return those that the detection needs: others announce no change."""
+        session, cached, given = self.session, self.cached, self.report.events
+        if tried := [ArmsTried.from_details(event.details) for event in given if event.kind == ARMS]:
+            answers.take_arms(session, cached.run, cached.engine, tried)
+        events = [event for event in given if event.kind not in (ARMS, EXPECT)]
+        if not events:
+            return []
+        values = [
+            event.model_dump(exclude={"details"})
+            | {"segment": self.segment.number, "details": plain_json(event.details)}
+            for event in events
+        ]
+        are_new = commands.add_events(session, run=cached.run, events=values)
+        return [event for event, is_new in zip(events, are_new, strict=True) if is_new and event.kind not in NO_CHANGE]
+
+    def detect_and_decide(self, changes: list[EventIn], *, has_restorable: bool) -> dict[str, Any]:
+        """Feed what is new to the engine, and write what it concludes: what changes in the status of the run.
+
+        Late reports of an abandoned segment are stored only.
+        """
+        session, cached, new, now = self.session, self.cached, self.new, self.now
+        if not cached.follows(self.segment):
+            if has_restorable:  # the holder's checkpoints, while another process leads the live line
+                assert cached.newest_segment is not None
+                cached.save(session, cached.newest_segment, [], now=now)
+            return {}
+        pauses = [_effective_step(event, new) for event in self.report.events if event.kind == EXPECT]
+        cached.engine.throughput.expect_pauses(pauses)
+        is_late = bool(new.steps) and not self.in_order
+        has_state_changes = bool(changes or pauses) or has_restorable or is_late
+        saved: dict[str, Any] | None = None
+        if new.steps or has_state_changes:
+            # The detection and the status are past steps that arrive after their successors.
+            changes = [self._with_intervention(event) for event in changes]
+            effects = self._detected(StepColumns() if is_late else new, changes)
+            # Rows in order can be fed again from the store. All else is in the engine's state alone.
+            if effects or has_state_changes:
+                cached.attach(session)
+                saved = cached.save(session, self.segment, effects, now=now)
+            else:
+                saved = cached.save_later(session, self.segment, len(new.steps), now=now)
+        return self._changed_status(saved)
+
+    def _with_intervention(self, event: EventIn) -> EventIn:
+        """The event; one that names an order, as the trainer knows it, then also names its intervention."""
+        order = event.details.get("order") if event.kind == SKIPPED_SAMPLE_RETURNED else None
+        row = self.session.get(Order, order) if type(order) is int and 0 < order < 2**31 else None
+        if row is None or row.run_pk != self.cached.run.pk:
+            return event
+        return event.model_copy(update={"details": event.details | {"intervention": row.intervention}})
+
+    def _detected(self, columns: StepColumns, changes: Sequence[EventIn]) -> list[Effect]:
+        """Return what the detection concludes. It is rebuilt once if its state turns out to be damaged."""
+        cached = self.cached
+        try:
+            return _detect(cached.engine, columns, changes)
+        except detection_state.UNREADABLE as error:
+            cached.attach(self.session)
+            why = f"it cannot go on from its state ({type(error).__name__}: {error})"
+            end = columns.steps[0] if columns.steps else None
+            cached.engine = detection_state.rebuild(self.session, cached.run, why, end=end)
+            cached.num_unsaved_rows = MAX_UNSAVED_ROWS
+            return _detect(cached.engine, columns, changes)
+
+    def _changed_status(self, saved: dict[str, Any] | None) -> dict[str, Any]:
+        """`saved`: the state of the engine, if this report saved it."""
+        cached, new, pause = self.cached, self.new, self.pause
+        status: dict[str, Any] = {}
+        if self.in_order:
+            cached.snapshot(self.session, self.segment, self.previous_step, new.steps[-1], saved)
+            try:
+                status = self._with_steps()
+            except detection_state.UNREADABLE:  # what is stored is no status
+                run_status.forget(cached.status)
+                status = self._with_steps()
+        # Not a pause before a step that came with the same report.
+        if pause is not None and not (new.steps and new.steps[-1] >= _effective_step(pause, new)):
+            status["expected_by"] = self.now + float(pause.details["next_report_in"])
+        return status
+
+    def _with_steps(self) -> dict[str, Any]:
+        cached = self.cached
+        status = run_status.with_steps(cached.status, self.new, self.now)
+        # While an order is carried out, the next steps may take any time.
+        limit = None if cached.open_orders else cached.engine.throughput.gaps.limit(status["report_gaps"])
+        return status | {"stall_after": limit}
 
 
 def _detect(engine: DetectionEngine, columns: StepColumns, events: Sequence[EventIn]) -> list[Effect]:
@@ -419,15 +384,6 @@ def _feed(engine: DetectionEngine, columns: StepColumns) -> list[Effect]:
         if row is not None:
             return engine.feed_row(row)
     return engine.feed(detector_rows(columns.steps, columns.times, columns.metrics))
-
-
-def _with_intervention(session: Session, cached: CachedRun, event: EventIn) -> EventIn:
-    """The event; one that names an order, as the trainer knows it, then also names its intervention."""
-    order = event.details.get("order") if event.kind == SKIPPED_SAMPLE_RETURNED else None
-    row = session.get(Order, order) if type(order) is int and 0 < order < 2**31 else None
-    if row is None or row.run_pk != cached.run.pk:
-        return event
-    return event.model_copy(update={"details": event.details | {"intervention": row.intervention}})
 
 
 def _effective_step(event: EventIn, columns: StepColumns) -> int:

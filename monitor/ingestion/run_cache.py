@@ -19,6 +19,7 @@ from db.steps import rollups, writer
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK, why_unguarded
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, orders
+from monitor.ingestion.detection_state import SNAPSHOT_EVERY
 from monitor.ingestion.logged_run import LoggedRun
 from monitor.ingestion.orders import ProposedRollback
 from monitor.problems import unknown
@@ -112,11 +113,13 @@ class CachedRun:
         step: int,
         state: Mapping[str, Any] | None = None,
     ) -> None:
-        """Keep the detectors' state for later forks, every now and then. `state`: the engine's, if just saved."""
-        number = segment.number
-        detection_state.snapshot(
-            session, self.run, self.engine, segment=number, before=previous_step, step=step, state=state
-        )
+        """Keep the detectors' state for later forks, when a multiple of SNAPSHOT_EVERY steps was passed.
+
+        `state`: the engine's, if it has just been saved.
+        """
+        if previous_step is None or step // SNAPSHOT_EVERY > previous_step // SNAPSHOT_EVERY:
+            detectors = self.engine.detectors_state() if state is None else state["detectors"]
+            commands.save_snapshot(session, run=self.run, segment=segment.number, step=step, state=detectors)
 
 
 def _open_orders(session: Session, run: Run) -> Sequence[Order]:

@@ -55,20 +55,16 @@ def num_unreadable(session: Session) -> int:
     known: dict[str, bool] = {}  # many runs have the same layers
     count = 0
     for _, project, own in policies.running(session):
-        layers = {Layer.COLLECTOR: collector, Layer.PROJECT: of_projects.get(project, {}), Layer.RUN: own}
         key = f"{project} {own}"
         if key not in known:
-            known[key] = _is_readable(layers)
+            layers = {Layer.COLLECTOR: collector, Layer.PROJECT: of_projects.get(project, {}), Layer.RUN: own}
+            try:
+                run_policy.rule_of(layers)
+                known[key] = True
+            except (TypeError, ValueError):
+                known[key] = False
         count += not known[key]
     return count
-
-
-def _is_readable(layers: Layers) -> bool:
-    try:
-        run_policy.rule_of(layers)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def begin(session: Session, run: Run, given: Fields | None, *, is_new: bool, who: str, now: float) -> str | None:

@@ -26,11 +26,11 @@ from lossguard.vocabulary.protocol import MAX_COUNT, checked_json
 from lossguard.vocabulary.secrets import mask_json
 from lossguard.vocabulary.source_facts import EVERY_STEP, SOURCE
 from lossguard.vocabulary.states import RunState, SegmentReason
-from monitor.ingestion import detection_state, lease, reports, runs, segments
+from monitor.ingestion import detection_state, lease, runs, segments
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.logged_run import LoggedMetric, LoggedRun
 from monitor.ingestion.open_rows import OpenRow, Scalar, ScalarPlace
-from monitor.ingestion.reports import ReportResult
+from monitor.ingestion.reports import ReportResult, take_report
 from monitor.ingestion.run_cache import CachedRun, RunCache
 from monitor.problems import Problem, among_damaged, run_not_found, unknown, without_retry
 from monitor.schemas import EventIn, ReportIn, SegmentIn
@@ -205,7 +205,7 @@ class _UpdateContext:
             metrics={name: [row.values.get(name) for row in rows] for name in names},
             events=list(events),
         )
-        result = reports.take_rows(self.session, self.cached, report, claim=self.claim)
+        result = take_report(self.session, report, lambda: self.cached, claim=self.claim)
         self.num_accepted += result.num_accepted
 
 

@@ -14,35 +14,44 @@ LABELS = ["run", "project", "kind", "incident", "intervention"]
 MAX_SHOWN = 32
 """Maximum proposals shown, the newest: each costs a few queries a scrape."""
 
-Value = Callable[[Preflight], float | None]
-GAUGES: dict[tuple[str, str], Value] = {
-    ("discarded_steps", "Steps that a proposed rollback discards, up to the newest one"): lambda of: (
-        of.recomputed_steps
+GAUGES: list[tuple[str, str, Callable[[Preflight], float | None]]] = [
+    (
+        "discarded_steps",
+        "Steps that a proposed rollback discards, up to the newest one",
+        lambda of: of.recomputed_steps,
     ),
-    ("skipped_batches", "Batches that a proposed rollback skips"): lambda of: (
-        None if of.step is None else of.skipped_batches
+    (
+        "skipped_batches",
+        "Batches that a proposed rollback skips",
+        lambda of: None if of.step is None else of.skipped_batches,
     ),
     (
         "restorable",
         "Whether the trainer has just found the checkpoint of a proposed rollback; absent if it has not answered",
-    ): lambda of: of.restorable,
-    ("refused", "Whether the trainer would refuse a proposed intervention, as far as is known"): lambda of: (
-        of.refused is not None
+        lambda of: of.restorable,
+    ),
+    (
+        "refused",
+        "Whether the trainer would refuse a proposed intervention, as far as is known",
+        lambda of: of.refused is not None,
     ),
     (
         "restore_seconds",
         "How long the last restore from where the checkpoint is kept took; absent if none was measured",
-    ): lambda of: of.restore_seconds,
+        lambda of: of.restore_seconds,
+    ),
     (
         "rollback_device_hours",
         "Devices x hours that a proposed rollback costs: the restore, and the steps up to the newest one",
-    ): lambda of: of.rollback_hours,
+        lambda of: of.rollback_hours,
+    ),
     (
         "waiting_device_hours",
         "Devices x hours that each hour of waiting adds to the cost of a proposed rollback",
-    ): lambda of: of.hours_per_hour,
-}
-"""Values by name and help of their gauge."""
+        lambda of: of.hours_per_hour,
+    ),
+]
+"""Name, help and value of each gauge."""
 
 
 def families(session: Session, run_pks: RunPks, now: float) -> Iterator[Metric]:
@@ -54,7 +63,7 @@ def families(session: Session, run_pks: RunPks, now: float) -> Iterator[Metric]:
         found = preflight(Known(**preflights.known(session, run=row, intervention=each, now=now)))
         incident = "" if each.incident is None else str(each.incident)
         shown.append(([row.id, row.project, each.kind, incident, str(each.number)], found))
-    for (name, text), value in GAUGES.items():
+    for name, text, value in GAUGES:
         family = GaugeMetricFamily(f"lossguard_preflight_{name}", text, labels=LABELS)
         for labels, found in shown:
             if (number := value(found)) is not None:

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -76,22 +77,7 @@ class RunMetrics:
 
     def _texts(self, session: Session, runs: Labelled, pks: live_runs.RunPks, now: float) -> Iterator[str]:
         for name, (text, value) in _gauges(now).items():
-            yield self._family(name, text).plain_text((labels, value(run)) for labels, run in runs)
-        yield from self._totals(session, runs, pks)
-        yield from self._incidents(session, runs, pks, now)
-        yield from self._interventions(session, runs, pks)
-        uncertified = live_runs.uncertified_steps(session, run_pks=pks)
-        text = "Step of the newest saved state that is never restored, until a newer one can be"
-        yield self._family("uncertified_checkpoint_step", text).plain_text(
-            (labels, uncertified.get(run.run_pk)) for labels, run in runs
-        )
-        yield from self._run_time_texts(session, runs, now)
-        yield from self._hardware.texts(session, runs, pks, now)
-
-    def _family(self, name: str, text: str, kind: FamilyType = FamilyType.GAUGE) -> RunFamily:
-        return self._families.setdefault(name, RunFamily(f"lossguard_{name}", text, kind))
-
-    def _totals(self, session: Session, runs: Labelled, pks: live_runs.RunPks) -> Iterator[str]:
+            yield self._plain(runs, name, text, value)
         skipped, lost = live_runs.skipped_batches(session, run_pks=pks), live_runs.lost_steps(session, run_pks=pks)
         totals: dict[str, tuple[str, Value]] = {
             "nonfinite_steps": (
@@ -106,8 +92,21 @@ class RunMetrics:
             "steps_lost": ("Optimizer steps on discarded branches", lambda run: lost.get(run.run_pk, 0)),
         }
         for name, (text, value) in totals.items():
-            family = self._family(name, text, FamilyType.COUNTER)
-            yield family.plain_text((labels, value(run)) for labels, run in runs)
+            yield self._plain(runs, name, text, value, FamilyType.COUNTER)
+        yield from self._incidents(session, runs, pks, now)
+        yield from self._interventions(session, runs, pks)
+        uncertified = live_runs.uncertified_steps(session, run_pks=pks)
+        text = "Step of the newest saved state that is never restored, until a newer one can be"
+        yield self._plain(runs, "uncertified_checkpoint_step", text, lambda run: uncertified.get(run.run_pk))
+        yield from self._run_time_texts(session, runs, now)
+        yield from self._hardware.texts(session, runs, pks, now)
+
+    def _family(self, name: str, text: str, kind: FamilyType = FamilyType.GAUGE) -> RunFamily:
+        return self._families.setdefault(name, RunFamily(f"lossguard_{name}", text, kind))
+
+    def _plain(self, runs: Labelled, name: str, text: str, value: Value, kind: FamilyType = FamilyType.GAUGE) -> str:
+        """A family with one value of each run."""
+        return self._family(name, text, kind).plain_text((labels, value(run)) for labels, run in runs)
 
     def _incidents(self, session: Session, runs: Labelled, pks: live_runs.RunPks, now: float) -> Iterator[str]:
         """Counters start at 0 for every kind: Prometheus sees no increase in a counter that appears with 1."""
@@ -129,8 +128,7 @@ class RunMetrics:
                 lasting[one.run_pk] = one.details.get("lasting_probability")
         yield self._family("incident_onset_step", text).text(_by_kind_and_state(runs, newest))
         text = "Probability that the newest open incident does not recover by itself, where it is known"
-        known = ((labels, lasting.get(run.run_pk)) for labels, run in runs)
-        yield self._family("incident_lasting_probability", text).plain_text(known)
+        yield self._plain(runs, "incident_lasting_probability", text, lambda run: lasting.get(run.run_pk))
         text = "1 for the present verdict of a run with an incident, the one of its page and of lossguard show"
         found = verdicts(session, runs=session.scalars(sa.select(Run).where(Run.pk.in_(newest))).all(), now=now)
         judged = {pk: {verdict.verdict: 1.0} for pk, verdict in found.items()}
@@ -158,9 +156,7 @@ class RunMetrics:
         yield self._family("run_time_seconds", text).text(_by(runs, "cause", seconds, {}))
         ages = {pk: now - read_at for pk, (read_at, _) in read.items()}
         text = "Age of the run's values of lossguard_run_time_seconds: a scrape reads a few runs anew"
-        yield self._family("run_time_age_seconds", text).plain_text(
-            (labels, ages.get(run.run_pk)) for labels, run in runs
-        )
+        yield self._plain(runs, "run_time_age_seconds", text, lambda run: ages.get(run.run_pk))
 
 
 class _Read(Collector):
@@ -178,12 +174,14 @@ def _gauges(now: float) -> dict[str, tuple[str, Value]]:
     found: dict[str, tuple[str, Value]] = {}
     for name in run_status.GAUGES:
         metric = BY_NAME[name]
-        found[_own_name(metric.gauge)] = f"{metric.gauge_help}; newest value", _newest(name)
+        own_name = metric.gauge.removeprefix("lossguard_")
+        found[own_name] = f"{metric.gauge_help}; newest value", partial(run_status.value, name=name)
     window = f"{run_status.PEAK_WINDOW_SECONDS:.0f} s or slightly longer"
     for name in SIGNALS:
         metric = BY_NAME[name]
         text = f"{metric.gauge_help}; maximum over the last {window}, NaN if any value was NaN"
-        found[f"peak_{_own_name(metric.gauge)}"] = text, _peak(name, now)
+        own_name = metric.gauge.removeprefix("lossguard_")
+        found[f"peak_{own_name}"] = text, partial(run_status.peak, name=name, now=now)
     return found | PROGRESS
 
 
@@ -212,18 +210,6 @@ PROGRESS: dict[str, tuple[str, Value]] = {
         lambda run: run.undelivered_bytes,
     ),
 }
-
-
-def _own_name(gauge: str) -> str:
-    return gauge.removeprefix("lossguard_")
-
-
-def _newest(name: str) -> Value:
-    return lambda run: run_status.value(run, name)
-
-
-def _peak(name: str, now: float) -> Value:
-    return lambda run: run_status.peak(run, name, now)
 
 
 def _by(
