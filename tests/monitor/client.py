@@ -1,15 +1,18 @@
 """A trainer's side of the protocol for tests: a client over an application in this process."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import sqlalchemy as sa
 import urllib3
-from fastapi import FastAPI, testclient
+from fastapi import testclient
 
 from lossguard import Client
 from lossguard.spool.writer import WRITER_HEADER, Writer
 from lossguard.vocabulary.protocol import API, encode_number
+from monitor.app import create_app
+from monitor.settings import Settings
 
 NOW = 1_800_000_000.0
 
@@ -28,8 +31,17 @@ class Clock:
 class TestClient(testclient.TestClient):
     """Asks for this machine: without a token a collector answers to no other name."""
 
-    def __init__(self, app: FastAPI, **options: Any) -> None:
+    def __init__(self, app: Any, **options: Any) -> None:
         super().__init__(app, **{"base_url": "http://127.0.0.1"} | options)
+
+
+Pair = tuple[TestClient, TestClient]
+"""Clients of two collectors with one store."""
+
+
+def collector(engine: sa.Engine, *, clock: Callable[[], float] | None = lambda: NOW, **settings: Any) -> TestClient:
+    """A client of a new collector over this store, at NOW or by another clock; None: by that of the database."""
+    return TestClient(create_app(Settings(**settings), engine=engine, clock=clock))
 
 
 class AppClient(Client):

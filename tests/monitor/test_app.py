@@ -14,10 +14,8 @@ from hypothesis.errors import Unsatisfiable
 
 from lossguard.vocabulary.protocol import API
 from monitor import problems
-from monitor.app import create_app
 from monitor.problems import MLFLOW_API
-from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer, collector
 from tests.monitor.mlflow import MlflowClient
 from tests.monitor.verdict import VERDICT
 
@@ -52,11 +50,10 @@ def check(case: Any) -> None:
 def test_no_request_makes_the_collector_fail(engine: sa.Engine, mode: str) -> None:
     import schemathesis  # the quick tests do without: it takes half a second in every process
 
-    app = create_app(Settings(), engine=engine)
-    with TestClient(app) as http:
+    with collector(engine) as http:
         trainer = Trainer(http, "r1")
         trainer.report(trainer.open("a"), range(40), {"loss": [1.0] * 40})
-        schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers={"host": "127.0.0.1"})
+        schema = schemathesis.openapi.from_asgi("/openapi.json", http.app, headers={"host": "127.0.0.1"})
         operations: list[Any] = list(schema.get_all_operations())
         assert len(operations) >= 18
         for operation in operations:
@@ -128,7 +125,7 @@ ON_POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.needs("postgresql")
 @pytest.mark.parametrize(("method", "path"), BODIES)
 def test_no_value_anywhere_in_a_body_makes_the_collector_fail(engine: sa.Engine, method: str, path: str) -> None:
     """Large numbers, NaN, wrong types: taken or refused with a sentence, and the run stays readable."""
-    with TestClient(create_app(Settings(), engine=engine)) as http:
+    with collector(engine) as http:
         trainer = Trainer(http, "r1")
         trainer.report(trainer.open("a"), range(40), {"loss": [2.0] * 39 + [math.nan]}, restorable_steps=[10])
         for hostile in HOSTILE:
@@ -164,7 +161,7 @@ MLFLOW_BODIES: dict[str, dict[str, Any]] = {
 def test_no_value_anywhere_in_a_body_of_an_mlflow_client_makes_the_collector_fail(
     sqlite_engine: sa.Engine, route: str
 ) -> None:
-    with TestClient(create_app(Settings(), engine=sqlite_engine)) as http:
+    with collector(sqlite_engine) as http:
         client = MlflowClient(http)
         body = {name: client.run_id if name == "run_id" else value for name, value in MLFLOW_BODIES[route].items()}
         for hostile in HOSTILE:

@@ -9,10 +9,8 @@ from db import migrate
 from db.models import BlockValues
 from db.store.engine import create_engine
 from lossguard.vocabulary.protocol import API
-from monitor.app import create_app
-from monitor.settings import Settings
 from tests import postgres
-from tests.monitor.client import TestClient, Trainer
+from tests.monitor.client import TestClient, Trainer, collector
 
 GOOD: dict[str, Any] = {"segment": 0, "steps": [0, 1], "times": [1.0, 2.0], "metrics": {"loss": [1.0, 2.0]}}
 
@@ -104,7 +102,7 @@ def test_a_report_without_a_partition_is_refused_in_one_sentence_until_an_upgrad
             "metrics": {"loss": [2.0] * 600},
         }
 
-    with TestClient(create_app(Settings(), engine=engine)) as http:
+    with collector(engine) as http:
         trainer = Trainer(http)
         trainer.open("a")
         reports = f"{API}/runs/r1/reports"

@@ -11,9 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lossguard.vocabulary.protocol import API, MAX_DEPTH, MAX_NODES, MAX_STEP
-from monitor.app import create_app
-from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer, collector
 
 RUN = {"id": "r2", "project": "p", "started_at": NOW}
 SEGMENT = {"key": "b", "reason": "resume", "opened_at": NOW}
@@ -246,7 +244,7 @@ edges = st.sampled_from([0, 1, 2**31, 2**53 - 1, 2**53, 2**62 - 1, 2**62, 2**63,
 @given(reported=st.lists(st.lists(edges | st.integers(0, 2**53 - 1), min_size=1, max_size=5), min_size=1, max_size=6))
 def test_steps_of_any_size_and_order_are_stored_or_refused(engine: sa.Engine, reported: list[list[int]]) -> None:
     """Steps near 2**62 were stored, and every report behind them was answered with 500, for ever."""
-    with TestClient(create_app(Settings(), engine=engine)) as http:
+    with collector(engine) as http:
         http.delete(f"{API}/runs/r1")
         trainer = Trainer(http)
         trainer.open("a")

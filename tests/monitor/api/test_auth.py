@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from pydantic import SecretStr
 from starlette.types import Message
 
 from db.models import Token
@@ -15,9 +14,7 @@ from db.records.access import Scope
 from db.store.engine import reading, writing
 from lossguard.vocabulary.protocol import API
 from monitor.api.auth import MAX_FAILED_ATTEMPTS, FailedAttempts
-from monitor.app import create_app
-from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer, collector
 from tests.monitor.scenarios import train_until_nan
 from tests.monitor.tokens import TokenClient, create_token
 
@@ -25,7 +22,7 @@ from tests.monitor.tokens import TokenClient, create_token
 @pytest.fixture
 def http(sqlite_engine: sa.Engine) -> TestClient:
     """A collector with one run, of project gpt, that was made before there was any token."""
-    client = TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW))
+    client = collector(sqlite_engine)
     Trainer(client).open("a")
     return client
 
@@ -213,7 +210,7 @@ def test_the_token_itself_is_not_in_the_store(sqlite_engine: sa.Engine) -> None:
 
 
 def test_the_token_of_the_environment_has_every_scope(sqlite_engine: sa.Engine) -> None:
-    http = TestClient(create_app(Settings(token=SecretStr("secret-of-16-chr")), engine=sqlite_engine))
+    http = collector(sqlite_engine, token="secret-of-16-chr")
     owner = TokenClient(http, "secret-of-16-chr")
     assert owner.status("POST", "/runs", RUN) == 201
     assert owner.status("PUT", "/runs/r1/policy", {"mode": "observe"}) == 200

@@ -11,10 +11,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from lossguard.vocabulary.protocol import API
 from monitor.api.request_limits import RequestLimits
-from monitor.app import create_app
 from monitor.settings import Settings
 from tests import virtual_time
-from tests.monitor.client import TestClient
+from tests.monitor.client import collector
 
 
 class Slow:
@@ -120,7 +119,7 @@ def test_one_large_request_alone_is_admitted_and_health_always(sqlite_engine: sa
 def test_a_body_beyond_the_limit_is_refused_whether_it_announces_its_length_or_not(
     sqlite_engine: sa.Engine, content: Any
 ) -> None:
-    http = TestClient(create_app(Settings(max_report_bytes=2048), engine=sqlite_engine))
+    http = collector(sqlite_engine, max_report_bytes=2048)
     answer = http.post(f"{API}/runs", content=content)
     assert answer.status_code == 413
     assert "LOSSGUARD_MAX_REPORT_BYTES" in answer.json()["detail"]
@@ -128,7 +127,7 @@ def test_a_body_beyond_the_limit_is_refused_whether_it_announces_its_length_or_n
 
 def test_a_body_with_too_many_values_is_refused_before_it_is_parsed(sqlite_engine: sa.Engine) -> None:
     """Four bodies of 16 MiB of {},{},.. took 1.4 GB."""
-    http = TestClient(create_app(Settings(max_values=1000), engine=sqlite_engine))
+    http = collector(sqlite_engine, max_values=1000)
     kind = {"content-type": "application/json"}
     accepted = http.post(f"{API}/runs", content=b"[" + b"0," * 998 + b"0]", headers=kind)
     refused = http.post(f"{API}/runs", content=b"[" + b"0," * 1000 + b"0]", headers=kind)

@@ -9,15 +9,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from pydantic import SecretStr
 
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import API, WIRE_HEADER, WIRE_VERSION
-from monitor.app import create_app
-from monitor.settings import Settings
 from monitor.telemetry import logs
 from monitor.telemetry.logs import LogFormat, LogLevel
-from tests.monitor.client import TestClient, Trainer
+from tests.monitor.client import TestClient, Trainer, collector
 
 PATHS = ("/healthz", f"{API}/runs", f"{API}/runs/nobody", "/nowhere", "/docs")
 
@@ -92,7 +89,7 @@ def test_what_is_refused_before_any_route_is_logged_too(http: TestClient, writte
 
 
 def test_lines_within_a_request_carry_its_id(sqlite_engine: sa.Engine, written: io.StringIO) -> None:
-    http = TestClient(create_app(Settings(token=SecretStr("a-good-one-of-20-chr")), engine=sqlite_engine))
+    http = collector(sqlite_engine, token="a-good-one-of-20-chr")
     answer = http.get(f"{API}/runs", headers={"authorization": "Bearer bad-one", "x-request-id": "r-7"})
     assert (answer.status_code, answer.headers["x-request-id"]) == (401, "r-7")
     (refused,) = lines(written, "monitor.api.auth")
@@ -107,10 +104,8 @@ def test_an_internal_error_is_a_problem_with_an_id_and_one_line_with_its_cause(
     def no_clock() -> float:
         raise ZeroDivisionError
 
-    app = create_app(Settings(), engine=sqlite_engine, clock=no_clock)
-    answer = TestClient(app, raise_server_exceptions=False).post(
-        f"{API}/runs", json={"id": "r1", "project": "p", "started_at": 1.0}
-    )
+    http = TestClient(collector(sqlite_engine, clock=no_clock).app, raise_server_exceptions=False)
+    answer = http.post(f"{API}/runs", json={"id": "r1", "project": "p", "started_at": 1.0})
     assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
     assert (answer.json()["title"], answer.headers["x-frame-options"]) == ("the collector failed", "DENY")
     failed, request = lines(written)

@@ -5,15 +5,13 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from lossguard.vocabulary.protocol import API
-from monitor.app import create_app
 from monitor.cli import lease
-from monitor.settings import Settings
-from tests.monitor.client import TestClient, Trainer, writer
+from tests.monitor.client import Trainer, collector, writer
 
 
 def test_a_person_sees_who_writes_a_run_and_takes_it_from_that_process(store: sa.Engine) -> None:
     run = CliRunner()
-    with TestClient(create_app(Settings(), engine=store)) as http:
+    with collector(store, clock=None) as http:
         first = Trainer(http, writer=writer("a"))
         shown = run.invoke(lease.app, ["show", "r1"])
         assert (shown.exit_code, shown.output) == (0, "1@host-a, 20 s left\n")

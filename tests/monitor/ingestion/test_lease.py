@@ -1,24 +1,19 @@
 """Of several processes with one run id, one at a time gets the orders of the run and answers them."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from db.models import Run
 from lossguard.spool.writer import WRITER_HEADER, Writer
 from lossguard.vocabulary.protocol import API
-from monitor.app import create_app
 from monitor.ingestion import lease
 from monitor.ingestion.lease import Claim
-from monitor.settings import Settings
-from tests.monitor.client import NOW, Clock, TestClient, Trainer, writer
+from tests.monitor.client import NOW, Clock, Pair, TestClient, Trainer, writer
 from tests.monitor.scenarios import CHECKPOINTS, noise
 
 SECONDS = 20.0
@@ -112,26 +107,6 @@ def test_whoever_holds_the_lease_is_the_only_one_until_it_ends_or_a_newer_proces
             holder, until = by, now + lease.seconds_left(run, now)
 
 
-@contextmanager
-def two_collectors(engine: sa.Engine, clock: Clock) -> Iterator[tuple[TestClient, TestClient]]:
-    """Two collectors with one database."""
-    apps = [create_app(Settings(), engine=engine, clock=clock) for _ in range(2)]
-    with TestClient(apps[0]) as first, TestClient(apps[1]) as second:
-        yield first, second
-
-
-@pytest.fixture
-def pair(sqlite_engine: sa.Engine, clock: Clock) -> Iterator[tuple[TestClient, TestClient]]:
-    with two_collectors(sqlite_engine, clock) as pair:
-        yield pair
-
-
-@pytest.fixture
-def pair_on_both(engine: sa.Engine, clock: Clock) -> Iterator[tuple[TestClient, TestClient]]:
-    with two_collectors(engine, clock) as pair:
-        yield pair
-
-
 def begin(http: TestClient, by: Writer | None) -> tuple[Trainer, int]:
     trainer = Trainer(http, writer=by)
     segment = trainer.open("a")
@@ -143,9 +118,7 @@ def roll_back(http: TestClient, step: int) -> None:
     assert http.post(f"{API}/runs/r1/rollback", json={"rewind_to": step}).status_code == 200
 
 
-def test_two_folders_at_two_collectors_get_one_order_and_one_segment_names_it(
-    pair_on_both: tuple[TestClient, TestClient], clock: Clock
-) -> None:
+def test_two_folders_at_two_collectors_get_one_order_and_one_segment_names_it(pair_on_both: Pair, clock: Clock) -> None:
     first, segment = begin(pair_on_both[0], writer("a"))
     second = Trainer(pair_on_both[1], writer=writer("b"))
     copy = second.open("b", 300, "resume")
@@ -170,9 +143,7 @@ def test_two_folders_at_two_collectors_get_one_order_and_one_segment_names_it(
     assert [one["order_id"] for one in first.get()["segments"]] == [None, None, order["id"]]
 
 
-def test_the_other_folder_takes_over_when_the_lease_has_run_out(
-    pair_on_both: tuple[TestClient, TestClient], clock: Clock
-) -> None:
+def test_the_other_folder_takes_over_when_the_lease_has_run_out(pair_on_both: Pair, clock: Clock) -> None:
     first, segment = begin(pair_on_both[0], writer("a"))
     second = Trainer(pair_on_both[1], writer=writer("b"))
     copy = second.open("b", 300, "resume")
@@ -199,7 +170,7 @@ TAKES_OVER = {
 @pytest.mark.parametrize("way", TAKES_OVER)
 @pytest.mark.parametrize("kind", ["rollback", "proposal", "person", "hold"])
 def test_an_order_about_the_steps_of_a_process_is_carried_out_by_no_other(
-    pair: tuple[TestClient, TestClient], clock: Clock, way: str, kind: str
+    pair: Pair, clock: Clock, way: str, kind: str
 ) -> None:
     first, segment = begin(pair[0], writer("a"))
     if kind == "person":
@@ -228,9 +199,7 @@ def test_an_order_about_the_steps_of_a_process_is_carried_out_by_no_other(
     assert order["segment"] == other.get()["segments"][-1]["key"], "its own steps are judged"
 
 
-def test_a_segment_of_another_process_names_no_order_about_the_steps_of_the_first(
-    pair: tuple[TestClient, TestClient], clock: Clock
-) -> None:
+def test_a_segment_of_another_process_names_no_order_about_the_steps_of_the_first(pair: Pair, clock: Clock) -> None:
     first, segment = begin(pair[0], writer("a"))
     roll_back(pair[0], 100)
     (order,) = first.report(segment, [], {})["orders"]
@@ -251,7 +220,7 @@ def test_a_restart_in_the_same_folder_still_gets_its_order(http: TestClient) -> 
 
 
 def test_the_checkpoints_of_the_holder_count_while_the_newest_segment_is_that_of_another_process(
-    pair: tuple[TestClient, TestClient], clock: Clock
+    pair: Pair, clock: Clock
 ) -> None:
     first, second = (Trainer(http, writer=writer(name)) for http, name in zip(pair, "ab", strict=True))
     segment = first.open("a")
@@ -284,7 +253,7 @@ def test_a_process_that_has_lost_the_run_does_not_lead_the_live_line_by_going_ba
 
 
 def test_what_a_process_without_the_lease_reports_opens_no_incident_and_no_order(
-    pair: tuple[TestClient, TestClient],
+    pair: Pair,
 ) -> None:
     """It may open a segment of its own, report into that of the holder, or open the holder's next one before it."""
     first, segment = begin(pair[0], writer("a"))
@@ -308,9 +277,7 @@ def test_what_a_process_without_the_lease_reports_opens_no_incident_and_no_order
     assert first.get()["newest_step"]["step"] == order["rewind_to"]
 
 
-def test_a_process_whose_segment_lay_beside_the_line_leads_it_once_it_takes_over(
-    pair: tuple[TestClient, TestClient], clock: Clock
-) -> None:
+def test_a_process_whose_segment_lay_beside_the_line_leads_it_once_it_takes_over(pair: Pair, clock: Clock) -> None:
     first, segment = begin(pair[0], writer("a"))
     second = Trainer(pair[1], writer=writer("b"))
     copy = second.open("b", 200, "resume")

@@ -11,10 +11,8 @@ import lossguard
 from db.models import Order, Run
 from lossguard.vocabulary.orders import problem_with
 from lossguard.vocabulary.protocol import API
-from monitor.app import create_app
 from monitor.ingestion.orders import ASK_SECONDS, bad_rewind, bad_skip
-from monitor.settings import Settings
-from tests.monitor.client import NOW, Clock, TestClient, Trainer
+from tests.monitor.client import NOW, Clock, TestClient, Trainer, collector
 from tests.monitor.scenarios import ANSWERS_PREFLIGHT, CHECKPOINTS, noise, proposed, train_until_nan
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -23,7 +21,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 @pytest.fixture
 def signing(engine: sa.Engine) -> TestClient:
     """A collector with a key, on SQLite and on PostgreSQL."""
-    return TestClient(create_app(Settings(order_key=SecretStr(KEY)), engine=engine, clock=lambda: NOW + 0.25))
+    return collector(engine, clock=lambda: NOW + 0.25, order_key=KEY)
 
 
 def why_not(order: dict[str, Any], run: str = "r1") -> str | None:
@@ -61,7 +59,7 @@ def test_the_time_of_an_approved_order_runs_from_the_approval(http: TestClient, 
 def test_a_release_expires_only_if_it_is_signed(
     sqlite_engine: sa.Engine, key: SecretStr | None, expires: tuple[float | None, int | None]
 ) -> None:
-    http = TestClient(create_app(Settings(order_key=key), engine=sqlite_engine, clock=lambda: NOW + 0.25))
+    http = collector(sqlite_engine, clock=lambda: NOW + 0.25, order_key=key)
     trainer = Trainer(http)
     trainer.report(trainer.open("a"), range(301), {"loss": [*noise(1, 300), math.nan]}, restorable_steps=[])
     (hold,) = trainer.report(0, [], {})["orders"]
@@ -92,7 +90,7 @@ def test_an_order_that_somebody_wrote_into_the_store_stays_unsigned(signing: Tes
         forged |= {"reason": "", "created_at": NOW, "run_pk": connection.scalar(sa.text("SELECT pk FROM runs"))}
         connection.execute(sa.insert(Order), forged)
     trainer.report(0, [], {})
-    with TestClient(create_app(Settings(order_key=SecretStr(KEY)), engine=engine, clock=lambda: NOW)) as restarted:
+    with collector(engine, order_key=KEY) as restarted:
         (order,) = Trainer(restarted).report(0, [], {})["orders"]
     assert order["rewind_to"] == 0
     assert "it is not signed" in str(why_not(order))

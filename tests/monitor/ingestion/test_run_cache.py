@@ -1,8 +1,7 @@
 """A collector that caches runs between reports concludes the same as one that caches nothing."""
 
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,29 +11,20 @@ from db import queries
 from db.models import DetectionState, Run
 from db.store.engine import reading, writing
 from lossguard.vocabulary.protocol import API
-from monitor.app import create_app
 from monitor.ingestion import detection_state
 from monitor.ingestion.run_cache import MAX_REPLAYED_ROWS, MAX_UNSAVED_ROWS, RunCache
 from monitor.problems import Problem
 from monitor.settings import Settings
-from tests.monitor.client import NOW, Clock, TestClient, Trainer, writer
+from tests.monitor.client import NOW, Clock, Pair, TestClient, Trainer, collector, writer
 
 CHECKPOINTS = list(range(0, 1000, 50))
-
-
-@pytest.fixture
-def pair(sqlite_engine: sa.Engine) -> Iterator[list[TestClient]]:
-    """Two collectors over one store."""
-    with ExitStack() as stack:
-        apps = [create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW) for _ in range(2)]
-        yield [stack.enter_context(TestClient(app)) for app in apps]
 
 
 def loss(step: int, bad_at: int) -> float:
     return math.nan if step == bad_at else 3.0 + 0.01 * (step * 7 % 13)
 
 
-def train(trainer: Trainer, clients: list[TestClient], size: int) -> dict[str, Any]:
+def train(trainer: Trainer, clients: Sequence[TestClient], size: int) -> dict[str, Any]:
     """200 quiet steps, a NaN, the rollback that is ordered, and on: what was concluded."""
     trainer.http.put(f"{API}/runs/{trainer.run_id}/policy", json={"name": "palm"})
     segment, step = trainer.open("a"), 0
@@ -54,7 +44,7 @@ def train(trainer: Trainer, clients: list[TestClient], size: int) -> dict[str, A
 
 
 @pytest.mark.slow
-def test_reports_in_turn_to_two_collectors_are_judged_as_by_one(pair: list[TestClient]) -> None:
+def test_reports_in_turn_to_two_collectors_are_judged_as_by_one(pair: Pair) -> None:
     alone = train(Trainer(pair[0], "alone"), pair[:1], 6)
     assert [row[0] for row in alone["incidents"]] == ["nonfinite"]
     assert train(Trainer(pair[0], "in-turn"), pair, 6) == alone
@@ -81,7 +71,7 @@ def _cached_runs(http: TestClient) -> list[Any]:
     return list(http.app.state.collector.reports.intake.cache._cached.values())  # type: ignore[attr-defined]
 
 
-def test_steps_that_were_passed_over_stay_so_when_the_state_is_loaded(pair: list[TestClient]) -> None:
+def test_steps_that_were_passed_over_stay_so_when_the_state_is_loaded(pair: Pair) -> None:
     """A report of steps in front of and behind the last one is stored, and the detection sees nothing of it."""
     states = []
     for run_id, clients in (("alone", pair[:1]), ("in-turn", pair)):
@@ -97,7 +87,7 @@ def test_steps_that_were_passed_over_stay_so_when_the_state_is_loaded(pair: list
     assert states[0] == states[1]
 
 
-def test_a_young_run_without_a_saved_state_is_loaded_too(pair: list[TestClient]) -> None:
+def test_a_young_run_without_a_saved_state_is_loaded_too(pair: Pair) -> None:
     trainer = Trainer(pair[0])
     segment = trainer.open("a")
     for step in range(MAX_REPLAYED_ROWS):
@@ -115,7 +105,7 @@ def test_a_young_run_without_a_saved_state_is_loaded_too(pair: list[TestClient])
 
 
 @pytest.mark.slow
-def test_a_run_that_is_loaded_for_every_report_is_saved_all_the_same(pair: list[TestClient]) -> None:
+def test_a_run_that_is_loaded_for_every_report_is_saved_all_the_same(pair: Pair) -> None:
     """Each collector started to count again, so that nothing was ever saved and every report read the whole run."""
     trainer = Trainer(pair[0])
     segment = trainer.open("a")
@@ -128,7 +118,9 @@ def test_a_run_that_is_loaded_for_every_report_is_saved_all_the_same(pair: list[
     assert state.seen_step >= 2 * MAX_REPLAYED_ROWS - 1
 
 
-def test_a_run_that_was_deleted_leaves_nothing_cached_for_the_next_of_its_key(pair: list[TestClient]) -> None:
+def test_a_run_that_was_deleted_leaves_nothing_cached_for_the_next_of_its_key(
+    pair: Pair,
+) -> None:
     for client in pair:
         trainer = Trainer(client)
         trainer.report(trainer.open("a"), [0, 1], {"old": [1.0, 1.0]})
@@ -141,7 +133,7 @@ def test_a_run_that_was_deleted_leaves_nothing_cached_for_the_next_of_its_key(pa
 
 
 def test_a_refused_report_leaves_nothing_behind_in_the_cache(sqlite_engine: sa.Engine) -> None:
-    http = TestClient(create_app(Settings(max_metrics=3), engine=sqlite_engine))
+    http = collector(sqlite_engine, max_metrics=3)
     trainer = Trainer(http)
     segment = trainer.open("a")
     trainer.report(segment, [0], {"loss": [1.0]})
@@ -154,7 +146,7 @@ def test_a_refused_report_leaves_nothing_behind_in_the_cache(sqlite_engine: sa.E
 
 
 def test_runs_that_were_locked_together_are_taken_one_by_one_and_a_second_report_of_one_locks_it_again(
-    pair: list[TestClient], sqlite_engine: sa.Engine
+    pair: Pair, sqlite_engine: sa.Engine
 ) -> None:
     for name in ("a", "b"):
         Trainer(pair[0], name).open("s")

@@ -3,17 +3,14 @@
 import csv
 import io
 import math
-from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
 
 from db.models import BlockValues
 from lossguard.vocabulary.protocol import API
-from monitor.app import create_app
 from monitor.problems import MLFLOW_API
-from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient
+from tests.monitor.client import NOW, Pair, TestClient, collector
 from tests.monitor.mlflow import MlflowClient
 from tests.monitor.scenarios import noise
 
@@ -59,19 +56,11 @@ def test_a_request_that_is_sent_again_changes_nothing(http_on_both: TestClient) 
     assert client.run()["steps_consumed"] == 81
 
 
-@pytest.fixture
-def collectors(engine: sa.Engine) -> Iterator[list[TestClient]]:
-    """Two collectors over one store."""
-    apps = [create_app(Settings(), engine=engine, clock=lambda: NOW) for _ in range(2)]
-    with TestClient(apps[0]) as one, TestClient(apps[1]) as other:
-        yield [one, other]
-
-
-def test_two_collectors_join_the_scalars_of_one_step(collectors: list[TestClient]) -> None:
-    client = MlflowClient(collectors[0])
+def test_two_collectors_join_the_scalars_of_one_step(pair_on_both: Pair) -> None:
+    client = MlflowClient(pair_on_both[0])
     for step in range(6):
         for number, name in enumerate(("loss", "grad_norm", "accuracy")):
-            client.http = collectors[number % 2]
+            client.http = pair_on_both[number % 2]
             client.log(name, float(step), step=step)
     client.end()
     assert steps(client, "loss", "grad_norm", "accuracy") == {step: (float(step),) * 3 for step in range(6)}
@@ -81,12 +70,12 @@ def test_a_collector_that_starts_anew_between_two_requests_loses_nothing(engine:
     client = None
     for step in range(3):
         for name in ("loss", "grad_norm"):
-            with TestClient(create_app(Settings(), engine=engine, clock=lambda: NOW)) as http:
+            with collector(engine) as http:
                 client = client or MlflowClient(http)
                 client.http = http
                 client.log(name, float(step), step=step)
     assert client is not None
-    with TestClient(create_app(Settings(), engine=engine, clock=lambda: NOW)) as http:
+    with collector(engine) as http:
         client.http = http
         client.end("FAILED")
         assert steps(client, "loss", "grad_norm") == {step: (float(step),) * 2 for step in range(3)}
@@ -202,7 +191,7 @@ def test_a_param_keeps_its_value_and_nothing_of_the_request_is_stored(http: Test
 
 
 def test_more_segments_than_a_run_may_have_are_refused_for_good(sqlite_engine: sa.Engine) -> None:
-    with TestClient(create_app(Settings(max_segments=1), engine=sqlite_engine, clock=lambda: NOW)) as http:
+    with collector(sqlite_engine, max_segments=1) as http:
         client = MlflowClient(http)
         client.log("loss", 1.0, step=5)
         refused = client.log("loss", 1.0, step=4, at=9, answered=400)  # 429 would be repeated for minutes

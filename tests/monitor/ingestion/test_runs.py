@@ -8,14 +8,12 @@ import sqlalchemy as sa
 import urllib3
 
 from lossguard.vocabulary.protocol import API
-from monitor.app import create_app
-from monitor.settings import Settings
 from tests.dashboard.serving import serving
-from tests.monitor.client import NOW, TestClient, Trainer, writer
+from tests.monitor.client import NOW, TestClient, Trainer, collector, writer
 
 
 def test_beyond_the_limit_of_runs_a_known_one_is_still_resumed(sqlite_engine: sa.Engine) -> None:
-    http = TestClient(create_app(Settings(max_runs=2), engine=sqlite_engine))
+    http = collector(sqlite_engine, max_runs=2)
     for run_id in ("r1", "r2", "r1"):
         Trainer(http, run_id)
     answer = http.post(f"{API}/runs", json={"id": "r3", "project": "p", "started_at": 1.0})
@@ -25,7 +23,7 @@ def test_beyond_the_limit_of_runs_a_known_one_is_still_resumed(sqlite_engine: sa
 
 
 def test_secrets_that_an_older_sdk_sends_are_not_stored(sqlite_engine: sa.Engine) -> None:
-    http = TestClient(create_app(Settings(), engine=sqlite_engine))
+    http = collector(sqlite_engine)
     sent = {"command": "python train.py --hf-token Zq81xYvL", "config": {"api_key": "Zq81xYvL", "lr": 0.1}}
     http.post(f"{API}/runs", json={"id": "r", "project": "p", "started_at": 1.0, **sent})
     with sqlite_engine.connect() as connection:

@@ -10,9 +10,7 @@ import sqlalchemy as sa
 from db.models import BESIDE, Segment
 from lossguard.spool.writer import DELIVERS
 from lossguard.vocabulary.protocol import API
-from monitor.app import create_app
-from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient, Trainer, writer
+from tests.monitor.client import NOW, TestClient, Trainer, collector, writer
 from tests.monitor.scenarios import noise, obey, train_until_nan
 
 
@@ -119,7 +117,7 @@ def test_one_segment_at_most_carries_out_an_order(http: TestClient) -> None:
 
 
 def test_a_run_has_as_many_segments_as_the_settings_allow(sqlite_engine: sa.Engine) -> None:
-    with TestClient(create_app(Settings(max_segments=2), engine=sqlite_engine, clock=lambda: NOW)) as http:
+    with collector(sqlite_engine, max_segments=2) as http:
         trainer = Trainer(http)
         for key in ("a", "b", "b", "a"):
             trainer.open(key)

@@ -8,13 +8,11 @@ import pytest
 import sqlalchemy as sa
 
 from db.steps.codec import DamagedBlock
-from monitor.app import create_app
 from monitor.ingestion import waiting_rows
 from monitor.ingestion.open_rows import HOLD_SECONDS
 from monitor.ingestion.reports import ReportResult
 from monitor.ingestion.waiting_rows import RETRY_SECONDS, WaitingRows
-from monitor.settings import Settings
-from tests.monitor.client import NOW, Clock, TestClient
+from tests.monitor.client import NOW, Clock, TestClient, collector
 from tests.monitor.mlflow import MlflowClient
 from tests.waiting import eventually
 
@@ -42,17 +40,17 @@ def test_the_last_row_of_a_run_that_is_killed_is_stored_and_detected(http: TestC
 
 
 def test_a_collector_completes_the_rows_that_another_one_left(sqlite_engine: sa.Engine) -> None:
-    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
+    with collector(sqlite_engine) as http:
         client = MlflowClient(http)
         client.log("loss", 1.0, step=0)
-    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW + HOLD_SECONDS)) as http:
+    with collector(sqlite_engine, clock=lambda: NOW + HOLD_SECONDS) as http:
         client.http = http
         assert eventually(lambda: client.run()["steps_consumed"] == 1)
 
 
 def test_an_application_that_runs_in_two_event_loops_ends_in_both(sqlite_engine: sa.Engine) -> None:
-    app = create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)
-    with TestClient(app) as first, TestClient(app) as second:
+    http = collector(sqlite_engine)
+    with http as first, TestClient(http.app) as second:
         assert {http.get("/api/v1/runs/nobody").status_code for http in (first, second)} == {404}
 
 

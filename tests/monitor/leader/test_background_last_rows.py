@@ -15,12 +15,10 @@ from db.steps import backlog, writer
 from db.store.engine import reading, writing
 from db.store.leader import Lease
 from lossguard.vocabulary.states import RunState
-from monitor.app import create_app
 from monitor.leader import background as last_rows
 from monitor.leader.background import LastRows, next_start
-from monitor.settings import Settings
 from tests.db.seed import NOW, add_run, add_segment, add_steps
-from tests.monitor.client import TestClient, Trainer
+from tests.monitor.client import Trainer, collector
 
 HOUR = 3600.0
 LATER = Lease(role="leader", holder="a", term=1, since=0.0, now=NOW + HOUR)
@@ -116,7 +114,7 @@ def everything_of(engine: sa.Engine, trainer: Trainer) -> list[Any]:
 @pytest.mark.slow
 def test_a_killed_run_that_was_packed_and_reports_again_ends_as_one_that_was_not(engine: sa.Engine) -> None:
     times = [NOW]
-    with TestClient(create_app(Settings(), engine=engine, clock=lambda: times[0])) as http:
+    with collector(engine, clock=lambda: times[0]) as http:
         packed = Trainer(http, "packed")
         answers = [list(reports_of_a_killed_run(packed))]
         times[0] += HOUR

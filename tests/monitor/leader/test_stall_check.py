@@ -12,10 +12,8 @@ from db.models import Intervention, Order, Run, RunStatus
 from db.store import leader
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import API, IMPORTED, NO_HEARTBEAT
-from monitor.app import create_app
 from monitor.leader import stall_check
-from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer, collector
 from tests.monitor.scenarios import lease_of, noise, quiet_since
 
 STEPS = 40
@@ -181,7 +179,7 @@ def test_a_leader_that_has_lost_its_lease_writes_nothing(http: TestClient, sqlit
 def test_collectors_at_once_open_one_incident_and_lose_no_report(engine: sa.Engine, step_comes: bool) -> None:
     """Two looks of one term, as before and after a pause of the process, while a report arrives."""
     lease = lease_of(engine)
-    with TestClient(create_app(Settings(), engine=engine, clock=time.time)) as http:
+    with collector(engine, clock=time.time) as http:
         for number in range(5):
             trainer = stepping(http, f"r{number}")
             quiet_since(engine, step=4000.0)

@@ -12,10 +12,8 @@ from db.goodput.accounting import TimeCause
 from db.records import policies
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import API, IMPORTED, SPOOL_HEADER
-from monitor.app import create_app
 from monitor.ingestion.run_status import PEAK_WINDOW_SECONDS
-from monitor.settings import Settings
-from tests.monitor.client import NOW, Clock, TestClient, Trainer
+from tests.monitor.client import NOW, Clock, TestClient, Trainer, collector
 from tests.monitor.scenarios import pause_event
 
 
@@ -72,7 +70,7 @@ def test_two_scrapers_see_the_same_spike_and_do_not_steal_it_from_each_other(htt
 
 
 def test_two_collectors_of_one_store_export_the_same_for_a_run(http: TestClient, sqlite_engine: sa.Engine) -> None:
-    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as other:
+    with collector(sqlite_engine) as other:
         trainer = Trainer(http)
         trainer.report(trainer.open("a"), range(3), {"loss": [2.0, 9.0, 2.0]})
         here, there = scrape(http), scrape(other)
@@ -112,8 +110,7 @@ def test_the_metrics_of_a_run_disappear_when_it_ends_and_return_when_it_resumes(
 
 
 def test_a_limited_number_of_runs_is_shown_and_the_rest_is_counted(sqlite_engine: sa.Engine, clock: Clock) -> None:
-    settings = Settings(max_runs_in_metrics=2)
-    with TestClient(create_app(settings, engine=sqlite_engine, clock=clock)) as http:
+    with collector(sqlite_engine, clock=clock, max_runs_in_metrics=2) as http:
         for number in range(3):
             clock.now = NOW + number
             Trainer(http, f"r{number}")

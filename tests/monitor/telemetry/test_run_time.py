@@ -7,11 +7,9 @@ from db.models import Run, StoredBlock
 from db.records import live_runs
 from db.steps import writer
 from db.store.engine import reading, writing
-from monitor.app import create_app
-from monitor.settings import Settings
 from monitor.telemetry import run_time
 from monitor.telemetry.run_time import MAX_AGE_SECONDS, RunTimeCache
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer, collector
 
 
 def test_each_scrape_reads_few_runs_anew_and_the_oldest_first(
@@ -40,7 +38,7 @@ def test_each_scrape_reads_few_runs_anew_and_the_oldest_first(
 def test_what_is_stored_of_several_runs_is_read_by_as_many_statements_as_of_one(
     sqlite_engine: sa.Engine,
 ) -> None:
-    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:  # else it asks meanwhile
+    with collector(sqlite_engine) as http:  # else it asks meanwhile
         for number in range(4):
             Trainer(http, f"r{number}").open("a")
     statements: list[str] = []

@@ -4,15 +4,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from pydantic import SecretStr
 
 from db import migrate
 from db.records.access import Scope
 from db.store.engine import create_engine, writing
 from lossguard.vocabulary.protocol import API
-from monitor.app import create_app
-from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer, collector
 from tests.monitor.scenarios import CHECKPOINTS, noise
 from tests.monitor.scorecard import store_run
 from tests.monitor.tokens import create_token
@@ -31,7 +28,7 @@ def test_a_token_says_what_it_allows_whatever_that_is(http: TestClient, sqlite_e
 
 def test_a_database_without_its_schema_is_answered_with_503(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path}/x.db")  # no schema: every query fails
-    http = TestClient(create_app(Settings(), engine=engine))
+    http = collector(engine)
     answer = http.get(f"{API}/runs")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     ready = http.get("/readyz")
@@ -44,7 +41,7 @@ def test_a_database_without_its_schema_is_answered_with_503(tmp_path: Path) -> N
 @pytest.mark.parametrize("token", [None, "x" * 16])
 def test_readyz_distinguishes_a_database_that_is_away_from_a_start(tmp_path: Path, token: str | None) -> None:
     engine = create_engine(f"postgresql://nobody@/nothing?host={tmp_path}")
-    http = TestClient(create_app(Settings(token=SecretStr(token) if token else None), engine=engine))
+    http = collector(engine, token=token if token else None)
     answer = http.get("/readyz", headers={"authorization": f"Bearer {token}"} if token else {})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert (answer.json()["title"], answer.json()["where"]) == ("the database is away", ["database"])

@@ -15,10 +15,8 @@ from db.steps.archived.places import Place
 from db.store.engine import reading, writing
 from lossguard.vocabulary.hardware import MAX_ERRORS
 from lossguard.vocabulary.protocol import API
-from monitor.app import create_app
-from monitor.settings import Settings
 from tests.db.archive.stored import add_ended_run, archive
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer, collector
 from tests.monitor.scenarios import noise, obey, train_until_nan
 
 
@@ -121,8 +119,7 @@ def test_what_cannot_be_exported_is_a_problem(http: TestClient) -> None:
 
 
 def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(sqlite_engine: sa.Engine) -> None:
-    app = create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)
-    with TestClient(app) as http:
+    with collector(sqlite_engine) as http:
         trainer = Trainer(http)
         trainer.report(trainer.open("a"), range(100), {"loss": [1.0] * 100})
         scope: dict[str, Any] = {"type": "http", "method": "GET", "path": f"{API}/runs/r1/export"}
@@ -141,7 +138,7 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(sqlite_engine:
                 raise OSError("the client is gone")
 
         with pytest.raises(Exception, match=r"gone|^$"):
-            asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+            asyncio.run(http.app(scope, receive, send))  # type: ignore[arg-type]
         assert isinstance(sqlite_engine.pool, sa.pool.QueuePool)
         assert sqlite_engine.pool.checkedout() == 0
         trainer.report(0, [100], {"loss": [1.0]})

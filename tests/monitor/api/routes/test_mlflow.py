@@ -6,14 +6,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from db.records import access
-from db.store.engine import writing
+from db.records.access import Scope
 from lossguard.vocabulary.protocol import API
-from monitor.app import create_app
 from monitor.problems import MLFLOW_API
-from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient
+from tests.monitor.client import NOW, TestClient, collector
 from tests.monitor.mlflow import MlflowClient
+from tests.monitor.tokens import create_token
 
 
 def test_an_experiment_is_created_once_and_found_by_name_and_id(http: TestClient) -> None:
@@ -149,18 +147,17 @@ def test_numbers_are_taken_as_clients_write_them(http: TestClient, value: str) -
 
 
 def test_a_token_needs_the_scope_of_a_trainer_and_covers_its_project_alone(sqlite_engine: sa.Engine) -> None:
-    tokens = {}
-    with writing(sqlite_engine) as session:
-        for name, scope, project in (("gpt", "report", "gpt"), ("all", "report", None), ("viewer", "read", None)):
-            scopes = [access.Scope(scope)]
-            _, tokens[name] = access.create_token(session, name=name, scopes=scopes, project=project, now=NOW)
-    app = create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)
+    tokens = {
+        "gpt": create_token(sqlite_engine, "gpt", Scope.REPORT, project="gpt"),
+        "all": create_token(sqlite_engine, "all", Scope.REPORT),
+        "viewer": create_token(sqlite_engine, "viewer", Scope.READ),
+    }
 
     def ask(who: str, route: str, **body: Any) -> Any:
         headers = {"authorization": f"Bearer {tokens.get(who, who)}"}
         return http.post(f"{MLFLOW_API}/{route}", json=body, headers=headers)
 
-    with TestClient(app) as http:
+    with collector(sqlite_engine) as http:
         number = ask("gpt", "experiments/create", name="gpt").json()["experiment_id"]
         other = ask("all", "experiments/create", name="other").json()["experiment_id"]
         assert ask("gpt", "experiments/create", name="mine").json()["error_code"] == "PERMISSION_DENIED"
@@ -176,12 +173,9 @@ def test_a_token_needs_the_scope_of_a_trainer_and_covers_its_project_alone(sqlit
 
 
 def test_a_token_of_a_run_sees_and_changes_no_experiment_but_that_of_its_run(sqlite_engine: sa.Engine) -> None:
-    tokens = {}
-    with writing(sqlite_engine) as session:
-        for name, run in (("all", None), ("job", "r1"), ("later", "r9")):
-            scopes = [access.Scope.REPORT, access.Scope.READ]
-            _, tokens[name] = access.create_token(session, name=name, scopes=scopes, project=None, run=run, now=NOW)
-    app = create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)
+    runs = {"all": None, "job": "r1", "later": "r9"}
+    both = (Scope.REPORT, Scope.READ)
+    tokens = {name: create_token(sqlite_engine, name, *both, run=run) for name, run in runs.items()}
 
     def ask(who: str, route: str, **body: Any) -> Any:
         headers = {"authorization": f"Bearer {tokens[who]}"}
@@ -192,7 +186,7 @@ def test_a_token_of_a_run_sees_and_changes_no_experiment_but_that_of_its_run(sql
     def names(who: str, **body: Any) -> list[str]:
         return [each["name"] for each in ask(who, "experiments/search", **body).json()["experiments"]]
 
-    with TestClient(app) as http:
+    with collector(sqlite_engine) as http:
         numbers = {
             name: ask("all", "experiments/create", name=name).json()["experiment_id"] for name in ("gpt", "other")
         }
@@ -221,7 +215,7 @@ def test_a_token_of_a_run_sees_and_changes_no_experiment_but_that_of_its_run(sql
 
 
 def test_experiments_are_bounded_in_number_and_in_their_tags(sqlite_engine: sa.Engine) -> None:
-    with TestClient(create_app(Settings(max_runs=2), engine=sqlite_engine, clock=lambda: NOW)) as http:
+    with collector(sqlite_engine, max_runs=2) as http:
 
         def create(name: str, *tags: tuple[str, str]) -> Any:
             body = {"name": name, "tags": [{"key": key, "value": value} for key, value in tags]}

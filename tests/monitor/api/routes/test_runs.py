@@ -9,9 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lossguard.vocabulary.protocol import API, decode_number
-from monitor.app import create_app
-from monitor.settings import Settings
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer, collector
 from tests.monitor.scenarios import CHECKPOINTS, noise, obey, proposed, train_until_nan
 
 
@@ -52,7 +50,7 @@ def test_the_cost_of_each_rewind_is_its_steps_its_tokens_and_its_time(http: Test
 
 
 def test_the_goodput_of_a_run_is_the_share_of_its_time_that_trained_the_model(sqlite_engine: sa.Engine) -> None:
-    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW + 139.0)) as http:
+    with collector(sqlite_engine, clock=lambda: NOW + 139.0) as http:
         trainer = Trainer(http)
         trainer.report(trainer.open("a"), range(100), {"loss": [1.0] * 100})
         trainer.report(trainer.open("b", 80, "rewind", opened_at=NOW + 120.0), range(80, 90), {"loss": [1.0] * 10})
