@@ -25,6 +25,14 @@ def noise(seed: int, count: int) -> list[float]:
     return [3.0 + generator.gauss(0, 0.02) for _ in range(count)]
 
 
+def trained(http: TestClient, run_id: str = "r1", **values: Any) -> tuple[Trainer, int]:
+    """A run of 300 quiet steps with checkpoints, and its segment."""
+    trainer = Trainer(http, run_id, **values)
+    segment = trainer.open("a")
+    trainer.report(segment, range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
+    return trainer, segment
+
+
 def train_until_nan(trainer: Trainer, split: Sequence[int] = (300,)) -> dict[str, Any]:
     """300 quiet steps in reports that end at `split`, then a NaN: the response to the NaN."""
     segment = trainer.open("a")

@@ -4,7 +4,7 @@ import pytest
 
 from lossguard.vocabulary.protocol import API
 from tests.monitor.client import TestClient, Trainer
-from tests.monitor.scenarios import CHECKPOINTS, noise, train_until_nan
+from tests.monitor.scenarios import CHECKPOINTS, noise, train_until_nan, trained
 
 
 @pytest.mark.parametrize(("verb", "state"), [("approve", "ordered"), ("reject", "rejected")])
@@ -21,8 +21,7 @@ def test_an_operator_is_asked_first_when_the_policy_requires_it(http: TestClient
 
 
 def test_a_person_can_roll_back_with_a_lower_learning_rate_and_a_remedy(http: TestClient) -> None:
-    trainer = Trainer(http, capabilities=["rollback", "lr-scale", "remedy:clip"])
-    trainer.report(trainer.open("a"), range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
+    trainer, _ = trained(http, capabilities=["rollback", "lr-scale", "remedy:clip"])
     path, changes = f"{API}/runs/r1/rollback", {"lr_scale": 0.5, "remedies": ["clip"]}
     for bad in ({"lr_scale": 0}, {"lr_scale": 1.5}, {"lr_scale": "NaN"}, {"remedies": "clip"}):
         assert http.post(path, json=bad).status_code == 422

@@ -12,7 +12,7 @@ from db import queries
 from db.models import CRC, DetectionState, RunStatus, StoredBlock, state_text
 from monitor.ingestion import detection_state
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, train_until_nan
+from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, train_until_nan, trained
 
 
 def store(row: DetectionState, **changes: Any) -> None:
@@ -150,9 +150,7 @@ def test_an_order_under_way_survives_the_loss_of_the_state(http: TestClient, sql
 def test_a_state_that_shows_its_damage_only_in_use_costs_one_rebuild(
     http: TestClient, sqlite_engine: sa.Engine
 ) -> None:
-    trainer = Trainer(http)
-    segment = trainer.open("a")
-    trainer.report(segment, range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
+    trainer, segment = trained(http)
     with Session(sqlite_engine) as session, session.begin():
         row = session.scalars(sa.select(DetectionState)).one()
         signals = row.state["detectors"]["signals"]
@@ -168,9 +166,7 @@ def test_a_state_that_shows_its_damage_only_in_use_costs_one_rebuild(
 def test_a_state_of_which_a_part_cannot_be_read_is_rebuilt_as_a_whole_and_the_run_says_so(
     http: TestClient, sqlite_engine: sa.Engine, part: dict[str, Any]
 ) -> None:
-    trainer = Trainer(http)
-    segment = trainer.open("a")
-    trainer.report(segment, range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
+    trainer, segment = trained(http)
     with Session(sqlite_engine) as session, session.begin():
         store(session.scalars(sa.select(DetectionState)).one(), **part)
         session.execute(sa.text("UPDATE runs SET revision = revision + 1"))
@@ -182,9 +178,7 @@ def test_a_state_of_which_a_part_cannot_be_read_is_rebuilt_as_a_whole_and_the_ru
 def test_a_state_of_another_version_costs_one_rebuild_which_says_so(
     http: TestClient, sqlite_engine: sa.Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer = Trainer(http)
-    segment = trainer.open("a")
-    trainer.report(segment, range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
+    trainer, segment = trained(http)
     with Session(sqlite_engine) as session, session.begin():
         row = session.scalars(sa.select(DetectionState)).one()
         store(row, version=2)

@@ -14,7 +14,7 @@ from lossguard.vocabulary.protocol import API
 from monitor.ingestion import lease
 from monitor.ingestion.lease import Claim
 from tests.monitor.client import NOW, Clock, Pair, TestClient, Trainer, writer
-from tests.monitor.scenarios import CHECKPOINTS, noise
+from tests.monitor.scenarios import CHECKPOINTS, noise, trained
 
 SECONDS = 20.0
 
@@ -107,19 +107,12 @@ def test_whoever_holds_the_lease_is_the_only_one_until_it_ends_or_a_newer_proces
             holder, until = by, now + lease.seconds_left(run, now)
 
 
-def begin(http: TestClient, by: Writer | None) -> tuple[Trainer, int]:
-    trainer = Trainer(http, writer=by)
-    segment = trainer.open("a")
-    trainer.report(segment, range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
-    return trainer, segment
-
-
 def roll_back(http: TestClient, step: int) -> None:
     assert http.post(f"{API}/runs/r1/rollback", json={"rewind_to": step}).status_code == 200
 
 
 def test_two_folders_at_two_collectors_get_one_order_and_one_segment_names_it(pair_on_both: Pair, clock: Clock) -> None:
-    first, segment = begin(pair_on_both[0], writer("a"))
+    first, segment = trained(pair_on_both[0], writer=writer("a"))
     second = Trainer(pair_on_both[1], writer=writer("b"))
     copy = second.open("b", 300, "resume")
     roll_back(pair_on_both[0], 100)
@@ -144,7 +137,7 @@ def test_two_folders_at_two_collectors_get_one_order_and_one_segment_names_it(pa
 
 
 def test_the_other_folder_takes_over_when_the_lease_has_run_out(pair_on_both: Pair, clock: Clock) -> None:
-    first, segment = begin(pair_on_both[0], writer("a"))
+    first, segment = trained(pair_on_both[0], writer=writer("a"))
     second = Trainer(pair_on_both[1], writer=writer("b"))
     copy = second.open("b", 300, "resume")
     clock.now += SECONDS
@@ -172,7 +165,7 @@ TAKES_OVER = {
 def test_an_order_about_the_steps_of_a_process_is_carried_out_by_no_other(
     pair: Pair, clock: Clock, way: str, kind: str
 ) -> None:
-    first, segment = begin(pair[0], writer("a"))
+    first, segment = trained(pair[0], writer=writer("a"))
     if kind == "person":
         roll_back(pair[0], 100)
     elif kind == "hold":
@@ -200,7 +193,7 @@ def test_an_order_about_the_steps_of_a_process_is_carried_out_by_no_other(
 
 
 def test_a_segment_of_another_process_names_no_order_about_the_steps_of_the_first(pair: Pair, clock: Clock) -> None:
-    first, segment = begin(pair[0], writer("a"))
+    first, segment = trained(pair[0], writer=writer("a"))
     roll_back(pair[0], 100)
     (order,) = first.report(segment, [], {})["orders"]
     clock.now += SECONDS
@@ -211,7 +204,7 @@ def test_a_segment_of_another_process_names_no_order_about_the_steps_of_the_firs
 
 
 def test_a_restart_in_the_same_folder_still_gets_its_order(http: TestClient) -> None:
-    first, _ = begin(http, writer("a", 1))
+    first, _ = trained(http, writer=writer("a", 1))
     roll_back(http, 100)
     again = Trainer(http, writer=writer("a", 2))
     (order,) = again.report(again.open("b", 300, "resume"), [], {})["orders"]
@@ -234,7 +227,7 @@ def test_the_checkpoints_of_the_holder_count_while_the_newest_segment_is_that_of
 
 
 def test_neither_the_end_nor_the_start_of_another_process_changes_the_run(http: TestClient) -> None:
-    first, _ = begin(http, writer("a", 2))
+    first, _ = trained(http, writer=writer("a", 2))
     for other in (writer("a", 1), writer("b")):
         body = {"state": "failed", "at": NOW}
         headers = {WRITER_HEADER: other.to_header()}
@@ -246,7 +239,7 @@ def test_neither_the_end_nor_the_start_of_another_process_changes_the_run(http: 
 
 
 def test_a_process_that_has_lost_the_run_does_not_lead_the_live_line_by_going_back(http: TestClient) -> None:
-    first, _ = begin(http, writer("a", 2))
+    first, _ = trained(http, writer=writer("a", 2))
     lost = Trainer(http, writer=writer("a", 1))
     lost.report(lost.open("late", 100, "rewind"), [100], {"loss": [9.0]})
     assert first.get()["newest_step"]["step"] == 299
@@ -256,7 +249,7 @@ def test_what_a_process_without_the_lease_reports_opens_no_incident_and_no_order
     pair: Pair,
 ) -> None:
     """It may open a segment of its own, report into that of the holder, or open the holder's next one before it."""
-    first, segment = begin(pair[0], writer("a"))
+    first, segment = trained(pair[0], writer=writer("a"))
     for by in (writer("b"), writer("a", 0), None):
         other = Trainer(pair[1], writer=by)
         name = "none" if by is None else by.process
@@ -278,7 +271,7 @@ def test_what_a_process_without_the_lease_reports_opens_no_incident_and_no_order
 
 
 def test_a_process_whose_segment_lay_beside_the_line_leads_it_once_it_takes_over(pair: Pair, clock: Clock) -> None:
-    first, segment = begin(pair[0], writer("a"))
+    first, segment = trained(pair[0], writer=writer("a"))
     second = Trainer(pair[1], writer=writer("b"))
     copy = second.open("b", 200, "resume")
     second.report(copy, range(200, 250), {"loss": [*noise(3, 49), math.nan]})
@@ -297,7 +290,7 @@ def test_a_process_asks_for_the_lease_before_it_resumes_and_an_operator_can_end_
     path = f"{API}/runs/r1/lease"
     ask: dict[str, Any] = {"headers": {WRITER_HEADER: writer("b").to_header()}}
     assert http.post(path, **ask).status_code == 404
-    begin(http, writer("a"))
+    trained(http, writer=writer("a"))
     refused = http.post(path, **ask)
     assert refused.status_code == 409
     assert "its lease ends in 20 s" in refused.json()["detail"]
@@ -308,7 +301,7 @@ def test_a_process_asks_for_the_lease_before_it_resumes_and_an_operator_can_end_
 
 def test_no_answer_tells_the_id_of_a_folder_or_the_key_of_an_order(http: TestClient) -> None:
     """With them, a client could act for the trainer."""
-    first, segment = begin(http, writer("a"))
+    first, segment = trained(http, writer=writer("a"))
     roll_back(http, 100)
     (order,) = first.report(segment, [], {})["orders"]
     shown = http.get(f"{API}/runs/r1").text + http.get(f"{API}/runs").text + http.get(f"{API}/audit").text

@@ -13,7 +13,7 @@ from lossguard.vocabulary.orders import problem_with
 from lossguard.vocabulary.protocol import API
 from monitor.ingestion.orders import ASK_SECONDS, bad_rewind, bad_skip
 from tests.monitor.client import NOW, Clock, TestClient, Trainer, collector
-from tests.monitor.scenarios import ANSWERS_PREFLIGHT, CHECKPOINTS, noise, proposed, train_until_nan
+from tests.monitor.scenarios import ANSWERS_PREFLIGHT, CHECKPOINTS, noise, proposed, train_until_nan, trained
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -83,8 +83,7 @@ def test_a_signed_order_is_believed_and_an_altered_one_is_not(signing: TestClien
 
 
 def test_an_order_that_somebody_wrote_into_the_store_stays_unsigned(signing: TestClient, engine: sa.Engine) -> None:
-    trainer = Trainer(signing)
-    trainer.report(trainer.open("a"), range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
+    trainer, _ = trained(signing)
     with engine.begin() as connection:
         forged = {"run_pk": 1, "key": "k", "intervention": 9, "kind": "rollback", "state": "open", "rewind_to": 0}
         forged |= {"reason": "", "created_at": NOW, "run_pk": connection.scalar(sa.text("SELECT pk FROM runs"))}

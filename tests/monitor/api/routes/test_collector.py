@@ -9,8 +9,8 @@ from db import migrate
 from db.records.access import Scope
 from db.store.engine import create_engine, writing
 from lossguard.vocabulary.protocol import API
-from tests.monitor.client import NOW, TestClient, Trainer, collector
-from tests.monitor.scenarios import CHECKPOINTS, noise
+from tests.monitor.client import NOW, TestClient, collector
+from tests.monitor.scenarios import CHECKPOINTS, noise, trained
 from tests.monitor.scorecard import store_run
 from tests.monitor.tokens import create_token
 
@@ -88,9 +88,7 @@ def test_a_token_of_one_project_or_run_gets_its_own_card_only(http: TestClient, 
 
 def test_a_spike_of_a_run_in_observe_mode_is_on_its_card(http: TestClient) -> None:
     """From reports to the card: the detection stores the proposal, the card reads it."""
-    trainer = Trainer(http, policy={"mode": "observe"})
-    segment = trainer.open("a")
-    trainer.report(segment, range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
+    trainer, segment = trained(http, policy={"mode": "observe"})
     assert trainer.report(segment, [300], {"loss": [float("nan")]})["orders"] == []
     trainer.report(segment, range(301, 600), {"loss": noise(2, 299)})
     http.post(f"{API}/runs/r1/finish", json={"state": "finished", "at": NOW + 600})

@@ -1,4 +1,4 @@
-"""Runs through the API: registration, reports, costs, and where each run stands."""
+"""Runs through the API: registration, reports, lines, costs, and where each run stands."""
 
 import math
 from typing import Any
@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lossguard.vocabulary.protocol import API, decode_number
+from lossguard.vocabulary.source_facts import SourceFacts
 from tests.monitor.client import NOW, TestClient, Trainer, collector
-from tests.monitor.scenarios import CHECKPOINTS, noise, obey, proposed, train_until_nan
+from tests.monitor.scenarios import CHECKPOINTS, noise, obey, proposed, source_event, train_until_nan
 
 
 def test_a_run_is_registered_once_and_resumed_later(http: TestClient) -> None:
@@ -163,3 +164,42 @@ def test_a_level_that_a_person_accepts_is_healthy(http: TestClient) -> None:
     assert verdict_of(trainer)[0] == "diverged"
     assert http.post(f"{API}/runs/r1/accept-level").status_code == 200
     assert verdict_of(trainer)[0] == "healthy"
+
+
+def test_a_rollback_keeps_both_lines_and_marks_the_live_one(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(150), {"loss": [1.0] * 150})
+    segment = trainer.open("b", 100, "rewind")
+    trainer.report(segment, range(100, 200), {"loss": [2.0] * 100})
+    assert trainer.get("/series", metric="loss")["last"] == [1.0] * 100 + [2.0] * 100
+    assert trainer.get("/series", metric="loss", segment=0)["last"] == [1.0] * 150
+    run = trainer.get()
+    assert [(one["parent"], one["live_from"], one["live_to"]) for one in run["segments"]] == [
+        (None, 0, 100),
+        (0, 100, None),
+    ]
+    assert (run["steps_consumed"], run["steps_effective"]) == (250, 200)
+    again = trainer.report(0, [100, 150], {"loss": [7.0, 7.0]})  # a spool that comes late: 100 is known, 150 is not
+    assert (again["accepted"], again["duplicates"]) == (1, 1)
+    assert trainer.get("/series", metric="loss", segment=0)["last"] == [1.0] * 150 + [7.0]
+    assert trainer.get("/series", metric="loss")["last"] == [1.0] * 100 + [2.0] * 100
+    assert trainer.get()["steps_effective"] == 200
+
+
+def test_a_run_says_how_its_rows_are_made(http: TestClient) -> None:
+    trainer = Trainer(http)
+    segment = trainer.open("a")
+    trainer.report(segment, [0, 10], {"loss": [1.0, 1.0]})
+    assert trainer.get()["source"] | {"clock": "steps"} == trainer.get()["source"]
+    assert trainer.get()["source"]["sentences"] == []
+    for key, stride in (("a", 5), ("b", 10)):
+        trainer.report(segment, [], {}, events=[source_event(key, 20, SourceFacts(stride=stride))])
+    source = trainer.get()["source"]
+    assert (source["stride"], source["sentences"]) == (10, SourceFacts(stride=10).describe())
+
+
+def test_an_event_with_other_details_breaks_no_run(http: TestClient) -> None:
+    trainer = Trainer(http)
+    event = source_event("a", 0, SourceFacts()) | {"details": {"stride": "ten", "smoothing": 10**400, "clock": [1]}}
+    trainer.report(trainer.open("a"), [0], {"loss": [1.0]}, events=[event])
+    assert trainer.get()["source"]["sentences"] == []
