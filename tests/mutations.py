@@ -36,13 +36,13 @@ GUARDS = (
         "is_newer = True",
     ),
     Guard(
-        "monitor/ingestion/segments.py",
-        "monitor/ingestion/test_segments.py::one_segment_at_most",
+        "monitor/ingestion/runs.py",
+        "monitor/ingestion/test_runs.py::one_segment_at_most",
         "if (other := queries.segment_of_order(session, order=order)) is not None:",
         "if (other := queries.segment_of_order(session, order=order)) is not None and False:",
     ),
     Guard(
-        "monitor/ingestion/segments.py",
+        "monitor/ingestion/runs.py",
         "monitor/ingestion/test_lease.py::a_segment_of_another_process_names_no_order",
         "if about is not None and not about.is_of(claim.digest):",
     ),

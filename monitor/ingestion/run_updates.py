@@ -26,7 +26,7 @@ from lossguard.vocabulary.protocol import MAX_COUNT, checked_json
 from lossguard.vocabulary.secrets import mask_json
 from lossguard.vocabulary.source_facts import EVERY_STEP, SOURCE
 from lossguard.vocabulary.states import RunState, SegmentReason
-from monitor.ingestion import detection_state, lease, runs, segments
+from monitor.ingestion import detection_state, lease, runs
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.logged_run import LoggedMetric, LoggedRun
 from monitor.ingestion.open_rows import OpenRow, Scalar, ScalarPlace
@@ -151,7 +151,7 @@ class _UpdateContext:
         number = self.logged.segments[-1][0] + 1 if self.logged.segments else 0
         spec = SegmentIn(key=f"mlflow-{number}", fork_step=scalar.step, reason=reason, opened_at=scalar.time)
         try:
-            opened = segments.open_segment(
+            opened = runs.open_segment(
                 self.session, self.run_id, spec, claim=self.claim, max_segments=self.limits.max_segments
             )
         except Problem as problem:

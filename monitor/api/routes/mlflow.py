@@ -5,7 +5,7 @@ An experiment is a project here. Whatever an MLflow server does besides is answe
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Annotated, Any
 
@@ -19,10 +19,10 @@ from db.runs import mlflow
 from db.runs.pages import BadCursor
 from lossguard.vocabulary.protocol import MAX_COMMIT, MAX_SHORT_TEXT, MAX_TEXT, NO_HEARTBEAT, decode_number
 from lossguard.vocabulary.secrets import mask_command_line, mask_json
-from monitor.api import auth, mlflow_responses
+from monitor.api import auth
+from monitor.api import mlflow as views
 from monitor.api.auth import Principal, Reader, Reporter
-from monitor.api.dependencies import Claimed, Collector, Now, ReadSession, Shared, WriteSession
-from monitor.api.mlflow_search import named, run_search
+from monitor.api.dependencies import Claimed, Now, ReadSession, Shared, WriteSession
 from monitor.api.parsing import TypedJsonRoute
 from monitor.ingestion import run_updates, runs
 from monitor.ingestion.logged_run import LoggedMetric
@@ -55,25 +55,24 @@ router = APIRouter(prefix=MLFLOW_API, tags=["mlflow"], route_class=TypedJsonRout
 Answer = dict[str, Any]
 
 
-class _Updates:
+Store = Callable[[str, RunUpdate], Awaitable[Answer]]
+
+
+async def _store(collector: Shared, who: Reporter) -> Store:
     """Stores what a request logs, through the queue of the reports."""
 
-    def __init__(self, collector: Collector, who: Reporter) -> None:
-        self._collector, self._who = collector, who
+    async def store(run_id: str, update: RunUpdate) -> Answer:
+        if who.is_bound:
+            await run_in_threadpool(auth.check_run, collector.engine, who, run_id)
+        result = await collector.reports.store(run_id, update)
+        collector.waiting_rows.note(run_id, result.rows_due_at)
+        collector.metrics.count_report(result)
+        return {}
 
-    async def store(self, run_id: str, update: RunUpdate) -> None:
-        if self._who.is_bound:
-            await run_in_threadpool(auth.check_run, self._collector.engine, self._who, run_id)
-        result = await self._collector.reports.store(run_id, update)
-        self._collector.waiting_rows.note(run_id, result.rows_due_at)
-        self._collector.metrics.count_report(result)
-
-
-async def _updates(collector: Shared, who: Reporter) -> _Updates:
-    return _Updates(collector, who)
+    return store
 
 
-Updates = Annotated[_Updates, Depends(_updates)]
+Updates = Annotated[Store, Depends(_store)]
 
 
 @router.post("/experiments/create")
@@ -97,27 +96,27 @@ def create_experiment(
 def experiment_by_name(experiment_name: Name, who: Reporter, session: ReadSession) -> Answer:
     """The experiment of this name."""
     found = mlflow.experiment_named(session, name=experiment_name)
-    return {"experiment": mlflow_responses.experiment(_permitted(session, found, who, experiment_name))}
+    return {"experiment": views.experiment(_permitted(session, found, who, experiment_name))}
 
 
 @router.get("/experiments/get")
 def experiment(experiment_id: ExperimentId, who: Reporter, session: ReadSession) -> Answer:
     """The experiment of this id."""
     found = mlflow.experiment(session, number=int(experiment_id))
-    return {"experiment": mlflow_responses.experiment(_permitted(session, found, who, experiment_id))}
+    return {"experiment": views.experiment(_permitted(session, found, who, experiment_id))}
 
 
 @router.post("/experiments/search")
 def search_experiments(spec: SearchExperimentsIn, who: Reporter, session: ReadSession) -> Answer:
     """The experiments that the token covers, or the one whose name the filter gives: name = '..'."""
-    name, covered = named(spec.filter), _covered_project(session, who)
+    name, covered = views.named(spec.filter), _covered_project(session, who)
     is_other = covered is not None and name not in (None, covered)
     if is_other or spec.view_type == "DELETED_ONLY":
         return {"experiments": []}
     size = min(spec.max_results, MAX_PAGE)
     begin = int(spec.page_token) if _PLACE.fullmatch(spec.page_token) else 0
     found = mlflow.experiments(session, name=name if covered is None else covered, offset=begin, limit=size + 1)
-    answer: Answer = {"experiments": [mlflow_responses.experiment(row) for row in found[:size]]}
+    answer: Answer = {"experiments": [views.experiment(row) for row in found[:size]]}
     return answer | ({"next_page_token": str(begin + size)} if len(found) > size else {})
 
 
@@ -156,7 +155,7 @@ def create_run(spec: CreateRunIn, who: Reporter, session: WriteSession, claim: C
     session.flush()
     user = (spec.user_id or tags.get("mlflow.user", ""))[:MAX_SHORT_TEXT]
     logged = mlflow.create_run(session, run=run, experiment=number, user=user, tags=tags)
-    return {"run": mlflow_responses.run(run, logged)}
+    return {"run": views.run(run, logged)}
 
 
 @router.get("/runs/get")
@@ -165,72 +164,73 @@ def show_run(run_id: RunId, who: Reporter, session: ReadSession) -> Answer:
     found = mlflow.run_named(session, run_id=run_id)
     if found is None or not auth.covers_run(who, found[0]):
         raise run_not_found(run_id)
-    return {"run": mlflow_responses.run(*found)}
+    return {"run": views.run(*found)}
 
 
 @router.post("/runs/update")
-async def update_run(spec: UpdateRunIn, updates: Updates, collector: Shared) -> Answer:
+async def update_run(spec: UpdateRunIn, store: Updates, collector: Shared) -> Answer:
     """Rename, end or continue a run."""
     ended_at = None if spec.end_time is None else spec.end_time / 1000
     state = STATES.get(spec.status or "")
-    await updates.store(spec.run_id, RunUpdate(name=spec.run_name, state=state, ended_at=ended_at))
-    return {"run_info": await run_in_threadpool(_info, collector, spec.run_id)}
+    await store(spec.run_id, RunUpdate(name=spec.run_name, state=state, ended_at=ended_at))
+
+    def info() -> Answer:
+        with Session(collector.engine) as session:
+            found = mlflow.run_named(session, run_id=spec.run_id)
+            if found is None:
+                raise run_not_found(spec.run_id)
+            return views.run_info(*found)
+
+    return {"run_info": await run_in_threadpool(info)}
 
 
 @router.post("/runs/log-metric")
-async def log_metric(spec: LogMetricIn, updates: Updates) -> Answer:
+async def log_metric(spec: LogMetricIn, store: Updates) -> Answer:
     """Log one value of a metric."""
-    await updates.store(spec.run_id, RunUpdate(metrics=_metrics([spec])))
-    return {}
+    return await store(spec.run_id, RunUpdate(metrics=_metrics([spec])))
 
 
 @router.post("/runs/log-batch")
-async def log_batch(spec: LogBatchIn, updates: Updates) -> Answer:
+async def log_batch(spec: LogBatchIn, store: Updates) -> Answer:
     """Log metrics, params and tags at once: all of them or none."""
     params, tags = _values(spec.params), _values(spec.tags)
-    await updates.store(spec.run_id, RunUpdate(metrics=_metrics(spec.metrics), params=params, tags=tags))
-    return {}
+    return await store(spec.run_id, RunUpdate(metrics=_metrics(spec.metrics), params=params, tags=tags))
 
 
 @router.post("/runs/log-parameter")
-async def log_parameter(spec: LogParamIn, updates: Updates) -> Answer:
+async def log_parameter(spec: LogParamIn, store: Updates) -> Answer:
     """Log a param, which is part of the run's configuration. It cannot be changed."""
-    await updates.store(spec.run_id, RunUpdate(params=_values([spec])))
-    return {}
+    return await store(spec.run_id, RunUpdate(params=_values([spec])))
 
 
 @router.post("/runs/set-tag")
-async def set_tag(spec: SetTagIn, updates: Updates) -> Answer:
+async def set_tag(spec: SetTagIn, store: Updates) -> Answer:
     """Set a tag."""
-    await updates.store(spec.run_id, RunUpdate(tags=_values([spec])))
-    return {}
+    return await store(spec.run_id, RunUpdate(tags=_values([spec])))
 
 
 @router.post("/runs/delete-tag")
-async def delete_tag(spec: DeleteTagIn, updates: Updates) -> Answer:
+async def delete_tag(spec: DeleteTagIn, store: Updates) -> Answer:
     """Delete a tag."""
-    await updates.store(spec.run_id, RunUpdate(removed_tag=spec.key))
-    return {}
+    return await store(spec.run_id, RunUpdate(removed_tag=spec.key))
 
 
 @router.post("/runs/log-inputs")
-async def log_inputs(spec: LogInputsIn, updates: Updates) -> Answer:
+async def log_inputs(spec: LogInputsIn, store: Updates) -> Answer:
     """Log the data sets of a run."""
-    await updates.store(spec.run_id, RunUpdate(inputs=spec.datasets))
-    return {}
+    return await store(spec.run_id, RunUpdate(inputs=spec.datasets))
 
 
 @router.post("/runs/outputs")
-async def log_outputs(spec: LogOutputsIn, updates: Updates) -> Answer:
+async def log_outputs(spec: LogOutputsIn, store: Updates) -> Answer:
     """Taken, so that the client goes on: models are not kept here."""
-    await updates.store(spec.run_id, RunUpdate())
-    return {}
+    return await store(spec.run_id, RunUpdate())
 
 
 @router.post("/runs/search")
 def search_runs(spec: SearchRunsIn, who: Reader, session: ReadSession) -> Answer:
     """The runs of these experiments, the newest first, in pages."""
-    wanted = run_search(spec.filter)
+    wanted = views.run_search(spec.filter)
     if spec.run_view_type == "DELETED_ONLY":
         return {"runs": []}
     found = mlflow.runs(
@@ -246,7 +246,7 @@ def search_runs(spec: SearchRunsIn, who: Reader, session: ReadSession) -> Answer
     except BadCursor as error:
         raise Problem(422, "the request is malformed", str(error), ["body", "page_token"]) from None
     page = rows[: spec.max_results]
-    answer: Answer = {"runs": [mlflow_responses.run(*row) for row in page]}
+    answer: Answer = {"runs": [views.run(*row) for row in page]}
     return answer | ({"next_page_token": mlflow.cursor(page[-1][0])} if len(rows) > len(page) else {})
 
 
@@ -263,8 +263,8 @@ def history(
     found = mlflow.run_named(session, run_id=run_id)
     if found is None or not auth.covers_run(who, found[0]):
         raise run_not_found(run_id)
-    values = mlflow_responses.values(session, *found, key=metric_key)
-    page = [mlflow_responses.metric(*one) for one in values[page_token : page_token + max_results]]
+    values = views.values(session, *found, key=metric_key)
+    page = [views.metric(*one) for one in values[page_token : page_token + max_results]]
     end = page_token + len(page)
     return {"metrics": page} | ({"next_page_token": str(end)} if end < len(values) else {})
 
@@ -276,14 +276,6 @@ def _metrics(specs: Sequence[MetricIn]) -> list[LoggedMetric]:
 def _values(pairs: Sequence[PairIn]) -> dict[str, str]:
     values: dict[str, str] = mask_json({pair.key: pair.value for pair in pairs})
     return values
-
-
-def _info(collector: Collector, run_id: str) -> dict[str, Any]:
-    with Session(collector.engine) as session:
-        found = mlflow.run_named(session, run_id=run_id)
-        if found is None:
-            raise run_not_found(run_id)
-        return mlflow_responses.run_info(*found)
 
 
 # Experiments: which of them a token covers, and how large they may be.

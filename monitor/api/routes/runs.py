@@ -20,7 +20,7 @@ from monitor.api.dependencies import Claimed, Now, ReadSession, SentBy, Shared, 
 from monitor.api.parsing import TypedJsonRoute
 from monitor.api.plain_reports import Head
 from monitor.api.run_lists import Lists
-from monitor.ingestion import runs, segments
+from monitor.ingestion import runs
 from monitor.schemas import FinishIn, RecordId, ReportIn, RunEditIn, RunId, RunIn, SegmentIn, StepNoteIn, VerdictIn
 
 router = APIRouter(tags=["runs"], route_class=TypedJsonRoute)
@@ -118,7 +118,7 @@ def open_segment(
     run_id: RunId, spec: SegmentIn, _who: Reporter, session: WriteSession, claim: Claimed, collector: Shared
 ) -> dict[str, Any]:
     """Open a segment, or return the one with the same key."""
-    segment = segments.open_segment(session, run_id, spec, claim=claim, max_segments=collector.settings.max_segments)
+    segment = runs.open_segment(session, run_id, spec, claim=claim, max_segments=collector.settings.max_segments)
     return {"segment": segment.number, "parent": segment.parent, "fork_step": segment.fork_step}
 
 

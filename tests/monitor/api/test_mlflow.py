@@ -4,7 +4,7 @@ import pytest
 
 from db.models import MlflowRun, Run
 from lossguard.vocabulary.states import RunState
-from monitor.api.mlflow_search import RunSearch, named, run_search
+from monitor.api.mlflow import RunSearch, named, run_search
 from monitor.problems import Problem
 
 RUN = Run(id="a", project="p", name="warm", state=RunState.FINISHED, started_at=1.0, finished_at=None)

@@ -1,6 +1,11 @@
-"""Experiments, runs and values of metrics as MLflow's clients read them."""
+"""What MLflow's clients read: experiments, runs, values of metrics, and the filters of their searches.
 
+Of filters there are those that its loggers use: equality of names, tags and params, joined by AND.
+"""
+
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -13,6 +18,7 @@ from lossguard.vocabulary.protocol import encode_number
 from monitor.ingestion.logged_run import LoggedMetric, LoggedRun
 from monitor.ingestion.run_updates import RUN_NAME
 from monitor.mlflow_schemas import STATES
+from monitor.problems import Problem
 
 STATUS = {state: status for status, state in STATES.items()}
 
@@ -90,3 +96,62 @@ def values(session: Session, run: Run, logged: MlflowRun, *, key: str) -> list[L
     if found and found[-1].step == latest.step:
         found[-1] = latest
     return found
+
+
+_NAME = re.compile(r"""\s*(?:attributes?\.)?name\s*=\s*(['"])(?P<value>(?:(?!\1).)*)\1\s*""", re.DOTALL)
+_TERM = re.compile(
+    r"""\s*(?:(?P<kind>attributes?|tags?|params?|parameters?)\.)?(?P<key>[\w.]+|`[^`]+`|"[^"]+")\s*=\s*(['"])"""
+    r"""(?P<value>(?:(?!\3).)*)\3\s*(?:$|\band\b)""",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def named(text: str) -> str | None:
+    """The name that a filter of experiments asks for; None without a filter. Raises Problem for any other filter."""
+    if not text.strip():
+        return None
+    match = _NAME.fullmatch(text)
+    if match is None:
+        raise _unsupported(text, "name = '..'")
+    return match["value"]
+
+
+Pairs = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSearch:
+    """Names and values that a filter of runs asks for."""
+
+    params: Pairs = field(default_factory=list)
+    tags: Pairs = field(default_factory=list)
+    attributes: Pairs = field(default_factory=list)
+
+    def fits(self, run: Run, logged: MlflowRun) -> bool:
+        """True if the run has these attributes."""
+        info = run_info(run, logged)
+        return all(info.get(name) == value for name, value in self.attributes)
+
+
+def run_search(text: str) -> RunSearch:
+    """Parse a filter of runs. Raises Problem for a filter with other comparisons."""
+    wanted = RunSearch()
+    of_kind = {"att": wanted.attributes, "tag": wanted.tags, "par": wanted.params}
+    at = 0
+    while text[at:].strip():
+        term = _TERM.match(text, at)
+        if term is None:
+            raise _unsupported(text, "attributes.run_name = '..', tags.key = '..' and params.key = '..', joined by AND")
+        kind = (term["kind"] or "attribute")[:3].lower()
+        of_kind[kind].append((_unquoted(term["key"]), term["value"]))
+        at = term.end()
+    return wanted
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1] if name[0] in ("`", '"') else name
+
+
+def _unsupported(text: str, supported: str) -> Problem:
+    detail = f"the collector does not know the filter {text!r:.200}; it knows {supported}"
+    return Problem(422, "the filter is not supported", detail, ["body", "filter"])
