@@ -106,7 +106,10 @@ def plain_head(scope: Scope) -> Head | None:
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
     match = PATH.fullmatch(scope["path"])
-    if match is None or not _may_report(scope):
+    if match is None:
+        return None
+    principal = scope["state"]["principal"]
+    if TokenScope.REPORT not in principal.scopes or principal.is_bound:
         return None
     headers = dict(scope["headers"])
     if len(headers) != len(scope["headers"]) or headers.get(b"content-type") != JSON:  # one of them came twice
@@ -119,11 +122,6 @@ def plain_head(scope: Scope) -> Head | None:
     except ValueError:
         return None
     return Head(match[1], sent_by, None if spool is None else int(spool))
-
-
-def _may_report(scope: Scope) -> bool:
-    principal = scope["state"]["principal"]
-    return TokenScope.REPORT in principal.scopes and not principal.is_bound
 
 
 class PlainReport(msgspec.Struct, forbid_unknown_fields=True):

@@ -167,7 +167,8 @@ class RequestLimits:
             self.requests.reserve(client, run_id=_written_run(scope)) as take_request,
         ):
             try:
-                has_body = _has_body(scope)
+                is_chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
+                has_body = is_chunked or _content_length(scope) > 0
                 body = await self._body(scope, receive, take_bytes, take_values) if has_body else b""
                 if body is None:  # the client has gone away
                     return
@@ -181,9 +182,8 @@ class RequestLimits:
     async def _body(self, scope: Scope, receive: Receive, take_bytes: Take, take_values: Take) -> bytes | None:
         """The whole body; None if the client went away. Raises Problem 408, 413 or 429."""
         settings, announced = self._settings, _content_length(scope)
-        too_large = problems.too_large(settings.max_report_bytes, "bytes", "LOSSGUARD_MAX_REPORT_BYTES")
         if announced > settings.max_report_bytes:
-            raise too_large
+            raise problems.too_large(settings.max_report_bytes)
         take_bytes(announced)
         parts, size, num_values, is_complete = [], 0, 0, False
         start = asyncio.get_running_loop().time()
@@ -196,7 +196,7 @@ class RequestLimits:
             parts.append(part)
             size += len(part)
             if size > settings.max_report_bytes:
-                raise too_large
+                raise problems.too_large(settings.max_report_bytes)
             take_bytes(max(size - max(announced, size - len(part)), 0))  # beyond what was announced
             new_values = _num_values(part)
             num_values += new_values
@@ -240,10 +240,6 @@ def replay(message: Message, receive: Receive) -> Receive:
 def _written_run(scope: Scope) -> str | None:
     match = None if scope["method"] == "GET" else RUN_PATH.fullmatch(scope["path"])
     return None if match is None else match[1]
-
-
-def _has_body(scope: Scope) -> bool:
-    return _content_length(scope) > 0 or any(name == b"transfer-encoding" for name, _ in scope["headers"])
 
 
 def _content_length(scope: Scope) -> int:

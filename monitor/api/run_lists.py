@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from db.models import Run
 from db.runs import pages
 from db.runs.filters import RunFilter
-from db.runs.pages import BadCursor, RunPage, SearchTooSlow
+from db.runs.pages import BadCursor, SearchTooSlow
 from lossguard.vocabulary.protocol import MAX_ITEMS, MAX_TIME
 from lossguard.vocabulary.run_search import MAX_TERMS, RunOrder, Search, Word, parse
 from lossguard.vocabulary.states import RunState
@@ -78,7 +78,9 @@ class RunLists:
             raise _malformed(str(error), "cursor") from None
         except SearchTooSlow as error:
             raise Problem(503, "the search takes too long", str(error), ["query", "search"]) from None
-        self._link(found)
+        if found.next is not None:
+            url = self._request.url.include_query_params(cursor=found.next)
+            self._response.headers["Link"] = f'<?{url.query}>; rel="next"'
         return found.runs
 
     def fields(self, known: Collection[str]) -> list[str] | None:
@@ -89,11 +91,6 @@ class RunLists:
             raise _malformed(f"there is no field {unknown[0]!r:.200}; there are {', '.join(sorted(known))}", "fields")
         return asked or None
 
-    def _link(self, found: RunPage) -> None:
-        if found.next is not None:
-            url = self._request.url.include_query_params(cursor=found.next)
-            self._response.headers["Link"] = f'<?{url.query}>; rel="next"'
-
 
 Lists = Annotated[RunLists, Depends()]
 
@@ -102,6 +99,9 @@ def _filter(asked: RunListIn, who: Principal) -> RunFilter:
     """Return the filter of the request, as far as the token covers it."""
     projects = {asked.project, who.project} - {None}
     words = (Word(asked.text),) if asked.text else ()
+    search = parse(asked.search)
+    if search.problems:
+        raise _malformed(" ".join(search.problems), "search")
     return RunFilter(
         projects=(projects if len(projects) == 1 else ()) if projects else None,  # type: ignore[arg-type]
         run_ids=None if who.run is None else (who.run,),
@@ -109,15 +109,8 @@ def _filter(asked: RunListIn, who: Principal) -> RunFilter:
         tags=asked.tag,
         since=asked.since,
         archived=asked.archived,
-        search=Search((*words, *_search(asked.search).terms)),
+        search=Search((*words, *search.terms)),
     )
-
-
-def _search(text: str) -> Search:
-    search = parse(text)
-    if search.problems:
-        raise _malformed(" ".join(search.problems), "search")
-    return search
 
 
 def _malformed(detail: str, field: str) -> Problem:

@@ -34,7 +34,8 @@ def take_answer(session: Session, order_id: int, answer: AnswerIn, *, claim: Cla
     runs.lock(session, run.id)
     session.refresh(order)
     try:
-        _check_key(order, answer.key)
+        if not hmac.compare_digest(answer.key.encode(), order.key.encode()):  # only its receiver knows the key
+            raise Problem(409, "this is another order", f"order {order.id} has a different key", ["body", "key"])
         if order.state in (OrderState.APPLIED, OrderState.FAILED):
             return order
         lease.check_holder(run, claim)
@@ -49,12 +50,6 @@ def take_answer(session: Session, order_id: int, answer: AnswerIn, *, claim: Cla
     details = {"order": order.id, "kind": order.kind, "process": process, **answer.model_dump(exclude={"key"})}
     access.record(session, who=who, action="answer", run=run.id, details=details, now=claim.now)
     return order
-
-
-def _check_key(order: Order, key: str) -> None:
-    """Check the key of the order, which only its receiver knows."""
-    if not hmac.compare_digest(key.encode(), order.key.encode()):
-        raise Problem(409, "this is another order", f"order {order.id} has a different key", ["body", "key"])
 
 
 def _check_figures(session: Session, run: Run, order: Order, answer: AnswerIn) -> None:
@@ -78,11 +73,6 @@ def _misfit(detail: str, field: str) -> Problem:
     return Problem(409, "the answer does not fit; nothing was changed", detail, ["body", field])
 
 
-def known_refusal(word: str | None) -> Refusal | None:
-    """Return the refusal that a trainer names; one that only a later release knows counts as any failure."""
-    return Refusal(word) if word in tuple(Refusal) else None
-
-
 def take_arms(session: Session, run: Run, engine: DetectionEngine, reported: Sequence[ArmsTried]) -> None:
     """Store the arms that were tried. Those of an order that this store does not know are left out."""
     interventions = {each.number: each for each in queries.interventions(session, run=run)}
@@ -103,7 +93,9 @@ def take_arms(session: Session, run: Run, engine: DetectionEngine, reported: Seq
 def _apply(engine: DetectionEngine, intervention: int, answer: AnswerIn) -> list[Effect]:
     try:
         if OrderState(answer.state) is OrderState.FAILED:
-            return engine.order_failed(intervention, answer.detail, known_refusal(answer.refusal))
+            # A refusal that only a later release knows counts as any failure.
+            refusal = Refusal(answer.refusal) if answer.refusal in tuple(Refusal) else None
+            return engine.order_failed(intervention, answer.detail, refusal)
         figures = answer.model_dump(include={"rewound_to", "skip_from", "skip_to", "compared"})
         return engine.order_applied(intervention, **figures)
     except ValueError as error:

@@ -232,7 +232,8 @@ def fork(
     if stored is not None and stored.segment is not None:
         effects.write(session, run, engine.conclude_replay(), segment=stored.segment, now=now)
     ended: list[Effect] = []
-    if stored is not None and _is_taken_over(session, run, stored.segment, segment):
+    followed = None if stored is None or stored.segment is None else session.get(Segment, (run.pk, stored.segment))
+    if followed is not None and not followed.is_of(segment.writer):  # the segment is that of another process
         who = run.lease_process or "(unknown)"
         ended = engine.taken_over(f"Process {who} has taken over the run: this was about the steps of another one.")
     step = segment.fork_step if step is None else step
@@ -254,12 +255,6 @@ def fork(
         recorded=record.rows,
         doubtful_from=record.doubtful_from,
     )
-
-
-def _is_taken_over(session: Session, run: Run, before: int | None, segment: Segment) -> bool:
-    """True if another process than the one whose segment the detection has followed opened the segment."""
-    followed = None if before is None else session.get(Segment, (run.pk, before))
-    return followed is not None and not followed.is_of(segment.writer)
 
 
 def declared(session: Session, run: Run, first: int, last: int) -> list[tuple[int, str]]:

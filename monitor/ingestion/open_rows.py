@@ -6,7 +6,7 @@ put in order meanwhile. Pure: times are arguments.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
@@ -50,11 +50,6 @@ class OpenRow:
     arrived: float
     """Arrival of its first scalar, by the collector's clock."""
     values: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def is_nonfinite(self) -> bool:
-        """True if a signal is NaN or infinite: nothing that may still come makes that any better."""
-        return any(name in self.values and not math.isfinite(self.values[name]) for name in SIGNALS)
 
 
 @dataclass(slots=True)
@@ -145,16 +140,19 @@ class OpenRows:
         return cls(rows, stored["last_complete"], stored["newest_time"], dict(stored["reached"]), cadence)
 
     def _due_at(self, row: OpenRow) -> float:
-        """Return the time at which the row is complete by waiting."""
-        is_missed = not row.is_nonfinite and any(self._is_due(name, row.step) for name in self._missing(row))
+        """Return the time at which the row is complete by waiting.
+
+        If a signal is NaN or infinite, nothing that may still come makes that any better.
+        """
+        is_missed = False
+        for name in SIGNALS:
+            if name in row.values:
+                if not math.isfinite(row.values[name]):
+                    return row.arrived + HOLD_SECONDS
+            elif name in self.reached:
+                last, stride = self.cadence.get(name, (None, None))
+                is_missed |= last is None or stride is None or row.step >= last + stride
         return row.arrived + (SIGNAL_HOLD_SECONDS if is_missed else HOLD_SECONDS)
-
-    def _missing(self, row: OpenRow) -> Iterator[str]:
-        return (name for name in SIGNALS if name in self.reached and name not in row.values)
-
-    def _is_due(self, name: str, step: int) -> bool:
-        last, stride = self.cadence.get(name, (None, None))
-        return last is None or stride is None or step >= last + stride
 
     def _is_expected(self, row: OpenRow) -> bool:
         """True if the row has exactly what is due at its step, and no row before it is missing."""

@@ -50,16 +50,11 @@ def before(session: Session, run: Run, segment: Segment, step: int) -> RecordedR
         if incident.kind in SPOIL_LOSSES and (incident.end_step is None or incident.segment == earlier.number)
     ]
     rows = stored_rows(block)
-    declared = _declared(session, run, earlier, step, int(rows.steps[-1]))
-    ends = (each for each in (first_doubtful_step(troubles), declared) if each is not None)
+    # A change that the loop announced is no more sure: it may not make it again.
+    events = queries.events(session, run=run, steps=(step, int(rows.steps[-1]) + 1))
+    declared = [each.step for each in events if each.segment == earlier.number and each.kind in SHIFT_EVENTS]
+    ends = (each for each in (first_doubtful_step(troubles), *declared) if each is not None)
     return RecordedRows(rows, min(ends, default=None))
-
-
-def _declared(session: Session, run: Run, earlier: Segment, first: int, last: int) -> int | None:
-    """The first of these steps at which the loop announced a change, which it may not make again."""
-    events = queries.events(session, run=run, steps=(first, last + 1))
-    steps = (each.step for each in events if each.segment == earlier.number and each.kind in SHIFT_EVENTS)
-    return min((step for step in steps if step is not None), default=None)
 
 
 def _updates_changed(session: Session, run: Run, step: int, earlier: Segment, segment: Segment) -> bool:

@@ -47,7 +47,12 @@ Peaks = list[list[Any]]
 
 def with_steps(status: RunStatus, columns: StepColumns, now: float) -> dict[str, Any]:
     """Return the changes of the status by new steps, which arrived in order at `now` (unix seconds)."""
-    shown = {name: columns.metrics[name] for name in GAUGES if name in columns.metrics}
+    metrics = columns.metrics
+    newest = {name: _reported(metrics[name]) for name in GAUGES if name in metrics}
+    signals = {name: metrics[name] for name in SIGNALS if name in metrics}
+    reported = {name: _reported(column) for name, column in signals.items()}
+    maxima = {name: float(values.max()) for name, values in reported.items() if values.size}
+    nonfinite = [column.reported & ~column.finite for column in signals.values() if not column.plain]
     gaps = status.report_gaps or []
     if status.expected_by is None:  # an announced pause is no usual gap
         gaps = [*gaps, round(now - status.last_step_at, 3)][-NUM_GAPS:]
@@ -57,10 +62,11 @@ def with_steps(status: RunStatus, columns: StepColumns, now: float) -> dict[str,
         "step": columns.steps[-1],
         "last_step_at": now,
         "expected_by": None,
-        "latest_values": {**status.latest_values, **_newest_values(shown)},
+        "latest_values": status.latest_values
+        | {name: encode_number(float(values[-1])) for name, values in newest.items() if values.size},
         "losses": extend_losses(status.losses, status.step, columns),
-        "peaks": extend_peaks(status.peaks, _maxima(columns.metrics), int(now // SLOT_SECONDS)),
-        "nonfinite_steps": status.nonfinite_steps + _num_nonfinite(columns),
+        "peaks": extend_peaks(status.peaks, maxima, int(now // SLOT_SECONDS)),
+        "nonfinite_steps": status.nonfinite_steps + (int(np.logical_or.reduce(nonfinite).sum()) if nonfinite else 0),
         "skipped_steps": status.skipped_steps + _num_skipped(columns),
     }
 
@@ -158,29 +164,12 @@ def _seconds_per_step(previous: list[Any] | None, columns: StepColumns) -> float
     return float(fast_median(rates)) if rates.size else None
 
 
-def _num_nonfinite(columns: StepColumns) -> int:
-    """Steps at which any signal was reported as NaN or infinite."""
-    signals = [column for name, column in columns.metrics.items() if name in SIGNALS and not column.plain]
-    nonfinite = [column.reported & ~column.finite for column in signals]
-    return int(np.logical_or.reduce(nonfinite).sum()) if nonfinite else 0
-
-
 def _num_skipped(columns: StepColumns) -> int:
     """Updates, of which a row may stand for several. What is no count is left out."""
     if SKIPPED not in columns.metrics:
         return 0
     values = columns.metrics[SKIPPED].values
     return int(values[(values > 0) & (values <= MAX_SKIPPED_IN_ROW)].sum())
-
-
-def _newest_values(metrics: Mapping[str, MetricColumn]) -> dict[str, Any]:
-    reported = {name: _reported(column) for name, column in metrics.items()}
-    return {name: encode_number(float(values[-1])) for name, values in reported.items() if values.size}
-
-
-def _maxima(metrics: Mapping[str, MetricColumn]) -> dict[str, float]:
-    reported = {name: _reported(metrics[name]) for name in SIGNALS if name in metrics}
-    return {name: float(values.max()) for name, values in reported.items() if values.size}
 
 
 def _reported(column: MetricColumn) -> Floats:

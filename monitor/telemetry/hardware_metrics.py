@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from db.records import hardware
 from db.records.live_runs import RunPks, ShownRun
-from lossguard.vocabulary.hardware import VALUES, HardwareValue
+from lossguard.vocabulary.hardware import VALUES
 from monitor.telemetry.run_family import FamilyType, RunFamily, label
 
 FRESH_SECONDS = 120.0
@@ -23,7 +23,13 @@ class HardwareFamilies:
     """
 
     def __init__(self) -> None:
-        self._families = {value: RunFamily(value.gauge, _help(value), FamilyType.GAUGE) for value in VALUES}
+        of_errors = f"over the last {ERROR_SECONDS:.0f} s"
+        self._families = {
+            value: RunFamily(
+                value.gauge, f"{value.title}; {of_errors if value.error else 'newest value'}", FamilyType.GAUGE
+            )
+            for value in VALUES
+        }
 
     def texts(
         self, session: Session, runs: Sequence[tuple[str, ShownRun]], run_pks: RunPks, now: float
@@ -42,7 +48,3 @@ class HardwareFamilies:
                 for labels, run in runs
                 if run.run_pk in devices
             )
-
-
-def _help(value: HardwareValue) -> str:
-    return f"{value.title}; over the last {ERROR_SECONDS:.0f} s" if value.error else f"{value.title}; newest value"

@@ -49,11 +49,9 @@ class LineFormatter(logging.Formatter):
         if record.exc_info:
             values["exception"] = self.formatException(record.exc_info)
         values = {name: value for name, value in values.items() if value is not None}
-        return json.dumps(values) if self._log_format is LogFormat.JSON else _logfmt(values)
-
-
-def _logfmt(values: dict[str, Any]) -> str:
-    return " ".join(f"{name}={_quoted(str(value))}" for name, value in values.items())
+        if self._log_format is LogFormat.JSON:
+            return json.dumps(values)
+        return " ".join(f"{name}={_quoted(str(value))}" for name, value in values.items())
 
 
 def _quoted(text: str) -> str:
