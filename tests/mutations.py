@@ -104,7 +104,7 @@ GUARDS = (
     Guard(
         "monitor/ingestion/answers.py",
         "monitor/ingestion/test_answers.py::a_forged_answer",
-        "if not hmac.compare_digest(key.encode(), order.key.encode()):",
+        "if not hmac.compare_digest(answer.key.encode(), order.key.encode()):",
     ),
     Guard(
         "lossguard/vocabulary/orders.py",

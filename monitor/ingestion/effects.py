@@ -28,13 +28,7 @@ OF_INTERVENTION = (
 
 
 def write(
-    session: Session,
-    run: Run,
-    effects: Iterable[Effect],
-    *,
-    segment: int,
-    now: float,
-    approved_by: str | None = None,
+    session: Session, run: Run, effects: Iterable[Effect], *, segment: int, now: float, approved_by: str | None = None
 ) -> None:
     """Write the effects of steps on `segment`; what is known already is updated.
 

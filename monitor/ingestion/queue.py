@@ -129,12 +129,7 @@ class ReportQueue:
         self._storing: asyncio.Task[None] | None = None
 
     async def store(
-        self,
-        run_id: str,
-        report: Reported,
-        *,
-        undelivered_bytes: int | None = None,
-        writer: Writer | None = None,
+        self, run_id: str, report: Reported, *, undelivered_bytes: int | None = None, writer: Writer | None = None
     ) -> ReportResult:
         """Store the report: the result, once it is committed. Raises what prevented it."""
         future = asyncio.get_running_loop().create_future()

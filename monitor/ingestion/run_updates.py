@@ -56,10 +56,10 @@ class RunUpdate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunLimits:
-    """Maximum sizes of a run; None: no limit."""
+    """Maximum sizes of a run."""
 
-    max_metrics: int | None = None
-    max_segments: int | None = None
+    max_metrics: int
+    max_segments: int
 
 
 class _UpdateContext:
@@ -91,7 +91,7 @@ class _UpdateContext:
         """Put every metric where it belongs, and store the rows that this completes."""
         self.logged.learn(metric.key for metric in metrics)
         most = self.limits.max_metrics
-        if most is not None and self.logged.num_names + 1 > most:  # with the perplexity
+        if self.logged.num_names + 1 > most:  # with the perplexity
             detail = f"a run may have {most} metrics; {metrics[-1].key!r} is one too many; raise LOSSGUARD_MAX_METRICS"
             raise Problem(422, "too many metrics; nothing was stored", detail, ["body", "key"])
         for metric in metrics:

@@ -199,10 +199,7 @@ PROGRESS: dict[str, tuple[str, Value]] = {
         "End of the pause that the loop announced (run.expect); absent without one",
         lambda run: run.expected_by,
     ),
-    "checkpoints_failing": (
-        "1 while the checkpoints of the run cannot be saved",
-        lambda run: float(run.saves_fail),
-    ),
+    "checkpoints_failing": ("1 while the checkpoints of the run cannot be saved", lambda run: float(run.saves_fail)),
     "step_seconds": ("Median time per step over the last reports", run_status.step_seconds),
     "tokens_per_second": ("Tokens per second over the last reports", run_status.tokens_per_second),
     "spool_bytes": (

@@ -36,10 +36,7 @@ def collector(_who: Client, now: Now) -> dict[str, Any]:
 
 @router.get("/audit", tags=["audit"])
 def audit(
-    who: Operator,
-    session: ReadSession,
-    run: RunId | None = None,
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    who: Operator, session: ReadSession, run: RunId | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
 ) -> list[dict[str, Any]]:
     """The newest entries first, those of deleted runs included."""
     auth.check_unbound(who, "the audit trail")

@@ -206,10 +206,7 @@ def test_two_changes_at_once_are_both_kept(engine: sa.Engine) -> None:
     ],
 )
 def test_of_two_changes_that_are_valid_alone_and_invalid_together_the_second_is_refused(
-    http_on_both: TestClient,
-    engine: sa.Engine,
-    first: Callable[[Session], object],
-    second: Callable[[Session], object],
+    http_on_both: TestClient, engine: sa.Engine, first: Callable[[Session], object], second: Callable[[Session], object]
 ) -> None:
     trainer = Trainer(http_on_both)
     with pytest.raises(Problem, match="must not be below skip_min"):

@@ -61,12 +61,7 @@ def test_what_is_just_plain_and_what_is_just_not_are_what_pydantic_finds(edge: d
 
 
 STEP = SpoolLine(0, b"", {"step": 7, "time": 1.5, "metrics": {"loss": 2.0}})
-USUAL_BODIES = [
-    PLAIN,
-    PLAIN | {"events": []},
-    report_of("session", 0, [STEP], before=0),
-    {"segment": 0, "steps": []},
-]
+USUAL_BODIES = [PLAIN, PLAIN | {"events": []}, report_of("session", 0, [STEP], before=0), {"segment": 0, "steps": []}]
 
 
 @pytest.mark.parametrize("body", USUAL_BODIES, ids=["columns", "no events", "of the SDK", "heartbeat"])

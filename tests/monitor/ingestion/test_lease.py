@@ -245,9 +245,7 @@ def test_a_process_that_has_lost_the_run_does_not_lead_the_live_line_by_going_ba
     assert first.get()["newest_step"]["step"] == 299
 
 
-def test_what_a_process_without_the_lease_reports_opens_no_incident_and_no_order(
-    pair: Pair,
-) -> None:
+def test_what_a_process_without_the_lease_reports_opens_no_incident_and_no_order(pair: Pair) -> None:
     """It may open a segment of its own, report into that of the holder, or open the holder's next one before it."""
     first, segment = trained(pair[0], writer=writer("a"))
     for by in (writer("b"), writer("a", 0), None):

@@ -118,9 +118,7 @@ def test_a_run_that_is_loaded_for_every_report_is_saved_all_the_same(pair: Pair)
     assert state.seen_step >= 2 * MAX_REPLAYED_ROWS - 1
 
 
-def test_a_run_that_was_deleted_leaves_nothing_cached_for_the_next_of_its_key(
-    pair: Pair,
-) -> None:
+def test_a_run_that_was_deleted_leaves_nothing_cached_for_the_next_of_its_key(pair: Pair) -> None:
     for client in pair:
         trainer = Trainer(client)
         trainer.report(trainer.open("a"), [0, 1], {"old": [1.0, 1.0]})

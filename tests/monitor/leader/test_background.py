@@ -62,8 +62,7 @@ def test_work_that_was_done_is_not_due_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "messages"),
-    [(RuntimeError, ["test failed; it is tried again in 0 s"]), (sa.exc.TimeoutError, [])],
+    ("error", "messages"), [(RuntimeError, ["test failed; it is tried again in 0 s"]), (sa.exc.TimeoutError, [])]
 )
 def test_work_that_fails_is_logged_unless_the_database_is_away_and_begun_again(
     error: type[Exception], messages: list[str], caplog: pytest.LogCaptureFixture

@@ -35,9 +35,7 @@ def test_each_scrape_reads_few_runs_anew_and_the_oldest_first(
     assert len(cache._read) == 1
 
 
-def test_what_is_stored_of_several_runs_is_read_by_as_many_statements_as_of_one(
-    sqlite_engine: sa.Engine,
-) -> None:
+def test_what_is_stored_of_several_runs_is_read_by_as_many_statements_as_of_one(sqlite_engine: sa.Engine) -> None:
     with collector(sqlite_engine) as http:  # else it asks meanwhile
         for number in range(4):
             Trainer(http, f"r{number}").open("a")

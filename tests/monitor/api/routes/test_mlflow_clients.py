@@ -185,10 +185,7 @@ def test_a_collector_that_is_killed_loses_nothing_that_it_has_acknowledged(tmp_p
         return sum(ask(url, f"{API}/runs/{run['id']}")["steps_consumed"] for run in ask(url, f"{API}/runs"))
 
     command = [sys.executable, "-c", STEADY]
-    with (
-        running(one, path="/healthz"),
-        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as script,
-    ):
+    with running(one, path="/healthz"), subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as script:
         wait_for(lambda: num_steps() > 20, seconds=60, what="steps of the client")
         one.kill()
         one.start()
