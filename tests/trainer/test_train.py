@@ -120,7 +120,6 @@ def test_the_loss_of_a_padded_batch_is_the_mean_over_its_tokens(tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_without_the_shift_a_model_repeats_its_input_and_learns_nothing_of_the_next_token(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, steps=60, objective=ObjectiveConfig(shift=False))
     outcome = _run(recipe, tmp_path)

@@ -10,19 +10,26 @@ exact a repetition is on this machine (bit for bit on the CPU that the run used)
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import torch
+from torch.nn import functional as F
+
 from lossguard import Cause
 from trainer.data.batches import open_batches
+from trainer.data.tokenizer import Tokenizer, printable
+from trainer.data.windows import PADDING, Batch
 from trainer.errors import UsageError
 from trainer.faults import FaultyBatches
-from trainer.replay.excerpts import Excerpt, excerpt
+from trainer.model import GPT
 from trainer.replay.experiment import MAX_TRIES, STEPS_AFTER_DETECTION, Experiment, Report, batches_of, prepare
 from trainer.replay.incident import ReplayedIncident
 from trainer.replay.record import RunRecord
 from trainer.replay.rerun import Rerun
-from trainer.replay.verdict import ReplayVerdict, batch_range
+from trainer.replay.verdict import Excerpt, ReplayVerdict, batch_range
 
 BATCHES_BEHIND = 50
 """Batches after the replayed ones that are searched for culprits if none were skipped."""
+MAX_CHARACTERS = 500
+"""Maximum characters of an excerpt."""
 
 
 def replay(incident: ReplayedIncident, record: RunRecord, *, report: Report) -> ReplayVerdict:
@@ -107,3 +114,23 @@ def bisect(window: Sequence[int], reproduces: Callable[[Sequence[int]], bool], *
         low, high = (middle, high) if reproduces(window[middle:]) else (low, middle)
     last = window[low]
     return min(first, last), max(first, last) + 1
+
+
+@torch.no_grad()
+def excerpt(model: GPT, batch: Batch, tokenizer: Tokenizer) -> Excerpt:
+    """The row with the highest loss (the first one that is not finite, if any), as text.
+
+    Shapes: B sequences, T positions, V vocabulary.
+    """
+    device = next(model.parameters()).device
+    model.eval()
+    logits_BTV = model(batch.inputs_BT.to(device)).float()
+    model.train()
+    targets_BT = batch.targets_BT.to(device)
+    losses_B = F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none").sum(dim=1)
+    losses_B /= (targets_BT != PADDING).sum(dim=1)
+    row = int(losses_B.nan_to_num(nan=torch.inf).argmax())
+    real_T = batch.targets_BT[row] != PADDING
+    rows = (batch.inputs_BT[row][real_T], batch.targets_BT[row][real_T])
+    inputs, targets = (printable(tokens_T, tokenizer, max_characters=MAX_CHARACTERS) for tokens_T in rows)
+    return Excerpt(batch.index, row, losses_B[row].item(), inputs, targets)

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from lossguard import Cause, encode_number
-from trainer.replay.excerpts import Excerpt
 from trainer.replay.incident import ReplayedIncident
 from trainer.replay.record import RecordedStep
 
@@ -44,6 +43,22 @@ class Arm:
         numbers = {name: encode_number(getattr(self, name)) for name in ("worst", "expected", "tolerance")}
         facts = {name: getattr(self, name) for name in ("state", "batches", "checkpoint", "reproduced")}
         return facts | numbers | {"losses": curve(self.steps)}
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """One row of a batch."""
+
+    batch: int
+    row: int
+    loss: float
+    """Its mean loss in nats per token."""
+    inputs: str
+    targets: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the excerpt as the collector accepts it."""
+        return asdict(self) | {"loss": encode_number(self.loss)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """A replay names the cause that was injected, and the batches where batches have a part in it."""
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -16,14 +18,17 @@ import lossguard
 from lossguard import Cause
 from tests.trainer.small import small_recipe, waits_for_an_order
 from trainer.cli import app
-from trainer.config import CheckpointConfig, OptimizerConfig, Recipe
+from trainer.config import CheckpointConfig, ModelConfig, OptimizerConfig, Recipe
 from trainer.data.batches import open_batches
+from trainer.data.tokenizer import Bytes
+from trainer.data.windows import PADDING, Batch
 from trainer.drill.collector import run_collector
 from trainer.errors import UsageError
 from trainer.faults import parse_fault
+from trainer.model import GPT
 from trainer.replay.incident import incident_at, run_folder
 from trainer.replay.record import read_record
-from trainer.replay.replay import bisect, replay
+from trainer.replay.replay import bisect, excerpt, replay
 from trainer.replay.rerun import recipe_of_replay
 from trainer.replay.verdict import ReplayVerdict
 from trainer.train import Job, train
@@ -241,3 +246,15 @@ def test_every_stretch_of_culprits_is_found_with_few_replays(data: st.DataObject
 
 def test_batches_that_do_it_only_together_are_both_within() -> None:
     assert bisect(range(50), lambda part: {7, 31} <= set(part), first_end=50) == (7, 32)
+
+
+def test_the_padding_of_a_row_is_neither_counted_nor_shown() -> None:
+    """Every token costs the same, so that a mean over padding would choose the longer row."""
+    model = GPT(ModelConfig(layers=1, heads=1, width=8, context=4))
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    inputs = torch.tensor([[97, 98, 0, 0], [97, 98, 99, 100]])
+    targets = torch.tensor([[98, 99, PADDING, PADDING], [98, 99, 100, 101]])
+    shown = excerpt(model, Batch(3, inputs, targets), Bytes())
+    assert (shown.row, shown.inputs, shown.targets) == (0, "ab", "bc")
+    assert math.isclose(shown.loss, math.log(256), rel_tol=1e-6)
