@@ -151,7 +151,6 @@ INCIDENT_TRANSITIONS: Mapping[IncidentState, Mapping[IncidentEvent, IncidentStat
         IncidentEvent.CLOSE: IncidentState.CLOSED,
     },
 }
-INCIDENT_TERMINAL = frozenset({IncidentState.CLOSED})
 
 INTERVENTION_TRANSITIONS: Mapping[InterventionState, Mapping[InterventionEvent, InterventionState]] = {
     InterventionState.PROPOSED: {
@@ -176,17 +175,7 @@ INTERVENTION_TRANSITIONS: Mapping[InterventionState, Mapping[InterventionEvent, 
         InterventionEvent.RELEASE: InterventionState.RELEASED,
     },
 }
-INTERVENTION_TERMINAL = frozenset(
-    {
-        InterventionState.VERIFIED,
-        InterventionState.RECURRED,
-        InterventionState.FAILED,
-        InterventionState.REJECTED,
-        InterventionState.WITHDRAWN,
-        InterventionState.REPLACED,
-        InterventionState.RELEASED,
-    }
-)
+INTERVENTION_TERMINAL = frozenset(InterventionState) - INTERVENTION_TRANSITIONS.keys()
 
 State = TypeVar("State", IncidentState, InterventionState)
 

@@ -265,7 +265,7 @@ class Pace:
         names = ("usual", "usual_waiting", "accepted_waiting", "num_quiet", "is_warming_up", "changes_at")
         return {name: getattr(self, name) for name in names} | {
             "making": self.stopwatch.to_dict(),
-            "blocks": [each.to_list() for each in self.timings],
+            "blocks": [list(each) for each in self.timings],
             "slow": None if self.slow is None else list(astuple(self.slow)),
         }
 

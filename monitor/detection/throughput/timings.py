@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,7 @@ MAX_VALUE = 1e18
 """Maximum tokens or seconds that count: their sum stays finite, as the stored state must."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """Speed over consecutive rows."""
 
     first_step: int
@@ -32,10 +31,6 @@ class Timing:
     waiting: float | None
     """Share of the time in which the loop waited for data; None if the loop does not report it."""
     counts_tokens: bool
-
-    def to_list(self) -> list[Any]:
-        """Return the fields in their order."""
-        return [self.first_step, self.last_step, self.level, self.waiting, self.counts_tokens]
 
 
 @dataclass(slots=True)
