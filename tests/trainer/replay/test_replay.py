@@ -112,7 +112,7 @@ def test_without_an_earlier_checkpoint_batches_are_not_distinguished_from_the_st
 def test_an_anomaly_that_normal_steps_have_too_is_left_undetermined(tmp_path: Path) -> None:
     trained(tmp_path)
     verdict = replayed(tmp_path, "130:131")
-    assert (verdict.cause, verdict.arms) == (Cause.UNDETERMINED, [])
+    assert (verdict.cause, list(verdict.arms)) == (Cause.UNDETERMINED, [])
     assert "too small to judge" in verdict.sentence
 
 
