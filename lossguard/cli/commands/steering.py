@@ -19,14 +19,14 @@ DONE = {"approve": "approved: it is ordered", "reject": "rejected"}
 
 def add_to(commands: Any) -> None:
     approve = _parser(commands, "approve", decide, "approve the intervention of a run that waits for it")
+    reject = _parser(commands, "reject", decide, "reject the intervention of a run that waits for approval")
+    for parser in (approve, reject):
+        parser.add_argument("--intervention", type=int, metavar="N", help="its number in the run, if several wait")
     approve.add_argument(
         "--dry-run",
         action="store_true",
         help="only print what is known: exit code 1 if the checkpoint is gone or the trainer would refuse",
     )
-    reject = _parser(commands, "reject", decide, "reject the intervention of a run that waits for approval")
-    for parser in (approve, reject):
-        parser.add_argument("--intervention", type=int, metavar="N", help="its number in the run, if several wait")
     rollback = _parser(commands, "rollback", roll_back, "roll a run back to a checkpoint, and leave batches out")
     rollback.add_argument(
         "--to",
@@ -55,17 +55,18 @@ def add_to(commands: Any) -> None:
     hold = _parser(commands, "hold", hold_run, "stop a run at its next step boundary, until it is released")
     for parser in (rollback, hold):
         parser.add_argument("--reason", default="", help="for the record, and for the log of the trainer")
-    _parser(commands, "release", release, "end the hold of a run: it continues where it stopped")
+    released = _parser(commands, "release", release, "end the hold of a run: it continues where it stopped")
     note = _parser(commands, "note", write_note, "write a note on a step of a run")
     note.add_argument("text", metavar="TEXT", help="what you have to say")
     note.add_argument("--step", type=int, metavar="N", help="the step that it is about (default: the newest one)")
+    for parser in (approve, reject, rollback, hold, released, note):
+        add_confirmation(parser)
+        add_options(parser, "read", "operate")  # the run is looked up first
 
 
 def _parser(commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=help)
     add_run(parser)
-    add_confirmation(parser)
-    add_options(parser, "read", "operate")  # the run is looked up first
     parser.set_defaults(run=run)
     return parser
 

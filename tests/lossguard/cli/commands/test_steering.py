@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from io import StringIO
 from typing import Any
@@ -161,7 +162,7 @@ def test_anything_else_is_no_range(text: str) -> None:
         ("rollback r --lr-scale nan", "--lr-scale nan must be above 0 and at most 1"),
         ("rollback r --remedy Clip", "--remedy 'Clip' must have 1 to 64 characters of a-z, 0-9 and _"),
         ("note r x --step -1", "--step -1 must be a step, from 0"),
-        ("note r ", "the note is empty"),
+        ("note r \t", "the note is empty"),
     ],
 )
 def test_arguments_that_no_run_can_take_are_refused_before_anybody_is_asked(
@@ -176,3 +177,9 @@ def test_a_note_is_written_at_a_step_or_at_the_newest_one(collector_client: Clie
     noted = cli.json("note", "r", " look ")
     assert noted == {"run": "r", "id": noted["id"], "step": 19, "text": "look"}
     assert [(note["step"], note["text"]) for note in run.get("/notes")] == [(12, "lr was too high"), (19, "look")]
+
+
+@pytest.mark.parametrize("command", ["approve", "reject", "rollback", "hold", "release", "note"])
+def test_the_help_has_the_options_of_the_command_before_those_that_all_have(command: str, cli: Cli) -> None:
+    options = re.findall(r"^  --(\S+)", cli(command, "--help"), re.MULTILINE)
+    assert options[-4:] == ["yes", "json", "url", "token"]
