@@ -114,6 +114,8 @@ def delivered(run: Path, settings: Settings, progress: Callable[[float], None] =
 def trim(options: argparse.Namespace) -> int:
     try:
         (_restore if options.restore else _trim)(options)
+    except BrokenPipeError:  # of the output: the work is done
+        raise
     except OSError as problem:
         done = "restored" if options.restore else "trimmed"
         raise CommandError(f"{options.directory} cannot be {done} ({problem.strerror}); nothing was lost") from None

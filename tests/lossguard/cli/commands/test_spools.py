@@ -1,11 +1,13 @@
 """`lossguard sync`, and `lossguard trim` of what it has delivered."""
 
+import errno
 import re
 from pathlib import Path
 
 import pytest
 
 import lossguard
+from lossguard.cli.arguments import parser_of
 from lossguard.spool.lines import to_line
 from tests.lossguard.cli.calls import Cli
 from tests.lossguard.collectors import FakeCollector
@@ -106,3 +108,16 @@ def test_trim_compresses_what_is_delivered_and_restore_undoes_it(
     cli("sync", str(spools), "--url", collector.url)  # nothing is left to deliver
     assert cli.json("trim", str(spools), "--restore") == {"restored": 2}
     assert {path: path.read_bytes() for path in spools.rglob("*.spool")} == contents
+
+
+@pytest.mark.parametrize("command", [["trim"], ["trim", "--restore"]])
+def test_an_output_that_nobody_reads_is_no_failure_to_trim(
+    spools: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    def closed(*_arguments: object, **_options: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    options = parser_of(["trim"]).parse_args([*command, str(spools)])
+    monkeypatch.setattr("builtins.print", closed)
+    with pytest.raises(BrokenPipeError):
+        options.run(options)
