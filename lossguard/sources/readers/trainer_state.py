@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,10 @@ def newest_file(folder: Path) -> Path | None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The file; None while it is being written, or if it is another thing."""
+    """The file; None while it is being written, or if it is another thing. Raises OSError."""
     try:
         state = json.loads(read_beginning(path, MAX_BYTES))
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return state if isinstance(state, dict) else None
 
@@ -87,7 +88,9 @@ class TrainerStateFollower:
     @property
     def facts(self) -> SourceFacts:
         path = newest_file(self.folder)
-        return facts_of((path and _read(path)) or {})
+        with suppress(OSError):  # `poll` meets it again
+            return facts_of((path and _read(path)) or {})
+        return facts_of({})
 
     def poll(self, *, final: bool = False) -> Iterator[PlacedRow]:
         """The rows that are new. Raises OSError, and BadSource where the file has another form."""
@@ -118,7 +121,11 @@ def runs_in(path: Path) -> Iterator[SourceRun]:
         file = newest_file(folder)
         if file is None:
             continue
-        if (state := _read(file)) is None:
+        try:
+            state = _read(file)
+        except OSError as problem:
+            raise BadSource(f"{file} cannot be read ({problem.strerror})") from None
+        if state is None:
             raise BadSource(f"{file} cannot be read as the state of a Trainer: it is no JSON object")
         if not (rows := rows_of(state, file)):
             continue

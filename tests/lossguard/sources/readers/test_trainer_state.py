@@ -1,11 +1,16 @@
+import errno
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lossguard.sources.joining import Joiner
+from lossguard.sources.names import NameMap
+from lossguard.sources.readers import trainer_state
 from lossguard.sources.readers.trainer_state import runs_in
 from lossguard.sources.source_run import BadSource
 from lossguard.vocabulary.source_facts import SourceFacts
@@ -65,3 +70,17 @@ def test_a_file_of_another_form_is_one_sentence(tmp_path: Path, text: str) -> No
     (tmp_path / "trainer_state.json").write_text(text)
     with pytest.raises(BadSource, match=r"trainer_state.json cannot be read"):
         list(runs_in(tmp_path))
+
+
+def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, num_bytes: int) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    file = save(tmp_path, history(10, 30), 1)
+    monkeypatch.setattr(trainer_state, "read_beginning", refuse)
+    with pytest.raises(BadSource, match=f"^{re.escape(str(file))} cannot be read .Permission denied.$"):
+        list(runs_in(tmp_path))
+    follower = trainer_state.follow(tmp_path, Joiner(NameMap(), lambda place: place))
+    assert not follower.facts.averaged
+    with pytest.raises(PermissionError):
+        list(follower.poll())
