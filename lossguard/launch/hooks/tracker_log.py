@@ -133,7 +133,7 @@ def observed(original: Callable[..., Any], see: Callable[..., None]) -> Callable
     return hooked
 
 
-def _call(original: Callable[..., Any], ours: Callable[..., None], *arguments: Any, **named: Any) -> None:
+def _call(original: Callable[..., Any], ours: Callable[..., None], /, *arguments: Any, **named: Any) -> None:
     try:
         ours(*arguments, **named)
     except Exception as problem:

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-from .journal import Journal
+from .journal import Journal, warn_once
 from .tracker_log import TrackerLog, numbers, observed, recording, whole, wrap
 
 STEP_NAMES = ("global_step", "step", "iteration", "iter", "iter_num", "num_updates", "optimizer_step", "train_step")
@@ -116,10 +116,13 @@ def _hook_runs_of_their_own(module: ModuleType, record: Any) -> None:
     """Disabled runs of earlier versions (0.13 to 0.21) have a `log` of the object's own."""
 
     def begun(run: Any, *_: Any, **__: Any) -> None:
-        own = vars(run).get("log")
-        if own is not None:
-            run.log = recording(own, functools.partial(record, run))
-            if getattr(module.wandb, "log", None) is own:
-                module.wandb.log = run.log
+        try:
+            own = vars(run).get("log")
+            if own is not None:
+                run.log = recording(own, functools.partial(record, run))
+                if getattr(module.wandb, "log", None) is own:
+                    module.wandb.log = run.log
+        except Exception as problem:
+            warn_once(f"a run of wandb cannot be hooked ({type(problem).__name__}: {problem}): it is not recorded")
 
     module.init = observed(module.init, begun)  # type: ignore[attr-defined]

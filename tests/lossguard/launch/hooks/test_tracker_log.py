@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lossguard.launch.hooks import tracker_log
 from lossguard.launch.hooks.journal import Journal
-from lossguard.launch.hooks.tracker_log import TrackerLog, number, numbers, recording, whole
+from lossguard.launch.hooks.tracker_log import TrackerLog, number, numbers, observed, recording, whole
 
 Entries = Callable[[], list[dict[str, Any]]]
 
@@ -107,3 +107,9 @@ def test_a_hooked_function_behaves_as_before_whatever_the_hook_does(capsys: pyte
         hooked({"a": 1.0}, step=1)
     assert (hooked.__doc__, inspect.signature(hooked)) == (log.__doc__, inspect.signature(log))
     assert capsys.readouterr().err.count("was not recorded (RuntimeError: ours)") == 1
+
+
+@pytest.mark.parametrize("hooks", [recording, observed])
+def test_an_argument_of_a_hooked_function_may_have_any_name(hooks: Any) -> None:
+    seen: list[dict[str, int]] = []
+    assert hooks(lambda **named: named, lambda *_, **named: seen.append(named))(original=1, ours=2) == seen[0]

@@ -89,3 +89,15 @@ def test_a_disabled_run_of_an_earlier_version_has_a_log_of_its_own(journal: Jour
     assert module.init().log({"loss": 1.0}) == "its own"
     assert module.wandb.log({"loss": 2.0}) == "its own"
     assert [values for _, values, _ in steps(entries)] == [{"loss": 1.0}, {"loss": 2.0}]
+
+
+def test_a_run_that_cannot_be_hooked_is_said_not_to_be_recorded(
+    journal: Journal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = ModuleType("wandb.sdk.wandb_init")
+    module.init = lambda: 7  # type: ignore[attr-defined]
+    wandb.hook(module, journal)
+    assert module.init() == 7
+    said = capsys.readouterr().err
+    assert said.startswith("lossguard: a run of wandb cannot be hooked (TypeError: ")
+    assert said.endswith("): it is not recorded\n")
