@@ -372,9 +372,10 @@ class _Step(StepOnDemand):
     """The micro-batches of one step of a loader."""
 
     def __init__(self, micro_batches: MicroBatches, num: int) -> None:
-        super().__init__(num, self._load_from)
         self._micro_batches = micro_batches
         self._is_last: list[bool] = []
+        # No method: a step that refers to itself would hold its micro-batches until Python looks for cycles.
+        super().__init__(num, partial(_load_next, micro_batches, self._is_last))
 
     def __iter__(self) -> Iterator[Any]:
         for index in range(self._num):
@@ -382,13 +383,13 @@ class _Step(StepOnDemand):
             self._micro_batches.mark_last(self._is_last[index])  # others may be loaded already
             yield micro_batch
 
-    def _load_from(self, place: int) -> Any:
-        source = self._micro_batches
-        if place and (source.at_end() or not source.ready()):
-            return END
-        micro_batch = next(source)
-        self._is_last.append(source.is_last())
-        return micro_batch
+
+def _load_next(micro_batches: MicroBatches, is_last: list[bool], place: int) -> Any:
+    if place and (micro_batches.at_end() or not micro_batches.ready()):
+        return END
+    micro_batch = next(micro_batches)
+    is_last.append(micro_batches.is_last())
+    return micro_batch
 
 
 def _check_accelerate(gradients: Any, accumulate: int, length: int | None) -> None:

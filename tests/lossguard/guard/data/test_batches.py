@@ -1,4 +1,5 @@
 import random
+import weakref
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
@@ -305,6 +306,13 @@ def test_micro_batches_are_loaded_when_they_are_asked_for() -> None:
     assert [len(each) for each in step] == [8, 8, 8]
     with pytest.raises(IndexError):
         step[3]
+
+
+def test_a_step_leaves_memory_with_its_last_reference() -> None:
+    step = Batches(loader(), accumulate=3)[0]
+    micro_batch = weakref.ref(step[0])
+    del step
+    assert micro_batch() is None, "it waits for no garbage collection"
 
 
 def test_a_step_that_was_only_half_read_does_not_shift_the_next_one() -> None:
