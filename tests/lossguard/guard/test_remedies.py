@@ -13,11 +13,11 @@ from lossguard import Guard, Run
 from lossguard.guard.remedies import Remedies
 from lossguard.run.ranks import Ranks
 from lossguard.vocabulary.errors import LogOnce
+from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.protocol import CAN_SCALE_LR, remedies_in
 from lossguard.vocabulary.states import SegmentReason
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.recorded import offline, records
-from tests.lossguard.remedied_loop import Loop, ordered
 from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
 from tests.waiting import eventually
 
@@ -27,6 +27,33 @@ class Noting(ScriptedRun):
 
     def declare(self, /, kind: str, **details: Any) -> None:
         self.recorded.append((kind, details))
+
+
+class Loop:
+    """A loop whose weight is 1, and 10 while the remedy `weight` is applied."""
+
+    def __init__(self, run: Run, checkpoints: Any = None, *, lasts: int = 3) -> None:
+        self.weight, self.calls = 1, ""
+        self.guard = Guard(run, checkpoints=checkpoints or Memory([]), every=2)
+        self.guard.remedy("weight", self.apply, self.revert, lasts=lasts)
+
+    def apply(self) -> None:
+        self.weight, self.calls = 10, self.calls + "+"
+
+    def revert(self) -> None:
+        self.weight, self.calls = 1, self.calls + "-"
+
+    def run(self, until: int) -> list[tuple[int, int]]:
+        """(step, weight) of each step."""
+        seen = []
+        for step, _ in self.guard.steps(Indices(), until):
+            self.guard.run.log(step, loss=1.0)
+            seen.append((step, self.weight))
+        return seen
+
+
+def ordered(rewind_to: int, *names: str, **fields: Any) -> Order:
+    return rollback(rewind_to=rewind_to, remedies=names or ("weight",), **fields)
 
 
 def test_a_remedy_is_in_effect_from_the_restored_step_until_its_end(caplog: pytest.LogCaptureFixture) -> None:
