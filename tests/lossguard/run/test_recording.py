@@ -1,5 +1,5 @@
 import os
-from contextlib import suppress
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,11 @@ from tests.waiting import eventually, wait_for
     ("error", "state"),
     [(None, "finished"), (SystemExit, "finished"), (RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")],
 )
-def test_leaving_the_block_records_how_the_run_ended(
+def test_leaving_the_block_records_how_the_run_ended_and_passes_on_what_was_raised(
     tmp_path: Path, error: type[BaseException] | None, state: str
 ) -> None:
     run = offline(tmp_path)
-    with suppress(BaseException), run:
+    with nullcontext() if error is None else pytest.raises(error), run:
         if error is not None:
             raise error
     assert [record["finish"] for record in records(run) if "finish" in record] == [state]
