@@ -143,7 +143,7 @@ def test_what_cannot_be_read_again_in_the_same_order_is_refused_in_one_sentence(
     build, sentence = REFUSED[name]
     before = random.getstate()
     with pytest.raises(ValueError, match=sentence) as refused:
-        refuse_without_order(build())
+        MicroBatches(build())
     assert "\n" not in str(refused.value)
     assert random.getstate() == before
 
