@@ -375,7 +375,7 @@ class _Step(StepOnDemand):
         self._micro_batches = micro_batches
         self._is_last: list[bool] = []
         # No method: a step that refers to itself would hold its micro-batches until Python looks for cycles.
-        super().__init__(num, partial(_load_next, micro_batches, self._is_last))
+        super().__init__(num, partial(_load_one, micro_batches, self._is_last))
 
     def __iter__(self) -> Iterator[Any]:
         for index in range(self._num):
@@ -384,7 +384,7 @@ class _Step(StepOnDemand):
             yield micro_batch
 
 
-def _load_next(micro_batches: MicroBatches, is_last: list[bool], place: int) -> Any:
+def _load_one(micro_batches: MicroBatches, is_last: list[bool], place: int) -> Any:
     if place and (micro_batches.at_end() or not micro_batches.ready()):
         return END
     micro_batch = next(micro_batches)

@@ -54,11 +54,11 @@ END = object()
 class StepOnDemand(Sequence[Any]):
     """A sequence of micro-batches whose length is known before any of them is loaded.
 
-    `load(place)` loads them one after the other, and returns END if there are fewer than `num`.
+    `load_one(place)` is called for one after the other, and returns END if there are fewer than `num`.
     """
 
-    def __init__(self, num: int, load: Callable[[int], Any]) -> None:
-        self._num, self._load = num, load
+    def __init__(self, num: int, load_one: Callable[[int], Any]) -> None:
+        self._num, self._load_one = num, load_one
         self._loaded: list[Any] = []
         self._on_load: Callable[[int, Any], object] = lambda place, micro_batch: None
 
@@ -81,7 +81,7 @@ class StepOnDemand(Sequence[Any]):
     def load(self, num: int) -> None:
         """Load the first `num` micro-batches."""
         while len(self._loaded) < num:
-            micro_batch = self._load(len(self._loaded))
+            micro_batch = self._load_one(len(self._loaded))
             if micro_batch is END:
                 self._num = len(self._loaded)
                 return
