@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 import lossguard
 from db.records.access import Scope
+from lossguard.cli import checks
 from lossguard.cli.checks import Check, of_collector, of_machine
 from lossguard.run.settings import Settings
 from tests.dashboard.serving import serving
@@ -70,6 +71,17 @@ def test_no_collector_is_a_warning_and_one_that_does_not_answer_a_problem(collec
     assert collector_checks("http://127.0.0.1:1")["collector"].state == "problem"
     collector.fault = lambda method, path, body: (404, {})
     assert collector_checks(collector.url)["collector"].mend.startswith("correct LOSSGUARD_URL")
+
+
+def test_a_mode_that_delivers_nothing_and_a_token_that_others_can_read_are_seen(
+    collector: FakeCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector.fault = answers("0.1.0", 0.0)
+    assert not {"mode", "tls"} & collector_checks(collector.url, "t").keys()
+    monkeypatch.setattr(checks, "is_loopback", lambda host: False)
+    found = {each.name: each for each in of_collector(Settings.read({}, url=collector.url, token="t", mode="off"), ())}
+    assert found["mode"].sentence == "the mode is off: nothing is delivered while a run trains"
+    assert found["tls"].sentence == "the token travels over plain HTTP: whoever sees the traffic can use it"
 
 
 class Usage(NamedTuple):

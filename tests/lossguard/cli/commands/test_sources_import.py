@@ -12,6 +12,7 @@ import pytest
 from lossguard import Client
 from lossguard.__main__ import main
 from lossguard.cli.commands import sources
+from lossguard.run.settings import Settings
 from lossguard.vocabulary.protocol import IMPORTED
 from tests.lossguard.cli.calls import Cli
 from tests.lossguard.collectors import FakeCollector
@@ -175,6 +176,23 @@ def test_ctrl_c_ends_an_import_with_its_own_exit_code_and_says_how_to_go_on(
     monkeypatch.setattr(sources, "_import", interrupt)
     error = json.loads(cli.fails(130, "import", stored(tmp_path, "a"), "--offline", "--json"))
     assert error == {"error": "stopped; the same command goes on where it was", "exit_code": 130}
+
+
+@pytest.mark.parametrize("pattern", [[], ["--pattern", r"(?P<step>\d+) (?P<loss>\S+)"]])
+def test_the_hardware_of_this_machine_is_not_recorded_with_a_run_of_the_past(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, pattern: list[str]
+) -> None:
+    given: list[Settings] = []
+
+    def note(_stored: object, _options: object, settings: Settings, *_: object, **__: object) -> dict[str, bool]:
+        given.append(settings)
+        return {"imported": True}
+
+    monkeypatch.setattr(sources, "_import", note)
+    (tmp_path / "train.log").write_text("0 5.0\n")
+    table(tmp_path, "step,loss\n0,5.0\n")
+    cli("import", str(tmp_path), *pattern)
+    assert [settings.hardware_interval for settings in given] == [None]
 
 
 def test_a_log_that_only_a_pattern_describes_is_imported(collector: FakeCollector, tmp_path: Path, cli: Cli) -> None:

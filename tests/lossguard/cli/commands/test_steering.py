@@ -1,5 +1,5 @@
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import StringIO
 from typing import Any
 
@@ -33,6 +33,19 @@ def typed(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:
     return asked
 
 
+def change_answers(monkeypatch: pytest.MonkeyPatch, end: str, change: Callable[[Any], Any]) -> None:
+    """Of requests for paths that end like this."""
+    get = Client.get
+    monkeypatch.setattr(
+        Client, "get", lambda client, path: change(get(client, path)) if path.endswith(end) else get(client, path)
+    )
+
+
+def with_another(run: Any, **facts: Any) -> Any:
+    """The run, with one more intervention like its last one, if it has any."""
+    return run | {"interventions": run["interventions"] + [each | facts for each in run["interventions"][-1:]]}
+
+
 def trail(engine: sa.Engine) -> list[tuple[str, str]]:
     """(action, author), the newest first."""
     with reading(engine) as session:
@@ -54,6 +67,17 @@ def test_a_dry_run_fails_where_the_trainer_would_refuse(url: str, cli: Cli) -> N
         body = {"id": "asking", "project": "gpt-small", "capabilities": ["rollback", "limits:max_depth=1"]}
         client.request("POST", "/runs", body | {"started_at": 1.0})
     assert "The trainer would refuse it: it discards" in cli.fails(1, "approve", "asking", "--dry-run")
+
+
+def test_a_dry_run_fails_where_the_checkpoint_is_gone(url: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_answers(monkeypatch, "/preflight", lambda found: found | {"restorable": False})
+    assert "Run asking, intervention 1: rollback to step" in cli.fails(1, "approve", "asking", "--dry-run")
+
+
+def test_one_of_several_that_wait_must_be_chosen(url: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_answers(monkeypatch, "/runs/asking", lambda run: with_another(run, number=2))
+    said = "lossguard: several interventions of asking wait for approval: choose --intervention 1, 2\n"
+    assert cli.fails(1, "approve", "asking") == said
 
 
 def test_a_rejection_with_yes_asks_nothing_and_a_wrong_number_is_one_sentence(url: str, cli: Cli) -> None:
@@ -132,6 +156,14 @@ def test_an_order_that_was_given_is_not_called_failed_when_the_collector_stops_a
     said = "the hold is ordered; what it led to cannot be read: no collector answers"
     assert error == f"lossguard: {said}\n"
     assert [each["kind"] for each in run.get()["interventions"]] == ["hold"]
+
+
+def test_the_intervention_of_an_order_is_printed_though_another_one_came_meanwhile(
+    collector_client: Client, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(collector_client, "r")
+    change_answers(monkeypatch, "/runs/r", lambda run: with_another(run, kind="hold", number=2))
+    assert cli("rollback", "r", "--to", "12", "--yes").startswith("Intervention 1: rollback to 10, ordered")
 
 
 def test_an_order_for_a_run_that_has_ended_says_what_it_waits_for(collector_client: Client, cli: Cli) -> None:
