@@ -91,7 +91,7 @@ def runs(
     """
     values = pages.cursor_values(after) if after else None
     if values is not None:
-        pages.check(values, KEYS)
+        pages.check_cursor(values, KEYS)
     dialect = dialect_of(session.get_bind())
     logged = ((MlflowRun.params, params), (MlflowRun.tags, tags))
     tests = [dialect.member(column, key) == value for column, wanted in logged for key, value in wanted]

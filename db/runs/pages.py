@@ -9,7 +9,6 @@ has become of that run, and however many new ones have come meanwhile.
 
 import base64
 import json
-import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +36,8 @@ CHUNK = 500
 
 Value = float | int | str
 
-
+MAX_NUMBER = 2**53
+"""Above every number in a cursor; neither NaN nor infinity is below it."""
 NO_CURSOR = "the cursor is none of this list: take it from the answer with the page before"
 
 
@@ -94,17 +94,17 @@ def after(keys: Sequence[Key], values: Sequence[Value]) -> sa.ColumnElement[bool
     return sa.and_(not_before, sa.or_(key.follows(value), after(others, more)))
 
 
-def parse(text: str, order: RunOrder, keys: Sequence[Key]) -> tuple[float, Sequence[Value]]:
+def parse_cursor(text: str, order: RunOrder, keys: Sequence[Key]) -> tuple[float, Sequence[Value]]:
     """The moment of the first page (unix seconds), and the values of its last run, in the cursor of a list in this
     order. Raises BadCursor.
 
     All pages call those runs silent that were so at that moment.
     """
     match cursor_values(text):
-        case [str(given), float(now) | int(now), *values] if given in tuple(RunOrder) and math.isfinite(now):
+        case [str(given), float(now) | int(now), *values] if given in tuple(RunOrder) and abs(now) < MAX_NUMBER:
             if given != order:
                 raise BadCursor(f"the cursor belongs to a list sorted by {given}, not by {order}: start without it")
-            check(values, keys)
+            check_cursor(values, keys)
             return now, values
         case _:
             raise BadCursor(NO_CURSOR)
@@ -124,7 +124,7 @@ def cursor_values(text: str) -> Any:
         raise BadCursor(NO_CURSOR) from None
 
 
-def check(values: Any, keys: Sequence[Key]) -> None:
+def check_cursor(values: Any, keys: Sequence[Key]) -> None:
     """Raise BadCursor unless these are values of the keys."""
     if not isinstance(values, list | tuple) or len(keys) != len(values) or not all(map(_fits, keys, values)):
         raise BadCursor(NO_CURSOR)
@@ -134,7 +134,7 @@ def _fits(key: Key, value: Any) -> bool:
     if key.type is str:
         return isinstance(value, str) and "\x00" not in value and value.isprintable()
     is_number = isinstance(value, int if key.type is int else int | float) and not isinstance(value, bool)
-    return is_number and abs(value) < 2**53
+    return is_number and abs(value) < MAX_NUMBER
 
 
 class SearchTooSlow(Exception):
@@ -165,7 +165,7 @@ def page(
     """
     values: Sequence[Any] | None = None
     if cursor is not None:
-        now, values = parse(cursor, order, sort_keys(order, dialect_of(session.get_bind()), now))
+        now, values = parse_cursor(cursor, order, sort_keys(order, dialect_of(session.get_bind()), now))
     keys = sort_keys(order, dialect_of(session.get_bind()), now)
     found: list[Run] = []
     with _limited(session):

@@ -133,7 +133,8 @@ def _some(wanted: Sequence[Wanted], *columns: str) -> Iterator[tuple[Sequence[Wa
     """As many of them as one statement takes, and these as the table `wanted`, numbered by `position`."""
     for start in range(0, len(wanted), WANTED_PER_QUERY):
         some = wanted[start : start + WANTED_PER_QUERY]
-        rows = ", ".join(str((position, *one)) for position, one in enumerate(some))
+        # `str` of each, because `repr` of numpy's numbers is no SQL
+        rows = ", ".join(f"({position},{','.join(map(str, one))})" for position, one in enumerate(some))
         yield some, f"WITH wanted(position, run_pk, segment, {', '.join(columns)}) AS (VALUES {rows})"
 
 

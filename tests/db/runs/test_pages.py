@@ -1,5 +1,6 @@
 """Pages of the list of runs, on both databases."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -193,7 +194,8 @@ def test_a_cursor_of_another_list_is_refused_in_one_sentence(session: Session) -
     assert newest is not None
     with pytest.raises(BadCursor, match="belongs to a list sorted by newest, not by name: start without it"):
         _page(session, newest, RunOrder.NAME)
-    for bad in ("", "?", "bm8", newest[:-3], newest + "A", "Ä", "WyJuZXdlc3QiLDEsMSwiYSJd", "W1tbW1tb" * 1000):
+    far = [pages.cursor_text(["newest", now, 1.0, 1]) for now in (10**400, math.inf, math.nan)]
+    for bad in ("", "?", "bm8", newest[:-3], newest + "A", "Ä", "WyJuZXdlc3QiLDEsMSwiYSJd", "W1tbW1tb" * 1000, *far):
         with pytest.raises(BadCursor, match="take it from the answer with the page before"):
             _page(session, bad, RunOrder.NEWEST)
 

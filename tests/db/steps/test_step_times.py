@@ -2,6 +2,7 @@
 
 import bisect
 
+import numpy as np
 import sqlalchemy as sa
 
 from db.steps import step_times
@@ -25,6 +26,8 @@ def test_the_nearest_steps_are_found_in_rows_and_in_blocks(engine: sa.Engine) ->
         assert session.scalar(sa.text("SELECT count(*) FROM steps")) == 2 * len(IN_ROWS)
         before, after = step_times.at_or_before(session, wanted), step_times.after(session, wanted)
         times = step_times.times_of(session, wanted)
+        of_numpy = [At(runs[0].pk, 0, step) for step in np.array([10])]
+        assert step_times.times_of(session, of_numpy) == {At(runs[0].pk, 0, 10): NOW + 10}
     for at in wanted:
         position = bisect.bisect_right(stored, at.step)
         assert before.get(at) == (_step(stored[position - 1]) if position else None)
