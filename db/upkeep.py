@@ -52,7 +52,7 @@ class OldRun(NamedTuple):
     state: str
 
 
-FOUND = sa.select(Run.pk, Run.id, Run.project, Run.state)
+RUNS = sa.select(Run.pk, Run.id, Run.project, Run.state)
 
 
 def expired(session: Session, *, days: float | None, now: float) -> list[OldRun]:
@@ -62,7 +62,7 @@ def expired(session: Session, *, days: float | None, now: float) -> list[OldRun]
     """
     kept = sa.case((Retention.project.is_(None), sa.literal(days, sa.Float)), else_=Retention.days)
     is_old = sa.and_(Run.state != RunState.RUNNING, Run.last_report_at < now - kept * SECONDS_PER_DAY)
-    found = FOUND.outerjoin(Retention, Retention.project == Run.project).where(is_old).order_by(Run.last_report_at)
+    found = RUNS.outerjoin(Retention, Retention.project == Run.project).where(is_old).order_by(Run.last_report_at)
     return [OldRun(*row) for row in session.execute(found)]
 
 
@@ -100,7 +100,7 @@ def _batches(runs: Sequence[OldRun], *, by_partition: bool) -> list[Sequence[Old
 def _delete(session: Session, batch: Sequence[OldRun], now: float) -> list[OldRun]:
     """Delete those that are still there and were not resumed in the meantime."""
     locked = commands.lock_runs(session, run_ids=[run.id for run in batch])
-    found = FOUND.where(Run.pk.in_([pk for pk, _ in locked.values()]), Run.state != RunState.RUNNING)
+    found = RUNS.where(Run.pk.in_([pk for pk, _ in locked.values()]), Run.state != RunState.RUNNING)
     runs = [OldRun(*row) for row in session.execute(found.order_by(Run.pk))]
     for run in runs:
         access.record(session, who=WHO, action="delete", run=run.id, details={}, now=now)
