@@ -19,13 +19,12 @@ from monitor.api.dependencies import Collector
 from monitor.api.plain_reports import PlainReports
 from monitor.api.request_limits import RequestLimits
 from monitor.api.requests import ProcessMetrics, Requests
-from monitor.ingestion.lease import StoreClock
 from monitor.ingestion.orders import OrderTerms
 from monitor.ingestion.queue import Intake, ReportQueue
 from monitor.ingestion.run_updates import RunLimits
 from monitor.ingestion.waiting_rows import WaitingRows
 from monitor.leader.background import Background, FileRemoval, LastRows
-from monitor.leader.leadership import Leadership
+from monitor.leader.leadership import Leadership, StoreClock
 from monitor.leader.stall_check import look
 from monitor.settings import Settings
 from monitor.telemetry.run_metrics import RunMetrics

@@ -73,6 +73,18 @@ def _misfit(detail: str, field: str) -> Problem:
     return Problem(409, "the answer does not fit; nothing was changed", detail, ["body", field])
 
 
+def _apply(engine: DetectionEngine, intervention: int, answer: AnswerIn) -> list[Effect]:
+    try:
+        if OrderState(answer.state) is OrderState.FAILED:
+            # A refusal that only a later release knows counts as any failure.
+            refusal = Refusal(answer.refusal) if answer.refusal in tuple(Refusal) else None
+            return engine.order_failed(intervention, answer.detail, refusal)
+        figures = answer.model_dump(include={"rewound_to", "skip_from", "skip_to", "compared"})
+        return engine.order_applied(intervention, **figures)
+    except ValueError as error:
+        raise _misfit(str(error), "state") from None
+
+
 def take_arms(session: Session, run: Run, engine: DetectionEngine, reported: Sequence[ArmsTried]) -> None:
     """Store the arms that were tried. Those of an order that this store does not know are left out."""
     interventions = {each.number: each for each in queries.interventions(session, run=run)}
@@ -88,15 +100,3 @@ def take_arms(session: Session, run: Run, engine: DetectionEngine, reported: Seq
             details = {each.arm.value: {**each.to_details(), **known} for each in tried.results}
             arms.save(session, run=run, incident=incident.number, intervention=row.number, arms=details)
     detection_state.give_records(session, run, engine)
-
-
-def _apply(engine: DetectionEngine, intervention: int, answer: AnswerIn) -> list[Effect]:
-    try:
-        if OrderState(answer.state) is OrderState.FAILED:
-            # A refusal that only a later release knows counts as any failure.
-            refusal = Refusal(answer.refusal) if answer.refusal in tuple(Refusal) else None
-            return engine.order_failed(intervention, answer.detail, refusal)
-        figures = answer.model_dump(include={"rewound_to", "skip_from", "skip_to", "compared"})
-        return engine.order_applied(intervention, **figures)
-    except ValueError as error:
-        raise _misfit(str(error), "state") from None

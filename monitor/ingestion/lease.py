@@ -8,33 +8,12 @@ locked the run, so that several collectors agree.
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from db.cli.command_engine import as_typed_here
 from db.models import Run
 from lossguard.spool.writer import Writer
 from monitor.problems import Problem
-
-MIN_OFFSET = 1.0
-"""Seconds by which the clocks must differ to be corrected; asking the database takes time, too."""
-
-
-class StoreClock:
-    """The clock that several collectors of one store agree on: this machine's, corrected by that of the database."""
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock, self._offset = clock, 0.0
-
-    def __call__(self) -> float:
-        """Unix seconds."""
-        return self._clock() + self._offset
-
-    def observe(self, database: float, own: float) -> None:
-        """The clock of the database read `database` when this machine's read `own`."""
-        offset = database - own
-        self._offset = offset if abs(offset) >= MIN_OFFSET else 0.0
-
 
 RENEW_BELOW = 0.75
 """A lease is renewed when less than this share of its time is left: writing it with every report would cost more."""

@@ -1,7 +1,8 @@
 """One of several collectors does what only one may do, in a thread of its own; another takes over if it fails.
 
 The lease is a row of the database (`db.store.leader`), so collectors need not know each other. A leader that is killed
-is replaced after LEASE_SECONDS + BEAT_SECONDS at most; one that is stopped resigns.
+is replaced after LEASE_SECONDS + BEAT_SECONDS at most; one that is stopped resigns. Every collector compares its clock
+with that of the database at each beat.
 """
 
 import logging
@@ -24,6 +25,24 @@ ROLE = "leader"
 LEASE_SECONDS = 9.0
 BEAT_SECONDS = 2.5
 """Seconds between two renewals, and between two looks at the runs."""
+MIN_OFFSET = 1.0
+"""Seconds by which the clocks must differ to be corrected; asking the database takes time, too."""
+
+
+class StoreClock:
+    """The clock that several collectors of one store agree on: this machine's, corrected by that of the database."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock, self._offset = clock, 0.0
+
+    def __call__(self) -> float:
+        """Unix seconds."""
+        return self._clock() + self._offset
+
+    def observe(self, database: float, own: float) -> None:
+        """The clock of the database read `database` when this machine's read `own`."""
+        offset = database - own
+        self._offset = offset if abs(offset) >= MIN_OFFSET else 0.0
 
 
 class Leadership:

@@ -24,7 +24,8 @@ def test_every_answer_carries_the_security_headers_and_the_version_of_the_wire(h
         headers = http.get(path).headers
         assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
         assert headers["cache-control"] == "no-store"
-        assert "default-src" in headers["content-security-policy"]
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'self'" if path == "/docs" else "default-src 'none'; frame-ancestors")
         assert headers[WIRE_HEADER] == WIRE_VERSION
 
 

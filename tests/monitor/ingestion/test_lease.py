@@ -40,14 +40,6 @@ def test_a_restart_in_the_same_folder_takes_over_at_once_and_the_older_process_n
     assert [lease.take(run, claim(writer("a", 1), at)) for at in (2.0, 1000.0)] == [False, False]
 
 
-def test_a_clock_that_is_wrong_is_corrected_by_the_database_and_a_right_one_is_left_alone() -> None:
-    clock = lease.StoreClock(lambda: 1000.0)
-    clock.observe(4600.2, 1000.0)
-    assert clock() == 4600.2
-    clock.observe(1000.4, 1000.0)
-    assert clock() == 1000.0
-
-
 def test_a_process_that_does_not_say_who_it_is_acts_as_long_as_nobody_holds_the_lease() -> None:
     run = Run(id="r")
     assert lease.take(run, claim(None, 0.0))
