@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import lossguard
 from lossguard.delivery.sender import Sender
 from lossguard.spool.lines import to_line
+from lossguard.spool.spool_reader import AcknowledgedOffset
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.delivery.direct import deliver
 from tests.lossguard.recorded import offline
@@ -149,18 +150,19 @@ def test_steps_after_a_damaged_segment_line_do_not_count_as_duplicates_of_the_se
 
 
 def test_a_run_whose_registration_is_damaged_is_registered_by_the_names_of_its_folders(tmp_path: Path) -> None:
-    collector, sender = delivered(b"x" + b"".join(LINES), tmp_path)
+    collector, sender = delivered(b"x" + b"".join(LINES)[1:], tmp_path)
     assert (collector.runs["r"]["project"], collector.runs["r"]["id"]) == ("p", "r")
     assert sender.delivered
     assert len(losses(collector)) == 11
 
 
 def test_a_run_whose_registration_is_damaged_is_registered_as_its_other_spool_says(tmp_path: Path) -> None:
-    collector, _ = delivered(b"".join(LINES[1:]), tmp_path / "a")
-    folder = tmp_path / "b" / "p" / "r"
+    folder = tmp_path / "p" / "r"
     folder.mkdir(parents=True)
-    (folder / ("1" * 22 + ".spool")).write_bytes(to_line({"run": {"id": "r", "project": "p", "config": {"lr": 1}}}))
-    collector, _ = delivered(b"x" + b"".join(LINES), tmp_path / "b")
+    other = folder / ("1" * 22 + ".spool")
+    other.write_bytes(to_line({"run": {"id": "r", "project": "p", "config": {"lr": 1}}}))
+    AcknowledgedOffset(other).save(other.stat().st_size)  # nothing of it is sent again
+    collector, _ = delivered(b"x" + b"".join(LINES)[1:], tmp_path)
     assert collector.runs["r"]["config"] == {"lr": 1}
 
 
