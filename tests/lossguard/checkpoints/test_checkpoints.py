@@ -147,6 +147,23 @@ def test_a_save_that_was_killed_leaves_no_checkpoint_and_the_next_sweeps_up(tmp_
     assert not left.exists()
 
 
+def test_all_of_a_checkpoint_has_reached_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, flushed = os.fsync, set[tuple[int, bool]]()  # (file, whether the checkpoint had its name)
+
+    def noted(fd: int) -> None:
+        flushed.add((os.fstat(fd).st_ino, place.exists()))
+        fsync(fd)
+
+    place = tmp_path / "step-000000000"
+    checkpoints = Checkpoints(tmp_path, blocking=True, box=Box())
+    monkeypatch.setattr(os, "fsync", noted)
+    checkpoints.save(0, {})
+    assert {(path.stat().st_ino, False) for path in (place, *place.iterdir())} <= flushed
+    assert (tmp_path.stat().st_ino, True) in flushed, "its name, too"
+
+
 def test_a_save_that_fails_leaves_the_earlier_checkpoint_of_that_step(tmp_path: Path) -> None:
     box = Box()
     checkpoints = three(tmp_path, box)
