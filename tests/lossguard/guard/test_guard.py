@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 import lossguard
 from lossguard import Guard, Limits, Order, OrderKind, Run, Skip
-from lossguard.checkpoints.memory import MemoryCheckpoints
 from lossguard.torch import Checkpoints
 from lossguard.vocabulary.errors import CheckpointError, CheckpointMismatch, ConfigurationError
 from tests.lossguard.checkpoints.box import Box
@@ -406,15 +405,29 @@ def test_what_was_in_memory_is_gone_with_the_process_and_the_disk_takes_over(tmp
     assert parts | dict(again.run(ScriptedRun(), 25)) == whole
 
 
-def test_a_memory_that_is_too_small_does_not_end_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("fails", "error", "unsaved"),
+    [
+        ("lossguard.checkpoints.memory.MemoryCheckpoints.save", MemoryError("no more host memory"), []),
+        ("lossguard.checkpoints.checkpoints.write_state", OSError("no disk"), ["no disk"]),
+    ],
+    ids=["too little memory", "a disk that fails in the background"],
+)
+def test_a_save_that_fails_does_not_end_the_run_and_the_collector_learns_of_those_on_the_disk(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fails: str,
+    error: Exception,
+    unsaved: list[str],
 ) -> None:
-    def full(*_: Any) -> None:
-        raise MemoryError("no more host memory")
+    def failing(*_: Any) -> None:
+        raise error
 
-    monkeypatch.setattr(MemoryCheckpoints, "save", full)
-    assert len(dict(Tiny(tmp_path, memory=1, memory_every=3).run(ScriptedRun(), 12))) == 12
-    assert "no more host memory" in caplog.text
+    monkeypatch.setattr(fails, failing)
+    run = ScriptedRun()
+    assert len(dict(Tiny(tmp_path, memory=1, memory_every=3).run(run, 12))) == 12
+    assert (run.unsaved, str(error) in caplog.text) == (unsaved, True)
 
 
 def test_checkpoints_that_a_rollback_has_discarded_and_could_not_delete_are_passed_over_or_end_the_run() -> None:
