@@ -147,6 +147,14 @@ def test_a_save_that_was_killed_leaves_no_checkpoint_and_the_next_sweeps_up(tmp_
     assert not left.exists()
 
 
+def test_what_a_rollback_has_left_is_not_restored_from_memory_either(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, memory=3, blocking=True, box=Box())
+    for step in (3, 6, 9):
+        checkpoints.save_in_memory(step, {"step": step})
+    checkpoints.discard_after(6)
+    assert checkpoints.steps() == checkpoints.memory_steps() == [3, 6]
+
+
 def test_all_of_a_checkpoint_has_reached_the_disk_before_it_gets_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
