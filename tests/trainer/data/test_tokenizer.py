@@ -26,9 +26,12 @@ def test_byte_pairs_give_the_text_back_and_know_their_bytes() -> None:
     assert pairs.bytes_per_token(np.array([*tokens, -100])) == pytest.approx(len(text.encode()) / len(tokens))
 
 
-def test_the_same_text_gives_the_same_tokens() -> None:
+def test_the_same_text_gives_the_same_tokens_and_another_text_or_size_others() -> None:
     first, second = (learn_byte_pairs(lines, 280) for lines in (LINES, [line.copy() for line in LINES]))
     assert first.encode(TEXT.decode()) == second.encode(TEXT.decode())
+    more, other = learn_byte_pairs(LINES, 290), learn_byte_pairs(LINES[:1], 280)
+    assert (more.name, len(more.byte_lengths)) == ("bpe:290", 290)
+    assert other.to_json() != first.to_json() != more.to_json()
 
 
 def _recipe(folder: Path, tokenizer: str = "", rows: str = "packed") -> Recipe:
