@@ -1,5 +1,6 @@
 """`WatchedSource` in this process, offline: how it begins, ends and goes on. As a process: tests/lossguard/cli."""
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from lossguard.run.settings import Settings
+from lossguard.sources import formats
 from lossguard.sources.names import NameMap
 from lossguard.sources.source_run import BadSource
 from lossguard.sources.watching import WatchedSource
@@ -135,14 +137,18 @@ def test_several_runs_and_several_formats_are_one_sentence(tmp_path: Path) -> No
         watch(tmp_path, folder).run()
 
 
-def test_two_runs_that_write_one_file_end_the_watch_with_one_sentence(tmp_path: Path) -> None:
+def test_two_runs_that_write_one_file_end_a_watch_and_an_import_with_a_sentence_that_names_it(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     for step in range(30):
         write(path, step, step + 1)
         write(path, 500 + step, 501 + step)
-    with pytest.raises(BadSource, match="two runs write it"):
+    sentence = f"^{re.escape(str(path))}: two runs write it"
+    with pytest.raises(BadSource, match=sentence):
         watch(tmp_path, path, once=True).run()
     assert recorded(tmp_path)[-1]["finish"] == "interrupted"
+    (run,) = formats.runs_in(path)
+    with pytest.raises(BadSource, match=sentence):
+        list(run.rows())
 
 
 def test_rows_that_a_full_disk_did_not_take_are_not_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
