@@ -205,17 +205,22 @@ def test_printed_lines_that_wait_survive_kill_9_of_the_launcher(tmp_path: Path) 
     assert steps(tmp_path) == [(0, 2.0), (1, 2.0), (2, 2.0)]
 
 
+@pytest.mark.parametrize("prints", [False, True])
 def test_a_command_that_neither_calls_a_tracker_nor_prints_a_known_line_is_said_once_after_a_minute(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, prints: bool
 ) -> None:
     now = 100.0
     monkeypatch.setattr("lossguard.launch.recorder.time.monotonic", lambda: now)
+    monkeypatch.setattr("lossguard.launch.recorder.time.time", lambda: 1000.0 + now)
     recorder = Recorder(Origin(tmp_path), NameMap())
     recorder.follow(tmp_path / "a.journal")
+    if prints:  # a known line just now: it waits for a tracker
+        write(tmp_path / "a.journal", DESCRIBED, printed(5, 1150.0, loss=7.0))
     for now in (101.0, 159.0, 161.0, 162.0):
         recorder._step()
-        assert caplog.text.count("nothing to record so far") == (now > 160.0)
-    assert "--pattern REGEX says how one looks" in caplog.text
+        assert caplog.text.count("nothing to record so far") == (now > 160.0 and not prints)
+    assert ("--pattern REGEX says how one looks" in caplog.text) == (not prints)
+    recorder.close(RunState.FINISHED, 0.0)
 
 
 def test_rows_that_are_rare_are_said_once_and_recorded_with_their_stride(
