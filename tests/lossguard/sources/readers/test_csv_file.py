@@ -50,6 +50,17 @@ def test_a_header_that_comes_again_begins_other_columns() -> None:
     ]
 
 
+def test_a_watcher_that_begins_again_knows_the_columns(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss\n0,2.5\n")
+    source = RecordedSource("csv", path)
+    source.poll(final=True)
+    source.kill()
+    path.write_text("step,loss\n0,2.5\n1,2.4\n2,2.3\n")
+    source.poll(final=True)
+    assert [step for step, _ in source.rows] == [0, 1, 2]
+
+
 def test_a_file_that_is_written_anew_with_another_column_repeats_nothing(tmp_path: Path) -> None:
     """Lightning's CSVLogger writes its whole file again when a metric comes that it did not know."""
     path = tmp_path / "metrics.csv"

@@ -1,8 +1,9 @@
 from pathlib import Path
 
+from lossguard.sources.joining import Joiner
 from lossguard.sources.names import NameMap
 from lossguard.sources.readers.printed_lines import own_pattern
-from lossguard.sources.readers.text_logs import places_in, runs_in
+from lossguard.sources.readers.text_logs import follow, places_in, runs_in
 
 NANOCHAT = (
     b"step 00500/05568 (8.98%) | loss: 10.397663 | lrm: 0.03 | dt: 77971.27ms | tok/sec: 13,448 | bf16_mfu: 2.57 |"
@@ -28,3 +29,19 @@ def test_a_log_that_no_trainer_printed_is_read_by_the_users_own_pattern(tmp_path
     (run,) = runs_in(path, own)
     assert run.config == {"pattern": r"at (?P<step>\d+) ce (?P<train_ce>\S+)"}
     assert [(row.step, row.values) for row in run.rows()] == [(3, {"train_ce": 2.5}), (4, {"train_ce": 2.25})]
+
+
+def test_a_first_row_may_come_after_a_long_banner(tmp_path: Path) -> None:
+    (tmp_path / "late.log").write_bytes(b"a launcher's configuration\n" * 10_000 + NANOCHAT + b"\n")
+    assert [run.name for run in runs_in(tmp_path)] == ["late"]
+
+
+def test_a_log_without_a_row_since_it_was_rotated_is_followed_by_the_rows_before(tmp_path: Path) -> None:
+    (tmp_path / "train.log").touch()
+    assert list(places_in(tmp_path)) == []
+    (tmp_path / "train.log.1").write_bytes(NANOCHAT + b"\n")
+    assert list(places_in(tmp_path)) == [tmp_path / "train.log"]
+    follower = follow(tmp_path / "train.log", Joiner(NameMap(), lambda place: place))
+    assert follower.facts.smoothing == 0.9
+    follower.close()
+    assert list(runs_in(tmp_path)) == []
