@@ -1,5 +1,6 @@
 """A run without new steps becomes an incident, by the clock of the database, whichever collector looks."""
 
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +11,12 @@ import sqlalchemy as sa
 
 from db.models import Intervention, Order, Run, RunStatus
 from db.store import leader
-from db.store.engine import writing
+from db.store.engine import reading, writing
 from lossguard.vocabulary.protocol import API, IMPORTED, NO_HEARTBEAT
 from monitor.leader import stall_check
-from tests.monitor.client import NOW, TestClient, Trainer, collector
-from tests.monitor.scenarios import lease_of, noise, quiet_since
+from tests.monitor.client import NOW, Clock, TestClient, Trainer, collector
+from tests.monitor.mlflow import MlflowClient
+from tests.monitor.scenarios import lease_of, noise, quiet_since, trained
 
 STEPS = 40
 
@@ -134,6 +136,31 @@ def test_a_run_that_is_held_is_not_stalled(http: TestClient, sqlite_engine: sa.E
         pk = session.scalars(sa.select(Run.pk)).one()
         session.add(Intervention(run_pk=pk, created_at=NOW, changed_at=NOW, **values))
     assert stall_check.look(sqlite_engine, lease_of(sqlite_engine)) == []
+
+
+def test_no_step_is_due_while_an_order_is_carried_out(http: TestClient, sqlite_engine: sa.Engine) -> None:
+    trainer, segment = trained(http)
+    due: list[tuple[int, bool]] = []
+    for loss in (3.0, math.nan):
+        orders = trainer.report(segment, [300 + len(due)], {"loss": [loss]})["orders"]
+        with reading(sqlite_engine) as session:
+            due.append((len(orders), session.scalars(sa.select(RunStatus.stall_after)).one() is not None))
+    assert due == [(0, True), (1, False)]
+
+
+def test_the_end_of_a_run_that_a_client_of_mlflow_logged_ends_its_stall(
+    http: TestClient, sqlite_engine: sa.Engine, clock: Clock
+) -> None:
+    client = MlflowClient(http)
+    client.log_rows(0, {"loss": noise(1, STEPS)})
+    clock.now += 60.0
+    client.post("runs/outputs", run_id=client.run_id)  # no row waits any more
+    quiet_since(sqlite_engine, step=4000.0)
+    assert stall_check.look(sqlite_engine, lease_of(sqlite_engine)) == [client.run_id]
+    client.end("FAILED")
+    (found,) = client.run("/incidents")
+    assert (found["kind"], found["state"]) == ("stall", "closed")
+    assert found["details"]["reasons"][-1] == "The run has ended without further steps: failed."
 
 
 def test_a_run_of_the_past_is_not_stalled(http: TestClient, sqlite_engine: sa.Engine) -> None:
