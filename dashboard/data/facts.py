@@ -47,7 +47,7 @@ def _finite(value: float) -> float | None:
 def num_parameters(config: Mapping[str, Any]) -> int | None:
     """Return the number of parameters; None if the configuration does not have it."""
     value = config.get("num_parameters")
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e18:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value < 1e18:
         return int(value)
     return None
 

@@ -1,7 +1,7 @@
 """A report as one HTML file that loads nothing, and runs only what draws its pictures. Pure.
 
 Everything that people wrote (names, reasons, configurations) goes through Jinja's escaping; only the pictures are
-inserted as markup (pictures.py). The page's content security policy forbids other scripts, and connections.
+inserted as markup (parts.py). The page's content security policy forbids other scripts, and connections.
 """
 
 from collections.abc import Iterable

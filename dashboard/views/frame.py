@@ -192,7 +192,7 @@ def wait_for_drawing(shown: str | None) -> None:
 def current_run_id() -> str | None:
     """The run of the URL, else the one shown last, else the first one of the list. Afterwards the URL names it."""
     if url_state.run() is None:
-        if (run_id := st.session_state.get(LAST_RUN)) is None:
+        if not (run_id := st.session_state.get(LAST_RUN)):  # empty: a link had `?run=`
             first = run_list.found(RunFilter(archived=False), RunOrder.ATTENTION, 1).rows
             run_id = first[0].run.id if first else None
         if run_id is not None:

@@ -24,7 +24,7 @@ def test_a_clock_that_went_back_gives_no_pace() -> None:
     assert (back.seconds_per_step, back.seconds_left) == (None, None)
 
 
-@pytest.mark.parametrize("recorded", [None, "many", -3, 0, True, float("nan"), float("inf"), [1]])
+@pytest.mark.parametrize("recorded", [None, "many", -3, 0, 0.5, True, float("nan"), float("inf"), [1]])
 def test_a_configuration_without_a_usable_number_of_parameters_has_none(recorded: object) -> None:
     assert num_parameters({"num_parameters": recorded}) is None
 

@@ -146,3 +146,11 @@ def test_every_page_says_that_the_collector_does_not_answer_until_it_does(
     assert not app.error
     if page == "run":
         assert verdict(app).startswith("Not watched: no report for 1.0 h")
+
+
+@pytest.mark.usefixtures("spiky")
+def test_after_a_link_that_names_no_run_a_page_shows_the_first_one(open_page: OpenPage) -> None:
+    app = open_page("lab", run="")
+    del app.query_params["run"]
+    app.run()
+    assert app.query_params["run"] == "spiky-1"
