@@ -255,11 +255,14 @@ def _hardware(session: Session, run_id: str, *, errors_only: bool) -> Sequence[H
 
 def _once(what: str, facts: RunFacts, key: tuple[Hashable, ...], read: Callable[[Session], T]) -> T:
     """Return the result of `read`, once for all viewers while `key` stays, which holds everything that changes it."""
-    found: T = _kept(database_url(), what, facts.run.id, key, read)
+    of_run = (facts.run.id, facts.run.started_at)  # the id alone may be that of a deleted run too
+    found: T = _kept(database_url(), what, of_run, key, read)
     return found
 
 
 @st.cache_resource(show_spinner=False, max_entries=512)
-def _kept(url: str, what: str, run_id: str, key: tuple[Hashable, ...], _read: Callable[[Session], Any]) -> Any:
+def _kept(
+    url: str, what: str, of_run: tuple[str, float], key: tuple[Hashable, ...], _read: Callable[[Session], Any]
+) -> Any:
     with open_store(url) as session:
         return _read(session)

@@ -124,9 +124,12 @@ class RunFacts:
         return uncertified_state(events, newest, self.run.restorable_steps)
 
     @property
-    def stamp(self) -> tuple[int, ...]:
-        """Changes when the run has new steps or a new segment: steps are never overwritten."""
-        return (len(self.segments), *(segment.num_steps for segment in self.segments))
+    def stamp(self) -> tuple[float, ...]:
+        """Changes when the run has new steps or a new segment: steps are never overwritten.
+
+        The time of its start tells the run from a deleted one of its id.
+        """
+        return (self.run.started_at, len(self.segments), *(segment.num_steps for segment in self.segments))
 
     @property
     def marks_stamp(self) -> tuple[float, ...]:

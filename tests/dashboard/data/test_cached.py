@@ -1,16 +1,22 @@
-"""What pages know of the incidents and interventions of a run."""
+"""What the pages have read stays as long as it is true."""
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from dashboard.axes import XAxis
 from dashboard.data import cached
+from dashboard.data.facts import RunFacts
 from db import queries
 from db.models import Run
 from db.store.engine import reading, writing
-from tests.dashboard.seed import save_incident
-from tests.db.seed import add_run
+from tests.dashboard.facts import facts_of
+from tests.dashboard.seed import save_incident, stored
+from tests.db.seed import add_run, add_segment, add_steps
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -44,3 +50,50 @@ def test_a_run_that_was_deleted_leaves_nothing_to_the_next_one_of_its_name(store
         again = add_run(session, "r1", started_at=time.time())
     assert again.pk == run.pk
     assert read(store, again) == []
+
+
+def reported(store: sa.Engine, loss: list[float], started_at: float = 0.0) -> RunFacts:
+    """Facts of a run that has reported these losses."""
+    with writing(store) as session:
+        run = add_run(session, "r1", started_at=started_at)
+        add_steps(session, run, add_segment(session, run, "a"), range(len(loss)), loss=loss)
+    with reading(store) as session:
+        return facts_of(run, segments=queries.segments(session, run=run))
+
+
+@pytest.mark.parametrize(
+    ("read", "others"),
+    [
+        (cached.curves, [{"x_axis": XAxis.TOKENS}, {"window": (0, 1)}, {"discarded": False}, {"metrics": ["lr"]}]),
+        (
+            cached.line_curves,
+            [{"x_axis": XAxis.TOKENS}, {"window": (0, 1)}, {"points": 2}, {"metrics": ["lr"]}, {"segment": None}],
+        ),
+    ],
+)
+def test_curves_are_read_once_for_all_who_ask_the_same(
+    store: sa.Engine, read: Callable[..., object], others: list[dict[str, Any]]
+) -> None:
+    facts = reported(store, [3.0, 2.0, 1.0])
+    asked = {"metrics": ["loss"]} | ({"segment": 0} if read is cached.line_curves else {})
+    first = read(facts, **asked)
+    assert read(facts, **asked) is first
+    assert [more for more in others if read(facts, **(asked | more)) is first] == []
+
+
+def test_curves_grow_with_the_run(store: sa.Engine) -> None:
+    facts = reported(store, [3.0, 2.0])
+    assert cached.curves(facts, ["loss"]).by_metric["loss"].live.last == [3.0, 2.0]
+    with writing(store) as session:
+        run = stored(session, "r1")
+        (segment,) = queries.segments(session, run=run)
+        add_steps(session, run, segment, range(2, 3), loss=[1.0])
+    assert cached.curves(replace(facts, segments=[segment]), ["loss"]).by_metric["loss"].live.last == [3.0, 2.0, 1.0]
+
+
+def test_a_run_that_was_deleted_leaves_no_curves_to_the_next_one_of_its_name(store: sa.Engine) -> None:
+    assert cached.curves(reported(store, [3.0, 2.0]), ["loss"]).by_metric["loss"].live.last == [3.0, 2.0]
+    with writing(store) as session:
+        session.execute(sa.delete(Run))
+    again = reported(store, [5.0, 4.0], started_at=9.0)
+    assert cached.curves(again, ["loss"]).by_metric["loss"].live.last == [5.0, 4.0]
