@@ -1,11 +1,12 @@
-"""The picture of a decision."""
+"""The figure of an incident, and the picture of a decision."""
 
 import math
 
 import numpy as np
 
 from dashboard.data.incident_window import IncidentWindow
-from dashboard.figures.incident import Futures, decision_figure
+from dashboard.figures.incident import Futures, decision_figure, incident_figure
+from db.models import Incident
 from monitor.detection import Rows
 
 FUTURES = Futures(20, (30, 50), "roll back: costs 20 steps", "wait: costs 90 steps")
@@ -31,3 +32,9 @@ def test_a_loss_that_is_not_finite_any_more_has_one_future_from_its_last_finite_
     assert [trace.y[0] for trace in figure.data if trace.name == FUTURES.wait] == [3.0]
     names = {trace.name for trace in decision_figure(shown([math.nan] * 60), FUTURES).data}
     assert names.isdisjoint({FUTURES.wait, FUTURES.roll_back})
+
+
+def test_of_several_rewinds_the_last_one_is_marked() -> None:
+    incident = Incident(number=1, kind="loss_spike", signal="loss", onset_step=40, detected_step=42)
+    figure = incident_figure(shown([3.0] * 60), incident, [], [20, 10], None)
+    assert [shape.x0 for shape in figure.layout.shapes if shape.type == "line"] == [10]

@@ -3,8 +3,10 @@
 from dashboard.data.facts import Curve
 from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.marks import MAX_INCIDENTS, SKIPPED_UPDATE, Marks
-from db.models import Incident
+from db.models import Event, Incident, Run
 from db.queries import Series
+from db.records.step_notes import StepNote
+from tests.dashboard.facts import facts_of
 from tests.dashboard.series import plain, traces
 
 
@@ -38,3 +40,9 @@ def test_a_bucket_of_many_steps_says_how_many_it_holds() -> None:
     bucket = Series([0], [99], [1.0], [2.0], [1.5], [1.0], [4], [0])
     (trace,) = traces(run_figure(CURVES, Marks(skipped=Curve(bucket, {}))), SKIPPED_UPDATE)
     assert list(trace.customdata) == ["6 updates skipped at steps 0 to 99"]
+
+
+def test_a_report_marks_the_newest_events_and_notes_only() -> None:
+    events, notes = ([kind(id=number) for number in range(5)] for kind in (Event, StepNote))
+    marks = Marks.of(facts_of(Run(), events=events, notes=notes), skipped=None, most=2)
+    assert (marks.events, marks.notes) == (events[-2:], notes[-2:])

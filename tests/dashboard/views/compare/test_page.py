@@ -79,7 +79,8 @@ def test_two_runs_are_overlaid_subtracted_from_the_baseline_and_their_configurat
     add(store, "a", held_out=[3, 2.5, 2.25, 2])
     add(store, "b", held_out=[3, 2, 2, 1.5], config=BYTES | {"lr": 2})
     app = open_page("compare", runs="a,b")
-    assert names(figure(app)) == {"a", "b"}
+    drawn = figure(app)
+    assert names(drawn) == {"a", "b"}
     found = rows(app)
     assert (found["a"]["Minus baseline"], found["b"]["Minus baseline"]) == ("baseline", "-0.5000")
     assert (found["b"]["At step"], found["b"]["Compared"]) == ("39", "both measured")
@@ -89,6 +90,7 @@ def test_two_runs_are_overlaid_subtracted_from_the_baseline_and_their_configurat
     assert not app.warning
     app = open_page("compare", runs="a,b", baseline="b", only="false")
     assert (rows(app)["a"]["Minus baseline"], rows(app)["b"]["Minus baseline"]) == ("+0.5000", "baseline")
+    assert figure(app)["data"] != drawn["data"], "the differences are those from the other run"
     assert {"lr", "tokenizer", "model.vocab_size", "Host"} <= rows(app, 1).keys()
     assert rows(open_page("compare", runs="a,b", baseline="nobody"))["a"]["Minus baseline"] == "baseline"
 
