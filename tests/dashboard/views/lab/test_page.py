@@ -74,6 +74,7 @@ def test_saving_the_policy_lists_the_changes_and_saved_settings_are_the_runs_own
     question = " ".join(markdown.value for markdown in button.click().run().markdown)
     assert "patience\\: 16 \\-\\> 30" in question
     assert "false\\_alarms\\_per\\_10k" in question
+    app = open_page("lab", run="asking", patience="30")
     with writing(store) as session:
         assert len(access.trail(session)) == 1
         run = stored(session, "asking")
@@ -81,5 +82,5 @@ def test_saving_the_policy_lists_the_changes_and_saved_settings_are_the_runs_own
         assert run.policy["patience"] == 16
         run.policy = {**run.policy, "patience": 30}
     forget()
-    app = open_page("lab", run="asking", patience="30")
-    assert "These are the settings of the run's own policy." in [caption.value for caption in app.caption]
+    own = "These are the settings of the run's own policy."
+    assert own in [caption.value for caption in app.run().caption], "of the policy as it is now"
