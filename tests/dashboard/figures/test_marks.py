@@ -43,6 +43,6 @@ def test_a_bucket_of_many_steps_says_how_many_it_holds() -> None:
 
 
 def test_a_report_marks_the_newest_events_and_notes_only() -> None:
-    events, notes = ([kind(id=number) for number in range(5)] for kind in (Event, StepNote))
+    events, notes = [Event(id=number) for number in range(5)], [StepNote(id=number) for number in range(5)]
     marks = Marks.of(facts_of(Run(), events=events, notes=notes), skipped=None, most=2)
     assert (marks.events, marks.notes) == (events[-2:], notes[-2:])
