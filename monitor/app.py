@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.concurrency import run_in_threadpool
 
-from db.store.engine import create_engine
+from db.store.engine import StoreClock, create_engine
 from monitor import problems
 from monitor.api import routes
 from monitor.api.auth import Authentication
@@ -24,7 +24,7 @@ from monitor.ingestion.queue import Intake, ReportQueue
 from monitor.ingestion.run_updates import RunLimits
 from monitor.ingestion.waiting_rows import WaitingRows
 from monitor.leader.background import Background, FileRemoval, LastRows
-from monitor.leader.leadership import Leadership, StoreClock
+from monitor.leader.leadership import Leadership
 from monitor.leader.stall_check import look
 from monitor.settings import Settings
 from monitor.telemetry.run_metrics import RunMetrics

@@ -1,6 +1,7 @@
-"""Engines and sessions of a store, in SQLite (for one machine) or PostgreSQL (for teams)."""
+"""Engines, sessions and the clock of a store, in SQLite (for one machine) or PostgreSQL (for teams)."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +25,8 @@ FIRST_LATER = "0101"
 
 NEWEST_COLUMN = "steps", "values"
 """The column that came last into the baseline: the stores of pre-releases that were numbered 0001 lack it."""
+MIN_OFFSET = 1.0
+"""Seconds by which the clocks must differ to be corrected; asking the database takes time, too."""
 
 
 class NoStore(BadDatabaseUrl):
@@ -122,3 +125,19 @@ def writing(engine: sa.Engine) -> Iterator[Session]:
     """A session whose transaction is committed at the end of the block, or rolled back whole if the block raises."""
     with Session(engine.execution_options(**WRITES), expire_on_commit=False) as session, session.begin():
         yield session
+
+
+class StoreClock:
+    """The clock that several collectors of one store agree on: this machine's, corrected by that of the database."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock, self._offset = clock, 0.0
+
+    def __call__(self) -> float:
+        """Unix seconds."""
+        return self._clock() + self._offset
+
+    def observe(self, database: float, own: float) -> None:
+        """The clock of the database read `database` when this machine's read `own`."""
+        offset = database - own
+        self._offset = offset if abs(offset) >= MIN_OFFSET else 0.0

@@ -25,24 +25,6 @@ ROLE = "leader"
 LEASE_SECONDS = 9.0
 BEAT_SECONDS = 2.5
 """Seconds between two renewals, and between two looks at the runs."""
-MIN_OFFSET = 1.0
-"""Seconds by which the clocks must differ to be corrected; asking the database takes time, too."""
-
-
-class StoreClock:
-    """The clock that several collectors of one store agree on: this machine's, corrected by that of the database."""
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock, self._offset = clock, 0.0
-
-    def __call__(self) -> float:
-        """Unix seconds."""
-        return self._clock() + self._offset
-
-    def observe(self, database: float, own: float) -> None:
-        """The clock of the database read `database` when this machine's read `own`."""
-        offset = database - own
-        self._offset = offset if abs(offset) >= MIN_OFFSET else 0.0
 
 
 class Leadership:

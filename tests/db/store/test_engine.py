@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from db import queries
 from db.dialects import sqlite
 from db.dialects.base import BadDatabaseUrl, Dialect
-from db.store.engine import DIALECTS, create_engine, dialect_of, parse_url, reading, writing
+from db.store.engine import DIALECTS, StoreClock, create_engine, dialect_of, parse_url, reading, writing
 from tests.db.seed import add_run
 
 
@@ -76,3 +76,11 @@ def test_the_example_of_a_url_is_one_of_its_dialect(dialect: Dialect) -> None:
 def test_the_file_of_a_store_is_known_before_it_exists(url: str, file: Path | None) -> None:
     dialect, parsed = parse_url(url)
     assert dialect.store_file(parsed) == file
+
+
+def test_a_clock_that_is_wrong_is_corrected_by_the_database_and_a_right_one_is_left_alone() -> None:
+    clock = StoreClock(lambda: 1000.0)
+    clock.observe(4600.2, 1000.0)
+    assert clock() == 4600.2
+    clock.observe(1000.4, 1000.0)
+    assert clock() == 1000.0

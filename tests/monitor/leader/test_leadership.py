@@ -13,7 +13,7 @@ from db.store.engine import writing
 from db.store.leader import Lease
 from monitor.leader import leadership as leadership_module
 from monitor.leader.background import Background, MayGoOn
-from monitor.leader.leadership import ROLE, Leadership, StoreClock
+from monitor.leader.leadership import ROLE, Leadership
 from tests.waiting import eventually, wait_for
 
 
@@ -160,11 +160,3 @@ def test_the_thread_renews_and_ends(sqlite_engine: sa.Engine) -> None:
     thread.stop()
     with Session(sqlite_engine) as session:
         assert leader.is_free(session, role=ROLE, holder="somebody else")
-
-
-def test_a_clock_that_is_wrong_is_corrected_by_the_database_and_a_right_one_is_left_alone() -> None:
-    clock = StoreClock(lambda: 1000.0)
-    clock.observe(4600.2, 1000.0)
-    assert clock() == 4600.2
-    clock.observe(1000.4, 1000.0)
-    assert clock() == 1000.0
