@@ -44,7 +44,7 @@ class Job:
 
     @property
     def num_rollbacks(self) -> int:
-        return self.log.count("rolled back from")
+        return self.log.count("rolled back ")
 
     def files(self) -> dict[str, int]:
         """Every spool and every checkpoint, with its inode: a file that was replaced has another one."""
