@@ -154,14 +154,14 @@ Str64 = Annotated[str, mapped_column(String(64))]
 Str128 = Annotated[str, mapped_column(String(128))]
 Str256 = Annotated[str, mapped_column(String(256))]
 Author = Annotated[str, mapped_column(String(MAX_AUTHOR))]
-"""Who did something: a person and the token that acted for them, or a token, or a command."""
+"""Author of an action: a person and the token that acted for them, or a token, or a command."""
 LongText = Annotated[str, mapped_column(Text)]
 Texts = Annotated[list[Any], mapped_column(TextList())]
 Time = Annotated[float, mapped_column(UnixTime())]
 OfRun = Annotated[int, mapped_column(ForeignKey("runs.pk", ondelete="CASCADE"))]
 """Key of the run to which a row belongs."""
 OnlyOfRun = Annotated[int, mapped_column(ForeignKey("runs.pk", ondelete="CASCADE"), primary_key=True)]
-"""The same in the primary key."""
+"""Key of the run to which a row belongs, as a part of its own primary key."""
 Key = Annotated[int, mapped_column(primary_key=True)]
 KeyPart = Annotated[int, mapped_column(primary_key=True, autoincrement=False)]
 BigKeyPart = Annotated[int, mapped_column(BigInteger, primary_key=True, autoincrement=False)]

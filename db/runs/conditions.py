@@ -64,7 +64,7 @@ def _count(table: type[Incident] | type[Intervention], condition: sa.ColumnEleme
 
 
 def _newest_step() -> sa.ColumnElement[Any]:
-    """As reports said it, else as the segments have it; -1 without any."""
+    """The newest step of a run, as reports said it, else as the segments have it; -1 without any."""
     reported = sa.select(RunStatus.step).where(RunStatus.run_pk == Run.pk).correlate(Run).scalar_subquery()
     newest = sa.select(sa.func.max(Segment.last_step)).where(Segment.run_pk == Run.pk).correlate(Run).scalar_subquery()
     return sa.func.coalesce(reported, newest, -1)

@@ -130,7 +130,7 @@ def _times_of(session: Session, where: At | Span, block: Block) -> tuple[Ints, F
 
 
 def _some(wanted: Sequence[Wanted], *columns: str) -> Iterator[tuple[Sequence[Wanted], str]]:
-    """As many of them as one statement takes, and these as the table `wanted`, numbered by `position`."""
+    """Yield as many of `wanted` as one statement takes, and these as a table of that name, numbered by `position`."""
     for start in range(0, len(wanted), WANTED_PER_QUERY):
         some = wanted[start : start + WANTED_PER_QUERY]
         # `str` of each, because `repr` of numpy's numbers is no SQL

@@ -45,7 +45,7 @@ class CheckpointSaver:
         """`every`: steps between two durable checkpoints."""
         self.run, self.ranks = run, ranks
         self.place = getattr(checkpoints, "directory", "the store")
-        """Where the checkpoints are, for people."""
+        """Folder or URL of the checkpoints, for people."""
         self._checkpoints, self._log_once, self._every = checkpoints, log_once, every
         self._is_saved_by_another = run.rank > 0 and ranks.size == 1  # rank 0 saves for ranks that cannot communicate
         store: Any = checkpoints

@@ -272,11 +272,11 @@ class RestartSupervisor(Supervisor):
         return sorted(number + self.adapter.first_step for number in self.adapter.checkpoints())
 
     def _loadable(self) -> list[int]:
-        """Those of the whole checkpoints that may be loaded. Raises ConfigurationError, OSError."""
+        """Steps of the whole checkpoints that may be loaded. Raises ConfigurationError, OSError."""
         return [step for step in self._whole() if self._state.may_load(step)]
 
     def _newest(self) -> int | None:
-        """That of the checkpoint to resume from. Raises ConfigurationError, OSError."""
+        """Step of the checkpoint to resume from. Raises ConfigurationError, OSError."""
         return max((each for each in self._loadable() if each not in self._passed_over), default=None)
 
     def _step(self, order: Order) -> int:

@@ -24,7 +24,7 @@ class HardwareValue:
     gauge: str
     """Name of the Prometheus gauge of its newest value."""
     error: str = ""
-    """Where it counts errors since the sample before: one in running text. Any above 0 is shown beside an incident."""
+    """One error in running text, if those since the sample before are counted. Any is shown beside an incident."""
     tick_format: str = "~s"
     """Format of the axis, in d3-format."""
 

@@ -1,4 +1,4 @@
-"""What people and replays write to a run: its name, tags and note, notes at steps, and the verdict on an incident."""
+"""Edits of a run by people and replays: its name, tags and note, notes at steps, and the verdict on an incident."""
 
 from typing import Any
 

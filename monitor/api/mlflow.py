@@ -1,4 +1,4 @@
-"""What MLflow's clients read: experiments, runs, values of metrics, and the filters of their searches.
+"""Answers to MLflow's clients: experiments, runs, values of metrics, and the filters of their searches.
 
 Of filters there are those that its loggers use: equality of names, tags and params, joined by AND.
 """

@@ -1,4 +1,4 @@
-"""What all requests have in common, whoever answers them: an id, headers, metrics, and one line of the log.
+"""Middleware of all requests, whoever answers them: an id, headers, metrics, and one line of the log.
 
 The id is the client's own X-Request-ID if it is well-formed, else a random one. It is in the response and in every line
 that is logged while the request is served. Headers, bodies and query strings are never logged. No response may be

@@ -123,7 +123,7 @@ class ProposedRollback:
     """Id of the intervention."""
     number: int
     changes: dict[str, Any]
-    """What the rollback would do, as the trainer is asked about it."""
+    """Changes that the rollback would make, as the trainer is asked about them."""
     num_answers: int = 0
     answered_at: float | None = None
 

@@ -114,7 +114,7 @@ CAUSES: dict[tuple[bool, ...], Cause] = {
     (True, True, False, False): Cause.STATE,
     (True, False, False, False): Cause.DATA_X_STATE,
 }
-"""Whether each arm reproduced the incident -> its cause.
+"""Cause of the incident, by whether each arm reproduced it.
 
 The arms are the same state with the same batches and with other ones; then, if there is one, an earlier state with
 the same batches and with others (the normal run). All other combinations contradict themselves (both the batches and

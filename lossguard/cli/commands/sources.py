@@ -51,7 +51,7 @@ def add_to(commands: Any) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser, known: Collection[str]) -> None:
-    """Which files, columns and names are read, and where the rows go."""
+    """Add the options for the files, columns and names that are read, and for the place of the rows."""
     parser.add_argument("--format", help=f"read only this format: {', '.join(known)} (default: found out)")
     parser.add_argument("--step", metavar="COLUMN", help="column of the steps in a CSV or JSON lines (default: found)")
     parser.add_argument("--time", metavar="COLUMN", help="column of the times (default: found)")

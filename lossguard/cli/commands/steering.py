@@ -1,4 +1,4 @@
-"""What a person decides about a run: `lossguard approve`, `reject`, `rollback`, `hold`, `release` and `note`."""
+"""Decisions of a person about a run: `lossguard approve`, `reject`, `rollback`, `hold`, `release` and `note`."""
 
 import argparse
 import re

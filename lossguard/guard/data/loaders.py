@@ -251,7 +251,7 @@ class EpochOrders:
 
 
 def changed_generators(before: Mapping[str, Any], after: Mapping[str, Any], *, base_seed: bool = False) -> set[str]:
-    """Which generators of the process have changed; not torch's if only a `base_seed` was drawn."""
+    """Name the generators of the process that have changed; not torch's if only a `base_seed` was drawn."""
     changed = {name for name in ("python", "numpy") if name in before and before[name] != after[name]}
     expected = [before["torch"], *([_after_base_seed(before["torch"])] if base_seed else [])]
     return changed if any(torch.equal(state, after["torch"]) for state in expected) else changed | {"torch"}

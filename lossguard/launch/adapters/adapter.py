@@ -61,7 +61,7 @@ def matching(folder: Path, pattern: str) -> list[tuple[int, Path]]:
 
 
 def numbered(folder: Path, pattern: str) -> dict[int, Path]:
-    """The same by number, where there is one entry of each."""
+    """Number -> entry of `folder` whose whole name matches `pattern`, where there is one entry of each number."""
     return dict(matching(folder, pattern))
 
 
@@ -121,7 +121,7 @@ class Adapter:
     pattern: str
     """Regular expression of the names of its checkpoints, with their number of steps as its first group."""
     files = ""
-    """The same of all their files, where a checkpoint is more than one entry of the folder."""
+    """Regular expression of the names of all their files, where a checkpoint is more than one entry of the folder."""
     first_step = 0
     """The number of the first step in what the framework logs."""
     can_skip = False

@@ -65,7 +65,7 @@ def scorecard(
 
 
 health = APIRouter(tags=["health"])
-"""What monitoring asks, beside the API."""
+"""Paths that monitoring asks for, beside the API."""
 
 
 @health.get("/healthz")

@@ -1,4 +1,4 @@
-"""What a run has measured: a metric over steps, samples of its hardware, and the whole run as a file."""
+"""Measurements of a run: a metric over steps, samples of its hardware, and the whole run as a file."""
 
 from dataclasses import asdict
 from itertools import chain

@@ -93,7 +93,7 @@ class IncidentTracker:
         return loss is not None and bool(self._is_plateau(step, loss.low_step))
 
     def _is_plateau(self, steps: Any, low_steps: Any) -> Any:
-        """Of one row, or of rows."""
+        """Return a bool for one row, bool[N] for columns: True where the plateau advisory is due."""
         age, least = steps - low_steps, self.settings.plateau_steps
         return (least > 0) & (age >= least) & (low_steps > self.plateau_step)
 

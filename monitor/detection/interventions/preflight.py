@@ -232,7 +232,7 @@ def _asked(known: Known, restorable: bool | None) -> str:
 
 
 def _sentences(found: Preflight, known: Known) -> Iterator[str]:
-    """All that a person should know, the most important first."""
+    """Sentences that a person should know, the most important first."""
     if found.refused is not None:
         yield f"The trainer would refuse it: {found.refused}."
     if known.kind != OrderKind.ROLLBACK:
