@@ -14,8 +14,10 @@ from typing import Any
 
 SKIPPED = "skipped"
 """Metric by which a loop reports how many updates its optimizer did not take since the row before; absent: none."""
-MAX_SKIPPED, SKIP_WINDOW = 5, 50
-"""The cap: so many skipped updates within so many steps are no accident, but an incident."""
+MAX_SKIPPED = 5
+"""The cap: so many skipped updates within SKIP_WINDOW steps are no accident, but an incident."""
+SKIP_WINDOW = 50
+"""Steps of the cap."""
 DEVIATIONS = 12.0
 """Robust standard deviations above its level from which on a finite value is refused."""
 WINDOW = 128
