@@ -38,8 +38,8 @@ from db.store.engine import writing
 from lossguard import Client
 from lossguard.vocabulary.protocol import API
 from monitor.detection import DetectionEngine
-from monitor.ingestion import detection_state
 from monitor.ingestion.columns import stored_rows
+from monitor.ingestion.run_state import detection_state
 
 FLAT_EXPONENT = 0.1
 """A cost is flat up to 1.26 times for ten times the size: repeated measurements on a shared machine differ as much."""

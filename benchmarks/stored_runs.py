@@ -16,7 +16,7 @@ from db.steps import writer
 from db.steps.step_block import MetricColumn
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState, SegmentReason
-from monitor.ingestion import run_status
+from monitor.ingestion.run_state import run_status
 
 METRICS = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "step_seconds")
 """Metrics of a report."""

@@ -71,7 +71,7 @@ GUARDS = (
     # Damage is found
     Guard(
         "db/models.py",
-        "monitor/ingestion/test_detection_state.py::a_damaged_state_is_rebuilt",
+        "monitor/ingestion/run_state/test_detection_state.py::a_damaged_state_is_rebuilt",
         "return said if is_intact else None",
         "return said",
     ),
@@ -197,8 +197,8 @@ GUARDS = (
         'return torch.load(path, "cpu", weights_only=False)',
     ),
     Guard(
-        "lossguard/sources/readers/source_files.py",
-        "lossguard/sources/readers/test_source_files.py::a_link_out_of_the_folder",
+        "lossguard/sources/files/source_files.py",
+        "lossguard/sources/files/test_source_files.py::a_link_out_of_the_folder",
         "if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):",
         "if True:",
     ),

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from db import queries
 from lossguard.__main__ import main
-from monitor.ingestion import detection_state
+from monitor.ingestion.run_state import detection_state
 from tests.dashboard.serving import serving
 from tests.trainer.small import small_recipe
 from trainer.config import CheckpointConfig, ModelConfig, OptimizerConfig, Recipe

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.rooms import FOLDERS, ROOT, Rooms, rooms
 CONTRACTS: list[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
     "importlinter"
 ]["contracts"]
+PACKAGE_FILES = ("__init__", "__main__")
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
@@ -39,6 +41,12 @@ def test_the_children_of_a_folder_import_each_other_in_no_circle(folder: str) ->
 
 def test_the_sdk_has_at_most_14_children() -> None:
     assert len(rooms("lossguard").imports) <= 14
+
+
+def test_no_folder_has_more_than_12_modules() -> None:
+    modules = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if path.stem not in PACKAGE_FILES]
+    crowded = {folder: count for folder, count in Counter(path.parent for path in modules).items() if count > 12}
+    assert not crowded
 
 
 def test_a_circle_is_found_and_has_a_floor_for_each_of_its_children() -> None:

@@ -13,7 +13,7 @@ MAX_FILES = {
     "metric": 9,
     "order_into_guard": 30,
     "order_into_trainer": 36,
-    "report": 63,
+    "report": 62,
     "page": 43,
 }
 """Files of each way. A change that shortens a way lowers its number; none raises it."""

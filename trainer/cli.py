@@ -36,13 +36,13 @@ from trainer.lab.sweeps import SWEEPS
 from trainer.lab.training import Lab
 from trainer.pipeline import draw as draw_pipeline
 from trainer.pipeline import follow
-from trainer.ranks import process_group
-from trainer.reachability import check_collector
+from trainer.process.ranks import process_group
+from trainer.process.reachability import check_collector
+from trainer.process.signals import parse_signals
 from trainer.replay.incident import find_incident, run_folder, write_verdict
 from trainer.replay.record import read_record
 from trainer.replay.replay import replay as run_replay
 from trainer.replay.verdict import show_replay
-from trainer.signals import parse_signals
 from trainer.train import Job, train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)

@@ -9,10 +9,10 @@ from trainer.config import Recipe
 from trainer.data.batches import TokenBatches, bytes_per_token, open_batches
 from trainer.data.held_out import HeldOut
 from trainer.errors import UsageError, require
+from trainer.measurement.throughput import Throughput, peak_flops
 from trainer.model import GPT
-from trainer.ranks import local_rank, parallelize, rank_and_size
-from trainer.schedule import build_optimizer
-from trainer.throughput import Throughput, peak_flops
+from trainer.optimization.schedule import build_optimizer
+from trainer.process.ranks import local_rank, parallelize, rank_and_size
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -194,7 +194,8 @@ class Recipe:
     probe_every: int = 100
     """Steps between probes (distributions of the next token after fixed prompts); 0 for never."""
     probe_prompts: tuple[str, ...] = ()
-    """The prompts; the last token of each is the target. Empty: the prompts of trainer/probes.py (bytes only)."""
+    """The prompts; the last token of each is the target. Empty: the prompts of trainer/measurement/probes.py (bytes
+    only)."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lossguard
 from trainer.config import Recipe
-from trainer.throughput import Throughput
+from trainer.measurement.throughput import Throughput
 
 
 class Display:

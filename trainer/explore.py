@@ -21,7 +21,7 @@ from lossguard.torch import next_token
 from trainer.data.tokenizer import Tokenizer
 from trainer.errors import UsageError
 from trainer.model import GPT
-from trainer.provenance import load_model, load_tokenizer
+from trainer.process.provenance import load_model, load_tokenizer
 
 PORT = 8502
 MAX_PROMPT = 4000

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from trainer.data.batches import TokenBatches
 from trainer.data.windows import PADDING, Batch
 from trainer.errors import UsageError
-from trainer.ranks import local_part, rank_and_size
+from trainer.process.ranks import local_part, rank_and_size
 
 PATTERN = re.compile(r"(?P<kind>\w+)@(?P<step>\d+)(?:x(?P<count>[1-9]\d*))?")
 EXPONENT_TOP_BIT = 30  # of float32: changes 0.02 to 1e36

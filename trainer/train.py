@@ -20,7 +20,6 @@ from torch import nn
 
 import lossguard
 from lossguard.torch import Checkpoints, Gate, over_ranks, tokens_per_rank
-from trainer.checkpoint_place import checkpoint_place
 from trainer.components import Components, build_components
 from trainer.config import Recipe
 from trainer.data.held_out import HeldOut
@@ -28,18 +27,19 @@ from trainer.data.tokenizer import batch_text
 from trainer.data.windows import Batch
 from trainer.display import Display
 from trainer.errors import Stopped, UsageError
-from trainer.evaluation import HeldOutLoss, evaluate, perplexity
 from trainer.faults import FAULTS, Fault, FaultyBatches, StateFaults
+from trainer.measurement.evaluation import HeldOutLoss, evaluate, perplexity
+from trainer.measurement.probes import Probes
+from trainer.measurement.throughput import Throughput
 from trainer.model import GPT
-from trainer.objective import objective
-from trainer.probes import Probes
-from trainer.provenance import Provenance
-from trainer.ranks import local_batch
+from trainer.optimization.objective import objective
+from trainer.optimization.schedule import learning_rate, set_learning_rate
+from trainer.optimization.scheduled_sampling import training_inputs
+from trainer.process.checkpoint_place import checkpoint_place
+from trainer.process.provenance import Provenance
+from trainer.process.ranks import local_batch
+from trainer.process.signals import ExtraSignals
 from trainer.remedies import Knobs, register_remedies
-from trainer.schedule import learning_rate, set_learning_rate
-from trainer.scheduled_sampling import training_inputs
-from trainer.signals import ExtraSignals
-from trainer.throughput import Throughput
 
 MAX_EVALUATION_SECONDS = 300.0
 """An evaluation that takes longer hangs."""
@@ -80,7 +80,7 @@ class Job:
     on_step: Callable[[int, int, dict[str, float]], None] | None = None
     """Called after every step with the step, its batch index and its metrics."""
     signals: Sequence[str] = ()
-    """Signals to report beside the usual metrics, by their names in `trainer.signals`."""
+    """Signals to report beside the usual metrics, by their names in `trainer.process.signals`."""
     quiet: bool = False
     """Print nothing."""
 

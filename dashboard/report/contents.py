@@ -10,8 +10,7 @@ from dashboard.data.incident_window import IncidentWindow
 from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind
 from db.models import Incident, Intervention, Run
-from lossguard.vocabulary.gating import SKIPPED
-from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS, default_charts
+from lossguard.vocabulary.metrics import CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS, SKIPPED, default_charts
 from lossguard.vocabulary.states import IncidentState
 
 LATEST = "latest"

@@ -11,7 +11,8 @@ import jinja2
 from markupsafe import Markup
 
 from dashboard import formatting
-from dashboard.data import held_out, pending, tables
+from dashboard.data import pending, tables
+from dashboard.data.comparison import held_out
 from dashboard.data.facts import RunFacts
 from dashboard.figures.compute import compute_figure
 from dashboard.figures.curves import run_figure

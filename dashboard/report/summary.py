@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import tzinfo
 
 from dashboard import formatting
-from dashboard.data import held_out, pending
+from dashboard.data import pending
+from dashboard.data.comparison import held_out
 from dashboard.data.facts import Compute, Curve, RunFacts
 from dashboard.report.contents import ReportContents
 from db.goodput import rollback_costs

@@ -29,9 +29,8 @@ from db.models import (
 )
 from db.records.arms import TriedArm
 from db.records.step_notes import StepNote
-from lossguard.vocabulary.protocol import is_name, is_run_id
+from lossguard.vocabulary.protocol import is_name, is_run_id, plain_json
 from lossguard.vocabulary.states import INTERVENTIONS_UNDER_WAY, InterventionState, OrderState, RunState
-from lossguard.vocabulary.values import plain_json
 
 FORMAT = 1
 """Version of the form. It rises when a reader of the previous one would misread the object."""

@@ -10,8 +10,9 @@ from lossguard.vocabulary.errors import ConfigurationError
 
 MODULE_OF = {
     **{name: name for name in ("runs", "show", "incidents", "series", "tail")},
+    "export": "series",
     **dict.fromkeys(("approve", "reject", "rollback", "hold", "release", "note"), "steering"),
-    **{name: name for name in ("policy", "export", "launch")},
+    **{name: name for name in ("policy", "launch")},
     **dict.fromkeys(("import", "watch"), "sources"),
     **dict.fromkeys(("sync", "trim"), "spools"),
     **{name: name for name in ("doctor", "completion")},

@@ -6,7 +6,7 @@
         gate.step(loss, grad_norm)  # in place of optimizer.step()
 
 The verdict stays on the device: no step waits for it. The bounds follow from the steps before, whose values reach the
-host a block of steps late (`lossguard.vocabulary.gating`).
+host a block of steps late (`lossguard.guard.gate_bounds`).
 
 Shapes: K steps of a block; 2 signals, loss and gradient norm; 3 columns, the signals and the verdict.
 """
@@ -19,11 +19,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lossguard.guard.gate_bounds import DEVIATIONS, GateBounds
 from lossguard.guard.skipping import Skipping, skipping_for
 from lossguard.run.collectives import Scalar, is_sharded, num_ranks
 from lossguard.run.run import Run
 from lossguard.spool.device_scalars import HostCopy
-from lossguard.vocabulary.gating import DEVIATIONS, MAX_SKIPPED, SKIP_WINDOW, GateBounds
+from lossguard.vocabulary.metrics import MAX_SKIPPED, SKIP_WINDOW
 
 BLOCK = 8
 """Steps whose values go to the host in one copy. It is read a block later, when it has long arrived."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lossguard.guard.controller import Controller
 from lossguard.guard.data.source import BatchSource, Indexable
-from lossguard.vocabulary.gating import DEVIATIONS
+from lossguard.guard.gate_bounds import DEVIATIONS
 from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.protocol import is_step
 from lossguard.vocabulary.states import Arm, OrderKind

@@ -14,8 +14,8 @@ from lossguard.guard.checkpointer import tier_of
 from lossguard.guard.limits_in_force import LimitsInForce
 from lossguard.run.run import Run
 from lossguard.vocabulary.errors import LogOnce
+from lossguard.vocabulary.protocol import storable
 from lossguard.vocabulary.states import Tier
-from lossguard.vocabulary.values import storable
 from lossguard.vocabulary.wire import MAX_CHARACTERS, Answer, Question
 
 TEXT_SECONDS = 600.0

@@ -8,9 +8,8 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from lossguard.vocabulary.protocol import MAX_TEXT
+from lossguard.vocabulary.protocol import MAX_TEXT, storable
 from lossguard.vocabulary.secrets import mask_command
-from lossguard.vocabulary.values import storable
 
 
 def describe_environment() -> dict[str, Any]:

@@ -29,10 +29,11 @@ from lossguard.vocabulary.protocol import (
     MAX_SHORT_TEXT,
     checked_json,
     checked_step,
+    plain_json,
+    storable,
 )
 from lossguard.vocabulary.secrets import mask_json
 from lossguard.vocabulary.states import Refusal, RunState
-from lossguard.vocabulary.values import plain_json, storable
 
 
 class RecordingRun(SpooledRun):

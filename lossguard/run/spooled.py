@@ -17,8 +17,7 @@ from lossguard.spool.history import History
 from lossguard.spool.lines import Record
 from lossguard.spool.spool import ANNOUNCE_NO_CHANGE, INVALID_COUNT, RecordWriter, Spool, new_session
 from lossguard.vocabulary.errors import LogOnce
-from lossguard.vocabulary.gating import SKIPPED
-from lossguard.vocabulary.metrics import COUNTS, EVALUATION_SECONDS, PAUSE_SECONDS
+from lossguard.vocabulary.metrics import COUNTS, EVALUATION_SECONDS, PAUSE_SECONDS, SKIPPED
 from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.protocol import (
     EXPECT,
@@ -30,10 +29,13 @@ from lossguard.vocabulary.protocol import (
     checked_time,
     is_name,
     is_pause,
+    on_device,
+    plain,
+    plain_json,
+    storable,
 )
 from lossguard.vocabulary.source_facts import EVERY_STEP, SOURCE, SourceFacts
 from lossguard.vocabulary.states import OrderState, Refusal, SegmentReason
-from lossguard.vocabulary.values import on_device, plain, plain_json, storable
 from lossguard.vocabulary.wire import Answer, Probe, Question, RestorableTier
 
 SILENT_ASIDE = frozenset({"log_row", "log_event", "declare", "probe", "expect", "add_seconds"})

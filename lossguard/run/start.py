@@ -20,9 +20,17 @@ from lossguard.spool.folders import FolderLock, lock_folder, make_folder
 from lossguard.spool.spool import new_session
 from lossguard.spool.writer import WRITER_HEADER, Writer, writer_of
 from lossguard.vocabulary.errors import CollectorError, ConfigurationError, Conflict, LogOnce, logger
-from lossguard.vocabulary.protocol import MAX_SHORT_TEXT, MAX_TAGS, checked_json, is_name, is_run_id, is_step, is_text
+from lossguard.vocabulary.protocol import (
+    MAX_SHORT_TEXT,
+    MAX_TAGS,
+    checked_json,
+    is_name,
+    is_run_id,
+    is_step,
+    is_text,
+    plain_json,
+)
 from lossguard.vocabulary.secrets import MASK, mask_json
-from lossguard.vocabulary.values import plain_json
 
 # The lease: before a run is resumed, the collector says whether a process in another folder still writes it.
 

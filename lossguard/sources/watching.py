@@ -15,10 +15,10 @@ from lossguard.run.settings import Mode, Settings
 from lossguard.run.start import folder_of, record, storable_config
 from lossguard.sources import formats, positions
 from lossguard.sources.columns import Columns
+from lossguard.sources.files.line_format import name_of
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.names import NameMap
 from lossguard.sources.positions import Saved
-from lossguard.sources.readers.line_format import name_of
 from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.source_run import BadSource, parsing, run_id_of
 from lossguard.spool.spool import spools_in

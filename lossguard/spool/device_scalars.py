@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from lossguard.vocabulary.values import plain
+from lossguard.vocabulary.protocol import plain
 
 POLL_SECONDS = 0.001
 """Pause between two checks whether a device has computed a value."""

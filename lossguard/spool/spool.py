@@ -29,8 +29,7 @@ from lossguard.spool.device_scalars import PendingScalar
 from lossguard.spool.folders import lock_file, open_private
 from lossguard.spool.lines import Record, from_line, to_line
 from lossguard.vocabulary.errors import LogOnce
-from lossguard.vocabulary.gating import SKIPPED
-from lossguard.vocabulary.metrics import COUNTS
+from lossguard.vocabulary.metrics import COUNTS, SKIPPED
 from lossguard.vocabulary.protocol import (
     ARMS,
     CHECKPOINT_UNCERTIFIED,

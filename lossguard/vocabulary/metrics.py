@@ -15,6 +15,11 @@ from functools import lru_cache
 
 from lossguard.vocabulary.states import IncidentKind
 
+SKIPPED = "skipped"
+"""Metric by which a loop reports how many updates its optimizer did not take since the row before; absent: none."""
+MAX_SKIPPED, SKIP_WINDOW = 5, 50
+"""The cap: so many skipped updates within so many steps are no accident, but an incident."""
+
 
 class LogAxis(StrEnum):
     """When a chart of the metric has a logarithmic axis."""

@@ -11,7 +11,8 @@ from db.records import access
 from lossguard.vocabulary.protocol import LEVEL_ACCEPTED
 from lossguard.vocabulary.states import IncidentKind, RunState
 from monitor.detection import DetectionEngine, Effect, IllegalTransition
-from monitor.ingestion import detection_state, lease, runs
+from monitor.ingestion import lease, runs
+from monitor.ingestion.run_state import detection_state
 from monitor.problems import Problem, unknown
 from monitor.schemas import HoldIn, RollbackIn
 

@@ -14,7 +14,8 @@ from lossguard.vocabulary.states import Layer, RunState
 from monitor.detection.interventions import run_policy
 from monitor.detection.interventions.run_policy import DETECTION, Fields, Layers
 from monitor.detection.settings import DetectionSettings
-from monitor.ingestion import detection_state, run_policies, runs
+from monitor.ingestion import runs
+from monitor.ingestion.run_state import detection_state, run_policies
 from monitor.problems import Problem
 
 DETECTION_NAMES = frozenset(each.name for each in dataclasses.fields(DetectionSettings))

@@ -15,7 +15,7 @@ from db.lineage import StepRange
 from db.models import MlflowExperiment, MlflowRun, Run
 from db.steps.reader import read_blocks
 from lossguard.vocabulary.protocol import encode_number
-from monitor.ingestion.logged_run import LoggedMetric, LoggedRun
+from monitor.ingestion.run_state.logged_run import LoggedMetric, LoggedRun
 from monitor.ingestion.run_updates import RUN_NAME
 from monitor.mlflow_schemas import STATES
 from monitor.problems import Problem

@@ -21,16 +21,16 @@ from db import queries
 from db.lineage import source_of
 from db.steps import reader
 from lossguard.vocabulary.metrics import detector_inputs
+from lossguard.vocabulary.protocol import plain_json
 from lossguard.vocabulary.states import OrderKind
-from lossguard.vocabulary.values import plain_json
 from lossguard.vocabulary.wording import plural
 from monitor.backtesting.backtest import CurveError, backtest_file, backtest_rows
 from monitor.backtesting.comparison import comparison
 from monitor.cli import parameters
 from monitor.cli.store import exit_with, open_store
 from monitor.detection import DetectionSettings, Policy
-from monitor.ingestion import detection_state
 from monitor.ingestion.columns import detector_rows
+from monitor.ingestion.run_state import detection_state
 
 
 def backtest(

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from lossguard.vocabulary.values import plain_json
+from lossguard.vocabulary.protocol import plain_json
 from monitor.cli.store import exit_with, open_store
 from monitor.detection.scorecard import wording
 from monitor.detection.scorecard.scored_run import ScoredRun

@@ -12,8 +12,9 @@ from db.records import access, arms
 from lossguard.vocabulary.states import OrderKind, OrderState, Refusal
 from lossguard.vocabulary.wire import ArmsTried
 from monitor.detection import DetectionEngine, Effect
-from monitor.ingestion import detection_state, lease, orders, runs
+from monitor.ingestion import lease, orders, runs
 from monitor.ingestion.lease import Claim
+from monitor.ingestion.run_state import detection_state
 from monitor.problems import Problem, unknown
 from monitor.schemas import AnswerIn
 

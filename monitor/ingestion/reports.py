@@ -26,16 +26,17 @@ from lossguard.vocabulary.protocol import (
     REMEDY,
     SKIPPED_SAMPLE_RETURNED,
     is_pause,
+    plain_json,
 )
 from lossguard.vocabulary.states import SegmentReason
-from lossguard.vocabulary.values import plain_json
 from lossguard.vocabulary.wire import ArmsTried, Notice
 from monitor.detection import DetectionEngine, Effect
-from monitor.ingestion import answers, detection_state, lease, run_status
+from monitor.ingestion import answers, lease
 from monitor.ingestion.columns import StepColumns, decode, detector_row, detector_rows
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.orders import take_preflight
 from monitor.ingestion.run_cache import MAX_UNSAVED_ROWS, CachedRun
+from monitor.ingestion.run_state import detection_state, run_status
 from monitor.problems import among_damaged, bad_report
 from monitor.schemas import EventIn, ReportIn
 

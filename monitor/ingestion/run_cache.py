@@ -18,10 +18,11 @@ from db.models import Order, Run, RunStatus, Segment
 from db.steps import rollups, writer
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK, why_unguarded
 from monitor.detection import DetectionEngine, Effect
-from monitor.ingestion import detection_state, orders
-from monitor.ingestion.detection_state import SNAPSHOT_EVERY
-from monitor.ingestion.logged_run import LoggedRun
+from monitor.ingestion import orders
 from monitor.ingestion.orders import ProposedRollback
+from monitor.ingestion.run_state import detection_state
+from monitor.ingestion.run_state.detection_state import SNAPSHOT_EVERY
+from monitor.ingestion.run_state.logged_run import LoggedRun
 from monitor.problems import unknown
 
 MAX_UNSAVED_ROWS = 256

@@ -26,12 +26,13 @@ from lossguard.vocabulary.protocol import MAX_COUNT, checked_json
 from lossguard.vocabulary.secrets import mask_json
 from lossguard.vocabulary.source_facts import EVERY_STEP, SOURCE
 from lossguard.vocabulary.states import RunState, SegmentReason
-from monitor.ingestion import detection_state, lease, runs
+from monitor.ingestion import lease, runs
 from monitor.ingestion.lease import Claim
-from monitor.ingestion.logged_run import LoggedMetric, LoggedRun
 from monitor.ingestion.open_rows import OpenRow, Scalar, ScalarPlace
 from monitor.ingestion.reports import ReportResult, take_report
 from monitor.ingestion.run_cache import CachedRun, RunCache
+from monitor.ingestion.run_state import detection_state
+from monitor.ingestion.run_state.logged_run import LoggedMetric, LoggedRun
 from monitor.problems import Problem, among_damaged, run_not_found, unknown, without_retry
 from monitor.schemas import EventIn, ReportIn, SegmentIn
 

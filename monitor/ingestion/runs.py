@@ -8,11 +8,12 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.models import Order, Run, Segment
 from db.records import live_runs, policies
+from lossguard.vocabulary.protocol import plain_json
 from lossguard.vocabulary.secrets import mask_command_line, mask_json
 from lossguard.vocabulary.states import OrderKind, OrderState, RunState, SegmentReason
-from lossguard.vocabulary.values import plain_json
-from monitor.ingestion import detection_state, lease, orders, run_policies
+from monitor.ingestion import lease, orders
 from monitor.ingestion.lease import Claim
+from monitor.ingestion.run_state import detection_state, run_policies
 from monitor.problems import Problem, no_room, unknown
 from monitor.schemas import FinishIn, RunIn, SegmentIn
 

@@ -20,7 +20,7 @@ from db.store.leader import Lease
 from lossguard.vocabulary.protocol import NO_HEARTBEAT
 from monitor.detection.incidents.throughput_incidents import Sign, Silence
 from monitor.detection.throughput.durations import FIRST_SECONDS
-from monitor.ingestion import detection_state
+from monitor.ingestion.run_state import detection_state
 from monitor.leader.background import MayGoOn
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from db.store.engine import DIALECTS, reading
 from lossguard.vocabulary.metrics import BY_NAME, SIGNALS
 from lossguard.vocabulary.states import MAY_RECOVER, IncidentKind, IncidentState
 from monitor.detection.effects import INTERVENTION_TERMINAL
-from monitor.ingestion import run_policies, run_status
+from monitor.ingestion.run_state import run_policies, run_status
 from monitor.telemetry import preflight_metrics
 from monitor.telemetry.hardware_metrics import HardwareFamilies
 from monitor.telemetry.run_family import FamilyType, RunFamily, Samples, label, run_labels

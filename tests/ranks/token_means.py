@@ -19,7 +19,7 @@ from tests.ranks.saving import KINDS
 from tests.trainer.small import small_recipe
 from trainer.data.windows import Batch
 from trainer.faults import FaultyBatches
-from trainer.ranks import rank_and_size
+from trainer.process.ranks import rank_and_size
 from trainer.train import Job, train
 
 T, V, WIDTH = 6, 5, 4

@@ -8,7 +8,7 @@ import lossguard
 from lossguard.torch import Checkpoints
 from tests.trainer.small import small_recipe
 from trainer.display import Display
-from trainer.throughput import PeakFlops, Throughput
+from trainer.measurement.throughput import PeakFlops, Throughput
 
 METRICS = {"loss": 2.0, "grad_norm": 1.0, "log_z": 6.0, "lr": 1e-3, "step_seconds": 0.01}
 

@@ -9,7 +9,7 @@ from trainer.data.windows import PADDING, Windows
 from trainer.errors import UsageError
 from trainer.faults import FAULTS, NGRAM_TOKENS, Fault, FaultyBatches, StateFaults, parse_fault
 from trainer.model import GPT
-from trainer.schedule import build_optimizer
+from trainer.optimization.schedule import build_optimizer
 
 
 def test_a_fault_is_written_as_kind_step_and_count() -> None:

@@ -22,8 +22,8 @@ from trainer.drill.collector import release_holds, run_collector
 from trainer.drill.fault_results import FaultResult, LoggedStep, fault_results
 from trainer.drill.strategies import FixedPalm, SkipStep
 from trainer.errors import UsageError
-from trainer.evaluation import HeldOutLoss
 from trainer.faults import FAULTS, Fault
+from trainer.measurement.evaluation import HeldOutLoss
 from trainer.train import Job, train
 
 FIRST_FAULT = 300

@@ -28,7 +28,7 @@ from trainer.data.tokens import is_text
 from trainer.errors import UsageError
 from trainer.lab.results import print_table
 from trainer.lab.training import Lab
-from trainer.provenance import load_model
+from trainer.process.provenance import load_model
 from trainer.train import Job, train
 
 RECIPE = "drill"

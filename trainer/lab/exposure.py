@@ -18,11 +18,11 @@ from trainer.config import Recipe
 from trainer.data.batches import TokenBatches, open_batches
 from trainer.data.markov import MarkovChain, open_chain
 from trainer.errors import UsageError
-from trainer.exposure import ExposureBias, exposure_bias
 from trainer.lab.results import print_table
 from trainer.lab.training import Lab
+from trainer.measurement.exposure import ExposureBias, exposure_bias
 from trainer.model import GPT
-from trainer.scheduled_sampling import training_inputs
+from trainer.optimization.scheduled_sampling import training_inputs
 
 RECIPE = "markov"
 NUM_SEEDS = 3

@@ -19,7 +19,7 @@ from trainer.errors import UsageError
 from trainer.lab.plot import Axis, PlottedCurve, svg
 from trainer.lab.results import print_table
 from trainer.lab.training import Lab
-from trainer.objective import squared_error
+from trainer.optimization.objective import squared_error
 
 VOCAB_SIZE = 256
 PROBABILITIES = (0.0001, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999)

@@ -15,8 +15,8 @@ from trainer.errors import UsageError
 from trainer.lab.plot import Axis, PlottedCurve, svg
 from trainer.lab.results import grouped, print_table
 from trainer.lab.training import Lab
+from trainer.measurement.throughput import CHINCHILLA_RATIO
 from trainer.model import GPT, flops_per_token
-from trainer.throughput import CHINCHILLA_RATIO
 
 RECIPE = "drill"
 WIDTHS = (16, 24, 32, 40, 48)

@@ -16,10 +16,10 @@ from trainer.config import Recipe
 from trainer.data.batches import open_batches
 from trainer.data.ngram import NGram
 from trainer.data.tokens import characters_per_byte, is_text, open_shards
-from trainer.evaluation import perplexity
-from trainer.exposure import OwnContinuations, own_continuations
 from trainer.lab.results import grouped, means, print_table
 from trainer.lab.training import Lab
+from trainer.measurement.evaluation import perplexity
+from trainer.measurement.exposure import OwnContinuations, own_continuations
 from trainer.model import GPT
 
 SWITCHES = (
@@ -82,7 +82,7 @@ class LabResult:
     """Before clipping."""
     log_z: float
     own_continuations: OwnContinuations
-    """Excess of the model's own continuations of held-out text over the real ones (trainer/exposure.py)."""
+    """Excess of the model's own continuations of held-out text over the real ones (trainer/measurement/exposure.py)."""
     tokens_per_parameter: float
     """Chinchilla's optimum is about 20."""
     flops: float
@@ -91,7 +91,7 @@ class LabResult:
     tokens_per_second: float | None
     """Median over the run; None for a run of one step."""
     mfu: float | None
-    """Model FLOPs utilisation: see trainer/throughput.py."""
+    """Model FLOPs utilisation: see trainer/measurement/throughput.py."""
 
 
 def try_switches(lab: Lab) -> list[LabResult]:

@@ -14,8 +14,8 @@ from typing import Any
 
 from lossguard import ConfigurationError, SegmentReason, decode_number, read_spools
 from lossguard.torch import checkpoints_in
-from trainer.checkpoint_place import checkpoint_place
 from trainer.errors import UsageError
+from trainer.process.checkpoint_place import checkpoint_place
 
 SIGNALS = ("loss", "grad_norm", "log_z")
 MASKED = "***"

@@ -8,8 +8,8 @@ import streamlit as st
 from dashboard import formatting, url_state
 from dashboard.axes import AxisChoices, XAxis
 from dashboard.data import cached
+from dashboard.data.comparison.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.data.facts import RunFacts
-from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.data.store import StepsUnreadable
 from dashboard.views import chart, frame, run_picker
 from dashboard.views.compare import lines

@@ -14,8 +14,15 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
 from dashboard.axes import StepAxis
-from dashboard.data import cached, held_out
-from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS, HELD_OUT_METRICS, Difference, HeldOutCurve
+from dashboard.data import cached
+from dashboard.data.comparison import held_out
+from dashboard.data.comparison.held_out import (
+    HELD_OUT_DIFFERENCE,
+    HELD_OUT_LOSS,
+    HELD_OUT_METRICS,
+    Difference,
+    HeldOutCurve,
+)
 from dashboard.data.store import StepsUnreadable, database_url
 from dashboard.figures.component import PackedFigure, cached_figure
 from dashboard.figures.curves import MAX_POINTS_WITH_MARKERS, ChartOptions, draw_lines

@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard import formatting, url_state
 from dashboard.axes import XAxis
 from dashboard.data import run_list
-from dashboard.data.held_out import HELD_OUT_DIFFERENCE
+from dashboard.data.comparison.held_out import HELD_OUT_DIFFERENCE
 from dashboard.figures import component
 from dashboard.figures.component import PackedFigure
 from dashboard.figures.curves import ChartOptions

@@ -10,10 +10,17 @@ import streamlit as st
 
 from dashboard import formatting
 from dashboard.axes import XAxis
-from dashboard.data import cached, configurations, held_out
-from dashboard.data.configurations import Vocabulary
+from dashboard.data import cached
+from dashboard.data.comparison import configurations, held_out
+from dashboard.data.comparison.configurations import Vocabulary
+from dashboard.data.comparison.held_out import (
+    HELD_OUT_BITS_PER_BYTE,
+    HELD_OUT_LOSS,
+    HELD_OUT_LOSS_SE,
+    Difference,
+    HeldOutCurve,
+)
 from dashboard.data.facts import LatestValue
-from dashboard.data.held_out import HELD_OUT_BITS_PER_BYTE, HELD_OUT_LOSS, HELD_OUT_LOSS_SE, Difference, HeldOutCurve
 from dashboard.views.compare import lines
 from dashboard.views.compare.figure import UnreadableLine, Warnings, reading
 from dashboard.views.compare.lines import ComparedLine

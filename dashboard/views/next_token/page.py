@@ -6,9 +6,10 @@ In the URL: ?run=ID&probe=N&step=..&temperature=..&prompt=..
 import streamlit as st
 
 from dashboard import formatting, url_state
-from dashboard.data import cached, explorer
-from dashboard.data.explorer import ExplorerAnswer, ExplorerError
+from dashboard.data import cached
 from dashboard.data.facts import RunFacts
+from dashboard.data.trainer import explorer
+from dashboard.data.trainer.explorer import ExplorerAnswer, ExplorerError
 from dashboard.figures import component
 from dashboard.views import frame
 from dashboard.views.next_token import distribution, figure

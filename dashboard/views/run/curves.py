@@ -17,8 +17,7 @@ from dashboard.figures.component import PackedFigure, cached_figure
 from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.marks import Marks
 from dashboard.views import chart
-from lossguard.vocabulary.gating import SKIPPED
-from lossguard.vocabulary.metrics import default_charts
+from lossguard.vocabulary.metrics import SKIPPED, default_charts
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from dashboard.views import frame, operate, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.run import curves, incidents, notes, parts, record
 from dashboard.views.table import show_table
-from lossguard.vocabulary.gating import SKIPPED
 from lossguard.vocabulary.limits import limits_in
+from lossguard.vocabulary.metrics import SKIPPED
 from lossguard.vocabulary.protocol import IMPORTED, why_unguarded, why_unsaved
 from lossguard.vocabulary.states import IncidentState
 from lossguard.vocabulary.wording import never_restored

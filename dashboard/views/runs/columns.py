@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from dashboard.data.configurations import setting_text
+from dashboard.data.comparison.configurations import setting_text
 from dashboard.data.run_list import ListedRun
 from lossguard.vocabulary.run_search import settings_named, tags_of
 

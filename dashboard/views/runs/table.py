@@ -15,7 +15,7 @@ from urllib.parse import quote
 import streamlit as st
 
 from dashboard import formatting
-from dashboard.data.configurations import setting_text
+from dashboard.data.comparison.configurations import setting_text
 from dashboard.data.run_list import ListedRun
 from dashboard.figures.sparkline import points
 from dashboard.views.runs import selection

@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.data.lab_results import (
+from dashboard.data.trainer.lab_results import (
     ExposureRun,
     Gradients,
     PowerLaw,

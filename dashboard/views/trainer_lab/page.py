@@ -5,8 +5,8 @@ In the URL: ?results=..
 
 import streamlit as st
 
-from dashboard.data import lab_results_file
-from dashboard.data.lab_results_file import LabResultsError
+from dashboard.data.trainer import lab_results_file
+from dashboard.data.trainer.lab_results_file import LabResultsError
 from dashboard.figures import component
 from dashboard.figures.component import cached_figure
 from dashboard.views import frame

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.data.lab_results import ExposureRun, LabResults, ScalingRun, fit, sizes
+from dashboard.data.trainer.lab_results import ExposureRun, LabResults, ScalingRun, fit, sizes
 from dashboard.views.trainer_lab import figure, tables
 from db.cli.command_engine import as_typed_here
 

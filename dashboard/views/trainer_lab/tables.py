@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from dashboard import formatting
-from dashboard.data.lab_results import (
+from dashboard.data.trainer.lab_results import (
     AbilityRun,
     CalibrationRun,
     ExposureRun,

@@ -1,6 +1,9 @@
-"""`lossguard series`: metrics of a run as sparklines, or in buckets."""
+"""`lossguard series` and `lossguard export`: metrics of a run as sparklines or in buckets, and a run as a file."""
 
 import argparse
+import os
+import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,6 +22,8 @@ MAX_POINTS = 20_000
 MAX_DISCARDED = 3
 """Discarded branches that are named."""
 COLUMNS = ("first_step", "last_step", "min", "max", "mean", "first", "last", "count", "non_finite")
+FORMATS = ("parquet", "csv")
+"""Formats of an exported file."""
 Series = dict[str, list[Any]]
 
 
@@ -30,10 +35,19 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--to", dest="last", type=int, metavar="STEP", help="last step (default: the newest one)")
     parser.add_argument("--points", type=int, default=POINTS, metavar="N", help=f"buckets, about (default: {POINTS})")
     add_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=series)
+    parser = commands.add_parser("export", help="download a run as a file")
+    add_run(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="where to; - is standard output")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the ending of FILE; parquet without one")
+    add_options(parser)
+    parser.set_defaults(run=export)
 
 
-def run(options: argparse.Namespace) -> int:
+# series
+
+
+def series(options: argparse.Namespace) -> int:
     _check(options)
     with connected(options) as client:
         found = find(client, options.which_run)
@@ -131,3 +145,47 @@ def _draw(terminal: Terminal, name: str, series: Series) -> None:
     figures = "  ".join(f"{each} {number(found[each])}" for each in ("min", "max", "last"))
     num_bad = found["non_finite"]
     terminal.say(figures, Text(f"  NaN or infinite at {plural(num_bad, 'step')}" if num_bad else "", Style.RED))
+
+
+# export
+
+
+def export(options: argparse.Namespace) -> int:
+    kind = options.format or Path(options.output).suffix[1:] or FORMATS[0]
+    if kind not in FORMATS:
+        raise ConfigurationError(f"{options.output}: the file name must end in .parquet or .csv, or give --format")
+    to_stdout = options.output == "-"
+    if to_stdout and options.json:
+        raise ConfigurationError("--json would be mixed with the file: give another FILE than -")
+    with connected(options) as client:
+        run_id = find(client, options.which_run)["id"]
+        path = f"/runs/{run_id}/export?format={kind}"
+        if to_stdout:
+            client.download(path, sys.stdout.buffer)
+            return 0
+        num_bytes = _downloaded(client, path, Path(options.output))
+    if options.json:
+        print_json({"run": run_id, "file": options.output, "format": kind, "bytes": num_bytes})
+    else:
+        Terminal().say(f"{options.output}: {count(num_bytes)} bytes")
+    return 0
+
+
+def _downloaded(client: Client, path: str, target: Path) -> int:
+    """The bytes that were written; a regular file is there only once all of it has come."""
+    try:
+        if target.exists() and not target.is_file():  # a pipe or a device, which a file must not replace
+            with target.open("wb") as file:
+                return client.download(path, file)
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        with part.open("xb") as file:
+            try:
+                num_bytes = client.download(path, file)
+                file.close()  # what is left in its buffer may not fit the disk
+                part.replace(target)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+        return num_bytes
+    except OSError as problem:
+        raise CommandError(f"{target} cannot be written: {problem.strerror or problem}") from None

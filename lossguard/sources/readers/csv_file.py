@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from lossguard.sources.columns import Columns, Numbers, problem_of, step_of, time_of
+from lossguard.sources.files.line_format import LineFormat
 from lossguard.sources.readers import wandb_export
-from lossguard.sources.readers.line_format import LineFormat
 from lossguard.sources.rows import Row
 from lossguard.vocabulary.source_facts import SourceFacts
 from lossguard.vocabulary.wording import plural

@@ -9,6 +9,7 @@ from heapq import merge
 from pathlib import Path
 from typing import Any
 
+from lossguard.sources.files.source_files import files_below
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.names import NameMap
 from lossguard.sources.readers.event_records import (
@@ -24,7 +25,6 @@ from lossguard.sources.readers.event_records import (
     process_of,
     scalar_of,
 )
-from lossguard.sources.readers.source_files import files_below
 from lossguard.sources.rows import Row
 from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.vocabulary.errors import LogOnce

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from lossguard.sources.readers.source_files import files_below, lies_in, opened
+from lossguard.sources.files.source_files import files_below, lies_in, opened
 from lossguard.sources.source_run import needed
 from lossguard.vocabulary.errors import logger
 

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lossguard.sources.readers import sqlite_store
-from lossguard.sources.readers.source_files import files_below, lies_in, lines_of, read_beginning
+from lossguard.sources.files import sqlite_store
+from lossguard.sources.files.source_files import files_below, lies_in, lines_of, read_beginning
 from lossguard.sources.rows import Row, StoredScalar, joined
 from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.vocabulary.source_facts import SourceFacts, facts_of

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lossguard.sources.readers.parquet_file import batches, column_names, parquet_files_in
+from lossguard.sources.files.parquet_file import batches, column_names, parquet_files_in
 from lossguard.sources.rows import StoredScalar, joined
 from lossguard.sources.source_run import SourceRun
 from lossguard.vocabulary.states import RunState

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.sources.columns import number_of, time_of
+from lossguard.sources.files.sqlite_store import columns_of, opened, stores_in
 from lossguard.sources.readers.jsonl_file import flat
-from lossguard.sources.readers.sqlite_store import columns_of, opened, stores_in
 from lossguard.sources.rows import Row, StoredScalar, joined
 from lossguard.sources.source_run import SourceRun
 from lossguard.vocabulary.source_facts import facts_of

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.sources.columns import number_of, step_of
+from lossguard.sources.files.line_format import identity_of
+from lossguard.sources.files.source_files import files_below, read_beginning
 from lossguard.sources.joining import Joiner, PlacedRow
-from lossguard.sources.readers.line_format import identity_of
-from lossguard.sources.readers.source_files import files_below, read_beginning
 from lossguard.sources.rows import Row
 from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.vocabulary.source_facts import MAX_STRIDE, SourceFacts

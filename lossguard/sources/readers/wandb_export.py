@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.sources.columns import Columns, number_of, step_of, time_of
+from lossguard.sources.files.growing_file import MAX_LINE
+from lossguard.sources.files.line_format import COMMON_NAMES, beginning, files_in, identity_of
+from lossguard.sources.files.parquet_file import batches, column_names, num_rows, parquet_files_in
+from lossguard.sources.files.source_files import lines_of
 from lossguard.sources.readers import neptune_export
-from lossguard.sources.readers.growing_file import MAX_LINE
-from lossguard.sources.readers.line_format import COMMON_NAMES, beginning, files_in, identity_of
-from lossguard.sources.readers.parquet_file import batches, column_names, num_rows, parquet_files_in
-from lossguard.sources.readers.source_files import lines_of
 from lossguard.sources.rows import Row, StoredScalar, joined
 from lossguard.sources.source_run import SourceRun
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.sources.columns import number_of, step_of
-from lossguard.sources.readers.line_format import files_in, has_magic
-from lossguard.sources.readers.source_files import opened
+from lossguard.sources.files.line_format import files_in, has_magic
+from lossguard.sources.files.source_files import opened
 from lossguard.sources.rows import Row, StoredScalar, joined
 from lossguard.sources.source_run import BadSource, SourceRun, needed
 from lossguard.vocabulary.protocol import NON_FINITE, is_time

@@ -10,8 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from db import migrate
 from db.records.access import trail
 from lossguard.run.environment import versions
-from lossguard.vocabulary.protocol import MAX_TIME
-from lossguard.vocabulary.values import plain_json
+from lossguard.vocabulary.protocol import MAX_TIME, plain_json
 from monitor.api import auth, responses
 from monitor.api.auth import Client, Operator, Reader
 from monitor.api.dependencies import Now, ReadSession, Shared

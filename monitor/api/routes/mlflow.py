@@ -25,7 +25,7 @@ from monitor.api.auth import Principal, Reader, Reporter
 from monitor.api.dependencies import Claimed, Now, ReadSession, Shared, WriteSession
 from monitor.api.parsing import TypedJsonRoute
 from monitor.ingestion import run_updates, runs
-from monitor.ingestion.logged_run import LoggedMetric
+from monitor.ingestion.run_state.logged_run import LoggedMetric
 from monitor.ingestion.run_updates import RUN_NAME, RunUpdate
 from monitor.mlflow_schemas import (
     STATES,

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from lossguard.vocabulary.gating import MAX_SKIPPED, SKIP_WINDOW
-from lossguard.vocabulary.metrics import BY_NAME, is_advisory
+from lossguard.vocabulary.metrics import BY_NAME, MAX_SKIPPED, SKIP_WINDOW, is_advisory
 from lossguard.vocabulary.source_facts import SourceFacts
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident

@@ -20,15 +20,7 @@ from typing import Any
 from lossguard.vocabulary.states import Arm, OrderKind, Tier
 from lossguard.vocabulary.wording import plural
 from monitor.detection.interventions.belief import Belief, believe, explain, looks_like_damage, untried, worth
-from monitor.detection.interventions.decision import (
-    MIN_ARMS,
-    BatchOf,
-    Candidate,
-    Choice,
-    Decision,
-    Situation,
-    Tried,
-)
+from monitor.detection.interventions.decision import MIN_ARMS, BatchOf, Candidate, Choice, Decision, Situation, Tried
 from monitor.detection.interventions.restorable import RestorableStep
 from monitor.detection.interventions.rules import (
     HOPELESS_PROBABILITY,

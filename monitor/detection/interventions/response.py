@@ -27,13 +27,7 @@ from monitor.detection.interventions.intervention_tracker import (
     verification_step,
 )
 from monitor.detection.interventions.policies import decide
-from monitor.detection.interventions.restorable import (
-    BatchIndex,
-    RestorableStep,
-    Tiers,
-    restorable_steps,
-    thinned,
-)
+from monitor.detection.interventions.restorable import BatchIndex, RestorableStep, Tiers, restorable_steps, thinned
 from monitor.detection.interventions.rules import after_refusal, with_limits
 from monitor.detection.rows import Bools, Ints, Row, Rows
 from monitor.detection.scoring.detectors import DetectorSet

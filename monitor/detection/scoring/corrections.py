@@ -16,8 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from lossguard.vocabulary.gating import MAX_SKIPPED, SKIP_WINDOW, SKIPPED
-from lossguard.vocabulary.metrics import SIGNALS
+from lossguard.vocabulary.metrics import MAX_SKIPPED, SIGNALS, SKIP_WINDOW, SKIPPED
 from lossguard.vocabulary.source_facts import SourceFacts
 from monitor.detection.encoding import from_fields
 from monitor.detection.rows import Bools, Floats, Rows

@@ -24,15 +24,7 @@ import numpy as np
 
 from monitor.detection.encoding import dump_fields, load_fields
 from monitor.detection.rows import Bools, Floats, Ints
-from monitor.detection.scoring.baseline import (
-    CHUNK,
-    FALL_Z,
-    PREWHITENED,
-    WINDOW,
-    Baseline,
-    BaselineFit,
-    BaselineFits,
-)
+from monitor.detection.scoring.baseline import CHUNK, FALL_Z, PREWHITENED, WINDOW, Baseline, BaselineFit, BaselineFits
 from monitor.detection.scoring.drift import LevelDrift
 from monitor.detection.scoring.scored_rows import Scores
 from monitor.detection.scoring.signals import SignalParameters

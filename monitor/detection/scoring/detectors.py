@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lossguard.vocabulary.gating import SKIPPED
-from lossguard.vocabulary.metrics import is_advisory
+from lossguard.vocabulary.metrics import SKIPPED, is_advisory
 from lossguard.vocabulary.protocol import LEVEL_ACCEPTED
 from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from monitor.detection.encoding import pack, restore, unpack

@@ -8,8 +8,9 @@ from torch import nn
 
 import lossguard
 from lossguard.guard.gate import BLOCK
+from lossguard.guard.gate_bounds import MIN_VALUES
 from lossguard.torch import Checkpoints, Gate
-from lossguard.vocabulary.gating import MAX_SKIPPED, MIN_VALUES
+from lossguard.vocabulary.metrics import MAX_SKIPPED
 from tests.lossguard.scripted import ScriptedRun, rollback
 
 KNOWN = MIN_VALUES + 3 * BLOCK

@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 import lossguard
 from lossguard import Order
 from lossguard.hf import guard
-from lossguard.vocabulary.values import plain
+from lossguard.vocabulary.protocol import plain
 from tests.lossguard.scripted import ScriptedRun
 
 VOCABULARY, LENGTH = 32, 12

@@ -11,7 +11,7 @@ from db.store.engine import reading
 from lossguard.vocabulary.protocol import API, ARMS
 from lossguard.vocabulary.states import Arm, IncidentKind
 from lossguard.vocabulary.wire import ArmResult, ArmsTried
-from monitor.ingestion import detection_state
+from monitor.ingestion.run_state import detection_state
 from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import noise, obey, train_until_nan
 

@@ -11,8 +11,8 @@ from db import queries
 from db.models import DetectionState, Run
 from db.store.engine import reading, writing
 from lossguard.vocabulary.protocol import API
-from monitor.ingestion import detection_state
 from monitor.ingestion.run_cache import MAX_REPLAYED_ROWS, MAX_UNSAVED_ROWS, RunCache
+from monitor.ingestion.run_state import detection_state
 from monitor.problems import Problem
 from monitor.settings import Settings
 from tests.monitor.client import NOW, Clock, Pair, TestClient, Trainer, collector, writer

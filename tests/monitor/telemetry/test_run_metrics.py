@@ -12,7 +12,7 @@ from db.goodput.accounting import TimeCause
 from db.records import policies
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import API, IMPORTED, SPOOL_HEADER
-from monitor.ingestion.run_status import PEAK_WINDOW_SECONDS
+from monitor.ingestion.run_state.run_status import PEAK_WINDOW_SECONDS
 from tests.monitor.client import NOW, Clock, TestClient, Trainer, collector
 from tests.monitor.scenarios import pause_event
 

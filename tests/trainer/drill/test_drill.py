@@ -11,20 +11,11 @@ from lossguard import Run
 from tests import fork_server
 from tests.trainer.command import environment
 from tests.trainer.small import small_recipe
-from trainer.drill.drill import (
-    FAULT_INTERVAL,
-    FIRST_FAULT,
-    KINDS,
-    DrillResult,
-    plan,
-    run_strategy,
-    succeeded,
-    summary,
-)
+from trainer.drill.drill import FAULT_INTERVAL, FIRST_FAULT, KINDS, DrillResult, plan, run_strategy, succeeded, summary
 from trainer.drill.fault_results import FaultResult
 from trainer.errors import Stopped
-from trainer.evaluation import HeldOutLoss
 from trainer.faults import FAULTS, Fault
+from trainer.measurement.evaluation import HeldOutLoss
 from trainer.train import Job
 
 

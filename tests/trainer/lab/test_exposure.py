@@ -8,10 +8,10 @@ from lossguard.vocabulary.wording import Estimate
 from trainer.cli import app
 from trainer.config import Recipe
 from trainer.data.markov import MarkovChain
-from trainer.exposure import ExposureBias
 from trainer.lab import exposure
 from trainer.lab.exposure import WAYS, TrainedModel, compare_ways
 from trainer.lab.training import Lab
+from trainer.measurement.exposure import ExposureBias
 
 SMALL = ["model.layers=1", "model.heads=2", "model.width=16", "model.context=8", "data.batch_size=4", "device=cpu"]
 

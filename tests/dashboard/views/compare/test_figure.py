@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dashboard.axes import PLAIN_STEPS, StepAxis
-from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
+from dashboard.data.comparison.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.figures.curves import ChartOptions
 from dashboard.views.compare.figure import OverlayLine, overlay_figure
 from dashboard.views.compare.lines import line_style

@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 from dashboard.axes import XAxis
-from dashboard.data.configurations import Vocabulary
+from dashboard.data.comparison.configurations import Vocabulary
+from dashboard.data.comparison.held_out import Difference
 from dashboard.data.facts import LatestValue
-from dashboard.data.held_out import Difference
 from dashboard.views.compare.tables import LineResult, result_table
 
 

@@ -3,8 +3,9 @@
 import pytest
 import sqlalchemy as sa
 
-from dashboard.data import cached, explorer
-from dashboard.data.explorer import ExplorerAnswer
+from dashboard.data import cached
+from dashboard.data.trainer import explorer
+from dashboard.data.trainer.explorer import ExplorerAnswer
 from db import commands
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import PROBE

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.data.lab_results_file import parse
+from dashboard.data.trainer.lab_results_file import parse
 from dashboard.figures import component
 from dashboard.views.trainer_lab.sections import sections
 from tests.dashboard.views.trainer_lab.results import SIZE, SWEEPS, lines

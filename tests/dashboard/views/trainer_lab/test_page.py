@@ -2,7 +2,7 @@
 
 import pytest
 
-from dashboard.data import lab_results_file
+from dashboard.data.trainer import lab_results_file
 from dashboard.figures.compute import PUBLISHED
 from dashboard.views.trainer_lab.sections import sections
 from tests.dashboard.app_content import figures

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dashboard.data.lab_results_file import parse, shipped
+from dashboard.data.trainer.lab_results_file import parse, shipped
 from dashboard.views.trainer_lab.sections import command, sections
 from tests.dashboard.views.trainer_lab.results import SIZE, SWITCH, lines
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dashboard.data.lab_results import LabResults
-from dashboard.data.lab_results_file import parse, shipped
+from dashboard.data.trainer.lab_results import LabResults
+from dashboard.data.trainer.lab_results_file import parse, shipped
 from dashboard.figures.compute import PUBLISHED
 from dashboard.views.trainer_lab import tables
 from tests.dashboard.views.trainer_lab.results import SWEEPS, lines

@@ -9,13 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from lossguard.checkpoints.state import generators
-from lossguard.guard.data.loaders import (
-    EpochOrders,
-    changed_generators,
-    own_generators,
-    parts_of,
-    refuse_without_order,
-)
+from lossguard.guard.data.loaders import EpochOrders, changed_generators, own_generators, parts_of, refuse_without_order
 from lossguard.torch import MicroBatches
 
 

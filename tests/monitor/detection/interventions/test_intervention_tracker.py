@@ -5,12 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lossguard.vocabulary.states import InterventionState, OrderKind
-from monitor.detection import (
-    INTERVENTION_TRANSITIONS,
-    IllegalTransition,
-    InterventionChanged,
-    InterventionEvent,
-)
+from monitor.detection import INTERVENTION_TRANSITIONS, IllegalTransition, InterventionChanged, InterventionEvent
 from monitor.detection.interventions.decision import Decision
 from monitor.detection.interventions.intervention_tracker import InterventionTracker
 

@@ -8,13 +8,7 @@ import pytest
 
 from lossguard import Limits
 from lossguard.vocabulary.states import Outcome
-from monitor.detection import (
-    DetectionEngine,
-    IllegalTransition,
-    IncidentChanged,
-    InterventionChanged,
-    Policy,
-)
+from monitor.detection import DetectionEngine, IllegalTransition, IncidentChanged, InterventionChanged, Policy
 from tests.monitor.detection.runs import EffectLog, Trainer, begun, detected, healthy, orders, rows_of, spiked
 
 AUTO = Policy(mode="auto", name="palm")  # type: ignore[arg-type]

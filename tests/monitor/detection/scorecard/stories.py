@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from db.scorecard import ScorecardRun, StoredIncident, StoredSegment
+from lossguard.vocabulary.protocol import plain_json
 from lossguard.vocabulary.states import IncidentKind, IncidentState, InterventionState, OrderKind, Outcome
-from lossguard.vocabulary.values import plain_json
 from monitor.detection import Incident, Intervention
 from monitor.detection.effects import Proposal
 from monitor.detection.scorecard.scored_run import ScoredRun, ScoredSite, is_scored, score_run

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossguard.vocabulary.gating import MAX_SKIPPED, SKIP_WINDOW
+from lossguard.vocabulary.metrics import MAX_SKIPPED, SKIP_WINDOW
 from lossguard.vocabulary.source_facts import SourceFacts
 from lossguard.vocabulary.states import IncidentKind, OrderKind
 from monitor.detection import DetectionEngine, InterventionChanged, Policy, Rows

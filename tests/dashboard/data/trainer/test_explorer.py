@@ -1,0 +1,70 @@
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from dashboard.data.trainer import explorer
+from dashboard.data.trainer.explorer import ExplorerError
+
+PROBE = {
+    "prompt": "ab", "target": "c", "tokens": ["c", "d"], "log_probabilities": [-0.1, -2.4],
+    "target_log_probability": -0.1, "rest": {"count": 0, "log_probability": None},
+}  # fmt: skip
+
+
+class Answering(BaseHTTPRequestHandler):
+    answer: tuple[int, Any] = (200, {})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, body = self.answer
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Answering]]:
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        monkeypatch.setenv("LOSSGUARD_EXPLORER_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        yield Answering
+        server.shutdown()
+
+
+def test_each_checkpoint_answers_with_a_probe(answering: type[Answering]) -> None:
+    answering.answer = (200, {"models": [{"name": "one", "probe": PROBE}, {"name": "two", "probe": PROBE}]})
+    first, second = explorer.ask("abc")
+    assert (first.name, second.name, first.probe.target) == ("one", "two", "c")
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ((400, {"error": "The prompt is too short."}), "The prompt is too short."),
+        ((500, b"<html>"), "The prompt was refused."),
+        ((200, b"<html>"), "none of this release"),
+        ((200, {"models": [{"name": "one", "probe": {}}]}), "none of this release"),
+        ((200, {"models": []}), "none of this release"),
+    ],
+)
+def test_without_an_answer_there_is_a_sentence(
+    answering: type[Answering], answer: tuple[int, Any], sentence: str
+) -> None:
+    answering.answer = answer
+    with pytest.raises(ExplorerError, match=sentence):
+        explorer.ask("abc")
+
+
+def test_nobody_there_is_said_with_the_command_that_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSSGUARD_EXPLORER_URL", "http://127.0.0.1:9")
+    with pytest.raises(ExplorerError, match="trainer explore CHECKPOINT"):
+        explorer.ask("abc")
