@@ -1,11 +1,18 @@
-"""The element of a picture holds the values of a figure, and nothing that a person wrote leaves it."""
+"""The parts of a report are of bounded size, and nothing that a person wrote leaves its element."""
 
 import json
+from datetime import UTC
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pandas as pd
+import pytest
 
 from dashboard.data.facts import Curve
 from dashboard.figures.curves import run_figure
 from dashboard.figures.marks import Marks
-from dashboard.report.parts import picture
+from dashboard.report.contents import ReportContents, ReportLimits
+from dashboard.report.parts import bounded_table, picture
 from db.models import Event
 from db.queries import Series
 
@@ -22,3 +29,13 @@ def test_a_name_that_people_chose_ends_neither_the_element_nor_its_label() -> No
     assert (opening.count("<"), opening.count('"'), end) == (1, 8, "</div>")
     assert "<" not in content
     assert json.loads(content)["layout"]["height"] > 100
+
+
+@pytest.mark.parametrize(("limits", "rows"), [({"max_rows": 3}, 3), ({"max_table_letters": 8}, 2)])
+def test_a_table_ends_at_the_limits_of_the_report_and_says_how_many_rows_it_leaves_out(
+    limits: dict[str, Any], rows: int
+) -> None:
+    frame = pd.DataFrame({"metric": ["loss"] * 5})
+    contents = cast("ReportContents", SimpleNamespace(limits=ReportLimits(**limits), zone=UTC))
+    table = bounded_table(frame, contents)
+    assert (len(table.rows), table.num_omitted) == (rows, 5 - rows)

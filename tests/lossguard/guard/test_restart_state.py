@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,19 @@ def test_nothing_after_the_ordered_step_and_nothing_discarded_is_loaded(
     assert not any(map(after.may_load, discarded | {step for step in on_disk if step > 20}))
     assert state.refused() == RestartState(discarded=discarded)
     assert all(map(after.written_anew(range(51)).may_load, on_disk))
+
+
+def test_the_state_has_reached_the_disk_before_it_replaces_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, new = RestartState(discarded=frozenset({10})), RestartState(discarded=frozenset({10, 20}))
+    kept.save(tmp_path)
+    flushed: list[tuple[int, RestartState]] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: flushed.append((os.fstat(fd).st_ino, RestartState.read(tmp_path, History())))
+    )
+    new.save(tmp_path)
+    assert flushed == [((tmp_path / STATE_FILE).stat().st_ino, kept)]
 
 
 def test_an_order_that_the_history_has_answered_counts_as_executed(tmp_path: Path) -> None:
