@@ -128,6 +128,7 @@ class Guard(Controller):
             self.close()
         finally:
             self.abandon()
+            source.close()
 
     def _rollback_to_come(self) -> Order | None:
         """The order that the next boundary will carry out, if it is a rollback."""

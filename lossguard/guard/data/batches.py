@@ -141,6 +141,16 @@ class MicroBatches:
         leave(self._opened)
         self._iterator, self._opened, self._ahead = iter(()), None, []
 
+    def end(self) -> None:
+        """Give up the iterator, and end the workers that persist.
+
+        The garbage collector would close their queues first, and then wait five seconds for each worker.
+        """
+        self.close()
+        for loader in (self.loader, self._lasting):
+            end_workers(loader)
+        self._has_workers = False
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a new process cannot know, in plain values."""
         state: dict[str, Any] = {"length": self.length, "accumulate": self.accumulate}

@@ -97,6 +97,11 @@ class BatchSource:
             leave_out(since, index)
         return self._batches[place]
 
+    def close(self) -> None:
+        """End the workers of a loader, whose batches can still be read."""
+        if (micro_batches := getattr(self._batches, "micro_batches", None)) is not None:
+            micro_batches.end()
+
 
 def _by_index(data: Any) -> Any:
     torch_data: Any = sys.modules.get("torch.utils.data")

@@ -1,5 +1,6 @@
 """A skip leaves out samples in every kind of data that loops really have: faults are tied to samples."""
 
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,11 @@ def test_no_skipped_sample_is_trained_again(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_WORKERS)
-def test_with_workers_too(name: str, tmp_path: Path) -> None:
-    check(train(tmp_path, WITH_WORKERS[name]))
+def test_with_workers_too_and_they_end_with_the_loop(name: str, tmp_path: Path) -> None:
+    others = set(multiprocessing.active_children())
+    trained = train(tmp_path, WITH_WORKERS[name])
+    assert set(multiprocessing.active_children()) <= others, "the garbage collector would wait five seconds for each"
+    check(trained)
 
 
 @pytest.mark.slow
