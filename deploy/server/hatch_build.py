@@ -10,7 +10,7 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 FOLDERS = ("lossguard_server", "monitor", "db", "dashboard", "trainer")
 """Folders of the repository, which are packages of the wheel."""
 MEASUREMENTS = "dashboard/data/measurements"
-"""Where dashboard.data.trainer.lab_results_file looks for the results behind docs/lesson.md in an installed package."""
+"""Folder of the results behind docs/lesson.md in an installed package; lab_results_file of the dashboard reads it."""
 EXTRAS = ("monitor", "db", "dashboard")
 """Of the repository's project: what the server depends on."""
 

@@ -18,7 +18,7 @@ from lossguard.vocabulary.states import IncidentKind
 SKIPPED = "skipped"
 """Metric by which a loop reports how many updates its optimizer did not take since the row before; absent: none."""
 MAX_SKIPPED, SKIP_WINDOW = 5, 50
-"""The cap: so many skipped updates within so many steps are no accident, but an incident."""
+"""The cap: number of skipped updates, within this many steps, that are no accident but an incident."""
 
 
 class LogAxis(StrEnum):

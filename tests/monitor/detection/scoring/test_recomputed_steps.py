@@ -67,7 +67,7 @@ def test_losses_that_all_differ_by_the_noise_or_more_are_a_mismatch_in_the_first
 
 @pytest.mark.parametrize(("noise", "least"), [(0.01, 995), (0.02, 1000), (0.3, 1000)])
 def test_other_batches_are_a_mismatch_in_the_first_replay(noise: float, least: int) -> None:
-    """Of 1,000: at a noise near the tolerance, other batches may have the recorded losses by chance."""
+    """`least` of 1,000 pairs: at a noise near the tolerance, other batches may have the recorded losses by chance."""
     drawn = [rows(noisy(seed, noise=noise)) for seed in range(1001)]
     assert sum(verdict_of(*pair, noise=noise).is_mismatch() for pair in pairwise(drawn)) >= least
 
