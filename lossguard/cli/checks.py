@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
@@ -14,6 +14,7 @@ from lossguard.client.client import Client
 from lossguard.guard.limits_in_force import CLOCK_TOLERANCE, KILL_FILE, LIMITS_FILE, VARIABLE
 from lossguard.run.environment import versions
 from lossguard.run.settings import Mode, Settings
+from lossguard.spool.folders import paths_below
 from lossguard.spool.spool_reader import acknowledged, is_delivered
 from lossguard.vocabulary.errors import CollectorError, ConfigurationError, Unauthorised
 from lossguard.vocabulary.limits import Limits
@@ -171,13 +172,8 @@ def _disk(left: int) -> Check:
     return warning("disk", sentence, mend) if left < LITTLE else ok("disk", sentence)
 
 
-def _below(directory: Path, pattern: str) -> Iterable[Path]:
-    """The files of this name in a folder that this user may look into."""
-    return directory.rglob(pattern) if os.path.isdir(directory) else ()
-
-
 def _spools(directory: Path) -> Check:
-    waiting = [path for path in _below(directory, "*.spool") if not is_delivered(path)]
+    waiting = [path for path in paths_below(directory, "*.spool") if not is_delivered(path)]
     if not waiting:
         return ok("spools", "everything that was recorded here is delivered")
     runs = sorted({path.parent.name for path in waiting})
@@ -196,10 +192,10 @@ def _waiting_bytes(spool: Path) -> int:
 def _limits(directory: Path, environment: Mapping[str, str]) -> Iterator[Check]:
     if given := environment.get(VARIABLE):
         yield _parsed(VARIABLE, lambda: given)
-    for path in _below(directory, LIMITS_FILE):
+    for path in paths_below(directory, LIMITS_FILE):
         if path.is_file():
             yield _parsed(str(path), lambda path=path: path.read_text(encoding="utf-8", errors="replace"))  # type: ignore[misc]
-    for path in _below(directory, KILL_FILE):
+    for path in paths_below(directory, KILL_FILE):
         mend = f"delete {path} once it is to carry them out again"
         yield warning("orders", f"the run {path.parent.name} carries out no orders", mend)
 

@@ -1,10 +1,12 @@
 """Folders and files that only their owner may read, and the lock of a folder that one process writes."""
 
 import errno
+import fnmatch
 import json
 import os
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -39,6 +41,15 @@ def make_folder(path: Path) -> None:
 def open_private(path: str, flags: int) -> int:
     """An `opener` for `open`: a file that it creates is its owner's alone."""
     return os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
+
+
+def paths_below(folder: Path, pattern: str) -> Iterator[Path]:
+    """Yield what fits a pattern in a folder and its subfolders, and is no folder itself.
+
+    A run may write there: subfolders that vanish meanwhile, and those that may not be read, are passed over.
+    """
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in fnmatch.filter(names, pattern))
 
 
 # The lock of a file, and that of a folder, so that two processes do not write it at once.

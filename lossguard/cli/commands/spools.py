@@ -14,6 +14,7 @@ from lossguard.delivery.sender import Sender
 from lossguard.run.settings import Settings
 from lossguard.spool import archive
 from lossguard.spool.archive import Keep
+from lossguard.spool.folders import paths_below
 from lossguard.spool.spool import session_of, spools_in
 from lossguard.spool.spool_reader import acknowledged, is_delivered
 from lossguard.spool.writer import DELIVERS, known_writer
@@ -49,7 +50,7 @@ def add_to(commands: Any) -> None:
 
 def _runs_in(directory: Path) -> list[Path]:
     """The folders with spools or with what was made of them. Raises ConfigurationError where there are none."""
-    runs = {path.parent for pattern in ("*.spool", "*.control") for path in directory.rglob(pattern)}
+    runs = {path.parent for pattern in ("*.spool", "*.control") for path in paths_below(directory, pattern)}
     if not runs:
         raise ConfigurationError(f"there are no spools in {directory}")
     return sorted(runs)

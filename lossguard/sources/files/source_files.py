@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lossguard.sources.source_run import BadSource
+from lossguard.spool.folders import paths_below
 from lossguard.vocabulary.errors import LogOnce
 
 MAX_FILES = 100_000
@@ -21,7 +22,7 @@ def files_below(folder: Path, pattern: str = "*", *, deep: bool = True) -> list[
 
     Raises BadSource for more than MAX_FILES entries.
     """
-    entries = folder.rglob(pattern) if deep else folder.glob(pattern)
+    entries = paths_below(folder, pattern) if deep else folder.glob(pattern)
     found = list(islice(entries, MAX_FILES + 1))
     if len(found) > MAX_FILES:
         raise BadSource(f"{folder} holds more than {MAX_FILES:,} files: name the folders in it one by one")

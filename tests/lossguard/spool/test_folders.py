@@ -2,6 +2,7 @@ import errno
 import fcntl
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from lossguard import ConfigurationError
-from lossguard.spool.folders import LOCK_FILE, lock_folder, make_folder, open_private
+from lossguard.spool.folders import LOCK_FILE, lock_folder, make_folder, open_private, paths_below
 from lossguard.spool.writer import this_process
 
 
@@ -36,6 +37,17 @@ def test_a_new_file_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> No
     finally:
         os.umask(before)
     assert mode(tmp_path / "file") == "0o600"
+
+
+def test_a_folder_that_vanishes_while_files_are_looked_for_is_passed_over(tmp_path: Path) -> None:
+    files = [tmp_path / "1.spool", tmp_path / "gone" / "2.spool", tmp_path / "kept" / "deep" / "3.spool"]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    found = paths_below(tmp_path, "*.spool")
+    assert next(found) == files[0]
+    shutil.rmtree(tmp_path / "gone")
+    assert list(found) == files[2:]
 
 
 HOLD = """
