@@ -336,6 +336,7 @@ def test_a_chart_is_zoomed_and_changed_and_its_link_shows_another_person_the_sam
 STRIP = ".lossguard-axis.shown"
 
 
+@pytest.mark.system
 def test_a_chart_becomes_a_picture_and_a_file_fills_the_screen_and_keeps_its_axis_in_sight(
     page: Page, site: str, tmp_path: Path
 ) -> None:
@@ -376,6 +377,7 @@ def test_a_chart_becomes_a_picture_and_a_file_fills_the_screen_and_keeps_its_axi
     expect(strip).to_have_count(0)
 
 
+@pytest.mark.system
 def test_a_keyboard_reaches_every_control_and_quick_keys_never_clear_the_chart(page: Page, site: str) -> None:
     page.goto(f"{site}/run?run=one&x=Time")
     before = drawn(page)
@@ -420,6 +422,7 @@ def without_zoom(message: bytes) -> bytes | None:
     return without
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_a_refresh_that_crosses_a_zoom_does_not_undo_it(page: Page, site: str, is_lost: bool) -> None:
     """The chart asks again for a zoom that never arrived, and ignores what was asked before it."""
@@ -457,6 +460,7 @@ def test_a_refresh_that_crosses_a_zoom_does_not_undo_it(page: Page, site: str, i
     page.wait_for_url("**steps=*")
 
 
+@pytest.mark.system
 def test_a_figure_that_arrives_after_a_newer_one_changes_nothing(page: Page, site: str) -> None:
     page.goto(f"{site}/run?run=one")
     whole = drawn(page)
@@ -572,6 +576,7 @@ def test_runs_are_found_sorted_selected_and_saved_then_archived_and_one_reported
 SCROLLED = "document.querySelector('[data-testid=stMain]').scrollTop"
 
 
+@pytest.mark.system
 def test_back_returns_to_the_list_as_it_was_and_a_box_on_the_page_of_a_run_shows_another(page: Page, site: str) -> None:
     page.set_viewport_size({"width": 1000, "height": 500})
     page.goto(f"{site}/?project=sweep&sort=by+name")
@@ -782,33 +787,36 @@ def test_people_log_in_act_as_their_groups_may_and_the_audit_trail_has_their_nam
         environment = {"LOSSGUARD_URL": collector, "LOSSGUARD_DASHBOARD_LOGIN": str(file)}
         with dashboard(str(engine.url), port, **environment) as served:
 
-            def logged_in(name: str) -> Page:
-                page = browser.new_context(viewport=LAPTOP).new_page()
-                page.goto(served.url)
-                expect(page.get_by_text("Log in to see the runs.")).to_be_visible()
-                assert page.get_by_text("guarded").count() == 0
-                click(page, "Log in")
-                page.get_by_role("button", name=name).or_(page.get_by_text(name, exact=False)).first.click()
-                return page
+            @contextmanager
+            def logged_in(name: str) -> Iterator[Page]:
+                with browser.new_context(viewport=LAPTOP) as context:
+                    page = context.new_page()
+                    page.goto(served.url)
+                    expect(page.get_by_text("Log in to see the runs.")).to_be_visible()
+                    assert page.get_by_text("guarded").count() == 0
+                    click(page, "Log in")
+                    page.get_by_role("button", name=name).or_(page.get_by_text(name, exact=False)).first.click()
+                    yield page
 
             values = f"{served.url}/lossguard/values/a"
-            assert browser.new_context().request.get(values).status == 401
-            page = logged_in("ron")
-            expect(page.get_by_text("guarded").first).to_be_visible()
-            page.goto(f"{served.url}/run?run=guarded")
-            expect(open_dialog(page, "Edit").get_by_text("Token with the scope")).to_be_visible()
-            assert page.context.request.get(values).status == 404
-            page = logged_in("ada")
-            expect(page.get_by_text("Ada L\u00f6w <ada@\u2060example.org>")).to_be_visible()
-            page.goto(f"{served.url}/incident?run=guarded")
-            open_dialog(page, "Roll back manually")
-            confirm(page, "Roll back")
-            expect(page.get_by_text("Rollback to step 500 ordered.")).to_be_visible()
-            with reading(engine) as session:
-                assert access.trail(session)[0].who == "Ada L\u00f6w <ada@example.org> (token anybody)"
-            page = logged_in("eve")
-            expect(page.get_by_text("none of your groups may read here")).to_be_visible()
-            assert page.context.request.get(values).status == 403
+            with browser.new_context() as context:
+                assert context.request.get(values).status == 401
+            with logged_in("ron") as page:
+                expect(page.get_by_text("guarded").first).to_be_visible()
+                page.goto(f"{served.url}/run?run=guarded")
+                expect(open_dialog(page, "Edit").get_by_text("Token with the scope")).to_be_visible()
+                assert page.context.request.get(values).status == 404
+            with logged_in("ada") as page:
+                expect(page.get_by_text("Ada L\u00f6w <ada@\u2060example.org>")).to_be_visible()
+                page.goto(f"{served.url}/incident?run=guarded")
+                open_dialog(page, "Roll back manually")
+                confirm(page, "Roll back")
+                expect(page.get_by_text("Rollback to step 500 ordered.")).to_be_visible()
+                with reading(engine) as session:
+                    assert access.trail(session)[0].who == "Ada L\u00f6w <ada@example.org> (token anybody)"
+            with logged_in("eve") as page:
+                expect(page.get_by_text("none of your groups may read here")).to_be_visible()
+                assert page.context.request.get(values).status == 403
 
 
 TICKS = f"[...document.querySelectorAll('{FIGURE} .ytick text')].map(each => each.textContent)"
