@@ -200,6 +200,8 @@ Path = tuple[str, ...]
 PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 """Types of values that need no copy: most of an optimizer's state by number."""
 
+NUMBERS = frozenset({int, float, bool})
+
 
 def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Yield each value in a state with its path."""
@@ -214,7 +216,7 @@ def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def rebuilt(value: Any, change: Callable[[Path, Any], Any], path: Path = ()) -> Any:
-    """Return a state with `change(path, value)` in place of each value."""
+    """Return a state with `change(path, value)` in place of each value; of a list of numbers, a copy."""
     if type(value) in PLAIN:
         return change(path, value)
     if isinstance(value, Mapping):
@@ -223,5 +225,7 @@ def rebuilt(value: Any, change: Callable[[Path, Any], Any], path: Path = ()) -> 
             copied[key] = rebuilt(item, change, (*path, str(key)))
         return copied
     if type(value) in (list, tuple):
+        if NUMBERS.issuperset(map(type, value)):  # a generator's state has hundreds
+            return type(value)(value)
         return type(value)(rebuilt(item, change, (*path, str(place))) for place, item in enumerate(value))
     return change(path, value)
