@@ -50,13 +50,18 @@ function watch(app) {
   changed();
 }
 
-// The field of a dialog has the focus once the dialog is open: first the one that confirms it.
+const FIELD = ".stForm input, .stForm textarea";
+
+// The field of a dialog has the focus once the dialog is open: first the one that confirms it. A person who already
+// types into another field of its form keeps it.
 function focusDialog() {
   const dialog = document.querySelector('[data-testid="stDialog"]');
-  const field = dialog?.querySelector(".st-key-confirm-word input") ?? dialog?.querySelector("form input, form textarea");
+  const field = dialog?.querySelector(".st-key-confirm-word input") ?? dialog?.querySelector(FIELD);
   if (!field || dialog.dataset.focused) return;
   dialog.dataset.focused = "yes";
-  setTimeout(() => field.focus(), 100); // after the dialog itself has taken it
+  setTimeout(() => {
+    if (!document.activeElement?.matches(FIELD)) field.focus();
+  }, 100); // after the dialog itself has taken it
 }
 
 function start() {

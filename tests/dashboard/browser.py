@@ -73,6 +73,13 @@ def click(page: Page, name: str, *, exact: bool = False) -> None:
     button.click()
 
 
+def click_on(element: Locator) -> None:
+    """Click an element once the page is drawn and it stays in its place: a click on what is drawn anew is lost."""
+    element.page.wait_for_selector(SETTLED)
+    box_of(element)
+    element.click()
+
+
 def open_dialog(page: Page, name: str, *, exact: bool = False) -> Locator:
     """Click the button of that name and wait until the dialog is drawn: a rerun may open it anew, with empty fields."""
     click(page, name, exact=exact)

@@ -36,6 +36,7 @@ from tests.dashboard.browser import (
     box_of,
     chromium,
     click,
+    click_on,
     drawn,
     open_dialog,
     wait_for_refreshes,
@@ -170,7 +171,7 @@ def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> tu
 def confirm(page: Page, word: str) -> None:
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("To confirm, type").fill(word.lower())
-    dialog.get_by_role("button", name=word, exact=True).click()
+    click_on(dialog.get_by_role("button", name=word, exact=True))
 
 
 def test_a_live_run_is_watched_and_a_zoom_outlives_reports_and_a_reload(
@@ -299,15 +300,15 @@ def test_a_chart_is_zoomed_and_changed_and_its_link_shows_another_person_the_sam
     zoomed = drawn(page, other_than=whole_figure)
     first, last = in_view(page)
     click(page, "Chart")
-    page.locator(".st-key-scale-loss").get_by_text("Log").click()
+    click_on(page.locator(".st-key-scale-loss").get_by_text("Log"))
     page.wait_for_url("**log=loss*")
     logarithmic = drawn(page, other_than=zoomed)
-    page.locator(".st-key-fit-all-loss label").click()
+    click_on(page.locator(".st-key-fit-all-loss label"))
     page.wait_for_url("**fit-all=loss*")
     drawn(page, other_than=logarithmic)
     page.keyboard.press("Escape")
     before = page.evaluate(VIEW)
-    page.get_by_text("Grad norm (L2, before clipping)").click()
+    click_on(page.get_by_text("Grad norm (L2, before clipping)"))
     page.wait_for_url("**collapsed=grad_norm*")
     closed = before["height"] - 130
     wait_for(lambda: page.evaluate(VIEW)["height"] == closed, seconds=60, what="the chart without the closed panel")
@@ -487,13 +488,12 @@ LINES = f"""[...new Set(document.querySelector('{FIGURE}')._fullData.map(trace =
 def test_selected_runs_are_compared_and_a_reload_and_another_page_keep_the_view(page: Page, site: str) -> None:
     page.goto(f"{site}/?find=project%3Dgpt-small&state=finished")
     for place, label in enumerate(("Compare 1 run", "Compare 2 runs")):
-        page.wait_for_selector(SETTLED)  # a click on what is drawn anew at this moment is lost
-        page.locator("[data-testid=stCheckbox] label", has_text="Select").nth(place).click()
+        click_on(page.locator("[data-testid=stCheckbox] label", has_text="Select").nth(place))
         expect(page.get_by_role("link", name=label)).to_be_visible()
-    page.get_by_role("link", name="Compare 2 runs").click()
+    click_on(page.get_by_role("link", name="Compare 2 runs"))
     first = drawn(page)
     assert page.evaluate(LINES) == ["stdlib bytes (one)", "stdlib bytes (two)"]
-    page.locator(".st-key-x").get_by_text("Tokens").click()
+    click_on(page.locator(".st-key-x").get_by_text("Tokens"))
     second = drawn(page, other_than=first)
     press(page, "+")
     drawn(page, other_than=second)
@@ -503,13 +503,10 @@ def test_selected_runs_are_compared_and_a_reload_and_another_page_keep_the_view(
     page.reload()
     compared = drawn(page)
     assert in_view(page) == pytest.approx(seen, rel=1e-4)
-    page.wait_for_selector(SETTLED)
-    other = page.locator(".st-key-legend").get_by_text("stdlib bytes (two)")
-    box_of(other)
-    other.click()
+    click_on(page.locator(".st-key-legend").get_by_text("stdlib bytes (two)"))
     page.wait_for_url("**/run?run=two")
     drawn(page, other_than=compared)
-    page.get_by_role("link", name="Compare", exact=True).first.click()
+    click_on(page.get_by_role("link", name="Compare", exact=True).first)
     page.wait_for_url("**/compare?runs=**")
     both = f"() => document.querySelector('{FIGURE}')?._fullData && {LINES}.length === 2"
     page.wait_for_function(both, timeout=60_000)
@@ -620,7 +617,7 @@ def test_a_warning_leads_to_the_incident_and_an_approval_that_a_refresh_does_not
     page.go_back()
     drawn(page)
     row = page.get_by_role("button", name="#1 divergence")
-    row.click()
+    click_on(row)
     page.wait_for_url("**incident=1")
     details = page.get_by_text("Onset at step 6")
     expect(details).to_be_visible()
@@ -637,11 +634,11 @@ def test_a_warning_leads_to_the_incident_and_an_approval_that_a_refresh_does_not
     word = page.get_by_label("To confirm, type")
     expect(word).to_be_focused()
     word.fill("aprove")
-    page.get_by_role("dialog").get_by_role("button", name="Approve", exact=True).click()
+    click_on(page.get_by_role("dialog").get_by_role("button", name="Approve", exact=True))
     expect(page.get_by_text('Type "approve" into the field to confirm.')).to_be_visible()
     word.fill("approve")
     wait_for_refreshes(page, 4)  # of the dialog, too
-    page.get_by_role("dialog").get_by_role("button", name="Approve", exact=True).click()
+    click_on(page.get_by_role("dialog").get_by_role("button", name="Approve", exact=True))
     expect(page.get_by_text("Intervention 1 approved.")).to_be_visible()
     expect(page).to_have_title("DIVERGED - Run gpt-small / asking - Lossguard")
     expect(page.get_by_role("button", name="Approve")).to_have_count(0)
@@ -660,11 +657,14 @@ def test_an_open_dialog_offers_nothing_once_somebody_else_has_decided_and_then_a
         client.request("POST", f"/interventions/{proposal['id']}/reject", {})
     expect(dialog.get_by_text("no longer waits for a decision: it was rejected")).to_be_visible()
     expect(dialog.get_by_label("To confirm, type")).to_have_count(0)
-    dialog.get_by_role("button", name="Close").last.click()
+    click_on(dialog.get_by_role("button", name="Close").last)
     expect(dialog).to_have_count(0)
     reason = open_dialog(page, "Roll back manually").get_by_label("Reason for the audit trail")
+    expect(dialog.get_by_label("To confirm, type")).to_be_focused()
+    page.evaluate("delete document.querySelector('[data-testid=stDialog]').dataset.focused")  # as if it had just opened
     reason.fill("the shard is bad")
     wait_for_refreshes(page, 2)
+    expect(reason).to_be_focused()
     expect(reason).to_have_value("the shard is bad")
     confirm(page, "Roll back")
     expect(page.get_by_text("Rollback to step 500 ordered.")).to_be_visible()
@@ -717,13 +717,13 @@ def test_on_a_phone_a_run_is_found_and_a_note_added_and_deleted(browser: Browser
         dialog = open_dialog(page, "Add a note")
         dialog.get_by_label("Note", exact=True).fill("the shard was bad")
         dialog.get_by_label("Step", exact=True).fill("409")
-        dialog.get_by_role("button", name="Add", exact=True).click()
+        click_on(dialog.get_by_role("button", name="Add", exact=True))
         expect(page.get_by_text("The note was added.")).to_be_visible()
         expect(page.get_by_text("the shard was bad")).to_be_visible()
         drawn(page, other_than=before)
         wait_for(lambda: page.evaluate(PINNED) == [409], seconds=60, what="the note at its step")
         open_dialog(page, "delete")
-        dialog.get_by_role("button", name="Delete", exact=True).click()
+        click_on(dialog.get_by_role("button", name="Delete", exact=True))
         expect(page.get_by_text("the shard was bad")).to_have_count(0)
         page.goto(f"{site}/trainer-lab")
         page.locator(".dvn-scroller").first.wait_for()
