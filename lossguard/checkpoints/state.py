@@ -199,7 +199,6 @@ def _tensor(value: Tensor) -> str:
 Path = tuple[str, ...]
 PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 """Types of values that need no copy: most of an optimizer's state by number."""
-
 NUMBERS = frozenset({int, float, bool})
 
 
