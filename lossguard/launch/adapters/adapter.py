@@ -67,7 +67,8 @@ def numbered(folder: Path, pattern: str) -> dict[int, Path]:
 
 def move_aside(path: Path, folder: Path) -> Path:
     """Move a checkpoint into the folder beside `folder` that takes the discarded ones. Returns its new path."""
-    aside = folder.with_name(folder.name + DISCARDED)
+    beside = folder.resolve()  # "." and ".." have no name to add to
+    aside = beside.with_name(beside.name + DISCARDED)
     aside.mkdir(parents=True, exist_ok=True)
     target = aside / path.name
     number = 2

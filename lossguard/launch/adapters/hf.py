@@ -42,7 +42,7 @@ class HFAdapter(Adapter):
         return [step for step, path in found.items() if _is_whole(path, step)]
 
     def resume(self, step: int, skips: Sequence[Skip]) -> Resume:
-        path = (self.folder / f"checkpoint-{step}").absolute()
+        path = self.folder.resolve() / f"checkpoint-{step}"
         return Resume(self._template(step, path), {RESUME_VARIABLE: str(path)})
 
 

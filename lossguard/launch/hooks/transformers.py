@@ -38,7 +38,7 @@ def hook(module: ModuleType, journal: Journal) -> None:
 def _checkpoint_of(trainer: Any, given: Any) -> Any:
     """Return the launcher's checkpoint for the Trainer that has written it; for others, the script's."""
     ordered = os.environ.get(RESUME_VARIABLE)
-    if not ordered or os.path.abspath(trainer.args.output_dir) != os.path.dirname(ordered):
+    if not ordered or os.path.realpath(trainer.args.output_dir) != os.path.dirname(ordered):
         return given
     return ordered
 

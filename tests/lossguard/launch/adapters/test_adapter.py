@@ -72,6 +72,17 @@ def test_what_is_moved_aside_twice_keeps_both(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out.discarded").iterdir()) == ["step_1", "step_1-2"]
 
 
+def test_checkpoints_in_the_working_directory_are_moved_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "step_9.pt").touch()
+    monkeypatch.chdir(tmp_path / "work")
+    options = Options(checkpoints="step_{step}.pt", resume_args="--resume {checkpoint}")
+    ADAPTERS["generic"](["train"], {}, options).discard_after(5)
+    assert [path.name for path in (tmp_path / "work.discarded").iterdir()] == ["step_9.pt"]
+
+
 @pytest.mark.parametrize("kept", [1.0, 0.99, 0.5, 0.0])
 def test_a_file_of_torch_save_that_was_cut_off_is_recognised(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "model.pt"

@@ -1,10 +1,12 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lossguard import Ledger, Skip
 from lossguard.launch.adapters import ADAPTERS, Adapter, Options
+from lossguard.launch.hooks.transformers import _checkpoint_of
 from lossguard.vocabulary.errors import ConfigurationError
 from tests.lossguard.launch.adapters import folders
 
@@ -31,6 +33,19 @@ def test_the_hook_in_the_process_resumes_and_a_script_may_want_an_argument_for_i
     options = Options(checkpoints=str(tmp_path), resume_args="--resume_from_checkpoint '{checkpoint}' --at {step}")
     found = ADAPTERS["hf"](["python", "train.py"], {}, options).resume(10, [])
     assert found.arguments == ("--resume_from_checkpoint", str(tmp_path / "checkpoint-10"), "--at", "10")
+
+
+def test_the_hook_knows_the_checkpoint_of_its_trainer_by_any_name_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "runs", target_is_directory=True)
+    monkeypatch.chdir(tmp_path / "work")
+    for name in ("../runs", "../link", str(tmp_path / "runs")):
+        for variable, value in adapter(Path(name)).resume(10, []).environment.items():
+            monkeypatch.setenv(variable, value)
+        trainer = SimpleNamespace(args=SimpleNamespace(output_dir=name))
+        assert _checkpoint_of(trainer, None) == str(tmp_path / "runs" / "checkpoint-10"), name
 
 
 def test_the_data_goes_on_without_what_is_skipped(tmp_path: Path) -> None:
