@@ -50,6 +50,7 @@ class ContractSupervisor(Supervisor):
             pause = self._budget.pause()
             logger.warning("the command ended with %s, and is started again in %.1f s", end, pause)
             if signal.sigtimedwait(STOPPING, pause) is not None:
+                self.is_interrupted = True
                 return None
         self._started_at = time.monotonic()
         return Restart(command=self._command)

@@ -22,16 +22,17 @@ class HangDetector:
     min_seconds: float = MIN_SECONDS
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=NUM_RECENT))
     _num_steps: int = 0
-    _step: int | None = None
+    _before: int | None = None  # the newest step when the child was started
+    _step: int | None = None  # of this child
     _at: float = 0.0
 
-    def begin(self) -> None:
-        """Another child was started: its start-up is no step."""
-        self._step = None
+    def begin(self, before: int | None) -> None:
+        """Another child was started, when `before` was the newest step: its start-up is no step."""
+        self._before, self._step = before, None
 
     def observe(self, step: int, now: float) -> None:
         """The newest step at `now`, in seconds of a monotonic clock."""
-        if step == self._step:
+        if step == (self._before if self._step is None else self._step):
             return
         if self._step is not None:
             self._recent.append(now - self._at)  # of several steps, if they are shorter than the pause of who looks

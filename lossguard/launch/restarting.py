@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from lossguard.spool.history import History
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce
 from lossguard.vocabulary.orders import Ledger, Order, Skip
 from lossguard.vocabulary.states import OrderKind, Refusal, SegmentReason
+from lossguard.vocabulary.wording import plural
 
 LIST_SECONDS = 1.0
 """Pause between two looks into the folder of the checkpoints."""
@@ -103,7 +105,10 @@ class RestartSupervisor(Supervisor):
             return self._roll_back(run)
         if self._state.discarded:  # an earlier launcher may have been killed before it could say what is gone
             self._state = self._state.written_anew(self._gone())
-        return self._restart(None if self._is_new else self._newest())
+        if not self._is_new:
+            return self._restart(self._newest())
+        self._warn_of_earlier_checkpoints()
+        return self._restart(None)
 
     def batch_of(self, step: int) -> int | None:
         return self.adapter.batch_of(step, self.ledger)
@@ -149,6 +154,16 @@ class RestartSupervisor(Supervisor):
         except (ConfigurationError, OSError) as problem:
             logger.warning("the command is not started again: %s", problem)
             return None
+
+    def _warn_of_earlier_checkpoints(self) -> None:
+        """Say that checkpoints were there before the run: they may be those of another training."""
+        with suppress(ConfigurationError, OSError):  # said once the run is announced
+            if steps := self._whole():
+                logger.warning(
+                    "%s held %s before this run, the newest of step %s: a restart or a rollback may load them; give a "
+                    "run that begins anew a folder of its own",
+                    *(self.adapter.folder, plural(len(steps), "checkpoint"), steps[-1]),
+                )
 
     # Orders
 
@@ -260,7 +275,7 @@ class RestartSupervisor(Supervisor):
         resume = Resume() if step is None else self.adapter.resume(step - first, skipped)
         skips = skips_in_environment(skipped, self._folder / SKIPS_FILE) if self.adapter.can_skip else {}
         self._started_from, self._best_before = step, self._best_step
-        self._hang.begin()
+        self._hang.begin(self.order_limits.run.newest_step)
         return Restart(
             command=[*self._command, *resume.arguments],
             environment={**skips, **resume.environment},

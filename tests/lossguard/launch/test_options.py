@@ -73,3 +73,10 @@ def test_crashes_in_a_row_end_it(caplog: pytest.LogCaptureFixture) -> None:
     ends: list[Any] = [supervisor.after(ChildEnd(1), None) for _ in range(4)]
     assert [each is not None for each in ends] == [True, True, True, False]
     assert caplog.messages[-1] == "the command is not started again: it ended 4 times in a row without a new step"
+
+
+def test_a_signal_in_the_pause_before_a_restart_interrupts_the_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signal.sigtimedwait", lambda signals, seconds: signals)
+    supervisor = ContractSupervisor(["train"], max_restarts=10, backoff=9.0)
+    assert supervisor.after(ChildEnd(1), None) is None
+    assert supervisor.is_interrupted

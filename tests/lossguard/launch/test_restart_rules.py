@@ -28,8 +28,10 @@ def test_neither_an_evaluation_that_comes_again_is_a_hang_nor_anything_before_it
 
 def test_the_start_up_of_another_child_is_no_step() -> None:
     detector, now = steady(1.0, 50)
-    detector.begin()
-    assert detector.silent_for(now + 1e6) is None
+    detector.begin(49)
+    for later in (1.0, 1e6):
+        detector.observe(49, now + later)  # that of the child before, until this one has logged
+        assert detector.silent_for(now + 1e6) is None
     detector.observe(30, now + 1e6)
     assert detector.limit() == 60.0
 

@@ -286,3 +286,15 @@ def test_a_checkpoint_that_was_discarded_and_is_written_anew_counts_after_kill_9
     crashed = supervisor.after(ChildEnd(1), None)
     assert crashed is not None
     assert crashed.command == ["train", "--resume", "30"]
+
+
+def test_a_new_run_says_that_its_folder_holds_checkpoints_of_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = supervised(tmp_path).first(lambda: None)
+    assert first is not None
+    assert first.command == ["train"]
+    assert caplog.messages == [
+        f"{tmp_path} held 2 checkpoints before this run, the newest of step 20: a restart or a rollback may load them; "
+        "give a run that begins anew a folder of its own"
+    ]
