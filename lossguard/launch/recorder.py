@@ -92,6 +92,8 @@ class Recorder(threading.Thread):
         self._log_once = LogOnce()
         self.script_reports = False
         """True if the script calls `lossguard.init`: then it records itself."""
+        self.has_reported = False
+        """True if the script has done so, now or before it was started again."""
         self.batch_of: Callable[[int], int | None] = lambda step: None
         """The batch of a step, where the launcher knows it: it is recorded with the step."""
         self.leave_text: Callable[[], None] = lambda: None
@@ -160,7 +162,7 @@ class Recorder(threading.Thread):
 
     def _is_silent(self) -> bool:
         """Return True if nothing was recorded, neither here nor by the script itself."""
-        return not self.script_reports and (self._recorder is None or not self._recorder.preview.num_rows)
+        return not self.has_reported and (self._recorder is None or not self._recorder.preview.num_rows)
 
     def _leave_journal(self) -> None:
         """Record the rest of the journal; it is deleted if that worked, and nobody writes it any more."""
@@ -311,7 +313,7 @@ class Recorder(threading.Thread):
         return self._text_facts if self._takes_text else facts_of(self._facts.get("config") or {})
 
     def _hand_over(self) -> None:
-        self.script_reports = True
+        self.script_reports = self.has_reported = True
         self._leave_text()
         if self._run is not None:
             self._run.hand_over()

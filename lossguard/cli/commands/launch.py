@@ -141,7 +141,7 @@ class _Launch:
         except CommandNotStarted as problem:
             print(f"lossguard: {problem}", file=sys.stderr)
             os._exit(problem.code)
-        if recorder.script_reports:
+        if recorder.has_reported:
             from lossguard.launch import left_by_script
 
             for run_folder in self._run_folders():

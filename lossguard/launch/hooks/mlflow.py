@@ -8,6 +8,9 @@ from typing import Any
 from .journal import Journal
 from .tracker_log import TrackerLog, number, observed, whole, wrap
 
+SYSTEM_METRICS = "system/"
+"""Prefix of the names under which MLflow logs the hardware, numbered by its own samples."""
+
 _experiments: dict[str, str] = {}
 """Id -> name, as far as this process has asked for them."""
 
@@ -19,6 +22,8 @@ class _LoggedRuns:
         self._journal = journal
         self._log = TrackerLog("mlflow", journal)
         self._num_calls: dict[str, int] = {}  # of metrics without a step
+        self._last_steps: dict[str, int] = {}  # of each name
+        self._newest_step = 0
         self._params: dict[str, Any] = {}
         self._facts: dict[str, Any] = {"project": os.environ.get("MLFLOW_EXPERIMENT_NAME") or None}
         self._has_metrics = False
@@ -49,12 +54,18 @@ class _LoggedRuns:
             self._describe()
 
     def _step_of(self, name: str, step: Any) -> int:
-        """MLflow writes metrics that come without a step at step 0: they are counted."""
+        """MLflow writes metrics that come without a step at step 0: they are counted. Its system metrics go with the
+        newest step of the others."""
+        if name.startswith(SYSTEM_METRICS):
+            return self._newest_step
         at = whole(step) if step is not None else 0
-        if at:
-            return at
-        count = self._num_calls[name] = self._num_calls.get(name, -1) + 1
-        return count
+        if not at:
+            at = self._num_calls[name] = self._num_calls.get(name, -1) + 1
+        if goes_back := at < self._last_steps.get(name, 0):
+            self._last_steps.clear()
+        self._newest_step = at if goes_back else max(self._newest_step, at)
+        self._last_steps[name] = at
+        return at
 
     def _describe(self) -> None:
         self._log.describe(**self._facts, config=dict(self._params) or None)

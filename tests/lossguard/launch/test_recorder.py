@@ -78,6 +78,20 @@ def test_a_script_that_begins_to_report_itself_meanwhile_has_the_run_to_itself(t
     assert list(read_spools(tmp_path / "p" / "r")) == []
 
 
+def test_a_script_that_dies_before_it_reports_itself_again_has_recorded_something(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "a.journal", {"script_reports": 4711})
+    write(tmp_path / "b.journal", {"ended": "ImportError"})
+    recorder = Recorder(Origin(tmp_path), NameMap())
+    for journal in ("a.journal", "b.journal"):
+        recorder.follow(tmp_path / journal)
+        recorder.drain()
+    recorder.close(RunState.FAILED, 5.0)
+    assert (recorder.script_reports, recorder.has_reported) == (False, True)
+    assert caplog.messages == []
+
+
 def test_a_script_cannot_take_the_folder_while_the_run_is_begun(tmp_path: Path) -> None:
     class Watched(Origin):
         def begin(self, facts: dict[str, Any]) -> Run:
