@@ -129,7 +129,7 @@ class Joiner:
 
     def _agrees(self, row: Row, metrics: Mapping[str, Any]) -> bool:
         values = {self.names.target_of(name): encode_number(value) for name, value in row.values.items()}
-        return metrics.items() <= values.items()
+        return all(values.get(name) == value for name, value in metrics.items() if not self.names.is_released(name))
 
     def _keep_additional(self, row: Row, metrics: Mapping[str, Any]) -> None:
         if metrics:

@@ -151,7 +151,7 @@ class NameMap:
             raise ConfigurationError(f"--map: {doubles[0]} cannot stand for two metrics at once")
         self._by_override = {name: metric for metric, name in self.overrides.items()}
         self.chosen: dict[str, str] = {}
-        """Metric -> the name in the source that has it, as far as it has come."""
+        """Metric -> the name in the source that has it, as far as it has come; "": no name has it any more."""
         self._targets: dict[str, str] = {}  # of the names that have come
 
     @classmethod
@@ -189,11 +189,15 @@ class NameMap:
 
     def missing(self) -> list[str]:
         """Metrics whose name by an override has not come yet."""
-        return [metric for metric, name in self.overrides.items() if self.chosen.get(metric) != name]
+        return [metric for metric, name in self.overrides.items() if self.chosen.get(metric) not in (name, "")]
+
+    def is_released(self, metric: str) -> bool:
+        """Return True if no name has `metric` any more: rows that were recorded before may have it."""
+        return self.chosen.get(metric) == ""
 
     def release(self, metric: str) -> str:
         """The name that has `metric` keeps its own name from now on, and no other one gets the metric. Returns it."""
-        name = self.chosen[metric]
+        name, self.chosen[metric] = self.chosen[metric], ""
         self._targets[name] = _own_name(name)
         return name
 

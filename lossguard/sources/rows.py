@@ -120,7 +120,7 @@ class StoredScalar(NamedTuple):
     """One value of a metric, as a store keeps it."""
 
     time: float
-    """Unix seconds."""
+    """Unix seconds; 0 where the store does not say."""
     step: int
     name: str
     value: float
@@ -131,5 +131,5 @@ def joined(scalars: Iterable[StoredScalar]) -> Iterator[Row]:
     builder = RowBuilder()
     for time, step, name, value in scalars:
         if 0 <= step < MAX_STEP:
-            yield from builder.add(name, value, step, time)
+            yield from builder.add(name, value, step, time or None)
     yield from builder.flush()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
+from itertools import chain
 from typing import Any
 
 from lossguard.sources.memory import MAX_BYTES
@@ -51,11 +52,32 @@ class SourceRun:
     host: str | None = None
     size: int | None = None
     """Number of rows, or about that, if it is known without reading them: for the progress bar."""
+    part: str | None = None
+    """The file, where each start of the run writes one of its own; None where the place holds all of the run."""
 
     @property
     def run_id(self) -> str:
         """A valid id that begins with the name, for people, and follows from the identity."""
         return run_id_of(self.name, f"{self.format}\n{self.identity}")
+
+
+def whole(found: Sequence[SourceRun]) -> SourceRun:
+    """Join what was found of one run: the parts that its starts have written follow each other by their beginnings.
+
+    Of places that hold all of it, the last one counts.
+    """
+    files = {run.part: run for run in found}  # a part that was found twice is one
+    parts = sorted(files.values(), key=lambda run: run.started_at or 0.0)
+    newest = parts[-1]
+    if newest.part is None or len(parts) == 1:
+        return found[-1]
+    return replace(
+        newest,
+        place=f"{newest.place}, begun in {parts[0].part}",
+        rows=lambda: chain.from_iterable(run.rows() for run in parts),
+        started_at=parts[0].started_at,
+        size=sum(run.size or 0 for run in parts),
+    )
 
 
 def run_id_of(name: str, identity: str) -> str:

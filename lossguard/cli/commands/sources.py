@@ -21,7 +21,7 @@ from lossguard.sources.columns import Columns
 from lossguard.sources.importing import Imported, import_run
 from lossguard.sources.memory import MAX_BYTES, limited
 from lossguard.sources.names import NameMap
-from lossguard.sources.source_run import BadSource, SourceRun
+from lossguard.sources.source_run import BadSource, SourceRun, whole
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.protocol import is_name
 from lossguard.vocabulary.wording import plural
@@ -112,17 +112,18 @@ def import_runs(options: argparse.Namespace) -> int:
 
 def _find(options: argparse.Namespace, layout: "formats.Layout", progress: ProgressBar) -> tuple[list[SourceRun], int]:
     """The runs of all paths, each once, and how many paths could not be read."""
-    runs: dict[str, SourceRun] = {}
+    runs: dict[tuple[str, str], list[SourceRun]] = {}
     num_failed = 0
     for path in options.paths:
         try:
-            runs |= {stored.run_id: stored for stored in formats.runs_in(path, options.format, layout)}
+            for stored in formats.runs_in(path, options.format, layout):
+                runs.setdefault((stored.format, stored.identity), []).append(stored)
         except (BadSource, ConfigurationError) as problem:
             if len(options.paths) == 1 and isinstance(problem, ConfigurationError):
                 raise
             num_failed += 1
             progress.complain(str(problem))
-    return list(runs.values()), num_failed
+    return [whole(found) for found in runs.values()], num_failed
 
 
 def _import(

@@ -4,7 +4,7 @@ import heapq
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,22 @@ def runs_in(path: Path) -> Iterator[SourceRun]:
 STATES = {"FINISHED": RunState.FINISHED, "FAILED": RunState.FAILED}
 """Any other run was stopped, or still runs."""
 OWN_TAGS = "mlflow."
+SYSTEM_METRICS = "system/"
+"""Prefix of the names under which MLflow logs the hardware, numbered by its own samples."""
+
+
+def _on_one_axis(scalars: Iterable[StoredScalar]) -> Iterator[StoredScalar]:
+    """The scalars in the order of their times, MLflow's system metrics at the newest step of the others."""
+    newest, last_steps = 0, dict[str, int]()
+    for scalar in scalars:
+        if scalar.name.startswith(SYSTEM_METRICS):
+            yield scalar._replace(step=newest)
+            continue
+        if goes_back := scalar.step < last_steps.get(scalar.name, 0):
+            last_steps.clear()
+        newest = scalar.step if goes_back else max(newest, scalar.step)
+        last_steps[scalar.name] = scalar.step
+        yield scalar
 
 
 def facts_in(params: Mapping[str, Any]) -> SourceFacts:
@@ -121,10 +137,11 @@ def _runs_in_sqlite(path: Path) -> Iterator[SourceRun]:
 
 def _rows_of_sqlite(path: Path, run_id: str) -> Iterator[Row]:
     with sqlite_store.opened(path) as store:
-        yield from joined(
+        scalars = (
             StoredScalar(timestamp / 1000, step, key, _number_in(value, is_nan))
             for timestamp, step, key, value, is_nan in store.execute(METRICS, (run_id,))
         )
+        yield from joined(_on_one_axis(scalars))
 
 
 def _number_in(value: float, is_nan: int) -> float:
@@ -171,7 +188,8 @@ def _run(folder: Path, meta: dict[str, Any]) -> SourceRun:
 
 def _rows_of_files(folder: Path) -> Iterator[Row]:
     files = _files_in(folder)
-    return joined(heapq.merge(*(_scalars(file, file.relative_to(folder).as_posix()) for file in files)))
+    scalars = heapq.merge(*(_scalars(file, file.relative_to(folder).as_posix()) for file in files))
+    return joined(_on_one_axis(scalars))
 
 
 def _scalars(path: Path, name: str) -> Iterator[StoredScalar]:

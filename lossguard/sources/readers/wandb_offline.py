@@ -76,6 +76,7 @@ def _run(path: Path, messages: Any) -> SourceRun:
         git_commit=run.git.commit or None,
         facts=facts_of(config),
         size=size,
+        part=str(path.resolve()),
     )
 
 

@@ -60,3 +60,17 @@ def test_two_runs_that_write_one_source_are_refused_and_restarts_in_quick_succes
     both = [Row(first + step, None, {"loss": 1.0}) for step in range(20) for first in (200, 10)]
     with pytest.raises(BadSource, match="two runs write it"):
         _ = [rows.add(each, 0, 0.0) for each in both]
+
+
+def test_a_file_that_is_written_anew_repeats_its_rows_also_where_a_name_was_a_metric_at_first() -> None:
+    """Lightning writes its whole CSV again when a metric comes that it did not know."""
+    names = NameMap()
+    recorded = {step: names.mapped({"loss": 1.0, "num_tokens": 512.0}) for step in range(3)}
+    rows = Joiner(names, lambda place: place, live_rows=lambda: recorded)
+    for step in range(3):
+        rows.add(Row(step, None, {"loss": 1.0, "num_tokens": 512.0}), step, 0.0)
+    rows.flush(0.0, final=True)
+    assert names.release("tokens") == "num_tokens"
+    rows.begin_anew()
+    written = [placed for step in range(5) for placed in rows.add(Row(step, None, {"loss": 1.0, "a": 2.0}), step, 0.0)]
+    assert [placed.row.step for placed in written] == [3]

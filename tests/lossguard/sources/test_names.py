@@ -121,3 +121,10 @@ def test_an_override_that_means_nothing_is_refused_in_one_sentence(texts: list[s
 @given(st.dictionaries(st.text(min_size=1), st.floats(), max_size=8))
 def test_no_value_is_lost_whatever_the_names(values: dict[str, float]) -> None:
     assert len(NameMap().mapped(values)) == len(values)
+
+
+def test_a_name_that_has_lost_its_metric_is_no_missing_one() -> None:
+    names = NameMap({"tokens": "n"})
+    names.mapped({"n": 1.0})
+    names.release("tokens")
+    assert (names.missing(), names.target_of("n")) == ([], "n")

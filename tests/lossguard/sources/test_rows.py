@@ -1,6 +1,6 @@
 import math
 
-from lossguard.sources.rows import Row, RowBuilder
+from lossguard.sources.rows import Row, RowBuilder, StoredScalar, joined
 
 
 def built(*scalars: tuple[str, float, int]) -> list[tuple[int, dict[str, float]]]:
@@ -50,3 +50,8 @@ def test_what_came_late_is_returned_at_the_end() -> None:
     assert builder.flush() == []
     assert builder.close() == [Row(5, None, {"eval_loss": 2.0})]
     assert builder.close() == []
+
+
+def test_a_row_of_a_store_that_does_not_say_the_time_has_none() -> None:
+    scalars = [StoredScalar(0.0, 0, "loss", 2.0), StoredScalar(7.0, 1, "loss", 1.0)]
+    assert [row.time for row in joined(scalars)] == [None, 7.0]

@@ -7,7 +7,7 @@ import pytest
 
 from lossguard.sources import source_run
 from lossguard.sources.rows import Row
-from lossguard.sources.source_run import BadSource, SourceRun, checked, parsing, run_id_of
+from lossguard.sources.source_run import BadSource, SourceRun, checked, parsing, run_id_of, whole
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.protocol import is_run_id
 
@@ -56,3 +56,17 @@ def test_a_run_has_a_name_and_a_bounded_number_of_rows(monkeypatch: pytest.Monke
     nameless: Any = None
     with pytest.raises(BadSource, match="a has no name"):
         list(checked(iter([replace(run, name=nameless)]), Path(".")))
+
+
+def test_the_parts_of_a_run_follow_each_other_and_of_whole_copies_the_last_one_counts() -> None:
+    def found(step: int, part: str | None) -> SourceRun:
+        rows = lambda: iter([Row(step, None, {"loss": 1.0})])  # noqa: E731
+        return SourceRun(
+            format="f", identity="r", name="r", place=f"at {step}", rows=rows, started_at=step, size=1, part=part
+        )
+
+    joined = whole([found(7, "b"), found(3, "a"), found(7, "b")])
+    assert [row.step for row in joined.rows()] == [3, 7]
+    assert (joined.started_at, joined.size, joined.place) == (3, 2, "at 7, begun in a")
+    assert whole([found(3, None), found(7, None)]).place == "at 7"
+    assert whole([found(3, "a")]).place == "at 3"

@@ -16,6 +16,7 @@ from lossguard.run.settings import Settings
 from lossguard.vocabulary.protocol import IMPORTED
 from tests.lossguard.cli.calls import Cli
 from tests.lossguard.collectors import FakeCollector
+from tests.lossguard.sources.readers.hostile import wandb_log, wandb_record
 from tests.reliability.collector import CollectorProcess
 
 CSV = "step,train/loss\n" + "".join(f"{step},{5 - step / 100}\n" for step in range(20))
@@ -222,3 +223,20 @@ def test_a_source_that_takes_too_much_memory_is_one_sentence(tmp_path: Path, com
     assert done.returncode == 1
     assert "of memory: import a part of it" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_files_that_each_start_of_a_wandb_run_has_written_are_one_run(
+    collector: FakeCollector, tmp_path: Path, cli: Cli
+) -> None:
+    """A job that was preempted, with WANDB_RUN_ID set: the second start repeats its steps since the checkpoint."""
+    for folder, losses in (("offline-run-1-r", {0: 3.0, 1: 2.0, 2: 1.5}), ("offline-run-2-r", {1: 2.25, 2: 1.75})):
+        (tmp_path / folder).mkdir()
+        steps = [wandb_record(step, loss=str(loss)) for step, loss in losses.items()]
+        (tmp_path / folder / "run-r.wandb").write_bytes(wandb_log([wandb_record(), *steps]))
+    paths = [str(tmp_path / "offline-run-1-r"), str(tmp_path / "offline-run-2-r")]
+    command = ["import", *paths, "--url", collector.url]
+    (imported,) = cli.json(*command)["runs"]
+    assert (imported["new_rows"], imported["known_rows"]) == (5, 0)
+    assert [each["fork_step"] for each in collector.segments] == [0, 1]
+    assert collector.losses(1) == {1: 2.25, 2: 1.75}
+    assert cli.json(*command)["runs"][0]["new_rows"] == 0

@@ -98,6 +98,18 @@ def test_metrics_of_one_step_are_one_row_and_a_step_that_goes_back_is_a_row_of_i
     assert (run.name, run.project, run.started_at, run.ended_at) == ("a\tb", "it's: gpt", 1.0, None)
 
 
+def test_the_samples_of_the_hardware_go_with_the_newest_step(tmp_path: Path) -> None:
+    """MLflow numbers them by themselves: three before the first step, and step 1 is the fourth."""
+    samples = "".join(f"{at} 50 {number}\n" for number, at in enumerate((1, 2, 3, 15, 22, 32)))
+    losses = "10 3.0 0\n12 2.5 1\n20 2.0 2\n30 2.5 1\n40 2.0 2\n"  # back to step 1
+    write_files(tmp_path, {"loss": losses, "system/gpu": samples})
+    (run,) = formats.runs_in(tmp_path)
+    assert [(row.step, sorted(row.values)) for row in run.rows()] == [
+        *((0, ["loss", "system/gpu"]), (1, ["loss", "system/gpu"]), (2, ["loss", "system/gpu"])),
+        *((1, ["loss", "system/gpu"]), (2, ["loss"])),
+    ]
+
+
 def test_the_last_line_may_be_unfinished_and_any_other_may_not(tmp_path: Path) -> None:
     run = write_files(tmp_path, {"loss": "1 3.0 0\n3 2"})
     (found,) = formats.runs_in(tmp_path)
