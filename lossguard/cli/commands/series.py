@@ -58,13 +58,13 @@ def series(options: argparse.Namespace) -> int:
         }
         left = {} if options.json else {name: _discarded(client, found, name, options) for name in options.metrics}
     if options.json:
-        print_json([{"run": found["id"], "metric": name} | fields(series) for name, series in read.items()])
+        print_json([{"run": found["id"], "metric": name} | fields(each) for name, each in read.items()])
         return 0
     terminal = Terminal()
-    for name, series in read.items():
-        _draw(terminal, name, series)
-        for each in left[name]:
-            terminal.say(Text(each, Style.DIM))
+    for name, each in read.items():
+        _draw(terminal, name, each)
+        for line in left[name]:
+            terminal.say(Text(line, Style.DIM))
     return 0
 
 
@@ -75,7 +75,7 @@ def _discarded(client: Client, run: Found, name: str, options: argparse.Namespac
         begin, end = each["first_step"] if each["live_from"] is None else each["live_to"], each["last_step"]
         if begin is None or end is None:
             continue
-        first, last = max(begin, options.first or 0), min(end, options.last or end)
+        first, last = max(begin, options.first or 0), end if options.last is None else min(end, options.last)
         if first <= last:
             branches.append((each["number"], first, last))
     lines = []
@@ -99,8 +99,8 @@ def of_metric(
     """A metric over the live line, or over one segment, in columns."""
     query = {"metric": metric, "from": first, "to": last, "points": points, "segment": segment}
     given = urlencode({name: value for name, value in query.items() if value is not None})
-    series: Series = client.get(f"/runs/{run_id}/series?{given}")
-    return series
+    found: Series = client.get(f"/runs/{run_id}/series?{given}")
+    return found
 
 
 def fields(series: Series) -> dict[str, Any]:

@@ -22,6 +22,9 @@ def test_a_series_is_a_sparkline_or_its_buckets_and_a_wrong_argument_one_sentenc
     run.report(50, [2.5, 2.5])
     assert cli("series", "r", "loss").splitlines()[-1] == "discarded: steps 50 to 101  min 2.01  max 9"
     assert "discarded" not in cli("series", "r", "loss", "--to", "40")
+    run.open(0, "rewind")
+    run.report(0, [3.0])
+    assert cli("series", "r", "loss", "--to", "0").splitlines()[-1] == "discarded: steps 0 to 0  min 3  max 3"
     assert "no steps here" in cli("series", "r", "loss", "--from", "500")
     for arguments, code, sentence in (
         (["los"], 3, "run r has no metric 'los'; it has: loss"),
