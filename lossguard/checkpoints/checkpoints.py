@@ -312,13 +312,13 @@ class Checkpoints:
         `load_state_dict` are not caught.
         """
         self._join()
+        in_memory = set.intersection(*map(set, self.ranks.gather(self.memory_steps())))
         for candidate in reversed([known for known in self.ranks.ask_rank_0(self.steps) if known <= step]):
             if candidate < not_before:
                 raise CheckpointTooOld(f"no checkpoint from step {not_before} to step {step} is intact")
             with self._place.reading(candidate) as place:
                 try:
-                    in_memory = candidate in self.ranks.broadcast(self.memory_steps())
-                    read = self._read_memory if in_memory else partial(self._read, place)
+                    read = self._read_memory if candidate in in_memory else partial(self._read, place)
                     states, digests = self.ranks.run_on_all(self._undamaged, read, candidate)
                 except CheckpointError as problem:
                     if self.ranks.rank == 0:

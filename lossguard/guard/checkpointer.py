@@ -54,7 +54,8 @@ class CheckpointSaver:
         self._load_seconds: dict[Tier, float] = {}
         self._save_seconds: dict[Tier, float] = {}
         if self._certifier is not None:
-            self._certifier.doubt = run.doubt
+            self._certifier.doubt = self._doubt
+        self._agreed_doubt: tuple[int, str | None] = (-1, None)  # step that is saved in memory, and what rank 0 says
         self._saved_step: int | None = None  # the step whose durable checkpoint is the present state
         self._failed_after: int | None = None  # a durable save has failed: the newest one, or what was restored since
         self._uncertified_step: int | None = None  # of the newest one without a certificate, since the last restore
@@ -107,7 +108,14 @@ class CheckpointSaver:
         if is_due and not self._is_uploading(step):
             self.save(step, state)
         elif (memory := self._memory) is not None and (is_due or step % memory.memory_every == 0):
+            if self._certifier is not None:  # else the ranks would not hold the same steps
+                self._agreed_doubt = (step, self.ranks.broadcast(self.run.doubt(step)))
             self._save(Tier.MEMORY, lambda: memory.save_in_memory(step, state()))
+
+    def _doubt(self, step: int) -> str | None:
+        """Return the reason against the state before `step`, which rank 0 alone knows; in memory it counts for all."""
+        agreed_step, reason = self._agreed_doubt
+        return reason if step == agreed_step else self.run.doubt(step)
 
     def _is_uploading(self, step: int) -> bool:
         if not hasattr(self._checkpoints, "is_uploading") or not self.ranks.broadcast(self._checkpoints.is_uploading()):

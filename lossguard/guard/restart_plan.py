@@ -230,8 +230,8 @@ class RestartPlan:
             self._reached = max([self._reached, *found - self._on_disk])
         anew = (found - (self._on_disk or set())) & self._state.discarded
         self._on_disk = found
-        if anew:
-            self._keep(self._state.written_anew(anew))
+        if anew:  # by what this rank sees on the disk: the ranks do not wait for each other here
+            self._store(self._state.written_anew(anew))
         if self._is_resumed:
             self._report()
 
@@ -264,7 +264,7 @@ class RestartPlan:
     def _leave_for(self, order: Order) -> bool:
         """Leave, so that the next process executes `order`; return False if it is refused."""
         before, oldest = self._state, self.limits.now.oldest_step(self._step_of())
-        usable = self.ranks.broadcast(self._on_disk or frozenset()) - before.discarded
+        usable = self.ranks.broadcast((self._on_disk or frozenset()) - before.discarded)
         if self._inbox.is_lost(order):
             return False
         if order.rewind_to is None:
@@ -323,12 +323,16 @@ class RestartPlan:
 
     def _keep(self, state: RestartState) -> bool:
         """Take over `state`, and keep it in the run's folder. Returns whether the next process will know it."""
+        return self.ranks.broadcast(self._store(state))
+
+    def _store(self, state: RestartState) -> bool:
+        """Take over `state` on this rank. Returns False if it has the run's folder and could not keep it there."""
         self._state = state
-        kept = True
-        if self.run.directory is not None:
-            try:
-                state.save(self.run.directory)
-            except OSError as problem:
-                kept = False
-                self._log_once.warn_once("keep", f"{self.run.directory} cannot be written ({problem.strerror})")
-        return self.ranks.broadcast(kept)
+        if self.run.directory is None:
+            return True
+        try:
+            state.save(self.run.directory)
+        except OSError as problem:
+            self._log_once.warn_once("keep", f"{self.run.directory} cannot be written ({problem.strerror})")
+            return False
+        return True

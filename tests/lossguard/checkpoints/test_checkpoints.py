@@ -155,6 +155,21 @@ def test_what_a_rollback_has_left_is_not_restored_from_memory_either(tmp_path: P
     assert checkpoints.steps() == checkpoints.memory_steps() == [3, 6]
 
 
+def test_what_is_not_in_the_memory_of_all_ranks_is_restored_from_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another rank had too little memory."""
+    checkpoints = Checkpoints(tmp_path, memory=3, blocking=True, box=Box())
+    for step in (3, 6):
+        checkpoints.save(step, {"step": step})
+        checkpoints.save_in_memory(step, {"step": -step})
+    gather = checkpoints.ranks.gather
+    monkeypatch.setattr(
+        checkpoints.ranks, "gather", lambda found: [*gather(found), [3]] if found == [3, 6] else gather(found)
+    )
+    assert [checkpoints.load(step) for step in (3, 6)] == [{"step": -3}, {"step": 6}]
+
+
 def test_all_of_a_checkpoint_has_reached_the_disk_before_it_gets_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

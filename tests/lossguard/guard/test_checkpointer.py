@@ -1,6 +1,6 @@
 """What is measured of saving and loading, and which tier holds which step."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -11,6 +11,8 @@ from lossguard.vocabulary.states import Tier
 from lossguard.vocabulary.wire import RestorableTier
 from tests.lossguard.scripted import Memory, ScriptedRun
 from tests.waiting import pause
+
+T = TypeVar("T")
 
 
 class Tiered(Memory):
@@ -47,6 +49,38 @@ def saver_of(checkpoints: Memory) -> tuple[CheckpointSaver, ScriptedRun]:
     saver = CheckpointSaver(run, checkpoints, Ranks(), LogOnce(), every=10)
     saver.report_restorable()
     return saver, run
+
+
+class SecondRank(Ranks):
+    """Rank 1 of 2, to which rank 0 has said `said`."""
+
+    rank, size = 1, 2
+    said: str | None = None
+
+    def broadcast(self, value: T) -> T:
+        return self.said  # type: ignore[return-value]
+
+
+def test_a_state_that_rank_0_doubts_is_kept_in_the_memory_of_no_rank() -> None:
+    """Rank 0 alone knows the losses; a rank that kept it would let go of an older state, which the others have."""
+
+    class Certified(Tiered):
+        doubt: Any = None
+
+        def save_in_memory(self, step: int, state: dict[str, Any]) -> None:
+            if self.doubt(step) is None:
+                super().save_in_memory(step, state)
+
+        def take_uncertified(self) -> list[tuple[int, str]]:
+            return []
+
+    ranks, checkpoints = SecondRank(), Certified()
+    saver = CheckpointSaver(ScriptedRun(), checkpoints, ranks, LogOnce(), every=1000)
+    for step, ranks.said in ((70, None), (80, "the loss is in a spike"), (90, None)):
+        saver.save_if_due(step, dict)
+    assert checkpoints.steps() == [0, 50, 60, 70, 90]
+    ranks.said = "the loss is in a spike"
+    assert checkpoints.doubt(1000) is None, "of a durable state the saving thread asks the run, and all ranks"
 
 
 def test_a_step_that_memory_and_disk_hold_counts_as_in_memory_which_it_is_loaded_from() -> None:

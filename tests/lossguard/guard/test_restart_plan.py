@@ -323,3 +323,19 @@ def test_a_script_that_logs_seldom_stands_at_its_newest_checkpoint_at_least(tmp_
     assert refusals(script.run) == [("it discards 6 steps, from 4 to 10, and max_depth=5", "limits")]
     assert script.loaded == [None, 8]
     assert segments(script.run) == [("start", 0, None), ("rollback", 8, "k2")]
+
+
+def test_the_ranks_do_not_wait_for_each_other_where_one_sees_a_checkpoint_that_was_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank that looks at the disk before the others, or has no such folder, must not be waited for."""
+    with offline(tmp_path, run_id="r") as run:
+        assert run.directory is not None
+        RestartState(discarded=frozenset((5,))).save(run.directory)
+        plan = lossguard.restart(run)
+        plan.newest([])
+        plan.resumed(0)
+        monkeypatch.setattr(plan.ranks, "broadcast", None)
+        plan.saved([5])
+        assert RestartState.read(run.directory, run.history).discarded == frozenset()
+        assert records(run)[-1]["restorable"] == [5]
