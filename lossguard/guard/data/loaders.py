@@ -179,8 +179,12 @@ def _named(part: Any) -> str:
 # draws it from a generator of its own if it was given one, and else from torch's, as the loop does.
 
 
+MAX_EPOCHS = 100
+"""Newest epochs whose generators are remembered, of 5 kB each and more: all of them are in every checkpoint."""
+
+
 class EpochOrders:
-    """The generators as they were before the order of an epoch was drawn from them, for each such epoch."""
+    """The generators as they were before the order of an epoch was drawn from them, for the newest such epochs."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
@@ -211,6 +215,8 @@ class EpochOrders:
                 plain = before | {"torch": _hex(before["torch"])}
                 process = {name: plain[name] for name in sorted(changed | {"torch"} if changed else ())}
                 self._drawn[epoch] = {"own": own, "process": process}
+                for old in [each for each in self._drawn if each <= epoch - MAX_EPOCHS]:
+                    del self._drawn[old]
         self.begun.add(epoch)
         if not is_due:
             restore_generators(before)

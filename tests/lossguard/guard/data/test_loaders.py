@@ -9,7 +9,14 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from lossguard.checkpoints.state import generators
-from lossguard.guard.data.loaders import EpochOrders, changed_generators, own_generators, parts_of, refuse_without_order
+from lossguard.guard.data.loaders import (
+    MAX_EPOCHS,
+    EpochOrders,
+    changed_generators,
+    own_generators,
+    parts_of,
+    refuse_without_order,
+)
 from lossguard.torch import MicroBatches
 
 
@@ -213,6 +220,17 @@ def test_a_state_of_plain_values_gives_the_same_order_in_a_new_process() -> None
     drawn = draw(orders, 3)
     again.load_state_dict(json.loads(json.dumps(orders.state_dict())))
     assert draw(again, 3) == drawn
+
+
+def test_only_the_newest_epochs_are_in_a_checkpoint_and_one_that_goes_back_has_its_own() -> None:
+    orders = EpochOrders([1])
+    drawn = {epoch: draw(orders, epoch) for epoch in range(MAX_EPOCHS)}
+    early = orders.state_dict()
+    for epoch in range(MAX_EPOCHS, 2 * MAX_EPOCHS):
+        draw(orders, epoch)
+    assert [int(epoch) for epoch in orders.state_dict()["drawn"]] == list(range(MAX_EPOCHS, 2 * MAX_EPOCHS))
+    orders.load_state_dict(early)
+    assert draw(orders, MAX_EPOCHS - 1) == drawn[MAX_EPOCHS - 1]
 
 
 @pytest.mark.parametrize(("base_seed", "changed"), [(True, set()), (False, {"torch"})])
