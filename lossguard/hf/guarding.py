@@ -108,7 +108,7 @@ class Guarding(Measuring):
         """Leave the announcement to the controller."""
 
     def _reset(self) -> None:
-        self._is_open = self._has_failed = False
+        self._has_loader = self._is_open = self._has_failed = False
         self._is_last_step = self._has_epoch_ended = False
         self._coming: deque[Any] = deque()  # micro-batches of the present step
         self._batch = 0
@@ -141,7 +141,10 @@ class Guarding(Measuring):
         self._close_data()
         self._reset()
 
-    def _make_loader(self, original: Callable[[], Any]) -> Loader:
+    def _make_loader(self, original: Callable[[], Any]) -> Any:
+        if self._has_loader:  # a callback asks for another one: the training goes on with its own
+            return original()
+        self._has_loader = True
         loader, accumulate = original(), self.trainer.args.gradient_accumulation_steps
         self._batches = Batches(loader, accumulate=accumulate, set_epoch=partial(set_epoch, loader))
         self._close_data = self._batches.micro_batches.close  # with the workers of its iterator

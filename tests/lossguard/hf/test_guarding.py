@@ -294,6 +294,19 @@ def test_an_error_of_ours_at_a_step_boundary_leaves_the_training_as_it_is(
     assert (run.unguarded, controller.checkpoints.steps()[-1]) == ("", 16)
 
 
+def test_a_callback_that_asks_for_another_loader_leaves_the_training_its_own(tmp_path: Path) -> None:
+    """As `len(trainer.get_train_dataloader())`: the samples of a skipped batch stay out of the later epochs."""
+    traces = []
+    for name in ("alone", "asks"):
+        orders = {13: rollback(rewind_to=6, skip_from=8, skip_to=11)}
+        trainer, _ = guarded(tmp_path / name, Rows(46), orders, every=2, max_steps=40)
+        if name == "asks":
+            trainer.add_callback(Stops(14, lambda trainer=trainer: trainer.get_train_dataloader()))
+        trainer.train()
+        traces.append(trainer.trace)
+    assert traces[0] == traces[1]
+
+
 @pytest.mark.system
 def test_a_callback_that_reads_the_loader_takes_no_batch_from_the_training(tmp_path: Path) -> None:
     class Reads(TrainerCallback):
