@@ -32,7 +32,8 @@ def _command() -> str:
 def git_commit() -> str | None:
     """The commit of the working directory; None outside of a repository."""
     try:
-        process = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+        command = ["git", "rev-parse", "HEAD"]
+        process = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=5, check=False)
     except (OSError, subprocess.SubprocessError):
         return None
     return process.stdout.strip() or None if process.returncode == 0 else None

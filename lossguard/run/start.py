@@ -187,10 +187,20 @@ def _check_run_id(run_id: str) -> None:
         )
 
 
+MAX_FOLDER_NAME = 250
+"""Bytes; file systems allow 255."""
+
+
 def folder_of(directory: Path, project: str, run_id: str) -> Path:
-    """The folder of a run's spools below LOSSGUARD_DIR. Raises ConfigurationError for no run id, such as `../x`."""
+    """The folder of a run's spools below LOSSGUARD_DIR. Raises ConfigurationError for no run id, such as `../x`, and
+    for a project whose name is too long for a folder."""
     _check_run_id(run_id)
     name = quote(project, safe=" ")
+    if len(name) > MAX_FOLDER_NAME:
+        raise ConfigurationError(
+            f"project={project!r:.60} takes {len(name)} bytes as the name of a folder (6 to 12 for letters "
+            f"other than A to Z), and at most {MAX_FOLDER_NAME} are possible: choose a shorter one"
+        )
     return (directory / ("%2E" + name[1:] if name.startswith(".") else name) / run_id).absolute()
 
 

@@ -11,6 +11,7 @@ import errno
 import gzip
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
@@ -22,6 +23,7 @@ from lossguard.spool.lines import has_checksum
 from lossguard.spool.set_aside import SetAside
 from lossguard.spool.spool import spools_in
 from lossguard.spool.spool_reader import SpoolReader, is_delivered
+from lossguard.vocabulary.errors import logger
 
 CONTROL = ("run", "segment", "answer")
 """Kinds of lines that a resumed run needs."""
@@ -58,12 +60,19 @@ def trim(directory: Path, keep: Keep) -> Iterator[tuple[Path, int, int]]:
 
 
 def restore(directory: Path) -> Iterator[Path]:
-    """Undo the compression: the spools of a run as they were, to be delivered again. Raises OSError."""
+    """Undo the compression: the spools of a run as they were, to be delivered again. Raises OSError.
+
+    A damaged archive stays as it is, with a warning.
+    """
     for archive in sorted(directory.glob("*.spool.gz")):
         path = archive.with_suffix("")
         if not path.exists():
-            with gzip.open(archive) as source, _new(path) as target:
-                shutil.copyfileobj(source, target, 1 << 20)
+            try:
+                with gzip.open(archive) as source, _new(path) as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+            except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
+                logger.warning(f"{archive} is damaged, and its steps are not delivered again: {problem}")
+                continue
         archive.unlink()
         path.with_suffix(".control").unlink(missing_ok=True)
         yield path

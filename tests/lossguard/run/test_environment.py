@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from lossguard.run.environment import git_commit
 from lossguard.vocabulary.protocol import MAX_TEXT, checked_json
 from tests.lossguard.recorded import offline, records
 
@@ -31,3 +32,11 @@ def test_secrets_of_the_command_line_and_of_the_configuration_are_not_recorded(
     assert first["config"] == {"hub": {"token": "***"}, "lr": 0.1}
     assert config["hub"] == {"token": "Zq81xYvL"}, "the caller's own is not changed"
     assert "what looks like a secret in hub is recorded as ***" in caplog.text
+
+
+def test_a_message_of_git_in_another_encoding_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git = tmp_path / "git"
+    git.write_bytes(b"#!/bin/sh\nprintf 'dubious ownership in \\377' >&2\nexit 128\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_commit() is None

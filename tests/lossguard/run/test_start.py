@@ -64,6 +64,7 @@ ITSELF["self"] = ITSELF
         ({"mode": "online"}, "LOSSGUARD_URL"),
         ({"url": "collector:8000"}, "url='collector:8000' is not the address of a collector"),
         *(({"project": project}, "project=") for project in ("", "  ", "x" * 200, "a\tb", "\ud800")),
+        ({"project": "ж" * 60}, "takes 360 bytes as the name of a folder"),
         *(({"run_id": run_id}, "run_id=") for run_id in ("../x", "a/b", ".hidden", "x" * 129)),
         *(({"name": name}, "name=") for name in ("x" * 257, 5, "\ud800")),
         *(({"total_steps": number}, "total_steps=") for number in (-5, 1.5)),

@@ -258,3 +258,17 @@ def test_a_run_that_is_archived_while_its_files_are_listed_keeps_its_history(
 
     monkeypatch.setattr(Path, "glob", archived_after_the_first_listing)
     assert History.read(directory) == before
+
+
+def test_a_damaged_archive_stays_as_it_is_and_the_others_are_restored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = delivered(tmp_path)
+    trimmed(directory, Keep.COMPRESSED)
+    (whole,) = directory.glob("*.spool.gz")
+    content = whole.read_bytes()
+    for name, damaged in (("0-a", content[:-20]), ("0-b", content[:40] + b"\xff" * 40), ("0-c", b"no archive")):
+        (directory / f"{name}.spool.gz").write_bytes(damaged)
+    assert list(restore(directory)) == [whole.with_suffix("")]
+    assert [text.split()[0] for text in caplog.messages] == [str(directory / f"0-{n}.spool.gz") for n in "abc"]
+    assert len(list(directory.glob("0-*"))) == 3
