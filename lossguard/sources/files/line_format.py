@@ -32,6 +32,8 @@ class LineParser(Protocol):
     """Facts about how the rows are made, as far as the format says."""
     ends: bytes
     """The bytes that end a line."""
+    reads_headers: bool
+    """True if any line may name the columns of those after it."""
     problem: str
     """Reason why the last line is left out, or a value of it, in a few words; empty where nothing is."""
 
@@ -151,6 +153,8 @@ class LineFormat:
         if recorded is not None:
             with suppress(OSError), opened(path) as present:
                 parser.parse(present.readline(MAX_LINE).rstrip(b"\r\n"))  # a header
+                while parser.reads_headers and file.is_resumed and present.tell() < recorded.position[1]:
+                    parser.parse(present.readline(MAX_LINE).rstrip(b"\r\n"))
             if not file.is_resumed:
                 joiner.begin_anew()
         return LineFollower(file, parser, joiner, recorded is not None)

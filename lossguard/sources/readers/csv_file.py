@@ -22,6 +22,7 @@ DELIMITERS = ",;\t"
 class CsvParser:
     config: Mapping[str, Any] = {}
     ends = b"\n"
+    reads_headers = True
     facts = SourceFacts()
     problem = ""
 

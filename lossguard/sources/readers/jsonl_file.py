@@ -29,6 +29,7 @@ def flat(values: Mapping[str, Any], prefix: str = "", depth: int = 1) -> dict[st
 class JsonlParser:
     config: Mapping[str, Any] = {}
     ends = b"\n"
+    reads_headers = False
     facts = SourceFacts()
     problem = ""
 

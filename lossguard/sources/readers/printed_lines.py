@@ -306,6 +306,7 @@ class LogParser:
     """Lines of one trainer; those of several ranks that print the same step are one row."""
 
     ends = b"\n\r"
+    reads_headers = False
     problem = ""  # of no line: what fits no pattern is for people
 
     def __init__(self, pattern: Pattern) -> None:

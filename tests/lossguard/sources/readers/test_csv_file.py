@@ -61,6 +61,18 @@ def test_a_watcher_that_begins_again_knows_the_columns(tmp_path: Path) -> None:
     assert [step for step, _ in source.rows] == [0, 1, 2]
 
 
+def test_a_watcher_that_begins_again_behind_a_second_header_knows_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss,lr\n0,2.5,0.1\n1,2.4,0.1\nstep,lr,loss\n2,0.1,2.3\n")
+    source = RecordedSource("csv", path)
+    source.poll(final=True)
+    source.kill()
+    with path.open("a") as file:
+        file.write("3,0.1,2.2\n")
+    source.poll(final=True)
+    assert source.values("loss") == [(0, 2.5), (1, 2.4), (2, 2.3), (3, 2.2)]
+
+
 def test_a_file_that_is_written_anew_with_another_column_repeats_nothing(tmp_path: Path) -> None:
     """Lightning's CSVLogger writes its whole file again when a metric comes that it did not know."""
     path = tmp_path / "metrics.csv"
