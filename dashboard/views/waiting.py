@@ -115,10 +115,9 @@ def _show_picture(facts: RunFacts, each: Intervention) -> None:
 def _futures(facts: RunFacts, incident: Incident, each: Intervention, target: int) -> Futures:
     discarded = formatting.plural(max(0, facts.progress.done - target), "step")
     if each.kind != OrderKind.ROLLBACK:
-        needed = target + manual_rollback.default_skip(facts, incident, target)
-        return Futures(
-            target, (target, needed), f"roll back: discards {discarded}", "release: the loss goes on as it is"
-        )
+        needed = manual_rollback.default_skip(facts, incident, target)
+        skipped = None if needed is None else (target, target + needed)
+        return Futures(target, skipped, f"roll back: discards {discarded}", "release: the loss goes on as it is")
     offset = incident_window.batch_at(facts, target) - target  # batches are not steps
     skipped = None if each.skip_from is None else (each.skip_from - offset, (each.skip_to or each.skip_from) - offset)
     choices = each.details.get("choices", [])

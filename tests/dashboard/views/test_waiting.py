@@ -11,8 +11,9 @@ from streamlit.testing.v1 import AppTest
 from dashboard.data import collector_watch
 from dashboard.data.collector_watch import Outage
 from db import commands
-from db.models import Incident, Intervention
+from db.models import Incident, Intervention, Run
 from db.store.engine import writing
+from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CANNOT_SKIP
 from lossguard.vocabulary.states import IncidentState, InterventionState, RunState
 from tests.dashboard.app_content import figure, forget, incident_rows, metrics, names, verdict
 from tests.dashboard.conftest import OpenPage
@@ -20,6 +21,7 @@ from tests.dashboard.live import report_a_spike
 from tests.dashboard.seed import stored
 
 pytestmark = pytest.mark.usefixtures("store")
+SKIPPED = "batches skipped by a rollback"
 
 
 def text(app: AppTest) -> str:
@@ -64,7 +66,7 @@ def test_a_proposal_can_be_decided_on_the_run_page_which_says_what_it_costs_and_
     assert "Approving it discards 70 steps" in text(app)
     assert {"Approve", "Reject"} <= set(buttons(app))
     assert ["Open incident 1" in links(app), any("needs a person" in each for each in links(app))] == [True, True]
-    marks = {"as it happened", "expected band", "checkpoint of step 600", "batches skipped by a rollback"}
+    marks = {"as it happened", "expected band", "checkpoint of step 600", SKIPPED}
     drawn = names(figure(app))
     assert marks <= drawn
     assert {re.sub(r"\d+", "N", name) for name in drawn} >= {
@@ -90,12 +92,15 @@ def test_a_hold_says_on_what_grounds_and_what_a_person_can_do(open_page: OpenPag
         assert f"**{option}**" in shown
     assert {"Release", "Roll back manually"} <= set(buttons(app))
     assert primary(app) == ["Roll back manually"], "a run that has diverged is not released"
-    assert {"release: the loss goes on as it is", "checkpoint of step 500"} <= names(figure(app))
+    assert {"release: the loss goes on as it is", "checkpoint of step 500", SKIPPED} <= names(figure(app))
     assert "Open incident 1" in links(app)
     with writing(asking) as session:
         session.execute(sa.update(Incident).values(state=IncidentState.CLOSED))
+        session.execute(sa.update(Run).values(capabilities=[CAN_ROLL_BACK, CANNOT_SKIP]))
     forget()
-    assert primary(open_page("run", run="asking")) == ["Release"]
+    app = open_page("run", run="asking")
+    assert primary(app) == ["Release"]
+    assert SKIPPED not in names(figure(app))
 
 
 def test_nothing_can_be_decided_while_the_collector_does_not_answer(
