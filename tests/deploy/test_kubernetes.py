@@ -200,3 +200,12 @@ def test_commands_and_settings_are_those_of_the_image(resources: list[Resource])
 def test_the_alerts_are_those_of_prometheus(resources: list[Resource]) -> None:
     (rule,) = of_kind(resources, "PrometheusRule")
     assert rule["spec"] == read(RULES)
+
+
+def test_the_collectors_have_the_job_that_the_alerts_look_for(resources: list[Resource]) -> None:
+    """The operator names the job after the PodMonitor, namespace/name."""
+    (monitor,) = of_kind(resources, "PodMonitor")
+    jobs = set(re.findall(r'up{job="([^"]*)"}', RULES.read_text()))
+    assert len(jobs) == 1
+    for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+        assert {each["replacement"] for each in endpoint["relabelings"] if each["targetLabel"] == "job"} == jobs
