@@ -1,5 +1,6 @@
 """Asks `python -m trainer explore`, which answers prompts with the models of checkpoints."""
 
+import http.client
 import json
 import os
 import urllib.error
@@ -17,6 +18,7 @@ MAX_BYTES = 2**20
 """Largest size of an answer, in bytes."""
 MAX_MODELS = 4
 COMMAND = as_typed_here("python -m trainer explore CHECKPOINT [ANOTHER]")
+OTHER_RELEASE = f"The answer is none of this release: start it again with {COMMAND}"
 
 
 class ExplorerError(Exception):
@@ -34,15 +36,19 @@ class ExplorerAnswer:
 def ask(prompt: str) -> list[ExplorerAnswer]:
     """Return each checkpoint's predictions of the prompt's last token. Raises ExplorerError."""
     address = (os.environ.get(VARIABLE) or DEFAULT).rstrip("/")
-    request = urllib.request.Request(f"{address}/next-token", json.dumps({"prompt": prompt}).encode())
     try:
+        request = urllib.request.Request(f"{address}/next-token", json.dumps({"prompt": prompt}).encode())
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             return _answers(answer.read(MAX_BYTES))
     except urllib.error.HTTPError as refused:
         with refused:
             raise ExplorerError(_reason(refused.read(MAX_BYTES))) from None
-    except (OSError, ValueError):
+    except OSError:
         raise ExplorerError(f"Nothing answers at {address}. Start it where the checkpoints are: {COMMAND}") from None
+    except (ValueError, http.client.InvalidURL):
+        raise ExplorerError(f"{VARIABLE} must be an address such as {DEFAULT}, not {address!r:.80}.") from None
+    except http.client.HTTPException:
+        raise ExplorerError(OTHER_RELEASE) from None
 
 
 def _answers(content: bytes) -> list[ExplorerAnswer]:
@@ -53,7 +59,7 @@ def _answers(content: bytes) -> list[ExplorerAnswer]:
         if not answers:
             raise ValueError("no model")
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ExplorerError(f"The answer is none of this release: start it again with {COMMAND}") from None
+        raise ExplorerError(OTHER_RELEASE) from None
     return answers
 
 

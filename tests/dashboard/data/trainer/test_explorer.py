@@ -64,6 +64,22 @@ def test_without_an_answer_there_is_a_sentence(
         explorer.ask("abc")
 
 
+@pytest.mark.parametrize("address", ["explorer", "http://127.0.0.1:port", "http://a b", "http://a\u00e4..b"])
+def test_a_setting_that_is_no_address_is_said_with_its_name(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSSGUARD_EXPLORER_URL", address)
+    with pytest.raises(ExplorerError, match="LOSSGUARD_EXPLORER_URL must be an address such as http"):
+        explorer.ask("abc")
+
+
+def test_another_protocol_at_the_address_is_an_answer_of_no_release(
+    answering: type[Answering], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "send_response", lambda self, status: self.wfile.write(b"SSH-2.0-OpenSSH_9\r\n"))
+    answering.answer = (200, {})
+    with pytest.raises(ExplorerError, match="none of this release"):
+        explorer.ask("abc")
+
+
 def test_nobody_there_is_said_with_the_command_that_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOSSGUARD_EXPLORER_URL", "http://127.0.0.1:9")
     with pytest.raises(ExplorerError, match="trainer explore CHECKPOINT"):
