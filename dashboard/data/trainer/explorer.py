@@ -7,6 +7,8 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
+import streamlit as st
+
 from db.cli.command_engine import as_typed_here
 from lossguard.vocabulary.wire import Probe
 
@@ -14,6 +16,8 @@ VARIABLE, DEFAULT = "LOSSGUARD_EXPLORER_URL", "http://127.0.0.1:8502"
 """The environment variable with its address. No viewer chooses it: the dashboard asks from where it runs."""
 TIMEOUT = 10.0
 """Seconds."""
+CACHE_SECONDS = 60.0
+"""Seconds for which an answer is kept: a live page would ask again every few seconds."""
 MAX_BYTES = 2**20
 """Largest size of an answer, in bytes."""
 MAX_MODELS = 4
@@ -35,7 +39,12 @@ class ExplorerAnswer:
 
 def ask(prompt: str) -> list[ExplorerAnswer]:
     """Return each checkpoint's predictions of the prompt's last token. Raises ExplorerError."""
-    address = (os.environ.get(VARIABLE) or DEFAULT).rstrip("/")
+    return _ask((os.environ.get(VARIABLE) or DEFAULT).rstrip("/"), prompt)
+
+
+@st.cache_resource(ttl=CACHE_SECONDS, show_spinner=False, max_entries=64)
+def _ask(address: str, prompt: str) -> list[ExplorerAnswer]:
+    """What is raised is not cached."""
     try:
         request = urllib.request.Request(f"{address}/next-token", json.dumps({"prompt": prompt}).encode())
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
