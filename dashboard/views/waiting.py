@@ -103,6 +103,7 @@ def _show_picture(facts: RunFacts, each: Intervention) -> None:
         return
     newest = facts.progress.done - 1
     first = min(target - LEAD_STEPS // 3, incident.onset_step - LEAD_STEPS)
+    first = max(first, newest + 1 - incident_window.MAX_WINDOW_STEPS)  # what is decided about is at the end
     around = cached.incident_window(facts, incident, (max(0, first), newest + 1))
     if not len(around.original) or "loss" not in around.original.metrics:
         return

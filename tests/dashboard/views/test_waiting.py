@@ -8,16 +8,16 @@ import pytest
 import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
-from dashboard.data import collector_watch
+from dashboard.data import collector_watch, incident_window
 from dashboard.data.collector_watch import Outage
 from db import commands
 from db.models import Incident, Intervention, Run
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CANNOT_SKIP
 from lossguard.vocabulary.states import IncidentState, InterventionState, RunState
-from tests.dashboard.app_content import figure, forget, incident_rows, metrics, names, verdict
+from tests.dashboard.app_content import column, figure, forget, incident_rows, metrics, names, verdict
 from tests.dashboard.conftest import OpenPage
-from tests.dashboard.live import report_a_spike
+from tests.dashboard.live import SPIKE, report_a_spike
 from tests.dashboard.seed import stored
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -101,6 +101,16 @@ def test_a_hold_says_on_what_grounds_and_what_a_person_can_do(open_page: OpenPag
     app = open_page("run", run="asking")
     assert primary(app) == ["Release"]
     assert SKIPPED not in names(figure(app))
+
+
+@pytest.mark.usefixtures("asking")
+def test_the_picture_of_a_long_decision_reaches_to_the_newest_step(
+    open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incident_window, "MAX_WINDOW_STEPS", 60)
+    drawing = figure(open_page("run", run="asking"))
+    steps = column(next(trace["x"] for trace in drawing["data"] if trace["name"] == "as it happened"))
+    assert (steps[0], steps[-1]) == (SPIKE + 30 - 60, SPIKE + 29)
 
 
 def test_nothing_can_be_decided_while_the_collector_does_not_answer(
