@@ -122,7 +122,9 @@ def _futures(facts: RunFacts, incident: Incident, each: Intervention, target: in
     offset = incident_window.batch_at(facts, target) - target  # batches are not steps
     skipped = None if each.skip_from is None else (each.skip_from - offset, (each.skip_to or each.skip_from) - offset)
     choices = each.details.get("choices", [])
-    back = next((one for one in choices if one["rewind_to"] == target and not one["remedy"]), None)
+    remedies = {None, *(each.remedies or ())}
+    same = [one for one in choices if one["rewind_to"] == target and one["remedy"] in remedies]
+    back = min(same, key=lambda one: one["cost"], default=None)
     wait = next((one for one in choices if one["arm"] == Arm.WAIT), None)
     costs = f"discards {discarded}" if back is None else f"costs about {formatting.plural(round(back['cost']), 'step')}"
     waits = "the loss goes on" if wait is None else f"costs about {formatting.plural(round(wait['cost']), 'step')}"

@@ -103,6 +103,15 @@ def test_a_hold_says_on_what_grounds_and_what_a_person_can_do(open_page: OpenPag
     assert SKIPPED not in names(figure(app))
 
 
+def test_the_picture_of_a_rollback_with_a_remedy_says_what_that_costs(open_page: OpenPage, asking: sa.Engine) -> None:
+    same = {"arm": "rewind_with_remedy", "rewind_to": 600}
+    costs = {None: 90.0, "clip": 7.0, "z_loss": 3.0}
+    choices = [{**same, "remedy": remedy, "cost": cost} for remedy, cost in costs.items()]
+    with writing(asking) as session:
+        session.execute(sa.update(Intervention).values(details={"choices": choices}, remedies=["clip"]))
+    assert "roll back: costs about 7 steps" in names(figure(open_page("run", run="asking")))
+
+
 @pytest.mark.usefixtures("asking")
 def test_the_picture_of_a_long_decision_reaches_to_the_newest_step(
     open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
