@@ -101,10 +101,12 @@ def duration(seconds: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A short time, in milliseconds when it is less than a second."""
+    """A time in three digits: "12 ms", "1.23 s"; in the units of `duration` where seconds would have more digits."""
     if value is None:
         return "-"
-    return f"{value * 1000:.3g} ms" if abs(value) < 1 else f"{value:.3g} s"
+    if value >= 999.5:
+        return duration(value)
+    return f"{value * 1000:.3g} ms" if abs(value) < 0.9995 else f"{value:.3g} s"
 
 
 def steps_label(total: int | None) -> str:

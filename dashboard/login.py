@@ -2,7 +2,7 @@
 
 Without a login file the dashboard has no login, and whoever reaches it reads. With one (`--login FILE`), Streamlit's
 own login (`st.login`) asks the provider, and the file says which scope each group has. Pages ask for the login by
-themselves (`dashboard.views.session`); `LoginRequired` asks for it where figures, values and files are served.
+themselves (`dashboard.views.frame`); `LoginRequired` asks for it where figures, values and files are served.
 
     [auth]                                    # what Streamlit needs
     redirect_uri = "https://lossguard.example.org/oauth2callback"
@@ -100,6 +100,8 @@ def read(path: Path) -> Login:
     for group, right in groups.items():
         if right not in tuple(Right):
             raise BadLogin(f"{path}: the scope of the group {group!r} must be read or operate, not {right!r:.80}")
+    if not isinstance(settings, dict):
+        raise BadLogin(f"{path}: [login] must be a table, not {settings!r:.80}")
     claim, hours = settings.get("groups_claim", "groups"), settings.get("max_hours", 12.0)
     if not isinstance(claim, str) or not claim:
         raise BadLogin(f"{path}: groups_claim must be the name of a claim, not {claim!r:.80}")

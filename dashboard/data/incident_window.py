@@ -115,14 +115,16 @@ def detection_key(facts: RunFacts) -> tuple[str, int, int]:
 
 
 def batch_at(facts: RunFacts, step: int) -> int:
-    """Index of the first batch of this step of the live line; the step itself where the run logs no batch index."""
+    """Index of the first batch of this step of the live line, from the newest row up to it that has one.
+
+    The step itself where the last MAX_WINDOW_STEPS have none.
+    """
+    near = clipped(lineage.live_line(facts.segments), step + 1 - MAX_WINDOW_STEPS, step + 1)
     with open_store(database_url()) as session:
-        near = clipped(lineage.live_line(facts.segments), step - 1, step + 1)
-        rows = _rows(session, facts.run, near)
-    if "batch_index" not in rows.metrics:
-        return step
-    batch, at = rows.metrics["batch_index"][-1], int(rows.steps[-1])
-    return int(batch) + step - at if np.isfinite(batch) else step
+        rows = rows_of(reader.read_line(session, run=facts.run, line=near, metrics=["batch_index"]))
+    batches = rows.metrics.get("batch_index", np.empty(0))
+    known = np.flatnonzero(np.isfinite(batches))
+    return int(batches[known[-1]]) + step - int(rows.steps[known[-1]]) if len(known) else step
 
 
 def read_incident_window(session: Session, facts: RunFacts, segment: int, steps: StepWindow) -> IncidentWindow:

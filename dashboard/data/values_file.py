@@ -150,8 +150,10 @@ class ValuesFiles:
             return name
 
     def get(self, name: str) -> ValuesFile | None:
+        asked = name.encode(errors="replace")  # of text, `compare_digest` takes ASCII alone
         with self._lock:
-            return next((file for file, known in self._names.items() if secrets.compare_digest(known, name)), None)
+            found = (file for file, known in self._names.items() if secrets.compare_digest(known.encode(), asked))
+            return next(found, None)
 
 
 values_files = ValuesFiles()

@@ -178,15 +178,17 @@ def _incident_hover(incident: Incident) -> str:
 
 def _add_interventions(drawn: DrawnMarks, panel: Panel, marks: Marks, run_axes: RunAxes) -> None:
     """A line over all panels at the step of the rewind, and an arrow to it from the step of the decision."""
-    segments = {incident.number: incident.segment for incident in marks.incidents}
+    segments: dict[int | None, int] = {incident.number: incident.segment for incident in marks.incidents}
     for intervention in marks.interventions:
         order = marks.orders.get(intervention.number)
         target = rewound_step(intervention, order)
         if target is None:
             continue
-        segment = segments.get(intervention.incident or 0, 0)
-        at = run_axes.at(segment, target)
-        decided = run_axes.at(segment, intervention.details.get("decided_step", target))
+        segment, steps = segments.get(intervention.incident), [target, intervention.details.get("decided_step", target)]
+        if segment is None:  # an operator's order without an incident: no branch is known
+            at, decided = run_axes.live.at(steps).tolist()
+        else:
+            at, decided = (run_axes.at(segment, step) for step in steps)
         below_names = {"y1": panel.top}  # of incidents, which it would strike through
         drawn.shapes.append(vertical_line(at, {"color": GREEN, "width": 1.4, "dash": "dash"}) | below_names)
         look: dict[str, Any] = {"line": {"color": GREEN, "width": 1.6}, "marker": ARROW_HEAD}

@@ -15,7 +15,7 @@ from db.models import Incident
 from db.run_states import is_silent
 from lossguard.vocabulary import wording
 from lossguard.vocabulary.limits import limits_in
-from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CAN_SCALE_LR, remedies_in
+from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CAN_SCALE_LR, CANNOT_SKIP, remedies_in
 from lossguard.vocabulary.states import IncidentKind, IncidentState, RunState
 from monitor.detection.interventions import run_policy
 from monitor.detection.interventions.restorable import RestorableStep, restorable_steps
@@ -47,8 +47,13 @@ def default_target(facts: RunFacts, incident: Incident | None) -> int | None:
     return max((step for step in steps if step <= onset - policy.min_depth), default=min(steps, default=None))
 
 
-def default_skip(facts: RunFacts, incident: Incident | None, target: int) -> int:
-    """Batches from the checkpoint to past the detected step, and at least as many as the policy skips."""
+def default_skip(facts: RunFacts, incident: Incident | None, target: int) -> int | None:
+    """Batches from the checkpoint to past the detected step, and at least as many as the policy skips.
+
+    None if the run cannot leave batches out.
+    """
+    if CANNOT_SKIP in facts.run.capabilities:
+        return None
     needed = 0 if incident is None else incident.detected_step + 1 - target
     return min(max(run_policy.policy_of(facts.run.policy).skip_min, needed), MAX_SKIPPED_BATCHES)
 
@@ -70,9 +75,10 @@ def dialog(facts: RunFacts, incident: Incident | None) -> None:
         help="Checkpoints that the trainer can restore, newest first, and how long the last load from there took.",
     )  # fmt: skip
     skip = default_skip(facts, incident, default)
-    num_batches = st.number_input("Batches to skip", 0, MAX_SKIPPED_BATCHES, skip, key="skip-batches")
+    if skip is not None:
+        skip = int(st.number_input("Batches to skip", 0, MAX_SKIPPED_BATCHES, skip, key="skip-batches"))
     lr_scale, remedies = _changes(facts)
-    action = rollback(facts, int(target), int(num_batches), lr_scale=lr_scale, remedies=remedies)
+    action = rollback(facts, int(target), skip, lr_scale=lr_scale, remedies=remedies)
     operate.confirmation_form(action, fields=operate.reason)
 
 
@@ -98,13 +104,21 @@ def restorable_label(each: RestorableStep) -> str:
 
 
 def rollback(
-    facts: RunFacts, target: int, num_batches: int, *, lr_scale: float | None = None, remedies: Sequence[str] = ()
+    facts: RunFacts,
+    target: int,
+    num_batches: int | None,
+    *,
+    lr_scale: float | None = None,
+    remedies: Sequence[str] = (),
 ) -> OperatorAction:
-    done, first = facts.progress.done, incident_window.batch_at(facts, target)
-    count, batches = formatting.plural(num_batches, "batch", "batches"), wording.batches(first, first + num_batches)
-    skip = f" and skip {count} ({batches})" if num_batches else ""
-    body: dict[str, Any] = {"rewind_to": target, "skip_to": first + num_batches}
-    also = ""
+    """`num_batches`: how many to skip; None for a run that cannot leave batches out."""
+    done, skip, also = facts.progress.done, "", ""
+    body: dict[str, Any] = {"rewind_to": target}
+    if num_batches is not None:
+        first = incident_window.batch_at(facts, target)
+        body["skip_to"] = first + num_batches  # for 0 too: without it, the collector skips what the policy says
+        count, batches = formatting.plural(num_batches, "batch", "batches"), wording.batches(first, first + num_batches)
+        skip = f" and skip {count} ({batches})" if num_batches else ""
     if lr_scale is not None:
         body["lr_scale"] = lr_scale
         also += f" The learning rate is multiplied by {lr_scale:g}."

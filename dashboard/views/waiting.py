@@ -103,6 +103,7 @@ def _show_picture(facts: RunFacts, each: Intervention) -> None:
         return
     newest = facts.progress.done - 1
     first = min(target - LEAD_STEPS // 3, incident.onset_step - LEAD_STEPS)
+    first = max(first, newest + 1 - incident_window.MAX_WINDOW_STEPS)  # what is decided about is at the end
     around = cached.incident_window(facts, incident, (max(0, first), newest + 1))
     if not len(around.original) or "loss" not in around.original.metrics:
         return
@@ -115,14 +116,15 @@ def _show_picture(facts: RunFacts, each: Intervention) -> None:
 def _futures(facts: RunFacts, incident: Incident, each: Intervention, target: int) -> Futures:
     discarded = formatting.plural(max(0, facts.progress.done - target), "step")
     if each.kind != OrderKind.ROLLBACK:
-        needed = target + manual_rollback.default_skip(facts, incident, target)
-        return Futures(
-            target, (target, needed), f"roll back: discards {discarded}", "release: the loss goes on as it is"
-        )
+        needed = manual_rollback.default_skip(facts, incident, target)
+        skipped = None if needed is None else (target, target + needed)
+        return Futures(target, skipped, f"roll back: discards {discarded}", "release: the loss goes on as it is")
     offset = incident_window.batch_at(facts, target) - target  # batches are not steps
     skipped = None if each.skip_from is None else (each.skip_from - offset, (each.skip_to or each.skip_from) - offset)
     choices = each.details.get("choices", [])
-    back = next((one for one in choices if one["rewind_to"] == target and not one["remedy"]), None)
+    remedies = {None, *(each.remedies or ())}
+    same = [one for one in choices if one["rewind_to"] == target and one["remedy"] in remedies]
+    back = min(same, key=lambda one: one["cost"], default=None)
     wait = next((one for one in choices if one["arm"] == Arm.WAIT), None)
     costs = f"discards {discarded}" if back is None else f"costs about {formatting.plural(round(back['cost']), 'step')}"
     waits = "the loss goes on" if wait is None else f"costs about {formatting.plural(round(wait['cost']), 'step')}"

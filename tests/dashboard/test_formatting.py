@@ -40,6 +40,23 @@ def test_a_duration_has_two_units(seconds: float | None, text: str) -> None:
     assert formatting.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0.0123, "12.3 ms"),
+        (0.9994, "999 ms"),
+        (0.9997, "1 s"),
+        (999.4, "999 s"),
+        (999.6, "16 min 40 s"),
+        (1234, "20 min 34 s"),
+        (math.inf, "infinity"),
+    ],
+)
+def test_a_short_time_has_three_digits_and_no_power_of_ten(seconds: float | None, text: str) -> None:
+    assert formatting.seconds(seconds) == text
+
+
 def test_a_rollback_says_where_it_went_when_that_is_not_where_it_was_sent() -> None:
     sent = Intervention(kind="rollback", rewind_to=300, skip_from=250, skip_to=500, lr_scale=None)
     went = Order(state="applied", rewound_to=250)

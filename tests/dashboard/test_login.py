@@ -36,6 +36,7 @@ def test_a_login_file_says_what_groups_may_do(tmp_path: Path) -> None:
         ("[groups]", "[group]", r"\[groups\] must give groups a scope"),
         ("[groups]", "[login]\nmax_hours = 0\n[groups]", "max_hours must be above 0 and at most 720, not 0"),
         ("[groups]", '[login]\ngroups_claim = ""\n[groups]', "groups_claim must be the name of a claim"),
+        ("[auth]", 'login = "x"\n[auth]', r"\[login\] must be a table, not 'x'"),
         ("[auth]", "[auth", "is no TOML"),
     ],
 )

@@ -197,6 +197,23 @@ def test_commands_and_settings_are_those_of_the_image(resources: list[Resource])
         assert {f"/run/lossguard/{item['path']}" for item in volume["secret"]["items"]} == files
 
 
+def test_a_command_within_a_collector_is_started_by_the_entrypoint_which_reads_its_secrets() -> None:
+    """A $(cat ..) on the command line would be expanded by the operator's own shell."""
+    page = (DEPLOY.parent / "docs" / "kubernetes.md").read_text()
+    (entrypoint,) = re.findall(r"^COPY deploy/entrypoint.sh (\S+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    commands = re.findall(r"exec deployment/collector -- (?:\\\n *)?(\S+)", page)
+    assert set(commands) == {entrypoint}
+
+
 def test_the_alerts_are_those_of_prometheus(resources: list[Resource]) -> None:
     (rule,) = of_kind(resources, "PrometheusRule")
     assert rule["spec"] == read(RULES)
+
+
+def test_the_collectors_have_the_job_that_the_alerts_look_for(resources: list[Resource]) -> None:
+    """The operator names the job after the PodMonitor, namespace/name."""
+    (monitor,) = of_kind(resources, "PodMonitor")
+    jobs = set(re.findall(r'up{job="([^"]*)"}', RULES.read_text()))
+    assert len(jobs) == 1
+    for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+        assert {each["replacement"] for each in endpoint["relabelings"] if each["targetLabel"] == "job"} == jobs

@@ -1,10 +1,13 @@
 """Asks `python -m trainer explore`, which answers prompts with the models of checkpoints."""
 
+import http.client
 import json
 import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+
+import streamlit as st
 
 from db.cli.command_engine import as_typed_here
 from lossguard.vocabulary.wire import Probe
@@ -13,10 +16,13 @@ VARIABLE, DEFAULT = "LOSSGUARD_EXPLORER_URL", "http://127.0.0.1:8502"
 """The environment variable with its address. No viewer chooses it: the dashboard asks from where it runs."""
 TIMEOUT = 10.0
 """Seconds."""
+CACHE_SECONDS = 60.0
+"""Seconds for which an answer is kept: a live page would ask again every few seconds."""
 MAX_BYTES = 2**20
 """Largest size of an answer, in bytes."""
 MAX_MODELS = 4
 COMMAND = as_typed_here("python -m trainer explore CHECKPOINT [ANOTHER]")
+OTHER_RELEASE = f"The answer is none of this release: start it again with {COMMAND}"
 
 
 class ExplorerError(Exception):
@@ -33,16 +39,25 @@ class ExplorerAnswer:
 
 def ask(prompt: str) -> list[ExplorerAnswer]:
     """Return each checkpoint's predictions of the prompt's last token. Raises ExplorerError."""
-    address = (os.environ.get(VARIABLE) or DEFAULT).rstrip("/")
-    request = urllib.request.Request(f"{address}/next-token", json.dumps({"prompt": prompt}).encode())
+    return _ask((os.environ.get(VARIABLE) or DEFAULT).rstrip("/"), prompt)
+
+
+@st.cache_resource(ttl=CACHE_SECONDS, show_spinner=False, max_entries=64)
+def _ask(address: str, prompt: str) -> list[ExplorerAnswer]:
+    """What is raised is not cached."""
     try:
+        request = urllib.request.Request(f"{address}/next-token", json.dumps({"prompt": prompt}).encode())
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             return _answers(answer.read(MAX_BYTES))
     except urllib.error.HTTPError as refused:
         with refused:
             raise ExplorerError(_reason(refused.read(MAX_BYTES))) from None
-    except (OSError, ValueError):
+    except OSError:
         raise ExplorerError(f"Nothing answers at {address}. Start it where the checkpoints are: {COMMAND}") from None
+    except (ValueError, http.client.InvalidURL):
+        raise ExplorerError(f"{VARIABLE} must be an address such as {DEFAULT}, not {address!r:.80}.") from None
+    except http.client.HTTPException:
+        raise ExplorerError(OTHER_RELEASE) from None
 
 
 def _answers(content: bytes) -> list[ExplorerAnswer]:
@@ -53,7 +68,7 @@ def _answers(content: bytes) -> list[ExplorerAnswer]:
         if not answers:
             raise ValueError("no model")
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ExplorerError(f"The answer is none of this release: start it again with {COMMAND}") from None
+        raise ExplorerError(OTHER_RELEASE) from None
     return answers
 
 

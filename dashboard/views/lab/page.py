@@ -103,7 +103,7 @@ def select_run() -> RunFacts | None:
             st.session_state[RUN_CHANGED] = True
             st.rerun()
         reload = st.button("Load the newest steps", key="lab-reload", icon=":material/refresh:")
-    key = f"lab-facts-{run_id}"
+    key = f"lab-facts-{run_id}-{current.run.started_at}"  # not those of a deleted run of its id
     if reload or key not in st.session_state:
         st.session_state[key] = cached.facts(run_id)
     facts: RunFacts | None = st.session_state[key]

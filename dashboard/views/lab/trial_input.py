@@ -83,19 +83,16 @@ def _scored(
 
 def of_run(facts: RunFacts, steps: tuple[int, int], *, max_rows: int = MAX_ROWS) -> TrialInput:
     """The run's rows from the first to the last of these steps, at most the newest `max_rows`."""
-    rows = tuple((segment.number, segment.num_steps) for segment in facts.segments)
-    return _of_run(database_url(), facts.run.id, rows, newest_steps(facts, steps, max_rows), facts)
+    return _of_run(database_url(), facts.run.id, facts.stamp, newest_steps(facts, steps, max_rows), facts)
 
 
 @st.cache_resource(show_spinner="Reading the run ...", max_entries=4)
-def _of_run(
-    url: str, run_id: str, rows: tuple[tuple[int, int], ...], steps: tuple[int, int], _facts: RunFacts
-) -> TrialInput:
+def _of_run(url: str, run_id: str, stamp: tuple[float, ...], steps: tuple[int, int], _facts: RunFacts) -> TrialInput:
     with open_store(url) as session:
         segments = [_segment_rows(session, _facts, segment, *steps) for segment in _facts.segments]
     known, truth = _known_incidents(_facts, segments)
     return TrialInput(
-        key=f"{url} {run_id} {rows} {steps[0]}-{steps[1]}",
+        key=f"{url} {run_id} {stamp} {steps[0]}-{steps[1]}",
         segments=[segment for segment in segments if len(segment.rows)],
         discarded_from={branch.segment: branch.first for branch in lineage.discarded(_facts.segments)},
         known_incidents=known,

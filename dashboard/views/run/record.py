@@ -100,3 +100,5 @@ def report(run_id: str, zone: tzinfo) -> str:
         return document.render(read, contents.read_incidents(read.facts, read.limits))
     except StoreUnavailable as error:
         return document.refusal(run_id, str(error))
+    except contents.NoSuchRun:
+        return document.refusal(run_id, "This run is not in the store any more.")

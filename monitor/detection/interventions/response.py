@@ -538,9 +538,6 @@ class IncidentResponse:
         step, remedies = self.last_step, tuple(dict.fromkeys(remedies))
         self._check_obeys("roll back")
         self._check_changes(lr_scale, remedies)
-        if not self.can_skip and (skip_from, skip_to) != (None, None):
-            why = "this run cannot leave batches out" if self.data_repeats else "the data of this run does not repeat"
-            raise ValueError(f"{why}: order the rollback without skip_from and skip_to")
         incident = None if self.incidents.open is None else self.incidents.open.incident
         onset = step if incident is None else incident.onset_step
         steps = [each.step for each in self.restorable]
@@ -575,6 +572,9 @@ class IncidentResponse:
         """The batches that an operator's rollback to the checkpoint `target` leaves out: [begin, end)."""
         first = self.batches.batch_of(target)
         begin = first if skip_from is None else skip_from
+        if not self.can_skip and (skip_from, skip_to) != (None, None) and skip_to != begin:  # an empty range skips none
+            why = "this run cannot leave batches out" if self.data_repeats else "the data of this run does not repeat"
+            raise ValueError(f"{why}: order the rollback without skip_from and skip_to")
         if begin < first:
             raise ValueError(f"skip_from ({begin}) must not be below the checkpoint's batch {first}")
         if not self.can_skip:

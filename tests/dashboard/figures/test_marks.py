@@ -1,9 +1,10 @@
 """What happened to a run, over its curves."""
 
+from dashboard.axes import RunAxes, StepAxis
 from dashboard.data.facts import Curve
 from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.marks import MAX_INCIDENTS, SKIPPED_UPDATE, Marks
-from db.models import Event, Incident, Run
+from db.models import Event, Incident, Intervention, Order, Run
 from db.queries import Series
 from db.records.step_notes import StepNote
 from tests.dashboard.facts import facts_of
@@ -40,6 +41,18 @@ def test_a_bucket_of_many_steps_says_how_many_it_holds() -> None:
     bucket = Series([0], [99], [1.0], [2.0], [1.5], [1.0], [4], [0])
     (trace,) = traces(run_figure(CURVES, Marks(skipped=Curve(bucket, {}))), SKIPPED_UPDATE)
     assert list(trace.customdata) == ["6 updates skipped at steps 0 to 99"]
+
+
+def test_a_rollback_without_an_incident_is_marked_on_the_live_line_and_one_with_an_incident_on_its_branch() -> None:
+    live, branch = StepAxis.through({0: 0.0, 9: 900.0}), StepAxis.through({2: 20.0, 4: 40.0})
+    times = {"onset_step": 3, "detected_step": 4, "end_step": 4}
+    incident = Incident(number=3, segment=0, kind="loss_spike", state="closed", **times)
+    rolled_back = {"kind": "rollback", "state": "applied", "rewind_to": 2, "details": {"decided_step": 4}}
+    rollbacks = [Intervention(number=number, incident=of, **rolled_back) for number, of in enumerate([3, None])]
+    orders = dict.fromkeys(range(2), Order(state="applied", rewound_to=2))
+    marks = Marks(incidents=[incident], interventions=rollbacks, orders=orders)
+    arrows = traces(run_figure(CURVES, marks, RunAxes(live, {0: branch})), "intervention")
+    assert [list(arrow.x) for arrow in arrows] == [[20, 40], [200, 400]]
 
 
 def test_a_report_marks_the_newest_events_and_notes_only() -> None:

@@ -8,18 +8,20 @@ import pytest
 import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
-from dashboard.data import collector_watch
+from dashboard.data import collector_watch, incident_window
 from dashboard.data.collector_watch import Outage
 from db import commands
-from db.models import Incident, Intervention
+from db.models import Incident, Intervention, Run
 from db.store.engine import writing
+from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CANNOT_SKIP
 from lossguard.vocabulary.states import IncidentState, InterventionState, RunState
-from tests.dashboard.app_content import figure, forget, incident_rows, metrics, names, verdict
+from tests.dashboard.app_content import column, figure, forget, incident_rows, metrics, names, verdict
 from tests.dashboard.conftest import OpenPage
-from tests.dashboard.live import report_a_spike
+from tests.dashboard.live import SPIKE, report_a_spike
 from tests.dashboard.seed import stored
 
 pytestmark = pytest.mark.usefixtures("store")
+SKIPPED = "batches skipped by a rollback"
 
 
 def text(app: AppTest) -> str:
@@ -64,7 +66,7 @@ def test_a_proposal_can_be_decided_on_the_run_page_which_says_what_it_costs_and_
     assert "Approving it discards 70 steps" in text(app)
     assert {"Approve", "Reject"} <= set(buttons(app))
     assert ["Open incident 1" in links(app), any("needs a person" in each for each in links(app))] == [True, True]
-    marks = {"as it happened", "expected band", "checkpoint of step 600", "batches skipped by a rollback"}
+    marks = {"as it happened", "expected band", "checkpoint of step 600", SKIPPED}
     drawn = names(figure(app))
     assert marks <= drawn
     assert {re.sub(r"\d+", "N", name) for name in drawn} >= {
@@ -90,12 +92,34 @@ def test_a_hold_says_on_what_grounds_and_what_a_person_can_do(open_page: OpenPag
         assert f"**{option}**" in shown
     assert {"Release", "Roll back manually"} <= set(buttons(app))
     assert primary(app) == ["Roll back manually"], "a run that has diverged is not released"
-    assert {"release: the loss goes on as it is", "checkpoint of step 500"} <= names(figure(app))
+    assert {"release: the loss goes on as it is", "checkpoint of step 500", SKIPPED} <= names(figure(app))
     assert "Open incident 1" in links(app)
     with writing(asking) as session:
         session.execute(sa.update(Incident).values(state=IncidentState.CLOSED))
+        session.execute(sa.update(Run).values(capabilities=[CAN_ROLL_BACK, CANNOT_SKIP]))
     forget()
-    assert primary(open_page("run", run="asking")) == ["Release"]
+    app = open_page("run", run="asking")
+    assert primary(app) == ["Release"]
+    assert SKIPPED not in names(figure(app))
+
+
+def test_the_picture_of_a_rollback_with_a_remedy_says_what_that_costs(open_page: OpenPage, asking: sa.Engine) -> None:
+    same = {"arm": "rewind_with_remedy", "rewind_to": 600}
+    costs = {None: 90.0, "clip": 7.0, "z_loss": 3.0}
+    choices = [{**same, "remedy": remedy, "cost": cost} for remedy, cost in costs.items()]
+    with writing(asking) as session:
+        session.execute(sa.update(Intervention).values(details={"choices": choices}, remedies=["clip"]))
+    assert "roll back: costs about 7 steps" in names(figure(open_page("run", run="asking")))
+
+
+@pytest.mark.usefixtures("asking")
+def test_the_picture_of_a_long_decision_reaches_to_the_newest_step(
+    open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incident_window, "MAX_WINDOW_STEPS", 60)
+    drawing = figure(open_page("run", run="asking"))
+    steps = column(next(trace["x"] for trace in drawing["data"] if trace["name"] == "as it happened"))
+    assert (steps[0], steps[-1]) == (SPIKE + 30 - 60, SPIKE + 29)
 
 
 def test_nothing_can_be_decided_while_the_collector_does_not_answer(

@@ -8,6 +8,7 @@ import pytest
 
 from dashboard.data.trainer import explorer
 from dashboard.data.trainer.explorer import ExplorerError
+from tests.dashboard.app_content import forget
 
 PROBE = {
     "prompt": "ab", "target": "c", "tokens": ["c", "d"], "log_probabilities": [-0.1, -2.4],
@@ -33,6 +34,7 @@ class Answering(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Answering]]:
+    forget()
     with HTTPServer(("127.0.0.1", 0), Answering) as server:
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         monkeypatch.setenv("LOSSGUARD_EXPLORER_URL", f"http://127.0.0.1:{server.server_address[1]}")
@@ -44,6 +46,17 @@ def test_each_checkpoint_answers_with_a_probe(answering: type[Answering]) -> Non
     answering.answer = (200, {"models": [{"name": "one", "probe": PROBE}, {"name": "two", "probe": PROBE}]})
     first, second = explorer.ask("abc")
     assert (first.name, second.name, first.probe.target) == ("one", "two", "c")
+
+
+def test_a_page_that_refreshes_asks_a_prompt_once_and_again_after_an_error(answering: type[Answering]) -> None:
+    answering.answer = (400, {"error": "The prompt is too short."})
+    with pytest.raises(ExplorerError):
+        explorer.ask("abc")
+    answering.answer = (200, {"models": [{"name": "one", "probe": PROBE}]})
+    assert [each.name for each in explorer.ask("abc")] == ["one"]
+    answering.answer = (200, {"models": [{"name": "two", "probe": PROBE}]})
+    assert [each.name for each in explorer.ask("abc")] == ["one"]
+    assert [each.name for each in explorer.ask("abcd")] == ["two"]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +74,25 @@ def test_without_an_answer_there_is_a_sentence(
 ) -> None:
     answering.answer = answer
     with pytest.raises(ExplorerError, match=sentence):
+        explorer.ask("abc")
+
+
+@pytest.mark.parametrize("address", ["explorer", "http://127.0.0.1:port", "http://a b", "http://a\u00e4..b"])
+def test_a_setting_that_is_no_address_is_said_with_its_name(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSSGUARD_EXPLORER_URL", address)
+    with pytest.raises(ExplorerError, match="LOSSGUARD_EXPLORER_URL must be an address such as http"):
+        explorer.ask("abc")
+
+
+def test_another_protocol_at_the_address_is_an_answer_of_no_release(
+    answering: type[Answering], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greet(handler: Answering) -> None:
+        handler.rfile.read(int(handler.headers["Content-Length"]))
+        handler.wfile.write(b"SSH-2.0-OpenSSH_9\r\n")
+
+    monkeypatch.setattr(answering, "do_POST", greet)
+    with pytest.raises(ExplorerError, match="none of this release"):
         explorer.ask("abc")
 
 

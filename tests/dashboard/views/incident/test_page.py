@@ -18,7 +18,7 @@ from db import commands, queries
 from db.models import Run
 from db.records import access, preflights
 from db.store.engine import reading, writing
-from lossguard.vocabulary.protocol import CAN_ROLL_BACK
+from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CANNOT_SKIP
 from lossguard.vocabulary.states import RunState
 from tests.dashboard.app_content import badges, column, figure, forget, metrics, names
 from tests.dashboard.conftest import OpenPage
@@ -238,6 +238,20 @@ def test_a_manual_rollback_is_ordered_with_its_reason_its_learning_rate_and_reme
         assert (order.rewind_to, order.skip_from, order.skip_to) == (400, 400, 430)
         assert (order.lr_scale, order.remedies) == (0.5, ["clip"])
         assert access.trail(session)[0].details["reason"] == "the shard is bad"
+
+
+def test_a_manual_rollback_of_a_run_that_cannot_leave_batches_out_only_rewinds_it(
+    open_page: OpenPage, asking: sa.Engine
+) -> None:
+    changed(asking, capabilities=["rollback", CANNOT_SKIP])
+    app = press(open_page("incident", run="asking"), "Roll back manually")
+    assert "skip-batches" not in [each.key for each in app.number_input]
+    shown = [each.value for each in app.markdown]
+    assert any("Roll back from step 670 to step 500. This discards 170 steps" in each for each in shown)
+    confirm(dialog(rollback(stored_facts(), 500, None)), "Roll back")
+    with reading(asking) as session:
+        order = queries.orders(session, run=stored_facts().run)[-1]
+        assert (order.rewind_to, order.skip_from, order.skip_to) == (500, None, None)
 
 
 def test_viewers_who_may_not_use_the_dashboards_token_need_one_of_their_own(

@@ -5,12 +5,14 @@ import time
 import pytest
 import sqlalchemy as sa
 
+from db.models import Run
 from db.records import access
 from db.store.engine import writing
 from tests.dashboard.app_content import figure, forget, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import report_a_spike
 from tests.dashboard.seed import seed, stored
+from tests.db.seed import add_run, add_segment, add_steps
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -59,6 +61,22 @@ def test_another_run_is_selected_by_its_name_and_the_sliders_return_to_its_own_p
     assert "These are the settings of the run's own policy." in [caption.value for caption in app.caption]
     app = app.slider(key="patience").set_value(40).run()
     assert app.slider(key="patience").value == 40
+
+
+def test_an_open_page_shows_the_next_run_of_the_id_of_a_deleted_one(open_page: OpenPage, store: sa.Engine) -> None:
+    def restart(started_at: float, num_steps: int) -> None:
+        with writing(store) as session:
+            session.execute(sa.delete(Run))
+            session.flush()
+            run = add_run(session, started_at=started_at)
+            add_steps(session, run, add_segment(session, run, "a"), range(num_steps))
+        forget()
+
+    restart(1.0, 20)
+    app = open_page("lab", run="r1")
+    assert any(each.value.startswith("20 steps scored") for each in app.caption)
+    restart(2.0, 30)
+    assert any(each.value.startswith("30 steps scored") for each in app.run().caption)
 
 
 def test_an_empty_store_is_explained(open_page: OpenPage) -> None:

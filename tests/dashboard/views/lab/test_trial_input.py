@@ -10,12 +10,15 @@ import sqlalchemy as sa
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.views.lab import trial_input
-from dashboard.views.lab.trial_input import KnownIncident, of_curve, of_run, scored
+from dashboard.views.lab.trial_input import KnownIncident, TrialInput, of_curve, of_run, scored
 from dashboard.views.lab.trial_results import trial_results
-from db.store.engine import writing
+from db import queries
+from db.models import Run
+from db.store.engine import reading, writing
 from monitor.detection import DetectionSettings, Policy
 from monitor.detection.curve import CurveError
 from monitor.detection.simulation import simulate
+from tests.dashboard.facts import facts_of
 from tests.dashboard.seed import STEPS, seed
 from tests.dashboard.views.lab.curves import spiked
 from tests.db.seed import add_run, add_segment, add_steps
@@ -77,6 +80,22 @@ def test_the_newest_rows_of_a_long_run_are_used(store: sa.Engine) -> None:
     data = of_run(stored_facts("spiky-1"), (0, STEPS - 1), max_rows=200)
     assert data.num_rows <= 200 < data.num_available
     assert data.segments[-1].rows.steps[-1] == STEPS - 1
+
+
+def test_a_run_has_its_own_steps_and_scores_and_not_those_of_a_deleted_run_of_its_id(store: sa.Engine) -> None:
+    def read(started_at: float, loss: list[float]) -> TrialInput:
+        with writing(store) as session:
+            session.execute(sa.delete(Run))
+            session.flush()
+            run = add_run(session, started_at=started_at)
+            add_steps(session, run, add_segment(session, run, "a"), range(len(loss)), loss=loss)
+        with reading(store) as session:
+            segments = queries.segments(session, run=run)
+        return of_run(facts_of(run, segments=segments, metrics=["loss"]), (0, 9))
+
+    first, second = read(1.0, [3.0] * 10), read(2.0, [5.0] * 10)
+    assert [each.segments[0].rows.metrics["loss"][0] for each in (first, second)] == [3.0, 5.0]
+    assert first.key != second.key
 
 
 def test_a_curve_is_compared_with_its_column_truth() -> None:

@@ -277,8 +277,11 @@ def test_an_operators_rollback_of_a_run_that_cannot_skip_only_rewinds_it() -> No
     engine, story = begun(rows_of(healthy(400)), restorable=range(0, 400, 50), can_skip=False)
     with pytest.raises(ValueError, match="cannot leave batches out"):
         engine.rollback(rewind_to=260, skip_to=400)
-    (order,) = orders(story.add(engine.rollback(rewind_to=260)))
-    assert (order.rewind_to, order.skip_from, order.skip_to) == (250, None, None)
+    with pytest.raises(ValueError, match="cannot leave batches out"):
+        engine.rollback(rewind_to=260, skip_from=300)
+    for first, end in ((None, None), (None, 250), (300, 300)):  # no range, or an empty one
+        (order,) = orders(story.add(engine.rollback(rewind_to=260, skip_from=first, skip_to=end)))
+        assert (order.rewind_to, order.skip_from, order.skip_to) == (250, None, None)
 
 
 def test_a_hold_ends_when_an_operator_releases_the_run() -> None:
