@@ -38,6 +38,11 @@ def _durable_tier(checkpoints: CheckpointStore) -> Tier:
     return Tier(getattr(checkpoints, "durable_tier", Tier.DISK))
 
 
+def _scales_loss(instance: Any) -> bool:
+    """Return True for a GradScaler that is in use."""
+    return hasattr(instance, "get_scale") and hasattr(instance, "is_enabled") and instance.is_enabled()
+
+
 class CheckpointSaver:
     """Saves a run into a CheckpointStore: a save that fails is reported, and the run continues without it."""
 
@@ -55,6 +60,8 @@ class CheckpointSaver:
         self._save_seconds: dict[Tier, float] = {}
         if self._certifier is not None:
             self._certifier.doubt = self._doubt
+        if any(map(_scales_loss, getattr(checkpoints, "objects", {}).values())):
+            run.scales_loss()
         self._agreed_doubt: tuple[int, str | None] = (-1, None)  # step that is saved in memory, and what rank 0 says
         self._saved_step: int | None = None  # the step whose durable checkpoint is the present state
         self._failed_after: int | None = None  # a durable save has failed: the newest one, or what was restored since

@@ -207,6 +207,8 @@ class Measuring(TrainerCallback):
     @never_raises
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.announce()
+        if not self._unscaled():
+            self.run.scales_loss()
         self.tokens = state.num_input_tokens_seen if state.global_step else 0
         if state.global_step and not state.num_input_tokens_seen:
             self.tokens = None  # resumed from a checkpoint that does not know it

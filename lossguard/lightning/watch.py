@@ -70,6 +70,8 @@ class Watch(Callback):
         self.tokens = None if trainer.global_step else 0
         self._forget()
         self.announce()
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            self.run.scales_loss()
         self._describe(trainer, pl_module)
 
     def announce(self) -> None:

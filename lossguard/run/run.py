@@ -100,6 +100,13 @@ class Run:
     def log_event(self, kind: str, details: Mapping[str, Any], at: float | None = None) -> None:
         """Record an event of an earlier time (`at`, unix seconds), and details of any name, like `declare`."""
 
+    def scales_loss(self) -> None:
+        """Say that a GradScaler scales the loss, as in float16: it leaves out an update whose gradients overflow.
+
+        From now on, a step with a finite loss whose `grad_norm` is not finite is recorded as `skipped`. Adapters call
+        it, and a guard whose checkpoints hold the GradScaler.
+        """
+
     def expect(self, /, *, next_report_in: float) -> None:
         """Announce a pause: the next step comes within `next_report_in` seconds (an evaluation, a save, a compilation).
 

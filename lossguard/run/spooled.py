@@ -151,6 +151,9 @@ class SpooledRun(Run):
                 record["position"] = position
             self._writer.put(record, is_pending)
 
+    def scales_loss(self) -> None:
+        self._writer.scales_loss = True
+
     @never_raises
     def declare(self, /, kind: str, **details: Any) -> None:
         self._log_event(kind, details, None)

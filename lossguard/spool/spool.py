@@ -20,7 +20,9 @@ import re
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,11 @@ ANNOUNCE_NO_CHANGE = (ARMS, EXPECT, PROBE, REMEDY, SOURCE, SKIPPED_SAMPLE_RETURN
 """Kinds of events that announce no change of the training: the run is judged, and orders are carried out, as before."""
 
 
+def has_overflowed(metrics: Mapping[str, Any]) -> bool:
+    """Return True if the gradients of a scaled loss were not finite, and the loss itself was."""
+    return not isfinite(metrics.get("grad_norm", 0.0)) and isfinite(metrics.get("loss", 0.0))
+
+
 class RecordWriter:
     """Appends records to the spool at once, or after those that wait for a device.
 
@@ -220,6 +227,8 @@ class RecordWriter:
         """Set after each line; whoever waits for lines clears it."""
         self.measured: deque[Measured] = deque(maxlen=MAX_STEPS)
         """The newest appended steps of this branch since the last announced change; read it under `lock`."""
+        self.scales_loss = False
+        """True if a GradScaler leaves out the updates whose gradients are not finite."""
         self._spool = spool
         self._log_once = log_once
         self._waiting: deque[Record] = deque()
@@ -252,8 +261,10 @@ class RecordWriter:
         return done
 
     def _append(self, record: Record) -> None:
-        self._spool.append(to_line(record))
         metrics = record.get("metrics")
+        if self.scales_loss and metrics is not None and has_overflowed(metrics):
+            metrics.setdefault(SKIPPED, 1)
+        self._spool.append(to_line(record))
         if metrics is None:
             self._follow(record)
         elif SKIPPED not in metrics:

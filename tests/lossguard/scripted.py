@@ -63,11 +63,15 @@ class ScriptedRun(Run):
         """Why checkpoints could not be saved, each time that changed; empty: they could again."""
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.skips = True
+        self.is_scaled = False
         self.announced: list[str | None] = []
         """The plan of each loop; None: only watched."""
 
     def announce(self, tell: Any, plan: Callable[[], str] | None = None) -> None:
         self.announced.append(None if plan is None else plan())
+
+    def scales_loss(self) -> None:
+        self.is_scaled = True
 
     def log_event(self, kind: str, details: Any, at: float | None = None) -> None:
         self.events.append((kind, dict(details)))

@@ -125,6 +125,8 @@ class SkippedUpdates:
     judged_until: int = -1
     """Last step up to which rows are judged although their update was skipped: the cap was reached before."""
     last_step: int | None = None
+    searched_until: int = -1
+    """Last of the skipped updates with which the run began: a GradScaler looks for its scale with them."""
 
     def apply(self, rows: Rows) -> tuple[Rows, Skips]:
         """The rows without the signals of those that are withheld."""
@@ -137,7 +139,7 @@ class SkippedUpdates:
             step = int(rows.steps[k])
             earlier = int(rows.steps[k - 1]) if k else before
             num_updates = 1 if earlier is None else step - earlier
-            first = self._count(step, skipped[k])
+            first = None if self._is_search(step, earlier) else self._count(step, skipped[k])
             if first is not None:
                 caps[k] = first
             elif step > self.judged_until:
@@ -146,6 +148,13 @@ class SkippedUpdates:
             return rows, Skips(caps=caps)
         present = {name: known & ~withheld if name in SIGNALS else known for name, known in rows.present.items()}
         return replace(rows, present=present), Skips(withheld, caps)
+
+    def _is_search(self, step: int, earlier: int | None) -> bool:
+        """Return True if no update was taken before this step, one of the first SKIP_WINDOW steps of the run."""
+        is_search = step < SKIP_WINDOW and (step <= 1 if earlier is None else earlier == self.searched_until)
+        if is_search:
+            self.searched_until = step
+        return is_search
 
     def _count(self, step: int, num_skipped: float) -> int | None:
         """Count a row's skipped updates. Returns the step of the first of them if the cap is reached."""
@@ -160,7 +169,7 @@ class SkippedUpdates:
 
     def is_needed(self) -> bool:
         """True if anything of it matters to the rows that follow."""
-        return bool(self.recent) or self.judged_until >= 0
+        return bool(self.recent) or self.judged_until >= 0 or self.searched_until >= 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,14 +1,19 @@
 """What is measured of saving and loading, and which tier holds which step."""
 
+import math
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import torch
 
 from lossguard.guard.checkpointer import CheckpointSaver
 from lossguard.run.ranks import Ranks
+from lossguard.torch import Checkpoints
 from lossguard.vocabulary.errors import CheckpointError, LogOnce
 from lossguard.vocabulary.states import Tier
 from lossguard.vocabulary.wire import RestorableTier
+from tests.lossguard.recorded import offline, steps
 from tests.lossguard.scripted import Memory, ScriptedRun
 from tests.waiting import pause
 
@@ -124,3 +129,16 @@ def test_a_load_that_fell_back_to_an_older_checkpoint_or_failed_is_no_measuremen
         saver.load(-1)
     saver.report_restorable()
     assert [each.load_seconds for each in run.tiers] == [None, None]
+
+
+@pytest.mark.parametrize(("enabled", "skipped"), [(True, [None, 1, None]), (False, [None, None, None])])
+def test_an_overflow_that_the_grad_scaler_leaves_out_is_a_skipped_update(
+    tmp_path: Path, enabled: bool, skipped: list[int | None]
+) -> None:
+    scaler = torch.amp.GradScaler("cpu", enabled=enabled)
+    with offline(tmp_path) as run:
+        CheckpointSaver(run, Checkpoints(tmp_path / "c", scaler=scaler), Ranks(), LogOnce(), every=10)
+        for step, (loss, grad_norm) in enumerate([(2.0, 1.0), (2.0, math.inf), (math.nan, math.nan)]):
+            run.log(step, loss=loss, grad_norm=torch.tensor(grad_norm))
+    assert [metrics.get("skipped") for _, metrics in steps(run)] == skipped
+    assert steps(run)[1][1]["grad_norm"] == "Infinity"

@@ -60,6 +60,14 @@ def test_the_gradient_norm_is_measured_where_nothing_is_clipped(tmp_path: Path) 
     assert all(norm > 0 for norm in run.column("grad_norm"))
 
 
+def test_the_run_knows_whether_the_loss_is_scaled(tmp_path: Path) -> None:
+    for scaler in (None, torch.amp.GradScaler("cpu")):
+        trainer, run = watched(tmp_path, Rows(40), max_steps=1)
+        trainer.accelerator.scaler = scaler  # of float16, which needs a GPU
+        trainer.train()
+        assert run.is_scaled == (scaler is not None)
+
+
 def test_evaluations_are_the_held_out_loss_of_the_step_before_them(tmp_path: Path) -> None:
     trainer, run = watched(tmp_path, Rows(40), max_steps=8, eval_strategy="steps", eval_steps=3)
     trainer.eval_dataset = {"code": Rows(4), "text": Rows(6)}

@@ -52,6 +52,17 @@ def test_a_nan_is_reported_as_nan(tmp_path: Path) -> None:
     assert [math.isnan(metrics["loss"]) for _, _, metrics in run.logged] == [False, False, True]
 
 
+def test_the_run_knows_whether_the_loss_is_scaled(tmp_path: Path) -> None:
+    class Scaled(Module):
+        def on_fit_start(self) -> None:
+            self.trainer.precision_plugin.scaler = "of float16, which needs a GPU"  # type: ignore[attr-defined]
+
+    for kind in (Module, Scaled):
+        run = LoggingRun()
+        fit(tmp_path, shuffled(40), Watch(run), module=kind(), max_steps=1)
+        assert run.is_scaled == (kind is Scaled)
+
+
 def test_a_norm_of_a_part_of_the_gradients_is_not_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

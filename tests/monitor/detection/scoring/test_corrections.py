@@ -125,6 +125,17 @@ def test_the_cap_is_an_incident_of_the_loss_even_if_that_is_in_its_band() -> Non
     assert (incident.onset_step, incident.detected_step) == (300, 340)
 
 
+def test_updates_that_were_skipped_before_any_was_taken_are_the_search_for_a_loss_scale() -> None:
+    """A GradScaler begins with 65,536 and halves it as often as the gradients overflow."""
+    search = _run(_once(*range(9)), loss=10.0)
+    search["grad_norm"][:9] = np.inf
+    assert detected(search).incidents == []
+    (incident,) = detected(_run(_once(*range(80)), loss=10.0)).incidents  # none is ever taken
+    assert (incident.onset_step, incident.detected_step) == (SKIP_WINDOW, SKIP_WINDOW + LAST)
+    (incident,) = detected(_run(_once(0, *range(2, 9)))).incidents
+    assert (incident.onset_step, incident.detected_step) == (2, 2 + LAST)
+
+
 def test_skips_far_apart_are_never_an_incident() -> None:
     columns = _run(_once(*range(50, 500, SKIP_WINDOW // LAST + 1)))
     assert detected(columns).incidents == []
