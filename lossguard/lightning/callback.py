@@ -128,6 +128,8 @@ class Lossguard(Watch):
         self._accumulate = trainer.accumulate_grad_batches
         self._trainer = trainer
         self._data = MicroBatches(loader.inner, accumulate=self._accumulate, read_end=False)
+        if self._data.length is None:  # of a stream that says how long it is
+            self._data.length = len(loader.inner)
         self._undo.callback(self._data.close)
         self._loops = Loops(trainer, self)
         self._undo.callback(self._loops.unextend)

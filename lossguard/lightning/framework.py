@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback as Callback
     from lightning.pytorch import LightningModule as LightningModule
     from lightning.pytorch import Trainer as Trainer
-    from lightning.pytorch.callbacks import GradientAccumulationScheduler
+    from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging, WeightAveraging
     from lightning.pytorch.callbacks import ModelCheckpoint as ModelCheckpoint
     from lightning.pytorch.callbacks import RichProgressBar as RichProgressBar
+    from lightning.pytorch.callbacks import Timer as Timer
     from lightning.pytorch.callbacks import TQDMProgressBar as TQDMProgressBar
     from lightning.pytorch.loggers import TensorBoardLogger as TensorBoardLogger
     from lightning.pytorch.plugins import Precision as Precision
@@ -29,6 +30,8 @@ else:
     Callback, LightningModule, Trainer = pytorch.Callback, pytorch.LightningModule, pytorch.Trainer
     GradientAccumulationScheduler = pytorch.callbacks.GradientAccumulationScheduler
     ModelCheckpoint = pytorch.callbacks.ModelCheckpoint
+    StochasticWeightAveraging, Timer = pytorch.callbacks.StochasticWeightAveraging, pytorch.callbacks.Timer
+    WeightAveraging = getattr(pytorch.callbacks, "WeightAveraging", StochasticWeightAveraging)  # since 2.6
     RichProgressBar, TQDMProgressBar = pytorch.callbacks.RichProgressBar, pytorch.callbacks.TQDMProgressBar
     TensorBoardLogger = pytorch.loggers.TensorBoardLogger
     Precision, TorchCheckpointIO = pytorch.plugins.Precision, pytorch.plugins.io.TorchCheckpointIO
@@ -86,6 +89,8 @@ def refuse_setup(trainer: Trainer, module: LightningModule, *, store: str = "los
         _refuse("a training_step(dataloader_iter)", "it reads ahead by itself: take the batch instead")
     if any(isinstance(each, GradientAccumulationScheduler) for each in callbacks):
         _refuse("GradientAccumulationScheduler", "batches change their size: use Trainer(accumulate_grad_batches=..)")
+    if averaging := [each for each in callbacks if isinstance(each, StochasticWeightAveraging | WeightAveraging)]:
+        _refuse(type(averaging[0]).__name__, "a rollback would leave its average as it is: average in the module")
     if store == "lightning" and not isinstance(strategy.checkpoint_io, TorchCheckpointIO):
         _refuse(
             f"store='lightning' with {type(strategy.checkpoint_io).__name__}",

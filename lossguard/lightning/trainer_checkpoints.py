@@ -20,7 +20,7 @@ from torch import Tensor
 from lossguard.checkpoints.files import check_readable, read_state
 from lossguard.checkpoints.framework_checkpoints import FrameworkCheckpoints
 from lossguard.checkpoints.state import Stateful
-from lossguard.lightning.framework import ModelCheckpoint, Trainer
+from lossguard.lightning.framework import ModelCheckpoint, Timer, Trainer
 from lossguard.lightning.watch import Watch
 from lossguard.vocabulary.errors import LogOnce
 
@@ -115,7 +115,8 @@ class Callbacks:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         written = {each: _files(each) for each in _model_checkpoints(self._trainer)}
         for each in self._trainer.callbacks:  # type: ignore[attr-defined]
-            if each.state_key in saved["states"]:
+            is_present = isinstance(each, Timer) and self._has_saved  # its clock has not gone back
+            if each.state_key in saved["states"] and not is_present:
                 each.load_state_dict(saved["states"][each.state_key])
         for each, files in written.items():
             each._last_global_step_saved = min(each._last_global_step_saved, self._trainer.global_step)

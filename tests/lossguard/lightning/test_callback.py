@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from lossguard.lightning import Lossguard, Watch
 from lossguard.vocabulary.errors import ConfigurationError
@@ -71,6 +71,24 @@ def test_after_rollbacks_a_fit_is_one_that_never_read_the_skipped_batches(tmp_pa
     assert list(losses.values()) == pytest.approx(
         [sum(each[1] for each in plain.seen[step]) / len(plain.seen[step]) for step in range(60)]
     )
+
+
+class Stream(IterableDataset[torch.Tensor]):
+    """A stream that says how long it is."""
+
+    def __iter__(self) -> Any:
+        return map(Numbers(42).__getitem__, range(42))
+
+    def __len__(self) -> int:
+        return 42
+
+
+def test_a_stream_with_a_length_is_rolled_back_too(tmp_path: Path) -> None:
+    run = LoggingRun({15: rollback(1, rewind_to=8)})
+    settings: dict[str, Any] = {"max_epochs": 3, "accumulate_grad_batches": 2}
+    guarded = fit(tmp_path, DataLoader(Stream(), batch_size=4), Lossguard(run, every=5), **settings)
+    assert [each[:3] for each in run.recorded] == [("start", 0, None), ("rollback", 5, 1)]
+    assert_same(guarded, fit(tmp_path, DataLoader(Stream(), batch_size=4), **settings))
 
 
 @pytest.mark.system

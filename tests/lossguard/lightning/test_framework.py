@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import EMAWeightAveraging, GradientAccumulationScheduler, StochasticWeightAveraging
 from lightning.pytorch.strategies import (
     DDPStrategy,
     DeepSpeedStrategy,
@@ -113,6 +113,11 @@ class Other(ParallelStrategy):
             lambda: {"callback": GradientAccumulationScheduler({0: 1, 2: 2})},
             "GradientAccumulationScheduler cannot be guarded",
         ),
+        (
+            lambda: {"callback": EMAWeightAveraging()},
+            "EMAWeightAveraging cannot be guarded, because a rollback would leave",
+        ),
+        (lambda: {"callback": StochasticWeightAveraging(0.1)}, "StochasticWeightAveraging cannot be guarded"),
         (
             lambda: {"callback": Watch(LoggingRun())},
             "the Trainer has the callbacks Lossguard and Watch: give it one of them",

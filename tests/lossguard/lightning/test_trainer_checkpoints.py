@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -204,6 +204,23 @@ def test_a_callback_whose_state_is_no_plain_data_is_left_as_it_is(
     try:
         assert Callbacks(trainer, LogOnce()).state_dict()["states"] == {}
         assert "is no plain data: a rollback leaves that callback as it is" in caplog.text
+    finally:
+        callbacks.pop()
+
+
+def test_the_time_that_a_fit_has_taken_does_not_go_back_with_it(trainer: Trainer) -> None:
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    timer = Timer(duration={"hours": 24})
+    callbacks.append(timer)
+    try:
+        timer._offset = 7.0
+        saving, resumed = Callbacks(trainer, LogOnce()), Callbacks(trainer, LogOnce())
+        saved = saving.state_dict()
+        timer._offset = 0.0
+        saving.load_state_dict(saved)
+        assert timer._offset == 0.0, "it still runs: what it had taken would count twice"
+        resumed.load_state_dict(saved)
+        assert timer._offset >= 7.0, "another process begins at that of the checkpoint"
     finally:
         callbacks.pop()
 
