@@ -171,6 +171,17 @@ def test_a_failure_is_not_requeued_and_restarts_are_bounded(job: Job) -> None:
     assert "was restarted 5 times" in errors
 
 
+def test_a_loop_that_ends_well_after_the_signal_is_requeued_too(job: Job) -> None:
+    """A guard ends the loop between two steps, and a script that ends there has exit code 0."""
+    ends_well = "import signal, sys\nsignal.signal(15, lambda *_: sys.exit())\nopen('begun', 'w')\nsignal.pause()"
+    process = job.start("-c", ends_well)
+    wait_for((job.folder / "begun").exists, seconds=60, what="the loop")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert job.log("scontrol") == ["requeue 7"]
+
+
 def test_several_nodes_meet_and_any_command_is_launched(job: Job) -> None:
     more = {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node-[1-2]", "PROCESSES_PER_NODE": "8"}
     assert run_to_end(job, "train.py", "--lr", "3e-4", **more)[0] == 0
