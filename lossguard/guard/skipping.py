@@ -88,9 +88,14 @@ class OnHost(Skipping):
     def step(self, skip: Tensor, scaler: Any) -> None:
         if not bool(skip):
             _take(self._optimizer, scaler)
-        elif scaler is not None:
+            return
+        within = getattr(self._optimizer, "scaler", None)  # of a wrapper whose step calls scaler.update(), too
+        used = within if scaler is None else scaler
+        if used is not None:
             with suppress(RuntimeError):  # it was called already
-                scaler.unscale_(self._inner)  # without it, scaler.update() would raise
+                used.unscale_(self._inner)  # without it, scaler.update() would raise
+        if scaler is None and within is not None:
+            within.update()
 
 
 class Masked(Skipping):

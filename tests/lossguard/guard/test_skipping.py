@@ -198,6 +198,35 @@ def test_the_optimizer_within_a_wrapper_takes_the_verdict(enabled: bool) -> None
     assert not torch.equal(weight, torch.ones(2))
 
 
+@pytest.mark.parametrize("unscaled", [False, True])
+def test_the_scaler_within_a_wrapper_goes_on_where_the_step_is_not_called(unscaled: bool) -> None:
+    """As accelerate's wrapper in float16; clipping has unscaled the gradients before."""
+
+    class Wrapper:
+        def __init__(self, optimizer: Optimizer) -> None:
+            self.optimizer, self.scaler = optimizer, torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=100)
+
+        def step(self) -> None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+
+    weight = nn.Parameter(torch.ones(2))
+    wrapper = Wrapper(RMSprop([weight], lr=0.1))
+    each = OnHost(wrapper, wrapper.optimizer)  # type: ignore[arg-type]
+    scales, weights = [], []
+    for skip, factor in ((TAKE, 1.0), (SKIP, 1.0), (SKIP, math.inf), (TAKE, 1.0)):
+        weight.grad = None
+        wrapper.scaler.scale(weight.sum() * factor).backward()  # type: ignore[no-untyped-call]
+        if unscaled:
+            wrapper.scaler.unscale_(wrapper.optimizer)
+        each.step(skip, None)
+        scales.append(wrapper.scaler.get_scale())
+        weights.append(weight.detach().clone())
+    assert scales == [4.0, 4.0, 2.0, 2.0]
+    assert torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[2], weights[3])
+
+
 @pytest.mark.parametrize("given", [object(), nn.Linear(1, 1)])
 def test_what_is_no_optimizer_is_refused(given: Any) -> None:
     with pytest.raises(ValueError, match="is not a torch optimizer with parameters"):
