@@ -227,7 +227,7 @@ def take_update(
     mlflow.save_state(session, run_pk=context.cached.run.pk, state=state, has_open_rows=bool(rows.rows))
     run = context.cached.run
     if update.state is RunState.RUNNING:
-        run.state, run.finished_at = RunState.RUNNING, None
+        _go_on(session, context.cached, now=claim.now)
     elif update.state is not None:
         ended_at = claim.now if update.ended_at is None else update.ended_at
         commands.finish_run(session, run=run, state=update.state, at=ended_at, now=claim.now)
@@ -237,6 +237,15 @@ def take_update(
             detection_state.save(session, run, cached.engine, ended, segment=cached.newest_segment, now=claim.now)
         lease.release(run, now=claim.now)
     return ReportResult(context.num_accepted, 0, (), rows_due_at=rows.due_at())
+
+
+def _go_on(session: Session, cached: CachedRun, *, now: float) -> None:
+    """Let the run be running again, as if its process had registered: the time since its last step is no stall."""
+    run, status = cached.run, cached.status
+    run.state, run.finished_at, run.archived_at = RunState.RUNNING, None, None
+    status.last_step_at, status.stall_after, status.expected_by = now, None, None
+    cached.engine.throughput.gaps.skip()
+    detection_state.save(session, run, cached.engine, [], segment=cached.newest_segment, now=now)
 
 
 def _describe(session: Session, run: Run, logged: LoggedRun, update: RunUpdate) -> None:
