@@ -54,6 +54,11 @@ class RunUpdate:
     ended_at: float | None = None
     """Unix seconds."""
 
+    @property
+    def is_reported(self) -> bool:
+        """True if the client sent it."""
+        return self != RunUpdate()
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunLimits:
@@ -70,7 +75,7 @@ class _UpdateContext:
         self, session: Session, run_id: str, update: RunUpdate, *, claim: Claim, cache: RunCache, limits: RunLimits
     ) -> None:
         self.session, self.run_id, self.claim, self.cache, self.limits = session, run_id, claim, cache, limits
-        self.reported_at = claim.now if update != RunUpdate() else None
+        self.reported_at = claim.now if update.is_reported else None
         self.late: dict[tuple[int, int], OpenRow] = {}
         self.num_accepted = 0
         self.logged = LoggedRun()
