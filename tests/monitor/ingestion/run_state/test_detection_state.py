@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import queries
-from db.models import CRC, DetectionState, RunStatus, StoredBlock, state_text
+from db.models import CRC, DetectionState, DetectorSnapshot, RunStatus, StoredBlock, state_text
 from monitor.ingestion.run_state import detection_state
+from tests.db.seed import stored_run
 from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, train_until_nan, trained
 
@@ -240,3 +241,18 @@ def test_a_fork_does_not_begin_from_a_damaged_snapshot(http: TestClient, sqlite_
             states.append(detection_state.load(session, run).detectors.by_signal["loss"].baseline)
     assert states[0].count == states[1].count
     assert states[0].level == pytest.approx(states[1].level)
+
+
+def test_a_fork_before_all_snapshots_reads_as_many_steps_as_a_rebuild(
+    http: TestClient, sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detection_state, "MAX_REBUILT_STEPS", 100)
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(400), {"loss": noise(1, 400)})
+    with sqlite_engine.begin() as connection:
+        connection.execute(sa.delete(DetectorSnapshot))
+    trainer.open("b", 350, "rewind")
+    with Session(sqlite_engine) as session:
+        engine = detection_state.load(session, stored_run(session))
+    assert engine.last_step == 349
+    assert engine.detectors.by_signal["loss"].baseline.count == 100
