@@ -143,11 +143,13 @@ def rebuild(session: Session, run: Run, why: str, *, end: int | None = None) -> 
     engine.set_restorable(run.restorable_steps, run.restorable_tiers)
     num_incidents, num_interventions = queries.newest_numbers(session, run=run)
     interventions = queries.interventions(session, run=run)
+    ordered = {order.intervention for order in queries.orders(session, run=run)}  # a proposal uses up no budget
+    by_policy = (one for one in interventions if one.kind == OrderKind.ROLLBACK and one.details.get("mode"))
     last = interventions[-1] if interventions else None
     active = engine.take_up(
         num_incidents=num_incidents,
         num_interventions=num_interventions,
-        rollbacks_used=sum(one.kind == OrderKind.ROLLBACK and bool(one.details.get("mode")) for one in interventions),
+        rollbacks_used=sum(one.number in ordered for one in by_policy),
         last=None if last is None else {**last.details} | {name: getattr(last, name) for name in OF_INTERVENTION},
     )
     effects.close_others(session, run, intervention=active, reason=f"The detection was rebuilt: {why}.", now=now)

@@ -10,10 +10,12 @@ from sqlalchemy.orm import Session
 
 from db import queries
 from db.models import CRC, DetectionState, DetectorSnapshot, RunStatus, StoredBlock, state_text
+from db.store.engine import writing
+from lossguard.vocabulary.protocol import API
 from monitor.ingestion.run_state import detection_state
 from tests.db.seed import stored_run
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, train_until_nan, trained
+from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, proposed, train_until_nan, trained
 
 
 def store(row: DetectionState, **changes: Any) -> None:
@@ -146,6 +148,22 @@ def test_an_order_under_way_survives_the_loss_of_the_state(http: TestClient, sql
     obey(trainer, order)
     assert [one["state"] for one in trainer.get()["interventions"]] == ["applied"]
     assert [one["state"] for one in trainer.get()["orders"]] == ["applied"]
+
+
+@pytest.mark.parametrize(("verb", "used"), [("", 0), ("/reject", 0), ("/approve", 1)])
+def test_a_rebuild_counts_only_rollbacks_that_were_ordered_against_the_budget(
+    http: TestClient, sqlite_engine: sa.Engine, verb: str, used: int
+) -> None:
+    trainer, _ = proposed(http)
+    (proposal,) = trainer.get()["interventions"]
+    if verb:
+        assert http.post(f"{API}/interventions/{proposal['id']}{verb}").status_code == 200
+    for loses_state in (False, True):
+        if loses_state:
+            change(sqlite_engine, "detection_states", "")
+        with writing(sqlite_engine) as session:
+            engine = detection_state.load(session, stored_run(session))
+        assert engine.interventions.rollbacks_used == used
 
 
 def test_a_state_that_shows_its_damage_only_in_use_costs_one_rebuild(
