@@ -4,6 +4,7 @@ Scalars are joined into rows first (`open_rows`). The rows that wait are stored 
 goes on with them. Of several values of one metric at one step the last one counts.
 """
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import commands, run_settings
+from db import commands, queries, run_settings
 from db.models import MlflowRun, Run
 from db.records import live_runs
 from db.runs import mlflow
@@ -32,9 +33,11 @@ from monitor.ingestion.open_rows import OpenRow, Scalar, ScalarPlace
 from monitor.ingestion.reports import ReportResult, take_report
 from monitor.ingestion.run_cache import CachedRun, RunCache
 from monitor.ingestion.run_state import detection_state
-from monitor.ingestion.run_state.logged_run import LoggedMetric, LoggedRun
+from monitor.ingestion.run_state.logged_run import MAX_SEGMENTS, LoggedMetric, LoggedRun
 from monitor.problems import Problem, among_damaged, run_not_found, unknown, without_retry
 from monitor.schemas import EventIn, ReportIn, SegmentIn
+
+log = logging.getLogger(__name__)
 
 RUN_NAME = "mlflow.runName"
 """Tag that holds the name of a run."""
@@ -86,12 +89,24 @@ class _UpdateContext:
         cached = self.cache.lock(self.session, self.run_id, self.reported_at)
         cached.logged = logged or cached.logged
         if cached.logged is None:
-            stored = self.session.get(MlflowRun, cached.run.pk, populate_existing=True)
-            if stored is None:
-                raise run_not_found(self.run_id)
-            cached.logged = LoggedRun.from_json(stored.state)
+            cached.logged = self._stored(cached.run)
         self.logged = cached.logged
         return cached
+
+    def _stored(self, run: Run) -> LoggedRun:
+        """Return what the run logged so far. A state that is damaged begins anew, without its open rows."""
+        stored = self.session.get(MlflowRun, run.pk, populate_existing=True)
+        if stored is None:
+            raise run_not_found(self.run_id)
+        try:
+            logged = LoggedRun.from_json(stored.state)
+        except detection_state.UNREADABLE as error:
+            log.warning("the open rows of run %s are lost: their stored state is damaged (%r)", run.id, error)
+            logged = LoggedRun()
+        if not logged.segments:  # a new run has none
+            segments = queries.segments(self.session, run=run)[-MAX_SEGMENTS:]
+            logged.segments = [(segment.number, segment.opened_at) for segment in segments]
+        return logged
 
     def take(self, metrics: Sequence[LoggedMetric]) -> None:
         """Put every metric where it belongs, and store the rows that this completes."""

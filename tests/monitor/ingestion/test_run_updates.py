@@ -291,3 +291,22 @@ def test_a_loop_that_begins_anew_at_step_0_is_a_rewind(http: TestClient) -> None
     assert client.run()["newest_step"]["metrics"]["loss"] == 2.5
     begun_anew = steps(client, "loss", "lr")
     assert [begun_anew[step] for step in range(3)] == [(2.5, 0.1)] * 3
+
+
+@pytest.mark.parametrize("state", ["'7'", """'{"rows": []}'""", """'{"rows": {"rows": 1}, "latest": {"loss": 2}}'"""])
+def test_a_run_whose_stored_state_is_damaged_goes_on_in_its_newest_segment(
+    sqlite_engine: sa.Engine, state: str
+) -> None:
+    with collector(sqlite_engine) as http:
+        client = MlflowClient(http)
+        client.log_rows(0, {"loss": [3.0] * 100})
+        client.log_rows(60, {"loss": [3.0] * 40}, at=200)
+    with sqlite_engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE mlflow_runs SET state = {state}")
+    with collector(sqlite_engine) as http:
+        client.http = http
+        client.log_rows(100, {"loss": [3.0] * 20}, at=300)
+        client.log_rows(90, {"loss": [3.0] * 5}, at=400)
+        client.end()
+        segments = [(each["fork_step"], each["last_step"]) for each in client.run()["segments"]]
+    assert segments == [(0, 99), (60, 119), (90, 94)]
