@@ -25,21 +25,34 @@ def lock_run(session: Session, *, run_id: str) -> Run | None:
 
 
 def lock_runs(
-    session: Session, *, run_ids: Sequence[str], last_report_at: float | None = None
+    session: Session,
+    *,
+    run_ids: Sequence[str],
+    last_report_at: float | None = None,
+    reporting: Sequence[str] | None = None,
 ) -> dict[str, tuple[int, int]]:
     """Lock these runs until the transaction ends, and set their `last_report_at`: (pk, new revision) by id.
 
-    Nothing else locks a run: revisions, and the caches that rely on them, depend on it.
+    `reporting`: those of them that have reported; None: all. Nothing else locks a run: revisions, and the caches that
+    rely on them, depend on it.
     """
     row_lock = dialect_of(session.get_bind()).row_lock
-    among, ids = f"WHERE id IN ({', '.join('?' * len(run_ids))})", tuple[Any, ...](run_ids)
+    among, ids = f"WHERE id IN ({_marks(run_ids)})", tuple[Any, ...](run_ids)
     if row_lock:  # an UPDATE alone locks its rows in no particular order: two of them could wait for each other
         locked = f"SELECT pk AS locked FROM runs WHERE id = ANY(?) ORDER BY id{row_lock}"
         among, ids = f"FROM ({locked}) AS in_order WHERE pk = locked", (list(run_ids),)
-    reported = "" if last_report_at is None else ", last_report_at = ?"
-    values = ids if last_report_at is None else (last_report_at, *ids)
+    reported, values = "", ids
+    if last_report_at is not None and reporting is None:
+        reported, values = ", last_report_at = ?", (last_report_at, *ids)
+    elif last_report_at is not None and reporting:
+        case = f"CASE WHEN id IN ({_marks(reporting)}) THEN ? ELSE last_report_at END"
+        reported, values = f", last_report_at = {case}", (*reporting, last_report_at, *ids)
     statement = f"UPDATE runs SET revision = revision + 1{reported} {among} RETURNING id, pk, revision"
     return {run_id: (pk, revision) for run_id, pk, revision in bulk.read(session, statement, values)}
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> tuple[Run, bool]:

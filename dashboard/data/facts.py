@@ -120,7 +120,8 @@ class RunFacts:
     def uncertified(self) -> tuple[int, str] | None:
         """Step and reason of the newest state that is never restored, until a newer one can be."""
         events = ((each.segment, each.kind, each.details) for each in self.events)
-        newest = max((segment.number for segment in self.segments), default=-1)
+        led = ((each.live_order, each.number) for each in self.segments if not each.is_beside)
+        _, newest = max(led, default=(-1, -1))
         return uncertified_state(events, newest, self.run.restorable_steps)
 
     @property

@@ -64,7 +64,7 @@ class _Records:
 
     run: Run
     opened: Sequence[Segment]
-    """Segments in the order in which they were opened."""
+    """Segments that led the live line, in the order in which they were opened."""
     acted: Sequence[tuple[Intervention, Order | None]]
     status: RunStatus | None
 
@@ -111,7 +111,9 @@ def _read_records(session: Session, runs: Sequence[Run]) -> Iterator[_Records]:
         order_of = {order.intervention: order for order in orders[run.pk]}
         yield _Records(
             run=run,
-            opened=sorted(segments[run.pk], key=lambda one: (one.opened_at, one.number)),
+            opened=sorted(
+                (one for one in segments[run.pk] if not one.is_beside), key=lambda one: (one.opened_at, one.number)
+            ),
             acted=[(one, order_of.get(one.number)) for one in interventions[run.pk]],
             status=next(iter(statuses[run.pk]), None),
         )
@@ -284,7 +286,7 @@ NEVER = (0.0, 0.0)
 
 
 def _hold(intervention: Intervention, order: Order | None, openings: Sequence[float], now: float) -> Interval:
-    """The time in which the run stood still for this hold. Any new segment ends it; `openings` rise."""
+    """The time in which the run stood still for this hold. A new segment of the live line ends it; `openings` rise."""
     if intervention.kind != OrderKind.HOLD or order is None or order.state != OrderState.APPLIED:
         return NEVER
     began = order.answered_at or intervention.created_at

@@ -134,7 +134,8 @@ def interventions(session: Session, *, run_pks: RunPks) -> Mapping[tuple[int, st
 
 def uncertified_steps(session: Session, *, run_pks: RunPks) -> Mapping[int, int]:
     """Run -> step of its newest state that is never restored, until a newer one can be (see `uncertified_state`)."""
-    newest = sa.select(sa.func.max(Segment.number)).where(Segment.run_pk == Event.run_pk).scalar_subquery()
+    led = sa.select(Segment.number).where(Segment.run_pk == Event.run_pk, Segment.live_order >= 0)
+    newest = led.order_by(Segment.live_order.desc()).limit(1).scalar_subquery()
     found = sa.select(Event.run_pk, Event.segment, Event.kind, Event.details, Run.restorable_steps, newest)
     found = found.join(Run, Run.pk == Event.run_pk)
     found = found.where(Event.run_pk.in_(run_pks), Event.kind == CHECKPOINT_UNCERTIFIED)

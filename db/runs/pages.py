@@ -25,6 +25,7 @@ from db.runs.filters import RunFilter as RunFilter
 from db.runs.filters import selection
 from db.runs.overview import summaries
 from db.store.engine import dialect_of
+from lossguard.vocabulary.protocol import is_text
 from lossguard.vocabulary.run_search import METRIC, Condition, RunOrder
 from lossguard.vocabulary.states import RunState
 
@@ -132,7 +133,7 @@ def check_cursor(values: Any, keys: Sequence[Key]) -> None:
 
 def _fits(key: Key, value: Any) -> bool:
     if key.type is str:
-        return isinstance(value, str) and "\x00" not in value and value.isprintable()
+        return is_text(value)
     is_number = isinstance(value, int if key.type is int else int | float) and not isinstance(value, bool)
     return is_number and abs(value) < MAX_NUMBER
 

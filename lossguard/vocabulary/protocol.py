@@ -117,7 +117,8 @@ def uncertified_state(
 ) -> tuple[int, str] | None:
     """Step of the newest state of a run that got no certificate, and the reason, up to the next one that has got it.
 
-    `events`: segment, kind and details of each, in order. A run that was rolled back or resumed has left that state.
+    `events`: segment, kind and details of each, in order; `newest_segment`: number of the one that led the live line
+    last. A run that was rolled back or resumed has left that state.
     """
     found = [
         details

@@ -4,7 +4,7 @@ Of filters there are those that its loggers use: equality of names, tags and par
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,31 +71,36 @@ def _pairs(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
-def values(session: Session, run: Run, logged: MlflowRun, *, key: str) -> list[LoggedMetric]:
-    """Return every value of a metric, from the stored steps and the open rows, in the order of segments and steps.
+def values(session: Session, run: Run, logged: MlflowRun, *, key: str) -> Iterator[LoggedMetric]:
+    """Yield every value of a metric, from the stored steps and the open rows, in the order of segments and steps.
 
-    Nothing for a key that was not logged.
+    Nothing for a key that was not logged. Steps are read only as far as values are taken.
     """
     known = LoggedRun.from_json(logged.state)
     latest = known.latest.get(key)
     if latest is None:
-        return []
+        return
+    last: LoggedMetric | None = None
+    for each in _found(session, run, known, key):
+        if last is not None:
+            yield last
+        last = each
+    if last is not None:  # its row has another time, or an older value that was logged for the same step
+        yield latest if last.step == latest.step else last
+
+
+def _found(session: Session, run: Run, known: LoggedRun, key: str) -> Iterator[LoggedMetric]:
     name = known.name_of(key)
-    found: list[LoggedMetric] = []
     for segment in queries.segments(session, run=run):
         steps = StepRange(segment.number, 0, None)
         for block in read_blocks(session, run_pk=run.pk, step_range=steps, metrics=[name]):
             column = block.metrics[name]
             cells = [part[column.reported].tolist() for part in (column.values, block.times, block.steps)]
-            found += [
-                LoggedMetric(key, value, round(time * 1000), step) for value, time, step in zip(*cells, strict=True)
-            ]
+            for value, time, step in zip(*cells, strict=True):
+                yield LoggedMetric(key, value, round(time * 1000), step)
     for row in known.rows.rows.values():
         if name in row.values:
-            found.append(LoggedMetric(key, row.values[name], round(row.time * 1000), row.step))
-    if found and found[-1].step == latest.step:
-        found[-1] = latest
-    return found
+            yield LoggedMetric(key, row.values[name], round(row.time * 1000), row.step)
 
 
 _NAME = re.compile(r"""\s*(?:attributes?\.)?name\s*=\s*(['"])(?P<value>(?:(?!\1).)*)\1\s*""", re.DOTALL)

@@ -52,6 +52,11 @@ class PendingReport:
     result: asyncio.Future[ReportResult]
 
     @property
+    def is_reported(self) -> bool:
+        """True if a trainer sent it; otherwise the collector completes the open rows of the run."""
+        return not isinstance(self.report, RunUpdate) or self.report.is_reported
+
+    @property
     def num_steps(self) -> int:
         """Steps with the usual number of metrics that take as long to store."""
         if isinstance(self.report, RunUpdate):
@@ -98,9 +103,12 @@ class Intake:
         self._clock, self._limits, self._lease_seconds = clock, limits, lease_seconds
         self.cache = RunCache()
 
-    def lock(self, session: Session, run_ids: Sequence[str]) -> None:
+    def lock(self, session: Session, group: Sequence[PendingReport]) -> None:
         """Lock the runs of several reports, before the first of them is taken."""
-        self.cache.lock_ahead(session, run_ids, self._clock())
+        has_reported: dict[str, bool] = {}
+        for pending in group:
+            has_reported[pending.run_id] = pending.is_reported or has_reported.get(pending.run_id, False)
+        self.cache.lock_ahead(session, has_reported, self._clock())
 
     def take(self, session: Session, pending: PendingReport) -> ReportResult:
         """Store one report, and act on it."""
@@ -162,7 +170,7 @@ class ReportQueue:
         try:
             with self._timer(), writing(self._engine) as session:
                 if len(group) > 1:
-                    self.intake.lock(session, [pending.run_id for pending in group])
+                    self.intake.lock(session, group)
                 return [self.intake.take(session, pending) for pending in group]
         except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:  # the database is unavailable for all of them
             return [error] * len(group)

@@ -303,7 +303,8 @@ class _Taken:
                 assert cached.newest_segment is not None
                 cached.save(session, cached.newest_segment, [], now=now)
             return {}
-        pauses = [_effective_step(event, new) for event in self.report.events if event.kind == EXPECT]
+        announced = [event for event in self.report.events if event.kind == EXPECT]
+        pauses = [_effective_step(event, new) for event in announced if not self._is_over(event, self.previous_step)]
         cached.engine.throughput.expect_pauses(pauses)
         is_late = bool(new.steps) and not self.in_order
         has_state_changes = bool(changes or pauses) or has_restorable or is_late
@@ -352,10 +353,17 @@ class _Taken:
             except detection_state.UNREADABLE:  # what is stored is no status
                 run_status.forget(cached.status)
                 status = self._with_steps()
-        # Not a pause before a step that came with the same report.
-        if pause is not None and not (new.steps and new.steps[-1] >= _effective_step(pause, new)):
+        if pause is not None and not self._is_over(pause, self.segment.last_step):
             status["expected_by"] = self.now + float(pause.details["next_report_in"])
         return status
+
+    def _is_over(self, pause: EventIn, last_step: int | None) -> bool:
+        """True if the segment, which has steps up to `last_step`, has the step before which the pause was announced.
+
+        Its step may have come with the same report, or before, where the report is delivered a second time.
+        """
+        steps = self.report.steps if pause.step is None else [pause.step]
+        return bool(steps) and last_step is not None and steps[0] <= last_step
 
     def _with_steps(self) -> dict[str, Any]:
         cached = self.cached

@@ -5,7 +5,7 @@ other transaction has locked the run: every lock raises the run's revision.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,9 +147,18 @@ class RunCache:
         self._cached: OrderedDict[int, tuple[int, CachedRun]] = OrderedDict()  # by key, with its revision
         self._transaction: _Transaction | None = None
 
-    def lock_ahead(self, session: Session, run_ids: Iterable[str], now: float) -> None:
-        """Lock these runs with one statement, before `lock` takes each of them."""
-        locked = commands.lock_runs(session, run_ids=sorted(set(run_ids)), last_report_at=now)
+    def lock_ahead(self, session: Session, has_reported: Mapping[str, bool], now: float) -> None:
+        """Lock these runs with one statement, before `lock` takes each of them.
+
+        `has_reported`: False by id for a run that is locked without a report of its trainer.
+        """
+        reporting = sorted(run_id for run_id, has in has_reported.items() if has)
+        locked = commands.lock_runs(
+            session,
+            run_ids=sorted(has_reported),
+            last_report_at=now,
+            reporting=None if len(reporting) == len(has_reported) else reporting,
+        )
         self._transaction_of(session).locked_ahead = locked
 
     def lock(self, session: Session, run_id: str, now: float | None, *, attach: bool = True) -> CachedRun:

@@ -4,6 +4,7 @@ Scalars are joined into rows first (`open_rows`). The rows that wait are stored 
 goes on with them. Of several values of one metric at one step the last one counts.
 """
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import commands, run_settings
+from db import commands, queries, run_settings
 from db.models import MlflowRun, Run
 from db.records import live_runs
 from db.runs import mlflow
@@ -32,9 +33,11 @@ from monitor.ingestion.open_rows import OpenRow, Scalar, ScalarPlace
 from monitor.ingestion.reports import ReportResult, take_report
 from monitor.ingestion.run_cache import CachedRun, RunCache
 from monitor.ingestion.run_state import detection_state
-from monitor.ingestion.run_state.logged_run import LoggedMetric, LoggedRun
+from monitor.ingestion.run_state.logged_run import MAX_SEGMENTS, LoggedMetric, LoggedRun
 from monitor.problems import Problem, among_damaged, run_not_found, unknown, without_retry
 from monitor.schemas import EventIn, ReportIn, SegmentIn
+
+log = logging.getLogger(__name__)
 
 RUN_NAME = "mlflow.runName"
 """Tag that holds the name of a run."""
@@ -54,6 +57,11 @@ class RunUpdate:
     ended_at: float | None = None
     """Unix seconds."""
 
+    @property
+    def is_reported(self) -> bool:
+        """True if the client sent it."""
+        return self != RunUpdate()
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunLimits:
@@ -70,7 +78,7 @@ class _UpdateContext:
         self, session: Session, run_id: str, update: RunUpdate, *, claim: Claim, cache: RunCache, limits: RunLimits
     ) -> None:
         self.session, self.run_id, self.claim, self.cache, self.limits = session, run_id, claim, cache, limits
-        self.reported_at = claim.now if update != RunUpdate() else None
+        self.reported_at = claim.now if update.is_reported else None
         self.late: dict[tuple[int, int], OpenRow] = {}
         self.num_accepted = 0
         self.logged = LoggedRun()
@@ -81,12 +89,24 @@ class _UpdateContext:
         cached = self.cache.lock(self.session, self.run_id, self.reported_at)
         cached.logged = logged or cached.logged
         if cached.logged is None:
-            stored = self.session.get(MlflowRun, cached.run.pk, populate_existing=True)
-            if stored is None:
-                raise run_not_found(self.run_id)
-            cached.logged = LoggedRun.from_json(stored.state)
+            cached.logged = self._stored(cached.run)
         self.logged = cached.logged
         return cached
+
+    def _stored(self, run: Run) -> LoggedRun:
+        """Return what the run logged so far. A state that is damaged begins anew, without its open rows."""
+        stored = self.session.get(MlflowRun, run.pk, populate_existing=True)
+        if stored is None:
+            raise run_not_found(self.run_id)
+        try:
+            logged = LoggedRun.from_json(stored.state)
+        except detection_state.UNREADABLE as error:
+            log.warning("the open rows of run %s are lost: their stored state is damaged (%r)", run.id, error)
+            logged = LoggedRun()
+        if not logged.segments:  # a new run has none
+            segments = queries.segments(self.session, run=run)[-MAX_SEGMENTS:]
+            logged.segments = [(segment.number, segment.opened_at) for segment in segments]
+        return logged
 
     def take(self, metrics: Sequence[LoggedMetric]) -> None:
         """Put every metric where it belongs, and store the rows that this completes."""
@@ -227,7 +247,7 @@ def take_update(
     mlflow.save_state(session, run_pk=context.cached.run.pk, state=state, has_open_rows=bool(rows.rows))
     run = context.cached.run
     if update.state is RunState.RUNNING:
-        run.state, run.finished_at = RunState.RUNNING, None
+        _go_on(session, context.cached, now=claim.now)
     elif update.state is not None:
         ended_at = claim.now if update.ended_at is None else update.ended_at
         commands.finish_run(session, run=run, state=update.state, at=ended_at, now=claim.now)
@@ -237,6 +257,15 @@ def take_update(
             detection_state.save(session, run, cached.engine, ended, segment=cached.newest_segment, now=claim.now)
         lease.release(run, now=claim.now)
     return ReportResult(context.num_accepted, 0, (), rows_due_at=rows.due_at())
+
+
+def _go_on(session: Session, cached: CachedRun, *, now: float) -> None:
+    """Let the run be running again, as if its process had registered: the time since its last step is no stall."""
+    run, status = cached.run, cached.status
+    run.state, run.finished_at, run.archived_at = RunState.RUNNING, None, None
+    status.last_step_at, status.stall_after, status.expected_by = now, None, None
+    cached.engine.throughput.gaps.skip()
+    detection_state.save(session, run, cached.engine, [], segment=cached.newest_segment, now=now)
 
 
 def _describe(session: Session, run: Run, logged: LoggedRun, update: RunUpdate) -> None:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 60.0
-"""Seconds until rows are tried again that could not be stored because older steps of their run are unreadable."""
+"""Seconds until rows that could not be stored are tried again."""
 
 
 class WaitingRows:
@@ -34,6 +34,7 @@ class WaitingRows:
     def __init__(self, engine: sa.Engine, queue: ReportQueue, clock: Callable[[], float]) -> None:
         self._engine, self._queue, self._clock = engine, queue, clock
         self._due_at: dict[str, float] = {}
+        self._failed: set[str] = set()  # ids of runs of which the log has said that their rows cannot be completed
 
     @property
     def num_waiting(self) -> int:
@@ -44,6 +45,7 @@ class WaitingRows:
         """The open rows of the run are due then; None: it has none."""
         if due_at is None:
             self._due_at.pop(run_id, None)
+            self._failed.discard(run_id)
         else:
             self._due_at[run_id] = due_at
 
@@ -76,6 +78,13 @@ class WaitingRows:
                 self.note(run_id, None)
             except (DamagedBlock, UnreadableArchive) as error:
                 log.warning("the open rows of run %s wait: %s", run_id, first_line(error))
+                self.note(run_id, now + RETRY_SECONDS)
+            except (sa.exc.OperationalError, sa.exc.TimeoutError):  # the database is away for all of them
+                raise
+            except Exception:  # one run does not keep the rows of the others waiting
+                if run_id not in self._failed:
+                    log.exception("completing the open rows of run %s failed", run_id)
+                self._failed.add(run_id)
                 self.note(run_id, now + RETRY_SECONDS)
 
     def _stored(self) -> list[str]:

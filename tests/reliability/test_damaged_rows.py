@@ -18,8 +18,10 @@ from db.store.engine import reading
 from lossguard.vocabulary.protocol import API
 from monitor.app import create_app
 from monitor.leader import stall_check
+from monitor.problems import MLFLOW_API
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.mlflow import MlflowClient
 from tests.monitor.scenarios import CHECKPOINTS, lease_of, noise, obey, probe_event, quiet_since, train_until_nan
 
 COLUMNS = [
@@ -43,7 +45,7 @@ GARBAGE = {
 
 @pytest.fixture
 def store(sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> sa.Engine:
-    """A run with two incidents, a rollback, blocks and a policy of its own, and a run beside it."""
+    """A run with two incidents, a rollback, blocks and a policy of its own, a run beside it, and one of MLflow."""
     with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
         trainer = Trainer(http, config={"lr": 1.0})
         (order,) = train_until_nan(trainer)["orders"]
@@ -56,6 +58,7 @@ def store(sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> sa.Engin
         http.put(f"{API}/runs/r1/policy", json={"mode": "auto"}).raise_for_status()
         other = Trainer(http, "r2")
         other.report(other.open("a"), range(50), {"loss": noise(1, 50)})
+        MlflowClient(http).log_rows(0, {"loss": noise(1, 50)})
     monkeypatch.setenv("LOSSGUARD_DATABASE_URL", str(sqlite_engine.url))
     return sqlite_engine
 
@@ -92,7 +95,7 @@ def test_a_damaged_row_costs_no_request_of_its_run_and_nothing_of_other_runs(
         for table, column in columns:
             copied(whole, path)
             with store.begin() as connection:
-                run_pk = "pk = 1" if table == "runs" else "run_pk = 1"
+                run_pk = {"runs": "pk = 1", "mlflow_runs": "run_pk = 3"}.get(table, "run_pk = 1")
                 connection.exec_driver_sql(f'UPDATE {table} SET "{column}" = {GARBAGE[garbage]} WHERE {run_pk}')
                 connection.exec_driver_sql("UPDATE runs SET revision = abs(random()) % 1000000000")
             caplog.clear()
@@ -111,6 +114,7 @@ def problems(http: TestClient, engine: sa.Engine) -> Iterator[str]:
     with engine.connect() as connection:
         newest = "SELECT number, last_step FROM segments WHERE run_pk = 1 ORDER BY number DESC"
         segment, last = connection.exec_driver_sql(newest).first() or (0, 0)
+        mlflow = connection.exec_driver_sql("SELECT id FROM runs WHERE pk = 3").scalar_one()
     opened = {"key": "z", "fork_step": last - 700, "reason": "rewind", "opened_at": NOW}
     registered = {"id": "r1", "project": "gpt", "capabilities": ["rollback"], "started_at": NOW}
     requests: list[tuple[str, dict[str, Any] | None]] = [
@@ -120,6 +124,10 @@ def problems(http: TestClient, engine: sa.Engine) -> Iterator[str]:
         (f"{API}/runs/r1/segments", opened),
         (f"{API}/runs/r1/reports", report(segment + 1, last - 700)),
         (f"{API}/runs/r2/reports", report(0, 50)),
+        (
+            f"{MLFLOW_API}/runs/log-metric",
+            {"run_id": mlflow, "key": "loss", "value": 3.0, "timestamp": round(NOW + 50) * 1000, "step": 50},
+        ),
         *((f"{API}/runs/{path}", None) for path in ("r1", "r1/incidents", "r1/costs", "r1/goodput", "r1/policy", "r2")),
         *(
             (path, None)
@@ -159,7 +167,7 @@ def check_pages(engine: sa.Engine) -> None:
             frames.goodput,
         ):
             assert len(frames.together(read, session, runs=runs)) >= 0
-        assert len(frames.runs(session)) == len(run_list.cards(runs)) == 2
+        assert len(frames.runs(session)) == len(run_list.cards(runs)) == 3
     for run in runs:
         facts = cached.facts(run.id)
         assert facts is not None

@@ -108,7 +108,8 @@ def fields(run: Found, incidents: list[Found], goodput: Found, policy: Found, co
 def _uncertified(run: Found) -> dict[str, Any] | None:
     """Step and reason of the newest state that is never restored, until a newer one can be."""
     events = [(each["segment"], each["kind"], each["details"]) for each in run["events"]]
-    newest = max((each["number"] for each in run["segments"]), default=-1)
+    led = ((each["live_order"], each["number"]) for each in run["segments"] if each["live_order"] >= 0)
+    _, newest = max(led, default=(-1, -1))  # not of a process beside the live line
     found = uncertified_state(events, newest, run["restorable_steps"])
     return None if found is None else {"step": found[0], "reason": found[1]}
 

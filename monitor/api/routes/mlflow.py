@@ -17,7 +17,14 @@ from db.models import MlflowExperiment
 from db.records import access
 from db.runs import mlflow
 from db.runs.pages import BadCursor
-from lossguard.vocabulary.protocol import MAX_COMMIT, MAX_SHORT_TEXT, MAX_TEXT, NO_HEARTBEAT, decode_number
+from lossguard.vocabulary.protocol import (
+    MAX_COMMIT,
+    MAX_SHORT_TEXT,
+    MAX_STEP,
+    MAX_TEXT,
+    NO_HEARTBEAT,
+    decode_number,
+)
 from lossguard.vocabulary.secrets import mask_command_line, mask_json
 from monitor.api import auth
 from monitor.api import mlflow as views
@@ -263,10 +270,10 @@ def history(
     found = mlflow.run_named(session, run_id=run_id)
     if found is None or not auth.covers_run(who, found[0]):
         raise run_not_found(run_id)
-    values = views.values(session, *found, key=metric_key)
-    page = [views.metric(*one) for one in values[page_token : page_token + max_results]]
-    end = page_token + len(page)
-    return {"metrics": page} | ({"next_page_token": str(end)} if end < len(values) else {})
+    begin = min(page_token, MAX_STEP)  # no history is longer
+    end = begin + max_results
+    page = [views.metric(*one) for one in islice(views.values(session, *found, key=metric_key), begin, end + 1)]
+    return {"metrics": page[:max_results]} | ({"next_page_token": str(end)} if len(page) > max_results else {})
 
 
 def _metrics(specs: Sequence[MetricIn]) -> list[LoggedMetric]:

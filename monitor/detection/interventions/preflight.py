@@ -17,8 +17,9 @@ from monitor.detection.interventions.restorable import restorable_steps
 
 FRESH_SECONDS = 60.0
 """Seconds for which a trainer's answer counts: it is asked every few seconds while the rollback waits."""
-WORLD_SIZES = ("ranks", "world_size", "num_processes")
-"""Names under which a configuration says how many processes, and so devices, train the run."""
+NUM_DEVICES = ("world_size", "ranks", "num_devices", "num_gpus", "num_processes")
+"""Entries of a run's configuration that say on how many devices it trains; the first one that is there counts."""
+MAX_DEVICES = 1_000_000
 SILENT_SECONDS = 60.0
 """Seconds without a report after which a trainer is called silent: heartbeats come every few seconds."""
 TIERS = {"memory": "in host memory", "disk": "on the disk", "remote": "at a URL"}
@@ -116,7 +117,7 @@ class Preflight:
 def preflight(known: Known) -> Preflight:
     """Return the facts about a proposed intervention, in figures and sentences."""
     tier, load_seconds, save_seconds = _place(known)
-    num_devices, unit = _devices(known)
+    num_devices, _ = devices_of(known.config, known.devices)
     step_seconds, tokens_per_step = _step_seconds(known), _tokens_per_step(known)
     recomputed, since_onset = known.steps_since(known.rewind_to), known.steps_since(known.onset_step)
     steps = known.answer.get("order_steps")
@@ -131,7 +132,7 @@ def preflight(known: Known) -> Preflight:
         save_seconds=save_seconds,
         recomputed_steps=recomputed,
         num_devices=num_devices,
-        unit=unit,
+        unit=_unit(known),
         rollback_hours=_device_hours(recomputed, step_seconds, num_devices, load_seconds or 0.0),
         hours_since_onset=_device_hours(since_onset, step_seconds, num_devices),
         hours_per_hour=float(num_devices),
@@ -169,12 +170,19 @@ def _tokens_per_step(known: Known) -> float | None:
     return rate
 
 
-def _devices(known: Known) -> tuple[int, str]:
-    """Return the number of devices that train the run, at least that of its processes, and the unit of the costs."""
-    sizes = [known.config.get(name) for name in WORLD_SIZES]
-    processes = [size for size in sizes if type(size) is int and 0 < size < 1_000_000]
+def devices_of(config: Mapping[str, Any], devices: Sequence[Any]) -> tuple[int, bool]:
+    """(how many devices a run trains on, whether its configuration says so); otherwise the listed ones, at least 1."""
+    for name in NUM_DEVICES:
+        value = config.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_DEVICES:
+            return value, True
+    return max(1, len(devices)), False
+
+
+def _unit(known: Known) -> str:
+    """Return the unit of the costs."""
     is_gpu = any(word in each.lower() for each in known.devices for word in ("cuda", "nvidia", "amd instinct", "gpu"))
-    return max([len(known.devices), *processes, 1]), "GPU-hours" if is_gpu else "device-hours"
+    return "GPU-hours" if is_gpu else "device-hours"
 
 
 def _device_hours(steps: int | None, step_seconds: float | None, num_devices: int, more: float = 0.0) -> float | None:

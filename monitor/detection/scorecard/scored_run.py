@@ -1,8 +1,6 @@
 """Scores runs: each site with what the policy would have done, what happened, and the GPU-hours of the run."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK
 from lossguard.vocabulary.states import NOT_REPLAYED
@@ -11,13 +9,11 @@ from monitor.detection.encoding import restore_row
 from monitor.detection.incidents.open_incident import incident_from_dict
 from monitor.detection.interventions import run_policy
 from monitor.detection.interventions.intervention_tracker import intervention_from_dict
+from monitor.detection.interventions.preflight import devices_of
 from monitor.detection.scorecard.endings import Balance, Ending, after, balance, ending_of
 from monitor.detection.scorecard.sites import Found, RunRecord, Site, sites_of
 from monitor.detection.settings import Mode, Policy
 
-NUM_DEVICES = ("world_size", "num_devices", "num_gpus")
-"""Entries of a run's configuration that say on how many devices it trains; the first one that is there counts."""
-MAX_DEVICES = 1_000_000
 ONLY_REPORTS = "only reports"
 """Stands for the mode of a run that cannot roll back, whatever its policy says."""
 
@@ -86,15 +82,6 @@ def score_run(run: RunRecord) -> ScoredRun:
         num_devices=num_devices,
         devices_are_known=known,
     )
-
-
-def devices_of(config: Mapping[str, Any], devices: Sequence[Any]) -> tuple[int, bool]:
-    """(how many devices a run trains on, whether its configuration says so); otherwise the listed ones, at least 1."""
-    for name in NUM_DEVICES:
-        value = config.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_DEVICES:
-            return value, True
-    return max(1, len(devices)), False
 
 
 def _found(run: RunRecord, policy: Policy) -> tuple[list[Found], int, int]:

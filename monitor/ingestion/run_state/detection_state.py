@@ -30,7 +30,7 @@ from monitor.ingestion.run_state.effects import OF_INTERVENTION
 log = logging.getLogger(__name__)
 
 MAX_REBUILT_STEPS = 20_000
-"""Stored steps of which the detection is rebuilt."""
+"""Stored steps of which the detection is rebuilt, and which it learns at a fork before all snapshots."""
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """Exceptions that reading or using a damaged state raises."""
 REBUILT = "detection_rebuilt"
@@ -143,11 +143,13 @@ def rebuild(session: Session, run: Run, why: str, *, end: int | None = None) -> 
     engine.set_restorable(run.restorable_steps, run.restorable_tiers)
     num_incidents, num_interventions = queries.newest_numbers(session, run=run)
     interventions = queries.interventions(session, run=run)
+    ordered = {order.intervention for order in queries.orders(session, run=run)}  # a proposal uses up no budget
+    by_policy = (one for one in interventions if one.kind == OrderKind.ROLLBACK and one.details.get("mode"))
     last = interventions[-1] if interventions else None
     active = engine.take_up(
         num_incidents=num_incidents,
         num_interventions=num_interventions,
-        rollbacks_used=sum(one.kind == OrderKind.ROLLBACK and bool(one.details.get("mode")) for one in interventions),
+        rollbacks_used=sum(one.number in ordered for one in by_policy),
         last=None if last is None else {**last.details} | {name: getattr(last, name) for name in OF_INTERVENTION},
     )
     effects.close_others(session, run, intervention=active, reason=f"The detection was rebuilt: {why}.", now=now)
@@ -226,7 +228,8 @@ def fork(
 ) -> list[Effect]:
     """A new segment begins: the detectors return to their state before its first step on the live line.
 
-    `step`: the one after its last row, where it has rows already.
+    `step`: the one after its last row, where it has rows already. Where no snapshot before it is kept, fresh detectors
+    learn the last MAX_REBUILT_STEPS rows before it: they have the levels and the noise of these rows.
     """
     stored = queries.detection_state(session, run=run)
     if stored is not None and stored.segment is not None:
@@ -239,7 +242,7 @@ def fork(
     step = segment.fork_step if step is None else step
     assert step is not None
     known = queries.snapshot_before(session, run=run, step=step)
-    first, state = (0, None) if known is None else (known[0] + 1, known[1])
+    first, state = (max(0, step - MAX_REBUILT_STEPS), None) if known is None else (known[0] + 1, known[1])
     earliest = max(first - SNAPSHOT_EVERY, 0)
     order = None if segment.order_id is None else session.get(Order, segment.order_id)
     is_new = step == segment.fork_step

@@ -1,13 +1,16 @@
 """How far a run is, and what it costs."""
 
 import math
+from dataclasses import fields
+from typing import Any
 
 import pytest
 
-from dashboard.data.facts import Compute, num_parameters, progress
+from dashboard.data.facts import Compute, RunFacts, num_parameters, progress
 from dashboard.figures.compute import compute_figure
-from db.models import Run
+from db.models import BESIDE, Event, Run, Segment
 from db.runs.overview import StepTime
+from lossguard.vocabulary.protocol import CHECKPOINT_UNCERTIFIED
 
 
 def steps(*numbers: int) -> list[StepTime]:
@@ -33,3 +36,16 @@ def test_a_configuration_without_a_usable_number_of_parameters_has_none(recorded
 def test_tokens_that_are_no_number_have_no_place_on_the_scale(tokens: float) -> None:
     assert compute_figure(Compute(1_000_000, tokens)) is None
     assert compute_figure(Compute(None, 5e6)) is None
+
+
+@pytest.mark.parametrize(("orders", "shown"), [([0], True), ([0, BESIDE], True), ([0, 1], False), ([2, 1], True)])
+def test_a_state_that_is_never_restored_is_shown_while_its_segment_leads_the_live_line(
+    orders: list[int], shown: bool
+) -> None:
+    details = {"step": 20, "reason": "model.weight holds NaN"}
+    values: dict[str, Any] = dict.fromkeys((each.name for each in fields(RunFacts)), None) | {
+        "run": Run(restorable_steps=[0, 10]),
+        "segments": [Segment(number=number, live_order=order) for number, order in enumerate(orders)],
+        "events": [Event(segment=0, kind=CHECKPOINT_UNCERTIFIED, details=details)],
+    }
+    assert RunFacts(**values).uncertified == ((20, "model.weight holds NaN") if shown else None)

@@ -24,10 +24,12 @@ from tests.db.seed import NOW, add_rollbacks, add_run, add_segment, num_calls, s
 STARTUP = 7.0
 
 
-def open_segment(session: Session, run: Run, fork: int | None, reason: SegmentReason, at: float) -> Segment:
+def open_segment(
+    session: Session, run: Run, fork: int | None, reason: SegmentReason, at: float, *, is_beside: bool = False
+) -> Segment:
     key = f"{fork} {at}"
     return commands.open_segment(
-        session, run=run, key=key, fork_step=fork, reason=reason, order_id=None, opened_at=NOW + at
+        session, run=run, key=key, fork_step=fork, reason=reason, order_id=None, opened_at=NOW + at, is_beside=is_beside
     )[0]
 
 
@@ -141,6 +143,21 @@ def test_a_hold_ends_with_its_release_or_with_the_next_segment(session: Session)
     assert spent(session, run, at=1040.0) == restarted
     commands.save_intervention(session, run=run, number=1, now=NOW + 400, state="released", **hold)
     assert spent(session, run, at=1040.0)[TimeCause.WAITING] == 340.0
+
+
+@pytest.mark.parametrize("at", [30.0, 55.0, 62.0])
+def test_a_segment_beside_the_live_line_takes_no_time_of_the_run_and_ends_no_hold(session: Session, at: float) -> None:
+    run = add_run(session, started_at=NOW)
+    report(session, run, open_segment(session, run, 0, SegmentReason.START, 0.0), range(50), range(1, 51))
+    hold: dict[str, Any] = {"incident": None, "kind": "hold", "attempt": 1, "details": {}}
+    asked = commands.save_intervention(session, run=run, number=1, now=NOW + 50, state="applied", **hold)
+    order = commands.issue_order(session, intervention=asked, reason="", now=NOW + 50)
+    order.state, order.answered_at = OrderState.APPLIED, NOW + 60
+    undisturbed = spent(session, run, at=500.0)
+    assert undisturbed == {TimeCause.TRAINING: 51.0, TimeCause.OTHER: 9.0, TimeCause.WAITING: 440.0}
+    second = open_segment(session, run, 0, SegmentReason.RESUME, at, is_beside=True)
+    report(session, run, second, range(5), [at + step for step in range(1, 6)])
+    assert spent(session, run, at=500.0) == undisturbed
 
 
 def test_the_time_of_an_ended_run_stands_still(session: Session) -> None:

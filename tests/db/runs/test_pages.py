@@ -200,6 +200,24 @@ def test_a_cursor_of_another_list_is_refused_in_one_sentence(session: Session) -
             _page(session, bad, RunOrder.NEWEST)
 
 
+def test_a_page_after_a_run_whose_name_cannot_be_printed_is_found_and_text_that_no_store_takes_is_refused(
+    engine: sa.Engine,
+) -> None:
+    names = ["a\nb", "a\u00a0b", "a\u200bb", "a\u2028b", "b"]
+    with writing(engine) as session:
+        for name in names:
+            add_run(session, name, name=name)
+    with reading(engine) as session:
+        shown, cursor = 0, pages.page(session, where=RunFilter(), order=RunOrder.NAME, limit=1, now=NOW).next
+        while cursor is not None:
+            found = pages.page(session, where=RunFilter(), order=RunOrder.NAME, limit=1, cursor=cursor, now=NOW)
+            shown, cursor = shown + len(found.runs), found.next
+        assert shown == len(names) - 1
+        for name in ("a\x00b", "\ud800"):
+            with pytest.raises(BadCursor):
+                _page(session, pages.cursor_text(["name", NOW, "gpt", name, 1.0, 1]), RunOrder.NAME)
+
+
 def _page(session: Session, cursor: str, order: RunOrder) -> Sequence[Run]:
     return pages.page(session, where=RunFilter(), order=order, limit=1, cursor=cursor, now=NOW).runs
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
+from db import queries
+from db.store.engine import reading, writing
 from monitor.ingestion.queue import (
     MAX_GROUP_REPORTS,
     MAX_GROUP_STEPS,
@@ -21,8 +24,10 @@ from monitor.ingestion.queue import (
     WaitingReports,
 )
 from monitor.ingestion.reports import ReportResult
+from monitor.ingestion.run_updates import RunLimits, RunUpdate
 from monitor.problems import Problem
 from monitor.schemas import ReportIn
+from tests.monitor.client import NOW, TestClient, Trainer
 
 ONE = ReportIn(segment=0, steps=[0], times=[0.0])
 
@@ -33,13 +38,13 @@ class Store(Intake):
     def __init__(self, engine: sa.Engine) -> None:
         self.taking, self.go = threading.Event(), threading.Event()
         self.transactions: list[Session] = []
-        self.locked: list[Sequence[str]] = []
+        self.locked: list[list[str]] = []
         self.is_away = False
         with engine.begin() as connection:
             connection.exec_driver_sql("CREATE TABLE taken (name TEXT)")
 
-    def lock(self, session: Session, run_ids: Sequence[str]) -> None:
-        self.locked.append(run_ids)
+    def lock(self, session: Session, group: Sequence[PendingReport]) -> None:
+        self.locked.append([pending.run_id for pending in group])
 
     def take(self, session: Session, pending: PendingReport) -> ReportResult:
         self.taking.set()
@@ -113,6 +118,30 @@ def test_when_the_database_is_away_all_fail_and_later_ones_are_stored(sqlite_eng
     (answer,) = asyncio.run(play(sqlite_engine, store))
     assert isinstance(answer, ReportResult)
     assert stored_names(sqlite_engine) == ["first"]
+
+
+def test_a_run_whose_rows_the_collector_completes_beside_the_reports_of_others_has_not_reported(
+    http_on_both: TestClient, engine: sa.Engine
+) -> None:
+    for name in ("alive", "both", "dead"):
+        Trainer(http_on_both, name)
+    completing = [replace(pending(name), report=RunUpdate()) for name in ("both", "dead")]
+    intake = Intake(lambda: NOW + 60.0, RunLimits(max_metrics=9, max_segments=9), lease_seconds=30.0)
+
+    def columns() -> dict[str, tuple[float, int]]:
+        with reading(engine) as session:
+            return {run.id: (run.last_report_at, run.revision) for run in queries.runs(session)}
+
+    before = columns()
+    with writing(engine) as session:
+        intake.lock(session, [pending("alive"), completing[0], pending("both"), completing[1]])
+    reported_at = {"alive": NOW + 60.0, "both": NOW + 60.0, "dead": NOW}
+    assert columns() == {name: (reported_at[name], revision + 1) for name, (_, revision) in before.items()}
+    with writing(engine) as session:
+        intake.lock(session, completing)
+    assert columns() == {
+        name: (reported_at[name], before[name][1] + 1 + (name != "alive")) for name in ("alive", "both", "dead")
+    }
 
 
 LOOP = asyncio.new_event_loop()

@@ -7,12 +7,15 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import frames, queries
+from db import commands, frames, queries
 from db.models import BlockValues, StoredBlock
+from db.store.engine import reading, writing
 from lossguard.vocabulary.protocol import API, DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETURNED
 from lossguard.vocabulary.source_facts import SourceFacts
+from monitor.ingestion.run_state import detection_state
+from tests.db.seed import stored_run
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, source_event, train_until_nan
+from tests.monitor.scenarios import CHECKPOINTS, noise, obey, pause_event, probe_event, source_event, train_until_nan
 
 
 def test_a_nan_is_ordered_back_in_the_same_report_and_verified_afterwards(http_on_both: TestClient) -> None:
@@ -183,3 +186,22 @@ def test_what_is_declared_of_a_source_reaches_the_detection_from_its_step_on(htt
     (incident,) = trainer.get("/incidents")
     assert (incident["kind"], incident["onset_step"], incident["detected_step"]) == ("nonfinite", 391, 400)
     assert any("exactly 0" in reason for reason in incident["details"]["reasons"])
+
+
+@pytest.mark.parametrize("step", [4, 6, None])
+def test_a_pause_whose_report_is_delivered_again_after_its_step_is_not_announced_anew(
+    http: TestClient, sqlite_engine: sa.Engine, step: int | None
+) -> None:
+    trainer = Trainer(http)
+    segment, sent = trainer.open("a"), {"loss": [2.0] * 6}
+    pause = pause_event(6, 600.0) | {"step": step}
+    for _ in range(2):
+        trainer.report(segment, range(6), sent, events=[pause])
+        trainer.report(segment, [6], {"loss": [2.0]})
+    with writing(sqlite_engine) as session:
+        run = stored_run(session)
+        assert commands.run_status_of(session, run=run, now=NOW).expected_by is None
+        assert detection_state.load(session, run).throughput.pauses == []
+    trainer.report(segment, range(6), sent, events=[pause])
+    with reading(sqlite_engine) as session:
+        assert commands.run_status_of(session, run=stored_run(session), now=NOW).expected_by is None

@@ -150,7 +150,7 @@ def test_runs_that_were_locked_together_are_taken_one_by_one_and_a_second_report
         Trainer(pair[0], name).open("s")
     cache = RunCache()
     with writing(sqlite_engine) as session:
-        cache.lock_ahead(session, ["b", "a", "a", "no-such-run"], NOW)
+        cache.lock_ahead(session, dict.fromkeys(["b", "a", "no-such-run"], True), NOW)
         before = {name: cache.lock(session, name, NOW).run.revision for name in ("a", "b")}
         assert cache.lock(session, "a", NOW).run.revision == before["a"] + 1
         with pytest.raises(Problem, match="no-such-run"):

@@ -7,10 +7,11 @@ import math
 import pytest
 import sqlalchemy as sa
 
-from db.models import BlockValues
+from db.models import BlockValues, RunStatus
+from db.store.engine import reading, writing
 from lossguard.vocabulary.protocol import API
 from monitor.problems import MLFLOW_API
-from tests.monitor.client import NOW, Pair, TestClient, collector
+from tests.monitor.client import NOW, Clock, Pair, TestClient, collector
 from tests.monitor.mlflow import MlflowClient
 from tests.monitor.scenarios import noise
 
@@ -160,6 +161,28 @@ def test_a_run_that_is_continued_runs_again(http: TestClient) -> None:
     assert client.run()["steps_consumed"] == 2
 
 
+def test_a_run_that_is_continued_a_day_after_its_end_is_neither_stalled_nor_archived(
+    http: TestClient, sqlite_engine: sa.Engine, clock: Clock
+) -> None:
+    client, day = MlflowClient(http), 86_400.0
+    client.log_rows(0, {"loss": [3.0] * 100})
+    client.end("KILLED")
+    assert http.patch(f"{API}/runs/{client.run_id}", json={"archived": True}).status_code == 200
+    with writing(sqlite_engine) as session:
+        session.execute(sa.update(RunStatus).values(expected_by=NOW + 2 * day))
+    clock.now += day
+    client.post("runs/update", run_id=client.run_id, status="RUNNING")
+    assert client.run()["archived_at"] is None
+    with reading(sqlite_engine) as session:
+        status = session.scalars(sa.select(RunStatus)).one()
+        assert (status.last_step_at, status.stall_after, status.expected_by) == (NOW + day, None, None)
+    client.log_rows(100, {"loss": [3.0] * 50}, at=day)
+    with reading(sqlite_engine) as session:
+        status = session.scalars(sa.select(RunStatus)).one()
+        assert status.stall_after is not None
+        assert status.stall_after < 900.0  # a day between two steps would be usual
+
+
 def test_params_and_tags_are_the_configuration_without_secrets(http: TestClient) -> None:
     client = MlflowClient(
         http, run_name="warm", tags=[{"key": "mlflow.source.name", "value": "train.py --token=secret"}]
@@ -268,3 +291,22 @@ def test_a_loop_that_begins_anew_at_step_0_is_a_rewind(http: TestClient) -> None
     assert client.run()["newest_step"]["metrics"]["loss"] == 2.5
     begun_anew = steps(client, "loss", "lr")
     assert [begun_anew[step] for step in range(3)] == [(2.5, 0.1)] * 3
+
+
+@pytest.mark.parametrize("state", ["'7'", """'{"rows": []}'""", """'{"rows": {"rows": 1}, "latest": {"loss": 2}}'"""])
+def test_a_run_whose_stored_state_is_damaged_goes_on_in_its_newest_segment(
+    sqlite_engine: sa.Engine, state: str
+) -> None:
+    with collector(sqlite_engine) as http:
+        client = MlflowClient(http)
+        client.log_rows(0, {"loss": [3.0] * 100})
+        client.log_rows(60, {"loss": [3.0] * 40}, at=200)
+    with sqlite_engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE mlflow_runs SET state = {state}")
+    with collector(sqlite_engine) as http:
+        client.http = http
+        client.log_rows(100, {"loss": [3.0] * 20}, at=300)
+        client.log_rows(90, {"loss": [3.0] * 5}, at=400)
+        client.end()
+        segments = [(each["fork_step"], each["last_step"]) for each in client.run()["segments"]]
+    assert segments == [(0, 99), (60, 119), (90, 94)]

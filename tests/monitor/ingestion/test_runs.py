@@ -11,6 +11,8 @@ import sqlalchemy as sa
 import urllib3
 
 from db.models import BESIDE, Segment
+from db.records import live_runs
+from db.store.engine import reading
 from lossguard.spool.writer import DELIVERS
 from lossguard.vocabulary.protocol import API
 from tests.dashboard.serving import serving
@@ -59,6 +61,22 @@ def test_a_run_id_belongs_to_the_project_that_used_it_first(http: TestClient) ->
     assert (refused.status_code, refused.json()["where"]) == (409, ["body", "id"])
     assert "choose another run id" in refused.json()["detail"]
     assert Trainer(http, "r1", project="gpt").get()["capabilities"] == ["rollback"]
+
+
+def test_a_pause_that_a_process_announced_before_it_died_does_not_hide_a_stall_of_the_next(
+    http: TestClient, sqlite_engine: sa.Engine
+) -> None:
+    trainer = Trainer(http)
+    pause = {"key": "p", "kind": "expect", "step": 0, "time": NOW, "details": {"next_report_in": 86_400.0}}
+    trainer.report(trainer.open("a"), [], {}, events=[pause])
+
+    def is_stalled() -> bool:
+        with reading(sqlite_engine) as session:
+            return bool(live_runs.without_steps(session, now=NOW + 700.0, since=0.0, default=600.0, limit=1))
+
+    assert not is_stalled()
+    Trainer(http)
+    assert is_stalled()
 
 
 def test_after_a_rollback_the_detectors_hold_nothing_of_the_discarded_branch(http: TestClient) -> None:

@@ -65,24 +65,41 @@ def test_the_rows_of_a_run_that_is_deleted_are_forgotten(http: TestClient, clock
 class DamagedRun:
     """A queue of reports that cannot store those of the run `a`, until its steps can be read again."""
 
-    is_damaged = True
+    def __init__(self, error: Exception) -> None:
+        self.error: Exception | None = error
 
     async def store(self, run_id: str, *_others: Any) -> ReportResult:
-        if run_id == "a" and self.is_damaged:
-            raise DamagedBlock("a block of run 'a' is damaged")
+        if run_id == "a" and self.error is not None:
+            raise self.error
         return ReportResult(1, 0, ())
 
 
-def test_a_run_whose_stored_steps_are_damaged_keeps_its_rows_and_delays_no_other(sqlite_engine: sa.Engine) -> None:
-    clock, queue = Clock(), DamagedRun()
+@pytest.mark.parametrize("error", [DamagedBlock("a block of run 'a' is damaged"), KeyError("rows")])
+def test_a_run_whose_stored_steps_are_damaged_keeps_its_rows_and_delays_no_other(
+    sqlite_engine: sa.Engine, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, queue = Clock(), DamagedRun(error)
     waiting = WaitingRows(sqlite_engine, queue, clock)  # type: ignore[arg-type]
     for run_id in ("a", "b"):
         waiting.note(run_id, NOW)
     asyncio.run(waiting.complete_due())
     assert waiting.num_waiting == 1
-    queue.is_damaged = False
+    assert "rows of run a" in caplog.text
+    queue.error = None
     asyncio.run(waiting.complete_due())  # not before its time: the log would be full
     assert waiting.num_waiting == 1
     clock.now += RETRY_SECONDS
     asyncio.run(waiting.complete_due())
     assert waiting.num_waiting == 0
+
+
+def test_a_run_that_fails_again_and_again_is_logged_once(
+    sqlite_engine: sa.Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    waiting = WaitingRows(sqlite_engine, DamagedRun(KeyError("rows")), clock)  # type: ignore[arg-type]
+    waiting.note("a", NOW)
+    for _ in range(3):
+        asyncio.run(waiting.complete_due())
+        clock.now += RETRY_SECONDS
+    assert len(caplog.records) == 1

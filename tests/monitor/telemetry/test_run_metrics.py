@@ -13,7 +13,8 @@ from db.records import policies
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import API, IMPORTED, SPOOL_HEADER
 from monitor.ingestion.run_state.run_status import PEAK_WINDOW_SECONDS
-from tests.monitor.client import NOW, Clock, TestClient, Trainer, collector
+from monitor.settings import Settings
+from tests.monitor.client import NOW, Clock, TestClient, Trainer, collector, writer
 from tests.monitor.scenarios import pause_event
 
 
@@ -261,6 +262,23 @@ def test_a_state_that_is_never_restored_is_shown_until_the_next_good_one_or_unti
     trainer.report(segment, range(30, 45), {"loss": [2.0] * 15}, events=again)
     assert shown() == {RUN: 40.0}
     trainer.report(trainer.open("b", 30, "rewind"), range(30, 40), {"loss": [2.0] * 10})
+    assert shown() == {}
+
+
+def test_a_state_that_is_never_restored_is_shown_while_another_process_reports_beside_the_live_line(
+    http: TestClient, clock: Clock
+) -> None:
+    def shown() -> dict[tuple[str, ...], float]:
+        return scrape(http).get("lossguard_uncertified_checkpoint_step", {})
+
+    first, other = (Trainer(http, writer=writer(folder)) for folder in "ab")
+    damaged = {"key": "e", "step": 5, "time": NOW, "kind": "checkpoint_uncertified", "details": {"step": 5}}
+    first.report(first.open("a"), range(5), {"loss": [2.0] * 5}, events=[damaged])
+    beside = other.open("b", 3, "resume")
+    other.report(beside, range(3, 6), {"loss": [2.0] * 3})
+    assert shown() == {RUN: 5.0}
+    clock.now += Settings().lease_seconds + 1.0
+    other.report(beside, [6], {"loss": [2.0]})  # its line is the live one now
     assert shown() == {}
 
 

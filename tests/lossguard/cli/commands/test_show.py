@@ -5,8 +5,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from db import commands
+from db.store.engine import writing
 from lossguard import Client
 from lossguard.cli.commands.show import story
+from lossguard.vocabulary.states import SegmentReason
+from tests.db.seed import stored_run
 from tests.lossguard.cli.calls import Cli
 from tests.lossguard.cli.small_runs import SmallRun, trained
 from tests.monitor.scenarios import quiet_since
@@ -83,6 +87,26 @@ def test_a_state_that_is_never_restored_is_named_with_the_reason(collector_clien
     assert cli.json("show", "damaged")["uncertified"] == details
     run.report(31, [2.7], restorable_steps=[0, 10, 30])
     assert "never restored" not in cli("show", "damaged")
+
+
+def test_a_state_that_is_never_restored_is_named_while_another_process_reports_beside_the_live_line(
+    collector_client: Client, cli: Cli, sqlite_engine: sa.Engine
+) -> None:
+    run, details = trained(collector_client, "two", 30), {"step": 20, "reason": "model.weight holds NaN"}
+    event = {"key": "e", "step": 20, "time": time.time(), "kind": "checkpoint_uncertified", "details": details}
+    run.report(30, [2.7], events=[event])
+    with writing(sqlite_engine) as session:
+        commands.open_segment(
+            session,
+            run=stored_run(session, "two"),
+            key="b",
+            fork_step=10,
+            reason=SegmentReason.RESUME,
+            order_id=None,
+            opened_at=time.time(),
+            is_beside=True,
+        )
+    assert cli.json("show", "two")["uncertified"] == details
 
 
 def test_a_run_without_a_step_is_shown(collector_client: Client, cli: Cli) -> None:

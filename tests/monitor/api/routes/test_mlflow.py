@@ -1,13 +1,19 @@
 """MLflow's REST API, request by request."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
+from db.lineage import StepRange
 from db.records.access import Scope
+from db.steps.reader import read_blocks
+from db.steps.step_block import StepBlock
 from lossguard.vocabulary.protocol import API
+from monitor.api import mlflow as views
 from monitor.problems import MLFLOW_API
 from tests.monitor.client import NOW, TestClient, collector
 from tests.monitor.mlflow import MlflowClient
@@ -99,6 +105,33 @@ def test_a_history_has_stored_and_open_rows_under_the_name_of_the_client(http: T
         "metrics/get-history", run_id=client.run_id, metric_key="train/loss", page_token=page["next_page_token"]
     )
     assert page["metrics"] + rest["metrics"] == found
+
+
+@pytest.mark.parametrize("size", [30, 70, 139, 140])
+def test_a_page_of_a_history_reads_no_segment_after_it_and_the_last_one_has_the_latest_value(
+    http: TestClient, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    def noted(session: Session, *, step_range: StepRange, **others: Any) -> Iterator[StepBlock]:
+        segments.append(step_range.segment)
+        return read_blocks(session, step_range=step_range, **others)
+
+    client, segments, shown = MlflowClient(http), list[int](), list[Any]()
+    client.log_rows(0, {"loss": [1.0] * 100})
+    client.log_rows(60, {"loss": [2.0] * 40}, at=200)
+    client.log("grad_norm", 1.0, step=99, at=300)
+    client.log("loss", 3.0, step=99, at=301)
+    monkeypatch.setattr(views, "read_blocks", noted)
+    token: str | None = "0"
+    while token is not None:
+        query = {"max_results": size, "page_token": token}
+        page = client.get("metrics/get-history", run_id=client.run_id, metric_key="loss", **query)
+        if token == "0" and size < 99:
+            assert segments == [0]
+        shown += page["metrics"]
+        token = page.get("next_page_token")
+    assert [one["step"] for one in shown] == [*range(100), *range(60, 100)]
+    assert (shown[-1]["value"], shown[-1]["timestamp"]) == (3.0, round(NOW + 301) * 1000)
+    assert "metrics" in client.get("metrics/get-history", run_id=client.run_id, metric_key="loss", page_token=10**30)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from lossguard.vocabulary.protocol import ANSWERS_PREFLIGHT
 from lossguard.vocabulary.states import RunState
-from monitor.detection.interventions.preflight import FRESH_SECONDS, Known, duration, hours, preflight
+from monitor.detection.interventions.preflight import FRESH_SECONDS, Known, devices_of, duration, hours, preflight
 
 NOW = 1_800_000_000.0
 TIERS = (
@@ -66,8 +66,29 @@ def test_costs_are_devices_times_hours() -> None:
 
 def test_a_configuration_with_more_processes_than_devices_counts_them() -> None:
     assert preflight(known(config={"world_size": 512})).num_devices == 512
+    assert preflight(known(config={"num_gpus": 16})).num_devices == 16
     assert preflight(known(config={"world_size": "many"})).num_devices == 8
     assert preflight(known(devices=("x86_64",))).unit == "device-hours"
+
+
+@pytest.mark.parametrize(
+    ("config", "devices", "expected"),
+    [
+        ({"world_size": 64}, ["H100"] * 8, (64, True)),
+        ({"num_gpus": 4}, [], (4, True)),
+        ({"ranks": 2}, ["H100"] * 8, (2, True)),
+        ({"num_processes": 16}, ["H100"] * 8, (16, True)),
+        ({"num_gpus": 8, "world_size": 64}, ["H100"] * 8, (64, True)),
+        ({}, ["H100"] * 8, (8, False)),
+        ({"world_size": "64"}, ["H100"] * 8, (8, False)),
+        ({"world_size": True, "num_devices": 0}, [], (1, False)),
+        ({"world_size": 10**9}, ["cpu"], (1, False)),
+    ],
+)
+def test_the_devices_are_those_of_the_configuration_or_those_listed(
+    config: dict[str, Any], devices: list[str], expected: tuple[int, bool]
+) -> None:
+    assert devices_of(config, devices) == expected
 
 
 def test_a_trainer_that_answers_no_questions_is_not_asked_and_what_it_reported_is_said() -> None:

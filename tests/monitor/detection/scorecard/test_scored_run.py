@@ -7,7 +7,7 @@ import pytest
 from db.scorecard import StoredIncident
 from lossguard.vocabulary.states import IncidentKind, InterventionState
 from monitor.detection.scorecard.endings import Ending
-from monitor.detection.scorecard.scored_run import ONLY_REPORTS, devices_of, score_run
+from monitor.detection.scorecard.scored_run import ONLY_REPORTS, score_run
 from tests.monitor.detection.scorecard.stories import incident, intervention, only_site, score, segment, stored_run
 
 
@@ -29,25 +29,9 @@ def test_a_run_in_auto_is_not() -> None:
     assert score([stored_run(policy={"mode": "auto"}), stored_run(policy=None)]) == []
 
 
-@pytest.mark.parametrize(
-    ("config", "devices", "expected"),
-    [
-        ({"world_size": 64}, ["H100"] * 8, (64, True)),
-        ({"num_gpus": 4}, [], (4, True)),
-        ({}, ["H100"] * 8, (8, False)),
-        ({"world_size": "64"}, ["H100"] * 8, (8, False)),
-        ({"world_size": True, "num_devices": 0}, [], (1, False)),
-        ({"world_size": 10**9}, ["cpu"], (1, False)),
-    ],
-)
-def test_the_devices_are_those_of_the_configuration_or_those_listed(
-    config: dict[str, Any], devices: list[str], expected: tuple[int, bool]
-) -> None:
-    assert devices_of(config, devices) == expected
-
-
 def test_gpu_hours_are_steps_times_seconds_times_devices() -> None:
     assert score_run(stored_run()).gpu_hours == pytest.approx(3001 * 3.6 * 10 / 3600)
+    assert score_run(stored_run(config={"ranks": 20})).gpu_hours == pytest.approx(3001 * 3.6 * 20 / 3600)
     assert score_run(stored_run(step_seconds=None)).gpu_hours is None
 
 

@@ -9,10 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import queries
-from db.models import CRC, DetectionState, RunStatus, StoredBlock, state_text
+from db.models import CRC, DetectionState, DetectorSnapshot, RunStatus, StoredBlock, state_text
+from db.store.engine import writing
+from lossguard.vocabulary.protocol import API
 from monitor.ingestion.run_state import detection_state
+from tests.db.seed import stored_run
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, train_until_nan, trained
+from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, proposed, train_until_nan, trained
 
 
 def store(row: DetectionState, **changes: Any) -> None:
@@ -147,6 +150,22 @@ def test_an_order_under_way_survives_the_loss_of_the_state(http: TestClient, sql
     assert [one["state"] for one in trainer.get()["orders"]] == ["applied"]
 
 
+@pytest.mark.parametrize(("verb", "used"), [("", 0), ("/reject", 0), ("/approve", 1)])
+def test_a_rebuild_counts_only_rollbacks_that_were_ordered_against_the_budget(
+    http: TestClient, sqlite_engine: sa.Engine, verb: str, used: int
+) -> None:
+    trainer, _ = proposed(http)
+    (proposal,) = trainer.get()["interventions"]
+    if verb:
+        assert http.post(f"{API}/interventions/{proposal['id']}{verb}").status_code == 200
+    for loses_state in (False, True):
+        if loses_state:
+            change(sqlite_engine, "detection_states", "")
+        with writing(sqlite_engine) as session:
+            engine = detection_state.load(session, stored_run(session))
+        assert engine.interventions.rollbacks_used == used
+
+
 def test_a_state_that_shows_its_damage_only_in_use_costs_one_rebuild(
     http: TestClient, sqlite_engine: sa.Engine
 ) -> None:
@@ -240,3 +259,18 @@ def test_a_fork_does_not_begin_from_a_damaged_snapshot(http: TestClient, sqlite_
             states.append(detection_state.load(session, run).detectors.by_signal["loss"].baseline)
     assert states[0].count == states[1].count
     assert states[0].level == pytest.approx(states[1].level)
+
+
+def test_a_fork_before_all_snapshots_reads_as_many_steps_as_a_rebuild(
+    http: TestClient, sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detection_state, "MAX_REBUILT_STEPS", 100)
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(400), {"loss": noise(1, 400)})
+    with sqlite_engine.begin() as connection:
+        connection.execute(sa.delete(DetectorSnapshot))
+    trainer.open("b", 350, "rewind")
+    with Session(sqlite_engine) as session:
+        engine = detection_state.load(session, stored_run(session))
+    assert engine.last_step == 349
+    assert engine.detectors.by_signal["loss"].baseline.count == 100
