@@ -85,6 +85,8 @@ class RestartSupervisor(Supervisor):
         self._started_from: int | None = None  # the checkpoint of the present child
         self._best_step = -1  # since the last rollback
         self._best_before = -1  # the same when the present child began
+        self._earlier: dict[int, float] = {}  # checkpoints that were there before a new run: step -> time
+        self._begun_at: int | None = None  # the first step that was seen of the run
         self._passed_over: set[int] = set()  # checkpoints from which the command died twice before its first step
         self._log_once = LogOnce()
         self.order_limits = LimitsInForce(Run(id=""))
@@ -107,7 +109,7 @@ class RestartSupervisor(Supervisor):
             self._state = self._state.written_anew(self._gone())
         if not self._is_new:
             return self._restart(self._newest())
-        self._warn_of_earlier_checkpoints()
+        self._note_earlier_checkpoints()
         return self._restart(None)
 
     def batch_of(self, step: int) -> int | None:
@@ -155,15 +157,16 @@ class RestartSupervisor(Supervisor):
             logger.warning("the command is not started again: %s", problem)
             return None
 
-    def _warn_of_earlier_checkpoints(self) -> None:
-        """Say that checkpoints were there before the run: they may be those of another training."""
+    def _note_earlier_checkpoints(self) -> None:
+        """Note the checkpoints that are there before the run begins: they may be those of another training."""
         with suppress(ConfigurationError, OSError):  # said once the run is announced
-            if steps := self._whole():
-                logger.warning(
-                    "%s held %s before this run, the newest of step %s: a restart or a rollback may load them; give a "
-                    "run that begins anew a folder of its own",
-                    *(self.adapter.folder, plural(len(steps), "checkpoint"), steps[-1]),
-                )
+            self._earlier = {step: self._saved_at(step) for step in self._whole()}
+        if self._earlier:
+            logger.warning(
+                "%s holds %s already, the newest of step %s: those beyond the step at which this run begins are not "
+                "loaded, unless it writes them anew",
+                *(self.adapter.folder, plural(len(self._earlier), "checkpoint"), max(self._earlier)),
+            )
 
     # Orders
 
@@ -288,7 +291,15 @@ class RestartSupervisor(Supervisor):
 
     def _loadable(self) -> list[int]:
         """Steps of the whole checkpoints that may be loaded. Raises ConfigurationError, OSError."""
-        return [step for step in self._whole() if self._state.may_load(step)]
+        return [step for step in self._whole() if self._state.may_load(step) and not self._is_of_another(step)]
+
+    def _is_of_another(self, step: int) -> bool:
+        """Return True for a checkpoint of before the run that it cannot have begun from. Raises OSError."""
+        begins_behind = self._begun_at is not None and step <= self._begun_at
+        return step in self._earlier and not begins_behind and self._earlier[step] == self._saved_at(step)
+
+    def _saved_at(self, step: int) -> float:
+        return self.adapter.saved_at(step - self.adapter.first_step)
 
     def _newest(self) -> int | None:
         """Step of the checkpoint to resume from. Raises ConfigurationError, OSError."""
@@ -312,6 +323,7 @@ class RestartSupervisor(Supervisor):
     def _observe(self, run: Run, now: float) -> None:
         step = run.newest_step
         if step is not None:
+            self._begun_at = step if self._begun_at is None else self._begun_at
             self._best_step = max(self._best_step, step)
             self._hang.observe(step, now)
         if now >= self._list_at:

@@ -153,6 +153,12 @@ class Adapter:
         framework writes."""
         raise NotImplementedError
 
+    def saved_at(self, step: int) -> float:
+        """Return when the newest file of a checkpoint was written, unix seconds. Raises OSError."""
+        paths = [path for number, path in matching(self.folder, self.files or self.pattern) if number == step]
+        files = [each for path in paths for each in (path, *(path.iterdir() if path.is_dir() else ()))]
+        return max((each.stat().st_mtime for each in files), default=0.0)
+
     def late_paths(self, step: int) -> list[Path]:
         """Return all paths of checkpoints after `step`, incomplete ones too."""
         return [path for number, path in matching(self.folder, self.files or self.pattern) if number > step]

@@ -288,13 +288,33 @@ def test_a_checkpoint_that_was_discarded_and_is_written_anew_counts_after_kill_9
     assert crashed.command == ["train", "--resume", "30"]
 
 
-def test_a_new_run_says_that_its_folder_holds_checkpoints_of_before(
+def test_a_new_run_loads_no_checkpoint_of_another_training_beyond_its_first_step(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = supervised(tmp_path).first(lambda: None)
+    supervisor, run = supervised(tmp_path), OrderedRun()
+    first = supervisor.first(lambda: None)
     assert first is not None
     assert first.command == ["train"]
     assert caplog.messages == [
-        f"{tmp_path} held 2 checkpoints before this run, the newest of step 20: a restart or a rollback may load them; "
-        "give a run that begins anew a folder of its own"
+        f"{tmp_path} holds 2 checkpoints already, the newest of step 20: those beyond the step at which this run "
+        "begins are not loaded, unless it writes them anew"
     ]
+    (tmp_path / "step_10").touch()
+    supervisor.after(ChildEnd(0), run)
+    assert run.restorable == [10]
+    os.utime(tmp_path / "step_20", (2e9, 2e9))
+    supervisor.after(ChildEnd(0), run)
+    assert run.restorable == [10, 20]
+
+
+def test_a_run_that_continues_another_training_can_go_back_to_its_checkpoint(tmp_path: Path) -> None:
+    class Continuing(OrderedRun):
+        @property
+        def newest_step(self) -> int:
+            return 20
+
+    supervisor, run = supervised(tmp_path), Continuing()
+    (tmp_path / "step_30").touch()
+    supervisor.first(lambda: None)
+    supervisor.after(ChildEnd(0), run)
+    assert run.restorable == [5, 20]
