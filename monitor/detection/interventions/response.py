@@ -183,7 +183,8 @@ class IncidentResponse:
         if current.incident.kind is IncidentKind.EARLY_WARNING:
             return self.incidents.wait([SAVE_A_CHECKPOINT], "Nothing was done: this signal only warns.")
         current.renew_patience(step, self.policy.patience)
-        now = self._situation(current, step, self.interventions.attempts_at(current.first_onset_step))
+        attempts = self.interventions.attempts_at(current.first_onset_step, current.incident.detected_step)
+        now = self._situation(current, step, attempts)
         effects = self._mark_structural(current, now)
         now = replace(now, structural=current.structural)
         decision = decide(self.policy, now, self.batches.batch_of)

@@ -163,7 +163,7 @@ def test_a_skipped_sample_that_is_trained_again_makes_its_rollback_recur() -> No
     )
     assert (incident.state, incident.outcome) == ("closed", Outcome.ONGOING)
     assert engine.can_skip
-    assert [each.number for each in engine.interventions.attempts_at(300)] == [1]
+    assert [each.number for each in engine.interventions.attempts_at(300, 300)] == [1]
 
 
 @pytest.mark.parametrize("returned", [True, False])
