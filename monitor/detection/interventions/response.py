@@ -96,8 +96,8 @@ class IncidentResponse:
 
     @property
     def can_skip(self) -> bool:
-        """True if the run can leave batches out, and a batch index stands for the same samples again."""
-        return self._may_skip and self.data_repeats
+        """True if the run can and may leave batches out, and a batch index stands for the same samples again."""
+        return self._may_skip and self.data_repeats and self.limits.max_skip != 0
 
     def set_policy(self, policy: Policy) -> None:
         """Set the policy from the next decision on."""
@@ -574,8 +574,7 @@ class IncidentResponse:
         first = self.batches.batch_of(target)
         begin = first if skip_from is None else skip_from
         if not self.can_skip and (skip_from, skip_to) != (None, None) and skip_to != begin:  # an empty range skips none
-            why = "this run cannot leave batches out" if self.data_repeats else "the data of this run does not repeat"
-            raise ValueError(f"{why}: order the rollback without skip_from and skip_to")
+            raise ValueError(f"{self._why_no_skip()}: order the rollback without skip_from and skip_to")
         if begin < first:
             raise ValueError(f"skip_from ({begin}) must not be below the checkpoint's batch {first}")
         if not self.can_skip:
@@ -585,6 +584,11 @@ class IncidentResponse:
             what = "the checkpoint's batch" if skip_from is None else "skip_from"
             raise ValueError(f"skip_to ({end}) must not be below {what} {begin}")
         return begin, end
+
+    def _why_no_skip(self) -> str:
+        if not self.data_repeats:
+            return "the data of this run does not repeat"
+        return "the trainer skips no batch (max_skip=0)" if self._may_skip else "this run cannot leave batches out"
 
     def release(self, reason: str = "") -> list[Effect]:
         """An operator ends a hold. Raises ValueError when the run is not held."""
