@@ -490,8 +490,12 @@ class IncidentResponse:
     def accept_replay(self, reason: str = "") -> list[Effect]:
         """An operator says that the difference of a replay is normal for this run: it counts as measured from now on.
 
-        So does its data: batches may be skipped again. Raises ValueError when no replay mismatch is open.
+        So does its data: batches may be skipped again, also where a rewind has ended the incident. Raises ValueError
+        when no replay mismatch is open and the data repeats.
         """
+        if self.incidents.mismatch is None and not self.data_repeats:
+            self.data_repeats = True
+            return []
         text = "An operator accepted the difference: it counts as this run's replay scatter from now on."
         effects = self.incidents.close_mismatch(Outcome.ONGOING, f"{text} {reason}".strip())
         self.recomputed.accept()

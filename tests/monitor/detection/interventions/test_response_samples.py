@@ -103,6 +103,18 @@ def test_that_the_data_does_not_repeat_is_stored_until_a_person_accepts_the_repl
     assert engine.incidents.notices() == []
 
 
+def test_a_person_may_say_that_the_data_repeats_again_after_a_rewind_has_ended_the_incident() -> None:
+    engine, log = under_verification()
+    log.add(engine.declare(320, DATA_NOT_REPEATED, {"step": 312, "batch_index": 366}))
+    log.add(engine.fork(250, "rewind", [], None))
+    assert mismatch(log).state == "closed"
+    assert not engine.can_skip
+    assert engine.accept_replay() == []
+    assert engine.can_skip
+    with pytest.raises(ValueError, match="no replay mismatch is open"):
+        engine.accept_replay()
+
+
 @cache
 def rewound() -> tuple[str, Rows]:
     """A stored state after a rollback to step 280, and the rows after it: the same losses on other batches."""
