@@ -84,6 +84,8 @@ class OpenIncident:
     """True if it is known what the signal was expected to be; without that there is no excess."""
     wait_reasons: list[str] = field(default_factory=list)
     """Reasons for the present decision to wait, and the one to add if the incident ends before another decision."""
+    awaits_comparison: bool = False
+    """The decision waits for the next row, until the trainer has compared the samples of this one."""
     no_further_action: bool = False
     """The policy has decided for good (observe mode, or an operator rejected or released)."""
     structural: bool = False

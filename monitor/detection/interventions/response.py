@@ -185,12 +185,16 @@ class IncidentResponse:
         current.renew_patience(step, self.policy.patience)
         attempts = self.interventions.attempts_at(current.first_onset_step, current.incident.detected_step)
         now = self._situation(current, step, attempts)
+        if current.awaits_comparison:  # a value that was not finite at the last row still needs its answer
+            current.awaits_comparison = False
+            now = replace(now, non_finite=now.non_finite or now.kind is IncidentKind.NONFINITE)
         effects = self._mark_structural(current, now)
         now = replace(now, structural=current.structural)
         decision = decide(self.policy, now, self.batches.batch_of)
         decision = with_limits(decision, self.limits, now, self.restorable, self.policy)
         kind = decision.kind or decision.unavailable
         if (kind is not None or decision.is_final) and self._awaits_comparison(now):
+            current.awaits_comparison = True
             return effects
         if decision.is_final:
             current.no_further_action, current.wait_reasons = True, []

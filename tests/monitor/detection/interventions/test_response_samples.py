@@ -192,6 +192,16 @@ def test_trouble_elsewhere_is_decided_about_once_the_trainer_has_compared_the_sa
     assert states == ["recurred" if returned else "verified", "ordered"]
 
 
+def test_a_loss_that_is_not_finite_at_one_row_alone_is_answered_once_the_samples_are_compared() -> None:
+    engine, log = under_verification(compared=True)
+    log.add(engine.feed(Rows.of([345], loss=[float("nan")], batch_index=[407])))
+    assert len(log.interventions) == 1
+    log.add(engine.feed(Rows.of([346], loss=[2.2], batch_index=[408])))
+    assert [each.state.value for each in log.interventions] == ["verified", "ordered"]
+    assert log.interventions[1].decided_step == 346
+    assert "A signal is not finite" in log.interventions[1].reasons[0]
+
+
 @pytest.mark.parametrize("details", [{}, {"step": "x", "rows": -1, "batch_index": None}])
 def test_a_sample_of_an_order_that_is_not_named_is_one_of_the_rollback_under_verification(details: Any) -> None:
     engine, log = under_verification()
