@@ -278,6 +278,8 @@ class DetectorSet:
         self.skipped = restore(SkippedUpdates.from_dict, state.get("skipped")) or SkippedUpdates()
         signals = list(self.by_signal)
         self.recent = restore(lambda recent: _recent(recent, signals), state.get("recent")) or RecentRows.none(signals)
+        if self.skipped.last_step is None and len(self.recent.steps):  # not stored where nothing was skipped
+            self.skipped.last_step = int(self.recent.steps[-1])
         return frozenset(name for name, detector in loaded.items() if detector is None and not is_advisory(name))
 
 

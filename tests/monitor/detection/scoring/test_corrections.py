@@ -214,3 +214,11 @@ def test_a_stored_engine_goes_on_counting() -> None:
     restored = reloaded(engine)
     log.add(restored.feed(rows[303:]))
     assert [each.onset_step for each in log.incidents] == [300]
+
+
+def test_a_row_of_several_updates_is_known_as_one_after_the_state_was_stored() -> None:
+    rows = Rows.of([0, 10, 20, 30], loss=[2.0] * 4, skipped=[None, None, None, 3.0])
+    engine = DetectionEngine()
+    engine.feed(rows[:3])
+    (scored,) = reloaded(engine).detectors.feed(rows[3:])
+    assert not scored.is_withheld(0)
