@@ -127,7 +127,7 @@ class DetectorSet:
     def _is_plain(self, row: Row, log_lr: float | None) -> bool:
         """True if nothing but the values of the signals matters."""
         values, facts, before = row.values, self.source.facts, self.log_lr
-        if (facts.nan_filtered or facts.smoothing) and "loss" in values:
+        if facts.nan_filtered or (facts.smoothing and "loss" in values):
             return False
         if log_lr is not None and before is not None and abs(log_lr - before) > LR_JUMP:
             return False
