@@ -139,7 +139,7 @@ class InterventionTracker:
         reasons = self.active.reasons if reason is None else [*self.active.reasons, reason]
         self.active = changed = replace(self.active, state=state, reasons=reasons, **changes)
         if state in INTERVENTION_TERMINAL:
-            if state in UNSUCCESSFUL:
+            if state in UNSUCCESSFUL and changed.kind is OrderKind.ROLLBACK:
                 self.unsuccessful.append(replace(changed, reasons=[]))  # the stored state stays small
             self.active = None
         return InterventionChanged(changed)

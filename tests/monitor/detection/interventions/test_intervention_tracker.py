@@ -72,6 +72,17 @@ def test_trouble_is_at_the_site_of_a_rollback_if_it_showed_after_the_restored_st
     assert len(tracker.attempts_at(onset_step, detected_step)) == num_attempts
 
 
+def test_a_hold_that_fails_leaves_the_attempts_at_its_site() -> None:
+    tracker = InterventionTracker()
+    tracker.propose(Decision(OrderKind.ROLLBACK, 200), incident=1, step=260, site_start=250, site_end=270)
+    tracker.order()
+    tracker.advance(InterventionEvent.FAIL)
+    tracker.propose(Decision(OrderKind.HOLD), incident=1, step=262, attempt=2)
+    tracker.order()
+    tracker.advance(InterventionEvent.FAIL)
+    assert [each.number for each in tracker.attempts_at(250, 251)] == [1]
+
+
 def test_only_a_rollback_under_verification_takes_a_note() -> None:
     tracker = InterventionTracker()
     assert tracker.note("too early") == []
