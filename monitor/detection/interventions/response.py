@@ -557,13 +557,16 @@ class IncidentResponse:
         problem = self.limits.too_deep(step, target) or self.limits.too_wide(end - begin)
         if (problem := problem or self.limits.bars_lr_scale(lr_scale)) is not None:
             raise ValueError(f"the trainer would refuse this: {problem}")
+        attempts = [] if incident is None else self.interventions.attempts_at(onset, incident.detected_step)
         effects = self._replace_active()
         skip, reasons = (begin, end) if self.can_skip else (None, None), [reason or "Requested by an operator."]
         self.interventions.propose(
             Decision(OrderKind.ROLLBACK, target, skip[0], skip[1], lr_scale, reasons, remedies=remedies),
             incident=None if incident is None else incident.number,
             step=step,
+            attempt=attempts[-1].number + 1 if attempts else 1,
             verify_at=verification_step(self.policy, step, target),
+            site_start=None if incident is None else onset,
         )
         return [*effects, self.interventions.order(by_policy=False), *self.incidents.treat()]
 

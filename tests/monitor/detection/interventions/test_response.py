@@ -216,6 +216,18 @@ def test_an_order_that_fails_is_followed_by_a_deeper_one() -> None:
     assert (first.rewind_to or 0) > (second.rewind_to or 0)
 
 
+def test_an_operators_rollback_for_an_open_incident_is_a_further_attempt_at_its_site() -> None:
+    engine, story = DetectionEngine(policy=AUTO), EffectLog()
+    rows = rows_of(spiked(at=300))
+    story.add(engine.feed(rows[:330], restorable=range(0, 330, 50)))
+    story.add(engine.order_failed(1, "checkpoint 200 is damaged"))
+    (order,) = orders(story.add(engine.rollback(rewind_to=100)))
+    assert (order.incident, order.attempt, order.site_start) == (1, 2, 300)
+    story.add(engine.order_failed(2, "checkpoint 100 is damaged"))
+    attempts = engine.interventions.attempts_at(300, 301)
+    assert [(each.number, each.onset_step) for each in attempts] == [(1, 300), (2, 300)]
+
+
 def test_an_operator_may_order_a_rollback_and_name_the_checkpoint() -> None:
     engine, story = begun(rows_of(healthy(400)), restorable=range(0, 400, 50))
     (order,) = orders(story.add(engine.rollback(rewind_to=260, skip_to=400, reason="bad shard")))
