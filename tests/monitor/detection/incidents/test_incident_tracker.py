@@ -74,3 +74,12 @@ def test_the_rows_that_end_an_incident_are_those_with_its_signal() -> None:
     assert (engine.incidents.open.calm_rows, engine.incidents.open.rows_without_signal) == (2, 8)
     log.add(engine.feed(rows[2119:]))
     assert [(incident.end_step, incident.outcome) for incident in log.incidents] == [(2090, Outcome.RECOVERED)]
+
+
+def test_an_incident_says_once_that_skipped_updates_reached_their_cap() -> None:
+    columns = healthy(800)
+    columns["skipped"] = np.zeros(800)
+    columns["skipped"][300:] = 1.0
+    columns["loss"][300:] = np.nan
+    (incident,) = detected(columns).incidents
+    assert sum("skipped 5 updates" in reason for reason in incident.reasons) == 1
