@@ -76,7 +76,10 @@ def accept_level(session: Session, run_id: str, *, who: str, now: float) -> Run:
 
 
 def accept_replay(session: Session, run_id: str, *, who: str, now: float) -> Run:
-    """The difference of the last replay is normal for this run. Raises Problem 409 when no mismatch is open."""
+    """The difference of the last replay is normal for this run, and batches may be skipped again.
+
+    Raises Problem 409 when no mismatch is open and the data of the run repeats.
+    """
     run = runs.lock(session, run_id)
     incidents = queries.incidents(session, run=run)
     mismatches = [each.number for each in incidents if each.kind == IncidentKind.REPLAY_MISMATCH]

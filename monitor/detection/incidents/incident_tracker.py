@@ -25,7 +25,7 @@ from monitor.detection.incidents.open_incident import (
     incident_to_dict,
     without_advisory,
 )
-from monitor.detection.incidents.opening import describe_cap, open_incident, plateau
+from monitor.detection.incidents.opening import CAP, describe_cap, open_incident, plateau
 from monitor.detection.incidents.replay_mismatch import Finding, describe_mismatch, notice_of, replay_mismatch
 from monitor.detection.rows import Bools
 from monitor.detection.scoring.scored_rows import RecentRows, ScoredRows
@@ -124,14 +124,16 @@ class IncidentTracker:
         """Take in the next row: an incident begins or continues, or a single row out of band was a hard batch.
 
         `first_skipped`: the step of the first skipped update, if their number has reached the cap at this row: that is
-        an incident, of the signal that lies farthest out.
+        an incident, of the signal that lies farthest out; of an open incident it is a reason, once.
         """
         if self.open is None:
             return self._open(step, readings, recent, first_skipped)
         has_changed = self.open.observe(step, readings)
         has_changed |= self.open.note_probability(self.recoveries)
         effects: list[Effect] = [IncidentChanged(self.open.incident)] if has_changed else []
-        return effects if first_skipped is None else [self.add_reason(describe_cap(first_skipped))]
+        if first_skipped is None or any(reason.startswith(CAP) for reason in self.open.incident.reasons):
+            return effects
+        return [self.add_reason(describe_cap(first_skipped))]
 
     def _open(self, step: int, readings: Readings, recent: RecentRows, first_skipped: int | None) -> list[Effect]:
         signal = alarming_signal(readings)

@@ -63,13 +63,15 @@ class OpenIncident:
     falls: int = 0
     rises: int = 0
     calm_rows: int = 0
-    """Consecutive rows in band, up to this one."""
+    """Rows in band since the last row out of band; a row counts only if it reports the incident's signal."""
+    rows_without_signal: int = 0
+    """Consecutive rows in band, up to this one, that do not report the incident's signal: they say nothing of it."""
     previous_calm_rows: int = 0
     """Consecutive rows in band before the last rows out of band."""
     remaining_excess: float = 0.0
     """The mean excess of the last calm rows."""
     rows_since_alarm: int = 0
-    """Rows since the last one whose evidence was an alarm."""
+    """Rows with the incident's signal since the last row whose evidence was an alarm."""
     non_finite: bool = False
     """A signal is not finite at this row."""
     loss_non_finite: bool = False
@@ -82,6 +84,8 @@ class OpenIncident:
     """True if it is known what the signal was expected to be; without that there is no excess."""
     wait_reasons: list[str] = field(default_factory=list)
     """Reasons for the present decision to wait, and the one to add if the incident ends before another decision."""
+    awaits_comparison: bool = False
+    """The decision waits for the next row, until the trainer has compared the samples of this one."""
     no_further_action: bool = False
     """The policy has decided for good (observe mode, or an operator rejected or released)."""
     structural: bool = False
@@ -127,7 +131,9 @@ class OpenIncident:
         self.non_finite = any(reading.non_finite for name, reading in readings.items() if not is_advisory(name))
         out = any(reading.is_out_of_band(before.kind) for reading in readings.values())
         self.previous_calm_rows = self.calm_rows if out and self.calm_rows else self.previous_calm_rows
-        self.calm_rows = 0 if out else self.calm_rows + 1
+        is_reported = before.signal in readings
+        self.calm_rows = 0 if out else self.calm_rows + is_reported
+        self.rows_without_signal = 0 if out or is_reported else self.rows_without_signal + 1
         self.last_step_out_of_band = step if out else self.last_step_out_of_band
         loss = readings.get("loss")
         if loss is not None and np.isfinite(loss.value):
@@ -140,7 +146,7 @@ class OpenIncident:
             self.incident = replace(self.incident, reasons=[*self.incident.reasons, reason])
         self.note_alarms(readings)
         alarm = any(reading.evidence >= 1.0 for reading in readings.values())
-        self.rows_since_alarm = 0 if alarm else self.rows_since_alarm + 1
+        self.rows_since_alarm = 0 if alarm else self.rows_since_alarm + is_reported
         self._update_peak(step, readings)
         return self.incident is not before
 
@@ -270,13 +276,24 @@ class OpenIncident:
         return calm_rows >= settings.calm_rows and signal is not None and readings[signal].z >= PRECURSOR_Z
 
     def is_over(self, settings: DetectionSettings) -> bool:
-        """True if all is back in band in full, or in part for so long that this is the new normal."""
+        """True if all is back in band in full, or in part for so long that this is the new normal.
+
+        A row without the incident's signal ends it only if the signal has been missing for as long.
+        """
+        if self.rows_without_signal:
+            return self.rows_without_signal >= settings.adopt_rows
         recovered = self.remaining_excess <= MAX_REMAINING_NOISES * self.incident.scale
         return self.calm_rows >= settings.calm_rows and (recovered or self.calm_rows >= settings.adopt_rows)
 
     def outcome(self, readings: Readings) -> tuple[Outcome, str]:
-        """Return the outcome when all signals are in band again: recovered, or the level became the new normal."""
+        """Return the outcome when all signals are in band again: recovered, or the level became the new normal.
+
+        Where the incident's signal is no longer reported, the incident ends as ongoing.
+        """
         incident = self.incident
+        if self.rows_without_signal:
+            reason = f"The last {self.rows_without_signal} rows do not report {incident.signal}: its course is unknown."
+            return Outcome.ONGOING, reason
         loss = readings.get("loss") if incident.signal == "loss" else None
         if loss is not None and incident.kind is IncidentKind.LOSS_COLLAPSE:
             return self._outcome_of_collapse(loss)

@@ -11,6 +11,8 @@ from monitor.detection.scoring.baseline import FALL_Z
 from monitor.detection.scoring.scored_rows import PRECURSOR_Z, RecentRows, SignalReading, describe, score_of
 
 MAX_PRECURSOR_GAP = 3  # rows in band between two rows of a precursor
+CAP = f"The optimizer skipped {MAX_SKIPPED} updates within {SKIP_WINDOW} steps, the first at step "
+"""First words of the reason that the number of skipped updates has reached the cap."""
 
 
 def open_incident(
@@ -96,10 +98,7 @@ def kind_of(signal: str, reading: SignalReading) -> IncidentKind:
 
 
 def describe_cap(first_skipped: int) -> str:
-    return (
-        f"The optimizer skipped {MAX_SKIPPED} updates within {SKIP_WINDOW} steps, the first at step {first_skipped}: "
-        "one such batch is no incident, so many are."
-    )
+    return f"{CAP}{first_skipped}: one such batch is no incident, so many are."
 
 
 def onset_of(

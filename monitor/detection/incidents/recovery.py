@@ -47,7 +47,7 @@ class SpikeShape:
 def usual_rows(recoveries: Sequence[tuple[int, float]], size: float) -> float:
     """Return the geometric mean of the rows in which spikes of the run, not much smaller than `size`, recovered.
 
-    A recovery counts rows that have a loss, less all of its calm rows: it is below 0 where these had none.
+    The state of an earlier release may hold recoveries of less than 0 rows.
     """
     similar = [max(rows, 1 - OFFSET_ROWS) for rows, other in recoveries if other >= SIMILAR_SIZE * size]
     total = USUAL_SPIKES * log(USUAL_ROWS + OFFSET_ROWS) + sum(log(rows + OFFSET_ROWS) for rows in similar)

@@ -64,11 +64,11 @@ class InterventionTracker:
             return None
         return active if active.state is InterventionState.APPLIED else None
 
-    def attempts_at(self, onset_step: int) -> list[Attempt]:
-        """The rollbacks that did not get past the site of `onset_step`, oldest first."""
+    def attempts_at(self, onset_step: int, detected_step: int) -> list[Attempt]:
+        """The rollbacks that did not get past the site of this trouble, oldest first."""
         rollback = self.under_verification()
         earlier = self.unsuccessful if rollback is None else [*self.unsuccessful, rollback]
-        if not earlier or not _is_same_site(earlier[-1], onset_step):
+        if not earlier or not _is_same_site(earlier[-1], onset_step, detected_step):
             return []
         return [_attempt(each) for each in earlier if each.rewind_to is not None]
 
@@ -139,7 +139,7 @@ class InterventionTracker:
         reasons = self.active.reasons if reason is None else [*self.active.reasons, reason]
         self.active = changed = replace(self.active, state=state, reasons=reasons, **changes)
         if state in INTERVENTION_TERMINAL:
-            if state in UNSUCCESSFUL:
+            if state in UNSUCCESSFUL and changed.kind is OrderKind.ROLLBACK:
                 self.unsuccessful.append(replace(changed, reasons=[]))  # the stored state stays small
             self.active = None
         return InterventionChanged(changed)
@@ -208,10 +208,15 @@ def intervention_from_dict(data: Mapping[str, Any]) -> Intervention:
     return from_fields(Intervention, data)
 
 
-def _is_same_site(rollback: Intervention, onset_step: int) -> bool:
-    """True if trouble that begins at `onset_step` is the trouble that this rollback was to get past."""
+def _is_same_site(rollback: Intervention, onset_step: int, detected_step: int) -> bool:
+    """True if this is the trouble that the rollback was to get past.
+
+    Its onset may be dated back before the restored step; it was detected on rows after that step.
+    """
     end = rollback.verify_at if rollback.site_end is None else rollback.site_end
-    return rollback.rewind_to is not None and end is not None and rollback.rewind_to <= onset_step <= end
+    if rollback.rewind_to is None or end is None:
+        return False
+    return rollback.rewind_to <= detected_step and onset_step <= end
 
 
 def _attempt(rollback: Intervention) -> Attempt:

@@ -96,8 +96,8 @@ class IncidentResponse:
 
     @property
     def can_skip(self) -> bool:
-        """True if the run can leave batches out, and a batch index stands for the same samples again."""
-        return self._may_skip and self.data_repeats
+        """True if the run can and may leave batches out, and a batch index stands for the same samples again."""
+        return self._may_skip and self.data_repeats and self.limits.max_skip != 0
 
     def set_policy(self, policy: Policy) -> None:
         """Set the policy from the next decision on."""
@@ -183,13 +183,18 @@ class IncidentResponse:
         if current.incident.kind is IncidentKind.EARLY_WARNING:
             return self.incidents.wait([SAVE_A_CHECKPOINT], "Nothing was done: this signal only warns.")
         current.renew_patience(step, self.policy.patience)
-        now = self._situation(current, step, self.interventions.attempts_at(current.first_onset_step))
+        attempts = self.interventions.attempts_at(current.first_onset_step, current.incident.detected_step)
+        now = self._situation(current, step, attempts)
+        if current.awaits_comparison:  # a value that was not finite at the last row still needs its answer
+            current.awaits_comparison = False
+            now = replace(now, non_finite=now.non_finite or now.kind is IncidentKind.NONFINITE)
         effects = self._mark_structural(current, now)
         now = replace(now, structural=current.structural)
         decision = decide(self.policy, now, self.batches.batch_of)
         decision = with_limits(decision, self.limits, now, self.restorable, self.policy)
         kind = decision.kind or decision.unavailable
         if (kind is not None or decision.is_final) and self._awaits_comparison(now):
+            current.awaits_comparison = True
             return effects
         if decision.is_final:
             current.no_further_action, current.wait_reasons = True, []
@@ -489,8 +494,12 @@ class IncidentResponse:
     def accept_replay(self, reason: str = "") -> list[Effect]:
         """An operator says that the difference of a replay is normal for this run: it counts as measured from now on.
 
-        So does its data: batches may be skipped again. Raises ValueError when no replay mismatch is open.
+        So does its data: batches may be skipped again, also where a rewind has ended the incident. Raises ValueError
+        when no replay mismatch is open and the data repeats.
         """
+        if self.incidents.mismatch is None and not self.data_repeats:
+            self.data_repeats = True
+            return []
         text = "An operator accepted the difference: it counts as this run's replay scatter from now on."
         effects = self.incidents.close_mismatch(Outcome.ONGOING, f"{text} {reason}".strip())
         self.recomputed.accept()
@@ -548,13 +557,16 @@ class IncidentResponse:
         problem = self.limits.too_deep(step, target) or self.limits.too_wide(end - begin)
         if (problem := problem or self.limits.bars_lr_scale(lr_scale)) is not None:
             raise ValueError(f"the trainer would refuse this: {problem}")
+        attempts = [] if incident is None else self.interventions.attempts_at(onset, incident.detected_step)
         effects = self._replace_active()
         skip, reasons = (begin, end) if self.can_skip else (None, None), [reason or "Requested by an operator."]
         self.interventions.propose(
             Decision(OrderKind.ROLLBACK, target, skip[0], skip[1], lr_scale, reasons, remedies=remedies),
             incident=None if incident is None else incident.number,
             step=step,
+            attempt=attempts[-1].number + 1 if attempts else 1,
             verify_at=verification_step(self.policy, step, target),
+            site_start=None if incident is None else onset,
         )
         return [*effects, self.interventions.order(by_policy=False), *self.incidents.treat()]
 
@@ -573,8 +585,7 @@ class IncidentResponse:
         first = self.batches.batch_of(target)
         begin = first if skip_from is None else skip_from
         if not self.can_skip and (skip_from, skip_to) != (None, None) and skip_to != begin:  # an empty range skips none
-            why = "this run cannot leave batches out" if self.data_repeats else "the data of this run does not repeat"
-            raise ValueError(f"{why}: order the rollback without skip_from and skip_to")
+            raise ValueError(f"{self._why_no_skip()}: order the rollback without skip_from and skip_to")
         if begin < first:
             raise ValueError(f"skip_from ({begin}) must not be below the checkpoint's batch {first}")
         if not self.can_skip:
@@ -584,6 +595,11 @@ class IncidentResponse:
             what = "the checkpoint's batch" if skip_from is None else "skip_from"
             raise ValueError(f"skip_to ({end}) must not be below {what} {begin}")
         return begin, end
+
+    def _why_no_skip(self) -> str:
+        if not self.data_repeats:
+            return "the data of this run does not repeat"
+        return "the trainer skips no batch (max_skip=0)" if self._may_skip else "this run cannot leave batches out"
 
     def release(self, reason: str = "") -> list[Effect]:
         """An operator ends a hold. Raises ValueError when the run is not held."""

@@ -13,6 +13,9 @@ from monitor.detection.rows import Row, Rows
 MAX_RECENT_STEPS, MAX_OLDER_STEPS = 192, 64
 """Restorable steps that are kept of a longer list: the newest, and so many spread evenly over the rest."""
 
+MAX_OFFSETS = 512
+"""Offsets of batches to steps that are kept: the newest."""
+
 Tiers = Sequence[Mapping[str, Any]]
 """Tiers as a report names them: tier, steps, and optionally load_seconds (None or missing: not measured)."""
 
@@ -77,7 +80,10 @@ def by_tier(restorable: Sequence[RestorableStep]) -> list[dict[str, Any]]:
 
 @dataclass(slots=True)
 class BatchIndex:
-    """batch = step + offset, where the offset changes at a few steps. An unknown step has the last known offset."""
+    """batch = step + offset, where the offset changes at a few steps. An unknown step has the last known offset.
+
+    Steps before the oldest of the kept offsets have that one.
+    """
 
     steps: list[int] = field(default_factory=lambda: [0])
     offsets: list[int] = field(default_factory=lambda: [0])
@@ -108,6 +114,8 @@ class BatchIndex:
         self.rewind(step)
         self.steps.append(step)
         self.offsets.append(offset)
+        del self.steps[:-MAX_OFFSETS], self.offsets[:-MAX_OFFSETS]
+        self.steps[0] = 0
 
     def rewind(self, step: int) -> None:
         """Forget the offsets of `step` and later (the first entry stays)."""

@@ -167,9 +167,12 @@ def with_limits(
             f"The trainer's limit max_depth={limits.max_depth} rules out the checkpoints up to step {max(too_deep)}."
         )
     width = 0 if decision.skip_from is None or decision.skip_to is None else decision.skip_to - decision.skip_from
-    if limits.max_skip is not None and (kind is OrderKind.HOLD or width >= max(1, limits.max_skip)):
-        reasons.append(f"The trainer's limit max_skip={limits.max_skip} permits no wider skip.")
-        if kind is OrderKind.ROLLBACK and any(0 < each.num_skipped >= limits.max_skip for each in now.attempts):
+    if limits.max_skip is not None and (
+        kind is OrderKind.HOLD or (kind is OrderKind.ROLLBACK and width >= limits.max_skip)
+    ):
+        wider = "wider skip" if limits.max_skip else "skip"
+        reasons.append(f"The trainer's limit max_skip={limits.max_skip} permits no {wider}.")
+        if width and any(0 < each.num_skipped >= limits.max_skip for each in now.attempts):
             return _held_or_final(policy, f"{reasons[-1]} One as wide did not help: a person must decide.")
     return replace(decision, reasons=[*decision.reasons, *reasons]) if reasons else decision
 

@@ -39,11 +39,13 @@ class SourceCorrection:
 
     def apply(self, rows: Rows) -> Rows:
         """The rows with the loss as it was before it was filtered or smoothed, as far as that can be known."""
-        if "loss" not in rows.metrics or not (self.facts.nan_filtered or self.facts.smoothing):
+        facts, is_reported = self.facts, "loss" in rows.metrics
+        if not (facts.nan_filtered or (facts.smoothing and is_reported)):
             return rows
-        loss, present = rows.metrics["loss"], rows.present["loss"]
-        if self.facts.nan_filtered:
-            hidden = self._zeros(loss, present) | self._left_out(rows)
+        loss = rows.metrics["loss"] if is_reported else np.full(len(rows), nan)
+        present = rows.present["loss"] if is_reported else np.zeros(len(rows), dtype=bool)
+        if facts.nan_filtered:
+            hidden = self._zeros(loss, present) | self._left_out(present, rows.present.get("grad_norm"))
             loss, present = np.where(hidden, nan, loss), present | hidden
         if self.facts.smoothing:
             loss = self._before_smoothing(loss, present)
@@ -63,10 +65,9 @@ class SourceCorrection:
         hidden: Bools = zeros & ~(np.abs(before) < MIN_LEVEL)  # also where nothing is known
         return hidden
 
-    def _left_out(self, rows: Rows) -> Bools:
+    def _left_out(self, has_loss: Bools, has_norm: Bools | None) -> Bools:
         """Rows with a grad norm and without a loss, where both have always come together."""
-        has_loss, has_norm = rows.present["loss"], rows.present.get("grad_norm")
-        left_out = np.zeros(len(rows), dtype=bool)
+        left_out = np.zeros(len(has_loss), dtype=bool)
         if has_norm is None:
             return left_out
         for k in np.flatnonzero(has_norm).tolist():

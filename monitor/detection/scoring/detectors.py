@@ -127,7 +127,7 @@ class DetectorSet:
     def _is_plain(self, row: Row, log_lr: float | None) -> bool:
         """True if nothing but the values of the signals matters."""
         values, facts, before = row.values, self.source.facts, self.log_lr
-        if (facts.nan_filtered or facts.smoothing) and "loss" in values:
+        if facts.nan_filtered or (facts.smoothing and "loss" in values):
             return False
         if log_lr is not None and before is not None and abs(log_lr - before) > LR_JUMP:
             return False
@@ -278,6 +278,8 @@ class DetectorSet:
         self.skipped = restore(SkippedUpdates.from_dict, state.get("skipped")) or SkippedUpdates()
         signals = list(self.by_signal)
         self.recent = restore(lambda recent: _recent(recent, signals), state.get("recent")) or RecentRows.none(signals)
+        if self.skipped.last_step is None and len(self.recent.steps):  # not stored where nothing was skipped
+            self.skipped.last_step = int(self.recent.steps[-1])
         return frozenset(name for name, detector in loaded.items() if detector is None and not is_advisory(name))
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,10 @@ TIMES_LONGEST = 1.5
 """Factor of a stall to the longest gap: an unannounced evaluation is an alarm the first time only."""
 MAX_SECONDS = 3600.0
 """Maximum silence that one gap makes normal; a gap that happened twice may make more."""
-NUM_KEPT = 4
 MAX_AGE_ROWS = 20_000
 """Rows after which a gap no longer counts."""
+NUM_KEPT, BLOCK_ROWS = 2, 2_500
+"""Gaps that are kept, the longest of each block: while the longest of all ages, younger ones are known."""
 MIN_VECTOR_ROWS = 32
 """Minimum number of rows whose times are read as an array; of fewer rows they are read one by one."""
 
@@ -49,7 +51,7 @@ class RowGaps:
     seconds: float = 0.0
     """Sum of all gaps."""
     longest: list[list[float]] = field(default_factory=list)
-    """[seconds, number of the gap], longest first."""
+    """[seconds, number of the gap], oldest first: of each block the longest."""
     last_time: float | None = None
 
     def update(self, rows: Rows) -> None:
@@ -62,7 +64,13 @@ class RowGaps:
             return
         known = rows.times if self.last_time is None else np.append(self.last_time, rows.times)
         gaps, num_before, start = known[1:] - known[:-1], self.num_gaps, 0
-        while (longer := gaps[start:] > self._shortest()).any():
+        while start < len(gaps):
+            self.num_gaps = num_before + start + 1
+            end = start + BLOCK_ROWS - self.num_gaps % BLOCK_ROWS
+            longer = gaps[start:end] > self._shortest()
+            if not longer.any():
+                start = end
+                continue
             start += int(longer.argmax()) + 1
             self.num_gaps = num_before + start
             self._keep(float(gaps[start - 1]))
@@ -81,13 +89,17 @@ class RowGaps:
                 self._keep(gap)
 
     def _shortest(self) -> float:
-        """A longer gap is kept."""
-        return self.longest[-1][0] if len(self.longest) == NUM_KEPT else -math.inf
+        """Return the seconds above which the present gap, number `num_gaps`, is kept."""
+        newest = self.longest[-NUM_KEPT:]
+        if len(newest) < NUM_KEPT or newest[0][1] // BLOCK_ROWS < self.num_gaps // BLOCK_ROWS:
+            return -math.inf
+        return min(newest)[0]
 
     def _keep(self, seconds: float) -> None:
-        oldest = self.num_gaps - MAX_AGE_ROWS
-        kept = [each for each in self.longest if each[1] > oldest] + [[seconds, self.num_gaps]]
-        self.longest = sorted(kept, reverse=True)[:NUM_KEPT]
+        oldest, block = self.num_gaps - MAX_AGE_ROWS, self.num_gaps // BLOCK_ROWS
+        earlier = [each for each in self.longest if each[1] > oldest and each[1] // BLOCK_ROWS < block]
+        present = [each for each in self.longest if each[1] // BLOCK_ROWS == block] + [[seconds, self.num_gaps]]
+        self.longest = earlier + sorted(sorted(present)[-NUM_KEPT:], key=itemgetter(1))
 
     def skip(self) -> None:
         """The time up to the next row is no gap."""
@@ -116,7 +128,7 @@ class RowGaps:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "RowGaps":
         """Raises KeyError for data without one of the fields."""
-        longest = [list(each) for each in data["longest"]]
+        longest = sorted(map(list, data["longest"]), key=itemgetter(1))
         return cls(data["num_gaps"], data["seconds"], longest, data["last_time"])
 
 

@@ -1,13 +1,15 @@
-"""The incidents of a run: what a transition that is not possible leaves behind."""
+"""The incidents of a run: which rows end one, and what a transition that is not possible leaves behind."""
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from lossguard.vocabulary.states import IncidentState, Outcome
 from monitor.detection import INCIDENT_TRANSITIONS, DetectionEngine, IllegalTransition, IncidentEvent
 from monitor.detection.incidents.incident_tracker import IncidentTracker
-from tests.monitor.detection.runs import rows_of, spiked
+from tests.monitor.detection.runs import begun, detected, healthy, rows_of, spiked
 
 
 def tracker_in(state: IncidentState) -> IncidentTracker:
@@ -50,3 +52,34 @@ def test_only_a_treated_incident_relapses() -> None:
     assert len(tracker.relapse()) == 1
     assert tracker.open is not None
     assert tracker.open.incident.state is IncidentState.OPEN
+
+
+def sparse(rise: Any, end: int = 2300) -> dict[str, Any]:
+    """A run that reports its loss at every tenth step, and the other signals at every step; it rises from step 2000."""
+    columns = healthy(2300)
+    columns["loss"][2000:end] += rise
+    columns["loss"] = [value if step % 10 == 0 else None for step, value in enumerate(columns["loss"])]
+    return columns
+
+
+@pytest.mark.parametrize("rise", [np.nan, 1.5, np.arange(300) * 0.01])
+def test_rows_without_the_loss_do_not_end_an_incident_of_the_loss(rise: Any) -> None:
+    assert [incident.state for incident in detected(sparse(rise)).incidents] == [IncidentState.OPEN]
+
+
+def test_the_rows_that_end_an_incident_are_those_with_its_signal() -> None:
+    rows = rows_of(sparse(1.5, end=2100))
+    engine, log = begun(rows[:2119])
+    assert engine.incidents.open is not None
+    assert (engine.incidents.open.calm_rows, engine.incidents.open.rows_without_signal) == (2, 8)
+    log.add(engine.feed(rows[2119:]))
+    assert [(incident.end_step, incident.outcome) for incident in log.incidents] == [(2090, Outcome.RECOVERED)]
+
+
+def test_an_incident_says_once_that_skipped_updates_reached_their_cap() -> None:
+    columns = healthy(800)
+    columns["skipped"] = np.zeros(800)
+    columns["skipped"][300:] = 1.0
+    columns["loss"][300:] = np.nan
+    (incident,) = detected(columns).incidents
+    assert sum("skipped 5 updates" in reason for reason in incident.reasons) == 1

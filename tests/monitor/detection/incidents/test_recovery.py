@@ -37,12 +37,17 @@ def test_the_usual_rows_are_those_of_spikes_that_were_not_much_smaller() -> None
     assert 9 < usual_rows([(30, 10.0)], 20.0) < usual_rows([(30, 10.0)] * 16, 20.0) < 30
 
 
-def test_a_spike_whose_calm_rows_had_no_loss_does_not_stop_the_detection() -> None:
+def test_a_recovery_of_less_than_0_rows_in_a_stored_state_counts_as_a_short_one() -> None:
+    assert -6 < usual_rows([(-92, 20.0)], 20.0) < 9
+
+
+def test_a_spike_whose_loss_is_no_longer_reported_is_no_recovery() -> None:
     loss: list[float | None] = [*(2.0 + 0.02 * np.random.default_rng(0).standard_normal(300)), 4.0, 4.0, 4.0]
     loss += [None] * 100 + [2.0] * 5 + [4.0] * 4
     engine, log = begun(Rows.of(range(len(loss)), loss=loss, grad_norm=[1.0] * len(loss)))
-    assert [incident.onset_step for incident in log.incidents] == [300, 408]
-    assert engine.incidents.recoveries[0][0] < 0
+    assert [(each.onset_step, each.outcome) for each in log.incidents] == [(300, "ongoing"), (408, "ongoing")]
+    assert log.incidents[0].reasons[-1] == "The last 96 rows do not report loss: its course is unknown."
+    assert engine.incidents.recoveries == []
 
 
 def incidents_of(loss: Floats, every: int = 1000) -> list[tuple[int, float | None]]:

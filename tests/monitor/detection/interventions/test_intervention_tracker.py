@@ -57,6 +57,32 @@ def test_a_site_is_hard_where_a_rollback_recurred_before_one_got_past(
     assert (tracker.hard_sites, tracker.easy_sites, tracker.unsuccessful) == (hard_sites, easy_sites, [])
 
 
+@pytest.mark.parametrize(
+    ("onset_step", "detected_step", "num_attempts"),
+    [(250, 251, 1), (191, 200, 1), (150, 190, 0), (271, 280, 0)],
+)
+def test_trouble_is_at_the_site_of_a_rollback_if_it_showed_after_the_restored_step(
+    onset_step: int, detected_step: int, num_attempts: int
+) -> None:
+    """Its onset may be dated back before that step."""
+    tracker = InterventionTracker()
+    tracker.propose(Decision(OrderKind.ROLLBACK, 200), incident=1, step=260, site_start=250, site_end=270)
+    tracker.order()
+    tracker.advance(InterventionEvent.APPLY)
+    assert len(tracker.attempts_at(onset_step, detected_step)) == num_attempts
+
+
+def test_a_hold_that_fails_leaves_the_attempts_at_its_site() -> None:
+    tracker = InterventionTracker()
+    tracker.propose(Decision(OrderKind.ROLLBACK, 200), incident=1, step=260, site_start=250, site_end=270)
+    tracker.order()
+    tracker.advance(InterventionEvent.FAIL)
+    tracker.propose(Decision(OrderKind.HOLD), incident=1, step=262, attempt=2)
+    tracker.order()
+    tracker.advance(InterventionEvent.FAIL)
+    assert [each.number for each in tracker.attempts_at(250, 251)] == [1]
+
+
 def test_only_a_rollback_under_verification_takes_a_note() -> None:
     tracker = InterventionTracker()
     assert tracker.note("too early") == []

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from lossguard import Limits
+from lossguard.vocabulary.source_facts import SourceFacts
 from lossguard.vocabulary.states import Outcome
-from monitor.detection import DetectionEngine, IllegalTransition, IncidentChanged, InterventionChanged, Policy
+from monitor.detection import DetectionEngine, IllegalTransition, IncidentChanged, InterventionChanged, Policy, Rows
 from tests.monitor.detection.runs import EffectLog, Trainer, begun, detected, healthy, orders, rows_of, spiked
 
 AUTO = Policy(mode="auto", name="palm")  # type: ignore[arg-type]
@@ -55,6 +56,24 @@ def test_a_recurring_incident_escalates_deeper_and_wider_then_holds() -> None:
     widths = [b - a for a, b in trainer.skips]
     assert widths[1] > widths[0]
     assert story.states(1)[-1] == story.states(2)[-1] == "recurred"
+
+
+def test_a_loss_that_is_not_finite_after_every_restore_escalates_where_only_every_tenth_step_is_reported() -> None:
+    """The onset is dated back to the row before, which lies before the restored step."""
+    engine, story = DetectionEngine(policy=Policy(mode="auto")), EffectLog()  # type: ignore[arg-type]
+    engine.set_source(SourceFacts(stride=10))
+    steps = np.arange(0, 610, 10)
+    columns = {name: column[steps] for name, column in healthy(610).items()}
+    columns["loss"][-1] = np.nan
+    restored = orders(story.add(engine.feed(Rows.of(steps, **columns), restorable=range(0, 610, 50))))
+    for _ in range(3):
+        order = restored[0]
+        step = order.rewind_to
+        assert step is not None
+        story.add(engine.fork(step, "rollback", [], None, obeyed=order.number))
+        restored = orders(story.add(engine.feed(Rows.of([step], loss=[np.nan]), restorable=range(0, step + 1, 50))))
+    assert [each.attempt for each in story.interventions] == [1, 2, 3, 4]
+    assert [each.state.value for each in story.interventions] == ["recurred"] * 3 + ["ordered"]
 
 
 def test_the_last_attempt_lowers_the_learning_rate_where_that_is_allowed() -> None:
@@ -195,6 +214,18 @@ def test_an_order_that_fails_is_followed_by_a_deeper_one() -> None:
     first, second = story.interventions
     assert (first.state, second.attempt) == ("failed", 2)
     assert (first.rewind_to or 0) > (second.rewind_to or 0)
+
+
+def test_an_operators_rollback_for_an_open_incident_is_a_further_attempt_at_its_site() -> None:
+    engine, story = DetectionEngine(policy=AUTO), EffectLog()
+    rows = rows_of(spiked(at=300))
+    story.add(engine.feed(rows[:330], restorable=range(0, 330, 50)))
+    story.add(engine.order_failed(1, "checkpoint 200 is damaged"))
+    (order,) = orders(story.add(engine.rollback(rewind_to=100)))
+    assert (order.incident, order.attempt, order.site_start) == (1, 2, 300)
+    story.add(engine.order_failed(2, "checkpoint 100 is damaged"))
+    attempts = engine.interventions.attempts_at(300, 301)
+    assert [(each.number, each.onset_step) for each in attempts] == [(1, 300), (2, 300)]
 
 
 def test_an_operator_may_order_a_rollback_and_name_the_checkpoint() -> None:

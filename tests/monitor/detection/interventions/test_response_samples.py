@@ -103,6 +103,18 @@ def test_that_the_data_does_not_repeat_is_stored_until_a_person_accepts_the_repl
     assert engine.incidents.notices() == []
 
 
+def test_a_person_may_say_that_the_data_repeats_again_after_a_rewind_has_ended_the_incident() -> None:
+    engine, log = under_verification()
+    log.add(engine.declare(320, DATA_NOT_REPEATED, {"step": 312, "batch_index": 366}))
+    log.add(engine.fork(250, "rewind", [], None))
+    assert mismatch(log).state == "closed"
+    assert not engine.can_skip
+    assert engine.accept_replay() == []
+    assert engine.can_skip
+    with pytest.raises(ValueError, match="no replay mismatch is open"):
+        engine.accept_replay()
+
+
 @cache
 def rewound() -> tuple[str, Rows]:
     """A stored state after a rollback to step 280, and the rows after it: the same losses on other batches."""
@@ -163,7 +175,7 @@ def test_a_skipped_sample_that_is_trained_again_makes_its_rollback_recur() -> No
     )
     assert (incident.state, incident.outcome) == ("closed", Outcome.ONGOING)
     assert engine.can_skip
-    assert [each.number for each in engine.interventions.attempts_at(300)] == [1]
+    assert [each.number for each in engine.interventions.attempts_at(300, 300)] == [1]
 
 
 @pytest.mark.parametrize("returned", [True, False])
@@ -178,6 +190,16 @@ def test_trouble_elsewhere_is_decided_about_once_the_trainer_has_compared_the_sa
     log.add(engine.feed(nan[1:]))
     states = [each.state.value for each in log.interventions]
     assert states == ["recurred" if returned else "verified", "ordered"]
+
+
+def test_a_loss_that_is_not_finite_at_one_row_alone_is_answered_once_the_samples_are_compared() -> None:
+    engine, log = under_verification(compared=True)
+    log.add(engine.feed(Rows.of([345], loss=[float("nan")], batch_index=[407])))
+    assert len(log.interventions) == 1
+    log.add(engine.feed(Rows.of([346], loss=[2.2], batch_index=[408])))
+    assert [each.state.value for each in log.interventions] == ["verified", "ordered"]
+    assert log.interventions[1].decided_step == 346
+    assert "A signal is not finite" in log.interventions[1].reasons[0]
 
 
 @pytest.mark.parametrize("details", [{}, {"step": "x", "rows": -1, "batch_index": None}])

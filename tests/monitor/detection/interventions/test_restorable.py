@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.detection.interventions.restorable import (
+    MAX_OFFSETS,
     MAX_OLDER_STEPS,
     MAX_RECENT_STEPS,
     BatchIndex,
@@ -79,3 +80,15 @@ def test_a_rollback_forgets_the_skips_after_it() -> None:
     batches.update(Rows.of([0, 1, 2], loss=[1.0] * 3, batch_index=[0, 11, 22]))
     batches.rewind(2)
     assert [batches.batch_of(step) for step in (0, 1, 2)] == [0, 11, 12]
+
+
+def test_of_many_skips_the_newest_are_known() -> None:
+    """A run that skips a batch at every other step."""
+    batches, steps = BatchIndex(), range(0, 10 * MAX_OFFSETS, 2)
+    batches.update(Rows.of(steps, batch_index=[step + step // 2 for step in steps]))
+    assert len(batches.steps) == len(batches.offsets) == MAX_OFFSETS
+    known = steps[-MAX_OFFSETS:]
+    assert [batches.batch_of(step) for step in known] == [step + step // 2 for step in known]
+    batches.rewind(100)  # before all that is known
+    batches.update(Rows.of([100, 102], batch_index=[150, 153]))
+    assert [batches.batch_of(step) for step in (100, 101, 102)] == [150, 151, 153]

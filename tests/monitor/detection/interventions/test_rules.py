@@ -229,6 +229,24 @@ def test_a_skip_that_a_limit_keeps_from_being_wider_says_so() -> None:
     assert story.interventions[0].reasons[-1] == "The trainer's limit max_skip=2 permits no wider skip."
 
 
+@pytest.mark.parametrize("name", ["palm", "adaptive"])
+def test_where_the_trainer_skips_no_batch_the_run_is_only_rewound(name: str) -> None:
+    policy = Policy(mode="auto", name=name)  # type: ignore[arg-type]
+    engine, story = DetectionEngine(policy=policy, limits=Limits(max_skip=0)), EffectLog()
+    story.add(engine.feed(rows_of(spiked(at=300))[:330], restorable=range(0, 330, 50)))
+    (rollback,) = story.interventions
+    assert (rollback.state, rollback.skip_from, rollback.skip_to) == ("ordered", None, None)
+    assert rollback.reasons[-1] == "The trainer's limit max_skip=0 permits no skip."
+
+
+def test_an_operators_rollback_of_a_trainer_that_skips_no_batch_only_rewinds() -> None:
+    engine = DetectionEngine(limits=Limits(max_skip=0))
+    engine.feed(rows_of(spiked(at=500))[:300], restorable=range(0, 300, 50))
+    with pytest.raises(ValueError, match=r"the trainer skips no batch \(max_skip=0\): order the rollback without"):
+        engine.rollback(rewind_to=250, skip_to=300)
+    assert engine.rollback(rewind_to=250)
+
+
 def test_limits_that_shape_nothing_are_not_named() -> None:
     engine, story = DetectionEngine(policy=AUTO, limits=Limits(max_depth=250, max_skip=5000)), EffectLog()
     story.add(engine.feed(rows_of(spiked(at=300))[:330], restorable=range(0, 300, 50)))

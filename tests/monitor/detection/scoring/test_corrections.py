@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lossguard.vocabulary.metrics import MAX_SKIPPED, SKIP_WINDOW
@@ -53,19 +53,47 @@ def test_a_weight_that_is_a_little_wrong_keeps_the_level() -> None:
     assert rows.metrics["loss"].mean() == pytest.approx(3.0, abs=0.01)
 
 
-@given(cuts=st.sets(st.integers(1, 49), max_size=5), filtered=st.booleans(), zeros=st.sets(st.integers(0, 49)))
+@given(
+    cuts=st.sets(st.integers(1, 49), max_size=5),
+    filtered=st.booleans(),
+    zeros=st.sets(st.integers(0, 49)),
+    missing=st.sets(st.integers(16, 49)),
+)
+@example(cuts={20, 21}, filtered=True, zeros=set(), missing={20})
 def test_any_split_gives_the_same_rows_also_through_the_stored_state(
-    cuts: set[int], filtered: bool, zeros: set[int]
+    cuts: set[int], filtered: bool, zeros: set[int], missing: set[int]
 ) -> None:
-    loss = [0.0 if k in zeros else 3.0 + 0.1 * math.sin(k * k) for k in range(50)]
-    rows = Rows.of(np.arange(50), loss=loss, grad_norm=[1.0] * 50)
+    """A part without any loss has no column of it."""
+    loss = [None if k in missing else 0.0 if k in zeros else 3.0 + 0.1 * math.sin(k * k) for k in range(50)]
     facts = SourceFacts(smoothing=0.9, nan_filtered=filtered)
-    whole = SourceCorrection(facts).apply(rows)
-    correction, parts = SourceCorrection(facts), []
+    whole = SourceCorrection(facts).apply(Rows.of(np.arange(50), loss=loss, grad_norm=[1.0] * 50))
+    correction, values, present = SourceCorrection(facts), list[float](), list[bool]()
     for first, last in zip([0, *sorted(cuts)], [*sorted(cuts), 50], strict=True):
-        parts.append(correction.apply(rows[first:last]).metrics["loss"])
+        columns: dict[str, Any] = {"grad_norm": [1.0] * (last - first), "loss": loss[first:last]}
+        if not any(value is not None for value in columns["loss"]):
+            del columns["loss"]
+        part = correction.apply(Rows.of(np.arange(first, last), **columns))
+        values += part.metrics.get("loss", np.full(last - first, np.nan)).tolist()
+        present += part.present.get("loss", np.zeros(last - first, dtype=bool)).tolist()
         correction = SourceCorrection.from_dict(json.loads(json.dumps(correction.to_dict(), allow_nan=False)))
-    np.testing.assert_array_equal(np.concatenate(parts), whole.metrics["loss"])
+    np.testing.assert_array_equal(values, whole.metrics["loss"])
+    assert present == whole.present["loss"].tolist()
+
+
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_a_loss_that_is_left_out_is_found_however_the_rows_are_reported(size: int) -> None:
+    """Also in a report that has no loss in any row, and so no column of it."""
+    columns = healthy(60)
+    columns["loss"] = [None if 40 <= step < 48 else value for step, value in enumerate(columns["loss"])]
+    engine, log = DetectionEngine(), EffectLog()
+    engine.set_source(FILTERED)
+    for part in rows_of(columns).split(size):
+        reported = {name for name, present in part.present.items() if present.any()}
+        metrics = {name: column for name, column in part.metrics.items() if name in reported}
+        present = {name: column for name, column in part.present.items() if name in reported}
+        log.add(engine.feed(Rows(part.steps, metrics, present)))
+    (incident,) = log.incidents
+    assert (incident.kind, incident.detected_step, incident.end_step) == (IncidentKind.NONFINITE, 40, 47)
 
 
 def test_zero_is_a_filtered_nan_where_the_loss_cannot_have_got_there() -> None:
@@ -214,3 +242,11 @@ def test_a_stored_engine_goes_on_counting() -> None:
     restored = reloaded(engine)
     log.add(restored.feed(rows[303:]))
     assert [each.onset_step for each in log.incidents] == [300]
+
+
+def test_a_row_of_several_updates_is_known_as_one_after_the_state_was_stored() -> None:
+    rows = Rows.of([0, 10, 20, 30], loss=[2.0] * 4, skipped=[None, None, None, 3.0])
+    engine = DetectionEngine()
+    engine.feed(rows[:3])
+    (scored,) = reloaded(engine).detectors.feed(rows[3:])
+    assert not scored.is_withheld(0)

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from monitor.detection import Rows
 from monitor.detection.throughput.durations import (
+    BLOCK_ROWS,
     FIRST_SECONDS,
     MAX_AGE_ROWS,
     MIN_DURATIONS,
     MIN_SECONDS,
+    NUM_KEPT,
     RowGaps,
     StepTimes,
     stall_limit,
@@ -53,6 +55,34 @@ def test_a_hang_of_a_night_that_ended_by_itself_does_not_make_a_night_normal() -
 
 def test_a_gap_is_forgotten_after_many_rows() -> None:
     assert limit_of([2.0] * 100 + [600.0] + [2.0] * (MAX_AGE_ROWS + 10)) == MIN_SECONDS
+
+
+def test_an_evaluation_of_a_constant_duration_stays_usual_for_longer_than_a_gap_counts() -> None:
+    seconds = np.full(3 * MAX_AGE_ROWS, 2.0)
+    seconds[500::500] = 600.0
+    gaps = RowGaps()
+    for part in timed(seconds).split(1000):
+        gaps.update(part)
+        assert gaps.limit() == (2400.0 if gaps.num_gaps > 1000 else 900.0)
+    assert len(gaps.longest) <= NUM_KEPT * (MAX_AGE_ROWS // BLOCK_ROWS + 1)
+
+
+def test_rows_in_one_report_have_the_gaps_of_rows_one_by_one_over_several_blocks() -> None:
+    seconds = np.random.default_rng(0).integers(1, 40, 3 * BLOCK_ROWS).astype(np.float64)
+    rows, whole, single = timed(seconds), RowGaps(), RowGaps()
+    whole.update(rows)
+    assert rows.times is not None
+    for time in rows.times.tolist():
+        single.add(time)
+    assert whole == single
+
+
+def test_a_stored_state_with_the_four_longest_gaps_of_a_run_goes_on() -> None:
+    state = {"num_gaps": 700, "seconds": 3000.0, "longest": [[600.0, 600], [590.0, 300], [9.0, 5]], "last_time": None}
+    gaps = RowGaps.from_dict(state)
+    assert gaps.limit() == 2360.0
+    gaps.update(timed(np.full(100, 2.0)))
+    assert gaps.limit() == 2360.0
 
 
 def test_rows_that_arrive_in_bulk_have_the_gaps_of_their_reports() -> None:
