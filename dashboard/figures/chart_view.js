@@ -15,7 +15,7 @@ function report(host, change) {
     clearTimeout(host.askAgain);
     askAgain(host, ASK_AGAIN_MS);
   }
-  host.send({ ...host.view, turn: host.turn });
+  host.send({ ...host.view, turn: host.turn, axis: host.layout?.meta?.x_axis });
 }
 
 // Until a figure for the present window is here.

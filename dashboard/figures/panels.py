@@ -129,7 +129,8 @@ def panel_figure(
     for panel in layout.panels:
         axes[_axis_key(panel.value_axis)] = _value_axis(panel, values[panel.metric], notes[panel.metric], revision)
         axes[_axis_key(panel.mark_axis)] = _mark_axis(panel) | {"overlaying": panel.value_axis}
-    meta = {"panels": [[panel.metric, panel.value_axis] for panel in layout.panels]}  # for chart_view.js
+    panels = [[panel.metric, panel.value_axis] for panel in layout.panels]
+    meta = {"panels": panels, "x_axis": str(x_axis)}  # for chart_view.js
     hover = {"hovermode": "x unified", "hoversubplots": "axis", "hoverdistance": 30}
     titles = [_title(panel, notes[panel.metric]) for panel in layout.panels]
     figure = base_figure(

@@ -193,14 +193,16 @@ def save_view(
 ) -> None:
     """Write the chart's newest report to the URL; `set_range` is called with a new range in units of the x axis.
 
+    A range on another axis is left out: the viewer has zoomed before the figure on the chosen axis was there.
     `last`: the newest part of the run that stays in view from now on, in place of a range.
     """
     viewed, record = component.viewed(key), _records().get(key)
     before = _parameters(range_name)
     if record is not None and before in record.known:
         _set_parameters(range_name, record.parameters)
-    x = viewed.get("x")
-    if x is not None and (record is None or x != record.x):
+    x, chosen_axis = viewed.get("x"), (url_state.text("x") or XAxis.STEP).lower()
+    is_of_chosen_axis = viewed.get("axis") in (None, chosen_axis)
+    if x is not None and is_of_chosen_axis and (record is None or x != record.x):
         set_range((float(x[0]), float(x[1])) if x else None)
     if last:
         set_range(None)

@@ -494,11 +494,13 @@ def test_selected_runs_are_compared_and_a_reload_and_another_page_keep_the_view(
     first = drawn(page)
     assert page.evaluate(LINES) == ["stdlib bytes (one)", "stdlib bytes (two)"]
     click_on(page.locator(".st-key-x").get_by_text("Tokens"))
-    second = drawn(page, other_than=first)
+    drawn(page, other_than=first)
+    page.wait_for_function(f"document.querySelector('{FIGURE}')?._fullLayout?.xaxis.title.text === 'Tokens'")
+    second = drawn(page)
     press(page, "+")
     drawn(page, other_than=second)
     seen = in_view(page)
-    assert 0 < seen[0] < seen[1] < STEPS * 32 * 256
+    assert STEPS < seen[0] < seen[1] < STEPS * 32 * 256
     page.wait_for_url("**view=*")
     page.reload()
     compared = drawn(page)

@@ -149,6 +149,15 @@ def test_a_report_is_written_to_the_url_and_answered_by_its_number(app: AppTest)
     assert not url(app)
 
 
+def test_a_zoom_on_the_axis_of_before_is_no_range_of_the_chosen_one(app: AppTest) -> None:
+    run(app, {"x": ["Tokens"]}, turn=1, x=[199.75, 599.25], axis="step", hidden=["live line"])
+    assert url(app) == {"x": ["Tokens"], "hidden": ["live line"]}
+    run(app, url(app), turn=2, x=[4096, 8192], axis="tokens")
+    assert url(app) == {"x": ["Tokens"], "steps": ["4096-8192"]}
+    run(app, {}, turn=3, x=[10, 20], axis="step")
+    assert url(app)["steps"] == ["10-20"]
+
+
 def test_the_newest_steps_take_the_place_of_a_range_until_the_next_zoom(app: AppTest) -> None:
     run(app, {}, turn=1, x=[10, 20])
     run(app, url(app), turn=2, last="10%")
