@@ -213,14 +213,14 @@ def test_the_time_that_a_fit_has_taken_does_not_go_back_with_it(trainer: Trainer
     timer = Timer(duration={"hours": 24})
     callbacks.append(timer)
     try:
-        timer._offset = 7.0
+        timer._offset = 7
         saving, resumed = Callbacks(trainer, LogOnce()), Callbacks(trainer, LogOnce())
         saved = saving.state_dict()
-        timer._offset = 0.0
+        timer._offset = 0
         saving.load_state_dict(saved)
-        assert timer._offset == 0.0, "it still runs: what it had taken would count twice"
+        assert timer._offset == 0, "it still runs: what it had taken would count twice"
         resumed.load_state_dict(saved)
-        assert timer._offset >= 7.0, "another process begins at that of the checkpoint"
+        assert timer._offset >= 7, "another process begins at that of the checkpoint"
     finally:
         callbacks.pop()
 
