@@ -294,6 +294,7 @@ def test_an_error_of_ours_at_a_step_boundary_leaves_the_training_as_it_is(
     assert (run.unguarded, controller.checkpoints.steps()[-1]) == ("", 16)
 
 
+@pytest.mark.system
 def test_a_callback_that_asks_for_another_loader_leaves_the_training_its_own(tmp_path: Path) -> None:
     """As `len(trainer.get_train_dataloader())`: the samples of a skipped batch stay out of the later epochs."""
     traces = []
