@@ -200,8 +200,8 @@ def save_view(
     before = _parameters(range_name)
     if record is not None and before in record.known:
         _set_parameters(range_name, record.parameters)
-    x, chosen_axis = viewed.get("x"), (url_state.text("x") or XAxis.STEP).lower()
-    is_of_chosen_axis = viewed.get("axis") in (None, chosen_axis)
+    x = viewed.get("x")
+    is_of_chosen_axis = viewed.get("axis") in (None, _chosen_axis())
     if x is not None and is_of_chosen_axis and (record is None or x != record.x):
         set_range((float(x[0]), float(x[1])) if x else None)
     if last:
@@ -213,6 +213,13 @@ def save_view(
     after = _parameters(range_name)
     known = (*(record.known if record is not None else ()), before, after)
     _records()[key] = ViewRecord(x, after, known[-MAX_KNOWN:])
+
+
+def _chosen_axis() -> str:
+    """Return the axis that the control shows; where it is not shown, that of the URL."""
+    text = (url_state.text("x") or "").lower()
+    axis: str = st.session_state.get("x") or (text if text in set(XAxis) else XAxis.STEP)
+    return axis
 
 
 def forget_view(key: str) -> None:

@@ -15,6 +15,9 @@ from lossguard.vocabulary.metrics import BY_NAME
 AS_LOGGED = "logged/"
 """Before a name of the source that would be mistaken for a metric which another of its names has."""
 
+SYSTEM_METRICS = "system/"
+"""Prefix of what MLflow's client measures of the machine. Its steps count samples, not optimizer steps."""
+
 _TRAIN = "(?:train|training|trainer)"
 _CROSS_ENTROPY = "(?:ce|xent|nll|cross_?entropy|crossentropyloss)"
 _HELD_OUT = "(?:eval|evaluation|val|valid|validation|dev|held_out|heldout)"

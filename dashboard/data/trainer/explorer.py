@@ -44,7 +44,7 @@ def ask(prompt: str) -> list[ExplorerAnswer]:
 
 @st.cache_resource(ttl=CACHE_SECONDS, show_spinner=False, max_entries=64)
 def _ask(address: str, prompt: str) -> list[ExplorerAnswer]:
-    """What is raised is not cached."""
+    """Ask, unless the answer is kept; an error is not."""
     try:
         request = urllib.request.Request(f"{address}/next-token", json.dumps({"prompt": prompt}).encode())
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lossguard.sources.files import sqlite_store
 from lossguard.sources.files.source_files import files_below, lies_in, lines_of, read_beginning
+from lossguard.sources.names import SYSTEM_METRICS
 from lossguard.sources.rows import Row, StoredScalar, joined
 from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.vocabulary.source_facts import SourceFacts, facts_of
@@ -29,8 +30,6 @@ def runs_in(path: Path) -> Iterator[SourceRun]:
 STATES = {"FINISHED": RunState.FINISHED, "FAILED": RunState.FAILED}
 """Any other run was stopped, or still runs."""
 OWN_TAGS = "mlflow."
-SYSTEM_METRICS = "system/"
-"""Prefix of the names under which MLflow logs the hardware, numbered by its own samples."""
 
 
 def _on_one_axis(scalars: Iterable[StoredScalar]) -> Iterator[StoredScalar]:

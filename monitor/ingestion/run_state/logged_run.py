@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-from lossguard.sources.names import NameMap
+from lossguard.sources.names import SYSTEM_METRICS, NameMap
 from lossguard.sources.recognition import Recognition
 from lossguard.vocabulary.protocol import encode_number
 from lossguard.vocabulary.source_facts import SourceFacts
@@ -15,8 +15,6 @@ from monitor.ingestion.open_rows import OpenRow, OpenRows, Scalar
 
 MAX_SEGMENTS = 16
 """Segments whose beginnings are kept, for scalars that come late."""
-SYSTEM_METRICS = "system/"
-"""Prefix of what MLflow's client measures of the machine. Its steps count samples, not optimizer steps."""
 
 
 class LoggedMetric(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the pages read around an incident."""
+"""The steps and batches that the pages read around an incident."""
 
 import math
 

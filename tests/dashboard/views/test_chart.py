@@ -156,6 +156,8 @@ def test_a_zoom_on_the_axis_of_before_is_no_range_of_the_chosen_one(app: AppTest
     assert url(app) == {"x": ["Tokens"], "steps": ["4096-8192"]}
     run(app, {}, turn=3, x=[10, 20], axis="step")
     assert url(app)["steps"] == ["10-20"]
+    run(app, {"x": ["none"]}, turn=4, x=[10, 30], axis="step")  # the page shows steps then
+    assert url(app)["steps"] == ["10-30"]
 
 
 def test_the_newest_steps_take_the_place_of_a_range_until_the_next_zoom(app: AppTest) -> None:

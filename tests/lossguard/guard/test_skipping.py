@@ -200,7 +200,7 @@ def test_the_optimizer_within_a_wrapper_takes_the_verdict(enabled: bool) -> None
 
 @pytest.mark.parametrize("unscaled", [False, True])
 def test_the_scaler_within_a_wrapper_goes_on_where_the_step_is_not_called(unscaled: bool) -> None:
-    """As accelerate's wrapper in float16; clipping has unscaled the gradients before."""
+    """The wrapper is like that of accelerate in float16, where clipping has unscaled the gradients before."""
 
     class Wrapper:
         def __init__(self, optimizer: Optimizer) -> None:

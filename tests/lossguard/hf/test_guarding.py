@@ -296,7 +296,7 @@ def test_an_error_of_ours_at_a_step_boundary_leaves_the_training_as_it_is(
 
 @pytest.mark.system
 def test_a_callback_that_asks_for_another_loader_leaves_the_training_its_own(tmp_path: Path) -> None:
-    """As `len(trainer.get_train_dataloader())`: the samples of a skipped batch stay out of the later epochs."""
+    """The samples of a skipped batch stay out of the later epochs, also after `trainer.get_train_dataloader()`."""
     traces = []
     for name in ("alone", "asks"):
         orders = {13: rollback(rewind_to=6, skip_from=8, skip_to=11)}
