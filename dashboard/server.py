@@ -87,4 +87,5 @@ def _serve_values(request: Request) -> Response:
 
 
 streamlit_internals.keep_unsent_messages()
+streamlit_internals.keep_written_urls()
 app = create_app()

@@ -7,6 +7,7 @@ imported where it is used, because `dashboard report` reads a login file and ser
 import json
 from collections.abc import Mapping
 from typing import Any, cast
+from urllib.parse import parse_qs, urlencode
 
 
 def keep_unsent_messages() -> None:
@@ -30,12 +31,35 @@ def keep_unsent_messages() -> None:
     ForwardMsgQueue.clear = clear_before_a_whole_run  # type: ignore[assignment]
 
 
-def is_history_navigation() -> bool:
-    """Return True in a rerun that the browser's buttons for back and forward have caused."""
-    from streamlit.runtime.scriptrunner import get_script_run_ctx
+def keep_written_urls() -> None:
+    """Have a rerun of a fragment begin with the URL as the server has written it.
 
-    context = get_script_run_ctx()
-    return context is not None and bool(context.is_history_navigation)
+    Every message has the URL that the browser shows. One that was sent before the browser got the newest one would undo
+    what a viewer has just chosen. What reruns a fragment, a timer or a control, changes no URL, except of bound
+    widgets: their parameters are those of the message. A link and the browser's back button rerun the whole page.
+    """
+    from streamlit.runtime.scriptrunner_utils.script_run_context import ScriptRunContext
+    from streamlit.runtime.state.query_params import QueryParams
+
+    reset = ScriptRunContext.reset
+
+    def with_written(received: str, written: QueryParams) -> str:
+        theirs = {name: values for name, values in parse_qs(received, True).items() if written.is_bound(name)}
+        return urlencode(theirs | {name: written.get_all(name) for name in written if not written.is_bound(name)}, True)
+
+    def reset_with_written_url(
+        context: ScriptRunContext,
+        query_string: str = "",
+        page_script_hash: str = "",
+        fragment_ids_this_run: list[str] | None = None,
+        **others: Any,
+    ) -> None:
+        if fragment_ids_this_run is not None and page_script_hash == context.page_script_hash:
+            with context.session_state.query_params() as written:
+                query_string = with_written(query_string, written)
+        reset(context, query_string, page_script_hash, fragment_ids_this_run, **others)
+
+    ScriptRunContext.reset = reset_with_written_url  # type: ignore[assignment, method-assign]
 
 
 def num_uploaded_bytes() -> int:

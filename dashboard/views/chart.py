@@ -3,10 +3,8 @@
 The controls write ?curves=..&x=..&smooth=..&log=..&linear=..&fit-all=.., the chart its range in view or ?last=STEPS,
 and ?hidden=ENTRY&collapsed=METRIC&y=METRIC:LOW..HIGH.
 
-The chart reports all of it at once (figures/chart_view.js). A message of the browser may have a URL that is older than
-the last report: while the server answers a zoom, the next automatic refresh is already on its way with the URL from
-before it. `view_in_url` knows such a URL from before, and restores the newer one. A URL that it has not seen, and the
-one of the browser's back button, is what the viewer wants to see.
+The chart reports all of it at once (figures/chart_view.js). A URL that is not the one of its last report is a link, or
+that of the browser's back button: what the viewer wants to see.
 """
 
 import re
@@ -16,7 +14,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import formatting, streamlit_internals, url_state
+from dashboard import formatting, url_state
 from dashboard.axes import AxisChoices, AxisScale, XAxis
 from dashboard.figures import component
 from lossguard.vocabulary.metrics import short_name
@@ -148,7 +146,6 @@ def set_widget(key: str, value: object) -> None:
 HIDDEN, COLLAPSED, ZOOMED, LAST = "hidden", "collapsed", "y", "last"
 RECORDS = "chart_views"
 """Key in the session: the record of each chart, by the chart's key."""
-MAX_KNOWN = 64
 
 Parameters = tuple[tuple[str, ...], ...]
 """The values of the chart's parameters in the URL."""
@@ -161,23 +158,14 @@ class ViewRecord:
     x: list[float] | None
     """The range of the report, in units of the x axis; [] for all of it, None where the viewer has not zoomed."""
     parameters: Parameters
-    known: tuple[Parameters, ...]
-    """Earlier ones, and these."""
 
 
 def view_in_url(key: str, range_name: str) -> dict[str, Any]:
-    """Return the URL's state of a chart, as component.js takes it; `range_name` is the parameter of the range in view.
-
-    Call it before the URL is read: it restores what an older URL does not have.
-    """
+    """Return the URL's state of a chart for component.js; `range_name` is the parameter of the range in view."""
     viewed, record = component.viewed(key), _records().get(key)
-    if record is not None:
-        is_older = _parameters(range_name) in record.known and not streamlit_internals.is_history_navigation()
-        if viewed and is_older:
-            _set_parameters(range_name, record.parameters)
-        else:
-            forget_view(key)
-            record = None
+    if record is not None and not (viewed and _parameters(range_name) == record.parameters):
+        forget_view(key)
+        record = None
     _warn_of_invalid(range_name)
     return {
         "answers": viewed.get("turn", 0),
@@ -197,9 +185,6 @@ def save_view(
     `last`: the newest part of the run that stays in view from now on, in place of a range.
     """
     viewed, record = component.viewed(key), _records().get(key)
-    before = _parameters(range_name)
-    if record is not None and before in record.known:
-        _set_parameters(range_name, record.parameters)
     x = viewed.get("x")
     is_of_chosen_axis = viewed.get("axis") in (None, _chosen_axis())
     if x is not None and is_of_chosen_axis and (record is None or x != record.x):
@@ -210,9 +195,7 @@ def save_view(
     url_state.set_texts(HIDDEN, viewed.get("hidden", []))
     url_state.set_texts(COLLAPSED, viewed.get("collapsed", []))
     url_state.set_ranges(ZOOMED, viewed.get("y", {}))
-    after = _parameters(range_name)
-    known = (*(record.known if record is not None else ()), before, after)
-    _records()[key] = ViewRecord(x, after, known[-MAX_KNOWN:])
+    _records()[key] = ViewRecord(x, _parameters(range_name))
 
 
 def _chosen_axis() -> str:
@@ -243,9 +226,3 @@ def _warn_of_invalid(range_name: str) -> None:
 
 def _parameters(range_name: str) -> Parameters:
     return tuple(tuple(url_state.texts(name)) for name in (range_name, HIDDEN, COLLAPSED, ZOOMED, LAST))
-
-
-def _set_parameters(range_name: str, parameters: Parameters) -> None:
-    for name, texts in zip((range_name, HIDDEN, COLLAPSED, ZOOMED, LAST), parameters, strict=True):
-        if tuple(url_state.texts(name)) != texts:
-            url_state.set_texts(name, texts)

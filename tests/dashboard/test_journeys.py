@@ -462,6 +462,43 @@ def test_a_refresh_that_crosses_a_zoom_does_not_undo_it(page: Page, site: str, i
 
 
 @pytest.mark.system
+def test_a_refresh_that_crosses_the_choice_of_an_axis_does_not_undo_it(page: Page, site: str) -> None:
+    chosen: list[bytes] = []
+
+    def forward(route: WebSocketRoute) -> None:
+        server = route.connect_to_server()
+
+        def to_server(message: str | bytes) -> None:
+            if isinstance(message, bytes) and b"Tokens" in message and not chosen:
+                chosen.append(message)
+            server.send(message)
+
+        def to_page(message: str | bytes) -> None:
+            if len(chosen) == 1:  # the server answers the choice: a refresh with the address from before it comes in
+                chosen.append(chosen[0])
+                server.send(chosen[0])
+            route.send(message)
+
+        route.on_message(to_server)
+        server.on_message(to_page)
+
+    page.route_web_socket("**/_stcore/stream", forward)
+    page.goto(f"{site}/compare?runs=one,two")
+    drawn(page)
+    wait_for_refreshes(page)
+    page.evaluate(f"""() => {{
+        const host = document.querySelector('{FIGURE}');
+        window.drawnAxes = [];
+        host.on('plotly_afterplot', () => drawnAxes.push(host._fullLayout.xaxis.title.text));
+    }}""")
+    click_on(page.locator(".st-key-x").get_by_text("Tokens"))
+    page.wait_for_url("**x=Tokens**")
+    wait_for_refreshes(page)
+    assert len(chosen) == 2
+    assert set(page.evaluate("drawnAxes")) == {"Tokens"}
+
+
+@pytest.mark.system
 def test_a_figure_that_arrives_after_a_newer_one_changes_nothing(page: Page, site: str) -> None:
     page.goto(f"{site}/run?run=one")
     whole = drawn(page)

@@ -1,10 +1,15 @@
-"""Messages that Streamlit would drop."""
+"""Messages and choices that Streamlit would drop."""
 
 import pytest
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime.forward_msg_queue import ForwardMsgQueue
+from streamlit.runtime.fragment import MemoryFragmentStorage
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.pages_manager import PagesManager
+from streamlit.runtime.scriptrunner_utils.script_run_context import ScriptRunContext
+from streamlit.runtime.state import SafeSessionState, SessionState
 
-from dashboard.streamlit_internals import keep_unsent_messages
+from dashboard.streamlit_internals import keep_unsent_messages, keep_written_urls
 
 
 def drawn(path: list[int], fragment: str, text: str = "") -> ForwardMsg:
@@ -51,3 +56,44 @@ def test_a_run_of_the_whole_page_drops_what_an_earlier_one_has_not_sent(queue: F
     queue.enqueue(finished())
     queue.clear(retain_lifecycle_msgs=True)
     assert [message.WhichOneof("type") for message in queue.flush()] == ["script_finished"]
+
+
+@pytest.fixture
+def context(monkeypatch: pytest.MonkeyPatch) -> ScriptRunContext:
+    """The context of a session that shows the page `page`."""
+    monkeypatch.setattr(ScriptRunContext, "reset", ScriptRunContext.reset)  # so that it is as it was after the test
+    keep_written_urls()
+    context = ScriptRunContext(
+        session_id="viewer",
+        _enqueue=lambda message: None,
+        query_string="",
+        session_state=SafeSessionState(SessionState(), lambda: None),
+        uploaded_file_mgr=MemoryUploadedFileManager("/files"),
+        main_script_path="app.py",
+        user_info={},
+        fragment_storage=MemoryFragmentStorage(),
+        pages_manager=PagesManager("app.py"),
+    )
+    context.reset("", "page")
+    return context
+
+
+def url_after_reset(context: ScriptRunContext, query: str, fragments: list[str] | None = None) -> dict[str, list[str]]:
+    context.reset(query, "page", fragments)
+    with context.session_state.query_params() as query_params:
+        return {name: query_params.get_all(name) for name in query_params}
+
+
+def test_a_refresh_with_the_address_from_before_a_choice_keeps_the_choice_and_takes_what_a_bound_widget_says(
+    context: ScriptRunContext,
+) -> None:
+    context.reset("run=one&approve=3&find=loss", "page")
+    with context.session_state.query_params() as query_params:
+        query_params.bind_widget("find", "widget", "string_value", "page")
+        query_params["x"] = ["Tokens"]
+        query_params["curves"] = [""]
+        del query_params["approve"]
+    chosen = {"run": ["one"], "find": ["grad"], "x": ["Tokens"], "curves": [""]}
+    for _ in range(2):
+        assert url_after_reset(context, "run=one&approve=3&find=grad", ["part"]) == chosen
+    assert url_after_reset(context, "run=two") == {"run": ["two"]}, "a link reruns the whole page"

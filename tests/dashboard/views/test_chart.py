@@ -164,20 +164,8 @@ def test_the_newest_steps_take_the_place_of_a_range_until_the_next_zoom(app: App
     run(app, {}, turn=1, x=[10, 20])
     run(app, url(app), turn=2, last="10%")
     assert url(app) == {"last": ["10%"]}
-    run(app, {"steps": "10-20"})
-    assert url(app) == {"last": ["10%"]}, "a message that was on its way does not undo it"
     run(app, url(app), turn=3, x=[10, 20])
     assert url(app) == {"steps": ["10-20"]}
-
-
-def test_a_url_from_before_the_last_reports_is_replaced_by_the_newest_one(app: AppTest) -> None:
-    run(app, {}, turn=1, x=[10, 20])
-    run(app, {}, turn=2, x=[12, 18])
-    for late in ({}, {"steps": "10-20"}):
-        assert run(app, late)["answers"] == 2
-        assert url(app) == {"steps": ["12-18"]}
-    run(app, {}, turn=3, x=[12, 18], hidden=["live line"])
-    assert url(app) == {"steps": ["12-18"], "hidden": ["live line"]}
 
 
 def test_a_url_that_no_report_made_is_a_link_and_decides(app: AppTest) -> None:
