@@ -258,14 +258,15 @@ class SpooledRun(Run):
     @never_raises
     def set_restorable(self, steps: Sequence[int], tiers: Sequence[RestorableTier] = ()) -> None:
         restorable = (list(steps), list(tiers))
-        if restorable != self._restorable:
-            self._restorable = restorable
-            self._put_in_segment(self._restorable_record())
+        with self._writer.lock:  # an answer of another thread must not bring the older list after the newer one
+            if restorable != self._restorable:
+                self._restorable = restorable
+                self._put_in_segment(self._restorable_record())
 
     @never_raises
     def answer_question(self, answer: Answer) -> None:
-        # In a line of a kind that every release delivers.
-        self._put_in_segment(self._restorable_record() | {"preflight": answer.to_wire()})
+        with self._writer.lock:  # in a line of a kind that every release delivers
+            self._put_in_segment(self._restorable_record() | {"preflight": answer.to_wire()})
 
     def _restorable_record(self) -> Record:
         steps, tiers = self._restorable or ([], [])
