@@ -3,6 +3,7 @@
 // page that Back returns to is scrolled to where it was.
 
 const LINK = 'a[data-testid="stPageLink-NavLink"]';
+const APP = '[data-testid="stApp"]';
 const MAIN = '[data-testid="stMain"]';
 const MAX_WAIT_MS = 10_000; // for a page that is drawn
 
@@ -38,6 +39,7 @@ addEventListener("click", (event) => {
   const main = document.querySelector(MAIN);
   if (!link || !main) return;
   const path = new URL(link.href).pathname;
+  if (document.querySelector(APP)?.dataset.testConnectionState !== "CONNECTED") return; // it opens nothing
   opening = path === location.pathname ? undefined : path;
   sessionStorage.setItem("lossguard-places", JSON.stringify({ ...places(), [location.href]: main.scrollTop }));
 }, true);

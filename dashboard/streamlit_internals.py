@@ -39,13 +39,18 @@ def keep_written_urls() -> None:
     widgets: their parameters are those of the message. A link and the browser's back button rerun the whole page.
     """
     from streamlit.runtime.scriptrunner_utils.script_run_context import ScriptRunContext
-    from streamlit.runtime.state.query_params import QueryParams
+    from streamlit.runtime.state.query_params import EMBED_QUERY_PARAMS_KEYS, QueryParams
 
     reset = ScriptRunContext.reset
 
     def with_written(received: str, written: QueryParams) -> str:
-        theirs = {name: values for name, values in parse_qs(received, True).items() if written.is_bound(name)}
-        return urlencode(theirs | {name: written.get_all(name) for name in written if not written.is_bound(name)}, True)
+        of_page = {name: written.get_all(name) for name in written if not written.is_bound(name)}
+        of_browser = {
+            name: values
+            for name, values in parse_qs(received, True).items()
+            if written.is_bound(name) or name.lower() in EMBED_QUERY_PARAMS_KEYS  # which `written` does not list
+        }
+        return urlencode(of_browser | of_page, True)
 
     def reset_with_written_url(
         context: ScriptRunContext,

@@ -28,6 +28,13 @@ def set_run(run_id: str) -> None:
     st.query_params["run"] = run_id
 
 
+def change_run(run_id: str) -> None:
+    """Name another run, without what the URL says about the steps, values and incidents of the present one."""
+    for name in ("steps", "last", "y", "incident"):
+        st.query_params.pop(name, None)
+    set_run(run_id)
+
+
 def steps() -> tuple[int, int] | None:
     """First and last step in view; None for the whole run, or if the URL holds no valid range."""
     return range_in(st.query_params.get("steps", ""), STEP_DIGITS)

@@ -75,9 +75,20 @@ def standing(facts: RunFacts, incident: Incident) -> str:
     return incident_standing(incident.state, incident.outcome, incident.details, is_held=is_held)
 
 
-def released_meanwhile(facts: RunFacts | None) -> str | None:
-    """Return a sentence that the run is no longer on hold; None while it is."""
-    return None if facts is not None and is_held(facts) else NO_LONGER_HELD
+def released_meanwhile(facts: RunFacts | None, number: int) -> str | None:
+    """Return a sentence that the run is no longer held by intervention `number`; None while it is."""
+    held = None if facts is None else hold(facts)
+    if held is None:
+        return NO_LONGER_HELD
+    return None if held.number == number else f"This hold is over. Intervention {held.number} holds the run now."
+
+
+def ended_meanwhile(facts: RunFacts | None, number: int) -> str | None:
+    """Return a sentence that incident `number` is no longer open; None while it is."""
+    is_open = facts is not None and any(
+        each.number == number and each.state == IncidentState.OPEN for each in facts.incidents
+    )
+    return None if is_open else f"Incident {number} is not open any more. Nothing was changed here."
 
 
 def unresolved(facts: RunFacts) -> list[Incident]:

@@ -87,15 +87,15 @@ def _decided(facts: RunFacts, each: Intervention) -> operate.Obsolete:
     return lambda: pending.decided_meanwhile(cached.facts(run_id), number)
 
 
-def release_button(facts: RunFacts, *, primary: bool) -> None:
-    run_id, action, icon = facts.run.id, release(facts), ":material/play_arrow:"
+def release_button(facts: RunFacts, hold: Intervention, *, primary: bool) -> None:
+    run_id, number, action, icon = facts.run.id, hold.number, release(facts), ":material/play_arrow:"
     operate.button(
         "Release",
         action,
         key="release",
         icon=icon,
         primary=primary,
-        obsolete=lambda: pending.released_meanwhile(cached.facts(run_id)),
+        obsolete=lambda: pending.released_meanwhile(cached.facts(run_id), number),
     )
 
 

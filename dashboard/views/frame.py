@@ -6,8 +6,9 @@ Without a login the viewer is nobody in particular; with one, a page is shown to
 import os
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
+from typing import ParamSpec
 
 import streamlit as st
 
@@ -22,6 +23,8 @@ from dashboard.views import run_picker
 from db.runs.filters import RunFilter
 from lossguard.vocabulary.run_search import RunOrder
 from lossguard.vocabulary.states import RunState
+
+P = ParamSpec("P")
 
 
 @cache
@@ -79,8 +82,9 @@ TAB_SHOWN = "tab_shown"
 
 
 def open_page(page: str) -> None:
-    """A page begins: its name until it says more."""
+    """A page begins, without a dialog: its name until it says more."""
     st.session_state[TAB_PAGE] = page
+    st.session_state.pop(DIALOG_OPEN, None)
     _send_tab(f"{page} - {APP}", ICON)
 
 
@@ -97,6 +101,28 @@ def show_tab(facts: RunFacts | None = None, *, waiting: int = 0) -> None:
 def _send_tab(title: str, icon: str) -> None:
     st.set_page_config(page_title=title, page_icon=icon)
     st.session_state[TAB_SHOWN] = (title, icon)
+
+
+DIALOG_OPEN = "dialog_open"
+"""Key in the session: True while a dialog is open."""
+
+
+def dialog(title: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Make a function a dialog, as `st.dialog` does; when it is closed, the whole page is run again.
+
+    Only then Streamlit forgets what was typed, which must not be in the next one, about another run; and nothing looks
+    after the closed one any more.
+    """
+
+    def decorate(contents: Callable[P, None]) -> Callable[P, None]:
+        @wraps(contents)
+        def show(*args: P.args, **kwargs: P.kwargs) -> None:
+            st.session_state[DIALOG_OPEN] = True
+            contents(*args, **kwargs)
+
+        return st.dialog(title, on_dismiss=st.rerun)(show)
+
+    return decorate
 
 
 METRIC_WIDTH_PIXELS = 165  # two metrics fit side by side on a phone
@@ -164,8 +190,8 @@ def show_run(page: Callable[[RunFacts], None], *, lower_part: Callable[[RunFacts
         if facts is None:
             _show_missing(run_id)
             return
-        if (facts.run.state == RunState.RUNNING) != running:
-            st.rerun()  # the refresh rate changes
+        if (facts.run.state == RunState.RUNNING) != running and DIALOG_OPEN not in st.session_state:
+            st.rerun()  # the refresh rate changes; a dialog would be closed
         show_tab(facts, waiting=pending.count(facts))
         page(facts)
 
@@ -211,9 +237,10 @@ def other_runs() -> None:
     """A button that opens a box with other runs; the page then shows the chosen one."""
 
     def go() -> None:
-        if (chosen := st.session_state.get(OTHER_RUN)) is not None:
-            url_state.set_run(chosen)
-        st.session_state[OTHER_RUN] = None
+        chosen, st.session_state[OTHER_RUN] = st.session_state.get(OTHER_RUN), None
+        if chosen is not None:
+            url_state.change_run(chosen)
+            st.rerun()  # also of the lower part
 
     with st.popover("Other runs", icon=":material/swap_horiz:", key="other-runs", on_change="rerun") as other:
         if other.open:

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import streamlit as st
 
 from dashboard import formatting
-from dashboard.data import incident_window
+from dashboard.data import cached, incident_window
 from dashboard.data.facts import RunFacts
 from dashboard.operator_actions import OperatorAction
-from dashboard.views import operate
+from dashboard.views import frame, operate
 from db.models import Incident
 from db.run_states import is_silent
 from lossguard.vocabulary import wording
@@ -36,6 +36,7 @@ def button(facts: RunFacts, incident: Incident | None, *, primary: bool = False)
     kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
     icon, available = ":material/undo:", operate.availability()
     if st.button("Roll back manually", key="manual-rollback", icon=icon, type=kind, **available):
+        st.session_state.pop(operate.FAILURE, None)
         dialog(facts, incident)
 
 
@@ -58,7 +59,7 @@ def default_skip(facts: RunFacts, incident: Incident | None, target: int) -> int
     return min(max(run_policy.policy_of(facts.run.policy).skip_min, needed), MAX_SKIPPED_BATCHES)
 
 
-@st.dialog("Roll back manually?")
+@frame.dialog("Roll back manually?")
 def dialog(facts: RunFacts, incident: Incident | None) -> None:
     if is_silent(facts.run, time.time()):
         st.warning(
@@ -78,8 +79,14 @@ def dialog(facts: RunFacts, incident: Incident | None) -> None:
     if skip is not None:
         skip = int(st.number_input("Batches to skip", 0, MAX_SKIPPED_BATCHES, skip, key="skip-batches"))
     lr_scale, remedies = _changes(facts)
-    action = rollback(facts, int(target), skip, lr_scale=lr_scale, remedies=remedies)
-    operate.confirmation_form(action, fields=operate.reason)
+
+    def form() -> None:
+        now = cached.facts(facts.run.id) or facts
+        ended = None if now.run.state == RunState.RUNNING else "The run is not running any more. Nothing was changed."
+        action = rollback(now, int(target), skip, lr_scale=lr_scale, remedies=remedies)
+        operate.form_until(lambda: ended, action, fields=operate.reason)
+
+    frame.show_live(form, refresh_seconds=operate.DIALOG_REFRESH_SECONDS)  # the run goes on, and discards more
 
 
 def _changes(facts: RunFacts) -> tuple[float | None, list[str]]:

@@ -66,7 +66,7 @@ def confirm(action: OperatorAction, obsolete: Obsolete | None = None) -> None:
     _dialog(action, obsolete)
 
 
-@st.dialog("Are you sure?", on_dismiss="rerun")  # so that nothing looks after a closed dialog any more
+@frame.dialog("Are you sure?")
 def _dialog(action: OperatorAction, obsolete: Obsolete | None) -> None:
     if obsolete is None:
         confirmation_form(action)
@@ -74,12 +74,12 @@ def _dialog(action: OperatorAction, obsolete: Obsolete | None) -> None:
         show_live(lambda: form_until(obsolete, action), refresh_seconds=DIALOG_REFRESH_SECONDS)
 
 
-def form_until(obsolete: Obsolete, action: OperatorAction) -> None:
+def form_until(obsolete: Obsolete, action: OperatorAction, *, fields: Callable[[], Mapping[str, Any]] = dict) -> None:
     """The form, or why there is nothing to decide any more. A refresh keeps what the last press led to."""
     reason = obsolete()
     if reason is None:
         failure = st.session_state.pop(FAILURE, None)
-        confirmation_form(action)
+        confirmation_form(action, fields=fields)
         if failure is not None and FAILURE not in st.session_state:
             _show_failure(*failure)
         return
@@ -144,6 +144,9 @@ def _perform(action: OperatorAction, requests: Sequence[OperatorAction], token: 
         return
     if token is None and not _may_use_own_token():
         _show_failure("Enter a token with the scope `operate`.", ":material/key:")
+        return
+    if not requests:
+        _show_failure("Nothing was changed: all is already as chosen.", ":material/block:")
         return
     try:
         with st.spinner(f"The collector is asked for {formatting.plural(len(requests), 'change')} ..", show_time=True):

@@ -52,7 +52,7 @@ def show(facts: RunFacts) -> None:
                     if is_proposed(each):
                         decisions.approve_and_reject(facts, each)
                     else:
-                        hold_buttons(facts, _incident(facts, each.incident))
+                        hold_buttons(facts, each)
                     link(facts, each.incident)
             with right:
                 _show_picture(facts, each)
@@ -64,12 +64,12 @@ def show(facts: RunFacts) -> None:
         link(facts, incident.number)
 
 
-def hold_buttons(facts: RunFacts, incident: Incident | None) -> None:
+def hold_buttons(facts: RunFacts, hold: Intervention) -> None:
     """The advised one first: a run whose loss is out of its band is not released."""
-    is_diverged = pending.is_diverged(facts)
+    is_diverged, incident = pending.is_diverged(facts), _incident(facts, hold.incident)
     if is_diverged:
         manual_rollback.button(facts, incident, primary=True)
-    decisions.release_button(facts, primary=not is_diverged)
+    decisions.release_button(facts, hold, primary=not is_diverged)
     if not is_diverged:
         manual_rollback.button(facts, incident)
 

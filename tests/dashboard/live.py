@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from lossguard.vocabulary.protocol import API
+from lossguard.vocabulary.protocol import API, CAN_ROLL_BACK, NO_HEARTBEAT
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import TestClient
@@ -16,11 +16,11 @@ SPIKE = 640
 
 
 def report_a_spike(engine: sa.Engine, *, run_id: str = "asking", mode: str = "approve") -> None:
-    """A run of SPIKE + 30 steps through the collector's own routes."""
+    """A run of SPIKE + 30 steps through the collector's own routes; it counts as silent only after ten minutes."""
     steps = SPIKE + 30
     with TestClient(create_app(Settings(), engine=engine)) as http:
         now = time.time()
-        body = {"id": run_id, "project": "gpt-small", "capabilities": ["rollback"], "started_at": now}
+        body = {"id": run_id, "project": "gpt-small", "capabilities": [CAN_ROLL_BACK, NO_HEARTBEAT], "started_at": now}
         assert http.post(f"{API}/runs", json=body).status_code == 201
         http.put(f"{API}/runs/{run_id}/policy", json={"mode": mode})
         opening = {"key": "a-1", "fork_step": 0, "reason": "start", "order": None, "opened_at": now}

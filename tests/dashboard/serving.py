@@ -72,8 +72,8 @@ def dashboard(database: str, port: int | None = None, **settings: str) -> Iterat
 
 def wait_until_up(url: str, process: subprocess.Popen[Any], seconds: float = 60) -> None:
     http = urllib3.PoolManager(retries=False, timeout=2)
-    eventually(lambda: process.poll() is not None or _answers(http, url), seconds, interval=0.1)
-    if not _answers(http, url):
+    is_over = eventually(lambda: process.poll() is not None or _answers(http, url), seconds, interval=0.1)
+    if not is_over or process.poll() is not None:
         raise RuntimeError(f"nothing answers on {url} (exit code {process.poll()})")
 
 

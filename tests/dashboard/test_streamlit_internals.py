@@ -97,3 +97,5 @@ def test_a_refresh_with_the_address_from_before_a_choice_keeps_the_choice_and_ta
     for _ in range(2):
         assert url_after_reset(context, "run=one&approve=3&find=grad", ["part"]) == chosen
     assert url_after_reset(context, "run=two") == {"run": ["two"]}, "a link reruns the whole page"
+    url_after_reset(context, "run=two&embed=true", ["part"])
+    assert context.query_string == "embed=true&run=two", "of how the page is embedded, only the browser knows"

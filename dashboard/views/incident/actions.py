@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard.data import pending
+from dashboard.data import cached, pending
 from dashboard.data.facts import RunFacts
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import decisions, manual_rollback, operate, waiting
@@ -21,17 +21,20 @@ def show(facts: RunFacts, incident: Incident) -> None:
     with st.container(horizontal=True):
         for each in pending.proposed(facts):
             decisions.approve_and_reject(facts, each)
-        if is_held := pending.is_held(facts):
-            waiting.hold_buttons(facts, incident)
+        if (hold := pending.hold(facts)) is not None:
+            waiting.hold_buttons(facts, hold)
+        run_id, number, icon = facts.run.id, incident.number, ":material/done_all:"
+
+        def ended() -> str | None:
+            return pending.ended_meanwhile(cached.facts(run_id), number)
+
         if is_level_in_question(facts, incident):
-            operate.button(
-                "This is the new normal", accept_level(facts), key="accept-level", icon=":material/done_all:"
-            )
+            action = accept_level(facts)
+            operate.button("This is the new normal", action, key="accept-level", icon=icon, obsolete=ended)
         if is_replay_in_question(incident):
-            operate.button(
-                "This difference is normal", accept_replay(facts), key="accept-replay", icon=":material/done_all:"
-            )
-        if not is_held:
+            action = accept_replay(facts)
+            operate.button("This difference is normal", action, key="accept-replay", icon=icon, obsolete=ended)
+        if hold is None:
             manual_rollback.button(facts, incident)
 
 

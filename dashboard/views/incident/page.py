@@ -85,7 +85,8 @@ def link_button(label: str, number: int, by_number: dict[int, Incident], *, icon
     """A button that goes to another incident."""
     if st.button(label, icon=icon, key=f"go-{label}", disabled=number not in by_number, type="tertiary"):
         url_state.set_number("incident", number)
-        url_state.set_steps(None)  # the steps in view belong to the incident shown so far
+        url_state.set_steps(None)  # what is in view belongs to the incident shown so far
+        url_state.set_ranges(chart.ZOOMED, {})
         st.rerun()
 
 

@@ -8,7 +8,7 @@ import streamlit as st
 from dashboard import formatting
 from dashboard.data.facts import RunFacts
 from dashboard.operator_actions import OperatorAction
-from dashboard.views import operate
+from dashboard.views import frame, operate
 from db.records.step_notes import StepNote
 from lossguard.vocabulary.protocol import MAX_STEP, MAX_STEP_NOTE
 
@@ -22,7 +22,7 @@ def show(facts: RunFacts) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader("Notes", anchor=False, width="content")
         if st.button("Add a note", key="add-note", icon=":material/add_comment:", type="tertiary"):
-            st.dialog("Add a note")(addition)(facts)
+            frame.dialog("Add a note")(addition)(facts)
     if not facts.notes:
         st.caption(NONE)
     for note in _listed(facts.notes[::-1]):
@@ -42,7 +42,7 @@ def _show_note(facts: RunFacts, note: StepNote) -> None:
             st.markdown(f"**Step {formatting.count(note.step)}**", width="content")
             label = f"Delete the note at step {note.step}"  # before the author, whose name can need a line on a phone
             if st.button("", key=f"delete-note-{note.id}", icon=":material/delete:", type="tertiary", help=label):
-                st.dialog("Delete this note?")(deletion)(facts, note)
+                frame.dialog("Delete this note?")(deletion)(facts, note)
             st.caption(f"{formatting.escape_markdown(note.author)} / {written}", width="content")
         st.markdown(_markdown(note.text))
 

@@ -15,7 +15,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.data.store import StoreUnavailable
 from dashboard.operator_actions import OperatorAction
 from dashboard.report import contents, document
-from dashboard.views import operate
+from dashboard.views import frame, operate
 from db.models import Run
 from lossguard.vocabulary.protocol import MAX_SHORT_TEXT, MAX_TEXT
 from lossguard.vocabulary.run_search import tags_of
@@ -38,7 +38,7 @@ def note(facts: RunFacts) -> None:
         st.markdown(formatting.escape_markdown(facts.run.note))
 
 
-@st.dialog("Edit the run")
+@frame.dialog("Edit the run")
 def edit_dialog(run: Run) -> None:
     operate.confirmation_form(
         OperatorAction(

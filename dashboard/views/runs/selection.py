@@ -12,7 +12,7 @@ from dashboard import formatting
 from dashboard.data import run_list
 from dashboard.data.run_list import FoundRuns, ListedRun
 from dashboard.operator_actions import OperatorAction
-from dashboard.views import operate
+from dashboard.views import frame, operate
 from dashboard.views.compare.lines import MAX_LINES
 from dashboard.views.run import record
 from db.runs.filters import RunFilter
@@ -28,7 +28,7 @@ def runs_text(rows: Sequence[ListedRun]) -> str:
     return formatting.plural(len(rows), "run")
 
 
-@st.dialog("Tag the selected runs")
+@frame.dialog("Tag the selected runs")
 def tag(rows: Sequence[ListedRun]) -> None:
     present = sorted({each for row in rows for each in tags_of(row.run.tags, row.run.config)})
 
@@ -41,7 +41,12 @@ def tag(rows: Sequence[ListedRun]) -> None:
     action = OperatorAction(
         "Tag", f"{_names(rows)}\n\nOther tags stay.", f"Tags of {runs_text(rows)} changed.", "/runs", "PATCH"
     )
-    operate.confirmation_form(action, fields=fields, requests=lambda form: tag_requests(rows, form.body))
+    ids = [row.run.id for row in rows]
+
+    def requests(form: OperatorAction) -> list[OperatorAction]:
+        return tag_requests(run_list.listed(run_list.named(ids), ()), form.body)  # as they are tagged by now
+
+    operate.confirmation_form(action, fields=fields, requests=requests)
 
 
 def tag_requests(rows: Sequence[ListedRun], body: Any) -> list[OperatorAction]:
@@ -55,17 +60,17 @@ def tag_requests(rows: Sequence[ListedRun], body: Any) -> list[OperatorAction]:
     return requests
 
 
-@st.dialog("Archive the selected runs")
+@frame.dialog("Archive the selected runs")
 def archive(rows: Sequence[ListedRun]) -> None:
     _confirm(rows, "Archive", "Lists leave out an archived run until it runs again.", "PATCH", {"archived": True})
 
 
-@st.dialog("Restore the selected runs")
+@frame.dialog("Restore the selected runs")
 def restore(rows: Sequence[ListedRun]) -> None:
     _confirm(rows, "Restore", "Lists show them again.", "PATCH", {"archived": False})
 
 
-@st.dialog("Delete the selected runs")
+@frame.dialog("Delete the selected runs")
 def delete(rows: Sequence[ListedRun]) -> None:
     _confirm(rows, "Delete", _what_goes(rows), "DELETE", {}, word=_word_to_delete(rows))
 

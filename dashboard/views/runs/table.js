@@ -139,6 +139,10 @@ class Table {
   select(ids, isSelected) {
     for (const id of ids) this.changes.set(id, isSelected);
     this.mark();
+    this.reportChanges();
+  }
+
+  reportChanges() {
     this.report({ version: this.version, runs: [...this.changes] });
   }
 
@@ -201,7 +205,11 @@ class Table {
     const button = element("button", "", column.label);
     button.dataset.focus = `sort ${place}`;
     button.addEventListener("click", () => {
-      if (orders) return this.reportOrder(orders[orders.indexOf(this.data.order) + 1] ?? "");
+      if (orders) {
+        this.reportOrder(orders[orders.indexOf(this.data.order) + 1] ?? "");
+        if (this.changes.size) this.reportChanges(); // with the order: of two messages that wait, only the newer counts
+        return;
+      }
       this.sort = nextSort(this.sort, place, column.label);
       this.draw();
     });

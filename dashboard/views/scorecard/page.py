@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard import formatting
+from dashboard import formatting, url_state
 from dashboard.data import run_list
 from dashboard.data.scorecards import scored_runs
-from dashboard.views import frame
+from dashboard.views import chart, frame
 from dashboard.views.scorecard import tables
 from dashboard.views.table import show_table
 from monitor.detection.scorecard import wording
@@ -22,6 +22,8 @@ REFRESH_SECONDS = 15.0
 ALL = "all projects"
 DAY_SECONDS = 86_400
 PERIODS = {"at any time": None, "in the last 30 days": 30, "in the last 7 days": 7}
+SITES_RUN = "run-of-sites"
+"""Key of the box with the runs that have sites."""
 RATE_WIDTH_PIXELS = 360
 COLUMN_WIDTH_PIXELS = 230
 EXPLANATION = (
@@ -103,9 +105,12 @@ def show_sites(scored: Sequence[ScoredRun]) -> None:
     """The sites of one run."""
     by_id = {run.id: run for run in scored}
     st.subheader("Sites of a run", anchor=False)
-    chosen = st.selectbox("Run", list(by_id), key="run", bind="query-params", width=400)
-    if chosen is None:
-        return
+    # Not bound to the URL: Streamlit takes the parameter of a bound box out of links to other pages.
+    named = url_state.run()
+    chart.set_widget(SITES_RUN, named if named in by_id else next(iter(by_id)))
+    chosen = st.selectbox(
+        "Run", list(by_id), key=SITES_RUN, width=400, on_change=lambda: url_state.set_run(st.session_state[SITES_RUN])
+    )
     run = by_id[chosen]
     st.page_link("views/run/page.py", label="To the run", icon=":material/show_chart:", query_params={"run": run.id})
     show_table(tables.sites(run), key="sites", numbers=tables.NUMBERS)

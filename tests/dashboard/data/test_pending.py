@@ -32,6 +32,11 @@ def test_what_waits_is_offered_until_somebody_has_decided_it_or_its_run_is_gone(
     assert pending.decided_meanwhile(facts_with(), 1) is None
     assert why in (pending.decided_meanwhile(facts_with(state=state), 1) or "")
     assert "no longer in the store" in (pending.decided_meanwhile(None, 1) or "")
-    assert pending.released_meanwhile(facts_with(kind="hold", state="applied")) is None
+    held = facts_with(kind="hold", state="applied")
+    assert pending.released_meanwhile(held, 1) is None
+    assert pending.released_meanwhile(held, 0) == "This hold is over. Intervention 1 holds the run now."
     for released in (facts_with(kind="hold", state="released"), None):
-        assert pending.released_meanwhile(released) == pending.NO_LONGER_HELD
+        assert pending.released_meanwhile(released, 1) == pending.NO_LONGER_HELD
+    assert pending.ended_meanwhile(held, 2) is None
+    for facts, number in ((held, 4), (None, 2)):
+        assert f"Incident {number} is not open any more" in (pending.ended_meanwhile(facts, number) or "")

@@ -60,6 +60,18 @@ def test_a_page_that_refreshes_itself_shows_nothing_more_once_the_login_has_expi
     assert shown == ["runs"]
 
 
+@pytest.mark.usefixtures("spiky")
+def test_another_run_is_shown_without_the_steps_values_and_incident_of_the_one_before(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    seed(store, run_id="two", now=time.time())
+    app = open_page("run", run="spiky-1", steps="400-430", y="loss:1..2", incident="1", smooth="30 steps")
+    app.session_state["other-runs"] = True  # as when the popover is open
+    app.run().selectbox(key="other-run").set_value("two").run()
+    assert not app.exception
+    assert {name: app.query_params[name] for name in app.query_params} == {"run": "two", "smooth": "30 steps"}
+
+
 @pytest.mark.parametrize("page", ["run", "lab"])
 @pytest.mark.usefixtures("spiky")
 def test_an_unknown_run_in_the_url_is_named_and_never_rendered_as_markup(open_page: OpenPage, page: str) -> None:

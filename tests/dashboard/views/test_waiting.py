@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import collector_watch, incident_window
 from dashboard.data.collector_watch import Outage
+from dashboard.views import operate
 from db import commands
 from db.models import Incident, Intervention, Run
 from db.store.engine import writing
@@ -18,7 +20,7 @@ from lossguard.vocabulary.states import IncidentState, InterventionState, RunSta
 from tests.dashboard.app_content import column, figure, forget, incident_rows, metrics, names, verdict
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import SPIKE, report_a_spike
-from tests.dashboard.seed import stored
+from tests.dashboard.seed import save_incident, stored
 
 pytestmark = pytest.mark.usefixtures("store")
 SKIPPED = "batches skipped by a rollback"
@@ -83,7 +85,7 @@ def test_a_hold_says_on_what_grounds_and_what_a_person_can_do(open_page: OpenPag
     hold(asking)
     app = open_page("run", run="asking")
     shown = text(app)
-    assert verdict(app) == "HELD for 5.0 min: waits for you"
+    assert re.fullmatch(r"HELD for 5\.\d min: waits for you", verdict(app))
     assert "Time left" not in metrics(app)
     assert incident_rows(app)[0]["outcome"] == "held"
     assert "on hold until an operator decides. It has waited for 5 min" in shown
@@ -101,6 +103,39 @@ def test_a_hold_says_on_what_grounds_and_what_a_person_can_do(open_page: OpenPag
     app = open_page("run", run="asking")
     assert primary(app) == ["Release"]
     assert SKIPPED not in names(figure(app))
+
+
+def test_on_the_page_of_another_incident_a_held_run_is_rolled_back_for_the_incident_of_its_hold(
+    open_page: OpenPage, asking: sa.Engine
+) -> None:
+    hold(asking)
+    with writing(asking) as session:
+        early: dict[str, Any] = {"onset_step": 200, "detected_step": 207, "state": IncidentState.CLOSED}
+        save_incident(session, stored(session, "asking"), 2, now=time.time(), **early)
+    app = open_page("incident", run="asking", incident="2").button(key="manual-rollback").click().run()
+    assert (app.selectbox(key="rewind-step").value, app.number_input(key="skip-batches").value) == (500, 200)
+
+
+def test_a_dialog_that_was_opened_for_one_incident_or_hold_says_that_it_is_over(
+    open_page: OpenPage, asking: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Callable[[], str | None]] = []
+    monkeypatch.setattr(operate, "confirm", lambda action, obsolete: opened.append(obsolete))
+    open_page("incident", run="asking").button(key="accept-level").click().run()
+    hold(asking)
+    forget()
+    open_page("run", run="asking").button(key="release").click().run()
+    assert [each() for each in opened] == [None, None]
+    with writing(asking) as session:
+        session.execute(sa.update(Incident).values(state=IncidentState.CLOSED))
+        session.execute(sa.update(Intervention).values(state=InterventionState.RELEASED))
+        run, held = stored(session, "asking"), {"kind": "hold", "state": "applied", "attempt": 1, "incident": 1}
+        commands.save_intervention(session, run=run, number=3, now=time.time(), details={}, **held)
+    forget()
+    assert [each() for each in opened] == [
+        "Incident 1 is not open any more. Nothing was changed here.",
+        "This hold is over. Intervention 3 holds the run now.",
+    ]
 
 
 def test_the_picture_of_a_rollback_with_a_remedy_says_what_that_costs(open_page: OpenPage, asking: sa.Engine) -> None:

@@ -12,10 +12,10 @@ from dashboard.views.runs import selection
 from db import queries
 from db.records import access
 from db.runs.filters import RunFilter
-from db.store.engine import reading
+from db.store.engine import reading, writing
 from lossguard.vocabulary.run_search import RunOrder
 from lossguard.vocabulary.states import RunState
-from tests.dashboard.seed import SEGMENT_END, STEPS, seed
+from tests.dashboard.seed import SEGMENT_END, STEPS, seed, stored
 from tests.dashboard.serving import serving
 from tests.dashboard.views.runs.listed import NOW, listed
 
@@ -82,6 +82,20 @@ def test_deleting_says_what_goes_and_asks_for_the_name(collector: sa.Engine) -> 
 def test_a_name_that_nobody_can_type_is_replaced_by_the_id(name: str, word: str) -> None:
     app = dialog("delete", [listed("x", id="id-x") if name == "x" else listed(name, id="id-x")])
     assert app.text_input(key="confirm-word").label == f'To confirm, type "{word.replace("-", chr(92) + "-")}"'
+
+
+def test_tags_that_somebody_gave_meanwhile_stay_and_without_any_chosen_nothing_is_called_changed(
+    collector: sa.Engine,
+) -> None:
+    rows = both()[:1]
+    with writing(collector) as session:
+        stored(session, "done").tags = ["by another"]
+    app = dialog("tag", rows)
+    assert confirm(app, "tag").error[0].value == "Nothing was changed: all is already as chosen."
+    app.multiselect(key="tag-add").set_value(["mine"])
+    assert not confirm(app, "tag").error
+    with reading(collector) as session:
+        assert stored(session, "done").tags == ["by another", "mine"]
 
 
 def test_tags_are_added_and_removed_and_runs_that_have_them_so_already_are_left_alone() -> None:
