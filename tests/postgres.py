@@ -24,7 +24,7 @@ class Server:
         self.as_postgres = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         if self.as_postgres:
             shutil.chown(folder, "postgres")
-        self.options = f"-c listen_addresses='' -c unix_socket_directories={folder}"
+        self.options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c autovacuum=off"
         self.options += "" if durable else " -c fsync=off"
         data = f"{folder}/data"
         _run(

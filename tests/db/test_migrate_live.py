@@ -195,7 +195,7 @@ def test_an_index_of_a_big_table_is_created_while_a_transaction_writes_to_it(
         upgrade.start()
         assert eventually(lambda: _waits(store))
         with store.begin() as other:
-            other.exec_driver_sql("SET LOCAL statement_timeout = 1000")
+            other.exec_driver_sql("SET LOCAL statement_timeout = 5000")
             other.exec_driver_sql("INSERT INTO steps VALUES (1, 0, 1001, 0, '')")
     upgrade.join(60)
     with store.connect() as connection:

@@ -80,7 +80,7 @@ def test_a_browser_that_hangs_or_fails_is_reported_in_time_with_one_sentence(
     with pytest.raises(CannotPrint, match=why) as raised:
         print_pdf("<p>", tmp_path / "r.pdf", browser=browser, timeout_seconds=timeout)
     assert "\n" not in str(raised.value)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25
     assert not (tmp_path / "r.pdf").exists()
 
 

@@ -202,7 +202,7 @@ def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_answer_whose_head_never_ends_is_given_up() -> None:
     with (
         never_ending(b"HTTP/1.1 100 Continue\r\n\r\n") as url,
-        Client(url, timeout=0.2) as client,
+        Client(url, timeout=1.0) as client,
         pytest.raises(Unreachable, match="the connection was lost"),
     ):
         client.get("/runs")

@@ -99,18 +99,26 @@ def test_no_text_is_read_for_an_order_that_would_be_refused() -> None:
         assert (answer.texts, seen) == ((), [])
 
 
+def is_idle(guard: Guard) -> bool:
+    """Whether the guard looks at no checkpoint."""
+    return guard.preflight._thread is None or not guard.preflight._thread.is_alive()
+
+
 def test_a_collector_cannot_ask_for_one_batch_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     run = AskedRun(None)
     guard = Guard(run, checkpoints=Memory([]), every=2, decode=noting(seen))
     for step, _ in guard.steps(Indices(), 40):
         if step >= 2:
+            assert eventually(lambda: is_idle(guard))  # else it passes over the question, which the next one replaces
             run.asked = Question(id=f"{step}-1", step=2, skip_from=step, skip_to=step + 100)
             assert eventually(lambda: len(run.answers) >= step - 2)  # noqa: B023 - it is called at once
     assert eventually(lambda: len(run.answers) >= 37)
     assert len(seen) == 3
     monkeypatch.setattr(preflight_check, "TEXT_SECONDS", 0.0)
-    for step, _ in Guard(run, checkpoints=Memory([]), every=2, decode=noting(seen)).steps(Indices(), 4):
+    guard = Guard(run, checkpoints=Memory([]), every=2, decode=noting(seen))
+    for step, _ in guard.steps(Indices(), 4):
+        assert eventually(lambda: is_idle(guard))
         run.asked = Question(id=f"again {step}", step=0, skip_from=step, skip_to=step + 100)
     assert len(seen) == 3 * 5
 
@@ -141,7 +149,7 @@ def test_an_answer_goes_to_the_collector(collector: FakeCollector, tmp_path: Pat
         for step, _ in guard.steps(Indices(), 4):
             run.log(step, loss=1.0)
             assert step or eventually(lambda: run.question is not None)
-            assert step < 3 or eventually(lambda: not guard.preflight._thread.is_alive())  # type: ignore[union-attr]
+            assert step < 3 or eventually(lambda: is_idle(guard))
     assert "preflight" in collector.runs["r"]["capabilities"]
     assert collector.restorable == [0, 2, 4]
     texts = [{"batch": 0, "text": "0"}, {"batch": 1, "text": "1"}]

@@ -136,7 +136,7 @@ def test_a_new_run_an_older_collector_and_one_that_is_down_are_no_obstacle(colle
     for url in (collector.url, "http://127.0.0.1:9"):
         began = time.monotonic()
         wait_for_lease(lossguard.Client(url), "r", ME, wait=600.0)
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 30.0
 
 
 def test_a_run_with_a_new_id_asks_nothing_and_an_old_folder_asks_before_it_starts_again(

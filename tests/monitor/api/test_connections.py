@@ -259,7 +259,7 @@ def test_a_half_request_is_closed_by_a_real_server(begun: bytes) -> None:
         assert answer.startswith(b"HTTP/1.1 200" if b"/a" in begun else b"")
         assert len(limits) == 0
 
-    with_server(play, header_timeout=0.2)
+    with_server(play, header_timeout=1.0)
 
 
 @pytest.mark.slow
@@ -273,7 +273,7 @@ def test_the_rest_of_a_body_that_nobody_reads_may_not_come_for_ever() -> None:
                 await _drip(writer)
         assert len(limits) == 0
 
-    with_server(play, header_timeout=0.2)
+    with_server(play, header_timeout=1.0)
 
 
 @pytest.mark.parametrize(

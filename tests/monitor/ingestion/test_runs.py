@@ -51,7 +51,7 @@ def test_trainers_that_all_start_at_once_are_all_registered(engine: sa.Engine) -
     with serving(engine) as url, ThreadPoolExecutor(60) as trainers:
         start = time.monotonic()
         assert set(trainers.map(register, range(60))) == {201}
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < 29
 
 
 def test_a_run_id_belongs_to_the_project_that_used_it_first(http: TestClient) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 import time
 from typing import Any
 
@@ -43,13 +44,13 @@ def test_a_held_run_offers_what_its_page_offers(collector_client: Client, cli: C
     order = run.report(30, [2.7])["orders"][0]
     collector_client.request("PUT", f"/orders/{order['id']}", {"state": "applied", "key": order["key"]})
     out = cli("show", "held")
-    assert "HELD for 0 s: waits for you" in out
+    assert re.search(r"HELD for \d+ s: waits for you", out)
     assert "lossguard release held: training continues from the current step, as it is" in out
     assert "lossguard rollback held --to STEP: one of 0, 10" in out
     assert "lower the learning rate" in out
     assert "stop the run" in out
     assert cli.json("show", "held")["verdict"] == "held"
-    assert cli("runs").splitlines()[1].startswith("HELD for 0 s")
+    assert re.match(r"HELD for \d+ s", cli("runs").splitlines()[1])
 
 
 def test_the_newest_loss_is_shown_where_the_newest_step_is_of_an_evaluation(collector_client: Client, cli: Cli) -> None:
@@ -62,8 +63,8 @@ def test_the_newest_loss_is_shown_where_the_newest_step_is_of_an_evaluation(coll
 def test_a_killed_run_is_not_running(collector_client: Client, cli: Cli, sqlite_engine: sa.Engine) -> None:
     trained(collector_client, "killed", 20)
     quiet_since(sqlite_engine, step=420.0)
-    sentence = "Not watched: no report for 7.0 min; the process was killed, or cannot reach the collector"
-    assert sentence in cli("show", "killed")
+    sentence = r"Not watched: no report for 7\.\d min; the process was killed, or cannot reach the collector"
+    assert re.search(sentence, cli("show", "killed"))
     assert cli("runs").splitlines()[1].startswith("Not watched ")
 
 
