@@ -34,6 +34,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dashboard import streamlit_internals
+from lossguard.vocabulary.secrets import host_of
 
 LOGIN_VARIABLE = "LOSSGUARD_DASHBOARD_LOGIN"
 """Environment variable: the path of the login file; no login without it."""
@@ -64,6 +65,8 @@ class Login:
     """Rights by group."""
     groups_claim: str = "groups"
     max_hours: float = 12.0
+    host: str = ""
+    """Name of the dashboard, in the redirect URI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,8 @@ def read(path: Path) -> Login:
         raise BadLogin(f"{path}: groups_claim must be the name of a claim, not {claim!r:.80}")
     if not isinstance(hours, int | float) or isinstance(hours, bool) or not 0 < hours <= 720:
         raise BadLogin(f"{path}: max_hours must be above 0 and at most 720, not {hours!r:.80}")
-    return Login({group: Right(right) for group, right in groups.items()}, claim, float(hours))
+    rights = {group: Right(right) for group, right in groups.items()}
+    return Login(rights, claim, float(hours), host_of(content["auth"]["redirect_uri"]))
 
 
 def _check_auth(path: Path, auth: Any) -> None:

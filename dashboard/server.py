@@ -37,10 +37,12 @@ def create_app() -> st.App:
         Route(FIGURES_ROUTE + "{name}", _serve_figure),
         Route(VALUES_ROUTE + "{name}", _serve_values),
     ]
-    file = os.environ.get(login.LOGIN_VARIABLE)
     names = parse_names(os.environ.get(HOSTS_VARIABLE, ""))
-    scripts = (PLOTLY_ROUTE, CHART_ROUTE)
-    login_required = [Middleware(LoginRequired, login=login.read(Path(file)), open_paths=scripts)] if file else []
+    scripts, login_required = (PLOTLY_ROUTE, CHART_ROUTE), []
+    if file := os.environ.get(login.LOGIN_VARIABLE):
+        required = login.read(Path(file))
+        names |= {required.host}
+        login_required = [Middleware(LoginRequired, login=required, open_paths=scripts)]
     middleware = [
         Middleware(SecurityHeaders),
         Middleware(AllowedHosts, names=names),

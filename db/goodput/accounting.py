@@ -42,7 +42,6 @@ CAUSES: Mapping[str, TimeCause] = {
 
 MIN_HANG_SECONDS = 120.0
 HANG_STEPS = 10.0
-"""Both limits are those of the alert RunStalled."""
 
 Interval = tuple[float, float]
 

@@ -22,7 +22,8 @@ LOGIN = Login({"*": Right.READ, "ml-oncall": Right.OPERATE})
 
 
 def test_a_login_file_says_what_groups_may_do(tmp_path: Path) -> None:
-    assert login.read(login_file(tmp_path)) == Login({"research": Right.READ, "ml-oncall": Right.OPERATE})
+    rights = {"research": Right.READ, "ml-oncall": Right.OPERATE}
+    assert login.read(login_file(tmp_path)) == Login(rights, host="127.0.0.1")
 
 
 @pytest.mark.parametrize(

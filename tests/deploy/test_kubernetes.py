@@ -135,7 +135,7 @@ def test_the_ingress_lets_trainers_reach_what_a_client_asks_of_a_collector(resou
     (ingress,) = (each for each in of_kind(resources, "Ingress") if each["metadata"]["name"] == "collector")
     (rule,) = ingress["spec"]["rules"]
     paths = {(path["path"], path["pathType"]) for path in rule["http"]["paths"]}
-    assert paths == {(API, "Prefix"), ("/healthz", "Exact")}
+    assert paths == {(API, "Prefix"), ("/api/2.0/mlflow", "Prefix"), ("/healthz", "Exact")}
 
 
 def test_the_ingress_sends_all_reports_of_a_run_to_one_collector(resources: list[Resource]) -> None:

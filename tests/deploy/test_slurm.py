@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lossguard import Client, CollectorError
+from lossguard.guard.restart_plan import EXIT_CODE
 from tests.deploy.files import DEPLOY
 from tests.fork_server import WarmProcesses
 from tests.loop import Loop, small_settings
@@ -166,8 +167,10 @@ def test_a_failure_is_not_requeued_and_restarts_are_bounded(job: Job) -> None:
     assert "was preempted" in errors
     assert run_to_end(job, "-c", "raise SystemExit(143)")[0] == 0, "somebody signalled the step"
     assert job.log("scontrol") == ["requeue 7"]
+    assert run_to_end(job, "-c", f"raise SystemExit({EXIT_CODE})")[0] == 0, "it rolls back by a restart"
+    assert job.log("scontrol") == ["requeue 7"] * 2
     code, errors = run_to_end(job, "-c", "raise SystemExit(143)", SLURM_RESTART_COUNT="5", MAX_RESTARTS="5")
-    assert (code, job.log("scontrol")) == (1, ["requeue 7"])
+    assert (code, job.log("scontrol")) == (1, ["requeue 7"] * 2)
     assert "was restarted 5 times" in errors
 
 
