@@ -48,6 +48,7 @@ from lossguard.checkpoints.state import (
     digest,
     expected_bytes,
     generators,
+    keep_types,
     restore_generators,
     unwrapped,
 )
@@ -478,6 +479,7 @@ class Checkpoints:
     def _load_states(self, step: int, states: Mapping[str, Any]) -> None:
         for name, instance in self.objects.items():
             instance.load_state_dict(states[name])
+            keep_types(instance, states[name])
 
     def _digests(self) -> dict[str, Digest]:
         """Return the digests of this rank's part of all objects that are compared."""

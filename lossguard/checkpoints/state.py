@@ -80,6 +80,23 @@ def unwrapped(name: str, instance: Stateful) -> Stateful:
     return UnwrappedModule(instance) if isinstance(instance, nn.Module) else instance
 
 
+def keep_types(optimizer: Any, state: Any) -> None:
+    """Put back the numbers that `load_state_dict` of an optimizer has cast to the type of their parameter.
+
+    Adafactor, for example, keeps float32 for weights in bfloat16.
+    """
+    inner = getattr(optimizer, "module", optimizer)
+    if not isinstance(state, Mapping) or "param_groups" not in state or not hasattr(inner, "param_groups"):
+        return
+    parameters = dict(enumerate(each for group in inner.param_groups for each in group["params"]))
+    for number, saved in state["state"].items():
+        loaded = inner.state.get(parameters.get(number), {})
+        for name, value in saved.items():
+            present = loaded.get(name)
+            if type(value) is Tensor and isinstance(present, Tensor) and present.dtype != value.dtype:
+                loaded[name] = value.to(present.device, copy=True)
+
+
 class UnwrappedModule:
     """The state of a module, whose parts may be wrapped, also later on."""
 

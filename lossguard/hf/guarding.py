@@ -146,7 +146,8 @@ class Guarding(Measuring):
             return original()
         self._has_loader = True
         loader, accumulate = original(), self.trainer.args.gradient_accumulation_steps
-        self._batches = Batches(loader, accumulate=accumulate, set_epoch=partial(set_epoch, loader))
+        num = accumulate if accumulate > 1 else None
+        self._batches = Batches(loader, accumulate=num, set_epoch=partial(set_epoch, loader))
         self._close_data = self._batches.micro_batches.close  # with the workers of its iterator
         return Loader(loader, begin=self._begin_epoch, next_micro_batch=self._next_micro_batch)
 
@@ -256,10 +257,13 @@ class Guarding(Measuring):
             state.epoch = first // length + (first % length + num) / length
             coming, _ = self._batches.span(self.controller.ledger.next_free(self._batch + 1))
             control.should_epoch_stop |= coming // length > first // length
-        is_alone = self.controller.ranks.size == 1  # otherwise the other ranks have to know of a signal first
-        if self._is_last_step or (self.controller.interrupted and is_alone):
+        if self._is_last_step or self._stops_alone():
             control.should_training_stop = True
         return control
+
+    def _stops_alone(self) -> bool:
+        """A signal came, and no other rank has to know of it first."""
+        return self.controller.interrupted and self.controller.ranks.size == 1
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._has_epoch_ended = False
@@ -270,7 +274,7 @@ class Guarding(Measuring):
     def _log_save_evaluate(self, original: Callable[..., None], loss_sum: Tensor, *others: Any, **named: Any) -> None:
         control = self.trainer.control
         self.progress.loss_sum = loss_sum  # this very tensor is the loop's
-        if self._has_epoch_ended and self.controller.interrupted:
+        if self._has_epoch_ended and (self._is_last_step or self._stops_alone()):
             control.should_evaluate = False  # the signal came in the middle of the epoch
         original(loss_sum, *others, **named)
         if self._has_epoch_ended and control.should_training_stop:

@@ -18,6 +18,9 @@ from lossguard.vocabulary.wording import plural
 
 # Refusals, each in one sentence before the first step.
 
+QUANTIZED = ("Params4bit", "Int8Params")
+"""Classes of parameters of bitsandbytes."""
+
 
 def refuse_unwatchable(trainer: Trainer, run: Run) -> None:
     """Raise TypeError for what is no Trainer or no run, and ValueError for a trainer that is watched already."""
@@ -44,6 +47,7 @@ def refuse_unguardable(trainer: Trainer, run: Run) -> None:
 
 def _obstacles(trainer: Trainer) -> list[tuple[bool, str]]:
     args: Any = trainer.args
+    model: Any = trainer.model
     in_order = getattr(args, "dataloader_in_order", True)
     has_own_batches = type(trainer)._prepare_inputs is not Trainer._prepare_inputs
     return [
@@ -53,6 +57,15 @@ def _obstacles(trainer: Trainer) -> list[tuple[bool, str]]:
         (bool(args.fsdp) and not trainer.is_fsdp_enabled, "fsdp is set, and the model would run without it"),
         (args.n_gpu > 1, "DataParallel has not been tested: use torchrun, or show it one GPU"),
         (not in_order, "dataloader_in_order=False gives the batches in no fixed order"),
+        (
+            any(type(each).__name__ in QUANTIZED for each in model.parameters()),
+            "its weights are quantized, and bitsandbytes does not load them as it saves them",
+        ),
+        ("layerwise" in str(args.optim), f"{args.optim} keeps its state in hooks, which no checkpoint holds"),
+        (
+            any(type(each).__name__ == "SyncRefModelCallback" for each in trainer.callback_handler.callbacks),
+            "sync_ref_model changes a second model, which no checkpoint holds",
+        ),
         (has_own_batches, f"{type(trainer).__name__} makes its own batches, which no checkpoint holds"),
     ]
 

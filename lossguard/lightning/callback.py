@@ -33,7 +33,7 @@ from lossguard.lightning.framework import (
     refuse_several_loaders,
     refuse_without_length,
 )
-from lossguard.lightning.trainer_checkpoints import Callbacks, LightningCheckpoints, Loops
+from lossguard.lightning.trainer_checkpoints import Callbacks, LightningCheckpoints, LoggedMetrics, Loops
 from lossguard.lightning.watch import Watch
 from lossguard.run.run import Run
 from lossguard.torch.remedies import ScaledRates
@@ -164,6 +164,7 @@ class Lossguard(Watch):
         objects |= {f"schedule{i}": each.scheduler for i, each in enumerate(trainer.lr_scheduler_configs)}
         objects |= {"model": trainer.lightning_module, "precision": trainer.precision_plugin, "loops": self._loops}
         uncompared: Any = {"callbacks": Callbacks(trainer, self.log_once), "data": self._data}
+        uncompared["metrics"] = LoggedMetrics(trainer)
         directory = self.directory or within(trainer.default_root_dir, "lossguard")
         if self.store == "lightning":
             space = {name: self.storage[name] for name in ("keep", "keep_bytes")}

@@ -33,8 +33,21 @@ DISCARDED = "discarded"
 """Folder for the files that a ModelCheckpoint wrote on a branch that was discarded, beside its other files."""
 
 
+class LoggedMetrics:
+    """What `self.log` logged last, for callbacks. A NaN among it says nothing against the state of the model."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._connector = trainer._logger_connector
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._connector._callback_metrics)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._connector._callback_metrics = dict(state)
+
+
 class Loops:
-    """The progress of `fit`: its counters, and what was logged last."""
+    """The counters of `fit`."""
 
     def __init__(self, trainer: Trainer, watch: Watch) -> None:
         self._trainer, self._watch = trainer, watch
@@ -49,7 +62,6 @@ class Loops:
             "optimizer": self._epoch.automatic_optimization.optim_progress.state_dict(),
             "schedule": self._epoch.scheduler_progress.state_dict(),
             "num_stepped": self._epoch._batches_that_stepped,
-            "metrics": dict(self._trainer._logger_connector._callback_metrics),
             "position": self.position,
             "tokens": self._watch.tokens,
         }
@@ -58,7 +70,6 @@ class Loops:
         self._epoch.automatic_optimization.optim_progress.load_state_dict(state["optimizer"])
         self._epoch.scheduler_progress.load_state_dict(state["schedule"])
         self._epoch._batches_that_stepped = state["num_stepped"]
-        self._trainer._logger_connector._callback_metrics = dict(state["metrics"])
         self.position, self._watch.tokens = state["position"], state["tokens"]
 
     def enter(self, step: int, steps_per_epoch: int, accumulate: int, epoch_length: int) -> None:
@@ -180,7 +191,7 @@ class LightningCheckpoints(FrameworkCheckpoints):
     """
 
     formats = ("lightning",)
-    own = ("loops", "callbacks", "data")
+    own = ("loops", "callbacks", "data", "metrics")
 
     def __init__(
         self,

@@ -296,7 +296,7 @@ class MicroBatches:
 
 
 class Batches:
-    """Batch i of a loader: the micro-batches of optimizer step i (with `accumulate=1`, the micro-batch itself).
+    """Batch i of a loader: the `accumulate` micro-batches of optimizer step i; without a number, the batch itself.
 
     A step never spans two epochs: if `accumulate` does not divide the length of an epoch, its last step has fewer
     micro-batches, as in accelerate, Lightning and the Hugging Face Trainer.
@@ -309,14 +309,16 @@ class Batches:
 
     advice = "The loader must give the same order each time"
 
-    def __init__(self, loader: Any, *, accumulate: int = 1, set_epoch: Callable[[int], object] | None = None) -> None:
-        if accumulate < 1:
+    def __init__(
+        self, loader: Any, *, accumulate: int | None = None, set_epoch: Callable[[int], object] | None = None
+    ) -> None:
+        if accumulate is not None and accumulate < 1:
             raise ValueError(f"accumulate={accumulate} must be at least 1 micro-batch")
-        self.micro_batches = MicroBatches(loader, accumulate=accumulate, set_epoch=set_epoch)
-        self.accumulate = accumulate
+        self._gives_sequences, self.accumulate = accumulate is not None, accumulate or 1
+        self.micro_batches = MicroBatches(loader, accumulate=self.accumulate, set_epoch=set_epoch)
         self.sample_skips = self.micro_batches.sample_skips(lambda index: self.span(index)[0])
         """Finds the samples of skipped batches; None if samples have no index."""
-        _check_accelerate(getattr(loader, "gradient_state", None), accumulate, self.micro_batches.length)
+        _check_accelerate(getattr(loader, "gradient_state", None), self.accumulate, self.micro_batches.length)
 
     def parts_with_state(self) -> tuple[list[Any], list[Any]]:
         """Return (objects whose position is known here, samplers with another state, on which their order depends)."""
@@ -357,7 +359,7 @@ class Batches:
     def __getitem__(self, index: int) -> Any:
         if self.span(index)[0] != self.micro_batches.position or self.micro_batches.length is None:
             self.seek(index)
-        if self.accumulate == 1:
+        if not self._gives_sequences:
             return next(self.micro_batches)
         num = self.span(index)[1]
         step = _Step(self.micro_batches, num)

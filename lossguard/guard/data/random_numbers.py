@@ -126,7 +126,7 @@ class Drawn:
     random numbers of the loop, which dropout uses. These are the random numbers of Python, NumPy (`numpy.random.rand`)
     and torch (CPU, present CUDA device). `get_batch` must not draw from a generator object of its own.
 
-    `accumulate`: with 2 or more, batch i is a sequence of micro-batches, each drawn when it is asked for.
+    `accumulate`: with a number, batch i is a sequence of that many micro-batches, each drawn when it is asked for.
     `rank`: whose batches these are; by default the rank in torch.distributed. Ranks that need the same batches, such as
     those of a tensor-parallel group, are given the same number.
 
@@ -141,19 +141,20 @@ class Drawn:
         get_batch: Callable[..., Any],
         *arguments: Any,
         seed: int = 1337,
-        accumulate: int = 1,
+        accumulate: int | None = None,
         rank: int | None = None,
     ) -> None:
-        if accumulate < 1:
+        if accumulate is not None and accumulate < 1:
             raise ValueError(f"accumulate={accumulate} must be at least 1 micro-batch")
         self.accumulate, self.rank = accumulate, rank
         self._get_batch, self._arguments = get_batch, arguments
         self._numbers = OwnNumbers({"python": seed})
 
     def __getitem__(self, index: int) -> Any:
-        if self.accumulate == 1:
+        if self.accumulate is None:
             return self.draw(index)
-        return StepOnDemand(self.accumulate, lambda place: self.draw(index * self.accumulate + place))
+        num = self.accumulate
+        return StepOnDemand(num, lambda place: self.draw(index * num + place))
 
     def draw(self, number: int) -> Any:
         """Return micro-batch `number`, counted from the first step on."""

@@ -1,11 +1,13 @@
 import random
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lossguard.checkpoints.state import differences, digest
 from lossguard.torch import Checkpoints
@@ -67,3 +69,34 @@ def test_the_sign_of_zero_and_the_kind_of_nan_count() -> None:
 )
 def test_what_differs_is_named(now: dict[str, Any], phrase: str) -> None:
     assert differences(digest({"lr": 0.1}), digest(now)) == [phrase]
+
+
+class KeepsFloat32(torch.optim.Optimizer):
+    """Mean of the gradients in float32, whatever the type of the weights: so does Adafactor."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        super().__init__(parameters, {"lr": 0.1})
+
+    def step(self, closure: Any = None) -> Any:
+        for parameter in self.param_groups[0]["params"]:
+            mean = self.state[parameter].setdefault("mean", torch.zeros(parameter.shape))
+            parameter.data -= (mean.lerp_(parameter.grad.float(), 0.3)).to(parameter.dtype)
+
+
+@pytest.mark.parametrize("memory", [0, 2])
+def test_an_optimizer_gets_its_numbers_back_in_the_type_that_they_had(tmp_path: Path, memory: int) -> None:
+    weight = nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    optimizer = KeepsFloat32([weight])
+    checkpoints = Checkpoints(tmp_path, optimizer=optimizer, blocking=True, memory=memory)
+    for step in range(2):
+        weight.grad = torch.full((3,), 0.123, dtype=torch.bfloat16)
+        optimizer.step()
+        checkpoints.save(step, {})
+    saved = optimizer.state[weight]["mean"].clone()
+    optimizer.step()
+    checkpoints.load(1)
+    restored = optimizer.state[weight]["mean"]
+    assert (restored.dtype, restored.equal(saved)) == (torch.float32, True)
+    optimizer.step()
+    checkpoints.load(1)
+    assert optimizer.state[weight]["mean"].equal(saved), "what was restored is no part of the checkpoint"

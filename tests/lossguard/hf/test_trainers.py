@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import Dataset, IterableDataset
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, set_seed
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainerCallback, set_seed
 
 import lossguard
 from lossguard import Skip
@@ -217,6 +218,7 @@ class OwnBatches(Trainer):
         ({}, {"fsdp": "full_shard"}, "fsdp is set, and the model would run without it"),
         ({}, {"_n_gpu": 2}, "DataParallel has not been tested"),
         ({}, {"dataloader_in_order": False}, "in no fixed order"),
+        ({}, {"optim": "galore_adamw_layerwise"}, "galore_adamw_layerwise keeps its state in hooks"),
         ({"is_deepspeed_enabled": True}, {}, "DeepSpeed"),
         ({"__class__": OwnBatches}, {}, "OwnBatches makes its own batches"),
     ],
@@ -231,6 +233,25 @@ def test_what_could_not_be_restored_or_was_never_tested_is_refused_in_a_sentence
     with pytest.raises(ValueError, match=why):
         guard(trainer, LoggedRun())
     watch(trainer, LoggedRun())
+
+
+class SyncRefModelCallback(TrainerCallback):
+    """As TRL's DPO has it with `sync_ref_model`."""
+
+
+class Params4bit(nn.Parameter):
+    """As bitsandbytes has it."""
+
+
+def test_a_second_model_and_quantized_weights_could_not_be_restored_and_are_refused(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path, Rows(40))
+    trainer.model.register_parameter("frozen", Params4bit(torch.zeros(2), requires_grad=False))
+    with pytest.raises(ValueError, match="its weights are quantized, and bitsandbytes does not load them"):
+        guard(trainer, LoggedRun())
+    trainer = trainer_in(tmp_path, Rows(40))
+    trainer.add_callback(SyncRefModelCallback())
+    with pytest.raises(ValueError, match="sync_ref_model changes a second model"):
+        guard(trainer, LoggedRun())
 
 
 def test_what_is_no_trainer_no_run_or_no_folder_is_one_sentence(tmp_path: Path) -> None:

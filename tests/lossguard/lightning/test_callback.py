@@ -56,6 +56,14 @@ def test_without_an_order_a_guarded_fit_is_that_of_lightning_alone(tmp_path: Pat
     assert len(plain.seen) == 5 * ((len(loader()) + 1) // 2)
 
 
+@pytest.mark.parametrize("store", ["lossguard", "lightning"])
+def test_a_metric_that_is_nan_says_nothing_against_the_state_of_the_model(tmp_path: Path, store: str) -> None:
+    """Such as the loss of code in a batch without any."""
+    module = Module(before_step=lambda module: module.log("loss/code", torch.nan))
+    fit(tmp_path, shuffled(40), Lossguard(run := LoggingRun(), every=5, store=store), module=module, max_steps=10)
+    assert run.restorable == [0, 5, 10]
+
+
 def test_after_rollbacks_a_fit_is_one_that_never_read_the_skipped_batches(tmp_path: Path) -> None:
     run = LoggingRun({31: rollback(1, rewind_to=13, skip_from=14, skip_to=22), 70: rollback(2, rewind_to=30)})
     settings: dict[str, Any] = {"max_steps": 60, "accumulate_grad_batches": 2, "gradient_clip_val": 0.1}

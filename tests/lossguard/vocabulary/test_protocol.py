@@ -33,6 +33,11 @@ def test_an_absent_number_stays_absent() -> None:
     assert decode_number(None) is None
 
 
+def test_an_integer_that_no_float_can_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match="is not a number"):
+        decode_number(10**400)
+
+
 @pytest.mark.parametrize("bad", ["nan", "inf", "1.0", "", True, [], {}])
 def test_what_is_no_number_is_refused_with_its_value(bad: object) -> None:
     with pytest.raises(ValueError, match="is not a number"):

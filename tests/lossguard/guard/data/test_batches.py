@@ -275,7 +275,7 @@ def test_the_last_step_of_an_epoch_has_what_is_left(name: str, accumulate: int) 
 
     def read(index: int) -> list[list[int]]:
         batch = batches[index]
-        return [content(batch)] if accumulate == 1 else [content(each) for each in batch]
+        return [content(each) for each in batch]
 
     assert [read(index) for index in range(len(expected))] == expected
     for index in (len(expected) - 1, 0, 1 % len(expected), 2 % len(expected), 0):

@@ -40,6 +40,7 @@ def test_the_micro_batches_of_a_step_are_drawn_one_by_one_and_once() -> None:
     assert list(step) == list(step) == drawn
     assert step[1:] == drawn[1:]
     assert drawn[:3] == [Drawn(draw)[number] for number in (6, 7, 8)]
+    assert list(Drawn(draw, accumulate=1)[6]) == drawn[:1], "as a loop takes its number from a setting"
 
 
 def test_accumulate_below_one_is_refused() -> None:
