@@ -64,10 +64,14 @@ def is_silent(run: Run, now: float) -> bool:
     return run.state == RunState.RUNNING and now - run.last_report_at > patience
 
 
+def has_no_heartbeat() -> sa.ColumnElement[bool]:
+    """Return SQL that is true for a run whose client reports only when there is something to report."""
+    return sa.cast(Run.capabilities, sa.String).like(f'%"{NO_HEARTBEAT}"%')
+
+
 def is_silent_in_sql(now: float) -> sa.ColumnElement[bool]:
     """Return `is_silent` as a condition of a query."""
-    has_no_heartbeat = sa.cast(Run.capabilities, sa.String).like(f'%"{NO_HEARTBEAT}"%')
-    patience = sa.case((has_no_heartbeat, QUIET_SECONDS), else_=SILENT_SECONDS)
+    patience = sa.case((has_no_heartbeat(), QUIET_SECONDS), else_=SILENT_SECONDS)
     return sa.and_(Run.state == RunState.RUNNING, sa.type_coerce(Run.last_report_at, sa.Float) < now - patience)
 
 

@@ -184,9 +184,9 @@ def _name(error: BaseException) -> None:
     """Raise the error as what it is to the store, where the driver takes it for another kind.
 
     PostgreSQL has an error of the row where the table has no partition for it. A transaction that was idle for too long
-    may be tried again.
+    may be tried again, and so may one at a server that takes no writes now, such as a standby.
     """
-    if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
+    if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout | psycopg.errors.ReadOnlySqlTransaction):
         raise sa.exc.OperationalError(None, None, error) from error
     if isinstance(error, psycopg.errors.CheckViolation) and str(error).startswith("no partition of relation"):
         raise sa.exc.ProgrammingError(None, None, error) from error

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from db.lineage import discarded
 from db.models import Event, Incident, Intervention, Run, RunStatus, Segment, SkippedBatches
+from db.run_states import has_no_heartbeat
 from lossguard.vocabulary.protocol import CANNOT_SAVE, CHECKPOINT_UNCERTIFIED, IMPORTED, uncertified_state
 from lossguard.vocabulary.states import (
     THROUGHPUT_KINDS,
@@ -92,6 +93,8 @@ def without_steps(
     after = sa.func.coalesce(RunStatus.stall_after, default)
     found = sa.select(Run.id, Run.project, Run.last_report_at, RunStatus).join(RunStatus, RunStatus.run_pk == Run.pk)
     found = found.where(Run.state == RunState.RUNNING, _OF_THE_PRESENT, after < now - since)
+    # A client without heartbeats that sent its request twice has registered a run that never gets a step.
+    found = found.where(sa.or_(RunStatus.step.is_not(None), ~has_no_heartbeat()))
     found = found.where(RunStatus.last_step_at + after < now, sa.func.coalesce(RunStatus.expected_by, 0.0) < now)
     found = found.where(~_has(Incident, Incident.kind == IncidentKind.STALL, Incident.state != IncidentState.CLOSED))
     is_hold = Intervention.kind == OrderKind.HOLD, Intervention.state == InterventionState.APPLIED

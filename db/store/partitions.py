@@ -24,8 +24,6 @@ ROW_BYTES = 170
 """Maximum bytes of a row besides these columns, with its part of the index."""
 NUM_KEYS = 100
 """Keys of runs in a partition: a gigabyte of runs with 100,000 steps. It is in the bounds of the stored partitions."""
-FEW = 4
-"""Deleted runs per remaining run from which a partition is written anew, if at most one run is left for them."""
 PARTITION = re.compile(rf"({'|'.join(LARGE_COLUMNS)})_(\d+)")
 """The name of a partition, which ends in its number."""
 LOCK = 0x10556
@@ -41,8 +39,11 @@ def _keys(partition: str) -> range:
     """The keys of runs that a partition holds."""
     found = PARTITION.fullmatch(partition)
     assert found is not None
-    first = int(found[2]) * NUM_KEYS
-    return range(first, first + NUM_KEYS)
+    return _keys_of(int(found[2]))
+
+
+def _keys_of(number: int) -> range:
+    return range(number * NUM_KEYS, (number + 1) * NUM_KEYS)
 
 
 def make_for(session: Session, run_pk: int, *, is_new: bool = False) -> None:
@@ -111,59 +112,38 @@ def _partitions(connection: sa.Connection) -> list[str]:
 
 
 def delete_rows(session: Session, run_pks: Sequence[int]) -> None:
-    """Delete the rows of runs that this transaction has deleted. A partition with little left is written anew."""
+    """Delete the rows of runs that this transaction has deleted. A partition without any other run is emptied."""
     for number, pks in groupby(sorted(run_pks), number_of):
         among = list(pks)
         is_partitioned = dialect_of(session.get_bind()).has_partitions
-        rewritten = _rewrite(session.connection(), number, len(among)) if is_partitioned else []
+        emptied = _empty(session.connection(), number) if is_partitioned else []
         for table in MODELS:
-            if table.__tablename__ not in rewritten:
+            if table.__tablename__ not in emptied:
                 session.execute(sa.delete(table).where(table.run_pk.in_(among)))
 
 
-def _rewrite(connection: sa.Connection, number: int, num_deleted: int) -> list[str]:
-    """The tables whose partition has been truncated, and then got the rows of the runs that are left.
+def _empty(connection: sa.Connection, number: int) -> list[str]:
+    """The tables whose partition has been truncated; none where a run is left, or somebody reads the partition.
 
-    Empty where too many runs are left, or one is running, or somebody reads the partition: to find and delete the rows
-    of a run takes as long as to write those of another one again.
+    Rows that are left cannot be written anew: a backup or an export whose snapshot is older would see none of them.
     """
     known = set(_partitions(connection))
     partitions = {table: f"{table}_{number}" for table in LARGE_COLUMNS if f"{table}_{number}" in known}
-    if not partitions or _few_left(connection, number, num_deleted) is None:
+    if not partitions or _has_runs(connection, _keys_of(number)):
         return []
     try:
         with connection.begin_nested():
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_MS}")
             connection.exec_driver_sql(f"LOCK TABLE {', '.join(partitions.values())} IN ACCESS EXCLUSIVE MODE")
             connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
-            left = _few_left(connection, number, num_deleted)  # one may have been registered a moment ago
-            if left is None:
+            if _has_runs(connection, _keys_of(number)):  # it was registered a moment ago
                 return []
-            for partition in partitions.values():
-                _keep_only(connection, partition, left)
+            connection.exec_driver_sql(f"TRUNCATE {', '.join(partitions.values())}")
             return list(partitions)
     except sa.exc.OperationalError as error:
         if not dialect_of(connection).must_retry(error):
             raise
         return []
-
-
-def _few_left(connection: sa.Connection, number: int, num_deleted: int) -> list[int] | None:
-    """The runs of the partition; None where they are not far fewer than those deleted, or one of them is running."""
-    among = sa.select(Run.pk, Run.state).where(Run.pk >= number * NUM_KEYS, Run.pk < (number + 1) * NUM_KEYS)
-    left = connection.execute(among).all()
-    is_worth_it = FEW * len(left) <= num_deleted and all(state != RunState.RUNNING for _, state in left)
-    return [pk for pk, _ in left] if is_worth_it else None
-
-
-def _keep_only(connection: sa.Connection, partition: str, run_pks: list[int]) -> None:
-    if run_pks:
-        copied = f"CREATE TEMP TABLE kept_rows ON COMMIT DROP AS SELECT * FROM {partition} WHERE run_pk = ANY(%s)"
-        connection.exec_driver_sql(copied, (run_pks,))
-    connection.exec_driver_sql(f"TRUNCATE {partition}")
-    if run_pks:
-        connection.exec_driver_sql(f"INSERT INTO {partition} SELECT * FROM kept_rows")
-        connection.exec_driver_sql("DROP TABLE kept_rows")
 
 
 def compact(engine: sa.Engine) -> None:

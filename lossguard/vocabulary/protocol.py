@@ -257,7 +257,10 @@ def decode_number(value: float | str | None) -> float | None:
         raise ValueError(f'{value!r} is not a number; non-finite numbers are written "NaN", "Infinity" or "-Infinity"')
     if isinstance(value, bool) or not (value is None or isinstance(value, int | float)):
         raise ValueError(f"{value!r} is not a number")
-    return value if value is None else float(value)
+    try:
+        return value if value is None else float(value)
+    except OverflowError:
+        raise ValueError("an integer this large is not a number of the wire") from None
 
 
 MAX_EXACT_INT = 2**53

@@ -65,6 +65,10 @@ class ReportResult:
     """Time at which the waiting rows are due, by the collector's clock; None where none wait."""
 
 
+BEHIND_BYTES = 65_536
+"""Size of a trainer's undelivered spool, some hundred rows, from which on it is far ahead of the detection."""
+
+
 def take_report(
     session: Session,
     report: ReportIn,
@@ -96,6 +100,7 @@ def take_report(
     # Store, detect, decide, write the effects, update the status.
     changes = taken.store(max_metrics)
     has_restorable = is_holder and _keep_restorable(cached, report)
+    cached.engine.is_behind = (undelivered_bytes or 0) > BEHIND_BYTES
     status = taken.detect_and_decide(changes, has_restorable=has_restorable)
     if is_holder:
         if status or cached.status.undelivered_bytes != undelivered_bytes:
@@ -166,9 +171,9 @@ def _is_delivered_again(segment: Segment, columns: StepColumns, claim: Claim) ->
 def _takes_over(session: Session, cached: CachedRun, segment: Segment, claim: Claim) -> bool:
     """True if the process that has the lease goes on in a segment of its own while the live line is another's."""
     newest = cached.newest_segment
-    if newest is None or newest.number == segment.number or segment.writer != claim.digest:
+    if segment.writer != claim.digest or (newest is not None and newest.number == segment.number):
         return False
-    is_of_another = newest.writer is not None and newest.writer != claim.digest
+    is_of_another = newest is not None and newest.writer is not None and newest.writer != claim.digest
     return (segment.is_beside or is_of_another) and queries.is_newest_of_writer(session, segment=segment)
 
 
@@ -299,8 +304,7 @@ class _Taken:
         """
         session, cached, new, now = self.session, self.cached, self.new, self.now
         if not cached.follows(self.segment):
-            if has_restorable:  # the holder's checkpoints, while another process leads the live line
-                assert cached.newest_segment is not None
+            if has_restorable and cached.newest_segment is not None:  # while another process leads the live line
                 cached.save(session, cached.newest_segment, [], now=now)
             return {}
         announced = [event for event in self.report.events if event.kind == EXPECT]

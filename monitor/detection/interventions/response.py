@@ -46,6 +46,7 @@ ACCEPTED = "An operator accepted the level of the loss: it is the new normal."
 SAMPLES_RETURNED = "Skipped samples were trained again."
 STRUCTURAL_ATTEMPTS = 2  # rollbacks that did not stop a slow rise
 SAVE_A_CHECKPOINT = "Only an advisory signal is out of band: save a checkpoint now."
+BEHIND_STEPS = 100  # that an incident must last while the trainer is far ahead: it would go back by all of them
 VERIFIED_ROWS = 3  # rows up to the end of a verification whose loss must be in band
 
 
@@ -81,6 +82,8 @@ class IncidentResponse:
         self.batches = BatchIndex()
         self.step_times = StepTimes()
         self.restorable: list[RestorableStep] = []
+        self.is_behind = False
+        """Newer rows are on their way: what recovers in them needs no order. No part of the state."""
         self.records = Records()
         """Counts of the arms that were tried in this project; no part of the state."""
 
@@ -182,6 +185,8 @@ class IncidentResponse:
             return []
         if current.incident.kind is IncidentKind.EARLY_WARNING:
             return self.incidents.wait([SAVE_A_CHECKPOINT], "Nothing was done: this signal only warns.")
+        if self.is_behind and step - current.incident.detected_step < BEHIND_STEPS:
+            return []
         current.renew_patience(step, self.policy.patience)
         attempts = self.interventions.attempts_at(current.first_onset_step, current.incident.detected_step)
         now = self._situation(current, step, attempts)
@@ -430,11 +435,15 @@ class IncidentResponse:
         self.batches.rewind(step)
         self.step_times.rewind()
         self.incidents.pending_outlier = None
+        effects: list[Effect] = []
+        if self.interventions.is_ordered() and not self._obeys:
+            why = "The run goes on without a guard, so nobody executes it."
+            effects += [self.interventions.advance(InterventionEvent.WITHDRAW, why), *self.incidents.relapse()]
         active = self.interventions.active
         if active is None or not self.interventions.is_ordered():
             resumed = reason == SegmentReason.RESUME
             reason = "The run was restarted." if resumed else "The loop went back without an order."
-            return self._leave_segment(step, reason)
+            return effects + self._leave_segment(step, reason)
         if active.kind is OrderKind.ROLLBACK and active.number == obeyed:
             return self.order_applied(
                 active.number, rewound_to=step, skip_from=active.skip_from, skip_to=active.skip_to

@@ -68,12 +68,14 @@ def give_records(session: Session, run: Run, engine: DetectionEngine) -> None:
 def follow_layers(session: Session, run: Run) -> None:
     """Give the run the policy that its layers make now."""
     rule = run_policies.rule_of(session, run)
-    if run_policy.settings_of(rule) != run_policy.settings_of(run.policy):
-        # The rows so far are scored with the old settings: save that state before the new ones apply.
+    if rule == run.policy:
+        return
+    if (segment := queries.newest_segment(session, run=run)) is not None:
+        # The rows so far are judged by the old rule: save that state. A decision that the new one makes about them
+        # while they are read again would reach nobody.
         engine, _ = _load(session, run)
-        save(session, run, engine, [], segment=queries.newest_segment(session, run=run), now=run.last_report_at)
-    if rule != run.policy:
-        run.policy = rule
+        save(session, run, engine, [], segment=segment, now=run.last_report_at)
+    run.policy = rule
 
 
 def _load(session: Session, run: Run) -> tuple[DetectionEngine, int]:

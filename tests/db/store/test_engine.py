@@ -84,3 +84,13 @@ def test_a_clock_that_is_wrong_is_corrected_by_the_database_and_a_right_one_is_l
     assert clock() == 4600.2
     clock.observe(1000.4, 1000.0)
     assert clock() == 1000.0
+
+
+def test_a_server_that_takes_no_writes_now_is_a_store_that_is_away(engine: sa.Engine) -> None:
+    """Such as a standby, or one whose disk is full: not a defect of the collector."""
+    with engine.connect() as connection:
+        is_postgresql = engine.dialect.name == "postgresql"
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY" if is_postgresql else "PRAGMA query_only = ON")
+        with pytest.raises(sa.exc.OperationalError):
+            connection.exec_driver_sql("DELETE FROM runs")
+        connection.invalidate()

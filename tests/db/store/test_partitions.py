@@ -153,16 +153,17 @@ def test_the_blocks_of_the_last_run_of_a_partition_are_truncated(store: sa.Engin
     assert _file(store) != before, "a new file, and the old one is gone"
 
 
-def test_of_a_partition_with_few_runs_left_these_are_written_anew(store: sa.Engine) -> None:
+def test_of_a_partition_with_few_runs_left_a_backup_that_has_begun_has_all_rows(store: sa.Engine) -> None:
     add_runs(store, *range(1, 6))
     with writing(store) as session:
         session.execute(sa.update(Run).values(state="finished"))
         for pk in range(1, 6):
             add_block(session, pk)
-    before = _file(store)
-    with writing(store) as session:
-        commands.delete_runs(session, run_pks=[1, 2, 4, 5])
-    assert _file(store) != before
+    with store.connect().execution_options(isolation_level="REPEATABLE READ") as backup:
+        assert backup.exec_driver_sql("SELECT count(*) FROM runs").scalar_one() == 5
+        with writing(store) as session:
+            commands.delete_runs(session, run_pks=[1, 2, 4, 5])
+        assert backup.exec_driver_sql("SELECT count(*) FROM block_values").scalar_one() == 5
     with writing(store) as session:
         (left,) = session.scalars(sa.select(BlockValues)).all()
         assert (left.run_pk, left.values) == (3, b"v" * 1000)

@@ -276,6 +276,19 @@ def test_a_process_whose_segment_lay_beside_the_line_leads_it_once_it_takes_over
     assert [(one["kind"], one["segment"]) for one in second.get("/incidents")] == [("nonfinite", copy)]
 
 
+def test_a_process_that_takes_over_before_the_holder_had_a_segment_leads_the_line(pair: Pair, clock: Clock) -> None:
+    """The holder dies while it loads its model."""
+    Trainer(pair[0], writer=writer("a"))
+    second = Trainer(pair[1], writer=writer("b"))
+    copy = second.open("b", 0, "start")
+    second.report(copy, range(50), {"loss": noise(3, 50)}, restorable_steps=[0])
+    clock.now += SECONDS
+    second.report(copy, range(50, 100), {"loss": noise(4, 50)}, restorable_steps=[0, 50])
+    assert second.get()["newest_step"]["step"] == 99
+    (order,) = second.report(copy, [100], {"loss": [math.nan]})["orders"]
+    assert order["kind"] == "rollback"
+
+
 def test_a_process_asks_for_the_lease_before_it_resumes_and_an_operator_can_end_it(http: TestClient) -> None:
     path = f"{API}/runs/r1/lease"
     ask: dict[str, Any] = {"headers": {WRITER_HEADER: writer("b").to_header()}}

@@ -10,12 +10,21 @@ from sqlalchemy.orm import Session
 from db import commands, frames, queries
 from db.models import BlockValues, StoredBlock
 from db.store.engine import reading, writing
-from lossguard.vocabulary.protocol import API, DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETURNED
+from lossguard.vocabulary.protocol import API, DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETURNED, SPOOL_HEADER
 from lossguard.vocabulary.source_facts import SourceFacts
 from monitor.ingestion.run_state import detection_state
 from tests.db.seed import stored_run
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.scenarios import CHECKPOINTS, noise, obey, pause_event, probe_event, source_event, train_until_nan
+from tests.monitor.scenarios import (
+    CHECKPOINTS,
+    noise,
+    obey,
+    pause_event,
+    probe_event,
+    source_event,
+    train_until_nan,
+    trained,
+)
 
 
 def test_a_nan_is_ordered_back_in_the_same_report_and_verified_afterwards(http_on_both: TestClient) -> None:
@@ -205,3 +214,12 @@ def test_a_pause_whose_report_is_delivered_again_after_its_step_is_not_announced
     trainer.report(segment, range(6), sent, events=[pause])
     with reading(sqlite_engine) as session:
         assert commands.run_status_of(session, run=stored_run(session), now=NOW).expected_by is None
+
+
+@pytest.mark.parametrize("spool_bytes", [0, 200_000])
+def test_what_recovered_while_the_trainer_was_far_ahead_needs_no_order(http: TestClient, spool_bytes: int) -> None:
+    """A spool that is delivered after an outage: the trainer would go back by all the steps that it did meanwhile."""
+    trainer, segment = trained(http)
+    trainer.headers = {SPOOL_HEADER: str(spool_bytes)}
+    answer = trainer.report(segment, range(300, 320), {"loss": [math.nan, *noise(2, 19)]})
+    assert len(answer["orders"]) == (spool_bytes == 0)

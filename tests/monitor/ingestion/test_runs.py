@@ -14,7 +14,7 @@ from db.models import BESIDE, Segment
 from db.records import live_runs
 from db.store.engine import reading
 from lossguard.spool.writer import DELIVERS
-from lossguard.vocabulary.protocol import API
+from lossguard.vocabulary.protocol import API, NO_HEARTBEAT
 from tests.dashboard.serving import serving
 from tests.monitor.client import NOW, TestClient, Trainer, collector, writer
 from tests.monitor.scenarios import noise, obey, train_until_nan
@@ -76,6 +76,21 @@ def test_a_pause_that_a_process_announced_before_it_died_does_not_hide_a_stall_o
 
     assert not is_stalled()
     Trainer(http)
+    assert is_stalled()
+
+
+def test_a_run_without_a_step_of_a_client_without_heartbeats_is_not_stalled(
+    http: TestClient, sqlite_engine: sa.Engine
+) -> None:
+    """An MLflow client that sent its request twice has registered two runs, and reports to one of them."""
+    trainer = Trainer(http, capabilities=[NO_HEARTBEAT])
+
+    def is_stalled() -> bool:
+        with reading(sqlite_engine) as session:
+            return bool(live_runs.without_steps(session, now=NOW + 9000.0, since=0.0, default=600.0, limit=1))
+
+    assert not is_stalled()
+    trainer.report(trainer.open("a"), [0], {"loss": [1.0]})
     assert is_stalled()
 
 

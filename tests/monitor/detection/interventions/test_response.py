@@ -443,3 +443,28 @@ def test_a_second_acknowledgement_changes_nothing_and_an_unknown_one_is_an_error
     assert trainer.engine.order_applied(1, **details) == []
     with pytest.raises(ValueError, match="no intervention 7"):
         trainer.engine.order_applied(7, **details)
+
+
+def test_what_recovers_in_rows_that_are_on_their_way_needs_no_order_and_what_lasts_gets_one() -> None:
+    """A trainer that is far ahead would go back by all the steps that it has done since."""
+    alone, lasting = healthy(700), healthy(700)
+    alone["loss"][300] = lasting["loss"][300:] = np.nan
+    for columns, is_behind, decided in ((alone, False, [300]), (alone, True, []), (lasting, True, [400])):
+        engine, story = DetectionEngine(policy=Policy(mode="auto")), EffectLog()  # type: ignore[arg-type]
+        engine.is_behind = is_behind
+        story.add(engine.feed(rows_of(columns), restorable=range(0, 700, 50)))
+        assert [each.decided_step for each in story.interventions] == decided
+        assert story.incidents[0].state == ("closed" if columns is alone and is_behind else "treated")
+
+
+def test_an_order_that_nobody_executes_any_more_is_withdrawn_when_the_run_goes_on_without_a_guard() -> None:
+    columns = healthy(301)
+    columns["loss"][300] = np.nan
+    engine, story = begun(rows_of(columns), range(0, 300, 50), policy=Policy(mode="auto"))  # type: ignore[arg-type]
+    assert story.interventions[0].state == "ordered"
+    unguarded = DetectionEngine(policy=engine.policy, can_roll_back=False)
+    unguarded.load_state_dict(engine.state_dict())
+    story.add(unguarded.fork(250, "resume", [], None, obeyed=None))
+    assert (story.interventions[0].state, story.incidents[0].state) == ("withdrawn", "closed")
+    story.add(unguarded.feed(Rows.of([250, 251], loss=[np.nan] * 2)))
+    assert [each.state for each in story.incidents] == ["closed", "open"]

@@ -274,3 +274,16 @@ def test_a_fork_before_all_snapshots_reads_as_many_steps_as_a_rebuild(
         engine = detection_state.load(session, stored_run(session))
     assert engine.last_step == 349
     assert engine.detectors.by_signal["loss"].baseline.count == 100
+
+
+def test_a_changed_policy_decides_about_the_incident_that_waits_with_the_next_report(http: TestClient) -> None:
+    """Not about rows that are read again: such a decision would reach nobody, and end all further ones."""
+    trainer, segment = trained(http, policy={"mode": "auto", "name": "palm"})
+    high = [value + 1.5 for value in noise(2, 30)]
+    for number in range(20):
+        trainer.report(segment, [300 + number], {"loss": [high[number]]})
+    assert trainer.get()["interventions"] == [], "the spike may still fall back"
+    assert http.put(f"{API}/runs/r1/policy", json={"rise_rows": 1}).status_code == 200
+    answer = trainer.report(segment, range(320, 330), {"loss": high[20:]})
+    assert [each["state"] for each in trainer.get()["interventions"]] == ["ordered"]
+    assert [order["kind"] for order in answer["orders"]] == ["rollback"]
