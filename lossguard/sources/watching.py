@@ -4,7 +4,6 @@ It holds the lock of the run's folder, so that two do not record one run. The sp
 """
 
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -74,8 +73,9 @@ class WatchedSource:
     """Read what is there, and end."""
     until_idle: float | None = None
     """Seconds without a new row after which it ends."""
-    stop: threading.Event = field(default_factory=threading.Event)
-    """Set from elsewhere: end, and leave the run as interrupted."""
+    stopping: bool = False
+    """Set from elsewhere: end, and leave the run as interrupted. No Event: a signal handler that sets the one for which
+    the loop is about to wait waits for its lock for ever."""
     num_rows: int = 0
     """Rows that were recorded."""
     is_delivered: bool = True
@@ -83,6 +83,10 @@ class WatchedSource:
     _log_once: LogOnce = field(default_factory=LogOnce)
     _look_at: float = 0.0  # seconds without a row
     _others: list[Path] = field(default_factory=list)
+
+    def on_signal(self, _number: int, _frame: object) -> None:
+        """End, and leave the run as interrupted."""
+        self.stopping = True
 
     def run(self) -> None:
         """Follow the source to its end. Raises ConfigurationError and BadSource, in one sentence each."""
@@ -154,7 +158,8 @@ class WatchedSource:
             if not is_waiting:
                 self.say(f"{self.path} holds no run yet; waiting for it")
                 is_waiting = True
-            if self.stop.wait(SEARCH_SECONDS):
+            time.sleep(SEARCH_SECONDS)
+            if self.stopping:
                 return None
 
     def _follow(self, follower: Follower, recorder: RunRecorder, save: Save, found: Found) -> bool:
@@ -170,7 +175,8 @@ class WatchedSource:
             if time.monotonic() - newest_at >= self._look_at:
                 self._look_for_others(*found)
                 self._look_at += OTHERS_SECONDS
-            if self.stop.wait(POLL_SECONDS):
+            time.sleep(POLL_SECONDS)
+            if self.stopping:
                 return False
 
     def _look_for_others(self, format: str, place: Path) -> None:

@@ -195,7 +195,7 @@ def watch(options: argparse.Namespace) -> int:
         until_idle=options.until_idle,
     )
     try:
-        with handling((signal.SIGINT, signal.SIGTERM), lambda number, frame: source.stop.set()), limited(MAX_BYTES):
+        with handling((signal.SIGINT, signal.SIGTERM), source.on_signal), limited(MAX_BYTES):
             source.run()
     except BadSource as problem:
         print(f"lossguard: {printable(str(problem))}", file=sys.stderr)

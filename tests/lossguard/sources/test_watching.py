@@ -95,7 +95,7 @@ def test_a_source_may_come_later_and_a_stop_leaves_the_run_interrupted(tmp_path:
     path.parent.mkdir()
     write(path, 0, 3)
     wait_for(lambda: one.num_rows == 3, seconds=60, what="the rows")
-    one.stop.set()
+    one.stopping = True
     thread.join(60)
     assert said[0] == f"{path} holds no run yet; waiting for it"
     assert steps(tmp_path) == [0, 1, 2]
