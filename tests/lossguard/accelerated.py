@@ -159,7 +159,6 @@ def train_guarded(
         if step == stop_at:
             guard.checkpoints.settle(True)
             break
-        micro_batches = micro_batches if options.accumulate > 1 else [micro_batches]
         seen[step] = training.step(micro_batches)
         executed += 1
     return {"seen": seen, "executed": executed, "orders": len(options.skips), **training.final()}
