@@ -20,7 +20,7 @@ from dashboard.allowed_hosts import HOSTS_VARIABLE, AllowedHosts, parse_names
 from dashboard.data.store import StoreUnavailable
 from dashboard.data.values_file import VALUES_ROUTE, values_files
 from dashboard.figures.component import CHART_JS, CHART_ROUTE, FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, figure_cache
-from dashboard.login import LoginRequired
+from dashboard.login import Login, LoginRequired
 from dashboard.page_head import PageHead
 from dashboard.security_headers import SecurityHeaders
 from dashboard.upload_limits import UploadLimits
@@ -37,20 +37,24 @@ def create_app() -> st.App:
         Route(FIGURES_ROUTE + "{name}", _serve_figure),
         Route(VALUES_ROUTE + "{name}", _serve_values),
     ]
-    names = parse_names(os.environ.get(HOSTS_VARIABLE, ""))
-    scripts, login_required = (PLOTLY_ROUTE, CHART_ROUTE), []
-    if file := os.environ.get(login.LOGIN_VARIABLE):
-        required = login.read(Path(file))
-        names |= {required.host}
-        login_required = [Middleware(LoginRequired, login=required, open_paths=scripts)]
+    file = os.environ.get(login.LOGIN_VARIABLE)
+    required = login.read(Path(file)) if file else None
+    scripts = (PLOTLY_ROUTE, CHART_ROUTE)
+    login_required = [Middleware(LoginRequired, login=required, open_paths=scripts)] if required else []
     middleware = [
         Middleware(SecurityHeaders),
-        Middleware(AllowedHosts, names=names),
+        Middleware(AllowedHosts, names=host_names(required)),
         *login_required,
         Middleware(UploadLimits),
         Middleware(PageHead),
     ]
     return st.App(script, routes=routes, middleware=middleware)
+
+
+def host_names(required: Login | None) -> frozenset[str]:
+    """Return the names under which the dashboard answers: those of the setting, and the one a login returns to."""
+    names = parse_names(os.environ.get(HOSTS_VARIABLE, ""))
+    return names if required is None else names | {required.host}
 
 
 def _script(content: bytes) -> Callable[[Request], Awaitable[Response]]:
