@@ -34,7 +34,7 @@ DISCARDED = "discarded"
 
 
 class LoggedMetrics:
-    """What `self.log` logged last, for callbacks. A NaN among it says nothing against the state of the model."""
+    """The metrics that `self.log` logged last, for callbacks. A NaN among them says nothing against the model."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._connector = trainer._logger_connector

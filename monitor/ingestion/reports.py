@@ -42,6 +42,8 @@ from monitor.schemas import EventIn, ReportIn
 
 NO_CHANGE = (PROBE, REMEDY, CHECKPOINT_UNCERTIFIED)
 """Kinds of events that announce no change to the detection."""
+BEHIND_BYTES = 65_536
+"""Size of a trainer's undelivered spool, some hundred rows, from which on it is far ahead of the detection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,6 @@ class ReportResult:
     """Sentences that the trainer logs, each once."""
     rows_due_at: float | None = None
     """Time at which the waiting rows are due, by the collector's clock; None where none wait."""
-
-
-BEHIND_BYTES = 65_536
-"""Size of a trainer's undelivered spool, some hundred rows, from which on it is far ahead of the detection."""
 
 
 def take_report(

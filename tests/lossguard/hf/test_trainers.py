@@ -236,11 +236,11 @@ def test_what_could_not_be_restored_or_was_never_tested_is_refused_in_a_sentence
 
 
 class SyncRefModelCallback(TrainerCallback):
-    """As TRL's DPO has it with `sync_ref_model`."""
+    """The callback of TRL's DPO with `sync_ref_model`, by its name."""
 
 
 class Params4bit(nn.Parameter):
-    """As bitsandbytes has it."""
+    """The class of quantized weights of bitsandbytes, by its name."""
 
 
 def test_a_second_model_and_quantized_weights_could_not_be_restored_and_are_refused(tmp_path: Path) -> None:
