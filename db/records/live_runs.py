@@ -121,9 +121,14 @@ def closed_incidents(session: Session, *, run_pks: RunPks) -> Mapping[tuple[int,
     return {(pk, kind): count for pk, kind, count in session.execute(found.group_by(Incident.run_pk, Incident.kind))}
 
 
-def incidents_since(session: Session, *, run_pks: RunPks, time: float) -> Sequence[Incident]:
-    """Incidents that are not closed, or were closed since `time`, in the order of their numbers."""
-    present = sa.or_(Incident.state != IncidentState.CLOSED, Incident.changed_at >= time)
+def present_incidents(session: Session, *, run_pks: RunPks, now: float, linger: float) -> Sequence[Incident]:
+    """Incidents that are not closed, and short ones until `linger` seconds after their end, by number.
+
+    A closed incident that lasted longer was seen while it was open. It may change later: a replay gives a verdict, or a
+    resumed run ends it.
+    """
+    is_recent = sa.and_(Incident.changed_at >= now - linger, Incident.changed_at - Incident.opened_at <= linger)
+    present = sa.or_(Incident.state != IncidentState.CLOSED, is_recent)
     found = sa.select(Incident).where(Incident.run_pk.in_(run_pks), present)
     return session.scalars(found.order_by(Incident.run_pk, Incident.number)).all()
 

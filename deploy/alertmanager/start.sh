@@ -10,7 +10,7 @@
 #   SMTP_HOST (host:port), SMTP_FROM, SMTP_USER, SMTP_PASSWORD_FILE   for e-mail
 #   QUIET_PROJECTS      a regular expression of projects whose alerts wake nobody (default: demo|sandbox.*)
 #
-# The URLs are secrets. Instead of a URL, NAME_FILE may name a file that contains it.
+# The URLs are secrets. Instead of a URL, PAGE_SLACK_URL_FILE, for example, may name a file that contains it.
 set -eu
 umask 077
 write_only=

@@ -48,6 +48,12 @@ BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 """Upper bounds of the histograms, in seconds."""
 OUTCOMES = ("stored", "refused", "busy", "failed")
 """Outcomes of a report: 2xx, 4xx, 429 (it is sent again later), 5xx or no response at all."""
+REPORTS = ("/reports", "/log-metric", "/log-batch")
+"""Ends of the paths at which steps arrive: the SDK's, and those of MLflow clients."""
+OPENINGS = ("/runs", "/segments", "/lease", "/runs/create")
+"""Ends of the paths that a trainer must have called before its first report."""
+NOT_TAKEN = frozenset({400, 401, 403, 413, 422, 426})
+"""Statuses of a request that is wrong in itself. 404 and 409 depend on the run, and a trainer may go on after them."""
 
 
 class ProcessMetrics:
@@ -57,7 +63,8 @@ class ProcessMetrics:
         def histogram(name: str, text: str) -> Histogram:
             return Histogram(f"lossguard_{name}", text, buckets=BUCKETS, registry=registry)
 
-        reports = Counter("lossguard_reports", "Reports by outcome", ["outcome"], registry=registry)
+        text = "Reports by outcome, and refused requests that come before the first report"
+        reports = Counter("lossguard_reports", text, ["outcome"], registry=registry)
         self._outcomes = {outcome: reports.labels(outcome) for outcome in OUTCOMES}
         self._report_seconds = histogram("report_seconds", "Time from a report's first byte to its response")
         self._steps = Counter("lossguard_steps", "Steps stored", registry=registry)
@@ -80,11 +87,19 @@ class ProcessMetrics:
         if result.num_duplicates:
             self._duplicates.inc(result.num_duplicates)
 
-    def count_response(self, status: int, seconds: float) -> None:
-        """Count a report that was answered with this HTTP status after so many seconds."""
-        self._report_seconds.observe(seconds)
-        outcome = "stored" if status < 400 else "busy" if status == 429 else "refused" if status < 500 else "failed"
-        self._outcomes[outcome].inc()
+    def count_response(self, path: str, status: int, seconds: float, *, is_known: bool) -> None:
+        """Count a POST that was answered with this HTTP status after so many seconds.
+
+        `is_known`: its token is valid. A client without one that is held off (429) makes the collector no busier.
+        """
+        if path.endswith("/reports"):
+            self._report_seconds.observe(seconds)
+        if path.endswith(REPORTS):
+            is_busy = status == 429 and is_known
+            outcome = "stored" if status < 400 else "busy" if is_busy else "refused" if status < 500 else "failed"
+            self._outcomes[outcome].inc()
+        elif path.endswith(OPENINGS) and (status in NOT_TAKEN or (status == 429 and not is_known)):
+            self._outcomes["refused"].inc()
 
     @contextmanager
     def time_transaction(self) -> Iterator[None]:
@@ -130,8 +145,9 @@ class Requests:
             raise
         finally:
             seconds = time.perf_counter() - start
-            if scope["method"] == "POST" and scope["path"].endswith("/reports"):
-                self._metrics.count_response(status or 500, seconds)
+            if scope["method"] == "POST":
+                is_known = "principal" in scope.get("state", {})
+                self._metrics.count_response(scope["path"], status or 500, seconds, is_known=is_known)
             log.info("%s", scope["method"], extra={"fields": _fields(scope, status, seconds)})
             request_id.reset(reset)
 

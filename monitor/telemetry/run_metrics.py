@@ -117,9 +117,10 @@ class RunMetrics:
             counts[pk][kind] = count
         yield family.text(_by(runs, "kind", counts, dict.fromkeys(IncidentKind, 0)))
         text = (
-            f"Onset step of the newest incident by kind and state, until {INCIDENT_LINGER_SECONDS:.0f} s after its end"
+            "Onset step of the newest incident by kind and state; one that was open for less than "
+            f"{INCIDENT_LINGER_SECONDS:.0f} s stays as long after its end"
         )
-        shown = live_runs.incidents_since(session, run_pks=pks, time=now - INCIDENT_LINGER_SECONDS)
+        shown = live_runs.present_incidents(session, run_pks=pks, now=now, linger=INCIDENT_LINGER_SECONDS)
         newest: dict[int, dict[tuple[str, str], int]] = defaultdict(dict)
         lasting: dict[int, float | None] = {}
         for one in shown:

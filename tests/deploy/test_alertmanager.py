@@ -112,6 +112,12 @@ def test_inhibition_rules_name_alerts_that_exist() -> None:
             assert set(matcher.split('"')[1].split("|")) <= known
 
 
+def test_a_run_that_waits_for_approval_goes_on_so_that_its_stall_pages() -> None:
+    rules = read(DEPLOY / "alertmanager" / "alertmanager.yml")["inhibit_rules"]
+    silencing = [rule["source_matchers"] for rule in rules if "RunStalled" in str(rule["target_matchers"])]
+    assert silencing == [['alertname="RunHeld"']]
+
+
 def hostile_alert() -> dict[str, Any]:
     labels = {"alertname": "RunHeld", "severity": "critical", "project": HOSTILE, "run": "r"}
     annotations = {"summary": f"Run r of {HOSTILE} is held", "description": HOSTILE, "link": "http://dash/run?run=r"}

@@ -70,6 +70,14 @@ def test_the_store_is_migrated_before_anything_reads_it() -> None:
         assert SERVICES[service]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
 
 
+def test_what_the_start_of_alertmanager_reads_reaches_it_also_as_files() -> None:
+    script = (DEPLOY / "alertmanager" / "start.sh").read_text()
+    named = set(re.findall(r"\b(?:PAGE|NOTICE|SMTP|QUIET)_[A-Z]+(?:_[A-Z]+)*\b", script))
+    wanted = named | {f"{name}_FILE" for name in named if name.endswith("_URL")}
+    assert {"PAGE_SLACK_URL_FILE", "NOTICE_WEBHOOK_URL_FILE", "SMTP_PASSWORD_FILE"} < wanted
+    assert SERVICES["alertmanager"]["environment"].keys() == wanted
+
+
 def test_only_what_people_and_trainers_use_is_published_on_loopback_by_default() -> None:
     published = {name: config["ports"] for name, config in SERVICES.items() if "ports" in config}
     assert set(published) == {"collector", "dashboard", "prometheus", "alertmanager", "grafana"}

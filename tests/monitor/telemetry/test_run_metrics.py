@@ -12,10 +12,13 @@ from db.goodput.accounting import TimeCause
 from db.records import policies
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import API, IMPORTED, SPOOL_HEADER
+from monitor.api.auth import MAX_FAILED_ATTEMPTS, FailedAttempts
 from monitor.ingestion.run_state.run_status import PEAK_WINDOW_SECONDS
 from monitor.settings import Settings
+from monitor.telemetry.run_metrics import INCIDENT_LINGER_SECONDS
 from tests.monitor.client import NOW, Clock, TestClient, Trainer, collector, writer
 from tests.monitor.scenarios import pause_event
+from tests.monitor.verdict import VERDICT
 
 
 def scrape(http: TestClient) -> dict[str, dict[tuple[str, ...], float]]:
@@ -108,6 +111,39 @@ def test_the_metrics_of_a_run_disappear_when_it_ends_and_return_when_it_resumes(
     assert not any(RUN[1] in labels for values in scrape(http).values() for labels in values)
     Trainer(http)
     assert scrape(http)["lossguard_step"] == {RUN: 2.0}
+
+
+def test_an_incident_that_was_short_is_shown_for_a_while_after_its_end(http: TestClient, clock: Clock) -> None:
+    end_incident(http, clock, seconds=1.0)
+    assert scrape(http)["lossguard_incident_onset_step"] == {("nonfinite", *RUN, "closed"): 3.0}
+    clock.now += INCIDENT_LINGER_SECONDS + 1
+    assert "lossguard_incident_onset_step" not in scrape(http)
+
+
+def test_an_incident_that_ends_when_the_run_resumes_after_hours_pages_nobody_again(
+    http: TestClient, clock: Clock
+) -> None:
+    end_incident(http, clock, seconds=3600.0)
+    assert "lossguard_incident_onset_step" not in scrape(http)
+
+
+def test_the_verdict_of_a_replay_about_an_incident_of_the_past_pages_nobody_again(
+    http: TestClient, clock: Clock
+) -> None:
+    end_incident(http, clock, seconds=600.0)
+    clock.now += 3600
+    assert http.put(f"{API}/runs/r1/incidents/1/verdict", json=VERDICT).status_code == 200
+    assert "lossguard_incident_onset_step" not in scrape(http)
+
+
+def end_incident(http: TestClient, clock: Clock, *, seconds: float) -> None:
+    """Report a NaN, which nobody treats, stop the run, and resume it before the NaN after some seconds."""
+    trainer = Trainer(http, capabilities=[])
+    trainer.report(trainer.open("a"), range(4), {"loss": [2.0, 2.0, 2.0, math.nan]})
+    assert scrape(http)["lossguard_incident_onset_step"] == {("nonfinite", *RUN, "open"): 3.0}
+    http.post(f"{API}/runs/r1/finish", json={"state": "interrupted", "at": NOW})
+    clock.now += seconds
+    Trainer(http, capabilities=[]).open("b", 2, "resume")
 
 
 def test_a_limited_number_of_runs_is_shown_and_the_rest_is_counted(sqlite_engine: sa.Engine, clock: Clock) -> None:
@@ -207,6 +243,27 @@ def test_reports_are_counted_by_outcome(http: TestClient) -> None:
     assert outcomes == {"stored": 1.0, "refused": 1.0, "busy": 0.0, "failed": 0.0}
     assert samples["lossguard_report_seconds_count"] == {(): 2.0}
     assert samples["lossguard_database_transaction_seconds_count"][()] >= 3.0
+
+
+def test_a_trainer_whose_token_is_wrong_is_counted_as_refused_before_and_after_it_is_held_off(
+    sqlite_engine: sa.Engine,
+) -> None:
+    http = collector(sqlite_engine, token="secret-of-16-chr")
+    http.app.state.collector.failed_attempts = FailedAttempts(delay=0)  # type: ignore[attr-defined]
+    wrong, right = ({"authorization": f"Bearer {token}"} for token in ("lg_guess", "secret-of-16-chr"))
+    tried = ["runs", "runs/r1/segments", "runs/r1/lease", "runs/r1/reports"] * 6
+    statuses = [http.post(f"{API}/{path}", json={}, headers=wrong).status_code for path in tried]
+    assert statuses == [401] * MAX_FAILED_ATTEMPTS + [429] * (len(tried) - MAX_FAILED_ATTEMPTS)
+    http.headers.update(right)
+    http.app.state.collector.failed_attempts = FailedAttempts(delay=0)  # type: ignore[attr-defined]
+    outcomes = {outcome: count for (outcome,), count in scrape(http)["lossguard_reports_total"].items()}
+    assert outcomes == {"stored": 0.0, "refused": 24.0, "busy": 0.0, "failed": 0.0}
+
+
+def test_what_mlflow_clients_log_is_counted_by_outcome(http: TestClient) -> None:
+    body = {"run_id": "gone", "key": "loss", "value": 2.0, "timestamp": 1, "step": 0}
+    assert http.post("/api/2.0/mlflow/runs/log-metric", json=body).status_code == 404
+    assert scrape(http)["lossguard_reports_total"]["refused",] == 1.0
 
 
 def test_every_counter_of_a_run_starts_at_0_so_that_the_first_increase_is_seen(http: TestClient) -> None:
