@@ -26,7 +26,6 @@ from lossguard.checkpoints.sharded.tensor_files import (
     index_of_rank,
     write_index,
     write_items,
-    write_planned_by_torch,
 )
 from lossguard.checkpoints.sharded.tensor_shard import TensorShard, items_of_rank
 from lossguard.checkpoints.state import Path as ValuePath
@@ -81,9 +80,6 @@ def write_sharded(folder: Path, states: Mapping[str, Any], rank_state: Any, rank
 
 def _write_tensors(folder: Path, shards: Mapping[str, TensorShard], ranks: TorchRanks) -> None:
     items = ranks.run_on_all(items_of_rank, shards, ranks.group)
-    if items is None:
-        ranks.run_on_all(write_planned_by_torch, folder, shards, ranks.group)
-        return
     written = ranks.run_on_all(write_items, folder, items, shards, ranks.rank)
     whole = {name: pieces for of_rank in ranks.gather_on_rank_0(written) for name, pieces in of_rank.items()}
     ranks.run_on_all(_write_index_on_rank_0, folder, shards, whole, ranks.rank)

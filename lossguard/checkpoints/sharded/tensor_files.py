@@ -18,16 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, MetadataIndex, TensorProperties
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata as TensorMetadata
 from torch.distributed.checkpoint.planner import LoadPlan, SavePlan, WriteItem
-from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.checkpoint.storage import WriteResult
 
 from lossguard.checkpoints.files import checked_sparse_tensors, write_bytes
 from lossguard.checkpoints.sharded.tensor_shard import TensorShard
@@ -48,18 +44,6 @@ class ShardLocation:
     offset: int
     length: int
     transform_descriptors: tuple[str, ...] = ()
-
-
-def write_planned_by_torch(folder: Path, shards: Mapping[str, TensorShard], group: dist.ProcessGroup) -> None:
-    """Write the tensors of all ranks into `folder`, which they share. If it fails on one, all raise CheckpointError.
-
-    The index has all pieces of all ranks.
-    """
-    try:
-        save(dict(shards), storage_writer=_Writer(folder), planner=_planner(), process_group=group)
-    except CheckpointException as problem:  # a BaseException, not an Exception
-        rank, (cause, _) = next(iter(problem.failures.items()))
-        raise CheckpointError(f"rank {rank} could not write: {type(cause).__name__}: {cause}") from None
 
 
 def write_items(folder: Path, items: list[WriteItem], shards: Mapping[str, TensorShard], rank: int) -> Content:
@@ -171,25 +155,6 @@ class _LoadPlanner(DefaultLoadPlanner):
     def lookup_tensor(self, index: MetadataIndex) -> Tensor:
         shard: TensorShard = self.state_dict[index.fqn]
         return shard.local
-
-
-class _Writer(FileSystemWriter):
-    """Writes the metadata as JSON in place of a pickle."""
-
-    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        places = {result.index: result.storage_data for results_of_rank in results for result in results_of_rank}
-        write_bytes(Path(self.path) / INDEX, json.dumps(_to_json(metadata, places)).encode())
-
-
-def _to_json(metadata: Metadata, places: Mapping[MetadataIndex, Any]) -> dict[str, Any]:
-    content = {}
-    for name, tensor in metadata.state_dict_metadata.items():
-        assert isinstance(tensor, TensorMetadata)
-        chunks = []
-        for chunk in tensor.chunks:
-            chunks.append(_piece(chunk, places[MetadataIndex(name, chunk.offsets)]))
-        content[name] = _described(tensor.properties.dtype, tensor.size) | {"pieces": chunks}
-    return content
 
 
 def _piece(chunk: ChunkStorageMetadata, place: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, Wri
 
 from lossguard.run import collectives
 from lossguard.run.collectives import is_first_copy, is_sharded, local_part, num_copies
+from lossguard.vocabulary.errors import CheckpointError
 
 # Shards, as torch.distributed.checkpoint plans their reading and writing.
 #
@@ -69,14 +70,17 @@ class TensorShard:
 # The plan of who writes what.
 #
 # torch.distributed.checkpoint gathers the plans of all ranks on rank 0, one item for each tensor of each rank, and
-# sends them back: millions of objects with thousands of ranks. Where all ranks have the same tensors, each one can work
-# out its own part, and the ranks only compare that the parts make a whole.
+# sends them back: millions of objects with thousands of ranks. Here all ranks have the same tensors, so that each one
+# can work out its own part, and the ranks only compare that the parts make a whole.
 
 
-def items_of_rank(shards: Mapping[str, TensorShard], group: dist.ProcessGroup) -> list[WriteItem] | None:
-    """Return what this rank writes; None on all ranks if a rank cannot know it, as they have different tensors."""
+def items_of_rank(shards: Mapping[str, TensorShard], group: dist.ProcessGroup) -> list[WriteItem]:
+    """What this rank writes. Raises CheckpointError on all ranks when their tensors differ or do not make a whole."""
     if not _are_equal_on_all_ranks(shards, group):
-        return None
+        raise CheckpointError(
+            "the ranks have different tensors, as with pipeline parallelism: on all of them, names, types and shapes"
+            " must be the same"
+        )
     whole = {name: shard.local.nbytes for name, shard in shards.items() if shard.is_first_copy is None}
     writers = writers_of(whole, group.size())
     own = [
@@ -86,8 +90,9 @@ def items_of_rank(shards: Mapping[str, TensorShard], group: dist.ProcessGroup) -
     num_written = [shard.local.numel() * is_own for shard, is_own in zip(shards.values(), own, strict=True)]
     total = torch.tensor(num_written, dtype=torch.int64, device="cpu")
     dist.all_reduce(total, group=group)
-    if total.tolist() != [shard.shape.numel() for shard in shards.values()]:
-        return None
+    for (name, shard), of_all_ranks in zip(shards.items(), total.tolist(), strict=True):
+        if of_all_ranks != (wanted := shard.shape.numel()):
+            raise CheckpointError(f"the parts of {name} on all ranks have {of_all_ranks} of its {wanted} values")
     names = [name for name, is_own in zip(shards, own, strict=True) if is_own]
     return [item for name in names for item in shards[name].__create_write_items__(name, shards[name])]
 
