@@ -7,16 +7,19 @@ Training takes about 6ND floating-point operations for D tokens (Kaplan et al. 2
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 from dashboard.axes import RunAxes, StepAxis
+from db.goodput.accounting import hang_seconds
 from db.lineage import source_of
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.queries import Series
 from db.records.step_notes import StepNote
 from db.runs.overview import StepTime
 from db.runs.verdicts import Verdict
-from lossguard.vocabulary.protocol import uncertified_state
+from lossguard.vocabulary.protocol import NO_HEARTBEAT, uncertified_state
 from lossguard.vocabulary.source_facts import SourceFacts
 from monitor.detection.interventions.run_policy import Layers
 
@@ -46,7 +49,8 @@ def _finite(value: float) -> float | None:
 
 def num_parameters(config: Mapping[str, Any]) -> int | None:
     """Return the number of parameters; None if the configuration does not have it."""
-    value = config.get("num_parameters")
+    model = config.get("model")  # where the callbacks of frameworks record it
+    value = config.get("num_parameters", model.get("num_parameters") if isinstance(model, Mapping) else None)
     if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value < 1e18:
         return int(value)
     return None
@@ -59,7 +63,7 @@ class StepProgress:
     done: int
     total: int | None
     seconds_per_step: float | None
-    """Mean over the newest steps of the live line; None before the second one, and where the clock went back."""
+    """Mean over the newest rows of the live line, without holds and hangs; None before the second row."""
 
     @property
     def fraction(self) -> float | None:
@@ -77,10 +81,12 @@ def progress(run: Run, newest: Sequence[StepTime]) -> StepProgress:
     """Progress from the newest steps of the live line, in order."""
     if not newest:
         return StepProgress(0, run.total_steps, None)
-    first, last = newest[0], newest[-1]
-    passed = last.time - first.time
-    pace = passed / (last.step - first.step) if last.step > first.step and passed > 0 else None
-    return StepProgress(last.step + 1, run.total_steps, pace)
+    gaps = [(row.time - before.time, row.step - before.step) for before, row in pairwise(newest)]
+    risen = [(seconds, steps) for seconds, steps in gaps if seconds > 0 and steps > 0]
+    usual = median(seconds / steps for seconds, steps in risen) if risen else 0.0
+    trained = [(seconds, steps) for seconds, steps in risen if hang_seconds(seconds, steps * usual) == 0]
+    pace = sum(seconds for seconds, _ in trained) / sum(steps for _, steps in trained) if trained else None
+    return StepProgress(newest[-1].step + 1, run.total_steps, pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +134,11 @@ class RunFacts:
     def stamp(self) -> tuple[float, ...]:
         """Changes when the run has new steps or a new segment: steps are never overwritten.
 
-        The time of its start tells the run from a deleted one of its id.
+        An MLflow client may add values to a step later. The time of its start tells the run from a deleted one of
+        its id.
         """
-        return (self.run.started_at, len(self.segments), *(segment.num_steps for segment in self.segments))
+        later = [self.run.revision] if NO_HEARTBEAT in self.run.capabilities else []
+        return (self.run.started_at, len(self.segments), *(segment.num_steps for segment in self.segments), *later)
 
     @property
     def marks_stamp(self) -> tuple[float, ...]:

@@ -193,7 +193,8 @@ class _Account:
         for index, stretch in enumerate(segment.stretches):
             end = min(stretch.end, closes_at)
             if index == 0:
-                self._take_steps(stretch, end, usual=min(self.usual, end - self.at), rest=segment.cause)
+                usual = min(self.usual * stretch.num_steps, end - self.at)
+                self._take_steps(stretch, end, usual=usual, rest=segment.cause)
             else:
                 self._take_steps(stretch, end, rest=TimeCause.OTHER)
         if not segment.stretches:
@@ -202,13 +203,13 @@ class _Account:
     def take_gap(self, end: float, segment: SegmentTimes) -> None:
         """The time up to `end`, in which `segment` was about to begin.
 
-        A segment that was opened by its first step has done that step before.
+        A segment that was opened by its first row has done the steps of that row before.
         """
         begin, seconds = self._advance(end)
         portions = [(TimeCause.WAITING, overlap(self.times.holds, begin, self.at))]
         if segment.stretches:
             first = segment.stretches[0]
-            portions.append((first.cause, self.usual - max(0.0, first.end - end)))
+            portions.append((first.cause, self.usual * first.num_steps - max(0.0, first.end - end)))
         self._divide(seconds, portions, rest=segment.cause)
 
     def take_rest(self) -> None:
@@ -230,6 +231,11 @@ class _Account:
         begin, seconds = self._advance(end)
         held = overlap(self.times.holds, begin, self.at)
         explained = held + stretch.explained
+        # A pause is announced until the next row, whose steps are trained within it.
+        rests = (
+            seconds - held - stretch.checkpoint_seconds - stretch.evaluation_seconds - stretch.num_steps * self.usual
+        )
+        pause = min(stretch.pause_seconds, rests) if usual is None else stretch.pause_seconds
         hang = 0.0
         if stretch.is_single and usual is None:
             hang = hang_seconds(seconds - explained, stretch.num_steps * self.usual)
@@ -239,7 +245,7 @@ class _Account:
             (TimeCause.WAITING, held),
             (TimeCause.CHECKPOINT, stretch.checkpoint_seconds),
             (TimeCause.EVALUATION, stretch.evaluation_seconds),
-            (rest, stretch.pause_seconds),
+            (rest, pause),
             (TimeCause.HANG, hang),
         ]
         if stretch.cause is not TimeCause.TRAINING:

@@ -48,7 +48,7 @@ class _Part:
     segment: int
     cause: TimeCause
     before: StepTime
-    """The row before; before a segment's first step, the step below it and the time at which the segment was opened."""
+    """The row before; before a segment's first row, its `_step_before` and the time at which it was opened."""
     last: int
     is_row: bool = False
     """True if it is known to have one row."""
@@ -162,7 +162,7 @@ class _Stretches:
         for segment in self._opened:
             if segment.first_step is None:
                 continue
-            before = StepTime(segment.first_step - 1, segment.opened_at)
+            before = StepTime(_step_before(segment), segment.opened_at)
             for last, cause in [(segment.first_step, ends[segment.number][0][1]), *ends[segment.number]]:
                 row = rows.get(self._at(segment.number, last), before)
                 if row.step > before.step:
@@ -204,6 +204,15 @@ class _Stretches:
         """The last step of each bucket that the part touches; of the last bucket, that of the part."""
         first = part.steps.first // width * width + width - 1
         return [self._at(part.segment, min(end, part.last)) for end in range(first, part.last + width, width)]
+
+
+def _step_before(segment: Segment) -> int:
+    """The step before those of a segment's first row, which may stand for several: -1 at the beginning of a run."""
+    first, last, fork = segment.first_step, segment.last_step, segment.fork_step
+    assert first is not None
+    assert last is not None
+    stride = (last - first) // (segment.num_steps - 1) if segment.num_steps > 1 else 1
+    return max(-1, min(first - max(1, stride), first - 1 if fork is None else fork - 1))
 
 
 def _after_gap(part: _Part, first: StepTime | None) -> list[_Part]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from db import lineage
+from db import lineage, queries
 from db.goodput.accounting import merged
 from db.lineage import Fork, StepRange
 from db.models import Order, Run, Segment
@@ -35,9 +35,9 @@ class Rewind:
     tokens: float | None = None
     """Tokens in the discarded steps; None where the run reports no tokens."""
     first_done_at: float | None = None
-    """Time at which `fork_step` was done first, in unix seconds."""
+    """Time at which the step of the new segment's first row was done first, in unix seconds."""
     done_again_at: float | None = None
-    """Time at which the new segment did it, in unix seconds."""
+    """Time of the first row of the new segment, in unix seconds."""
 
     @property
     def steps(self) -> int:
@@ -71,23 +71,37 @@ def read_rewinds(
     Every step that is on no live line any more is in exactly one of them.
     """
     forks = lineage.forks(segments)
+    stride = lineage.source_of(queries.source_events(session, run=run)).stride if forks else 1
+    forks = [_with_steps_before(fork, stride) for fork in forks]
     incidents = {order.id: order.incident for order in orders.values()}
-    firsts = [At(run.pk, fork.discarded[0].segment, fork.segment.fork_step or 0) for fork in forks]
-    again = [At(run.pk, fork.segment.number, fork.segment.fork_step or 0) for fork in forks]
-    times = step_times.times_of(session, [*firsts, *again])
+    before = [At(run.pk, fork.segment.number, (fork.segment.fork_step or 0) - 1) for fork in forks]
+    again = step_times.after(session, before)
+    first_rows = [again[at].step if at in again else at.step + 1 for at in before]
+    first = [At(run.pk, fork.discarded[0].segment, step) for fork, step in zip(forks, first_rows, strict=True)]
+    done_first = step_times.times_of(session, first)
     return [
         Rewind(
-            segment=second.segment,
+            segment=fork.segment.number,
             reason=fork.segment.reason,
-            fork_step=second.step,
+            fork_step=at.step + 1,
             discarded=fork.discarded,
             incident=incidents.get(fork.segment.order_id or 0),
             tokens=tokens,
-            first_done_at=times.get(first),
-            done_again_at=times.get(second),
+            first_done_at=done_first.get(row),
+            done_again_at=again[at].time if at in again else None,
         )
-        for fork, tokens, first, second in zip(forks, _tokens(session, run, forks), firsts, again, strict=True)
+        for fork, tokens, row, at in zip(forks, _tokens(session, run, forks), first, before, strict=True)
     ]
+
+
+def _with_steps_before(fork: Fork, stride: int) -> Fork:
+    """The fork with all steps of its first row, where a segment is opened by a row that stands for `stride` steps."""
+    segment, (first, *others) = fork.segment, fork.discarded
+    if stride == 1 or segment.fork_step is None or segment.first_step != segment.fork_step:
+        return fork
+    begin = max(0, segment.fork_step - stride + 1)
+    before = StepRange(first.segment, max(0, begin - stride), begin) if begin else None
+    return Fork(segment, (StepRange(first.segment, begin, first.last), *others), before)
 
 
 def _tokens(session: Session, run: Run, forks: Sequence[Fork]) -> list[float | None]:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.lineage import discarded
-from db.models import Event, Incident, Intervention, Run, RunStatus, Segment, SkippedBatches
+from db.models import BESIDE, Event, Incident, Intervention, Run, RunStatus, Segment, SkippedBatches
 from db.run_states import has_no_heartbeat
 from lossguard.vocabulary.protocol import CANNOT_SAVE, CHECKPOINT_UNCERTIFIED, IMPORTED, uncertified_state
 from lossguard.vocabulary.states import (
@@ -162,14 +162,19 @@ def skipped_batches(session: Session, *, run_pks: RunPks) -> Mapping[int, int]:
 
 
 def lost_steps(session: Session, *, run_pks: RunPks) -> Mapping[int, int]:
-    """Run -> optimizer steps on its discarded branches, including those that were never reported."""
+    """Run -> optimizer steps on its discarded branches, including those that were never reported.
+
+    Those of a second process, beside the live line, were never on it.
+    """
     several = sa.select(Segment.run_pk).where(Segment.run_pk.in_(run_pks), Segment.number > 0)
     names = ("run_pk", "number", "parent", "fork_step", "live_order", "first_step", "last_step")
     columns = sa.select(*(getattr(Segment, name) for name in names))
     trees: dict[int, list[Any]] = defaultdict(list)  # rows with the columns of a segment that `discarded` asks for
     for segment in session.execute(columns.where(Segment.run_pk.in_(several)).order_by(Segment.number)):
         trees[segment.run_pk].append(segment)
-    return {
-        pk: sum(step_range.last - step_range.first for step_range in discarded(tree) if step_range.last is not None)
-        for pk, tree in trees.items()
-    }
+    lost: dict[int, int] = {}
+    for pk, tree in trees.items():
+        beside = {segment.number for segment in tree if segment.live_order == BESIDE}
+        left = [one for one in discarded(tree) if one.segment not in beside and one.last is not None]
+        lost[pk] = sum((one.last or one.first) - one.first for one in left)
+    return lost

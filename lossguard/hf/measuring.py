@@ -289,4 +289,4 @@ def configuration(trainer: Any, arguments: Any) -> dict[str, Any]:
     config: Any = getattr(model, "config", None)
     if hasattr(config, "to_dict"):
         described["config"] = config.to_dict()
-    return {"training_arguments": arguments.to_dict(), "model": described}
+    return {"training_arguments": arguments.to_dict(), "model": described, "world_size": arguments.world_size}

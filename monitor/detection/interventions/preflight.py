@@ -172,8 +172,10 @@ def _tokens_per_step(known: Known) -> float | None:
 
 def devices_of(config: Mapping[str, Any], devices: Sequence[Any]) -> tuple[int, bool]:
     """(how many devices a run trains on, whether its configuration says so); otherwise the listed ones, at least 1."""
+    trainer = config.get("trainer")  # as the callback of Lightning records it
+    known = {**trainer, **config} if isinstance(trainer, Mapping) else config
     for name in NUM_DEVICES:
-        value = config.get(name)
+        value = known.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_DEVICES:
             return value, True
     return max(1, len(devices)), False

@@ -10,7 +10,7 @@ from dashboard.data.facts import Compute, RunFacts, num_parameters, progress
 from dashboard.figures.compute import compute_figure
 from db.models import BESIDE, Event, Run, Segment
 from db.runs.overview import StepTime
-from lossguard.vocabulary.protocol import CHECKPOINT_UNCERTIFIED
+from lossguard.vocabulary.protocol import CHECKPOINT_UNCERTIFIED, NO_HEARTBEAT
 
 
 def steps(*numbers: int) -> list[StepTime]:
@@ -25,6 +25,29 @@ def test_time_left_is_steps_left_times_the_pace_of_the_newest_steps() -> None:
 def test_a_clock_that_went_back_gives_no_pace() -> None:
     back = progress(Run(total_steps=100), [StepTime(step=0, time=9.0), StepTime(step=1, time=8.0)])
     assert (back.seconds_per_step, back.seconds_left) == (None, None)
+
+
+def test_a_hold_among_the_newest_steps_does_not_lengthen_the_time_left_and_a_save_does() -> None:
+    times = [float(step) + (36_000.0 if step > 50 else 0.0) + (10.0 if step > 90 else 0.0) for step in range(101)]
+    now = progress(Run(total_steps=1101), [StepTime(step=step, time=time) for step, time in enumerate(times)])
+    assert now.seconds_per_step == pytest.approx(109 / 99)
+
+
+def test_the_parameters_are_found_where_a_framework_records_them() -> None:
+    assert num_parameters({"model": {"num_parameters": 7}}) == 7
+    assert num_parameters({"model": {"num_parameters": 7}, "num_parameters": 5}) == 5
+    assert num_parameters({"model": "gpt"}) is None
+
+
+def test_what_is_kept_of_a_run_is_read_anew_after_an_mlflow_client_may_have_added_values() -> None:
+    nothing: dict[str, Any] = dict.fromkeys((each.name for each in fields(RunFacts)), None) | {"segments": []}
+
+    def stamp(revision: int, capabilities: list[str]) -> tuple[float, ...]:
+        run = Run(started_at=1.0, revision=revision, capabilities=capabilities)
+        return RunFacts(**nothing | {"run": run}).stamp
+
+    assert stamp(1, [NO_HEARTBEAT]) != stamp(2, [NO_HEARTBEAT])
+    assert stamp(1, []) == stamp(2, [])
 
 
 @pytest.mark.parametrize("recorded", [None, "many", -3, 0, 0.5, True, float("nan"), float("inf"), [1]])

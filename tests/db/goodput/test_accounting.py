@@ -105,6 +105,10 @@ FINISHED: dict[str, tuple[RunTimes, dict[TimeCause, float]]] = {
         times(long_step(pause_seconds=600.0), until=703.0),
         {TRAINING: 103.0, OTHER: 600.0},
     ),
+    "a pause that lasts until the row after it leaves the time of its step": (
+        times(long_step(pause_seconds=601.0), until=703.0),
+        {TRAINING: 103.0, OTHER: 600.0},
+    ),
     "a hold waits for a person and not for the rollback that ends it": (
         times(old(), new(1000.0, 1001.0, SPIKE), until=1001.0, holds=[(52.0, 998.0)]),
         {TRAINING: 51.0, WAITING: 946.0, SPIKE: 4.0},

@@ -126,6 +126,25 @@ def test_a_source_with_a_row_every_so_many_steps_has_the_same_goodput(session: S
     assert found == {TimeCause.TRAINING: 2495.5, TimeCause.HANG: 900.0}
 
 
+def test_the_first_row_of_a_segment_stands_for_its_steps_too(session: Session) -> None:
+    """A row every 500 steps of a second each after 30 s of loading, and a restart that goes on at step 1,000."""
+    run = add_run(session, started_at=NOW)
+    opened = open_segment(session, run, 500, SegmentReason.START, 530.0)  # by its first row
+    report(session, run, opened, range(500, 2001, 500), [530.0, 1030.0, 1530.0, 2030.0])
+    assert spent(session, run, at=2030.0) == {TimeCause.STARTUP: 30.0, TimeCause.TRAINING: 2000.0}
+    again = open_segment(session, run, 1500, SegmentReason.RESUME, 2560.0)
+    report(session, run, again, range(1500, 3001, 500), [2560.0, 3060.0, 3560.0, 4060.0])
+    found = spent(session, run, at=4060.0)
+    assert found == {TimeCause.STARTUP: 30.0, TimeCause.TRAINING: 3000.0, TimeCause.RESTART: 1030.0}
+
+
+def test_a_loop_that_logs_every_so_many_steps_has_begun_where_its_segment_did(session: Session) -> None:
+    run = add_run(session, started_at=NOW)
+    opened = open_segment(session, run, 0, SegmentReason.START, 5.0)
+    report(session, run, opened, range(9, 100, 10), [5.0 + step + 1 for step in range(9, 100, 10)])
+    assert spent(session, run, at=105.0) == {TimeCause.STARTUP: 5.0, TimeCause.TRAINING: 100.0}
+
+
 def test_a_hold_ends_with_its_release_or_with_the_next_segment(session: Session) -> None:
     run = add_run(session, started_at=NOW)
     report(session, run, open_segment(session, run, 0, SegmentReason.START, 0.0), range(50), range(1, 51))

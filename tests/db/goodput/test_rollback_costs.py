@@ -4,12 +4,16 @@ from functools import partial
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
-from db import queries
+from db import commands, queries
 from db.goodput.rollback_costs import Rewind, read_rewinds, total_seconds
+from db.models import Run
+from db.steps import writer
 from db.store.engine import reading, writing
+from lossguard.vocabulary.source_facts import SOURCE, SourceFacts
 from tests.dashboard.seed import REWIND, SEGMENT_END, seed
-from tests.db.seed import add_rollbacks, add_run, num_calls, stored_run
+from tests.db.seed import add_rollbacks, add_run, add_segment, num_calls, stored_run
 
 
 def test_time_that_two_rollbacks_share_is_lost_once() -> None:
@@ -29,6 +33,36 @@ def test_a_rewind_has_its_tokens_its_time_and_its_incident(sqlite_engine: sa.Eng
     assert rewind.steps == SEGMENT_END - REWIND
     assert rewind.tokens == (SEGMENT_END - REWIND) * 32 * 256
     assert rewind.seconds == pytest.approx(0.4 * (SEGMENT_END - REWIND))
+
+
+def test_a_first_row_that_stands_for_many_steps_counts_them_all(sqlite_engine: sa.Engine) -> None:
+    """A source with a row every 100 steps goes on at step 2,300 after its row 2,400."""
+    with writing(sqlite_engine) as session:
+        run = add_run(session)
+        details = SourceFacts(stride=100).to_details()
+        commands.add_event(session, run=run, key="s", kind=SOURCE, segment=0, step=None, time=0.0, details=details)
+        add_rows(session, run, 100, range(100, 2401, 100), begin=0.0)
+        add_rows(session, run, 2400, range(2400, 3001, 100), begin=200.0)
+        (rewind,) = read_rewinds(session, run=run, segments=queries.segments(session, run=run), orders={})
+    assert (rewind.steps, rewind.tokens, rewind.seconds) == (100, 700.0, 200.0)
+
+
+def test_a_rollback_whose_first_row_comes_steps_later_has_its_time(sqlite_engine: sa.Engine) -> None:
+    with writing(sqlite_engine) as session:
+        run = add_run(session)
+        add_rows(session, run, 0, range(10, 401, 10), begin=0.0)
+        add_rows(session, run, 300, range(310, 501, 10), begin=150.0)
+        (rewind,) = read_rewinds(session, run=run, segments=queries.segments(session, run=run), orders={})
+    assert (rewind.fork_step, rewind.steps, rewind.seconds) == (300, 101, 150.0)
+
+
+def add_rows(session: Session, run: Run, fork: int, steps: range, *, begin: float) -> None:
+    """A segment with a second and seven tokens a step."""
+    segment = add_segment(session, run, str(fork), fork)
+    metrics = {"tokens": [7.0 * step for step in steps]}
+    times = [begin + step for step in steps]
+    writer.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=metrics)
+    commands.grow_segment(segment, steps=steps)
 
 
 @pytest.mark.slow

@@ -334,6 +334,7 @@ def test_a_state_that_is_never_restored_is_shown_while_another_process_reports_b
     beside = other.open("b", 3, "resume")
     other.report(beside, range(3, 6), {"loss": [2.0] * 3})
     assert shown() == {RUN: 5.0}
+    assert scrape(http)["lossguard_steps_lost_total"] == {RUN: 0.0}
     clock.now += Settings().lease_seconds + 1.0
     other.report(beside, [6], {"loss": [2.0]})  # its line is the live one now
     assert shown() == {}

@@ -83,6 +83,9 @@ def test_a_configuration_with_more_processes_than_devices_counts_them() -> None:
         ({"world_size": "64"}, ["H100"] * 8, (8, False)),
         ({"world_size": True, "num_devices": 0}, [], (1, False)),
         ({"world_size": 10**9}, ["cpu"], (1, False)),
+        ({"trainer": {"world_size": 16}}, ["H100"] * 8, (16, True)),
+        ({"trainer": {"world_size": 1}, "world_size": 2}, ["H100"] * 8, (2, True)),
+        ({"trainer": "lightning"}, ["H100"] * 8, (8, False)),
     ],
 )
 def test_the_devices_are_those_of_the_configuration_or_those_listed(
