@@ -12,7 +12,6 @@ from statistics import median
 from typing import Any
 
 from dashboard.axes import RunAxes, StepAxis
-from db.goodput.accounting import hang_seconds
 from db.lineage import source_of
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.queries import Series
@@ -22,6 +21,10 @@ from db.runs.verdicts import Verdict
 from lossguard.vocabulary.protocol import NO_HEARTBEAT, uncertified_state
 from lossguard.vocabulary.source_facts import SourceFacts
 from monitor.detection.interventions.run_policy import Layers
+
+
+LONG_GAP = 100
+"""From so many times the usual on, the time between two rows is a hold or a hang; a save and an evaluation are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ def progress(run: Run, newest: Sequence[StepTime]) -> StepProgress:
     gaps = [(row.time - before.time, row.step - before.step) for before, row in pairwise(newest)]
     risen = [(seconds, steps) for seconds, steps in gaps if seconds > 0 and steps > 0]
     usual = median(seconds / steps for seconds, steps in risen) if risen else 0.0
-    trained = [(seconds, steps) for seconds, steps in risen if hang_seconds(seconds, steps * usual) == 0]
+    trained = [(seconds, steps) for seconds, steps in risen if seconds < LONG_GAP * steps * usual]
     pace = sum(seconds for seconds, _ in trained) / sum(steps for _, steps in trained) if trained else None
     return StepProgress(newest[-1].step + 1, run.total_steps, pace)
 

@@ -26,6 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torch import nn
+
 from lossguard.checkpoints.certificate import (
     CERTIFICATE,
     Copies,
@@ -37,7 +39,7 @@ from lossguard.checkpoints.certificate import (
 from lossguard.checkpoints.completeness import missing
 from lossguard.checkpoints.files import UNCERTIFIED, num_kept, read_state, steps_to_delete, write_state
 from lossguard.checkpoints.local_folder import LocalFolder, ReadFolder
-from lossguard.checkpoints.memory import HostCopier, MemoryCheckpoints
+from lossguard.checkpoints.memory import HostCopier, MemoryCheckpoints, restorable
 from lossguard.checkpoints.remote.files import RemoteFiles, is_remote, local_path
 from lossguard.checkpoints.remote.folder import RemoteFolder
 from lossguard.checkpoints.remote.reading import RemoteReadFolder
@@ -52,6 +54,7 @@ from lossguard.checkpoints.state import (
     restore_generators,
     unwrapped,
 )
+from lossguard.run.collectives import is_sharded
 from lossguard.run.ranks import Ranks, current_ranks
 from lossguard.run.torch_ranks import TorchRanks
 from lossguard.spool.folders import LOCK_WAIT
@@ -139,7 +142,8 @@ class Checkpoints:
         self.keep_bytes = keep_bytes
         self._fewest_said: int | None = None  # how many stay for lack of space, as the last warning has said
         self.blocking = blocking
-        self.ranks = current_ranks() if ranks is None else ranks
+        self.objects = {name: unwrapped(name, instance) for name, instance in objects.items()}
+        self.ranks = _ranks_of(self.objects) if ranks is None else ranks
         self._restored_from: ReadPlace | None = None  # while the objects load
         own_disk = None if staging is None else Path(staging)
         self._place = self._open_place(self.ranks.broadcast(directory), own_disk, storage_options)
@@ -147,7 +151,6 @@ class Checkpoints:
         """The tier of `durable_steps`."""
         self.directory: Any = self._place.path
         """A Path, or a URL as text."""
-        self.objects = {name: unwrapped(name, instance) for name, instance in objects.items()}
         self._uncompared = frozenset(uncompared or {})
         self._left_out = tuple(left_out)
         self._pinned: frozenset[int] = frozenset()
@@ -251,7 +254,7 @@ class Checkpoints:
 
     def take_back(self, held: Mapping[str, Any]) -> dict[str, Any]:
         """Load what `hold` has returned, and return its `state`. Raises CheckpointMismatch as `load` does."""
-        states = dict(HostCopier().copy(held))  # an optimizer keeps the tensors that it is given
+        states = restorable(held, self.objects)
         self._load_objects(states[RUN]["state"]["step"], states, {name: digest(states[name]) for name in self.objects})
         return dict(states[RUN]["state"])
 
@@ -414,10 +417,11 @@ class Checkpoints:
         """Write all files but the manifest; return the content of the manifest."""
         if isinstance(self.ranks, TorchRanks):
             # Loads torch.distributed.checkpoint.
-            from lossguard.checkpoints.sharded.checkpoint import has_divided_index, write_sharded
+            from lossguard.checkpoints.sharded.checkpoint import OWN, has_divided_index, own_states, write_sharded
 
             objects = {name: states[name] for name in self.objects}
-            files = write_sharded(folder, objects, states[RUN], self.ranks)
+            of_rank = {**states[RUN], OWN: own_states(self.objects, objects, self.ranks)}
+            files = write_sharded(folder, objects, of_rank, self.ranks)
             layout = DIVIDED_FORMAT if has_divided_index(files) else SHARDED_FORMAT
             return {"format": layout, "ranks": self.ranks.size, "files": files}
         files = {f"{name}.pt": write_state(folder / f"{name}.pt", content) for name, content in states.items()}
@@ -523,14 +527,25 @@ class Checkpoints:
         from lossguard.checkpoints.sharded.checkpoint import shard_states
 
         states |= shard_states({name: states[name] for name in self.objects}, self.objects)
+        if self.ranks.rank > 0:  # one process has written it: further ones keep their own random numbers
+            states[RUN] = {**states[RUN], "generators": None}
         return states, {name: digest(states[name]) for name in self.objects}
 
     def _read_sharded(self, place: ReadPlace, manifest: Mapping[str, Any]) -> Contents:
-        from lossguard.checkpoints.sharded.checkpoint import read_rank_state, read_states
+        from lossguard.checkpoints.sharded.checkpoint import OWN, read_rank_state, read_states, with_own
 
         files = manifest["files"]
         place.check_all(files, self.ranks)
         fetch = partial(place.fetch, files)
         states = read_states(place.folder, files, self.objects, fetch, self.ranks.rank)
-        digests = {name: digest(state) for name, state in states.items()}
-        return states | {RUN: read_rank_state(place.folder, manifest["ranks"], self.ranks.rank, fetch)}, digests
+        of_rank = read_rank_state(place.folder, manifest["ranks"], self.ranks.rank, fetch)
+        states |= {name: with_own(states[name], own) for name, own in of_rank.pop(OWN, {}).items() if name in states}
+        return states | {RUN: of_rank}, {name: digest(states[name]) for name in self.objects}
+
+
+def _ranks_of(objects: Mapping[str, Stateful]) -> Ranks:
+    """The ranks of this process. A model that is sharded over one rank is written as on several."""
+    ranks = current_ranks()
+    modules = (getattr(instance, "module", instance) for instance in objects.values())
+    parameters = (each for module in modules if isinstance(module, nn.Module) for each in module.parameters())
+    return TorchRanks() if ranks.size == 1 and any(map(is_sharded, parameters)) else ranks

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from lossguard.checkpoints.checkpoints import RUN, Checkpoints, Contents, ReadPlace
 from lossguard.checkpoints.files import fingerprint, flush, read_state, write_state
-from lossguard.checkpoints.state import generators
+from lossguard.checkpoints.state import Digest, generators, leaves
+from lossguard.run.collectives import is_sharded
 from lossguard.vocabulary.errors import CheckpointError
 
 DIGESTS = "digests"
@@ -42,7 +43,7 @@ class FrameworkCheckpoints(Checkpoints):
 
     def _write_files(self, folder: Path, states: Mapping[str, Any]) -> dict[str, Any]:
         self.ranks.run_on_all(self._write_by_framework, folder)
-        own = {**states, DIGESTS: self._digests()}
+        own = {**states, DIGESTS: self._digests_of_files()}
         self.ranks.run_on_all(write_state, folder / self._own_file(), own)
         files = {}
         if self.ranks.rank == 0 or not self._place.all_ranks_see_it:
@@ -54,6 +55,18 @@ class FrameworkCheckpoints(Checkpoints):
                 name: written for of_rank in self.ranks.gather_on_rank_0(files) for name, written in of_rank.items()
             }
         return {"format": self.formats[0], "ranks": self.ranks.size, "files": files}
+
+    def _digests_of_files(self) -> dict[str, Digest]:
+        """The digests of what each rank will have loaded: rank 0's, of what the framework writes of rank 0 alone."""
+        digests = self.ranks.run_on_all(self._digests)
+        of_rank_0 = self.ranks.broadcast(digests)
+        return {
+            name: found if name in self.own or self._is_sharded(name) else of_rank_0[name]
+            for name, found in digests.items()
+        }
+
+    def _is_sharded(self, name: str) -> bool:
+        return any(is_sharded(value) for _, value in leaves(self.objects[name].state_dict()))
 
     def _read_contents(self, place: ReadPlace, manifest: Mapping[str, Any]) -> Contents:
         if manifest["ranks"] != self.ranks.size:

@@ -48,11 +48,20 @@ class HostCopier:
             return value.cpu().clone()
         buffer = self._buffers.get(path)
         if buffer is None or (buffer.shape, buffer.dtype) != (value.shape, value.dtype):
-            buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            buffer = torch.empty(value.shape, dtype=value.dtype, device="cpu", pin_memory=value.is_cuda)
             self._buffers[path] = buffer
         if value.is_cuda:  # CUDA only queues the copy; other devices (MPS, XPU) finish it first
             self._queued.add(value.device)
         return buffer.copy_(value, non_blocking=value.is_cuda)
+
+
+def restorable(states: Mapping[str, Any], objects: Mapping[str, Stateful]) -> dict[str, Any]:
+    """Copied states in tensors of their own (an optimizer keeps those that it is given), sharded as the objects'."""
+    if not any(hasattr(value, "with_local") for _, value in leaves(states)):  # no TensorShard
+        return dict(HostCopier().copy(states))
+    from lossguard.checkpoints.sharded.checkpoint import copy_shards  # loads torch.distributed.checkpoint
+
+    return copy_shards(states, objects)
 
 
 # Checkpoints in host memory: cheap enough for every few steps, and gone with the process.
@@ -87,16 +96,8 @@ class MemoryCheckpoints:
         slot.step = step
 
     def load(self, step: int, objects: Mapping[str, Stateful]) -> dict[str, Any]:
-        """The states of `step`, in tensors of their own (an optimizer keeps those that it is given).
-
-        They are sharded as those of the objects.
-        """
-        states = next(slot.states for slot in self._slots if slot.step == step)
-        if not any(hasattr(value, "with_local") for _, value in leaves(states)):  # no TensorShard
-            return dict(HostCopier().copy(states))
-        from lossguard.checkpoints.sharded.checkpoint import copy_shards  # loads torch.distributed.checkpoint
-
-        return copy_shards(states, objects)
+        """The states of `step`, as `restorable` returns them."""
+        return restorable(next(slot.states for slot in self._slots if slot.step == step), objects)
 
     def discard_after(self, step: int) -> None:
         """Forget the states of later steps; the buffers stay."""

@@ -93,7 +93,8 @@ def keep_types(optimizer: Any, state: Any) -> None:
         loaded = inner.state.get(parameters.get(number), {})
         for name, value in saved.items():
             present = loaded.get(name)
-            if type(value) is Tensor and isinstance(present, Tensor) and present.dtype != value.dtype:
+            are_tensors = isinstance(value, Tensor) and isinstance(present, Tensor)
+            if are_tensors and present.dtype != value.dtype:
                 loaded[name] = value.to(present.device, copy=True)
 
 

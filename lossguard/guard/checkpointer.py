@@ -143,7 +143,7 @@ class CheckpointSaver:
         if step >= self.pinned_until:
             self.pinned = self.pinned[-2:]  # a replay of the incident starts from the last, and from an earlier one
         self._checkpoints.pin(self.pinned)
-        self._checkpoints.save(step, state())
+        self._checkpoints.save(step, self.ranks.run_on_all(state))
         self._saved_step = step
 
     def _save(self, tier: Tier, save: Callable[[], None]) -> None:
@@ -198,7 +198,11 @@ class CheckpointSaver:
         """Tell the collector which steps can be restored; rank 0 alone looks."""
         if self.run.rank > 0:
             return
-        steps: Sequence[int] = self._checkpoints.steps()
+        try:
+            steps: Sequence[int] = self._checkpoints.steps()
+        except OSError as problem:  # a disk of the network that is away: what was reported before stays
+            self._log_once.warn_once("steps", f"the checkpoints cannot be listed: {problem}")
+            return
         self.run.set_restorable(steps, self._tiers(steps))
         if self._failed_after is not None and max(self.durable_steps(), default=-1) > self._failed_after:
             self._failed_after = None

@@ -106,6 +106,8 @@ class Gate:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state. An empty one is that of a new gate."""
         self._in_block, self._copied, self._run.skipped = 0, None, None
+        for each in self._skipping:
+            each.forget()
         self._bounds.load_state_dict(state)
         self._refresh()
 
@@ -131,7 +133,7 @@ class Gate:
                 )
 
     def _refresh(self) -> None:
-        limits = torch.tensor([min(limit, LARGEST) for limit in self._bounds.limits()])
+        limits = torch.tensor([min(limit, LARGEST) for limit in self._bounds.limits()], device="cpu")
         if self._limits_2.is_cuda:
             limits = limits.pin_memory()  # a copy from other memory would wait
         self._limits_2.copy_(limits, non_blocking=True)

@@ -32,6 +32,9 @@ class Skipping:
     def step(self, skip: Tensor, scaler: Any) -> None:
         """Take a step, through the GradScaler if there is one, unless `skip` (0-dim float) is 1."""
 
+    def forget(self) -> None:
+        """The optimizer was restored, perhaps to before it had the state that its first step makes."""
+
 
 def skipping_for(optimizer: Optimizer, tell: Callable[[str], None]) -> Skipping:
     """The cheapest exact way. `tell` is called with one sentence if it has to wait for the device.
@@ -59,11 +62,15 @@ class FoundInf(Skipping):
         # A fused SGD that skips its first step leaves its momentum uninitialised (torch 2.13).
         has_momentum = isinstance(inner, SGD) and any(group["momentum"] != 0 for group in inner.param_groups)
         self._first = OnHost(optimizer, inner) if has_momentum else None
+        self._is_first = has_momentum
+
+    def forget(self) -> None:
+        self._is_first = self._first is not None
 
     def step(self, skip: Tensor, scaler: Any) -> None:
-        if self._first is not None:
+        if self._first is not None and self._is_first:
             self._first.step(skip, scaler)
-            self._first = None if self._inner.state else self._first
+            self._is_first = not self._inner.state
             return
         inner: Any = self._inner
         has_scaler = scaler is not None or self._optimizer is not inner  # one may be within a wrapper
@@ -112,6 +119,9 @@ class Masked(Skipping):
         self._known: set[Tensor] = set()  # parameters whose state has been made
         self._copies: list[Tensor] = []
         self._waits = False
+
+    def forget(self) -> None:
+        self._known.clear()
 
     def step(self, skip: Tensor, scaler: Any) -> None:
         updated = [each for each in _parameters(self._inner) if each.grad is not None]

@@ -77,8 +77,11 @@ class Ranks:
         return value
 
     def ask_rank_0(self, question: Callable[[], T]) -> T:
-        """Return what `question()` returns on rank 0, which alone calls it, to spare a shared disk."""
-        return self.broadcast(question() if self.rank == 0 else None)  # type: ignore[return-value]
+        """Return what `question()` returns on rank 0, which alone calls it, to spare a shared disk.
+
+        If it raises there, it raises on all.
+        """
+        return self.broadcast(self.run_on_all(lambda: question() if self.rank == 0 else None))  # type: ignore[return-value]
 
     def exchange(self, state: RankState, *, wait: bool = False) -> RankState:
         """Send this rank's `state`; return the combined state of all ranks.

@@ -15,6 +15,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from lossguard import Guard, Order, Run, Skip
+from lossguard.checkpoints.files import read_state
+from lossguard.checkpoints.framework_checkpoints import FrameworkCheckpoints
 from lossguard.checkpoints.remote.files import RemoteFiles
 from lossguard.checkpoints.sharded import checkpoint as sharded_checkpoint
 from lossguard.run.collectives import local_part
@@ -137,6 +139,77 @@ def a_checkpoint_of_one_process(folder: Path) -> Result:
 def restored(small: Small, step: int = 10**9) -> Result:
     state = small.checkpoints.load(step)
     return {"step": state["step"], "full_state": small.full_state(), "drawn": float(torch.rand(()))}
+
+
+class OfRank:
+    """An object of the loop whose state each rank has for itself, as a sampler may."""
+
+    def __init__(self) -> None:
+        self.seen = [dist.get_rank()]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": list(self.seen)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seen = list(state["seen"])
+
+
+def states_that_differ_by_rank(folder: Path) -> Result:
+    """Statistics of BatchNorm and an object of its own; what a load gives back, and whether both ranks agree on it."""
+    model = DistributedDataParallel(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
+    sampler = OfRank()
+    checkpoints = Checkpoints(folder / "own", blocking=True, model=model, sampler=sampler)
+    model(torch.randn(4, 2, generator=torch.Generator().manual_seed(dist.get_rank())))
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    checkpoints.save(1, {})
+    model(torch.ones(4, 2))
+    sampler.seen.append(7)
+    checkpoints.load(1)
+    is_same = {name: torch.equal(value, buffers[name]) for name, value in model.named_buffers()}
+    return {"is_same": is_same, "seen": sampler.seen, "mean": buffers["module.1.running_mean"].tolist()}
+
+
+class FailsOnRank1(Batches):
+    """Data of which one rank cannot say where it stands."""
+
+    def seek(self, index: int, *, since: int) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        if dist.get_rank() == 1:
+            raise OSError("the list of files is away")
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def data_whose_state_fails_on_one_rank(folder: Path) -> Result:
+    """The steps of each rank, and what it can restore."""
+    small = Small("ddp", folder / "position")
+    guard = Guard(run_of(), checkpoints=small.checkpoints, every=2, ranks=TorchRanks(pause=0, timeout=20))
+    steps = [(step, small.step(batch))[0] for step, batch in guard.steps(FailsOnRank1(), 5)]
+    return {"steps": steps, "restorable": small.checkpoints.steps()}
+
+
+class ByRank0(FrameworkCheckpoints):
+    """As a framework writes a model: rank 0's."""
+
+    def _write_by_framework(self, folder: Path) -> None:
+        if self.ranks.rank == 0:
+            torch.save(self.objects["model"].state_dict(), folder / "model.pt")
+
+    def _read_by_framework(self, folder: Path) -> dict[str, Any]:
+        return {"model": read_state(folder / "model.pt")}
+
+
+def statistics_that_a_framework_writes_of_rank_0(folder: Path) -> Result:
+    model = DistributedDataParallel(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
+    checkpoints = ByRank0(folder / "framework", model=model)
+    model(torch.randn(4, 2, generator=torch.Generator().manual_seed(dist.get_rank())))
+    checkpoints.save(1, {})
+    checkpoints.settle(wait=True)
+    before = dict(model.named_buffers())["module.1.running_mean"].tolist()
+    checkpoints.load(1)
+    return {"before": before, "after": dict(model.named_buffers())["module.1.running_mean"].tolist()}
 
 
 def damaged_moments_of_a_shard(folder: Path) -> Result:
@@ -300,6 +373,9 @@ ON_TWO_RANKS = [
     a_rollback_that_skips,
     a_rollback_from_memory,
     twelve_steps_then_eight,
+    states_that_differ_by_rank,
+    statistics_that_a_framework_writes_of_rank_0,
+    data_whose_state_fails_on_one_rank,
     damaged_moments_of_a_shard,
     a_damaged_shard,
     a_nan_on_one_rank,

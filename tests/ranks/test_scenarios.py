@@ -324,6 +324,9 @@ def test_what_one_process_wrote_is_restored_on_two_ranks(two: Results, folder: P
     for each in two:
         found = each["a_checkpoint_of_one_process"][kind]
         assert (found["step"], found["full_state"]) == (7, alone["full_state"])
+    drawn = [each["a_checkpoint_of_one_process"][kind]["drawn"] for each in two]
+    assert drawn[0] == alone["drawn"]
+    assert drawn[1] != drawn[0], "further ranks have random numbers of their own"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -475,6 +478,24 @@ def test_a_checkpoint_of_ranks_with_different_tensors_is_refused_on_all_of_them(
     found = [each["different_tensors_on_each_rank"] for each in four]
     assert all("the ranks have different tensors" in each["error"] for each in found)
     assert [each["files"] for each in found] == [[]] * 4
+
+
+def test_each_rank_gets_its_own_statistics_and_objects_back(two: Results) -> None:
+    found = [each["states_that_differ_by_rank"] for each in two]
+    assert [each["seen"] for each in found] == [[0], [1]]
+    assert all(all(each["is_same"].values()) for each in found)
+    assert found[0]["mean"] != found[1]["mean"]
+
+
+def test_a_framework_that_writes_rank_0s_statistics_restores_them_on_all_ranks(two: Results) -> None:
+    first, second = (each["statistics_that_a_framework_writes_of_rank_0"] for each in two)
+    assert first["before"] != second["before"]
+    assert first["after"] == second["after"] == first["before"]
+
+
+def test_where_the_data_of_one_rank_cannot_be_saved_all_go_on_without_a_checkpoint(two: Results) -> None:
+    found = [each["data_whose_state_fails_on_one_rank"] for each in two]
+    assert found == [{"steps": [0, 1, 2, 3, 4], "restorable": []}] * 2
 
 
 def test_of_a_sharded_tensor_only_the_damaged_shard_is_reset_and_the_step_count_stays(two: Results) -> None:

@@ -3,7 +3,8 @@
     <directory>/step-000000050/manifest.json     size and SHA-256 of each file
                                model.pt ...      everything but the tensors of each object's state, from rank 0
                                tensors*.json, *.distcp    the tensors of all objects (`tensor_files`)
-                               rank-0.pt ...     the random number generators of each rank, and the guard's state
+                               rank-0.pt ...     of each rank: its random number generators, the guard's state, and
+                                                 what it has otherwise than rank 0 (`own_states`)
 
 Any number of ranks can read it, however their tensors are sharded.
 """
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lossguard.checkpoints.certificate import paths_compared
 from lossguard.checkpoints.files import fingerprint, read_state, write_state
 from lossguard.checkpoints.sharded.tensor_files import (
     INDEX,
@@ -29,7 +31,7 @@ from lossguard.checkpoints.sharded.tensor_files import (
 )
 from lossguard.checkpoints.sharded.tensor_shard import TensorShard, items_of_rank
 from lossguard.checkpoints.state import Path as ValuePath
-from lossguard.checkpoints.state import Stateful, leaves, rebuilt
+from lossguard.checkpoints.state import Stateful, digest, leaves, rebuilt
 from lossguard.run.collectives import is_sharded, with_local
 from lossguard.run.torch_ranks import TorchRanks
 
@@ -58,6 +60,41 @@ def join_tensors(states: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> di
     """Undo `split_tensors`."""
     joined: dict[str, Any] = rebuilt(states, lambda path, value: tensors.get(".".join(path), value))
     return joined
+
+
+# What may differ between ranks: buffers of a module, such as the statistics of BatchNorm, and all of an object that is
+# neither a module nor an optimizer, such as a sampler.
+
+OWN = "own"
+
+
+def own_states(objects: Mapping[str, Stateful], states: Mapping[str, Any], ranks: TorchRanks) -> dict[str, Any]:
+    """This rank's values by path, for each object of which not all ranks have the same."""
+    own, digests = ranks.run_on_all(_own_and_digests, objects, states)
+    of_rank_0 = ranks.broadcast(digests)
+    differing = ranks.gather({name for name, found in digests.items() if found != of_rank_0.get(name)})
+    return {name: own[name] for name in set().union(*differing) & own.keys()}
+
+
+def _own_and_digests(objects: Mapping[str, Stateful], states: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    own = {name: _own_values(objects[name], state) for name, state in states.items()}
+    return own, {name: digest(values) for name, values in own.items()}
+
+
+def _own_values(instance: Any, state: Any) -> dict[ValuePath, Any]:
+    """Values by path; that of no path is the whole state."""
+    is_shared = paths_compared(instance, state)
+    values = {
+        path: value for path, value in leaves(state) if path not in is_shared and not hasattr(value, "with_local")
+    }
+    if isinstance(getattr(instance, "module", instance), nn.Module) or "param_groups" in state:
+        return {path: value for path, value in values.items() if isinstance(value, Tensor)}
+    return {(): state} if len(values) == sum(1 for _ in leaves(state)) else {}
+
+
+def with_own(state: Any, values: Mapping[ValuePath, Any]) -> Any:
+    """The state with a rank's own values."""
+    return values[()] if () in values else rebuilt(state, lambda path, value: values.get(path, value))
 
 
 Files = dict[str, dict[str, Any]]

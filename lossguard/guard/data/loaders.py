@@ -267,7 +267,7 @@ def _after_base_seed(state: torch.Tensor) -> torch.Tensor:
     """The state after an iterator of a DataLoader has drawn the seed of its workers."""
     generator = torch.Generator()
     generator.set_state(state)
-    torch.empty((), dtype=torch.int64).random_(generator=generator)
+    torch.empty((), dtype=torch.int64, device="cpu").random_(generator=generator)
     return generator.get_state()
 
 
@@ -276,4 +276,4 @@ def _hex(state: torch.Tensor) -> str:
 
 
 def _unhex(state: str) -> torch.Tensor:
-    return torch.tensor(list(bytes.fromhex(state)), dtype=torch.uint8)
+    return torch.tensor(list(bytes.fromhex(state)), dtype=torch.uint8, device="cpu")

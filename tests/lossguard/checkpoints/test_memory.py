@@ -92,3 +92,9 @@ def test_only_copies_from_a_device_that_is_waited_for_are_queued() -> None:
     with Copies() as copies:
         HostCopier().copy({"weight": torch.ones(3)})
     assert copies.queued == [False]
+
+
+def test_copies_are_in_host_memory_whatever_the_default_device_is() -> None:
+    with torch.device("meta"):
+        copied = HostCopier().copy({"weight": torch.ones(2, device="cpu")})
+    assert torch.equal(copied["weight"], torch.ones(2))

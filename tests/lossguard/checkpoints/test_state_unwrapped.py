@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from lossguard.checkpoints.state import UnwrappedModule
@@ -75,3 +76,43 @@ def test_a_part_that_is_compiled_later_keeps_its_name(tmp_path: Path) -> None:
         nn.init.constant_(parameter, 3.0)
     checkpoints.load(5)
     assert next(whole.parameters()).detach().eq(1.0).all()
+
+
+@pytest.mark.usefixtures("ranks_of_one")
+def test_a_model_that_is_sharded_over_one_rank_is_saved_in_the_background_and_restored(tmp_path: Path) -> None:
+    sharded: Any = fully_shard(nn.Linear(2, 3).bfloat16())
+    optimizer = KeepsFloat32(sharded.parameters())
+    checkpoints = Checkpoints(tmp_path, model=sharded, optimizer=optimizer)
+    train(sharded, optimizer)
+    checkpoints.save(1, {})
+    held = checkpoints.hold({"step": 1})
+    assert checkpoints.settle(wait=True)
+    assert checkpoints.durable_steps() == [1]
+    weight, means = sharded.weight.full_tensor(), means_of(optimizer)
+    restores: list[Callable[[], Any]] = [lambda: checkpoints.load(1), lambda: checkpoints.take_back(held)]
+    for restore in restores:
+        train(sharded, optimizer)
+        restore()
+        assert torch.equal(sharded.weight.full_tensor(), weight)
+        assert all(map(torch.equal, means_of(optimizer), means))
+        assert {each.dtype for each in means} == {torch.float32}
+
+
+class KeepsFloat32(torch.optim.SGD):
+    """Keeps a mean of the gradients in float32, whatever the type of the weights."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for weight in self.param_groups[0]["params"]:
+            mean = self.state[weight].setdefault("mean", torch.zeros_like(weight, dtype=torch.float32))
+            weight.sub_(mean.lerp_(weight.grad.float(), 0.3).to(weight.dtype))
+
+
+def train(sharded: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    sharded(torch.full((4, 2), 0.123, dtype=torch.bfloat16)).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def means_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [state["mean"].full_tensor().clone() for state in optimizer.state.values()]

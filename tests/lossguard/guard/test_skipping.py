@@ -141,6 +141,27 @@ def test_a_parameter_whose_gradient_comes_later_is_skipped_exactly_too() -> None
     assert torch.equal(late, torch.ones(2))
 
 
+@pytest.mark.parametrize("way", [Masked, FoundInf])
+def test_after_a_rollback_to_before_the_first_step_the_state_is_made_anew(way: type) -> None:
+    model, fused = _model(), way is FoundInf
+    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9, fused=fused)
+    start = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    each = _skipping(optimizer, way)
+
+    def trained(skip: Tensor) -> dict[str, Any]:
+        optimizer.zero_grad()
+        model(torch.ones(3, 4)).square().mean().backward()
+        each.step(skip, None)
+        return copy.deepcopy(model.state_dict())
+
+    first = trained(TAKE)
+    model.load_state_dict(start[0])
+    optimizer.load_state_dict(start[1])
+    each.forget()
+    _assert_same(trained(SKIP), start[0])
+    _assert_same(trained(TAKE), first)
+
+
 def test_an_optimizer_with_a_counter_on_the_host_says_once_that_it_waits() -> None:
     texts: list[str] = []
     model = _model()
