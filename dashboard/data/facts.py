@@ -22,7 +22,6 @@ from lossguard.vocabulary.protocol import NO_HEARTBEAT, uncertified_state
 from lossguard.vocabulary.source_facts import SourceFacts
 from monitor.detection.interventions.run_policy import Layers
 
-
 LONG_GAP = 100
 """From so many times the usual on, the time between two rows is a hold or a hang; a save and an evaluation are not."""
 
