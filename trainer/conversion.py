@@ -1,13 +1,14 @@
-"""From the values of a TOML file or of a recorded configuration to dataclasses.
+"""From the values of a TOML file or of a recorded configuration to dataclasses, and from dataclasses to JSON.
 
 A field that was renamed names the old one in its metadata, `formerly`, and is read under both names.
 """
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from lossguard import encode_number
 from trainer.errors import UsageError
 
 T = TypeVar("T")
@@ -45,3 +46,14 @@ def _convert(hint: Any, value: object, name: str) -> object:
 
 
 DESCRIPTIONS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+
+
+def encoded(value: Any) -> Any:
+    """Return a dataclass, or a list of them, as values of JSON; non-finite numbers are strings, as in the protocol."""
+    if is_dataclass(value):
+        value = asdict(value)  # type: ignore[arg-type]  # an instance
+    if isinstance(value, dict):
+        return {name: encoded(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [encoded(each) for each in value]
+    return encode_number(value) if isinstance(value, float) else value

@@ -64,6 +64,7 @@ MISTAKES = {
     "There is no recipe 'nope'; choose one of": ["--recipe", "nope"],
     "model.widht is not a field": ["--set", "model.widht=3"],
     "There is no data at /nowhere/at/all": ["--data", "/nowhere/at/all"],
+    "data.tokenizer = 'bpe:100' cannot be used: it must be bpe:256 or more": ["--tokenizer", "bpe:100"],
     "The data is too short: ": ["--set", "data.batch_size=100000"],
     "There is no fault 'x'": ["--fault", "x@3"],
     "The range '5:3' cannot be skipped": ["--skip", "5:3"],

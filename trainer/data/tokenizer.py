@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainer.data.tokens import Shard
 from trainer.data.windows import Batch
-from trainer.errors import UsageError
+from trainer.errors import UsageError, require
 
 BPE = re.compile(r"bpe:(\d+)")
 NUM_BYTES = 256
@@ -134,6 +134,7 @@ _learnt: dict[tuple[bytes, int], BytePairs] = {}
 
 def learn_byte_pairs(texts: Sequence[Shard], size: int) -> BytePairs:
     """Learn `size` tokens from these documents; the same documents give the same tokens. Raises UsageError."""
+    require("data.tokenizer", f"bpe:{size}", size >= NUM_BYTES, f"bpe:{NUM_BYTES} or more: each byte is a token")
     key = blake2b(b"\0".join(text.tobytes() for text in texts), digest_size=16).digest(), size
     if key not in _learnt:  # a lab trains several recipes on one text
         package = _package()

@@ -1,5 +1,6 @@
 """A collector for the drill, in a process of its own: the trainer imports nothing of it."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from lossguard import Client, CollectorError
@@ -16,14 +17,37 @@ from trainer.errors import UsageError
 START_TIMEOUT = 60.0  # seconds
 STOP_TIMEOUT = 15.0  # seconds
 POLL_SECONDS = 0.2
+MAX_STARTS = 3
+"""Maximum starts of a collector, each on another port."""
+
+
+class _PortTaken(UsageError):
+    """Another process listens on the port."""
 
 
 @contextmanager
 def run_collector(folder: Path) -> Iterator[Client]:
     """A collector on a free port, with its database in `folder`. Raises UsageError when it does not start."""
+    with ExitStack() as stack:
+        for starts_left in reversed(range(MAX_STARTS)):
+            try:
+                client = stack.enter_context(_collector_at(_free_port(), folder))
+                break
+            except _PortTaken:  # by another process, after it was free
+                if not starts_left:
+                    raise
+        yield client
+
+
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def _collector_at(port: int, folder: Path) -> Iterator[Client]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LOSSGUARD_")}
     environment["LOSSGUARD_DATABASE_URL"] = f"sqlite:///{folder}/lossguard.db"
     command = [sys.executable, "-m", "monitor", "serve", "--port", str(port)]
@@ -65,7 +89,8 @@ def _wait_until_up(process: subprocess.Popen[bytes], client: Client, log: Path) 
     while time.monotonic() < deadline:
         if process.poll() is not None:
             lines = log.read_text(errors="replace").strip().splitlines() or ["its log is empty"]
-            raise UsageError(f"The drill's collector did not start: {lines[-1]}")
+            kind = _PortTaken if os.strerror(errno.EADDRINUSE) in lines[-1] else UsageError
+            raise kind(f"The drill's collector did not start: {lines[-1]}")
         try:
             client.ping()
         except CollectorError:

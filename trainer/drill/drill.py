@@ -9,7 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.table import Table
 
 from lossguard import Run, encode_number
 from trainer.config import Recipe
+from trainer.conversion import encoded
 from trainer.drill.collector import release_holds, run_collector
 from trainer.drill.fault_results import FaultResult, LoggedStep, fault_results
 from trainer.drill.strategies import FixedPalm, SkipStep
@@ -75,9 +76,9 @@ class DrillResult:
     def to_dict(self) -> dict[str, Any]:
         counts = {"hurt": self.hurt, "got_past": self.got_past}
         result = {"seed": self.seed, "steps": self.steps, **counts, **self._losses()}
-        gate = {"gate_faults": _plain(self.gate_results)} if self.gate_results else {}
+        gate = {"gate_faults": encoded(self.gate_results)} if self.gate_results else {}
         tried = {"tried": self.tried} if self.tried else {}
-        return result | {"faults": _plain(self.fault_results)} | gate | tried
+        return result | {"faults": encoded(self.fault_results)} | gate | tried
 
     def _losses(self) -> dict[str, dict[str, Any]]:
         """Strategy -> held-out loss, its standard error, and that of its difference to the clean run's; in nats."""
@@ -89,13 +90,6 @@ class DrillResult:
                 name: encode_number(each.minus(clean)[1]) for name, each in self.held_out.items() if each is not clean
             },
         }
-
-
-def _plain(results: Sequence[FaultResult]) -> list[dict[str, Any]]:
-    return [
-        {name: encode_number(value) if isinstance(value, float) else value for name, value in asdict(each).items()}
-        for each in results
-    ]
 
 
 def plan(num_faults: int) -> list[Fault]:

@@ -18,10 +18,9 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lossguard import Estimate, Run
-from lossguard.torch import checkpoints_in
+from lossguard.torch import checkpoints_in, token_losses
 from trainer.config import CheckpointConfig, Recipe
 from trainer.data.batches import open_batches
 from trainer.data.tokens import is_text
@@ -81,9 +80,7 @@ def kinds_of(window: bytes) -> list[str]:
 @torch.no_grad()
 def losses_of(model: nn.Module, windows_NT: Tensor) -> Tensor:
     """The loss of every token but the first of its window: (N, T - 1)."""
-    logits_NTV = model(windows_NT[:, :-1]).float()
-    targets_NT = windows_NT[:, 1:]
-    return F.cross_entropy(logits_NTV.flatten(0, 1), targets_NT.flatten(), reduction="none").view_as(targets_NT)
+    return token_losses(model(windows_NT[:, :-1]), windows_NT[:, 1:])
 
 
 def copying(model: nn.Module, vocab_size: int, context: int) -> tuple[float, float]:

@@ -3,13 +3,13 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from lossguard import Estimate, encode_number
+from lossguard import Estimate
+from trainer.conversion import encoded
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -47,12 +47,4 @@ def means(results: Sequence[Any], *fields: str) -> list[str]:
 
 def to_json(result: "DataclassInstance") -> str:
     """Return one line of JSON; non-finite numbers are strings, as in the protocol."""
-    return json.dumps(_encoded(asdict(result)), allow_nan=False)
-
-
-def _encoded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _encoded(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_encoded(each) for each in value]
-    return encode_number(value) if isinstance(value, float) else value
+    return json.dumps(encoded(result), allow_nan=False)

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
+from lossguard.torch import token_losses
 from trainer.data.held_out import HeldOut
 from trainer.data.windows import PADDING
 
 BATCH_TOKENS = 4096
 """Tokens of a batch, whatever the recipe's batch size: with it the rounding would change."""
-CHUNK_ELEMENTS = 1 << 24
-"""Logits that are copied to float32 at once."""
 
 
 def perplexity(loss: float) -> float:
@@ -95,20 +93,7 @@ def evaluate(
         batch = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits_BTV = model(batch.inputs_BT)
-        sums.index_add_(0, documents_B, _losses(logits_BTV, batch.targets_BT).double().sum(dim=1))
+        sums.index_add_(0, documents_B, token_losses(logits_BTV, batch.targets_BT).double().sum(dim=1))
         counts.index_add_(0, documents_B, (batch.targets_BT != PADDING).sum(dim=1))
     model.train()
     return HeldOutLoss(sums.cpu().numpy(), counts.cpu().numpy())
-
-
-def _losses(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """The cross-entropy of every target, in nats, 0 for padding: (B, T). A few rows at a time, in float32."""
-    losses_BT = torch.empty(targets_BT.shape, device=logits_BTV.device)
-    num_rows = max(1, CHUNK_ELEMENTS // logits_BTV[0].numel())
-    for start in range(0, len(targets_BT), num_rows):
-        logits, targets = logits_BTV[start : start + num_rows], targets_BT[start : start + num_rows]
-        losses = F.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), reduction="none", ignore_index=PADDING
-        )
-        losses_BT[start : start + num_rows] = losses.view_as(targets)
-    return losses_BT

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from lossguard import LossguardError
+from lossguard.torch import Checkpoints
 from trainer.config import ModelConfig, Recipe
 from trainer.data.batches import curriculum_steps
 from trainer.data.held_out import HeldOut
@@ -76,8 +78,23 @@ def load_model(folder: Path) -> GPT:
     settings = _read(folder, "origin")
     shape = {each.name: settings.get(f"model.{each.name}") for each in fields(ModelConfig)}
     model = GPT(ModelConfig(**{name: value for name, value in shape.items() if value is not None}))
-    model.load_state_dict(_read(folder, "model"))
+    state = _read(folder, "model")
+    if any(value is None for value in state.values()):
+        _load_tensors_of_ranks(model, folder.resolve())
+    else:
+        model.load_state_dict(state)
     return model.eval()
+
+
+def _load_tensors_of_ranks(model: GPT, folder: Path) -> None:
+    """Load what several ranks wrote: tensors in files of their own, and None in place of each in model.pt."""
+    number = folder.name.removeprefix("step-")
+    if not number.isdecimal():
+        raise UsageError(f"The checkpoint at {folder} is of several ranks: its folder must be called step-NUMBER.")
+    try:
+        Checkpoints(folder.parent, model=model).load(int(number), not_before=int(number))
+    except LossguardError as problem:
+        raise UsageError(f"The checkpoint at {folder} cannot be read: {problem}.") from None
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -76,11 +76,13 @@ def parallelize(model: nn.Module, kind: str) -> nn.Module:
         return model
     if kind == "ddp":
         return DistributedDataParallel(model)
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard  # half a second, which only a run on several processes needs
 
+    mesh = init_device_mesh(next(model.parameters()).device.type, (size,))  # by default, that of a GPU if there is one
     for block in model.get_submodule("blocks").children():
-        fully_shard(block)
-    fully_shard(model)
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
     return model
 
 

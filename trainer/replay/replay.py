@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from torch.nn import functional as F
 
 from lossguard import Cause
+from lossguard.torch import token_losses
 from trainer.data.batches import open_batches
 from trainer.data.tokenizer import Tokenizer, printable
 from trainer.data.windows import PADDING, Batch
@@ -124,10 +124,10 @@ def excerpt(model: GPT, batch: Batch, tokenizer: Tokenizer) -> Excerpt:
     """
     device = next(model.parameters()).device
     model.eval()
-    logits_BTV = model(batch.inputs_BT.to(device)).float()
+    logits_BTV = model(batch.inputs_BT.to(device))
     model.train()
     targets_BT = batch.targets_BT.to(device)
-    losses_B = F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none").sum(dim=1)
+    losses_B = token_losses(logits_BTV, targets_BT).sum(dim=1)
     losses_B /= (targets_BT != PADDING).sum(dim=1)
     row = int(losses_B.nan_to_num(nan=torch.inf).argmax())
     real_T = batch.targets_BT[row] != PADDING

@@ -92,6 +92,7 @@ class Rerun:
                 run=Run(id=RUN),
                 faults=[fault for fault in self.faults if FAULTS[fault.kind].on_data is not None],
                 faults_at_steps=self.faults_at_steps,
+                gate="gate" in self.record.config,
                 replace_batches=lambda source: ChosenBatches(self.batches(source), batches),
                 quiet=True,
                 **job,

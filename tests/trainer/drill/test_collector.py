@@ -1,5 +1,6 @@
 import math
 import random
+import socket
 import sys
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import pytest
 
 import lossguard
 from tests.lossguard.scripted import Indices, Memory
+from tests.ports import free_port
 from tests.waiting import eventually
-from trainer.drill.collector import release_holds, run_collector
+from trainer.drill import collector
+from trainer.drill.collector import MAX_STARTS, release_holds, run_collector
 from trainer.errors import UsageError
 
 
@@ -33,3 +36,29 @@ def test_a_collector_that_does_not_start_is_one_sentence(tmp_path: Path, monkeyp
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(UsageError, match="collector did not start: its log is empty"), run_collector(tmp_path):
         pass
+
+
+@pytest.mark.slow
+def test_a_collector_starts_on_another_port_if_the_first_one_was_taken_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, free = free_port(), free_port()
+    ports = iter([taken, free])
+    monkeypatch.setattr(collector, "_free_port", lambda: next(ports))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", taken))
+        with run_collector(tmp_path) as client:
+            assert client.url == f"http://127.0.0.1:{free}"
+
+
+@pytest.mark.parametrize(("error", "num_starts"), [("Address already in use", MAX_STARTS), ("No space left", 1)])
+def test_only_a_collector_whose_port_is_taken_starts_again_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, num_starts: int
+) -> None:
+    program, starts = tmp_path / "collector", tmp_path / "starts"
+    program.write_text(f"#!/bin/sh\necho started >> {starts}\necho 'monitor: {error}' >&2\nexit 2\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(UsageError, match=f"collector did not start: monitor: {error}"), run_collector(tmp_path):
+        pass
+    assert starts.read_text().count("started") == num_starts

@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from lossguard.torch import checkpoints_in
+from lossguard.torch import Checkpoints, TorchRanks, checkpoints_in
 from tests.trainer.small import small_recipe
 from trainer.config import ModelConfig, Recipe
 from trainer.errors import UsageError
+from trainer.model import GPT
 from trainer.process.provenance import Provenance, load_model
 from trainer.train import Job, train
 
@@ -55,6 +57,40 @@ def test_the_model_of_a_checkpoint_is_the_one_of_the_run(tmp_path: Path) -> None
     model = load_model(checkpoints_in(tmp_path / recipe.project / "r" / "checkpoints")[5])
     inputs = torch.arange(16).unsqueeze(0)
     assert torch.equal(model(inputs), outcome.model.eval()(inputs))
+
+
+@pytest.fixture
+def checkpoint_of_ranks(tmp_path: Path) -> tuple[Path, GPT]:
+    """A checkpoint in the form that several ranks write, and its model."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    recipe = small_recipe(tmp_path)
+    model, origin = GPT(recipe.model), Provenance(recipe, num_windows=9)
+    folder = tmp_path / "checkpoints"
+    Checkpoints(folder, ranks=TorchRanks(), blocking=True, origin=origin, model=model).save(5, {})
+    dist.destroy_process_group()
+    return folder / "step-000000005", model
+
+
+@pytest.mark.slow
+def test_the_model_of_a_checkpoint_of_several_ranks_is_the_one_of_the_run(
+    checkpoint_of_ranks: tuple[Path, GPT],
+) -> None:
+    folder, model = checkpoint_of_ranks
+    inputs = torch.arange(16).unsqueeze(0)
+    assert torch.equal(load_model(folder)(inputs), model.eval()(inputs))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_several_ranks_that_cannot_be_read_is_refused_in_a_sentence(
+    checkpoint_of_ranks: tuple[Path, GPT],
+) -> None:
+    folder, _ = checkpoint_of_ranks
+    with pytest.raises(UsageError, match=r"copy is of several ranks: its folder must be called step-NUMBER\."):
+        load_model(folder.rename(folder.with_name("copy")))
+    folder.with_name("copy").rename(folder)
+    next(folder.glob("*.distcp")).write_bytes(b"")
+    with pytest.raises(UsageError, match=r"step-000000005 cannot be read: .* holds no intact checkpoint"):
+        load_model(folder)
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import lossguard
 from lossguard import Cause
-from tests.trainer.small import small_recipe, waits_for_an_order
+from tests.trainer.small import logged, small_recipe, waits_for_an_order
 from trainer.cli import app
 from trainer.config import CheckpointConfig, ModelConfig, OptimizerConfig, Recipe
 from trainer.data.batches import open_batches
@@ -29,7 +29,7 @@ from trainer.model import GPT
 from trainer.replay.incident import incident_at, run_folder
 from trainer.replay.record import read_record
 from trainer.replay.replay import bisect, excerpt, replay
-from trainer.replay.rerun import recipe_of_replay
+from trainer.replay.rerun import Rerun, recipe_of_replay
 from trainer.replay.verdict import ReplayVerdict
 from trainer.train import Job, train
 
@@ -42,8 +42,9 @@ def recipe(folder: Path) -> Recipe:
     )
 
 
-def trained(folder: Path, *faults: str) -> Job:
-    job = Job(directory=folder, run_id="r", mode="offline", quiet=True, faults=[parse_fault(each) for each in faults])
+def trained(folder: Path, *faults: str, gate: bool = False) -> Job:
+    injected = [parse_fault(each) for each in faults]
+    job = Job(directory=folder, run_id="r", mode="offline", quiet=True, faults=injected, gate=gate)
     train(recipe(folder), job)
     return job
 
@@ -220,6 +221,16 @@ def test_the_verdict_on_an_incident_that_was_rolled_back_reaches_the_collector(
     assert order["rewound_to"] < incident["onset_step"]
     assert incident["onset_step"] - 20 < printed["evidence"]["first_step"]
     assert (missing.exit_code, "there is no incident 77" in missing.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_an_update_that_the_gate_of_the_run_skipped_is_skipped_in_the_replay_too(tmp_path: Path) -> None:
+    trained(tmp_path, "random_targets@130x3", gate=True)
+    skipped = [step for step, metrics in logged(tmp_path, "r").items() if metrics.get("skipped")]
+    record = read_record(run_folder(tmp_path, "r"), step=130)
+    recorded = record.between(120, 142)
+    assert skipped == [130, 131, 132]
+    assert Rerun.of(record).train(120, [step.batch for step in recorded]) == recorded
 
 
 def test_a_replay_has_the_curriculum_of_the_run(tmp_path: Path) -> None:
