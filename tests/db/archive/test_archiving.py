@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -189,6 +190,38 @@ def test_a_process_that_was_taken_for_a_dead_one_leaves_no_file(
             archive(sqlite_engine, Place(str(folder)))
     assert parquet_files(folder) == []
     assert_same(before, whole(sqlite_engine))
+
+
+def test_a_file_that_is_committed_while_others_are_removed_is_kept(
+    sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A removal listed it while it was being written, and took longer for an earlier file than its turn lasts."""
+    before = store_run(sqlite_engine)
+    commit, remove, waiting = archiving._commit, Place.remove, list[tuple[Any, ...]]()
+
+    def stand_still(_session: Session, *work: Any, turn: turn.ArchiveLease, **how: Any) -> None:
+        waiting.append((work, how))
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archiving, "_commit", stand_still)
+        for _ in range(2):
+            with pytest.raises(Killed):
+                archive(sqlite_engine, Place(str(folder)))
+
+    def slow(place: Place, name: str) -> None:
+        if waiting:
+            work, how = waiting[-1]
+            waiting.clear()
+            with turn.taken(sqlite_engine) as ours, writing(sqlite_engine) as session:
+                commit(session, *work, turn=ours, **how)
+        remove(place, name)
+
+    monkeypatch.setattr(Place, "remove", slow)
+    assert removal.remove_left_over(sqlite_engine, unfinished=True).num_files == 1
+    assert len(parquet_files(folder)) == 1
+    assert_same(before, whole(sqlite_engine))
+    assert inventory.problems(sqlite_engine) == []
 
 
 def test_two_calls_do_not_work_at_the_same_time(sqlite_engine: sa.Engine) -> None:
