@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from db import commands, upkeep
+from db import commands, queries, upkeep
 from db.cli.app import app
 from db.models import Base
 from db.records import access
@@ -101,6 +101,23 @@ def test_a_prune_that_is_killed_leaves_whole_runs_and_the_next_one_goes_on(engin
     assert owners(engine) == set()
     with reading(engine) as session:
         assert sorted(line.run or "" for line in access.trail(session)) == [f"r{number}" for number in range(7)]
+
+
+@pytest.mark.parametrize("change", ["reported", "kept longer"])
+def test_a_run_that_is_no_longer_old_when_its_turn_comes_is_not_pruned(sqlite_engine: sa.Engine, change: str) -> None:
+    end_runs(sqlite_engine, upkeep.BATCH_RUNS + 1)
+    last = f"r{upkeep.BATCH_RUNS}"
+    pruned = upkeep.prune(sqlite_engine, days=1, now=1e9)
+    gone = [next(pruned).id]
+    with writing(sqlite_engine) as session:
+        if change == "reported":
+            commands.lock_runs(session, run_ids=[last], last_report_at=1e9)
+        else:
+            upkeep.set_days(session, project="gpt", days=None, now=1e9)
+    gone += [run.id for run in pruned]
+    assert last not in gone
+    with reading(sqlite_engine) as session:
+        assert [run.id for run in queries.runs(session)] == [last]
 
 
 def test_a_transaction_that_fails_deletes_nothing(sqlite_engine: sa.Engine) -> None:
