@@ -13,10 +13,11 @@ from db.archive import archiving, blocks, inventory, removal, turn
 from db.archive.archiving import RunChanged
 from db.models import Run
 from db.records import access
-from db.steps import writer
+from db.steps import rollups, writer
 from db.steps.archived import files, parquet
 from db.steps.archived.files import ArchivedFile, FileState
 from db.steps.archived.places import Place, PlaceError
+from db.steps.completing import complete_steps
 from db.steps.step_block import StepBlock
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
@@ -268,3 +269,18 @@ def test_files_of_a_deleted_run_are_forgotten_only_once_they_are_removed(engine:
     assert parquet_files(folder) == []
     with reading(engine) as session:
         assert files.left_over(session, unfinished=True) == []
+
+
+def test_a_run_whose_archived_steps_get_late_values_again_and_again_is_to_be_archived(
+    engine: sa.Engine, folder: Path
+) -> None:
+    store_run(engine)
+    for value in (1.0, 2.0):
+        archive(engine, Place(str(folder)))
+        with writing(engine) as session:
+            run = ended(session)
+            numbers = rollups.metric_numbers(session, run_pk=run.pk)
+            segment = queries.segments(session, run=run)[0]
+            complete_steps(session, run=run, segment=segment, values={100: {"loss": value}}, numbers=numbers)
+        with reading(engine) as session:
+            assert [found.run_id for found in inventory.candidates(session, ended_before=None)] == ["r1"]
