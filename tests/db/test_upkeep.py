@@ -1,6 +1,9 @@
 """Old runs go when nobody keeps them any longer, their space is given back, and last rows are packed."""
 
+import sqlite3
 import time
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -10,7 +13,7 @@ from db import commands, queries, upkeep
 from db.cli.app import app
 from db.models import Base
 from db.records import access
-from db.store.engine import reading, writing
+from db.store.engine import create_engine, reading, writing
 from tests.db.seed import add_run, add_segment, add_steps, end_run
 
 DAY = upkeep.SECONDS_PER_DAY
@@ -150,6 +153,21 @@ def test_the_space_of_deleted_rows_is_returned_and_the_command_says_how_much(eng
     assert sentence.endswith("MB less than before")
     if engine.dialect.name == "sqlite":
         assert upkeep.num_bytes(engine) < before - 2e6
+
+
+def test_a_file_that_cannot_shrink_is_left_as_it_is(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    """SQLite's shell rebuilds a store from `.dump` without auto_vacuum."""
+    with (
+        closing(sqlite3.connect(str(sqlite_engine.url.database))) as store,
+        closing(sqlite3.connect(tmp_path / "rebuilt.db")) as rebuilt,
+    ):
+        rebuilt.executescript("\n".join(store.iterdump()))
+    engine = create_engine(f"sqlite:///{tmp_path / 'rebuilt.db'}")
+    fill(engine)
+    with writing(engine) as session:
+        session.execute(sa.text("DELETE FROM filler"))
+    assert upkeep.compact(engine, before=upkeep.num_bytes(engine)).endswith(", 0.0 MB less than before")
+    engine.dispose()
 
 
 def pack(engine: sa.Engine, *options: str) -> tuple[int, str]:
