@@ -60,10 +60,13 @@ def expired(session: Session, *, days: float | None, now: float) -> list[OldRun]
 
     `days` counts for projects without days of their own; None: those keep all.
     """
+    return [OldRun(*row) for row in session.execute(_expired(days, now).order_by(Run.last_report_at))]
+
+
+def _expired(days: float | None, now: float) -> sa.Select[int, str, str, str]:
     kept = sa.case((Retention.project.is_(None), sa.literal(days, sa.Float)), else_=Retention.days)
     is_old = sa.and_(Run.state != RunState.RUNNING, Run.last_report_at < now - kept * SECONDS_PER_DAY)
-    found = RUNS.outerjoin(Retention, Retention.project == Run.project).where(is_old).order_by(Run.last_report_at)
-    return [OldRun(*row) for row in session.execute(found)]
+    return RUNS.outerjoin(Retention, Retention.project == Run.project).where(is_old)
 
 
 # Runs that nobody keeps any longer
@@ -87,7 +90,7 @@ def prune(engine: sa.Engine, *, days: float | None, now: float) -> Generator[Old
     old = sorted(old_runs(engine, days=days, now=now), key=lambda run: run.pk)
     for batch in _batches(old, by_partition=dialect_of(engine).has_partitions):
         with writing(engine) as session:
-            deleted = _delete(session, batch, now)
+            deleted = _delete(session, batch, days, now)
         yield from deleted
 
 
@@ -97,10 +100,10 @@ def _batches(runs: Sequence[OldRun], *, by_partition: bool) -> list[Sequence[Old
     return [runs[at : at + BATCH_RUNS] for at in range(0, len(runs), BATCH_RUNS)]
 
 
-def _delete(session: Session, batch: Sequence[OldRun], now: float) -> list[OldRun]:
-    """Delete those that are still there and were not resumed in the meantime."""
+def _delete(session: Session, batch: Sequence[OldRun], days: float | None, now: float) -> list[OldRun]:
+    """Delete those that are there and expired still: others were resumed, reported or are kept longer meanwhile."""
     locked = commands.lock_runs(session, run_ids=[run.id for run in batch])
-    found = RUNS.where(Run.pk.in_([pk for pk, _ in locked.values()]), Run.state != RunState.RUNNING)
+    found = _expired(days, now).where(Run.pk.in_([pk for pk, _ in locked.values()]))
     runs = [OldRun(*row) for row in session.execute(found.order_by(Run.pk))]
     for run in runs:
         access.record(session, who=WHO, action="delete", run=run.id, details={}, now=now)

@@ -207,7 +207,7 @@ def _commit(session: Session, work: _Work, file_id: int, *, turn: ArchiveLease, 
         raise RunChanged(CHANGED)
     if (run.pk, run.revision) != (work.run_pk, work.revision + 1):  # the lock alone has raised it by one
         raise RunChanged(CHANGED)
-    file = session.get(ArchivedFile, file_id, populate_existing=True)
+    file = session.get(ArchivedFile, file_id, populate_existing=True, with_for_update=True)
     if file is None or file.state != FileState.WRITING:
         raise Busy("another process took this archiving for a dead one, and removed its file; start again")
     file.state, file.changed_at = FileState.KEPT, now

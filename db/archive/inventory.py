@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.models import Run, Segment
+from db.models import Run, Segment, StoredBlock
 from db.steps.archived import files, places
-from db.steps.archived.files import BUCKET, ArchivedFile, FileState
+from db.steps.archived.files import BUCKET, ArchivedFile
 from db.store.engine import reading
 from lossguard.vocabulary.states import RunState
 from lossguard.vocabulary.wording import plural
@@ -49,16 +49,14 @@ def candidates(session: Session, *, ended_before: float | None, run_ids: Sequenc
     is_long = Segment.last_step - Segment.last_step % BUCKET > whole_buckets
     steps = sa.select(Segment.run_pk, sa.func.sum(Segment.num_steps).label("steps")).where(is_long)
     long_ones = steps.group_by(Segment.run_pk).subquery()
-    is_kept = ArchivedFile.state == FileState.KEPT
-    in_files = sa.select(ArchivedFile.run_pk, sa.func.sum(ArchivedFile.num_steps).label("steps")).where(is_kept)
-    archived = in_files.group_by(ArchivedFile.run_pk).subquery()
+    is_archived = sa.and_(StoredBlock.run_pk == Run.pk, StoredBlock.archived_file.is_not(None))
+    archived = sa.select(sa.func.sum(StoredBlock.num_steps)).where(is_archived).correlate(Run).scalar_subquery()
     is_complete = sa.exists().where(ArchivedFile.run_pk == Run.pk, ArchivedFile.complete_at_revision == Run.revision)
-    left = long_ones.c.steps - sa.func.coalesce(archived.c.steps, 0)
+    left = long_ones.c.steps - sa.func.coalesce(archived, 0)  # a file may hold steps that were written anew since
     found = (
         sa.select(Run.id, Run.project, Run.state, left)
         .join(long_ones, long_ones.c.run_pk == Run.pk)
-        .outerjoin(archived, archived.c.run_pk == Run.pk)
-        .where(Run.state != RunState.RUNNING, left > 0, ~is_complete)
+        .where(Run.state != RunState.RUNNING, ~is_complete, left > 0)
         .order_by(Run.last_report_at)
     )
     if ended_before is not None:

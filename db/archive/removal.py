@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from db.steps.archived import files, places
+from db.steps.archived.files import ArchivedFile, FileState
 from db.store.engine import reading, writing
 
 
@@ -34,6 +35,8 @@ def remove_left_over(
         if file.place in failed or not may_go_on():
             result.num_left += 1
             continue
+        if not _claim(engine, file.id):
+            continue
         try:
             places.opened(file.place).remove(file.name)
         except places.PlaceError as error:
@@ -46,7 +49,15 @@ def remove_left_over(
     return result
 
 
+def _claim(engine: sa.Engine, file_id: int) -> bool:
+    """Mark a file as one to be removed; False if it was kept or forgotten since it was listed."""
+    is_left_over = ArchivedFile.state.in_((FileState.WRITING, FileState.REMOVING)) | ArchivedFile.run_pk.is_(None)
+    claimed = sa.update(ArchivedFile).where(ArchivedFile.id == file_id, is_left_over).values(state=FileState.REMOVING)
+    with writing(engine) as session:
+        return session.scalar(claimed.returning(ArchivedFile.id)) is not None
+
+
 def forget(engine: sa.Engine, file_id: int) -> None:
     """Delete the row of a file that was removed."""
     with writing(engine) as session:
-        session.execute(sa.delete(files.ArchivedFile).where(files.ArchivedFile.id == file_id))
+        session.execute(sa.delete(ArchivedFile).where(ArchivedFile.id == file_id))

@@ -247,7 +247,7 @@ def import_(
                 session, path=file, now=now, run_id=run_id, project=project, max_metrics=max_metrics
             )
             details = {"file": file.name, "steps": count}
-            access.record(session, who="python -m db import", action="import", run=run.id, details=details, now=now)
+            access.record(session, who=imports.WHO, action="import", run=run.id, details=details, now=now)
     except (imports.BadFile, RunExists) as refused:
         raise error(str(refused)) from None
     typer.echo(f"imported {run.id} ({run.project}, {run.state}): {plural(count, 'step')}")

@@ -7,6 +7,7 @@ the middle.
 
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -99,9 +100,11 @@ class SQLite(Dialect):
             return _pragma(connection, "page_count") * _pragma(connection, "page_size")
 
     def vacuum(self, engine: sa.Engine) -> None:
-        """The file shrinks in small transactions."""
+        """Shrink the file in small transactions, while that frees pages: a file without auto_vacuum keeps them."""
         with _driver(engine) as connection:
-            while _pragma(connection, "freelist_count"):
+            left = sys.maxsize
+            while 0 < (free := _pragma(connection, "freelist_count")) < left:
+                left = free
                 connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

@@ -12,11 +12,13 @@ by segment and step, those of the live line by step. A `StepSelection` leaves ou
 file is always whole.
 
 The description (in memory as a whole) is read in one snapshot. Stored steps never change, so every block is read in a
-transaction of its own. Steps that arrive during the export are left out.
+transaction of its own. Steps that arrive during the export are left out, except late ones before the end of their
+segment and behind what is written: so the description counts the steps that were written.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -101,11 +103,17 @@ def stream(
     schema = parquet.schema_of(metrics, live=True)
     if format is Format.CSV:
         schema = pa.schema([field.with_name(safe_name(field.name)) for field in schema])
-    with _writer(sink, schema, format, described) as writer:
+    num_written = Counter[int]()
+    with _writer(sink, schema, format) as writer:
         for step_range in _stored_ranges(tree, selection):
             for block in _blocks(engine, run, step_range, metrics, max_steps):
+                num_written[block.segment] += len(block)
                 writer.write_batch(parquet.rows_of(block, schema, block.within(line.get(step_range.segment))))
                 yield sink.drain()
+        if format is Format.PARQUET:
+            for segment in described["segments"]:
+                segment["num_steps"] = num_written[segment["number"]]
+            writer.add_key_value_metadata({KEY: json.dumps(described)})
     yield sink.drain()
 
 
@@ -128,14 +136,12 @@ def _stored_ranges(tree: Sequence[Segment], selection: StepSelection) -> Iterato
             yield part
 
 
-def _writer(sink: "_Sink", schema: pa.Schema, format: Format, described: Mapping[str, Any]) -> Any:
+def _writer(sink: "_Sink", schema: pa.Schema, format: Format) -> Any:
     if format is Format.CSV:
         return pyarrow.csv.CSVWriter(sink, schema)
     if format is Format.ARROW:
         return pa.ipc.new_stream(sink, schema)
-    writer = parquet.writer(sink, schema)
-    writer.add_key_value_metadata({KEY: json.dumps(described)})
-    return writer
+    return parquet.writer(sink, schema)
 
 
 def _blocks(

@@ -26,6 +26,7 @@ from db.files.export import KEY
 from db.files.rules import BadRecord
 from db.files.step_import import StepImport
 from db.models import Run
+from db.records import policies
 from db.runs import overview
 from db.steps.reader import MAX_BLOCK_STEPS
 from db.steps.step_block import column_of, metric_of
@@ -35,6 +36,8 @@ from lossguard.vocabulary.protocol import MAX_METRICS, is_name
 from lossguard.vocabulary.states import RunState
 from lossguard.vocabulary.wording import plural
 
+WHO = "python -m db import"
+"""Author of an import in the audit trail, and of the policy that an imported run has."""
 MAX_FOOTER_BYTES = 2**31 - 1
 """Maximum footer of a Parquet file; a run with a million events needs more than the default of 100 MB."""
 MAX_GROUP_BYTES = 2**29
@@ -74,6 +77,7 @@ def import_file(
         else:
             run, count = _import_csv(session, path, run_id or path.stem, project or "imported", now, max_metrics)
         overview.fill_in(session, run=run)
+        _keep_policy(session, run, now)
         return run, count
     except FileNotFoundError:
         raise BadFile(f"there is no file {path}; name a file of `python -m db export`, or a CSV") from None
@@ -90,6 +94,13 @@ def import_file(
         raise BadFile(f"{path}: the file is damaged ({reason}); export the run again") from error
     except (sa.exc.IntegrityError, sa.exc.DataError) as error:
         raise BadFile(f"{path}: the file contradicts itself: {first_line(error.orig)}") from error
+
+
+def _keep_policy(session: Session, run: Run, now: float) -> None:
+    """Make the rule of the file the run's own layer: it counts beside the layers that this store has."""
+    if run.policy:
+        key = policies.run_key(run.id)
+        policies.set_fields(session, key=key, fields=run.policy, who=WHO, now=now, run=run, by_operator=False)
 
 
 def _import_parquet(session: Session, path: Path, run_id: str | None, max_metrics: int) -> tuple[Run, int]:

@@ -29,6 +29,7 @@ from db.models import (
 )
 from db.records.arms import TriedArm
 from db.records.step_notes import StepNote
+from db.store import partitions
 from lossguard.vocabulary.protocol import is_name, is_run_id, plain_json
 from lossguard.vocabulary.states import INTERVENTIONS_UNDER_WAY, InterventionState, OrderState, RunState
 
@@ -170,6 +171,7 @@ def add_run(session: Session, values: Mapping[str, Any]) -> Run:
             session.add(run)
     except sa.exc.IntegrityError:  # another process has just created it
         raise RunExists(exists) from None
+    partitions.make_for(session, run.pk, is_new=True)
     run_settings.save(session, run)
     return run
 

@@ -62,7 +62,7 @@ def selection(session: Session, where: RunFilter, *, now: float) -> Selection:
 
 def _metrics_named(session: Session, names: Collection[str]) -> frozenset[str]:
     """Return the metrics of any run that these names may mean."""
-    asked = {name.removeprefix(METRIC) for name in names} - FIELDS
+    asked = {name.removeprefix(METRIC) for name in {*names} - FIELDS}
     known = (session.scalar(sa.select(Metric.name).where(Metric.name == name).limit(1)) for name in asked)
     return frozenset(name for name in known if name is not None)
 

@@ -121,9 +121,11 @@ def save_state(session: Session, *, run_pk: int, state: dict[str, Any], has_open
     bulk.run(session, statement, (json.dumps(state), has_open_rows, run_pk))
 
 
-def runs_with_open_rows(session: Session) -> Sequence[str]:
-    """Ids of the runs of which rows wait for completion."""
+def runs_with_open_rows(session: Session, *, reported_before: float | None = None) -> Sequence[str]:
+    """Ids of the runs of which rows wait for completion; of those that last reported before, in unix seconds."""
     found = sa.select(Run.id).join(MlflowRun, MlflowRun.run_pk == Run.pk).where(MlflowRun.has_open_rows)
+    if reported_before is not None:
+        found = found.where(Run.last_report_at < reported_before)
     return session.scalars(found).all()
 
 

@@ -6,7 +6,7 @@ the same whatever the length of the run, and a report of one step writes roll-up
 that arrive after their successors rewrite the sealed buckets.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,23 +126,30 @@ def _with_open_bucket(
 def rewrite(session: Session, target: Target, steps: Ints, before: int) -> None:
     """Compute every sealed bucket again that holds one of these steps. Raises DamagedBlock where values are gone."""
     level = FINEST
+    perplexity = [number for name, number in target.numbers.items() if name == "perplexity"]
     while (size := width(level)) <= before + 1:  # no wider bucket is sealed, and its width may be beyond int64
         starts = np.unique(steps // size * size)
         starts = starts[starts + size <= before + 1]
         if len(starts) == 0:
             return
         for begin, end in _adjacent(starts, size):
+            _delete(session, target, level, perplexity, begin, end)  # it may go with its loss
             rewritten = coarsen(children(session, target, level=level, low=begin, high=end), size)
             if level == FINEST:
                 _check_nothing_is_lost(session, target, rewritten, begin, end)
-            session.execute(
-                sa.delete(Rollup).where(
-                    *(Rollup.run_pk == target.run_pk, Rollup.segment == target.segment, Rollup.level == level),
-                    *(Rollup.metric.in_(np.unique(rewritten.key).tolist()), Rollup.start >= begin, Rollup.start < end),
-                )
-            )
+            _delete(session, target, level, np.unique(rewritten.key).tolist(), begin, end)
             _write(session, target, level, rewritten)
         level += 1
+
+
+def _delete(session: Session, target: Target, level: int, metrics: Sequence[int], begin: int, end: int) -> None:
+    """Delete the buckets of a level that begin in [begin, end)."""
+    session.execute(
+        sa.delete(Rollup).where(
+            *(Rollup.run_pk == target.run_pk, Rollup.segment == target.segment, Rollup.level == level),
+            *(Rollup.metric.in_(metrics), Rollup.start >= begin, Rollup.start < end),
+        )
+    )
 
 
 def _check_nothing_is_lost(session: Session, target: Target, rewritten: Buckets, begin: int, end: int) -> None:

@@ -61,8 +61,8 @@ def make_missing(engine: sa.Engine) -> None:
     with engine.connect() as connection:
         if "runs" not in sa.inspect(connection).get_table_names():
             return
-        last = connection.scalar(sa.select(sa.func.max(Run.pk))) or 0
-    for number in range(number_of(last + NUM_KEYS // 2) + 1):
+        pks = connection.scalars(sa.select(Run.pk)).all()
+    for number in sorted({number_of(pk) for pk in (*pks, max(pks, default=0) + NUM_KEYS // 2)}):
         with engine.begin() as connection:
             _make(connection, {number})
 

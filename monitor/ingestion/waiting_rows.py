@@ -1,7 +1,7 @@
 """Completes the rows of which nothing more comes: a run that is killed sends no last word.
 
-Every collector looks after the runs that reported to it, and after its start once after all others: a row waits longer
-than it should only while no collector runs at all.
+Every collector looks after the runs that reported to it, after its start once after all others, and every minute after
+those that have not reported for a minute: the collector that they reported to may not come back.
 """
 
 import asyncio
@@ -24,6 +24,8 @@ from monitor.problems import Problem
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+SEARCH_SECONDS = 60.0
+"""Seconds between two searches for rows of other collectors, whose runs have not reported for as long."""
 RETRY_SECONDS = 60.0
 """Seconds until rows that could not be stored are tried again."""
 
@@ -34,6 +36,7 @@ class WaitingRows:
     def __init__(self, engine: sa.Engine, queue: ReportQueue, clock: Callable[[], float]) -> None:
         self._engine, self._queue, self._clock = engine, queue, clock
         self._due_at: dict[str, float] = {}
+        self._searched_at: float | None = None
         self._failed: set[str] = set()  # ids of runs of which the log has said that their rows cannot be completed
 
     @property
@@ -54,13 +57,8 @@ class WaitingRows:
 
         Each caller has an event of its own, since an application may run in several event loops.
         """
-        is_started = False
         while not stopped.is_set():
             try:
-                if not is_started:
-                    for run_id in await run_in_threadpool(self._stored):
-                        self._due_at.setdefault(run_id, 0.0)
-                    is_started = True
                 await self.complete_due()
             except sa.exc.SQLAlchemyError as error:  # the database is away: the rows wait in it
                 log.debug("open rows wait: %s", type(error).__name__)
@@ -68,8 +66,12 @@ class WaitingRows:
                 await asyncio.wait_for(stopped.wait(), POLL_SECONDS)
 
     async def complete_due(self) -> None:
-        """Complete all rows that are due by now."""
+        """Complete all rows that are due by now, those that another collector left included."""
         now = self._clock()
+        if self._searched_at is None or now >= self._searched_at + SEARCH_SECONDS:
+            for run_id in await run_in_threadpool(self._stored, now):
+                self._due_at.setdefault(run_id, 0.0)
+            self._searched_at = now
         for run_id in [run_id for run_id, due_at in self._due_at.items() if due_at <= now]:
             try:
                 self.note(run_id, (await self._queue.store(run_id, RunUpdate())).rows_due_at)
@@ -87,6 +89,8 @@ class WaitingRows:
                 self._failed.add(run_id)
                 self.note(run_id, now + RETRY_SECONDS)
 
-    def _stored(self) -> list[str]:
+    def _stored(self, now: float) -> list[str]:
+        """Return the runs with open rows: at the start all, later those that are silent."""
+        before = None if self._searched_at is None else now - SEARCH_SECONDS
         with Session(self._engine) as session:
-            return list(mlflow.runs_with_open_rows(session))
+            return list(mlflow.runs_with_open_rows(session, reported_before=before))

@@ -1,16 +1,19 @@
 """Old runs go when nobody keeps them any longer, their space is given back, and last rows are packed."""
 
+import sqlite3
 import time
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from db import commands, upkeep
+from db import commands, queries, upkeep
 from db.cli.app import app
 from db.models import Base
 from db.records import access
-from db.store.engine import reading, writing
+from db.store.engine import create_engine, reading, writing
 from tests.db.seed import add_run, add_segment, add_steps, end_run
 
 DAY = upkeep.SECONDS_PER_DAY
@@ -103,6 +106,23 @@ def test_a_prune_that_is_killed_leaves_whole_runs_and_the_next_one_goes_on(engin
         assert sorted(line.run or "" for line in access.trail(session)) == [f"r{number}" for number in range(7)]
 
 
+@pytest.mark.parametrize("change", ["reported", "kept longer"])
+def test_a_run_that_is_no_longer_old_when_its_turn_comes_is_not_pruned(sqlite_engine: sa.Engine, change: str) -> None:
+    end_runs(sqlite_engine, upkeep.BATCH_RUNS + 1)
+    last = f"r{upkeep.BATCH_RUNS}"
+    pruned = upkeep.prune(sqlite_engine, days=1, now=1e9)
+    gone = [next(pruned).id]
+    with writing(sqlite_engine) as session:
+        if change == "reported":
+            commands.lock_runs(session, run_ids=[last], last_report_at=1e9)
+        else:
+            upkeep.set_days(session, project="gpt", days=None, now=1e9)
+    gone += [run.id for run in pruned]
+    assert last not in gone
+    with reading(sqlite_engine) as session:
+        assert [run.id for run in queries.runs(session)] == [last]
+
+
 def test_a_transaction_that_fails_deletes_nothing(sqlite_engine: sa.Engine) -> None:
     end_runs(sqlite_engine, 2)
     sa.event.listen(sqlite_engine, "before_cursor_execute", _fail_at_the_end)
@@ -133,6 +153,21 @@ def test_the_space_of_deleted_rows_is_returned_and_the_command_says_how_much(eng
     assert sentence.endswith("MB less than before")
     if engine.dialect.name == "sqlite":
         assert upkeep.num_bytes(engine) < before - 2e6
+
+
+def test_a_file_that_cannot_shrink_is_left_as_it_is(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    """SQLite's shell rebuilds a store from `.dump` without auto_vacuum."""
+    with (
+        closing(sqlite3.connect(str(sqlite_engine.url.database))) as store,
+        closing(sqlite3.connect(tmp_path / "rebuilt.db")) as rebuilt,
+    ):
+        rebuilt.executescript("\n".join(store.iterdump()))
+    engine = create_engine(f"sqlite:///{tmp_path / 'rebuilt.db'}")
+    fill(engine)
+    with writing(engine) as session:
+        session.execute(sa.text("DELETE FROM filler"))
+    assert upkeep.compact(engine, before=upkeep.num_bytes(engine)).endswith(", 0.0 MB less than before")
+    engine.dispose()
 
 
 def pack(engine: sa.Engine, *options: str) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -12,10 +13,11 @@ from db.archive import archiving, blocks, inventory, removal, turn
 from db.archive.archiving import RunChanged
 from db.models import Run
 from db.records import access
-from db.steps import writer
+from db.steps import rollups, writer
 from db.steps.archived import files, parquet
 from db.steps.archived.files import ArchivedFile, FileState
 from db.steps.archived.places import Place, PlaceError
+from db.steps.completing import complete_steps
 from db.steps.step_block import StepBlock
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
@@ -191,6 +193,38 @@ def test_a_process_that_was_taken_for_a_dead_one_leaves_no_file(
     assert_same(before, whole(sqlite_engine))
 
 
+def test_a_file_that_is_committed_while_others_are_removed_is_kept(
+    sqlite_engine: sa.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A removal listed it while it was being written, and took longer for an earlier file than its turn lasts."""
+    before = store_run(sqlite_engine)
+    commit, remove, waiting = archiving._commit, Place.remove, list[tuple[Any, ...]]()
+
+    def stand_still(_session: Session, *work: Any, turn: turn.ArchiveLease, **how: Any) -> None:
+        waiting.append((work, how))
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archiving, "_commit", stand_still)
+        for _ in range(2):
+            with pytest.raises(Killed):
+                archive(sqlite_engine, Place(str(folder)))
+
+    def slow(place: Place, name: str) -> None:
+        if waiting:
+            work, how = waiting[-1]
+            waiting.clear()
+            with turn.taken(sqlite_engine) as ours, writing(sqlite_engine) as session:
+                commit(session, *work, turn=ours, **how)
+        remove(place, name)
+
+    monkeypatch.setattr(Place, "remove", slow)
+    assert removal.remove_left_over(sqlite_engine, unfinished=True).num_files == 1
+    assert len(parquet_files(folder)) == 1
+    assert_same(before, whole(sqlite_engine))
+    assert inventory.problems(sqlite_engine) == []
+
+
 def test_two_calls_do_not_work_at_the_same_time(sqlite_engine: sa.Engine) -> None:
     with (
         turn.taken(sqlite_engine),
@@ -235,3 +269,18 @@ def test_files_of_a_deleted_run_are_forgotten_only_once_they_are_removed(engine:
     assert parquet_files(folder) == []
     with reading(engine) as session:
         assert files.left_over(session, unfinished=True) == []
+
+
+def test_a_run_whose_archived_steps_get_late_values_again_and_again_is_to_be_archived(
+    engine: sa.Engine, folder: Path
+) -> None:
+    store_run(engine)
+    for value in (1.0, 2.0):
+        archive(engine, Place(str(folder)))
+        with writing(engine) as session:
+            run = ended(session)
+            numbers = rollups.metric_numbers(session, run_pk=run.pk)
+            segment = queries.segments(session, run=run)[0]
+            complete_steps(session, run=run, segment=segment, values={100: {"loss": value}}, numbers=numbers)
+        with reading(engine) as session:
+            assert [found.run_id for found in inventory.candidates(session, ended_before=None)] == ["r1"]

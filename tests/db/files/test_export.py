@@ -11,13 +11,13 @@ import pytest
 import sqlalchemy as sa
 
 from db import commands, queries
-from db.files import export
+from db.files import export, imports
 from db.files.export import Format
 from db.lineage import Line
 from db.models import Segment
 from db.store.engine import writing
 from tests.db.files.exported import small_run, write
-from tests.db.seed import add_steps, before_statement
+from tests.db.seed import NOW, add_run, add_segment, add_steps, before_statement, stored_run
 
 
 def test_a_parquet_file_is_a_plain_table_too(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
@@ -67,6 +67,20 @@ def test_steps_that_arrive_during_an_export_are_left_out(sqlite_engine: sa.Engin
         run = queries.runs(session)[0]
         add_steps(session, run, session.get_one(Segment, (run.pk, 1)), range(200, 260))
     assert len(b"".join([first, *chunks]).splitlines()) == 1 + 250
+
+
+def test_an_export_can_be_imported_if_a_late_step_arrives_meanwhile(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    with writing(sqlite_engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), [step for step in range(300) if step != 250])
+    chunks = export.stream(sqlite_engine, run_id="r1", format=Format.PARQUET, max_steps=100)
+    first = next(chunks)
+    with writing(sqlite_engine) as session:
+        add_steps(session, stored_run(session), session.get_one(Segment, (run.pk, 0)), [250])
+    path = tmp_path / "r1.parquet"
+    path.write_bytes(b"".join([first, *chunks]))
+    with writing(sqlite_engine) as session:
+        assert imports.import_file(session, path=path, now=NOW, run_id="copy")[1] == 300
 
 
 def test_no_database_connection_is_held_between_two_blocks(sqlite_engine: sa.Engine) -> None:

@@ -199,3 +199,13 @@ def test_nobody_in_this_store_is_named_by_an_imported_file_without_saying_so(
             authors = {note.author for note in step_notes.step_notes(session, run=copy)}
             assert {author.count("(as an imported file says)") for author in authors} == {1}
         path = write(sqlite_engine, run_id, tmp_path / "copy.parquet")
+
+
+def test_the_first_run_of_a_partition_is_imported_too(engine: sa.Engine, tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    path.write_text("step,loss\n" + "".join(f"{step},1.5\n" for step in range(300)))
+    if engine.dialect.name == "postgresql":
+        with engine.begin() as connection:
+            connection.exec_driver_sql("SELECT setval(pg_get_serial_sequence('runs', 'pk'), 99)")
+    with writing(engine) as session:
+        assert imports.import_file(session, path=path, now=NOW)[1] == 300

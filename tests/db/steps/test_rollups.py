@@ -15,8 +15,9 @@ from db.lineage import StepRange
 from db.models import Rollup, Run
 from db.steps import buckets, rollups, writer
 from db.steps.buckets import STORED
+from db.steps.completing import complete_steps
 from db.store.engine import reading, writing
-from tests.db.seed import add_run, add_segment, add_steps
+from tests.db.seed import add_run, add_segment, add_steps, end_run
 from tests.db.steps.plain_series import Value, assert_same, plain_loop, report
 
 
@@ -100,3 +101,19 @@ def roll_ups(session: Session, parts: Sequence[tuple[Sequence[int], bool]], *, k
     found_rows = session.scalars(sa.select(Rollup).where(Rollup.run_pk == run.pk)).all()
     columns = ("level", "start", *STORED)
     return sorted((names[row.metric], *(getattr(row, name) for name in columns)) for row in found_rows)
+
+
+def test_a_perplexity_goes_from_its_bucket_with_the_only_loss(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        losses = [1.0 if step == 300 else None for step in range(1024)]
+        add_steps(session, run, add_segment(session, run, "a"), range(1024), lr=[0.1] * 1024, loss=losses)
+        end_run(session, run)
+        numbers = rollups.metric_numbers(session, run_pk=run.pk)
+        segment = queries.segments(session, run=run)[0]
+        complete_steps(session, run=run, segment=segment, values={300: {"loss": math.nan}}, numbers=numbers)
+        found = session.execute(
+            sa.select(Rollup.metric, Rollup.level, Rollup.count, Rollup.non_finite).order_by(Rollup.level)
+        ).all()
+        loss = numbers["loss"]
+        assert [row for row in found if row.metric != numbers["lr"]] == [(loss, 1, 0, 1), (loss, 2, 0, 1)]

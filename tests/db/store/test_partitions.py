@@ -138,6 +138,16 @@ def test_an_upgrade_makes_those_of_the_stored_runs(store: sa.Engine) -> None:
     assert numbers(store) == {0, 1}
 
 
+def test_an_upgrade_makes_no_partition_that_was_dropped_with_its_last_run(store: sa.Engine) -> None:
+    add_runs(store, 1, 101, 201)
+    with writing(store) as session:
+        commands.delete_run(session, run=session.get_one(Run, 1))
+    partitions.compact(store)
+    assert numbers(store) == {1, 2}
+    migrate.upgrade(store)
+    assert numbers(store) == {1, 2}
+
+
 def test_the_blocks_of_the_last_run_of_a_partition_are_truncated(store: sa.Engine) -> None:
     add_runs(store, 1, 2, 101)
     with writing(store) as session:

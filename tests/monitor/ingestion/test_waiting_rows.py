@@ -11,7 +11,7 @@ from db.steps.codec import DamagedBlock
 from monitor.ingestion import waiting_rows
 from monitor.ingestion.open_rows import HOLD_SECONDS
 from monitor.ingestion.reports import ReportResult
-from monitor.ingestion.waiting_rows import RETRY_SECONDS, WaitingRows
+from monitor.ingestion.waiting_rows import RETRY_SECONDS, SEARCH_SECONDS, WaitingRows
 from tests.monitor.client import NOW, Clock, TestClient, collector
 from tests.monitor.mlflow import MlflowClient
 from tests.waiting import eventually
@@ -46,6 +46,24 @@ def test_a_collector_completes_the_rows_that_another_one_left(sqlite_engine: sa.
     with collector(sqlite_engine, clock=lambda: NOW + HOLD_SECONDS) as http:
         client.http = http
         assert eventually(lambda: client.run()["steps_consumed"] == 1)
+
+
+def test_a_collector_completes_the_rows_of_another_one_that_does_not_come_back(
+    sqlite_engine: sa.Engine, clock: Clock
+) -> None:
+    other = collector(sqlite_engine, clock=clock)
+    rows = other.app.state.collector.waiting_rows  # type: ignore[attr-defined]
+    asyncio.run(rows.complete_due())  # as at its start
+    with collector(sqlite_engine, clock=clock) as http:
+        client = MlflowClient(http)
+        client.log("loss", 1.0, step=0)
+    clock.now += SEARCH_SECONDS
+    asyncio.run(rows.complete_due())
+    assert num_waiting(other) == 0, "the run has just reported: its collector may be there"
+    clock.now += SEARCH_SECONDS
+    asyncio.run(rows.complete_due())
+    client.http = other
+    assert client.run()["steps_consumed"] == 1
 
 
 def test_an_application_that_runs_in_two_event_loops_ends_in_both(sqlite_engine: sa.Engine) -> None:

@@ -1,16 +1,19 @@
 """What a loop says of the policy counts until an operator sets it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from db.files import imports
 from db.records import policies
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import API
 from monitor.ingestion.run_state import run_policies
-from tests.db.seed import spoil
-from tests.monitor.client import TestClient, Trainer
+from tests.db.files.exported import write
+from tests.db.seed import add_run, end_run, spoil
+from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import train_until_nan
 
 
@@ -51,6 +54,22 @@ def test_the_policy_that_a_run_was_imported_with_counts(http: TestClient, sqlite
     assert train_until_nan(trainer)["orders"] == []
     http.put(f"{API}/runs/r1/policy", json={"patience": 5})
     assert trainer.get("/policy")["layers"]["run"] == {"name": "palm", "mode": "approve", "patience": 5}
+
+
+def test_the_policy_that_a_run_was_imported_with_counts_beside_that_of_the_collector(
+    http: TestClient, sqlite_engine: sa.Engine, tmp_path: Path
+) -> None:
+    http.put(f"{API}/policy", json={"patience": 5})
+    with writing(sqlite_engine) as session:
+        end_run(session, add_run(session, "elsewhere", policy={"name": "palm", "mode": "observe"}))
+    path = write(sqlite_engine, "elsewhere", tmp_path / "r1.parquet")
+    with writing(sqlite_engine) as session:
+        imports.import_file(session, path=path, now=NOW, run_id="r1")
+    trainer = Trainer(http)
+    assert train_until_nan(trainer)["orders"] == []
+    policy = {each["name"]: each["value"] for each in trainer.get("/policy")["values"]}
+    assert (policy["name"], policy["mode"], policy["patience"]) == ("palm", "observe", 5)
+    assert trainer.get("/policy")["layers"]["run"] == {"name": "palm", "mode": "observe"}
 
 
 def test_layers_that_this_release_cannot_read_only_observe(http: TestClient, sqlite_engine: sa.Engine) -> None:
