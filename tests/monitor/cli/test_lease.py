@@ -1,5 +1,7 @@
 """Who writes a run is shown, and ended, on the command line."""
 
+import re
+
 import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
@@ -11,10 +13,11 @@ from tests.monitor.client import Trainer, collector, writer
 
 def test_a_person_sees_who_writes_a_run_and_takes_it_from_that_process(store: sa.Engine) -> None:
     run = CliRunner()
-    with collector(store, clock=None) as http:
+    with collector(store, clock=None, lease_seconds=3600.0) as http:  # it lasts, however slow this machine is
         first = Trainer(http, writer=writer("a"))
         shown = run.invoke(lease.app, ["show", "r1"])
-        assert (shown.exit_code, shown.output) == (0, "1@host-a, 20 s left\n")
+        assert shown.exit_code == 0
+        assert re.fullmatch(r"1@host-a, 3[56]\d\d s left\n", shown.output)
         ended = run.invoke(lease.app, ["end", "r1"])
         assert (ended.exit_code, "1@host-a has lost the run r1" in ended.output) == (0, True)
         assert run.invoke(lease.app, ["show", "r1"]).output == "nobody holds the lease\n"
