@@ -144,7 +144,9 @@ class Launcher:
 
         Raises CommandNotStarted.
         """
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED | {signal.SIGCHLD})  # before there is another thread
+        # One that is ignored, as SIGHUP is under nohup, is not blocked: it never comes, and the command ignores it too.
+        heard = {each for each in PASSED if signal.getsignal(each) is not signal.SIG_IGN}
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, heard | {signal.SIGCHLD})  # before there is another thread
         try:
             with adopting_orphans():
                 return self._run(mask)

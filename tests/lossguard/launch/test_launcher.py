@@ -353,3 +353,20 @@ def test_a_command_that_is_gone_at_its_restart_leaves_a_failed_run(tmp_path: Pat
     with pytest.raises(CommandNotStarted, match="there is no such command"):
         launching.run()
     assert recorder.state is RunState.FAILED
+
+
+class ContinuingSupervisor(Supervisor):
+    """Of a command that stops itself."""
+
+    def watch(self, child: Child, run: Run | None) -> None:
+        child.send(signal.SIGCONT)
+
+
+def test_a_signal_that_is_ignored_as_under_nohup_does_not_ask_the_run_to_stop(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        launching, _ = launcher(tmp_path, ContinuingSupervisor(), "kill -HUP $PPID; kill -STOP $$; exit 0")
+        end = launching.run()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (end.code, end.state) == (0, RunState.FINISHED)
