@@ -208,7 +208,7 @@ class Launcher:
             child.note(self._folder)
         except OSError as problem:
             print(f"lossguard: {self._folder} cannot be written ({problem.strerror})", file=sys.stderr)
-        self._recorder.follow(journal, opens_segment=what.opens_segment)
+        self._recorder.follow(journal, opens_segment=what.opens_segment, is_left=False)
         return child
 
     def _watch(self, child: Child) -> None:

@@ -85,6 +85,7 @@ class Recorder(threading.Thread):
         self._recorder: RunRecorder | None = None
         self._recorded_until = 0.0  # time of the newest row that an earlier launcher has recorded
         self._following: JournalReader | None = None
+        self._is_left = False  # an earlier launcher may have recorded some of this journal
         self._opens_segment = False  # the first row of this child begins one
         self._retry_at = 0.0
         self._lock = threading.RLock()  # of all of this: `follow` and `close` are called from the main thread
@@ -114,17 +115,18 @@ class Recorder(threading.Thread):
                 self.drain()  # what an earlier launcher has left stands before the segment that the caller opens
             return self._run
 
-    def follow(self, journal: Path, *, opens_segment: bool = True) -> None:
+    def follow(self, journal: Path, *, opens_segment: bool = True, is_left: bool = True) -> None:
         """Record what is logged to `journal` from now on, and first what is left of the one before.
 
         `opens_segment`: the child that writes it continues the run in a new segment; not if the caller opens one.
+        `is_left`: an earlier launcher may have recorded some of it; then rows that are not newer are left out.
         """
         with self._lock:
             self._leave_journal()
             if self._recorder is not None:
                 self._recorder.begin_again()
             self._opens_segment = opens_segment and self._recorder is not None
-            self._following = JournalReader(journal)
+            self._following, self._is_left = JournalReader(journal), is_left
             self.script_reports, self.ended = False, None
 
     def drain(self) -> bool:
@@ -250,7 +252,7 @@ class Recorder(threading.Thread):
         if self.script_reports:
             return
         for row in rows:
-            if row.time is not None and row.time <= self._recorded_until:
+            if self._is_left and row.time is not None and row.time <= self._recorded_until:
                 continue
             assert self._recorder is not None
             assert self._run is not None

@@ -298,12 +298,14 @@ class FakeRecorder:
 
     def __init__(self) -> None:
         self.followed: list[Path] = []
+        self.left: list[Path] = []
 
     def begin_at_once(self) -> Run | None:
         return None
 
-    def follow(self, journal: Path, *, opens_segment: bool = True) -> None:
+    def follow(self, journal: Path, *, opens_segment: bool = True, is_left: bool = True) -> None:
         self.followed.append(journal)
+        self.left += [journal] * is_left
 
     def start(self) -> None: ...
     def drain(self) -> bool:
@@ -345,7 +347,7 @@ def test_what_a_killed_launcher_had_not_recorded_is_recorded_by_the_next_one_fir
     left.touch()
     launching, recorder = launcher(tmp_path, Supervisor(), "exit 0")
     assert launching.run().state is RunState.FINISHED
-    assert (recorder.followed[0], len(recorder.followed)) == (left, 2)
+    assert (recorder.followed[0], len(recorder.followed), recorder.left) == (left, 2, [left])
 
 
 def test_a_command_that_is_gone_at_its_restart_leaves_a_failed_run(tmp_path: Path) -> None:

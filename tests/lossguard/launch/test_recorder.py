@@ -143,6 +143,19 @@ def test_each_child_is_a_segment(tmp_path: Path) -> None:
     assert steps(tmp_path) == [(0, 2.0), (1, 1.0), (1, 1.5)]
 
 
+def test_no_row_of_a_new_child_is_left_out_because_its_clock_is_behind(tmp_path: Path) -> None:
+    write(tmp_path / "a.journal", entry(0, loss=2.0), entry(1, loss=1.5))
+    record(Origin(tmp_path), tmp_path / "a.journal")
+    write(tmp_path / "left.journal", entry(1, loss=1.5))  # recorded before its launcher was killed
+    write(tmp_path / "b.journal", entry(2, loss=1.0) | {"time": 50.0}, entry(3, loss=0.5) | {"time": 51.0})
+    recorder = Recorder(Origin(tmp_path), NameMap(), at_once=True)
+    recorder.follow(tmp_path / "left.journal")
+    recorder.begin_at_once()
+    recorder.follow(tmp_path / "b.journal", is_left=False)
+    recorder.close(RunState.FINISHED, 5.0)
+    assert steps(tmp_path) == [(0, 2.0), (1, 1.5), (2, 1.0), (3, 0.5)]
+
+
 def test_what_a_killed_launcher_has_left_stands_before_the_segment_of_a_kept_rollback(tmp_path: Path) -> None:
     write(tmp_path / "a.journal", entry(5, loss=2.0), entry(6, loss=9.0))
     write(tmp_path / "b.journal", entry(2, loss=1.0) | {"time": 200.0})
