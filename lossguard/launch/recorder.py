@@ -85,6 +85,7 @@ class Recorder(threading.Thread):
         self._recorder: RunRecorder | None = None
         self._recorded_until = 0.0  # time of the newest row that an earlier launcher has recorded
         self._following: JournalReader | None = None
+        self._is_left = False  # an earlier launcher may have recorded some of this journal
         self._opens_segment = False  # the first row of this child begins one
         self._retry_at = 0.0
         self._lock = threading.RLock()  # of all of this: `follow` and `close` are called from the main thread
@@ -111,19 +112,21 @@ class Recorder(threading.Thread):
         with self._lock:
             if self._run is None and self._at_once:
                 self._begin()
+                self.drain()  # what an earlier launcher has left stands before the segment that the caller opens
             return self._run
 
-    def follow(self, journal: Path, *, opens_segment: bool = True) -> None:
+    def follow(self, journal: Path, *, opens_segment: bool = True, is_left: bool = True) -> None:
         """Record what is logged to `journal` from now on, and first what is left of the one before.
 
         `opens_segment`: the child that writes it continues the run in a new segment; not if the caller opens one.
+        `is_left`: an earlier launcher may have recorded some of it; then rows that are not newer are left out.
         """
         with self._lock:
             self._leave_journal()
             if self._recorder is not None:
                 self._recorder.begin_again()
             self._opens_segment = opens_segment and self._recorder is not None
-            self._following = JournalReader(journal)
+            self._following, self._is_left = JournalReader(journal), is_left
             self.script_reports, self.ended = False, None
 
     def drain(self) -> bool:
@@ -156,6 +159,7 @@ class Recorder(threading.Thread):
                 log_once = self._log_once if self._run is None else self._run.log_once
                 log_once.warn_once(NO_STEPS, NOTHING_RECORDED)
             if self._recorder is not None:
+                self._recorder.flush(final=True)
                 self._recorder.say_preview()
             if self._run is not None:
                 self._run.finish(state, timeout)
@@ -249,15 +253,16 @@ class Recorder(threading.Thread):
         if self.script_reports:
             return
         for row in rows:
-            if row.time is not None and row.time <= self._recorded_until:
+            if self._is_left and row.time is not None and row.time <= self._recorded_until:
                 continue
             assert self._recorder is not None
             assert self._run is not None
-            if self._opens_segment:
-                self._opens_segment = False
-                self._run.open_segment(row.step, SegmentReason.RESUME)
-            if (batch := self.batch_of(row.step)) is not None:
-                row.values.setdefault("batch_index", batch)
+            if not self._recorder.comes_late(row):
+                if self._opens_segment:
+                    self._opens_segment = False
+                    self._run.open_segment(row.step, SegmentReason.RESUME)
+                if (batch := self.batch_of(row.step)) is not None:
+                    row.values.setdefault("batch_index", batch)
             self._recorder.write_row(row)
 
     def _save(self) -> None:
@@ -302,11 +307,13 @@ class Recorder(threading.Thread):
 
         run = self._origin.begin(self._facts)
         assert isinstance(run, RecordingRun)
-        self._recorded_until = _newest_time(run.directory)
+        newest = _newest_row(run.directory)
+        self._recorded_until = 0.0 if newest is None or newest.time is None else newest.time
         where = f"They are recorded as run {run.id} in {run.directory}."
         self._recorder = RunRecorder(
             *(run, self._names, self._source_facts()), say=lambda preview: logger.warning(f"{preview}\n{where}")
         )
+        self._recorder.begin_again(newest)
         self._run = run
 
     def _source_facts(self) -> SourceFacts:
@@ -320,11 +327,10 @@ class Recorder(threading.Thread):
         self._run = self._recorder = None
 
 
-def _newest_time(folder: Path | None) -> float:
-    """Time of the newest row that is recorded in the run's folder, unix seconds."""
-    newest = 0.0
+def _newest_row(folder: Path | None) -> Row | None:
+    """Step and time of the newest row that is recorded in the run's folder."""
+    found = []
     for path in [] if folder is None else spools_in(folder):
         with SpoolReader(path) as reader:
-            last = reader.last_step()
-            newest = newest if last is None else max(newest, last[1])
-    return newest
+            found += [] if (last := reader.last_step()) is None else [Row(*last, {})]
+    return max(found, key=lambda row: row.time or 0.0, default=None)

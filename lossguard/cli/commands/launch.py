@@ -79,7 +79,12 @@ def run(options: argparse.Namespace) -> int:
     if options.project is not None and not is_name(options.project):
         raise ConfigurationError(f"--project {options.project!r:.200} must be a name of 1 to 128 characters")
     settings = Settings.read(url=options.url, token=options.token, run_id=options.run_id)
-    if hooks.JOURNAL_VARIABLE in os.environ or rank_of(os.environ) > 0 or settings.mode is Mode.OFF:
+    is_inner, is_off = hooks.JOURNAL_VARIABLE in os.environ, os.environ.get("LOSSGUARD_MODE") == Mode.OFF
+    if options.restart_with is not None and settings.num_ranks > 1 and not is_inner and not is_off:
+        raise ConfigurationError(
+            f"--restart-with would restart one of {settings.num_ranks} ranks alone: put the launcher outside torchrun"
+        )
+    if is_inner or rank_of(os.environ) > 0 or settings.mode is Mode.OFF:
         return _replace_by(command)
     if not hasattr(os, "posix_spawnp") or not os.path.exists("/proc/self/stat"):
         raise ConfigurationError("lossguard launch needs Linux")

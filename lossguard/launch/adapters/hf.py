@@ -7,7 +7,9 @@ passes `resume_from_checkpoint` to `Trainer.train`, and leaves the skipped batch
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from lossguard.launch.adapters.adapter import Adapter, Resume, has_option, not_a_folder_of, numbered
 from lossguard.vocabulary.errors import ConfigurationError
@@ -48,8 +50,16 @@ class HFAdapter(Adapter):
 
 def _is_whole(path: Path, step: int) -> bool:
     """Return True if the state is there, which is written last, and the optimizer, without which nothing resumes."""
+    state = path / STATE
     try:
-        is_written = json.loads((path / STATE).read_bytes())["global_step"] == step
+        stat = state.stat()
+        is_written = _step_of(state, stat.st_mtime_ns, stat.st_size) == step
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return is_written and any(any(path.glob(pattern)) for pattern in OPTIMIZER)
+
+
+@lru_cache(4096)  # it is asked for each checkpoint twice a second, and the state has the whole log
+def _step_of(state: Path, mtime_ns: int, size: int) -> Any:
+    """Return the step of a state that was last changed then."""
+    return json.loads(state.read_bytes())["global_step"]

@@ -8,6 +8,7 @@ next ones make up for. So the data of step n is the n-th batch that is not skipp
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -18,21 +19,33 @@ SKIPS_VARIABLE = "LOSSGUARD_SKIPS"
 
 
 def hook(module: ModuleType, journal: Journal) -> None:
-    """Wrap `Trainer.train` and `Trainer.get_train_dataloader`, if the launcher restarts this command."""
+    """Wrap `Trainer.train`, and in it the Trainer's `get_train_dataloader`, if the launcher restarts this command."""
     if SKIPS_VARIABLE not in os.environ:
         return
     trainer: Any = module.Trainer
-    train, get_train_dataloader = trainer.train, trainer.get_train_dataloader
+    train = trainer.train
     skips: list[tuple[int, int]] = [(begin, end) for begin, end in json.loads(os.environ[SKIPS_VARIABLE])]
 
     def hooked_train(self: Any, resume_from_checkpoint: Any = None, *arguments: Any, **named: Any) -> Any:
-        return train(self, _checkpoint_of(self, resume_from_checkpoint), *arguments, **named)
+        with _leaving_out(self, skips):
+            return train(self, _checkpoint_of(self, resume_from_checkpoint), *arguments, **named)
 
-    def hooked_loader(self: Any) -> Any:
-        loader = get_train_dataloader(self)
-        return _without(loader, skips, self.args.gradient_accumulation_steps) if skips else loader
+    trainer.train = hooked_train
 
-    trainer.train, trainer.get_train_dataloader = hooked_train, hooked_loader
+
+@contextmanager
+def _leaving_out(trainer: Any, skips: Sequence[tuple[int, int]]) -> Iterator[None]:
+    """Wrap `get_train_dataloader` of this Trainer in this block, because a subclass may have one of its own."""
+    name = "get_train_dataloader"
+    make = getattr(trainer, name)
+    own = {name: make} if name in vars(trainer) else {}
+    if skips:
+        setattr(trainer, name, lambda: _without(make(), skips, trainer.args.gradient_accumulation_steps))
+    try:
+        yield
+    finally:
+        vars(trainer).pop(name, None)
+        vars(trainer).update(own)
 
 
 def _checkpoint_of(trainer: Any, given: Any) -> Any:

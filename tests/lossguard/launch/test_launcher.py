@@ -298,12 +298,14 @@ class FakeRecorder:
 
     def __init__(self) -> None:
         self.followed: list[Path] = []
+        self.left: list[Path] = []
 
     def begin_at_once(self) -> Run | None:
         return None
 
-    def follow(self, journal: Path, *, opens_segment: bool = True) -> None:
+    def follow(self, journal: Path, *, opens_segment: bool = True, is_left: bool = True) -> None:
         self.followed.append(journal)
+        self.left += [journal] * is_left
 
     def start(self) -> None: ...
     def drain(self) -> bool:
@@ -345,7 +347,7 @@ def test_what_a_killed_launcher_had_not_recorded_is_recorded_by_the_next_one_fir
     left.touch()
     launching, recorder = launcher(tmp_path, Supervisor(), "exit 0")
     assert launching.run().state is RunState.FINISHED
-    assert (recorder.followed[0], len(recorder.followed)) == (left, 2)
+    assert (recorder.followed[0], len(recorder.followed), recorder.left) == (left, 2, [left])
 
 
 def test_a_command_that_is_gone_at_its_restart_leaves_a_failed_run(tmp_path: Path) -> None:
@@ -353,3 +355,52 @@ def test_a_command_that_is_gone_at_its_restart_leaves_a_failed_run(tmp_path: Pat
     with pytest.raises(CommandNotStarted, match="there is no such command"):
         launching.run()
     assert recorder.state is RunState.FAILED
+
+
+class ContinuingSupervisor(Supervisor):
+    """Of a command that stops itself."""
+
+    def watch(self, child: Child, run: Run | None) -> None:
+        child.send(signal.SIGCONT)
+
+
+class NotingSupervisor(Supervisor):
+    """Notes what it is called for after SIGTERM, which the command sends to its launcher and handles itself."""
+
+    def __init__(self, folder: Path, *, is_stopping: bool) -> None:
+        self.folder, self._is_stopping, self.num_looks = folder, is_stopping, 0
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._is_stopping
+
+    def watch(self, child: Child, run: Run | None) -> None:
+        (self.folder / "looked").touch()
+        if (self.folder / "asked").exists():
+            self.num_looks += 1
+            (self.folder / "looked-again").touch()
+
+
+@pytest.mark.parametrize("is_stopping", [False, True])
+def test_a_command_that_was_asked_to_stop_is_left_to_its_last_checkpoint(tmp_path: Path, is_stopping: bool) -> None:
+    """It is not taken for a command that hangs. A stop that has begun before goes on."""
+    supervisor = NotingSupervisor(tmp_path, is_stopping=is_stopping)
+    saves = "until [ -e looked-again ]; do sleep 0.01; done" if is_stopping else "sleep 0.5"
+    script = f"""cd {tmp_path}
+trap 'touch asked; {saves}; exit 3' TERM
+until [ -e looked ]; do sleep 0.01; done
+kill $PPID
+while :; do sleep 0.01; done"""
+    end = launcher(tmp_path, supervisor, script)[0].run()
+    assert (end.code, end.asked_to_stop) == (3, True)
+    assert (supervisor.num_looks > 0) == is_stopping
+
+
+def test_a_signal_that_is_ignored_as_under_nohup_does_not_ask_the_run_to_stop(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        launching, _ = launcher(tmp_path, ContinuingSupervisor(), "kill -HUP $PPID; kill -STOP $$; exit 0")
+        end = launching.run()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (end.code, end.state) == (0, RunState.FINISHED)

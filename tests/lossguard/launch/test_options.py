@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from lossguard.__main__ import main
 from lossguard.launch.launcher import ChildEnd
 from lossguard.launch.options import ContractSupervisor, add_restart_options, limit_orders, supervisor_for
 from lossguard.launch.restarting import RestartSupervisor
@@ -39,6 +40,18 @@ def test_a_wrong_option_is_one_sentence(arguments: list[str], sentence: str, tmp
     with pytest.raises(ConfigurationError) as caught:
         chosen(*arguments, tmp_path=tmp_path)
     assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_launcher_on_each_of_several_ranks_is_refused_because_it_would_restart_one_rank_alone(
+    rank: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"RANK": rank, "WORLD_SIZE": "8", "LOSSGUARD_MODE": "offline"}.items():
+        monkeypatch.setenv(name, value)
+    arguments = ["--restart-with", "script", "--limits", "deep"]  # a mistake that is found later
+    assert main(["launch", *arguments, "--", "/nonexistent/command"]) == 2
+    said = capsys.readouterr().err
+    assert "--restart-with would restart one of 8 ranks alone: put the launcher outside torchrun" in said
 
 
 def test_the_command_inherits_the_stricter_of_the_option_and_the_environment() -> None:

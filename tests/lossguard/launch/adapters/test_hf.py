@@ -26,6 +26,20 @@ def test_a_checkpoint_counts_once_its_state_is_written_and_if_it_can_be_resumed(
     assert [path.name for path in adapter(tmp_path).late_paths(30)] == ["checkpoint-40", "checkpoint-50"]
 
 
+def test_the_state_of_a_checkpoint_is_read_again_only_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))  # type: ignore[func-returns-value]
+    folders.hf(tmp_path, 10, 20)
+    for _ in range(2):
+        assert list(adapter(tmp_path).checkpoints()) == [10, 20]
+    assert len(read) == 2
+    (tmp_path / "checkpoint-20" / "trainer_state.json").write_text(json.dumps({"global_step": 2}))
+    assert list(adapter(tmp_path).checkpoints()) == [10]
+
+
 def test_the_hook_in_the_process_resumes_and_a_script_may_want_an_argument_for_it_too(tmp_path: Path) -> None:
     found = adapter(tmp_path).resume(10, [Skip(10, 20)])
     assert found.arguments == ()

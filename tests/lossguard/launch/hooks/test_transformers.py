@@ -1,10 +1,13 @@
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lossguard import Ledger, Skip
-from lossguard.launch.hooks.transformers import LedgerSampler
+from lossguard.launch.hooks.journal import Journal
+from lossguard.launch.hooks.transformers import SKIPS_VARIABLE, LedgerSampler, hook
 
 
 class Epochs:
@@ -56,3 +59,46 @@ def test_a_skip_counts_optimizer_steps_and_the_last_one_of_an_epoch_may_be_small
 def test_it_shows_what_accelerate_looks_for() -> None:
     sampler = LedgerSampler(Epochs(4), [(0, 1)], 1)
     assert (sampler.batch_size, sampler.drop_last, sampler.sampler) == (1, False, sampler)
+
+
+class BaseTrainer:
+    """The part of transformers' Trainer that the hook needs: `train` returns the batches of its first epoch."""
+
+    args = SimpleNamespace(gradient_accumulation_steps=1, output_dir="out")
+
+    def get_train_dataloader(self) -> Any:
+        return SimpleNamespace(batch_sampler=Epochs(4))
+
+    def train(self, resume_from_checkpoint: Any = None) -> list[Any]:
+        return list(self.get_train_dataloader().batch_sampler)
+
+
+class OwnLoader(BaseTrainer):
+    """As GRPOTrainer of TRL: it calls nothing of the class above."""
+
+    def get_train_dataloader(self) -> Any:
+        return SimpleNamespace(batch_sampler=Epochs(3))
+
+
+class ExtendedLoader(BaseTrainer):
+    def get_train_dataloader(self) -> Any:
+        return super().get_train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("kind", "batches"),
+    [
+        (BaseTrainer, [(0, 0), (0, 2), (0, 3), (1, 0)]),
+        (ExtendedLoader, [(0, 0), (0, 2), (0, 3), (1, 0)]),
+        (OwnLoader, [(0, 0), (0, 2), (1, 0)]),
+    ],
+)
+def test_a_trainer_with_a_loader_of_its_own_leaves_the_batches_out_once_too(
+    kind: type[BaseTrainer], batches: list[Any], journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SKIPS_VARIABLE, "[[1, 2]]")
+    monkeypatch.setattr(BaseTrainer, "train", BaseTrainer.train)  # set back afterwards
+    hook(SimpleNamespace(Trainer=BaseTrainer), journal)  # type: ignore[arg-type]
+    trainer = kind()
+    assert trainer.train() == trainer.train() == batches
+    assert vars(trainer) == {}
