@@ -129,8 +129,9 @@ class Recorder(threading.Thread):
             self._following, self._is_left = JournalReader(journal), is_left
             self.script_reports, self.ended = False, None
 
-    def drain(self) -> bool:
-        """Record everything that stands in the journal: its child has ended. Returns whether that worked."""
+    def drain(self, *, final: bool = False) -> bool:
+        """Record everything that stands in the journal: its child has ended. Returns whether that worked. `final`: no
+        other child follows."""
         with self._lock:
             if self._following is None:
                 return True
@@ -139,7 +140,7 @@ class Recorder(threading.Thread):
                 self._take_text()
                 self._write(self._following.rows.close())
                 if self._recorder is not None:
-                    self._recorder.flush()
+                    self._recorder.flush(final=final)
                 self._save()
             except Exception as problem:
                 self._log_once.warn_once(str(problem), f"{problem}; {self._following.path} keeps what was logged")
@@ -154,7 +155,7 @@ class Recorder(threading.Thread):
         """Record and deliver the rest, and end the run in `state`. Whatever is not recorded stays in the journal."""
         self._closing.set()
         with self._lock:
-            self._leave_journal()
+            self._leave_journal(final=True)
             if self._is_silent():
                 log_once = self._log_once if self._run is None else self._run.log_once
                 log_once.warn_once(NO_STEPS, NOTHING_RECORDED)
@@ -167,10 +168,10 @@ class Recorder(threading.Thread):
         """Return True if nothing was recorded, neither here nor by the script itself."""
         return not self.has_reported and (self._recorder is None or not self._recorder.preview.num_rows)
 
-    def _leave_journal(self) -> None:
+    def _leave_journal(self, *, final: bool = False) -> None:
         """Record the rest of the journal; it is deleted if that worked, and nobody writes it any more."""
         if self._following is not None:
-            self._following.close(is_done=self.drain() and not self._following.is_still_written())
+            self._following.close(is_done=self.drain(final=final) and not self._following.is_still_written())
             self._following = None
 
     def _step(self) -> None:
@@ -256,11 +257,12 @@ class Recorder(threading.Thread):
                 continue
             assert self._recorder is not None
             assert self._run is not None
-            if self._opens_segment:
-                self._opens_segment = False
-                self._run.open_segment(row.step, SegmentReason.RESUME)
-            if (batch := self.batch_of(row.step)) is not None:
-                row.values.setdefault("batch_index", batch)
+            if not self._recorder.comes_late(row):
+                if self._opens_segment:
+                    self._opens_segment = False
+                    self._run.open_segment(row.step, SegmentReason.RESUME)
+                if (batch := self.batch_of(row.step)) is not None:
+                    row.values.setdefault("batch_index", batch)
             self._recorder.write_row(row)
 
     def _save(self) -> None:
@@ -305,11 +307,13 @@ class Recorder(threading.Thread):
 
         run = self._origin.begin(self._facts)
         assert isinstance(run, RecordingRun)
-        self._recorded_until = _newest_time(run.directory)
+        newest = _newest_row(run.directory)
+        self._recorded_until = 0.0 if newest is None or newest.time is None else newest.time
         where = f"They are recorded as run {run.id} in {run.directory}."
         self._recorder = RunRecorder(
             *(run, self._names, self._source_facts()), say=lambda preview: logger.warning(f"{preview}\n{where}")
         )
+        self._recorder.begin_again(newest)
         self._run = run
 
     def _source_facts(self) -> SourceFacts:
@@ -323,11 +327,10 @@ class Recorder(threading.Thread):
         self._run = self._recorder = None
 
 
-def _newest_time(folder: Path | None) -> float:
-    """Time of the newest row that is recorded in the run's folder, unix seconds."""
-    newest = 0.0
+def _newest_row(folder: Path | None) -> Row | None:
+    """Step and time of the newest row that is recorded in the run's folder."""
+    found = []
     for path in [] if folder is None else spools_in(folder):
         with SpoolReader(path) as reader:
-            last = reader.last_step()
-            newest = newest if last is None else max(newest, last[1])
-    return newest
+            found += [] if (last := reader.last_step()) is None else [Row(*last, {})]
+    return max(found, key=lambda row: row.time or 0.0, default=None)

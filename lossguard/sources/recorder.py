@@ -50,6 +50,7 @@ class RunRecorder:
         self._say, self._is_previewed = say, False
         self._recognition = Recognition(known or EVERY_STEP)
         self._last: Row | None = None  # that was recorded
+        self._before: Row | None = None  # the last one before another process began to write
         self._late: dict[str, float] = {}
         self._last_tokens, self._num_equal_tokens = -1.0, 0
         self._recorded: set[str] = set()  # names
@@ -72,10 +73,10 @@ class RunRecorder:
         values = self.names.mapped(row.values)
         if not self.preview.is_complete:
             self.preview.add(row.step, row.values)
+        if self.comes_late(row):
+            self._late |= values
+            return
         if self._last is not None and row.step <= self._last.step:
-            if row.step == self._last.step or not any(name in values for name in DETECTOR_INPUTS):
-                self._late |= values
-                return
             self._late, self._last_tokens = {}, -1.0  # the source goes back: what was late belongs to what it left
         self._recognise(row, values)
         self._put(row, self._late | values, position)
@@ -88,15 +89,32 @@ class RunRecorder:
             self._is_previewed = True
             self._say(self.preview.text().rstrip())
 
-    def begin_again(self) -> None:
-        """Another process writes the source from now on: its first row may be of any step, the last one too."""
+    def comes_late(self, row: Row) -> bool:
+        """Return True for a row whose values join the next one: a second row of the last step, and one of an earlier
+        step without anything that the detection reads, such as what a resumed process logs for step 0 at its start-up.
+        """
+        before = self._last or self._before
+        if before is None or row.step > before.step:
+            return False
+        if row.step == before.step and self._last is not None:
+            return True
+        return not any(name in self.names.mapped(row.values) for name in DETECTOR_INPUTS)
+
+    def begin_again(self, before: Row | None = None) -> None:
+        """Another process writes the source from now on: its first row may be of any step, the last one too.
+
+        `before`: the newest row of the run, where this recorder has written none.
+        """
         self.flush()
+        self._before = self._last or self._before or before
         self._last, self._late, self._last_tokens = None, {}, -1.0
 
-    def flush(self, position: Any = None) -> None:
-        """Record the values that came late and that no row has followed: as one more step."""
-        if self._late and self._last is not None:
-            self._put(replace(self._last, step=self._last.step + 1), self._late, position)
+    def flush(self, position: Any = None, *, final: bool = False) -> None:
+        """Record the values that came late and that no row has followed: as one more step. `final`: nothing more comes,
+        so that those of a process that has no row of its own are recorded too."""
+        last = self._last or (self._before if final else None)
+        if self._late and last is not None:
+            self._put(replace(last, step=last.step + 1), self._late, position)
 
     def _put(self, row: Row, values: dict[str, float], position: Any) -> None:
         for name in COUNTS:

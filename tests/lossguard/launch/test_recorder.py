@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,10 @@ def write(path: Path, *entries: dict[str, Any] | str) -> None:
         file.writelines(f"{each if isinstance(each, str) else json.dumps(each)}\n" for each in entries)
 
 
-def record(origin: Origin, *journals: Path) -> None:
+def record(origin: Origin, *journals: Path, batch_of: Callable[[int], int | None] = lambda step: None) -> None:
     """A recorder that follows the journals one after the other, to the end."""
     recorder = Recorder(origin, NameMap())
+    recorder.batch_of = batch_of
     for journal in journals:
         recorder.follow(journal)
     recorder.close(RunState.FINISHED, 5.0)
@@ -141,6 +143,34 @@ def test_each_child_is_a_segment(tmp_path: Path) -> None:
     segments = [(each["reason"], each["fork_step"]) for _, each in read_spools(folder) if "segment" in each]
     assert segments == [("start", 0), ("resume", 1)]
     assert steps(tmp_path) == [(0, 2.0), (1, 1.0), (1, 1.5)]
+
+
+@pytest.mark.parametrize("is_same_launcher", [True, False])
+def test_a_scalar_at_the_start_up_of_a_resumed_command_does_not_fork_the_run_at_step_0(
+    tmp_path: Path, is_same_launcher: bool
+) -> None:
+    write(tmp_path / "a.journal", *(entry(step, loss=2.0) for step in range(10)))
+    write(tmp_path / "b.journal", entry(0, hp_metric=-1.0) | {"time": 150.0}, entry(5, loss=1.0) | {"time": 160.0})
+    journals = [tmp_path / "a.journal", tmp_path / "b.journal"]
+    for each in [journals] if is_same_launcher else [journals[:1], journals[1:]]:
+        record(Origin(tmp_path), *each, batch_of=lambda step: step)  # as with --restart-with
+    found = [each for _, each in read_spools(tmp_path / "p" / "r")]
+    segments = [(each["reason"], each["fork_step"]) for each in found if "segment" in each]
+    assert segments == [("start", 0), ("resume", 5)]
+    assert [each["metrics"] for each in found if "metrics" in each][-1] == {
+        "hp_metric": -1.0,
+        "loss": 1.0,
+        "batch_index": 5,
+    }
+
+
+def test_what_a_continued_command_logs_without_a_step_of_training_is_recorded_at_its_end(tmp_path: Path) -> None:
+    write(tmp_path / "a.journal", entry(0, loss=2.0), entry(1, loss=1.5))
+    record(Origin(tmp_path), tmp_path / "a.journal")
+    write(tmp_path / "b.journal", entry(0, accuracy=0.5) | {"time": 150.0})
+    record(Origin(tmp_path), tmp_path / "b.journal")
+    found = [each for _, each in read_spools(tmp_path / "p" / "r") if "metrics" in each]
+    assert (found[-1]["step"], found[-1]["metrics"]) == (2, {"accuracy": 0.5})
 
 
 def test_no_row_of_a_new_child_is_left_out_because_its_clock_is_behind(tmp_path: Path) -> None:
