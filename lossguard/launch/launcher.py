@@ -83,6 +83,11 @@ class Supervisor:
     is_interrupted = False
     """True if a signal that asks the run to stop came while no child was there."""
 
+    @property
+    def is_stopping(self) -> bool:
+        """True while it stops the child: then it is called until the child has ended, whoever else asks for that."""
+        return False
+
     def first(self, begin_run: Callable[[], Run | None]) -> Restart | None:
         """Return how the command is started first; None: as it is. `begin_run` returns the run, if it is known."""
         return None
@@ -229,7 +234,8 @@ class Launcher:
                 self._recorder.drain()
                 ended = self._recorder.ended
                 return ChildEnd(code, self._asked_to_stop, ended is not None and ended["ended"] is None)
-            self._watch(child)
+            if not self._asked_to_stop or self._supervisor.is_stopping:  # a last checkpoint may take long: no hang
+                self._watch(child)
             if time.monotonic() >= self._kill_at and child.ignores(signal.SIGTERM):
                 child.send(signal.SIGKILL)
             received = signal.sigtimedwait(PASSED | {signal.SIGCHLD}, POLL_SECONDS)

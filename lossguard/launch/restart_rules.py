@@ -12,6 +12,8 @@ FACTOR = 5.0
 """Times the longest recent step, evaluations and checkpoints included."""
 MIN_SECONDS = 60.0
 """A shorter pause is no hang."""
+MAX_LOOK_SECONDS = 5.0
+"""A longer time between two looks of the launcher was a pause of the launcher, and of the command in its group too."""
 
 
 @dataclass(slots=True)
@@ -25,6 +27,13 @@ class HangDetector:
     _before: int | None = None  # the newest step when the child was started
     _step: int | None = None  # of this child
     _at: float = 0.0
+    _looked_at: float | None = None
+
+    def look(self, now: float) -> None:
+        """Called at each look, at `now` in seconds of a monotonic clock: a suspension in between is no hang."""
+        if self._looked_at is not None and now - self._looked_at > MAX_LOOK_SECONDS:
+            self._at += now - self._looked_at
+        self._looked_at = now
 
     def begin(self, before: int | None) -> None:
         """Another child was started, when `before` was the newest step: its start-up is no step."""

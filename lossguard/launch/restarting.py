@@ -100,6 +100,10 @@ class RestartSupervisor(Supervisor):
 
     # What the launcher asks
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._stop is not None
+
     def first(self, begin_run: Callable[[], Run | None]) -> Restart | None:
         """Return how the command is started when no child of an earlier launcher lives."""
         if self._state.order is not None and (run := begin_run()) is not None:
@@ -117,6 +121,7 @@ class RestartSupervisor(Supervisor):
 
     def watch(self, child: Child, run: Run | None) -> None:
         now = time.monotonic()
+        self._hang.look(now)
         if run is not None and run is not self._announced:
             self._announce(run)
         if self._stop is not None:

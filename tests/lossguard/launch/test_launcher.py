@@ -364,6 +364,38 @@ class ContinuingSupervisor(Supervisor):
         child.send(signal.SIGCONT)
 
 
+class NotingSupervisor(Supervisor):
+    """Notes what it is called for after SIGTERM, which the command sends to its launcher and handles itself."""
+
+    def __init__(self, folder: Path, *, is_stopping: bool) -> None:
+        self.folder, self._is_stopping, self.num_looks = folder, is_stopping, 0
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._is_stopping
+
+    def watch(self, child: Child, run: Run | None) -> None:
+        (self.folder / "looked").touch()
+        if (self.folder / "asked").exists():
+            self.num_looks += 1
+            (self.folder / "looked-again").touch()
+
+
+@pytest.mark.parametrize("is_stopping", [False, True])
+def test_a_command_that_was_asked_to_stop_is_left_to_its_last_checkpoint(tmp_path: Path, is_stopping: bool) -> None:
+    """It is not taken for a command that hangs. A stop that has begun before goes on."""
+    supervisor = NotingSupervisor(tmp_path, is_stopping=is_stopping)
+    saves = "until [ -e looked-again ]; do sleep 0.01; done" if is_stopping else "sleep 0.5"
+    script = f"""cd {tmp_path}
+trap 'touch asked; {saves}; exit 3' TERM
+until [ -e looked ]; do sleep 0.01; done
+kill $PPID
+while :; do sleep 0.01; done"""
+    end = launcher(tmp_path, supervisor, script)[0].run()
+    assert (end.code, end.asked_to_stop) == (3, True)
+    assert (supervisor.num_looks > 0) == is_stopping
+
+
 def test_a_signal_that_is_ignored_as_under_nohup_does_not_ask_the_run_to_stop(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -43,6 +43,16 @@ def test_steps_that_are_shorter_than_the_pause_between_two_looks_count_all() -> 
     assert detector.limit() == 1.0
 
 
+def test_a_suspension_of_the_launcher_and_its_command_is_no_hang() -> None:
+    detector, now = steady(1.0, 50)
+    detector.look(now)
+    detector.look(now + 3600.0)  # continued after Ctrl-Z
+    assert detector.silent_for(now + 3600.0) is None
+    for seconds in range(3601, 3662):
+        detector.look(now + seconds)
+    assert detector.silent_for(now + 3661.0) == 61.0
+
+
 def test_so_many_restarts_within_an_hour_and_no_more() -> None:
     budget = RestartBudget(2, 1.0)
     times = (0.0, 10.0, 20.0, HOUR + 1.0, HOUR + 2.0)
