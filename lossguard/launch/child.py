@@ -228,6 +228,13 @@ class Child(Process):
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def is_in_our_group(self) -> bool:
+        """Return True if the terminal sends it what it sends to us. One that was taken over may have another group."""
+        try:
+            return os.getpgid(self.pid) == os.getpgrp()
+        except ProcessLookupError:
+            return True
+
     def ignores(self, number: int) -> bool:
         """Return True if a signal has no effect on the command."""
         try:

@@ -24,7 +24,8 @@ from lossguard.vocabulary.states import RunState
 PASSED = frozenset(
     (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 )
-"""Signals that are passed on to the child. What the terminal sends (Ctrl-C) reaches the child without our help."""
+"""Signals that are passed on to the child. What the terminal sends (Ctrl-C) reaches it without our help, unless it was
+taken over and has another process group."""
 STOPPING = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
 """Signals that ask the run to stop."""
 POLL_SECONDS = 0.2
@@ -244,7 +245,7 @@ class Launcher:
                 self._asked_to_stop |= received.si_signo in STOPPING
                 if received.si_signo == signal.SIGTERM:
                     self._kill_at = min(self._kill_at, time.monotonic() + self._grace)
-                if received.si_code <= 0:  # from a process; the terminal sends to the child, too
+                if received.si_code <= 0 or not child.is_in_our_group():  # else the terminal sends to the child, too
                     child.send(received.si_signo)
 
     def _reap_orphans(self, child: Child) -> None:

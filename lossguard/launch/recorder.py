@@ -129,8 +129,9 @@ class Recorder(threading.Thread):
             self._following, self._is_left = JournalReader(journal), is_left
             self.script_reports, self.ended = False, None
 
-    def drain(self) -> bool:
-        """Record everything that stands in the journal: its child has ended. Returns whether that worked."""
+    def drain(self, *, final: bool = False) -> bool:
+        """Record everything that stands in the journal: its child has ended. Returns whether that worked. `final`: no
+        other child follows."""
         with self._lock:
             if self._following is None:
                 return True
@@ -139,7 +140,7 @@ class Recorder(threading.Thread):
                 self._take_text()
                 self._write(self._following.rows.close())
                 if self._recorder is not None:
-                    self._recorder.flush()
+                    self._recorder.flush(final=final)
                 self._save()
             except Exception as problem:
                 self._log_once.warn_once(str(problem), f"{problem}; {self._following.path} keeps what was logged")
@@ -154,7 +155,7 @@ class Recorder(threading.Thread):
         """Record and deliver the rest, and end the run in `state`. Whatever is not recorded stays in the journal."""
         self._closing.set()
         with self._lock:
-            self._leave_journal()
+            self._leave_journal(final=True)
             if self._is_silent():
                 log_once = self._log_once if self._run is None else self._run.log_once
                 log_once.warn_once(NO_STEPS, NOTHING_RECORDED)
@@ -168,10 +169,10 @@ class Recorder(threading.Thread):
         """Return True if nothing was recorded, neither here nor by the script itself."""
         return not self.has_reported and (self._recorder is None or not self._recorder.preview.num_rows)
 
-    def _leave_journal(self) -> None:
+    def _leave_journal(self, *, final: bool = False) -> None:
         """Record the rest of the journal; it is deleted if that worked, and nobody writes it any more."""
         if self._following is not None:
-            self._following.close(is_done=self.drain() and not self._following.is_still_written())
+            self._following.close(is_done=self.drain(final=final) and not self._following.is_still_written())
             self._following = None
 
     def _step(self) -> None:

@@ -66,7 +66,7 @@ def import_run(
     with locked(folder, settings):  # before the look at what is recorded: another import may add to it
         known = positions.newest(folder)
         if (saved := positions.saved(folder)) is not None:
-            names.chosen.update(saved.names)
+            names.go_on_with(saved.names)
         num_known = 0 if known is None else int(known.position)
         problems: list[str] = []
         rows = _until_damage(_new_rows(stored, known, folder, names), problems)

@@ -170,6 +170,15 @@ class NameMap:
             overrides[metric] = name
         return cls(overrides)
 
+    def go_on_with(self, chosen: Mapping[str, str]) -> None:
+        """Leave each metric with the name that had it when the source was read before, unless an override differs."""
+        for metric, name in chosen.items():
+            is_same = self.overrides.get(metric, name) == name and self._by_override.get(name, metric) == metric
+            if name == "" or is_same:
+                self.chosen[metric] = name
+            if name and is_same:
+                self._targets[name] = metric
+
     def metric_of(self, name: str) -> str | None:
         """The metric that `name` stands for by the overrides and the table; None: it keeps its own name."""
         match = self._match(name)

@@ -101,7 +101,7 @@ class WatchedSource:
         assert directory is not None
         state = RunState.INTERRUPTED
         try:
-            self.names.chosen.update({} if saved is None else saved.names)
+            self.names.go_on_with({} if saved is None else saved.names)
             newest = positions.newest(directory)
             joiner = Joiner(self.names, _of_line, newest, lambda: dict(positions.live_rows(directory)), place)
             with parsing(place):

@@ -2,19 +2,23 @@
 
 import argparse
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lossguard.cli.commands.launch import LAUNCHES
 from lossguard.cli.connection import add_json_option, add_options, settings_of
 from lossguard.cli.errors import CommandError
 from lossguard.cli.terminal import print_json, printable
 from lossguard.client.client import Client
 from lossguard.delivery.sender import Sender
+from lossguard.launch.journal_reader import JournalReader
+from lossguard.launch.recorder import JOURNAL
 from lossguard.run.settings import Settings
 from lossguard.spool import archive
 from lossguard.spool.archive import Keep
-from lossguard.spool.folders import paths_below
+from lossguard.spool.folders import lock_folder, paths_below
 from lossguard.spool.spool import session_of, spools_in
 from lossguard.spool.spool_reader import acknowledged, is_delivered
 from lossguard.spool.writer import DELIVERS, known_writer
@@ -70,12 +74,43 @@ def sync(options: argparse.Namespace) -> int:
             raise CommandError(f"{directory} cannot be written ({problem.strerror}); nothing was lost") from None
     problems = {each: _deliver(each, settings, quiet=options.json) for each in runs}
     num_delivered = sum(not problem for problem in problems.values())
+    unrecorded = _unrecorded(directory, runs)
+    problems |= unrecorded
     if options.json:
         shown = [{"folder": str(run), "delivered": not left, "left": left or None} for run, left in problems.items()]
         print_json({"delivered": num_delivered, "runs": shown})
     else:
+        for each, remedy in unrecorded.items():
+            print(printable(f"{each}: {remedy}"))
         print(f"{num_delivered:,} of {plural(len(runs), 'run')} delivered completely")
-    return 0 if num_delivered == len(runs) else 1
+    return 0 if num_delivered == len(problems) else 1
+
+
+def _unrecorded(directory: Path, runs: list[Path]) -> dict[Path, str]:
+    """The folders of launches whose launcher was killed before it recorded all steps, and how to record them."""
+    found = {path.parent.resolve() for path in paths_below(directory, f"*{JOURNAL}")}
+    found |= {run.resolve().parent.parent / LAUNCHES / run.resolve().name for run in runs}
+    left = sorted(each for each in found if each.parent.name == LAUNCHES and _has_unrecorded_steps(each))
+    command = (
+        "a killed launcher left steps that are not recorded: LOSSGUARD_DIR={} lossguard launch --run-id {} -- true"
+    )
+    return {each: command.format(each.parent.parent, each.name) for each in left}
+
+
+def _has_unrecorded_steps(launch: Path) -> bool:
+    """Return True if a journal in the folder of a launch has steps that no launcher has recorded or will record."""
+    journals = [JournalReader(path) for path in launch.glob(f"*{JOURNAL}")]
+    try:
+        has_steps = any(each.has("values") and not each.has("script_reports") for each in journals)
+        if has_steps:
+            with suppress(OSError):  # a folder that cannot be written
+                lock_folder(launch, wait=0.0, remedy="").release()
+    except ConfigurationError:  # its launcher runs
+        return False
+    finally:
+        for each in journals:
+            each.close(is_done=False)
+    return has_steps
 
 
 def _deliver(run: Path, settings: Settings, *, quiet: bool) -> str:

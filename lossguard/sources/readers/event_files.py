@@ -1,7 +1,9 @@
 """TensorBoard folders. A folder with event files is a run, as in TensorBoard; its files are read in the order of their
-begin: a process that resumes the run begins another file. Files of one process are read side by side."""
+begin: a process that resumes the run begins another file. Files of one process are read side by side, and so is a file
+of an earlier process that grows again. Files without a scalar are left alone."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,7 +47,10 @@ class EventFollower:
     folder: Path
     joiner: Joiner
     _open: list[EventFile] = field(default_factory=list)  # those of the process that is read
+    _left: list[EventFile] = field(default_factory=list)  # those of earlier processes
     _read: set[str] = field(default_factory=set)  # names of files that were opened
+    _unread: list[Path] = field(default_factory=list)  # files that were not, as of the last listing
+    _scalarless: dict[str, EventFile] = field(default_factory=dict)  # those of them that have no scalar yet
     _event: Any = field(default_factory=event_type)
     _is_final: bool = False
     _listed_at: int | None = None  # when the folder changed, as of its last listing
@@ -74,6 +79,7 @@ class EventFollower:
 
     def close(self) -> None:
         self._open.clear()
+        self._left.clear()
 
     def _resume(self, position: list[Any]) -> None:
         """`position`: name, offset, and header in hexadecimal of the record in each file that is read."""
@@ -87,9 +93,13 @@ class EventFollower:
         if not self._open:
             self.joiner.begin_anew()
             return
-        first = begin_of(self._open[0].path)
-        self._read = {name for name, path in files.items() if begin_of(path) <= first}
-        self._read |= {file.path.name for file in self._open}
+        newest, present = max(begin_of(file.path) for file in self._open), {file.path.name for file in self._open}
+        untaken = {name for name, offset, header in position if not (header or offset)}
+        self._read = {name for name, path in files.items() if begin_of(path) <= newest} - untaken | present
+        self._left = [EventFile(path) for name, path in files.items() if name in self._read - present]
+        for file in self._left:
+            deque(file.records(), maxlen=0)  # to its end, which was read
+            file.unread = file.offset
 
     def _following(self) -> list[Path]:
         """The files that are read next: those of the process that has begun the next one."""
@@ -97,26 +107,50 @@ class EventFollower:
             changed_at = self.folder.stat().st_mtime_ns
         except OSError:
             return []
-        if changed_at == self._listed_at:
-            return []
-        is_settled = time.time_ns() - changed_at > SETTLED_NS
-        self._listed_at = changed_at if is_settled else None
-        new = [path for path in files_of(self.folder) if path.name not in self._read]
-        if not new:
-            return []
-        self._listed_at = None  # there may be more behind those that are opened now
-        present = {process_of(file.path) for file in self._open}
-        same = [path for path in new if process_of(path) in present]
-        return same or [path for path in new if process_of(path) == process_of(new[0])]
+        if changed_at != self._listed_at:
+            is_settled = time.time_ns() - changed_at > SETTLED_NS
+            self._listed_at = changed_at if is_settled else None
+            self._unread = [path for path in files_of(self.folder) if path.name not in self._read]
+        same = [path for path in self._unread if self._is_of_present(path)]
+        if same:
+            return same
+        first = next(filter(self._has_scalar, self._unread), None)
+        return [] if first is None else [path for path in self._unread if process_of(path) == process_of(first)]
+
+    def _is_of_present(self, path: Path) -> bool:
+        """Return True for a file of a process that is read."""
+        return process_of(path) in {process_of(file.path) for file in self._open}
+
+    def _has_scalar(self, path: Path) -> bool:
+        """Return True if a file that is not open has a scalar by now, or is damaged, which is said once it is read."""
+        file = self._scalarless.pop(path.name, None) or EventFile(path)
+        try:
+            for _, _, data in file.records():
+                if any(scalar_of(value) is not None for value in self._event.FromString(data).summary.value):
+                    return True
+        except FileNotFoundError:
+            return False
+        except OSError:
+            raise
+        except Exception:  # DecodeError, as in `_events`
+            return True
+        self._scalarless[path.name] = file
+        return file.is_damaged
 
     def _open_files(self, paths: list[Path]) -> None:
-        if not (self._open and process_of(paths[0]) == process_of(self._open[0].path)):
-            self._open.clear()
+        if not self._is_of_present(paths[0]):
+            self._left += self._open
+            self._open = []
         self._open += [EventFile(path) for path in paths]
         self._read |= {path.name for path in paths}
+        self._unread = [path for path in self._unread if path.name not in self._read]
 
     def _read_open(self, now: float) -> Iterator[PlacedRow]:
         """Yield what is new in the open files, in the order in which it was logged."""
+        grown = [file for file in self._left if file.has_changed()]
+        if grown:
+            self._left = [file for file in self._left if file not in grown]
+            self._open += grown
         if len(self._open) == 1:
             yield from self._add(self._events(self._open[0]), now)
         elif self._open:

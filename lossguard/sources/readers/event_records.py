@@ -61,6 +61,14 @@ class EventFile:
                 if self.is_damaged or (self.offset == begin and not self._pass_over(data, stat.st_size)):
                     return
 
+    def has_changed(self) -> bool:
+        """Return True if the file has changed since its records were last read."""
+        try:
+            stat = self.path.stat()
+        except OSError:
+            return False
+        return (stat.st_size, stat.st_mtime_ns) != self._signature
+
     def has_header(self, offset: int, header: bytes) -> bool:
         """Return True if a record with this header begins at `offset`."""
         with opened(self.path) as file:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lossguard.launch.child import Child, CommandNotStarted
+from lossguard.launch.child import Child, CommandNotStarted, Process
 from lossguard.launch.hooks import JOURNAL_VARIABLE
 from lossguard.launch.launcher import ChildEnd, Launcher, Restart, Supervisor
 from lossguard.run.run import Run
@@ -348,6 +348,32 @@ def test_what_a_killed_launcher_had_not_recorded_is_recorded_by_the_next_one_fir
     launching, recorder = launcher(tmp_path, Supervisor(), "exit 0")
     assert launching.run().state is RunState.FINISHED
     assert (recorder.followed[0], len(recorder.followed), recorder.left) == (left, 2, [left])
+
+
+def test_ctrl_c_is_passed_on_to_a_command_that_was_taken_over_in_another_process_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The terminal sends SIGINT to the launcher's group alone."""
+    script = "import signal; signal.signal(2, lambda *_: exit(3)); open('ready', 'w'); signal.pause()"
+    with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, process_group=0) as process:
+        started = Process.of(process.pid).started
+        Child(process.pid, started, command=[], journal=tmp_path / "0.journal").note(tmp_path)
+        wait, of_terminal = signal.sigtimedwait, signal.struct_siginfo((signal.SIGINT, 128, 0, 0, 0, 0, 0))
+        waited: list[float] = []  # since the terminal has sent the signal
+
+        def terminal(signals: Any, seconds: float) -> Any:
+            if not waited and (tmp_path / "ready").exists():
+                waited.append(0.0)
+                return of_terminal
+            waited.extend([seconds] * bool(waited))
+            if sum(waited) > SECONDS:  # it was not passed on
+                process.kill()
+            return wait(signals, seconds)
+
+        monkeypatch.setattr("signal.sigtimedwait", terminal)
+        launching, _ = launcher(tmp_path, Supervisor(), "exit 0")
+        assert launching.run().asked_to_stop
+    assert process.returncode == 3
 
 
 def test_a_command_that_is_gone_at_its_restart_leaves_a_failed_run(tmp_path: Path) -> None:

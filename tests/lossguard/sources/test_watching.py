@@ -64,6 +64,22 @@ def test_a_name_that_had_a_metric_keeps_it_when_the_watcher_begins_again(tmp_pat
     assert rows == [{"loss": 2.5}, {"train_loss": 4.0}, {"train_loss": 4.5}]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "loss"),
+    [({}, {"loss": "main"}, 7.0), ({"loss": "main"}, {}, 7.0), ({"loss": "main"}, {"loss": "other"}, 8.0)],
+)
+def test_a_watcher_that_begins_again_with_another_map_still_records_a_loss(
+    tmp_path: Path, before: dict[str, str], after: dict[str, str], loss: float
+) -> None:
+    path = tmp_path / "log.jsonl"
+    for step, overrides in enumerate((before, after)):
+        with path.open("a") as file:
+            file.write(f'{{"step": {step}, "train/loss": 6.0, "main": 7.0, "other": 8.0}}\n')
+        watch(tmp_path, path, once=True, names=NameMap(overrides)).run()
+    rows = [record["metrics"] for record in recorded(tmp_path) if "metrics" in record]
+    assert (len(rows), rows[1]["loss"]) == (2, loss)
+
+
 def test_what_was_followed_is_followed_again_though_another_format_has_come(tmp_path: Path) -> None:
     """A Trainer writes event files from the start, and trainer_state.json with its first checkpoint."""
     folder = tmp_path / "out"

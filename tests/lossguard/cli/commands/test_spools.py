@@ -1,6 +1,7 @@
 """`lossguard sync`, and `lossguard trim` of what it has delivered."""
 
 import errno
+import fcntl
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 import lossguard
 from lossguard.cli.arguments import parser_of
+from lossguard.spool.folders import LOCK_FILE
 from lossguard.spool.lines import to_line
 from tests.lossguard.cli.calls import Cli
 from tests.lossguard.collectors import FakeCollector
@@ -29,6 +31,23 @@ def test_sync_delivers_every_offline_run_once(collector: FakeCollector, spools: 
     done = cli.json("sync", str(spools), "--url", collector.url)
     assert (done["delivered"], [(run["delivered"], run["left"]) for run in done["runs"]]) == (2, [(True, None)] * 2)
     assert len(collector.requests) == before
+
+
+@pytest.mark.parametrize("place", [".", "project", "project/a"])
+def test_sync_names_the_launch_whose_killed_launcher_has_left_steps(
+    collector: FakeCollector, spools: Path, cli: Cli, place: str
+) -> None:
+    launch = spools / ".launch" / "a"
+    launch.mkdir(parents=True)
+    journal = launch / "0.journal"
+    journal.write_text('{"step": 1, "time": 1.5, "values": {"loss": 2.5}, "tracker": "wandb"}\n')
+    sync = ("sync", str(spools / place), "--url", collector.url)
+    assert f"LOSSGUARD_DIR={spools} lossguard launch --run-id a -- true\n" in cli.fails(1, *sync)
+    with (launch / LOCK_FILE).open("w") as file:  # as its launcher holds it
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "delivered completely" in cli(*sync)
+    journal.write_text('{"script_reports": 4711}\n' + journal.read_text())
+    assert "delivered completely" in cli(*sync)
 
 
 @pytest.mark.slow

@@ -127,6 +127,43 @@ def test_a_watched_file_whose_end_is_not_there_yet_is_read_on_when_it_is(tmp_pat
     assert [step for step, _ in source.rows] == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("num_scalars", [0, 2])
+def test_a_file_of_another_process_does_not_end_the_reading_of_one_that_grows(
+    tmp_path: Path, num_scalars: int, is_killed: bool
+) -> None:
+    """As of another rank, which logs no scalar, or of an evaluation that logs two."""
+    path = write(tmp_path, 0, 12, begin=1_700_000_000)
+    data, source = path.read_bytes(), RecordedSource("tensorboard", tmp_path)
+    path.write_bytes(data[: len(data) // 2])
+    source.poll()
+    write(tmp_path, 0, 0, begin=1_700_000_000, process=0)
+    write(tmp_path, 3, 3 + num_scalars, begin=1_700_000_003, process=2, tags=("val/loss",))
+    source.poll()
+    if is_killed:
+        source.kill()
+        source.poll()
+    path.write_bytes(data)
+    source.poll(final=True)
+    assert [step for step, _ in source.values("loss")] == list(range(12))
+    assert bool(source.values("held_out_loss")) == (num_scalars > 0)
+
+
+def test_two_runs_that_grow_in_one_folder_are_one_sentence(tmp_path: Path) -> None:
+    tags = ("train/loss",)
+    paths = [write(tmp_path, first, first + 40, begin=1_700_000_000, process=first, tags=tags) for first in (0, 100)]
+    contents = {path: path.read_bytes() for path in paths}
+    source = RecordedSource("tensorboard", tmp_path)
+
+    def grow(part: int) -> None:
+        for path, data in contents.items():
+            path.write_bytes(data[: len(data) * part // 40])
+        source.poll()
+
+    with pytest.raises(BadSource, match="two runs write it"):
+        list(map(grow, range(1, 41)))
+
+
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.tuples(st.integers(1, 400), st.booleans()), max_size=25))
 def test_each_row_is_recorded_once_however_the_files_grow(
