@@ -160,7 +160,6 @@ class Recorder(threading.Thread):
                 log_once = self._log_once if self._run is None else self._run.log_once
                 log_once.warn_once(NO_STEPS, NOTHING_RECORDED)
             if self._recorder is not None:
-                self._recorder.flush(final=True)
                 self._recorder.say_preview()
             if self._run is not None:
                 self._run.finish(state, timeout)
