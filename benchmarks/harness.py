@@ -132,7 +132,7 @@ def collector(database: str, **more: str) -> Iterator[tuple[str, int]]:
         yield url, process.pid
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def _answers(client: Client) -> bool:

@@ -12,6 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from db import migrate
+from db.dialects import postgresql
+from db.runs import pages
 from db.store.engine import create_engine
 from tests import object_store, postgres, scheduling
 
@@ -42,8 +44,12 @@ def _share_compiled_statements(connection: sa.Connection) -> None:
     engine._compiled_cache = first._compiled_cache
 
 
-# An example may take longer on a busy machine; that is no failure.
-hypothesis.settings.register_profile("lossguard", deadline=None)
+# A busy machine may take its time for a connection or a search, and for an example; that is no failure.
+postgresql.CONNECT_SECONDS = 300
+pages.SEARCH_SECONDS = 300.0
+hypothesis.settings.register_profile(
+    "lossguard", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("lossguard")
 
 INSTALLED = {

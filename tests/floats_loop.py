@@ -47,5 +47,5 @@ for step, batch in guard.steps(range(10_000), until=600):
     checkpoints.weight += 2.0 if batch in CORRUPTED else 0.005 * (1.0 - checkpoints.weight)
     run.log(step, loss=2.0 + checkpoints.weight + noise)
     is_waiting = step > 320 and not checkpoints.rolled_back  # for the order, on a busy machine
-    time.sleep(0.05 if is_waiting else 0.005)
+    time.sleep(0.5 if is_waiting else 0.005)
 run.finish()

@@ -15,7 +15,7 @@ def eventually(condition: Callable[[], T], seconds: float = 60.0, *, interval: f
     deadline = time.monotonic() + seconds
     while not (found := condition()) and time.monotonic() < deadline:
         time.sleep(interval)
-    return found
+    return found or condition()  # the last look may be old by now
 
 
 def pause(seconds: float) -> None:

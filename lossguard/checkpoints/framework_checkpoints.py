@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 
 from lossguard.checkpoints.checkpoints import RUN, Checkpoints, Contents, ReadPlace
 from lossguard.checkpoints.files import fingerprint, flush, read_state, write_state
-from lossguard.checkpoints.state import Digest, generators, leaves
-from lossguard.run.collectives import is_sharded
+from lossguard.checkpoints.state import Digest, generators
 from lossguard.vocabulary.errors import CheckpointError
 
 DIGESTS = "digests"
@@ -57,16 +56,10 @@ class FrameworkCheckpoints(Checkpoints):
         return {"format": self.formats[0], "ranks": self.ranks.size, "files": files}
 
     def _digests_of_files(self) -> dict[str, Digest]:
-        """The digests of what each rank will have loaded: rank 0's, of what the framework writes of rank 0 alone."""
+        """The digests of what each rank will have loaded: the framework writes what rank 0 has, all but `own`."""
         digests = self.ranks.run_on_all(self._digests)
         of_rank_0 = self.ranks.broadcast(digests)
-        return {
-            name: found if name in self.own or self._is_sharded(name) else of_rank_0[name]
-            for name, found in digests.items()
-        }
-
-    def _is_sharded(self, name: str) -> bool:
-        return any(is_sharded(value) for _, value in leaves(self.objects[name].state_dict()))
+        return of_rank_0 | {name: digests[name] for name in self.own if name in digests}
 
     def _read_contents(self, place: ReadPlace, manifest: Mapping[str, Any]) -> Contents:
         if manifest["ranks"] != self.ranks.size:

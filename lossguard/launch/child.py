@@ -1,6 +1,7 @@
 """The command as a child process: started or found again, stopped with its descendants, and the stacks of all."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -279,11 +280,11 @@ def end_all(child: Child, *, grace: float, is_urgent: Callable[[], bool] = lambd
     They may start others meanwhile. `is_urgent`: whether somebody asks once more, so that the grace is over.
     """
     kill_at = time.monotonic() + grace
-    give_up_at = kill_at + GIVE_UP_SECONDS
+    give_up_at = math.inf  # however long we ourselves are suspended, they are killed once at least
     asked: set[Process] = set()
     while (left := child.processes()) and (now := time.monotonic()) < give_up_at:
         if now >= kill_at or is_urgent():
-            kill_at = min(kill_at, now)
+            kill_at, give_up_at = min(kill_at, now), min(give_up_at, now + GIVE_UP_SECONDS)
             kill_all(left)
         for each in set(left) - asked:
             each.send(signal.SIGTERM)

@@ -11,6 +11,7 @@ import streamlit as st
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
+from dashboard import operator_actions
 from dashboard.data import collector_watch
 from dashboard.views import frame
 from tests.dashboard.app_content import forget
@@ -34,6 +35,12 @@ def _options_as_served() -> None:
     """Those of `python -m dashboard` that cost time: else Streamlit rewrites the scripts and collects all garbage."""
     for option in ("runner.magicEnabled", "runner.postScriptGC"):
         st.config.set_option(option, False)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take its time to answer."""
+    monkeypatch.setattr(operator_actions, "TIMEOUT", 120.0)
 
 
 @pytest.fixture

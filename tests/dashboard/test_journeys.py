@@ -600,7 +600,7 @@ def test_runs_are_found_sorted_selected_and_saved_then_archived_and_one_reported
     boxes.nth(1).check()
     expect(page.get_by_role("link", name="Compare 1 run")).to_be_visible()
     # Else the next press hits another row. A table that is drawn anew at this moment has no box.
-    wait_for(lambda: table.bounding_box() == before, seconds=30, what="the table where it was before")
+    wait_for(lambda: table.bounding_box() == before, seconds=60, what="the table where it was before")
     with page.expect_download(timeout=60_000) as download:
         page.get_by_test_id("stDownloadButton").get_by_role("button").click()
     assert "<title>" in download.value.path().read_text(encoding="utf-8")

@@ -94,12 +94,12 @@ class Tab:
 @contextmanager
 def tab(served: Served) -> Iterator[Tab]:
     address = served.url.replace("http", "ws", 1) + "/_stcore/stream"
-    with connect(address, max_size=None) as socket:
+    with connect(address, max_size=None, open_timeout=120) as socket:
         message = BackMsg()
         message.rerun_script.page_name = "lab"
         socket.send(message.SerializeToString())
         while True:
-            received = socket.recv(timeout=30)
+            received = socket.recv(timeout=120)
             assert isinstance(received, bytes)
             parsed = ForwardMsg.FromString(received)
             if parsed.WhichOneof("type") == "new_session":

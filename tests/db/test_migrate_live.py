@@ -156,7 +156,7 @@ def test_a_migration_waits_for_an_open_transaction_without_holding_up_the_others
         for _ in range(3):
             assert attempts.acquire(timeout=60), "the lock was not asked for"
             with store.begin() as other:
-                other.exec_driver_sql("SET LOCAL statement_timeout = 5000")
+                other.exec_driver_sql("SET LOCAL statement_timeout = 60000")
                 other.exec_driver_sql("UPDATE runs SET note = 'y' WHERE id = 'r2'")
     upgrade.join(60)
     assert migrate.revisions(store)[0] == "9999"
@@ -195,7 +195,7 @@ def test_an_index_of_a_big_table_is_created_while_a_transaction_writes_to_it(
         upgrade.start()
         assert eventually(lambda: _waits(store))
         with store.begin() as other:
-            other.exec_driver_sql("SET LOCAL statement_timeout = 5000")
+            other.exec_driver_sql("SET LOCAL statement_timeout = 60000")
             other.exec_driver_sql("INSERT INTO steps VALUES (1, 0, 1001, 0, '')")
     upgrade.join(60)
     with store.connect() as connection:

@@ -23,7 +23,8 @@ def test_a_report_in_flight_is_finished_before_the_collector_exits(tmp_path: Pat
     collector = CollectorProcess(f"sqlite:///{store}", log, LOSSGUARD_LOG_FORMAT="json")
     collector.start()
     collector.wait_until_up()
-    trainer = Trainer([collector.url], "slow", patience=0.0)
+    http = urllib3.PoolManager(retries=False, timeout=120.0)
+    trainer = Trainer([collector.url], "slow", patience=0.0, http=http)
     (body,) = reports(trainer.open("a"), 0, 10, 10, seed=1)
     answers: list[dict[str, Any]] = []
     holder = sqlite3.connect(store, isolation_level=None)

@@ -69,7 +69,10 @@ def test_nobody_waits_for_a_collector_that_hangs_and_it_is_asked_once() -> None:
     assert num_asked == [URL]
 
 
-def test_a_collector_is_asked_without_a_token_and_what_is_none_is_named(sqlite_engine: sa.Engine) -> None:
+def test_a_collector_is_asked_without_a_token_and_what_is_none_is_named(
+    sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector_watch, "TIMEOUT_SECONDS", 60.0)
     with serving(sqlite_engine) as url:
         assert collector_watch.ping(url) is None
     assert collector_watch.ping(url) == "the connection is refused"

@@ -76,11 +76,11 @@ def test_a_browser_that_hangs_or_fails_is_reported_in_time_with_one_sentence(
     tmp_path: Path, script: str, why: str
 ) -> None:
     browser, started = program(tmp_path, script), time.monotonic()
-    timeout = 0.2 if "0.2" in why else 30
+    timeout = 0.2 if "0.2" in why else 120
     with pytest.raises(CannotPrint, match=why) as raised:
         print_pdf("<p>", tmp_path / "r.pdf", browser=browser, timeout_seconds=timeout)
     assert "\n" not in str(raised.value)
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < 55
     assert not (tmp_path / "r.pdf").exists()
 
 

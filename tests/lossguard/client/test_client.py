@@ -198,7 +198,7 @@ def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
         read_body(drip, timeout=30.0)
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_an_answer_whose_head_never_ends_is_given_up() -> None:
     with (
         never_ending(b"HTTP/1.1 100 Continue\r\n\r\n") as url,

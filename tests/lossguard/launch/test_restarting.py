@@ -68,7 +68,7 @@ def test_an_order_stops_the_command_and_starts_it_from_an_earlier_checkpoint_wit
 @pytest.mark.slow
 def test_an_order_for_what_has_killed_the_command_is_executed_at_its_restart(launching: Launching) -> None:
     """The command dies of its loss, and the order comes while the launcher waits to start it again."""
-    process = launching.script(SCRIPT, "--die-at", "23", options=(*SKIPS, "--restart-backoff", "20"))
+    process = launching.script(SCRIPT, "--die-at", "23", options=(*SKIPS, "--restart-backoff", "200"))
     launching.wait_for_step(22)
     order(launching, rewind_to=15, skip_from=20, skip_to=30)
     _, err = process.communicate(timeout=SECONDS)

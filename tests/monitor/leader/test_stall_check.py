@@ -39,6 +39,7 @@ def test_a_run_that_stops_stepping_is_stalled_once_and_recovers_with_its_next_st
     quiet_since(engine, step=100.0)
     assert stall_check.look(engine, lease) == []
     quiet_since(engine, step=130.0, report=1.0)
+    lease = lease_of(engine)  # of now, however long that took
     assert stall_check.look(engine, lease) == ["r1"]
     assert stall_check.look(engine, lease) == []
     (found,) = stalls(trainer)
@@ -96,10 +97,10 @@ def test_a_declared_pause_is_respected_and_is_a_stall_once_it_is_over(
     trainer.report(0, [], {}, events=[pause])
     quiet_since(sqlite_engine, step=800.0)
     with writing(sqlite_engine) as session:
-        session.execute(sa.update(RunStatus).values(expected_by=time.time() + 100.0))
+        session.execute(sa.update(RunStatus).values(expected_by=lease.now + 100.0))
     assert stall_check.look(sqlite_engine, lease) == []
     with writing(sqlite_engine) as session:
-        session.execute(sa.update(RunStatus).values(expected_by=time.time() - 1.0))
+        session.execute(sa.update(RunStatus).values(expected_by=lease.now - 1.0))
     assert stall_check.look(sqlite_engine, lease) == ["r1"]
 
 

@@ -7,7 +7,13 @@ import pytest
 from lossguard import ConfigurationError
 from tests.answering import answering
 from trainer.errors import UsageError
+from trainer.process import reachability
 from trainer.process.reachability import check_collector
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reachability, "TIMEOUT", 60.0)
 
 
 def test_a_collector_that_answers_needs_no_warning() -> None:

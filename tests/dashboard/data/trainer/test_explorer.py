@@ -35,6 +35,7 @@ class Answering(BaseHTTPRequestHandler):
 @pytest.fixture
 def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Answering]]:
     forget()
+    monkeypatch.setattr(explorer, "TIMEOUT", 120)
     with HTTPServer(("127.0.0.1", 0), Answering) as server:
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         monkeypatch.setenv("LOSSGUARD_EXPLORER_URL", f"http://127.0.0.1:{server.server_address[1]}")

@@ -321,7 +321,7 @@ def test_the_time_of_a_stall_goes_on_and_no_rollback_is_offered_to_a_loop_that_h
         run = add_run(session)
         run.capabilities, run.restorable_steps = [CAN_ROLL_BACK], [50]
         add_steps(session, run, add_segment(session, run, "a"), range(150), loss=[3.0] * 150)
-        save_late(session, run, kind="stall", signal="step_seconds", details={"peak_value": 90.0})
+        save_late(session, run, kind="stall", signal="step_seconds", details={"peak_value": 61.0})
         queries.incidents(session, run=run)[0].opened_at -= 3600
     app = open_page("incident", run="r1")
     assert metrics(app)["Without a step"] == "1 h 01 min"
