@@ -11,6 +11,7 @@ import streamlit as st
 
 from db import commands
 from db.records import hardware
+from db.steps import writer
 from db.steps.archived.places import Place
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import IMPORTED
@@ -123,7 +124,7 @@ def test_a_run_that_lost_its_guard_and_one_with_a_state_that_is_never_restored_s
     ]
 
 
-def test_steps_between_logged_ones_count_as_discarded_and_the_lost_time_is_unknown(
+def test_steps_between_logged_ones_count_as_discarded_and_time_is_lost_until_the_first_row_is_back(
     open_page: OpenPage, store: sa.Engine
 ) -> None:
     with writing(store) as session:
@@ -131,10 +132,15 @@ def test_steps_between_logged_ones_count_as_discarded_and_the_lost_time_is_unkno
         add_steps(session, run, add_segment(session, run, "a"), range(0, 430, 10), loss=[2.0] * 43)
         resumed = add_segment(session, run, "b", fork_step=305)
         resumed.reason = SegmentReason.RESUME
-        add_steps(session, run, resumed, range(310, 500, 10), loss=[2.0] * 19)
+        steps = range(310, 500, 10)
+        times = [NOW + step + 150 for step in steps]
+        writer.insert_steps(
+            session, run=run, segment=resumed.number, steps=steps, times=times, metrics={"loss": [2.0] * 19}
+        )
+        commands.grow_segment(resumed, steps=steps)
     shown = metrics(open_page("run", run="r1"))
-    assert (shown["Steps discarded"], shown["Time lost"]) == ("116", "-")  # 305 .. 420
-    assert "1 rewind cost 116 steps (19.1% of all steps)." in read("r1").text
+    assert (shown["Steps discarded"], shown["Time lost"]) == ("116", "2 min 30 s")  # 305 .. 420
+    assert "1 rewind cost 116 steps (19.1% of all steps)" in read("r1").text
 
 
 @pytest.mark.parametrize(("zone", "moment"), [("Etc/Unknown", "22:13:20"), ("Europe/Berlin", "23:13:20")])
