@@ -30,7 +30,7 @@ def train(device: torch.device, folder: Path, orders: dict[int, Order], skips: l
         fully_shard(block)
     fully_shard(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    checkpoints = Checkpoints(folder, blocking=True, model=model, optimizer=optimizer)
+    checkpoints = Checkpoints(folder, model=model, optimizer=optimizer)
     guard = lossguard.Guard(ScriptedRun(orders), checkpoints=checkpoints, every=EVERY)
     for skip in skips:
         guard.ledger.add(skip)
