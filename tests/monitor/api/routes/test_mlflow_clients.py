@@ -140,6 +140,12 @@ def test_the_trainer_of_hugging_face_reports_through_its_own_callback(collector:
     run = reported["Default"]
     assert (run["name"], run["state"]) == ("tiny", "finished")
     assert run["config"]["logging_steps"] == "2"
+
+    def num_steps() -> int:
+        return int(ask(collector, f"{API}/runs/{run['id']}")["steps_effective"])
+
+    # The callback logs asynchronously: the last rows may come at the exit of the process, after the end of the run.
+    wait_for(lambda: num_steps() >= 12, seconds=60, what="the rows that the client sent at its exit")
     shown = ask(collector, f"{API}/runs/{run['id']}")
     assert {"loss", "grad_norm", "lr"} <= set(shown["metrics"])
     assert shown["steps_effective"] == 12
