@@ -65,6 +65,11 @@ def test_the_lines_of_a_page_fit_a_screen() -> None:
     assert too_long == []
 
 
+def test_every_code_block_of_a_page_ends() -> None:
+    fences = {page: re.findall(r"^ *```", page.read_text(encoding="utf-8"), re.MULTILINE) for page in PAGES}
+    assert [str(page.relative_to(ROOT)) for page, found in fences.items() if len(found) % 2] == []
+
+
 def broken_links(page: Path) -> Iterator[str]:
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if re.match(r"https?:", target):

@@ -1,6 +1,7 @@
 """Checks of `lossguard doctor`: whether a collector answers and takes the token, whether this machine can record."""
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -137,6 +138,7 @@ def _scopes(token: dict[str, Any], scopes: Sequence[str]) -> Check:
 
 LITTLE, TOO_LITTLE = 5 << 30, 100 << 20
 """Bytes left on the disk: for a warning, and for a problem."""
+OLDEST_TORCH = (2, 6)
 
 
 def of_machine(directory: Path, environment: Mapping[str, str]) -> Iterator[Check]:
@@ -159,10 +161,18 @@ def of_machine(directory: Path, environment: Mapping[str, str]) -> Iterator[Chec
             yield ok("order key", "orders must be signed with the key that is set")
     except ConfigurationError as error:
         yield problem("order key", str(error), "correct it, or unset it")
+    yield _torch()
+
+
+def _torch() -> Check:
     try:
-        yield ok("torch", f"PyTorch {metadata.version('torch')}")
+        version = metadata.version("torch")
     except metadata.PackageNotFoundError:
-        yield warning("torch", "PyTorch is not installed here", "a run can be watched without it, not rolled back")
+        return warning("torch", "PyTorch is not installed here", "a run can be watched without it, not rolled back")
+    if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < OLDEST_TORCH:
+        sentence = f"PyTorch {version} runs code that somebody put into a checkpoint (CVE-2025-32434)"
+        return problem("torch", sentence, "pip install 'torch>=2.6'")
+    return ok("torch", f"PyTorch {version}")
 
 
 def _disk(left: int) -> Check:

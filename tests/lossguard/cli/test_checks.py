@@ -127,6 +127,12 @@ def test_a_file_of_limits_that_cannot_be_read_is_a_problem(tmp_path: Path, monke
     assert machine_checks(tmp_path)["limits"].sentence == f"{tmp_path / 'limits'} cannot be read (Permission denied)"
 
 
+def test_a_torch_that_runs_code_of_a_checkpoint_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version, state in {"2.5.1+cu124": "problem", "2.6.0": "ok", "2.14.0a0+git1": "ok", "3.0": "ok"}.items():
+        monkeypatch.setattr("lossguard.cli.checks.metadata.version", lambda _name, version=version: version)
+        assert machine_checks(tmp_path)["torch"].state == state, version
+
+
 def test_a_folder_below_one_that_this_user_may_not_search_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
