@@ -114,12 +114,13 @@ def detection_key(facts: RunFacts) -> tuple[str, int, int]:
     return repr(run_policy.settings_of(facts.run.policy)), *facts.events_stamp
 
 
-def batch_at(facts: RunFacts, step: int) -> int:
-    """Index of the first batch of this step of the live line, from the newest row up to it that has one.
+def batch_at(facts: RunFacts, step: int, line: Sequence[StepRange] | None = None) -> int:
+    """Index of the first batch of this step of a line (the live one), from the newest row up to it that has one.
 
     The step itself where the last MAX_WINDOW_STEPS have none.
     """
-    near = clipped(lineage.live_line(facts.segments), step + 1 - MAX_WINDOW_STEPS, step + 1)
+    line = lineage.live_line(facts.segments) if line is None else line
+    near = clipped(line, step + 1 - MAX_WINDOW_STEPS, step + 1)
     with open_store(database_url()) as session:
         rows = rows_of(reader.read_line(session, run=facts.run, line=near, metrics=["batch_index"]))
     batches = rows.metrics.get("batch_index", np.empty(0))

@@ -118,7 +118,10 @@ def dialog(title: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
         @wraps(contents)
         def show(*args: P.args, **kwargs: P.kwargs) -> None:
             st.session_state[DIALOG_OPEN] = True
-            contents(*args, **kwargs)
+            try:
+                contents(*args, **kwargs)
+            except StoreUnavailable as error:
+                warn_unavailable(error, refreshes=False)
 
         return st.dialog(title, on_dismiss=st.rerun)(show)
 

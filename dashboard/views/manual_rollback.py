@@ -11,6 +11,7 @@ from dashboard.data import cached, incident_window
 from dashboard.data.facts import RunFacts
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import frame, operate
+from db import lineage
 from db.models import Incident
 from db.run_states import is_silent
 from lossguard.vocabulary import wording
@@ -55,7 +56,11 @@ def default_skip(facts: RunFacts, incident: Incident | None, target: int) -> int
     """
     if CANNOT_SKIP in facts.run.capabilities:
         return None
-    needed = 0 if incident is None else incident.detected_step + 1 - target
+    needed = 0
+    if incident is not None:
+        line = lineage.line_to(facts.segments, incident.segment)
+        last = incident_window.batch_at(facts, incident.detected_step, line)
+        needed = last + 1 - incident_window.batch_at(facts, target)
     return min(max(run_policy.policy_of(facts.run.policy).skip_min, needed), MAX_SKIPPED_BATCHES)
 
 
@@ -75,9 +80,9 @@ def dialog(facts: RunFacts, incident: Incident | None) -> None:
         "Rewind to step", steps, index=steps.index(default), key="rewind-step", format_func=labels.__getitem__,
         help="Checkpoints that the trainer can restore, newest first, and how long the last load from there took.",
     )  # fmt: skip
-    skip = default_skip(facts, incident, default)
+    skip = default_skip(facts, incident, int(target))
     if skip is not None:
-        skip = int(st.number_input("Batches to skip", 0, MAX_SKIPPED_BATCHES, skip, key="skip-batches"))
+        skip = int(st.number_input("Batches to skip", 0, MAX_SKIPPED_BATCHES, skip, key=f"skip-batches-{target}"))
     lr_scale, remedies = _changes(facts)
 
     def form() -> None:

@@ -115,12 +115,17 @@ def _show_picture(facts: RunFacts, each: Intervention) -> None:
 
 def _futures(facts: RunFacts, incident: Incident, each: Intervention, target: int) -> Futures:
     discarded = formatting.plural(max(0, facts.progress.done - target), "step")
+    detected_step = incident.detected_step
+    offset = incident_window.batch_at(facts, detected_step) - detected_step  # batches are not steps
     if each.kind != OrderKind.ROLLBACK:
         needed = manual_rollback.default_skip(facts, incident, target)
-        skipped = None if needed is None else (target, target + needed)
+        first = incident_window.batch_at(facts, target) - offset
+        skipped = None if needed is None else (target, first + needed)
         return Futures(target, skipped, f"roll back: discards {discarded}", "release: the loss goes on as it is")
-    offset = incident_window.batch_at(facts, target) - target  # batches are not steps
-    skipped = None if each.skip_from is None else (each.skip_from - offset, (each.skip_to or each.skip_from) - offset)
+    skipped = None
+    if each.skip_from is not None:
+        ends = each.skip_from, each.skip_to or each.skip_from
+        skipped = max(target, ends[0] - offset), max(target, ends[1] - offset)
     choices = each.details.get("choices", [])
     remedies = {None, *(each.remedies or ())}
     same = [one for one in choices if one["rewind_to"] == target and one["remedy"] in remedies]

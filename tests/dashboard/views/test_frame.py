@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 import streamlit as st
+from streamlit.testing.v1 import AppTest
 
 from dashboard.data import collector_watch
 from dashboard.data.collector_watch import Outage
@@ -34,6 +35,22 @@ def test_a_run_that_was_killed_is_not_watched_and_has_no_time_left(open_page: Op
         assert "Time left" not in metrics(app)
     assert app.header[0].value == r"gpt\-small / stdlib bytes"
     assert app.query_params["run"] == "spiky-1", "without a run in the URL the first one is shown"
+
+
+def test_a_dialog_says_that_the_store_cannot_be_read() -> None:
+    def script() -> None:
+        from dashboard.data.store import StoreUnavailable
+        from dashboard.views import frame
+
+        @frame.dialog("Roll back?")
+        def contents() -> None:
+            raise StoreUnavailable("It is away.")
+
+        contents()
+
+    app = AppTest.from_function(script, default_timeout=120).run()
+    assert not app.exception
+    assert [each.value for each in app.warning] == ["It is away. Reload the page to try again."]
 
 
 def test_a_page_that_refreshes_itself_shows_nothing_more_once_the_login_has_expired(

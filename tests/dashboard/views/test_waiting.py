@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
@@ -14,9 +15,10 @@ from dashboard.data.collector_watch import Outage
 from dashboard.views import operate
 from db import commands
 from db.models import Incident, Intervention, Run
-from db.store.engine import writing
+from db.store.engine import reading, writing
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CANNOT_SKIP
 from lossguard.vocabulary.states import IncidentState, InterventionState, RunState
+from tests.dashboard import live
 from tests.dashboard.app_content import column, figure, forget, incident_rows, metrics, names, verdict
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import SPIKE, report_a_spike
@@ -113,7 +115,7 @@ def test_on_the_page_of_another_incident_a_held_run_is_rolled_back_for_the_incid
         early: dict[str, Any] = {"onset_step": 200, "detected_step": 207, "state": IncidentState.CLOSED}
         save_incident(session, stored(session, "asking"), 2, now=time.time(), **early)
     app = open_page("incident", run="asking", incident="2").button(key="manual-rollback").click().run()
-    assert (app.selectbox(key="rewind-step").value, app.number_input(key="skip-batches").value) == (500, 200)
+    assert (app.selectbox(key="rewind-step").value, app.number_input(key="skip-batches-500").value) == (500, 200)
 
 
 def test_a_dialog_that_was_opened_for_one_incident_or_hold_says_that_it_is_over(
@@ -155,6 +157,23 @@ def test_the_picture_of_a_long_decision_reaches_to_the_newest_step(
     drawing = figure(open_page("run", run="asking"))
     steps = column(next(trace["x"] for trace in drawing["data"] if trace["name"] == "as it happened"))
     assert (steps[0], steps[-1]) == (SPIKE + 30 - 60, SPIKE + 29)
+
+
+def test_the_picture_of_a_hold_marks_the_steps_to_skip_where_batches_were_skipped_before(
+    open_page: OpenPage, store: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def curve(steps: int) -> dict[str, Any]:
+        at = np.arange(float(steps))
+        return as_usual(steps) | {"batch_index": np.where(at < 550, at, at + 400)}
+
+    as_usual = live.curve
+    monkeypatch.setattr(live, "curve", curve)
+    report_a_spike(store)
+    hold(store)
+    (marked,) = [each for each in figure(open_page("run", run="asking"))["data"] if each["name"] == SKIPPED]
+    with reading(store) as session:
+        detected_step = session.execute(sa.select(Incident.detected_step)).scalar_one()
+    assert (min(marked["x"]), max(marked["x"])) == (500, detected_step + 1)
 
 
 def test_nothing_can_be_decided_while_the_collector_does_not_answer(

@@ -13,7 +13,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.data.incident_window import default_window
 from dashboard.operator_actions import OperatorAction
 from dashboard.views.decisions import approve, reject
-from dashboard.views.manual_rollback import rollback
+from dashboard.views.manual_rollback import default_skip, rollback
 from db import commands, queries
 from db.models import Run
 from db.records import access, preflights
@@ -199,11 +199,43 @@ def test_the_dialog_of_a_manual_rollback_suggests_the_depth_of_the_policy_and_wh
     open_page: OpenPage, asking: sa.Engine
 ) -> None:
     app = press(open_page("incident", run="asking"), "Roll back manually")
-    assert (app.selectbox(key="rewind-step").value, app.number_input(key="skip-batches").value) == (500, 200)
+    assert (app.selectbox(key="rewind-step").value, app.number_input(key="skip-batches-500").value) == (500, 200)
     tiers = [{"tier": "memory", "steps": [650], "load_seconds": 0.14}, {"tier": "disk", "steps": [600]}]
     changed(asking, restorable_tiers=tiers)
     app = press(open_page("incident", run="asking"), "Roll back manually")
     assert app.selectbox(key="rewind-step").options[:3] == ["650 (from memory, 0.14 s)", "600 (from disk)", "550"]
+
+
+@pytest.mark.usefixtures("asking")
+def test_the_batches_to_skip_reach_from_the_chosen_checkpoint_to_past_the_detected_step() -> None:
+    def script() -> None:
+        from dashboard.data import cached
+        from dashboard.views import manual_rollback
+
+        facts = cached.facts("asking")
+        assert facts is not None
+        manual_rollback.dialog(facts, facts.incidents[0])
+
+    app = AppTest.from_function(script, default_timeout=120).run()
+    assert [each.value for each in app.number_input] == [200]
+    app.selectbox(key="rewind-step").select(0).run()
+    assert [each.value for each in app.number_input] == [stored_facts().incidents[0].detected_step + 1]
+
+
+def test_the_batches_to_skip_are_counted_past_those_that_an_earlier_rollback_skipped(store: sa.Engine) -> None:
+    with writing(store) as session:
+        run = add_run(session, "asking")
+        for key, steps, skipped in (("a", range(60), 0), ("b", range(50, 100), 400)):
+            segment = add_segment(session, run, key, steps[0])
+            batches = [float(step + skipped) for step in steps]
+            add_steps(session, run, segment, steps, loss=[3.0] * len(steps), batch_index=batches)
+        save_incident(session, run, 1, detected_step=55)
+        save_incident(session, run, 2, segment=1, detected_step=80)
+    facts = stored_facts()
+    early, late = facts.incidents
+    assert default_skip(facts, late, 40) == 480 + 1 - 40
+    assert default_skip(facts, late, 0) == 480 + 1
+    assert default_skip(facts, early, 0) == 200, "its bad batch is number 55, on a line that was discarded"
 
 
 @pytest.mark.parametrize(
@@ -246,7 +278,7 @@ def test_a_manual_rollback_of_a_run_that_cannot_leave_batches_out_only_rewinds_i
 ) -> None:
     changed(asking, capabilities=["rollback", CANNOT_SKIP])
     app = press(open_page("incident", run="asking"), "Roll back manually")
-    assert "skip-batches" not in [each.key for each in app.number_input]
+    assert "Batches to skip" not in [each.label for each in app.number_input]
     shown = [each.value for each in app.markdown]
     assert any("Roll back from step 670 to step 500. This discards 170 steps" in each for each in shown)
     confirm(dialog(rollback(stored_facts(), 500, None)), "Roll back")
