@@ -15,20 +15,17 @@ def is_proposed(intervention: Intervention) -> bool:
 
 
 def is_holding(intervention: Intervention) -> bool:
-    """True if it is a hold that stops the run now, until an operator releases it."""
+    """True if it is a hold that stops the run, until an operator releases it or the run ends."""
     return intervention.kind == OrderKind.HOLD and intervention.state == InterventionState.APPLIED
 
 
-def needs_a_person(intervention: Intervention) -> bool:
-    """True if it waits for the decision of an operator."""
-    return is_proposed(intervention) or is_holding(intervention)
-
-
-def needs_a_person_in_sql() -> sa.ColumnElement[bool]:
-    """Return `needs_a_person` as a condition of a query."""
+def needs_a_person_in_sql(is_running: sa.ColumnElement[bool] = Run.state == RunState.RUNNING) -> sa.ColumnElement[bool]:
+    """A proposal, which an operator has to approve or reject, or a hold of a running run. One that has ended is not on
+    hold any more: a restart withdraws its hold."""
     is_proposed = Intervention.state == InterventionState.PROPOSED
     is_holding = sa.and_(Intervention.kind == OrderKind.HOLD, Intervention.state == InterventionState.APPLIED)
-    return sa.or_(is_proposed, is_holding)
+    # A query looks up the runs of these few alone.
+    return sa.and_(sa.or_(is_proposed, is_holding), sa.or_(is_proposed, is_running))
 
 
 def rewind_target(intervention: Intervention, order: Order | None) -> int | None:
@@ -116,7 +113,7 @@ def is_unanswered(is_running: sa.ColumnElement[bool] = Run.state == RunState.RUN
 
 def run_needs_a_person() -> sa.ColumnElement[bool]:
     """Return SQL that is true if something of the run waits for an operator: see `db.runs.overview.Tally.waiting`."""
-    asked = sa.select(Intervention.run_pk).where(needs_a_person_in_sql())
+    asked = sa.select(Intervention.run_pk).join(Run, Run.pk == Intervention.run_pk).where(needs_a_person_in_sql())
     left = sa.select(Incident.run_pk).join(Run, Run.pk == Incident.run_pk).where(is_unanswered())
     return sa.or_(Run.pk.in_(asked), Run.pk.in_(left))
 

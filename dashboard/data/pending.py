@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dashboard import formatting
 from dashboard.data.facts import RunFacts
 from db.models import Incident, Intervention
-from db.run_states import is_holding, is_proposed, needs_a_person
+from db.run_states import is_holding, is_proposed
 from lossguard.vocabulary.states import NEED_A_PERSON, IncidentKind, IncidentState, InterventionState, RunState
 from lossguard.vocabulary.wording import incident_standing
 
@@ -116,12 +116,12 @@ def count(facts: RunFacts) -> int:
     """Count the decisions that wait for a person, as the list of runs does (db/runs/overview.py): an incident that was
     open when its run ended is none."""
     left = unresolved(facts) if facts.run.state == RunState.RUNNING else ()
-    return sum(map(needs_a_person, facts.interventions)) + len(left)
+    return len(to_decide(facts)) + len(left)
 
 
 def first_incident(facts: RunFacts) -> Incident | None:
     """The incident to which the first decision that waits belongs; None where none waits for one."""
-    numbers = [each.incident for each in facts.interventions if needs_a_person(each)]
+    numbers = [each.incident for each in to_decide(facts)]
     numbers += [each.number for each in unresolved(facts)]
     return next((each for each in facts.incidents if each.number in numbers), None)
 

@@ -35,8 +35,8 @@ class Tally:
     open_incidents: int = 0
     interventions: int = 0
     waiting: int = 0
-    """Items that need an operator: proposed interventions, holds that were applied and not released, open incidents of
-    a run that has ended, and stalls and replay mismatches, which no policy answers."""
+    """Items that need an operator: proposed interventions, and while the run is running, holds that were applied and
+    not released, and open stalls and replay mismatches, which no policy answers."""
     incidents: int = 0
     """Open and closed ones."""
 
@@ -76,10 +76,11 @@ def tallies(session: Session, *, runs: Sequence[Run] | None = None) -> dict[int,
     """Counts by `Run.pk`, of those of the runs with an incident or an intervention; without `runs`, of any run."""
     found: dict[int, Tally] = {}
     for some in [None] if runs is None else bulk.key_parts(run.pk for run in runs):
-        is_running = Incident.run_pk.in_(sa.select(Run.pk).where(Run.state == RunState.RUNNING))
-        is_open = Incident.state != IncidentState.CLOSED
-        incidents = _counts_by_run(session, Incident, some, is_open, is_unanswered(is_running))
-        interventions = _counts_by_run(session, Intervention, some, needs_a_person_in_sql())
+        running = sa.select(Run.pk).where(Run.state == RunState.RUNNING)
+        is_open, is_left = Incident.state != IncidentState.CLOSED, is_unanswered(Incident.run_pk.in_(running))
+        incidents = _counts_by_run(session, Incident, some, is_open, is_left)
+        asks = needs_a_person_in_sql(Intervention.run_pk.in_(running))
+        interventions = _counts_by_run(session, Intervention, some, asks)
         for pk in incidents.keys() | interventions.keys():
             num, num_open, unanswered = incidents.get(pk, (0, 0, 0))
             num_interventions, asking = interventions.get(pk, (0, 0))

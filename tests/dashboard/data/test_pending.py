@@ -25,6 +25,17 @@ def test_the_first_incident_that_needs_a_person_is_the_one_of_the_proposal() -> 
     assert [each.number for each in pending.unresolved(facts)] == [3]
 
 
+@pytest.mark.parametrize(("run_state", "waiting"), [("running", [2]), ("interrupted", [])])
+def test_the_hold_of_a_run_that_has_ended_needs_nobody(run_state: str, waiting: list[int]) -> None:
+    facts = facts_with(kind="hold", state="applied")
+    facts.run.state = run_state
+    for each in facts.incidents:
+        each.state = "closed"
+    first = pending.first_incident(facts)
+    assert pending.count(facts) == len(waiting)
+    assert ([] if first is None else [first.number]) == waiting
+
+
 @pytest.mark.parametrize(
     ("state", "why"), [("rejected", "was rejected"), ("withdrawn", "was withdrawn"), ("ordered", "was approved")]
 )

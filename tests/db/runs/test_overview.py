@@ -55,6 +55,20 @@ def test_a_replay_mismatch_waits_for_a_person_and_an_incident_that_was_open_when
     }
 
 
+def test_a_hold_waits_for_a_person_until_its_run_has_ended(session: Session, run: Run) -> None:
+    held: dict[str, Any] = {"kind": "hold", "state": "applied", "attempt": 1, "details": {}}
+    commands.save_intervention(session, run=run, number=1, now=NOW, **held)
+    for state, ids in (("running", [run.id]), ("interrupted", [])):
+        run.state = state
+        session.flush()
+        waiting = len(ids)
+        assert overview.tallies(session) == {run.pk: Tally(interventions=1, waiting=waiting)}
+        assert overview.num_waiting(session) == waiting
+        for search in ('state:"needs a person"', "waiting>0"):
+            assert ids_of_runs(session, RunFilter(search=parse(search))) == ids
+        assert ids_of_runs(session, RunFilter(shown_states=["needs a person"])) == ids
+
+
 def test_the_newest_step_and_values_of_every_run_that_has_reported(http: TestClient) -> None:
     Trainer(http, "silent")
     trainer = Trainer(http)
