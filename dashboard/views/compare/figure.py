@@ -163,7 +163,7 @@ MAX_DETAILED_LINES, REDUCED_POINTS = 3, 400
 
 def draw(lines: Sequence[ComparedLine], metrics: tuple[str, ...], baseline: int, options: ChartOptions) -> PackedFigure:
     """`baseline` is the position of a line. Raises UnreadableLine."""
-    data = tuple((str(line.id), line.label, line.facts.stamp) for line in lines)
+    data = tuple((str(line.id), line.style, line.facts.stamp) for line in lines)
     key = ("compare", database_url(), data, metrics, baseline, options)
     return cached_figure(key, lambda: _figure(lines, metrics, baseline, options))
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
 from dashboard.data import cached
+from dashboard.figures.style import RUN_COLOURS
 from db.models import BlockValues
 from db.steps.archived.places import NOT_MOUNTED
 from db.store.engine import writing
@@ -113,6 +114,17 @@ def test_on_the_token_axis_runs_are_compared_at_equal_tokens_in_a_view_that_anot
     app.segmented_control(key="x").set_value("step").run()
     assert "view" not in app.query_params
     assert figure(app)["layout"]["xaxis"].get("range") is None
+
+
+def test_a_line_has_the_colour_of_its_place_also_where_it_was_drawn_before_with_another(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    for run_id, tokens in (("a", 100), ("b", 0), ("c", 100)):
+        add(store, run_id, tokens=tokens)
+    for runs, place in (("a,b,c", 2), ("a,c", 1)):
+        drawn = figure(open_page("compare", runs=runs, x="Tokens"))["data"]
+        colours = {trace["name"]: trace["line"]["color"] for trace in drawn}
+        assert colours == {"a": RUN_COLOURS[0], "c": RUN_COLOURS[place]}
 
 
 def test_runs_without_the_data_for_an_x_axis_are_named_and_the_others_are_drawn(
