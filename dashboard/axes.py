@@ -99,7 +99,10 @@ PLAIN_STEPS = StepAxis(np.array([-1.0, 2.0**53]), np.array([-1.0, 2.0**53]))
 
 @dataclass(frozen=True, slots=True)
 class RunAxes:
-    """The step axes of a run: one of its live line, and one of each discarded branch by number of its segment."""
+    """The step axes of a run: of its live line, and of each discarded branch by number of its segment.
+
+    A branch without the metric of the axis has none of its own: it is placed on that of the live line.
+    """
 
     live: StepAxis = PLAIN_STEPS
     branches: Mapping[int, StepAxis] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import streamlit as st
 from sqlalchemy.orm import Session
 
-from dashboard.axes import Floats, RunAxes, XAxis
+from dashboard.axes import PLAIN_STEPS, Floats, RunAxes, XAxis
 from dashboard.data import collector_watch, curve_reader
 from dashboard.data import incident_window as windows
 from dashboard.data.curve_reader import CurveReader
@@ -142,9 +142,10 @@ def curves(
         live = reader.series(metrics, live_line)
         left = {number: reader.series(metrics, [branch]) for number, branch in branches.items()} if discarded else {}
         axes = {number: reader.step_axis(x_axis, [branch]) for number, branch in branches.items()}
+        known = {number: axis for number, axis in axes.items() if axis is not PLAIN_STEPS}
         return RunCurves(
             {name: Curve(live[name], {number: series[name] for number, series in left.items()}) for name in metrics},
-            RunAxes(reader.step_axis(x_axis, live_line), axes),
+            RunAxes(reader.step_axis(x_axis, live_line), known),
         )
 
     return _once("curves", facts, (facts.stamp, tuple(metrics), x_axis, window, discarded), read)

@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from dashboard.axes import XAxis
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
+from dashboard.figures.curves import ChartOptions, run_figure
+from dashboard.figures.marks import Marks
 from db import queries
 from db.models import Run
 from db.store.engine import reading, writing
@@ -89,6 +91,23 @@ def test_curves_grow_with_the_run(store: sa.Engine) -> None:
         (segment,) = queries.segments(session, run=run)
         add_steps(session, run, segment, range(2, 3), loss=[1.0])
     assert cached.curves(replace(facts, segments=[segment]), ["loss"]).by_metric["loss"].live.last == [3.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize("x_axis", [XAxis.TIME, XAxis.TOKENS])
+def test_a_discarded_branch_without_the_metric_of_the_axis_is_placed_beside_the_live_line(
+    store: sa.Engine, x_axis: XAxis
+) -> None:
+    with writing(store) as session:
+        run = add_run(session, "r1")
+        now_and_then = [1e6 if step in (0, 10) else None for step in range(20)]
+        for key, steps, rare in (("a", range(20), now_and_then), ("b", range(15, 30), [2e6] * 15)):
+            segment = add_segment(session, run, key, steps[0])
+            add_steps(session, run, segment, steps, grad_norm=[1.0] * len(steps), loss=rare, tokens=rare)
+        facts = facts_of(run, segments=queries.segments(session, run=run))
+    found = cached.curves(facts, ["grad_norm"], x_axis=x_axis)
+    drawn = run_figure(found.by_metric, Marks(), found.run_axes, ChartOptions(x_axis=x_axis)).data
+    assert {trace.name for trace in drawn} >= {"live line", "discarded branch"}
+    assert min(min(trace.x) for trace in drawn) >= 1e6
 
 
 def test_a_run_that_was_deleted_leaves_no_curves_to_the_next_one_of_its_name(store: sa.Engine) -> None:
