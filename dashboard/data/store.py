@@ -20,6 +20,7 @@ from db.store.engine import DEFAULT_URL, create_engine, parse_url, pre_release, 
 
 CACHE_SECONDS = 0.4
 """Adds to the delay of a live page, which follows a report within two seconds."""
+ALL_IN_USE = "All connections of the dashboard to the database are in use."
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,6 +61,8 @@ def open_store(url: str) -> Iterator[Session]:
             yield session
     except sa.exc.DBAPIError as error:
         raise StoreUnavailable(_why(url, error)) from error
+    except sa.exc.TimeoutError as error:
+        raise StoreUnavailable(ALL_IN_USE) from error
     except SearchTooSlow as error:
         raise StoreUnavailable(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
     except DamagedBlock as error:
@@ -108,6 +111,8 @@ def _why(url: str, error: sa.exc.DBAPIError) -> str:
         current, newest = migrate.revisions(_engine(url))
     except sa.exc.DBAPIError as unreachable:
         return f"The database {shown} cannot be reached: {_first_line(unreachable)}."
+    except sa.exc.TimeoutError:
+        return ALL_IN_USE
     if current is None:
         return as_typed_here(
             f"The database {shown} has no tables yet. The collector creates them when it starts "

@@ -136,6 +136,19 @@ def test_a_store_of_a_pre_release_is_explained_and_left_untouched(open_page: Ope
     assert contents(store) == before
 
 
+@pytest.mark.usefixtures("spiky")
+def test_a_page_says_that_all_connections_to_the_database_are_in_use(
+    open_page: OpenPage, store: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = sa.create_engine(store.url, poolclass=sa.QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    monkeypatch.setattr("dashboard.data.store._engine", lambda url: full)
+    with full.connect():
+        app = open_page("run")
+        assert not app.exception
+        assert app.warning[0].value.startswith("All connections of the dashboard to the database are in use.")
+    full.dispose()
+
+
 def test_a_database_that_cannot_be_read_is_explained_without_its_password_until_it_can(
     open_page: OpenPage, spiky: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
