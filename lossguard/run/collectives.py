@@ -33,19 +33,25 @@ def local_part(tensor: Tensor) -> Tensor:
     return part
 
 
+# The part of a rank has a copy along each replicated dimension of its mesh, and one on each mesh beside it: FSDP2 over
+# one dimension of the ranks, beside tensor parallelism over the other, knows only that one.
+
+
 def is_first_copy(tensor: Tensor) -> bool:
-    """Return True if this rank's part of a DTensor is the first copy, over the replicated mesh dimensions."""
-    coordinate = tensor.device_mesh.get_coordinate()  # type: ignore[attr-defined]
-    if coordinate is None:
+    """Return True if this rank's part of a DTensor is the first copy; on meshes beside each other, that with rank 0."""
+    mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
+    coordinate = mesh.get_coordinate()
+    if coordinate is None or (mesh.size() < num_ranks() and 0 not in mesh.mesh):
         return False
-    placements = tensor.placements  # type: ignore[attr-defined]
-    return not any(at for at, placement in zip(coordinate, placements, strict=True) if not placement.is_shard())
+    return not any(at for at, placement in zip(coordinate, placements, strict=True) if placement.is_replicate())
 
 
 def num_copies(tensor: Tensor) -> int:
-    """Number of ranks that hold this rank's part of a DTensor: the size of its replicated mesh dimensions."""
+    """Number of ranks that hold this rank's part of a DTensor."""
     mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
-    return math.prod(mesh.size(at) for at, placement in enumerate(placements) if not placement.is_shard())
+    along = math.prod(mesh.size(at) for at, placement in enumerate(placements) if placement.is_replicate())
+    num: int = along * (num_ranks() // mesh.size())
+    return num
 
 
 def with_local(tensor: Tensor, local: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate
+from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 from lossguard import Guard, Order, Run, Skip
@@ -54,6 +56,10 @@ class Small:
             fully_shard(self.model)
         if kind == "hybrid":
             fully_shard(self.model, mesh=init_device_mesh("cpu", (2, 2), mesh_dim_names=("copies", "shards")))
+        if kind == "tensor":
+            mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
+            parallelize_module(self.model, mesh["tensor"], {"0": ColwiseParallel(output_layouts=Replicate())})
+            fully_shard(self.model, mesh=mesh["data"])
         self.network = DistributedDataParallel(self.model) if kind == "ddp" else self.model
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.1)
         self.scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 0.9)
@@ -400,6 +406,23 @@ def copies_of_shards(folder: Path) -> Result:
     return {"saved": saved, "restored": restored(Small("hybrid", folder / "hybrid"))["full_state"]}
 
 
+def shards_beside_tensor_parallelism(folder: Path) -> Result:
+    """The first layer is divided over all four ranks, and of the last one each half lies on two of them."""
+    small = Small("tensor", folder / "tensor")
+    small.model.eval()  # no dropout: ranks with the same part must compute the same
+    for _ in range(2):
+        small.step(torch.ones(4, 8))
+    small.checkpoints.save(2, {"step": 2})
+    saved = small.full_state()
+    small.step(torch.ones(4, 8))
+    found = restored(small)["full_state"]
+    if dist.get_rank() % 2:
+        local_part(small.model[2].bias).fill_(9.0)  # type: ignore[index]
+    small.checkpoints.save(3, {"step": 3})
+    small.checkpoints.settle(wait=True)
+    return {"saved": saved, "restored": found, "uncertified": small.checkpoints.take_uncertified()}
+
+
 def different_tensors_on_each_rank(folder: Path) -> Result:
     """As with pipeline parallelism. Returns the error."""
     ranks = TorchRanks()
@@ -417,6 +440,7 @@ ON_FOUR_RANKS = [
     a_rollback_that_skips,
     what_two_ranks_wrote,
     copies_of_shards,
+    shards_beside_tensor_parallelism,
     different_tensors_on_each_rank,
     swapped_shards,
 ]

@@ -456,6 +456,16 @@ def test_of_shards_with_copies_each_is_written_once_and_one_process_can_restore_
     assert len(list((folder / "hybrid" / folder_name(7)).glob("tensors-*.json"))) == 2
 
 
+def test_fsdp_beside_tensor_parallelism_is_saved_and_restored_and_copies_must_be_equal(
+    four: Results, folder: Path
+) -> None:
+    found = [each["shards_beside_tensor_parallelism"] for each in four]
+    assert all(each["restored"] == each["saved"] == found[0]["saved"] for each in found)
+    assert restored(Small("alone", folder / "tensor"))["full_state"] == found[0]["saved"]
+    reason = "ranks 0, 1 differ in model.2.bias from [0], and in 1 other tensor"
+    assert [each["uncertified"] for each in found] == [[[3, reason]]] * 4
+
+
 def test_a_rank_that_restores_its_own_shards_reads_no_index_of_another_rank(two: Results, folder: Path) -> None:
     from lossguard.checkpoints.sharded.tensor_files import TensorFiles
     from lossguard.checkpoints.sharded.tensor_shard import TensorShard

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -6,6 +6,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor.placement_types import _StridedShard
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from lossguard.run import collectives
 
@@ -65,3 +69,31 @@ def test_rank_0_gathers_the_values_of_all_ranks_in_their_order(size: int) -> Non
 
 def test_the_number_of_rounds_is_the_logarithm_of_the_number_of_ranks() -> None:
     assert [len(list(collectives.distances(size))) for size in (1, 2, 3, 8, 9, 512, 4096)] == [0, 1, 2, 3, 4, 9, 12]
+
+
+@pytest.fixture
+def third_of_four() -> Iterator[None]:
+    """This process is rank 2 of four, whose collectives do nothing."""
+    dist.init_process_group("fake", store=FakeStore(), rank=2, world_size=4)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("third_of_four")
+@pytest.mark.parametrize(
+    ("dimensions", "placements", "is_first", "num"),
+    [
+        (("data", "tensor"), [_StridedShard(0, split_factor=2), Shard(0)], True, 1),
+        (("data", "tensor"), [Replicate(), Shard(0)], False, 2),
+        (("data", "tensor"), [Shard(0), Replicate()], True, 2),
+        (("data",), [Shard(0)], True, 2),  # ranks 0 and 2, beside 1 and 3
+        (("tensor",), [Shard(0)], False, 2),  # ranks 2 and 3, beside 0 and 1
+        (("tensor",), [Replicate()], False, 4),
+    ],
+)
+def test_copies_of_a_part_lie_along_replicated_dimensions_and_along_those_that_a_tensor_does_not_know(
+    dimensions: Any, placements: Any, is_first: bool, num: int
+) -> None:
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))[dimensions]
+    part = DTensor.from_local(torch.ones(2, 8), mesh, placements, run_check=False, shape=(8, 8), stride=(8, 1))  # type: ignore[arg-type]
+    assert (collectives.is_first_copy(part), collectives.num_copies(part)) == (is_first, num)
