@@ -43,7 +43,7 @@ def damage_in(
     Second moments must not be negative, and step counts must be whole; `counts`: those before `step`, to compare with.
     `ranks`: of a tensor that all of them hold, one looks at the numbers; the others compare their bits (`copies_in`).
     """
-    optimizers = {name for name, (_, state) in states.items() if _is_of_optimizer(state)}
+    optimizers = {name for name, (_, state) in states.items() if is_of_optimizer(state)}
     names = {name: _names_in(instance) for name, (instance, _) in states.items()}
     found: dict[str, dict[str, float]] = {}
     for name, path, low, high in _extremes(states, ranks or Ranks()):
@@ -63,7 +63,8 @@ def damage_in(
     return None if counts is None else counts.unexplained(step, found)
 
 
-def _is_of_optimizer(state: Any) -> bool:
+def is_of_optimizer(state: Any) -> bool:
+    """Return True if this is the state of an optimizer."""
     return isinstance(state, Mapping) and "param_groups" in state
 
 
@@ -105,7 +106,7 @@ def paths_compared(instance: Any, state: Any) -> set[tuple[str, ...]]:
     Not of buffers: of the statistics of BatchNorm, for example, each rank has its own.
     """
     tensors = (path for path, value in leaves(state) if isinstance(value, Tensor) or hasattr(value, "with_local"))
-    if _is_of_optimizer(state):
+    if is_of_optimizer(state):
         return {path for path in tensors if path[0] == "state"}
     parameters, _ = _names_in(instance)
     return {path for path in tensors if path[-1].rpartition(".")[2] in parameters}

@@ -160,19 +160,33 @@ class OfRank:
         self.seen = list(state["seen"])
 
 
+class Number:
+    """An object whose state is a bare number."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def state_dict(self) -> int:
+        return self.number
+
+    def load_state_dict(self, state: int) -> None:
+        self.number = state
+
+
 def states_that_differ_by_rank(folder: Path) -> Result:
-    """Statistics of BatchNorm and an object of its own; what a load gives back, and whether both ranks agree on it."""
+    """Statistics of BatchNorm and two objects of its own; what a load gives back, and whether both ranks agree on it."""
     model = DistributedDataParallel(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
-    sampler = OfRank()
-    checkpoints = Checkpoints(folder / "own", blocking=True, model=model, sampler=sampler)
+    sampler, number = OfRank(), Number(dist.get_rank())
+    checkpoints = Checkpoints(folder / "own", blocking=True, model=model, sampler=sampler, number=number)
     model(torch.randn(4, 2, generator=torch.Generator().manual_seed(dist.get_rank())))
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     checkpoints.save(1, {})
     model(torch.ones(4, 2))
     sampler.seen.append(7)
+    number.number = 7
     checkpoints.load(1)
     is_same = {name: torch.equal(value, buffers[name]) for name, value in model.named_buffers()}
-    return {"is_same": is_same, "seen": sampler.seen, "mean": buffers["module.1.running_mean"].tolist()}
+    return {"is_same": is_same, "seen": [*sampler.seen, number.number], "mean": buffers["module.1.running_mean"].tolist()}
 
 
 class FailsOnRank1(Batches):

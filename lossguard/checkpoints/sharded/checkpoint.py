@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lossguard.checkpoints.certificate import paths_compared
+from lossguard.checkpoints.certificate import is_of_optimizer, paths_compared
 from lossguard.checkpoints.files import fingerprint, read_state, write_state
 from lossguard.checkpoints.sharded.tensor_files import (
     INDEX,
@@ -87,7 +87,7 @@ def _own_values(instance: Any, state: Any) -> dict[ValuePath, Any]:
     values = {
         path: value for path, value in leaves(state) if path not in is_shared and not hasattr(value, "with_local")
     }
-    if isinstance(getattr(instance, "module", instance), nn.Module) or "param_groups" in state:
+    if isinstance(getattr(instance, "module", instance), nn.Module) or is_of_optimizer(state):
         return {path: value for path, value in values.items() if isinstance(value, Tensor)}
     return {(): state} if len(values) == sum(1 for _ in leaves(state)) else {}
 
