@@ -174,7 +174,7 @@ class Number:
 
 
 def states_that_differ_by_rank(folder: Path) -> Result:
-    """Statistics of BatchNorm and two objects of its own; what a load gives back, and whether both ranks agree on it."""
+    """Statistics of BatchNorm and two objects of its own, and what a load gives back."""
     model = DistributedDataParallel(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
     sampler, number = OfRank(), Number(dist.get_rank())
     checkpoints = Checkpoints(folder / "own", blocking=True, model=model, sampler=sampler, number=number)
@@ -186,7 +186,42 @@ def states_that_differ_by_rank(folder: Path) -> Result:
     number.number = 7
     checkpoints.load(1)
     is_same = {name: torch.equal(value, buffers[name]) for name, value in model.named_buffers()}
-    return {"is_same": is_same, "seen": [*sampler.seen, number.number], "mean": buffers["module.1.running_mean"].tolist()}
+    mean = buffers["module.1.running_mean"].tolist()
+    return {"is_same": is_same, "seen": [*sampler.seen, number.number], "mean": mean}
+
+
+class Averages:
+    """Averages of the weights as people keep them, sharded as the model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.shadow = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"shadow": dict(self.shadow)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.shadow = dict(state["shadow"])
+
+
+def sharded_averages(folder: Path) -> Result:
+    """What the file of each rank holds of them, saved in the loop and in the background."""
+    results: Result = {}
+    for blocking in (True, False):
+        model = network()
+        fully_shard(model)
+        averages = Averages(model)
+        checkpoints = Checkpoints(folder / f"averages-{blocking}", blocking=blocking, model=model, averages=averages)
+        checkpoints.save(1, {})
+        checkpoints.settle(wait=True)
+        place = folder / f"averages-{blocking}" / "step-000000001"
+        own = read_state(place / f"rank-{dist.get_rank()}.pt")[sharded_checkpoint.OWN]
+        before = {name: full(value) for name, value in averages.shadow.items()}
+        for value in averages.shadow.values():
+            local_part(value).zero_()
+        checkpoints.load(1)
+        is_same = {name: full(value) for name, value in averages.shadow.items()} == before
+        results[f"blocking={blocking}"] = {"own": list(own), "is_same": is_same}
+    return results
 
 
 class FailsOnRank1(Batches):
@@ -394,6 +429,7 @@ ON_TWO_RANKS = [
     a_rollback_from_memory,
     twelve_steps_then_eight,
     states_that_differ_by_rank,
+    sharded_averages,
     statistics_that_a_framework_writes_of_rank_0,
     data_whose_state_fails_on_one_rank,
     damaged_moments_of_a_shard,

@@ -497,6 +497,11 @@ def test_each_rank_gets_its_own_statistics_and_objects_back(two: Results) -> Non
     assert found[0]["mean"] != found[1]["mean"]
 
 
+def test_a_sharded_tensor_of_any_object_belongs_to_all_ranks_however_it_is_saved(two: Results) -> None:
+    found = {"own": [], "is_same": True}
+    assert [each["sharded_averages"] for each in two] == [{"blocking=True": found, "blocking=False": found}] * 2
+
+
 def test_a_framework_that_writes_rank_0s_statistics_restores_them_on_all_ranks(two: Results) -> None:
     first, second = (each["statistics_that_a_framework_writes_of_rank_0"] for each in two)
     assert first["before"] != second["before"]

@@ -85,7 +85,9 @@ def _own_values(instance: Any, state: Any) -> dict[ValuePath, Any]:
     """Values by path; that of no path is the whole state."""
     is_shared = paths_compared(instance, state)
     values = {
-        path: value for path, value in leaves(state) if path not in is_shared and not hasattr(value, "with_local")
+        path: value
+        for path, value in leaves(state)
+        if path not in is_shared and not isinstance(value, TensorShard) and not is_sharded(value)
     }
     if isinstance(getattr(instance, "module", instance), nn.Module) or is_of_optimizer(state):
         return {path: value for path, value in values.items() if isinstance(value, Tensor)}
