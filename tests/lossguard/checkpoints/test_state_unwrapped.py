@@ -98,6 +98,20 @@ def test_a_model_that_is_sharded_over_one_rank_is_saved_in_the_background_and_re
         assert {each.dtype for each in means} == {torch.float32}
 
 
+@pytest.mark.usefixtures("ranks_of_one")
+def test_a_checkpoint_of_a_plain_model_fits_one_that_is_sharded_over_one_rank(tmp_path: Path) -> None:
+    plain: Any = nn.Linear(2, 3)
+    sharded: Any = fully_shard(nn.Linear(2, 3))
+    optimizers = [torch.optim.SGD(each.parameters(), lr=0.1, momentum=0.9) for each in (plain, sharded)]
+    plain(torch.ones(4, 2)).sum().backward()
+    optimizers[0].step()
+    Checkpoints(tmp_path, blocking=True, model=plain, optimizer=optimizers[0]).save(1, {})
+    Checkpoints(tmp_path, blocking=True, model=sharded, optimizer=optimizers[1]).load(1)
+    assert torch.equal(sharded.weight.full_tensor(), plain.weight)
+    moments = [optimizer.state[optimizer.param_groups[0]["params"][0]]["momentum_buffer"] for optimizer in optimizers]
+    assert torch.equal(moments[1].full_tensor(), moments[0])
+
+
 class KeepsFloat32(torch.optim.SGD):
     """Keeps a mean of the gradients in float32, whatever the type of the weights."""
 
