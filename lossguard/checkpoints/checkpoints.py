@@ -311,13 +311,13 @@ class Checkpoints:
         """Restore the newest intact checkpoint at or before `step` and return the `state` it was saved with.
 
         Skips damaged checkpoints, with a warning. Raises CheckpointError, before anything has changed, when none is
-        intact (CheckpointTooOld: none from step `not_before` on), and CheckpointMismatch when a loaded object differs
-        from the saved one: learning rates, moments, step counts and weights are compared. Exceptions of an object's own
-        `load_state_dict` are not caught.
+        intact (CheckpointTooOld: none from step `not_before` on) or the directory cannot be listed, and
+        CheckpointMismatch when a loaded object differs from the saved one: learning rates, moments, step counts and
+        weights are compared. Exceptions of an object's own `load_state_dict` are not caught.
         """
         self._join()
         in_memory = set.intersection(*map(set, self.ranks.gather(self.memory_steps())))
-        for candidate in reversed([known for known in self.ranks.ask_rank_0(self.steps) if known <= step]):
+        for candidate in reversed([known for known in self.ranks.ask_rank_0(self._listed) if known <= step]):
             if candidate < not_before:
                 raise CheckpointTooOld(f"no checkpoint from step {not_before} to step {step} is intact")
             with self._place.reading(candidate) as place:
@@ -332,6 +332,12 @@ class Checkpoints:
                 self.ranks.run_on_all(self._load_objects, candidate, states, digests)
                 return dict(states[RUN]["state"])
         raise CheckpointError(f"{self.directory} holds no intact checkpoint at or before step {step}")
+
+    def _listed(self) -> list[int]:
+        try:
+            return self.steps()
+        except OSError as problem:  # a disk of the network that is away
+            raise CheckpointError(f"{self.directory} cannot be listed: {problem}") from problem
 
     def discard_after(self, step: int) -> None:
         """Remove the checkpoints of later steps: after a rollback they belong to a discarded branch.

@@ -63,6 +63,7 @@ class CheckpointSaver:
         if any(map(_scales_loss, getattr(checkpoints, "objects", {}).values())):
             run.scales_loss()
         self._agreed_doubt: tuple[int, str | None] = (-1, None)  # step that is saved in memory, and what rank 0 says
+        self._durable: list[int] = []  # as listed last
         self._saved_step: int | None = None  # the step whose durable checkpoint is the present state
         self._failed_after: int | None = None  # a durable save has failed: the newest one, or what was restored since
         self._uncertified_step: int | None = None  # of the newest one without a certificate, since the last restore
@@ -80,9 +81,19 @@ class CheckpointSaver:
         return f"{often}, {num} kept (~{size(num_bytes)})"
 
     def durable_steps(self) -> list[int]:
-        """Steps that another process could restore, too."""
+        """Steps that another process could restore, too; while they cannot be listed, those of the last time."""
+        try:
+            self._durable = self._list_durable()
+        except OSError as problem:  # a disk of the network that is away
+            self._log_once.warn_once("steps", f"the checkpoints cannot be listed: {problem}")
+        return self._durable
+
+    def _list_durable(self) -> list[int]:
         steps: list[int] = self._checkpoints.steps() if self._memory is None else self._memory.durable_steps()
         return steps
+
+    def _steps(self) -> list[int]:
+        return sorted({*self.durable_steps(), *_memory_steps(self._checkpoints)})
 
     def load(self, step: int, *, not_before: int = 0) -> dict[str, Any]:
         """Load as `CheckpointStore.load` does, and measure it unless an older checkpoint replaces a damaged one."""
@@ -98,7 +109,7 @@ class CheckpointSaver:
 
     def restored(self, step: int) -> None:
         """The present state is that of `step`."""
-        self._saved_step, self._uncertified_step = step if step in self.durable_steps() else None, None
+        self._saved_step, self._uncertified_step = step if step in self._list_durable() else None, None
         if self._failed_after is not None:
             self._failed_after = step
 
@@ -175,7 +186,7 @@ class CheckpointSaver:
         if self._certifier is None or not (taken := self._certifier.take_uncertified()):
             return
         earlier, self._uncertified_step = self._uncertified_step, taken[-1][0]
-        steps = self._checkpoints.steps()
+        steps = self._steps()
         if earlier is None or max(steps, default=-1) > earlier:
             step, reason = taken[0]
             self.run.log_event(CHECKPOINT_UNCERTIFIED, {"step": step, "reason": reason})
@@ -198,13 +209,9 @@ class CheckpointSaver:
         """Tell the collector which steps can be restored; rank 0 alone looks."""
         if self.run.rank > 0:
             return
-        try:
-            steps: Sequence[int] = self._checkpoints.steps()
-        except OSError as problem:  # a disk of the network that is away: what was reported before stays
-            self._log_once.warn_once("steps", f"the checkpoints cannot be listed: {problem}")
-            return
+        steps = self._steps()
         self.run.set_restorable(steps, self._tiers(steps))
-        if self._failed_after is not None and max(self.durable_steps(), default=-1) > self._failed_after:
+        if self._failed_after is not None and max(self._durable, default=-1) > self._failed_after:
             self._failed_after = None
             self.run.cannot_save("")
 

@@ -36,6 +36,21 @@ def test_the_newest_at_or_before_the_step_is_restored(tmp_path: Path) -> None:
     assert box.value == 10
 
 
+def test_a_folder_that_cannot_be_listed_is_an_error_before_anything_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Box()
+    checkpoints = three(tmp_path, box)
+
+    def away() -> list[int]:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(checkpoints, "steps", away)
+    with pytest.raises(CheckpointError, match=r"cannot be listed: .*Stale file handle") as caught:
+        checkpoints.load(10)
+    assert (caught.type, box.value) == (CheckpointError, 20)
+
+
 WITHOUT = """
 import sys, types, torch
 without = types.ModuleType("torch.distributed")

@@ -92,6 +92,46 @@ def test_the_collector_learns_that_saves_fail_and_when_they_work_again() -> None
     controller.abandon()
 
 
+class Away(Memory):
+    """A disk of the network that answers nothing while it is `full`."""
+
+    def steps(self) -> list[int]:
+        if self.full:
+            raise OSError(116, "Stale file handle")
+        return super().steps()
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        self.steps()
+        super().save(step, state)
+
+
+def test_a_run_trains_on_while_its_checkpoints_cannot_even_be_listed() -> None:
+    run, checkpoints = ScriptedRun(), Away([])
+    controller = controller_of(run, checkpoints)
+    controller.open(until=20)
+    checkpoints.full = True
+    for _ in range(5):
+        controller.boundary()
+    assert (run.unsaved, run.restorable) == (["[Errno 116] Stale file handle"], [0])
+    checkpoints.full = False
+    controller.boundary()
+    assert (run.unsaved[1:], run.restorable) == ([""], [0, 6])
+    controller.abandon()
+
+
+def test_a_run_is_stopped_and_says_what_it_resumes_from_while_its_checkpoints_cannot_be_listed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    checkpoints = Away([])
+    controller = controller_of(ScriptedRun(), checkpoints)
+    controller.open(until=20)
+    checkpoints.full = True
+    signal.raise_signal(signal.SIGTERM)
+    assert controller.boundary().stop
+    controller.close()
+    assert caplog.messages[-1].endswith("with the same command resumes it from step 0")
+
+
 def test_a_guard_that_gives_up_says_so_and_ends_a_hold_up_to_the_next_loop() -> None:
     run = ScriptedRun({1: new_order(OrderKind.HOLD, 1)})
     controller = controller_of(run, Memory([]))
