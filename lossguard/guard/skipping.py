@@ -62,15 +62,10 @@ class FoundInf(Skipping):
         # A fused SGD that skips its first step leaves its momentum uninitialised (torch 2.13).
         has_momentum = isinstance(inner, SGD) and any(group["momentum"] != 0 for group in inner.param_groups)
         self._first = OnHost(optimizer, inner) if has_momentum else None
-        self._is_first = has_momentum
-
-    def forget(self) -> None:
-        self._is_first = self._first is not None
 
     def step(self, skip: Tensor, scaler: Any) -> None:
-        if self._first is not None and self._is_first:
+        if self._first is not None and not self._inner.state:
             self._first.step(skip, scaler)
-            self._is_first = not self._inner.state
             return
         inner: Any = self._inner
         has_scaler = scaler is not None or self._optimizer is not inner  # one may be within a wrapper

@@ -48,7 +48,8 @@ class ShardLocation:
 
 def write_items(folder: Path, items: list[WriteItem], shards: Mapping[str, TensorShard], rank: int) -> Content:
     """Write what this rank writes, and its index. Returns the pieces of tensors that are not sharded."""
-    writer, planner = FileSystemWriter(folder), _planner()
+    writer = FileSystemWriter(folder)
+    planner = _SavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     planner.set_up_planner(dict(shards))
     writer.set_up_storage_writer(rank == 0)
     plans = [*(SavePlan([]) for _ in range(rank)), SavePlan(items)]
@@ -126,10 +127,6 @@ class TensorFiles:
             if sum(item.lengths.numel() for item in plan.items) == sum(each.local.numel() for each in shards.values()):
                 return plan, planner
         raise CheckpointError("its tensors are incomplete")
-
-
-def _planner() -> DefaultSavePlanner:
-    return _SavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
 
 
 def _joined(content: Mapping[str, Any], pieces: Sequence[Content]) -> dict[str, Any]:
