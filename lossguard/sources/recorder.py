@@ -52,6 +52,7 @@ class RunRecorder:
         self._last: Row | None = None  # that was recorded
         self._before: Row | None = None  # the last one before another process began to write
         self._late: dict[str, float] = {}
+        self._late_step: int | None = None  # of the first row that came late before the process has a row of its own
         self._last_tokens, self._num_equal_tokens = -1.0, 0
         self._recorded: set[str] = set()  # names
         self._num_left_out = 0
@@ -75,6 +76,7 @@ class RunRecorder:
             self.preview.add(row.step, row.values)
         if self.comes_late(row):
             self._late |= values
+            self._late_step = row.step if self._late_step is None else self._late_step
             return
         if self._last is not None and row.step <= self._last.step:
             self._late, self._last_tokens = {}, -1.0  # the source goes back: what was late belongs to what it left
@@ -92,12 +94,15 @@ class RunRecorder:
     def comes_late(self, row: Row) -> bool:
         """Return True for a row whose values join the next one: a second row of the last step, and one of an earlier
         step without anything that the detection reads, such as what a resumed process logs for step 0 at its start-up.
+        A process whose steps rise is training again, whatever the names of its metrics are.
         """
         before = self._last or self._before
         if before is None or row.step > before.step:
             return False
         if row.step == before.step and self._last is not None:
             return True
+        if self._last is None and self._late_step is not None and row.step > self._late_step:
+            return False
         return not any(name in self.names.mapped(row.values) for name in DETECTOR_INPUTS)
 
     def begin_again(self, before: Row | None = None) -> None:
@@ -107,7 +112,7 @@ class RunRecorder:
         """
         self.flush()
         self._before = self._last or self._before or before
-        self._last, self._late, self._last_tokens = None, {}, -1.0
+        self._last, self._late, self._late_step, self._last_tokens = None, {}, None, -1.0
 
     def flush(self, position: Any = None, *, final: bool = False) -> None:
         """Record the values that came late and that no row has followed: as one more step. `final`: nothing more comes,

@@ -164,6 +164,21 @@ def test_a_scalar_at_the_start_up_of_a_resumed_command_does_not_fork_the_run_at_
     }
 
 
+@pytest.mark.parametrize("is_same_launcher", [True, False])
+def test_a_resumed_command_whose_loss_has_an_unknown_name_is_recorded_again_from_its_checkpoint(
+    tmp_path: Path, is_same_launcher: bool
+) -> None:
+    write(tmp_path / "a.journal", *(entry(step, objective=2.0) for step in range(10)))
+    write(tmp_path / "b.journal", *(entry(step, objective=1.0) | {"time": 150.0 + step} for step in range(5, 10)))
+    journals = [tmp_path / "a.journal", tmp_path / "b.journal"]
+    for each in [journals] if is_same_launcher else [journals[:1], journals[1:]]:
+        record(Origin(tmp_path), *each)
+    found = [each for _, each in read_spools(tmp_path / "p" / "r")]
+    assert [each["reason"] for each in found if "segment" in each] == ["start", "resume"]
+    rows = [(each["step"], each["metrics"]["objective"]) for each in found if "metrics" in each]
+    assert rows[10:] == [(6, 1.0), (7, 1.0), (8, 1.0), (9, 1.0)]  # the first row waits: it may be a start-up scalar
+
+
 def test_what_a_continued_command_logs_without_a_step_of_training_is_recorded_at_its_end(tmp_path: Path) -> None:
     write(tmp_path / "a.journal", entry(0, loss=2.0), entry(1, loss=1.5))
     record(Origin(tmp_path), tmp_path / "a.journal")
