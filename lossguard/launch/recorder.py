@@ -140,7 +140,7 @@ class Recorder(threading.Thread):
                 self._take_text()
                 self._write(self._following.rows.close())
                 if self._recorder is not None:
-                    self._recorder.flush(final=final)
+                    self._recorder.flush(final=final or self._is_left)
                 self._save()
             except Exception as problem:
                 self._log_once.warn_once(str(problem), f"{problem}; {self._following.path} keeps what was logged")

@@ -188,6 +188,20 @@ def test_what_a_continued_command_logs_without_a_step_of_training_is_recorded_at
     assert (found[-1]["step"], found[-1]["metrics"]) == (2, {"accuracy": 0.5})
 
 
+def test_what_a_command_logged_last_after_its_launcher_was_killed_is_recorded_before_the_next_command(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "a.journal", entry(0, loss=2.0), entry(1, loss=1.5))
+    record(Origin(tmp_path), tmp_path / "a.journal")
+    write(tmp_path / "left.journal", entry(1, accuracy=0.5) | {"time": 150.0})
+    recorder = Recorder(Origin(tmp_path), NameMap())
+    recorder.follow(tmp_path / "left.journal")
+    recorder.follow(tmp_path / "b.journal", is_left=False)
+    recorder.close(RunState.FINISHED, 5.0)
+    found = [each for _, each in read_spools(tmp_path / "p" / "r") if "metrics" in each]
+    assert [(each["step"], each["metrics"]) for each in found][2:] == [(2, {"accuracy": 0.5})]
+
+
 def test_no_row_of_a_new_child_is_left_out_because_its_clock_is_behind(tmp_path: Path) -> None:
     write(tmp_path / "a.journal", entry(0, loss=2.0), entry(1, loss=1.5))
     record(Origin(tmp_path), tmp_path / "a.journal")
