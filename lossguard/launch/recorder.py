@@ -112,7 +112,7 @@ class Recorder(threading.Thread):
         with self._lock:
             if self._run is None and self._at_once:
                 self._begin()
-                self.drain()  # what an earlier launcher has left stands before the segment that the caller opens
+            self.drain()  # what an earlier launcher has left stands before the segment that the caller opens
             return self._run
 
     def follow(self, journal: Path, *, opens_segment: bool = True, is_left: bool = True) -> None:

@@ -217,16 +217,18 @@ def test_no_row_of_a_new_child_is_left_out_because_its_clock_is_behind(tmp_path:
 
 def test_what_a_killed_launcher_has_left_stands_before_the_segment_of_a_kept_rollback(tmp_path: Path) -> None:
     write(tmp_path / "a.journal", entry(5, loss=2.0), entry(6, loss=9.0))
+    write(tmp_path / "c.journal", entry(7, loss=9.0))
     write(tmp_path / "b.journal", entry(2, loss=1.0) | {"time": 200.0})
     recorder = Recorder(Origin(tmp_path), NameMap(), at_once=True)
     recorder.follow(tmp_path / "a.journal")
+    recorder.follow(tmp_path / "c.journal")
     run = recorder.begin_at_once()
     assert run is not None
     run.open_segment(2, SegmentReason.ROLLBACK)
     recorder.follow(tmp_path / "b.journal", opens_segment=False)
     recorder.close(RunState.FINISHED, 5.0)
     found = [each for _, each in read_spools(tmp_path / "p" / "r") if "segment" in each or "metrics" in each]
-    assert [each.get("reason", each.get("step")) for each in found] == ["start", 5, 6, "rollback", 2]
+    assert [each.get("reason", each.get("step")) for each in found] == ["start", 5, 6, "resume", 7, "rollback", 2]
 
 
 def test_a_process_that_goes_on_after_the_command_keeps_its_journal_and_is_said(
