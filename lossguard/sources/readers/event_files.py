@@ -1,9 +1,9 @@
 """TensorBoard folders. A folder with event files is a run, as in TensorBoard; its files are read in the order of their
 begin: a process that resumes the run begins another file. Files of one process are read side by side, and so is a file
-of an earlier process that grows again. Files without a scalar are left alone."""
+of an earlier process that grows again: a tag that several processes log, as ranks do, belongs to the newest of them.
+Files without a scalar are left alone."""
 
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,6 +51,7 @@ class EventFollower:
     _read: set[str] = field(default_factory=set)  # names of files that were opened
     _unread: list[Path] = field(default_factory=list)  # files that were not, as of the last listing
     _scalarless: dict[str, EventFile] = field(default_factory=dict)  # those of them that have no scalar yet
+    _owners: dict[str, EventFile] = field(default_factory=dict)  # tag -> the newest file that has it
     _event: Any = field(default_factory=event_type)
     _is_final: bool = False
     _listed_at: int | None = None  # when the folder changed, as of its last listing
@@ -97,9 +98,11 @@ class EventFollower:
         untaken = {name for name, offset, header in position if not (header or offset)}
         self._read = {name for name, path in files.items() if begin_of(path) <= newest} - untaken | present
         self._left = [EventFile(path) for name, path in files.items() if name in self._read - present]
-        for file in self._left:
-            deque(file.records(), maxlen=0)  # to its end, which was read
-            file.unread = file.offset
+        known = sorted(self._left + self._open, key=lambda each: begin_of(each.path))
+        for file in known if len(known) > 1 else []:
+            is_open = file.path.name in present  # the others are passed over to their ends, which were read
+            for event, _ in self._events(EventFile(file.path) if is_open else file):
+                self._owners |= {value.tag: file for value in event.summary.value}
 
     def _following(self) -> list[Path]:
         """The files that are read next: those of the process that has begun the next one."""
@@ -186,8 +189,25 @@ class EventFollower:
             at = event.wall_time if is_time(event.wall_time) else None
             for value in event.summary.value:
                 number = scalar_of(value)
-                if number is not None and (rows := add(value.tag, number, step, at, place, now)):
+                if number is None or not self._is_of_newest(value.tag, place[0]):
+                    continue
+                if rows := add(value.tag, number, step, at, place, now):
                     yield from rows
+
+    def _is_of_newest(self, tag: str, file: EventFile) -> bool:
+        """Return True unless a process that began later than that of the file logs the tag, too, which is said once."""
+        owner = self._owners.setdefault(tag, file)
+        if owner is file or process_of(owner.path) == process_of(file.path):
+            return True
+        if begin_of(owner.path) < begin_of(file.path):
+            self._owners[tag] = file
+            return True
+        self._log_once.warn_once(
+            "processes",
+            f"{self.folder}: several processes log {tag!r:.200}; the newest is followed ({owner.path.name}): "
+            "let one rank log, or give each run a folder of its own",
+        )
+        return False
 
     def position_of(self, place: Place) -> list[Any]:
         """Return where the open files are read on for the row that begins at `place`."""

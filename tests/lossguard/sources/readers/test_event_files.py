@@ -149,19 +149,23 @@ def test_a_file_of_another_process_does_not_end_the_reading_of_one_that_grows(
     assert bool(source.values("held_out_loss")) == (num_scalars > 0)
 
 
-def test_two_runs_that_grow_in_one_folder_are_one_sentence(tmp_path: Path) -> None:
-    tags = ("train/loss",)
-    paths = [write(tmp_path, first, first + 40, begin=1_700_000_000, process=first, tags=tags) for first in (0, 100)]
-    contents = {path: path.read_bytes() for path in paths}
+@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("apart", [0, 100])
+def test_of_processes_that_log_the_same_tag_the_newest_is_followed_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, apart: int, is_killed: bool
+) -> None:
+    """As of ranks that all have a writer, or of two runs: each flushes at its own moment."""
     source = RecordedSource("tensorboard", tmp_path)
-
-    def grow(part: int) -> None:
-        for path, data in contents.items():
-            path.write_bytes(data[: len(data) * part // 40])
+    for last in (20, 40, 60, 80):
+        write(tmp_path, 0, last, begin=1_700_000_000, process=7)
         source.poll()
-
-    with pytest.raises(BadSource, match="two runs write it"):
-        list(map(grow, range(1, 41)))
+        if is_killed:
+            source.kill()
+        write(tmp_path, apart, apart + last, begin=1_700_000_001, process=3)
+        source.poll()
+    source.poll(final=True)
+    assert [step for step, _ in source.rows] == [*range(20), *range(apart, apart + 80)]
+    assert caplog.text.count("several processes log 'train/loss'") == (3 if is_killed else 1)
 
 
 @settings(max_examples=25, deadline=None)
