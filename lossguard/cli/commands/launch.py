@@ -80,9 +80,12 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"--project {options.project!r:.200} must be a name of 1 to 128 characters")
     settings = Settings.read(url=options.url, token=options.token, run_id=options.run_id)
     is_inner, is_off = hooks.JOURNAL_VARIABLE in os.environ, os.environ.get("LOSSGUARD_MODE") == Mode.OFF
-    if options.restart_with is not None and settings.num_ranks > 1 and not is_inner and not is_off:
+    # Kubeflow's operator sets WORLD_SIZE in a pod whose torchrun has yet to start the ranks.
+    is_only_pod = os.environ.get("PET_NNODES") == "1" and "LOCAL_RANK" not in os.environ
+    if options.restart_with is not None and settings.num_ranks > 1 and not (is_only_pod or is_inner or is_off):
         raise ConfigurationError(
-            f"--restart-with would restart one of {settings.num_ranks} ranks alone: put the launcher outside torchrun"
+            f"--restart-with would restart one of {settings.num_ranks} ranks alone: "
+            "put one launcher around the torchrun or srun that starts all of them"
         )
     if is_inner or rank_of(os.environ) > 0 or settings.mode is Mode.OFF:
         return _replace_by(command)

@@ -42,16 +42,34 @@ def test_a_wrong_option_is_one_sentence(arguments: list[str], sentence: str, tmp
     assert str(caught.value).startswith(sentence)
 
 
-@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RANK": "0", "WORLD_SIZE": "8"},
+        {"RANK": "1", "WORLD_SIZE": "8"},
+        {"RANK": "0", "WORLD_SIZE": "8", "PET_NNODES": "2"},  # a pod of several
+        {"RANK": "0", "WORLD_SIZE": "8", "PET_NNODES": "1", "LOCAL_RANK": "0"},  # below the torchrun of a pod
+    ],
+)
 def test_a_launcher_on_each_of_several_ranks_is_refused_because_it_would_restart_one_rank_alone(
-    rank: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in {"RANK": rank, "WORLD_SIZE": "8", "LOSSGUARD_MODE": "offline"}.items():
+    for name, value in {**variables, "LOSSGUARD_MODE": "offline"}.items():
         monkeypatch.setenv(name, value)
     arguments = ["--restart-with", "script", "--limits", "deep"]  # a mistake that is found later
     assert main(["launch", *arguments, "--", "/nonexistent/command"]) == 2
     said = capsys.readouterr().err
-    assert "--restart-with would restart one of 8 ranks alone: put the launcher outside torchrun" in said
+    assert "--restart-with would restart one of 8 ranks alone: put one launcher around the torchrun or srun" in said
+
+
+def test_a_launcher_around_the_torchrun_of_the_only_pod_of_a_job_is_not_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kubeflow's operator sets the number of all ranks in the pod, before torchrun starts them."""
+    for name, value in {"RANK": "0", "WORLD_SIZE": "8", "PET_NNODES": "1", "LOSSGUARD_MODE": "offline"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["launch", "--restart-with", "script", "--limits", "deep", "--", "/nonexistent/command"]) == 2
+    assert "--limits: 'deep' must be NAME=VALUE" in capsys.readouterr().err  # a mistake that is found later
 
 
 def test_the_command_inherits_the_stricter_of_the_option_and_the_environment() -> None:
