@@ -104,7 +104,9 @@ def _has_unrecorded_steps(launch: Path) -> bool:
         has_steps = any(each.has("values") and not each.has("script_reports") for each in journals)
         if has_steps:
             with suppress(OSError):  # a folder that cannot be written
-                lock_folder(launch, wait=0.0, remedy="").release()
+                lock = lock_folder(launch, wait=0.0, remedy="")
+                has_steps = lock.is_new  # else the file system has no locks, and its launcher may run
+                lock.release()
     except ConfigurationError:  # its launcher runs
         return False
     finally:
