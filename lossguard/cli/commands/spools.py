@@ -92,7 +92,8 @@ def _unrecorded(directory: Path, runs: list[Path]) -> dict[Path, str]:
     found |= {run.resolve().parent.parent / LAUNCHES / run.resolve().name for run in runs}
     left = sorted(each for each in found if each.parent.name == LAUNCHES and _has_unrecorded_steps(each))
     command = (
-        "a killed launcher left steps that are not recorded: LOSSGUARD_DIR={} lossguard launch --run-id {} -- true"
+        "a killed launcher left steps that are not recorded: start it again with "
+        "LOSSGUARD_DIR={} lossguard launch --run-id {} [the same options] -- COMMAND"
     )
     return {each: command.format(each.parent.parent, each.name) for each in left}
 

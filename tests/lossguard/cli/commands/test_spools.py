@@ -42,7 +42,8 @@ def test_sync_names_the_launch_whose_killed_launcher_has_left_steps(
     journal = launch / "0.journal"
     journal.write_text('{"step": 1, "time": 1.5, "values": {"loss": 2.5}, "tracker": "wandb"}\n')
     sync = ("sync", str(spools / place), "--url", collector.url)
-    assert f"LOSSGUARD_DIR={spools} lossguard launch --run-id a -- true\n" in cli.fails(1, *sync)
+    remedy = f"LOSSGUARD_DIR={spools} lossguard launch --run-id a [the same options] -- COMMAND\n"
+    assert remedy in cli.fails(1, *sync)
     with (launch / LOCK_FILE).open("w") as file:  # as its launcher holds it
         fcntl.flock(file, fcntl.LOCK_EX)
         assert "delivered completely" in cli(*sync)
