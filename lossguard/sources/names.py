@@ -15,6 +15,9 @@ from lossguard.vocabulary.metrics import BY_NAME
 AS_LOGGED = "logged/"
 """Before a name of the source that would be mistaken for a metric which another of its names has."""
 
+RELEASED = "released/"
+"""Before the name that a metric has had, where no name has the metric any more."""
+
 SYSTEM_METRICS = "system/"
 """Prefix of what MLflow's client measures of the machine. Its steps count samples, not optimizer steps."""
 
@@ -154,7 +157,7 @@ class NameMap:
             raise ConfigurationError(f"--map: {doubles[0]} cannot stand for two metrics at once")
         self._by_override = {name: metric for metric, name in self.overrides.items()}
         self.chosen: dict[str, str] = {}
-        """Metric -> the name in the source that has it, as far as it has come; "": no name has it any more."""
+        """Metric -> the name in the source that has it, as far as it has come; behind RELEASED: that has had it."""
         self._targets: dict[str, str] = {}  # of the names that have come
 
     @classmethod
@@ -172,12 +175,11 @@ class NameMap:
 
     def go_on_with(self, chosen: Mapping[str, str]) -> None:
         """Leave each metric with the name that had it when the source was read before, unless an override differs."""
-        for metric, name in chosen.items():
-            is_same = self.overrides.get(metric, name) == name and self._by_override.get(name, metric) == metric
-            if name == "" or is_same:
-                self.chosen[metric] = name
-            if name and is_same:
-                self._targets[name] = metric
+        for metric, known in chosen.items():
+            name = known.removeprefix(RELEASED)
+            if self.overrides.get(metric, name) == name and self._by_override.get(name, metric) == metric:
+                self.chosen[metric] = known
+                self._targets[name] = metric if known == name else _own_name(name)
 
     def metric_of(self, name: str) -> str | None:
         """The metric that `name` stands for by the overrides and the table; None: it keeps its own name."""
@@ -201,15 +203,17 @@ class NameMap:
 
     def missing(self) -> list[str]:
         """Metrics whose name by an override has not come yet."""
-        return [metric for metric, name in self.overrides.items() if self.chosen.get(metric) not in (name, "")]
+        chosen = self.chosen
+        return [metric for metric, name in self.overrides.items() if chosen.get(metric) not in (name, RELEASED + name)]
 
     def is_released(self, metric: str) -> bool:
         """Return True if no name has `metric` any more: rows that were recorded before may have it."""
-        return self.chosen.get(metric) == ""
+        return self.chosen.get(metric, "").startswith(RELEASED)
 
     def release(self, metric: str) -> str:
         """The name that has `metric` keeps its own name from now on, and no other one gets the metric. Returns it."""
-        name, self.chosen[metric] = self.chosen[metric], ""
+        name = self.chosen[metric]
+        self.chosen[metric] = RELEASED + name
         self._targets[name] = _own_name(name)
         return name
 

@@ -276,7 +276,7 @@ class Preview:
     def _own(self, name: str) -> str:
         """Return what the table says of a name that is no metric here."""
         metric = self.names.metric_of(name)
-        other = None if metric is None else self.names.chosen[metric]
+        other = None if metric is None or self.names.is_released(metric) else self.names.chosen[metric]
         return f"(its own name: {metric} is {other})" if other else "(its own name)"
 
     def missing(self) -> list[str]:

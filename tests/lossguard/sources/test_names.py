@@ -128,3 +128,20 @@ def test_a_name_that_has_lost_its_metric_is_no_missing_one() -> None:
     names.mapped({"n": 1.0})
     names.release("tokens")
     assert (names.missing(), names.target_of("n")) == ([], "n")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "target"),
+    [({}, {}, "consumed"), ({}, {"tokens": "consumed"}, "tokens"), ({"tokens": "consumed"}, {}, "consumed")],
+)
+def test_a_metric_that_its_name_has_lost_goes_to_another_name_only_by_an_override(
+    before: dict[str, str], after: dict[str, str], target: str
+) -> None:
+    names = NameMap(before)
+    names.mapped({before.get("tokens", "num_tokens"): 1.0})
+    lost = names.release("tokens")
+    for overrides in (before, after):
+        again = NameMap(overrides)
+        again.go_on_with(names.chosen)
+        assert again.target_of(lost) == lost
+    assert again.target_of("consumed") == target
