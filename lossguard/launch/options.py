@@ -104,7 +104,11 @@ def add_restart_options(parser: Any) -> None:
         metavar="LIMITS",
         help="what orders may do at most, as in mode=approve,max_depth=2000; see LOSSGUARD_LIMITS",
     )
-    add("--restart-hangs", action="store_true", help="kill a command that hangs, and start it again")
+    add(
+        "--restart-hangs",
+        action="store_true",
+        help=f"kill a command that hangs, and start it again; not with {CONTRACT}",
+    )
 
 
 def limit_orders(text: str | None, environment: MutableMapping[str, str]) -> None:
@@ -124,6 +128,10 @@ def supervisor_for(
     for name in ("max_restarts", "grace", "restart_backoff"):
         if not getattr(options, name) >= 0:
             raise ConfigurationError(f"--{name.replace('_', '-')} {getattr(options, name)} must not be below 0")
+    if options.restart_hangs and options.restart_with in (None, CONTRACT):
+        raise ConfigurationError(
+            "--restart-hangs needs --restart-with and an adapter that sees steps, such as hf or generic"
+        )
     if options.restart_with is None:
         return None
     if options.restart_with == CONTRACT:

@@ -34,6 +34,8 @@ def test_the_options_choose_who_supervises(tmp_path: Path) -> None:
         (["--restart-with", "generic"], "--checkpoints '' must have {step} once"),
         (["--restart-with", "megatron"], "the command has no --save"),
         (["--grace", "-1"], "--grace -1.0 must not be below 0"),
+        (["--restart-hangs"], "--restart-hangs needs --restart-with and an adapter that sees steps"),
+        (["--restart-hangs", "--restart-with", "script"], "--restart-hangs needs --restart-with and an adapter"),
     ],
 )
 def test_a_wrong_option_is_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
