@@ -190,7 +190,7 @@ def watch(options: argparse.Namespace) -> int:
         layout=layout,
         project=options.project,
         name=options.name,
-        run_id=settings.run_id,
+        run_id=options.run_id,
         once=options.once,
         until_idle=options.until_idle,
     )

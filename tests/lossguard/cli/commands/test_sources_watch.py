@@ -75,6 +75,16 @@ def test_a_second_watcher_of_a_run_says_who_has_it(collector: FakeCollector, tmp
     watcher.communicate(timeout=120)
 
 
+def test_two_watches_are_two_runs_though_the_environment_names_the_run_of_the_training(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOSSGUARD_RUN_ID", "training")
+    for name in ("a.log", "b.log"):
+        append(tmp_path / name, 0, 10)
+        said = cli("watch", str(tmp_path / name), "--directory", str(tmp_path / "spools"), "--once", "--offline")
+        assert f"{tmp_path / name} (log) is recorded as run {name.removesuffix('.log')}" in said
+
+
 def test_what_is_not_delivered_stays_in_the_spool_and_the_exit_code_says_so(
     tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
