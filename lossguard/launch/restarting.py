@@ -87,7 +87,7 @@ class RestartSupervisor(Supervisor):
         self._best_before = -1  # the same when the present child began
         self._earlier: dict[int, float] = {}  # checkpoints that were there before a new run: step -> time
         self._begun_at: int | None = None  # the first step that was seen of the run
-        self._passed_over: set[int] = set()  # checkpoints from which the command died twice before its first step
+        self._passed_over: set[int] = set()  # checkpoints of a second start in a row without a new step
         self._log_once = LogOnce()
         self.order_limits = LimitsInForce(Run(id=""))
         """The limits of orders, and whether any order is carried out now."""
