@@ -339,7 +339,7 @@ class RunStatus(Base):
     run_pk: Mapped[OnlyOfRun]
     step: Mapped[BigInt | None]
     last_step_at: Mapped[float] = mapped_column("stepped_at")
-    """Arrival of the newest steps, by the collector's clock; before the first, the registration of the run."""
+    """Arrival of the newest steps, by the collector's clock; or a later registration of the run, or end of a hold."""
     expected_by: Mapped[float | None]
     """A pause was announced: the next step is due by then."""
     undelivered_bytes: Mapped[BigInt | None]

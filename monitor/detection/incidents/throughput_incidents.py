@@ -186,8 +186,7 @@ class ThroughputIncidents:
             end = max(start, int(np.searchsorted(rows.steps, self.pauses.pop(0))))
             yield from self._read(rows[start:end], start)
             start = end
-            self.gaps.skip()
-            self.pace.skip()
+            self.skip()
         yield from self._read(rows[start:], start)
 
     def is_plain(self, step: int) -> bool:
@@ -266,6 +265,11 @@ class ThroughputIncidents:
     def expect_pauses(self, steps: Iterable[int]) -> None:
         """The time before the first row from each of `steps` on is an announced pause."""
         self.pauses = sorted({*self.pauses, *steps})[-MAX_PAUSES:]
+
+    def skip(self) -> None:
+        """Ignore the time up to the next row."""
+        self.gaps.skip()
+        self.pace.skip()
 
     def begin_segment(self, *, is_new_process: bool) -> None:
         """Begin a segment: the time since the last one is no step."""

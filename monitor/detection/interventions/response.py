@@ -617,6 +617,7 @@ class IncidentResponse:
             raise ValueError("the run is not held")
         event = InterventionEvent.RELEASE if self.interventions.is_held() else InterventionEvent.WITHDRAW
         effects = [self.interventions.advance(event, reason or None)]
+        self.throughput.skip()
         self._settle()
         self.interventions.forget_site()
         decision = Decision(OrderKind.RELEASE, reasons=[reason or "An operator released the run."])
@@ -631,5 +632,7 @@ class IncidentResponse:
         event = InterventionEvent.RELEASE if self.interventions.is_held() else InterventionEvent.WITHDRAW
         if self.interventions.under_verification() is not None:
             event = InterventionEvent.REPLACE
+        if event is InterventionEvent.RELEASE:
+            self.throughput.skip()
         effects = [self.interventions.advance(event, "An operator's order replaced it.")]
         return effects + self.incidents.end_verification(Outcome.ONGOING, "An operator's order replaced the rollback.")

@@ -246,7 +246,7 @@ class Pace:
         self.is_warming_up = self.is_warming_up or is_new_process
 
     def skip(self) -> None:
-        """Ignore the time up to the next row: an announced pause."""
+        """Ignore the time up to the next row: an announced pause, or a hold."""
         self.stopwatch.skip()
 
     def declare(self, step: int) -> None:

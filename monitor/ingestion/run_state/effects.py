@@ -11,13 +11,14 @@ from db import commands, lineage, queries
 from db.models import Intervention as Row
 from db.models import Run
 from lossguard.vocabulary.protocol import encode_number, plain_json
-from lossguard.vocabulary.states import IncidentState, InterventionState, Outcome
+from lossguard.vocabulary.states import IncidentState, InterventionState, OrderKind, Outcome
 from monitor.detection import Effect, IncidentChanged, Intervention, InterventionChanged, Outlier
 from monitor.detection.effects import INTERVENTION_TERMINAL
 from monitor.ingestion import orders
 
 WITHDRAWS_ITS_ORDER = (InterventionState.WITHDRAWN, InterventionState.REJECTED)
 """States of an intervention in which its order, if still open, is withdrawn."""
+ENDS_A_HOLD = (InterventionState.WITHDRAWN, InterventionState.RELEASED)
 OF_INCIDENT = ("number", "kind", "state", "signal", "onset_step", "detected_step", "peak_step", "end_step", "outcome")
 OF_INTERVENTION = (
     *("number", "incident", "kind", "state", "attempt"),
@@ -64,6 +65,9 @@ def _write_intervention(
         order = queries.order_of(session, intervention=row)
         if order is not None:
             commands.withdraw_order(session, order=order, detail=f"the intervention is {row.state}", now=now)
+    if intervention.kind is OrderKind.HOLD and intervention.state in ENDS_A_HOLD:
+        status = commands.run_status_of(session, run=run, now=now)
+        status.last_step_at, status.stall_after = now, None  # no step was due during the hold
     return row
 
 

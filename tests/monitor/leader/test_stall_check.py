@@ -139,6 +139,33 @@ def test_a_run_that_is_held_is_not_stalled(http: TestClient, sqlite_engine: sa.E
     assert stall_check.look(sqlite_engine, lease_of(sqlite_engine)) == []
 
 
+@pytest.mark.parametrize("end", ["release", "rollback", "segment"])
+def test_the_time_of_a_hold_is_no_stall_once_it_has_ended(
+    http: TestClient, sqlite_engine: sa.Engine, clock: Clock, end: str
+) -> None:
+    trainer, segment = trained(http)
+    assert http.post(f"{API}/runs/r1/hold", json={}).status_code == 200
+    (hold,) = trainer.report(segment, [], {})["orders"]
+    answer = {"state": "applied", "key": hold["key"]}
+    assert http.put(f"{API}/orders/{hold['id']}", json=answer).status_code == 200
+    quiet_since(sqlite_engine, step=4000.0)
+    lease = lease_of(sqlite_engine)
+    assert stall_check.look(sqlite_engine, lease) == []
+    clock.now = lease.now
+    if end == "segment":
+        segment = trainer.open("b", 300, "resume")
+    else:
+        assert http.post(f"{API}/runs/r1/{end}", json={}).status_code == 200
+    assert stall_check.look(sqlite_engine, lease) == []
+    clock.now += 5.0
+    for order in trainer.report(segment, [], {})["orders"]:
+        http.put(f"{API}/orders/{order['id']}", json={"state": "failed", "key": order["key"], "detail": "no"})
+    for step in (300, 301):
+        trainer.report(segment, [step], {"loss": [3.0]}, times=[NOW + step + 8 * 3600.0])
+    with reading(sqlite_engine) as session:
+        assert (session.scalars(sa.select(RunStatus.stall_after)).one() or math.inf) < 3600.0
+
+
 def test_no_step_is_due_while_an_order_is_carried_out(http: TestClient, sqlite_engine: sa.Engine) -> None:
     trainer, segment = trained(http)
     due: list[tuple[int, bool]] = []
