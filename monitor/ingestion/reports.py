@@ -315,8 +315,10 @@ class _Taken:
             # The detection and the status are past steps that arrive after their successors.
             changes = [self._with_intervention(event) for event in changes]
             effects = self._detected(StepColumns() if is_late else new, changes)
-            # Rows in order can be fed again from the store. All else is in the engine's state alone.
-            if effects or has_state_changes:
+            # Rows in order can be fed again from the store, unless they wait for newer ones: read again, they would be
+            # decided about, with no report to answer. All else is in the engine's state alone.
+            is_postponed = cached.engine.is_behind and cached.engine.incidents.open is not None
+            if effects or has_state_changes or is_postponed:
                 cached.attach(session)
                 saved = cached.save(session, self.segment, effects, now=now)
             else:

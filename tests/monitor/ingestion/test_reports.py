@@ -14,7 +14,7 @@ from lossguard.vocabulary.protocol import API, DATA_NOT_REPEATED, SKIPPED_SAMPLE
 from lossguard.vocabulary.source_facts import SourceFacts
 from monitor.ingestion.run_state import detection_state
 from tests.db.seed import stored_run
-from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.client import NOW, Pair, TestClient, Trainer
 from tests.monitor.scenarios import (
     CHECKPOINTS,
     noise,
@@ -214,6 +214,15 @@ def test_a_pause_whose_report_is_delivered_again_after_its_step_is_not_announced
     trainer.report(segment, range(6), sent, events=[pause])
     with reading(sqlite_engine) as session:
         assert commands.run_status_of(session, run=stored_run(session), now=NOW).expected_by is None
+
+
+def test_a_decision_that_waits_for_newer_rows_is_not_lost_where_another_collector_goes_on(pair: Pair) -> None:
+    trainer, segment = trained(pair[0])
+    trainer.headers = {SPOOL_HEADER: "200000"}
+    for step in (300, 301):
+        assert trainer.report(segment, [step], {"loss": [math.nan]})["orders"] == []
+    trainer.http, trainer.headers = pair[1], {}
+    assert [each["rewind_to"] for each in trainer.report(segment, [302], {"loss": [math.nan]})["orders"]] == [250]
 
 
 @pytest.mark.parametrize("spool_bytes", [0, 200_000])
