@@ -78,6 +78,8 @@ class Intervention:
     """True if the trainer compares the samples that it trains on with the skipped ones; None: it has not said so."""
     mode: str | None = None
     """The mode of the policy that decided on it; None: an operator did."""
+    refused: bool = False
+    """True if the trainer would not carry it out: that says nothing about the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,7 @@ def _candidates(policy: Policy, now: Situation, batch_of: BatchOf, belief: Belie
     min_depth = _min_depth(now, belief)
     first_trouble = batch_of(now.onset_step - ONSET_BATCHES)
     known_end = batch_of(now.step) + 1
-    unreadable = {each.rewind_to for each in now.attempts if not each.executed}
+    unreadable = {each.rewind_to for each in now.attempts if not each.executed and not each.refused}
     for source in now.restorable:
         depth = now.depth(source)
         if depth < min_depth or source.step in unreadable:

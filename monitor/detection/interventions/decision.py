@@ -30,6 +30,8 @@ class Attempt:
     """False: the trainer could not carry it out, so it shows nothing about the cause."""
     remedies: Sequence[str] = ()
     """Remedies that were switched on with the attempt."""
+    refused: bool = False
+    """True: the trainer would not carry it out, so the checkpoint may be as good as any."""
 
     @property
     def num_skipped(self) -> int:

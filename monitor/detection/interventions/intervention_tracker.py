@@ -229,6 +229,7 @@ def _attempt(rollback: Intervention) -> Attempt:
         skip_to=rollback.skip_to,
         executed=rollback.state is not InterventionState.FAILED,
         remedies=tuple(rollback.remedies),
+        refused=rollback.refused,
     )
 
 

@@ -50,8 +50,8 @@ def choose_checkpoint(policy: Policy, now: Situation) -> tuple[int | None, str]:
         depth = max(depth, min(depth * policy.deep_factor, now.onset_step // 4))
     newest = now.onset_step - depth
     candidates = sorted(each.step for each in now.restorable if each.step <= now.onset_step)
-    if now.attempts:
-        previous_rewind = now.attempts[-1].rewind_to
+    if tried := [each for each in now.attempts if not each.refused]:
+        previous_rewind = tried[-1].rewind_to
         newest = min(newest, previous_rewind - 1)
         candidates = [step for step in candidates if step < previous_rewind]
         if not candidates:

@@ -405,7 +405,8 @@ class IncidentResponse:
         refused = self.interventions.active
         assert refused is not None
         verb = "could not execute it" if refusal is None else "refused it"
-        failed = self.interventions.advance(InterventionEvent.FAIL, f"The trainer {verb}: {detail}")
+        why = f"The trainer {verb}: {detail}"
+        failed = self.interventions.advance(InterventionEvent.FAIL, why, refused=refusal is not None)
         return [failed, *self.incidents.relapse(), *self._after_refusal(refused, refusal, detail)]
 
     def _after_refusal(self, refused: Intervention, refusal: Refusal | None, detail: str) -> list[Effect]:

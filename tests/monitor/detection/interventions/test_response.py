@@ -8,7 +8,7 @@ import pytest
 
 from lossguard import Limits
 from lossguard.vocabulary.source_facts import SourceFacts
-from lossguard.vocabulary.states import Outcome
+from lossguard.vocabulary.states import Outcome, Refusal
 from monitor.detection import DetectionEngine, IllegalTransition, IncidentChanged, InterventionChanged, Policy, Rows
 from tests.monitor.detection.runs import EffectLog, Trainer, begun, detected, healthy, orders, rows_of, spiked
 
@@ -214,6 +214,23 @@ def test_an_order_that_fails_is_followed_by_a_deeper_one() -> None:
     first, second = story.interventions
     assert (first.state, second.attempt) == ("failed", 2)
     assert (first.rewind_to or 0) > (second.rewind_to or 0)
+
+
+@pytest.mark.parametrize("name", ["adaptive", "palm"])
+@pytest.mark.parametrize(("refusal", "kind"), [(Refusal.STALE, "rollback"), (None, "hold")])
+def test_a_checkpoint_whose_restore_was_refused_is_ordered_again_and_one_that_failed_is_not(
+    name: str, refusal: Refusal | None, kind: str
+) -> None:
+    policy = Policy(mode="auto", name=name)  # type: ignore[arg-type]
+    engine, story, columns = DetectionEngine(policy=policy), EffectLog(), healthy(310)
+    columns["loss"][300:] = np.nan
+    story.add(engine.feed(rows_of(columns)[:301], restorable=[250]))
+    story.add(engine.order_failed(1, "declared", refusal))
+    engine.load_state_dict(json.loads(json.dumps(engine.state_dict())))
+    story.add(engine.feed(rows_of(columns)[301:302]))
+    first, second = story.interventions
+    assert (first.kind, first.rewind_to, second.kind, second.attempt) == ("rollback", 250, kind, 2)
+    assert second.rewind_to == (250 if refusal else None)
 
 
 def test_an_operators_rollback_for_an_open_incident_is_a_further_attempt_at_its_site() -> None:
