@@ -210,7 +210,8 @@ class IncidentResponse:
         if decision.kind is None or self.policy.mode is Mode.OBSERVE:
             current.no_further_action = True
             proposal = Proposal(kind, step, decision.rewind_to, decision.skip_from, decision.skip_to)
-            return [*effects, self.incidents.note_proposal(proposal, self._only_observed(kind, decision.reasons))]
+            why = self._only_observed(kind, decision.reasons)
+            return [*effects, *self._end_previous(now), self.incidents.note_proposal(proposal, why)]
         return effects + self._end_previous(now) + self._propose(decision, current, now)
 
     def _mark_structural(self, current: OpenIncident, now: Situation) -> list[Effect]:

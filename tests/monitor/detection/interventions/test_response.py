@@ -233,6 +233,15 @@ def test_a_checkpoint_whose_restore_was_refused_is_ordered_again_and_one_that_fa
     assert second.rewind_to == (250 if refusal else None)
 
 
+def test_an_operators_rollback_that_did_not_help_is_not_verified_in_mode_observe() -> None:
+    rows = rows_of(spiked(at=300))
+    engine, story = begun(rows[:330], restorable=range(0, 330, 50))
+    story.add(engine.rollback(rewind_to=200))
+    story.add(engine.fork(200, "rollback", [rows[:200]], None, obeyed=1))
+    story.add(engine.feed(rows[200:]))
+    assert story.states(1) == ["ordered", "applied", "recurred"]
+
+
 def test_an_operators_rollback_for_an_open_incident_is_a_further_attempt_at_its_site() -> None:
     engine, story = DetectionEngine(policy=AUTO), EffectLog()
     rows = rows_of(spiked(at=300))
