@@ -4,7 +4,7 @@ Parse, lock, drop what is known, store, detect and decide, write the effects, up
 happens once, in this order, in one transaction.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -229,9 +229,10 @@ class _Taken:
     now: float
 
     @property
-    def in_order(self) -> bool:
-        """True if it has new steps, all of them after those that are stored."""
-        return bool(self.new.steps) and (self.previous_step is None or self.new.steps[0] > self.previous_step)
+    def onward(self) -> StepColumns:
+        """The new steps after those that are stored. The detection and the status are past the others."""
+        first = 0 if self.previous_step is None else bisect_right(self.new.steps, self.previous_step)
+        return self.new.between(first, len(self.new.steps))
 
     def store(self, max_metrics: int | None) -> list[EventIn]:
         """Store steps, events and samples: the new events that the detection needs.
@@ -300,7 +301,7 @@ class _Taken:
 
         Late reports of an abandoned segment are stored only.
         """
-        session, cached, new, now = self.session, self.cached, self.new, self.now
+        session, cached, new, onward, now = self.session, self.cached, self.new, self.onward, self.now
         if not cached.follows(self.segment):
             if has_restorable and cached.newest_segment is not None:  # while another process leads the live line
                 cached.save(session, cached.newest_segment, [], now=now)
@@ -308,13 +309,12 @@ class _Taken:
         announced = [event for event in self.report.events if event.kind == EXPECT]
         pauses = [_effective_step(event, new) for event in announced if not self._is_over(event, self.previous_step)]
         cached.engine.throughput.expect_pauses(pauses)
-        is_late = bool(new.steps) and not self.in_order
+        is_late = len(onward.steps) < len(new.steps)
         has_state_changes = bool(changes or pauses) or has_restorable or is_late
         saved: dict[str, Any] | None = None
         if new.steps or has_state_changes:
-            # The detection and the status are past steps that arrive after their successors.
             changes = [self._with_intervention(event) for event in changes]
-            effects = self._detected(StepColumns() if is_late else new, changes)
+            effects = self._detected(onward, changes)
             # Rows in order can be fed again from the store, unless they wait for newer ones: read again, they would be
             # decided about, with no report to answer. All else is in the engine's state alone.
             is_postponed = cached.engine.is_behind and cached.engine.incidents.open is not None
@@ -323,7 +323,7 @@ class _Taken:
                 saved = cached.save(session, self.segment, effects, now=now)
             else:
                 saved = cached.save_later(session, self.segment, len(new.steps), now=now)
-        return self._changed_status(saved)
+        return self._changed_status(onward, saved)
 
     def _with_intervention(self, event: EventIn) -> EventIn:
         """The event; one that names an order, as the trainer knows it, then also names its intervention."""
@@ -346,17 +346,17 @@ class _Taken:
             cached.num_unsaved_rows = MAX_UNSAVED_ROWS
             return _detect(cached.engine, columns, changes)
 
-    def _changed_status(self, saved: dict[str, Any] | None) -> dict[str, Any]:
+    def _changed_status(self, onward: StepColumns, saved: dict[str, Any] | None) -> dict[str, Any]:
         """`saved`: the state of the engine, if this report saved it."""
-        cached, new, pause = self.cached, self.new, self.pause
+        cached, pause = self.cached, self.pause
         status: dict[str, Any] = {}
-        if self.in_order:
-            cached.snapshot(self.session, self.segment, self.previous_step, new.steps[-1], saved)
+        if onward.steps:
+            cached.snapshot(self.session, self.segment, self.previous_step, onward.steps[-1], saved)
             try:
-                status = self._with_steps()
+                status = self._with_steps(onward)
             except detection_state.UNREADABLE:  # what is stored is no status
                 run_status.forget(cached.status)
-                status = self._with_steps()
+                status = self._with_steps(onward)
         if pause is not None and not self._is_over(pause, self.segment.last_step):
             status["expected_by"] = self.now + float(pause.details["next_report_in"])
         return status
@@ -369,9 +369,9 @@ class _Taken:
         steps = self.report.steps if pause.step is None else [pause.step]
         return bool(steps) and last_step is not None and steps[0] <= last_step
 
-    def _with_steps(self) -> dict[str, Any]:
+    def _with_steps(self, onward: StepColumns) -> dict[str, Any]:
         cached = self.cached
-        status = run_status.with_steps(cached.status, self.new, self.now)
+        status = run_status.with_steps(cached.status, onward, self.now)
         # While an order is carried out, the next steps may take any time.
         limit = None if cached.open_orders else cached.engine.throughput.gaps.limit(status["report_gaps"])
         return status | {"stall_after": limit}

@@ -140,6 +140,17 @@ def test_the_tiers_of_a_run_are_shown_decided_with_and_forgotten_once_it_reports
     assert (trainer.get()["restorable_steps"], trainer.get()["restorable_tiers"]) == (CHECKPOINTS, None)
 
 
+def test_a_step_that_comes_late_hides_none_of_the_newer_steps_of_its_report(http: TestClient) -> None:
+    trainer = Trainer(http)
+    segment = trainer.open("a")
+    steps = [*range(11), *range(21, 301)]
+    trainer.report(segment, steps, {"loss": noise(1, len(steps))}, restorable_steps=CHECKPOINTS)
+    (order,) = trainer.report(segment, [15, 301], {"loss": [3.0, math.nan]})["orders"]
+    assert (order["rewind_to"], trainer.get("/incidents")[0]["onset_step"]) == (250, 301)
+    assert trainer.report(segment, [16], {"loss": [math.nan]})["accepted"] == 1
+    assert len(trainer.get("/incidents")) == 1
+
+
 CUT = sa.update(BlockValues).values(values=b"\x01cut")
 DROPPED = sa.delete(BlockValues)
 
