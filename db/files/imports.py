@@ -97,10 +97,14 @@ def import_file(
 
 
 def _keep_policy(session: Session, run: Run, now: float) -> None:
-    """Make the rule of the file the run's own layer: it counts beside the layers that this store has."""
-    if run.policy:
+    """Make the rule of the file the run's own layer: it counts beside the layers that this store has.
+
+    Every rule has all fields, so mode `auto`, the default, stays what these layers say.
+    """
+    fields = {name: value for name, value in (run.policy or {}).items() if (name, value) != ("mode", "auto")}
+    if fields:
         key = policies.run_key(run.id)
-        policies.set_fields(session, key=key, fields=run.policy, who=WHO, now=now, run=run, by_operator=False)
+        policies.set_fields(session, key=key, fields=fields, who=WHO, now=now, run=run, by_operator=False)
 
 
 def _import_parquet(session: Session, path: Path, run_id: str | None, max_metrics: int) -> tuple[Run, int]:

@@ -10,6 +10,7 @@ from db.files import imports
 from db.records import policies
 from db.store.engine import writing
 from lossguard.vocabulary.protocol import API
+from monitor.detection import Mode, Policy
 from monitor.ingestion.run_state import run_policies
 from tests.db.files.exported import write
 from tests.db.seed import add_run, end_run, spoil
@@ -70,6 +71,22 @@ def test_the_policy_that_a_run_was_imported_with_counts_beside_that_of_the_colle
     policy = {each["name"]: each["value"] for each in trainer.get("/policy")["values"]}
     assert (policy["name"], policy["mode"], policy["patience"]) == ("palm", "observe", 5)
     assert trainer.get("/policy")["layers"]["run"] == {"name": "palm", "mode": "observe"}
+
+
+def test_a_run_that_was_imported_in_mode_auto_observes_where_the_store_says_so(
+    http: TestClient, sqlite_engine: sa.Engine, tmp_path: Path
+) -> None:
+    http.put(f"{API}/policy", json={"mode": "observe"})
+    rule = Policy(mode=Mode.AUTO, patience=5).to_dict()
+    with writing(sqlite_engine) as session:
+        end_run(session, add_run(session, "elsewhere", policy=rule))
+    path = write(sqlite_engine, "elsewhere", tmp_path / "r1.parquet")
+    with writing(sqlite_engine) as session:
+        imports.import_file(session, path=path, now=NOW, run_id="r1")
+    trainer = Trainer(http)
+    assert train_until_nan(trainer)["orders"] == []
+    policy = {each["name"]: each["value"] for each in trainer.get("/policy")["values"]}
+    assert policy.items() >= (rule | {"mode": "observe"}).items()
 
 
 def test_layers_that_this_release_cannot_read_only_observe(http: TestClient, sqlite_engine: sa.Engine) -> None:
