@@ -171,7 +171,7 @@ def add_run(session: Session, values: Mapping[str, Any]) -> Run:
             session.add(run)
     except sa.exc.IntegrityError:  # another process has just created it
         raise RunExists(exists) from None
-    partitions.make_for(session, run.pk, is_new=True)
+    partitions.make_for(session, run.pk)
     run_settings.save(session, run)
     return run
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from db import commands, frames, migrate
 from db.cli.app import app
+from db.files import imports
 from db.models import BlockValues, Run, StoredBlock
 from db.steps.codec import DamagedBlock
 from db.store import bulk, partitions
@@ -84,6 +86,19 @@ def test_a_partition_is_made_while_others_write_and_only_once(store: sa.Engine) 
             maker.join(60)
         assert numbers(store) == {0, 1}
     assert count(store) == 1
+
+
+def test_an_import_of_the_second_half_of_a_partition_holds_up_no_registration(store: sa.Engine, tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    path.write_text("step,loss\n0,1.5\n")
+    with store.begin() as connection:
+        connection.exec_driver_sql("SELECT setval(pg_get_serial_sequence('runs', 'pk'), 49)")
+    with writing(store) as session:
+        imports.import_file(session, path=path, now=0.0)
+        with writing(store) as other:
+            other.execute(sa.text("SET LOCAL lock_timeout = '2s'"))
+            assert add_run(other).pk == 51
+    assert numbers(store) == {0, 1}
 
 
 def test_a_partition_that_somebody_dropped_or_detached_is_made_again(store: sa.Engine) -> None:
