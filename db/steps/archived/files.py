@@ -139,6 +139,5 @@ def total(session: Session) -> Total:
 
 
 def places(session: Session) -> Sequence[str]:
-    """The places that keep archived steps, sorted."""
-    found = sa.select(ArchivedFile.place).where(ArchivedFile.state == FileState.KEPT).distinct()
-    return session.scalars(found.order_by(ArchivedFile.place)).all()
+    """The places that have files of archived steps, also files to be removed, sorted."""
+    return session.scalars(sa.select(ArchivedFile.place).distinct().order_by(ArchivedFile.place)).all()

@@ -263,6 +263,10 @@ def test_files_of_a_deleted_run_are_forgotten_only_once_they_are_removed(engine:
     away = folder.rename(folder.with_name("away"))
     removed = removal.remove_left_over(engine)
     assert (removed.num_files, removed.num_left, len(removed.problems)) == (0, 2, 1)
+    with writing(engine) as session:
+        session.execute(sa.update(ArchivedFile).values(state=FileState.REMOVING))
+    with pytest.raises(PlaceError, match="is it mounted"):  # a new folder would take the place of the one that is away
+        archiving.prepare(engine, Place(str(folder)))
     away.rename(folder)
     removed = removal.remove_left_over(engine)
     assert (removed.num_files, removed.num_left, removed.problems) == (2, 0, [])
