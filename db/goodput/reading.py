@@ -207,12 +207,17 @@ class _Stretches:
 
 
 def _step_before(segment: Segment) -> int:
-    """The step before those of a segment's first row, which may stand for several: -1 at the beginning of a run."""
+    """The step before those of a segment's first row: -1 at the beginning of a run.
+
+    The row may stand for several steps. A segment that forks before it has them from the fork on.
+    """
     first, last, fork = segment.first_step, segment.last_step, segment.fork_step
     assert first is not None
     assert last is not None
+    if fork is not None and fork < first:
+        return fork - 1
     stride = (last - first) // (segment.num_steps - 1) if segment.num_steps > 1 else 1
-    return max(-1, min(first - max(1, stride), first - 1 if fork is None else fork - 1))
+    return max(-1, first - max(1, stride))
 
 
 def _after_gap(part: _Part, first: StepTime | None) -> list[_Part]:

@@ -145,6 +145,17 @@ def test_a_loop_that_logs_every_so_many_steps_has_begun_where_its_segment_did(se
     assert spent(session, run, at=105.0) == {TimeCause.STARTUP: 5.0, TimeCause.TRAINING: 100.0}
 
 
+def test_a_rollback_between_two_rows_has_trained_only_the_steps_since_its_checkpoint(session: Session) -> None:
+    """A row every 500 steps of a second each, and a rollback to step 1,400 whose restore takes 300 s."""
+    run = add_run(session, started_at=NOW)
+    opened = open_segment(session, run, 0, SegmentReason.START, 0.0)
+    report(session, run, opened, range(500, 2001, 500), [501.0, 1001.0, 1501.0, 2001.0])
+    back = open_segment(session, run, 1401, SegmentReason.ROLLBACK, 2001.0)
+    report(session, run, back, range(1500, 2501, 500), [2401.0, 2901.0, 3401.0])
+    found = spent(session, run, at=3401.0)
+    assert found == {TimeCause.TRAINING: 1001.0 + 1100.0, TimeCause.SPIKE: 1000.0 + 300.0}
+
+
 def test_a_hold_ends_with_its_release_or_with_the_next_segment(session: Session) -> None:
     run = add_run(session, started_at=NOW)
     report(session, run, open_segment(session, run, 0, SegmentReason.START, 0.0), range(50), range(1, 51))
