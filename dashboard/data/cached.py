@@ -182,9 +182,9 @@ def latest_value(facts: RunFacts, segment: int | None, metric: str) -> LatestVal
 
 def rewinds(facts: RunFacts) -> list[Rewind]:
     """Every rewind of the run, with its cost: read again when a segment has been opened or has its first steps."""
-    *earlier, newest = facts.stamp
     run, segments, orders = facts.run, facts.segments, facts.orders
-    key = (*earlier, min(newest, 1))
+    counts = [segment.num_steps for segment in segments]
+    key = (*counts[:-1], *(min(each, 1) for each in counts[-1:]))
     return _once(
         "rewinds", facts, key, lambda session: read_rewinds(session, run=run, segments=segments, orders=orders)
     )

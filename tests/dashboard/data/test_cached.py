@@ -14,8 +14,9 @@ from dashboard.data.facts import RunFacts
 from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.marks import Marks
 from db import queries
-from db.models import Run
+from db.models import Run, Segment
 from db.store.engine import reading, writing
+from lossguard.vocabulary.protocol import NO_HEARTBEAT
 from tests.dashboard.facts import facts_of
 from tests.dashboard.seed import save_incident, stored
 from tests.db.seed import add_run, add_segment, add_steps
@@ -116,3 +117,17 @@ def test_a_run_that_was_deleted_leaves_no_curves_to_the_next_one_of_its_name(sto
         session.execute(sa.delete(Run))
     again = reported(store, [5.0, 4.0], started_at=9.0)
     assert cached.curves(again, ["loss"]).by_metric["loss"].live.last == [5.0, 4.0]
+
+
+def test_the_rewinds_of_an_mlflow_run_are_read_again_for_a_new_segment_and_not_for_new_steps(
+    store: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    monkeypatch.setattr(cached, "read_rewinds", lambda *_, segments, **__: reads.append(len(segments)))
+    first, facts = Segment(number=0, num_steps=9), reported(store, [3.0, 2.0])
+    facts.run.capabilities = [NO_HEARTBEAT]
+    for revision, counts in enumerate([[0], [5], [6], [6, 0], [6, 1], [6, 2]]):
+        facts.run.revision = revision
+        segments = [first, *(Segment(number=number, num_steps=steps) for number, steps in enumerate(counts, 1))]
+        cached.rewinds(replace(facts, segments=segments))
+    assert reads == [2, 2, 3, 3]
