@@ -77,7 +77,10 @@ def read_rewinds(
     before = [At(run.pk, fork.segment.number, (fork.segment.fork_step or 0) - 1) for fork in forks]
     again = step_times.after(session, before)
     first_rows = [again[at].step if at in again else at.step + 1 for at in before]
-    first = [At(run.pk, fork.discarded[0].segment, step) for fork, step in zip(forks, first_rows, strict=True)]
+    first = [
+        At(run.pk, next((one.segment for one in fork.discarded if one.holds(step)), fork.discarded[0].segment), step)
+        for fork, step in zip(forks, first_rows, strict=True)
+    ]
     done_first = step_times.times_of(session, first)
     return [
         Rewind(
@@ -100,7 +103,8 @@ def _with_steps_before(fork: Fork, stride: int) -> Fork:
     if stride == 1 or segment.fork_step is None or segment.first_step != segment.fork_step:
         return fork
     begin = max(0, segment.fork_step - stride + 1)
-    before = StepRange(first.segment, max(0, begin - stride), begin) if begin else None
+    number = first.segment if fork.before is None else fork.before.segment
+    before = StepRange(number, max(0, begin - stride), begin) if begin else None
     return Fork(segment, (StepRange(first.segment, begin, first.last), *others), before)
 
 

@@ -43,8 +43,9 @@ def test_a_first_row_that_stands_for_many_steps_counts_them_all(sqlite_engine: s
         commands.add_event(session, run=run, key="s", kind=SOURCE, segment=0, step=None, time=0.0, details=details)
         add_rows(session, run, 100, range(100, 2401, 100), begin=0.0)
         add_rows(session, run, 2400, range(2400, 3001, 100), begin=200.0)
-        (rewind,) = read_rewinds(session, run=run, segments=queries.segments(session, run=run), orders={})
-    assert (rewind.steps, rewind.tokens, rewind.seconds) == (100, 700.0, 200.0)
+        add_rows(session, run, 2400, range(2400, 2501, 100), begin=1000.0)
+        rewinds = read_rewinds(session, run=run, segments=queries.segments(session, run=run), orders={})
+    assert [(each.steps, each.tokens, each.seconds) for each in rewinds] == [(100, 700.0, 200.0), (700, 4900.0, 800.0)]
 
 
 def test_a_rollback_whose_first_row_comes_steps_later_has_its_time(sqlite_engine: sa.Engine) -> None:
@@ -52,13 +53,14 @@ def test_a_rollback_whose_first_row_comes_steps_later_has_its_time(sqlite_engine
         run = add_run(session)
         add_rows(session, run, 0, range(10, 401, 10), begin=0.0)
         add_rows(session, run, 300, range(310, 501, 10), begin=150.0)
-        (rewind,) = read_rewinds(session, run=run, segments=queries.segments(session, run=run), orders={})
-    assert (rewind.fork_step, rewind.steps, rewind.seconds) == (300, 101, 150.0)
+        add_rows(session, run, 295, range(310, 501, 10), begin=400.0)
+        rewinds = read_rewinds(session, run=run, segments=queries.segments(session, run=run), orders={})
+    assert [(each.fork_step, each.steps, each.seconds) for each in rewinds] == [(300, 101, 150.0), (295, 196, 250.0)]
 
 
 def add_rows(session: Session, run: Run, fork: int, steps: range, *, begin: float) -> None:
     """A segment with a second and seven tokens a step."""
-    segment = add_segment(session, run, str(fork), fork)
+    segment = add_segment(session, run, f"{fork} {begin}", fork)
     metrics = {"tokens": [7.0 * step for step in steps]}
     times = [begin + step for step in steps]
     writer.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=metrics)
