@@ -7,7 +7,6 @@ the middle.
 
 import os
 import sqlite3
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -100,11 +99,10 @@ class SQLite(Dialect):
             return _pragma(connection, "page_count") * _pragma(connection, "page_size")
 
     def vacuum(self, engine: sa.Engine) -> None:
-        """Shrink the file in small transactions, while that frees pages: a file without auto_vacuum keeps them."""
+        """Shrink the file in small transactions; a file without auto_vacuum keeps its free pages."""
         with _driver(engine) as connection:
-            left = sys.maxsize
-            while 0 < (free := _pragma(connection, "freelist_count")) < left:
-                left = free
+            can_shrink = _pragma(connection, "auto_vacuum") == INCREMENTAL
+            while can_shrink and _pragma(connection, "freelist_count"):
                 connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from db import commands, queries, upkeep
 from db.cli.app import app
+from db.dialects import sqlite
 from db.models import Base
 from db.records import access
 from db.store.engine import create_engine, reading, writing
@@ -153,6 +154,27 @@ def test_the_space_of_deleted_rows_is_returned_and_the_command_says_how_much(eng
     assert sentence.endswith("MB less than before")
     if engine.dialect.name == "sqlite":
         assert upkeep.num_bytes(engine) < before - 2e6
+
+
+def test_space_that_others_free_meanwhile_is_returned_too(
+    sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(connection: sqlite3.Connection, name: str) -> int:
+        reads.append(name)
+        if reads.count("freelist_count") == 2:
+            with writing(sqlite_engine) as session:
+                session.execute(sa.text("DELETE FROM filler"))
+        return pragma(connection, name)
+
+    reads: list[str] = []
+    fill(sqlite_engine)
+    before = upkeep.num_bytes(sqlite_engine)
+    with writing(sqlite_engine) as session:
+        session.execute(sa.text("DELETE FROM filler WHERE rowid <= 100"))
+    pragma = sqlite._pragma
+    monkeypatch.setattr(sqlite, "_pragma", read)
+    upkeep.compact(sqlite_engine, before=before)
+    assert upkeep.num_bytes(sqlite_engine) < before - 2e6
 
 
 def test_a_file_that_cannot_shrink_is_left_as_it_is(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
