@@ -103,7 +103,7 @@ class SQLite(Dialect):
         with _driver(engine) as connection:
             can_shrink = _pragma(connection, "auto_vacuum") == INCREMENTAL
             while can_shrink and _pragma(connection, "freelist_count"):
-                connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+                connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")  # `execute` returns one page
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def back_up(self, url: sa.URL, target: Path) -> None:

@@ -156,7 +156,7 @@ def test_the_space_of_deleted_rows_is_returned_and_the_command_says_how_much(eng
         assert upkeep.num_bytes(engine) < before - 2e6
 
 
-def test_space_that_others_free_meanwhile_is_returned_too(
+def test_space_is_returned_many_pages_at_a_time_and_so_is_what_others_free_meanwhile(
     sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(connection: sqlite3.Connection, name: str) -> int:
@@ -174,6 +174,7 @@ def test_space_that_others_free_meanwhile_is_returned_too(
     pragma = sqlite._pragma
     monkeypatch.setattr(sqlite, "_pragma", read)
     upkeep.compact(sqlite_engine, before=before)
+    assert reads.count("freelist_count") == 3
     assert upkeep.num_bytes(sqlite_engine) < before - 2e6
 
 
