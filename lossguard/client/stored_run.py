@@ -99,8 +99,8 @@ class StoredRun:
     def costs(self) -> Frame:
         """Return the costs of each rewind by its new `segment`: discarded `steps`, their `tokens`, and `seconds`.
 
-        These are the seconds until the run was back at `fork_step`. Two rewinds may share time, so their sum may be
-        more than the run lost.
+        These are the seconds until the run was back at the step of the new segment's first row. Two rewinds may share
+        time, so their sum may be more than the run lost.
         """
         return table_of(tables.COSTS, self._get("/costs")["rewinds"])
 
