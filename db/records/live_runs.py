@@ -168,13 +168,11 @@ def lost_steps(session: Session, *, run_pks: RunPks) -> Mapping[int, int]:
     """
     several = sa.select(Segment.run_pk).where(Segment.run_pk.in_(run_pks), Segment.number > 0)
     names = ("run_pk", "number", "parent", "fork_step", "live_order", "first_step", "last_step")
-    columns = sa.select(*(getattr(Segment, name) for name in names))
+    columns = sa.select(*(getattr(Segment, name) for name in names)).where(Segment.live_order != BESIDE)
     trees: dict[int, list[Any]] = defaultdict(list)  # rows with the columns of a segment that `discarded` asks for
     for segment in session.execute(columns.where(Segment.run_pk.in_(several)).order_by(Segment.number)):
         trees[segment.run_pk].append(segment)
-    lost: dict[int, int] = {}
-    for pk, tree in trees.items():
-        beside = {segment.number for segment in tree if segment.live_order == BESIDE}
-        left = [one for one in discarded(tree) if one.segment not in beside and one.last is not None]
-        lost[pk] = sum((one.last or one.first) - one.first for one in left)
-    return lost
+    return {
+        pk: sum(step_range.last - step_range.first for step_range in discarded(tree) if step_range.last is not None)
+        for pk, tree in trees.items()
+    }
