@@ -104,7 +104,7 @@ class JournalReader:
         """Log and return True if a process has the lock of the writer of the journal."""
         with suppress(OSError), self.path.open("rb") as file:  # gone, or on a file system without locks
             try:
-                lock_file(file)
+                lock_file(file, shared=True)  # NFS wants a writable file for an exclusive one
             except BlockingIOError:
                 logger.warning(GOES_ON)
                 return True

@@ -188,7 +188,7 @@ class Spool:
 
 def _create(path: Path) -> int:
     """A new file that is locked as long as it is written, so that nobody archives it."""
-    fd = open_private(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL)
+    fd = open_private(str(path), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL)  # NFS shares locks of readers only
     with suppress(OSError):  # a file system without locks; `archive` then leaves the file alone
         lock_file(fd, shared=True)
     return fd

@@ -231,6 +231,7 @@ def test_what_a_killed_launcher_has_left_stands_before_the_segment_of_a_kept_rol
     assert [each.get("reason", each.get("step")) for each in found] == ["start", 5, 6, "resume", 7, "rollback", 2]
 
 
+@pytest.mark.usefixtures("file_locks")
 def test_a_process_that_goes_on_after_the_command_keeps_its_journal_and_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

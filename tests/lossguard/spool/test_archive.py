@@ -100,6 +100,7 @@ def test_what_is_not_delivered_completely_stays_as_it_is(tmp_path: Path, num_byt
     assert spool.read_bytes() == content
 
 
+@pytest.mark.usefixtures("file_locks")
 def test_a_spool_that_is_being_written_is_not_trimmed(tmp_path: Path) -> None:
     run = offline(tmp_path, run_id="r")
     run.log(0, loss=1.0)
@@ -114,6 +115,7 @@ def test_a_spool_that_is_being_written_is_not_trimmed(tmp_path: Path) -> None:
     assert trimmed(run.directory, Keep.UNDELIVERED) == 1
 
 
+@pytest.mark.usefixtures("file_locks")
 def test_two_trims_at_once_do_not_delete_each_others_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = delivered(tmp_path)
     before, replace = History.read(directory), archive._archive
