@@ -239,7 +239,7 @@ class Client:
         reason += f" (at {field})" if field not in ("", TOKEN_FIELD) else ""
         if status in (401, 403):
             return Unauthorised(self._not_allowed(status, reason), retry_after=RETRY_UNAUTHORISED, **facts)
-        if status == 404:
+        if status == 404 and _is_problem(answer):  # a proxy's own would have a run delivered again
             return NotFound(f"the collector at {self.url} answers {reason}", **facts)
         if not 400 <= status < 500 or status in TRY_AGAIN:
             wait = answer.headers.get("retry-after", "")

@@ -44,6 +44,8 @@ class FakeCollector:
         self.open.set()
         self.fault: Callable[[str, str, dict[str, Any]], Answer | None] = lambda method, path, body: None
         """Receives each request first; an answer that it returns replaces the normal one."""
+        self.refusal_type = "application/problem+json"
+        """Content type of refusals; that of a proxy is another."""
         self.url = ""
         self.lock = threading.Lock()
 
@@ -123,7 +125,7 @@ def serving(collector: FakeCollector, port: int = 0) -> Iterator[FakeCollector]:
             status, answer = collector.handle(self.command, self.path, json.loads(data))
             encoded = json.dumps(answer).encode()
             self.send_response(status)
-            self.send_header("content-type", "application/json" if status < 400 else "application/problem+json")
+            self.send_header("content-type", "application/json" if status < 400 else collector.refusal_type)
             self.send_header("content-length", str(len(encoded)))
             self.send_header(WIRE_HEADER, collector.wire)
             self.end_headers()

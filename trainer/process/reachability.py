@@ -8,7 +8,7 @@ import http.client
 import socket
 from collections.abc import Iterator
 
-from lossguard import Client, CollectorError, NotFound
+from lossguard import Client, CollectorError
 from trainer.errors import UsageError, sentence
 
 TIMEOUT = 3.0  # seconds
@@ -22,9 +22,9 @@ def check_collector(url: str) -> str | None:
     try:
         with Client(url, timeout=TIMEOUT) as client:
             client.ping()
-    except NotFound:
-        raise UsageError(f"The server at {url} is not a Lossguard collector (it has no /healthz).") from None
     except CollectorError as error:
+        if error.status == 404:
+            raise UsageError(f"The server at {url} is not a Lossguard collector (it has no /healthz).") from None
         for cause in _causes(error):
             if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
                 raise UsageError(f"The collector's address {url} is wrong: there is no host with that name.") from None

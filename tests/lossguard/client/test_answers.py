@@ -35,7 +35,7 @@ def test_a_refusal_is_read_before_it_is_raised() -> None:
     problem = b'{"detail": "there is no run"}'
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(problem), problem)
     with (
-        answering(HEAD % b"404 Not Found" + body) as url,
+        answering(HEAD % b"404 Not Found\r\ncontent-type: application/problem+json" + body) as url,
         Client(url) as client,
         pytest.raises(NotFound, match="there is no run"),
         client.stream("/runs/r/export"),

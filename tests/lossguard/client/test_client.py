@@ -110,12 +110,15 @@ def test_a_connection_that_ends_without_an_answer_leaves_open_what_arrived() -> 
 
 @pytest.mark.parametrize(
     ("status", "body", "content_type"),
-    [(200, b"<html>", HTML), (200, b"3", JSON), (200, b"[]", JSON), (405, b"", HTML)],
+    [
+        *[(200, b"<html>", HTML), (200, b"3", JSON), (200, b"[]", JSON), (405, b"", HTML)],
+        (404, b"404 page not found", "text/plain"),
+    ],
 )
 def test_a_server_that_is_no_collector_is_unreachable_rather_than_a_refusal(
     status: int, body: bytes, content_type: str
 ) -> None:
-    """A dashboard's port in LOSSGUARD_URL: the steps must stay in the spool."""
+    """A dashboard's port in LOSSGUARD_URL, or a proxy without its collector: the steps must stay in the spool."""
     refused(Unreachable, status, body, content_type, match="not a Lossguard collector", method="POST")
 
 
@@ -124,7 +127,7 @@ def test_a_body_is_downloaded_into_a_file() -> None:
         file = io.BytesIO()
         assert client.download("/runs/r/export", file) == 4000
         assert file.getvalue() == server.body
-        server.status, server.body = 404, b""
+        server.status, server.body, server.headers["content-type"] = 404, b"", PROBLEM
         with pytest.raises(NotFound):
             client.download("/runs/r/export", file)
 

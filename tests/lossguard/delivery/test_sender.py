@@ -181,14 +181,18 @@ def test_tls_with_a_collector_that_speaks_plain_http_is_reported_with_the_remedy
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("status", [500, 503, 429, 408])
-def test_a_collector_that_fails_is_asked_again(collector: FakeCollector, tmp_path: Path, status: int) -> None:
+@pytest.mark.parametrize("status", [500, 503, 429, 408, 404])
+def test_what_a_proxy_does_not_pass_on_is_sent_again_and_nothing_else(
+    collector: FakeCollector, tmp_path: Path, status: int
+) -> None:
     answers: list[Answer] = [(status, {})] * 2
     failures = iter(answers)
+    collector.refusal_type = "text/plain"
     collector.fault = lambda method, path, body: next(failures, None) if path.endswith("reports") else None
     with online(collector, tmp_path) as run:
         run.log(0, loss=1.0)
     assert collector.losses(0) == {0: 1.0}
+    assert [path for _, path, _ in collector.requests].count("/api/v1/runs") == 1
 
 
 @pytest.mark.slow
