@@ -246,7 +246,7 @@ class Client:
             seconds = min(float(wait), MAX_WAIT) if wait.isdecimal() else 0.0
             why = f": {detail}" if detail else ""
             return Unreachable(f"the collector at {self.url} answers {status}{why}", retry_after=seconds, **facts)
-        if not _is_problem(answer):
+        if status != 413 and not _is_problem(answer):  # a proxy, too, may have a limit: a smaller report may pass
             return self._not_a_collector(status)
         return (Conflict if status == 409 else Rejected)(reason, **facts)
 

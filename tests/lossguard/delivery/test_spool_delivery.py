@@ -126,6 +126,20 @@ def test_rejected_lines_are_kept_and_found_in_few_requests_and_their_neighbours_
     assert sum(path.endswith("reports") for _, path, _ in collector.requests) < 50
 
 
+@pytest.mark.slow
+def test_reports_that_a_proxy_finds_too_large_arrive_in_smaller_ones(collector: FakeCollector, tmp_path: Path) -> None:
+    collector.refusal_type = "text/html"
+    collector.fault = lambda method, path, body: (413, {}) if len(body.get("steps", ())) > 10 else None
+    run = lossguard.init("project", run_id="r", mode="offline", directory=tmp_path)
+    for step in range(60):
+        run.log(step, loss=1.0)
+    run.finish()
+    online(collector, tmp_path).finish()
+    assert set(collector.losses(0)) == set(range(60))
+    assert run.directory is not None
+    assert not (run.directory / "rejected.jsonl").exists()
+
+
 def test_an_order_that_the_collector_forgot_does_not_stop_the_steps(collector: FakeCollector, tmp_path: Path) -> None:
     collector.fault = lambda method, path, body: (
         (404, {}) if method == "PUT" else (422, {}) if body.get("order") == 5 else None
