@@ -50,7 +50,10 @@ def register(session: Session, spec: RunIn, *, claim: Claim, who: str, max_runs:
         raise no_room("run", f"the store holds {max_runs}", "delete some, or raise LOSSGUARD_MAX_RUNS", "id")
     lease.take(run, claim)
     status = commands.run_status_of(session, run=run, now=now)
-    status.last_step_at, status.stall_after, status.expected_by = now, None, None  # a pause ends with its process
+    newest = queries.newest_segment(session, run=run)
+    if newest is None or claim.writer is None or not newest.key.startswith(f"{claim.writer.session}-"):
+        # Another process begins, and a pause ends with its own. The same one registers again when it can do more.
+        status.last_step_at, status.stall_after, status.expected_by = now, None, None
     problem = run_policies.begin(session, run, spec.policy, is_new=is_new, who=who, now=now)
     return Registration(run, is_new, problem)
 

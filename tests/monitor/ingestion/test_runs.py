@@ -66,16 +66,22 @@ def test_a_run_id_belongs_to_the_project_that_used_it_first(http: TestClient) ->
 def test_a_pause_that_a_process_announced_before_it_died_does_not_hide_a_stall_of_the_next(
     http: TestClient, sqlite_engine: sa.Engine
 ) -> None:
-    trainer = Trainer(http)
+    trainer = Trainer(http, writer=writer("a"))
     pause = {"key": "p", "kind": "expect", "step": 0, "time": NOW, "details": {"next_report_in": 86_400.0}}
-    trainer.report(trainer.open("a"), [], {}, events=[pause])
+    trainer.report(trainer.open(f"{writer('a').session}-0"), [], {}, events=[pause])
 
     def is_stalled() -> bool:
         with reading(sqlite_engine) as session:
             return bool(live_runs.without_steps(session, now=NOW + 700.0, since=0.0, default=600.0, limit=1))
 
     assert not is_stalled()
-    Trainer(http)
+    Trainer(http, writer=writer("a"), capabilities=["rollback", "lr_scale"])
+    assert not is_stalled(), "the same process says what else it can do"
+    following = Trainer(http, writer=writer("a", 2))
+    assert is_stalled()
+    following.report(0, [], {}, events=[pause | {"key": "q"}])  # what the dead process has left
+    assert not is_stalled()
+    Trainer(http, writer=writer("a", 2))
     assert is_stalled()
 
 
