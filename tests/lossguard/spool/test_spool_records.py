@@ -8,8 +8,10 @@ import pytest
 
 from lossguard.run.recording import RecordingRun
 from lossguard.run.settings import Settings
+from lossguard.vocabulary.states import SegmentReason
 from tests.lossguard.device_tensor import DeviceTensor
-from tests.lossguard.recorded import offline, steps
+from tests.lossguard.recorded import offline, records, steps
+from tests.lossguard.scripted import rollback
 
 
 def test_a_device_tensor_is_never_read_in_the_loops_thread_and_keeps_its_place(tmp_path: Path) -> None:
@@ -65,12 +67,16 @@ def test_a_device_with_events_is_waited_for_through_its_event(tmp_path: Path, mo
     assert steps(run) == [(0, {"loss": 2.0})]
 
 
-def test_a_device_that_never_answers_holds_finish_no_longer_than_asked(tmp_path: Path) -> None:
+def test_a_device_that_never_answers_holds_finish_no_longer_than_asked_and_costs_steps_alone(tmp_path: Path) -> None:
     gate = threading.Event()
     run = offline(tmp_path)
     run.log(0, loss=DeviceTensor(1.0, gate))
-    run.finish(timeout=0.1)
+    run.refuse(rollback(1), "no checkpoint")
+    run.open_segment(0, SegmentReason.REWIND)
+    run.log(0, loss=DeviceTensor(1.0, gate))
+    run.finish("failed", timeout=0.1)
     gate.set()
+    assert [next(iter(record)) for record in records(run)] == ["run", "segment", "answer", "segment", "finish"]
 
 
 def test_a_sharded_tensor_is_refused_in_a_sentence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
