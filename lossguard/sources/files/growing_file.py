@@ -151,7 +151,13 @@ class GrowingFile:
     def _read_open_file(self) -> Iterator[FileLine]:
         if self._fd is None:
             return
-        stat = os.fstat(self._fd)
+        try:
+            stat = os.fstat(self._fd)
+        except OSError as problem:
+            if problem.errno != errno.ESTALE:
+                raise
+            self.close()  # it was deleted, and NFS keeps no open file
+            return
         signature = (stat.st_size, stat.st_mtime_ns)
         if signature == self._signature:
             return

@@ -1,5 +1,6 @@
 """Text files that grow, rotate, are truncated and rewritten, with a watcher that is killed at any time."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -56,6 +57,28 @@ def test_a_truncated_or_overwritten_file_is_read_from_its_beginning(tmp_path: Pa
     os.utime(path, ns=(1, 1))
     (line,) = file.read()
     assert (line.text, line.is_first) == (new.rstrip(), True)
+
+
+def test_a_file_that_nfs_has_lost_is_followed_by_the_one_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"one\n")
+    file, fstat = GrowingFile(path), os.fstat
+    assert texts(file) == [b"one"]
+    lost = path.stat()
+    path.rename(tmp_path / "elsewhere")  # another client has deleted it
+
+    def of_nfs(fd: int) -> os.stat_result:
+        if os.path.samestat(fstat(fd), lost):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return fstat(fd)
+
+    monkeypatch.setattr(os, "fstat", of_nfs)
+    assert texts(file) == []
+    path.write_bytes(b"two\n")
+    (line,) = file.read()
+    assert (line.text, line.is_first) == (b"two", True)
 
 
 def test_reading_goes_on_at_a_position_and_finds_the_file_under_its_new_name(tmp_path: Path) -> None:
