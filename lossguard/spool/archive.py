@@ -13,7 +13,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import IO
@@ -66,15 +66,18 @@ def restore(directory: Path) -> Iterator[Path]:
     """
     for archive in sorted(directory.glob("*.spool.gz")):
         path = archive.with_suffix("")
-        if not path.exists():
-            try:
-                with gzip.open(archive) as source, _new(path) as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
-            except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
-                logger.warning(f"{archive} is damaged, and its steps are not delivered again: {problem}")
-                continue
-        archive.unlink()
-        path.with_suffix(".control").unlink(missing_ok=True)
+        with ExitStack() as locked:
+            with suppress(OSError):  # it is not there, or the file system has no locks: then nobody trims it
+                lock_file(locked.enter_context(path.open("rb+")), wait=True)  # who trims it is about to delete it
+            if not path.exists():
+                try:
+                    with gzip.open(archive) as source, _new(path) as target:
+                        shutil.copyfileobj(source, target, 1 << 20)
+                except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
+                    logger.warning(f"{archive} is damaged, and its steps are not delivered again: {problem}")
+                    continue
+            archive.unlink()
+            path.with_suffix(".control").unlink(missing_ok=True)
         yield path
 
 

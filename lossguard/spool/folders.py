@@ -103,10 +103,10 @@ class FolderLock:
             self._fd = None
 
 
-def lock_file(file: int | IO[bytes], *, shared: bool = False) -> None:
-    """Lock an open file, at once or not at all. Raises OSError: one of HELD if another process holds the lock, any
-    other one on a file system without locks."""
-    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+def lock_file(file: int | IO[bytes], *, shared: bool = False, wait: bool = False) -> None:
+    """Lock an open file, at once or not at all unless it shall `wait`. Raises OSError: one of HELD if another process
+    holds the lock, any other one on a file system without locks."""
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
 
 
 def lock_folder(folder: Path, *, wait: float = LOCK_WAIT, remedy: str) -> FolderLock:

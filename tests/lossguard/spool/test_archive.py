@@ -4,7 +4,8 @@ import errno
 import gzip
 import os
 from pathlib import Path
-from typing import Any
+from threading import Event, Thread, current_thread
+from typing import IO, Any
 
 import pytest
 
@@ -12,6 +13,7 @@ import lossguard
 from lossguard.delivery.sender import Sender
 from lossguard.spool import archive
 from lossguard.spool.archive import Keep, restore, trim
+from lossguard.spool.folders import lock_file
 from lossguard.spool.history import History
 from lossguard.spool.set_aside import SetAside
 from lossguard.spool.spool import spools_in
@@ -22,6 +24,7 @@ from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.delivery.direct import DirectClient, deliver
 from tests.lossguard.recorded import offline
 from tests.lossguard.scripted import rollback
+from tests.waiting import eventually
 
 APPLIED = {"rewound_to": 50, "skip_from": 60, "skip_to": 90, "lr_scale": 0.5, "reason": "spike"}
 
@@ -129,6 +132,30 @@ def test_two_trims_at_once_do_not_delete_each_others_files(tmp_path: Path, monke
     assert trimmed(directory, Keep.UNDELIVERED) == 1
     assert at_once == [0]
     assert History.read(directory) == before
+
+
+def test_what_is_restored_while_it_is_trimmed_is_there_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = delivered(tmp_path)
+    (spool,) = spools_in(directory)
+    content, verify = spool.read_bytes(), archive._verify
+    restoring, has_come = Thread(target=lambda: list(restore(directory))), Event()
+
+    def lock(file: IO[bytes], **options: bool) -> None:
+        if current_thread() is restoring:
+            has_come.set()
+        lock_file(file, **options)
+
+    def while_another_restores(path: Path, archived: Path) -> None:
+        verify(path, archived)
+        restoring.start()
+        assert eventually(lambda: has_come.is_set() or not restoring.is_alive())
+
+    monkeypatch.setattr(archive, "lock_file", lock)
+    monkeypatch.setattr(archive, "_verify", while_another_restores)
+    assert trimmed(directory, Keep.COMPRESSED) == 1
+    restoring.join()
+    assert spool.read_bytes() == content
+    assert [path.name for path in directory.glob("*.spool*")] == [spool.name]
 
 
 @pytest.mark.parametrize("is_damaged", [True, False])
