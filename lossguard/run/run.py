@@ -111,6 +111,7 @@ class Run:
         """Announce a pause: the next step comes within `next_report_in` seconds (an evaluation, a save, a compilation).
 
         Until then, no alert is sent because the run has stalled. The next `log` ends the pause. It has no other effect.
+        Before the first logged step of a process it announces nothing, and says so in a warning.
         """
 
     def probe(

@@ -40,6 +40,7 @@ from lossguard.vocabulary.wire import Answer, Probe, Question, RestorableTier
 
 SILENT_ASIDE = frozenset({"log_row", "log_event", "declare", "probe", "expect", "add_seconds"})
 """Methods that do nothing while a guard tries the arms of an order: see `Run.aside`."""
+UNANNOUNCED = "run.expect announces nothing before the first logged step: after 600 s without one the run is stalled"
 Method = TypeVar("Method", bound=Callable[..., None])
 
 
@@ -177,6 +178,8 @@ class SpooledRun(Run):
             raise ValueError(
                 f"next_report_in={next_report_in!r} must be seconds, above 0 and at most {MAX_PAUSE:.0f} (30 days)"
             )
+        if not self._num_segments:
+            self.log_once.warn_once("expect", UNANNOUNCED)
         self._pause_began = time.monotonic()
         details = {"next_report_in": float(next_report_in)}
         self._put_in_segment({"event": EXPECT, "step": None, "time": time.time(), "details": details})

@@ -11,6 +11,7 @@ import pytest
 
 import lossguard
 from lossguard import SegmentReason
+from lossguard.run.spooled import UNANNOUNCED
 from lossguard.vocabulary.protocol import SKIPPED_SAMPLE_RETURNED
 from lossguard.vocabulary.source_facts import SourceFacts
 from lossguard.vocabulary.states import Tier
@@ -117,6 +118,18 @@ def test_an_invalid_pause_is_reported_once_and_ignored(tmp_path: Path, caplog: p
             run.expect(next_report_in=seconds)
     assert not [record for record in records(run) if "event" in record]
     assert caplog.text.count("next_report_in=") == 1
+
+
+def test_a_pause_before_the_first_step_is_said_to_be_announced_to_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with offline(tmp_path) as run:
+        for _ in range(2):
+            run.expect(next_report_in=1800.0)
+        assert caplog.messages == [UNANNOUNCED]
+        run.log(0, loss=1.0)
+        run.expect(next_report_in=1800.0)
+    assert caplog.messages == [UNANNOUNCED]
 
 
 def test_the_step_after_a_pause_reports_its_length_unless_it_reports_an_evaluation(tmp_path: Path) -> None:
