@@ -110,6 +110,8 @@ class Checkpoints:
     """Formats that a manifest may name."""
     examines_what_it_reads: ClassVar[bool] = True
     """True if a state that is read must be undamaged, too; False where a framework reads it."""
+    holds_states: ClassVar[bool] = True
+    """True if `hold` copies all that a checkpoint restores; False where a framework writes some of it."""
 
     def __init__(
         self,

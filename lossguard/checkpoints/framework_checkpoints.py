@@ -27,6 +27,7 @@ class FrameworkCheckpoints(Checkpoints):
     own: ClassVar[tuple[str, ...]] = ()
     """Names of the objects that the framework leaves out."""
     examines_what_it_reads = False  # what is in the framework's files was examined when it was saved
+    holds_states = False  # they are in the framework's files alone
 
     @abstractmethod
     def _write_by_framework(self, folder: Path) -> None:

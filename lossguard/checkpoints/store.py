@@ -22,7 +22,7 @@ class CheckpointStore(Protocol):
       due. Called on all ranks, and rank 0's answer counts. `stop_uploading()`: give up what is being uploaded, up to
       the next `save`, because a rollback does not wait for it.
     * `hold(state)`: return a copy in memory of what `save` would write, whatever it is worth; `take_back(held)`:
-      restore such a copy, which stays as it is, and return its `state`.
+      restore such a copy, which stays as it is, and return its `state`. `holds_states`: False if neither works.
     * `doubt(step) -> str | None`: a guard sets it, and `save` asks it, in any thread, for another reason against the
       state before a step. `take_uncertified()`: return step and reason of each save since the last call whose state is
       never restored.

@@ -72,7 +72,7 @@ class Arms:
         self._num_steps = 0  # that they have trained
         self.now: Arm | None = None
         """The arm of the present step."""
-        if not hasattr(checkpoints, "take_back"):
+        if not getattr(checkpoints, "holds_states", hasattr(checkpoints, "take_back")):
             self.give_up("these checkpoints cannot hold the state of now (lossguard.torch.Checkpoints can)")
 
     def give_up(self, why: str) -> None:

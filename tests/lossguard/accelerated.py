@@ -42,6 +42,8 @@ class Options:
     """Of the guarded loop: ordered by rollbacks to 10 steps before. Of the plain loop: left out from the start."""
     store: str = "ours"
     compile: bool = False
+    arms: bool = False
+    """Ask for the arms of each rollback."""
 
 
 class Training:
@@ -153,6 +155,8 @@ def train_guarded(
     ranks = TorchRanks(pause=0) if size > 1 else Ranks()
     store = store_of(training, options, folder)
     guard = Guard(run, checkpoints=store, every=5, ranks=ranks, skip_samples="once", resume_from=resume_from)
+    if options.arms:
+        guard.arms(lambda: [1.0], share=100.0, window=6)
     seen: Seen = {}
     executed = 0
     for step, micro_batches in guard.steps(Batches(training.loader, accumulate=options.accumulate), options.steps):

@@ -96,6 +96,15 @@ def test_a_person_resumes_from_an_older_checkpoint_of_accelerate_bit_for_bit(tmp
     assert same({**again, "seen": first["seen"] | again["seen"]}, first)
 
 
+@pytest.mark.system
+def test_no_arms_are_tried_with_the_checkpoints_of_accelerate_and_the_rollback_is_carried_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options: dict[str, Any] = {**SHORT, "skips": [[3, 6]], "store": "accelerate", "loader": SEEDABLE}
+    assert same(train_guarded(Options(**options, arms=True), tmp_path), train_plain(Options(**options)))
+    assert caplog.text.count("no arms are tried: these checkpoints cannot hold the state of now") == 1
+
+
 def test_a_stream_is_skipped_by_reading_it() -> None:
     class Stream(IterableDataset[int]):
         def __iter__(self) -> Iterator[int]:
