@@ -282,10 +282,12 @@ class Guarding(Measuring):
 
     def _end(self) -> None:
         """The last boundary: the Trainer may put its best model in the place of the last one after it."""
-        self.log_step()
-        at = self._boundary()
-        if at.restored and not at.stop and at.step < self._until:
-            self.trainer.control.should_training_stop = False  # it was taken back: the Trainer begins another epoch
-            self._go_on(at)
-        elif not self._has_failed:
+        if self._finished_step is not None:  # else a callback has stopped the training within a step
+            self.log_step()
+            at = self._boundary()
+            if at.restored and not at.stop and at.step < self._until:
+                self.trainer.control.should_training_stop = False  # it was taken back: the Trainer begins another epoch
+                self._go_on(at)
+                return
+        if not self._has_failed:
             self.controller.close()

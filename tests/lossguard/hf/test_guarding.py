@@ -156,6 +156,22 @@ def test_a_signal_ends_the_training_after_its_step_and_another_process_continues
 
 
 @pytest.mark.system
+def test_a_step_within_which_a_callback_stops_the_training_was_not_done(tmp_path: Path) -> None:
+    class Aborts(TrainerCallback):
+        def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop |= state.global_step == 7
+
+    trainer, run = guarded(tmp_path, Rows(46), max_steps=20, callbacks=[Aborts()])
+    trainer.train()
+    assert run.restorable[-1] == trainer.state.global_step == 7
+    assert [step for step, _ in run.logged] == list(range(7))
+    again, run = guarded(tmp_path, Rows(46), max_steps=20)
+    again.train()
+    assert [step for step, _ in run.logged] == run.batches == list(range(7, 20))
+    assert [kind for kind, *_ in run.recorded] == ["resume"]
+
+
+@pytest.mark.system
 def test_an_exception_leaves_the_trainer_as_it_was_and_the_next_call_continues(tmp_path: Path) -> None:
     plain = trainer_in(tmp_path / "plain", Rows(46), max_steps=30)
     plain.train()
