@@ -32,7 +32,6 @@ class Loader:
 
     def __init__(self, loader: Any, *, begin: Callable[[], None], next_micro_batch: Callable[[], Any]) -> None:
         self.loader = loader
-        self.dataset = loader.dataset
         self.length: int | None = None
         """Micro-batches that the Trainer takes for an epoch; None before the training begins."""
         self._begin, self._next_micro_batch = begin, next_micro_batch

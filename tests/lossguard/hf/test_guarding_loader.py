@@ -15,11 +15,11 @@ def test_before_the_training_it_is_the_loader_that_it_stands_for_and_then_it_is_
     given: Iterator[int] = iter(range(7))
 
     class Inner(list[int]):
-        dataset, batch_size = "data", 8
+        batch_size = 8
 
     loader = Loader(Inner([10, 20]), begin=lambda: begun.append(1), next_micro_batch=lambda: next(given))
-    assert (list(loader), len(loader), begun, loader.dataset) == ([10, 20], 2, [], "data")
-    assert (loader.batch_size, hasattr(loader, "sampler")) == (8, False)
+    assert (list(loader), len(loader), begun) == ([10, 20], 2, [])
+    assert (loader.batch_size, hasattr(loader, "dataset")) == (8, False)
     loader.length = 1_000
     loader.set_epoch(0)
     assert [next(iter(loader)), next(loader), len(loader), begun] == [0, 1, 1_000, [1]]
