@@ -30,10 +30,11 @@ class Loader:
     The Trainer is the one that has called `set_epoch` before.
     """
 
-    def __init__(self, loader: Any, *, begin: Callable[[], None], next_micro_batch: Callable[[], Any]) -> None:
-        self.loader = loader
-        self.length: int | None = None
-        """Micro-batches that the Trainer takes for an epoch; None before the training begins."""
+    def __init__(
+        self, loader: Any, length: int, *, begin: Callable[[], None], next_micro_batch: Callable[[], Any]
+    ) -> None:
+        """`length`: the micro-batches that the Trainer takes for an epoch."""
+        self.loader, self.length = loader, length
         self._begin, self._next_micro_batch = begin, next_micro_batch
         self._is_for_trainer = False
 
@@ -48,7 +49,7 @@ class Loader:
         return self._next_micro_batch()
 
     def __len__(self) -> int:
-        return len(self.loader) if self.length is None else self.length
+        return self.length if self._is_for_trainer else len(self.loader)  # transformers 4 asks before its iterator
 
     def __getattr__(self, name: str) -> Any:
         """Return other attributes of the loader, such as its `batch_size` and its `sampler`."""
@@ -148,7 +149,8 @@ class Guarding(Measuring):
         num = accumulate if accumulate > 1 else None
         self._batches = Batches(loader, accumulate=num, set_epoch=partial(set_epoch, loader))
         self._close_data = self._batches.micro_batches.close  # with the workers of its iterator
-        return Loader(loader, begin=self._begin_epoch, next_micro_batch=self._next_micro_batch)
+        length = sys.maxsize // accumulate * accumulate
+        return Loader(loader, length, begin=self._begin_epoch, next_micro_batch=self._next_micro_batch)
 
     def _save_model(self, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """With the arguments that the user gave: they are saved too."""
@@ -165,9 +167,8 @@ class Guarding(Measuring):
         del steps_per_epoch, length
         self._num_epochs, self._until = num_epochs, max_steps
         self._is_done = self.controller.resumes_at() >= max_steps and not self._is_taken_back
-        accumulate = args.gradient_accumulation_steps
-        loader.length = sys.maxsize // accumulate * accumulate
-        epochs, steps_per_epoch = 0 if self._is_done else sys.maxsize, loader.length // accumulate
+        epochs = 0 if self._is_done else sys.maxsize
+        steps_per_epoch = loader.length // args.gradient_accumulation_steps
         return epochs, steps_per_epoch, num_examples, num_samples, total, loader.length, max_steps
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:

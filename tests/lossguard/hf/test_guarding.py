@@ -332,6 +332,9 @@ def test_a_callback_that_reads_the_loader_takes_no_batch_from_the_training(tmp_p
         def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
             self.num_read += len(list(islice(others["train_dataloader"], 50)))
 
+        def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            self.length = len(others["train_dataloader"])
+
         on_evaluate = on_train_end = on_train_begin
 
     options: dict[str, Any] = {"max_steps": 8, "eval_strategy": "steps", "eval_steps": 5}
@@ -343,3 +346,4 @@ def test_a_callback_that_reads_the_loader_takes_no_batch_from_the_training(tmp_p
     assert trainer.trace == plain.trace
     assert state_of(trainer) == state_of(plain)
     assert reads.num_read == alone.num_read >= 3 * 23  # an epoch each time
+    assert reads.length == alone.length == 23

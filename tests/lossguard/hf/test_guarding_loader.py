@@ -10,20 +10,19 @@ from lossguard.hf.measuring import Hooks
 pytestmark = pytest.mark.slow  # importing transformers takes seconds
 
 
-def test_before_the_training_it_is_the_loader_that_it_stands_for_and_then_it_is_endless() -> None:
+def test_to_others_it_is_the_loader_that_it_stands_for_and_to_the_trainer_it_is_endless() -> None:
     begun: list[int] = []
     given: Iterator[int] = iter(range(7))
 
     class Inner(list[int]):
         batch_size = 8
 
-    loader = Loader(Inner([10, 20]), begin=lambda: begun.append(1), next_micro_batch=lambda: next(given))
+    loader = Loader(Inner([10, 20]), 1_000, begin=lambda: begun.append(1), next_micro_batch=lambda: next(given))
     assert (list(loader), len(loader), begun) == ([10, 20], 2, [])
     assert (loader.batch_size, hasattr(loader, "dataset")) == (8, False)
-    loader.length = 1_000
     loader.set_epoch(0)
-    assert [next(iter(loader)), next(loader), len(loader), begun] == [0, 1, 1_000, [1]]
-    assert list(loader) == [10, 20]
+    assert [len(loader), next(iter(loader)), next(loader), begun] == [1_000, 0, 1, [1]]
+    assert (list(loader), len(loader)) == ([10, 20], 2)
 
 
 def test_an_empty_micro_batch_has_no_tokens_and_the_same_names() -> None:
