@@ -5,6 +5,7 @@ evaluation, its own checkpoint) is done. That is the step boundary: there the co
 the loop does not notice. To the Trainer the loader is endless: where an epoch of the data ends, the guard ends its.
 """
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -189,7 +190,9 @@ class Guarding(Measuring):
         self.progress.begin()
         self.controller.comparison.begin(self._batches)
         step, data = self.trainer.state.global_step, self._batches
-        return self.controller.open(until=self._until, step=step, data=data, sample_skips=data.sample_skips)
+        at = self.controller.open(until=self._until, step=step, data=data, sample_skips=data.sample_skips)
+        self._forget_deleted_best(at)
+        return at
 
     def _next_micro_batch(self) -> Any:
         if not self._coming:
@@ -201,7 +204,9 @@ class Guarding(Measuring):
         """Return the controller's next boundary; after an error of ours, batch follows batch."""
         if not self._has_failed:
             try:
-                return self.controller.boundary()
+                at = self.controller.boundary()
+                self._forget_deleted_best(at)
+                return at
             except LossguardError:
                 raise
             except Exception as problem:
@@ -226,6 +231,14 @@ class Guarding(Measuring):
         self._num_micro_batches = len(micro_batches)
         missing = accumulate - len(micro_batches)
         self._coming.extend([*(empty_like(micro_batches[0]) for _ in range(missing)), *micro_batches])
+
+    def _forget_deleted_best(self, at: Boundary) -> None:
+        """Forget the restored best metric, on all ranks, if `save_total_limit` has deleted its checkpoint later on."""
+        state, ranks = self.trainer.state, self.controller.ranks
+        best = state.best_model_checkpoint
+        if at.restored and ranks.ask_rank_0(lambda: best is not None and not os.path.isdir(best)):
+            state.best_model_checkpoint = state.best_metric = state.best_global_step = None
+            self.log_once.warn(f"{best} was deleted: the best model is looked for anew from step {at.step} on")
 
     @never_raises
     def _purge(self, step: int) -> None:

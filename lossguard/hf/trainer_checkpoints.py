@@ -88,9 +88,6 @@ class TrainerProgress:
         self.tokens = saved["tokens"]
         for name, value in content["state"].items():
             setattr(self.trainer.state, name, value)
-        best = self.trainer.state.best_model_checkpoint
-        if best is not None and not os.path.isdir(best):  # deleted later on, by save_total_limit
-            self.trainer.state.best_model_checkpoint = None
         for callback, (name, attributes) in zip(self._callbacks(), content["callbacks"], strict=False):
             if type(callback).__name__ == name:
                 vars(callback).update(attributes)

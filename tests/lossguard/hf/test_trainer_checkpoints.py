@@ -8,10 +8,9 @@ import torch
 import transformers
 
 from lossguard.hf import guard
-from lossguard.hf.trainer_checkpoints import TrainerProgress
 from lossguard.vocabulary.wording import size
 from tests.lossguard.hf import small
-from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, filtered, state_of, trainer_in
+from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, Traced, filtered, state_of, trainer_in
 from tests.lossguard.scripted import rollback
 
 trainer_utils: Any = transformers.trainer_utils
@@ -102,17 +101,29 @@ def test_as_many_as_the_limit_of_the_trainer_says_stay_by_default(tmp_path: Path
     assert run.announced == [f"a checkpoint every 2 steps, 3 kept (~{size(3 * 3 * num_bytes)})"]
 
 
-def test_a_best_model_that_was_deleted_on_the_discarded_branch_is_forgotten(tmp_path: Path) -> None:
-    trainer = trainer_in(tmp_path, Rows(46))
-    progress, best = TrainerProgress(trainer), tmp_path / "checkpoint-4"
-    trainer.state.best_model_checkpoint = str(best)
-    saved = progress.state_dict()
-    best.mkdir()
-    progress.load_state_dict(saved)
-    assert trainer.state.best_model_checkpoint == str(best)
-    best.rmdir()
-    progress.load_state_dict(saved)
-    assert trainer.state.best_model_checkpoint is None
+def test_a_best_model_that_was_deleted_on_the_discarded_branch_is_looked_for_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The evaluations give 2, 5, 1 and, after the rollback, 4 and 3: the limit has deleted the model of 2."""
+    losses = iter([2.0, 5.0, 1.0, 4.0, 3.0])
+
+    class Scripted(Traced):
+        def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+            metrics = {"eval_loss": next(losses)}
+            self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            return metrics
+
+    options: dict[str, Any] = {
+        "max_steps": 16, "eval_strategy": "steps", "eval_steps": 4, "save_strategy": "steps", "save_steps": 4,
+        "load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": False,
+        "save_total_limit": 1, "cls": Scripted,
+    }  # fmt: skip
+    trainer, _ = small.guarded(tmp_path, Rows(46), {14: rollback(rewind_to=8)}, every=8, **options)
+    trainer.train()
+    assert caplog.text.count("checkpoint-4 was deleted: the best model is looked for anew from step 8 on") == 1
+    state = trainer.state
+    assert (state.best_metric, state.best_global_step) == (3.0, 16)
+    assert state.best_model_checkpoint == str(tmp_path / "checkpoint-16")
 
 
 def test_another_store_is_refused(tmp_path: Path) -> None:
