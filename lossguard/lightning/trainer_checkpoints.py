@@ -111,10 +111,10 @@ class Callbacks:
 
     def __init__(self, trainer: Trainer, log_once: LogOnce) -> None:
         self._trainer, self._log_once = trainer, log_once
-        self._has_saved = False  # in this process
+        self._is_running = False  # this process has saved or restored a state
 
     def state_dict(self) -> dict[str, Any]:
-        self._has_saved = True
+        self._is_running = True
         states = {each.state_key: each.state_dict() for each in self._trainer.callbacks}  # type: ignore[attr-defined]
         for key in [key for key, state in states.items() if not _is_plain(state)]:
             del states[key]
@@ -126,16 +126,17 @@ class Callbacks:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         written = {each: _files(each) for each in _model_checkpoints(self._trainer)}
         for each in self._trainer.callbacks:  # type: ignore[attr-defined]
-            is_present = isinstance(each, Timer) and self._has_saved  # its clock has not gone back
+            is_present = isinstance(each, Timer) and self._is_running  # its clock has not gone back
             if each.state_key in saved["states"] and not is_present:
                 each.load_state_dict(saved["states"][each.state_key])
         for each, files in written.items():
             each._last_global_step_saved = min(each._last_global_step_saved, self._trainer.global_step)
-            if self._has_saved and self._trainer.is_global_zero:
+            if self._is_running and self._trainer.is_global_zero:
                 later = {file for file in files if file not in _files(each) or _is_later(file, saved["time"])}
                 _move_aside(later)
             self._trainer.strategy.barrier("lossguard")
             _forget_missing(each)
+        self._is_running = True
 
 
 def _model_checkpoints(trainer: Trainer) -> list[ModelCheckpoint]:

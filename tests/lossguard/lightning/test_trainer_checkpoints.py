@@ -1,3 +1,4 @@
+import math
 import signal
 from pathlib import Path
 from typing import Any
@@ -240,5 +241,29 @@ def test_a_model_that_was_deleted_is_forgotten_with_its_score(trainer: Trainer, 
         mine.load_state_dict(state)
         assert list(kept.best_k_models) == [kept.best_model_path] == [kept.kth_best_model_path]
         assert (kept.best_model_score, kept.kth_value) == (torch.tensor(2.0), torch.tensor(2.0))
+    finally:
+        callbacks.pop()
+
+
+def test_what_was_written_after_an_older_checkpoint_to_which_a_restart_goes_back_is_moved_aside(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    kept = ModelCheckpoint(tmp_path, monitor="val_loss", save_top_k=2)
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks.append(kept)
+    try:
+        saving, states = Callbacks(trainer, LogOnce()), []
+        for score in (2.0, 1.0):
+            (tmp_path / f"{score}.ckpt").touch()
+            kept.best_k_models = kept.best_k_models | {str(tmp_path / f"{score}.ckpt"): torch.tensor(score)}
+            kept.best_model_path = kept.last_model_path = str(tmp_path / f"{score}.ckpt")
+            states.append(saving.state_dict() | {"time": math.inf})
+        older, newer = states
+        resumed = Callbacks(trainer, LogOnce())
+        resumed.load_state_dict(newer)
+        assert len(kept.best_k_models) == len(list(tmp_path.glob("*.ckpt"))) == 2
+        resumed.load_state_dict(older)
+        assert [str(path) for path in tmp_path.glob("*.ckpt")] == [kept.best_model_path] == [kept.last_model_path]
+        assert (tmp_path / "discarded" / "1.0.ckpt").exists()
     finally:
         callbacks.pop()
