@@ -276,7 +276,9 @@ class Lossguard(Watch):
         super().on_train_end(trainer, pl_module)
         controller, self.controller = self.controller, None
         if controller is not None and self._is_open:
-            controller.close(step_done=self._left == 0)
+            if step_done := self._left == 0:
+                self._loops.position = self._data.position
+            controller.close(step_done=step_done)
         self._undo.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -151,6 +151,27 @@ def test_a_run_that_is_done_trains_nothing_more_and_a_longer_one_continues(tmp_p
 
 
 @pytest.mark.system
+def test_a_fit_that_ended_after_the_first_step_of_an_epoch_continues_within_the_order_of_the_epoch(
+    tmp_path: Path,
+) -> None:
+    class Shuffled(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter([Numbers(44)[index] for index in torch.randperm(44).tolist()])
+
+        def __len__(self) -> int:
+            return 44
+
+    fits = []
+    for folder, ends in (("whole", [16]), ("parts", [12, 16])):
+        for end in ends:
+            loader = DataLoader(Shuffled(), batch_size=4)
+            fits.append(fit(tmp_path / folder, loader, Lossguard(LoggingRun()), max_steps=end))
+    whole, first, longer = fits
+    longer.seen = first.seen | longer.seen
+    assert_same(longer, whole)
+
+
+@pytest.mark.system
 def test_a_person_resumes_a_fit_from_an_older_checkpoint_even_one_that_is_done(tmp_path: Path) -> None:
     first = fit(tmp_path, shuffled(44), Lossguard(LoggingRun(), every=5), max_epochs=2)
     run = LoggingRun()
