@@ -36,6 +36,8 @@ from lossguard.vocabulary.source_facts import SourceFacts, facts_of
 WHAT = "TensorBoard event files"
 SETTLED_NS = 5_000_000_000
 """A folder that changed within these nanoseconds may change again without another time of change."""
+SILENT_SECONDS = 3600.0
+"""After so long without a value of a tag, its process has ended where an earlier one goes on with the tag."""
 Place = tuple[EventFile, int, bytes]
 """A record: its file, offset and header."""
 
@@ -51,7 +53,7 @@ class EventFollower:
     _read: set[str] = field(default_factory=set)  # names of files that were opened
     _unread: list[Path] = field(default_factory=list)  # files that were not, as of the last listing
     _scalarless: dict[str, EventFile] = field(default_factory=dict)  # those of them that have no scalar yet
-    _owners: dict[str, EventFile] = field(default_factory=dict)  # tag -> the newest file that has it
+    _owners: dict[str, tuple[EventFile, float]] = field(default_factory=dict)  # tag -> file that it is read from, time
     _event: Any = field(default_factory=event_type)
     _is_final: bool = False
     _listed_at: int | None = None  # when the folder changed, as of its last listing
@@ -101,8 +103,10 @@ class EventFollower:
         known = sorted(self._left + self._open, key=lambda each: begin_of(each.path))
         for file in known if len(known) > 1 else []:
             is_open = file.path.name in present  # the others are passed over to their ends, which were read
-            for event, _ in self._events(EventFile(file.path) if is_open else file):
-                self._owners |= {value.tag: file for value in event.summary.value}
+            events = self._events(EventFile(file.path) if is_open else file)
+            for tag, at in {value.tag: event.wall_time for event, _ in events for value in event.summary.value}.items():
+                if tag not in self._owners or not self._owners[tag][1] - at > SILENT_SECONDS:
+                    self._owners[tag] = file, at
 
     def _following(self) -> list[Path]:
         """The files that are read next: those of the process that has begun the next one."""
@@ -189,18 +193,21 @@ class EventFollower:
             at = event.wall_time if is_time(event.wall_time) else None
             for value in event.summary.value:
                 number = scalar_of(value)
-                if number is None or not self._is_of_newest(value.tag, place[0]):
+                if number is None or not self._is_read_from(place[0], value.tag, event.wall_time):
                     continue
                 if rows := add(value.tag, number, step, at, place, now):
                     yield from rows
 
-    def _is_of_newest(self, tag: str, file: EventFile) -> bool:
+    def _is_read_from(self, file: EventFile, tag: str, at: float) -> bool:
         """Return True unless a process that began later than that of the file logs the tag, too, which is said once."""
-        owner = self._owners.setdefault(tag, file)
-        if owner is file or process_of(owner.path) == process_of(file.path):
-            return True
-        if begin_of(owner.path) < begin_of(file.path):
-            self._owners[tag] = file
+        owner, newest = self._owners.get(tag, (file, at))
+        if (
+            owner is file
+            or process_of(owner.path) == process_of(file.path)
+            or begin_of(owner.path) < begin_of(file.path)
+            or at - newest > SILENT_SECONDS
+        ):
+            self._owners[tag] = file, at
             return True
         self._log_once.warn_once(
             "processes",

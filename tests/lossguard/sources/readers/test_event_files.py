@@ -168,6 +168,24 @@ def test_of_processes_that_log_the_same_tag_the_newest_is_followed_and_that_is_s
     assert caplog.text.count("several processes log 'train/loss'") == (3 if is_killed else 1)
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_process_that_has_ended_gives_its_tags_back_to_the_one_that_goes_on(tmp_path: Path, is_killed: bool) -> None:
+    """As of a dry run that somebody started into the folder of a training."""
+    source = RecordedSource("tensorboard", tmp_path)
+    write(tmp_path, 0, 20, begin=1_700_000_000, process=7)
+    source.poll()
+    write(tmp_path, 0, 1, begin=1_700_000_001, process=3)
+    source.poll()
+    for last in (1000, 3800, 3900):
+        if is_killed:
+            source.kill()
+            source.poll()
+        write(tmp_path, 0, last, begin=1_700_000_000, process=7)
+        source.poll()
+    source.poll(final=True)
+    assert [step for step, _ in source.rows] == [*range(20), 0, *range(3602, 3900)]
+
+
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.tuples(st.integers(1, 400), st.booleans()), max_size=25))
 def test_each_row_is_recorded_once_however_the_files_grow(
