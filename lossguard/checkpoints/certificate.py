@@ -109,7 +109,7 @@ def paths_compared(instance: Any, state: Any) -> set[tuple[str, ...]]:
     if is_of_optimizer(state):
         return {path for path in tensors if path[0] == "state"}
     parameters, _ = _names_in(instance)
-    return {path for path in tensors if path[-1].rpartition(".")[2] in parameters}
+    return {path for path in tensors if path and path[-1].rpartition(".")[2] in parameters}
 
 
 def _is_whole(value: Any) -> bool:

@@ -160,34 +160,35 @@ class OfRank:
         self.seen = list(state["seen"])
 
 
-class Number:
-    """An object whose state is a bare number."""
+class Bare:
+    """An object whose state is a bare number or tensor."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
-    def state_dict(self) -> int:
-        return self.number
+    def state_dict(self) -> Any:
+        return self.value
 
-    def load_state_dict(self, state: int) -> None:
-        self.number = state
+    def load_state_dict(self, state: Any) -> None:
+        self.value = state
 
 
 def states_that_differ_by_rank(folder: Path) -> Result:
-    """Statistics of BatchNorm and two objects of its own, and what a load gives back."""
+    """Statistics of BatchNorm and three objects of its own, and what a load gives back."""
     model = DistributedDataParallel(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
-    sampler, number = OfRank(), Number(dist.get_rank())
-    checkpoints = Checkpoints(folder / "own", blocking=True, model=model, sampler=sampler, number=number)
+    sampler, number, drawn = OfRank(), Bare(dist.get_rank()), Bare(torch.tensor([dist.get_rank()]))
+    own = {"sampler": sampler, "number": number, "drawn": drawn}
+    checkpoints = Checkpoints(folder / "own", blocking=True, model=model, **own)
     model(torch.randn(4, 2, generator=torch.Generator().manual_seed(dist.get_rank())))
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     checkpoints.save(1, {})
     model(torch.ones(4, 2))
     sampler.seen.append(7)
-    number.number = 7
+    number.value = drawn.value = 7
     checkpoints.load(1)
     is_same = {name: torch.equal(value, buffers[name]) for name, value in model.named_buffers()}
     mean = buffers["module.1.running_mean"].tolist()
-    return {"is_same": is_same, "seen": [*sampler.seen, number.number], "mean": mean}
+    return {"is_same": is_same, "seen": [*sampler.seen, number.value, *drawn.value.tolist()], "mean": mean}
 
 
 class Averages:

@@ -492,7 +492,7 @@ def test_a_checkpoint_of_ranks_with_different_tensors_is_refused_on_all_of_them(
 
 def test_each_rank_gets_its_own_statistics_and_objects_back(two: Results) -> None:
     found = [each["states_that_differ_by_rank"] for each in two]
-    assert [each["seen"] for each in found] == [[0, 0], [1, 1]]
+    assert [each["seen"] for each in found] == [[0, 0, 0], [1, 1, 1]]
     assert all(all(each["is_same"].values()) for each in found)
     assert found[0]["mean"] != found[1]["mean"]
 
