@@ -166,9 +166,17 @@ def folder_name(step: int) -> str:
     return f"step-{step:09d}"
 
 
+def listed(directory: Path) -> list[str]:
+    """The names in a folder; none where it is not there yet. Raises OSError, which Path.glob hides."""
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def folders_in(directory: Path) -> dict[int, Path]:
     """Step -> folder of each complete checkpoint in `directory`, ascending; also of links to such folders."""
-    paths = {int(path.name[5:]): path for path in directory.glob("step-*") if re.fullmatch("[0-9]+", path.name[5:])}
+    paths = {int(name[5:]): directory / name for name in listed(directory) if re.fullmatch("step-[0-9]+", name)}
     return {
         step: path
         for step, path in sorted(paths.items())

@@ -24,7 +24,7 @@ from transformers.trainer_callback import ExportableState
 
 from lossguard.checkpoints.certificate import CERTIFICATE
 from lossguard.checkpoints.checkpoints import Checkpoints
-from lossguard.checkpoints.files import DISCARDED, MANIFEST, flush, remove, write_manifest
+from lossguard.checkpoints.files import DISCARDED, MANIFEST, flush, listed, remove, write_manifest
 from lossguard.checkpoints.framework_checkpoints import FrameworkCheckpoints
 from lossguard.checkpoints.local_folder import LocalFolder, locked
 from lossguard.hf.measuring import Hooks
@@ -110,8 +110,8 @@ NAME = re.compile(r"checkpoint-(\d+)")
 
 def folders_in(output: Path) -> dict[int, Path]:
     """Step -> folder of each of them, ascending."""
-    found = ((NAME.fullmatch(path.name), path) for path in output.glob("checkpoint-*"))
-    return {step: path for step, path in sorted((int(match[1]), path) for match, path in found if match)}
+    found = filter(None, map(NAME.fullmatch, listed(output)))
+    return {step: output / name for step, name in sorted((int(match[1]), match[0]) for match in found)}
 
 
 def set_aside_after(output: Path, step: int) -> None:

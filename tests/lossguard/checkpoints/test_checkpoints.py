@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 import re
@@ -42,12 +43,14 @@ def test_a_folder_that_cannot_be_listed_is_an_error_before_anything_has_changed(
     box = Box()
     checkpoints = three(tmp_path, box)
 
-    def away() -> list[int]:
-        raise OSError(116, "Stale file handle")
+    def refuse(_folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(checkpoints, "steps", away)
-    with pytest.raises(CheckpointError, match=r"cannot be listed: .*Stale file handle") as caught:
-        checkpoints.load(10)
+    with monkeypatch.context() as away:
+        for name in ("listdir", "scandir"):
+            away.setattr(os, name, refuse)
+        with pytest.raises(CheckpointError, match=r"cannot be listed: .*Permission denied") as caught:
+            checkpoints.load(10)
     assert (caught.type, box.value) == (CheckpointError, 20)
 
 

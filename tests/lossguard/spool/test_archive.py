@@ -153,7 +153,7 @@ def test_what_is_restored_while_it_is_trimmed_is_there_once(tmp_path: Path, monk
     monkeypatch.setattr(archive, "lock_file", lock)
     monkeypatch.setattr(archive, "_verify", while_another_restores)
     assert trimmed(directory, Keep.COMPRESSED) == 1
-    restoring.join()
+    restoring.join(60)
     assert spool.read_bytes() == content
     assert [path.name for path in directory.glob("*.spool*")] == [spool.name]
 
