@@ -177,8 +177,8 @@ def states_that_differ_by_rank(folder: Path) -> Result:
     """Statistics of BatchNorm and three objects of its own, and what a load gives back."""
     model = DistributedDataParallel(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
     sampler, number, drawn = OfRank(), Bare(dist.get_rank()), Bare(torch.tensor([dist.get_rank()]))
-    own = {"sampler": sampler, "number": number, "drawn": drawn}
-    checkpoints = Checkpoints(folder / "own", blocking=True, model=model, **own)
+    objects: dict[str, Any] = {"model": model, "sampler": sampler, "number": number, "drawn": drawn}
+    checkpoints = Checkpoints(folder / "own", blocking=True, **objects)
     model(torch.randn(4, 2, generator=torch.Generator().manual_seed(dist.get_rank())))
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     checkpoints.save(1, {})
