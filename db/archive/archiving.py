@@ -64,7 +64,7 @@ class _Work:
 def prepare(engine: sa.Engine, place: Place) -> None:
     """See that a place can be written, before the first run is archived there. Raises PlaceError."""
     with reading(engine) as session:
-        has_files = place.url in files.places(session)
+        has_files = files.is_used(session, place.url)
     place.prepare(has_files=has_files)
 
 

@@ -139,5 +139,11 @@ def total(session: Session) -> Total:
 
 
 def places(session: Session) -> Sequence[str]:
-    """The places that have files of archived steps, also files to be removed, sorted."""
-    return session.scalars(sa.select(ArchivedFile.place).distinct().order_by(ArchivedFile.place)).all()
+    """The places that keep archived steps, sorted."""
+    found = sa.select(ArchivedFile.place).where(ArchivedFile.state == FileState.KEPT).distinct()
+    return session.scalars(found.order_by(ArchivedFile.place)).all()
+
+
+def is_used(session: Session, place: str) -> bool:
+    """True if files lie at the place: those that it keeps, and those that are being written or to be removed."""
+    return session.scalar(sa.select(sa.exists().where(ArchivedFile.place == place))) or False
