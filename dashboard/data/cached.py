@@ -170,6 +170,16 @@ def line_curves(
     return _once("line", facts, (facts.stamp, segment, tuple(metrics), x_axis, window, points), read)
 
 
+def batch_at(facts: RunFacts, step: int, segment: int | None = None) -> int:
+    """Index of the first batch of a step of the live line, or of the line that leads to `segment`."""
+
+    def read(session: Session) -> int:
+        line = lineage.live_line(facts.segments) if segment is None else lineage.line_to(facts.segments, segment)
+        return windows.read_batch(session, facts, step, line)
+
+    return _once("batch", facts, (facts.stamp, step, segment), read)
+
+
 def latest_value(facts: RunFacts, segment: int | None, metric: str) -> LatestValue | None:
     """Return the newest value of a metric, which may be reported every few steps only; None when it never was."""
 

@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from dashboard.axes import Floats
 from dashboard.data.facts import RunFacts
-from dashboard.data.store import database_url, open_store
 from db import lineage, queries, run_states
 from db.lineage import StepRange
 from db.models import Incident, Intervention, Run
@@ -114,15 +113,13 @@ def detection_key(facts: RunFacts) -> tuple[str, int, int]:
     return repr(run_policy.settings_of(facts.run.policy)), *facts.events_stamp
 
 
-def batch_at(facts: RunFacts, step: int, line: Sequence[StepRange] | None = None) -> int:
-    """Index of the first batch of this step of a line (the live one), from the newest row up to it that has one.
+def read_batch(session: Session, facts: RunFacts, step: int, line: Sequence[StepRange]) -> int:
+    """Index of the first batch of this step of a line, from the newest row up to it that has one.
 
     The step itself where the last MAX_WINDOW_STEPS have none.
     """
-    line = lineage.live_line(facts.segments) if line is None else line
     near = clipped(line, step + 1 - MAX_WINDOW_STEPS, step + 1)
-    with open_store(database_url()) as session:
-        rows = rows_of(reader.read_line(session, run=facts.run, line=near, metrics=["batch_index"]))
+    rows = rows_of(reader.read_line(session, run=facts.run, line=near, metrics=["batch_index"]))
     batches = rows.metrics.get("batch_index", np.empty(0))
     known = np.flatnonzero(np.isfinite(batches))
     return int(batches[known[-1]]) + step - int(rows.steps[known[-1]]) if len(known) else step

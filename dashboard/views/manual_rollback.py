@@ -7,11 +7,10 @@ from typing import Any, Literal
 import streamlit as st
 
 from dashboard import formatting
-from dashboard.data import cached, incident_window
+from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import frame, operate
-from db import lineage
 from db.models import Incident
 from db.run_states import is_silent
 from lossguard.vocabulary import wording
@@ -58,9 +57,8 @@ def default_skip(facts: RunFacts, incident: Incident | None, target: int) -> int
         return None
     needed = 0
     if incident is not None:
-        line = lineage.line_to(facts.segments, incident.segment)
-        last = incident_window.batch_at(facts, incident.detected_step, line)
-        needed = last + 1 - incident_window.batch_at(facts, target)
+        last = cached.batch_at(facts, incident.detected_step, incident.segment)
+        needed = last + 1 - cached.batch_at(facts, target)
     return min(max(run_policy.policy_of(facts.run.policy).skip_min, needed), MAX_SKIPPED_BATCHES)
 
 
@@ -127,7 +125,7 @@ def rollback(
     done, skip, also = facts.progress.done, "", ""
     body: dict[str, Any] = {"rewind_to": target}
     if num_batches is not None:
-        first = incident_window.batch_at(facts, target)
+        first = cached.batch_at(facts, target)
         body["skip_to"] = first + num_batches  # for 0 too: without it, the collector skips what the policy says
         count, batches = formatting.plural(num_batches, "batch", "batches"), wording.batches(first, first + num_batches)
         skip = f" and skip {count} ({batches})" if num_batches else ""

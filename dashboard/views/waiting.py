@@ -9,7 +9,7 @@ from dashboard import formatting
 from dashboard.data import cached, incident_window, pending
 from dashboard.data.facts import RunFacts
 from dashboard.data.incident_window import LEAD_STEPS
-from dashboard.data.store import database_url
+from dashboard.data.store import StepsUnreadable, database_url
 from dashboard.figures import component
 from dashboard.figures.component import cached_figure
 from dashboard.figures.incident import Futures, decision_figure
@@ -104,10 +104,13 @@ def _show_picture(facts: RunFacts, each: Intervention) -> None:
     newest = facts.progress.done - 1
     first = min(target - LEAD_STEPS // 3, incident.onset_step - LEAD_STEPS)
     first = max(first, newest + 1 - incident_window.MAX_WINDOW_STEPS)  # what is decided about is at the end
-    around = cached.incident_window(facts, incident, (max(0, first), newest + 1))
+    try:
+        around = cached.incident_window(facts, incident, (max(0, first), newest + 1))
+        futures = _futures(facts, incident, each, target)
+    except StepsUnreadable:  # the charts say so; the buttons need no picture
+        return
     if not len(around.original) or "loss" not in around.original.metrics:
         return
-    futures = _futures(facts, incident, each, target)
     key = ("decision", database_url(), facts.run.id, incident.number, facts.stamp, futures)
     figure = cached_figure(key, lambda: decision_figure(around, futures))
     component.show(figure, key=f"decision-{facts.run.id}-{each.number}", label="What each choice leads to")
@@ -116,10 +119,10 @@ def _show_picture(facts: RunFacts, each: Intervention) -> None:
 def _futures(facts: RunFacts, incident: Incident, each: Intervention, target: int) -> Futures:
     discarded = formatting.plural(max(0, facts.progress.done - target), "step")
     detected_step = incident.detected_step
-    offset = incident_window.batch_at(facts, detected_step) - detected_step  # batches are not steps
+    offset = cached.batch_at(facts, detected_step) - detected_step  # batches are not steps
     if each.kind != OrderKind.ROLLBACK:
         needed = manual_rollback.default_skip(facts, incident, target)
-        first = incident_window.batch_at(facts, target) - offset
+        first = cached.batch_at(facts, target) - offset
         skipped = None if needed is None else (target, first + needed)
         return Futures(target, skipped, f"roll back: discards {discarded}", "release: the loss goes on as it is")
     skipped = None

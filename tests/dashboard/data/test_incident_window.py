@@ -5,8 +5,8 @@ import math
 import pytest
 import sqlalchemy as sa
 
-from dashboard.data.incident_window import batch_at
-from db import queries
+from dashboard.data.incident_window import read_batch
+from db import lineage, queries
 from db.store.engine import reading, writing
 from tests.dashboard.facts import facts_of
 from tests.db.seed import add_run, add_segment, add_steps
@@ -31,4 +31,4 @@ def test_the_batch_of_a_checkpoint_follows_from_the_newest_batch_index_up_to_its
         add_steps(session, run, add_segment(session, run, "a"), range(8), loss=[3.0] * 8, batch_index=batches)
     with reading(store) as session:
         segments = queries.segments(session, run=run)
-    assert batch_at(facts_of(run, segments=segments), 5) == batch
+        assert read_batch(session, facts_of(run, segments=segments), 5, lineage.live_line(segments)) == batch

@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import collector_watch, incident_window
 from dashboard.data.collector_watch import Outage
+from dashboard.data.store import StepsDamaged
 from dashboard.views import operate
 from db import commands
 from db.models import Incident, Intervention, Run
@@ -105,6 +106,25 @@ def test_a_hold_says_on_what_grounds_and_what_a_person_can_do(open_page: OpenPag
     app = open_page("run", run="asking")
     assert primary(app) == ["Release"]
     assert SKIPPED not in names(figure(app))
+
+
+def test_the_page_of_a_held_run_reads_its_batches_once_and_offers_its_buttons_also_without_them(
+    open_page: OpenPage, asking: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(asking)
+    read, reads = incident_window.read_batch, []
+    monkeypatch.setattr(incident_window, "read_batch", lambda *asked: reads.append(asked) or read(*asked))
+    open_page("run", run="asking")
+    num_reads = len(reads)
+    open_page("run", run="asking")
+    assert len(reads) == num_reads > 0
+
+    def damaged(*_asked: object) -> int:
+        raise StepsDamaged("A block of steps is damaged.")
+
+    monkeypatch.setattr(incident_window, "read_batch", damaged)
+    forget()
+    assert {"Release", "Roll back manually"} <= set(buttons(open_page("run", run="asking")))
 
 
 def test_on_the_page_of_another_incident_a_held_run_is_rolled_back_for_the_incident_of_its_hold(
