@@ -2,19 +2,22 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 from streamlit.testing.v1 import AppTest
 
 from dashboard.data import collector_watch, incident_window
 from dashboard.data.collector_watch import Outage
+from dashboard.data.facts import RunFacts
 from dashboard.data.store import StepsDamaged
 from dashboard.views import operate
 from db import commands
+from db.lineage import StepRange
 from db.models import Incident, Intervention, Run
 from db.store.engine import reading, writing
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CANNOT_SKIP
@@ -112,12 +115,17 @@ def test_the_page_of_a_held_run_reads_its_batches_once_and_offers_its_buttons_al
     open_page: OpenPage, asking: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold(asking)
-    read, reads = incident_window.read_batch, []
-    monkeypatch.setattr(incident_window, "read_batch", lambda *asked: reads.append(asked) or read(*asked))
+    steps, read = [], incident_window.read_batch
+
+    def counted(session: Session, facts: RunFacts, step: int, line: Sequence[StepRange]) -> int:
+        steps.append(step)
+        return read(session, facts, step, line)
+
+    monkeypatch.setattr(incident_window, "read_batch", counted)
     open_page("run", run="asking")
-    num_reads = len(reads)
+    assert (known := list(steps))
     open_page("run", run="asking")
-    assert len(reads) == num_reads > 0
+    assert steps == known
 
     def damaged(*_asked: object) -> int:
         raise StepsDamaged("A block of steps is damaged.")
