@@ -149,7 +149,9 @@ def _order(options: argparse.Namespace, question: str, body: Mapping[str, Any]) 
         at = "no step yet" if newest is None else f"now at step {count(newest['step'])}"
         path, what = f"/runs/{run['id']}/{verb}", question.format(run=run["id"])
         if verb == "rollback" and not options.yes and not options.json:
-            what += _planned(change(client, "POST", path, {**body, "dry_run": True})) + describe_changes(body)
+            plan = change(client, "POST", path, {**body, "dry_run": True})
+            what += _planned(plan) + describe_changes(body)
+            body = {**body, **{name: value for name, value in plan.items() if value is not None}}  # what is confirmed
         confirm(options, f"{what} ({run['state']}, {at})?")
         change(client, "POST", path, body)
         ended = read_back(f"the {verb} is ordered", lambda: of(client, run["id"]))

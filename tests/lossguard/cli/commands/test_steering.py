@@ -97,6 +97,24 @@ def test_an_approval_asks_first_and_names_the_person(
     assert "no intervention of asking waits for approval" in cli.fails(1, "approve", "asking", "--yes")
 
 
+def test_the_rollback_that_is_ordered_is_the_one_that_was_confirmed(
+    collector_client: Client, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on while the question is open, and saves another checkpoint."""
+    run, asked = trained(collector_client, "r"), list[str]()
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        run.report(20, [2.8] * 400, restorable_steps=[0, 10, 200])
+        return "y"
+
+    monkeypatch.setattr("builtins.input", answer)
+    cli("rollback", "r")
+    (order,) = run.get()["interventions"]
+    skipped = f"skipping batches {order['skip_from']} to {order['skip_to'] - 1}"
+    assert f"to step {order['rewind_to']}, {skipped}" in asked[0]
+
+
 def test_a_person_rolls_back_holds_and_releases_a_run(collector_client: Client, cli: Cli) -> None:
     trained(collector_client, "r")
     out = cli("rollback", "r", "--to", "12", "--skip", "11:15", "--reason", "bad shard", "--yes")
