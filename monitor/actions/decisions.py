@@ -66,7 +66,9 @@ def accept_level(session: Session, run_id: str, *, who: str, now: float) -> Run:
     """The present level of the loss is the new normal. Raises Problem 409 when no incident of the loss is open."""
     run = runs.lock(session, run_id)
     segment = queries.newest_segment(session, run=run)
-    step = 0 if segment is None or segment.last_step is None else segment.last_step + 1
+    step = 0
+    if segment is not None:
+        step = (segment.fork_step or 0) if segment.last_step is None else segment.last_step + 1
     _act(session, run, lambda engine: engine.accept_level(), "accept-level", {"step": step}, who, now)
     assert segment is not None  # an incident was open
     key = f"accept-level-{segment.number}-{step}"

@@ -73,6 +73,18 @@ def test_a_level_of_the_loss_can_be_accepted_as_the_new_normal_once(http: TestCl
     assert http.post(path).status_code == 409
 
 
+def test_a_level_is_accepted_at_the_first_step_of_a_process_that_has_resumed_and_not_stepped_yet(
+    http: TestClient,
+) -> None:
+    trainer = Trainer(http)
+    http.put(f"{API}/runs/r1/policy", json={"mode": "approve"})
+    loss = [each + 3.0 * (step >= 300) for step, each in enumerate(noise(1, 500))]
+    trainer.report(trainer.open("a"), range(500), {"loss": loss}, restorable_steps=CHECKPOINTS)
+    trainer.open("b", 480, "resume")
+    assert http.post(f"{API}/runs/r1/accept-level").status_code == 200
+    assert http.get(f"{API}/audit").json()[0]["details"] == {"step": 480}
+
+
 def test_a_difference_of_recomputed_steps_can_be_accepted_once(http: TestClient) -> None:
     trainer = Trainer(http)
     batches = [float(step) for step in range(400)]
