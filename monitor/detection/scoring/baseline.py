@@ -310,6 +310,9 @@ class Baseline:
         old_noise = self.old_noise if self.count < CHUNK else 0.0
         floors = 1e-9 if self.signal.log else 1e-4 * np.abs(levels)
         noise: Floats = np.maximum(noises, np.maximum(floors, max(old_noise, self.signal.min_noise)))
+        for k in np.flatnonzero(~steps.any(axis=1)).tolist() if steps.size else []:
+            # a log with few digits that stands still: the noise is that of the fit before
+            noise[k] = max(noise[k], noise[k - 1] if k else self.noise)
         return noise
 
     def state_dict(self) -> dict[str, Any]:

@@ -115,6 +115,12 @@ def test_quantised_values_have_a_noise(name: str) -> None:
     assert alarms(feed(detector(name), values))[0] in (1001, 1002)
 
 
+def test_one_digit_after_a_log_with_few_digits_has_stood_still_is_no_alarm(name: str) -> None:
+    values = np.round(stream(name), 1)
+    values[600:900], values[900:930] = values[599], values[599] + 0.1
+    assert alarms(feed(detector(name), values)) == []
+
+
 def heavy(noise: Floats) -> Floats:
     return noise**3 / 3.0
 
@@ -127,6 +133,10 @@ def quantised(noise: Floats) -> Floats:
     return np.round(noise)
 
 
+def still(noise: Floats) -> Floats:
+    return np.where(np.arange(len(noise)) // 300 == 2, 1.0, np.round(noise))
+
+
 def broken(noise: Floats) -> Floats:
     return np.where(np.abs(noise) > 2.5, np.nan, noise)
 
@@ -135,7 +145,7 @@ def raised(noise: Floats) -> Floats:
     return noise + 40.0 * (np.arange(len(noise)) > 700)
 
 
-@pytest.mark.parametrize("kind", [heavy, smoothed, quantised, broken, raised])
+@pytest.mark.parametrize("kind", [heavy, smoothed, quantised, still, broken, raised])
 def test_row_by_row_is_the_same_as_all_at_once(name: str, kind: Callable[[Floats], Floats]) -> None:
     values = 3.0 + 0.05 * kind(np.random.default_rng(0).standard_normal(1200))
     whole, single = detector(name), detector(name)
