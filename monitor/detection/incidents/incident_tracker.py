@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lossguard.vocabulary.metrics import is_advisory
 from lossguard.vocabulary.protocol import MAX_SHORT_TEXT
 from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
@@ -104,12 +105,18 @@ class IncidentTracker:
         self.plateau_step = readings["loss"].low_step
         return [IncidentChanged(plateau(self.take_number(), step, readings["loss"]))]
 
-    def superseded(self, readings: Readings) -> tuple[Outcome, str] | None:
-        """Return the open incident's end if this row begins a new or more severe one, else None."""
+    def superseded(self, readings: Readings, first_skipped: int | None = None) -> tuple[Outcome, str] | None:
+        """Return the open incident's end if this row begins a new or more severe one, else None.
+
+        `first_skipped`: see `observe`.
+        """
         assert self.open is not None
         if self.open.incident.kind is IncidentKind.EARLY_WARNING:
-            signal = alarming_signal(without_advisory(readings))
-            return None if signal is None else (Outcome.ONGOING, f"Now {signal} is out of band too.")
+            judged = without_advisory(readings)
+            if (signal := alarming_signal(judged)) is not None:
+                return Outcome.ONGOING, f"Now {signal} is out of band too."
+            is_capped = first_skipped is not None and judged
+            return (Outcome.ONGOING, "Skipped updates have reached their cap.") if is_capped else None
         if self.open.is_realarmed(readings, self.settings):
             return Outcome.ONGOING, "A new alarm began before the signal had fully recovered."
         reason = self.open.escalation(readings)
@@ -137,8 +144,9 @@ class IncidentTracker:
 
     def _open(self, step: int, readings: Readings, recent: RecentRows, first_skipped: int | None) -> list[Effect]:
         signal = alarming_signal(readings)
-        if signal is None and first_skipped is not None and readings:
-            signal = max(readings, key=lambda name: readings[name].z)
+        if first_skipped is not None and readings and (signal is None or is_advisory(signal)):
+            judged = without_advisory(readings) or readings
+            signal = max(judged, key=lambda name: judged[name].z)
         outlier, self.pending_outlier = self.pending_outlier, None
         first_onset_step, self.first_onset_step = self.first_onset_step, None
         if signal is None:

@@ -24,6 +24,7 @@ MAX_MEAN_NOISES = 2.0  # what the mean excess of the last rows may be for nothin
 MEAN_ROWS = 12  # calm rows that the mean excess averages over
 RECENT_ROWS = 4  # rows that the recent excess averages over
 MIN_CHANGE = 0.05  # of the probability that an incident lasts, for it to be reported again
+SPARSE = 20  # rows between two measurements of an advisory signal, at most
 QUIET_ROWS = 3  # rows without an alarm before another alarm is a new spike
 
 Readings = Mapping[str, SignalReading]
@@ -127,6 +128,7 @@ class OpenIncident:
         if before.kind is not IncidentKind.EARLY_WARNING:
             readings = without_advisory(readings)
         elif before.signal not in readings:  # it is measured every so many steps
+            self.rows_without_signal += 1
             return False
         self.non_finite = any(reading.non_finite for name, reading in readings.items() if not is_advisory(name))
         out = any(reading.is_out_of_band(before.kind) for reading in readings.values())
@@ -278,10 +280,12 @@ class OpenIncident:
     def is_over(self, settings: DetectionSettings) -> bool:
         """True if all is back in band in full, or in part for so long that this is the new normal.
 
-        A row without the incident's signal ends it only if the signal has been missing for as long.
+        A row without the incident's signal ends it only if the signal has been missing for as long; for SPARSE times as
+        long if it is an early warning, whose signal may be measured now and then only.
         """
         if self.rows_without_signal:
-            return self.rows_without_signal >= settings.adopt_rows
+            is_sparse = self.incident.kind is IncidentKind.EARLY_WARNING
+            return self.rows_without_signal >= settings.adopt_rows * (SPARSE if is_sparse else 1)
         recovered = self.remaining_excess <= MAX_REMAINING_NOISES * self.incident.scale
         return self.calm_rows >= settings.calm_rows and (recovered or self.calm_rows >= settings.adopt_rows)
 

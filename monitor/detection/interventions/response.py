@@ -153,7 +153,7 @@ class IncidentResponse:
         self, step: int, readings: Readings, recent: RecentRows, first_skipped: int | None = None
     ) -> list[Effect]:
         """Take in a row that needs a closer look. `first_skipped`: see `IncidentTracker.observe`."""
-        effects = self.incidents.report_plateau(step, readings) + self._supersede(readings)
+        effects = self.incidents.report_plateau(step, readings) + self._supersede(readings, first_skipped)
         effects += self.incidents.observe(step, readings, recent, first_skipped)
         effects += self._decide(step)
         current = self.incidents.open
@@ -161,11 +161,11 @@ class IncidentResponse:
             effects += self._close(*current.outcome(readings))
         return effects + self._verify(step, recent)
 
-    def _supersede(self, readings: Readings) -> list[Effect]:
+    def _supersede(self, readings: Readings, first_skipped: int | None) -> list[Effect]:
         """End the open incident where a new or more severe one begins, unless an order for it is on its way."""
         if self.incidents.open is None or self.interventions.is_ordered():
             return []
-        end = self.incidents.superseded(readings)
+        end = self.incidents.superseded(readings, first_skipped)
         return [] if end is None else self._close(*end, superseded=True)
 
     def _close(self, outcome: Outcome, reason: str, *, superseded: bool = False) -> list[Effect]:

@@ -82,6 +82,29 @@ def test_they_change_no_other_incident(shape: Callable[..., dict[str, Any]]) -> 
     assert core(detected(watched)) == core(detected(plain))
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_they_leave_the_cap_of_skipped_updates_to_the_policy(is_open: bool) -> None:
+    columns = with_advisory(healthy(STEPS))
+    columns["skipped"] = np.zeros(STEPS)
+    columns["skipped"][300:400:10] = 1.0
+    if is_open:
+        columns["source_loss/web"][330:350] += 3.0  # its warning is open at the fifth skipped update
+    else:
+        columns["attention_logit_max"][300:400:10] += 2.0
+    incidents = [each for each in detected(columns).incidents if each.kind is not IncidentKind.EARLY_WARNING]
+    assert [each.onset_step for each in incidents] == [300]
+
+
+def test_a_warning_of_a_series_that_ends_is_closed_and_hides_no_other() -> None:
+    columns = with_advisory(healthy(3200))
+    web = list(columns["source_loss/web"])
+    columns["source_loss/web"] = [*web[:400], *(value + 3.0 for value in web[400:406]), *[None] * 2794]
+    columns["attention_logit_max"][2800:2812] += 40.0
+    ended, other = detected(columns).incidents
+    assert (ended.signal, ended.state, ended.outcome) == ("source_loss/web", IncidentState.CLOSED, Outcome.ONGOING)
+    assert (other.signal, other.onset_step) == ("attention_logit_max", 2800)
+
+
 def test_an_open_warning_does_not_hold_up_the_verification_of_a_rollback() -> None:
     engine, log = DetectionEngine(None, Policy(mode=Mode.AUTO)), EffectLog()
     columns = with_advisory(spiked(at=300, height=4.0, tail=1e9, steps=320))
