@@ -6,6 +6,7 @@ the order was executed, and the command is started from that checkpoint, without
 killed in between leaves an order that the next one executes, or one that was executed.
 """
 
+import json
 import logging
 import signal
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 from lossguard.guard.limits_in_force import LimitsInForce, OrderInbox
 from lossguard.guard.restart_state import RestartState
 from lossguard.launch.adapters import Adapter, Resume
-from lossguard.launch.adapters.adapter import skips_in_environment
+from lossguard.launch.adapters.adapter import skips_in_environment, write_at_once
 from lossguard.launch.child import Child, Stop, descendants, write_stacks
 from lossguard.launch.launcher import STOPPING, ChildEnd, Restart, Supervisor
 from lossguard.launch.restart_rules import HangDetector, RestartBudget
@@ -34,6 +35,8 @@ from lossguard.vocabulary.wording import plural
 LIST_SECONDS = 1.0
 """Pause between two looks into the folder of the checkpoints."""
 SKIPS_FILE = "skips.json"
+EARLIER_FILE = "earlier.json"
+"""Checkpoints that were there before the run, and its first step: for a later launcher of the run."""
 NO_SKIP = "this command cannot leave batches out: order a rollback that skips none"
 
 logger = logging.getLogger("lossguard")
@@ -87,6 +90,11 @@ class RestartSupervisor(Supervisor):
         self._best_before = -1  # the same when the present child began
         self._earlier: dict[int, float] = {}  # checkpoints that were there before a new run: step -> time
         self._begun_at: int | None = None  # the first step that was seen of the run
+        if not self._is_new:
+            with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # missing or damaged
+                earlier = json.loads((folder / EARLIER_FILE).read_bytes())
+                self._begun_at = earlier["begun_at"]
+                self._earlier = {int(step): saved_at for step, saved_at in earlier["checkpoints"].items()}
         self._passed_over: set[int] = set()  # checkpoints of a second start in a row without a new step
         self._log_once = LogOnce()
         self.order_limits = LimitsInForce(Run(id=""))
@@ -172,6 +180,7 @@ class RestartSupervisor(Supervisor):
                 "loaded, unless it writes them anew",
                 *(self.adapter.folder, plural(len(self._earlier), "checkpoint"), max(self._earlier)),
             )
+            self._save()
 
     # Orders
 
@@ -320,6 +329,9 @@ class RestartSupervisor(Supervisor):
     def _save(self) -> None:
         try:
             self._state.save(self._folder)
+            if self._earlier:
+                body = {"checkpoints": self._earlier, "begun_at": self._begun_at}
+                write_at_once(self._folder / EARLIER_FILE, json.dumps(body))
         except OSError as problem:
             self._log_once.warn_once("save", f"{self._folder} cannot be written ({problem.strerror})")
 
@@ -328,7 +340,9 @@ class RestartSupervisor(Supervisor):
     def _observe(self, run: Run, now: float) -> None:
         step = run.newest_step
         if step is not None:
-            self._begun_at = step if self._begun_at is None else self._begun_at
+            if self._begun_at is None:
+                self._begun_at = step
+                self._save()
             self._best_step = max(self._best_step, step)
             self._hang.observe(step, now)
         if now >= self._list_at:

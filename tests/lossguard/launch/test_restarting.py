@@ -12,12 +12,13 @@ from lossguard.guard.restart_state import RestartState
 from lossguard.launch.adapters import ADAPTERS, Options
 from lossguard.launch.child import Child
 from lossguard.launch.launcher import ChildEnd
-from lossguard.launch.restarting import NO_SKIP, RestartLimits, RestartSupervisor
+from lossguard.launch.restarting import EARLIER_FILE, NO_SKIP, RestartLimits, RestartSupervisor
 from lossguard.spool.history import History
 from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.states import OrderKind
 from tests.lossguard.launch.launching import SECONDS, Launching
 from tests.lossguard.launch.resuming import GENERIC, SCRIPT, plain, starts, trained
+from tests.lossguard.recorded import offline
 from tests.lossguard.scripted import ScriptedRun, new_order, rollback
 from tests.lossguard_server.process_state import alive
 from tests.waiting import wait_for
@@ -159,14 +160,15 @@ def supervised(
     can_skip: bool = True,
     first_step: int = 0,
     limits: RestartLimits | None = None,
+    run_folder: Path | None = None,
 ) -> RestartSupervisor:
-    """A supervisor that has looked once, with checkpoints of the steps 5 and 20."""
-    for number in (5, 20):
+    """A supervisor that has looked once, with checkpoints of the steps 5 and 20 that a new run finds there."""
+    for number in (5, 20) if run_folder is None else ():
         (folder / f"step_{number}").touch()
     given = {"checkpoints": f"{folder}/step_{{step}}", "resume_args": "--resume {step}"}
     options = Options(**given, can_skip=can_skip, first_step=first_step)
     adapter = ADAPTERS["generic"](["train"], {}, options)
-    supervisor = RestartSupervisor(["train"], adapter, folder=folder, run_folder=None, limits=limits)
+    supervisor = RestartSupervisor(["train"], adapter, folder=folder, run_folder=run_folder, limits=limits)
     if run is not None:
         supervisor.watch(Child(pid=2**30, started="", command=["train"], journal=folder / "journal"), run)
     return supervisor
@@ -305,6 +307,50 @@ def test_a_new_run_loads_no_checkpoint_of_another_training_beyond_its_first_step
     os.utime(tmp_path / "step_20", (2e9, 2e9))
     supervisor.after(ChildEnd(0), run)
     assert run.restorable == [10, 20]
+
+
+@pytest.mark.parametrize("is_alive", [False, True])
+def test_the_next_launcher_of_a_run_loads_no_checkpoint_of_another_training_either(
+    tmp_path: Path, is_alive: bool
+) -> None:
+    """A command that is still alive was not started by it."""
+    with offline(tmp_path, run_id="r") as begun:
+        begun.log(0, loss=1.0)
+    first, run = supervised(tmp_path), OrderedRun()
+    first.first(lambda: None)
+    first.after(ChildEnd(0), run)
+    (tmp_path / "step_10").touch()
+    (spool,) = tmp_path.rglob("*.spool")
+    second = supervised(tmp_path, run_folder=spool.parent, limits=RestartLimits(backoff=0.0))
+    start = second.after(ChildEnd(1), OrderedRun()) if is_alive else second.first(lambda: None)
+    assert start is not None
+    assert start.command == ["train", "--resume", "10"]
+
+
+@pytest.mark.parametrize("damage", [None, "{", "[]"])
+def test_a_launcher_that_does_not_know_what_was_there_before_the_run_loads_all(
+    tmp_path: Path, damage: str | None
+) -> None:
+    with offline(tmp_path, run_id="r") as begun:
+        begun.log(0, loss=1.0)
+    supervised(tmp_path).first(lambda: None)
+    kept = tmp_path / EARLIER_FILE
+    kept.unlink() if damage is None else kept.write_text(damage)
+    (spool,) = tmp_path.rglob("*.spool")
+    start = supervised(tmp_path, run_folder=spool.parent).first(lambda: None)
+    assert start is not None
+    assert start.command == ["train", "--resume", "20"]
+
+
+def test_checkpoints_of_another_training_that_cannot_be_noted_do_not_end_the_launch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / EARLIER_FILE).mkdir()
+    supervisor, run = supervised(tmp_path), OrderedRun()
+    assert supervisor.first(lambda: None) is not None
+    supervisor.after(ChildEnd(0), run)
+    assert run.restorable == []
+    assert [text.startswith(f"{tmp_path} cannot be written") for text in caplog.messages] == [False, True]
 
 
 def test_a_run_that_continues_another_training_can_go_back_to_its_checkpoint(tmp_path: Path) -> None:
