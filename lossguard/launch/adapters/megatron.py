@@ -14,6 +14,8 @@ from lossguard.vocabulary.orders import Ledger, Skip
 
 TRACKER = "latest_checkpointed_iteration.txt"
 LOCAL = ("--non-persistent-save-interval", "--non-persistent-ckpt-type")
+PARTIAL = ("--finetune", "--no-load-optim", "--no-load-rng", "--no-save-optim", "--no-save-rng")
+"""Options with which a checkpoint is loaded without its iteration, its optimizer or its random state."""
 
 
 class MegatronAdapter(Adapter):
@@ -28,6 +30,11 @@ class MegatronAdapter(Adapter):
         if has_option(self.command, *LOCAL):
             raise ConfigurationError(
                 f"Megatron-LM prefers its non-persistent checkpoints to an order's: leave out {' and '.join(LOCAL)}"
+            )
+        if partial := [each for each in PARTIAL if has_option(self.command, each)]:
+            raise ConfigurationError(
+                f"Megatron-LM does not go on from its own checkpoints with {' and '.join(partial)}: leave that out, "
+                "and name the first weights with --pretrained-checkpoint"
             )
         self.saves_when_stopped = has_option(self.command, "--exit-signal-handler")
         missing = "the command has no --save: give it one, or name the folder with --checkpoints"

@@ -67,3 +67,6 @@ def test_what_cannot_be_resumed_from_is_one_sentence(tmp_path: Path) -> None:
         adapter(tmp_path / "release").checkpoints()
     with pytest.raises(ConfigurationError, match="prefers its non-persistent checkpoints"):
         adapter(tmp_path, "--non-persistent-ckpt-type=local")
+    for given in (["--finetune"], ["--no-load-optim", "--no-load-rng"], ["--no-save-optim"], ["--no-save-rng"]):
+        with pytest.raises(ConfigurationError, match=f"from its own checkpoints with {' and '.join(given)}: leave"):
+            adapter(tmp_path, *given)
