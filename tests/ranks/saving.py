@@ -205,7 +205,7 @@ class Averages:
 
 
 def sharded_averages(folder: Path) -> Result:
-    """What the file of each rank holds of them, saved in the loop and in the background."""
+    """The own values in the file of each rank, saved in the loop and in the background."""
     results: Result = {}
     for blocking in (True, False):
         model = network()

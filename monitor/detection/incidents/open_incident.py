@@ -24,7 +24,7 @@ MAX_MEAN_NOISES = 2.0  # what the mean excess of the last rows may be for nothin
 MEAN_ROWS = 12  # calm rows that the mean excess averages over
 RECENT_ROWS = 4  # rows that the recent excess averages over
 MIN_CHANGE = 0.05  # of the probability that an incident lasts, for it to be reported again
-SPARSE = 20  # rows between two measurements of an advisory signal, at most
+ADVISORY_STRIDE = 20  # rows between two measurements of an advisory signal, at most
 QUIET_ROWS = 3  # rows without an alarm before another alarm is a new spike
 
 Readings = Mapping[str, SignalReading]
@@ -280,12 +280,12 @@ class OpenIncident:
     def is_over(self, settings: DetectionSettings) -> bool:
         """True if all is back in band in full, or in part for so long that this is the new normal.
 
-        A row without the incident's signal ends it only if the signal has been missing for as long; for SPARSE times as
-        long if it is an early warning, whose signal may be measured now and then only.
+        A row without the incident's signal ends it only if the signal has been missing for as long; for ADVISORY_STRIDE
+        times as long if it is an early warning, whose signal may be measured now and then only.
         """
         if self.rows_without_signal:
-            is_sparse = self.incident.kind is IncidentKind.EARLY_WARNING
-            return self.rows_without_signal >= settings.adopt_rows * (SPARSE if is_sparse else 1)
+            stride = ADVISORY_STRIDE if self.incident.kind is IncidentKind.EARLY_WARNING else 1
+            return self.rows_without_signal >= settings.adopt_rows * stride
         recovered = self.remaining_excess <= MAX_REMAINING_NOISES * self.incident.scale
         return self.calm_rows >= settings.calm_rows and (recovered or self.calm_rows >= settings.adopt_rows)
 

@@ -154,7 +154,7 @@ def test_a_file_of_another_process_does_not_end_the_reading_of_one_that_grows(
 def test_of_processes_that_log_the_same_tag_the_newest_is_followed_and_that_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, apart: int, is_killed: bool
 ) -> None:
-    """As of ranks that all have a writer, or of two runs: each flushes at its own moment."""
+    """Ranks that all have a writer, or two runs, flush at moments of their own."""
     source = RecordedSource("tensorboard", tmp_path)
     for last in (20, 40, 60, 80):
         write(tmp_path, 0, last, begin=1_700_000_000, process=7)
@@ -170,7 +170,7 @@ def test_of_processes_that_log_the_same_tag_the_newest_is_followed_and_that_is_s
 
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_a_process_that_has_ended_gives_its_tags_back_to_the_one_that_goes_on(tmp_path: Path, is_killed: bool) -> None:
-    """As of a dry run that somebody started into the folder of a training."""
+    """Somebody has started a dry run into the folder of a training."""
     source = RecordedSource("tensorboard", tmp_path)
     write(tmp_path, 0, 20, begin=1_700_000_000, process=7)
     source.poll()

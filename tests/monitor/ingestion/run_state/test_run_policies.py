@@ -49,6 +49,15 @@ def test_a_malformed_policy_is_named_and_the_run_only_observes_until_it_is_mende
     assert Trainer(http).get("/policy")["layers"]["run"] == {"mode": "auto", "max_attempts": 3}
 
 
+def import_with(engine: sa.Engine, policy: dict[str, Any], folder: Path) -> None:
+    """Import the run "r1" from a file of a run with this policy."""
+    with writing(engine) as session:
+        end_run(session, add_run(session, "elsewhere", policy=policy))
+    path = write(engine, "elsewhere", folder / "r1.parquet")
+    with writing(engine) as session:
+        imports.import_file(session, path=path, now=NOW, run_id="r1")
+
+
 def test_the_policy_that_a_run_was_imported_with_counts(http: TestClient, sqlite_engine: sa.Engine) -> None:
     trainer = Trainer(http)
     spoil(sqlite_engine, "r1", {"policy": {"name": "palm", "mode": "approve"}})
@@ -61,11 +70,7 @@ def test_the_policy_that_a_run_was_imported_with_counts_beside_that_of_the_colle
     http: TestClient, sqlite_engine: sa.Engine, tmp_path: Path
 ) -> None:
     http.put(f"{API}/policy", json={"patience": 5})
-    with writing(sqlite_engine) as session:
-        end_run(session, add_run(session, "elsewhere", policy={"name": "palm", "mode": "observe"}))
-    path = write(sqlite_engine, "elsewhere", tmp_path / "r1.parquet")
-    with writing(sqlite_engine) as session:
-        imports.import_file(session, path=path, now=NOW, run_id="r1")
+    import_with(sqlite_engine, {"name": "palm", "mode": "observe"}, tmp_path)
     trainer = Trainer(http)
     assert train_until_nan(trainer)["orders"] == []
     policy = {each["name"]: each["value"] for each in trainer.get("/policy")["values"]}
@@ -78,11 +83,7 @@ def test_a_run_that_was_imported_in_mode_auto_observes_where_the_store_says_so(
 ) -> None:
     http.put(f"{API}/policy", json={"mode": "observe"})
     rule = Policy(mode=Mode.AUTO, patience=5).to_dict()
-    with writing(sqlite_engine) as session:
-        end_run(session, add_run(session, "elsewhere", policy=rule))
-    path = write(sqlite_engine, "elsewhere", tmp_path / "r1.parquet")
-    with writing(sqlite_engine) as session:
-        imports.import_file(session, path=path, now=NOW, run_id="r1")
+    import_with(sqlite_engine, rule, tmp_path)
     trainer = Trainer(http)
     assert train_until_nan(trainer)["orders"] == []
     policy = {each["name"]: each["value"] for each in trainer.get("/policy")["values"]}
