@@ -102,23 +102,30 @@ def next_block(
     """The first `max_steps` steps of a range; None when it has none."""
     packed_end = blocks.end_of_first(session, run_pk, step_range, max_steps)  # rows are few
     some = StepRange(step_range.segment, step_range.first, min(packed_end, end_of(step_range)))
-    (found,) = _read(session, [RunRange(run_pk, some)], metrics, with_times=True)
+    (found,) = read_ranges(session, ranges=[RunRange(run_pk, some)], metrics=metrics)
     if len(found) > max_steps:
         return found.at(slice(max_steps))
     return found if len(found) else None
 
 
 def read_ranges(
-    session: Session, *, ranges: Sequence[RunRange], metrics: Sequence[str], with_times: bool = True
+    session: Session,
+    *,
+    ranges: Sequence[RunRange],
+    metrics: Sequence[str],
+    numbers: Mapping[int, Mapping[str, int]] | None = None,
+    with_times: bool = True,
 ) -> list[StepBlock]:
     """The steps of each of these ranges with these metrics, read together: in memory as a whole.
 
-    Without times these are NaN for steps in blocks.
+    `numbers`: those of the metrics, by run and name, if the caller has them. Without times these are NaN for steps in
+    blocks.
     """
+    numbers = numbers or blocks.metric_numbers(session, {one.run_pk for one in ranges}, metrics)
     return [
         block
         for start in range(0, len(ranges), MAX_RANGES)
-        for block in _read(session, ranges[start : start + MAX_RANGES], metrics, with_times=with_times)
+        for block in _read(session, ranges[start : start + MAX_RANGES], metrics, numbers, with_times=with_times)
     ]
 
 
@@ -129,9 +136,15 @@ def read_steps(session: Session, *, run_pk: int, step_range: StepRange) -> Ints:
     return np.union1d(np.array(rows, dtype=np.int64), blocks.read_steps(session, run_pk, step_range))
 
 
-def _read(session: Session, ranges: Sequence[RunRange], metrics: Sequence[str], *, with_times: bool) -> list[StepBlock]:
+def _read(
+    session: Session,
+    ranges: Sequence[RunRange],
+    metrics: Sequence[str],
+    numbers: Mapping[int, Mapping[str, int]],
+    *,
+    with_times: bool,
+) -> list[StepBlock]:
     """Rows first: what another process packs in between is found twice then, and not lost."""
-    numbers = blocks.metric_numbers(session, {one.run_pk for one in ranges}, metrics)
     rows = read_rows(session, ranges, metrics, numbers)
     packed = blocks.read_blocks(session, ranges, metrics, numbers, with_times=with_times)
     for one, row, block in zip(ranges, rows, packed, strict=True):

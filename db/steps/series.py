@@ -1,5 +1,6 @@
 """A metric over steps in buckets, exactly, at a cost that does not depend on the length of the run."""
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.lineage import END, StepRange, end_of
-from db.models import Rollup, Run, Segment
+from db.models import Run, Segment
 from db.steps import blocks, reader
 from db.steps.buckets import (
     NARROWEST,
@@ -176,18 +177,17 @@ def _width(spans: Collection[StepRange], points: int) -> int:
 
 
 def _from_rollups(session: Session, run: Run, keys: _Keys, level_ranges: Sequence[_LevelRange]) -> Buckets:
-    columns = [getattr(Rollup, name) for name in STORED]
-    selects = [
-        sa.select(Rollup.metric * keys.num_ranges + one.index, *columns).where(
-            *(Rollup.run_pk == run.pk, Rollup.segment == one.segment, Rollup.metric.in_(keys.numbers.values())),
-            *(Rollup.level == one.level, Rollup.start >= one.low, Rollup.start < one.high),
-        )
-        for one in level_ranges
-        if one.level > 0
-    ]
+    parts = [one for one in level_ranges if one.level > 0]
+    columns, among = ", ".join(bulk.quoted(STORED)), ", ".join(map(str, keys.numbers.values()))
+    condition = f"run_pk = ? AND segment = ? AND metric IN ({among}) AND level = ? AND start >= ? AND start < ?"
     rows: list[Any] = []
-    for start in range(0, len(selects), reader.MAX_RANGES):
-        rows += session.execute(sa.union_all(*selects[start : start + reader.MAX_RANGES])).all()
+    for start in range(0, len(parts), reader.MAX_RANGES):
+        some = parts[start : start + reader.MAX_RANGES]
+        statement = " UNION ALL ".join(
+            f"SELECT metric * {keys.num_ranges} + {one.index}, {columns} FROM rollups WHERE {condition}" for one in some
+        )
+        values = [value for one in some for value in (run.pk, one.segment, one.level, one.low, one.high)]
+        rows += itertools.chain.from_iterable(bulk.read_chunks(session, statement, tuple(values)))
     return from_rows(rows)
 
 
@@ -196,8 +196,9 @@ def _from_steps(
 ) -> Iterator[Buckets]:
     unsealed = [one for one in level_ranges if one.level == 0]
     ranges = [RunRange(run.pk, StepRange(one.segment, one.low, one.high)) for one in unsealed]
-    blocks = reader.read_ranges(session, ranges=ranges, metrics=list(keys.numbers), with_times=False)
-    for one, block in zip(unsealed, blocks, strict=True):
+    numbers = {run.pk: keys.numbers}
+    parts = reader.read_ranges(session, ranges=ranges, metrics=list(keys.numbers), numbers=numbers, with_times=False)
+    for one, block in zip(unsealed, parts, strict=True):
         found = points_of(block.steps, block.metrics, keys.of_range(one.index))
         yield coarsen(found, min(width, NARROWEST))  # wider ones would overlap those of the roll-ups
 
