@@ -145,5 +145,6 @@ class SearchRunsIn(MlflowBody):
     experiment_ids: Annotated[list[ExperimentId], Field(max_length=MAX_ITEMS)] = []
     filter: Text = ""
     run_view_type: Text = "ACTIVE_ONLY"
+    order_by: Annotated[list[Text], Field(max_length=MAX_ITEMS)] = []
     max_results: Annotated[int, Field(ge=1, le=50_000), BeforeValidator(_from_text)] = 1000
     page_token: Text = ""

@@ -4,7 +4,7 @@ Of filters there are those that its loggers use: equality of names, tags and par
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,6 +151,17 @@ def run_search(text: str) -> RunSearch:
         of_kind[kind].append((_unquoted(term["key"]), term["value"]))
         at = term.end()
     return wanted
+
+
+_NEWEST_FIRST = re.compile(r"\s*(?:attributes?\.)?`?start_time`?\s+desc\s*", re.IGNORECASE)
+
+
+def check_order(order_by: Sequence[str]) -> None:
+    """Raise Problem for an order of runs that is not the newest first."""
+    for term in order_by:
+        if not _NEWEST_FIRST.fullmatch(term):
+            detail = f"the collector does not know the order {term!r:.200}; it lists the newest first: start_time DESC"
+            raise Problem(422, "the order is not supported", detail, ["body", "order_by"])
 
 
 def _unquoted(name: str) -> str:

@@ -238,6 +238,7 @@ async def log_outputs(spec: LogOutputsIn, store: Updates) -> Answer:
 def search_runs(spec: SearchRunsIn, who: Reader, session: ReadSession) -> Answer:
     """The runs of these experiments, the newest first, in pages."""
     wanted = views.run_search(spec.filter)
+    views.check_order(spec.order_by)
     if spec.run_view_type == "DELETED_ONLY":
         return {"runs": []}
     found = mlflow.runs(

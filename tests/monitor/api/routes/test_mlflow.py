@@ -91,6 +91,14 @@ def test_runs_are_found_by_params_and_tags_in_pages_also_while_new_ones_start(ht
     assert "take it from the answer with the page before" in refused["message"]
 
 
+def test_runs_are_listed_the_newest_first_and_another_order_is_refused_in_a_sentence(http: TestClient) -> None:
+    client = MlflowClient(http)
+    ordered = client.post("runs/search", experiment_ids=["0"], order_by=["attributes.start_time DESC"])
+    assert [one["info"]["run_id"] for one in ordered["runs"]] == [client.run_id]
+    refused = client.post("runs/search", answered=400, experiment_ids=["0"], order_by=["metrics.loss ASC"])
+    assert "does not know the order 'metrics.loss ASC'; it lists the newest first" in refused["message"]
+
+
 def test_a_history_has_stored_and_open_rows_under_the_name_of_the_client(http: TestClient) -> None:
     client = MlflowClient(http)
     client.log_rows(0, {"train/loss": [1.0, math.nan, 3.0] * 30})
