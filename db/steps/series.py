@@ -1,6 +1,5 @@
 """A metric over steps in buckets, exactly, at a cost that does not depend on the length of the run."""
 
-import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,7 +25,7 @@ from db.steps.step_block import RunRange
 from db.store import bulk
 
 METRICS_AT_ONCE = 50
-"""Metrics read by one statement: with reader.MAX_RANGES they stay far below the parameters that a database takes."""
+"""Metrics read by one statement, which bounds its length and the rows that it returns."""
 
 
 @dataclass(slots=True)
@@ -187,7 +186,8 @@ def _from_rollups(session: Session, run: Run, keys: _Keys, level_ranges: Sequenc
             f"SELECT metric * {keys.num_ranges} + {one.index}, {columns} FROM rollups WHERE {condition}" for one in some
         )
         values = [value for one in some for value in (run.pk, one.segment, one.level, one.low, one.high)]
-        rows += itertools.chain.from_iterable(bulk.read_chunks(session, statement, tuple(values)))
+        for chunk in bulk.read_chunks(session, statement, tuple(values)):
+            rows += chunk
     return from_rows(rows)
 
 
