@@ -177,7 +177,7 @@ def _width(spans: Collection[StepRange], points: int) -> int:
 
 def _from_rollups(session: Session, run: Run, keys: _Keys, level_ranges: Sequence[_LevelRange]) -> Buckets:
     parts = [one for one in level_ranges if one.level > 0]
-    columns, among = ", ".join(bulk.quoted(STORED)), ", ".join(map(str, keys.numbers.values()))
+    columns, among = ", ".join(STORED), ", ".join(map(str, keys.numbers.values()))
     condition = f"run_pk = ? AND segment = ? AND metric IN ({among}) AND level = ? AND start >= ? AND start < ?"
     rows: list[Any] = []
     for start in range(0, len(parts), reader.MAX_RANGES):
