@@ -5,6 +5,8 @@ Why: the baseline. Every later migration starts from here, and its downgrade lea
 Revision: 0001
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -17,445 +19,19 @@ compatible_from = "0001"
 
 COMPRESSED = {"step_blocks": ("steps", "times"), "block_values": ("values", "reported")}
 """Columns that PostgreSQL must not compress once more."""
+METADATA = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+FLOAT, JSON = sa.Float(53), sa.JSON(none_as_null=True)
 
 
 def upgrade() -> None:
-    op.create_table(
-        "audit",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("at", sa.Float(precision=53), nullable=False),
-        sa.Column("who", sa.String(length=320), nullable=False),
-        sa.Column("action", sa.String(length=64), nullable=False),
-        sa.Column("run", sa.String(length=128), nullable=True),
-        sa.Column("details", sa.JSON(none_as_null=True), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
-    )
-    op.create_index(op.f("ix_audit_run"), "audit", ["run"])
-    op.create_table(
-        "block_values",
-        sa.Column("run_pk", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("segment", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("metric", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("first_step", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("values", sa.LargeBinary(), nullable=False),
-        sa.Column("reported", sa.LargeBinary(), nullable=True),
-        sa.PrimaryKeyConstraint("run_pk", "segment", "metric", "first_step", name=op.f("pk_block_values")),
-        postgresql_partition_by="RANGE (run_pk)",
-    )
-    op.create_table(
-        "leaders",
-        sa.Column("role", sa.String(length=32), nullable=False),
-        sa.Column("holder", sa.String(length=64), nullable=False),
-        sa.Column("term", sa.BigInteger(), nullable=False),
-        sa.Column("until", sa.Float(precision=53), nullable=False),
-        sa.Column("since", sa.Float(precision=53), nullable=False),
-        sa.PrimaryKeyConstraint("role", name=op.f("pk_leaders")),
-    )
-    op.create_table(
-        "mlflow_experiments",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.String(length=128), nullable=False),
-        sa.Column("tags", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("created_at", sa.Float(precision=53), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_mlflow_experiments")),
-        sa.UniqueConstraint("name", name=op.f("uq_mlflow_experiments_name")),
-    )
-    op.create_table(
-        "retentions",
-        sa.Column("project", sa.String(length=128), nullable=False),
-        sa.Column("days", sa.Float(precision=53), nullable=True),
-        sa.Column("changed_at", sa.Float(precision=53), nullable=False),
-        sa.PrimaryKeyConstraint("project", name=op.f("pk_retentions")),
-    )
-    op.create_table(
-        "rollups",
-        sa.Column("run_pk", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("segment", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("metric", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("level", sa.SmallInteger(), autoincrement=False, nullable=False),
-        sa.Column("start", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("first_step", sa.BigInteger(), nullable=False),
-        sa.Column("last_step", sa.BigInteger(), nullable=False),
-        sa.Column("count", sa.BigInteger(), nullable=False),
-        sa.Column("non_finite", sa.BigInteger(), nullable=False),
-        sa.Column("min", sa.Float(precision=53), nullable=True),
-        sa.Column("max", sa.Float(precision=53), nullable=True),
-        sa.Column("mean", sa.Float(precision=53), nullable=True),
-        sa.Column("first", sa.Float(precision=53), nullable=True),
-        sa.Column("last", sa.Float(precision=53), nullable=True),
-        sa.PrimaryKeyConstraint("run_pk", "segment", "metric", "level", "start", name=op.f("pk_rollups")),
-        postgresql_partition_by="RANGE (run_pk)",
-        sqlite_with_rowid=False,
-    )
-    op.create_table(
-        "runs",
-        sa.Column("pk", sa.Integer(), nullable=False),
-        sa.Column("id", sa.String(length=128), nullable=False),
-        sa.Column("project", sa.String(length=128), nullable=False),
-        sa.Column("name", sa.String(length=256), nullable=True),
-        sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("config", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("command", sa.Text(), nullable=True),
-        sa.Column("git_commit", sa.String(length=64), nullable=True),
-        sa.Column("host", sa.String(length=256), nullable=True),
-        sa.Column("devices", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("versions", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("capabilities", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("policy", sa.JSON(none_as_null=True), nullable=True),
-        sa.Column("tags", sa.JSON(none_as_null=True), nullable=True),
-        sa.Column("note", sa.Text(), nullable=True),
-        sa.Column("archived_at", sa.Float(precision=53), nullable=True),
-        sa.Column("total_steps", sa.BigInteger(), nullable=True),
-        sa.Column("restorable_steps", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("restorable_tiers", sa.JSON(none_as_null=True), nullable=True),
-        sa.Column("started_at", sa.Float(precision=53), nullable=False),
-        sa.Column("last_report_at", sa.Float(precision=53), nullable=False),
-        sa.Column("finished_at", sa.Float(precision=53), nullable=True),
-        sa.Column("lease_writer", sa.String(length=64), nullable=True),
-        sa.Column("lease_session", sa.String(length=64), nullable=True),
-        sa.Column("lease_process", sa.String(length=256), nullable=True),
-        sa.Column("lease_until", sa.Float(precision=53), nullable=True),
-        sa.Column("revision", sa.BigInteger(), server_default="0", nullable=False),
-        sa.PrimaryKeyConstraint("pk", name=op.f("pk_runs")),
-        sa.UniqueConstraint("id", name=op.f("uq_runs_id")),
-        postgresql_with={"fillfactor": 70},
-    )
-    op.create_index(op.f("ix_runs_project"), "runs", ["project"])
-    op.create_index("ix_runs_started_at", "runs", ["started_at", "pk"])
-    op.create_index(op.f("ix_runs_state"), "runs", ["state"])
-    op.create_table(
-        "schema_compatibility",
-        sa.Column("compatible_from", sa.String(length=32), nullable=False),
-        sa.PrimaryKeyConstraint("compatible_from", name=op.f("pk_schema_compatibility")),
-    )
-    op.create_table(
-        "step_blocks",
-        sa.Column("run_pk", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("segment", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("first_step", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("last_step", sa.BigInteger(), nullable=False),
-        sa.Column("num_steps", sa.Integer(), nullable=False),
-        sa.Column("steps", sa.LargeBinary(), nullable=True),
-        sa.Column("times", sa.LargeBinary(), nullable=False),
-        sa.Column("archived_file", sa.Integer(), nullable=True),
-        sa.PrimaryKeyConstraint("run_pk", "segment", "first_step", name=op.f("pk_step_blocks")),
-        postgresql_partition_by="RANGE (run_pk)",
-    )
-    op.create_table(
-        "tokens",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.String(length=128), nullable=False),
-        sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column("scopes", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("project", sa.String(length=128), nullable=True),
-        sa.Column("run", sa.String(length=128), nullable=True),
-        sa.Column("created_at", sa.Float(precision=53), nullable=False),
-        sa.Column("revoked_at", sa.Float(precision=53), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
-        sa.UniqueConstraint("digest", name=op.f("uq_tokens_digest")),
-        sa.UniqueConstraint("name", name=op.f("uq_tokens_name")),
-    )
-    op.create_table(
-        "archived_files",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("run_pk", sa.Integer(), nullable=True),
-        sa.Column("run", sa.String(length=128), nullable=False),
-        sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("place", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("segment", sa.Integer(), nullable=False),
-        sa.Column("first_step", sa.BigInteger(), nullable=False),
-        sa.Column("last_step", sa.BigInteger(), nullable=False),
-        sa.Column("num_steps", sa.BigInteger(), nullable=False),
-        sa.Column("num_bytes", sa.BigInteger(), nullable=False),
-        sa.Column("sha256", sa.String(length=64), nullable=False),
-        sa.Column("changed_at", sa.Float(precision=53), nullable=False),
-        sa.Column("complete_at_revision", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["run_pk"], ["runs.pk"], name=op.f("fk_archived_files_run_pk_runs"), ondelete="SET NULL"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_archived_files")),
-        sqlite_autoincrement=True,
-    )
-    op.create_index(op.f("ix_archived_files_run_pk"), "archived_files", ["run_pk"])
-    op.create_index(op.f("ix_archived_files_state"), "archived_files", ["state"])
-    op.create_table(
-        "detector_snapshots",
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("segment", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("step", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("state", sa.JSON(none_as_null=True), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["run_pk"], ["runs.pk"], name=op.f("fk_detector_snapshots_run_pk_runs"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("run_pk", "segment", "step", name=op.f("pk_detector_snapshots")),
-    )
-    op.create_table(
-        "events",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("key", sa.String(length=128), nullable=False),
-        sa.Column("segment", sa.Integer(), nullable=False),
-        sa.Column("step", sa.BigInteger(), nullable=True),
-        sa.Column("time", sa.Float(precision=53), nullable=False),
-        sa.Column("kind", sa.String(length=64), nullable=False),
-        sa.Column("details", sa.JSON(none_as_null=True), nullable=False),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_events_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
-        sa.UniqueConstraint("run_pk", "key", name=op.f("uq_events_run_pk_key")),
-    )
-    op.create_table(
-        "hardware_samples",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("time", sa.Float(precision=53), nullable=False),
-        sa.Column("step", sa.BigInteger(), nullable=True),
-        sa.Column("host", sa.String(length=256), nullable=False),
-        sa.Column("device", sa.String(length=32), nullable=False),
-        sa.Column("num_errors", sa.BigInteger(), nullable=False),
-        sa.Column("readings", sa.JSON(none_as_null=True), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["run_pk"], ["runs.pk"], name=op.f("fk_hardware_samples_run_pk_runs"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_hardware_samples")),
-        sa.UniqueConstraint(
-            "run_pk", "time", "host", "device", name=op.f("uq_hardware_samples_run_pk_time_host_device")
-        ),
-    )
-    op.create_table(
-        "incidents",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("segment", sa.Integer(), nullable=False),
-        sa.Column("kind", sa.String(length=32), nullable=False),
-        sa.Column("state", sa.String(length=32), nullable=False),
-        sa.Column("signal", sa.String(length=64), nullable=False),
-        sa.Column("onset_step", sa.BigInteger(), nullable=False),
-        sa.Column("detected_step", sa.BigInteger(), nullable=False),
-        sa.Column("peak_step", sa.BigInteger(), nullable=True),
-        sa.Column("end_step", sa.BigInteger(), nullable=True),
-        sa.Column("score", sa.Float(precision=53), nullable=True),
-        sa.Column("outcome", sa.String(length=32), nullable=True),
-        sa.Column("details", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("verdict", sa.JSON(none_as_null=True), nullable=True),
-        sa.Column("opened_at", sa.Float(precision=53), nullable=False),
-        sa.Column("changed_at", sa.Float(precision=53), nullable=False),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_incidents_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_incidents")),
-        sa.UniqueConstraint("run_pk", "number", name=op.f("uq_incidents_run_pk_number")),
-    )
-    op.create_table(
-        "interventions",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("incident", sa.Integer(), nullable=True),
-        sa.Column("kind", sa.String(length=16), nullable=False),
-        sa.Column("state", sa.String(length=32), nullable=False),
-        sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("rewind_to", sa.BigInteger(), nullable=True),
-        sa.Column("skip_from", sa.BigInteger(), nullable=True),
-        sa.Column("skip_to", sa.BigInteger(), nullable=True),
-        sa.Column("lr_scale", sa.Float(precision=53), nullable=True),
-        sa.Column("remedies", sa.JSON(none_as_null=True), nullable=True),
-        sa.Column("details", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("created_at", sa.Float(precision=53), nullable=False),
-        sa.Column("changed_at", sa.Float(precision=53), nullable=False),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_interventions_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_interventions")),
-        sa.UniqueConstraint("run_pk", "number", name=op.f("uq_interventions_run_pk_number")),
-    )
-    op.create_table(
-        "metrics",
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("name", sa.String(length=128), nullable=False),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_metrics_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_pk", "number", name=op.f("pk_metrics")),
-        sa.UniqueConstraint("run_pk", "name", name=op.f("uq_metrics_run_pk_name")),
-    )
-    op.create_index(op.f("ix_metrics_name"), "metrics", ["name"])
-    op.create_table(
-        "mlflow_runs",
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("experiment", sa.Integer(), nullable=False),
-        sa.Column("user", sa.String(length=256), nullable=False),
-        sa.Column("params", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("tags", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("inputs", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("state", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("has_open_rows", sa.Boolean(), nullable=False),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_mlflow_runs_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_pk", name=op.f("pk_mlflow_runs")),
-    )
-    op.create_index(op.f("ix_mlflow_runs_experiment"), "mlflow_runs", ["experiment"])
-    op.create_index(op.f("ix_mlflow_runs_has_open_rows"), "mlflow_runs", ["has_open_rows"])
-    op.create_table(
-        "orders",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("key", sa.String(length=32), nullable=False),
-        sa.Column("intervention", sa.Integer(), nullable=False),
-        sa.Column("kind", sa.String(length=16), nullable=False),
-        sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("incident", sa.Integer(), nullable=True),
-        sa.Column("rewind_to", sa.BigInteger(), nullable=True),
-        sa.Column("skip_from", sa.BigInteger(), nullable=True),
-        sa.Column("skip_to", sa.BigInteger(), nullable=True),
-        sa.Column("lr_scale", sa.Float(precision=53), nullable=True),
-        sa.Column("remedies", sa.JSON(none_as_null=True), nullable=True),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("rewound_to", sa.BigInteger(), nullable=True),
-        sa.Column("detail", sa.Text(), nullable=True),
-        sa.Column("segment", sa.String(length=128), nullable=True),
-        sa.Column("step", sa.BigInteger(), nullable=True),
-        sa.Column("expires_at", sa.Float(precision=53), nullable=True),
-        sa.Column("expires_step", sa.BigInteger(), nullable=True),
-        sa.Column("approved_by", sa.String(length=320), nullable=True),
-        sa.Column("signature", sa.String(length=64), nullable=True),
-        sa.Column("refusal", sa.String(length=16), nullable=True),
-        sa.Column("created_at", sa.Float(precision=53), nullable=False),
-        sa.Column("answered_at", sa.Float(precision=53), nullable=True),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_orders_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_orders")),
-        sa.UniqueConstraint("run_pk", "intervention", name=op.f("uq_orders_run_pk_intervention")),
-    )
-    op.create_table(
-        "policy_layers",
-        sa.Column("key", sa.String(length=160), nullable=False),
-        sa.Column("run_pk", sa.Integer(), nullable=True),
-        sa.Column("fields", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("changed_at", sa.Float(precision=53), nullable=False),
-        sa.Column("changed_by", sa.String(length=320), nullable=False),
-        sa.Column("by_operator", sa.Boolean(), nullable=False),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_policy_layers_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("key", name=op.f("pk_policy_layers")),
-        sa.UniqueConstraint("run_pk", name=op.f("uq_policy_layers_run_pk")),
-    )
-    op.create_table(
-        "preflights",
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("intervention", sa.Integer(), nullable=False),
-        sa.Column("num_answers", sa.Integer(), nullable=False),
-        sa.Column("answered_at", sa.Float(precision=53), nullable=False),
-        sa.Column("answer", sa.JSON(none_as_null=True), nullable=False),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_preflights_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_pk", name=op.f("pk_preflights")),
-    )
-    op.create_table(
-        "pulses",
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("step", sa.BigInteger(), nullable=True),
-        sa.Column("stepped_at", sa.Float(precision=53), nullable=False),
-        sa.Column("expected_by", sa.Float(precision=53), nullable=True),
-        sa.Column("undelivered_bytes", sa.BigInteger(), nullable=True),
-        sa.Column("nonfinite_steps", sa.BigInteger(), nullable=False),
-        sa.Column("skipped_steps", sa.BigInteger(), nullable=False),
-        sa.Column("newest", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("losses", sa.JSON(none_as_null=True), nullable=True),
-        sa.Column("peaks", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("beats", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("stall_after", sa.Float(precision=53), nullable=True),
-        sa.Column("report_gaps", sa.JSON(none_as_null=True), nullable=True),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_pulses_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_pk", name=op.f("pk_pulses")),
-        postgresql_with={"fillfactor": 45},
-    )
-    op.create_table(
-        "run_settings",
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("key", sa.String(length=256), nullable=False),
-        sa.Column("name", sa.String(length=256), nullable=False),
-        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("text", sa.Text(), nullable=True),
-        sa.Column("number", sa.Float(precision=53), nullable=True),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_run_settings_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_pk", "key", "name", "position", name=op.f("pk_run_settings")),
-        sqlite_with_rowid=False,
-    )
-    op.create_table(
-        "segments",
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("parent", sa.Integer(), nullable=True),
-        sa.Column("fork_step", sa.BigInteger(), nullable=True),
-        sa.Column("key", sa.String(length=128), nullable=False),
-        sa.Column("reason", sa.String(length=16), nullable=False),
-        sa.Column("order_id", sa.Integer(), nullable=True),
-        sa.Column("opened_at", sa.Float(precision=53), nullable=False),
-        sa.Column("live_order", sa.Integer(), nullable=False),
-        sa.Column("writer", sa.String(length=32), nullable=True),
-        sa.Column("first_step", sa.BigInteger(), nullable=True),
-        sa.Column("last_step", sa.BigInteger(), nullable=True),
-        sa.Column("num_steps", sa.BigInteger(), nullable=False),
-        sa.Column("num_packed", sa.BigInteger(), server_default="0", nullable=False),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_segments_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_pk", "number", name=op.f("pk_segments")),
-        sa.UniqueConstraint("run_pk", "key", name=op.f("uq_segments_run_pk_key")),
-        postgresql_with={"fillfactor": 70},
-    )
-    op.create_table(
-        "arms",
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("intervention", sa.Integer(), nullable=False),
-        sa.Column("arm", sa.String(length=32), nullable=False),
-        sa.Column("incident", sa.Integer(), nullable=False),
-        sa.Column("details", sa.JSON(none_as_null=True), nullable=False),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_arms_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_pk", "intervention", "arm", name=op.f("pk_arms")),
-    )
-    op.create_table(
-        "step_notes",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("step", sa.BigInteger(), nullable=False),
-        sa.Column("text", sa.Text(), nullable=False),
-        sa.Column("author", sa.String(length=320), nullable=False),
-        sa.Column("created_at", sa.Float(precision=53), nullable=False),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_step_notes_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_step_notes")),
-        sqlite_autoincrement=True,
-    )
-    op.create_index(op.f("ix_step_notes_run_pk"), "step_notes", ["run_pk"])
-    op.create_table(
-        "steps",
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("segment", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("step", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("time", sa.Float(precision=53), nullable=False),
-        sa.Column("values", sa.LargeBinary(), nullable=False),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_steps_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_pk", "segment", "step", name=op.f("pk_steps")),
-        sqlite_with_rowid=False,
-    )
-    op.create_table(
-        "detection_states",
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("state", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("segment", sa.Integer(), nullable=True),
-        sa.Column("seen_step", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["run_pk"], ["runs.pk"], name=op.f("fk_detection_states_run_pk_runs"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("run_pk", name=op.f("pk_detection_states")),
-    )
-    op.create_table(
-        "skip_ledger",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("run_pk", sa.Integer(), nullable=False),
-        sa.Column("skip_from", sa.BigInteger(), nullable=False),
-        sa.Column("skip_to", sa.BigInteger(), nullable=False),
-        sa.Column("order_id", sa.Integer(), nullable=True),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("created_at", sa.Float(precision=53), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["order_id"], ["orders.id"], name=op.f("fk_skip_ledger_order_id_orders"), ondelete="SET NULL"
-        ),
-        sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_skip_ledger_run_pk_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_skip_ledger")),
-        sa.UniqueConstraint("order_id", name=op.f("uq_skip_ledger_order_id")),
-    )
+    METADATA.create_all(op.get_bind(), checkfirst=False)
     if op.get_bind().dialect.name == "postgresql":
         for table, columns in COMPRESSED.items():
             for column in columns:
@@ -463,32 +39,386 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_table("skip_ledger")
-    op.drop_table("detection_states")
-    op.drop_table("steps")
-    op.drop_table("step_notes")
-    op.drop_table("arms")
-    op.drop_table("segments")
-    op.drop_table("run_settings")
-    op.drop_table("pulses")
-    op.drop_table("preflights")
-    op.drop_table("policy_layers")
-    op.drop_table("orders")
-    op.drop_table("mlflow_runs")
-    op.drop_table("metrics")
-    op.drop_table("interventions")
-    op.drop_table("incidents")
-    op.drop_table("hardware_samples")
-    op.drop_table("events")
-    op.drop_table("detector_snapshots")
-    op.drop_table("archived_files")
-    op.drop_table("tokens")
-    op.drop_table("step_blocks")
-    op.drop_table("schema_compatibility")
-    op.drop_table("runs")
-    op.drop_table("rollups")
-    op.drop_table("retentions")
-    op.drop_table("mlflow_experiments")
-    op.drop_table("leaders")
-    op.drop_table("block_values")
-    op.drop_table("audit")
+    METADATA.drop_all(op.get_bind(), checkfirst=False)
+
+
+def _table(name: str, *parts: sa.schema.SchemaItem, unique: tuple[str, ...] = (), **options: Any) -> None:
+    table = sa.Table(name, METADATA, *parts, **options)
+    if unique:
+        table.append_constraint(sa.UniqueConstraint(*unique))
+
+
+def _key(name: str, kind: Any) -> sa.Column[Any]:
+    return sa.Column(name, kind, primary_key=True)
+
+
+def _needed(name: str, kind: Any, **options: Any) -> sa.Column[Any]:
+    return sa.Column(name, kind, nullable=False, **options)
+
+
+def _of_run(**options: Any) -> sa.Column[Any]:
+    return _needed("run_pk", sa.ForeignKey("runs.pk", ondelete="CASCADE"), **options)
+
+
+_table(
+    "audit",
+    _key("id", sa.Integer),
+    _needed("at", FLOAT),
+    _needed("who", sa.String(320)),
+    _needed("action", sa.String(64)),
+    sa.Column("run", sa.String(128), index=True),
+    _needed("details", JSON),
+)
+_table(
+    "block_values",
+    _key("run_pk", sa.Integer),
+    _key("segment", sa.Integer),
+    _key("metric", sa.Integer),
+    _key("first_step", sa.BigInteger),
+    _needed("values", sa.LargeBinary),
+    sa.Column("reported", sa.LargeBinary),
+    postgresql_partition_by="RANGE (run_pk)",
+)
+_table(
+    "leaders",
+    _key("role", sa.String(32)),
+    _needed("holder", sa.String(64)),
+    _needed("term", sa.BigInteger),
+    _needed("until", FLOAT),
+    _needed("since", FLOAT),
+)
+_table(
+    "mlflow_experiments",
+    _key("id", sa.Integer),
+    _needed("name", sa.String(128), unique=True),
+    _needed("tags", JSON),
+    _needed("created_at", FLOAT),
+)
+_table(
+    "retentions",
+    _key("project", sa.String(128)),
+    sa.Column("days", FLOAT),
+    _needed("changed_at", FLOAT),
+)
+_table(
+    "rollups",
+    _key("run_pk", sa.Integer),
+    _key("segment", sa.Integer),
+    _key("metric", sa.Integer),
+    _key("level", sa.SmallInteger),
+    _key("start", sa.BigInteger),
+    _needed("first_step", sa.BigInteger),
+    _needed("last_step", sa.BigInteger),
+    _needed("count", sa.BigInteger),
+    _needed("non_finite", sa.BigInteger),
+    sa.Column("min", FLOAT),
+    sa.Column("max", FLOAT),
+    sa.Column("mean", FLOAT),
+    sa.Column("first", FLOAT),
+    sa.Column("last", FLOAT),
+    postgresql_partition_by="RANGE (run_pk)",
+    sqlite_with_rowid=False,
+)
+_table(
+    "runs",
+    _key("pk", sa.Integer),
+    _needed("id", sa.String(128), unique=True),
+    _needed("project", sa.String(128), index=True),
+    sa.Column("name", sa.String(256)),
+    _needed("state", sa.String(16), index=True),
+    _needed("config", JSON),
+    sa.Column("command", sa.Text),
+    sa.Column("git_commit", sa.String(64)),
+    sa.Column("host", sa.String(256)),
+    _needed("devices", JSON),
+    _needed("versions", JSON),
+    _needed("capabilities", JSON),
+    sa.Column("policy", JSON),
+    sa.Column("tags", JSON),
+    sa.Column("note", sa.Text),
+    sa.Column("archived_at", FLOAT),
+    sa.Column("total_steps", sa.BigInteger),
+    _needed("restorable_steps", JSON),
+    sa.Column("restorable_tiers", JSON),
+    _needed("started_at", FLOAT),
+    _needed("last_report_at", FLOAT),
+    sa.Column("finished_at", FLOAT),
+    sa.Column("lease_writer", sa.String(64)),
+    sa.Column("lease_session", sa.String(64)),
+    sa.Column("lease_process", sa.String(256)),
+    sa.Column("lease_until", FLOAT),
+    _needed("revision", sa.BigInteger, server_default="0"),
+    sa.Index("ix_runs_started_at", "started_at", "pk"),
+    postgresql_with={"fillfactor": 70},
+)
+_table(
+    "schema_compatibility",
+    _key("compatible_from", sa.String(32)),
+)
+_table(
+    "step_blocks",
+    _key("run_pk", sa.Integer),
+    _key("segment", sa.Integer),
+    _key("first_step", sa.BigInteger),
+    _needed("last_step", sa.BigInteger),
+    _needed("num_steps", sa.Integer),
+    sa.Column("steps", sa.LargeBinary),
+    _needed("times", sa.LargeBinary),
+    sa.Column("archived_file", sa.Integer),
+    postgresql_partition_by="RANGE (run_pk)",
+)
+_table(
+    "tokens",
+    _key("id", sa.Integer),
+    _needed("name", sa.String(128), unique=True),
+    _needed("digest", sa.String(64), unique=True),
+    _needed("scopes", JSON),
+    sa.Column("project", sa.String(128)),
+    sa.Column("run", sa.String(128)),
+    _needed("created_at", FLOAT),
+    sa.Column("revoked_at", FLOAT),
+)
+_table(
+    "archived_files",
+    _key("id", sa.Integer),
+    sa.Column("run_pk", sa.ForeignKey("runs.pk", ondelete="SET NULL"), index=True),
+    _needed("run", sa.String(128)),
+    _needed("state", sa.String(16), index=True),
+    _needed("place", sa.Text),
+    _needed("name", sa.Text),
+    _needed("segment", sa.Integer),
+    _needed("first_step", sa.BigInteger),
+    _needed("last_step", sa.BigInteger),
+    _needed("num_steps", sa.BigInteger),
+    _needed("num_bytes", sa.BigInteger),
+    _needed("sha256", sa.String(64)),
+    _needed("changed_at", FLOAT),
+    sa.Column("complete_at_revision", sa.BigInteger),
+    sqlite_autoincrement=True,
+)
+_table(
+    "detector_snapshots",
+    _of_run(primary_key=True),
+    _key("segment", sa.Integer),
+    _key("step", sa.BigInteger),
+    _needed("state", JSON),
+)
+_table(
+    "events",
+    _key("id", sa.Integer),
+    _of_run(),
+    _needed("key", sa.String(128)),
+    _needed("segment", sa.Integer),
+    sa.Column("step", sa.BigInteger),
+    _needed("time", FLOAT),
+    _needed("kind", sa.String(64)),
+    _needed("details", JSON),
+    unique=("run_pk", "key"),
+)
+_table(
+    "hardware_samples",
+    _key("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite")),
+    _of_run(),
+    _needed("time", FLOAT),
+    sa.Column("step", sa.BigInteger),
+    _needed("host", sa.String(256)),
+    _needed("device", sa.String(32)),
+    _needed("num_errors", sa.BigInteger),
+    _needed("readings", JSON),
+    unique=("run_pk", "time", "host", "device"),
+)
+_table(
+    "incidents",
+    _key("id", sa.Integer),
+    _of_run(),
+    _needed("number", sa.Integer),
+    _needed("segment", sa.Integer),
+    _needed("kind", sa.String(32)),
+    _needed("state", sa.String(32)),
+    _needed("signal", sa.String(64)),
+    _needed("onset_step", sa.BigInteger),
+    _needed("detected_step", sa.BigInteger),
+    sa.Column("peak_step", sa.BigInteger),
+    sa.Column("end_step", sa.BigInteger),
+    sa.Column("score", FLOAT),
+    sa.Column("outcome", sa.String(32)),
+    _needed("details", JSON),
+    sa.Column("verdict", JSON),
+    _needed("opened_at", FLOAT),
+    _needed("changed_at", FLOAT),
+    unique=("run_pk", "number"),
+)
+_table(
+    "interventions",
+    _key("id", sa.Integer),
+    _of_run(),
+    _needed("number", sa.Integer),
+    sa.Column("incident", sa.Integer),
+    _needed("kind", sa.String(16)),
+    _needed("state", sa.String(32)),
+    _needed("attempt", sa.Integer),
+    sa.Column("rewind_to", sa.BigInteger),
+    sa.Column("skip_from", sa.BigInteger),
+    sa.Column("skip_to", sa.BigInteger),
+    sa.Column("lr_scale", FLOAT),
+    sa.Column("remedies", JSON),
+    _needed("details", JSON),
+    _needed("created_at", FLOAT),
+    _needed("changed_at", FLOAT),
+    unique=("run_pk", "number"),
+)
+_table(
+    "metrics",
+    _of_run(primary_key=True),
+    _key("number", sa.Integer),
+    _needed("name", sa.String(128), index=True),
+    unique=("run_pk", "name"),
+)
+_table(
+    "mlflow_runs",
+    _of_run(primary_key=True),
+    _needed("experiment", sa.Integer, index=True),
+    _needed("user", sa.String(256)),
+    _needed("params", JSON),
+    _needed("tags", JSON),
+    _needed("inputs", JSON),
+    _needed("state", JSON),
+    _needed("has_open_rows", sa.Boolean, index=True),
+)
+_table(
+    "orders",
+    _key("id", sa.Integer),
+    _of_run(),
+    _needed("key", sa.String(32)),
+    _needed("intervention", sa.Integer),
+    _needed("kind", sa.String(16)),
+    _needed("state", sa.String(16)),
+    sa.Column("incident", sa.Integer),
+    sa.Column("rewind_to", sa.BigInteger),
+    sa.Column("skip_from", sa.BigInteger),
+    sa.Column("skip_to", sa.BigInteger),
+    sa.Column("lr_scale", FLOAT),
+    sa.Column("remedies", JSON),
+    _needed("reason", sa.Text),
+    sa.Column("rewound_to", sa.BigInteger),
+    sa.Column("detail", sa.Text),
+    sa.Column("segment", sa.String(128)),
+    sa.Column("step", sa.BigInteger),
+    sa.Column("expires_at", FLOAT),
+    sa.Column("expires_step", sa.BigInteger),
+    sa.Column("approved_by", sa.String(320)),
+    sa.Column("signature", sa.String(64)),
+    sa.Column("refusal", sa.String(16)),
+    _needed("created_at", FLOAT),
+    sa.Column("answered_at", FLOAT),
+    unique=("run_pk", "intervention"),
+)
+_table(
+    "policy_layers",
+    _key("key", sa.String(160)),
+    sa.Column("run_pk", sa.ForeignKey("runs.pk", ondelete="CASCADE")),
+    _needed("fields", JSON),
+    _needed("changed_at", FLOAT),
+    _needed("changed_by", sa.String(320)),
+    _needed("by_operator", sa.Boolean),
+    unique=("run_pk",),
+)
+_table(
+    "preflights",
+    _of_run(primary_key=True),
+    _needed("intervention", sa.Integer),
+    _needed("num_answers", sa.Integer),
+    _needed("answered_at", FLOAT),
+    _needed("answer", JSON),
+)
+_table(
+    "pulses",
+    _of_run(primary_key=True),
+    sa.Column("step", sa.BigInteger),
+    _needed("stepped_at", FLOAT),
+    sa.Column("expected_by", FLOAT),
+    sa.Column("undelivered_bytes", sa.BigInteger),
+    _needed("nonfinite_steps", sa.BigInteger),
+    _needed("skipped_steps", sa.BigInteger),
+    _needed("newest", JSON),
+    sa.Column("losses", JSON),
+    _needed("peaks", JSON),
+    _needed("beats", JSON),
+    sa.Column("stall_after", FLOAT),
+    sa.Column("report_gaps", JSON),
+    postgresql_with={"fillfactor": 45},
+)
+_table(
+    "run_settings",
+    _of_run(primary_key=True),
+    _key("key", sa.String(256)),
+    _key("name", sa.String(256)),
+    _key("position", sa.Integer),
+    sa.Column("text", sa.Text),
+    sa.Column("number", FLOAT),
+    sqlite_with_rowid=False,
+)
+_table(
+    "segments",
+    _of_run(primary_key=True),
+    _key("number", sa.Integer),
+    sa.Column("parent", sa.Integer),
+    sa.Column("fork_step", sa.BigInteger),
+    _needed("key", sa.String(128)),
+    _needed("reason", sa.String(16)),
+    sa.Column("order_id", sa.Integer),
+    _needed("opened_at", FLOAT),
+    _needed("live_order", sa.Integer),
+    sa.Column("writer", sa.String(32)),
+    sa.Column("first_step", sa.BigInteger),
+    sa.Column("last_step", sa.BigInteger),
+    _needed("num_steps", sa.BigInteger),
+    _needed("num_packed", sa.BigInteger, server_default="0"),
+    unique=("run_pk", "key"),
+    postgresql_with={"fillfactor": 70},
+)
+_table(
+    "arms",
+    _of_run(primary_key=True),
+    _key("intervention", sa.Integer),
+    _key("arm", sa.String(32)),
+    _needed("incident", sa.Integer),
+    _needed("details", JSON),
+)
+_table(
+    "step_notes",
+    _key("id", sa.Integer),
+    _of_run(index=True),
+    _needed("step", sa.BigInteger),
+    _needed("text", sa.Text),
+    _needed("author", sa.String(320)),
+    _needed("created_at", FLOAT),
+    sqlite_autoincrement=True,
+)
+_table(
+    "steps",
+    _of_run(primary_key=True),
+    _key("segment", sa.Integer),
+    _key("step", sa.BigInteger),
+    _needed("time", FLOAT),
+    _needed("values", sa.LargeBinary),
+    sqlite_with_rowid=False,
+)
+_table(
+    "detection_states",
+    _of_run(primary_key=True),
+    _needed("state", JSON),
+    sa.Column("segment", sa.Integer),
+    sa.Column("seen_step", sa.BigInteger),
+)
+_table(
+    "skip_ledger",
+    _key("id", sa.Integer),
+    _of_run(),
+    _needed("skip_from", sa.BigInteger),
+    _needed("skip_to", sa.BigInteger),
+    sa.Column("order_id", sa.ForeignKey("orders.id", ondelete="SET NULL")),
+    _needed("reason", sa.Text),
+    _needed("created_at", FLOAT),
+    unique=("order_id",),
+)
