@@ -102,37 +102,18 @@ UNREADABLE_RULE: Mapping[str, Any] = {"unreadable": "what is stored is no JSON o
 
 
 class JsonList(_Json):
-    """A JSON list; anything else that was stored is read as an empty one."""
+    """A JSON list; anything else that was stored is read as an empty one, and elements of another type are left out."""
 
     cache_ok = True
-    element: type = object
-    """Elements of another type are left out."""
+
+    def __init__(self, element: type = object) -> None:
+        super().__init__()
+        self.element = element
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> list[Any] | None:
         if value is None or self.element is object:
             return value if value is None or isinstance(value, list) else []
         return [each for each in value if type(each) is self.element] if isinstance(value, list) else []
-
-
-class TextList(JsonList):
-    """A JSON list of texts."""
-
-    cache_ok = True
-    element = str
-
-
-class StepList(JsonList):
-    """A JSON list of steps."""
-
-    cache_ok = True
-    element = int
-
-
-class ObjectList(JsonList):
-    """A JSON list of objects."""
-
-    cache_ok = True
-    element = dict
 
 
 class UnixTime(TypeDecorator[float]):
@@ -156,7 +137,7 @@ Str256 = Annotated[str, mapped_column(String(256))]
 Author = Annotated[str, mapped_column(String(MAX_AUTHOR))]
 """Author of an action: a person and the token that acted for them, or a token, or a command."""
 LongText = Annotated[str, mapped_column(Text)]
-Texts = Annotated[list[Any], mapped_column(TextList())]
+Texts = Annotated[list[Any], mapped_column(JsonList(str))]
 Time = Annotated[float, mapped_column(UnixTime())]
 OfRun = Annotated[int, mapped_column(ForeignKey("runs.pk", ondelete="CASCADE"))]
 """Key of the run to which a row belongs."""
@@ -206,8 +187,8 @@ class Run(Base):
     archived_at: Mapped[Time | None]
     """Time since which lists leave the run out, until it runs again."""
     total_steps: Mapped[BigInt | None]
-    restorable_steps: Mapped[list[Any]] = mapped_column(StepList())
-    restorable_tiers: Mapped[list[Any] | None] = mapped_column(ObjectList())
+    restorable_steps: Mapped[list[Any]] = mapped_column(JsonList(int))
+    restorable_tiers: Mapped[list[Any] | None] = mapped_column(JsonList(dict))
     """Tiers of these steps, as a report names them (`monitor.schemas.TierIn`); NULL: unknown."""
     started_at: Mapped[Time]
     last_report_at: Mapped[Time]
