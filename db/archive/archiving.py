@@ -10,6 +10,7 @@ import hashlib
 import io
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -18,7 +19,6 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.archive import blocks
 from db.archive.blocks import difference
-from db.archive.turn import ArchiveLease, Busy
 from db.lineage import StepRange, end_of
 from db.models import Run, Segment
 from db.records import access
@@ -28,6 +28,7 @@ from db.steps.archived.files import ArchivedFile, FileState
 from db.steps.archived.places import Place, PlaceError, path_segment
 from db.steps.blocks import metric_numbers, read_blocks
 from db.steps.step_block import RunRange, StepBlock
+from db.store import leader
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
 
@@ -35,6 +36,48 @@ MAX_STEPS = 262_144
 MAX_VALUES = 16_777_216
 """Steps times metrics of a file: 128 MB of memory for its numbers."""
 
+
+# One process at a time archives, brings back, or removes files of a store: a lease by the clock of the database.
+
+ROLE = "archive"
+LEASE_SECONDS = 120.0
+"""Duration of the lease, which every file renews: longer than its upload. A killed process blocks others as long."""
+
+
+class Busy(RuntimeError):
+    """Another process has the turn; the message is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveLease:
+    """The lease of the archive, which is ours as long as it is renewed in time."""
+
+    holder: str
+
+    def renew(self, session: Session) -> None:
+        """Keep it; it cannot be lost before the transaction ends. Raises Busy when another process has it."""
+        if leader.claim(session, role=ROLE, holder=self.holder, seconds=LEASE_SECONDS) is None:
+            raise Busy(
+                "another process archives steps of this store, or was killed less than "
+                f"{LEASE_SECONDS / 60:.0f} minutes ago; try again then"
+            )
+
+
+@contextmanager
+def taken(engine: sa.Engine) -> Iterator[ArchiveLease]:
+    """The turn for the duration of the block. Raises Busy."""
+    turn = ArchiveLease(secrets.token_hex(8))
+    with writing(engine) as session:
+        turn.renew(session)
+    try:
+        yield turn
+    finally:
+        with writing(engine) as session:
+            if lease := leader.claim(session, role=ROLE, holder=turn.holder, seconds=1.0):
+                leader.resign(session, lease)
+
+
+# The files of a run
 
 CHANGED = "it was resumed, changed or deleted meanwhile; its other steps stay in the store"
 

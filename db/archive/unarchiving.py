@@ -7,16 +7,16 @@ is. Killed at any moment, each value is in the store or in a file that is `kept`
 import hashlib
 import io
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.archive import blocks, removal
-from db.archive.archiving import Written
+from db.archive import blocks, inventory
+from db.archive.archiving import ArchiveLease, Written
 from db.archive.blocks import difference
-from db.archive.turn import ArchiveLease
 from db.models import Run
 from db.records import access
 from db.steps.archived import files, parquet, places
@@ -29,8 +29,7 @@ class CannotBringBack(RuntimeError):
     """The steps of a file stay archived; the message is one sentence."""
 
     def __init__(self, file: ArchivedFile, why: str) -> None:
-        steps = f"the steps {file.first_step:,} to {file.last_step:,} of the run {file.run!r}"
-        super().__init__(f"{steps} stay archived: {why}")
+        super().__init__(f"the {file.described} stay archived: {why}")
 
 
 def unarchive_run(
@@ -61,7 +60,9 @@ def unarchive_run(
                 details = {"place": file.place}
                 access.record(session, who=who, action="unarchive steps", run=run.id, details=details, now=now)
         is_first = False
-        _remove(engine, file)
+        with suppress(places.PlaceError):  # its row says that it is to be removed
+            places.opened(file.place).remove(file.name)
+            inventory.forget(engine, file.id)
         on_file(Written(file.num_steps, file.num_bytes))
 
 
@@ -102,11 +103,3 @@ def _next_file(engine: sa.Engine, run_id: str) -> ArchivedFile | None:
         found = files.of_run(session, run_pk=run.pk) if run is not None else []
         session.expunge_all()
     return found[0] if found else None
-
-
-def _remove(engine: sa.Engine, file: ArchivedFile) -> None:
-    try:
-        places.opened(file.place).remove(file.name)
-    except places.PlaceError:
-        return  # its row says that it is to be removed
-    removal.forget(engine, file.id)

@@ -17,7 +17,7 @@ import typer
 from sqlalchemy.orm import Session
 
 from db import queries
-from db.archive import archiving, inventory, removal, turn, unarchiving
+from db.archive import archiving, inventory, unarchiving
 from db.archive.archiving import Written
 from db.cli.command_engine import Url, error, opened
 from db.steps.archived import files, places
@@ -72,7 +72,7 @@ class Report:
     error: str | None = None
     """Reason why the command ended early."""
 
-    def note_removal(self, removed: removal.Removed) -> None:
+    def note_removal(self, removed: inventory.Removed) -> None:
         self.removed_files += removed.num_files
         self.left_files = removed.num_left
         self.error = self.error or next(iter(removed.problems), None)
@@ -146,7 +146,7 @@ def check(engine: sa.Engine, *, verify: bool) -> bool:
 
 def remove_files(engine: sa.Engine) -> None:
     """Remove the files of runs that were deleted. Exits with one sentence when some of them have to wait."""
-    removed = removal.remove_left_over(engine)
+    removed = inventory.remove_left_over(engine)
     if removed.problems:
         left = f"{plural(removed.num_left, 'file')} of deleted runs {form(removed.num_left, 'is', 'are')} left"
         raise error(f"{left} for the next call: {removed.problems[0]}")
@@ -168,8 +168,8 @@ def _archive(
         return
     with _ending_with(report):
         archiving.prepare(engine, place)
-        with turn.taken(engine) as ours, _progress(sum(one.num_steps for one in found), "archiving") as advance:
-            report.note_removal(removal.remove_left_over(engine, unfinished=True))
+        with archiving.taken(engine) as ours, _progress(sum(one.num_steps for one in found), "archiving") as advance:
+            report.note_removal(inventory.remove_left_over(engine, unfinished=True))
             for one in found:
                 result = RunResult(one.run_id, "archived")
                 with _recorded(report, result, advance) as note:
@@ -187,13 +187,13 @@ def _unarchive(engine: sa.Engine, report: Report, run_ids: Sequence[str], dry_ru
         report.runs += [RunResult(run, "would bring back", steps=steps) for run, steps in archived.items()]
         return
     total = sum(archived.values())
-    with _ending_with(report), turn.taken(engine) as ours, _progress(total, "bringing back") as advance:
+    with _ending_with(report), archiving.taken(engine) as ours, _progress(total, "bringing back") as advance:
         for run in archived:
             with _recorded(report, RunResult(run, "brought back"), advance) as note:
                 unarchiving.unarchive_run(
                     engine, run_id=run, turn=ours, now=time.time(), who="python -m db unarchive", on_file=note
                 )
-        report.note_removal(removal.remove_left_over(engine, unfinished=True))
+        report.note_removal(inventory.remove_left_over(engine, unfinished=True))
 
 
 @contextmanager
@@ -228,7 +228,7 @@ def _ending_with(report: Report) -> Iterator[None]:
     """Let what ends the block early become the error of the report, so that what was done is printed too."""
     try:
         yield
-    except (turn.Busy, places.PlaceError) as failed:
+    except (archiving.Busy, places.PlaceError) as failed:
         report.error = str(failed)
 
 

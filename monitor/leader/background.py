@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 
 from db import commands, run_states
-from db.archive import removal
+from db.archive import inventory
 from db.steps import backlog
 from db.steps.archived.reading import UnreadableArchive
 from db.steps.backlog import PackCandidate
@@ -70,7 +70,7 @@ class FileRemoval:
 
     def remove(self, _lease: Lease, may_go_on: MayGoOn) -> None:
         """Remove what can be removed now. A problem is logged when it is not that of the time before."""
-        removed = removal.remove_left_over(self._engine, may_go_on=may_go_on)
+        removed = inventory.remove_left_over(self._engine, may_go_on=may_go_on)
         if removed.num_files:
             log.info("removed %d files of archived steps that nothing needs", removed.num_files)
         problem = next(iter(removed.problems), None)

@@ -72,6 +72,11 @@ class ArchivedFile(Base):
     complete_at_revision: Mapped[BigInt | None]
     """`Run.revision` at which no other steps of the run were left to archive; NULL in all but its last file."""
 
+    @property
+    def described(self) -> str:
+        """Its steps in a sentence."""
+        return f"steps {self.first_step:,} to {self.last_step:,} of the run {self.run!r}"
+
 
 @dataclass(frozen=True, slots=True)
 class Total:

@@ -67,17 +67,18 @@ def read_blocks(
 
 def read_file(file: ArchivedFile, *, first: int, end: int, metrics: Sequence[str]) -> StepBlock:
     """The steps [first, end) of a file. Raises UnreadableArchive."""
+    what = f"the archived {file.described} cannot be read"
     try:
         content = _content(file)
         groups = parquet.groups_of(_footer(content), first=first, end=end)
         parts = [_group(content, group, tuple(metrics)).between(first, end) for group in groups]
     except places.FileMissing as error:
-        raise FileGone(_what(file), error) from error
+        raise FileGone(what, error) from error
     except places.PlaceError as error:
-        raise UnreadableArchive(f"{_what(file)}: {error}") from error
+        raise UnreadableArchive(f"{what}: {error}") from error
     except parquet.DamagedFile as error:
         raise UnreadableArchive(
-            f"{_what(file)}: {file.place}/{file.name} is damaged: {error}; restore that file from a backup of the place"
+            f"{what}: {file.place}/{file.name} is damaged: {error}; restore that file from a backup of the place"
         ) from error
     return joined(parts, metrics)
 
@@ -116,7 +117,3 @@ def _footer(content: _Content) -> pq.FileMetaData:
 def _group(content: _Content, group: int, metrics: tuple[str, ...]) -> StepBlock:
     """A row group: who reads a run from its first step to its last asks for each several times."""
     return parquet.decode(content.open(), metadata=_footer(content), groups=[group], metrics=metrics)
-
-
-def _what(file: ArchivedFile) -> str:
-    return f"the archived steps {file.first_step:,} to {file.last_step:,} of the run {file.run!r} cannot be read"

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.archive import archiving, blocks, inventory, removal, turn
+from db.archive import archiving, blocks, inventory
 from db.archive.archiving import RunChanged
 from db.models import Run
 from db.records import access
@@ -70,7 +70,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_twice_and_the_next_call_finishe
     assert_same(before, whole(sqlite_engine))
     leftovers = len(parquet_files(folder))
     assert leftovers == (0 if moment == "before the file" else 1)
-    removed = removal.remove_left_over(sqlite_engine, unfinished=True)
+    removed = inventory.remove_left_over(sqlite_engine, unfinished=True)
     assert (removed.num_files, removed.num_left, parquet_files(folder)) == (1, 0, [])
     archive(sqlite_engine, Place(str(folder)))
     assert_same(before, whole(sqlite_engine))
@@ -181,13 +181,13 @@ def test_a_process_that_was_taken_for_a_dead_one_leaves_no_file(
     write = Place.write
 
     def late(place: Place, name: str, content: bytes) -> None:
-        removal.remove_left_over(sqlite_engine, unfinished=True)
+        inventory.remove_left_over(sqlite_engine, unfinished=True)
         write(place, name, content)
 
     before = whole(sqlite_engine)
     with monkeypatch.context() as patch:
         patch.setattr(Place, "write", late)
-        with pytest.raises(turn.Busy, match="took this archiving for a dead one"):
+        with pytest.raises(archiving.Busy, match="took this archiving for a dead one"):
             archive(sqlite_engine, Place(str(folder)))
     assert parquet_files(folder) == []
     assert_same(before, whole(sqlite_engine))
@@ -200,7 +200,7 @@ def test_a_file_that_is_committed_while_others_are_removed_is_kept(
     before = store_run(sqlite_engine)
     commit, remove, waiting = archiving._commit, Place.remove, list[tuple[Any, ...]]()
 
-    def stand_still(_session: Session, *work: Any, turn: turn.ArchiveLease, **how: Any) -> None:
+    def stand_still(_session: Session, *work: Any, turn: archiving.ArchiveLease, **how: Any) -> None:
         waiting.append((work, how))
         raise Killed
 
@@ -214,12 +214,12 @@ def test_a_file_that_is_committed_while_others_are_removed_is_kept(
         if waiting:
             work, how = waiting[-1]
             waiting.clear()
-            with turn.taken(sqlite_engine) as ours, writing(sqlite_engine) as session:
+            with archiving.taken(sqlite_engine) as ours, writing(sqlite_engine) as session:
                 commit(session, *work, turn=ours, **how)
         remove(place, name)
 
     monkeypatch.setattr(Place, "remove", slow)
-    assert removal.remove_left_over(sqlite_engine, unfinished=True).num_files == 1
+    assert inventory.remove_left_over(sqlite_engine, unfinished=True).num_files == 1
     assert len(parquet_files(folder)) == 1
     assert_same(before, whole(sqlite_engine))
     assert inventory.problems(sqlite_engine) == []
@@ -227,12 +227,12 @@ def test_a_file_that_is_committed_while_others_are_removed_is_kept(
 
 def test_two_calls_do_not_work_at_the_same_time(sqlite_engine: sa.Engine) -> None:
     with (
-        turn.taken(sqlite_engine),
-        pytest.raises(turn.Busy, match="another process archives"),
-        turn.taken(sqlite_engine),
+        archiving.taken(sqlite_engine),
+        pytest.raises(archiving.Busy, match="another process archives"),
+        archiving.taken(sqlite_engine),
     ):
         pass
-    with turn.taken(sqlite_engine):
+    with archiving.taken(sqlite_engine):
         pass
 
 
@@ -261,14 +261,14 @@ def test_files_of_a_deleted_run_are_forgotten_only_once_they_are_removed(engine:
     with writing(engine) as session:
         commands.delete_run(session, run=ended(session))
     away = folder.rename(folder.with_name("away"))
-    removed = removal.remove_left_over(engine)
+    removed = inventory.remove_left_over(engine)
     assert (removed.num_files, removed.num_left, len(removed.problems)) == (0, 2, 1)
     with writing(engine) as session:
         session.execute(sa.update(ArchivedFile).values(state=FileState.REMOVING))
     with pytest.raises(PlaceError, match="is it mounted"):  # a new folder would take the place of the one that is away
         archiving.prepare(engine, Place(str(folder)))
     away.rename(folder)
-    removed = removal.remove_left_over(engine)
+    removed = inventory.remove_left_over(engine)
     assert (removed.num_files, removed.num_left, removed.problems) == (2, 0, [])
     assert parquet_files(folder) == []
     with reading(engine) as session:

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from db import commands, queries
-from db.archive import blocks, inventory, removal, unarchiving
+from db.archive import blocks, inventory, unarchiving
 from db.archive.unarchiving import CannotBringBack
 from db.records import access
 from db.steps import completing, rollups
@@ -79,7 +79,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_twice(
     where: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         "before the commit": lambda patch: patch.setattr(unarchiving, "bring_back", die),
         "in the commit": lambda patch: patch.setattr(blocks, "put_back", after),
-        "after the commit": lambda patch: patch.setattr(unarchiving, "_remove", die),
+        "after the commit": lambda patch: patch.setattr(Place, "remove", die),
     }
     with monkeypatch.context() as patch:
         where[moment](patch)
@@ -87,7 +87,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_twice(
             unarchive(sqlite_engine)
     assert_same(before, whole(sqlite_engine))
     unarchive(sqlite_engine)
-    removal.remove_left_over(sqlite_engine)
+    inventory.remove_left_over(sqlite_engine)
     assert_same(before, whole(sqlite_engine))
     assert parquet_files(tmp_path) == []
 
@@ -132,7 +132,7 @@ def test_a_file_that_cannot_be_removed_is_removed_later(
         patch.setattr(Place, "remove", refuse)
         assert len(unarchive(sqlite_engine)) == 2
     assert len(parquet_files(tmp_path)) == 2
-    assert removal.remove_left_over(sqlite_engine).num_files == 2
+    assert inventory.remove_left_over(sqlite_engine).num_files == 2
     assert parquet_files(tmp_path) == []
 
 
@@ -147,7 +147,7 @@ def test_a_run_that_is_deleted_while_its_file_is_read_is_passed_over(
         with writing(sqlite_engine) as session:
             pks = [pk for pk, _ in commands.lock_runs(session, run_ids=["r1"]).values()]
             commands.delete_runs(session, run_pks=pks)
-        removal.remove_left_over(sqlite_engine)
+        inventory.remove_left_over(sqlite_engine)
         return read(place, name)
 
     monkeypatch.setattr(Place, "read", read_too_late)

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from db import commands, queries
-from db.archive import removal
+from db.archive import inventory
 from db.lineage import StepRange
 from db.runs import overview
 from db.steps import reader
@@ -182,7 +182,7 @@ def test_a_read_of_a_run_that_is_deleted_meanwhile_says_so(sqlite_engine: sa.Eng
         with writing(sqlite_engine) as other:
             pks = [pk for pk, _ in commands.lock_runs(other, run_ids=["r1"]).values()]
             commands.delete_runs(other, run_pks=pks)
-        removal.remove_left_over(sqlite_engine)
+        inventory.remove_left_over(sqlite_engine)
         with pytest.raises(UnreadableArchive, match=r"of the run 'r1' cannot be read: the run was deleted meanwhile$"):
             whole_of(session)
 
