@@ -104,8 +104,7 @@ def insert(
     columns: Mapping[str, Sequence[float | None]],
 ) -> None:  # fmt: skip
     metrics = {name: MetricColumn.of(column) for name, column in columns.items()}
-    writer.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=metrics)
-    commands.grow_segment(segment, steps=steps)
+    writer.insert_steps(session, segment=segment, steps=steps, times=times, metrics=metrics)
 
 
 def read_loss(engine: sa.Engine, name: str, first: int | None = None, last: int | None = None) -> queries.Series:

@@ -165,27 +165,6 @@ def set_fork_step(session: Session, *, run: Run, segment: Segment, first_step: i
     session.flush()
 
 
-def grow_segment(segment: Segment, *, steps: Sequence[int]) -> None:
-    """Count steps that were inserted; `steps` rise."""
-    for name, value in _grown(segment, steps).items():
-        setattr(segment, name, value)
-
-
-def grow_segment_soon(session: Session, segment: Segment, *, steps: Sequence[int]) -> None:
-    """Count steps that were inserted, written together with other segments: see `bulk.update_soon`."""
-    bulk.update_soon(session, segment, _grown(segment, steps))
-
-
-def _grown(segment: Segment, steps: Sequence[int]) -> dict[str, int]:
-    """The columns of a segment that describe its steps, with these."""
-    first, last = segment.first_step, segment.last_step
-    return {
-        "first_step": steps[0] if first is None else min(steps[0], first),
-        "last_step": steps[-1] if last is None else max(steps[-1], last),
-        "num_steps": segment.num_steps + len(steps),
-    }
-
-
 def add_event(session: Session, *, run: Run, **event: Any) -> bool:
     """Record an event (`key` and the other columns of `Event`) unless its key is known: whether it is new."""
     return add_events(session, run=run, events=[event])[0]

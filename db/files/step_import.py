@@ -69,13 +69,11 @@ class StepImport:
         steps = block.steps.tolist()
         writer.insert_steps(
             self._session,
-            run=self._run,
-            segment=segment.number,
+            segment=segment,
             steps=steps,
             times=block.times.tolist(),
             metrics=block.metrics,
         )
-        commands.grow_segment(segment, steps=steps)
         self.times = (self.times[0] if self.times else float(block.times[0]), float(block.times[-1]))
 
     def _segment(self, block: StepBlock) -> Segment:

@@ -51,8 +51,7 @@ class WriterState(NamedTuple):
 def insert_steps(
     session: Session,
     *,
-    run: Run,
-    segment: int,
+    segment: Segment,
     steps: Sequence[int],
     times: Sequence[float],
     metrics: Mapping[str, Column | MetricColumn],
@@ -60,12 +59,12 @@ def insert_steps(
     kept: WriterState | None = None,
     soon: bool = False,
 ) -> WriterState:
-    """Store new steps, and update the roll-ups. Call `commands.grow_segment` afterwards.
+    """Store new steps of a segment, count them there, and update the roll-ups.
 
     `steps` rise. `metrics` holds columns of the same length, with None where a metric was not reported. `kept` is what
-    the last call for the run returned, if the caller has it. `soon` inserts the rows together with those of other calls
-    in this transaction, see `bulk.insert_soon`. Raises rollups.TooManyMetrics when the run would have more than
-    `max_metrics`.
+    the last call for the run returned, if the caller has it. `soon` writes the rows and the segment together with those
+    of other calls in this transaction, see `bulk.insert_soon`. Raises rollups.TooManyMetrics when the run would have
+    more than `max_metrics`.
     """
     kept = kept or WriterState({})
     if not steps:
@@ -73,16 +72,31 @@ def insert_steps(
     columns = {name: _as_stored(name, given) for name, given in metrics.items()}
     if "loss" in columns and "perplexity" not in columns:
         columns["perplexity"] = perplexity(columns["loss"])
-    numbers = rollups.metric_numbers(session, run_pk=run.pk, names=columns, limit=max_metrics, known=kept.numbers)
-    stored = session.get(Segment, (run.pk, segment))
-    new = StepBlock(segment, np.array(steps, dtype=np.int64), np.array(times, dtype=np.float64), columns)
-    target = Target(run.pk, segment, numbers)
-    if stored is not None and stored.num_steps - stored.num_packed + len(new) >= PACK_AT:
-        _store_in_blocks(session, stored, target, new, soon=soon)
+    run_pk, number, first, last = segment.run_pk, segment.number, segment.first_step, segment.last_step
+    numbers = rollups.metric_numbers(session, run_pk=run_pk, names=columns, limit=max_metrics, known=kept.numbers)
+    new = StepBlock(number, np.array(steps, dtype=np.int64), np.array(times, dtype=np.float64), columns)
+    target = Target(run_pk, number, numbers)
+    if segment.num_steps - segment.num_packed + len(new) >= PACK_AT:
+        _store_in_blocks(session, segment, target, new, soon=soon)
     else:
         insert_rows(session, target, new, soon=soon)
-    before = None if stored is None else stored.last_step
-    return WriterState(numbers, rollups.grow(session, target, new, before=before, open_bucket=kept.open_bucket))
+    open_bucket = rollups.grow(session, target, new, before=last, open_bucket=kept.open_bucket)
+    grown = {
+        "first_step": steps[0] if first is None else min(steps[0], first),
+        "last_step": steps[-1] if last is None else max(steps[-1], last),
+        "num_steps": segment.num_steps + len(steps),
+    }
+    _set(session, segment, grown, soon=soon)
+    return WriterState(numbers, open_bucket)
+
+
+def _set(session: Session, segment: Segment, values: Mapping[str, int], *, soon: bool) -> None:
+    """Set these columns of a segment; `soon`: see `bulk.update_soon`."""
+    if soon:
+        bulk.update_soon(session, segment, values)
+    else:
+        for name, value in values.items():
+            setattr(segment, name, value)
 
 
 def _as_stored(name: str, given: Column | MetricColumn) -> MetricColumn:
@@ -107,11 +121,7 @@ def _store_in_blocks(session: Session, segment: Segment, target: Target, new: St
         _write(session, target, new)
     else:
         _pack(session, target, new)
-    num_packed = segment.num_steps + len(new)
-    if soon:
-        bulk.update_soon(session, segment, {"num_packed": num_packed})
-    else:
-        segment.num_packed = num_packed
+    _set(session, segment, {"num_packed": segment.num_steps + len(new)}, soon=soon)
 
 
 def pack_rows(session: Session, segment: Segment, numbers: Mapping[str, int]) -> int:

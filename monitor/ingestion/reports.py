@@ -263,8 +263,7 @@ class _Taken:
         try:
             cached.kept = writer.insert_steps(
                 session,
-                run=cached.run,
-                segment=segment.number,
+                segment=segment,
                 steps=new.steps,
                 times=new.times,
                 metrics=new.metrics,
@@ -278,7 +277,6 @@ class _Taken:
             if segment.last_step is None or not (late := _late(new, segment.last_step)):
                 raise  # the run cannot go on until the store is whole: the SDK keeps its steps and tries again
             raise among_damaged(late, error) from None
-        commands.grow_segment_soon(session, segment, steps=new.steps)
 
     def _store_events(self) -> list[EventIn]:
         """Store the events that are new, and return those that the detection needs: others announce no change."""

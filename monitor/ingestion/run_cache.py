@@ -183,7 +183,7 @@ class RunCache:
             if attach:
                 cached.attach(session)
             elif cached.newest_segment is not None:
-                session.add(cached.newest_segment)  # `insert_steps` asks for it
+                session.add(cached.newest_segment)  # so that nobody reads a second one
             set_committed_value(cached.run, "revision", revision)
         transaction.in_use[key] = (revision, cached)
         return cached

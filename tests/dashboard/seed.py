@@ -117,8 +117,7 @@ def report(session: Session, run: Run, segment: Segment, steps: range, start: fl
         metrics["lr"].append(3e-4 * min(1, (step + 1) / 100) * (0.55 + 0.45 * math.cos(math.pi * step / 1200)))
         metrics["tokens"].append((step + 1) * 32 * 256.0)
     times = [start + 0.4 * step for step in steps]
-    writer.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=metrics)
-    commands.grow_segment(segment, steps=steps)
+    writer.insert_steps(session, segment=segment, steps=steps, times=times, metrics=metrics)
 
 
 def _incident(session: Session, run: Run, now: float) -> None:

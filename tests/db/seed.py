@@ -55,8 +55,7 @@ def add_steps(
 ) -> None:
     columns: Mapping[str, Sequence[float | None]] = metrics or {"loss": [float(step) for step in steps]}
     times = [NOW + step for step in steps]
-    writer.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=columns)
-    commands.grow_segment(segment, steps=steps)
+    writer.insert_steps(session, segment=segment, steps=steps, times=times, metrics=columns)
 
 
 def add_rollbacks(session: Session, run: Run, count: int) -> None:
@@ -67,8 +66,7 @@ def add_rollbacks(session: Session, run: Run, count: int) -> None:
         steps = range(5 * number, 5 * number + 10)
         columns = {"loss": [1.0] * 10, "tokens": [100.0 * step for step in steps]}
         times = [segment.opened_at + at for at in range(1, 11)]
-        writer.insert_steps(session, run=run, segment=number, steps=steps, times=times, metrics=columns)
-        commands.grow_segment(segment, steps=steps)
+        writer.insert_steps(session, segment=segment, steps=steps, times=times, metrics=columns)
 
 
 def end_run(session: Session, run: Run, at: float = NOW) -> None:

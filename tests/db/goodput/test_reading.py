@@ -39,8 +39,7 @@ def report(
     """Steps at these seconds since NOW."""
     columns = {"loss": [1.0] * len(steps), **metrics}
     at = [NOW + time for time in times]
-    writer.insert_steps(session, run=run, segment=segment.number, steps=steps, times=at, metrics=columns)
-    commands.grow_segment(segment, steps=steps)
+    writer.insert_steps(session, segment=segment, steps=steps, times=at, metrics=columns)
 
 
 @contextmanager
@@ -258,8 +257,7 @@ def test_a_gap_in_the_numbers_of_steps_costs_no_further_statements(sqlite_engine
         run = add_run(session)
         segment = add_segment(session, run, "a")
         times = [NOW + 100.0 * index for index in range(len(steps))]
-        writer.insert_steps(session, run=run, segment=0, steps=steps, times=times, metrics={"loss": [1.0] * len(steps)})
-        commands.grow_segment(segment, steps=steps)
+        writer.insert_steps(session, segment=segment, steps=steps, times=times, metrics={"loss": [1.0] * len(steps)})
     statements = statements_of(sqlite_engine)
     with reading(sqlite_engine) as session:
         found = stored_run(session)

@@ -63,8 +63,7 @@ def add_rows(session: Session, run: Run, fork: int, steps: range, *, begin: floa
     segment = add_segment(session, run, f"{fork} {begin}", fork)
     metrics = {"tokens": [7.0 * step for step in steps]}
     times = [begin + step for step in steps]
-    writer.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=metrics)
-    commands.grow_segment(segment, steps=steps)
+    writer.insert_steps(session, segment=segment, steps=steps, times=times, metrics=metrics)
 
 
 @pytest.mark.slow

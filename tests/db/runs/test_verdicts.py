@@ -160,7 +160,7 @@ def test_an_incident_on_steps_that_were_rolled_back_is_no_longer_judged(sqlite_e
         run = add_run(session)
         for number, fork in enumerate((0, 300)):
             segment = add_segment(session, run, str(number), fork_step=fork)
-            commands.grow_segment(segment, steps=range(fork, fork + 100))
+            segment.first_step, segment.last_step, segment.num_steps = fork, fork + 99, 100
         details = {"expected": 3.0, "scale": 0.02}
         commands.save_incident(
             session, run=run, number=1, segment=1, now=50.0, kind="loss_spike", state="open", signal="loss",

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from db import commands, queries
+from db import queries
 from db.lineage import StepRange
 from db.models import Rollup, Run
 from db.steps import buckets, rollups, writer
@@ -92,10 +92,7 @@ def roll_ups(session: Session, parts: Sequence[tuple[Sequence[int], bool]], *, k
         metrics: dict[str, list[Value]] = {"loss": [math.nan if step % 97 == 0 else step**0.5 for step in steps]}
         metrics |= {"other": [None if step % 3 else 0.1 * step for step in steps]} if has_other else {}
         times = [1.0 * step for step in steps]
-        found = writer.insert_steps(
-            session, run=run, segment=segment.number, steps=steps, times=times, metrics=metrics, kept=kept
-        )
-        commands.grow_segment(segment, steps=steps)
+        found = writer.insert_steps(session, segment=segment, steps=steps, times=times, metrics=metrics, kept=kept)
         kept = found if keeps else None
     names = {number: name for name, number in rollups.metric_numbers(session, run_pk=run.pk).items()}
     found_rows = session.scalars(sa.select(Rollup).where(Rollup.run_pk == run.pk)).all()

@@ -134,10 +134,7 @@ def test_steps_between_logged_ones_count_as_discarded_and_time_is_lost_until_the
         resumed.reason = SegmentReason.RESUME
         steps = range(310, 500, 10)
         times = [NOW + step + 150 for step in steps]
-        writer.insert_steps(
-            session, run=run, segment=resumed.number, steps=steps, times=times, metrics={"loss": [2.0] * 19}
-        )
-        commands.grow_segment(resumed, steps=steps)
+        writer.insert_steps(session, segment=resumed, steps=steps, times=times, metrics={"loss": [2.0] * 19})
     shown = metrics(open_page("run", run="r1"))
     assert (shown["Steps discarded"], shown["Time lost"]) == ("116", "2 min 30 s")  # 305 .. 420
     assert "1 rewind cost 116 steps (19.1% of all steps)" in read("r1").text
