@@ -25,8 +25,6 @@ COARSE_SUMS = (
     " WHERE run_pk = ? AND segment = ? AND metric = ? AND level = ? AND count > 0"
 )
 """Query of one segment at a time, by its key: joined, SQLite would read all roll-ups of a run."""
-SOME_RUNS = 200
-"""Runs in one IN; databases limit the number of parameters."""
 INCIDENT_COLUMNS = (
     *("number", "kind", "state", "signal", "onset_step", "detected_step", "peak_step", "end_step", "score", "outcome"),
 )
@@ -100,19 +98,19 @@ def chosen_runs(
 
 def read_runs(session: Session, chosen: Sequence[ChosenRun]) -> list[ScorecardRun]:
     """Return the records of these runs for the scorecard, in their order."""
-    found: list[ScorecardRun] = []
-    for start in range(0, len(chosen), SOME_RUNS):
-        keys = [run.pk for run in chosen[start : start + SOME_RUNS]]
-        runs = {run.pk: run for run in session.scalars(sa.select(Run).where(Run.pk.in_(keys)))}
-        found += _read(session, [runs[key] for key in keys])
-    return found
+    return [run for keys in bulk.key_parts(run.pk for run in chosen) for run in _read(session, keys)]
 
 
-def _read(session: Session, runs: Sequence[Run]) -> list[ScorecardRun]:
-    keys = [run.pk for run in runs]
-    segments, incidents = _segments(session, keys), _incidents(session, keys)
-    interventions = _interventions(session, keys)
-    seconds = without_damaged(partial(_step_seconds, session), runs)
+def _read(session: Session, keys: Sequence[int]) -> list[ScorecardRun]:
+    found = {run.pk: run for run in session.scalars(sa.select(Run).where(Run.pk.in_(keys)))}
+    runs = [found[key] for key in keys]
+    segments, seconds = _segments(session, keys), without_damaged(partial(_step_seconds, session), runs)
+    incidents = queries.by_run(
+        session, keys, Incident, columns=("details", *INCIDENT_COLUMNS, "segment"), by=Incident.number
+    )
+    interventions = queries.by_run(
+        session, keys, Intervention, columns=("details", *INTERVENTION_COLUMNS), by=Intervention.number
+    )
     return [
         ScorecardRun(
             id=run.id,
@@ -126,8 +124,8 @@ def _read(session: Session, runs: Sequence[Run]) -> list[ScorecardRun]:
             num_steps=sum(num for _, num in segments[run.pk]),
             step_seconds=seconds.get(run.pk),
             segments=[segment for segment, _ in segments[run.pk]],
-            incidents=incidents.get(run.pk, []),
-            interventions=interventions.get(run.pk, []),
+            incidents=[StoredIncident(row.segment, _details(row, INCIDENT_COLUMNS)) for row in incidents[run.pk]],
+            interventions=[_details(row, INTERVENTION_COLUMNS) for row in interventions[run.pk]],
         )
         for run in runs
     ]
@@ -148,25 +146,9 @@ def _segments(session: Session, keys: Sequence[int]) -> dict[int, list[tuple[Sto
     return found
 
 
-def _incidents(session: Session, keys: Sequence[int]) -> dict[int, list[StoredIncident]]:
-    columns = ("segment", "details", *INCIDENT_COLUMNS)
-    rows = queries.by_run(session, keys, Incident, columns=columns, by=Incident.number)
-    return {
-        run: [
-            StoredIncident(segment, details | dict(zip(INCIDENT_COLUMNS, values, strict=True)))
-            for _, segment, details, *values in found
-        ]
-        for run, found in rows.items()
-    }
-
-
-def _interventions(session: Session, keys: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
-    columns = ("details", *INTERVENTION_COLUMNS)
-    rows = queries.by_run(session, keys, Intervention, columns=columns, by=Intervention.number)
-    return {
-        run: [details | dict(zip(INTERVENTION_COLUMNS, values, strict=True)) for _, details, *values in found]
-        for run, found in rows.items()
-    }
+def _details(row: Any, columns: Sequence[str]) -> dict[str, Any]:
+    _, details, *values = row
+    return details | dict(zip(columns, values, strict=False))  # type: ignore[no-any-return]
 
 
 def _step_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]:
