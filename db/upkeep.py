@@ -52,21 +52,18 @@ class OldRun(NamedTuple):
     state: str
 
 
-RUNS = sa.select(Run.pk, Run.id, Run.project, Run.state)
-
-
-def expired(session: Session, *, days: float | None, now: float) -> list[OldRun]:
+def expired(
+    session: Session, *, days: float | None, now: float, among: sa.ColumnElement[bool] | None = None
+) -> list[OldRun]:
     """Runs that ended and last reported longer ago than their project keeps them, the oldest first.
 
-    `days` counts for projects without days of their own; None: those keep all.
+    `days` counts for projects without days of their own; None: those keep all. `among`: only runs that meet this.
     """
-    return [OldRun(*row) for row in session.execute(_expired(days, now).order_by(Run.last_report_at))]
-
-
-def _expired(days: float | None, now: float) -> sa.Select[int, str, str, str]:
     kept = sa.case((Retention.project.is_(None), sa.literal(days, sa.Float)), else_=Retention.days)
     is_old = sa.and_(Run.state != RunState.RUNNING, Run.last_report_at < now - kept * SECONDS_PER_DAY)
-    return RUNS.outerjoin(Retention, Retention.project == Run.project).where(is_old)
+    found = sa.select(Run.pk, Run.id, Run.project, Run.state).where(is_old)
+    found = found.outerjoin(Retention, Retention.project == Run.project).order_by(Run.last_report_at, Run.pk)
+    return [OldRun(*row) for row in session.execute(found if among is None else found.where(among))]
 
 
 # Runs that nobody keeps any longer
@@ -103,8 +100,7 @@ def _batches(runs: Sequence[OldRun], *, by_partition: bool) -> list[Sequence[Old
 def _delete(session: Session, batch: Sequence[OldRun], days: float | None, now: float) -> list[OldRun]:
     """Delete those that are there and expired still: others were resumed, reported or are kept longer meanwhile."""
     locked = commands.lock_runs(session, run_ids=[run.id for run in batch])
-    found = _expired(days, now).where(Run.pk.in_([pk for pk, _ in locked.values()]))
-    runs = [OldRun(*row) for row in session.execute(found.order_by(Run.pk))]
+    runs = sorted(expired(session, days=days, now=now, among=Run.pk.in_([pk for pk, _ in locked.values()])))
     for run in runs:
         access.record(session, who=WHO, action="delete", run=run.id, details={}, now=now)
     commands.delete_runs(session, run_pks=[run.pk for run in runs])

@@ -41,7 +41,8 @@ from lossguard.vocabulary.wording import plural
 app = typer.Typer(
     help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
-archive_cli.add_to(app)
+app.command()(archive_cli.archive)
+app.command()(archive_cli.unarchive)
 
 
 @app.command()

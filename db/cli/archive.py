@@ -78,12 +78,6 @@ class Report:
         self.error = self.error or next(iter(removed.problems), None)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to `python -m db`."""
-    app.command()(archive)
-    app.command()(unarchive)
-
-
 def archive(
     to: Annotated[str, typer.Option("--to", metavar="URL", help="a folder, or s3://bucket/folder and its like")],
     runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="only these runs")] = None,

@@ -18,7 +18,7 @@ segment and behind what is written: so the description counts the steps that wer
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -49,6 +49,13 @@ class Format(StrEnum):
     PARQUET = "parquet"
     CSV = "csv"
     ARROW = "arrow"
+
+
+WRITERS: Mapping[Format, Callable[..., Any]] = {
+    Format.PARQUET: parquet.writer,
+    Format.CSV: pyarrow.csv.CSVWriter,
+    Format.ARROW: pa.ipc.new_stream,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,7 @@ def stream(
     if format is Format.CSV:
         schema = pa.schema([field.with_name(safe_name(field.name)) for field in schema])
     num_written = Counter[int]()
-    with _writer(sink, schema, format) as writer:
+    with WRITERS[format](sink, schema) as writer:
         for step_range in _stored_ranges(tree, selection):
             for block in _blocks(engine, run, step_range, metrics, max_steps):
                 num_written[block.segment] += len(block)
@@ -134,14 +141,6 @@ def _stored_ranges(tree: Sequence[Segment], selection: StepSelection) -> Iterato
         chosen, stored = step_range.within(low, high), extents[step_range.segment]
         if chosen and stored and (part := stored.within(chosen.first, end_of(chosen))):
             yield part
-
-
-def _writer(sink: "_Sink", schema: pa.Schema, format: Format) -> Any:
-    if format is Format.CSV:
-        return pyarrow.csv.CSVWriter(sink, schema)
-    if format is Format.ARROW:
-        return pa.ipc.new_stream(sink, schema)
-    return parquet.writer(sink, schema)
 
 
 def _blocks(
