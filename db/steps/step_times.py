@@ -164,11 +164,19 @@ def newest_times(session: Session, spans: Sequence[Span], *, count: int) -> dict
     found: dict[Span, dict[int, float]] = {span: {} for span in spans}
     for span, step in _rows(session, spans, count):
         found[span][step.step] = step.time
-    for span, blocks in _newest_blocks(session, spans, count).items():
-        for block in blocks:
-            steps, times = _times_of(session, span, block)
-            inside = (steps >= span.first) & (steps < span.last)
-            found[span].update(zip(steps[inside].tolist(), times[inside].tolist(), strict=True))
+    limit, left = 2 + count // SMALL, list(spans)
+    while left:
+        read, left = _last_blocks(session, left, limit), []
+        for span, blocks in read.items():
+            num_steps = 0
+            for block in blocks:
+                steps, times = _times_of(session, span, block)
+                inside = (steps >= span.first) & (steps < span.last)
+                found[span].update(zip(steps[inside].tolist(), times[inside].tolist(), strict=True))
+                num_steps += int(np.count_nonzero(inside))
+            if len(blocks) == limit and num_steps < count:  # the blocks before them are needed, too
+                left.append(span)
+        limit *= 4
     return {
         span: [StepTime(step, times[step]) for step in sorted(times)[-count:]] for span, times in found.items() if times
     }
@@ -186,28 +194,8 @@ def _rows(session: Session, spans: Sequence[Span], count: int) -> Iterator[tuple
             yield some[position], StepTime(step, time)
 
 
-def _newest_blocks(session: Session, spans: Sequence[Span], count: int) -> dict[Span, list[Block]]:
-    """The last blocks that begin before the end of each span: those that hold its last `count` steps in blocks."""
-    found: dict[Span, list[Block]] = {}
-    limit, left = 2 + count // SMALL, list(spans)
-    while left:
-        read = _last_blocks(session, left, limit)
-        found |= read
-        full = [span for span, blocks in read.items() if len(blocks) == limit]
-        left = [span for span in full if _num_steps(session, span, read[span]) < count]
-        limit *= 4
-    return found
-
-
-def _num_steps(session: Session, span: Span, blocks: Sequence[Block]) -> int:
-    count = 0
-    for block in blocks:
-        with naming(session, span.run_pk, span.segment, block):
-            count += int(np.count_nonzero((block.steps >= span.first) & (block.steps < span.last)))
-    return count
-
-
 def _last_blocks(session: Session, spans: Sequence[Span], limit: int) -> dict[Span, list[Block]]:
+    """The last `limit` blocks that begin before the end of each span."""
     found: dict[Span, list[Block]] = {span: [] for span in spans}
     for start in range(0, len(spans), SELECTS_PER_QUERY):
         some = spans[start : start + SELECTS_PER_QUERY]
