@@ -196,12 +196,6 @@ def save_incident(session: Session, *, run: Run, number: int, segment: int, now:
     return incident
 
 
-def save_verdict(session: Session, *, incident: Incident, verdict: Mapping[str, Any], now: float) -> None:
-    """Save what a replay found; it replaces the verdict of an earlier replay."""
-    _assign(incident, {"verdict": dict(verdict)}, now)
-    session.flush()
-
-
 def save_intervention(session: Session, *, run: Run, number: int, now: float, **values: Any) -> Intervention:
     """Insert or update the run's intervention of this number; of its details, those that are not given stay."""
     intervention = session.scalar(

@@ -132,7 +132,10 @@ def archive_run(
     while work := _next_work(engine, run_id):
         on_file(_archive(engine, work, place=place, folder=folder, turn=turn, now=now, who=who if is_first else None))
         is_first = False
-    _note_completion(engine, run_id)
+    with writing(engine) as session:  # nothing is left, until the run changes: the next call need not look at it
+        run = queries.run_named(session, run_id=run_id)
+        if run is not None and (held := files.of_run(session, run_pk=run.pk)):
+            held[-1].complete_at_revision = run.revision
 
 
 def pack(engine: sa.Engine, *, run_id: str, turn: ArchiveLease) -> None:
@@ -190,7 +193,10 @@ def _archive(
     file = _row(work, place, name, content, now)
     with writing(engine) as session:
         turn.renew(session)
-        _hold_run(session, work)
+        # Locked so, the run cannot be deleted before the transaction ends.
+        same_run = sa.select(Run.pk).where(Run.pk == work.run_pk).with_for_update(read=True, key_share=True)
+        if session.scalar(same_run) is None:
+            raise RunChanged(CHANGED)
         session.add(file)
         session.flush()
         file_id = file.id
@@ -203,13 +209,6 @@ def _archive(
         _give_up(engine, place, name, file_id)
         raise
     return Written(len(block), len(content))
-
-
-def _hold_run(session: Session, work: _Work) -> None:
-    """Raises RunChanged if the run is gone; else it cannot be deleted before the transaction ends."""
-    same_run = sa.select(Run.pk).where(Run.pk == work.run_pk)
-    if session.scalar(same_run.with_for_update(read=True, key_share=True)) is None:
-        raise RunChanged(CHANGED)
 
 
 def _row(work: _Work, place: Place, name: str, content: bytes, now: float) -> ArchivedFile:
@@ -246,9 +245,8 @@ def _commit(session: Session, work: _Work, file_id: int, *, turn: ArchiveLease, 
     """Let the file be kept, and delete its steps. Raises RunChanged, Busy; then nothing is changed."""
     turn.renew(session)
     run = commands.lock_run(session, run_id=work.run_id)
-    if run is None or run.state == RunState.RUNNING:
-        raise RunChanged(CHANGED)
-    if (run.pk, run.revision) != (work.run_pk, work.revision + 1):  # the lock alone has raised it by one
+    is_same = run is not None and (run.pk, run.revision) == (work.run_pk, work.revision + 1)  # the lock raises it by 1
+    if run is None or run.state == RunState.RUNNING or not is_same:
         raise RunChanged(CHANGED)
     file = session.get(ArchivedFile, file_id, populate_existing=True, with_for_update=True)
     if file is None or file.state != FileState.WRITING:
@@ -257,14 +255,6 @@ def _commit(session: Session, work: _Work, file_id: int, *, turn: ArchiveLease, 
     blocks.put_away(session, run=run, file=file)
     if who is not None:
         access.record(session, who=who, action="archive steps", run=run.id, details={"place": file.place}, now=now)
-
-
-def _note_completion(engine: sa.Engine, run_id: str) -> None:
-    """Write down that nothing is left to archive, until the run changes: the next call need not look at it."""
-    with writing(engine) as session:
-        run = queries.run_named(session, run_id=run_id)
-        if run is not None and (held := files.of_run(session, run_pk=run.pk)):
-            held[-1].complete_at_revision = run.revision
 
 
 def _give_up(engine: sa.Engine, place: Place, name: str, file_id: int) -> None:

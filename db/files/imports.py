@@ -183,7 +183,9 @@ def _import_csv(
     _check_num_metrics(names, max_metrics)
     kinds = {"segment": pa.int32(), "step": pa.int64(), "live": pa.string()}
     types = {name: kinds.get(name, pa.float64()) for name in header}
-    run = record.add_run(session, _bare_run(run_id, project, now))
+    nothing: dict[str, Any] = {"config": {}, "devices": [], "versions": {}, "capabilities": [], "restorable_steps": []}
+    about = {"id": run_id, "project": project, "state": RunState.FINISHED, "started_at": now, "last_report_at": now}
+    run = record.add_run(session, nothing | about)
     steps = StepImport(session, run, names, place=lambda row: f"line {csv_file.line_of(path, row)}", now=now)
     try:
         with csv_file.read_batches(path, types, without=["live"]) as batches:
@@ -204,9 +206,3 @@ def _check_header(header: Sequence[str], names: Sequence[str]) -> None:
     for name in names:
         if not is_name(name):
             raise BadRecord(f"{name!r:.200} cannot be the name of a metric; use 1 to 128 printable characters")
-
-
-def _bare_run(run_id: str, project: str, now: float) -> dict[str, Any]:
-    nothing: dict[str, Any] = {"config": {}, "devices": [], "versions": {}, "capabilities": [], "restorable_steps": []}
-    times = {"started_at": now, "last_report_at": now, "finished_at": now}
-    return {"id": run_id, "project": project, "state": RunState.FINISHED, **nothing, **times}

@@ -128,24 +128,6 @@ AS_IMPORTED = " (as an imported file says)"
 """Appended to the names of people in a file: nobody here knows whether they did it."""
 
 
-def _of_others(model: type[Base], values: dict[str, Any]) -> dict[str, Any]:
-    """The names of people in a row, marked."""
-    names = [name for name in ("approved_by", "author") if name in _names(model) and values[name] is not None]
-    return {
-        name: values[name].removesuffix(AS_IMPORTED)[: MAX_AUTHOR - len(AS_IMPORTED)] + AS_IMPORTED for name in names
-    }
-
-
-def _ended(model: type[Base], values: dict[str, Any]) -> dict[str, Any]:
-    """An order or an intervention that nobody acts on any more, and whose approval is nobody's here."""
-    if model is Order and values["state"] == OrderState.OPEN:
-        key = secrets.token_hex(8)  # whoever wrote the file knows the other one
-        return {"state": OrderState.FAILED, "detail": ENDED, "key": key, "approved_by": None, "signature": None}
-    if model is Intervention and values["state"] in INTERVENTIONS_UNDER_WAY:
-        return {"state": InterventionState.WITHDRAWN}
-    return {}
-
-
 def _storable(model: type[Base], row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with JSON that every database takes: NaN and infinities as in the protocol."""
     columns = _table(model).columns
@@ -177,16 +159,25 @@ def add_run(session: Session, values: Mapping[str, Any]) -> Run:
 
 
 def _new_row(model: type[Base], row: Mapping[str, Any], ids: Mapping[int | None, int]) -> dict[str, Any]:
-    """The row for this store: an order gets a new id, and a segment is empty until its steps are inserted."""
+    """The row for this store: an order gets a new id, and a segment is empty until its steps are inserted.
+
+    Nobody acts on an open order or intervention any more, and its approval is nobody's here.
+    """
     values = dict.fromkeys(_names(model)) | _storable(model, row)  # all rows of one INSERT need the same columns
-    if model is Order:
-        del values["id"]
     if "order_id" in values:  # an order that is not of this run is dropped
         values["order_id"] = ids.get(values["order_id"])
-    values |= _of_others(model, values)
-    values |= _ended(model, values)
+    for name in ("approved_by", "author"):
+        if (who := values.get(name)) is not None:
+            values[name] = who.removesuffix(AS_IMPORTED)[: MAX_AUTHOR - len(AS_IMPORTED)] + AS_IMPORTED
     if model is Segment:
         values |= {"first_step": None, "last_step": None, "num_steps": 0, "num_packed": 0}
+    if model is Intervention and values["state"] in INTERVENTIONS_UNDER_WAY:
+        values["state"] = InterventionState.WITHDRAWN
+    if model is Order:
+        del values["id"]
+        if values["state"] == OrderState.OPEN:
+            key = secrets.token_hex(8)  # whoever wrote the file knows the other one
+            values |= {"state": OrderState.FAILED, "detail": ENDED, "key": key, "approved_by": None, "signature": None}
     return values
 
 

@@ -96,7 +96,13 @@ def _seal(
     """Write the buckets that end within (known, last + 1]; `new` holds all steps from `known` on."""
     level, size = FINEST, width(FINEST)
     begin, end = known // size * size, (last + 1) // size * size
-    steps = _with_open_bucket(session, target, new, begin, known, open_bucket)
+    steps = new
+    if begin != known and target.numbers:
+        if open_bucket is not None and open_bucket.holds(target.segment, begin, known):
+            before = open_bucket.steps
+        else:
+            before = stored_steps(session, target, low=begin, high=known)
+        steps = merged([before, new])
     num_sealed = int(np.searchsorted(steps.steps, end))
     sealed = steps.at(slice(num_sealed))
     below = coarsen(points_of(sealed.steps, sealed.metrics, target.numbers), size)
@@ -110,17 +116,6 @@ def _seal(
         _write(session, target, level, below)
         reached = begin
     return OpenBucket.of(open_from, last + 1, steps.at(slice(num_sealed, None)))
-
-
-def _with_open_bucket(
-    session: Session, target: Target, new: StepBlock, begin: int, known: int, open_bucket: OpenBucket | None
-) -> StepBlock:
-    """The steps from `begin` on: those before `known`, and the new ones."""
-    if begin == known or not target.numbers:
-        return new
-    if open_bucket is not None and open_bucket.holds(target.segment, begin, known):
-        return merged([open_bucket.steps, new])
-    return merged([stored_steps(session, target, low=begin, high=known), new])
 
 
 def rewrite(session: Session, target: Target, steps: Ints, before: int) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import commands, queries, run_settings
+from db import queries, run_settings
 from db.models import Incident, Run
 from db.records import access, step_notes
 from db.records.step_notes import StepNote
@@ -98,7 +98,7 @@ def record_verdict(
     """
     run = runs.lock(session, run_id)
     incident = find_incident(session, run_id, number)
-    commands.save_verdict(session, incident=incident, verdict=verdict, now=now)
+    incident.verdict, incident.changed_at = verdict, now
     details = {"incident": number, **{name: verdict[name] for name in ("cause", "sentence", "culprits", "version")}}
     access.record(session, who=who, action="verdict", run=run.id, details=details, now=now)
     return incident

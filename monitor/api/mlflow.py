@@ -148,7 +148,8 @@ def run_search(text: str) -> RunSearch:
         if term is None:
             raise _unsupported(text, "attributes.run_name = '..', tags.key = '..' and params.key = '..', joined by AND")
         kind = (term["kind"] or "attribute")[:3].lower()
-        of_kind[kind].append((_unquoted(term["key"]), term["value"]))
+        key = term["key"]
+        of_kind[kind].append((key[1:-1] if key[0] in ("`", '"') else key, term["value"]))
         at = term.end()
     return wanted
 
@@ -162,10 +163,6 @@ def check_order(order_by: Sequence[str]) -> None:
         if not _NEWEST_FIRST.fullmatch(term):
             detail = f"the collector does not know the order {term!r:.200}; it lists the newest first: start_time DESC"
             raise Problem(422, "the order is not supported", detail, ["body", "order_by"])
-
-
-def _unquoted(name: str) -> str:
-    return name[1:-1] if name[0] in ("`", '"') else name
 
 
 def _unsupported(text: str, supported: str) -> Problem:

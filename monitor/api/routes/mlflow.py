@@ -87,7 +87,8 @@ def create_experiment(
     spec: CreateExperimentIn, who: Reporter, session: WriteSession, now: Now, collector: Shared
 ) -> Answer:
     """Create an experiment: the project of its runs."""
-    _check_project(who, spec.name)
+    if who.run is not None or who.project not in (None, spec.name):
+        raise auth.bound(who, f"the project {who.project!r}" if who.run is None else f"the run {who.run!r}")
     tags = _checked_tags(_values(spec.tags))
     known = mlflow.experiment_named(session, name=spec.name)
     new = known or mlflow.create_experiment(session, name=spec.name, tags=tags, now=now)
@@ -304,11 +305,6 @@ def _checked_tags(tags: dict[str, str]) -> dict[str, str]:
         detail = f"an experiment has at most {MAX_EXPERIMENT_TAGS} tags of {MAX_EXPERIMENT_TEXT} characters together"
         raise Problem(422, "too many tags; nothing was stored", detail, ["body"])
     return tags
-
-
-def _check_project(who: Principal, name: str) -> None:
-    if who.run is not None or who.project not in (None, name):
-        raise auth.bound(who, f"the project {who.project!r}" if who.run is None else f"the run {who.run!r}")
 
 
 def _covered_project(session: Session, who: Principal) -> str | None:

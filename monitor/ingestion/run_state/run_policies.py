@@ -77,7 +77,9 @@ def begin(session: Session, run: Run, given: Fields | None, *, is_new: bool, who
         return None
     problem, own = None, {}
     try:
-        own = run_policy.changed(_of_first_run(session, run, layers.get(Layer.COLLECTOR, {})), given or {})
+        first = run_policy.of_first_run(layers.get(Layer.COLLECTOR, {}))
+        is_first = bool(first) and policies.is_first_of_project(session, run=run)
+        own = run_policy.changed(first if is_first else {}, given or {})
         run_policy.check({**layers, Layer.RUN: own})
     except (TypeError, ValueError) as error:
         problem, own = str(error), {"mode": Mode.OBSERVE.value}
@@ -88,8 +90,3 @@ def begin(session: Session, run: Run, given: Fields | None, *, is_new: bool, who
     if is_new:  # a known run follows its layers when its detection is next loaded
         run.policy = readable_rule({**layers, Layer.RUN: own})
     return problem
-
-
-def _of_first_run(session: Session, run: Run, collector: Fields) -> dict[str, Any]:
-    fields = run_policy.of_first_run(collector)
-    return fields if fields and policies.is_first_of_project(session, run=run) else {}
