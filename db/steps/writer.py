@@ -1,4 +1,4 @@
-"""Store step reports: as rows, and as blocks once a segment has enough of them.
+"""Store step reports: as rows, and as blocks once a segment has enough of them; and add metrics to stored steps.
 
 A segment keeps its newest steps as rows until they are `PACK_AT`; then they become a block, in the transaction of the
 report that brings the last of them. A report of so many steps becomes a block at once. Steps that arrive after their
@@ -18,7 +18,7 @@ from db.steps import blocks, reader, rollups
 from db.steps.blocks import Block
 from db.steps.codec import encode_bits, encode_floats, encode_rows, encode_steps
 from db.steps.rollups import OpenBucket
-from db.steps.step_block import MetricColumn, RunRange, StepBlock, Target, merged, perplexity
+from db.steps.step_block import Bools, Floats, MetricColumn, RunRange, StepBlock, Target, merged, perplexity
 from db.store import bulk, partitions
 from lossguard.vocabulary.metrics import COUNTS
 
@@ -156,15 +156,12 @@ def _pack(session: Session, target: Target, new: StepBlock) -> None:
     home = np.searchsorted([block.first for block in known], new.steps, side="right") - 1
     for at in np.unique(home).tolist():
         part = new.at(np.flatnonzero(home == at))
-        if at >= 0 and not _stands_alone(part, known[at]):
-            part = merged([_take(session, target, known[at]), part])
+        if at >= 0:
+            # An archived block is left alone where it can be: its values would have to be fetched.
+            is_large = len(part) >= SMALL or known[at].archived_file is not None
+            if int(part.steps[0]) <= known[at].last or not is_large:
+                part = merged([_take(session, target, known[at]), part])
         _write(session, target, part)
-
-
-def rewrite(session: Session, target: Target, block: Block, changed: StepBlock) -> None:
-    """Replace a block; `changed` has every metric of it."""
-    _delete(session, target, block)
-    _write(session, target, changed)
 
 
 def split(session: Session, target: Target, block: Block, edge: int) -> None:
@@ -174,11 +171,6 @@ def split(session: Session, target: Target, block: Block, edge: int) -> None:
     for part in (steps.at(slice(at)), steps.at(slice(at, None))):
         if len(part):
             _write(session, target, part)
-
-
-def _stands_alone(part: StepBlock, block: Block) -> bool:
-    """An archived block is left alone where it can be: its values would have to be fetched."""
-    return int(part.steps[0]) > block.last and (len(part) >= SMALL or block.archived_file is not None)
 
 
 def _take(session: Session, target: Target, block: Block) -> StepBlock:
@@ -242,3 +234,66 @@ def _value_rows(target: Target, part: StepBlock) -> Iterator[dict[str, Any]]:
                 "values": encode_floats(column.values if is_always else column.values[column.reported]),
                 "reported": None if is_always else encode_bits(column.reported),
             }
+
+
+# What a client logs of a step after the step itself
+
+LateValues = Mapping[int, Mapping[str, float]]
+"""Step -> metric -> value."""
+
+
+def complete_steps(
+    session: Session, *, run: Run, segment: Segment, values: LateValues, numbers: Mapping[str, int]
+) -> dict[str, int]:
+    """Add metrics to stored steps, in rows and in blocks, and update the roll-ups: the numbers of the run's metrics.
+
+    A value that differs replaces the stored one.
+    """
+    names = sorted({name for metrics in values.values() for name in metrics})
+    names += ["perplexity"] if "loss" in names and "perplexity" not in names else []
+    known = rollups.metric_numbers(session, run_pk=run.pk, names=names, known=numbers)
+    target = Target(run.pk, segment.number, known)
+    wanted = [RunRange(run.pk, StepRange(segment.number, step, step + 1)) for step in sorted(values)]
+    changed: list[int] = []
+    for start in range(0, len(wanted), reader.MAX_RANGES):
+        some = wanted[start : start + reader.MAX_RANGES]
+        for row in reader.read_rows(session, some, list(known), {run.pk: known}):
+            completed, steps = _completed(row, values)
+            for step in steps:  # the only one of the row
+                key = (run.pk, segment.number, step)
+                bulk.run(session, "DELETE FROM steps WHERE run_pk = ? AND segment = ? AND step = ?", key)
+                insert_rows(session, target, completed)
+            changed += steps
+        for block in {block.first: block for found in blocks.find(session, some) for block in found}.values():
+            completed, steps = _completed(blocks.read_whole(session, target, block.first, block.last), values)
+            if steps:
+                _delete(session, target, block)
+                _write(session, target, completed)
+            changed += steps
+    if changed:
+        assert segment.last_step is not None
+        rollups.rewrite(session, target, np.array(sorted(changed), dtype=np.int64), segment.last_step)
+    return known
+
+
+def _completed(stored: StepBlock, values: LateValues) -> tuple[StepBlock, list[int]]:
+    """The steps with these values, and which of them changed."""
+    columns = {name: (column.values.copy(), column.reported.copy()) for name, column in stored.metrics.items()}
+    changed = []
+    for at in np.flatnonzero(np.isin(stored.steps, list(values))).tolist():
+        step = int(stored.steps[at])
+        new = {name: value for name, value in values[step].items() if _differs(columns[name], at, value)}
+        if new:
+            changed.append(step)
+        for name, value in new.items():
+            columns[name][0][at], columns[name][1][at] = value, True
+        if "loss" in new and "perplexity" not in new:
+            follows = perplexity(MetricColumn.of([new["loss"]]))
+            columns["perplexity"][0][at], columns["perplexity"][1][at] = follows.values[0], follows.reported[0]
+    metrics = {name: MetricColumn.of_arrays(*arrays) for name, arrays in columns.items()}
+    return StepBlock(stored.segment, stored.steps, stored.times, metrics), changed
+
+
+def _differs(column: tuple[Floats, Bools], at: int, value: float) -> bool:
+    stored, is_reported = float(column[0][at]), bool(column[1][at])
+    return not is_reported or not (stored == value or (stored != stored and value != value))

@@ -19,7 +19,6 @@ from db.records import live_runs
 from db.runs import mlflow
 from db.steps import writer
 from db.steps.codec import DamagedBlock
-from db.steps.completing import complete_steps
 from lossguard.sources.names import AS_LOGGED
 from lossguard.sources.readers.mlflow_stores import facts_in
 from lossguard.vocabulary.metrics import COUNTS
@@ -185,13 +184,12 @@ class _UpdateContext:
         if rows:
             is_known_better = self.logged.observe(rows)
             is_known_better |= self.logged.num_declared == 0 and self.logged.source.facts != EVERY_STEP
-            self._report(self.logged.segments[-1][0], rows, [self._declared(rows[0])] if is_known_better else [])
-
-    def _declared(self, row: OpenRow) -> EventIn:
-        """The event that says how the rows from this one on are made."""
-        self.logged.num_declared += 1
-        key, details = f"mlflow-source-{self.logged.num_declared}", self.logged.source.facts.to_details()
-        return EventIn(key=key, step=row.step, time=row.time, kind=SOURCE, details=details)
+            events = []
+            if is_known_better:  # an event says how the rows from here on are made
+                self.logged.num_declared += 1
+                key, details = f"mlflow-source-{self.logged.num_declared}", self.logged.source.facts.to_details()
+                events = [EventIn(key=key, step=rows[0].step, time=rows[0].time, kind=SOURCE, details=details)]
+            self._report(self.logged.segments[-1][0], rows, events)
 
     def store_late(self) -> None:
         """Store what came late: with its step if that is known, else as a step of its own."""
@@ -212,7 +210,7 @@ class _UpdateContext:
         if new := [row for row in rows if row.step not in known]:
             self._report(number, new)
         values = {row.step: row.values for row in rows if row.step in known}
-        numbers = complete_steps(
+        numbers = writer.complete_steps(
             self.session, run=run, segment=segment, values=values, numbers=self.cached.kept.numbers
         )
         self.cached.kept = writer.WriterState(numbers)  # the steps of the open bucket may have changed
@@ -288,7 +286,10 @@ def _describe(session: Session, run: Run, logged: LoggedRun, update: RunUpdate) 
     if update.params and facts != EVERY_STEP:
         logged.source.know(facts)
     config, before = config_of(stored.params, stored.tags), run.config
-    _check_size([config, stored.inputs])
+    try:
+        checked_json([config, stored.inputs])
+    except ValueError as error:
+        raise Problem(422, "the run is described by too much; nothing was stored", str(error), ["body"]) from None
     if config != before:
         run.config = config
         run_settings.save(session, run)
@@ -297,10 +298,3 @@ def _describe(session: Session, run: Run, logged: LoggedRun, update: RunUpdate) 
 def config_of(params: Mapping[str, Any], tags: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a run: its params, and its tags under one name."""
     return {**params, "tags": dict(tags)} if tags else dict(params)
-
-
-def _check_size(described: Any) -> None:
-    try:
-        checked_json(described)
-    except ValueError as error:
-        raise Problem(422, "the run is described by too much; nothing was stored", str(error), ["body"]) from None

@@ -17,8 +17,8 @@ from db.steps import rollups, writer
 from db.steps.archived import files, parquet
 from db.steps.archived.files import ArchivedFile, FileState
 from db.steps.archived.places import Place, PlaceError
-from db.steps.completing import complete_steps
 from db.steps.step_block import StepBlock
+from db.steps.writer import complete_steps
 from db.store.engine import reading, writing
 from lossguard.vocabulary.states import RunState
 from tests.db.archive.stored import (

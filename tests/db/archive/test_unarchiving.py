@@ -10,7 +10,7 @@ from db import commands, queries
 from db.archive import blocks, inventory, unarchiving
 from db.archive.unarchiving import CannotBringBack
 from db.records import access
-from db.steps import completing, rollups
+from db.steps import rollups, writer
 from db.steps.archived import places
 from db.steps.archived.places import Place, PlaceError
 from db.store.engine import reading, writing
@@ -56,7 +56,7 @@ def test_blocks_with_late_steps_and_values_are_not_overwritten(sqlite_engine: sa
         numbers = rollups.metric_numbers(session, run_pk=run.pk)
         add_steps(session, run, first, [300])
         late = {3: {"loss": 99.0, "new": 1.5}}
-        completing.complete_steps(session, run=run, segment=first, values=late, numbers=numbers)
+        writer.complete_steps(session, run=run, segment=first, values=late, numbers=numbers)
     changed = whole(sqlite_engine)
     assert changed[0].metrics["loss"].values[3] == 99.0
     unarchive(sqlite_engine)

@@ -15,7 +15,7 @@ from db.lineage import StepRange
 from db.models import Rollup, Run
 from db.steps import buckets, rollups, writer
 from db.steps.buckets import STORED
-from db.steps.completing import complete_steps
+from db.steps.writer import complete_steps
 from db.store.engine import reading, writing
 from tests.db.seed import add_run, add_segment, add_steps, end_run
 from tests.db.steps.plain_series import Value, assert_same, plain_loop, report

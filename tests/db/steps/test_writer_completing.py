@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from db import frames, queries
 from db.lineage import StepRange
 from db.steps import rollups, writer
-from db.steps.completing import complete_steps
+from db.steps.writer import complete_steps
 from db.store.engine import writing
 from tests.db.seed import add_run, add_segment, add_steps
 
