@@ -21,17 +21,6 @@ SECONDS = {"": 86_400.0, "d": 86_400.0, "h": 3_600.0}
 FILES_AT_A_TIME = 500
 
 
-@dataclass(frozen=True, slots=True)
-class EndedRun:
-    """An ended run with steps in the store."""
-
-    run_id: str
-    project: str
-    state: str
-    num_steps: int
-    """Steps in the store of segments that are long enough to be archived; a few of them stay."""
-
-
 def age_seconds(text: str) -> float:
     """Return the seconds of `30d`, `12h`, or a number of days. Raises ValueError."""
     found = AGE.fullmatch(text.strip())
@@ -40,8 +29,9 @@ def age_seconds(text: str) -> float:
     return float(found[1]) * SECONDS[found[2]]
 
 
-def candidates(session: Session, *, ended_before: float | None, run_ids: Sequence[str] = ()) -> Sequence[EndedRun]:
-    """Ended runs that may have steps to archive, the oldest first.
+def candidates(session: Session, *, ended_before: float | None, run_ids: Sequence[str] = ()) -> dict[str, int]:
+    """Ended runs that may have steps to archive, the oldest first, with the number of their steps in the store, of
+    segments that are long enough; a few of these stay.
 
     `ended_before`: those that last reported before, in unix seconds; None: whenever. `run_ids`: only these; (): all.
     """
@@ -54,7 +44,7 @@ def candidates(session: Session, *, ended_before: float | None, run_ids: Sequenc
     is_complete = sa.exists().where(ArchivedFile.run_pk == Run.pk, ArchivedFile.complete_at_revision == Run.revision)
     left = long_ones.c.steps - sa.func.coalesce(archived, 0)  # a file may hold steps that were written anew since
     found = (
-        sa.select(Run.id, Run.project, Run.state, left)
+        sa.select(Run.id, left)
         .join(long_ones, long_ones.c.run_pk == Run.pk)
         .where(Run.state != RunState.RUNNING, ~is_complete, left > 0)
         .order_by(Run.last_report_at)
@@ -63,18 +53,24 @@ def candidates(session: Session, *, ended_before: float | None, run_ids: Sequenc
         found = found.where(Run.last_report_at < ended_before)
     if run_ids:
         found = found.where(Run.id.in_(run_ids))
-    return [EndedRun(run_id, project, state, int(steps)) for run_id, project, state, steps in session.execute(found)]
+    return {run_id: int(steps) for run_id, steps in session.execute(found)}
 
 
 def summary(session: Session) -> str | None:
     """Return one sentence about what is archived; None when nothing is."""
-    total = files.total(session)
-    if not total.num_files:
+    counts = sa.select(
+        sa.func.count(ArchivedFile.run_pk.distinct()),
+        sa.func.count(),
+        sa.func.coalesce(sa.func.sum(ArchivedFile.num_steps), 0),
+        sa.func.coalesce(sa.func.sum(ArchivedFile.num_bytes), 0),
+    ).where(ArchivedFile.run_pk.is_not(None), ArchivedFile.state == FileState.KEPT)
+    num_runs, num_files, num_steps, num_bytes = map(int, session.execute(counts).one())
+    if not num_files:
         return None
     where = ", ".join(files.places(session))
     return (
-        f"archived: {plural(total.num_steps, 'step')} of {plural(total.num_runs, 'run')} "
-        f"in {plural(total.num_files, 'file')}, {total.num_bytes / 1e6:,.1f} MB, at {where}"
+        f"archived: {plural(num_steps, 'step')} of {plural(num_runs, 'run')} "
+        f"in {plural(num_files, 'file')}, {num_bytes / 1e6:,.1f} MB, at {where}"
     )
 
 

@@ -158,19 +158,19 @@ def _archive(
         _check_ids(session, run_ids)
         found = inventory.candidates(session, ended_before=ended_before, run_ids=run_ids)
     if dry_run:
-        report.runs += [RunResult(one.run_id, WOULD_ARCHIVE, steps=one.num_steps) for one in found]
+        report.runs += [RunResult(run, WOULD_ARCHIVE, steps=steps) for run, steps in found.items()]
         return
     with _ending_with(report):
         archiving.prepare(engine, place)
-        with archiving.taken(engine) as ours, _progress(sum(one.num_steps for one in found), "archiving") as advance:
+        with archiving.taken(engine) as ours, _progress(sum(found.values()), "archiving") as advance:
             report.note_removal(inventory.remove_left_over(engine, unfinished=True))
-            for one in found:
-                result = RunResult(one.run_id, "archived")
+            for run, steps in found.items():
+                result = RunResult(run, "archived")
                 with _recorded(report, result, advance) as note:
                     archiving.archive_run(
-                        engine, run_id=one.run_id, place=place, turn=ours, now=time.time(), who=WHO, on_file=note
+                        engine, run_id=run, place=place, turn=ours, now=time.time(), who=WHO, on_file=note
                     )
-                advance(one.num_steps - result.steps)  # the steps that stay
+                advance(steps - result.steps)  # the steps that stay
 
 
 def _unarchive(engine: sa.Engine, report: Report, run_ids: Sequence[str], dry_run: bool) -> None:

@@ -5,6 +5,7 @@ request goes on to the routes, which say what is wrong with it: nothing is refus
 """
 
 import re
+from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -42,13 +43,8 @@ class Head(NamedTuple):
     undelivered_bytes: int | None
 
 
-class Route(NamedTuple):
-    """The route of a request as the log shows it."""
-
-    path_format: str
-
-
-ROUTE = Route(f"{API}/runs/{{run_id}}/reports")
+ROUTE = SimpleNamespace(path_format=f"{API}/runs/{{run_id}}/reports")
+"""Route of a report as the log shows it."""
 
 
 class PlainReports:

@@ -1,7 +1,6 @@
 """The files of archived steps, as the store knows them, and the steps that can be archived."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 import sqlalchemy as sa
@@ -78,16 +77,6 @@ class ArchivedFile(Base):
         return f"steps {self.first_step:,} to {self.last_step:,} of the run {self.run!r}"
 
 
-@dataclass(frozen=True, slots=True)
-class Total:
-    """Sums over the files of a run, or of all runs."""
-
-    num_runs: int
-    num_files: int
-    num_steps: int
-    num_bytes: int
-
-
 def of_run(session: Session, *, run_pk: int) -> Sequence[ArchivedFile]:
     """The files that hold archived steps of the run, by segment and step."""
     found = sa.select(ArchivedFile).where(ArchivedFile.run_pk == run_pk, ArchivedFile.state == FileState.KEPT)
@@ -130,17 +119,6 @@ def left_over(session: Session, *, unfinished: bool) -> Sequence[ArchivedFile]:
     deleted = sa.and_(ArchivedFile.run_pk.is_(None), ArchivedFile.state != FileState.WRITING)
     found = sa.select(ArchivedFile).where(sa.or_(ArchivedFile.state.in_(states), deleted))
     return session.scalars(found.order_by(ArchivedFile.id)).all()
-
-
-def total(session: Session) -> Total:
-    """Return the sums over the archived files that the store knows."""
-    counts = sa.select(
-        sa.func.count(ArchivedFile.run_pk.distinct()),
-        sa.func.count(),
-        sa.func.coalesce(sa.func.sum(ArchivedFile.num_steps), 0),
-        sa.func.coalesce(sa.func.sum(ArchivedFile.num_bytes), 0),
-    ).where(ArchivedFile.run_pk.is_not(None), ArchivedFile.state == FileState.KEPT)
-    return Total(*map(int, session.execute(counts).one()))
 
 
 def places(session: Session) -> Sequence[str]:

@@ -287,4 +287,4 @@ def test_a_run_whose_archived_steps_get_late_values_again_and_again_is_to_be_arc
             segment = queries.segments(session, run=run)[0]
             complete_steps(session, run=run, segment=segment, values={100: {"loss": value}}, numbers=numbers)
         with reading(engine) as session:
-            assert [found.run_id for found in inventory.candidates(session, ended_before=None)] == ["r1"]
+            assert list(inventory.candidates(session, ended_before=None)) == ["r1"]
