@@ -18,6 +18,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.orm import Session
 
+from db.goodput import reading as goodput
+from db.goodput.accounting import Breakdown
 from db.models import Run
 from db.records import live_runs
 from db.records.live_runs import ShownRun
@@ -30,10 +32,13 @@ from monitor.ingestion.run_state import run_policies, run_status
 from monitor.telemetry import preflight_metrics
 from monitor.telemetry.hardware_metrics import HardwareFamilies
 from monitor.telemetry.run_family import FamilyType, RunFamily, Samples, label, run_labels
-from monitor.telemetry.run_time import RunTimeCache
 
 INCIDENT_LINGER_SECONDS = 20.0
 """Seconds for which a closed incident is still shown: otherwise one between two scrapes would never be seen."""
+MAX_AGE_SECONDS = 30.0
+"""Age after which a breakdown is read again."""
+MAX_READS = 8
+"""Maximum number of runs that one scrape reads, those with the oldest breakdowns first: each takes 30 to 80 ms."""
 Labelled = Sequence[tuple[str, ShownRun]]
 """Runs, each with its labels."""
 Value = Callable[[ShownRun], float | None]
@@ -158,6 +163,28 @@ class RunMetrics:
         ages = {pk: now - read_at for pk, (read_at, _) in read.items()}
         text = "Age of the run's values of lossguard_run_time_seconds: a scrape reads a few runs anew"
         yield self._plain(runs, "run_time_age_seconds", text, lambda run: ages.get(run.run_pk))
+
+
+class RunTimeCache:
+    """The use of each shown run's time, kept between scrapes: each scrape reads a few runs anew."""
+
+    def __init__(self) -> None:
+        self._read: dict[int, tuple[float, Breakdown]] = {}
+
+    def read(self, session: Session, shown: Sequence[int], now: float) -> Mapping[int, tuple[float, Breakdown]]:
+        """Key of a run -> when its breakdown was read, and the breakdown; without the runs that were never read.
+
+        `now` and the times are unix seconds.
+        """
+        before = self._read  # replaced as a whole: scrapes may overlap
+        known = {pk: before[pk] for pk in shown if pk in before}
+        ages = {pk: now - known[pk][0] if pk in known else float("inf") for pk in shown}
+        due = sorted((pk for pk in shown if ages[pk] >= MAX_AGE_SECONDS), key=lambda pk: -ages[pk])
+        if due:
+            runs = session.scalars(sa.select(Run).where(Run.pk.in_(due[:MAX_READS]))).all()
+            known |= {pk: (now, found) for pk, found in goodput.breakdowns(session, runs=runs, now=now).items()}
+        self._read = known
+        return known
 
 
 class _Read(Collector):

@@ -7,15 +7,15 @@ from db.models import Run, StoredBlock
 from db.records import live_runs
 from db.steps import writer
 from db.store.engine import reading, writing
-from monitor.telemetry import run_time
-from monitor.telemetry.run_time import MAX_AGE_SECONDS, RunTimeCache
+from monitor.telemetry import run_metrics
+from monitor.telemetry.run_metrics import MAX_AGE_SECONDS, RunTimeCache
 from tests.monitor.client import NOW, TestClient, Trainer, collector
 
 
 def test_each_scrape_reads_few_runs_anew_and_the_oldest_first(
     http: TestClient, sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_time, "MAX_READS", 2)
+    monkeypatch.setattr(run_metrics, "MAX_READS", 2)
     for number in range(3):
         trainer = Trainer(http, f"r{number}")
         trainer.report(trainer.open("a"), range(5), {"loss": [1.0] * 5})
