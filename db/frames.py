@@ -83,7 +83,6 @@ def together(make: Callable[..., pd.DataFrame], session: Session, *, runs: Seque
 
 
 def incidents(session: Session, *, run: Run) -> pd.DataFrame:
-    """One row per incident."""
     return _table(session, sa.select(*_columns(Incident)).where(Incident.run_pk == run.pk).order_by(Incident.number))
 
 

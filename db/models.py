@@ -239,7 +239,6 @@ class Segment(Base):
 
     @property
     def is_beside(self) -> bool:
-        """True if it is beside the live line."""
         return self.live_order == BESIDE
 
     def is_of(self, writer: str | None) -> bool:

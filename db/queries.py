@@ -105,7 +105,6 @@ def segment_with_key(session: Session, *, run: Run, key: str) -> Segment | None:
 
 
 def segment_of_order(session: Session, *, order: Order) -> Segment | None:
-    """The segment that carries this order out."""
     found = sa.select(Segment).where(Segment.run_pk == order.run_pk, Segment.order_id == order.id)
     return session.scalar(found.order_by(Segment.number).limit(1))
 

@@ -13,8 +13,6 @@ MAX_RUNS = 100_000
 
 
 class Scored(NamedTuple):
-    """A run, and its score."""
-
     id: str
     project: str
     score: ScoredRun | None

@@ -116,8 +116,6 @@ def _problem(file: ArchivedFile, unusable: set[str]) -> list[str]:
 
 @dataclass(slots=True)
 class Removed:
-    """The result of a removal."""
-
     num_files: int = 0
     num_left: int = 0
     """Files that could not be removed; they stay listed for the next time."""

@@ -34,8 +34,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done,
 
 @dataclass(slots=True)
 class RunResult:
-    """The result for the steps of a run."""
-
     run: str
     outcome: str
     """archived | would archive | brought back | would bring back | skipped"""
@@ -60,8 +58,6 @@ class RunResult:
 
 @dataclass(slots=True)
 class Report:
-    """The result of a command."""
-
     runs: list[RunResult] = field(default_factory=list)
     removed_files: int = 0
     """Files that nothing needed any more."""

@@ -112,7 +112,6 @@ def owner_of(
 
 
 def record(session: Session, *, who: str, action: str, run: str | None, details: dict[str, Any], now: float) -> None:
-    """Add an entry to the audit trail."""
     session.add(Audit(at=now, who=who, action=action, run=run, details=details))
     session.flush()
 

@@ -19,12 +19,10 @@ ALL = "lock"
 
 
 def project_key(project: str) -> str:
-    """Key of a project's layer."""
     return f"project:{project}"
 
 
 def run_key(run_id: str) -> str:
-    """Key of a run's layer."""
     return f"run:{run_id}"
 
 
@@ -68,7 +66,6 @@ def set_fields(
 
 
 def is_set_by_operator(session: Session, *, run: Run) -> bool:
-    """True if an operator has set the run's own layer."""
     found = sa.select(PolicyLayer.by_operator).where(PolicyLayer.run_pk == run.pk)
     return bool(session.scalar(found))
 
@@ -93,6 +90,5 @@ def running(session: Session, *, project: str | None = None) -> Sequence[tuple[s
 
 
 def is_first_of_project(session: Session, *, run: Run) -> bool:
-    """True if the project has no earlier run."""
     other = sa.select(Run.pk).where(Run.project == run.project, Run.pk < run.pk).limit(1)
     return session.scalar(other) is None

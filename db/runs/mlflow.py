@@ -23,13 +23,11 @@ DEFAULT_EXPERIMENT = 0, "Default"
 
 
 def experiment(session: Session, *, number: int) -> MlflowExperiment | None:
-    """The experiment of this id."""
     found = session.get(MlflowExperiment, number)
     return _default() if found is None and number == DEFAULT_EXPERIMENT[0] else found
 
 
 def experiment_named(session: Session, *, name: str) -> MlflowExperiment | None:
-    """The experiment of this name."""
     found = session.scalar(sa.select(MlflowExperiment).where(MlflowExperiment.name == name))
     return _default() if found is None and name == DEFAULT_EXPERIMENT[1] else found
 

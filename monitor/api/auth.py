@@ -254,7 +254,6 @@ def _check_owner(request: Request, who: Principal) -> None:
 
 
 def covers_run(who: Principal, run: Run) -> bool:
-    """True if the token covers the run."""
     return who.covers(Owner(run.project, run.id))
 
 

@@ -90,11 +90,9 @@ class Connections:
         self._wait(self._idle, connection)
 
     def stalls(self, connection: "Connection") -> None:
-        """The client does not read its answer."""
         self._wait(self._unread, connection)
 
     def flows(self, connection: "Connection") -> None:
-        """The client reads again."""
         self._unread.pop(connection, None)
 
     def close(self, connection: "Connection", why: str) -> None:

@@ -133,7 +133,6 @@ class RunSearch:
     attributes: Pairs = field(default_factory=list)
 
     def fits(self, run: Run, logged: MlflowRun) -> bool:
-        """True if the run has these attributes."""
         info = run_info(run, logged)
         return all(info.get(name) == value for name, value in self.attributes)
 

@@ -82,7 +82,6 @@ class ProcessMetrics:
         ProcessCollector(registry=registry)
 
     def count_report(self, result: ReportResult) -> None:
-        """Count its steps."""
         self._steps.inc(result.num_accepted)
         if result.num_duplicates:
             self._duplicates.inc(result.num_duplicates)

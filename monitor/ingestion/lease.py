@@ -64,7 +64,6 @@ def take(run: Run, claim: Claim) -> bool:
 
 
 def is_held(run: Run, now: float) -> bool:
-    """True if a process holds the lease."""
     return seconds_left(run, now) > 0
 
 

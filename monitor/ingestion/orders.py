@@ -30,8 +30,6 @@ OPTION = "lossguard_order_terms"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OrderTerms:
-    """Terms of all orders of a collector."""
-
     seconds: float = 3600.0
     """Seconds from the decision or the approval after which an order is refused."""
     steps: int = 10_000

@@ -41,8 +41,6 @@ Reported = ReportIn | RunUpdate
 
 @dataclass(frozen=True, slots=True)
 class PendingReport:
-    """A report that waits to be stored."""
-
     run_id: str
     report: Reported
     undelivered_bytes: int | None

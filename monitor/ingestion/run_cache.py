@@ -55,7 +55,6 @@ class CachedRun:
 
     @classmethod
     def load(cls, session: Session, run: Run) -> "CachedRun":
-        """Read the run from the store."""
         engine, num_replayed = detection_state.load_and_replay(session, run)
         is_due = num_replayed >= MAX_REPLAYED_ROWS
         return cls(

@@ -64,8 +64,6 @@ class RunUpdate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunLimits:
-    """Maximum sizes of a run."""
-
     max_metrics: int
     max_segments: int
 

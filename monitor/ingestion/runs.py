@@ -19,8 +19,6 @@ from monitor.schemas import FinishIn, RunIn, SegmentIn
 
 
 class Registration(NamedTuple):
-    """A run that has registered."""
-
     run: Run
     is_new: bool
     policy_problem: str | None = None

@@ -29,8 +29,6 @@ class LoggedMetric(NamedTuple):
 
 @dataclass(slots=True)
 class LoggedRun:
-    """See the module."""
-
     rows: OpenRows = field(default_factory=OpenRows)
     latest: dict[str, LoggedMetric] = field(default_factory=dict)
     """The value with the highest step by the client's name; of several at that step, the one that was logged last."""
