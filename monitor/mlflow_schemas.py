@@ -73,6 +73,9 @@ class PairIn(MlflowBody):
     value: Text = ""
 
 
+Pairs = Annotated[list[PairIn], Field(fail_fast=True, max_length=MAX_ITEMS)]
+
+
 class OfRun(MlflowBody):
     run_id: RunOf
 
@@ -86,27 +89,23 @@ class LogParamIn(PairIn, OfRun): ...
 class SetTagIn(PairIn, OfRun): ...
 
 
-class DeleteTagIn(MlflowBody):
-    run_id: RunOf
+class DeleteTagIn(OfRun):
     key: Key
 
 
-class LogBatchIn(MlflowBody):
-    run_id: RunOf
+class LogBatchIn(OfRun):
     metrics: Annotated[list[MetricIn], Field(fail_fast=True)] = []
-    params: Annotated[list[PairIn], Field(fail_fast=True, max_length=MAX_ITEMS)] = []
-    tags: Annotated[list[PairIn], Field(fail_fast=True, max_length=MAX_ITEMS)] = []
+    params: Pairs = []
+    tags: Pairs = []
 
 
-class LogInputsIn(MlflowBody):
+class LogInputsIn(OfRun):
     """`datasets`: with their digests, sources and schemas, as the client sends them."""
 
-    run_id: RunOf
     datasets: Annotated[list[Json], Field(fail_fast=True, max_length=MAX_ITEMS)] = []
 
 
-class LogOutputsIn(MlflowBody):
-    run_id: RunOf
+class LogOutputsIn(OfRun): ...
 
 
 class CreateRunIn(MlflowBody):
@@ -114,11 +113,10 @@ class CreateRunIn(MlflowBody):
     user_id: Text = ""
     run_name: Text | None = None
     start_time: Milliseconds | None = None
-    tags: Annotated[list[PairIn], Field(fail_fast=True, max_length=MAX_ITEMS)] = []
+    tags: Pairs = []
 
 
-class UpdateRunIn(MlflowBody):
-    run_id: RunOf
+class UpdateRunIn(OfRun):
     status: Status | None = None
     end_time: Milliseconds | None = None
     run_name: Text | None = None
@@ -127,7 +125,7 @@ class UpdateRunIn(MlflowBody):
 class CreateExperimentIn(MlflowBody):
     name: Name
     artifact_location: Text = ""
-    tags: Annotated[list[PairIn], Field(fail_fast=True, max_length=MAX_ITEMS)] = []
+    tags: Pairs = []
 
 
 class ExperimentTagIn(PairIn):
