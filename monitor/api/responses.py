@@ -1,6 +1,6 @@
 """Stored rows as the API returns them: JSON-able, with non-finite numbers encoded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from db.goodput import rollback_costs
@@ -57,27 +57,24 @@ def run(row: Run, fields: Sequence[str] | None = None) -> dict[str, Any]:
     return shown
 
 
-LISTED = ("id", "project", "name", "state", "note", "total_steps")
-LISTED_TIMES = ("started_at", "last_report_at", "finished_at", "archived_at")
-COUNTED = ("tags", "step", "metrics", "open_incidents", "waiting")
 JUDGED = ("verdict", "sentence")
-STANDING_FIELDS = frozenset({*LISTED, *LISTED_TIMES, *COUNTED, *JUDGED, "config"})
-
-
-def standing_fields(*, with_config: bool) -> list[str]:
-    """The fields of a run in a list that nobody has chosen."""
-    return [*LISTED, *JUDGED, *LISTED_TIMES, *COUNTED, *(["config"] if with_config else [])]
+STANDING_FIELDS = (
+    *("id", "project", "name", "state", "note", "total_steps", *JUDGED),
+    *("started_at", "last_report_at", "finished_at", "archived_at"),
+    *("tags", "step", "metrics", "open_incidents", "waiting", "config"),
+)
+"""Fields of a run in a list; the last one is shown if it is asked for."""
+OTHER_COLUMNS: Mapping[str, Collection[str]] = {
+    "tags": ("tags", "config"),
+    **dict.fromkeys(JUDGED, ("state", "started_at", "last_report_at", "capabilities", "restorable_steps")),
+    **dict.fromkeys(("step", "metrics", "open_incidents", "waiting"), ()),
+}
+"""Field -> the columns of a run that it shows, where it is not the column of its name."""
 
 
 def columns_of_standing(fields: Sequence[str]) -> set[str]:
     """The columns of a run that these fields of a list show."""
-    shown = set(fields)
-    needed = shown & {*LISTED, *LISTED_TIMES, "config"}
-    if "tags" in shown:
-        needed |= {"tags", "config"}
-    if shown & set(JUDGED):
-        needed |= {"state", "started_at", "last_report_at", "capabilities", "restorable_steps"}
-    return needed
+    return {column for name in fields for column in OTHER_COLUMNS.get(name, (name,))}
 
 
 def standing(row: Run, newest: Standing, tally: Tally, judged: Verdict | None, fields: Sequence[str]) -> dict[str, Any]:

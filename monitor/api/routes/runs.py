@@ -35,7 +35,8 @@ def overview(
 
     `config=true`: with configurations. Its cost does not depend on the length of the runs.
     """
-    fields = lists.fields(responses.STANDING_FIELDS) or responses.standing_fields(with_config=config)
+    default = responses.STANDING_FIELDS if config else responses.STANDING_FIELDS[:-1]
+    fields = lists.fields(responses.STANDING_FIELDS) or default
     found = lists.page(session, who, now=now, columns=responses.columns_of_standing(fields))
     newest = standings(session, runs=found) if {"step", "metrics"} & set(fields) else {}
     counts = tallies(session, runs=found) if {"open_incidents", "waiting"} & set(fields) else {}
