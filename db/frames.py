@@ -146,16 +146,14 @@ def probes(session: Session, *, run: Run, prompt: str | None = None) -> pd.DataF
     The last row of a probe has no `token`: it stands for `count` tokens that the probe does not name. `count` is 1 in
     all other rows. `live` says whether the step is on the live line.
     """
-    rows = [row for each in queries.probes(session, run=run, prompt=prompt) for row in _probe_rows(run.id, each)]
+    rows: list[tuple[object, ...]] = []
+    for stored in queries.probes(session, run=run, prompt=prompt):
+        probe = stored.probe
+        where = (run.id, stored.segment, stored.step, stored.live, probe.prompt, probe.target)
+        rows += [(*where, token, 1, value) for token, value in zip(probe.tokens, probe.log_probabilities, strict=True)]
+        if probe.rest_count:
+            rows.append((*where, None, probe.rest_count, probe.rest_log_probability))
     return pd.DataFrame.from_records(rows, columns=list(PROBE_COLUMNS)).astype(PROBE_COLUMNS)
-
-
-def _probe_rows(run_id: str, stored: queries.StoredProbe) -> list[tuple[object, ...]]:
-    probe = stored.probe
-    named = [(token, 1, value) for token, value in zip(probe.tokens, probe.log_probabilities, strict=True)]
-    rest = [(None, probe.rest_count, probe.rest_log_probability)] if probe.rest_count else []
-    where = (run_id, stored.segment, stored.step, stored.live, probe.prompt, probe.target)
-    return [(*where, *row) for row in (*named, *rest)]
 
 
 def goodput(session: Session, *, run: Run, now: float | None = None) -> pd.DataFrame:

@@ -102,7 +102,7 @@ def difference(expected: StepBlock, found: StepBlock) -> str | None:
         return "other steps"
     if not _same_bits(expected.times, found.times):
         return "other times"
-    never = MetricColumn.of([None] * len(expected))
+    never = MetricColumn.unreported(len(expected))
     for name in sorted({*expected.metrics, *found.metrics}):
         one, other = expected.metrics.get(name, never), found.metrics.get(name, never)
         if not np.array_equal(one.reported, other.reported):

@@ -277,10 +277,10 @@ def bound(who: Principal, to: str, where: Sequence[str] = ()) -> Problem:
     return Problem(403, "not allowed", f"the token {who.name!r} is valid for {to} only", where)
 
 
-def check_project(who: Principal, project: str | None, what: str) -> None:
-    """Raise Problem 403 unless the token covers all of the project; `what` is meant where no project is named."""
+def check_policy_of(who: Principal, project: str | None) -> None:
+    """Raise Problem 403 unless the token covers all of the project; None: all projects."""
     if project is None or who.run is not None:
-        check_unbound(who, what if project is None else "a project")
+        check_unbound(who, "the policy of the collector" if project is None else "a project")
     elif who.project not in (None, project):
         raise bound(who, f"the project {who.project!r}", ["query", "project"])
 

@@ -106,14 +106,14 @@ Layer = Annotated[OfProject, Query()]
 @of_policies.get("/policy")
 def show_defaults(who: Reader, session: ReadSession, query: Layer) -> dict[str, Any]:
     """The policy of new runs, of this project or of any, with the layer that each value comes from."""
-    auth.check_project(who, query.project, "the policy of the collector")
+    auth.check_policy_of(who, query.project)
     return policies.show(session, project=query.project)
 
 
 @of_policies.put("/policy")
 def set_defaults(fields: Fields, who: Operator, session: WriteSession, now: Now, query: Layer) -> dict[str, Any]:
     """Change values of a project, or without one of the collector; null removes a value. Running runs follow."""
-    auth.check_project(who, query.project, "the policy of the collector")
+    auth.check_policy_of(who, query.project)
     policies.set_default(session, query.project, fields, who=who.author, now=now)
     return policies.show(session, project=query.project)
 

@@ -112,8 +112,11 @@ def _restored(session: Session, run: Run, stored: DetectionState | None) -> tupl
         raise ValueError("it is not what was saved")
     if missing := PARTS.difference(state):
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-    if new_signals := engine.load_state_dict(state):
-        _relearn(session, run, engine, new_signals)
+    if new_signals := engine.load_state_dict(state):  # their detectors learn the last rows that the state has seen
+        last = engine.last_step + 1
+        first = max(last - SNAPSHOT_EVERY, 0)
+        changes = declared(session, run, first, last)
+        engine.detectors.relearn(new_signals, _history(session, run, first, last), changes)
     if any(known < newest for known, newest in zip(engine.numbers, numbers, strict=True)):
         raise ValueError(f"it knows {engine.numbers[0]} incidents and {engine.numbers[1]} interventions, not {numbers}")
     engine.set_policy(run_policy.policy_of(run.policy))
@@ -170,13 +173,6 @@ def _read(engine: DetectionEngine, history: Iterable[Rows]) -> Iterator[Rows]:
     for rows in history:
         engine.read(rows)
         yield rows
-
-
-def _relearn(session: Session, run: Run, engine: DetectionEngine, signals: Iterable[str]) -> None:
-    """Feed the last rows that the saved state has seen to the detectors of the signals that it lacks."""
-    last = engine.last_step + 1
-    first = max(last - SNAPSHOT_EVERY, 0)
-    engine.detectors.relearn(signals, _history(session, run, first, last), declared(session, run, first, last))
 
 
 def _replay(session: Session, run: Run, engine: DetectionEngine, unseen: StepRange) -> int:
