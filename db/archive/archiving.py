@@ -107,8 +107,9 @@ class _Work:
 def prepare(engine: sa.Engine, place: Place) -> None:
     """See that a place can be written, before the first run is archived there. Raises PlaceError."""
     with reading(engine) as session:
-        has_files = files.is_used(session, place.url)
-    place.prepare(has_files=has_files)
+        # Those that it keeps, and those that are being written or to be removed.
+        has_files = session.scalar(sa.select(sa.exists().where(ArchivedFile.place == place.url)))
+    place.prepare(has_files=bool(has_files))
 
 
 def archive_run(

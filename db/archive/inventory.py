@@ -63,7 +63,7 @@ def summary(session: Session) -> str | None:
         sa.func.count(),
         sa.func.coalesce(sa.func.sum(ArchivedFile.num_steps), 0),
         sa.func.coalesce(sa.func.sum(ArchivedFile.num_bytes), 0),
-    ).where(ArchivedFile.run_pk.is_not(None), ArchivedFile.state == FileState.KEPT)
+    ).where(files.OF_A_RUN)
     num_runs, num_files, num_steps, num_bytes = map(int, session.execute(counts).one())
     if not num_files:
         return None
@@ -91,10 +91,11 @@ def problems(engine: sa.Engine) -> list[str]:
 
 
 def _page(engine: sa.Engine, after: int) -> list[ArchivedFile]:
+    found = sa.select(ArchivedFile).where(files.OF_A_RUN, ArchivedFile.id > after).order_by(ArchivedFile.id)
     with reading(engine) as session:
-        found = list(files.kept(session, after=after, limit=FILES_AT_A_TIME))
+        page = list(session.scalars(found.limit(FILES_AT_A_TIME)))
         session.expunge_all()
-    return found
+    return page
 
 
 def _problem(file: ArchivedFile, unusable: set[str]) -> list[str]:

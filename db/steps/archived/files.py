@@ -83,13 +83,14 @@ def of_run(session: Session, *, run_pk: int) -> Sequence[ArchivedFile]:
     return session.scalars(found.order_by(ArchivedFile.segment, ArchivedFile.first_step)).all()
 
 
+OF_A_RUN = sa.and_(ArchivedFile.run_pk.is_not(None), ArchivedFile.state == FileState.KEPT)
+"""Condition for the files that hold archived steps of any run."""
+
+
 def steps_by_run(session: Session) -> Sequence[tuple[str, int]]:
     """(id, number of archived steps) of each run that has some, sorted."""
-    found = (
-        sa.select(ArchivedFile.run, sa.func.sum(ArchivedFile.num_steps))
-        .where(ArchivedFile.run_pk.is_not(None), ArchivedFile.state == FileState.KEPT)
-        .group_by(ArchivedFile.run)
-    )
+    counts = sa.select(ArchivedFile.run, sa.func.sum(ArchivedFile.num_steps))
+    found = counts.where(OF_A_RUN).group_by(ArchivedFile.run)
     return [(run, int(steps)) for run, steps in session.execute(found.order_by(ArchivedFile.run))]
 
 
@@ -100,14 +101,6 @@ def runs_with_files(session: Session, *, run_pks: Collection[int]) -> set[int]:
         of_runs = sa.select(ArchivedFile.run_pk).where(ArchivedFile.run_pk.in_(some))
         found.update(session.scalars(of_runs.where(ArchivedFile.state == FileState.KEPT)))
     return found
-
-
-def kept(session: Session, *, after: int, limit: int) -> Sequence[ArchivedFile]:
-    """The files of all runs that hold archived steps, a page of them by id."""
-    found = sa.select(ArchivedFile).where(
-        ArchivedFile.run_pk.is_not(None), ArchivedFile.state == FileState.KEPT, ArchivedFile.id > after
-    )
-    return session.scalars(found.order_by(ArchivedFile.id).limit(limit)).all()
 
 
 def left_over(session: Session, *, unfinished: bool) -> Sequence[ArchivedFile]:
@@ -125,8 +118,3 @@ def places(session: Session) -> Sequence[str]:
     """The places that keep archived steps, sorted."""
     found = sa.select(ArchivedFile.place).where(ArchivedFile.state == FileState.KEPT).distinct()
     return session.scalars(found.order_by(ArchivedFile.place)).all()
-
-
-def is_used(session: Session, place: str) -> bool:
-    """True if files lie at the place: those that it keeps, and those that are being written or to be removed."""
-    return session.scalar(sa.select(sa.exists().where(ArchivedFile.place == place))) or False
