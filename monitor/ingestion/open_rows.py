@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
 from lossguard.vocabulary.metrics import DETECTOR_INPUTS, SIGNALS
-from lossguard.vocabulary.protocol import decode_number, encode_number
+from lossguard.vocabulary.protocol import encode_number
 
 HOLD_SECONDS = 2.0
 """Wait so long for what may still come of a row that has its signals, or for rows before it."""
@@ -133,7 +133,7 @@ class OpenRows:
     def from_json(cls, stored: Any) -> Self:
         """Undo `to_json`."""
         rows = {
-            step: OpenRow(step, time, arrived, {name: _number(value) for name, value in values.items()})
+            step: OpenRow(step, time, arrived, {name: float(value) for name, value in values.items()})
             for step, time, arrived, values in stored["rows"]
         }
         cadence = {name: (last, stride) for name, (last, stride) in stored["cadence"].items()}
@@ -174,9 +174,3 @@ class OpenRows:
                     before = self.cadence.get(name)
                     self.cadence[name] = (row.step, None if before is None else row.step - before[0])
         return rows
-
-
-def _number(value: Any) -> float:
-    number = decode_number(value)
-    assert number is not None
-    return number
