@@ -58,9 +58,9 @@ class Dialect(ABC):
     def bound_idle_transactions(self, engine: sa.Engine, seconds: float) -> None:  # noqa: B027 - a file has no server
         """Let the server roll back a transaction of the engine that is idle for the given seconds."""
 
-    @abstractmethod
     def store_file(self, url: sa.URL) -> Path | None:
         """The file of the store, whether it exists or not; None where the store is not in a file."""
+        return None
 
     @abstractmethod
     def back_up(self, url: sa.URL, target: Path) -> None:

@@ -65,9 +65,6 @@ class PostgreSQL(Dialect):
 
         sa.event.listen(engine, "connect", bound)
 
-    def store_file(self, url: sa.URL) -> Path | None:
-        return None
-
     def back_up(self, url: sa.URL, target: Path) -> None:
         shown = url.set(drivername="postgresql", password=None).render_as_string()
         raise CannotBackUp(f"this is PostgreSQL; use its own: pg_dump --format=custom --file={target} {shown!r}")

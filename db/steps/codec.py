@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 CELL = np.dtype([("metric", "<u4"), ("value", "<f8")])
 """A metric's number (`models.Metric.number`) and its value."""
 PLAIN, DIFFERENCES = b"\x01", b"\x02"
-LEVEL = 1
-"""Higher ones of zstd cost more time and save nothing here."""
+ZSTD = pa.Codec("zstd", compression_level=1)
+"""Higher levels cost more time and save nothing here."""
 WIDTH = 8
 """Bytes of a number."""
 
@@ -135,7 +135,7 @@ def _encode(numbers: NDArray[np.float64] | Ints, by_differences: bool) -> bytes:
 
 
 def _compressed(numbers: NDArray[np.uint8]) -> bytes:
-    found: bytes = _zstd().compress(numbers, asbytes=True)
+    found: bytes = ZSTD.compress(numbers, asbytes=True)
     return found
 
 
@@ -153,14 +153,9 @@ def _check_kind(stored: bytes, *kinds: bytes) -> None:
 
 def _decompressed(stored: bytes, num_bytes: int) -> bytes:
     try:
-        found: bytes = _zstd().decompress(memoryview(stored)[1:], num_bytes, asbytes=True)
+        found: bytes = ZSTD.decompress(memoryview(stored)[1:], num_bytes, asbytes=True)
     except (OSError, ValueError) as error:
         raise DamagedBlock(f"it cannot be decompressed ({error})") from None
     if len(found) != num_bytes:
         raise DamagedBlock(f"it holds {len(found)} bytes instead of {num_bytes}")
     return found
-
-
-@lru_cache(maxsize=1)
-def _zstd() -> pa.Codec:
-    return pa.Codec("zstd", compression_level=LEVEL)

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands
-from db.models import Run
 from db.records import live_runs
 from db.records.live_runs import LiveRun
 from db.store import leader
@@ -70,15 +69,12 @@ def open_stall(engine: sa.Engine, lease: Lease, run_id: str) -> bool:
         found = [] if run is None else _without_steps(session, lease, now=now, run_pk=run.pk)
         if run is None or not found:
             return False
-        silence = _silence(run, found[0], now)
+        status = found[0].RunStatus
+        sign = Sign.HEARTBEATS if now - run.last_report_at < HEARTBEAT_SECONDS else Sign.NOTHING
+        if NO_HEARTBEAT in run.capabilities:
+            sign = Sign.UNKNOWN
+        limit = FIRST_SECONDS if status.stall_after is None else status.stall_after
+        silence = Silence(now - status.last_step_at, limit, sign)
         detection_state.update(session, run, lambda engine: engine.report_stall(silence), now=now)
     log.warning("run %s has stalled", run_id)
     return True
-
-
-def _silence(run: Run, live: LiveRun, now: float) -> Silence:
-    sign = Sign.HEARTBEATS if now - run.last_report_at < HEARTBEAT_SECONDS else Sign.NOTHING
-    if NO_HEARTBEAT in run.capabilities:
-        sign = Sign.UNKNOWN
-    limit = FIRST_SECONDS if live.RunStatus.stall_after is None else live.RunStatus.stall_after
-    return Silence(now - live.RunStatus.last_step_at, limit, sign)
