@@ -65,6 +65,11 @@ def bad_report(detail: str, *where: str | int) -> Problem:
     return Problem(422, "the report is malformed; nothing of it was stored", detail, where)
 
 
+def not_possible(detail: str, *where: str) -> Problem:
+    """409: the state of the run does not permit it; `where` is the path in the request, by default the URL."""
+    return Problem(409, "not possible now; nothing was changed", detail, where or ["path"])
+
+
 def among_damaged(steps: Sequence[int], damaged: DamagedBlock) -> Problem:
     """409: these steps came late and belong among stored ones that cannot be read, which the log says.
 

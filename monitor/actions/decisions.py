@@ -13,7 +13,7 @@ from lossguard.vocabulary.states import IncidentKind, RunState
 from monitor.detection import DetectionEngine, Effect, IllegalTransition
 from monitor.ingestion import lease, runs
 from monitor.ingestion.run_state import detection_state
-from monitor.problems import Problem, unknown
+from monitor.problems import not_possible, unknown
 from monitor.schemas import HoldIn, RollbackIn
 
 
@@ -53,7 +53,7 @@ def hold(session: Session, run_id: str, spec: HoldIn, *, who: str, now: float) -
     """Stop the run at its next step boundary. Raises Problem 409 when it has ended, cannot be held, or is held."""
     run = runs.lock(session, run_id)
     if run.state != RunState.RUNNING:
-        raise _not_possible(f"the run is not running (it is {run.state}): there is nothing to hold")
+        raise not_possible(f"the run is not running (it is {run.state}): there is nothing to hold")
     return _act(session, run, lambda engine: engine.hold(spec.reason), "hold", spec.model_dump(), who, now)
 
 
@@ -111,13 +111,9 @@ def _checked(act: Callable[[DetectionEngine], list[Effect]]) -> Callable[[Detect
         try:
             return act(engine)
         except (IllegalTransition, ValueError) as error:
-            raise _not_possible(str(error)) from None
+            raise not_possible(str(error)) from None
 
     return checked
-
-
-def _not_possible(detail: str) -> Problem:
-    return Problem(409, "not possible now; nothing was changed", detail, ["path"])
 
 
 def end_lease(session: Session, run_id: str, *, who: str, now: float) -> Run:

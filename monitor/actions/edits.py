@@ -11,7 +11,7 @@ from db.records.step_notes import StepNote
 from lossguard.vocabulary.protocol import MAX_STEP_NOTES
 from lossguard.vocabulary.states import RunState
 from monitor.ingestion import runs
-from monitor.problems import Problem, unknown
+from monitor.problems import Problem, not_possible, unknown
 from monitor.schemas import RunEditIn, StepNoteIn
 
 
@@ -25,7 +25,7 @@ def edit_run(session: Session, run_id: str, spec: RunEditIn, *, who: str, now: f
         raise Problem(422, "nothing to change", "name at least one of name, tags, note and archived", ["body"])
     run = runs.lock(session, run_id)
     if named.get("archived") and run.state == RunState.RUNNING:
-        raise _not_now(f"{run_id} is running: it can be archived when it has ended", ["body", "archived"])
+        raise not_possible(f"{run_id} is running: it can be archived when it has ended", "body", "archived")
     before = {name: _value(run, name) for name in named}
     for name, value in named.items():
         if name == "archived":
@@ -43,10 +43,6 @@ def _value(run: Run, name: str) -> object:
     return run.archived_at is not None if name == "archived" else getattr(run, name)
 
 
-def _not_now(detail: str, where: list[str]) -> Problem:
-    return Problem(409, "not possible now; nothing was changed", detail, where)
-
-
 def add_note(session: Session, run_id: str, spec: StepNoteIn, *, who: str, now: float) -> StepNote:
     """Write a note at a step; without one, at the newest of the live line (0 before the first one).
 
@@ -54,7 +50,7 @@ def add_note(session: Session, run_id: str, spec: StepNoteIn, *, who: str, now: 
     """
     run, step = runs.lock(session, run_id), spec.step
     if step_notes.num_step_notes(session, run=run) >= MAX_STEP_NOTES:
-        raise _not_now(f"the run has {MAX_STEP_NOTES} notes, which is the limit; delete some", ["path"])
+        raise not_possible(f"the run has {MAX_STEP_NOTES} notes, which is the limit; delete some")
     if step is None:
         newest = queries.newest_step(session, run=run)
         step = 0 if newest is None else newest.step
