@@ -78,7 +78,7 @@ def write_long(
             with writing(engine) as session:
                 run = queries.run_named(session, run_id=name)
                 assert run is not None
-                segment, _ = commands.open_segment(
+                segment = commands.open_segment(
                     session, run=run, key=key, fork_step=first, reason=reason, order_id=None, opened_at=start + first
                 )
                 insert(session, run, segment, rows.tolist(), (start + rows).tolist(), columns)

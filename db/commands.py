@@ -124,14 +124,14 @@ def open_segment(
     opened_at: float,
     writer: str | None = None,
     is_beside: bool = False,
-) -> tuple[Segment, bool]:
-    """The segment with this key, created if there is none: (segment, whether it is new).
+) -> Segment:
+    """The segment with this key, created if there is none.
 
     `writer`: digest of who opens it; `is_beside`: the live line does not lead to it.
     """
     known = queries.segment_with_key(session, run=run, key=key)
     if known is not None:
-        return known, False
+        return known
     segment = Segment(
         run_pk=run.pk,
         number=queries.num_segments(session, run=run),
@@ -148,7 +148,7 @@ def open_segment(
     )
     session.add(segment)
     session.flush()
-    return segment, True
+    return segment
 
 
 def lead(session: Session, *, run: Run, segment: Segment) -> None:

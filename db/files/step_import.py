@@ -94,7 +94,7 @@ class StepImport:
         went_back = first is not None and first <= before
         reason = SegmentReason.REWIND if went_back else SegmentReason.RESUME
         opened = max((one.opened_at for one in self._segments.values()), default=0.0)
-        segment, _ = commands.open_segment(
+        return commands.open_segment(
             self._session,
             run=self._run,
             key=f"imported-{number}",
@@ -103,7 +103,6 @@ class StepImport:
             order_id=None,
             opened_at=max(opened, float(block.times[0])),  # so that the highest number is the newest
         )
-        return segment
 
     def _whole(self, columns: dict[str, pa.Array], name: str, default: int | None = None) -> Ints:
         """A column of whole numbers from 0, none of them missing."""

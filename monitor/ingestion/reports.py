@@ -143,7 +143,7 @@ def _segment(
         # Those without the lease share one beside the line; the one with the lease goes on with the run from its first
         # step.
         cached.attach(session)
-        segment, _ = commands.open_segment(
+        segment = commands.open_segment(
             session,
             run=cached.run,
             key=f"{segment.number}~{(claim.digest or 'anybody') if is_holder else ''}",

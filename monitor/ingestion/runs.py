@@ -123,7 +123,7 @@ def open_segment(
     if max_segments is not None and queries.num_segments(session, run=run) >= max_segments:
         remedy = "begin a new run, or raise LOSSGUARD_MAX_SEGMENTS"
         raise no_room("segment", f"the run has {max_segments}", remedy, "key")
-    segment, _ = commands.open_segment(
+    segment = commands.open_segment(
         session,
         run=run,
         key=spec.key,

@@ -99,9 +99,7 @@ def _registration(run_id: str, start: float) -> dict[str, object]:
 
 def _segment(session: Session, run: Run, key: str, fork: int, reason: SegmentReason, at: float) -> Segment:
     order = 1 if reason is SegmentReason.ROLLBACK else None
-    return commands.open_segment(
-        session, run=run, key=key, fork_step=fork, reason=reason, order_id=order, opened_at=at
-    )[0]
+    return commands.open_segment(session, run=run, key=key, fork_step=fork, reason=reason, order_id=order, opened_at=at)
 
 
 def report(session: Session, run: Run, segment: Segment, steps: range, start: float) -> None:

@@ -47,7 +47,7 @@ def add_segment(session: Session, run: Run, key: str, fork_step: int | None = 0)
     reason = SegmentReason.START if fork_step == 0 else SegmentReason.ROLLBACK
     return commands.open_segment(
         session, run=run, key=key, fork_step=fork_step, reason=reason, order_id=None, opened_at=NOW
-    )[0]
+    )
 
 
 def add_steps(

@@ -147,7 +147,7 @@ def test_the_end_of_the_live_line_is_read_without_the_rest(forks: list[tuple[int
         run = add_run(session)
         for number, (fork_step, opened_at) in enumerate(forks):
             segments = queries.segments(session, run=run)
-            segment, _ = commands.open_segment(
+            segment = commands.open_segment(
                 session,
                 run=run,
                 key=str(number),

@@ -30,7 +30,7 @@ def open_segment(
     key = f"{fork} {at}"
     return commands.open_segment(
         session, run=run, key=key, fork_step=fork, reason=reason, order_id=None, opened_at=NOW + at, is_beside=is_beside
-    )[0]
+    )
 
 
 def report(
