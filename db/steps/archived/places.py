@@ -89,14 +89,8 @@ class Place:
                 self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
                 self._files.pipe_file(path, content)
 
-    def read(self, name: str) -> bytes:
-        """A whole file. Raises FileMissing, PlaceError."""
-        with self._opening("read", name) as path:
-            content: bytes = self._files.cat_file(path)
-        return content
-
-    def read_range(self, name: str, start: int, end: int) -> bytes:
-        """The bytes [start, end) of a file. Raises FileMissing, PlaceError."""
+    def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
+        """A whole file, or its bytes [start, end). Raises FileMissing, PlaceError."""
         with self._opening("read", name) as path:
             content: bytes = self._files.cat_file(path, start=start, end=end)
         return content
@@ -231,6 +225,6 @@ class RemoteFile(io.RawIOBase):
         end = self._size if size is None or size < 0 else min(self._size, self._at + size)
         if end <= self._at:
             return b""
-        content = self._place.read_range(self._name, self._at, end)
+        content = self._place.read(self._name, self._at, end)
         self._at += len(content)
         return content

@@ -61,13 +61,13 @@ def test_one_metric_of_a_window_reads_its_own_bytes_alone(
     column(sqlite_engine, 0, 10)  # reads the footer
     forget_contents()
     num_bytes: list[int] = []
-    read = Place.read_range
+    read = Place.read
 
     def counted(self: Place, name: str, start: int, end: int) -> bytes:
         num_bytes.append(end - start)
         return read(self, name, start, end)
 
-    monkeypatch.setattr(Place, "read_range", counted)
+    monkeypatch.setattr(Place, "read", counted)
     assert len(column(sqlite_engine, 5000, 6000).values) == 1000
     size = parquet_files(folder)[0].stat().st_size
     assert 0 < sum(num_bytes) < size / len(METRICS) + 60_000, "the column of the metric, and those of the steps"
@@ -144,7 +144,7 @@ def test_a_file_is_looked_at_once_in_a_period_however_often_it_is_read(
 ) -> None:
     monkeypatch.setattr("db.steps.archived.reading.time", FakeClock(time.monotonic()))
     requests: list[str] = []
-    for name in ("look_at", "read_range"):
+    for name in ("look_at", "read"):
         monkeypatch.setattr(Place, name, counted(getattr(Place, name), name, requests))
     column(sqlite_engine, 0, 50)
     first = len(requests)
