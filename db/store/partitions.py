@@ -17,7 +17,6 @@ from db.models import BlockValues, Rollup, Run, StoredBlock
 from db.store.engine import dialect_of
 from lossguard.vocabulary.states import RunState
 
-MODELS = (StoredBlock, BlockValues, Rollup)
 LARGE_COLUMNS = {"step_blocks": ("steps", "times"), "block_values": ("values", "reported"), "rollups": ()}
 """The tables that are partitioned, and the columns of each that take bytes of their own."""
 ROW_BYTES = 170
@@ -37,12 +36,7 @@ def number_of(run_pk: int) -> int:
 
 def _keys(partition: str) -> range:
     """The keys of runs that a partition holds."""
-    found = PARTITION.fullmatch(partition)
-    assert found is not None
-    return _keys_of(int(found[2]))
-
-
-def _keys_of(number: int) -> range:
+    number = int(partition.rpartition("_")[2])
     return range(number * NUM_KEYS, (number + 1) * NUM_KEYS)
 
 
@@ -117,7 +111,7 @@ def delete_rows(session: Session, run_pks: Sequence[int]) -> None:
         among = list(pks)
         is_partitioned = dialect_of(session.get_bind()).has_partitions
         emptied = _empty(session.connection(), number) if is_partitioned else []
-        for table in MODELS:
+        for table in (StoredBlock, BlockValues, Rollup):
             if table.__tablename__ not in emptied:
                 session.execute(sa.delete(table).where(table.run_pk.in_(among)))
 
@@ -129,14 +123,17 @@ def _empty(connection: sa.Connection, number: int) -> list[str]:
     """
     known = set(_partitions(connection))
     partitions = {table: f"{table}_{number}" for table in LARGE_COLUMNS if f"{table}_{number}" in known}
-    if not partitions or _has_runs(connection, _keys_of(number)):
+    if not partitions:
+        return []
+    keys = _keys(next(iter(partitions.values())))
+    if _has_runs(connection, keys):
         return []
     try:
         with connection.begin_nested():
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_MS}")
             connection.exec_driver_sql(f"LOCK TABLE {', '.join(partitions.values())} IN ACCESS EXCLUSIVE MODE")
             connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
-            if _has_runs(connection, _keys_of(number)):  # it was registered a moment ago
+            if _has_runs(connection, keys):  # it was registered a moment ago
                 return []
             connection.exec_driver_sql(f"TRUNCATE {', '.join(partitions.values())}")
             return list(partitions)
@@ -177,9 +174,8 @@ def _compact(connection: sa.Connection, partition: str, newest: int) -> None:
 
 
 def _is_half_free(connection: sa.Connection, partition: str) -> bool:
-    found = PARTITION.fullmatch(partition)
-    assert found is not None
-    parts = [str(ROW_BYTES), *(f'coalesce(pg_column_size("{column}"), 0)' for column in LARGE_COLUMNS[found[1]])]
+    table = partition.rpartition("_")[0]
+    parts = [str(ROW_BYTES), *(f'coalesce(pg_column_size("{column}"), 0)' for column in LARGE_COLUMNS[table])]
     used = f"SELECT coalesce(sum({' + '.join(parts)}), 0) FROM {partition}"
     size = f"SELECT pg_total_relation_size('{partition}')"
     return bool(connection.exec_driver_sql(f"SELECT 2 * ({used}) + 1e6 < ({size})").scalar_one())
