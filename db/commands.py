@@ -185,7 +185,7 @@ def add_events(session: Session, *, run: Run, events: Sequence[Mapping[str, Any]
     return are_new
 
 
-def save_incident(session: Session, *, run: Run, number: int, segment: int, now: float, **values: Any) -> Incident:
+def save_incident(session: Session, *, run: Run, number: int, segment: int, now: float, **values: Any) -> None:
     """Insert or update the run's incident of this number. An incident keeps the segment in which it was detected."""
     incident = queries.incident_numbered(session, run=run, number=number)
     if incident is None:
@@ -193,7 +193,6 @@ def save_incident(session: Session, *, run: Run, number: int, segment: int, now:
         session.add(incident)
     _assign(incident, values, now)
     session.flush()
-    return incident
 
 
 def save_intervention(session: Session, *, run: Run, number: int, now: float, **values: Any) -> Intervention:
