@@ -1,18 +1,4 @@
-"""Stored runs as pandas frames, for analysis.
-
-steps(...)          one row per step, by step: index `step` (int64), `segment` (int64), `live` (bool), `time`, then one
-                    float64 column for each metric. NaN stands for a reported NaN and for a value that was not reported;
-                    a metric with values that were not finite has a second column, `<metric>_non_finite` ("NaN",
-                    "Infinity", "-Infinity", else missing), which tells the two apart.
-incidents(...)      one row per incident, `number` as index
-interventions(...)  one row per intervention, `number` as index, with the state and the answer of its order
-segments(...)       one row per segment, `number` as index, with its range on the live line
-events(...)         one row per declared event and per outlier
-probes(...)         one row per token of a probe, and one without a token for all the tokens that it does not name
-goodput(...)        one row per cause, `cause` as index: the seconds of the run that it took, and their share
-hardware(...)       one row per sample of a device, with a float64 column for each value
-runs(...)           one row per run, `id` as index
-together(make, ...) one of these for many runs: `run` is the first level of the index
+"""Stored runs as pandas frames, for analysis: one function for each kind of row, and `together` for many runs.
 
 Dtypes do not depend on the rows: whole numbers are int64, or Int64 where some may be missing; other numbers float64;
 times datetime64[us, UTC]; texts str; JSON (details, config) object.
@@ -44,7 +30,11 @@ from lossguard.vocabulary.protocol import PROBE
 def steps(
     session: Session, *, run: Run, metrics: Sequence[str] | None = None, line: Line | int = Line.LIVE
 ) -> pd.DataFrame:
-    """The steps of a run with these metrics (by default all).
+    """The steps of a run, one row per step: index `step`, `segment`, `live`, `time`, then a float64 column per metric.
+
+    `metrics`: by default all. NaN stands for a reported NaN and for a value that was not reported; a metric with values
+    that were not finite has a second column, `<metric>_non_finite` ("NaN", "Infinity", "-Infinity", else missing),
+    which tells the two apart.
 
     `line` is the live line, the discarded steps, both (segment by segment; `live` says which are on the live line), or
     the number of one segment. A metric that is called like one of the frame's own columns is `metric.<name>`.
@@ -83,11 +73,12 @@ def together(make: Callable[..., pd.DataFrame], session: Session, *, runs: Seque
 
 
 def incidents(session: Session, *, run: Run) -> pd.DataFrame:
+    """One row per incident, `number` as index."""
     return _table(session, sa.select(*_columns(Incident)).where(Incident.run_pk == run.pk).order_by(Incident.number))
 
 
 def interventions(session: Session, *, run: Run) -> pd.DataFrame:
-    """One row per intervention, with its order: its state, and the step that the trainer went back to."""
+    """One row per intervention, `number` as index, with the state of its order, and the step that was gone back to."""
     same = sa.and_(Order.run_pk == Intervention.run_pk, Order.intervention == Intervention.number)
     found = sa.select(
         *_columns(Intervention), Order.state.label("order_state"), Order.rewound_to, Order.answered_at
@@ -112,7 +103,7 @@ def hardware(session: Session, *, run: Run) -> pd.DataFrame:
 
 
 def segments(session: Session, *, run: Run) -> pd.DataFrame:
-    """One row per segment; its steps [live_from, live_to) are on the live line (both missing if none is)."""
+    """One row per segment, `number` as index; its steps [live_from, live_to) are live (both missing if none is)."""
     frame = _table(session, sa.select(*_columns(Segment)).where(Segment.run_pk == run.pk).order_by(Segment.number))
     line = {step_range.segment: step_range for step_range in queries.live(session, run=run)}
     parts = [line.get(number) for number in frame.index]
@@ -172,7 +163,7 @@ def goodput(session: Session, *, run: Run, now: float | None = None) -> pd.DataF
 
 
 def runs(session: Session, *, project: str | None = None) -> pd.DataFrame:
-    """One row per run, the newest first, with the number of its steps: consumed (all) and effective (live line)."""
+    """One row per run, the newest first, `id` as index, with its steps: consumed (all) and effective (live line)."""
     found = sa.select(*_columns(Run)).order_by(Run.started_at.desc(), Run.pk.desc())
     frame = _table(session, found if project is None else found.where(Run.project == project), "id")
     counts = [queries.step_counts(session, run=run) for run in queries.runs(session, project=project)]
