@@ -68,9 +68,8 @@ def downgrade(engine: sa.Engine, revision: str) -> None:
     _change(engine, _downgrade_at_once, revision, PATIENCE_SECONDS)
 
 
-def _upgrade_unless_newer(config: Config, revision: str) -> None:
-    connection: sa.Connection = config.attributes["connection"]
-    script = ScriptDirectory.from_config(config)
+def _upgrade_unless_newer(connection: sa.Connection, revision: str) -> None:
+    script = ScriptDirectory(str(MIGRATIONS))
     with _one_transaction(connection):  # it ends here: each migration begins one of its own
         _refuse_pre_release(connection)
         current = _current(connection)
@@ -78,7 +77,7 @@ def _upgrade_unless_newer(config: Config, revision: str) -> None:
         if is_newer and (reason := _newer_misfit(connection, script, str(current))):
             raise NewerSchema(reason)
     if not is_newer:
-        command.upgrade(config, revision)
+        command.upgrade(_config(connection), revision)
 
 
 def _one_transaction(connection: sa.Connection) -> AbstractContextManager[object]:
@@ -89,20 +88,19 @@ def _knows(script: ScriptDirectory, revision: str | None) -> bool:
     return revision is None or revision in {one.revision for one in script.walk_revisions()}
 
 
-def _downgrade_at_once(config: Config, revision: str) -> None:
-    connection: sa.Connection = config.attributes["connection"]
+def _downgrade_at_once(connection: sa.Connection, revision: str) -> None:
     with _one_transaction(connection):
         _refuse_pre_release(connection)
-        command.downgrade(config, revision)
+        command.downgrade(_config(connection), revision)
 
 
-def _change(engine: sa.Engine, change: Callable[[Config, str], None], revision: str, patience: float) -> None:
+def _change(engine: sa.Engine, change: Callable[[sa.Connection, str], None], revision: str, patience: float) -> None:
     dialect = dialect_of(engine)
     latest = time.monotonic() + patience
     with dialect.changing_schema(engine) as connection:
         while True:
             try:
-                return change(_config(connection), revision)
+                return change(connection, revision)
             except sa.exc.DBAPIError as error:
                 if not dialect.must_retry(error):
                     raise
