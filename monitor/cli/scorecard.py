@@ -58,15 +58,15 @@ def _read(project: str | None, run: str | None, since: datetime | None) -> list[
 
 
 CELLS: dict[str, Callable[[Totals], object]] = {
-    "runs": lambda of: of.num_runs,
+    "runs": lambda of: of.runs,
     "GPU-hours": lambda of: wording.number_or_dash(of.gpu_hours or None),
-    "sites": lambda of: of.num_sites,
+    "sites": lambda of: of.sites,
     "would act": lambda of: of.actions,
     "false": lambda of: of.false_actions,
     "per 1,000 GPU-hours": wording.rate,
     "agreed": lambda of: f"{of.agreed} of {of.compared}",
     "missed": lambda of: of.missed,
-    "GPU-hours saved": lambda of: wording.number_or_dash(of.hours_saved),
+    "GPU-hours saved": lambda of: wording.number_or_dash(of.gpu_hours_saved),
 }
 """Columns of totals."""
 

@@ -61,7 +61,7 @@ def page() -> None:
         return
     totals = total(scored)
     st.info(formatting.escape_markdown(wording.sentence(totals)), icon=":material/balance:")
-    if not totals.num_sites:
+    if not totals.sites:
         st.caption(NO_SITES)
         return
     show_totals(totals)
@@ -88,7 +88,7 @@ def show_totals(totals: Totals) -> None:
         st.metric("Actions, and it came back by itself", came_back, width=COLUMN_WIDTH_PIXELS)
         agreed = f"{totals.agreed} of {totals.compared}"
         st.metric("Sites where people agreed", agreed, width=COLUMN_WIDTH_PIXELS)
-        saved = wording.number_or_dash(totals.hours_saved)
+        saved = wording.number_or_dash(totals.gpu_hours_saved)
         st.metric("GPU-hours saved (estimate)", saved, width=COLUMN_WIDTH_PIXELS)
 
 

@@ -20,7 +20,7 @@ NUMBERS = (
 
 def endings(totals: Totals) -> pd.DataFrame:
     """Return the endings that occurred, with the sites where the policy would have acted or waited."""
-    acted, waited = totals.endings, totals.endings_waiting
+    acted, waited = totals.acted, totals.waited
     return pd.DataFrame(
         {
             "What happened": text[0].upper() + text[1:],
@@ -78,13 +78,13 @@ def runs(scored: Sequence[ScoredRun]) -> pd.DataFrame:
 def _figures(totals: Totals) -> dict[str, object]:
     return {
         "GPU-hours": wording.number_or_dash(totals.gpu_hours or None),
-        "Sites": totals.num_sites,
+        "Sites": totals.sites,
         "Would act": totals.actions,
         "False": totals.false_actions,
         "False per 1,000 GPU-hours": wording.rate(totals),
         "Agreed": f"{totals.agreed} of {totals.compared}",
         "Missed": totals.missed,
-        "GPU-hours saved": wording.number_or_dash(totals.hours_saved),
+        "GPU-hours saved": wording.number_or_dash(totals.gpu_hours_saved),
     }
 
 

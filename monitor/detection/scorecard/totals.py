@@ -59,19 +59,19 @@ NOT_COMPARED = (Ending.IN_AUTO, Ending.OPEN, Ending.DIED)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Totals:
-    """Counts are of sites, unless they say otherwise."""
+    """Totals as the scorecard gives them in JSON. Counts are of sites, unless they say otherwise."""
 
-    num_runs: int
-    num_incidents: int
+    runs: int
+    incidents: int
     """Incidents at the sites."""
-    num_sites: int
-    endings: Mapping[Ending, int]
-    """Every ending, with the sites at which the policy would have acted."""
-    endings_waiting: Mapping[Ending, int]
-    """Every ending, with the sites at which it would have waited."""
+    sites: int
     rollbacks: int
     holds: int
     """Rollbacks and holds that the policy would have ordered, at the sites that it did not answer itself in auto."""
+    acted: Mapping[Ending, int]
+    """Every ending, with the sites at which the policy would have acted."""
+    waited: Mapping[Ending, int]
+    """Every ending, with the sites at which it would have waited."""
     false_actions: int
     """Actions at sites at which nobody acted and the loss came back by itself."""
     undecided_actions: int
@@ -83,66 +83,59 @@ class Totals:
     """Sites at which people and policy agreed (both acted, or both waited), of those that show what people decided."""
     gpu_hours: float
     """GPU-hours of the runs whose time per step is known."""
-    runs_without_hours: int
-    counted_false_actions: int
-    """False actions in the runs whose GPU-hours are known: those of the rate."""
-    hours_saved: float | None
-    """GPU-hours; below 0 where acting would have cost more than it saved. None without anything to compare."""
+    runs_without_gpu_hours: int
+    false_actions_per_1000_gpu_hours: float | None
+    """False actions in the runs whose GPU-hours are known, per PER_HOURS of these; None without known hours."""
+    false_actions_interval: tuple[float, float] | None
+    """Exact 95% confidence interval of that rate, if false actions are independent of each other."""
+    gpu_hours_saved: float | None
+    """Below 0 where acting would have cost more than it saved. None without anything to compare."""
     sites_with_hours: int
-    """Sites in `hours_saved`."""
-    estimated: int
+    """Sites in `gpu_hours_saved`."""
+    estimated_actions: int
     """Actions whose figures are estimated."""
 
     @property
     def actions(self) -> int:
         return self.rollbacks + self.holds
 
-    @property
-    def false_action_rate(self) -> float | None:
-        """Per PER_HOURS GPU-hours; None without known hours."""
-        return self._per_hours(self.counted_false_actions)
-
-    @property
-    def false_action_interval(self) -> tuple[float, float] | None:
-        """Exact 95% confidence interval of the rate, if false actions are independent of each other."""
-        low, high = map(self._per_hours, poisson_interval(self.counted_false_actions))
-        return None if low is None or high is None else (low, high)
-
-    def _per_hours(self, count: float) -> float | None:
-        return PER_HOURS * count / self.gpu_hours if self.gpu_hours > 0 else None
-
 
 def total(runs: Sequence[ScoredRun]) -> Totals:
     """Return the totals of these runs; every site, and so every incident, is counted once."""
     scored = [(run, each) for run in runs for each in run.sites]
     sites = [each for _, each in scored]
-    acting = [each for each in sites if each.site.action is not None and each.ending is not Ending.IN_AUTO]
-    hours = [run.gpu_hours for run in runs]
+    actions = [each.site.action for each in sites if each.site.action is not None and each.ending is not Ending.IN_AUTO]
+    hours = [run.gpu_hours for run in runs if run.gpu_hours is not None]
+    gpu_hours = sum(hours)
     balances = [
         saved
         for run, each in scored
         if each.balance is not None and (saved := run.hours(each.balance.saved)) is not None
     ]
-    rollbacks = sum(_kind(each) is OrderKind.ROLLBACK for each in acting)
+    rollbacks = sum(action.kind is OrderKind.ROLLBACK for action in actions)
+    num_false = sum(is_false_action(each) for run, each in scored if run.gpu_hours is not None)
+    low, high = poisson_interval(num_false)
+    compared = [each for each in sites if each.ending not in NOT_COMPARED]
     return Totals(
-        num_runs=len(runs),
-        num_incidents=sum(len(each.site.incidents) for each in sites),
-        num_sites=len(sites),
-        endings=_count(each.ending for each in sites if each.site.action is not None),
-        endings_waiting=_count(each.ending for each in sites if each.site.action is None),
+        runs=len(runs),
+        incidents=sum(len(each.site.incidents) for each in sites),
+        sites=len(sites),
         rollbacks=rollbacks,
-        holds=len(acting) - rollbacks,
+        holds=len(actions) - rollbacks,
+        acted=_count(each.ending for each in sites if each.site.action is not None),
+        waited=_count(each.ending for each in sites if each.site.action is None),
         false_actions=sum(map(is_false_action, sites)),
-        undecided_actions=sum(each.ending is Ending.OPEN for each in acting),
+        undecided_actions=sum(each.ending is Ending.OPEN and each.site.action is not None for each in sites),
         missed=sum(map(is_missed, sites)),
-        agreed=sum(map(_is_agreed, sites)),
-        compared=sum(each.ending not in NOT_COMPARED for each in sites),
-        gpu_hours=sum(each for each in hours if each is not None),
-        runs_without_hours=sum(each is None for each in hours),
-        counted_false_actions=sum(is_false_action(each) for run, each in scored if run.gpu_hours is not None),
-        hours_saved=sum(balances) if balances else None,
+        agreed=sum((each.site.action is not None) == (each.ending in BY_PERSON) for each in compared),
+        compared=len(compared),
+        gpu_hours=gpu_hours,
+        runs_without_gpu_hours=len(runs) - len(hours),
+        false_actions_per_1000_gpu_hours=PER_HOURS * num_false / gpu_hours if gpu_hours > 0 else None,
+        false_actions_interval=(PER_HOURS * low / gpu_hours, PER_HOURS * high / gpu_hours) if gpu_hours > 0 else None,
+        gpu_hours_saved=sum(balances) if balances else None,
         sites_with_hours=len(balances),
-        estimated=sum(each.site.action is not None and each.site.action.is_estimated for each in acting),
+        estimated_actions=sum(action.is_estimated for action in actions),
     )
 
 
@@ -154,16 +147,6 @@ def is_false_action(each: ScoredSite) -> bool:
 def is_missed(each: ScoredSite) -> bool:
     """The policy would have waited, and a person rolled back or the run died."""
     return each.site.action is None and each.ending in (*BY_PERSON, Ending.DIED)
-
-
-def _is_agreed(each: ScoredSite) -> bool:
-    if each.ending in NOT_COMPARED:
-        return False
-    return (each.site.action is not None) == (each.ending in BY_PERSON)
-
-
-def _kind(each: ScoredSite) -> OrderKind | None:
-    return None if each.site.action is None else each.site.action.kind
 
 
 def _count(endings: Iterable[Ending]) -> dict[Ending, int]:

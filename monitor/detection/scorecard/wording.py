@@ -1,6 +1,7 @@
 """The scorecard in words and as JSON: the same for the command, the API and the page."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from lossguard.vocabulary.states import OrderKind
@@ -32,9 +33,9 @@ TOO_LITTLE = "too little data"
 
 def sentence(totals: Totals) -> str:
     """Say what the policy would have done in `auto`, and whether it would have been right, if known."""
-    if totals.num_runs == 0:
+    if totals.runs == 0:
         return "There is no run in observe or approve, and none that only reports: nothing can be scored."
-    where = f"in {plural(totals.num_runs, 'run')}{_hours_clause(totals)}"
+    where = f"in {plural(totals.runs, 'run')}{_hours_clause(totals)}"
     if totals.actions == 0:
         return f"In auto it would have done nothing {where}.{_rate(totals)}{_missed(totals)}"
     done = [f"rolled back {plural(totals.rollbacks, 'time')}"] if totals.rollbacks else []
@@ -46,8 +47,8 @@ def sentence(totals: Totals) -> str:
 def _hours_clause(totals: Totals) -> str:
     if totals.gpu_hours == 0:
         return ", whose GPU-hours are not known"
-    unknown = f" (without {plural(totals.runs_without_hours, 'run')} whose time per step is not known)"
-    return f" and {number(totals.gpu_hours)} GPU-hours{unknown if totals.runs_without_hours else ''}"
+    unknown = f" (without {plural(totals.runs_without_gpu_hours, 'run')} whose time per step is not known)"
+    return f" and {number(totals.gpu_hours)} GPU-hours{unknown if totals.runs_without_gpu_hours else ''}"
 
 
 def _needed(totals: Totals) -> str:
@@ -67,7 +68,7 @@ def rate(totals: Totals) -> str:
 
     Below MIN_HOURS no rate says anything: the interval of none in 10 hours reaches to 369.
     """
-    value, interval = totals.false_action_rate, totals.false_action_interval
+    value, interval = totals.false_actions_per_1000_gpu_hours, totals.false_actions_interval
     if value is None or interval is None:
         return NOTHING
     if totals.gpu_hours < MIN_HOURS:
@@ -100,11 +101,11 @@ def _missed(totals: Totals) -> str:
 
 
 def _saved(totals: Totals) -> str:
-    if totals.hours_saved is None or abs(totals.hours_saved) < LEAST_HOURS:
+    if totals.gpu_hours_saved is None or abs(totals.gpu_hours_saved) < LEAST_HOURS:
         return ""
-    verb = "saved" if totals.hours_saved >= 0 else "lost"
+    verb = "saved" if totals.gpu_hours_saved >= 0 else "lost"
     at = plural(totals.sites_with_hours, "site")
-    return f" About {number(abs(totals.hours_saved))} GPU-hours would have been {verb}, by an estimate for {at}."
+    return f" About {number(abs(totals.gpu_hours_saved))} GPU-hours would have been {verb}, by an estimate for {at}."
 
 
 def number(value: float) -> str:
@@ -136,8 +137,8 @@ def to_dict(runs: Sequence[ScoredRun], *, num_auto: int = 0) -> dict[str, Any]:
     totals = total(runs)
     return {
         "sentence": sentence(totals),
-        "totals": totals_dict(totals),
-        "projects": {name: totals_dict(total(some)) for name, some in by_project(runs).items()},
+        "totals": asdict(totals),
+        "projects": {name: asdict(total(some)) for name, some in by_project(runs).items()},
         "runs": [_run_dict(run) for run in runs],
         "runs_in_auto": num_auto,
     }
@@ -149,32 +150,6 @@ def by_project(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
     for run in sorted(runs, key=lambda each: each.project):
         found.setdefault(run.project, []).append(run)
     return found
-
-
-def totals_dict(totals: Totals) -> dict[str, Any]:
-    """Counts, rates and hours."""
-    interval = totals.false_action_interval
-    return {
-        "runs": totals.num_runs,
-        "incidents": totals.num_incidents,
-        "sites": totals.num_sites,
-        "rollbacks": totals.rollbacks,
-        "holds": totals.holds,
-        "acted": {ending.value: count for ending, count in totals.endings.items()},
-        "waited": {ending.value: count for ending, count in totals.endings_waiting.items()},
-        "false_actions": totals.false_actions,
-        "undecided_actions": totals.undecided_actions,
-        "missed": totals.missed,
-        "agreed": totals.agreed,
-        "compared": totals.compared,
-        "gpu_hours": totals.gpu_hours,
-        "runs_without_gpu_hours": totals.runs_without_hours,
-        "false_actions_per_1000_gpu_hours": totals.false_action_rate,
-        "false_actions_interval": None if interval is None else list(interval),
-        "gpu_hours_saved": totals.hours_saved,
-        "sites_with_hours": totals.sites_with_hours,
-        "estimated_actions": totals.estimated,
-    }
 
 
 def _run_dict(run: ScoredRun) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def test_every_incident_is_counted_exactly_once(drawn: list[tuple[int, dict[str,
     assert len(set(seen)) == len(seen)
     assert len(seen) + scored.num_advisories + scored.num_unreadable == len(drawn)
     totals = total([scored])
-    assert totals.num_incidents == len(seen)
-    assert sum(totals.endings.values()) + sum(totals.endings_waiting.values()) == totals.num_sites == len(scored.sites)
+    assert totals.incidents == len(seen)
+    assert sum(totals.acted.values()) + sum(totals.waited.values()) == totals.sites == len(scored.sites)
     assert totals.false_actions + totals.undecided_actions <= totals.actions
-    assert totals.agreed <= totals.compared <= totals.num_sites
+    assert totals.agreed <= totals.compared <= totals.sites
