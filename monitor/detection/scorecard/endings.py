@@ -54,33 +54,19 @@ def after(site: Site, segments: Sequence[SegmentRecord], policy: Policy) -> Afte
     tell a person who restarts a run from a crash after which it is restarted.
     """
     at = next((k for k, each in enumerate(segments) if each.number == site.segment), None)
+    reached = site.last.detected_step
     if at is None:
-        return After(site.last.detected_step)
-    reached = _or(segments[at].last_step, site.last.detected_step)
+        return After(reached)
+    reached = reached if segments[at].last_step is None else segments[at].last_step
     for each in segments[at + 1 :]:
         if each.fork_step <= site.onset_step:
-            ordered = each.intervention is not None and each.intervention in _numbers(site)
-            if ordered or reached <= _trouble_ends(site, reached) + policy.verify_steps:
+            # the trouble may go on to the end of the line
+            trouble_ends = site.last.end_step if _is_fine(site) and site.last.end_step is not None else reached
+            if site.proposed(each.intervention) or reached <= trouble_ends + policy.verify_steps:
                 return After(reached, each.fork_step, each.intervention)
             return After(reached, is_live=False)
-        reached = _or(each.last_step, reached)
+        reached = reached if each.last_step is None else each.last_step
     return After(reached)
-
-
-def _numbers(site: Site) -> set[int]:
-    """Return the numbers of the interventions that the policy proposed at the site."""
-    return {each.number for each in site.interventions}
-
-
-def _or(step: int | None, default: int) -> int:
-    return default if step is None else step
-
-
-def _trouble_ends(site: Site, reached: int) -> int:
-    """The last step of the trouble, which may go on to the end of the line."""
-    last = site.last
-    is_over = last.end_step is not None and _is_fine(site)
-    return last.end_step if is_over and last.end_step is not None else reached
 
 
 def _is_fine(site: Site) -> bool:
@@ -94,30 +80,19 @@ def _is_accepted(site: Site) -> bool:
 
 def ending_of(site: Site, then: After, policy: Policy, *, run_state: str) -> Ending:
     """The ending of a site."""
-    if any(_acted_alone(each.mode, each.state) for each in site.interventions):
+    asked = (InterventionState.PROPOSED, InterventionState.REJECTED)
+    if any(each.mode == Mode.AUTO and each.state not in asked for each in site.interventions):
         return Ending.IN_AUTO
+    action = site.action
     if then.restored is not None:
-        return Ending.SAME if _did_the_same(site, then, policy) else Ending.OTHER
-    if any(_held(each.kind, each.state) for each in site.interventions):
+        if action is None or action.kind is not OrderKind.ROLLBACK:
+            return Ending.OTHER
+        is_near = action.rewind_to is not None and abs(then.restored - action.rewind_to) <= policy.min_depth
+        return Ending.SAME if is_near or site.proposed(then.intervention) else Ending.OTHER
+    held = (InterventionState.APPLIED, InterventionState.RELEASED)
+    if any(each.kind is OrderKind.HOLD and each.state in held for each in site.interventions):
         return Ending.SAME
     return _left_alone(site, then, policy, RunState(run_state) if then.is_live else None)
-
-
-def _acted_alone(mode: str | None, state: InterventionState) -> bool:
-    asked = (InterventionState.PROPOSED, InterventionState.REJECTED)
-    return mode == Mode.AUTO and state not in asked
-
-
-def _held(kind: OrderKind, state: InterventionState) -> bool:
-    return kind is OrderKind.HOLD and state in (InterventionState.APPLIED, InterventionState.RELEASED)
-
-
-def _did_the_same(site: Site, then: After, policy: Policy) -> bool:
-    action = site.action
-    if action is None or action.kind is not OrderKind.ROLLBACK or then.restored is None:
-        return False
-    approved = then.intervention is not None and then.intervention in _numbers(site)
-    return approved or (action.rewind_to is not None and abs(then.restored - action.rewind_to) <= policy.min_depth)
 
 
 def _left_alone(site: Site, then: After, policy: Policy, ended_as: RunState | None) -> Ending:

@@ -11,7 +11,7 @@ from monitor.detection.interventions import run_policy
 from monitor.detection.interventions.intervention_tracker import intervention_from_dict
 from monitor.detection.interventions.preflight import devices_of
 from monitor.detection.scorecard.endings import Balance, Ending, after, balance, ending_of
-from monitor.detection.scorecard.sites import Found, RunRecord, Site, sites_of
+from monitor.detection.scorecard.sites import RunRecord, Site, sites_of
 from monitor.detection.settings import Mode, Policy
 
 ONLY_REPORTS = "only reports"
@@ -66,44 +66,31 @@ def score_run(run: RunRecord) -> ScoredRun:
     """Score one run, whatever its mode."""
     policy = run_policy.policy_of(run.policy)
     can_roll_back = CAN_ROLL_BACK in run.capabilities
-    found, num_advisories, num_unreadable = _found(run, policy)
-    sites = sites_of(found, policy, can_roll_back=can_roll_back)
+    read = [(record.segment, restore_row(incident_from_dict, dict(record.details))) for record in run.incidents]
+    readable = [(segment, incident) for segment, incident in read if incident is not None]
+    proposed: dict[int, list[Intervention]] = {}
+    for each in (restore_row(intervention_from_dict, details) for details in run.interventions):
+        if each is not None and each.incident is not None and each.mode is not None:  # the policy's have a mode
+            proposed.setdefault(each.incident, []).append(each)
+    answered = [
+        Site(incidents=(incident,), segment=segment, interventions=tuple(proposed.get(incident.number, ())))
+        for segment, incident in readable
+        if incident.kind not in NOT_REPLAYED
+    ]
     num_devices, known = devices_of(run.config, run.devices)
     return ScoredRun(
         id=run.id,
         project=run.project,
         name=run.name,
         mode=policy.mode.value if can_roll_back else ONLY_REPORTS,
-        sites=tuple(_scored(site, run, policy) for site in sites),
-        num_advisories=num_advisories,
-        num_unreadable=num_unreadable,
+        sites=tuple(_scored(site, run, policy) for site in sites_of(answered, policy, can_roll_back=can_roll_back)),
+        num_advisories=len(readable) - len(answered),
+        num_unreadable=len(read) - len(readable),
         num_steps=run.num_steps,
         step_seconds=run.step_seconds,
         num_devices=num_devices,
         devices_are_known=known,
     )
-
-
-def _found(run: RunRecord, policy: Policy) -> tuple[list[Found], int, int]:
-    """(the incidents that a policy answers, how many it does not answer, how many cannot be read)."""
-    by_incident = _by_incident(run, policy)
-    read = [(record.segment, restore_row(incident_from_dict, dict(record.details))) for record in run.incidents]
-    known = [(segment, incident) for segment, incident in read if incident is not None]
-    answered = [
-        Found(incident=incident, segment=segment, interventions=by_incident.get(incident.number, []))
-        for segment, incident in known
-        if incident.kind not in NOT_REPLAYED
-    ]
-    return answered, len(known) - len(answered), len(read) - len(known)
-
-
-def _by_incident(run: RunRecord, policy: Policy) -> dict[int, list[Intervention]]:
-    """Return the policy's interventions by incident: they have a mode."""
-    found: dict[int, list[Intervention]] = {}
-    for each in (restore_row(intervention_from_dict, details) for details in run.interventions):
-        if each is not None and each.incident is not None and each.mode is not None:
-            found.setdefault(each.incident, []).append(each)
-    return found
 
 
 def _scored(site: Site, run: RunRecord, policy: Policy) -> ScoredSite:

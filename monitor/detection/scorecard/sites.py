@@ -149,23 +149,15 @@ def _decide_again(incident: Incident, step: int, policy: Policy) -> Decision:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """An incident, the segment on which it began, and what the policy proposed to a person or did about it."""
-
-    incident: Incident
-    segment: int
-    interventions: Sequence[Intervention] = ()
-    """Interventions of the policy."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Site:
     """Incidents of one trouble, in order, and the first thing that the policy would have done about it."""
 
     incidents: tuple[Incident, ...]
     segment: int
-    action: Action | None
+    """Segment on which the first one began."""
     interventions: tuple[Intervention, ...] = ()
+    """The policy's: what it proposed to a person, or did."""
+    action: Action | None = None
 
     @property
     def onset_step(self) -> int:
@@ -176,29 +168,35 @@ class Site:
         """The incident whose end is that of the trouble."""
         return self.incidents[-1]
 
+    def proposed(self, number: int | None) -> bool:
+        """True if the policy proposed the intervention of this number at the site."""
+        return any(each.number == number for each in self.interventions)
+
     @property
     def decided_step(self) -> int:
         """Step of the policy's action; without an action, of the detection."""
         return self.incidents[0].detected_step if self.action is None else self.action.decided_step
 
 
-def sites_of(found: Iterable[Found], policy: Policy, *, can_roll_back: bool) -> list[Site]:
-    """The sites in the order of their first incidents.
+def sites_of(found: Iterable[Site], policy: Policy, *, can_roll_back: bool) -> list[Site]:
+    """The sites in the order of their first incidents. `found`: each incident by itself, without an action.
 
     An incident is at the site before it, if that is on the same segment and the incident begins before the site ends.
     The site of an action ends with the last step at which further trouble counts as a recurrence; after an incident
     that did not recover, it ends a verification window later at the earliest.
     """
     sites: list[Site] = []
-    for each in sorted(found, key=lambda one: one.incident.number):
-        action = action_of(each.incident, each.interventions, policy, can_roll_back=can_roll_back)
-        begun = Site(
-            incidents=(each.incident,), segment=each.segment, action=action, interventions=tuple(each.interventions)
-        )
-        if sites and _is_same(sites[-1], begun, policy):
-            sites[-1] = _joined(sites[-1], begun)
-        else:
-            sites.append(begun)
+    for each in sorted(found, key=lambda one: one.last.number):
+        each = replace(each, action=action_of(each.last, each.interventions, policy, can_roll_back=can_roll_back))
+        if sites and _is_same(sites[-1], each, policy):
+            before = sites.pop()
+            each = Site(
+                incidents=before.incidents + each.incidents,
+                segment=before.segment,
+                interventions=before.interventions + each.interventions,
+                action=before.action or each.action,
+            )
+        sites.append(each)
     return sites
 
 
@@ -212,12 +210,3 @@ def _is_same(before: Site, begun: Site, policy: Policy) -> bool:
     if last.outcome is not Outcome.RECOVERED:
         ends.append((last.detected_step if last.end_step is None else last.end_step) + policy.verify_steps)
     return begun.onset_step <= max(ends)
-
-
-def _joined(before: Site, begun: Site) -> Site:
-    return Site(
-        incidents=before.incidents + begun.incidents,
-        segment=before.segment,
-        action=before.action or begun.action,
-        interventions=before.interventions + begun.interventions,
-    )

@@ -8,7 +8,7 @@ from lossguard.vocabulary.states import IncidentKind, OrderKind, Outcome
 from monitor.detection import Policy
 from monitor.detection.effects import Proposal
 from monitor.detection.scorecard.scored_run import score_run
-from monitor.detection.scorecard.sites import Action, Found, action_of, sites_of
+from monitor.detection.scorecard.sites import Action, Site, action_of, sites_of
 from monitor.detection.scorecard.totals import total
 from tests.monitor.detection.runs import detected, spiked
 from tests.monitor.detection.scorecard.stories import DECIDED, incident, intervention, stored_run
@@ -56,14 +56,14 @@ def test_the_detection_stores_what_it_would_do_as_figures() -> None:
     assert again.decided_step == observed.proposal.decided_step
 
 
-def numbers(*found: Found) -> list[list[int]]:
+def numbers(*found: Site) -> list[list[int]]:
     sites = sites_of(found, Policy(), can_roll_back=True)
     return [[each.number for each in site.incidents] for site in sites]
 
 
-def found(number: int, onset: int, *, segment: int = 0, **changes: object) -> Found:
+def found(number: int, onset: int, *, segment: int = 0, **changes: object) -> Site:
     detected = {"detected_step": onset + 1, "end_step": onset + 10}
-    return Found(incident=incident(number, onset_step=onset, **detected | changes), segment=segment)
+    return Site(incidents=(incident(number, onset_step=onset, **detected | changes),), segment=segment)
 
 
 def test_what_recurs_where_the_policy_would_have_acted_is_the_same_trouble() -> None:
